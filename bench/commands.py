@@ -21,9 +21,8 @@ from typing import NamedTuple
 
 from bench.rivals import there, up
 from bench.timing import Row, alternate, show
-from harness.adapters.docker_cli.adapter import CliFactory
+from harness.adapters.docker_cli.adapter import CliFactory, environment
 from harness.adapters.protocol import AdapterFactory, HostHandle
-from harness.adapters.support.programs import environment
 from harness.sandbox import sandbox
 from harness.world.build import World
 

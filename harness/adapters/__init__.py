@@ -1,1 +1,3 @@
-"""How each runtime is driven."""
+"""One driver per container runtime."""
+
+__all__ = ["dialects", "docker_cli", "mydocker", "protocol", "registry", "support"]

@@ -1,9 +1,8 @@
-"""The documented choices of runtimes that others make, by version: `dialects.toml`, read.
+"""Documented choices of the runtimes by version, read from `dialects.toml`.
 
-A dialect is put together from the entries of a runtime that go with a version, in the
-order in which they stand: a later one replaces what an earlier one said, but for
-`residue` and `fleeting`, which add up. Each has its source, so that a difference can be
-looked up, and argued with.
+A dialect is composed of the entries of a runtime that apply to a version, in their order in the
+table. A later entry replaces what an earlier one says, but the patterns of `residue` and
+`fleeting` add up. Each entry has its source, so that a difference can be looked up.
 """
 
 from __future__ import annotations
@@ -11,47 +10,43 @@ from __future__ import annotations
 import importlib.resources
 import re
 import tomllib
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_type_hints
 
+from harness.adapters.support import toml_table
 from harness.model.dialect import Dialect
 
 _ABOUT: Final = frozenset({"source", "about", "since", "before"})
 """Keys of an entry that are not fields of a dialect."""
 
 
-class DialectError(ValueError):
-    """A dialect is malformed; the message names the field, what it was given and what it takes."""
-
-
 @dataclass(frozen=True, slots=True)
 class DocumentedChoice:
-    """One documented choice, or several with one source."""
+    """Fields of a dialect that one source documents."""
 
     source: str
     about: str
     choices: Mapping[str, Any]
 
 
-def of(runtime: str, version: str, *, upon: Sequence[tuple[str, str]] = ()) -> Dialect:
-    """The dialect of a runtime in a version; of one that is not in the table, the defaults.
+def for_runtime(runtime: str, version: str, *, upon: Sequence[tuple[str, str]] = ()) -> Dialect:
+    """Return the dialect of a version of a runtime; the defaults if the table has no entry.
 
-    `upon` names other entries of the table, each with a version, whose choices come first: such
-    as what a runtime without networks of its own is wired by.
+    `upon` names other entries of the table, each with a version, whose choices come first, such
+    as those of the network backend of a bare runtime.
     """
     named = (*upon, (runtime, version))
-    return _together([entry for one in named for entry in entries(*one)])
+    return _composed([entry for one in named for entry in entries(*one)])
 
 
-def of_kin(kin: Sequence[str], version: str) -> Dialect:
-    """The dialect of a runtime that several entries are about, the first ones first."""
-    return _together([entry for name in kin for entry in entries(name, version)])
+def for_entries(kin: Sequence[str], version: str) -> Dialect:
+    """Return the dialect composed of several runtimes' entries, in this order."""
+    return _composed([entry for name in kin for entry in entries(name, version)])
 
 
-def _together(known: Sequence[DocumentedChoice]) -> Dialect:
+def _composed(known: Sequence[DocumentedChoice]) -> Dialect:
     if not known:
         return Dialect()
     found, residue, fleeting = Dialect(residue=()), list[str](), list[str]()
@@ -63,7 +58,7 @@ def _together(known: Sequence[DocumentedChoice]) -> Dialect:
 
 
 def entries(runtime: str, version: str) -> list[DocumentedChoice]:
-    """What the table has about a runtime in a version, in order."""
+    """Return the entries of the table that apply to a version of a runtime, in order."""
     return [
         DocumentedChoice(
             row["source"],
@@ -75,54 +70,17 @@ def entries(runtime: str, version: str) -> list[DocumentedChoice]:
     ]
 
 
-def read(choices: Mapping[str, object]) -> dict[str, Any]:
-    """Fields of a dialect from what TOML has: texts, numbers, lists.
+def read(choices: object) -> dict[str, Any]:
+    """Convert a TOML table to fields of a dialect; an empty text means "not documented".
 
-    An empty text stands for "not documented" where a field can be `None`.
+    Raises `toml_table.TableError`.
     """
-    kinds = get_type_hints(Dialect)
-    known = [item.name for item in fields(Dialect)]
-    read_ = {}
-    for name, value in choices.items():
-        if name not in kinds:
-            raise DialectError(f"a dialect has no field {name!r}; there are: {', '.join(known)}")
-        try:
-            read_[name] = _converted(kinds[name], value)
-        except (TypeError, ValueError) as error:
-            raise DialectError(f"dialect field {name}: {error}") from None
-    return read_
+    return toml_table.convert(choices, _kinds(), "[dialect]")
 
 
-def _converted(kind: Any, value: object) -> Any:
-    """A value of a field's type; `ValueError` tells what that would be."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value not in inner:
-            raise ValueError(f"{value!r} is none of {', '.join(map(repr, inner))}")
-        return value
-    if origin in (Union, types.UnionType):
-        if value == "" and type(None) in inner:
-            return None
-        return _one_of([item for item in inner if item is not type(None)], value)
-    if origin in (tuple, frozenset):
-        if not isinstance(value, list):
-            raise ValueError(f"a list is wanted, not {value!r}")
-        return origin(_converted(inner[0], item) for item in value)
-    if kind in (bool, int, str):
-        if type(value) is not kind:
-            raise ValueError(f"{kind.__name__} is wanted, not {value!r}")
-        return value
-    return kind(value)
-
-
-def _one_of(kinds: list[Any], value: object) -> Any:
-    wrong = []
-    for kind in kinds:
-        try:
-            return _converted(kind, value)
-        except (TypeError, ValueError) as error:
-            wrong.append(str(error))
-    raise ValueError("; ".join(wrong))
+@cache
+def _kinds() -> Mapping[str, Any]:
+    return get_type_hints(Dialect)
 
 
 @cache
@@ -143,7 +101,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def differences(dialect: Dialect) -> Iterator[tuple[str, object]]:
-    """The fields in which a dialect is not the default one, `residue` left out."""
+    """Yield the fields that differ from the default dialect, except `residue`."""
     plain = Dialect()
     for item in fields(Dialect):
         value = getattr(dialect, item.name)

@@ -1,7 +1,7 @@
 """mydocker, the embedded runtime, driven as a library inside the host.
 
-Every verb is one call into the host, where an `Engine` is made for it: the
-engine keeps all of its state on disk, so that nothing has to live in between.
+Every verb is one call into the host, where an `Engine` is made for it: the engine keeps all of
+its state on disk.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 from harness import __version__
-from harness.adapters.docker_cli.adapter import CliFactory
-from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
 from harness.adapters.protocol import (
     ContainerInfo,
     Endpoint,
@@ -50,11 +48,11 @@ from runtime.network.config import NetworkOptions
 from runtime.records import DEFAULT_NETWORK, ContainerRecord, NetworkConfig
 
 if sys.platform == "linux":
-    # A library call imports what it needs. Each host would do so, and compile it, for there is no
-    # place in it to keep byte code; it is forked from here, where all of it is imported once.
+    # A library call imports modules on demand. Each host would import and compile them, because it
+    # has no byte-code cache. A host is forked from this process, so they are imported here once.
     from runtime.container import lifecycle, networking  # noqa: F401
     from runtime.daemon import client, daemon, dns_socket  # noqa: F401
-    from runtime.image import config, images, store  # noqa: F401
+    from runtime.image import assemble, config, images, store  # noqa: F401
     from runtime.network import manager, modes, ports  # noqa: F401
 
 P = ParamSpec("P")
@@ -66,7 +64,7 @@ FOR_EVER = ("sleep", "2147483647")
 
 
 class MydockerAdapter:
-    """Drives mydocker through its library."""
+    """Adapter that drives mydocker through its library."""
 
     name = "mydocker"
     version = __version__
@@ -96,8 +94,8 @@ class MydockerAdapter:
 
     @property
     def commands(self) -> Sequence[CompletedCommand]:
-        """What it was last asked for, and answered: evidence of a failure."""
-        return self._calls.told
+        """The last calls and their results, as evidence of a failure."""
+        return self._calls.entries
 
     def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
@@ -106,72 +104,72 @@ class MydockerAdapter:
             raise RuntimeRefused(asked, str(error)) from error
 
     def start(self) -> None:
-        """Assemble the image and make the default network."""
+        """Assemble the image and create the default network."""
         self._call("start mydocker", _start)
 
     def stop(self) -> None:
-        """Remove everything that mydocker ever made in this host."""
+        """Remove everything that mydocker made in this host."""
         self._call("stop mydocker", _stop)
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """`mydocker network create`."""
+        """Call `mydocker network create`."""
         return self._call(
             f"create network {spec.name}", _create_network, spec.name, _network_options(spec)
         )
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """`mydocker network inspect`."""
+        """Call `mydocker network inspect`."""
         return self._call(f"inspect network {name}", _inspect_network, name)
 
     def remove_network(self, name: str) -> None:
-        """`mydocker network rm`."""
+        """Call `mydocker network rm`."""
         self._call(f"remove network {name}", _remove_network, name)
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """`mydocker run -d`, or create, `network connect` and start."""
+        """Call `mydocker run -d`, or create, `network connect` and start."""
         command = spec.command or FOR_EVER
         return self._call(f"run {spec.name}", _run, command, _container_options(spec), spec.also)
 
     def inspect(self, name: str) -> ContainerInfo:
-        """`mydocker inspect`."""
+        """Call `mydocker inspect`."""
         return self._call(f"inspect {name}", _inspect, name)
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
-        """`mydocker network connect`."""
+        """Call `mydocker network connect`."""
         return self._call(f"connect {name} to {network}", _connect, name, network, tuple(aliases))
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
-        """`mydocker network disconnect`."""
+        """Call `mydocker network disconnect`."""
         return self._call(f"disconnect {name} from {network}", _disconnect, name, network)
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
-        """`mydocker exec`; a command that is not there exits with 127, as in a shell."""
+        """Call `mydocker exec`; a command that is not there exits with 127, as in a shell."""
         return self._call(f"exec in {name}", _exec, name, tuple(argv), timeout)
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """`mydocker exec -i`."""
+        """Return the words of `mydocker exec -i`."""
         words = (sys.executable, "-m", "runtime", "exec", "-i", name, *argv)
         return ExecCommand(words, {"PYTHONPATH": _PACKAGES})
 
     def stop_container(self, name: str) -> None:
-        """`mydocker stop`."""
+        """Call `mydocker stop`."""
         self._call(f"stop {name}", _stop_container, name)
 
     def start_container(self, name: str) -> ContainerInfo:
-        """`mydocker start`."""
+        """Call `mydocker start`."""
         return self._call(f"start {name}", _start_container, name)
 
     def remove(self, *names: str) -> None:
-        """`mydocker rm -f`, of all of them in one step."""
+        """Call `mydocker rm -f` for all of them in one step."""
         if names:
             self._call(f"remove {', '.join(names)}", _remove, names)
 
     def repair(self) -> None:
-        """`mydocker system repair`."""
+        """Call `mydocker system repair`."""
         self._call("repair", _repair)
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
-        """`mydocker run -d`, killed."""
+        """Call `mydocker run -d` and kill it."""
         command = spec.command or FOR_EVER
         self._call(f"crash {spec.name}", _crash, command, _container_options(spec), after)
 
@@ -180,7 +178,7 @@ class MydockerAdapter:
         self._call("prune", _prune)
 
 
-# --- the harness's words in mydocker's -----------------------------------------
+# --- specs of a plan as options of mydocker -----------------------------------------
 
 
 def _network_options(spec: NetworkSpec) -> NetworkOptions:
@@ -244,13 +242,14 @@ def _range(first: int, count: int) -> str:
 
 
 _engines: Final[dict[int, Engine]] = {}
-"""By process."""
+"""Engines by process id."""
 
 
 def _engine(*, many: bool = False) -> Engine:
-    """This process's, which remembers what it has seen of containers.
+    """Return the engine of the current process, with its cache of container states.
 
-    A fork has another, without what serves `many` calls and would not pay for itself.
+    A fork has its own engine, without the fork server and flow watch, which pay off for `many`
+    calls only.
     """
     pid = os.getpid()
     if pid not in _engines:
@@ -267,7 +266,7 @@ def _start() -> None:
     engine = _engine(many=True)
     engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
-    engine.containers()  # every call puts in order what a killed one has left
+    engine.containers()  # every call cleans up after a killed one
 
 
 def _stop() -> None:
@@ -393,27 +392,3 @@ def _prune() -> None:
     for network in engine.networks():
         if network.name != DEFAULT_NETWORK:
             engine.network_remove(network.name)
-
-
-SPEC: Final = CliSpec(
-    name="mydocker-cli",
-    command=(sys.executable, "-m", "runtime"),
-    features=MydockerAdapter.features,
-    version=MydockerAdapter.version,
-    dialect=MydockerAdapter.dialect,
-    words=CliVerbs(
-        converse=("exec", "-i"),
-        repair=("system", "repair"),
-        reset=("system", "reset"),
-        cidfile="",  # of a start that fails nothing stays
-        mtu="mtu",
-        icc="icc",
-    ),
-    load_image=False,
-    env=(("PYTHONPATH", str(Path(__file__).parents[2])),),
-)
-
-
-def adapter() -> CliFactory:
-    """What makes adapters of it."""
-    return CliFactory(SPEC)

@@ -1,7 +1,7 @@
-"""What an adapter is: the small class that drives one runtime inside a host.
+"""The protocol of adapters, the classes that drive one runtime inside a host.
 
-Everything an adapter does happens inside the namespaces of the `HostHandle` it
-is given, daemon included. Adapters are made per world and never shared.
+An adapter does all its work inside the namespaces of its `HostHandle`, including the runtime's
+daemon. Each world has its own adapter.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
+from harness import moved
 from harness.model.dialect import Dialect
 from harness.model.features import Feature
 from harness.model.plan import ContainerSpec, NetworkSpec, Publish
@@ -21,10 +22,10 @@ T = TypeVar("T")
 
 
 class RuntimeRefused(Exception):
-    """The runtime said no: a clear, orderly refusal of a request.
+    """The runtime refused a request in an orderly way.
 
-    Carries what was asked and the runtime's own words. A crash, a hang or
-    garbage is a `RuntimeBroken`, not this.
+    It carries the request (`asked`) and the runtime's message (`said`). A crash, a hang or
+    garbage is a `RuntimeBroken` instead.
     """
 
     def __init__(self, asked: str, said: str) -> None:
@@ -32,17 +33,17 @@ class RuntimeRefused(Exception):
         self.asked, self.said = asked, said
 
     def __reduce__(self) -> tuple[type[RuntimeRefused], tuple[str, str]]:
-        """Also where it was raised in another process."""
+        """Support pickling, for exceptions raised in another process."""
         return type(self), (self.asked, self.said)
 
 
 class RuntimeBroken(Exception):
-    """The runtime crashed, hung or talked garbage: an *error*, with its log."""
+    """The runtime crashed, hung or printed garbage: an *error*, with its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a container is on one network, as the runtime reports it."""
+    """The addresses of a container on one network, as the runtime reports them."""
 
     network: str
     address: IPv4Interface | None = None
@@ -54,11 +55,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ContainerInfo:
-    """What the runtime reports about a container.
+    """The runtime's report about a container.
 
-    `pid` is its pid 1 in the *host's* pid namespace, 0 when it does not run.
-    `ports` are those of the host that lead to it, as they came about. `warnings` are
-    what the runtime said on standard error when it started it.
+    `pid` is its pid 1 in the *host's* pid namespace, 0 when it does not run. `ports` are its
+    published ports as assigned. `warnings` are the standard error output of its start.
     """
 
     id: str
@@ -73,7 +73,7 @@ class ContainerInfo:
 
 @dataclass(frozen=True, slots=True)
 class NetworkInfo:
-    """What the runtime reports about a network: its host interface and its subnets."""
+    """The runtime's report about a network: its host interface and its gateways."""
 
     name: str
     id: str
@@ -82,7 +82,7 @@ class NetworkInfo:
 
 
 class HostHandle(Protocol):
-    """The machine that the runtime runs on, as an adapter sees it."""
+    """The host that the runtime runs on, as an adapter sees it."""
 
     @property
     def pid(self) -> int:
@@ -98,7 +98,8 @@ class HostHandle(Protocol):
     ) -> CompletedCommand:
         """Run a command inside the host to its end.
 
-        `TimeoutError` ends it and says so, and so does `OutputTooLong`.
+        A command that exceeds its time or output limit is killed, with `TimeoutError` or
+        `OutputTooLong`.
         """
 
     def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
@@ -112,7 +113,7 @@ class HostHandle(Protocol):
 
 
 class Adapter(Protocol):
-    """Drives one runtime. A handful of verbs; raise `RuntimeRefused` for an orderly no."""
+    """Driver of one runtime; its methods raise `RuntimeRefused` for an orderly refusal."""
 
     name: str
     version: str
@@ -120,37 +121,37 @@ class Adapter(Protocol):
     dialect: Dialect
 
     def start(self) -> None:
-        """Bring the runtime up in the host: daemon running, image there."""
+        """Start the runtime in the host: its daemon runs and the image is loaded."""
 
     def stop(self) -> None:
-        """Take it down again; containers need not be removed."""
+        """Stop the runtime; containers need not be removed."""
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """Create a network and tell about it."""
+        """Create a network and return its facts."""
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """Tell about a network, the default one (`bridge`) included."""
+        """Return the facts about a network, including the default one (`bridge`)."""
 
     def remove_network(self, name: str) -> None:
-        """Remove a network that no container is on."""
+        """Remove a network without containers."""
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
         """Create and start a container; returns when its network is in place."""
 
     def inspect(self, name: str) -> ContainerInfo:
-        """What the runtime reports about a container."""
+        """Return the runtime's report about a container."""
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
-        """Connect a container, running or not, to one network more."""
+        """Connect a container, running or not, to another network."""
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
-        """Take a container, running or not, off a network."""
+        """Disconnect a container, running or not, from a network."""
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
         """Run a command in a running container to its end."""
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """What executes a command in a container for as long as it runs, for the exec probe.
+        """Return the command line that runs a command in a container, for the exec probe.
 
         Its standard input and output are those of the command inside, without a terminal;
         it may do there whatever the runtime lets such a command do at most.
@@ -164,10 +165,10 @@ class Adapter(Protocol):
         """Start a stopped container."""
 
     def remove(self, *names: str) -> None:
-        """Remove containers, running or not. All are tried; several may go at the same time."""
+        """Remove containers, running or not; all are tried, several at the same time."""
 
     def repair(self) -> None:
-        """What the runtime documents for when somebody has flushed the host's firewall."""
+        """Repair the runtime's rules, as documented, after a flush of the host's firewall."""
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
         """Begin to start a container and kill the runtime `after` seconds later, with SIGKILL.
@@ -177,15 +178,27 @@ class Adapter(Protocol):
         """
 
     def prune(self) -> None:
-        """Remove every container and every network that is not the runtime's own."""
+        """Remove every container, and every network but the runtime's own."""
 
 
 class AdapterFactory(Protocol):
-    """What the registry and the entry point group `netmodes.adapters` hold: an adapter's class."""
+    """Factory of adapters, such as an adapter's class; the type of the entry points."""
 
     @property
     def features(self) -> frozenset[Feature]:
-        """What its adapters will claim, known before there is a host to make one for."""
+        """The features that its adapters claim, known without a host."""
 
     def __call__(self, host: HostHandle, /) -> Adapter:
         """Make the adapter that drives the runtime in this host."""
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved(
+        __name__,
+        {
+            "Completed": "harness.world.process:CompletedCommand",
+            "Facts": "harness.adapters.protocol:ContainerInfo",
+            "NetworkFacts": "harness.adapters.protocol:NetworkInfo",
+            "SaidTooMuch": "harness.world.process:OutputTooLong",
+        },
+    )

@@ -1,6 +1,6 @@
-"""Adapters by name: the built-in ones, those of the entry point group, and described ones.
+"""Adapters by name: built-in ones, entry points of other packages, and TOML descriptions.
 
-A name is that of an adapter, or the path of a TOML file that describes a Docker-shaped
+A name is that of an adapter, or the path of a TOML file that describes a Docker-compatible
 command line. `NAME@/path` takes the runtime's programs from a folder into which a package
 was unpacked, so that two versions can be compared without installing either.
 """
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Set
-from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from harness.model.dialect import DESCRIPTION_SUFFIX, split_runtime_name
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 GROUP: Final = "netmodes.adapters"
 DEFAULT: Final = "mydocker"
-"""The runtime that comes with the suites."""
+"""The runtime that is part of this package."""
 _BUILT_IN: Final = {
     "bwrap": "harness.adapters.bare.runtimes.bwrap:FACTORY",
     "containerd": "harness.adapters.bare.runtimes.containerd:FACTORY",
@@ -31,7 +30,7 @@ _BUILT_IN: Final = {
     "docker-runsc": "harness.adapters.docker_cli.gvisor:DOCKER",
     "lxc": "harness.adapters.bare.runtimes.lxc:FACTORY",
     "mydocker": "harness.adapters.mydocker:MydockerAdapter",
-    "mydocker-cli": "harness.adapters.mydocker:SPEC",
+    "mydocker-cli": "harness.adapters.docker_cli.mydocker:SPEC",
     "nspawn": "harness.adapters.bare.runtimes.nspawn:FACTORY",
     "podman": "harness.adapters.docker_cli.podman:CRUN",
     "podman-rootless": "harness.adapters.docker_cli.podman:PASTA",
@@ -46,42 +45,42 @@ _BUILT_IN: Final = {
 
 
 class UnknownRuntime(LookupError):
-    """No adapter goes by that name; the message lists those that there are."""
+    """No adapter has this name; the message lists the known ones."""
 
 
 class DoesNotLoad(UnknownRuntime):
-    """A package names an adapter, and it cannot be had; the message tells why."""
+    """The adapter of another package cannot be loaded; the message gives the reason."""
 
 
 class NotInstalled(UnknownRuntime):
-    """There is such an adapter, but not the runtime; the message tells how to install it."""
+    """The adapter exists, but the runtime is not installed; the message says how to install it."""
 
 
 def names() -> list[str]:
-    """Every name `find` knows."""
+    """Return every name that `find` knows."""
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
 
 
 def find(name: str) -> AdapterFactory:
-    """What makes the adapter called `name`, given a host. Loads its module only now.
+    """Return the factory of the adapters called `name`, and import its module only now.
 
-    Raises `UnknownRuntime`, also for a description that cannot be read, and `NotInstalled`
-    when the runtime's programs are not there.
+    Raises `UnknownRuntime`, also for an unreadable description, and `NotInstalled` if programs
+    of the runtime are missing.
     """
     factory = load(name)
     absent = missing(factory)
     if absent:
-        raise NotInstalled(f"{absence(absent)}. {_remedy(factory)}")
+        raise NotInstalled(f"{missing_message(absent)}. {_remedy(factory)}")
     if reason := obstacle(factory):
         raise UnknownRuntime(reason)
     return factory
 
 
 def load(name: str) -> AdapterFactory:
-    """What `find` finds, whether its programs are there or not."""
+    """Return the factory that `find` returns, whether its programs are installed or not."""
     plain, at, prefix = split_runtime_name(name)
     if plain.endswith(DESCRIPTION_SUFFIX):
-        from harness.adapters.docker_cli import toml_spec  # who names no file needs none of it
+        from harness.adapters.docker_cli import toml_spec
 
         try:
             found: AdapterFactory = toml_spec.load(plain)
@@ -89,27 +88,23 @@ def load(name: str) -> AdapterFactory:
             raise UnknownRuntime(str(error)) from error
     else:
         found = _load(plain)
-    return _called(name, _from_prefix(name, found, prefix) if at else found)
+    if at:
+        found = _from_prefix(name, found, prefix)
+    named: AdapterFactory = found.with_name(name) if hasattr(found, "with_name") else found
+    return named
 
 
-def _called(name: str, factory: AdapterFactory) -> AdapterFactory:
-    """The same, and it knows by what name it was asked for: its advice has that."""
-    from harness.adapters.bare.adapter import BareFactory
-    from harness.adapters.docker_cli.adapter import CliFactory
-
-    if isinstance(factory, CliFactory):
-        return CliFactory(replace(factory.spec, called=name))
-    return replace(factory, called=name) if isinstance(factory, BareFactory) else factory
+# --- what a factory tells, if it has programs of its own; a third-party class may have none -------
 
 
 def missing(factory: AdapterFactory) -> list[str]:
-    """The programs that an adapter needs and this machine has not; none where it does not tell."""
-    tell = cast("Callable[[], list[str]]", getattr(factory, "missing", list))
-    return tell()
+    """Return the programs of a runtime that this machine does not have."""
+    ask = cast("Callable[[], list[str]]", getattr(factory, "missing", list))
+    return ask()
 
 
-def absence(absent: list[str]) -> str:
-    """What is said of `missing` programs: a path may lead to what is there, and is no program."""
+def missing_message(absent: list[str]) -> str:
+    """Return a message about `missing` programs; a path may exist and not be executable."""
     inert = [name for name in absent if "/" in name and os.path.exists(name)]
     gone = [name for name in absent if name not in inert]
     told = [f"{name} is there, and cannot be executed" for name in inert]
@@ -117,33 +112,22 @@ def absence(absent: list[str]) -> str:
 
 
 def obstacle(factory: AdapterFactory) -> str:
-    """Why an installed runtime cannot be tried in this sandbox; an empty text where it can."""
+    """Return why an installed runtime cannot run in this sandbox, or an empty text."""
     return str(getattr(factory, "obstacle", str)())
 
 
 def how_to_install(factory: AdapterFactory) -> str:
-    """What to type where a runtime is missing; `""` where its adapter does not tell."""
-    return str(getattr(getattr(factory, "spec", factory), "install", ""))
+    """Return the command that installs a runtime, or an empty text."""
+    return str(getattr(factory, "install", ""))
 
 
 def provenance(factory: AdapterFactory) -> str:
-    """Which of its programs come from a folder, and which do not; an empty text without one."""
-    from harness.adapters.bare.adapter import BareFactory
-    from harness.adapters.docker_cli.adapter import CliFactory
-
-    prefix = _prefix(factory)
-    if not prefix or not isinstance(factory, BareFactory | CliFactory):
-        return ""
-    own = factory.brought()
-    apart = {*own, *factory.missing()}
-    others = [name for name in factory.sought() if name.rpartition("/")[2] not in apart]
-    told = f"from {prefix}: {', '.join(own)}"
-    return f"{told}; as installed: {', '.join(others)}" if others else told
+    """Return which programs come from a folder and which are installed, or an empty text."""
+    return str(getattr(factory, "provenance", str)())
 
 
 def _prefix(factory: AdapterFactory) -> str:
-    """The folder in which its programs are looked for first."""
-    return str(getattr(getattr(factory, "spec", factory), "prefix", ""))
+    return str(getattr(factory, "prefix", ""))
 
 
 def _load(name: str) -> AdapterFactory:
@@ -159,7 +143,7 @@ def _load(name: str) -> AdapterFactory:
 
 
 def _loaded(point: EntryPoint) -> object:
-    """What somebody else's package has under a name; whatever is wrong with it is told."""
+    """Import an adapter of another package; raise `DoesNotLoad` for whatever is wrong with it."""
     try:
         found = point.load()
     except Exception as error:
@@ -178,9 +162,9 @@ def _loaded(point: EntryPoint) -> object:
 
 
 def _misclaimed(claimed: object) -> str:
-    """What is wrong with an adapter's `features`; an empty text where nothing is.
+    """Return what is wrong with an adapter's `features`, or an empty text.
 
-    No requirement would be looked at that needs a feature whose name is not spelt so.
+    A misspelt feature would silently skip every requirement that needs the feature.
     """
     from harness.model.features import Feature
 
@@ -192,47 +176,34 @@ def _misclaimed(claimed: object) -> str:
     return f"claims {', '.join(unknown)}: there is no such feature; there are: {', '.join(Feature)}"
 
 
-def _factory(found: object) -> AdapterFactory:
-    """An adapter's class as it is, a description as what makes adapters of it."""
-    from harness.adapters.docker_cli.spec import CliSpec
-
-    if isinstance(found, CliSpec):
-        from harness.adapters.docker_cli.adapter import CliFactory
-
-        return CliFactory(found)
-    return cast("AdapterFactory", found)
-
-
-def _from_prefix(name: str, factory: AdapterFactory, prefix: str) -> AdapterFactory:
-    from harness.adapters.bare.adapter import BareFactory
+def _factory(found: Any) -> AdapterFactory:
+    """Return an adapter's class as it is, or the factory of a `CliSpec`."""
+    if callable(found):
+        return cast("AdapterFactory", found)
     from harness.adapters.docker_cli.adapter import CliFactory
 
-    why = _rooted(factory)
-    if why:
-        raise UnknownRuntime(f"{name!r}: its programs cannot be taken from another folder{why}")
+    return CliFactory(found)
+
+
+def _from_prefix(name: str, factory: Any, prefix: str) -> AdapterFactory:
+    refused = f"{name!r}: its programs cannot be taken from another folder"
+    if not hasattr(factory, "with_prefix"):
+        raise UnknownRuntime(f"{refused}: it has none")
+    try:
+        found = factory.with_prefix(prefix)
+    except ValueError as error:
+        raise UnknownRuntime(f"{refused}: {error}") from None
     if not os.path.isdir(prefix) or not os.path.isabs(prefix):
         raise UnknownRuntime(
             f"{name!r}: there is no folder {prefix!r}; an absolute path is wanted, as in "
             "docker@/opt/docker-28, of what `dpkg -x PACKAGE.deb FOLDER` unpacks"
         )
-    assert isinstance(factory, BareFactory | CliFactory)
-    found = factory.at(prefix)
-    if not found.brought():
+    if not found.from_prefix():
         raise UnknownRuntime(
             f"{name!r}: {prefix} has none of {', '.join(factory.required)}, neither in itself "
             f"nor in usr/bin and the like: what is installed would be tried"
         )
-    return found
-
-
-def _rooted(factory: AdapterFactory) -> str:
-    """Why a runtime's programs work only where they are installed; an empty text where not so."""
-    from harness.adapters.bare.adapter import BareFactory
-    from harness.adapters.docker_cli.adapter import CliFactory
-
-    if isinstance(factory, BareFactory) and not factory.alone:
-        return ": they need libraries of their own version"
-    return "" if isinstance(factory, BareFactory | CliFactory) else ": it has none"
+    return cast("AdapterFactory", found)
 
 
 def _remedy(factory: AdapterFactory) -> str:

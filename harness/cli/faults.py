@@ -99,7 +99,7 @@ def _list(rows: Catalogue, modules: list[str]) -> int:
         return 2
     table = Table(box=None)
     table.add_column("fault", no_wrap=True)  # to be typed as it is
-    for heading in ("violates", "what goes wrong", "seen as"):
+    for heading in ("violates", "what it does", "seen as"):
         table.add_column(heading, overflow="fold")
     for item in faults:
         table.add_row(item.id, ", ".join(item.violates), item.about, ", ".join(item.history))

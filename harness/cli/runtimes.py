@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -13,17 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.adapters import dialects, registry
-from harness.adapters.docker_cli.adapter import CliFactory, version_in
+from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import AdapterFactory
-from harness.adapters.support import programs
 from harness.model.dialect import Dialect
 from harness.model.features import Feature
 
 _PATTERNS: Final = frozenset({"residue", "made_by_start", "fleeting"})
 """Fields of a dialect that are too long a list to be told."""
-_BOUND: Final = 10.0
-"""Seconds that a program may take to tell its version."""
 
 
 def add(commands: Any) -> None:
@@ -89,7 +84,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
     if provenance := registry.provenance(factory):
         yield f"  {provenance}"
     if absent := registry.missing(factory):
-        yield f"  {registry.absence(absent)}"
+        yield f"  {registry.missing_message(absent)}"
         if install := registry.how_to_install(factory):
             yield f"  to install it: {install}"
     yield f"  claims: {', '.join(sorted(factory.features))}"
@@ -135,27 +130,8 @@ def _written(value: object) -> str:
 
 def version_of(factory: AdapterFactory) -> str:
     """The version that an installed runtime tells; `""` of one that does not."""
-    spec = _spec(factory)
-    if spec is None:
-        version = getattr(factory, "version", "")
-        return version if isinstance(version, str) else ""  # a class's property tells nothing
-    if spec.version:
-        return spec.version
-    path = programs.search_path(spec.prefix)
-    if shutil.which(spec.command[0], path=path) is None:
-        return ""
-    try:
-        done = subprocess.run(
-            [*spec.command, *spec.words.version],
-            capture_output=True,
-            text=True,
-            timeout=_BOUND,
-            env={"PATH": path},
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return version_in(done.stdout)
+    version = getattr(factory, "version", "")
+    return version if isinstance(version, str) else ""  # the property of a class is no version
 
 
 def _dialect(factory: AdapterFactory, version: str) -> Dialect:
@@ -163,7 +139,7 @@ def _dialect(factory: AdapterFactory, version: str) -> Dialect:
     if spec is None:
         dialect = getattr(factory, "dialect", None)
         return dialect if isinstance(dialect, Dialect) else Dialect()
-    return spec.dialect or dialects.of_kin(spec.kin or (spec.name,), version)
+    return spec.dialect or dialects.for_entries(spec.kin or (spec.name,), version)
 
 
 def _spec(factory: AdapterFactory) -> CliSpec | None:

@@ -1,1 +1,3 @@
-"""Deliberate sabotage of a healthy runtime: each fault must be caught by a test of its row."""
+"""Deliberate sabotage of a healthy runtime: a test of each violated requirement must fail."""
+
+__all__ = ["adapter", "fault", "nft_rules", "selection", "target", "trials", "verdicts"]

@@ -1,7 +1,7 @@
-"""A runtime with one fault: an adapter that calls the fault at its moments, and delegates.
+"""A runtime with one fault: an adapter that delegates, and calls the fault at its moments.
 
-It drives any adapter. Everything that a verb does is done by the healthy runtime; the
-fault acts before it or after it, or decides itself whether and how it is done.
+It wraps any adapter. The healthy runtime does all the work; the fault acts before or after a
+verb, or wraps it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from harness.world.process import CompletedCommand, ExecCommand
 
 
 class FaultFailed(Exception):
-    """The fault itself went wrong: says nothing about the runtime, nor about the suites."""
+    """The fault itself failed: a verdict neither on the runtime nor on the suites."""
 
 
 class FaultyAdapter:
-    """An `Adapter` that is `runtime`, but for `fault`."""
+    """An `Adapter` that behaves like `runtime` except for `fault`."""
 
     def __init__(self, runtime: Adapter, host: HostMachine, fault: Fault) -> None:
         self._runtime, self._host, self._fault = runtime, host, fault
         self._specs: dict[str, ContainerSpec] = {}
         self._memory: dict[str, Any] = {"specs": self._specs, "networks": [], "containers": []}
         self.acted = 0
-        """How often the fault was called."""
+        """The number of calls of the fault."""
         self.name, self.version = runtime.name, runtime.version
         self.features: frozenset[Feature] = runtime.features
         self.dialect = dataclasses.replace(
@@ -50,7 +50,7 @@ class FaultyAdapter:
 
     @property
     def commands(self) -> Sequence[CompletedCommand]:
-        """What the runtime was last told, and said, where its adapter keeps that."""
+        """The last commands of the runtime, if its adapter keeps them."""
         return getattr(self._runtime, "commands", ())
 
     # --- the fault
@@ -74,7 +74,7 @@ class FaultyAdapter:
             ) from error
 
     def _do(self, called: str, arguments: dict[str, Any], **what: Any) -> Any:
-        """Carry out a verb, or have the fault decide about it."""
+        """Call a verb of the runtime, or the fault that wraps the verb."""
         verb: Callable[..., Any] = getattr(self._runtime, called)
         if called == "remove":
             verb = self._remove_all
@@ -86,10 +86,10 @@ class FaultyAdapter:
     def _remove_all(self, names: Sequence[str]) -> None:
         self._runtime.remove(*names)
 
-    # --- whom a moment is about
+    # --- the subject of a moment
 
     def _about(self, name: str, *, network: str = "") -> dict[str, Any]:
-        """What is known of a container, and of a network or the one of its mode."""
+        """Return the facts of a container and of a network, by default that of its mode."""
         try:
             facts = self._runtime.inspect(name)
         except RuntimeRefused:
@@ -133,7 +133,7 @@ class FaultyAdapter:
         return facts
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """Tell about a network."""
+        """Return the facts about a network."""
         facts: NetworkInfo = self._do("network_facts", {"name": name}, name=name)
         return facts
 
@@ -159,21 +159,21 @@ class FaultyAdapter:
         return facts
 
     def inspect(self, name: str) -> ContainerInfo:
-        """What the runtime reports about a container."""
+        """Return the runtime's report about a container."""
         facts: ContainerInfo = self._do(
             "inspect", {"name": name}, name=name, spec=self._specs.get(name)
         )
         return facts
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
-        """Connect a container to one network more."""
+        """Connect a container to another network."""
         arguments = {"name": name, "network": network, "aliases": aliases}
         facts: ContainerInfo = self._do("connect", arguments, **self._about(name, network=network))
         self._at(Moment.CONNECTED, **self._about(name, network=network))
         return facts
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
-        """Take a container off a network."""
+        """Disconnect a container from a network."""
         about = self._about(name, network=network)
         facts: ContainerInfo = self._do("disconnect", {"name": name, "network": network}, **about)
         self._at(Moment.DISCONNECTED, **self._about(name, network=network))
@@ -188,7 +188,7 @@ class FaultyAdapter:
         return done
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """What executes a command in a container: the probe's own affair."""
+        """Return the command line that runs a command in a container, for the exec probe."""
         return self._runtime.exec_command(name, argv)
 
     def stop_container(self, name: str) -> None:
@@ -223,7 +223,7 @@ class FaultyAdapter:
         return bool({Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED} & set(self._fault.moments))
 
     def repair(self) -> None:
-        """Have the runtime repair what a flush of the firewall took."""
+        """Repair the runtime's rules after a flush of the firewall."""
         self._do("repair", {})
         self._at(Moment.REPAIRED)
 
@@ -239,7 +239,7 @@ class FaultyAdapter:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FaultyFactory:
-    """An `AdapterFactory` whose adapters have the fault; `made` takes note of each."""
+    """An `AdapterFactory` whose adapters have the fault; `made` collects them."""
 
     healthy: AdapterFactory
     fault: Fault
@@ -247,7 +247,7 @@ class FaultyFactory:
 
     @property
     def features(self) -> frozenset[Feature]:
-        """What the healthy runtime claims: a sabotaged one claims it too."""
+        """The features of the healthy runtime, which the sabotaged one claims too."""
         return self.healthy.features
 
     def __call__(self, host: HostHandle, /) -> FaultyAdapter:

@@ -107,7 +107,9 @@ class Fault:
     def about(self) -> str:
         """The title: the docstring's first paragraph, with the moments if `stacked`."""
         said = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
-        return f"{said.removesuffix('.')} (at {', '.join(self.moments)})." if self.stacked else said
+        if self.stacked and len(self.moments) < len(RULES):
+            return f"{said.removesuffix('.')} (at {', '.join(self.moments)})."
+        return said
 
     @property
     def where(self) -> str:
@@ -210,7 +212,7 @@ def _check(found: Fault) -> None:
         known = ", ".join(sorted(VERBS))
         complaint = f"an adapter has no verb {', '.join(unknown)}; it has: {known}"
     elif not found.about:
-        complaint = "say in its docstring what goes wrong"
+        complaint = "say in its docstring what it does"
     elif len(inspect.signature(found.function).parameters) != wanted:
         complaint = f"it must take {'a site and a verb' if found.around else 'a site'}, no more"
     if complaint:

@@ -65,7 +65,7 @@ def readdress(site: FaultContext, plug: FaultLink, address: Interface) -> None:
         site.inside.ensure(rtnetlink.add_route(None, via=gateway.ip))
 
 
-def numbered(gateway: Interface, number: int) -> Interface:
+def address_at(gateway: Interface, number: int) -> Interface:
     """Return the address with this number in the gateway's subnet."""
     value = int(gateway.network.network_address) + number
     made = (value, gateway.network.prefixlen)
@@ -77,7 +77,7 @@ def gateway_of(plug: FaultLink, version: Family = 4) -> Interface | None:
     return next((item for item in plug.gateways if item.version == version), None)
 
 
-def forget_drops(site: FaultContext, way: str, *, bridges: Iterable[str] = ()) -> None:
+def remove_drops(site: FaultContext, way: str, *, bridges: Iterable[str] = ()) -> None:
     """Remove the drop and reject rules for packets that come in or go out by a bridge.
 
     `way` is `in` or `out`. The fault's own tables are left alone.
@@ -115,7 +115,9 @@ def leave_link(site: FaultContext) -> None:
     site.host.rtnl(rtnetlink.add_veth(f"left{count}", f"left{count}p"))
 
 
-def started_alone(site: FaultContext, verb: AdapterCall, mode: type[Mode]) -> ContainerInfo:
+def restart_without_network(
+    site: FaultContext, verb: AdapterCall, mode: type[Mode]
+) -> ContainerInfo:
     """Restart a container; one of this mode is replaced by a container in mode none."""
     spec = site.specs[verb.name]
     if not isinstance(spec.mode, mode):

@@ -1,4 +1,4 @@
-"""What the rules of a namespace do, whoever wrote them: enough to pick some and take them away."""
+"""Decoded nftables rules, to select and remove some, and expressions that faults add."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _VERDICTS: Final = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"
 
 
 class DecodedRule(NamedTuple):
-    """One rule, with what it does and the raw values that it compares with.
+    """A rule with its verdict and the interfaces that it compares with.
 
     `does` is `drop`, `accept`, `jump`, `return`, `reject`, `masq`, `nat` or `""`. `links` are
-    the interfaces that it compares with, as `("in", "eth0")` or `("out", "docker0")`.
+    these interfaces, as `("in", "eth0")` or `("out", "docker0")`.
     """
 
     table: Table
@@ -30,12 +30,12 @@ class DecodedRule(NamedTuple):
 
     @property
     def refuses(self) -> bool:
-        """Whether it drops or rejects."""
+        """True if the rule drops or rejects."""
         return self.does in ("drop", "reject")
 
 
-def entries(opened: Nft) -> list[DecodedRule]:
-    """Every rule of a namespace, table by table."""
+def decode_rules(opened: Nft) -> list[DecodedRule]:
+    """Return every rule of a namespace, table by table."""
     return [entry for table in opened.tables() for entry in _of(opened, table)]
 
 
@@ -61,13 +61,13 @@ def _of(opened: Nft, table: Table) -> Iterator[DecodedRule]:
 
 
 def _compared(data: bytes) -> str:
-    """The name that a comparison is with."""
+    """Return the interface name of a comparison."""
     value = dict(attributes(dict(attributes(data)).get(3, b""))).get(1, b"")
     return value.rstrip(b"\0").decode(errors="replace")
 
 
 def _verdict(data: bytes) -> str:
-    """What an immediate decides; empty where it only loads a value."""
+    """Return the verdict of an immediate expression; empty if it only loads a value."""
     value = dict(attributes(dict(attributes(data)).get(2, b"")))
     if 2 not in value:
         return ""
@@ -91,7 +91,7 @@ _PORT_OPTIONS: Final = {
     "isolated": 33,
 }
 _QUESTION: Final = 20
-"""Where the name is that was asked about: behind the headers of UDP and of DNS, in bytes."""
+"""Offset of the queried name in bytes: behind the headers of UDP and DNS."""
 _AGEING: Final = 4
 _NTF_PROXY: Final = 8
 _IFLA_INFO_DATA, _IFLA_LINKINFO, _IFLA_INFO_KIND = 2, 18, 1
@@ -102,7 +102,7 @@ def _expression(name: str, *data: bytes) -> Expression:
 
 
 def _u32(value: int) -> bytes:
-    """As registers hold numbers of the host's own."""
+    """Pack a number as nftables registers hold host-order numbers."""
     return struct.pack("=I", value)
 
 
@@ -131,12 +131,12 @@ def _compare(value: bytes, op: Literal[0, 1, 2, 3, 4, 5] = 0) -> Expression:
 
 
 def fragments(version: int) -> list[Expression]:
-    """The packet is a fragment; only before the kernel puts them together (priority -400)."""
+    """Match fragments; only before the kernel reassembles them (priority -400)."""
     return [*family(version), *is_fragment(version)]
 
 
 def is_fragment(version: int) -> list[Expression]:
-    """A packet that is known to be of this family is a fragment."""
+    """Match fragments among packets that are known to be of this family."""
     if version == 6:
         return [_load(_NETWORK, 6, 1), _compare(bytes([44]))]
     more_or_offset = _bits(b"\x3f\xff", b"\0\0")
@@ -144,7 +144,7 @@ def is_fragment(version: int) -> list[Expression]:
 
 
 def longer_than(size: int) -> list[Expression]:
-    """The packet has more than `size` bytes, segments that are still in one piece included."""
+    """Match packets of more than `size` bytes, including unsegmented GSO packets."""
     length = _expression("meta", be32(1, _REGISTER), be32(2, 0))
     host_order = _expression(
         "byteorder",
@@ -158,28 +158,28 @@ def longer_than(size: int) -> list[Expression]:
 
 
 def of_protocol(number: int) -> list[Expression]:
-    """The packet is of a protocol by its number, whatever is in it."""
+    """Match packets of a protocol by its number."""
     return [_expression("meta", be32(1, _REGISTER), be32(2, _L4PROTO)), _compare(bytes([number]))]
 
 
 def tcp_resets() -> list[Expression]:
-    """A TCP segment that resets."""
+    """Match TCP resets."""
     return with_flags("R")
 
 
 def with_flags(flags: str) -> list[Expression]:
-    """A TCP segment that has all of these flags, by their letters in `tcpdump` (C for CWR)."""
+    """Match TCP segments with all of these flags, by tcpdump's letters (C for CWR)."""
     bits = bytes([sum(1 << "FSRPAUEC".index(flag) for flag in flags)])
     return [*l4proto("tcp"), _load(_TRANSPORT, 13, 1), _bits(bits, b"\0"), _compare(bits)]
 
 
-def marked_for_urgency() -> list[Expression]:
-    """An IPv4 packet with a class of service (DSCP) other than the ordinary one."""
+def with_dscp() -> list[Expression]:
+    """Match IPv4 packets with a DSCP other than 0."""
     return [*family(4), _load(_NETWORK, 1, 1), _bits(b"\xfc", b"\0"), _compare(b"\0", 1)]
 
 
-def other_records_of(name: str) -> list[Expression]:
-    """A UDP answer about this name, of one label, that tells of other records than addresses."""
+def other_dns_records(name: str) -> list[Expression]:
+    """Match DNS replies over UDP for a one-label name and record types other than A and AAAA."""
     asked = bytes([len(name)]) + name.encode() + b"\0"
     kind = _load(_TRANSPORT, _QUESTION + len(asked), 2)
     answer = [_load(_TRANSPORT, 10, 1), _bits(b"\x80", b"\0"), _compare(b"\x80")]
@@ -189,23 +189,23 @@ def other_records_of(name: str) -> list[Expression]:
 
 
 def empty_datagrams() -> list[Expression]:
-    """A UDP header with nothing behind it."""
+    """Match empty UDP datagrams."""
     return [*l4proto("udp"), _load(_TRANSPORT, 4, 2), _compare(struct.pack(">H", 8))]
 
 
 def datagrams_without_checksum() -> list[Expression]:
-    """A UDP header with zeros in place of a checksum."""
+    """Match UDP datagrams without a checksum."""
     return [*l4proto("udp"), _load(_TRANSPORT, 6, 2), _compare(b"\0\0")]
 
 
-def pings(protocol: str) -> list[Expression]:
-    """An echo request."""
+def echo_requests(protocol: str) -> list[Expression]:
+    """Match echo requests."""
     kind = 8 if protocol == "icmp" else 128
     return [*l4proto(protocol), _load(_TRANSPORT, 0, 1), _compare(bytes([kind]))]
 
 
-def errors(version: int, kind: int, code: int | None = None) -> list[Expression]:
-    """An ICMP message of this type, and code."""
+def icmp_errors(version: int, kind: int, code: int | None = None) -> list[Expression]:
+    """Match ICMP messages of this type, and code if given."""
     found = [*family(version), *l4proto("icmp" if version == 4 else "icmpv6")]
     found += [_load(_TRANSPORT, 0, 1), _compare(bytes([kind]))]
     if code is not None:
@@ -214,76 +214,76 @@ def errors(version: int, kind: int, code: int | None = None) -> list[Expression]
 
 
 def of_marked_flow(mark: int) -> list[Expression]:
-    """The packet's flow has been marked so."""
+    """Match packets whose flow has this conntrack mark."""
     return [_expression("ct", be32(1, _REGISTER), be32(2, _CT_MARK)), _compare(_u32(mark))]
 
 
 def to_mac(mac: str) -> list[Expression]:
-    """In a table of a bridge: the frame is for this MAC."""
+    """Match frames to this MAC, in a table of the bridge family."""
     return [_load(_LINK, 0, 6), _compare(rtnetlink.mac_bytes(mac))]
 
 
 # --- changes -------------------------------------------------------------------
 
 
-def between_ports(version: int) -> list[Expression]:
-    """In a table of a bridge: the frame carries a packet of this family."""
+def bridged(version: int) -> list[Expression]:
+    """Match frames with a packet of this family, in a table of the bridge family."""
     ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
     return [_expression("meta", be32(1, _REGISTER), be32(2, 1)), _compare(ethertype)]
 
 
 def set_ttl(version: int, ttl: int, *, bridge: bool = False) -> list[Expression]:
-    """Write a TTL or hop limit into the packet; `bridge` in a table of a bridge."""
+    """Set the TTL or hop limit; `bridge` in a table of the bridge family."""
     if version == 6:
         keep, change, offset, checksum = b"\xff\x00", bytes([0, ttl]), 6, None
     else:
         keep, change, offset, checksum = b"\x00\xff", bytes([ttl, 0]), 8, 10
-    which = between_ports(version) if bridge else family(version)
+    which = bridged(version) if bridge else family(version)
     head = [*which, _load(_NETWORK, offset, 2), _bits(keep, change)]
     return [*head, _store(_NETWORK, offset, 2, checksum)]
 
 
 def set_class(version: int, number: int) -> list[Expression]:
-    """Write a traffic class (DSCP and ECN) into the packet."""
+    """Set the traffic class (DSCP and ECN)."""
     keep, change = (b"\xf0\x0f", number << 4) if version == 6 else (b"\xff\x00", number)
     head = [*family(version), _load(_NETWORK, 0, 2), _bits(keep, struct.pack(">H", change))]
     return [*head, _store(_NETWORK, 0, 2, None if version == 6 else 10)]
 
 
-def deny_the_name() -> list[Expression]:
-    """Have a UDP answer say that there is no such name (RFC 1035, 4.1.1)."""
+def set_nxdomain() -> list[Expression]:
+    """Turn a DNS reply over UDP into NXDOMAIN (RFC 1035, 4.1.1)."""
     head = [_load(_TRANSPORT, 10, 2), _bits(b"\xff\xf0", b"\0\3")]
     return [*head, _store(_TRANSPORT, 10, 2, 6)]
 
 
 def mark_flow(mark: int) -> list[Expression]:
-    """Mark the packet's flow."""
+    """Set the conntrack mark of the packet's flow."""
     value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, _u32(mark))))
     return [value, _expression("ct", be32(2, _CT_MARK), be32(4, _REGISTER))]
 
 
-def corrupt(offset: int, data: bytes) -> list[Expression]:
-    """Write other data into a TCP segment, with a checksum that is right."""
+def overwrite_tcp(offset: int, data: bytes) -> list[Expression]:
+    """Overwrite data of a TCP segment, and correct the checksum."""
     value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, data)))
     return [*l4proto("tcp"), value, _store(_TRANSPORT, offset, len(data), 16)]
 
 
 def snat(to: Address) -> list[Expression]:
-    """Rewrite the source to an address of one's choice."""
+    """Translate the source to this address."""
     number = socket.AF_INET if to.version == 4 else socket.AF_INET6
     value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, to.packed)))
     return [value, _expression("nat", be32(1, 0), be32(2, number), be32(3, _REGISTER))]
 
 
 def masquerade_as_port(port: int) -> list[Expression]:
-    """Masquerade, and have the source port be this one and no other."""
+    """Masquerade with a fixed source port."""
     value = nest(2, attr(1, struct.pack(">H", port)))
     load = [_expression("immediate", be32(1, register), value) for register in (_REGISTER, _SECOND)]
     return [*load, _expression("masq", be32(1, 0x2), be32(2, _REGISTER), be32(3, _SECOND))]
 
 
 def masquerade_at_random() -> list[Expression]:
-    """Masquerade under a port drawn by lot."""
+    """Masquerade with a random source port."""
     return [_expression("masq", be32(1, 0x4 | 0x10))]
 
 
@@ -291,13 +291,13 @@ def masquerade_at_random() -> list[Expression]:
 
 
 def add_clsact(index: int) -> Request:
-    """Give a link the hooks for filters of traffic control: tc(8)."""
+    """Add a clsact qdisc to a link: tc(8)."""
     body = struct.pack("=4xiIII", index, 0xFFFF0000, 0xFFFFFFF1, 0) + text(1, "clsact")
     return Request(36, NLM_F_CREATE, body, f"add clsact to link {index}")  # RTM_NEWQDISC
 
 
 def del_clsact(index: int) -> Request:
-    """Take them away."""
+    """Remove the clsact qdisc of a link."""
     return add_clsact(index)._replace(kind=37, flags=0)  # RTM_DELQDISC
 
 
@@ -311,16 +311,16 @@ def port_option(index: int, option: str, *, on: bool) -> Request:
     return Request(rtnetlink.RTM_SETLINK, 0, body, f"set {option} of bridge port {index}")
 
 
-def ageing(index: int, seconds: float) -> Request:
-    """For how long a bridge remembers behind which port a MAC is; 0: it is a hub."""
+def set_ageing(index: int, seconds: float) -> Request:
+    """Set the ageing time of a bridge's forwarding database; 0 makes the bridge a hub."""
     data = nest(_IFLA_INFO_DATA, u32(_AGEING, round(seconds * 100)))
     body = rtnetlink.link_body(index=index)
     body += nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"), data)
     return Request(rtnetlink.RTM_NEWLINK, 0, body, f"set the ageing time of bridge {index}")
 
 
-def proxy(index: int, address: Address) -> Request:
-    """Have a link answer neighbour discovery for an address that is somewhere else."""
+def add_ndp_proxy(index: int, address: Address) -> Request:
+    """Answer neighbour solicitations for an address on a link (NDP proxy)."""
     body = rtnetlink.NEIGH.pack(socket.AF_INET6, index, 0, _NTF_PROXY, 0)
     body += attr(rtnetlink.NDA_DST, address.packed)
     return Request(

@@ -1,4 +1,4 @@
-"""Select the adapter under test, with its fault where `--fault` names one."""
+"""Select the adapter under test, with the fault of `--fault` if given."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from harness.faults.adapter import FaultyAdapter, FaultyFactory
 from harness.faults.fault import Fault
 
 FAULT: Final = pytest.StashKey[Fault]()
-"""The fault of the run, where there is one."""
+"""The fault of the run, if any."""
 
 SABOTAGED: Final = pytest.StashKey[list[FaultyAdapter]]()
 """The adapters of the run that have the fault."""
 
 
 def runtime_name(config: pytest.Config) -> str:
-    """The name of the runtime under test."""
+    """Return the name of the runtime under test."""
     return config.getoption("runtime") or registry.DEFAULT
 
 
 def factory(config: pytest.Config) -> AdapterFactory:
-    """What makes the adapter of the runtime under test in a host."""
+    """Return the adapter factory of the runtime under test."""
     healthy = registry.find(runtime_name(config))
     fault = config.stash.get(FAULT, None)
     if fault is None:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.adapters.protocol import Adapter, ContainerInfo, NetworkInfo, RuntimeRefused
 from harness.faults.fault import Moment
-from harness.faults.nft_rules import DecodedRule, entries
+from harness.faults.nft_rules import DecodedRule, decode_rules
 from harness.model.plan import Bridge, ContainerSpec, Mode
 from harness.model.topology import Address, Interface
 from harness.testbench.netns_view import NetnsView, fixed
@@ -186,13 +186,13 @@ class FaultContext:
                     found[name] = facts
         return found
 
-    def ground(self, facts: ContainerInfo) -> NetnsEditor:
+    def netns_of(self, facts: ContainerInfo) -> NetnsEditor:
         """Return the network namespace of another container."""
         return NetnsEditor(NetnsView(facts.name, partial(self.world_host.netns_of, facts.pid)))
 
     def leave_inside(self, facts: ContainerInfo, name: str = "extra0") -> None:
         """Add an unconnected veth pair inside a container."""
-        self.ground(facts).ensure(rtnetlink.add_veth(name, f"{name}p"))
+        self.netns_of(facts).ensure(rtnetlink.add_veth(name, f"{name}p"))
 
 
 def _read(path: str) -> str:
@@ -305,7 +305,7 @@ class NetnsEditor:
     def rules(self) -> list[DecodedRule]:
         """Return all nftables rules of the namespace, decoded."""
         with self.place.open() as space, nftables.Nft(space) as opened:
-            return entries(opened)
+            return decode_rules(opened)
 
     def take_rules(self, wanted: Callable[[DecodedRule], bool]) -> int:
         """Remove the rules that `wanted` selects, in any table, and return their number.

@@ -1,7 +1,7 @@
-"""Many sabotaged runs in one pytest session: collected once, then a fork for each fault.
+"""Trials of many faults in one pytest session: tests are collected once, each trial is a fork.
 
-Each fork builds a world of its own, as a worker does, and runs just the tests that are to
-catch its fault, until they have. So a fault costs a world and a few tests, not a pytest.
+A fork builds its own world, as a worker does, and runs only the tests that are to catch its
+fault, until they have. So a fault costs a world and a few tests, not a pytest run.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from harness.faults.verdicts import FaultVerdict, PhaseOutcome, judge, kills
 from harness.world.host import quiet_fork
 
 BOUND: Final = 240.0
-"""Seconds that one fork may take. It takes one or two."""
+"""Time limit of one fork, in seconds; one or two are usual."""
 NEIGHBOURS: Final = 8
-"""How many requirements nearby must hold nevertheless, where a fault is narrow."""
+"""The number of nearby requirements that must hold for a narrow fault."""
 
-Told = Callable[[FaultVerdict], None]
-Begun = Callable[[Fault | None], None]
-"""Is told of what is tried next; of no fault, where it is the healthy runtime."""
+OnVerdict = Callable[[FaultVerdict], None]
+OnStart = Callable[[Fault | None], None]
+"""Callback with the fault that is tried next, `None` for the healthy runtime."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """One fork: the tests to run, and what it has told so far. No fault: the control."""
+    """A fork: its tests, and its outcomes so far. Without a fault it is the control."""
 
     fault: Fault | None
     victims: list[pytest.Item]
@@ -45,31 +45,34 @@ class Trial:
     began: float = 0.0
     seconds: float = 0.0
     died: str = ""
-    """How it ended, where it did so before its time."""
+    """How the fork ended, if it ended early."""
 
 
 class Trials:
-    """Tries faults, `workers` at once, and tells each one's beginning, and its verdict."""
+    """Runner of trials, `workers` at a time, with callbacks for each start and verdict."""
 
-    def __init__(self, faults: Sequence[Fault], *, workers: int, told: Told, begun: Begun) -> None:
-        self._faults, self._workers, self._told, self._begun = faults, workers, told, begun
+    def __init__(
+        self, faults: Sequence[Fault], *, workers: int, on_verdict: OnVerdict, on_start: OnStart
+    ) -> None:
+        self._faults, self._workers = faults, workers
+        self._on_verdict, self._on_start = on_verdict, on_start
         self.verdicts: list[FaultVerdict] = []
         self.unsound: dict[str, str] = {}
-        """Tests that fail on the healthy runtime, and what they said."""
+        """Tests that fail on the healthy runtime, with their messages."""
 
     def run(self, session: pytest.Session, order: list[str]) -> None:
-        """Try them all; `order` are the catalogue's ids, by which neighbours are found."""
+        """Try all faults; `order` has the catalogue's ids, which define nearby requirements."""
         tests = _Tests.of(session.items, order)
         trials = [tests.trial(fault) for fault in self._faults]
         used = {item: None for trial in trials for item in (*trial.victims, *trial.neighbours)}
         controls = list(_controls([item for item in session.items if item in used], self._workers))
-        for done in _carried_out(session, [*controls, *trials], self._workers, self._begun):
+        for done in _run_trials(session, [*controls, *trials], self._workers, self._on_start):
             if done.fault is None:
                 self._learn(done)
             else:
                 verdict = self._verdict(done, tests)
                 self.verdicts.append(verdict)
-                self._told(verdict)
+                self._on_verdict(verdict)
         # A control that ended late may take a killer away.
         self.verdicts = [self._verdict(done, tests) for done in trials]
 
@@ -96,11 +99,11 @@ class Trials:
 
 @dataclass(frozen=True, slots=True)
 class _Tests:
-    """The tests that the runtime supports, by requirement, in the catalogue's order."""
+    """The tests that the runtime supports, by requirement, in catalogue order."""
 
     by_requirement: dict[str, list[pytest.Item]]
     known: frozenset[str]
-    """The requirements of every test, supported or not."""
+    """The requirements of all tests, supported or not."""
     order: list[str]
 
     @classmethod
@@ -115,7 +118,7 @@ class _Tests:
         return cls(found, frozenset(known), order)
 
     def trial(self, fault: Fault) -> Trial:
-        """The tests of what a fault violates; where it is narrow, of what is nearby too."""
+        """Return the tests of the violated requirements, and for a narrow fault of nearby ones."""
         victims = {item: None for id_ in fault.violates for item in self._specific(id_)}
         neighbours: dict[pytest.Item, None] = {}
         if fault.narrow:
@@ -129,7 +132,7 @@ class _Tests:
         return Trial(fault, list(victims), list(neighbours))
 
     def _specific(self, id_: str) -> list[pytest.Item]:
-        """The tests of a requirement, those first that are about little else."""
+        """Return the tests of a requirement, those with few other requirements first."""
         return sorted(self.by_requirement.get(id_, []), key=lambda item: len(required(item)) > 2)
 
     def _nearby(self, id_: str) -> list[str]:
@@ -138,12 +141,12 @@ class _Tests:
 
 
 def required(item: pytest.Item) -> tuple[str, ...]:
-    """The requirements that a test is of, as the plugin has noted them."""
+    """Return the requirements of a test, which the plugin has noted."""
     return tuple(str(value) for name, value in item.user_properties if name == "requirement")
 
 
 def _controls(items: list[pytest.Item], workers: int) -> Iterator[Trial]:
-    """The healthy runtime's trials: every test that is used, a few modules to each."""
+    """Yield the healthy runtime's trials: every used test, a few modules per trial."""
     modules: dict[Any, list[pytest.Item]] = {}
     for item in items:
         modules.setdefault(item.path, []).append(item)
@@ -161,19 +164,19 @@ def _controls(items: list[pytest.Item], workers: int) -> Iterator[Trial]:
 # --- forks -----------------------------------------------------------------------
 
 
-def _carried_out(
-    session: pytest.Session, trials: Iterable[Trial], workers: int, begun: Begun
+def _run_trials(
+    session: pytest.Session, trials: Iterable[Trial], workers: int, on_start: OnStart
 ) -> Iterator[Trial]:
-    """Have each trial done in a fork of its own, `workers` at once; each as it ends."""
+    """Run each trial in a fork, `workers` at a time, and yield each when it ends."""
     waiting = list(trials)[::-1]
     running: dict[int, tuple[Trial, int, bytearray]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 trial = waiting.pop()
-                begun(trial.fault)
+                on_start(trial.fault)
                 trial.began = time.monotonic()
-                read, pid = _forked(session, trial)
+                read, pid = _fork(session, trial)
                 running[read] = (trial, pid, bytearray())
             ready, _, _ = select.select(list(running), [], [], 1.0)
             for fd in ready:
@@ -183,7 +186,7 @@ def _carried_out(
                 if not data:
                     code = _end(fd, pid)
                     del running[fd]
-                    _take(trial, bytes(said), code)
+                    _read_outcomes(trial, bytes(said), code)
                     yield trial
             for trial, pid, _ in running.values():
                 if time.monotonic() - trial.began > BOUND:
@@ -201,10 +204,10 @@ def _end(fd: int, pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _take(trial: Trial, said: bytes, code: int) -> None:
+def _read_outcomes(trial: Trial, said: bytes, code: int) -> None:
     trial.seconds = time.monotonic() - trial.began
-    trial.died = f"its trial did not come to its end: {_how(code, trial.seconds)}"
-    *lines, _ = said.decode().split("\n")  # what was not written to its end tells nothing
+    trial.died = f"its trial did not come to its end: {_end_reason(code, trial.seconds)}"
+    *lines, _ = said.decode().split("\n")  # an incomplete last line is ignored
     for line in lines:
         told = json.loads(line)
         if "acted" in told:
@@ -216,8 +219,8 @@ def _take(trial: Trial, said: bytes, code: int) -> None:
             trial.outcomes.append(PhaseOutcome(**told))
 
 
-def _how(code: int, seconds: float) -> str:
-    """How a process ended that has not said that it was done."""
+def _end_reason(code: int, seconds: float) -> str:
+    """Return how a process ended that did not report completion."""
     if code >= 0:
         return f"its process ended with exit status {code}"
     if seconds > BOUND:
@@ -225,7 +228,7 @@ def _how(code: int, seconds: float) -> str:
     return f"its process was killed by {signal.Signals(-code).name}"
 
 
-def _forked(session: pytest.Session, trial: Trial) -> tuple[int, int]:
+def _fork(session: pytest.Session, trial: Trial) -> tuple[int, int]:
     read, write = os.pipe()
     pid = quiet_fork()
     if not pid:
@@ -236,7 +239,7 @@ def _forked(session: pytest.Session, trial: Trial) -> tuple[int, int]:
 
 
 def _try(session: pytest.Session, trial: Trial, write: int) -> NoReturn:
-    """Be the fork: run the tests until the fault is caught, and tell each outcome at once."""
+    """Run the tests in the fork until the fault is caught, and report each outcome at once."""
     witness = _Witness(write)
     try:
         manager = session.config.pluginmanager
@@ -246,11 +249,11 @@ def _try(session: pytest.Session, trial: Trial, write: int) -> NoReturn:
         if trial.fault is not None:
             session.config.stash[FAULT] = trial.fault
         _run(session, trial, witness)
-        with contextlib.suppress(BaseException):  # what fails here, tests have told
+        with contextlib.suppress(BaseException):  # tests have reported such a failure
             session._setupstate.teardown_exact(None)
         made = session.config.stash.get(SABOTAGED, [])
         witness.send(acted=sum(adapter.acted for adapter in made))
-    except BaseException as error:  # what ends a whole run
+    except BaseException as error:  # such as KeyboardInterrupt
         witness.send(raised=type(error).__name__)
     finally:
         os._exit(0)
@@ -272,7 +275,7 @@ def _run(session: pytest.Session, trial: Trial, witness: _Witness) -> None:
 
 
 class _Witness:
-    """Tells what each phase of each test did."""
+    """Plugin of the fork that reports the outcome of each test phase."""
 
     def __init__(self, write: int) -> None:
         self._write = write
@@ -282,18 +285,18 @@ class _Witness:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note a phase as it is reported in the end."""
+        """Send the outcome of a phase."""
         report = yield
         breaks = tuple(str(value) for name, value in report.user_properties if name == "breaks")
         error, said = "", ""
         if report.failed and call.excinfo is not None:
-            error, said = _told(call.excinfo)
+            error, said = _exception_summary(call.excinfo)
         own = required(item)
         self.note(PhaseOutcome(item.nodeid, str(report.when), own, breaks, error, said))
         return report
 
     def move_on(self, session: pytest.Session, item: pytest.Item) -> None:
-        """Tear down what the next test does not share, where it is not the one foreseen."""
+        """Tear down fixtures that the next test does not share, if the order has changed."""
         try:
             session._setupstate.teardown_exact(item)
         except Exception as error:
@@ -302,7 +305,7 @@ class _Witness:
             self.note(PhaseOutcome("shared", "teardown", (), breaks, type(error).__name__, said))
 
     def note(self, outcome: PhaseOutcome) -> None:
-        """Keep an outcome, and tell the parent."""
+        """Keep an outcome and send it to the parent."""
         self.outcomes.append(outcome)
         self.send(**outcome._asdict())
 
@@ -311,8 +314,8 @@ class _Witness:
         os.write(self._write, json.dumps(told).encode() + b"\n")
 
 
-def _told(excinfo: pytest.ExceptionInfo[BaseException]) -> tuple[str, str]:
-    """The type of an exception, and its first line."""
+def _exception_summary(excinfo: pytest.ExceptionInfo[BaseException]) -> tuple[str, str]:
+    """Return the type of an exception and the first line of its message."""
     said = (str(excinfo.value).splitlines() or [""])[0][:300]
     chain: BaseException | None = excinfo.value
     while chain is not None:

@@ -1,4 +1,4 @@
-"""From what the tests of a sabotaged runtime did to whether its fault was caught (pure)."""
+"""Verdicts on faults from the outcomes of their trials, and the coverage table (pure)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from harness.faults.fault import Fault
 from harness.model.requirements import Catalogue, Requirement
 
 CRASHES: Final = frozenset({"RuntimeBroken", "HostDied", "MemoryError", "PytestTimeout"})
-"""Exceptions that say nothing about the runtime under test."""
+"""Exceptions that are no verdict on the runtime under test."""
 FAULT_FAILED: Final = "FaultFailed"
 
 
 class PhaseOutcome(NamedTuple):
-    """What one phase of one test did: `when` is setup, call or teardown.
+    """The outcome of one phase of a test: `when` is setup, call or teardown.
 
-    `requirements` are the test's own, `breaks` those that a leak or a changed bystander
-    breaks besides. `error` is the type of the exception, `said` its first line; both are
-    empty where nothing failed.
+    `requirements` are the test's own; `breaks` are those that a leak or a changed bystander
+    breaks in addition. `error` is the type of the exception, `said` its first line; both are
+    empty if nothing failed.
     """
 
     test: str
@@ -32,23 +32,23 @@ class PhaseOutcome(NamedTuple):
 
 
 class Result(StrEnum):
-    """What became of a fault."""
+    """Return the verdict on a fault."""
 
     CAUGHT = "caught"
     UNSUPPORTED = "unsupported"
-    """The runtime does not claim what the requirement is about."""
+    """The runtime does not claim the feature of the requirement."""
     UNTESTED = "untested"
-    """A requirement that it violates has no test."""
+    """A violated requirement has no test."""
     STRAY = "stray"
-    """It was caught, and broke something that it does not name."""
+    """The fault was caught, but broke a requirement that it does not name."""
     BROKEN = "broken"
-    """The fault itself went wrong, or ended the process that tried it."""
+    """The fault itself failed, or ended the process of its trial."""
     SURVIVED = "survived"
 
 
 @dataclass(frozen=True, slots=True)
 class FaultVerdict:
-    """What became of one fault. `killers` are, by requirement, the tests that caught it."""
+    """The verdict on one fault; `killers` are the tests that caught it, by requirement."""
 
     fault: Fault
     fate: Result
@@ -62,9 +62,9 @@ class FaultVerdict:
 
 
 def kills(fault: Fault, outcome: PhaseOutcome) -> set[str]:
-    """The requirements, of those that the fault violates, that an outcome shows to be broken.
+    """Return the violated requirements that an outcome shows to be broken.
 
-    A set-up that fails shows nothing unless the fault says so, and a crash never does.
+    A failing set-up does not count unless the fault has `errors`; a crash never counts.
     """
     if not outcome.error or outcome.error in CRASHES or outcome.error == FAULT_FAILED:
         return set()
@@ -75,7 +75,7 @@ def kills(fault: Fault, outcome: PhaseOutcome) -> set[str]:
 
 
 def strays(fault: Fault, outcomes: Iterable[PhaseOutcome]) -> tuple[str, ...]:
-    """What failed though a narrow fault does not name it: requirement and test."""
+    """Return the failures that a narrow fault does not name: requirement and test."""
     named = {*fault.violates, *fault.also}
     found = []
     for outcome in outcomes:
@@ -100,11 +100,11 @@ def judge(
     seconds: float = 0.0,
     died: str = "",
 ) -> FaultVerdict:
-    """What became of a fault.
+    """Return the verdict on a fault.
 
-    `tested` are the requirements for which there are tests, `claimed` those of them that the
-    runtime supports, `unsound` the tests that fail without any fault, and so show nothing.
-    `died` tells how the trial ended where that was before its time.
+    `tested` are the requirements that have tests, `claimed` those of them that the runtime
+    supports, `unsound` the tests that fail without any fault. `died` says how the trial ended,
+    if it ended early.
     """
     sound = [outcome for outcome in outcomes if outcome.test not in unsound]
     killers: dict[str, str] = {}
@@ -142,17 +142,17 @@ def judge(
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
-    """One requirement, how many tests check it, and which faults violate it."""
+    """A requirement with the number of its tests and the faults that violate it."""
 
     requirement: Requirement
     tests: int
     faults: tuple[Fault, ...]
     unreplayed: tuple[str, ...]
-    """Faults of real runtimes, by name, that the catalogue lists and no fault replays."""
+    """Bugs of real runtimes that the requirement lists and no fault replays."""
 
     @property
     def holes(self) -> tuple[str, ...]:
-        """What is missing, in words."""
+        """The missing sides, in words."""
         found = [] if self.tests else ["no test"]
         found += [] if self.faults else ["no fault"]
         found += [f"{name} is not replayed" for name in self.unreplayed]
@@ -162,7 +162,7 @@ class CoverageRow:
 def rows(
     requirements: Catalogue, tests: Mapping[str, int], faults: Iterable[Fault]
 ) -> list[CoverageRow]:
-    """A row for each requirement, in the catalogue's order; `tests` are numbers by id."""
+    """Return a row for each requirement, in catalogue order; `tests` has test counts by id."""
     every = list(faults)
     return [_row(requirement, tests.get(requirement.id, 0), every) for requirement in requirements]
 
@@ -177,7 +177,7 @@ def _row(requirement: Requirement, tests: int, every: list[Fault]) -> CoverageRo
 
 
 def holes(table: Iterable[CoverageRow]) -> Iterator[str]:
-    """Each hole, with the id of its requirement."""
+    """Yield each hole with the id of its requirement."""
     for row in table:
         for hole in row.holes:
             yield f"{row.requirement.id}: {hole}"

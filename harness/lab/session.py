@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.adapters import registry
+from harness.adapters.docker_cli import adapter
 from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import (
     AdapterFactory,
     RuntimeBroken,
     RuntimeRefused,
 )
-from harness.adapters.support import programs, rootless
+from harness.adapters.support import rootless
 from harness.lab import shell, terminal, topology_tree
 from harness.model.features import Unclaimed, check, of_plan
 from harness.model.plan import CAST, DEFAULT_NETWORK, Bridge, Plan
@@ -138,7 +139,7 @@ def scripts_for(factory: AdapterFactory) -> dict[str, str]:
     spec = getattr(factory, "spec", None)
     if not isinstance(spec, CliSpec) or not spec.rootless:
         return {}
-    own = (f"{key}={value}" for key, value in programs.environment(spec).items())
+    own = (f"{key}={value}" for key, value in adapter.environment(spec).items())
     words = shlex.join(("env", *own, *rootless.command(())))
     return {_AS_USER: f'#!/bin/sh\ncd {rootless.HOME} && exec {words} "$@"\n'}
 

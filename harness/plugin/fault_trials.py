@@ -54,7 +54,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
             config.pluginmanager.unregister(plugin)
     teller = config.stash[_TELLER] = _Teller(len(chosen))
     trials = Trials(
-        chosen, workers=config.getoption("at_once"), told=teller.tell, begun=teller.begin
+        chosen, workers=config.getoption("at_once"), on_verdict=teller.tell, on_start=teller.begin
     )
     trials.run(session, [row.id for row in config.stash[CATALOGUE]])
     teller.stop()

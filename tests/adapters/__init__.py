@@ -1,1 +1,1 @@
-"""Adapters that are described: what the description says, and what becomes of it."""
+"""Tests of the adapters."""

@@ -1,4 +1,4 @@
-"""A Docker-shaped command line of nobody: mydocker in other words, or broken in some way."""
+"""A made-up Docker-compatible command line: a wrapper of mydocker, with failures on demand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ network_remove = ["forget"]
 
 
 def acme(folder: Path, *, trick: str = "", more: str = "", timeout: int = 30) -> AdapterFactory:
-    """The adapter of a description and a program that are written into a folder.
+    """Return the adapter factory of a description and a program in a folder.
 
     `trick` is what the program does, as a shell, before it lets mydocker do the work; `more`
     comes at the end of the description.
@@ -52,7 +52,7 @@ def acme(folder: Path, *, trick: str = "", more: str = "", timeout: int = 30) ->
 
 
 def describe(folder: Path, *, command: str, more: str = "", timeout: int = 30) -> str:
-    """The path of a description."""
+    """Write a description and return its path."""
     path = folder / "acme.toml"
     path.write_text(_DESCRIPTION.format(command=command, more=more, timeout=timeout))
     return str(path)

@@ -1,4 +1,4 @@
-"""A runtime that only a TOML file knows: its containers are real, and so are its failures."""
+"""A runtime from a TOML description, with real containers and real failures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import pytest
 
 from harness.adapters import registry
 from harness.adapters.bare.adapter import BareFactory
-from harness.adapters.bare.hand_veth import VethByHand
-from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT
+from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, VethBridge
 from harness.adapters.docker_cli.adapter import CliAdapter
-from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
 from harness.adapters.support import daemon
+from harness.adapters.support.daemon import DaemonSpec
 from harness.model.plan import HOST, Bridge, ContainerSpec, Joined, Nothing
 from harness.testbench.scene import Scene
 from harness.world.build import World
@@ -32,14 +31,14 @@ BOUND: Final = 20.0
 
 @pytest.fixture(scope="module")
 def own_world() -> Iterator[World]:
-    """A world for runtimes that go wrong."""
+    """Build a world for runtimes that fail."""
     with World.build() as built:
         yield built
 
 
 @pytest.fixture
 def scene(own_world: World, tmp_path: Path) -> Iterator[Scene]:
-    """A scene whose runtime is the described one."""
+    """Build a scene with the described runtime."""
     adapter = acme(tmp_path)(own_world.host)
     adapter.start()
     with Scene(own_world, adapter) as made:
@@ -48,7 +47,7 @@ def scene(own_world: World, tmp_path: Path) -> Iterator[Scene]:
 
 
 def broken(own_world: World, folder: Path, trick: str, *, timeout: int = 30) -> CliAdapter:
-    """The adapter of a runtime with a trick."""
+    """Return the adapter of a runtime with a built-in failure."""
     adapter = acme(folder, trick=trick, timeout=timeout)(own_world.host)
     assert isinstance(adapter, CliAdapter)
     return adapter
@@ -57,15 +56,15 @@ def broken(own_world: World, folder: Path, trick: str, *, timeout: int = 30) -> 
 # --- it works ------------------------------------------------------------------
 
 
-def test_its_containers_keep_what_the_oracle_promises(scene: Scene) -> None:
-    """On the default network, on one of their own, and without any."""
+def test_described_runtime_keeps_the_oracles_promises(scene: Scene) -> None:
+    """The containers are on the default network, on a user-defined one and in mode none."""
     lan = scene.network("lan", ipv6=True)
     scene.containers(a=Bridge(), b=lan, c=lan, d=Nothing())
     assert scene.observed() == scene.promised()
 
 
-def test_it_is_asked_in_its_own_words(scene: Scene) -> None:
-    """`launch` starts, `destroy` removes, `forget` takes a network away."""
+def test_described_runtime_is_called_by_its_own_verbs(scene: Scene) -> None:
+    """The verbs are `launch`, `destroy` and `forget`."""
     network = scene.network("lan")
     assert scene.container("web", Bridge(network.name)).facts().running
     scene.remove("web")
@@ -76,8 +75,8 @@ def test_it_is_asked_in_its_own_words(scene: Scene) -> None:
         scene.runtime.network_facts("lan")
 
 
-def test_a_refusal_carries_what_was_asked_and_the_runtimes_words(scene: Scene) -> None:
-    """And leaves nothing."""
+def test_refusal_carries_request_and_runtime_message(scene: Scene) -> None:
+    """A refused start leaves nothing."""
     refused = scene.refusal("joiner", Joined("nobody"))
     assert refused.asked == "run joiner"
     assert "nobody" in refused.said
@@ -85,8 +84,8 @@ def test_a_refusal_carries_what_was_asked_and_the_runtimes_words(scene: Scene) -
         scene.runtime.inspect("joiner")
 
 
-def test_a_command_inside_has_its_own_exit_code(scene: Scene) -> None:
-    """Which is no refusal: not even 127, for one that is not there; a stopped container's is."""
+def test_exec_returns_the_commands_exit_code(scene: Scene) -> None:
+    """Exit code 127 of a missing command is no refusal; a stopped container is one."""
     web = scene.container("web")
     assert web.exec("sh", "-c", "echo said; exit 7").returncode == 7
     assert web.exec("sh", "-c", "echo said").stdout == "said\n"
@@ -96,8 +95,8 @@ def test_a_command_inside_has_its_own_exit_code(scene: Scene) -> None:
         web.exec("true")
 
 
-def test_what_was_told_is_asked_again_once_the_container_has_ended(scene: Scene) -> None:
-    """By itself, without a verb; a name that is taken again is another container's."""
+def test_inspect_cache_ends_with_the_container(scene: Scene) -> None:
+    """The container ends by itself; a reused name is another container."""
     web = scene.container("web")
     first = web.facts()
     assert web.facts() == first
@@ -128,10 +127,10 @@ def test_what_was_told_is_asked_again_once_the_container_has_ended(scene: Scene)
     ],
     ids=["crash", "garbage", "empty", "half", "silence", "panic"],
 )
-def test_a_breakdown_is_an_error_with_its_words(
+def test_crash_is_an_error_with_command_and_output(
     own_world: World, tmp_path: Path, trick: str, words: str
 ) -> None:
-    """Told with what was asked, the command line, what it printed, and what to try."""
+    """The error has the request, the command line, the output and a hint."""
     runtime = broken(own_world, tmp_path, trick)
     with pytest.raises(RuntimeBroken) as raised:
         runtime.inspect("web")
@@ -142,8 +141,8 @@ def test_a_breakdown_is_an_error_with_its_words(
     assert f"`netmodes lab --runtime {tmp_path}/acme.toml` gives a shell" in told
 
 
-def test_a_runtime_that_hangs_is_given_up(own_world: World, tmp_path: Path) -> None:
-    """After the time that the description gives it, with what it had said until then."""
+def test_hanging_command_is_killed_after_its_timeout(own_world: World, tmp_path: Path) -> None:
+    """The error has the output so far."""
     runtime = broken(own_world, tmp_path, '[ "$1" = run ] && echo thinking && sleep 600', timeout=1)
     began = time.monotonic()
     with pytest.raises(RuntimeBroken, match=r"run web: .*did not end within 1 s.*thinking"):
@@ -151,8 +150,8 @@ def test_a_runtime_that_hangs_is_given_up(own_world: World, tmp_path: Path) -> N
     assert time.monotonic() - began < BOUND
 
 
-def test_so_is_one_that_prints_without_end(own_world: World, tmp_path: Path) -> None:
-    """Before its time, and before it has taken all memory."""
+def test_command_with_endless_output_is_killed(own_world: World, tmp_path: Path) -> None:
+    """It is killed before its timeout and before it fills the memory."""
     runtime = broken(own_world, tmp_path, '[ "$1" = inspect ] && exec yes', timeout=600)
     began = time.monotonic()
     with pytest.raises(RuntimeBroken, match=r"^inspect web: .*acmectl inspect web printed more"):
@@ -163,23 +162,23 @@ def test_so_is_one_that_prints_without_end(own_world: World, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ('scratch = ["/no/such/directory"]', r"/no/such/directory(.|\n)*`scratch` wants"),
+        ('scratch = ["/no/such/directory"]', r"/no/such/directory(.|\n)*`scratch` needs"),
         ('files = { "/usr/acme.conf" = "" }', r"Read-only file system: '/usr/acme.conf'"),
     ],
 )
-def test_what_cannot_be_made_in_the_host_is_named(
+def test_impossible_scratch_or_file_is_named(
     own_world: World, tmp_path: Path, more: str, words: str
 ) -> None:
-    """With what can."""
+    """The error says which paths are possible."""
     path = describe(tmp_path, command="true")
     Path(path).write_text(Path(path).read_text().replace("[words]", f"{more}\n[words]"))
-    own_world.host.call(Path("/run/netmodes/furnished").unlink, missing_ok=True)
+    own_world.host.call(Path("/run/netmodes/prepared").unlink, missing_ok=True)
     with pytest.raises(RuntimeBroken, match=words):
         registry.find(path)(own_world.host)
 
 
-def test_a_program_that_is_no_program_is_an_error(own_world: World, tmp_path: Path) -> None:
-    """The kernel's words tell which, and why."""
+def test_non_executable_program_is_an_error(own_world: World, tmp_path: Path) -> None:
+    """The error has the kernel's reason."""
     factory = acme(tmp_path)
     (tmp_path / "acmectl").write_text("neither a script nor a binary")
     runtime = factory(own_world.host)
@@ -202,24 +201,24 @@ socket = "{socket}"
 
 
 def listening(folder: Path) -> str:
-    """The table of a daemon that listens."""
+    """Return the table of a daemon that listens."""
     socket = f"/run/{folder.name}.sock"
     return _DAEMON.format(command=["python3", "-c", _LISTEN, socket], socket=socket)
 
 
-def test_a_daemon_that_ends_at_once_is_an_error_with_its_log(
+def test_daemon_that_exits_at_start_is_an_error_with_its_log(
     own_world: World, tmp_path: Path
 ) -> None:
-    """What it wrote before it ended tells why."""
+    """The log gives the reason."""
     command = ["sh", "-c", "echo no licence; exit 1"]
     more = _DAEMON.format(command=command, socket="/run/nobody.sock")
     runtime = acme(tmp_path, more=more)(own_world.host)
-    with pytest.raises(RuntimeBroken, match=r"ended before anybody listened(.|\n)*no licence"):
+    with pytest.raises(RuntimeBroken, match=r"ended before it listened(.|\n)*no licence"):
         runtime.start()
 
 
-def test_a_daemon_that_never_listens_is_given_up(own_world: World, tmp_path: Path) -> None:
-    """And killed."""
+def test_daemon_that_never_listens_is_killed(own_world: World, tmp_path: Path) -> None:
+    """The error has the socket and the time limit."""
     more = _DAEMON.format(command=["sh", "-c", "exec sleep 600"], socket="/run/nobody.sock")
     runtime = acme(tmp_path, more=more, timeout=1)(own_world.host)
     began = time.monotonic()
@@ -228,8 +227,8 @@ def test_a_daemon_that_never_listens_is_given_up(own_world: World, tmp_path: Pat
     assert time.monotonic() - began < BOUND
 
 
-def test_a_daemon_that_has_ended_is_started_anew(own_world: World, tmp_path: Path) -> None:
-    """The verb that met it is an error with its log, and the next one goes on."""
+def test_ended_daemon_is_restarted(own_world: World, tmp_path: Path) -> None:
+    """The verb that finds it ended fails with its log, and the next verb succeeds."""
     trick = f'[ "$1" = inspect ] && [ ! -e {tmp_path}/up ] && echo no answer >&2 && exit 1'
     runtime = acme(tmp_path, more=listening(tmp_path), trick=trick)(own_world.host)
     runtime.start()
@@ -244,8 +243,8 @@ def test_a_daemon_that_has_ended_is_started_anew(own_world: World, tmp_path: Pat
     assert own_world.host.call(_called, "python3") == []
 
 
-def test_so_is_that_of_a_bare_runtime(own_world: World, tmp_path: Path) -> None:
-    """Whose no, meanwhile, is that it cannot be reached."""
+def test_ended_daemon_of_a_bare_runtime_is_restarted(own_world: World, tmp_path: Path) -> None:
+    """A refusal meanwhile is an error, because the daemon is unreachable."""
     socket = f"/run/{tmp_path.name}.sock"
     listens = DaemonSpec(command=("python3", "-c", _LISTEN, socket), socket=socket)
     adapter = BareFactory(
@@ -253,7 +252,7 @@ def test_so_is_that_of_a_bare_runtime(own_world: World, tmp_path: Path) -> None:
         command=("bash",),
         make=Unasked,
         packages=(),
-        wiring=VethByHand(BRIDGE, DEFAULT),
+        wiring=VethBridge(BRIDGE, DEFAULT),
         daemons=(listens,),
     )(own_world.host)
     adapter.start()
@@ -270,7 +269,7 @@ def test_so_is_that_of_a_bare_runtime(own_world: World, tmp_path: Path) -> None:
 
 
 def _called(name: str) -> list[int]:
-    """The processes that execute a program with `listen` in its words, by their pids."""
+    """Return the pids of processes of a program with `listen` in their arguments."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         words = [b""]

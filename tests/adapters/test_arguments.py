@@ -1,4 +1,4 @@
-"""The harness's words in those of a Docker-shaped command line."""
+"""Arguments of Docker-compatible commands."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ PLAIN: Final = CliSpec(name="acme", command=("acmectl",), features=frozenset())
     ],
     ids=str,
 )
-def test_a_mode_is_a_network(mode: Mode, value: str) -> None:
-    """The default network goes by the runtime's own name for it."""
+def test_mode_becomes_network_option(mode: Mode, value: str) -> None:
+    """The default network has the runtime's own name."""
     spec = replace(PLAIN, default_network="podman")
     words = arguments.container(spec, ContainerSpec("it", mode))
     assert words[:4] == ["--name", "it", "--network", value]
 
 
-def test_mode_host_may_take_options_besides() -> None:
-    """Which no other mode has."""
+def test_mode_host_adds_its_own_options() -> None:
+    """No other mode has them."""
     spec = replace(PLAIN, words=CliVerbs(host=("--annotation", "network=host")))
     words = arguments.container(spec, ContainerSpec("it", Host()))
     assert words[2:6] == ["--network", "host", "--annotation", "network=host"]
     assert "--annotation" not in arguments.container(spec, ContainerSpec("it", Bridge()))
 
 
-def test_every_wish_is_an_option() -> None:
-    """In the spelling that Docker, podman and their kin share; image and command come last."""
+def test_every_field_of_a_spec_becomes_an_option() -> None:
+    """The spelling is that of Docker and podman; image and command come last."""
     wish = ContainerSpec(
         "web",
         Bridge("lan"),
@@ -75,8 +75,8 @@ def test_every_wish_is_an_option() -> None:
     )
 
 
-def test_without_a_command_it_lasts_and_ends_on_sigterm() -> None:
-    """By a shell with a handler: a pid 1 without one would ignore the signal."""
+def test_default_command_waits_and_ends_on_sigterm() -> None:
+    """A shell has a handler: a pid 1 without one ignores the signal."""
     words = arguments.container(PLAIN, ContainerSpec("web"))
     assert words[-4:] == ["base", *FOR_EVER]
     assert "trap" in FOR_EVER[-1]
@@ -96,13 +96,13 @@ def test_without_a_command_it_lasts_and_ends_on_sigterm() -> None:
     ],
     ids=str,
 )
-def test_a_port_is_written_as_docker_takes_it(port: Publish, value: str) -> None:
+def test_port_is_written_in_dockers_format(port: Publish, value: str) -> None:
     """https://docs.docker.com/reference/cli/docker/container/run/#publish."""
     assert arguments.published(port) == value
 
 
-def test_a_network_has_its_families_and_options() -> None:
-    """A subnet and a gateway for each family, and what the description calls MTU and ICC."""
+def test_network_create_has_families_and_options() -> None:
+    """Each family has a subnet and a gateway; the description names the MTU and ICC options."""
     spec = replace(PLAIN, words=CliVerbs(mtu="mtu", icc="icc"))
     wish = NetworkSpec(
         "lan",
@@ -119,8 +119,8 @@ def test_a_network_has_its_families_and_options() -> None:
     )
 
 
-def test_a_name_that_is_too_short_is_filled_up_and_still_found() -> None:
-    """On a network of one's own by an alias; where there are no aliases, by nothing."""
+def test_short_name_is_padded_and_kept_as_alias() -> None:
+    """Networks without aliases do not have it."""
     spec = replace(PLAIN, shortest_name=2)
     words = arguments.container(spec, ContainerSpec("a", Bridge("lan")))
     assert words[:6] == ["--name", "ax", "--network", "lan", "--network-alias", "a"]

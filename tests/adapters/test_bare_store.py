@@ -1,4 +1,4 @@
-"""What is known of the containers of bare runtimes."""
+"""Records of bare runtimes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from harness.model.plan import Bridge, ContainerSpec
 NETWORKS = ("one", "other")
 
 
-def test_to_cni_a_container_is_itself_alone() -> None:
-    """Another one of its name is another one; it stays the same while it ends and starts."""
+def test_cni_container_id_is_unique_per_container() -> None:
+    """A container of the same name has another id; a restart keeps the id."""
     record = BareRecord(ContainerSpec("web", Bridge("one")), (), attached=NETWORKS)
     again = BareRecord(record.spec, (), attached=NETWORKS)
     own, later, others = (

@@ -1,4 +1,4 @@
-"""What adapters keep of what they asked, whichever way they ask: evidence of a failure."""
+"""Logs of calls and commands, which are evidence of a failure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.adapters.unasked import Unasked
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    """A world without a runtime."""
+    """Build a world without a runtime."""
     with World.build() as built:
         yield built
 
 
-def test_a_bare_runtimes_verbs_are_kept(world: World) -> None:
-    """With arguments, the answer or the refusal, and the time of day."""
+def test_call_log_keeps_verbs_of_a_bare_runtime(world: World) -> None:
+    """An entry has arguments, result or refusal, and the time."""
     before = time.time()
     factory = BareFactory(name="sh", command=("bash",), make=Unasked, packages=())
     adapter = factory(world.host)
@@ -39,8 +39,8 @@ def test_a_bare_runtimes_verbs_are_kept(world: World) -> None:
     assert before <= kept.at <= kept.at + kept.seconds <= time.time()
 
 
-def test_a_commands_time_of_day_is_kept(world: World, tmp_path: Path) -> None:
-    """Of a command line that is run."""
+def test_call_log_keeps_the_time_of_a_command(world: World, tmp_path: Path) -> None:
+    """The command is run by a command-line adapter."""
     before = time.time()
     adapter = acme(tmp_path)(world.host)
     assert isinstance(adapter, CliAdapter)
@@ -49,8 +49,8 @@ def test_a_commands_time_of_day_is_kept(world: World, tmp_path: Path) -> None:
     assert before <= adapter.commands[-1].at <= time.time()
 
 
-def test_a_command_that_does_not_end_is_kept(world: World, tmp_path: Path) -> None:
-    """It is the one that somebody will look for."""
+def test_call_log_keeps_a_command_that_timed_out(world: World, tmp_path: Path) -> None:
+    """It is the command to look for."""
     adapter = acme(tmp_path, trick="[ $1 != run ] || sleep 60", timeout=1)(world.host)
     assert isinstance(adapter, CliAdapter)
     with pytest.raises(RuntimeBroken):
@@ -60,12 +60,12 @@ def test_a_command_that_does_not_end_is_kept(world: World, tmp_path: Path) -> No
     assert "did not end within 1" in adapter.commands[-1].stderr
 
 
-def test_the_oldest_calls_go(world: World) -> None:
-    """A run of hours keeps no more than one of minutes, and no answer at its full length."""
+def test_call_log_drops_the_oldest_entries(world: World) -> None:
+    """The log has a bounded size, and results are cut off."""
     calls = CallLog(world.host)
     for number in range(300):
         calls.call("say", _say, number)
-    told = calls.told
+    told = calls.entries
     assert len(told) == 200
     assert told[-1].argv == ("say", "299")
     assert len(told[-1].stdout) == 2000

@@ -1,4 +1,4 @@
-"""`netmodes vendors`: what can be tested here, and what a runtime does its own way."""
+"""The command `netmodes vendors`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Misspells:
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What was printed since the last look."""
+    """Return the output since the last call."""
     return capsys.readouterr().out.splitlines()
 
 
-def test_every_adapter_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """With its version or what is missing, its claims, and the fields that differ."""
+def test_vendors_lists_every_adapter(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line has the version or the missing programs, the features and the differing fields."""
     assert main.main(["vendors"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines if line[1:2] != " "} >= {
@@ -58,8 +58,8 @@ def test_every_adapter_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "isolation" in told
 
 
-def test_one_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each documented choice with its value and its source."""
+def test_vendors_shows_one_adapter_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each documented choice has its value and its source."""
     assert main.main(["vendors", "podman"]) == 0
     told = capsys.readouterr().out
     assert "does not claim: icc" in told
@@ -67,18 +67,18 @@ def test_one_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     assert "https://docs.podman.io/" in told
 
 
-def test_a_description_is_told_as_well(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Before its runtime is there; it says what is missing."""
+def test_vendors_shows_a_description(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Missing programs are listed."""
     assert main.main(["vendors", describe(tmp_path, command="acmectl-7")]) == 0
     told = capsys.readouterr().out
     assert "not installed: there is no acmectl-7" in told
     assert "joined_survives = loopback-only" in told
 
 
-def test_what_a_description_says_itself_comes_before_the_table(
+def test_dialect_of_a_description_precedes_the_table(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """It goes by the version that it is like, not by its own."""
+    """The table applies to the version of `like`."""
     path = tmp_path / "acme.toml"
     path.write_text(
         '[runtime]\nlike = "docker"\ncommand = ["acmectl"]\nversion = "7.1"\n'
@@ -91,18 +91,18 @@ def test_what_a_description_says_itself_comes_before_the_table(
     assert told.count("\n    mac = ") == 1
 
 
-def test_an_unknown_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    """The others are told all the same; the exit code is that of bad usage."""
+def test_vendors_names_an_unknown_adapter(capsys: pytest.CaptureFixture[str]) -> None:
+    """The other adapters are shown, and the exit code is 2."""
     assert main.main(["vendors", "dokcer", "mydocker"]) == 2
     told = capsys.readouterr().out
     assert "no adapter is called 'dokcer'" in told
     assert "mydocker 0" in told
 
 
-def test_an_adapter_that_tells_its_version_only_in_a_host_has_none(
+def test_version_that_needs_a_host_is_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor a way of its own, instead of the property that would tell it."""
+    """The dialect is left out too."""
     point = EntryPoint("acme", f"{__name__}:AsksForItsVersion", registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
     assert main.main(["vendors"]) == 0
@@ -111,10 +111,10 @@ def test_an_adapter_that_tells_its_version_only_in_a_host_has_none(
     assert printed(capsys)[:2] == ["acme", "  claims: bridge"]
 
 
-def test_one_that_claims_what_is_no_feature_does_not_load(
+def test_adapter_with_unknown_feature_is_listed_as_not_loading(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list says so, and the word is told to who asks for that one."""
+    """The full output names the feature."""
     point = EntryPoint("acme", f"{__name__}:Misspells", registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
     assert main.main(["vendors"]) == 0

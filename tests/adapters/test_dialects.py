@@ -1,4 +1,4 @@
-"""The table of documented choices: by version, with a source for each."""
+"""The table of documented choices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.adapters import dialects
-from harness.adapters.dialects import DialectError
+from harness.adapters.support.toml_table import TableError
 from harness.model.dialect import Dialect
 
 TABLE = tomllib.loads(Path(dialects.__file__).with_name("dialects.toml").read_text())
@@ -20,94 +20,102 @@ DOCKER_26, DOCKER_28 = "26.1.5", "28.0.0"
 
 @pytest.mark.parametrize("runtime", sorted(TABLE))
 @pytest.mark.parametrize("version", ["0", "26.1.5+dfsg1", "999"])
-def test_every_choice_has_a_source_that_can_be_looked_up(runtime: str, version: str) -> None:
-    """A page or a line of code, and a sentence about it; every field is one of a dialect."""
+def test_every_choice_has_a_source(runtime: str, version: str) -> None:
+    """The source is a page or a line of code with a sentence; every field is one of a dialect."""
     for entry in dialects.entries(runtime, version):
         assert entry.source.startswith("https://")
         assert entry.about.endswith(".")
         assert entry.choices
 
 
-def test_a_version_has_what_is_true_of_it() -> None:
+def test_choices_depend_on_the_version() -> None:
     """Docker drew no MACs before 28, and let the LAN route to containers."""
-    old, new = dialects.of("docker", DOCKER_26), dialects.of("docker", DOCKER_28)
+    old, new = dialects.for_runtime("docker", DOCKER_26), dialects.for_runtime("docker", DOCKER_28)
     assert (old.mac, new.mac) == ("from-address", "random")
     assert (old.direct(4), new.direct(4)) == ("accept", "drop")
     assert old.bridge_address == IPv4Interface("172.17.0.1/16")
 
 
-def test_what_a_distribution_adds_to_a_version_does_not_count() -> None:
+def test_distribution_suffix_of_a_version_is_ignored() -> None:
     """Debian's 26.1.5+dfsg1-9+b9 is 26.1.5."""
-    assert dialects.of("docker", "26.1.5+dfsg1-9+b9") == dialects.of("docker", DOCKER_26)
+    assert dialects.for_runtime("docker", "26.1.5+dfsg1-9+b9") == dialects.for_runtime(
+        "docker", DOCKER_26
+    )
 
 
-def test_residue_adds_up_and_is_the_runtimes_own() -> None:
-    """Several entries are put together; mydocker's, the default, is none of theirs."""
-    found = dialects.of_kin(("podman", "netavark", "netavark-root"), "5.4.2").residue
+def test_residue_of_several_entries_adds_up() -> None:
+    """The default residue, which is mydocker's, is not included."""
+    found = dialects.for_entries(("podman", "netavark", "netavark-root"), "5.4.2").residue
     assert "nft table inet netavark" in found
     assert "cgroup libpod_parent" in found
     assert not set(found) & {"link docker0", "nft table inet mydocker"}
 
 
-def test_what_ends_by_itself_adds_up_too() -> None:
-    """What podman starts itself, whoever it is, and pasta on top of it."""
-    alone = dialects.of("podman", "5.4.2").fleeting
-    found = dialects.of_kin(("podman", "rootless", "pasta"), "5.4.2")
+def test_fleeting_of_several_entries_adds_up() -> None:
+    """The processes of podman and of pasta are both included."""
+    alone = dialects.for_runtime("podman", "5.4.2").fleeting
+    found = dialects.for_entries(("podman", "rootless", "pasta"), "5.4.2")
     assert found.fleeting[: len(alone)] == alone
     assert "process * (pasta*)" in found.fleeting[len(alone) :]
     assert (found.default_network, found.none_resolver) == ("pasta", False)
 
 
-def test_a_runtime_without_networks_has_the_choices_of_what_wires_it() -> None:
-    """Its own come behind those, and say the last word."""
-    alone = dialects.of("crun", "1.21")
-    wired = dialects.of("crun", "1.21", upon=[("cni", "1.0.0")])
+def test_bare_runtime_has_choices_of_its_network_backend() -> None:
+    """Its own choices come later and take precedence."""
+    alone = dialects.for_runtime("crun", "1.21")
+    wired = dialects.for_runtime("crun", "1.21", upon=[("cni", "1.0.0")])
     assert (alone.mac, wired.mac) == ("from-address", "random")
     assert alone.hostname == wired.hostname == "name"
     assert "link cni0" in set(wired.residue) - set(alone.residue)
 
 
-def test_a_runtime_that_is_not_in_the_table_has_the_defaults() -> None:
-    """Until somebody has looked into it."""
-    assert dialects.of("acme", "1.0") == Dialect()
+def test_unknown_runtime_has_the_default_dialect() -> None:
+    """The table has no entry for it."""
+    assert dialects.for_runtime("acme", "1.0") == Dialect()
 
 
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        ({"mack": "random"}, "a dialect has no field 'mack'; there are: .*mac, "),
-        ({"mac": "drawn"}, "field mac: 'drawn' is none of 'from-address', 'random', 'stable'"),
-        ({"none_loopback": "yes"}, "field none_loopback: bool is wanted, not 'yes'"),
-        ({"residue": "link x"}, "field residue: a list is wanted, not 'link x'"),
-        ({"joined_refuses": ["publish", 7]}, "field joined_refuses: str is wanted, not 7"),
-        ({"bridge_address": "172.17.0.300/16"}, "field bridge_address: .*172.17.0.300"),
-        ({"mtu": "large"}, "field mtu: int is wanted, not 'large'; 'large' is none of 'inherit'"),
+        ({"mack": "random"}, r"no key of \[dialect\] called 'mack'; there are: .*mac, "),
+        ({"mac": "drawn"}, "mac: one of 'from-address', 'random', 'stable' is wanted, not 'drawn'"),
+        ({"none_loopback": "yes"}, "none_loopback: true or false is wanted, not 'yes'"),
+        ({"residue": "link x"}, r"residue: a list \(each a text\) is wanted, not 'link x'"),
+        (
+            {"joined_refuses": ["publish", 7]},
+            "joined_refuses: .* wanted, not .*got `int` - at .*1",
+        ),
+        (
+            {"bridge_address": "172.17.0.300/16"},
+            "bridge_address: an IPv4 address .* wanted, not '172.17",
+        ),
+        ({"mtu": "large"}, "mtu: a whole number or one of 'inherit' is wanted, not 'large'"),
     ],
 )
-def test_a_choice_that_is_none_is_refused(choices: dict[str, Any], words: str) -> None:
-    """The error names the field, what it was given, and what it takes."""
-    with pytest.raises(DialectError, match=words):
+def test_invalid_choice_is_refused(choices: dict[str, Any], words: str) -> None:
+    """The error names the field, the value and the type."""
+    with pytest.raises(TableError, match=words):
         dialects.read(choices)
 
 
-def test_an_empty_text_says_that_nothing_is_documented() -> None:
-    """TOML has no word for nothing."""
+def test_empty_text_means_not_documented() -> None:
+    """TOML has no null."""
     assert dialects.read({"bridge_name": "", "mtu": "inherit"}) == {
         "bridge_name": None,
         "mtu": "inherit",
     }
 
 
-def test_the_differences_are_those_from_the_default() -> None:
-    """By field; what may be left behind is too long a list to be told."""
+def test_differences_are_fields_that_differ_from_the_default() -> None:
+    """Residue patterns are left out."""
     changed = Dialect(mac="random", residue=("link x",))
     assert dict(dialects.differences(changed)) == {"mac": "random"}
 
 
 @pytest.mark.parametrize("home", ["/var/lib", "/home/user/.local/share"])
-def test_the_mount_of_podmans_layers_may_go_and_not_stay(home: str) -> None:
-    """It was there because a cleanup had not ended when somebody looked."""
-    found = dialects.of_kin(("podman", "netavark", "netavark-root"), "5.4.2")
+def test_podmans_layer_mount_is_fleeting_but_no_residue(home: str) -> None:
+    """A snapshot may see the mount before a cleanup has ended."""
+    found = dialects.for_entries(("podman", "netavark", "netavark-root"), "5.4.2")
     mount = f"mount tmpfs on {home}/containers/storage/overlay"
     assert any(fnmatchcase(mount, pattern) for pattern in found.fleeting)
     assert not any(fnmatchcase(mount, pattern) for pattern in found.residue)

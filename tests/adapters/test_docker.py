@@ -1,4 +1,4 @@
-"""What dockerd is told where nobody can see it in a report."""
+"""Docker's configuration."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from harness.adapters.support import rootless
 from harness.model.topology import Topology
 
 
-def test_no_network_of_a_rootless_one_is_where_the_host_is() -> None:
-    """From its own namespace it would not see that, and whoever got such a network not ns1."""
+def test_rootless_docker_pools_avoid_the_hosts_subnet() -> None:
+    """Rootless dockerd cannot see that subnet from its netns; ns1 would be unreachable."""
     conf = json.loads(dict(ROOTLESS.files)[f"{rootless.HOME}/daemon.json"])
     pools = [ip_network(pool["base"]) for pool in conf["default-address-pools"]]
     own = [item.network for item in (*Topology().host, *Topology().br0)]

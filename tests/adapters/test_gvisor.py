@@ -1,4 +1,4 @@
-"""gVisor under podman and Docker: what the engine has made of a network is what a sandbox has."""
+"""gVisor under podman and Docker: a sandbox takes over what the engine has made of a network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.adapters import registry
-from harness.adapters.docker_cli import gvisor
+from harness.adapters.docker_cli import adapter, gvisor
 from harness.adapters.docker_cli.spec import CliSpec
-from harness.adapters.support import programs
 from harness.model.plan import HOST, Bridge
 from harness.model.plan import Host as HostMode
 from harness.testbench import lookup
@@ -29,7 +28,7 @@ SPECS = (gvisor.PODMAN, gvisor.DOCKER)
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """A container on the default network, one on a network of its own, one in mode host."""
+    """Start a container on the default network, one on a user-defined network, one in mode host."""
     with World.build() as world:
         runtime = registry.find(request.param)(world.host)
         runtime.start()
@@ -41,8 +40,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize("name", ["home", "away"])
-def test_its_addresses_are_seen_from_inside_alone(engine: Scene, name: str) -> None:
-    """As the engine tells them; on the host's side of its interface they are gone."""
+def test_sandbox_addresses_are_visible_inside_only(engine: Scene, name: str) -> None:
+    """The host's side of the interface has none."""
     (endpoint,) = engine[name].facts().endpoints
     assert endpoint.address in engine[name].net.interfaces("eth0")
     with engine[name].inside() as space, space.outside() as outside, Netlink(outside) as netlink:
@@ -51,34 +50,34 @@ def test_its_addresses_are_seen_from_inside_alone(engine: Scene, name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["home", "away"])
-def test_its_cable_is_the_hosts_whatever_number_it_has_inside(engine: Scene, name: str) -> None:
-    """Each end names the other by the number that the kernel has given it."""
+def test_veth_peer_is_found_in_spite_of_sandbox_ifindex(engine: Scene, name: str) -> None:
+    """Each end has the other's interface index from the kernel."""
     cable = engine[name].net.cable("eth0")
     (end,) = (link for link in engine.place(HOST).links().values() if link.ifindex == cable.peer)
     assert (cable.kind, end.kind, end.peer) == ("veth", "veth", cable.ifindex)
 
 
-def test_in_mode_host_its_sockets_are_the_hosts(engine: Scene) -> None:
-    """It would have no interface at all if the engine alone knew of the mode."""
+def test_mode_host_uses_the_hosts_sockets(engine: Scene) -> None:
+    """Without the annotation the sandbox would have no interface."""
     own = engine["guest"].net.interfaces()
     assert set(own) == set(engine.place(HOST).interfaces())
 
 
-def test_a_network_has_the_resolver_that_is_declared(engine: Scene) -> None:
-    """Podman's is at the gateway; Docker's is out of reach, and that of the default network not."""
+def test_resolver_is_reachable_as_declared(engine: Scene) -> None:
+    """With podman it is at the gateway; Docker's is unreachable except on the default network."""
     reached = engine.runtime.dialect.network_resolver == "reached"
     host = engine.world.host
     assert bool(lookup.look_up(host, engine["away"], "www.example.com", 4).addresses) == reached
     assert lookup.look_up(host, engine["home"], "www.example.com", 4).addresses
 
 
-def test_who_has_nothing_to_do_takes_no_processor(engine: Scene) -> None:
-    """At a terminal that nobody is at it would spin."""
+def test_idle_container_uses_no_cpu(engine: Scene) -> None:
+    """Waiting at an unused terminal would spin."""
     until(engine.place(HOST), lambda: rests(engine["home"]), "the container's first process waits")
 
 
-def test_started_again_it_is_where_it_was(engine: Scene) -> None:
-    """In a sandbox of its own, on its network, with an agent of its own."""
+def test_restarted_container_is_on_its_network(engine: Scene) -> None:
+    """It has a new sandbox and a new agent."""
     again = engine.container("again", Bridge("lan"))
     again.stop()
     again.start()
@@ -87,8 +86,8 @@ def test_started_again_it_is_where_it_was(engine: Scene) -> None:
     again.remove()
 
 
-def test_its_stack_takes_a_route(engine: Scene) -> None:
-    """By the same words as the kernel."""
+def test_user_space_stack_accepts_a_route(engine: Scene) -> None:
+    """The requests are those of the kernel."""
     network = IPv4Network("198.18.0.0/15")
     (gateway,) = engine.runtime.network_facts("lan").gateways
     with engine["away"].net.open() as space, Netlink(space) as netlink:
@@ -98,13 +97,13 @@ def test_its_stack_takes_a_route(engine: Scene) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_what_the_engine_calls_is_a_script_that_can_be_executed(
+def test_engine_calls_an_executable_wrapper_script(
     spec: CliSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which passes on what it is told; a file that is no script is not to be executed."""
+    """The script passes its arguments on; other files are not executable."""
     files = [(f"{tmp_path}{path}", content) for path, content in spec.files]
-    monkeypatch.setattr(programs, "_DONE", str(tmp_path / "done"))
-    programs._furnish((), files, rootless=False)
+    monkeypatch.setattr(adapter, "_PREPARED", str(tmp_path / "done"))
+    adapter._prepare((), files, for_user=False)
     modes = {Path(path).name: Path(path).stat().st_mode & 0o111 for path, _ in files}
     assert {name for name, mode in modes.items() if mode} == {"runsc"}
     (script,) = (path for path, _ in files if Path(path).name == "runsc")

@@ -1,4 +1,4 @@
-"""Bridges made by hand, and who is plugged in: what they are made of, and that nothing stays."""
+"""Linux bridges and veth pairs of bare runtimes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from harness.adapters.bare import store
-from harness.adapters.bare.hand_veth import VethByHand
-from harness.adapters.bare.linux_bridge import LinuxBridge
+from harness.adapters.bare.linux_bridge import LinuxBridge, VethBridge
 from harness.adapters.bare.store import BareRecord
 from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import HOST, Bridge, ContainerSpec, NetworkSpec
@@ -18,19 +17,19 @@ from harness.world.build import World
 from linux.netns import NetNS
 
 WIRING = LinuxBridge("hand0", NetworkSpec("bridge", subnet=IPv4Network("10.84.0.0/24")))
-PLUGGING = VethByHand(WIRING.bridge, WIRING.spec)
+PLUGGING = VethBridge(WIRING.bridge, WIRING.spec)
 WANTED = ContainerSpec("c", Bridge("lan"), also=("other",), mac="02:00:00:00:00:0c")
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    """A world without a runtime."""
+    """Build a world without a runtime."""
     with World.build() as built:
         yield built
 
 
-def test_a_network_is_a_bridge_with_addresses_and_goes_without_a_trace(world: World) -> None:
-    """Both families, its own MAC and MTU; the host forwards from then on."""
+def test_network_is_a_bridge_and_is_removed_completely(world: World) -> None:
+    """It has both families, a MAC and an MTU; the host forwards."""
     host = fixed(HOST, world.namespaces[HOST])
     spec = NetworkSpec("lan", subnet=IPv4Network("10.86.9.0/24"), ipv6=True, mtu=1400)
     world.host.call(WIRING.create, NetworkSpec("first", ipv6=True))  # which turns forwarding on
@@ -54,10 +53,10 @@ def test_a_network_is_a_bridge_with_addresses_and_goes_without_a_trace(world: Wo
         (NetworkSpec("x", mtu=70000), "network x: "),
     ],
 )
-def test_what_cannot_be_is_refused_and_leaves_nothing(
+def test_impossible_network_is_refused_and_leaves_nothing(
     world: World, spec: NetworkSpec, said: str
 ) -> None:
-    """With what is wrong."""
+    """The error gives the reason."""
     host = fixed(HOST, world.namespaces[HOST])
     before = set(host.links())
     with pytest.raises(ProgramRefused, match=said):
@@ -66,8 +65,8 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     assert "x" not in world.host.call(WIRING.names)
 
 
-def test_a_container_has_a_pair_for_each_network_and_they_go_with_it(world: World) -> None:
-    """Addresses, MAC and MTU, default routes by the first; whoever else is in there."""
+def test_container_has_a_veth_pair_per_network(world: World) -> None:
+    """Addresses, MAC, MTU and default routes are set; the pairs go even if a joiner stays."""
     host, record = (
         fixed(HOST, world.namespaces[HOST]),
         BareRecord(WANTED, (), attached=WANTED.networks),

@@ -1,4 +1,4 @@
-"""The embedded runtime's own adapter."""
+"""The adapter of the embedded runtime."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ sys.exit(sandbox.run(main))
 LISTED = "import sys; {}; print(*sys.modules)"
 
 
-def test_a_host_imports_nothing_of_ours() -> None:
-    """It has no place to keep byte code: each would compile anew what one import before saves."""
+def test_host_process_imports_no_further_modules() -> None:
+    """A host has no byte-code cache, so each import there would compile the module."""
     done = run(python(IN_A_HOST))
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_what_is_executed_in_hosts_is_known_here() -> None:
-    """Starters and attendants import for themselves: what was never imported they compile."""
+def test_modules_of_host_processes_are_imported_beforehand() -> None:
+    """The fork server and the daemon would compile other modules in each host."""
     theirs = "import runtime.container.prefork, runtime.daemon.nursery, runtime.daemon.daemon"
     needed, known = (
         set(run(python(LISTED.format(modules))).stdout.split())

@@ -1,4 +1,4 @@
-"""What `inspect` prints, in the shapes of Docker and of podman, as facts."""
+"""Output of `inspect` in the formats of Docker and of podman."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ENDPOINT: Final = {
 
 
 def told(**settings: Any) -> str:
-    """What `inspect` says about a running container."""
+    """Return the output of `inspect` for a running container."""
     state = {"Running": True, "Pid": 42, "ExitCode": 0}
     return json.dumps([{"Id": ID, "Name": "/web", "State": state, "NetworkSettings": settings}])
 
 
-def test_a_container_is_read() -> None:
-    """Its id, its name without the slash, its pid, and where it is on each network."""
+def test_container_inspect_is_parsed() -> None:
+    """The facts have id, name without slash, pid and endpoints."""
     facts = output.container(PLAIN, told(Networks={"lan": ENDPOINT}))
     assert (facts.id, facts.name, facts.pid, facts.running) == (ID, "web", 42, True)
     assert facts.exit_code is None
@@ -51,8 +51,8 @@ def test_a_container_is_read() -> None:
     )
 
 
-def test_the_default_network_goes_by_its_name_in_plans() -> None:
-    """Whatever the runtime calls it."""
+def test_default_network_has_its_name_of_plans() -> None:
+    """The runtime's own name differs."""
     spec = replace(PLAIN, default_network="podman")
     facts = output.container(spec, told(Networks={"podman": ENDPOINT}))
     assert [item.network for item in facts.endpoints] == ["bridge"]
@@ -61,8 +61,8 @@ def test_the_default_network_goes_by_its_name_in_plans() -> None:
 @pytest.mark.parametrize(
     ("without", "family"), [("GlobalIPv6Address", 4), ("IPAddress", 6)], ids=["IPv4", "IPv6"]
 )
-def test_one_family_is_enough(without: str, family: int) -> None:
-    """What the other one would be is left out."""
+def test_endpoint_with_one_family_is_parsed(without: str, family: int) -> None:
+    """The other family is left out."""
     (endpoint,) = output.container(
         PLAIN, told(Networks={"lan": {**ENDPOINT, without: ""}})
     ).endpoints
@@ -70,14 +70,14 @@ def test_one_family_is_enough(without: str, family: int) -> None:
     assert (endpoint.address6 is not None) == (family == 6)
 
 
-def test_a_mode_that_is_told_as_a_network_is_none() -> None:
-    """Docker tells `host` and `none` so, without an address."""
+def test_mode_reported_as_network_is_no_endpoint() -> None:
+    """Docker reports `host` and `none` so, without an address."""
     empty = {"IPAddress": "", "IPPrefixLen": 0, "GlobalIPv6Address": ""}
     assert output.container(PLAIN, told(Networks={"none": empty})).endpoints == ()
 
 
-def test_ports_are_read_as_they_came_about() -> None:
-    """With the address of the host, or without one for all; exposed ones lead nowhere."""
+def test_published_ports_are_parsed() -> None:
+    """A port has its host address or none; exposed ports are left out."""
     ports = {
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostIp": "", "HostPort": "81"}],
         "443/tcp": None,
@@ -88,8 +88,8 @@ def test_ports_are_read_as_they_came_about() -> None:
     )
 
 
-def test_a_network_of_docker_is_read() -> None:
-    """The bridge by its option or the id; an IPv6 gateway may come with a prefix."""
+def test_docker_network_inspect_is_parsed() -> None:
+    """The bridge comes from its option or the id; an IPv6 gateway may have a prefix length."""
     pools = [
         {"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"},
         {"Subnet": "fd00::/64", "Gateway": "fd00::1/64"},
@@ -102,16 +102,16 @@ def test_a_network_of_docker_is_read() -> None:
     assert output.network(PLAIN, json.dumps(text)).interface == "docker0"
 
 
-def test_a_gateway_that_is_not_told_is_left_out() -> None:
-    """As Docker before 28 does where the subnet was chosen; the subnet is known."""
+def test_unreported_gateway_is_left_out() -> None:
+    """Docker before 28 reports no gateway for an automatic subnet."""
     pools = [{"Subnet": "172.18.0.0/16"}]
     text = json.dumps([{"Name": "l", "Id": ID, "Driver": "bridge", "IPAM": {"Config": pools}}])
     assert output.network(PLAIN, text).gateways == ()
     assert output.subnets(text) == ["172.18.0.0/16"]
 
 
-def test_a_network_of_podman_is_read() -> None:
-    """Its shape is podman's own."""
+def test_podman_network_inspect_is_parsed() -> None:
+    """The format is podman's own."""
     pools = [{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1"}]
     text = [{"name": "podman", "id": ID, "network_interface": "podman0", "subnets": pools}]
     spec = replace(PLAIN, default_network="podman")
@@ -138,7 +138,7 @@ def test_a_network_of_podman_is_read() -> None:
         (told(Ports={"80/tcp": [{"HostPort": ""}]}), "no description of a container: V"),
     ],
 )
-def test_anything_else_is_garbage_and_says_why(text: str, words: str) -> None:
-    """No JSON, another shape, or values that mean nothing."""
+def test_unexpected_output_is_an_error_with_the_reason(text: str, words: str) -> None:
+    """The output is no JSON, has another format or invalid values."""
     with pytest.raises(UnreadableOutput, match=f"^{words}"):
         output.container(PLAIN, text)

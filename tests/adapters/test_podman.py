@@ -1,4 +1,4 @@
-"""What podman says now and then, and what it starts, live."""
+"""podman: a rare refusal, and helpers from a prefix, on real containers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ EXPECTED = Path(__file__).parents[2] / "suites/expected"
 
 
 @pytest.mark.parametrize("name", sorted({"podman", "podman-runc", "podman-runsc"} & set(TRIED)))
-def test_a_start_that_comes_too_early_is_refused_in_the_words_that_are_listed(name: str) -> None:
-    """Each time where the host probes for duplicates on every link; and nothing is left of it."""
+def test_start_during_duplicate_address_detection_is_refused_as_listed(name: str) -> None:
+    """The refusal is the expected message, and nothing is left."""
     listed = expectations.loads((EXPECTED / f"{name}.toml").read_text())
     sayings = [item for item in listed if item.kind is DeviationKind.SAYING]
     assert len(sayings) == 2
@@ -48,8 +48,8 @@ def test_a_start_that_comes_too_early_is_refused_in_the_words_that_are_listed(na
 
 
 @pytest.mark.parametrize("name", sorted({"podman", "podman-runc"} & set(TRIED)))
-def test_what_it_starts_comes_from_a_folder_too(name: str, tmp_path: Path) -> None:
-    """It knows places of its own for them, where what is installed would come first."""
+def test_helpers_of_podman_come_from_the_prefix(name: str, tmp_path: Path) -> None:
+    """By itself podman looks in fixed folders before the PATH."""
     path = f"{search_path()}:/usr/libexec/podman:/usr/lib/podman"
     started = {"conmon", "runc" if name.endswith("runc") else "crun", "netavark"}
     for program in started:

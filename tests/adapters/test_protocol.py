@@ -1,4 +1,4 @@
-"""What the protocol's own words do."""
+"""Exceptions of the adapter protocol."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pickle
 from harness.adapters.protocol import RuntimeRefused
 
 
-def test_a_refusal_travels_between_processes_whole() -> None:
+def test_refusal_can_be_pickled() -> None:
     """With what was asked, and what was said."""
     there = pickle.loads(pickle.dumps(RuntimeRefused("run a", "no")))
     assert (there.asked, there.said, str(there)) == ("run a", "no", "run a: no")

@@ -1,4 +1,4 @@
-"""How a described runtime is found, and what is said when it is not there."""
+"""Described and bare runtimes in the registry, installed, missing or from a prefix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.adapters.acme import acme, describe
 
 
 def program(path: Path, content: str) -> None:
-    """A file that can be executed."""
+    """Write an executable file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     path.chmod(0o755)
@@ -27,25 +27,25 @@ def program(path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     "name", ["docker", "docker-runsc", "mydocker-cli", "podman", "podman-runc", "podman-runsc"]
 )
-def test_the_described_ones_are_there_by_name(name: str) -> None:
-    """Whether they are installed or not."""
+def test_described_runtimes_load_by_name(name: str) -> None:
+    """They load whether they are installed or not."""
     factory = registry.load(name)
     assert isinstance(factory, CliFactory)
     assert factory.features == factory.spec.features
     assert name in registry.names()
 
 
-def test_a_path_that_ends_in_toml_is_a_description(tmp_path: Path) -> None:
-    """Whatever it is called."""
+def test_path_with_toml_suffix_is_a_description(tmp_path: Path) -> None:
+    """The name of the file does not matter."""
     factory = acme(tmp_path)
     assert isinstance(factory, CliFactory)
     assert factory.spec.name == "acme"
 
 
-def test_a_runtime_that_is_not_installed_says_what_to_install(
+def test_missing_runtime_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """In one line, with the programs that are missing and the packages that bring them."""
+    """One line has the missing programs and the packages."""
     monkeypatch.setattr("harness.adapters.support.programs._SYSTEM", (str(tmp_path),))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotInstalled) as raised:
@@ -55,8 +55,8 @@ def test_a_runtime_that_is_not_installed_says_what_to_install(
     assert "\n" not in told
 
 
-def test_an_at_in_a_path_is_of_the_path(tmp_path: Path) -> None:
-    """What follows the file's name is a folder."""
+def test_at_sign_in_a_path_belongs_to_the_path(tmp_path: Path) -> None:
+    """A folder follows the file's name."""
     folder = tmp_path / "us@home"
     folder.mkdir()
     path = describe(folder, command="acmectl")
@@ -68,8 +68,8 @@ def test_an_at_in_a_path_is_of_the_path(tmp_path: Path) -> None:
     assert elsewhere.spec.command == (f"{tmp_path}/v@2/acmectl",)
 
 
-def test_who_was_asked_for_knows_by_what_name(tmp_path: Path) -> None:
-    """So that what it advises can be typed."""
+def test_factory_knows_its_requested_name(tmp_path: Path) -> None:
+    """Its hints can be typed as they are."""
     program(tmp_path / "crun", "#!/bin/sh\n")
     bare = registry.load(f"crun-by-hand@{tmp_path}")
     assert isinstance(bare, BareFactory)
@@ -88,13 +88,13 @@ def test_who_was_asked_for_knows_by_what_name(tmp_path: Path) -> None:
         ("math:pi", "is 3.14.*: an adapter's class is wanted"),
     ],
 )
-def test_an_adapter_that_does_not_load_is_named_and_hides_no_other(
+def test_broken_entry_point_is_named_and_hides_no_other(
     value: str,
     words: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Whatever is wrong with somebody else's package."""
+    """The list still shows the other adapters."""
     point = EntryPoint("acme", value, registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
     with pytest.raises(DoesNotLoad, match=f"'acme', which is {value}, .*{words}"):
@@ -105,16 +105,16 @@ def test_an_adapter_that_does_not_load_is_named_and_hides_no_other(
     assert "podman-rootless" in told
 
 
-def test_a_description_whose_command_is_not_there_says_so(tmp_path: Path) -> None:
-    """There is nobody who knows how to install it."""
+def test_missing_command_of_a_description_is_named(tmp_path: Path) -> None:
+    """There is no hint on how to install it."""
     with pytest.raises(NotInstalled, match=r"there is no acmectl-7\. `netmodes vendors` tells"):
         registry.find(describe(tmp_path, command="acmectl-7"))
 
 
-def test_a_command_that_is_there_and_no_program_is_told_so(
+def test_non_executable_command_of_a_description_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Whoever looks for it would find it."""
+    """The path exists, and the message says so."""
     (tmp_path / "notes").write_text("no program\n")
     path = describe(tmp_path, command=f"{tmp_path}/notes")
     told = f"{tmp_path}/notes is there, and cannot be executed"
@@ -124,15 +124,15 @@ def test_a_command_that_is_there_and_no_program_is_told_so(
     assert f"  {told}\n" in capsys.readouterr().out
 
 
-def test_a_description_that_cannot_be_read_is_an_unknown_runtime(tmp_path: Path) -> None:
-    """With all that is wrong with it."""
+def test_invalid_description_is_an_unknown_runtime(tmp_path: Path) -> None:
+    """The message has the error."""
     (tmp_path / "acme.toml").write_text("[runtme]")
     with pytest.raises(UnknownRuntime, match="no table called 'runtme'"):
         registry.find(str(tmp_path / "acme.toml"))
 
 
-def test_programs_may_come_from_a_folder(tmp_path: Path) -> None:
-    """Of unpacked packages: what is there goes before what is installed."""
+def test_programs_come_from_the_prefix_first(tmp_path: Path) -> None:
+    """The folder has unpacked packages."""
     for name in ("podman", "crun", "conmon"):
         program(tmp_path / "usr/bin" / name, "#!/bin/sh\n")
     factory = registry.load(f"podman@{tmp_path}")
@@ -142,10 +142,10 @@ def test_programs_may_come_from_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bwrap", "containerd", "crun", "runc"])
-def test_so_may_those_of_bare_runtimes_and_their_plugins(
+def test_bare_runtime_and_cni_plugins_come_from_the_prefix_first(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Their version is that of the program there, their plugins are those there."""
+    """The version is that of the program in the folder."""
     monkeypatch.setattr("harness.adapters.bare.cni._FOLDERS", ("/no/plugins",))
     programs = [f"usr/bin/{item}" for item in (name, "ctr")]
     for path in (*programs, *(f"no/plugins/{plugin}" for plugin in cni.PLUGINS)):
@@ -159,18 +159,18 @@ def test_so_may_those_of_bare_runtimes_and_their_plugins(
 
 
 @pytest.mark.parametrize("name", ["runc", "docker", "podman-runc"])
-def test_a_folder_that_has_nothing_of_a_runtime_is_refused(name: str, tmp_path: Path) -> None:
-    """Else what is installed would be tried, and told to be what is in the folder."""
+def test_prefix_without_programs_of_the_runtime_is_refused(name: str, tmp_path: Path) -> None:
+    """Otherwise the installed programs would be tested."""
     with pytest.raises(UnknownRuntime, match=rf"{tmp_path} has none of .*runc"):
         registry.find(f"{name}@{tmp_path}")
 
 
-def test_which_programs_come_from_the_folder_is_told(tmp_path: Path) -> None:
-    """Those that do not are the installed ones."""
+def test_programs_from_the_prefix_are_listed(tmp_path: Path) -> None:
+    """The others are the installed ones."""
     program(tmp_path / "usr/bin/conmon", "#!/bin/sh\n")
     factory = registry.load(f"podman@{tmp_path}")
     assert isinstance(factory, CliFactory)
-    assert factory.brought() == ["conmon"]
+    assert factory.from_prefix() == ["conmon"]
     assert factory.spec.command == ("podman",)
 
 
@@ -178,10 +178,10 @@ def test_which_programs_come_from_the_folder_is_told(tmp_path: Path) -> None:
     ("name", "own", "others"),
     [("podman", "podman, netavark", "crun"), ("crun", "crun", "CNI's plugins")],
 )
-def test_and_which_do_not(
+def test_provenance_lists_prefix_and_installed_programs(
     name: str, own: str, others: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Who wires containers among them."""
+    """The network backend is included."""
     monkeypatch.setattr("harness.adapters.support.programs._SYSTEM", ("/usr/bin",))
     monkeypatch.setattr("harness.adapters.bare.cni._FOLDERS", (f"{tmp_path}/plugins",))
     monkeypatch.setenv("PATH", str(tmp_path / "installed"))
@@ -195,10 +195,10 @@ def test_and_which_do_not(
 
 
 @pytest.mark.parametrize("name", ["crun-by-hand", "podman"])
-def test_what_cannot_be_executed_is_not_passed_over_for_what_is_installed(
+def test_non_executable_program_in_the_prefix_is_not_skipped(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A program for another machine, say; whoever looks along the PATH goes on to the next."""
+    """A search along PATH would find the installed one."""
     command = name.partition("-")[0]
     program(tmp_path / "installed" / command, "#!/bin/sh\necho version 1.2.3\n")
     program(tmp_path / "folder/usr/bin" / command, "\0")
@@ -209,16 +209,14 @@ def test_what_cannot_be_executed_is_not_passed_over_for_what_is_installed(
 
 
 @pytest.mark.parametrize("name", ["lxc", "nspawn"])
-def test_who_needs_libraries_of_its_own_version_has_to_be_installed(
-    name: str, tmp_path: Path
-) -> None:
-    """And says so."""
+def test_runtime_with_own_libraries_refuses_a_prefix(name: str, tmp_path: Path) -> None:
+    """The message gives the reason."""
     with pytest.raises(UnknownRuntime, match="they need libraries of their own version"):
         registry.find(f"{name}@{tmp_path}")
 
 
-def test_one_that_is_for_root_says_so_to_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, at the start of a run."""
+def test_root_only_runtime_is_refused_to_ordinary_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message comes once, at the start of a run."""
     monkeypatch.setattr("harness.adapters.bare.adapter.in_user_namespace", lambda: True)
     factory = registry.load("nspawn")
     assert "does not run in a user namespace" in registry.obstacle(factory)
@@ -226,13 +224,13 @@ def test_one_that_is_for_root_says_so_to_an_ordinary_user(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["crun", "docker", "podman", "podman-runc", "runc-by-hand"])
-def test_one_that_makes_cgroups_says_so_where_it_may_not(
+def test_runtime_that_needs_cgroups_is_refused_without_delegation(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Instead of a failure of each test; who need not make any is tried."""
+    """Runtimes without cgroups are accepted."""
     monkeypatch.setattr("harness.adapters.support.rootless.in_user_namespace", lambda: True)
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: False)
-    assert "makes cgroups, and nobody has delegated one" in registry.obstacle(registry.load(name))
+    assert "makes cgroups, and none is delegated" in registry.obstacle(registry.load(name))
     others = ("bwrap", "containerd", "docker-runsc", "lxc", "mydocker-cli", "runsc")
     assert {registry.obstacle(registry.load(other)) for other in others} == {""}
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: True)
@@ -240,13 +238,13 @@ def test_one_that_makes_cgroups_says_so_where_it_may_not(
 
 
 @pytest.mark.parametrize("prefix", ["", "relative", "/no/such/folder"])
-def test_a_folder_that_is_none_is_refused(prefix: str) -> None:
-    """It has to be absolute and there."""
+def test_missing_or_relative_prefix_is_refused(prefix: str) -> None:
+    """An absolute path of an existing folder is needed."""
     with pytest.raises(UnknownRuntime, match="there is no folder"):
         registry.find(f"docker@{prefix}")
 
 
-def test_not_every_adapter_has_programs() -> None:
-    """The library that comes along has none to be taken from elsewhere."""
+def test_library_adapter_refuses_a_prefix() -> None:
+    """The mydocker library has no programs to take from a folder."""
     with pytest.raises(UnknownRuntime, match="cannot be taken from another folder"):
         registry.find("mydocker@/")

@@ -1,7 +1,8 @@
-"""Adapters are found by name, and their modules loaded only then."""
+"""Adapters of entry points, which are imported on demand."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class Adapter:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A distribution as pip leaves it, with two adapters: one works, one does not load."""
+    """Create an installed distribution with a working adapter and one that does not load."""
     info = tmp_path / "acme_netmodes-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-netmodes\nVersion: 1.0\n")
@@ -36,14 +37,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_runtime_that_comes_along_is_always_there() -> None:
-    """Without anything installed the default runtime has its adapter."""
+def test_default_runtime_is_always_found() -> None:
+    """Nothing needs to be installed."""
     assert registry.DEFAULT in registry.names()
     assert "MydockerAdapter" in repr(registry.find(registry.DEFAULT))
 
 
-def test_an_installed_adapter_is_found_by_its_entry_point(installed: Path) -> None:
-    """What a distribution declares is listed, and made with the host it is given."""
+def test_installed_adapter_is_found_by_its_entry_point(installed: Path) -> None:
+    """It is listed, and made with the given host."""
     assert {"acme", "broken", registry.DEFAULT} <= set(registry.names())
     assert registry.names() == sorted(registry.names())
     host = object()
@@ -51,8 +52,8 @@ def test_an_installed_adapter_is_found_by_its_entry_point(installed: Path) -> No
     assert vars(adapter) == {"host": host}
 
 
-def test_a_module_is_loaded_only_when_it_is_asked_for(installed: Path) -> None:
-    """Listing names, or finding another adapter, imports nothing that may be missing or slow."""
+def test_adapter_module_is_imported_on_demand_only(installed: Path) -> None:
+    """Neither listing names nor finding another adapter imports it."""
     registry.names()
     registry.find(registry.DEFAULT)
     assert "acme_netmodes" not in sys.modules
@@ -60,8 +61,22 @@ def test_a_module_is_loaded_only_when_it_is_asked_for(installed: Path) -> None:
     assert "acme_netmodes" in sys.modules
 
 
-def test_an_adapter_that_does_not_load_says_why(installed: Path) -> None:
-    """The error is that of its own module, not that there is no such runtime."""
+def test_finding_mydocker_imports_no_other_driver() -> None:
+    """Neither CNI and bundles nor the command-line drivers are needed for it."""
+    program = (
+        "import sys; from harness.adapters import registry; registry.find('mydocker'); "
+        "print(*(name for name in sys.modules if name.startswith('harness.adapters.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    assert "harness.adapters.mydocker" in loaded
+    assert not [name for name in loaded if ".bare" in name or ".docker_cli" in name]
+
+
+def test_import_error_of_an_adapter_is_reported(installed: Path) -> None:
+    """The error is that of its own module."""
     why = "'broken', which is acme_broken:Adapter, .*ModuleNotFoundError: .*no_such_module_anywhere"
     with pytest.raises(DoesNotLoad, match=why):
         registry.find("broken")
@@ -76,23 +91,23 @@ def test_an_adapter_that_does_not_load_says_why(installed: Path) -> None:
     ],
     ids=["misspelt", "text", "property"],
 )
-def test_an_adapter_that_claims_what_is_no_feature_does_not_load(
+def test_adapter_with_unknown_feature_does_not_load(
     features: str, words: str, installed: Path
 ) -> None:
-    """Its run would be green, and have tested nothing of what was meant."""
+    """Its run would skip the tests that were meant."""
     (installed / "acme_netmodes.py").write_text(ADAPTER.replace("frozenset()", features))
     with pytest.raises(DoesNotLoad, match=f"'acme', which is acme_netmodes:Adapter, {words}"):
         registry.find("acme")
 
 
-def test_features_may_be_told_by_their_words(installed: Path) -> None:
-    """A word is as good as the member of `Feature` that it stands for."""
+def test_features_may_be_plain_strings(installed: Path) -> None:
+    """A string equals the member of `Feature`."""
     told = ADAPTER.replace("frozenset()", 'frozenset({"bridge", "user-mode"})')
     (installed / "acme_netmodes.py").write_text(told)
     assert registry.find("acme").features == {Feature.BRIDGE, Feature.USER_MODE}
 
 
-def test_an_unknown_name_lists_the_known_ones(installed: Path) -> None:
-    """Who mistypes a name sees what there is."""
+def test_unknown_name_lists_the_known_ones(installed: Path) -> None:
+    """A typo shows the choice."""
     with pytest.raises(UnknownRuntime, match=r"no adapter is called 'doker'; there are: acme, "):
         registry.find("doker")

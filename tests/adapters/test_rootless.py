@@ -1,4 +1,4 @@
-"""An ordinary user of the host, and what rootless podman does as that one, live."""
+"""The host's ordinary user, and rootless runtimes on real containers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Final, Literal
 import pytest
 
 from harness.adapters import registry
+from harness.adapters.docker_cli import adapter
 from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import RuntimeRefused
-from harness.adapters.support import programs, rootless
+from harness.adapters.support import rootless
 from harness.lab import session
 from harness.model import oracle
 from harness.model.features import Feature
@@ -57,29 +58,29 @@ SPEC = CliSpec(
 
 @pytest.fixture(params=["an ordinary user"] if not OBSTACLE else [])
 def host() -> Iterator[HostMachine]:
-    """A host that has an ordinary user."""
+    """Build a host with an ordinary user."""
     with World.build() as world:
-        programs.furnish(world.host, SPEC)
+        adapter.prepare_host(world.host, SPEC)
         yield world.host
 
 
 def says(host: HostMachine, text: str) -> str:
-    """What a shell of the user's says."""
+    """Return the output of a shell of the user."""
     words = rootless.command(("sh", "-ec", text))
-    done = host.run(words, env=programs.environment(SPEC))
+    done = host.run(words, env=adapter.environment(SPEC))
     assert done.returncode == 0, done
     return done.stdout.strip()
 
 
-def test_a_command_is_an_ordinary_users(host: HostMachine) -> None:
-    """Without a capability, with a home of its own and a device to send by."""
+def test_rootless_command_runs_as_ordinary_user(host: HostMachine) -> None:
+    """The user has no capabilities, a home and /dev/net/tun."""
     assert says(host, "id -u; id -un").split() == [str(rootless.UID), rootless.NAME]
     assert not says(host, "grep CapEff /proc/self/status").split()[1].strip("0")
     assert says(host, "cat $XDG_CONFIG_HOME/acme.conf") == "quiet = true"
 
 
-def test_who_is_at_the_labs_shell_can_be_that_user(host: HostMachine) -> None:
-    """By a program of the lab's, which finds what the adapter finds."""
+def test_lab_shell_can_switch_to_the_rootless_user(host: HostMachine) -> None:
+    """The lab's program has the adapter's PATH."""
     script = session.scripts_for(CliFactory(SPEC))["as-user"]
     told = "id -u; pwd; cat $XDG_CONFIG_HOME/acme.conf"
     done = host.run(("sh", "-c", script, "as-user", "sh", "-c", told))
@@ -87,8 +88,8 @@ def test_who_is_at_the_labs_shell_can_be_that_user(host: HostMachine) -> None:
     assert not says(host, "touch $HOME/here $XDG_RUNTIME_DIR/there; : <>/dev/net/tun")
 
 
-def test_the_user_can_give_ids_to_a_namespace_of_its_own(host: HostMachine) -> None:
-    """Through newuidmap, which runs with the rights of the host's root."""
+def test_rootless_user_can_map_subordinate_ids(host: HostMachine) -> None:
+    """The program newuidmap runs with the rights of the host's root."""
     first = rootless.SUBORDINATE.start
     script = f"""
         unshare -U sleep 100 & pid=$!
@@ -101,21 +102,21 @@ def test_the_user_can_give_ids_to_a_namespace_of_its_own(host: HostMachine) -> N
 
 @pytest.fixture(scope="module", params=TRIED_ROOTLESS)
 def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """The cast, in a world of its own, by each runtime."""
+    """Start the cast in a separate world with each runtime."""
     with the_cast(request.param) as scene:
         yield scene
 
 
-def test_the_whole_matrix_is_as_promised(vendor: Scene) -> None:
-    """By its own dialect; a promise of the other one's is seen to be broken."""
+def test_rootless_matrix_is_as_promised(vendor: Scene) -> None:
+    """Each runtime has its own dialect; the other dialect's promise is seen broken."""
     assert vendor.observed() == vendor.promised()
     own = vendor.runtime.dialect.default_network
     other = replace(vendor.runtime.dialect, default_network=OTHER[own])
     assert vendor.observed() != oracle.promised(vendor.plan, other, vendor.world.topology)
 
 
-def test_everything_of_it_is_the_users(vendor: Scene) -> None:
-    """The container's first process, and what carries its packets; nobody is root."""
+def test_rootless_processes_belong_to_the_user(vendor: Scene) -> None:
+    """The rule holds for the container's pid 1 and the user-mode network process."""
     pids = [vendor[name].facts().pid for name in (CONTAINER01, ON_HOST)]
     owners = vendor.world.host.call(owners_of, pids)
     assert owners == {rootless.UID}
@@ -133,8 +134,8 @@ def owners_of(pids: list[int]) -> set[int]:
     return carriers | {os.stat(f"/proc/{pid}").st_uid for pid in pids}
 
 
-def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
-    """Under the number that was asked for."""
+def test_rootless_published_port_is_reported_and_answers(vendor: Scene) -> None:
+    """The port number is the requested one."""
     port = free_port(vendor.place(HOST), "tcp")
     web = vendor.container("web", Bridge(), ports=(Publish(port, 8080),))
     assert {item.host_port for item in web.facts().ports} == {port}
@@ -146,10 +147,8 @@ def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
 
 @pytest.mark.parametrize("vendor", RELAYED, indirect=True)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_who_calls_a_published_port_is_led_to_its_ipv4_address(
-    vendor: Scene, family: Family
-) -> None:
-    """Whichever the family, and is seen as the container itself: rootlessport calls from there."""
+def test_rootless_published_port_leads_to_the_ipv4_address(vendor: Scene, family: Family) -> None:
+    """The client appears as the container itself: rootlessport connects from there."""
     port = free_port(vendor.place(HOST), "tcp")
     mode = Bridge()
     if Feature.NETWORKS in vendor.runtime.features:
@@ -166,16 +165,16 @@ def test_who_calls_a_published_port_is_led_to_its_ipv4_address(
         vendor.remove_network("dual")
 
 
-def test_a_refused_start_leaves_no_container(vendor: Scene) -> None:
-    """Not even one that was made and never started."""
+def test_refused_rootless_start_leaves_no_container(vendor: Scene) -> None:
+    """A created but never started container is removed too."""
     vendor.refusal("late", Bridge(), command=("/no/such/command",))
     with pytest.raises(RuntimeRefused):
         vendor.runtime.inspect("late")
 
 
 @pytest.mark.parametrize("name", TRIED_DOCKER)
-def test_docker_has_its_bridges_in_a_namespace_of_the_users(name: str) -> None:
-    """The default one too; the host has no link more, and what is beyond answers all the same."""
+def test_rootless_docker_bridges_are_in_the_users_netns(name: str) -> None:
+    """The host gets no further link, and the outside is reachable."""
     with World.build() as world:
         adapter = registry.find(name)(world.host)
         host = fixed(HOST, world.namespaces[HOST])
@@ -191,8 +190,8 @@ def test_docker_has_its_bridges_in_a_namespace_of_the_users(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRIED_DOCKER)
-def test_docker_has_ipv6_as_far_as_its_bridges(name: str) -> None:
-    """Nothing beyond is reached by it; whoever calls a published port by it is served."""
+def test_rootless_docker_has_ipv6_on_its_bridges_only(name: str) -> None:
+    """The outside is unreachable by IPv6; published ports answer by IPv6."""
     with World.build() as world:
         adapter = registry.find(name)(world.host)
         adapter.start()

@@ -1,4 +1,4 @@
-"""The ids that an ordinary user of the host needs."""
+"""The id mappings of the host's ordinary user."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from harness.adapters.support import rootless
         ([], 0, False),
     ],
 )
-def test_a_map_gives_every_id_up_to_the_last_or_not(
+def test_uid_map_covers_every_id_up_to_the_last(
     rows: list[str], last: int, *, enough: bool
 ) -> None:
-    """In whatever order and pieces; a gap is one."""
-    assert rootless.covered(rows, last) == enough
+    """Order and pieces do not matter; a gap does."""
+    assert rootless.maps_every_id(rows, last) == enough

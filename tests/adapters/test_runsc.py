@@ -1,4 +1,4 @@
-"""gVisor: what is asked of its containers is asked from inside, and joiners share a sandbox."""
+"""runsc: its containers are examined from inside, and joiners share a sandbox."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.adapters.vendors import OWN_STACK, rests
 
 @pytest.fixture(scope="module", params=[name for name in OWN_STACK if name == "runsc"])
 def pod(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """A container, one that has joined it, and one without a network; where it is installed."""
+    """Start a container, a joiner of it, and one in mode none, if the runtime is installed."""
     with World.build() as world:
         runtime = registry.find(request.param)(world.host)
         runtime.start()
@@ -31,14 +31,14 @@ def pod(request: pytest.FixtureRequest) -> Iterator[Scene]:
         runtime.stop()
 
 
-def test_its_release_is_its_version(pod: Scene) -> None:
-    """Not the first number that it prints, which all have in common."""
+def test_runsc_release_is_its_version(pod: Scene) -> None:
+    """The first number of the output is the same in all releases."""
     release, _, _ = pod.runtime.version.partition(".")
     assert len(release) == len("20240729")
 
 
-def test_its_addresses_are_seen_from_inside_alone(pod: Scene) -> None:
-    """On the host's side of its interface they are gone; the cable is the host's."""
+def test_runsc_addresses_are_visible_inside_only(pod: Scene) -> None:
+    """The host's side has none; the veth pair is the host's."""
     home = pod["home"]
     assert home.net.address(4) == home.endpoint().address.ip  # type: ignore[union-attr] # it has one
     with home.inside() as space, space.outside() as outside, Netlink(outside) as netlink:
@@ -50,8 +50,8 @@ def test_its_addresses_are_seen_from_inside_alone(pod: Scene) -> None:
     assert eth0.peer in ends
 
 
-def test_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:
-    """By the agent, which is a process of the container's."""
+def test_runsc_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:
+    """The agent is a process of the container."""
     home = pod["home"]
     assert home.read("/etc/hostname") == "home\n"
     assert home.mode("/etc/hosts") & 0o777 == 0o644
@@ -64,8 +64,8 @@ def test_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:
     assert home.net.sysctl("net.ipv4.tcp_sack") == "1"
 
 
-def test_what_only_the_kernel_could_do_is_told_apart(pod: Scene) -> None:
-    """Neither entering nor attaching is of any use, and there is no snapshot."""
+def test_kernel_only_operations_are_refused_for_runsc(pod: Scene) -> None:
+    """There is no netns to enter, attach to or dump."""
     with pytest.raises(UserspaceStack, match="alone"):
         pod.attach("alone")
     with pytest.raises(UserspaceStack, match="home"):
@@ -74,13 +74,13 @@ def test_what_only_the_kernel_could_do_is_told_apart(pod: Scene) -> None:
         pass
 
 
-def test_who_has_nothing_to_do_takes_no_processor(pod: Scene) -> None:
-    """A container of no command's waits: twenty that spun would starve whatever else there is."""
+def test_idle_runsc_container_uses_no_cpu(pod: Scene) -> None:
+    """A spinning container would starve the others."""
     until(pod.place(HOST), lambda: rests(pod["home"]), "the container's first process waits")
 
 
-def test_a_joiner_goes_alone_and_stays_not_without_whom_it_joined(pod: Scene) -> None:
-    """It is one more of the sandbox."""
+def test_runsc_joiner_ends_with_the_joined_container(pod: Scene) -> None:
+    """A joiner is another container of the sandbox and can end alone."""
     assert pod["joiner"].net.address(4) == pod["home"].net.address(4)
     pod["joiner"].stop()
     assert pod["home"].net.address(4)

@@ -1,4 +1,4 @@
-"""A description in a TOML file: what it may say, and what is said about one that is wrong."""
+"""TOML descriptions of runtimes, valid and invalid."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ features = ["bridge", "none"]
 
 
 def described(tmp_path: Path, text: str) -> CliSpec:
-    """What a file of that content describes."""
+    """Return the spec that a file of this content describes."""
     path = tmp_path / "acme.toml"
     path.write_text(text)
     return toml_spec.load(str(path)).spec
 
 
-def test_a_command_and_features_are_enough(tmp_path: Path) -> None:
-    """It is called after the file; everything else is as Docker has it."""
+def test_command_and_features_are_sufficient(tmp_path: Path) -> None:
+    """The name is the file's; everything else is Docker's."""
     spec = described(tmp_path, SMALL)
     assert (spec.name, spec.command) == ("acme", ("acmectl", "--quiet"))
     assert spec.features == {Feature.BRIDGE, Feature.NONE}
@@ -35,8 +35,8 @@ def test_a_command_and_features_are_enough(tmp_path: Path) -> None:
     assert spec.daemons == ()
 
 
-def test_it_may_be_like_a_known_runtime(tmp_path: Path) -> None:
-    """Then it says only what is different; the dialect goes by the version that it is like."""
+def test_description_may_be_like_a_known_runtime(tmp_path: Path) -> None:
+    """It has only the differences; the dialect is that of the given version."""
     spec = described(
         tmp_path,
         """
@@ -64,8 +64,8 @@ def test_it_may_be_like_a_known_runtime(tmp_path: Path) -> None:
     assert spec.dialect.direct(4) == "accept", "as Docker 26 does"
 
 
-def test_without_a_version_it_is_like_the_newest(tmp_path: Path) -> None:
-    """Docker drops from 28 on what is routed to containers."""
+def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
+    """Docker drops packets routed to containers since 28."""
     spec = described(tmp_path, '[runtime]\nlike = "docker"\ncommand = ["acmectl"]\n')
     assert spec.dialect is not None
     assert spec.dialect.direct(4) == "drop"
@@ -83,35 +83,56 @@ def test_without_a_version_it_is_like_the_newest(tmp_path: Path) -> None:
         ),
         (
             SMALL.replace('"acmectl", "--quiet"', ""),
-            r"command is to be at least one word, not \[\]",
+            r"\[runtime\] command: a list of at least one word is wanted, not \[\]",
         ),
         (SMALL.replace('"bridge", "none"', ""), "features is empty: a runtime that claims nothing"),
-        (SMALL + 'idle = [""]\n', "idle is to be at least one word"),
-        (SMALL + "[words]\nrun = []\n", "run is to be at least one word"),
-        (SMALL + 'scratch = ["var/lib"]\n', "have absolute paths, which 'var/lib' is not"),
-        (SMALL + 'files = { "etc/acme" = "" }\n', "have absolute paths, which 'etc/acme' is not"),
-        (SMALL + '[[daemon]]\ncommand = []\nsocket = "/s"\n', "command is to be at least one word"),
+        (SMALL + 'idle = [""]\n', r"\[runtime\] idle: a list of at least one word"),
+        (SMALL + "[words]\nrun = []\n", r"\[words\] run: a list of at least one word"),
+        (
+            SMALL + 'scratch = ["var/lib"]\n',
+            r"\[runtime\] scratch: a list of absolute paths is wanted, not \['var/lib'",
+        ),
+        (
+            SMALL + 'files = { "etc/acme" = "" }\n',
+            r"\[runtime\] files: a table of texts by absolute path is wanted, .*etc/acme",
+        ),
+        (
+            SMALL + '[[daemon]]\ncommand = []\nsocket = "/s"\n',
+            r"\[\[daemon\]\] command: a list of at",
+        ),
         ('[runtime]\nlike = "dokcer"\n', "like = 'dokcer': it is one of docker, podman, myd"),
         (SMALL + 'feature = ["dns"]\n', r"no key of \[runtime\] called 'feature'; there are: .*fe"),
-        (SMALL.replace("none", "nothing"), "no feature 'nothing'; there are: .*none"),
-        (SMALL + "timeout = 0\n", "timeout is to be a whole number above 0, not 0"),
-        (SMALL + 'scratch = "/var/lib"\n', r'scratch is to be a list of words, as in \["acmectl"'),
-        (SMALL + 'env = "HOME=/"\n', "env is to be a table of texts"),
+        (
+            SMALL.replace("none", "nothing"),
+            r"features: .*bridge, .*none.* wanted, not \['bridge', 'nothing'\] \(Inv",
+        ),
+        (SMALL + "timeout = 0\n", r"\[runtime\] timeout: a whole number above 0 is wanted, not 0"),
+        (
+            SMALL + 'scratch = "/var/lib"\n',
+            r"\[runtime\] scratch: a list of absolute paths is wanted, not '/var/lib'",
+        ),
+        (SMALL + 'env = "HOME=/"\n', "env: a table of texts is wanted"),
         (SMALL + '[words]\nrm = ["rm"]\n', r"no key of \[words\] called 'rm'; there are: .*remove"),
-        (SMALL + '[words]\nrun = "run -d"\n', "run is to be a list of words"),
+        (
+            SMALL + '[words]\nrun = "run -d"\n',
+            "run: a list of at least one word is wanted, not 'run -d'",
+        ),
         (SMALL + '[[daemon]]\ncommand = ["acmed"]\n', r"\[\[daemon\]\] needs 'socket'"),
         (SMALL + '[daemon]\ncommand = ["acmed"]\n', "an array of tables: two brackets"),
-        (SMALL + '[dialect]\nmac = "drawn"\n', "field mac: 'drawn' is none of"),
+        (
+            SMALL + '[dialect]\nmac = "drawn"\n',
+            r"\[dialect\] mac: one of .*random.* is wanted, not 'drawn'",
+        ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
-    """The file, the table, the key, what it says and what it may say."""
+def test_invalid_description_is_reported(tmp_path: Path, text: str, words: str) -> None:
+    """The error has file, table, key, the value and the wanted type."""
     with pytest.raises(DescriptionError, match=words) as raised:
         described(tmp_path, text)
     assert str(raised.value).startswith(str(tmp_path / "acme.toml"))
 
 
-def test_a_file_that_is_not_there_is_named() -> None:
-    """With the machine's own words."""
+def test_missing_description_file_is_named() -> None:
+    """The error has the system's reason."""
     with pytest.raises(DescriptionError, match=r"/nowhere/acme.toml cannot be read: No such file"):
         toml_spec.load("/nowhere/acme.toml")

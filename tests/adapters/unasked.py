@@ -13,9 +13,9 @@ class Unasked:
     def __init__(self, _: object) -> None:
         pass
 
-    def start(self, order: StartRequest) -> int:
+    def start(self, request: StartRequest) -> int:
         """Never asked."""
-        raise AssertionError(order)
+        raise AssertionError(request)
 
     def forget(self, name: str, home: Path) -> None:
         """There is nothing."""

@@ -1,4 +1,4 @@
-"""Which of the runtimes that this project describes are installed here, and can be tried."""
+"""The runtimes that are installed here and can be tested."""
 
 from __future__ import annotations
 

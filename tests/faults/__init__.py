@@ -1,1 +1,1 @@
-"""Sabotage, and what is made of it."""
+"""Tests of faults and their trials."""

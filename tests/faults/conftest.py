@@ -1,4 +1,4 @@
-"""A small project with tests and faults of its own."""
+"""Fixture of a small project with its own tests and faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.programs import ROOT
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project whose tests are conformance tests of mydocker."""
+    """Create a project whose tests are conformance tests of mydocker."""
     paths = (str(pytester.path), str(ROOT), os.environ.get("PYTHONPATH"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)

@@ -1,4 +1,4 @@
-"""Faults, modules and catalogues made up for a test."""
+"""Faults, modules and catalogues for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.model.requirements import Catalogue, parse
 
 
 def catalogue(*ids: str, history: str = "") -> Catalogue:
-    """A catalogue with these requirements; the first has that history."""
+    """Return a catalogue with these requirements; the first has this history."""
     rows = "\n".join(
         f'[[section.requirement]]\nid = "{id_}"\nlevel = "MUST"\nstatement = "It holds."\n'
         + (f'history = ["{history}"]\n' if history and id_ == ids[0] else "")
@@ -22,17 +22,17 @@ def catalogue(*ids: str, history: str = "") -> Catalogue:
 
 
 def harmless(id_: str = "harmless", *, violates: tuple[str, ...] = ("AB-1",), **more: Any) -> Fault:
-    """A fault that does nothing."""
+    """Return a fault that does nothing."""
 
     @fault(id_, violates=violates, moment=more.pop("moment", "host-ready"), **more)
     def does_nothing(site: FaultContext) -> None:  # every fault takes one
-        """Nothing goes wrong."""
+        """Do nothing."""
 
     return does_nothing
 
 
 def module(name: str, *faults: Fault) -> ModuleType:
-    """A module that has these faults."""
+    """Return a module that has these faults."""
     made = ModuleType(name)
     for number, item in enumerate(faults):
         setattr(made, f"fault{number}", item)

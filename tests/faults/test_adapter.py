@@ -1,4 +1,4 @@
-"""A sabotaged adapter: when its fault is called, with what, and what it delegates."""
+"""The sabotaged adapter: moments, contexts and delegation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.adapters.mydocker import MydockerAdapter
 from harness.adapters.protocol import RuntimeRefused
 from harness.faults.adapter import FaultFailed, FaultyAdapter
 from harness.faults.fault import RULES, AdapterCall, Moment, fault
-from harness.faults.helpers import drop, forget_drops
+from harness.faults.helpers import drop, remove_drops
 from harness.faults.target import TABLE, FaultContext
 from harness.model.plan import HOST, Bridge, ContainerSpec, Host, NetworkSpec, Nothing
 from harness.testbench.netns_view import view_of
@@ -25,7 +25,7 @@ Sabotage = Callable[..., FaultyAdapter]
 
 @pytest.fixture
 def sabotage() -> Iterator[Callable[[Any], Scene]]:
-    """A scene with a sabotaged mydocker, in a world of its own."""
+    """Build a scene with a sabotaged mydocker in a separate world."""
     with World.build() as world:
         started: list[FaultyAdapter] = []
 
@@ -40,13 +40,13 @@ def sabotage() -> Iterator[Callable[[Any], Scene]]:
             adapter.stop()
 
 
-def test_every_moment_comes_in_its_turn(sabotage: Callable[[Any], Scene]) -> None:
-    """With the container or the network that it is about."""
+def test_fault_is_called_at_every_moment(sabotage: Callable[[Any], Scene]) -> None:
+    """The context has the container or network of the moment."""
     seen: list[tuple[str, str]] = []
 
     @fault("watches", violates=("BR-1",), moment=tuple(Moment))
     def watches(site: FaultContext) -> None:
-        """It only looks."""
+        """Record the context."""
         seen.append((str(site.moment), site.name))
 
     scene = sabotage(watches)
@@ -80,13 +80,13 @@ def test_every_moment_comes_in_its_turn(sabotage: Callable[[Any], Scene]) -> Non
     ]
 
 
-def test_a_site_knows_how_a_container_is_plugged_in(sabotage: Callable[[Any], Scene]) -> None:
-    """By which interfaces, on which bridges; in the modes without any it is not."""
+def test_context_knows_the_links_of_a_container(sabotage: Callable[[Any], Scene]) -> None:
+    """Modes without a network have none."""
     plugs: dict[str, list[tuple[str, str, bool]]] = {}
 
     @fault("looks", violates=("BR-1",), moment=("container-started", "connected"))
     def looks(site: FaultContext) -> None:
-        """It only looks."""
+        """Record the context."""
         links = site.host.links()
         plugs[site.name] = [
             (plug.inside, plug.bridge, links[plug.outside].master == links[plug.bridge].ifindex)
@@ -105,8 +105,8 @@ def test_a_site_knows_how_a_container_is_plugged_in(sabotage: Callable[[Any], Sc
     scene.close()
 
 
-def test_a_verb_can_be_changed_or_left_undone(sabotage: Callable[[Any], Scene]) -> None:
-    """The fault decides about it, with the arguments as attributes."""
+def test_fault_can_change_or_skip_a_verb(sabotage: Callable[[Any], Scene]) -> None:
+    """The arguments are attributes of the call."""
 
     @fault("decides", violates=("BR-1",), around=("run", "remove", "connect"))
     def decides(site: FaultContext, verb: AdapterCall) -> Any:
@@ -133,12 +133,12 @@ def test_a_verb_can_be_changed_or_left_undone(sabotage: Callable[[Any], Scene]) 
         scene.runtime.inspect("web")
 
 
-def test_a_fault_that_goes_wrong_says_so_itself(sabotage: Callable[[Any], Scene]) -> None:
-    """By its id, its place and the moment; a refusal by the runtime passes through."""
+def test_failing_fault_is_reported_as_such(sabotage: Callable[[Any], Scene]) -> None:
+    """The message has id, place and moment; a refusal of the runtime passes through."""
 
     @fault("goes-wrong", violates=("BR-1",), moment="container-started")
     def goes_wrong(site: FaultContext) -> None:
-        """It names an interface that is not there."""
+        """Change an interface that does not exist."""
         site.inside.set_link("eth7", up=False)
 
     scene = sabotage(goes_wrong)
@@ -149,20 +149,20 @@ def test_a_fault_that_goes_wrong_says_so_itself(sabotage: Callable[[Any], Scene]
         scene.runtime.run(ContainerSpec("web"))
 
 
-def test_so_does_one_that_means_to_end_the_run(sabotage: Callable[[Any], Scene]) -> None:
-    """No test has failed by that."""
+def test_fault_that_exits_is_reported_as_such(sabotage: Callable[[Any], Scene]) -> None:
+    """SystemExit does not count as a test failure."""
 
     @fault("gives-up", violates=("BR-1",), moment="container-started")
     def gives_up(site: FaultContext) -> None:
-        """It is done with everything."""
+        """Exit."""
         raise SystemExit
 
     with pytest.raises(FaultFailed, match=r"failed at container-started: SystemExit$"):
         sabotage(gives_up).runtime.run(ContainerSpec("web"))
 
 
-def test_rules_of_others_are_seen_and_taken_away(sabotage: Callable[[Any], Scene]) -> None:
-    """By what they do, and by the interfaces that they are about."""
+def test_rules_of_others_are_listed_and_removed(sabotage: Callable[[Any], Scene]) -> None:
+    """They are selected by verdict and interface."""
     found: list[tuple[str, bool]] = []
 
     @fault("takes-rules", violates=("BR-1",), moment="network-created")
@@ -182,12 +182,12 @@ def test_rules_of_others_are_seen_and_taken_away(sabotage: Callable[[Any], Scene
     assert not left
 
 
-def test_what_comes_in_is_answered(sabotage: Callable[[Any], Scene]) -> None:
-    """A frame that a container sends is answered by whatever the fault says."""
+def test_fault_answers_incoming_frames(sabotage: Callable[[Any], Scene]) -> None:
+    """The reply is the fault's choice."""
 
     @fault("echoes", violates=("BR-1",), moment="container-started")
     def echoes(site: FaultContext) -> None:
-        """The host's end sends back what comes to it, with the MACs turned round."""
+        """Send frames back from the host's end, with the MACs swapped."""
         for plug in site.plugs():
             site.host.respond(plug.outside, _turned)
 
@@ -210,8 +210,8 @@ def _turned(frame: bytes) -> list[bytes]:
     return [frame[6:12] + frame[:6] + frame[12:]] if b"hello there" in frame else []
 
 
-def test_rules_of_a_fault_are_its_own(sabotage: Callable[[Any], Scene]) -> None:
-    """They are in tables of that name, and cleared together."""
+def test_fault_rules_are_in_their_own_tables(sabotage: Callable[[Any], Scene]) -> None:
+    """They are removed together."""
 
     @fault("drops", violates=("BR-1",), moment="host-ready")
     def drops(site: FaultContext) -> None:
@@ -227,10 +227,10 @@ def test_rules_of_a_fault_are_its_own(sabotage: Callable[[Any], Scene]) -> None:
     sabotage(drops)
 
 
-def test_a_flush_takes_a_faults_own_rules_and_nothing_is_made_of_it(
+def test_flush_of_fault_rules_is_no_leak(
     sabotage: Callable[[Any], Scene],
 ) -> None:
-    """The guard does not mind that they are gone, and the repair brings them back."""
+    """The guard ignores it, and a repair restores the rules."""
 
     @fault("drops-calls", violates=("BR-7",), moment=RULES)
     def drops_calls(site: FaultContext) -> None:
@@ -248,14 +248,14 @@ def test_a_flush_takes_a_faults_own_rules_and_nothing_is_made_of_it(
         assert [rule.comment for rule in opened.rules(TABLE)] == ["sabotage"]
 
 
-def test_what_is_dropped_in_place_of_other_rules_stays(sabotage: Callable[[Any], Scene]) -> None:
-    """At the next moment the runtime's rules are taken again, and the sabotage's own are not."""
+def test_drop_rules_of_a_fault_survive_the_next_moment(sabotage: Callable[[Any], Scene]) -> None:
+    """The runtime's rules are removed again; the fault's own are not."""
     seen: list[int] = []
 
     @fault("narrower", violates=("BR-9",), moment=RULES)
     def narrower(site: FaultContext) -> None:
         """Something else is kept out."""
-        forget_drops(site, "out")
+        remove_drops(site, "out")
         for bridge in site.bridges():
             drop(site, "forward", nftables.oifname(bridge))
         seen.append(sum(entry.refuses and entry.table == TABLE for entry in site.host.rules()))

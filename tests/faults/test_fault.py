@@ -1,4 +1,4 @@
-"""How faults are declared and found, and what is said of a wrong declaration."""
+"""Declaration and collection of faults, and their error messages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.faults.making import catalogue, harmless, module
 
 
 def acts(site: FaultContext) -> None:
-    """Something goes wrong."""
+    """Break something."""
 
 
 def wraps(site: FaultContext, verb: AdapterCall) -> Any:
-    """Something goes wrong."""
+    """Break something."""
 
 
 def silent(site: FaultContext) -> None:  # noqa: D103 # that is what it is for
@@ -38,10 +38,10 @@ WRONG: dict[str, tuple[dict[str, Any], Callable[..., Any], str]] = {
 
 
 @pytest.mark.parametrize(("given", "function", "said"), WRONG.values(), ids=list(WRONG))
-def test_a_wrong_declaration_is_an_error_that_names_the_line(
+def test_wrong_declaration_names_file_and_line(
     given: dict[str, Any], function: Callable[..., Any], said: str
 ) -> None:
-    """It says what is wrong, and in which file."""
+    """The error gives the reason."""
     options = {"id_": "some-fault", "violates": ("AB-1",), **given}
     declared: Any = fault
     with pytest.raises(FaultError, match=said) as raised:
@@ -49,31 +49,31 @@ def test_a_wrong_declaration_is_an_error_that_names_the_line(
     assert f"{__file__}:" in str(raised.value)
 
 
-def test_what_goes_wrong_is_told_by_the_docstring() -> None:
-    """By its first paragraph."""
+def test_docstring_is_the_title() -> None:
+    """The title is the first paragraph."""
 
     @fault("two-lines", violates=("AB-1",), moment="host-ready")
     def two_lines(site: FaultContext) -> None:
-        """The first sentence.
+        """Break the first thing.
 
-        The second is left
+        The second paragraph is left
         out.
         """
 
-    assert two_lines.about == "The first sentence."
+    assert two_lines.about == "Break the first thing."
     assert two_lines.moments == (Moment.HOST_READY,)
 
 
-def test_faults_are_found_in_modules() -> None:
-    """Those of each, in order; one that is imported elsewhere is the same one."""
+def test_faults_are_collected_from_modules() -> None:
+    """The order is that of the modules; an imported fault counts once."""
     one, other = harmless("one"), harmless("other")
     found = collect([module("a", one, other), module("b", one)], catalogue("AB-1"))
     assert list(found) == [one, other]
     assert found["other"] is other
 
 
-def test_two_of_one_id_are_an_error_that_names_both() -> None:
-    """By file and line."""
+def test_duplicate_id_names_both_places() -> None:
+    """The places are file and line."""
     one, other = harmless("same"), harmless("same")
     with pytest.raises(FaultError) as raised:
         collect([module("a", one), module("b", other)], catalogue("AB-1"))
@@ -81,15 +81,15 @@ def test_two_of_one_id_are_an_error_that_names_both() -> None:
 
 
 @pytest.mark.parametrize("where", ["violates", "also"])
-def test_an_unknown_requirement_is_an_error(where: str) -> None:
-    """With the ids that it may have meant."""
+def test_unknown_requirement_is_an_error(where: str) -> None:
+    """The error has similar ids."""
     options: dict[str, Any] = {"violates": ("AB-1",), where: ("AB1",)}
     with pytest.raises(FaultError, match="no requirement 'AB1': did you mean AB-1"):
         collect([module("a", harmless("it", **options))], catalogue("AB-1"))
 
 
-def test_an_unknown_fault_is_refused_with_its_neighbours() -> None:
-    """The ids that it may have meant, or where to see them all."""
+def test_unknown_fault_lists_similar_ids() -> None:
+    """Without similar ids the error names the list command."""
     found = collect([module("a", harmless("no-masquerade"))], catalogue("AB-1"))
     with pytest.raises(UnknownFault, match="did you mean no-masquerade"):
         found["masquerade"]

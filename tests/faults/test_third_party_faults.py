@@ -1,4 +1,4 @@
-"""A project with tests and faults of its own: what pytest and netmodes make of them."""
+"""A project with its own tests and faults, under pytest and under netmodes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cut_off(site):
 
 @fault("harmless", violates=("BR-1",), moment="container-started")
 def harmless(site):
-    """Nothing goes wrong."""
+    """Do nothing."""
 
 @fault("late", violates=("BR-1",), moment="connected")
 def late(site):
@@ -108,16 +108,16 @@ def tried(*ids: str, tests: str = ".") -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_an_outsiders_fault_is_caught(outsider: pytest.Pytester) -> None:
-    """By the test of the requirement that it violates, and the exit code is 0."""
+def test_third_party_fault_is_caught(outsider: pytest.Pytester) -> None:
+    """A test of the violated requirement catches it, and the exit code is 0."""
     code, told = tried("lo-down")
     assert code == 0, told
     assert "1 faults: 1 caught" in told
     assert re.search(r"lo-down +caught +BR-1 +test_it.py::test_loopback_is_up", told), told
 
 
-def test_on_a_terminal_a_bar_tells_how_far_it_is(outsider: pytest.Pytester) -> None:
-    """It is gone in the end; elsewhere there is none."""
+def test_terminal_shows_a_progress_bar(outsider: pytest.Pytester) -> None:
+    """The bar is removed at the end; other outputs have none."""
     words = ["faults", "-p", "my_faults", "--tests", ".", "lo-down", "harmless"]
     with Watched([*NETMODES, *words], terminal=True) as watched:
         watched.expect("the healthy runtime")
@@ -130,17 +130,17 @@ def test_on_a_terminal_a_bar_tells_how_far_it_is(outsider: pytest.Pytester) -> N
     assert "1/2" not in tried("lo-down", "harmless")[1]
 
 
-def test_what_a_fault_makes_a_runtime_say_does_nothing_to_the_terminal(
+def test_control_characters_of_a_fault_are_escaped(
     outsider: pytest.Pytester,
 ) -> None:
-    """It is told with escapes."""
+    """The terminal is not affected."""
     _, told = tried("speaks")
     assert r"said \x1b]0;owned\x07" in told
     assert "\x1b]" not in told
 
 
-def test_ctrl_c_ends_it_in_good_order(outsider: pytest.Pytester) -> None:
-    """At once, without a traceback, and with exit code 2."""
+def test_ctrl_c_ends_faults_command_cleanly(outsider: pytest.Pytester) -> None:
+    """It ends at once, without a traceback, with exit code 2."""
     words = ["faults", "-p", "my_faults", "--tests", ".", "waits"]
     with Watched([*NETMODES, *words], terminal=True) as watched:
         watched.expect("waiting")
@@ -150,16 +150,16 @@ def test_ctrl_c_ends_it_in_good_order(outsider: pytest.Pytester) -> None:
         assert "Traceback" not in watched.output
 
 
-def test_a_fault_that_does_nothing_survives(outsider: pytest.Pytester) -> None:
-    """The exit code is 1, and whether it acted at all is told."""
+def test_harmless_fault_survives(outsider: pytest.Pytester) -> None:
+    """The exit code is 1, and the output says whether the fault acted."""
     code, told = tried("harmless", "late")
     assert code == 1, told
     assert "survived harmless: BR-1: no test of it failed" in told
     assert "survived late: BR-1: it never acted" in told
 
 
-def test_what_shows_nothing_is_not_taken_for_a_kill(outsider: pytest.Pytester) -> None:
-    """A fault that raises is broken; a runtime that crashes has not been judged."""
+def test_broken_fault_and_crash_do_not_count_as_caught(outsider: pytest.Pytester) -> None:
+    """A fault that raises is broken; a crashed runtime gives no verdict."""
     code, told = tried("raises", "refuses")
     assert code == 1, told
     assert re.search(r"broken +raises: fault raises \(.*my_faults.py:\d+\) failed at", told), told
@@ -174,17 +174,17 @@ def test_what_shows_nothing_is_not_taken_for_a_kill(outsider: pytest.Pytester) -
         ("interrupts", "KeyboardInterrupt was raised"),
     ],
 )
-def test_a_fault_that_ends_its_trial_is_broken(
+def test_fault_that_kills_its_trial_is_broken(
     fault: str, how: str, outsider: pytest.Pytester
 ) -> None:
-    """No test had a chance to notice it: the suites need have no hole."""
+    """No test had a chance to notice it, so it is no hole of the suites."""
     code, told = tried(fault)
     assert code == 1, told
     assert f"broken {fault}: its trial did not come to its end: {how}" in told, told
 
 
-def test_so_is_one_that_takes_too_long(outsider: pytest.Pytester) -> None:
-    """It is killed, and the bound is told."""
+def test_fault_that_exceeds_the_time_limit_is_broken(outsider: pytest.Pytester) -> None:
+    """The trial is killed, and the output has the limit."""
     bound = "\nfrom harness.faults import trials\ntrials.BOUND = 4.0\n"
     outsider.makepyfile(my_faults=FAULTS + bound)
     code, told = tried("waits")
@@ -192,23 +192,23 @@ def test_so_is_one_that_takes_too_long(outsider: pytest.Pytester) -> None:
     assert "broken waits: its trial did not come to its end: it was killed after 4 s" in told, told
 
 
-def test_one_of_what_is_not_claimed_is_no_hole(outsider: pytest.Pytester) -> None:
-    """It is not tried, and the exit code is 0; the requirement is told."""
+def test_fault_of_an_unclaimed_feature_is_unsupported(outsider: pytest.Pytester) -> None:
+    """It is not tried, the exit code is 0, and the requirement is named."""
     outsider.makepyfile(test_it=TESTS.replace("BR-3", "PUB-13"))
     code, told = tried("sctp-is-not-published")
     assert code == 0, told
     assert "unsupported sctp-is-not-published: the runtime does not claim PUB-13" in told
 
 
-def test_a_narrow_fault_that_breaks_more_is_told(outsider: pytest.Pytester) -> None:
-    """With what it broke besides, and by which test."""
+def test_narrow_fault_that_breaks_more_is_stray(outsider: pytest.Pytester) -> None:
+    """The output has the other requirement and its test."""
     code, told = tried("cut-off")
     assert code == 1, told
     assert re.search(r"stray +cut-off: BR-2 by .*test_a_default_route", told), told
 
 
-def test_a_test_that_fails_without_any_fault_is_told(outsider: pytest.Pytester) -> None:
-    """It catches nothing, and the exit code is 1."""
+def test_test_that_fails_without_a_fault_is_reported(outsider: pytest.Pytester) -> None:
+    """The test catches nothing, and the exit code is 1."""
     outsider.makepyfile(test_it=TESTS.replace('["lo"].up', '["lo"].up == 7'))
     code, told = tried("harmless")
     assert code == 1, told
@@ -216,16 +216,16 @@ def test_a_test_that_fails_without_any_fault_is_told(outsider: pytest.Pytester) 
     assert "fails without any fault test_it.py::test_loopback_is_up" in told
 
 
-def test_pytest_runs_on_the_sabotaged_runtime(outsider: pytest.Pytester) -> None:
-    """The header names the fault, and the test fails as on any bad runtime."""
+def test_fault_option_runs_tests_on_the_sabotaged_runtime(outsider: pytest.Pytester) -> None:
+    """The header names the fault, and the test fails."""
     options = ("-p", "my_faults", "--fault", "lo-down")
     result = outsider.runpytest_subprocess(*options, "-n", "2")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["fault lo-down: The loopback is down."])
 
 
-def test_pytest_runs_the_tests_of_a_requirement(outsider: pytest.Pytester) -> None:
-    """Of one, or of several."""
+def test_requirement_option_selects_tests(outsider: pytest.Pytester) -> None:
+    """One or several requirements can be given."""
     result = outsider.runpytest_subprocess("--requirement", "BR-1", "--requirement", "BR-3")
     result.assert_outcomes(passed=2, deselected=1)
 
@@ -238,17 +238,17 @@ def test_pytest_runs_the_tests_of_a_requirement(outsider: pytest.Pytester) -> No
     ],
     ids=["fault", "requirement"],
 )
-def test_an_unknown_id_is_a_usage_error(
+def test_unknown_id_is_a_usage_error(
     outsider: pytest.Pytester, options: list[str], said: str
 ) -> None:
-    """Before anything runs, with the ids that it may have meant."""
+    """It is reported before the run, with similar ids."""
     result = outsider.runpytest_subprocess("-p", "my_faults", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {said}"])
 
 
-def test_a_bad_declaration_is_an_error_at_the_start(outsider: pytest.Pytester) -> None:
-    """It names the file; so does `netmodes faults --list`."""
+def test_wrong_declaration_is_an_error_at_the_start(outsider: pytest.Pytester) -> None:
+    """The error names the file, also in `netmodes faults --list`."""
     bad = FAULTS.replace(
         'violates=("BR-1",), moment="connected"', 'violates=("BRR-1",), moment="connected"'
     )
@@ -261,8 +261,8 @@ def test_a_bad_declaration_is_an_error_at_the_start(outsider: pytest.Pytester) -
     assert "my_faults.py:" in done.stderr
 
 
-def test_faults_are_listed(outsider: pytest.Pytester) -> None:
-    """Those that come with the harness and one's own."""
+def test_list_shows_built_in_and_third_party_faults(outsider: pytest.Pytester) -> None:
+    """The list has ids, requirements and titles."""
     done = run([*NETMODES, "faults", "--list", "-p", "my_faults"])
     assert done.returncode == 0, done.stderr
     assert "no-masquerade" in done.stdout
@@ -270,8 +270,8 @@ def test_faults_are_listed(outsider: pytest.Pytester) -> None:
     assert " internal-network-is-open-to-other-protocols " in done.stdout, "to be typed, so whole"
 
 
-def test_the_triangle_of_a_project(outsider: pytest.Pytester) -> None:
-    """Requirements without a test in it are holes, and the exit code says so."""
+def test_triangle_of_a_project_shows_untested_requirements(outsider: pytest.Pytester) -> None:
+    """Holes make the exit code 1."""
     done = run([*NETMODES, "triangle", "--tests", ".", "-p", "my_faults"])
     assert done.returncode == 1, done.stdout + done.stderr
     row, _ = done.stdout.split(" BR-2 ")
@@ -292,15 +292,15 @@ def test_faults_command_keeps_the_report_of_an_earlier_run(outsider: pytest.Pyte
 
 
 @pytest.mark.parametrize("number", ["0", "many"])
-def test_a_bad_number_of_workers_is_refused(number: str) -> None:
-    """With exit code 2."""
+def test_invalid_number_of_workers_is_refused(number: str) -> None:
+    """The exit code is 2."""
     done = run([*NETMODES, "faults", "-n", number])
     assert (done.returncode, done.stdout) == (2, "")
     assert f"-n {number}: a number from 1, or auto" in done.stderr
 
 
-def test_the_example_of_the_documentation_works(project: pytest.Pytester) -> None:
-    """The two modules of `docs/faults.md`, copied as they are there."""
+def test_example_of_the_documentation_works(project: pytest.Pytester) -> None:
+    """The modules are copied from `docs/faults.md`."""
     page = Path(ROOT, "docs", "faults.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 2

@@ -1,4 +1,4 @@
-"""Requirements, tests and faults, and which of them is missing."""
+"""The coverage table of requirements, tests and faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CATALOGUE = load(Path(__file__).parents[2] / "suites" / "requirements.toml")
 LEAST = 120
 
 
-def test_each_side_that_is_missing_is_a_hole() -> None:
+def test_missing_test_fault_or_replay_is_a_hole() -> None:
     """A requirement without a test, one without a fault, a history that nobody replays."""
     requirements = catalogue("AB-1", "AB-2", history="moby#1")
     found = rows(requirements, {"AB-1": 3}, [harmless(violates=("AB-1",))])
@@ -24,22 +24,22 @@ def test_each_side_that_is_missing_is_a_hole() -> None:
     ]
 
 
-def test_where_nothing_is_missing_there_is_no_hole() -> None:
-    """Numbers of tests and names of faults are told."""
+def test_complete_row_has_no_hole() -> None:
+    """The row has the number of tests and the faults."""
     whole = harmless(violates=("AB-1",), history="moby#1")
     (row,) = rows(catalogue("AB-1", history="moby#1"), {"AB-1": 3}, [whole])
     assert (row.tests, row.faults, row.holes) == (3, (whole,), ())
 
 
 def test_every_requirement_has_a_fault() -> None:
-    """And every fault of a real runtime that the catalogue knows is replayed."""
+    """Every known bug of a real runtime is replayed."""
     faults = discover(CATALOGUE)
     assert len(faults) >= LEAST
     tested = {requirement.id: 1 for requirement in CATALOGUE}
     assert list(holes(rows(CATALOGUE, tested, faults))) == []
 
 
-def test_every_history_is_one_of_the_catalogue() -> None:
-    """A fault replays what can be read up."""
+def test_every_history_of_a_fault_is_in_the_catalogue() -> None:
+    """The requirement has a link to it."""
     known = {reference.name for requirement in CATALOGUE for reference in requirement.history}
     assert {name for item in discover(CATALOGUE) for name in item.history} <= known

@@ -1,19 +1,17 @@
-"""Drives runtimes that only make processes in namespaces: a factory for each, one adapter for all.
+"""Adapter for runtimes that only start processes in namespaces, with a factory for each.
 
-Such a runtime knows no networks, images or names. What an engine would do around it
-(`engine`, `bundle`, and a `NetworkBackend` such as `cni_wiring`) is as little as it can be. So the
-suites look at the pair: the runtime's namespaces, and who wires them.
+Such a runtime knows no networks, images or names. `engine`, `bundle` and a `NetworkBackend`,
+such as `cni_network`, do the minimum of what an engine would do around it. The suites test the
+pair: the runtime's namespaces, and the network backend.
 
-What cannot be expressed is refused, not imitated. Names are not claimed: nobody resolves
-them. Nor are restarts: a container of this kind is deleted once it has stopped, and
-`start_container` runs its root anew.
+Anything that cannot be expressed is refused, not imitated. DNS is not claimed, because nothing
+resolves names. Restart is not claimed: such a container is deleted when it stops, and
+`start_container` starts a new one on its root.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,7 +24,6 @@ from harness.adapters.bare.cni import CniBroken, CniError
 from harness.adapters.bare.cni_network import CniBackend
 from harness.adapters.bare.engine import BareEngine
 from harness.adapters.bare.protocol import BareRuntime, NetworkBackend
-from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import (
     ContainerInfo,
     HostHandle,
@@ -34,9 +31,9 @@ from harness.adapters.protocol import (
     RuntimeBroken,
     RuntimeRefused,
 )
-from harness.adapters.support import daemon, image, rootless
-from harness.adapters.support import programs as furnish
+from harness.adapters.support import daemon, image, programs, rootless
 from harness.adapters.support.call_log import CallLog
+from harness.adapters.support.daemon import DaemonSpec
 from harness.adapters.support.inspect_cache import InspectCache
 from harness.adapters.support.program import BOUND, Program, ProgramBroken, ProgramRefused
 from harness.model.dialect import Dialect
@@ -67,39 +64,36 @@ FEATURES: Final = frozenset(
         Feature.SYSCTL,
     }
 )
-"""What CNI's plugins have, and the runtimes that can set sysctls."""
+"""The features of CNI's plugins, and of runtimes that can set sysctls."""
 FOR_EVER: Final = (
     *("sh", "-c"),
     f'trap "exit 0" TERM INT; while :; do read -r _ <> {bundle.FOR_EVER}; done',
 )
-"""What a container runs whose plan names no command: it lasts, and ends on SIGTERM.
+"""The command of a container whose plan names none: it waits, and ends on SIGTERM.
 
-All by itself: a runtime of this kind returns so early that a child of it would come after.
+It has no child process: such a runtime returns so early that a child would start later.
 """
 CNI: Final = "cni"
-"""Under which name the plugins' choices are in the table of dialects."""
+"""The key of the plugins' choices in the table of dialects."""
 _PLUGINS: Final = "CNI's plugins"
-_BOUND: Final = 10.0
-"""Seconds that a program may take to tell its version."""
 _AT_ONCE: Final = 8
-"""How many containers are removed at the same time."""
+"""The number of containers that are removed at the same time."""
 _ABSENT: Final = re.compile(r"executable file|no such file|not found", re.I)
-"""What runtimes say of a command that is not there, whatever they exit with."""
+"""Runtimes' messages about a missing command, whatever the exit code."""
 _NOT_THERE: Final = 127
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BareFactory:
-    """Makes adapters of one runtime. `make` is called with its program, as found in the host.
+    """Factory of the adapters of one bare runtime; `make` is called with its program.
 
-    `called` is what it was asked for by, `command` the program with its global options, `tells`
-    what it is asked for its version, the first in the answer that is like `numbers`. `programs`
-    must be on the PATH besides, `packages` bring all that. `files` are written in the host before
-    anything is started. `upon` are the entries of the table of dialects whose choices come first,
-    that of who does the `wiring` among them. One that is `for_root` does not run in a user
-    namespace, one that makes `cgroups` not where it may not, one that is not `alone` needs
-    libraries of its own version. Programs in the folder `prefix` come before those that are
-    installed.
+    `called` is the requested name, `command` the program with its global options. The version is
+    the first match of `version_pattern` in the output of `version_options`. `programs` must be on
+    the PATH too, `packages` install all of them. `files` are written in the host before anything
+    starts. `dialect_entries` are keys of the table of dialects whose choices come first, such as
+    that of the network backend `wiring`. A `for_root` runtime does not run in a user namespace.
+    One that makes `cgroups` needs a delegated cgroup. One that is not `relocatable` needs
+    libraries of its own version. Programs in the folder `prefix` come before installed ones.
     """
 
     name: str
@@ -107,96 +101,98 @@ class BareFactory:
     make: Callable[[Program], BareRuntime]
     packages: tuple[str, ...]
     called: str = ""
-    tells: tuple[str, ...] = ("--version",)
-    numbers: str = r"\d+(?:\.\d+)+"
+    version_options: tuple[str, ...] = ("--version",)
+    version_pattern: str = programs.VERSION
     programs: tuple[str, ...] = ()
     features: frozenset[Feature] = FEATURES
     wiring: NetworkBackend = field(default_factory=CniBackend)
-    upon: tuple[str, ...] = (CNI,)
+    dialect_entries: tuple[str, ...] = (CNI,)
     daemons: tuple[DaemonSpec, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     for_root: bool = False
     cgroups: bool = False
     prefix: str = ""
-    alone: bool = True
+    relocatable: bool = True
 
-    def at(self, prefix: str) -> BareFactory:
-        """The same, with programs from a folder, and CNI's plugins where it has them."""
+    def with_name(self, name: str) -> BareFactory:
+        """Return the factory with the name by which it was requested, for messages."""
+        return replace(self, called=name)
+
+    def with_prefix(self, prefix: str) -> BareFactory:
+        """Return the factory with programs, and CNI plugins, from a folder that has them.
+
+        Raises `ValueError` if the programs depend on libraries of their own version.
+        """
+        if not self.relocatable:
+            raise ValueError("they need libraries of their own version")
         wiring: Any = replace(self.wiring, prefix=prefix)  # type: ignore[type-var] # a dataclass
-        found = furnish.brought(prefix, self.required)
+        found = programs.found_in(prefix, self.required)
         daemons = tuple(
-            replace(item, command=furnish.located(item.command, found)) for item in self.daemons
+            replace(item, command=programs.resolved(item.command, found)) for item in self.daemons
         )
-        command = furnish.located(self.command, found)
+        command = programs.resolved(self.command, found)
         return replace(self, prefix=prefix, command=command, daemons=daemons, wiring=wiring)
 
-    def brought(self) -> list[str]:
-        """Which of its programs come from the prefix, and whether CNI's plugins do."""
-        own = furnish.named(self.prefix, self.required)
-        plugins = CNI in self.upon and cni.folder(self.prefix).startswith(f"{self.prefix}/")
+    def from_prefix(self) -> list[str]:
+        """Return the names of the programs, and CNI's plugins, that come from the prefix."""
+        own = programs.names_from(self.prefix, self.required)
+        plugins = CNI in self.dialect_entries and cni.folder(self.prefix).startswith(
+            f"{self.prefix}/"
+        )
         return [*own, _PLUGINS] if plugins and self.prefix else own
 
-    def sought(self) -> list[str]:
-        """All of which some may come from it, and the others are the installed ones."""
-        return [*self.required, *([_PLUGINS] if CNI in self.upon else [])]
+    def provenance(self) -> str:
+        """Return which programs come from the prefix and which are the installed ones."""
+        wanted = [*self.required, *([_PLUGINS] if CNI in self.dialect_entries else [])]
+        return programs.provenance(self.prefix, self.from_prefix(), wanted, self.missing())
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The programs without which nothing goes."""
+        """The programs that the runtime cannot do without."""
         return (self.command[0], *(item.command[0] for item in self.daemons), *self.programs)
 
     def obstacle(self) -> str:
-        """Why it cannot be tried in this sandbox; an empty text where it can."""
+        """Return why the installed runtime cannot run in this sandbox, or an empty text."""
         if self.for_root and in_user_namespace():
             return (
                 f"{self.command[0]} does not run in a user namespace, and an ordinary user's "
                 "sandbox is one: run as root"
             )
-        return rootless.without_cgroups(self.command[0]) if self.cgroups else ""
+        return rootless.cgroup_obstacle(self.command[0]) if self.cgroups else ""
 
     @property
     def install(self) -> str:
-        """What to type where something is missing."""
+        """The command that installs the runtime."""
         return f"apt-get install {' '.join((*self.packages, *self.wiring.packages))}"
 
     def missing(self) -> list[str]:
-        """The runtime, the plugins and what they run, where they are not there."""
-        return [*furnish.absent(self.prefix, self.required), *self.wiring.missing()]
+        """Return the missing programs of the runtime and of its network backend."""
+        return [*programs.missing(self.prefix, self.required), *self.wiring.missing()]
 
     @property
     def version(self) -> str:
-        """That of the installed runtime; `""` where there is none."""
-        path = furnish.search_path(self.prefix)
-        if shutil.which(self.command[0], path=path) is None:
-            return ""
-        try:
-            done = subprocess.run(
-                [self.command[0], *self.tells],
-                capture_output=True,
-                text=True,
-                timeout=_BOUND,
-                env={"PATH": path},
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
-        found = re.search(self.numbers, done.stdout)
-        return found[0] if found else ""
+        """The version of the installed runtime, or an empty text."""
+        argv = [self.command[0], *self.version_options]
+        return programs.installed_version(argv, self.prefix, self.version_pattern)
 
     @property
     def dialect(self) -> Dialect:
-        """What the installed one does its own way, and who wires its containers."""
-        return dialects.of(self.name, self.version, upon=self._upon)
+        """The dialect of the installed runtime and its network backend."""
+        return dialects.for_runtime(self.name, self.version, upon=self._upon)
 
     def entries(self) -> list[dialects.DocumentedChoice]:
-        """The same, choice by choice."""
+        """Return the entries of `dialects.toml` behind the dialect."""
         named = (*self._upon, (self.name, self.version))
         return [entry for one in named for entry in dialects.entries(*one)]
 
     @property
     def _upon(self) -> list[tuple[str, str]]:
-        plugins = cni.version(self.prefix) if CNI in self.upon and cni.folder(self.prefix) else ""
-        return [(name, plugins if name == CNI else self.version) for name in self.upon]
+        plugins = (
+            cni.version(self.prefix)
+            if CNI in self.dialect_entries and cni.folder(self.prefix)
+            else ""
+        )
+        return [(name, plugins if name == CNI else self.version) for name in self.dialect_entries]
 
     def __call__(self, host: HostHandle, /) -> BareAdapter:
         """Make the adapter that drives the runtime in this host."""
@@ -204,56 +200,56 @@ class BareFactory:
 
 
 class BareAdapter:
-    """Drives a runtime of this kind, inside the host."""
+    """Adapter that drives a bare runtime, inside the host."""
 
     def __init__(self, host: HostHandle, factory: BareFactory) -> None:
         self._host, self._factory, self._calls = host, factory, CallLog(host)
-        self._path = furnish.search_path(factory.prefix)
+        self._path = programs.search_path(factory.prefix)
         program = Program(factory.command, self._path)
         self._engine = BareEngine(factory.make(program), factory.wiring)
-        self._memory = InspectCache(host)
+        self._cache = InspectCache(host)
         self._daemons: list[int] = []
         self.name, self.features = factory.name, factory.features
         self.version = factory.version
         if not self.version:
             raise RuntimeBroken(
-                f"{' '.join((factory.command[0], *factory.tells))} tells no version: "
+                f"{' '.join((factory.command[0], *factory.version_options))} tells no version: "
                 "see whether it can be executed here"
             )
-        self.dialect = daemon.excused(host, factory.dialect, factory.daemons)
+        self.dialect = daemon.allow_restarts(host, factory.dialect, factory.daemons)
 
     def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return self._calls.call(asked, function, *args, **kwargs)
         except (ProgramRefused, CniError) as error:
-            if daemon.ended(self._host, self._daemons):  # whoever says no cannot reach it
+            if daemon.ended(self._host, self._daemons):  # the refusal is that it cannot be reached
                 raise self._broken(asked, str(error)) from error
             raise RuntimeRefused(asked, str(error)) from error
         except (ProgramBroken, CniBroken) as error:
             raise self._broken(asked, str(error)) from error
 
     def _broken(self, asked: str, why: str) -> RuntimeBroken:
-        self._memory.forget()
+        self._cache.forget()
         told = [f"{asked}: {why}"]
         ended = daemon.ended(self._host, self._daemons)
         if ended:
             told.append("Its daemon has ended; it is started anew.")
         factory = self._factory
-        told += daemon.further(self._host, factory.daemons, factory.called or self.name)
+        told += daemon.hints(self._host, factory.daemons, factory.called or self.name)
         if ended:
             self._start_daemons()
         return RuntimeBroken("\n".join(told))
 
     @property
     def commands(self) -> Sequence[CompletedCommand]:
-        """What it was last asked for, and answered: evidence of a failure."""
-        return self._calls.told
+        """The last calls and their results, as evidence of a failure."""
+        return self._calls.entries
 
     # --- up and down
 
     def start(self) -> None:
-        """Start its daemons, unpack the image, undo what was begun, have the default network."""
-        self._memory.forget()
+        """Start the daemons, unpack the image, clean up and create the default network."""
+        self._cache.forget()
         self._start_daemons()
         self._call(f"start {self.name}", self._engine.begin, image.archive(self._host))
 
@@ -263,7 +259,7 @@ class BareAdapter:
         daemon.start_missing(self._host, wanted, self._daemons, env, BOUND)
 
     def stop(self) -> None:
-        """Remove everything, and end the daemons."""
+        """Remove everything and stop the daemons."""
         self.prune()
         while self._daemons:
             daemon.stop(self._host, self._daemons.pop(), BOUND)
@@ -271,46 +267,46 @@ class BareAdapter:
     # --- networks
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """Whatever the wiring makes of it."""
+        """Create a network by the backend."""
         return self._call(f"create network {spec.name}", self._engine.wiring.create, spec)
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """As the wiring has it."""
+        """Return the backend's facts about a network."""
         return self._call(f"inspect network {name}", self._engine.wiring.facts, name)
 
     def remove_network(self, name: str) -> None:
-        """And its bridge."""
+        """Remove a network and its bridge."""
         self._call(f"remove network {name}", self._engine.remove_network, name)
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
-        """Not claimed: who is wired is so before it starts."""
+        """Refuse: a bare runtime's container is connected before it starts."""
         raise RuntimeRefused(f"connect {name} to {network} as {aliases}", "not with a bare runtime")
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
-        """Not claimed."""
+        """Refuse: a bare runtime's container is connected before it starts."""
         raise RuntimeRefused(f"disconnect {name} from {network}", "not with a bare runtime")
 
     # --- containers
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """A root, a namespace that is wired, and a process in it."""
-        self._memory.containers.pop(spec.name, None)
+        """Prepare a root and a connected netns, and start a process there."""
+        self._cache.containers.pop(spec.name, None)
         args = spec.command or FOR_EVER
         facts = self._call(f"run {spec.name}", self._engine.run, spec, args)
-        self._memory.joins(spec)
-        self._memory.keep(spec.name, facts)
+        self._cache.joins(spec)
+        self._cache.keep(spec.name, facts)
         return facts
 
     def inspect(self, name: str) -> ContainerInfo:
-        """What is on record, while the container's pid 1 lives."""
-        known = self._memory.container(name)
+        """Return the record of a container; a cached one is used while its pid 1 lives."""
+        known = self._cache.container(name)
         if known is None:
             known = self._call(f"inspect {name}", self._engine.inspect, name)
-            self._memory.keep(name, known)
+            self._cache.keep(name, known)
         return known
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
-        """`exec`; a command that is not there exits with 127, as in a shell."""
+        """Call `exec`; a missing command exits with 127, as in a shell."""
         asked = f"exec in {name}"
         words = self._call(asked, self._engine.exec_words, name)
         try:
@@ -324,35 +320,35 @@ class BareAdapter:
         return replace(done, argv=tuple(argv), returncode=code)
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """`exec`."""
+        """Return the words of `exec`."""
         words = self._call(f"exec in {name}", self._engine.exec_words, name)
         return ExecCommand((*words, *argv), {"PATH": self._path})
 
     def stop_container(self, name: str) -> None:
-        """SIGTERM, and SIGKILL a second later; then off the networks."""
-        self._memory.containers.pop(name, None)
+        """Send SIGTERM, a second later SIGKILL, and disconnect the container."""
+        self._cache.containers.pop(name, None)
         self._call(f"stop {name}", self._engine.stop, name)
 
     def start_container(self, name: str) -> ContainerInfo:
-        """Run its root anew."""
-        self._memory.containers.pop(name, None)
+        """Start a stopped container on its root."""
+        self._cache.containers.pop(name, None)
         return self._call(f"start {name}", self._engine.start, name)
 
     def remove(self, *names: str) -> None:
-        """End them, and off the networks; several at a time, who joined another first."""
+        """Stop, disconnect and remove containers, several at a time, joiners first."""
         for name in names:
-            self._memory.containers.pop(name, None)
-        for some in self._memory.joiners_first(names):
+            self._cache.containers.pop(name, None)
+        for some in self._cache.joiners_first(names):
             self._call(f"remove {', '.join(some)}", partial(_remove, self._engine), tuple(some))
 
     # --- trouble
 
     def repair(self) -> None:
-        """Whatever the wiring has for it."""
+        """Repair the rules by the backend."""
         self._call("repair", self._engine.wiring.repair)
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
-        """A start in a process of its own, killed with all its children; and the daemons."""
+        """Start a container in a child process and kill that process tree, then the daemons."""
         crash = partial(_crash, self._engine)
         self._call(f"crash {spec.name}", crash, spec, spec.command or FOR_EVER, after)
         for pid in self._daemons:
@@ -360,7 +356,7 @@ class BareAdapter:
 
     def prune(self) -> None:
         """Remove every container and every network but the default one."""
-        self._memory.forget()
+        self._cache.forget()
         self._call("prune", self._engine.prune)
 
 

@@ -20,7 +20,7 @@ from harness.model.plan import ContainerSpec
 from linux.syscalls import MS_BIND, MS_NODEV, mount, umount
 
 FOR_EVER: Final = "/.for-ever"
-"""A fifo in every container, from which nothing is ever read: to wait at without a child."""
+"""A fifo in every container on which an idle shell waits without a child process."""
 PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CAPABILITIES: Final = tuple(
     f"CAP_{name}"
@@ -39,7 +39,7 @@ _QUIET: Final = ("nosuid", "noexec", "nodev")
 
 
 def unpack(archive: str, root: Path) -> None:
-    """Unpack the layers of an image's archive, in their order; done once per host."""
+    """Unpack the layers of an image archive in order, once per host."""
     done = root.with_name(f"{root.name}.done")
     if done.exists():
         return
@@ -53,7 +53,7 @@ def unpack(archive: str, root: Path) -> None:
     done.touch()
 
 
-def lay(bundle: Path, image: Path) -> None:
+def mount_root(bundle: Path, image: Path) -> None:
     """Make a bundle's directories and mount its root: an overlay on the image's tree."""
     for name in ("rootfs", "upper", "work"):
         (bundle / name).mkdir()
@@ -62,43 +62,43 @@ def lay(bundle: Path, image: Path) -> None:
     mount("overlay", str(bundle / "rootfs"), "overlay", MS_NODEV, where)
 
 
-def lift(bundle: Path) -> None:
-    """Take the mounts of a bundle away again, whichever there are."""
+def unmount(bundle: Path) -> None:
+    """Unmount the mounts of a bundle."""
     for name in ("rootfs", "netns"):
         while os.path.ismount(path := bundle / name):
             umount(str(path))
 
 
-def release(bundle: Path) -> None:
-    """Let go of the network namespace that a bundle holds, if it does."""
+def release_netns(bundle: Path) -> None:
+    """Release the network namespace that a bundle holds, if any."""
     path = bundle / "netns"
     while os.path.ismount(path):
         umount(str(path))
 
 
-def hold(bundle: Path, namespace: int) -> Path:
-    """Give a network namespace, an open descriptor, a path in the bundle; until `lift`."""
+def hold_netns(bundle: Path, namespace: int) -> Path:
+    """Bind-mount a netns descriptor to a path in the bundle, until `unmount`."""
     path = bundle / "netns"
     path.touch()
     mount(f"/proc/self/fd/{namespace}", str(path), flags=MS_BIND)
     return path
 
 
-def write(order: StartRequest, config: Mapping[str, Any] | None = None) -> None:
-    """Write config.json: what `config_of` makes, or that with changes of a runtime's own."""
-    config = config or config_of(order)
-    (order.home / "config.json").write_text(json.dumps(config), encoding="utf-8")
+def write_config(request: StartRequest, config: Mapping[str, Any] | None = None) -> None:
+    """Write config.json, by default with the content of `config_of`."""
+    config = config or config_of(request)
+    (request.home / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 FILES: Final = ("resolv.conf", "hostname", "hosts")
-"""What stands in a container's home, and is bound to its /etc."""
+"""Files of a container's directory that are bound to its /etc."""
 
 
 def write_files(home: Path, spec: ContainerSpec, addresses: Sequence[str], resolver: str) -> None:
     """Write the container's own `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts`.
 
-    `resolver` is what stands in the first where the container names no servers. The last has
-    the loopback's names, the container's own, and those asked for.
+    `resolver` is the content of resolv.conf if the spec names no servers. The hosts file has the
+    loopback's names, the container's own, and the requested ones.
     """
     hostname = spec.hostname or spec.name
     servers = "".join(f"nameserver {server}\n" for server in spec.dns)
@@ -119,9 +119,9 @@ def _mount(bundle: Path, name: str) -> dict[str, Any]:
     }
 
 
-def config_of(order: StartRequest) -> dict[str, Any]:
-    """The content of config.json."""
-    netns = order.netns
+def config_of(request: StartRequest) -> dict[str, Any]:
+    """Return the content of config.json."""
+    netns = request.netns
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     if netns is not None:
         namespaces.append({"type": "network", **({"path": netns} if netns else {})})
@@ -130,19 +130,19 @@ def config_of(order: StartRequest) -> dict[str, Any]:
         "ociVersion": "1.0.0",
         "process": {
             "user": {"uid": 0, "gid": 0},
-            "args": list(order.args),
-            "env": [PATH, f"HOSTNAME={order.hostname}"],
+            "args": list(request.args),
+            "env": [PATH, f"HOSTNAME={request.hostname}"],
             "cwd": "/",
             "capabilities": known,
         },
         "root": {"path": "rootfs"},
-        "hostname": order.hostname,
-        "mounts": [*_MOUNTS, *(_mount(order.home, name) for name in FILES)],
+        "hostname": request.hostname,
+        "mounts": [*_MOUNTS, *(_mount(request.home, name) for name in FILES)],
         "linux": {
             "namespaces": namespaces,
-            "cgroupsPath": f"/{order.name}",
+            "cgroupsPath": f"/{request.name}",
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "sysctl": dict(order.spec.sysctls),
+            "sysctl": dict(request.spec.sysctls),
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
         },

@@ -1,10 +1,9 @@
-"""CNI without a library: a network's list of plugins, and the plugins called one after the other.
+"""CNI without a library: a network's plugin list, and calls of the plugins one by one.
 
 https://github.com/containernetworking/cni/blob/spec-v1.0.0/SPEC.md. Each plugin is a program
-that takes a conf on standard input and the verb in its environment; what one has answered
-is told to the next. What was answered last is kept in a file, because DEL wants to be told
-of it. That file is written before the next plugin is called, so that somebody who is killed
-in between leaves enough for a DEL to find everything.
+that takes a conf on standard input and the verb in its environment; the result of one is
+passed to the next. The last result is kept in a file, because DEL needs it. The file is written
+before the next plugin is called, so that a DEL finds everything after an interrupted ADD.
 """
 
 from __future__ import annotations
@@ -27,40 +26,40 @@ VERSION: Final = "1.0.0"
 PLUGINS: Final = ("bridge", "host-local", "portmap", "firewall", "loopback")
 _FOLDERS: Final = ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
 _BOUND: Final = 30.0
-"""Seconds that one plugin may take."""
+"""Time limit of one plugin, in seconds."""
 _HOSTS_OWN: Final = ("0.0.0.0", "::")  # noqa: S104 # not bound, written
 
 
 class CniError(Exception):
-    """A plugin said no; the message has its name and its words."""
+    """A plugin refused; the message has its name and its words."""
 
 
 class CniBroken(Exception):
-    """A plugin crashed, hung or said what is no answer."""
+    """A plugin crashed, hung or printed an invalid result."""
 
 
 class CniAttachment(NamedTuple):
-    """One interface of one container."""
+    """An interface of a container."""
 
     network: str
     container: str
     interface: str
     netns: str
     folder: Path
-    """Where its results are kept: the container's bundle."""
+    """The directory of its results: the container's bundle."""
     prefix: str = ""
-    """The folder that plugins are looked for in first."""
+    """The folder in which plugins are looked for first."""
 
     @property
     def kept(self) -> Path:
-        """The file that has the last answer."""
+        """The file with the last result."""
         return self.folder / f"{self.network}.{self.interface}.json"
 
 
 def folder(prefix: str = "") -> str:
-    """Where the plugins are: the first place that has them all; `""` when there is none.
+    """Return the first folder that has all plugins, or an empty text.
 
-    Those of a `prefix`, where a package was unpacked, come first.
+    Folders below a `prefix`, with an unpacked package, come first.
     """
     places = [f"{prefix}{name}" for name in _FOLDERS] if prefix else []
     for name in (*places, *_FOLDERS):
@@ -70,7 +69,7 @@ def folder(prefix: str = "") -> str:
 
 
 def version(prefix: str = "") -> str:
-    """The newest version of the specification that the plugins speak: they tell no other."""
+    """Return the newest specification version that the plugins support; they report no other."""
     try:
         done = subprocess.run(
             [f"{folder(prefix)}/bridge", "--version"],
@@ -80,20 +79,20 @@ def version(prefix: str = "") -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""  # whoever calls one is told why
+        return ""  # a call of a plugin reports the reason
     found = re.findall(r"\d+\.\d+\.\d+", done.stdout + done.stderr)
     return max(found, key=lambda item: tuple(map(int, item.split(".")))) if found else ""
 
 
 def missing(prefix: str = "") -> list[str]:
-    """The plugins, and what they run, that are not there."""
+    """Return the missing plugins and the missing programs that plugins run."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    absent = [] if folder(prefix) else lacking(*PLUGINS)
+    absent = [] if folder(prefix) else missing_plugins(*PLUGINS)
     return absent + [name for name in ("iptables",) if shutil.which(name, path=path) is None]
 
 
-def lacking(*plugins: str) -> list[str]:
-    """Those of some plugins that are nowhere, or not in one place with the others."""
+def missing_plugins(*plugins: str) -> list[str]:
+    """Return the plugins that are in no folder."""
     return [] if folder() else [f"CNI plugin {name}" for name in plugins if not _anywhere(name)]
 
 
@@ -102,7 +101,7 @@ def _anywhere(plugin: str) -> bool:
 
 
 def conf(spec: NetworkSpec, bridge: str, state: Path) -> dict[str, Any]:
-    """The list of plugins of a network, whose subnets and gateways are given.
+    """Return the plugin list of a network whose subnets and gateways are set.
 
     A bridge with an address of its own and masquerade, ports, and a firewall that keeps
     networks apart: https://www.cni.dev/plugins/current/.
@@ -129,7 +128,7 @@ def conf(spec: NetworkSpec, bridge: str, state: Path) -> dict[str, Any]:
 def _range(subnet: Any, gateway: Any, part: Any) -> dict[str, str]:
     found = {"subnet": str(subnet), "gateway": str(gateway)}
     if part is not None and part != subnet:
-        # The range's own first and last address are addresses like any other.
+        # The first and last address of a range are ordinary addresses.
         first = max(part[0], subnet[1])
         last = min(part[-1], subnet[-2])
         found |= {"rangeStart": str(first), "rangeEnd": str(last)}
@@ -143,10 +142,10 @@ def add(
     *,
     first: bool = True,
 ) -> Endpoint:
-    """Have a container put on a network. Of a refused one nothing stays: it is undone by `delete`.
+    """Connect a container to a network; a refused one is undone by `delete`.
 
-    Only the `first` network of a container gives it default routes, addresses and ports
-    that were asked for. Raises `CniError` and `CniBroken`.
+    Only the `first` network of a container gives it default routes and the requested addresses
+    and ports. Raises `CniError` and `CniBroken`.
     """
     answer: dict[str, Any] = {}
     for plugin in network["plugins"]:
@@ -164,11 +163,11 @@ def add(
 def delete(
     attachment: CniAttachment, network: Mapping[str, Any], spec: ContainerSpec | None = None
 ) -> None:
-    """Have it taken off again; every plugin is asked, the last one first, and may know nothing.
+    """Disconnect a container: call every plugin with DEL, the last one first.
 
-    They are told the ports that the container had asked for: without them portmap does nothing.
-    A DEL that fails is repeated, as engines do: where an ADD was killed before there was a
-    masquerade, that of bridge fails over it once it has done all the rest.
+    The plugins get the requested ports, without which portmap does nothing. A failed DEL is
+    repeated, as engines do: after an ADD that was killed before the masquerade, bridge's DEL
+    fails at the masquerade, when everything else is done.
     """
     answer: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError, ValueError):
@@ -200,14 +199,14 @@ def _answer(told: str, what: str) -> dict[str, Any]:
 
 
 def loopback(attachment: CniAttachment) -> None:
-    """Have the loopback of a new namespace put up."""
+    """Set up the loopback of a new netns."""
     _call("ADD", attachment._replace(interface="lo"), "lo", {"type": "loopback"}, {})
 
 
 def lease(attachment: CniAttachment, ipam: Mapping[str, Any], wanted: Sequence[object]) -> Endpoint:
-    """Have the plugin of an `ipam` section alone called: addresses, and nobody who has them yet.
+    """Call just the plugin of an `ipam` section, to reserve addresses.
 
-    Raises `CniError` where what is `wanted` cannot be had, or nothing is free.
+    Raises `CniError` if the `wanted` addresses are unavailable or none is free.
     """
     asked = {"args": {"cni": {"ips": list(map(str, wanted))}}} if wanted else {}
     conf = {"type": ipam["type"], "ipam": ipam, **asked}
@@ -217,17 +216,17 @@ def lease(attachment: CniAttachment, ipam: Mapping[str, Any], wanted: Sequence[o
 
 
 def release(attachment: CniAttachment, ipam: Mapping[str, Any]) -> None:
-    """Give back what `lease` has given."""
+    """Release the addresses of `lease`."""
     conf = {"type": ipam["type"], "ipam": ipam}
     _call("DEL", attachment, attachment.network, conf, {})
 
 
 def _asked(kind: str, spec: ContainerSpec) -> dict[str, Any]:
-    """What a container asks of one plugin: conventions for `args` and `runtimeConfig`.
+    """Return a container's `args` and `runtimeConfig` for one plugin, by CNI's conventions.
 
-    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. Who publishes
-    ports answers to them himself too, which takes a hairpin at his port of the bridge; at
-    everybody's it would give back to each what he says to all.
+    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. A
+    container that publishes ports reaches these itself too, which takes hairpin mode at its
+    bridge port; at every port, hairpin mode would return broadcasts to their senders.
     """
     if kind == "portmap":
         return _ports(spec)
@@ -248,7 +247,7 @@ def _ports(spec: ContainerSpec) -> dict[str, Any]:
 
 
 def mappings(port: Publish) -> Iterator[dict[str, Any]]:
-    """The words of portmap for a published port, or for each of a range."""
+    """Yield portmap's mappings of a published port or range."""
     for number in range(port.count):
         found: dict[str, Any] = {
             "hostPort": port.host_port + number,
@@ -261,7 +260,7 @@ def mappings(port: Publish) -> Iterator[dict[str, Any]]:
 
 
 def endpoint(network: str, interface: str, answer: Mapping[str, Any]) -> Endpoint:
-    """An answer in the harness's words: SPEC.md, section 5."""
+    """Return the endpoint that a CNI result describes: SPEC.md, section 5."""
     own = [
         number
         for number, item in enumerate(answer.get("interfaces", ()))

@@ -1,8 +1,7 @@
-"""Networks for bare runtimes: a directory of CNI confs, and which subnets are free.
+"""Networks of bare runtimes by CNI: a directory of confs, and the choice of free subnets.
 
-CNI leaves it to whoever writes a conf that subnets do not overlap, and takes no bridge
-away with the last container. So this part is the harness's own, as it would be an
-engine's. All of it runs inside the host.
+CNI neither prevents overlapping subnets nor removes a bridge with the last container, so this
+module does, as an engine would. All of it runs inside the host.
 """
 
 from __future__ import annotations
@@ -42,29 +41,29 @@ DEFAULT_BRIDGE: Final = "cni0"
 DEFAULT: Final = NetworkSpec(
     DEFAULT_NETWORK, subnet=IPv4Network("10.85.0.0/16"), gateway=IPv4Address("10.85.0.1")
 )
-"""The default network has what CNI's and CRI-O's examples have."""
+"""The default network, with the values of CNI's and CRI-O's examples."""
 
 
 @dataclass(frozen=True, slots=True)
 class CniNetworks:
-    """The networks whose confs are in a directory."""
+    """The networks with a conf in a directory."""
 
     home: Path
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """Write the conf of a network, with subnets chosen where none are asked for."""
+        """Write the conf of a network, and choose subnets where none are requested."""
         for name, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
             if value:
                 raise ProgramRefused(f"there is no CNI plugin for {name}")
         if self._path(spec.name).exists():
             raise ProgramRefused(f"network {spec.name} is there already")
         used = [item.network for name in self.names() for item in self.facts(name).gateways]
-        spec = linux_bridge.settled(spec, [*used, *linux_bridge.of_host()])
+        spec = linux_bridge.with_subnets(spec, [*used, *linux_bridge.used_subnets()])
         self._write(spec)
         return self.facts(spec.name)
 
     def ensure_default(self) -> None:
-        """Write the default network's conf where it is not there yet."""
+        """Write the default network's conf unless it exists."""
         if not self._path(DEFAULT_NETWORK).exists():
             self._write(DEFAULT)
 
@@ -75,7 +74,7 @@ class CniNetworks:
         (self.home / f"{spec.name}.spec").write_bytes(pickle.dumps(spec))
 
     def conf(self, name: str) -> dict[str, Any]:
-        """The list of plugins of a network."""
+        """Return the plugin list of a network."""
         try:
             found: dict[str, Any] = json.loads(self._path(name).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -83,7 +82,7 @@ class CniNetworks:
         return found
 
     def facts(self, name: str) -> NetworkInfo:
-        """What there is to tell about a network."""
+        """Return the facts about a network."""
         self.conf(name)
         spec: NetworkSpec = pickle.loads((self.home / f"{name}.spec").read_bytes())  # noqa: S301
         pairs = ((spec.gateway, spec.subnet), (spec.gateway6, spec.subnet6))
@@ -93,11 +92,11 @@ class CniNetworks:
         return NetworkInfo(name, name, bridge(name), gateways)
 
     def names(self) -> list[str]:
-        """Every network's name."""
+        """Return the names of all networks."""
         return sorted(path.stem for path in self.home.glob("*.conflist"))
 
     def remove(self, name: str) -> None:
-        """Take a conf away, and the bridge, which CNI leaves."""
+        """Remove a conf and its bridge, which CNI leaves behind."""
         self.conf(name)
         with NetNS.own() as here, Netlink(here) as netlink:
             netlink.send([rtnetlink.del_link(bridge(name))], missing_ok=True)
@@ -109,7 +108,7 @@ class CniNetworks:
 
 
 def bridge(name: str) -> str:
-    """The bridge of a network; a name has more characters than a link may have."""
+    """Return the bridge name of a network: a hash, as link names have at most 15 characters."""
     if name == DEFAULT_NETWORK:
         return DEFAULT_BRIDGE
     return f"cni-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
@@ -122,21 +121,21 @@ TRIAL: Final = NetworkSpec(
     subnet6=IPv6Network("2001:db8:74::/64"),
     gateway6=IPv6Address("2001:db8:74::1"),
 )
-"""A network that lasts for one try: RFC 5737 and RFC 3849."""
+"""The network of a trial run, with documentation addresses: RFC 5737 and RFC 3849."""
 
 
 @dataclass(frozen=True, slots=True)
 class CniBackend:
-    """Networks of CNI confs, and the plugins called on a namespace for each container.
+    """Network backend that calls CNI's plugins for each container.
 
-    Those that are in the folder `prefix` come first.
+    Plugins in the folder `prefix` come first.
     """
 
     prefix: str = ""
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The plugins, and what they run."""
+        """The packages of the plugins and of the programs that they run."""
         return ("containernetworking-plugins", "iptables")
 
     def missing(self) -> list[str]:
@@ -155,10 +154,10 @@ class CniBackend:
         self._try_out(DEFAULT_NETWORK)
 
     def repair(self) -> None:
-        """There is nothing documented for it: the firewall's rules come with each ADD alone."""
+        """Do nothing: CNI documents no repair, and rules come with ADD only."""
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """A conf, tried once so that its bridge is there."""
+        """Write the conf and try it once, which creates the bridge."""
         facts = self._networks.create(spec)
         try:
             self._try_out(spec.name)
@@ -168,21 +167,21 @@ class CniBackend:
         return facts
 
     def facts(self, name: str) -> NetworkInfo:
-        """From the conf."""
+        """Return the facts about a network from its conf."""
         return self._networks.facts(name)
 
     def names(self) -> list[str]:
-        """Every conf's name."""
+        """Return the names of all confs."""
         return self._networks.names()
 
     def remove(self, name: str) -> None:
-        """The conf and the bridge."""
+        """Remove the conf and the bridge."""
         self._networks.remove(name)
 
     # --- containers
 
-    def asked(self, spec: ContainerSpec) -> ContainerSpec:
-        """Ports, addresses and MACs are CNI's affair: there is nobody to ask without a network."""
+    def checked(self, spec: ContainerSpec) -> ContainerSpec:
+        """Check the requested ports, addresses and MAC, which need a CNI network."""
         if isinstance(spec.mode, Bridge):
             _check_addresses(spec)
         else:
@@ -194,9 +193,9 @@ class CniBackend:
         return replace(spec, ports=tuple(_settled(port) for port in spec.ports))
 
     def wire(self, record: BareRecord) -> WiredNetns:
-        """Have every plugin of every network called with ADD."""
+        """Call every plugin of every network with ADD."""
         with NetNS.new() as space:
-            netns = bundle.hold(store.bundle(record.spec.name), space.fd)
+            netns = bundle.hold_netns(store.bundle(record.spec.name), space.fd)
         attachments = list(store.attachments(record, self.prefix))
         cni.loopback(attachments[0])
         endpoints = tuple(
@@ -206,19 +205,19 @@ class CniBackend:
         return WiredNetns(endpoints, str(netns))
 
     def unwire(self, record: BareRecord) -> None:
-        """Have them called with DEL, and let go of the namespace."""
+        """Call the plugins with DEL, and release the netns."""
         for item in store.attachments(record, self.prefix):
             with contextlib.suppress(ProgramRefused):
                 cni.delete(item, self._networks.conf(item.network), record.spec)
-        bundle.release(store.bundle(record.spec.name))
+        bundle.release_netns(store.bundle(record.spec.name))
 
     # --- tries
 
     def _try_out(self, network: str) -> None:
-        """Put a namespace on a network and take it off: its bridge is there from then on.
+        """Connect and disconnect a netns, which creates the bridge of the network.
 
-        And the firewall's rules for it. What masquerade and ports need is one container's own, or
-        everybody's, which another try has had made: both take most of a plugin's time.
+        It also makes the firewall plugin's rules. Masquerade and ports are left out, which take
+        most of the time: their rules are per container, or shared and made by `_try_ports`.
         """
         conf = self._networks.conf(network)
         bridge, _, walls = conf["plugins"]
@@ -230,9 +229,9 @@ class CniBackend:
             done.touch()
 
     def _try_ports(self, *, dual: bool) -> None:
-        """Have portmap make the chains that all its ports have in common.
+        """Make portmap create the chains that all ports share.
 
-        On a bridge that is for this alone: whatever bridge has had a port is another one after.
+        A separate bridge is used, because the first port changes a bridge.
         """
         conf = cni.conf(TRIAL if dual else replace(TRIAL, subnet6=None), TRIAL.name, HOME)
         conf["plugins"] = [item for item in conf["plugins"] if item["type"] != "firewall"]
@@ -248,14 +247,14 @@ class CniBackend:
         place.mkdir(parents=True)
         try:
             with NetNS.new() as space:
-                path = bundle.hold(place, space.fd)
+                path = bundle.hold_netns(place, space.fd)
             item = CniAttachment(conf["name"], place.name, "eth0", str(path), place, self.prefix)
             try:
                 cni.add(item, conf, spec)
             finally:
                 cni.delete(item, conf, spec)
         finally:
-            bundle.lift(place)
+            bundle.unmount(place)
             shutil.rmtree(place, ignore_errors=True)
 
 
@@ -268,7 +267,7 @@ def _check_addresses(spec: ContainerSpec) -> None:
 
 
 def _settled(port: Publish) -> Publish:
-    """A port that is left open is taken from those that are free: portmap wants a number."""
+    """Choose a free host port where none is given, because portmap needs a number."""
     if port.host_port:
         return port
     kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}.get(port.protocol)

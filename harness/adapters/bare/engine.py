@@ -1,9 +1,7 @@
-"""What is done inside the host to run containers with a runtime that makes processes alone.
+"""Engine around a bare runtime: prepares roots, connects network namespaces and keeps records.
 
-It knows neither images nor names nor networks: a root is laid, a `NetworkBackend` puts a network
-namespace on networks, and a `BareRuntime` runtime starts a process there. What is needed to undo a
-container is on disk before it is done, so that whoever is killed in between leaves nothing
-that the next `begin` does not find.
+It runs inside the host. Everything that is needed to undo a step is on disk before the step, so
+that the next `begin` cleans up after a killed start.
 """
 
 from __future__ import annotations
@@ -32,12 +30,12 @@ from linux.netns import NetNS
 from linux.readiness import await_ready
 
 _STOP: Final = 1.0
-"""Seconds that a container has to end on SIGTERM."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
 class BareEngine:
-    """Containers of one runtime, and who puts them on networks."""
+    """Engine for the containers of one bare runtime and its network backend."""
 
     runtime: BareRuntime
     wiring: NetworkBackend
@@ -45,8 +43,8 @@ class BareEngine:
     # --- containers
 
     def run(self, spec: ContainerSpec, args: tuple[str, ...]) -> ContainerInfo:
-        """Lay a root, wire a namespace, have the runtime start it; all or nothing."""
-        self.wiring.asked(spec)
+        """Prepare the root, connect a netns and start the container, or undo everything."""
+        self.wiring.checked(spec)
         for network in spec.networks if isinstance(spec.mode, Bridge) else ():
             self.wiring.facts(network)
         home = store.bundle(spec.name)
@@ -58,7 +56,7 @@ class BareEngine:
         record = BareRecord(spec, args)
         try:
             store.save(record)
-            bundle.lay(home, HOME / "image")
+            bundle.mount_root(home, HOME / "image")
             record = self._start(record)
         except BaseException:
             self._clear(spec.name)
@@ -66,7 +64,7 @@ class BareEngine:
         return store.facts(record)
 
     def start(self, name: str) -> ContainerInfo:
-        """Run a stopped container's root anew."""
+        """Start a stopped container on its root."""
         record = self._look(name)
         if record.alive:
             return store.facts(record)
@@ -78,7 +76,7 @@ class BareEngine:
 
     def _start(self, record: BareRecord) -> BareRecord:
         spec, home = record.spec, store.bundle(record.spec.name)
-        settled = self.wiring.asked(spec)
+        settled = self.wiring.checked(spec)
         record = replace(record, ports=settled.ports)
         netns = self._netns(spec)
         if isinstance(spec.mode, Bridge):
@@ -98,14 +96,14 @@ class BareEngine:
         pid = self.runtime.start(
             StartRequest(spec, record.args, home, netns, record.endpoints, links)
         )
-        record = replace(record, complete=True, pid=pid, born=store.born(pid))
+        record = replace(record, is_complete=True, pid=pid, start_time=store.start_time(pid))
         if record.endpoints and not netns:
             record = replace(record, endpoints=_in_place(record))
         store.save(record)
         return record
 
     def _netns(self, spec: ContainerSpec) -> str | None:
-        """The namespace that the runtime is to join: a path, `""` for a new one, `None`: none."""
+        """Return the netns to join: a path, `""` for a new one, `None` for the host's."""
         match spec.mode:
             case Host():
                 return None
@@ -122,17 +120,17 @@ class BareEngine:
                 return ""
 
     def inspect(self, name: str) -> ContainerInfo:
-        """What is known; who has ended by himself is cleaned up after by whoever asks."""
+        """Return the facts of a container; clean up if it has ended by itself."""
         return store.facts(self._look(name))
 
     def stop(self, name: str) -> None:
-        """SIGTERM, SIGKILL, and off the networks; stopping the stopped does nothing."""
+        """Stop a container and disconnect it; a stopped container stays stopped."""
         record = self._look(name)
         if record.alive:
             self._end(record)
 
     def remove(self, name: str) -> None:
-        """Stop a container and forget it."""
+        """Stop and remove a container."""
         self._look(name)
         self._clear(name)
 
@@ -150,22 +148,22 @@ class BareEngine:
                 end(name, record.pid, grace)
         self.runtime.forget(name, store.bundle(name))
         self.wiring.unwire(replace(record, spec=replace(record.spec, ports=record.ports)))
-        record = replace(record, pid=0, born=0, endpoints=(), attached=(), ports=())
+        record = replace(record, pid=0, start_time=0, endpoints=(), attached=(), ports=())
         store.save(record)
         return record
 
     def _clear(self, name: str) -> None:
-        """Undo all that there may be of a container; its mounts go even where a plugin fails."""
+        """Remove everything of a container; unmount even if a plugin fails."""
         home = store.bundle(name)
         try:
             with contextlib.suppress(ProgramRefused, EOFError):
                 self._end(store.load(name), grace=0.0)
         finally:
-            bundle.lift(home)
+            bundle.unmount(home)
             shutil.rmtree(home, ignore_errors=True)
 
     def exec_words(self, name: str) -> tuple[str, ...]:
-        """The words before a command that is to run in a container."""
+        """Return the command prefix that runs a command in a container."""
         record = self._look(name)
         if not record.alive:
             raise ProgramRefused(f"container {name} does not run")
@@ -174,15 +172,15 @@ class BareEngine:
     # --- all of them
 
     def begin(self, archive: str) -> None:
-        """Unpack the image, undo what was begun and not finished, have the default network."""
+        """Unpack the image, remove unfinished containers and create the default network."""
         bundle.unpack(archive, HOME / "image")
         for name in store.names():
-            if not store.complete(name):
+            if not store.is_complete(name):
                 self._clear(name)
         self.wiring.begin()
 
     def remove_network(self, name: str) -> None:
-        """Remove a network that nobody is on."""
+        """Remove a network without containers."""
         self.wiring.facts(name)
         if name == DEFAULT_NETWORK:
             raise ProgramRefused(f"network {name} is the default one")
@@ -201,11 +199,11 @@ class BareEngine:
 
 
 def _end_process(_: str, pid: int, grace: float) -> None:
-    store.finish(pid, grace)
+    store.end_process(pid, grace)
 
 
 def _in_place(record: BareRecord) -> tuple[Endpoint, ...]:
-    """Where a runtime has plugged a container in by itself, once that can be used."""
+    """Return the endpoints that the runtime itself has connected, once they are usable."""
     path = f"/proc/{record.pid}/ns/net"
     with NetNS.own() as here, NetNS.at(path) as space, Netlink(space) as netlink:
         await_ready([space, here])

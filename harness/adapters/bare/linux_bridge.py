@@ -1,8 +1,9 @@
-"""Networks as an operator makes them where a runtime has none: bridges, and who has which address.
+"""Networks of bare runtimes by Linux bridges, as an operator makes them without CNI.
 
-A bridge with addresses of its own, whose subnets are masqueraded when they leave it; nothing
-keeps one from another. The runtime plugs its containers into it by itself: what it is told are
-the endpoints. All of it runs inside the host.
+Each bridge has gateway addresses, and its subnets are masqueraded when packets leave the
+bridge; networks are not isolated from each other. host-local, one of CNI's plugins, assigns
+addresses. With `LinuxBridge` the runtime itself makes the veth pairs; `VethBridge` makes them
+for a runtime that joins any netns. All of it runs inside the host.
 """
 
 from __future__ import annotations
@@ -19,36 +20,38 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
     IPv6Network,
+    ip_address,
     ip_interface,
 )
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from harness.adapters.bare import cni, store
+from harness.adapters.bare import bundle, cni, store
 from harness.adapters.bare.protocol import WiredNetns
 from harness.adapters.bare.store import HOME, BareRecord
-from harness.adapters.protocol import NetworkInfo
+from harness.adapters.protocol import Endpoint, NetworkInfo
 from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, NetworkSpec
 from linux import netns, nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
+from linux.readiness import await_ready
 
 BRIDGE: Final = "hand0"
 DEFAULT: Final = NetworkSpec(
     DEFAULT_NETWORK, subnet=IPv4Network("10.84.0.0/24"), gateway=IPv4Address("10.84.0.1")
 )
-"""The default network, and its bridge, where nobody else makes one."""
+"""The default network and its bridge, unless the runtime makes them."""
 _FORWARDING: Final = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 _SOURCE_NAT: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class LinuxBridge:
-    """Bridges, the default one included: `bridge` is its name, `spec` what it has.
+    """Networks as Linux bridges: `bridge` and `spec` are the default one's name and spec.
 
-    `made_by` makes that one, where it is somebody else's affair, and again after a flush of
-    the firewall.
+    If the default bridge is not ours to make, `made_by` makes it, again after a flush of the
+    firewall.
     """
 
     bridge: str
@@ -58,17 +61,17 @@ class LinuxBridge:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Who counts addresses is one of CNI's plugins."""
+        """The package of CNI's host-local plugin, which assigns addresses."""
         return ("containernetworking-plugins",)
 
     def missing(self) -> list[str]:
-        """That plugin, where it is not there."""
-        return cni.lacking("host-local")
+        """Return the plugin if it is missing."""
+        return cni.missing_plugins("host-local")
 
     # --- networks
 
     def begin(self) -> None:
-        """Make the default network, where it is not there."""
+        """Create the default network unless it exists."""
         if self._path(DEFAULT_NETWORK).exists():
             return
         if self.made_by is None:
@@ -78,7 +81,7 @@ class LinuxBridge:
         self._keep(self.spec)
 
     def repair(self) -> None:
-        """Have the rules of all of them again."""
+        """Restore the rules of all networks."""
         for name in self.names():
             if name == DEFAULT_NETWORK and self.made_by is not None:
                 self.made_by()
@@ -86,28 +89,28 @@ class LinuxBridge:
                 self._rule(self._spec(name))
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """A bridge more."""
+        """Create a network: another bridge."""
         for name, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
             if value:
                 raise ProgramRefused(f"a bridge alone is not {name}")
         if self._path(spec.name).exists():
             raise ProgramRefused(f"network {spec.name} is there already")
         used = (item.network for name in self.names() for item in self.facts(name).gateways)
-        spec = settled(spec, [*used, *of_host()])
+        spec = with_subnets(spec, [*used, *used_subnets()])
         self._make(spec)
         self._keep(spec)
         return self.facts(spec.name)
 
     def facts(self, name: str) -> NetworkInfo:
-        """What there is to tell about a network."""
+        """Return the facts about a network."""
         return NetworkInfo(name, name, self.link(name), _gateways(self._spec(name)))
 
     def names(self) -> list[str]:
-        """Every network's name."""
+        """Return the names of all networks."""
         return sorted(path.stem for path in _home().glob("*.spec"))
 
     def remove(self, name: str) -> None:
-        """The bridge, and its table."""
+        """Remove the bridge and its nftables table."""
         self._spec(name)
         with NetNS.own() as here, Netlink(here) as netlink, nftables.Nft() as table:
             netlink.send([rtnetlink.del_link(self.link(name))], missing_ok=True)
@@ -118,7 +121,7 @@ class LinuxBridge:
             path.unlink()
 
     def link(self, network: str) -> str:
-        """The bridge of a network; a name has more characters than a link may have."""
+        """Return the bridge name of a network: a hash, as link names have at most 15 characters."""
         if network == DEFAULT_NETWORK:
             return self.bridge
         return f"hand-{hashlib.sha256(network.encode()).hexdigest()[:9]}"
@@ -166,8 +169,8 @@ class LinuxBridge:
 
     # --- containers
 
-    def asked(self, spec: ContainerSpec) -> ContainerSpec:
-        """Addresses and MACs are those of a link of its own; ports are nobody's."""
+    def checked(self, spec: ContainerSpec) -> ContainerSpec:
+        """Refuse ports, and addresses and MACs in modes without a bridge."""
         given: dict[str, object] = {"publish": spec.ports}
         if not isinstance(spec.mode, Bridge):
             given |= {"mac": spec.mac, "ip": spec.ip or spec.ip6}
@@ -176,9 +179,9 @@ class LinuxBridge:
         return spec
 
     def wire(self, record: BareRecord) -> WiredNetns:
-        """Have host-local give it addresses: those that are asked for, or the next that are free.
+        """Lease addresses from host-local: the requested ones or the next free ones.
 
-        Not the last one that was freed: its neighbours know it by another MAC for a while.
+        The last freed address is not reused at once: neighbours still have its old MAC.
         """
         found = []
         for number, item in enumerate(store.attachments(record, self.prefix)):
@@ -190,7 +193,7 @@ class LinuxBridge:
         return WiredNetns(tuple(found))
 
     def unwire(self, record: BareRecord) -> None:
-        """Addresses are given back; the link goes with its namespace."""
+        """Release the addresses; the link goes with its netns."""
         for item in store.attachments(record, self.prefix):
             with contextlib.suppress(ProgramRefused):
                 cni.release(item, self._ipam(item.network))
@@ -202,7 +205,7 @@ class LinuxBridge:
 
 
 def _mac(bridge: str) -> str:
-    """A bridge's own MAC: without one it has its ports', and another one with each of them."""
+    """Return a fixed MAC for a bridge, which would otherwise take that of a port and change."""
     digest = hashlib.sha256(bridge.encode()).digest()
     return rtnetlink.mac_text(bytes([2, *digest[:5]]))
 
@@ -217,7 +220,7 @@ def _gateways(spec: NetworkSpec) -> tuple[IPv4Interface | IPv6Interface, ...]:
 
 
 def _forwarding(netlink: Netlink, versions: Collection[int]) -> dict[str, str | int]:
-    """What has the host forward, and listen to routers as before, which it would cease to do."""
+    """Return sysctls that turn on forwarding and keep accepting router advertisements."""
     names = rtnetlink_dump.links_with_ra_routes(netlink) if 6 in versions else []
     listening: dict[str, str | int] = {f"net.ipv6.conf.{name}.accept_ra": 2 for name in names}
     return listening | {_FORWARDING[version]: 1 for version in versions}
@@ -226,7 +229,7 @@ def _forwarding(netlink: Netlink, versions: Collection[int]) -> dict[str, str | 
 def _rules(
     table: nftables.Table, bridge: str, gateways: Sequence[IPv4Interface | IPv6Interface]
 ) -> Iterator[Request]:
-    """What leaves the bridge has the host's address, or does not leave."""
+    """Yield the rules that masquerade the subnets and drop all else that leaves the bridge."""
     inside, outside = nftables.iifname(bridge), nftables.oifname(bridge, is_not=True)
     yield nftables.add_table(table)
     yield nftables.add_chain(table, "leaving", hook="forward")
@@ -240,6 +243,92 @@ def _rules(
         yield nftables.add_rule(table, "left", own, outside, nftables.masquerade())
 
 
+# --- containers of runtimes that join a netns ---------------------------------------
+
+_OFF: Final = ("accept_ra", "accept_dad")
+
+
+@dataclass(frozen=True, slots=True)
+class VethBridge(LinuxBridge):
+    """Bridges of `LinuxBridge`, with a netns and veth pairs for a runtime that joins any netns.
+
+    This is what an operator without CNI does with `ip`: a network namespace, a veth pair whose
+    other end is a bridge port, addresses and default routes. Router advertisements are ignored,
+    because any container on the bridge can send them. Duplicate address detection is off:
+    host-local gives each address once, and the detection takes a second.
+    """
+
+    def wire(self, record: BareRecord) -> WiredNetns:
+        """Make a netns with `lo` up and an interface on each network."""
+        leased = LinuxBridge.wire(self, record).endpoints
+        bridges = [self.link(endpoint.network) for endpoint in leased]
+        with NetNS.own() as here, NetNS.new() as space:
+            path = bundle.hold_netns(store.bundle(record.spec.name), space.fd)
+            with Netlink(here) as outside:
+                found = [rtnetlink_dump.link(outside, bridge) for bridge in bridges]
+                outside.send(
+                    request
+                    for number, (bridge, endpoint) in enumerate(zip(found, leased, strict=True))
+                    for request in _pair(_end(record, number), number, bridge, space, endpoint)
+                )
+            with Netlink(space) as inside:
+                links = [
+                    rtnetlink_dump.link(inside, f"eth{number}") for number in range(len(leased))
+                ]
+                for link in links:
+                    netns.write_sysctls(
+                        space, {f"net.ipv6.conf.{link.name}.{key}": 0 for key in _OFF}
+                    )
+                inside.send(_configuration(links, leased))
+            await_ready([space, here])
+        own = zip(leased, links, strict=True)
+        return WiredNetns(tuple(replace(item, mac=link.mac) for item, link in own), str(path))
+
+    def unwire(self, record: BareRecord) -> None:
+        """Remove the veth pairs, even if a joiner is still in the netns; then netns and leases."""
+        ends = [rtnetlink.del_link(_end(record, number)) for number in range(len(record.attached))]
+        with NetNS.own() as here, Netlink(here) as netlink:
+            netlink.send(ends, missing_ok=True)
+        bundle.release_netns(store.bundle(record.spec.name))
+        LinuxBridge.unwire(self, record)
+
+
+def _pair(
+    end: str, number: int, bridge: rtnetlink_dump.Link, space: NetNS, endpoint: Endpoint
+) -> Iterator[Request]:
+    yield rtnetlink.add_veth(
+        end,
+        f"eth{number}",
+        master=bridge.ifindex,
+        mtu=bridge.mtu,
+        peer_netns=space.fd,
+        peer_mac=endpoint.mac,
+    )
+    yield rtnetlink.no_link_local(end)
+
+
+def _configuration(
+    links: Sequence[rtnetlink_dump.Link], own: Sequence[Endpoint]
+) -> Iterator[Request]:
+    yield rtnetlink.set_link(rtnetlink.LO, up=True)
+    for link, endpoint in zip(links, own, strict=True):
+        yield rtnetlink.set_link(link.ifindex, up=True)
+        for address in (endpoint.address, endpoint.address6):
+            if address is not None:
+                yield rtnetlink.add_address(link.ifindex, address)
+        for gateway in (endpoint.gateway, endpoint.gateway6):
+            if gateway is not None:
+                yield rtnetlink.add_route(None, via=ip_address(gateway))
+
+
+def _end(record: BareRecord, number: int) -> str:
+    """Return the name of the host's end, which no other container ever has."""
+    digest = hashlib.sha256(f"{record.spec.name}-{record.serial}".encode()).hexdigest()
+    return f"veth{digest[:8]}-{number}"
+
+
+# --- subnets ---------------------------------------------------------------------------
+
 POOL: Final = IPv4Network("10.86.0.0/15")
 POOL6: Final = IPv6Network("fd00:86::/48")
 
@@ -248,8 +337,8 @@ T = TypeVar("T", IPv4Network, IPv6Network)
 A = TypeVar("A", IPv4Address, IPv6Address)
 
 
-def of_host() -> Iterator[Subnet]:
-    """What the host routes, or has an address in."""
+def used_subnets() -> Iterator[Subnet]:
+    """Yield the subnets that the host routes or has an address in."""
     with NetNS.own() as here, Netlink(here) as netlink:
         held = [item.address.network for item in rtnetlink_dump.addresses(netlink)]
         routed = [item.destination for item in rtnetlink_dump.routes(netlink)]
@@ -258,8 +347,11 @@ def of_host() -> Iterator[Subnet]:
             yield network
 
 
-def settled(spec: NetworkSpec, taken: Iterable[Subnet]) -> NetworkSpec:
-    """A network's subnets and gateways, chosen or checked; `ProgramRefused` tells what cannot be."""
+def with_subnets(spec: NetworkSpec, taken: Iterable[Subnet]) -> NetworkSpec:
+    """Return a network with subnets and gateways chosen or checked.
+
+    Raises `ProgramRefused` for values that are invalid or overlap others.
+    """
     used = list(taken)
     four = _subnet4(spec.subnet)
     six = _subnet6(spec.subnet6)
@@ -324,7 +416,7 @@ def _gateway6(asked: object, subnet: IPv6Network) -> IPv6Address:
 def _gateway(
     kind: type[A], asked: object, subnet: IPv4Network | IPv6Network, reserved: tuple[A, ...]
 ) -> A:
-    """The gateway that was asked for, else the first address that is not `reserved`."""
+    """Return the requested gateway, or else the first address of the subnet."""
     if asked is None:
         return kind(int(subnet[1]))
     try:

@@ -1,8 +1,8 @@
-"""What a runtime has to do that only makes processes in namespaces; the rest is the engine's.
+"""Protocols of a bare runtime, which starts processes in namespaces, and of network backends.
 
-A new one of this kind costs a small file: how a container is started, what else there is to
-end, and how a command is run inside. Who puts it on networks is a `NetworkBackend`, which goes with
-every such runtime: CNI's plugins, or what a runtime has of its own.
+A new runtime of this kind is a small file: it starts a container, ends what a signal to pid 1
+does not end, and runs commands inside. A `NetworkBackend` connects its containers to networks:
+CNI's plugins, or the runtime's own way.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """A container that is to be started.
+    """The request to start a container.
 
-    `home` is a directory of its own, in which `rootfs` is mounted and the files `hosts`,
-    `hostname` and `resolv.conf` stand. `netns` is the path of a network namespace to join,
-    `""` asks for a new one, `None` for the host's. `endpoints` is what it is to have on the
-    networks, or has in `netns` already, `links` the bridges of these in the host.
+    `home` is the container's directory, with the mount point `rootfs` and the files `hosts`,
+    `hostname` and `resolv.conf`. `netns` is the path of a network namespace to join, `""` means
+    a new one, `None` the host's. `endpoints` are to be made, or exist in `netns` already; `links`
+    are their bridges in the host.
     """
 
     spec: ContainerSpec
@@ -38,44 +38,44 @@ class StartRequest:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The name."""
         return self.spec.name
 
     @property
     def hostname(self) -> str:
-        """What it is to call itself."""
+        """The hostname."""
         return self.spec.hostname or self.spec.name
 
     @property
     def root(self) -> Path:
-        """Where its files are mounted."""
+        """The mount point of the root file system."""
         return self.home / "rootfs"
 
     @property
     def log(self) -> Path:
-        """Where it writes."""
+        """The log file."""
         return self.home / "log"
 
 
 class BareRuntime(Protocol):
-    """A runtime that makes processes in namespaces. All of it is called inside the host.
+    """A runtime that starts processes in namespaces. Its methods are called inside the host.
 
-    It has to be picklable. `Refused` is an orderly no, `Broken` whatever it must not do.
+    It has to be picklable. `ProgramRefused` is an orderly refusal, `ProgramBroken` a failure.
     """
 
-    def start(self, order: StartRequest) -> int:
-        """Start a container; the pid of its first process, in the host."""
+    def start(self, request: StartRequest) -> int:
+        """Start a container and return its first process's pid in the host."""
 
     def forget(self, name: str, home: Path) -> None:
-        """Take away what there may still be of a container that was ended, or half started."""
+        """Remove the rest of a container that has ended or was started half-way."""
 
     def exec_words(self, name: str, pid: int) -> Sequence[str]:
-        """The words before a command that is to run in a container."""
+        """Return the command prefix that runs a command in a container."""
 
 
 @runtime_checkable
 class StopsContainers(Protocol):
-    """A `BareRuntime` runtime whose containers are no processes of the host's, each by itself."""
+    """A `BareRuntime` whose containers cannot be ended by a signal to a process of the host."""
 
     def end(self, name: str, pid: int, grace: float) -> None:
         """End a container: SIGTERM, and SIGKILL after `grace` seconds, at once without any."""
@@ -83,9 +83,9 @@ class StopsContainers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WiredNetns:
-    """What came of putting a container on networks: a namespace that is so, and what is in it.
+    """The result of `NetworkBackend.wire`: the endpoints, and the netns that has them.
 
-    Without a `netns` the runtime is to make it, and to put there what `endpoints` say.
+    Without a `netns` the runtime is to make one and configure the `endpoints` in it.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -93,7 +93,7 @@ class WiredNetns:
 
 
 class NetworkBackend(Protocol):
-    """Who puts containers on networks: a dataclass, whose verbs are called inside the host."""
+    """Backend that connects containers to networks: a dataclass, called inside the host."""
 
     @property
     def prefix(self) -> str:
@@ -101,34 +101,34 @@ class NetworkBackend(Protocol):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The packages that bring what it needs."""
+        """The packages that it needs."""
 
     def missing(self) -> list[str]:
-        """What it needs and this machine has not."""
+        """Return the missing programs of the backend."""
 
     def begin(self) -> None:
-        """Have the default network."""
+        """Create the default network unless it exists."""
 
     def repair(self) -> None:
-        """What is documented for after a flush of the host's firewall."""
+        """Repair the rules as documented after a flush of the host's firewall."""
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """Make a network."""
+        """Create a network."""
 
     def facts(self, name: str) -> NetworkInfo:
-        """Tell about a network; `Refused` where there is none."""
+        """Return the facts about a network; raise `ProgramRefused` if there is none."""
 
     def names(self) -> list[str]:
-        """Every network's name."""
+        """Return the names of all networks."""
 
     def remove(self, name: str) -> None:
-        """Remove a network that nobody is on."""
+        """Remove a network without containers."""
 
-    def asked(self, spec: ContainerSpec) -> ContainerSpec:
-        """What a container asks for, with what it leaves open settled; `Refused`: it cannot be."""
+    def checked(self, spec: ContainerSpec) -> ContainerSpec:
+        """Return the spec with open values chosen; raise `ProgramRefused` for impossible ones."""
 
     def wire(self, record: BareRecord) -> WiredNetns:
-        """Put a container on the networks of its record, before it is started."""
+        """Connect a container to the networks of its record, before it starts."""
 
     def unwire(self, record: BareRecord) -> None:
-        """Take it off again, once it has ended; also where `wire` did not come to its end."""
+        """Disconnect a container that has ended; also after an interrupted `wire`."""

@@ -1,6 +1,6 @@
-"""What is known of the containers of a bare runtime, on disk in the host; and their processes.
+"""Records of a bare runtime's containers on disk in the host, and their processes.
 
-Such a runtime keeps no names of networks, no addresses, and nothing of who has ended.
+Such a runtime stores neither network names nor addresses nor exited containers.
 """
 
 from __future__ import annotations
@@ -24,48 +24,48 @@ from linux import proc
 
 HOME: Final = Path("/run/netmodes/bare")
 _KILL: Final = 10.0
-"""Seconds after SIGKILL within which a process must have ended."""
+"""Time limit for the end of a process after SIGKILL, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class BareRecord:
-    """What is known of a container. It runs while its pid 1 is the process born at `born`."""
+    """The record of a container, which runs while its pid 1 still has this `start_time`."""
 
     spec: ContainerSpec
     args: tuple[str, ...]
-    complete: bool = False
+    is_complete: bool = False
     pid: int = 0
-    born: int = 0
+    start_time: int = 0
     endpoints: tuple[Endpoint, ...] = ()
     attached: tuple[str, ...] = ()
-    """The networks that it has been put on, or may have been, `eth0` first."""
+    """The networks that it is or may be connected to, `eth0` first."""
     ports: tuple[Publish, ...] = field(default=())
     serial: str = field(default_factory=lambda: secrets.token_hex(6))
-    """What tells it from every other container that has ever had its name."""
+    """Distinguishes the container from others of the same name."""
 
     @property
     def alive(self) -> bool:
-        """Whether its pid 1 runs."""
-        return bool(self.pid) and born(self.pid) == self.born
+        """True while its pid 1 runs."""
+        return bool(self.pid) and start_time(self.pid) == self.start_time
 
 
 # --- what is on disk -------------------------------------------------------------
 
 
 def names() -> list[str]:
-    """Every container's name."""
+    """Return the names of all containers."""
     with contextlib.suppress(FileNotFoundError):
         return sorted(os.listdir(HOME / "containers"))
     return []
 
 
 def bundle(name: str) -> Path:
-    """The directory of a container: its bundle, and what is known of it."""
+    """Return the directory of a container's bundle and record."""
     return HOME / "containers" / name
 
 
 def save(record: BareRecord) -> None:
-    """Write a record, whole or not at all."""
+    """Write a record atomically."""
     path = bundle(record.spec.name) / "record"
     draft = path.with_suffix(".new")
     draft.write_bytes(pickle.dumps(record))
@@ -73,7 +73,7 @@ def save(record: BareRecord) -> None:
 
 
 def load(name: str) -> BareRecord:
-    """Read a record; `ProgramRefused` where there is none."""
+    """Read a record; raise `ProgramRefused` if there is none."""
     try:
         record: BareRecord = pickle.loads((bundle(name) / "record").read_bytes())  # noqa: S301 # our own
     except FileNotFoundError:
@@ -81,19 +81,19 @@ def load(name: str) -> BareRecord:
     return record
 
 
-def complete(name: str) -> bool:
-    """Whether a container was begun and finished."""
+def is_complete(name: str) -> bool:
+    """Return True if the start of a container was completed."""
     try:
-        return load(name).complete
+        return load(name).is_complete
     except ProgramRefused:
         return False
 
 
 def attachments(record: BareRecord, prefix: str) -> Iterator[CniAttachment]:
-    """The interfaces that a container has, or may have; `prefix` is where plugins may be.
+    """Yield the interfaces that a container has or may have; `prefix` may hold plugins.
 
-    To CNI a container is known by an id that no other one ever had, as an engine's is: what has
-    been left of one is not taken for the next one's of that name.
+    The id for CNI is unique, as an engine's is, so that residue of a container is not attributed
+    to a later one of the same name.
     """
     home, own = bundle(record.spec.name), f"{record.spec.name}-{record.serial}"
     for number, network in enumerate(record.attached):
@@ -101,7 +101,7 @@ def attachments(record: BareRecord, prefix: str) -> Iterator[CniAttachment]:
 
 
 def facts(record: BareRecord) -> ContainerInfo:
-    """A record in the words of the protocol."""
+    """Return the facts about a container from its record."""
     return ContainerInfo(
         id=record.spec.name,
         name=record.spec.name,
@@ -115,12 +115,12 @@ def facts(record: BareRecord) -> ContainerInfo:
 # --- processes ---------------------------------------------------------------------
 
 
-def born(pid: int) -> int:
-    """When a process was started; 0 when it has ended, a zombie included."""
+def start_time(pid: int) -> int:
+    """Return the start time of a process, 0 if it has ended or is a zombie."""
     return proc.born(f"/proc/{pid}")
 
 
-def finish(pid: int, grace: float) -> None:
+def end_process(pid: int, grace: float) -> None:
     """End a container's pid 1, and wait until it has ended."""
     handle = os.pidfd_open(pid)
     try:

@@ -1,8 +1,8 @@
-"""Any Docker-shaped command line as an adapter: a description in, the verbs of `Adapter` out.
+"""Adapter for any Docker-compatible command line, from a description of it (`CliSpec`).
 
-A command that exits with an error and says why has *refused*. One that dies of a signal,
-does not end in time, says nothing or prints what it must not is *broken*: an error of the
-run that carries the command, what it printed and the daemon's log.
+A command that exits with an error and a message has *refused*. A command that dies of a signal,
+exceeds its time limit, prints nothing or prints garbage is *broken*: an error of the run with
+the command, its output and the daemon's log.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Final
 
 from harness.adapters import dialects
@@ -31,7 +32,7 @@ from harness.adapters.protocol import (
 )
 from harness.adapters.support import daemon, image, programs, rootless
 from harness.adapters.support.inspect_cache import InspectCache
-from harness.adapters.support.program import crashed
+from harness.adapters.support.program import is_crash_report
 from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, ContainerSpec, NetworkSpec
 from harness.model.topology import Interface
@@ -39,60 +40,63 @@ from harness.world.process import CompletedCommand, ExecCommand, OutputTooLong, 
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
+from linux.syscalls import mount
 
 _HOME: Final = "/run/netmodes"
+_PREPARED: Final = "/run/netmodes/prepared"
+"""Marks a host in which `prepare_host` is done."""
 _NOT_EXECUTABLE: Final = (126, 127)
-"""What `exec` exits with when the command cannot be executed, or is not there."""
+"""Exit codes of `exec` for a command that cannot be executed or is missing."""
 _KILLED: Final = 124
-"""What timeout(1) exits with for a command that it has ended."""
+"""Exit code of timeout(1) for a command that it has ended."""
 _SAID: Final = 2000
 _KEPT: Final = 100
-_VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
+_VERSION: Final = re.compile(programs.VERSION)
 
 
 class CliAdapter:
-    """Drives a runtime by its command line, inside the host."""
+    """Adapter that drives a runtime by its command line, inside the host."""
 
     def __init__(self, host: HostHandle, spec: CliSpec) -> None:
         self._host, self._spec, self._words = host, spec, spec.words
         self._home = rootless.HOME if spec.rootless else _HOME
-        self._env = programs.environment(spec)
-        self._memory = InspectCache(host)
+        self._env = environment(spec)
+        self._cache = InspectCache(host)
         self._daemons: list[int] = []
         self.commands: deque[CompletedCommand] = deque(maxlen=_KEPT)
-        """What it was last told, and said: evidence of a failure."""
+        """The last commands and their output, as evidence of a failure."""
         self.name = spec.name
         self.features = spec.features
-        programs.furnish(host, spec)
+        prepare_host(host, spec)
         self.version = spec.version or self._ask_version()
-        dialect = spec.dialect or dialects.of_kin(spec.kin or (spec.name,), self.version)
-        self.dialect = daemon.excused(host, dialect, spec.daemons)
+        dialect = spec.dialect or dialects.for_entries(spec.kin or (spec.name,), self.version)
+        self.dialect = daemon.allow_restarts(host, dialect, spec.daemons)
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What to set in the host to find what this finds; that of a user's is not told."""
+        """The environment to set in the host; empty for a rootless runtime."""
         return {} if self._spec.rootless else self._env
 
     # --- up and down -----------------------------------------------------------
 
     def start(self) -> None:
-        """Start what daemons do not run, load the image if it is not there."""
+        """Start the daemons that do not run, and load the image unless it is there."""
         self._start_daemons()
-        self._ask("list containers", *self._words.containers)
-        if self._spec.load_image and not self._memory.image:
-            self._ask("load the test image", *self._words.load, image.archive(self._host))
-            self._memory.image = True
+        self._run_checked("list containers", *self._words.containers)
+        if self._spec.load_image and not self._cache.image:
+            self._run_checked("load the test image", *self._words.load, image.archive(self._host))
+            self._cache.image = True
 
     def _start_daemons(self) -> None:
-        self._memory.forget()
+        self._cache.forget()
         spec = self._spec
         daemon.start_missing(self._host, spec.daemons, self._daemons, self._env, spec.timeout)
 
     def stop(self) -> None:
-        """Remove everything and end the daemons, the last one first."""
-        self._memory.forget()
+        """Remove everything and stop the daemons, the last one first."""
+        self._cache.forget()
         if self._words.reset:
-            self._ask("reset", *self._words.reset)
+            self._run_checked("reset", *self._words.reset)
         else:
             self.prune()
         while self._daemons:
@@ -101,21 +105,21 @@ class CliAdapter:
     # --- networks --------------------------------------------------------------
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """`network create`."""
+        """Call `network create`."""
         words = arguments.network(self._spec, spec)
-        self._ask(f"create network {spec.name}", *self._words.network_create, *words)
+        self._run_checked(f"create network {spec.name}", *self._words.network_create, *words)
         return self.network_facts(spec.name)
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """`network inspect`; a gateway that it does not tell is looked up at the interface."""
-        if known := self._memory.networks.get(name):
+        """Call `network inspect`; read an unreported gateway from the interface."""
+        if known := self._cache.networks.get(name):
             return known
         if name == DEFAULT_NETWORK and self.dialect.default_network != "bridge":
             # A tap of each container's own: nothing that could be inspected, or shared.
             return NetworkInfo(name, self._spec.default_network, None)
         own = arguments.network_name(self._spec, name)
         asked = f"inspect network {name}"
-        done = self._ask(asked, *self._words.network_inspect, own)
+        done = self._run_checked(asked, *self._words.network_inspect, own)
         try:
             found = output.network(self._spec, done.stdout)
             subnets = output.subnets(done.stdout)
@@ -127,147 +131,147 @@ class CliAdapter:
             found = replace(found, gateways=held)
         found = replace(found, name=name)
         if found.gateways:
-            self._memory.networks[name] = found
+            self._cache.networks[name] = found
         return found
 
     def bridges_at(self) -> str:
-        """Where below /proc of the host the namespace of the bridges is; `""`: the host's own."""
+        """Return the path of the bridges' netns below /proc of the host, `""` for its own."""
         told, path = self._spec.bridges_at
         return f"{self._host.call(_content, told)}/{path}" if told else ""
 
     def remove_network(self, name: str) -> None:
-        """`network rm`."""
-        self._memory.networks.pop(name, None)
+        """Call `network rm`."""
+        self._cache.networks.pop(name, None)
         own = arguments.network_name(self._spec, name)
-        self._ask(f"remove network {name}", *self._words.network_remove, own)
+        self._run_checked(f"remove network {name}", *self._words.network_remove, own)
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
-        """`network connect`."""
-        self._memory.containers.pop(name, None)
+        """Call `network connect`."""
+        self._cache.containers.pop(name, None)
         words = [word for alias in aliases for word in ("--alias", alias)]
         own = arguments.network_name(self._spec, network), self._spec.named(name)
-        self._ask(f"connect {name} to {network}", *self._words.connect, *words, *own)
+        self._run_checked(f"connect {name} to {network}", *self._words.connect, *words, *own)
         return self.inspect(name)
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
-        """`network disconnect`."""
-        self._memory.containers.pop(name, None)
+        """Call `network disconnect`."""
+        self._cache.containers.pop(name, None)
         own = arguments.network_name(self._spec, network), self._spec.named(name)
-        self._ask(f"disconnect {name} from {network}", *self._words.disconnect, *own)
+        self._run_checked(f"disconnect {name} from {network}", *self._words.disconnect, *own)
         return self.inspect(name)
 
     # --- containers ------------------------------------------------------------
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """`run -d`, or `create`, `network connect` and `start`; of a refused one nothing stays."""
+        """Call `run -d`, or `create`, `network connect` and `start`; undo a refused start."""
         asked, words = f"run {spec.name}", arguments.container(self._spec, spec)
-        self._memory.containers.pop(spec.name, None)
-        self._memory.joins(spec)
-        with self._undone(spec.name) as noting:
+        self._cache.containers.pop(spec.name, None)
+        self._cache.joins(spec)
+        with self._removed_on_refusal(spec.name) as cid_option:
             if not spec.also:
-                done = self._ask(asked, *self._words.run, *noting, *words)
+                done = self._run_checked(asked, *self._words.run, *cid_option, *words)
             else:
-                self._ask(asked, *self._words.create, *noting, *words)
+                self._run_checked(asked, *self._words.create, *cid_option, *words)
                 for network in spec.also:
                     own = arguments.network_name(self._spec, network)
-                    self._ask(asked, *self._words.connect, own, self._spec.named(spec.name))
-                done = self._ask(asked, *self._words.start, self._spec.named(spec.name))
+                    self._run_checked(asked, *self._words.connect, own, self._spec.named(spec.name))
+                done = self._run_checked(asked, *self._words.start, self._spec.named(spec.name))
             facts = self._inspect(spec.name)
         warnings = tuple(line for line in done.stderr.splitlines() if line.strip())
         return replace(facts, warnings=warnings)
 
     @contextlib.contextmanager
-    def _undone(self, name: str) -> Iterator[Sequence[str]]:
-        """What has `run` note the id of what it makes; that is removed when it is refused."""
+    def _removed_on_refusal(self, name: str) -> Iterator[Sequence[str]]:
+        """Yield options that write the container's id; remove the container on refusal."""
         option, path = self._words.cidfile, f"{self._home}/cid-{os.getpid()}-{name}"
         try:
             yield (option, path) if option else ()
         except RuntimeRefused:
-            if option and (made := self._host.call(_taken, path)):
+            if option and (made := self._host.call(_read_and_remove, path)):
                 with contextlib.suppress(RuntimeRefused):
-                    self._ask(f"remove {name}", *self._words.remove, made)
+                    self._run_checked(f"remove {name}", *self._words.remove, made)
             raise
         if option:
-            self._host.call(_taken, path)
+            self._host.call(_read_and_remove, path)
 
     def inspect(self, name: str) -> ContainerInfo:
-        """`inspect`, or what it told while the container's pid 1 has not ended since."""
-        return self._memory.container(name) or self._inspect(name)
+        """Call `inspect`, or return the cached result while the container's pid 1 lives."""
+        return self._cache.container(name) or self._inspect(name)
 
     def _inspect(self, name: str) -> ContainerInfo:
         asked = f"inspect {name}"
-        done = self._ask(asked, *self._words.inspect, self._spec.named(name))
+        done = self._run_checked(asked, *self._words.inspect, self._spec.named(name))
         try:
             facts = output.container(self._spec, done.stdout)
         except UnreadableOutput as garbage:
             raise self._broken(asked, done, f"it printed what is {garbage}") from None
         if facts.name == self._spec.named(name):
             facts = replace(facts, name=name)
-        self._memory.keep(name, facts)
+        self._cache.keep(name, facts)
         return facts
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
-        """`exec`; a command that is not there exits with 127, as in a shell."""
+        """Call `exec`; a missing command exits with 127, as in a shell."""
         asked = f"exec in {name}"
         words = (*self._words.execute, self._spec.named(name), *argv)
         done = self._command(asked, words, timeout=timeout)
         if done.returncode and done.returncode not in _NOT_EXECUTABLE:
-            self._memory.containers.pop(name, None)
+            self._cache.containers.pop(name, None)
             running = self.inspect(name).running  # refused when there is no such container
             if not running and done.stderr.strip():
                 raise RuntimeRefused(asked, done.stderr.strip())
         return replace(done, argv=tuple(argv))
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """`exec -i --privileged`."""
+        """Return the words of `exec -i --privileged`."""
         words = (*self._words.converse, self._spec.named(name), *argv)
         return ExecCommand(self._line(*words), self._env)
 
     def stop_container(self, name: str) -> None:
-        """`stop`."""
-        self._memory.containers.pop(name, None)
-        self._ask(f"stop {name}", *self._words.stop, self._spec.named(name))
+        """Call `stop`."""
+        self._cache.containers.pop(name, None)
+        self._run_checked(f"stop {name}", *self._words.stop, self._spec.named(name))
 
     def start_container(self, name: str) -> ContainerInfo:
-        """`start`."""
-        self._memory.containers.pop(name, None)
-        self._ask(f"start {name}", *self._words.start, self._spec.named(name))
+        """Call `start`."""
+        self._cache.containers.pop(name, None)
+        self._run_checked(f"start {name}", *self._words.start, self._spec.named(name))
         return self.inspect(name)
 
     def remove(self, *names: str) -> None:
-        """`rm -f`, many in one command; who joined another goes before that one."""
+        """Call `rm -f`, many in one command, joiners before the joined containers."""
         for name in names:
-            self._memory.containers.pop(name, None)
-        for some in self._memory.joiners_first(names):
+            self._cache.containers.pop(name, None)
+        for some in self._cache.joiners_first(names):
             own = (self._spec.named(name) for name in some)
-            self._ask(f"remove {', '.join(some)}", *self._words.remove, *own)
+            self._run_checked(f"remove {', '.join(some)}", *self._words.remove, *own)
 
     def prune(self) -> None:
         """Remove every container, and every network that is not the runtime's own."""
-        self._memory.forget()
+        self._cache.forget()
         before: list[str] = []
-        while found := self._ask("list containers", *self._words.containers).stdout.split():
+        while found := self._run_checked("list containers", *self._words.containers).stdout.split():
             try:
-                self._ask("remove all containers", *self._words.remove, *found)
+                self._run_checked("remove all containers", *self._words.remove, *found)
             except RuntimeRefused:
                 if found == before:
                     raise
             before = found
-        self._ask("remove all networks", *self._words.network_prune)
+        self._run_checked("remove all networks", *self._words.network_prune)
 
     # --- trouble ---------------------------------------------------------------
 
     def repair(self) -> None:
-        """What is documented for it: a command, or else a restart of the last daemon."""
+        """Repair the rules as documented: by a command, or else by a restart of the last daemon."""
         if self._words.repair:
-            self._ask("repair", *self._words.repair)
+            self._run_checked("repair", *self._words.repair)
         elif self._daemons:
             daemon.stop(self._host, self._daemons[-1], self._spec.timeout)
             self.start()
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
-        """`run -d`, and SIGKILL for it and the last daemon."""
-        self.network_facts(DEFAULT_NETWORK)  # to be remembered while nobody can be asked
+        """Call `run -d`, and send SIGKILL to it and the last daemon."""
+        self.network_facts(DEFAULT_NETWORK)  # to be cached while the daemon is down
         words = self._line(*self._words.run, *arguments.container(self._spec, spec))
         log = f"/run/netmodes/{self.name}-crash.log"
         pid = self._host.spawn(words, log=log, env=self._env)
@@ -277,15 +281,15 @@ class CliAdapter:
 
     # --- one command -----------------------------------------------------------
 
-    def _ask(self, asked: str, *words: str) -> CompletedCommand:
-        """A command that has to succeed; `RuntimeRefused` with its words when it says no."""
+    def _run_checked(self, asked: str, *words: str) -> CompletedCommand:
+        """Run a command that must succeed, or raise `RuntimeRefused` with its output."""
         done = self._command(asked, words, timeout=self._spec.timeout)
         if not done.returncode:
             return done
         said = done.stderr.strip() or done.stdout.strip()
         if not said:
             raise self._broken(asked, done, f"it exited with {done.returncode} and said nothing")
-        self._memory.forget()
+        self._cache.forget()
         raise RuntimeRefused(asked, said)
 
     def _line(self, *words: str) -> tuple[str, ...]:
@@ -293,7 +297,7 @@ class CliAdapter:
         return rootless.command(line) if self._spec.rootless else line
 
     def _command(self, asked: str, words: Sequence[str], *, timeout: float) -> CompletedCommand:
-        """A command to its end, whatever it exits with; `RuntimeBroken` when it does not end so."""
+        """Run a command to its end; raise `RuntimeBroken` if it hangs, crashes or is killed."""
         argv = self._line(*words)
         at, began = time.time(), time.perf_counter()
         try:
@@ -309,7 +313,7 @@ class CliAdapter:
         self.commands.append(done)
         if done.returncode < 0:
             raise self._broken(asked, done, f"it was ended by signal {-done.returncode}")
-        if done.returncode and crashed(done.stderr):
+        if done.returncode and is_crash_report(done.stderr):
             raise self._broken(asked, done, "it crashed")
         if done.returncode and daemon.ended(self._host, self._daemons):
             broken = self._broken(asked, done, "its daemon has ended; it is started anew")
@@ -318,14 +322,14 @@ class CliAdapter:
         return done
 
     def _broken(self, asked: str, done: CompletedCommand | None, why: str) -> RuntimeBroken:
-        self._memory.forget()
+        self._cache.forget()
         told = [f"{asked}: {why}."]
         if done is not None:
             told.append(f"It was {shlex.join(done.argv)}, {done.seconds:.1f} s.")
             for name, text in (("output", done.stdout), ("error output", done.stderr)):
                 if text:
                     told.append(f"Its {name}: {text[-_SAID:].strip()}")
-        told += daemon.further(self._host, self._spec.daemons, self._spec.called or self.name)
+        told += daemon.hints(self._host, self._spec.daemons, self._spec.called or self.name)
         return RuntimeBroken("\n".join(told))
 
     def _ask_version(self) -> str:
@@ -337,16 +341,57 @@ class CliAdapter:
 
 
 def version_in(text: str) -> str:
-    """The first version in what a program says about itself, `""` where there is none."""
+    """Return the first version number in a program's output, or an empty text."""
     found = _VERSION.search(text)
     return found[0] if found else ""
+
+
+def environment(spec: CliSpec) -> dict[str, str]:
+    """Return what is added to the environment of every command and daemon."""
+    path = programs.search_path(spec.prefix)
+    own = rootless.environment(path) if spec.rootless else {"PATH": path}
+    return {**own, **dict(spec.env)}
+
+
+def prepare_host(host: HostHandle, spec: CliSpec) -> None:
+    """Mount the scratch directories and write the files of a description, once per host.
+
+    A file that begins with `#!` is made executable. Raises `RuntimeBroken` if that fails.
+    """
+    files = [(path, content.replace(programs.PREFIX, spec.prefix)) for path, content in spec.files]
+    try:
+        host.call(_prepare, spec.scratch, files, for_user=spec.rootless)
+    except OSError as error:
+        raise RuntimeBroken(
+            f"{spec.name}: its scratch directories or files cannot be made in the host: {error}\n"
+            "`scratch` needs directories that the machine has; `files` can be written below them, "
+            "and below /run, /tmp and /dev/shm."
+        ) from None
+
+
+def _prepare(scratch: Sequence[str], files: Sequence[tuple[str, str]], *, for_user: bool) -> None:
+    if os.path.exists(_PREPARED):
+        return
+    for directory in scratch:
+        owner = f",uid={rootless.UID},gid={rootless.UID}" if for_user else ""
+        mount("tmpfs", directory, "tmpfs", 0, f"mode=755{owner}")
+    if for_user:
+        rootless.create_user()
+    for path, content in files:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(content, encoding="utf-8")
+        if content.startswith("#!"):
+            Path(path).chmod(0o755)
+    if for_user:
+        rootless.chown_home()
+    Path(_PREPARED).touch()
 
 
 # --- inside the host -----------------------------------------------------------
 
 
 def _addresses(where: str, link: str, subnets: Sequence[str]) -> tuple[Interface, ...]:
-    """The addresses that an interface has there, of those subnets and in their order."""
+    """Return the addresses of an interface in these subnets, in their order."""
     with NetNS.at(where) as there, Netlink(there) as netlink:
         index = rtnetlink_dump.link(netlink, link).ifindex
         held = [item.address for item in rtnetlink_dump.addresses(netlink, index=index)]
@@ -359,8 +404,8 @@ def _content(path: str) -> str:
         return file.read().strip()
 
 
-def _taken(path: str) -> str:
-    """The content of a file that is taken away; nothing where there is none."""
+def _read_and_remove(path: str) -> str:
+    """Read and remove a file; return an empty text if there is none."""
     try:
         with open(path, encoding="ascii") as file:
             content = file.read().strip()
@@ -372,50 +417,72 @@ def _taken(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CliFactory:
-    """Makes adapters of one description."""
+    """Factory of the adapters of one description."""
 
     spec: CliSpec
 
     @property
     def features(self) -> frozenset[Feature]:
-        """What the description claims."""
+        """The features that the description claims."""
         return self.spec.features
 
-    def at(self, prefix: str) -> CliFactory:
-        """The same, with those of its programs that a folder has taken from there."""
+    @property
+    def version(self) -> str:
+        """The version of the installed runtime, or an empty text."""
         spec = self.spec
-        found = programs.brought(prefix, spec.required)
-        daemons = tuple(
-            replace(item, command=programs.located(item.command, found)) for item in spec.daemons
-        )
-        command = programs.located(spec.command, found)
-        return CliFactory(replace(spec, prefix=prefix, command=command, daemons=daemons))
+        argv = [*spec.command, *spec.words.version]
+        return spec.version or programs.installed_version(argv, spec.prefix)
+
+    @property
+    def install(self) -> str:
+        """The command that installs the runtime, or an empty text."""
+        return self.spec.install
+
+    @property
+    def prefix(self) -> str:
+        """The folder in which programs are looked for first, or an empty text."""
+        return self.spec.prefix
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The programs without which nothing goes."""
+        """The programs that the runtime cannot do without."""
         own = self.spec.required
         return (*own, *rootless.PROGRAMS) if self.spec.rootless else own
 
-    def brought(self) -> list[str]:
-        """Which of its programs come from the prefix."""
-        prefix = self.spec.prefix
-        own = programs.named(prefix, self.spec.required)
-        return [*own, *programs.lying(prefix, self.spec.helpers)] if prefix else own
+    def with_name(self, name: str) -> CliFactory:
+        """Return the factory with the name by which it was requested, for messages."""
+        return CliFactory(replace(self.spec, called=name))
 
-    def sought(self) -> list[str]:
-        """All of which some may come from it, and the others are the installed ones."""
-        return [*self.spec.required, *programs.lying("", self.spec.helpers)]
+    def with_prefix(self, prefix: str) -> CliFactory:
+        """Return the factory with those of its programs that a folder has taken from there."""
+        spec = self.spec
+        found = programs.found_in(prefix, spec.required)
+        daemons = tuple(
+            replace(item, command=programs.resolved(item.command, found)) for item in spec.daemons
+        )
+        command = programs.resolved(spec.command, found)
+        return CliFactory(replace(spec, prefix=prefix, command=command, daemons=daemons))
+
+    def from_prefix(self) -> list[str]:
+        """Return the names of the programs that come from the prefix."""
+        prefix = self.spec.prefix
+        own = programs.names_from(prefix, self.spec.required)
+        return [*own, *programs.existing_helpers(prefix, self.spec.helpers)] if prefix else own
+
+    def provenance(self) -> str:
+        """Return which programs come from the prefix and which are the installed ones."""
+        wanted = [*self.spec.required, *programs.existing_helpers("", self.spec.helpers)]
+        return programs.provenance(self.prefix, self.from_prefix(), wanted, self.missing())
 
     def missing(self) -> list[str]:
-        """The programs that are not on the PATH, or not in the prefix."""
-        return programs.absent(self.spec.prefix, self.required)
+        """Return the programs that are neither on the PATH nor in the prefix."""
+        return programs.missing(self.spec.prefix, self.required)
 
     def obstacle(self) -> str:
-        """Why it cannot be tried where this run is, though it is there; or an empty text."""
+        """Return why the installed runtime cannot run in this sandbox, or an empty text."""
         if self.spec.rootless:
             return rootless.obstacle()
-        return rootless.without_cgroups(self.spec.command[0]) if self.spec.cgroups else ""
+        return rootless.cgroup_obstacle(self.spec.command[0]) if self.spec.cgroups else ""
 
     def __call__(self, host: HostHandle, /) -> CliAdapter:
         """Make the adapter that drives the runtime in this host."""

@@ -1,4 +1,4 @@
-"""The harness's words in those of a Docker-shaped command line (pure)."""
+"""Arguments of Docker-compatible commands, from the specs of a plan (pure)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.model.plan import (
 
 
 def container(cli: CliSpec, spec: ContainerSpec) -> list[str]:
-    """What comes behind `run` or `create`."""
+    """Return the arguments of `run` or `create`."""
     return [*_options(cli, spec), cli.image, *(spec.command or cli.idle)]
 
 
@@ -51,14 +51,14 @@ def _options(cli: CliSpec, spec: ContainerSpec) -> Iterator[str]:
 
 
 def aliases(cli: CliSpec, spec: ContainerSpec) -> Sequence[str]:
-    """The aliases asked for, and the plan's own name where the runtime has it under another."""
+    """Return the aliases, and the plan's name if the runtime uses another one."""
     own_network = isinstance(spec.mode, Bridge) and spec.mode.network != DEFAULT_NETWORK
     filled = own_network and cli.named(spec.name) != spec.name
     return (*spec.aliases, spec.name) if filled else spec.aliases
 
 
 def mode(cli: CliSpec, wanted: Mode) -> str:
-    """The value of `--network`."""
+    """Return the value of `--network`."""
     match wanted:
         case Bridge(network=network):
             return network_name(cli, network)
@@ -71,17 +71,17 @@ def mode(cli: CliSpec, wanted: Mode) -> str:
 
 
 def network_name(cli: CliSpec, name: str) -> str:
-    """What a network of a plan is called in the runtime."""
+    """Return the runtime's name for a network of a plan."""
     return cli.default_network if name == DEFAULT_NETWORK else cli.named(name)
 
 
 def plan_name(cli: CliSpec, name: str) -> str:
-    """What a network of the runtime is called in a plan."""
+    """Return the plan's name for a network of the runtime."""
     return DEFAULT_NETWORK if name == cli.default_network else name
 
 
 def published(port: Publish) -> str:
-    """The value of `-p`: `[ADDRESS:][HOST PORT:]PORT/PROTOCOL`, ranges with a dash."""
+    """Return the value of `-p`: `[ADDRESS:][HOST PORT:]PORT/PROTOCOL`, ranges with a dash."""
     own = f"{_range(port.container_port, port.count)}/{port.protocol}"
     host = _range(port.host_port, port.count) if port.host_port else ""
     if port.host_ip is None:
@@ -95,7 +95,7 @@ def _range(first: int, count: int) -> str:
 
 
 def network(cli: CliSpec, spec: NetworkSpec) -> list[str]:
-    """What comes behind `network create`."""
+    """Return the arguments of `network create`."""
     words: list[str] = []
     if spec.ipv6 or spec.subnet6:
         words.append("--ipv6")

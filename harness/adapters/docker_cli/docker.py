@@ -1,7 +1,7 @@
-"""Docker: its own dockerd and containerd in the host, https://docs.docker.com.
+"""Docker, with its own dockerd and containerd in the host: https://docs.docker.com.
 
-containerd is started beside dockerd rather than by it, which takes a second less. Live
-restore is on, so that containers outlive a daemon that is killed
+containerd is started beside dockerd rather than by it, which is a second faster. Live restore
+is on, so that containers outlive a killed daemon
 (https://docs.docker.com/engine/daemon/live-restore/).
 """
 
@@ -12,35 +12,36 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.adapters.docker_cli.spec import CliSpec, CliVerbs, DaemonSpec
+from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
 from harness.adapters.support import rootless
+from harness.adapters.support.daemon import DaemonSpec
 from harness.model.features import Feature
 from linux.proc import protocol_available
 
-# docker-proxy needs sockets of what it publishes, and not every kernel has those of SCTP.
+# docker-proxy needs sockets of the published protocols, and not every kernel has SCTP.
 _NOT_HERE: Final = set() if protocol_available("SCTP") else {Feature.SCTP}
 FEATURES: Final = frozenset(Feature) - {Feature.MACVLAN, Feature.USER_MODE} - _NOT_HERE
 
 HOME: Final = "/run/netmodes/docker"
-"""Where its configuration is, in the host."""
+"""The directory of its configuration, in the host."""
 _SOCKET: Final = "/run/docker.sock"
 _CONTAINERD: Final = "/run/containerd/containerd.sock"
 CONTAINERD_CONF: Final = (
     f"{HOME}/containerd.toml",
     'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n',
 )
-"""A file, and what stands there."""
+"""A file's path and content."""
 # Before 27 an IPv6 network needs a pool to take its subnet from, and its rules the
-# experimental ip6tables: https://docs.docker.com/engine/daemon/ipv6/. Who names pools
-# names all of them: the IPv4 ones are those that are built in.
+# experimental ip6tables: https://docs.docker.com/engine/daemon/ipv6/. A list of pools replaces
+# the built-in one, so the built-in IPv4 pools are repeated here.
 _FIRST: Final = tuple({"base": f"172.{number}.0.0/16", "size": 16} for number in range(17, 32))
 _LAST: Final = ("192.168.0.0/16",)
-# One by one: 26 splits an IPv6 pool into subnets that are all the same.
+# One by one: Docker 26 splits an IPv6 pool into identical subnets.
 _IPV6: Final = tuple({"base": f"fd00:d0c:0:{number:x}::/64", "size": 64} for number in range(32))
 
 
 def daemon_conf(last: Sequence[str] = _LAST, **more: object) -> str:
-    """What dockerd is told; `last` are the IPv4 pools that come after those of 172."""
+    """Return the content of daemon.json; `last` are the IPv4 pools after those of 172."""
     conf = {
         "live-restore": True,
         "experimental": True,
@@ -81,15 +82,15 @@ SPEC: Final = CliSpec(
 )
 
 # --- by an ordinary user: https://docs.docker.com/engine/security/rootless/ ----------------
-# What dockerd-rootless.sh does, which not every distribution has. Mode host is not claimed: it
-# is that of the namespace which rootlesskit makes. SCTP is nothing that rootlesskit listens for.
+# The same as dockerd-rootless.sh, which not every distribution has. Mode host is not claimed: it
+# is that of rootlesskit's namespace. SCTP is not claimed: rootlesskit does not forward it.
 
 _STATE: Final = f"{rootless.RUN}/dockerd-rootless"
 _ROOTLESS_SOCKET: Final = f"{rootless.RUN}/docker.sock"
 _ROOTLESS_CONF: Final = f"{rootless.HOME}/daemon.json"
-# All of 192.168.0.0/16 but the first /20. br0 is on that, which dockerd does not see from where
-# it is (docs/findings.md): whichever test's network got it would not reach ns1. Tests that ask
-# for a subnet of the host's show it as well.
+# All of 192.168.0.0/16 but the first /20, which br0 is on. dockerd does not see br0 from its
+# namespace (docs/findings.md), so that a network in this /20 would not reach ns1. Tests that
+# request a subnet of the host show that as well.
 _LAST_BUT_BR0: Final = ("192.168.16.0/20", "192.168.32.0/19", "192.168.64.0/18", "192.168.128.0/17")
 ROOTLESS: Final = replace(
     SPEC,

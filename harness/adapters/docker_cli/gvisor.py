@@ -1,16 +1,14 @@
-"""gVisor under podman and Docker: each engine as it is, its containers in sandboxes of runsc's.
+"""gVisor under podman and Docker: the engines are unchanged, and runsc runs the containers.
 
-https://gvisor.dev/docs/user_guide/quick_start/docker/ has runsc put into daemon.json; podman
-has it in containers.conf. Neither needs to know: networks, ports and names are the engine's,
-and what it has done in a network namespace by the time a container is started there is what
-the sandbox takes over. So what it does later is without effect (`connect`), and what it does
-for processes that are in the namespace themselves: Docker's resolver is one, at 127.0.0.11
-(https://gvisor.dev/docs/user_guide/faq/#docker-bridge).
+https://gvisor.dev/docs/user_guide/quick_start/docker/ configures runsc in daemon.json; podman
+has it in containers.conf. Networks, ports and names are the engine's. The sandbox takes over
+the state of the network namespace when the container starts. So a later `connect` has no
+effect, nor has anything that the engine does for processes in the namespace itself, such as
+Docker's resolver at 127.0.0.11 (https://gvisor.dev/docs/user_guide/faq/#docker-bridge).
 
-Mode host is a flag of runsc's, in an annotation of the container's. Who joins a container would
-be a sandbox more in the same namespace, where nothing is left to be taken over; so that mode is
-not claimed. Nor are sysctls, which are ignored (`docs/findings.md`), and SCTP, which netstack
-does not have.
+Mode host is a flag of runsc, set by an annotation of the container. A joiner would be a second
+sandbox in a namespace that has nothing left to take over, so that mode is not claimed. Sysctls
+are ignored (`docs/findings.md`), and netstack has no SCTP: neither is claimed.
 """
 
 from __future__ import annotations
@@ -25,11 +23,11 @@ from harness.model.features import Feature
 
 _FLAGS: Final = (*OPTIONS, "--allow-flag-override")
 _SCRIPT: Final = f'#!/bin/sh\nexec {shlex.join((*HIDDEN, "runsc", *_FLAGS))} "$@"\n'
-"""What an engine calls in place of runsc, with all that it has to say."""
+"""The script that an engine calls instead of runsc, with runsc's flags."""
 _HOST: Final = ("--annotation", "dev.gvisor.flag.network=host")
 """https://gvisor.dev/docs/user_guide/networking/#network-passthrough, for one container."""
 _RAW: Final = ("--cap-add", "NET_RAW")
-"""What Docker gives unasked; without, runsc refuses to pass raw sockets on to the host's stack."""
+"""Docker's default; without it runsc refuses to pass raw sockets to the host's stack."""
 _NEITHER: Final = {Feature.CONTAINER, Feature.CONNECT, Feature.SYSCTL, Feature.SCTP}
 
 _BY_PODMAN: Final = f"{podman.HOME}/runsc"

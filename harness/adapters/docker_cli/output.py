@@ -1,7 +1,7 @@
-"""What `inspect` and `network inspect` print, as facts (pure).
+"""Parser of `inspect` and `network inspect` output (pure).
 
-Two shapes are known: that of Docker's Engine API, which `inspect` of every such runtime
-follows, and podman's own of `network inspect`. Anything else raises `UnreadableOutput`.
+Two formats are known: that of Docker's Engine API, which `inspect` of every such runtime
+follows, and podman's own for `network inspect`. Anything else raises `UnreadableOutput`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from harness.model.plan import Publish
 
 _BRIDGE_NAME = "com.docker.network.bridge.name"
 _SHORT = 12
-"""Characters of an id that name things: docker's bridges are called br- and so many of them."""
+"""The length of a short id: docker's bridges are named br- and a short id."""
 
 
 class UnreadableOutput(ValueError):
-    """What a runtime printed is not what this verb prints; the message says what it is not."""
+    """A runtime printed something unexpected; the message says what is missing."""
 
 
-def first(text: str) -> Mapping[str, Any]:
-    """The one object of a JSON list, as `inspect` prints it."""
+def single_object(text: str) -> Mapping[str, Any]:
+    """Return the only object of a JSON list, as `inspect` prints it."""
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -39,8 +39,8 @@ def first(text: str) -> Mapping[str, Any]:
 
 
 def container(cli: CliSpec, text: str) -> ContainerInfo:
-    """The facts about a container."""
-    told = first(text)
+    """Return the facts about a container."""
+    told = single_object(text)
     try:
         state, settings = told["State"], told.get("NetworkSettings") or {}
         running = bool(state["Running"])
@@ -66,7 +66,7 @@ def _endpoints(cli: CliSpec, networks: Mapping[str, Mapping[str, Any]]) -> Itera
     for name, told in networks.items():
         address, address6 = told.get("IPAddress"), told.get("GlobalIPv6Address")
         if not (address or address6):
-            continue  # a mode that is told as a network, or a container that does not run
+            continue  # a mode reported as a network, or a stopped container
         yield Endpoint(
             network=plan_name(cli, name),
             address=IPv4Interface(f"{address}/{told['IPPrefixLen']}") if address else None,
@@ -93,8 +93,8 @@ def _ports(told: Mapping[str, list[Mapping[str, str]] | None]) -> Iterator[Publi
 
 
 def network(cli: CliSpec, text: str) -> NetworkInfo:
-    """The facts about a network; a gateway that is not told is left out."""
-    told = first(text)
+    """Return the facts about a network, without gateways that are not reported."""
+    told = single_object(text)
     try:
         if "network_interface" in told:
             pools = [(item["subnet"], item.get("gateway")) for item in told.get("subnets") or ()]
@@ -114,8 +114,8 @@ def network(cli: CliSpec, text: str) -> NetworkInfo:
 
 
 def subnets(text: str) -> list[str]:
-    """The subnets that a network is told to have."""
-    told = first(text)
+    """Return the reported subnets of a network."""
+    told = single_object(text)
     if "network_interface" in told:
         return [item["subnet"] for item in told.get("subnets") or ()]
     return [item["Subnet"] for item in told["IPAM"]["Config"] or ()]

@@ -1,9 +1,8 @@
-"""podman: https://docs.podman.io. No daemon; netavark makes the networks.
+"""podman, which has no daemon and whose networks netavark makes: https://docs.podman.io.
 
-Started by root its directories are empty ones in the host. Containers are limited by nothing
-and started by crun, or by runc as `podman-runc`. `podman-rootless` and its kin are started
-by an ordinary user: what they reach, and who reaches them, goes by way of a process in user
-space that is called pasta, or slirp4netns.
+For root, its directories are empty ones in the host. Containers have no resource limits; crun
+starts them, or runc as `podman-runc`. An ordinary user of the host starts `podman-rootless` and
+its variants, whose traffic passes through pasta or slirp4netns, a process in user space.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ import json
 from dataclasses import replace
 from typing import Final
 
-from harness.adapters.docker_cli.spec import PREFIX, CliSpec, CliVerbs
+from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
 from harness.adapters.support import rootless
+from harness.adapters.support.programs import PREFIX
 from harness.model.features import Feature
 from linux.proc import protocol_available
 
@@ -36,9 +36,9 @@ FEATURES: Final = frozenset(
     }
 )
 HOME: Final = "/run/netmodes/podman"
-"""Where its configuration is, in the host."""
-# Runtimes and conmon have places of their own that come before the PATH; where none is named
-# they are looked for on the PATH, and so in a prefix first. netavark and its kin are never.
+"""The directory of its configuration, in the host."""
+# Runtimes and conmon have fixed paths that come before the PATH; with empty lists they are looked
+# for on the PATH, and so in a prefix first. netavark and other helpers never are.
 _HELPERS: Final = ("/usr/local/libexec", "/usr/local/lib", "/usr/libexec", "/usr/lib")
 _PROGRAMS: Final = "conmon_path = []\nhelper_binaries_dir = " + json.dumps(
     [f"{root}{folder}/podman" for root in (PREFIX, "") for folder in _HELPERS]
@@ -46,7 +46,7 @@ _PROGRAMS: Final = "conmon_path = []\nhelper_binaries_dir = " + json.dumps(
 
 
 def conf(runtime: str, *at: str) -> str:
-    """What it is told: containers.conf, with who starts containers, by path or on the PATH.
+    """Return containers.conf for an OCI runtime, by its paths or on the PATH.
 
     https://github.com/containers/common/blob/main/docs/containers.conf.5.md. No pids limit:
     it needs a controller that a nested cgroup may not have.

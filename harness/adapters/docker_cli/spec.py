@@ -1,39 +1,36 @@
-"""A Docker-shaped command line as data: what `cli` needs to know to drive one (pure).
+"""Description of a Docker-compatible command line as data (pure).
 
-Most such programs agree on the shape (`run`, `exec`, `inspect`, `network create` …)
-and differ in a few words. A description says those, how its daemons are started, and
-what must be there before. `docs/adapters.md` has the same as a TOML file.
+Such programs agree on the commands (`run`, `exec`, `inspect`, `network create` …) and differ in
+details. A description has these details, the daemons, and the files that the runtime needs.
+`docs/adapters.md` has the same as a TOML file.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from harness.adapters.support.daemon import DaemonSpec
 from harness.model.dialect import Dialect
 from harness.model.features import Feature
 
 FOR_EVER = ("sh", "-c", 'trap "exit 0" TERM INT; exec < /dev/ptmx; while :; do read -r _; done')
-"""What a container runs whose plan names no command: it lasts, and ends on SIGTERM.
+"""The command of a container whose plan names none: it waits, and ends on SIGTERM.
 
-A pid 1 ignores a signal for which it has no handler, so that a mere `sleep` would let
-every `stop` run into its time-out. It waits by itself, at a terminal that nobody is at: on a
-busy machine a child of it would come after `run` has returned, and look like something left.
+A pid 1 ignores a signal without a handler, so that a mere `sleep` would make every `stop` wait for
+its time limit. The shell waits without a child, at an unused terminal: on a busy machine a child
+could start after `run` has returned and look like a leak.
 """
-
-PREFIX = "{prefix}"
-"""What stands, in a file that is written, for the folder that programs are taken from first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliVerbs:
-    """How the verbs are spelt, each as the first words of its command line.
+    """The command lines of the verbs: the first words of each.
 
-    Names, ids and options come behind them. An empty `repair` or `reset` says that the
-    runtime has nothing of the kind. `cidfile` is the option that names a file for the id
-    of what `create` and `run` have made. `converse` is `execute` with its standard input
-    passed on, and with every capability. `host` are options of `create` and `run` that mode host
-    takes besides. `mtu` and `icc` are keys of `--opt` of `network
-    create`, empty where there is no such option.
+    Names, ids and options follow. An empty `repair` or `reset` means that the runtime has no such
+    command. `cidfile` is the option that names a file for the id of what `create` and `run` make.
+    `converse` is `execute` with standard input and every capability. `host` are further options of
+    `create` and `run` in mode host. `mtu` and `icc` are keys of `--opt` of `network create`, empty
+    if there is no such option.
     """
 
     version: tuple[str, ...] = ("--version",)
@@ -62,39 +59,20 @@ class CliVerbs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DaemonSpec:
-    """A program that has to run first. It is up when its Unix `socket` takes connections."""
-
-    command: tuple[str, ...]
-    socket: str
-
-    @property
-    def program(self) -> str:
-        """What it is called."""
-        return self.command[0].rpartition("/")[2]
-
-    @property
-    def log(self) -> str:
-        """Where its output goes, in the host."""
-        return f"/run/netmodes/{self.program}.log"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CliSpec:
-    """One runtime, described.
+    """The description of one runtime.
 
-    `called` is what it was asked for by, where it was: a path, or with a prefix. `features` is
-    what it claims, `dialect` the documented choices, or `None` for those of the table
-    `dialects.toml` that go with `kin`, or else the name, and the version, or that of which it is
-    `like`. One that makes `cgroups` is not tried where it may not. A `rootless` one is started by
-    an ordinary user of the host (`ordinary`), with its bridges in a network namespace of that
-    user's: `bridges_at` names a file with a pid, and where below that process's directory in
-    proc(5) the namespace is. `scratch` are directories that become empty and writable in the host,
-    `files` what is written there before the first command, a script so that it can be executed,
-    with `prefix` for `PREFIX`. `programs` must be on the PATH, and `install` says how they get
-    there; `helpers` are where programs may lie that it finds by itself, below the prefix too.
-    Names shorter than `shortest_name` are filled up. `idle` is what a container runs whose plan
-    names no command. `timeout` bounds one command, in seconds.
+    `called` is the requested name, which may be a path or have a prefix. `features` are claimed.
+    `dialect` has the documented choices; `None` means those in `dialects.toml` for `kin`, or else
+    the name, and the version, or the version of which it is `like`. A runtime that makes `cgroups`
+    needs a delegated cgroup. An ordinary user of the host (`support.rootless`) starts a `rootless`
+    one, whose bridges are in a netns of that user: `bridges_at` names a pid file and the path of
+    the netns below that process's directory in proc(5). `scratch` directories become empty and
+    writable in the host. `files` are written there before the first command, scripts as
+    executables, with `prefix` for `PREFIX`. `programs` must be on the PATH, and `install` is the
+    command that installs them. `helpers` are paths where the runtime itself looks for programs,
+    below the prefix too. Names shorter than `shortest_name` are padded. `idle` is the command of a
+    container whose plan names none. `timeout` bounds one command, in seconds.
     """
 
     name: str
@@ -125,7 +103,7 @@ class CliSpec:
     timeout: float = 30
 
     def named(self, name: str) -> str:
-        """What a container or network of a plan is called in the runtime."""
+        """Return the runtime's name for a container or network of a plan."""
         return name.ljust(self.shortest_name, "x") if name else name
 
     @property

@@ -1,4 +1,4 @@
-"""A Docker-shaped command line described in a TOML file: `pytest --runtime=acme.toml`.
+"""TOML descriptions of Docker-compatible command lines: `pytest --runtime=acme.toml`.
 
 ```toml
 [runtime]
@@ -16,101 +16,104 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, get_type_hints
+
+from msgspec import Meta
 
 from harness.adapters import dialects
 from harness.adapters.docker_cli.adapter import CliFactory
-from harness.adapters.docker_cli.spec import CliSpec, CliVerbs, DaemonSpec
-from harness.model.dialect import Dialect
+from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
+from harness.adapters.support.daemon import DaemonSpec
+from harness.adapters.support.toml_table import check_keys, convert
 from harness.model.features import Feature
 
 _LIKE: Final = ("docker", "podman", "mydocker-cli")
-_TABLES: Final = ("runtime", "words", "daemon", "dialect")
-_TEXTS: Final = ("name", "version", "default_network", "image", "install")
-_LISTS: Final = ("scratch", "programs")
-_COMMANDS: Final = ("command", "idle")
-"""Lists as well, of a first word at least."""
-_PAIRS: Final = ("env", "files")
-_MAY_LACK: Final = ("repair", "reset", "host")
-"""Verbs that a runtime need not have, and options that it need not take."""
-KEYS: Final = (
-    "like",
-    "features",
-    "timeout",
-    "shortest_name",
-    *_TEXTS,
-    *_LISTS,
-    *_COMMANDS,
-    *_PAIRS,
-)
+_NEWEST: Final = "999999"
+"""A version to which every entry of `dialects.toml` about the newest version applies."""
+
+_WORDS: Final = 'a list of words, as in ["acmectl", "-v"],'
+_List = Annotated[tuple[str, ...], Meta(description=_WORDS)]
+_Command = Annotated[tuple[str, ...], Meta(min_length=1, description="a list of at least one word")]
+_Number = Annotated[int, Meta(ge=1, description="a whole number above 0")]
+_Path = Annotated[str, Meta(pattern="^/")]
+_TABLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "runtime": {
+        "like": str,
+        "features": tuple[Feature, ...],
+        "timeout": _Number,
+        "shortest_name": _Number,
+        "name": str,
+        "version": str,
+        "default_network": str,
+        "image": str,
+        "install": str,
+        "scratch": Annotated[tuple[_Path, ...], Meta(description="a list of absolute paths")],
+        "programs": _List,
+        "command": _Command,
+        "idle": _Command,
+        "env": Annotated[dict[str, str], Meta(description="a table of texts")],
+        "files": Annotated[dict[_Path, str], Meta(description="a table of texts by absolute path")],
+    },
+    "words": {
+        key: kind if kind is str else _List if key in ("repair", "reset", "host") else _Command
+        for key, kind in get_type_hints(CliVerbs).items()
+    },
+    "daemon": {"command": _Command, "socket": str},
+    "dialect": {},
+}
+"""The types of the keys of each table."""
+KEYS: Final = tuple(_TABLES["runtime"])
 """The keys of the table `[runtime]`."""
 
 
 class DescriptionError(ValueError):
-    """A description cannot be read; the message names file, table, key and what is wanted."""
+    """A description is unreadable; the message names file, table, key and what is wanted."""
 
 
 def load(path: str) -> CliFactory:
-    """What makes adapters of the runtime that the file describes.
+    """Return the factory of the runtime that the file describes.
 
     Raises `DescriptionError`.
     """
     try:
-        told = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DescriptionError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DescriptionError(f"{path} is no TOML: {error}") from None
     try:
-        return CliFactory(_described(told, Path(path).stem))
+        return CliFactory(_spec(tables, Path(path).stem))
     except ValueError as error:
         raise DescriptionError(f"{path}: {error}. docs/adapters.md has an example") from None
 
 
-def _described(told: Mapping[str, Any], stem: str) -> CliSpec:
-    _only(told, _TABLES, "table")
-    runtime = _table(told, "runtime")
-    _only(runtime, KEYS, "key of [runtime]")
-    like, _, version = _text(runtime, "like", "").partition(" ")
+def _spec(tables: Mapping[str, Any], stem: str) -> CliSpec:
+    check_keys(tables, _TABLES, "table")
+    given = {"name": stem, **_converted(tables.get("runtime", {}), "runtime")}
+    like, _, version = given.pop("like", "").partition(" ")
     if version and not version[0].isdigit():
         raise ValueError(f'like has no version {version!r}: it is one of numbers, as "{like} 26.1"')
-    spec = _model(like, runtime)
-    given: dict[str, Any] = {"name": stem}
-    given |= {key: _text(runtime, key) for key in _TEXTS if key in runtime}
-    given |= {key: _words(runtime, key) for key in _LISTS if key in runtime}
-    given |= {key: _command(runtime, key) for key in _COMMANDS if key in runtime}
-    given |= {key: tuple(sorted(_texts(runtime, key).items())) for key in _PAIRS if key in runtime}
-    for path in (*given.get("scratch", ()), *dict(given.get("files", ()))):
-        if not path.startswith("/"):
-            raise ValueError(f"scratch and files have absolute paths, which {path!r} is not")
-    for key in ("timeout", "shortest_name"):
-        if key in runtime:
-            given[key] = _number(runtime, key)
-    if "features" in runtime:
-        given["features"] = frozenset(map(_feature, _words(runtime, "features")))
+    base = _base(like, given)
+    for key in ("env", "files"):
+        if key in given:
+            given[key] = tuple(sorted(given[key].items()))
+    if "features" in given:
+        given["features"] = frozenset(given["features"])
         if not given["features"]:
-            raise ValueError(
-                "features is empty: a runtime that claims nothing is held to next to nothing"
-            )
-    if "words" in told:
-        given["words"] = _spelt(spec.words, _table(told, "words"))
-    if "daemon" in told:
-        given["daemons"] = tuple(map(_daemon, _tables(told, "daemon")))
-    spec = replace(spec, like=version or _NEWEST, **given)
-    dialect = spec.dialect or dialects.of_kin(spec.kin or (like,), spec.like)
-    return replace(spec, dialect=_changed(dialect, _table(told, "dialect")))
+            raise ValueError("features is empty: a runtime that claims nothing is hardly tested")
+    given["words"] = replace(base.words, **_converted(tables.get("words", {}), "words"))
+    if "daemon" in tables:
+        given["daemons"] = _daemons(tables["daemon"])
+    spec = replace(base, like=version or _NEWEST, **given)
+    dialect = spec.dialect or dialects.for_entries(spec.kin or (like,), spec.like)
+    return replace(spec, dialect=replace(dialect, **dialects.read(tables.get("dialect", {}))))
 
 
-_NEWEST: Final = "999999"
-"""A version to which everything applies that the table has of the newest."""
-
-
-def _model(like: str, runtime: Mapping[str, Any]) -> CliSpec:
-    """The description to start from: that of a known runtime, or the plainest."""
-    from harness.adapters import mydocker
-    from harness.adapters.docker_cli import docker, podman
+def _base(like: str, given: Mapping[str, Any]) -> CliSpec:
+    """Return the description of the runtime that the new one is like, or an empty description."""
+    from harness.adapters.docker_cli import docker, mydocker, podman
 
     if like:
         known = dict(zip(_LIKE, (docker.SPEC, podman.CRUN, mydocker.SPEC), strict=True))
@@ -118,96 +121,24 @@ def _model(like: str, runtime: Mapping[str, Any]) -> CliSpec:
             raise ValueError(f"[runtime] like = {like!r}: it is one of {', '.join(_LIKE)}")
         return replace(known[like], install="", cgroups=False, kin=known[like].kin or (like,))
     for key in ("command", "features"):
-        if key not in runtime:
+        if key not in given:
             raise ValueError(f"[runtime] needs {key!r}, or `like` to take it from")
     return CliSpec(name="", command=("",), features=frozenset())
 
 
-def _spelt(words: CliVerbs, told: Mapping[str, Any]) -> CliVerbs:
-    known = {item.name: getattr(words, item.name) for item in fields(CliVerbs)}
-    _only(told, tuple(known), "key of [words]")
-    given: dict[str, Any] = {
-        key: _text(told, key)
-        if isinstance(known[key], str)
-        else (_words if key in _MAY_LACK else _command)(told, key)
-        for key in told
-    }
-    return replace(words, **given)
-
-
-def _daemon(told: Mapping[str, Any]) -> DaemonSpec:
-    _only(told, ("command", "socket"), "key of [[daemon]]")
+def _daemons(tables: object) -> tuple[DaemonSpec, ...]:
+    if not isinstance(tables, list) or not all(isinstance(item, dict) for item in tables):
+        raise ValueError("[[daemon]] is to be an array of tables: two brackets")
     for key in ("command", "socket"):
-        if key not in told:
+        if any(key not in item for item in tables):
             raise ValueError(f"[[daemon]] needs {key!r}")
-    return DaemonSpec(command=_command(told, "command"), socket=_text(told, "socket"))
+    return tuple(DaemonSpec(**_converted(item, "daemon")) for item in tables)
 
 
-def _changed(dialect: Dialect, told: Mapping[str, Any]) -> Dialect:
-    return replace(dialect, **dialects.read(told))
-
-
-# --- one value -----------------------------------------------------------------
-
-
-def _only(told: Mapping[str, Any], known: tuple[str, ...], kind: str) -> None:
-    for key in told:
-        if key not in known:
-            raise ValueError(f"there is no {kind} called {key!r}; there are: {', '.join(known)}")
-
-
-def _table(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = told.get(name, {})
-    if not isinstance(found, dict):
-        raise ValueError(f"[{name}] is to be a table, not {found!r}")
+def _converted(table: object, name: str) -> dict[str, Any]:
+    kinds = _TABLES[name]
+    found = convert(table, kinds, f"[[{name}]]" if name == "daemon" else f"[{name}]")
+    for key, value in found.items():
+        if kinds[key] is _Command and not value[0]:
+            raise ValueError(f"[{name}] {key}: a list of at least one word is wanted, not {value}")
     return found
-
-
-def _tables(told: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    found = told[name]
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise ValueError(f"[[{name}]] is to be an array of tables: two brackets")
-    return found
-
-
-def _text(told: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    found = told.get(key, default)
-    if not isinstance(found, str):
-        raise ValueError(f"{key} is to be a text, not {found!r}")
-    return found
-
-
-def _number(told: Mapping[str, Any], key: str) -> int:
-    found = told[key]
-    if type(found) is not int or found < 1:
-        raise ValueError(f"{key} is to be a whole number above 0, not {found!r}")
-    return found
-
-
-def _words(told: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    found = told[key]
-    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise ValueError(f'{key} is to be a list of words, as in ["acmectl", "-v"], not {found!r}')
-    return tuple(found)
-
-
-def _command(told: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    found = _words(told, key)
-    if not found or not found[0]:
-        raise ValueError(f"{key} is to be at least one word, not {list(found)}")
-    return found
-
-
-def _texts(told: Mapping[str, Any], key: str) -> dict[str, str]:
-    found = told[key]
-    if not isinstance(found, dict) or not all(isinstance(item, str) for item in found.values()):
-        raise ValueError(f"{key} is to be a table of texts, not {found!r}")
-    return found
-
-
-def _feature(word: str) -> Feature:
-    try:
-        return Feature(word)
-    except ValueError:
-        known = ", ".join(Feature)
-        raise ValueError(f"there is no feature {word!r}; there are: {known}") from None

@@ -1,1 +1,3 @@
-"""What drivers share: programs, daemons, rootless users, caches, logs."""
+"""Support for the drivers: programs, daemons, rootless users, caches, logs."""
+
+__all__ = ["programs", "rootless"]

@@ -1,7 +1,7 @@
-"""The calls of a runtime that is driven as a library, kept as a command line's commands are.
+"""Log of calls to a runtime that is driven as a library, in the form of commands.
 
-A call costs what a tuple costs: arguments and answers become text only when somebody reads
-them, which is when something has failed.
+An entry costs no more than a tuple: arguments and results become text only when the log is read
+after a failure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _KEPT: Final = 200
 _LONGEST: Final = 2000
-"""Characters of what is told of one argument or answer."""
+"""Maximum length of the text of one argument or result."""
 
 
 class _Call(NamedTuple):
@@ -32,14 +32,14 @@ class _Call(NamedTuple):
 
 
 class CallLog:
-    """Calls into the host, the last of which are remembered."""
+    """Log of the last calls into the host."""
 
     def __init__(self, host: HostHandle) -> None:
         self._host = host
         self._kept: deque[_Call | CompletedCommand] = deque(maxlen=_KEPT)
 
     def call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` inside the host, for what is `asked`; it raises what that raises."""
+        """Call `function` inside the host and log it as `asked`; its exceptions pass through."""
         at, began = time.time(), time.perf_counter()
         answer: T | None = None
         refusal = ""
@@ -56,15 +56,15 @@ class CallLog:
             self._kept.append(_Call(asked, arguments, answer, refusal, at, seconds))
 
     def keep(self, done: CompletedCommand) -> None:
-        """Remember a command as well, which was run for the runtime."""
+        """Add a command that was run for the runtime."""
         self._kept.append(done)
 
     @property
-    def told(self) -> list[CompletedCommand]:
-        """The last ones, the oldest first.
+    def entries(self) -> list[CompletedCommand]:
+        """The last calls and commands, the oldest first.
 
-        A call's first word is what was asked for, those after it are the arguments. It has
-        exited with 1 where it raised something, which is its error output.
+        The words of a call are its request and its arguments. A call that raised has exit code 1
+        and the exception as error output.
         """
         return [
             item if isinstance(item, CompletedCommand) else _command(item) for item in self._kept

@@ -1,4 +1,4 @@
-"""Daemons of a runtime: started inside the host, waited for, ended, and what they wrote."""
+"""Daemons of a runtime: start them in the host, wait until ready, stop them, read logs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,41 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import HostHandle, RuntimeBroken
 from harness.model.dialect import Dialect
 from linux import proc
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonSpec:
+    """A daemon of a runtime; it is ready when its Unix `socket` accepts connections."""
+
+    command: tuple[str, ...]
+    socket: str
+
+    @property
+    def program(self) -> str:
+        """The name."""
+        return self.command[0].rpartition("/")[2]
+
+    @property
+    def log(self) -> str:
+        """The path of its log in the host."""
+        return f"/run/netmodes/{self.program}.log"
+
+
 _AGAIN: Final = 0.005
-"""Seconds after which to look again: nobody tells of a socket that listens."""
+"""Polling interval in seconds: the kernel does not notify of a listening socket."""
 _LINES: Final = 25
 _COMM: Final = 15
-"""Bytes of a program's name that the kernel tells: proc(5)."""
+"""Length of a process name in the kernel: proc(5)."""
 
 
-def excused(host: HostHandle, dialect: Dialect, daemons: Sequence[DaemonSpec]) -> Dialect:
-    """A daemon that is killed comes again as another process, in the host's own namespace."""
+def allow_restarts(host: HostHandle, dialect: Dialect, daemons: Sequence[DaemonSpec]) -> Dialect:
+    """Return a dialect that allows for a restarted daemon: another process in the host's netns."""
     if not daemons:
         return dialect
     own = glob.escape(host.call(os.readlink, "/proc/self/ns/net"))
@@ -53,7 +71,7 @@ def start_missing(
     env: Mapping[str, str],
     bound: float,
 ) -> None:
-    """Start those that do not run, in order; `pids` has each one's, and is brought up to date."""
+    """Start the daemons that do not run, in order, and update `pids`."""
     dead = [not alive(host, pid) for pid in pids]
     for number, wanted in enumerate(daemons):
         if number < len(dead) and not dead[number]:
@@ -62,12 +80,11 @@ def start_missing(
 
 
 def start(host: HostHandle, daemon: DaemonSpec, env: Mapping[str, str], bound: float) -> int:
-    """Start a daemon; its pid in the host once its socket takes connections.
+    """Start a daemon and return its pid in the host once its socket accepts connections.
 
-    Raises `RuntimeBroken` with its log when it ends before, or is not there after `bound`
-    seconds.
+    Raises `RuntimeBroken` with its log if it ends before, or is not ready after `bound` seconds.
     """
-    host.call(_forget_socket, daemon.socket)  # of one that was killed
+    host.call(_forget_socket, daemon.socket)  # left by a killed daemon
     pid = host.spawn(daemon.command, log=daemon.log, env=env)
     failed = host.call(_await_socket, daemon.socket, pid, bound)
     if failed:
@@ -76,7 +93,7 @@ def start(host: HostHandle, daemon: DaemonSpec, env: Mapping[str, str], bound: f
 
 
 def stop(host: HostHandle, pid: int, bound: float) -> bool:
-    """End a daemon by SIGTERM, after `bound` seconds by SIGKILL; whether the first sufficed."""
+    """Send SIGTERM, after `bound` seconds SIGKILL; return True if SIGTERM sufficed."""
     return host.call(_end, pid, signal.SIGTERM, bound)
 
 
@@ -86,23 +103,23 @@ def kill(host: HostHandle, pid: int, bound: float) -> None:
 
 
 def alive(host: HostHandle, pid: int) -> bool:
-    """Whether a daemon still runs."""
+    """Return True while a daemon runs."""
     return host.call(_exists, pid)
 
 
 def ended(host: HostHandle, pids: Sequence[int]) -> bool:
-    """Whether any of these daemons does not run any more."""
+    """Return True if any of these daemons has ended."""
     return any(not alive(host, pid) for pid in pids)
 
 
-def further(host: HostHandle, daemons: Sequence[DaemonSpec], runtime: str) -> list[str]:
-    """What to look at where a runtime has broken down: the ends of the logs, and the lab."""
+def hints(host: HostHandle, daemons: Sequence[DaemonSpec], runtime: str) -> list[str]:
+    """Return hints for a broken runtime: the ends of the logs, and the lab command."""
     lab = f"`netmodes lab --runtime {shlex.quote(runtime)}` gives a shell where it can be tried."
     return [*(tail(host, item.log) for item in daemons), lab]
 
 
 def tail(host: HostHandle, log: str) -> str:
-    """The last lines of a log in the host, under a heading."""
+    """Return the last lines of a log in the host, with a heading."""
     lines = host.call(_last, log)
     return f"The end of its log, {log}:\n" + ("".join(f"  {line}\n" for line in lines) or "  -\n")
 
@@ -116,7 +133,7 @@ def _forget_socket(path: str) -> None:
 
 
 def _await_socket(path: str, pid: int, bound: float) -> str:
-    """Wait until somebody listens; an empty text, or what went wrong."""
+    """Wait until the socket listens; return an empty text, or the failure."""
     deadline = time.monotonic() + bound
     while time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as call:
@@ -125,7 +142,7 @@ def _await_socket(path: str, pid: int, bound: float) -> str:
                 call.connect(path)
             except OSError:
                 if not _exists(pid):
-                    return f"ended before anybody listened on {path}"
+                    return f"ended before it listened on {path}"
                 select.select([], [], [], _AGAIN)
             else:
                 return ""
@@ -134,7 +151,7 @@ def _await_socket(path: str, pid: int, bound: float) -> str:
 
 
 def _exists(pid: int) -> bool:
-    """Whether a process has not ended yet, not even as one that nobody has collected."""
+    """Return True while a process runs; a zombie has ended."""
     return bool(proc.born(f"/proc/{pid}"))
 
 

@@ -1,8 +1,8 @@
-"""The image that every runtime's containers are made of: mydocker's `base`, as an archive.
+"""The image of all runtimes' test containers: mydocker's `base`, as an archive.
 
-It is put together from what this machine has, by mydocker, and saved in the form that
-`docker load` takes (https://github.com/moby/docker-image-spec/blob/main/spec.md). So
-nothing is ever pulled, and all runtimes are compared on the same files.
+mydocker assembles it from files of this machine and saves it in the format of `docker load`
+(https://github.com/moby/docker-image-spec/blob/main/spec.md). So nothing is pulled, and all
+runtimes are compared on the same files.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from harness.adapters.protocol import HostHandle, RuntimeBroken
 
 NAME: Final = "base"
 ARCHIVE: Final = "/run/netmodes/base.tar"
-"""Where the archive is in the host."""
+"""The path of the archive in the host."""
 _ROOT: Final = "/run/netmodes/images"
 _PACKAGES: Final = str(Path(__file__).parents[3])
 
 
 def archive(host: HostHandle) -> str:
-    """The archive's path in the host, where it is made when it is not there yet."""
+    """Return the path of the archive in the host, and create the archive if necessary."""
     words = [sys.executable, "-m", "runtime", "save", "-o", ARCHIVE, NAME]
     done = host.run(words, env={"PYTHONPATH": _PACKAGES, "MYDOCKER_ROOT": _ROOT})
     if done.returncode:

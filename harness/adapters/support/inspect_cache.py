@@ -1,8 +1,8 @@
-"""What a runtime has told and need not be asked again.
+"""Cache of `inspect` results.
 
-Suites look at containers often, and every look would be a process or two. What was told
-about a running container holds while its pid 1 lives and no verb has been used on it;
-a pid that was given to somebody else is told by the time at which it started (proc(5)).
+Suites inspect containers often, and each `inspect` would be a process or two. A result about a
+running container is valid while its pid 1 lives and no verb has been used on it; the start time
+of pid 1 tells a reused pid apart (proc(5)).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from linux import proc
 
 @dataclass(slots=True)
 class InspectCache:
-    """One adapter's; whoever uses a verb on a container takes it out of `containers`."""
+    """The cache of one adapter; a verb on a container removes its entry."""
 
     host: HostHandle
     containers: dict[str, tuple[ContainerInfo, int]] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class InspectCache:
             self.containers[name] = facts, started
 
     def container(self, name: str) -> ContainerInfo | None:
-        """What was told of a container, if that still holds."""
+        """Return the cached facts of a container if its pid 1 still lives."""
         facts, started = self.containers.get(name, (None, 0))
         if facts is None or self._started(facts.pid) != started:
             self.containers.pop(name, None)
@@ -40,13 +40,13 @@ class InspectCache:
         return facts
 
     def joins(self, spec: ContainerSpec) -> None:
-        """Remember whom a container joins."""
+        """Remember which container a joiner joins."""
         self._homes.pop(spec.name, None)
         if isinstance(spec.mode, Joined):
             self._homes[spec.name] = spec.mode.container
 
     def joiners_first(self, names: Sequence[str]) -> Iterator[list[str]]:
-        """Containers in groups: who joined another comes before that one."""
+        """Yield containers in groups, joiners before the joined containers."""
         left = dict.fromkeys(names)
         while left:
             joined = {self._homes.get(name) for name in left}
@@ -56,10 +56,10 @@ class InspectCache:
                 del left[name]
 
     def forget(self) -> None:
-        """Ask about everything anew."""
+        """Clear the cache."""
         self.containers.clear()
         self.networks.clear()
 
     def _started(self, pid: int) -> int:
-        """When a process of the host started; 0 when it has ended, a zombie included."""
+        """Return the start time of a process of the host, 0 if it has ended or is a zombie."""
         return proc.born(f"/proc/{self.host.pid}/root/proc/{pid}")

@@ -1,4 +1,4 @@
-"""A program in the host that is asked for something: to its end, with its words told."""
+"""Programs that run to their end, with refusals told apart from crashes."""
 
 from __future__ import annotations
 
@@ -15,53 +15,54 @@ from harness.world import process as hostside
 from harness.world.process import OutputTooLong
 
 BOUND: Final = 30.0
-"""Seconds that one command may take."""
+"""Time limit of one command, in seconds."""
 _SHOWN: Final = 200
 _PANIC: Final = re.compile(r"^(panic: |fatal error: |SIGSEGV|Traceback \(most recent call)", re.M)
-"""How Go's runtime and Python's begin to say that a program crashed."""
+"""The first words of a crash report of Go and of Python."""
 
 
 class ProgramRefused(Exception):
-    """An orderly no; the message tells why."""
+    """An orderly refusal; the message gives the reason."""
 
 
 class ProgramBroken(Exception):
-    """A runtime crashed, hung or did not do what it said."""
+    """A runtime crashed, hung or did not do what it reported."""
 
 
 class ProgramSilent(ProgramBroken):
-    """It ended with an error, and did not say why."""
+    """A program failed without any output."""
 
 
-def crashed(said: str) -> bool:
-    """Whether what a program that has failed said is no answer, but how it came to its end."""
+def is_crash_report(said: str) -> bool:
+    """Return True if the output of a failed program is a crash report."""
     return _PANIC.search(said) is not None
 
 
 def failure(what: str, how: str, said: str) -> ProgramRefused | ProgramBroken:
-    """What it comes to that a program has failed, by what it said; `how` tells of its end."""
+    """Return the exception for a failed program, by its output; `how` describes its end."""
     if not said:
         return ProgramSilent(f"{what} {how}; it said nothing")
-    if crashed(said):
+    if is_crash_report(said):
         return ProgramBroken(f"{what} crashed; it said {said!r}")
     return ProgramRefused(said)
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program with its global options, and the PATH on which it is found."""
+    """A program with its global options, and its PATH."""
 
     command: tuple[str, ...]
     path: str
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command to its end, whatever it exits with; `ProgramBroken` when there is none."""
+        """Run a command to its end, whatever its exit code; raise `ProgramBroken` if it hangs."""
         return self._ended(words, subprocess.PIPE)
 
-    def ask(self, *words: str, log: Path) -> None:
-        """A command that has to succeed; what it starts goes on writing to `log`.
+    def run_checked(self, *words: str, log: Path) -> None:
+        """Run a command that must succeed; processes that it starts go on writing to `log`.
 
-        `ProgramRefused` with its words when it says no, `ProgramBroken` when it says nothing or crashes.
+        Raises `ProgramRefused` with its output if it fails, `ProgramBroken` if it fails without
+        output or crashes.
         """
         with log.open("wb") as file:
             try:
@@ -103,17 +104,20 @@ class Program:
         return subprocess.CompletedProcess(argv, process.returncode, *said)
 
     def environment(self) -> Mapping[str, str]:
-        """What it is started with."""
+        """Return the environment of the program."""
         return {**os.environ, "PATH": self.path}
 
 
-def told_pid(path: Path) -> int:
-    """The pid that a runtime has written to a file; `ProgramBroken` where it is none."""
-    return pid_in(_read(path) if path.exists() else "", str(path))
+def read_pid(path: Path) -> int:
+    """Return the pid in a file of a runtime; raise `ProgramBroken` if there is none."""
+    return parse_pid(_read(path) if path.exists() else "", str(path))
 
 
-def pid_in(said: str, whose: str) -> int:
-    """The pid that is all of an answer; `ProgramBroken`, with whose answer that is, where it is none."""
+def parse_pid(said: str, whose: str) -> int:
+    """Return the pid that is the whole output; raise `ProgramBroken` if it is none.
+
+    `whose` names the source of the output.
+    """
     if not said.strip().isdecimal():
         raise ProgramBroken(f"{whose} is to tell a pid, and says {said[:_SHOWN]!r}")
     return int(said)

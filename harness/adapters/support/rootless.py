@@ -1,10 +1,9 @@
-"""An ordinary user of the host, as whom a rootless runtime is started.
+"""An ordinary user of the host, who starts a rootless runtime.
 
-The user has ids of its own, subordinate ones for the user namespaces of its containers
-(subuid(5)), a home and a runtime directory; `setpriv` becomes it, as which nothing is left
-of root's capabilities. newuidmap(1) is copied into the host, because the set-user-ID bit of
-the machine's own counts for nothing where the run is an ordinary user's: its owner, the
-machine's root, is nobody in the sandbox's user namespace (user_namespaces(7)).
+The user has an id, subordinate ids for user namespaces of containers (subuid(5)), a home and a
+runtime directory; `setpriv` switches to the user and drops all capabilities. newuidmap(1) is
+copied into the host, because the machine's own set-user-ID bit has no effect in an unprivileged
+run: its owner, the machine's root, is not mapped in the sandbox (user_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from linux.syscalls import MS_BIND, MS_REC, MS_SHARED, in_user_namespace, mount
 NAME: Final = "user"
 UID: Final = 1000
 SUBORDINATE: Final = range(10_000, 65_536)
-"""Ids for containers: as many as fit into what an ordinary user's sandbox has itself."""
+"""Ids for containers, within the ids of an ordinary user's own sandbox."""
 HOME: Final = "/run/netmodes/user"
 """Home, runtime directory and programs, in the host."""
 PROGRAMS: Final = ("newuidmap", "newgidmap", "setpriv")
-"""What there must be to become an ordinary user."""
+"""The programs that are needed to become an ordinary user."""
 
 RUN: Final = f"{HOME}/run"
-"""Where what it starts keeps its sockets and pids: XDG_RUNTIME_DIR."""
+"""The directory of the user's sockets and pid files: XDG_RUNTIME_DIR."""
 _BIN, _DEV, _SCRATCH = f"{HOME}/bin", f"{HOME}/dev", f"{HOME}/scratch"
 _TUN: Final = "/dev/net/tun"
 _TUN_NUMBER: Final = os.makedev(10, 200)
@@ -41,12 +40,12 @@ _ACCOUNTS: Final = {
 
 
 def command(argv: Sequence[str]) -> tuple[str, ...]:
-    """The words that carry out a command as the user."""
+    """Return the command line that runs a command as the user."""
     return ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--", *argv)
 
 
 def environment(path: str) -> dict[str, str]:
-    """What the user's login would have set; `path` is where programs are looked for."""
+    """Return the environment of the user's login, with `path` for programs."""
     return {
         "PATH": f"{_BIN}:{path}",
         "HOME": HOME,
@@ -61,10 +60,10 @@ def environment(path: str) -> dict[str, str]:
 
 
 def obstacle() -> str:
-    """Why no such user can be had in this sandbox; an empty text where one can."""
+    """Return why this sandbox cannot have such a user, or an empty text."""
     for kind in ("uid", "gid"):
         with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
-            if not covered(file, SUBORDINATE.stop - 1):
+            if not maps_every_id(file, SUBORDINATE.stop - 1):
                 return (
                     f"this sandbox has no {kind}s up to {SUBORDINATE.stop - 1}, which an ordinary "
                     "user's containers need: give yourself subordinate ids "
@@ -72,27 +71,27 @@ def obstacle() -> str:
                     "install newuidmap (Debian: uidmap), or run as root"
                 )
     if not os.path.exists(_TUN):
-        return f"there is no {_TUN}, by way of which a rootless runtime sends: `modprobe tun`"
+        return f"there is no {_TUN}, which a rootless runtime needs to send: `modprobe tun`"
     if not _open_to_all(_TUN) and in_user_namespace():
         return (
-            f"{_TUN}, by way of which a rootless runtime sends, is not open to everybody as on "
+            f"{_TUN}, which a rootless runtime needs to send, is not open to all users as on "
             f"most machines: `chmod 666 {_TUN}`, or run as root"
         )
     return ""
 
 
-def without_cgroups(command: str) -> str:
-    """Why one that makes cgroups cannot be tried in this sandbox; an empty text where it can."""
+def cgroup_obstacle(command: str) -> str:
+    """Return why a runtime that makes cgroups cannot run in this sandbox, or an empty text."""
     if not in_user_namespace() or os.access("/sys/fs/cgroup", os.W_OK):
         return ""
     return (
-        f"{command} makes cgroups, and nobody has delegated one to this user: run in a scope "
+        f"{command} makes cgroups, and none is delegated to this user: run in a scope "
         "(`systemd-run --user --scope -p Delegate=yes …`), or as root"
     )
 
 
-def covered(rows: Iterable[str], last: int) -> bool:
-    """Whether the rows of a uid_map(5) give every id from 0 to `last`."""
+def maps_every_id(rows: Iterable[str], last: int) -> bool:
+    """Return True if the rows of a uid_map(5) map every id from 0 to `last`."""
     wanted = 0
     for first, _, count in sorted(tuple(map(int, row.split())) for row in rows):
         if first <= wanted:
@@ -103,11 +102,11 @@ def covered(rows: Iterable[str], last: int) -> bool:
 # --- inside the host -----------------------------------------------------------
 
 
-def furnish() -> None:
-    """Make the user: accounts, subordinate ids, directories, /dev/net/tun.
+def create_user() -> None:
+    """Create the user: accounts, subordinate ids, directories, /dev/net/tun.
 
-    Anybody may ping, as systemd has it on every machine: the datapaths in user space do so
-    in the user's name (icmp(7)).
+    Every group may ping, as with systemd on every machine: user-mode network stacks ping as the
+    user (icmp(7)).
     """
     Path("/proc/sys/net/ipv4/ping_group_range").write_text(f"0 {SUBORDINATE.stop - 1}")
     for name, content in _ACCOUNTS.items():
@@ -116,18 +115,18 @@ def furnish() -> None:
         Path("/etc", name).write_text(content, encoding="ascii")
     for directory in (_BIN, _DEV, _SCRATCH, RUN):
         Path(directory).mkdir(parents=True)
-    mount("tmpfs", _BIN, "tmpfs", 0, "mode=755")  # /run itself heeds no set-user-ID bit
+    mount("tmpfs", _BIN, "tmpfs", 0, "mode=755")  # /run itself is mounted nosuid
     for program in PROGRAMS[:2]:
         found = shutil.which(program)
         assert found is not None, "looked for before"
         shutil.copyfile(found, f"{_BIN}/{program}")
-        os.chmod(f"{_BIN}/{program}", 0o4755)  # noqa: S103 # what it is on every machine
+        os.chmod(f"{_BIN}/{program}", 0o4755)  # noqa: S103 # its usual mode
     _open_tun()
-    mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: what is mounted shows inside
+    mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: mounts propagate inside
 
 
-def own() -> None:
-    """Give the user the home, with what has been written there."""
+def chown_home() -> None:
+    """Make the user the owner of the home and of the files there."""
     for directory, _, names in os.walk(HOME):
         if not directory.startswith((_BIN, _DEV)):
             for path in (directory, *(f"{directory}/{name}" for name in names)):
@@ -136,12 +135,12 @@ def own() -> None:
 
 
 def _open_tun() -> None:
-    """Let the user open /dev/net/tun where the machine lets root alone."""
+    """Let the user open /dev/net/tun if the machine allows only root."""
     if _open_to_all(_TUN):
         return
     mount("tmpfs", _DEV, "tmpfs", 0, "mode=755")
     os.mknod(f"{_DEV}/tun", 0o020666, _TUN_NUMBER)
-    os.chmod(f"{_DEV}/tun", 0o666)  # noqa: S103 # what it is on every machine
+    os.chmod(f"{_DEV}/tun", 0o666)  # noqa: S103 # its usual mode
     mount(f"{_DEV}/tun", _TUN, flags=MS_BIND)
 
 

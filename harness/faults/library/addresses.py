@@ -1,4 +1,4 @@
-"""Addresses and MACs: wrong, doubled, somebody else's, or other than reported."""
+"""Faults of addresses and MACs: wrong, duplicate, or other than reported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults.fault import PLUGGED, AdapterCall, Moment, fault
-from harness.faults.helpers import gateway_of, numbered, readdress
+from harness.faults.helpers import address_at, gateway_of, readdress
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host
 from linux import rtnetlink
@@ -30,7 +30,7 @@ def second_address(site: FaultContext) -> None:
     for plug in site.plugs():
         if gateway := gateway_of(plug):
             site.inside.add_address(
-                plug.inside, numbered(gateway, gateway.network.num_addresses - 6)
+                plug.inside, address_at(gateway, gateway.network.num_addresses - 6)
             )
 
 
@@ -55,7 +55,7 @@ def one_address_for_all(site: FaultContext) -> None:
     """Assign the same address to every container."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
-            readdress(site, plug, numbered(gateway, 7))
+            readdress(site, plug, address_at(gateway, 7))
 
 
 @fault("gateways-address-given", violates=("BR-10",), moment=PLUGGED)
@@ -71,7 +71,7 @@ def broadcast_address_given(site: FaultContext) -> None:
     """Assign the subnet's broadcast address to a container."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
-            readdress(site, plug, numbered(gateway, gateway.network.num_addresses - 1))
+            readdress(site, plug, address_at(gateway, gateway.network.num_addresses - 1))
 
 
 @fault("reports-another-address", violates=("BR-10",), around="inspect")
@@ -102,7 +102,7 @@ def addresses_are_counted_up(site: FaultContext, verb: AdapterCall) -> Container
     if isinstance(spec.mode, Bridge) and spec.mode.network == "bridge" and spec.ip is None:
         site.memory["counted"] = count + 1
         gateway = site.runtime.network_facts("bridge").gateways[0]
-        spec = replace(spec, ip=numbered(gateway, count).ip)
+        spec = replace(spec, ip=address_at(gateway, count).ip)
     facts: ContainerInfo = verb(spec=spec)
     return facts
 
@@ -193,7 +193,7 @@ def ipv6_address_given_twice(site: FaultContext) -> None:
     """Assign the same IPv6 address to every container."""
     for plug in site.plugs():
         if gateway := gateway_of(plug, 6):
-            readdress(site, plug, numbered(gateway, 77))
+            readdress(site, plug, address_at(gateway, 77))
 
 
 @fault("old-address-kept", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
@@ -201,7 +201,7 @@ def old_address_kept(site: FaultContext) -> None:
     """Assign another address on restart than the runtime reports."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
-            readdress(site, plug, numbered(gateway, 119))
+            readdress(site, plug, address_at(gateway, 119))
 
 
 @fault("subnet-of-a-bystander", violates=("NET-1",), moment=Moment.NETWORK_CREATED)
@@ -268,7 +268,7 @@ def requested_ipv6_ends_with_a_restart(site: FaultContext) -> None:
     for plug in site.plugs():
         gateway = gateway_of(plug, 6)
         if gateway and site.spec and site.spec.ip6:
-            readdress(site, plug, numbered(gateway, 77))
+            readdress(site, plug, address_at(gateway, 77))
 
 
 @fault("beginning-of-the-subnet-given", violates=("BR-10",), moment=PLUGGED, narrow=True)
@@ -277,7 +277,7 @@ def beginning_of_the_subnet_given(site: FaultContext) -> None:
     for plug in site.plugs():
         gateway = gateway_of(plug) if plug.network.name != DEFAULT_NETWORK else None
         if gateway and int(gateway.ip) - int(gateway.network.network_address) > _BEGINNING:
-            readdress(site, plug, numbered(gateway, 0))
+            readdress(site, plug, address_at(gateway, 0))
 
 
 _BEGINNING = 16

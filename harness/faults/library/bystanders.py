@@ -1,12 +1,12 @@
-"""What happens to those that the runtime has nothing to do with."""
+"""Faults that affect bystanders: other hosts, interfaces and firewall rules of the operator."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface
 
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop, forget_drops
-from harness.faults.nft_rules import DROP, between_ports, errors, longer_than, of_protocol, to_mac
+from harness.faults.helpers import drop, remove_drops
+from harness.faults.nft_rules import DROP, bridged, icmp_errors, longer_than, of_protocol, to_mac
 from harness.faults.target import FaultContext
 from harness.testbench.packets.offload import switch_off
 from linux import rtnetlink
@@ -185,7 +185,7 @@ def promiscuous_bridge(site: FaultContext) -> None:
     count = site.memory["counted"] = site.memory.get("counted", 0) + 1
     index = site.host.link("br0").ifindex
     body = rtnetlink.LINK.pack(0, 0, index, _PROMISCUOUS * (count % 2), _PROMISCUOUS)
-    site.host.rtnl(Request(rtnetlink.RTM_NEWLINK, 0, body, "change who br0 listens to"))
+    site.host.rtnl(Request(rtnetlink.RTM_NEWLINK, 0, body, "toggle promiscuous mode of br0"))
 
 
 _PROMISCUOUS = 0x100
@@ -238,7 +238,9 @@ def bystanders_are_told_of_no_error(site: FaultContext) -> None:
     """Drop ICMP errors to bystanders, so that their connections time out."""
     for version, kinds in ((4, (3, 11)), (6, (1, 2, 3))):
         for kind in kinds:
-            drop(site, "forward", iifname(site.uplink()), oifname("br0"), errors(version, kind))
+            drop(
+                site, "forward", iifname(site.uplink()), oifname("br0"), icmp_errors(version, kind)
+            )
 
 
 @fault(
@@ -268,7 +270,7 @@ def repair_forgets_hairpins(site: FaultContext) -> None:
 @fault("repair-forgets-forged-sources", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
 def repair_forgets_forged_sources(site: FaultContext) -> None:
     """Let forged sources leave user-defined networks after a flush and a repair."""
-    forget_drops(site, "in", bridges=site.bridges()[1:] or ["-"])
+    remove_drops(site, "in", bridges=site.bridges()[1:] or ["-"])
 
 
 @fault(
@@ -287,5 +289,5 @@ def bystanders_lose_broadcasts(site: FaultContext) -> None:
     """Drop Ethernet broadcasts, such as DHCP, between the ports of any bridge."""
     if not site.memory.setdefault("silenced", False):
         site.memory["silenced"] = True
-        everybody = [*between_ports(4), *to_mac("ff:ff:ff:ff:ff:ff")]
+        everybody = [*bridged(4), *to_mac("ff:ff:ff:ff:ff:ff")]
         site.host.rule("forward", everybody, DROP, priority=0, bridge=True)

@@ -1,4 +1,4 @@
-"""Names that lead nowhere, to somebody else, or to a resolver that should not be asked."""
+"""Faults of name resolution: resolvers, names, aliases, and the files in /etc."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from harness.adapters.protocol import ContainerInfo
 from harness.faults.fault import PLUGGED, RULES, AdapterCall, Moment, fault
 from harness.faults.nft_rules import (
     DROP,
-    deny_the_name,
     longer_than,
     mark_flow,
     of_marked_flow,
-    other_records_of,
+    other_dns_records,
+    set_nxdomain,
 )
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, HOST, Bridge
@@ -26,7 +26,7 @@ from linux.nftables import dport, l4proto, oifname
 _RESOLV_CONF, _HOSTS = "/etc/resolv.conf", "/etc/hosts"
 _NOBODY = "192.0.2.250"
 _ASKED: Final = 53
-"""The mark of a flow by which something was asked."""
+"""Conntrack mark of a flow with a DNS query."""
 
 
 def _on_own_network(site: FaultContext) -> bool:
@@ -176,7 +176,7 @@ def internal_names_are_asked_for_outside(site: FaultContext) -> None:
 
 
 def _relay(site: FaultContext, address: str) -> None:
-    """Pass datagrams that come to port 53 on to the world's resolver, and the answers back."""
+    """Forward DNS queries at this address to the world's resolver, and the replies back."""
     inner = site.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
     inner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     inner.bind((address, 53))
@@ -206,7 +206,7 @@ def _relay(site: FaultContext, address: str) -> None:
 def other_records_deny_the_name(site: FaultContext) -> None:
     """Answer NXDOMAIN for records of a peer other than A and AAAA."""
     if _on_own_network(site):
-        site.inside.rule("input", other_records_of("web"), deny_the_name())
+        site.inside.rule("input", other_dns_records("web"), set_nxdomain())
 
 
 @fault("resolver-for-everybody", violates=("DNS-6",), moment=PLUGGED)
@@ -300,7 +300,7 @@ def hostnames_lead_nowhere(site: FaultContext, verb: AdapterCall) -> ContainerIn
 
 
 def _rename(site: FaultContext, pid: int, name: str) -> None:
-    """Have a running container say that it is called otherwise, by the kernel and by its files."""
+    """Change the hostname of a running container, in the kernel and in its files."""
     called = site.call(inside, pid, socket.gethostname)
     site.call(inside, pid, socket.sethostname, name)
     for path in ("/etc/hostname", _HOSTS):

@@ -1,4 +1,4 @@
-"""Rules of the host's firewall that are missing, too strict, or in nobody's interest."""
+"""Faults of firewall rules: missing, too strict or too lax."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from harness.faults.helpers import (
     FAMILIES,
     bridges_without_icc,
     drop,
-    forget_drops,
     internal_bridges,
     new_bridges,
+    remove_drops,
 )
 from harness.faults.target import FaultContext
 from linux.nftables import (
@@ -98,7 +98,7 @@ def every_flow_has_one_port(site: FaultContext) -> None:
 @fault("direct-routing-open", violates=("BR-9",), moment=RULES, history="moby#14041")
 def direct_routing_open(site: FaultContext) -> None:
     """Remove the rules that drop packets routed directly to containers."""
-    forget_drops(site, "out")
+    remove_drops(site, "out")
 
 
 @fault("internal-network-is-open", violates=("INT-1",), moment=RULES)
@@ -118,13 +118,13 @@ def direct_routing_open(site: FaultContext) -> None:
 def networks_are_not_isolated(site: FaultContext) -> None:
     """Remove the rules that drop packets between networks."""
     for way in ("in", "out"):
-        forget_drops(site, way)
+        remove_drops(site, way)
 
 
 @fault("isolation-of-one-family", violates=("NET-2",), moment=RULES, history="netavark#1515")
 def isolation_of_one_family(site: FaultContext) -> None:
     """Isolate networks for IPv4 only."""
-    forget_drops(site, "out")
+    remove_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge), *family(4)]
         drop(site, "forward", strange, ct_state("new"))
@@ -135,7 +135,7 @@ def isolation_of_one_family(site: FaultContext) -> None:
 @fault("forged-sources-pass", violates=("BR-26",), moment=RULES)
 def forged_sources_pass(site: FaultContext) -> None:
     """Let packets with a source outside the network's subnet leave the host."""
-    forget_drops(site, "in")
+    remove_drops(site, "in")
 
 
 # --- what is kept out or in that should not be ------------------------------------------
@@ -146,7 +146,7 @@ def gateway_is_deaf_to_pings(site: FaultContext) -> None:
     """Drop echo requests from containers to the host."""
     for bridge in site.bridges():
         for protocol in ("icmp", "icmpv6"):
-            drop(site, "input", iifname(bridge), nft_rules.pings(protocol))
+            drop(site, "input", iifname(bridge), nft_rules.echo_requests(protocol))
 
 
 @fault("host-is-out-of-reach", violates=("BR-5",), moment=RULES)
@@ -183,7 +183,7 @@ def peers_lose_datagrams(site: FaultContext) -> None:
     for version in FAMILIES:
         site.host.rule(
             "forward",
-            nft_rules.between_ports(version),
+            nft_rules.bridged(version),
             l4proto("udp"),
             nft_rules.DROP,
             priority=0,
@@ -196,7 +196,7 @@ def peers_lose_connections(site: FaultContext) -> None:
     """Drop TCP between containers on one network."""
     site.host.rule(
         "forward",
-        nft_rules.between_ports(4),
+        nft_rules.bridged(4),
         l4proto("tcp"),
         nft_rules.DROP,
         priority=0,
@@ -207,7 +207,7 @@ def peers_lose_connections(site: FaultContext) -> None:
 @fault("ipv6-peers-are-deaf", violates=("V6-1",), moment=Moment.HOST_READY)
 def ipv6_peers_are_deaf(site: FaultContext) -> None:
     """Drop IPv6 between containers on one network."""
-    site.host.rule("forward", nft_rules.between_ports(6), nft_rules.DROP, priority=0, bridge=True)
+    site.host.rule("forward", nft_rules.bridged(6), nft_rules.DROP, priority=0, bridge=True)
 
 
 @fault("icmpv6-is-dropped", violates=("V6-1",), moment=RULES)
@@ -215,7 +215,7 @@ def icmpv6_is_dropped(site: FaultContext) -> None:
     """Drop ICMPv6 errors to containers."""
     for bridge in site.bridges():
         for kind in (1, 2, 3, 4):
-            drop(site, "postrouting", oifname(bridge), nft_rules.errors(6, kind))
+            drop(site, "postrouting", oifname(bridge), nft_rules.icmp_errors(6, kind))
 
 
 # --- half-open doors ----------------------------------------------------------------
@@ -224,7 +224,7 @@ def icmpv6_is_dropped(site: FaultContext) -> None:
 @fault("pings-from-outside-get-in", violates=("BR-9",), moment=RULES)
 def pings_from_outside_get_in(site: FaultContext) -> None:
     """Let echo requests from outside in to containers."""
-    forget_drops(site, "out")
+    remove_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge)]
         for protocol in ("tcp", "udp"):
@@ -234,7 +234,7 @@ def pings_from_outside_get_in(site: FaultContext) -> None:
 @fault("what-looks-like-an-answer-gets-in", violates=("BR-9",), moment=RULES)
 def what_looks_like_an_answer_gets_in(site: FaultContext) -> None:
     """Let TCP segments with ACK from outside in, as a stateless firewall does."""
-    forget_drops(site, "out")
+    remove_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge), *ct_state("new")]
         drop(site, "forward", strange, l4proto("icmp"))
@@ -245,7 +245,7 @@ def what_looks_like_an_answer_gets_in(site: FaultContext) -> None:
 def networks_leak_one_way(site: FaultContext) -> None:
     """Let the default network reach the other networks."""
     first, *rest = site.bridges()
-    forget_drops(site, "out", bridges=rest or ["-"])
+    remove_drops(site, "out", bridges=rest or ["-"])
     for bridge in rest:
         strange = [*iifname(first, is_not=True), *iifname(bridge, is_not=True), *oifname(bridge)]
         drop(site, "forward", strange, ct_state("new"))
@@ -264,7 +264,7 @@ def host_cannot_connect_in(site: FaultContext) -> None:
 @fault("peers-lose-the-web", violates=("BR-4",), moment=Moment.HOST_READY)
 def peers_lose_the_web(site: FaultContext) -> None:
     """Drop TCP port 80 between containers on one network."""
-    web = [*nft_rules.between_ports(4), *l4proto("tcp"), *dport(80)]
+    web = [*nft_rules.bridged(4), *l4proto("tcp"), *dport(80)]
     site.host.rule("forward", web, nft_rules.DROP, priority=0, bridge=True)
 
 
@@ -289,7 +289,7 @@ def a_service_of_the_host_is_closed(site: FaultContext) -> None:
 @fault("questions-pass-between-networks", violates=("NET-2",), moment=RULES)
 def questions_pass_between_networks(site: FaultContext) -> None:
     """Let port 53 pass between networks."""
-    forget_drops(site, "out")
+    remove_drops(site, "out")
     for bridge in site.bridges():
         others = [*iifname(bridge, is_not=True), *oifname(bridge)]
         for protocol in ("tcp", "udp"):
@@ -300,7 +300,7 @@ def questions_pass_between_networks(site: FaultContext) -> None:
 @fault("ipv6-answers-nobody-asked-for-get-in", violates=("BR-9",), moment=RULES)
 def ipv6_answers_nobody_asked_for_get_in(site: FaultContext) -> None:
     """Let unsolicited IPv6 datagrams from port 53 in to containers."""
-    forget_drops(site, "out")
+    remove_drops(site, "out")
     for bridge in site.bridges():
         others = [*iifname(bridge, is_not=True), *oifname(bridge)]
         answer = [*family(6), *l4proto("udp"), *sport(53)]
@@ -312,7 +312,7 @@ def ipv6_answers_nobody_asked_for_get_in(site: FaultContext) -> None:
 def internal_network_is_open_to_other_protocols(site: FaultContext) -> None:
     """Let protocols other than TCP, UDP and ICMP leave internal networks."""
     for bridge in internal_bridges(site):
-        forget_drops(site, "in", bridges=[bridge])
+        remove_drops(site, "in", bridges=[bridge])
         out = [*iifname(bridge), *oifname(bridge, is_not=True)]
         for protocol in ("tcp", "udp", "icmp", "icmpv6"):
             drop(site, "forward", out, l4proto(protocol))
@@ -329,14 +329,14 @@ def host_cannot_log_in(site: FaultContext) -> None:
 def forged_sources_pass_without_icc(site: FaultContext) -> None:
     """Let packets with forged sources leave networks with icc=false."""
     if bridges := list(bridges_without_icc(site)):
-        forget_drops(site, "in", bridges=bridges)
+        remove_drops(site, "in", bridges=bridges)
 
 
 @fault("internal-network-reaches-published-ports", violates=("INT-1",), moment=RULES)
 def internal_network_reaches_published_ports(site: FaultContext) -> None:
     """Let internal networks reach ports that other containers publish."""
     for bridge in internal_bridges(site):
-        forget_drops(site, "in", bridges=[bridge])
+        remove_drops(site, "in", bridges=[bridge])
         site.host.rule("forward", iifname(bridge), ct_dnat(), verdict("accept"))
         drop(site, "forward", iifname(bridge), oifname(bridge, is_not=True), priority=-350)
 

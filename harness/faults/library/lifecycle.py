@@ -1,4 +1,4 @@
-"""What is left behind, what is refused too late or not at all, and what a crash does."""
+"""Faults of the lifecycle: residue, refusals, and crashes of the runtime."""
 
 from __future__ import annotations
 
@@ -222,8 +222,8 @@ def crash_takes_everybody_down(site: FaultContext, verb: AdapterCall) -> None:
     """Take down running containers' links when the runtime is killed."""
     verb()
     for facts in site.other_containers().values():
-        if site.ground(facts).place.identity != site.host.place.identity:
-            site.ground(facts).set_link("eth0", up=False)
+        if site.netns_of(facts).place.identity != site.host.place.identity:
+            site.netns_of(facts).set_link("eth0", up=False)
 
 
 @fault("policy-rule-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
@@ -269,4 +269,4 @@ def crash_ends_names(site: FaultContext, verb: AdapterCall) -> None:
     verb()
     for facts in site.other_containers().values():
         if any(endpoint.network != DEFAULT_NETWORK for endpoint in facts.endpoints):
-            site.ground(facts).rule("output", l4proto("udp"), dport(53), nft_rules.DROP)
+            site.netns_of(facts).rule("output", l4proto("udp"), dport(53), nft_rules.DROP)

@@ -1,4 +1,4 @@
-"""Interfaces that are missing, down, too many, or of another size than they should be."""
+"""Faults of interfaces, bridges, MTUs and neighbours."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def bridge_takes_the_macs_of_ports(site: FaultContext) -> None:
 def bridge_is_a_hub(site: FaultContext) -> None:
     """Turn off MAC learning on the bridge, so that it floods every frame."""
     for plug in site.plugs():
-        site.host.rtnl(nft_rules.ageing(site.host.link(plug.bridge).ifindex, 0))
+        site.host.rtnl(nft_rules.set_ageing(site.host.link(plug.bridge).ifindex, 0))
         port = site.host.link(plug.outside).ifindex
         site.host.rtnl(nft_rules.port_option(port, "learning", on=False))
 
@@ -234,7 +234,7 @@ def attached_pair_outlives_its_container(site: FaultContext) -> None:
 
 
 def _await_no_link(name: str) -> None:
-    """Wait for the kernel, in the host, to have taken away an interface: a moment."""
+    """Wait until the kernel has removed an interface of the host."""
     deadline = time.monotonic() + 2
     while name in {item for _, item in socket.if_nameindex()} and time.monotonic() < deadline:
         os.sched_yield()
@@ -263,7 +263,7 @@ def more_links_on_own_networks(site: FaultContext) -> None:
 def bridge_forgets_soon(site: FaultContext) -> None:
     """Reduce the bridge's ageing time to ten seconds, so that it floods frames to idle peers."""
     for plug in site.plugs():
-        site.host.rtnl(nft_rules.ageing(site.host.link(plug.bridge).ifindex, 10))
+        site.host.rtnl(nft_rules.set_ageing(site.host.link(plug.bridge).ifindex, 10))
 
 
 @fault("broadcasts-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
@@ -356,7 +356,7 @@ def ndp_proxy(site: FaultContext) -> None:
             for address in site.host.addresses("br0"):
                 if address.version == 6:
                     for other in (address.ip + 9, address.ip + 15):  # ns1's is ::10
-                        site.host.ensure(nft_rules.proxy(index, other))
+                        site.host.ensure(nft_rules.add_ndp_proxy(index, other))
 
 
 @fault("peers-remember-the-old-mac", violates=("BR-15",), moment=Moment.BEFORE_REMOVE)
@@ -365,11 +365,11 @@ def peers_remember_the_old_mac(site: FaultContext) -> None:
     for plug in site.plugs():
         mac = site.inside.link(plug.inside).mac
         for facts in site.other_containers().values():
-            ground = site.ground(facts)
+            netns = site.netns_of(facts)
             if any(item.network == plug.network.name for item in facts.endpoints):
-                index = ground.link("eth0").ifindex
+                index = netns.link("eth0").ifindex
                 known = (rtnetlink.add_neighbour(index, item.ip, mac) for item in plug.addresses)
-                ground.ensure(*known)
+                netns.ensure(*known)
 
 
 @fault("host-remembers-a-wrong-mac", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
@@ -448,8 +448,8 @@ def peers_remember_the_old_mac_of_a_connection(site: FaultContext) -> None:
     for plug in site.new_plugs():
         own = {item.ip for item in plug.addresses}
         for facts in site.other_containers().values():
-            ground = site.ground(facts)
-            known = [item for item in ground.place.neighbours() if item.address in own]
-            ground.ensure(
+            netns = site.netns_of(facts)
+            known = [item for item in netns.place.neighbours() if item.address in own]
+            netns.ensure(
                 *(rtnetlink.add_neighbour(item.ifindex, item.address, _WRONG) for item in known)
             )

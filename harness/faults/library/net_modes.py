@@ -1,4 +1,4 @@
-"""A container in another net mode than it was asked to be in; options that its mode rules out."""
+"""Faults of the net modes none, host, container and user mode, and of their options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop, joined_container, started_alone
+from harness.faults.helpers import drop, joined_container, restart_without_network
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing, Publish
@@ -241,7 +241,7 @@ def attached_is_not_answered(site: FaultContext) -> None:
 )
 def restarted_on_the_host_it_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Start a container in mode host in its own netns on restart."""
-    return started_alone(site, verb, Host)
+    return restart_without_network(site, verb, Host)
 
 
 @fault(
@@ -404,7 +404,7 @@ def joiner_takes_the_names_along(site: FaultContext) -> None:
 @fault("restarted-joiner-is-alone", violates=("CTR-1",), around="start_container", narrow=True)
 def restarted_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Start a joiner in a netns of its own on restart."""
-    return started_alone(site, verb, Joined)
+    return restart_without_network(site, verb, Joined)
 
 
 @fault("joiner-keeps-its-resolver", violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)
@@ -428,7 +428,7 @@ def stopped_joiner_takes_the_route_along(site: FaultContext) -> None:
     if facts := joined_container(site):
         for endpoint in facts.endpoints:
             for gateway in site.runtime.network_facts(endpoint.network).gateways:
-                site.ground(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
+                site.netns_of(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
 
 
 _UNASKED: Final = 31080

@@ -1,4 +1,4 @@
-"""Networks that containers come to, leave, or find other than they were asked for."""
+"""Faults of networks that containers are connected to and disconnected from."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def connections_close_the_loopback6(site: FaultContext) -> None:
 
 
 def _close(site: FaultContext, network: IPv4Network | IPv6Network) -> None:
-    """Swallow what the host sends there to the ports that a container publishes."""
+    """Drop packets from the host to these addresses at the container's published ports."""
     for port in site.spec.ports if site.spec else ():
         drop(site, "output", daddr(network), l4proto(port.protocol), dport(port.host_port))
 

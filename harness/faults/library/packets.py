@@ -1,4 +1,4 @@
-"""Errors that nobody hears of, fragments and segments that do not arrive as they were sent."""
+"""Faults of packets: lost ICMP errors, fragments, segments and header fields."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from harness.faults import nft_rules
 from harness.faults.fault import RULES, Moment, fault
-from harness.faults.helpers import FAMILIES, drop, forget_drops, new_bridges
+from harness.faults.helpers import FAMILIES, drop, new_bridges, remove_drops
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
 from linux.nftables import Hook, ct_dnat, ct_state, iifname, l4proto, oifname, reject
@@ -24,7 +24,9 @@ def time_exceeded_in_silence(site: FaultContext) -> None:
     """Drop ICMP time-exceeded messages from the host to containers."""
     for bridge in site.bridges():
         for version in FAMILIES:
-            drop(site, "output", oifname(bridge), nft_rules.errors(version, _EXCEEDED[version]))
+            drop(
+                site, "output", oifname(bridge), nft_rules.icmp_errors(version, _EXCEEDED[version])
+            )
 
 
 @fault("connected-it-refuses-in-silence", violates=("BR-20",), moment=Moment.CONNECTED)
@@ -33,7 +35,7 @@ def closed_udp_ports_are_silent(site: FaultContext) -> None:
     """Drop ICMP port-unreachable messages that the container sends."""
     if site.is_bridged:
         for version in FAMILIES:
-            site.inside.rule("output", nft_rules.errors(version, _UNREACHABLE[version]), DROP)
+            site.inside.rule("output", nft_rules.icmp_errors(version, _UNREACHABLE[version]), DROP)
 
 
 @fault(
@@ -58,7 +60,9 @@ def errors_of_routers_stay_outside(site: FaultContext) -> None:
     """Drop ICMP time-exceeded messages from outside to containers."""
     for bridge in site.bridges():
         for version in FAMILIES:
-            drop(site, "forward", oifname(bridge), nft_rules.errors(version, _EXCEEDED[version]))
+            drop(
+                site, "forward", oifname(bridge), nft_rules.icmp_errors(version, _EXCEEDED[version])
+            )
 
 
 @fault(
@@ -69,7 +73,7 @@ def path_mtu_black_hole(site: FaultContext) -> None:
     for bridge in site.bridges():
         for version in FAMILIES:
             kind, code = _TOO_BIG[version]
-            drop(site, "forward", oifname(bridge), nft_rules.errors(version, kind, code))
+            drop(site, "forward", oifname(bridge), nft_rules.icmp_errors(version, kind, code))
 
 
 @fault("fragments-are-dropped", violates=("BR-23",), moment=RULES)
@@ -90,7 +94,7 @@ def fragments_are_dropped(site: FaultContext) -> None:
 def segments_are_corrupted(site: FaultContext) -> None:
     """Corrupt large TCP segments that the container receives, with a valid checksum."""
     if site.is_bridged:
-        broken = nft_rules.corrupt(700, b"\xde\xad\xbe\xef")
+        broken = nft_rules.overwrite_tcp(700, b"\xde\xad\xbe\xef")
         site.inside.rule("input", nft_rules.longer_than(1400), broken, priority=-350)
 
 
@@ -105,7 +109,7 @@ def large_packets_between_peers_are_lost(site: FaultContext) -> None:
 @fault("fragments-between-peers-are-lost", violates=("BR-23",), moment=Moment.HOST_READY)
 def fragments_between_peers_are_lost(site: FaultContext) -> None:
     """Drop IPv4 fragments between peers."""
-    parts = [*nft_rules.between_ports(4), *nft_rules.is_fragment(4)]
+    parts = [*nft_rules.bridged(4), *nft_rules.is_fragment(4)]
     site.host.rule("prerouting", parts, DROP, priority=-310, bridge=True)
 
 
@@ -138,20 +142,22 @@ def one_router_too_many(site: FaultContext) -> None:
 def sent_segments_are_corrupted(site: FaultContext) -> None:
     """Corrupt large TCP segments that the container sends."""
     if site.is_bridged:
-        site.inside.rule("output", nft_rules.longer_than(1000), nft_rules.corrupt(990, b"\0\0"))
+        site.inside.rule(
+            "output", nft_rules.longer_than(1000), nft_rules.overwrite_tcp(990, b"\0\0")
+        )
 
 
 @fault("ipv6-errors-of-the-host-are-silent", violates=("V6-1",), moment=RULES)
 def ipv6_errors_of_the_host_are_silent(site: FaultContext) -> None:
     """Drop ICMPv6 time-exceeded messages from the host to containers."""
     for bridge in site.bridges():
-        drop(site, "output", oifname(bridge), nft_rules.errors(6, _EXCEEDED[6]))
+        drop(site, "output", oifname(bridge), nft_rules.icmp_errors(6, _EXCEEDED[6]))
 
 
 @fault("other-protocols-get-in", violates=("BR-9",), moment=RULES)
 def other_protocols_get_in(site: FaultContext) -> None:
     """Let protocols other than TCP, UDP and ICMP in from outside."""
-    forget_drops(site, "out")
+    remove_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge)]
         for protocol in ("tcp", "udp", "icmp", "icmpv6"):
@@ -162,8 +168,8 @@ def other_protocols_get_in(site: FaultContext) -> None:
 @fault("host-is-silent-about-its-own-mtu", violates=("BR-22",), moment=Moment.HOST_READY)
 def host_is_silent_about_its_own_mtu(site: FaultContext) -> None:
     """Drop the host's own fragmentation-needed and packet-too-big messages."""
-    drop(site, "output", nft_rules.errors(4, 3, 4))
-    drop(site, "output", nft_rules.errors(6, 2))
+    drop(site, "output", nft_rules.icmp_errors(4, 3, 4))
+    drop(site, "output", nft_rules.icmp_errors(6, 2))
 
 
 @fault("own-networks-swallow-refusals", violates=("BR-20",), moment=Moment.NETWORK_CREATED)
@@ -171,7 +177,7 @@ def own_networks_swallow_refusals(site: FaultContext) -> None:
     """Drop ICMP port-unreachable messages to user-defined networks."""
     for bridge in site.bridges()[1:]:
         for hook in _OUTWARDS:
-            drop(site, hook, oifname(bridge), nft_rules.errors(4, 3, 3))
+            drop(site, hook, oifname(bridge), nft_rules.icmp_errors(4, 3, 3))
 
 
 @fault("own-networks-swallow-time-exceeded", violates=("BR-19",), moment=Moment.NETWORK_CREATED)
@@ -179,7 +185,7 @@ def own_networks_swallow_time_exceeded(site: FaultContext) -> None:
     """Drop ICMP time-exceeded messages to user-defined networks."""
     for bridge in site.bridges()[1:]:
         for hook in _OUTWARDS:
-            drop(site, hook, oifname(bridge), nft_rules.errors(4, 11))
+            drop(site, hook, oifname(bridge), nft_rules.icmp_errors(4, 11))
 
 
 # --- by a published port ---------------------------------------------------------------
@@ -190,7 +196,7 @@ def published_ports_swallow_refusals(site: FaultContext) -> None:
     """Drop ICMP port-unreachable messages of published UDP ports."""
     for bridge in site.bridges():
         for version in FAMILIES:
-            refused = nft_rules.errors(version, _UNREACHABLE[version])
+            refused = nft_rules.icmp_errors(version, _UNREACHABLE[version])
             drop(site, "forward", iifname(bridge), ct_dnat(), refused)
 
 
@@ -206,7 +212,7 @@ def published_ports_hear_of_no_errors(site: FaultContext) -> None:
     """Drop ICMP unreachable messages for replies of published ports."""
     for bridge in site.bridges():
         for version in FAMILIES:
-            lost = nft_rules.errors(version, _UNREACHABLE[version], 1 if version == 4 else 3)
+            lost = nft_rules.icmp_errors(version, _UNREACHABLE[version], 1 if version == 4 else 3)
             drop(site, "forward", oifname(bridge), ct_dnat(), lost)
 
 
@@ -220,7 +226,7 @@ def published_ports_are_a_black_hole(site: FaultContext) -> None:
                 "forward",
                 oifname(bridge),
                 ct_dnat(),
-                nft_rules.errors(version, *_TOO_BIG[version]),
+                nft_rules.icmp_errors(version, *_TOO_BIG[version]),
             )
 
 
@@ -241,14 +247,14 @@ def host_hears_no_long_pings(site: FaultContext) -> None:
 
 
 _ENDED: Final = 1
-"""The mark of a flow whose caller has said all."""
+"""Conntrack mark of a flow whose client has sent FIN."""
 
 
 @fault("ends-between-peers-are-lost", violates=("BR-4",), moment=Moment.HOST_READY)
 def ends_between_peers_are_lost(site: FaultContext) -> None:
     """Drop TCP FIN segments between peers."""
     for version in FAMILIES:
-        ends = [*nft_rules.between_ports(version), *nft_rules.with_flags("F")]
+        ends = [*nft_rules.bridged(version), *nft_rules.with_flags("F")]
         site.host.rule("forward", ends, DROP, priority=0, bridge=True)
 
 
@@ -280,7 +286,7 @@ def published_ports_close_both_halves(site: FaultContext) -> None:
 def congestion_is_not_to_be_asked_about(site: FaultContext) -> None:
     """Drop TCP SYN segments that offer ECN between peers."""
     for version in FAMILIES:
-        offer = [*nft_rules.between_ports(version), *nft_rules.with_flags("SEC")]
+        offer = [*nft_rules.bridged(version), *nft_rules.with_flags("SEC")]
         site.host.rule("forward", offer, DROP, priority=0, bridge=True)
 
 
@@ -288,21 +294,21 @@ def congestion_is_not_to_be_asked_about(site: FaultContext) -> None:
 def marked_packets_do_not_get_out(site: FaultContext) -> None:
     """Drop packets with a DSCP value that containers send to outside."""
     for bridge in site.bridges():
-        drop(site, "forward", iifname(bridge), nft_rules.marked_for_urgency())
+        drop(site, "forward", iifname(bridge), nft_rules.with_dscp())
 
 
 @fault("nothing-is-no-datagram", violates=("BR-4",), moment=Moment.HOST_READY, narrow=True)
 def nothing_is_no_datagram(site: FaultContext) -> None:
     """Drop empty UDP datagrams between peers."""
     for version in FAMILIES:
-        empty = [*nft_rules.between_ports(version), *nft_rules.empty_datagrams()]
+        empty = [*nft_rules.bridged(version), *nft_rules.empty_datagrams()]
         site.host.rule("forward", empty, DROP, priority=0, bridge=True)
 
 
 @fault("no-checksum-is-a-wrong-one", violates=("BR-4",), moment=Moment.HOST_READY, narrow=True)
 def no_checksum_is_a_wrong_one(site: FaultContext) -> None:
     """Drop UDP datagrams without a checksum between peers, which IPv4 allows."""
-    bare = [*nft_rules.between_ports(4), *nft_rules.datagrams_without_checksum()]
+    bare = [*nft_rules.bridged(4), *nft_rules.datagrams_without_checksum()]
     site.host.rule("forward", bare, DROP, priority=0, bridge=True)
 
 

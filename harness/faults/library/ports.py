@@ -1,4 +1,4 @@
-"""Published ports that do not answer, answer too much, or stay when nobody wants them any more."""
+"""Faults of published ports and of the conntrack entries behind them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from harness.faults import nft_rules
 from harness.faults.fault import RULES, AdapterCall, Moment, fault
 from harness.faults.helpers import (
     FAMILIES,
+    address_at,
     drop,
     gateway_of,
     joined_container,
     new_bridges,
-    numbered,
 )
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext, FaultLink
@@ -46,12 +46,12 @@ _LOOPBACK6 = IPv6Network("::1/128")
 
 
 def _to(port: Publish) -> list[Expression]:
-    """A packet that goes to a published port, whatever address."""
+    """Match packets to a published port, on any address."""
     return [*l4proto(port.protocol), *dport(port.host_port)]
 
 
 def _published(site: FaultContext) -> Iterator[tuple[Publish, Family, Address]]:
-    """Each published port, once for each family in which the container has an address."""
+    """Yield each published port, once per address family of the container."""
     plug: FaultLink | None = next(site.plugs(), None)
     for port in site.facts.ports if site.facts and plug else ():
         for version in FAMILIES:
@@ -87,7 +87,7 @@ def callers_do_not_break_off(site: FaultContext) -> None:
 @fault("what-is-cut-short-looks-whole", violates=("PUB-14",), moment=Moment.CONTAINER_STARTED)
 def what_is_cut_short_looks_whole(site: FaultContext) -> None:
     """Turn the container's TCP resets to clients of a published port into FINs."""
-    ended = nft_rules.corrupt(13, bytes([0x11]))  # FIN and ACK, in place of RST and ACK
+    ended = nft_rules.overwrite_tcp(13, bytes([0x11]))  # FIN and ACK, in place of RST and ACK
     if site.is_bridged and site.facts and site.facts.ports:
         site.inside.rule("output", nft_rules.with_flags("RA"), ended)
 
@@ -220,7 +220,7 @@ def sctp_is_not_published(site: FaultContext, verb: AdapterCall) -> ContainerInf
     return facts
 
 
-# --- who else gets in ----------------------------------------------------------------
+# --- access by others ----------------------------------------------------------------
 
 
 @fault("restart-opens-the-loopbacks-ports", violates=("PUB-3",), moment=Moment.CONTAINER_RESTARTED)
@@ -285,7 +285,7 @@ def refused_port_leaves_rules(site: FaultContext) -> None:
 
 
 def _leave_rule(site: FaultContext, port: Publish) -> None:
-    """A rule about a port in a table of the runtime's own kind."""
+    """Add a port rule in a table that looks like the runtime's own."""
     table = Table("inet", "left-ports")
     chain = add_chain(table, "dstnat", hook="prerouting", priority=-100, kind="nat")
     nobody = dnat(ip_address("172.31.255.254"), port.container_port)
@@ -332,7 +332,7 @@ def flows_stick_to_the_old_container(site: FaultContext) -> None:
         plug = next(site.plugs())
         gateway = gateway_of(plug, version)
         if port.host_port in site.memory.get("before", ()) and port.protocol == "udp" and gateway:
-            nobody = numbered(gateway, gateway.network.num_addresses - 20)
+            nobody = address_at(gateway, gateway.network.num_addresses - 20)
             old = [*family(version), *to_local(), *_to(port)]
             _redirect(site, old, to=nobody.ip, port=port.container_port)
 

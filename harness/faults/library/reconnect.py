@@ -1,4 +1,4 @@
-"""Faults of restarts and later connections, and of others when a container or network goes."""
+"""Faults after a restart or a later connection, and of others when a container or network goes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipaddress import IPv4Interface, ip_network
 
 from harness.adapters.protocol import ContainerInfo
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop, gateway_of, numbered, readdress
+from harness.faults.helpers import address_at, drop, gateway_of, readdress
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Joined
@@ -226,7 +226,7 @@ def connections_change_what_was_asked_for(site: FaultContext) -> None:
     for plug in site.plugs() if site.spec and site.spec.ip else ():
         gateway = gateway_of(plug)
         if gateway and site.spec and plug.network.name == site.spec.networks[0]:
-            readdress(site, plug, numbered(gateway, 99))
+            readdress(site, plug, address_at(gateway, 99))
 
 
 @fault("address-of-a-connection-is-given", violates=("NET-5",), around="run", narrow=True)
@@ -334,4 +334,4 @@ def crash_ends_second_networks(site: FaultContext, verb: AdapterCall) -> None:
     for facts in site.other_containers().values():
         if len(facts.endpoints) > 1:
             with suppress(KeyError):
-                site.ground(facts).set_link("eth1", up=False)
+                site.netns_of(facts).set_link("eth1", up=False)

@@ -1,4 +1,4 @@
-"""Routes that are missing, wrong or too many, inside and in the host; TTLs."""
+"""Faults of routes, policy rules and TTLs, inside and in the host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.faults import nft_rules
 from harness.faults.fault import PLUGGED, RULES, Moment, fault
-from harness.faults.helpers import FAMILIES, gateway_of, new_bridges, numbered
+from harness.faults.helpers import FAMILIES, address_at, gateway_of, new_bridges
 from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import DEFAULT_NETWORK, Nothing
 from linux import rtnetlink
@@ -30,7 +30,7 @@ def default_route_to_nobody(site: FaultContext) -> None:
     """Point the default route at an unused address."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
-            nobody = numbered(gateway, gateway.network.num_addresses - 9)
+            nobody = address_at(gateway, gateway.network.num_addresses - 9)
             site.inside.ensure(rtnetlink.add_route(None, via=nobody.ip, replace=True))
 
 
@@ -112,7 +112,7 @@ def joiner_takes_the_route_along(site: FaultContext) -> None:
     if home and (facts := site.other_containers().get(home)):
         for endpoint in facts.endpoints:
             for gateway in site.runtime.network_facts(endpoint.network).gateways:
-                site.ground(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
+                site.netns_of(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
 
 
 @fault(
@@ -240,7 +240,7 @@ def rule_of_ipv6_leads_to_another_table(site: FaultContext) -> None:
 
 
 def _lead_away(site: FaultContext, plug: FaultLink, network: IPv4Network | IPv6Network) -> None:
-    """Have what a container itself sends go by a table that has one route."""
+    """Route the container's own packets by a table with one route."""
     index = site.inside.link(plug.inside).ifindex
     site.inside.ensure(
         rtnetlink.add_rule(network.version, iif="lo", table=100, priority=50),

@@ -1,8 +1,7 @@
-"""bubblewrap: a process in new namespaces, and nothing else: https://github.com/containers/bubblewrap.
+"""bubblewrap, which only starts a process in new namespaces: https://github.com/containers/bubblewrap.
 
-It makes a network namespace with `--unshare-net`, in which it puts lo up. Any other one is
-that in which it is started: nsenter joins what was wired before. Nothing can be executed in
-its containers but by nsenter.
+With `--unshare-net` it makes a netns and sets `lo` up. For any other netns, nsenter joins that
+first. Commands run in its containers by nsenter only.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from harness.model.features import Feature
 
 @dataclass(frozen=True, slots=True)
 class Bwrap:
-    """Drives bubblewrap, which has no verb but to start something."""
+    """Driver of bubblewrap, whose only command starts a container."""
 
     program: Program
 
-    def start(self, order: StartRequest) -> int:
-        """Start it in the namespace that is to be joined."""
-        if order.spec.sysctls:
+    def start(self, request: StartRequest) -> int:
+        """Start bubblewrap in the netns to join."""
+        if request.spec.sysctls:
             raise ProgramRefused("sysctl: bwrap has no such option")
-        joining = ("nsenter", f"--net={order.netns}", "--") if order.netns else ()
-        argv = (*joining, *self.program.command, *_options(order), "--", *order.args)
-        return foreground.start(argv, order, self.program.environment())
+        joining = ("nsenter", f"--net={request.netns}", "--") if request.netns else ()
+        argv = (*joining, *self.program.command, *_options(request), "--", *request.args)
+        return foreground.start(argv, request, self.program.environment())
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it knows no names
         """Wait for bwrap's own end."""
@@ -40,20 +39,20 @@ class Bwrap:
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
         """nsenter(1)."""
-        return foreground.entering(pid)
+        return foreground.nsenter_command(pid)
 
 
-def _options(order: StartRequest) -> Iterator[str]:
+def _options(request: StartRequest) -> Iterator[str]:
     yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1", "--new-session")
-    if order.netns == "":
+    if request.netns == "":
         yield "--unshare-net"
-    yield from ("--hostname", order.hostname, "--clearenv")
+    yield from ("--hostname", request.hostname, "--clearenv")
     name, _, value = PATH.partition("=")
-    yield from ("--setenv", name, value, "--setenv", "HOSTNAME", order.hostname)
-    yield from ("--bind", str(order.root), "/", "--proc", "/proc", "--dev", "/dev")
+    yield from ("--setenv", name, value, "--setenv", "HOSTNAME", request.hostname)
+    yield from ("--bind", str(request.root), "/", "--proc", "/proc", "--dev", "/dev")
     yield from ("--ro-bind", "/sys", "/sys")
     for file in FILES:
-        yield from ("--bind", str(order.home / file), f"/etc/{file}")
+        yield from ("--bind", str(request.home / file), f"/etc/{file}")
     yield from (word for name in CAPABILITIES for word in ("--cap-add", name))
 
 

@@ -1,8 +1,7 @@
 """containerd, driven by its own `ctr`: https://github.com/containerd/containerd.
 
-Its clients make networks, not itself: a namespace is wired first, as CRI does it, and given to
-`ctr run --with-ns`. What `ctr run --cni` does instead, and never undoes, is in
-docs/findings.md.
+Its clients make networks, not containerd itself: a netns is connected first, as CRI does, and
+passed to `ctr run --with-ns`. `ctr run --cni` never undoes its work: see docs/findings.md.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from typing import Final
 from harness.adapters.bare.adapter import FEATURES, BareFactory
 from harness.adapters.bare.bundle import FILES, PATH
 from harness.adapters.bare.protocol import StartRequest
-from harness.adapters.docker_cli.spec import DaemonSpec
-from harness.adapters.support.program import Program, ProgramRefused, told_pid
+from harness.adapters.support.daemon import DaemonSpec
+from harness.adapters.support.program import Program, ProgramRefused, read_pid
 from harness.model.features import Feature
 
 _HOME: Final = "/run/netmodes/containerd"
 _SOCKET: Final = f"{_HOME}/containerd.sock"
 _CONF: Final = f"{_HOME}/containerd.toml"
 _RUNC: Final = "/run/containerd/runc/default"
-"""Where shims keep the state of containers in containerd's namespace `default`."""
+"""The directory of the shims' container state, in containerd's namespace `default`."""
 _CONTENT: Final = f"""version = 2
 root = "{_HOME}/root"
 state = "{_HOME}/state"
@@ -36,43 +35,52 @@ address = "{_SOCKET}"
 
 @dataclass(frozen=True, slots=True)
 class Ctr:
-    """Drives containerd by ctr's command line."""
+    """Driver of containerd by ctr's command line."""
 
     program: Program
 
-    def start(self, order: StartRequest) -> int:
+    def start(self, request: StartRequest) -> int:
         """`run --detach` on a root of our own, which no snapshotter has to know."""
-        if order.spec.sysctls:
+        if request.spec.sysctls:
             raise ProgramRefused("sysctl: `ctr run` has no such option")
-        told = order.home / "pid"
-        words = ("--detach", "--null-io", "--pid-file", str(told), *_options(order), "--rootfs")
-        self.program.ask("run", *words, str(order.root), order.name, *order.args, log=order.log)
-        return told_pid(told)
+        told = request.home / "pid"
+        words = ("--detach", "--null-io", "--pid-file", str(told), *_options(request), "--rootfs")
+        self.program.run_checked(
+            "run", *words, str(request.root), request.name, *request.args, log=request.log
+        )
+        return read_pid(told)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
-        """The task and the container, whichever there are."""
+        """Remove the task and the container, if they exist."""
         self.program.run("task", "rm", "--force", name)
         self.program.run("container", "rm", name)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """`exec` of runc, where the shim keeps its state: ctr's own may lose what is written.
+        """Return runc's `exec` with the shim's state directory: ctr's own `exec` may lose output.
 
         https://github.com/containerd/containerd/pull/13931.
         """
         return ("runc", "--root", _RUNC, "exec", name)
 
 
-def _options(order: StartRequest) -> Iterator[str]:
-    yield from ("--hostname", order.hostname, "--env", PATH, "--env", f"HOSTNAME={order.hostname}")
+def _options(request: StartRequest) -> Iterator[str]:
+    yield from (
+        "--hostname",
+        request.hostname,
+        "--env",
+        PATH,
+        "--env",
+        f"HOSTNAME={request.hostname}",
+    )
     yield from ("--cpu-shares", "0")  # a private cgroup2 need not have that controller
     if not os.access("/sys/fs/cgroup", os.W_OK):
-        yield from ("--cgroup", "")  # an ordinary user's that nobody has delegated
+        yield from ("--cgroup", "")  # an ordinary user's cgroup, which is not delegated
     for name in FILES:
-        yield from ("--mount", f"type=bind,src={order.home / name},dst=/etc/{name},options=rbind")
-    if order.netns is None:
+        yield from ("--mount", f"type=bind,src={request.home / name},dst=/etc/{name},options=rbind")
+    if request.netns is None:
         yield "--net-host"
-    elif order.netns:
-        yield from ("--with-ns", f"network:{order.netns}")
+    elif request.netns:
+        yield from ("--with-ns", f"network:{request.netns}")
 
 
 FACTORY: Final = BareFactory(

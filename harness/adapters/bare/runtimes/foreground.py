@@ -1,7 +1,7 @@
-"""Runtimes that stay for as long as their container: started as daemons, and entered by nsenter.
+"""Runtimes that stay in the foreground while their container runs: daemons, entered by nsenter.
 
-Such a one has no verbs but to start something, and tells no pid: the container is that child
-of it which is the first process of a pid namespace and has become another program.
+Such a runtime only starts containers, and reports no pid: the container is the child that is
+the first process of a pid namespace and has executed another program.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from harness.adapters.support.program import BOUND, ProgramBroken, failure
 from harness.world import process
 
 ENTERING: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
-"""What nsenter(1) enters: all but a user namespace, in which it is already."""
+"""The namespaces that nsenter(1) enters: all but the user namespace."""
 _AGAIN: Final = 0.005
-"""Seconds after which to look again: nobody tells of a child that is born."""
+"""Polling interval in seconds: the kernel does not notify of a new child."""
 
 
-def start(argv: Sequence[str], order: StartRequest, environment: Mapping[str, str]) -> int:
-    """Start a container's runtime; the pid of the container once its command is executed.
+def start(argv: Sequence[str], request: StartRequest, environment: Mapping[str, str]) -> int:
+    """Start a container's runtime and return the container's pid once its command is executed.
 
-    `Refused` with what it wrote when it ends before, `ProgramBroken` when it wrote nothing or crashed, or
-    there is no such process after `BOUND` seconds.
+    If the runtime ends earlier, raises `ProgramRefused` with its output, or `ProgramBroken` if
+    it wrote nothing or crashed. Raises `ProgramBroken` too after `BOUND` seconds without a pid.
     """
-    order.log.unlink(missing_ok=True)
-    monitor = process.spawn(argv, str(order.log), environment)
+    request.log.unlink(missing_ok=True)
+    monitor = process.spawn(argv, str(request.log), environment)
     deadline = time.monotonic() + BOUND
     while time.monotonic() < deadline:
         if found := _container(monitor):
             return found
-        if not store.born(monitor):
-            said = order.log.read_text(encoding="utf-8", errors="replace").strip()
+        if not store.start_time(monitor):
+            said = request.log.read_text(encoding="utf-8", errors="replace").strip()
             raise failure(shlex.join(argv), "ended at once", said)
         select.select([], [], [], _AGAIN)
     raise ProgramBroken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")
 
 
 def forget(home: Path) -> None:
-    """Wait for the end of a container's runtime; one whose container lives is ended.
+    """Wait for the end of a container's runtime; kill one whose container lives.
 
-    It is known by its arguments, which have the container's directory in them: whoever was
-    killed in the middle of a start has left no note of it.
+    The runtime is found by the container's directory in its arguments, because a start that was
+    killed half-way has left no record of it.
     """
     for monitor in _started_for(home):
         with contextlib.suppress(ProcessLookupError):
@@ -68,8 +68,8 @@ def _started_for(home: Path) -> Iterator[int]:
                 yield int(name)
 
 
-def entering(pid: int) -> tuple[str, ...]:
-    """The words before a command that is to run where a process is."""
+def nsenter_command(pid: int) -> tuple[str, ...]:
+    """Return the nsenter command prefix that runs a command in the namespaces of a process."""
     return ("nsenter", "--target", str(pid), *ENTERING, "--")
 
 

@@ -1,10 +1,10 @@
 """lxc by its own command line, on the bridge that its own `lxc-net` makes.
 
-https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html. lxc makes the veth
-pairs itself, plugs them, and gives them the addresses that a container's configuration names:
-which those are is left to whoever writes it (`by_hand`). It has one bridge, lxcbr0; any other
-is the operator's, so that networks are not claimed, though there can be some. IPv6 is off on
-lxcbr0, because lxc-net has router advertisements for it, beside any address asked for.
+https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html. lxc itself makes the
+veth pairs and sets the addresses of a container's configuration; `linux_bridge` chooses these.
+lxc has one bridge, lxcbr0; further ones are the operator's, so networks are not claimed, though
+they work. IPv6 is off on lxcbr0, because lxc-net sends router advertisements for it, whose
+addresses come in addition to the requested one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.adapters.support.program import (
     ProgramBroken,
     ProgramRefused,
     ProgramSilent,
-    pid_in,
+    parse_pid,
 )
 from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, Joined, NetworkSpec
@@ -39,7 +39,7 @@ _HOME: Final = "/run/netmodes/lxc"
 _DEFAULT: Final = NetworkSpec(
     DEFAULT_NETWORK, subnet=IPv4Network("10.0.3.0/24"), gateway=IPv4Address("10.0.3.1")
 )
-"""What lxc-net has where nobody says otherwise."""
+"""lxc-net's default network."""
 _NET: Final = next(
     (path for path in ("/usr/libexec/lxc/lxc-net", "/usr/lib/lxc/lxc-net") if os.path.exists(path)),
     "lxc-net",
@@ -48,79 +48,79 @@ _OURS: Final = "/etc/default/ours"
 _SETTINGS: Final = 'LXC_IPV6_ENABLE="false"\n'
 _LEASES: Final = "/var/lib/misc"
 _ENDED: Final = "10"
-"""Seconds that lxc may take to clean up after a container."""
+"""Time limit for lxc's cleanup of a container, in seconds."""
 _DROPPED: Final = "mac_admin mac_override sys_time sys_module sys_rawio"
-"""What lxc's own common.conf has dropped."""
+"""The capabilities that lxc's common.conf drops."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lxc:
-    """Drives the lxc-* programs, each of which knows containers by name."""
+    """Driver of the lxc-* programs, which know containers by name."""
 
     program: Program
 
-    def start(self, order: StartRequest) -> int:
-        """A configuration file, and `lxc-start`, which returns once the container runs."""
-        conf = Path(_HOME, order.name, "config")
+    def start(self, request: StartRequest) -> int:
+        """Write the configuration and call `lxc-start`, which returns once the container runs."""
+        conf = Path(_HOME, request.name, "config")
         conf.parent.mkdir(parents=True, exist_ok=True)
-        conf.write_text("".join(f"{line}\n" for line in _configuration(order)), encoding="utf-8")
-        words = ("-P", _HOME, "-n", order.name)
-        log = ("-o", str(order.home / "lxc.log"), "-l", "ERROR")
+        conf.write_text("".join(f"{line}\n" for line in _configuration(request)), encoding="utf-8")
+        words = ("-P", _HOME, "-n", request.name)
+        log = ("-o", str(request.home / "lxc.log"), "-l", "ERROR")
         try:
-            self.program.ask(*words, *log, "--", *order.args, log=order.log)
+            self.program.run_checked(*words, *log, "--", *request.args, log=request.log)
         except (ProgramRefused, ProgramSilent):
-            said = (order.home / "lxc.log").read_text(encoding="utf-8", errors="replace").strip()
+            said = (request.home / "lxc.log").read_text(encoding="utf-8", errors="replace").strip()
             raise ProgramRefused(
-                said or order.log.read_text(encoding="utf-8", errors="replace")
+                said or request.log.read_text(encoding="utf-8", errors="replace")
             ) from None
-        return pid_in(self._other("lxc-info").run(*words, "-p", "-H").stdout, "lxc-info")
+        return parse_pid(self._other("lxc-info").run(*words, "-p", "-H").stdout, "lxc-info")
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
-        """`lxc-stop --kill`, and wait until lxc has cleaned up; it keeps nothing but a file."""
+        """Call `lxc-stop --kill`, wait until lxc has cleaned up, and remove the configuration."""
         self._other("lxc-stop").run("-P", _HOME, "-n", name, "-k")
         self._other("lxc-wait").run("-P", _HOME, "-n", name, "-s", "STOPPED", "-t", _ENDED)
         shutil.rmtree(f"{_HOME}/{name}", ignore_errors=True)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """`lxc-attach`."""
+        """Return the words of `lxc-attach`."""
         return ("lxc-attach", "-P", _HOME, "-n", name, "--")
 
     def _other(self, name: str) -> Program:
         return Program((name,), self.program.path)
 
 
-def _configuration(order: StartRequest) -> Iterator[str]:
-    yield f"lxc.uts.name = {order.hostname}"
-    yield f"lxc.rootfs.path = dir:{order.root}"
+def _configuration(request: StartRequest) -> Iterator[str]:
+    yield f"lxc.uts.name = {request.hostname}"
+    yield f"lxc.rootfs.path = dir:{request.root}"
     yield "lxc.mount.auto = proc:mixed sys:mixed"
     for name in FILES:
-        yield f"lxc.mount.entry = {order.home / name} etc/{name} none bind,create=file 0 0"
+        yield f"lxc.mount.entry = {request.home / name} etc/{name} none bind,create=file 0 0"
     yield "lxc.tty.max = 0"
     yield f"lxc.cap.drop = {_DROPPED}"
     yield "lxc.apparmor.profile = unchanged"
-    for key, value in order.spec.sysctls:
+    for key, value in request.spec.sysctls:
         yield f"lxc.sysctl.{key} = {value}"
-    yield from _network(order)
+    yield from _network(request)
 
 
-def _network(order: StartRequest) -> Iterator[str]:
-    mode = order.spec.mode
-    if order.netns is None:
+def _network(request: StartRequest) -> Iterator[str]:
+    mode = request.spec.mode
+    if request.netns is None:
         yield "lxc.net.0.type = none"
     elif isinstance(mode, Joined):
         yield f"lxc.namespace.share.net = {mode.container}"
-    elif not order.endpoints:
+    elif not request.endpoints:
         yield "lxc.net.0.type = empty"
-    for number, endpoint in enumerate(order.endpoints):
-        for key, value in _link(order, number, endpoint).items():
+    for number, endpoint in enumerate(request.endpoints):
+        for key, value in _link(request, number, endpoint).items():
             if value:
                 yield f"lxc.net.{number}.{key} = {value}"
 
 
-def _link(order: StartRequest, number: int, endpoint: Endpoint) -> dict[str, object]:
+def _link(request: StartRequest, number: int, endpoint: Endpoint) -> dict[str, object]:
     return {
         "type": "veth",  # the first, says the manual
-        "link": order.links[number],
+        "link": request.links[number],
         "flags": "up",
         "name": f"eth{number}",
         "hwaddr": endpoint.mac,
@@ -132,12 +132,12 @@ def _link(order: StartRequest, number: int, endpoint: Endpoint) -> dict[str, obj
 
 
 def start_net() -> None:
-    """`lxc-net restart`, whether it ran or not: bridge, rules, dnsmasq."""
+    """Call `lxc-net restart`, which makes bridge, rules and dnsmasq."""
     if not os.path.exists(_OURS):
         _furnish()
     program = Program((_NET,), programs.search_path())
     try:
-        program.ask("restart", log=Path("/run/netmodes/lxc-net.log"))
+        program.run_checked("restart", log=Path("/run/netmodes/lxc-net.log"))
     except ProgramRefused as error:
         raise ProgramBroken(f"{_NET} restart: {error}") from error
 
@@ -164,7 +164,7 @@ FACTORY: Final = BareFactory(
             *(Feature.IPV6, Feature.RESTART, Feature.SYSCTL),
         }
     ),
-    alone=False,
+    relocatable=False,
     wiring=LinuxBridge("lxcbr0", _DEFAULT, made_by=start_net),
-    upon=("lxc-net",),
+    dialect_entries=("lxc-net",),
 )

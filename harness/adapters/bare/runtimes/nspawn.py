@@ -1,9 +1,9 @@
 """systemd-nspawn without systemd: https://www.freedesktop.org/software/systemd/man/257/systemd-nspawn.html.
 
-It makes a veth pair and plugs one end into a bridge; the other one is host0, down and without
-an address, which is the affair of networkd inside. Here it is done in its stead, by hand, and
-nobody looks for duplicates of addresses that are given out one by one. Only root can use it so:
-it needs a user namespace that systemd-nsresourced gives, or none.
+It makes a veth pair with one end in a bridge; the other end, host0, is down and has no address,
+because networkd inside is to configure it. This driver configures it instead, without duplicate
+address detection, as each address is assigned once. It needs root: it wants a user namespace
+from systemd-nsresourced, or none.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _INSIDE: Final = "host0"
 
 @dataclass(frozen=True, slots=True)
 class Nspawn:
-    """Drives systemd-nspawn, which has no verb but to start something."""
+    """Driver of systemd-nspawn, whose only command starts a container."""
 
     program: Program
 
-    def start(self, order: StartRequest) -> int:
-        """Start it, and give the interface that it makes a name and addresses."""
-        if order.spec.sysctls or order.spec.mac:
+    def start(self, request: StartRequest) -> int:
+        """Start the container, and configure name and addresses of its interface."""
+        if request.spec.sysctls or request.spec.mac:
             raise ProgramRefused("systemd-nspawn has no option for sysctls or a MAC")
-        if len(order.endpoints) > 1:
+        if len(request.endpoints) > 1:
             raise ProgramRefused("systemd-nspawn has --network-bridge once")
-        (order.root / "etc" / "os-release").touch()  # "doesn't look like an OS tree" without
-        argv = (*self.program.command, *_options(order), "--", *order.args)
-        pid = foreground.start(argv, order, self.program.environment())
-        for endpoint in order.endpoints:
+        (request.root / "etc" / "os-release").touch()  # "doesn't look like an OS tree" without
+        argv = (*self.program.command, *_options(request), "--", *request.args)
+        pid = foreground.start(argv, request, self.program.environment())
+        for endpoint in request.endpoints:
             with NetNS.at(f"/proc/{pid}/ns/net") as space, Netlink(space) as netlink:
                 index = rtnetlink_dump.link(netlink, _INSIDE).ifindex
                 netns.write_sysctls(space, {f"net.ipv6.conf.{_INSIDE}.accept_dad": 0})
@@ -53,25 +53,25 @@ class Nspawn:
         return pid
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it is not registered
-        """Wait for its own end."""
+        """Wait for the end of systemd-nspawn."""
         foreground.forget(home)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
-        """nsenter(1): machinectl asks machined, which is not there."""
-        return foreground.entering(pid)
+        """Return nsenter(1): machinectl needs machined, which does not run."""
+        return foreground.nsenter_command(pid)
 
 
-def _options(order: StartRequest) -> Iterator[str]:
-    yield from (f"--directory={order.root}", f"--machine={order.name}", "--quiet")
+def _options(request: StartRequest) -> Iterator[str]:
+    yield from (f"--directory={request.root}", f"--machine={request.name}", "--quiet")
     yield from ("--register=no", "--keep-unit", "--console=pipe", "--settings=no")
-    yield from (f"--hostname={order.hostname}", "--resolv-conf=off", "--timezone=off")
+    yield from (f"--hostname={request.hostname}", "--resolv-conf=off", "--timezone=off")
     yield from ("--link-journal=no", f"--setenv={PATH}")
-    yield from (f"--bind={order.home / name}:/etc/{name}" for name in FILES)
-    if isinstance(order.spec.mode, Joined) and order.netns:
-        yield f"--network-namespace-path={order.netns}"
-    elif order.netns is not None:
+    yield from (f"--bind={request.home / name}:/etc/{name}" for name in FILES)
+    if isinstance(request.spec.mode, Joined) and request.netns:
+        yield f"--network-namespace-path={request.netns}"
+    elif request.netns is not None:
         yield "--private-network"
-    yield from (f"--network-bridge={link}" for link in order.links if link)
+    yield from (f"--network-bridge={link}" for link in request.links if link)
 
 
 def _furnishing(index: int, endpoint: Endpoint) -> Iterator[Request]:
@@ -97,8 +97,8 @@ FACTORY: Final = BareFactory(
             *(Feature.IPV6, Feature.RESTART),
         }
     ),
-    alone=False,
+    relocatable=False,
     wiring=LinuxBridge(BRIDGE, DEFAULT),
-    upon=("by-hand",),
+    dialect_entries=("by-hand",),
     for_root=True,
 )

@@ -1,4 +1,4 @@
-"""Bare OCI runtimes, crun and runc: bundles started in namespaces that CNI wires, or a hand.
+"""Bare OCI runtimes, crun and runc: bundles in namespaces that CNI or `VethBridge` connects.
 
 https://github.com/opencontainers/runtime-spec/blob/v1.0.2/runtime.md.
 """
@@ -11,33 +11,32 @@ from typing import Final
 
 from harness.adapters.bare import bundle
 from harness.adapters.bare.adapter import BareFactory
-from harness.adapters.bare.hand_veth import VethByHand
-from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT
+from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, VethBridge
 from harness.adapters.bare.protocol import StartRequest
-from harness.adapters.support.program import Program, told_pid
+from harness.adapters.support.program import Program, read_pid
 from harness.model.features import Feature
 
 
 @dataclass(frozen=True, slots=True)
 class OciRuntime:
-    """Drives one by the command line that runc has, and others after it."""
+    """Driver of an OCI runtime by runc's command line, which others share."""
 
     program: Program
 
-    def start(self, order: StartRequest) -> int:
-        """A config.json, and `run --detach`."""
-        bundle.write(order)
-        told = order.home / "pid"
-        words = ("--detach", "--pid-file", str(told), "--bundle", str(order.home), order.name)
-        self.program.ask("run", *words, log=order.log)
-        return told_pid(told)
+    def start(self, request: StartRequest) -> int:
+        """Write config.json and call `run --detach`."""
+        bundle.write_config(request)
+        told = request.home / "pid"
+        words = ("--detach", "--pid-file", str(told), "--bundle", str(request.home), request.name)
+        self.program.run_checked("run", *words, log=request.log)
+        return read_pid(told)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
-        """`delete --force`, whether it knows the container or not."""
+        """Call `delete --force`, whether it knows the container or not."""
         self.program.run("delete", "--force", name)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """`exec`."""
+        """Return the words of `exec`."""
         return (*self.program.command, "exec", name)
 
 
@@ -52,9 +51,9 @@ RUNC: Final = BareFactory(
     name="runc", command=("runc",), make=OciRuntime, packages=("runc",), cgroups=True
 )
 
-# --- on bridges made by hand: networks and ports are nobody's there, so they are not claimed ----
+# --- on bridges made by hand, which have neither further networks nor published ports ------------
 
-_BY_HAND: Final = VethByHand(BRIDGE, DEFAULT)
+_BY_HAND: Final = VethBridge(BRIDGE, DEFAULT)
 _HAS: Final = frozenset(
     {
         *(Feature.BRIDGE, Feature.HOST, Feature.NONE, Feature.CONTAINER),
@@ -62,8 +61,16 @@ _HAS: Final = frozenset(
     }
 )
 CRUN_BY_HAND: Final = replace(
-    CRUN, name="crun-by-hand", features=_HAS, wiring=_BY_HAND, upon=("by-hand", "veth", "crun")
+    CRUN,
+    name="crun-by-hand",
+    features=_HAS,
+    wiring=_BY_HAND,
+    dialect_entries=("by-hand", "veth", "crun"),
 )
 RUNC_BY_HAND: Final = replace(
-    RUNC, name="runc-by-hand", features=_HAS, wiring=_BY_HAND, upon=("by-hand", "veth", "runc")
+    RUNC,
+    name="runc-by-hand",
+    features=_HAS,
+    wiring=_BY_HAND,
+    dialect_entries=("by-hand", "veth", "runc"),
 )

@@ -1,12 +1,11 @@
-"""gVisor's runsc: containers with a network stack of their own, in a process of the host's.
+"""gVisor's runsc: containers with a network stack of their own, in a process of the host.
 
-https://gvisor.dev/docs/user_guide/networking/. Addresses and routes that a network namespace
-has when a sandbox starts there it takes over, and takes away from the interfaces; packets
-then go through those by AF_PACKET. So who wires it is who wires every bare runtime, and what
-came of it is to be seen from inside alone.
+https://gvisor.dev/docs/user_guide/networking/. A sandbox takes over the addresses and routes of
+its network namespace at the start, and removes them from the interfaces; packets then pass by
+AF_PACKET. So any network backend fits, and the result is visible from inside only.
 
-Two sandboxes cannot share a stack. Who joins a container becomes one more of its sandbox, as
-the containers of a pod are: it has files and processes of its own, and ends with the first.
+Two sandboxes cannot share a stack. A joiner becomes another container of the joined sandbox, as
+in a pod: it has its own files and processes, and ends with the first container.
 """
 
 from __future__ import annotations
@@ -20,57 +19,56 @@ from typing import Final
 from harness.adapters.bare import bundle, store
 from harness.adapters.bare.adapter import CNI, FEATURES, FOR_EVER, BareFactory
 from harness.adapters.bare.protocol import StartRequest
-from harness.adapters.support.program import Program, told_pid
+from harness.adapters.support.program import Program, read_pid
 from harness.model.features import Feature
 from harness.model.plan import Host, Joined, Nothing
 
 _ROOT: Final = "/run/netmodes/runsc"
 _HIDE: Final = 'mount -t tmpfs none /proc/sys/net && exec "$@"'
-"""It refuses a namespace in which it can see net.core.rmem_default, which Linux 6.18 shows
-in every one; so it is shown nothing, in a mount namespace of its own."""
+"""Hides /proc/sys/net in a separate mount namespace: runsc refuses a netns in which it sees
+net.core.rmem_default, which Linux 6.18 shows in every one."""
 HIDDEN: Final = ("unshare", "--mount", "sh", "-c", _HIDE, "sh")
-"""What goes before its command line."""
+"""The wrapper before its command line."""
 OPTIONS: Final = ("--net-raw", "--ignore-cgroups")
-"""Options that it has whoever calls it."""
+"""Options of every call."""
 IDLE: Final = ("sh", "-c", 'trap "exit 0" TERM INT; sleep 2147483647 & wait $!')
-"""It opens no fifo of the host's for reading and writing, and no terminal that nobody is at: who
-would wait at one spins instead."""
+"""Idle command: under gVisor a shell spins at a fifo of the host or at an unused terminal."""
 _KIND, _POD = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 """https://github.com/google/gvisor/blob/release-20240729.0/runsc/specutils/cri.go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runsc:
-    """Drives it by its command line, which is runc's with options of its own."""
+    """Driver of runsc by its command line: runc's with further options."""
 
     runsc: Program
 
     @property
     def program(self) -> Program:
-        """With what it needs around it, and its options."""
+        """The program with its wrapper and options."""
         return replace(
             self.runsc, command=(*HIDDEN, *self.runsc.command, "--root", _ROOT, *OPTIONS)
         )
 
-    def start(self, order: StartRequest) -> int:
-        """A config.json, and `run --detach`."""
-        told, pod = order.home / "pid", _pod(order.name)
-        config = bundle.config_of(order)
+    def start(self, request: StartRequest) -> int:
+        """Write config.json and call `run --detach`."""
+        told, pod = request.home / "pid", _pod(request.name)
+        config = bundle.config_of(request)
         del config["linux"]["cgroupsPath"]  # there is none for it here
-        if tuple(order.args) == FOR_EVER:
+        if tuple(request.args) == FOR_EVER:
             config["process"]["args"] = list(IDLE)
-        if pod != order.name:
+        if pod != request.name:
             config["annotations"] = {_KIND: "container", _POD: pod}
-        bundle.write(order, config)
+        bundle.write_config(request, config)
         network = {Host: "host", Nothing: "none"}.get(type(store.load(pod).spec.mode), "sandbox")
-        words = ("--detach", "--pid-file", str(told), "--bundle", str(order.home), order.name)
-        self.program.ask(f"--network={network}", "run", *words, log=order.log)
-        return told_pid(told)
+        words = ("--detach", "--pid-file", str(told), "--bundle", str(request.home), request.name)
+        self.program.run_checked(f"--network={network}", "run", *words, log=request.log)
+        return read_pid(told)
 
     def end(self, name: str, pid: int, grace: float) -> None:
-        """`kill`, and the sandbox with its first container."""
+        """Call `kill`; the first container ends with its sandbox."""
         if _pod(name) == name:
-            store.finish(pid, grace)
+            store.end_process(pid, grace)
             return
         if grace:
             self.program.run("kill", name, "TERM")
@@ -85,16 +83,16 @@ class Runsc:
                 )
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
-        """`delete --force`, whether it knows the container or not."""
+        """Call `delete --force`, whether it knows the container or not."""
         self.program.run("delete", "--force", name)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """`exec`."""
+        """Return the words of `exec`."""
         return (*self.program.command, "exec", name)
 
 
 def _pod(name: str) -> str:
-    """Whose sandbox a container is in: that of the first in a chain of joiners."""
+    """Return the container whose sandbox this one shares: the first in a chain of joiners."""
     while isinstance(mode := store.load(name).spec.mode, Joined):
         name = mode.container
     return name
@@ -106,7 +104,7 @@ RUNSC: Final = BareFactory(
     programs=("unshare",),
     make=Runsc,
     packages=("runsc",),
-    numbers=r"\d{8}\.\d+",
+    version_pattern=r"\d{8}\.\d+",
     features=FEATURES - {Feature.SYSCTL},
-    upon=(CNI, "gvisor"),
+    dialect_entries=(CNI, "gvisor"),
 )

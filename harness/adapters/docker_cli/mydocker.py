@@ -1,0 +1,28 @@
+"""mydocker by its command line, which `python -m runtime` runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
+from harness.adapters.mydocker import MydockerAdapter
+
+SPEC: Final = CliSpec(
+    name="mydocker-cli",
+    command=(sys.executable, "-m", "runtime"),
+    features=MydockerAdapter.features,
+    version=MydockerAdapter.version,
+    dialect=MydockerAdapter.dialect,
+    words=CliVerbs(
+        converse=("exec", "-i"),
+        repair=("system", "repair"),
+        reset=("system", "reset"),
+        cidfile="",  # a start that fails leaves nothing
+        mtu="mtu",
+        icc="icc",
+    ),
+    load_image=False,
+    env=(("PYTHONPATH", str(Path(__file__).parents[3])),),
+)
