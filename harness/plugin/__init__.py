@@ -1,8 +1,8 @@
-"""The pytest plugin: options, sandbox, and whether a run is of netmodes' concern. Hooks only.
+"""The pytest plugin of netmodes: hooks, options and fixtures of a conformance run.
 
-Installed, it is loaded in every pytest run of its environment, so it does nothing
-there, and imports next to nothing, unless the run is of its *concern*: the ini option
-`netmodes` says so, or a runtime is named, or the suites that come with it are to be run.
+Once installed, the plugin is loaded in every pytest run of its environment. It does nothing there
+and imports next to nothing unless the run is a conformance run: the ini option `netmodes` is set,
+or a runtime is named, or the suites that come with netmodes are to be run.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from harness.sandbox.doctor import Finding
     from harness.sandbox.sandbox import Waiter
 
+__all__ = ["fixtures", "marks", "progress", "requirements", "workers"]
+
 WAITER: pytest.StashKey[Waiter] = pytest.StashKey()
-"""Who stays outside of the sandbox that the run was moved into."""
+"""The process that stays outside of the sandbox into which the run was moved."""
 SUITES = Path(__file__).parents[2] / "suites"
 _ONLY_TELLS = (
     "collectonly",
@@ -34,7 +36,7 @@ _ONLY_TELLS = (
     "show_fixtures_per_test",
     "cacheshow",
 )
-"""Options with which pytest tells something and runs no test."""
+"""Options with which pytest prints information and runs no test."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +57,7 @@ def _concerned(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load what a conformance run needs, in such a run."""
+    """Load the rest of the plugin in a conformance run."""
     config.addinivalue_line(
         "markers", "requirement(*ids): the rows of the requirement catalogue that a test checks"
     )
@@ -72,9 +74,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Have as many workers as suit a runtime; what the environment says goes before."""
+    """Return the number of workers for `-n auto`, unless xdist's environment variable does."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _concerned(config):
-        return None  # xdist's own
+        return None  # xdist decides
     from harness.plugin import workers
 
     return workers.usual()
@@ -84,8 +86,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def pytest_join_path_options(config: pytest.Config) -> int | None:
     """Keep pytest from taking the value of an option such as `--report DIR` for a place of tests.
 
-    Workers parse the same command line again, when the folder may exist. Here, where it existed
-    from the start, the run begins again with settings that are looked for in the right place.
+    Workers parse the command line again, when the folder may exist. If the folder existed from the
+    start, the run begins again here, with settings that are looked for in the right place.
     """
     given = config.invocation_params
     words = options.joined(config)
@@ -104,8 +106,8 @@ def pytest_join_path_options(config: pytest.Config) -> int | None:
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """Move the whole run into a sandbox, before any worker is started.
 
-    Where the machine cannot run live tests the run ends here, with the reason and
-    what to do about it: never green for want of a machine.
+    On a machine that cannot run live tests the run ends here, with the reason and the remedy. Such
+    a run never passes.
     """
     if options.is_misled(config):
         return (yield)
@@ -130,13 +132,13 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 
 def _workers(config: pytest.Config) -> tuple[bool, bool]:
-    """Whether pytest-xdist is asked for workers here, and on other machines."""
+    """Return whether pytest-xdist is asked for workers on this machine, and on other machines."""
     specs = config.getoption("tx", default=None)
     if not specs or hasattr(config, "workerinput") or config.getoption("numprocesses"):
         return True, False
-    from harness.plugin import workers as afar
+    from harness.plugin import workers
 
-    return afar.gateways(specs, config.getoption("px", default=None) or [])
+    return workers.gateways(specs, config.getoption("px", default=None) or [])
 
 
 def _wants_sandbox(config: pytest.Config) -> bool:

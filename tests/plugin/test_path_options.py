@@ -81,9 +81,7 @@ def test_shard_times_outside_the_project(
     passes(project.path, *workers, "--shard", "1/1", "--shard-by", times)
 
 
-def test_runtime_description_outside_the_project(
-    project: pytest.Pytester, elsewhere: Path
-) -> None:
+def test_runtime_description_outside_the_project(project: pytest.Pytester, elsewhere: Path) -> None:
     """`--runtime FILE` is read as a description, and its mistake is reported."""
     description = elsewhere / "acme.toml"
     description.write_text("nonsense = 1\n")

@@ -18,7 +18,7 @@ from markdown_it.token import Token
 
 from harness.report import failure_links, gate, sanitize, schema
 from harness.report.compare import changes
-from harness.report.render import badge, html, junit, markdown
+from harness.report.render import html, junit, markdown
 from harness.report.sanitize import disarm
 from harness.report.schema import Failure, Report, Verdict
 from tests.report import made
@@ -261,7 +261,7 @@ def test_junit_is_xml_whatever_was_said(report: Report) -> None:
 @given(made.hostile_reports())
 def test_json_and_badge_can_be_shown_on_a_terminal(report: Report) -> None:
     """`cat report.json` does nothing but show it."""
-    assert acted_upon(schema.dumps(report) + badge.render(report)) == set()
+    assert acted_upon(schema.dumps(report) + markdown.badge(report)) == set()
 
 
 @settings(deadline=None)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 
 from harness.report import failure_links, store
 from harness.report import schema as json_file
-from harness.report.render import badge, html
+from harness.report.render import html, markdown
 from harness.report.schema import BadReport, GateResult, Report, Verdict
 from linux import syscalls
 from tests.report import made
@@ -212,7 +212,7 @@ def test_the_badge_tells_how_much_of_the_core_is_kept(
     report: Report, message: str, colour: str
 ) -> None:
     """Green is a runtime that conforms, and nothing else."""
-    drawn = json.loads(badge.render(report))
+    drawn = json.loads(markdown.badge(report))
     assert (drawn["schemaVersion"], drawn["message"], drawn["color"]) == (1, message, colour)
 
 

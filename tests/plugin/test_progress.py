@@ -14,13 +14,13 @@ from tests.support.programs import Watched
 LONG = """
 import pytest
 from hypothesis import settings
-from harness.testbench.steps import telling
+from harness.plugin.progress import progress_of
 
 EFFORT = settings(max_examples=3, stateful_step_count=5)
 
 @pytest.mark.parametrize("number", range(4))
 def test_long(request, number):
-    with telling(request.config, f"any {number}", EFFORT, steps=True) as told:
+    with progress_of(request.config, f"any {number}", EFFORT, steps=True) as told:
         for _ in range(4):
             told.example()
             for _ in range(5):
@@ -31,10 +31,10 @@ def test_quick(): pass
 
 
 MORE = """
-from harness.testbench.steps import SHOWN, Far
+from harness.plugin.progress import SHOWN, StepProgress
 
 def test_long(request):
-    request.config.stash[SHOWN](Far("any", 5, 3, 2, 9))
+    request.config.stash[SHOWN](StepProgress("any", 5, 3, 2, 9))
 """
 
 
