@@ -1,4 +1,4 @@
-"""The command `netmodes compare`: the same suites on several runtimes, one run for each."""
+"""`netmodes compare`: run the same suites on several runtimes, one run each."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 TABLE, DATA, PAGE, LOG = "comparison.md", "comparison.json", "comparison.html", "pytest.log"
 _COLOURS: Final = {"pass": "green", "fail": "red", "error": "magenta", "unsupported": "blue"}
 _RAN: Final = (0, 1)
-"""Exit codes of a run that came to its end."""
+"""Exit codes of a complete run."""
 _LAST: Final = 3
-"""How many lines of a run's log tell why it did not."""
+"""Number of lines of the log that are shown for an incomplete run."""
 
 
 def add(commands: Any) -> None:
@@ -76,10 +76,10 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when every run came to its end, as expected; 1 when one did not, 2 for a bad question.
+    """Run the suites on each runtime, and write the table.
 
-    1 as well where what was found cannot be written. 130 for who interrupts it: he has the
-    table of the runs before.
+    Return 0 if every run was complete and as expected, 1 if not or if the disk is full, 2 for bad
+    arguments, 130 for an interrupt. After an interrupt the table of the earlier runs is there.
     """
     names = list(dict.fromkeys(arguments.runtimes)) or _installed()
     if problems := list(_mistakes(names, arguments)) or list(_unwritable(names, arguments)):
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
             return 130
         except BrokenPipeError:
             raise
-        except OSError as error:  # such as a disk that has filled up
+        except OSError as error:  # such as a full disk
             trouble = f"cannot write to {arguments.output}: {error.strerror or error}"
             if rest := names[len(columns) :]:
                 trouble += f"; not run: {', '.join(rest)}"
@@ -142,7 +142,7 @@ def _why_not(name: str, expected: Path | None = None) -> str:
 
 
 def _mistakes(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
-    """What is wrong with the question, a sentence each."""
+    """Yield the mistakes in the arguments, a sentence each."""
     for name in names:
         if why := _why_not(name, asked.expect):
             yield f"{name}: {why}"
@@ -154,7 +154,7 @@ def _mistakes(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
 
 
 def _unwritable(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
-    """What could not be written afterwards, a sentence each; makes the folders."""
+    """Make the folders, and yield what could not be written, a sentence each."""
     from harness.report import store
     from harness.report.expectations import BadExpectations
 
@@ -184,7 +184,7 @@ def _file_name(runtime: str) -> str:
 
 
 def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar) -> Column:
-    """Have pytest run the tests on one runtime; its report, or why there is none."""
+    """Run pytest on one runtime; return its report, or the reason why there is none."""
     from harness.report import schema, store
     from harness.report.compare import Column
 
@@ -218,7 +218,7 @@ def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar
 
 
 def _inode(file: Path | None) -> int | None:
-    """Which file that is; one that is written anew is another. `None` where there is none."""
+    """Return the inode of a file, which changes when the file is replaced."""
     try:
         return file.stat().st_ino if file else None
     except OSError:
@@ -239,7 +239,7 @@ def _pytest(name: str, home: Path, words: Sequence[str], bar: _Bar) -> int:
         try:
             bar.follow(name, _told(lines))
             return process.wait()
-        except KeyboardInterrupt:  # it has got the Ctrl-C too, and ends in good order
+        except KeyboardInterrupt:  # pytest gets the Ctrl-C too, and ends by itself
             with contextlib.suppress(KeyboardInterrupt):
                 process.wait()
             raise
@@ -266,7 +266,7 @@ def _end(said: str) -> str:
 
 
 class _Bar:
-    """What is running, how far all of it is, and how long it will take; nothing in a log."""
+    """The current run, the progress of all runs, and the time left; nothing in a log."""
 
     def __init__(self, console: Console, runs: int) -> None:
         self._runs, self._before = runs, 0
@@ -289,11 +289,11 @@ class _Bar:
         self._progress.stop()
 
     def say(self, words: str) -> None:
-        """Print a line above the bar; what a run's log ended with acts on no terminal."""
+        """Print a line above the bar, without control characters."""
         self._progress.console.print(line(words), markup=False, soft_wrap=True)
 
     def follow(self, name: str, told: Iterator[_Told]) -> None:
-        """Show what a run tells, until it has ended. The others are taken to be as long."""
+        """Show the progress of a run until it ends; the other runs are assumed to be as long."""
         from harness.plugin.workers import COLLECTED, DONE, STARTED
 
         collected = done = 0
@@ -321,7 +321,7 @@ def _about(column: Column) -> str:
 
 
 def _write(columns: Sequence[Column], output: Path) -> None:
-    """After each run: whoever interrupts the rest has what there is."""
+    """Write the table after each run, so that an interrupt loses only the current run."""
     from harness.report import compare, store
 
     store.replace(output / TABLE, compare.as_markdown(columns))

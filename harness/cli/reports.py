@@ -1,4 +1,4 @@
-"""The commands about reports: `netmodes merge`, `netmodes diff`, `netmodes report`."""
+"""`netmodes merge`, `netmodes diff` and `netmodes report`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from harness.report.sanitize import line
 if TYPE_CHECKING:
     from harness.report.schema import Report
 
-# What reads and draws reports is imported where it is needed: other commands start without.
+# Modules that read and render reports are imported in the functions: other commands start faster.
 
 _BAD = 2
 _JUDGED = (0, 1)
-"""Exit statuses that are the gate's to decide, as in a run."""
+"""Exit statuses that the gate may change, as in a run."""
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add the three, which need no Linux."""
+    """Add the three commands; none of them needs Linux."""
     about = "join the reports of the shards of one run"
     join = commands.add_parser("merge", help=about, description=about)
     join.add_argument("reports", nargs="+", type=Path, metavar="DIR", help="a shard's report")
@@ -52,9 +52,9 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    """Write the joint report; 1 when it is partial, a part failed or the gate says so.
+    """Write the joint report; return 1 if it is partial, a shard failed, or the gate failed.
 
-    5 when no part had a test, as pytest has it.
+    Return 5 if no shard had a test, as pytest does.
     """
     from harness.report import schema, store
     from harness.report.expectations import BadExpectations
@@ -102,7 +102,7 @@ def _gated(whole: Report, path: Path) -> tuple[Report, int]:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    """Print what changed; 1 when anything has."""
+    """Print the changes; return 1 if there are any."""
     from harness.report import compare, schema
     from harness.report.schema import BadReport
 
@@ -116,7 +116,7 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 
 def _page(arguments: argparse.Namespace) -> int:
-    """Draw the page."""
+    """Write the page."""
     from harness.report import schema, store
     from harness.report.schema import BadReport
 
@@ -132,7 +132,7 @@ def _page(arguments: argparse.Namespace) -> int:
 
 
 def _folder(report: Path) -> Path:
-    """Where a report lies that is named by its file or its folder."""
+    """Return the folder of a report that is named by file or folder."""
     return report if report.is_dir() else report.parent
 
 

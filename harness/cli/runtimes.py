@@ -1,4 +1,4 @@
-"""The command `netmodes vendors`: which runtimes can be tested, and their own ways."""
+"""`netmodes vendors`: the runtimes that can be tested, and their documented differences."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from harness.model.dialect import Dialect
 from harness.model.features import Feature
 
 _PATTERNS: Final = frozenset({"residue", "made_by_start", "fleeting"})
-"""Fields of a dialect that are too long a list to be told."""
+"""Fields of a dialect that are too long to be printed."""
 _BOUND: Final = 10.0
-"""Seconds that a program may take to tell its version."""
+"""Timeout for the version of a runtime, in seconds."""
 
 
 def add(commands: Any) -> None:
@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the list, or those that were asked for in full; 2 for an unknown one."""
+    """Print the list, or the given runtimes in full; return 2 for an unknown one."""
     console = Console(highlight=False)
     failed = 0
     if not arguments.names:
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _overview() -> Table:
     table = Table(box=None)
-    table.add_column("runtime", no_wrap=True)  # to be typed as it is
+    table.add_column("runtime", no_wrap=True)  # names are to be typed
     for heading in ("version", "claims", "does its own way"):
         table.add_column(heading)
     for name in registry.names():
@@ -74,7 +74,7 @@ def _overview() -> Table:
 
 
 def _claims(factory: AdapterFactory) -> str:
-    """The features, by what is not claimed where that is shorter."""
+    """Return the claimed features, or those not claimed if that is shorter."""
     lacking = [feature for feature in Feature if feature not in factory.features]
     if not lacking:
         return "everything"
@@ -103,7 +103,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
             if field in _PATTERNS or value == getattr(dialect, field)
         }
         if not choices:
-            continue  # a description says otherwise
+            continue  # not in a user's description
         yield f"  {entry.about}"
         told.update(choices)
         for field, value in choices.items():
@@ -117,7 +117,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
 
 
 def _entries(factory: AdapterFactory, version: str) -> list[dialects.DocumentedChoice]:
-    """What the table of dialects has about it; nothing about who is not in the table."""
+    """Return the entries of the dialect table about the runtime."""
     spec = _spec(factory)
     if spec:
         kin = spec.kin or (spec.name,)
@@ -134,11 +134,13 @@ def _written(value: object) -> str:
 
 
 def version_of(factory: AdapterFactory) -> str:
-    """The version that an installed runtime tells; `""` of one that does not."""
+    """Return the version of an installed runtime, or `""`."""
     spec = _spec(factory)
     if spec is None:
         version = getattr(factory, "version", "")
-        return version if isinstance(version, str) else ""  # a class's property tells nothing
+        return (
+            version if isinstance(version, str) else ""
+        )  # a property object on the class has no value
     if spec.version:
         return spec.version
     path = programs.search_path(spec.prefix)

@@ -1,7 +1,7 @@
-"""What a namespace's own state says about why a packet ended there.
+"""Causes of a lost packet in the state of the namespace where its trail ends.
 
-Asked after the replay, only at the place where the trail ends. The kernel's own lookup
-(`linux.rtnetlink_dump`) answers most of it, so that what is said is what the kernel would do.
+Asked after the replay, only in that namespace. The kernel's own route lookup
+(`linux.rtnetlink_dump`) answers most of it, so that the answer is what the kernel would do.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def causes(
     trail: Sequence[Sighting],
     far: str = "",
 ) -> list[str]:
-    """Why `packet`, last seen at `last` (or never), went no further; the likeliest first.
+    """Return why `packet` went no further than `last`; the likeliest cause first.
 
-    `trail` is everything that was seen; `far` is the other end of the place's cable, as
-    `host/veth1`, where it hangs on the host. Empty where nothing in there says why.
+    `last` is `None` if no interface has seen the packet. `trail` has all sightings. `far` is the
+    other end of the namespace's veth pair on the host, as `host/veth1`. The result is empty if the
+    state of the namespace gives no reason.
     """
     with Netlink(space) as netlink:
         links = {link.name: link for link in rtnetlink_dump.links(netlink)}
@@ -50,7 +51,7 @@ def causes(
 
 
 def _translated(space: NetNS, packet: PacketHeader) -> PacketHeader:
-    """The packet as it is routed there: what the flow that it belongs to is translated to."""
+    """Return the packet as it is routed: after the translation of its flow."""
     names = {4: packet.protocol, 6: packet.protocol.replace("icmp", "icmpv6")}
     number = PROTOCOLS.get(names[packet.source.version])
     mine = (packet.source, packet.destination, packet.source_port, packet.destination_port)
@@ -72,9 +73,9 @@ def silent(
     *,
     port: rtnetlink_dump.Link | None = None,
 ) -> list[str]:
-    """Why the one that has an address did not answer who asked for it; empty for all others.
+    """Return why the owner of an address did not answer its neighbour; empty if it does not own it.
 
-    `port` is the host's end of its cable where it hangs on the host.
+    `port` is the host's end of its veth pair.
     """
     with Netlink(space) as netlink:
         own = [item for item in rtnetlink_dump.addresses(netlink) if item.address.ip == hop]
@@ -103,7 +104,7 @@ def silent(
 
 
 def _unheard(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str:
-    """Why a question does not come through to a link, whose other end the host has as `port`."""
+    """Return why a neighbour solicitation does not arrive at a link; `port` is its other end."""
     end = f"its other end{f', host/{port.name},' if port else ''}"
     if not link.up:
         return "is down"
@@ -117,9 +118,9 @@ def _unheard(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str
 
 
 def doubles(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]:
-    """Addresses and MACs that two of these places have, which can be only one's.
+    """Return addresses and MACs that two of these namespaces have, and that must be unique.
 
-    Of those only that are in the trail: addresses in its packets, MACs of its places.
+    Only addresses of packets in the trail count, and MACs of namespaces on it.
     """
     seen = {address for item in trail for address in (item.seen.source, item.seen.destination)}
     near = {item.place for item in trail}
@@ -142,7 +143,7 @@ def doubles(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]
 
 
 class _Look:
-    """One look at one namespace."""
+    """One inspection of a namespace."""
 
     def __init__(
         self,
@@ -161,7 +162,7 @@ class _Look:
     # --- where the trail can end
 
     def leaving(self, packet: PacketHeader) -> Iterator[str]:
-        """It never left its own namespace."""
+        """Return why the packet never left its own namespace."""
         found = route_to(self._netlink, packet.destination)
         if found.refused:
             yield from self._no_route(found, packet.destination)
@@ -169,7 +170,7 @@ class _Look:
         yield from self._next_hop(found, packet.destination)
 
     def within(self, packet: PacketHeader, link: rtnetlink_dump.Link | None) -> Iterator[str]:
-        """It came in and went nowhere."""
+        """Return why the packet came in and went nowhere."""
         if link is not None and link.master is not None:
             yield from self._in_bridge(link)
         entered = self._entrance(link)
@@ -193,7 +194,7 @@ class _Look:
             yield from self._next_hop(found, packet.destination)
 
     def beyond(self, last: Sighting, link: rtnetlink_dump.Link | None) -> Iterator[str]:
-        """It left by a link and was not seen behind it."""
+        """Return why the packet left by a link and was not seen behind it."""
         if link is None:
             return
         if not link.up:
@@ -222,7 +223,7 @@ class _Look:
             yield f"port {port.name} of {self._place}/{name} is isolated from other isolated ports"
 
     def _entrance(self, link: rtnetlink_dump.Link | None) -> rtnetlink_dump.Link | None:
-        """The link at which the kernel takes it in: of a port, its bridge."""
+        """Return the link of the kernel's input: for a bridge port, its bridge."""
         if link is not None and link.master is not None:
             return self._by_index.get(link.master, link)
         return link
@@ -246,7 +247,10 @@ class _Look:
             yield f"{self._place} takes no packet from {packet.source} in at {at}"
 
     def _filters(self, source: Address, entered: rtnetlink_dump.Link) -> bool:
-        """Whether the reverse path filter stops it: ip-sysctl, `rp_filter`, 1 strict, 2 loose."""
+        """Return whether the reverse path filter drops it.
+
+        ip-sysctl, `rp_filter`: 1 is strict, 2 is loose.
+        """
         keys = [f"net.ipv4.conf.{name}.rp_filter" for name in ("all", entered.name)]
         filtering = max(map(int, netns.read_sysctls(self._space, keys).values()))
         back = route_to(self._netlink, source)

@@ -1,4 +1,4 @@
-"""What nftables has decided about the probe's packets, in every namespace on the path."""
+"""The kernel's own account of the probe's packets: nft traces, and drop reasons of tracefs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from linux.nft_trace import Tracer, TraceStep, port_from, transport
 from linux.nftables import Expression, Nft, Table
 
 TABLE: Final = "netmodes-autopsy"
-"""The tracers' tables. They are there while a probe is replayed, and no longer."""
+"""The nft table of the tracers, present only while a probe is replayed."""
 _ICMP_HEADER: Final = 8
 _FINAL: Final = frozenset({"drop", "stolen", "queue"})
 _ICMP_ERRORS: Final = {"icmp": (3, 11, 12), "icmpv6": (1, 2, 3, 4, 135, 136)}
-"""Errors, and of ICMPv6 the looking for neighbours."""
+"""Errors, and for ICMPv6 neighbour discovery."""
 
 
 def _flows() -> Iterator[list[Expression]]:
@@ -39,7 +39,7 @@ def _flows() -> Iterator[list[Expression]]:
 
 
 class Tracing:
-    """Tracers in several namespaces, open until they are closed."""
+    """Tracers in several namespaces."""
 
     def __init__(self, spaces: Mapping[str, NetNS]) -> None:
         self._spaces: dict[str, NetNS] = {}
@@ -53,12 +53,12 @@ class Tracing:
             self._resources = stack.pop_all()
 
     def begin(self) -> None:
-        """Forget what was told before."""
+        """Discard earlier traces."""
         for tracer in self._tracers.values():
             tracer.steps()
 
     def rulings(self, *, names: bool = False) -> list[NftVerdict]:
-        """Where packets have ended since the last time; with `names` DNS is of interest."""
+        """Return where packets ended since `begin`; with `names` DNS packets count."""
         found = []
         for place, tracer in self._tracers.items():
             heads: dict[int, bytes] = {}
@@ -71,7 +71,7 @@ class Tracing:
         return found
 
     def close(self) -> None:
-        """Take every tracer away."""
+        """Remove all tracers."""
         self._resources.close()
 
 
@@ -125,11 +125,11 @@ ORDINARY: Final = frozenset(
         "UNICAST_IN_L2_MULTICAST",
     }
 )
-"""Reasons that come by all the time, or that `causes` tells better."""
+"""Frequent reasons, and those that `causes` explains better."""
 
 
 class Drop(NamedTuple):
-    """One packet that the kernel threw away: why, and in which function."""
+    """A packet that the kernel dropped: reason and function."""
 
     reason: str
     where: str
@@ -139,16 +139,16 @@ class Drop(NamedTuple):
 
 
 class Drops:
-    """Listens to the kernel's reasons. Use it as a context manager, or `close` it.
+    """Reader of the kernel's drop reasons. Use it as a context manager, or `close` it.
 
-    Where they cannot be had it hears nothing; `heard` tells which it is.
+    Without access to tracefs it reads nothing; `heard` is false then.
     """
 
     def __init__(self) -> None:
         self._name = f"{_INSTANCE}{os.getpid()}-{threading.get_native_id()}"
         self._root = self._pipe = -1
         self.heard = False
-        """Whether reasons can be had."""
+        """Whether drop reasons can be read."""
         if not sandbox.inside():
             return
         try:
@@ -171,7 +171,7 @@ class Drops:
         self._write("events/skb/kfree_skb/enable", "1")
 
     def _remove_stale(self) -> None:
-        """Remove what a run that was killed has left; one in use cannot be removed."""
+        """Remove instances of killed runs; an instance in use cannot be removed."""
         opened = os.open(
             "instances", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root
         )
@@ -202,7 +202,7 @@ class Drops:
         return read.decode(errors="replace")
 
     def reasons(self) -> list[Drop]:
-        """What was dropped since the last time, each reason and function once, in order."""
+        """Return the drops since the last call, each reason and function once, in order."""
         if not self.heard:
             return []
         found = [
@@ -213,7 +213,7 @@ class Drops:
         return list(dict.fromkeys(found))
 
     def close(self) -> None:
-        """Stop listening, and take the instance away."""
+        """Stop reading, and remove the instance."""
         if self._pipe >= 0:
             with contextlib.suppress(OSError):
                 self._write("events/skb/kfree_skb/enable", "0")
@@ -233,7 +233,7 @@ class Drops:
 
 
 def _tracefs() -> int:
-    """Tracefs as a directory that nobody else can find; `OSError` where it is not to be had."""
+    """Return tracefs as a directory without a path. Raises `OSError` if it is not available."""
     with tempfile.TemporaryDirectory(dir="/run", prefix="netmodes-tracefs-") as place:
         syscalls.mount("tracefs", place, "tracefs", syscalls.MS_NOSUID | syscalls.MS_NODEV)
         try:

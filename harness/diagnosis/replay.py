@@ -1,4 +1,4 @@
-"""One wrong cell asked once more, with every tap and trace on, and what came of it."""
+"""Replay of a wrong cell, with captures and traces in every namespace on its path."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 
 MOST_PLACES: Final = 24
-"""Namespaces that are listened to: the world's own, the two ends, and others up to this many."""
+"""Maximal number of captured namespaces: world, both ends, then others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What came of one replay: the story, and what it is told from."""
+    """The result of a replay: the story and its sources."""
 
     cell: Cell
     lines: tuple[str, ...]
@@ -36,14 +36,14 @@ class Diagnosis:
     frames: tuple[Frame, ...] = ()
     comments: Mapping[Frame, str] = field(default_factory=dict)
     places: tuple[str, ...] = ()
-    """The places on the path, in the order in which the packets came by."""
+    """The namespaces on the path, in the order of the packets."""
 
 
 class Replay:
-    """Taps and tracers in a scene's namespaces, for as many cells as there are.
+    """Captures and tracers in a scene's namespaces, for any number of cells.
 
-    Use it as a context manager. Raises `OSError` where the kernel refuses, and what
-    `Scene` raises when it is not there any more.
+    Use it as a context manager. Raises `OSError` if the kernel refuses, and what `Scene` raises
+    once it is gone.
     """
 
     def __init__(self, scene: Scene, cells: Iterable[Cell]) -> None:
@@ -62,14 +62,14 @@ class Replay:
             self._resources = stack.pop_all()
 
     def _wanted(self, cells: Iterable[Cell]) -> list[str]:
-        """The world's own first, then the ends of what is asked, then everybody else."""
+        """Return the namespaces to capture: the world's, both ends, then all others."""
         ends = [name for cell in cells for name in (cell.source, witness(cell))]
         containers = [item.name for item in self._scene.plan.containers]
         names = dict.fromkeys([*self._scene.world.namespaces, *ends, *containers])
         return list(names)[: max(MOST_PLACES, len(self._scene.world.namespaces) + len(ends))]
 
     def _who_is_behind(self) -> dict[str, str]:
-        """Whose the other end of a link of the host's is."""
+        """Return the owner of the other end of each link of the host."""
         ports = self._links("host")
         found = {}
         for name in self.spaces:
@@ -85,22 +85,22 @@ class Replay:
             return {link.name: link for link in rtnetlink_dump.links(netlink)}
 
     def interfaces(self) -> list[str]:
-        """Every interface that is listened to, as `place/link`."""
+        """Return the captured interfaces as `namespace/link`."""
         return [f"{name}/{link}" for name in self._names.values() for link in self._links(name)]
 
     def _place_of(self, name: str) -> str:
-        """The name under which a place's namespace goes here: a joiner's is its home's."""
+        """Return the name under which a namespace is captured: that of its owner."""
         return self._names.get(self.spaces[name].id, name) if name in self.spaces else name
 
     def of(self, cell: Cell, promise: Promise | None) -> Diagnosis:
-        """Ask one cell once more and tell what became of it."""
+        """Replay one cell and return its diagnosis."""
         names = cell.target == BY_NAME
         tracing = Tracing(self.spaces)
         try:
             tracing.begin()
             self._drops.reasons()
             wire = Capture(self.taps)
-            # A packet that goes round in circles is more than a tap can keep.
+            # A packet in a loop overruns the ring.
             with contextlib.suppress(CaptureLost), wire:
                 observed = self._scene.observed([cell])[cell]
             rulings = tracing.rulings(names=names and observed.outcome is Outcome.NO_NAME)
@@ -108,7 +108,7 @@ class Replay:
             tracing.close()
         frames = wire.kept
         seen = packet_path.sightings(frames, names=names and observed.outcome is Outcome.NO_NAME)
-        # The probe of names asks a control there, which is no part of the story.
+        # The probe's control query to that resolver is no part of the story.
         seen = tuple(item for item in seen if item.where != f"{INTERNET}/lo" or not names)
         account = ProbeTrace(
             cell=cell,
@@ -153,11 +153,11 @@ class Replay:
         return replace(account, causes=tuple(dict.fromkeys(told)))
 
     def _ports(self) -> dict[str, str]:
-        """The host's end of each cable, by who is at the other."""
+        """Return the host's end of each veth pair by its owner."""
         return {who: where for where, who in self._behind.items()}
 
     def _silent(self, account: ProbeTrace, told: list[str]) -> list[str]:
-        """Of a neighbour that was asked for in vain: who it is, and why it does not answer."""
+        """Return the owner of an unanswered address, and why it does not answer."""
         ports, links = self._ports(), self._links(HOST)
         found = []
         for hop in packet_path.unanswered(account.sightings):
@@ -169,7 +169,7 @@ class Replay:
         return found
 
     def _unseen(self, account: ProbeTrace, finding: LastSighting) -> PacketHeader | None:
-        """The packet that no interface has seen, as it must have been."""
+        """Return the packet that no interface has seen, as it must have been."""
         if finding.role is Role.REPLY:
             requests = account.trail(Role.REQUEST)
             if not requests:
@@ -180,7 +180,7 @@ class Replay:
         return PacketHeader(Role.REQUEST, account.cell.protocol, to, to) if to else None
 
     def close(self) -> None:
-        """Close everything."""
+        """Close all captures and tracers."""
         self._resources.close()
 
     def __enter__(self) -> Self:
@@ -191,7 +191,7 @@ class Replay:
 
 
 def _comments(seen: Iterable[Sighting], lines: Iterable[str]) -> dict[int, str]:
-    """What to write beside frames: the first and the last of each kind, and why it was the last."""
+    """Return comments for frames: the first and last of each kind, and why it was the last."""
     by_role: dict[Role, list[Sighting]] = {}
     for item in seen:
         by_role.setdefault(item.seen.role, []).append(item)
@@ -208,13 +208,13 @@ def _comments(seen: Iterable[Sighting], lines: Iterable[str]) -> dict[int, str]:
 
 
 _SLOTS: Final = 256
-"""One probe and what it causes: a few dozen frames at most."""
+"""Ring slots: a probe causes a few dozen frames at most."""
 _THREADS: Final = 16
 
 
 @contextlib.contextmanager
 def tapped(spaces: Mapping[str, NetNS]) -> Iterator[list[Tap]]:
-    """One tap for each namespace, by the name of its place; two names of one get one tap."""
+    """Return a capture per namespace; two names of a namespace share one."""
     names: dict[tuple[int, int], str] = {}
     for name, space in spaces.items():
         names.setdefault(space.id, name)

@@ -1,4 +1,4 @@
-"""From what was seen and ruled to the few lines that a person reads (pure)."""
+"""The story of a replayed probe: from sightings and rulings to a few lines of text (pure)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ _NETNS = re.compile(r"net:\[(\d+)\]")
 _NO_RULE = ": no rule that is traced, so connection tracking, or the older iptables"
 _MOST = 20
 _COMING = frozenset({Outcome.REPLY, Outcome.NO_NAME})
-"""What a promise may be for a packet to be right in coming."""
+"""Promises with which it is right that the packet arrives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTrace:
-    """Everything that is known about one replayed probe.
+    """Everything that is known about a replayed probe.
 
-    `source` and `witness` are the places where it begins and where it is to end; `behind`
-    says who is at the other end of a link of the host's, `inodes` whose namespace that
-    of a number is. `reasons` are the kernel's, `causes` what the place of the end says.
+    - `source` and `witness`: the namespaces where it begins and where it should end.
+    - `behind`: the owner of the other end of each link of the host.
+    - `inodes`: the owner of each namespace number.
+    - `reasons`: the kernel's drop reasons. `causes`: reasons in the state of the last namespace.
     """
 
     cell: Cell
@@ -43,12 +44,12 @@ class ProbeTrace:
     inodes: Mapping[int, str] = field(default_factory=dict)
 
     def trail(self, *roles: Role) -> list[Sighting]:
-        """The sightings in one of these roles, in order."""
+        """Return the sightings in one of these roles, in order."""
         return [item for item in self.sightings if item.seen.role in roles]
 
     @property
     def arrived(self) -> bool:
-        """Whether the request reached somebody who took it."""
+        """Whether a listener received the request."""
         seen = self.observed
         if seen.outcome is Outcome.NO_NAME:
             return False
@@ -57,7 +58,7 @@ class ProbeTrace:
 
 @dataclass(frozen=True, slots=True)
 class LastSighting:
-    """Where the trail ends: of the request or the reply, in which place, last seen where."""
+    """The end of the trail of request or reply: namespace and last sighting."""
 
     role: Role
     place: str
@@ -66,7 +67,7 @@ class LastSighting:
 
 
 def end(account: ProbeTrace) -> LastSighting | None:
-    """Where the probe ended; `None` where it came to its end as probes do."""
+    """Return the end of the trail, or `None` if the probe was complete."""
     if account.observed.outcome in (Outcome.REPLY, Outcome.WRONG_PEER):
         return None
     requests = account.trail(Role.REQUEST)
@@ -82,7 +83,7 @@ def end(account: ProbeTrace) -> LastSighting | None:
 
 
 def _furthest(requests: Sequence[Sighting], account: ProbeTrace) -> Sighting | None:
-    """The last sighting, but for copies that a bridge has flooded to others."""
+    """Return the last sighting, without copies that a bridge flooded to other ports."""
     for item in reversed(requests):
         elsewhere = account.behind.get(item.where)
         if item.outgoing and elsewhere not in (None, account.witness):
@@ -92,7 +93,7 @@ def _furthest(requests: Sequence[Sighting], account: ProbeTrace) -> Sighting | N
 
 
 def story(account: ProbeTrace) -> list[str]:
-    """The lines. The first ones say where it was seen, the last ones where it ended and why."""
+    """Return the lines: first the path, at the end where the trail ended and why."""
     now, promise = account.observed, account.promise
     if promise is not None and promise.admits(now):
         return [f"asked once more it was as promised: {now}", *_trails(account)]
@@ -118,7 +119,10 @@ def _trails(account: ProbeTrace) -> Iterator[str]:
 
 
 def _way(trail: Sequence[Sighting], account: ProbeTrace) -> str:
-    """`172.17.0.2 → 203.0.113.10 udp: container01/eth0 (ttl 64), host/docker0; then …`."""
+    """Return the path.
+
+    `172.17.0.2 → 203.0.113.10 udp: container01/eth0 (ttl 64), host/docker0; then …`.
+    """
     parts = []
     for ends, group in itertools.groupby(trail, key=lambda item: _ends(item.seen)):
         places: list[str] = []
@@ -127,7 +131,7 @@ def _way(trail: Sequence[Sighting], account: ProbeTrace) -> str:
             told = f" (ttl {item.seen.ttl})" if item.seen.ttl != ttl else ""
             name = _shown(item, final=item is trail[-1]) + _behind(item, account)
             if places and told and places[-1] == name:
-                places.pop()  # a router: the TTL with which it left says it all
+                places.pop()  # a router: the TTL of the outgoing packet is enough
             if not places or told or name not in places:
                 places.append(name + told)
             ttl = item.seen.ttl
@@ -136,7 +140,7 @@ def _way(trail: Sequence[Sighting], account: ProbeTrace) -> str:
 
 
 def _shortened(items: list[str]) -> list[str]:
-    """The beginning and the end of what goes on and on: a packet in circles."""
+    """Return beginning and end of a long path, such as that of a packet in a loop."""
     if len(items) <= _MOST:
         return items
     half = _MOST // 2
@@ -144,7 +148,7 @@ def _shortened(items: list[str]) -> list[str]:
 
 
 def _shown(item: Sighting, *, final: bool) -> str:
-    """Where it was; of the world's own switch and routers only the name, unless it ended there."""
+    """Return the place of a sighting; for the world's switch and routers the name is enough."""
     return item.place if _IN_BETWEEN.fullmatch(item.place) and not final else item.where
 
 
@@ -224,7 +228,7 @@ def _seen_as_another(account: ProbeTrace) -> Iterator[str]:
 
 
 def _rewritten(account: ProbeTrace, role: Role) -> Iterator[str]:
-    """Each place that changed an address or a port on the way."""
+    """Return each place that changed an address or a port."""
     told: set[str] = set()
     for before, after in itertools.pairwise(account.trail(role)):
         for side in ("source", "destination"):
@@ -243,7 +247,7 @@ def _socket(seen: PacketHeader, side: str) -> str:
 
 
 def _ttl_changes(trail: Sequence[Sighting]) -> Iterator[str]:
-    """Who took one off it, as a router does, and who wrote another one into it."""
+    """Return the places that decremented the TTL, as a router does, or rewrote it."""
     if trail and trail[0].seen.ttl not in (None, START_TTL):
         yield f"sent with {trail[0].seen.ttl} by {trail[0].place}"
     for before, after in itertools.pairwise(trail):
@@ -297,7 +301,7 @@ def _lost(account: ProbeTrace, found: LastSighting) -> Iterator[str]:
 
 
 def _astray(account: ProbeTrace, found: LastSighting) -> Iterator[str]:
-    """The host has sent something up to the routers that is between two who are behind it."""
+    """Return a line if the host sent a packet between its own containers to the routers."""
     outside = {INTERNET, ATTACKER}
     beyond = found.place in outside or _IN_BETWEEN.fullmatch(found.place)
     if not beyond or outside & {account.source, account.witness}:
@@ -308,7 +312,7 @@ def _astray(account: ProbeTrace, found: LastSighting) -> Iterator[str]:
 
 
 def _stopped(account: ProbeTrace, found: LastSighting, roles: Collection[Role]) -> Iterator[str]:
-    """The rules that took a packet in one of these roles: what is lost, or what asks for whom."""
+    """Return the rules that dropped a packet in one of these roles."""
     told = []
     for ruling in account.rulings:
         role = ruling.seen.role if ruling.seen is not None else found.role
@@ -329,7 +333,7 @@ def _refuser(account: ProbeTrace) -> Iterator[str]:
 
 
 def _untranslated(account: ProbeTrace) -> Iterator[str]:
-    """A reply that cannot find its way because the request came with a private source."""
+    """Return a line if no reply can arrive since the request had a private source."""
     promise = account.promise
     if promise is None or promise.seen_from != HOST or account.source == HOST:
         return
@@ -343,5 +347,5 @@ def _untranslated(account: ProbeTrace) -> Iterator[str]:
 
 
 def printed(lines: Sequence[str]) -> str:
-    """The lines as a text file has them."""
+    """Return the lines as the text of a file."""
     return "".join(f"{line}\n" for line in lines)

@@ -1,4 +1,4 @@
-"""Putting the lab up, handing it over, and leaving nothing behind."""
+"""The session of a lab: put it up, run the shell, take everything down."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _AS_USER: Final = "as-user"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabOptions:
-    """What lab is asked for. Without a `command` it is a shell."""
+    """The options of the lab. Without a `command` it runs a shell."""
 
     runtime: str = "mydocker"
     topology: Topology = Topology()
     plan: Plan | None = None
-    """What to start in place of the cast."""
+    """The plan in place of the reference plan."""
     cast: bool = True
     command: tuple[str, ...] = ()
 
 
 def run(order: LabOptions) -> int:
-    """Put the lab up, run the shell or the command in it, and end as that ended.
+    """Put the lab up, run the shell or the command, and return its exit status.
 
-    1 or 2, with the reason on standard error, when there can be no such lab.
+    Return 1 or 2, with the reason on standard error, if there can be no such lab.
     """
     try:
         factory = registry.find(order.runtime)
@@ -72,13 +72,13 @@ def _fail(message: str, *, code: int = 1) -> int:
 
 
 def _inside(order: LabOptions, factory: AdapterFactory) -> int:
-    """What stands in the runtime's way in a sandbox may not do so outside."""
+    """Return the obstacle of the runtime in a sandbox, which may not exist outside of it."""
     reason = registry.obstacle(factory)
     return _fail(reason, code=2) if reason else _hold(order, factory)
 
 
 def _hold(order: LabOptions, factory: AdapterFactory) -> int:
-    """Everything that happens in the sandbox."""
+    """Build the world, start the runtime and its containers, and run the shell."""
     try:
         if missing := doctor.essentials():
             found = "\n  ".join(str(finding) for finding in missing)
@@ -119,14 +119,14 @@ def _with_runtime(order: LabOptions, world: World, factory: AdapterFactory) -> i
 
 
 def typed_for(factory: AdapterFactory) -> str:
-    """What a person types for the runtime where it is like Docker; `""` where it is not.
+    """Return the command of a Docker-like runtime as a person types it; `""` for others.
 
-    One that an ordinary user of the host has started is asked as that user.
+    A rootless runtime is called as its user.
     """
     spec = getattr(factory, "spec", None)
     if isinstance(spec, CliSpec):
         program, *words = spec.command
-        if spec.prefix and program.startswith(f"{spec.prefix}/"):  # it is on the shell's PATH
+        if spec.prefix and program.startswith(f"{spec.prefix}/"):  # on the shell's PATH
             program = program.rpartition("/")[2]
         return shlex.join((*((_AS_USER,) if spec.rootless else ()), program, *words))
     name = getattr(factory, "name", "")
@@ -134,7 +134,7 @@ def typed_for(factory: AdapterFactory) -> str:
 
 
 def scripts_for(factory: AdapterFactory) -> dict[str, str]:
-    """What becomes the ordinary user of the host, as whom the adapter starts the runtime."""
+    """Return the scripts that call a rootless runtime as its user on the host."""
     spec = getattr(factory, "spec", None)
     if not isinstance(spec, CliSpec) or not spec.rootless:
         return {}
@@ -144,7 +144,7 @@ def scripts_for(factory: AdapterFactory) -> dict[str, str]:
 
 
 def _draw(scene: Scene, typed: str) -> str:
-    """The picture and what to try, as text, in colour where standard output shows it."""
+    """Print the topology and what to try, in colour on a terminal."""
     seats = [
         topology_tree.ContainerView(
             container.name,

@@ -1,4 +1,4 @@
-"""Where everybody is: the world as a tree, from the internet down to the containers."""
+"""The topology of the lab as a tree, from the internet down to the containers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from harness.model.plan import Attached, Bridge, Host, Joined, Mode, Nothing
 from harness.model.topology import WWW, Interface, Topology
 
 _MANY: Final = 6
-"""A longer chain of routers is not spelt out."""
+"""Length from which a chain of routers is abbreviated."""
 _INDENT: Final = 4
 _NAMES: Final = 30
-"""The column in which what is told about a container begins, counted from the host's branch."""
+"""Column of a container's details, counted from the host's branch."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerView:
-    """A container as it is: its mode, and the addresses that were seen in its namespace."""
+    """A container: its mode, and the addresses seen in its namespace."""
 
     name: str
     mode: Mode
@@ -30,7 +30,7 @@ class ContainerView:
 
 
 def draw(topology: Topology, bridge: NetworkInfo | None, seats: Sequence[ContainerView]) -> Tree:
-    """The picture. `bridge` is the default network, `None` when nobody is on it."""
+    """Return the tree. `bridge` is the default network, `None` if it has no container."""
     top = Tree(
         f"{_name('internet')} {_bare(topology.internet)}  {_aside(WWW)}\n"
         f"         {_bare(topology.resolver)}  {_aside('the name server')}"

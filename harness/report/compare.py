@@ -1,4 +1,4 @@
-"""What is different between two reports (pure)."""
+"""Comparison of reports: `netmodes diff`, and the table of `netmodes compare` (pure)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOT_THERE = "not there"
 
 @dataclass(frozen=True, slots=True)
 class VerdictChange:
-    """One thing that has another verdict in the second report."""
+    """An item whose verdict differs in the second report."""
 
     kind: str
     id: str
@@ -27,7 +27,7 @@ class VerdictChange:
 
 
 def changes(old: Report, new: Report) -> list[VerdictChange]:
-    """Every difference: of runtime and version, requirements, tests, cells."""
+    """Return every difference in runtime, version, dialect, requirements, tests and cells."""
     first, second = old.implementation, new.implementation
     return [
         *_changes("runtime", {"name": first.name}, {"name": second.name}),
@@ -67,7 +67,7 @@ def _cells(report: Report) -> dict[str, str]:
 
 
 VERSION: Final = 1
-"""Of the JSON; a field may be added within a version."""
+"""Version of the JSON; a field may be added within a version."""
 WORDS: Final = {
     Verdict.KEPT: "pass",
     Verdict.BROKEN: "fail",
@@ -80,9 +80,9 @@ WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One runtime, by the name under which it was asked for. Without a report it did not run.
+    """A runtime under the name given by the user; without a report it did not run.
 
-    `note` tells why it did not, or why its report is not the whole.
+    `note` gives the reason, or the reason why the report is partial.
     """
 
     name: str
@@ -96,18 +96,18 @@ class Column:
 
     @property
     def title(self) -> str:
-        """Its name, and its version where that was told."""
+        """Name, and version if known."""
         version = self.report.implementation.version if self.report else None
         return f"{self.name} {version or ''}".rstrip()
 
     def count(self, word: str) -> int:
-        """How many requirements have that verdict."""
+        """Return the number of requirements with that verdict."""
         return sum(1 for verdict in self.verdicts.values() if verdict == word)
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One requirement, and its verdict with each runtime; `-` where it is in no report."""
+    """A requirement and its verdict for each runtime; `-` if the report does not have it."""
 
     id: str
     level: str
@@ -116,13 +116,13 @@ class ComparisonRow:
 
 
 def tested(columns: Sequence[Column]) -> list[ComparisonRow]:
-    """The rows about which any of the runs has something to say."""
+    """Return the rows that at least one run has tested."""
     nothing = {"-", WORDS[Verdict.UNTESTED]}
     return [row for row in rows(columns) if not nothing.issuperset(row.verdicts)]
 
 
 def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
-    """Every requirement of any of the reports, in the catalogue's order."""
+    """Return every requirement of the reports, in the catalogue's order."""
     told = {
         row.id: row for column in columns if column.report for row in column.report.requirements
     }
@@ -138,7 +138,7 @@ def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
 
 
 def counts(column: Column) -> str:
-    """One line about one runtime."""
+    """Return one line of figures about a runtime."""
     if column.report is None:
         return f"{column.title}: did not run: {column.note}"
     told = ", ".join(f"{column.count(word)} {word}" for word in dict.fromkeys(WORDS.values()))
@@ -146,7 +146,7 @@ def counts(column: Column) -> str:
 
 
 def as_markdown(columns: Sequence[Column]) -> str:
-    """The table, with a line about each runtime before it."""
+    """Return the table, after a line about each runtime."""
     return "\n".join(_lines(columns)) + "\n"
 
 
@@ -170,7 +170,7 @@ def _lines(columns: Sequence[Column]) -> Iterator[str]:
 
 
 def as_json(columns: Sequence[Column]) -> str:
-    """The same for a program."""
+    """Return the table as JSON."""
     whole: dict[str, Any] = {
         "version": VERSION,
         "runtimes": [_runtime(column) for column in columns],
