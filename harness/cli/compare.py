@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,9 +19,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
-    TimeRemainingColumn,
+    TimeElapsedColumn,
 )
 from rich.table import Table
 
@@ -89,12 +88,24 @@ def run(arguments: argparse.Namespace) -> int:
     tests = arguments.tests or [str(SUITES)]
     columns: list[Column] = []
     trouble = ""
-    with _Bar(console, len(names)) as bar:
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=len(names))
         try:
             for name in names:
-                columns.append(_tried(name, arguments, tests, bar))
+                bar.update(task, description=escape(name))
+                columns.append(_tried(name, arguments, tests))
+                bar.advance(task)
                 _write(columns, arguments.output)
-                bar.say(_about(columns[-1]))
+                bar.console.print(line(_about(columns[-1])), markup=False, soft_wrap=True)
         except KeyboardInterrupt:
             there = f", {arguments.output / TABLE} has the runs before" if columns else ""
             _complain(f"interrupted{there}")
@@ -183,7 +194,7 @@ def _file_name(runtime: str) -> str:
 # --- one run -----------------------------------------------------------------------
 
 
-def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar) -> Column:
+def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str]) -> Column:
     """Run pytest on one runtime; return its report, or the reason why there is none."""
     from harness.report import schema, store
     from harness.report.compare import Column
@@ -199,7 +210,7 @@ def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar
     ]
     kept = _expectations(name, asked.write_expect) if asked.write_expect else None
     before = _inode(kept)
-    code = _pytest(name, home, words, bar)
+    code = _pytest(name, home, words)
     said = (home / LOG).read_text(encoding="utf-8", errors="replace")
     try:
         report = store.seen_from(schema.load(home), home, asked.output)
@@ -225,19 +236,13 @@ def _inode(file: Path | None) -> int | None:
         return None
 
 
-def _pytest(name: str, home: Path, words: Sequence[str], bar: _Bar) -> int:
-    read, write = os.pipe()
+def _pytest(name: str, home: Path, words: Sequence[str]) -> int:
     argv = [sys.executable, "-m", "pytest", *words, "-q", "-p", "harness.plugin"]
-    argv += ["-p", "harness.plugin.workers", "--tell-progress", str(write)]
     argv += [f"--runtime={name}", f"--report={home}"]
     environment = {**os.environ, "PYTEST_ADDOPTS": ""}
-    with (home / LOG).open("wb") as log, open(read, "rb") as lines:
-        process = subprocess.Popen(
-            argv, env=environment, pass_fds=[write], stdout=log, stderr=subprocess.STDOUT
-        )
-        os.close(write)
+    with (home / LOG).open("wb") as log:
+        process = subprocess.Popen(argv, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
-            bar.follow(name, _told(lines))
             return process.wait()
         except KeyboardInterrupt:  # pytest gets the Ctrl-C too, and ends by itself
             with contextlib.suppress(KeyboardInterrupt):
@@ -249,66 +254,9 @@ def _pytest(name: str, home: Path, words: Sequence[str], bar: _Bar) -> int:
                 process.wait()
 
 
-class _Told(NamedTuple):
-    kind: str
-    what: str
-
-
-def _told(lines: Any) -> Iterator[_Told]:
-    for told in lines:
-        kind, _, what = told.decode(errors="replace").rstrip("\n").partition(" ")
-        yield _Told(kind, what)
-
-
 def _end(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return " ".join(lines[-_LAST:]) or "it said nothing"
-
-
-class _Bar:
-    """The current run, the progress of all runs, and the time left; nothing in a log."""
-
-    def __init__(self, console: Console, runs: int) -> None:
-        self._runs, self._before = runs, 0
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task: TaskID = self._progress.add_task("", total=None)
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def say(self, words: str) -> None:
-        """Print a line above the bar, without control characters."""
-        self._progress.console.print(line(words), markup=False, soft_wrap=True)
-
-    def follow(self, name: str, told: Iterator[_Told]) -> None:
-        """Show the progress of a run until it ends; the other runs are assumed to be as long."""
-        from harness.plugin.workers import COLLECTED, DONE, STARTED
-
-        collected = done = 0
-        self._progress.update(self._task, description=f"{escape(name)} starts")
-        for kind, what in told:
-            if kind == COLLECTED:
-                collected = int(what)
-                self._progress.update(self._task, total=self._runs * collected)
-            elif kind == STARTED:
-                file = what.partition("::")[0].rpartition("/")[2]
-                self._progress.update(self._task, description=escape(f"{name}: {file}"))
-            elif kind == DONE:
-                done += 1
-                self._progress.update(self._task, completed=self._before + done)
-        self._before += collected
 
 
 # --- what came out -------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Number of workers, workers on other machines, and progress lines for `netmodes compare`."""
+"""Number of workers, and workers on other machines."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
-
-import pytest
 
 
 def usual() -> int:
@@ -70,51 +68,3 @@ def _become(argv: list[str]) -> NoReturn:
 def _cannot(finding: object) -> int:
     sys.stderr.write(f"netmodes {COMMAND}: this machine cannot run live tests: {finding}\n")
     return 1
-
-
-COLLECTED, STARTED, DONE = "collected", "started", "done"
-"""First word of a progress line: number of tests, start of a test, end of a test."""
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that `netmodes compare` passes on."""
-    group = parser.getgroup("netmodes compare")
-    group.addoption("--tell-progress", type=int, metavar="FD", help="where to write lines to")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Write progress lines, in the process that sees every test."""
-    fd = config.getoption("tell_progress")
-    if fd is not None and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Teller(fd), "netmodes-progress")
-
-
-class _Teller:
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._collected = 0
-
-    def _tell(self, *words: object) -> None:
-        os.write(self._fd, " ".join(map(str, words)).encode(errors="replace") + b"\n")
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Report the number of tests in a run without workers."""
-        self._note(len(session.items))
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """Report the number of tests in a run with workers, each of which collects all."""
-        self._note(len(ids))
-
-    def _note(self, number: int) -> None:
-        if number > self._collected:
-            self._collected = number
-            self._tell(COLLECTED, number)
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Report the start of a test."""
-        self._tell(STARTED, nodeid)
-
-    def pytest_runtest_logfinish(self) -> None:
-        """Report the end of a test."""
-        self._tell(DONE)
