@@ -1,4 +1,4 @@
-"""A small project that uses netmodes, for each test."""
+"""A small project that uses netmodes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Acme:
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project with a runtime of its own, `acme`, which claims bridge networks and no more.
+    """Return a project with its own runtime `acme`, which claims bridge networks only.
 
-    Nobody starts that runtime: what it claims is all that the plugin asks.
+    The runtime is never started: the plugin only asks for its features.
     """
     site = Path(pytester.path, "site")
     paths = (str(site), str(pytester.path), str(ROOT), os.environ.get("PYTHONPATH"))

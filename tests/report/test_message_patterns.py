@@ -1,4 +1,4 @@
-"""A defect that whichever test happens to meet it shows, known by what the runtime says."""
+"""Message patterns: defects that any test may meet, known by the runtime's output."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.report.entries import (
 from tests.report.made import OUTSIDE, PEERS
 
 
-def test_a_test_that_fails_by_a_saying_is_known() -> None:
-    """Whichever it is, and of no use to the list of those that are always there."""
+def test_matching_failure_is_known() -> None:
+    """Any test may meet the defect; --write-expect does not list it."""
     report = made.report(met(), made.result(OUTSIDE, requirements=["BR-9"]))
     result = held(report, saying(link="https://example.com/1"))
     assert result.ok
@@ -44,15 +44,15 @@ def test_a_test_that_fails_by_a_saying_is_known() -> None:
     )
 
 
-def test_a_saying_is_never_fixed_and_never_gone() -> None:
-    """It is a matter of chance whether any test meets it."""
+def test_message_pattern_is_never_fixed_or_gone() -> None:
+    """Whether a test meets the defect is chance."""
     result = held(GREEN, saying())
     assert result.ok
     assert result.excused == ()
 
 
-def test_the_verdict_of_a_saying_holds() -> None:
-    """Where a shared start is refused the tests are errors; that is an entry of its own."""
+def test_message_pattern_applies_to_its_verdict() -> None:
+    """An error in a shared fixture needs its own entry."""
     error = made.report(met(verdict=Verdict.ERROR), met(OUTSIDE, Verdict.ERROR))
     assert len(held(error, saying()).new) == 2
     both = held(error, saying(), saying(verdict=Verdict.ERROR))
@@ -74,26 +74,26 @@ def test_the_verdict_of_a_saying_holds() -> None:
         (failed("call", HEARD, "Error: no address left"),),
     ],
 )
-def test_whatever_else_is_wrong_is_not_excused(failures: tuple[Failure, ...]) -> None:
-    """Other words, somebody's quotation of these, or these and something besides."""
+def test_other_failures_are_not_excused(failures: tuple[Failure, ...]) -> None:
+    """Other words, a quotation, or a further failure count as new."""
     assert len(held(made.report(met(failures=failures)), saying()).new) == 1
 
 
-def test_a_second_refusal_with_the_same_words_is() -> None:
-    """Every failure of the test says so."""
+def test_second_matching_failure_is_excused() -> None:
+    """Every failure of the test matches."""
     again = HEARD.replace("63", "64")
     failures = (failed("call", HEARD, again), failed("teardown", f"Error:\n{again}"))
     assert held(made.report(met(failures=failures)), saying()).ok
 
 
-def test_a_wrong_cell_is_not_excused_by_a_saying() -> None:
-    """What was seen before the refusal was seen."""
+def test_wrong_cell_is_not_excused() -> None:
+    """It was observed before the refusal."""
     report = made.report(met(), cells=[made.cell("a", "b", seen=Outcome.DROPPED)])
     assert len(held(report, saying()).new) == 1
 
 
-def test_cells_that_were_not_come_to_are_not_gone() -> None:
-    """A matrix that could not be started is the tests' failure, and says nothing of its cells."""
+def test_unobserved_cells_are_not_gone() -> None:
+    """A matrix that could not start says nothing about its cells."""
     report = made.report(met(verdict=Verdict.ERROR))
     cell, entry = listed(DeviationKind.CELL, WRONG), saying(verdict=Verdict.ERROR)
     assert held(report, cell, entry).ok
@@ -112,10 +112,10 @@ def test_cells_that_were_not_come_to_are_not_gone() -> None:
         (Verdict.UNSUPPORTED, [made.result(OUTSIDE, Verdict.UNSUPPORTED)]),
     ],
 )
-def test_a_requirement_is_judged_by_the_other_tests(
+def test_excused_test_does_not_judge_its_requirement(
     verdict: Verdict, others: list[TestResult]
 ) -> None:
-    """Whatever is listed of it: the test that was excused says nothing of that."""
+    """The other tests decide."""
     entries = [
         saying(),
         saying(verdict=Verdict.ERROR),
@@ -125,14 +125,14 @@ def test_a_requirement_is_judged_by_the_other_tests(
         assert held(made.report(met(verdict=own), *others), *entries).ok
 
 
-def test_a_requirement_of_which_a_part_is_supported_is_not_unsupported_by_a_saying() -> None:
-    """The test that shows it has not come to that."""
+def test_partly_supported_requirement_is_not_unsupported() -> None:
+    """The test that shows the support was excused."""
     other = made.result(OUTSIDE, Verdict.UNSUPPORTED)
     assert held(made.report(met(), other), saying()).ok
 
 
-def test_a_test_that_is_listed_itself_is_excused_by_a_saying_as_well() -> None:
-    """Where it does not fail as it is listed; where it does, the saying is not needed."""
+def test_listed_test_is_excused_too() -> None:
+    """The pattern applies if the test does not fail as listed."""
     entries = [listed(DeviationKind.TEST, PEERS), saying(), saying(verdict=Verdict.ERROR)]
     (excused,) = held(made.report(met(verdict=Verdict.ERROR)), *entries).excused
     assert excused.tests == (PEERS,)
@@ -142,8 +142,8 @@ def test_a_test_that_is_listed_itself_is_excused_by_a_saying_as_well() -> None:
     assert len(held(made.report(made.result(PEERS, Verdict.ERROR)), *entries).new) == 1
 
 
-def test_a_saying_excuses_so_many_tests_and_no_more() -> None:
-    """That all of a run falls to it is not as expected, and nobody overlooks it."""
+def test_at_most_limits_the_excused_tests() -> None:
+    """More of them fail the run."""
     tests = [met(f"f.py::test_{number}") for number in range(4)]
     assert held(made.report(*tests[:3]), saying()).ok
     report = made.report(*tests)
@@ -157,8 +157,8 @@ def test_a_saying_excuses_so_many_tests_and_no_more() -> None:
     ]
 
 
-def test_each_saying_has_a_line_of_its_own() -> None:
-    """With what it has excused, if anything, and why."""
+def test_each_message_pattern_has_its_line() -> None:
+    """The line has the excused tests and the reason."""
     report = made.report(met(), met(OUTSIDE, Verdict.ERROR))
     other = saying(id="said by nobody who is here today")
     result = held(report, saying(), other, saying(verdict=Verdict.ERROR, at_most=9))
@@ -170,8 +170,8 @@ def test_each_saying_has_a_line_of_its_own() -> None:
     ]
 
 
-def test_a_saying_listed_twice_is_refused() -> None:
-    """Once with each verdict it may be there."""
+def test_duplicate_message_pattern_is_refused() -> None:
+    """It may be listed once with each verdict."""
     with pytest.raises(
         BadExpectations, match=r"^saying failed to bind .* is listed twice for acme"
     ):
@@ -181,8 +181,8 @@ def test_a_saying_listed_twice_is_refused() -> None:
     )
 
 
-def test_writing_leaves_sayings_as_they_are() -> None:
-    """Also those that excused more than they may; who was excused is not listed."""
+def test_writing_keeps_message_patterns() -> None:
+    """Also exceeded ones stay; excused tests are not listed."""
     entries = {saying(at_most=1), saying(verdict=Verdict.ERROR), saying(versions=">=2")}
     report = made.report(met(), met(OUTSIDE), met("f.py::test", Verdict.ERROR))
     assert set(gate.rewritten(report, [*entries], gone=lambda _: False)) == entries
