@@ -144,7 +144,7 @@ def _why_not(name: str, expected: Path | None = None) -> str:
     try:
         registry.find(name)
         if expected is not None:
-            store.listed(_expectations(name, expected))
+            store.read_expectations(_expectations(name, expected))
     except registry.UnknownRuntime as error:
         return str(error)
     except BadExpectations as error:
@@ -152,33 +152,33 @@ def _why_not(name: str, expected: Path | None = None) -> str:
     return ""
 
 
-def _mistakes(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
+def _mistakes(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """Yield the mistakes in the arguments, a sentence each."""
     for name in names:
-        if why := _why_not(name, asked.expect):
+        if why := _why_not(name, options.expect):
             yield f"{name}: {why}"
-    for place in asked.tests:
+    for place in options.tests:
         if not os.path.exists(place.partition("::")[0]):
             yield f"--tests {place}: there is no such file or folder"
-    if not re.fullmatch(r"auto|logical|[0-9]+", asked.workers, re.ASCII):
-        yield f"-n {asked.workers}: give a number, auto or logical"
+    if not re.fullmatch(r"auto|logical|[0-9]+", options.workers, re.ASCII):
+        yield f"-n {options.workers}: give a number, auto or logical"
 
 
-def _unwritable(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
+def _unwritable(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """Make the folders, and yield what could not be written, a sentence each."""
     from harness.report import store
     from harness.report.expectations import BadExpectations
 
-    for option, folder in (("--output", asked.output), ("--write-expect", asked.write_expect)):
+    for option, folder in (("--output", options.output), ("--write-expect", options.write_expect)):
         try:
             if folder is not None:
                 store.make_folder(folder)
         except OSError as error:
             yield f"{option} {folder}: {error.strerror or error}"
             return
-    for name in names if asked.write_expect else ():
+    for name in names if options.write_expect else ():
         try:
-            store.make_room(_expectations(name, asked.write_expect))
+            store.check_writable(_expectations(name, options.write_expect))
         except BadExpectations as error:
             yield f"{name}: --write-expect {error}"
 
@@ -194,30 +194,30 @@ def _file_name(runtime: str) -> str:
 # --- one run -----------------------------------------------------------------------
 
 
-def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str]) -> Column:
+def _tried(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Column:
     """Run pytest on one runtime; return its report, or the reason why there is none."""
     from harness.report import schema, store
     from harness.report.compare import Column
 
-    home = (asked.output / _file_name(name)).absolute()
+    home = (options.output / _file_name(name)).absolute()
     home.mkdir(parents=True, exist_ok=True)
     (home / schema.NAME).unlink(missing_ok=True)
-    words = ["-n", asked.workers, *tests]
+    words = ["-n", options.workers, *tests]
     words += [
         f"--{option.replace('_', '-')}={_expectations(name, folder)}"
         for option in ("expect", "write_expect")
-        if (folder := getattr(asked, option))
+        if (folder := getattr(options, option))
     ]
-    kept = _expectations(name, asked.write_expect) if asked.write_expect else None
+    kept = _expectations(name, options.write_expect) if options.write_expect else None
     before = _inode(kept)
     code = _pytest(name, home, words)
-    said = (home / LOG).read_text(encoding="utf-8", errors="replace")
+    output = (home / LOG).read_text(encoding="utf-8", errors="replace")
     try:
-        report = store.seen_from(schema.load(home), home, asked.output)
+        report = store.relocated(schema.load(home), home, options.output)
     except (schema.BadReport, OSError):
         report = None
     if report is None or not report.tests:
-        return Column(name, None, f"exit code {code}: {_end(said)}")
+        return Column(name, None, f"exit code {code}: {_end(output)}")
     notes = list(report.partial)
     if report.gate is not None and not report.gate.ok:
         notes.append(f"not as in {report.gate.file}")
@@ -254,9 +254,9 @@ def _pytest(name: str, home: Path, words: Sequence[str]) -> int:
                 process.wait()
 
 
-def _end(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return " ".join(lines[-_LAST:]) or "it said nothing"
+def _end(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return " ".join(lines[-_LAST:]) or "no output"
 
 
 # --- what came out -------------------------------------------------------------------
@@ -287,7 +287,7 @@ def _table(columns: Sequence[Column]) -> Table:
     drawn.add_column("level")
     for column in shown:
         drawn.add_column(escape(column.name))
-    for row in compare.tested(shown):
+    for row in compare.tested_rows(shown):
         words = (f"[{_COLOURS.get(word, 'yellow')}]{word}[/]" for word in row.verdicts)
         drawn.add_row(row.id, row.level, *words)
     return drawn

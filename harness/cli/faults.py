@@ -17,7 +17,7 @@ from rich.table import Table
 from harness.faults.fault import FaultError, discover
 from harness.model import requirements
 from harness.model.requirements import Catalogue
-from harness.plugin.workers import usual
+from harness.plugin.workers import default_number
 
 SUITES: Final = Path(__file__).parents[2] / "suites"
 _ABOUT: Final = "sabotage the runtime, fault by fault, and see whether the suites notice"
@@ -90,7 +90,7 @@ def _pytest(arguments: argparse.Namespace, *options: str) -> int:
 
 def _workers(text: str) -> int | None:
     if text == "auto":
-        return usual()
+        return default_number()
     return int(text) if text.isdecimal() and int(text) else None
 
 

@@ -87,7 +87,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 def _gated(whole: Report, path: Path) -> tuple[Report, int]:
     from harness.report import gate, store
 
-    listed, _ = store.listed(path)
+    listed, _ = store.read_expectations(path)
     ran = {test.id for test in whole.tests}
 
     def gone(id_: str) -> bool:
@@ -95,7 +95,7 @@ def _gated(whole: Report, path: Path) -> tuple[Report, int]:
 
     result = gate.compare(whole, listed, file=os.fspath(path), gone=gone)
     gated = replace(whole, gate=result)
-    for words in gate.in_words(result, gated):
+    for words in gate.summary_lines(result, gated):
         _tell(words)
     judged = whole.exit in _JUDGED
     return gated, int(not result.ok) if judged else whole.exit
@@ -123,7 +123,7 @@ def _page(arguments: argparse.Namespace) -> int:
     try:
         place = arguments.output.parent
         reports = [
-            store.seen_from(schema.load(path), _folder(path), place) for path in arguments.reports
+            store.relocated(schema.load(path), _folder(path), place) for path in arguments.reports
         ]
         store.write_page(reports, arguments.output)
     except (BadReport, OSError) as error:

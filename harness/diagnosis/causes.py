@@ -65,7 +65,7 @@ def _translated(space: NetNS, packet: PacketHeader) -> PacketHeader:
     return packet
 
 
-def silent(
+def silence_causes(
     place: str,
     space: NetNS,
     hop: Address,
@@ -99,11 +99,11 @@ def silent(
     elif heard:
         said = "was asked and kept silent"
     else:
-        said = f"and {_unheard(link, port)}"
+        said = f"and {_undelivered(link, port)}"
     return [f"{where} has {hop}, {said}"]
 
 
-def _unheard(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str:
+def _undelivered(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str:
     """Return why a neighbour solicitation does not arrive at a link; `port` is its other end."""
     end = f"its other end{f', host/{port.name},' if port else ''}"
     if not link.up:
@@ -117,7 +117,7 @@ def _unheard(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str
     return "the question did not come through to it" + (f" by host/{port.name}" if port else "")
 
 
-def doubles(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]:
+def duplicates(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]:
     """Return addresses and MACs that two of these namespaces have, and that must be unique.
 
     Only addresses of packets in the trail count, and MACs of namespaces on it.

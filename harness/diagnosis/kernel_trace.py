@@ -110,7 +110,7 @@ _EVENT: Final = re.compile(
 _MARK: Final = re.compile(r"-(?P<pid>\d+)\s+\[\d+\].*netmodes-autopsy")
 _INSTANCE: Final = "netmodes-autopsy-"
 _MARKER: Final = "netmodes-autopsy"
-ORDINARY: Final = frozenset(
+UNINFORMATIVE: Final = frozenset(
     {
         "NOT_SPECIFIED",
         "CONSUMED",
@@ -208,7 +208,7 @@ class Drops:
         found = [
             Drop(match["reason"], match["where"])
             for match in _EVENT.finditer(self._read())
-            if match["reason"] not in ORDINARY
+            if match["reason"] not in UNINFORMATIVE
         ]
         return list(dict.fromkeys(found))
 

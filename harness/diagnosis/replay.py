@@ -56,7 +56,7 @@ class Replay:
             self._names: dict[tuple[int, int], str] = {}
             for name, space in self.spaces.items():
                 self._names.setdefault(space.id, name)
-            self.taps = stack.enter_context(tapped(self.spaces))
+            self.taps = stack.enter_context(captures_of(self.spaces))
             self._drops = stack.enter_context(Drops())
             self._behind = self._who_is_behind()
             self._resources = stack.pop_all()
@@ -126,7 +126,7 @@ class Replay:
         if finding is not None:
             account = self._with_causes(account, finding)
         once = {name: self.spaces[name] for name in self._names.values()}
-        double = causes.doubles(once, seen)
+        double = causes.duplicates(once, seen)
         account = replace(account, causes=(*account.causes, *double))
         lines = tuple(story.story(account))
         path = dict.fromkeys([account.source, *(item.place for item in seen), account.witness])
@@ -165,7 +165,9 @@ class Replay:
                 continue
             for name in self._names.values():
                 port = links.get(ports.get(name, "").removeprefix(f"{HOST}/"))
-                found += causes.silent(name, self.spaces[name], hop, account.sightings, port=port)
+                found += causes.silence_causes(
+                    name, self.spaces[name], hop, account.sightings, port=port
+                )
         return found
 
     def _unseen(self, account: ProbeTrace, finding: LastSighting) -> PacketHeader | None:
@@ -213,7 +215,7 @@ _THREADS: Final = 16
 
 
 @contextlib.contextmanager
-def tapped(spaces: Mapping[str, NetNS]) -> Iterator[list[Tap]]:
+def captures_of(spaces: Mapping[str, NetNS]) -> Iterator[list[Tap]]:
     """Return a capture per namespace; two names of a namespace share one."""
     names: dict[tuple[int, int], str] = {}
     for name, space in spaces.items():

@@ -346,6 +346,6 @@ def _untranslated(account: ProbeTrace) -> Iterator[str]:
         yield f"masquerade did not apply: source stayed {sources[0]}"
 
 
-def printed(lines: Sequence[str]) -> str:
+def as_text(lines: Sequence[str]) -> str:
     """Return the lines as the text of a file."""
     return "".join(f"{line}\n" for line in lines)

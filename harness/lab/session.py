@@ -60,7 +60,7 @@ def run(order: LabOptions) -> int:
         return _fail(f"the plan asks for more than there is: {error}; see netmodes vendors", code=2)
     try:
         with terminal.restored():
-            code = sandbox.run(lambda: _inside(order, factory))
+            code = sandbox.run(lambda: _obstacle_in_sandbox(order, factory))
     except sandbox.SandboxError as error:
         return _fail(f"no sandbox to put the lab in. {doctor.refusal(error)}")
     return code if code >= 0 else 128 - code
@@ -71,7 +71,7 @@ def _fail(message: str, *, code: int = 1) -> int:
     return code
 
 
-def _inside(order: LabOptions, factory: AdapterFactory) -> int:
+def _obstacle_in_sandbox(order: LabOptions, factory: AdapterFactory) -> int:
     """Return the obstacle of the runtime in a sandbox, which may not exist outside of it."""
     reason = registry.obstacle(factory)
     return _fail(reason, code=2) if reason else _hold(order, factory)
@@ -100,9 +100,9 @@ def _with_runtime(order: LabOptions, world: World, factory: AdapterFactory) -> i
     runtime.start()
     plan = order.plan or (CAST if order.cast else Plan())
     scene = Scene(world, runtime, plan, claimed_only=not order.plan)
-    drawn = _draw(scene, typed_for(factory))
-    interactive = not order.command and terminal.ours()
-    outer = shell.given(runtime)
+    drawn = _draw(scene, user_command(factory))
+    interactive = not order.command and terminal.has_job_control()
+    outer = shell.outer_environment(runtime)
     if interactive:
         sys.stdout.write(drawn)
         sys.stdout.flush()
@@ -110,7 +110,7 @@ def _with_runtime(order: LabOptions, world: World, factory: AdapterFactory) -> i
         world.host,
         order.command or shell.shell(os.environ),
         environment=shell.environment(outer),
-        prepare=lambda: shell.furnish(world.namespaces, drawn, outer, scripts_for(factory)),
+        prepare=lambda: shell.install(world.namespaces, drawn, outer, scripts_for(factory)),
         interactive=interactive,
     )
     runtime.prune()
@@ -118,7 +118,7 @@ def _with_runtime(order: LabOptions, world: World, factory: AdapterFactory) -> i
     return code
 
 
-def typed_for(factory: AdapterFactory) -> str:
+def user_command(factory: AdapterFactory) -> str:
     """Return the command of a Docker-like runtime as a person types it; `""` for others.
 
     A rootless runtime is called as its user.

@@ -22,7 +22,7 @@ from linux.syscalls import CLONE_NEWNET, MS_BIND, mount, setns, umount
 
 HOME: Final = Path("/run/netmodes")
 BIN: Final = HOME / "bin"
-SPARE: Final = HOME / "spare"
+SUBSTITUTES: Final = HOME / "spare"
 """Substitutes for missing programs: last on the PATH, so that those of the machine come first."""
 PICTURE: Final = HOME / "picture"
 
@@ -30,13 +30,13 @@ _PROGRAMS: Final = {
     BIN / "netmodes": "harness.cli.main",
     BIN / "mydocker": "runtime.cli.main",
     BIN / "inside": "harness.lab.shell",
-    SPARE / "ip": "harness.lab.ip",
-    SPARE / "ping": "harness.lab.ping",
+    SUBSTITUTES / "ip": "harness.lab.ip",
+    SUBSTITUTES / "ping": "harness.lab.ping",
 }
 _SYSTEM: Final = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
-def furnish(
+def install(
     spaces: Mapping[str, NetNS],
     picture: str,
     outer: Mapping[str, str],
@@ -51,7 +51,7 @@ def furnish(
         handle = NAMES / name
         handle.touch()
         mount(f"/proc/self/fd/{space.fd}", str(handle), flags=MS_BIND)
-    for directory in (BIN, SPARE):
+    for directory in (BIN, SUBSTITUTES):
         directory.mkdir(exist_ok=True)
     programs = {program: _launcher(program.name, module) for program, module in _PROGRAMS.items()}
     programs |= {BIN / name: script for name, script in (scripts or {}).items()}
@@ -63,10 +63,10 @@ def furnish(
     namespaces.MARK.touch()
 
 
-def clear(names: Iterable[str]) -> None:
+def remove_names(names: Iterable[str]) -> None:
     """Remove the names of namespaces, which would keep the namespaces alive.
 
-    The caller is where `furnish` was called.
+    The caller is where `install` was called.
     """
     for name in names:
         handle = NAMES / name
@@ -75,7 +75,7 @@ def clear(names: Iterable[str]) -> None:
             handle.unlink()
 
 
-def given(runtime: Adapter | None) -> dict[str, str]:
+def outer_environment(runtime: Adapter | None) -> dict[str, str]:
     """Return this process's environment, with the variables that the runtime's commands need."""
     return {**os.environ, **getattr(runtime, "environment", {})}
 
@@ -83,13 +83,13 @@ def given(runtime: Adapter | None) -> dict[str, str]:
 def environment(outer: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of the lab."""
     own = {"PATH": _path(outer), "ENV": str(RC), "XDG_CACHE_HOME": cache()}
-    return {**outer, **own, PLACE: "host"}
+    return {**outer, **own, NAMESPACE: "host"}
 
 
 def _path(outer: Mapping[str, str]) -> str:
     python = os.path.dirname(sys.executable)
-    given = outer.get("PATH", "").split(os.pathsep)
-    every = (str(BIN), python, *filter(None, given), *_SYSTEM, str(SPARE))
+    outer_environment = outer.get("PATH", "").split(os.pathsep)
+    every = (str(BIN), python, *filter(None, outer_environment), *_SYSTEM, str(SUBSTITUTES))
     return os.pathsep.join(dict.fromkeys(every))
 
 
@@ -113,12 +113,12 @@ if [ "${{BASH_VERSION:-}}" ] && [ -r ~/.bashrc ]; then . ~/.bashrc; fi
 unset PROMPT_COMMAND
 HISTFILE={HOME}/history
 PATH={shlex.quote(_path(outer))}
-PS1='lab:${PLACE} ${{PWD##*/}} # '
+PS1='lab:${NAMESPACE} ${{PWD##*/}} # '
 """
 
 
 NAMES: Final = Path("/run/netns")
-PLACE: Final = "NETMODES_PLACE"
+NAMESPACE: Final = "NETMODES_PLACE"
 """The environment variable with the name of the namespace; the prompt shows it."""
 RC: Final = Path("/run/netmodes/shellrc")
 """Startup file of an interactive shell of the lab."""
@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     command = command or shell(os.environ)
     try:
-        os.execvpe(command[0], command, {**os.environ, PLACE: name})  # noqa: S606 - what it is for
+        os.execvpe(command[0], command, {**os.environ, NAMESPACE: name})  # noqa: S606 - what it is for
     except OSError as error:
         sys.stderr.write(f"inside: {command[0]}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126

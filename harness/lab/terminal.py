@@ -21,11 +21,11 @@ from harness.world.host import HostMachine, quiet_fork
 
 TERMINAL: Final = 0
 _KEYS: Final = (signal.SIGINT, signal.SIGQUIT)
-_PYTHONS_OWN: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 """Signals that Python ignores; a program expects their defaults."""
 
 
-def ours() -> bool:
+def has_job_control() -> bool:
     """Return whether standard input is the terminal of this session: then job control works."""
     try:
         os.tcgetpgrp(TERMINAL)
@@ -37,7 +37,7 @@ def ours() -> bool:
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
     """Restore the terminal's settings after the body: a killed shell leaves its own."""
-    if not ours():
+    if not has_job_control():
         yield
         return
     before = termios.tcgetattr(TERMINAL)
@@ -62,16 +62,16 @@ def run(
     Return 127 or 126, after a line on standard error, if there is no such program or it cannot be
     executed.
     """
-    with _deaf():
+    with _without_keyboard_signals():
         attendant = quiet_fork()
         if attendant == 0:
-            _attend(host, argv, environment, prepare, interactive=interactive)
+            _supervise(host, argv, environment, prepare, interactive=interactive)
         _, status = os.waitpid(attendant, 0)
     return _as_shells_tell(status)
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
+def _without_keyboard_signals() -> Iterator[None]:
     """Leave SIGINT and SIGQUIT of the keyboard to the running program, as a shell does."""
     were = {number: signal.signal(number, signal.SIG_IGN) for number in _KEYS}
     try:
@@ -86,7 +86,7 @@ def _as_shells_tell(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _attend(
+def _supervise(
     host: HostMachine,
     argv: Sequence[str],
     environment: Mapping[str, str],
@@ -128,7 +128,7 @@ def _end_of(child: int, *, interactive: bool) -> int:
 
 
 def _become(argv: Sequence[str], environment: Mapping[str, str], directory: str) -> NoReturn:
-    for number in (*_KEYS, *_PYTHONS_OWN):
+    for number in (*_KEYS, *_IGNORED_BY_PYTHON):
         signal.signal(number, signal.SIG_DFL)
     with contextlib.suppress(OSError):  # the host's private /run hides it: stay in /
         os.chdir(directory)

@@ -79,7 +79,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
         return None  # xdist decides
     from harness.plugin import workers
 
-    return workers.usual()
+    return workers.default_number()
 
 
 @pytest.hookimpl(specname="pytest_cmdline_main", tryfirst=True)

@@ -36,8 +36,8 @@ NAME: Final = "netmodes-evidence"
 
 def register(config: pytest.Config, recorder: Recorder, directory: Path | None) -> None:
     """Register the plugin, with the report's folder. Raises `pytest.UsageError` for bad options."""
-    asked = [name for name in ("keep", "pause_on_fail") if config.getoption(name)]
-    for name in asked:
+    requested = [name for name in ("keep", "pause_on_fail") if config.getoption(name)]
+    for name in requested:
         option = f"--{name.replace('_', '-')}"
         if hasattr(config, "workerinput") or config.getoption("numprocesses", default=None):
             raise pytest.UsageError(f"{option} is about one world: run without -n")
@@ -95,25 +95,25 @@ class Evidence:
         self, left: AnyMatrix, right: AnyMatrix, shown: Sequence[Difference]
     ) -> Mapping[Cell, Sequence[str]]:
         """Return the stories of the cells that an assertion shows."""
-        if self._config.getoption("no_evidence") or _only_shrinking():
+        if self._config.getoption("no_evidence") or _is_shrinking():
             return {}
         from harness.diagnosis import evidence  # at a failure only
 
         scene = evidence.scene_of(left, right)
         if scene is None or not shown:
             return {}
-        told = evidence.stories(scene, shown, again=self._again(), where=self._folder)
+        text = evidence.stories(scene, shown, again=self._again(), where=self._folder)
         if self._directory and self._written and not (self._directory / self._written).is_dir():
             self._written = None  # the disk was full, or a file was in the way
-        return told
+        return text
 
     def _folder(self) -> Path | None:
         """Return the folder for this test's evidence, or `None` without a report."""
         item = self._item
         if item is None or self._directory is None:
             return None
-        asked = self._config.getoption("report") is not None
-        if not asked and all(name != PROPERTY for name, _ in item.user_properties):
+        requested = self._config.getoption("report") is not None
+        if not requested and all(name != PROPERTY for name, _ in item.user_properties):
             return None
         from harness.diagnosis.evidence import folder_name
         from harness.report.failure_links import EVIDENCE as FOLDER
@@ -126,7 +126,7 @@ class Evidence:
 
         test = self._recorder.test or (self._item.nodeid if self._item else "")
         return failure_links.command(
-            test, failure_links.asked(self._config, runtime_name(self._config))
+            test, failure_links.run_conditions(self._config, runtime_name(self._config))
         )
 
     # --- any failure
@@ -135,7 +135,7 @@ class Evidence:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Write the evidence, name it in the report, and keep the world if asked."""
+        """Write the evidence, name it in the report, and keep the world if requested."""
         report = yield
         if report.failed and call.when != "teardown":
             if (scene := _scene_of(item)) is not None:
@@ -152,7 +152,7 @@ class Evidence:
 
     def _left(self, scene: Scene, error: BaseException) -> None:
         """Write the evidence of a scene that ends by an error and that no fixture holds."""
-        if isinstance(error, Exception | pytest.fail.Exception) and not _only_shrinking():
+        if isinstance(error, Exception | pytest.fail.Exception) and not _is_shrinking():
             self._write_down(scene)
 
     def _take_back(self) -> None:
@@ -164,10 +164,10 @@ class Evidence:
     def _name(self, report: pytest.TestReport, written: str) -> None:
         assert self._directory is not None
         from harness.report.build import EVIDENCE, FILES  # workers need it for this alone
-        from harness.report.failure_links import present
+        from harness.report.failure_links import evidence_files
 
         report.user_properties.append((EVIDENCE, written))
-        setattr(report, FILES, list(present(self._directory / written)))
+        setattr(report, FILES, list(evidence_files(self._directory / written)))
 
     def _write_down(self, scene: Scene) -> None:
         """Write the evidence of the scene, once per test: the first failure counts."""
@@ -193,7 +193,7 @@ class Evidence:
 
     def _wait(self, item: pytest.Item, report: pytest.TestReport) -> None:
         with self._at_the_terminal(item):
-            sys.stdout.write(_shown(item, report))
+            sys.stdout.write(_failure_text(item, report))
             sys.stdout.write(_instructions(_world_of(item), _scene_of(item)))
             sys.stdout.flush()
             with contextlib.suppress(KeyboardInterrupt):
@@ -206,7 +206,7 @@ class Evidence:
         if world is None:
             return
         with self._at_the_terminal(item):
-            sys.stdout.write(_shown(item, report))
+            sys.stdout.write(_failure_text(item, report))
             _open_shell(world, _scene_of(item))
             if (waiter := self._config.stash.get(WAITER, None)) is not None:
                 waiter.take_terminal_back()
@@ -220,7 +220,7 @@ class Evidence:
             yield
 
 
-def _shown(item: pytest.Item, report: pytest.TestReport) -> str:
+def _failure_text(item: pytest.Item, report: pytest.TestReport) -> str:
     """Return the failure for the terminal, without control characters."""
     return f"\n{plain(report.longreprtext)}\n\n{line(item.nodeid)} failed.\n"
 
@@ -242,7 +242,7 @@ def _world_of(item: pytest.Item) -> World | None:
     return scene.world if scene else next((x for x in found if isinstance(x, World)), None)
 
 
-def _only_shrinking() -> bool:
+def _is_shrinking() -> bool:
     """Return whether hypothesis still looks for a smaller failure, and will report the last one."""
     if "hypothesis" not in sys.modules:
         return False
@@ -296,24 +296,24 @@ def _open_shell(world: World, scene: Scene | None) -> int:
             continue
         spaces[item.name] = opened[-1]
     names = " ".join(spaces)
-    told = (
+    text = (
         "A shell on the host of the failed test; `exit` goes on with the run.\n"
         f"inside NAME [COMMAND…] enters one of: {names}\n"
     )
-    sys.stdout.write(told)
+    sys.stdout.write(text)
     sys.stdout.flush()
 
-    outer = shell.given(scene.runtime if scene else None)
+    outer = shell.outer_environment(scene.runtime if scene else None)
     try:
         with terminal.restored():
             code = terminal.run(
                 world.host,
                 shell.shell(os.environ),
                 environment=shell.environment(outer),
-                prepare=lambda: shell.furnish(spaces, told, outer),
+                prepare=lambda: shell.install(spaces, text, outer),
                 interactive=True,
             )
-        world.host.call(shell.clear, tuple(spaces))
+        world.host.call(shell.remove_names, tuple(spaces))
         return code
     finally:
         for space in opened:

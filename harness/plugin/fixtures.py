@@ -16,7 +16,7 @@ from harness.adapters.protocol import Adapter, AdapterFactory
 from harness.faults import selection
 from harness.model.plan import ALONE, CAST, HOST, INTERNET
 from harness.model.topology import Topology
-from harness.report.recorder import RECORDER, introduced, staged
+from harness.report.recorder import RECORDER, describe_runtime, describe_stage
 from harness.sandbox import sandbox
 from harness.testbench.netns_view import NetnsView, view_of
 from harness.testbench.packets.tap_pool import TapPool
@@ -76,7 +76,7 @@ def _running(factory: AdapterFactory, world: World) -> Iterator[Adapter]:
 def runtime(world: World, request: pytest.FixtureRequest) -> Iterator[Adapter]:
     """Yield the runtime under test, running on the world's host."""
     with _running(selection.factory(request.config), world) as adapter:
-        request.config.stash[RECORDER].runtime = introduced(adapter)
+        request.config.stash[RECORDER].runtime = describe_runtime(adapter)
         yield adapter
 
 
@@ -94,7 +94,7 @@ def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iter
     with Scene(
         world, runtime, CAST, claimed_only=True, record=partial(recorder.add, title)
     ) as made:
-        recorder.set_stage(title, partial(staged, made))
+        recorder.set_stage(title, partial(describe_stage, made))
         yield made
 
 
@@ -106,7 +106,7 @@ def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> 
         world, runtime, CAST, claimed_only=True, record=partial(recorder.add, title)
     ) as made:
         made.attach(ALONE)
-        recorder.set_stage(title, partial(staged, made))
+        recorder.set_stage(title, partial(describe_stage, made))
         yield made
 
 

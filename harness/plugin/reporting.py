@@ -20,9 +20,9 @@ from harness.plugin import options
 from harness.plugin.worker_notes import Sharding, WorkerNotes
 from harness.report import build, expectations, gate, merge, schema, store
 from harness.report.build import Collected
-from harness.report.expectations import BadExpectations, Deviation, unseen
+from harness.report.expectations import BadExpectations, Deviation, uncovered_version
 from harness.report.recorder import BREAKS, PROPERTY, NodeIds, Recorder
-from harness.report.sanitize import disarm, line, plain
+from harness.report.sanitize import line, plain, sanitize_report
 from harness.report.schema import BadReport, Report, Selection, Shard
 from harness.sandbox import sandbox
 from linux.syscalls import in_user_namespace
@@ -90,7 +90,7 @@ class Reporter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remove control characters from runtime output, and collect the result."""
         if report.longrepr is not None or report.sections:
-            disarm(report)
+            sanitize_report(report)
         self._tests.add(report)
         if not self._announced and any(
             name in (PROPERTY, BREAKS) for name, _ in report.user_properties
@@ -101,7 +101,7 @@ class Reporter:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note a file that cannot be collected."""
         if report.failed:
-            disarm(report)
+            sanitize_report(report)
             self._trouble(f"{report.nodeid} could not be collected")
 
     @pytest.hookimpl(optionalhook=True)
@@ -129,7 +129,7 @@ class Reporter:
             return
         begun = self._report(pytest.ExitCode.INTERRUPTED, ["the run has not come to its end"])
         try:
-            store.announce(begun, self._directory)
+            store.begin(begun, self._directory)
             store.remove_evidence(self._directory, before=self._began)
         except OSError as error:
             self._cannot_write(error, begun)
@@ -150,7 +150,9 @@ class Reporter:
             self._say(f"gate: {error}", bad=True)
             status = status or pytest.ExitCode.TESTS_FAILED
         try:
-            self._say(unseen(self._runtime, report.implementation.version, self._order.known))
+            self._say(
+                uncovered_version(self._runtime, report.implementation.version, self._order.known)
+            )
         except (BadExpectations, OSError, UnicodeDecodeError) as error:
             self._say(f"{self._order.known}: {error}", bad=True)
         if report.partial:
@@ -220,7 +222,7 @@ class Reporter:
             file, listed = self._order.expected
             result = gate.compare(report, listed, file=file, gone=self._gone)
             report = replace(report, gate=result)
-            for number, words in enumerate(gate.in_words(result, report)):
+            for number, words in enumerate(gate.summary_lines(result, report)):
                 self._say(words, bad=number == 0 and not result.ok)
             if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
                 status = pytest.ExitCode.OK if result.ok else pytest.ExitCode.TESTS_FAILED
@@ -233,8 +235,8 @@ class Reporter:
             raise BadExpectations(f"{path} is left as it was: the run is partial")
         before: Sequence[Deviation] = ()
         if path.exists():
-            before, _ = store.listed(path)
-        after = gate.rewritten(report, before, gone=self._gone)
+            before, _ = store.read_expectations(path)
+        after = gate.updated(report, before, gone=self._gone)
         try:
             store.replace(path, expectations.dumps(after))
         except OSError as error:
@@ -287,7 +289,7 @@ class Reporter:
         instead = "give another folder with --report, or --no-report"
         with contextlib.suppress(OSError):
             fresh = Path(tempfile.mkdtemp(prefix="netmodes-report-"))
-            self._put(store.cut_short(report, line(why)), fresh)
+            self._put(store.as_partial(report, line(why)), fresh)
             self._directory = fresh
             instead = f"a partial report is in {fresh}"
         self._say(f"report: {why}; {instead}", bad=True)
@@ -379,7 +381,7 @@ def register(
 def _expected(path: Path) -> tuple[tuple[Deviation, ...], str]:
     """Return the deviations of an expectation file, and a digest of the file."""
     try:
-        listed, text = store.listed(path)
+        listed, text = store.read_expectations(path)
     except BadExpectations as error:
         raise pytest.UsageError(f"--expect {error}") from error
     return listed, _digest(text)
@@ -388,7 +390,7 @@ def _expected(path: Path) -> tuple[tuple[Deviation, ...], str]:
 def _make_room(path: Path) -> None:
     """Fail at the start of a run if the expectation file cannot be written at its end."""
     try:
-        store.make_room(path)
+        store.check_writable(path)
     except BadExpectations as error:
         raise pytest.UsageError(f"--write-expect {error}") from error
 

@@ -95,12 +95,11 @@ def pytest_report_header(config: pytest.Config) -> str:
     where = "private namespaces" if sandbox.inside() else "none"
     fault = config.stash.get(FAULT, None)
     name = runtime_name(config)
-    told = f"\nfault {fault.id}: {fault.about}" if fault else ""
+    details = f"\nfault {fault.id}: {fault.about}" if fault else ""
     if provenance := registry.provenance(registry.load(name)):
-        told = f"\n{provenance}{told}"
-    return (
-        f"netmodes {__version__}: runtime {name}, sandbox {where}, Linux {platform.release()}{told}"
-    )
+        details = f"\n{provenance}{details}"
+    kernel = f"Linux {platform.release()}"
+    return f"netmodes {__version__}: runtime {name}, sandbox {where}, {kernel}{details}"
 
 
 def pytest_keyboard_interrupt() -> None:

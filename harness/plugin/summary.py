@@ -46,8 +46,8 @@ class Summary:
                 found = Verdict.BROKEN if name == BREAKS else verdict
                 before = self._verdicts.get(str(id_), found)
                 if lacking := lacking_feature(report):
-                    told = self._lacking.get(str(id_), lacking)
-                    self._lacking[str(id_)] = min(told, lacking, key=len)
+                    listed = self._lacking.get(str(id_), lacking)
+                    self._lacking[str(id_)] = min(listed, lacking, key=len)
                 self._verdicts[str(id_)] = max(before, found, key=lambda item: item.weight)
 
     @pytest.hookimpl(optionalhook=True)
@@ -71,10 +71,10 @@ class Summary:
             width, colour = writer.fullwidth, writer.hasmarkup
             terminalreporter.write(render(promised, observed, width=width, colour=colour))
         terminalreporter.section(f"{self._runtime}: requirements")
-        told = [Verdict.BROKEN, Verdict.ERROR]
+        listed = [Verdict.BROKEN, Verdict.ERROR]
         if terminalreporter.verbosity > 0:
-            told.append(Verdict.KEPT)
-        for verdict in told:
+            listed.append(Verdict.KEPT)
+        for verdict in listed:
             for row in self._rows(verdict):
                 line = f"{verdict:12}{row.id:8}{row.level:7}{row.statement}"
                 terminalreporter.write_line(line)

@@ -11,7 +11,7 @@ import pytest
 
 from harness.adapters.protocol import RuntimeRefused
 from harness.report import merge
-from harness.report.recorder import NODE_ID, SAID, NodeIds, Recorder
+from harness.report.recorder import NODE_ID, RUNTIME_OUTPUT, NodeIds, Recorder
 
 
 class WorkerNotes:
@@ -29,7 +29,7 @@ class WorkerNotes:
         report = yield
         setattr(report, NODE_ID, self._node_ids.of(item))
         if report.failed and call.excinfo is not None:
-            setattr(report, SAID, list(said(call.excinfo.value)))
+            setattr(report, RUNTIME_OUTPUT, list(runtime_output(call.excinfo.value)))
         return report
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -74,30 +74,30 @@ class Sharding:
             config.hook.pytest_deselected(items=elsewhere)
 
 
-def said(error: BaseException) -> tuple[str, ...]:
+def runtime_output(error: BaseException) -> tuple[str, ...]:
     """Return the output of the runtime for each refusal that an error consists of.
 
     Return nothing if the error consists of other exceptions too. Members of a group, causes and
     contexts count.
     """
-    words = [_words(part) for part in _parts(error, set())]
+    words = [_output(part) for part in _chained(error, set())]
     return tuple(dict.fromkeys(filter(None, words))) if all(words) else ()
 
 
-def _words(error: BaseException) -> str:
+def _output(error: BaseException) -> str:
     return error.said if isinstance(error, RuntimeRefused) else ""
 
 
-def _parts(error: BaseException, met: set[int]) -> Iterator[BaseException]:
+def _chained(error: BaseException, met: set[int]) -> Iterator[BaseException]:
     """Yield every exception that a traceback of this one would show."""
     if id(error) in met:
         return
     met.add(id(error))
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from _parts(inner, met)
+            yield from _chained(inner, met)
     else:
         yield error
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if before is not None:
-        yield from _parts(before, met)
+        yield from _chained(before, met)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
 
 
-def usual() -> int:
+def default_number() -> int:
     """Return two workers per processor.
 
     Half of the time a test waits for the kernel: before the kernel frees a link, a namespace or a

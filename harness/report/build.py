@@ -32,7 +32,7 @@ from harness.report.recorder import (
     BREAKS,
     NODE_ID,
     PROPERTY,
-    SAID,
+    RUNTIME_OUTPUT,
     UNSUPPORTED,
     Recorder,
     Seen,
@@ -123,7 +123,7 @@ def _failure(report: pytest.TestReport, evidence: str | None) -> Failure:
         when=report.when if known and report.when else "crash",
         message=shortened(_without_preface(plain(message).strip())),
         text=text,
-        said=tuple(shortened(plain(words)) for words in getattr(report, SAID, ())),
+        said=tuple(shortened(plain(words)) for words in getattr(report, RUNTIME_OUTPUT, ())),
         sections=tuple(
             Section(title=line(title), text=shortened(plain(content)))
             for title, content in report.sections
@@ -182,14 +182,14 @@ def catalogue_digest(catalogue: Catalogue) -> str:
     return digest(f"{item.id} {item.level} {item.statement}" for item in catalogue)
 
 
-def implementation(name: str, said: Mapping[str, Any]) -> Implementation:
+def implementation(name: str, recorded: Mapping[str, Any]) -> Implementation:
     """Return the runtime's description of itself, from `Recorder.runtime`."""
-    told = said.get("version")
+    reported = recorded.get("version")
     return Implementation(
         name=line(name),
-        version=line(str(told)) if told else None,
-        features=tuple(line(str(item)) for item in said.get("features", ())),
-        dialect={line(str(k)): line(str(v)) for k, v in said.get("dialect", {}).items()},
+        version=line(str(reported)) if reported else None,
+        features=tuple(line(str(item)) for item in recorded.get("features", ())),
+        dialect={line(str(k)): line(str(v)) for k, v in recorded.get("dialect", {}).items()},
     )
 
 
@@ -253,12 +253,12 @@ def _cell(cell: Cell, seen: Seen) -> CellResult:
     )
 
 
-def _stage(said: Mapping[str, Any] | None) -> Stage | None:
-    if said is None:
+def _stage(recorded: Mapping[str, Any] | None) -> Stage | None:
+    if recorded is None:
         return None
     return Stage(
-        routers=int(said["routers"]),
-        world={line(name): _lines(own) for name, own in said["world"].items()},
+        routers=int(recorded["routers"]),
+        world={line(name): _lines(own) for name, own in recorded["world"].items()},
         networks=tuple(
             StagedNetwork(
                 name=line(item["name"]),
@@ -266,7 +266,7 @@ def _stage(said: Mapping[str, Any] | None) -> Stage | None:
                 gateways=_lines(item["gateways"]),
                 internal=bool(item["internal"]),
             )
-            for item in said["networks"]
+            for item in recorded["networks"]
         ),
         containers=tuple(
             StagedContainer(
@@ -276,7 +276,7 @@ def _stage(said: Mapping[str, Any] | None) -> Stage | None:
                 addresses=_lines(item["addresses"]),
                 joined=line(item["joined"]) if item["joined"] else None,
             )
-            for item in said["containers"]
+            for item in recorded["containers"]
         ),
     )
 
@@ -296,7 +296,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def nothing_counted() -> Totals:
+def empty_totals() -> Totals:
     """Return empty totals."""
     none = Counts()
     return Totals(
@@ -312,7 +312,7 @@ def report(
         Report(
             generator=f"netmodes {__version__}",
             implementation=implementation(runtime, recorder.runtime),
-            totals=nothing_counted(),
+            totals=empty_totals(),
             requirements=rows(catalogue),
             tests=tests.tests(),
             matrices=matrices(recorder),

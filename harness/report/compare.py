@@ -10,7 +10,7 @@ from typing import Any, Final
 from harness.report.sanitize import line, markdown
 from harness.report.schema import Report, Verdict
 
-_NOT_THERE = "not there"
+_MISSING = "not there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def changes(old: Report, new: Report) -> list[VerdictChange]:
 
 def _changes(kind: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterable[VerdictChange]:
     for id_ in dict.fromkeys([*old, *new]):
-        before, after = old.get(id_, _NOT_THERE), new.get(id_, _NOT_THERE)
+        before, after = old.get(id_, _MISSING), new.get(id_, _MISSING)
         if before != after:
             yield VerdictChange(kind, id_, before, after)
 
@@ -115,7 +115,7 @@ class ComparisonRow:
     verdicts: tuple[str, ...]
 
 
-def tested(columns: Sequence[Column]) -> list[ComparisonRow]:
+def tested_rows(columns: Sequence[Column]) -> list[ComparisonRow]:
     """Return the rows that at least one run has tested."""
     nothing = {"-", WORDS[Verdict.UNTESTED]}
     return [row for row in rows(columns) if not nothing.issuperset(row.verdicts)]
@@ -123,7 +123,7 @@ def tested(columns: Sequence[Column]) -> list[ComparisonRow]:
 
 def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
     """Return every requirement of the reports, in the catalogue's order."""
-    told = {
+    found = {
         row.id: row for column in columns if column.report for row in column.report.requirements
     }
     return [
@@ -133,7 +133,7 @@ def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
             row.statement,
             tuple(column.verdicts.get(id_, "-") for column in columns),
         )
-        for id_, row in told.items()
+        for id_, row in found.items()
     ]
 
 
@@ -141,8 +141,8 @@ def counts(column: Column) -> str:
     """Return one line of figures about a runtime."""
     if column.report is None:
         return f"{column.title}: did not run: {column.note}"
-    told = ", ".join(f"{column.count(word)} {word}" for word in dict.fromkeys(WORDS.values()))
-    return f"{column.title}: {told}, in {column.report.seconds:.0f} s"
+    found = ", ".join(f"{column.count(word)} {word}" for word in dict.fromkeys(WORDS.values()))
+    return f"{column.title}: {found}, in {column.report.seconds:.0f} s"
 
 
 def as_markdown(columns: Sequence[Column]) -> str:
@@ -164,7 +164,7 @@ def _lines(columns: Sequence[Column]) -> Iterator[str]:
     shown = [column for column in columns if column.report is not None]
     yield f"\n| | level | {' | '.join(markdown(column.name) for column in shown)} |"
     yield f"|---|---|{'---|' * len(shown)}"
-    for row in tested(shown):
+    for row in tested_rows(shown):
         cells = (f"**{word}**" if word in ("fail", "error") else word for word in row.verdicts)
         yield f"| {markdown(row.id)} | {markdown(row.level)} | {' | '.join(cells)} |"
 

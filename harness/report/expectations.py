@@ -252,7 +252,7 @@ def dumps(deviations: Iterable[Deviation]) -> str:
     return head + "".join("\n[[deviation]]\n" + tomli_w.dumps(entry) for entry in entries)
 
 
-def unseen(runtime: str, version: str | None, folder: Path) -> str:
+def uncovered_version(runtime: str, version: str | None, folder: Path) -> str:
     """Return a sentence if the suites' expectation file covers no such version; else `""`.
 
     `folder` has the suites' own expectation files. The result is empty if the runtime has none, if

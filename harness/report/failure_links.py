@@ -27,7 +27,7 @@ STATES: Final = "state/*.json"
 _STATE: Final = re.compile(r"state/[A-Za-z0-9_.-]+\.json")
 
 
-def present(directory: Path) -> tuple[str, ...]:
+def evidence_files(directory: Path) -> tuple[str, ...]:
     """Return the names of the evidence files in the folder of a failure."""
     states = sorted(file.relative_to(directory).as_posix() for file in directory.glob(STATES))
     names = [name for name in EVIDENCE_FILES if (directory / name).is_file()]
@@ -46,7 +46,7 @@ def links(failure: Failure) -> tuple[tuple[str, str], ...]:
     return tuple((name, posixpath.join(found, name)) for name in own)
 
 
-def listed(report: Report) -> str | None:
+def index_path(report: Report) -> str | None:
     """Return the path of the index of the evidence, or `None` without evidence."""
     folders = (folder(failure.evidence) for test in report.tests for failure in test.failures)
     found = next(filter(None, folders), None)
@@ -80,8 +80,8 @@ def _lines(report: Report, directory: str) -> Iterator[str]:
                 f"[{markdown(name)}](<{quote(posixpath.relpath(way, directory))}>)"
                 for name, way in links(failure)
             )
-            if told := ", ".join(files):
-                yield f"  {told}"
+            if shown := ", ".join(files):
+                yield f"  {shown}"
 
 
 _OPTIONS: Final = ("fault", "probe", "profile", "hypothesis_profile", "hypothesis_seed", "expect")
@@ -99,7 +99,7 @@ class RerunOptions:
     pyargs: bool = False
 
 
-def asked(config: pytest.Config, runtime: str) -> RerunOptions:
+def run_conditions(config: pytest.Config, runtime: str) -> RerunOptions:
     """Return the conditions of this run, from its command line."""
     return RerunOptions(
         runtime=runtime,
@@ -108,7 +108,7 @@ def asked(config: pytest.Config, runtime: str) -> RerunOptions:
     )
 
 
-def of(report: Report) -> RerunOptions:
+def report_conditions(report: Report) -> RerunOptions:
     """Return the conditions of the run of a report."""
     seeds = {name.replace(" ", "_"): value for name, value in report.seeds.items()}
     held = {"expect": report.gate.file} if report.gate else {}
@@ -119,22 +119,22 @@ def of(report: Report) -> RerunOptions:
     )
 
 
-def command(test: str, said: RerunOptions) -> str:
+def command(test: str, conditions: RerunOptions) -> str:
     """Return the command line that runs a test again; `test` is a node id of a report."""
     words = ["pytest", test]
-    if said.pyargs:
+    if conditions.pyargs:
         file, colons, name = test.partition("::")
         module = file.removesuffix(".py").replace("/", ".")
         words = ["pytest", "--pyargs", f"{module}{colons}{name}"]
-    words += _said("runtime", said.runtime)
+    words += _option("runtime", conditions.runtime)
     for option in _OPTIONS:
-        value = said.options.get(option)
+        value = conditions.options.get(option)
         if value and value != RUN_DEFAULTS.get(option):
-            words += _said(option.replace("_", "-"), value)
+            words += _option(option.replace("_", "-"), value)
     return shlex.join(words)
 
 
-def _said(option: str, value: str) -> list[str]:
+def _option(option: str, value: str) -> list[str]:
     """Return option and value as one word.
 
     Pytest takes a path after a blank for a place of tests.

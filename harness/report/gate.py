@@ -121,7 +121,7 @@ class _Comparison:
         if (own and own.verdict is test.verdict) or test.id in self.wrong:
             return None
         for item in self.sayings.values():
-            if item.verdict is test.verdict and _says_nothing_else(test, item):
+            if item.verdict is test.verdict and _matches_every_failure(test, item):
                 return item
         return None
 
@@ -169,7 +169,7 @@ class _Comparison:
         return found.verdict is Verdict.KEPT and self.whole, ""
 
 
-def _says_nothing_else(test: TestResult, item: Deviation) -> bool:
+def _matches_every_failure(test: TestResult, item: Deviation) -> bool:
     return bool(test.failures) and all(
         failure.said and all(map(item.says, failure.said)) for failure in test.failures
     )
@@ -236,7 +236,7 @@ def _failing_words(test: TestResult) -> str:
     return f"{test.id} ({test.verdict}{': ' if ids else ''}{ids})"
 
 
-def rewritten(
+def updated(
     report: Report, deviations: Sequence[Deviation], *, gone: Gone
 ) -> tuple[Deviation, ...]:
     """Return the deviations of this report, as `--write-expect` writes them.
@@ -268,34 +268,34 @@ def rewritten(
     return (*kept.values(), *sayings)
 
 
-def in_words(result: GateResult, report: Report) -> list[str]:
+def summary_lines(result: GateResult, report: Report) -> list[str]:
     """Return the result in six lines, and another one per further message pattern."""
     verdict = "as expected" if result.ok else "NOT AS EXPECTED"
     if not report.complete:
         verdict += ", the run is partial"
     return [
         f"gate: {_about(report)} is {verdict} by {result.file}, {result.entries} known deviations",
-        _said("new failures", result.new, "look into them, or list them"),
-        _said("not supported", result.unsupported, "declare the feature, or list them"),
-        _said("fixed", result.fixed, "remove these entries"),
-        _said("gone", result.gone, "remove these entries"),
-        *([_heard(item) for item in result.excused] or [_none("excused")]),
+        _items_line("new failures", result.new, "look into them, or list them"),
+        _items_line("not supported", result.unsupported, "declare the feature, or list them"),
+        _items_line("fixed", result.fixed, "remove these entries"),
+        _items_line("gone", result.gone, "remove these entries"),
+        *([_excused_line(item) for item in result.excused] or [_empty_line("excused")]),
     ]
 
 
-def _heard(item: Excused) -> str:
+def _excused_line(item: Excused) -> str:
     bound = "MORE THAN" if item.too_many else "at most"
     why = f'{item.verdict}, {bound} {item.at_most} by the saying "{item.saying}": {item.reason}'
-    return _said("excused", item.tests, why)
+    return _items_line("excused", item.tests, why)
 
 
-def _none(title: str) -> str:
+def _empty_line(title: str) -> str:
     return f"  {title:14}  none"
 
 
-def _said(title: str, names: Sequence[str], advice: str) -> str:
+def _items_line(title: str, names: Sequence[str], advice: str) -> str:
     if not names:
-        return _none(title)
+        return _empty_line(title)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"  {title:14}{len(names):>6}: {', '.join(names[:_SHOWN])}{more} ({advice})"
 

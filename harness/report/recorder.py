@@ -38,7 +38,7 @@ from harness.testbench.scene import Scene
 NODE_ID: Final = "netmodes_id"
 """The attribute of a test's report that has its id by `NodeIds`."""
 
-SAID: Final = "netmodes_said"
+RUNTIME_OUTPUT: Final = "netmodes_said"
 """The attribute of a failed test's report that has the runtime's output."""
 
 
@@ -229,7 +229,7 @@ def _outcome(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"outcome": Outcome(fields["outcome"])}
 
 
-def staged(scene: Scene) -> dict[str, Any]:
+def describe_stage(scene: Scene) -> dict[str, Any]:
     """Return the scene's networks and containers with their actual addresses.
 
     The shape is that of `harness.report.schema.Stage`.
@@ -283,7 +283,7 @@ def _words(interfaces: Iterable[Interface]) -> list[str]:
     return [str(item) for item in interfaces]
 
 
-def introduced(runtime: Adapter) -> dict[str, Any]:
+def describe_runtime(runtime: Adapter) -> dict[str, Any]:
     """Return the runtime's description of itself as plain data."""
     dialect = runtime.dialect
     return {

@@ -52,22 +52,22 @@ def markdown(text: str) -> str:
     return _STRUCTURE.sub(lambda found: f"&#{ord(found[0])};", line(text)).replace("\n", " ")
 
 
-def disarm(report: pytest.TestReport | pytest.CollectReport) -> None:
+def sanitize_report(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Escape every control character in the visible parts of a report, in place."""
     report.sections = [(plain(title), plain(text)) for title, text in report.sections]
-    told: Any = report.longrepr
-    if isinstance(told, str):
-        report.longrepr = plain(told)
-    elif isinstance(told, tuple):
-        path, number, reason = told
+    shown: Any = report.longrepr
+    if isinstance(shown, str):
+        report.longrepr = plain(shown)
+    elif isinstance(shown, tuple):
+        path, number, reason = shown
         report.longrepr = (path, number, plain(reason))
-    elif told is not None:
-        _disarm_traceback(told)
+    elif shown is not None:
+        _sanitize_traceback(shown)
 
 
-def _disarm_traceback(told: Any) -> None:
-    chain = getattr(told, "chain", None) or [
-        (getattr(told, "reprtraceback", None), getattr(told, "reprcrash", None), None)
+def _sanitize_traceback(shown: Any) -> None:
+    chain = getattr(shown, "chain", None) or [
+        (getattr(shown, "reprtraceback", None), getattr(shown, "reprcrash", None), None)
     ]
     for traceback, crash, _ in chain:
         if crash is not None:
@@ -76,10 +76,10 @@ def _disarm_traceback(told: Any) -> None:
             entry.lines = [plain(text) for text in entry.lines]
             for part in ("reprlocals", "reprfuncargs"):
                 _disarm_part(getattr(entry, part, None))
-    if getattr(told, "longrepr", None) and isinstance(told.longrepr, str):
-        told.longrepr = plain(told.longrepr)  # a collection error
-    if sections := getattr(told, "sections", None):
-        told.sections = [(plain(name), plain(text), sep) for name, text, sep in sections]
+    if getattr(shown, "longrepr", None) and isinstance(shown.longrepr, str):
+        shown.longrepr = plain(shown.longrepr)  # a collection error
+    if sections := getattr(shown, "sections", None):
+        shown.sections = [(plain(name), plain(text), sep) for name, text, sep in sections]
 
 
 def _disarm_part(part: Any) -> None:

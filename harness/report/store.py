@@ -24,7 +24,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The environment variable with the path of GitHub's step summary."""
 
 
-def cut_short(report: Report, why: str) -> Report:
+def as_partial(report: Report, why: str) -> Report:
     """Return `report`, partial for another reason."""
     return dataclasses.replace(report, partial=(*report.partial, why), exit=report.exit or 1)
 
@@ -34,7 +34,7 @@ def write(report: Report, directory: Path) -> None:
 
     `report.json` comes first and says that the report is partial until all other files are written.
     """
-    unfinished = cut_short(report, UNFINISHED)
+    unfinished = as_partial(report, UNFINISHED)
     directory.mkdir(parents=True, exist_ok=True)
     replace(directory / schema.NAME, schema.dumps(unfinished))
     try:
@@ -51,7 +51,7 @@ def write(report: Report, directory: Path) -> None:
         raise
 
 
-def announce(report: Report, directory: Path) -> None:
+def begin(report: Report, directory: Path) -> None:
     """Replace an earlier report by `report`, of a run that has just begun.
 
     A run that is killed leaves this report, and not the success of an earlier run. Raises `OSError`
@@ -92,7 +92,7 @@ def remove_evidence(directory: Path, *, before: float) -> None:
             folder.rmdir()
 
 
-def seen_from(report: Report, own: Path, place: Path) -> Report:
+def relocated(report: Report, own: Path, place: Path) -> Report:
     """Return `report` from the folder `own` for a page in the folder `place`.
 
     The evidence paths become relative to `place`, or are dropped if they would lead upwards.
@@ -178,7 +178,7 @@ def replace(path: Path, text: str) -> None:
         raise
 
 
-def listed(path: Path) -> tuple[tuple[Deviation, ...], str]:
+def read_expectations(path: Path) -> tuple[tuple[Deviation, ...], str]:
     """Return deviations and text of an expectation file. Raises `BadExpectations` with its name."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -193,7 +193,7 @@ def listed(path: Path) -> tuple[tuple[Deviation, ...], str]:
         raise BadExpectations(f"{path}: {error}") from error
 
 
-def make_room(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Check that an expectation file can be written, and make its folder.
 
     Raises `BadExpectations`, with its name. An existing file is read.
@@ -206,7 +206,7 @@ def make_room(path: Path) -> None:
     except OSError as error:
         raise BadExpectations(f"{path}: {error.strerror or error}") from error
     if there:
-        listed(path)
+        read_expectations(path)
 
 
 def make_folder(directory: Path) -> None:

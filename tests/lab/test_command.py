@@ -182,7 +182,7 @@ def test_namespace_names_of_the_runtime_stay(tmp_path: Path) -> None:
 )
 def test_greeting_names_the_runtimes_program(runtime: str, typed: str) -> None:
     """The adapter's name may differ from that of its Docker-like program."""
-    assert session.typed_for(registry.load(runtime)) == typed
+    assert session.user_command(registry.load(runtime)) == typed
 
 
 def test_greeting_names_the_described_command(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_chance_failure_may_pass_and_stays_listed() -> None:
     entry = replace(listed(DeviationKind.TEST, PEERS), chance=True)
     for report in (RED, GREEN):
         assert held(report, entry).ok
-        assert gate.rewritten(report, [entry], gone=lambda _: False) == (entry,)
+        assert gate.updated(report, [entry], gone=lambda _: False) == (entry,)
     assert not held(made.report(made.result(PEERS, Verdict.ERROR)), entry).ok
     assert not held(made.report(made.result(PEERS, Verdict.SKIPPED)), entry).ok
 
@@ -241,7 +241,7 @@ def test_gate_prints_six_lines() -> None:
         listed(DeviationKind.REQUIREMENT, "BR-999"),
     )
     kept = made.report(*report.tests, made.result(PEERS, requirements=["HOST-1"]))
-    assert gate.in_words(held(kept, fixed, lost), kept) == [
+    assert gate.summary_lines(held(kept, fixed, lost), kept) == [
         "gate: acme 1.2 is NOT AS EXPECTED by acme.toml, 2 known deviations",
         "  new failures       5: f.py::test_0 (broken: BR-4), f.py::test_1 (broken: BR-4), "
         "f.py::test_2 (broken: BR-4) and 2 more (look into them, or list them)",
@@ -256,7 +256,7 @@ def test_gate_prints_six_lines() -> None:
 def test_gate_prints_as_expected() -> None:
     """An unknown version is named as such."""
     unknown = made.report(made.result(PEERS), version=None)
-    assert gate.in_words(held(unknown), unknown) == [
+    assert gate.summary_lines(held(unknown), unknown) == [
         "gate: acme (version unknown) is as expected by acme.toml, 0 known deviations",
         "  new failures    none",
         "  not supported   none",
@@ -270,7 +270,7 @@ def test_gate_prints_that_the_run_is_partial() -> None:
     """Three items of a kind are all named."""
     tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN, []) for number in range(3)]
     report = made.report(*tests, partial=("interrupted",))
-    verdict, new, *_ = gate.in_words(held(report), report)
+    verdict, new, *_ = gate.summary_lines(held(report), report)
     assert verdict == (
         "gate: acme 1.2 is NOT AS EXPECTED, the run is partial by acme.toml, 0 known deviations"
     )
@@ -321,11 +321,11 @@ def test_written_file_makes_the_gate_pass(
     def gone(id_: str) -> bool:
         return id_ not in there
 
-    earlier = gate.rewritten(of(before), [*sayings], gone=gone)
-    written = gate.rewritten(of(now), earlier, gone=gone)
+    earlier = gate.updated(of(before), [*sayings], gone=gone)
+    written = gate.updated(of(now), earlier, gone=gone)
     assert {item for item in written if item.kind is DeviationKind.SAYING} == sayings
     assert gate.compare(of(now), written, file="x", gone=gone).ok
-    assert set(gate.rewritten(of(now), written, gone=gone)) == set(written)
+    assert set(gate.updated(of(now), written, gone=gone)) == set(written)
 
 
 def test_writing_keeps_reasons_and_ranges() -> None:
@@ -333,21 +333,21 @@ def test_writing_keeps_reasons_and_ranges() -> None:
     other = listed(DeviationKind.TEST, PEERS, runtime="other")
     known = listed(DeviationKind.TEST, PEERS, versions="<2", reason="kernel bug")
     fixed = listed(DeviationKind.TEST, OUTSIDE)
-    written = gate.rewritten(RED, [other, known, fixed], gone=lambda _: False)
+    written = gate.updated(RED, [other, known, fixed], gone=lambda _: False)
     assert set(written) == {other, known}
-    (new,) = gate.rewritten(RED, [], gone=lambda _: False)
+    (new,) = gate.updated(RED, [], gone=lambda _: False)
     assert (new.id, new.reason) == (PEERS, UNEXPLAINED)
 
 
 def test_writing_lists_unsupported_requirements() -> None:
     """The verdict of a broken entry changes."""
     report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["DNS-1"]))
-    (new,) = gate.rewritten(report, [], gone=lambda _: False)
+    (new,) = gate.updated(report, [], gone=lambda _: False)
     assert new == listed(
         DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED, reason=UNEXPLAINED
     )
     before = listed(DeviationKind.REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
-    (after,) = gate.rewritten(report, [before], gone=lambda _: False)
+    (after,) = gate.updated(report, [before], gone=lambda _: False)
     assert after == replace(before, verdict=Verdict.UNSUPPORTED)
 
 
@@ -355,5 +355,5 @@ def test_writing_updates_the_verdict_of_an_entry() -> None:
     """The reason stays."""
     report = made.report(made.result(PEERS, Verdict.ERROR))
     before = listed(DeviationKind.TEST, PEERS, versions="<2", reason="kernel bug")
-    (after,) = gate.rewritten(report, [before], gone=lambda _: False)
+    (after,) = gate.updated(report, [before], gone=lambda _: False)
     assert after == replace(before, verdict=Verdict.ERROR)

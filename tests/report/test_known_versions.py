@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.report.expectations import unseen
+from harness.report.expectations import uncovered_version
 from tests.report.projects import run
 
 FILE = """
@@ -37,7 +37,7 @@ def known(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("version", ["4.9.3", "5.5.0", "5.7", "6.0.0~rc1-1"])
 def test_unknown_version_is_reported(known: Path, name: str, version: str) -> None:
     """The message lists the known versions."""
-    said = unseen(name, version, known)
+    said = uncovered_version(name, version, known)
     assert said.startswith(f"podman {version} has not been looked at")
     assert ">=5.4,<5.5 and >=5.6,<5.7" in said
     assert f"`netmodes vendors {name}`" in said
@@ -59,7 +59,7 @@ def test_known_version_and_unlisted_runtime_are_not_reported(
     known: Path, name: str, version: str | None
 ) -> None:
     """A user's description is not covered either."""
-    assert unseen(name, version, known) == ""
+    assert uncovered_version(name, version, known) == ""
 
 
 def test_message_is_in_the_summary(

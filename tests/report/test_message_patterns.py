@@ -150,8 +150,8 @@ def test_at_most_limits_the_excused_tests() -> None:
     result = held(report, saying())
     assert not result.ok
     assert (len(result.known), result.new) == (4, ())
-    assert gate.in_words(result, report)[0].startswith("gate: acme 1.2 is NOT AS EXPECTED by ")
-    assert gate.in_words(result, report)[5:] == [
+    assert gate.summary_lines(result, report)[0].startswith("gate: acme 1.2 is NOT AS EXPECTED by ")
+    assert gate.summary_lines(result, report)[5:] == [
         "  excused            4: f.py::test_0, f.py::test_1, f.py::test_2 and 1 more "
         f'(broken, MORE THAN 3 by the saying "{TENTATIVE}": bound too early)'
     ]
@@ -162,7 +162,7 @@ def test_each_message_pattern_has_its_line() -> None:
     report = made.report(met(), met(OUTSIDE, Verdict.ERROR))
     other = saying(id="said by nobody who is here today")
     result = held(report, saying(), other, saying(verdict=Verdict.ERROR, at_most=9))
-    assert gate.in_words(result, report)[5:] == [
+    assert gate.summary_lines(result, report)[5:] == [
         f'  excused            1: {PEERS} (broken, at most 3 by the saying "{TENTATIVE}": '
         "bound too early)",
         f'  excused            1: {OUTSIDE} (error, at most 9 by the saying "{TENTATIVE}": '
@@ -185,7 +185,7 @@ def test_writing_keeps_message_patterns() -> None:
     """Also exceeded ones stay; excused tests are not listed."""
     entries = {saying(at_most=1), saying(verdict=Verdict.ERROR), saying(versions=">=2")}
     report = made.report(met(), met(OUTSIDE), met("f.py::test", Verdict.ERROR))
-    assert set(gate.rewritten(report, [*entries], gone=lambda _: False)) == entries
-    assert set(gate.rewritten(GREEN, [*entries], gone=lambda _: False)) == entries
-    new, *_ = gate.rewritten(report, [saying(verdict=Verdict.ERROR)], gone=lambda _: False)
+    assert set(gate.updated(report, [*entries], gone=lambda _: False)) == entries
+    assert set(gate.updated(GREEN, [*entries], gone=lambda _: False)) == entries
+    new, *_ = gate.updated(report, [saying(verdict=Verdict.ERROR)], gone=lambda _: False)
     assert (new.kind, new.id) == (DeviationKind.TEST, PEERS)

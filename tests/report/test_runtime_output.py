@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
-from harness.plugin.worker_notes import said
+from harness.plugin.worker_notes import runtime_output
 from tests.report.projects import WORKERS, left, run
 
 NO = RuntimeRefused("run web", "Error: no address left")
@@ -19,7 +19,7 @@ def raised(error: BaseException, *, on_account_of: BaseException | None = None) 
 
 def test_output_is_taken_from_refusals() -> None:
     """The command is left out."""
-    assert said(NO) == ("Error: no address left",)
+    assert runtime_output(NO) == ("Error: no address left",)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_output_is_taken_from_refusals() -> None:
 )
 def test_mixed_failure_has_no_runtime_output(error: BaseException) -> None:
     """A second failure, or a quotation of the runtime, is not its output."""
-    assert said(error) == ()
+    assert runtime_output(error) == ()
 
 
 def test_each_refusal_counts_once() -> None:
@@ -47,8 +47,8 @@ def test_each_refusal_counts_once() -> None:
     other.__cause__ = other
     again = RuntimeRefused("run again", "Error: no address left")
     group = ExceptionGroup("three", [NO, ExceptionGroup("two", [other, again])])
-    assert said(group) == ("Error: no address left", "Error: no name")
-    assert said(raised(RuntimeRefused("stop web", "Error: gone"), on_account_of=NO)) == (
+    assert runtime_output(group) == ("Error: no address left", "Error: no name")
+    assert runtime_output(raised(RuntimeRefused("stop web", "Error: gone"), on_account_of=NO)) == (
         "Error: gone",
         "Error: no address left",
     )
@@ -58,7 +58,7 @@ def test_suppressed_context_does_not_count() -> None:
     """`raise … from None` suppresses it."""
     error = raised(RuntimeRefused("run web", "Error: no"), on_account_of=KeyError("web"))
     error.__suppress_context__ = True
-    assert said(error) == ("Error: no",)
+    assert runtime_output(error) == ("Error: no",)
 
 
 FAILING = '''

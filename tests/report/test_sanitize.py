@@ -19,7 +19,7 @@ from markdown_it.token import Token
 from harness.report import failure_links, gate, sanitize, schema
 from harness.report.compare import changes
 from harness.report.render import html, junit, markdown
-from harness.report.sanitize import disarm
+from harness.report.sanitize import sanitize_report
 from harness.report.schema import Failure, Report, Verdict
 from tests.report import made
 
@@ -271,8 +271,8 @@ def test_gate_and_diff_print_single_lines(old: Report, new: Report) -> None:
     result = gate.compare(old, [], file="x", gone=lambda _: False)
     assert old.gate
     said = [
-        *gate.in_words(result, old),
-        *gate.in_words(old.gate, old),
+        *gate.summary_lines(result, old),
+        *gate.summary_lines(old.gate, old),
         *(str(change) for change in changes(old, new)),
     ]
     for words in map(sanitize.line, said):
@@ -309,7 +309,7 @@ def test_failure_is_sanitised_before_display(pytester: pytest.Pytester) -> None:
     found = pytester.inline_run("-p", "no:netmodes-report")
     reports = found.getreports("pytest_runtest_logreport")
     for report in reports:
-        disarm(report)
+        sanitize_report(report)
     shown = "".join(
         report.longreprtext + str(report.longrepr) + "".join(map("".join, report.sections))
         for report in reports

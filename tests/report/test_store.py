@@ -87,7 +87,7 @@ def test_new_run_removes_the_earlier_report(tmp_path: Path) -> None:
     """The folder has a partial report meanwhile."""
     store.write(made.report(made.result()), tmp_path)
     (tmp_path / "mine.txt").write_text("not the report's")
-    store.announce(made.report(partial=("the run has not come to its end",)), tmp_path)
+    store.begin(made.report(partial=("the run has not come to its end",)), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {json_file.NAME, "mine.txt"}
     assert json_file.load(tmp_path).partial == ("the run has not come to its end",)
 
@@ -133,9 +133,9 @@ def test_page_elsewhere_links_evidence_below_it(tmp_path: Path) -> None:
     names = ("index.md", "peers/", "peers/story.txt", "peers/again.txt", "peers/state/host.json")
     for own, led in ((below, [f"acme/evidence/{name}" for name in names]), (beside, [])):
         store.write(made.BROKEN, own)
-        page = html.render([store.seen_from(made.BROKEN, own, tmp_path / "pages")])
+        page = html.render([store.relocated(made.BROKEN, own, tmp_path / "pages")])
         assert re.findall(r'href="([^"#:]*evidence[^"]*)"', page) == led
-    assert store.seen_from(made.BROKEN, below, below) == made.BROKEN
+    assert store.relocated(made.BROKEN, below, below) == made.BROKEN
 
 
 def test_uncopied_evidence_is_named_in_the_failure(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ class _Panel:
         self.anchors = {
             test.id: f"test-{number}-{place}" for place, test in enumerate(self.failing)
         }
-        self.evidence = failure_links.listed(report)
+        self.evidence = failure_links.index_path(report)
         self.tests = {test.id: test for test in report.tests}
         self.slowest = sorted(report.tests, key=lambda test: -test.seconds)[:_SLOWEST]
 
@@ -197,7 +197,7 @@ class _Panel:
 
     def command(self, test: TestResult) -> str:
         """Return the command that runs a test again."""
-        return failure_links.command(test.id, failure_links.of(self.report))
+        return failure_links.command(test.id, failure_links.report_conditions(self.report))
 
 
 # --- several beside each other ---------------------------------------------------

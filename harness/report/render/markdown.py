@@ -129,10 +129,10 @@ def _requirement(item: RequirementResult) -> str:
         f"[{markdown(link.name)}](<{link.url}>)" if address(link.url) else markdown(link.name)
         for link in item.sources
     )
-    told = f" ({sources})" if sources else ""
+    links = f" ({sources})" if sources else ""
     return (
         f"- **{markdown(item.id)}** {markdown(item.level)}, {item.verdict}: "
-        f"{markdown(item.statement)}{told}"
+        f"{markdown(item.statement)}{links}"
     )
 
 
