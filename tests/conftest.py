@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-# A machine that is busy is no finding: what is slow here is bounded by pytest's time-out.
+# A busy machine is no finding: pytest's timeout bounds slow tests.
 settings.register_profile("tests", settings(), deadline=None)
 settings.load_profile("tests")
 settings.register_profile(

@@ -25,7 +25,7 @@ _UNRESOLVED: Final = rtnetlink.NUD_INCOMPLETE | rtnetlink.NUD_FAILED
 
 
 def causes(
-    place: str,
+    namespace: str,
     space: NetNS,
     *,
     packet: PacketHeader,
@@ -42,12 +42,12 @@ def causes(
     with Netlink(space) as netlink:
         links = {link.name: link for link in rtnetlink_dump.links(netlink)}
         link = links.get(last.link) if last else None
-        looked = _Look(place, space, netlink, links, trail=trail, far=far)
+        inspection = _Inspection(namespace, space, netlink, links, trail=trail, far=far)
         if last is None:
-            return list(looked.leaving(packet))
+            return list(inspection.leaving(packet))
         if last.outgoing:
-            return list(looked.beyond(last, link))
-        return list(looked.within(_translated(space, packet), link))
+            return list(inspection.beyond(last, link))
+        return list(inspection.within(_translated(space, packet), link))
 
 
 def _translated(space: NetNS, packet: PacketHeader) -> PacketHeader:
@@ -66,7 +66,7 @@ def _translated(space: NetNS, packet: PacketHeader) -> PacketHeader:
 
 
 def silence_causes(
-    place: str,
+    namespace: str,
     space: NetNS,
     hop: Address,
     trail: Sequence[Sighting],
@@ -83,24 +83,24 @@ def silence_causes(
             return []
         links = {link.ifindex: link for link in rtnetlink_dump.links(netlink)}
     link = links[own[0].ifindex]
-    heard = any(
-        item.place == place and not item.outgoing and item.seen.role is Role.ASKED
+    solicited = any(
+        item.namespace == namespace and not item.outgoing and item.seen.role is Role.SOLICITATION
         for item in trail
         if item.seen.destination == hop
     )
     answered = any(
-        item.place == place and item.outgoing and item.seen.role is Role.TOLD
+        item.namespace == namespace and item.outgoing and item.seen.role is Role.ADVERTISEMENT
         for item in trail
         if item.seen.destination == hop
     )
-    where = f"{place}/{link.name}"
+    where = f"{namespace}/{link.name}"
     if answered:
-        said = "and answered: the answer got lost"
-    elif heard:
-        said = "was asked and kept silent"
+        how = "and answered: the answer got lost"
+    elif solicited:
+        how = "was asked and kept silent"
     else:
-        said = f"and {_undelivered(link, port)}"
-    return [f"{where} has {hop}, {said}"]
+        how = f"and {_undelivered(link, port)}"
+    return [f"{where} has {hop}, {how}"]
 
 
 def _undelivered(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str:
@@ -123,18 +123,18 @@ def duplicates(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[s
     Only addresses of packets in the trail count, and MACs of namespaces on it.
     """
     seen = {address for item in trail for address in (item.seen.source, item.seen.destination)}
-    near = {item.place for item in trail}
+    near = {item.namespace for item in trail}
     owners: dict[str, list[str]] = {}
-    for place, space in spaces.items():
+    for namespace, space in spaces.items():
         with Netlink(space) as netlink:
             links = {link.ifindex: link for link in rtnetlink_dump.links(netlink) if link.resolves}
             for item in rtnetlink_dump.addresses(netlink):
                 if item.ifindex in links and item.address.ip in seen:
-                    where = f"{place}/{links[item.ifindex].name}"
+                    where = f"{namespace}/{links[item.ifindex].name}"
                     owners.setdefault(str(item.address.ip), []).append(where)
         for link in links.values():
-            if link.master is None and link.mac and place in near:
-                owners.setdefault(f"the MAC {link.mac}", []).append(f"{place}/{link.name}")
+            if link.master is None and link.mac and namespace in near:
+                owners.setdefault(f"the MAC {link.mac}", []).append(f"{namespace}/{link.name}")
     return [
         f"{what} is had by {' and by '.join(dict.fromkeys(where))}"
         for what, where in owners.items()
@@ -142,12 +142,12 @@ def duplicates(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[s
     ]
 
 
-class _Look:
+class _Inspection:
     """One inspection of a namespace."""
 
     def __init__(
         self,
-        place: str,
+        namespace: str,
         space: NetNS,
         netlink: Netlink,
         links: dict[str, rtnetlink_dump.Link],
@@ -155,7 +155,7 @@ class _Look:
         trail: Sequence[Sighting],
         far: str,
     ) -> None:
-        self._place, self._space, self._netlink = place, space, netlink
+        self._namespace, self._space, self._netlink = namespace, space, netlink
         self._links, self._trail, self._far = links, trail, far
         self._by_index = {link.ifindex: link for link in links.values()}
 
@@ -175,7 +175,7 @@ class _Look:
             yield from self._in_bridge(link)
         entered = self._entrance(link)
         if entered is None:
-            yield f"its link {link.name if link else '?'} is gone from {self._place}"
+            yield f"its link {link.name if link else '?'} is gone from {self._namespace}"
             return
         own = any(
             item.address.ip == packet.destination
@@ -186,7 +186,7 @@ class _Look:
                 self._netlink, packet.destination, source=packet.source, iif=entered.ifindex
             )
         except NetlinkError as error:
-            yield f"the kernel of {self._place} cannot say where it would go: {error}"
+            yield f"the kernel of {self._namespace} cannot say where it would go: {error}"
             return
         if found.refused:
             yield from self._refused(found, packet, entered, own=own)
@@ -216,11 +216,12 @@ class _Look:
         bridge = self._by_index.get(port.master or 0)
         name = bridge.name if bridge else "its bridge"
         if port.port_state not in (None, rtnetlink.BR_STATE_FORWARDING):
-            yield f"port {port.name} of {self._place}/{name} does not forward"
+            yield f"port {port.name} of {self._namespace}/{name} does not forward"
         if bridge and not bridge.up:
-            yield f"bridge {self._place}/{name} is down"
+            yield f"bridge {self._namespace}/{name} is down"
         if port.isolated:
-            yield f"port {port.name} of {self._place}/{name} is isolated from other isolated ports"
+            where = f"{self._namespace}/{name}"
+            yield f"port {port.name} of {where} is isolated from other isolated ports"
 
     def _entrance(self, link: rtnetlink_dump.Link | None) -> rtnetlink_dump.Link | None:
         """Return the link of the kernel's input: for a bridge port, its bridge."""
@@ -231,20 +232,20 @@ class _Look:
     def _refused(
         self, found: RouteLookup, packet: PacketHeader, entered: rtnetlink_dump.Link, *, own: bool
     ) -> Iterator[str]:
-        version, at = packet.source.version, f"{self._place}/{entered.name}"
+        version, at = packet.source.version, f"{self._namespace}/{entered.name}"
         if not own and not self._forwards(version, entered.name):
-            yield f"{self._place} does not forward IPv{version} from {entered.name}"
+            yield f"{self._namespace} does not forward IPv{version} from {entered.name}"
         elif packet.source.is_loopback or packet.destination.is_loopback:
             yield f"a loopback address came in at {at} (route_localnet is off)"
         elif version == 4 and self._filters(packet.source, entered):
             yield (
-                f"IP_RPFILTER: {self._place} does not expect {packet.source} at {at}: "
+                f"IP_RPFILTER: {self._namespace} does not expect {packet.source} at {at}: "
                 f"its own way there is another (rp_filter)"
             )
         elif not own:
             yield from self._no_route(found, packet.destination)
         else:
-            yield f"{self._place} takes no packet from {packet.source} in at {at}"
+            yield f"{self._namespace} takes no packet from {packet.source} in at {at}"
 
     def _filters(self, source: Address, entered: rtnetlink_dump.Link) -> bool:
         """Return whether the reverse path filter drops it.
@@ -265,41 +266,44 @@ class _Look:
             if (name != "lo" or to.is_loopback) and not (link.up and link.carrier)
         ]
         if found.refused == "no route":
-            yield f"{self._place} has no route to {to}"
+            yield f"{self._namespace} has no route to {to}"
         else:
-            yield f"the route of {self._place} to {to} refuses it: {found.refused}"
+            yield f"the route of {self._namespace} to {to} refuses it: {found.refused}"
         if down:
-            yield f"down in {self._place}: {', '.join(down)}"
+            yield f"down in {self._namespace}: {', '.join(down)}"
 
     def _next_hop(self, found: RouteLookup, to: Address) -> Iterator[str]:
         hop, link = found.via or to, self._by_index.get(found.oif)
         if found.local:
             if not self._links["lo"].up:
-                yield f"link {self._place}/lo is down"
+                yield f"link {self._namespace}/lo is down"
             return
         if link is None:
             return
-        out = f"{self._place}/{link.name}"
+        out = f"{self._namespace}/{link.name}"
         if not link.up:
             yield f"link {out} is down"
             return
-        asked = [item for item in self._trail if item.seen.destination == hop]
-        asked = [item for item in asked if item.seen.role is Role.ASKED]
+        solicitations = [
+            item
+            for item in self._trail
+            if item.seen.destination == hop and item.seen.role is Role.SOLICITATION
+        ]
         known = [item for item in rtnetlink_dump.neighbours(self._netlink) if item.address == hop]
         state = known[0].state if known else 0
-        if state & _UNRESOLVED or (asked and not self._told(hop)):
-            yield f"{UNANSWERED} {hop}, asked for at {out}{_reached(asked)}"
+        if state & _UNRESOLVED or (solicitations and not self._answered(hop)):
+            yield f"{UNANSWERED} {hop}, asked for at {out}{_reached(solicitations)}"
         if not link.carrier and link.kind == "bridge":
             yield f"bridge {out} has no port that carries"
         elif not link.carrier:
             far = self._far and f", {self._far},"
             yield f"link {out} has no carrier: its other end{far} is down"
 
-    def _told(self, hop: Address) -> bool:
+    def _answered(self, hop: Address) -> bool:
         return any(
-            item.seen.role is Role.TOLD
+            item.seen.role is Role.ADVERTISEMENT
             and item.seen.destination == hop
-            and item.place == self._place
+            and item.namespace == self._namespace
             and not item.outgoing
             for item in self._trail
         )
@@ -311,6 +315,6 @@ class _Look:
         return True
 
 
-def _reached(asked: Sequence[Sighting]) -> str:
-    places = list(dict.fromkeys(item.where for item in asked if not item.outgoing))
-    return f"; the question was seen at {', '.join(places[-3:])}" if places else ""
+def _reached(solicitations: Sequence[Sighting]) -> str:
+    seen = list(dict.fromkeys(item.where for item in solicitations if not item.outgoing))
+    return f"; the question was seen at {', '.join(seen[-3:])}" if seen else ""

@@ -66,11 +66,11 @@ def write(
     if autopsies:
         (where / "story.txt").write_text(plain("\n".join(_stories(autopsies))), encoding="utf-8")
         _capture(where / "capture.pcapng", autopsies, interfaces, again)
-    places = [name for item in autopsies for name in item.places] or _places(scene)
-    _states(where / "state", scene, places, spaces or {})
+    namespaces = [name for item in autopsies for name in item.namespaces] or _namespaces(scene)
+    _states(where / "state", scene, namespaces, spaces or {})
 
 
-def _places(scene: Scene) -> list[str]:
+def _namespaces(scene: Scene) -> list[str]:
     return ["host", *(item.name for item in scene.plan.containers)]
 
 
@@ -98,9 +98,11 @@ def _capture(
     pcapng.write(path, frames, interfaces=interfaces, comment=comment, comments=comments)
 
 
-def _states(where: Path, scene: Scene, places: Iterable[str], spaces: Mapping[str, NetNS]) -> None:
+def _states(
+    where: Path, scene: Scene, namespaces: Iterable[str], spaces: Mapping[str, NetNS]
+) -> None:
     where.mkdir(exist_ok=True)
-    for name in dict.fromkeys(places):
+    for name in dict.fromkeys(namespaces):
         try:
             if name in spaces:
                 told = state(spaces[name])

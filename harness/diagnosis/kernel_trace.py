@@ -57,17 +57,17 @@ class Tracing:
         for tracer in self._tracers.values():
             tracer.steps()
 
-    def rulings(self, *, names: bool = False) -> list[NftVerdict]:
+    def verdicts(self, *, names: bool = False) -> list[NftVerdict]:
         """Return where packets ended since `begin`; with `names` DNS packets count."""
         found = []
-        for place, tracer in self._tracers.items():
+        for namespace, tracer in self._tracers.items():
             heads: dict[int, bytes] = {}
             for step in tracer.steps():
                 if step.head:
                     heads[step.packet] = step.head
                 if step.verdict in _FINAL:
                     seen = _seen(heads.get(step.packet, b""), names=names)
-                    found.append(_ruling(place, self._spaces[place], step, seen))
+                    found.append(_nft_verdict(namespace, self._spaces[namespace], step, seen))
         return found
 
     def close(self) -> None:
@@ -82,18 +82,20 @@ def _seen(head: bytes, *, names: bool) -> PacketHeader | None:
         return None
 
 
-def _ruling(place: str, space: NetNS, step: TraceStep, seen: PacketHeader | None) -> NftVerdict:
+def _nft_verdict(
+    namespace: str, space: NetNS, step: TraceStep, seen: PacketHeader | None
+) -> NftVerdict:
     number, comment, rejects = None, "", False
     if step.kind == "rule":
         with Nft(space) as opened:
             rules = opened.expressions(Table(step.family, step.table))
         chain = [(rule, does) for rule, does in rules if rule.chain == step.chain]
-        for place_in_chain, (rule, does) in enumerate(chain, 1):
+        for index, (rule, does) in enumerate(chain, 1):
             if rule.handle == step.handle:
-                number, comment = place_in_chain, rule.comment
+                number, comment = index, rule.comment
                 rejects = b"reject\0" in does or b"REJECT\0" in does
     return NftVerdict(
-        place,
+        namespace,
         f"{step.family} {step.table}",
         step.chain,
         number,
@@ -147,13 +149,13 @@ class Drops:
     def __init__(self) -> None:
         self._name = f"{_INSTANCE}{os.getpid()}-{threading.get_native_id()}"
         self._root = self._pipe = -1
-        self.heard = False
+        self.available = False
         """Whether drop reasons can be read."""
         if not sandbox.inside():
             return
         try:
             self._open()
-            self.heard = True
+            self.available = True
         except (OSError, ValueError):
             self.close()
 
@@ -203,7 +205,7 @@ class Drops:
 
     def reasons(self) -> list[Drop]:
         """Return the drops since the last call, each reason and function once, in order."""
-        if not self.heard:
+        if not self.available:
             return []
         found = [
             Drop(match["reason"], match["where"])
@@ -223,7 +225,7 @@ class Drops:
                 os.rmdir(f"instances/{self._name}", dir_fd=self._root)
             os.close(self._root)
         self._root = self._pipe = -1
-        self.heard = False
+        self.available = False
 
     def __enter__(self) -> Self:
         return self
@@ -234,9 +236,9 @@ class Drops:
 
 def _tracefs() -> int:
     """Return tracefs as a directory without a path. Raises `OSError` if it is not available."""
-    with tempfile.TemporaryDirectory(dir="/run", prefix="netmodes-tracefs-") as place:
-        syscalls.mount("tracefs", place, "tracefs", syscalls.MS_NOSUID | syscalls.MS_NODEV)
+    with tempfile.TemporaryDirectory(dir="/run", prefix="netmodes-tracefs-") as directory:
+        syscalls.mount("tracefs", directory, "tracefs", syscalls.MS_NOSUID | syscalls.MS_NODEV)
         try:
-            return os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         finally:
-            syscalls.umount(place)
+            syscalls.umount(directory)

@@ -27,7 +27,7 @@ _NAMES: Final = {_TCP: "tcp", _UDP: "udp", 1: "icmp", 58: "icmp"}
 _ARP, _IPV4, _IPV6, _VLAN = 0x0806, 0x0800, 0x86DD, 0x8100
 _ARP_OF_IPV4: Final = b"\x00\x01\x08\x00"
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
-_NEIGHBOUR_ASKED, _NEIGHBOUR_TOLD = 135, 136
+_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
 _DNS: Final = 53
 
 
@@ -38,8 +38,8 @@ class Role(StrEnum):
     REPLY = "reply"
     ERROR = "error"
     """A refusal: an ICMP error about the probe, or a RST."""
-    ASKED = "neighbour asked"
-    TOLD = "neighbour told"
+    SOLICITATION = "neighbour solicitation"
+    ADVERTISEMENT = "neighbour advertisement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Sighting:
     """A packet of the probe at an interface; `number` is the frame's number in the capture."""
 
     number: int
-    place: str
+    namespace: str
     link: str
     outgoing: bool
     seen: PacketHeader
@@ -72,7 +72,7 @@ class Sighting:
     @property
     def where(self) -> str:
         """Namespace and interface: `host/docker0`."""
-        return f"{self.place}/{self.link}"
+        return f"{self.namespace}/{self.link}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class NftVerdict:
     Without a `number` it was the chain's policy. With `rejects` the rule sends a refusal.
     """
 
-    place: str
+    namespace: str
     table: str
     chain: str
     number: int | None
@@ -112,21 +112,27 @@ def sightings(frames: Iterable[Frame], *, names: bool = False) -> tuple[Sighting
         seen = of_frame(frame.data, ethernet=frame.ethernet, names=names)
         begun = begun or (seen is not None and seen.role is Role.REQUEST)
         if seen is not None and (begun or seen.role is not Role.ERROR):
-            place, _, link = frame.where.partition("/")
-            found.append(Sighting(number, place, link, frame.outgoing, seen))
+            namespace, _, link = frame.where.partition("/")
+            found.append(Sighting(number, namespace, link, frame.outgoing, seen))
     return tuple(found)
 
 
 def unanswered(trail: Iterable[Sighting]) -> list[Address]:
     """Return the neighbours whose solicitations got no answer at the soliciting interface."""
-    asked: dict[tuple[str, Address], None] = {}
-    told: set[tuple[str, Address]] = set()
+    solicited: dict[tuple[str, Address], None] = {}
+    advertised: set[tuple[str, Address]] = set()
     for item in trail:
-        if item.seen.role is Role.ASKED and item.outgoing and not item.seen.source.is_unspecified:
-            asked[item.place, item.seen.destination] = None
-        elif item.seen.role is Role.TOLD and not item.outgoing:
-            told.add((item.place, item.seen.destination))
-    return list(dict.fromkeys(hop for place, hop in asked if (place, hop) not in told))
+        if (
+            item.seen.role is Role.SOLICITATION
+            and item.outgoing
+            and not item.seen.source.is_unspecified
+        ):
+            solicited[item.namespace, item.seen.destination] = None
+        elif item.seen.role is Role.ADVERTISEMENT and not item.outgoing:
+            advertised.add((item.namespace, item.seen.destination))
+    return list(
+        dict.fromkeys(hop for namespace, hop in solicited if (namespace, hop) not in advertised)
+    )
 
 
 def of_frame(data: bytes, *, ethernet: bool = True, names: bool = False) -> PacketHeader | None:
@@ -152,8 +158,8 @@ def _arp(data: bytes) -> PacketHeader | None:
         return None
     sender, target = IPv4Address(data[14:18]), IPv4Address(data[24:28])
     if operation == 1:
-        return PacketHeader(Role.ASKED, "arp", sender, target)
-    return PacketHeader(Role.TOLD, "arp", target, sender)
+        return PacketHeader(Role.SOLICITATION, "arp", sender, target)
+    return PacketHeader(Role.ADVERTISEMENT, "arp", target, sender)
 
 
 def of_packet(data: bytes, *, names: bool = False) -> PacketHeader | None:
@@ -205,12 +211,12 @@ def _icmp(
     family: Family, body: bytes, source: Address, destination: Address, ttl: int
 ) -> PacketHeader | None:
     kind, code = body[0], body[1]
-    if family == 6 and kind in (_NEIGHBOUR_ASKED, _NEIGHBOUR_TOLD):
+    if family == 6 and kind in (_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT):
         # A trace has only twenty bytes: then the solicited-node group stands for the address.
         target = ip_address(body[8:24]) if len(body) >= 24 else destination
-        if kind == _NEIGHBOUR_ASKED:
-            return PacketHeader(Role.ASKED, "nd", source, target)
-        return PacketHeader(Role.TOLD, "nd", destination, target)
+        if kind == _NEIGHBOUR_SOLICITATION:
+            return PacketHeader(Role.SOLICITATION, "nd", source, target)
+        return PacketHeader(Role.ADVERTISEMENT, "nd", destination, target)
     if kind in icmp.ERRORS[family]:
         if of_packet(body[8:]) is None:
             return None

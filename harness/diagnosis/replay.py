@@ -21,7 +21,7 @@ from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
-MOST_PLACES: Final = 24
+MOST_NAMESPACES: Final = 24
 """Maximal number of captured namespaces: world, both ends, then others."""
 
 
@@ -35,7 +35,7 @@ class Diagnosis:
     observed: Observation | None = None
     frames: tuple[Frame, ...] = ()
     comments: Mapping[Frame, str] = field(default_factory=dict)
-    places: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
     """The namespaces on the path, in the order of the packets."""
 
 
@@ -58,7 +58,7 @@ class Replay:
                 self._names.setdefault(space.id, name)
             self.taps = stack.enter_context(captures_of(self.spaces))
             self._drops = stack.enter_context(Drops())
-            self._behind = self._who_is_behind()
+            self._behind = self._peer_owners()
             self._resources = stack.pop_all()
 
     def _wanted(self, cells: Iterable[Cell]) -> list[str]:
@@ -66,14 +66,14 @@ class Replay:
         ends = [name for cell in cells for name in (cell.source, witness(cell))]
         containers = [item.name for item in self._scene.plan.containers]
         names = dict.fromkeys([*self._scene.world.namespaces, *ends, *containers])
-        return list(names)[: max(MOST_PLACES, len(self._scene.world.namespaces) + len(ends))]
+        return list(names)[: max(MOST_NAMESPACES, len(self._scene.world.namespaces) + len(ends))]
 
-    def _who_is_behind(self) -> dict[str, str]:
+    def _peer_owners(self) -> dict[str, str]:
         """Return the owner of the other end of each link of the host."""
         ports = self._links("host")
         found = {}
         for name in self.spaces:
-            for link in self._links(name).values() if self._place_of(name) == name else ():
+            for link in self._links(name).values() if self._owner_of(name) == name else ():
                 for port in ports.values():
                     pair = link.kind == port.kind == "veth" and name != "host"
                     if pair and (link.peer, port.peer) == (port.ifindex, link.ifindex):
@@ -88,7 +88,7 @@ class Replay:
         """Return the captured interfaces as `namespace/link`."""
         return [f"{name}/{link}" for name in self._names.values() for link in self._links(name)]
 
-    def _place_of(self, name: str) -> str:
+    def _owner_of(self, name: str) -> str:
         """Return the name under which a namespace is captured: that of its owner."""
         return self._names.get(self.spaces[name].id, name) if name in self.spaces else name
 
@@ -103,83 +103,83 @@ class Replay:
             # A packet in a loop overruns the ring.
             with contextlib.suppress(CaptureLost), wire:
                 observed = self._scene.observed([cell])[cell]
-            rulings = tracing.rulings(names=names and observed.outcome is Outcome.NO_NAME)
+            verdicts = tracing.verdicts(names=names and observed.outcome is Outcome.NO_NAME)
         finally:
             tracing.close()
         frames = wire.kept
         seen = packet_path.sightings(frames, names=names and observed.outcome is Outcome.NO_NAME)
         # The probe's control query to that resolver is no part of the story.
         seen = tuple(item for item in seen if item.where != f"{INTERNET}/lo" or not names)
-        account = ProbeTrace(
+        trace = ProbeTrace(
             cell=cell,
             promise=promise,
             observed=observed,
-            source=self._place_of(cell.source),
-            witness=self._place_of(witness(cell)),
+            source=self._owner_of(cell.source),
+            witness=self._owner_of(witness(cell)),
             sightings=seen,
-            rulings=tuple(rulings),
+            verdicts=tuple(verdicts),
             reasons=tuple(map(str, self._drops.reasons())),
             behind=self._behind,
             inodes={space.id[1]: self._names[space.id] for space in self.spaces.values()},
         )
-        finding = story.end(account)
+        finding = story.end(trace)
         if finding is not None:
-            account = self._with_causes(account, finding)
+            trace = self._with_causes(trace, finding)
         once = {name: self.spaces[name] for name in self._names.values()}
         double = causes.duplicates(once, seen)
-        account = replace(account, causes=(*account.causes, *double))
-        lines = tuple(story.story(account))
-        path = dict.fromkeys([account.source, *(item.place for item in seen), account.witness])
-        comments = {frames[at]: said for at, said in _comments(seen, lines).items()}
+        trace = replace(trace, causes=(*trace.causes, *double))
+        lines = tuple(story.story(trace))
+        path = dict.fromkeys([trace.source, *(item.namespace for item in seen), trace.witness])
+        comments = {frames[at]: text for at, text in _comments(seen, lines).items()}
         return Diagnosis(cell, lines, promise, observed, frames, comments, tuple(path))
 
-    def _with_causes(self, account: ProbeTrace, finding: LastSighting) -> ProbeTrace:
-        packet = finding.packet or self._unseen(account, finding)
-        space = self.spaces.get(finding.place)
+    def _with_causes(self, trace: ProbeTrace, finding: LastSighting) -> ProbeTrace:
+        packet = finding.packet or self._unseen(trace, finding)
+        space = self.spaces.get(finding.namespace)
         if packet is None or space is None:
-            told: list[str] = []
+            reasons: list[str] = []
         else:
-            told = causes.causes(
-                finding.place,
+            reasons = causes.causes(
+                finding.namespace,
                 space,
                 packet=packet,
                 last=finding.last,
-                trail=account.sightings,
-                far=self._ports().get(finding.place, ""),
+                trail=trace.sightings,
+                far=self._ports().get(finding.namespace, ""),
             )
-        told += self._silent(account, told)
-        if account.observed.detail and finding.last is None and not told:
-            told.append(account.observed.detail)
-        return replace(account, causes=tuple(dict.fromkeys(told)))
+        reasons += self._unanswered(trace, reasons)
+        if trace.observed.detail and finding.last is None and not reasons:
+            reasons.append(trace.observed.detail)
+        return replace(trace, causes=tuple(dict.fromkeys(reasons)))
 
     def _ports(self) -> dict[str, str]:
         """Return the host's end of each veth pair by its owner."""
-        return {who: where for where, who in self._behind.items()}
+        return {owner: port for port, owner in self._behind.items()}
 
-    def _silent(self, account: ProbeTrace, told: list[str]) -> list[str]:
+    def _unanswered(self, trace: ProbeTrace, reasons: list[str]) -> list[str]:
         """Return the owner of an unanswered address, and why it does not answer."""
         ports, links = self._ports(), self._links(HOST)
         found = []
-        for hop in packet_path.unanswered(account.sightings):
-            if not any(f"{causes.UNANSWERED} {hop}," in line for line in told):
+        for hop in packet_path.unanswered(trace.sightings):
+            if not any(f"{causes.UNANSWERED} {hop}," in line for line in reasons):
                 continue
             for name in self._names.values():
                 port = links.get(ports.get(name, "").removeprefix(f"{HOST}/"))
                 found += causes.silence_causes(
-                    name, self.spaces[name], hop, account.sightings, port=port
+                    name, self.spaces[name], hop, trace.sightings, port=port
                 )
         return found
 
-    def _unseen(self, account: ProbeTrace, finding: LastSighting) -> PacketHeader | None:
+    def _unseen(self, trace: ProbeTrace, finding: LastSighting) -> PacketHeader | None:
         """Return the packet that no interface has seen, as it must have been."""
         if finding.role is Role.REPLY:
-            requests = account.trail(Role.REQUEST)
+            requests = trace.trail(Role.REQUEST)
             if not requests:
                 return None
             last = requests[-1].seen
             return PacketHeader(Role.REPLY, last.protocol, last.destination, last.source)
-        to = None if account.cell.target == BY_NAME else self._scene.address(account.cell)
-        return PacketHeader(Role.REQUEST, account.cell.protocol, to, to) if to else None
+        to = None if trace.cell.target == BY_NAME else self._scene.address(trace.cell)
+        return PacketHeader(Role.REQUEST, trace.cell.protocol, to, to) if to else None
 
     def close(self) -> None:
         """Close all captures and tracers."""
@@ -199,7 +199,7 @@ def _comments(seen: Iterable[Sighting], lines: Iterable[str]) -> dict[int, str]:
         by_role.setdefault(item.seen.role, []).append(item)
     found: dict[int, str] = {}
     for role, trail in by_role.items():
-        if role in (Role.ASKED, Role.TOLD):
+        if role in (Role.SOLICITATION, Role.ADVERTISEMENT):
             continue
         found[trail[0].number] = f"the {role} is first seen, at {trail[0].where}"
         found[trail[-1].number] = f"the {role} is last seen, at {trail[-1].where}"

@@ -45,22 +45,22 @@ class LabOptions:
     command: tuple[str, ...] = ()
 
 
-def run(order: LabOptions) -> int:
+def run(options: LabOptions) -> int:
     """Put the lab up, run the shell or the command, and return its exit status.
 
     Return 1 or 2, with the reason on standard error, if there can be no such lab.
     """
     try:
-        factory = registry.find(order.runtime)
-        if order.plan:
-            check(order.runtime, factory.features, *of_plan(order.plan, factory.features))
+        factory = registry.find(options.runtime)
+        if options.plan:
+            check(options.runtime, factory.features, *of_plan(options.plan, factory.features))
     except registry.UnknownRuntime as error:
         return _fail(str(error), code=2)
     except Unclaimed as error:
         return _fail(f"the plan asks for more than there is: {error}; see netmodes vendors", code=2)
     try:
         with terminal.restored():
-            code = sandbox.run(lambda: _obstacle_in_sandbox(order, factory))
+            code = sandbox.run(lambda: _in_sandbox(options, factory))
     except sandbox.SandboxError as error:
         return _fail(f"no sandbox to put the lab in. {doctor.refusal(error)}")
     return code if code >= 0 else 128 - code
@@ -71,22 +71,22 @@ def _fail(message: str, *, code: int = 1) -> int:
     return code
 
 
-def _obstacle_in_sandbox(order: LabOptions, factory: AdapterFactory) -> int:
-    """Return the obstacle of the runtime in a sandbox, which may not exist outside of it."""
+def _in_sandbox(options: LabOptions, factory: AdapterFactory) -> int:
+    """Put the lab up, unless the runtime has an obstacle that exists only in a sandbox."""
     reason = registry.obstacle(factory)
-    return _fail(reason, code=2) if reason else _hold(order, factory)
+    return _fail(reason, code=2) if reason else _put_up(options, factory)
 
 
-def _hold(order: LabOptions, factory: AdapterFactory) -> int:
+def _put_up(options: LabOptions, factory: AdapterFactory) -> int:
     """Build the world, start the runtime and its containers, and run the shell."""
     try:
         if missing := doctor.essentials():
             found = "\n  ".join(str(finding) for finding in missing)
             return _fail(f"this machine lacks what a world needs (see netmodes doctor):\n  {found}")
-        with World.build(order.topology) as world:
-            return _with_runtime(order, world, factory)
+        with World.build(options.topology) as world:
+            return _with_runtime(options, world, factory)
     except (RuntimeRefused, RuntimeBroken) as error:
-        return _fail(f"{order.runtime} did not do its part: {error}")
+        return _fail(f"{options.runtime} did not do its part: {error}")
     except HostDied as error:
         return _fail(f"the lab is gone: {error}")
     except OSError as error:
@@ -95,20 +95,20 @@ def _hold(order: LabOptions, factory: AdapterFactory) -> int:
         return 130
 
 
-def _with_runtime(order: LabOptions, world: World, factory: AdapterFactory) -> int:
+def _with_runtime(options: LabOptions, world: World, factory: AdapterFactory) -> int:
     runtime = factory(world.host)
     runtime.start()
-    plan = order.plan or (CAST if order.cast else Plan())
-    scene = Scene(world, runtime, plan, claimed_only=not order.plan)
+    plan = options.plan or (CAST if options.cast else Plan())
+    scene = Scene(world, runtime, plan, claimed_only=not options.plan)
     drawn = _draw(scene, user_command(factory))
-    interactive = not order.command and terminal.has_job_control()
+    interactive = not options.command and terminal.has_job_control()
     outer = shell.outer_environment(runtime)
     if interactive:
         sys.stdout.write(drawn)
         sys.stdout.flush()
     code = terminal.run(
         world.host,
-        order.command or shell.shell(os.environ),
+        options.command or shell.shell(os.environ),
         environment=shell.environment(outer),
         prepare=lambda: shell.install(world.namespaces, drawn, outer, scripts_for(factory)),
         interactive=interactive,
@@ -143,9 +143,9 @@ def scripts_for(factory: AdapterFactory) -> dict[str, str]:
     return {_AS_USER: f'#!/bin/sh\ncd {rootless.HOME} && exec {words} "$@"\n'}
 
 
-def _draw(scene: Scene, typed: str) -> str:
-    """Print the topology and what to try, in colour on a terminal."""
-    seats = [
+def _draw(scene: Scene, command: str) -> str:
+    """Return the topology and what to try as text, with colours for a terminal."""
+    containers = [
         topology_tree.ContainerView(
             container.name,
             container.mode,
@@ -157,7 +157,7 @@ def _draw(scene: Scene, typed: str) -> str:
         )
         for container in scene.plan.containers
     ]
-    bridged = any(isinstance(seat.mode, Bridge) for seat in seats)
+    bridged = any(isinstance(item.mode, Bridge) for item in containers)
     bridge = scene.runtime.network_facts(DEFAULT_NETWORK) if bridged else None
     outer = Console()
     console = Console(
@@ -168,25 +168,25 @@ def _draw(scene: Scene, typed: str) -> str:
         highlight=False,
     )
     with console.capture() as captured:
-        console.print(topology_tree.draw(scene.world.topology, bridge, seats))
+        console.print(topology_tree.draw(scene.world.topology, bridge, containers))
         console.print("\nTo try:")
-        console.print(_hints(scene, typed))
+        console.print(_hints(scene, command))
     return captured.get()
 
 
-def _hints(scene: Scene, typed: str) -> Table:
+def _hints(scene: Scene, command: str) -> Table:
     names = " ".join(scene.world.namespaces)
     container = next((item.name for item in scene.plan.containers), None)
     table = Table.grid(padding=(0, 2), pad_edge=True)
     table.add_column(no_wrap=True)
     table.add_column()
-    if typed:
-        table.add_row(f"{typed} ps", "what runs here")
-    if typed and container:
-        table.add_row(f"{typed} exec -it {container} sh", "a shell in a container")
+    if command:
+        table.add_row(f"{command} ps", "what runs here")
+    if command and container:
+        table.add_row(f"{command} exec -it {container} sh", "a shell in a container")
     table.add_row("ip -br addr", "the interfaces of the host")
     table.add_row("inside ns1 netmodes ping 203.0.113.10", "from another namespace, with the TTL")
     table.add_row("inside internet", f"a shell in one of: {names}")
-    table.add_row(f"cat {shell.PICTURE}", "this page once more")
-    table.add_row("exit", "leave; nothing stays behind")
+    table.add_row(f"cat {shell.PICTURE}", "this page again")
+    table.add_row("exit", "leave; the lab is removed")
     return table

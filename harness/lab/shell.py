@@ -88,8 +88,8 @@ def environment(outer: Mapping[str, str]) -> dict[str, str]:
 
 def _path(outer: Mapping[str, str]) -> str:
     python = os.path.dirname(sys.executable)
-    outer_environment = outer.get("PATH", "").split(os.pathsep)
-    every = (str(BIN), python, *filter(None, outer_environment), *_SYSTEM, str(SUBSTITUTES))
+    inherited = outer.get("PATH", "").split(os.pathsep)
+    every = (str(BIN), python, *filter(None, inherited), *_SYSTEM, str(SUBSTITUTES))
     return os.pathsep.join(dict.fromkeys(every))
 
 

@@ -63,25 +63,25 @@ def run(
     executed.
     """
     with _without_keyboard_signals():
-        attendant = quiet_fork()
-        if attendant == 0:
+        supervisor = quiet_fork()
+        if supervisor == 0:
             _supervise(host, argv, environment, prepare, interactive=interactive)
-        _, status = os.waitpid(attendant, 0)
-    return _as_shells_tell(status)
+        _, status = os.waitpid(supervisor, 0)
+    return _shell_status(status)
 
 
 @contextlib.contextmanager
 def _without_keyboard_signals() -> Iterator[None]:
     """Leave SIGINT and SIGQUIT of the keyboard to the running program, as a shell does."""
-    were = {number: signal.signal(number, signal.SIG_IGN) for number in _KEYS}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _KEYS}
     try:
         yield
     finally:
-        for number, handler in were.items():
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _as_shells_tell(status: int) -> int:
+def _shell_status(status: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -110,7 +110,7 @@ def _supervise(
             os.setpgid(child, child)
             os.tcsetpgrp(TERMINAL, child)
         os.close(writer)
-        code = _as_shells_tell(_end_of(child, interactive=interactive))
+        code = _shell_status(_end_of(child, interactive=interactive))
     except Exception as error:
         sys.stderr.write(f"netmodes lab: cannot enter the host: {error}\n")
     finally:

@@ -90,7 +90,7 @@ def test_silent_neighbour_is_named(host: NetnsView, examined: Examine, protocol:
     with route(host, "198.51.100.222"):
         autopsy = examined(CONTAINER01, INTERNET, protocol)
     assert "no neighbour answered for 198.51.100.222, asked for at host/eth0" in told(autopsy)
-    assert "r1/eth0" in told(autopsy)  # the kernel may have a word of its own to add
+    assert "r1/eth0" in told(autopsy)  # the kernel may add a drop reason
 
 
 def test_reverse_path_filter_is_named(host: NetnsView, examined: Examine) -> None:

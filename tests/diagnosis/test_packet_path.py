@@ -35,8 +35,8 @@ FRAMES: dict[str, tuple[Packet, Role, str]] = {
         Role.ERROR,
         "icmp",
     ),
-    "who-has": (ARP(op=1, psrc=A, pdst=B), Role.ASKED, "arp"),
-    "is-at": (ARP(op=2, psrc=B, pdst=A), Role.TOLD, "arp"),
+    "who-has": (ARP(op=1, psrc=A, pdst=B), Role.SOLICITATION, "arp"),
+    "is-at": (ARP(op=2, psrc=B, pdst=A), Role.ADVERTISEMENT, "arp"),
     "tagged": (Dot1Q(vlan=7) / IP(src=A, dst=B) / UDP() / QUESTION, Role.REQUEST, "udp"),
 }
 
@@ -48,7 +48,7 @@ def test_frames_are_classified_by_role_and_protocol(name: str) -> None:
     seen = of_frame(bytes(Ether() / packet))
     assert seen is not None
     assert (seen.role, seen.protocol) == (role, protocol)
-    if role in (Role.ASKED, Role.TOLD):
+    if role in (Role.SOLICITATION, Role.ADVERTISEMENT):
         assert seen.destination == ip_address(B)
 
 

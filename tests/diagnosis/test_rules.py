@@ -63,8 +63,8 @@ def test_story_without_rule_is_as_promised(examined: Examine) -> None:
     autopsy = examined(CONTAINER01, INTERNET, "udp")
     assert autopsy.lines[0].startswith("asked once more it was as promised")
     assert "dropped" not in told(autopsy)
-    assert autopsy.places[0] == CONTAINER01
-    assert autopsy.places[-1] == INTERNET
+    assert autopsy.namespaces[0] == CONTAINER01
+    assert autopsy.namespaces[-1] == INTERNET
 
 
 def test_drop_policy_is_named(host: NetnsView, rule: Put, examined: Examine) -> None:

@@ -66,7 +66,7 @@ def containers(pytester: pytest.Pytester) -> list[str]:
             ["inner"],
         ),
     ],
-    ids=["of a fixture's", "of two", "of the body", "begun by half", "the body's first"],
+    ids=["fixture", "two fixtures", "test body", "half started", "test body first"],
 )
 def test_evidence_describes_the_failed_scene(
     project: Project, pytester: pytest.Pytester, fixtures: str, body: str, names: list[str]

@@ -30,7 +30,7 @@ def trail(seen: PacketHeader, *places: str) -> tuple[Sighting, ...]:
 
 
 def account(
-    observed: Observation, *sightings: Sighting, rulings: tuple[NftVerdict, ...] = ()
+    observed: Observation, *sightings: Sighting, verdicts: tuple[NftVerdict, ...] = ()
 ) -> ProbeTrace:
     """Return the trace of a probe from web to ns1."""
     return ProbeTrace(
@@ -40,7 +40,7 @@ def account(
         source="web",
         witness="ns1",
         sightings=sightings,
-        rulings=rulings,
+        verdicts=verdicts,
     )
 
 
@@ -93,10 +93,10 @@ def test_rule_that_dropped_another_packet_is_not_named() -> None:
     """The request is lost, and the rule dropped an ICMP error."""
     seen = trail(ASKED, "web/eth0>", "host/docker0")
     about = NftVerdict("host", "inet x", "y", 3, 7, "", rejects=False, seen=ASKED)
-    told = story(account(LOST, *seen, rulings=(about,)))
+    told = story(account(LOST, *seen, verdicts=(about,)))
     assert "dropped in host, table inet x, chain y, rule 3 (handle 7)" in told
     other = replace(about, seen=ANSWER)
-    told = story(account(LOST, *seen, rulings=(other,)))
+    told = story(account(LOST, *seen, verdicts=(other,)))
     assert not any("dropped" in line for line in told)
     assert told[-1] == "nothing in host says why"
 

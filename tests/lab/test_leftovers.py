@@ -24,7 +24,7 @@ def state():
 
 def changed(before):
     now = state()
-    # Other workers share /dev/shm; a mount of theirs, copied here, goes with its directory.
+    # Other workers share /dev/shm; a copied mount of theirs goes with its mount point.
     gone = {item for item in before - now if not item.startswith(("mount ", "/dev/shm/"))}
     return sorted(now - before | gone)
 
@@ -49,7 +49,7 @@ def leave():
         lab.end()
     wait(lambda: not any(item.startswith("process") for item in state() - before))
     if how == "SIGKILL":
-        sandbox.run(lambda: 0)  # the next run removes the cgroup, if nothing is in it
+        sandbox.run(lambda: 0)  # the next run removes an empty cgroup
     wait(lambda: not changed(before))
     print(json.dumps([changed(before), there]))
     return 0

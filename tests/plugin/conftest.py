@@ -38,7 +38,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
         netmodes = true
         testpaths = ["."]
         addopts = "-p harness.plugin --runtime acme --strict-markers"
-        # Where netmodes is installed, a run in this process finds the plugin imported already.
+        # A run in this process finds an installed plugin imported already.
         filterwarnings = ["error", "ignore::pytest.PytestAssertRewriteWarning"]
         truncation_limit_lines = 0
         truncation_limit_chars = 0

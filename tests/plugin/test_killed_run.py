@@ -74,7 +74,7 @@ def assert_unchanged(before: Machine) -> None:
     loaded = re.compile(r"sysctl .*: new")
     changes = network.changes(network_after)
     assert [line for line in changes if not loaded.fullmatch(line)] == []
-    # The copy of a mount of another worker's goes with the directory that it was on.
+    # A copied mount of another worker goes with its mount point.
     assert (mounts_after - mounts, names_after) == (set(), names)
 
 
@@ -82,7 +82,7 @@ def family(pid: int) -> set[tuple[int, str]]:
     """Return a process and its descendants by pid and start time, since a pid is reused."""
     found: set[tuple[int, str]] = set()
     for ancestor in (waiting := [pid]):
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             start = Path(f"/proc/{ancestor}/stat").read_text().rpartition(")")[2].split()[19]
             found.add((ancestor, start))
             for children in Path(f"/proc/{ancestor}/task").glob("*/children"):
@@ -142,6 +142,6 @@ def test_run_sends_no_packet_from_its_start_namespace(
         after_the_run = sent()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
             opened.sendto(b"", ("127.0.0.1", 9))
-        assert sent() > after_the_run  # one that is sent would be seen
+        assert sent() > after_the_run  # the counter works
     result.assert_outcomes(passed=1)
     assert after_the_run == 0

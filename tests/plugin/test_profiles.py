@@ -22,7 +22,7 @@ def test_gated_runs_draw_the_same_examples(
 ) -> None:
     """Otherwise chance would decide whether a known deviation occurs."""
     (project.path / "acme.toml").write_text("")
-    # As the plugin behind `netmodes faults` has it, which runs no test once.
+    # `try` is an option of the plugin behind `netmodes faults`.
     project.makepyfile(tries="def pytest_addoption(parser): parser.addoption('--try')")
     project.makepyfile(
         f"""

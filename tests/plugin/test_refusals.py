@@ -14,7 +14,7 @@ LIVE = "def test_live(world): pass"
 PYTEST = [sys.executable, "-m", "pytest", "--sandbox=always"]
 DOCTOR = [sys.executable, "-m", "harness.cli.main", "doctor"]
 NO_NETNS = {"net": 0}
-# These tests are inside a sandbox themselves: with /run masked, a run does not know it.
+# These tests run inside a sandbox; with /run masked, the inner run cannot detect it.
 
 
 def test_missing_sandbox_fails_the_run_at_its_start(project: pytest.Pytester) -> None:

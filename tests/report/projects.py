@@ -73,7 +73,7 @@ def run(project: pytest.Pytester, *options: str) -> pytest.RunResult:
     """Run the project's tests, in this process unless workers are asked for."""
     if "-n" in options:
         return project.runpytest_subprocess(*options)
-    # The outer run is in a sandbox; this one must not take this process into another.
+    # The outer run is in a sandbox; the inner run must not enter another one.
     return project.runpytest_inprocess("--sandbox=never", *options)
 
 

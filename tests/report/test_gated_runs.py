@@ -172,7 +172,7 @@ def test_unwritable_expectation_file_is_a_usage_error(
     (project.path / "bad.toml").write_text("[[deviation")
     (project.path / "twice.toml").write_text(EXPECTED + EXPECTED)
     (project.path / "folder").mkdir()
-    os.mkfifo(project.path / "pipe")  # as a device is: as root that would be replaced
+    os.mkfifo(project.path / "pipe")  # stands for a device, which root would replace
     result = run(project, f"--write-expect={place}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: --write-expect {project.path / place}: {why}"])

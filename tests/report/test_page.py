@@ -16,7 +16,7 @@ from tests.conftest import CHROMIUM
 from tests.report import made
 
 _FLAGS = (
-    "--no-sandbox",  # it is in ours
+    "--no-sandbox",  # it runs in the tests' sandbox
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",

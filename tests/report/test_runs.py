@@ -277,7 +277,7 @@ def test_unwritable_folder_fails_the_run(project: pytest.Pytester, temporary: Pa
     result.assert_outcomes(passed=2, skipped=1)
 
 
-@pytest.fixture(params=["64k", "160k"], ids=["nothing more", "no page"])
+@pytest.fixture(params=["64k", "160k"], ids=["room for report.json", "no room for the page"])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Mount a file system with room for report.json once or twice, and not for a page."""
     place = tmp_path / "small"
