@@ -20,7 +20,7 @@ from tests.support.programs import ROOT
 
 ON_PURPOSE = "on purpose"
 Put = Callable[..., None]
-Examine = Callable[..., Diagnosis]
+Diagnose = Callable[..., Diagnosis]
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def rule() -> Iterator[Put]:
 
 
 @pytest.fixture
-def examined(cast: Scene) -> Examine:
-    """Return a function that diagnoses a cell: `examined("container01", "internet", "udp")`."""
+def diagnosed(cast: Scene) -> Diagnose:
+    """Return a function that diagnoses a cell: `diagnosed("container01", "internet", "udp")`."""
 
     def examine(source: str, target: str, protocol: str, family: Family = 4) -> Diagnosis:
         cell = Cell(source, target, Protocol(protocol), family)
@@ -71,7 +71,7 @@ def examined(cast: Scene) -> Examine:
     return examine
 
 
-def told(autopsy: Diagnosis) -> str:
+def story_text(autopsy: Diagnosis) -> str:
     """Return the story as one text."""
     return "\n".join(autopsy.lines)
 
@@ -103,7 +103,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
 def evidence_of(pytester: pytest.Pytester, test: str, report: str = "report") -> Path:
     """Return the evidence folder that the report names for a test."""
-    told = schema.load(pytester.path / report)
-    (failure,) = next(item for item in told.tests if item.id.endswith(test)).failures
+    story_text = schema.load(pytester.path / report)
+    (failure,) = next(item for item in story_text.tests if item.id.endswith(test)).failures
     assert failure.evidence is not None
     return pytester.path / report / failure.evidence

@@ -20,7 +20,7 @@ from harness.report import schema
 from harness.report.sanitize import folder
 from linux import syscalls
 from tests.diagnosis.conftest import Project, evidence_of
-from tests.report.projects import left
+from tests.report.projects import last_report
 
 BROKEN = """
 import sys
@@ -81,7 +81,7 @@ def test_failed_matrix_leaves_story_and_folder(
         "plan.toml",
         "again.txt",
     }
-    (failure,) = next(item for item in left(pytester).tests if item.failures).failures
+    (failure,) = next(item for item in last_report(pytester).tests if item.failures).failures
     files = [item for item in where.rglob("*") if item.is_file()]
     assert sorted(failure.files) == sorted(item.relative_to(where).as_posix() for item in files)
     assert failure.files[0] == "story.txt"

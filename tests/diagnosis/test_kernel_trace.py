@@ -13,7 +13,7 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
-from tests.diagnosis.conftest import Examine, told
+from tests.diagnosis.conftest import Diagnose, story_text
 
 INTERNETS = IPv4Network("203.0.113.0/24")
 
@@ -58,26 +58,26 @@ def tuned(place: NetnsView, **values: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
 def test_missing_route_of_the_container_is_named(
-    cast: Scene, examined: Examine, protocol: str
+    cast: Scene, diagnosed: Diagnose, protocol: str
 ) -> None:
     """Without a default route the request never leaves the container."""
     net = cast[CONTAINER01].net
     gateway = cast.runtime.network_facts("bridge").gateways[0].ip
     carry_out(net, rtnetlink.del_route(None, via=gateway))
     try:
-        autopsy = examined(CONTAINER01, INTERNET, protocol)
+        autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     finally:
         carry_out(net, rtnetlink.add_route(None, via=gateway))
     assert f"the request never left {CONTAINER01}" in autopsy.lines
     assert f"{CONTAINER01} has no route to 203.0.113.10" in autopsy.lines
 
 
-def test_missing_route_of_the_host_is_named(host: NetnsView, examined: Examine) -> None:
+def test_missing_route_of_the_host_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
     """The request reaches the host, which has no route."""
     gateway = ip_address("198.51.100.1")
     carry_out(host, rtnetlink.del_route(None, via=gateway))
     try:
-        autopsy = examined(CONTAINER01, INTERNET, "udp")
+        autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
     finally:
         carry_out(host, rtnetlink.add_route(None, via=gateway))
     assert "the request was last seen at host/docker0 and ended in host" in autopsy.lines
@@ -85,30 +85,30 @@ def test_missing_route_of_the_host_is_named(host: NetnsView, examined: Examine) 
 
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
-def test_silent_neighbour_is_named(host: NetnsView, examined: Examine, protocol: str) -> None:
+def test_silent_neighbour_is_named(host: NetnsView, diagnosed: Diagnose, protocol: str) -> None:
     """The solicitation leaves by the host's uplink, and no reply comes."""
     with route(host, "198.51.100.222"):
-        autopsy = examined(CONTAINER01, INTERNET, protocol)
-    assert "no neighbour answered for 198.51.100.222, asked for at host/eth0" in told(autopsy)
-    assert "r1/eth0" in told(autopsy)  # the kernel may add a drop reason
+        autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
+    assert "no neighbour answered for 198.51.100.222, asked for at host/eth0" in story_text(autopsy)
+    assert "r1/eth0" in story_text(autopsy)  # the kernel may add a drop reason
 
 
-def test_reverse_path_filter_is_named(host: NetnsView, examined: Examine) -> None:
+def test_reverse_path_filter_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
     """It drops a packet from an address that the host would route elsewhere."""
     strict = {"net__ipv4__conf__all__rp_filter": 1}
     with route(host, "192.168.2.10"), tuned(host, **strict):
-        autopsy = examined(INTERNET, HOST, "udp")
-    assert "IP_RPFILTER: host does not expect 203.0.113.10 at host/eth0" in told(autopsy)
+        autopsy = diagnosed(INTERNET, HOST, "udp")
+    assert "IP_RPFILTER: host does not expect 203.0.113.10 at host/eth0" in story_text(autopsy)
 
 
-def test_disabled_forwarding_is_named(host: NetnsView, examined: Examine) -> None:
+def test_disabled_forwarding_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
     """The host receives the request and sends nothing on."""
     with tuned(host, net__ipv4__conf__docker0__forwarding=0):
-        autopsy = examined(CONTAINER01, INTERNET, "tcp")
+        autopsy = diagnosed(CONTAINER01, INTERNET, "tcp")
     assert "host does not forward IPv4 from docker0" in autopsy.lines
 
 
-def test_link_that_is_down_is_named(cast: Scene, host: NetnsView, examined: Examine) -> None:
+def test_link_that_is_down_is_named(cast: Scene, host: NetnsView, diagnosed: Diagnose) -> None:
     """The bridge port of the other container is down."""
     with cast[CONTAINER02].net.open() as space, Netlink(space) as netlink:
         port = rtnetlink_dump.link(netlink, "eth0").peer
@@ -116,7 +116,7 @@ def test_link_that_is_down_is_named(cast: Scene, host: NetnsView, examined: Exam
     name = next(link.name for link in host.links().values() if link.ifindex == port)
     carry_out(host, rtnetlink.set_link(port, up=False))
     try:
-        autopsy = examined(CONTAINER01, CONTAINER02, "udp")
+        autopsy = diagnosed(CONTAINER01, CONTAINER02, "udp")
     finally:
         carry_out(host, rtnetlink.set_link(port, up=True))
     address = cast[CONTAINER02].net.address(4)

@@ -17,7 +17,7 @@ GREEN = made.report(made.result(PEERS), made.result(OUTSIDE, requirements=["BR-9
 WRONG = "the cast: a → b icmp/4"
 """The name of a wrong cell."""
 TENTATIVE = "failed to bind udp listener on [fd…]:53: IO error: Cannot assign requested address"
-HEARD = TENTATIVE.replace("…", "63:1::1")
+MESSAGE = TENTATIVE.replace("…", "63:1::1")
 """A message pattern, and a message that matches it."""
 
 
@@ -29,12 +29,12 @@ def listed(
     return Deviation(kind=kind, id=id_, verdict=verdict, **told)
 
 
-def held(report: Report, *entries: Deviation, gone: Sequence[str] = ()) -> GateResult:
+def compared(report: Report, *entries: Deviation, gone: Sequence[str] = ()) -> GateResult:
     """Return the comparison of the report with these entries."""
     return gate.compare(report, entries, file="acme.toml", gone=lambda id_: id_ in gone)
 
 
-def saying(*, verdict: Verdict = Verdict.BROKEN, at_most: int = 3, **more: Any) -> Deviation:
+def pattern(*, verdict: Verdict = Verdict.BROKEN, at_most: int = 3, **more: Any) -> Deviation:
     """Return an entry with a message pattern."""
     told: dict[str, Any] = {"id": TENTATIVE, "reason": "bound too early"} | more
     return Deviation(
@@ -47,7 +47,7 @@ def failed(when: str = "call", *said: str) -> Failure:
     return Failure(when=when, message=f"RuntimeRefused: {' '.join(said)}", said=said)
 
 
-def met(id_: str = PEERS, verdict: Verdict = Verdict.BROKEN, **more: Any) -> TestResult:
+def matching(id_: str = PEERS, verdict: Verdict = Verdict.BROKEN, **more: Any) -> TestResult:
     """Return a test that failed by that message alone."""
     when = "call" if verdict is Verdict.BROKEN else "setup"
-    return made.result(id_, verdict, **{"failures": (failed(when, HEARD),)} | more)
+    return made.result(id_, verdict, **{"failures": (failed(when, MESSAGE),)} | more)

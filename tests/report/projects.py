@@ -77,6 +77,6 @@ def run(project: pytest.Pytester, *options: str) -> pytest.RunResult:
     return project.runpytest_inprocess("--sandbox=never", *options)
 
 
-def left(project: pytest.Pytester, folder: str = "report") -> Report:
+def last_report(project: pytest.Pytester, folder: str = "report") -> Report:
     """Return the report of the last run."""
     return schema.load(project.path / folder)

@@ -19,18 +19,18 @@ from harness.report.schema import (
     Verdict,
 )
 from tests.report import made
-from tests.report.entries import GREEN, RED, WRONG, held, listed, met, saying
+from tests.report.entries import GREEN, RED, WRONG, compared, listed, matching, pattern
 from tests.report.made import OUTSIDE, PEERS
 
 
 def test_green_run_meets_an_empty_file() -> None:
     """There is no failure and no entry."""
-    assert held(GREEN).ok
+    assert compared(GREEN).ok
 
 
 def test_new_failure_fails_the_run() -> None:
     """It is named with its requirements."""
-    result = held(RED)
+    result = compared(RED)
     assert not result.ok
     assert result.new == (f"{PEERS} (broken: BR-4)",)
 
@@ -40,7 +40,7 @@ def test_new_failure_fails_the_run() -> None:
 )
 def test_listed_failure_passes(entry: Deviation) -> None:
     """It is listed by test or by requirement."""
-    result = held(RED, entry)
+    result = compared(RED, entry)
     assert result.ok
     assert result.known == (f"{PEERS} (broken: BR-4)",)
 
@@ -50,7 +50,7 @@ def test_listed_failure_passes(entry: Deviation) -> None:
 )
 def test_fixed_failure_fails_the_run(entry: Deviation) -> None:
     """The entry has to go, so that the failure cannot come back unnoticed."""
-    result = held(GREEN, entry)
+    result = compared(GREEN, entry)
     assert not result.ok
     assert result.fixed == (str(entry),)
 
@@ -59,10 +59,10 @@ def test_chance_failure_may_pass_and_stays_listed() -> None:
     """One run does not prove that a flaky defect is gone."""
     entry = replace(listed(DeviationKind.TEST, PEERS), chance=True)
     for report in (RED, GREEN):
-        assert held(report, entry).ok
+        assert compared(report, entry).ok
         assert gate.updated(report, [entry], gone=lambda _: False) == (entry,)
-    assert not held(made.report(made.result(PEERS, Verdict.ERROR)), entry).ok
-    assert not held(made.report(made.result(PEERS, Verdict.SKIPPED)), entry).ok
+    assert not compared(made.report(made.result(PEERS, Verdict.ERROR)), entry).ok
+    assert not compared(made.report(made.result(PEERS, Verdict.SKIPPED)), entry).ok
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_chance_failure_may_pass_and_stays_listed() -> None:
 )
 def test_missing_item_fails_the_run(entry: Deviation, gone: list[str]) -> None:
     """The file has no entries that a run cannot check."""
-    result = held(GREEN, entry, gone=gone)
+    result = compared(GREEN, entry, gone=gone)
     assert not result.ok
     assert len(result.gone) == 1
 
@@ -98,36 +98,36 @@ def test_missing_item_is_reported_as_gone(entry: Deviation, reason: str) -> None
     skipped = made.result(PEERS, Verdict.SKIPPED, ["BR-9"])
     unsupported = made.result(OUTSIDE, Verdict.UNSUPPORTED, ["DNS-1"])
     report = made.report(skipped, unsupported, cells=[made.cell("a", "b")])
-    result = held(report, entry, gone=["f.py::test_renamed"])
+    result = compared(report, entry, gone=["f.py::test_renamed"])
     assert result.gone == (f"{entry}: {reason}",)
     assert not result.fixed
 
 
 def test_deselected_test_makes_no_difference() -> None:
     """A part of the suites can be compared with the whole file."""
-    assert held(GREEN, listed(DeviationKind.TEST, "suites/other.py::test_it")).ok
+    assert compared(GREEN, listed(DeviationKind.TEST, "suites/other.py::test_it")).ok
 
 
 def test_unsupported_requirement_fails_the_run() -> None:
     """It has to be listed as a failure has."""
     report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["DNS-1"]))
-    result = held(report)
+    result = compared(report)
     assert not result.ok
     assert result.unsupported == ("DNS-1",)
-    assert held(report, listed(DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED)).ok
+    assert compared(report, listed(DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED)).ok
 
 
 def test_broken_entry_does_not_cover_unsupported() -> None:
     """The entry is stale, and the lack of support is new."""
     report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["BR-4"]))
-    result = held(report, listed(DeviationKind.REQUIREMENT, "BR-4"))
+    result = compared(report, listed(DeviationKind.REQUIREMENT, "BR-4"))
     assert result.unsupported == ("BR-4",)
     assert len(result.gone) == 1
 
 
 def test_supported_requirement_must_leave_the_list() -> None:
     """Its entry says unsupported."""
-    result = held(GREEN, listed(DeviationKind.REQUIREMENT, "BR-4", Verdict.UNSUPPORTED))
+    result = compared(GREEN, listed(DeviationKind.REQUIREMENT, "BR-4", Verdict.UNSUPPORTED))
     assert len(result.fixed) == 1
 
 
@@ -136,8 +136,8 @@ def test_broken_entry_does_not_cover_an_error(kind: DeviationKind) -> None:
     """The known failure was not observed."""
     report = made.report(made.result(PEERS, Verdict.ERROR))
     entry = listed(kind, PEERS if kind is DeviationKind.TEST else "BR-4")
-    assert len(held(report, entry).new) == 1
-    assert held(report, replace(entry, verdict=Verdict.ERROR)).ok
+    assert len(compared(report, entry).new) == 1
+    assert compared(report, replace(entry, verdict=Verdict.ERROR)).ok
 
 
 def test_every_broken_requirement_must_be_listed() -> None:
@@ -147,8 +147,8 @@ def test_every_broken_requirement_must_be_listed() -> None:
         listed(DeviationKind.REQUIREMENT, "BR-4"),
         listed(DeviationKind.REQUIREMENT, "BR-9"),
     )
-    assert held(report, four).new == (f"{PEERS} (broken: BR-4, BR-9)",)
-    assert held(report, four, nine).ok
+    assert compared(report, four).new == (f"{PEERS} (broken: BR-4, BR-9)",)
+    assert compared(report, four, nine).ok
 
 
 def test_leak_is_not_excused_by_the_tests_requirement() -> None:
@@ -157,15 +157,15 @@ def test_leak_is_not_excused_by_the_tests_requirement() -> None:
         PEERS, Verdict.BROKEN, breaks=("LIFE-1",), failures=(Failure(when="teardown"),)
     )
     report = made.report(leak)
-    assert held(report, listed(DeviationKind.REQUIREMENT, "LIFE-1")).ok
-    assert len(held(report, listed(DeviationKind.REQUIREMENT, "BR-4")).new) == 1
+    assert compared(report, listed(DeviationKind.REQUIREMENT, "LIFE-1")).ok
+    assert len(compared(report, listed(DeviationKind.REQUIREMENT, "BR-4")).new) == 1
 
 
 def test_test_without_requirement_is_listed_by_name() -> None:
     """No other entry covers it."""
     report = made.report(made.result(PEERS, Verdict.BROKEN, []))
-    assert len(held(report).new) == 1
-    assert held(report, listed(DeviationKind.TEST, PEERS)).ok
+    assert len(compared(report).new) == 1
+    assert compared(report, listed(DeviationKind.TEST, PEERS)).ok
 
 
 def cells(*, reverse: Outcome = Outcome.REPLY) -> Report:
@@ -176,8 +176,8 @@ def cells(*, reverse: Outcome = Outcome.REPLY) -> Report:
 
 def test_listed_cell_excuses_its_test() -> None:
     """No other cell of that test may be wrong."""
-    assert held(cells(), listed(DeviationKind.CELL, WRONG)).ok
-    assert len(held(cells(reverse=Outcome.DROPPED), listed(DeviationKind.CELL, WRONG)).new) == 1
+    assert compared(cells(), listed(DeviationKind.CELL, WRONG)).ok
+    assert len(compared(cells(reverse=Outcome.DROPPED), listed(DeviationKind.CELL, WRONG)).new) == 1
 
 
 def test_listed_cell_does_not_excuse_a_leak() -> None:
@@ -185,14 +185,14 @@ def test_listed_cell_does_not_excuse_a_leak() -> None:
     failures = (Failure(when="call"), Failure(when="teardown"))
     leak = made.result(PEERS, Verdict.BROKEN, breaks=("LIFE-1",), failures=failures)
     report = made.report(leak, cells=[made.cell("a", "b", seen=Outcome.DROPPED)])
-    assert len(held(report, listed(DeviationKind.CELL, WRONG)).new) == 1
+    assert len(compared(report, listed(DeviationKind.CELL, WRONG)).new) == 1
 
 
 def test_fixed_or_missing_cell_fails_the_run() -> None:
     """Entries for cells must be true as well."""
     right = made.report(made.result(PEERS), cells=[made.cell("a", "b")])
-    assert len(held(right, listed(DeviationKind.CELL, WRONG)).fixed) == 1
-    assert len(held(right, listed(DeviationKind.CELL, "the cast: a → z icmp/4")).gone) == 1
+    assert len(compared(right, listed(DeviationKind.CELL, WRONG)).fixed) == 1
+    assert len(compared(right, listed(DeviationKind.CELL, "the cast: a → z icmp/4")).gone) == 1
 
 
 @pytest.mark.parametrize(
@@ -205,12 +205,12 @@ def test_fixed_or_missing_cell_fails_the_run() -> None:
 def test_part_of_the_tests_does_not_fix_a_requirement(report: Report) -> None:
     """Its other tests may fail; a listed cell may belong to another part."""
     cell = listed(DeviationKind.CELL, "the cast: a → z icmp/4")
-    assert held(report, listed(DeviationKind.REQUIREMENT, "BR-4"), cell).ok
+    assert compared(report, listed(DeviationKind.REQUIREMENT, "BR-4"), cell).ok
 
 
 def test_partial_run_is_never_as_expected() -> None:
     """Tests that did not run may fail."""
-    assert not held(replace(GREEN, partial=("interrupted",))).ok
+    assert not compared(replace(GREEN, partial=("interrupted",))).ok
 
 
 def test_entries_of_other_runtimes_and_versions_are_ignored() -> None:
@@ -219,15 +219,15 @@ def test_entries_of_other_runtimes_and_versions_are_ignored() -> None:
         listed(DeviationKind.TEST, PEERS, runtime="other"),
         listed(DeviationKind.TEST, PEERS, versions=">=2"),
     ]
-    assert held(GREEN, *others).ok
-    assert len(held(RED, *others).new) == 1
-    assert held(RED, *others).entries == 0
+    assert compared(GREEN, *others).ok
+    assert len(compared(RED, *others).new) == 1
+    assert compared(RED, *others).entries == 0
 
 
 def test_overlapping_entries_are_refused() -> None:
     """Two entries about the same version could contradict each other."""
     with pytest.raises(BadExpectations, match="listed twice"):
-        held(
+        compared(
             RED, listed(DeviationKind.TEST, PEERS), listed(DeviationKind.TEST, PEERS, versions="<2")
         )
 
@@ -241,7 +241,7 @@ def test_gate_prints_six_lines() -> None:
         listed(DeviationKind.REQUIREMENT, "BR-999"),
     )
     kept = made.report(*report.tests, made.result(PEERS, requirements=["HOST-1"]))
-    assert gate.summary_lines(held(kept, fixed, lost), kept) == [
+    assert gate.summary_lines(compared(kept, fixed, lost), kept) == [
         "gate: acme 1.2 is NOT AS EXPECTED by acme.toml, 2 known deviations",
         "  new failures       5: f.py::test_0 (broken: BR-4), f.py::test_1 (broken: BR-4), "
         "f.py::test_2 (broken: BR-4) and 2 more (look into them, or list them)",
@@ -256,7 +256,7 @@ def test_gate_prints_six_lines() -> None:
 def test_gate_prints_as_expected() -> None:
     """An unknown version is named as such."""
     unknown = made.report(made.result(PEERS), version=None)
-    assert gate.summary_lines(held(unknown), unknown) == [
+    assert gate.summary_lines(compared(unknown), unknown) == [
         "gate: acme (version unknown) is as expected by acme.toml, 0 known deviations",
         "  new failures    none",
         "  not supported   none",
@@ -270,7 +270,7 @@ def test_gate_prints_that_the_run_is_partial() -> None:
     """Three items of a kind are all named."""
     tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN, []) for number in range(3)]
     report = made.report(*tests, partial=("interrupted",))
-    verdict, new, *_ = gate.summary_lines(held(report), report)
+    verdict, new, *_ = gate.summary_lines(compared(report), report)
     assert verdict == (
         "gate: acme 1.2 is NOT AS EXPECTED, the run is partial by acme.toml, 0 known deviations"
     )
@@ -298,7 +298,7 @@ def of(tests: list[Drawn]) -> Report:
     """Return a report of such tests; the last kind failed by runtime output, if at all."""
     return made.report(
         *(
-            (met if by_saying and verdict in gate.FAILING else made.result)(
+            (matching if by_saying and verdict in gate.FAILING else made.result)(
                 f"f.py::test_{n}", verdict, requirements=ids
             )
             for n, (verdict, ids, by_saying) in enumerate(tests)
@@ -310,7 +310,7 @@ def of(tests: list[Drawn]) -> Report:
 @given(
     TESTS,
     TESTS,
-    st.sets(st.builds(saying, verdict=st.sampled_from(sorted(gate.FAILING)), at_most=st.just(5))),
+    st.sets(st.builds(pattern, verdict=st.sampled_from(sorted(gate.FAILING)), at_most=st.just(5))),
 )
 def test_written_file_makes_the_gate_pass(
     before: list[Drawn], now: list[Drawn], sayings: set[Deviation]

@@ -16,7 +16,7 @@ from tests.report.projects import (
     RED,
     REFUSED,
     WORKERS,
-    left,
+    last_report,
     run,
 )
 
@@ -43,7 +43,7 @@ def test_gate_decides_the_exit_status(
     result = run(project, "--expect=expect.toml")
     assert result.ret == status
     result.stdout.fnmatch_lines([told])
-    gate = left(project).gate
+    gate = last_report(project).gate
     assert gate
     assert gate.ok is not bool(status)
 

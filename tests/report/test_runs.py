@@ -16,7 +16,7 @@ import pytest
 from harness.report import schema, store
 from harness.report.schema import Verdict
 from linux import syscalls
-from tests.report.projects import GREEN, RED, WORKERS, left, run
+from tests.report.projects import GREEN, RED, WORKERS, last_report, run
 from tests.support.programs import Watched
 
 # --- what is in it ---------------------------------------------------------------------
@@ -28,7 +28,7 @@ def test_run_leaves_a_report(project: pytest.Pytester, workers: list[str]) -> No
     project.makepyfile(test_it=RED)
     result = run(project, *workers)
     result.stdout.fnmatch_lines([f"report: {project.path}/report/index.html"])
-    report = left(project)
+    report = last_report(project)
     assert report.complete
     assert (report.implementation.name, report.exit) == ("acme", 1)
     assert report.totals.tests.total == 4
@@ -54,7 +54,7 @@ def test_cells_are_reported_with_their_test(project: pytest.Pytester, workers: l
 
     project.makepyfile(test_it=MATRICES)
     run(project, *workers)
-    report = left(project)
+    report = last_report(project)
     (matrix,) = report.matrices
     assert (matrix.counts.cells, matrix.counts.wrong) == (20, 12)
     wrong = [cell for cell in matrix.cells if not cell.kept]
@@ -74,7 +74,7 @@ def test_live_run_reports_runtime_and_plan(project: pytest.Pytester) -> None:
     )
     result = run(project, "--runtime=mydocker")
     result.assert_outcomes(passed=1)
-    report = left(project)
+    report = last_report(project)
     assert report.implementation.version
     assert "bridge" in report.implementation.features
     assert report.implementation.dialect["bridge_name"] == "docker0"
@@ -95,7 +95,7 @@ def test_node_ids_of_suites_do_not_depend_on_their_folder(
     name = "test_it_has_a_network_namespace_of_its_own"
     options = ("--pyargs", argument, "-k", name, "--runtime=mydocker")
     project.runpytest_subprocess(*options).assert_outcomes(passed=1)
-    report = left(project)
+    report = last_report(project)
     assert [test.id for test in report.tests] == [f"suites/modes/test_none.py::{name}"]
     assert report.selection.narrowed
 
@@ -106,7 +106,7 @@ def test_run_without_requirement_leaves_no_report(project: pytest.Pytester) -> N
     run(project)
     assert not (project.path / "report").exists()
     run(project, "--report=here")
-    assert left(project, "here").totals.tests.kept == 1
+    assert last_report(project, "here").totals.tests.kept == 1
 
 
 def test_no_report_option_writes_none(project: pytest.Pytester) -> None:
@@ -195,7 +195,7 @@ def test_interrupted_run_leaves_a_partial_report(
         watched.process.send_signal(signal.SIGINT)
         assert watched.end() == pytest.ExitCode.INTERRUPTED
         assert "report: partial: interrupted: KeyboardInterrupt" in watched.output
-    report = left(project)
+    report = last_report(project)
     assert report.totals.tests.kept == 3
     assert "interrupted" in report.partial[0]
     assert "Partial report" in (project.path / "report" / "index.html").read_text()
@@ -205,13 +205,13 @@ def test_killed_run_leaves_no_earlier_success(project: pytest.Pytester) -> None:
     """The report is partial after SIGKILL; the earlier page is gone."""
     project.makepyfile(test_it=GREEN)
     run(project)
-    assert left(project).complete
+    assert last_report(project).complete
     project.makepyfile(test_it=WAITING)
     with Watched([sys.executable, "-m", "pytest"]) as watched:
         watched.expect("waiting")
         watched.process.kill()
         watched.end()
-    assert left(project).partial == ("the run has not come to its end",)
+    assert last_report(project).partial == ("the run has not come to its end",)
     assert not (project.path / "report" / "index.html").exists()
 
 
@@ -221,7 +221,7 @@ def test_killed_worker_makes_the_report_partial(project: pytest.Pytester) -> Non
     project.makepyfile(test_it=killed)
     result = run(project, "-n", "1", "--max-worker-restart=1")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    report = left(project)
+    report = last_report(project)
     assert [reason for reason in report.partial if reason.startswith("worker gw0 ended early")]
     (slow,) = (test for test in report.tests if test.id.endswith("test_slow"))
     assert slow.verdict is Verdict.ERROR
@@ -237,14 +237,14 @@ def test_collection_error_makes_the_report_partial(
     project.makepyfile(test_it=GREEN, test_bad="import nothing_of_the_kind")
     result = run(project, "--report=r", "--continue-on-collection-errors")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert left(project, "r").partial == ("test_bad.py could not be collected",)
+    assert last_report(project, "r").partial == ("test_bad.py could not be collected",)
 
 
 def test_exitfirst_makes_the_report_partial(project: pytest.Pytester) -> None:
     """The tests that did not run are counted."""
     project.makepyfile(test_it=RED.replace("def test_kept(): pass", "def test_kept(): assert 0"))
     run(project, "-x")
-    assert left(project).partial == ("3 of 4 tests did not run",)
+    assert last_report(project).partial == ("3 of 4 tests did not run",)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
 from harness.plugin.worker_notes import runtime_output
-from tests.report.projects import WORKERS, left, run
+from tests.report.projects import WORKERS, last_report, run
 
 NO = RuntimeRefused("run web", "Error: no address left")
 
@@ -107,7 +107,7 @@ def test_report_has_the_runtime_output(project: pytest.Pytester, workers: list[s
     run(project, "-p", "no:cacheprovider", *workers)
     found = {
         test.id.partition("::")[2]: [failure.said for failure in test.failures]
-        for test in left(project).tests
+        for test in last_report(project).tests
     }
     assert found == {
         "test_setup": [("Error: no address left\nat all",)],

@@ -21,7 +21,7 @@ from tests.report.projects import (
     RED,
     REFUSED,
     WORKERS,
-    left,
+    last_report,
     run,
 )
 
@@ -52,10 +52,10 @@ def sharded(project: pytest.Pytester, part: str, *more: str) -> str:
 def test_merged_shards_are_the_whole_run(project: pytest.Pytester, netmodes: Netmodes) -> None:
     """Every test occurs once, with the same verdicts, counts and the worst exit status."""
     parts = [sharded(project, f"{number}/2", "-n", "2") for number in (1, 2)]
-    assert all(0 < len(left(project, part).tests) < 10 for part in parts)
+    assert all(0 < len(last_report(project, part).tests) < 10 for part in parts)
     assert netmodes("merge", *parts, "--output", "joint")[0] == 1
     run(project, "--report=whole")
-    joint, whole = left(project, "joint"), left(project, "whole")
+    joint, whole = last_report(project, "joint"), last_report(project, "whole")
     assert [test.id for test in joint.tests] == [test.id for test in whole.tests]
     assert joint.totals == whole.totals
     assert joint.selection.tests == whole.selection.tests
@@ -72,7 +72,7 @@ def test_shards_are_balanced_by_an_earlier_run(project: pytest.Pytester) -> None
     files_of = [
         {
             test.id.partition("::")[0]
-            for test in left(project, sharded(project, f"{n}/2", "--shard-by=timed")).tests
+            for test in last_report(project, sharded(project, f"{n}/2", "--shard-by=timed")).tests
         }
         for n in (1, 2)
     ]
@@ -146,7 +146,7 @@ def test_merge_reports_a_missing_shard(project: pytest.Pytester, netmodes: Netmo
     """The report is partial, and the exit status is not 0."""
     part = sharded(project, "1/2")
     assert netmodes("merge", part, "--output", "joint")[0] != 0
-    assert left(project, "joint").partial == ("shard 2 of 2 is missing",)
+    assert last_report(project, "joint").partial == ("shard 2 of 2 is missing",)
 
 
 @WORKERS
@@ -157,7 +157,7 @@ def test_empty_shard_passes(
     project.makepyfile(test_it=GREEN)
     statuses = [run(project, f"--shard={n}/2", f"--report=part-{n}", *workers).ret for n in (1, 2)]
     assert statuses == [0, 0]
-    reports = [left(project, f"part-{n}") for n in (1, 2)]
+    reports = [last_report(project, f"part-{n}") for n in (1, 2)]
     assert sorted(len(report.tests) for report in reports) == [0, 3]
     assert [report.exit for report in reports] == [0, 0]
     assert netmodes("merge", "part-1", "part-2", "--output", "joint")[0] == 0
@@ -177,7 +177,7 @@ def test_shard_without_requirement_leaves_a_report(project: pytest.Pytester) -> 
     project.makepyfile(test_it="def test_of_nothing(): pass")
     for number in (1, 2):
         assert run(project, f"--shard={number}/2").ret == 0
-        assert left(project).shard == Shard(number=number, of=2)
+        assert last_report(project).shard == Shard(number=number, of=2)
 
 
 def test_merge_copies_the_evidence(tmp_path: Path, netmodes: Netmodes) -> None:
