@@ -102,10 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             for name in names:
                 bar.update(task, description=escape(name))
-                columns.append(_tried(name, arguments, tests))
+                columns.append(_run_one(name, arguments, tests))
                 bar.advance(task)
                 _write(columns, arguments.output)
-                bar.console.print(line(_about(columns[-1])), markup=False, soft_wrap=True)
+                bar.console.print(line(_summary(columns[-1])), markup=False, soft_wrap=True)
         except KeyboardInterrupt:
             there = f", {arguments.output / TABLE} has the runs before" if columns else ""
             _complain(f"interrupted{there}")
@@ -134,10 +134,10 @@ def _complain(*problems: str) -> None:
 
 
 def _installed() -> list[str]:
-    return [name for name in registry.names() if not _why_not(name)]
+    return [name for name in registry.names() if not _obstacle(name)]
 
 
-def _why_not(name: str, expected: Path | None = None) -> str:
+def _obstacle(name: str, expected: Path | None = None) -> str:
     from harness.report import store
     from harness.report.expectations import BadExpectations
 
@@ -155,7 +155,7 @@ def _why_not(name: str, expected: Path | None = None) -> str:
 def _mistakes(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """Yield the mistakes in the arguments, a sentence each."""
     for name in names:
-        if why := _why_not(name, options.expect):
+        if why := _obstacle(name, options.expect):
             yield f"{name}: {why}"
     for place in options.tests:
         if not os.path.exists(place.partition("::")[0]):
@@ -194,7 +194,7 @@ def _file_name(runtime: str) -> str:
 # --- one run -----------------------------------------------------------------------
 
 
-def _tried(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Column:
+def _run_one(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Column:
     """Run pytest on one runtime; return its report, or the reason why there is none."""
     from harness.report import schema, store
     from harness.report.compare import Column
@@ -217,7 +217,7 @@ def _tried(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Colu
     except (schema.BadReport, OSError):
         report = None
     if report is None or not report.tests:
-        return Column(name, None, f"exit code {code}: {_end(output)}")
+        return Column(name, None, f"exit code {code}: {_last_lines(output)}")
     notes = list(report.partial)
     if report.gate is not None and not report.gate.ok:
         notes.append(f"not as in {report.gate.file}")
@@ -254,7 +254,7 @@ def _pytest(name: str, home: Path, words: Sequence[str]) -> int:
                 process.wait()
 
 
-def _end(output: str) -> str:
+def _last_lines(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return " ".join(lines[-_LAST:]) or "no output"
 
@@ -262,7 +262,7 @@ def _end(output: str) -> str:
 # --- what came out -------------------------------------------------------------------
 
 
-def _about(column: Column) -> str:
+def _summary(column: Column) -> str:
     from harness.report import compare
 
     return compare.counts(column) + (f" ({column.note})" if column.report and column.note else "")

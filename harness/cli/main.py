@@ -36,7 +36,7 @@ _UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.E
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; 2 for bad usage, as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
-    _write_what_can_be_written()
+    _replace_unencodable()
     if words[:1] == ["ping"]:
         return ping.main(words[1:])
     if words[:1] == [workers.COMMAND]:
@@ -49,26 +49,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: int = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has closed the pipe, as head(1) does
-        _hang_up()
+        _discard_output()
         return 1
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        _hang_up()
+        _discard_output()
         with contextlib.suppress(OSError):  # standard error may be as full
             sys.stderr.write(f"netmodes: not all of it could be written: {error.strerror}\n")
         return 1
     return run
 
 
-def _write_what_can_be_written() -> None:
+def _replace_unencodable() -> None:
     """Replace characters that the encoding of a stream lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-def _hang_up() -> None:
+def _discard_output() -> None:
     """Redirect standard output to /dev/null: Python flushes it at exit, and would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -119,7 +119,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         json.dump([asdict(finding) for finding in findings], sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        _picture(findings)
+        _print_findings(findings)
     return int(any(finding.required and not finding.ok for finding in findings))
 
 
@@ -145,7 +145,7 @@ def _lab(arguments: argparse.Namespace) -> int:
     return session.run(order)
 
 
-def _picture(findings: Sequence[doctor.Finding]) -> None:
+def _print_findings(findings: Sequence[doctor.Finding]) -> None:
     table = Table(title=f"Live tests on Linux {platform.release()}", title_justify="left", box=None)
     for heading in ("", "what", "needed", "why not, and what to do"):
         table.add_column(heading)

@@ -67,7 +67,7 @@ def _merge(arguments: argparse.Namespace) -> int:
         if arguments.expect is not None:
             whole, status = _gated(whole, arguments.expect)
         if whole.partial:
-            _tell(f"partial: {'; '.join(whole.partial)}")
+            _print(f"partial: {'; '.join(whole.partial)}")
             status = status or 1
         whole = replace(whole, exit=status)
         for path in arguments.reports:
@@ -75,9 +75,9 @@ def _merge(arguments: argparse.Namespace) -> int:
         store.write(whole, arguments.output)
         store.append_step_summary(whole)
     except (Unmergeable, BadReport, BadExpectations, OSError) as error:
-        return _refuse("merge", error)
+        return _fail("merge", error)
     totals = whole.totals
-    _tell(
+    _print(
         f"{totals.tests.total} tests, {totals.requirements.broken + totals.requirements.error} "
         f"requirements not kept: {arguments.output / store.PAGE}"
     )
@@ -96,7 +96,7 @@ def _gated(whole: Report, path: Path) -> tuple[Report, int]:
     result = gate.compare(whole, listed, file=os.fspath(path), gone=gone)
     gated = replace(whole, gate=result)
     for words in gate.summary_lines(result, gated):
-        _tell(words)
+        _print(words)
     judged = whole.exit in _JUDGED
     return gated, int(not result.ok) if judged else whole.exit
 
@@ -109,9 +109,9 @@ def _diff(arguments: argparse.Namespace) -> int:
     try:
         found = compare.changes(schema.load(arguments.old), schema.load(arguments.new))
     except (BadReport, OSError) as error:
-        return _refuse("diff", error)
+        return _fail("diff", error)
     for change in found:
-        _tell(str(change))
+        _print(str(change))
     return int(bool(found))
 
 
@@ -127,7 +127,7 @@ def _page(arguments: argparse.Namespace) -> int:
         ]
         store.write_page(reports, arguments.output)
     except (BadReport, OSError) as error:
-        return _refuse("report", error)
+        return _fail("report", error)
     return 0
 
 
@@ -136,10 +136,10 @@ def _folder(report: Path) -> Path:
     return report if report.is_dir() else report.parent
 
 
-def _tell(words: str) -> None:
+def _print(words: str) -> None:
     sys.stdout.write(line(words) + "\n")
 
 
-def _refuse(command: str, error: Exception) -> int:
+def _fail(command: str, error: Exception) -> int:
     sys.stderr.write(f"netmodes {command}: {line(str(error))}\n")
     return _BAD

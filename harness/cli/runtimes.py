@@ -67,9 +67,9 @@ def _overview() -> Table:
             continue
         absent = registry.missing(factory)
         version = version_of(factory)
-        told = f"not installed: no {', '.join(absent)}" if absent else version or "-"
+        shown = f"not installed: no {', '.join(absent)}" if absent else version or "-"
         differences = dict(dialects.differences(_dialect(factory, version)))
-        table.add_row(name, told, _claims(factory), ", ".join(differences) or "-")
+        table.add_row(name, shown, _claims(factory), ", ".join(differences) or "-")
     return table
 
 
@@ -95,7 +95,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
     yield f"  claims: {', '.join(sorted(factory.features))}"
     if lacking := sorted(set(Feature) - factory.features):
         yield f"  does not claim: {', '.join(lacking)}"
-    dialect, told = _dialect(factory, version), set(_PATTERNS)
+    dialect, shown = _dialect(factory, version), set(_PATTERNS)
     for entry in _entries(factory, version):
         choices = {
             field: value
@@ -105,15 +105,15 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
         if not choices:
             continue  # not in a user's description
         yield f"  {entry.about}"
-        told.update(choices)
+        shown.update(choices)
         for field, value in choices.items():
             if field not in _PATTERNS:
-                yield f"    {field} = {_written(value)}"
+                yield f"    {field} = {_as_text(value)}"
         yield f"    {entry.source}"
-    own = {field: value for field, value in dialects.differences(dialect) if field not in told}
-    if own and len(told) > len(_PATTERNS):
+    own = {field: value for field, value in dialects.differences(dialect) if field not in shown}
+    if own and len(shown) > len(_PATTERNS):
         yield "  Its description says:"
-    yield from (f"    {field} = {_written(value)}" for field, value in own.items())
+    yield from (f"    {field} = {_as_text(value)}" for field, value in own.items())
 
 
 def _entries(factory: AdapterFactory, version: str) -> list[dialects.DocumentedChoice]:
@@ -127,7 +127,7 @@ def _entries(factory: AdapterFactory, version: str) -> list[dialects.DocumentedC
     return list(tell()) if tell else []
 
 
-def _written(value: object) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, frozenset | tuple):
         return ", ".join(sorted(map(str, value)))
     return str(value)

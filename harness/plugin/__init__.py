@@ -26,7 +26,7 @@ __all__ = ["fixtures", "marks", "progress", "requirements", "workers"]
 WAITER: pytest.StashKey[Waiter] = pytest.StashKey()
 """The process that stays outside of the sandbox into which the run was moved."""
 SUITES = Path(__file__).parents[2] / "suites"
-_ONLY_TELLS = (
+_INFORMATIONAL = (
     "collectonly",
     "setupplan",
     "help",
@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add(parser)
 
 
-def _concerned(config: pytest.Config) -> bool:
+def _is_conformance_run(config: pytest.Config) -> bool:
     if config.getini("netmodes") or config.getoption("runtime"):
         return True
     for argument in config.args:
@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "long: takes seconds, and is begun first where tests run side by side"
     )
-    if not _concerned(config):
+    if not _is_conformance_run(config):
         return
     from harness.plugin import fixtures, requirements
 
@@ -75,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Return the number of workers for `-n auto`, unless xdist's environment variable does."""
-    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _concerned(config):
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _is_conformance_run(config):
         return None  # xdist decides
     from harness.plugin import workers
 
@@ -90,7 +90,7 @@ def pytest_join_path_options(config: pytest.Config) -> int | None:
     start, the run begins again here, with settings that are looked for in the right place.
     """
     given = config.invocation_params
-    words = options.joined(config)
+    words = options.joined_arguments(config)
     if options.is_misled(config):
         return pytest.main(list(words), plugins=given.plugins)
     config.invocation_params = pytest.Config.InvocationParams(
@@ -112,7 +112,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     if options.is_misled(config):
         return (yield)
     here, elsewhere = _workers(config)
-    if elsewhere and _concerned(config):
+    if elsewhere and _is_conformance_run(config):
         if here or config.getoption("sandbox") == "always":
             raise pytest.UsageError(
                 "workers on other machines are reached over a network, and a sandbox has none: "
@@ -125,9 +125,9 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
         try:
             config.stash[WAITER] = sandbox.enter()
         except sandbox.SandboxError as error:
-            raise pytest.UsageError(_cannot(doctor.refusal(error))) from error
+            raise pytest.UsageError(_refusal(doctor.refusal(error))) from error
         for missing in doctor.essentials():
-            raise pytest.UsageError(_cannot(missing))
+            raise pytest.UsageError(_refusal(missing))
     return (yield)
 
 
@@ -145,18 +145,18 @@ def _wants_sandbox(config: pytest.Config) -> bool:
     choice = config.getoption("sandbox")
     if choice == "never" or sys.platform != "linux" or hasattr(config, "workerinput"):
         return False
-    if any(config.getoption(name, default=False) for name in _ONLY_TELLS):
+    if any(config.getoption(name, default=False) for name in _INFORMATIONAL):
         return False
     if choice == "always":
         return True
-    if not _concerned(config):
+    if not _is_conformance_run(config):
         return False
     from harness.sandbox import sandbox
 
     return not sandbox.inside()
 
 
-def _cannot(finding: Finding) -> str:
+def _refusal(finding: Finding) -> str:
     return (
         f"this machine cannot run live tests: {finding}. "
         "`netmodes doctor` tells more; --sandbox=never runs what needs no sandbox"

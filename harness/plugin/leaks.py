@@ -24,14 +24,14 @@ from harness.world.guard import LEFT_BEHIND, LeakGuard, Violation
 GUARD: Final = pytest.StashKey[LeakGuard]()
 _TROUBLED: Final = pytest.StashKey[bool]()
 """Whether a runtime broke down in a test: its leftovers are then no violation."""
-_LATE: Final = "Timeout "
+_TIMEOUT: Final = "Timeout "
 """The prefix of pytest-timeout's message."""
 _ADAPTERS: Final = f"{registry.__name__.rpartition('.')[0]}."
 _SHARED: Final = frozenset({"module", "class", "package"})
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_and_nothing_changed(request: pytest.FixtureRequest) -> Iterator[None]:
+def _leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
     """Guard a test.
 
     The guard begins after shared fixtures are set up and checks after the test's own are gone.
@@ -124,7 +124,7 @@ def pytest_runtest_makereport(
         path, line, _ = item.location
         report.longrepr = path, line or 0, f"Skipped: {why}"
     elif call.excinfo is not None:
-        if _in_trouble(item.config, call.excinfo):
+        if _is_breakdown(item.config, call.excinfo):
             item.stash[_TROUBLED] = True
             report.user_properties.append((TROUBLE, True))
         if isinstance(call.excinfo.value, RuntimeBroken):
@@ -139,7 +139,7 @@ def pytest_runtest_makereport(
     return report
 
 
-def _in_trouble(config: pytest.Config, error: pytest.ExceptionInfo[BaseException]) -> bool:
+def _is_breakdown(config: pytest.Config, error: pytest.ExceptionInfo[BaseException]) -> bool:
     """Return whether a runtime broke down or a test timed out.
 
     An exception that an adapter raises and that is no `RuntimeRefused` counts too: the adapter met
@@ -151,7 +151,7 @@ def _in_trouble(config: pytest.Config, error: pytest.ExceptionInfo[BaseException
         case RuntimeBroken() | AgentLost():
             return True
         case pytest.fail.Exception() as failed:
-            return str(failed).startswith(_LATE)
+            return str(failed).startswith(_TIMEOUT)
     own = getattr(registry.load(runtime_name(config)), "__module__", "")
     modules = (str(entry.frame.f_globals.get("__name__")) for entry in error.traceback)
     return any(name == own or name.startswith(_ADAPTERS) for name in modules)

@@ -67,7 +67,7 @@ def add(parser: pytest.Parser) -> None:
     )
 
 
-def changed(config: pytest.Config, name: str) -> str | None:
+def non_default(config: pytest.Config, name: str) -> str | None:
     """Return the value of `probe` or `profile`, or `None` if it is the default."""
     value: str = config.getoption(name)
     return None if value == profiles.RUN_DEFAULTS[name] else value
@@ -131,7 +131,7 @@ def _add_evidence(group: pytest.OptionGroup) -> None:
     )
 
 
-def joined(config: pytest.Config) -> tuple[str, ...]:
+def joined_arguments(config: pytest.Config) -> tuple[str, ...]:
     """Return the command line with `--report DIR` and the like as `--report=DIR`."""
     words: list[str] = []
     for word in map(str, config.invocation_params.args):

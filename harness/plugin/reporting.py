@@ -364,7 +364,7 @@ def register(
         pyargs=config.getoption("pyargs"),
         seeds=_seeds(config),
         fault=config.getoption("fault", default=None),
-        probe=options.changed(config, "probe"),
+        probe=options.non_default(config, "probe"),
         known=suites / "expected",
     )
     reporter = Reporter(

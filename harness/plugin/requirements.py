@@ -64,16 +64,16 @@ def pytest_configure(config: pytest.Config) -> None:
         suites=SUITES,
     )
     if config.getoption("collectonly"):
-        _spare_hypothesis(config)
+        _unload_hypothesis(config)
     else:
-        if options.changed(config, "profile") and not hasattr(config, "workerinput"):
+        if options.non_default(config, "profile") and not hasattr(config, "workerinput"):
             from harness.plugin import progress  # few runs need it
 
             progress.register(config)
         diagnosis.register(config, config.stash[RECORDER], reporting.directory(config))
 
 
-def _spare_hypothesis(config: pytest.Config) -> None:
+def _unload_hypothesis(config: pytest.Config) -> None:
     # Its plugin imports all of hypothesis in the end, a third of the time, for an empty summary.
     plugin = config.pluginmanager.get_plugin("hypothesispytest")
     if plugin is not None:
