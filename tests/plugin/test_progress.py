@@ -81,7 +81,7 @@ def test_long_run_shows_progress_and_time_left(
     assert "5 passed" in seen
 
 
-def test_shrinking_shows_no_time_left(project: pytest.Pytester) -> None:
+def test_shrinking_shows_no_end(project: pytest.Pytester) -> None:
     """A failure is shrunk for an unknown number of examples."""
     written = shown(project, "--profile=explore", tests=MORE)
     assert "any: example 5, step 2 of 9 " in written
