@@ -1,3 +1,3 @@
-"""Load the plugin where it is not installed: a checkout is enough to run from."""
+"""Load the plugin from a checkout that is not installed."""
 
 pytest_plugins = ["harness.plugin", "pytester"]

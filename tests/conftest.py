@@ -1,4 +1,4 @@
-"""What the tests of the harness need besides Python, and what becomes of them without it."""
+"""Settings of the harness's own tests, and the programs that some of them need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-# A machine that is busy is no finding: what is slow here is bounded by pytest's time-out.
+# A busy machine is no finding: pytest's timeout bounds slow tests.
 settings.register_profile("tests", settings(), deadline=None)
 settings.load_profile("tests")
 settings.register_profile(
@@ -25,7 +25,7 @@ settings.register_profile(
 """For `tox -e mutation`: the same for every mutant, and none is worth shrinking."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-"""Debian's and Fedora's names for it."""
+"""Chromium: Debian's and Fedora's names."""
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 _LACKING = {
     "report/test_page.py": [
@@ -41,7 +41,7 @@ collect_ignore = [name for name, lacking in _LACKING.items() if lacking]
 
 
 def pytest_report_header() -> str | None:
-    """Say which tests are left out, and why."""
+    """Name the test files that are not collected, and the missing programs."""
     told = [
         f"tests/{name} is not collected for want of {' and '.join(lacking)}"
         for name, lacking in _LACKING.items()
@@ -52,9 +52,10 @@ def pytest_report_header() -> str | None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let no test of the harness be skipped: each knows what the runtime that it asks claims.
+    """Turn a skipped test into a failure.
 
-    But one of all runtimes of a kind, where none of them can be tried: by an ordinary user.
+    No test of the harness is skipped: each knows the features of the runtime that it uses. An
+    ordinary user may have an empty parameter set, if none of the runtimes of a kind can be tested.
     """
     report = yield
     if report.skipped and "got empty parameter set" not in str(report.longrepr):
@@ -65,7 +66,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Name the runtimes that were not tried, where they were to be; workers cannot say it."""
+    """Name the runtimes that were not tested; workers cannot print it."""
     adapters = Path(__file__).parent / "adapters"
     asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
     if not any(adapters.is_relative_to(path) or path.is_relative_to(adapters) for path in asked):

@@ -1,1 +1,5 @@
-"""The `netmodes` command, one file per group of subcommands."""
+"""The `netmodes` command: one module per group of subcommands."""
+
+__all__ = [
+    "main",
+]

@@ -1,4 +1,4 @@
-"""The command `netmodes compare`: the same suites on several runtimes, one run for each."""
+"""`netmodes compare`: run the same suites on several runtimes, one run each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,9 +19,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
-    TimeRemainingColumn,
+    TimeElapsedColumn,
 )
 from rich.table import Table
 
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
 TABLE, DATA, PAGE, LOG = "comparison.md", "comparison.json", "comparison.html", "pytest.log"
 _COLOURS: Final = {"pass": "green", "fail": "red", "error": "magenta", "unsupported": "blue"}
 _RAN: Final = (0, 1)
-"""Exit codes of a run that came to its end."""
+"""Exit codes of a complete run."""
 _LAST: Final = 3
-"""How many lines of a run's log tell why it did not."""
+"""Number of lines of the log that are shown for an incomplete run."""
 
 
 def add(commands: Any) -> None:
@@ -76,10 +75,10 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when every run came to its end, as expected; 1 when one did not, 2 for a bad question.
+    """Run the suites on each runtime, and write the table.
 
-    1 as well where what was found cannot be written. 130 for who interrupts it: he has the
-    table of the runs before.
+    Return 0 if every run was complete and as expected, 1 if not or if the disk is full, 2 for bad
+    arguments, 130 for an interrupt. After an interrupt the table of the earlier runs is there.
     """
     names = list(dict.fromkeys(arguments.runtimes)) or _installed()
     if problems := list(_mistakes(names, arguments)) or list(_unwritable(names, arguments)):
@@ -89,19 +88,31 @@ def run(arguments: argparse.Namespace) -> int:
     tests = arguments.tests or [str(SUITES)]
     columns: list[Column] = []
     trouble = ""
-    with _Bar(console, len(names)) as bar:
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=len(names))
         try:
             for name in names:
-                columns.append(_tried(name, arguments, tests, bar))
+                bar.update(task, description=escape(name))
+                columns.append(_run_one(name, arguments, tests))
+                bar.advance(task)
                 _write(columns, arguments.output)
-                bar.say(_about(columns[-1]))
+                bar.console.print(line(_summary(columns[-1])), markup=False, soft_wrap=True)
         except KeyboardInterrupt:
             there = f", {arguments.output / TABLE} has the runs before" if columns else ""
             _complain(f"interrupted{there}")
             return 130
         except BrokenPipeError:
             raise
-        except OSError as error:  # such as a disk that has filled up
+        except OSError as error:  # such as a full disk
             trouble = f"cannot write to {arguments.output}: {error.strerror or error}"
             if rest := names[len(columns) :]:
                 trouble += f"; not run: {', '.join(rest)}"
@@ -123,17 +134,17 @@ def _complain(*problems: str) -> None:
 
 
 def _installed() -> list[str]:
-    return [name for name in registry.names() if not _why_not(name)]
+    return [name for name in registry.names() if not _obstacle(name)]
 
 
-def _why_not(name: str, expected: Path | None = None) -> str:
+def _obstacle(name: str, expected: Path | None = None) -> str:
     from harness.report import store
     from harness.report.expectations import BadExpectations
 
     try:
         registry.find(name)
         if expected is not None:
-            store.listed(_expectations(name, expected))
+            store.read_expectations(_expectations(name, expected))
     except registry.UnknownRuntime as error:
         return str(error)
     except BadExpectations as error:
@@ -141,33 +152,33 @@ def _why_not(name: str, expected: Path | None = None) -> str:
     return ""
 
 
-def _mistakes(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
-    """What is wrong with the question, a sentence each."""
+def _mistakes(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
+    """Yield the mistakes in the arguments, a sentence each."""
     for name in names:
-        if why := _why_not(name, asked.expect):
+        if why := _obstacle(name, options.expect):
             yield f"{name}: {why}"
-    for place in asked.tests:
+    for place in options.tests:
         if not os.path.exists(place.partition("::")[0]):
             yield f"--tests {place}: there is no such file or folder"
-    if not re.fullmatch(r"auto|logical|[0-9]+", asked.workers, re.ASCII):
-        yield f"-n {asked.workers}: give a number, auto or logical"
+    if not re.fullmatch(r"auto|logical|[0-9]+", options.workers, re.ASCII):
+        yield f"-n {options.workers}: give a number, auto or logical"
 
 
-def _unwritable(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
-    """What could not be written afterwards, a sentence each; makes the folders."""
+def _unwritable(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
+    """Make the folders, and yield what could not be written, a sentence each."""
     from harness.report import store
     from harness.report.expectations import BadExpectations
 
-    for option, folder in (("--output", asked.output), ("--write-expect", asked.write_expect)):
+    for option, folder in (("--output", options.output), ("--write-expect", options.write_expect)):
         try:
             if folder is not None:
                 store.make_folder(folder)
         except OSError as error:
             yield f"{option} {folder}: {error.strerror or error}"
             return
-    for name in names if asked.write_expect else ():
+    for name in names if options.write_expect else ():
         try:
-            store.make_room(_expectations(name, asked.write_expect))
+            store.check_writable(_expectations(name, options.write_expect))
         except BadExpectations as error:
             yield f"{name}: --write-expect {error}"
 
@@ -183,30 +194,30 @@ def _file_name(runtime: str) -> str:
 # --- one run -----------------------------------------------------------------------
 
 
-def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar) -> Column:
-    """Have pytest run the tests on one runtime; its report, or why there is none."""
+def _run_one(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Column:
+    """Run pytest on one runtime; return its report, or the reason why there is none."""
     from harness.report import schema, store
     from harness.report.compare import Column
 
-    home = (asked.output / _file_name(name)).absolute()
+    home = (options.output / _file_name(name)).absolute()
     home.mkdir(parents=True, exist_ok=True)
     (home / schema.NAME).unlink(missing_ok=True)
-    words = ["-n", asked.workers, *tests]
+    words = ["-n", options.workers, *tests]
     words += [
         f"--{option.replace('_', '-')}={_expectations(name, folder)}"
         for option in ("expect", "write_expect")
-        if (folder := getattr(asked, option))
+        if (folder := getattr(options, option))
     ]
-    kept = _expectations(name, asked.write_expect) if asked.write_expect else None
+    kept = _expectations(name, options.write_expect) if options.write_expect else None
     before = _inode(kept)
-    code = _pytest(name, home, words, bar)
-    said = (home / LOG).read_text(encoding="utf-8", errors="replace")
+    code = _pytest(name, home, words)
+    output = (home / LOG).read_text(encoding="utf-8", errors="replace")
     try:
-        report = store.seen_from(schema.load(home), home, asked.output)
+        report = store.relocated(schema.load(home), home, options.output)
     except (schema.BadReport, OSError):
         report = None
     if report is None or not report.tests:
-        return Column(name, None, f"exit code {code}: {_end(said)}")
+        return Column(name, None, f"exit code {code}: {_last_lines(output)}")
     notes = list(report.partial)
     if report.gate is not None and not report.gate.ok:
         notes.append(f"not as in {report.gate.file}")
@@ -218,28 +229,22 @@ def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar
 
 
 def _inode(file: Path | None) -> int | None:
-    """Which file that is; one that is written anew is another. `None` where there is none."""
+    """Return the inode of a file, which changes when the file is replaced."""
     try:
         return file.stat().st_ino if file else None
     except OSError:
         return None
 
 
-def _pytest(name: str, home: Path, words: Sequence[str], bar: _Bar) -> int:
-    read, write = os.pipe()
+def _pytest(name: str, home: Path, words: Sequence[str]) -> int:
     argv = [sys.executable, "-m", "pytest", *words, "-q", "-p", "harness.plugin"]
-    argv += ["-p", "harness.plugin.workers", "--tell-progress", str(write)]
     argv += [f"--runtime={name}", f"--report={home}"]
     environment = {**os.environ, "PYTEST_ADDOPTS": ""}
-    with (home / LOG).open("wb") as log, open(read, "rb") as lines:
-        process = subprocess.Popen(
-            argv, env=environment, pass_fds=[write], stdout=log, stderr=subprocess.STDOUT
-        )
-        os.close(write)
+    with (home / LOG).open("wb") as log:
+        process = subprocess.Popen(argv, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
-            bar.follow(name, _told(lines))
             return process.wait()
-        except KeyboardInterrupt:  # it has got the Ctrl-C too, and ends in good order
+        except KeyboardInterrupt:  # pytest gets the Ctrl-C too, and ends by itself
             with contextlib.suppress(KeyboardInterrupt):
                 process.wait()
             raise
@@ -249,79 +254,22 @@ def _pytest(name: str, home: Path, words: Sequence[str], bar: _Bar) -> int:
                 process.wait()
 
 
-class _Told(NamedTuple):
-    kind: str
-    what: str
-
-
-def _told(lines: Any) -> Iterator[_Told]:
-    for told in lines:
-        kind, _, what = told.decode(errors="replace").rstrip("\n").partition(" ")
-        yield _Told(kind, what)
-
-
-def _end(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return " ".join(lines[-_LAST:]) or "it said nothing"
-
-
-class _Bar:
-    """What is running, how far all of it is, and how long it will take; nothing in a log."""
-
-    def __init__(self, console: Console, runs: int) -> None:
-        self._runs, self._before = runs, 0
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task: TaskID = self._progress.add_task("", total=None)
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def say(self, words: str) -> None:
-        """Print a line above the bar; what a run's log ended with acts on no terminal."""
-        self._progress.console.print(line(words), markup=False, soft_wrap=True)
-
-    def follow(self, name: str, told: Iterator[_Told]) -> None:
-        """Show what a run tells, until it has ended. The others are taken to be as long."""
-        from harness.plugin.workers import COLLECTED, DONE, STARTED
-
-        collected = done = 0
-        self._progress.update(self._task, description=f"{escape(name)} starts")
-        for kind, what in told:
-            if kind == COLLECTED:
-                collected = int(what)
-                self._progress.update(self._task, total=self._runs * collected)
-            elif kind == STARTED:
-                file = what.partition("::")[0].rpartition("/")[2]
-                self._progress.update(self._task, description=escape(f"{name}: {file}"))
-            elif kind == DONE:
-                done += 1
-                self._progress.update(self._task, completed=self._before + done)
-        self._before += collected
+def _last_lines(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return " ".join(lines[-_LAST:]) or "no output"
 
 
 # --- what came out -------------------------------------------------------------------
 
 
-def _about(column: Column) -> str:
+def _summary(column: Column) -> str:
     from harness.report import compare
 
     return compare.counts(column) + (f" ({column.note})" if column.report and column.note else "")
 
 
 def _write(columns: Sequence[Column], output: Path) -> None:
-    """After each run: whoever interrupts the rest has what there is."""
+    """Write the table after each run, so that an interrupt loses only the current run."""
     from harness.report import compare, store
 
     store.replace(output / TABLE, compare.as_markdown(columns))
@@ -339,7 +287,7 @@ def _table(columns: Sequence[Column]) -> Table:
     drawn.add_column("level")
     for column in shown:
         drawn.add_column(escape(column.name))
-    for row in compare.tested(shown):
+    for row in compare.tested_rows(shown):
         words = (f"[{_COLOURS.get(word, 'yellow')}]{word}[/]" for word in row.verdicts)
         drawn.add_row(row.id, row.level, *words)
     return drawn

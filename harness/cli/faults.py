@@ -1,4 +1,4 @@
-"""The commands `netmodes faults` and `netmodes triangle`."""
+"""`netmodes faults` and `netmodes triangle`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rich.table import Table
 from harness.faults.fault import FaultError, discover
 from harness.model import requirements
 from harness.model.requirements import Catalogue
-from harness.plugin.workers import usual
+from harness.plugin.workers import default_number
 
 SUITES: Final = Path(__file__).parents[2] / "suites"
 _ABOUT: Final = "sabotage the runtime, fault by fault, and see whether the suites notice"
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to those of `netmodes`."""
+    """Add the commands to the parser."""
     parser = commands.add_parser("faults", help=_ABOUT, description=_ABOUT)
     parser.add_argument("ids", nargs="*", metavar="ID", help="a fault; all of them when none")
     parser.add_argument(
@@ -46,12 +46,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def catalogue() -> Catalogue:
-    """The requirements that come with the suites."""
+    """Return the requirements of the suites."""
     return requirements.load(importlib.resources.files(SUITES.name) / "requirements.toml")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Try the faults; 0 when each is caught, 1 when one is not, 2 for a bad question."""
+    """Try the faults; return 0 if each is caught, 1 if one is not, 2 for bad arguments."""
     rows = catalogue()
     if arguments.list:
         return _list(rows, arguments.modules)
@@ -66,12 +66,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def triangle(arguments: argparse.Namespace) -> int:
-    """Print the table; 0 when no side is missing, 1 when one is, 2 for a bad question."""
-    return _pytest(arguments, "-p", "harness.plugin.tying", "--collect-only")
+    """Print the table; return 0 if nothing is missing, 1 if something is, 2 for bad arguments."""
+    return _pytest(arguments, "-p", "harness.plugin.fault_trials", "--triangle", "--collect-only")
 
 
 def _pytest(arguments: argparse.Namespace, *options: str) -> int:
-    """The exit code of a pytest of its own: it rewrites only what is not loaded yet."""
+    """Return the exit code of a new pytest process.
+
+    Pytest rewrites the assertions only of modules that are not loaded yet.
+    """
     argv = [sys.executable, "-m", "pytest", *(arguments.tests or [str(SUITES)]), "-qq"]
     argv += ["--no-header", "-p", "no:xdist", "-p", "harness.plugin", "--no-evidence"]
     argv += [word for module in arguments.modules for word in ("-p", module)]
@@ -80,14 +83,14 @@ def _pytest(arguments: argparse.Namespace, *options: str) -> int:
         while True:
             try:
                 code = process.wait()
-            except KeyboardInterrupt:  # it has got the Ctrl-C too, and ends in good order
+            except KeyboardInterrupt:  # pytest gets the Ctrl-C too, and ends by itself
                 continue
             return code if code in (0, 1) else 2
 
 
 def _workers(text: str) -> int | None:
     if text == "auto":
-        return usual()
+        return default_number()
     return int(text) if text.isdecimal() and int(text) else None
 
 
@@ -98,7 +101,7 @@ def _list(rows: Catalogue, modules: list[str]) -> int:
         sys.stderr.write(f"netmodes faults: {error}\n")
         return 2
     table = Table(box=None)
-    table.add_column("fault", no_wrap=True)  # to be typed as it is
+    table.add_column("fault", no_wrap=True)  # names are to be typed
     for heading in ("violates", "what it does", "seen as"):
         table.add_column(heading, overflow="fold")
     for item in faults:

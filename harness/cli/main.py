@@ -1,4 +1,4 @@
-"""The command `netmodes`: what a person asks outside of a test run."""
+"""The command `netmodes`: everything outside of a test run."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from harness.plugin import workers
 from harness.sandbox import doctor
 
 _UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""What becomes of a write that has no room, or no medium: nobody's mistake here."""
+"""Errors of a full or broken disk, which are no bug of the command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code. Bad usage exits with 2, as argparse does."""
+    """Run a command and return its exit code; 2 for bad usage, as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
-    _write_what_can_be_written()
+    _replace_unencodable()
     if words[:1] == ["ping"]:
         return ping.main(words[1:])
     if words[:1] == [workers.COMMAND]:
@@ -48,28 +48,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run: int = arguments.run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has had enough, as head(1) has
-        _hang_up()
+    except BrokenPipeError:  # the reader has closed the pipe, as head(1) does
+        _discard_output()
         return 1
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        _hang_up()
-        with contextlib.suppress(OSError):  # the same may be true of this
+        _discard_output()
+        with contextlib.suppress(OSError):  # standard error may be as full
             sys.stderr.write(f"netmodes: not all of it could be written: {error.strerror}\n")
         return 1
     return run
 
 
-def _write_what_can_be_written() -> None:
-    """Have a character that a stream's encoding lacks replaced, and the rest of the text told."""
+def _replace_unencodable() -> None:
+    """Replace characters that the encoding of a stream lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-def _hang_up() -> None:
-    """Lead standard output to nowhere: Python would fail at what is left once more, at its end."""
+def _discard_output() -> None:
+    """Redirect standard output to /dev/null: Python flushes it at exit, and would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -102,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     lab.set_defaults(run=_lab)
     about = "in the lab: one echo request to each host, and the TTL with which the answer came"
-    commands.add_parser("ping", help=about)  # main() has it parse its own arguments
+    commands.add_parser("ping", help=about)  # main() passes it its arguments
     about = "the interpreter in a sandbox: how a worker starts that pytest-xdist reaches by ssh"
-    commands.add_parser(workers.COMMAND, help=about)  # what follows is the interpreter's
+    commands.add_parser(workers.COMMAND, help=about)  # the interpreter parses the rest
     runtimes.add(commands)
     compare.add(commands)
     faults.register(commands)
@@ -113,19 +113,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    """Print every finding; 1 when something required is missing."""
+    """Print all findings; return 1 if a required one is missing."""
     findings = doctor.diagnose()
     if arguments.json:
         json.dump([asdict(finding) for finding in findings], sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        _picture(findings)
+        _print_findings(findings)
     return int(any(finding.required and not finding.ok for finding in findings))
 
 
 def _lab(arguments: argparse.Namespace) -> int:
-    """Put the lab up and hand it over; 2 for a lab that there cannot be."""
-    # The whole harness: the other commands need little.
+    """Run the lab; return 2 for bad arguments."""
+    # It loads the whole harness; the other commands need little.
     from harness.lab import session
     from harness.model import plan_file
 
@@ -145,7 +145,7 @@ def _lab(arguments: argparse.Namespace) -> int:
     return session.run(order)
 
 
-def _picture(findings: Sequence[doctor.Finding]) -> None:
+def _print_findings(findings: Sequence[doctor.Finding]) -> None:
     table = Table(title=f"Live tests on Linux {platform.release()}", title_justify="left", box=None)
     for heading in ("", "what", "needed", "why not, and what to do"):
         table.add_column(heading)
@@ -159,7 +159,7 @@ def _picture(findings: Sequence[doctor.Finding]) -> None:
 
 
 def _requirements(arguments: argparse.Namespace) -> int:
-    """Print the catalogue, or those rows that were asked for in full; 2 for an unknown id."""
+    """Print the catalogue, or the given rows in full; return 2 for an unknown id."""
     catalogue = requirements.load(importlib.resources.files("suites") / "requirements.toml")
     try:
         asked = [catalogue[id_] for id_ in arguments.ids]

@@ -1,4 +1,4 @@
-"""The commands about reports: `netmodes merge`, `netmodes diff`, `netmodes report`."""
+"""`netmodes merge`, `netmodes diff` and `netmodes report`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from harness.report.sanitize import line
 if TYPE_CHECKING:
     from harness.report.schema import Report
 
-# What reads and draws reports is imported where it is needed: other commands start without.
+# Modules that read and render reports are imported in the functions: other commands start faster.
 
 _BAD = 2
 _JUDGED = (0, 1)
-"""Exit statuses that are the gate's to decide, as in a run."""
+"""Exit statuses that the gate may change, as in a run."""
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add the three, which need no Linux."""
+    """Add the three commands; none of them needs Linux."""
     about = "join the reports of the shards of one run"
     join = commands.add_parser("merge", help=about, description=about)
     join.add_argument("reports", nargs="+", type=Path, metavar="DIR", help="a shard's report")
@@ -52,9 +52,9 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    """Write the joint report; 1 when it is partial, a part failed or the gate says so.
+    """Write the joint report; return 1 if it is partial, a shard failed, or the gate failed.
 
-    5 when no part had a test, as pytest has it.
+    Return 5 if no shard had a test, as pytest does.
     """
     from harness.report import schema, store
     from harness.report.expectations import BadExpectations
@@ -67,7 +67,7 @@ def _merge(arguments: argparse.Namespace) -> int:
         if arguments.expect is not None:
             whole, status = _gated(whole, arguments.expect)
         if whole.partial:
-            _tell(f"partial: {'; '.join(whole.partial)}")
+            _print(f"partial: {'; '.join(whole.partial)}")
             status = status or 1
         whole = replace(whole, exit=status)
         for path in arguments.reports:
@@ -75,9 +75,9 @@ def _merge(arguments: argparse.Namespace) -> int:
         store.write(whole, arguments.output)
         store.append_step_summary(whole)
     except (Unmergeable, BadReport, BadExpectations, OSError) as error:
-        return _refuse("merge", error)
+        return _fail("merge", error)
     totals = whole.totals
-    _tell(
+    _print(
         f"{totals.tests.total} tests, {totals.requirements.broken + totals.requirements.error} "
         f"requirements not kept: {arguments.output / store.PAGE}"
     )
@@ -87,7 +87,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 def _gated(whole: Report, path: Path) -> tuple[Report, int]:
     from harness.report import gate, store
 
-    listed, _ = store.listed(path)
+    listed, _ = store.read_expectations(path)
     ran = {test.id for test in whole.tests}
 
     def gone(id_: str) -> bool:
@@ -95,51 +95,51 @@ def _gated(whole: Report, path: Path) -> tuple[Report, int]:
 
     result = gate.compare(whole, listed, file=os.fspath(path), gone=gone)
     gated = replace(whole, gate=result)
-    for words in gate.in_words(result, gated):
-        _tell(words)
+    for words in gate.summary_lines(result, gated):
+        _print(words)
     judged = whole.exit in _JUDGED
     return gated, int(not result.ok) if judged else whole.exit
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    """Print what changed; 1 when anything has."""
+    """Print the changes; return 1 if there are any."""
     from harness.report import compare, schema
     from harness.report.schema import BadReport
 
     try:
         found = compare.changes(schema.load(arguments.old), schema.load(arguments.new))
     except (BadReport, OSError) as error:
-        return _refuse("diff", error)
+        return _fail("diff", error)
     for change in found:
-        _tell(str(change))
+        _print(str(change))
     return int(bool(found))
 
 
 def _page(arguments: argparse.Namespace) -> int:
-    """Draw the page."""
+    """Write the page."""
     from harness.report import schema, store
     from harness.report.schema import BadReport
 
     try:
         place = arguments.output.parent
         reports = [
-            store.seen_from(schema.load(path), _folder(path), place) for path in arguments.reports
+            store.relocated(schema.load(path), _folder(path), place) for path in arguments.reports
         ]
         store.write_page(reports, arguments.output)
     except (BadReport, OSError) as error:
-        return _refuse("report", error)
+        return _fail("report", error)
     return 0
 
 
 def _folder(report: Path) -> Path:
-    """Where a report lies that is named by its file or its folder."""
+    """Return the folder of a report that is named by file or folder."""
     return report if report.is_dir() else report.parent
 
 
-def _tell(words: str) -> None:
+def _print(words: str) -> None:
     sys.stdout.write(line(words) + "\n")
 
 
-def _refuse(command: str, error: Exception) -> int:
+def _fail(command: str, error: Exception) -> int:
     sys.stderr.write(f"netmodes {command}: {line(str(error))}\n")
     return _BAD

@@ -1,4 +1,4 @@
-"""The command `netmodes vendors`: which runtimes can be tested, and their own ways."""
+"""`netmodes vendors`: the runtimes that can be tested, and their documented differences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.model.dialect import Dialect
 from harness.model.features import Feature
 
 _PATTERNS: Final = frozenset({"residue", "made_by_start", "fleeting"})
-"""Fields of a dialect that are too long a list to be told."""
+"""Fields of a dialect that are too long to be printed."""
 
 
 def add(commands: Any) -> None:
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the list, or those that were asked for in full; 2 for an unknown one."""
+    """Print the list, or the given runtimes in full; return 2 for an unknown one."""
     console = Console(highlight=False)
     failed = 0
     if not arguments.names:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _overview() -> Table:
     table = Table(box=None)
-    table.add_column("runtime", no_wrap=True)  # to be typed as it is
+    table.add_column("runtime", no_wrap=True)  # names are to be typed
     for heading in ("version", "claims", "does its own way"):
         table.add_column(heading)
     for name in registry.names():
@@ -62,14 +62,14 @@ def _overview() -> Table:
             continue
         absent = registry.missing(factory)
         version = version_of(factory)
-        told = f"not installed: no {', '.join(absent)}" if absent else version or "-"
+        shown = f"not installed: no {', '.join(absent)}" if absent else version or "-"
         differences = dict(dialects.differences(_dialect(factory, version)))
-        table.add_row(name, told, _claims(factory), ", ".join(differences) or "-")
+        table.add_row(name, shown, _claims(factory), ", ".join(differences) or "-")
     return table
 
 
 def _claims(factory: AdapterFactory) -> str:
-    """The features, by what is not claimed where that is shorter."""
+    """Return the claimed features, or those not claimed if that is shorter."""
     lacking = [feature for feature in Feature if feature not in factory.features]
     if not lacking:
         return "everything"
@@ -90,7 +90,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
     yield f"  claims: {', '.join(sorted(factory.features))}"
     if lacking := sorted(set(Feature) - factory.features):
         yield f"  does not claim: {', '.join(lacking)}"
-    dialect, told = _dialect(factory, version), set(_PATTERNS)
+    dialect, shown = _dialect(factory, version), set(_PATTERNS)
     for entry in _entries(factory, version):
         choices = {
             field: value
@@ -98,21 +98,21 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
             if field in _PATTERNS or value == getattr(dialect, field)
         }
         if not choices:
-            continue  # a description says otherwise
+            continue  # not in a user's description
         yield f"  {entry.about}"
-        told.update(choices)
+        shown.update(choices)
         for field, value in choices.items():
             if field not in _PATTERNS:
-                yield f"    {field} = {_written(value)}"
+                yield f"    {field} = {_as_text(value)}"
         yield f"    {entry.source}"
-    own = {field: value for field, value in dialects.differences(dialect) if field not in told}
-    if own and len(told) > len(_PATTERNS):
+    own = {field: value for field, value in dialects.differences(dialect) if field not in shown}
+    if own and len(shown) > len(_PATTERNS):
         yield "  Its description says:"
-    yield from (f"    {field} = {_written(value)}" for field, value in own.items())
+    yield from (f"    {field} = {_as_text(value)}" for field, value in own.items())
 
 
 def _entries(factory: AdapterFactory, version: str) -> list[dialects.DocumentedChoice]:
-    """What the table of dialects has about it; nothing about who is not in the table."""
+    """Return the entries of the dialect table about the runtime."""
     spec = _spec(factory)
     if spec:
         kin = spec.kin or (spec.name,)
@@ -122,16 +122,18 @@ def _entries(factory: AdapterFactory, version: str) -> list[dialects.DocumentedC
     return list(tell()) if tell else []
 
 
-def _written(value: object) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, frozenset | tuple):
         return ", ".join(sorted(map(str, value)))
     return str(value)
 
 
 def version_of(factory: AdapterFactory) -> str:
-    """The version that an installed runtime tells; `""` of one that does not."""
+    """Return the version of an installed runtime, or `""`."""
     version = getattr(factory, "version", "")
-    return version if isinstance(version, str) else ""  # the property of a class is no version
+    return (
+        version if isinstance(version, str) else ""
+    )  # a property object on the class has no value
 
 
 def _dialect(factory: AdapterFactory, version: str) -> Dialect:

@@ -1,1 +1,6 @@
-"""Explain a failed cell: replay it with captures and traces, write the evidence."""
+"""Explain a failed cell: replay it with captures and traces, and write the evidence."""
+
+__all__ = [
+    "evidence",
+    "replay",
+]

@@ -1,7 +1,7 @@
-"""What a namespace's own state says about why a packet ended there.
+"""Causes of a lost packet in the state of the namespace where its trail ends.
 
-Asked after the replay, only at the place where the trail ends. The kernel's own lookup
-(`linux.rtnetlink_dump`) answers most of it, so that what is said is what the kernel would do.
+Asked after the replay, only in that namespace. The kernel's own route lookup
+(`linux.rtnetlink_dump`) answers most of it, so that the answer is what the kernel would do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNRESOLVED: Final = rtnetlink.NUD_INCOMPLETE | rtnetlink.NUD_FAILED
 
 
 def causes(
-    place: str,
+    namespace: str,
     space: NetNS,
     *,
     packet: PacketHeader,
@@ -33,24 +33,25 @@ def causes(
     trail: Sequence[Sighting],
     far: str = "",
 ) -> list[str]:
-    """Why `packet`, last seen at `last` (or never), went no further; the likeliest first.
+    """Return why `packet` went no further than `last`; the likeliest cause first.
 
-    `trail` is everything that was seen; `far` is the other end of the place's cable, as
-    `host/veth1`, where it hangs on the host. Empty where nothing in there says why.
+    `last` is `None` if no interface has seen the packet. `trail` has all sightings. `far` is the
+    other end of the namespace's veth pair on the host, as `host/veth1`. The result is empty if the
+    state of the namespace gives no reason.
     """
     with Netlink(space) as netlink:
         links = {link.name: link for link in rtnetlink_dump.links(netlink)}
         link = links.get(last.link) if last else None
-        looked = _Look(place, space, netlink, links, trail=trail, far=far)
+        inspection = _Inspection(namespace, space, netlink, links, trail=trail, far=far)
         if last is None:
-            return list(looked.leaving(packet))
+            return list(inspection.leaving(packet))
         if last.outgoing:
-            return list(looked.beyond(last, link))
-        return list(looked.within(_translated(space, packet), link))
+            return list(inspection.beyond(last, link))
+        return list(inspection.within(_translated(space, packet), link))
 
 
 def _translated(space: NetNS, packet: PacketHeader) -> PacketHeader:
-    """The packet as it is routed there: what the flow that it belongs to is translated to."""
+    """Return the packet as it is routed: after the translation of its flow."""
     names = {4: packet.protocol, 6: packet.protocol.replace("icmp", "icmpv6")}
     number = PROTOCOLS.get(names[packet.source.version])
     mine = (packet.source, packet.destination, packet.source_port, packet.destination_port)
@@ -64,17 +65,17 @@ def _translated(space: NetNS, packet: PacketHeader) -> PacketHeader:
     return packet
 
 
-def silent(
-    place: str,
+def silence_causes(
+    namespace: str,
     space: NetNS,
     hop: Address,
     trail: Sequence[Sighting],
     *,
     port: rtnetlink_dump.Link | None = None,
 ) -> list[str]:
-    """Why the one that has an address did not answer who asked for it; empty for all others.
+    """Return why the owner of an address did not answer its neighbour; empty if it does not own it.
 
-    `port` is the host's end of its cable where it hangs on the host.
+    `port` is the host's end of its veth pair.
     """
     with Netlink(space) as netlink:
         own = [item for item in rtnetlink_dump.addresses(netlink) if item.address.ip == hop]
@@ -82,28 +83,28 @@ def silent(
             return []
         links = {link.ifindex: link for link in rtnetlink_dump.links(netlink)}
     link = links[own[0].ifindex]
-    heard = any(
-        item.place == place and not item.outgoing and item.seen.role is Role.ASKED
+    solicited = any(
+        item.namespace == namespace and not item.outgoing and item.seen.role is Role.SOLICITATION
         for item in trail
         if item.seen.destination == hop
     )
     answered = any(
-        item.place == place and item.outgoing and item.seen.role is Role.TOLD
+        item.namespace == namespace and item.outgoing and item.seen.role is Role.ADVERTISEMENT
         for item in trail
         if item.seen.destination == hop
     )
-    where = f"{place}/{link.name}"
+    where = f"{namespace}/{link.name}"
     if answered:
-        said = "and answered: the answer got lost"
-    elif heard:
-        said = "was asked and kept silent"
+        how = "and answered: the answer got lost"
+    elif solicited:
+        how = "was asked and kept silent"
     else:
-        said = f"and {_unheard(link, port)}"
-    return [f"{where} has {hop}, {said}"]
+        how = f"and {_undelivered(link, port)}"
+    return [f"{where} has {hop}, {how}"]
 
 
-def _unheard(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str:
-    """Why a question does not come through to a link, whose other end the host has as `port`."""
+def _undelivered(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str:
+    """Return why a neighbour solicitation does not arrive at a link; `port` is its other end."""
     end = f"its other end{f', host/{port.name},' if port else ''}"
     if not link.up:
         return "is down"
@@ -116,24 +117,24 @@ def _unheard(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str
     return "the question did not come through to it" + (f" by host/{port.name}" if port else "")
 
 
-def doubles(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]:
-    """Addresses and MACs that two of these places have, which can be only one's.
+def duplicates(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]:
+    """Return addresses and MACs that two of these namespaces have, and that must be unique.
 
-    Of those only that are in the trail: addresses in its packets, MACs of its places.
+    Only addresses of packets in the trail count, and MACs of namespaces on it.
     """
     seen = {address for item in trail for address in (item.seen.source, item.seen.destination)}
-    near = {item.place for item in trail}
+    near = {item.namespace for item in trail}
     owners: dict[str, list[str]] = {}
-    for place, space in spaces.items():
+    for namespace, space in spaces.items():
         with Netlink(space) as netlink:
             links = {link.ifindex: link for link in rtnetlink_dump.links(netlink) if link.resolves}
             for item in rtnetlink_dump.addresses(netlink):
                 if item.ifindex in links and item.address.ip in seen:
-                    where = f"{place}/{links[item.ifindex].name}"
+                    where = f"{namespace}/{links[item.ifindex].name}"
                     owners.setdefault(str(item.address.ip), []).append(where)
         for link in links.values():
-            if link.master is None and link.mac and place in near:
-                owners.setdefault(f"the MAC {link.mac}", []).append(f"{place}/{link.name}")
+            if link.master is None and link.mac and namespace in near:
+                owners.setdefault(f"the MAC {link.mac}", []).append(f"{namespace}/{link.name}")
     return [
         f"{what} is had by {' and by '.join(dict.fromkeys(where))}"
         for what, where in owners.items()
@@ -141,12 +142,12 @@ def doubles(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]
     ]
 
 
-class _Look:
-    """One look at one namespace."""
+class _Inspection:
+    """One inspection of a namespace."""
 
     def __init__(
         self,
-        place: str,
+        namespace: str,
         space: NetNS,
         netlink: Netlink,
         links: dict[str, rtnetlink_dump.Link],
@@ -154,14 +155,14 @@ class _Look:
         trail: Sequence[Sighting],
         far: str,
     ) -> None:
-        self._place, self._space, self._netlink = place, space, netlink
+        self._namespace, self._space, self._netlink = namespace, space, netlink
         self._links, self._trail, self._far = links, trail, far
         self._by_index = {link.ifindex: link for link in links.values()}
 
     # --- where the trail can end
 
     def leaving(self, packet: PacketHeader) -> Iterator[str]:
-        """It never left its own namespace."""
+        """Return why the packet never left its own namespace."""
         found = route_to(self._netlink, packet.destination)
         if found.refused:
             yield from self._no_route(found, packet.destination)
@@ -169,12 +170,12 @@ class _Look:
         yield from self._next_hop(found, packet.destination)
 
     def within(self, packet: PacketHeader, link: rtnetlink_dump.Link | None) -> Iterator[str]:
-        """It came in and went nowhere."""
+        """Return why the packet came in and went nowhere."""
         if link is not None and link.master is not None:
             yield from self._in_bridge(link)
         entered = self._entrance(link)
         if entered is None:
-            yield f"its link {link.name if link else '?'} is gone from {self._place}"
+            yield f"its link {link.name if link else '?'} is gone from {self._namespace}"
             return
         own = any(
             item.address.ip == packet.destination
@@ -185,7 +186,7 @@ class _Look:
                 self._netlink, packet.destination, source=packet.source, iif=entered.ifindex
             )
         except NetlinkError as error:
-            yield f"the kernel of {self._place} cannot say where it would go: {error}"
+            yield f"the kernel of {self._namespace} cannot say where it would go: {error}"
             return
         if found.refused:
             yield from self._refused(found, packet, entered, own=own)
@@ -193,7 +194,7 @@ class _Look:
             yield from self._next_hop(found, packet.destination)
 
     def beyond(self, last: Sighting, link: rtnetlink_dump.Link | None) -> Iterator[str]:
-        """It left by a link and was not seen behind it."""
+        """Return why the packet left by a link and was not seen behind it."""
         if link is None:
             return
         if not link.up:
@@ -215,14 +216,15 @@ class _Look:
         bridge = self._by_index.get(port.master or 0)
         name = bridge.name if bridge else "its bridge"
         if port.port_state not in (None, rtnetlink.BR_STATE_FORWARDING):
-            yield f"port {port.name} of {self._place}/{name} does not forward"
+            yield f"port {port.name} of {self._namespace}/{name} does not forward"
         if bridge and not bridge.up:
-            yield f"bridge {self._place}/{name} is down"
+            yield f"bridge {self._namespace}/{name} is down"
         if port.isolated:
-            yield f"port {port.name} of {self._place}/{name} is isolated from other isolated ports"
+            where = f"{self._namespace}/{name}"
+            yield f"port {port.name} of {where} is isolated from other isolated ports"
 
     def _entrance(self, link: rtnetlink_dump.Link | None) -> rtnetlink_dump.Link | None:
-        """The link at which the kernel takes it in: of a port, its bridge."""
+        """Return the link of the kernel's input: for a bridge port, its bridge."""
         if link is not None and link.master is not None:
             return self._by_index.get(link.master, link)
         return link
@@ -230,23 +232,26 @@ class _Look:
     def _refused(
         self, found: RouteLookup, packet: PacketHeader, entered: rtnetlink_dump.Link, *, own: bool
     ) -> Iterator[str]:
-        version, at = packet.source.version, f"{self._place}/{entered.name}"
+        version, at = packet.source.version, f"{self._namespace}/{entered.name}"
         if not own and not self._forwards(version, entered.name):
-            yield f"{self._place} does not forward IPv{version} from {entered.name}"
+            yield f"{self._namespace} does not forward IPv{version} from {entered.name}"
         elif packet.source.is_loopback or packet.destination.is_loopback:
             yield f"a loopback address came in at {at} (route_localnet is off)"
         elif version == 4 and self._filters(packet.source, entered):
             yield (
-                f"IP_RPFILTER: {self._place} does not expect {packet.source} at {at}: "
+                f"IP_RPFILTER: {self._namespace} does not expect {packet.source} at {at}: "
                 f"its own way there is another (rp_filter)"
             )
         elif not own:
             yield from self._no_route(found, packet.destination)
         else:
-            yield f"{self._place} takes no packet from {packet.source} in at {at}"
+            yield f"{self._namespace} takes no packet from {packet.source} in at {at}"
 
     def _filters(self, source: Address, entered: rtnetlink_dump.Link) -> bool:
-        """Whether the reverse path filter stops it: ip-sysctl, `rp_filter`, 1 strict, 2 loose."""
+        """Return whether the reverse path filter drops it.
+
+        ip-sysctl, `rp_filter`: 1 is strict, 2 is loose.
+        """
         keys = [f"net.ipv4.conf.{name}.rp_filter" for name in ("all", entered.name)]
         filtering = max(map(int, netns.read_sysctls(self._space, keys).values()))
         back = route_to(self._netlink, source)
@@ -261,41 +266,44 @@ class _Look:
             if (name != "lo" or to.is_loopback) and not (link.up and link.carrier)
         ]
         if found.refused == "no route":
-            yield f"{self._place} has no route to {to}"
+            yield f"{self._namespace} has no route to {to}"
         else:
-            yield f"the route of {self._place} to {to} refuses it: {found.refused}"
+            yield f"the route of {self._namespace} to {to} refuses it: {found.refused}"
         if down:
-            yield f"down in {self._place}: {', '.join(down)}"
+            yield f"down in {self._namespace}: {', '.join(down)}"
 
     def _next_hop(self, found: RouteLookup, to: Address) -> Iterator[str]:
         hop, link = found.via or to, self._by_index.get(found.oif)
         if found.local:
             if not self._links["lo"].up:
-                yield f"link {self._place}/lo is down"
+                yield f"link {self._namespace}/lo is down"
             return
         if link is None:
             return
-        out = f"{self._place}/{link.name}"
+        out = f"{self._namespace}/{link.name}"
         if not link.up:
             yield f"link {out} is down"
             return
-        asked = [item for item in self._trail if item.seen.destination == hop]
-        asked = [item for item in asked if item.seen.role is Role.ASKED]
+        solicitations = [
+            item
+            for item in self._trail
+            if item.seen.destination == hop and item.seen.role is Role.SOLICITATION
+        ]
         known = [item for item in rtnetlink_dump.neighbours(self._netlink) if item.address == hop]
         state = known[0].state if known else 0
-        if state & _UNRESOLVED or (asked and not self._told(hop)):
-            yield f"{UNANSWERED} {hop}, asked for at {out}{_reached(asked)}"
+        if state & _UNRESOLVED or (solicitations and not self._answered(hop)):
+            yield f"{UNANSWERED} {hop}, asked for at {out}{_reached(solicitations)}"
         if not link.carrier and link.kind == "bridge":
             yield f"bridge {out} has no port that carries"
         elif not link.carrier:
             far = self._far and f", {self._far},"
             yield f"link {out} has no carrier: its other end{far} is down"
 
-    def _told(self, hop: Address) -> bool:
+    def _answered(self, hop: Address) -> bool:
         return any(
-            item.seen.role is Role.TOLD
+            item.seen.role is Role.ADVERTISEMENT
             and item.seen.destination == hop
-            and item.place == self._place
+            and item.namespace == self._namespace
             and not item.outgoing
             for item in self._trail
         )
@@ -307,6 +315,6 @@ class _Look:
         return True
 
 
-def _reached(asked: Sequence[Sighting]) -> str:
-    places = list(dict.fromkeys(item.where for item in asked if not item.outgoing))
-    return f"; the question was seen at {', '.join(places[-3:])}" if places else ""
+def _reached(solicitations: Sequence[Sighting]) -> str:
+    seen = list(dict.fromkeys(item.where for item in solicitations if not item.outgoing))
+    return f"; the question was seen at {', '.join(seen[-3:])}" if seen else ""

@@ -1,11 +1,11 @@
-"""The evidence folder of one failed test: what a person needs who was not there.
+"""The evidence folder of a failed test.
 
-story.txt        what was promised and observed, and where each packet ended
-capture.pcapng   everything that the taps saw, one interface for each, with comments
+story.txt        promise, observation, and where each packet ended
+capture.pcapng   all captured frames, one interface for each, with comments
 state/NAME.json  links, addresses, routes, rules, neighbours, nft, flows: `ip -j` shaped
-commands.txt     what the runtime was told, when, and what it said, where the adapter keeps it
-plan.toml        what was built; `netmodes lab --plan plan.toml` builds it to play with
-again.txt        the line that runs the test again
+commands.txt     commands to the runtime with time and output, if the adapter logs them
+plan.toml        the plan; `netmodes lab --plan plan.toml` builds it
+again.txt        the command that runs the test again
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.,=()\[\]-]+")
 
 
 def folder_name(test: str) -> str:
-    """A test's id as a folder's name: harmless, not too long, no other test's."""
+    """Return a folder name for a test id: safe, short and unique."""
     name = _UNSAFE.sub("-", test.replace("::", ".").replace("/", "-"))[:_LONGEST_NAME]
     digest = hashlib.sha256(test.encode(errors="replace")).hexdigest()[:6]
     return "-".join(filter(None, (name.replace("..", ".").strip("-."), digest)))
@@ -53,9 +53,9 @@ def write(
     spaces: Mapping[str, NetNS] | None = None,
     interfaces: Sequence[str] = (),
 ) -> None:
-    """Write everything to the folder `where`, which is made. Raises `OSError`.
+    """Write everything to a new folder. Raises `OSError`.
 
-    `interfaces` are those that were listened to; `spaces` are open already.
+    `interfaces` are the captured ones; `spaces` are open already.
     """
     where.mkdir(parents=True, exist_ok=True)
     (where / AGAIN).write_text(f"{again}\n", encoding="utf-8")
@@ -66,11 +66,11 @@ def write(
     if autopsies:
         (where / "story.txt").write_text(plain("\n".join(_stories(autopsies))), encoding="utf-8")
         _capture(where / "capture.pcapng", autopsies, interfaces, again)
-    places = [name for item in autopsies for name in item.places] or _places(scene)
-    _states(where / "state", scene, places, spaces or {})
+    namespaces = [name for item in autopsies for name in item.namespaces] or _namespaces(scene)
+    _states(where / "state", scene, namespaces, spaces or {})
 
 
-def _places(scene: Scene) -> list[str]:
+def _namespaces(scene: Scene) -> list[str]:
     return ["host", *(item.name for item in scene.plan.containers)]
 
 
@@ -98,9 +98,11 @@ def _capture(
     pcapng.write(path, frames, interfaces=interfaces, comment=comment, comments=comments)
 
 
-def _states(where: Path, scene: Scene, places: Iterable[str], spaces: Mapping[str, NetNS]) -> None:
+def _states(
+    where: Path, scene: Scene, namespaces: Iterable[str], spaces: Mapping[str, NetNS]
+) -> None:
     where.mkdir(exist_ok=True)
-    for name in dict.fromkeys(places):
+    for name in dict.fromkeys(namespaces):
         try:
             if name in spaces:
                 told = state(spaces[name])
@@ -129,11 +131,11 @@ def _clock(at: float) -> str:
 
 
 BOUND: Final = 0.8
-"""Seconds after which no further cell is examined: what is shown must not keep anybody waiting."""
+"""Seconds after which no further cell is diagnosed."""
 
 
 def scene_of(*matrices: AnyMatrix) -> Scene | None:
-    """The scene in which one of the matrices was observed."""
+    """Return the scene in which one of the matrices was observed."""
     for matrix in matrices:
         if isinstance(matrix.origin, Scene):
             return matrix.origin
@@ -147,9 +149,9 @@ def stories(
     again: str,
     where: Callable[[], Path | None],
 ) -> dict[Cell, Sequence[str]]:
-    """What became of each cell that is shown, asked once more; written to `where` as well.
+    """Replay each shown cell and return its story; write the evidence to `where` as well.
 
-    Never raises: an autopsy that fails says so in one line.
+    Never raises: an error of the diagnosis becomes a line of the story.
     """
     told: dict[Cell, Sequence[str]] = {}
     done: list[Diagnosis] = []
@@ -177,7 +179,7 @@ def stories(
                     interfaces=look.interfaces(),
                 )
                 told[current] = (*told[current], f"evidence: {folder}")
-    except Exception as error:  # whatever it is, the failure itself must be seen
+    except Exception as error:  # the failure itself has to be shown
         said = f"the autopsy failed: {type(error).__name__}: {error}".splitlines()[0]
         told[current] = (*told.get(current, ()), said)
     return told

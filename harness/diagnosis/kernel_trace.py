@@ -1,4 +1,4 @@
-"""What nftables has decided about the probe's packets, in every namespace on the path."""
+"""The kernel's own account of the probe's packets: nft traces, and drop reasons of tracefs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from linux.nft_trace import Tracer, TraceStep, port_from, transport
 from linux.nftables import Expression, Nft, Table
 
 TABLE: Final = "netmodes-autopsy"
-"""The tracers' tables. They are there while a probe is replayed, and no longer."""
+"""The nft table of the tracers, present only while a probe is replayed."""
 _ICMP_HEADER: Final = 8
 _FINAL: Final = frozenset({"drop", "stolen", "queue"})
 _ICMP_ERRORS: Final = {"icmp": (3, 11, 12), "icmpv6": (1, 2, 3, 4, 135, 136)}
-"""Errors, and of ICMPv6 the looking for neighbours."""
+"""Errors, and for ICMPv6 neighbour discovery."""
 
 
 def _flows() -> Iterator[list[Expression]]:
@@ -39,7 +39,7 @@ def _flows() -> Iterator[list[Expression]]:
 
 
 class Tracing:
-    """Tracers in several namespaces, open until they are closed."""
+    """Tracers in several namespaces."""
 
     def __init__(self, spaces: Mapping[str, NetNS]) -> None:
         self._spaces: dict[str, NetNS] = {}
@@ -53,25 +53,25 @@ class Tracing:
             self._resources = stack.pop_all()
 
     def begin(self) -> None:
-        """Forget what was told before."""
+        """Discard earlier traces."""
         for tracer in self._tracers.values():
             tracer.steps()
 
-    def rulings(self, *, names: bool = False) -> list[NftVerdict]:
-        """Where packets have ended since the last time; with `names` DNS is of interest."""
+    def verdicts(self, *, names: bool = False) -> list[NftVerdict]:
+        """Return where packets ended since `begin`; with `names` DNS packets count."""
         found = []
-        for place, tracer in self._tracers.items():
+        for namespace, tracer in self._tracers.items():
             heads: dict[int, bytes] = {}
             for step in tracer.steps():
                 if step.head:
                     heads[step.packet] = step.head
                 if step.verdict in _FINAL:
                     seen = _seen(heads.get(step.packet, b""), names=names)
-                    found.append(_ruling(place, self._spaces[place], step, seen))
+                    found.append(_nft_verdict(namespace, self._spaces[namespace], step, seen))
         return found
 
     def close(self) -> None:
-        """Take every tracer away."""
+        """Remove all tracers."""
         self._resources.close()
 
 
@@ -82,18 +82,20 @@ def _seen(head: bytes, *, names: bool) -> PacketHeader | None:
         return None
 
 
-def _ruling(place: str, space: NetNS, step: TraceStep, seen: PacketHeader | None) -> NftVerdict:
+def _nft_verdict(
+    namespace: str, space: NetNS, step: TraceStep, seen: PacketHeader | None
+) -> NftVerdict:
     number, comment, rejects = None, "", False
     if step.kind == "rule":
         with Nft(space) as opened:
             rules = opened.expressions(Table(step.family, step.table))
         chain = [(rule, does) for rule, does in rules if rule.chain == step.chain]
-        for place_in_chain, (rule, does) in enumerate(chain, 1):
+        for index, (rule, does) in enumerate(chain, 1):
             if rule.handle == step.handle:
-                number, comment = place_in_chain, rule.comment
+                number, comment = index, rule.comment
                 rejects = b"reject\0" in does or b"REJECT\0" in does
     return NftVerdict(
-        place,
+        namespace,
         f"{step.family} {step.table}",
         step.chain,
         number,
@@ -110,7 +112,7 @@ _EVENT: Final = re.compile(
 _MARK: Final = re.compile(r"-(?P<pid>\d+)\s+\[\d+\].*netmodes-autopsy")
 _INSTANCE: Final = "netmodes-autopsy-"
 _MARKER: Final = "netmodes-autopsy"
-ORDINARY: Final = frozenset(
+UNINFORMATIVE: Final = frozenset(
     {
         "NOT_SPECIFIED",
         "CONSUMED",
@@ -125,11 +127,11 @@ ORDINARY: Final = frozenset(
         "UNICAST_IN_L2_MULTICAST",
     }
 )
-"""Reasons that come by all the time, or that `causes` tells better."""
+"""Frequent reasons, and those that `causes` explains better."""
 
 
 class Drop(NamedTuple):
-    """One packet that the kernel threw away: why, and in which function."""
+    """A packet that the kernel dropped: reason and function."""
 
     reason: str
     where: str
@@ -139,21 +141,21 @@ class Drop(NamedTuple):
 
 
 class Drops:
-    """Listens to the kernel's reasons. Use it as a context manager, or `close` it.
+    """Reader of the kernel's drop reasons. Use it as a context manager, or `close` it.
 
-    Where they cannot be had it hears nothing; `heard` tells which it is.
+    Without access to tracefs it reads nothing; `heard` is false then.
     """
 
     def __init__(self) -> None:
         self._name = f"{_INSTANCE}{os.getpid()}-{threading.get_native_id()}"
         self._root = self._pipe = -1
-        self.heard = False
-        """Whether reasons can be had."""
+        self.available = False
+        """Whether drop reasons can be read."""
         if not sandbox.inside():
             return
         try:
             self._open()
-            self.heard = True
+            self.available = True
         except (OSError, ValueError):
             self.close()
 
@@ -171,7 +173,7 @@ class Drops:
         self._write("events/skb/kfree_skb/enable", "1")
 
     def _remove_stale(self) -> None:
-        """Remove what a run that was killed has left; one in use cannot be removed."""
+        """Remove instances of killed runs; an instance in use cannot be removed."""
         opened = os.open(
             "instances", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root
         )
@@ -202,18 +204,18 @@ class Drops:
         return read.decode(errors="replace")
 
     def reasons(self) -> list[Drop]:
-        """What was dropped since the last time, each reason and function once, in order."""
-        if not self.heard:
+        """Return the drops since the last call, each reason and function once, in order."""
+        if not self.available:
             return []
         found = [
             Drop(match["reason"], match["where"])
             for match in _EVENT.finditer(self._read())
-            if match["reason"] not in ORDINARY
+            if match["reason"] not in UNINFORMATIVE
         ]
         return list(dict.fromkeys(found))
 
     def close(self) -> None:
-        """Stop listening, and take the instance away."""
+        """Stop reading, and remove the instance."""
         if self._pipe >= 0:
             with contextlib.suppress(OSError):
                 self._write("events/skb/kfree_skb/enable", "0")
@@ -223,7 +225,7 @@ class Drops:
                 os.rmdir(f"instances/{self._name}", dir_fd=self._root)
             os.close(self._root)
         self._root = self._pipe = -1
-        self.heard = False
+        self.available = False
 
     def __enter__(self) -> Self:
         return self
@@ -233,10 +235,10 @@ class Drops:
 
 
 def _tracefs() -> int:
-    """Tracefs as a directory that nobody else can find; `OSError` where it is not to be had."""
-    with tempfile.TemporaryDirectory(dir="/run", prefix="netmodes-tracefs-") as place:
-        syscalls.mount("tracefs", place, "tracefs", syscalls.MS_NOSUID | syscalls.MS_NODEV)
+    """Return tracefs as a directory without a path. Raises `OSError` if it is not available."""
+    with tempfile.TemporaryDirectory(dir="/run", prefix="netmodes-tracefs-") as directory:
+        syscalls.mount("tracefs", directory, "tracefs", syscalls.MS_NOSUID | syscalls.MS_NODEV)
         try:
-            return os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         finally:
-            syscalls.umount(place)
+            syscalls.umount(directory)

@@ -1,7 +1,7 @@
-"""What a captured frame has to do with a probe (pure: bytes in, a `Sighting` out).
+"""Classification of captured frames with regard to a probe (pure: bytes in, a `Sighting` out).
 
-Dissected by hand: scapy takes longer to import than a whole autopsy may last, and only
-a few fields of five protocols matter.
+Dissected by hand: the import of scapy takes longer than a whole diagnosis may last, and only a few
+fields of five protocols matter.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from harness.probe.payload import MAGIC
 from harness.testbench.packets.packet_ring import Frame
 
 PORTS: Final = 61000
-"""Where witnesses listen, and upwards: a TCP segment of such a port is the probe's."""
+"""First port of the listeners: a TCP segment of such a port belongs to the probe."""
 _TCP, _UDP = 6, 17
 _ICMP: Final[dict[int, Family]] = {1: 4, 58: 6}
 _NAMES: Final = {_TCP: "tcp", _UDP: "udp", 1: "icmp", 58: "icmp"}
 _ARP, _IPV4, _IPV6, _VLAN = 0x0806, 0x0800, 0x86DD, 0x8100
 _ARP_OF_IPV4: Final = b"\x00\x01\x08\x00"
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
-_NEIGHBOUR_ASKED, _NEIGHBOUR_TOLD = 135, 136
+_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
 _DNS: Final = 53
 
 
 class Role(StrEnum):
-    """What a frame is to the probe."""
+    """Role of a frame in the probe."""
 
     REQUEST = "request"
     REPLY = "reply"
     ERROR = "error"
     """A refusal: an ICMP error about the probe, or a RST."""
-    ASKED = "neighbour asked"
-    TOLD = "neighbour told"
+    SOLICITATION = "neighbour solicitation"
+    ADVERTISEMENT = "neighbour advertisement"
 
 
 @dataclass(frozen=True, slots=True)
 class PacketHeader:
-    """What a packet says of itself. For neighbours `destination` is who is looked for.
+    """Header fields of a packet. For neighbour discovery `destination` is the target.
 
-    `code` names what an error says. Ports are 0 where the protocol has none.
+    `code` names an ICMP error. Ports are 0 if the protocol has none.
     """
 
     role: Role
@@ -61,10 +61,10 @@ class PacketHeader:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A packet of the probe, at one interface; `number` is the frame's in the capture."""
+    """A packet of the probe at an interface; `number` is the frame's number in the capture."""
 
     number: int
-    place: str
+    namespace: str
     link: str
     outgoing: bool
     seen: PacketHeader
@@ -72,17 +72,17 @@ class Sighting:
     @property
     def where(self) -> str:
         """Namespace and interface: `host/docker0`."""
-        return f"{self.place}/{self.link}"
+        return f"{self.namespace}/{self.link}"
 
 
 @dataclass(frozen=True, slots=True)
 class NftVerdict:
-    """A packet ended in nftables: where, by which rule (`number` counts from 1), as what.
+    """The end of a packet in nftables: chain, rule (`number` counts from 1), role.
 
-    Without a `number` it was the chain's policy. `rejects` tells that the rule answers.
+    Without a `number` it was the chain's policy. With `rejects` the rule sends a refusal.
     """
 
-    place: str
+    namespace: str
     table: str
     chain: str
     number: int | None
@@ -93,7 +93,7 @@ class NftVerdict:
 
     @property
     def rule(self) -> str:
-        """In words: `table inet x, chain forward, rule 3 (handle 7)`."""
+        """The rule in words: `table inet x, chain forward, rule 3 (handle 7)`."""
         by = f"rule {self.number} (handle {self.handle})" if self.number else "its policy"
         if not self.number and self.handle:
             by = f"a rule (handle {self.handle})"
@@ -102,9 +102,9 @@ class NftVerdict:
 
 
 def sightings(frames: Iterable[Frame], *, names: bool = False) -> tuple[Sighting, ...]:
-    """The frames that have to do with the probe, in order; with `names` DNS is the probe.
+    """Return the frames that belong to the probe, in order; with `names` DNS is the probe.
 
-    An error that comes before any request is about what somebody has asked earlier.
+    An error before any request concerns an earlier probe.
     """
     found: list[Sighting] = []
     begun = False
@@ -112,25 +112,31 @@ def sightings(frames: Iterable[Frame], *, names: bool = False) -> tuple[Sighting
         seen = of_frame(frame.data, ethernet=frame.ethernet, names=names)
         begun = begun or (seen is not None and seen.role is Role.REQUEST)
         if seen is not None and (begun or seen.role is not Role.ERROR):
-            place, _, link = frame.where.partition("/")
-            found.append(Sighting(number, place, link, frame.outgoing, seen))
+            namespace, _, link = frame.where.partition("/")
+            found.append(Sighting(number, namespace, link, frame.outgoing, seen))
     return tuple(found)
 
 
 def unanswered(trail: Iterable[Sighting]) -> list[Address]:
-    """The neighbours that somebody asked for and that nobody told of where it was asked."""
-    asked: dict[tuple[str, Address], None] = {}
-    told: set[tuple[str, Address]] = set()
+    """Return the neighbours whose solicitations got no answer at the soliciting interface."""
+    solicited: dict[tuple[str, Address], None] = {}
+    advertised: set[tuple[str, Address]] = set()
     for item in trail:
-        if item.seen.role is Role.ASKED and item.outgoing and not item.seen.source.is_unspecified:
-            asked[item.place, item.seen.destination] = None
-        elif item.seen.role is Role.TOLD and not item.outgoing:
-            told.add((item.place, item.seen.destination))
-    return list(dict.fromkeys(hop for place, hop in asked if (place, hop) not in told))
+        if (
+            item.seen.role is Role.SOLICITATION
+            and item.outgoing
+            and not item.seen.source.is_unspecified
+        ):
+            solicited[item.namespace, item.seen.destination] = None
+        elif item.seen.role is Role.ADVERTISEMENT and not item.outgoing:
+            advertised.add((item.namespace, item.seen.destination))
+    return list(
+        dict.fromkeys(hop for namespace, hop in solicited if (namespace, hop) not in advertised)
+    )
 
 
 def of_frame(data: bytes, *, ethernet: bool = True, names: bool = False) -> PacketHeader | None:
-    """What a frame is to the probe; `None` when it has nothing to do with it."""
+    """Return the role of a frame, `None` if it does not belong to the probe."""
     try:
         if not ethernet:
             return of_packet(data, names=names)
@@ -142,7 +148,7 @@ def of_frame(data: bytes, *, ethernet: bool = True, names: bool = False) -> Pack
         if kind in (_IPV4, _IPV6):
             return of_packet(data[start:], names=names)
     except (struct.error, IndexError, ValueError):
-        pass  # cut short: nothing of ours is
+        pass  # truncated: no frame of a probe is
     return None
 
 
@@ -152,12 +158,12 @@ def _arp(data: bytes) -> PacketHeader | None:
         return None
     sender, target = IPv4Address(data[14:18]), IPv4Address(data[24:28])
     if operation == 1:
-        return PacketHeader(Role.ASKED, "arp", sender, target)
-    return PacketHeader(Role.TOLD, "arp", target, sender)
+        return PacketHeader(Role.SOLICITATION, "arp", sender, target)
+    return PacketHeader(Role.ADVERTISEMENT, "arp", target, sender)
 
 
 def of_packet(data: bytes, *, names: bool = False) -> PacketHeader | None:
-    """As `of_frame`, for a packet that begins with its IP header, or is ARP."""
+    """Return the role of a packet that begins with its IP header, or is ARP."""
     if data[:4] == _ARP_OF_IPV4:
         return _arp(data)
     source: Address
@@ -205,12 +211,12 @@ def _icmp(
     family: Family, body: bytes, source: Address, destination: Address, ttl: int
 ) -> PacketHeader | None:
     kind, code = body[0], body[1]
-    if family == 6 and kind in (_NEIGHBOUR_ASKED, _NEIGHBOUR_TOLD):
-        # A trace tells the first twenty bytes only: then the group asked must do for the address.
+    if family == 6 and kind in (_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT):
+        # A trace has only twenty bytes: then the solicited-node group stands for the address.
         target = ip_address(body[8:24]) if len(body) >= 24 else destination
-        if kind == _NEIGHBOUR_ASKED:
-            return PacketHeader(Role.ASKED, "nd", source, target)
-        return PacketHeader(Role.TOLD, "nd", destination, target)
+        if kind == _NEIGHBOUR_SOLICITATION:
+            return PacketHeader(Role.SOLICITATION, "nd", source, target)
+        return PacketHeader(Role.ADVERTISEMENT, "nd", destination, target)
     if kind in icmp.ERRORS[family]:
         if of_packet(body[8:]) is None:
             return None

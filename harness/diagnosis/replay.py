@@ -1,4 +1,4 @@
-"""One wrong cell asked once more, with every tap and trace on, and what came of it."""
+"""Replay of a wrong cell, with captures and traces in every namespace on its path."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
-MOST_PLACES: Final = 24
-"""Namespaces that are listened to: the world's own, the two ends, and others up to this many."""
+MOST_NAMESPACES: Final = 24
+"""Maximal number of captured namespaces: world, both ends, then others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What came of one replay: the story, and what it is told from."""
+    """The result of a replay: the story and its sources."""
 
     cell: Cell
     lines: tuple[str, ...]
@@ -35,15 +35,15 @@ class Diagnosis:
     observed: Observation | None = None
     frames: tuple[Frame, ...] = ()
     comments: Mapping[Frame, str] = field(default_factory=dict)
-    places: tuple[str, ...] = ()
-    """The places on the path, in the order in which the packets came by."""
+    namespaces: tuple[str, ...] = ()
+    """The namespaces on the path, in the order of the packets."""
 
 
 class Replay:
-    """Taps and tracers in a scene's namespaces, for as many cells as there are.
+    """Captures and tracers in a scene's namespaces, for any number of cells.
 
-    Use it as a context manager. Raises `OSError` where the kernel refuses, and what
-    `Scene` raises when it is not there any more.
+    Use it as a context manager. Raises `OSError` if the kernel refuses, and what `Scene` raises
+    once it is gone.
     """
 
     def __init__(self, scene: Scene, cells: Iterable[Cell]) -> None:
@@ -56,24 +56,24 @@ class Replay:
             self._names: dict[tuple[int, int], str] = {}
             for name, space in self.spaces.items():
                 self._names.setdefault(space.id, name)
-            self.taps = stack.enter_context(tapped(self.spaces))
+            self.taps = stack.enter_context(captures_of(self.spaces))
             self._drops = stack.enter_context(Drops())
-            self._behind = self._who_is_behind()
+            self._behind = self._peer_owners()
             self._resources = stack.pop_all()
 
     def _wanted(self, cells: Iterable[Cell]) -> list[str]:
-        """The world's own first, then the ends of what is asked, then everybody else."""
+        """Return the namespaces to capture: the world's, both ends, then all others."""
         ends = [name for cell in cells for name in (cell.source, witness(cell))]
         containers = [item.name for item in self._scene.plan.containers]
         names = dict.fromkeys([*self._scene.world.namespaces, *ends, *containers])
-        return list(names)[: max(MOST_PLACES, len(self._scene.world.namespaces) + len(ends))]
+        return list(names)[: max(MOST_NAMESPACES, len(self._scene.world.namespaces) + len(ends))]
 
-    def _who_is_behind(self) -> dict[str, str]:
-        """Whose the other end of a link of the host's is."""
+    def _peer_owners(self) -> dict[str, str]:
+        """Return the owner of the other end of each link of the host."""
         ports = self._links("host")
         found = {}
         for name in self.spaces:
-            for link in self._links(name).values() if self._place_of(name) == name else ():
+            for link in self._links(name).values() if self._owner_of(name) == name else ():
                 for port in ports.values():
                     pair = link.kind == port.kind == "veth" and name != "host"
                     if pair and (link.peer, port.peer) == (port.ifindex, link.ifindex):
@@ -85,102 +85,104 @@ class Replay:
             return {link.name: link for link in rtnetlink_dump.links(netlink)}
 
     def interfaces(self) -> list[str]:
-        """Every interface that is listened to, as `place/link`."""
+        """Return the captured interfaces as `namespace/link`."""
         return [f"{name}/{link}" for name in self._names.values() for link in self._links(name)]
 
-    def _place_of(self, name: str) -> str:
-        """The name under which a place's namespace goes here: a joiner's is its home's."""
+    def _owner_of(self, name: str) -> str:
+        """Return the name under which a namespace is captured: that of its owner."""
         return self._names.get(self.spaces[name].id, name) if name in self.spaces else name
 
     def of(self, cell: Cell, promise: Promise | None) -> Diagnosis:
-        """Ask one cell once more and tell what became of it."""
+        """Replay one cell and return its diagnosis."""
         names = cell.target == BY_NAME
         tracing = Tracing(self.spaces)
         try:
             tracing.begin()
             self._drops.reasons()
             wire = Capture(self.taps)
-            # A packet that goes round in circles is more than a tap can keep.
+            # A packet in a loop overruns the ring.
             with contextlib.suppress(CaptureLost), wire:
                 observed = self._scene.observed([cell])[cell]
-            rulings = tracing.rulings(names=names and observed.outcome is Outcome.NO_NAME)
+            verdicts = tracing.verdicts(names=names and observed.outcome is Outcome.NO_NAME)
         finally:
             tracing.close()
         frames = wire.kept
         seen = packet_path.sightings(frames, names=names and observed.outcome is Outcome.NO_NAME)
-        # The probe of names asks a control there, which is no part of the story.
+        # The probe's control query to that resolver is no part of the story.
         seen = tuple(item for item in seen if item.where != f"{INTERNET}/lo" or not names)
-        account = ProbeTrace(
+        trace = ProbeTrace(
             cell=cell,
             promise=promise,
             observed=observed,
-            source=self._place_of(cell.source),
-            witness=self._place_of(witness(cell)),
+            source=self._owner_of(cell.source),
+            witness=self._owner_of(witness(cell)),
             sightings=seen,
-            rulings=tuple(rulings),
+            verdicts=tuple(verdicts),
             reasons=tuple(map(str, self._drops.reasons())),
             behind=self._behind,
             inodes={space.id[1]: self._names[space.id] for space in self.spaces.values()},
         )
-        finding = story.end(account)
+        finding = story.end(trace)
         if finding is not None:
-            account = self._with_causes(account, finding)
+            trace = self._with_causes(trace, finding)
         once = {name: self.spaces[name] for name in self._names.values()}
-        double = causes.doubles(once, seen)
-        account = replace(account, causes=(*account.causes, *double))
-        lines = tuple(story.story(account))
-        path = dict.fromkeys([account.source, *(item.place for item in seen), account.witness])
-        comments = {frames[at]: said for at, said in _comments(seen, lines).items()}
+        double = causes.duplicates(once, seen)
+        trace = replace(trace, causes=(*trace.causes, *double))
+        lines = tuple(story.story(trace))
+        path = dict.fromkeys([trace.source, *(item.namespace for item in seen), trace.witness])
+        comments = {frames[at]: text for at, text in _comments(seen, lines).items()}
         return Diagnosis(cell, lines, promise, observed, frames, comments, tuple(path))
 
-    def _with_causes(self, account: ProbeTrace, finding: LastSighting) -> ProbeTrace:
-        packet = finding.packet or self._unseen(account, finding)
-        space = self.spaces.get(finding.place)
+    def _with_causes(self, trace: ProbeTrace, finding: LastSighting) -> ProbeTrace:
+        packet = finding.packet or self._unseen(trace, finding)
+        space = self.spaces.get(finding.namespace)
         if packet is None or space is None:
-            told: list[str] = []
+            reasons: list[str] = []
         else:
-            told = causes.causes(
-                finding.place,
+            reasons = causes.causes(
+                finding.namespace,
                 space,
                 packet=packet,
                 last=finding.last,
-                trail=account.sightings,
-                far=self._ports().get(finding.place, ""),
+                trail=trace.sightings,
+                far=self._ports().get(finding.namespace, ""),
             )
-        told += self._silent(account, told)
-        if account.observed.detail and finding.last is None and not told:
-            told.append(account.observed.detail)
-        return replace(account, causes=tuple(dict.fromkeys(told)))
+        reasons += self._unanswered(trace, reasons)
+        if trace.observed.detail and finding.last is None and not reasons:
+            reasons.append(trace.observed.detail)
+        return replace(trace, causes=tuple(dict.fromkeys(reasons)))
 
     def _ports(self) -> dict[str, str]:
-        """The host's end of each cable, by who is at the other."""
-        return {who: where for where, who in self._behind.items()}
+        """Return the host's end of each veth pair by its owner."""
+        return {owner: port for port, owner in self._behind.items()}
 
-    def _silent(self, account: ProbeTrace, told: list[str]) -> list[str]:
-        """Of a neighbour that was asked for in vain: who it is, and why it does not answer."""
+    def _unanswered(self, trace: ProbeTrace, reasons: list[str]) -> list[str]:
+        """Return the owner of an unanswered address, and why it does not answer."""
         ports, links = self._ports(), self._links(HOST)
         found = []
-        for hop in packet_path.unanswered(account.sightings):
-            if not any(f"{causes.UNANSWERED} {hop}," in line for line in told):
+        for hop in packet_path.unanswered(trace.sightings):
+            if not any(f"{causes.UNANSWERED} {hop}," in line for line in reasons):
                 continue
             for name in self._names.values():
                 port = links.get(ports.get(name, "").removeprefix(f"{HOST}/"))
-                found += causes.silent(name, self.spaces[name], hop, account.sightings, port=port)
+                found += causes.silence_causes(
+                    name, self.spaces[name], hop, trace.sightings, port=port
+                )
         return found
 
-    def _unseen(self, account: ProbeTrace, finding: LastSighting) -> PacketHeader | None:
-        """The packet that no interface has seen, as it must have been."""
+    def _unseen(self, trace: ProbeTrace, finding: LastSighting) -> PacketHeader | None:
+        """Return the packet that no interface has seen, as it must have been."""
         if finding.role is Role.REPLY:
-            requests = account.trail(Role.REQUEST)
+            requests = trace.trail(Role.REQUEST)
             if not requests:
                 return None
             last = requests[-1].seen
             return PacketHeader(Role.REPLY, last.protocol, last.destination, last.source)
-        to = None if account.cell.target == BY_NAME else self._scene.address(account.cell)
-        return PacketHeader(Role.REQUEST, account.cell.protocol, to, to) if to else None
+        to = None if trace.cell.target == BY_NAME else self._scene.address(trace.cell)
+        return PacketHeader(Role.REQUEST, trace.cell.protocol, to, to) if to else None
 
     def close(self) -> None:
-        """Close everything."""
+        """Close all captures and tracers."""
         self._resources.close()
 
     def __enter__(self) -> Self:
@@ -191,13 +193,13 @@ class Replay:
 
 
 def _comments(seen: Iterable[Sighting], lines: Iterable[str]) -> dict[int, str]:
-    """What to write beside frames: the first and the last of each kind, and why it was the last."""
+    """Return comments for frames: the first and last of each kind, and why it was the last."""
     by_role: dict[Role, list[Sighting]] = {}
     for item in seen:
         by_role.setdefault(item.seen.role, []).append(item)
     found: dict[int, str] = {}
     for role, trail in by_role.items():
-        if role in (Role.ASKED, Role.TOLD):
+        if role in (Role.SOLICITATION, Role.ADVERTISEMENT):
             continue
         found[trail[0].number] = f"the {role} is first seen, at {trail[0].where}"
         found[trail[-1].number] = f"the {role} is last seen, at {trail[-1].where}"
@@ -208,13 +210,13 @@ def _comments(seen: Iterable[Sighting], lines: Iterable[str]) -> dict[int, str]:
 
 
 _SLOTS: Final = 256
-"""One probe and what it causes: a few dozen frames at most."""
+"""Ring slots: a probe causes a few dozen frames at most."""
 _THREADS: Final = 16
 
 
 @contextlib.contextmanager
-def tapped(spaces: Mapping[str, NetNS]) -> Iterator[list[Tap]]:
-    """One tap for each namespace, by the name of its place; two names of one get one tap."""
+def captures_of(spaces: Mapping[str, NetNS]) -> Iterator[list[Tap]]:
+    """Return a capture per namespace; two names of a namespace share one."""
     names: dict[tuple[int, int], str] = {}
     for name, space in spaces.items():
         names.setdefault(space.id, name)

@@ -1,4 +1,4 @@
-"""From what was seen and ruled to the few lines that a person reads (pure)."""
+"""The story of a replayed probe: from sightings and verdicts to a few lines of text (pure)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ _NETNS = re.compile(r"net:\[(\d+)\]")
 
 _NO_RULE = ": no rule that is traced, so connection tracking, or the older iptables"
 _MOST = 20
-_COMING = frozenset({Outcome.REPLY, Outcome.NO_NAME})
-"""What a promise may be for a packet to be right in coming."""
+_ARRIVAL = frozenset({Outcome.REPLY, Outcome.NO_NAME})
+"""Promises with which it is right that the packet arrives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTrace:
-    """Everything that is known about one replayed probe.
+    """Everything that is known about a replayed probe.
 
-    `source` and `witness` are the places where it begins and where it is to end; `behind`
-    says who is at the other end of a link of the host's, `inodes` whose namespace that
-    of a number is. `reasons` are the kernel's, `causes` what the place of the end says.
+    - `source` and `witness`: the namespaces where it begins and where it should end.
+    - `behind`: the owner of the other end of each link of the host.
+    - `inodes`: the owner of each namespace number.
+    - `reasons`: the kernel's drop reasons. `causes`: reasons in the state of the last namespace.
     """
 
     cell: Cell
@@ -36,19 +37,19 @@ class ProbeTrace:
     source: str
     witness: str
     sightings: tuple[Sighting, ...] = ()
-    rulings: tuple[NftVerdict, ...] = ()
+    verdicts: tuple[NftVerdict, ...] = ()
     reasons: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     behind: Mapping[str, str] = field(default_factory=dict)
     inodes: Mapping[int, str] = field(default_factory=dict)
 
     def trail(self, *roles: Role) -> list[Sighting]:
-        """The sightings in one of these roles, in order."""
+        """Return the sightings in one of these roles, in order."""
         return [item for item in self.sightings if item.seen.role in roles]
 
     @property
     def arrived(self) -> bool:
-        """Whether the request reached somebody who took it."""
+        """Whether a listener received the request."""
         seen = self.observed
         if seen.outcome is Outcome.NO_NAME:
             return False
@@ -57,95 +58,98 @@ class ProbeTrace:
 
 @dataclass(frozen=True, slots=True)
 class LastSighting:
-    """Where the trail ends: of the request or the reply, in which place, last seen where."""
+    """The end of the trail of request or reply: namespace and last sighting."""
 
     role: Role
-    place: str
+    namespace: str
     last: Sighting | None
     packet: PacketHeader | None
 
 
-def end(account: ProbeTrace) -> LastSighting | None:
-    """Where the probe ended; `None` where it came to its end as probes do."""
-    if account.observed.outcome in (Outcome.REPLY, Outcome.WRONG_PEER):
+def end(trace: ProbeTrace) -> LastSighting | None:
+    """Return the end of the trail, or `None` if the probe was complete."""
+    if trace.observed.outcome in (Outcome.REPLY, Outcome.WRONG_PEER):
         return None
-    requests = account.trail(Role.REQUEST)
-    if not account.arrived:
-        last = _furthest(requests, account)
-        place = last.place if last else account.source
-        return LastSighting(Role.REQUEST, place, last, last.seen if last else None)
-    replies = account.trail(Role.REPLY)
+    requests = trace.trail(Role.REQUEST)
+    if not trace.arrived:
+        last = _furthest(requests, trace)
+        namespace = last.namespace if last else trace.source
+        return LastSighting(Role.REQUEST, namespace, last, last.seen if last else None)
+    replies = trace.trail(Role.REPLY)
     last = replies[-1] if replies else None
     return LastSighting(
-        Role.REPLY, last.place if last else account.witness, last, last.seen if last else None
+        Role.REPLY, last.namespace if last else trace.witness, last, last.seen if last else None
     )
 
 
-def _furthest(requests: Sequence[Sighting], account: ProbeTrace) -> Sighting | None:
-    """The last sighting, but for copies that a bridge has flooded to others."""
+def _furthest(requests: Sequence[Sighting], trace: ProbeTrace) -> Sighting | None:
+    """Return the last sighting, without copies that a bridge flooded to other ports."""
     for item in reversed(requests):
-        elsewhere = account.behind.get(item.where)
-        if item.outgoing and elsewhere not in (None, account.witness):
+        elsewhere = trace.behind.get(item.where)
+        if item.outgoing and elsewhere not in (None, trace.witness):
             continue
         return item
     return requests[-1] if requests else None
 
 
-def story(account: ProbeTrace) -> list[str]:
-    """The lines. The first ones say where it was seen, the last ones where it ended and why."""
-    now, promise = account.observed, account.promise
+def story(trace: ProbeTrace) -> list[str]:
+    """Return the lines: first the path, at the end where the trail ended and why."""
+    now, promise = trace.observed, trace.promise
     if promise is not None and promise.admits(now):
-        return [f"asked once more it was as promised: {now}", *_trails(account)]
-    return [*_trails(account), *_verdict(account)]
+        return [f"asked once more it was as promised: {now}", *_trails(trace)]
+    return [*_trails(trace), *_verdict(trace)]
 
 
 # --- where it was seen -----------------------------------------------------------
 
 
-def _trails(account: ProbeTrace) -> Iterator[str]:
-    requests = account.trail(Role.REQUEST)
+def _trails(trace: ProbeTrace) -> Iterator[str]:
+    requests = trace.trail(Role.REQUEST)
     if requests:
-        yield f"request {_way(requests, account)}"
+        yield f"request {_path(requests, trace)}"
     else:
-        yield f"the request never left {account.source}"
-    replies = account.trail(Role.REPLY)
+        yield f"the request never left {trace.source}"
+    replies = trace.trail(Role.REPLY)
     if replies:
-        yield f"reply {_way(replies, account)}"
-    errors = account.trail(Role.ERROR)
+        yield f"reply {_path(replies, trace)}"
+    errors = trace.trail(Role.ERROR)
     if errors:
         codes = ", ".join(dict.fromkeys(item.seen.code for item in errors))
-        yield f"refusal ({codes}) {_way(errors, account)}"
+        yield f"refusal ({codes}) {_path(errors, trace)}"
 
 
-def _way(trail: Sequence[Sighting], account: ProbeTrace) -> str:
-    """`172.17.0.2 → 203.0.113.10 udp: container01/eth0 (ttl 64), host/docker0; then …`."""
+def _path(trail: Sequence[Sighting], trace: ProbeTrace) -> str:
+    """Return the path.
+
+    `172.17.0.2 → 203.0.113.10 udp: container01/eth0 (ttl 64), host/docker0; then …`.
+    """
     parts = []
     for ends, group in itertools.groupby(trail, key=lambda item: _ends(item.seen)):
-        places: list[str] = []
+        namespaces: list[str] = []
         ttl: int | None = None
         for item in group:
-            told = f" (ttl {item.seen.ttl})" if item.seen.ttl != ttl else ""
-            name = _shown(item, final=item is trail[-1]) + _behind(item, account)
-            if places and told and places[-1] == name:
-                places.pop()  # a router: the TTL with which it left says it all
-            if not places or told or name not in places:
-                places.append(name + told)
+            ttl_note = f" (ttl {item.seen.ttl})" if item.seen.ttl != ttl else ""
+            name = _location(item, final=item is trail[-1]) + _behind(item, trace)
+            if namespaces and ttl_note and namespaces[-1] == name:
+                namespaces.pop()  # a router: the TTL of the outgoing packet is enough
+            if not namespaces or ttl_note or name not in namespaces:
+                namespaces.append(name + ttl_note)
             ttl = item.seen.ttl
-        parts.append(f"{ends}: {', '.join(_shortened(list(dict.fromkeys(places))))}")
+        parts.append(f"{ends}: {', '.join(_shortened(list(dict.fromkeys(namespaces))))}")
     return "; then ".join(_shortened(parts))
 
 
 def _shortened(items: list[str]) -> list[str]:
-    """The beginning and the end of what goes on and on: a packet in circles."""
+    """Return beginning and end of a long path, such as that of a packet in a loop."""
     if len(items) <= _MOST:
         return items
     half = _MOST // 2
     return [*items[:half], f"… {len(items) - 2 * half} more …", *items[-half:]]
 
 
-def _shown(item: Sighting, *, final: bool) -> str:
-    """Where it was; of the world's own switch and routers only the name, unless it ended there."""
-    return item.place if _IN_BETWEEN.fullmatch(item.place) and not final else item.where
+def _location(item: Sighting, *, final: bool) -> str:
+    """Return the namespace of a sighting; for the world's switch and routers the name is enough."""
+    return item.namespace if _IN_BETWEEN.fullmatch(item.namespace) and not final else item.where
 
 
 def _ends(seen: PacketHeader) -> str:
@@ -153,87 +157,87 @@ def _ends(seen: PacketHeader) -> str:
     return f"{seen.source} → {seen.destination}{port or f' {seen.protocol}'}"
 
 
-def _behind(item: Sighting, account: ProbeTrace) -> str:
-    who = account.behind.get(item.where)
+def _behind(item: Sighting, trace: ProbeTrace) -> str:
+    who = trace.behind.get(item.where)
     return f" (to {who})" if who and item.outgoing else ""
 
 
 # --- where it ended, and why ---------------------------------------------------------
 
 
-def _verdict(account: ProbeTrace) -> Iterator[str]:
-    now, promise = account.observed, account.promise
+def _verdict(trace: ProbeTrace) -> Iterator[str]:
+    now, promise = trace.observed, trace.promise
     if now.outcome is Outcome.WRONG_PEER:
-        yield from _wrong_peer(account)
-    elif promise is not None and account.arrived and promise.outcome not in _COMING:
-        yield from _should_not_have(account)
+        yield from _wrong_peer(trace)
+    elif promise is not None and trace.arrived and promise.outcome not in _ARRIVAL:
+        yield from _should_not_have(trace)
     elif now.outcome is Outcome.REPLY:
-        yield from _other_than_promised(account)
+        yield from _other_than_promised(trace)
     else:
-        yield from _ended(account)
+        yield from _ended(trace)
 
 
-def _wrong_peer(account: ProbeTrace) -> Iterator[str]:
-    detail = _NETNS.sub(lambda found: _owner(account, int(found[1])), account.observed.detail)
-    first = next((item for item in account.trail(Role.REPLY) if item.outgoing), None)
-    who = f"{first.place}" if first else account.observed.seen_from or "somebody"
-    yield f"answered by the wrong peer: {who}, where {account.witness} was meant ({detail})"
-    yield from account.causes
-    yield from _rewritten(account, Role.REQUEST)
+def _wrong_peer(trace: ProbeTrace) -> Iterator[str]:
+    detail = _NETNS.sub(lambda found: _owner(trace, int(found[1])), trace.observed.detail)
+    first = next((item for item in trace.trail(Role.REPLY) if item.outgoing), None)
+    who = f"{first.namespace}" if first else trace.observed.seen_from or "somebody"
+    yield f"answered by the wrong peer: {who}, where {trace.witness} was meant ({detail})"
+    yield from trace.causes
+    yield from _rewritten(trace, Role.REQUEST)
 
 
-def _owner(account: ProbeTrace, inode: int) -> str:
-    return account.inodes.get(inode, f"net:[{inode}]")
+def _owner(trace: ProbeTrace, inode: int) -> str:
+    return trace.inodes.get(inode, f"net:[{inode}]")
 
 
-def _should_not_have(account: ProbeTrace) -> Iterator[str]:
-    way = list(dict.fromkeys(item.place for item in account.trail(Role.REQUEST)))
-    by = " → ".join(way) or account.source
-    links = [item.where for item in account.trail(Role.REQUEST) if item.place == "host"]
+def _should_not_have(trace: ProbeTrace) -> Iterator[str]:
+    way = list(dict.fromkeys(item.namespace for item in trace.trail(Role.REQUEST)))
+    by = " → ".join(way) or trace.source
+    links = [item.where for item in trace.trail(Role.REQUEST) if item.namespace == "host"]
     through = f", in the host by {', '.join(dict.fromkeys(links))}" if links else ""
     yield f"it should not have arrived, and came by {by}{through}; no rule on the way stopped it"
-    yield from _rewritten(account, Role.REQUEST)
+    yield from _rewritten(trace, Role.REQUEST)
 
 
-def _other_than_promised(account: ProbeTrace) -> Iterator[str]:
-    now, promise = account.observed, account.promise
+def _other_than_promised(trace: ProbeTrace) -> Iterator[str]:
+    now, promise = trace.observed, trace.promise
     if promise is None:
         return
     if promise.seen_from not in (None, now.seen_from):
-        yield from _seen_as_another(account)
+        yield from _seen_as_another(trace)
     for role, ttl in ((Role.REQUEST, now.seen_ttl), (Role.REPLY, now.ttl)):
         if None not in (ttl, promise.ttl) and ttl != promise.ttl:
-            changes = ", ".join(_shortened(list(_ttl_changes(account.trail(role)))))
+            changes = ", ".join(_shortened(list(_ttl_changes(trace.trail(role)))))
             yield f"the TTL of the {role} is not {promise.ttl}: {changes or 'nobody changed it'}"
 
 
-def _seen_as_another(account: ProbeTrace) -> Iterator[str]:
-    promise, now = account.promise, account.observed
+def _seen_as_another(trace: ProbeTrace) -> Iterator[str]:
+    promise, now = trace.promise, trace.observed
     assert promise is not None
-    changed = list(_rewritten(account, Role.REQUEST))
-    requests = account.trail(Role.REQUEST)
+    changed = list(_rewritten(trace, Role.REQUEST))
+    requests = trace.trail(Role.REQUEST)
     sources = list(dict.fromkeys(item.seen.source for item in requests))
-    if len(sources) == 1 and promise.seen_from == HOST != account.source:
+    if len(sources) == 1 and promise.seen_from == HOST != trace.source:
         yield f"masquerade did not apply: source stayed {sources[0]}"
     elif len(sources) == 1:
         yield f"{sources[0]} is {now.seen_from}'s, where {promise.seen_from}'s was promised"
-        yield from account.causes
+        yield from trace.causes
     else:
         yield f"it was seen as {now.seen_from}, where {promise.seen_from} was promised"
     yield from changed
 
 
-def _rewritten(account: ProbeTrace, role: Role) -> Iterator[str]:
-    """Each place that changed an address or a port on the way."""
-    told: set[str] = set()
-    for before, after in itertools.pairwise(account.trail(role)):
+def _rewritten(trace: ProbeTrace, role: Role) -> Iterator[str]:
+    """Return each namespace that changed an address or a port."""
+    known: set[str] = set()
+    for before, after in itertools.pairwise(trace.trail(role)):
         for side in ("source", "destination"):
             was, now = _socket(before.seen, side), _socket(after.seen, side)
             if was != now and before.seen.protocol == after.seen.protocol:
-                said = f"{side} rewritten in {before.place}: {was} → {now}"
-                if said not in told:
-                    yield said
-                told.add(said)
+                line = f"{side} rewritten in {before.namespace}: {was} → {now}"
+                if line not in known:
+                    yield line
+                known.add(line)
 
 
 def _socket(seen: PacketHeader, side: str) -> str:
@@ -243,105 +247,105 @@ def _socket(seen: PacketHeader, side: str) -> str:
 
 
 def _ttl_changes(trail: Sequence[Sighting]) -> Iterator[str]:
-    """Who took one off it, as a router does, and who wrote another one into it."""
+    """Return the namespaces that decremented the TTL, as a router does, or rewrote it."""
     if trail and trail[0].seen.ttl not in (None, START_TTL):
-        yield f"sent with {trail[0].seen.ttl} by {trail[0].place}"
+        yield f"sent with {trail[0].seen.ttl} by {trail[0].namespace}"
     for before, after in itertools.pairwise(trail):
         was, now = before.seen.ttl, after.seen.ttl
         if was is None or now is None or was == now:
             continue
         between = f"between {before.where} and {after.where}" if before.where != after.where else ""
-        if now == was - 1 and before.place == after.place:
-            yield f"forwarded by {before.place} ({was} → {now})"
+        if now == was - 1 and before.namespace == after.namespace:
+            yield f"forwarded by {before.namespace} ({was} → {now})"
         else:
-            yield f"rewritten in {before.place} {between} ({was} → {now})".replace("  ", " ")
+            yield f"rewritten in {before.namespace} {between} ({was} → {now})".replace("  ", " ")
 
 
-def _ended(account: ProbeTrace) -> Iterator[str]:
-    found = end(account)
+def _ended(trace: ProbeTrace) -> Iterator[str]:
+    found = end(trace)
     if found is None:
         return
-    rewritten = _rewritten(account, Role.REQUEST)
-    amiss = [line for line in rewritten if line.startswith("destination")]
-    amiss += _untranslated(account)
-    stopped = list(_stopped(account, found, {found.role, Role.ERROR}))
-    unasked = list(_stopped(account, found, {Role.ASKED, Role.TOLD}))
-    yield from (*amiss, *stopped, *unasked)
-    if account.observed.outcome is Outcome.REJECTED and not stopped:
-        yield from _refuser(account)
-    yield from _lost(account, found)
-    yield from _astray(account, found)
+    rewritten = _rewritten(trace, Role.REQUEST)
+    rewrites = [line for line in rewritten if line.startswith("destination")]
+    rewrites += _untranslated(trace)
+    stopped = list(_stopped(trace, found, {found.role, Role.ERROR}))
+    neighbours = list(_stopped(trace, found, {Role.SOLICITATION, Role.ADVERTISEMENT}))
+    yield from (*rewrites, *stopped, *neighbours)
+    if trace.observed.outcome is Outcome.REJECTED and not stopped:
+        yield from _refuser(trace)
+    yield from _lost(trace, found)
+    yield from _astray(trace, found)
     if stopped:
         return
-    yield from account.causes
-    for reason in account.reasons:
-        untold = reason.startswith("NETFILTER_DROP") and not unasked
-        yield f"the kernel says {reason}" + (_NO_RULE if untold else "")
-    explained = (*amiss, *unasked, *account.causes, *account.reasons)
-    if not explained and account.observed.outcome is not Outcome.REJECTED:
-        yield f"nothing in {found.place} says why"
+    yield from trace.causes
+    for reason in trace.reasons:
+        unexplained = reason.startswith("NETFILTER_DROP") and not neighbours
+        yield f"the kernel says {reason}" + (_NO_RULE if unexplained else "")
+    explained = (*rewrites, *neighbours, *trace.causes, *trace.reasons)
+    if not explained and trace.observed.outcome is not Outcome.REJECTED:
+        yield f"nothing in {found.namespace} says why"
 
 
-def _lost(account: ProbeTrace, found: LastSighting) -> Iterator[str]:
+def _lost(trace: ProbeTrace, found: LastSighting) -> Iterator[str]:
     what = found.role.value
     if found.role is Role.REPLY:
         if found.last is None:
-            yield f"the request arrived at {account.witness}, and no reply left it"
+            yield f"the request arrived at {trace.witness}, and no reply left it"
         else:
-            yield f"the reply was seen at {found.last.where}, never at {account.source}"
+            yield f"the reply was seen at {found.last.where}, never at {trace.source}"
     elif found.last is not None:
         leaving = "left by" if found.last.outgoing else "was last seen at"
-        yield f"the {what} {leaving} {found.last.where} and ended in {found.place}"
+        yield f"the {what} {leaving} {found.last.where} and ended in {found.namespace}"
     else:
-        yield f"it ended in {found.place} before any interface"
+        yield f"it ended in {found.namespace} before any interface"
 
 
-def _astray(account: ProbeTrace, found: LastSighting) -> Iterator[str]:
-    """The host has sent something up to the routers that is between two who are behind it."""
+def _astray(trace: ProbeTrace, found: LastSighting) -> Iterator[str]:
+    """Return a line if the host sent a packet between its own containers to the routers."""
     outside = {INTERNET, ATTACKER}
-    beyond = found.place in outside or _IN_BETWEEN.fullmatch(found.place)
-    if not beyond or outside & {account.source, account.witness}:
+    beyond = found.namespace in outside or _IN_BETWEEN.fullmatch(found.namespace)
+    if not beyond or outside & {trace.source, trace.witness}:
         return
-    leaving = [item for item in account.trail(found.role) if item.place == HOST and item.outgoing]
+    leaving = [item for item in trace.trail(found.role) if item.namespace == HOST and item.outgoing]
     if leaving:
         yield f"it went astray in host, which sent it out by {leaving[-1].where}"
 
 
-def _stopped(account: ProbeTrace, found: LastSighting, roles: Collection[Role]) -> Iterator[str]:
-    """The rules that took a packet in one of these roles: what is lost, or what asks for whom."""
-    told = []
-    for ruling in account.rulings:
-        role = ruling.seen.role if ruling.seen is not None else found.role
+def _stopped(trace: ProbeTrace, found: LastSighting, roles: Collection[Role]) -> Iterator[str]:
+    """Return the rules that dropped a packet in one of these roles."""
+    lines = []
+    for verdict in trace.verdicts:
+        role = verdict.seen.role if verdict.seen is not None else found.role
         if role in roles:
-            how = "rejected" if ruling.rejects else "dropped"
-            told.append(f"{how} in {ruling.place}, {ruling.rule}")
-    yield from dict.fromkeys(told)
+            how = "rejected" if verdict.rejects else "dropped"
+            lines.append(f"{how} in {verdict.namespace}, {verdict.rule}")
+    yield from dict.fromkeys(lines)
 
 
-def _refuser(account: ProbeTrace) -> Iterator[str]:
-    first = next(iter(account.trail(Role.ERROR)), None)
-    code = account.observed.code
+def _refuser(trace: ProbeTrace) -> Iterator[str]:
+    first = next(iter(trace.trail(Role.ERROR)), None)
+    code = trace.observed.code
     if first is None:
-        yield f"{account.source} itself refused it ({code})"
+        yield f"{trace.source} itself refused it ({code})"
         return
-    who = first.place if first.outgoing else account.behind.get(first.where, first.place)
+    who = first.namespace if first.outgoing else trace.behind.get(first.where, first.namespace)
     yield f"{who} refused it ({code}), as {first.seen.source}"
 
 
-def _untranslated(account: ProbeTrace) -> Iterator[str]:
-    """A reply that cannot find its way because the request came with a private source."""
-    promise = account.promise
-    if promise is None or promise.seen_from != HOST or account.source == HOST:
+def _untranslated(trace: ProbeTrace) -> Iterator[str]:
+    """Return a line if no reply can arrive since the request had a private source."""
+    promise = trace.promise
+    if promise is None or promise.seen_from != HOST or trace.source == HOST:
         return
-    if not account.arrived:
+    if not trace.arrived:
         return
-    if account.observed.seen_from == promise.seen_from:
+    if trace.observed.seen_from == promise.seen_from:
         return
-    sources = list(dict.fromkeys(item.seen.source for item in account.trail(Role.REQUEST)))
+    sources = list(dict.fromkeys(item.seen.source for item in trace.trail(Role.REQUEST)))
     if len(sources) == 1:
         yield f"masquerade did not apply: source stayed {sources[0]}"
 
 
-def printed(lines: Sequence[str]) -> str:
-    """The lines as a text file has them."""
+def as_text(lines: Sequence[str]) -> str:
+    """Return the lines as the text of a file."""
     return "".join(f"{line}\n" for line in lines)

@@ -1,6 +1,8 @@
-"""`netmodes lab`: a shell on the world's host, with a runtime and its containers at hand.
+"""`netmodes lab`: a shell on the world's host, with a runtime and its containers ready."""
 
-`session` puts everything up, `terminal` runs the shell in there, `furniture` lays out
-what the shell finds, `picture` draws where everybody is. `ip`, `ping` and `inside` are
-the tools for machines that have none; each is a program of its own and starts fast.
-"""
+__all__ = [
+    "ping",
+    "session",
+    "shell",
+    "terminal",
+]

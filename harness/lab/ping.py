@@ -1,6 +1,6 @@
-"""`netmodes ping HOST…`: one echo request to each, and the TTL with which the answer came.
+"""`netmodes ping HOST…`: one echo request to each host, and the TTL of the reply.
 
-For the lab, on machines that have no ping(8). Needs no more than a raw socket.
+For the lab, on machines without ping(8). Needs only a raw socket.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OUTSIDE: Final = (
 
 
 class EchoReply(NamedTuple):
-    """One ICMP message that answers a request. `ttl` is that of the message on arrival."""
+    """An ICMP message in reply to a request; `ttl` is that on arrival."""
 
     message: icmp.Message
     sender: str
@@ -35,7 +35,7 @@ class EchoReply(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Ping every host in turn; 0 when all have answered, 1 when one has not, 2 for bad usage."""
+    """Ping every host; return 0 if all replied, 1 if one did not, 2 for bad usage."""
     arguments = _parser().parse_args(argv)
     if not sandbox.inside():
         sys.stderr.write(_OUTSIDE)
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 def ask(
     host: str, sequence: int, *, family: Family | None, ttl: int | None, within: float
 ) -> tuple[bool, str]:
-    """Whether `host` answers, and in one line what came. `within` is in seconds."""
+    """Return whether `host` replied within `within` seconds, and a line about it."""
     wanted = {4: socket.AF_INET, 6: socket.AF_INET6, None: socket.AF_UNSPEC}[family]
     try:
         found = socket.getaddrinfo(host, None, wanted, socket.SOCK_RAW)
@@ -112,7 +112,7 @@ def _socket(family: Family, ttl: int | None) -> socket.socket:
 def _answers(
     opened: socket.socket, family: Family, asked: tuple[int, int], deadline: float
 ) -> Iterator[EchoReply]:
-    """What comes in about the request `asked` (identifier and sequence) until `deadline`."""
+    """Yield the replies to `asked` (identifier and sequence) until `deadline`."""
     while (left := deadline - time.perf_counter()) > 0:
         opened.settimeout(left)
         try:

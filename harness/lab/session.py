@@ -1,4 +1,4 @@
-"""Putting the lab up, handing it over, and leaving nothing behind."""
+"""The session of a lab: put it up, run the shell, take everything down."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ _AS_USER: Final = "as-user"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabOptions:
-    """What lab is asked for. Without a `command` it is a shell."""
+    """The options of the lab. Without a `command` it runs a shell."""
 
     runtime: str = "mydocker"
     topology: Topology = Topology()
     plan: Plan | None = None
-    """What to start in place of the cast."""
+    """The plan in place of the reference plan."""
     cast: bool = True
     command: tuple[str, ...] = ()
 
 
-def run(order: LabOptions) -> int:
-    """Put the lab up, run the shell or the command in it, and end as that ended.
+def run(options: LabOptions) -> int:
+    """Put the lab up, run the shell or the command, and return its exit status.
 
-    1 or 2, with the reason on standard error, when there can be no such lab.
+    Return 1 or 2, with the reason on standard error, if there can be no such lab.
     """
     try:
-        factory = registry.find(order.runtime)
-        if order.plan:
-            check(order.runtime, factory.features, *of_plan(order.plan, factory.features))
+        factory = registry.find(options.runtime)
+        if options.plan:
+            check(options.runtime, factory.features, *of_plan(options.plan, factory.features))
     except registry.UnknownRuntime as error:
         return _fail(str(error), code=2)
     except Unclaimed as error:
         return _fail(f"the plan asks for more than there is: {error}; see netmodes vendors", code=2)
     try:
         with terminal.restored():
-            code = sandbox.run(lambda: _inside(order, factory))
+            code = sandbox.run(lambda: _in_sandbox(options, factory))
     except sandbox.SandboxError as error:
         return _fail(f"no sandbox to put the lab in. {doctor.refusal(error)}")
     return code if code >= 0 else 128 - code
@@ -72,22 +72,22 @@ def _fail(message: str, *, code: int = 1) -> int:
     return code
 
 
-def _inside(order: LabOptions, factory: AdapterFactory) -> int:
-    """What stands in the runtime's way in a sandbox may not do so outside."""
+def _in_sandbox(options: LabOptions, factory: AdapterFactory) -> int:
+    """Put the lab up, unless the runtime has an obstacle that exists only in a sandbox."""
     reason = registry.obstacle(factory)
-    return _fail(reason, code=2) if reason else _hold(order, factory)
+    return _fail(reason, code=2) if reason else _put_up(options, factory)
 
 
-def _hold(order: LabOptions, factory: AdapterFactory) -> int:
-    """Everything that happens in the sandbox."""
+def _put_up(options: LabOptions, factory: AdapterFactory) -> int:
+    """Build the world, start the runtime and its containers, and run the shell."""
     try:
         if missing := doctor.essentials():
             found = "\n  ".join(str(finding) for finding in missing)
             return _fail(f"this machine lacks what a world needs (see netmodes doctor):\n  {found}")
-        with World.build(order.topology) as world:
-            return _with_runtime(order, world, factory)
+        with World.build(options.topology) as world:
+            return _with_runtime(options, world, factory)
     except (RuntimeRefused, RuntimeBroken) as error:
-        return _fail(f"{order.runtime} did not do its part: {error}")
+        return _fail(f"{options.runtime} did not do its part: {error}")
     except HostDied as error:
         return _fail(f"the lab is gone: {error}")
     except OSError as error:
@@ -96,22 +96,22 @@ def _hold(order: LabOptions, factory: AdapterFactory) -> int:
         return 130
 
 
-def _with_runtime(order: LabOptions, world: World, factory: AdapterFactory) -> int:
+def _with_runtime(options: LabOptions, world: World, factory: AdapterFactory) -> int:
     runtime = factory(world.host)
     runtime.start()
-    plan = order.plan or (CAST if order.cast else Plan())
-    scene = Scene(world, runtime, plan, claimed_only=not order.plan)
-    drawn = _draw(scene, typed_for(factory))
-    interactive = not order.command and terminal.ours()
-    outer = shell.given(runtime)
+    plan = options.plan or (CAST if options.cast else Plan())
+    scene = Scene(world, runtime, plan, claimed_only=not options.plan)
+    drawn = _draw(scene, user_command(factory))
+    interactive = not options.command and terminal.has_job_control()
+    outer = shell.outer_environment(runtime)
     if interactive:
         sys.stdout.write(drawn)
         sys.stdout.flush()
     code = terminal.run(
         world.host,
-        order.command or shell.shell(os.environ),
+        options.command or shell.shell(os.environ),
         environment=shell.environment(outer),
-        prepare=lambda: shell.furnish(world.namespaces, drawn, outer, scripts_for(factory)),
+        prepare=lambda: shell.install(world.namespaces, drawn, outer, scripts_for(factory)),
         interactive=interactive,
     )
     runtime.prune()
@@ -119,15 +119,15 @@ def _with_runtime(order: LabOptions, world: World, factory: AdapterFactory) -> i
     return code
 
 
-def typed_for(factory: AdapterFactory) -> str:
-    """What a person types for the runtime where it is like Docker; `""` where it is not.
+def user_command(factory: AdapterFactory) -> str:
+    """Return the command of a Docker-like runtime as a person types it; `""` for others.
 
-    One that an ordinary user of the host has started is asked as that user.
+    A rootless runtime is called as its user.
     """
     spec = getattr(factory, "spec", None)
     if isinstance(spec, CliSpec):
         program, *words = spec.command
-        if spec.prefix and program.startswith(f"{spec.prefix}/"):  # it is on the shell's PATH
+        if spec.prefix and program.startswith(f"{spec.prefix}/"):  # on the shell's PATH
             program = program.rpartition("/")[2]
         return shlex.join((*((_AS_USER,) if spec.rootless else ()), program, *words))
     name = getattr(factory, "name", "")
@@ -135,7 +135,7 @@ def typed_for(factory: AdapterFactory) -> str:
 
 
 def scripts_for(factory: AdapterFactory) -> dict[str, str]:
-    """What becomes the ordinary user of the host, as whom the adapter starts the runtime."""
+    """Return the scripts that call a rootless runtime as its user on the host."""
     spec = getattr(factory, "spec", None)
     if not isinstance(spec, CliSpec) or not spec.rootless:
         return {}
@@ -144,9 +144,9 @@ def scripts_for(factory: AdapterFactory) -> dict[str, str]:
     return {_AS_USER: f'#!/bin/sh\ncd {rootless.HOME} && exec {words} "$@"\n'}
 
 
-def _draw(scene: Scene, typed: str) -> str:
-    """The picture and what to try, as text, in colour where standard output shows it."""
-    seats = [
+def _draw(scene: Scene, command: str) -> str:
+    """Return the topology and what to try as text, with colours for a terminal."""
+    containers = [
         topology_tree.ContainerView(
             container.name,
             container.mode,
@@ -158,7 +158,7 @@ def _draw(scene: Scene, typed: str) -> str:
         )
         for container in scene.plan.containers
     ]
-    bridged = any(isinstance(seat.mode, Bridge) for seat in seats)
+    bridged = any(isinstance(item.mode, Bridge) for item in containers)
     bridge = scene.runtime.network_facts(DEFAULT_NETWORK) if bridged else None
     outer = Console()
     console = Console(
@@ -169,25 +169,25 @@ def _draw(scene: Scene, typed: str) -> str:
         highlight=False,
     )
     with console.capture() as captured:
-        console.print(topology_tree.draw(scene.world.topology, bridge, seats))
+        console.print(topology_tree.draw(scene.world.topology, bridge, containers))
         console.print("\nTo try:")
-        console.print(_hints(scene, typed))
+        console.print(_hints(scene, command))
     return captured.get()
 
 
-def _hints(scene: Scene, typed: str) -> Table:
+def _hints(scene: Scene, command: str) -> Table:
     names = " ".join(scene.world.namespaces)
     container = next((item.name for item in scene.plan.containers), None)
     table = Table.grid(padding=(0, 2), pad_edge=True)
     table.add_column(no_wrap=True)
     table.add_column()
-    if typed:
-        table.add_row(f"{typed} ps", "what runs here")
-    if typed and container:
-        table.add_row(f"{typed} exec -it {container} sh", "a shell in a container")
+    if command:
+        table.add_row(f"{command} ps", "what runs here")
+    if command and container:
+        table.add_row(f"{command} exec -it {container} sh", "a shell in a container")
     table.add_row("ip -br addr", "the interfaces of the host")
     table.add_row("inside ns1 netmodes ping 203.0.113.10", "from another namespace, with the TTL")
     table.add_row("inside internet", f"a shell in one of: {names}")
-    table.add_row(f"cat {shell.PICTURE}", "this page once more")
-    table.add_row("exit", "leave; nothing stays behind")
+    table.add_row(f"cat {shell.PICTURE}", "this page again")
+    table.add_row("exit", "leave; the lab is removed")
     return table

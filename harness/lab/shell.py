@@ -1,6 +1,6 @@
-"""What a shell in the lab finds: names for namespaces, programs, a prompt.
+"""Files for a shell in the lab: names of namespaces, programs, a prompt.
 
-All of it lies on the host's private /run and goes away with it.
+They lie on the host's private /run and disappear with it.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from linux.syscalls import CLONE_NEWNET, MS_BIND, mount, setns, umount
 
 HOME: Final = Path("/run/netmodes")
 BIN: Final = HOME / "bin"
-SPARE: Final = HOME / "spare"
-"""Programs for machines that lack them: last on the PATH, so that the machine's own come first."""
+SUBSTITUTES: Final = HOME / "spare"
+"""Substitutes for missing programs: last on the PATH, so that those of the machine come first."""
 PICTURE: Final = HOME / "picture"
 
 _PROGRAMS: Final = {
     BIN / "netmodes": "harness.cli.main",
     BIN / "mydocker": "runtime.cli.main",
     BIN / "inside": "harness.lab.shell",
-    SPARE / "ip": "harness.lab.ip",
-    SPARE / "ping": "harness.lab.ping",
+    SUBSTITUTES / "ip": "harness.lab.ip",
+    SUBSTITUTES / "ping": "harness.lab.ping",
 }
 _SYSTEM: Final = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
-def furnish(
+def install(
     spaces: Mapping[str, NetNS],
     picture: str,
     outer: Mapping[str, str],
     scripts: Mapping[str, str] | None = None,
 ) -> None:
-    """Lay everything out. To be called by a process in all of the host's namespaces.
+    """Write everything. The caller is in all of the host's namespaces.
 
-    `outer` is the environment from which that of the lab is made, `scripts` are programs more.
+    `outer` is the base of the lab's environment, `scripts` are further programs.
     """
-    NAMES.mkdir(exist_ok=True)  # podman keeps names of its own there
+    NAMES.mkdir(exist_ok=True)  # podman keeps its names there too
     for name, space in spaces.items():
         handle = NAMES / name
         handle.touch()
         mount(f"/proc/self/fd/{space.fd}", str(handle), flags=MS_BIND)
-    for directory in (BIN, SPARE):
+    for directory in (BIN, SUBSTITUTES):
         directory.mkdir(exist_ok=True)
     programs = {program: _launcher(program.name, module) for program, module in _PROGRAMS.items()}
     programs |= {BIN / name: script for name, script in (scripts or {}).items()}
@@ -63,38 +63,38 @@ def furnish(
     namespaces.MARK.touch()
 
 
-def clear(names: Iterable[str]) -> None:
-    """Take the names of namespaces away again, which would keep those alive.
+def remove_names(names: Iterable[str]) -> None:
+    """Remove the names of namespaces, which would keep the namespaces alive.
 
-    To be called where `furnish` was.
+    The caller is where `install` was called.
     """
     for name in names:
         handle = NAMES / name
-        with contextlib.suppress(OSError):  # whoever had the shell has done it
+        with contextlib.suppress(OSError):  # the shell's user may have removed it
             umount(str(handle))
             handle.unlink()
 
 
-def given(runtime: Adapter | None) -> dict[str, str]:
-    """This process's environment, and what the runtime's commands have to be told besides."""
+def outer_environment(runtime: Adapter | None) -> dict[str, str]:
+    """Return this process's environment, with the variables that the runtime's commands need."""
     return {**os.environ, **getattr(runtime, "environment", {})}
 
 
 def environment(outer: Mapping[str, str]) -> dict[str, str]:
-    """The environment of whatever runs in the lab."""
+    """Return the environment of the lab."""
     own = {"PATH": _path(outer), "ENV": str(RC), "XDG_CACHE_HOME": cache()}
-    return {**outer, **own, PLACE: "host"}
+    return {**outer, **own, NAMESPACE: "host"}
 
 
 def _path(outer: Mapping[str, str]) -> str:
     python = os.path.dirname(sys.executable)
-    given = outer.get("PATH", "").split(os.pathsep)
-    every = (str(BIN), python, *filter(None, given), *_SYSTEM, str(SPARE))
+    inherited = outer.get("PATH", "").split(os.pathsep)
+    every = (str(BIN), python, *filter(None, inherited), *_SYSTEM, str(SUBSTITUTES))
     return os.pathsep.join(dict.fromkeys(every))
 
 
 def _launcher(name: str, module: str) -> str:
-    """A script that runs this very code, installed or not, from whatever directory."""
+    """Return a script that runs this code, installed or not, from any directory."""
     root = str(Path(__file__).parents[2])
     source = (
         f"import sys; sys.argv[0] = {name!r}; sys.path.insert(0, {root!r}); "
@@ -104,30 +104,30 @@ def _launcher(name: str, module: str) -> str:
 
 
 def _shellrc(outer: Mapping[str, str]) -> str:
-    """What an interactive bash or sh reads: the user's own settings, then the lab's.
+    """Return the startup file of an interactive bash or sh: the user's settings, then the lab's.
 
-    The history is the lab's as well: nothing typed here ends up in the user's.
+    The history belongs to the lab as well: the user's own history stays as it is.
     """
     return f"""\
 if [ "${{BASH_VERSION:-}}" ] && [ -r ~/.bashrc ]; then . ~/.bashrc; fi
 unset PROMPT_COMMAND
 HISTFILE={HOME}/history
 PATH={shlex.quote(_path(outer))}
-PS1='lab:${PLACE} ${{PWD##*/}} # '
+PS1='lab:${NAMESPACE} ${{PWD##*/}} # '
 """
 
 
 NAMES: Final = Path("/run/netns")
-PLACE: Final = "NETMODES_PLACE"
+NAMESPACE: Final = "NETMODES_PLACE"
 """The environment variable with the name of the namespace; the prompt shows it."""
 RC: Final = Path("/run/netmodes/shellrc")
-"""What an interactive shell of the lab reads first."""
+"""Startup file of an interactive shell of the lab."""
 
 USAGE: Final = "usage: inside NAME [COMMAND…]    without a command: a shell"
 
 
 def shell(environment: Mapping[str, str]) -> list[str]:
-    """The command line of an interactive shell: the user's, or sh."""
+    """Return the command line of an interactive shell: the user's, or sh."""
     path = environment.get("SHELL", "")
     if not os.access(path, os.X_OK):
         return ["/bin/sh"]
@@ -135,23 +135,23 @@ def shell(environment: Mapping[str, str]) -> list[str]:
 
 
 def names() -> list[str]:
-    """The namespaces that have a name."""
+    """Return the names of the namespaces."""
     return sorted(os.listdir(NAMES)) if NAMES.is_dir() else []
 
 
 def enter(name: str) -> None:
     """Move the calling process into the namespace called `name`.
 
-    Raises `OSError` when there is none, or none any more behind that name.
+    Raises `OSError` if there is no such namespace, or not any more.
     """
-    if name not in names():  # nor a path
+    if name not in names():  # a path is no name
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     with NetNS.at(str(NAMES / name)) as space:
         setns(space.fd, CLONE_NEWNET)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Become the command; returns only an exit code of failure, as a shell gives it."""
+    """Execute the command; return only if that fails, with an exit code as a shell gives it."""
     if not argv or argv[0] in ("-h", "--help"):
         sys.stderr.write(f"{USAGE}\nnames: {' '.join(names())}\n")
         return 2
@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     command = command or shell(os.environ)
     try:
-        os.execvpe(command[0], command, {**os.environ, PLACE: name})  # noqa: S606 - what it is for
+        os.execvpe(command[0], command, {**os.environ, NAMESPACE: name})  # noqa: S606 - what it is for
     except OSError as error:
         sys.stderr.write(f"inside: {command[0]}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126

@@ -1,10 +1,10 @@
-"""Running a shell on the host as if it had been started from the caller's own.
+"""Run a shell on the host with job control, as if the caller's shell had started it.
 
-An interactive shell gets a process group of its own in the terminal's foreground
-*before* it starts: seen from its pid namespace the group of the caller has number 0,
-and no shell can work with that. Who gives it the foreground is a process of the
-caller's group, so that a lab started in the background waits for `fg` as any job does.
-When the shell stops (`suspend`), so does the whole group: the outer shell takes over.
+An interactive shell gets its own process group in the terminal's foreground *before* it starts:
+seen from its pid namespace the group of the caller has number 0, and no shell can work with that. A
+process of the caller's group gives it the foreground, so that a lab in the background waits for
+`fg` as any job does. When the shell stops (`suspend`), the whole group stops: the outer shell takes
+over.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from harness.world.host import HostMachine, quiet_fork
 
 TERMINAL: Final = 0
 _KEYS: Final = (signal.SIGINT, signal.SIGQUIT)
-_PYTHONS_OWN: Final = (signal.SIGPIPE, signal.SIGXFSZ)
-"""What Python ignores; a program expects them as they are."""
+_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that Python ignores; a program expects their defaults."""
 
 
-def ours() -> bool:
-    """Whether standard input is the terminal of this session, so that job control can be had."""
+def has_job_control() -> bool:
+    """Return whether standard input is the terminal of this session: then job control works."""
     try:
         os.tcgetpgrp(TERMINAL)
     except OSError:
@@ -36,8 +36,8 @@ def ours() -> bool:
 
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
-    """Give the terminal back with the settings it had: a shell that is killed leaves its own."""
-    if not ours():
+    """Restore the terminal's settings after the body: a killed shell leaves its own."""
+    if not has_job_control():
         yield
         return
     before = termios.tcgetattr(TERMINAL)
@@ -56,37 +56,37 @@ def run(
     prepare: Callable[[], None],
     interactive: bool,
 ) -> int:
-    """Run `argv` in all namespaces of `host`; its exit code, 128+N when signal N ended it.
+    """Run `argv` in all namespaces of `host`; return its exit code, 128+N after signal N.
 
-    `prepare` is called there first. The working directory stays the caller's, where
-    the host has it. 127 and 126, after a line on standard error, when there is no
-    such program or it cannot be executed.
+    `prepare` is called there first. The working directory stays the caller's if the host has it.
+    Return 127 or 126, after a line on standard error, if there is no such program or it cannot be
+    executed.
     """
-    with _deaf():
-        attendant = quiet_fork()
-        if attendant == 0:
-            _attend(host, argv, environment, prepare, interactive=interactive)
-        _, status = os.waitpid(attendant, 0)
-    return _as_shells_tell(status)
+    with _without_keyboard_signals():
+        supervisor = quiet_fork()
+        if supervisor == 0:
+            _supervise(host, argv, environment, prepare, interactive=interactive)
+        _, status = os.waitpid(supervisor, 0)
+    return _shell_status(status)
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Leave what keys send (SIGINT, SIGQUIT) to the program that runs, as a shell does."""
-    were = {number: signal.signal(number, signal.SIG_IGN) for number in _KEYS}
+def _without_keyboard_signals() -> Iterator[None]:
+    """Leave SIGINT and SIGQUIT of the keyboard to the running program, as a shell does."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _KEYS}
     try:
         yield
     finally:
-        for number, handler in were.items():
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _as_shells_tell(status: int) -> int:
+def _shell_status(status: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def _attend(
+def _supervise(
     host: HostMachine,
     argv: Sequence[str],
     environment: Mapping[str, str],
@@ -94,7 +94,7 @@ def _attend(
     *,
     interactive: bool,
 ) -> NoReturn:
-    """Start the program, look after it and end as it ended. Children are born on the host."""
+    """Start the program, wait for it and end as it ended. Children are born on the host."""
     code = 1
     try:
         directory = os.getcwd()
@@ -103,14 +103,14 @@ def _attend(
         child = os.fork()
         if child == 0:
             os.close(writer)
-            os.read(reader, 1)  # its place in the foreground is ready now
+            os.read(reader, 1)  # it is in the foreground now
             prepare()
             _become(argv, environment, directory)
         if interactive:
             os.setpgid(child, child)
             os.tcsetpgrp(TERMINAL, child)
         os.close(writer)
-        code = _as_shells_tell(_end_of(child, interactive=interactive))
+        code = _shell_status(_end_of(child, interactive=interactive))
     except Exception as error:
         sys.stderr.write(f"netmodes lab: cannot enter the host: {error}\n")
     finally:
@@ -128,9 +128,9 @@ def _end_of(child: int, *, interactive: bool) -> int:
 
 
 def _become(argv: Sequence[str], environment: Mapping[str, str], directory: str) -> NoReturn:
-    for number in (*_KEYS, *_PYTHONS_OWN):
+    for number in (*_KEYS, *_IGNORED_BY_PYTHON):
         signal.signal(number, signal.SIG_DFL)
-    with contextlib.suppress(OSError):  # hidden by the host's private /run: it stays in /
+    with contextlib.suppress(OSError):  # the host's private /run hides it: stay in /
         os.chdir(directory)
     try:
         os.execvpe(argv[0], list(argv), dict(environment))  # noqa: S606 - what it is for

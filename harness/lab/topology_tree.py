@@ -1,4 +1,4 @@
-"""Where everybody is: the world as a tree, from the internet down to the containers."""
+"""The topology of the lab as a tree, from the internet down to the containers."""
 
 from __future__ import annotations
 
@@ -14,54 +14,56 @@ from harness.model.plan import Attached, Bridge, Host, Joined, Mode, Nothing
 from harness.model.topology import WWW, Interface, Topology
 
 _MANY: Final = 6
-"""A longer chain of routers is not spelt out."""
+"""Length from which a chain of routers is abbreviated."""
 _INDENT: Final = 4
 _NAMES: Final = 30
-"""The column in which what is told about a container begins, counted from the host's branch."""
+"""Column of a container's details, counted from the host's branch."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerView:
-    """A container as it is: its mode, and the addresses that were seen in its namespace."""
+    """A container: its mode, and the addresses seen in its namespace."""
 
     name: str
     mode: Mode
     addresses: tuple[Interface, ...] = ()
 
 
-def draw(topology: Topology, bridge: NetworkInfo | None, seats: Sequence[ContainerView]) -> Tree:
-    """The picture. `bridge` is the default network, `None` when nobody is on it."""
+def draw(
+    topology: Topology, bridge: NetworkInfo | None, containers: Sequence[ContainerView]
+) -> Tree:
+    """Return the tree. `bridge` is the default network, `None` if it has no container."""
     top = Tree(
-        f"{_name('internet')} {_bare(topology.internet)}  {_aside(WWW)}\n"
-        f"         {_bare(topology.resolver)}  {_aside('the name server')}"
+        f"{_name('internet')} {_ips(topology.internet)}  {_dim(WWW)}\n"
+        f"         {_ips(topology.resolver)}  {_dim('the name server')}"
     )
-    routers = top.add(f"{_name(_chain(topology.routers))}  {_aside(_toll(topology.routers))}")
+    routers = top.add(f"{_name(_chain(topology.routers))}  {_dim(_ttl_note(topology.routers))}")
     lan = routers.add(f"{_name('LAN')} {_addresses(topology.lan_gateway[:1], network=True)}")
-    lan.add(f"{_name('attacker')} {_bare(topology.attacker)}")
-    host = lan.add(f"{_name('host')} {_bare(topology.host)}  {_aside('you are here')}")
+    lan.add(f"{_name('attacker')} {_ips(topology.attacker)}")
+    host = lan.add(f"{_name('host')} {_ips(topology.host)}  {_dim('you are here')}")
     br0 = host.add(f"{_name('br0')} {_addresses(topology.br0)}")
-    br0.add(f"{_name('ns1')} {_bare(topology.ns1)}")
-    br0.add(f"{_name('ns2')} {_bare(topology.ns2)}")
+    br0.add(f"{_name('ns1')} {_ips(topology.ns1)}")
+    br0.add(f"{_name('ns2')} {_ips(topology.ns2)}")
     if bridge is not None:
         title = bridge.interface or "the default bridge"
         docker0 = host.add(f"{_name(title)} {_addresses(bridge.gateways)}")
     else:
         docker0 = host
     branches: dict[str, Tree] = {}
-    for seat in seats:
+    for item in containers:
         indent = 0
-        match seat.mode:
+        match item.mode:
             case Bridge() | Attached():
-                parent, told = docker0, f"eth0 {_addresses(seat.addresses)}"
+                parent, details = docker0, f"eth0 {_addresses(item.addresses)}"
                 indent = _INDENT
             case Joined(container=other):
-                parent, told = branches[other], _aside(f"{other}'s namespace")
+                parent, details = branches[other], _dim(f"{other}'s namespace")
                 indent = 2 * _INDENT
             case Host():
-                parent, told = host, _aside("the host's namespace")
+                parent, details = host, _dim("the host's namespace")
             case Nothing():
-                parent, told = host, _aside("lo only, on no bridge")
-        branches[seat.name] = parent.add(f"{_name(seat.name.ljust(_NAMES - indent))} {told}")
+                parent, details = host, _dim("lo only, on no bridge")
+        branches[item.name] = parent.add(f"{_name(item.name.ljust(_NAMES - indent))} {details}")
     return top
 
 
@@ -70,7 +72,7 @@ def _chain(count: int) -> str:
     return " ── ".join(names if count <= _MANY else (names[0], "…", names[-1]))
 
 
-def _toll(count: int) -> str:
+def _ttl_note(count: int) -> str:
     if count == 1:
         return "a router: it takes 1 from every TTL"
     return f"{count} routers: each takes 1 from every TTL"
@@ -80,11 +82,11 @@ def _name(name: str) -> str:
     return f"[bold]{escape(name)}[/]"
 
 
-def _aside(text: str) -> str:
+def _dim(text: str) -> str:
     return f"[dim]{escape(text)}[/]"
 
 
-def _bare(interfaces: Iterable[Interface]) -> str:
+def _ips(interfaces: Iterable[Interface]) -> str:
     return ", ".join(f"[cyan]{interface.ip}[/]" for interface in interfaces)
 
 

@@ -1,8 +1,8 @@
-"""The pytest plugin: options, sandbox, and whether a run is of netmodes' concern. Hooks only.
+"""The pytest plugin of netmodes: hooks, options and fixtures of a conformance run.
 
-Installed, it is loaded in every pytest run of its environment, so it does nothing
-there, and imports next to nothing, unless the run is of its *concern*: the ini option
-`netmodes` says so, or a runtime is named, or the suites that come with it are to be run.
+Once installed, the plugin is loaded in every pytest run of its environment. It does nothing there
+and imports next to nothing unless the run is a conformance run: the ini option `netmodes` is set,
+or a runtime is named, or the suites that come with netmodes are to be run.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from harness.sandbox.doctor import Finding
     from harness.sandbox.sandbox import Waiter
 
+__all__ = ["fixtures", "marks", "progress", "requirements", "workers"]
+
 WAITER: pytest.StashKey[Waiter] = pytest.StashKey()
-"""Who stays outside of the sandbox that the run was moved into."""
+"""The process that stays outside of the sandbox into which the run was moved."""
 SUITES = Path(__file__).parents[2] / "suites"
-_ONLY_TELLS = (
+_INFORMATIONAL = (
     "collectonly",
     "setupplan",
     "help",
@@ -34,7 +36,7 @@ _ONLY_TELLS = (
     "show_fixtures_per_test",
     "cacheshow",
 )
-"""Options with which pytest tells something and runs no test."""
+"""Options with which pytest prints information and runs no test."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add(parser)
 
 
-def _concerned(config: pytest.Config) -> bool:
+def _is_conformance_run(config: pytest.Config) -> bool:
     if config.getini("netmodes") or config.getoption("runtime"):
         return True
     for argument in config.args:
@@ -55,14 +57,14 @@ def _concerned(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load what a conformance run needs, in such a run."""
+    """Load the rest of the plugin in a conformance run."""
     config.addinivalue_line(
         "markers", "requirement(*ids): the rows of the requirement catalogue that a test checks"
     )
     config.addinivalue_line(
         "markers", "long: takes seconds, and is begun first where tests run side by side"
     )
-    if not _concerned(config):
+    if not _is_conformance_run(config):
         return
     from harness.plugin import fixtures, requirements
 
@@ -72,23 +74,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Have as many workers as suit a runtime; what the environment says goes before."""
-    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _concerned(config):
-        return None  # xdist's own
+    """Return the number of workers for `-n auto`, unless xdist's environment variable does."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _is_conformance_run(config):
+        return None  # xdist decides
     from harness.plugin import workers
 
-    return workers.usual()
+    return workers.default_number()
 
 
 @pytest.hookimpl(specname="pytest_cmdline_main", tryfirst=True)
 def pytest_join_path_options(config: pytest.Config) -> int | None:
     """Keep pytest from taking the value of an option such as `--report DIR` for a place of tests.
 
-    Workers parse the same command line again, when the folder may exist. Here, where it existed
-    from the start, the run begins again with settings that are looked for in the right place.
+    Workers parse the command line again, when the folder may exist. If the folder existed from the
+    start, the run begins again here, with settings that are looked for in the right place.
     """
     given = config.invocation_params
-    words = options.joined(config)
+    words = options.joined_arguments(config)
     if options.is_misled(config):
         return pytest.main(list(words), plugins=given.plugins)
     config.invocation_params = pytest.Config.InvocationParams(
@@ -104,13 +106,13 @@ def pytest_join_path_options(config: pytest.Config) -> int | None:
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """Move the whole run into a sandbox, before any worker is started.
 
-    Where the machine cannot run live tests the run ends here, with the reason and
-    what to do about it: never green for want of a machine.
+    On a machine that cannot run live tests the run ends here, with the reason and the remedy. Such
+    a run never passes.
     """
     if options.is_misled(config):
         return (yield)
     here, elsewhere = _workers(config)
-    if elsewhere and _concerned(config):
+    if elsewhere and _is_conformance_run(config):
         if here or config.getoption("sandbox") == "always":
             raise pytest.UsageError(
                 "workers on other machines are reached over a network, and a sandbox has none: "
@@ -123,38 +125,38 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
         try:
             config.stash[WAITER] = sandbox.enter()
         except sandbox.SandboxError as error:
-            raise pytest.UsageError(_cannot(doctor.refusal(error))) from error
+            raise pytest.UsageError(_refusal(doctor.refusal(error))) from error
         for missing in doctor.essentials():
-            raise pytest.UsageError(_cannot(missing))
+            raise pytest.UsageError(_refusal(missing))
     return (yield)
 
 
 def _workers(config: pytest.Config) -> tuple[bool, bool]:
-    """Whether pytest-xdist is asked for workers here, and on other machines."""
+    """Return whether pytest-xdist is asked for workers on this machine, and on other machines."""
     specs = config.getoption("tx", default=None)
     if not specs or hasattr(config, "workerinput") or config.getoption("numprocesses"):
         return True, False
-    from harness.plugin import workers as afar
+    from harness.plugin import workers
 
-    return afar.gateways(specs, config.getoption("px", default=None) or [])
+    return workers.gateways(specs, config.getoption("px", default=None) or [])
 
 
 def _wants_sandbox(config: pytest.Config) -> bool:
     choice = config.getoption("sandbox")
     if choice == "never" or sys.platform != "linux" or hasattr(config, "workerinput"):
         return False
-    if any(config.getoption(name, default=False) for name in _ONLY_TELLS):
+    if any(config.getoption(name, default=False) for name in _INFORMATIONAL):
         return False
     if choice == "always":
         return True
-    if not _concerned(config):
+    if not _is_conformance_run(config):
         return False
     from harness.sandbox import sandbox
 
     return not sandbox.inside()
 
 
-def _cannot(finding: Finding) -> str:
+def _refusal(finding: Finding) -> str:
     return (
         f"this machine cannot run live tests: {finding}. "
         "`netmodes doctor` tells more; --sandbox=never runs what needs no sandbox"

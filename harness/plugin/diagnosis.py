@@ -1,16 +1,17 @@
-"""The part of the plugin that has failures examined, and holds the world for who wants to look.
+"""Diagnosis of failed tests, and `--keep` and `--pause-on-fail`, which keep the world.
 
-Registered in conformance runs. While all is green it costs a few attribute look-ups: the
-autopsy itself is imported at the first failure.
+Registered in conformance runs. While all tests pass, the cost is a few attribute look-ups:
+`harness.diagnosis` is imported at the first failure.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,19 +23,21 @@ from harness.model.plan import Cell
 from harness.plugin import WAITER
 from harness.report.recorder import PROPERTY, Recorder
 from harness.report.sanitize import line, plain
+from harness.sandbox import sandbox
 from harness.testbench.scene import Scene
 
 if TYPE_CHECKING:
     from harness.world.build import World
+    from linux.netns import NetNS
 
 NAME: Final = "netmodes-evidence"
-"""The plugin's name."""
+"""The name under which the plugin is registered."""
 
 
 def register(config: pytest.Config, recorder: Recorder, directory: Path | None) -> None:
-    """Register the plugin; `directory` is the report's. `pytest.UsageError` for bad options."""
-    asked = [name for name in ("keep", "pause_on_fail") if config.getoption(name)]
-    for name in asked:
+    """Register the plugin, with the report's folder. Raises `pytest.UsageError` for bad options."""
+    requested = [name for name in ("keep", "pause_on_fail") if config.getoption(name)]
+    for name in requested:
         option = f"--{name.replace('_', '-')}"
         if hasattr(config, "workerinput") or config.getoption("numprocesses", default=None):
             raise pytest.UsageError(f"{option} is about one world: run without -n")
@@ -47,7 +50,7 @@ def register(config: pytest.Config, recorder: Recorder, directory: Path | None) 
 
 @contextlib.contextmanager
 def _uncaptured(config: pytest.Config) -> Generator[None]:
-    """Standard input and output are the caller's own in the body."""
+    """Leave standard input and output to the caller while the body runs."""
     capture = config.pluginmanager.get_plugin("capturemanager")
     if capture is None:
         yield
@@ -67,23 +70,23 @@ def _on_a_terminal(config: pytest.Config) -> bool:
 
 
 class Evidence:
-    """Examines failures while their scene is live."""
+    """The plugin that diagnoses failures while their scene is live."""
 
     def __init__(self, config: pytest.Config, recorder: Recorder, directory: Path | None) -> None:
         self._config, self._recorder, self._directory = config, recorder, directory
         self._item: pytest.Item | None = None
         self._written: str | None = None
         self._unwritten = ""
-        """Why there is no evidence of this test."""
+        """The reason why there is no evidence of this test."""
         Scene.watchers.append(self._left)
 
     def pytest_unconfigure(self) -> None:
-        """The run is over."""
+        """Stop watching scenes."""
         Scene.watchers.remove(self._left)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Note which test it is."""
+        """Note the current test."""
         self._item, self._written, self._unwritten = item, None, ""
 
     # --- a matrix that is not as promised
@@ -91,26 +94,26 @@ class Evidence:
     def tell(
         self, left: AnyMatrix, right: AnyMatrix, shown: Sequence[Difference]
     ) -> Mapping[Cell, Sequence[str]]:
-        """The stories of the cells that an assertion shows."""
-        if self._config.getoption("no_evidence") or _only_shrinking():
+        """Return the stories of the cells that an assertion shows."""
+        if self._config.getoption("no_evidence") or _is_shrinking():
             return {}
-        from harness.diagnosis import evidence as telling  # at a failure only
+        from harness.diagnosis import evidence  # at a failure only
 
-        scene = telling.scene_of(left, right)
+        scene = evidence.scene_of(left, right)
         if scene is None or not shown:
             return {}
-        told = telling.stories(scene, shown, again=self._again(), where=self._folder)
+        text = evidence.stories(scene, shown, again=self._again(), where=self._folder)
         if self._directory and self._written and not (self._directory / self._written).is_dir():
-            self._written = None  # there was no room, or something in the way
-        return told
+            self._written = None  # the disk was full, or a file was in the way
+        return text
 
     def _folder(self) -> Path | None:
-        """Where this test's evidence goes, `None` where there is no report."""
+        """Return the folder for this test's evidence, or `None` without a report."""
         item = self._item
         if item is None or self._directory is None:
             return None
-        asked = self._config.getoption("report") is not None
-        if not asked and all(name != PROPERTY for name, _ in item.user_properties):
+        requested = self._config.getoption("report") is not None
+        if not requested and all(name != PROPERTY for name, _ in item.user_properties):
             return None
         from harness.diagnosis.evidence import folder_name
         from harness.report.failure_links import EVIDENCE as FOLDER
@@ -123,7 +126,7 @@ class Evidence:
 
         test = self._recorder.test or (self._item.nodeid if self._item else "")
         return failure_links.command(
-            test, failure_links.asked(self._config, runtime_name(self._config))
+            test, failure_links.run_conditions(self._config, runtime_name(self._config))
         )
 
     # --- any failure
@@ -132,7 +135,7 @@ class Evidence:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Write what there is to write, name it in the report, and hold the world if wanted."""
+        """Write the evidence, name it in the report, and keep the world if requested."""
         report = yield
         if report.failed and call.when != "teardown":
             if (scene := _scene_of(item)) is not None:
@@ -148,12 +151,12 @@ class Evidence:
         return report
 
     def _left(self, scene: Scene, error: BaseException) -> None:
-        """A scene that no fixture lends is about to go because of an error: now or never."""
-        if isinstance(error, Exception | pytest.fail.Exception) and not _only_shrinking():
+        """Write the evidence of a scene that ends by an error and that no fixture holds."""
+        if isinstance(error, Exception | pytest.fail.Exception) and not _is_shrinking():
             self._write_down(scene)
 
     def _take_back(self) -> None:
-        """Whatever has failed meanwhile, the test has not."""
+        """Remove the evidence of a test that did not fail in the end."""
         if self._written is not None and self._directory is not None:
             shutil.rmtree(self._directory / self._written, ignore_errors=True)
         self._written, self._unwritten = None, ""
@@ -161,13 +164,13 @@ class Evidence:
     def _name(self, report: pytest.TestReport, written: str) -> None:
         assert self._directory is not None
         from harness.report.build import EVIDENCE, FILES  # workers need it for this alone
-        from harness.report.failure_links import present
+        from harness.report.failure_links import evidence_files
 
         report.user_properties.append((EVIDENCE, written))
-        setattr(report, FILES, list(present(self._directory / written)))
+        setattr(report, FILES, list(evidence_files(self._directory / written)))
 
     def _write_down(self, scene: Scene) -> None:
-        """Write the evidence of the scene; the first one's is the test's."""
+        """Write the evidence of the scene, once per test: the first failure counts."""
         done = self._written is not None or self._unwritten
         if done or self._config.getoption("no_evidence") or (folder := self._folder()) is None:
             return
@@ -175,7 +178,7 @@ class Evidence:
 
         try:
             evidence.write(folder, scene, again=self._again())
-        # Whatever it is, the failure itself must be seen; a test's time may be up here too.
+        # The failure itself has to be shown, and the timeout of the test may expire here too.
         except (Exception, pytest.fail.Exception) as error:
             self._written = None
             self._unwritten = f"{type(error).__name__}: {error}"
@@ -189,11 +192,9 @@ class Evidence:
             self._pause(item, report)
 
     def _wait(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        from harness.plugin.keep import instructions
-
         with self._at_the_terminal(item):
-            sys.stdout.write(_shown(item, report))
-            sys.stdout.write(instructions(_world_of(item), _scene_of(item)))
+            sys.stdout.write(_failure_text(item, report))
+            sys.stdout.write(_instructions(_world_of(item), _scene_of(item)))
             sys.stdout.flush()
             with contextlib.suppress(KeyboardInterrupt):
                 while True:
@@ -204,30 +205,28 @@ class Evidence:
         world = _world_of(item)
         if world is None:
             return
-        from harness.plugin.keep import open_shell
-
         with self._at_the_terminal(item):
-            sys.stdout.write(_shown(item, report))
-            open_shell(world, _scene_of(item))
+            sys.stdout.write(_failure_text(item, report))
+            _open_shell(world, _scene_of(item))
             if (waiter := self._config.stash.get(WAITER, None)) is not None:
                 waiter.take_terminal_back()
 
     @contextlib.contextmanager
     def _at_the_terminal(self, item: pytest.Item) -> Generator[None]:
-        """The body has the terminal, and all the time it wants."""
+        """Give the body the terminal, and stop the timeout of the test."""
         with contextlib.suppress(AttributeError):  # pytest-timeout's, where it is installed
             item.ihook.pytest_timeout_cancel_timer(item=item)
         with _uncaptured(self._config):
             yield
 
 
-def _shown(item: pytest.Item, report: pytest.TestReport) -> str:
-    """The failure, for the terminal: what the runtime said in it acts on nothing."""
+def _failure_text(item: pytest.Item, report: pytest.TestReport) -> str:
+    """Return the failure for the terminal, without control characters."""
     return f"\n{plain(report.longreprtext)}\n\n{line(item.nodeid)} failed.\n"
 
 
 def _scene_of(item: pytest.Item) -> Scene | None:
-    """The scene that the narrowest of its fixtures is, or has as its `scene`."""
+    """Return the innermost fixture of the test that is a scene or has a `scene`."""
     for value in reversed(getattr(item, "funcargs", {}).values()):
         for found in (value, getattr(value, "scene", None)):
             if isinstance(found, Scene):
@@ -243,11 +242,79 @@ def _world_of(item: pytest.Item) -> World | None:
     return scene.world if scene else next((x for x in found if isinstance(x, World)), None)
 
 
-def _only_shrinking() -> bool:
-    """Whether hypothesis is still looking for a smaller failure: the last one will be told."""
+def _is_shrinking() -> bool:
+    """Return whether hypothesis still looks for a smaller failure, and will report the last one."""
     if "hypothesis" not in sys.modules:
         return False
     from hypothesis import control
 
-    context = control._current_build_context.value  # nothing public tells
+    context = control._current_build_context.value  # there is no public way to ask
     return context is not None and not context.is_final
+
+
+# --- the kept world
+
+
+def _instructions(world: World | None, scene: Scene | None) -> str:
+    """Return the commands that enter the world from another terminal; Ctrl-C ends the run."""
+    lines = ["The run waits here: press Ctrl-C to take everything down and end it."]
+    waiter, _, users = os.environ.get(sandbox.OUTSIDE, "").partition(" ")
+    if not waiter or world is None:
+        return "\n".join([*lines, ""])
+    own = os.stat("/proc/self/ns/user").st_ino
+    into = "nsenter" if str(own) == users else "nsenter -U --preserve-credentials"
+    enter = f"{into} -t $(pgrep -P {waiter}) -m -p -n"
+    lines += ["From another terminal of this machine, as the same user:", f"  {enter}"]
+    lines += ["", "and in there:"]
+    lines.append(f"  {'host':24}nsenter -t {world.host.pid} -m -n -u -i -p")
+    for name, path in _paths(world, scene):
+        lines.append(f"  {name:24}nsenter --net={path}")
+    return "\n".join([*lines, ""])
+
+
+def _paths(world: World, scene: Scene | None) -> Iterator[tuple[str, str]]:
+    own = f"/proc/{os.getpid()}/fd"
+    for name, space in world.namespaces.items():
+        if name != "host":
+            yield name, f"{own}/{space.fd}"
+    for item in scene.plan.containers if scene else ():
+        facts = scene.runtime.inspect(item.name) if scene else None
+        if facts is not None and facts.running:
+            yield item.name, f"/proc/{world.host.pid}/root/proc/{facts.pid}/ns/net"
+
+
+def _open_shell(world: World, scene: Scene | None) -> int:
+    """Run the lab's shell in the world as it is; return its exit status."""
+    from harness.lab import shell, terminal  # on request only
+
+    spaces: dict[str, NetNS] = dict(world.namespaces)
+    opened = []
+    for item in scene.plan.containers if scene else ():
+        try:
+            opened.append(scene.place(item.name).open())  # type: ignore[union-attr] # there is one
+        except (OSError, ProcessLookupError):
+            continue
+        spaces[item.name] = opened[-1]
+    names = " ".join(spaces)
+    text = (
+        "A shell on the host of the failed test; `exit` goes on with the run.\n"
+        f"inside NAME [COMMAND…] enters one of: {names}\n"
+    )
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+    outer = shell.outer_environment(scene.runtime if scene else None)
+    try:
+        with terminal.restored():
+            code = terminal.run(
+                world.host,
+                shell.shell(os.environ),
+                environment=shell.environment(outer),
+                prepare=lambda: shell.install(spaces, text, outer),
+                interactive=True,
+            )
+        world.host.call(shell.remove_names, tuple(spaces))
+        return code
+    finally:
+        for space in opened:
+            space.close()

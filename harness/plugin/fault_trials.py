@@ -1,4 +1,8 @@
-"""The pytest plugin behind `netmodes faults`: tries faults in place of running the tests once."""
+"""The pytest plugin behind `netmodes faults` and `netmodes triangle`.
+
+It collects the tests as usual. Then it tries faults in place of running the tests once, or, with
+`--triangle`, prints the tests and faults of each requirement and runs nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from harness.faults.fault import Fault, FaultError, UnknownFault
-from harness.faults.trials import Trials
-from harness.faults.verdicts import FaultVerdict, Result
+from harness.faults.fault import Fault, FaultCatalogue, FaultError, UnknownFault
+from harness.faults.trials import Trials, required
+from harness.faults.verdicts import CoverageRow, FaultVerdict, Result, holes, rows
+from harness.plugin.requirements import CATALOGUE, known_faults
 from harness.report.sanitize import line
 
 _COLOURS: Final = {
@@ -26,61 +31,121 @@ _COLOURS: Final = {
 }
 _SILENCED: Final = ("netmodes-summary", "netmodes-report", "netmodes-notes", "netmodes-evidence")
 """Plugins that describe one run: in a trial they would overwrite the report of an earlier run."""
-_TELLER: Final = pytest.StashKey["_Teller"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what `netmodes faults` passes on."""
+    """Add the options that `netmodes faults` and `netmodes triangle` pass on."""
     group = parser.getgroup("netmodes faults")
     group.addoption("--try", action="append", default=[], metavar="ID", help="a fault to try")
     group.addoption("--at-once", type=int, default=1, metavar="N", help="how many at once")
+    group.addoption("--triangle", action="store_true", help="print what covers each requirement")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> bool:
-    """Try every fault that was asked for, a few at a time, and tell what became of each."""
-    from harness.plugin.requirements import CATALOGUE, known_faults
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the plugin for trials, or for the table of coverage."""
+    plugin = CoverageTable() if config.getoption("triangle") else FaultTrials()
+    config.pluginmanager.register(plugin, "netmodes-faults")
 
-    if session.testsfailed:
-        raise session.Interrupted("the tests cannot be collected")
-    config = session.config
+
+def _faults(config: pytest.Config) -> FaultCatalogue:
     try:
-        faults = known_faults(config)
-        chosen = [faults[id_] for id_ in config.getoption("try")] or list(faults)
-    except (UnknownFault, FaultError) as error:
+        return known_faults(config)
+    except FaultError as error:
         raise pytest.UsageError(str(error)) from error
-    for name in _SILENCED:
-        if plugin := config.pluginmanager.get_plugin(name):
-            config.pluginmanager.unregister(plugin)
-    teller = config.stash[_TELLER] = _Teller(len(chosen))
-    trials = Trials(
-        chosen, workers=config.getoption("at_once"), on_verdict=teller.tell, on_start=teller.begin
-    )
-    trials.run(session, [row.id for row in config.stash[CATALOGUE]])
-    teller.stop()
-    teller.sum_up(trials)
-    session.testscollected = max(1, session.testscollected)
-    return True
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Let the exit code tell whether every fault was caught."""
-    teller = session.config.stash.get(_TELLER, None)
-    if teller is not None and not teller.fine:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
-class _Teller:
-    """The bar while faults are tried, what is tried and the time left; the table afterwards."""
+class CoverageTable:
+    """Print the tests and faults of each requirement; exit with 1 if any are missing."""
 
-    fine = True
+    def __init__(self) -> None:
+        self._exit = 0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Count the tests of each requirement and print the table."""
+        faults = _faults(session.config)
+        tests = Counter(id_ for item in session.items for id_ in required(item))
+        table = rows(session.config.stash[CATALOGUE], tests, faults)
+        session.items.clear()  # pytest would list them
+        console = _console()
+        console.print(_coverage(table))
+        missing = list(holes(table))
+        for hole in missing:
+            console.print(f"[red]hole[/] {hole}", soft_wrap=True)
+        console.print(
+            f"{len(table)} requirements, {sum(tests.values())} times tested, {len(faults)} faults, "
+            f"{len(missing)} holes"
+        )
+        self._exit = int(bool(missing))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Set the exit code."""
+        session.exitstatus = self._exit or session.exitstatus
+
+
+def _coverage(table: list[CoverageRow]) -> Table:
+    drawn = Table(box=None)
+    for heading in ("id", "level", "tests", "faults"):
+        drawn.add_column(heading)
+    for row in table:
+        names = ", ".join(fault.id for fault in row.faults) or "[red]none[/]"
+        tests = str(row.tests) if row.tests else "[red]none[/]"
+        drawn.add_row(row.requirement.id, str(row.requirement.level), tests, names)
+    return drawn
+
+
+class FaultTrials:
+    """Try the selected faults; exit with 1 unless every fault was caught."""
+
+    def __init__(self) -> None:
+        self._failed = False
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Try the faults, several at once, and print the result of each."""
+        if session.testsfailed:
+            raise session.Interrupted("the tests cannot be collected")
+        config = session.config
+        faults = _faults(config)
+        try:
+            chosen = [faults[id_] for id_ in config.getoption("try")] or list(faults)
+        except UnknownFault as error:
+            raise pytest.UsageError(str(error)) from error
+        for name in _SILENCED:
+            if plugin := config.pluginmanager.get_plugin(name):
+                config.pluginmanager.unregister(plugin)
+        display = _Display(len(chosen))
+        trials = Trials(
+            chosen,
+            workers=config.getoption("at_once"),
+            on_verdict=display.result,
+            on_start=display.begin,
+        )
+        trials.run(session, [row.id for row in config.stash[CATALOGUE]])
+        display.stop()
+        self._failed = not display.sum_up(trials)
+        session.testscollected = max(1, session.testscollected)
+        return True
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Set the exit code."""
+        if self._failed:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+class _Display:
+    """A progress bar with the current fault and the time left; a table at the end."""
 
     def __init__(self, total: int) -> None:
-        width = None if sys.stdout.isatty() else 160
-        self._console = Console(highlight=False, width=width)
+        self._console = _console()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        # Drawn by this thread alone: a second one would be lost in every fork.
+        # Drawn by this thread alone: a second thread would not exist in a fork.
         self._progress = Progress(
             *columns,
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -92,28 +157,25 @@ class _Teller:
         self._task = self._progress.add_task("faults", total=total)
 
     def begin(self, fault: Fault | None) -> None:
-        """A fault is tried, or the healthy runtime."""
+        """Show the fault that is tried; `None` is the healthy runtime."""
         self._progress.start()
         now = "the healthy runtime" if fault is None else fault.id
         self._progress.update(self._task, description=_escaped(now), refresh=True)
 
-    def tell(self, verdict: FaultVerdict) -> None:
-        """One fault more has met its fate."""
+    def result(self, verdict: FaultVerdict) -> None:
+        """Advance the bar, and print a result other than "caught"."""
         if verdict.fate is not Result.CAUGHT:
-            self._progress.console.print(self._line(verdict))
+            colour = _COLOURS[verdict.fate]
+            words = f"[{colour}]{verdict.fate}[/] {verdict.fault.id}: {_escaped(verdict.said)}"
+            self._progress.console.print(words)
         self._progress.update(self._task, advance=1, refresh=True)
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._progress.stop()
 
-    @staticmethod
-    def _line(verdict: FaultVerdict) -> str:
-        colour = _COLOURS[verdict.fate]
-        return f"[{colour}]{verdict.fate}[/] {verdict.fault.id}: {_escaped(verdict.said)}"
-
-    def sum_up(self, trials: Trials) -> None:
-        """Print the table."""
+    def sum_up(self, trials: Trials) -> bool:
+        """Print the table; return whether every fault was caught and every test is sound."""
         table = Table(title="what caught what", title_justify="left", box=None)
         for heading in ("fault", "fate", "violates", "caught by", "s"):
             table.add_column(heading, overflow="fold")
@@ -135,10 +197,8 @@ class _Teller:
             self._console.print(
                 f"[red]fails without any fault[/] {_escaped(test)}: {_escaped(said)}"
             )
-        self.fine = (
-            fates[Result.CAUGHT] + fates[Result.UNSUPPORTED] == len(trials.verdicts)
-            and not trials.unsound
-        )
+        caught = fates[Result.CAUGHT] + fates[Result.UNSUPPORTED]
+        return caught == len(trials.verdicts) and not trials.unsound
 
 
 def _escaped(text: str) -> str:

@@ -1,8 +1,7 @@
-"""What tests ask for.
+"""Fixtures of a conformance run.
 
-A worker builds one world and starts one runtime in it, once. A test gets a
-`scene` of its own, or shares the `cast` with the other tests of its module when
-it changes nothing.
+A worker builds one world and starts one runtime in it, once. A test gets a `scene` of its own, or
+shares `cast` with the other tests of its module if it changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from harness.adapters.protocol import Adapter, AdapterFactory
 from harness.faults import selection
 from harness.model.plan import ALONE, CAST, HOST, INTERNET
 from harness.model.topology import Topology
-from harness.report.recorder import RECORDER, introduced, staged
+from harness.report.recorder import RECORDER, describe_runtime, describe_stage
 from harness.sandbox import sandbox
 from harness.testbench.netns_view import NetnsView, view_of
 from harness.testbench.packets.tap_pool import TapPool
@@ -30,7 +29,7 @@ RuntimeStarter = Callable[[World], AbstractContextManager[Adapter]]
 
 @pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """The closed world of this worker: host, LAN, routers, internet, ns1, ns2."""
+    """Yield the world of this worker: host, LAN, routers, internet, ns1, ns2."""
     if not sandbox.inside():
         pytest.fail(
             "a world needs the sandbox, and this run is outside: "
@@ -45,9 +44,9 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @pytest.fixture(scope="session")
 def start_runtime(request: pytest.FixtureRequest) -> RuntimeStarter:
-    """Start the runtime under test in a world of one's own; it runs while the body does.
+    """Return a context manager that runs the runtime under test in another world.
 
-    What the body leaves in that world, or changes, is a violation as in the shared one.
+    A leak or a change in that world is a violation, as in the shared world.
     """
     factory = selection.factory(request.config)
 
@@ -75,56 +74,56 @@ def _running(factory: AdapterFactory, world: World) -> Iterator[Adapter]:
 
 @pytest.fixture(scope="session")
 def runtime(world: World, request: pytest.FixtureRequest) -> Iterator[Adapter]:
-    """The runtime under test, running in the world's host."""
+    """Yield the runtime under test, running on the world's host."""
     with _running(selection.factory(request.config), world) as adapter:
-        request.config.stash[RECORDER].runtime = introduced(adapter)
+        request.config.stash[RECORDER].runtime = describe_runtime(adapter)
         yield adapter
 
 
 @pytest.fixture
 def scene(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """An empty scene: make networks and containers in it; they are removed afterwards."""
+    """Yield an empty scene; its networks and containers are removed after the test."""
     with Scene(world, runtime) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """One container in each mode, shared by the tests of a module: look, do not change."""
+    """Yield the reference plan, one container in each mode, shared by a module: read-only."""
     recorder, title = request.config.stash[RECORDER], "the cast"
     with Scene(
         world, runtime, CAST, claimed_only=True, record=partial(recorder.add, title)
     ) as made:
-        recorder.set_stage(title, partial(staged, made))
+        recorder.set_stage(title, partial(describe_stage, made))
         yield made
 
 
 @pytest.fixture(scope="module")
 def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """The cast after a veth was moved into `container06-none` by hand: look, do not change."""
+    """Yield the reference plan after a manual attach to `container06-none`: read-only."""
     recorder, title = request.config.stash[RECORDER], f"{ALONE}, attached by hand"
     with Scene(
         world, runtime, CAST, claimed_only=True, record=partial(recorder.add, title)
     ) as made:
         made.attach(ALONE)
-        recorder.set_stage(title, partial(staged, made))
+        recorder.set_stage(title, partial(describe_stage, made))
         yield made
 
 
 @pytest.fixture(scope="session")
 def host(world: World) -> NetnsView:
-    """The machine's network namespace."""
+    """Return the host's network namespace."""
     return view_of(world, HOST)
 
 
 @pytest.fixture(scope="session")
 def internet(world: World) -> NetnsView:
-    """The internet's namespace."""
+    """Return the internet's network namespace."""
     return view_of(world, INTERNET)
 
 
 @pytest.fixture(scope="session")
 def wires(world: World) -> Iterator[TapPool]:  # noqa: ARG001 # closed before the world is
-    """Taps on the world's own places, opened once and used by every test that asks."""
+    """Yield packet taps in the world's namespaces, opened once and shared by all tests."""
     with TapPool() as opened:
         yield opened

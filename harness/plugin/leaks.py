@@ -1,7 +1,7 @@
-"""The part of the plugin that holds every test's world against what it was before.
+"""The leak guard: each test's world is compared with its state before the test.
 
-Registered in conformance runs only. A violation is an error of the test's teardown,
-which counts against LIFE-1 or BYS-1 whatever the test itself was about.
+Registered in conformance runs only. A violation is an error in the teardown of the test. It counts
+against LIFE-1 or BYS-1, whatever requirement the test checks.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ from harness.world.guard import LEFT_BEHIND, LeakGuard, Violation
 
 GUARD: Final = pytest.StashKey[LeakGuard]()
 _TROUBLED: Final = pytest.StashKey[bool]()
-"""Whether a runtime broke down in a test: what it leaves then says nothing of its promises."""
-_LATE: Final = "Timeout "
-"""How pytest-timeout begins to say that a test did not come to its end."""
+"""Whether a runtime broke down in a test: its leftovers are then no violation."""
+_TIMEOUT: Final = "Timeout "
+"""The prefix of pytest-timeout's message."""
 _ADAPTERS: Final = f"{registry.__name__.rpartition('.')[0]}."
 _SHARED: Final = frozenset({"module", "class", "package"})
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_and_nothing_changed(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Set up after what is shared and before what is the test's own; over after all of that."""
+def _leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Guard a test.
+
+    The guard begins after shared fixtures are set up and checks after the test's own are gone.
+    """
     guard = request.config.stash.get(GUARD, None)
     if guard is None or "world" not in request.fixturenames:
         yield
@@ -47,13 +50,13 @@ def guard(
     world: World,  # noqa: ARG001 # it is what the guard watches
     request: pytest.FixtureRequest,
 ) -> LeakGuard:
-    """What watches the world of this worker, to hold a part of a test by itself."""
+    """Return the guard of this worker's world, for a test that checks a part of itself."""
     return request.config.stash[GUARD]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Judge nothing after an interrupt: a container may be half started."""
+    """Stop judging after an interrupt: a container may be half started."""
     try:
         return (yield)
     except BaseException:
@@ -67,8 +70,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """Guard the session's world, and have what modules share leave nothing either."""
-    if request.config.getoption("setupplan"):  # it only tells of fixtures, and makes none
+    """Guard the session's world; fixtures that modules share may leave nothing either."""
+    if request.config.getoption("setupplan"):  # prints the fixtures and makes none
         return (yield)
     stash = request.config.stash
     guard = stash.get(GUARD, None)
@@ -81,7 +84,7 @@ def pytest_fixture_setup(
             guard.forget()
             guard.outlive()
     made = yield
-    if fixturedef.scope != "session":  # nor what a test of anybody's calls so
+    if fixturedef.scope != "session":  # and not another test's fixture of that name
         return made
     if fixturedef.argname == "world":
         assert isinstance(made, World)
@@ -102,17 +105,18 @@ def pytest_runtest_makereport(
     item: pytest.Item,
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let a violation count against the requirements that it breaks, and no other.
+    """Count a violation against the requirements that it breaks, and no other.
 
-    What a runtime will not remove once the test is over is left behind as well. One that crashed,
-    hung or talked garbage is an error, whatever the test was about, and so is what it has left of
-    that; what the runtime does not claim, or cannot be looked at because a container has a stack of
-    its own, is unsupported.
+    - A removal that the runtime refuses after the test is a leak as well.
+    - A runtime that crashed, hung or returned garbage is an error, whatever the test checks, and so
+      is what it left behind.
+    - A feature that the runtime does not claim is unsupported, and so is a look into a container
+      with a network stack in user space.
     """
     why = ""
     if call.excinfo is not None and isinstance(call.excinfo.value, (UserspaceStack, Unclaimed)):
         why = UNSUPPORTED + _lacking(item.config, call.excinfo.value)
-        # Before anybody looks: whoever stops at what has failed need not stop here.
+        # Before other plugins see it: `--exitfirst` and `--pdb` must not stop here.
         skipped = pytest.skip.Exception(why).with_traceback(call.excinfo.tb)
         call.excinfo = pytest.ExceptionInfo.from_exception(skipped)
     report = yield
@@ -120,7 +124,7 @@ def pytest_runtest_makereport(
         path, line, _ = item.location
         report.longrepr = path, line or 0, f"Skipped: {why}"
     elif call.excinfo is not None:
-        if _in_trouble(item.config, call.excinfo):
+        if _is_breakdown(item.config, call.excinfo):
             item.stash[_TROUBLED] = True
             report.user_properties.append((TROUBLE, True))
         if isinstance(call.excinfo.value, RuntimeBroken):
@@ -135,10 +139,11 @@ def pytest_runtest_makereport(
     return report
 
 
-def _in_trouble(config: pytest.Config, error: pytest.ExceptionInfo[BaseException]) -> bool:
-    """Whether a runtime broke down, or something did not come to its end.
+def _is_breakdown(config: pytest.Config, error: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Return whether a runtime broke down or a test timed out.
 
-    Or an adapter let out what is no answer: it met what it cannot read, or is at fault itself.
+    An exception that an adapter raises and that is no `RuntimeRefused` counts too: the adapter met
+    output that it cannot read, or has a bug.
     """
     match error.value:
         case RuntimeRefused():
@@ -146,21 +151,21 @@ def _in_trouble(config: pytest.Config, error: pytest.ExceptionInfo[BaseException
         case RuntimeBroken() | AgentLost():
             return True
         case pytest.fail.Exception() as failed:
-            return str(failed).startswith(_LATE)
+            return str(failed).startswith(_TIMEOUT)
     own = getattr(registry.load(runtime_name(config)), "__module__", "")
     modules = (str(entry.frame.f_globals.get("__name__")) for entry in error.traceback)
     return any(name == own or name.startswith(_ADAPTERS) for name in modules)
 
 
 def _lacking(config: pytest.Config, error: UserspaceStack | Unclaimed) -> str:
-    """A runtime is called as the command line calls it, whoever finds that it lacks something."""
+    """Return the reason for "unsupported", with the runtime named as on the command line."""
     if isinstance(error, Unclaimed):
         return sentence(runtime_name(config), error.lacking)
     return str(error)
 
 
 def _broken(error: BaseException, *, over: bool) -> Iterator[str]:
-    """The requirements that an error breaks whatever its test is about."""
+    """Yield the requirements that an error breaks, whatever its test checks."""
     if isinstance(error, Violation):
         yield from error.broken
     elif isinstance(error, RuntimeRefused) and over:

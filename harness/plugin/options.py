@@ -1,6 +1,6 @@
-"""The options of a conformance run, all of them.
+"""All options of a conformance run.
 
-Every pytest run where netmodes is installed reads them, so this imports next to nothing.
+Every pytest run where netmodes is installed imports this module, so it imports next to nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pytest
 from harness.testbench import profiles
 
 REPORT: Final = "report"
-"""The folder of the report, in the root directory, where none is named."""
+"""The default folder of the report, in the root directory."""
 
 _PATHS: Final = ("--runtime", "--report", "--expect", "--write-expect", "--shard-by")
 """The options whose value may be a path."""
 
 
 def add(parser: pytest.Parser) -> None:
-    """Add them, and the ini option `netmodes`."""
+    """Add the options, and the ini option `netmodes`."""
     group = parser.getgroup("netmodes", "container network modes")
     group.addoption(
         "--runtime",
@@ -67,8 +67,8 @@ def add(parser: pytest.Parser) -> None:
     )
 
 
-def changed(config: pytest.Config, name: str) -> str | None:
-    """What was said for `probe` or `profile`, where it is not what goes without saying."""
+def non_default(config: pytest.Config, name: str) -> str | None:
+    """Return the value of `probe` or `profile`, or `None` if it is the default."""
     value: str = config.getoption(name)
     return None if value == profiles.RUN_DEFAULTS[name] else value
 
@@ -131,7 +131,7 @@ def _add_evidence(group: pytest.OptionGroup) -> None:
     )
 
 
-def joined(config: pytest.Config) -> tuple[str, ...]:
+def joined_arguments(config: pytest.Config) -> tuple[str, ...]:
     """Return the command line with `--report DIR` and the like as `--report=DIR`."""
     words: list[str] = []
     for word in map(str, config.invocation_params.args):
@@ -145,9 +145,9 @@ def joined(config: pytest.Config) -> tuple[str, ...]:
 def is_misled(config: pytest.Config) -> bool:
     """Return whether pytest took the value of an option for a place of tests.
 
-    Pytest looks for its root directory and settings before it knows the options of plugins. A word
-    that does not begin with a dash and is an existing path is a place of tests then, and the
-    settings are those found from there up (`determine_setup` in _pytest/config/findpaths.py).
+    Pytest looks for its root directory and settings before it knows the options of plugins. It
+    takes a word without a leading dash that is an existing path for a place of tests, and uses the
+    settings found from there up (`determine_setup` in _pytest/config/findpaths.py).
     """
     own = config.invocation_params.dir
     if config.inipath is not None and own.is_relative_to(config.inipath.parent):

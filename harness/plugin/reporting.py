@@ -1,9 +1,10 @@
-"""The plugin of the controlling process that gathers a report, holds it to the gate, writes it."""
+"""The report of a run: its options, and the plugin that collects, gates and writes it."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import os
 import sys
 import tempfile
@@ -15,26 +16,29 @@ from pathlib import Path
 import pytest
 
 from harness.model.requirements import Catalogue
-from harness.report import build, expectations, gate, merge, store
+from harness.plugin import options
+from harness.plugin.worker_notes import Sharding, WorkerNotes
+from harness.report import build, expectations, gate, merge, schema, store
 from harness.report.build import Collected
-from harness.report.expectations import BadExpectations, Deviation, unseen
+from harness.report.expectations import BadExpectations, Deviation, uncovered_version
 from harness.report.recorder import BREAKS, PROPERTY, NodeIds, Recorder
-from harness.report.sanitize import disarm, line, plain
-from harness.report.schema import Report, Selection, Shard
+from harness.report.sanitize import line, plain, sanitize_report
+from harness.report.schema import BadReport, Report, Selection, Shard
 from harness.sandbox import sandbox
 from linux.syscalls import in_user_namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
-    """What was asked for.
+    """The options that concern report, gate and shards.
 
-    `directory` is where the report goes, `None` for none. `asked` is false where that is
-    only the default, and of no shard: then a run that tests no requirement leaves none.
-    `expected` is the file for the gate, with the deviations in it, `expectations` a digest of
-    it; `write` the one to be written. `fault` is what the runtime is sabotaged with, `probe`
-    how matrices are asked where that was said.
-    `known` is the folder of the suites' own expectation files.
+    - `directory`: the folder of the report, `None` for no report.
+    - `asked`: false if that folder is only the default, and the run is no shard. Such a run writes
+      a report only if it tests a requirement.
+    - `expected`: the expectation file and its deviations; `expectations` is a digest of it.
+    - `write`: the expectation file to write.
+    - `fault`: the fault in the runtime. `probe`: how matrices are observed, if not the default.
+    - `known`: the folder with the suites' own expectation files.
     """
 
     known: Path
@@ -53,7 +57,7 @@ class ReportOptions:
 
 
 class Reporter:
-    """Gathers, writes, tells."""
+    """Plugin of the controlling process: collects results, applies the gate, writes the report."""
 
     def __init__(
         self,
@@ -78,15 +82,15 @@ class Reporter:
     # --- gathering
 
     def pytest_sessionstart(self) -> None:
-        """Put a partial report in place of an earlier run's."""
+        """Replace an earlier report by a partial one."""
         if self._order.asked:
             self._announce()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Make what the runtime said harmless, and keep it."""
+        """Remove control characters from runtime output, and collect the result."""
         if report.longrepr is not None or report.sections:
-            disarm(report)
+            sanitize_report(report)
         self._tests.add(report)
         if not self._announced and any(
             name in (PROPERTY, BREAKS) for name, _ in report.user_properties
@@ -95,25 +99,25 @@ class Reporter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A file that cannot be collected is missing in the report."""
+        """Note a file that cannot be collected."""
         if report.failed:
-            disarm(report)
+            sanitize_report(report)
             self._trouble(f"{report.nodeid} could not be collected")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object, error: object | None) -> None:
-        """A worker that was killed took with it what it had recorded."""
+        """Note a worker that was killed: its records are lost."""
         if error:
             name = getattr(getattr(node, "gateway", None), "id", "a worker")
             said = plain(str(error)).strip().splitlines()
             self._trouble(f"worker {name} ended early: {said[-1] if said else 'killed'}")
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """The run was stopped by hand, or by what is as final."""
+        """Note an interrupt."""
         self._trouble(f"interrupted: {excinfo.typename} {plain(str(excinfo.value))}".strip())
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """The run broke."""
+        """Note an internal error."""
         self._trouble(f"internal error: {excinfo.exconly()}")
 
     def _trouble(self, words: str) -> None:
@@ -125,7 +129,7 @@ class Reporter:
             return
         begun = self._report(pytest.ExitCode.INTERRUPTED, ["the run has not come to its end"])
         try:
-            store.announce(begun, self._directory)
+            store.begin(begun, self._directory)
             store.remove_evidence(self._directory, before=self._began)
         except OSError as error:
             self._cannot_write(error, begun)
@@ -133,7 +137,7 @@ class Reporter:
     # --- at the end
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Write the report, after all tests; the exit status follows the gate and the disk."""
+        """Write the report; the exit status follows the gate and the disk."""
         if not self._announced and not self._order.asked and not self._order.expected:
             return
         status = int(exitstatus)
@@ -146,7 +150,9 @@ class Reporter:
             self._say(f"gate: {error}", bad=True)
             status = status or pytest.ExitCode.TESTS_FAILED
         try:
-            self._say(unseen(self._runtime, report.implementation.version, self._order.known))
+            self._say(
+                uncovered_version(self._runtime, report.implementation.version, self._order.known)
+            )
         except (BadExpectations, OSError, UnicodeDecodeError) as error:
             self._say(f"{self._order.known}: {error}", bad=True)
         if report.partial:
@@ -160,7 +166,7 @@ class Reporter:
             session.exitstatus = status
 
     def _elsewhere(self) -> bool:
-        """Whether other shards have tests: one that has none has done its part."""
+        """Return whether other shards have tests: an empty shard is no error."""
         return bool(self._recorder.collected.get("elsewhere"))
 
     def _missing(self, session: pytest.Session, exitstatus: int) -> list[str]:
@@ -216,7 +222,7 @@ class Reporter:
             file, listed = self._order.expected
             result = gate.compare(report, listed, file=file, gone=self._gone)
             report = replace(report, gate=result)
-            for number, words in enumerate(gate.in_words(result, report)):
+            for number, words in enumerate(gate.summary_lines(result, report)):
                 self._say(words, bad=number == 0 and not result.ok)
             if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
                 status = pytest.ExitCode.OK if result.ok else pytest.ExitCode.TESTS_FAILED
@@ -229,8 +235,8 @@ class Reporter:
             raise BadExpectations(f"{path} is left as it was: the run is partial")
         before: Sequence[Deviation] = ()
         if path.exists():
-            before, _ = store.listed(path)
-        after = gate.rewritten(report, before, gone=self._gone)
+            before, _ = store.read_expectations(path)
+        after = gate.updated(report, before, gone=self._gone)
         try:
             store.replace(path, expectations.dumps(after))
         except OSError as error:
@@ -239,9 +245,9 @@ class Reporter:
         self._say(f"expectations: {len(after)} deviations in {path}")
 
     def _gone(self, node_id: str) -> bool:
-        """Whether a test is not there any more: the run would have found it, or its file.
+        """Return whether a test no longer exists: neither the test nor its file was found.
 
-        Where tests are asked for by their names, nothing is known of their files' others.
+        If the command line names tests, nothing is known about the other tests of their files.
         """
         known = {id_ for ids in self._recorder.collected.values() for id_ in ids}
         if not known or node_id in known:
@@ -267,14 +273,14 @@ class Reporter:
             self._failed = True
 
     def _put(self, report: Report, directory: Path) -> None:
-        """Write the report to a folder that has its evidence."""
-        first = self._order.directory  # where workers put it, wherever the report goes by now
+        """Write the report to a folder, with its evidence."""
+        first = self._order.directory  # workers put it there, wherever the report goes now
         if first is not None and directory != first:
             report = store.bring_evidence(report, first, directory)
         store.write(report, directory)
 
     def _cannot_write(self, error: OSError, report: Report) -> None:
-        """Leave a report that says that it is partial in a fresh folder instead, and say so."""
+        """Write a partial report to a fresh folder instead, and print where it is."""
         if self._failed:
             return
         self._failed = True
@@ -283,7 +289,7 @@ class Reporter:
         instead = "give another folder with --report, or --no-report"
         with contextlib.suppress(OSError):
             fresh = Path(tempfile.mkdtemp(prefix="netmodes-report-"))
-            self._put(store.cut_short(report, line(why)), fresh)
+            self._put(store.as_partial(report, line(why)), fresh)
             self._directory = fresh
             instead = f"a partial report is in {fresh}"
         self._say(f"report: {why}; {instead}", bad=True)
@@ -296,7 +302,7 @@ class Reporter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say where the report is, and what the gate says."""
+        """Print the path of the report, and the result of the gate."""
         if self._words:
             terminalreporter.section(f"{line(self._runtime)}: report")
         for words in self._words:
@@ -304,6 +310,140 @@ class Reporter:
         self._words = []
 
     def pytest_unconfigure(self) -> None:
-        """Say it without a summary where there was none: after an interrupt in the wrong moment."""
+        """Print the messages if an interrupt prevented the summary."""
         for words in self._words:
             sys.stderr.write(words[1:] + "\n")
+
+
+# --- options
+
+
+def directory(config: pytest.Config) -> Path | None:
+    """Return the folder of the report, `None` for no report. Raises `pytest.UsageError`."""
+    asked = config.getoption("report")
+    if config.getoption("no_report"):
+        if asked:
+            raise pytest.UsageError("--report and --no-report: which of the two?")
+        return None
+    if config.getoption("setuponly"):
+        return None
+    return config.invocation_params.dir / asked if asked else config.rootpath / options.REPORT
+
+
+def register(
+    config: pytest.Config, *, runtime: str, catalogue: Catalogue, recorder: Recorder, suites: Path
+) -> None:
+    """Register the plugins for notes, shards and report. Raises `pytest.UsageError`."""
+    node_ids = NodeIds(config.rootpath, suites)
+    if config.getoption("dist", default="no") == "no":  # this process runs tests itself
+        config.pluginmanager.register(WorkerNotes(recorder, node_ids), "netmodes-notes")
+    sharding = _sharding(config)
+    if sharding:
+        part, seconds, _ = sharding
+        plugin = Sharding(part, seconds, recorder, node_ids)
+        config.pluginmanager.register(plugin, "netmodes-shard")
+    if hasattr(config, "workerinput"):  # workers report to the controller
+        return
+    if config.getoption("collectonly") or config.getoption("setuponly"):  # or --setup-plan
+        return
+    start = config.invocation_params.dir
+    where = directory(config)
+    expect, write = config.getoption("expect"), config.getoption("write_expect")
+    held = None if expect is None else _expected(start / expect)
+    if write is not None:
+        _make_room(start / write)
+    order = ReportOptions(
+        directory=where,
+        asked=bool(config.getoption("report") or expect or write or sharding),
+        expected=None if held is None else (expect, held[0]),
+        expectations="none" if held is None else held[1],
+        write=None if write is None else start / write,
+        shard=_as_shard(sharding),
+        narrowed=_narrowed(config, suites),
+        arguments=tuple(map(str, config.args)),
+        pyargs=config.getoption("pyargs"),
+        seeds=_seeds(config),
+        fault=config.getoption("fault", default=None),
+        probe=options.non_default(config, "probe"),
+        known=suites / "expected",
+    )
+    reporter = Reporter(
+        order,
+        runtime=runtime,
+        catalogue=catalogue,
+        recorder=recorder,
+        node_ids=node_ids,
+        root=config.rootpath,
+    )
+    config.pluginmanager.register(reporter, "netmodes-report")
+
+
+def _expected(path: Path) -> tuple[tuple[Deviation, ...], str]:
+    """Return the deviations of an expectation file, and a digest of the file."""
+    try:
+        listed, text = store.read_expectations(path)
+    except BadExpectations as error:
+        raise pytest.UsageError(f"--expect {error}") from error
+    return listed, _digest(text)
+
+
+def _make_room(path: Path) -> None:
+    """Fail at the start of a run if the expectation file cannot be written at its end."""
+    try:
+        store.check_writable(path)
+    except BadExpectations as error:
+        raise pytest.UsageError(f"--write-expect {error}") from error
+
+
+def _sharding(config: pytest.Config) -> tuple[merge.ShardReport, dict[str, float], str] | None:
+    asked, by = config.getoption("shard"), config.getoption("shard_by")
+    if asked is None:
+        if by is not None:
+            raise pytest.UsageError("--shard-by says how to divide a run: give --shard too")
+        return None
+    try:
+        part = merge.parse(asked)
+    except merge.BadShard as error:
+        raise pytest.UsageError(str(error)) from error
+    if by is None:
+        return part, {}, ""
+    try:
+        report = schema.load(config.invocation_params.dir / by)
+    except (BadReport, OSError) as error:
+        raise pytest.UsageError(f"--shard-by {by}: {error}") from error
+    seconds = {test.id: test.seconds for test in report.tests}
+    told = "\0".join(f"{id_} {took}" for id_, took in sorted(seconds.items()))
+    return part, seconds, _digest(told)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _as_shard(sharding: tuple[merge.ShardReport, dict[str, float], str] | None) -> Shard | None:
+    if sharding is None:
+        return None
+    part, _, by = sharding
+    return Shard(number=part.number, of=part.of, by=by)
+
+
+def _narrowed(config: pytest.Config, suites: Path) -> bool:
+    """Return whether the command line names only a part of the suites."""
+    if config.args_source != pytest.Config.ArgsSource.ARGS:
+        return False
+    for argument in config.args:
+        if config.getoption("pyargs") and argument == suites.name:
+            return False
+        if suites.is_relative_to((config.invocation_params.dir / argument).resolve()):
+            return False
+    return True
+
+
+def _seeds(config: pytest.Config) -> dict[str, str]:
+    """Return the seeds that make the random choices of the run repeatable."""
+    seeds = {"PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "")}
+    if "hypothesis" in sys.modules or config.pluginmanager.hasplugin("hypothesispytest"):
+        for name in ("hypothesis_seed", "hypothesis_profile"):
+            seeds[name.replace("_", " ")] = str(config.getoption(name, default=None) or "")
+    seeds["profile"] = str(config.getoption("profile", default=None) or "")
+    return {name: value for name, value in seeds.items() if value}

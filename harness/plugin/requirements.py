@@ -1,6 +1,6 @@
-"""The part of the plugin that a conformance run needs: requirements, gating, evidence. Hooks only.
+"""Hooks of a conformance run: requirements, feature checks, evidence.
 
-Registered where a run is of netmodes' concern; no other imports it.
+Registered in conformance runs only; no other run imports this module.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.model import requirements
 from harness.model.features import sentence
 from harness.model.matrix import Matrix, explain
 from harness.model.requirements import Catalogue, Requirement, UnknownRequirement
-from harness.plugin import SUITES, diagnosis, leaks, options, report_setup
+from harness.plugin import SUITES, diagnosis, leaks, options, reporting
 from harness.plugin.summary import Summary
 from harness.report.recorder import RECORDER, UNSUPPORTED, Recorder, properties
 from harness.sandbox import sandbox
@@ -31,11 +31,11 @@ from harness.sandbox import sandbox
 CATALOGUE = pytest.StashKey[Catalogue]()
 FEATURES = pytest.StashKey[frozenset[str]]()
 _GARBAGE: Final = 20_000
-"""So many things more than before may be there until some are looked through."""
+"""Threshold of the garbage collector's youngest generation."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load catalogue and adapter, get ready to sum up. An unknown runtime is a usage error."""
+    """Load catalogue and adapter, and register the other plugins. Raises `pytest.UsageError`."""
     config.stash[RECORDER] = Recorder()
     try:
         config.stash[FEATURES] = registry.find(runtime_name(config)).features
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
             runtime=runtime_name(config), catalogue=catalogue, recorder=config.stash[RECORDER]
         )
         config.pluginmanager.register(summary, "netmodes-summary")
-    report_setup.register(
+    reporting.register(
         config,
         runtime=runtime_name(config),
         catalogue=catalogue,
@@ -64,60 +64,59 @@ def pytest_configure(config: pytest.Config) -> None:
         suites=SUITES,
     )
     if config.getoption("collectonly"):
-        _spare_hypothesis(config)
+        _unload_hypothesis(config)
     else:
-        if options.changed(config, "profile") and not hasattr(config, "workerinput"):
-            from harness.plugin import stepbar  # rich is slow to load
+        if options.non_default(config, "profile") and not hasattr(config, "workerinput"):
+            from harness.plugin import progress  # few runs need it
 
-            stepbar.register(config)
-        diagnosis.register(config, config.stash[RECORDER], report_setup.directory(config))
+            progress.register(config)
+        diagnosis.register(config, config.stash[RECORDER], reporting.directory(config))
 
 
-def _spare_hypothesis(config: pytest.Config) -> None:
-    # Its plugin imports all of it in the end, a third of the time, to tell what no test did.
+def _unload_hypothesis(config: pytest.Config) -> None:
+    # Its plugin imports all of hypothesis in the end, a third of the time, for an empty summary.
     plugin = config.pluginmanager.get_plugin("hypothesispytest")
     if plugin is not None:
         config.pluginmanager.unregister(plugin)
 
 
 def known_faults(config: pytest.Config) -> FaultCatalogue:
-    """Every fault that comes with the harness, or with a plugin of this run.
+    """Return every fault of the harness and of the plugins of this run.
 
-    Raises `FaultError` for one that is declared wrongly.
+    Raises `FaultError` for a wrong declaration.
     """
-    from harness.faults.fault import discover  # nobody else needs it
+    from harness.faults.fault import discover  # few runs need it
 
     return discover(config.stash[CATALOGUE], config.pluginmanager.get_plugins())
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Say what is tested, and where."""
+    """Return the header: runtime, sandbox, kernel, fault."""
     where = "private namespaces" if sandbox.inside() else "none"
     fault = config.stash.get(FAULT, None)
     name = runtime_name(config)
-    told = f"\nfault {fault.id}: {fault.about}" if fault else ""
+    details = f"\nfault {fault.id}: {fault.about}" if fault else ""
     if provenance := registry.provenance(registry.load(name)):
-        told = f"\n{provenance}{told}"
-    return (
-        f"netmodes {__version__}: runtime {name}, sandbox {where}, Linux {platform.release()}{told}"
-    )
+        details = f"\n{provenance}{details}"
+    kernel = f"Linux {platform.release()}"
+    return f"netmodes {__version__}: runtime {name}, sandbox {where}, {kernel}{details}"
 
 
 def pytest_keyboard_interrupt() -> None:
-    """Let Ctrl-C, or leaving the debugger, end a run with its own exit code and words.
+    """Let Ctrl-C, or leaving the debugger, end a run with its own exit code and message.
 
-    What a test was in the midst of is not closed then, and where warnings are errors that would
-    be the end of the run: a traceback for each socket.
+    An interrupted test does not close its sockets. Where warnings are errors, each of them would
+    end the run with a traceback.
     """
     warnings.filterwarnings("ignore", category=pytest.PytestUnraisableExceptionWarning)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Have garbage looked for more seldom, and not in what was collected: that stays until the end.
+    """Collect garbage less often, and exclude the collected tests: they stay until the end.
 
-    What looks through all of it takes a second of four workers' processor time, and dirties its
-    pages in every process that is forked.
+    A full collection takes a second of four workers' processor time, and dirties its pages in every
+    forked process.
     """
     gc.freeze()
     gc.set_threshold(_GARBAGE)
@@ -125,7 +124,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Send what this worker has recorded to the controller."""
+    """Send the records of this worker to the controller."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["netmodes"] = session.config.stash[RECORDER].dump()
 
@@ -134,7 +133,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Refuse a requirement that is not in the catalogue, while its test is collected."""
+    """Refuse a requirement that is not in the catalogue when its test is collected."""
     try:
         _required(metafunc.config, metafunc.definition)
     except UnknownRequirement as error:
@@ -142,9 +141,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Name each test's requirements in its reports, and skip what the runtime does not claim.
+    """Add each test's requirements to its reports; skip tests whose features are not claimed.
 
-    That is what its rows are about; of what else it asks for its scene knows (`harness.model.features`).
+    Those are the features that the requirements need. The scene checks the features that a plan
+    needs (`harness.model.features`).
     """
     if wanted := set(config.getoption("requirement")):
         unwanted = [
@@ -152,7 +152,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ]
         config.hook.pytest_deselected(items=unwanted)
         items[:] = [item for item in items if item not in unwanted]
-    if hasattr(config, "workerinput"):  # else one that is begun last is waited for alone
+    if hasattr(config, "workerinput"):  # a long test that starts last would run alone
         items.sort(key=lambda item: item.get_closest_marker("long") is None)
     for item in items:
         required = _required(config, item)
@@ -164,7 +164,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _required(config: pytest.Config, node: pytest.Item) -> list[Requirement]:
-    """The requirements that a test is marked with, each once; raises `UnknownRequirement`."""
+    """Return the requirements of a test, each once. Raises `UnknownRequirement`."""
     ids = dict.fromkeys(id_ for mark in node.iter_markers("requirement") for id_ in mark.args)
     return [config.stash[CATALOGUE][id_] for id_ in ids]
 
@@ -178,7 +178,7 @@ def _lacking(config: pytest.Config, required: list[Requirement]) -> frozenset[st
 def pytest_assertrepr_compare(
     config: pytest.Config, op: str, left: object, right: object
 ) -> list[str] | None:
-    """Explain a matrix that is not as promised by its wrong cells only, and what befell them."""
+    """Explain a wrong matrix by its wrong cells only, with their stories."""
     if op == "==" and isinstance(left, Matrix) and isinstance(right, Matrix):
         evidence = config.pluginmanager.get_plugin(diagnosis.NAME)
         if evidence is None:

@@ -1,4 +1,4 @@
-"""What a run says at its end: requirement by requirement, and the matrix as a picture."""
+"""The summary at the end of a run: requirements, and the matrix as a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.report.schema import Verdict
 
 
 class Summary:
-    """The plugin of the controlling process that gathers verdicts and matrices, and tells them."""
+    """Plugin of the controlling process that gathers verdicts and matrices, and prints them."""
 
     def __init__(self, *, runtime: str, catalogue: Catalogue, recorder: Recorder) -> None:
         self._runtime = runtime
@@ -25,20 +25,19 @@ class Summary:
     def pytest_report_teststatus(
         self, report: pytest.CollectReport | pytest.TestReport
     ) -> tuple[str, str, str] | None:
-        """Have pytest count a breakdown as an error, and what a test leaves behind as failed.
+        """Report a breakdown of the runtime as an error, and a leak as a failure.
 
-        By itself it goes by the phase: what is raised in a test's body has failed, what is raised
-        around it is an error.
+        Pytest goes by the phase: an exception in a test's body is a failure, around it an error.
         """
         if not (isinstance(report, pytest.TestReport) and report.failed):
             return None
-        if report.when not in ("setup", "teardown"):  # in its body, or when its worker died
+        if report.when not in ("setup", "teardown"):  # in the body, or a worker that died
             return ("error", "E", "ERROR") if judge(report) is Verdict.ERROR else None
         broken = any(name == BREAKS for name, _ in report.user_properties)
         return ("failed", "F", "FAILED") if broken else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Let a report count for each requirement of its test."""
+        """Count a report for each requirement of its test."""
         verdict = judge(report)
         if verdict is None:
             return
@@ -47,13 +46,13 @@ class Summary:
                 found = Verdict.BROKEN if name == BREAKS else verdict
                 before = self._verdicts.get(str(id_), found)
                 if lacking := lacking_feature(report):
-                    told = self._lacking.get(str(id_), lacking)
-                    self._lacking[str(id_)] = min(told, lacking, key=len)
+                    listed = self._lacking.get(str(id_), lacking)
+                    self._lacking[str(id_)] = min(listed, lacking, key=len)
                 self._verdicts[str(id_)] = max(before, found, key=lambda item: item.weight)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
-        """Take over what a worker has recorded."""
+        """Take over the records of a worker."""
         output: dict[str, str] = getattr(node, "workeroutput", {})
         if "netmodes" in output:
             self._recorder.load(output["netmodes"])
@@ -61,7 +60,7 @@ class Summary:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
-        """Write the requirements that were broken, how many were not, and the matrices."""
+        """Print the broken requirements, the counts, and the matrices."""
         if not self._verdicts:
             return
         from harness.report.render.terminal import render  # rich is slow to load
@@ -72,10 +71,10 @@ class Summary:
             width, colour = writer.fullwidth, writer.hasmarkup
             terminalreporter.write(render(promised, observed, width=width, colour=colour))
         terminalreporter.section(f"{self._runtime}: requirements")
-        told = [Verdict.BROKEN, Verdict.ERROR]
+        listed = [Verdict.BROKEN, Verdict.ERROR]
         if terminalreporter.verbosity > 0:
-            told.append(Verdict.KEPT)
-        for verdict in told:
+            listed.append(Verdict.KEPT)
+        for verdict in listed:
             for row in self._rows(verdict):
                 line = f"{verdict:12}{row.id:8}{row.level:7}{row.statement}"
                 terminalreporter.write_line(line)
@@ -91,7 +90,7 @@ class Summary:
         return [row for row in self._catalogue if self._verdicts.get(row.id) is verdict]
 
     def _unsupported(self) -> dict[str, list[str]]:
-        """The requirements that could not be tried, by what is lacking for them."""
+        """Return the unsupported requirements by the missing feature."""
         found: dict[str, list[str]] = {}
         for row in self._rows(Verdict.UNSUPPORTED):
             found.setdefault(self._lacking[row.id], []).append(row.id)

@@ -1,8 +1,6 @@
-"""What every process of a run notes for the report: which tests there are, which one runs.
+"""Notes of the processes that run tests: collected tests, current test, runtime output of failures.
 
-And what the runtime said where one fails, which only the process that ran it can tell.
-
-Registered in conformance runs, in workers as in the controlling process.
+Registered in conformance runs, in every process that runs tests itself.
 """
 
 from __future__ import annotations
@@ -13,11 +11,11 @@ import pytest
 
 from harness.adapters.protocol import RuntimeRefused
 from harness.report import merge
-from harness.report.recorder import NODE_ID, SAID, NodeIds, Recorder
+from harness.report.recorder import NODE_ID, RUNTIME_OUTPUT, NodeIds, Recorder
 
 
 class WorkerNotes:
-    """The plugin that notes."""
+    """The plugin that takes the notes."""
 
     def __init__(self, recorder: Recorder, node_ids: NodeIds) -> None:
         self._recorder, self._node_ids = recorder, node_ids
@@ -27,30 +25,30 @@ class WorkerNotes:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Have each report tell which test it is of; attributes go along to the controller."""
+        """Attach node id and runtime output to each report; xdist passes attributes on."""
         report = yield
         setattr(report, NODE_ID, self._node_ids.of(item))
         if report.failed and call.excinfo is not None:
-            setattr(report, SAID, list(said(call.excinfo.value)))
+            setattr(report, RUNTIME_OUTPUT, list(runtime_output(call.excinfo.value)))
         return report
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Note what there is besides what runs."""
+        """Note deselected tests."""
         self._deselected += [self._node_ids.of(item) for item in items]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note what will run."""
+        """Note selected tests."""
         if session.items or self._deselected:
             kept = [self._node_ids.of(item) for item in session.items]
             self._recorder.note_collected(kept, self._deselected)
 
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        """Note what runs now."""
+        """Note the current test."""
         self._recorder.test = self._node_ids(nodeid, location[0])
 
 
 class Sharding:
-    """The plugin that leaves the tests of other shards to other machines."""
+    """The plugin that deselects the tests of other shards."""
 
     def __init__(
         self,
@@ -66,7 +64,7 @@ class Sharding:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Keep this shard's part of what all other choices have left."""
+        """Keep this shard's part of the tests that all other selections have left."""
         ids = {item: self._node_ids.of(item) for item in items}
         parts = merge.assign(ids.values(), self._part.of, self._seconds)
         elsewhere = [item for item in items if parts[ids[item]] != self._part.number]
@@ -76,30 +74,30 @@ class Sharding:
             config.hook.pytest_deselected(items=elsewhere)
 
 
-def said(error: BaseException) -> tuple[str, ...]:
-    """What the runtime said, once for each refusal that an error consists of.
+def runtime_output(error: BaseException) -> tuple[str, ...]:
+    """Return the output of the runtime for each refusal that an error consists of.
 
-    Nothing where it is more than those: who is in a group of them, and on whose account it
-    came up, counts as well.
+    Return nothing if the error consists of other exceptions too. Members of a group, causes and
+    contexts count.
     """
-    words = [_words(part) for part in _parts(error, set())]
+    words = [_output(part) for part in _chained(error, set())]
     return tuple(dict.fromkeys(filter(None, words))) if all(words) else ()
 
 
-def _words(error: BaseException) -> str:
+def _output(error: BaseException) -> str:
     return error.said if isinstance(error, RuntimeRefused) else ""
 
 
-def _parts(error: BaseException, met: set[int]) -> Iterator[BaseException]:
-    """Every exception that is told with this one, as a traceback would tell them."""
+def _chained(error: BaseException, met: set[int]) -> Iterator[BaseException]:
+    """Yield every exception that a traceback of this one would show."""
     if id(error) in met:
         return
     met.add(id(error))
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from _parts(inner, met)
+            yield from _chained(inner, met)
     else:
         yield error
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if before is not None:
-        yield from _parts(before, met)
+        yield from _chained(before, met)

@@ -1,1 +1,16 @@
-"""What a run leaves to look at: one report in several forms, `docs/report.md` tells which."""
+"""From test results to one report: its judgement, its gate and its files. No pytest hooks."""
+
+__all__ = [
+    "build",
+    "compare",
+    "expectations",
+    "failure_links",
+    "gate",
+    "judge",
+    "merge",
+    "recorder",
+    "render",
+    "sanitize",
+    "schema",
+    "store",
+]

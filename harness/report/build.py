@@ -1,4 +1,4 @@
-"""From the reports of a run's tests, and what its workers recorded, to one report."""
+"""Build the report of a run from pytest's reports and the records of workers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from harness.report.recorder import (
     BREAKS,
     NODE_ID,
     PROPERTY,
-    SAID,
+    RUNTIME_OUTPUT,
     UNSUPPORTED,
     Recorder,
     Seen,
@@ -59,23 +59,23 @@ from harness.report.schema import (
 )
 
 EVIDENCE = "evidence"
-"""The user property by which a test's report names the folder with its evidence."""
+"""The user property of a test's report that names its evidence folder."""
 FILES = "netmodes_evidence"
-"""The attribute of a test's report that names what is in there."""
+"""The attribute of a test's report that names the files in that folder."""
 _LONGEST = 20_000
-"""Characters of one text that a report keeps: the beginning and the end of a longer one."""
+"""Maximal length of a text in the report; a longer text loses its middle."""
 
 
 class Collected:
-    """The tests of a run, report by report; `node_ids` turns their ids into the report's."""
+    """The test results of a run; `node_ids` translates pytest's node ids to those of reports."""
 
     def __init__(self, node_ids: Callable[[str, str], str]) -> None:
         self._node_ids = node_ids
         self._tests: dict[str, TestResult] = {}
 
     def add(self, report: pytest.TestReport) -> None:
-        """Let a report count for its test."""
-        # Who ran it knows best: on another machine files may be elsewhere.
+        """Add a phase of a test."""
+        # The worker knows the id: on another machine the files may be elsewhere.
         id_ = getattr(report, NODE_ID, None) or self._node_ids(report.nodeid, report.location[0])
         before = self._tests.get(id_) or TestResult(id=line(id_), verdict=Verdict.UNTESTED)
         own, breaks, evidence = _properties(report)
@@ -99,7 +99,7 @@ class Collected:
         )
 
     def tests(self) -> tuple[TestResult, ...]:
-        """All of them, in the order of their names. One that never ended is not among them."""
+        """Return all tests in the order of their names, without those that never ended."""
         return tuple(
             self._tests[id_]
             for id_ in sorted(self._tests)
@@ -123,7 +123,7 @@ def _failure(report: pytest.TestReport, evidence: str | None) -> Failure:
         when=report.when if known and report.when else "crash",
         message=shortened(_without_preface(plain(message).strip())),
         text=text,
-        said=tuple(shortened(plain(words)) for words in getattr(report, SAID, ())),
+        said=tuple(shortened(plain(words)) for words in getattr(report, RUNTIME_OUTPUT, ())),
         sections=tuple(
             Section(title=line(title), text=shortened(plain(content)))
             for title, content in report.sections
@@ -135,12 +135,12 @@ def _failure(report: pytest.TestReport, evidence: str | None) -> Failure:
 
 
 def _without_preface(message: str) -> str:
-    """What an assertion says, without the words that say that it is one."""
+    """Return the message of an assertion without "AssertionError: assert"."""
     return message.removeprefix("AssertionError: ").removeprefix("assert ")
 
 
 def shortened(text: str) -> str:
-    """`text`, or its beginning and end when it is very long."""
+    """Return `text`, or its beginning and end if it is very long."""
     if len(text) <= _LONGEST:
         return text
     half = _LONGEST // 2
@@ -151,7 +151,7 @@ def shortened(text: str) -> str:
 
 
 def rows(catalogue: Catalogue) -> tuple[RequirementResult, ...]:
-    """The catalogue, nothing judged yet."""
+    """Return the rows of the catalogue, not judged yet."""
     return tuple(
         RequirementResult(
             id=item.id,
@@ -173,28 +173,28 @@ def _links(references: Iterable[Reference]) -> tuple[ReportLink, ...]:
 
 
 def digest(words: Iterable[str]) -> str:
-    """A short name for a list of words that no other list has."""
+    """Return a digest of a list of words."""
     return hashlib.sha256("\0".join(words).encode(errors="replace")).hexdigest()[:16]
 
 
 def catalogue_digest(catalogue: Catalogue) -> str:
-    """A name for what the catalogue says."""
+    """Return a digest of the catalogue."""
     return digest(f"{item.id} {item.level} {item.statement}" for item in catalogue)
 
 
-def implementation(name: str, said: Mapping[str, Any]) -> Implementation:
-    """What a runtime said of itself, as `Recorder.runtime` keeps it."""
-    told = said.get("version")
+def implementation(name: str, recorded: Mapping[str, Any]) -> Implementation:
+    """Return the runtime's description of itself, from `Recorder.runtime`."""
+    reported = recorded.get("version")
     return Implementation(
         name=line(name),
-        version=line(str(told)) if told else None,
-        features=tuple(line(str(item)) for item in said.get("features", ())),
-        dialect={line(str(k)): line(str(v)) for k, v in said.get("dialect", {}).items()},
+        version=line(str(reported)) if reported else None,
+        features=tuple(line(str(item)) for item in recorded.get("features", ())),
+        dialect={line(str(k)): line(str(v)) for k, v in recorded.get("dialect", {}).items()},
     )
 
 
 def matrices(recorder: Recorder) -> tuple[MatrixResult, ...]:
-    """The recorded matrices, the largest first; in each the cells in an order of their own."""
+    """Return the recorded matrices, the largest first, each with its cells in a fixed order."""
     found = []
     for title, cells in recorder.cells():
         stage = _stage(recorder.stages.get(title))
@@ -205,7 +205,7 @@ def matrices(recorder: Recorder) -> tuple[MatrixResult, ...]:
 
 
 def _order(stage: Stage | None) -> Callable[[CellResult], Any]:
-    """Containers as they were started, then the rest of the world, whichever worker saw them."""
+    """Return the sort key of cells: containers in the order of their start, then the world."""
     containers = [item.name for item in stage.containers] if stage else []
     sources = [*containers, *OUTSIDERS]
     targets = [SELF, LOOPBACK, *containers, GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0]
@@ -225,7 +225,7 @@ def _order(stage: Stage | None) -> Callable[[CellResult], Any]:
 
 
 def matrix(title: str, cells: Sequence[CellResult], stage: Stage | None) -> MatrixResult:
-    """A matrix of these cells, counted."""
+    """Return a matrix of these cells, with its counts."""
     wrong = sum(not cell.kept for cell in cells)
     counted = CellCounts(cells=len(cells), wrong=wrong)
     return MatrixResult(title=title, counts=counted, cells=tuple(cells), stage=stage)
@@ -253,12 +253,12 @@ def _cell(cell: Cell, seen: Seen) -> CellResult:
     )
 
 
-def _stage(said: Mapping[str, Any] | None) -> Stage | None:
-    if said is None:
+def _stage(recorded: Mapping[str, Any] | None) -> Stage | None:
+    if recorded is None:
         return None
     return Stage(
-        routers=int(said["routers"]),
-        world={line(name): _lines(own) for name, own in said["world"].items()},
+        routers=int(recorded["routers"]),
+        world={line(name): _lines(own) for name, own in recorded["world"].items()},
         networks=tuple(
             StagedNetwork(
                 name=line(item["name"]),
@@ -266,7 +266,7 @@ def _stage(said: Mapping[str, Any] | None) -> Stage | None:
                 gateways=_lines(item["gateways"]),
                 internal=bool(item["internal"]),
             )
-            for item in said["networks"]
+            for item in recorded["networks"]
         ),
         containers=tuple(
             StagedContainer(
@@ -276,7 +276,7 @@ def _stage(said: Mapping[str, Any] | None) -> Stage | None:
                 addresses=_lines(item["addresses"]),
                 joined=line(item["joined"]) if item["joined"] else None,
             )
-            for item in said["containers"]
+            for item in recorded["containers"]
         ),
     )
 
@@ -286,7 +286,7 @@ def _lines(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def environment() -> dict[str, str]:
-    """What the run ran on. Nothing that tells one machine from another of its kind."""
+    """Return the versions that the run depended on, and nothing that identifies the machine."""
     return {
         "kernel": platform.release(),
         "machine": platform.machine(),
@@ -296,8 +296,8 @@ def environment() -> dict[str, str]:
     }
 
 
-def nothing_counted() -> Totals:
-    """The totals of a report that was not concluded yet."""
+def empty_totals() -> Totals:
+    """Return empty totals."""
     none = Counts()
     return Totals(
         tests=none, core=none, extended=none, requirements=none, cells=CellCounts(cells=0, wrong=0)
@@ -307,12 +307,12 @@ def nothing_counted() -> Totals:
 def report(
     *, runtime: str, catalogue: Catalogue, recorder: Recorder, tests: Collected, **more: Any
 ) -> Report:
-    """The whole report; `more` are its other fields."""
+    """Return the whole report; `more` are its other fields."""
     return concluded(
         Report(
             generator=f"netmodes {__version__}",
             implementation=implementation(runtime, recorder.runtime),
-            totals=nothing_counted(),
+            totals=empty_totals(),
             requirements=rows(catalogue),
             tests=tests.tests(),
             matrices=matrices(recorder),

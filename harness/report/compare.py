@@ -1,4 +1,4 @@
-"""What is different between two reports (pure)."""
+"""Comparison of reports: `netmodes diff`, and the table of `netmodes compare` (pure)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Final
 from harness.report.sanitize import line, markdown
 from harness.report.schema import Report, Verdict
 
-_NOT_THERE = "not there"
+_MISSING = "not there"
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictChange:
-    """One thing that has another verdict in the second report."""
+    """An item whose verdict differs in the second report."""
 
     kind: str
     id: str
@@ -27,7 +27,7 @@ class VerdictChange:
 
 
 def changes(old: Report, new: Report) -> list[VerdictChange]:
-    """Every difference: of runtime and version, requirements, tests, cells."""
+    """Return every difference in runtime, version, dialect, requirements, tests and cells."""
     first, second = old.implementation, new.implementation
     return [
         *_changes("runtime", {"name": first.name}, {"name": second.name}),
@@ -41,7 +41,7 @@ def changes(old: Report, new: Report) -> list[VerdictChange]:
 
 def _changes(kind: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterable[VerdictChange]:
     for id_ in dict.fromkeys([*old, *new]):
-        before, after = old.get(id_, _NOT_THERE), new.get(id_, _NOT_THERE)
+        before, after = old.get(id_, _MISSING), new.get(id_, _MISSING)
         if before != after:
             yield VerdictChange(kind, id_, before, after)
 
@@ -67,7 +67,7 @@ def _cells(report: Report) -> dict[str, str]:
 
 
 VERSION: Final = 1
-"""Of the JSON; a field may be added within a version."""
+"""Version of the JSON; a field may be added within a version."""
 WORDS: Final = {
     Verdict.KEPT: "pass",
     Verdict.BROKEN: "fail",
@@ -80,9 +80,9 @@ WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One runtime, by the name under which it was asked for. Without a report it did not run.
+    """A runtime under the name given by the user; without a report it did not run.
 
-    `note` tells why it did not, or why its report is not the whole.
+    `note` gives the reason, or the reason why the report is partial.
     """
 
     name: str
@@ -96,18 +96,18 @@ class Column:
 
     @property
     def title(self) -> str:
-        """Its name, and its version where that was told."""
+        """Name, and version if known."""
         version = self.report.implementation.version if self.report else None
         return f"{self.name} {version or ''}".rstrip()
 
     def count(self, word: str) -> int:
-        """How many requirements have that verdict."""
+        """Return the number of requirements with that verdict."""
         return sum(1 for verdict in self.verdicts.values() if verdict == word)
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One requirement, and its verdict with each runtime; `-` where it is in no report."""
+    """A requirement and its verdict for each runtime; `-` if the report does not have it."""
 
     id: str
     level: str
@@ -115,15 +115,15 @@ class ComparisonRow:
     verdicts: tuple[str, ...]
 
 
-def tested(columns: Sequence[Column]) -> list[ComparisonRow]:
-    """The rows about which any of the runs has something to say."""
+def tested_rows(columns: Sequence[Column]) -> list[ComparisonRow]:
+    """Return the rows that at least one run has tested."""
     nothing = {"-", WORDS[Verdict.UNTESTED]}
     return [row for row in rows(columns) if not nothing.issuperset(row.verdicts)]
 
 
 def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
-    """Every requirement of any of the reports, in the catalogue's order."""
-    told = {
+    """Return every requirement of the reports, in the catalogue's order."""
+    found = {
         row.id: row for column in columns if column.report for row in column.report.requirements
     }
     return [
@@ -133,20 +133,20 @@ def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
             row.statement,
             tuple(column.verdicts.get(id_, "-") for column in columns),
         )
-        for id_, row in told.items()
+        for id_, row in found.items()
     ]
 
 
 def counts(column: Column) -> str:
-    """One line about one runtime."""
+    """Return one line of figures about a runtime."""
     if column.report is None:
         return f"{column.title}: did not run: {column.note}"
-    told = ", ".join(f"{column.count(word)} {word}" for word in dict.fromkeys(WORDS.values()))
-    return f"{column.title}: {told}, in {column.report.seconds:.0f} s"
+    found = ", ".join(f"{column.count(word)} {word}" for word in dict.fromkeys(WORDS.values()))
+    return f"{column.title}: {found}, in {column.report.seconds:.0f} s"
 
 
 def as_markdown(columns: Sequence[Column]) -> str:
-    """The table, with a line about each runtime before it."""
+    """Return the table, after a line about each runtime."""
     return "\n".join(_lines(columns)) + "\n"
 
 
@@ -164,13 +164,13 @@ def _lines(columns: Sequence[Column]) -> Iterator[str]:
     shown = [column for column in columns if column.report is not None]
     yield f"\n| | level | {' | '.join(markdown(column.name) for column in shown)} |"
     yield f"|---|---|{'---|' * len(shown)}"
-    for row in tested(shown):
+    for row in tested_rows(shown):
         cells = (f"**{word}**" if word in ("fail", "error") else word for word in row.verdicts)
         yield f"| {markdown(row.id)} | {markdown(row.level)} | {' | '.join(cells)} |"
 
 
 def as_json(columns: Sequence[Column]) -> str:
-    """The same for a program."""
+    """Return the table as JSON."""
     whole: dict[str, Any] = {
         "version": VERSION,
         "runtimes": [_runtime(column) for column in columns],

@@ -1,16 +1,16 @@
-"""The expectation file: what is known not to be as it should, reviewed in git (pure).
+"""The expectation file: known deviations of a runtime, reviewed in git (pure).
 
 ```toml
 [[deviation]]
 runtime = "docker"
 versions = ">=26,<28"
-test = "suites/bystanders/test_reachability.py::test_outsiders_reach_each_other_before_during_and_after"
+test = "suites/bystanders/test_reachability.py::test_outsiders_reach_each_other"
 verdict = "broken"
 reason = "other hosts' IPv6 traffic is dropped by the FORWARD policy"
 link = "https://github.com/moby/moby/issues/48365"
 ```
 
-`docs/gate.md` is the reader's page.
+`docs/gate.md` describes it for users.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from harness.report.sanitize import address
 from harness.report.schema import Verdict
 
 UNEXPLAINED = "not looked into yet"
-"""The reason that `--write-expect` writes where nobody has given one."""
+"""The reason that `--write-expect` writes for a new entry."""
 ANYTHING = "…"
-"""What stands in a saying for whatever is different each time, within a line."""
+"""The placeholder in a message pattern: any text within a line."""
 _SHORTEST = 20
-"""Characters that a saying has in one piece, without blanks: less says nothing of a defect."""
+"""Minimal length of a piece of a message pattern, blanks not counted."""
 _ABOUT = frozenset({"requirement", "test", "cell", "saying"})
 _TEXTS = frozenset({"runtime", "versions", "verdict", "reason", "link"}) | _ABOUT
 _KEYS = _TEXTS | {"chance", "at_most"}
@@ -44,11 +44,11 @@ _VERDICTS = (Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED)
 
 
 class BadExpectations(ValueError):
-    """An expectation file is malformed; the message names the entry and what is wrong with it."""
+    """An expectation file is malformed; the message names the entry and the mistake."""
 
 
 class DeviationKind(StrEnum):
-    """What a deviation is about."""
+    """Kind of item that a deviation concerns."""
 
     REQUIREMENT = "requirement"
     TEST = "test"
@@ -58,12 +58,13 @@ class DeviationKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """One thing that is known not to be as it should, in some versions of a runtime.
+    """A known deviation in some versions of a runtime.
 
-    `id` is a requirement's, a test's node id, a cell as `title: source → target icmp/4`, or
-    what a runtime says to whichever test meets the defect, `at_most` so many of a run.
-    `versions` is a PEP 440 specifier set, empty for all of them. With `chance` it is a test
-    that meets a defect in some runs and not in others.
+    - `id`: a requirement id, a node id, a cell as `title: source → target icmp/4`, or a message
+      pattern.
+    - `versions`: a PEP 440 specifier set, empty for all versions.
+    - `chance`: the test fails in some runs and passes in others.
+    - `at_most`: the number of tests that a message pattern may excuse in a run.
     """
 
     runtime: str
@@ -78,16 +79,16 @@ class Deviation:
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """Where it stands in a sorted file."""
+        """Sort key in the file."""
         return self.runtime, self.kind, self.id, self.versions, self.verdict
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id}"
 
     def concerns(self, runtime: str, version: str | None) -> bool:
-        """Whether it is about this runtime in this version.
+        """Return whether the deviation is about this runtime in this version.
 
-        Raises `BadExpectations` where that depends on a version that is not known.
+        Raises `BadExpectations` if that depends on the version and the version is unknown.
         """
         if self.runtime != runtime:
             return False
@@ -103,7 +104,7 @@ class Deviation:
         return SpecifierSet(self.versions).contains(known, prereleases=True)
 
     def says(self, text: str) -> bool:
-        """Whether it is the saying that a line of `text` has in it."""
+        """Return whether the message pattern matches a line of `text`."""
         pieces = self.id.split(ANYTHING)
         return self.kind is DeviationKind.SAYING and any(
             _within(line, pieces) for line in text.split("\n")
@@ -111,7 +112,7 @@ class Deviation:
 
 
 def _within(line: str, pieces: Iterable[str]) -> bool:
-    """Whether the pieces are in the line, one after the other."""
+    """Return whether the line contains the pieces in this order."""
     rest = line
     for piece in pieces:
         if piece not in rest:
@@ -121,9 +122,9 @@ def _within(line: str, pieces: Iterable[str]) -> bool:
 
 
 def as_version(text: str | None) -> Version | None:
-    """A runtime's version for comparison; `None` where there is nothing to compare.
+    """Return a runtime's version for comparison, or `None` if there is none.
 
-    Of a version that is none of PEP 440's (`1.2~rc1-3`), its leading numbers.
+    A version that is not PEP 440 (`1.2~rc1-3`) counts by its leading numbers.
     """
     try:
         return Version(text or "")
@@ -133,7 +134,7 @@ def as_version(text: str | None) -> Version | None:
 
 
 def loads(text: str) -> tuple[Deviation, ...]:
-    """The deviations in the text of an expectation file. Raises `BadExpectations`."""
+    """Return the deviations in the text of an expectation file. Raises `BadExpectations`."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -189,9 +190,9 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
 
 
 def _check_once(found: Iterable[Deviation]) -> None:
-    """Refuse an entry that is there again, whatever it says; a saying may be so by each verdict.
+    """Refuse duplicate entries; a message pattern may occur once with each verdict.
 
-    Of versions that only overlap the gate tells, which knows the version of a run.
+    The gate finds entries whose versions overlap: it knows the version of the run.
     """
     numbers: dict[object, int] = {}
     for number, item in enumerate(found, 1):
@@ -205,7 +206,7 @@ def _check_once(found: Iterable[Deviation]) -> None:
 
 
 def _check_chance(where: str, kind: DeviationKind, entry: Mapping[str, Any]) -> None:
-    """What is said of a defect that is met in some runs, and by some tests, only."""
+    """Check `chance` and `at_most`."""
     chance = entry.get("chance", False)
     if not isinstance(chance, bool):
         raise BadExpectations(f"{where}: chance is neither true nor false: {chance!r}")
@@ -222,7 +223,7 @@ def _check_chance(where: str, kind: DeviationKind, entry: Mapping[str, Any]) -> 
 
 
 def _check_saying(where: str, words: str) -> None:
-    """Refuse what any failure might say."""
+    """Refuse a message pattern that almost any failure would match."""
     if "\n" in words:
         raise BadExpectations(f"{where}: a saying is within one line")
     if all(len("".join(piece.split())) < _SHORTEST for piece in words.split(ANYTHING)):
@@ -233,7 +234,7 @@ def _check_saying(where: str, words: str) -> None:
 
 
 def dumps(deviations: Iterable[Deviation]) -> str:
-    """The text of an expectation file: sorted, so that the same deviations give the same text."""
+    """Return the text of an expectation file, sorted: equal deviations give equal text."""
     entries = []
     for item in sorted(deviations, key=lambda item: item.key):
         entry = {
@@ -251,11 +252,11 @@ def dumps(deviations: Iterable[Deviation]) -> str:
     return head + "".join("\n[[deviation]]\n" + tomli_w.dumps(entry) for entry in entries)
 
 
-def unseen(runtime: str, version: str | None, folder: Path) -> str:
-    """That no version like this one has been looked at, in a sentence; else an empty text.
+def uncovered_version(runtime: str, version: str | None, folder: Path) -> str:
+    """Return a sentence if the suites' expectation file covers no such version; else `""`.
 
-    `folder` has the suites' own expectation files. Of a runtime without one, or whose file names
-    no versions, nothing is said, nor of one that somebody else has described.
+    `folder` has the suites' own expectation files. The result is empty if the runtime has none, if
+    the file names no versions, and for a runtime that the user has described.
     """
     name, _, _ = dialect.split_runtime_name(runtime)
     own, file = as_version(version), folder / f"{name}.toml"

@@ -1,4 +1,4 @@
-"""The evidence that a report leads to: by what names, and the list of all of it."""
+"""Links from a failure: the files of its evidence, and the command that runs its test again."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from harness.report.schema import Failure, Report
 from harness.testbench.profiles import RUN_DEFAULTS
 
 EVIDENCE, INDEX = "evidence", "index.md"
-"""The folder of all of it, in the report's, and the list in there."""
+"""The folder of all evidence in the report's folder, and its index."""
 AGAIN: Final = "again.txt"
 EVIDENCE_FILES: Final = ("story.txt", "capture.pcapng", "commands.txt", "plan.toml", AGAIN)
-"""What is written for one failure, besides a state for each place; as they are shown."""
+"""The files of one failure in the order of display, without the states of namespaces."""
 STATES: Final = "state/*.json"
 _STATE: Final = re.compile(r"state/[A-Za-z0-9_.-]+\.json")
 
 
-def present(directory: Path) -> tuple[str, ...]:
-    """The names of the evidence that is in one failure's folder."""
+def evidence_files(directory: Path) -> tuple[str, ...]:
+    """Return the names of the evidence files in the folder of a failure."""
     states = sorted(file.relative_to(directory).as_posix() for file in directory.glob(STATES))
     names = [name for name in EVIDENCE_FILES if (directory / name).is_file()]
     return (*names, *filter(_STATE.fullmatch, states))
 
 
 def links(failure: Failure) -> tuple[tuple[str, str], ...]:
-    """Each file of a failure's evidence: its name, and the way to it from the report's folder.
+    """Return name and path, from the report's folder, of each evidence file of a failure.
 
-    Whoever wrote a report may have named any: these are such as evidence is made of.
+    A report may come from elsewhere and name any file: others than evidence files are left out.
     """
     found = folder(failure.evidence)
     if found is None:
@@ -46,15 +46,18 @@ def links(failure: Failure) -> tuple[tuple[str, str], ...]:
     return tuple((name, posixpath.join(found, name)) for name in own)
 
 
-def listed(report: Report) -> str | None:
-    """The way to the list of a report's evidence, `None` where there is none."""
+def index_path(report: Report) -> str | None:
+    """Return the path of the index of the evidence, or `None` without evidence."""
     folders = (folder(failure.evidence) for test in report.tests for failure in test.failures)
     found = next(filter(None, folders), None)
     return found and posixpath.join(posixpath.dirname(found), INDEX)
 
 
 def index(report: Report, directory: str) -> str:
-    """Markdown, for a file in `directory` of the report's; `""` where nothing left any."""
+    """Return the Markdown index for a file in `directory`; `""` without evidence.
+
+    `directory` is relative to the report's folder.
+    """
     lines = list(_lines(report, directory))
     if not lines:
         return ""
@@ -77,8 +80,8 @@ def _lines(report: Report, directory: str) -> Iterator[str]:
                 f"[{markdown(name)}](<{quote(posixpath.relpath(way, directory))}>)"
                 for name, way in links(failure)
             )
-            if told := ", ".join(files):
-                yield f"  {told}"
+            if shown := ", ".join(files):
+                yield f"  {shown}"
 
 
 _OPTIONS: Final = ("fault", "probe", "profile", "hypothesis_profile", "hypothesis_seed", "expect")
@@ -86,10 +89,9 @@ _OPTIONS: Final = ("fault", "probe", "profile", "hypothesis_profile", "hypothesi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerunOptions:
-    """What a test's outcome depends on besides the test.
+    """The conditions of a run that influence the outcome of a test.
 
-    `options` are by their name, and what goes without saying may be among them. `pyargs`:
-    the suites were run where they are installed.
+    `options` are by name and may include defaults. `pyargs`: the suites were run as installed.
     """
 
     runtime: str
@@ -97,8 +99,8 @@ class RerunOptions:
     pyargs: bool = False
 
 
-def asked(config: pytest.Config, runtime: str) -> RerunOptions:
-    """By the command line of this run, which is of a runtime."""
+def run_conditions(config: pytest.Config, runtime: str) -> RerunOptions:
+    """Return the conditions of this run, from its command line."""
     return RerunOptions(
         runtime=runtime,
         options={name: config.getoption(name, default=None) for name in _OPTIONS},
@@ -106,8 +108,8 @@ def asked(config: pytest.Config, runtime: str) -> RerunOptions:
     )
 
 
-def of(report: Report) -> RerunOptions:
-    """By what a report says of its run."""
+def report_conditions(report: Report) -> RerunOptions:
+    """Return the conditions of the run of a report."""
     seeds = {name.replace(" ", "_"): value for name, value in report.seeds.items()}
     held = {"expect": report.gate.file} if report.gate else {}
     return RerunOptions(
@@ -117,21 +119,24 @@ def of(report: Report) -> RerunOptions:
     )
 
 
-def command(test: str, said: RerunOptions) -> str:
-    """The line; `test` is a node id in the words of reports."""
+def command(test: str, conditions: RerunOptions) -> str:
+    """Return the command line that runs a test again; `test` is a node id of a report."""
     words = ["pytest", test]
-    if said.pyargs:
+    if conditions.pyargs:
         file, colons, name = test.partition("::")
         module = file.removesuffix(".py").replace("/", ".")
         words = ["pytest", "--pyargs", f"{module}{colons}{name}"]
-    words += _said("runtime", said.runtime)
+    words += _option("runtime", conditions.runtime)
     for option in _OPTIONS:
-        value = said.options.get(option)
+        value = conditions.options.get(option)
         if value and value != RUN_DEFAULTS.get(option):
-            words += _said(option.replace("_", "-"), value)
+            words += _option(option.replace("_", "-"), value)
     return shlex.join(words)
 
 
-def _said(option: str, value: str) -> list[str]:
-    """A path in one word with its option: else pytest takes it for a place of tests."""
+def _option(option: str, value: str) -> list[str]:
+    """Return option and value as one word.
+
+    Pytest takes a path after a blank for a place of tests.
+    """
     return [f"--{option}={value}"] if os.sep in value else [f"--{option}", value]

@@ -1,8 +1,7 @@
-"""The gate: a report held against what is known, strict both ways (pure).
+"""The gate: compare a report with an expectation file, strictly in both directions (pure).
 
-Whatever is wrong must be listed, and whatever is listed must still be wrong, unless it is
-listed as a matter of chance. So the file of expectations is at any time the whole truth
-about a runtime.
+Every failure must be listed, and every listed failure must still occur, unless the entry says
+`chance`. So the expectation file is at any time the complete list of a runtime's deviations.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ FAILING = frozenset({Verdict.BROKEN, Verdict.ERROR})
 _SHOWN = 3
 
 Gone = Callable[[str], bool]
-"""Whether a test, by its node id, does not exist any more."""
+"""Whether a test, by its node id, no longer exists."""
 
 
 def cell_id(matrix: MatrixResult, cell: CellResult) -> str:
-    """How an expectation names a cell."""
+    """Return the name of a cell in expectation files."""
     return f"{matrix.title}: {cell.cell}"
 
 
 class _Comparison:
-    """One report beside the deviations that are about its runtime and version."""
+    """A report and the deviations that concern its runtime and version."""
 
     def __init__(self, report: Report, deviations: Sequence[Deviation], gone: Gone) -> None:
         self.report, self.gone = report, gone
@@ -59,10 +58,13 @@ class _Comparison:
         self.excused = {test.id: by for test in self.failing() if (by := self._saying_of(test))}
         rest = [test for test in report.tests if test.id not in self.excused]
         self.without = {item.id: item.verdict for item in judged(report.requirements, rest)}
-        """What became of the requirements by all other tests."""
+        """Verdicts of the requirements without the excused tests."""
 
     def _list(self, item: Deviation) -> None:
-        """Let it count, once; a saying once with each verdict, as it may come up anywhere."""
+        """Register a deviation; raise if it is listed twice.
+
+        A message pattern may be listed once with each verdict.
+        """
         if item.kind is DeviationKind.SAYING:
             known = self.sayings.setdefault((item.id, item.verdict), item)
         else:
@@ -72,14 +74,14 @@ class _Comparison:
 
     @property
     def entries(self) -> tuple[Deviation, ...]:
-        """All that is listed."""
+        """All deviations that concern this run."""
         return (*self.listed.values(), *self.sayings.values())
 
     @property
     def whole(self) -> bool:
-        """Whether every test there is has run, so that what was not seen is not there.
+        """Whether every existing test has run, so that a missing cell does not exist.
 
-        A test that is excused has not come to what it would have seen.
+        An excused test may have ended before it observed its cells.
         """
         report = self.report
         asked_for_all = report.complete and not report.selection.narrowed and not report.shard
@@ -89,7 +91,7 @@ class _Comparison:
         return (test for test in self.report.tests if test.verdict in FAILING)
 
     def explained(self, test: TestResult) -> bool:
-        """Whether what is listed is reason enough for a test to fail as it did."""
+        """Return whether the listed deviations explain the failure of a test."""
         if test.id in self.excused:
             return True
         own = self.listed.get((DeviationKind.TEST, test.id))
@@ -111,17 +113,20 @@ class _Comparison:
         return found is not None and found.verdict is self.without[id_]
 
     def _saying_of(self, test: TestResult) -> Deviation | None:
-        """The saying that all is that is wrong with a test, unless the test itself is listed."""
+        """Return the message pattern that explains all failures of a test.
+
+        A test that is listed itself has none.
+        """
         own = self.listed.get((DeviationKind.TEST, test.id))
         if (own and own.verdict is test.verdict) or test.id in self.wrong:
             return None
         for item in self.sayings.values():
-            if item.verdict is test.verdict and _says_nothing_else(test, item):
+            if item.verdict is test.verdict and _matches_every_failure(test, item):
                 return item
         return None
 
     def unsupported(self) -> Iterator[RequirementResult]:
-        """Requirements that are not supported, and not listed so."""
+        """Return requirements that are unsupported and not listed so."""
         for item in self.report.requirements:
             listed = self.listed.get((DeviationKind.REQUIREMENT, item.id))
             known = listed is not None and listed.verdict is Verdict.UNSUPPORTED
@@ -129,7 +134,7 @@ class _Comparison:
                 yield item
 
     def stale(self, item: Deviation) -> tuple[bool, str]:
-        """Whether what a deviation names is as it should be, or else why it names nothing."""
+        """Return whether a deviation is fixed, or the reason why its item does not exist."""
         match item.kind:
             case DeviationKind.TEST:
                 return self._stale_test(item)
@@ -164,14 +169,14 @@ class _Comparison:
         return found.verdict is Verdict.KEPT and self.whole, ""
 
 
-def _says_nothing_else(test: TestResult, item: Deviation) -> bool:
+def _matches_every_failure(test: TestResult, item: Deviation) -> bool:
     return bool(test.failures) and all(
         failure.said and all(map(item.says, failure.said)) for failure in test.failures
     )
 
 
 def broken_by(test: TestResult) -> tuple[str, ...]:
-    """The requirements that a failing test speaks against."""
+    """Return the requirements that a failing test breaks."""
     own = test.requirements if own_verdict(test) in FAILING else ()
     return tuple(dict.fromkeys((*own, *test.breaks)))
 
@@ -179,10 +184,9 @@ def broken_by(test: TestResult) -> tuple[str, ...]:
 def compare(
     report: Report, deviations: Sequence[Deviation], *, file: str, gone: Gone
 ) -> GateResult:
-    """What is different from what is listed.
+    """Compare the report with the listed deviations.
 
-    Raises `BadExpectations` where the list contradicts itself, or speaks of versions
-    while the runtime's is not known.
+    Raises `BadExpectations` if the list contradicts itself, or depends on an unknown version.
     """
     both = _Comparison(report, deviations, gone)
     new: list[str] = []
@@ -232,14 +236,14 @@ def _failing_words(test: TestResult) -> str:
     return f"{test.id} ({test.verdict}{': ' if ids else ''}{ids})"
 
 
-def rewritten(
+def updated(
     report: Report, deviations: Sequence[Deviation], *, gone: Gone
 ) -> tuple[Deviation, ...]:
-    """The list that this report is as expected by.
+    """Return the deviations of this report, as `--write-expect` writes them.
 
-    Reasons, links and version ranges stay; what is fixed or gone goes; what is about other
-    runtimes or versions, or was not seen in this run, stays as it is, and so does a saying:
-    it is for people to say how much of a run may fall to it.
+    Reasons, links and version ranges stay. Fixed and missing items go. Deviations of other runtimes
+    and versions, and those not observed in this run, stay as they are. Message patterns stay as
+    well: people decide how many tests of a run they may excuse.
     """
     both = _Comparison(report, deviations, gone)
     sayings = [item for item in deviations if item.kind is DeviationKind.SAYING]
@@ -264,34 +268,34 @@ def rewritten(
     return (*kept.values(), *sayings)
 
 
-def in_words(result: GateResult, report: Report) -> list[str]:
-    """Six lines: the verdict, what is different, what is excused; one more for each more saying."""
+def summary_lines(result: GateResult, report: Report) -> list[str]:
+    """Return the result in six lines, and another one per further message pattern."""
     verdict = "as expected" if result.ok else "NOT AS EXPECTED"
     if not report.complete:
         verdict += ", the run is partial"
     return [
         f"gate: {_about(report)} is {verdict} by {result.file}, {result.entries} known deviations",
-        _said("new failures", result.new, "look into them, or list them"),
-        _said("not supported", result.unsupported, "declare the feature, or list them"),
-        _said("fixed", result.fixed, "remove these entries"),
-        _said("gone", result.gone, "remove these entries"),
-        *([_heard(item) for item in result.excused] or [_none("excused")]),
+        _items_line("new failures", result.new, "look into them, or list them"),
+        _items_line("not supported", result.unsupported, "declare the feature, or list them"),
+        _items_line("fixed", result.fixed, "remove these entries"),
+        _items_line("gone", result.gone, "remove these entries"),
+        *([_excused_line(item) for item in result.excused] or [_empty_line("excused")]),
     ]
 
 
-def _heard(item: Excused) -> str:
+def _excused_line(item: Excused) -> str:
     bound = "MORE THAN" if item.too_many else "at most"
     why = f'{item.verdict}, {bound} {item.at_most} by the saying "{item.saying}": {item.reason}'
-    return _said("excused", item.tests, why)
+    return _items_line("excused", item.tests, why)
 
 
-def _none(title: str) -> str:
+def _empty_line(title: str) -> str:
     return f"  {title:14}  none"
 
 
-def _said(title: str, names: Sequence[str], advice: str) -> str:
+def _items_line(title: str, names: Sequence[str], advice: str) -> str:
     if not names:
-        return _none(title)
+        return _empty_line(title)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"  {title:14}{len(names):>6}: {', '.join(names[:_SHOWN])}{more} ({advice})"
 

@@ -1,4 +1,4 @@
-"""From tests to requirements to counts: what a report concludes (pure)."""
+"""Judge a report: from tests to requirements to counts (pure)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASE_MODES = frozenset({"bridge", "host", "none", "container"})
 
 
 def profile(level: str, features: Iterable[str]) -> Profile:
-    """Which profile a requirement belongs to."""
+    """Return the profile of a requirement."""
     core = level == "MUST" and BASE_MODES.issuperset(features)
     return Profile.CORE if core else Profile.EXTENDED
 
@@ -31,7 +31,7 @@ def profile(level: str, features: Iterable[str]) -> Profile:
 def judged(
     requirements: Sequence[RequirementResult], tests: Sequence[TestResult]
 ) -> tuple[RequirementResult, ...]:
-    """The requirements with their tests, each with the weightiest verdict of these."""
+    """Return the requirements with their tests, each with the most severe verdict of them."""
     found: dict[str, list[tuple[str, Verdict]]] = {}
     for test in tests:
         verdict = own_verdict(test)
@@ -55,9 +55,9 @@ def judged(
 
 
 def own_verdict(test: TestResult) -> Verdict:
-    """What a test says about the requirements it is about.
+    """Return the verdict of a test about its own requirements.
 
-    One that only broke others, by what it left behind, has kept its own.
+    A test that only broke other requirements, by a leak, has kept its own.
     """
     whens = {failure.when for failure in test.failures}
     if test.verdict is not Verdict.BROKEN or not test.breaks or whens & {"call", "crash"}:
@@ -66,7 +66,7 @@ def own_verdict(test: TestResult) -> Verdict:
 
 
 def counts(verdicts: Iterable[Verdict]) -> Counts:
-    """How many of each."""
+    """Return the number of each verdict."""
     tally = Counter(verdicts)
     return Counts(total=tally.total(), **{str(verdict): tally[verdict] for verdict in Verdict})
 
@@ -76,7 +76,7 @@ def totals(
     tests: Sequence[TestResult],
     matrices: Sequence[MatrixResult],
 ) -> Totals:
-    """What a report counts."""
+    """Return all counts of a report."""
     by_profile = {
         name: counts(item.verdict for item in requirements if item.profile is name)
         for name in Profile
@@ -94,7 +94,7 @@ def totals(
 
 
 def concluded(report: Report) -> Report:
-    """`report` with its requirements judged and everything counted anew from its tests."""
+    """Return `report` with requirements judged and everything counted anew from its tests."""
     requirements = judged(report.requirements, report.tests)
     return replace(
         report,

@@ -1,4 +1,4 @@
-"""Parts of one run, joined: what shards have reported becomes one report (pure)."""
+"""Sharding: assign test files to shards, and join the reports of the shards (pure)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from harness.report.schema import (
 )
 
 _NO_TESTS: Final = 5
-"""pytest's exit status of a run that had no tests."""
+"""pytest's exit status of a run without tests."""
 
 
 class Unmergeable(ValueError):
-    """Reports are not parts of one run; the message says in what they differ."""
+    """The reports are not parts of one run; the message names the difference."""
 
 
 _FOUND: Final[Mapping[str, Callable[[Report], object]]] = {
     "the tests that were found": lambda report: report.selection.tests,
     "how many tests were deselected": lambda report: report.selection.deselected,
 }
-"""What a run that ended before it had found its tests does not know."""
+"""Fields that are unknown in a run that ended before its tests were collected."""
 _MUST_AGREE: Final[Mapping[str, Callable[[Report], object]]] = {
     "the runtime": lambda report: report.implementation.name,
     "netmodes": lambda report: report.generator,
@@ -48,14 +48,14 @@ _MUST_AGREE: Final[Mapping[str, Callable[[Report], object]]] = {
 _HELD: Final[Mapping[str, Callable[[Report], object]]] = {
     "the expectations they are held against": lambda report: report.selection.expectations,
 }
-"""What a report of an earlier program does not say. Histories are drawn otherwise with any."""
+"""Fields that an earlier version's report lacks. The profile decides which examples are drawn."""
 
 
 def merge(reports: Sequence[Report]) -> Report:
-    """The whole of which `reports` are the shards.
+    """Return the report of the whole run from the `reports` of its shards.
 
-    It is partial where one of them is, or where one is missing. Raises `Unmergeable`
-    where they are not of one run. Kernels may differ: a report names all of them.
+    It is partial if a shard is partial or missing. Raises `Unmergeable` if the shards are not of
+    one run. Kernels may differ: the report names all of them.
     """
     if not reports:
         raise Unmergeable("there is nothing to merge")
@@ -104,13 +104,13 @@ def _check(reports: Sequence[Report], agree: Mapping[str, Callable[[Report], obj
 
 
 def _exit(parts: Sequence[Report]) -> int:
-    """The status of the worst part; one that had no tests counts only where none had any."""
+    """Return the worst exit status; "no tests" only if no shard had tests."""
     statuses = [report.exit for report in parts if report.exit != _NO_TESTS]
     return max(statuses, default=_NO_TESTS)
 
 
 def _implementation(parts: Sequence[Report]) -> Implementation:
-    """What the runtime says of itself, from a shard in which it was started at all."""
+    """Return the description of the runtime from a shard that started it."""
     started = [report.implementation for report in parts if report.implementation.version]
     for other in started[1:]:
         if other != started[0]:
@@ -137,7 +137,7 @@ def _partial(parts: Sequence[Report]) -> list[str]:
 
 
 def _environment(parts: Sequence[Report]) -> dict[str, str]:
-    """What all ran on; where they differ, every value once."""
+    """Return the environment; different values are joined."""
     names = dict.fromkeys(name for report in parts for name in report.environment)
     return {
         name: ", ".join(
@@ -160,7 +160,7 @@ def _tests(parts: Sequence[Report]) -> tuple[TestResult, ...]:
 
 
 def _matrices(parts: Sequence[Report]) -> tuple[MatrixResult, ...]:
-    """Every cell once; one that was wrong in any part is wrong."""
+    """Return the matrices with every cell once; a cell that is wrong in a shard is wrong."""
     stages = {item.title: item.stage for report in reversed(parts) for item in report.matrices}
     cells: dict[str, dict[object, CellResult]] = {}
     for report in parts:
@@ -184,12 +184,12 @@ def _matrices(parts: Sequence[Report]) -> tuple[MatrixResult, ...]:
 
 
 class BadShard(ValueError):
-    """`--shard` does not say which part of how many; the message says how to."""
+    """The value of `--shard` is malformed; the message shows the right form."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """Part `number`, counted from 1, `of` so many."""
+    """Shard `number`, counted from 1, of `of`."""
 
     number: int
     of: int
@@ -199,7 +199,7 @@ class ShardReport:
 
 
 def parse(text: str) -> ShardReport:
-    """The part that `2/5` means. Raises `BadShard`."""
+    """Return the shard of `2/5`. Raises `BadShard`."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", text, re.ASCII)
     if not found or int(found[1]) > int(found[2]):
         raise BadShard(f"--shard {text!r}: give k/n with k from 1 to n, such as 2/5")
@@ -207,17 +207,17 @@ def parse(text: str) -> ShardReport:
 
 
 def file_of(node_id: str) -> str:
-    """The file that a test is in."""
+    """Return the file of a test."""
     return node_id.partition("::")[0]
 
 
 def assign(node_ids: Iterable[str], of: int, seconds: Mapping[str, float]) -> dict[str, int]:
-    """The part, from 1, of every test by its node id.
+    """Return the shard of every test, counted from 1, by node id.
 
-    By `seconds`, what tests took earlier: the longest file first, each to the part that
-    has the least to do so far. A test that is new counts as the median one. Without any
-    `seconds`, by a hash of the file's name. Either way the same everywhere, whatever the
-    order of `node_ids`.
+    With `seconds`, the durations of an earlier run, the longest file goes first, each to the shard
+    with the least work so far. An unknown test counts as the median. Without `seconds` a hash of
+    the file's name decides. The result does not depend on the machine or on the order of
+    `node_ids`.
     """
     tests = list(node_ids)
     files: dict[str, float] = {}

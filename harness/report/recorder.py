@@ -1,6 +1,6 @@
-"""What a run has observed, kept for picture and report at its end, and carried between processes.
+"""Records of a run for summary and report, and their transport between processes.
 
-What workers send are plain data: JSON in their `workeroutput`.
+Workers send plain data: JSON in their `workeroutput`.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from harness.report.schema import Verdict
 from harness.testbench.scene import Scene
 
 NODE_ID: Final = "netmodes_id"
-"""The attribute of a test's report that has its id in the words of `NodeIds`."""
+"""The attribute of a test's report that has its id by `NodeIds`."""
 
-SAID: Final = "netmodes_said"
-"""The attribute of a failed test's report that has what `said` tells of it."""
+RUNTIME_OUTPUT: Final = "netmodes_said"
+"""The attribute of a failed test's report that has the runtime's output."""
 
 
 class NodeIds:
-    """Node ids as a report has them: the suites' are the same wherever they are installed."""
+    """Node ids for reports: those of the suites are the same wherever they are installed."""
 
     def __init__(self, root: Path, suites: Path) -> None:
         self._root, self._suites = root, suites.resolve()
         self._files: dict[str, str | None] = {}
 
     def __call__(self, node_id: str, file: str) -> str:
-        """`node_id`, its file named from the suites' own folder where it is in there.
+        """Return `node_id` with its file relative to the suites' folder, if it is in there.
 
-        `file` is what pytest calls its location: its path seen from the root directory.
-        pytest's own id of an installed test begins wherever the command line pointed to.
+        `file` is the path in pytest's location, relative to the root directory. pytest's own id of
+        an installed test begins with the path on the command line.
         """
         if file not in self._files:
             path = (self._root / file).resolve()
@@ -65,35 +65,35 @@ class NodeIds:
         return node_id if shown is None else f"{shown}{colons}{test}"
 
     def of(self, item: pytest.Item) -> str:
-        """The node id of an item."""
+        """Return the node id of an item."""
         return self(item.nodeid, item.location[0])
 
 
 UNSUPPORTED = "unsupported: "
-"""How the reason of a skip begins when a runtime does not declare a needed feature."""
+"""Prefix of the reason of a skip for a feature that the runtime does not declare."""
 
 PROPERTY = "requirement"
 
 BREAKS = "breaks"
-"""The user properties by which a test's report names requirements."""
+"""The user properties of a test's report that name requirements."""
 
 
 def properties(ids: Iterable[str]) -> list[tuple[str, object]]:
-    """The properties by which a test's reports, and JUnit XML, name its requirements."""
+    """Return the properties that name a test's requirements in reports and JUnit XML."""
     return [(PROPERTY, id_) for id_ in ids]
 
 
 def breaks(ids: Iterable[str]) -> list[tuple[str, object]]:
-    """The properties of a report that breaks requirements whatever its test is about."""
+    """Return the properties of requirements that a report breaks, whatever its test checks."""
     return [(BREAKS, id_) for id_ in ids]
 
 
 TROUBLE = "trouble"
-"""The property, if true, of a report of a test that ended because the runtime broke down."""
+"""The property of a report whose test ended because the runtime broke down."""
 
 
 def judge(report: pytest.TestReport) -> Verdict | None:
-    """What one report says about its requirements; `None` when it says nothing."""
+    """Return the verdict of a report about its requirements; `None` if it has none."""
     if report.failed:
         own = report.when == "call" and (TROUBLE, True) not in report.user_properties
         return Verdict.BROKEN if own else Verdict.ERROR
@@ -107,7 +107,7 @@ def judge(report: pytest.TestReport) -> Verdict | None:
 
 
 def lacking_feature(report: pytest.TestReport) -> str:
-    """Why the runtime cannot be held to what a test is about; empty if that is not so."""
+    """Return the feature that the test lacked, or an empty text."""
     match report.longrepr:
         case (_, _, str(reason)):
             return reason.partition(UNSUPPORTED)[2]
@@ -116,11 +116,11 @@ def lacking_feature(report: pytest.TestReport) -> str:
 
 
 RECORDER = pytest.StashKey["Recorder"]()
-"""Where a fixture finds what keeps matrices for the picture: `request.config.stash[RECORDER]`."""
+"""The key of the recorder: `request.config.stash[RECORDER]`."""
 
 
 class Seen(NamedTuple):
-    """What was promised and observed in a cell, and which test asked."""
+    """Promise and observation of a cell, and the test that observed it."""
 
     promised: Promise
     observed: Observation | None
@@ -128,17 +128,16 @@ class Seen(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether it was observed, as promised."""
+        """Whether the cell was observed, and as promised."""
         return self.observed is not None and self.promised.admits(self.observed)
 
 
 class Recorder:
-    """Matrices by title, in the order in which their titles came up.
+    """Matrices by title in the order of their first record, and data for the report.
 
-    `test` is the node id of the test that runs, for whoever asks which test it was.
-    `runtime`, `stages` and `collected` are plain data for the report: what the runtime
-    says of itself, who was there by title, and the node ids that were found. `elsewhere`
-    are those that other shards run.
+    `test` is the node id of the current test. `runtime`, `stages` and `collected` are plain data:
+    the runtime's description of itself, the plan that is up by title, and the collected node ids.
+    `elsewhere` are the node ids of other shards.
     """
 
     def __init__(self) -> None:
@@ -150,10 +149,10 @@ class Recorder:
         self.elsewhere: list[str] = []
 
     def add(self, title: str, promised: Matrix[Promise], observed: Matrix[Observation]) -> None:
-        """Keep what was observed of what was promised.
+        """Record promise and observation.
 
-        A cell that comes again replaces what there was, unless that was wrong: what
-        went wrong once is what a reader must see.
+        A repeated cell replaces the earlier record, unless that one was wrong: a failure must stay
+        visible.
         """
         for cell, promise in promised.items():
             self._keep(title, cell, Seen(promise, observed.get(cell), self.test))
@@ -165,7 +164,7 @@ class Recorder:
             cells[cell] = seen
 
     def matrices(self) -> dict[str, tuple[Matrix[Promise], Matrix[Observation]]]:
-        """Promised and observed matrix by title."""
+        """Return promised and observed matrix by title."""
         return {
             title: (
                 Matrix({cell: seen.promised for cell, seen in cells.items()}),
@@ -175,16 +174,16 @@ class Recorder:
         }
 
     def cells(self) -> Iterator[tuple[str, Mapping[Cell, Seen]]]:
-        """Every title with its cells."""
+        """Return every title with its cells."""
         yield from self._cells.items()
 
     def set_stage(self, title: str, tell: Callable[[], dict[str, Any]]) -> None:
-        """Keep who is there while the matrix of that title is measured; `tell` is asked once."""
+        """Record the plan behind the matrix of that title; `tell` is called once."""
         if title not in self.stages:
             self.stages[title] = tell()
 
     def dump(self) -> str:
-        """Everything, as JSON for another process's `load`."""
+        """Return everything as JSON for `load` in another process."""
         rows = [
             [
                 title,
@@ -202,10 +201,10 @@ class Recorder:
             "stages": self.stages,
             "collected": self.collected,
         }
-        return json.dumps(plain, default=sorted)  # sets are all that JSON does not know
+        return json.dumps(plain, default=sorted)  # JSON has no sets
 
     def load(self, text: str) -> None:
-        """Add what another recorder dumped."""
+        """Add the records of another recorder."""
         plain = json.loads(text)
         for title, cell_, promise_, seen_, test in plain["cells"]:
             cell = Cell(**(cell_ | {"protocol": Protocol(cell_["protocol"])}))
@@ -217,7 +216,7 @@ class Recorder:
         self.collected = self.collected or plain["collected"]
 
     def note_collected(self, kept: Iterable[str], deselected: Iterable[str]) -> None:
-        """Keep which tests there are."""
+        """Record the collected tests."""
         others = set(self.elsewhere)
         self.collected = {
             "kept": list(kept),
@@ -230,8 +229,8 @@ def _outcome(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"outcome": Outcome(fields["outcome"])}
 
 
-def staged(scene: Scene) -> dict[str, Any]:
-    """The scene's networks and containers with the addresses that they came to have.
+def describe_stage(scene: Scene) -> dict[str, Any]:
+    """Return the scene's networks and containers with their actual addresses.
 
     The shape is that of `harness.report.schema.Stage`.
     """
@@ -284,8 +283,8 @@ def _words(interfaces: Iterable[Interface]) -> list[str]:
     return [str(item) for item in interfaces]
 
 
-def introduced(runtime: Adapter) -> dict[str, Any]:
-    """What a runtime says of itself, as plain data."""
+def describe_runtime(runtime: Adapter) -> dict[str, Any]:
+    """Return the runtime's description of itself as plain data."""
     dialect = runtime.dialect
     return {
         "version": runtime.version,

@@ -1,7 +1,7 @@
-"""Text of others, made harmless: names, outputs and logs come from the runtime under test.
+"""Sanitising of foreign text: names, output and logs come from the runtime under test.
 
-A report is read in terminals, browsers and issue trackers. What is kept of a text is
-what a reader sees; whatever else a program might act upon is written as an escape.
+Reports are read in terminals, browsers and issue trackers. Visible characters stay; anything else
+that a program might act upon is written as an escape.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _ADDRESS: Final = re.compile(r"https?://[^\s\"'<>\\^`{|}]+", re.ASCII)
 _PATH: Final = re.compile(r"[\w .,@+=()\[\]/-]+")
 _STRUCTURE: Final = re.compile(r"[\\`*_{}\[\]<>#+!|~@&$=^]|:(?=\S)|(?<=www)\.", re.IGNORECASE)
-"""What Markdown, or GitHub's extension of it, may give a meaning to within a line."""
+"""Characters with a meaning in Markdown, or in GitHub's extension of it, within a line."""
 
 
 def line(text: str) -> str:
-    """`text` on one line. Escapes for everything that is no visible character or blank."""
+    """Return `text` on one line; whatever is no visible character or blank is escaped."""
     return printable(_COLOUR.sub("", text))
 
 
 def plain(text: str) -> str:
-    """`text` with its line breaks and tabs, colours left out, every other control escaped."""
+    """Return `text` with line breaks and tabs, without colours, every other control escaped."""
     text = _COLOUR.sub("", text).replace("\r\n", "\n").expandtabs(8)
     return "\n".join(map(printable, text.split("\n")))
 
 
 def address(url: str | None) -> str | None:
-    """`url` where it is an address of the web, else `None`: no script, no local file."""
+    """Return `url` if it is a web address, else `None`: no script, no local file."""
     return url if url and _ADDRESS.fullmatch(url) else None
 
 
 def folder(path: str | None) -> str | None:
-    """`path` where it leads down from the report's own folder, else `None`."""
+    """Return `path` if it leads down from the report's folder, else `None`."""
     if not path or not _PATH.fullmatch(path):
         return None
     parts = path.rstrip("/").split("/")
@@ -45,29 +45,29 @@ def folder(path: str | None) -> str | None:
 
 
 def markdown(text: str) -> str:
-    """`text` for a place within a line of Markdown, where it is nothing but text.
+    """Return `text` escaped for a place within a line of Markdown.
 
     CommonMark: a character reference stands for a character, never for structure.
     """
     return _STRUCTURE.sub(lambda found: f"&#{ord(found[0])};", line(text)).replace("\n", " ")
 
 
-def disarm(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Write every control character in what a report shows as an escape, in place."""
+def sanitize_report(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Escape every control character in the visible parts of a report, in place."""
     report.sections = [(plain(title), plain(text)) for title, text in report.sections]
-    told: Any = report.longrepr
-    if isinstance(told, str):
-        report.longrepr = plain(told)
-    elif isinstance(told, tuple):
-        path, number, reason = told
+    shown: Any = report.longrepr
+    if isinstance(shown, str):
+        report.longrepr = plain(shown)
+    elif isinstance(shown, tuple):
+        path, number, reason = shown
         report.longrepr = (path, number, plain(reason))
-    elif told is not None:
-        _disarm_traceback(told)
+    elif shown is not None:
+        _sanitize_traceback(shown)
 
 
-def _disarm_traceback(told: Any) -> None:
-    chain = getattr(told, "chain", None) or [
-        (getattr(told, "reprtraceback", None), getattr(told, "reprcrash", None), None)
+def _sanitize_traceback(shown: Any) -> None:
+    chain = getattr(shown, "chain", None) or [
+        (getattr(shown, "reprtraceback", None), getattr(shown, "reprcrash", None), None)
     ]
     for traceback, crash, _ in chain:
         if crash is not None:
@@ -76,10 +76,10 @@ def _disarm_traceback(told: Any) -> None:
             entry.lines = [plain(text) for text in entry.lines]
             for part in ("reprlocals", "reprfuncargs"):
                 _disarm_part(getattr(entry, part, None))
-    if getattr(told, "longrepr", None) and isinstance(told.longrepr, str):
-        told.longrepr = plain(told.longrepr)  # a collection error
-    if sections := getattr(told, "sections", None):
-        told.sections = [(plain(name), plain(text), sep) for name, text, sep in sections]
+    if getattr(shown, "longrepr", None) and isinstance(shown.longrepr, str):
+        shown.longrepr = plain(shown.longrepr)  # a collection error
+    if sections := getattr(shown, "sections", None):
+        shown.sections = [(plain(name), plain(text), sep) for name, text, sep in sections]
 
 
 def _disarm_part(part: Any) -> None:

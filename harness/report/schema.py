@@ -1,8 +1,8 @@
-"""What `report.json` says: the shape of a report, version 1 (pure).
+"""The schema of `report.json`, version 1 (pure).
 
-`docs/report.md` is the reader's page about it. A field may be added within a version;
-one that is renamed, removed or changes its meaning makes the next one. Every text is
-plain: `harness.report.sanitize` took out what a terminal or a page might act upon.
+`docs/report.md` describes it for users. A field may be added within a version. Renaming or removing
+a field, or changing its meaning, needs a new version. Every text is plain:
+`harness.report.sanitize` has removed everything that a terminal or a page might act upon.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ VERSION: Final = 1
 
 
 class Verdict(StrEnum):
-    """What became of a requirement, or of one test of it. Later ones outweigh earlier ones.
+    """Verdict about a requirement or one of its tests, in ascending order of severity.
 
-    `UNTESTED` is said of requirements only, `SKIPPED` (for a reason that is no missing
-    feature) of tests only.
+    `UNTESTED` applies to requirements only. `SKIPPED` applies to tests only, and not to missing
+    features.
     """
 
     UNTESTED = "untested"
@@ -37,7 +37,7 @@ class Verdict(StrEnum):
 
     @property
     def weight(self) -> int:
-        """How much it outweighs others."""
+        """Severity."""
         return _WEIGHT[self]
 
 
@@ -45,10 +45,10 @@ _WEIGHT = {verdict: weight for weight, verdict in enumerate(Verdict)}
 
 
 class Profile(StrEnum):
-    """What a requirement belongs to, counted apart.
+    """Group of a requirement; each is counted apart.
 
-    Core are the MUST rows that need no more than the modes bridge, host, none and
-    container. Whoever does not support all of them does not conform.
+    Core requirements are MUST and need no more than the modes bridge, host, none and container. A
+    runtime that does not support all of them does not conform.
     """
 
     CORE = "core"
@@ -67,7 +67,7 @@ class Implementation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Part `number` of `of`; `by` is the digest of the durations file, empty without one."""
+    """Shard `number` of `of`; `by` is the digest of the durations file, empty without one."""
 
     number: int
     of: int
@@ -76,12 +76,13 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which tests the run was about.
+    """The selection of tests.
 
-    `collected` counts those that were found, `deselected` those that `-k`, `-m` and the
-    like took away. `catalogue` and `tests` are digests of what there was to choose from.
-    With `pyargs` arguments name modules. `expectations` is a digest of the file of `--expect`,
-    `none` without one; a report from before there was this field says nothing.
+    - `collected` counts all tests, `deselected` those excluded by `-k`, `-m` and the like.
+    - `catalogue` and `tests` are digests of everything to choose from.
+    - `pyargs`: the arguments name modules.
+    - `expectations` is a digest of the file of `--expect`, `none` without one; absent in older
+      reports.
     """
 
     arguments: tuple[str, ...] = ()
@@ -96,7 +97,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportLink:
-    """Where something can be read up; without a `url` it was never published."""
+    """A reference; without a `url` it was never published."""
 
     name: str
     url: str | None = None
@@ -104,7 +105,7 @@ class ReportLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementResult:
-    """One row of the catalogue and what became of it."""
+    """A row of the catalogue and its verdict."""
 
     id: str
     level: str
@@ -121,7 +122,7 @@ class RequirementResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Output that was captured while a test ran."""
+    """Captured output of a test."""
 
     title: str = ""
     text: str = ""
@@ -129,11 +130,11 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """One thing that went wrong with a test.
+    """A failure of a test.
 
-    `when` is `setup`, `call`, `teardown` or `crash`. `message` is its first words,
-    `text` all of it. `said` are the runtime's own words, where its refusals are all that it is.
-    `evidence` is a folder, relative to the report's, `files` what is in it.
+    `when` is `setup`, `call`, `teardown` or `crash`. `message` is the first part of `text`. `said`
+    is the runtime's output if the failure consists of refusals only. `evidence` is a folder,
+    relative to the report's, and `files` its contents.
     """
 
     when: str
@@ -147,12 +148,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestResult:
-    """One test. `breaks` are requirements that it broke besides those it is about.
+    """A test. `breaks` are requirements that it broke besides its own.
 
-    `seconds` is what it took altogether, set-up and tear-down included.
+    `seconds` includes set-up and tear-down.
     """
 
-    __test__ = False  # for pytest: this is none
+    __test__ = False  # tells pytest that the class is no test
 
     id: str
     verdict: Verdict
@@ -165,7 +166,7 @@ class TestResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
-    """One cell. Without `observed` it was never probed; `test` is the one that probed it."""
+    """A cell. Without `observed` it was never probed; `test` is the test that probed it."""
 
     source: str
     target: str
@@ -178,13 +179,13 @@ class CellResult:
 
     @property
     def cell(self) -> Cell:
-        """What was asked."""
+        """The cell of the matrix."""
         return Cell(self.source, self.target, self.protocol, self.family)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedNetwork:
-    """A network as it came about."""
+    """A network with its actual addresses."""
 
     name: str
     interface: str | None = None
@@ -194,7 +195,7 @@ class StagedNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedContainer:
-    """A container as it came about. `joined` is the container whose namespace it is in."""
+    """A container with its actual addresses; `joined` is the owner of its namespace."""
 
     name: str
     mode: str
@@ -205,7 +206,7 @@ class StagedContainer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Who was there while a matrix was measured. `world` are the addresses of the rest."""
+    """The plan behind a matrix. `world` has the addresses of the rest."""
 
     routers: int = 0
     world: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -215,7 +216,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellCounts:
-    """How many cells, and how many of them not as promised."""
+    """The number of cells, and of cells that are not as promised."""
 
     cells: int
     wrong: int
@@ -223,7 +224,7 @@ class CellCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixResult:
-    """Everybody to everybody, under a title."""
+    """A matrix under a title."""
 
     title: str
     counts: CellCounts
@@ -233,7 +234,7 @@ class MatrixResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many of each verdict, and of all."""
+    """The number of each verdict, and of all."""
 
     total: int = 0
     kept: int = 0
@@ -246,7 +247,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What is counted: tests, requirements by profile, cells of all matrices."""
+    """Counts of tests, of requirements by profile, of cells of all matrices."""
 
     tests: Counts
     core: Counts
@@ -257,7 +258,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excused:
-    """The `count` tests that failed by what the runtime said, and the entry that knows of it."""
+    """The `count` tests that failed with a known runtime message, and the entry that lists it."""
 
     saying: str
     verdict: Verdict
@@ -269,13 +270,13 @@ class Excused:
 
     @property
     def too_many(self) -> bool:
-        """Whether they are more than the entry may excuse."""
+        """Whether they exceed the entry's limit."""
         return self.count > self.at_most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """How the run compares with an expectation file; each list names what it is about.
+    """The comparison with an expectation file, as lists of items.
 
     The tests of `excused` are among the `known`.
     """
@@ -293,7 +294,7 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All of it. `partial` says why it is not the whole of what was asked for, if so.
+    """The whole report. `partial` has the reasons why it is incomplete.
 
     `started` is ISO 8601 in UTC, `exit` the exit status of the run.
     """
@@ -317,14 +318,14 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether it is the whole of what was asked for."""
+        """Whether the report covers everything that was asked for."""
         return not self.partial
 
     @property
     def conforms(self) -> bool | None:
         """Whether every core requirement is kept and no other is broken.
 
-        `None` where nothing went wrong and core requirements are left untested.
+        `None` if nothing is broken and core requirements are untested.
         """
         core, rest = self.totals.core, self.totals.extended
         if core.broken or core.error or core.unsupported or rest.broken or rest.error:
@@ -338,21 +339,21 @@ _LISTS = frozenset({"requirements", "tests", "matrices", "cells"})
 
 
 class BadReport(ValueError):
-    """A file is no report, or one of a version that is not understood; the message says which."""
+    """A file is no report, or has an unknown version; the message says which."""
 
 
 def dumps(report: Report) -> str:
-    """The report as JSON: what is empty is left out, each test, row and cell on a line."""
+    """Return the report as JSON: empty fields are left out; each test, row and cell is a line."""
     return _pretty(_lean(msgspec.to_builtins(report, order="deterministic"))) + "\n"
 
 
 def plain(report: Report) -> dict[str, Any]:
-    """The report as what `json.loads` makes of the file."""
+    """Return the report as plain data."""
     return json.loads(dumps(report))  # type: ignore[no-any-return]
 
 
 def loads(text: str | bytes) -> Report:
-    """The report in `text`. Raises `BadReport`."""
+    """Return the report in `text`. Raises `BadReport`."""
     try:
         head = msgspec.json.decode(text, type=dict[str, Any])
         found = head.get("version")
@@ -364,9 +365,9 @@ def loads(text: str | bytes) -> Report:
 
 
 def load(path: Path) -> Report:
-    """The report in a file, or in the folder that a run has written.
+    """Return the report in a file, or in the folder of a run.
 
-    Raises `BadReport`, and `OSError` where there is none.
+    Raises `BadReport`, and `OSError` if there is none.
     """
     file = path / NAME if path.is_dir() else path
     try:
@@ -385,7 +386,7 @@ def _lean(value: Any) -> Any:
 
 
 def _pretty(value: Any, indent: str = "") -> str:
-    """Indented as far as lists of records, each of which is one line."""
+    """Return indented JSON in which each record of a list is one line."""
     if not isinstance(value, dict) or not value:
         return json.dumps(value)
     inner = indent + "  "

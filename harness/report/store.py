@@ -1,4 +1,4 @@
-"""The files of a report: each is whole or not there."""
+"""The files of a report; each is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.report import expectations, failure_links, schema
 from harness.report.expectations import BadExpectations, Deviation
 from harness.report.failure_links import AGAIN, EVIDENCE, EVIDENCE_FILES, INDEX, STATES
-from harness.report.render import badge, html, junit, markdown
+from harness.report.render import html, junit, markdown
 from harness.report.sanitize import plain
 from harness.report.schema import Failure, Report, Section
 
@@ -21,41 +21,41 @@ JUNIT, SUMMARY, BADGE, PAGE = "junit.xml", "summary.md", "badge.json", "index.ht
 NAMES = (schema.NAME, JUNIT, SUMMARY, BADGE, PAGE)
 UNFINISHED = "not all files of the report could be written"
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-"""The variable in which GitHub Actions names the file that a summary is appended to."""
+"""The environment variable with the path of GitHub's step summary."""
 
 
-def cut_short(report: Report, why: str) -> Report:
-    """`report`, which is partial for one reason more."""
+def as_partial(report: Report, why: str) -> Report:
+    """Return `report`, partial for another reason."""
     return dataclasses.replace(report, partial=(*report.partial, why), exit=report.exit or 1)
 
 
 def write(report: Report, directory: Path) -> None:
-    """Every form of the report. Raises `OSError`.
+    """Write all files of the report. Raises `OSError`.
 
-    `report.json` comes first and says that it is partial, until all the others are there.
+    `report.json` comes first and says that the report is partial until all other files are written.
     """
-    unfinished = cut_short(report, UNFINISHED)
+    unfinished = as_partial(report, UNFINISHED)
     directory.mkdir(parents=True, exist_ok=True)
     replace(directory / schema.NAME, schema.dumps(unfinished))
     try:
         replace(directory / JUNIT, junit.render(report))
         replace(directory / SUMMARY, markdown.render(report))
-        replace(directory / BADGE, badge.render(report))
+        replace(directory / BADGE, markdown.badge(report))
         replace(directory / PAGE, html.render([report]))
         if index := failure_links.index(report, EVIDENCE):
             (directory / EVIDENCE).mkdir(exist_ok=True)
             replace(directory / EVIDENCE / INDEX, index)
         replace(directory / schema.NAME, schema.dumps(report))
     except OSError:
-        _remove_others(directory)  # they do not say that something is missing
+        _remove_others(directory)  # they do not say that the report is partial
         raise
 
 
-def announce(report: Report, directory: Path) -> None:
-    """Put `report`, of a run that has just begun, in place of what an earlier run has left.
+def begin(report: Report, directory: Path) -> None:
+    """Replace an earlier report by `report`, of a run that has just begun.
 
-    A run that is killed leaves that, and not the earlier one's success. Raises `OSError`,
-    where there is no room even without the earlier one.
+    A run that is killed leaves this report, and not the success of an earlier run. Raises `OSError`
+    if the disk has no room even without the earlier report.
     """
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -74,9 +74,9 @@ def _remove_others(directory: Path) -> None:
 
 
 def remove_evidence(directory: Path, *, before: float) -> None:
-    """Take away the evidence that was written before a time: an earlier run's. Raises `OSError`.
+    """Remove the evidence of earlier runs, from before a time. Raises `OSError`.
 
-    Only files that evidence is made of; a folder with anything else in it stays.
+    Only evidence files are removed; a folder with other files stays.
     """
     index = directory / EVIDENCE / INDEX
     if index.is_file() and index.stat().st_mtime < before:
@@ -87,15 +87,15 @@ def remove_evidence(directory: Path, *, before: float) -> None:
             continue
         for file in (*folder.glob(STATES), *map(folder.joinpath, EVIDENCE_FILES)):
             file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # somebody has put something else there
+        with contextlib.suppress(OSError):  # it has other files
             (folder / "state").rmdir()
             folder.rmdir()
 
 
-def seen_from(report: Report, own: Path, place: Path) -> Report:
-    """`report`, which lies in the folder `own`, for a page in the folder `place`.
+def relocated(report: Report, own: Path, place: Path) -> Report:
+    """Return `report` from the folder `own` for a page in the folder `place`.
 
-    Its evidence is named by the way from there, or not at all where that leads upwards.
+    The evidence paths become relative to `place`, or are dropped if they would lead upwards.
     """
     try:
         way = own.resolve().relative_to(place.resolve())
@@ -111,7 +111,7 @@ def seen_from(report: Report, own: Path, place: Path) -> Report:
 
 
 def copy_evidence(own: Path, directory: Path) -> None:
-    """Have the evidence of the report in `own` in `directory` too. Raises `OSError`."""
+    """Copy the evidence of the report in `own` to `directory`. Raises `OSError`."""
     source, target = own / EVIDENCE, directory / EVIDENCE
     if source.is_dir() and source.resolve() != target.resolve():
         shutil.copytree(
@@ -120,9 +120,9 @@ def copy_evidence(own: Path, directory: Path) -> None:
 
 
 def bring_evidence(report: Report, own: Path, place: Path) -> Report:
-    """`report` for the folder `place`, whose evidence lies in the folder `own`: copied.
+    """Copy the evidence from the folder `own` to `place`, and return `report` for `place`.
 
-    A failure whose evidence cannot be says where that is.
+    A failure whose evidence cannot be copied names the original folder.
     """
 
     def brought(failure: Failure) -> Failure:
@@ -132,8 +132,8 @@ def bring_evidence(report: Report, own: Path, place: Path) -> Report:
         try:
             shutil.copytree(own / found, place / found, symlinks=True, dirs_exist_ok=True)
         except OSError as error:
-            shutil.rmtree(place / found, ignore_errors=True)  # the report needs room more
-            # It gathers what failed: what, whereto and why, of which the first is enough.
+            shutil.rmtree(place / found, ignore_errors=True)  # the report needs the room
+            # `shutil.Error` lists source, target and reason; the first reason is enough.
             why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
             told = f"is in {own / found}, for it could not be copied: {why}"
             sections = (*failure.sections, Section(title=EVIDENCE, text=plain(told)))
@@ -152,19 +152,19 @@ def _with_failures(report: Report, change: Callable[[Failure], Failure]) -> Repo
 
 
 def write_page(reports: Sequence[Report], file: Path) -> None:
-    """One page about several reports. Raises `OSError`."""
+    """Write a page about several reports. Raises `OSError`."""
     replace(file, html.render(reports))
 
 
 def append_step_summary(report: Report) -> None:
-    """Append the summary to what GitHub Actions shows of a job, if it does. Raises `OSError`."""
+    """Append the summary to GitHub's step summary, if there is one. Raises `OSError`."""
     if path := os.environ.get(STEP_SUMMARY):
         with open(path, "a", encoding="utf-8") as file:
             file.write(markdown.render(report))
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file at once: a reader finds the old one or the new one. Raises `OSError`."""
+    """Replace a file atomically. Raises `OSError`."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(draft, "w", encoding="utf-8") as file:
@@ -178,8 +178,8 @@ def replace(path: Path, text: str) -> None:
         raise
 
 
-def listed(path: Path) -> tuple[tuple[Deviation, ...], str]:
-    """What an expectation file lists, and its text. Raises `BadExpectations`, with its name."""
+def read_expectations(path: Path) -> tuple[tuple[Deviation, ...], str]:
+    """Return deviations and text of an expectation file. Raises `BadExpectations` with its name."""
     try:
         text = path.read_text(encoding="utf-8")
         return expectations.loads(text), text
@@ -193,10 +193,10 @@ def listed(path: Path) -> tuple[tuple[Deviation, ...], str]:
         raise BadExpectations(f"{path}: {error}") from error
 
 
-def make_room(path: Path) -> None:
-    """Make the folder of an expectation file that is to be written; one that is there is read.
+def check_writable(path: Path) -> None:
+    """Check that an expectation file can be written, and make its folder.
 
-    Raises `BadExpectations`, with its name, where it could not be written in the end.
+    Raises `BadExpectations`, with its name. An existing file is read.
     """
     try:
         there = path.exists()
@@ -206,12 +206,12 @@ def make_room(path: Path) -> None:
     except OSError as error:
         raise BadExpectations(f"{path}: {error.strerror or error}") from error
     if there:
-        listed(path)
+        read_expectations(path)
 
 
 def make_folder(directory: Path) -> None:
-    """Make a folder, and try whether there is room for a file in it. Raises `OSError`."""
-    with contextlib.suppress(FileExistsError):  # what is there is no folder: the file tells
+    """Make a folder and check that it has room for a file. Raises `OSError`."""
+    with contextlib.suppress(FileExistsError):  # no folder: the file below fails
         directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
         file.write(b"room")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.plugin.progress import Steps, progress_of
 from harness.testbench import profiles
-from harness.testbench.steps import Steps, telling
 
 if TYPE_CHECKING:
     import hypothesis
@@ -29,7 +29,7 @@ Telling = Callable[..., AbstractContextManager[Steps]]
 @pytest.fixture
 def steps(request: pytest.FixtureRequest, profile: hypothesis.settings) -> Telling:
     """Tells how far a property is: `with steps("any history", steps=True) as told`."""
-    return partial(telling, request.config, settings=profile)
+    return partial(progress_of, request.config, settings=profile)
 
 
 @pytest.fixture

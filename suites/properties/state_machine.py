@@ -26,10 +26,10 @@ from harness.model.plan import (
     Plan,
     Publish,
 )
+from harness.plugin.progress import Steps
 from harness.testbench.listener import Listener
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
-from harness.testbench.steps import Steps
 from harness.testbench.strategies import modes
 from harness.world.build import World
 from harness.world.guard import BOUND, LeakGuard

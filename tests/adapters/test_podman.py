@@ -11,7 +11,7 @@ from harness.adapters import registry
 from harness.adapters.protocol import RuntimeRefused
 from harness.adapters.support.programs import search_path
 from harness.model.plan import HOST, Bridge
-from harness.plugin.worker_notes import said
+from harness.plugin.worker_notes import runtime_output
 from harness.report import expectations
 from harness.report.expectations import DeviationKind
 from harness.testbench.scene import Scene
@@ -43,7 +43,7 @@ def test_start_during_duplicate_address_detection_is_refused_as_listed(name: str
             scene.place(HOST).tune({"net.ipv6.conf.all.accept_dad": 0})
         adapter.stop()
     for error in (refused, again.value):
-        (words,) = said(error)
+        (words,) = runtime_output(error)
         assert all(item.says(words) for item in sayings), words
 
 

@@ -1,4 +1,4 @@
-"""The command line: what it tells, and how it refuses."""
+"""Output and errors of the commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.programs import environment, run
 NETMODES = [sys.executable, "-m", "harness.cli.main"]
 
 
-def test_the_catalogue_is_listed_in_its_order() -> None:
+def test_requirements_lists_the_catalogue_in_order() -> None:
     """`netmodes requirements` has a row for each requirement."""
     done = run([*NETMODES, "requirements"])
     ids = [words[0] for line in done.stdout.splitlines() if "MUST" in (words := line.split())]
@@ -22,8 +22,8 @@ def test_the_catalogue_is_listed_in_its_order() -> None:
     assert "BR-7" in ids
 
 
-def test_a_requirement_is_told_in_full() -> None:
-    """With ids, sources and past faults are told too, with where to read them up."""
+def test_requirements_shows_a_row_in_full() -> None:
+    """With ids, sources and past defects are shown, with links."""
     done = run([*NETMODES, "requirements", "HOST-2", "BR-9"])
     assert done.returncode == 0
     assert done.stdout.startswith("HOST-2 (MUST) ")
@@ -33,15 +33,15 @@ def test_a_requirement_is_told_in_full() -> None:
     assert "\nBR-9 (MUST) " in done.stdout
 
 
-def test_an_unknown_requirement_is_refused_with_its_neighbours() -> None:
-    """A mistyped id gets exit code 2 and the ids that it may have meant."""
+def test_unknown_requirement_is_refused_with_similar_ids() -> None:
+    """The exit code is 2."""
     done = run([*NETMODES, "requirements", "BR9"])
     assert (done.returncode, done.stdout) == (2, "")
     assert "no requirement 'BR9': did you mean BR-9" in done.stderr
 
 
-def test_what_cannot_be_encoded_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal without the character is shown the rest."""
+def test_unencodable_characters_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the text is shown."""
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
     done = run([*NETMODES, "vendors"])
     assert (done.returncode, done.stderr) == (0, "")
@@ -49,8 +49,8 @@ def test_what_cannot_be_encoded_is_replaced(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("command", ["doctor", "doctor --json", "vendors", "requirements BR-1"])
-def test_what_cannot_be_written_is_told_in_a_sentence(command: str) -> None:
-    """And the command has not succeeded."""
+def test_full_disk_is_one_sentence(command: str) -> None:
+    """The exit code is 1."""
     with open("/dev/full", "w", encoding="ascii") as full:
         done = subprocess.run(
             [*NETMODES, *command.split()],
@@ -65,8 +65,8 @@ def test_what_cannot_be_written_is_told_in_a_sentence(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["doctor", "--json"], ["requirements"]], ids=" ".join)
-def test_who_reads_no_further_is_not_told_of_it(command: list[str]) -> None:
-    """As `head` does: no traceback, and no success either."""
+def test_closed_pipe_is_silent(command: list[str]) -> None:
+    """A reader such as `head` gets no traceback; the exit code is not 0."""
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.Popen(

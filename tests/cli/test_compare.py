@@ -1,4 +1,4 @@
-"""`netmodes compare`: one run for each runtime, and one table."""
+"""`netmodes compare`: one run per runtime, and one table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from linux import syscalls
 from tests.support.programs import ROOT, Watched, environment
 
 WITHIN = 120.0
-"""Seconds for two runs of pytest, each of which imports everything, on the slowest machine."""
+"""Seconds for two runs of pytest on the slowest machine."""
 pytestmark = pytest.mark.timeout(WITHIN + 10)
 
 TESTS = """
@@ -66,7 +66,7 @@ PYTHONPATH = "{ROOT}"
 
 
 def acme(folder: Path, text: str = ACME) -> str:
-    """The path of a description of mydocker that claims less."""
+    """Return the path of a description of mydocker that claims less."""
     (folder / "acme.toml").write_text(text)
     return str(folder / "acme.toml")
 
@@ -86,15 +86,15 @@ def compare(
 
 
 def comparing(folder: Path, *names: str, tests: str, more: Sequence[str] = ()) -> list[str]:
-    """The command line that does."""
+    """Return the command line of the comparison."""
     (folder / "test_it.py").write_text(tests)
     (folder / "pytest.ini").write_text("[pytest]\nnetmodes = true\n")
     words = ["--tests", str(folder), "-n", "0", "--output", str(folder / "out")]
     return [sys.executable, "-m", "harness.cli.main", "compare", *names, *words, *more]
 
 
-def test_the_table_has_a_verdict_of_each_runtime(tmp_path: Path) -> None:
-    """Pass, fail, unsupported: printed, and written for people and programs."""
+def test_table_has_a_verdict_per_runtime(tmp_path: Path) -> None:
+    """The table is printed, and written as Markdown, JSON and page."""
     lesser = acme(tmp_path)
     done = compare(tmp_path, "mydocker", lesser)
     assert done.returncode == 0, done.stderr
@@ -115,8 +115,8 @@ def test_the_table_has_a_verdict_of_each_runtime(tmp_path: Path) -> None:
     assert (tmp_path / "out" / unescape(led) / "again.txt").is_file()
 
 
-def test_who_interrupts_it_has_what_there_is(tmp_path: Path) -> None:
-    """It ends with the run that is going on, in good order and in one line."""
+def test_interrupt_keeps_the_finished_runs(tmp_path: Path) -> None:
+    """The current run ends in good order, and one line is printed."""
     argv = comparing(tmp_path, "mydocker", acme(tmp_path), tests=WAITING)
     with Watched(argv) as watched:
         watched.expect("mydocker ")
@@ -128,8 +128,8 @@ def test_who_interrupts_it_has_what_there_is(tmp_path: Path) -> None:
     assert "| NONE-1 | MUST | pass |" in table.read_text()
 
 
-def test_each_run_is_held_against_what_is_known(tmp_path: Path) -> None:
-    """What is written once is what is expected from then on; a change is told, and counts."""
+def test_runs_are_compared_with_expectation_files(tmp_path: Path) -> None:
+    """The written files are met by the next run; a change is reported and counts."""
     lesser, known = acme(tmp_path), tmp_path / "known"
     assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
     (written,) = known.iterdir()
@@ -159,8 +159,8 @@ reason = "as it was"
 """
 
 
-def test_what_was_not_written_is_told_and_counts(tmp_path: Path) -> None:
-    """Such as over a file of which only the run's version shows that it contradicts itself."""
+def test_unwritten_expectations_are_reported(tmp_path: Path) -> None:
+    """A file may contradict itself for the version of the run only."""
     lesser, known = acme(tmp_path), tmp_path / "known"
     assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
     (written,) = known.iterdir()
@@ -171,8 +171,8 @@ def test_what_was_not_written_is_told_and_counts(tmp_path: Path) -> None:
     assert written.read_text() == OVERLAPPING.format(lesser)
 
 
-def test_a_run_that_does_not_begin_is_told_and_the_others_go_on(tmp_path: Path) -> None:
-    """With what it said; the exit code is 1."""
+def test_failed_start_of_a_run_is_reported(tmp_path: Path) -> None:
+    """The table has its output, the other runs go on, and the exit code is 1."""
     (tmp_path / "conftest.py").write_text(NOT_WITH_ACME)
     lesser = acme(tmp_path)
     done = compare(tmp_path, lesser, "mydocker")
@@ -184,8 +184,8 @@ def test_a_run_that_does_not_begin_is_told_and_the_others_go_on(tmp_path: Path) 
     assert "| | level | mydocker |" in (tmp_path / "out" / TABLE).read_text()
 
 
-def test_what_cannot_be_run_is_refused_before_anything_is(tmp_path: Path) -> None:
-    """Each with its reason: nobody waits for half a table."""
+def test_unknown_runtimes_are_refused_at_the_start(tmp_path: Path) -> None:
+    """Each has its reason, and no run begins."""
     absent = acme(tmp_path, ACME.replace(sys.executable, "acmectl-7"))
     done = compare(tmp_path, "mydocker", absent, "nobody")
     assert (done.returncode, done.stdout) == (2, "")
@@ -194,8 +194,8 @@ def test_what_cannot_be_run_is_refused_before_anything_is(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_tests_and_workers_that_there_cannot_be_are_refused_as_well(tmp_path: Path) -> None:
-    """In a sentence each, and not by every run in turn."""
+def test_bad_tests_and_workers_are_refused_at_the_start(tmp_path: Path) -> None:
+    """Each has a sentence, and no run begins."""
     absent = tmp_path / "absent"
     more = ["--tests", f"{tmp_path}/test_it.py::test_kept", "--tests", f"{absent}::test_it"]
     done = compare(tmp_path, "mydocker", more=[*more, "-n", "banana"])
@@ -207,8 +207,8 @@ def test_tests_and_workers_that_there_cannot_be_are_refused_as_well(tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_where_nothing_can_be_written_nothing_is_run(tmp_path: Path, small_disk: Path) -> None:
-    """No folder, a full disk, and expectations that are malformed: one sentence."""
+def test_unwritable_output_is_refused_at_the_start(tmp_path: Path, small_disk: Path) -> None:
+    """A missing folder, a full disk and a malformed expectation file have a sentence each."""
     (tmp_path / "known").mkdir()
     (tmp_path / "known" / "mydocker.toml").write_text("[deviation]")
     fill(small_disk)
@@ -229,7 +229,7 @@ def test_where_nothing_can_be_written_nothing_is_run(tmp_path: Path, small_disk:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for a run's report."""
+    """Mount a file system with room for the report of a run."""
     place = tmp_path / "small"
     place.mkdir()
     syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=8m")
@@ -252,8 +252,8 @@ def pytest_unconfigure(): fill(Path("{disk}"))
 """
 
 
-def test_a_disk_that_fills_up_ends_it_in_a_sentence(tmp_path: Path, small_disk: Path) -> None:
-    """What was found until then is printed, and who has not had a turn is named."""
+def test_disk_full_amid_runs_is_one_sentence(tmp_path: Path, small_disk: Path) -> None:
+    """The finished runs are printed, and the missing ones named."""
     (tmp_path / "conftest.py").write_text(FILLING.format(disk=small_disk))
     lesser = acme(tmp_path)
     done = compare(tmp_path, "mydocker", lesser, more=["--output", str(small_disk)])

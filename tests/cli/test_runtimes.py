@@ -1,4 +1,4 @@
-"""Each described runtime that is installed: up, containers in every mode, down, nothing left."""
+"""Each installed runtime: up, containers in every mode, down, nothing left."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from harness.testbench.scene import Scene
 from tests.adapters.vendors import BY_COMMAND, OWN_STACK, TRIED, claiming, the_cast
 
 OF_THE_KERNEL = tuple(name for name in TRIED if name not in OWN_STACK)
-"""Those whose containers have the kernel's network stack."""
+"""Runtimes whose containers use the kernel's network stack."""
 
 
 @pytest.fixture(scope="module", params=TRIED)
 def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """The cast, in a world of its own, by each runtime."""
+    """Yield the reference plan in a world, for each runtime."""
     with the_cast(request.param) as scene:
         yield scene
 
 
-def test_it_tells_its_version(vendor: Scene) -> None:
-    """As numbers, which its dialect goes by."""
+def test_runtime_has_a_version(vendor: Scene) -> None:
+    """The version is numeric, since the dialect depends on it."""
     assert vendor.runtime.version[0].isdigit()
     assert "." in vendor.runtime.version
 
 
-def test_everybody_is_where_the_mode_says(vendor: Scene) -> None:
-    """The host's namespace, another container's where that is claimed, or one of its own."""
+def test_container_namespace_follows_its_mode(vendor: Scene) -> None:
+    """It is the host's, another container's if that is claimed, or its own."""
     joined = JOINER if Feature.CONTAINER in vendor.runtime.features else CONTAINER01
     own = {name: vendor[name].net.identity for name in (CONTAINER01, ON_HOST, joined)}
     assert own[ON_HOST] == vendor.place(HOST).identity
     assert own[joined] == own[CONTAINER01] != own[ON_HOST]
 
 
-def test_the_whole_matrix_is_as_promised(vendor: Scene) -> None:
-    """By its own dialect; a promise of another one is seen to be broken."""
+def test_matrix_is_as_promised(vendor: Scene) -> None:
+    """The runtime's own dialect holds, and a different one does not."""
     assert vendor.observed() == vendor.promised()
     other = replace(vendor.runtime.dialect, bridge_loopback6=not loopback6(vendor.runtime))
     assert vendor.observed() != oracle.promised(vendor.plan, other, vendor.world.topology)
 
 
 def loopback6(runtime: Adapter) -> bool:
-    """Whether a bridged container is declared to have ::1."""
+    """Return whether the dialect gives a bridged container ::1."""
     return runtime.dialect.bridge_loopback6
 
 
-def test_what_it_tells_of_an_endpoint_is_what_the_kernel_has(vendor: Scene) -> None:
-    """Address, MAC and the network by the name that plans have for it."""
+def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
+    """Address, MAC and the network's name in the plan are the same."""
     endpoint, inside = vendor[CONTAINER01].endpoint(), vendor[CONTAINER01].net
     assert endpoint.network == "bridge"
     assert endpoint.address in inside.interfaces("eth0")
@@ -64,8 +64,8 @@ def test_what_it_tells_of_an_endpoint_is_what_the_kernel_has(vendor: Scene) -> N
 
 
 @pytest.mark.parametrize("vendor", claiming(Feature.PUBLISH), indirect=True)
-def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
-    """Under the number that was asked for."""
+def test_published_port_is_inspected_and_answers(vendor: Scene) -> None:
+    """The port has the requested number."""
     port = free_port(vendor.place(HOST), "tcp")
     web = vendor.container("web", Bridge(), ports=(Publish(port, 8080),))
     assert {item.host_port for item in web.facts().ports} == {port}
@@ -76,8 +76,8 @@ def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
 
 
 @pytest.mark.parametrize("vendor", claiming(Feature.NETWORKS), indirect=True)
-def test_several_networks_and_names_of_one_letter(vendor: Scene) -> None:
-    """A container may be on two; a name may be shorter than the runtime would have it."""
+def test_two_networks_and_one_letter_names(vendor: Scene) -> None:
+    """A name may be shorter than the runtime allows."""
     vendor.network("n1")
     vendor.network("n2")
     both = vendor.container("x", Bridge("n1"), also=("n2",))
@@ -88,16 +88,16 @@ def test_several_networks_and_names_of_one_letter(vendor: Scene) -> None:
     vendor.remove_network("n2")
 
 
-def test_a_refused_start_leaves_no_container(vendor: Scene) -> None:
-    """Not even one that was made and never started."""
+def test_refused_start_leaves_no_container(vendor: Scene) -> None:
+    """A created container that never started is removed as well."""
     vendor.refusal("late", Bridge(), command=("/no/such/command",))
     with pytest.raises(RuntimeRefused):
         vendor.runtime.inspect("late")
 
 
 @pytest.mark.parametrize("vendor", OF_THE_KERNEL, indirect=True)
-def test_one_that_was_stopped_runs_anew(vendor: Scene) -> None:
-    """In the same mode, with its network in place; whether that is claimed or not."""
+def test_stopped_container_starts_again(vendor: Scene) -> None:
+    """It has the same mode and network, whether restart is claimed or not."""
     again = vendor.container("again", Bridge())
     again.stop()
     assert not again.facts().running
@@ -108,8 +108,8 @@ def test_one_that_was_stopped_runs_anew(vendor: Scene) -> None:
 
 
 @pytest.mark.parametrize("vendor", BY_COMMAND, indirect=True)
-def test_what_waits_for_ever_has_no_child(vendor: Scene) -> None:
-    """Which would come when `run` has returned, and be taken for something that was left."""
+def test_sleeping_container_has_no_child(vendor: Scene) -> None:
+    """A child that appears after `run` has returned would count as a leak."""
     pid, host = vendor[CONTAINER01].facts().pid, vendor.world.host
     assert pid is not None
     until(
@@ -120,8 +120,8 @@ def test_what_waits_for_ever_has_no_child(vendor: Scene) -> None:
     assert host.call(Path.read_text, Path(f"/proc/{pid}/task/{pid}/children")) == ""
 
 
-def test_what_a_command_exits_with_is_told(vendor: Scene) -> None:
-    """Its own code, or what shells have for one that is not there; and what it said."""
+def test_exec_returns_exit_code_and_output(vendor: Scene) -> None:
+    """A missing command has the code of a shell."""
     name = CONTAINER01
     done = vendor.runtime.exec(name, ["sh", "-c", "echo out; echo err >&2; exit 3"])
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")

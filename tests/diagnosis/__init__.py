@@ -1,1 +1,1 @@
-"""Tests of harness/diagnosis: how a failed cell is explained."""
+"""Tests of harness/diagnosis: the explanation of failed cells."""

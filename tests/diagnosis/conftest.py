@@ -1,4 +1,4 @@
-"""What these tests ask for: rules put in on purpose, and cells examined."""
+"""Fixtures: nft rules that break cells on purpose, and the diagnosis of cells."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.programs import ROOT
 
 ON_PURPOSE = "on purpose"
 Put = Callable[..., None]
-Examine = Callable[..., Diagnosis]
+Diagnose = Callable[..., Diagnosis]
 
 
 @pytest.fixture
 def rule() -> Iterator[Put]:
-    """Put a rule into a place: `rule(place, "forward", *parts)`, the second of its chain.
+    """Return a function that adds a rule to a namespace: `rule(place, "forward", *parts)`.
 
-    It is gone after the test.
+    The rule is the second of its chain, and is removed after the test.
     """
     with ExitStack() as stack:
 
@@ -60,8 +60,8 @@ def rule() -> Iterator[Put]:
 
 
 @pytest.fixture
-def examined(cast: Scene) -> Examine:
-    """Examine one cell of the cast: `examined("container01", "internet", "udp")`."""
+def diagnosed(cast: Scene) -> Diagnose:
+    """Return a function that diagnoses a cell: `diagnosed("container01", "internet", "udp")`."""
 
     def examine(source: str, target: str, protocol: str, family: Family = 4) -> Diagnosis:
         cell = Cell(source, target, Protocol(protocol), family)
@@ -71,8 +71,8 @@ def examined(cast: Scene) -> Examine:
     return examine
 
 
-def told(autopsy: Diagnosis) -> str:
-    """The story in one text."""
+def story_text(autopsy: Diagnosis) -> str:
+    """Return the story as one text."""
     return "\n".join(autopsy.lines)
 
 
@@ -81,7 +81,7 @@ Project = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Run a text's tests in a world of their own: `project(text, *options)`."""
+    """Return a function that runs tests in their own world: `project(text, *options)`."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makepyprojecttoml(
@@ -102,8 +102,8 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
 
 def evidence_of(pytester: pytest.Pytester, test: str, report: str = "report") -> Path:
-    """The folder that the report names for a test."""
-    told = schema.load(pytester.path / report)
-    (failure,) = next(item for item in told.tests if item.id.endswith(test)).failures
+    """Return the evidence folder that the report names for a test."""
+    story_text = schema.load(pytester.path / report)
+    (failure,) = next(item for item in story_text.tests if item.id.endswith(test)).failures
     assert failure.evidence is not None
     return pytester.path / report / failure.evidence

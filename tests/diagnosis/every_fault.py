@@ -1,7 +1,7 @@
-"""Every fault that makes packets go astray: the story names the place where it is.
+"""Every fault that misroutes or drops packets: the story names its place.
 
-Takes a minute, and is collected where it is named only: `tox -e autopsy`. `test_faults` tries
-one of each kind in every run; `python -m bench.autopsy` tells the share.
+Takes a minute, and is collected only if named: `tox -e autopsy`. `test_faults` tries one of each
+kind in every run; `python -m bench.autopsy` prints the share.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pytest
 from bench.autopsy import PLACES, stories
 
 RACES = {"container-answers-for-everybody"}
-"""Where it is chance whether a cell is wrong: who answers an ARP request first."""
+"""Faults that make a cell wrong by chance: two hosts race to answer an ARP request."""
 
 
 @pytest.mark.parametrize("fault", PLACES)
-def test_the_story_names_the_place(fault: str) -> None:
-    """Of a fault that shows in a matrix of ten containers, in one of three stories."""
+def test_story_names_the_place_of_the_fault(fault: str) -> None:
+    """One of three stories of a matrix of ten containers names it."""
     told = stories(fault)
     assert re.search(PLACES[fault], told) or (fault in RACES and not told), told

@@ -1,4 +1,4 @@
-"""What a failed test leaves: a story in its message, a folder, a link; and nothing else does."""
+"""Evidence of a failed test: a story in its message, a folder, a link."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.report import schema
 from harness.report.sanitize import folder
 from linux import syscalls
 from tests.diagnosis.conftest import Project, evidence_of
-from tests.report.projects import left
+from tests.report.projects import last_report
 
 BROKEN = """
 import sys
@@ -54,7 +54,7 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def run(project: Project) -> Run:
-    """Run a project with a test that fails in a real world, and one that passes."""
+    """Return a function that runs a project with a failing and a passing test in a real world."""
 
     def run(*options: str, body: str = MATRIX) -> pytest.RunResult:
         text = BROKEN.replace("{bridge}", "Bridge()").replace("{body}", body)
@@ -64,10 +64,10 @@ def run(project: Project) -> Run:
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_a_failed_matrix_leaves_a_story_and_a_folder(
+def test_failed_matrix_leaves_story_and_folder(
     run: Run, pytester: pytest.Pytester, workers: list[str]
 ) -> None:
-    """The message says which rule it was; report and folder are there, whoever ran the test."""
+    """The message names the rule; report and folder exist, with and without workers."""
     result = run(*workers)
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*web → db icmp, udp, tcp over IPv4", "*dropped in db, table*"])
@@ -81,7 +81,7 @@ def test_a_failed_matrix_leaves_a_story_and_a_folder(
         "plan.toml",
         "again.txt",
     }
-    (failure,) = next(item for item in left(pytester).tests if item.failures).failures
+    (failure,) = next(item for item in last_report(pytester).tests if item.failures).failures
     files = [item for item in where.rglob("*") if item.is_file()]
     assert sorted(failure.files) == sorted(item.relative_to(where).as_posix() for item in files)
     assert failure.files[0] == "story.txt"
@@ -98,8 +98,8 @@ def test_a_failed_matrix_leaves_a_story_and_a_folder(
     assert where.name in (where.parent / "index.md").read_text()
 
 
-def test_the_capture_is_commented(run: Run, pytester: pytest.Pytester) -> None:
-    """An independent reader finds named interfaces, and the end beside the decisive frame."""
+def test_capture_has_comments(run: Run, pytester: pytest.Pytester) -> None:
+    """An independent reader finds named interfaces, and the conclusion at the decisive frame."""
     run()
     reader: Any = RawPcapNgReader(str(evidence_of(pytester, "test_broken") / "capture.pcapng"))
     with reader:
@@ -109,8 +109,8 @@ def test_the_capture_is_commented(run: Run, pytester: pytest.Pytester) -> None:
     assert any(b"dropped in db" in comment for comment in comments)
 
 
-def test_the_state_of_every_place_on_the_path_is_kept(run: Run, pytester: pytest.Pytester) -> None:
-    """Shaped as `ip -j` shapes it: the rule that dropped is in it too."""
+def test_state_of_namespaces_on_the_path_is_kept(run: Run, pytester: pytest.Pytester) -> None:
+    """It is shaped as `ip -j`, and has the rule that dropped."""
     run()
     where = evidence_of(pytester, "test_broken") / "state"
     states = {file.stem: json.loads(file.read_text()) for file in where.iterdir()}
@@ -121,8 +121,8 @@ def test_the_state_of_every_place_on_the_path_is_kept(run: Run, pytester: pytest
     assert all("error" not in state for state in states.values())
 
 
-def test_a_failure_without_a_matrix_leaves_its_scene(run: Run, pytester: pytest.Pytester) -> None:
-    """There is nothing to replay; state, plan and the line to run it again are there."""
+def test_failure_without_matrix_leaves_its_scene(run: Run, pytester: pytest.Pytester) -> None:
+    """State, plan and rerun command are there; no cell is replayed."""
     run(body=ORDINARY).assert_outcomes(passed=1, failed=1)
     where = evidence_of(pytester, "test_broken")
     assert {item.name for item in where.iterdir()} == {
@@ -133,10 +133,8 @@ def test_a_failure_without_a_matrix_leaves_its_scene(run: Run, pytester: pytest.
     }
 
 
-def test_what_the_runtime_was_asked_and_answered_is_kept(
-    run: Run, pytester: pytest.Pytester
-) -> None:
-    """With arguments, time of day and seconds; what it refused among it."""
+def test_runtime_calls_are_kept(run: Run, pytester: pytest.Pytester) -> None:
+    """Arguments, time, duration and refusals are there."""
     refused = "import pytest; pytest.raises(Exception, scene.runtime.remove_network, 'nobody'); "
     run(body=refused + ORDINARY)
     told = (evidence_of(pytester, "test_broken") / "commands.txt").read_text()
@@ -151,7 +149,7 @@ def test_what_the_runtime_was_asked_and_answered_is_kept(
 
 
 def line_after(run: Run, pytester: pytest.Pytester, *options: str) -> str:
-    """What is to run the failing test again, after a run with these options."""
+    """Return the rerun command after a run with these options."""
     run(*options, "-k", "broken", body=ORDINARY)
     again = (evidence_of(pytester, "test_broken") / "again.txt").read_text()
     page = (pytester.path / "report" / "index.html").read_text()
@@ -159,10 +157,8 @@ def line_after(run: Run, pytester: pytest.Pytester, *options: str) -> str:
     return again
 
 
-def test_the_line_that_runs_it_again_says_what_was_said(
-    run: Run, pytester: pytest.Pytester
-) -> None:
-    """What is as ever goes without saying."""
+def test_rerun_command_has_the_options_of_the_run(run: Run, pytester: pytest.Pytester) -> None:
+    """Defaults are left out."""
     said = ["--probe=exec", "--profile=gate", "--hypothesis-seed=3", "--expect=known.toml"]
     (pytester.path / "known.toml").touch()
     again = line_after(run, pytester, *said)
@@ -171,17 +167,13 @@ def test_the_line_that_runs_it_again_says_what_was_said(
     assert schema.load(pytester.path / "report").environment["probe"] == "exec"
 
 
-def test_the_line_is_for_installed_suites_where_they_were_run(
-    run: Run, pytester: pytest.Pytester
-) -> None:
-    """From whatever folder."""
+def test_rerun_command_for_installed_suites(run: Run, pytester: pytest.Pytester) -> None:
+    """It works from any folder."""
     again = line_after(run, pytester, "--pyargs", "test_it")
     assert again == "pytest --pyargs test_it::test_broken --runtime mydocker\n"
 
 
-def test_without_a_report_the_story_is_told_nevertheless(
-    run: Run, pytester: pytest.Pytester
-) -> None:
+def test_story_without_report(run: Run, pytester: pytest.Pytester) -> None:
     """`--no-report` leaves no folder, `--no-evidence` no story either."""
     assert "dropped in db" in run("--no-report").stdout.str()
     assert not (pytester.path / "report").exists()
@@ -191,8 +183,8 @@ def test_without_a_report_the_story_is_told_nevertheless(
     assert not (pytester.path / "report" / "evidence").exists()
 
 
-def test_the_evidence_of_an_earlier_run_goes(run: Run, pytester: pytest.Pytester) -> None:
-    """With its report; what somebody else has put beside it stays."""
+def test_evidence_of_an_earlier_run_is_removed(run: Run, pytester: pytest.Pytester) -> None:
+    """Other files beside it stay."""
     run(body=ORDINARY)
     old = evidence_of(pytester, "test_broken").parent / "old"
     kept = old.with_name("kept")
@@ -208,7 +200,7 @@ def test_the_evidence_of_an_earlier_run_goes(run: Run, pytester: pytest.Pytester
     assert [item.name for item in kept.iterdir()] == ["notes.txt"]
 
 
-def test_time_that_is_up_while_evidence_is_written_ends_no_run(run: Run) -> None:
+def test_timeout_while_writing_evidence_ends_no_run(run: Run) -> None:
     """pytest-timeout raises wherever a test is, also behind its end."""
     late = "import pytest; from harness.diagnosis import evidence; "
     late += "evidence.write = lambda *_, **__: pytest.fail('Timeout (>60.0s)'); assert 1 == 2"
@@ -218,10 +210,8 @@ def test_time_that_is_up_while_evidence_is_written_ends_no_run(run: Run) -> None
 
 
 @pytest.mark.parametrize("body", [MATRIX, ORDINARY])
-def test_evidence_that_cannot_be_written_is_not_linked(
-    run: Run, pytester: pytest.Pytester, body: str
-) -> None:
-    """The failure says why there is none."""
+def test_unwritable_evidence_is_not_linked(run: Run, pytester: pytest.Pytester, body: str) -> None:
+    """The failure has the reason."""
     (pytester.path / "report").mkdir()
     (pytester.path / "report" / "evidence").touch()
     result = run("-k", "broken", body=body)
@@ -244,7 +234,7 @@ def test_that_takes_all_room():
 
 @pytest.fixture
 def small_disk(pytester: pytest.Pytester) -> Iterator[Path]:
-    """A file system with room for some evidence."""
+    """Mount a file system with room for some evidence."""
     place = pytester.mkdir("small")
     syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=2m")
     yield place
@@ -252,7 +242,7 @@ def small_disk(pytester: pytest.Pytester) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("body", [MATRIX, ORDINARY])
-def test_a_report_that_finds_no_room_takes_the_evidence_along(
+def test_moved_report_takes_its_evidence_along(
     run: Run,
     pytester: pytest.Pytester,
     small_disk: Path,
@@ -261,7 +251,7 @@ def test_a_report_that_finds_no_room_takes_the_evidence_along(
     *,
     body: str,
 ) -> None:
-    """To the fresh folder; what was written while there was room is all there."""
+    """The fresh folder has everything that was written."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     pytester.makepyfile(test_z=FILL)
     result = run("--report=small", body=body)
@@ -277,8 +267,8 @@ def test_a_report_that_finds_no_room_takes_the_evidence_along(
     assert all((where / name).read_bytes() == (first / name).read_bytes() for name in files)
 
 
-def test_an_autopsy_that_fails_does_not_hide_the_failure(run: Run) -> None:
-    """It says so in a line; the wrong cells are there as ever."""
+def test_failed_diagnosis_does_not_hide_the_failure(run: Run) -> None:
+    """The error is a line of the story; the wrong cells are shown as usual."""
     late = "found, row = scene.observed(), scene.promised()\n    scene.close()\n    "
     result = run(body=late + "assert found == row")
     result.assert_outcomes(passed=1, failed=1)
@@ -286,16 +276,16 @@ def test_an_autopsy_that_fails_does_not_hide_the_failure(run: Run) -> None:
 
 
 @given(test=st.text(min_size=1))
-def test_any_test_id_makes_a_harmless_folder_name(test: str) -> None:
-    """One folder, that the report takes for one below its own."""
+def test_any_test_id_makes_a_safe_folder_name(test: str) -> None:
+    """The report accepts it as a folder below its own."""
     name = folder_name(test)
     assert folder(f"evidence/{name}") == f"evidence/{name}"
     assert "/" not in name
     assert len(name) < 128
 
 
-def test_tests_with_much_the_same_name_have_folders_of_their_own() -> None:
-    """What is cut off, or replaced, still tells one from the other."""
+def test_similar_test_ids_have_different_folders() -> None:
+    """Truncated and replaced characters still make a difference."""
     long = "test_it.py::test_" + "x" * 200
     names = {folder_name(name) for name in (long, long + "y", "a::b", "a/b", "a-b", "a b")}
     assert len(names) == 6

@@ -1,6 +1,6 @@
-"""Runtimes with a fault: the story names the place where the fault is.
+"""The story names the place of a fault.
 
-A few of the catalogue's, one of each kind; `docs/evidence.md` tells of all of them.
+One fault of each kind; `docs/evidence.md` covers all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SABOTAGE = 'rule 1 (handle 2), "sabotage"'
 
 
 class Case(NamedTuple):
-    """What to ask under a fault, and the words that name its place."""
+    """A cell under a fault, and the words that name the place."""
 
     fault: str
     source: str
@@ -72,13 +72,13 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.fault)
-def test_the_place_of_a_fault_is_named(case: Case) -> None:
-    """In the story of one cell that the fault makes wrong."""
+def test_story_names_the_place_of_the_fault(case: Case) -> None:
+    """The cell is one that the fault breaks."""
     assert case.words in "\n".join(under(case).lines)
 
 
 def under(case: Case) -> Diagnosis:
-    """The autopsy of the case's cell, in a world of its own with a sabotaged runtime."""
+    """Return the diagnosis of the cell, in a world with a faulty runtime."""
     rows = requirements.load(importlib.resources.files("suites") / "requirements.toml")
     fault, made = discover(rows)[case.fault], list[FaultyAdapter]()
     with World.build() as world:

@@ -1,4 +1,4 @@
-"""The world that is left up after a failure, for who wants to look."""
+"""`--keep` and `--pause-on-fail`: the world stays up after a failure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ addopts = "-p harness.plugin"
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project whose first test fails in a live world."""
+    """Return a project whose first test fails in a live world."""
     (tmp_path / "pyproject.toml").write_text(CONFIG)
     (tmp_path / "test_it.py").write_text(FAILING)
     monkeypatch.chdir(tmp_path)
@@ -37,8 +37,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_kept_world_can_be_entered(project: Path) -> None:
-    """What is printed leads into the host and the container; Ctrl-C ends the run, which failed."""
+def test_kept_world_can_be_entered(project: Path) -> None:
+    """The printed commands lead into host and container; Ctrl-C ends the failed run."""
     with Watched([*PYTEST, "--keep"], env=environment()) as kept:
         told = kept.expect("The run waits here")
         assert r"said \x1b]0;owned\x07" in told
@@ -62,7 +62,7 @@ def test_a_kept_world_can_be_entered(project: Path) -> None:
 
 
 def into(enter: str, further: str, command: str) -> str:
-    """What a command says in a namespace, entered by the words that were printed."""
+    """Return the output of a command in a namespace, entered by the printed command."""
     done = subprocess.run(
         ["/bin/sh", "-c", f"{enter} -- {further} -- {command}"],
         capture_output=True,
@@ -74,8 +74,8 @@ def into(enter: str, further: str, command: str) -> str:
     return done.stdout
 
 
-def test_a_shell_is_opened_where_it_failed(project: Path) -> None:
-    """It is the lab's, on the host; containers go by name; when it ends the run goes on."""
+def test_pause_opens_a_shell_on_the_host(project: Path) -> None:
+    """Containers are entered by name; the run goes on after the shell."""
     argv = [*PYTEST, "--pause-on-fail"]
     with Watched(argv, terminal=True, env=environment(SHELL="/bin/sh")) as paused:
         assert "\x1b]" not in paused.expect("A shell on the host of the failed test")
@@ -100,8 +100,8 @@ def test_second(scene):
 """
 
 
-def test_each_failure_has_a_shell_in_its_own_scene(project: Path) -> None:
-    """A name leads to the container that the failed test had; of the shell nothing is left."""
+def test_each_pause_is_in_its_own_scene(project: Path) -> None:
+    """A name leads to the failed test's container; the shell leaves nothing."""
     (project / "test_it.py").write_text(TWICE)
     argv = [*PYTEST, "--pause-on-fail"]
     with Watched(argv, terminal=True, env=environment(SHELL="/bin/sh")) as paused:
@@ -119,15 +119,15 @@ def test_each_failure_has_a_shell_in_its_own_scene(project: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--keep", "--pause-on-fail"])
-def test_with_several_workers_no_world_is_held(project: Path, option: str) -> None:
-    """Which of them would it be? The run does not begin."""
+def test_keep_is_refused_with_workers(project: Path, option: str) -> None:
+    """There would be several worlds. The run does not begin."""
     done = run([*PYTEST, "-n", "2", option])
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"{option} is about one world: run without -n" in done.stderr
 
 
-def test_without_a_terminal_no_shell_is_opened(project: Path) -> None:
-    """The run says so at its beginning, and what can be had instead."""
+def test_pause_is_refused_without_terminal(project: Path) -> None:
+    """The message at the start names the alternative."""
     done = run([*PYTEST, "--pause-on-fail"])
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "--pause-on-fail opens a shell: it needs a terminal. See --keep" in done.stderr

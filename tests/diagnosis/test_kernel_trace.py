@@ -13,19 +13,19 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
-from tests.diagnosis.conftest import Examine, told
+from tests.diagnosis.conftest import Diagnose, story_text
 
 INTERNETS = IPv4Network("203.0.113.0/24")
 
 
 def carry_out(place: NetnsView, *requests: Request) -> None:
-    """Change something in a place."""
+    """Apply netlink requests in a namespace."""
     with place.open() as space, Netlink(space) as netlink:
         netlink.send(requests)
 
 
 def forgotten(place: NetnsView, address: str) -> list[Request]:
-    """What makes a place forget a neighbour, where it knows it."""
+    """Return the request that deletes a neighbour entry, if there is one."""
     return [
         rtnetlink.del_neighbour(entry.ifindex, entry.address)
         for entry in place.neighbours()
@@ -35,7 +35,7 @@ def forgotten(place: NetnsView, address: str) -> list[Request]:
 
 @contextmanager
 def route(place: NetnsView, via: str) -> Iterator[None]:
-    """Another way to the internet while the body runs."""
+    """Use another route to the internet while the body runs."""
     gateway = ip_address(via)
     carry_out(place, rtnetlink.add_route(INTERNETS, via=gateway))
     try:
@@ -46,7 +46,7 @@ def route(place: NetnsView, via: str) -> Iterator[None]:
 
 @contextmanager
 def tuned(place: NetnsView, **values: int) -> Iterator[None]:
-    """Sysctls with other values while the body runs; `__` stands for a dot."""
+    """Set sysctls while the body runs; `__` stands for a dot."""
     keys = {key.replace("__", "."): value for key, value in values.items()}
     before = {key: place.sysctl(key) for key in keys}
     place.tune(keys)
@@ -57,25 +57,27 @@ def tuned(place: NetnsView, **values: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
-def test_a_missing_route_is_named(cast: Scene, examined: Examine, protocol: str) -> None:
-    """The container has no default route: the request never left it."""
+def test_missing_route_of_the_container_is_named(
+    cast: Scene, diagnosed: Diagnose, protocol: str
+) -> None:
+    """Without a default route the request never leaves the container."""
     net = cast[CONTAINER01].net
     gateway = cast.runtime.network_facts("bridge").gateways[0].ip
     carry_out(net, rtnetlink.del_route(None, via=gateway))
     try:
-        autopsy = examined(CONTAINER01, INTERNET, protocol)
+        autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     finally:
         carry_out(net, rtnetlink.add_route(None, via=gateway))
     assert f"the request never left {CONTAINER01}" in autopsy.lines
     assert f"{CONTAINER01} has no route to 203.0.113.10" in autopsy.lines
 
 
-def test_a_missing_route_of_the_host_is_named_there(host: NetnsView, examined: Examine) -> None:
-    """The request comes as far as the host, which has no way to go on."""
+def test_missing_route_of_the_host_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
+    """The request reaches the host, which has no route."""
     gateway = ip_address("198.51.100.1")
     carry_out(host, rtnetlink.del_route(None, via=gateway))
     try:
-        autopsy = examined(CONTAINER01, INTERNET, "udp")
+        autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
     finally:
         carry_out(host, rtnetlink.add_route(None, via=gateway))
     assert "the request was last seen at host/docker0 and ended in host" in autopsy.lines
@@ -83,40 +85,38 @@ def test_a_missing_route_of_the_host_is_named_there(host: NetnsView, examined: E
 
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
-def test_a_neighbour_that_does_not_answer_is_named(
-    host: NetnsView, examined: Examine, protocol: str
-) -> None:
-    """Somebody was asked for at the host's uplink; the question got through, no answer came."""
+def test_silent_neighbour_is_named(host: NetnsView, diagnosed: Diagnose, protocol: str) -> None:
+    """The solicitation leaves by the host's uplink, and no reply comes."""
     with route(host, "198.51.100.222"):
-        autopsy = examined(CONTAINER01, INTERNET, protocol)
-    assert "no neighbour answered for 198.51.100.222, asked for at host/eth0" in told(autopsy)
-    assert "r1/eth0" in told(autopsy)  # the kernel may have a word of its own to add
+        autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
+    assert "no neighbour answered for 198.51.100.222, asked for at host/eth0" in story_text(autopsy)
+    assert "r1/eth0" in story_text(autopsy)  # the kernel may add a drop reason
 
 
-def test_the_reverse_path_filter_is_named(host: NetnsView, examined: Examine) -> None:
-    """What comes from where the host would not send to is dropped by its filter."""
+def test_reverse_path_filter_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
+    """It drops a packet from an address that the host would route elsewhere."""
     strict = {"net__ipv4__conf__all__rp_filter": 1}
     with route(host, "192.168.2.10"), tuned(host, **strict):
-        autopsy = examined(INTERNET, HOST, "udp")
-    assert "IP_RPFILTER: host does not expect 203.0.113.10 at host/eth0" in told(autopsy)
+        autopsy = diagnosed(INTERNET, HOST, "udp")
+    assert "IP_RPFILTER: host does not expect 203.0.113.10 at host/eth0" in story_text(autopsy)
 
 
-def test_a_host_that_does_not_forward_is_named(host: NetnsView, examined: Examine) -> None:
-    """The host takes the request in and sends nothing on."""
+def test_disabled_forwarding_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
+    """The host receives the request and sends nothing on."""
     with tuned(host, net__ipv4__conf__docker0__forwarding=0):
-        autopsy = examined(CONTAINER01, INTERNET, "tcp")
+        autopsy = diagnosed(CONTAINER01, INTERNET, "tcp")
     assert "host does not forward IPv4 from docker0" in autopsy.lines
 
 
-def test_a_link_that_is_down_is_named(cast: Scene, host: NetnsView, examined: Examine) -> None:
-    """The other container's port of the bridge is down: the request gets no further."""
+def test_link_that_is_down_is_named(cast: Scene, host: NetnsView, diagnosed: Diagnose) -> None:
+    """The bridge port of the other container is down."""
     with cast[CONTAINER02].net.open() as space, Netlink(space) as netlink:
         port = rtnetlink_dump.link(netlink, "eth0").peer
     assert port is not None
     name = next(link.name for link in host.links().values() if link.ifindex == port)
     carry_out(host, rtnetlink.set_link(port, up=False))
     try:
-        autopsy = examined(CONTAINER01, CONTAINER02, "udp")
+        autopsy = diagnosed(CONTAINER01, CONTAINER02, "udp")
     finally:
         carry_out(host, rtnetlink.set_link(port, up=True))
     address = cast[CONTAINER02].net.address(4)

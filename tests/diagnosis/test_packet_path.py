@@ -1,4 +1,4 @@
-"""What a frame is taken for: the probe's own, and nothing else's, whatever it looks like."""
+"""Classification of frames: those of the probe, and no others."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ FRAMES: dict[str, tuple[Packet, Role, str]] = {
         Role.ERROR,
         "icmp",
     ),
-    "who-has": (ARP(op=1, psrc=A, pdst=B), Role.ASKED, "arp"),
-    "is-at": (ARP(op=2, psrc=B, pdst=A), Role.TOLD, "arp"),
+    "who-has": (ARP(op=1, psrc=A, pdst=B), Role.SOLICITATION, "arp"),
+    "is-at": (ARP(op=2, psrc=B, pdst=A), Role.ADVERTISEMENT, "arp"),
     "tagged": (Dot1Q(vlan=7) / IP(src=A, dst=B) / UDP() / QUESTION, Role.REQUEST, "udp"),
 }
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_each_kind_of_frame_is_known(name: str) -> None:
-    """By role and protocol; who is asked for is the destination of what neighbours say."""
+def test_frames_are_classified_by_role_and_protocol(name: str) -> None:
+    """The target of neighbour discovery counts as the destination."""
     packet, role, protocol = FRAMES[name]
     seen = of_frame(bytes(Ether() / packet))
     assert seen is not None
     assert (seen.role, seen.protocol) == (role, protocol)
-    if role in (Role.ASKED, Role.TOLD):
+    if role in (Role.SOLICITATION, Role.ADVERTISEMENT):
         assert seen.destination == ip_address(B)
 
 
-def test_what_an_error_says_has_its_name() -> None:
-    """As the probe calls it."""
+def test_icmp_errors_have_the_probes_names() -> None:
+    """The names are those of the probe's results."""
     seen = of_frame(bytes(Ether() / FRAMES["unreachable"][0]))
     assert seen is not None
     assert seen.code == "admin-prohibited"
@@ -70,13 +70,13 @@ def test_what_an_error_says_has_its_name() -> None:
     ],
     ids=["udp", "echo", "tcp", "error", "gre"],
 )
-def test_what_is_somebody_elses_is_passed_over(packet: Packet) -> None:
-    """The nonce or the port says whose it is."""
+def test_foreign_frames_are_ignored(packet: Packet) -> None:
+    """The nonce or the port identifies the probe."""
     assert of_frame(bytes(Ether() / packet)) is None
 
 
-def test_names_are_of_interest_only_when_they_are_asked_about() -> None:
-    """DNS is the probe's own where the name was not found, else somebody's."""
+def test_dns_counts_only_for_name_cells() -> None:
+    """DNS belongs to the probe if the name was not found."""
     question = bytes(Ether() / IP(src=A, dst=B) / UDP(sport=40000, dport=53) / Raw(b"www"))
     assert of_frame(question) is None
     seen = of_frame(question, names=True)
@@ -84,8 +84,8 @@ def test_names_are_of_interest_only_when_they_are_asked_about() -> None:
     assert seen.role is Role.REQUEST
 
 
-def test_an_error_before_the_request_is_not_about_it() -> None:
-    """What somebody asked earlier may still come to an end."""
+def test_error_before_the_request_is_ignored() -> None:
+    """It concerns an earlier probe."""
     error, request = (
         Frame("a/eth0", at, FrameKind.HOST, 100, bytes(Ether() / FRAMES[name][0]))
         for at, name in enumerate(["unreachable", "udp"])
@@ -97,14 +97,14 @@ def test_an_error_before_the_request_is_not_about_it() -> None:
 @given(data=st.binary(max_size=120), ethernet=st.booleans(), names=st.booleans())
 @example(data=bytes(Ether() / IPv6() / ICMPv6ND_NS())[:60], ethernet=True, names=False)
 @example(data=bytes(12) + b"\x08\x00" + b"\x45", ethernet=True, names=True)
-def test_no_frame_is_too_odd(data: bytes, *, ethernet: bool, names: bool) -> None:
-    """Containers send what they like; an autopsy is not ended by it."""
+def test_malformed_frames_do_not_raise(data: bytes, *, ethernet: bool, names: bool) -> None:
+    """Containers may send anything."""
     of_frame(data, ethernet=ethernet, names=names)
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_a_frame_that_was_cut_off_is_no_trouble(name: str) -> None:
-    """Wherever it was."""
+def test_truncated_frames_do_not_raise(name: str) -> None:
+    """The frame may end at any byte."""
     whole = bytes(Ether() / FRAMES[name][0])
     for length in range(len(whole)):
         of_frame(whole[:length])

@@ -1,4 +1,4 @@
-"""Packets that end in nftables: the story names place, table, chain and rule."""
+"""Packets that end in nftables: the story names namespace, table, chain and rule."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import nftables, rtnetlink_dump
 from linux.netlink import Netlink, nest, text
-from tests.diagnosis.conftest import Examine, Put, told
+from tests.diagnosis.conftest import Diagnose, Put, story_text
 from tests.diagnosis.test_kernel_trace import carry_out, forgotten
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
@@ -41,102 +41,102 @@ SECOND = 'rule 2 (handle 3), "on purpose"'
         ("output", HOST, CONTAINER01),
     ],
 )
-def test_a_rule_of_the_host_that_drops_is_named(  # noqa: PLR0917 # pytest passes by name
+def test_drop_rule_of_the_host_is_named(  # noqa: PLR0917 # pytest passes by name
     host: NetnsView,
     rule: Put,
-    examined: Examine,
+    diagnosed: Diagnose,
     hook: nftables.Hook,
     source: str,
     target: str,
     protocol: str,
 ) -> None:
-    """Whatever hook it sits at, the story says which rule dropped the request."""
+    """The rule may be at any hook."""
     rule(host, hook, nftables.verdict("drop"))
     assert (
         f"dropped in host, table inet built, chain {hook}, {SECOND}"
-        in examined(source, target, protocol).lines
+        in diagnosed(source, target, protocol).lines
     )
 
 
-def test_without_the_rule_the_story_says_that_all_is_well(examined: Examine) -> None:
-    """The control: what nobody drops is told to be as promised, all the way to the internet."""
-    autopsy = examined(CONTAINER01, INTERNET, "udp")
+def test_story_without_rule_is_as_promised(diagnosed: Diagnose) -> None:
+    """Without a rule the packet arrives at the internet: the control."""
+    autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
     assert autopsy.lines[0].startswith("asked once more it was as promised")
-    assert "dropped" not in told(autopsy)
-    assert autopsy.places[0] == CONTAINER01
-    assert autopsy.places[-1] == INTERNET
+    assert "dropped" not in story_text(autopsy)
+    assert autopsy.namespaces[0] == CONTAINER01
+    assert autopsy.namespaces[-1] == INTERNET
 
 
-def test_a_policy_that_drops_is_named(host: NetnsView, rule: Put, examined: Examine) -> None:
-    """Where no rule decides the chain's policy does, and the story says so."""
+def test_drop_policy_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
+    """The chain's policy decides if no rule does."""
     rule(host, "forward", policy="drop")
-    assert "dropped in host, table inet built, chain forward, its policy" in told(
-        examined(CONTAINER01, INTERNET, "udp")
+    assert "dropped in host, table inet built, chain forward, its policy" in story_text(
+        diagnosed(CONTAINER01, INTERNET, "udp")
     )
 
 
-def test_a_rule_inside_the_container_is_named(cast: Scene, rule: Put, examined: Examine) -> None:
-    """The place is where the rule is, not where the packet came from."""
+def test_rule_inside_the_container_is_named(cast: Scene, rule: Put, diagnosed: Diagnose) -> None:
+    """The place is that of the rule, not the packet's origin."""
     rule(cast[CONTAINER02].net, "input", nftables.l4proto("udp"), nftables.verdict("drop"))
-    assert f"dropped in {CONTAINER02}, table inet built, chain input, {SECOND}" in told(
-        examined(CONTAINER01, CONTAINER02, "udp")
+    assert f"dropped in {CONTAINER02}, table inet built, chain input, {SECOND}" in story_text(
+        diagnosed(CONTAINER01, CONTAINER02, "udp")
     )
 
 
-def test_a_rule_of_the_bridge_is_named(host: NetnsView, rule: Put, examined: Examine) -> None:
-    """What passes between ports of a bridge meets rules of its own family."""
-    assert "as promised" in told(examined(CONTAINER01, CONTAINER02, "icmp"))
+def test_bridge_family_rule_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
+    """Packets between bridge ports meet the rules of that family."""
+    assert "as promised" in story_text(diagnosed(CONTAINER01, CONTAINER02, "icmp"))
     rule(host, "forward", nftables.verdict("drop"), family="bridge")
-    assert f"dropped in host, table bridge built, chain forward, {SECOND}" in told(
-        examined(CONTAINER01, CONTAINER02, "icmp")
+    assert f"dropped in host, table bridge built, chain forward, {SECOND}" in story_text(
+        diagnosed(CONTAINER01, CONTAINER02, "icmp")
     )
 
 
 @pytest.mark.parametrize(
     ("family", "hook", "place"), [("bridge", "forward", HOST), ("arp", "prerouting", CONTAINER02)]
 )
-def test_a_rule_against_arp_is_named(  # noqa: PLR0917 # pytest passes by name
-    cast: Scene, rule: Put, examined: Examine, family: str, hook: nftables.Hook, place: str
+def test_rule_that_drops_arp_is_named(  # noqa: PLR0917 # pytest passes by name
+    cast: Scene, rule: Put, diagnosed: Diagnose, family: str, hook: nftables.Hook, place: str
 ) -> None:
-    """Nobody answers for the neighbour because the question is dropped, and that is told."""
+    """The neighbour does not answer since the request is dropped."""
     net = cast[CONTAINER01].net
     address = cast[CONTAINER02].net.address(4)
     carry_out(net, *forgotten(net, str(address)))
     rule(cast.place(place), hook, nftables.verdict("drop"), family=family)
-    autopsy = examined(CONTAINER01, CONTAINER02, "udp")
+    autopsy = diagnosed(CONTAINER01, CONTAINER02, "udp")
     said = f"dropped in {place}, table {family} built, chain {hook}, {SECOND}"
     assert said in autopsy.lines
-    assert f"no neighbour answered for {address}, asked for at {CONTAINER01}/eth0" in told(autopsy)
+    assert f"no neighbour answered for {address}, asked for at {CONTAINER01}/eth0" in story_text(
+        autopsy
+    )
 
 
 @PROTOCOLS
-def test_a_rule_that_rejects_is_told_from_one_that_drops(
-    host: NetnsView, rule: Put, examined: Examine, protocol: str
+def test_reject_is_distinguished_from_drop(
+    host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The refusal is in the story, and the rule that it came from."""
+    """The story has the ICMP error and the rule that sent it."""
     rule(host, "forward", nftables.reject("admin-prohibited"))
-    autopsy = examined(CONTAINER01, INTERNET, protocol)
+    autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert autopsy.observed is not None
     assert autopsy.observed.outcome is Outcome.REJECTED
-    assert "refusal (admin-prohibited)" in told(autopsy)
+    assert "refusal (admin-prohibited)" in story_text(autopsy)
     assert f"rejected in host, table inet built, chain forward, {SECOND}" in autopsy.lines
 
 
 @PROTOCOLS
-def test_a_lost_reply_is_told_from_a_lost_request(
-    host: NetnsView, rule: Put, examined: Examine, protocol: str
+def test_lost_reply_is_distinguished_from_lost_request(
+    host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The request arrived; the reply was seen at the host's uplink and never behind it."""
+    """The reply is seen at the host's uplink and not behind it."""
     rule(host, "forward", nftables.iifname("eth0"), nftables.verdict("drop"))
-    autopsy = examined(CONTAINER01, INTERNET, protocol)
+    autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert f"dropped in host, table inet built, chain forward, {SECOND}" in autopsy.lines
     assert f"the reply was seen at host/eth0, never at {CONTAINER01}" in autopsy.lines
 
 
-def test_a_destination_that_was_rewritten_is_told(
-    host: NetnsView, rule: Put, examined: Examine
-) -> None:
-    """A rule sends the request to somebody else: from what to what, and who answered."""
+def test_dnat_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
+    """The story has both destinations and the host that replied."""
     meant = nftables.daddr(ip_network("203.0.113.10/32"))
     rule(
         host,
@@ -146,47 +146,48 @@ def test_a_destination_that_was_rewritten_is_told(
         nftables.dnat(ip_address("192.168.2.10")),
         kind="nat",
     )
-    autopsy = examined(CONTAINER01, INTERNET, "icmp")
-    assert f"answered by the wrong peer: {NS1}, where {INTERNET} was meant" in told(autopsy)
+    autopsy = diagnosed(CONTAINER01, INTERNET, "icmp")
+    assert f"answered by the wrong peer: {NS1}, where {INTERNET} was meant" in story_text(autopsy)
     assert "destination rewritten in host: 203.0.113.10 → 192.168.2.10" in autopsy.lines
 
 
-def test_what_arrives_and_should_not_is_told_by_its_way(cast: Scene) -> None:
-    """Where silence was promised the story says by which links of the host the packet came."""
+def test_unwanted_arrival_is_told_by_its_path(cast: Scene) -> None:
+    """The story has the links of the host on the path."""
     cell = Cell(CONTAINER01, CONTAINER02, Protocol.UDP, 4)
     with Replay(cast, [cell]) as examination:
         autopsy = examination.of(cell, Promise(Outcome.DROPPED, requirement="NET-2"))
     port = _port(cast, CONTAINER01)
-    assert f"it should not have arrived, and came by {CONTAINER01} → host → {CONTAINER02}" in told(
-        autopsy
+    assert (
+        f"it should not have arrived, and came by {CONTAINER01} → host → {CONTAINER02}"
+        in story_text(autopsy)
     )
-    assert f"in the host by host/{port}" in told(autopsy)
+    assert f"in the host by host/{port}" in story_text(autopsy)
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
-def test_a_source_that_is_not_rewritten_is_named(
-    host: NetnsView, rule: Put, examined: Examine, protocol: str
+def test_missing_masquerade_is_named(
+    host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """Connections that are not tracked are not masqueraded: which address stayed is told."""
+    """Untracked connections are not masqueraded; the story has the address that stayed."""
     rule(host, "prerouting", nftables.iifname("docker0"), [NOTRACK], priority=-290)
-    address = examined(CONTAINER01, INTERNET, protocol)
-    assert "masquerade did not apply: source stayed 172.17.0." in told(address)
+    address = diagnosed(CONTAINER01, INTERNET, protocol)
+    assert "masquerade did not apply: source stayed 172.17.0." in story_text(address)
 
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
-def test_over_ipv6_a_rule_of_a_router_is_named(
-    cast: Scene, rule: Put, examined: Examine, protocol: str
+def test_rule_of_a_router_is_named_over_ipv6(
+    cast: Scene, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The place can be any namespace on the way, and the family either."""
+    """Any namespace on the path and either family are possible."""
     rule(cast.places["r2"], "forward", nftables.family(6), nftables.verdict("drop"))
-    autopsy = examined(HOST, INTERNET, protocol, 6)
+    autopsy = diagnosed(HOST, INTERNET, protocol, 6)
     assert f"dropped in r2, table inet built, chain forward, {SECOND}" in autopsy.lines
 
 
-def test_over_ipv6_a_rule_against_neighbour_discovery_is_named(
-    cast: Scene, rule: Put, examined: Examine
+def test_rule_against_neighbour_discovery_is_named(
+    cast: Scene, rule: Put, diagnosed: Diagnose
 ) -> None:
-    """The request is not even sent: nobody may ask ns1 for its address."""
+    """The request is not sent: the solicitation for ns1 is dropped."""
     carry_out(cast.places[HOST], *forgotten(cast.places[HOST], "fd00:2::10"))
     rule(
         cast.places[NS1],
@@ -195,13 +196,13 @@ def test_over_ipv6_a_rule_against_neighbour_discovery_is_named(
         nftables.icmp_type(135),
         nftables.verdict("drop"),
     )
-    autopsy = examined(HOST, NS1, "udp", 6)
+    autopsy = diagnosed(HOST, NS1, "udp", 6)
     assert f"dropped in ns1, table inet built, chain input, {SECOND}" in autopsy.lines
-    assert "no neighbour answered for fd00:2::10" in told(autopsy)
+    assert "no neighbour answered for fd00:2::10" in story_text(autopsy)
 
 
 def _port(cast: Scene, name: str) -> str:
-    """The host's end of a container's veth."""
+    """Return the host's end of a container's veth pair."""
     with cast[name].net.open() as space, Netlink(space) as netlink:
         peer = rtnetlink_dump.link(netlink, "eth0").peer
     links = cast.places[HOST].links().values()

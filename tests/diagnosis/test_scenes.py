@@ -1,4 +1,4 @@
-"""Whose scene a failed test's evidence is of, wherever that has been made."""
+"""The scene that the evidence of a failed test describes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_it({fixtures}):
 
 
 def containers(pytester: pytest.Pytester) -> list[str]:
-    """Those of the scene that the evidence of `test_it` is of."""
+    """Return the containers in the evidence of `test_it`."""
     plan = plan_file.read(evidence_of(pytester, "::test_it") / "plan.toml")
     return [item.name for item in plan.containers]
 
@@ -66,12 +66,12 @@ def containers(pytester: pytest.Pytester) -> list[str]:
             ["inner"],
         ),
     ],
-    ids=["of a fixture's", "of two", "of the body", "begun by half", "the body's first"],
+    ids=["fixture", "two fixtures", "test body", "half started", "test body first"],
 )
-def test_it_is_of_the_scene_that_has_failed(
+def test_evidence_describes_the_failed_scene(
     project: Project, pytester: pytest.Pytester, fixtures: str, body: str, names: list[str]
 ) -> None:
-    """One of a fixture, or in one; or one that the test itself has opened, which is up still."""
+    """The scene is a fixture, part of a fixture, or opened by the test."""
     result = project(HEAD + TEST.format(fixtures=fixtures, body=body))
     result.assert_outcomes(failed=1)
     assert containers(pytester) == names
@@ -80,14 +80,14 @@ def test_it_is_of_the_scene_that_has_failed(
     assert all('"error"' not in item.read_text("utf-8") for item in states.iterdir())
 
 
-def test_a_fixture_that_fails_leaves_its_own(project: Project, pytester: pytest.Pytester) -> None:
-    """An error, not a failure, that explains itself as well."""
+def test_failing_fixture_leaves_evidence(project: Project, pytester: pytest.Pytester) -> None:
+    """An error in set-up explains itself as well as a failure."""
     project(HEAD + TEST.format(fixtures="breaks", body="pass")).assert_outcomes(errors=1)
     assert containers(pytester) == ["made"]
 
 
-def test_what_a_test_expects_leaves_nothing(project: Project, pytester: pytest.Pytester) -> None:
-    """An error that ends a scene, and not the test."""
+def test_expected_error_leaves_no_evidence(project: Project, pytester: pytest.Pytester) -> None:
+    """The error ends a scene, and the test passes."""
     body = """with pytest.raises(OSError), Scene(world, runtime) as scene:
         scene.container("web")
         raise OSError

@@ -1,4 +1,4 @@
-"""From what was seen to words, without a kernel: what live worlds seldom show."""
+"""The text of a story, without a kernel: cases that are rare in live worlds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOST = Observation(Outcome.DROPPED)
 
 
 def trail(seen: PacketHeader, *places: str) -> tuple[Sighting, ...]:
-    """Sightings of one packet, in order; `>` after a place says that it went out there."""
+    """Return sightings of a packet, in order; `>` after a place marks an outgoing packet."""
     found = []
     for number, where in enumerate(places):
         place, _, link = where.rstrip(">").partition("/")
@@ -30,9 +30,9 @@ def trail(seen: PacketHeader, *places: str) -> tuple[Sighting, ...]:
 
 
 def account(
-    observed: Observation, *sightings: Sighting, rulings: tuple[NftVerdict, ...] = ()
+    observed: Observation, *sightings: Sighting, verdicts: tuple[NftVerdict, ...] = ()
 ) -> ProbeTrace:
-    """What is known of one probe from web to ns1."""
+    """Return the trace of a probe from web to ns1."""
     return ProbeTrace(
         cell=CELL,
         promise=PROMISE,
@@ -40,12 +40,12 @@ def account(
         source="web",
         witness="ns1",
         sightings=sightings,
-        rulings=rulings,
+        verdicts=verdicts,
     )
 
 
-def test_a_packet_between_two_behind_the_host_goes_astray_at_the_routers() -> None:
-    """It is the host that sent it there, wherever it is lost then."""
+def test_local_packet_sent_to_the_routers_is_named() -> None:
+    """The host sent it there, wherever it is lost then."""
     seen = trail(ASKED, "web/eth0>", "host/docker0", "host/eth0>", "r1/eth0")
     told = story(account(LOST, *seen))
     assert "it went astray in host, which sent it out by host/eth0" in told
@@ -53,15 +53,15 @@ def test_a_packet_between_two_behind_the_host_goes_astray_at_the_routers() -> No
     assert "it went astray in host, which sent it out by host/eth0" not in story(toward)
 
 
-def test_who_sends_with_another_ttl_is_named() -> None:
-    """Nobody on the way has changed it."""
+def test_unusual_initial_ttl_is_named() -> None:
+    """No hop on the path has changed it."""
     seen = trail(replace(ANSWER, ttl=60), "ns1/eth0>", "host/br0", "web/eth0")
     told = story(account(Observation(Outcome.REPLY, ttl=60, seen_from="web"), *seen))
     assert told[-1] == "the TTL of the reply is not 63: sent with 60 by ns1"
 
 
-def test_who_takes_one_off_the_ttl_is_told_from_who_rewrites_it() -> None:
-    """One less in one place is a router's doing, anything else is not."""
+def test_ttl_decrement_is_distinguished_from_rewrite() -> None:
+    """A router decrements the TTL once."""
     before, after = trail(ASKED, "web/eth0>", "host/docker0")
     router = Sighting(2, "host", "br0", True, replace(ASKED, ttl=63))
     other = Sighting(3, "ns1", "eth0", False, replace(ASKED, ttl=40))
@@ -71,16 +71,16 @@ def test_who_takes_one_off_the_ttl_is_told_from_who_rewrites_it() -> None:
     assert "rewritten in host between host/br0 and ns1/eth0 (63 → 40)" in line
 
 
-def test_a_packet_in_circles_does_not_fill_the_screen() -> None:
-    """The beginning and the end of its way are told."""
+def test_packet_in_a_loop_is_abbreviated() -> None:
+    """Beginning and end of the path are shown."""
     around = [f"r{number}/eth0" for number in range(1, 200)]
     told = story(account(LOST, *trail(ASKED, "web/eth0>", *around)))
     assert "more …" in told[0]
     assert len(told[0]) < 1000
 
 
-def test_a_copy_that_a_bridge_floods_is_not_where_it_ended() -> None:
-    """It went to somebody else's port as well, after the one that was meant."""
+def test_flooded_copy_is_not_the_end_of_the_trail() -> None:
+    """The copy went to another port after the right one."""
     seen = trail(ASKED, "web/eth0>", "host/veth-ns1>", "host/veth9>")
     known = replace(account(LOST, *seen), behind={"host/veth-ns1": "ns1", "host/veth9": "other"})
     found = end(known)
@@ -89,20 +89,20 @@ def test_a_copy_that_a_bridge_floods_is_not_where_it_ended() -> None:
     assert found.last.where == "host/veth-ns1"
 
 
-def test_a_rule_that_took_another_packet_is_not_blamed() -> None:
-    """What was lost is the request; a rule that drops refusals has nothing to do with it."""
+def test_rule_that_dropped_another_packet_is_not_named() -> None:
+    """The request is lost, and the rule dropped an ICMP error."""
     seen = trail(ASKED, "web/eth0>", "host/docker0")
     about = NftVerdict("host", "inet x", "y", 3, 7, "", rejects=False, seen=ASKED)
-    told = story(account(LOST, *seen, rulings=(about,)))
+    told = story(account(LOST, *seen, verdicts=(about,)))
     assert "dropped in host, table inet x, chain y, rule 3 (handle 7)" in told
     other = replace(about, seen=ANSWER)
-    told = story(account(LOST, *seen, rulings=(other,)))
+    told = story(account(LOST, *seen, verdicts=(other,)))
     assert not any("dropped" in line for line in told)
     assert told[-1] == "nothing in host says why"
 
 
-def test_a_name_that_was_looked_up_in_vain_is_no_arrival() -> None:
-    """That questions for names are answered says nothing about the probe."""
+def test_failed_lookup_is_no_arrival() -> None:
+    """A DNS reply says nothing about the probe."""
     nameless = replace(
         account(Observation(Outcome.NO_NAME), *trail(ASKED, "web/eth0>"), *trail(ANSWER, "a/b")),
         promise=replace(PROMISE, outcome=Outcome.NO_ROUTE),

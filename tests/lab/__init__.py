@@ -1,1 +1,1 @@
-"""The lab, from outside: what a person or a script gets, and what is left when they leave."""
+"""Tests of the lab from outside: its use by people and scripts, and its leftovers."""

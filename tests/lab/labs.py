@@ -1,4 +1,4 @@
-"""How tests start a lab."""
+"""Start a lab in a test."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ NO_CAST = [*LAB, "--no-cast"]
 SHELLS = [shell for shell in ("/bin/bash", "/bin/dash", "/bin/sh") if os.path.exists(shell)]
 OWN_TOOLS = "PATH=/run/netmodes/spare:$PATH"
 TOOLS = {"the lab's own ip": OWN_TOOLS}
-"""Which `ip` is used, and the command that has it come first on the PATH."""
+"""The choices of `ip`, and the command that puts it first on the PATH."""
 if shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin"):
     TOOLS["the machine's ip"] = ":"
 
 
 def script(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a sh script in a lab without a cast, its errors in its output."""
+    """Run a sh script in a lab without containers; errors go to the output."""
     return run([*NO_CAST, *arguments, "--", "sh", "-c", f"exec 2>&1\n{source}"])
 
 
 def at_terminal(
     argv: Sequence[str], *, shell: str = "/bin/sh", home: Path | None = None
 ) -> Watched:
-    """A program on a terminal of its own, with plain settings. Images stay cached as they are."""
+    """Start a program on its own terminal, with plain settings and the image cache of the user."""
     env = environment(
         SHELL=shell,
         TERM="dumb",

@@ -17,39 +17,39 @@ from tests.support.programs import ALL_BUT_SETFCAP, confined, python, run
     ("command", "code"),
     [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -INT $$", 130)],
 )
-def test_the_exit_code_is_the_commands(command: str, code: int) -> None:
-    """What the command ends with is what the lab ends with, 128+N for signal N."""
+def test_exit_code_is_the_commands(command: str, code: int) -> None:
+    """The code is 128+N after signal N."""
     assert script(command).returncode == code
 
 
-def test_the_output_is_the_commands_and_nothing_else() -> None:
-    """Scripts get no picture and no greeting between their lines."""
+def test_output_is_only_the_commands() -> None:
+    """A script gets no drawing and no greeting."""
     done = run([*LAB, "--", "echo", "one", "two  three"])
     assert (done.stdout, done.stderr) == ("one two  three\n", "")
 
 
-def test_without_a_terminal_the_shell_reads_a_script() -> None:
-    """Commands can come through standard input as well."""
+def test_shell_reads_a_script_from_standard_input() -> None:
+    """No terminal is needed."""
     assert run(NO_CAST, stdin="place=here\necho $place\nexit 3\n").stdout == "here\n"
 
 
 @pytest.mark.parametrize(("program", "code"), [("no-such", 127), ("/etc/passwd", 126)])
-def test_a_command_that_cannot_run_is_named(program: str, code: int) -> None:
-    """A missing command and one that is no program end as in a shell, with the reason."""
+def test_command_that_cannot_run_is_named(program: str, code: int) -> None:
+    """The exit codes are those of a shell, and the reason is printed."""
     done = run([*NO_CAST, "--", program])
     assert done.returncode == code
     assert done.stderr.startswith(f"netmodes lab: cannot run {program!r}: ")
 
 
-def test_the_working_directory_stays(tmp_path: Path) -> None:
+def test_working_directory_stays(tmp_path: Path) -> None:
     """A command finds the files beside it."""
     (tmp_path / "beside").write_text("found\n")
     done = run(["sh", "-c", f'cd {tmp_path} && "$@"', "-", *NO_CAST, "--", "cat", "beside"])
     assert done.stdout == "found\n", done.stderr
 
 
-def test_the_command_is_in_all_namespaces_of_the_host() -> None:
-    """The command sees the processes, mounts, network and name of the host's pid 1."""
+def test_command_runs_in_all_namespaces_of_the_host() -> None:
+    """It sees the processes, mounts, network and hostname of the host's pid 1."""
     kinds = "cgroup ipc mnt net pid user uts"
     done = script(f"for kind in {kinds}; do readlink /proc/1/ns/$kind /proc/self/ns/$kind; done")
     names = done.stdout.split()
@@ -57,23 +57,23 @@ def test_the_command_is_in_all_namespaces_of_the_host() -> None:
     assert [name.partition(":")[0] for name in names[::2]] == kinds.split()
 
 
-def test_no_privilege_is_needed() -> None:
-    """An ordinary user gets the whole lab, the cast included."""
+def test_lab_needs_no_privilege() -> None:
+    """An ordinary user gets the whole lab with its containers."""
     source = "id -u; mydocker exec container01 ls /sys/class/net; inside ns1 true"
     done = run(confined([*LAB, "--", "sh", "-ec", source], without=ALL_BUT_SETFCAP))
     assert done.stdout.split() == ["0", "eth0", "lo"], done.stderr
 
 
-def test_an_unknown_runtime_is_an_error_that_lists_the_known() -> None:
-    """Before anything is put up, a wrong name is answered with the right ones."""
+def test_unknown_runtime_is_refused_with_the_known() -> None:
+    """Nothing is put up."""
     done = run([*LAB, "--runtime", "nosuch"])
     assert done.returncode == 2
     assert "no adapter is called 'nosuch'" in done.stderr
     assert "mydocker" in done.stderr
 
 
-def test_an_impossible_chain_of_routers_is_an_error() -> None:
-    """A number of routers that no world has is refused with those that one can have."""
+def test_bad_number_of_routers_is_refused() -> None:
+    """The message has the possible numbers."""
     done = run([*LAB, "--routers", "0"])
     assert (done.returncode, done.stderr) == (
         2,
@@ -81,16 +81,16 @@ def test_an_impossible_chain_of_routers_is_an_error() -> None:
     )
 
 
-def test_where_there_can_be_no_sandbox_the_reason_and_the_remedy_are_told() -> None:
-    """On a machine that refuses, the lab says what the doctor would say."""
+def test_refused_sandbox_is_explained() -> None:
+    """The lab prints the finding of the doctor."""
     done = run(confined(LAB, limits={"net": 0}))
     assert done.returncode == 1
     assert done.stderr.startswith("netmodes lab: no sandbox to put the lab in. network namespace: ")
     assert "No space left on device. Raise the limit user." in done.stderr
 
 
-def test_a_machine_that_refuses_half_way_is_told_of_without_a_traceback() -> None:
-    """When there is room for the sandbox and for no world in it, that is one line."""
+def test_refused_world_is_one_line() -> None:
+    """The sandbox exists, and the world in it is refused."""
     done = run(confined(LAB, limits={"net": 1}))
     assert done.returncode == 1
     assert done.stderr.startswith("netmodes lab: the machine refused a part of the lab (see ")
@@ -113,8 +113,8 @@ mode = "attached:lan"
 """
 
 
-def test_a_plan_is_built_in_place_of_the_cast(tmp_path: Path) -> None:
-    """What a shrunk failure wrote is there to play with, links that were made by hand too."""
+def test_plan_replaces_the_reference_plan(tmp_path: Path) -> None:
+    """The plan of a shrunk failure is built, manual attachments included."""
     file = tmp_path / "plan.toml"
     file.write_text(PLAN)
     source = "mydocker ps -a --format '{{.Names}}' | sort; mydocker exec hand ls /sys/class/net"
@@ -126,8 +126,8 @@ def test_a_plan_is_built_in_place_of_the_cast(tmp_path: Path) -> None:
     ("text", "said"),
     [("[[container]]\nname = 'a'\nmode = 'x'", "plan.toml: container 'a': there is no mode 'x'")],
 )
-def test_a_plan_that_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    """With the file, the entry and what it may be; nothing is put up."""
+def test_malformed_plan_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    """The message has file, entry and choices; nothing is put up."""
     file = tmp_path / "plan.toml"
     file.write_text(text)
     done = run([*LAB, "--plan", str(file)])
@@ -137,8 +137,8 @@ def test_a_plan_that_is_none_is_refused(tmp_path: Path, text: str, said: str) ->
     assert (absent.returncode, absent.stderr.count("absent")) == (2, 1)
 
 
-def test_a_plan_that_asks_for_more_than_is_claimed_is_refused(tmp_path: Path) -> None:
-    """With what is lacking; nothing is put up."""
+def test_plan_with_unclaimed_features_is_refused(tmp_path: Path) -> None:
+    """The message has the missing features; nothing is put up."""
     acme(tmp_path)
     runtime, file = tmp_path / "acme.toml", tmp_path / "plan.toml"
     runtime.write_text(runtime.read_text().replace("[words]", 'features = ["bridge"]\n[words]'))
@@ -149,8 +149,8 @@ def test_a_plan_that_asks_for_more_than_is_claimed_is_refused(tmp_path: Path) ->
     assert "does not declare dns, networks, none;" in done.stderr, done.stderr
 
 
-def test_the_runtime_is_found_as_its_adapter_finds_it(tmp_path: Path) -> None:
-    """What the description has it be told, the shell tells it too; and where its programs are."""
+def test_lab_finds_the_runtimes_programs(tmp_path: Path) -> None:
+    """The shell has the environment and PATH of the runtime's description."""
     acme(tmp_path)
     path = tmp_path / "acme.toml"
     path.write_text(path.read_text().replace("[words]", 'env = {ACME = "of its own"}\n[words]'))
@@ -163,8 +163,8 @@ def test_the_runtime_is_found_as_its_adapter_finds_it(tmp_path: Path) -> None:
     assert done.stdout == f"of its own\n{where}\n", done.stderr
 
 
-def test_a_runtime_may_have_names_for_namespaces_of_its_own(tmp_path: Path) -> None:
-    """As podman has, whose directory of them is the lab's."""
+def test_namespace_names_of_the_runtime_stay(tmp_path: Path) -> None:
+    """Podman keeps names in the directory that the lab uses."""
     acme(tmp_path, trick="mkdir -p /run/netns")
     done = run([*NO_CAST, "--runtime", str(tmp_path / "acme.toml"), "--", "inside", "ns1", "true"])
     assert done.returncode == 0, done.stderr
@@ -180,13 +180,13 @@ def test_a_runtime_may_have_names_for_namespaces_of_its_own(tmp_path: Path) -> N
         ("crun-by-hand", ""),
     ],
 )
-def test_what_to_type_is_what_there_is(runtime: str, typed: str) -> None:
-    """The program of a runtime that is like Docker, whatever the adapter is called."""
-    assert session.typed_for(registry.load(runtime)) == typed
+def test_greeting_names_the_runtimes_program(runtime: str, typed: str) -> None:
+    """The adapter's name may differ from that of its Docker-like program."""
+    assert session.user_command(registry.load(runtime)) == typed
 
 
-def test_the_picture_tells_what_to_type(tmp_path: Path) -> None:
-    """The command of the description, not its file's name."""
+def test_greeting_names_the_described_command(tmp_path: Path) -> None:
+    """It is the command of the description, not the name of its file."""
     acme(tmp_path)
     (tmp_path / "usr/bin").mkdir(parents=True)
     (tmp_path / "acmectl").rename(tmp_path / "usr/bin/acmectl")
@@ -209,7 +209,7 @@ raise SystemExit(session.run(session.LabOptions(command=("true",))))
 """
 
 
-def test_what_stands_in_a_runtimes_way_in_the_sandbox_is_told() -> None:
-    """As an ordinary user's has few ids; nothing is put up."""
+def test_obstacle_of_the_runtime_is_explained() -> None:
+    """A rootless runtime may lack ids in the sandbox; nothing is put up."""
     done = run(python(CANNOT_BE_TRIED))
     assert (done.returncode, done.stderr) == (2, "netmodes lab: it does not run in here\n")

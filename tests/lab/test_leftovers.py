@@ -1,4 +1,4 @@
-"""However a lab is left, the machine is as it was."""
+"""The lab leaves the machine as it was."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def state():
 
 def changed(before):
     now = state()
-    # Other workers share /dev/shm; a mount of theirs, copied here, goes with its directory.
+    # Other workers share /dev/shm; a copied mount of theirs goes with its mount point.
     gone = {item for item in before - now if not item.startswith(("mount ", "/dev/shm/"))}
     return sorted(now - before | gone)
 
@@ -49,26 +49,26 @@ def leave():
         lab.end()
     wait(lambda: not any(item.startswith("process") for item in state() - before))
     if how == "SIGKILL":
-        sandbox.run(lambda: 0)  # the next run removes the cgroup, if nothing is in it
+        sandbox.run(lambda: 0)  # the next run removes an empty cgroup
     wait(lambda: not changed(before))
     print(json.dumps([changed(before), there]))
     return 0
 
 raise SystemExit(sandbox.run(leave))
 """
-"""Runs in a sandbox around the lab's: there, all that there is can be counted."""
+"""A program for a sandbox around the lab's, where all resources can be counted."""
 
 
 @pytest.mark.parametrize("how", ["exit\n", "\x04", "SIGHUP", "SIGTERM", "SIGKILL"])
-def test_nothing_is_left_behind(how: str) -> None:
-    """By the shell's end or by a signal: no process, mount, link, file or cgroup stays."""
+def test_lab_leaves_nothing_behind(how: str) -> None:
+    """After exit or a signal no process, mount, link, file or cgroup stays."""
     done = run(python(LEAVING, how))
     changed, there = json.loads(done.stdout)
     assert changed == []
     assert there > 10, "the lab was not there when it was left"
 
 
-def test_nothing_is_left_behind_by_an_ordinary_user() -> None:
-    """Without privileges a killed lab goes away as completely."""
+def test_killed_lab_of_an_ordinary_user_leaves_nothing_behind() -> None:
+    """The same holds without privileges."""
     done = run(confined(python(LEAVING, "SIGKILL"), without=ALL_BUT_SETFCAP))
     assert json.loads(done.stdout)[0] == []

@@ -1,4 +1,4 @@
-"""A person at the lab's shell: keys, jobs, prompts."""
+"""The lab's interactive shell: keys, jobs, prompts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def greeted(lab: Watched) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_keys_reach_the_job_in_the_foreground(shell: str, tmp_path: Path) -> None:
-    """Ctrl-Z stops a job, `fg` goes on with it, Ctrl-C ends it, and the shell stays."""
+def test_keys_reach_the_foreground_job(shell: str, tmp_path: Path) -> None:
+    """Ctrl-Z stops a job, `fg` resumes it, Ctrl-C ends it, and the shell stays."""
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
         greeted(lab)
         lab.type("sh -c 'echo started; read line; echo got $line; exec cat'\n")
@@ -42,22 +42,22 @@ def test_keys_reach_the_job_in_the_foreground(shell: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_prompt_says_where_one_is(shell: str, tmp_path: Path) -> None:
-    """Entering a namespace shows in the prompt, and so does leaving it."""
+def test_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
+    """Entering and leaving a namespace changes the prompt."""
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
         greeted(lab)
         lab.type("inside ns1\n")
         lab.expect("lab:ns1 ")
         lab.type("readlink /proc/self/ns/net /run/netns/ns1 | wc -l\n")
-        lab.expect("lab:ns1 ")  # what ends input is lost on a shell that does not read yet
+        lab.expect("lab:ns1 ")  # end-of-file is lost on a shell that does not read yet
         lab.type("\x04")
         lab.expect("lab:host ")
         lab.type("\x04")
         assert lab.end() == 0
 
 
-def test_a_person_is_shown_where_everybody_is(tmp_path: Path) -> None:
-    """Before the first prompt come the picture, with real addresses, and what to try."""
+def test_greeting_shows_the_topology(tmp_path: Path) -> None:
+    """The drawing with real addresses and the hints come before the first prompt."""
     with at_terminal(LAB, home=tmp_path) as lab:
         page = lab.expect("lab:host ")
         for text in ("203.0.113.10", "172.17.0.1/16", "container06-none", "To try:"):
@@ -67,8 +67,8 @@ def test_a_person_is_shown_where_everybody_is(tmp_path: Path) -> None:
         assert lab.end() == 0
 
 
-def test_what_is_typed_is_no_part_of_the_users_history(tmp_path: Path) -> None:
-    """The user's own settings are read, and nothing of the user's is written."""
+def test_history_of_the_user_stays_unchanged(tmp_path: Path) -> None:
+    """The user's settings are read, and none of the user's files is written."""
     (tmp_path / ".bashrc").write_text("HISTFILE=~/.bash_history\nalias greet='echo hello'\n")
     with at_terminal(NO_CAST, shell="/bin/bash", home=tmp_path) as lab:
         greeted(lab)
@@ -79,8 +79,8 @@ def test_what_is_typed_is_no_part_of_the_users_history(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".bashrc"]
 
 
-def test_the_outer_shell_is_back_when_the_lab_is_left() -> None:
-    """The terminal belongs to the outer shell again, for its own jobs too."""
+def test_outer_shell_gets_the_terminal_back() -> None:
+    """Its jobs can use the terminal again."""
     with at_terminal(OUTER) as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")
         greeted(outer)
@@ -98,8 +98,8 @@ def test_the_outer_shell_is_back_when_the_lab_is_left() -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_killed_lab_leaves_the_terminal_as_it_was(shell: str, tmp_path: Path) -> None:
-    """A shell that had no chance to tidy up leaves no terminal that shows nothing."""
+def test_killed_lab_restores_the_terminal(shell: str, tmp_path: Path) -> None:
+    """Echo is on again although the shell could not restore it."""
     source = """stty -g >before; sh -c 'echo $$ >pid; exec "$@"' - "$@"; stty -g >after; cat pid"""
     wrapped = ["sh", "-c", f"cd {tmp_path}; {source}", "-", *NO_CAST]
     with at_terminal(wrapped, shell=shell, home=tmp_path) as lab:
@@ -111,8 +111,8 @@ def test_a_killed_lab_leaves_the_terminal_as_it_was(shell: str, tmp_path: Path) 
     assert (tmp_path / "after").read_text() == (tmp_path / "before").read_text()
 
 
-def test_the_lab_can_be_suspended() -> None:
-    """`suspend` in the lab gives the terminal to the outer shell, `fg` brings the lab back."""
+def test_lab_can_be_suspended() -> None:
+    """`suspend` gives the terminal to the outer shell, `fg` brings the lab back."""
     with at_terminal(["/bin/bash", "--norc", "-i"], shell="/bin/bash") as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")
         greeted(outer)
@@ -130,8 +130,8 @@ def test_the_lab_can_be_suspended() -> None:
         assert outer.end() == 0
 
 
-def test_started_in_the_background_it_waits_for_the_foreground() -> None:
-    """A lab that does not have the terminal does not take it."""
+def test_lab_in_the_background_waits_for_the_foreground() -> None:
+    """It does not take the terminal."""
     with at_terminal(["/bin/bash", "--norc", "-i"], shell="/bin/bash") as outer:
         outer.type(f"{' '.join(NO_CAST)} &\n")
         outer.type("until jobs | grep -q Stopped; do :; done; echo it $((1 + 1)) waits\n")

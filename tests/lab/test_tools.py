@@ -1,4 +1,4 @@
-"""The lab's own `ip`, `ping` and `inside`, as one types them."""
+"""The lab's own `ip`, `ping` and `inside`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ REFUSED = {
 }
 
 
-def test_what_cannot_be_done_is_said_and_fails() -> None:
-    """Each mistake is answered with what was wrong about it, and an exit code."""
+def test_mistakes_are_explained() -> None:
+    """Each mistake has its reason and an exit code."""
     done = script("\n".join([OWN_TOOLS, *(f"{command} || echo -- $?" for command in REFUSED)]))
     answers = re.split(r"^-- \d+\n", done.stdout, flags=re.MULTILINE)[:-1]
     for (command, expected), answer in zip(REFUSED.items(), answers, strict=True):
@@ -43,8 +43,8 @@ def test_what_cannot_be_done_is_said_and_fails() -> None:
 
 
 @pytest.mark.parametrize("module", ["ip", "ping"])
-def test_the_tools_touch_nothing_outside_of_a_lab(module: str) -> None:
-    """On the machine itself they refuse, and say where they belong."""
+def test_tools_refuse_outside_of_a_lab(module: str) -> None:
+    """They say where they belong."""
     source = f"""
 import sys
 from harness.sandbox import namespaces
@@ -100,14 +100,14 @@ eth0 192.168.2.10/24
 
 
 @pytest.mark.parametrize("tools", TOOLS)
-def test_what_is_asked_for_is_what_is_shown(tools: str) -> None:
-    """Links, addresses and routes come, are seen in iproute2's own words, and go."""
+def test_changes_are_shown_in_iproute2s_words(tools: str) -> None:
+    """Links, addresses and routes appear and disappear."""
     done = script(f"{TOOLS[tools]}\n{LINKS}")
     lines = re.sub(r"@if\d+", "", done.stdout.partition("--\n")[2]).splitlines()
     assert "".join(f"{' '.join(line.split())}\n" for line in lines) == SHOWN
 
 
-def test_ping_is_known_to_netmodes() -> None:
-    """`netmodes ping` tells its usage like any command."""
+def test_netmodes_ping_has_usage() -> None:
+    """`netmodes ping` prints its usage like any command."""
     done = run([*NETMODES, "ping", "--help"])
     assert done.stdout.startswith("usage: netmodes ping ")

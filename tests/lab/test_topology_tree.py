@@ -1,4 +1,4 @@
-"""The picture says where everybody is, and is readable."""
+"""The drawing of the topology is complete and readable."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SEATS = (
 
 
 def drawn(topology: Topology, bridge: NetworkInfo | None, seats: tuple[ContainerView, ...]) -> str:
-    """The picture on a plain page of 80 columns."""
+    """Return the drawing on 80 columns."""
     console = Console(width=80, color_system=None)
     with console.capture() as captured:
         console.print(draw(topology, bridge, seats))
     return captured.get()
 
 
-def test_everybody_hangs_where_they_are() -> None:
-    """Containers hang from the bridge, from the host or from whom they joined."""
+def test_containers_hang_where_they_are_attached() -> None:
+    """They hang from the bridge, the host or the container that they joined."""
     assert drawn(Topology(routers=1), BRIDGE, SEATS) == (
         """\
 internet 203.0.113.10, 2001:db8:1::10  www.example.com
@@ -55,13 +55,13 @@ internet 203.0.113.10, 2001:db8:1::10  www.example.com
     ("count", "chain"),
     [(2, "r2 ── r1  2 routers"), (6, "r6 ── r5 ── r4 ── r3 ── r2 ── r1"), (30, "r30 ── … ── r1")],
 )
-def test_a_chain_of_routers_is_as_long_as_asked_for(count: int, chain: str) -> None:
-    """A long chain is abbreviated, its ends are named."""
+def test_long_chain_of_routers_is_abbreviated(count: int, chain: str) -> None:
+    """The ends of the chain are named."""
     assert f"└── {chain}" in drawn(Topology(routers=count), None, ())
 
 
-def test_without_a_bridge_there_is_none_in_the_picture() -> None:
-    """A runtime whose containers are on no bridge of its own is drawn without."""
+def test_drawing_without_bridge() -> None:
+    """A runtime without a bridge is drawn without it."""
     page = drawn(Topology(), None, SEATS[1:2])
     assert "docker0" not in page
     assert "container03-host" in page

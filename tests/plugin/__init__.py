@@ -1,1 +1,1 @@
-"""The pytest plugin, seen by small projects that are run with it."""
+"""Tests of the pytest plugin, with small projects that are run with it."""

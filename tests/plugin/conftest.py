@@ -1,4 +1,4 @@
-"""A small project that uses netmodes, for each test."""
+"""A small project that uses netmodes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Acme:
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project with a runtime of its own, `acme`, which claims bridge networks and no more.
+    """Return a project with its own runtime `acme`, which claims bridge networks only.
 
-    Nobody starts that runtime: what it claims is all that the plugin asks.
+    The runtime is never started: the plugin only asks for its features.
     """
     site = Path(pytester.path, "site")
     paths = (str(site), str(pytester.path), str(ROOT), os.environ.get("PYTHONPATH"))
@@ -38,7 +38,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
         netmodes = true
         testpaths = ["."]
         addopts = "-p harness.plugin --runtime acme --strict-markers"
-        # Where netmodes is installed, a run in this process finds the plugin imported already.
+        # A run in this process finds an installed plugin imported already.
         filterwarnings = ["error", "ignore::pytest.PytestAssertRewriteWarning"]
         truncation_limit_lines = 0
         truncation_limit_chars = 0

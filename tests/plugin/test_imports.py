@@ -1,4 +1,4 @@
-"""Nobody waits for the import of what a run does not use."""
+"""A pytest run imports only the modules that it needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sys.exit(pytest.main(["-p", "harness.plugin", "-q", *sys.argv[1:]], plugins=[Tel
 
 
 def loaded(*arguments: str) -> set[str]:
-    """The modules that such a pytest has imported when it ends well."""
+    """Return the modules that such a pytest run has imported."""
     done = run(python(LOADED, *arguments))
     told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("LOADED")]
     assert done.returncode == 0, done.stdout + done.stderr
@@ -27,11 +27,11 @@ def loaded(*arguments: str) -> set[str]:
     return set(told[0])
 
 
-def test_a_run_that_is_none_of_its_concern_imports_the_options_only(
+def test_unrelated_run_imports_only_the_options(
     pytester: pytest.Pytester,
 ) -> None:
-    """The plugin is loaded wherever netmodes is installed: it has to cost nothing there."""
-    pytester.makepyfile("def test_of_somebody_else(): pass")
+    """The plugin is loaded wherever netmodes is installed, so it must cost nothing there."""
+    pytester.makepyfile("def test_passes(): pass")
     own = {name for name in loaded() if name.partition(".")[0] in {"harness", "linux", "runtime"}}
     assert own == {
         "harness",
@@ -42,7 +42,7 @@ def test_a_run_that_is_none_of_its_concern_imports_the_options_only(
     }
 
 
-def test_collecting_the_suites_imports_no_hypothesis() -> None:
+def test_collecting_suites_imports_no_hypothesis() -> None:
     """The property suites import it when they run: it is a third of the time otherwise."""
     seen = loaded("--collect-only", "--rootdir", str(ROOT), str(ROOT / "suites" / "properties"))
     assert "suites.properties.test_histories" in seen

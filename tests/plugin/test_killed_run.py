@@ -1,4 +1,4 @@
-"""After a run, also one that is killed half-way, the machine is as it was."""
+"""A run leaves the machine as it was, also if it is killed."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_half_way(scene, capfd):
 
 @pytest.fixture
 def view(project: pytest.Pytester) -> Iterator[None]:
-    """A mount namespace of the test's own: in that of all workers others mount things.
+    """Return a mount namespace of this test: workers mount in the shared one.
 
-    What a run mounts in a copy of it would show, were the copy not made private.
+    Mounts of a run would show in a copy that is not private.
     """
     before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
     unshare(CLONE_NEWNS)
@@ -56,7 +56,7 @@ Machine = tuple[Snapshot, set[str], str]
 
 
 def machine() -> Machine:
-    """Links, addresses, routes, rules and sysctls; mounts; what names network namespaces."""
+    """Return links, addresses, routes, rules, sysctls, mounts and names of network namespaces."""
     with NetNS.own() as own:
         network = fixed("machine", own).snapshot()
     named = " ".join(sorted(os.listdir("/run/netns"))) if Path("/run/netns").exists() else ""
@@ -65,24 +65,24 @@ def machine() -> Machine:
 
 
 def assert_unchanged(before: Machine) -> None:
-    """All is as it was, but for settings that a part of the kernel has brought along.
+    """Assert that nothing changed, except sysctls of a kernel module that was loaded meanwhile.
 
-    It is loaded by who needs it first, and has its sysctls in every namespace from then on.
+    The first user loads the module, and its sysctls appear in every namespace.
     """
     network, mounts, names = before
     network_after, mounts_after, names_after = machine()
     loaded = re.compile(r"sysctl .*: new")
     changes = network.changes(network_after)
     assert [line for line in changes if not loaded.fullmatch(line)] == []
-    # The copy of a mount of another worker's goes with the directory that it was on.
+    # A copied mount of another worker goes with its mount point.
     assert (mounts_after - mounts, names_after) == (set(), names)
 
 
 def family(pid: int) -> set[tuple[int, str]]:
-    """A process and all its descendants: pid and start time, which tell it from a later one."""
+    """Return a process and its descendants by pid and start time, since a pid is reused."""
     found: set[tuple[int, str]] = set()
     for ancestor in (waiting := [pid]):
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             start = Path(f"/proc/{ancestor}/stat").read_text().rpartition(")")[2].split()[19]
             found.add((ancestor, start))
             for children in Path(f"/proc/{ancestor}/task").glob("*/children"):
@@ -91,10 +91,10 @@ def family(pid: int) -> set[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_run_leaves_the_machine_as_it_was(
+def test_killed_run_leaves_machine_unchanged(
     project: pytest.Pytester, view: None, workers: int
 ) -> None:
-    """With worlds up and containers running, SIGKILL leaves no process, link, rule or mount."""
+    """SIGKILL amid worlds and containers leaves no process, link, rule or mount."""
     project.makepyfile(test_a=LIVE, test_b=LIVE)
     before = machine()
     argv = [sys.executable, "-m", "pytest", "--sandbox=always", "--runtime=mydocker"]
@@ -112,8 +112,8 @@ def test_a_killed_run_leaves_the_machine_as_it_was(
     assert_unchanged(before)
 
 
-def test_a_finished_run_leaves_the_machine_as_it_was(project: pytest.Pytester, view: None) -> None:
-    """The same holds after a run that came to its end."""
+def test_finished_run_leaves_machine_unchanged(project: pytest.Pytester, view: None) -> None:
+    """A complete run leaves no process, link, rule or mount."""
     project.makepyfile(LIVE.replace("signal.pause()", "pass"))
     before = machine()
     result = project.runpytest_subprocess("--sandbox=always", "--runtime=mydocker", "-n", "1")
@@ -122,16 +122,16 @@ def test_a_finished_run_leaves_the_machine_as_it_was(project: pytest.Pytester, v
 
 
 def sent() -> int:
-    """Packets that ever went out by a link of this thread's network namespace."""
+    """Return the number of packets sent by a link of this thread's network namespace."""
     lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
     return sum(int(line.partition(":")[2].split()[9]) for line in lines)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_nothing_is_sent_from_where_a_run_was_started(
+def test_run_sends_no_packet_from_its_start_namespace(
     project: pytest.Pytester, workers: str
 ) -> None:
-    """Not a packet, not even to the loopback, while worlds, containers and matrices come and go."""
+    """No packet leaves, not even by the loopback, while worlds and containers come and go."""
     project.makepyfile(test_a=LIVE.replace("signal.pause()", "pass"))
     with NetNS.new() as outside, outside.entered():
         with Netlink() as netlink:
@@ -142,6 +142,6 @@ def test_nothing_is_sent_from_where_a_run_was_started(
         after_the_run = sent()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
             opened.sendto(b"", ("127.0.0.1", 9))
-        assert sent() > after_the_run  # one that is sent would be seen
+        assert sent() > after_the_run  # the counter works
     result.assert_outcomes(passed=1)
     assert after_the_run == 0

@@ -1,4 +1,4 @@
-"""What a run shows of its matrices: the wrong cells of a failure, the picture at the end."""
+"""Output of a run about its matrices: wrong cells of a failure, the table at the end."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_cells(request, wrong):
 """
 
 
-def test_a_failure_shows_the_wrong_cells_only(project: pytest.Pytester) -> None:
-    """The assertion names wrong cells, six at the most, with promise and requirement."""
+def test_failure_shows_only_wrong_cells(project: pytest.Pytester) -> None:
+    """The assertion names wrong cells, six at most, with promise and requirement."""
     project.makepyfile(MATRICES)
     result = project.runpytest_subprocess()
     result.assert_outcomes(passed=1, failed=1)
@@ -48,8 +48,8 @@ def test_a_failure_shows_the_wrong_cells_only(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_the_picture_is_drawn_at_the_end(project: pytest.Pytester, workers: list[str]) -> None:
-    """Whatever process observed it, the matrix is drawn once, and what was wrong once stays so."""
+def test_matrix_is_drawn_once_at_the_end(project: pytest.Pytester, workers: list[str]) -> None:
+    """The matrix is drawn once for all processes, and a wrong cell stays wrong."""
     project.makepyfile(MATRICES)
     result = project.runpytest_subprocess(*workers)
     result.stdout.fnmatch_lines(

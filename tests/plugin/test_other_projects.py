@@ -1,4 +1,4 @@
-"""Where there is no Linux the pure tests still run."""
+"""Pure tests run without Linux."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print(registry.find("mydocker").name)
 """
 
 
-def test_nothing_that_only_linux_has_is_needed_to_load() -> None:
-    """Plugin, fixtures, commands and adapter can be imported without it."""
+def test_modules_load_without_linux() -> None:
+    """Plugin, fixtures, commands and adapter can be imported on other systems."""
     done = run(python(FOREIGN))
     assert done.stdout == "mydocker\n", done.stderr

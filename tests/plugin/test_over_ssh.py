@@ -1,4 +1,4 @@
-"""Workers on other machines, by pytest-xdist's own gateways over ssh."""
+"""Workers on other machines, through pytest-xdist's ssh gateways."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.programs import ROOT, Watched, environment, run
 
 TABLE = Table("inet", "firewall")
 _LONG = 240.0
-"""Seconds for a run over ssh: pytest-xdist sends pytest itself to each machine, file by file."""
+"""Seconds for a run over ssh: pytest-xdist copies pytest to each machine, file by file."""
 AFAR = """
 import os
 import pytest
@@ -61,7 +61,7 @@ Host *
 
 @dataclass(frozen=True)
 class Fleet:
-    """Two machines that answer by ssh and in no other way, and a desk from which to ask them."""
+    """Two machines that are reachable by ssh only, and the machine of the controller."""
 
     desk: NetNS
     addresses: tuple[str, str]
@@ -70,7 +70,10 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """In the namespaces of a world: ns1 and ns2 are the machines, the host is the desk."""
+    """Build them in the namespaces of a world.
+
+    The machines are ns1 and ns2; the controller runs on the host.
+    """
     site = tmp_path / "site" / "afar"
     site.mkdir(parents=True)
     (site / "__init__.py").touch()
@@ -103,7 +106,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def _only_ssh(space: NetNS) -> None:
-    """Let nothing in but ssh, and what belongs to it."""
+    """Drop everything but ssh and its connections."""
     with Nft(space) as rules:
         accept = nftables.verdict("accept")
         rules.apply(
@@ -120,7 +123,7 @@ def _only_ssh(space: NetNS) -> None:
 
 
 def over_ssh(fleet: Fleet, python: str, *arguments: str) -> Watched:
-    """A run whose controller is at the desk, with a worker on each machine."""
+    """Run pytest on the controller's machine, with a worker on each of the others."""
     folder = fleet.config.parent
     workers = []
     for number, address in enumerate(fleet.addresses):
@@ -136,10 +139,10 @@ SANDBOXED = f"{sys.executable} -m harness.cli.main python"
 
 
 @pytest.mark.timeout(300)
-def test_each_worker_has_a_sandbox_on_its_machine(fleet: Fleet) -> None:
-    """Tests and suites run on both, each in a void and a world of its own; one report of all.
+def test_ssh_workers_run_in_sandboxes_of_their_machines(fleet: Fleet) -> None:
+    """Tests run on both machines, each in its own world; there is one report.
 
-    Nothing but ssh goes there: the machines' firewalls let nothing else in.
+    The firewalls of the machines admit only ssh.
     """
     where = fleet.config.parent / "junit.xml"
     arguments = ("afar", "suites.modes.test_none", f"--junitxml={where}", "--report=told")

@@ -22,7 +22,7 @@ WORKERS = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "w
 
 @pytest.fixture
 def elsewhere(project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder outside of a project that has one test, with tests that are not to be run."""
+    """Return a folder with tests outside of the project; the project has one test."""
     project.makepyfile(TEST)
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "test_foreign.py").write_text("def test_fails(): raise AssertionError")
@@ -52,7 +52,7 @@ def test_report_folder_outside_the_project(
 
 @WORKERS
 def test_report_folder_inside_the_project(project: pytest.Pytester, workers: list[str]) -> None:
-    """A relative folder as well as an absolute one."""
+    """A relative folder works, and so does an absolute one."""
     project.makepyfile(TEST)
     inside = project.mkdir("inside")
     for folder in (str(inside), "inside"):
@@ -81,9 +81,7 @@ def test_shard_times_outside_the_project(
     passes(project.path, *workers, "--shard", "1/1", "--shard-by", times)
 
 
-def test_runtime_description_outside_the_project(
-    project: pytest.Pytester, elsewhere: Path
-) -> None:
+def test_runtime_description_outside_the_project(project: pytest.Pytester, elsewhere: Path) -> None:
     """`--runtime FILE` is read as a description, and its mistake is reported."""
     description = elsewhere / "acme.toml"
     description.write_text("nonsense = 1\n")

@@ -1,4 +1,4 @@
-"""Whether the property suites draw the same in every run."""
+"""Reproducibility of the property suites."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import pytest
     ],
     ids=str,
 )
-def test_what_a_gate_judges_is_drawn_alike_in_every_run(
+def test_gated_runs_draw_the_same_examples(
     project: pytest.Pytester, options: list[str], *, same: bool
 ) -> None:
-    """Else chance would decide whether a known deviation is seen."""
+    """Otherwise chance would decide whether a known deviation occurs."""
     (project.path / "acme.toml").write_text("")
-    # As the plugin behind `netmodes faults` has it, which runs no test once.
+    # `try` is an option of the plugin behind `netmodes faults`.
     project.makepyfile(tries="def pytest_addoption(parser): parser.addoption('--try')")
     project.makepyfile(
         f"""

@@ -1,4 +1,4 @@
-"""Where live tests cannot run, the run says so at once, and is never green for it."""
+"""A machine that cannot run live tests: the run fails at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LIVE = "def test_live(world): pass"
 PYTEST = [sys.executable, "-m", "pytest", "--sandbox=always"]
 DOCTOR = [sys.executable, "-m", "harness.cli.main", "doctor"]
 NO_NETNS = {"net": 0}
-# These tests are inside a sandbox themselves: with /run masked, a run does not know it.
+# These tests run inside a sandbox; with /run masked, the inner run cannot detect it.
 
 
-def test_a_machine_that_cannot_is_an_error_at_the_start(project: pytest.Pytester) -> None:
-    """The run ends before anything is collected, with one line: what, why, and what to do."""
+def test_missing_sandbox_fails_the_run_at_its_start(project: pytest.Pytester) -> None:
+    """The run ends before collection, with one line: problem, reason, remedy."""
     project.makepyfile(PURE)
     done = run(confined(PYTEST, limits=NO_NETNS))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
@@ -28,8 +28,8 @@ def test_a_machine_that_cannot_is_an_error_at_the_start(project: pytest.Pytester
     assert "Raise the limit user.max_net_namespaces (sysctl, as root)" in done.stderr
 
 
-def test_a_missing_essential_is_an_error_at_the_start(project: pytest.Pytester) -> None:
-    """What is missing inside the sandbox ends the run as well, though the sandbox was entered."""
+def test_missing_essential_in_the_sandbox_fails_the_run(project: pytest.Pytester) -> None:
+    """The run ends although the sandbox was entered."""
     project.makepyfile(PURE)
     done = run(confined(PYTEST, denied=[PIDFD_OPEN]))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
@@ -37,16 +37,16 @@ def test_a_missing_essential_is_an_error_at_the_start(project: pytest.Pytester) 
     assert done.stderr.count("this machine cannot run live tests: setns by pidfd") == 1
 
 
-def test_without_a_sandbox_pure_tests_run(project: pytest.Pytester) -> None:
-    """`--sandbox=never` runs what needs none, also where none can be had."""
+def test_pure_tests_run_without_sandbox(project: pytest.Pytester) -> None:
+    """`--sandbox=never` runs pure tests, also where no sandbox is possible."""
     project.makepyfile(PURE)
     done = run(confined([*PYTEST, "--sandbox=never"], limits=NO_NETNS, masked=["/run"]))
     assert done.returncode == pytest.ExitCode.OK
     assert "sandbox none" in done.stdout
 
 
-def test_without_a_sandbox_live_tests_are_errors(project: pytest.Pytester) -> None:
-    """A test that asks for the world fails with the reason; nothing touches the machine."""
+def test_live_tests_fail_without_sandbox(project: pytest.Pytester) -> None:
+    """A test that asks for the world fails with the reason; the machine stays untouched."""
     project.makepyfile(LIVE)
     done = run(confined([*PYTEST, "--sandbox=never"], masked=["/run"]))
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
@@ -54,15 +54,15 @@ def test_without_a_sandbox_live_tests_are_errors(project: pytest.Pytester) -> No
     assert "a world needs the sandbox" in done.stdout
 
 
-def test_an_ordinary_user_runs_like_root(project: pytest.Pytester) -> None:
-    """Without privileges the run has a user namespace, and temporary directories of its own."""
+def test_run_as_ordinary_user(project: pytest.Pytester) -> None:
+    """The run has a user namespace, and private temporary directories."""
     project.makepyfile("def test_it(tmp_path): (tmp_path / 'file').touch()")
     done = run(confined(PYTEST, without=ALL_BUT_SETFCAP))
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_doctor_finds_a_healthy_machine_healthy() -> None:
-    """Where these tests run nothing required is missing, and the exit code says so."""
+def test_doctor_passes_on_a_healthy_machine() -> None:
+    """No required finding is missing, and the exit code is 0."""
     done = run([*DOCTOR, "--json"])
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 0
@@ -70,8 +70,8 @@ def test_the_doctor_finds_a_healthy_machine_healthy() -> None:
     assert all(finding["ok"] for finding in findings.values() if finding["required"])
 
 
-def test_the_doctor_stops_where_the_machine_does() -> None:
-    """The table ends with the step that is refused, and with what to do about it."""
+def test_doctor_ends_with_the_refused_step() -> None:
+    """The last finding is the refused step, with its remedy."""
     done = run(confined([*DOCTOR, "--json"], limits=NO_NETNS))
     *before, last = json.loads(done.stdout)
     assert done.returncode == 1
@@ -81,8 +81,8 @@ def test_the_doctor_stops_where_the_machine_does() -> None:
     assert "user.max_net_namespaces" in last["remedy"]
 
 
-def test_the_doctor_tries_instead_of_reading() -> None:
-    """A system call that a container's filter denies is found, whatever the kernel could do."""
+def test_doctor_finds_filtered_system_calls() -> None:
+    """A system call that a seccomp filter denies is found, whatever the kernel supports."""
     done = run(confined([*DOCTOR, "--json"], denied=[PIDFD_OPEN]))
     missing = [f for f in json.loads(done.stdout) if f["required"] and not f["ok"]]
     assert done.returncode == 1
@@ -90,8 +90,8 @@ def test_the_doctor_tries_instead_of_reading() -> None:
     assert "docker run --privileged" in missing[0]["remedy"]
 
 
-def test_the_doctor_is_readable() -> None:
-    """Each finding is a line of a table: what, whether it is needed, and what to do."""
+def test_doctor_prints_a_table() -> None:
+    """Each finding is a row: name, need, reason and remedy."""
     done = run(DOCTOR)
     (line,) = (line for line in done.stdout.splitlines() if " bridge " in line)
     assert line.split() == ["ok", "bridge", "required"]

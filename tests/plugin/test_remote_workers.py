@@ -1,4 +1,4 @@
-"""Which workers are on other machines."""
+"""Recognition of workers on other machines."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from harness.plugin import workers
         (("popen//via=near",), ("id=near//popen",), (True, False)),
     ],
 )
-def test_where_workers_are_is_read_from_their_specs(
+def test_worker_location_follows_from_xdist_specs(
     specs: tuple[str, ...], proxies: tuple[str, ...], where: tuple[bool, bool]
 ) -> None:
-    """As pytest-xdist writes them: whether any is here, and any elsewhere."""
+    """The specs name workers here, elsewhere, or both."""
     assert workers.gateways(specs, proxies) == where
 
 
 @pytest.mark.parametrize("more", [["--tx", "popen"], ["--sandbox=always"]], ids=" ".join)
-def test_workers_here_and_elsewhere_do_not_go_together(
+def test_local_and_remote_workers_are_refused_together(
     project: pytest.Pytester, more: list[str]
 ) -> None:
-    """One needs the sandbox and the other the network: said before anything is started."""
+    """Local workers need the sandbox and remote ones the network."""
     project.makepyfile("def test_it(): pass")
     result = project.runpytest_subprocess("--dist=load", "--tx", "ssh=nobody.example", *more)
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -1,4 +1,4 @@
-"""A run inside the sandbox is like one without it, for whoever started it."""
+"""A run inside the sandbox behaves like a run without it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_it():
     left = socket.socket()
     raise KeyboardInterrupt
 """
-"""The interpreter complains, once the run is over, of what was open at that moment."""
+"""After an interrupt the interpreter warns of everything that was open."""
 
 ENDINGS = {
     "passed": (PASS, [], pytest.ExitCode.OK),
@@ -45,27 +45,30 @@ ENDINGS = {
 
 @pytest.mark.parametrize("where", ["always", "never"])
 @pytest.mark.parametrize(("source", "args", "code"), ENDINGS.values(), ids=list(ENDINGS))
-def test_every_exit_code_comes_out(
+def test_exit_code_is_pytests_own(
     project: pytest.Pytester, source: str, args: list[str], code: int, where: str
 ) -> None:
-    """The exit code is pytest's own, with the sandbox and without it."""
+    """The exit code is the same with and without the sandbox."""
     project.makepyfile(test_it=source)
     assert project.runpytest_subprocess(f"--sandbox={where}", *args).ret == code
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"], ["-p", "no:xdist"]], ids=" ".join)
-def test_everything_runs_inside(project: pytest.Pytester, workers: list[str]) -> None:
-    """Tests and workers find themselves in a void, temporary directories included."""
+def test_tests_and_workers_run_in_the_sandbox(project: pytest.Pytester, workers: list[str]) -> None:
+    """The temporary directories are inside as well."""
     project.makepyfile(test_a=INSIDE, test_b=INSIDE)
     result = project.runpytest_subprocess("--sandbox=always", *workers)
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["netmodes *: runtime acme, sandbox private namespaces, Linux *"])
 
 
-def test_what_comes_from_a_folder_is_told_before_anything_is_run(
+def test_header_lists_programs_from_a_folder(
     project: pytest.Pytester,
 ) -> None:
-    """And what does not: with a client alone in it, another version's daemon would be tried."""
+    """It lists missing programs too.
+
+    With only a client in the folder, another version's daemon would run.
+    """
     folder, daemon = project.mkdir("v2"), project.path / "acmed"
     for path in (folder / "acmectl", daemon):
         path.write_text("#!/bin/sh\n")
@@ -87,22 +90,22 @@ def test_what_comes_from_a_folder_is_told_before_anything_is_run(
     result.assert_outcomes(passed=1)
 
 
-def test_a_run_inside_a_sandbox_makes_no_other(project: pytest.Pytester) -> None:
-    """By default a run that is inside already stays where it is."""
+def test_run_in_a_sandbox_makes_no_other(project: pytest.Pytester) -> None:
+    """By default a run that is in a sandbox stays there."""
     project.makepyfile("import os\ndef test_pid(): assert os.getpid() != 2")
     project.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--markers", "--help"])
-def test_what_only_tells_makes_no_sandbox(project: pytest.Pytester, option: str) -> None:
-    """Options with which no test runs ask nothing of the machine."""
+def test_informational_options_make_no_sandbox(project: pytest.Pytester, option: str) -> None:
+    """Options with which no test runs need nothing of the machine."""
     project.makeconftest("import os\ndef pytest_unconfigure(): print(f'<pid {os.getpid()}>')")
     result = project.runpytest_subprocess("--sandbox=always", option)
     result.stdout.fnmatch_lines(["*<pid *>"])
     result.stdout.no_fnmatch_line("*<pid 2>")
 
 
-def test_reports_and_the_cache_are_written_outside(project: pytest.Pytester) -> None:
+def test_reports_and_cache_outlive_the_sandbox(project: pytest.Pytester) -> None:
     """`--junitxml` and `--lf` work across runs as without a sandbox."""
     project.makepyfile("def test_bad(): assert 0\ndef test_good(): pass")
     first = project.runpytest_subprocess("--sandbox=always", "--junitxml=out/report.xml")
@@ -112,35 +115,37 @@ def test_reports_and_the_cache_are_written_outside(project: pytest.Pytester) -> 
     second.assert_outcomes(failed=1)
 
 
-def test_the_first_failure_can_end_the_run(project: pytest.Pytester) -> None:
-    """`-x` stops where it should."""
+def test_exitfirst_stops_the_run(project: pytest.Pytester) -> None:
+    """`-x` stops at the first failure."""
     project.makepyfile("def test_bad(): assert 0\ndef test_good(): pass")
     result = project.runpytest_subprocess("--sandbox=always", "-x")
     result.assert_outcomes(failed=1)
 
 
-def test_any_directory_will_do(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run can be started from below, or beside, what it runs."""
+def test_run_starts_from_any_directory(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run can be started from below, or beside, its tests."""
     project.makepyfile(INSIDE)
     monkeypatch.chdir(project.mkdir("below"))
     project.runpytest_subprocess("--sandbox=always", "..").assert_outcomes(passed=1)
 
 
 def test_standard_input_is_passed_through(project: pytest.Pytester) -> None:
-    """With `-s` a test reads what is piped into the run."""
+    """With `-s` a test reads the standard input of the run."""
     project.makepyfile("def test_read(): assert input() == 'a line'")
     argv = [sys.executable, "-m", "pytest", "-s", "--sandbox=always"]
     assert project.run(*argv, stdin=b"a line\n").ret == 0
 
 
 def pytest_on_terminal(*args: str) -> Watched:
-    """A run on a terminal of its own, in a sandbox of its own."""
+    """Start a run on its own terminal, in its own sandbox."""
     argv = [sys.executable, "-m", "pytest", "--sandbox=always", *args]
     return Watched(argv, terminal=True)
 
 
-def test_the_debugger_talks_to_the_terminal(project: pytest.Pytester) -> None:
-    """`--pdb` prompts, evaluates and goes on."""
+def test_debugger_uses_the_terminal(project: pytest.Pytester) -> None:
+    """`--pdb` prompts, evaluates and continues."""
     project.makepyfile("def test_bad():\n    answer = 6\n    assert answer == 7")
     with pytest_on_terminal("--pdb") as run:
         run.expect("(Pdb)")
@@ -168,8 +173,8 @@ def test_waits(capfd):
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_ctrl_c_ends_a_run_in_good_order(project: pytest.Pytester, workers: list[str]) -> None:
-    """One Ctrl-C interrupts once: fixtures are torn down, and the run says how it ended."""
+def test_ctrl_c_tears_down_fixtures(project: pytest.Pytester, workers: list[str]) -> None:
+    """One Ctrl-C interrupts once: fixtures are torn down, and the summary is printed."""
     project.makepyfile(SLOW)
     with pytest_on_terminal("-s", *workers) as run:
         run.expect("waiting")

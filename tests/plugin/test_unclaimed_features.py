@@ -1,4 +1,4 @@
-"""A runtime that claims little: what it does not claim is unsupported, whoever asks for it."""
+"""A runtime that claims little: everything else is unsupported."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class Acme(MydockerAdapter):
 
 
 def claim(project: pytest.Pytester, *features: str) -> None:
-    """Have `acme` be a runtime that claims these, and works; it has no word for all else."""
+    """Make `acme` a working runtime that claims these features and refuses everything else."""
     Path(project.path, "site", "acme.py").write_text(FEW.format(features=features))
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_a_test_that_asks_for_more_is_unsupported(
+def test_use_of_unclaimed_feature_is_unsupported(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """Wherever it asks: no verdict about the runtime, with the reason; the others go on."""
+    """The test gets no verdict but the reason; other tests go on."""
     claim(project, "bridge", "host", "internal")
     project.makepyfile(
         """
@@ -114,10 +114,10 @@ def test_a_test_that_asks_for_more_is_unsupported(
     [(["bridge", "container"], 230), (["host", "none"], 20)],
     ids=["bridge", "others"],
 )
-def test_the_suites_ask_for_no_more_than_what_is_claimed(
+def test_suites_use_only_claimed_features(
     project: pytest.Pytester, features: list[str], at_least: int
 ) -> None:
-    """All of them, on a runtime that has these and nothing else: none fails for that."""
+    """No test of the suites fails on a runtime that claims just these features."""
     claim(project, *features)
     result = project.runpytest_subprocess("--pyargs", "suites", "-n", "auto", "-q")
     outcomes = result.parseoutcomes()

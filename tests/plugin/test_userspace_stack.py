@@ -1,4 +1,4 @@
-"""What only the kernel could tell of a container that has a stack of its own."""
+"""Containers with a network stack in user space, whose kernel state does not exist."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import pytest
 
 
 @pytest.mark.parametrize("options", [[], ["-n", "2"], ["--pdb"]], ids=" ".join)
-def test_it_makes_the_test_unsupported(project: pytest.Pytester, options: list[str]) -> None:
-    """Wherever in a test, or in what it asks for: no verdict about the runtime, with the reason.
+def test_look_into_userspace_stack_is_unsupported(
+    project: pytest.Pytester, options: list[str]
+) -> None:
+    """Tests and fixtures that need the kernel's view get no verdict but the reason.
 
-    Who stops at failures need not stop there.
+    `--exitfirst` and `--pdb` do not stop there.
     """
     project.makepyfile(
         """
@@ -39,8 +41,8 @@ def test_it_makes_the_test_unsupported(project: pytest.Pytester, options: list[s
     result.stdout.no_fnmatch_line("*PDB*")
 
 
-def test_what_such_a_test_leaves_behind_is_told_all_the_same(project: pytest.Pytester) -> None:
-    """Also where it was an adapter that could not look: it is no breakdown of the runtime."""
+def test_leak_of_an_unsupported_test_is_reported(project: pytest.Pytester) -> None:
+    """The leak counts, and an adapter that could not look is no breakdown of the runtime."""
     project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
     project.makepyfile(
         """

@@ -1,4 +1,4 @@
-"""Requirements, from the mark on a test to the verdict at the end of the run."""
+"""From the requirement mark of a test to the verdict at the end of the run."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_live(scene): pass
 @pytest.mark.parametrize(("runtime", "world"), [("acme", "flat")])
 def test_mine(runtime, world): assert (runtime, world) == ("acme", "flat")
 """
-"""What somebody's test calls a runtime and a world are words of its own."""
+"""Fixtures of a project that are called `runtime` and `world` as well."""
 
 
-def test_what_is_called_as_ours_is_not_taken_for_it(project: pytest.Pytester) -> None:
-    """Beside live tests too, whose guard knows the runtime by its fixture."""
+def test_fixtures_of_the_same_name_are_left_alone(project: pytest.Pytester) -> None:
+    """They work beside live tests, whose guard knows the runtime by its fixture."""
     project.makepyfile(NAMESAKES)
     result = project.runpytest_subprocess(
         "--sandbox=always", "--runtime=mydocker", "-p", "no:xdist"
@@ -51,8 +51,8 @@ def test_what_is_called_as_ours_is_not_taken_for_it(project: pytest.Pytester) ->
     result.assert_outcomes(passed=2)
 
 
-def test_an_unknown_id_is_a_collection_error(project: pytest.Pytester) -> None:
-    """A mistyped id is found before anything runs, with the ids that it may have meant."""
+def test_unknown_requirement_is_a_collection_error(project: pytest.Pytester) -> None:
+    """The error lists similar ids, before anything runs."""
     project.makepyfile(
         'from harness.plugin.marks import requirement\n@requirement("BRR-7")\ndef test_it(): pass'
     )
@@ -62,8 +62,8 @@ def test_an_unknown_id_is_a_collection_error(project: pytest.Pytester) -> None:
     result.assert_outcomes(errors=1)
 
 
-def test_what_a_runtime_does_not_claim_is_unsupported(project: pytest.Pytester) -> None:
-    """A test is skipped when a requirement needs an undeclared feature, and says which."""
+def test_unclaimed_feature_is_unsupported(project: pytest.Pytester) -> None:
+    """A test is skipped if a requirement needs an undeclared feature, which the reason names."""
     project.makepyfile(FOUR)
     result = project.runpytest_subprocess("-rs")
     result.assert_outcomes(passed=2, failed=1, errors=1, skipped=1)
@@ -71,10 +71,8 @@ def test_what_a_runtime_does_not_claim_is_unsupported(project: pytest.Pytester) 
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_a_runtime_that_breaks_down_is_an_error(
-    project: pytest.Pytester, workers: list[str]
-) -> None:
-    """Also in the middle of a test, with the adapter's words and no traceback; others go on."""
+def test_breakdown_of_the_runtime_is_an_error(project: pytest.Pytester, workers: list[str]) -> None:
+    """The adapter's message is shown without a traceback; other tests go on."""
     project.makepyfile(
         """
         from harness.adapters.protocol import RuntimeBroken
@@ -95,8 +93,8 @@ def test_a_runtime_that_breaks_down_is_an_error(
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
-def test_what_is_no_answer_of_the_runtimes_is_an_error(project: pytest.Pytester) -> None:
-    """What its adapter lets out, an agent that is lost, a test that does not end."""
+def test_adapter_bug_lost_agent_and_timeout_are_errors(project: pytest.Pytester) -> None:
+    """None of them is a verdict about the runtime."""
     with Path(project.path, "site/acme.py").open("a") as acme:
         acme.write('def pid(): return int("garbage")\n')
     project.makepyfile(
@@ -127,8 +125,8 @@ def test_what_is_no_answer_of_the_runtimes_is_an_error(project: pytest.Pytester)
     result.stdout.fnmatch_lines(["broken *BR-2 *"])
 
 
-def test_what_is_left_of_a_breakdown_breaks_nothing(project: pytest.Pytester) -> None:
-    """It is an error as the breakdown is; the next test is judged as ever."""
+def test_leak_of_a_breakdown_breaks_no_requirement(project: pytest.Pytester) -> None:
+    """It is an error as the breakdown is; the next test is judged as usual."""
     project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
     project.makepyfile(
         """
@@ -154,8 +152,8 @@ def test_what_is_left_of_a_breakdown_breaks_nothing(project: pytest.Pytester) ->
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_the_summary_counts_requirements(project: pytest.Pytester, workers: list[str]) -> None:
-    """Kept, broken, unsupported and error are told apart; the worst of a row's tests counts."""
+def test_summary_counts_requirements(project: pytest.Pytester, workers: list[str]) -> None:
+    """The worst verdict of a requirement's tests counts."""
     project.makepyfile(FOUR)
     result = project.runpytest_subprocess(*workers)
     result.stdout.fnmatch_lines(
@@ -170,8 +168,8 @@ def test_the_summary_counts_requirements(project: pytest.Pytester, workers: list
     result.stdout.no_fnmatch_line("kept *")
 
 
-def test_of_a_row_the_summary_tells_the_least_that_is_lacking(project: pytest.Pytester) -> None:
-    """Not what some test of it asks for besides."""
+def test_summary_names_the_smallest_lack_of_a_requirement(project: pytest.Pytester) -> None:
+    """It omits further features that single tests need."""
     project.makepyfile(
         """
         from harness.plugin.marks import requirement
@@ -190,15 +188,15 @@ def test_of_a_row_the_summary_tells_the_least_that_is_lacking(project: pytest.Py
     result.stdout.fnmatch_lines(["unsupported HOST-1: acme does not declare host"])
 
 
-def test_a_verbose_summary_names_what_was_kept(project: pytest.Pytester) -> None:
-    """With `-v` the kept ones are listed too."""
+def test_verbose_summary_lists_kept_requirements(project: pytest.Pytester) -> None:
+    """`-v` lists the kept requirements too."""
     project.makepyfile(FOUR)
     result = project.runpytest_subprocess("-v")
     result.stdout.fnmatch_lines(["kept        BR-1    MUST   *"])
 
 
-def test_junit_names_the_requirements(project: pytest.Pytester) -> None:
-    """Each test case of the XML report has its requirements as properties."""
+def test_junit_has_requirements_as_properties(project: pytest.Pytester) -> None:
+    """Each test case of the XML report names its requirements."""
     project.makepyfile(FOUR)
     project.runpytest_subprocess("--junitxml=report.xml", "-n", "2")
     named = {
@@ -212,15 +210,15 @@ def test_junit_names_the_requirements(project: pytest.Pytester) -> None:
     assert named["test_of_nothing"] == []
 
 
-def test_an_unknown_runtime_is_a_usage_error(project: pytest.Pytester) -> None:
-    """The run ends at once and lists the runtimes that there are."""
+def test_unknown_runtime_is_a_usage_error(project: pytest.Pytester) -> None:
+    """The run ends at once and lists the known runtimes."""
     result = project.runpytest_subprocess("--runtime", "dcoker", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *'dcoker'*acme, *mydocker*"])
 
 
-def test_an_adapter_that_does_not_load_is_a_usage_error(project: pytest.Pytester) -> None:
-    """The run ends at once and says what is missing."""
+def test_broken_adapter_is_a_usage_error(project: pytest.Pytester) -> None:
+    """The run ends at once with the reason."""
     (project.path / "site" / "acme.py").write_text("import acmelib")
     result = project.runpytest_subprocess("-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -230,7 +228,7 @@ def test_an_adapter_that_does_not_load_is_a_usage_error(project: pytest.Pytester
 
 
 def test_other_projects_are_left_alone(project: pytest.Pytester) -> None:
-    """Where the plugin is merely installed, nothing of a run is different."""
+    """The plugin changes nothing in a run of another project."""
     project.makepyprojecttoml("[tool.pytest.ini_options]\naddopts = '-p harness.plugin'")
     project.makepyfile(
         """
@@ -245,8 +243,8 @@ def test_other_projects_are_left_alone(project: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("netmodes *: runtime*")
 
 
-def test_an_interrupt_is_no_violation(project: pytest.Pytester) -> None:
-    """What a test had half made when Ctrl-C came is not held against the runtime."""
+def test_interrupt_is_no_violation(project: pytest.Pytester) -> None:
+    """Leftovers of a test that Ctrl-C interrupted do not count."""
     project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
     project.makepyfile(
         """
@@ -260,8 +258,8 @@ def test_an_interrupt_is_no_violation(project: pytest.Pytester) -> None:
     assert "Violation" not in done.stdout.str() + done.stderr.str()
 
 
-def test_what_a_runtime_will_not_remove_is_left_behind(project: pytest.Pytester) -> None:
-    """A refusal once a test is over breaks LIFE-1; it is no error of the harness."""
+def test_refused_removal_breaks_life_1(project: pytest.Pytester) -> None:
+    """A refusal in the teardown is no error of the harness."""
     project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
     project.makepyfile(
         """

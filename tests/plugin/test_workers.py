@@ -1,4 +1,4 @@
-"""How a run is shared between workers: how many there are, and what is begun first."""
+"""Number of workers, and the order of tests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ OURS = ["--runtime", "mydocker", "-n", "auto"]
 
 
 @pytest.mark.parametrize("runtime", [["--runtime", "mydocker"], []], ids=["mydocker", "another"])
-def test_there_are_two_for_each_processor(project: pytest.Pytester, runtime: list[str]) -> None:
-    """Half of the time is the kernel's."""
+def test_two_workers_per_processor(project: pytest.Pytester, runtime: list[str]) -> None:
+    """Half of the time a test waits for the kernel."""
     project.makepyfile(MANY)
     result = project.runpytest_subprocess(*runtime, "-n", "auto")
     processors = len(os.sched_getaffinity(0))
@@ -28,13 +28,13 @@ def test_there_are_two_for_each_processor(project: pytest.Pytester, runtime: lis
 
 
 @pytest.mark.parametrize("why", ["told so", "none of its concern"])
-def test_otherwise_there_are_as_many_as_xdist_says(
+def test_xdist_decides_in_other_runs(
     project: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     pytestconfig: pytest.Config,
     why: str,
 ) -> None:
-    """Where the environment says so, and in anybody's own runs."""
+    """The environment variable and unrelated runs are left to xdist."""
     project.makepyfile(MANY)
     words = [*OURS]
     monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "1")
@@ -48,15 +48,13 @@ def test_otherwise_there_are_as_many_as_xdist_says(
 
 
 def _xdists_own(config: pytest.Config) -> int:
-    """One for each processor, or for each core where psutil is there to tell of them."""
+    """Return xdist's own number: one per processor, or per core with psutil."""
     return int(config.pluginmanager.getplugin("xdist").pytest_xdist_auto_num_workers(config))
 
 
 @pytest.mark.parametrize("workers", [["-n", "1"], ["-p", "no:xdist"]], ids=" ".join)
-def test_what_takes_long_is_begun_first_beside_others(
-    project: pytest.Pytester, workers: list[str]
-) -> None:
-    """In one process the order is the one in which the tests are written."""
+def test_workers_start_long_tests_first(project: pytest.Pytester, workers: list[str]) -> None:
+    """One process keeps the order of the file."""
     project.makepyfile(MANY)
     result = project.runpytest_subprocess("-v", *workers)
     order = [line for line in result.outlines if "test_quick[0]" in line or "test_slow" in line]
@@ -64,7 +62,9 @@ def test_what_takes_long_is_begun_first_beside_others(
 
 
 @pytest.mark.parametrize("workers", [["-n", "1"], ["-p", "no:xdist"]], ids=" ".join)
-def test_what_was_collected_is_no_garbage(project: pytest.Pytester, workers: list[str]) -> None:
-    """It stays until the end, and is not looked through again and again."""
+def test_garbage_collector_skips_collected_tests(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """They stay until the end, and are not scanned again and again."""
     project.makepyfile("import gc\ndef test_frozen():\n    assert gc.get_freeze_count() > 10_000")
     project.runpytest_subprocess(*workers).assert_outcomes(passed=1)

@@ -1,1 +1,1 @@
-"""Reports, the gate, shards: what a run leaves, and what is concluded from it."""
+"""Tests of reports, gate and shards."""

@@ -1,4 +1,4 @@
-"""The small project that runs are tried on, as the plugin's own tests have it."""
+"""The small project of the plugin's tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ __all__ = ["plain_project", "project"]
 
 @pytest.fixture
 def project(plain_project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """The project of the plugin's tests, whose runtime this process finds too."""
+    """Return the project, with its runtime importable in this process too."""
     monkeypatch.syspath_prepend(str(plain_project.path / "site"))
     return plain_project

@@ -1,4 +1,4 @@
-"""Reports made by hand, for tests that need no run."""
+"""Hand-made reports for tests that need no run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from harness.model.plan import Family, Observation, Outcome, Promise, Protocol
-from harness.report.build import matrix, nothing_counted
+from harness.report.build import empty_totals, matrix
 from harness.report.judge import concluded, profile
 from harness.report.schema import (
     CellResult,
@@ -37,7 +37,7 @@ ELSEWHERE = "suites/test_other.py::test_elsewhere"
 
 
 def requirement(id_: str, *, level: str = "MUST", **more: Any) -> RequirementResult:
-    """A row of the catalogue."""
+    """Return a row of the catalogue."""
     needs = more.setdefault("features", ("bridge",))
     told: dict[str, Any] = {"section": "bridge", "statement": f"{id_} is kept."} | more
     return RequirementResult(id=id_, level=level, profile=profile(level, needs), **told)
@@ -60,7 +60,7 @@ def result(
     requirements: Sequence[str] = ("BR-4",),
     **more: Any,
 ) -> TestResult:
-    """A test's result; one that failed says so."""
+    """Return a test's result, with a failure if it failed."""
     if verdict in (Verdict.BROKEN, Verdict.ERROR) and "failures" not in more:
         when = "call" if verdict is Verdict.BROKEN else "setup"
         more["failures"] = (Failure(when=when, message="1 of 2 cells is wrong", text="all of it"),)
@@ -77,7 +77,7 @@ def cell(
     family: Family = 4,
     protocol: Protocol = Protocol.ICMP,
 ) -> CellResult:
-    """A cell that promises a reply."""
+    """Return a cell that promises a reply."""
     promised = Promise(Outcome.REPLY, ttl=64, requirement="BR-4", why="peers on one bridge")
     observed = None if seen is None else Observation(seen, ttl=64, rtt=0.000123)
     return CellResult(
@@ -118,7 +118,7 @@ STAGE = Stage(
 
 
 def cast(cells: Iterable[CellResult]) -> MatrixResult:
-    """A matrix of these cells."""
+    """Return a matrix of these cells."""
     return matrix("the cast", list(cells), STAGE)
 
 
@@ -129,7 +129,7 @@ def report(
     version: str | None = "1.2",
     **more: Any,
 ) -> Report:
-    """A report of these tests, concluded."""
+    """Return a concluded report of these tests."""
     made = Report(
         generator="netmodes 0",
         implementation=Implementation(
@@ -139,7 +139,7 @@ def report(
         seconds=12.5,
         environment={"kernel": "6.12.0", "user": "ordinary", "machine": "x86_64"},
         selection=Selection(collected=len(tests), tests="t", catalogue="c"),
-        totals=nothing_counted(),
+        totals=empty_totals(),
         requirements=ROWS,
         tests=tests,
         matrices=(cast(cells),) if cells else (),
@@ -148,7 +148,7 @@ def report(
 
 
 def shards(*parts: Sequence[TestResult], **more: Any) -> list[Report]:
-    """One report for each part, of one run."""
+    """Return a report for each shard of a run."""
     return [
         report(*part, shard=Shard(number=number, of=len(parts)), **more)
         for number, part in enumerate(parts, 1)
@@ -182,7 +182,7 @@ BROKEN = report(
     ],
     exit=1,
 )
-"""A run in which one thing of each kind happened."""
+"""A run with one result of each kind."""
 
 
 # --- hostile ones ----------------------------------------------------------------
@@ -209,12 +209,12 @@ _SPITE = st.sampled_from(
     ]
 )
 HOSTILE = st.lists(_SPITE | st.text(max_size=12), min_size=1, max_size=4).map("".join).filter(bool)
-"""Text of somebody who wants something to happen to whoever reads it."""
+"""Text that attacks the reader of a report."""
 
 
 @st.composite
 def hostile_reports(draw: st.DrawFn, texts: st.SearchStrategy[str] = HOSTILE) -> Report:
-    """A report whose every free text is hostile, as a forged report.json would have it."""
+    """Return a report whose every free text is hostile, such as a forged report.json."""
     text = draw(st.lists(texts, min_size=35, max_size=35))
     t = iter(text)
     failing = TestResult(

@@ -1,4 +1,4 @@
-"""Small projects whose runs leave reports, and what such a run left."""
+"""Small projects whose runs leave reports."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ WORKERS = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
 
 
 def run(project: pytest.Pytester, *options: str) -> pytest.RunResult:
-    """Run the project's tests: in this process where no other is wanted, which is faster."""
+    """Run the project's tests, in this process unless workers are asked for."""
     if "-n" in options:
         return project.runpytest_subprocess(*options)
-    # The outer run is in a sandbox; this one must not take this process into another.
+    # The outer run is in a sandbox; the inner run must not enter another one.
     return project.runpytest_inprocess("--sandbox=never", *options)
 
 
-def left(project: pytest.Pytester, folder: str = "report") -> Report:
-    """The report that the last run has left."""
+def last_report(project: pytest.Pytester, folder: str = "report") -> Report:
+    """Return the report of the last run."""
     return schema.load(project.path / folder)

@@ -1,4 +1,4 @@
-"""The expectation file: read with care, written so that it can be reviewed."""
+"""The expectation file: parsing, checks, and a stable output."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ reason = "it binds before the address may be used"
 """
 
 
-def test_an_entry_says_what_it_is_about() -> None:
-    """Runtime, versions, what, why, and where to read more; broken unless it says otherwise."""
+def test_entry_has_subject_reason_and_link() -> None:
+    """The verdict is broken by default."""
     (found,) = expectations.loads(ENTRY)
     assert found == Deviation(
         runtime="docker",
@@ -109,8 +109,8 @@ ABOUT_SAYING = "deviation 1 (saying failed to bind udp listener on [fd…]:53: I
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
-    """Whoever edits the file by hand is told what to mend."""
+def test_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
+    """The message says how to mend it."""
     with pytest.raises(BadExpectations, match=f"^{re.escape(complaint)}"):
         expectations.loads(text)
 
@@ -127,8 +127,8 @@ def test_a_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
         "nineteen characters",
     ],
 )
-def test_what_anything_might_say_is_refused(words: str) -> None:
-    """A saying has enough of a defect's own words, in one piece, to be about no other."""
+def test_unspecific_message_pattern_is_refused(words: str) -> None:
+    """A pattern needs enough words of the defect in one piece."""
     said = f"deviation 1 (saying {words}): anything that fails might say so; quote 20 characters, "
     with pytest.raises(BadExpectations, match=f"^{re.escape(said)}"):
         expectations.loads(
@@ -144,8 +144,8 @@ def test_what_anything_might_say_is_refused(words: str) -> None:
         (SAYING, SAYING.replace("at_most = 3", "at_most = 4")),
     ],
 )
-def test_an_entry_is_listed_once(entry: str, again: str) -> None:
-    """Whatever else it says: nobody knows which of the two holds."""
+def test_duplicate_entry_is_refused(entry: str, again: str) -> None:
+    """Other fields make no difference."""
     other = ENTRY.replace("test_it", "test_other")
     (about, _) = expectations.loads(entry + other)
     said = f"deviation 3 ({about}): deviation 1 lists it already"
@@ -163,13 +163,13 @@ def test_an_entry_is_listed_once(entry: str, again: str) -> None:
         SAYING + SAYING + 'verdict = "error"',
     ],
 )
-def test_what_is_about_something_else_is_listed_beside_it(entries: str) -> None:
-    """Other versions, another runtime, another kind; a saying that is heard in errors too."""
+def test_entries_about_different_things_are_accepted(entries: str) -> None:
+    """Versions, runtime or kind differ, or the verdict of a message pattern."""
     assert len(expectations.loads(entries)) == 2
 
 
-def test_a_saying_says_how_many_tests_may_fall_to_it() -> None:
-    """Of a run. It is otherwise as other entries are, and may be an error."""
+def test_message_pattern_needs_at_most() -> None:
+    """It limits the tests of a run; the verdict may be an error."""
     (found,) = expectations.loads(SAYING + 'verdict = "error"')
     assert found == Deviation(
         runtime="podman",
@@ -198,14 +198,14 @@ BOUND = "failed to bind udp listener on [fd63:1::1]:53: IO error"
         ("", False),
     ],
 )
-def test_a_saying_is_part_of_a_line(text: str, *, does: bool) -> None:
-    """As it is written, but for `…`: that is whatever is different each time."""
+def test_message_pattern_matches_within_a_line(text: str, *, does: bool) -> None:
+    """`…` matches any text."""
     (found,) = expectations.loads(SAYING)
     assert found.says(text) == does
 
 
-def test_no_other_entry_says_anything() -> None:
-    """A test's name in a failure excuses nobody."""
+def test_other_entries_match_no_message() -> None:
+    """A test's name in a failure excuses no test."""
     (found,) = expectations.loads(ENTRY)
     assert not found.says(found.id)
 
@@ -214,18 +214,18 @@ PIECES = st.lists(st.text(st.characters(exclude_characters="…\n")), min_size=1
 
 
 @given(PIECES, st.data())
-def test_whatever_stands_between_its_pieces_it_is_the_saying(
+def test_message_pattern_matches_any_text_between_pieces(
     pieces: list[str], data: st.DataObject
 ) -> None:
-    """Before and after them as well, and on any line."""
+    """Text before and after the pieces, and other lines, make no difference."""
     within = st.text(st.characters(exclude_characters="\n"), max_size=9)
     text = "".join(data.draw(within) + piece for piece in pieces)
     saying = Deviation(runtime="acme", kind=DeviationKind.SAYING, id="…".join(pieces), at_most=1)
     assert saying.says(data.draw(st.text()) + "\n" + text + data.draw(within) + "\n")
 
 
-def test_only_a_requirement_can_be_unsupported() -> None:
-    """Without versions or a link, where there are none."""
+def test_unsupported_requirement_needs_no_versions_or_link() -> None:
+    """A test or a cell cannot be unsupported."""
     text = """
         [[deviation]]
         runtime = "docker"
@@ -243,8 +243,8 @@ def test_only_a_requirement_can_be_unsupported() -> None:
     )
 
 
-def test_a_file_reads_as_somebody_would_write_it() -> None:
-    """What it is for, then the entries in order, without what they do not say."""
+def test_written_file_is_readable() -> None:
+    """It has a heading and the entries in order, without empty fields."""
     (found,) = expectations.loads(ENTRY)
     short = Deviation(
         runtime="acme", kind=DeviationKind.CELL, id="the cast: a → b icmp/4", reason="known"
@@ -269,8 +269,8 @@ link = "https://github.com/moby/moby/issues/45610"
     )
 
 
-def test_what_is_chance_is_said_before_the_reason() -> None:
-    """And what is not, says nothing of it."""
+def test_chance_is_written_before_the_reason() -> None:
+    """An entry without chance does not mention it."""
     assert expectations.loads(ENTRY)[0].chance is False
     (found,) = expectations.loads(ENTRY + "chance = true")
     assert found.chance is True
@@ -303,8 +303,8 @@ DEVIATIONS = st.builds(
 
 @settings(deadline=None)
 @given(st.lists(DEVIATIONS, unique_by=lambda item: item.key[:4]), st.randoms())
-def test_the_same_deviations_give_the_same_file(found: list[Deviation], random: object) -> None:
-    """Whatever their order, and what is written is read as it was."""
+def test_same_deviations_give_the_same_file(found: list[Deviation], random: object) -> None:
+    """The order does not matter, and reading restores them."""
     text = expectations.dumps(found)
     assert sorted(expectations.loads(text), key=lambda item: item.key) == sorted(
         found, key=lambda item: item.key
@@ -323,16 +323,16 @@ def test_the_same_deviations_give_the_same_file(found: list[Deviation], random: 
         ("27.0rc1", True),
     ],
 )
-def test_an_entry_is_about_a_range_of_versions(version: str, concerned: int) -> None:
-    """Versions are compared as such, those of distributions and release candidates included."""
+def test_entry_applies_to_a_range_of_versions(version: str, concerned: int) -> None:
+    """Versions of distributions and release candidates are compared as versions."""
     (entry,) = expectations.loads(ENTRY)
     assert entry.concerns("docker", version) == bool(concerned)
     assert not entry.concerns("podman", version)
 
 
 @pytest.mark.parametrize("version", [None, "", "unknown"])
-def test_a_range_needs_a_known_version(version: str | None) -> None:
-    """Whether an entry applies is never guessed."""
+def test_range_needs_a_known_version(version: str | None) -> None:
+    """An unknown version is an error."""
     (entry,) = expectations.loads(ENTRY)
     assert as_version(version) is None
     said = (
@@ -353,6 +353,6 @@ def test_a_range_needs_a_known_version(version: str | None) -> None:
         ("\u0663.1~x", "1"),
     ],
 )
-def test_of_a_strange_version_the_leading_numbers_count(text: str, version: str) -> None:
-    """In the digits that everybody writes versions in."""
+def test_leading_numbers_of_an_unusual_version_count(text: str, version: str) -> None:
+    """Only ASCII digits count."""
     assert str(as_version(text)) == version

@@ -1,4 +1,4 @@
-"""The gate is strict both ways: nothing wrong is unlisted, nothing listed is right."""
+"""The gate is strict in both directions: failures are listed, and listed items fail."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from harness.report.schema import (
     Verdict,
 )
 from tests.report import made
-from tests.report.entries import GREEN, RED, WRONG, held, listed, met, saying
+from tests.report.entries import GREEN, RED, WRONG, compared, listed, matching, pattern
 from tests.report.made import OUTSIDE, PEERS
 
 
-def test_a_run_without_failures_is_as_expected_by_an_empty_file() -> None:
-    """Nothing is wrong, and nothing was to be."""
-    assert held(GREEN).ok
+def test_green_run_meets_an_empty_file() -> None:
+    """There is no failure and no entry."""
+    assert compared(GREEN).ok
 
 
-def test_a_new_failure_fails_the_run() -> None:
-    """It is named with what it breaks."""
-    result = held(RED)
+def test_new_failure_fails_the_run() -> None:
+    """It is named with its requirements."""
+    result = compared(RED)
     assert not result.ok
     assert result.new == (f"{PEERS} (broken: BR-4)",)
 
@@ -38,9 +38,9 @@ def test_a_new_failure_fails_the_run() -> None:
 @pytest.mark.parametrize(
     "entry", [listed(DeviationKind.TEST, PEERS), listed(DeviationKind.REQUIREMENT, "BR-4")]
 )
-def test_a_listed_failure_does_not(entry: Deviation) -> None:
-    """By the test's name, or by the requirement that it breaks."""
-    result = held(RED, entry)
+def test_listed_failure_passes(entry: Deviation) -> None:
+    """It is listed by test or by requirement."""
+    result = compared(RED, entry)
     assert result.ok
     assert result.known == (f"{PEERS} (broken: BR-4)",)
 
@@ -48,21 +48,21 @@ def test_a_listed_failure_does_not(entry: Deviation) -> None:
 @pytest.mark.parametrize(
     "entry", [listed(DeviationKind.TEST, PEERS), listed(DeviationKind.REQUIREMENT, "BR-4")]
 )
-def test_a_listed_failure_that_passes_fails_the_run(entry: Deviation) -> None:
+def test_fixed_failure_fails_the_run(entry: Deviation) -> None:
     """The entry has to go, so that the failure cannot come back unnoticed."""
-    result = held(GREEN, entry)
+    result = compared(GREEN, entry)
     assert not result.ok
     assert result.fixed == (str(entry),)
 
 
-def test_what_fails_by_chance_may_pass_and_stays_listed() -> None:
-    """One run does not show that a defect is gone which is met in some runs alone."""
+def test_chance_failure_may_pass_and_stays_listed() -> None:
+    """One run does not prove that a flaky defect is gone."""
     entry = replace(listed(DeviationKind.TEST, PEERS), chance=True)
     for report in (RED, GREEN):
-        assert held(report, entry).ok
-        assert gate.rewritten(report, [entry], gone=lambda _: False) == (entry,)
-    assert not held(made.report(made.result(PEERS, Verdict.ERROR)), entry).ok
-    assert not held(made.report(made.result(PEERS, Verdict.SKIPPED)), entry).ok
+        assert compared(report, entry).ok
+        assert gate.updated(report, [entry], gone=lambda _: False) == (entry,)
+    assert not compared(made.report(made.result(PEERS, Verdict.ERROR)), entry).ok
+    assert not compared(made.report(made.result(PEERS, Verdict.SKIPPED)), entry).ok
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,9 @@ def test_what_fails_by_chance_may_pass_and_stays_listed() -> None:
         (listed(DeviationKind.REQUIREMENT, "BR-999"), []),
     ],
 )
-def test_a_listed_id_that_is_not_there_any_more_fails_the_run(
-    entry: Deviation, gone: list[str]
-) -> None:
-    """A file never collects what nobody can check."""
-    result = held(GREEN, entry, gone=gone)
+def test_missing_item_fails_the_run(entry: Deviation, gone: list[str]) -> None:
+    """The file has no entries that a run cannot check."""
+    result = compared(GREEN, entry, gone=gone)
     assert not result.ok
     assert len(result.gone) == 1
 
@@ -95,108 +93,106 @@ def test_a_listed_id_that_is_not_there_any_more_fails_the_run(
         (listed(DeviationKind.CELL, "the cast: a → z icmp/4"), "there is no such cell"),
     ],
 )
-def test_an_entry_that_names_nothing_is_shown_with_the_reason(
-    entry: Deviation, reason: str
-) -> None:
-    """It is gone, which is not the same as fixed."""
+def test_missing_item_is_reported_as_gone(entry: Deviation, reason: str) -> None:
+    """It is not reported as fixed."""
     skipped = made.result(PEERS, Verdict.SKIPPED, ["BR-9"])
     unsupported = made.result(OUTSIDE, Verdict.UNSUPPORTED, ["DNS-1"])
     report = made.report(skipped, unsupported, cells=[made.cell("a", "b")])
-    result = held(report, entry, gone=["f.py::test_renamed"])
+    result = compared(report, entry, gone=["f.py::test_renamed"])
     assert result.gone == (f"{entry}: {reason}",)
     assert not result.fixed
 
 
-def test_a_listed_test_that_this_run_was_not_about_says_nothing() -> None:
-    """A part of the suites can be held against the file of the whole."""
-    assert held(GREEN, listed(DeviationKind.TEST, "suites/other.py::test_it")).ok
+def test_deselected_test_makes_no_difference() -> None:
+    """A part of the suites can be compared with the whole file."""
+    assert compared(GREEN, listed(DeviationKind.TEST, "suites/other.py::test_it")).ok
 
 
-def test_what_is_not_supported_any_more_fails_the_run() -> None:
-    """Declaring less is no way to get green; it is listed like a failure."""
+def test_unsupported_requirement_fails_the_run() -> None:
+    """It has to be listed as a failure has."""
     report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["DNS-1"]))
-    result = held(report)
+    result = compared(report)
     assert not result.ok
     assert result.unsupported == ("DNS-1",)
-    assert held(report, listed(DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED)).ok
+    assert compared(report, listed(DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED)).ok
 
 
-def test_what_was_listed_as_broken_is_not_covered_when_it_becomes_unsupported() -> None:
+def test_broken_entry_does_not_cover_unsupported() -> None:
     """The entry is stale, and the lack of support is new."""
     report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["BR-4"]))
-    result = held(report, listed(DeviationKind.REQUIREMENT, "BR-4"))
+    result = compared(report, listed(DeviationKind.REQUIREMENT, "BR-4"))
     assert result.unsupported == ("BR-4",)
     assert len(result.gone) == 1
 
 
-def test_what_is_supported_now_has_to_be_taken_off_the_list() -> None:
-    """An entry for an unsupported requirement goes when it is supported."""
-    result = held(GREEN, listed(DeviationKind.REQUIREMENT, "BR-4", Verdict.UNSUPPORTED))
+def test_supported_requirement_must_leave_the_list() -> None:
+    """Its entry says unsupported."""
+    result = compared(GREEN, listed(DeviationKind.REQUIREMENT, "BR-4", Verdict.UNSUPPORTED))
     assert len(result.fixed) == 1
 
 
 @pytest.mark.parametrize("kind", [DeviationKind.TEST, DeviationKind.REQUIREMENT])
-def test_an_error_is_not_the_failure_that_was_listed(kind: DeviationKind) -> None:
-    """When the harness cannot even run the test, the known failure is not what one sees."""
+def test_broken_entry_does_not_cover_an_error(kind: DeviationKind) -> None:
+    """The known failure was not observed."""
     report = made.report(made.result(PEERS, Verdict.ERROR))
     entry = listed(kind, PEERS if kind is DeviationKind.TEST else "BR-4")
-    assert len(held(report, entry).new) == 1
-    assert held(report, replace(entry, verdict=Verdict.ERROR)).ok
+    assert len(compared(report, entry).new) == 1
+    assert compared(report, replace(entry, verdict=Verdict.ERROR)).ok
 
 
-def test_all_that_a_test_breaks_has_to_be_listed() -> None:
-    """A test that breaks two requirements is not excused by one of them."""
+def test_every_broken_requirement_must_be_listed() -> None:
+    """A listed requirement does not excuse another one of the same test."""
     report = made.report(made.result(PEERS, Verdict.BROKEN, ["BR-4", "BR-9"]))
     four, nine = (
         listed(DeviationKind.REQUIREMENT, "BR-4"),
         listed(DeviationKind.REQUIREMENT, "BR-9"),
     )
-    assert held(report, four).new == (f"{PEERS} (broken: BR-4, BR-9)",)
-    assert held(report, four, nine).ok
+    assert compared(report, four).new == (f"{PEERS} (broken: BR-4, BR-9)",)
+    assert compared(report, four, nine).ok
 
 
-def test_a_leak_is_not_excused_by_what_the_test_is_about() -> None:
-    """What a test left behind counts as what it broke."""
+def test_leak_is_not_excused_by_the_tests_requirement() -> None:
+    """The leak breaks its own requirement."""
     leak = made.result(
         PEERS, Verdict.BROKEN, breaks=("LIFE-1",), failures=(Failure(when="teardown"),)
     )
     report = made.report(leak)
-    assert held(report, listed(DeviationKind.REQUIREMENT, "LIFE-1")).ok
-    assert len(held(report, listed(DeviationKind.REQUIREMENT, "BR-4")).new) == 1
+    assert compared(report, listed(DeviationKind.REQUIREMENT, "LIFE-1")).ok
+    assert len(compared(report, listed(DeviationKind.REQUIREMENT, "BR-4")).new) == 1
 
 
-def test_a_test_without_requirement_can_be_listed_by_name_only() -> None:
-    """Nothing else stands for it."""
+def test_test_without_requirement_is_listed_by_name() -> None:
+    """No other entry covers it."""
     report = made.report(made.result(PEERS, Verdict.BROKEN, []))
-    assert len(held(report).new) == 1
-    assert held(report, listed(DeviationKind.TEST, PEERS)).ok
+    assert len(compared(report).new) == 1
+    assert compared(report, listed(DeviationKind.TEST, PEERS)).ok
 
 
 def cells(*, reverse: Outcome = Outcome.REPLY) -> Report:
-    """A test that found one wrong cell, or two."""
+    """Return a test that found one wrong cell, or two."""
     seen = [made.cell("a", "b", seen=Outcome.DROPPED), made.cell("b", "a", seen=reverse)]
     return made.report(made.result(PEERS, Verdict.BROKEN), cells=seen)
 
 
-def test_a_listed_cell_excuses_the_test_that_found_it() -> None:
-    """As long as no other cell of that test is wrong."""
-    assert held(cells(), listed(DeviationKind.CELL, WRONG)).ok
-    assert len(held(cells(reverse=Outcome.DROPPED), listed(DeviationKind.CELL, WRONG)).new) == 1
+def test_listed_cell_excuses_its_test() -> None:
+    """No other cell of that test may be wrong."""
+    assert compared(cells(), listed(DeviationKind.CELL, WRONG)).ok
+    assert len(compared(cells(reverse=Outcome.DROPPED), listed(DeviationKind.CELL, WRONG)).new) == 1
 
 
-def test_a_listed_cell_does_not_excuse_what_the_test_left_behind() -> None:
-    """The leak has nothing to do with the cell."""
+def test_listed_cell_does_not_excuse_a_leak() -> None:
+    """The leak is independent of the cell."""
     failures = (Failure(when="call"), Failure(when="teardown"))
     leak = made.result(PEERS, Verdict.BROKEN, breaks=("LIFE-1",), failures=failures)
     report = made.report(leak, cells=[made.cell("a", "b", seen=Outcome.DROPPED)])
-    assert len(held(report, listed(DeviationKind.CELL, WRONG)).new) == 1
+    assert len(compared(report, listed(DeviationKind.CELL, WRONG)).new) == 1
 
 
-def test_a_listed_cell_that_is_right_or_not_there_fails_the_run() -> None:
-    """Of a cell, too, the file says nothing but the truth."""
+def test_fixed_or_missing_cell_fails_the_run() -> None:
+    """Entries for cells must be true as well."""
     right = made.report(made.result(PEERS), cells=[made.cell("a", "b")])
-    assert len(held(right, listed(DeviationKind.CELL, WRONG)).fixed) == 1
-    assert len(held(right, listed(DeviationKind.CELL, "the cast: a → z icmp/4")).gone) == 1
+    assert len(compared(right, listed(DeviationKind.CELL, WRONG)).fixed) == 1
+    assert len(compared(right, listed(DeviationKind.CELL, "the cast: a → z icmp/4")).gone) == 1
 
 
 @pytest.mark.parametrize(
@@ -206,38 +202,38 @@ def test_a_listed_cell_that_is_right_or_not_there_fails_the_run() -> None:
         replace(GREEN, shard=Shard(number=1, of=2)),
     ],
 )
-def test_a_part_of_the_tests_does_not_show_that_a_requirement_is_kept(report: Report) -> None:
-    """Its other tests may still fail; a listed cell may be another part's."""
+def test_part_of_the_tests_does_not_fix_a_requirement(report: Report) -> None:
+    """Its other tests may fail; a listed cell may belong to another part."""
     cell = listed(DeviationKind.CELL, "the cast: a → z icmp/4")
-    assert held(report, listed(DeviationKind.REQUIREMENT, "BR-4"), cell).ok
+    assert compared(report, listed(DeviationKind.REQUIREMENT, "BR-4"), cell).ok
 
 
-def test_a_partial_run_is_never_as_expected() -> None:
-    """What did not run may be wrong."""
-    assert not held(replace(GREEN, partial=("interrupted",))).ok
+def test_partial_run_is_never_as_expected() -> None:
+    """Tests that did not run may fail."""
+    assert not compared(replace(GREEN, partial=("interrupted",))).ok
 
 
-def test_entries_of_other_runtimes_and_versions_are_left_alone() -> None:
-    """One file serves them all."""
+def test_entries_of_other_runtimes_and_versions_are_ignored() -> None:
+    """One file may serve several runtimes."""
     others = [
         listed(DeviationKind.TEST, PEERS, runtime="other"),
         listed(DeviationKind.TEST, PEERS, versions=">=2"),
     ]
-    assert held(GREEN, *others).ok
-    assert len(held(RED, *others).new) == 1
-    assert held(RED, *others).entries == 0
+    assert compared(GREEN, *others).ok
+    assert len(compared(RED, *others).new) == 1
+    assert compared(RED, *others).entries == 0
 
 
-def test_an_id_listed_twice_is_refused() -> None:
-    """Two entries about one version would contradict each other sooner or later."""
+def test_overlapping_entries_are_refused() -> None:
+    """Two entries about the same version could contradict each other."""
     with pytest.raises(BadExpectations, match="listed twice"):
-        held(
+        compared(
             RED, listed(DeviationKind.TEST, PEERS), listed(DeviationKind.TEST, PEERS, versions="<2")
         )
 
 
-def test_the_gate_speaks_in_six_lines() -> None:
-    """The verdict, and what is new, unsupported, fixed, gone, excused."""
+def test_gate_prints_six_lines() -> None:
+    """They are verdict, new, unsupported, fixed, gone, excused."""
     tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN) for number in range(5)]
     report = made.report(*tests, made.result(OUTSIDE, Verdict.UNSUPPORTED, ["DNS-1"]))
     fixed, lost = (
@@ -245,7 +241,7 @@ def test_the_gate_speaks_in_six_lines() -> None:
         listed(DeviationKind.REQUIREMENT, "BR-999"),
     )
     kept = made.report(*report.tests, made.result(PEERS, requirements=["HOST-1"]))
-    assert gate.in_words(held(kept, fixed, lost), kept) == [
+    assert gate.summary_lines(compared(kept, fixed, lost), kept) == [
         "gate: acme 1.2 is NOT AS EXPECTED by acme.toml, 2 known deviations",
         "  new failures       5: f.py::test_0 (broken: BR-4), f.py::test_1 (broken: BR-4), "
         "f.py::test_2 (broken: BR-4) and 2 more (look into them, or list them)",
@@ -257,10 +253,10 @@ def test_the_gate_speaks_in_six_lines() -> None:
     ]
 
 
-def test_the_gate_says_that_all_is_as_expected() -> None:
-    """In as many lines; a runtime whose version nobody told is named so."""
+def test_gate_prints_as_expected() -> None:
+    """An unknown version is named as such."""
     unknown = made.report(made.result(PEERS), version=None)
-    assert gate.in_words(held(unknown), unknown) == [
+    assert gate.summary_lines(compared(unknown), unknown) == [
         "gate: acme (version unknown) is as expected by acme.toml, 0 known deviations",
         "  new failures    none",
         "  not supported   none",
@@ -270,11 +266,11 @@ def test_the_gate_says_that_all_is_as_expected() -> None:
     ]
 
 
-def test_the_gate_says_that_a_run_is_partial() -> None:
-    """With three of a kind, all of them are named."""
+def test_gate_prints_that_the_run_is_partial() -> None:
+    """Three items of a kind are all named."""
     tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN, []) for number in range(3)]
     report = made.report(*tests, partial=("interrupted",))
-    verdict, new, *_ = gate.in_words(held(report), report)
+    verdict, new, *_ = gate.summary_lines(compared(report), report)
     assert verdict == (
         "gate: acme 1.2 is NOT AS EXPECTED, the run is partial by acme.toml, 0 known deviations"
     )
@@ -299,10 +295,10 @@ TESTS = st.lists(
 
 
 def of(tests: list[Drawn]) -> Report:
-    """A report of such tests; those of the last mark failed by what the runtime said, if at all."""
+    """Return a report of such tests; the last kind failed by runtime output, if at all."""
     return made.report(
         *(
-            (met if by_saying and verdict in gate.FAILING else made.result)(
+            (matching if by_saying and verdict in gate.FAILING else made.result)(
                 f"f.py::test_{n}", verdict, requirements=ids
             )
             for n, (verdict, ids, by_saying) in enumerate(tests)
@@ -314,50 +310,50 @@ def of(tests: list[Drawn]) -> Report:
 @given(
     TESTS,
     TESTS,
-    st.sets(st.builds(saying, verdict=st.sampled_from(sorted(gate.FAILING)), at_most=st.just(5))),
+    st.sets(st.builds(pattern, verdict=st.sampled_from(sorted(gate.FAILING)), at_most=st.just(5))),
 )
-def test_what_is_written_is_what_the_run_is_expected_by(
+def test_written_file_makes_the_gate_pass(
     before: list[Drawn], now: list[Drawn], sayings: set[Deviation]
 ) -> None:
-    """After any earlier file, the written one makes the gate pass, and writing it again is idle."""
+    """The earlier file does not matter, and writing again changes nothing."""
     there = {f"f.py::test_{n}" for n in range(len(now))}
 
     def gone(id_: str) -> bool:
         return id_ not in there
 
-    earlier = gate.rewritten(of(before), [*sayings], gone=gone)
-    written = gate.rewritten(of(now), earlier, gone=gone)
+    earlier = gate.updated(of(before), [*sayings], gone=gone)
+    written = gate.updated(of(now), earlier, gone=gone)
     assert {item for item in written if item.kind is DeviationKind.SAYING} == sayings
     assert gate.compare(of(now), written, file="x", gone=gone).ok
-    assert set(gate.rewritten(of(now), written, gone=gone)) == set(written)
+    assert set(gate.updated(of(now), written, gone=gone)) == set(written)
 
 
-def test_writing_keeps_what_people_have_written() -> None:
-    """Reasons and ranges stay, other runtimes' entries too; fixed ones go, new ones come."""
+def test_writing_keeps_reasons_and_ranges() -> None:
+    """Entries of other runtimes stay; fixed ones go, new ones come."""
     other = listed(DeviationKind.TEST, PEERS, runtime="other")
     known = listed(DeviationKind.TEST, PEERS, versions="<2", reason="kernel bug")
     fixed = listed(DeviationKind.TEST, OUTSIDE)
-    written = gate.rewritten(RED, [other, known, fixed], gone=lambda _: False)
+    written = gate.updated(RED, [other, known, fixed], gone=lambda _: False)
     assert set(written) == {other, known}
-    (new,) = gate.rewritten(RED, [], gone=lambda _: False)
+    (new,) = gate.updated(RED, [], gone=lambda _: False)
     assert (new.id, new.reason) == (PEERS, UNEXPLAINED)
 
 
-def test_writing_lists_what_is_not_supported() -> None:
-    """As a requirement that is unsupported, where it was listed as broken, too."""
+def test_writing_lists_unsupported_requirements() -> None:
+    """The verdict of a broken entry changes."""
     report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["DNS-1"]))
-    (new,) = gate.rewritten(report, [], gone=lambda _: False)
+    (new,) = gate.updated(report, [], gone=lambda _: False)
     assert new == listed(
         DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED, reason=UNEXPLAINED
     )
     before = listed(DeviationKind.REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
-    (after,) = gate.rewritten(report, [before], gone=lambda _: False)
+    (after,) = gate.updated(report, [before], gone=lambda _: False)
     assert after == replace(before, verdict=Verdict.UNSUPPORTED)
 
 
-def test_writing_turns_a_failure_into_the_error_that_it_is_now() -> None:
-    """With the reason that was given."""
+def test_writing_updates_the_verdict_of_an_entry() -> None:
+    """The reason stays."""
     report = made.report(made.result(PEERS, Verdict.ERROR))
     before = listed(DeviationKind.TEST, PEERS, versions="<2", reason="kernel bug")
-    (after,) = gate.rewritten(report, [before], gone=lambda _: False)
+    (after,) = gate.updated(report, [before], gone=lambda _: False)
     assert after == replace(before, verdict=Verdict.ERROR)

@@ -1,4 +1,4 @@
-"""What the gate makes of a run."""
+"""The gate in a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.report.projects import (
     RED,
     REFUSED,
     WORKERS,
-    left,
+    last_report,
     run,
 )
 
@@ -33,26 +33,24 @@ from tests.report.projects import (
         (GREEN, EXPECTED.replace("HOST-1", "BR-1"), "  fixed*1: requirement BR-1*"),
     ],
 )
-def test_the_gate_decides_the_exit_status(
+def test_gate_decides_the_exit_status(
     project: pytest.Pytester, tests: str, expected: str, told: str
 ) -> None:
-    """Failures that are listed do not fail the run, and a list that is not the truth does."""
+    """Listed failures pass, and untrue entries fail."""
     status = 0 if told.startswith("gate: ") else 1
     project.makepyfile(test_it=tests)
     (project.path / "expect.toml").write_text(expected)
     result = run(project, "--expect=expect.toml")
     assert result.ret == status
     result.stdout.fnmatch_lines([told])
-    gate = left(project).gate
+    gate = last_report(project).gate
     assert gate
     assert gate.ok is not bool(status)
 
 
 @WORKERS
-def test_a_run_is_as_expected_by_what_it_has_written(
-    project: pytest.Pytester, workers: list[str]
-) -> None:
-    """--write-expect, then --expect, then --write-expect again changes nothing."""
+def test_run_meets_the_file_it_has_written(project: pytest.Pytester, workers: list[str]) -> None:
+    """A second --write-expect changes nothing."""
     project.makepyfile(test_it=RED)
     assert run(project, "--write-expect=e.toml", *workers).ret == 1
     written = (project.path / "e.toml").read_text()
@@ -65,10 +63,10 @@ EXCUSED = '(error, at most 3 by the saying "failed to bind a listener on *": bou
 
 
 @WORKERS
-def test_whoever_is_refused_a_start_by_a_known_defect_is_excused(
+def test_known_refusal_excuses_every_test_that_meets_it(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """All that share it, and all that say so; where it is written what is known as well."""
+    """Tests that share the fixture are excused, and those that write expectations."""
     project.makepyfile(test_it=REFUSED)
     (project.path / "expect.toml").write_text(BY_SAYING)
     orders = ("--expect=expect.toml", "--write-expect=expect.toml")
@@ -89,8 +87,8 @@ def test_whoever_is_refused_a_start_by_a_known_defect_is_excused(
         assert "test_it.py::test_shared_too" in html.unescape(file)
 
 
-def test_a_test_that_fails_besides_is_not(project: pytest.Pytester) -> None:
-    """In its tear-down, or while what was refused is dealt with."""
+def test_further_failure_is_not_excused(project: pytest.Pytester) -> None:
+    """It may be in the teardown, or while the refusal is handled."""
     besides = """
 @pytest.fixture
 def trouble():
@@ -122,16 +120,16 @@ def test_with_another(stand): pass
     )
 
 
-def test_the_gate_of_a_part_of_the_tests_is_about_that_part(project: pytest.Pytester) -> None:
-    """With -k, what was not run is neither fixed nor gone."""
+def test_gate_with_k_ignores_deselected_tests(project: pytest.Pytester) -> None:
+    """They are neither fixed nor gone."""
     project.makepyfile(test_it=RED)
     (project.path / "expect.toml").write_text(EXPECTED + FAILING)
     result = run(project, "--expect=expect.toml", "-k", "kept", "-n", "2")
     assert result.ret == 0
 
 
-def test_a_test_that_is_run_by_its_name_speaks_for_itself_alone(project: pytest.Pytester) -> None:
-    """What else is in its file has not run, and is neither gone nor taken out."""
+def test_gate_with_a_test_name_ignores_the_rest_of_its_file(project: pytest.Pytester) -> None:
+    """Other tests are neither gone nor removed from the file."""
     project.makepyfile(test_it=RED)
     (project.path / "expect.toml").write_text(EXPECTED + FAILING)
     orders = ("--expect=expect.toml", "--write-expect=expect.toml")
@@ -139,8 +137,8 @@ def test_a_test_that_is_run_by_its_name_speaks_for_itself_alone(project: pytest.
     assert 'test = "test_it.py::test_broken"' in (project.path / "expect.toml").read_text()
 
 
-def test_a_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None:
-    """The run ends before it has begun, with the entry and the mistake."""
+def test_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None:
+    """The run ends at once, with the entry and the mistake."""
     project.makepyfile(test_it=GREEN)
     (project.path / "expect.toml").write_text('[[deviation]]\nruntime = "acme"')
     result = run(project, "--expect=expect.toml")
@@ -166,30 +164,30 @@ def test_a_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> No
         ("bad.toml/below.toml", "Not a directory"),
     ],
 )
-def test_expectations_that_cannot_be_written_are_a_usage_error(
+def test_unwritable_expectation_file_is_a_usage_error(
     project: pytest.Pytester, place: str, why: str
 ) -> None:
-    """The run ends before it has begun, with the file; none that is there is touched."""
+    """The run ends at once, and an existing file stays as it was."""
     project.makepyfile(test_it=GREEN)
     (project.path / "bad.toml").write_text("[[deviation")
     (project.path / "twice.toml").write_text(EXPECTED + EXPECTED)
     (project.path / "folder").mkdir()
-    os.mkfifo(project.path / "pipe")  # as a device is: as root that would be replaced
+    os.mkfifo(project.path / "pipe")  # stands for a device, which root would replace
     result = run(project, f"--write-expect={place}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: --write-expect {project.path / place}: {why}"])
     assert (project.path / "bad.toml").read_text() == "[[deviation"
 
 
-def test_the_folder_of_expectations_is_made(project: pytest.Pytester) -> None:
-    """As that of a report is."""
+def test_folder_of_the_expectation_file_is_made(project: pytest.Pytester) -> None:
+    """It is made as the report's folder is."""
     project.makepyfile(test_it=GREEN)
     assert run(project, "--write-expect=new/folder/e.toml").ret == 0
     assert [path.name for path in (project.path / "new" / "folder").iterdir()] == ["e.toml"]
 
 
-def test_expectations_that_are_spoilt_meanwhile_are_named(project: pytest.Pytester) -> None:
-    """At the end there is still something that may go wrong, and the run fails."""
+def test_expectation_file_spoilt_during_the_run_is_named(project: pytest.Pytester) -> None:
+    """The run fails at its end."""
     spoils = "def test_spoils(tmp_path):\n    (Path.cwd() / 'e.toml').write_text('[[deviation')\n"
     project.makepyfile(test_it=f"from pathlib import Path\n{GREEN}\n{spoils}")
     result = run(project, "--write-expect=e.toml")

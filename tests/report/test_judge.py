@@ -1,4 +1,4 @@
-"""From tests to requirements to counts."""
+"""Judgement: from tests to requirements to counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.report import made
 
 
 def verdict_of(id_: str, *tests: TestResult) -> Verdict:
-    """What becomes of a requirement after these tests."""
+    """Return the verdict of a requirement after these tests."""
     return next(item.verdict for item in judged(made.ROWS, tests) if item.id == id_)
 
 
@@ -27,16 +27,14 @@ def verdict_of(id_: str, *tests: TestResult) -> Verdict:
         ([], Verdict.UNTESTED),
     ],
 )
-def test_the_weightiest_verdict_of_its_tests_is_a_requirements(
-    others: list[Verdict], worst: Verdict
-) -> None:
-    """A skipped test says nothing about its requirement."""
+def test_most_severe_verdict_counts(others: list[Verdict], worst: Verdict) -> None:
+    """A skipped test does not count."""
     tests = [made.result(f"f.py::test_{n}", verdict) for n, verdict in enumerate(others)]
     assert verdict_of("BR-4", *tests) is worst
 
 
-def test_what_a_test_leaves_behind_breaks_that_requirement_only() -> None:
-    """A leak found after a test counts against LIFE-1, not against what the test is about."""
+def test_leak_breaks_only_its_own_requirement() -> None:
+    """It counts against LIFE-1, not against the test's requirements."""
     left = made.result(
         verdict=Verdict.BROKEN, breaks=("LIFE-1",), failures=(Failure(when="teardown"),)
     )
@@ -44,7 +42,7 @@ def test_what_a_test_leaves_behind_breaks_that_requirement_only() -> None:
     assert verdict_of("BR-4", left) is Verdict.KEPT
 
 
-def test_a_test_that_fails_and_leaves_something_behind_breaks_both() -> None:
+def test_failure_with_leak_breaks_both() -> None:
     """The leak does not excuse the failure."""
     failures = (Failure(when="call"), Failure(when="teardown"))
     both = made.result(verdict=Verdict.BROKEN, breaks=("LIFE-1",), failures=failures)
@@ -61,33 +59,33 @@ def test_a_test_that_fails_and_leaves_something_behind_breaks_both() -> None:
         ("MUST", ["bridge", "dns"], Profile.EXTENDED),
     ],
 )
-def test_core_is_what_must_hold_with_the_four_modes(
+def test_core_requirements_are_must_and_need_the_four_modes(
     level: str, features: list[str], expected: Profile
 ) -> None:
-    """A row that is no MUST, or that needs more, is counted apart."""
+    """Other requirements are counted apart."""
     assert profile(level, features) is expected
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(Verdict)))
-def test_every_verdict_is_counted_once(verdicts: list[Verdict]) -> None:
-    """The counts add up to the total, whatever there is to count."""
+def test_counts_add_up_to_the_total(verdicts: list[Verdict]) -> None:
+    """Any selection of verdicts is possible."""
     found = counts(verdicts)
     assert found.total == len(verdicts) == sum(getattr(found, name) for name in Verdict)
 
 
-def test_whoever_does_not_support_the_core_does_not_conform() -> None:
-    """An unsupported core requirement is no success, though nothing is broken."""
+def test_unsupported_core_does_not_conform() -> None:
+    """No requirement is broken."""
     assert made.report(made.result(verdict=Verdict.UNSUPPORTED)).conforms is False
 
 
-def test_nothing_is_said_of_a_core_that_was_not_tested() -> None:
-    """Without a failure, but with core rows untested, there is no verdict yet."""
+def test_untested_core_has_no_verdict() -> None:
+    """No test has failed."""
     assert made.report(made.result()).conforms is None
 
 
-def test_a_core_that_is_kept_conforms() -> None:
-    """An extended requirement that is unsupported or untested does not stand in the way."""
+def test_kept_core_conforms() -> None:
+    """Extended requirements may be unsupported or untested."""
     kept = made.result(requirements=["BR-4", "BR-9", "HOST-1"])
     dns = made.result("f.py::test_dns", Verdict.UNSUPPORTED, ["DNS-1"])
     assert made.report(kept, dns).conforms is True

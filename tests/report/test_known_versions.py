@@ -1,4 +1,4 @@
-"""A run of a version that nobody has looked at says so."""
+"""Runs of versions that the suites' expectation files do not cover."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.report.expectations import unseen
+from harness.report.expectations import uncovered_version
 from tests.report.projects import run
 
 FILE = """
@@ -25,7 +25,7 @@ reason = "known"
 
 @pytest.fixture
 def known(tmp_path: Path) -> Path:
-    """Expectation files: of podman's, about two versions, and of a runtime's about any."""
+    """Return expectation files: podman's for two versions, and another for all versions."""
     (tmp_path / "podman.toml").write_text(FILE.format("podman"))
     (tmp_path / "acme.toml").write_text(
         '[[deviation]]\nruntime = "acme"\ntest = "a"\nreason = "b"\n'
@@ -35,9 +35,9 @@ def known(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["podman", "podman@/opt/podman-4"])
 @pytest.mark.parametrize("version", ["4.9.3", "5.5.0", "5.7", "6.0.0~rc1-1"])
-def test_another_version_has_not_been_looked_at(known: Path, name: str, version: str) -> None:
-    """With those that have been."""
-    said = unseen(name, version, known)
+def test_unknown_version_is_reported(known: Path, name: str, version: str) -> None:
+    """The message lists the known versions."""
+    said = uncovered_version(name, version, known)
     assert said.startswith(f"podman {version} has not been looked at")
     assert ">=5.4,<5.5 and >=5.6,<5.7" in said
     assert f"`netmodes vendors {name}`" in said
@@ -55,17 +55,17 @@ def test_another_version_has_not_been_looked_at(known: Path, name: str, version:
         ("podman@5.toml", "1"),
     ],
 )
-def test_nothing_is_said_of_one_that_has_or_of_which_nothing_is_known(
+def test_known_version_and_unlisted_runtime_are_not_reported(
     known: Path, name: str, version: str | None
 ) -> None:
-    """A description in a file is its author's affair."""
-    assert unseen(name, version, known) == ""
+    """A user's description is not covered either."""
+    assert uncovered_version(name, version, known) == ""
 
 
-def test_it_stands_beside_where_the_report_is(
+def test_message_is_in_the_summary(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the runtime has told its version."""
+    """The runtime has to report its version first."""
     folder = project.mkdir("suites") / "expected"
     folder.mkdir()
     monkeypatch.setattr("harness.plugin.requirements.SUITES", folder.parent)

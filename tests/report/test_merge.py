@@ -1,4 +1,4 @@
-"""Reports of shards become one, unless they are not of one run; what two reports differ in."""
+"""Merging of shards, and differences between two reports."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ VERDICTS = st.sampled_from([Verdict.KEPT, Verdict.BROKEN, Verdict.ERROR, Verdict
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(VERDICTS, st.integers(0, 2), st.sampled_from(made.ROWS)), max_size=8))
-def test_the_whole_is_what_one_run_would_have_reported(
+def test_merged_report_equals_that_of_one_run(
     drawn: list[tuple[Verdict, int, RequirementResult]],
 ) -> None:
-    """Verdicts and counts do not depend on how the tests were divided."""
+    """Verdicts and counts do not depend on the division."""
     tests = [
         (part, made.result(f"f.py::test_{number}", verdict, [row.id]))
         for number, (verdict, part, row) in enumerate(drawn)
@@ -45,20 +45,20 @@ def test_the_whole_is_what_one_run_would_have_reported(
     assert merged.shard is None
 
 
-def test_the_order_of_the_parts_does_not_matter() -> None:
-    """The folders may be named in any order."""
+def test_order_of_shards_does_not_matter() -> None:
+    """The folders may come in any order."""
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     assert merge([second, first]) == merge([first, second])
 
 
-def test_a_missing_shard_makes_the_whole_partial() -> None:
-    """The report says which one is missing."""
+def test_missing_shard_makes_the_whole_partial() -> None:
+    """The report names it."""
     first, _, third = made.shards([made.result(PEERS)], [], [made.result(OUTSIDE)])
     assert merge([third, first]).partial == ("shard 2 of 3 is missing",)
 
 
-def test_a_partial_part_makes_the_whole_partial() -> None:
-    """What a shard did not get to is missing in the whole."""
+def test_partial_shard_makes_the_whole_partial() -> None:
+    """Its missing tests are missing in the whole."""
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     cut = replace(second, partial=("interrupted",), exit=2)
     merged = merge([first, cut])
@@ -66,8 +66,8 @@ def test_a_partial_part_makes_the_whole_partial() -> None:
     assert merged.exit == 2
 
 
-def test_a_part_without_tests_does_not_make_the_status_worse() -> None:
-    """Only where no part had any it is pytest's for that."""
+def test_empty_shard_does_not_change_the_status() -> None:
+    """The status is pytest's for no tests only if all shards are empty."""
     parts = made.shards([made.result(PEERS)], [], [made.result(OUTSIDE)])
 
     def whole(*statuses: int) -> int:
@@ -81,8 +81,8 @@ def test_a_part_without_tests_does_not_make_the_status_worse() -> None:
 
 
 @pytest.mark.parametrize("turn", [1, -1])
-def test_a_cell_that_was_wrong_in_one_part_is_wrong(turn: int) -> None:
-    """The cells of one matrix may come from several machines, in any order."""
+def test_cell_wrong_in_one_shard_is_wrong(turn: int) -> None:
+    """The cells of a matrix may come from several machines, in any order."""
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     right, wrong = made.cell("a", "b"), made.cell("a", "b", seen=Outcome.DROPPED)
     other = made.cell("b", "a")
@@ -99,8 +99,8 @@ def test_a_cell_that_was_wrong_in_one_part_is_wrong(turn: int) -> None:
     assert merged.totals.cells == joint.counts
 
 
-def test_kernels_of_all_parts_are_named() -> None:
-    """Machines may differ in what they run on; nobody has to guess in what."""
+def test_kernels_of_all_shards_are_named() -> None:
+    """The machines may differ."""
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     other = replace(second, environment={**second.environment, "kernel": "6.18.0"})
     assert merge([first, other]).environment["kernel"] == "6.12.0, 6.18.0"
@@ -138,15 +138,15 @@ def _second(**more: object) -> tuple[Report, Report]:
         ({"tests": (made.result(PEERS),)}, "no parts of one run"),
     ],
 )
-def test_parts_of_different_runs_are_not_joined(other: dict[str, object], complaint: str) -> None:
-    """The message says in what they differ."""
+def test_shards_of_different_runs_are_refused(other: dict[str, object], complaint: str) -> None:
+    """The message names the difference."""
     merge(_second())
     with pytest.raises(Unmergeable, match=complaint):
         merge(_second(**other))
 
 
-def test_parts_that_are_held_against_different_expectations_are_not_joined() -> None:
-    """One without any among them; a report of an earlier program does not say, and is."""
+def test_shards_with_different_expectations_are_refused() -> None:
+    """A run without a file differs too; a report of an earlier version is accepted."""
 
     def held(*digests: str) -> list[Report]:
         parts = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
@@ -162,24 +162,24 @@ def test_parts_that_are_held_against_different_expectations_are_not_joined() -> 
             merge(held(*different))
 
 
-def test_what_is_no_shard_is_not_joined() -> None:
-    """Two whole runs are compared, not merged."""
+def test_whole_runs_are_not_merged() -> None:
+    """They are compared instead."""
     with pytest.raises(Unmergeable, match="--shard"):
         merge([made.BROKEN])
     with pytest.raises(Unmergeable, match="nothing to merge"):
         merge([])
 
 
-def test_a_part_that_found_no_tests_before_it_ended_is_joined() -> None:
-    """A machine that failed at once makes the whole partial, not impossible."""
+def test_shard_that_failed_before_collection_is_merged() -> None:
+    """It makes the whole partial."""
     first, second = _second(
         selection=Selection(catalogue="c"), tests=(), partial=("worker gw0 ended early",)
     )
     assert not merge([first, second]).complete
 
 
-def test_two_reports_differ_in_what_has_another_verdict() -> None:
-    """Requirements, tests and cells, those that came and went, and the runtime's version."""
+def test_diff_lists_changed_verdicts() -> None:
+    """It covers requirements, tests, cells, missing and new items, and the version."""
     old = made.report(made.result(PEERS), made.result(ELSEWHERE), cells=[made.cell("a", "b")])
     new = made.report(
         made.result(PEERS, Verdict.BROKEN),

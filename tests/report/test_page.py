@@ -1,4 +1,4 @@
-"""The page in a real browser: it shows, filters, opens, and asks for nothing from outside."""
+"""The HTML page in a real browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import CHROMIUM
 from tests.report import made
 
 _FLAGS = (
-    "--no-sandbox",  # it is in ours
+    "--no-sandbox",  # it runs in the tests' sandbox
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
@@ -25,13 +25,13 @@ _FLAGS = (
 )
 GREEN = made.report(made.result(requirements=["BR-4", "BR-9", "HOST-1"]), name="other", version="3")
 WITHIN = 20_000
-"""Milliseconds in which whatever is expected of a page must show, on the slowest machine."""
+"""Milliseconds in which a page must react, on the slowest machine."""
 PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, without a window."""
+    """Yield Chromium, headless."""
     expect.set_options(timeout=WITHIN)
     with sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=CHROMIUM, args=list(_FLAGS))
@@ -44,9 +44,9 @@ Shown = Callable[..., Page]
 
 @pytest.fixture
 def shown(browser: Browser, tmp_path: Path) -> Iterator[Shown]:
-    """Opens the page about some reports. At the end it must have asked for nothing else.
+    """Return a function that opens the page about some reports.
 
-    Nor may the console have shown an error, or the script have failed.
+    The page may have requested nothing else, and the console may have shown no error.
     """
     asked: list[str] = []
     said: list[str] = []
@@ -79,8 +79,8 @@ def shown(browser: Browser, tmp_path: Path) -> Iterator[Shown]:
     assert said == []
 
 
-def test_it_shows_verdict_world_matrix_and_requirements(shown: Shown) -> None:
-    """What a person looks for is there, drawn."""
+def test_page_shows_verdict_world_matrix_and_requirements(shown: Shown) -> None:
+    """All of them are drawn."""
     page = shown(made.BROKEN)
     expect(page.get_by_role("heading", level=1)).to_have_text("acme 1.2")
     expect(page.get_by_text("Does not conform: 1 requirement not kept.")).to_be_visible()
@@ -92,8 +92,8 @@ def test_it_shows_verdict_world_matrix_and_requirements(shown: Shown) -> None:
     expect(page.locator(".failure").first).to_contain_text("1 of 2 cells is wrong")
 
 
-def test_without_a_script_everything_can_still_be_read(shown: Shown) -> None:
-    """The script makes it handier; nothing depends on it."""
+def test_page_is_readable_without_script(shown: Shown) -> None:
+    """The script adds only convenience."""
     page = shown(made.BROKEN, java_script_enabled=False)
     expect(page.locator(".heat button.wrong").first).to_be_visible()
     page.locator("#req-BR-4 summary").click()
@@ -103,8 +103,8 @@ def test_without_a_script_everything_can_still_be_read(shown: Shown) -> None:
 # --- the matrix ----------------------------------------------------------------------
 
 
-def test_a_cell_tells_all_about_itself(shown: Shown) -> None:
-    """A click: what was promised and observed, why, by which requirement and test."""
+def test_click_on_a_cell_shows_its_details(shown: Shown) -> None:
+    """The details are promise, observation, reason, requirement and test."""
     page = shown(made.BROKEN)
     page.locator(".heat button.wrong").first.click()
     dialog = page.get_by_role("dialog")
@@ -124,8 +124,8 @@ def test_a_cell_tells_all_about_itself(shown: Shown) -> None:
     expect(page.locator("#req-BR-4 dl")).to_be_in_viewport()
 
 
-def test_evidence_can_be_opened(shown: Shown, tmp_path: Path) -> None:
-    """Links lead to the folder beside the page, and to each file in it."""
+def test_evidence_is_linked(shown: Shown, tmp_path: Path) -> None:
+    """Links lead to the folder beside the page, and to its files."""
     folder = tmp_path / "evidence" / "peers"
     folder.mkdir(parents=True)
     (folder / "story.txt").write_text("dropped in host")
@@ -136,8 +136,8 @@ def test_evidence_can_be_opened(shown: Shown, tmp_path: Path) -> None:
     assert (tmp_path / led[1]).read_text() == "dropped in host"
 
 
-def test_a_cell_says_what_it_is_under_the_pointer(shown: Shown) -> None:
-    """So that nobody has to count rows and columns."""
+def test_cell_has_a_tooltip(shown: Shown) -> None:
+    """It names source, target and result."""
     page = shown(made.BROKEN)
     page.locator(".heat button.wrong").first.hover()
     expect(page.get_by_role("tooltip")).to_contain_text("a → b icmp/4: dropped")
@@ -145,8 +145,8 @@ def test_a_cell_says_what_it_is_under_the_pointer(shown: Shown) -> None:
     expect(page.get_by_role("tooltip")).to_be_hidden()
 
 
-def test_the_matrix_is_walked_by_keyboard(shown: Shown) -> None:
-    """One stop for Tab, arrows from cell to cell, Enter and Escape to look and come back."""
+def test_matrix_is_used_by_keyboard(shown: Shown) -> None:
+    """Tab stops once; arrows, Enter and Escape work inside."""
     page = shown(made.BROKEN)
     stops = page.locator(".heat button[tabindex='0']")
     expect(stops).to_have_count(1)
@@ -169,8 +169,8 @@ def test_the_matrix_is_walked_by_keyboard(shown: Shown) -> None:
 # --- the world -----------------------------------------------------------------------
 
 
-def test_the_drawing_shows_whom_one_reaches(shown: Shown) -> None:
-    """It starts with who went wrong; a click or Enter asks about another."""
+def test_drawing_shows_reachability_of_a_container(shown: Shown) -> None:
+    """The first container has a wrong cell; click or Enter selects another."""
     page = shown(made.BROKEN)
     status = page.locator(".reach")
     expect(status).to_have_text("a reaches host. Not as promised: b.")
@@ -185,8 +185,8 @@ def test_the_drawing_shows_whom_one_reaches(shown: Shown) -> None:
 # --- requirements --------------------------------------------------------------------
 
 
-def test_requirements_are_found_by_word_and_verdict(shown: Shown) -> None:
-    """In ids, statements and sources; several verdicts at once; nothing found says so."""
+def test_requirements_are_filtered_by_word_and_verdict(shown: Shown) -> None:
+    """Ids, statements and sources are searched; no match is reported."""
     page = shown(made.BROKEN)
     rows = page.locator(".req:visible")
     search = page.get_by_role("searchbox")
@@ -204,8 +204,8 @@ def test_requirements_are_found_by_word_and_verdict(shown: Shown) -> None:
     expect(rows).to_have_count(5)
 
 
-def test_a_link_to_a_requirement_that_is_filtered_away_shows_it(shown: Shown) -> None:
-    """And opens it."""
+def test_link_shows_a_filtered_requirement(shown: Shown) -> None:
+    """The requirement is opened as well."""
     page = shown(made.BROKEN)
     page.get_by_role("searchbox").fill("DNS-1")
     expect(page.locator("#req-BR-4")).to_be_hidden()
@@ -213,8 +213,8 @@ def test_a_link_to_a_requirement_that_is_filtered_away_shows_it(shown: Shown) ->
     expect(page.locator("#req-BR-4 dl")).to_be_in_viewport()
 
 
-def test_slash_leads_to_the_search(shown: Shown) -> None:
-    """As people know it from elsewhere."""
+def test_slash_focuses_the_search(shown: Shown) -> None:
+    """The key is common on other sites."""
     page = shown(made.BROKEN)
     page.keyboard.press("/")
     expect(page.get_by_role("searchbox")).to_be_focused()
@@ -224,7 +224,7 @@ def test_slash_leads_to_the_search(shown: Shown) -> None:
 
 
 def test_several_runtimes_are_compared(shown: Shown) -> None:
-    """A tab for each, and in the rows where they differ the verdict of each."""
+    """Each has a tab, and a verdict in the rows that differ."""
     page = shown(made.BROKEN, GREEN)
     expect(page.get_by_role("tabpanel")).to_have_count(1)
     expect(page.get_by_role("tabpanel")).to_contain_text("Does not conform")
@@ -239,10 +239,10 @@ def test_several_runtimes_are_compared(shown: Shown) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, {"width": 1280, "height": 800}])
-def test_it_fits_every_screen_and_can_be_read(
+def test_page_fits_every_screen_with_enough_contrast(
     shown: Shown, scheme: str, size: dict[str, int]
 ) -> None:
-    """Nothing makes the page wider than the screen; text stands out from its ground."""
+    """No element is wider than the screen."""
     page = shown(made.BROKEN, GREEN, color_scheme=scheme, viewport=size)
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert page.evaluate(_FAINTEST) == []
@@ -281,11 +281,11 @@ _FAINTEST = """() => {
   }
   return faint;
 }"""
-"""Text with a contrast below 4.5:1, WCAG 2.2's criterion 1.4.3."""
+"""JavaScript that finds text with a contrast below 4.5:1 (WCAG 2.2, 1.4.3)."""
 
 
-def test_everything_that_can_be_used_has_a_name(shown: Shown) -> None:
-    """Whoever hears the page instead of seeing it knows what a control does."""
+def test_controls_have_accessible_names(shown: Shown) -> None:
+    """A screen reader announces each control."""
     page = shown(made.BROKEN, GREEN)
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("a[href], button, input, summary, [role=button]")]
@@ -322,8 +322,8 @@ HOSTILE = made.report(
 )
 
 
-def test_hostile_text_is_shown_and_does_nothing(shown: Shown) -> None:
-    """Neither as the page is read nor as the script shows a cell."""
+def test_hostile_text_is_inert(shown: Shown) -> None:
+    """Neither the HTML nor the script's details execute it."""
     page = shown(HOSTILE)
     page.on("dialog", lambda dialog: pytest.fail(f"it ran: {dialog.message}"))
     page.locator(".heat button").first.click()
@@ -334,8 +334,8 @@ def test_hostile_text_is_shown_and_does_nothing(shown: Shown) -> None:
     expect(page.locator(".failure").first).to_contain_text("</pre><script>")
 
 
-def test_a_script_that_is_not_ours_would_not_run(browser: Browser) -> None:
-    """The page's policy is a second wall: markup that got in anyhow has no effect."""
+def test_content_security_policy_blocks_foreign_scripts(browser: Browser) -> None:
+    """Injected markup would have no effect."""
     page = browser.new_page()
     text = html.render([made.BROKEN])
     with page.expect_console_message() as said:

@@ -1,4 +1,4 @@
-"""The picture of a matrix: complete, narrow enough, and readable without colour."""
+"""The matrix in the terminal: complete, narrow enough, readable without colour."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness.report.render.terminal import render
 from tests.model.reference import CELL, KEPT, LOST, PROMISED, REPLY, changed, keeping
 
 
-def test_a_picture_fits_the_terminal() -> None:
-    """At 100 columns no line is longer, and two blocks stand side by side."""
+def test_table_fits_the_terminal() -> None:
+    """With 100 columns two blocks stand side by side."""
     picture = render(PROMISED, keeping(PROMISED))
     lines = picture.splitlines()
     assert max(map(len, lines)) <= 100
@@ -24,8 +24,8 @@ def test_a_picture_fits_the_terminal() -> None:
     assert max(map(len, render(PROMISED, width=50).splitlines())) <= 50
 
 
-def test_a_picture_has_a_block_for_every_source_and_a_row_for_every_target() -> None:
-    """Nothing that was promised is left out of the picture."""
+def test_table_has_every_source_and_target() -> None:
+    """Every promised cell is shown."""
     lines = render(PROMISED, width=50).splitlines()
     for source in {cell.source for cell in PROMISED}:
         start = lines.index(next(ln for ln in lines if ln.startswith(source + " ")))
@@ -52,25 +52,25 @@ def test_a_picture_has_a_block_for_every_source_and_a_row_for_every_target() -> 
         (None, KEPT, "!64"),
     ],
 )
-def test_a_mark_tells_outcome_and_verdict_without_colour(
+def test_symbols_need_no_colour(
     promise: Promise | None, seen: Observation | None, mark: str
 ) -> None:
-    """Every outcome has its own symbol, and what was not promised is marked as such."""
+    """Every outcome has its symbol, and a wrong cell is marked."""
     picture = render(
         Matrix({CELL: promise} if promise else {}), Matrix({CELL: seen} if seen else {})
     )
     assert picture.splitlines()[2].split() == ["b", mark]
 
 
-def test_a_picture_without_observations_shows_the_promise() -> None:
-    """Before anything ran, the picture is that of the oracle."""
+def test_table_without_observations_shows_the_promise() -> None:
+    """The oracle's matrix is drawn."""
     picture = render(Matrix({CELL: REPLY}))
     assert "✓64" in picture
     assert picture.splitlines()[-1] == "1 cells promised"
 
 
-def test_a_picture_counts_what_is_wrong() -> None:
-    """The last line is the verdict."""
+def test_table_counts_wrong_cells() -> None:
+    """The last line has the count."""
     seen = changed(keeping(PROMISED), source="container01", target="ns1", family=4)
     assert (
         render(PROMISED, seen).splitlines()[-1]
@@ -78,16 +78,16 @@ def test_a_picture_counts_what_is_wrong() -> None:
     )
 
 
-def test_colour_is_there_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without asking there is no escape sequence, whatever the environment says."""
+def test_colour_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the option there is no escape sequence, whatever the environment says."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in render(PROMISED)
     assert "\x1b[32m✓64" in render(PROMISED, colour=True)
 
 
-def test_a_name_is_no_markup() -> None:
-    """What looks like rich's markup is shown as it is."""
+def test_names_are_not_markup() -> None:
+    """Rich's markup in a name is shown as it is."""
     cells = {
         Cell(n, n, *ch): REPLY for n, ch in product(["[red]x[/]"], product(PROTOCOLS, FAMILIES))
     }
@@ -95,7 +95,7 @@ def test_a_name_is_no_markup() -> None:
 
 
 @given(st.text())
-def test_nothing_untrusted_reaches_the_terminal(text: str) -> None:
-    """Names are drawn with every control character written out."""
+def test_control_characters_in_names_are_escaped(text: str) -> None:
+    """No control character reaches the terminal."""
     cell = replace(CELL, source=text, target=text)
     assert all(line.isprintable() for line in render(Matrix({cell: REPLY})).split("\n"))

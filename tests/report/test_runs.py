@@ -1,4 +1,4 @@
-"""What a run leaves: the report, also of a run that was cut short, and the gate's exit status."""
+"""The report of a run, also of one that was cut short."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import pytest
 from harness.report import schema, store
 from harness.report.schema import Verdict
 from linux import syscalls
-from tests.report.projects import GREEN, RED, WORKERS, left, run
+from tests.report.projects import GREEN, RED, WORKERS, last_report, run
 from tests.support.programs import Watched
 
 # --- what is in it ---------------------------------------------------------------------
 
 
 @WORKERS
-def test_a_run_leaves_a_report(project: pytest.Pytester, workers: list[str]) -> None:
-    """Runtime, verdicts, times, what failed and what it had printed; the terminal says where."""
+def test_run_leaves_a_report(project: pytest.Pytester, workers: list[str]) -> None:
+    """It has runtime, verdicts, times, failures and output; the terminal has its path."""
     project.makepyfile(test_it=RED)
     result = run(project, *workers)
     result.stdout.fnmatch_lines([f"report: {project.path}/report/index.html"])
-    report = left(project)
+    report = last_report(project)
     assert report.complete
     assert (report.implementation.name, report.exit) == ("acme", 1)
     assert report.totals.tests.total == 4
@@ -48,15 +48,13 @@ def test_a_run_leaves_a_report(project: pytest.Pytester, workers: list[str]) -> 
 
 
 @WORKERS
-def test_cells_are_reported_with_the_test_that_asked(
-    project: pytest.Pytester, workers: list[str]
-) -> None:
-    """Whatever process it ran in."""
+def test_cells_are_reported_with_their_test(project: pytest.Pytester, workers: list[str]) -> None:
+    """Any process may have run it."""
     from tests.plugin.test_matrices import MATRICES
 
     project.makepyfile(test_it=MATRICES)
     run(project, *workers)
-    report = left(project)
+    report = last_report(project)
     (matrix,) = report.matrices
     assert (matrix.counts.cells, matrix.counts.wrong) == (20, 12)
     wrong = [cell for cell in matrix.cells if not cell.kept]
@@ -64,8 +62,8 @@ def test_cells_are_reported_with_the_test_that_asked(
     assert report.totals.cells == matrix.counts
 
 
-def test_a_live_run_tells_of_runtime_and_stage(project: pytest.Pytester) -> None:
-    """Version, features and dialect of the runtime; who was there while a matrix was measured."""
+def test_live_run_reports_runtime_and_plan(project: pytest.Pytester) -> None:
+    """The report has version, features, dialect, and the plan behind each matrix."""
     project.makepyfile(
         test_it="""
         from harness.plugin.marks import requirement
@@ -76,7 +74,7 @@ def test_a_live_run_tells_of_runtime_and_stage(project: pytest.Pytester) -> None
     )
     result = run(project, "--runtime=mydocker")
     result.assert_outcomes(passed=1)
-    report = left(project)
+    report = last_report(project)
     assert report.implementation.version
     assert "bridge" in report.implementation.features
     assert report.implementation.dialect["bridge_name"] == "docker0"
@@ -90,29 +88,29 @@ def test_a_live_run_tells_of_runtime_and_stage(project: pytest.Pytester) -> None
 
 
 @pytest.mark.parametrize("argument", ["suites", "suites.modes.test_none"])
-def test_the_suites_are_named_alike_wherever_they_are_installed(
+def test_node_ids_of_suites_do_not_depend_on_their_folder(
     project: pytest.Pytester, argument: str
 ) -> None:
-    """An expectation file of one machine holds on another, whatever the command line names."""
+    """An expectation file is valid on another machine and for any command line."""
     name = "test_it_has_a_network_namespace_of_its_own"
     options = ("--pyargs", argument, "-k", name, "--runtime=mydocker")
     project.runpytest_subprocess(*options).assert_outcomes(passed=1)
-    report = left(project)
+    report = last_report(project)
     assert [test.id for test in report.tests] == [f"suites/modes/test_none.py::{name}"]
     assert report.selection.narrowed
 
 
-def test_a_run_that_tests_no_requirement_leaves_none(project: pytest.Pytester) -> None:
-    """An earlier report is not lost to a run of something else; --report asks for one anyway."""
+def test_run_without_requirement_leaves_no_report(project: pytest.Pytester) -> None:
+    """An earlier report stays; --report writes one anyway."""
     project.makepyfile(test_it="def test_of_nothing(): pass")
     run(project)
     assert not (project.path / "report").exists()
     run(project, "--report=here")
-    assert left(project, "here").totals.tests.kept == 1
+    assert last_report(project, "here").totals.tests.kept == 1
 
 
-def test_no_report_is_written_where_none_is_wanted(project: pytest.Pytester) -> None:
-    """--no-report leaves nothing, and both options at once are a mistake."""
+def test_no_report_option_writes_none(project: pytest.Pytester) -> None:
+    """Together with --report it is a usage error."""
     project.makepyfile(test_it=GREEN)
     run(project, "--no-report").assert_outcomes(passed=2, skipped=1)
     assert not (project.path / "report").exists()
@@ -121,8 +119,8 @@ def test_no_report_is_written_where_none_is_wanted(project: pytest.Pytester) -> 
 
 
 @pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--setup-only"])
-def test_a_run_of_no_test_writes_none(project: pytest.Pytester, option: str) -> None:
-    """It tells of tests and their fixtures, and leaves alone what an earlier run has left."""
+def test_informational_run_writes_no_report(project: pytest.Pytester, option: str) -> None:
+    """An earlier report stays."""
     project.makepyfile(
         test_it="""
         from harness.plugin.marks import requirement
@@ -139,18 +137,18 @@ def test_a_run_of_no_test_writes_none(project: pytest.Pytester, option: str) -> 
         result.stdout.fnmatch_lines([f"*SETUP * {line}" for line in setups])
 
 
-def test_a_job_on_github_gets_the_summary(
+def test_github_job_gets_the_summary(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is appended to the file that the job names, report or not."""
+    """It is appended to the job's file, with or without a report."""
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path / "job.md"))
     project.makepyfile(test_it=RED)
     run(project, "--no-report")
     assert "Does not conform: 2 requirements not kept" in (project.path / "job.md").read_text()
 
 
-def test_what_a_runtime_prints_does_nothing_to_the_terminal(project: pytest.Pytester) -> None:
-    """Escapes in a failure and its output come out as text, with and without workers."""
+def test_runtime_output_is_escaped_on_the_terminal(project: pytest.Pytester) -> None:
+    """Failures and output are escaped, with and without workers."""
     project.makepyfile(
         test_it=r"""
         import pytest
@@ -186,10 +184,10 @@ def test_slow(capfd):
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=" ".join)
-def test_an_interrupted_run_leaves_a_partial_report(
+def test_interrupted_run_leaves_a_partial_report(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """After Ctrl-C there is what was found so far, and it says that it is not all."""
+    """It has the results until Ctrl-C."""
     project.makepyfile(test_it=WAITING)
     argv = [sys.executable, "-m", "pytest", "-p", "no:randomly", *workers]
     with Watched(argv) as watched:
@@ -197,33 +195,33 @@ def test_an_interrupted_run_leaves_a_partial_report(
         watched.process.send_signal(signal.SIGINT)
         assert watched.end() == pytest.ExitCode.INTERRUPTED
         assert "report: partial: interrupted: KeyboardInterrupt" in watched.output
-    report = left(project)
+    report = last_report(project)
     assert report.totals.tests.kept == 3
     assert "interrupted" in report.partial[0]
     assert "Partial report" in (project.path / "report" / "index.html").read_text()
 
 
-def test_a_killed_run_leaves_no_earlier_success(project: pytest.Pytester) -> None:
-    """What stands in the folder after SIGKILL is partial; the earlier run's page is gone."""
+def test_killed_run_leaves_no_earlier_success(project: pytest.Pytester) -> None:
+    """The report is partial after SIGKILL; the earlier page is gone."""
     project.makepyfile(test_it=GREEN)
     run(project)
-    assert left(project).complete
+    assert last_report(project).complete
     project.makepyfile(test_it=WAITING)
     with Watched([sys.executable, "-m", "pytest"]) as watched:
         watched.expect("waiting")
         watched.process.kill()
         watched.end()
-    assert left(project).partial == ("the run has not come to its end",)
+    assert last_report(project).partial == ("the run has not come to its end",)
     assert not (project.path / "report" / "index.html").exists()
 
 
-def test_a_killed_worker_leaves_a_partial_report(project: pytest.Pytester) -> None:
-    """The test that it was at is an error, the rest of the run goes on, and it fails."""
+def test_killed_worker_makes_the_report_partial(project: pytest.Pytester) -> None:
+    """Its current test is an error, the rest goes on, and the run fails."""
     killed = WAITING.replace('until_interrupted("waiting")', "__import__('os').abort()")
     project.makepyfile(test_it=killed)
     result = run(project, "-n", "1", "--max-worker-restart=1")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    report = left(project)
+    report = last_report(project)
     assert [reason for reason in report.partial if reason.startswith("worker gw0 ended early")]
     (slow,) = (test for test in report.tests if test.id.endswith("test_slow"))
     assert slow.verdict is Verdict.ERROR
@@ -232,26 +230,26 @@ def test_a_killed_worker_leaves_a_partial_report(project: pytest.Pytester) -> No
     assert "failed" not in result.parseoutcomes()
 
 
-def test_a_file_that_cannot_be_collected_makes_the_report_partial(
+def test_collection_error_makes_the_report_partial(
     project: pytest.Pytester,
 ) -> None:
-    """Its tests are missing."""
+    """The tests of the file are missing."""
     project.makepyfile(test_it=GREEN, test_bad="import nothing_of_the_kind")
     result = run(project, "--report=r", "--continue-on-collection-errors")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert left(project, "r").partial == ("test_bad.py could not be collected",)
+    assert last_report(project, "r").partial == ("test_bad.py could not be collected",)
 
 
-def test_a_run_that_stops_at_the_first_failure_is_partial(project: pytest.Pytester) -> None:
-    """What was left out is counted."""
+def test_exitfirst_makes_the_report_partial(project: pytest.Pytester) -> None:
+    """The tests that did not run are counted."""
     project.makepyfile(test_it=RED.replace("def test_kept(): pass", "def test_kept(): assert 0"))
     run(project, "-x")
-    assert left(project).partial == ("3 of 4 tests did not run",)
+    assert last_report(project).partial == ("3 of 4 tests did not run",)
 
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go."""
+    """Return the folder of temporary files."""
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setenv("TMPDIR", str(place))
@@ -259,9 +257,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def test_a_folder_that_cannot_be_written_fails_the_run(
-    project: pytest.Pytester, temporary: Path
-) -> None:
+def test_unwritable_folder_fails_the_run(project: pytest.Pytester, temporary: Path) -> None:
     """One line names the folder that has the report instead; the verdicts are shown."""
     project.makepyfile(test_it=GREEN)
     (project.path / "file").write_text("in the way")
@@ -281,9 +277,9 @@ def test_a_folder_that_cannot_be_written_fails_the_run(
     result.assert_outcomes(passed=2, skipped=1)
 
 
-@pytest.fixture(params=["64k", "160k"], ids=["nothing more", "no page"])
+@pytest.fixture(params=["64k", "160k"], ids=["room for report.json", "no room for the page"])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for the report's first file once, or twice, and not for a page."""
+    """Mount a file system with room for report.json once or twice, and not for a page."""
     place = tmp_path / "small"
     place.mkdir()
     syscalls.mount("tmpfs", str(place), "tmpfs", 0, f"size={request.param}")
@@ -291,10 +287,10 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     syscalls.umount(str(place))
 
 
-def test_a_full_disk_fails_the_run(
+def test_full_disk_fails_the_run(
     project: pytest.Pytester, small_disk: Path, temporary: Path
 ) -> None:
-    """What is left is a whole report that says that it is partial, and nothing else."""
+    """A valid partial report is left, and no other file."""
     project.makepyfile(test_it=GREEN)
     result = run(project, f"--report={small_disk}")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -310,10 +306,8 @@ def test_a_full_disk_fails_the_run(
     assert report.exit != 0
 
 
-def test_on_a_full_disk_no_earlier_success_is_left(
-    project: pytest.Pytester, small_disk: Path
-) -> None:
-    """An earlier run's files make room for what says that this one is partial."""
+def test_full_disk_leaves_no_earlier_success(project: pytest.Pytester, small_disk: Path) -> None:
+    """The earlier files make room for the partial report."""
     project.makepyfile(test_it=GREEN)
     run(project)
     shutil.copy(project.path / "report" / "report.json", small_disk)

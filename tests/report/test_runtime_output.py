@@ -1,25 +1,25 @@
-"""What a runtime said is told apart from all that is said about it."""
+"""The runtime's own output in failures."""
 
 from __future__ import annotations
 
 import pytest
 
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
-from harness.plugin.worker_notes import said
-from tests.report.projects import WORKERS, left, run
+from harness.plugin.worker_notes import runtime_output
+from tests.report.projects import WORKERS, last_report, run
 
 NO = RuntimeRefused("run web", "Error: no address left")
 
 
 def raised(error: BaseException, *, on_account_of: BaseException | None = None) -> BaseException:
-    """The error as one that came up while another was handled."""
+    """Return the error, raised while another was handled."""
     error.__context__ = on_account_of
     return error
 
 
-def test_it_is_in_refusals() -> None:
-    """Without what was asked."""
-    assert said(NO) == ("Error: no address left",)
+def test_output_is_taken_from_refusals() -> None:
+    """The command is left out."""
+    assert runtime_output(NO) == ("Error: no address left",)
 
 
 @pytest.mark.parametrize(
@@ -36,29 +36,29 @@ def test_it_is_in_refusals() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_is_more_than_that_says_nothing(error: BaseException) -> None:
-    """A failure that has a second one in it, or quotes a runtime, is not the runtime's word."""
-    assert said(error) == ()
+def test_mixed_failure_has_no_runtime_output(error: BaseException) -> None:
+    """A second failure, or a quotation of the runtime, is not its output."""
+    assert runtime_output(error) == ()
 
 
-def test_several_refusals_are_told_once_each() -> None:
-    """In a group, nested, and one on account of another, even of itself."""
+def test_each_refusal_counts_once() -> None:
+    """Refusals may be grouped, nested, or chained, also to themselves."""
     other = RuntimeRefused("run other", "Error: no name")
     other.__cause__ = other
     again = RuntimeRefused("run again", "Error: no address left")
     group = ExceptionGroup("three", [NO, ExceptionGroup("two", [other, again])])
-    assert said(group) == ("Error: no address left", "Error: no name")
-    assert said(raised(RuntimeRefused("stop web", "Error: gone"), on_account_of=NO)) == (
+    assert runtime_output(group) == ("Error: no address left", "Error: no name")
+    assert runtime_output(raised(RuntimeRefused("stop web", "Error: gone"), on_account_of=NO)) == (
         "Error: gone",
         "Error: no address left",
     )
 
 
-def test_what_was_dealt_with_does_not_count() -> None:
-    """`raise … from None` says that there is nothing more to it."""
+def test_suppressed_context_does_not_count() -> None:
+    """`raise … from None` suppresses it."""
     error = raised(RuntimeRefused("run web", "Error: no"), on_account_of=KeyError("web"))
     error.__suppress_context__ = True
-    assert said(error) == ("Error: no",)
+    assert runtime_output(error) == ("Error: no",)
 
 
 FAILING = '''
@@ -101,13 +101,13 @@ def test_once(number):
 
 
 @WORKERS
-def test_a_report_keeps_it(project: pytest.Pytester, workers: list[str]) -> None:
-    """Beside the message, harmless; of a property as well, however often it was met."""
+def test_report_has_the_runtime_output(project: pytest.Pytester, workers: list[str]) -> None:
+    """It is sanitised, and in property suites it appears once."""
     project.makepyfile(test_it=FAILING)
     run(project, "-p", "no:cacheprovider", *workers)
     found = {
         test.id.partition("::")[2]: [failure.said for failure in test.failures]
-        for test in left(project).tests
+        for test in last_report(project).tests
     }
     assert found == {
         "test_setup": [("Error: no address left\nat all",)],

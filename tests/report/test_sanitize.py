@@ -1,4 +1,4 @@
-"""Text of the runtime under test does nothing to whoever reads it: no markup, no escapes."""
+"""Foreign text does nothing to the reader of a report."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from markdown_it.token import Token
 
 from harness.report import failure_links, gate, sanitize, schema
 from harness.report.compare import changes
-from harness.report.render import badge, html, junit, markdown
-from harness.report.sanitize import disarm
+from harness.report.render import html, junit, markdown
+from harness.report.sanitize import sanitize_report
 from harness.report.schema import Failure, Report, Verdict
 from tests.report import made
 
@@ -27,14 +27,14 @@ _CONTROLS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def acted_upon(said: str) -> set[str]:
-    """The characters of `said`, line breaks aside, that a terminal or a reader's eye obeys."""
+    """Return the characters, line breaks aside, that a terminal or a reader would act upon."""
     return {char for char in said if unicodedata.category(char) in _CONTROLS} - {"\n"}
 
 
 @settings(deadline=None)
 @given(made.HOSTILE)
-def test_plain_text_has_nothing_that_a_terminal_obeys(said: str) -> None:
-    """Line breaks stay, everything else that is not seen is written as an escape."""
+def test_plain_text_has_no_control_characters(said: str) -> None:
+    """Line breaks stay; other invisible characters are escaped."""
     assert acted_upon(sanitize.plain(said)) == set()
     assert acted_upon(sanitize.line(said)) == set()
     assert "\n" not in sanitize.line(said)
@@ -42,8 +42,8 @@ def test_plain_text_has_nothing_that_a_terminal_obeys(said: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(categories=("L", "N", "P", "S")) | st.just(" ")))
-def test_what_can_be_seen_stays_as_it_is(said: str) -> None:
-    """Letters, digits, signs and blanks of any script are left alone."""
+def test_visible_characters_stay(said: str) -> None:
+    """Letters, digits, signs and blanks of any script are unchanged."""
     assert sanitize.line(said) == said
 
 
@@ -58,8 +58,8 @@ def test_what_can_be_seen_stays_as_it_is(said: str) -> None:
         " https://x",
     ],
 )
-def test_only_addresses_of_the_web_are_links(url: str) -> None:
-    """A source that is anything else is shown without a link."""
+def test_only_web_addresses_are_links(url: str) -> None:
+    """Other sources are shown without a link."""
     assert sanitize.address("https://example.com/a?b=c#d") == "https://example.com/a?b=c#d"
     assert sanitize.address(url) is None
 
@@ -67,8 +67,8 @@ def test_only_addresses_of_the_web_are_links(url: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/etc", "../x", "a/../../x", "a//b", "javascript:x", "a\\b", "a?b", "", ".", "a\nb"]
 )
-def test_evidence_lies_below_the_report(path: str) -> None:
-    """A folder anywhere else is no evidence."""
+def test_evidence_is_below_the_report(path: str) -> None:
+    """A folder elsewhere is no evidence."""
     assert sanitize.folder("evidence/test-1") == "evidence/test-1"
     assert sanitize.folder(path) is None
 
@@ -77,8 +77,8 @@ def test_evidence_lies_below_the_report(path: str) -> None:
     "name",
     ["../x", "/etc/passwd", "state/../x.json", "state/a/b.json", "x.html", "javascript:x", ""],
 )
-def test_only_what_evidence_is_made_of_is_linked(name: str) -> None:
-    """Whatever a report says that is in the folder, and wherever that is."""
+def test_only_evidence_files_are_linked(name: str) -> None:
+    """Other files in the folder, and other folders, are not linked."""
     own = Failure(when="call", evidence="evidence/one", files=(name, "story.txt", "state/a.json"))
     ways = ("evidence/one/story.txt", "evidence/one/state/a.json")
     assert tuple(way for _, way in failure_links.links(own)) == ways
@@ -89,7 +89,7 @@ def test_only_what_evidence_is_made_of_is_linked(name: str) -> None:
 
 
 class _Page(HTMLParser):
-    """The shape of a page: elements with the names of their attributes; links; text."""
+    """The structure of a page: elements with their attributes, links, text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -126,8 +126,8 @@ class _Page(HTMLParser):
 
 @settings(deadline=None)
 @given(made.hostile_reports())
-def test_the_page_has_our_elements_only(report: Report) -> None:
-    """No tag, attribute or comment comes from a text, and links lead to the web or down."""
+def test_page_has_only_template_elements(report: Report) -> None:
+    """No tag, attribute or comment comes from a text; links lead to the web or down."""
     page = _Page(html.render([report]))
     tags = {item[0] for item in page.shape if isinstance(item, tuple)}
     assert tags <= OURS
@@ -156,8 +156,8 @@ OURS = set(_OURS.split())
 
 @settings(deadline=None)
 @given(made.hostile_reports())
-def test_the_pages_data_end_where_they_should(report: Report) -> None:
-    """What the script reads is JSON, and the same cells that `report.json` has."""
+def test_data_of_the_page_cannot_end_their_element(report: Report) -> None:
+    """They are JSON, with the same cells as `report.json`."""
     page = html.render([report])
     data = page.partition('id="data">')[2].partition("</script>")[0]
     assert json.loads(data) == [schema.plain(report)["matrices"]]
@@ -169,7 +169,7 @@ _MARKDOWN = MarkdownIt("gfm-like", {"linkify": False}).enable(["table", "striket
 
 
 def tokens(nodes: list[Token]) -> Iterator[Token]:
-    """All tokens, inner ones too."""
+    """Return all tokens, inner ones too."""
     for node in nodes:
         yield node
         yield from tokens(node.children or [])
@@ -177,8 +177,8 @@ def tokens(nodes: list[Token]) -> Iterator[Token]:
 
 @settings(deadline=None)
 @given(made.HOSTILE)
-def test_in_markdown_a_text_is_a_text(said: str) -> None:
-    """A reader sees what was said, and no markup comes of it; nobody is mentioned or linked."""
+def test_markdown_escapes_text(said: str) -> None:
+    """A reader sees the text without markup, mentions or links."""
     escaped = sanitize.markdown(said)
     found = list(tokens(_MARKDOWN.parse(f"- said: {escaped}")))
     kinds = {node.type for node in found} - {"text", "text_special", "inline"}
@@ -197,8 +197,8 @@ def test_in_markdown_a_text_is_a_text(said: str) -> None:
 
 @settings(deadline=None)
 @given(made.hostile_reports())
-def test_the_summary_has_our_markup_only(report: Report) -> None:
-    """HTML in it are the folds and the quoted failures; links lead to the web."""
+def test_summary_has_only_template_markup(report: Report) -> None:
+    """Its HTML is folds and quoted failures; links lead to the web."""
     found = list(tokens(_MARKDOWN.parse(markdown.render(report))))
     blocks = "".join(node.content for node in found if node.type.startswith("html"))
     assert set(re.findall(r"</?\w+", blocks)) <= {
@@ -219,8 +219,8 @@ def test_the_summary_has_our_markup_only(report: Report) -> None:
 
 @settings(deadline=None)
 @given(made.HOSTILE)
-def test_the_list_of_evidence_has_our_markup_only(said: str) -> None:
-    """Its links lead to folders of its own."""
+def test_evidence_index_has_only_template_markup(said: str) -> None:
+    """Its links lead to its folders."""
     names = ("story.txt", said)
     failure = Failure(when="call", message=said, evidence="evidence/one", files=names)
     report = made.report(made.result(said, Verdict.BROKEN, [said], failures=(failure,)))
@@ -237,8 +237,8 @@ def test_the_list_of_evidence_has_our_markup_only(said: str) -> None:
 
 @settings(deadline=None)
 @given(made.hostile_reports())
-def test_junit_is_xml_whatever_was_said(report: Report) -> None:
-    """It parses, and its elements are ours."""
+def test_junit_is_valid_xml(report: Report) -> None:
+    """It has only template elements."""
     root = ElementTree.fromstring(junit.render(report))
     assert {item.tag for item in root.iter()} <= {
         "testsuites",
@@ -259,20 +259,20 @@ def test_junit_is_xml_whatever_was_said(report: Report) -> None:
 
 @settings(deadline=None)
 @given(made.hostile_reports())
-def test_json_and_badge_can_be_shown_on_a_terminal(report: Report) -> None:
-    """`cat report.json` does nothing but show it."""
-    assert acted_upon(schema.dumps(report) + badge.render(report)) == set()
+def test_json_and_badge_have_no_control_characters(report: Report) -> None:
+    """`cat report.json` is safe."""
+    assert acted_upon(schema.dumps(report) + markdown.badge(report)) == set()
 
 
 @settings(deadline=None)
 @given(made.hostile_reports(), made.hostile_reports())
-def test_what_gate_and_diff_print_is_one_line_each(old: Report, new: Report) -> None:
-    """Names from a forged report do not get onto the terminal as they are."""
+def test_gate_and_diff_print_single_lines(old: Report, new: Report) -> None:
+    """Names from a forged report are escaped."""
     result = gate.compare(old, [], file="x", gone=lambda _: False)
     assert old.gate
     said = [
-        *gate.in_words(result, old),
-        *gate.in_words(old.gate, old),
+        *gate.summary_lines(result, old),
+        *gate.summary_lines(old.gate, old),
         *(str(change) for change in changes(old, new)),
     ]
     for words in map(sanitize.line, said):
@@ -280,8 +280,8 @@ def test_what_gate_and_diff_print_is_one_line_each(old: Report, new: Report) -> 
         assert "\n" not in words
 
 
-def test_a_failure_is_disarmed_before_the_terminal_shows_it(pytester: pytest.Pytester) -> None:
-    """Message, source, output and the reason of a skip show controls as escapes."""
+def test_failure_is_sanitised_before_display(pytester: pytest.Pytester) -> None:
+    """Message, source, output and the reason of a skip are escaped."""
     pytester.makepyfile(
         r"""
         import pytest, sys
@@ -309,7 +309,7 @@ def test_a_failure_is_disarmed_before_the_terminal_shows_it(pytester: pytest.Pyt
     found = pytester.inline_run("-p", "no:netmodes-report")
     reports = found.getreports("pytest_runtest_logreport")
     for report in reports:
-        disarm(report)
+        sanitize_report(report)
     shown = "".join(
         report.longreprtext + str(report.longrepr) + "".join(map("".join, report.sections))
         for report in reports

@@ -1,4 +1,4 @@
-"""Shards: every test in exactly one, the same on every machine."""
+"""Shards: every test is in exactly one, the same on every machine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SECONDS = st.dictionaries(
 
 @settings(deadline=None)
 @given(IDS, st.integers(1, 6), SECONDS, st.integers())
-def test_every_test_is_in_one_shard_whatever_the_order(
+def test_assignment_does_not_depend_on_the_order(
     ids: list[str], of: int, seconds: dict[str, float], seed: int
 ) -> None:
-    """Machines that find the tests in another order divide them alike."""
+    """Every test is in one shard."""
     parts = merge.assign(ids, of, seconds)
     assert parts.keys() == set(ids)
     assert set(parts.values()) <= set(range(1, of + 1))
@@ -35,8 +35,8 @@ def test_every_test_is_in_one_shard_whatever_the_order(
 
 @settings(deadline=None)
 @given(IDS, st.integers(1, 6), SECONDS)
-def test_a_file_is_in_one_shard(ids: list[str], of: int, seconds: dict[str, float]) -> None:
-    """What a module sets up is set up once."""
+def test_file_is_in_one_shard(ids: list[str], of: int, seconds: dict[str, float]) -> None:
+    """A module's set-up happens once."""
     parts = merge.assign(ids, of, seconds)
     for id_ in ids:
         assert {parts[other] for other in ids if merge.file_of(other) == merge.file_of(id_)} == {
@@ -46,10 +46,8 @@ def test_a_file_is_in_one_shard(ids: list[str], of: int, seconds: dict[str, floa
 
 @settings(deadline=None)
 @given(IDS.filter(bool), st.integers(1, 4), SECONDS)
-def test_no_shard_has_a_file_more_than_it_could_give_away(
-    ids: list[str], of: int, seconds: dict[str, float]
-) -> None:
-    """By recorded times the fullest shard exceeds the emptiest by one file at most."""
+def test_shards_are_balanced_by_time(ids: list[str], of: int, seconds: dict[str, float]) -> None:
+    """The fullest shard exceeds the emptiest by at most one file."""
     known = {id_: seconds.get(id_, 1.0) for id_ in ids}
     parts = merge.assign(ids, of, known)
     loads = [sum(known[id_] for id_ in ids if parts[id_] == number) for number in range(1, of + 1)]
@@ -58,22 +56,22 @@ def test_no_shard_has_a_file_more_than_it_could_give_away(
     assert max(loads) - min(loads) <= longest + 1e-6
 
 
-def test_the_longest_files_are_dealt_out_first() -> None:
-    """So that the short ones even out what is left."""
+def test_longest_files_are_assigned_first() -> None:
+    """The short ones balance the rest."""
     seconds = {"a.py::test": 1.0, "b.py::test": 1.0, "c.py::test": 1.0, "z.py::test": 3.0}
     parts = merge.assign(seconds, 2, seconds)
     assert parts == {"z.py::test": 1, "a.py::test": 2, "b.py::test": 2, "c.py::test": 2}
 
 
-def test_a_new_test_counts_as_the_median_one() -> None:
-    """A file that nobody has timed is not taken for free."""
+def test_unknown_test_counts_as_the_median() -> None:
+    """A file without a recorded time is not free."""
     seconds = {"a.py::test": 10.0, "b.py::test": 9.0, "c.py::test": 8.0}
     parts = merge.assign([*seconds, "new.py::test"], 3, seconds)
     assert parts == {"a.py::test": 1, "b.py::test": 2, "new.py::test": 3, "c.py::test": 2}
 
 
-def test_without_times_a_new_file_moves_no_other() -> None:
-    """Shards by hash stay as they are while files come and go."""
+def test_new_file_moves_no_other_without_times() -> None:
+    """The shard depends on the hash of the file's name."""
     ids = [f"f{number}.py::test" for number in range(20)]
     before = merge.assign(ids, 3, {})
     after = merge.assign([*ids, "new.py::test"], 3, {})
@@ -82,8 +80,8 @@ def test_without_times_a_new_file_moves_no_other() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "\u0661/\u0662"])
-def test_what_is_no_shard_is_refused(text: str) -> None:
-    """The message says how to write one."""
+def test_malformed_shard_is_refused(text: str) -> None:
+    """The message shows the right form."""
     assert merge.parse("2/5") == merge.ShardReport(2, 5)
     with pytest.raises(BadShard, match="k/n"):
         merge.parse(text)

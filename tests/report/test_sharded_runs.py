@@ -1,4 +1,4 @@
-"""What becomes of a run that was done in shards, and the reports of several."""
+"""Runs in shards, and the commands about several reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.report.projects import (
     RED,
     REFUSED,
     WORKERS,
-    left,
+    last_report,
     run,
 )
 
@@ -30,7 +30,7 @@ Netmodes = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def netmodes(project: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> Netmodes:
-    """The command, run in the project: exit status, output, errors."""
+    """Run the command in the project; return exit status, output, errors."""
 
     def call(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -42,22 +42,20 @@ def netmodes(project: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> Ne
 
 
 def sharded(project: pytest.Pytester, part: str, *more: str) -> str:
-    """Run one shard of three files; the folder of its report."""
+    """Run a shard of three files; return the folder of its report."""
     folder = f"part-{part[0]}"
     project.makepyfile(test_a=GREEN, test_b=RED, test_c=GREEN)
     run(project, "--shard", part, "--report", folder, *more)
     return folder
 
 
-def test_shards_that_are_merged_are_the_whole_run(
-    project: pytest.Pytester, netmodes: Netmodes
-) -> None:
-    """Every test once, the same verdicts and counts, the exit status of the worst."""
+def test_merged_shards_are_the_whole_run(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """Every test occurs once, with the same verdicts, counts and the worst exit status."""
     parts = [sharded(project, f"{number}/2", "-n", "2") for number in (1, 2)]
-    assert all(0 < len(left(project, part).tests) < 10 for part in parts)
+    assert all(0 < len(last_report(project, part).tests) < 10 for part in parts)
     assert netmodes("merge", *parts, "--output", "joint")[0] == 1
     run(project, "--report=whole")
-    joint, whole = left(project, "joint"), left(project, "whole")
+    joint, whole = last_report(project, "joint"), last_report(project, "whole")
     assert [test.id for test in joint.tests] == [test.id for test in whole.tests]
     assert joint.totals == whole.totals
     assert joint.selection.tests == whole.selection.tests
@@ -65,7 +63,7 @@ def test_shards_that_are_merged_are_the_whole_run(
 
 
 def test_shards_are_balanced_by_an_earlier_run(project: pytest.Pytester) -> None:
-    """The file that took longest is alone in its shard."""
+    """The longest file is alone in its shard."""
     project.makepyfile(test_a=GREEN, test_b="import time\n" + RED, test_c=GREEN)
     run(project, "--report=timed")
     text = (project.path / "timed" / "report.json").read_text()
@@ -74,17 +72,15 @@ def test_shards_are_balanced_by_an_earlier_run(project: pytest.Pytester) -> None
     files_of = [
         {
             test.id.partition("::")[0]
-            for test in left(project, sharded(project, f"{n}/2", "--shard-by=timed")).tests
+            for test in last_report(project, sharded(project, f"{n}/2", "--shard-by=timed")).tests
         }
         for n in (1, 2)
     ]
     assert files_of == [{"test_b.py"}, {"test_a.py", "test_c.py"}]
 
 
-def test_the_gate_holds_for_the_whole_of_the_shards(
-    project: pytest.Pytester, netmodes: Netmodes
-) -> None:
-    """`netmodes merge --expect` judges what the parts could not."""
+def test_merge_applies_the_gate(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """`netmodes merge --expect` judges the whole."""
     parts = [sharded(project, f"{number}/2") for number in (1, 2)]
     listed = EXPECTED + FAILING.replace("test_it", "test_b")
     (project.path / "expect.toml").write_text(listed)
@@ -102,10 +98,8 @@ def test_the_gate_holds_for_the_whole_of_the_shards(
     assert "gone               1: test test_removed.py::test_broken" in told
 
 
-def test_a_saying_excuses_no_more_tests_of_the_whole_than_of_a_part(
-    project: pytest.Pytester, netmodes: Netmodes
-) -> None:
-    """Of each shard so many are as expected, and of the whole they are one more."""
+def test_at_most_applies_to_the_merged_run(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """Each shard is as expected, and the whole exceeds the limit."""
     project.makepyfile(test_a=REFUSED, test_b=REFUSED, test_c=REFUSED)
     expected = project.path / "expect.toml"
     expected.write_text(BY_SAYING.replace("at_most = 3", "at_most = 5"))
@@ -121,8 +115,10 @@ def test_a_saying_excuses_no_more_tests_of_the_whole_than_of_a_part(
     assert netmodes(*merge)[0] == 0
 
 
-def test_parts_of_different_runs_are_refused(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """Exit status 2, what they differ in, and nothing written."""
+def test_merge_refuses_shards_of_different_runs(
+    project: pytest.Pytester, netmodes: Netmodes
+) -> None:
+    """The exit status is 2, the difference is named, and nothing is written."""
     parts = [sharded(project, "1/2"), sharded(project, "2/2", "-k", "kept")]
     status, _, complaint = netmodes("merge", *parts, "--output", "joint")
     assert status == 2
@@ -130,10 +126,8 @@ def test_parts_of_different_runs_are_refused(project: pytest.Pytester, netmodes:
     assert not (project.path / "joint").exists()
 
 
-def test_parts_that_are_held_against_other_expectations_are_refused(
-    project: pytest.Pytester, netmodes: Netmodes
-) -> None:
-    """By what is in the file, wherever each machine has it."""
+def test_merge_refuses_different_expectations(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """The content of the file counts, not its path."""
     (project.path / "a.toml").write_text(EXPECTED)
     (project.path / "same.toml").write_text(EXPECTED)
     (project.path / "b.toml").write_text("")
@@ -148,24 +142,22 @@ def test_parts_that_are_held_against_other_expectations_are_refused(
         assert "they differ in the expectations they are held against" in complaint
 
 
-def test_a_missing_shard_makes_a_partial_report(
-    project: pytest.Pytester, netmodes: Netmodes
-) -> None:
-    """The whole says which one, and the exit status is not 0."""
+def test_merge_reports_a_missing_shard(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """The report is partial, and the exit status is not 0."""
     part = sharded(project, "1/2")
     assert netmodes("merge", part, "--output", "joint")[0] != 0
-    assert left(project, "joint").partial == ("shard 2 of 2 is missing",)
+    assert last_report(project, "joint").partial == ("shard 2 of 2 is missing",)
 
 
 @WORKERS
-def test_a_shard_that_gets_no_test_has_done_its_part(
+def test_empty_shard_passes(
     project: pytest.Pytester, netmodes: Netmodes, workers: list[str]
 ) -> None:
-    """It passes, and leaves a report for the whole; where no shard has a test all say so."""
+    """It leaves a report; if all shards are empty, the whole has no tests."""
     project.makepyfile(test_it=GREEN)
     statuses = [run(project, f"--shard={n}/2", f"--report=part-{n}", *workers).ret for n in (1, 2)]
     assert statuses == [0, 0]
-    reports = [left(project, f"part-{n}") for n in (1, 2)]
+    reports = [last_report(project, f"part-{n}") for n in (1, 2)]
     assert sorted(len(report.tests) for report in reports) == [0, 3]
     assert [report.exit for report in reports] == [0, 0]
     assert netmodes("merge", "part-1", "part-2", "--output", "joint")[0] == 0
@@ -180,18 +172,16 @@ def test_a_shard_that_gets_no_test_has_done_its_part(
     assert netmodes(*merge, "--expect=expect.toml")[0] == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def test_every_shard_leaves_a_report(project: pytest.Pytester) -> None:
-    """Also one without a test of any requirement, where none was asked for: it is to be merged."""
+def test_shard_without_requirement_leaves_a_report(project: pytest.Pytester) -> None:
+    """It is to be merged."""
     project.makepyfile(test_it="def test_of_nothing(): pass")
     for number in (1, 2):
         assert run(project, f"--shard={number}/2").ret == 0
-        assert left(project).shard == Shard(number=number, of=2)
+        assert last_report(project).shard == Shard(number=number, of=2)
 
 
-def test_the_evidence_of_every_part_is_kept_with_the_whole(
-    tmp_path: Path, netmodes: Netmodes
-) -> None:
-    """The joint page leads to it, and so does one about several that lies above."""
+def test_merge_copies_the_evidence(tmp_path: Path, netmodes: Netmodes) -> None:
+    """The joint page links it, and so does a page about several reports above it."""
     first, second = made.shards(made.BROKEN.tests[:1], made.BROKEN.tests[1:])
     for name, part in (("a", first), ("b", second)):
         store.write(part, tmp_path / name)
@@ -205,8 +195,8 @@ def test_the_evidence_of_every_part_is_kept_with_the_whole(
     assert 'href="joint/evidence/peers/"' in (tmp_path / "all.html").read_text()
 
 
-def test_diff_names_what_changed(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """Exit status 1 and a line for each; 2 for what is no report."""
+def test_diff_prints_changes(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """The exit status is 1, and 2 for a file that is no report."""
     project.makepyfile(test_it=GREEN)
     run(project, "--report=old")
     project.makepyfile(test_it=RED)
@@ -220,16 +210,18 @@ def test_diff_names_what_changed(project: pytest.Pytester, netmodes: Netmodes) -
     assert "test_it.py: it is no report" in complaint
 
 
-def test_a_page_about_several(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """`netmodes report` puts runtimes side by side."""
+def test_report_command_writes_a_page_about_several(
+    project: pytest.Pytester, netmodes: Netmodes
+) -> None:
+    """Runtimes are side by side."""
     project.makepyfile(test_it=RED)
     run(project, "--report=one")
     assert netmodes("report", "one", "one", "--output", "both.html") == (0, "", "")
     assert (project.path / "both.html").read_text().count('role="tab"') == 2
 
 
-def test_a_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
-    """A part that does not exist, and times without a shard."""
+def test_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
+    """The shard does not exist, or times are given without a shard."""
     project.makepyfile(test_it=GREEN)
     for options, why in (
         (["--shard=3/2"], "--shard '3/2': give k/n *"),
@@ -242,10 +234,8 @@ def test_a_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
         result.stderr.fnmatch_lines([f"ERROR: {why}"])
 
 
-def test_reports_are_read_where_there_is_no_linux(
-    netmodes: Netmodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Merging and comparing is done on any machine."""
+def test_report_commands_need_no_linux(netmodes: Netmodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merging and comparing work on any system."""
     monkeypatch.setattr(sys, "platform", "darwin")
     status, _, complaint = netmodes("diff", "a", "b")
     assert status == 2

@@ -1,4 +1,4 @@
-"""`report.json` and the files beside it: what is in them, and that they are whole."""
+"""`report.json` and the files beside it: contents and completeness."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from hypothesis import given, settings
 
 from harness.report import failure_links, store
 from harness.report import schema as json_file
-from harness.report.render import badge, html
+from harness.report.render import html, markdown
 from harness.report.schema import BadReport, GateResult, Report, Verdict
 from linux import syscalls
 from tests.report import made
 
 
 def without_surrogates(said: str) -> str:
-    """Text that can be written to a file at all."""
+    """Return text that can be written to a file."""
     return said.encode(errors="replace").decode()
 
 
 @settings(deadline=None)
 @given(made.hostile_reports(made.HOSTILE.map(without_surrogates)))
-def test_what_is_written_is_read_again(report: Report) -> None:
-    """Every field survives the way through the file."""
+def test_report_survives_writing_and_reading(report: Report) -> None:
+    """Every field is restored."""
     assert json_file.loads(json_file.dumps(report)) == report
 
 
-def test_a_report_is_readable_line_by_line() -> None:
-    """A test, a row and a cell are a line each, so that a diff of two reports shows them."""
+def test_json_has_a_line_per_record() -> None:
+    """A diff of two reports shows tests, rows and cells."""
     lines = json_file.dumps(made.BROKEN).splitlines()
     assert sum(f'"{made.PEERS}"' in line and '"seconds"' in line for line in lines) == 1
     assert sum('"source": "a"' in line for line in lines) == 3
@@ -50,14 +50,14 @@ def test_a_report_is_readable_line_by_line() -> None:
         ('{"version": 1, "implementation": {"name": 3}}', "$.implementation.name"),
     ],
 )
-def test_what_is_no_report_is_refused_by_name(text: str, complaint: str) -> None:
-    """The message names the version, or the field that is wrong."""
+def test_malformed_report_is_refused(text: str, complaint: str) -> None:
+    """The message names the version or the field."""
     with pytest.raises(BadReport, match=re.escape(complaint)):
         json_file.loads(text)
 
 
-def test_a_field_of_a_later_program_is_passed_over() -> None:
-    """Within a version fields are only added, and older programs go on reading."""
+def test_unknown_field_is_ignored() -> None:
+    """Fields may be added within a version."""
     plain = json_file.plain(made.BROKEN) | {"weather": "fine"}
     assert json_file.loads(json.dumps(plain)) == made.BROKEN
 
@@ -77,23 +77,23 @@ def test_every_field_is_documented() -> None:
 
 
 def test_all_files_are_written(tmp_path: Path) -> None:
-    """The five files, the list of evidence, and nothing half-finished beside them."""
+    """There are five files and the index of evidence, and no drafts."""
     store.write(made.BROKEN, tmp_path / "new" / "report")
     written = {item.name for item in (tmp_path / "new" / "report").iterdir()}
     assert written == {*store.NAMES, failure_links.EVIDENCE}
 
 
-def test_a_run_that_begins_takes_the_earlier_ones_files_away(tmp_path: Path) -> None:
-    """What stands in the folder meanwhile says that it is partial."""
+def test_new_run_removes_the_earlier_report(tmp_path: Path) -> None:
+    """The folder has a partial report meanwhile."""
     store.write(made.report(made.result()), tmp_path)
     (tmp_path / "mine.txt").write_text("not the report's")
-    store.announce(made.report(partial=("the run has not come to its end",)), tmp_path)
+    store.begin(made.report(partial=("the run has not come to its end",)), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {json_file.NAME, "mine.txt"}
     assert json_file.load(tmp_path).partial == ("the run has not come to its end",)
 
 
-def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> None:
-    """The draft is gone, the earlier content is there."""
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    """The draft is removed."""
     path = tmp_path / "file"
     store.replace(path, "old")
     with pytest.raises(UnicodeEncodeError):
@@ -102,8 +102,8 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> No
     assert path.read_text() == "old"
 
 
-def test_junit_tells_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
-    """Requirement ids are properties; a failure, an error and what is unsupported differ."""
+def test_junit_has_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
+    """Requirement ids are properties; failure, error and unsupported differ."""
     store.write(made.BROKEN, tmp_path)
     suite = ElementTree.parse(tmp_path / store.JUNIT).getroot().find("testsuite")
     assert suite is not None
@@ -116,8 +116,8 @@ def test_junit_tells_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
     assert "evidence/peers" in str(failure.text)
 
 
-def test_the_evidence_has_a_page_of_its_own(tmp_path: Path) -> None:
-    """Each failure that left some, with its requirements, its first words and the way there."""
+def test_evidence_has_an_index(tmp_path: Path) -> None:
+    """It has each failure with evidence, its requirements, first words and path."""
     store.write(made.BROKEN, tmp_path)
     listed = (tmp_path / "evidence" / "index.md").read_text()
     entry, words, names = listed.splitlines()[2:]
@@ -127,19 +127,19 @@ def test_the_evidence_has_a_page_of_its_own(tmp_path: Path) -> None:
     assert re.findall(r"\(<(.*?)>\)", names) == ways
 
 
-def test_a_page_elsewhere_leads_to_the_evidence(tmp_path: Path) -> None:
-    """Below its own folder; what lies anywhere else it does not link."""
+def test_page_elsewhere_links_evidence_below_it(tmp_path: Path) -> None:
+    """Evidence elsewhere is not linked."""
     below, beside = tmp_path / "pages" / "acme", tmp_path / "acme"
     names = ("index.md", "peers/", "peers/story.txt", "peers/again.txt", "peers/state/host.json")
     for own, led in ((below, [f"acme/evidence/{name}" for name in names]), (beside, [])):
         store.write(made.BROKEN, own)
-        page = html.render([store.seen_from(made.BROKEN, own, tmp_path / "pages")])
+        page = html.render([store.relocated(made.BROKEN, own, tmp_path / "pages")])
         assert re.findall(r'href="([^"#:]*evidence[^"]*)"', page) == led
-    assert store.seen_from(made.BROKEN, below, below) == made.BROKEN
+    assert store.relocated(made.BROKEN, below, below) == made.BROKEN
 
 
-def test_evidence_for_which_there_is_no_room_is_told_of(tmp_path: Path) -> None:
-    """In the failure: whoever reads the report finds it where it was."""
+def test_uncopied_evidence_is_named_in_the_failure(tmp_path: Path) -> None:
+    """The failure names the original folder."""
     own, place = tmp_path / "own", tmp_path / "place"
     (own / "evidence" / "peers").mkdir(parents=True)
     place.mkdir()
@@ -152,8 +152,8 @@ def test_evidence_for_which_there_is_no_room_is_told_of(tmp_path: Path) -> None:
     assert store.bring_evidence(made.BROKEN, tmp_path, place) == made.BROKEN
 
 
-def test_evidence_that_fills_the_disk_leaves_its_room_to_the_report(tmp_path: Path) -> None:
-    """What was copied of it is gone again."""
+def test_partly_copied_evidence_is_removed(tmp_path: Path) -> None:
+    """The report needs the room."""
     own, place = tmp_path / "own", tmp_path / "place"
     (own / "evidence" / "peers" / "state").mkdir(parents=True)
     (own / "evidence" / "peers" / "again.txt").write_text("pytest x")
@@ -169,8 +169,8 @@ def test_evidence_that_fills_the_disk_leaves_its_room_to_the_report(tmp_path: Pa
     assert "could not be copied: [Errno 28] No space left" in failure.sections[-1].text
 
 
-def test_a_report_from_before_its_evidence_had_names_is_read() -> None:
-    """The page leads to the folder, as it did then."""
+def test_report_without_evidence_names_is_read() -> None:
+    """An earlier version wrote it; the page links the folder."""
     text = json_file.dumps(made.BROKEN)
     before = re.sub(r', "files": \[.*?\]', "", text)
     assert before != text
@@ -179,14 +179,14 @@ def test_a_report_from_before_its_evidence_had_names_is_read() -> None:
     assert re.findall(r'href="([^"#:]*evidence[^"]*)"', page) == led
 
 
-def test_where_nothing_failed_there_is_no_evidence(tmp_path: Path) -> None:
-    """No folder either."""
+def test_green_run_has_no_evidence(tmp_path: Path) -> None:
+    """There is no folder either."""
     store.write(made.report(made.result(made.PEERS, Verdict.KEPT, ["BR-4"])), tmp_path)
     assert not (tmp_path / "evidence").exists()
 
 
-def test_the_page_of_an_earlier_runs_evidence_goes(tmp_path: Path) -> None:
-    """As that evidence does."""
+def test_index_of_earlier_evidence_is_removed(tmp_path: Path) -> None:
+    """It goes with that evidence."""
     store.write(made.BROKEN, tmp_path)
     listed = tmp_path / "evidence" / "index.md"
     store.remove_evidence(tmp_path, before=listed.stat().st_mtime)
@@ -208,18 +208,14 @@ def test_the_page_of_an_earlier_runs_evidence_goes(tmp_path: Path) -> None:
         (made.report(made.result(), partial=("interrupted",)), "1/1 core, partial", "lightgrey"),
     ],
 )
-def test_the_badge_tells_how_much_of_the_core_is_kept(
-    report: Report, message: str, colour: str
-) -> None:
-    """Green is a runtime that conforms, and nothing else."""
-    drawn = json.loads(badge.render(report))
+def test_badge_shows_kept_core_requirements(report: Report, message: str, colour: str) -> None:
+    """Only a conforming runtime is green."""
+    drawn = json.loads(markdown.badge(report))
     assert (drawn["schemaVersion"], drawn["message"], drawn["color"]) == (1, message, colour)
 
 
-def test_the_summary_is_appended_to_the_jobs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What other steps have written there stays."""
+def test_summary_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text of other steps stays."""
     job = tmp_path / "job.md"
     job.write_text("before\n")
     monkeypatch.setenv(store.STEP_SUMMARY, str(job))
@@ -228,7 +224,7 @@ def test_the_summary_is_appended_to_the_jobs(
 
 
 class _Text(HTMLParser):
-    """The text of a page that a reader sees."""
+    """The visible text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -249,8 +245,8 @@ class _Text(HTMLParser):
             self.text += " " + data
 
 
-def test_every_number_on_the_page_is_in_the_json() -> None:
-    """Whatever the page claims can be traced to `report.json`."""
+def test_numbers_of_the_page_are_in_the_json() -> None:
+    """Each can be found in `report.json`."""
     gate = GateResult(file="x.toml", entries=7, ok=False, new=("test 31",), known=("test 57",))
     report = made.report(*made.BROKEN.tests, matrices=made.BROKEN.matrices, gate=gate, exit=1)
     number = re.compile(r"\d+(?:\.\d+)?")
@@ -262,14 +258,14 @@ def test_every_number_on_the_page_is_in_the_json() -> None:
     assert set(number.findall(shown)) - drawn - in_json == set()
 
 
-def test_the_page_says_how_to_run_a_test_as_it_was_run() -> None:
-    """Sabotage, and how the matrix was asked, included."""
+def test_page_has_the_rerun_command() -> None:
+    """It includes fault and probe."""
     environment = {**made.BROKEN.environment, "fault": "x-y", "probe": "exec"}
     page = html.render([dataclasses.replace(made.BROKEN, environment=environment)])
     assert f"pytest {made.PEERS} --runtime acme --fault x-y --probe exec<" in page
 
 
-def test_several_reports_stand_side_by_side() -> None:
+def test_reports_stand_side_by_side() -> None:
     """Every runtime has its verdict in every row."""
     other = made.report(made.result(), name="other", version="3")
     page = html.render([made.BROKEN, other])

@@ -1,4 +1,4 @@
-"""The drawing of a world: everybody is in it, nobody upon somebody else."""
+"""The drawing of a world: complete, and without overlaps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.report import made
 
 
 def staged(plan: Plan) -> Stage:
-    """A plan's containers on the world of the other tests."""
+    """Return a plan's containers on the world of the other tests."""
     networks = dict.fromkeys(name for item in plan.containers for name in item.networks)
     return Stage(
         routers=3,
@@ -32,7 +32,7 @@ def staged(plan: Plan) -> Stage:
 
 
 def apart(one: Box, other: Box) -> bool:
-    """Whether two boxes do not overlap."""
+    """Return whether two boxes do not overlap."""
     return (
         one.x + one.width <= other.x
         or other.x + other.width <= one.x
@@ -43,8 +43,8 @@ def apart(one: Box, other: Box) -> bool:
 
 @settings(deadline=None)
 @given(plans(max_containers=8), st.integers(1, 30))
-def test_everybody_has_a_place_of_his_own(plan: Plan, routers: int) -> None:
-    """Whatever is built, each container's box is inside the host's and overlaps no other."""
+def test_boxes_do_not_overlap(plan: Plan, routers: int) -> None:
+    """Each container's box is inside the host's, for any plan."""
     stage = staged(plan)
     drawing = draw(
         Stage(
@@ -67,8 +67,8 @@ def test_everybody_has_a_place_of_his_own(plan: Plan, routers: int) -> None:
     assert max(box.y + box.height for box in boxes) <= drawing.height
 
 
-def test_a_joiner_is_drawn_inside_the_container_that_it_joined() -> None:
-    """They share a namespace, and the drawing shows it."""
+def test_joined_container_is_drawn_inside_its_owner() -> None:
+    """They share a namespace."""
     boxes = {box.name: box for box in stacked(draw(made.STAGE), made.STAGE)}
     home, joiner = boxes["a"], boxes["d"]
     assert home.x < joiner.x

@@ -8,7 +8,7 @@ import pytest
 
 from harness.adapters.protocol import Adapter
 from harness.model.plan import DEFAULT_NETWORK, HOST, Attached, Bridge
-from harness.testbench.steps import Far, Steps
+from harness.plugin.progress import StepProgress, Steps
 from harness.world.build import World
 from harness.world.guard import LeakGuard
 from linux import nftables, rtnetlink
@@ -47,7 +47,7 @@ def test_a_mark_is_a_word_of_its_own() -> None:
 @pytest.fixture
 def history(world: World, runtime: Adapter, guard: LeakGuard) -> Iterator[History]:
     """One that has begun."""
-    told = Steps(Far("a history", 0, 1, 0, 1), lambda _: None)
+    told = Steps(StepProgress("a history", 0, 1, 0, 1), lambda _: None)
     made = History(HistoryStage(world, runtime, guard, told))
     yield made
     made.teardown()

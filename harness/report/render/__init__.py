@@ -1,1 +1,9 @@
-"""One file per output format."""
+"""One module per output format of a report."""
+
+__all__ = [
+    "html",
+    "junit",
+    "markdown",
+    "terminal",
+    "topology_svg",
+]

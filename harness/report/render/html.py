@@ -1,4 +1,4 @@
-"""The page: one file that needs nothing else, drawn from reports and nothing but reports."""
+"""The HTML page: a self-contained file drawn from reports only."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from harness.report.schema import (
 )
 
 _SLOWEST = 12
-"""Tests whose time is shown."""
+"""Number of tests whose time is shown."""
 _FIRST_FAILURES = 7
-"""Failures that stand in sight; the others are folded away behind them."""
+"""Number of failures that are unfolded."""
 
 
 def render(reports: Sequence[Report]) -> str:
-    """The page about one report, or about several side by side."""
+    """Return the page about one report, or about several side by side."""
     style, script = resource("page.css"), resource("page.js")
     panels = [_Panel(number, report) for number, report in enumerate(reports)]
     return (
@@ -58,7 +58,7 @@ def render(reports: Sequence[Report]) -> str:
 
 
 def environment_of(loader: jinja2.BaseLoader) -> jinja2.Environment:
-    """How templates of pages are read: what is not ours is escaped, what is not there an error."""
+    """Return the template environment: foreign text is escaped, a missing name is an error."""
     return jinja2.Environment(
         loader=loader,
         autoescape=True,
@@ -82,17 +82,17 @@ def _templates() -> jinja2.Environment:
 
 
 def resource(name: str) -> str:
-    """The text of a file beside the templates."""
+    """Return the text of a file beside the templates."""
     return (files("harness.report.render") / "templates" / name).read_text(encoding="utf-8")
 
 
 def digest(text: str) -> str:
-    """How a Content-Security-Policy names an inline script, or style, that may be used."""
+    """Return the hash that allows an inline script or style in a Content-Security-Policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _data(reports: Sequence[Report]) -> Markup:
-    """What the script shows of cells, as JSON that cannot end the element it stands in."""
+    """Return the cells for the script, as JSON that cannot end its element."""
     matrices = [schema.plain(report).get("matrices", []) for report in reports]
     text = json.dumps(matrices, separators=(",", ":"))
     for char in "<>&":
@@ -105,14 +105,14 @@ def _data(reports: Sequence[Report]) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """One square of the heat map: a cell and its place among the matrix's cells."""
+    """A square of the heat map: a cell and its index among the matrix's cells."""
 
     number: int
     cell: CellResult
 
     @property
     def kind(self) -> str:
-        """How it is coloured."""
+        """Class of the colour."""
         if not self.cell.kept:
             return "wrong" if self.cell.observed else "unseen"
         assert self.cell.observed
@@ -120,7 +120,7 @@ class _Slot:
 
     @property
     def told(self) -> str:
-        """All of it in one line."""
+        """Description in one line."""
         cell = self.cell
         seen = str(cell.observed) if cell.observed else "never probed"
         promised = f"promised {cell.promised}" if cell.promised else "not promised"
@@ -145,7 +145,7 @@ class _Heat:
         self.boxes = topology_svg.stacked(self.drawing, stage) if stage and self.drawing else ()
 
     def slots(self, source: str, target: str) -> Iterator[_Slot | None]:
-        """The squares of a pair: protocols across, families down."""
+        """Return the squares of a pair: protocols across, families down."""
         for family in FAMILIES:
             for protocol in PROTOCOLS:
                 yield self._slot(source, target, protocol, family)
@@ -154,12 +154,12 @@ class _Heat:
         return self._slots.get((source, target, protocol, family))
 
     def any(self, source: str, target: str) -> bool:
-        """Whether there is any square of a pair."""
+        """Return whether a pair has a square."""
         return any(self.slots(source, target))
 
 
 class _Panel:
-    """What a page says of one report."""
+    """The part of the page about one report."""
 
     first_failures = _FIRST_FAILURES
 
@@ -173,7 +173,7 @@ class _Panel:
         self.anchors = {
             test.id: f"test-{number}-{place}" for place, test in enumerate(self.failing)
         }
-        self.evidence = failure_links.listed(report)
+        self.evidence = failure_links.index_path(report)
         self.tests = {test.id: test for test in report.tests}
         self.slowest = sorted(report.tests, key=lambda test: -test.seconds)[:_SLOWEST]
 
@@ -185,7 +185,7 @@ class _Panel:
 
     @property
     def tone(self) -> str:
-        """How its verdict is coloured."""
+        """Class of the verdict's colour."""
         if not self.report.complete:
             return "open"
         return {True: "good", False: "bad", None: "open"}[self.report.conforms]
@@ -196,8 +196,8 @@ class _Panel:
         return max((test.seconds for test in self.slowest), default=0.0)
 
     def command(self, test: TestResult) -> str:
-        """The line that runs a test again."""
-        return failure_links.command(test.id, failure_links.of(self.report))
+        """Return the command that runs a test again."""
+        return failure_links.command(test.id, failure_links.report_conditions(self.report))
 
 
 # --- several beside each other ---------------------------------------------------
@@ -205,7 +205,7 @@ class _Panel:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A requirement with what became of it in each report, `None` where it is not known."""
+    """A requirement with its result in each report, `None` if unknown."""
 
     requirement: RequirementResult
     results: tuple[RequirementResult | None, ...]
@@ -217,12 +217,12 @@ class _Row:
 
     @property
     def worst(self) -> Verdict:
-        """The weightiest verdict."""
+        """The most severe verdict."""
         return max((item.verdict for item in self.results if item), key=lambda item: item.weight)
 
     @property
     def words(self) -> str:
-        """What a search looks in."""
+        """The text that a search looks in."""
         row = self.requirement
         links = " ".join(link.name for link in (*row.sources, *row.history))
         return line(f"{row.id} {row.level} {row.section} {row.statement} {links}").lower()

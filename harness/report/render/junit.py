@@ -1,4 +1,8 @@
-"""JUnit XML, which every CI system reads: one case per test, requirement ids as properties."""
+"""JUnit XML: a case per test, with the requirement ids as properties.
+
+`pytest --junitxml` writes the same properties, but not from reports: `netmodes merge` joins shards
+without running pytest, and the text of a report is sanitised.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render(report: Report) -> str:
-    """The report as an XML document."""
+    """Return the report as an XML document."""
     counts = report.totals.tests
     totals = {
         "name": _text(f"netmodes {report.implementation.name}"),
@@ -70,5 +74,5 @@ def _property(parent: Xml.Element, name: str, value: str) -> None:
 
 
 def _text(text: str) -> str:
-    """Text that XML can hold: ElementTree escapes markup, and lets other characters through."""
+    """Return text that XML can hold: ElementTree escapes markup, but passes control characters."""
     return _NO_XML.sub("�", plain(text))

@@ -1,23 +1,47 @@
-"""The summary in Markdown, for a pull request or a job's page."""
+"""The summary in Markdown, for a pull request or a job's page, and the badge.
+
+https://shields.io/badges/endpoint-badge defines the JSON of the badge.
+"""
 
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterator, Sequence
 
-from harness.report.sanitize import address, markdown, plain
+from harness.report.sanitize import address, line, markdown, plain
 from harness.report.schema import Counts, Report, RequirementResult, TestResult, Verdict
 
 _SHOWN = 20
-"""Failures that are told in full."""
+"""Number of failures that are shown."""
 _LONGEST = 4_000
-"""Characters of one failure. GitHub takes a mebibyte of a step's summary."""
+"""Maximal length of a failure. GitHub accepts a mebibyte per step summary."""
 _FAILING = (Verdict.BROKEN, Verdict.ERROR)
 
 
 def render(report: Report) -> str:
-    """The report's conclusions, and its failures in short."""
+    """Return the verdict of the report, its counts and its failures."""
     return "\n".join(_lines(report)) + "\n"
+
+
+def badge(report: Report) -> str:
+    """Return the JSON of the badge: how much of the core is kept."""
+    core = report.totals.core
+    tested = core.total - core.untested
+    message = f"{core.kept}/{tested} core"
+    if report.conforms is False:
+        colour = "red" if core.broken or core.error else "orange"
+    else:
+        colour = "brightgreen" if report.conforms else "lightgrey"
+    if not report.complete:
+        message, colour = f"{message}, partial", "lightgrey"
+    drawn = {
+        "schemaVersion": 1,
+        "label": f"netmodes: {line(report.implementation.name)}",
+        "message": message,
+        "color": colour,
+    }
+    return json.dumps(drawn) + "\n"
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -46,7 +70,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def verdict(report: Report) -> str:
-    """The whole in one sentence."""
+    """Return the verdict of the report as a sentence."""
     match report.conforms:
         case True:
             return "Conforms: every core requirement is kept and none is broken"
@@ -105,10 +129,10 @@ def _requirement(item: RequirementResult) -> str:
         f"[{markdown(link.name)}](<{link.url}>)" if address(link.url) else markdown(link.name)
         for link in item.sources
     )
-    told = f" ({sources})" if sources else ""
+    links = f" ({sources})" if sources else ""
     return (
         f"- **{markdown(item.id)}** {markdown(item.level)}, {item.verdict}: "
-        f"{markdown(item.statement)}{told}"
+        f"{markdown(item.statement)}{links}"
     )
 
 
@@ -128,5 +152,5 @@ def _block(text: str) -> str:
     text = plain(text)
     if len(text) > _LONGEST:
         text = text[:_LONGEST] + "\n…"
-    # A reference even for the line break: an empty line would end some renderers' block.
+    # Line breaks as references: an empty line would end the block in some renderers.
     return html.escape(text).replace("\n", "&#10;")

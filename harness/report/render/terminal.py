@@ -1,4 +1,4 @@
-"""The matrix as a picture for a terminal."""
+"""A matrix as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def render(
     width: int = 100,
     colour: bool = False,
 ) -> str:
-    """A picture for a terminal: one block per source, a row per target, a column per channel.
+    """Return a block per source, with a row per target and a column per channel.
 
-    Shows what was observed, marked where it is not what was promised; without
-    `observed`, the promise. At most `width` columns wide (50 at the least); the
-    symbols tell everything without colour.
+    Shows the observation, marked where it differs from the promise; without `observed`, the
+    promise. The table is at most `width` columns wide (at least 50). Symbols carry all information
+    without colour.
     """
     cells = dict.fromkeys([*promised, *(observed or ())])
     if observed is None:
@@ -73,7 +73,7 @@ def _block(
     promised: Matrix[Promise],
     observed: Matrix[Observation] | None,
 ) -> Table:
-    """What one source met, or is promised."""
+    """Return the table of one source."""
     channels = [
         (protocol, family)
         for protocol in PROTOCOLS
@@ -95,7 +95,7 @@ def _block(
 def _mark(
     cell: Cell, promised: Matrix[Promise], observed: Matrix[Observation] | None
 ) -> tuple[str, str]:
-    """Symbol and colour of one cell."""
+    """Return symbol and colour of a cell."""
     promise = promised.get(cell)
     seen: Entry | None = promise if observed is None else observed.get(cell)
     if seen is None:

@@ -1,12 +1,12 @@
-"""Where things stand in the drawing of a world (pure): boxes and lines, in a grid of its own.
+"""Layout of the drawing of a world (pure): boxes and lines on a grid.
 
 ```
- attacker ───── LAN ─────┬───── r1 ─ r2 ─ r3 ───── internet
- ┌ host ─────────────────┴──────────────────────────────────┐
- │ (who shares its namespace)                               │
- │ ══ docker0 ══════════   ══ br0 ══════                    │
- │  [c1 + joiner]  [c2]     [ns1] [ns2]     [without network]│
- └──────────────────────────────────────────────────────────┘
+attacker ───── LAN ─────┬───── r1 ─ r2 ─ r3 ───── internet
+┌ host ─────────────────┴──────────────────────────────────┐
+│ (containers in the host's namespace)                     │
+│ ══ docker0 ══════════   ══ br0 ══════                    │
+│  [c1 + joiner]  [c2]     [ns1] [ns2]     [without network]│
+└──────────────────────────────────────────────────────────┘
 ```
 """
 
@@ -31,7 +31,7 @@ Kind = Literal["outside", "host", "shared", "container", "joiner", "bystander", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """Something with a name. `name` is what cells call it, empty where they do not."""
+    """A labelled box. `name` is the name in cells, empty if cells do not name it."""
 
     name: str
     kind: Kind
@@ -44,13 +44,13 @@ class Box:
 
     @property
     def middle(self) -> int:
-        """Where lines to it end, across."""
+        """Horizontal centre, where lines end."""
         return self.x + self.width // 2
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A wire."""
+    """A link."""
 
     x1: int
     y1: int
@@ -60,7 +60,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """All of it; boxes that lie upon others come later."""
+    """The whole drawing; a box on top of another comes later."""
 
     width: int
     height: int
@@ -71,7 +71,7 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A bridge and who hangs on it, placed at 0, 0."""
+    """A bridge and its ports, placed at 0, 0."""
 
     bar: Box | None
     leaves: tuple[Box, ...]
@@ -89,7 +89,7 @@ class _Group:
 
 
 def draw(stage: Stage) -> Drawing:
-    """The world of a stage with its containers."""
+    """Return the drawing of a world with its containers."""
     sharing = [item for item in stage.containers if item.mode == HOST]
     groups = _placed(_groups(stage), _HOST_TOP + (100 if sharing else 58))
     bottom = max((_bottom(group) for group in groups), default=_HOST_TOP + 90)
@@ -119,7 +119,7 @@ def draw(stage: Stage) -> Drawing:
 
 
 def _outside(stage: Stage) -> tuple[list[Box], list[Line], list[tuple[int, int, str]]]:
-    """Attacker, LAN, routers, internet."""
+    """Return attacker, LAN, routers and internet."""
     side, top, tall = 190, 28, 68
     right = WIDTH - _MARGIN - side
     attacker = Box(
@@ -148,7 +148,7 @@ def _outside(stage: Stage) -> tuple[list[Box], list[Line], list[tuple[int, int, 
 
 
 def _shared(sharing: Sequence[StagedContainer]) -> list[Box]:
-    """Containers in the host's own namespace."""
+    """Return the containers in the host's namespace."""
     return [
         Box(
             name=item.name,
@@ -219,7 +219,7 @@ def _bar(network: StagedNetwork) -> Box:
 
 
 def _leaf(item: StagedContainer, all_: Iterable[StagedContainer]) -> Box:
-    """A container; its joiners are written below its own name, as boxes of their own."""
+    """Return a container; containers that join it are boxes below its name."""
     joiners = [other.name for other in all_ if other.joined == item.name]
     also = tuple(f"also on {name}" for name in item.networks[1:2])
     notes = (*item.addresses[: 1 if also or item.mode == "none+veth" else 2], *also)
@@ -238,14 +238,14 @@ def _leaf(item: StagedContainer, all_: Iterable[StagedContainer]) -> Box:
 
 
 def stacked(drawing: Drawing, stage: Stage) -> tuple[Box, ...]:
-    """Every box, those that others lie upon first: the host's is the first of all."""
+    """Return every box, the lowest first: the host's box is the first."""
     host = [box for box in drawing.boxes if box.kind == "host"]
     rest = [box for box in drawing.boxes if box.kind != "host"]
     return (*host, *rest, *_joiners(drawing, stage))
 
 
 def _joiners(drawing: Drawing, stage: Stage) -> tuple[Box, ...]:
-    """The containers that live in another's namespace, inside that one's box."""
+    """Return the boxes of the containers that join another's namespace."""
     homes = {box.name: box for box in drawing.boxes if box.kind in ("container", "alone")}
     found = []
     for name, home in homes.items():
@@ -267,7 +267,7 @@ def _joiners(drawing: Drawing, stage: Stage) -> tuple[Box, ...]:
 
 
 def _group(bar: Box | None, leaves: Sequence[Box]) -> _Group:
-    """Leaves side by side below their bar, as many in a row as the host's box has room for."""
+    """Return boxes side by side below their bridge, wrapped to the width of the host's box."""
     per_row = (WIDTH - 4 * _MARGIN + _GAP) // (_LEAF_WIDTH + _GAP)
     placed, lines, y = [], [], _BAR + _BAR_TO_LEAF
     for start in range(0, len(leaves), per_row):
@@ -285,7 +285,7 @@ def _group(bar: Box | None, leaves: Sequence[Box]) -> _Group:
 
 
 def _placed(groups: Iterable[_Group], top: int) -> list[_Group]:
-    """Side by side, in as many rows as they need."""
+    """Return boxes side by side, in as many rows as needed."""
     left, right = 2 * _MARGIN, WIDTH - 2 * _MARGIN
     x, y, tallest = left, top, 0
     placed = []

@@ -1,4 +1,4 @@
-"""A bar for the property suites: on a terminal, in a run that takes long, and nowhere else."""
+"""Progress bars of the property suites: on a terminal, in a long run, and nowhere else."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.programs import Watched
 LONG = """
 import pytest
 from hypothesis import settings
-from harness.testbench.steps import telling
+from harness.plugin.progress import progress_of
 
 EFFORT = settings(max_examples=3, stateful_step_count=5)
 
 @pytest.mark.parametrize("number", range(4))
 def test_long(request, number):
-    with telling(request.config, f"any {number}", EFFORT, steps=True) as told:
+    with progress_of(request.config, f"any {number}", EFFORT, steps=True) as told:
         for _ in range(4):
             told.example()
             for _ in range(5):
@@ -31,15 +31,15 @@ def test_quick(): pass
 
 
 MORE = """
-from harness.testbench.steps import SHOWN, Far
+from harness.plugin.progress import SHOWN, StepProgress
 
 def test_long(request):
-    request.config.stash[SHOWN](Far("any", 5, 3, 2, 9))
+    request.config.stash[SHOWN](StepProgress("any", 5, 3, 2, 9))
 """
 
 
 def shown(project: pytest.Pytester, *options: str, terminal: bool = True, tests: str = LONG) -> str:
-    """What a run of the project writes."""
+    """Return the output of a run of the project."""
     project.makepyfile(tests)
     argv = [sys.executable, "-m", "pytest", "--no-report", *options]
     with Watched(argv, terminal=terminal, at=str(project.path)) as run:
@@ -48,7 +48,7 @@ def shown(project: pytest.Pytester, *options: str, terminal: bool = True, tests:
 
 
 def screen(written: str) -> list[str]:
-    """What is seen of it on a terminal in the end."""
+    """Return the final screen of a terminal that received the output."""
     rows, row, column = [""], 0, 0
     for part in re.findall(r"\x1b\[\d*[A-Za-z]|\x1b\[[\d;]*m|[\r\n]|[^\x1b\r\n]+", written):
         count = int("0" + "".join(takewhile(str.isdigit, part[2:])))
@@ -69,10 +69,10 @@ def screen(written: str) -> list[str]:
 
 
 @WORKERS
-def test_a_long_run_shows_how_far_it_is_and_what_is_left(
+def test_long_run_shows_progress_and_time_left(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """Which property, which of how many examples, which step of it; nothing stays of it."""
+    """The bar names property, example and step, and is erased at the end."""
     written = shown(project, "--profile=gate", *workers)
     assert re.search(r"any \d: example 1 of 3, step \d of 5 .* left", written)
     seen = "\n".join(screen(written))
@@ -81,8 +81,8 @@ def test_a_long_run_shows_how_far_it_is_and_what_is_left(
     assert "5 passed" in seen
 
 
-def test_where_more_is_tried_than_was_asked_for_no_end_is_told(project: pytest.Pytester) -> None:
-    """A failure is made smaller for as long as that takes."""
+def test_shrinking_shows_no_end(project: pytest.Pytester) -> None:
+    """A failure is shrunk for an unknown number of examples."""
     written = shown(project, "--profile=explore", tests=MORE)
     assert "any: example 5, step 2 of 9 " in written
     assert "left" not in written
@@ -92,10 +92,10 @@ def test_where_more_is_tried_than_was_asked_for_no_end_is_told(project: pytest.P
 @pytest.mark.parametrize(
     ("profile", "terminal"), [("gate", False), ("smoke", True)], ids=["log", "quick run"]
 )
-def test_nobody_else_is_shown_anything(
+def test_no_bar_in_a_log_or_a_quick_run(
     project: pytest.Pytester, workers: list[str], profile: str, *, terminal: bool
 ) -> None:
-    """A log has no bar, and what takes seconds needs none."""
+    """A log has no bar, and a run of seconds needs none."""
     written = shown(project, f"--profile={profile}", *workers, terminal=terminal)
     assert "example" not in written
     assert "\x1b[J" not in written
