@@ -112,7 +112,7 @@ class Client:
         """What the caller's kernel knows of the path to the other side, in bytes."""
         return self._socket.getsockopt(_LEVELS[self._family], _MTU[self._family])
 
-    def say(self, data: bytes = b"") -> None:
+    def send(self, data: bytes = b"") -> None:
         """Send a datagram or an echo request that carries `data`; over TCP send a SYN.
 
         `OSError` when the caller's kernel refuses to, EMSGSIZE for what is too big.
@@ -129,21 +129,21 @@ class Client:
                 if code not in (0, errno.EINPROGRESS):
                     raise OSError(code, f"connect to {self._to} port {self._port} failed at once")
 
-    def hear(self) -> bytes:
+    def receive(self) -> bytes:
         """The next datagram, echo reply or piece of a stream; `TimeoutError` when none comes."""
         deadline = time.monotonic() + BOUND
         while (left := deadline - time.monotonic()) > 0:
             select.select([self._socket], [], [], left)
-            heard = self.heard()
+            heard = self.receive_nowait()
             if heard is not None:
                 return heard
         raise TimeoutError(
             f"{self._protocol} from {self._caller.name} to {self._to} port {self._port}: "
             f"no answer within {BOUND} s, "
-            f"and {self.told() or 'no error'}"
+            f"and {self.error() or 'no error'}"
         )
 
-    def heard(self) -> bytes | None:
+    def receive_nowait(self) -> bytes | None:
         """The next datagram, echo reply or piece of a stream, if one has come by now."""
         if self._protocol is not Protocol.ICMP:
             try:
@@ -156,7 +156,7 @@ class Client:
             return None
         return message.payload if message.identifier == self._own_port else None
 
-    def told(self) -> str:
+    def error(self) -> str:
         """The error that the caller's kernel has been told of so far, by its name in `icmp`.
 
         `reset` for a connection that was refused by its other side, empty for none.
@@ -178,7 +178,7 @@ class Client:
         self.close()
 
 
-def there_and_back(
+def round_trip(
     caller: NetnsView,
     other: NetnsView,
     at: Address,
@@ -197,7 +197,7 @@ def there_and_back(
         answering.bind((str(at), port))
         to, its_port = by or (at, answering.getsockname()[1])
         with Client(caller, Protocol.UDP, to, port=its_port) as call:
-            call.say(data)
+            call.send(data)
             arrived, sender = answering.recvfrom(_LONGEST)
             answering.sendto(arrived, sender)
-            return arrived, call.hear()
+            return arrived, call.receive()

@@ -98,7 +98,7 @@ class Listener:
             raise
         self.port: int = self._socket.getsockname()[1]
 
-    def hears(
+    def reached_from(
         self, caller: NetnsView, *, at: Address | None = None, port: int = 0, answered: bool = False
     ) -> Exchange | None:
         """Call it from a place, by its own address and port or by those given.
@@ -146,7 +146,7 @@ class Listener:
             f"heard nor refused within {BOUND} s: something on the way swallows or diverts it"
         )
 
-    def overhears(
+    def delivered(
         self, calls: Iterable[tuple[NetnsView, Address, int]], quiet: Callable[[], None]
     ) -> list[str]:
         """Call from each place an address and port, all at once; in words, those that are heard.
@@ -169,7 +169,7 @@ class Listener:
                         raise
             quiet()
             if self.transport == "udp":
-                return [made[word][0] for word, _ in self.come() if word in made]
+                return [made[word][0] for word, _ in self.pending() if word in made]
             accepted = [stack.enter_context(connection) for connection, _ in self._accepted()]
             connected = {nonce: call for nonce, (_, call) in made.items() if _is_connected(call)}
             if not accepted or not connected:
@@ -201,21 +201,21 @@ class Listener:
         for connection in [item for item in taken if item in ready]:
             yield _said(connection), connection, taken.pop(connection)
 
-    def heard(self) -> tuple[bytes, End]:
+    def receive(self) -> tuple[bytes, End]:
         """The next datagram, and who sent it; `TimeoutError` when none comes."""
         if not select.select([self._socket], [], [], BOUND)[0]:
             raise TimeoutError(f"nothing came to port {self.port} within {BOUND} s")
         data, sender = self._socket.recvfrom(1 << 16)
         return data, _end(sender)
 
-    def come(self) -> Iterator[tuple[bytes, End]]:
+    def pending(self) -> Iterator[tuple[bytes, End]]:
         """Every datagram that has come by now, and who sent it."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 data, sender = self._socket.recvfrom(1 << 16)
                 yield data, _end(sender)
 
-    def tell(self, end: End, data: bytes) -> None:
+    def send(self, end: End, data: bytes) -> None:
         """Send a datagram from the listener's own port."""
         self._socket.sendto(data, (str(end[0]), end[1]))
 
@@ -225,7 +225,7 @@ class Listener:
         instead = f"within {BOUND} s"
         try:
             if self.transport == "udp":
-                self.tell(caller, word)
+                self.send(caller, word)
             else:
                 seen.send(word)
             if select.select([call], [], [], BOUND)[0]:
@@ -253,8 +253,8 @@ class Listener:
 
 def free_port(place: NetnsView, transport: Transport) -> int:
     """A port on which nothing listens in a place now."""
-    with Listener(place, transport) as ear:
-        return ear.port
+    with Listener(place, transport) as listener:
+        return listener.port
 
 
 def own_port() -> int:
@@ -262,7 +262,7 @@ def own_port() -> int:
     return next(_own_ports)
 
 
-def introduce(caller: NetnsView, address: Address, transport: Transport) -> Exchange:
+def ask_echo_service(caller: NetnsView, address: Address, transport: Transport) -> Exchange:
     """Have the world's echo service at `address` tell whom it saw; `OSError` when it does not."""
     port = (TCP_PORTS if transport == "tcp" else UDP_PORTS)["echo"]
     with _socket(caller, transport, address) as call:
@@ -279,7 +279,7 @@ def introduce(caller: NetnsView, address: Address, transport: Transport) -> Exch
         return Exchange(_end(call.getsockname()), _end(json.loads(said)["you"]))
 
 
-def shout(place: NetnsView, addresses: Iterable[Address], *, port: int, word: bytes) -> int:
+def broadcast(place: NetnsView, addresses: Iterable[Address], *, port: int, word: bytes) -> int:
     """Try to send `word` in a datagram and an echo request, and a SYN, to each of `addresses`.
 
     `port` is where datagrams and SYNs go. By every interface of the place the same

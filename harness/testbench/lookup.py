@@ -151,7 +151,7 @@ def _enter(pid: int) -> None:
 # --- by asking a resolver --------------------------------------------------------
 
 
-def ask(
+def query(
     container: Container,
     name: str,
     kind: str = "A",
@@ -172,7 +172,7 @@ def ask(
         return dns.query.udp(query, str(server), PATIENCE, sock=opened)
 
 
-def ask_at_once(container: Container, name: str, kinds: Sequence[str]) -> list[Message]:
+def query_concurrently(container: Container, name: str, kinds: Sequence[str]) -> list[Message]:
     """What the resolver answers to several questions about a name, asked before any answer.
 
     From one socket, as the C library asks for both families. `dns.exception.Timeout` when one is
@@ -190,7 +190,7 @@ def ask_at_once(container: Container, name: str, kinds: Sequence[str]) -> list[M
     return [by_id[query.id] for query in queries]
 
 
-def hang_up(container: Container, name: str, *, questions: int) -> None:
+def abandon_queries(container: Container, name: str, *, questions: int) -> None:
     """Ask the resolver so many things about a name over one connection, and wait for no answer."""
     query = dns.message.make_query(name, "A").to_wire()
     server = nameservers(container.read(RESOLV_CONF))[0]
@@ -208,7 +208,7 @@ def _to(server: Address, container: Container, transport: Transport) -> Iterator
         yield opened
 
 
-def told(answer: Message) -> set[str]:
+def values(answer: Message) -> set[str]:
     """The values that an answer holds, as text."""
     return {rdata.to_text() for rrset in answer.answer for rdata in rrset}
 
@@ -222,7 +222,7 @@ def rcode(answer: Message) -> str:
 
 
 @contextmanager
-def saying(host: HostMachine, text: str, path: str = RESOLV_CONF) -> Iterator[None]:
+def host_file(host: HostMachine, text: str, path: str = RESOLV_CONF) -> Iterator[None]:
     """Have a file of the host's say something else while the body runs."""
     before = host.call(_replace, path, text)
     try:

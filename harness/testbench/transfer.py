@@ -32,7 +32,7 @@ class StreamDigest(NamedTuple):
     sha256: str
 
 
-def sent(size: int) -> StreamDigest:
+def expected(size: int) -> StreamDigest:
     """What `upload` and `download` send when they are to send `size` bytes."""
     digest = hashlib.sha256()
     for piece in service_protocols.bulk(size):
@@ -73,7 +73,7 @@ def download(
         return _carry(far, near, size)
 
 
-def in_turn(
+def half_closed(
     caller: NetnsView,
     server: NetnsView,
     at: Address,
@@ -95,7 +95,7 @@ def in_turn(
         return there, back
 
 
-def break_off(
+def abort_while_sending(
     caller: NetnsView,
     server: NetnsView,
     at: Address,
@@ -126,7 +126,7 @@ def break_off(
     return False
 
 
-def cut_short(
+def reset_after_delivery(
     caller: NetnsView,
     server: NetnsView,
     at: Address,

@@ -1,4 +1,4 @@
-"""Whatever happens to a runtime, in whatever order: all promises hold after each step."""
+"""Random histories of a runtime: all promises hold after each step."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def test_any_history_keeps_every_promise(
     plans_folder: Path,
     steps: Telling,
 ) -> None:
-    """Created, connected, published, restarted, killed, removed, flushed: the matrix is promised.
+    """Create, connect, publish, restart, kill, remove, flush: observed equals promised.
 
-    Addresses and MACs are unique, bystanders are as they were, and in the end nothing is left.
+    Addresses and MACs are unique, bystanders are unchanged, and in the end nothing is left.
     """
-    # Who only collects need not wait for hypothesis.
+    # Collecting does not wait for hypothesis.
     from hypothesis.stateful import run_state_machine_as_test
 
     from suites.properties.state_machine import History, HistoryStage

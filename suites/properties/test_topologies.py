@@ -1,4 +1,4 @@
-"""Whatever is built, what is observed equals what the oracle promises."""
+"""Random topologies: observed equals promised."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_any_topology_keeps_its_promises(
     steps: Telling,
 ) -> None:
     """Networks of every kind, containers in every mode, on one or several; and nothing is left."""
-    # Who only collects need not wait for hypothesis.
+    # Collecting does not wait for hypothesis.
     from hypothesis import given
 
     from harness.testbench.strategies import plans

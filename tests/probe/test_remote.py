@@ -200,6 +200,6 @@ def test_a_silent_connection_holds_nobody_up(agent: AgentClient, space: NetNS) -
     ):
         stray.connect((str(loopback), ear.port))
         calls = [(beside, loopback, port) for port in (ear.port, other.port)]
-        heard = ear.overhears(calls, agent.sync)
+        heard = ear.delivered(calls, agent.sync)
         assert heard == [f"beside to {loopback} port {ear.port}"]
-        assert ear.hears(beside, at=loopback, answered=True)
+        assert ear.reached_from(beside, at=loopback, answered=True)

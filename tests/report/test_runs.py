@@ -94,7 +94,7 @@ def test_the_suites_are_named_alike_wherever_they_are_installed(
     project: pytest.Pytester, argument: str
 ) -> None:
     """An expectation file of one machine holds on another, whatever the command line names."""
-    name = "test_it_has_a_network_namespace_of_its_own"
+    name = "test_container_has_a_netns_of_its_own"
     options = ("--pyargs", argument, "-k", name, "--runtime=mydocker")
     project.runpytest_subprocess(*options).assert_outcomes(passed=1)
     report = left(project)

@@ -16,7 +16,14 @@ import pytest
 
 from harness.testbench import listener as traffic
 from harness.testbench import netns_view
-from harness.testbench.listener import TRANSPORTS, Listener, Transport, free_port, introduce, shout
+from harness.testbench.listener import (
+    TRANSPORTS,
+    Listener,
+    Transport,
+    ask_echo_service,
+    broadcast,
+    free_port,
+)
 from harness.testbench.netns_view import NetnsView, fixed, until
 from harness.world.services import Services
 from linux import netns, nftables, rtnetlink
@@ -39,12 +46,12 @@ def engaged(ends: Ends) -> Iterator[tuple[Listener, Listener, socket.socket]]:
     """A listener, one beside it, and a connection that somebody has to the first."""
     one, other = ends
     with (
-        Listener(one, "tcp", address=ADDRESSES[4]) as ear,
+        Listener(one, "tcp", address=ADDRESSES[4]) as listener,
         Listener(one, "tcp", address=ADDRESSES[4]) as beside,
         other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
     ):
-        stray.connect((str(ADDRESSES[4]), ear.port))
-        yield ear, beside, stray
+        stray.connect((str(ADDRESSES[4]), listener.port))
+        yield listener, beside, stray
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -52,11 +59,11 @@ def engaged(ends: Ends) -> Iterator[tuple[Listener, Listener, socket.socket]]:
 def test_a_listener_hears_who_called(ends: Ends, transport: Transport, family: int) -> None:
     """Without translation the caller's own end is the one that was seen."""
     one, other = ends
-    with Listener(one, transport, address=ADDRESSES[family]) as ear:
-        meeting = ear.hears(other)
-    assert meeting
-    assert meeting.own == meeting.seen
-    assert meeting.own[0] in {item.ip for item in other.interfaces()}
+    with Listener(one, transport, address=ADDRESSES[family]) as listener:
+        exchange = listener.reached_from(other)
+    assert exchange
+    assert exchange.own == exchange.seen
+    assert exchange.own[0] in {item.ip for item in other.interfaces()}
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -67,9 +74,9 @@ def test_a_call_that_nobody_takes_is_refused_at_once(
     """A listener on the loopback does not hear who calls the address."""
     one, other = ends
     loopback = ip_address("127.0.0.1" if family == 4 else "::1")
-    with Listener(one, transport, address=loopback) as ear:
-        assert ear.hears(other, at=ADDRESSES[family]) is None
-        assert ear.hears(one)
+    with Listener(one, transport, address=loopback) as listener:
+        assert listener.reached_from(other, at=ADDRESSES[family]) is None
+        assert listener.reached_from(one)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -79,16 +86,16 @@ def test_nobody_calls_twice_from_one_port(ends: Ends, transport: Transport, fami
     one, other = ends
     with other.open() as space:
         netns.write_sysctls(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
-    with Listener(one, transport, address=ADDRESSES[family]) as ear:
-        met = [ear.hears(other) for _ in range(20)]
-    assert len({meeting.own for meeting in met if meeting}) == 20
+    with Listener(one, transport, address=ADDRESSES[family]) as listener:
+        met = [listener.reached_from(other) for _ in range(20)]
+    assert len({exchange.own for exchange in met if exchange}) == 20
 
 
 def test_a_call_without_a_way_is_refused_at_once(ends: Ends) -> None:
     """The caller's own kernel says so."""
     one, other = ends
-    with Listener(one, "tcp") as ear:
-        assert ear.hears(other, at=ip_address("203.0.113.1")) is None
+    with Listener(one, "tcp") as listener:
+        assert listener.reached_from(other, at=ip_address("203.0.113.1")) is None
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -110,10 +117,10 @@ def test_a_call_that_is_swallowed_is_no_refusal(
             ]
         )
     with (
-        Listener(one, transport, address=ADDRESSES[4]) as ear,
+        Listener(one, transport, address=ADDRESSES[4]) as listener,
         pytest.raises(TimeoutError, match=r"from other to 192\.0\.2\.1 port \d+"),
     ):
-        ear.hears(other)
+        listener.reached_from(other)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -123,13 +130,13 @@ def test_a_call_is_answered_from_where_it_went(
 ) -> None:
     """The answer comes to the caller's own end."""
     one, other = ends
-    with Listener(one, transport, address=ADDRESSES[family]) as ear:
-        assert ear.hears(other, answered=True)
+    with Listener(one, transport, address=ADDRESSES[family]) as listener:
+        assert listener.reached_from(other, answered=True)
 
 
 @contextmanager
 def between(
-    ends: Ends, ear: Listener, then: Callable[[socket.socket, socket.socket], object]
+    ends: Ends, listener: Listener, then: Callable[[socket.socket, socket.socket], object]
 ) -> Iterator[int]:
     """The port of somebody who makes a connection to the listener for each of the caller's.
 
@@ -145,7 +152,7 @@ def between(
                 return
             far = ends[0].socket(socket.AF_INET, socket.SOCK_STREAM)
             kept.extend((near, far))
-            far.connect((str(ADDRESSES[4]), ear.port))
+            far.connect((str(ADDRESSES[4]), listener.port))
             far.send(near.recv(1024))
             then(near, far)
 
@@ -172,13 +179,13 @@ def test_a_connection_that_lets_nothing_back_is_no_answer(
 ) -> None:
     """What the caller says is heard, what is said to it is not."""
     with (
-        Listener(ends[0], "tcp", address=ADDRESSES[4]) as ear,
-        between(ends, ear, nothing_more) as port,
+        Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener,
+        between(ends, listener, nothing_more) as port,
     ):
-        assert ear.hears(ends[1], port=port)
+        assert listener.reached_from(ends[1], port=port)
         monkeypatch.setattr(traffic, "BOUND", 0.3)
         with pytest.raises(TimeoutError, match=r"no answer came back from there within 0\.3 s"):
-            ear.hears(ends[1], port=port, answered=True)
+            listener.reached_from(ends[1], port=port, answered=True)
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
@@ -192,28 +199,28 @@ def test_who_hangs_up_in_place_of_an_answer_is_told(ends: Ends, how: str) -> Non
         near.close()
 
     with (
-        Listener(ends[0], "tcp", address=ADDRESSES[4]) as ear,
-        between(ends, ear, hang_up) as port,
+        Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener,
+        between(ends, listener, hang_up) as port,
         pytest.raises(TimeoutError, match="before it was hung up"),
     ):
-        ear.hears(ends[1], port=port, answered=True)
+        listener.reached_from(ends[1], port=port, answered=True)
 
 
 def test_a_call_that_is_taken_and_hung_up_is_not_heard(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
     """Also while an earlier one is on the line."""
-    ear, beside, _ = engaged
+    listener, beside, _ = engaged
     thread = threading.Thread(target=hang_up_on_the_first, args=(beside,))
     thread.start()
-    assert ear.hears(ends[1], port=beside.port) is None
+    assert listener.reached_from(ends[1], port=beside.port) is None
     thread.join()
 
 
-def hang_up_on_the_first(ear: Listener) -> None:
+def hang_up_on_the_first(listener: Listener) -> None:
     """Take a connection, and close it."""
-    select.select([ear._socket], [], [], traffic.BOUND)
-    for taken, _ in ear._accepted():
+    select.select([listener._socket], [], [], traffic.BOUND)
+    for taken, _ in listener._accepted():
         taken.close()
 
 
@@ -226,8 +233,8 @@ def test_a_connection_that_is_made_last_for_its_caller_is_heard(
     monkeypatch.setattr(
         traffic, "_is_connected", lambda call: next(asked, True) and is_connected(call)
     )
-    with Listener(ends[0], "tcp", address=ADDRESSES[4]) as ear:
-        assert ear.hears(ends[1])
+    with Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener:
+        assert listener.reached_from(ends[1])
 
 
 def test_an_answer_from_elsewhere_is_none(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,18 +243,18 @@ def test_an_answer_from_elsewhere_is_none(ends: Ends, monkeypatch: pytest.Monkey
     second = ip_address("192.0.2.3")
     with one.open() as space, Netlink(space) as netlink:
         netlink.send([rtnetlink.add_address(PORT, ip_interface("192.0.2.3/24"))])
-    with Listener(one, "udp") as ear:
-        assert ear.hears(other, at=second)
-        assert ear.hears(other, at=ADDRESSES[4], answered=True)
+    with Listener(one, "udp") as listener:
+        assert listener.reached_from(other, at=second)
+        assert listener.reached_from(other, at=ADDRESSES[4], answered=True)
         answer = Listener._answer
 
-        def impatient(ear: Listener, *given: Any) -> None:
+        def impatient(listener: Listener, *given: Any) -> None:
             monkeypatch.setattr(traffic, "BOUND", 0.1)  # the call has been heard by now
-            answer(ear, *given)
+            answer(listener, *given)
 
         monkeypatch.setattr(Listener, "_answer", impatient)
         with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* no answer came back"):
-            ear.hears(other, at=second, answered=True)
+            listener.reached_from(other, at=second, answered=True)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -255,22 +262,22 @@ def test_of_many_calls_those_are_told_that_are_heard(ends: Ends, transport: Tran
     """Not those that are refused, have no way, or reach another listener."""
     one, other = ends
     with (
-        Listener(one, transport, address=ADDRESSES[4]) as ear,
+        Listener(one, transport, address=ADDRESSES[4]) as listener,
         Listener(one, transport, address=ADDRESSES[4]) as beside,
     ):
         wrong = [
-            (other, ADDRESSES[4], ear.port - 1),
-            (other, ADDRESSES[6], ear.port),
-            (other, ip_address("203.0.113.1"), ear.port),
+            (other, ADDRESSES[4], listener.port - 1),
+            (other, ADDRESSES[6], listener.port),
+            (other, ip_address("203.0.113.1"), listener.port),
             (other, ADDRESSES[4], beside.port),
         ]
 
         def settled() -> None:
-            assert beside.hears(other)  # a control that was sent later
+            assert beside.reached_from(other)  # a control that was sent later
 
-        assert ear.overhears(wrong, settled) == []
-        heard = ear.overhears([(other, ADDRESSES[4], ear.port)], settled)
-        assert heard == [f"other to 192.0.2.1 port {ear.port}"]
+        assert listener.delivered(wrong, settled) == []
+        heard = listener.delivered([(other, ADDRESSES[4], listener.port)], settled)
+        assert heard == [f"other to 192.0.2.1 port {listener.port}"]
 
 
 def test_of_many_calls_none_is_told_for_somebody_elses(
@@ -278,29 +285,29 @@ def test_of_many_calls_none_is_told_for_somebody_elses(
 ) -> None:
     """A connection that nobody asked about, while what was asked about leads elsewhere."""
     one, other = ends
-    ear, beside, _ = engaged
+    listener, beside, _ = engaged
 
     def settled() -> None:
         with Listener(one, "tcp", address=ADDRESSES[4]) as control:
-            assert control.hears(other)
+            assert control.reached_from(other)
 
-    assert ear.overhears([(other, ADDRESSES[4], beside.port)], settled) == []
+    assert listener.delivered([(other, ADDRESSES[4], beside.port)], settled) == []
 
 
 def test_a_connection_that_says_something_else_is_not_the_call(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
     """It came first, and what was called is taken after it; alone it is no hearing at all."""
-    ear, beside, stray = engaged
+    listener, beside, stray = engaged
     stray.send(b"an earlier one, tried again")
-    meeting = ear.hears(ends[1], answered=True)
-    assert meeting
-    assert meeting.seen == meeting.own
+    exchange = listener.reached_from(ends[1], answered=True)
+    assert exchange
+    assert exchange.seen == exchange.own
     closed = beside.port
     beside.close()
     with ends[1].socket(socket.AF_INET, socket.SOCK_STREAM) as again:
-        again.connect((str(ADDRESSES[4]), ear.port))
-        assert ear.hears(ends[1], port=closed) is None
+        again.connect((str(ADDRESSES[4]), listener.port))
+        assert listener.reached_from(ends[1], port=closed) is None
 
 
 def test_translation_shows(ends: Ends) -> None:
@@ -322,10 +329,10 @@ def test_translation_shows(ends: Ends) -> None:
                 nftables.add_rule(table, "out", nftables.oifname("eth0"), nftables.masquerade()),
             ]
         )
-    with Listener(one, "udp", address=target) as ear:
-        meeting = ear.hears(other)
-    assert meeting
-    assert (meeting.own[0], meeting.seen[0]) == (own, seen)
+    with Listener(one, "udp", address=target) as listener:
+        exchange = listener.reached_from(other)
+    assert exchange
+    assert (exchange.own[0], exchange.seen[0]) == (own, seen)
 
 
 def test_a_free_port_can_be_taken(ends: Ends) -> None:
@@ -340,9 +347,9 @@ def test_the_echo_service_tells_whom_it_saw(ends: Ends, transport: Transport) ->
     """The introduction has both ends of the call."""
     one, other = ends
     with one.open() as space, Services.start({"one": (space, [ADDRESSES[4]])}):
-        meeting = introduce(other, ADDRESSES[4], transport)
-    assert meeting.own == meeting.seen
-    assert meeting.own[0] == ip_address("192.0.2.2")
+        exchange = ask_echo_service(other, ADDRESSES[4], transport)
+    assert exchange.own == exchange.seen
+    assert exchange.own[0] == ip_address("192.0.2.2")
 
 
 def test_a_shout_goes_out_by_every_protocol(ends: Ends) -> None:
@@ -350,10 +357,10 @@ def test_a_shout_goes_out_by_every_protocol(ends: Ends) -> None:
     one, other = ends
     word = os.urandom(16)
     with one.capture() as wire:
-        assert shout(other, [ADDRESSES[4]], port=9, word=word) > 3
+        assert broadcast(other, [ADDRESSES[4]], port=9, word=word) > 3
     frames = [frame for frame in wire.frames() if word in frame.data]
     assert {frame.kind.name for frame in frames} >= {"HOST", "BROADCAST", "MULTICAST"}
-    assert shout(other, [ip_address("203.0.113.1")], port=9, word=word) < shout(
+    assert broadcast(other, [ip_address("203.0.113.1")], port=9, word=word) < broadcast(
         other, [ADDRESSES[4]], port=9, word=word
     )
 

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from harness.testbench import lookup
-from harness.testbench.lookup import by_address, by_name, inside, saying
+from harness.testbench.lookup import by_address, by_name, host_file, inside
 from harness.world.host import HostMachine
 from tests.world.hosts import host
 
@@ -83,12 +83,12 @@ def test_what_takes_too_long_is_ended(host: HostMachine, monkeypatch: pytest.Mon
 def test_a_file_says_something_else_for_a_while(host: HostMachine) -> None:
     """Then what it said before, also after a failure; one that was not there is gone again."""
     before = host.call(read, HOSTS)
-    with saying(host, "192.0.2.9 other\n", HOSTS):
+    with host_file(host, "192.0.2.9 other\n", HOSTS):
         assert inside(host.pid, by_name, "other", 4).addresses == {ip_address("192.0.2.9")}
-    with pytest.raises(LookupError), saying(host, "", HOSTS):
+    with pytest.raises(LookupError), host_file(host, "", HOSTS):
         refuses()
     assert host.call(read, HOSTS) == before
-    with saying(host, "new\n", "/run/somewhere/new"):
+    with host_file(host, "new\n", "/run/somewhere/new"):
         assert host.call(read, "/run/somewhere/new") == "new\n"
     assert not host.call(os.path.exists, "/run/somewhere/new")
 

@@ -22,12 +22,12 @@ def test_who_starts_again_or_goes_leaves_the_marks_that_nobody_has_now() -> None
     marks = OwnershipMarks()
     marks.know("a", {"a", "172.18.0.2", "process 5"})
     marks.know("b", {"b", "172.18.0.3"})
-    assert marks.forget_all_but({"a", "b"}) == set()
+    assert marks.forget_except({"a", "b"}) == set()
     marks.know("a", {"a", "172.18.0.2", "process 9"})
-    assert marks.forget_all_but({"a", "b"}) == {"process 5"}
+    assert marks.forget_except({"a", "b"}) == {"process 5"}
     marks.know("c", {"c", "172.18.0.2"})
-    assert marks.forget_all_but({"b", "c"}) == {"a", "process 9"}
-    assert marks.forget_all_but({"b", "c"}) == set()
+    assert marks.forget_except({"b", "c"}) == {"a", "process 9"}
+    assert marks.forget_except({"b", "c"}) == set()
 
 
 def test_a_mark_is_a_word_of_its_own() -> None:
@@ -58,7 +58,7 @@ def begin(history: History, name: str) -> None:
     history.acting = name
     history.scene.container(name, Bridge(DEFAULT_NETWORK))
     history.bridged.add(name)
-    history.nothing_is_left_of_who_is_gone()
+    history.removed_objects_leave_nothing()
 
 
 @pytest.mark.parametrize("digits", [SHORT, None], ids=["short", "whole"])
@@ -71,10 +71,10 @@ def test_what_bears_the_id_of_who_is_gone_is_found_at_the_step(
     table = nftables.Table("inet", f"own-{history.scene['one'].facts().id[:digits]}")
     with nftables.Nft(world.namespaces[HOST]) as opened:
         opened.apply([nftables.add_table(table)])
-        history.nothing_is_left_of_who_is_gone()
+        history.removed_objects_leave_nothing()
         history.scene.remove("one")
         with pytest.raises(TimeoutError, match=table.name.removeprefix("own-")) as raised:
-            history.nothing_is_left_of_who_is_gone()
+            history.removed_objects_leave_nothing()
         assert f"nft table inet {table.name}" in str(raised.value.__notes__), "what it is is told"
         opened.apply([nftables.del_table(table)])
 
@@ -83,14 +83,14 @@ def test_a_network_that_is_gone_is_looked_for_too(history: History, world: World
     """By its subnet, among what it may have left."""
     history.acting = "net"
     history.scene.network("net")
-    history.nothing_is_left_of_who_is_gone()
+    history.removed_objects_leave_nothing()
     (subnet, *_) = (item.network for item in history.stage.runtime.network_facts("net").gateways)
     history.scene.remove_network("net")
     with Netlink(world.namespaces[HOST]) as opened:
         left = rtnetlink.add_blackhole(subnet)
         opened.send([left])
         with pytest.raises(TimeoutError, match=str(subnet)):
-            history.nothing_is_left_of_who_is_gone()
+            history.removed_objects_leave_nothing()
         opened.send([left._replace(kind=rtnetlink.RTM_DELROUTE, flags=0)])
 
 
@@ -103,7 +103,7 @@ def test_a_cable_that_stays_where_its_container_left_is_found(
     with Netlink(world.namespaces[HOST]) as opened:
         opened.send([rtnetlink.add_veth("left0", "left1")])
         with pytest.raises(TimeoutError, match=left):
-            history.nothing_is_left_of_who_is_gone()
+            history.removed_objects_leave_nothing()
         opened.send([rtnetlink.del_link("left0")])
 
 
@@ -112,7 +112,7 @@ def test_who_is_gone_has_no_cables(history: History) -> None:
     before = dict(history.cables)
     begin(history, "one")
     history.scene.remove("one")
-    history.nothing_is_left_of_who_is_gone()
+    history.removed_objects_leave_nothing()
     assert history.cables == before
 
 
@@ -125,7 +125,7 @@ def test_who_was_asked_in_vain_is_gone_at_once(history: History) -> None:
     history.scene.network("net", ipv6=True, icc=False)
     for history.acting, mode in (("one", Bridge("net")), ("by-hand", Attached("net"))):
         history.scene.container(history.acting, mode)
-        history.nothing_is_left_of_who_is_gone()
-    history.what_is_observed_is_promised()
+        history.removed_objects_leave_nothing()
+    history.observed_equals_promised()
     history.scene.remove("by-hand")
-    history.nothing_is_left_of_who_is_gone()
+    history.removed_objects_leave_nothing()
