@@ -1,4 +1,4 @@
-"""A history notices at once what is left of who is gone, and of nobody else."""
+"""Histories detect leftovers of removed objects, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from suites.properties.ownership import OwnershipMarks, borne
 from suites.properties.state_machine import SHORT, History, HistoryStage
 
 
-def test_who_starts_again_or_goes_leaves_the_marks_that_nobody_has_now() -> None:
-    """An address that another has got meanwhile is no mark of who had it before."""
+def test_ended_container_leaves_the_marks_that_no_other_has() -> None:
+    """An address that another container has by now is no leftover."""
     marks = OwnershipMarks()
     marks.know("a", {"a", "172.18.0.2", "process 5"})
     marks.know("b", {"b", "172.18.0.3"})
@@ -30,8 +30,8 @@ def test_who_starts_again_or_goes_leaves_the_marks_that_nobody_has_now() -> None
     assert marks.forget_except({"b", "c"}) == set()
 
 
-def test_a_mark_is_a_word_of_its_own() -> None:
-    """Longer addresses, names and numbers are somebody else's."""
+def test_mark_is_a_separate_word() -> None:
+    """Longer addresses, names and numbers are others."""
     things = ["address 172.18.0.2/16 of lo", "address 172.18.0.21/16 of lo", "process 50 (sleep)"]
     assert borne({"172.18.0.2"}, things) == things[:1]
     assert borne({"process 5"}, things) == []
@@ -46,7 +46,7 @@ def test_a_mark_is_a_word_of_its_own() -> None:
 
 @pytest.fixture
 def history(world: World, runtime: Adapter, guard: LeakGuard) -> Iterator[History]:
-    """One that has begun."""
+    """Begin a history."""
     told = Steps(Far("a history", 0, 1, 0, 1), lambda _: None)
     made = History(HistoryStage(world, runtime, guard, told))
     yield made
@@ -54,7 +54,7 @@ def history(world: World, runtime: Adapter, guard: LeakGuard) -> Iterator[Histor
 
 
 def begin(history: History, name: str) -> None:
-    """A container on the default network, as a step of the history."""
+    """Start a container on the default network, as a step of the history."""
     history.acting = name
     history.scene.container(name, Bridge(DEFAULT_NETWORK))
     history.bridged.add(name)
@@ -62,10 +62,10 @@ def begin(history: History, name: str) -> None:
 
 
 @pytest.mark.parametrize("digits", [SHORT, None], ids=["short", "whole"])
-def test_what_bears_the_id_of_who_is_gone_is_found_at_the_step(
+def test_leftover_with_a_removed_id_is_found_at_the_step(
     history: History, world: World, digits: int | None
 ) -> None:
-    """A table of its own that stays, while everything else goes and the others have all theirs."""
+    """A table stays, while all else is removed and other containers keep theirs."""
     for name in ("one", "other"):
         begin(history, name)
     table = nftables.Table("inet", f"own-{history.scene['one'].facts().id[:digits]}")
@@ -79,8 +79,8 @@ def test_what_bears_the_id_of_who_is_gone_is_found_at_the_step(
         opened.apply([nftables.del_table(table)])
 
 
-def test_a_network_that_is_gone_is_looked_for_too(history: History, world: World) -> None:
-    """By its subnet, among what it may have left."""
+def test_leftover_of_a_removed_network_is_found(history: History, world: World) -> None:
+    """By its subnet."""
     history.acting = "net"
     history.scene.network("net")
     history.removed_objects_leave_nothing()
@@ -94,10 +94,8 @@ def test_a_network_that_is_gone_is_looked_for_too(history: History, world: World
         opened.send([left._replace(kind=rtnetlink.RTM_DELROUTE, flags=0)])
 
 
-def test_a_cable_that_stays_where_its_container_left_is_found(
-    history: History, world: World
-) -> None:
-    """As it would be by one that leaves a network, or is started again, and lives on."""
+def test_leftover_veth_of_a_disconnected_container_is_found(history: History, world: World) -> None:
+    """As of a container that leaves a network, or restarts."""
     begin(history, "one")
     left = "one has no more cables than it has networks"
     with Netlink(world.namespaces[HOST]) as opened:
@@ -107,8 +105,8 @@ def test_a_cable_that_stays_where_its_container_left_is_found(
         opened.send([rtnetlink.del_link("left0")])
 
 
-def test_who_is_gone_has_no_cables(history: History) -> None:
-    """Some runtimes count them: the next one has the name that was given up, and is another's."""
+def test_removed_container_has_no_veths(history: History) -> None:
+    """Some runtimes count them: the next one reuses the name."""
     before = dict(history.cables)
     begin(history, "one")
     history.scene.remove("one")
@@ -116,11 +114,11 @@ def test_who_is_gone_has_no_cables(history: History) -> None:
     assert history.cables == before
 
 
-def test_who_was_asked_in_vain_is_gone_at_once(history: History) -> None:
-    """No packet that waits for a neighbour keeps its namespace, nor thus a cable moved in by hand.
+def test_pending_neighbours_of_removed_container_are_dropped(history: History) -> None:
+    """At once, so that no waiting packet keeps its namespace and a manually moved veth.
 
-    Neighbours that are isolated are not found over IPv6, and the kernel gives up on them after
-    three seconds; a step waits for two.
+    Isolated neighbours are not found over IPv6, and the kernel gives up on them after three
+    seconds; a step waits for two.
     """
     history.scene.network("net", ipv6=True, icc=False)
     for history.acting, mode in (("one", Bridge("net")), ("by-hand", Attached("net"))):
