@@ -68,7 +68,7 @@ def test_one_rejects_two_frames() -> None:
 
 
 def test_one_each_rejects_more_than_were_sent() -> None:
-    """A SYN is retransmitted after a second, with an error each: two errors for one are too many."""
+    """A SYN is retransmitted after a second: two errors for one SYN are too many."""
     told, sent = ICMP(type=11), UDP(dport=4242)
     expect.one_each([REQUEST, ERROR], told, to=sent)
     expect.one_each([REQUEST, ERROR, REQUEST, ERROR], told, to=sent)
