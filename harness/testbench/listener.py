@@ -1,8 +1,7 @@
-"""Verbs for sockets in places: listen, call, introduce oneself, shout.
+"""Listeners in namespaces, and calls of them: delivered, refused or dropped.
 
-A call is over when it is heard or refused; silence is neither and raises. Whom a
-listener saw and what the caller's own socket says are told side by side, so that
-an address translation shows.
+A call ends when it is delivered or refused; silence raises an error. The source that a listener saw
+is reported with the caller's own end, so that an address translation shows.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Transport = Literal["tcp", "udp"]
 TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
 
 BOUND: Final = 3.0
-"""Seconds within which a call is heard, answered or refused. It takes microseconds."""
+"""Seconds within which a call is delivered, answered or refused. It takes microseconds."""
 
 ANYWHERE: Final[dict[int, Address]] = {4: IPv4Address(0), 6: IPv6Address(0)}
 EVERYBODY: Final = (
@@ -38,10 +37,10 @@ EVERYBODY: Final = (
     IPv4Address("224.0.0.1"),
     IPv6Address("ff02::1"),
 )
-"""Who hears what is sent to all: limited broadcast, all hosts (RFC 1112), all nodes (RFC 4291)."""
+"""Limited broadcast, all hosts (RFC 1112), all nodes (RFC 4291)."""
 
 _SOON: Final = 0.001
-"""Seconds after which it is asked again whether a connection has been made."""
+"""Seconds between two checks whether a connection is established."""
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -49,32 +48,35 @@ _ICMP: Final = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: closing resets, so that no TIME_WAIT is left behind."""
 _own_ports = itertools.cycle(range(20_000, 32_768))
-"""For callers, below those that the kernel gives: a caller that has one again while conntrack
-still knows its last call is seen from another port if both came to the same listener."""
+"""Source ports of callers, below the ephemeral range.
+
+A port that is reused while conntrack still knows its last call is translated to another one if both
+calls reach the same listener.
+"""
 _UNHEARD: Final = frozenset(
     {
         *(errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH),
         *(errno.EADDRNOTAVAIL, errno.EINVAL),
     }
 )
-"""Refused, or hung up on, by the other side, or by the caller's own kernel for want of a way."""
+"""Refused or reset by the other side, or by the caller's own kernel without a route."""
 
 End = tuple[Address, int]
 """Address and port."""
 
 
 class Exchange(NamedTuple):
-    """One exchange: the caller's end as its own socket has it, and as the other side saw it."""
+    """Ends of a call: the caller's own socket's, and the one that the other side saw."""
 
     own: End
     seen: End
 
 
 class Listener:
-    """A listener in a place; on a port that the kernel chooses when `port` is 0.
+    """A listener in a namespace; on a port that the kernel chooses when `port` is 0.
 
-    On `address`, or on every address of `family`. Use it as a context manager.
-    Raises `OSError` (EADDRINUSE) when the port is taken.
+    On `address`, or on every address of `family`. Use it as a context manager. Raises `OSError`
+    (EADDRINUSE) when the port is taken.
     """
 
     def __init__(
@@ -101,13 +103,13 @@ class Listener:
     def reached_from(
         self, caller: NetnsView, *, at: Address | None = None, port: int = 0, answered: bool = False
     ) -> Exchange | None:
-        """Call it from a place, by its own address and port or by those given.
+        """Call the listener from a namespace, at its own address and port or at the given ones.
 
-        `None` when the call is refused, or taken by somebody who hangs up, as a process in user
-        space does that finds nobody inside. Else `TimeoutError` when the call is neither heard
-        nor refused; with `answered` also when what is sent back does not come to the caller from
-        where it called. A call is known by what is said in it: a process in user space may try an
-        earlier one again (rootlessport does, ten times).
+        Return `None` when the call is refused, or accepted and closed, as a process in user space
+        does that finds no listener inside. `TimeoutError` when the call is neither delivered nor
+        refused; with `answered` also when the reply does not arrive from the called address. A call
+        is recognised by its data: a process in user space may retry an earlier one (rootlessport
+        does, ten times).
         """
         target, nonce = at or self.address, os.urandom(16)
         with contextlib.ExitStack() as stack:
@@ -122,7 +124,9 @@ class Listener:
                     call.send(nonce)
                 deadline = time.monotonic() + BOUND
                 while (left := deadline - time.monotonic()) > 0:
-                    unsaid = taken and not said  # on a way with several legs the last is made first
+                    unsaid = (
+                        taken and not said
+                    )  # on a path with several legs the last leg is established first
                     wait = _SOON if unsaid else left
                     ready, _, _ = select.select([self._socket, call, *taken], [], [], wait)
                     if self._socket in ready and self.transport == "tcp":
@@ -149,9 +153,9 @@ class Listener:
     def delivered(
         self, calls: Iterable[tuple[NetnsView, Address, int]], quiet: Callable[[], None]
     ) -> list[str]:
-        """Call from each place an address and port, all at once; in words, those that are heard.
+        """Call an address and port from each namespace, all at once; return the delivered ones.
 
-        By the time that `quiet` returns: the scene's `settle`.
+        Those delivered by the time that `quiet`, the scene's `settle`, returns.
         """
         with contextlib.ExitStack() as stack:
             made: dict[bytes, tuple[str, socket.socket]] = {}
@@ -174,8 +178,9 @@ class Listener:
             connected = {nonce: call for nonce, (_, call) in made.items() if _is_connected(call)}
             if not accepted or not connected:
                 return []
-            # Whose they are only what is said in them tells: a process in user space takes calls
-            # that lead elsewhere, and may try an earlier one again (rootlessport does, ten times).
+            # Only their data identifies connections: a process in user space accepts calls that
+            # lead
+            # elsewhere, and may retry an earlier one (rootlessport does, ten times).
             for nonce, call in connected.items():
                 _say(call, nonce)
             quiet()
@@ -193,7 +198,7 @@ class Listener:
     def _heard(
         self, ready: Collection[object], taken: dict[socket.socket, End]
     ) -> Iterator[tuple[bytes, socket.socket, End]]:
-        """What was said, where, and by whom; a connection speaks once, or is over."""
+        """Return data, socket and sender of each arrival; a connection is read once."""
         if self.transport == "udp":
             with contextlib.suppress(BlockingIOError):
                 data, sender = self._socket.recvfrom(1024)
@@ -202,14 +207,14 @@ class Listener:
             yield _said(connection), connection, taken.pop(connection)
 
     def receive(self) -> tuple[bytes, End]:
-        """The next datagram, and who sent it; `TimeoutError` when none comes."""
+        """Return the next datagram and its sender; `TimeoutError` when none arrives."""
         if not select.select([self._socket], [], [], BOUND)[0]:
             raise TimeoutError(f"nothing came to port {self.port} within {BOUND} s")
         data, sender = self._socket.recvfrom(1 << 16)
         return data, _end(sender)
 
     def pending(self) -> Iterator[tuple[bytes, End]]:
-        """Every datagram that has come by now, and who sent it."""
+        """Return every datagram that has arrived, and its sender."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 data, sender = self._socket.recvfrom(1 << 16)
@@ -220,7 +225,7 @@ class Listener:
         self._socket.sendto(data, (str(end[0]), end[1]))
 
     def _answer(self, call: socket.socket, seen: socket.socket, caller: End, word: bytes) -> None:
-        """Have a word come back; the caller's socket hears nobody but whom it called."""
+        """Send a reply; the caller's socket receives only from the called address."""
         ends = f"from {_end(call.getsockname())} to {_end(call.getpeername())}"
         instead = f"within {BOUND} s"
         try:
@@ -252,18 +257,18 @@ class Listener:
 
 
 def free_port(place: NetnsView, transport: Transport) -> int:
-    """A port on which nothing listens in a place now."""
+    """Return a port without a listener in a namespace."""
     with Listener(place, transport) as listener:
         return listener.port
 
 
 def own_port() -> int:
-    """A port for who calls with packets of his own making: not one that was called from before."""
+    """Return a source port for crafted packets that no call has used lately."""
     return next(_own_ports)
 
 
 def ask_echo_service(caller: NetnsView, address: Address, transport: Transport) -> Exchange:
-    """Have the world's echo service at `address` tell whom it saw; `OSError` when it does not."""
+    """Have the world's echo service at `address` report the caller; `OSError` on failure."""
     port = (TCP_PORTS if transport == "tcp" else UDP_PORTS)["echo"]
     with _socket(caller, transport, address) as call:
         call.settimeout(BOUND)
@@ -282,15 +287,15 @@ def ask_echo_service(caller: NetnsView, address: Address, transport: Transport) 
 def broadcast(place: NetnsView, addresses: Iterable[Address], *, port: int, word: bytes) -> int:
     """Try to send `word` in a datagram and an echo request, and a SYN, to each of `addresses`.
 
-    `port` is where datagrams and SYNs go. By every interface of the place the same
-    goes to `EVERYBODY`. Returns how many of the attempts the place's own kernel took.
+    `port` is for datagrams and SYNs. The same goes to `EVERYBODY` by every interface of the
+    namespace. Return how many of the attempts the own kernel accepted.
     """
     targets = [(address, "") for address in addresses]
     targets += [(address, link) for address in EVERYBODY for link in place.links()]
     taken = 0
     for address, link in targets:
         for attempt in (_datagram, _echo_request, _syn):
-            with contextlib.suppress(OSError):  # refused: what `taken` does not count
+            with contextlib.suppress(OSError):  # refused: not counted in `taken`
                 attempt(place, address, port, word, link)
                 taken += 1
     return taken
@@ -316,7 +321,7 @@ def _syn(place: NetnsView, address: Address, port: int, _: bytes, link: str) -> 
 
 
 def _loosen(opened: socket.socket, link: str) -> None:
-    """Let it broadcast, and through `link` even where no route leads there."""
+    """Allow broadcasts, and sending by `link` even without a route."""
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     if link:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
@@ -326,7 +331,7 @@ def _loosen(opened: socket.socket, link: str) -> None:
 
 
 def _socket(place: NetnsView, transport: Transport, towards: Address) -> socket.socket:
-    """A non-blocking socket of the family of `towards`."""
+    """Return a non-blocking socket of the family of `towards`."""
     opened = place.socket(_FAMILIES[towards.version], _KINDS[transport])
     opened.setblocking(False)
     if towards.version == 6:
@@ -337,10 +342,10 @@ def _socket(place: NetnsView, transport: Transport, towards: Address) -> socket.
 
 
 def _bind_anew(call: socket.socket, towards: Address) -> None:
-    """Call from a port from which nobody did lately; the kernel's choice may come twice in a row.
+    """Bind a port that has not been used lately; the kernel's choice may repeat at once.
 
-    Two calls from one port that are translated to one listener would have the same
-    answers: the kernel then translates the second one's port too (nf_nat_core.c, null bindings).
+    Two calls from one port that are translated to one listener would have equal reply tuples: the
+    kernel then translates the second one's port too (nf_nat_core.c, null bindings).
     """
     for port in _own_ports:
         try:
@@ -353,7 +358,7 @@ def _bind_anew(call: socket.socket, towards: Address) -> None:
 
 
 def _say(call: socket.socket, word: bytes) -> bool:
-    """By a connection, if it is made; what refused it is left to be asked."""
+    """Send by a connection, if it is established; errors are left for the caller to query."""
     if not _is_connected(call):
         return False
     with contextlib.suppress(OSError):  # it is over
@@ -362,7 +367,7 @@ def _say(call: socket.socket, word: bytes) -> bool:
 
 
 def _is_hung_up(call: socket.socket) -> bool:
-    """Whether a connection was made, and is over without a word."""
+    """Return True if a connection was established, and has ended without data."""
     try:
         return call.recv(1) == b""
     except BlockingIOError:
@@ -380,7 +385,7 @@ def _is_connected(call: socket.socket) -> bool:
 
 
 def _said(connection: socket.socket) -> bytes:
-    """What has come by a connection so far."""
+    """Return what has arrived by a connection so far."""
     with contextlib.suppress(OSError):
         return connection.recv(1024)
     return b""

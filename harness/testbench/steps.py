@@ -1,4 +1,4 @@
-"""What a test of many examples tells of how far it is, to whoever shows it: `harness.plugin.stepbar`."""
+"""Progress of tests with many examples, for the display in `harness.plugin.stepbar`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import hypothesis
 
 WORKER_INPUT: Final = "netmodes_steps"
-"""What the controller tells its workers: the name of a socket of the sandbox's, without the NUL.
+"""Key of the worker input with the name of the sandbox's progress socket, without the NUL.
 
-A worker on another machine finds nobody there and tells nothing.
+A worker on another machine finds no such socket and reports nothing.
 """
 _SECONDS: Final = 1.0
-"""How long the last word may wait for somebody to read it; all others may be lost."""
+"""Seconds that the last message may wait for the reader; all others may be lost."""
 
 
 class Far(NamedTuple):
-    """How far a test is: in which example of how many, and in which step of it.
+    """Progress of a test: the example of how many, and the step in it.
 
-    An example of 0 is the end of all.
+    An example of 0 is the end.
     """
 
     test: str
@@ -37,24 +37,24 @@ class Far(NamedTuple):
 
 Tell = Callable[[Far], None]
 SHOWN: Final = pytest.StashKey[Tell]()
-"""Who shows it, where the tests run in the process that has the terminal."""
+"""Display in the process that has the terminal."""
 
 
 class Steps:
-    """What a test says as it goes on."""
+    """Progress reports of a test."""
 
     def __init__(self, far: Far, tell: Tell) -> None:
         self._far, self._tell = far, tell
         self._states = 0
 
     def example(self) -> None:
-        """One more example begins."""
+        """Report the begin of an example."""
         self._states = 0
         self._far = self._far._replace(example=self._far.example + 1, step=0)
         self._tell(self._far)
 
     def state(self) -> None:
-        """One more state is looked at: the first one is before any step."""
+        """Report a state; the first one precedes any step."""
         self._far = self._far._replace(step=self._states)
         self._states += 1
         self._tell(self._far)
@@ -64,9 +64,9 @@ class Steps:
 def telling(
     config: pytest.Config, test: str, settings: hypothesis.settings, *, steps: bool = False
 ) -> Iterator[Steps]:
-    """Something to tell by in the body, which tries as many examples as `settings` say.
+    """Report the progress of the body, which tries as many examples as `settings` say.
 
-    `steps` is whether an example has any.
+    `steps` is True if an example has steps.
     """
     most = settings.stateful_step_count if steps else 0
     nothing_yet = Far(test, 0, settings.max_examples, 0, most)
@@ -87,7 +87,7 @@ def _teller(config: pytest.Config) -> Iterator[Tell]:
 
         def tell(far: Far) -> None:
             channel.settimeout(0 if far.example else _SECONDS)
-            with suppress(OSError):  # nobody listens, or is behind: it is only to be looked at
+            with suppress(OSError):  # without a reader, or with a slow one, the message is lost
                 channel.send(json.dumps(far).encode())
 
         with suppress(OSError):

@@ -13,11 +13,10 @@ from harness.model.plan import ATTACKER, GATEWAY, HOST, NS1, Bridge, Family
 from harness.model.topology import Address
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import TRANSPORTS, Listener
 from harness.testbench.packets.craft import send_frame
 from harness.testbench.packets.tap_pool import TapPool
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from harness.world.build import World
 from suites.ports.published import both, reaches_host
 from suites.support import operator_firewall

@@ -11,9 +11,8 @@ from harness.adapters.protocol import Adapter
 from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, Family, Publish
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.packets.tap_pool import TapPool
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from harness.world.build import World
 from suites.support.arp_ndp import assert_nobody_answers
 from suites.support.three_containers import ThreeContainers, TrioNetwork, both_families, plan

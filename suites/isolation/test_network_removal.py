@@ -11,10 +11,9 @@ from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.features import Feature
 from harness.model.plan import ATTACKER, DEFAULT_NETWORK, GATEWAY, HOST, Bridge
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Listener
 from harness.testbench.netns_view import NetnsView
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from harness.world.guard import LeakGuard
 from suites.ports.published import INSIDE, both
 from suites.support.features import has_ipv6

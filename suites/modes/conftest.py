@@ -28,10 +28,9 @@ from harness.model.plan import (
 from harness.model.topology import Address, Interface
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Listener, Transport, free_port
 from harness.testbench.netns_view import NetnsView
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from harness.world.build import World
 from suites.support.features import restarts
 

@@ -140,7 +140,7 @@ def test_host_end_of_veth_is_a_bridge_port(network: BridgeNetwork) -> None:
     assert bridge is not None
     assert links[bridge].kind == "bridge"
     for name in network.containers:
-        eth0 = network.scene[name].net.cable("eth0")
+        eth0 = network.scene[name].net.kernel_link("eth0")
         (end,) = (link for link in links.values() if link.ifindex == eth0.peer)
         assert (eth0.kind, end.kind, end.peer) == ("veth", "veth", eth0.ifindex), name
         assert (end.up, end.master) == (True, links[bridge].ifindex), name

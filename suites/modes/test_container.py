@@ -29,11 +29,10 @@ from harness.model.plan import (
 )
 from harness.plugin.marks import requirement
 from harness.testbench import container
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Listener, Transport
 from harness.testbench.netns_view import NetnsView, until
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.support.features import can_start, restarts
 
 OPTIONS: Final[dict[str, dict[str, Any]]] = {

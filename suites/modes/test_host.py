@@ -20,10 +20,9 @@ from harness.model.plan import (
 )
 from harness.plugin.marks import requirement
 from harness.testbench import container, netns_view
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import TRANSPORTS, Listener, Transport, ask_echo_service
 from harness.testbench.netns_view import NetnsView
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.modes.conftest import assert_not_published
 from suites.support.features import restarts
 from suites.support.host import assert_change_shows

@@ -37,10 +37,9 @@ from harness.model.plan import (
 from harness.model.topology import Address, pick
 from harness.plugin.marks import requirement
 from harness.testbench import container
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import TRANSPORTS, Listener, Transport, ask_echo_service
 from harness.testbench.netns_view import NetnsView, until
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from linux import syscalls
 from suites.ports.published import INSIDE
 from suites.support.features import has_ipv6

@@ -23,11 +23,10 @@ from harness.model.plan import (
     Publish,
 )
 from harness.model.topology import Address, pick
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Exchange, Listener, Transport
 from harness.testbench.netns_view import NetnsView
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.readiness import await_local

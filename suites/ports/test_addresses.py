@@ -10,9 +10,8 @@ import pytest
 from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family
 from harness.model.topology import Address, pick
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Transport
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.ports.published import (
     BESIDE,
     OWN,

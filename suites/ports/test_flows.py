@@ -11,10 +11,10 @@ import pytest
 from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Protocol
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.client import Client
 from harness.testbench.container import Container
 from harness.testbench.listener import Listener
+from harness.testbench.scene import LOOPBACKS
 from suites.ports.published import BESIDE, INSIDE, PublishedContainer, PublishNetwork, reaches_host
 
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)

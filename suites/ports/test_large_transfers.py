@@ -12,11 +12,10 @@ from harness.model.plan import ATTACKER, HOST, Family
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
 from harness.testbench import transfer
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.client import round_trip
 from harness.testbench.listener import ANYWHERE, End
 from harness.testbench.netns_view import NetnsView
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.ports.published import INSIDE, PORTS, inner_family, reaches_host
 
 SIZE: Final = 1 << 20

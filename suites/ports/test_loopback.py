@@ -16,7 +16,6 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import TRANSPORTS, Listener, Transport, own_port
 from harness.testbench.packets import craft
 from harness.testbench.packets.capture import Capture, Tap
@@ -24,7 +23,7 @@ from harness.testbench.packets.craft import send_frame
 from harness.testbench.packets.expect import like
 from harness.testbench.packets.packet_ring import Frame
 from harness.testbench.packets.tap_pool import TapPool
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.ports.published import (
     INSIDE,
     PORTS,

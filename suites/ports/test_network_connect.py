@@ -10,9 +10,8 @@ import pytest
 from harness.model.plan import ATTACKER, HOST, NS1, Bridge, Family
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Transport
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.ports.published import (
     OWN,
     PortCall,
@@ -48,7 +47,7 @@ class MovingContainer:
 
 @pytest.fixture
 def moving(scene: Scene, transport: Transport, family: Family) -> MovingContainer:
-    """The container listens only while it is called."""
+    """Start the container, which listens only while it is called."""
     for name in (HOME, OTHER):
         scene.network(name, ipv6=family == 6)
     web = scene.container("web", Bridge(HOME), ports=both(PORT))

@@ -11,8 +11,8 @@ import pytest
 from harness.adapters.protocol import RuntimeRefused
 from harness.model.plan import ATTACKER, HOST, Publish
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import ANYWHERE, TRANSPORTS, Listener
+from harness.testbench.scene import LOOPBACKS
 from harness.world.guard import LeakGuard
 from suites.ports.published import INSIDE, PublishNetwork
 

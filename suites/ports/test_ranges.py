@@ -10,10 +10,9 @@ import pytest
 
 from harness.model.plan import ATTACKER, FAMILIES, HOST, Family
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Listener, Transport
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.ports.published import (
     CHOSEN,
     INSIDE,

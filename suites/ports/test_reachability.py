@@ -8,9 +8,8 @@ from typing import Final
 from harness.adapters.protocol import Adapter
 from harness.model.plan import ATTACKER, FAMILIES, HOST, INTERNET, NS1, Family
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Listener, Transport
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.ports.published import (
     INSIDE,
     PORTS,

@@ -28,7 +28,7 @@ Telling = Callable[..., AbstractContextManager[Steps]]
 
 @pytest.fixture
 def steps(request: pytest.FixtureRequest, profile: hypothesis.settings) -> Telling:
-    """Report the progress of a property: `with steps("any history", steps=True) as told`."""
+    """Return a function whose context manager reports the progress of a property."""
     return partial(telling, request.config, settings=profile)
 
 

@@ -53,7 +53,7 @@ def test_its_addresses_are_seen_from_inside_alone(engine: Scene, name: str) -> N
 @pytest.mark.parametrize("name", ["home", "away"])
 def test_its_cable_is_the_hosts_whatever_number_it_has_inside(engine: Scene, name: str) -> None:
     """Each end names the other by the number that the kernel has given it."""
-    cable = engine[name].net.cable("eth0")
+    cable = engine[name].net.kernel_link("eth0")
     (end,) = (link for link in engine.place(HOST).links().values() if link.ifindex == cable.peer)
     assert (cable.kind, end.kind, end.peer) == ("veth", "veth", cable.ifindex)
 

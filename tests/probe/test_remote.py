@@ -15,9 +15,9 @@ import pytest
 
 from harness.probe import remote
 from harness.probe.remote import AgentClient, AgentLost, AgentNetNS, RemoteSocket
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Listener
 from harness.testbench.netns_view import NetnsView, fixed
+from harness.testbench.scene import LOOPBACKS
 from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
