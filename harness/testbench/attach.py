@@ -49,8 +49,8 @@ def attach(
         pair = rtnetlink.add_veth(end, f"{end}p", up=False, mtu=bridge.mtu, peer_mac=_mac(own))
         netlink.send([pair])
     try:
-        _join(host, bridge.ifindex, end, space)
-        _furnish(space, f"{end}p", own, network.gateways if routed else ())
+        _join_bridge(host, bridge.ifindex, end, space)
+        _configure(space, f"{end}p", own, network.gateways if routed else ())
         with Netlink(host) as netlink:
             await_carrier(netlink, [end])
     except BaseException:
@@ -60,7 +60,7 @@ def attach(
     return {item.ip for item in own}
 
 
-def _join(host: NetNS, bridge: int, end: str, space: NetNS) -> None:
+def _join_bridge(host: NetNS, bridge: int, end: str, space: NetNS) -> None:
     with Netlink(host) as netlink:
         near, far = rtnetlink_dump.link(netlink, end), rtnetlink_dump.link(netlink, f"{end}p")
         netlink.send(
@@ -71,7 +71,7 @@ def _join(host: NetNS, bridge: int, end: str, space: NetNS) -> None:
         )
 
 
-def _furnish(
+def _configure(
     space: NetNS, link: str, own: Iterable[Interface], gateways: Iterable[Interface]
 ) -> None:
     with Netlink(space) as netlink:

@@ -60,7 +60,7 @@ class Client:
     ) -> None:
         self._family: Family = 4 if to.version == 4 else 6
         self._caller, self._protocol, self._to, self._port = caller, protocol, to, port
-        self._own_port, self._told, self._sequence = own_port, "", 0
+        self._own_port, self._error, self._sequence = own_port, "", 0
         if whole:  # gVisor refuses IP_MTU_DISCOVER, or accepts it without effect
             with caller.open() as space:
                 by_kernel(space)
@@ -161,11 +161,11 @@ class Client:
 
         `reset` for a connection that the other side refused, empty for none.
         """
-        while not self._told and (error := pending_error(self._socket, self._family)):
-            self._told = error.code
+        while not self._error and (error := pending_error(self._socket, self._family)):
+            self._error = error.code
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
-            self._told = self._told or "reset"
-        return self._told
+            self._error = self._error or "reset"
+        return self._error
 
     def close(self) -> None:
         """Close the socket."""

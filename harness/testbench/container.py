@@ -40,7 +40,7 @@ class Container:
         """True if it has a network stack of its own, and so a kernel."""
         self._agent: AgentClient | None = None
         self._agents_pid = 0
-        self._first: tuple[int, int] | None = None
+        self._pid_1: tuple[int, int] | None = None
         """Pid 1 when the namespace was last opened, and its start time."""
 
     def facts(self) -> ContainerInfo:
@@ -50,11 +50,11 @@ class Container:
     def _open(self) -> NetNS:
         # The runtime is queried only when the process that it named has ended: a suite opens a
         # namespace many times, and a query takes time.
-        if self._first is not None:
-            pid, born = self._first
+        if self._pid_1 is not None:
+            pid, start_time = self._pid_1
             with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
                 space = stack.enter_context(self._scene.world.host.netns_of(pid))
-                if self._born(pid) == born:  # so the pid has not been reused
+                if self._start_time(pid) == start_time:  # so the pid has not been reused
                     stack.pop_all()
                     return space
         facts = self.facts()
@@ -62,7 +62,7 @@ class Container:
             raise ProcessLookupError(f"container {self.name} is not running: it has no namespace")
         space = self._scene.world.host.netns_of(facts.pid)
         with contextlib.suppress(OSError):
-            self._first = facts.pid, self._born(facts.pid)
+            self._pid_1 = facts.pid, self._start_time(facts.pid)
         return space
 
     # --- the agent inside
@@ -80,7 +80,7 @@ class Container:
 
     def agent(self) -> AgentClient:
         """Return its agent, started now if it is not running or the container was restarted."""
-        pid = self._first[0] if self._first else self.facts().pid
+        pid = self._pid_1[0] if self._pid_1 else self.facts().pid
         if self._agent is not None and (self._agent.gone or self._agents_pid != pid):
             self.hang_up()
         if self._agent is None:
@@ -127,7 +127,7 @@ class Container:
             self._agent.close()
             self._agent = None
 
-    def _born(self, pid: int) -> int:
+    def _start_time(self, pid: int) -> int:
         """Return the start time of a process of the host."""
         return ProcessStat.of(f"{self._scene.world.host.proc}/{pid}").born
 
@@ -210,13 +210,13 @@ def view(container: Container) -> ContainerSnapshot:
     """
     with container.net.open() as space:
         by_kernel(space)
-    link = _said(container, "readlink", "/proc/self/ns/net")  # net:[4026531840]
-    table = _said(container, "cat", "/proc/net/dev")  # two lines of heading, then "  eth0: …"
+    link = _output(container, "readlink", "/proc/self/ns/net")  # net:[4026531840]
+    table = _output(container, "cat", "/proc/net/dev")  # two lines of heading, then "  eth0: …"
     names = frozenset(line.partition(":")[0].strip() for line in table.splitlines()[2:])
     return ContainerSnapshot(int(link.strip().removeprefix("net:[").removesuffix("]")), names)
 
 
-def _said(container: Container, *argv: str) -> str:
+def _output(container: Container, *argv: str) -> str:
     done = container.exec(*argv)
     assert done.returncode == 0, f"{' '.join(argv)} in {container.name}: {done}"
     return done.stdout
@@ -229,19 +229,19 @@ def named(host: HostMachine, container: Container) -> Iterator[NetnsView]:
     The pid is the reported one. The view enters the namespace by the name.
     """
     path = f"{NAMES}/{container.name}"
-    host.call(_give_name, container.facts().pid, path)
+    host.call(_bind_name, container.facts().pid, path)
     try:
         yield NetnsView(container.name, lambda: NetNS.at(f"/proc/{host.pid}/root{path}"))
     finally:
-        host.call(_take_name, path)
+        host.call(_remove_name, path)
 
 
-def _give_name(pid: int, path: str) -> None:
+def _bind_name(pid: int, path: str) -> None:
     os.makedirs(NAMES, exist_ok=True)
     with open(path, "xb"):
         mount(f"/proc/{pid}/ns/net", path, flags=MS_BIND)
 
 
-def _take_name(path: str) -> None:
+def _remove_name(path: str) -> None:
     umount(path)
     os.unlink(path)

@@ -53,7 +53,7 @@ _own_ports = itertools.cycle(range(20_000, 32_768))
 A port that is reused while conntrack still knows its last call is translated to another one if both
 calls reach the same listener.
 """
-_UNHEARD: Final = frozenset(
+_REFUSED: Final = frozenset(
     {
         *(errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH),
         *(errno.EADDRNOTAVAIL, errno.EINVAL),
@@ -113,41 +113,40 @@ class Listener:
         """
         target, nonce = at or self.address, os.urandom(16)
         with contextlib.ExitStack() as stack:
-            call = stack.enter_context(_socket(caller, self.transport, target))
-            _bind_anew(call, target)
+            client = stack.enter_context(_socket(caller, self.transport, target))
+            _bind_fresh_port(client, target)
             taken: dict[socket.socket, End] = {}
-            said = False
+            sent = False
             try:
                 with contextlib.suppress(BlockingIOError):
-                    call.connect((str(target), port or self.port))
+                    client.connect((str(target), port or self.port))
                 if self.transport == "udp":
-                    call.send(nonce)
+                    client.send(nonce)
                 deadline = time.monotonic() + BOUND
                 while (left := deadline - time.monotonic()) > 0:
-                    unsaid = (
-                        taken and not said
-                    )  # on a path with several legs the last leg is established first
-                    wait = _SOON if unsaid else left
-                    ready, _, _ = select.select([self._socket, call, *taken], [], [], wait)
+                    # On a path with several legs the last leg is established first.
+                    unsent = taken and not sent
+                    wait = _SOON if unsent else left
+                    ready, _, _ = select.select([self._socket, client, *taken], [], [], wait)
                     if self._socket in ready and self.transport == "tcp":
                         taken |= {stack.enter_context(one): end for one, end in self._accepted()}
-                    said = said or (bool(taken) and _say(call, nonce))
-                    for word, seen, end in self._heard(ready, taken):
-                        if word == nonce:
+                    sent = sent or (bool(taken) and _send_if_connected(client, nonce))
+                    for payload, seen, end in self._arrivals(ready, taken):
+                        if payload == nonce:
                             if answered:
-                                self._answer(call, seen, end, nonce)
-                            return Exchange(_end(call.getsockname()), end)
-                    if call in ready and self.transport == "tcp" and _is_hung_up(call):
+                                self._answer(client, seen, end, nonce)
+                            return Exchange(_end(client.getsockname()), end)
+                    if client in ready and self.transport == "tcp" and _is_closed(client):
                         return None
-                    if number := call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    if number := client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                         raise OSError(number, os.strerror(number))
             except OSError as error:
-                if error.errno in _UNHEARD:
+                if error.errno in _REFUSED:
                     return None
                 raise
         raise TimeoutError(
             f"{self.transport} from {caller.name} to {target} port {port or self.port} was neither "
-            f"heard nor refused within {BOUND} s: something on the way swallows or diverts it"
+            f"delivered nor refused within {BOUND} s: something on the way drops or diverts it"
         )
 
     def delivered(
@@ -160,32 +159,34 @@ class Listener:
         with contextlib.ExitStack() as stack:
             made: dict[bytes, tuple[str, socket.socket]] = {}
             for caller, address, port in calls:
-                call = stack.enter_context(_socket(caller, self.transport, address))
+                client = stack.enter_context(_socket(caller, self.transport, address))
                 nonce = os.urandom(16)
-                made[nonce] = f"{caller.name} to {address} port {port}", call
+                made[nonce] = f"{caller.name} to {address} port {port}", client
                 try:
                     with contextlib.suppress(BlockingIOError):
-                        call.connect((str(address), port))
+                        client.connect((str(address), port))
                     if self.transport == "udp":
-                        call.send(nonce)
+                        client.send(nonce)
                 except OSError as error:
-                    if error.errno not in _UNHEARD:
+                    if error.errno not in _REFUSED:
                         raise
             quiet()
             if self.transport == "udp":
-                return [made[word][0] for word, _ in self.pending() if word in made]
+                return [made[payload][0] for payload, _ in self.pending() if payload in made]
             accepted = [stack.enter_context(connection) for connection, _ in self._accepted()]
-            connected = {nonce: call for nonce, (_, call) in made.items() if _is_connected(call)}
+            connected = {
+                nonce: client for nonce, (_, client) in made.items() if _is_connected(client)
+            }
             if not accepted or not connected:
                 return []
             # Only their data identifies connections: a process in user space accepts calls that
             # lead
             # elsewhere, and may retry an earlier one (rootlessport does, ten times).
-            for nonce, call in connected.items():
-                _say(call, nonce)
+            for nonce, client in connected.items():
+                _send_if_connected(client, nonce)
             quiet()
-            said = {_said(connection) for connection in accepted}
-            return [made[nonce][0] for nonce in connected if nonce in said]
+            sent = {_received(connection) for connection in accepted}
+            return [made[nonce][0] for nonce in connected if nonce in sent]
 
     def _accepted(self) -> Iterator[tuple[socket.socket, End]]:
         with contextlib.suppress(BlockingIOError):
@@ -195,7 +196,7 @@ class Listener:
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 yield accepted, _end(sender)
 
-    def _heard(
+    def _arrivals(
         self, ready: Collection[object], taken: dict[socket.socket, End]
     ) -> Iterator[tuple[bytes, socket.socket, End]]:
         """Return data, socket and sender of each arrival; a connection is read once."""
@@ -204,7 +205,7 @@ class Listener:
                 data, sender = self._socket.recvfrom(1024)
                 yield data, self._socket, _end(sender)
         for connection in [item for item in taken if item in ready]:
-            yield _said(connection), connection, taken.pop(connection)
+            yield _received(connection), connection, taken.pop(connection)
 
     def receive(self) -> tuple[bytes, End]:
         """Return the next datagram and its sender; `TimeoutError` when none arrives."""
@@ -224,25 +225,27 @@ class Listener:
         """Send a datagram from the listener's own port."""
         self._socket.sendto(data, (str(end[0]), end[1]))
 
-    def _answer(self, call: socket.socket, seen: socket.socket, caller: End, word: bytes) -> None:
+    def _answer(
+        self, client: socket.socket, seen: socket.socket, caller: End, payload: bytes
+    ) -> None:
         """Send a reply; the caller's socket receives only from the called address."""
-        ends = f"from {_end(call.getsockname())} to {_end(call.getpeername())}"
+        ends = f"from {_end(client.getsockname())} to {_end(client.getpeername())}"
         instead = f"within {BOUND} s"
         try:
             if self.transport == "udp":
-                self.send(caller, word)
+                self.send(caller, payload)
             else:
-                seen.send(word)
-            if select.select([call], [], [], BOUND)[0]:
-                came = call.recv(1024)
-                if came == word:
+                seen.send(payload)
+            if select.select([client], [], [], BOUND)[0]:
+                came = client.recv(1024)
+                if came == payload:
                     return
-                instead = f"but {came!r}" if came else "before it was hung up"
+                instead = f"but {came!r}" if came else "before it was closed"
         except OSError as error:
-            instead = f"before it was hung up ({error.strerror})"
+            instead = f"before it was closed ({error.strerror})"
         raise TimeoutError(
-            f"{self.transport} {ends} was heard as from {caller}, "
-            f"but no answer came back from there {instead}"
+            f"{self.transport} {ends} was delivered as from {caller}, "
+            f"but no reply came back from there {instead}"
         )
 
     def close(self) -> None:
@@ -270,22 +273,24 @@ def own_port() -> int:
 def ask_echo_service(caller: NetnsView, address: Address, transport: Transport) -> Exchange:
     """Have the world's echo service at `address` report the caller; `OSError` on failure."""
     port = (TCP_PORTS if transport == "tcp" else UDP_PORTS)["echo"]
-    with _socket(caller, transport, address) as call:
-        call.settimeout(BOUND)
-        call.connect((str(address), port))
+    with _socket(caller, transport, address) as client:
+        client.settimeout(BOUND)
+        client.connect((str(address), port))
         if transport == "udp":
-            call.send(b"whom do you see?")
-        said = b""
-        while not said.endswith(b"\n"):
-            heard = call.recv(4096)
-            if not heard:
-                raise ConnectionError(f"the echo service at {address} hung up after {said!r}")
-            said += heard
-        return Exchange(_end(call.getsockname()), _end(json.loads(said)["you"]))
+            client.send(b"who am I?")
+        sent = b""
+        while not sent.endswith(b"\n"):
+            data = client.recv(4096)
+            if not data:
+                raise ConnectionError(
+                    f"the echo service at {address} closed the connection after {sent!r}"
+                )
+            sent += data
+        return Exchange(_end(client.getsockname()), _end(json.loads(sent)["you"]))
 
 
-def broadcast(place: NetnsView, addresses: Iterable[Address], *, port: int, word: bytes) -> int:
-    """Try to send `word` in a datagram and an echo request, and a SYN, to each of `addresses`.
+def broadcast(place: NetnsView, addresses: Iterable[Address], *, port: int, payload: bytes) -> int:
+    """Try to send `payload` in a datagram and an echo request, and a SYN, to each of `addresses`.
 
     `port` is for datagrams and SYNs. The same goes to `EVERYBODY` by every interface of the
     namespace. Return how many of the attempts the own kernel accepted.
@@ -296,31 +301,31 @@ def broadcast(place: NetnsView, addresses: Iterable[Address], *, port: int, word
     for address, link in targets:
         for attempt in (_datagram, _echo_request, _syn):
             with contextlib.suppress(OSError):  # refused: not counted in `taken`
-                attempt(place, address, port, word, link)
+                attempt(place, address, port, payload, link)
                 taken += 1
     return taken
 
 
-def _datagram(place: NetnsView, address: Address, port: int, word: bytes, link: str) -> None:
+def _datagram(place: NetnsView, address: Address, port: int, payload: bytes, link: str) -> None:
     with _socket(place, "udp", address) as opened:
-        _loosen(opened, link)
-        opened.sendto(word, (str(address), port))
+        _allow_broadcast(opened, link)
+        opened.sendto(payload, (str(address), port))
 
 
-def _echo_request(place: NetnsView, address: Address, _: int, word: bytes, link: str) -> None:
+def _echo_request(place: NetnsView, address: Address, _: int, payload: bytes, link: str) -> None:
     family: Family = 4 if address.version == 4 else 6
     with place.socket(_FAMILIES[family], socket.SOCK_RAW, _ICMP[family]) as opened:
-        _loosen(opened, link)
-        opened.sendto(icmp.echo_request(family, 1, 1, word), (str(address), 0))
+        _allow_broadcast(opened, link)
+        opened.sendto(icmp.echo_request(family, 1, 1, payload), (str(address), 0))
 
 
 def _syn(place: NetnsView, address: Address, port: int, _: bytes, link: str) -> None:
     with _socket(place, "tcp", address) as opened, contextlib.suppress(BlockingIOError):
-        _loosen(opened, link)
+        _allow_broadcast(opened, link)
         opened.connect((str(address), port))
 
 
-def _loosen(opened: socket.socket, link: str) -> None:
+def _allow_broadcast(opened: socket.socket, link: str) -> None:
     """Allow broadcasts, and sending by `link` even without a route."""
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     if link:
@@ -341,7 +346,7 @@ def _socket(place: NetnsView, transport: Transport, towards: Address) -> socket.
     return opened
 
 
-def _bind_anew(call: socket.socket, towards: Address) -> None:
+def _bind_fresh_port(client: socket.socket, towards: Address) -> None:
     """Bind a port that has not been used lately; the kernel's choice may repeat at once.
 
     Two calls from one port that are translated to one listener would have equal reply tuples: the
@@ -349,7 +354,7 @@ def _bind_anew(call: socket.socket, towards: Address) -> None:
     """
     for port in _own_ports:
         try:
-            call.bind((str(ANYWHERE[towards.version]), port))
+            client.bind((str(ANYWHERE[towards.version]), port))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -357,34 +362,34 @@ def _bind_anew(call: socket.socket, towards: Address) -> None:
             return
 
 
-def _say(call: socket.socket, word: bytes) -> bool:
+def _send_if_connected(client: socket.socket, payload: bytes) -> bool:
     """Send by a connection, if it is established; errors are left for the caller to query."""
-    if not _is_connected(call):
+    if not _is_connected(client):
         return False
     with contextlib.suppress(OSError):  # it is over
-        call.send(word)
+        client.send(payload)
     return True
 
 
-def _is_hung_up(call: socket.socket) -> bool:
+def _is_closed(client: socket.socket) -> bool:
     """Return True if a connection was established, and has ended without data."""
     try:
-        return call.recv(1) == b""
+        return client.recv(1) == b""
     except BlockingIOError:
         return False
     except ConnectionResetError:
         return True
 
 
-def _is_connected(call: socket.socket) -> bool:
+def _is_connected(client: socket.socket) -> bool:
     try:
-        call.getpeername()
+        client.getpeername()
     except OSError:
         return False
     return True
 
 
-def _said(connection: socket.socket) -> bytes:
+def _received(connection: socket.socket) -> bytes:
     """Return what has arrived by a connection so far."""
     with contextlib.suppress(OSError):
         return connection.recv(1024)

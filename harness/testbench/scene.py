@@ -590,8 +590,10 @@ def _look_up(
     if not cells:
         return {}
     keys = list(dict.fromkeys((cell.source, cell.family) for cell in cells))
-    told = {source: resolv_conf(source) for source, _ in keys}
-    lookups = [Lookup(spaces[source], told[source], BY_NAME, family) for source, family in keys]
+    resolv_confs = {source: resolv_conf(source) for source, _ in keys}
+    lookups = [
+        Lookup(spaces[source], resolv_confs[source], BY_NAME, family) for source, family in keys
+    ]
     control = Lookup(spaces[INTERNET], resolv_conf(INTERNET), BY_NAME, 4)
     return dict(zip(keys, resolve(lookups, control=control), strict=True))
 

@@ -25,7 +25,7 @@ from suites.support.three_containers import DUAL, ThreeContainers, both_families
 
 PUBLISHED: Final = 8195
 INSIDE: Final = 31080
-STRANGERS: Final = {4: "10.99.0.9", 6: "fd99::9"}
+UNASSIGNED: Final = {4: "10.99.0.9", 6: "fd99::9"}
 """Source addresses that are not assigned."""
 
 
@@ -133,15 +133,15 @@ def hairpins(trio: ThreeContainers) -> list[Address]:
     seen = []
     for transport in TRANSPORTS if reaches_host(trio.scene, "b", trio.address(HOST)) else ():
         with Listener(trio.place("a"), transport, family=trio.family, port=INSIDE) as listener:
-            met = listener.reached_from(trio.place("b"), at=trio.address(HOST), port=PUBLISHED)
-            assert met, transport
-            seen.append(met.seen[0])
+            exchange = listener.reached_from(trio.place("b"), at=trio.address(HOST), port=PUBLISHED)
+            assert exchange, transport
+            seen.append(exchange.seen[0])
     return seen
 
 
 def forgeries(trio: ThreeContainers) -> list[str]:
     """Return the foreign source addresses whose packets from `a` leave the host."""
-    sources = (trio.address("b"), trio.address(NS1), ip_address(STRANGERS[trio.family]))
+    sources = (trio.address("b"), trio.address(NS1), ip_address(UNASSIGNED[trio.family]))
     head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))
     with trio.capture(HOST) as wire:
         for source in sources:

@@ -126,11 +126,11 @@ def test_large_transfer_passes_unchanged(
     assert round_trip(caller, called, at, DATAGRAM) == (DATAGRAM, DATAGRAM)
 
 
-def about(family: Family, teller: Address, told: Address, quoted: Packet) -> Iterator[Packet]:
+def about(family: Family, sender: Address, receiver: Address, quoted: Packet) -> Iterator[Packet]:
     """Craft an error of each kind about a packet."""
     for kind in KINDS:
         error = craft.error(family, kind, mtu=MTU if kind == "packet-too-big" else None)
-        yield craft.ip(family, src=teller, dst=told) / error / Raw(bytes(quoted))
+        yield craft.ip(family, src=sender, dst=receiver) / error / Raw(bytes(quoted))
 
 
 def lost(

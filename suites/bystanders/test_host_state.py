@@ -111,8 +111,10 @@ def test_forwarding_changes_only_as_documented(
                     ask_echo_service(guest, world.address(INTERNET, family), "tcp")
             scene.close()
             changed = before.changes(host.snapshot())
-            told = [line for line in changed if _is_documented(line, runtime.dialect, start=True)]
-            assert [line for line in changed if line not in told] == []
+            documented = [
+                line for line in changed if _is_documented(line, runtime.dialect, start=True)
+            ]
+            assert [line for line in changed if line not in documented] == []
 
 
 @requirement("BYS-4")

@@ -127,7 +127,7 @@ def test_resolver_ignores_queries_from_other_networks(dns_scene: Scene, asker: s
                 for name in names:
                     call.send(dns.message.make_query(name, "A").to_wire())
         assert calls
-        assert resolved(dns_scene, "db", "web", 4), "who asks later is answered later"
+        assert resolved(dns_scene, "db", "web", 4), "a later query is answered later"
         assert resolved(dns_scene, "db", f"control.{beyond}", 4)
         dns_scene.settle()
         assert [value for call in calls for value in responses(call)] == []

@@ -171,11 +171,11 @@ def test_second_resolver_answers_when_one_fails(
 @requirement("DNS-1", "DNS-4", "NET-3")
 def test_second_resolver_answers_after_connect_and_restart(world: World, scene: Scene) -> None:
     """Of two requested resolvers the first does not listen; over TCP too."""
-    nobody, own = (pick(there, 4).ip for there in (world.topology.ns2, world.topology.ns1))
+    unused, own = (pick(there, 4).ip for there in (world.topology.ns2, world.topology.ns1))
     address = pick(world.topology.internet, 4).ip
     network = scene.network("town").name
     with name_server(world, NS1, own) as server:
-        asker = scene.container("asker", dns=(nobody, own))
+        asker = scene.container("asker", dns=(unused, own))
         scene.connect("asker", network)
         for again in (False, True) if restarts(scene.runtime) else (False,):
             if again:

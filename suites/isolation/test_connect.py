@@ -149,9 +149,9 @@ def test_published_ports_survive_connect(scene: Scene, transport: Transport) -> 
         assert before
         for change in (scene.connect, scene.disconnect):
             change("web", "passing")
-            met = listener.reached_from(attacker, **call)
-            assert met
-            assert met.seen[0] == before.seen[0]
+            exchange = listener.reached_from(attacker, **call)
+            assert exchange
+            assert exchange.seen[0] == before.seen[0]
             talk.exchange()
 
 

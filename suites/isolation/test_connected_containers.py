@@ -46,7 +46,7 @@ from suites.support.three_containers import both_families
 HOME, MORE, LESS = "home", "more", "less"
 OWN_PORT: Final = 31075
 PORT: Final = 31076
-NOBODY: Final[dict[int, Address]] = {
+UNASSIGNED: Final[dict[int, Address]] = {
     4: IPv4Address("192.0.2.250"),
     6: IPv6Address("2001:db8:99::1"),
 }
@@ -106,9 +106,14 @@ def test_reported_endpoint_matches_interface(reconnected: Scene) -> None:
     """For each network: the MAC of an interface, and the addresses of that interface."""
     inside = reconnected["moved"].net
     for network in (HOME, MORE):
-        told, link = reconnected["moved"].endpoint(network), link_on(reconnected, "moved", network)
-        assert inside.links()[link].mac == told.mac
-        assert inside.interfaces(link) == [item for item in (told.address, told.address6) if item]
+        reported, link = (
+            reconnected["moved"].endpoint(network),
+            link_on(reconnected, "moved", network),
+        )
+        assert inside.links()[link].mac == reported.mac
+        assert inside.interfaces(link) == [
+            item for item in (reported.address, reported.address6) if item
+        ]
 
 
 @requirement("NET-3", "BR-11")
@@ -193,16 +198,16 @@ def test_connected_container_does_not_proxy_arp(reconnected: Scene) -> None:
     """It answers ARP requests for its own address and not for an unassigned one."""
     (own,) = held(reconnected, "moved", 4, MORE)
     (asker,) = held(reconnected, "third", 4, MORE)
-    nobody = last_address(pick(reconnected.runtime.network_facts(MORE).gateways, 4)).ip
+    unused = last_address(pick(reconnected.runtime.network_facts(MORE).gateways, 4)).ip
     third = reconnected["third"].net
     mac = third.links()["eth0"].mac
     with TapPool() as wires, wires.capture(third) as wire:
-        for address in (nobody, own):
+        for address in (unused, own):
             asked = ARP(op=1, hwsrc=mac, psrc=str(asker), pdst=str(address))
             send_frame(third, Ether(src=mac, dst=EVERYBODY_MAC) / asked)
         reconnected.settle()
     wire.expect_one(ARP(op=2, psrc=str(own)))
-    wire.expect_none(ARP(op=2, psrc=str(nobody)))
+    wire.expect_none(ARP(op=2, psrc=str(unused)))
 
 
 @requirement("NET-3", "BR-19")
@@ -283,14 +288,14 @@ def assert_forged_sources_stay(
     macs = inside.links()[link].mac, reconnected.place(GATEWAY).links()[bridge].mac
     (own,) = held(reconnected, name, family, MORE)
     attacker = reconnected.world.address(ATTACKER, family)
-    forged = [reconnected.world.address(NS1, family), NOBODY[family]]
+    spoofed = [reconnected.world.address(NS1, family), UNASSIGNED[family]]
     with wires.capture(reconnected.place(HOST)) as wire:
-        for source in (*forged, own):
+        for source in (*spoofed, own):
             packet = craft.ip(family, src=source, dst=attacker) / UDP(dport=PORT)
             head = Ether(src=macs[0], dst=macs[1])
             send_frame(inside, head / packet / f"as {source}".encode(), link=link)
         reconnected.settle()
-    for source in forged:
+    for source in spoofed:
         wire.expect_none(craft.ip(family, src=source) / UDP(dport=PORT))
     said = craft.ip(family, src=reconnected.world.address(HOST, family), dst=attacker) / UDP(
         dport=PORT

@@ -42,7 +42,7 @@ PORT: Final = 31080
 PUBLISHED: Final = 8290
 WORD: Final = b"can you hear me, neighbour?"
 CONTROL: Final = b"properly said"
-NOBODY: Final[dict[int, Address]] = {
+UNASSIGNED: Final[dict[int, Address]] = {
     4: IPv4Address("192.0.2.250"),
     6: IPv6Address("2001:db8:99::1"),
 }
@@ -125,9 +125,9 @@ def test_gateway_does_not_forward_to_peers(icc_trio: ThreeContainers) -> None:
 @requirement("BR-26", "ICC-1")
 def test_spoofed_source_does_not_leave_the_host(icc_trio: ThreeContainers) -> None:
     """A bystander's address or an unassigned one; packets with the own address leave."""
-    forged = [icc_trio.address(NS1), icc_trio.address(INTERNET), NOBODY[icc_trio.family]]
+    spoofed = [icc_trio.address(NS1), icc_trio.address(INTERNET), UNASSIGNED[icc_trio.family]]
     head = Ether(src=icc_trio.mac("a"), dst=icc_trio.mac(GATEWAY))
-    posing = [icc_trio.ip(source, ATTACKER) / UDP(dport=PORT) / WORD for source in forged]
+    posing = [icc_trio.ip(source, ATTACKER) / UDP(dport=PORT) / WORD for source in spoofed]
     with icc_trio.capture(GATEWAY, HOST) as wire:
         send_frame(icc_trio.place("a"), *(head / packet for packet in posing))
         with icc_trio.client("a", ATTACKER, Protocol.UDP, port=PORT) as call:
@@ -169,11 +169,11 @@ def test_frames_of_connected_container_do_not_reach_peers(scene: Scene) -> None:
     assert receivers(scene, "x", "later", link=link) == [CONTROL]
 
 
-def receivers(scene: Scene, who: str, network: str, *, link: str) -> list[bytes]:
+def receivers(scene: Scene, name: str, network: str, *, link: str) -> list[bytes]:
     """Return the receivers of a frame with an unknown EtherType that `y` sends by a link."""
     bridge = scene.runtime.network_facts(network).interface
     assert bridge is not None
-    with TapPool() as own, own.capture(scene[who].net) as wire:
+    with TapPool() as own, own.capture(scene[name].net) as wire:
         for place, by, word in (
             (scene["y"].net, link, WORD),
             (scene.place(GATEWAY), bridge, CONTROL),

@@ -14,7 +14,7 @@ from harness.plugin.marks import requirement
 from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import LOOPBACKS, Scene
 from harness.world.build import World
-from suites.support.arp_ndp import assert_nobody_answers
+from suites.support.arp_ndp import assert_no_proxy_answer
 from suites.support.three_containers import ThreeContainers, TrioNetwork, both_families, plan
 
 PORT: Final = 8197
@@ -38,6 +38,6 @@ def test_no_arp_answer_for_loopback_addresses(
     asked = replace(usual, containers=(*others, replace(last, ports=ports)))
     with Scene(world, runtime, asked) as scene, TapPool() as taps:
         scene.ready()
-        assert_nobody_answers(
+        assert_no_proxy_answer(
             ThreeContainers(scene, family, home.network, wires, taps), LOOPBACKS[family]
         )

@@ -119,17 +119,17 @@ def directed(trio: ThreeContainers) -> list[Address]:
     return [item.network.broadcast_address for item in gateways if item.version == trio.family == 4]
 
 
-def broadcast(trio: ThreeContainers, who: str, groups: Iterable[Address], *, by: int) -> None:
+def broadcast(trio: ThreeContainers, name: str, groups: Iterable[Address], *, by: int) -> None:
     """Send a distinct word to each group, by `eth0`, with a large TTL.
 
     `by` is the source port.
     """
-    mac = trio.mac(who)
+    mac = trio.mac(name)
     send_frame(
-        trio.place(who),
+        trio.place(name),
         *(
             Ether(src=mac, dst=mac_of(group))
-            / trio.ip(who, group, ttl=START_TTL)
+            / trio.ip(name, group, ttl=START_TTL)
             / said(f"to {group}", by=by)
             for group in groups
         ),

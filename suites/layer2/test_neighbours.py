@@ -13,7 +13,7 @@ from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Protocol
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
 from harness.testbench.attach import last_address
-from suites.support.arp_ndp import OTHERS, answer, ask, assert_nobody_answers
+from suites.support.arp_ndp import OTHERS, answer, ask, assert_no_proxy_answer
 from suites.support.three_containers import ThreeContainers
 
 PORT: Final = 31051
@@ -42,7 +42,7 @@ def test_only_the_owner_answers_arp_and_nd(trio: ThreeContainers, owner: str) ->
 @pytest.mark.parametrize("whose", ["unused", NS1, ATTACKER, INTERNET])
 def test_no_proxy_answer_for_addresses_elsewhere(trio: ThreeContainers, whose: str) -> None:
     """The bridge does not answer either: what lies beyond it is routed."""
-    assert_nobody_answers(trio, unused(trio) if whose == "unused" else trio.address(whose))
+    assert_no_proxy_answer(trio, unused(trio) if whose == "unused" else trio.address(whose))
 
 
 def claims(packet: Packet) -> tuple[str, str]:

@@ -72,10 +72,10 @@ def test_spoofed_arp_does_not_affect_other_links(spoofing_trio: ThreeContainers)
     wire.expect_none(UDP() / WORD, at=spoofing_trio.at("a"))
 
 
-def claim(trio: ThreeContainers, who: str, *addresses: Address) -> None:
+def claim(trio: ThreeContainers, name: str, *addresses: Address) -> None:
     """Announce the addresses of `who` to the network."""
-    frames = [frame for address in addresses for frame in claims(trio.mac(who), address)]
-    send_frame(trio.place(who), *frames, link=trio.link(who))
+    frames = [frame for address in addresses for frame in claims(trio.mac(name), address)]
+    send_frame(trio.place(name), *frames, link=trio.link(name))
     trio.settle()
 
 

@@ -65,8 +65,8 @@ def _assert_unique(scene: Scene, names: list[str]) -> None:
     for family in scene.plan.network(network).families:
         inside = [scene[name].net.address(family) for name in names]
         assert len(set(inside)) == len(names)
-        told = [scene[name].endpoint(network) for name in names]
-        reported = [item.address if family == 4 else item.address6 for item in told]
+        endpoints = [scene[name].endpoint(network) for name in names]
+        reported = [item.address if family == 4 else item.address6 for item in endpoints]
         assert [item and item.ip for item in reported] == inside
     asked = scene.promised().select(source=HOST, protocol=Protocol.ICMP)
     wanted = [cell for cell in asked if cell.target in names]

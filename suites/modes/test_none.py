@@ -115,7 +115,7 @@ def test_no_frame_appears_on_host_interfaces(scene: Scene, host: NetnsView) -> N
             if link.name != "lo"
         }
         with host.capture() as wire:
-            broadcast(sender, targets, port=port, word=word)
+            broadcast(sender, targets, port=port, payload=word)
             scene.settle()
         traces = [
             frame for frame in wire.frames() if word in frame.data or frame.data[6:12] in macs

@@ -106,8 +106,8 @@ def test_icmp_errors_are_translated_back(trio: ThreeContainers, protocol: Protoc
             call.receive()
             send_packet(trio.place(INTERNET), about(trio, kind, arrived(trio, wire, protocol)))
         quoted = trio.ip("a", INTERNET) / trio.request(protocol, sport=own_port, dport=ECHO)
-        told = trio.ip(INTERNET, "a", ttl=left(trio)) / trio.error(kind) / quoted
-        wire.expect_one(told, at=trio.at("a"))
+        expected = trio.ip(INTERNET, "a", ttl=left(trio)) / trio.error(kind) / quoted
+        wire.expect_one(expected, at=trio.at("a"))
         wire.expect_none(trio.ip(INTERNET, "b"), at=trio.at("b"))
 
 
@@ -133,10 +133,10 @@ def test_unrelated_icmp_errors_do_not_enter(trio: ThreeContainers) -> None:
                 crafted = trio.ip(INTERNET, to) / trio.error("net-unreachable") / about_it
                 send_packet(trio.place(INTERNET), crafted)
         send_packet(trio.place(INTERNET), genuine)
-    forged = trio.ip(INTERNET) / trio.error("net-unreachable")
-    assert len(wire.matching(forged, at=trio.at(HOST))) == 2 * len(addressed)
+    spoofed = trio.ip(INTERNET) / trio.error("net-unreachable")
+    assert len(wire.matching(spoofed, at=trio.at(HOST))) == 2 * len(addressed)
     for name in ("a", "b", "c"):
-        wire.expect_none(forged, at=trio.at(name))
+        wire.expect_none(spoofed, at=trio.at(name))
     wire.expect_one(trio.ip(INTERNET, "a") / trio.error("host-unreachable"), at=trio.at("a"))
 
 

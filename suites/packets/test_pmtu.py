@@ -151,8 +151,10 @@ def test_large_tcp_transfer_passes_a_narrow_link(narrow_trio: ThreeContainers) -
     ends = narrow_trio.place("a"), narrow_trio.place(INTERNET), narrow_trio.address(INTERNET)
     with narrow_trio.capture("a") as wire:
         assert transfer.upload(*ends, SIZE) == transfer.expected(SIZE)
-    told = narrow_trio.error("packet-too-big", mtu=NARROW) / narrow_trio.ip("a", INTERNET) / TCP()
-    assert wire.matching(told)
+    expected = (
+        narrow_trio.error("packet-too-big", mtu=NARROW) / narrow_trio.ip("a", INTERNET) / TCP()
+    )
+    assert wire.matching(expected)
     assert transfer.download(*ends, SIZE) == transfer.expected(SIZE)
 
 

@@ -21,7 +21,7 @@ ECHO: Final = UDP_PORTS["echo"]
 OWN_PORT: Final = 31046
 WORD: Final = b"who am I?"
 
-STRANGERS: Final = {
+UNASSIGNED: Final = {
     4: ("192.0.2.250", "10.99.0.9", "127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1"),  # noqa: S104
     6: ("2001:db8:99::1", "fd99::9", "::1", "::", "ff02::1", "fe80::99"),
 }
@@ -36,11 +36,11 @@ PORTLESS: Final = (47, 50, 51, 132, 136, 253)
 def test_spoofed_source_does_not_leave_the_host(trio: ThreeContainers, target: str) -> None:
     """A bystander's, a neighbour's or an unassigned address, to any target."""
     others = (trio.address(name) for name in (HOST, NS1, ATTACKER, INTERNET, GATEWAY))
-    forged = [*others, *(ip_address(text) for text in STRANGERS[trio.family])]
+    spoofed = [*others, *(ip_address(text) for text in UNASSIGNED[trio.family])]
     with trio.capture(GATEWAY, HOST, NS1) as wire:
-        posing = (trio.ip(source, target) / datagram(f"as {source}") for source in forged)
+        posing = (trio.ip(source, target) / datagram(f"as {source}") for source in spoofed)
         emit(trio, *posing, trio.ip("a", target) / datagram("as myself"))
-    for source in forged:
+    for source in spoofed:
         sent = trio.ip(source) / datagram(f"as {source}")
         wire.expect_one(sent, at=trio.at(GATEWAY))
         for outside in (HOST, NS1):
@@ -54,7 +54,7 @@ def test_invalid_packets_do_not_leave_with_the_containers_address(
     trio: ThreeContainers,
 ) -> None:
     """Stray resets and replies, broken checksums, protocols without ports."""
-    odd = strays(trio)
+    odd = invalid_packets(trio)
     with trio.capture(GATEWAY, HOST, INTERNET) as wire:
         emit(trio, *odd, trio.ip("a", INTERNET) / datagram("as myself"))
     assert len(wire.matching(trio.ip("a", INTERNET), at=trio.at(GATEWAY))) > len(odd)
@@ -63,7 +63,7 @@ def test_invalid_packets_do_not_leave_with_the_containers_address(
         wire.expect_one(trio.ip(HOST, INTERNET) / datagram("as myself"), at=trio.at(outside))
 
 
-def strays(trio: ThreeContainers) -> list[Packet]:
+def invalid_packets(trio: ThreeContainers) -> list[Packet]:
     """Craft packets of container a that conntrack has no flow for, or cannot parse."""
     head = trio.ip("a", INTERNET)
     ports: dict[str, Any] = {"sport": OWN_PORT, "dport": ECHO}

@@ -126,7 +126,7 @@ class PublishedContainer:
 
         They are looked for in their own family, and in that to which a published port leads.
         """
-        made = [(self.scene.place(who), at, port or self.port) for who, at, port in calls]
+        made = [(self.scene.place(caller), at, port or self.port) for caller, at, port in calls]
         found: dict[str, None] = {}
         for family in FAMILIES:
             if own := [item for item in made if item[1].version == family]:
@@ -313,8 +313,8 @@ def assert_not_redirected(scene: Scene, transport: Transport, family: Family, po
             with Listener(
                 scene.place(other), transport, family=family, address=address, port=port
             ) as listener:
-                met = listener.reached_from(scene.place(caller), answered=True)
-            assert met, f"{caller} calls port {port} of {other}"
+                exchange = listener.reached_from(scene.place(caller), answered=True)
+            assert exchange, f"{caller} calls port {port} of {other}"
 
 
 BESIDE: Final = "beside"

@@ -87,7 +87,7 @@ def test_restarted_container_answers_only_on_its_address(publish_network: Publis
         others = set(addresses(publish_network.scene, published.family)) - {
             publish_network.own(published.family)
         }
-        calls = [PortCall(who, at) for who in (ATTACKER, NS1) for at in others]
+        calls = [PortCall(caller, at) for caller in (ATTACKER, NS1) for at in others]
         assert published.delivered([*calls, PortCall(HOST, LOOPBACKS[published.family])]) == []
 
 
@@ -102,7 +102,9 @@ def test_port_on_address_of_one_family_is_closed_in_the_other(scene: Scene) -> N
         for published in published_on(web, scene, family, OWN + family):
             assert published.serves(ATTACKER, own)
             calls = [
-                PortCall(who, at) for who in (ATTACKER, HOST) for at in addresses(scene, other)
+                PortCall(caller, at)
+                for caller in (ATTACKER, HOST)
+                for at in addresses(scene, other)
             ]
             loopbacks = [PortCall(HOST, address) for address in LOOPBACKS.values()]
             assert published.delivered(calls + loopbacks) == []
@@ -118,10 +120,10 @@ def test_one_port_on_two_addresses_leads_to_two_containers(publish_network: Publ
         for published in made[name]:
             with published.open() as opened:
                 assert_served(opened, where(published.family), BESIDE)
-        told = {
+        reported = {
             (item.host_ip, item.host_port) for item in publish_network.scene[name].facts().ports
         }
-        assert told == {
+        assert reported == {
             (where(family), publish_network.port) for family in publish_network.families
         }
 

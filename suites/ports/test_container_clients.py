@@ -40,9 +40,11 @@ def test_container_and_peer_reach_published_port_by_host_address(
     ports_scene: Scene, published: PublishedContainer, family: Family, caller: str
 ) -> None:
     """By every address of the host."""
-    met = [at for at in addresses(ports_scene, family) if reaches_host(ports_scene, caller, at)]
-    assert met or is_cut_off(ports_scene, published, caller)
-    for address in met:
+    reaching = [
+        at for at in addresses(ports_scene, family) if reaches_host(ports_scene, caller, at)
+    ]
+    assert reaching or is_cut_off(ports_scene, published, caller)
+    for address in reaching:
         assert published.serves(caller, address), f"{caller} calls {address}"
 
 
@@ -55,9 +57,11 @@ def test_source_of_a_peer_is_as_declared(
     Where a process in user space listens on the host all sources look alike.
     """
     peer = ports_scene.place("peer").address(family)
-    met = [at for at in addresses(ports_scene, family) if reaches_host(ports_scene, "peer", at)]
-    assert met or is_cut_off(ports_scene, published, "peer")
-    for address in met:
+    reaching = [
+        at for at in addresses(ports_scene, family) if reaches_host(ports_scene, "peer", at)
+    ]
+    assert reaching or is_cut_off(ports_scene, published, "peer")
+    for address in reaching:
         by_peer, by_itself = (
             published.serves("peer", address),
             published.serves("published", address),
@@ -83,9 +87,11 @@ def test_other_network_reaches_published_port_as_declared(
 ) -> None:
     """By any address of the host; a peer that may be served is the control."""
     reachable = runtime.dialect.published_across == "reachable"
-    met = [at for at in addresses(ports_scene, family) if reaches_host(ports_scene, "outside", at)]
-    assert met or is_cut_off(ports_scene, published, "outside")
-    for address in met:
+    reaching = [
+        at for at in addresses(ports_scene, family) if reaches_host(ports_scene, "outside", at)
+    ]
+    assert reaching or is_cut_off(ports_scene, published, "outside")
+    for address in reaching:
         assert published.serves("peer", address)
         if reachable:
             assert published.serves("outside", address), f"by {address}"

@@ -76,8 +76,8 @@ def test_icmp_error_about_a_reply_reaches_the_server(
             )
             publish_network.scene.settle()
         given = craft.ip(published.family, src=published.own(), dst=its) / UDP(sport=INSIDE)
-        told = craft.ip(published.family, src=its, dst=published.own()) / error / given
-        wire.expect_one(told, at=inside.where)
+        expected = craft.ip(published.family, src=its, dst=published.own()) / error / given
+        wire.expect_one(expected, at=inside.where)
 
 
 def answer(published: PublishedContainer, caller: NetnsView, at: Address) -> None:

@@ -30,7 +30,7 @@ callers = pytest.mark.parametrize(
     "caller", [ATTACKER, "peer", pytest.param(HOST, id="the host by its loopback")]
 )
 groups = pytest.mark.parametrize(
-    "who", [(ATTACKER, "peer"), (HOST,)], ids=["others", "the host by its loopback"]
+    "sources", [(ATTACKER, "peer"), (HOST,)], ids=["others", "the host by its loopback"]
 )
 
 
@@ -51,10 +51,10 @@ def test_large_tcp_transfer_arrives_intact(ports_scene: Scene, family: Family, c
 @requirement("PUB-1")
 @groups
 def test_half_closed_connection_is_answered(
-    ports_scene: Scene, family: Family, who: Collection[str]
+    ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
     """The container reads to the end of stream and then responds."""
-    for ends, by in ways(ports_scene, family, who):
+    for ends, by in ways(ports_scene, family, sources):
         said = transfer.half_closed(*ends, SHORT, port=INSIDE, by=by)
         assert said == (transfer.expected(SHORT), transfer.expected(SHORT))
 
@@ -75,10 +75,10 @@ def test_datagram_of_8000_bytes_is_echoed(ports_scene: Scene, family: Family, ca
 @requirement("PUB-1")
 @groups
 def test_aborted_connection_affects_no_other(
-    ports_scene: Scene, family: Family, who: Collection[str]
+    ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
     """Either side aborts amid a transfer: the other sees a reset, and the next call works."""
-    for ends, by in ways(ports_scene, family, who):
+    for ends, by in ways(ports_scene, family, sources):
         for by_caller in (True, False) * TIMES:
             assert transfer.abort_while_sending(*ends, by_caller=by_caller, port=INSIDE, by=by)
         assert transfer.upload(*ends, SIZE, port=INSIDE, by=by) == transfer.expected(SIZE)
@@ -87,10 +87,10 @@ def test_aborted_connection_affects_no_other(
 @requirement("PUB-14")
 @groups
 def test_reset_is_not_seen_as_end_of_stream(
-    ports_scene: Scene, family: Family, who: Collection[str]
+    ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
     """Either side resets after all data is delivered: the other sees no end of stream."""
-    for ends, by in ways(ports_scene, family, who):
+    for ends, by in ways(ports_scene, family, sources):
         for by_caller in (True, False):
             assert transfer.reset_after_delivery(*ends, by_caller=by_caller, port=INSIDE, by=by), (
                 by_caller
@@ -98,10 +98,10 @@ def test_reset_is_not_seen_as_end_of_stream(
 
 
 def ways(
-    ports_scene: Scene, family: Family, who: Collection[str]
+    ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> Iterator[tuple[tuple[NetnsView, NetnsView, Address], End]]:
     """Return the callers that reach the host, the listener, and the called address."""
-    for caller in who:
+    for caller in sources:
         by = called(ports_scene, caller, family, PORTS["tcp"])
         if reaches_host(ports_scene, caller, by[0]):
             at = ANYWHERE[inner_family(ports_scene.runtime, family)]

@@ -87,7 +87,9 @@ def test_only_the_host_reaches_a_loopback_port(
         loopback_scene, loopback_scene["inner"], transport, family, INNER
     ).open() as published:
         assert published.serves(HOST, LOOPBACKS[family])
-        calls = [PortCall(who, at) for who in everybody for at in addresses(loopback_scene, family)]
+        calls = [
+            PortCall(caller, at) for caller in everybody for at in addresses(loopback_scene, family)
+        ]
         beside = [PortCall(HOST, IPv4Address("127.0.0.2"))] if family == 4 else []
         assert published.delivered(calls + beside) == []
 
@@ -119,16 +121,16 @@ def test_spoofed_frames_to_the_loopback_enter_only_as_declared(
 ) -> None:
     """With the host's MAC and any source; regular frames enter beside them."""
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
-    forged = forging.frames(LOOPBACKS[family], INNER, WORD)
+    spoofed = forging.frames(LOOPBACKS[family], INNER, WORD)
     proper = [
         frame
         for port in PORTS.values()
         for frame in forging.calls(forging.own(), forging.host(), port, CONTROL)
     ]
     with Capture(watched(loopback_scene, taps)) as wire:
-        send_frame(loopback_scene.place(neighbour), *forged, *proper)
+        send_frame(loopback_scene.place(neighbour), *spoofed, *proper)
         loopback_scene.settle()
-    assert_came(wire, forged)
+    assert_came(wire, spoofed)
     if neighbour != "outside" or runtime.dialect.published_across == "reachable":
         # A process in user space accepts the connection before it connects to the container:
         # pasta and rootlesskit accept all, docker-proxy those of containers.

@@ -78,13 +78,13 @@ def test_ports_beside_a_range_are_closed(
 def test_each_port_of_a_range_is_reported(family: Family, range_ports: Container) -> None:
     """As single ports, or as the range."""
     for transport in TRANSPORTS:
-        told = {
+        reported = {
             (item.host_port + number, item.container_port + number)
             for item in range_ports.facts().ports
             for number in range(item.count)
             if item.protocol == transport and item.container_port != CHOSEN
         }
-        assert told == {(FIRST + number, INSIDE + number) for number in range(COUNT)}
+        assert reported == {(FIRST + number, INSIDE + number) for number in range(COUNT)}
 
 
 @requirement("PUB-12")
@@ -118,5 +118,5 @@ def test_port_is_published_on_an_ipv6_address(scene: Scene, where: str) -> None:
     scene.ready()
     for published in published_on(web, scene, 6):
         assert published.serves(HOST, address)
-    told = {(item.host_ip, item.host_port, item.protocol) for item in web.facts().ports}
-    assert told == {(address, OWN, transport) for transport in TRANSPORTS}
+    reported = {(item.host_ip, item.host_port, item.protocol) for item in web.facts().ports}
+    assert reported == {(address, OWN, transport) for transport in TRANSPORTS}

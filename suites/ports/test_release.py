@@ -122,10 +122,10 @@ def test_port_is_not_inherited_with_the_address(publish_network: PublishNetwork)
 def test_restarted_container_publishes_its_ports_again(publish_network: PublishNetwork) -> None:
     """The same ports."""
     web, *_ = found = publish_network.publish("web")
-    told = web.container.facts().ports
+    reported = web.container.facts().ports
     web.container.stop()
     web.container.start()
-    assert web.container.facts().ports == told
+    assert web.container.facts().ports == reported
     assert all(
         published.serves(ATTACKER, publish_network.own(published.family)) for published in found
     )

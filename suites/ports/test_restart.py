@@ -55,8 +55,8 @@ def test_each_published_port_survives_restart(
 ) -> None:
     """The range from the first to the last, and the newly reported port."""
     led = {FIRST + number: INSIDE + number for number in range(COUNT)}
-    told = (item for item in restarted.facts().ports if item.container_port == CHOSEN)
-    (chosen,) = {item.host_port for item in told if item.protocol == transport}
+    reported = (item for item in restarted.facts().ports if item.container_port == CHOSEN)
+    (chosen,) = {item.host_port for item in reported if item.protocol == transport}
     for port, inside in (led | {chosen: CHOSEN}).items():
         with Listener(
             restarted.net, transport, family=inner_family(ports_scene.runtime, family), port=inside

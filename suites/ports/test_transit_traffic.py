@@ -78,8 +78,8 @@ def test_broadcasts_to_a_published_port_are_not_redirected(
         item.network.broadcast_address for item in attacker.interfaces() if item.version == 4
     ]
     with ports_scene.place("published").capture(link_of(ports_scene, "published")) as wire:
-        assert broadcast(attacker, everybody, port=port, word=WORD)
-        assert broadcast(beside, [ports_scene.world.address(HOST, family)], port=port, word=WORD)
+        assert broadcast(attacker, everybody, port=port, payload=WORD)
+        assert broadcast(beside, [ports_scene.world.address(HOST, family)], port=port, payload=WORD)
         ports_scene.settle()
     came = [frame for frame in wire.matching(UDP(dport=INSIDE) / WORD) if not frame.outgoing]
     assert len(came) == 1, came  # only the call of the host's address

@@ -47,8 +47,8 @@ SHORT: Final = 12
 class HistoryStage:
     """Environment of histories; `last` is the last live plan."""
 
-    def __init__(self, world: World, runtime: Adapter, guard: LeakGuard, told: Steps) -> None:
-        self.world, self.runtime, self.guard, self.error = world, runtime, guard, told
+    def __init__(self, world: World, runtime: Adapter, guard: LeakGuard, progress: Steps) -> None:
+        self.world, self.runtime, self.guard, self.progress = world, runtime, guard, progress
         self.last = Plan()
 
 
@@ -58,7 +58,7 @@ class History(RuleBasedStateMachine):
     def __init__(self, stage: HistoryStage) -> None:
         super().__init__()
         self.stage = stage
-        stage.error.example()
+        stage.progress.example()
         self.features = {str(item) for item in stage.runtime.features}
         self.made = 0
         """Number of networks and containers so far: no name and no port is used twice."""
@@ -236,7 +236,7 @@ class History(RuleBasedStateMachine):
     def observed_equals_promised(self) -> None:
         """Assert equality in every cell."""
         self.stage.last = self.plan
-        self.stage.error.state()
+        self.stage.progress.state()
         assert self.scene.observed() == self.scene.promised()
 
     @invariant()
@@ -265,10 +265,10 @@ class History(RuleBasedStateMachine):
     def _answers(self, name: str, port: int, family: Family) -> None:
         host = self.scene.place(HOST).address(family)
         with Listener(self.scene[name].net, "tcp", family=family, port=INSIDE) as listener:
-            met = listener.reached_from(
+            exchange = listener.reached_from(
                 self.scene.place(ATTACKER), at=host, port=port, answered=True
             )
-            assert met is not None, f"{name}: port {port} is refused over IPv{family}"
+            assert exchange is not None, f"{name}: port {port} is refused over IPv{family}"
 
     def _families(self, item: ContainerSpec) -> tuple[Family, ...]:
         """Return the families of the network that a container was started on."""
@@ -287,9 +287,12 @@ class History(RuleBasedStateMachine):
             self.marks.know(self.acting, self._marks(self.acting))
         gone = self.marks.forget_except(there)
         if gone:
-            host, told = self.scene.place(HOST), f"nothing bears {', '.join(sorted(gone))}"
+            host, condition = (
+                self.scene.place(HOST),
+                f"nothing is left of {', '.join(sorted(gone))}",
+            )
             try:
-                until(host, lambda: not borne(gone, self._new()), told, bound=BOUND)
+                until(host, lambda: not borne(gone, self._new()), condition, bound=BOUND)
             except TimeoutError as error:
                 error.add_note("\n".join(["these do:", *borne(gone, self._new())]))
                 raise
@@ -303,9 +306,9 @@ class History(RuleBasedStateMachine):
             return {name, *interface, *(str(item.network) for item in network.gateways)}
         facts = self.scene[name].facts()
         if name in self.bridged:
-            host, told = self.scene.place(HOST), f"{name} has no more cables than it has networks"
+            host, condition = self.scene.place(HOST), f"{name} has no more veth pairs than networks"
             most = len(facts.endpoints)
-            until(host, lambda: len(self._host_veths_of(name)) <= most, told, bound=BOUND)
+            until(host, lambda: len(self._host_veths_of(name)) <= most, condition, bound=BOUND)
         self.cables[name] = self._host_veths_of(name)
         known = {name, facts.id, facts.id[:SHORT], f"process {facts.pid}", *self.cables[name]}
         for item in facts.endpoints:

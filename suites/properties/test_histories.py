@@ -40,7 +40,7 @@ def test_any_history_keeps_every_promise(
 
     from suites.properties.state_machine import History, HistoryStage
 
-    with steps("any history", steps=True) as told:
-        stage = HistoryStage(world, runtime, guard, told)
+    with steps("any history", steps=True) as progress:
+        stage = HistoryStage(world, runtime, guard, progress)
         with replayable(lambda: stage.last, plans_folder, "any-history"):
             run_state_machine_as_test(partial(History, stage), settings=profile)  # type: ignore[arg-type] # it calls what it is given

@@ -45,9 +45,9 @@ def test_any_topology_keeps_its_promises(
     def holds(plan: Plan) -> None:
         nonlocal last
         last = plan
-        told.example()
+        progress.example()
         with guard.holding(), Scene(world, runtime, plan) as scene:
             assert scene.observed() == scene.promised()
 
-    with steps("any topology") as told, replayable(lambda: last, plans_folder, "any-topology"):
+    with steps("any topology") as progress, replayable(lambda: last, plans_folder, "any-topology"):
         holds()

@@ -18,7 +18,7 @@ OTHERS: Final = ("b", "c", GATEWAY)
 """Requests of container a."""
 
 
-def assert_nobody_answers(trio: ThreeContainers, address: Address) -> None:
+def assert_no_proxy_answer(trio: ThreeContainers, address: Address) -> None:
     """Assert that neither the asked host nor another answers, while b answers for its own."""
     with trio.capture("a", *OTHERS) as wire:
         ask(trio, address, besides=OTHERS)

@@ -182,7 +182,7 @@ def test_connection_without_a_reply_is_not_answered(
     ):
         assert listener.reached_from(ends[1], port=port)
         monkeypatch.setattr(traffic, "BOUND", 0.3)
-        with pytest.raises(TimeoutError, match=r"no answer came back from there within 0\.3 s"):
+        with pytest.raises(TimeoutError, match=r"no reply came back from there within 0\.3 s"):
             listener.reached_from(ends[1], port=port, answered=True)
 
 
@@ -199,7 +199,7 @@ def test_closed_connection_in_place_of_a_reply_is_reported(ends: Ends, how: str)
     with (
         Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener,
         between(ends, listener, hang_up) as port,
-        pytest.raises(TimeoutError, match="before it was hung up"),
+        pytest.raises(TimeoutError, match="before it was closed"),
     ):
         listener.reached_from(ends[1], port=port, answered=True)
 
@@ -253,7 +253,7 @@ def test_reply_from_another_address_is_not_an_answer(
             answer(listener, *given)
 
         monkeypatch.setattr(Listener, "_answer", impatient)
-        with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* no answer came back"):
+        with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* no reply came back"):
             listener.reached_from(other, at=second, answered=True)
 
 
@@ -357,11 +357,11 @@ def test_broadcast_uses_every_protocol(ends: Ends) -> None:
     one, other = ends
     word = os.urandom(16)
     with one.capture() as wire:
-        assert broadcast(other, [ADDRESSES[4]], port=9, word=word) > 3
+        assert broadcast(other, [ADDRESSES[4]], port=9, payload=word) > 3
     frames = [frame for frame in wire.frames() if word in frame.data]
     assert {frame.kind.name for frame in frames} >= {"HOST", "BROADCAST", "MULTICAST"}
-    assert broadcast(other, [ip_address("203.0.113.1")], port=9, word=word) < broadcast(
-        other, [ADDRESSES[4]], port=9, word=word
+    assert broadcast(other, [ip_address("203.0.113.1")], port=9, payload=word) < broadcast(
+        other, [ADDRESSES[4]], port=9, payload=word
     )
 
 

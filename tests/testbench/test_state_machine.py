@@ -97,7 +97,7 @@ def test_leftover_of_a_removed_network_is_found(history: History, world: World) 
 def test_leftover_veth_of_a_disconnected_container_is_found(history: History, world: World) -> None:
     """As of a container that leaves a network, or restarts."""
     begin(history, "one")
-    left = "one has no more cables than it has networks"
+    left = "one has no more veth pairs than networks"
     with Netlink(world.namespaces[HOST]) as opened:
         opened.send([rtnetlink.add_veth("left0", "left1")])
         with pytest.raises(TimeoutError, match=left):
