@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import __version__
-from harness.cli import compare, faults, runtimes
+from harness.cli import compare, faults, rename_tests, runtimes
 from harness.cli import reports as report_commands
 from harness.lab import ping
 from harness.model import requirements
@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add(commands)
     faults.register(commands)
     report_commands.add(commands)
+    rename_tests.add(commands)
     return parser
 
 

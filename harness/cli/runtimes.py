@@ -133,7 +133,7 @@ def version_of(factory: AdapterFactory) -> str:
     version = getattr(factory, "version", "")
     return (
         version if isinstance(version, str) else ""
-    )  # a property object on the class has no value
+    )  # a class has a property here
 
 
 def _dialect(factory: AdapterFactory, version: str) -> Dialect:

@@ -13,10 +13,9 @@ from harness.diagnosis.kernel_trace import Drops, Tracing
 from harness.diagnosis.packet_path import PacketHeader, Role, Sighting
 from harness.diagnosis.story import LastSighting, ProbeTrace
 from harness.model.plan import BY_NAME, HOST, INTERNET, Cell, Observation, Outcome, Promise
-from harness.testbench.addressing import witness
 from harness.testbench.packets.capture import Capture, CaptureLost, Tap
 from harness.testbench.packets.packet_ring import Frame
-from harness.testbench.scene import Scene
+from harness.testbench.scene import Scene, witness
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS

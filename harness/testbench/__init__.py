@@ -1,1 +1,17 @@
-"""What a test works with: scenes, containers, sockets, transfers, name look-ups."""
+"""Instruments of tests: scenes, containers, sockets, transfers, name resolution."""
+
+__all__ = [
+    "attach",
+    "client",
+    "concurrent",
+    "container",
+    "listener",
+    "lookup",
+    "netns_view",
+    "packets",
+    "profiles",
+    "scene",
+    "steps",
+    "strategies",
+    "transfer",
+]

@@ -1,8 +1,8 @@
 """The manual attach: what `docs/four-modes.md` does with `ip`, done through netlink.
 
-A veth pair is made in the host, one end becomes a port of the bridge, the other
-is moved into the container's namespace, renamed `eth0`, addressed and given a
-default route. The runtime takes no part in it and knows nothing of it.
+A veth pair is created in the host, one end becomes a bridge port, the other is moved into the
+container's netns, renamed `eth0`, and gets addresses and a default route. The runtime takes no part
+in it and does not know of it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ def attach(
 ) -> set[Address]:
     """Give the namespace `space` an `eth0` on the bridge of `network`.
 
-    `name` is the container's; the host end is called after it. The address, which is
-    returned, is the last usable one of each subnet of the network that is not `taken`.
-    The default route is for networks that lead out: not, that is, where it is not `routed`.
-    Raises `OwnStack` where that would be to no purpose, `ValueError` when the network has no
-    bridge in the host, and `NetlinkError`, with the pair gone again, when the namespace has an
-    `eth0` or a default route already.
+    `name` is the container's; the host end's name derives from it. Return the addresses: in each
+    subnet of the network the last usable one that is not `taken`. Without `routed` there is no
+    default route, as on networks without a way out.
+
+    Raises `OwnStack` for a container with a network stack of its own, `ValueError` when the network
+    has no bridge in the host, and `NetlinkError`, with the pair removed again, when the namespace
+    has an `eth0` or a default route already.
     """
     by_kernel(space)
     if network.interface is None:
@@ -48,8 +49,8 @@ def attach(
         pair = rtnetlink.add_veth(end, f"{end}p", up=False, mtu=bridge.mtu, peer_mac=_mac(own))
         netlink.send([pair])
     try:
-        _join(host, bridge.ifindex, end, space)
-        _furnish(space, f"{end}p", own, network.gateways if routed else ())
+        _join_bridge(host, bridge.ifindex, end, space)
+        _configure(space, f"{end}p", own, network.gateways if routed else ())
         with Netlink(host) as netlink:
             await_carrier(netlink, [end])
     except BaseException:
@@ -59,7 +60,7 @@ def attach(
     return {item.ip for item in own}
 
 
-def _join(host: NetNS, bridge: int, end: str, space: NetNS) -> None:
+def _join_bridge(host: NetNS, bridge: int, end: str, space: NetNS) -> None:
     with Netlink(host) as netlink:
         near, far = rtnetlink_dump.link(netlink, end), rtnetlink_dump.link(netlink, f"{end}p")
         netlink.send(
@@ -70,7 +71,7 @@ def _join(host: NetNS, bridge: int, end: str, space: NetNS) -> None:
         )
 
 
-def _furnish(
+def _configure(
     space: NetNS, link: str, own: Iterable[Interface], gateways: Iterable[Interface]
 ) -> None:
     with Netlink(space) as netlink:
@@ -88,9 +89,9 @@ def _furnish(
 
 
 def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
-    """Undo `attach`: remove the pair, if it is still there, and what the host remembers.
+    """Undo `attach`: remove the pair, if it still exists, and the host's entries for its addresses.
 
-    The runtime knows nothing of these addresses, so that nobody else would.
+    The runtime does not know of these addresses, so that nothing else would remove them.
     """
     with Netlink(host) as netlink:
         known = [item for item in rtnetlink_dump.neighbours(netlink) if item.address in addresses]
@@ -101,15 +102,15 @@ def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
 
 
 def host_end(name: str) -> str:
-    """The host end's interface name: at most 15 characters, told apart by a digest."""
+    """Return the host end's interface name: at most 15 characters, made unique by a digest."""
     return f"hand{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _mac(own: Iterable[Interface]) -> str | None:
-    """A MAC that goes with the address, so that an address attached again keeps its MAC.
+    """Return a MAC that derives from the address, so that a reused address keeps its MAC.
 
-    A neighbour that has just learnt another one would not believe a new one for a
-    second (`locktime`, arp(7)), and send into the void meanwhile.
+    A neighbour that has just learnt another MAC would not accept a new one for a second
+    (`locktime`, arp(7)), and would send to the old one meanwhile.
     """
     for item in own:
         if item.version == 4:
@@ -118,7 +119,7 @@ def _mac(own: Iterable[Interface]) -> str | None:
 
 
 def last_address(gateway: Interface, taken: Collection[Address] = ()) -> Interface:
-    """The last usable address of the gateway's subnet that is free: runtimes count from the first.
+    """Return the last usable free address of the gateway's subnet: runtimes count from the first.
 
     `ValueError` when all are taken.
     """

@@ -1,7 +1,7 @@
-"""One socket that calls: what it says, what it hears, what its own kernel is told of errors.
+"""A client socket: sent and received data, and the errors that its kernel reports.
 
-Where `harness.testbench.listener` tells whether a call gets through, this tells what became
-of one packet, with the options that show on the wire: TTL, own port, whole or not.
+`harness.testbench.listener` tells whether a call arrives. This module tells what became of one
+packet, with the options that show on the wire: TTL, source port, don't fragment.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.testbench.listener import End
 from harness.testbench.netns_view import NetnsView
 
 BOUND: Final = 3.0
-"""Seconds within which an answer comes. It takes microseconds."""
+"""Seconds within which a reply arrives. It takes microseconds."""
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LEVELS: Final = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
@@ -42,9 +42,9 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Client:
     """A socket in `caller` that is connected to `to`; use it as a context manager.
 
-    `port` is the other side's. `own_port` is the caller's port, or the identifier of
-    its echo requests; the kernel chooses a port where it is 0. With `whole` what is
-    sent may not be fragmented, by nobody; `OwnStack` where only the kernel could promise that.
+    `port` is the other side's. `own_port` is the source port, or the identifier of echo requests;
+    the kernel chooses a port where it is 0. With `whole` packets must not be fragmented on the way;
+    `OwnStack` where only the kernel could guarantee that.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Client:
     ) -> None:
         self._family: Family = 4 if to.version == 4 else 6
         self._caller, self._protocol, self._to, self._port = caller, protocol, to, port
-        self._own_port, self._told, self._sequence = own_port, "", 0
-        if whole:  # what gVisor has of IP_MTU_DISCOVER is refused, or accepted and without effect
+        self._own_port, self._error, self._sequence = own_port, "", 0
+        if whole:  # gVisor refuses IP_MTU_DISCOVER, or accepts it without effect
             with caller.open() as space:
                 by_kernel(space)
         self._socket = self._open(caller)
@@ -91,7 +91,7 @@ class Client:
             case Protocol.TCP:
                 opened = caller.socket(family, socket.SOCK_STREAM)
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                # gVisor keeps the port of one that was refused (docs/findings.md).
+                # gVisor keeps the port of a refused connection (docs/findings.md).
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setblocking(False)
         return opened
@@ -101,7 +101,7 @@ class Client:
 
     @property
     def own_port(self) -> int:
-        """The caller's port, or the identifier of its echo requests."""
+        """The source port, or the identifier of the echo requests."""
         if self._protocol is Protocol.ICMP:
             return self._own_port
         port: int = self._socket.getsockname()[1]
@@ -109,13 +109,13 @@ class Client:
 
     @property
     def mtu(self) -> int:
-        """What the caller's kernel knows of the path to the other side, in bytes."""
+        """The path MTU to the other side that the caller's kernel knows, in bytes."""
         return self._socket.getsockopt(_LEVELS[self._family], _MTU[self._family])
 
-    def say(self, data: bytes = b"") -> None:
+    def send(self, data: bytes = b"") -> None:
         """Send a datagram or an echo request that carries `data`; over TCP send a SYN.
 
-        `OSError` when the caller's kernel refuses to, EMSGSIZE for what is too big.
+        `OSError` when the caller's kernel refuses to, EMSGSIZE for a too large one.
         """
         match self._protocol:
             case Protocol.ICMP:
@@ -129,22 +129,22 @@ class Client:
                 if code not in (0, errno.EINPROGRESS):
                     raise OSError(code, f"connect to {self._to} port {self._port} failed at once")
 
-    def hear(self) -> bytes:
-        """The next datagram, echo reply or piece of a stream; `TimeoutError` when none comes."""
+    def receive(self) -> bytes:
+        """Return the next datagram, echo reply or part of a stream; `TimeoutError` without one."""
         deadline = time.monotonic() + BOUND
         while (left := deadline - time.monotonic()) > 0:
             select.select([self._socket], [], [], left)
-            heard = self.heard()
+            heard = self.receive_nowait()
             if heard is not None:
                 return heard
         raise TimeoutError(
             f"{self._protocol} from {self._caller.name} to {self._to} port {self._port}: "
             f"no answer within {BOUND} s, "
-            f"and {self.told() or 'no error'}"
+            f"and {self.error() or 'no error'}"
         )
 
-    def heard(self) -> bytes | None:
-        """The next datagram, echo reply or piece of a stream, if one has come by now."""
+    def receive_nowait(self) -> bytes | None:
+        """Return the next datagram, echo reply or part of a stream, if one has arrived."""
         if self._protocol is not Protocol.ICMP:
             try:
                 return self._socket.recv(_LONGEST)
@@ -156,19 +156,19 @@ class Client:
             return None
         return message.payload if message.identifier == self._own_port else None
 
-    def told(self) -> str:
-        """The error that the caller's kernel has been told of so far, by its name in `icmp`.
+    def error(self) -> str:
+        """Return the error that the caller's kernel has reported so far, by its name in `icmp`.
 
-        `reset` for a connection that was refused by its other side, empty for none.
+        `reset` for a connection that the other side refused, empty for none.
         """
-        while not self._told and (error := pending_error(self._socket, self._family)):
-            self._told = error.code
+        while not self._error and (error := pending_error(self._socket, self._family)):
+            self._error = error.code
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
-            self._told = self._told or "reset"
-        return self._told
+            self._error = self._error or "reset"
+        return self._error
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket."""
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -178,7 +178,7 @@ class Client:
         self.close()
 
 
-def there_and_back(
+def round_trip(
     caller: NetnsView,
     other: NetnsView,
     at: Address,
@@ -187,17 +187,17 @@ def there_and_back(
     port: int = 0,
     by: End | None = None,
 ) -> tuple[bytes, bytes]:
-    """Send a datagram to `other`, who sends it back: what arrived there, and what came back.
+    """Send a datagram to `other` and have it sent back; return it as received at either end.
 
-    To `port` of its address, or to one that the kernel chooses. With `by` the caller sends it
-    there: to a port that is published for this one. `TimeoutError` when it does not arrive.
+    To `port` of the address, or to a port that the kernel chooses. With `by` the caller sends it to
+    that published port instead. `TimeoutError` when it does not arrive.
     """
     with other.socket(_FAMILIES[at.version], socket.SOCK_DGRAM) as answering:
         answering.settimeout(BOUND)
         answering.bind((str(at), port))
         to, its_port = by or (at, answering.getsockname()[1])
         with Client(caller, Protocol.UDP, to, port=its_port) as call:
-            call.say(data)
+            call.send(data)
             arrived, sender = answering.recvfrom(_LONGEST)
             answering.sendto(arrived, sender)
-            return arrived, call.hear()
+            return arrived, call.receive()

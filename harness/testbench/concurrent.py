@@ -1,4 +1,4 @@
-"""Many verbs of an adapter at once, each in a process of its own inside the host."""
+"""Concurrent operations of an adapter, each in a process of its own inside the host."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 def at_once(host: HostMachine, jobs: Sequence[Callable[[], T]]) -> list[T | RuntimeRefused]:
-    """Carry out every job, all released at one moment; what each returned, or was refused.
+    """Run all jobs, released at one moment; return each one's result or refusal.
 
-    Within a job the host's `call` is carried out in the job's own process, so that
-    adapters of this host do not queue up. Any other exception than a refusal is raised
-    here when all have ended. Results must be picklable.
+    Within a job the host's `call` runs in the job's own process, so that adapters of this host do
+    not queue up. An exception other than a refusal is raised here when all have ended. Results must
+    be picklable.
     """
     gate, opener = os.pipe()
     answers: list[Channel] = []
@@ -36,7 +36,7 @@ def at_once(host: HostMachine, jobs: Sequence[Callable[[], T]]) -> list[T | Runt
             children.append(child)
     finally:
         os.close(gate)
-        os.close(opener)  # which lets all of them go
+        os.close(opener)  # which releases all of them
     outcomes = [_outcome(answer) for answer in answers]
     for child in children:
         os.waitpid(child, 0)

@@ -1,4 +1,4 @@
-"""A container of a scene: what the runtime tells about it, and what is really inside."""
+"""A container of a scene: what the runtime reports, and what is really inside."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ class Container:
         self._scene = scene
         self.name = name
         self.started = facts
-        """What the runtime reported when it started it."""
+        """Report of the runtime at the start."""
         own_stack = scene.runtime.dialect.own_stack
         self.net = NetnsView(name, self.inside if own_stack else self._open)
-        """Its network namespace, or what it has in place of one."""
+        """View of its network namespace, or of its own stack."""
         self.own_stack = own_stack
-        """Whether it has a network stack of its own, and so a kernel."""
+        """True if it has a network stack of its own, and so a kernel."""
         self._agent: AgentClient | None = None
         self._agents_pid = 0
-        self._first: tuple[int, int] | None = None
-        """Its pid 1 when its namespace was last opened, and when that was born."""
+        self._pid_1: tuple[int, int] | None = None
+        """Pid 1 when the namespace was last opened, and its start time."""
 
     def facts(self) -> ContainerInfo:
-        """What the runtime reports now."""
+        """Return what the runtime reports now."""
         return self._scene.runtime.inspect(self.name)
 
     def _open(self) -> NetNS:
-        # The runtime is asked only when the process that it named has ended: a suite opens a
-        # namespace many times, and a runtime takes its time to tell.
-        if self._first is not None:
-            pid, born = self._first
+        # The runtime is queried only when the process that it named has ended: a suite opens a
+        # namespace many times, and a query takes time.
+        if self._pid_1 is not None:
+            pid, start_time = self._pid_1
             with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
                 space = stack.enter_context(self._scene.world.host.netns_of(pid))
-                if self._born(pid) == born:  # so it is still the one whose namespace this is
+                if self._start_time(pid) == start_time:  # so the pid has not been reused
                     stack.pop_all()
                     return space
         facts = self.facts()
@@ -62,15 +62,15 @@ class Container:
             raise ProcessLookupError(f"container {self.name} is not running: it has no namespace")
         space = self._scene.world.host.netns_of(facts.pid)
         with contextlib.suppress(OSError):
-            self._first = facts.pid, self._born(facts.pid)
+            self._pid_1 = facts.pid, self._start_time(facts.pid)
         return space
 
     # --- the agent inside
 
     def inside(self) -> AgentNetNS:
-        """Its network namespace by the agent inside, which opens the sockets there.
+        """Return its network namespace through the agent inside, which opens the sockets there.
 
-        The caller closes it; the agent stays. `AgentLost` when there is none to be had.
+        The caller closes it; the agent stays. `AgentLost` when the agent cannot be started.
         """
         space = self._open()
         try:
@@ -79,8 +79,8 @@ class Container:
             space.close()
 
     def agent(self) -> AgentClient:
-        """Its agent, started now if there is none yet, or none since it was started anew."""
-        pid = self._first[0] if self._first else self.facts().pid
+        """Return its agent, started now if it is not running or the container was restarted."""
+        pid = self._pid_1[0] if self._pid_1 else self.facts().pid
         if self._agent is not None and (self._agent.gone or self._agents_pid != pid):
             self.hang_up()
         if self._agent is None:
@@ -99,15 +99,15 @@ class Container:
         return self._agent
 
     def prepare(self) -> None:
-        """Start its agent, if there is one to be had: who needs it is told later."""
+        """Start its agent, if possible: a failure is reported where the agent is needed."""
         with contextlib.suppress(RuntimeRefused, ProcessLookupError):
             self._open().close()
             self.agent()
 
     def await_agent(self) -> None:
-        """Wait until the agent that was started, if there is one, has introduced itself.
+        """Wait until the started agent, if there is one, has introduced itself.
 
-        `AgentLost` where it hangs; of one that has ended who needs it is told later.
+        `AgentLost` where it hangs; the end of an agent is reported where it is needed.
         """
         if self._agent is not None:
             try:
@@ -117,7 +117,7 @@ class Container:
                     raise
 
     def dismiss(self) -> None:
-        """Have its agent end, and do not wait for that: `hang_up` does."""
+        """Ask its agent to end, without waiting: `hang_up` waits."""
         if self._agent is not None:
             self._agent.dismiss()
 
@@ -127,12 +127,12 @@ class Container:
             self._agent.close()
             self._agent = None
 
-    def _born(self, pid: int) -> int:
-        """When a process of the host was started."""
+    def _start_time(self, pid: int) -> int:
+        """Return the start time of a process of the host."""
         return ProcessStat.of(f"{self._scene.world.host.proc}/{pid}").born
 
     def endpoint(self, network: str = DEFAULT_NETWORK) -> Endpoint:
-        """Where the runtime says it is on a network; `KeyError` when it is not on it."""
+        """Return its endpoint on a network, as reported; `KeyError` when it is not on it."""
         for endpoint in self.facts().endpoints:
             if endpoint.network == network:
                 return endpoint
@@ -143,7 +143,7 @@ class Container:
         return self._scene.runtime.exec(self.name, argv, timeout=timeout)
 
     def read(self, path: str) -> str:
-        """A file as a process inside sees it; `path` is absolute."""
+        """Return the text of a file as a process inside sees it; `path` is absolute."""
         if self.own_stack:
             content: bytes = self.agent().do(["load", path])[0]
             return content.decode(errors="replace")
@@ -152,7 +152,7 @@ class Container:
             return file.read().decode(errors="replace")
 
     def mode(self, path: str) -> int:
-        """Type and permissions of a file as a process inside sees it: inode(7)."""
+        """Return type and permissions of a file as a process inside sees it: inode(7)."""
         if self.own_stack:
             mode: int = self.agent().do(["mode", path])[0]
             return mode
@@ -160,7 +160,7 @@ class Container:
         return os.stat(f"/proc/{host.pid}/root/proc/{self.facts().pid}/root{path}").st_mode
 
     def namespace(self, kind: str) -> tuple[int, int]:
-        """Device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup.
+        """Return device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup.
 
         `OwnStack` where they are not the kernel's.
         """
@@ -171,19 +171,19 @@ class Container:
         return status.st_dev, status.st_ino
 
     def attach(self, network: str = DEFAULT_NETWORK) -> None:
-        """Move a veth end in by hand, as `eth0`, addressed and routed; mode none only."""
+        """Attach it manually as `eth0` with addresses and routes; mode none only."""
         self._scene.attach(self.name, network)
 
     def stop(self) -> None:
-        """Stop it; it stays in the plan and can be started again.
+        """Stop it; it stays in the plan and can be restarted.
 
-        Its agent goes before: podman may refuse to clean up after who is still executed in.
+        Its agent ends first: podman may refuse to clean up after a container with an exec session.
         """
         self.hang_up()
         self._scene.runtime.stop_container(self.name)
 
     def start(self) -> None:
-        """Start it again; what was attached by hand is gone."""
+        """Start it again; a manual attachment is gone."""
         self._scene.start(self.name)
 
     def remove(self) -> None:
@@ -192,31 +192,31 @@ class Container:
 
 
 NAMES: Final = "/run/netns"
-"""Where ip-netns(8) keeps the names of network namespaces."""
+"""Folder of named network namespaces, as ip-netns(8) has it."""
 
 
 class ContainerSnapshot(NamedTuple):
-    """What a process inside is shown: its network namespace's inode, and the interfaces."""
+    """Network namespace (inode) and interfaces that a process inside sees."""
 
     netns: int
     interfaces: frozenset[str]
 
 
 def view(container: Container) -> ContainerSnapshot:
-    """Start processes inside through the runtime and have the kernel tell them where they are.
+    """Start processes inside through the runtime and return what the kernel shows them.
 
-    Raises `AssertionError` with their words when they cannot, and `OwnStack` where their kernel
-    is not the one that has the namespace.
+    Raises `AssertionError` with their output when they fail, and `OwnStack` where their kernel is
+    not the one that has the namespace.
     """
     with container.net.open() as space:
         by_kernel(space)
-    link = _said(container, "readlink", "/proc/self/ns/net")  # net:[4026531840]
-    table = _said(container, "cat", "/proc/net/dev")  # two lines of heading, then "  eth0: …"
+    link = _output(container, "readlink", "/proc/self/ns/net")  # net:[4026531840]
+    table = _output(container, "cat", "/proc/net/dev")  # two lines of heading, then "  eth0: …"
     names = frozenset(line.partition(":")[0].strip() for line in table.splitlines()[2:])
     return ContainerSnapshot(int(link.strip().removeprefix("net:[").removesuffix("]")), names)
 
 
-def _said(container: Container, *argv: str) -> str:
+def _output(container: Container, *argv: str) -> str:
     done = container.exec(*argv)
     assert done.returncode == 0, f"{' '.join(argv)} in {container.name}: {done}"
     return done.stdout
@@ -226,22 +226,22 @@ def _said(container: Container, *argv: str) -> str:
 def named(host: HostMachine, container: Container) -> Iterator[NetnsView]:
     """Give a container's network namespace a name in the host, as `ip netns attach` does.
 
-    By its pid, as the runtime reports it. The place is entered by the name.
+    The pid is the reported one. The view enters the namespace by the name.
     """
     path = f"{NAMES}/{container.name}"
-    host.call(_give_name, container.facts().pid, path)
+    host.call(_bind_name, container.facts().pid, path)
     try:
         yield NetnsView(container.name, lambda: NetNS.at(f"/proc/{host.pid}/root{path}"))
     finally:
-        host.call(_take_name, path)
+        host.call(_remove_name, path)
 
 
-def _give_name(pid: int, path: str) -> None:
+def _bind_name(pid: int, path: str) -> None:
     os.makedirs(NAMES, exist_ok=True)
     with open(path, "xb"):
         mount(f"/proc/{pid}/ns/net", path, flags=MS_BIND)
 
 
-def _take_name(path: str) -> None:
+def _remove_name(path: str) -> None:
     umount(path)
     os.unlink(path)

@@ -1,8 +1,7 @@
-"""Verbs for sockets in places: listen, call, introduce oneself, shout.
+"""Listeners in namespaces, and calls of them: delivered, refused or dropped.
 
-A call is over when it is heard or refused; silence is neither and raises. Whom a
-listener saw and what the caller's own socket says are told side by side, so that
-an address translation shows.
+A call ends when it is delivered or refused; silence raises an error. The source that a listener saw
+is reported with the caller's own end, so that an address translation shows.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Transport = Literal["tcp", "udp"]
 TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
 
 BOUND: Final = 3.0
-"""Seconds within which a call is heard, answered or refused. It takes microseconds."""
+"""Seconds within which a call is delivered, answered or refused. It takes microseconds."""
 
 ANYWHERE: Final[dict[int, Address]] = {4: IPv4Address(0), 6: IPv6Address(0)}
 EVERYBODY: Final = (
@@ -38,10 +37,10 @@ EVERYBODY: Final = (
     IPv4Address("224.0.0.1"),
     IPv6Address("ff02::1"),
 )
-"""Who hears what is sent to all: limited broadcast, all hosts (RFC 1112), all nodes (RFC 4291)."""
+"""Limited broadcast, all hosts (RFC 1112), all nodes (RFC 4291)."""
 
 _SOON: Final = 0.001
-"""Seconds after which it is asked again whether a connection has been made."""
+"""Seconds between two checks whether a connection is established."""
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -49,32 +48,35 @@ _ICMP: Final = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: closing resets, so that no TIME_WAIT is left behind."""
 _own_ports = itertools.cycle(range(20_000, 32_768))
-"""For callers, below those that the kernel gives: a caller that has one again while conntrack
-still knows its last call is seen from another port if both came to the same listener."""
-_UNHEARD: Final = frozenset(
+"""Source ports of callers, below the ephemeral range.
+
+A port that is reused while conntrack still knows its last call is translated to another one if both
+calls reach the same listener.
+"""
+_REFUSED: Final = frozenset(
     {
         *(errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH),
         *(errno.EADDRNOTAVAIL, errno.EINVAL),
     }
 )
-"""Refused, or hung up on, by the other side, or by the caller's own kernel for want of a way."""
+"""Refused or reset by the other side, or by the caller's own kernel without a route."""
 
 End = tuple[Address, int]
 """Address and port."""
 
 
 class Exchange(NamedTuple):
-    """One exchange: the caller's end as its own socket has it, and as the other side saw it."""
+    """Ends of a call: the caller's own socket's, and the one that the other side saw."""
 
     own: End
     seen: End
 
 
 class Listener:
-    """A listener in a place; on a port that the kernel chooses when `port` is 0.
+    """A listener in a namespace; on a port that the kernel chooses when `port` is 0.
 
-    On `address`, or on every address of `family`. Use it as a context manager.
-    Raises `OSError` (EADDRINUSE) when the port is taken.
+    On `address`, or on every address of `family`. Use it as a context manager. Raises `OSError`
+    (EADDRINUSE) when the port is taken.
     """
 
     def __init__(
@@ -98,89 +100,93 @@ class Listener:
             raise
         self.port: int = self._socket.getsockname()[1]
 
-    def hears(
+    def reached_from(
         self, caller: NetnsView, *, at: Address | None = None, port: int = 0, answered: bool = False
     ) -> Exchange | None:
-        """Call it from a place, by its own address and port or by those given.
+        """Call the listener from a namespace, at its own address and port or at the given ones.
 
-        `None` when the call is refused, or taken by somebody who hangs up, as a process in user
-        space does that finds nobody inside. Else `TimeoutError` when the call is neither heard
-        nor refused; with `answered` also when what is sent back does not come to the caller from
-        where it called. A call is known by what is said in it: a process in user space may try an
-        earlier one again (rootlessport does, ten times).
+        Return `None` when the call is refused, or accepted and closed, as a process in user space
+        does that finds no listener inside. `TimeoutError` when the call is neither delivered nor
+        refused; with `answered` also when the reply does not arrive from the called address. A call
+        is recognised by its data: a process in user space may retry an earlier one (rootlessport
+        does, ten times).
         """
         target, nonce = at or self.address, os.urandom(16)
         with contextlib.ExitStack() as stack:
-            call = stack.enter_context(_socket(caller, self.transport, target))
-            _bind_anew(call, target)
+            client = stack.enter_context(_socket(caller, self.transport, target))
+            _bind_fresh_port(client, target)
             taken: dict[socket.socket, End] = {}
-            said = False
+            sent = False
             try:
                 with contextlib.suppress(BlockingIOError):
-                    call.connect((str(target), port or self.port))
+                    client.connect((str(target), port or self.port))
                 if self.transport == "udp":
-                    call.send(nonce)
+                    client.send(nonce)
                 deadline = time.monotonic() + BOUND
                 while (left := deadline - time.monotonic()) > 0:
-                    unsaid = taken and not said  # on a way with several legs the last is made first
-                    wait = _SOON if unsaid else left
-                    ready, _, _ = select.select([self._socket, call, *taken], [], [], wait)
+                    # On a path with several legs the last leg is established first.
+                    unsent = taken and not sent
+                    wait = _SOON if unsent else left
+                    ready, _, _ = select.select([self._socket, client, *taken], [], [], wait)
                     if self._socket in ready and self.transport == "tcp":
                         taken |= {stack.enter_context(one): end for one, end in self._accepted()}
-                    said = said or (bool(taken) and _say(call, nonce))
-                    for word, seen, end in self._heard(ready, taken):
-                        if word == nonce:
+                    sent = sent or (bool(taken) and _send_if_connected(client, nonce))
+                    for payload, seen, end in self._arrivals(ready, taken):
+                        if payload == nonce:
                             if answered:
-                                self._answer(call, seen, end, nonce)
-                            return Exchange(_end(call.getsockname()), end)
-                    if call in ready and self.transport == "tcp" and _is_hung_up(call):
+                                self._answer(client, seen, end, nonce)
+                            return Exchange(_end(client.getsockname()), end)
+                    if client in ready and self.transport == "tcp" and _is_closed(client):
                         return None
-                    if number := call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    if number := client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                         raise OSError(number, os.strerror(number))
             except OSError as error:
-                if error.errno in _UNHEARD:
+                if error.errno in _REFUSED:
                     return None
                 raise
         raise TimeoutError(
             f"{self.transport} from {caller.name} to {target} port {port or self.port} was neither "
-            f"heard nor refused within {BOUND} s: something on the way swallows or diverts it"
+            f"delivered nor refused within {BOUND} s: something on the way drops or diverts it"
         )
 
-    def overhears(
+    def delivered(
         self, calls: Iterable[tuple[NetnsView, Address, int]], quiet: Callable[[], None]
     ) -> list[str]:
-        """Call from each place an address and port, all at once; in words, those that are heard.
+        """Call an address and port from each namespace, all at once; return the delivered ones.
 
-        By the time that `quiet` returns: the scene's `settle`.
+        Those delivered by the time that `quiet`, the scene's `settle`, returns.
         """
         with contextlib.ExitStack() as stack:
             made: dict[bytes, tuple[str, socket.socket]] = {}
             for caller, address, port in calls:
-                call = stack.enter_context(_socket(caller, self.transport, address))
+                client = stack.enter_context(_socket(caller, self.transport, address))
                 nonce = os.urandom(16)
-                made[nonce] = f"{caller.name} to {address} port {port}", call
+                made[nonce] = f"{caller.name} to {address} port {port}", client
                 try:
                     with contextlib.suppress(BlockingIOError):
-                        call.connect((str(address), port))
+                        client.connect((str(address), port))
                     if self.transport == "udp":
-                        call.send(nonce)
+                        client.send(nonce)
                 except OSError as error:
-                    if error.errno not in _UNHEARD:
+                    if error.errno not in _REFUSED:
                         raise
             quiet()
             if self.transport == "udp":
-                return [made[word][0] for word, _ in self.come() if word in made]
+                return [made[payload][0] for payload, _ in self.pending() if payload in made]
             accepted = [stack.enter_context(connection) for connection, _ in self._accepted()]
-            connected = {nonce: call for nonce, (_, call) in made.items() if _is_connected(call)}
+            connected = {
+                nonce: client for nonce, (_, client) in made.items() if _is_connected(client)
+            }
             if not accepted or not connected:
                 return []
-            # Whose they are only what is said in them tells: a process in user space takes calls
-            # that lead elsewhere, and may try an earlier one again (rootlessport does, ten times).
-            for nonce, call in connected.items():
-                _say(call, nonce)
+            # Only their data identifies connections: a process in user space accepts calls that
+            # lead
+            # elsewhere, and may retry an earlier one (rootlessport does, ten times).
+            for nonce, client in connected.items():
+                _send_if_connected(client, nonce)
             quiet()
-            said = {_said(connection) for connection in accepted}
-            return [made[nonce][0] for nonce in connected if nonce in said]
+            sent = {_received(connection) for connection in accepted}
+            return [made[nonce][0] for nonce in connected if nonce in sent]
 
     def _accepted(self) -> Iterator[tuple[socket.socket, End]]:
         with contextlib.suppress(BlockingIOError):
@@ -190,54 +196,56 @@ class Listener:
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 yield accepted, _end(sender)
 
-    def _heard(
+    def _arrivals(
         self, ready: Collection[object], taken: dict[socket.socket, End]
     ) -> Iterator[tuple[bytes, socket.socket, End]]:
-        """What was said, where, and by whom; a connection speaks once, or is over."""
+        """Return data, socket and sender of each arrival; a connection is read once."""
         if self.transport == "udp":
             with contextlib.suppress(BlockingIOError):
                 data, sender = self._socket.recvfrom(1024)
                 yield data, self._socket, _end(sender)
         for connection in [item for item in taken if item in ready]:
-            yield _said(connection), connection, taken.pop(connection)
+            yield _received(connection), connection, taken.pop(connection)
 
-    def heard(self) -> tuple[bytes, End]:
-        """The next datagram, and who sent it; `TimeoutError` when none comes."""
+    def receive(self) -> tuple[bytes, End]:
+        """Return the next datagram and its sender; `TimeoutError` when none arrives."""
         if not select.select([self._socket], [], [], BOUND)[0]:
             raise TimeoutError(f"nothing came to port {self.port} within {BOUND} s")
         data, sender = self._socket.recvfrom(1 << 16)
         return data, _end(sender)
 
-    def come(self) -> Iterator[tuple[bytes, End]]:
-        """Every datagram that has come by now, and who sent it."""
+    def pending(self) -> Iterator[tuple[bytes, End]]:
+        """Return every datagram that has arrived, and its sender."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 data, sender = self._socket.recvfrom(1 << 16)
                 yield data, _end(sender)
 
-    def tell(self, end: End, data: bytes) -> None:
+    def send(self, end: End, data: bytes) -> None:
         """Send a datagram from the listener's own port."""
         self._socket.sendto(data, (str(end[0]), end[1]))
 
-    def _answer(self, call: socket.socket, seen: socket.socket, caller: End, word: bytes) -> None:
-        """Have a word come back; the caller's socket hears nobody but whom it called."""
-        ends = f"from {_end(call.getsockname())} to {_end(call.getpeername())}"
+    def _answer(
+        self, client: socket.socket, seen: socket.socket, caller: End, payload: bytes
+    ) -> None:
+        """Send a reply; the caller's socket receives only from the called address."""
+        ends = f"from {_end(client.getsockname())} to {_end(client.getpeername())}"
         instead = f"within {BOUND} s"
         try:
             if self.transport == "udp":
-                self.tell(caller, word)
+                self.send(caller, payload)
             else:
-                seen.send(word)
-            if select.select([call], [], [], BOUND)[0]:
-                came = call.recv(1024)
-                if came == word:
+                seen.send(payload)
+            if select.select([client], [], [], BOUND)[0]:
+                came = client.recv(1024)
+                if came == payload:
                     return
-                instead = f"but {came!r}" if came else "before it was hung up"
+                instead = f"but {came!r}" if came else "before it was closed"
         except OSError as error:
-            instead = f"before it was hung up ({error.strerror})"
+            instead = f"before it was closed ({error.strerror})"
         raise TimeoutError(
-            f"{self.transport} {ends} was heard as from {caller}, "
-            f"but no answer came back from there {instead}"
+            f"{self.transport} {ends} was delivered as from {caller}, "
+            f"but no reply came back from there {instead}"
         )
 
     def close(self) -> None:
@@ -252,71 +260,73 @@ class Listener:
 
 
 def free_port(place: NetnsView, transport: Transport) -> int:
-    """A port on which nothing listens in a place now."""
-    with Listener(place, transport) as ear:
-        return ear.port
+    """Return a port without a listener in a namespace."""
+    with Listener(place, transport) as listener:
+        return listener.port
 
 
 def own_port() -> int:
-    """A port for who calls with packets of his own making: not one that was called from before."""
+    """Return a source port for crafted packets that no call has used lately."""
     return next(_own_ports)
 
 
-def introduce(caller: NetnsView, address: Address, transport: Transport) -> Exchange:
-    """Have the world's echo service at `address` tell whom it saw; `OSError` when it does not."""
+def ask_echo_service(caller: NetnsView, address: Address, transport: Transport) -> Exchange:
+    """Have the world's echo service at `address` report the caller; `OSError` on failure."""
     port = (TCP_PORTS if transport == "tcp" else UDP_PORTS)["echo"]
-    with _socket(caller, transport, address) as call:
-        call.settimeout(BOUND)
-        call.connect((str(address), port))
+    with _socket(caller, transport, address) as client:
+        client.settimeout(BOUND)
+        client.connect((str(address), port))
         if transport == "udp":
-            call.send(b"whom do you see?")
-        said = b""
-        while not said.endswith(b"\n"):
-            heard = call.recv(4096)
-            if not heard:
-                raise ConnectionError(f"the echo service at {address} hung up after {said!r}")
-            said += heard
-        return Exchange(_end(call.getsockname()), _end(json.loads(said)["you"]))
+            client.send(b"who am I?")
+        sent = b""
+        while not sent.endswith(b"\n"):
+            data = client.recv(4096)
+            if not data:
+                raise ConnectionError(
+                    f"the echo service at {address} closed the connection after {sent!r}"
+                )
+            sent += data
+        return Exchange(_end(client.getsockname()), _end(json.loads(sent)["you"]))
 
 
-def shout(place: NetnsView, addresses: Iterable[Address], *, port: int, word: bytes) -> int:
-    """Try to send `word` in a datagram and an echo request, and a SYN, to each of `addresses`.
+def broadcast(place: NetnsView, addresses: Iterable[Address], *, port: int, payload: bytes) -> int:
+    """Try to send `payload` in a datagram and an echo request, and a SYN, to each of `addresses`.
 
-    `port` is where datagrams and SYNs go. By every interface of the place the same
-    goes to `EVERYBODY`. Returns how many of the attempts the place's own kernel took.
+    `port` is for datagrams and SYNs. The same goes to `EVERYBODY` by every interface of the
+    namespace. Return how many of the attempts the own kernel accepted.
     """
     targets = [(address, "") for address in addresses]
     targets += [(address, link) for address in EVERYBODY for link in place.links()]
     taken = 0
     for address, link in targets:
         for attempt in (_datagram, _echo_request, _syn):
-            with contextlib.suppress(OSError):  # refused: what `taken` does not count
-                attempt(place, address, port, word, link)
+            with contextlib.suppress(OSError):  # refused: not counted in `taken`
+                attempt(place, address, port, payload, link)
                 taken += 1
     return taken
 
 
-def _datagram(place: NetnsView, address: Address, port: int, word: bytes, link: str) -> None:
+def _datagram(place: NetnsView, address: Address, port: int, payload: bytes, link: str) -> None:
     with _socket(place, "udp", address) as opened:
-        _loosen(opened, link)
-        opened.sendto(word, (str(address), port))
+        _allow_broadcast(opened, link)
+        opened.sendto(payload, (str(address), port))
 
 
-def _echo_request(place: NetnsView, address: Address, _: int, word: bytes, link: str) -> None:
+def _echo_request(place: NetnsView, address: Address, _: int, payload: bytes, link: str) -> None:
     family: Family = 4 if address.version == 4 else 6
     with place.socket(_FAMILIES[family], socket.SOCK_RAW, _ICMP[family]) as opened:
-        _loosen(opened, link)
-        opened.sendto(icmp.echo_request(family, 1, 1, word), (str(address), 0))
+        _allow_broadcast(opened, link)
+        opened.sendto(icmp.echo_request(family, 1, 1, payload), (str(address), 0))
 
 
 def _syn(place: NetnsView, address: Address, port: int, _: bytes, link: str) -> None:
     with _socket(place, "tcp", address) as opened, contextlib.suppress(BlockingIOError):
-        _loosen(opened, link)
+        _allow_broadcast(opened, link)
         opened.connect((str(address), port))
 
 
-def _loosen(opened: socket.socket, link: str) -> None:
-    """Let it broadcast, and through `link` even where no route leads there."""
+def _allow_broadcast(opened: socket.socket, link: str) -> None:
+    """Allow broadcasts, and sending by `link` even without a route."""
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     if link:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
@@ -326,7 +336,7 @@ def _loosen(opened: socket.socket, link: str) -> None:
 
 
 def _socket(place: NetnsView, transport: Transport, towards: Address) -> socket.socket:
-    """A non-blocking socket of the family of `towards`."""
+    """Return a non-blocking socket of the family of `towards`."""
     opened = place.socket(_FAMILIES[towards.version], _KINDS[transport])
     opened.setblocking(False)
     if towards.version == 6:
@@ -336,15 +346,15 @@ def _socket(place: NetnsView, transport: Transport, towards: Address) -> socket.
     return opened
 
 
-def _bind_anew(call: socket.socket, towards: Address) -> None:
-    """Call from a port from which nobody did lately; the kernel's choice may come twice in a row.
+def _bind_fresh_port(client: socket.socket, towards: Address) -> None:
+    """Bind a port that has not been used lately; the kernel's choice may repeat at once.
 
-    Two calls from one port that are translated to one listener would have the same
-    answers: the kernel then translates the second one's port too (nf_nat_core.c, null bindings).
+    Two calls from one port that are translated to one listener would have equal reply tuples: the
+    kernel then translates the second one's port too (nf_nat_core.c, null bindings).
     """
     for port in _own_ports:
         try:
-            call.bind((str(ANYWHERE[towards.version]), port))
+            client.bind((str(ANYWHERE[towards.version]), port))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -352,35 +362,35 @@ def _bind_anew(call: socket.socket, towards: Address) -> None:
             return
 
 
-def _say(call: socket.socket, word: bytes) -> bool:
-    """By a connection, if it is made; what refused it is left to be asked."""
-    if not _is_connected(call):
+def _send_if_connected(client: socket.socket, payload: bytes) -> bool:
+    """Send by a connection, if it is established; errors are left for the caller to query."""
+    if not _is_connected(client):
         return False
     with contextlib.suppress(OSError):  # it is over
-        call.send(word)
+        client.send(payload)
     return True
 
 
-def _is_hung_up(call: socket.socket) -> bool:
-    """Whether a connection was made, and is over without a word."""
+def _is_closed(client: socket.socket) -> bool:
+    """Return True if a connection was established, and has ended without data."""
     try:
-        return call.recv(1) == b""
+        return client.recv(1) == b""
     except BlockingIOError:
         return False
     except ConnectionResetError:
         return True
 
 
-def _is_connected(call: socket.socket) -> bool:
+def _is_connected(client: socket.socket) -> bool:
     try:
-        call.getpeername()
+        client.getpeername()
     except OSError:
         return False
     return True
 
 
-def _said(connection: socket.socket) -> bytes:
-    """What has come by a connection so far."""
+def _received(connection: socket.socket) -> bytes:
+    """Return what has arrived by a connection so far."""
     with contextlib.suppress(OSError):
         return connection.recv(1024)
     return b""

@@ -1,11 +1,10 @@
-"""What a name leads to from inside a container, as two witnesses have it.
+"""Name resolution inside a container, by the C library and by the harness itself.
 
-One is the C library, which any program inside would ask: `/etc/hosts`, then the resolvers
-of `/etc/resolv.conf`, with its search domains, and over TCP what UDP has no room for. It
-is called by a process of the harness in the container's namespaces and root, because an
-image need not have a program that does, or by the agent inside, where a container has a
-kernel of its own. The other is the harness itself, which asks one
-resolver and sees the whole answer.
+The C library is what any program inside uses: `/etc/hosts`, then the resolvers of
+`/etc/resolv.conf` with its search domains, over TCP after a truncated response. A process of the
+harness calls it in the container's namespaces and root, because an image need not have a program
+that does. Where a container has a kernel of its own the agent inside calls it. The harness itself
+queries one resolver and sees the whole response.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _KINDS: Final = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
 
 
 class LookupResult(NamedTuple):
-    """The addresses of a name; where there are none, the reason in the C library's words."""
+    """Addresses of a name; without any, the reason in the C library's words."""
 
     addresses: frozenset[Address]
     reason: str = ""
@@ -65,7 +64,7 @@ class LookupResult(NamedTuple):
 def look_up(
     host: HostMachine, container: Container, name: str, family: Family | None = None
 ) -> LookupResult:
-    """What getaddrinfo(3) says inside; in both families at once when none is given."""
+    """Return the result of getaddrinfo(3) inside, in both families at once without `family`."""
     if container.own_stack:
         words = name.encode(), int(_FAMILIES[family])
         found, reason = container.agent().do(["resolve", *words])[0]
@@ -74,22 +73,22 @@ def look_up(
 
 
 def name_of(host: HostMachine, container: Container, address: Address) -> str:
-    """What getnameinfo(3) says inside; empty when the address has no name."""
+    """Return the result of getnameinfo(3) inside; empty when the address has no name."""
     if container.own_stack:
         return str(container.agent().do(["reverse", str(address)])[0])
     return host.call(inside, container.facts().pid, by_address, str(address))
 
 
 def hostname(host: HostMachine, container: Container) -> str:
-    """What gethostname(2) says inside."""
+    """Return the result of gethostname(2) inside."""
     if container.own_stack:
         return str(container.agent().do(["hostname"])[0])
     return host.call(inside, container.facts().pid, socket.gethostname)
 
 
 def by_name(name: str, family: Family | None = None) -> LookupResult:
-    """`look_up` for the calling process itself; `HostMachine.call` it to look up what the host would."""
-    # In bytes: a name in text has Python look for a codec, in the container's root.
+    """Resolve in the calling process; with `HostMachine.call` the host resolves."""
+    # In bytes: for a text Python would load a codec, in the container's root.
     try:
         found = socket.getaddrinfo(name.encode(), None, _FAMILIES[family], socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -98,7 +97,7 @@ def by_name(name: str, family: Family | None = None) -> LookupResult:
 
 
 def by_address(address: str) -> str:
-    """`name_of` for the calling process itself."""
+    """Return the name of an address, resolved in the calling process."""
     try:
         return socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
     except socket.gaierror:
@@ -148,10 +147,10 @@ def _enter(pid: int) -> None:
     os.chroot(".")
 
 
-# --- by asking a resolver --------------------------------------------------------
+# --- queries to a resolver ---------------------------------------------------------
 
 
-def ask(
+def query(
     container: Container,
     name: str,
     kind: str = "A",
@@ -159,7 +158,7 @@ def ask(
     transport: Transport = "udp",
     of: Address | None = None,
 ) -> Message:
-    """What a resolver answers inside: the first that resolv.conf names, or `of`.
+    """Return the response of a resolver inside: the first in resolv.conf, or `of`.
 
     `OSError` when it cannot be reached, `dns.exception.Timeout` when it stays silent.
     """
@@ -172,11 +171,11 @@ def ask(
         return dns.query.udp(query, str(server), PATIENCE, sock=opened)
 
 
-def ask_at_once(container: Container, name: str, kinds: Sequence[str]) -> list[Message]:
-    """What the resolver answers to several questions about a name, asked before any answer.
+def query_concurrently(container: Container, name: str, kinds: Sequence[str]) -> list[Message]:
+    """Return the responses to several queries about a name, sent before any response.
 
-    From one socket, as the C library asks for both families. `dns.exception.Timeout` when one is
-    not answered.
+    From one socket, as the C library queries both families. `dns.exception.Timeout` when one is not
+    answered.
     """
     server = nameservers(container.read(RESOLV_CONF))[0]
     queries = [dns.message.make_query(name, kind) for kind in kinds]
@@ -190,8 +189,8 @@ def ask_at_once(container: Container, name: str, kinds: Sequence[str]) -> list[M
     return [by_id[query.id] for query in queries]
 
 
-def hang_up(container: Container, name: str, *, questions: int) -> None:
-    """Ask the resolver so many things about a name over one connection, and wait for no answer."""
+def abandon_queries(container: Container, name: str, *, questions: int) -> None:
+    """Send queries over one connection and close it without waiting for a response."""
     query = dns.message.make_query(name, "A").to_wire()
     server = nameservers(container.read(RESOLV_CONF))[0]
     with _to(server, container, "tcp") as opened:
@@ -200,7 +199,7 @@ def hang_up(container: Container, name: str, *, questions: int) -> None:
 
 @contextmanager
 def _to(server: Address, container: Container, transport: Transport) -> Iterator[socket.socket]:
-    """Connected, so that what refuses it is told at once."""
+    """Connect a socket, so that a refusal is reported at once."""
     family = socket.AF_INET if server.version == 4 else socket.AF_INET6
     with container.net.socket(family, _KINDS[transport]) as opened:
         opened.settimeout(PATIENCE)
@@ -208,22 +207,22 @@ def _to(server: Address, container: Container, transport: Transport) -> Iterator
         yield opened
 
 
-def told(answer: Message) -> set[str]:
-    """The values that an answer holds, as text."""
+def values(answer: Message) -> set[str]:
+    """Return the values of a response, as text."""
     return {rdata.to_text() for rrset in answer.answer for rdata in rrset}
 
 
 def rcode(answer: Message) -> str:
-    """Its response code, by name."""
+    """Return the response code, by name."""
     return dns.rcode.to_text(answer.rcode())
 
 
-# --- what the host's own files say -------------------------------------------------
+# --- the host's own files ----------------------------------------------------------
 
 
 @contextmanager
-def saying(host: HostMachine, text: str, path: str = RESOLV_CONF) -> Iterator[None]:
-    """Have a file of the host's say something else while the body runs."""
+def host_file(host: HostMachine, text: str, path: str = RESOLV_CONF) -> Iterator[None]:
+    """Replace the text of a file of the host while the body runs."""
     before = host.call(_replace, path, text)
     try:
         yield
@@ -232,7 +231,7 @@ def saying(host: HostMachine, text: str, path: str = RESOLV_CONF) -> Iterator[No
 
 
 def _replace(path: str, text: str | None) -> str | None:
-    """Write a file, or remove it where `text` is `None`; what it said before."""
+    """Write a file, or remove it where `text` is `None`; return its former text."""
     before: str | None = None
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:

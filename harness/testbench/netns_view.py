@@ -1,8 +1,8 @@
-"""A network namespace as a test sees it: what is in it, and sockets inside it.
+"""A network namespace as a test sees it: its state, and sockets inside it.
 
-A place opens its namespace anew for every look and lets go of it at once. The
-harness never keeps a container's namespace alive: whether it goes away with the
-container is one of the things that are tested.
+A view opens its namespace anew for every query and closes it at once. The harness never keeps a
+container's namespace alive: whether it ends with the container is one of the things that are
+tested.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ class NetnsView:
     name: str
     open: Callable[[], NetNS]
     watched: Callable[[], Dumps | None] = lambda: None
-    """What somebody keeps open to look at it again and again, if anybody does."""
+    """Netlink sockets that are kept open for repeated dumps, if any."""
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Device and inode of the namespace: equal for two places in the same one."""
+        """Device and inode of the namespace: equal for two views of the same one."""
         with self.open() as space:
             return space.id
 
     def links(self) -> dict[str, rtnetlink_dump.Link]:
-        """Every interface by name, `lo` included."""
+        """Return every interface by name, `lo` included."""
         with self.open() as space, Netlink(space) as netlink:
             found = {link.name: link for link in rtnetlink_dump.links(netlink)}
             return remote.with_cables(found, space) if remote.has(space) else found
 
-    def cable(self, link: str) -> rtnetlink_dump.Link:
-        """An interface as the host's kernel has it: the packets of another stack too go by that."""
+    def kernel_link(self, link: str) -> rtnetlink_dump.Link:
+        """Return an interface as the host's kernel has it, also for another network stack."""
         with (
             self.open() as space,
             contextlib.ExitStack() as stack,
@@ -61,9 +61,9 @@ class NetnsView:
             return rtnetlink_dump.link(netlink, link)
 
     def interfaces(self, link: str | None = None) -> list[Interface]:
-        """Every address with its prefix, or those of one link; without link-local ones.
+        """Return every address with its prefix, or those of one link; without link-local ones.
 
-        Those of IPv4 come first, as the kernel has them: another stack may have them in any order.
+        Those of IPv4 come first, as in the kernel: another stack may have them in any order.
         """
         with self.open() as space, Netlink(space) as netlink:
             index = rtnetlink_dump.link(netlink, link).ifindex if link else None
@@ -72,32 +72,32 @@ class NetnsView:
         return sorted(usable, key=lambda item: item.version)
 
     def address(self, family: Family) -> Address | None:
-        """The first address that others can use, `None` where there is none."""
+        """Return the first address that others can use, `None` without one."""
         return first_address(self.interfaces(), family)
 
     def routes(self) -> list[rtnetlink_dump.Route]:
-        """The routes of the main table, of every kind, both families.
+        """Return the routes of the main table, of every kind, both families.
 
-        Without those that IPv6 has on every link by itself.
+        Without those that IPv6 has on every link by default.
         """
         with self.open() as space, Netlink(space) as netlink:
             found = rtnetlink_dump.routes(netlink, every_kind=True)
             return remote.of_main_table(found) if remote.has(space) else found
 
     def neighbours(self) -> list[rtnetlink_dump.Neighbour]:
-        """Every neighbour entry, both families."""
+        """Return every neighbour entry, both families."""
         with self.open() as space, Netlink(by_kernel(space)) as netlink:
             return list(rtnetlink_dump.neighbours(netlink))
 
     def sysctl(self, key: str) -> str:
-        """One value under `net.`; `FileNotFoundError` when there is no such key."""
+        """Return one value under `net.`; `FileNotFoundError` for an unknown key."""
         with self.open() as space:
             if remote.has(space):
                 return remote.sysctl(space, key)
             return netns.read_sysctls(space, [key])[key]
 
     def snapshot(self) -> Snapshot:
-        """The kernel's state of the namespace, once none of its addresses is tentative.
+        """Return the kernel's state of the namespace, once none of its addresses is tentative.
 
         `UserspaceStack` where a container has a network stack of its own.
         """
@@ -105,18 +105,18 @@ class NetnsView:
             return Snapshot.of(by_kernel(space), self.watched())
 
     def tune(self, values: Mapping[str, str | int]) -> None:
-        """Set sysctls under `net.` inside; `OSError` names the one that is refused."""
+        """Set sysctls under `net.` inside; `OSError` names a refused one."""
         with self.open() as space:
             netns.write_sysctls(space, values)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """A socket inside; it stays usable, and keeps the namespace alive, until closed."""
+        """Open a socket inside; it keeps the namespace alive until closed."""
         with self.open() as space:
             return space.socket(family, kind, protocol)
 
     @contextmanager
     def capture(self, link: str = "") -> Iterator[Capture]:
-        """Every frame that passes one interface, or all of them, while the body runs."""
+        """Capture every frame that passes one interface, or all of them, while the body runs."""
         with (
             self.open() as space,
             contextlib.ExitStack() as stack,
@@ -127,17 +127,17 @@ class NetnsView:
 
 
 def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda: None) -> NetnsView:
-    """A place on a namespace that somebody else keeps open, such as the world's own."""
+    """Return a view of a namespace that the caller keeps open, such as the world's own."""
     return NetnsView(name, lambda: NetNS(os.dup(space.fd)), watched)
 
 
 def view_of(world: World, name: str) -> NetnsView:
-    """The view of one of the world's own namespaces, such as `HOST` or `INTERNET`."""
+    """Return the view of one of the world's own namespaces, such as `HOST` or `INTERNET`."""
     return fixed(name, world.namespaces[name], lambda: world.watched.get(name))
 
 
 def first_address(interfaces: Iterable[Interface], family: Family) -> Address | None:
-    """The first address of a family that others can use, `None` where there is none."""
+    """Return the first address of a family that others can use, `None` without one."""
     own = (item.ip for item in interfaces if item.version == family and not item.ip.is_loopback)
     return next(own, None)
 
@@ -145,8 +145,8 @@ def first_address(interfaces: Iterable[Interface], family: Family) -> Address | 
 BOUND: Final = 5.0
 """Seconds that the kernel may take to clean up after a namespace."""
 
-_AGAIN: Final = 0.02
-"""Seconds after which to look again: the end of a process, say, the kernel does not tell here."""
+_INTERVAL: Final = 0.02
+"""Seconds between two checks, for conditions without a notification, such as a process's end."""
 _GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 """RTMGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR, _IPV4_ROUTE, _IPV6_ROUTE: rtnetlink(7)."""
 
@@ -154,9 +154,9 @@ _GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 def until(
     place: NetnsView, condition: Callable[[], bool], what: str, *, bound: float = BOUND
 ) -> None:
-    """Return as soon as `condition` holds; it is looked at again whenever the kernel tells.
+    """Return as soon as `condition` holds; rtnetlink notifications trigger the checks.
 
-    That is whenever a link, an address or a route of `place` changes, and now and then.
+    It is checked whenever a link, an address or a route of `place` changes, and at intervals.
     `what` names the condition in the `TimeoutError` that is raised after `bound` seconds.
     """
     deadline = time.monotonic() + bound
@@ -166,12 +166,12 @@ def until(
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"in {place.name}, still not after {bound} s: {what}")
-            if select.select([monitor], [], [], min(left, _AGAIN))[0]:
-                with contextlib.suppress(OSError):  # so much has changed that some is left out
+            if select.select([monitor], [], [], min(left, _INTERVAL))[0]:
+                with contextlib.suppress(OSError):  # an overrun, ENOBUFS, is news as well
                     monitor.recv(1 << 16)
 
 
-BOUND_abstract: Final = 3.0
+CONNECT_BOUND: Final = 3.0
 """Seconds that a connect may wait for room in the listener's queue."""
 
 _SO_ACCEPTCON: Final = 1 << 16
@@ -189,7 +189,7 @@ class AbstractSocket(NamedTuple):
 
 
 def connectable(place: NetnsView) -> frozenset[AbstractSocket]:
-    """Every abstract socket of a place that listens, or takes datagrams (proc_net_unix)."""
+    """Return every abstract socket that listens or takes datagrams (proc_net_unix)."""
     with place.open() as space, space.entered(), open("/proc/thread-self/net/unix", "rb") as table:
         rows = [line.rstrip(b"\n").partition(_PREFIX) for line in table]
     found = set()
@@ -203,13 +203,16 @@ def connectable(place: NetnsView) -> frozenset[AbstractSocket]:
 
 
 def connects(place: NetnsView, listener: AbstractSocket) -> bool:
-    """Whether a process in a place can connect to it; `OwnStack` where it has others of its own."""
+    """Return True if a process in a netns can connect to it.
+
+    `OwnStack` where the container has abstract sockets of its own.
+    """
     with place.open() as space:
         by_kernel(space)
     shown = listener.name.encode(errors="surrogateescape")
     for name in {shown, shown.replace(b"@", b"\0")}:
         with place.socket(socket.AF_UNIX, listener.kind) as opened:
-            opened.settimeout(BOUND_abstract)
+            opened.settimeout(CONNECT_BOUND)
             with contextlib.suppress(ConnectionRefusedError, PermissionError):
                 opened.connect(b"\0" + name)
                 return True
@@ -218,7 +221,7 @@ def connects(place: NetnsView, listener: AbstractSocket) -> bool:
 
 @contextlib.contextmanager
 def listening(place: NetnsView) -> Iterator[AbstractSocket]:
-    """An abstract socket that listens in a place, under a name that the kernel chooses."""
+    """Listen on an abstract socket under a name that the kernel chooses."""
     with place.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
         opened.bind("")
         opened.listen()

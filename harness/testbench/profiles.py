@@ -1,10 +1,10 @@
-"""How long the property suites look: `--profile smoke`, `gate` or `explore`.
+"""Effort of the property suites: `--profile smoke`, `gate` or `explore`.
 
-A profile bounds the number of topologies that are tried and the steps of a history. `gate`
-draws the same examples in every run. So does every profile in a run that is compared with an
-expectation file and in one that tries faults: their verdicts must not change by themselves,
-and nothing is shrunk there, which takes minutes and explains only deviations that are known.
-The other runs draw new examples each time, and replay those that failed before.
+A profile bounds the number of topologies that are tried and the steps of a history. `gate` draws
+the same examples in every run. So does every profile in a run that is compared with an expectation
+file and in one that tries faults: their verdicts must not change by themselves. Nothing is shrunk
+there, which takes minutes and explains only deviations that are known. The other runs draw new
+examples each time, and replay those that failed before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Effort(NamedTuple):
-    """How many examples, and how many steps each of them has at most."""
+    """Number of examples, and the most steps of each."""
 
     examples: int
     steps: int
@@ -39,12 +39,12 @@ PROFILES: Final = {
 DEFAULT: Final = "smoke"
 
 RUN_DEFAULTS: Final[Mapping[str, str]] = {"probe": "netns", "profile": DEFAULT}
-"""The options that decide what a test does, and their values where the command line has none."""
+"""Options that decide what a test does, with their defaults."""
 
 
 def chosen(config: pytest.Config) -> hypothesis.settings:
-    """The settings of the profile of this run."""
-    import hypothesis  # takes its time, and few tests draw anything
+    """Return the settings of the profile of this run."""
+    import hypothesis  # slow to import, and few tests draw anything
 
     effort = PROFILES[config.getoption("profile")]
     known = any(config.getoption(name, None) for name in ("expect", "write_expect", "try"))
@@ -67,10 +67,10 @@ def chosen(config: pytest.Config) -> hypothesis.settings:
 
 @contextmanager
 def replayable(plan: Callable[[], Plan], directory: Path, name: str) -> Iterator[None]:
-    """Write the plan of what fails in the body, the smallest such, to be built again.
+    """Write the plan of a failure in the body, so that it can be rebuilt.
 
-    `plan` gives the plan that was live last. The error tells where the file is and
-    what to do with it.
+    `plan` returns the last live plan, the smallest failing one. The error names the file and the
+    command that uses it.
     """
     try:
         yield

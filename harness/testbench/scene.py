@@ -1,7 +1,7 @@
 """A world, a runtime and a plan: live containers, and the two matrices about them.
 
-The plan grows as networks and containers are made, so that the promise is always
-about what is there. `observed` measures it with real packets.
+The plan grows as networks and containers are created, so that the promise matches what exists.
+`observed` measures it with real packets.
 """
 
 from __future__ import annotations
@@ -9,28 +9,39 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, ClassVar, Protocol, Self
 
 from harness.adapters.protocol import Adapter, ContainerInfo, NetworkInfo, RuntimeRefused
 from harness.model import features
+from harness.model.attachments import meeting, whereabouts
 from harness.model.dialect import Dialect
 from harness.model.features import Feature
 from harness.model.matrix import Matrix
 from harness.model.oracle import Promises
 from harness.model.plan import (
+    BR0,
+    BY_NAME,
     DEFAULT_NETWORK,
     GATEWAY,
     HOST,
+    INTERNET,
+    LOOPBACK,
     OUTSIDERS,
+    SELF,
     Attached,
     Bridge,
     Cell,
     ContainerSpec,
+    Family,
+    Host,
+    Joined,
     Mode,
     NetworkSpec,
     Nothing,
     Observation,
+    Outcome,
     Plan,
     Promise,
 )
@@ -39,10 +50,11 @@ from harness.probe import remote
 from harness.probe.prober import observe
 from harness.probe.quiescence import Quiet
 from harness.probe.remote import seen_from_host
-from harness.testbench.addressing import AddressBook, questions
+from harness.probe.resolver import Lookup, Resolved, resolve
+from harness.probe.results import Namer, ProbeRequest
 from harness.testbench.attach import attach, detach
 from harness.testbench.container import Container
-from harness.testbench.netns_view import NetnsView, view_of
+from harness.testbench.netns_view import NetnsView, first_address, view_of
 from harness.world.build import Probe, World
 from harness.world.host import HostMachine
 from linux.netns import NetNS
@@ -54,7 +66,7 @@ USER_SPACE_PATIENCE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network of the runtime, as it was asked for and as it came out."""
+    """A network of the runtime, as requested and as reported."""
 
     spec: NetworkSpec
     facts: NetworkInfo
@@ -66,18 +78,18 @@ class Network:
 
 
 Record = Callable[[Matrix[Promise], Matrix[Observation]], None]
-"""Is told what was promised and what was observed of it."""
+"""Callback for a promised matrix and the observed one."""
 
 
 class Scene:
-    """Use it as a context manager: leaving removes every container and network it made.
+    """Live networks and containers; leaving the context removes all that it created.
 
-    `record` is told of every matrix that is observed. `probe` is how containers are looked
-    at, where the world does not say it: `exec` by an agent inside, as those of runtimes with
-    a network stack of their own are in any case. Whatever it is asked for that the runtime does
-    not claim raises `Unclaimed`, but for a `refusal`. With `claimed_only` who of `plan` needs
-    such is left out, and `Unclaimed` comes when he is asked for by name. The `watchers` are told
-    of every scene that an error ends, while all of it is still there.
+    `record` is called with every observed matrix. `probe` is how containers are inspected, where
+    the world does not say it: `exec` by an agent inside, as is always the case for runtimes with a
+    network stack of their own. A request that the runtime does not claim raises `Unclaimed`, except
+    for `refusal`. With `claimed_only` such containers of `plan` are left out, and `Unclaimed` is
+    raised when one is asked for by name. The `watchers` are called for every scene that ends with
+    an error, while all of it still exists.
     """
 
     watchers: ClassVar[list[Callable[[Scene, BaseException], None]]] = []
@@ -103,9 +115,9 @@ class Scene:
         self._containers: dict[str, Container] = {}
         self._networks: dict[str, Network] = {}
         self._by_hand: dict[str, set[Address]] = {}
-        self._cut_off = CutOff()
+        self._pending = PendingRemovals()
         self.places = {name: view_of(world, name) for name in world.namespaces}
-        """The world's own places: host, ns1, ns2, internet, attacker, lan, r1, …."""
+        """Views of the world's own namespaces: host, ns1, ns2, internet, attacker, lan, r1, …."""
         try:
             for spec in plan.networks:
                 self._network(spec)
@@ -120,13 +132,13 @@ class Scene:
     # --- building
 
     def network(self, name: str, **options: Any) -> Network:
-        """Make a network; options as in `NetworkSpec`."""
+        """Create a network; options as in `NetworkSpec`."""
         return self._network(NetworkSpec(name, **options))
 
     def _network(self, spec: NetworkSpec) -> Network:
         self._check(*features.of_network(spec))
         grown = self.plan.with_network(spec)
-        with self._cut_off.making(self.runtime.remove_network, spec.name):
+        with self._pending.creating(self.runtime.remove_network, spec.name):
             facts = self.runtime.network(spec)
         made = self._networks[spec.name] = Network(spec, facts)
         self.plan = grown
@@ -145,7 +157,9 @@ class Scene:
             return made
         self._check(*features.of_container(spec, self.runtime.features))
         if not {DEFAULT_NETWORK, *self._networks}.issuperset(spec.networks):
-            self._check(Feature.NETWORKS)  # it has those of a kind alone, and was asked for none
+            self._check(
+                Feature.NETWORKS
+            )  # it has networks of some kind only, and none was requested
         grown = self.plan.with_container(spec)
         made = self._containers[spec.name] = Container(self, spec.name, self._run(spec))
         self.plan = grown
@@ -153,7 +167,7 @@ class Scene:
         return made
 
     def _run(self, spec: ContainerSpec) -> ContainerInfo:
-        with self._cut_off.making(self.runtime.remove, spec.name):
+        with self._pending.creating(self.runtime.remove, spec.name):
             return self.runtime.run(spec)
 
     def _prepare(self, container: Container) -> None:
@@ -165,7 +179,7 @@ class Scene:
             self._containers[name].await_agent()
 
     def adopt(self, spec: ContainerSpec, facts: ContainerInfo) -> Container:
-        """Take over a container that the runtime has started elsewhere."""
+        """Adopt a container that was started elsewhere."""
         self.plan = self.plan.with_container(spec)
         made = self._containers[spec.name] = Container(self, spec.name, facts)
         self._prepare(made)
@@ -173,7 +187,7 @@ class Scene:
         return made
 
     def containers(self, **modes: Mode | Network) -> None:
-        """Start several, by name: each in a mode or on a network."""
+        """Start several containers by name: each in a mode or on a network."""
         for name, mode in modes.items():
             self.container(name, Bridge(mode.name) if isinstance(mode, Network) else mode)
 
@@ -183,9 +197,9 @@ class Scene:
         return self._containers[name]
 
     def refusal(self, name: str, mode: Mode, **options: Any) -> RuntimeRefused:
-        """The runtime's refusal to start such a container; options as in `ContainerSpec`.
+        """Return the runtime's refusal to start such a container; options as in `ContainerSpec`.
 
-        Whatever the plan would say to it. `AssertionError` when it starts nevertheless.
+        The plan is not consulted. `AssertionError` when the container starts.
         """
         try:
             facts = self._run(ContainerSpec(name, mode, **options))
@@ -198,7 +212,7 @@ class Scene:
         features.check(self.runtime.name, self.runtime.features, *asked)
 
     def attach(self, name: str, network: str = DEFAULT_NETWORK) -> None:
-        """Give a `none` container a veth by hand, onto the bridge of `network`."""
+        """Attach a `none` container manually to the bridge of `network`."""
         with self[name].net.open() as space:
             facts = self.runtime.network_facts(network)
             others = (own for other, own in self._by_hand.items() if other != name)
@@ -213,7 +227,7 @@ class Scene:
         self._change(name, mode=Attached(network))
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> None:
-        """Connect a container, running or not, to one network more."""
+        """Connect a container, running or not, to another network."""
         self._check(Feature.CONNECT)
         self.runtime.connect(name, network, aliases=aliases)
         spec = self.plan.container(name)
@@ -223,7 +237,7 @@ class Scene:
             self._change(name, mode=Bridge(network))
 
     def disconnect(self, name: str, network: str) -> None:
-        """Take a container, running or not, off a network. Off the last one it has `lo` left."""
+        """Disconnect a container, running or not; without a network it has only `lo`."""
         self._check(Feature.CONNECT)
         self.runtime.disconnect(name, network)
         left = [item for item in self.plan.container(name).networks if item != network]
@@ -231,7 +245,7 @@ class Scene:
         self._change(name, mode=mode, also=tuple(left[1:]))
 
     def start(self, name: str) -> None:
-        """Start a stopped container again; what was attached by hand is gone."""
+        """Restart a stopped container; a manual attachment is gone."""
         self._check(Feature.RESTART)
         self.runtime.start_container(name)
         self._prepare(self._containers[name])
@@ -252,7 +266,7 @@ class Scene:
         self.forget(*names)
 
     def forget(self, *names: str) -> None:
-        """Take containers out of the plan that were removed elsewhere."""
+        """Drop containers from the plan that were removed elsewhere."""
         self._hang_up(*names)
         for name in names:
             self._containers.pop(name, None)
@@ -274,17 +288,17 @@ class Scene:
         self.plan = replace(self.plan, networks=left)
 
     def close(self) -> None:
-        """Remove every container and network that this scene made.
+        """Remove every container and network of this scene.
 
-        All are tried; the first failure is raised, because others may come of it, unless somebody
-        has interrupted it meanwhile.
+        All steps are tried. The first failure is raised, because it may cause the others, unless an
+        interrupt came meanwhile.
         """
         steps: list[Callable[[], object]] = [
             *(
                 partial(detach, self.world.host.netns, name, addresses)
                 for name, addresses in self._by_hand.items()
             ),
-            self._cut_off.take_back,
+            self._pending.remove_all,
             partial(self.remove, *self._containers),
             *(partial(self.remove_network, name) for name in reversed(self._networks)),
         ]
@@ -310,11 +324,11 @@ class Scene:
     # --- the two matrices
 
     def promised(self, cells: Collection[Cell] | None = None) -> Matrix[Promise]:
-        """What the oracle says must happen, for the plan as it is now."""
+        """Return the oracle's promises for the current plan."""
         return self._promises.of(self.plan, self.runtime.dialect, self.world.topology, cells)
 
     def observed(self, cells: Collection[Cell] | None = None) -> Matrix[Observation]:
-        """What real packets do, in every promised cell or those of `cells`."""
+        """Return the outcome of real packets, in every promised cell or those of `cells`."""
         promised = self.promised(cells)
         asked = list(promised)
         with contextlib.ExitStack() as stack:
@@ -322,9 +336,9 @@ class Scene:
                 name: stack.enter_context(self._space(name))
                 for name in (*(item.name for item in self.plan.containers), *OUTSIDERS, GATEWAY)
             }
-            foreign = others(self.plan, self.runtime.dialect, spaces)
+            foreign = netns_with_shared_addresses(self.plan, self.runtime.dialect, spaces)
             addresses = self._addresses()
-            found, asking = questions(asked, spaces, addresses, self._resolv_conf)
+            found, asking = probe_requests(asked, spaces, addresses, self._resolv_conf)
             found |= observe(
                 asking,
                 control=self.world.namespaces["lan"],
@@ -339,23 +353,25 @@ class Scene:
         return observed
 
     def ready(self) -> None:
-        """Return once every address of the host and of containers can be used and found."""
+        """Return once every address of the host and of containers is usable and resolvable."""
         with contextlib.ExitStack() as stack:
             own = [self.place(name) for name in (HOST, *self._containers)]
             spaces = [stack.enter_context(place.open()) for place in own]
             await_ready([seen_from_host(space, stack) for space in spaces])
 
     def settle(self) -> None:
-        """Return once nothing that was sent is under way any more, to and from containers too."""
+        """Return once no sent packet is under way, to and from containers too."""
         with contextlib.ExitStack() as stack:
             watched = list(self.world.namespaces.values())
             spaces: list[NetNS] = []
             for container in self._containers.values():
-                with contextlib.suppress(OSError, RuntimeRefused):  # it does not run: nothing sends
+                with contextlib.suppress(
+                    OSError, RuntimeRefused
+                ):  # a stopped container sends nothing
                     space = stack.enter_context(container.net.open())
                     spaces.append(space)
                     watched.append(seen_from_host(space, stack))
-            if are_apart(self.plan, self.runtime.dialect):
+            if bridges_are_apart(self.plan, self.runtime.dialect):
                 watched.append(stack.enter_context(self.place(GATEWAY).open()))
             watched = list({space.id: space for space in watched}.values())
             lan, links = self.world.namespaces["lan"], self.world.links()
@@ -366,19 +382,21 @@ class Scene:
                 quiet.last()
 
     def _space(self, name: str) -> NetNS:
-        """From where somebody of a matrix asks and witnesses; the caller closes it."""
+        """Open the netns in which a row's probes are sent and received; the caller closes it."""
         container = self._containers.get(name) if self._by_exec else None
         return container.inside() if container else self.place(name).open()
 
     def place(self, name: str) -> NetnsView:
-        """A container's place, one of the world's own, or `gateway`: where the bridges are."""
+        """Return the view of a container, of a namespace of the world, or of the bridges."""
         container = self._containers.get(name)
         if name == GATEWAY:
-            return NetnsView(GATEWAY, partial(opened, self.plan, self.runtime, self.world.host))
+            return NetnsView(
+                GATEWAY, partial(open_bridge_netns, self.plan, self.runtime, self.world.host)
+            )
         return container.net if container else self.places[name]
 
     def address(self, cell: Cell) -> Address | None:
-        """The address that a cell's target goes by, `None` where it has none in that family."""
+        """Return the address of a cell's target, `None` without one in that family."""
         return self._addresses().of(cell)
 
     def _addresses(self) -> AddressBook:
@@ -396,17 +414,17 @@ class Scene:
         return f"nameserver {pick(self.world.topology.resolver, 4).ip}\n"
 
 
-class CutOff:
-    """What may be there since Ctrl-C, a time-out or a crash came in the middle of its making."""
+class PendingRemovals:
+    """Objects whose creation was interrupted by Ctrl-C, a time-out or a crash."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
     @contextlib.contextmanager
-    def making(self, remove: Callable[[str], None], name: str) -> Iterator[None]:
-        """The body has a runtime make something of that name, which `remove` removes.
+    def creating(self, remove: Callable[[str], None], name: str) -> Iterator[None]:
+        """Have the runtime create an object in the body; `remove` removes it after an interrupt.
 
-        A refusal is the runtime's own answer: then there is nothing.
+        A refusal is the runtime's own answer: then nothing was created.
         """
         try:
             yield
@@ -416,20 +434,20 @@ class CutOff:
             self._undo.append(partial(remove, name))
             raise
 
-    def take_back(self) -> None:
-        """Remove what is there of it."""
+    def remove_all(self) -> None:
+        """Remove those that exist."""
         while self._undo:
-            with contextlib.suppress(RuntimeRefused):  # it was not made, after all
+            with contextlib.suppress(RuntimeRefused):  # it was not created
                 self._undo.pop()()
 
 
 class _Tells(Protocol):
     def bridges_at(self) -> str:
-        """Where below /proc of the host the namespace is."""
+        """Return the path of the bridges' namespace below /proc of the host."""
 
 
-def are_apart(plan: Plan, dialect: Dialect) -> bool:
-    """Whether there is such a namespace: with a daemon always, else while somebody is in it."""
+def bridges_are_apart(plan: Plan, dialect: Dialect) -> bool:
+    """Return True if the bridges have a netns: with a daemon always, else while it is in use."""
     if dialect.bridges == "host":
         return False
     if dialect.default_network == "bridge":
@@ -438,15 +456,149 @@ def are_apart(plan: Plan, dialect: Dialect) -> bool:
     return any(isinstance(mode, Bridge) and mode != Bridge() for mode in modes)
 
 
-def opened(plan: Plan, runtime: Adapter, host: HostMachine) -> NetNS:
-    """A handle on the namespace that has the bridges now, which the caller closes."""
-    if not are_apart(plan, runtime.dialect):
+def open_bridge_netns(plan: Plan, runtime: Adapter, host: HostMachine) -> NetNS:
+    """Open the namespace of the bridges, which the caller closes."""
+    if not bridges_are_apart(plan, runtime.dialect):
         return NetNS.at(f"{host.proc}/1/ns/net")
     tells: _Tells = runtime  # type: ignore[assignment] # who declares it can tell
     return NetNS.at(f"{host.proc}/{tells.bridges_at()}")
 
 
-def others(plan: Plan, dialect: Dialect, spaces: Mapping[str, NetNS]) -> list[NetNS]:
-    """Who may answer in place of a container: whoever has addresses that others have too."""
+def netns_with_shared_addresses(
+    plan: Plan, dialect: Dialect, spaces: Mapping[str, NetNS]
+) -> list[NetNS]:
+    """Return the namespaces that may answer in place of a container: they share addresses."""
     found = [spaces[HOST]] if dialect.default_network == "pasta" else []
-    return [*found, *([spaces[GATEWAY]] if are_apart(plan, dialect) else [])]
+    return [*found, *([spaces[GATEWAY]] if bridges_are_apart(plan, dialect) else [])]
+
+
+LOOPBACKS: dict[Family, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
+
+
+class AddressBook:
+    """Cache of the addresses in a scene at one moment. `place` returns a view by name."""
+
+    def __init__(
+        self, plan: Plan, runtime: Adapter, world: World, place: Callable[[str], NetnsView]
+    ) -> None:
+        self._plan, self._world = plan, world
+        self._containers = {item.name for item in plan.containers}
+        self._whereabouts = whereabouts(plan, runtime.dialect)
+        self._known: dict[tuple[str, str, Family], Address | None] = {}
+        self._interfaces = cache(lambda name: place(name).interfaces())
+        self._gateways = cache(lambda network: runtime.network_facts(network).gateways)
+
+    def of(self, cell: Cell) -> Address | None:
+        """Return the address of a cell's target, `None` without one in that family.
+
+        Not for targets by name.
+        """
+        if cell.target == LOOPBACK:
+            return LOOPBACKS[cell.family]
+        if cell.target == GATEWAY:
+            return self._gateway(cell.source, cell.family)
+        name = cell.source if cell.target == SELF else cell.target
+        key = (name, self._network(cell.source, name, cell.family), cell.family)
+        if key not in self._known:
+            self._known[key] = self._look_up(*key)
+        return self._known[key]
+
+    def _network(self, source: str, target: str, family: Family) -> str:
+        """Return the network on which a source reaches a target with several; `""` for others."""
+        if target not in self._containers or not self._plan.home(target).also:
+            return ""
+        _, place = meeting(self._whereabouts[source], self._whereabouts[target], family)
+        return place.network.name if place.network else ""
+
+    def _look_up(self, name: str, network: str, family: Family) -> Address | None:
+        if name not in self._containers:
+            return self._world.address(name, family)
+        if isinstance(self._plan.home(name).mode, Host):
+            return self._world.address(HOST, family)
+        if not network:
+            return first_address(self._interfaces(name), family)
+        subnets = {gateway.network for gateway in self._gateways(network)}
+        own = (item for item in self._interfaces(name) if item.version == family)
+        return next((item.ip for item in own if item.network in subnets), None)
+
+    def _gateway(self, name: str, family: Family) -> Address | None:
+        for network in self._plan.home(name).networks:
+            for gateway in self._gateways(network):
+                if gateway.version == family:
+                    return gateway.ip
+        return None
+
+    def namer(self, spaces: Mapping[str, NetNS]) -> Namer:
+        """Return a function that names an address's owner.
+
+        A joiner's address belongs to its home, a host-mode container's to the host.
+        """
+        owners = self._world.topology.owners()
+        for place in (HOST, GATEWAY):
+            for interface in self._interfaces(place):
+                owners.setdefault(interface.ip, HOST)
+        homes = {spaces[name].id: name for name in OUTSIDERS}
+        own: dict[tuple[int, int], set[Address]] = {}
+        for container in self._plan.containers:
+            homes.setdefault(spaces[container.name].id, container.name)
+            if isinstance(container.mode, Host | Joined):
+                continue
+            held = own[spaces[container.name].id] = set()
+            for interface in self._interfaces(container.name):
+                held.add(interface.ip)
+                owners.setdefault(interface.ip, container.name)  # pasta's are the host's
+
+        def name(address: Address, witness: NetNS) -> str:
+            if address.is_loopback or address in own.get(witness.id, ()):
+                return homes[witness.id]
+            return owners.get(address, str(address))
+
+        return name
+
+
+def probe_requests(
+    cells: Sequence[Cell],
+    spaces: Mapping[str, NetNS],
+    addresses: AddressBook,
+    resolv_conf: Callable[[str], str],
+) -> tuple[dict[Cell, Observation], list[ProbeRequest]]:
+    """Return the cells that end before a packet, and the probe requests of the others.
+
+    `spaces` are the namespaces by name; `resolv_conf` returns the resolv.conf of a name. Names are
+    resolved by real queries.
+    """
+    ended: dict[Cell, Observation] = {}
+    found: list[ProbeRequest] = []
+    named = _look_up([cell for cell in cells if cell.target == BY_NAME], spaces, resolv_conf)
+    for cell in cells:
+        if cell.target == BY_NAME:
+            resolved = named[cell.source, cell.family]
+            address, outcome, reason = resolved.address, Outcome.NO_NAME, resolved.reason
+        else:
+            address = addresses.of(cell)
+            outcome, reason = Outcome.NO_ROUTE, f"{cell.target} has no IPv{cell.family} address"
+        if address is None:
+            ended[cell] = Observation(outcome, detail=reason)
+        else:
+            found.append(ProbeRequest(cell, spaces[cell.source], address, spaces[witness(cell)]))
+    return ended, found
+
+
+def _look_up(
+    cells: Sequence[Cell], spaces: Mapping[str, NetNS], resolv_conf: Callable[[str], str]
+) -> dict[tuple[str, Family], Resolved]:
+    if not cells:
+        return {}
+    keys = list(dict.fromkeys((cell.source, cell.family) for cell in cells))
+    resolv_confs = {source: resolv_conf(source) for source, _ in keys}
+    lookups = [
+        Lookup(spaces[source], resolv_confs[source], BY_NAME, family) for source, family in keys
+    ]
+    control = Lookup(spaces[INTERNET], resolv_conf(INTERNET), BY_NAME, 4)
+    return dict(zip(keys, resolve(lookups, control=control), strict=True))
+
+
+def witness(cell: Cell) -> str:
+    """Return the name of the place that must answer."""
+    special = {SELF: cell.source, LOOPBACK: cell.source, BR0: HOST, BY_NAME: INTERNET}
+    return special.get(cell.target, cell.target)

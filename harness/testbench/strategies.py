@@ -1,7 +1,7 @@
-"""Hypothesis strategies over the model: plans, worlds, dialects, cells and what is met in them.
+"""Hypothesis strategies over the model: plans, worlds, dialects, cells, observations.
 
-Pure like the model. A plan drawn here can be built on a live runtime: every
-choice of address is left to it, and `features` holds back what it does not claim.
+Pure like the model. A plan drawn here can be built on a live runtime: every choice of address is
+left to it, and `features` excludes what it does not claim.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 EVERYTHING = frozenset(
     {"bridge", "host", "none", "container", "networks", "internal", "icc", "ipv6", "connect"}
 )
-"""The features (values of `adapters.protocol.Feature`) that shape a plan."""
+"""Features (values of `adapters.protocol.Feature`) that shape a plan."""
 
 
 @st.composite
@@ -62,7 +62,7 @@ def plans(
     max_containers: int = 5,
     features: Collection[str] = EVERYTHING,
 ) -> Plan:
-    """Plans of up to so many networks and containers that a runtime with `features` can build.
+    """Draw plans that a runtime with `features` can build, within the given sizes.
 
     `features` must allow one mode that stands by itself: bridge, host or none.
     """
@@ -93,9 +93,9 @@ def _networks(plan: Plan) -> list[str]:
 
 
 def modes(plan: Plan, features: Collection[str]) -> list[Mode]:
-    """The modes that the next container of `plan` can have, the plainest first.
+    """Return the modes that the next container of `plan` can have, the plainest first.
 
-    By hand it is attached to networks that somebody is on: some runtimes make a bridge only then.
+    A manual attachment needs a network in use: some runtimes create a bridge only then.
     """
     networks = _networks(plan)
     lived_on = {name for container in plan.containers for name in container.networks}
@@ -110,12 +110,12 @@ def modes(plan: Plan, features: Collection[str]) -> list[Mode]:
 
 
 def topologies() -> SearchStrategy[Topology]:
-    """Worlds with any number of routers."""
+    """Return worlds with any number of routers."""
     return st.builds(Topology, routers=st.integers(1, 30))
 
 
 def dialects() -> SearchStrategy[Dialect]:
-    """Every combination of the choices that decide what reaches what."""
+    """Return every combination of the choices that decide reachability."""
     return st.builds(
         Dialect,
         bridge_address6=st.sampled_from([None, IPv6Interface("fd00:17::1/64")]),
@@ -138,7 +138,7 @@ _TARGETS = (SELF, LOOPBACK, *_NAMES[:2], GATEWAY, HOST, INTERNET, BY_NAME, BR0)
 
 
 def cells() -> SearchStrategy[Cell]:
-    """Any cell of a small world."""
+    """Return any cell of a small world."""
     return st.builds(
         Cell,
         st.sampled_from(_NAMES),
@@ -154,7 +154,7 @@ _SENDERS = st.none() | st.sampled_from([*_NAMES, "172.17.42.2"])
 
 
 def observations() -> SearchStrategy[Observation]:
-    """Anything a probe can report."""
+    """Return anything that a probe can report."""
     return st.builds(
         Observation,
         _OUTCOMES,
@@ -168,7 +168,7 @@ def observations() -> SearchStrategy[Observation]:
 
 
 def promises() -> SearchStrategy[Promise]:
-    """Anything an oracle can say: a sender only where something is to arrive."""
+    """Return anything that an oracle can promise: a sender only where a packet arrives."""
     anything = st.builds(
         Promise,
         _OUTCOMES,
@@ -183,20 +183,20 @@ def promises() -> SearchStrategy[Promise]:
 
 
 def _sensible(said: Promise) -> Promise:
-    """A sender where an answer is promised alone, and a limit where a refusal is."""
+    """Return True if only an answer has a sender, and only a refusal a limit."""
     heard = said.outcome is Outcome.REPLY
     limited = said.limited and said.outcome is Outcome.REJECTED
     return replace(said, seen_from=said.seen_from if heard else None, limited=limited)
 
 
 def matrices(entries: SearchStrategy[E], *, max_size: int = 12) -> SearchStrategy[Matrix[E]]:
-    """Matrices of some kind of entry, `promises()` or `observations()`."""
+    """Return matrices of `promises()` or `observations()`."""
     return st.dictionaries(cells(), entries, max_size=max_size).map(Matrix)
 
 
 @st.composite
 def kept(draw: st.DrawFn, promise: Promise) -> Observation:
-    """Observations that keep `promise`, free in whatever it leaves open."""
+    """Draw observations that keep `promise`, free in all that it leaves open."""
     ttl, seen_ttl = draw(_TTLS), draw(_TTLS)
     if promise.ttl is not None:
         ttl, seen_ttl = draw(

@@ -1,4 +1,4 @@
-"""A lot of data over one TCP connection, and whether it arrives as it was sent."""
+"""Large transfers over one TCP connection, and their integrity."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class StreamDigest(NamedTuple):
-    """What identifies data: its size in bytes and its SHA-256."""
+    """Identity of data: its size in bytes and its SHA-256."""
 
     size: int
     sha256: str
 
 
-def sent(size: int) -> StreamDigest:
-    """What `upload` and `download` send when they are to send `size` bytes."""
+def expected(size: int) -> StreamDigest:
+    """Return the digest of the `size` bytes that `upload` and `download` send."""
     digest = hashlib.sha256()
     for piece in service_protocols.bulk(size):
         digest.update(piece)
@@ -49,11 +49,10 @@ def upload(
     port: int = 0,
     by: End | None = None,
 ) -> StreamDigest:
-    """What arrives at `server` when `caller` connects to `at` and sends `size` bytes.
+    """Connect `caller` to `at`, send `size` bytes, and return what arrives at `server`.
 
-    On `port`, or on one that the kernel chooses. With `by` the caller connects there: to a port
-    that is published for this one. `TimeoutError`, which says how far it got, when it does not end
-    within `BOUND`.
+    On `port`, or on one that the kernel chooses. With `by` the caller connects to that published
+    port instead. `TimeoutError`, which reports the progress, when it does not end within `BOUND`.
     """
     with _connection(caller, server, at, port, by) as (near, far):
         return _carry(near, far, size)
@@ -68,12 +67,12 @@ def download(
     port: int = 0,
     by: End | None = None,
 ) -> StreamDigest:
-    """What arrives at `caller` when it connects to `at` and `server` sends `size` bytes."""
+    """Connect `caller` to `at`, have `server` send, and return what arrives at `caller`."""
     with _connection(caller, server, at, port, by) as (near, far):
         return _carry(far, near, size)
 
 
-def in_turn(
+def half_closed(
     caller: NetnsView,
     server: NetnsView,
     at: Address,
@@ -82,10 +81,10 @@ def in_turn(
     port: int = 0,
     by: End | None = None,
 ) -> tuple[StreamDigest, StreamDigest]:
-    """What arrives when one side sends all it has, ends its half, and only then the other does.
+    """Transfer in both directions one after the other, each ended by a half-close.
 
-    At `server`, which hears the caller to the end, and then at `caller`. `at`, `port` and `by` as
-    for `upload`; `TimeoutError` also when an end is not told within `BOUND`.
+    Return what arrives at `server`, and then at `caller`. `at`, `port` and `by` as for `upload`;
+    `TimeoutError` also when an end of stream does not arrive within `BOUND`.
     """
     with _connection(caller, server, at, port, by) as (near, far):
         there = _carry(near, far, size)
@@ -95,7 +94,7 @@ def in_turn(
         return there, back
 
 
-def break_off(
+def abort_while_sending(
     caller: NetnsView,
     server: NetnsView,
     at: Address,
@@ -104,14 +103,14 @@ def break_off(
     port: int = 0,
     by: End | None = None,
 ) -> bool:
-    """Reset a connection while the other side sends; whether that one is told within `BOUND`.
+    """Reset a connection while the other side sends; return True if that one sees the reset.
 
-    `at`, `port` and `by` as for `upload`; the caller does it, or the server.
+    `at`, `port` and `by` as for `upload`; the caller resets, or the server.
     """
     with _connection(caller, server, at, port, by) as (near, far):
         breaking, sending = (near, far) if by_caller else (far, near)
         sending.sendall(next(service_protocols.bulk(_PIECE)))
-        breaking.recv(1)  # the way is open, to its end, and there is more to come
+        breaking.recv(1)  # the connection works end to end, and unread data remains
         _reset(breaking)
         sending.setblocking(False)
         deadline = time.monotonic() + BOUND
@@ -126,7 +125,7 @@ def break_off(
     return False
 
 
-def cut_short(
+def reset_after_delivery(
     caller: NetnsView,
     server: NetnsView,
     at: Address,
@@ -135,10 +134,10 @@ def cut_short(
     port: int = 0,
     by: End | None = None,
 ) -> bool:
-    """Reset a connection by which all that was sent has arrived; whether the other side is told.
+    """Reset a connection after all data has arrived; return True if the other side sees it.
 
-    And not that it has ended, as if nothing more had been to come. `at`, `port` and `by` as for
-    `upload`; the caller does it, or the server. `TimeoutError` when nothing is told within `BOUND`.
+    False if it sees an end of stream instead. `at`, `port` and `by` as for `upload`; the caller
+    resets, or the server. `TimeoutError` when nothing is seen within `BOUND`.
     """
     with _connection(caller, server, at, port, by) as (near, far):
         breaking, hearing = (near, far) if by_caller else (far, near)
@@ -155,13 +154,13 @@ def cut_short(
 
 
 def _reset(opened: socket.socket) -> None:
-    """Break off: no end is told, and nothing that comes is taken any more."""
+    """Reset the connection: no end of stream is sent."""
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     opened.close()
 
 
 def _end_half(ending: socket.socket, other: socket.socket) -> None:
-    """Say that nothing more will come; the other side hears that, and nothing before it."""
+    """Half-close; the other side must see the end of stream and no further data."""
     ending.shutdown(socket.SHUT_WR)
     other.settimeout(BOUND)
     if other.recv(_PIECE):
@@ -205,12 +204,12 @@ def _carry(source: socket.socket, target: socket.socket, size: int) -> StreamDig
                 f"{source.getsockname()[0]} to {target.getsockname()[0]}"
             )
         if free:
-            with contextlib.suppress(BlockingIOError):  # one elsewhere is free as far as we know
+            with contextlib.suppress(BlockingIOError):  # the agent's socket may seem free
                 unsent = unsent[source.send(unsent) :] or memoryview(next(pieces, b""))
         if ready:
             try:
                 piece = target.recv(_PIECE)
-            except BlockingIOError:  # an agent has told of what it has handed over since
+            except BlockingIOError:  # the agent has announced data that is handed over already
                 continue
             if not piece:
                 raise ConnectionError(f"of {size} bytes {arrived} arrived, then it was closed")

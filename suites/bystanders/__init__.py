@@ -1,1 +1,1 @@
-"""Whoever was there before: the host, br0, ns1, ns2 and the operator's own firewall."""
+"""State that exists before the runtime: the host, br0, ns1, ns2 and the operator's firewall."""

@@ -1,4 +1,4 @@
-"""The operator's own rules survive, and what a flush takes is repaired as documented."""
+"""The operator's nft rules survive, and a flush is repaired as documented."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from harness.model.plan import ATTACKER, GATEWAY, HOST, NS1, Bridge, Family
 from harness.model.topology import Address
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import TRANSPORTS, Listener
 from harness.testbench.packets.craft import send_frame
 from harness.testbench.packets.tap_pool import TapPool
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from harness.world.build import World
-from suites.ports.published import both, meets
+from suites.ports.published import both, reaches_host
 from suites.support import operator_firewall
 from suites.support.features import lan, restarts
 from suites.support.three_containers import DUAL, ThreeContainers, both_families
 
 PUBLISHED: Final = 8195
 INSIDE: Final = 31080
-STRANGERS: Final = {4: "10.99.0.9", 6: "fd99::9"}
-"""Sources that nobody has."""
+UNASSIGNED: Final = {4: "10.99.0.9", 6: "fd99::9"}
+"""Source addresses that are not assigned."""
 
 
 @requirement("BYS-3", "BYS-4")
-def test_the_operators_rules_survive(scene: Scene) -> None:
-    """Same tables, chains with their policies, and rules in their places, step by step."""
+def test_operator_rules_survive_container_lifecycle(scene: Scene) -> None:
+    """Tables, chains with policies, and rules in their places stay the same after each step."""
     host = scene.place(HOST)
     with operator_firewall.operating(host):
         before = operator_firewall.facts(host)
@@ -62,10 +61,10 @@ def test_the_operators_rules_survive(scene: Scene) -> None:
 
 
 @requirement("BYS-3")
-def test_a_flush_and_reload_is_repaired_as_documented(start_runtime: RuntimeStarter) -> None:
-    """The flush breaks promises; after the repair all are kept, and the operator's rules stay.
+def test_flush_and_reload_is_repaired_as_documented(start_runtime: RuntimeStarter) -> None:
+    """The flush breaks promises. After the repair all of them hold and the operator's rules stay.
 
-    In a world of its own: what the repair leaves out would come back in the midst of another test.
+    The test has a world of its own: an incomplete repair would disturb other tests.
     """
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
         host = scene.place(HOST)
@@ -84,8 +83,10 @@ def test_a_flush_and_reload_is_repaired_as_documented(start_runtime: RuntimeStar
 
 @requirement("BYS-3", "PUB-1")
 @both_families
-def test_so_are_published_ports(start_runtime: RuntimeStarter, family: Family) -> None:
-    """After the repair they answer to the LAN and to the host, over TCP and UDP."""
+def test_published_ports_work_after_flush_and_repair(
+    start_runtime: RuntimeStarter, family: Family
+) -> None:
+    """The ports answer to the LAN and to the host, over TCP and UDP."""
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
         host, attacker = scene.place(HOST), scene.place(ATTACKER)
         mode = Bridge(scene.network(DUAL, ipv6=True).name) if family == 6 else Bridge()
@@ -96,17 +97,17 @@ def test_so_are_published_ports(start_runtime: RuntimeStarter, family: Family) -
             runtime.repair()
         own = world.address(HOST, family)
         for transport in TRANSPORTS:
-            with Listener(web.net, transport, family=family, port=INSIDE) as ear:
+            with Listener(web.net, transport, family=family, port=INSIDE) as listener:
                 for caller, address in ((attacker, own), (host, own), (host, LOOPBACKS[family])):
-                    assert ear.hears(caller, at=address, port=PUBLISHED, answered=True)
+                    assert listener.reached_from(caller, at=address, port=PUBLISHED, answered=True)
 
 
 @requirement("BYS-3", "PUB-4")
 @both_families
-def test_so_is_what_a_network_of_ones_own_has(
+def test_user_defined_network_works_after_flush_and_repair(
     start_runtime: RuntimeStarter, family: Family
 ) -> None:
-    """A peer calls a published port, and forged sources end where they did, as before the flush."""
+    """Hairpin calls succeed and forged sources are dropped as before the flush."""
     with (
         World.build() as world,
         start_runtime(world) as runtime,
@@ -128,19 +129,19 @@ def test_so_is_what_a_network_of_ones_own_has(
 
 
 def hairpins(trio: ThreeContainers) -> list[Address]:
-    """Whom `a` sees when its peer calls its ports by the host's address, over each transport."""
+    """Return the source address that `a` sees in hairpin connections of its peer, per transport."""
     seen = []
-    for transport in TRANSPORTS if meets(trio.scene, "b", trio.address(HOST)) else ():
-        with Listener(trio.place("a"), transport, family=trio.family, port=INSIDE) as ear:
-            met = ear.hears(trio.place("b"), at=trio.address(HOST), port=PUBLISHED)
-            assert met, transport
-            seen.append(met.seen[0])
+    for transport in TRANSPORTS if reaches_host(trio.scene, "b", trio.address(HOST)) else ():
+        with Listener(trio.place("a"), transport, family=trio.family, port=INSIDE) as listener:
+            exchange = listener.reached_from(trio.place("b"), at=trio.address(HOST), port=PUBLISHED)
+            assert exchange, transport
+            seen.append(exchange.seen[0])
     return seen
 
 
 def forgeries(trio: ThreeContainers) -> list[str]:
-    """Under which addresses that it has not got `a` sends something that leaves the host."""
-    sources = (trio.address("b"), trio.address(NS1), ip_address(STRANGERS[trio.family]))
+    """Return the foreign source addresses whose packets from `a` leave the host."""
+    sources = (trio.address("b"), trio.address(NS1), ip_address(UNASSIGNED[trio.family]))
     head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))
     with trio.capture(HOST) as wire:
         for source in sources:

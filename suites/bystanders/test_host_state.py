@@ -1,4 +1,4 @@
-"""Host, br0, ns1 and ns2 are what they were before, while containers run, and after."""
+"""Host, br0, ns1 and ns2 keep their state while containers run and afterwards."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from harness.model.plan import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge
 from harness.model.topology import Topology
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
-from harness.testbench.listener import introduce
+from harness.testbench.listener import ask_echo_service
 from harness.testbench.netns_view import view_of
 from harness.testbench.packets.offload import features, without_offload
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from suites.support.features import crowd, lan
+from suites.support.features import every_mode, lan
 
 FORWARDING = "net.ipv4.ip_forward"
 FORWARDING6 = "net.ipv6.conf.all.forwarding"
 
 
 @requirement("BYS-1")
-def test_the_bystanders_do_not_notice(scene: Scene) -> None:
-    """Nothing in ns1 and ns2 changes, not even while containers of every kind run and talk."""
+def test_bystander_state_is_unchanged(scene: Scene) -> None:
+    """Nothing in ns1 and ns2 changes while containers of every mode run and send."""
     places = [scene.place(name) for name in (NS1, NS2)]
     before = [place.snapshot() for place in places]
-    crowd(scene)
+    every_mode(scene)
     assert scene.observed() == scene.promised()
     for place, was in zip(places, before, strict=True):
         assert was.changes(place.snapshot()) == []
 
 
 @requirement("BYS-1")
-def test_the_host_gets_things_and_loses_and_changes_none(scene: Scene) -> None:
-    """While containers run there is more in it; what was there before is as it was."""
+def test_host_state_is_only_added_to(scene: Scene) -> None:
+    """While containers run, existing state of the host is neither changed nor removed."""
     host = scene.place(HOST)
     before = host.snapshot()
-    crowd(scene)
+    every_mode(scene)
     while_running = before.changes(host.snapshot())
     links = [line for line in while_running if line.startswith("link ") and line.endswith(": new")]
     bridged = any(isinstance(item.mode, Bridge) for item in scene.plan.containers)
@@ -52,8 +52,8 @@ def test_the_host_gets_things_and_loses_and_changes_none(scene: Scene) -> None:
 
 
 @requirement("BYS-1")
-def test_its_links_do_what_they_did_for_the_kernel(scene: Scene) -> None:
-    """Checksums, segments and the like: while containers run, and when they have gone."""
+def test_link_offloads_of_the_host_are_unchanged(scene: Scene) -> None:
+    """Checksum and segmentation offloads stay, while containers run and after their removal."""
     host = scene.place(HOST)
     dialect = scene.runtime.dialect
     own = {link for link in host.links() if _is_documented(f"link {link}", dialect, start=True)}
@@ -61,19 +61,19 @@ def test_its_links_do_what_they_did_for_the_kernel(scene: Scene) -> None:
     with without_offload(host):
         assert features(host, "eth0") != before["eth0"], "what is changed must show"
     assert features(host, "eth0") == before["eth0"]
-    crowd(scene)
+    every_mode(scene)
     assert {link: features(host, link) for link in before} == before
     scene.close()
     assert {link: features(host, link) for link in before} == before
 
 
 @requirement("BYS-1")
-def test_what_is_new_in_the_host_belongs_to_the_runtimes_links(scene: Scene) -> None:
-    """No address, route or sysctl appears on a link that was there before."""
+def test_new_host_state_belongs_to_runtime_links(scene: Scene) -> None:
+    """No address, route or sysctl appears on a link that existed before."""
     host = scene.place(HOST)
     own = set(host.links())
     before = host.snapshot()
-    crowd(scene)
+    every_mode(scene)
     changed = before.changes(host.snapshot())
     added = set(host.links()) - own
     for line in changed:
@@ -95,7 +95,7 @@ def _is_documented(line: str, dialect: Dialect, *, start: bool = False) -> bool:
 def test_forwarding_changes_only_as_documented(
     start_runtime: RuntimeStarter, *, ipv6: bool
 ) -> None:
-    """In a host that does not forward; and nothing that is not documented changes along."""
+    """In a host that does not forward, only documented sysctls change."""
     with World.build(Topology(forwarding=False)) as world:
         host = view_of(world, HOST)
         before = host.snapshot()
@@ -108,19 +108,18 @@ def test_forwarding_changes_only_as_documented(
             assert host.sysctl(FORWARDING6) == (wanted if ipv6 else "0")
             if wanted == "1":
                 for family in FAMILIES if ipv6 else (4,):
-                    introduce(guest, world.address(INTERNET, family), "tcp")
+                    ask_echo_service(guest, world.address(INTERNET, family), "tcp")
             scene.close()
             changed = before.changes(host.snapshot())
-            told = [line for line in changed if _is_documented(line, runtime.dialect, start=True)]
-            assert [line for line in changed if line not in told] == []
+            documented = [
+                line for line in changed if _is_documented(line, runtime.dialect, start=True)
+            ]
+            assert [line for line in changed if line not in documented] == []
 
 
 @requirement("BYS-4")
-def test_forwarding_that_was_on_stays_on(scene: Scene) -> None:
-    """For others need it: when networks and containers come, and when the last of them goes.
-
-    And when one of them is connected, taken off, or stopped.
-    """
+def test_enabled_forwarding_stays_enabled(scene: Scene) -> None:
+    """Networks and containers come and go; one container is connected, disconnected and stopped."""
     host = scene.place(HOST)
     own = lan(scene)
     scene.containers(a=own, b=Bridge())

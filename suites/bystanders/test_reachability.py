@@ -1,4 +1,4 @@
-"""ns1, ns2, the host and the outside reach each other, whatever containers do."""
+"""Reachability between ns1, ns2, the host and the outside, whatever containers do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from harness.plugin.marks import requirement
 from harness.testbench.listener import BOUND, TRANSPORTS, Transport
 from harness.testbench.scene import Scene
 from harness.world.service_protocols import TCP_PORTS
-from suites.support.features import another, crowd, restarts
+from suites.support.features import another, every_mode, restarts
 from suites.support.packet_kinds import every_port_answers
 
 ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
@@ -36,9 +36,9 @@ ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
 
 @requirement("BYS-2")
 def test_outsiders_reach_each_other_before_during_and_after(scene: Scene) -> None:
-    """Whoever could be reached still is, with the same TTL, and nobody else is."""
+    """Targets and TTLs stay the same, and no further target answers."""
     _assert_as_promised(scene)
-    crowd(scene)
+    every_mode(scene)
     _assert_as_promised(scene)
     scene.remove(scene.plan.containers[0].name)
     _assert_as_promised(scene)
@@ -47,7 +47,7 @@ def test_outsiders_reach_each_other_before_during_and_after(scene: Scene) -> Non
 
 
 def _assert_as_promised(scene: Scene) -> None:
-    """Held against what is promised of a runtime that cuts nobody off, whatever is declared."""
+    """Compare with the promises of a runtime that blocks no outsider, whatever is declared."""
     kept = replace(scene.runtime.dialect, router6="kept")
     row = oracle.promised(scene.plan, kept, scene.world.topology)
     row = row.restrict(cell for cell in row if _is_between_outsiders(cell))
@@ -61,8 +61,8 @@ def _is_between_outsiders(cell: Cell) -> bool:
 
 @requirement("BYS-2")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_connections_of_bystanders_go_on(scene: Scene, family: Family) -> None:
-    """Those that are open while containers, networks and rules come and go stay open."""
+def test_open_connections_of_bystanders_survive(scene: Scene, family: Family) -> None:
+    """Open connections stay open while containers, networks and rules come and go."""
     with ExitStack() as stack:
         calls = [stack.enter_context(_echoing(scene, name, family)) for name in (NS1, NS2, HOST)]
         for _ in _comings_and_goings(scene):
@@ -71,8 +71,8 @@ def test_connections_of_bystanders_go_on(scene: Scene, family: Family) -> None:
 
 
 def _comings_and_goings(scene: Scene) -> Iterator[None]:
-    """As many kinds as the runtime claims, step by step."""
-    crowd(scene)
+    """Start and remove as many kinds of containers as the runtime claims, step by step."""
+    every_mode(scene)
     yield
     first = scene.plan.containers[0].name
     scene[first].stop()
@@ -95,32 +95,32 @@ def _comings_and_goings(scene: Scene) -> Iterator[None]:
 @requirement("BYS-2")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_they_serve_each_other_on_every_port(
+def test_bystanders_reach_each_other_on_every_port(
     scene: Scene, family: Family, transport: Transport
 ) -> None:
-    """While containers run that publish nothing, nothing on the way minds which port is called."""
-    crowd(scene)
+    """While containers without published ports run, no port is intercepted."""
+    every_mode(scene)
     for caller, target in ((NS1, NS2), (NS1, INTERNET), (ATTACKER, NS1), (HOST, INTERNET)):
         every_port_answers(scene, caller, target, transport, family)
 
 
 @contextmanager
 def _echoing(scene: Scene, name: str, family: Family) -> Iterator[socket.socket]:
-    """A connection from a place to the internet's echo service."""
+    """Open a connection from a namespace to the internet's echo service."""
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     with scene.place(name).socket(kind, socket.SOCK_STREAM) as call:
         call.settimeout(BOUND)
         call.connect((str(scene.world.address(INTERNET, family)), TCP_PORTS["echo"]))
-        assert call.recv(4096)  # it tells whom it sees
+        assert call.recv(4096)  # the service reports the client's address
         _say(call)
         yield call
 
 
 def _say(call: socket.socket) -> None:
-    word, heard = os.urandom(64), b""
+    word, received = os.urandom(64), b""
     call.send(word)
-    while len(heard) < len(word):
-        part = call.recv(len(word) - len(heard))
+    while len(received) < len(word):
+        part = call.recv(len(word) - len(received))
         assert part, "the connection was closed"
-        heard += part
-    assert heard == word
+        received += part
+    assert received == word

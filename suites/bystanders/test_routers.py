@@ -1,4 +1,4 @@
-"""A host that a router on its LAN tells the way: it listens on when the runtime has it forward."""
+"""Router advertisements that the host accepts, also when the runtime enables forwarding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.model.plan import HOST, INTERNET, Bridge
 from harness.model.topology import Address, Topology, pick
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
-from harness.testbench.listener import introduce
+from harness.testbench.listener import ask_echo_service
 from harness.testbench.netns_view import NetnsView, until, view_of
 from harness.testbench.packets.craft import ALL_NODES, mac_of, send_frame
 from harness.testbench.scene import Scene
@@ -21,14 +21,14 @@ from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 
 LIFETIME: Final = 1800
-"""Seconds for which a router is the way out, as radvd would say: three times its pause."""
+"""Router lifetime in seconds as radvd would send it: three times the interval."""
 
 
 @requirement("BYS-5")
-def test_a_router_that_the_host_listens_to_is_listened_to_still(
+def test_host_keeps_accepting_router_advertisements(
     start_runtime: RuntimeStarter,
 ) -> None:
-    """Its way out stays, and ends when the router says so, while a network has IPv6."""
+    """The default route stays while a network has IPv6, and ends when the router withdraws it."""
     topology = Topology(forwarding=False)
     with World.build(topology) as world:
         host, router = view_of(world, HOST), view_of(world, routers(topology)[0])
@@ -36,12 +36,12 @@ def test_a_router_that_the_host_listens_to_is_listened_to_still(
         forget_the_way(host, topology)
         tell(router, lifetime=LIFETIME)
         await_way(host, address)
-        introduce(host, world.address(INTERNET, 6), "tcp")
+        ask_echo_service(host, world.address(INTERNET, 6), "tcp")
         with start_runtime(world) as runtime, Scene(world, runtime) as scene:
             scene.network("six", ipv6=True)
             scene.container("guest", Bridge("six"))
             assert way(host) == address
-            introduce(host, world.address(INTERNET, 6), "tcp")
+            ask_echo_service(host, world.address(INTERNET, 6), "tcp")
             tell(router, lifetime=0)
             await_way(host, None)
             tell(router, lifetime=LIFETIME)
@@ -49,21 +49,21 @@ def test_a_router_that_the_host_listens_to_is_listened_to_still(
 
 
 def forget_the_way(host: NetnsView, topology: Topology) -> None:
-    """Take the way out that the host was told of by hand, and have it listen to routers."""
+    """Remove the host's static default route and accept router advertisements instead."""
     host.tune({"net.ipv6.conf.eth0.accept_ra": 1})
     with host.open() as space, Netlink(space) as netlink:
         netlink.send([rtnetlink.del_route(None, via=pick(topology.lan_gateway, 6).ip)])
 
 
 def tell(router: NetnsView, *, lifetime: int) -> None:
-    """Have a router say on the LAN that it is one, for so many seconds; 0: no more."""
+    """Send a router advertisement on the LAN; a `lifetime` of 0 withdraws the router."""
     send_frame(
         router, advertisement(router.links()["eth0"].mac, link_local(router, "eth0"), lifetime)
     )
 
 
 def advertisement(mac: str, address: Address, lifetime: int) -> Packet:
-    """Of a router that offers itself and nothing else."""
+    """Craft an advertisement of a router that offers itself and nothing else."""
     head = Ether(src=mac, dst=mac_of(ALL_NODES))
     return (
         head
@@ -73,18 +73,18 @@ def advertisement(mac: str, address: Address, lifetime: int) -> Packet:
 
 
 def way(place: NetnsView) -> Address | None:
-    """By whom its way out leads, over IPv6."""
+    """Return the next hop of the IPv6 default route."""
     found = (item for item in place.routes() if item.family == 6 and item.destination is None)
     return next((item.via for item in found), None)
 
 
 def await_way(place: NetnsView, wanted: Address | None) -> None:
-    """Wait until that is by whom it leads, because a router has said so."""
+    """Wait until a router advertisement has made `wanted` the next hop."""
     until(place, lambda: way(place) == wanted, f"its way out over IPv6 is by {wanted}")
 
 
 def link_local(place: NetnsView, link: str) -> Address:
-    """The address of a link that no router passes on."""
+    """Return the link-local address of an interface."""
     with place.open() as space, Netlink(space) as netlink:
         index = rtnetlink_dump.link(netlink, link).ifindex
         found = (item.address.ip for item in rtnetlink_dump.addresses(netlink, index=index))

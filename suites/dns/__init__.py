@@ -1,6 +1,6 @@
-"""What names lead to inside containers. What the networks and names of its scene are called."""
+"""Names inside containers: the resolver and the files. Names of the shared scene."""
 
 LAN, DMZ, FOUR, CLOSED, VAULT = "lan", "dmz", "four", "closed", "vault"
 ALIAS, SHARED, NEIGHBOUR = "front", "shared", "neighbour"
 LONG = "long" * 15 + "est"
-"""No label has more than 63 octets: RFC 1035, 2.3.4."""
+"""Longest label: 63 octets (RFC 1035, 2.3.4)."""

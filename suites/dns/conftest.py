@@ -1,4 +1,4 @@
-"""The scene that the suites about names share."""
+"""The scene that the DNS suites share."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from suites.dns import ALIAS, CLOSED, DMZ, FOUR, LAN, LONG, NEIGHBOUR, SHARED, V
 
 
 @pytest.fixture(scope="package")
-def town(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Containers with names, on every kind of network: look, do not change."""
+def dns_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """Share named containers on every kind of network; tests must not change them."""
     with Scene(world, runtime, plan(runtime.features)) as made:
         yield made
 
 
 def plan(features: Collection[str]) -> Plan:
-    """As much of the town as a runtime with these features can build.
+    """Return the part of the scene that a runtime with these features can build.
 
-    `web` and `db` are on one network, `far` is on another, `both` on both; `solo` and
-    `mate` are on one without IPv6, `inner` and `peer` on an internal one, `shut` on
-    another such. On the default network are `plain` and `other`.
+    `web` and `db` are on one network, `far` is on another, `both` on both; `solo` and `mate` are on
+    one without IPv6, `inner` and `peer` on an internal one, `shut` on another internal one. On the
+    default network are `plain` and `other`.
     """
     dual = Feature.IPV6 in features
     networks: list[NetworkSpec] = []

@@ -1,4 +1,4 @@
-"""Names inside who joined a container, and inside whom he joined, when one of them changes."""
+"""Names in containers that share a netns (`container:`), and names of the joined container."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from harness.model.topology import pick
 from harness.plugin.marks import requirement
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from suites.support.dns import held, leads_to_itself, resolved, unheard_of
+from suites.support.dns import fresh_name, held, leads_to_itself, resolved
 from suites.support.features import families, has_ipv6, restarts
 
 IN_TURN = ("home", "joiner", "third")
-"""Each has joined the one before it."""
+"""Each container joins the one before it."""
 
 
 @pytest.fixture(scope="module")
-def moved(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """`IN_TURN`, of whom the first was taken from a network of one's own to the default one.
+def joined_chain(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """Share `IN_TURN`, whose first member moved from a user-defined to the default network.
 
-    The last has been started again after that, where it can be.
+    The last container is restarted after that, where the runtime can restart.
     """
     home, *joining = IN_TURN
     plan = Plan(
@@ -48,16 +48,16 @@ def moved(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 
 def stopped(scene: Scene, name: str) -> None:
-    """Have a container stop."""
+    """Stop a container."""
     scene[name].stop()
 
 
 @requirement("CTR-9", "NET-4")
 @pytest.mark.parametrize("end", [Scene.remove, stopped], ids=["removed", "stopped"])
-def test_the_end_of_the_joiner_leaves_the_names_of_the_joined(
+def test_names_of_joined_container_survive_end_of_joiner(
     scene: Scene, end: Callable[[Scene, str], None]
 ) -> None:
-    """On a network of one's own peers know it by name, and it knows them, as before."""
+    """On a user-defined network peers and the container resolve each other as before."""
     own = Bridge(scene.network("town", ipv6=has_ipv6(scene.runtime)).name)
     scene.containers(home=own, beside=own, joiner=Joined("home"))
     end(scene, "joiner")
@@ -67,17 +67,17 @@ def test_the_end_of_the_joiner_leaves_the_names_of_the_joined(
 
 
 @requirement("DNS-1", "CTR-1", "NET-3")
-def test_the_joiners_resolver_is_that_of_the_network_that_the_joined_is_on_now(
-    moved: Scene,
+def test_joiner_uses_resolver_of_the_current_network(
+    joined_chain: Scene,
 ) -> None:
-    """Taken to the default network, names outside are answered in all of them."""
-    address = pick(moved.world.topology.internet, 4).ip
+    """After the move to the default network, outside names resolve in every member."""
+    address = pick(joined_chain.world.topology.internet, 4).ip
     for asker in IN_TURN:
-        assert resolved(moved, asker, unheard_of(), 4) == {address}
+        assert resolved(joined_chain, asker, fresh_name(), 4) == {address}
 
 
 @requirement("DNS-2", "CTR-1", "NET-3")
-def test_own_names_lead_to_where_the_joined_is_now(moved: Scene) -> None:
-    """Be it that of the joined one or a joiner's own, and no more to where that was before."""
+def test_own_hostnames_resolve_to_current_address(joined_chain: Scene) -> None:
+    """Hostnames of the joined container and of each joiner no longer lead to the old address."""
     for name in IN_TURN:
-        leads_to_itself(moved, name)
+        leads_to_itself(joined_chain, name)

@@ -22,7 +22,7 @@ from suites.support.features import has_ipv6
 SHORT: Final = 12
 """Hexadecimal digits of a short id."""
 ASKED_FOR: Final = (("db", IPv4Address("192.0.2.7")), ("six", IPv6Address("2001:db8:7::7")))
-"""Names for `/etc/hosts`, and addresses that nobody has."""
+"""Names for `/etc/hosts`, with unassigned addresses."""
 
 some: Final = pytest.mark.parametrize(
     "name",
@@ -35,31 +35,31 @@ some: Final = pytest.mark.parametrize(
 
 
 @requirement("FILE-1", "CTR-5")
-def test_who_has_joined_is_called_the_same_by_the_kernel(town: Scene) -> None:
-    """As itself or as whom it joined, and its file says what the kernel does."""
-    called = lookup.hostname(town.world.host, town["guest"])
-    assert town["guest"].read("/etc/hostname") == f"{called}\n"
-    themselves = [(town[name].started.id[:SHORT], name) for name in ("plain", "guest")]
+def test_hostname_file_matches_kernel_hostname(dns_scene: Scene) -> None:
+    """For the joined container and its joiner."""
+    called = lookup.hostname(dns_scene.world.host, dns_scene["guest"])
+    assert dns_scene["guest"].read("/etc/hostname") == f"{called}\n"
+    themselves = [(dns_scene[name].started.id[:SHORT], name) for name in ("plain", "guest")]
     assert any(called in names for names in themselves)
 
 
 @requirement("FILE-1")
 @some
-def test_the_hostname_is_as_declared(town: Scene, runtime: Adapter, name: str) -> None:
-    """The short id, or the name; the kernel says the same to whoever asks inside."""
-    container = town[name]
+def test_hostname_is_as_declared(dns_scene: Scene, runtime: Adapter, name: str) -> None:
+    """The short id or the name; the kernel reports the same inside."""
+    container = dns_scene[name]
     wanted = {"short-id": container.started.id[:SHORT], "name": name}[runtime.dialect.hostname]
     assert container.read("/etc/hostname") == f"{wanted}\n"
-    assert lookup.hostname(town.world.host, container) == wanted
+    assert lookup.hostname(dns_scene.world.host, container) == wanted
 
 
 @requirement("FILE-1")
 @some
-def test_its_own_names_stand_at_its_addresses_as_declared(
-    town: Scene, runtime: Adapter, name: str
+def test_own_names_in_hosts_file_are_as_declared(
+    dns_scene: Scene, runtime: Adapter, name: str
 ) -> None:
-    """At each address that it has, those that are declared, and at no other address."""
-    container = town[name]
+    """The declared names stand at each of the container's addresses and at no other."""
+    container = dns_scene[name]
     aliases = {ALIAS, SHARED} if name == "web" else set()
     called = {
         "hostname": {container.read("/etc/hostname").strip()},
@@ -68,7 +68,7 @@ def test_its_own_names_stand_at_its_addresses_as_declared(
     }
     declared = set().union(*(called[kind] for kind in runtime.dialect.hosts_names))
     undeclared = set().union(*called.values()) - declared
-    addresses = set().union(*(held(town, name, family) for family in FAMILIES))
+    addresses = set().union(*(held(dns_scene, name, family) for family in FAMILIES))
     lines = hosts(container)
     assert {address for address, names in lines.items() if names & declared} == addresses
     for address in addresses:
@@ -78,14 +78,14 @@ def test_its_own_names_stand_at_its_addresses_as_declared(
 
 @requirement("FILE-1")
 @some
-def test_of_the_hosts_own_file_it_has_what_is_declared(
-    town: Scene, runtime: Adapter, name: str
+def test_names_from_the_hosts_own_file_are_as_declared(
+    dns_scene: Scene, runtime: Adapter, name: str
 ) -> None:
-    """All of its names but the loopback's own, where a container's file begins with it, or none."""
-    own = set().union(*_lines(town.world.host.call(_text, "/etc/hosts")).values())
+    """All names but the loopback's, where a container's file starts as a copy; else no name."""
+    own = set().union(*_lines(dns_scene.world.host.call(_text, "/etc/hosts")).values())
     beyond = {item for item in own if not item.endswith(("localhost", "loopback"))}
     assert beyond, "the host has names that could be passed on"
-    passed_on = set().union(*hosts(town[name]).values()) & beyond
+    passed_on = set().union(*hosts(dns_scene[name]).values()) & beyond
     assert passed_on == (beyond if runtime.dialect.hosts_base == "host" else set())
 
 
@@ -99,18 +99,18 @@ def test_of_the_hosts_own_file_it_has_what_is_declared(
         pytest.param("guest", id="container", marks=requirement("CTR-5")),
     ],
 )
-def test_localhost_is_itself(town: Scene, name: str) -> None:
-    """In each family that its loopback has, by the file and by the C library."""
-    assert_localhost_is_itself(town, name)
-    for address in {item.ip for item in town[name].net.interfaces("lo")}:
+def test_localhost_resolves_to_loopback(dns_scene: Scene, name: str) -> None:
+    """By the file and by the C library, in each family of the loopback."""
+    assert_localhost_is_itself(dns_scene, name)
+    for address in {item.ip for item in dns_scene[name].net.interfaces("lo")}:
         family: Family = 4 if address.version == 4 else 6
-        assert looked_up(town, name, "localhost", family).addresses == {address}
+        assert looked_up(dns_scene, name, "localhost", family).addresses == {address}
 
 
 @requirement("FILE-1")
 @pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
-def test_what_was_asked_for_is_there(scene: Scene, network: str) -> None:
-    """A hostname and more lines for hosts; no other container has them."""
+def test_requested_hostname_and_hosts_entries_are_present(scene: Scene, network: str) -> None:
+    """No other container has them."""
     mode = Bridge(scene.network(network).name) if network else Bridge()
     asking = scene.container("asking", mode, hostname="box", hosts=ASKED_FOR)
     scene.container("another", mode)
@@ -125,10 +125,10 @@ def test_what_was_asked_for_is_there(scene: Scene, network: str) -> None:
 
 
 @requirement("FILE-1", "NET-3")
-def test_they_follow_its_connections(scene: Scene) -> None:
-    """Its name stands at the addresses that it has now; what was asked for stays, and that is all.
+def test_hosts_file_follows_network_connections(scene: Scene) -> None:
+    """The name stands at current addresses, requested entries stay, and no other line is added.
 
-    Whoever else is on the network is no matter of theirs.
+    Entries of peers are not judged.
     """
     for network in ("town", "village"):
         scene.network(network, ipv6=has_ipv6(scene.runtime))
@@ -150,8 +150,8 @@ def test_they_follow_its_connections(scene: Scene) -> None:
 
 @requirement("FILE-1", "LIFE-7")
 @pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
-def test_they_outlast_a_restart(scene: Scene, network: str) -> None:
-    """Started again, a container is called the same, and what was asked for is there."""
+def test_hostname_and_hosts_entries_survive_restart(scene: Scene, network: str) -> None:
+    """The hostname and the requested entries are the same after a restart."""
     dual = has_ipv6(scene.runtime)
     mode = Bridge(scene.network(network, ipv6=dual).name) if network else Bridge()
     asking = scene.container("asking", mode, hostname="box", hosts=ASKED_FOR)
@@ -169,15 +169,15 @@ def test_they_outlast_a_restart(scene: Scene, network: str) -> None:
 
 
 @requirement("FILE-1")
-def test_whoever_runs_inside_can_read_them(town: Scene) -> None:
-    """They are files of root's, with the mode of such files."""
-    assert_readable(town["plain"])
+def test_files_are_readable_by_every_user(dns_scene: Scene) -> None:
+    """The files belong to root and have the usual mode."""
+    assert_readable(dns_scene["plain"])
 
 
 @requirement("FILE-1")
 @pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
-def test_what_is_written_into_them_stays_inside(scene: Scene, network: str) -> None:
-    """Neither the host nor another container on the network sees it."""
+def test_changes_to_the_files_stay_inside(scene: Scene, network: str) -> None:
+    """The host and other containers on the network do not see them."""
     mode = Bridge(scene.network(network).name) if network else Bridge()
     scene.containers(writer=mode, reader=mode)
     mark = "# written inside"
@@ -190,24 +190,24 @@ def test_what_is_written_into_them_stays_inside(scene: Scene, network: str) -> N
 
 
 def assert_localhost_is_itself(scene: Scene, name: str) -> None:
-    """Every address of its loopback has that name."""
+    """Assert that every loopback address has the name `localhost`."""
     called = {address for address, names in hosts(scene[name]).items() if "localhost" in names}
     assert {item.ip for item in scene[name].net.interfaces("lo")} <= called
 
 
 def assert_readable(container: Container) -> None:
-    """Whoever is who in there can read each of the files."""
+    """Assert that each user inside can read each of the files."""
     for name in ("hosts", "hostname", "resolv.conf"):
         assert oct(container.mode(f"/etc/{name}") & 0o777) == oct(0o644)
 
 
 def hosts(container: Container) -> dict[Address, set[str]]:
-    """Its `/etc/hosts`: the names at each address."""
+    """Return the names at each address in the container's `/etc/hosts`."""
     return _lines(container.read("/etc/hosts"))
 
 
 def _lines(text: str) -> dict[Address, set[str]]:
-    """The names at each address in a text as hosts(5) has it."""
+    """Return the names at each address in a text in the format of hosts(5)."""
     found: dict[Address, set[str]] = defaultdict(set)
     for line in text.splitlines():
         address, *names = line.partition("#")[0].split() or [""]

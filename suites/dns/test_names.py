@@ -1,4 +1,4 @@
-"""Peers by name: on user-defined networks, on those alone, and for as long as they are there."""
+"""Names of peers: on shared user-defined networks only, while the peer is connected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.testbench.client import Client
 from harness.testbench.listener import TRANSPORTS, Transport
 from harness.testbench.scene import Scene
 from suites.dns import ALIAS, DMZ, LAN, LONG, SHARED
-from suites.support.dns import heard, held, looked_up, present, resolved, unheard_of
+from suites.support.dns import fresh_name, held, looked_up, present, received, resolved
 from suites.support.features import families, has_ipv6
 from suites.support.three_containers import both_families
 
@@ -26,10 +26,10 @@ SHORT: Final = 12
 IN_TOWN: Final = ("far", "plain")
 """Containers on another network, and on the default one."""
 OTHERS: Final = ("TXT", "MX", "SRV", "HTTPS")
-"""Kinds of records that programs ask for besides addresses: the last is every browser's."""
+"""Record types that programs query besides addresses; the last is queried by every browser."""
 
 
-# --- whom a name leads to --------------------------------------------------------
+# --- resolution ------------------------------------------------------------------
 
 
 @requirement("NET-4")
@@ -37,133 +37,127 @@ OTHERS: Final = ("TXT", "MX", "SRV", "HTTPS")
 @pytest.mark.parametrize(
     "name", ["web", ALIAS, "WEB", ALIAS.title(), pytest.param(LONG, id="long")]
 )
-def test_a_name_leads_to_the_containers_address(town: Scene, name: str, family: Family) -> None:
-    """The name that it was given, its alias in any case (RFC 4343), and one as long as may be.
-
-    For peers and itself.
-    """
-    own = held(town, "web", family)
+def test_name_resolves_to_container_address(dns_scene: Scene, name: str, family: Family) -> None:
+    """Name, alias in any case (RFC 4343) and longest name, for peers and the container itself."""
+    own = held(dns_scene, "web", family)
     assert own
-    for asker in present(town, "db", "web", "lodger"):
-        assert resolved(town, asker, name, family) == own
+    for asker in present(dns_scene, "db", "web", "lodger"):
+        assert resolved(dns_scene, asker, name, family) == own
 
 
 @requirement("NET-4")
 @both_families
-def test_an_alias_of_several_leads_to_all_of_them(town: Scene, family: Family) -> None:
-    """To those on the asker's own network."""
-    assert resolved(town, "db", SHARED, family) == held(town, "web", family) | held(
-        town, "db", family
+def test_shared_alias_resolves_to_every_holder(dns_scene: Scene, family: Family) -> None:
+    """Only holders on the network of the querying container are returned."""
+    assert resolved(dns_scene, "db", SHARED, family) == held(dns_scene, "web", family) | held(
+        dns_scene, "db", family
     )
-    assert resolved(town, "far", SHARED, family) == held(town, "far", family)
+    assert resolved(dns_scene, "far", SHARED, family) == held(dns_scene, "far", family)
 
 
 @requirement("NET-4", "NET-2")
 @both_families
 @pytest.mark.parametrize("name", ["web", ALIAS])
-def test_a_name_is_known_on_its_network_only(town: Scene, name: str, family: Family) -> None:
-    """Neither on another network nor on the default one does it lead anywhere."""
-    assert resolved(town, "db", name, family)
+def test_name_is_unknown_on_other_networks(dns_scene: Scene, name: str, family: Family) -> None:
+    """Neither another user-defined network nor the default one resolves it."""
+    assert resolved(dns_scene, "db", name, family)
     for asker in ("far", "solo", "plain"):
-        assert resolved(town, asker, name, family) == set()
+        assert resolved(dns_scene, asker, name, family) == set()
 
 
 @requirement("NET-4")
-def test_on_the_default_network_names_lead_nowhere(town: Scene) -> None:
-    """Nor does the name of one that is there lead anywhere elsewhere."""
-    assert resolved(town, "solo", "mate", 4) == held(town, "mate", 4)
-    for asker in present(town, "plain", "guest", "web"):
-        assert resolved(town, asker, "other", 4) == set()
+def test_default_network_has_no_container_names(dns_scene: Scene) -> None:
+    """Names of containers on the default network do not resolve elsewhere either."""
+    assert resolved(dns_scene, "solo", "mate", 4) == held(dns_scene, "mate", 4)
+    for asker in present(dns_scene, "plain", "guest", "web"):
+        assert resolved(dns_scene, asker, "other", 4) == set()
 
 
 @requirement("NET-4", "NET-3")
 @both_families
-def test_on_several_networks_each_leads_to_its_own_address(town: Scene, family: Family) -> None:
-    """A peer is told the address on the network that they share; who is on both knows both."""
+def test_name_on_several_networks_resolves_to_the_shared_network(
+    dns_scene: Scene, family: Family
+) -> None:
+    """A peer gets the address on the shared network; a container on both networks gets both."""
     for asker, network in (("web", LAN), ("far", DMZ)):
-        shared = held(town, "both", family, network)
+        shared = held(dns_scene, "both", family, network)
         assert len(shared) == 1
-        assert resolved(town, asker, "both", family) == shared
-    assert resolved(town, "both", "web", family) == held(town, "web", family)
-    assert resolved(town, "both", "distant", family) == held(town, "far", family)
+        assert resolved(dns_scene, asker, "both", family) == shared
+    assert resolved(dns_scene, "both", "web", family) == held(dns_scene, "web", family)
+    assert resolved(dns_scene, "both", "distant", family) == held(dns_scene, "far", family)
 
 
 @requirement("NET-4")
-def test_a_name_without_ipv6_has_no_such_address(town: Scene) -> None:
-    """That is an answer, not a failure, and nobody outside is asked for it."""
-    since = town.world.services.mark()
-    assert resolved(town, "solo", "mate", 6) == set()
-    answer = lookup.ask(town["solo"], "mate", "AAAA")
-    assert (lookup.rcode(answer), lookup.told(answer)) == ("NOERROR", set())
-    assert looked_up(town, "solo", "mate").addresses == held(town, "mate", 4)
-    assert heard(town, since, "mate") == []
+def test_aaaa_query_without_ipv6_returns_no_data(dns_scene: Scene) -> None:
+    """The answer is NOERROR without records, and the query is not forwarded."""
+    since = dns_scene.world.services.mark()
+    assert resolved(dns_scene, "solo", "mate", 6) == set()
+    answer = lookup.query(dns_scene["solo"], "mate", "AAAA")
+    assert (lookup.rcode(answer), lookup.values(answer)) == ("NOERROR", set())
+    assert looked_up(dns_scene, "solo", "mate").addresses == held(dns_scene, "mate", 4)
+    assert received(dns_scene, since, "mate") == []
 
 
 @requirement("DNS-5")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_else_is_asked_about_a_name_denies_it_not(town: Scene, transport: Transport) -> None:
-    """There is no such record, which is not to say that there is no such name; nobody is asked."""
-    since = town.world.services.mark()
+def test_other_record_types_return_no_data(dns_scene: Scene, transport: Transport) -> None:
+    """The name exists without such a record: NOERROR, and the query is not forwarded."""
+    since = dns_scene.world.services.mark()
     for kind in OTHERS:
-        answer = lookup.ask(town["db"], "web", kind, transport=transport)
-        assert (kind, lookup.rcode(answer), lookup.told(answer)) == (kind, "NOERROR", set())
-    assert heard(town, since, "web") == []
+        answer = lookup.query(dns_scene["db"], "web", kind, transport=transport)
+        assert (kind, lookup.rcode(answer), lookup.values(answer)) == (kind, "NOERROR", set())
+    assert received(dns_scene, since, "web") == []
 
 
 @requirement("DNS-6")
 @pytest.mark.parametrize(
     "asker", [ATTACKER, NS1, *(pytest.param(name, marks=requirement("NET-2")) for name in IN_TOWN)]
 )
-def test_whoever_is_elsewhere_is_told_nothing(town: Scene, asker: str) -> None:
-    """Neither at the network's gateway nor at its containers: they have answers for their own.
-
-    Nor is anything asked outside for who is outside the host.
-    """
-    gateways = [item.ip for item in town.runtime.network_facts(LAN).gateways]
-    beyond, since = unheard_of(), town.world.services.mark()
-    names = ["web", beyond] if asker in town.places else ["web"]
+def test_resolver_ignores_queries_from_other_networks(dns_scene: Scene, asker: str) -> None:
+    """Neither the gateway nor containers answer, and no query is forwarded for a foreign client."""
+    gateways = [item.ip for item in dns_scene.runtime.network_facts(LAN).gateways]
+    beyond, since = fresh_name(), dns_scene.world.services.mark()
+    names = ["web", beyond] if asker in dns_scene.places else ["web"]
     with contextlib.ExitStack() as stack:
         calls: list[Client] = []
-        for address in (*gateways, *held(town, "web", 4), *held(town, "web", 6)):
-            with contextlib.suppress(OSError):  # for want of a route, or of anybody there
-                call = Client(town.place(asker), Protocol.UDP, address, port=53)
+        for address in (*gateways, *held(dns_scene, "web", 4), *held(dns_scene, "web", 6)):
+            with contextlib.suppress(OSError):  # no route, or no listener
+                call = Client(dns_scene.place(asker), Protocol.UDP, address, port=53)
                 calls.append(stack.enter_context(call))
                 for name in names:
-                    call.say(dns.message.make_query(name, "A").to_wire())
+                    call.send(dns.message.make_query(name, "A").to_wire())
         assert calls
-        assert resolved(town, "db", "web", 4), "who asks later is answered later"
-        assert resolved(town, "db", f"control.{beyond}", 4)
-        town.settle()
-        assert [value for call in calls for value in told(call)] == []
-    assert {item.name for item in heard(town, since, beyond)} == {f"control.{beyond}"}
+        assert resolved(dns_scene, "db", "web", 4), "a later query is answered later"
+        assert resolved(dns_scene, "db", f"control.{beyond}", 4)
+        dns_scene.settle()
+        assert [value for call in calls for value in responses(call)] == []
+    assert {item.name for item in received(dns_scene, since, beyond)} == {f"control.{beyond}"}
 
 
-def told(call: Client) -> list[str]:
-    """What a resolver has answered by now."""
+def responses(call: Client) -> list[str]:
+    """Return the response of a resolver that has arrived, if any."""
     values: list[str] = []
-    with contextlib.suppress(OSError):  # it was refused
-        while (heard := call.heard()) is not None:
-            values += lookup.told(dns.message.from_wire(heard))
+    with contextlib.suppress(OSError):  # refused
+        while (received := call.receive_nowait()) is not None:
+            values += lookup.values(dns.message.from_wire(received))
     return values
 
 
-# --- what else leads to whom, as declared ----------------------------------------------
+# --- further names, as declared -----------------------------------------------------
 
 
 @requirement("NET-4")
 @both_families
-def test_the_short_id_leads_to_it_as_declared(
-    town: Scene, runtime: Adapter, family: Family
-) -> None:
-    """Its first twelve digits, as runtimes show it."""
-    found = resolved(town, "db", town["web"].started.id[:SHORT], family)
+def test_short_id_resolves_as_declared(dns_scene: Scene, runtime: Adapter, family: Family) -> None:
+    """The first twelve digits, as runtimes print them."""
+    found = resolved(dns_scene, "db", dns_scene["web"].started.id[:SHORT], family)
     declared = "short-id" in runtime.dialect.peer_names
-    assert found == (held(town, "web", family) if declared else set())
+    assert found == (held(dns_scene, "web", family) if declared else set())
 
 
 @requirement("NET-4")
-def test_a_hostname_leads_to_it_as_declared(scene: Scene, runtime: Adapter) -> None:
-    """One that was asked for, as a name beside its own."""
+def test_requested_hostname_resolves_as_declared(scene: Scene, runtime: Adapter) -> None:
+    """A requested hostname resolves beside the container's name."""
     own = Bridge(scene.network("town", ipv6=has_ipv6(runtime)).name)
     scene.container("called", own, hostname="box")
     scene.container("asker", own)
@@ -175,33 +169,31 @@ def test_a_hostname_leads_to_it_as_declared(scene: Scene, runtime: Adapter) -> N
 
 @requirement("NET-4")
 @both_families
-def test_an_address_leads_back_to_its_name_as_declared(
-    town: Scene, runtime: Adapter, family: Family
-) -> None:
-    """To one that leads to the address again; not on another network."""
-    (address,) = held(town, "web", family)
-    name = lookup.name_of(town.world.host, town["db"], address)
+def test_reverse_lookup_is_as_declared(dns_scene: Scene, runtime: Adapter, family: Family) -> None:
+    """The PTR name leads to the address again; other networks get no answer."""
+    (address,) = held(dns_scene, "web", family)
+    name = lookup.name_of(dns_scene.world.host, dns_scene["db"], address)
     assert bool(name) == ("reverse" in runtime.dialect.peer_names)
     if name:
         assert name.partition(".")[0] == "web"
-        assert resolved(town, "db", name, family) == {address}
-    assert lookup.name_of(town.world.host, town["far"], address) == ""
+        assert resolved(dns_scene, "db", name, family) == {address}
+    assert lookup.name_of(dns_scene.world.host, dns_scene["far"], address) == ""
 
 
-# --- for how long --------------------------------------------------------------------
+# --- lifetime ------------------------------------------------------------------------
 
 
 def stopped(scene: Scene, name: str) -> None:
-    """Have a container stop."""
+    """Stop a container."""
     scene[name].stop()
 
 
 @requirement("NET-4")
 @pytest.mark.parametrize("end", [Scene.remove, stopped], ids=["removed", "stopped"])
-def test_a_name_ends_with_its_container(scene: Scene, end: Callable[[Scene, str], None]) -> None:
-    """Removed or stopped, it leads nowhere at once; its next holder answers to it at once.
+def test_name_ends_with_its_container(scene: Scene, end: Callable[[Scene, str], None]) -> None:
+    """After removal or stop the name is unknown at once; its next holder resolves at once.
 
-    An alias that another has too goes on to lead to that one.
+    A shared alias still resolves to its other holder.
     """
     scene.network("town", ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"), aliases=("common",))
@@ -225,8 +217,8 @@ def test_a_name_ends_with_its_container(scene: Scene, end: Callable[[Scene, str]
 
 
 @requirement("NET-4", "LIFE-7")
-def test_a_name_outlasts_a_restart(scene: Scene) -> None:
-    """Started again, a container is found by its name and aliases where it is now."""
+def test_name_survives_restart(scene: Scene) -> None:
+    """Name and aliases resolve to the current address."""
     scene.network("town", ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"))
     again = scene.container("again", Bridge("town"), aliases=("service", "spare"))
@@ -240,8 +232,8 @@ def test_a_name_outlasts_a_restart(scene: Scene) -> None:
 
 
 @requirement("NET-4", "NET-3", "LIFE-7")
-def test_so_does_an_alias_of_a_connection(scene: Scene) -> None:
-    """Which was made while the container ran: started again, it is on that network as before."""
+def test_connection_alias_survives_restart(scene: Scene) -> None:
+    """The alias of a connection made at run time."""
     for network in ("town", "village"):
         scene.network(network, ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"))
@@ -255,10 +247,10 @@ def test_so_does_an_alias_of_a_connection(scene: Scene) -> None:
 
 
 @requirement("NET-4", "NET-3")
-def test_a_name_comes_and_goes_with_the_connection(scene: Scene) -> None:
-    """Connected, it leads there at once, by the aliases of that connection; taken off, nowhere.
+def test_name_follows_connect_and_disconnect(scene: Scene) -> None:
+    """The aliases of the connection resolve at once, and are unknown at once after disconnect.
 
-    So it is again when it comes back.
+    The same holds after a second connect.
     """
     for network in ("town", "village"):
         scene.network(network, ipv6=has_ipv6(scene.runtime))

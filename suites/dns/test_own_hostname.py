@@ -1,4 +1,4 @@
-"""A container's own name leads to its own address, wherever it is and whatever happens to it."""
+"""A container's own hostname resolves to its own address."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from suites.support.dns import held, leads_to_itself, looked_up
         pytest.param("inner", id="internal", marks=requirement("INT-3")),
     ],
 )
-def test_what_it_calls_itself_leads_to_itself(town: Scene, name: str) -> None:
-    """In each family in which it has an address, and to nobody else's."""
-    assert held(town, name, 4)
-    leads_to_itself(town, name)
+def test_own_hostname_resolves_to_own_address(dns_scene: Scene, name: str) -> None:
+    """In each family of the container, and to no foreign address."""
+    assert held(dns_scene, name, 4)
+    leads_to_itself(dns_scene, name)
 
 
 @requirement("DNS-2", "HOST-4")
-def test_on_the_hosts_network_its_name_leads_to_the_host(town: Scene) -> None:
-    """To one of the host's addresses, be it on its loopback."""
-    called = lookup.hostname(town.world.host, town["house"])
-    found = looked_up(town, "house", called, 4).addresses
+def test_own_hostname_on_host_network_resolves_to_the_host(dns_scene: Scene) -> None:
+    """To one of the host's addresses, including the loopback."""
+    called = lookup.hostname(dns_scene.world.host, dns_scene["house"])
+    found = looked_up(dns_scene, "house", called, 4).addresses
     assert found
     others = {address for address in found if not address.is_loopback}
-    assert others <= {item.ip for item in town.place(HOST).interfaces()}
+    assert others <= {item.ip for item in dns_scene.place(HOST).interfaces()}
 
 
 @requirement("DNS-2")
-def test_a_name_that_was_asked_for_leads_to_itself(scene: Scene) -> None:
-    """A hostname of its own, whatever the container is called."""
+def test_requested_hostname_resolves_to_own_address(scene: Scene) -> None:
+    """Whatever the container is called."""
     scene.container("named", hostname="front-desk")
     assert lookup.hostname(scene.world.host, scene["named"]) == "front-desk"
     leads_to_itself(scene, "named")
 
 
 @requirement("DNS-2", "LIFE-7")
-def test_started_again_it_leads_to_the_address_that_it_has_now(scene: Scene) -> None:
-    """Be it another than before."""
+def test_own_hostname_resolves_to_current_address_after_restart(scene: Scene) -> None:
+    """The address may differ from the one before."""
     scene.containers(again=Bridge())
     leads_to_itself(scene, "again")
     scene["again"].stop()
@@ -60,8 +60,8 @@ def test_started_again_it_leads_to_the_address_that_it_has_now(scene: Scene) -> 
 
 
 @requirement("DNS-2", "NET-3")
-def test_it_follows_its_connections(scene: Scene) -> None:
-    """While it runs it is taken from one network to another."""
+def test_own_hostname_follows_network_connections(scene: Scene) -> None:
+    """The running container moves from one network to another."""
     for network in ("town", "village"):
         scene.network(network)
     scene.container("mover", Bridge("town"))

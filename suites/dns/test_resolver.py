@@ -1,4 +1,4 @@
-"""The resolver that a container is told of: it answers, over UDP and TCP, whatever is asked."""
+"""The resolver in a container's resolv.conf answers every query, over UDP and TCP."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
 from harness.testbench import lookup
 from harness.testbench.listener import TRANSPORTS, Transport
-from harness.testbench.lookup import RESOLV_CONF, saying
+from harness.testbench.lookup import RESOLV_CONF, host_file
 from harness.testbench.netns_view import NetnsView, view_of
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT
 from harness.world.services import Services
 from suites.dns import LONG
-from suites.support.dns import KINDS, heard, looked_up, present, resolved, unheard_of
+from suites.support.dns import KINDS, fresh_name, looked_up, present, received, resolved
 from suites.support.features import restarts
 
 TIMES: Final = 5
-"""How often somebody hangs up: what comes of it may depend on who is told first."""
+"""Number of interrupted queries: the effect may depend on the order of events."""
 QUESTIONS: Final = 20
-"""Of one connection: the answer to the first is refused by who has gone, the others meet that."""
+"""Queries on one connection: the reset of the first response meets the others."""
 
 STUB: Final = IPv4Address("127.0.0.53")
-"""Where a machine may have a resolver of its own, as with systemd-resolved."""
+"""Address of a local stub resolver such as systemd-resolved."""
 BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
-"""Where systemd-resolved tells whom it asks itself (systemd-resolved(8))."""
+"""Upstream servers of systemd-resolved (systemd-resolved(8))."""
 
 everywhere: Final = pytest.mark.parametrize(
     "asker",
@@ -50,45 +50,47 @@ everywhere: Final = pytest.mark.parametrize(
         pytest.param("lodger", id="container-on-user-defined", marks=requirement("NET-4", "CTR-1")),
     ],
 )
-"""In every mode from which there is a way to a resolver."""
+"""Every mode with a route to a resolver."""
 
 
 @requirement("DNS-1")
 @everywhere
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_name_outside_is_answered(town: Scene, asker: str, family: Family) -> None:
-    """With the address that it has in either family; the world's name server was asked."""
-    since = town.world.services.mark()
-    address = pick(town.world.topology.internet, family).ip
-    for name in (WWW, unheard_of()):
-        assert resolved(town, asker, name, family) == {address}
-        assert {item.type for item in heard(town, since, name)} == {KINDS[family]}
+def test_outside_name_resolves(dns_scene: Scene, asker: str, family: Family) -> None:
+    """The address is right in either family, and the world's name server received the query."""
+    since = dns_scene.world.services.mark()
+    address = pick(dns_scene.world.topology.internet, family).ip
+    for name in (WWW, fresh_name()):
+        assert resolved(dns_scene, asker, name, family) == {address}
+        assert {item.type for item in received(dns_scene, since, name)} == {KINDS[family]}
 
 
 @requirement("DNS-1")
 @everywhere
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_whatever_is_asked_is_answered(town: Scene, asker: str, transport: Transport) -> None:
-    """Other records, and long names, over UDP and TCP; what does not exist is said not to."""
-    web = pick(town.world.topology.internet, 4).ip
+def test_every_query_is_answered(dns_scene: Scene, asker: str, transport: Transport) -> None:
+    """Other record types and long names, over UDP and TCP; unknown names yield NXDOMAIN."""
+    web = pick(dns_scene.world.topology.internet, 4).ip
     for name, kind, value in (
         ("example.com", "NS", "dns.example.com."),
         (web.reverse_pointer, "PTR", f"{WWW}."),
-        (f"{LONG}.{LONG}.{LONG}.{unheard_of()}", "A", str(web)),
+        (f"{LONG}.{LONG}.{LONG}.{fresh_name()}", "A", str(web)),
     ):
-        answer = lookup.ask(town[asker], name, kind, transport=transport)
-        assert (lookup.rcode(answer), value in lookup.told(answer)) == ("NOERROR", True)
-    answer = lookup.ask(town[asker], "nobody.example.com", transport=transport)
+        answer = lookup.query(dns_scene[asker], name, kind, transport=transport)
+        assert (lookup.rcode(answer), value in lookup.values(answer)) == ("NOERROR", True)
+    answer = lookup.query(dns_scene[asker], "nobody.example.com", transport=transport)
     assert lookup.rcode(answer) == "NXDOMAIN"
 
 
 @requirement("DNS-1")
 @everywhere
-def test_both_families_may_be_asked_for_at_once(town: Scene, asker: str) -> None:
-    """From one socket, before either is answered, as the C library does."""
-    wanted = [{str(pick(town.world.topology.internet, family).ip)} for family in FAMILIES]
-    answers = lookup.ask_at_once(town[asker], unheard_of(), [KINDS[item] for item in FAMILIES])
-    assert [lookup.told(answer) for answer in answers] == wanted
+def test_concurrent_queries_for_both_families_are_answered(dns_scene: Scene, asker: str) -> None:
+    """Both queries come from one socket, as the C library sends them."""
+    wanted = [{str(pick(dns_scene.world.topology.internet, family).ip)} for family in FAMILIES]
+    answers = lookup.query_concurrently(
+        dns_scene[asker], fresh_name(), [KINDS[item] for item in FAMILIES]
+    )
+    assert [lookup.values(answer) for answer in answers] == wanted
 
 
 networks: Final = pytest.mark.parametrize(
@@ -102,160 +104,158 @@ networks: Final = pytest.mark.parametrize(
 
 @requirement("DNS-1")
 @networks
-def test_a_resolver_that_was_asked_for_is_the_one_that_is_asked(
-    world: World, scene: Scene, network: str
-) -> None:
-    """And no other is told the question."""
+def test_requested_resolver_receives_the_queries(world: World, scene: Scene, network: str) -> None:
+    """No other resolver receives them."""
     own = pick(world.topology.ns1, 4).ip
     with name_server(world, NS1, own) as server:
         scene.container("asker", mode(scene, network), dns=(own,))
-        name, since = unheard_of(), world.services.mark()
+        name, since = fresh_name(), world.services.mark()
         assert resolved(scene, "asker", name, 4) == {pick(world.topology.internet, 4).ip}
         assert {item.name for item in server.asked()} == {name}
-        assert heard(scene, since, name) == []
+        assert received(scene, since, name) == []
 
 
 @requirement("DNS-1")
 @networks
-def test_a_resolver_on_the_hosts_loopback_is_got_round(
+def test_stub_resolver_on_host_loopback_is_bypassed(
     start_runtime: RuntimeStarter, network: str
 ) -> None:
-    """Names are answered where the host asks a stub of its own, which no container can reach.
+    """Names resolve although the host's own resolver address is unreachable from containers.
 
-    The stub is there before the runtime starts, which may look for one only then.
+    The stub exists before the runtime starts, because a runtime may look for it only then.
     """
     with World.build() as world:
         outside = world.host.call(_text, RESOLV_CONF)
         with (
             name_server(world, HOST, STUB),
-            saying(world.host, f"nameserver {STUB}\n"),
-            saying(world.host, outside, BEHIND_STUB),
+            host_file(world.host, f"nameserver {STUB}\n"),
+            host_file(world.host, outside, BEHIND_STUB),
             start_runtime(world) as runtime,
             Scene(world, runtime) as scene,
         ):
             scene.container("asker", mode(scene, network))
             for family in FAMILIES:
                 address = pick(world.topology.internet, family).ip
-                assert resolved(scene, "asker", unheard_of(), family) == {address}
+                assert resolved(scene, "asker", fresh_name(), family) == {address}
 
 
 @requirement("DNS-1")
 @networks
-def test_a_resolver_with_an_ipv6_address_alone_is_no_hindrance(
+def test_ipv6_resolver_is_no_hindrance_without_ipv6(
     world: World, scene: Scene, network: str
 ) -> None:
-    """Where the host names one first, and the container has no IPv6, names are answered."""
+    """Names resolve where the host lists an IPv6 resolver first and the container has no IPv6."""
     first, second = (pick(world.topology.resolver, family).ip for family in (6, 4))
-    with saying(world.host, f"nameserver {first}\nnameserver {second}\n"):
+    with host_file(world.host, f"nameserver {first}\nnameserver {second}\n"):
         scene.container("asker", mode(scene, network))
         for family in FAMILIES:
             address = pick(world.topology.internet, family).ip
-            assert looked_up(scene, "asker", unheard_of(), family).addresses == {address}
+            assert looked_up(scene, "asker", fresh_name(), family).addresses == {address}
 
 
 @requirement("DNS-1")
 @networks
 @pytest.mark.parametrize("first", ["not there", "giving up"])
-def test_of_two_resolvers_one_may_fail(
+def test_second_resolver_answers_when_one_fails(
     world: World, scene: Scene, network: str, first: str
 ) -> None:
-    """Names are answered by the second, where nobody is at the first or that answers SERVFAIL."""
+    """One resolver does not listen or answers SERVFAIL."""
     failing, fine = pick(world.topology.ns1, 4).ip, pick(world.topology.resolver, 4).ip
     with giving_up(view_of(world, NS1), failing) if first == "giving up" else nullcontext():
         scene.container("asker", mode(scene, network), dns=(failing, fine))
         for family in FAMILIES:
             address = pick(world.topology.internet, family).ip
-            assert looked_up(scene, "asker", unheard_of(), family).addresses == {address}
+            assert looked_up(scene, "asker", fresh_name(), family).addresses == {address}
 
 
 @requirement("DNS-1", "DNS-4", "NET-3")
-def test_so_it_is_by_who_has_been_connected_and_started_again(world: World, scene: Scene) -> None:
-    """Of two that were asked for the second, where nobody is at the first; over TCP too."""
-    nobody, own = (pick(there, 4).ip for there in (world.topology.ns2, world.topology.ns1))
+def test_second_resolver_answers_after_connect_and_restart(world: World, scene: Scene) -> None:
+    """Of two requested resolvers the first does not listen; over TCP too."""
+    unused, own = (pick(there, 4).ip for there in (world.topology.ns2, world.topology.ns1))
     address = pick(world.topology.internet, 4).ip
     network = scene.network("town").name
     with name_server(world, NS1, own) as server:
-        asker = scene.container("asker", dns=(nobody, own))
+        asker = scene.container("asker", dns=(unused, own))
         scene.connect("asker", network)
         for again in (False, True) if restarts(scene.runtime) else (False,):
             if again:
                 asker.stop()
                 asker.start()
-            name, since = unheard_of(), world.services.mark()
+            name, since = fresh_name(), world.services.mark()
             assert looked_up(scene, "asker", name, 4).addresses == {address}
             assert looked_up(scene, "asker", BIG, 4).addresses == frozenset(BIG_ADDRESSES)
             assert name in {item.name for item in server.asked()}
-            assert heard(scene, since, name, BIG) == []
+            assert received(scene, since, name, BIG) == []
 
 
 @requirement("DNS-1", "LIFE-7")
 @networks
-def test_started_again_it_is_answered_too(scene: Scene, network: str) -> None:
-    """By a resolver that it is told of now."""
+def test_names_resolve_after_restart(scene: Scene, network: str) -> None:
+    """The restarted container's resolv.conf leads to a working resolver."""
     asker = scene.container("asker", mode(scene, network))
     asker.stop()
     asker.start()
     for family in FAMILIES:
         address = pick(scene.world.topology.internet, family).ip
-        assert resolved(scene, "asker", unheard_of(), family) == {address}
+        assert resolved(scene, "asker", fresh_name(), family) == {address}
 
 
 @requirement("DNS-1")
 @everywhere
-def test_who_hangs_up_takes_nobodys_answers(town: Scene, asker: str) -> None:
-    """Whoever asks after a client that waited for no answer is answered, here and elsewhere."""
+def test_closed_client_does_not_affect_other_queries(dns_scene: Scene, asker: str) -> None:
+    """Queries after a client closed early are answered, in this container and elsewhere."""
     for _ in range(TIMES):
-        lookup.hang_up(town[asker], unheard_of(), questions=QUESTIONS)
-    address = pick(town.world.topology.internet, 4).ip
-    for other in present(town, asker, "plain", "web"):
-        assert resolved(town, other, unheard_of(), 4) == {address}
+        lookup.abandon_queries(dns_scene[asker], fresh_name(), questions=QUESTIONS)
+    address = pick(dns_scene.world.topology.internet, 4).ip
+    for other in present(dns_scene, asker, "plain", "web"):
+        assert resolved(dns_scene, other, fresh_name(), 4) == {address}
 
 
 def mode(scene: Scene, network: str) -> Bridge:
-    """On the default network, or on a new one of that name."""
+    """Return the mode for the default network, or create a network of that name."""
     return Bridge(scene.network(network).name) if network else Bridge()
 
 
-# --- what UDP has no room for ----------------------------------------------------------
+# --- truncated responses -----------------------------------------------------------------
 
 
 @requirement("DNS-4")
 @everywhere
-def test_an_answer_that_was_cut_is_whole_over_tcp(town: Scene, asker: str) -> None:
-    """The C library gets every address of a name that has more than a datagram holds."""
-    since = town.world.services.mark()
-    assert looked_up(town, asker, BIG, 4).addresses == frozenset(BIG_ADDRESSES)
-    assert {item.transport for item in heard(town, since, BIG)} == {"udp", "tcp"}
+def test_truncated_response_is_complete_over_tcp(dns_scene: Scene, asker: str) -> None:
+    """The C library gets every address of a name that exceeds one datagram."""
+    since = dns_scene.world.services.mark()
+    assert looked_up(dns_scene, asker, BIG, 4).addresses == frozenset(BIG_ADDRESSES)
+    assert {item.transport for item in received(dns_scene, since, BIG)} == {"udp", "tcp"}
 
 
 @requirement("DNS-4")
 @everywhere
 @pytest.mark.parametrize("kind", ["A", "TXT"])
-def test_an_answer_that_was_cut_says_so(town: Scene, asker: str, kind: str) -> None:
-    """By its TC flag, whoever cut it (RFC 2181, 9); over TCP nothing is missing."""
+def test_truncated_response_has_tc_flag(dns_scene: Scene, asker: str, kind: str) -> None:
+    """Whichever server truncated it (RFC 2181, 9); over TCP no record is missing."""
     values = {
         "A": set(map(str, BIG_ADDRESSES)),
         "TXT": {" ".join(f'"{text}"' for text in BIG_TEXT)},
     }[kind]
-    cut = lookup.ask(town[asker], BIG, kind)
-    assert cut.flags & dns.flags.TC or lookup.told(cut) == values
-    whole = lookup.ask(town[asker], BIG, kind, transport="tcp")
-    assert lookup.told(whole) == values
+    cut = lookup.query(dns_scene[asker], BIG, kind)
+    assert cut.flags & dns.flags.TC or lookup.values(cut) == values
+    whole = lookup.query(dns_scene[asker], BIG, kind, transport="tcp")
+    assert lookup.values(whole) == values
     assert not whole.flags & dns.flags.TC
 
 
-# --- name servers of a test's own --------------------------------------------------------
+# --- name servers of single tests ----------------------------------------------------------
 
 
 def name_server(world: World, place: str, address: Address) -> Services:
-    """The world's names, answered in another place too, which keeps what it is asked."""
+    """Serve the world's names in another namespace too, and keep the queries."""
     spaces = world.namespaces
     return Services.start({place: (spaces[place], [address])}, topology=world.topology)
 
 
 @contextmanager
 def giving_up(place: NetnsView, address: Address) -> Iterator[None]:
-    """A name server that answers every question with SERVFAIL (RFC 1035, 4.1.1)."""
+    """Run a name server that answers every query with SERVFAIL (RFC 1035, 4.1.1)."""
     with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind((str(address), 53))
         answering = threading.Thread(target=_give_up, args=(opened,))
@@ -263,7 +263,9 @@ def giving_up(place: NetnsView, address: Address) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):  # it is connected to nobody: who waits is woken nevertheless
+            with suppress(
+                OSError
+            ):  # the socket is unconnected, so that shutdown() fails but wakes the receiver
                 opened.shutdown(socket.SHUT_RDWR)
             answering.join()
 

@@ -1,4 +1,4 @@
-"""The host's search domain: a peer's name is nothing to look up there."""
+"""The host's search domain: names of peers are not queried in it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.model.plan import Bridge, ContainerSpec, Family, NetworkSpec, Plan
 from harness.model.topology import SENTINEL_ZONE, pick
 from harness.plugin.marks import requirement
 from harness.testbench import lookup
-from harness.testbench.lookup import RESOLV_CONF, saying
+from harness.testbench.lookup import RESOLV_CONF, host_file
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from suites.support.dns import heard, held, looked_up, unheard_of
+from suites.support.dns import fresh_name, held, looked_up, received
 from suites.support.features import another, has_ipv6
 from suites.support.three_containers import both_families
 
@@ -32,10 +32,10 @@ NAMES: Final = (PEER, ALIAS)
     ],
     ids=["search", "domain and ndots", "second domain"],
 )
-def searching(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Peers on networks with and without IPv6, started on a host with a search domain.
+def search_scene(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """Share peers on networks with and without IPv6, on a host with a search domain.
 
-    Every name in that domain has an address; before it there may be one that has no names.
+    Every name in that domain has an address. An empty domain may precede it.
     """
     before = world.host.call(_text, RESOLV_CONF)
     dual = has_ipv6(runtime)
@@ -48,41 +48,45 @@ def searching(world: World, runtime: Adapter, request: pytest.FixtureRequest) ->
             ContainerSpec("companion", Bridge("without-ipv6")),
         ),
     )
-    with saying(world.host, before + request.param), Scene(world, runtime, plan) as made:
+    with host_file(world.host, before + request.param), Scene(world, runtime, plan) as made:
         yield made
 
 
 @requirement("DNS-3")
 @both_families
 @pytest.mark.parametrize("name", NAMES)
-def test_a_peers_name_is_not_looked_up_in_the_hosts_domain(
-    searching: Scene, name: str, family: Family
+def test_peer_name_is_not_queried_in_the_search_domain(
+    search_scene: Scene, name: str, family: Family
 ) -> None:
-    """It leads to the peer, and no resolver outside hears of it."""
-    since = searching.world.services.mark()
+    """It resolves to the peer, and no outside resolver receives a query."""
+    since = search_scene.world.services.mark()
     for asked in (family, None):
-        found = looked_up(searching, ASKER, name, asked).addresses
-        assert held(searching, PEER, family) <= found
-        assert found <= held(searching, PEER, 4) | held(searching, PEER, 6)
-    assert heard(searching, since, *NAMES) == []
+        found = looked_up(search_scene, ASKER, name, asked).addresses
+        assert held(search_scene, PEER, family) <= found
+        assert found <= held(search_scene, PEER, 4) | held(search_scene, PEER, 6)
+    assert received(search_scene, since, *NAMES) == []
 
 
 @requirement("DNS-3")
 @pytest.mark.parametrize("family", [None, 4, 6])
-def test_nor_is_one_without_ipv6(searching: Scene, family: Family | None) -> None:
-    """That it has no such address is no reason to look elsewhere."""
-    since = searching.world.services.mark()
-    found = looked_up(searching, "companion", FOURTH, family).addresses
-    assert found == (set() if family == 6 else held(searching, FOURTH, 4))
-    assert heard(searching, since, FOURTH) == []
+def test_peer_name_without_ipv6_is_not_queried_in_the_search_domain(
+    search_scene: Scene, family: Family | None
+) -> None:
+    """A missing AAAA record is no reason for another query."""
+    since = search_scene.world.services.mark()
+    found = looked_up(search_scene, "companion", FOURTH, family).addresses
+    assert found == (set() if family == 6 else held(search_scene, FOURTH, 4))
+    assert received(search_scene, since, FOURTH) == []
 
 
 @requirement("DNS-3", "LIFE-7")
-def test_nor_by_who_has_been_started_again(world: World, scene: Scene) -> None:
-    """Whatever it was told when it was started first."""
-    # In full: of what the host says now some may be what `searching` has it say.
+def test_peer_name_is_not_queried_in_the_search_domain_after_restart(
+    world: World, scene: Scene
+) -> None:
+    """Whatever search domain the container had before."""
+    # In full: part of the host's present configuration may come from `search_scene`.
     resolver = pick(world.topology.resolver, 4).ip
-    with saying(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
+    with host_file(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
         scene.network("anew")
         for name in ("sought", "seeker"):
             scene.container(name, Bridge("anew"))
@@ -90,35 +94,37 @@ def test_nor_by_who_has_been_started_again(world: World, scene: Scene) -> None:
         scene.start("seeker")
         since = world.services.mark()
         assert looked_up(scene, "seeker", "sought", 4).addresses == held(scene, "sought", 4)
-        assert heard(scene, since, "sought") == []
+        assert received(scene, since, "sought") == []
 
 
 @requirement("DNS-3", "NET-3")
-def test_nor_by_who_is_connected_later(world: World, scene: Scene) -> None:
-    """To the network that the peer is on, from one on which the host's domain is nothing amiss."""
+def test_peer_name_is_not_queried_in_the_search_domain_after_connect(
+    world: World, scene: Scene
+) -> None:
+    """The container joins the peer's network from one where the search domain is harmless."""
     resolver = pick(world.topology.resolver, 4).ip
-    with saying(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
+    with host_file(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
         scene.network("anew")
         scene.containers(sought=Bridge("anew"), seeker=Bridge(another(scene)))
         scene.connect("seeker", "anew")
         since = world.services.mark()
         assert looked_up(scene, "seeker", "sought", 4).addresses == held(scene, "sought", 4)
-        assert heard(scene, since, "sought") == []
+        assert received(scene, since, "sought") == []
 
 
 @requirement("DNS-3")
-def test_in_that_domain_names_are_looked_up(searching: Scene) -> None:
-    """By the host, which shows that there is one, and by a container that names it in full."""
-    address = pick(searching.world.topology.internet, 4).ip
-    full = unheard_of()
+def test_search_domain_of_the_host_has_names(search_scene: Scene) -> None:
+    """By the host, as a control, and by a container that uses the full name."""
+    address = pick(search_scene.world.topology.internet, 4).ip
+    full = fresh_name()
     bare = full.removesuffix(f".{SENTINEL_ZONE}")
-    since = searching.world.services.mark()
-    found = searching.world.host.call(lookup.by_name, bare, 4)
+    since = search_scene.world.services.mark()
+    found = search_scene.world.host.call(lookup.by_name, bare, 4)
     assert found == lookup.LookupResult(frozenset({address}))
-    assert full in {item.name for item in heard(searching, since, bare)}
-    other = unheard_of()
-    assert looked_up(searching, ASKER, other, 4).addresses == {address}
-    assert heard(searching, since, other)
+    assert full in {item.name for item in received(search_scene, since, bare)}
+    other = fresh_name()
+    assert looked_up(search_scene, ASKER, other, 4).addresses == {address}
+    assert received(search_scene, since, other)
 
 
 def _text(path: str) -> str:

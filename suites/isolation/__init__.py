@@ -1,1 +1,1 @@
-"""Networks of one's own: apart from each other, from the host's, and from outside."""
+"""User-defined networks: isolated from each other, from the default network, and from outside."""

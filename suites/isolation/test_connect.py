@@ -1,4 +1,4 @@
-"""A running container is connected to a network more, and taken off again: at once, and alone."""
+"""Connect and disconnect a running container: immediate effect, and no side effects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.dns import held
 from suites.support.features import has_ipv6
-from suites.support.open_flows import LENGTH, PORT, talking
+from suites.support.open_flows import LENGTH, PORT, open_flow
 from suites.support.three_containers import both_families
 
 FIRST, SECOND, THIRD, FOURTH = "first", "second", "third", "fourth"
@@ -36,8 +36,8 @@ PUBLISHED: Final = 8199
 
 
 @pytest.fixture
-def mover(scene: Scene) -> Scene:
-    """`a` is on one network with `b`, `c` on another, `d` on the default one."""
+def connect_scene(scene: Scene) -> Scene:
+    """Start `a` and `b` on one network, `c` on another, `d` on the default one."""
     dual = has_ipv6(scene.runtime)
     for name in (FIRST, SECOND):
         scene.network(name, ipv6=dual)
@@ -47,9 +47,9 @@ def mover(scene: Scene) -> Scene:
 
 @pytest.fixture(scope="module")
 def pair(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """`left` and `right` on one of two networks, for tests that put back what they change.
+    """Share `left` and `right` on one of two networks; tests undo their changes.
 
-    Somebody is on the other too: a bridge that has never had a port has no link-local address.
+    The other network has a container too: a bridge without ports has no link-local address.
     """
     dual = has_ipv6(runtime)
     plan = Plan(
@@ -65,22 +65,22 @@ def pair(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 
 @requirement("NET-3", "NET-2")
-def test_what_it_reaches_follows_at_once(mover: Scene) -> None:
-    """After each step the whole matrix is what the networks promise that it is on now."""
-    assert mover.observed() == mover.promised()
-    mover.connect("a", SECOND)
-    assert mover.observed() == mover.promised()
-    mover.disconnect("a", FIRST)
-    assert mover.observed() == mover.promised()
-    mover.disconnect("a", SECOND)
-    assert mover.observed() == mover.promised()
-    mover.connect("a", FIRST)
-    assert mover.observed() == mover.promised()
+def test_reachability_follows_connect_and_disconnect(connect_scene: Scene) -> None:
+    """After each step the whole matrix equals the promises of the current networks."""
+    assert connect_scene.observed() == connect_scene.promised()
+    connect_scene.connect("a", SECOND)
+    assert connect_scene.observed() == connect_scene.promised()
+    connect_scene.disconnect("a", FIRST)
+    assert connect_scene.observed() == connect_scene.promised()
+    connect_scene.disconnect("a", SECOND)
+    assert connect_scene.observed() == connect_scene.promised()
+    connect_scene.connect("a", FIRST)
+    assert connect_scene.observed() == connect_scene.promised()
 
 
 @requirement("NET-3")
-def test_what_is_taken_back_leaves_no_trace(pair: Scene, host: NetnsView) -> None:
-    """Neither inside nor in the host; both are as they were before."""
+def test_disconnect_restores_the_previous_state(pair: Scene, host: NetnsView) -> None:
+    """Inside the container and in the host."""
     inside = pair["left"].net
     before = network_of(inside), host.snapshot()
     pair.connect("left", FOURTH)
@@ -92,12 +92,12 @@ def test_what_is_taken_back_leaves_no_trace(pair: Scene, host: NetnsView) -> Non
 
 @requirement("NET-3")
 @both_families
-def test_a_flow_on_the_other_network_goes_on(pair: Scene, family: Family) -> None:
-    """Nothing of it is lost, sent again, or refused, while networks come and go beside it."""
+def test_flow_on_other_network_survives_connect_and_disconnect(pair: Scene, family: Family) -> None:
+    """No packet is lost, retransmitted or refused while networks come and go."""
     inside = pair["left"].net
     before = inside.links()["eth0"], held(pair, "left", family)
     (address,) = held(pair, "right", family)
-    with TapPool() as wires, talking(inside, pair["right"].net, address) as talk:
+    with TapPool() as wires, open_flow(inside, pair["right"].net, address) as talk:
         with wires.capture(pair["right"].net) as wire:
             for _ in range(2):
                 pair.connect("left", FOURTH)
@@ -119,8 +119,8 @@ def test_a_flow_on_the_other_network_goes_on(pair: Scene, family: Family) -> Non
 
 
 @requirement("NET-3", "BR-14")
-def test_the_bridge_keeps_its_mac(pair: Scene) -> None:
-    """That of the network to which it is connected, and from which it is taken again."""
+def test_bridge_mac_survives_connect_and_disconnect(pair: Scene) -> None:
+    """The MAC of the bridge that a container is connected to and disconnected from."""
     bridge = pair.runtime.network_facts(FOURTH).interface
     assert bridge is not None
     macs = [pair.place(GATEWAY).links()[bridge].mac]
@@ -132,43 +132,43 @@ def test_the_bridge_keeps_its_mac(pair: Scene) -> None:
 
 @requirement("NET-3", "PUB-1", "PUB-6")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_its_published_ports_go_on(scene: Scene, transport: Transport) -> None:
-    """They answer to the LAN while it is connected to a network more, and after that.
+def test_published_ports_survive_connect(scene: Scene, transport: Transport) -> None:
+    """The ports answer to the LAN during and after the connect.
 
-    A flow that is open goes on, and whoever calls is seen as before.
+    An open flow continues, and clients are seen as before.
     """
     scene.network("home")
     scene.network("passing")
     ports = tuple(Publish(PUBLISHED + number, PORT + number, transport) for number in range(2))
-    shop, attacker = scene.container("shop", Bridge("home"), ports=ports), scene.place(ATTACKER)
+    web, attacker = scene.container("web", Bridge("home"), ports=ports), scene.place(ATTACKER)
     own = scene.world.address(HOST, 4)
-    open_flow = talking(attacker, shop.net, ANYWHERE[4], transport=transport, by=(own, PUBLISHED))
-    with open_flow as talk, Listener(shop.net, transport, port=PORT + 1) as ear:
+    flow = open_flow(attacker, web.net, ANYWHERE[4], transport=transport, by=(own, PUBLISHED))
+    with flow as talk, Listener(web.net, transport, port=PORT + 1) as listener:
         call: dict[str, Any] = {"at": own, "port": PUBLISHED + 1, "answered": True}
-        before = ear.hears(attacker, **call)
+        before = listener.reached_from(attacker, **call)
         assert before
         for change in (scene.connect, scene.disconnect):
-            change("shop", "passing")
-            met = ear.hears(attacker, **call)
-            assert met
-            assert met.seen[0] == before.seen[0]
+            change("web", "passing")
+            exchange = listener.reached_from(attacker, **call)
+            assert exchange
+            assert exchange.seen[0] == before.seen[0]
             talk.exchange()
 
 
 @requirement("NET-3", "LIFE-7")
-def test_connections_outlast_a_restart(mover: Scene) -> None:
-    """Those that were made while it ran, and those that were ended."""
-    mover.connect("a", SECOND)
-    mover.disconnect("a", FIRST)
-    mover["a"].stop()
-    mover.start("a")
-    assert mover.observed() == mover.promised()
-    assert mover["a"].net.links().keys() == {"lo", "eth0"}
+def test_connections_survive_restart(connect_scene: Scene) -> None:
+    """Networks connected at run time stay, and disconnected ones stay away."""
+    connect_scene.connect("a", SECOND)
+    connect_scene.disconnect("a", FIRST)
+    connect_scene["a"].stop()
+    connect_scene.start("a")
+    assert connect_scene.observed() == connect_scene.promised()
+    assert connect_scene["a"].net.links().keys() == {"lo", "eth0"}
 
 
 @requirement("NET-3")
-def test_what_cannot_be_connected_is_refused(pair: Scene, host: NetnsView) -> None:
-    """Twice to one network, to one that is not there, off one that it is not on: all stays."""
+def test_invalid_connect_is_refused(pair: Scene, host: NetnsView) -> None:
+    """Connected already, unknown network, or not connected: nothing changes."""
     before = host.snapshot(), pair["left"].net.snapshot()
     runtime = pair.runtime
     for verb, name, network in (
@@ -185,6 +185,6 @@ def test_what_cannot_be_connected_is_refused(pair: Scene, host: NetnsView) -> No
 
 
 def network_of(place: NetnsView) -> tuple[object, ...]:
-    """Links, addresses and routes of a container."""
+    """Return links, addresses and routes of a container."""
     links = [(link.name, link.ifindex, link.mac, link.up) for link in place.links().values()]
     return links, place.interfaces(), sorted(place.routes(), key=str)

@@ -1,4 +1,4 @@
-"""Without inter-container communication: peers are not there for each other, the rest is."""
+"""Networks without inter-container communication: peers are unreachable, everything else is not."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ PORT: Final = 31080
 PUBLISHED: Final = 8290
 WORD: Final = b"can you hear me, neighbour?"
 CONTROL: Final = b"properly said"
-NOBODY: Final[dict[int, Address]] = {
+UNASSIGNED: Final[dict[int, Address]] = {
     4: IPv4Address("192.0.2.250"),
     6: IPv6Address("2001:db8:99::1"),
 }
-"""Addresses of nobody's."""
+"""Unassigned addresses."""
 EXPERIMENTAL: Final = 0x88B5
 ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, EXPERIMENTAL, 0x88CC, 0x9000)
-"""A length, X.75, RARP, MPLS, one for experiments, LLDP, loopback."""
+"""EtherTypes: a length, X.75, RARP, MPLS, an experimental one, LLDP, loopback."""
 
 
 @pytest.fixture(scope="module")
-def hermits(world: World, runtime: Adapter) -> Iterator[tuple[Scene, TapPool]]:
-    """Three containers on a network without inter-container communication.
+def icc_scene(world: World, runtime: Adapter) -> Iterator[tuple[Scene, TapPool]]:
+    """Share three containers on a network without inter-container communication.
 
     `b` and `c` publish a port each, which makes no difference to their peers.
     """
@@ -71,72 +71,77 @@ def hermits(world: World, runtime: Adapter) -> Iterator[tuple[Scene, TapPool]]:
 
 
 @pytest.fixture(params=EACH_FAMILY)
-def apart(
-    hermits: tuple[Scene, TapPool], wires: TapPool, request: pytest.FixtureRequest
+def icc_trio(
+    icc_scene: tuple[Scene, TapPool], wires: TapPool, request: pytest.FixtureRequest
 ) -> ThreeContainers:
-    """The same, as one address family has it."""
-    scene, own = hermits
+    """View the containers in one address family."""
+    scene, own = icc_scene
     return ThreeContainers(scene, request.param, NETWORK, wires, own)
 
 
 @requirement("ICC-1")
-def test_everything_but_the_peers_is_reached(hermits: tuple[Scene, TapPool]) -> None:
+def test_all_but_peers_are_reachable(icc_scene: tuple[Scene, TapPool]) -> None:
     """Gateway, host, bystanders and the internet answer; no peer does."""
-    scene, _ = hermits
+    scene, _ = icc_scene
     assert scene.observed() == scene.promised()
 
 
 @requirement("ICC-1")
-def test_no_frame_reaches_a_peer(apart: ThreeContainers) -> None:
-    """To its MAC, to everybody, to groups; IP, ARP, ND or of any kind, tagged or not."""
-    frames = list(addressed(apart, "b"))
-    with apart.capture("a", "b", "c", GATEWAY) as wire:
-        send_frame(apart.place("a"), *frames)
+def test_frames_do_not_reach_peers(icc_trio: ThreeContainers) -> None:
+    """To the peer's MAC, to broadcast and to groups; IP, ARP, ND or other, tagged or not."""
+    frames = list(addressed(icc_trio, "b"))
+    with icc_trio.capture("a", "b", "c", GATEWAY) as wire:
+        send_frame(icc_trio.place("a"), *frames)
         for name in ("b", "c"):
-            with apart.call(GATEWAY, name, Protocol.UDP, port=PORT) as call:
-                call.say(CONTROL)
-    assert len([item for item in wire.frames(at=apart.at("a")) if WORD in item.data]) == len(frames)
-    assert [item for item in wire.frames(at=apart.at(GATEWAY)) if WORD in item.data]
+            with icc_trio.client(GATEWAY, name, Protocol.UDP, port=PORT) as call:
+                call.send(CONTROL)
+    assert len([item for item in wire.frames(at=icc_trio.at("a")) if WORD in item.data]) == len(
+        frames
+    )
+    assert [item for item in wire.frames(at=icc_trio.at(GATEWAY)) if WORD in item.data]
     for name in ("b", "c"):
-        seen = wire.frames(at=apart.at(name))
+        seen = wire.frames(at=icc_trio.at(name))
         assert [item for item in seen if CONTROL in item.data]
         assert [str(item) for item in seen if WORD in item.data] == []
-        wire.expect_none(Ether(src=apart.mac("a")), at=apart.at(name))
+        wire.expect_none(Ether(src=icc_trio.mac("a")), at=icc_trio.at(name))
 
 
 @requirement("ICC-1")
-def test_the_gateway_takes_nothing_to_a_peer(apart: ThreeContainers) -> None:
-    """Nor does it answer in a peer's name: who sends by way of it is not let through."""
-    with apart.capture("b") as wire:
+def test_gateway_does_not_forward_to_peers(icc_trio: ThreeContainers) -> None:
+    """Packets through the gateway are dropped, and it does not answer for a peer."""
+    with icc_trio.capture("b") as wire:
         for target in ("b", HOST):
-            packet = apart.ip("a", target, ttl=START_TTL) / UDP(dport=PORT) / WORD
-            send_frame(apart.place("a"), Ether(src=apart.mac("a"), dst=apart.mac(GATEWAY)) / packet)
-        with apart.call(GATEWAY, "b", Protocol.UDP, port=PORT) as call:
-            call.say(CONTROL)
+            packet = icc_trio.ip("a", target, ttl=START_TTL) / UDP(dport=PORT) / WORD
+            send_frame(
+                icc_trio.place("a"),
+                Ether(src=icc_trio.mac("a"), dst=icc_trio.mac(GATEWAY)) / packet,
+            )
+        with icc_trio.client(GATEWAY, "b", Protocol.UDP, port=PORT) as call:
+            call.send(CONTROL)
     assert [item for item in wire.frames() if CONTROL in item.data]
     assert [str(item) for item in wire.frames() if WORD in item.data] == []
 
 
 @requirement("BR-26", "ICC-1")
-def test_a_forged_source_does_not_leave_the_host(apart: ThreeContainers) -> None:
-    """Neither a bystander's nor anybody's; what is properly said beside it does."""
-    forged = [apart.address(NS1), apart.address(INTERNET), NOBODY[apart.family]]
-    head = Ether(src=apart.mac("a"), dst=apart.mac(GATEWAY))
-    posing = [apart.ip(source, ATTACKER) / UDP(dport=PORT) / WORD for source in forged]
-    with apart.capture(GATEWAY, HOST) as wire:
-        send_frame(apart.place("a"), *(head / packet for packet in posing))
-        with apart.call("a", ATTACKER, Protocol.UDP, port=PORT) as call:
-            call.say(CONTROL)
+def test_spoofed_source_does_not_leave_the_host(icc_trio: ThreeContainers) -> None:
+    """A bystander's address or an unassigned one; packets with the own address leave."""
+    spoofed = [icc_trio.address(NS1), icc_trio.address(INTERNET), UNASSIGNED[icc_trio.family]]
+    head = Ether(src=icc_trio.mac("a"), dst=icc_trio.mac(GATEWAY))
+    posing = [icc_trio.ip(source, ATTACKER) / UDP(dport=PORT) / WORD for source in spoofed]
+    with icc_trio.capture(GATEWAY, HOST) as wire:
+        send_frame(icc_trio.place("a"), *(head / packet for packet in posing))
+        with icc_trio.client("a", ATTACKER, Protocol.UDP, port=PORT) as call:
+            call.send(CONTROL)
     for packet in posing:
-        wire.expect_one(packet, at=apart.at(GATEWAY))
-    seen = wire.frames(at=apart.at(HOST))
+        wire.expect_one(packet, at=icc_trio.at(GATEWAY))
+    seen = wire.frames(at=icc_trio.at(HOST))
     assert [item for item in seen if CONTROL in item.data]
     assert [str(item) for item in seen if WORD in item.data] == []
 
 
 @requirement("ICC-1", "NET-3")
-def test_who_is_connected_later_is_apart_too(scene: Scene) -> None:
-    """From those that are there, and they from it."""
+def test_connected_container_is_isolated_from_peers(scene: Scene) -> None:
+    """In both directions."""
     scene.network("later", icc=False)
     scene.containers(x=Bridge("later"), y=Bridge())
     scene.connect("y", "later")
@@ -144,8 +149,8 @@ def test_who_is_connected_later_is_apart_too(scene: Scene) -> None:
 
 
 @requirement("ICC-1", "LIFE-7")
-def test_who_is_started_again_is_apart_too(scene: Scene) -> None:
-    """A port of the bridge anew."""
+def test_restarted_container_is_isolated_from_peers(scene: Scene) -> None:
+    """The bridge port is a new one."""
     scene.network("again", icc=False)
     scene.containers(x=Bridge("again"), y=Bridge("again"))
     scene["y"].stop()
@@ -154,21 +159,21 @@ def test_who_is_started_again_is_apart_too(scene: Scene) -> None:
 
 
 @requirement("ICC-1", "NET-3")
-def test_nor_does_a_frame_reach_a_peer_from_who_is_connected_later(scene: Scene) -> None:
-    """Not even one of no protocol that anybody knows."""
+def test_frames_of_connected_container_do_not_reach_peers(scene: Scene) -> None:
+    """Including a frame with an unknown EtherType."""
     scene.network("later", icc=False)
     scene.containers(x=Bridge("later"), y=Bridge())
     before = scene["y"].net.links().keys()
     scene.connect("y", "later")
     (link,) = scene["y"].net.links().keys() - before
-    assert heard_by(scene, "x", "later", link=link) == [CONTROL]
+    assert receivers(scene, "x", "later", link=link) == [CONTROL]
 
 
-def heard_by(scene: Scene, who: str, network: str, *, link: str) -> list[bytes]:
-    """What somebody hears of a frame of no protocol that `y` sends by a link, and the bridge."""
+def receivers(scene: Scene, name: str, network: str, *, link: str) -> list[bytes]:
+    """Return the receivers of a frame with an unknown EtherType that `y` sends by a link."""
     bridge = scene.runtime.network_facts(network).interface
     assert bridge is not None
-    with TapPool() as own, own.capture(scene[who].net) as wire:
+    with TapPool() as own, own.capture(scene[name].net) as wire:
         for place, by, word in (
             (scene["y"].net, link, WORD),
             (scene.place(GATEWAY), bridge, CONTROL),
@@ -180,7 +185,7 @@ def heard_by(scene: Scene, who: str, network: str, *, link: str) -> list[bytes]:
 
 
 def addressed(trio: ThreeContainers, target: str) -> Iterator[Packet]:
-    """Frames from `a` that a peer would take, each with the same word in it."""
+    """Craft frames from `a` that a peer would accept, each with the same word in it."""
     own, mac = trio.mac("a"), trio.mac(target)
     datagram = trio.ip("a", target) / UDP(dport=PORT) / WORD
     groups = [item for item in EVERYBODY if item.version == trio.family]

@@ -1,4 +1,4 @@
-"""An internal network: peers and the bridge, and no word of it outside, names included."""
+"""Internal networks: only peers and the bridge answer, and no packet or DNS query leaves."""
 
 from __future__ import annotations
 
@@ -31,32 +31,30 @@ from harness.plugin.marks import requirement
 from harness.probe.resolver import nameservers
 from harness.testbench import lookup
 from harness.testbench.listener import TRANSPORTS, Transport
-from harness.testbench.lookup import RESOLV_CONF, saying
+from harness.testbench.lookup import RESOLV_CONF, host_file
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets.craft import send_frame
 from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.services import Services
-from suites.support.dns import KINDS, heard, held, looked_up, resolved, unheard_of, with_names
+from suites.support.dns import KINDS, fresh_name, held, looked_up, received, resolved, with_names
 from suites.support.features import has_ipv6
-from suites.support.packet_kinds import PORT, WORD, everything, telling
+from suites.support.packet_kinds import PORT, WORD, carrying, everything
 from suites.support.three_containers import EACH_FAMILY, ThreeContainers, both_families
 
 CLOSED, VAULT, OPEN = "closed", "vault", "open"
 ALIAS: Final = "neighbour"
 CONTROL: Final = b"from where it is allowed"
 STUB: Final = IPv4Address("127.0.0.53")
-"""Where a machine may have a resolver of its own, as with systemd-resolved."""
+"""Address of a local stub resolver such as systemd-resolved."""
 
 
 @pytest.fixture(scope="module")
-def closed(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """`a` and `b` on an internal network, `c` on another, `d` on one that leads out.
+def internal_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """Share `a` and `b` on an internal network, `c` on another, `d` on one with a way out.
 
-    So is `e`, on one on which names outside are known.
-
-    Look, do not change.
+    `e` is on a network whose resolver knows outside names. Tests must not change them.
     """
     dual = has_ipv6(runtime)
     named = (ALIAS,) if Feature.DNS in runtime.features else ()
@@ -76,23 +74,25 @@ def closed(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 
 @requirement("INT-1", "NET-2")
-def test_peers_and_the_bridge_answer_and_nothing_else(closed: Scene) -> None:
-    """In either direction, from another internal network as little as from anywhere."""
-    assert closed.observed() == closed.promised()
+def test_only_peers_and_bridge_are_reachable(internal_scene: Scene) -> None:
+    """In either direction, and from another internal network."""
+    assert internal_scene.observed() == internal_scene.promised()
 
 
 @requirement("INT-1")
 @both_families
-def test_there_is_no_default_route(closed: Scene, family: Family) -> None:
+def test_internal_network_has_no_default_route(internal_scene: Scene, family: Family) -> None:
     """Only the subnet is routed."""
-    gateways = closed.runtime.network_facts(CLOSED).gateways
-    inside = [item.destination for item in closed["a"].net.routes() if item.family == family]
+    gateways = internal_scene.runtime.network_facts(CLOSED).gateways
+    inside = [
+        item.destination for item in internal_scene["a"].net.routes() if item.family == family
+    ]
     assert inside == [pick(gateways, family).network]
 
 
 @requirement("INT-1", "NET-3")
-def test_who_is_on_no_other_network_any_more_is_kept_in(scene: Scene) -> None:
-    """Connected to it while there was another that led out, and taken off that one."""
+def test_container_disconnected_from_open_network_is_isolated(scene: Scene) -> None:
+    """The container was connected to both networks and then left the open one."""
     six = has_ipv6(scene.runtime)
     scene.network("leading-out", ipv6=six)
     scene.network("shut", ipv6=six, internal=True)
@@ -106,8 +106,8 @@ def test_who_is_on_no_other_network_any_more_is_kept_in(scene: Scene) -> None:
 
 
 @requirement("INT-1", "LIFE-7")
-def test_who_is_started_again_is_kept_in_too(scene: Scene) -> None:
-    """It has no default route, and reaches its peers alone."""
+def test_restarted_container_is_isolated(scene: Scene) -> None:
+    """It has no default route, and reaches only its peers."""
     dual = has_ipv6(scene.runtime)
     scene.network("shut", internal=True, ipv6=dual)
     scene.containers(x=Bridge("shut"), y=Bridge("shut"))
@@ -118,29 +118,29 @@ def test_who_is_started_again_is_kept_in_too(scene: Scene) -> None:
 
 
 @pytest.fixture(params=EACH_FAMILY)
-def shut(
-    closed: Scene, wires: TapPool, request: pytest.FixtureRequest
+def internal_trio(
+    internal_scene: Scene, wires: TapPool, request: pytest.FixtureRequest
 ) -> Iterator[ThreeContainers]:
-    """The internal network of `a` and `b`, as one address family has it."""
+    """View the internal network of `a` and `b` in one address family."""
     with TapPool() as own:
-        yield ThreeContainers(closed, request.param, CLOSED, wires, own)
+        yield ThreeContainers(internal_scene, request.param, CLOSED, wires, own)
 
 
 @requirement("INT-1")
-def test_nothing_of_any_protocol_leaves(shut: ThreeContainers) -> None:
-    """Whoever is meant, and whatever it is, though it is the bridge's MAC that it is sent to."""
+def test_packets_of_every_protocol_stay_inside(internal_trio: ThreeContainers) -> None:
+    """Whatever the target, also when sent to the bridge's MAC."""
     outside = (NS1, HOST, "c", "d")
-    head = Ether(src=shut.mac("a"), dst=shut.mac(GATEWAY))
-    with shut.capture("a", *outside) as wire:
+    head = Ether(src=internal_trio.mac("a"), dst=internal_trio.mac(GATEWAY))
+    with internal_trio.capture("a", *outside) as wire:
         for target in (NS1, INTERNET, "c", "d"):
-            packets = everything(shut, "a", target)
-            send_frame(shut.place("a"), *(head / packet for packet in packets))
+            packets = everything(internal_trio, "a", target)
+            send_frame(internal_trio.place("a"), *(head / packet for packet in packets))
         for caller, target in (("d", NS1), ("d", INTERNET), (GATEWAY, "c"), (GATEWAY, "d")):
-            with shut.call(caller, target, Protocol.UDP, port=PORT) as call:
-                call.say(CONTROL)
-    assert telling(wire, shut, "a", at="a")
+            with internal_trio.client(caller, target, Protocol.UDP, port=PORT) as call:
+                call.send(CONTROL)
+    assert carrying(wire, internal_trio, "a", at="a")
     for name in outside:
-        seen = wire.frames(at=shut.at(name))
+        seen = wire.frames(at=internal_trio.at(name))
         assert [frame for frame in seen if CONTROL in frame.data], f"nothing was seen at {name}"
         assert [str(frame) for frame in seen if WORD in frame.data] == []
 
@@ -151,96 +151,102 @@ def test_nothing_of_any_protocol_leaves(shut: ThreeContainers) -> None:
 @requirement("INT-3", "NET-4")
 @both_families
 @pytest.mark.parametrize("name", ["b", ALIAS])
-def test_peers_resolve_each_other(closed: Scene, name: str, family: Family) -> None:
-    """By name and alias, as fast as anywhere; those of another internal network do not."""
-    own = held(closed, "b", family)
+def test_peers_resolve_each_other_on_internal_network(
+    internal_scene: Scene, name: str, family: Family
+) -> None:
+    """By name and alias, without delay; names of another internal network are unknown."""
+    own = held(internal_scene, "b", family)
     for asker in ("a", "b"):
-        assert resolved(closed, asker, name, family) == own
-    assert looked_up(closed, "c", name, family).addresses == set()
+        assert resolved(internal_scene, asker, name, family) == own
+    assert looked_up(internal_scene, "c", name, family).addresses == set()
 
 
 @requirement("INT-3")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_their_resolver_answers_over_both_transports(closed: Scene, transport: Transport) -> None:
-    """Over TCP as over UDP."""
-    answer = lookup.ask(closed["a"], "b", transport=transport)
-    assert lookup.told(answer) == set(map(str, held(closed, "b", 4)))
+def test_resolver_answers_over_udp_and_tcp(internal_scene: Scene, transport: Transport) -> None:
+    """Over both transports."""
+    answer = lookup.query(internal_scene["a"], "b", transport=transport)
+    assert lookup.values(answer) == set(map(str, held(internal_scene, "b", 4)))
 
 
 @requirement("INT-2")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("kind", ["A", "AAAA", "TXT", "ANY"])
-def test_a_name_is_not_asked_for_outside(closed: Scene, transport: Transport, kind: str) -> None:
-    """No resolver in the world hears of it, whatever is asked, by the resolver of the container."""
-    name = unheard_of()
-    since = closed.world.services.mark()
-    asked_by_resolver(closed, "a", name, kind, transport=transport)
-    asked_by_resolver(closed, "e", f"control.{name}", kind, transport=transport)
-    assert [item.name for item in heard(closed, since, name)] == [f"control.{name}"]
+def test_resolver_does_not_forward_queries(
+    internal_scene: Scene, transport: Transport, kind: str
+) -> None:
+    """No outside resolver receives a query of any type."""
+    name = fresh_name()
+    since = internal_scene.world.services.mark()
+    asked_by_resolver(internal_scene, "a", name, kind, transport=transport)
+    asked_by_resolver(internal_scene, "e", f"control.{name}", kind, transport=transport)
+    assert [item.name for item in received(internal_scene, since, name)] == [f"control.{name}"]
 
 
 @requirement("INT-2")
-def test_nor_by_the_c_library(closed: Scene) -> None:
-    """It is told that there is no such name."""
-    names = [WWW, unheard_of(), "203.0.113.10.in-addr.arpa", "b.example.com"]
-    since = closed.world.services.mark()
+def test_c_library_does_not_query_outside(internal_scene: Scene) -> None:
+    """The C library reports an unknown name."""
+    names = [WWW, fresh_name(), "203.0.113.10.in-addr.arpa", "b.example.com"]
+    since = internal_scene.world.services.mark()
     for name in names:
         for family in (*FAMILIES, None):
-            assert looked_up(closed, "a", name, family).addresses == set()
-    for address in (pick(closed.world.topology.internet, family).ip for family in FAMILIES):
-        assert lookup.name_of(closed.world.host, closed["a"], address) == ""
-    assert closed.world.services.asked(since) == []
-    assert looked_up(closed, "e", names[1], 4).addresses
-    assert heard(closed, since, names[1])
+            assert looked_up(internal_scene, "a", name, family).addresses == set()
+    for address in (pick(internal_scene.world.topology.internet, family).ip for family in FAMILIES):
+        assert lookup.name_of(internal_scene.world.host, internal_scene["a"], address) == ""
+    assert internal_scene.world.services.asked(since) == []
+    assert looked_up(internal_scene, "e", names[1], 4).addresses
+    assert received(internal_scene, since, names[1])
 
 
 @requirement("INT-2")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("whom", ["the internet's", "the bridge's", "the host's"])
 @pytest.mark.parametrize("family", [4, pytest.param(6, marks=requirement("V6-1"))])
-def test_whoever_is_asked_by_address_does_not_hear_of_it(
-    closed: Scene, family: Family, whom: str, transport: Transport
+def test_direct_queries_do_not_leave(
+    internal_scene: Scene, family: Family, whom: str, transport: Transport
 ) -> None:
-    """Neither the resolver of the internet, nor another by way of the host."""
-    name, since = unheard_of(), closed.world.services.mark()
+    """Neither the internet's resolver nor one by way of the host receives the query."""
+    name, since = fresh_name(), internal_scene.world.services.mark()
     server = {
-        "the internet's": pick(closed.world.topology.resolver, family).ip,
-        "the bridge's": pick(closed.runtime.network_facts(CLOSED).gateways, family).ip,
-        "the host's": pick(closed.world.topology.host, family).ip,
+        "the internet's": pick(internal_scene.world.topology.resolver, family).ip,
+        "the bridge's": pick(internal_scene.runtime.network_facts(CLOSED).gateways, family).ip,
+        "the host's": pick(internal_scene.world.topology.host, family).ip,
     }[whom]
-    asked_by_resolver(closed, "a", name, KINDS[family], transport=transport, of=server)
-    outside = pick(closed.world.topology.resolver, family).ip
-    lookup.ask(closed["d"], f"control.{name}", KINDS[family], transport=transport, of=outside)
-    assert [item.name for item in heard(closed, since, name)] == [f"control.{name}"]
+    asked_by_resolver(internal_scene, "a", name, KINDS[family], transport=transport, of=server)
+    outside = pick(internal_scene.world.topology.resolver, family).ip
+    lookup.query(
+        internal_scene["d"], f"control.{name}", KINDS[family], transport=transport, of=outside
+    )
+    assert [item.name for item in received(internal_scene, since, name)] == [f"control.{name}"]
 
 
 @requirement("INT-2")
-def test_no_query_leaves_the_host(closed: Scene, host: NetnsView) -> None:
-    """On its uplink nothing is seen of what is asked inside; what others ask is."""
+def test_no_query_leaves_by_the_uplink(internal_scene: Scene, host: NetnsView) -> None:
+    """The uplink carries queries of other containers only."""
     with host.capture("eth0") as wire:
         for transport in TRANSPORTS:
-            asked_by_resolver(closed, "a", unheard_of(), "A", transport=transport)
-        looked_up(closed, "a", unheard_of())
-        closed.settle()
+            asked_by_resolver(internal_scene, "a", fresh_name(), "A", transport=transport)
+        looked_up(internal_scene, "a", fresh_name())
+        internal_scene.settle()
         wire.expect_none(UDP(dport=53), TCP(dport=53))
-        looked_up(closed, "e", unheard_of(), 4)
+        looked_up(internal_scene, "e", fresh_name(), 4)
         assert wire.matching(UDP(dport=53))
 
 
 @requirement("INT-2")
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_resolver_on_the_hosts_loopback_does_not_hear_of_it(
+def test_stub_resolver_on_host_loopback_is_not_queried(
     scene: Scene, world: World, when: str
 ) -> None:
-    """Which the host would ask, in the container's stead (CVE-2024-29018)."""
-    names = [unheard_of() for _ in range(3)]
+    """The host would query it in the container's stead (CVE-2024-29018)."""
+    names = [fresh_name() for _ in range(3)]
     spaces = {HOST: (world.namespaces[HOST], [STUB])}
     scene.network("shut", internal=True)
     if when == "before":
         scene.containers(x=Bridge("shut"))
     with (
         Services.start(spaces, topology=world.topology) as stub,
-        saying(world.host, f"nameserver {STUB}\n"),
+        host_file(world.host, f"nameserver {STUB}\n"),
     ):
         if when == "after":
             scene.containers(x=Bridge("shut"))
@@ -250,35 +256,35 @@ def test_a_resolver_on_the_hosts_loopback_does_not_hear_of_it(
         looked_up(scene, "x", names[1])
         assert world.host.call(lookup.by_name, names[2], 4).addresses
         assert {item.name for item in stub.asked()} == {names[2]}
-        assert heard(scene, since, *names) == []
+        assert received(scene, since, *names) == []
 
 
 @requirement("INT-2")
-def test_a_resolver_that_was_asked_for_is_out_of_reach(scene: Scene, world: World) -> None:
-    """Where it is outside, it is asked neither by the container nor on its behalf."""
+def test_requested_outside_resolver_is_unreachable(scene: Scene, world: World) -> None:
+    """Neither the container nor the runtime on its behalf queries it."""
     outside = pick(world.topology.resolver, 4).ip
     scene.network("shut", internal=True)
     scene.network("leading-out")
     scene.container("x", Bridge("shut"), dns=(outside,))
     scene.container("y", with_names(scene.runtime, "leading-out"), dns=(outside,))
-    name, since = unheard_of(), world.services.mark()
+    name, since = fresh_name(), world.services.mark()
     assert looked_up(scene, "x", name, 4).addresses == set()
     for transport in TRANSPORTS:
         asked_by_resolver(scene, "x", name, "A", transport=transport)
     assert looked_up(scene, "y", f"control.{name}", 4).addresses
-    assert {item.name for item in heard(scene, since, name)} == {f"control.{name}"}
+    assert {item.name for item in received(scene, since, name)} == {f"control.{name}"}
 
 
 @requirement("INT-2", "NET-3")
-def test_a_network_that_leads_out_makes_the_difference(scene: Scene) -> None:
-    """Connected to one besides, a container's names are asked for; taken off it, no more."""
+def test_second_network_enables_outside_names(scene: Scene) -> None:
+    """Names resolve while connected to an open network, and no longer after disconnect."""
     scene.network("shut", internal=True)
     scene.network("leading-out")
     scene.containers(x=Bridge("shut"))
     for connected in (False, True, False):
-        name, since = unheard_of(), scene.world.services.mark()
+        name, since = fresh_name(), scene.world.services.mark()
         assert bool(looked_up(scene, "x", name, 4).addresses) == connected
-        assert bool(heard(scene, since, name)) == connected
+        assert bool(received(scene, since, name)) == connected
         if connected:
             scene.disconnect("x", "leading-out")
         else:
@@ -288,10 +294,10 @@ def test_a_network_that_leads_out_makes_the_difference(scene: Scene) -> None:
 def asked_by_resolver(
     scene: Scene, asker: str, name: str, kind: str, *, of: Address | None = None, **options: Any
 ) -> None:
-    """Ask a resolver inside, if there is one to ask; whatever comes of it."""
+    """Query a resolver inside, if there is one, and ignore the result."""
     if of is None and not nameservers(scene[asker].read(RESOLV_CONF)):
         return
     try:
-        lookup.ask(scene[asker], name, kind, of=of, **options)
+        lookup.query(scene[asker], name, kind, of=of, **options)
     except (OSError, dns.exception.Timeout):
-        return  # out of reach, or silent
+        return  # unreachable, or no response

@@ -1,4 +1,4 @@
-"""Whether anybody on a network answers for the host's loopback, to which published ports lead."""
+"""ARP for the host's loopback addresses, to which published ports lead."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from harness.adapters.protocol import Adapter
 from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, Family, Publish
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.packets.tap_pool import TapPool
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from harness.world.build import World
-from suites.support.arp_ndp import assert_nobody_answers
+from suites.support.arp_ndp import assert_no_proxy_answer
 from suites.support.three_containers import ThreeContainers, TrioNetwork, both_families, plan
 
 PORT: Final = 8197
 INSIDE: Final = 31081
 APART: Final = "apart"
-"""A network on which nobody else has published a port: its bridge may remember."""
+"""A network without other published ports: its bridge may keep state."""
 
 
 @requirement("BR-18")
 @both_families
 @pytest.mark.parametrize("published", [False, True], ids=["no ports", "a published port"])
-def test_for_the_loopback_nobody_answers(
+def test_no_arp_answer_for_loopback_addresses(
     world: World, runtime: Adapter, wires: TapPool, family: Family, *, published: bool
 ) -> None:
-    """Whatever the host is told so that its own loopback leads to published ports."""
+    """Whatever the runtime configures so that the host's loopback leads to published ports."""
     own = family == 6 or Feature.NETWORKS in runtime.features
     home = TrioNetwork(family, APART if own else DEFAULT_NETWORK)
     ports = (Publish(PORT, INSIDE),) if published and Feature.PUBLISH in runtime.features else ()
@@ -39,6 +38,6 @@ def test_for_the_loopback_nobody_answers(
     asked = replace(usual, containers=(*others, replace(last, ports=ports)))
     with Scene(world, runtime, asked) as scene, TapPool() as taps:
         scene.ready()
-        assert_nobody_answers(
+        assert_no_proxy_answer(
             ThreeContainers(scene, family, home.network, wires, taps), LOOPBACKS[family]
         )

@@ -1,4 +1,4 @@
-"""A network with an MTU of its own: at every interface, and on the wire to the byte."""
+"""A network with a configured MTU: on every interface, and exact on the wire."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from harness.adapters.protocol import Adapter
 from harness.model.plan import GATEWAY, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
 from harness.plugin.marks import requirement
-from harness.testbench.client import there_and_back
+from harness.testbench.client import round_trip
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from suites.isolation.refusing import refused
+from suites.isolation.conftest import assert_network_refused
 from suites.support.features import has_ipv6
 from suites.support.three_containers import EACH_FAMILY, ThreeContainers, both_families
 
@@ -31,17 +31,17 @@ NETWORK = "of-its-own-size"
 
 
 class NetworkWithMtu(NamedTuple):
-    """Containers `a` and `b` that were started on a network with this MTU."""
+    """Containers `a` and `b`, started on a network with this MTU."""
 
     trio: ThreeContainers
     mtu: int
 
 
 @pytest.fixture(scope="module", params=[SMALL, LARGE])
-def sized_scene(
+def mtu_scene(
     world: World, runtime: Adapter, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Scene, TapPool, int]]:
-    """Two containers on such a network: look, do not change."""
+    """Share two containers on such a network; tests must not change them."""
     dual = has_ipv6(runtime)
     plan = Plan(
         networks=(NetworkSpec(NETWORK, ipv6=dual, mtu=request.param),),
@@ -52,18 +52,18 @@ def sized_scene(
 
 
 @pytest.fixture(params=EACH_FAMILY)
-def sized(
-    sized_scene: tuple[Scene, TapPool, int], wires: TapPool, request: pytest.FixtureRequest
+def mtu_trio(
+    mtu_scene: tuple[Scene, TapPool, int], wires: TapPool, request: pytest.FixtureRequest
 ) -> NetworkWithMtu:
-    """The same, as one address family has it."""
-    scene, own, mtu = sized_scene
+    """View the containers in one address family."""
+    scene, own, mtu = mtu_scene
     return NetworkWithMtu(ThreeContainers(scene, request.param, NETWORK, wires, own), mtu)
 
 
 @requirement("NET-8")
-def test_every_interface_has_it(sized_scene: tuple[Scene, TapPool, int]) -> None:
+def test_every_interface_has_the_mtu(mtu_scene: tuple[Scene, TapPool, int]) -> None:
     """The bridge, and both ends of each veth pair."""
-    scene, _, mtu = sized_scene
+    scene, _, mtu = mtu_scene
     host, bridge = scene.place(GATEWAY).links(), scene.runtime.network_facts(NETWORK).interface
     assert bridge is not None
     by_index = {link.ifindex: link for link in host.values()}
@@ -73,8 +73,8 @@ def test_every_interface_has_it(sized_scene: tuple[Scene, TapPool, int]) -> None
 
 
 @requirement("NET-8", "NET-3")
-def test_who_is_connected_later_has_it_too(scene: Scene) -> None:
-    """On that interface; the one on the other network keeps its own."""
+def test_connected_interface_has_the_mtu(scene: Scene) -> None:
+    """The interface on the other network keeps its own MTU."""
     scene.network("later", mtu=SMALL)
     scene.network("first")
     container = scene.container("late", Bridge("first"))
@@ -88,8 +88,8 @@ def test_who_is_connected_later_has_it_too(scene: Scene) -> None:
 
 
 @requirement("NET-8", "LIFE-7")
-def test_who_is_started_again_has_it_too(scene: Scene) -> None:
-    """At both ends of its veth pair, which are new, and at the bridge, which had no port left."""
+def test_restarted_container_has_the_mtu(scene: Scene) -> None:
+    """At both ends of the new veth pair, and at the bridge, which had no port in between."""
     network = scene.network("kept", mtu=SMALL)
     container = scene.container("again", Bridge("kept"))
     container.stop()
@@ -103,42 +103,42 @@ def test_who_is_started_again_has_it_too(scene: Scene) -> None:
 
 @requirement("NET-8")
 @pytest.mark.parametrize(("source", "target"), [("a", "b"), ("a", GATEWAY), (GATEWAY, "a")])
-def test_a_packet_may_be_as_large_and_no_larger(
-    sized: NetworkWithMtu, source: str, target: str
+def test_packet_of_mtu_size_arrives_and_larger_is_refused(
+    mtu_trio: NetworkWithMtu, source: str, target: str
 ) -> None:
-    """One of just that size arrives whole, and the sender's kernel refuses one byte more."""
-    trio, largest = sized.trio, bytes(sized.mtu - HEADERS[sized.trio.family])
+    """The sender's kernel refuses one byte more."""
+    trio, largest = mtu_trio.trio, bytes(mtu_trio.mtu - HEADERS[mtu_trio.trio.family])
     with (
         trio.capture(target) as wire,
-        trio.call(source, target, Protocol.UDP, port=9, own_port=OWN_PORT, whole=True) as call,
+        trio.client(source, target, Protocol.UDP, port=9, own_port=OWN_PORT, whole=True) as call,
     ):
-        call.say(largest)
+        call.send(largest)
         trio.settle()
-        assert call.told() in ("", "port-unreachable")
+        assert call.error() in ("", "port-unreachable")
         with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
-            call.say(largest + b"x")
+            call.send(largest + b"x")
     sent = trio.ip(source, target) / trio.request(Protocol.UDP, sport=OWN_PORT, dport=9)
-    assert wire.expect_one(sent, at=trio.at(target)).length == ETHERNET + sized.mtu
+    assert wire.expect_one(sent, at=trio.at(target)).length == ETHERNET + mtu_trio.mtu
 
 
 @requirement("NET-8")
-def test_what_is_larger_goes_in_fragments(sized: NetworkWithMtu) -> None:
-    """None of them larger than that, and at the peer everything is put together again."""
-    trio, whole = sized.trio, os.urandom(2 * sized.mtu)
+def test_larger_datagram_is_fragmented_to_the_mtu(mtu_trio: NetworkWithMtu) -> None:
+    """No fragment exceeds the MTU, and the peer reassembles the datagram."""
+    trio, whole = mtu_trio.trio, os.urandom(2 * mtu_trio.mtu)
     with trio.capture("a") as wire:
-        arrived, back = there_and_back(trio.place("a"), trio.place("b"), trio.address("b"), whole)
+        arrived, back = round_trip(trio.place("a"), trio.place("b"), trio.address("b"), whole)
     assert arrived == back == whole
     seen = wire.matching(trio.ip("a", "b"), at=trio.at("a"))
     assert len(seen) == 3
-    assert max(frame.length for frame in seen) <= ETHERNET + sized.mtu
+    assert max(frame.length for frame in seen) <= ETHERNET + mtu_trio.mtu
 
 
 @requirement("NET-8")
 @both_families
 @pytest.mark.parametrize("mtu", ["too small", "too large"])
-def test_what_no_link_can_have_is_refused(
+def test_impossible_mtu_is_refused(
     runtime: Adapter, host: NetnsView, family: Family, mtu: str
 ) -> None:
-    """Below what IP works with (RFC 791, RFC 8200), or above what an interface takes."""
+    """Below the minimum of IP (RFC 791, RFC 8200), or above the interface's maximum."""
     wanted = 70_000 if mtu == "too large" else {4: 67, 6: 1279}[family]
-    refused(runtime, host, ipv6=family == 6, mtu=wanted)
+    assert_network_refused(runtime, host, ipv6=family == 6, mtu=wanted)

@@ -1,4 +1,4 @@
-"""A network in use stays; one that goes takes its bridge and its rules along."""
+"""A network in use cannot be removed; a removed network takes its bridge and rules along."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.features import Feature
 from harness.model.plan import ATTACKER, DEFAULT_NETWORK, GATEWAY, HOST, Bridge
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Listener
 from harness.testbench.netns_view import NetnsView
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from harness.world.guard import LeakGuard
 from suites.ports.published import INSIDE, both
 from suites.support.features import has_ipv6
@@ -33,10 +32,10 @@ KINDS: Final[dict[str, dict[str, Any]]] = {
 @pytest.mark.parametrize(
     "how", ["started there", pytest.param("connected", marks=requirement("NET-3"))]
 )
-def test_a_network_in_use_is_not_removed(
+def test_network_in_use_is_not_removed(
     scene: Scene, runtime: Adapter, host: NetnsView, how: str
 ) -> None:
-    """By a container that was started on it, or connected to it: nothing changes."""
+    """Used by a started or a connected container: nothing changes."""
     for name in ("used", "home"):
         scene.network(name)
     connected = how == "connected"
@@ -57,7 +56,7 @@ def test_a_network_in_use_is_not_removed(
 
 
 @requirement("NET-6")
-def test_the_default_network_is_not_removed(scene: Scene, runtime: Adapter) -> None:
+def test_default_network_is_not_removed(scene: Scene, runtime: Adapter) -> None:
     """In use or not, it is the runtime's own."""
     with pytest.raises(RuntimeRefused):
         runtime.remove_network(DEFAULT_NETWORK)
@@ -66,8 +65,8 @@ def test_the_default_network_is_not_removed(scene: Scene, runtime: Adapter) -> N
 
 
 @requirement("NET-6", "LIFE-5")
-def test_a_network_that_is_not_there_is_not_removed(runtime: Adapter) -> None:
-    """Never made, or removed before."""
+def test_unknown_network_is_not_removed(runtime: Adapter) -> None:
+    """Never created, or removed before."""
     with pytest.raises(RuntimeRefused):
         runtime.remove_network("nowhere")
 
@@ -81,10 +80,10 @@ def test_a_network_that_is_not_there_is_not_removed(runtime: Adapter) -> None:
         pytest.param("without icc, small", marks=requirement("ICC-1")),
     ],
 )
-def test_what_is_removed_leaves_nothing(
+def test_removed_network_leaves_nothing(
     scene: Scene, runtime: Adapter, host: NetnsView, guard: LeakGuard, kind: str
 ) -> None:
-    """No link, address, route or rule, once containers were on it; name and subnet are free."""
+    """No link, address, route or rule after use by containers; name and subnet are free."""
     six = {"subnet6": SUBNET6} if has_ipv6(runtime) else {}
     options = {"subnet": SUBNET, **six, **KINDS[kind]}
     with guard.holding():
@@ -100,8 +99,8 @@ def test_what_is_removed_leaves_nothing(
 
 
 @requirement("NET-6", "NET-8")
-def test_a_name_that_is_free_again_stands_for_what_is_asked_for_now(scene: Scene) -> None:
-    """Of the network that had it before nothing is left: neither subnet, nor MTU, nor a wall."""
+def test_reused_name_has_only_the_new_settings(scene: Scene) -> None:
+    """Subnet, MTU and isolation of the former network are gone."""
     closed = {"internal": True} if Feature.INTERNAL in scene.runtime.features else {}
     scene.containers(a=scene.network("name", subnet=SUBNET, mtu=SMALL, **closed))
     assert scene["a"].net.links()["eth0"].mtu == SMALL
@@ -116,8 +115,8 @@ def test_a_name_that_is_free_again_stands_for_what_is_asked_for_now(scene: Scene
 
 
 @requirement("NET-6", "NET-2")
-def test_the_networks_that_stay_are_untouched(scene: Scene, host: NetnsView) -> None:
-    """Theirs are the same links and rules as before another came and went; so are their ports."""
+def test_other_networks_are_unchanged(scene: Scene, host: NetnsView) -> None:
+    """Links, rules and published ports of other networks stay while one comes and goes."""
     lan, dmz = (scene.network(name, ipv6=has_ipv6(scene.runtime)) for name in ("lan", "dmz"))
     ports = both(PUBLISHED, INSIDE) if Feature.PUBLISH in scene.runtime.features else ()
     scene.container("a", Bridge(lan.name), ports=ports)
@@ -132,14 +131,16 @@ def test_the_networks_that_stay_are_untouched(scene: Scene, host: NetnsView) -> 
     for port in ports:
         with Listener(
             scene["a"].net, "udp" if port.protocol == "udp" else "tcp", port=INSIDE
-        ) as ear:
+        ) as listener:
             call: dict[str, Any] = {"port": PUBLISHED, "answered": True}
-            assert ear.hears(scene.place(ATTACKER), at=scene.world.address(HOST, 4), **call)
-            assert ear.hears(host, at=LOOPBACKS[4], **call)
+            assert listener.reached_from(
+                scene.place(ATTACKER), at=scene.world.address(HOST, 4), **call
+            )
+            assert listener.reached_from(host, at=LOOPBACKS[4], **call)
 
 
 def mentioned(host: NetnsView, bridge: str) -> list[str]:
-    """What the host has that is called by a bridge's name or subnet, or that tells of them."""
+    """Return the host's state that mentions a bridge's name or subnet."""
     words = (bridge, str(SUBNET), str(SUBNET6))
     return [
         name

@@ -1,4 +1,4 @@
-"""Addresses and MACs that a container asks for: its own on the wire, or refused."""
+"""Requested addresses and MACs: effective on the wire, or refused."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PORT: Final = 31060
 
 
 @pytest.fixture(scope="module")
-def asked(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """`a` has asked for addresses and a MAC, `b` for nothing: look, do not change."""
+def requested(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """Share `a`, with requested addresses and MAC, and `b` without; tests must not change them."""
     dual = has_ipv6(runtime)
     network = NetworkSpec(NETWORK, subnet=SUBNET, subnet6=SUBNET6 if dual else None)
     plan = Plan(
@@ -46,28 +46,30 @@ def asked(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 @requirement("NET-5")
 @both_families
-def test_a_peer_sees_what_was_asked_for(asked: Scene, wires: TapPool, family: Family) -> None:
-    """In what it sends, and in what a peer has learnt of its MAC."""
+def test_peer_sees_requested_addresses_and_mac(
+    requested: Scene, wires: TapPool, family: Family
+) -> None:
+    """In received packets and in the peer's neighbour entry."""
     wanted = IP if family == 4 else IP6
     with TapPool() as own:
-        trio = ThreeContainers(asked, family, NETWORK, wires, own)
+        trio = ThreeContainers(requested, family, NETWORK, wires, own)
         assert trio.address("a") == wanted
         with trio.capture("b") as wire:
-            with trio.call("a", "b", Protocol.UDP, port=PORT) as call:
-                call.say(b"from me")
-            with trio.call("b", "a", Protocol.ICMP, own_port=PORT) as echo:
-                echo.say(b"are you there?")
-                assert echo.hear() == b"are you there?"
+            with trio.client("a", "b", Protocol.UDP, port=PORT) as call:
+                call.send(b"from me")
+            with trio.client("b", "a", Protocol.ICMP, own_port=PORT) as echo:
+                echo.send(b"are you there?")
+                assert echo.receive() == b"are you there?"
         wire.expect_one(Ether(src=MAC) / trio.ip(wanted, "b") / UDP(dport=PORT) / b"from me")
         learnt = {item.address: item.mac for item in trio.place("b").neighbours()}
         assert learnt[wanted] == MAC
-    assert asked.observed(row := asked.promised().select(family=family)) == row
+    assert requested.observed(row := requested.promised().select(family=family)) == row
 
 
 @requirement("NET-5", "BR-10")
-def test_what_was_asked_for_is_what_the_runtime_reports(asked: Scene) -> None:
-    """And what the interface inside has, and nothing besides."""
-    endpoint, inside = asked["a"].endpoint(NETWORK), asked["a"].net
+def test_requested_addresses_are_reported_and_assigned(requested: Scene) -> None:
+    """The interface inside has the reported addresses and no others."""
+    endpoint, inside = requested["a"].endpoint(NETWORK), requested["a"].net
     assert inside.links()["eth0"].mac == MAC == endpoint.mac
     reported = [item for item in (endpoint.address, endpoint.address6) if item]
     assert inside.interfaces("eth0") == reported
@@ -75,8 +77,8 @@ def test_what_was_asked_for_is_what_the_runtime_reports(asked: Scene) -> None:
 
 
 @requirement("NET-5", "NET-3")
-def test_it_is_kept_beside_another_network(scene: Scene) -> None:
-    """Connected to one more it has the same, and so it has when it is started again there."""
+def test_requested_addresses_survive_connect_and_restart(scene: Scene) -> None:
+    """While connected to another network, and after a restart there."""
     ip, ip6 = IPv4Address("172.30.145.7"), IPv6Address("fd00:30:144::7")
     options: dict[str, Any] = {"ip": ip, "mac": MAC}
     if has_ipv6(scene.runtime):
@@ -94,8 +96,8 @@ def test_it_is_kept_beside_another_network(scene: Scene) -> None:
 
 
 @requirement("NET-5", "V6-1", "LIFE-7")
-def test_so_is_an_ipv6_address(scene: Scene) -> None:
-    """Beside an IPv4 address that nobody asked for."""
+def test_requested_ipv6_address_is_assigned(scene: Scene) -> None:
+    """Beside an automatic IPv4 address."""
     scene.network("kept", subnet6=IPv6Network("fd00:30:80::/64"))
     wanted = IPv6Address("fd00:30:80::81:7")
     container = scene.container("again", Bridge("kept"), ip6=wanted)
@@ -105,8 +107,8 @@ def test_so_is_an_ipv6_address(scene: Scene) -> None:
 
 
 @requirement("NET-5", "BR-10")
-def test_what_was_asked_for_is_given_to_nobody_else(scene: Scene) -> None:
-    """The addresses and MACs that others get go round it."""
+def test_requested_addresses_are_not_given_to_others(scene: Scene) -> None:
+    """Automatic addresses and MACs avoid them."""
     network = IPv4Network("172.30.96.0/28")
     scene.network("small", subnet=network)
     second, third, fourth = list(network.hosts())[1:4]
@@ -150,20 +152,20 @@ def test_what_was_asked_for_is_given_to_nobody_else(scene: Scene) -> None:
     ],
     ids=lambda options: " ".join(options.values()),
 )
-def test_what_cannot_be_is_refused(
-    asked: Scene, runtime: Adapter, host: NetnsView, options: dict[str, Any]
+def test_invalid_request_is_refused(
+    requested: Scene, runtime: Adapter, host: NetnsView, options: dict[str, Any]
 ) -> None:
-    """Outside the subnet, somebody else's, nobody's to have, or malformed: nothing is left."""
-    assert_refused(asked, runtime, host, options)
+    """Outside the subnet, in use, not assignable or malformed: nothing is left."""
+    assert_refused(requested, runtime, host, options)
 
 
 def assert_refused(
-    asked: Scene, runtime: Adapter, host: NetnsView, options: dict[str, Any]
+    requested: Scene, runtime: Adapter, host: NetnsView, options: dict[str, Any]
 ) -> None:
-    """A container that asks for this does not start, and nothing is left of it."""
+    """Assert that a container with these options does not start and leaves nothing."""
     before = host.snapshot()
-    asked.refusal("refused", Bridge(NETWORK), **options)
-    # A namespace that was made for it, and its links, may take the kernel a moment to remove.
+    requested.refusal("refused", Bridge(NETWORK), **options)
+    # The kernel may take a moment to remove the attempt's netns and links.
     until(host, lambda: not before.changes(host.snapshot()), "nothing is left of what was refused")
     with pytest.raises(RuntimeRefused):
         runtime.inspect("refused")
@@ -171,27 +173,27 @@ def assert_refused(
 
 @requirement("NET-5")
 @pytest.mark.parametrize("mac", [MAC, MAC.upper()])
-def test_a_mac_that_a_peer_has_is_refused_or_given_as_declared(
-    asked: Scene, runtime: Adapter, host: NetnsView, mac: str
+def test_requested_mac_of_a_peer_is_handled_as_declared(
+    requested: Scene, runtime: Adapter, host: NetnsView, mac: str
 ) -> None:
-    """However it is written."""
-    assert_as_declared(asked, runtime, host, mac)
+    """In every notation."""
+    assert_as_declared(requested, runtime, host, mac)
 
 
 @requirement("NET-5")
-def test_so_is_one_that_a_peer_has_been_given(
-    asked: Scene, runtime: Adapter, host: NetnsView
+def test_automatic_mac_of_a_peer_is_handled_as_declared(
+    requested: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """Whether that was drawn, or derives from an address: nobody has asked for it."""
-    assert_as_declared(asked, runtime, host, asked["b"].net.links()["eth0"].mac)
+    """Whether the peer's MAC is random or derives from its address."""
+    assert_as_declared(requested, runtime, host, requested["b"].net.links()["eth0"].mac)
 
 
-def assert_as_declared(asked: Scene, runtime: Adapter, host: NetnsView, mac: str) -> None:
-    """A container that asks for a MAC that somebody has does not start, or has it too."""
+def assert_as_declared(requested: Scene, runtime: Adapter, host: NetnsView, mac: str) -> None:
+    """Assert that a container with a MAC in use is refused, or has it too, as declared."""
     if runtime.dialect.taken_mac == "refused":
-        assert_refused(asked, runtime, host, {"mac": mac})
+        assert_refused(requested, runtime, host, {"mac": mac})
     else:
-        late = asked.container("late", Bridge(NETWORK), mac=mac)
+        late = requested.container("late", Bridge(NETWORK), mac=mac)
         try:
             assert late.net.links()["eth0"].mac == mac.lower()
         finally:
@@ -200,8 +202,8 @@ def assert_as_declared(asked: Scene, runtime: Adapter, host: NetnsView, mac: str
 
 @requirement("NET-5")
 @pytest.mark.parametrize("options", [{"ip": "172.30.112.9"}, {"mac": MAC}], ids=["address", "MAC"])
-def test_what_is_free_again_is_given(scene: Scene, options: dict[str, Any]) -> None:
-    """Once its holder is gone another may ask for it."""
+def test_freed_address_and_mac_are_available(scene: Scene, options: dict[str, Any]) -> None:
+    """A later container gets them after the holder's removal."""
     scene.network("handed-on", subnet=IPv4Network("172.30.112.0/24"))
     for name in ("first", "second"):
         scene.container(name, Bridge("handed-on"), **options)
@@ -213,7 +215,7 @@ def test_what_is_free_again_is_given(scene: Scene, options: dict[str, Any]) -> N
 
 
 def assert_has(inside: NetnsView, options: dict[str, Any]) -> None:
-    """The interface with the MAC that was asked for has the addresses that were."""
+    """Assert that the interface with the requested MAC has the requested addresses."""
     (link,) = (link.name for link in inside.links().values() if link.mac == options["mac"])
     asked_for = {address for name, address in options.items() if name != "mac"}
     assert {item.ip for item in inside.interfaces(link)} == asked_for

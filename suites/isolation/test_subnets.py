@@ -1,4 +1,4 @@
-"""Which subnet a network has: one that nobody else uses, or none at all."""
+"""Subnets of networks: unused by anything else, or the network is refused."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import rtnetlink
 from linux.netlink import Netlink, Request
-from suites.isolation.refusing import refused
+from suites.isolation.conftest import assert_network_refused
 from suites.support.three_containers import both_families
 
 SEVERAL: Final = 4
 MANY: Final = 64
-"""More than there are to choose from in turn."""
+"""More networks than a runtime has subnets in turn."""
 DRAWN: Final = 12
 TAKEN: Final[dict[int, Network]] = {
     4: IPv4Network("172.30.16.0/20"),
     6: IPv6Network("fd00:30:16::/48"),
 }
-"""What another network, or a route of the operator's, is on."""
+"""Size of the subnet of another network, or of the operator's route."""
 
 
 # --- a subnet of the runtime's choice ----------------------------------------------
@@ -38,10 +38,8 @@ TAKEN: Final[dict[int, Network]] = {
 
 @requirement("NET-1")
 @both_families
-def test_what_the_runtime_chooses_overlaps_nothing(
-    scene: Scene, host: NetnsView, family: Family
-) -> None:
-    """Neither the other networks, the default one among them, nor any route of the host."""
+def test_automatic_subnet_overlaps_nothing(scene: Scene, host: NetnsView, family: Family) -> None:
+    """Neither other networks, including the default one, nor any route of the host."""
     before = routed(host, family)
     chosen = [
         subnet(scene.network(f"n{number}", ipv6=family == 6).facts.gateways, family)
@@ -54,25 +52,25 @@ def test_what_the_runtime_chooses_overlaps_nothing(
 @requirement("NET-1")
 @both_families
 @pytest.mark.parametrize("kind", ["wider", "narrower", "connected"])
-def test_it_keeps_clear_of_what_an_operator_has_routed(
+def test_automatic_subnet_avoids_operator_routes(
     scene: Scene, host: NetnsView, family: Family, kind: str
 ) -> None:
-    """A route to what it would else have chosen, to more or to a part, by whatever way."""
+    """Routes to the next subnet in turn, wider, narrower, static or connected."""
     operated = related(next(choices(scene, family)), kind)
     with operator(host, operated, connected=kind == "connected"):
         assert operated in routed(host, family)
         assert not [item for item in choices(scene, family) if item.overlaps(operated)]
 
 
-# --- a subnet that was asked for ---------------------------------------------------------
+# --- a requested subnet --------------------------------------------------------------
 
 
 @requirement("NET-1", "NET-5")
 @both_families
-def test_a_subnet_that_was_asked_for_is_the_networks(scene: Scene, family: Family) -> None:
-    """On its bridge, whose address is the gateway's, and routed there by the host."""
+def test_requested_subnet_is_used(scene: Scene, family: Family) -> None:
+    """On the bridge, whose address is the gateway's, and in the host's routes."""
     made = scene.network("asked", **asked(TAKEN[family]))
-    scene.container("first", Bridge("asked"))  # without which there may be no bridge yet
+    scene.container("first", Bridge("asked"))  # some runtimes have no bridge without it
     assert subnet(made.facts.gateways, family) == TAKEN[family]
     assert made.facts.interface is not None
     bridges = scene.place(GATEWAY)
@@ -83,16 +81,16 @@ def test_a_subnet_that_was_asked_for_is_the_networks(scene: Scene, family: Famil
 @requirement("NET-7")
 @both_families
 @pytest.mark.parametrize("other", ["network", "default network", "route", "uplink", "br0"])
-def test_an_overlapping_subnet_is_refused(
+def test_overlapping_subnet_is_refused(
     scene: Scene, host: NetnsView, family: Family, other: str
 ) -> None:
-    """With another network, the default one, a route, or a network that the host is on.
+    """With another network, the default one, a route, or a network of the host.
 
-    Be it the same, a wider or a narrower one.
+    The requested subnet is the same, wider or narrower.
     """
     with in_use(scene, host, other, family) as used:
         for kind in ("same", "wider", "narrower"):
-            refused(scene.runtime, host, **asked(related(used, kind)))
+            assert_network_refused(scene.runtime, host, **asked(related(used, kind)))
 
 
 @requirement("NET-7")
@@ -119,38 +117,38 @@ def test_an_overlapping_subnet_is_refused(
     ],
     ids=lambda options: " ".join(options.values()),
 )
-def test_a_malformed_subnet_is_refused(
+def test_malformed_subnet_is_refused(
     runtime: Adapter, host: NetnsView, options: dict[str, str]
 ) -> None:
-    """So is a gateway or a range that is not inside."""
-    refused(runtime, host, **options)
+    """So is a gateway or a range outside the subnet."""
+    assert_network_refused(runtime, host, **options)
 
 
 @requirement("NET-7")
 @both_families
-def test_a_subnet_that_says_an_address_in_it_is_taken_as_declared(
+def test_subnet_with_host_bits_is_handled_as_declared(
     scene: Scene, host: NetnsView, family: Family
 ) -> None:
-    """Refused, or taken for the subnet that this address is in."""
+    """Refused, or reduced to the network address."""
     wanted = TAKEN[family]
     option = {"subnet" if family == 4 else "subnet6": f"{wanted[5]}/{wanted.prefixlen}"}
     if scene.runtime.dialect.host_bits == "refused":
-        refused(scene.runtime, host, **option)
+        assert_network_refused(scene.runtime, host, **option)
     else:
         made = scene.network("loose", **option)
         assert subnet(made.facts.gateways, family) == wanted
 
 
-# --- what there is ---------------------------------------------------------------------
+# --- helpers ---------------------------------------------------------------------------
 
 
 def asked(wanted: Network) -> dict[str, Network]:
-    """The option that asks for a subnet."""
+    """Return the options that request a subnet."""
     return {"subnet" if wanted.version == 4 else "subnet6": wanted}
 
 
 def related(network: Network, how: str) -> Network:
-    """A network, one twice as wide around it, or the upper quarter of it."""
+    """Return a network, one twice as wide around it, or the upper quarter of it."""
     found: Network = network
     if how == "wider":
         found = network.supernet()
@@ -160,12 +158,12 @@ def related(network: Network, how: str) -> Network:
 
 
 def subnet(gateways: tuple[Interface, ...], family: Family) -> Network:
-    """The subnet that a network's gateway is on."""
+    """Return the subnet of a network's gateway."""
     return pick(gateways, family).network
 
 
 def routed(host: NetnsView, family: Family) -> list[Network]:
-    """What the host has routes to, but the default route."""
+    """Return the networks of the host's routes without the default route."""
     return [
         route.destination
         for route in host.routes()
@@ -175,7 +173,7 @@ def routed(host: NetnsView, family: Family) -> list[Network]:
 
 @contextmanager
 def in_use(scene: Scene, host: NetnsView, by: str, family: Family) -> Iterator[Network]:
-    """A subnet that somebody uses while the body runs."""
+    """Have a subnet in use while the body runs."""
     match by:
         case "network":
             scene.network("first", **asked(TAKEN[family]))
@@ -195,11 +193,11 @@ def in_use(scene: Scene, host: NetnsView, by: str, family: Family) -> Iterator[N
 
 
 def choices(scene: Scene, family: Family) -> Iterator[Network]:
-    """What it chooses for one network after the other, till there is nothing new to come.
+    """Return the subnets that the runtime chooses in turn, until they repeat.
 
-    Some choose the first that is free, some go round: Docker among 31, of which it takes the first
-    twice in a row. Some draw, and from so many that nothing is to be waited for: if nothing has
-    come again by the time that one of thirty-one would have, eleven times in twelve.
+    Some choose the first free one, some go round: Docker among 31, of which it takes the first
+    twice in a row. Some draw from too many to wait for: without a repetition the search stops when
+    one of thirty-one would have come again eleven times in twelve.
     """
     had: list[Network] = []
     for _ in range(MANY):
@@ -216,7 +214,7 @@ def choices(scene: Scene, family: Family) -> Iterator[Network]:
 
 @contextmanager
 def operator(host: NetnsView, network: Network, *, connected: bool = False) -> Iterator[None]:
-    """An operator's route in the host: by its gateway, or to a link with such an address."""
+    """Add an operator's route to the host, by its gateway or connected."""
     with host.open() as space, Netlink(space) as netlink:
         if connected:
             netlink.send([rtnetlink.add_bridge("operated", up=True)])

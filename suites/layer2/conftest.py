@@ -1,4 +1,4 @@
-"""What the suites of the link layer share."""
+"""Fixtures of the link-layer suites."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["trio"]
 
 
 @pytest.fixture(scope="package")
-def stranger(trio: ThreeContainers) -> Container:
-    """A container `d` beside the trio, on another network of the same families."""
+def other_network_container(trio: ThreeContainers) -> Container:
+    """Start a container `d` on another network of the same families."""
     other = trio.scene.network("other", ipv6=trio.family == 6)
     trio.scene.containers(d=other)
     return trio.scene["d"]

@@ -1,4 +1,4 @@
-"""MACs and addresses over time: the bridge's own, those that are used again, the last one."""
+"""MACs and addresses over time: the bridge's own, reused ones, and the last one of a pool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.adapters.protocol import Adapter
 from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, HOST, Bridge, Family
 from harness.plugin.marks import requirement
-from harness.testbench.client import there_and_back
+from harness.testbench.client import round_trip
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux.rtnetlink_dump import Link
@@ -21,22 +21,22 @@ from suites.support.three_containers import both_families
 
 SUBNET: Final = IPv4Network("172.30.15.0/24")
 SUBNET6: Final = IPv6Network("fd00:15::/64")
-"""Chosen here: some runtimes take a wish for an address only where the subnet was one too."""
+"""Chosen here: some runtimes accept a requested address only with a requested subnet."""
 
 SMALL: Final = IPv4Network("172.30.15.0/29")
 SMALL6: Final = IPv6Network("fd00:15::/125")
 ROOM: Final = 6
-"""How many addresses these have at most for containers."""
+"""Largest number of containers on these networks."""
 
 ANOTHER_MAC = "02:00:5e:10:00:15"
-"""Locally administered, and nobody's."""
+"""Locally administered, and unassigned."""
 WORD = b"is it you?"
 NAMES = ("first", "second", "third")
 
 
 @requirement("BR-14")
-def test_the_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: NetnsView) -> None:
-    """While containers come and go, the one with the lowest MAC on the host first."""
+def test_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: NetnsView) -> None:
+    """While containers come and go, first the one with the lowest MAC on the host."""
     new = Feature.NETWORKS in runtime.features
     network = scene.network("changing").name if new else DEFAULT_NETWORK
     facts = runtime.network_facts(network)
@@ -44,7 +44,7 @@ def test_the_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: NetnsVie
     def macs() -> list[str]:
         return [link.mac for link in host.links().values() if link.name == facts.interface]
 
-    seen = macs()  # of a bridge without ports, where the runtime has made one by now
+    seen = macs()  # of a bridge without ports, where the runtime has created one
     for name in NAMES:
         scene.container(name, Bridge(network))
         seen += macs()
@@ -54,39 +54,37 @@ def test_the_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: NetnsVie
             seen += macs()
     *going, last = sorted(NAMES, key=lambda name: host_end(scene, name).mac)
     talk = (scene[last].net, host, facts.gateways[0].ip, WORD)
-    there_and_back(*talk)
+    round_trip(*talk)
     for name in going:
         scene[name].remove()
         seen += macs()
     assert len(set(seen)) == 1
-    assert there_and_back(*talk) == (WORD, WORD)
+    assert round_trip(*talk) == (WORD, WORD)
 
 
 @requirement("BR-15")
 @both_families
-def test_an_address_taken_over_is_reached_at_once(
-    scene: Scene, host: NetnsView, family: Family
-) -> None:
-    """By a peer and by the host, who both knew its last owner by another MAC."""
+def test_reused_address_is_reached_at_once(scene: Scene, host: NetnsView, family: Family) -> None:
+    """By a peer and by the host, which both have a neighbour entry with another MAC."""
     own: dict[str, Any] = {"subnet": SUBNET} | ({"subnet6": SUBNET6} if family == 6 else {})
     network = Bridge(scene.network("reused", **own).name)
     peer, old = scene.container("peer", network), scene.container("old", network)
     address, old_mac = old.net.address(family), old.net.links()["eth0"].mac
     assert address is not None
     for caller in (peer.net, host):
-        there_and_back(caller, old.net, address, WORD)
+        round_trip(caller, old.net, address, WORD)
     old.remove()
     options: dict[str, Any] = {"ip" if family == 4 else "ip6": address, "mac": ANOTHER_MAC}
     new = scene.container("new", network, **options)
     assert new.net.links()["eth0"].mac != old_mac
     for caller in (peer.net, host):
-        assert there_and_back(caller, new.net, address, WORD) == (WORD, WORD)
+        assert round_trip(caller, new.net, address, WORD) == (WORD, WORD)
 
 
 @requirement("BR-15", "NET-3")
 @both_families
-def test_so_is_one_that_came_with_a_connection(scene: Scene, family: Family) -> None:
-    """A running container that is connected is found at once by a peer that knew another there."""
+def test_reused_address_of_a_connection_is_reached_at_once(scene: Scene, family: Family) -> None:
+    """A running container is connected and gets an address that a peer knows with another MAC."""
     own: dict[str, Any] = {"subnet": SMALL} | ({"subnet6": SMALL6} if family == 6 else {})
     network = Bridge(scene.network("reused", **own).name)
     scene.network("aside", ipv6=family == 6)
@@ -94,14 +92,14 @@ def test_so_is_one_that_came_with_a_connection(scene: Scene, family: Family) -> 
     new = scene.container("new", Bridge("aside"))
     address = old.net.address(family)
     assert address is not None
-    there_and_back(peer.net, old.net, address, WORD)
+    round_trip(peer.net, old.net, address, WORD)
     old.remove()
     for _ in range(ROOM):  # until its turn has come, where addresses are given out in turn
         scene.connect("new", "reused")
         if address in held(scene, "new", family):
             break
         scene.disconnect("new", "reused")
-    assert there_and_back(peer.net, new.net, address, WORD) == (WORD, WORD)
+    assert round_trip(peer.net, new.net, address, WORD) == (WORD, WORD)
 
 
 @requirement("BR-16")
@@ -113,10 +111,10 @@ def test_so_is_one_that_came_with_a_connection(scene: Scene, family: Family) -> 
     ],
     ids=["IPv4", "IPv6"],
 )
-def test_when_the_pool_is_empty_the_next_start_is_refused(
+def test_start_with_empty_address_pool_is_refused(
     scene: Scene, host: NetnsView, room: dict[str, Any], containers: int
 ) -> None:
-    """With a reason, and leaving nothing behind; a freed address can be had again."""
+    """With a reason and without traces; a freed address is available again."""
     network = Bridge(scene.network("small", **room).name)
     full = [scene.container(f"fits{number}", network) for number in range(containers)]
     before = host.snapshot()
@@ -130,7 +128,7 @@ def test_when_the_pool_is_empty_the_next_start_is_refused(
 
 
 def host_end(scene: Scene, name: str) -> Link:
-    """The host's end of a container's veth pair."""
+    """Return the host's end of a container's veth pair."""
     peer = scene[name].net.links()["eth0"].peer
     (end,) = (link for link in scene.place(HOST).links().values() if link.ifindex == peer)
     return end

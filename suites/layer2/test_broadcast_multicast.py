@@ -1,4 +1,4 @@
-"""How far a broadcast and a multicast reach: to the peers on the bridge, and no further."""
+"""Scope of broadcasts and multicasts: the peers on the bridge, and nothing further."""
 
 from __future__ import annotations
 
@@ -22,21 +22,24 @@ from suites.support.three_containers import NAMES, ThreeContainers
 
 PORT: Final = 31048
 TO_PEERS, FROM_OUTSIDE, TO_STRANGERS = 31052, 31053, 31054
-"""Whence each test shouts: the kernel goes on to translate a flow as it did when that began, and
-with the address of who is gone somebody else would be in it."""
+"""Source port of each test's packets.
+
+The kernel goes on to translate a flow as when it began; with the address of a removed container a
+packet would belong to the old flow.
+"""
 CONTROL: Final = "for you alone"
 OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET)
 
 
 @requirement("BR-17")
-def test_what_a_container_says_to_all_reaches_its_peers_alone(trio: ThreeContainers) -> None:
-    """They hear broadcasts and the groups that they belong to; beyond the bridge nobody does."""
+def test_container_broadcasts_reach_only_peers(trio: ThreeContainers) -> None:
+    """Peers receive broadcasts and their groups; nothing passes the bridge."""
     groups = everybody(trio)
     with trio.capture("b", "c", *OUTSIDE) as wire, contextlib.ExitStack() as stack:
         for group in groups:
             for name in ("b", "c"):
                 stack.enter_context(member(trio.place(name), group))
-        shout(trio, "a", groups, by=TO_PEERS)
+        broadcast(trio, "a", groups, by=TO_PEERS)
         tell(trio, OUTSIDE[1:])
     for group in groups:
         for name in ("b", "c"):
@@ -47,10 +50,10 @@ def test_what_a_container_says_to_all_reaches_its_peers_alone(trio: ThreeContain
 
 
 @requirement("BR-17")
-def test_an_ordinary_socket_reaches_all_peers(trio: ThreeContainers) -> None:
-    """Without privileges, by the broadcast of the link or subnet, or the group of all nodes."""
+def test_unprivileged_broadcast_reaches_all_peers(trio: ThreeContainers) -> None:
+    """By the link's or subnet's broadcast address, or the all-nodes group."""
     with contextlib.ExitStack() as stack:
-        ears = [
+        listeners = [
             stack.enter_context(Listener(trio.place(name), "udp", family=trio.family, port=PORT))
             for name in ("b", "c")
         ]
@@ -64,18 +67,18 @@ def test_an_ordinary_socket_reaches_all_peers(trio: ThreeContainers) -> None:
         for everyone in (GROUPS[trio.family][0], *directed(trio)):
             word = f"to {everyone}, whom it may concern".encode()
             caller.sendto(word, (str(everyone), PORT))
-            assert [ear.heard()[0] for ear in ears] == [word] * len(ears)
+            assert [listener.receive()[0] for listener in listeners] == [word] * len(listeners)
 
 
 @requirement("BR-17")
 @pytest.mark.parametrize(("outsider", "neighbour"), [(NS1, NS2), (ATTACKER, HOST)])
-def test_what_is_said_to_all_outside_reaches_no_container(
+def test_outside_broadcasts_reach_no_container(
     trio: ThreeContainers, outsider: str, neighbour: str
 ) -> None:
-    """Nor does what an outsider sends by way of the host to the broadcast of their subnet."""
+    """Neither does a directed broadcast that an outsider sends through the host."""
     groups = everybody(trio)
     with trio.capture(*NAMES, neighbour, HOST) as wire:
-        shout(trio, outsider, groups, by=FROM_OUTSIDE)
+        broadcast(trio, outsider, groups, by=FROM_OUTSIDE)
         for address in directed(trio):
             routed = trio.ip(outsider, address, ttl=START_TTL) / said("by way of the host")
             send_packet(trio.place(outsider), routed)
@@ -89,15 +92,15 @@ def test_what_is_said_to_all_outside_reaches_no_container(
 
 @requirement("BR-17", "NET-2")
 @pytest.mark.parametrize(("one", "other"), [("a", "d"), ("d", "a")])
-def test_what_is_said_to_all_stays_on_its_network(
-    trio: ThreeContainers, stranger: Container, one: str, other: str
+def test_broadcasts_stay_on_their_network(
+    trio: ThreeContainers, other_network_container: Container, one: str, other: str
 ) -> None:
-    """A container on another network of the same host hears none of it."""
+    """A container on another network of the same host receives none."""
     groups = everybody(trio)
     with trio.capture(one, other) as wire, contextlib.ExitStack() as stack:
         for group in groups:
             stack.enter_context(member(trio.place(other), group))
-        shout(trio, one, groups, by=TO_STRANGERS)
+        broadcast(trio, one, groups, by=TO_STRANGERS)
         tell(trio, (other,))
     for group in groups:
         wire.expect_one(said(f"to {group}"), at=trio.at(one))
@@ -106,27 +109,27 @@ def test_what_is_said_to_all_stays_on_its_network(
 
 
 def everybody(trio: ThreeContainers) -> list[Address]:
-    """The groups, and the broadcast address of the trio's subnet."""
+    """Return the groups, and the broadcast address of the trio's subnet."""
     return [*GROUPS[trio.family], *directed(trio)]
 
 
 def directed(trio: ThreeContainers) -> list[Address]:
-    """The broadcast address of the trio's subnet; IPv6 has none."""
+    """Return the broadcast address of the trio's subnet; IPv6 has none."""
     gateways = trio.scene.runtime.network_facts(trio.network).gateways
     return [item.network.broadcast_address for item in gateways if item.version == trio.family == 4]
 
 
-def shout(trio: ThreeContainers, who: str, groups: Iterable[Address], *, by: int) -> None:
-    """Have somebody say a word of its own to each group, by `eth0`, with a TTL for far away.
+def broadcast(trio: ThreeContainers, name: str, groups: Iterable[Address], *, by: int) -> None:
+    """Send a distinct word to each group, by `eth0`, with a large TTL.
 
-    `by` is the port that it is said from.
+    `by` is the source port.
     """
-    mac = trio.mac(who)
+    mac = trio.mac(name)
     send_frame(
-        trio.place(who),
+        trio.place(name),
         *(
             Ether(src=mac, dst=mac_of(group))
-            / trio.ip(who, group, ttl=START_TTL)
+            / trio.ip(name, group, ttl=START_TTL)
             / said(f"to {group}", by=by)
             for group in groups
         ),
@@ -134,13 +137,13 @@ def shout(trio: ThreeContainers, who: str, groups: Iterable[Address], *, by: int
 
 
 def tell(trio: ThreeContainers, names: Iterable[str]) -> None:
-    """Have the host say something to each of these, so that a tap that is deaf shows."""
+    """Send a packet from the host to each of these as a control of the captures."""
     for name in names:
-        with trio.call(HOST, name, Protocol.UDP, port=PORT) as call:
-            call.say(CONTROL.encode())
+        with trio.client(HOST, name, Protocol.UDP, port=PORT) as call:
+            call.send(CONTROL.encode())
 
 
 def said(word: str, *, by: int | None = None) -> Packet:
-    """A word in a datagram, from any port or from one."""
+    """Return a word in a datagram, from any port or from one."""
     head = UDP(dport=PORT) if by is None else UDP(sport=by, dport=PORT)
     return head / word.encode()

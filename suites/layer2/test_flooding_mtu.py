@@ -1,4 +1,4 @@
-"""What is for one is seen by one, and every link carries frames of the same size."""
+"""Unicast frames reach one receiver, and every link has the same MTU."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ HEADERS = {4: 20 + 8, 6: 40 + 8}
 """Length of an IP and a UDP header in bytes."""
 
 AGEING = 300
-"""Seconds after which a bridge forgets a MAC that is silent (IEEE 802.1Q, 8.8.3)."""
+"""Seconds after which a bridge forgets a silent MAC (IEEE 802.1Q, 8.8.3)."""
 
 
 @requirement("BR-13")
-def test_a_third_container_receives_nothing_of_two_others(trio: ThreeContainers) -> None:
-    """Of what two send to each other, to the host and to the internet it sees no frame."""
+def test_third_container_receives_no_unicast_of_others(trio: ThreeContainers) -> None:
+    """No frame between two others, to the host or to the internet."""
     two = [
         *cells(("a",), ("b", GATEWAY, HOST, INTERNET), families=(trio.family,)),
         *cells(("b",), ("a", GATEWAY), families=(trio.family,)),
@@ -45,8 +45,8 @@ def test_a_third_container_receives_nothing_of_two_others(trio: ThreeContainers)
 
 
 @requirement("BR-13")
-def test_nor_does_it_once_two_others_have_paused(trio: ThreeContainers) -> None:
-    """Where a container is the bridge remembers for as long as the standard has it."""
+def test_third_container_receives_no_unicast_after_a_pause(trio: ThreeContainers) -> None:
+    """The bridge keeps its forwarding entries for the standard's ageing time."""
     with trio.place(GATEWAY).open() as space, Netlink(by_kernel(space)) as netlink:
         assert rtnetlink_dump.ageing(netlink, trio.bridge) >= AGEING
 
@@ -60,24 +60,24 @@ def test_every_link_of_the_network_has_the_same_mtu(trio: ThreeContainers) -> No
     by_index = {link.ifindex: link for link in host.values()}
     inside = [trio.place(name).links()["eth0"] for name in NAMES]
     outside = [by_index[link.peer or 0] for link in inside]
-    every = [*inside, *outside, host[trio.bridge]]  # those inside all go by one name
+    every = [*inside, *outside, host[trio.bridge]]  # the interfaces inside share one name
     assert [(link.name, link.mtu) for link in every] == [(link.name, wanted) for link in every]
 
 
 @requirement("BR-12")
 @pytest.mark.parametrize("target", ["b", GATEWAY])
-def test_a_frame_may_be_as_large_as_the_mtu(trio: ThreeContainers, target: str) -> None:
-    """One of just that size arrives in one piece; the sender knows that it may be no larger."""
+def test_frame_of_mtu_size_arrives(trio: ThreeContainers, target: str) -> None:
+    """Unfragmented; the sender's kernel refuses larger ones."""
     mtu = trio.place("a").links()["eth0"].mtu
     largest = bytes(mtu - HEADERS[trio.family])
     with (
         trio.capture("a", target) as wire,
-        trio.call("a", target, Protocol.UDP, port=9, own_port=OWN_PORT, whole=True) as call,
+        trio.client("a", target, Protocol.UDP, port=9, own_port=OWN_PORT, whole=True) as call,
     ):
-        call.say(largest)
+        call.send(largest)
         trio.settle()
-        assert call.told() in ("", "port-unreachable")
+        assert call.error() in ("", "port-unreachable")
         with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
-            call.say(largest + b"x")
+            call.send(largest + b"x")
     sent = trio.ip("a", target) / trio.request(Protocol.UDP, sport=OWN_PORT, dport=9)
     assert wire.expect_one(sent, at=trio.at(target)).length == ETHERNET + mtu

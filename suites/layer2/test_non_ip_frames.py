@@ -1,4 +1,4 @@
-"""Frames that are none of IP's business: they end where the bridge ends."""
+"""Frames that are not IP end at the bridge."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ PORT: Final = 31050
 WORD: Final = b"out of the ordinary"
 PLAIN: Final = b"just as it should be"
 ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, 0x8863, 0x88B5, 0x88CC, 0x9000)
-"""A length, X.75, RARP, MPLS, PPPoE, one for experiments, LLDP, loopback."""
+"""EtherTypes: a length, X.75, RARP, MPLS, PPPoE, an experimental one, LLDP, loopback."""
 RESERVED: Final = ("01:80:c2:00:00:00", "01:80:c2:00:00:03", "01:80:c2:00:00:0e")
-"""What a bridge keeps to itself (IEEE 802.1D): spanning tree, 802.1X, LLDP."""
+"""Link-local groups of a bridge (IEEE 802.1D): spanning tree, 802.1X, LLDP."""
 MULTICAST_SOURCE: Final = "03:00:5e:10:00:01"
 
 
 @requirement("L2-2")
-def test_odd_frames_of_a_container_cross_no_boundary(
-    trio: ThreeContainers, stranger: Container
+def test_non_ip_frames_stay_on_the_bridge(
+    trio: ThreeContainers, other_network_container: Container
 ) -> None:
-    """Tagged, of an unknown kind, from a multicast source: neither the host nor d passes them."""
+    """Tagged, of unknown EtherType, from a multicast source: not passed to the host or `d`."""
     frames = [
         frame
         for target in (NS1, ATTACKER, INTERNET, "d", GATEWAY)
@@ -44,8 +44,8 @@ def test_odd_frames_of_a_container_cross_no_boundary(
     with trio.capture("a", "b", *OUTSIDE) as wire:
         send_frame(trio.place("a"), *frames, *unknown)
         for name in (NS1, NS2, ATTACKER, INTERNET, "d"):
-            with trio.call(HOST, name, Protocol.UDP, port=PORT) as call:
-                call.say(PLAIN)
+            with trio.client(HOST, name, Protocol.UDP, port=PORT) as call:
+                call.send(PLAIN)
     left = [frame for frame in wire.frames(at=trio.at("a")) if WORD in frame.data]
     assert len(left) == len(frames) + len(unknown)
     assert [frame for frame in wire.frames(at=trio.at("b")) if WORD in frame.data]
@@ -57,12 +57,12 @@ def test_odd_frames_of_a_container_cross_no_boundary(
 
 @requirement("L2-2")
 def test_tagged_frames_of_the_lan_reach_no_container(trio: ThreeContainers) -> None:
-    """An answer that would be let in as it should be is not let in with a tag."""
+    """A reply that would be accepted untagged is not accepted with a tag."""
     with (
         trio.capture("a", ATTACKER, HOST) as wire,
-        trio.call("a", ATTACKER, Protocol.UDP, port=PORT) as call,
+        trio.client("a", ATTACKER, Protocol.UDP, port=PORT) as call,
     ):
-        call.say(b"do answer")
+        call.send(b"do answer")
         trio.settle()
         asked = wire.expect_one(UDP(dport=PORT) / b"do answer", at=trio.at(ATTACKER)).packet
         seen_as = ip_address(asked.payload.src)
@@ -79,7 +79,7 @@ def test_tagged_frames_of_the_lan_reach_no_container(trio: ThreeContainers) -> N
 
 
 def disguised(trio: ThreeContainers, target: str) -> list[Packet]:
-    """Datagrams of container a, tagged and from a multicast source, by way of the bridge."""
+    """Craft datagrams of container a, tagged and from a multicast source, through the bridge."""
     mac, gateway = trio.mac("a"), trio.mac(GATEWAY)
     datagram = trio.ip("a", target) / UDP(dport=PORT) / WORD
     return [
@@ -93,5 +93,5 @@ def disguised(trio: ThreeContainers, target: str) -> list[Packet]:
 
 
 def tags() -> list[Packet]:
-    """One VLAN, another, and one within another (802.1Q, 802.1ad)."""
+    """Return one VLAN tag, another, and nested tags (802.1Q, 802.1ad)."""
     return [Dot1Q(vlan=7), Dot1Q(vlan=4094), Dot1AD(vlan=7) / Dot1Q(vlan=1)]

@@ -1,4 +1,4 @@
-"""Router advertisements of a container: everybody hears them, nobody must follow them."""
+"""Router advertisements of a container: received by all, accepted by none."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ PREFIX: Final = IPv6Network("2001:db8:bad::/64")
 BEYOND: Final = IPv6Network("2001:db8:bad:beef::/64")
 ROUTER: Final = "fe80::bad"
 PROOF: Final = Ether(src="02:00:5e:10:00:77", dst=EVERYBODY_MAC, type=0x88B5) / b"heard"
-"""What shows that a peer gets what is said to all."""
+"""Control that a peer receives what is sent to all."""
 BELIEVE: Final = {
     "net.ipv6.conf.eth0.accept_dad": 0,
     "net.ipv6.conf.eth0.autoconf": 1,
     "net.ipv6.conf.eth0.accept_ra": 2,
     "net.ipv6.conf.eth0.disable_ipv6": 0,
 }
-"""What makes a container follow advertisements: the control that this one can be followed."""
+"""Sysctls that make a container accept advertisements: the control of the crafted one."""
 
 
 @requirement("V6-2")
@@ -49,10 +49,8 @@ BELIEVE: Final = {
     ],
     ids=["with IPv6", "without IPv6"],
 )
-def test_a_rogue_advertisement_changes_nothing(
-    scene: Scene, host: NetnsView, *, ipv6: bool
-) -> None:
-    """No address, route, MTU or hop limit of the host or a peer; who gets it can follow it."""
+def test_rogue_advertisement_changes_nothing(scene: Scene, host: NetnsView, *, ipv6: bool) -> None:
+    """No address, route, MTU or hop limit of the host or a peer; a control accepts it."""
     network = Bridge(scene.network("routed", ipv6=True).name if ipv6 else DEFAULT_NETWORK)
     rogue, peer, believer = (
         scene.container(name, network) for name in ("rogue", "peer", "believer")
@@ -71,8 +69,8 @@ def test_a_rogue_advertisement_changes_nothing(
 
 
 @requirement("V6-2", "V6-3", "NET-3")
-def test_nor_is_it_believed_by_who_is_connected_later(scene: Scene) -> None:
-    """While it runs, to a network without IPv6; nor once it has been started again."""
+def test_connected_container_ignores_rogue_advertisements(scene: Scene) -> None:
+    """Connected to a network without IPv6, before and after a restart."""
     for name in ("home", "later"):
         scene.network(name)
     rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer", Bridge("home"))
@@ -81,8 +79,8 @@ def test_nor_is_it_believed_by_who_is_connected_later(scene: Scene) -> None:
 
 
 @requirement("V6-1", "V6-2", "NET-3")
-def test_nor_is_it_where_ipv6_came_with_the_connection(scene: Scene) -> None:
-    """Neither by who was connected, nor by who was there, nor by the host."""
+def test_ipv6_connection_ignores_rogue_advertisements(scene: Scene) -> None:
+    """Neither the connected container, its peers nor the host accept it."""
     scene.network("later", ipv6=True)
     rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer")
     scene.connect("peer", "later")
@@ -90,7 +88,7 @@ def test_nor_is_it_where_ipv6_came_with_the_connection(scene: Scene) -> None:
 
 
 def assert_not_believed(scene: Scene, rogue: Container, peer: Container) -> None:
-    """Nothing of the peer or the host changes, nor does it when the peer has been started again."""
+    """Assert that nothing changes in the peer or the host, also after the peer's restart."""
     host = scene.place(GATEWAY)
     scene.ready()
     for again in (False, True) if restarts(scene.runtime) else (False,):
@@ -108,7 +106,7 @@ def assert_not_believed(scene: Scene, rogue: Container, peer: Container) -> None
 
 
 def advertisement(mac: str) -> Packet:
-    """Of a router that offers everything: itself, a prefix, a route, an MTU, a resolver."""
+    """Craft an advertisement with a router, a prefix, a route, an MTU and a resolver."""
     head = Ether(src=mac, dst=mac_of(ALL_NODES)) / IPv6(src=ROUTER, dst=str(ALL_NODES), hlim=255)
     said = ICMPv6ND_RA(routerlifetime=1800, prf=1, chlim=7, reachabletime=4000, retranstimer=4000)
     prefix = ICMPv6NDOptPrefixInfo(prefix=str(PREFIX.network_address), prefixlen=64, L=1, A=1)
@@ -119,6 +117,6 @@ def advertisement(mac: str) -> Packet:
 
 
 def believes(place: NetnsView) -> bool:
-    """Whether a place has an address of the prefix, and the router for its default route."""
+    """Return True if a place has an address of the prefix, and the router as default route."""
     addressed = any(item.ip in PREFIX for item in place.interfaces("eth0"))
     return addressed and any(str(route.via) == ROUTER for route in place.routes())

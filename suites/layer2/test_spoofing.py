@@ -1,4 +1,4 @@
-"""A container that claims what is not its own: by ARP, and by neighbour discovery."""
+"""Containers that claim foreign addresses, by ARP and by neighbour discovery."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scapy.packet import Packet
 from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1, Protocol
 from harness.model.topology import Address, pick
 from harness.plugin.marks import requirement
-from harness.testbench.client import there_and_back
+from harness.testbench.client import round_trip
 from harness.testbench.packets.craft import ALL_NODES, EVERYBODY_MAC, mac_of, send_frame
 from suites.support.three_containers import ThreeContainers
 
@@ -23,8 +23,8 @@ WORD: Final = b"for your eyes only"
 
 
 @pytest.fixture
-def fooled(trio: ThreeContainers) -> Iterator[ThreeContainers]:
-    """The trio; the true owners' own claims put right what was made of it."""
+def spoofing_trio(trio: ThreeContainers) -> Iterator[ThreeContainers]:
+    """Yield the trio; afterwards the owners' own announcements repair the caches."""
     yield trio
     for owner in ("b", "c", GATEWAY):
         claim(trio, owner, trio.address(owner))
@@ -32,51 +32,55 @@ def fooled(trio: ThreeContainers) -> Iterator[ThreeContainers]:
 
 @requirement("L2-1")
 @pytest.mark.parametrize("owner", ["b", GATEWAY])
-def test_a_claim_is_contained_as_declared(fooled: ThreeContainers, owner: str) -> None:
-    """What c sends to the address goes to its owner, or where openness is declared, to a."""
-    there_and_back(fooled.place("c"), fooled.place(owner), fooled.address(owner), WORD)
-    claim(fooled, "a", fooled.address(owner))
+def test_spoofed_arp_is_contained_as_declared(spoofing_trio: ThreeContainers, owner: str) -> None:
+    """Packets of c reach the owner or, where openness is declared, a."""
+    round_trip(
+        spoofing_trio.place("c"), spoofing_trio.place(owner), spoofing_trio.address(owner), WORD
+    )
+    claim(spoofing_trio, "a", spoofing_trio.address(owner))
     with (
-        fooled.capture("a", owner) as wire,
-        fooled.call("c", owner, Protocol.UDP, port=PORT) as call,
+        spoofing_trio.capture("a", owner) as wire,
+        spoofing_trio.client("c", owner, Protocol.UDP, port=PORT) as call,
     ):
-        call.say(WORD)
-    sent = fooled.ip("c", owner) / UDP(dport=PORT) / WORD
+        call.send(WORD)
+    sent = spoofing_trio.ip("c", owner) / UDP(dport=PORT) / WORD
     gets = {
-        name: bool(wire.matching(Ether(dst=fooled.mac(name)) / sent, at=fooled.at(name)))
+        name: bool(
+            wire.matching(Ether(dst=spoofing_trio.mac(name)) / sent, at=spoofing_trio.at(name))
+        )
         for name in ("a", owner)
     }
-    contained = fooled.scene.runtime.dialect.claims(fooled.family) == "contained"
+    contained = spoofing_trio.scene.runtime.dialect.claims(spoofing_trio.family) == "contained"
     assert gets == {"a": not contained, owner: contained}
 
 
 @requirement("L2-1")
-def test_a_claim_changes_nothing_on_other_links(fooled: ThreeContainers) -> None:
-    """The host still finds its own neighbours, whose addresses were claimed on the bridge."""
-    host = fooled.place(HOST)
+def test_spoofed_arp_does_not_affect_other_links(spoofing_trio: ThreeContainers) -> None:
+    """The host still reaches its own neighbours, whose addresses were claimed on the bridge."""
+    host = spoofing_trio.place(HOST)
     for name in (NS1, ATTACKER):
-        there_and_back(host, fooled.place(name), fooled.address(name), WORD)
-    router = pick(fooled.scene.world.topology.lan_gateway, fooled.family).ip
-    claimed = [fooled.address(name) for name in (NS1, ATTACKER, INTERNET, HOST)]
-    with fooled.capture("a", "b") as wire:
-        claim(fooled, "a", *claimed, router)
+        round_trip(host, spoofing_trio.place(name), spoofing_trio.address(name), WORD)
+    router = pick(spoofing_trio.scene.world.topology.lan_gateway, spoofing_trio.family).ip
+    claimed = [spoofing_trio.address(name) for name in (NS1, ATTACKER, INTERNET, HOST)]
+    with spoofing_trio.capture("a", "b") as wire:
+        claim(spoofing_trio, "a", *claimed, router)
         for name in (NS1, ATTACKER, INTERNET):
-            talk = (fooled.place(name), fooled.address(name), WORD)
-            assert there_and_back(host, *talk) == (WORD, WORD)
-            assert there_and_back(fooled.place("b"), *talk) == (WORD, WORD)
-    assert wire.matching(claims(fooled.mac("a"), router)[0], at=fooled.at("b"))
-    wire.expect_none(UDP() / WORD, at=fooled.at("a"))
+            talk = (spoofing_trio.place(name), spoofing_trio.address(name), WORD)
+            assert round_trip(host, *talk) == (WORD, WORD)
+            assert round_trip(spoofing_trio.place("b"), *talk) == (WORD, WORD)
+    assert wire.matching(claims(spoofing_trio.mac("a"), router)[0], at=spoofing_trio.at("b"))
+    wire.expect_none(UDP() / WORD, at=spoofing_trio.at("a"))
 
 
-def claim(trio: ThreeContainers, who: str, *addresses: Address) -> None:
-    """Have somebody tell everybody on the network that these are its addresses."""
-    frames = [frame for address in addresses for frame in claims(trio.mac(who), address)]
-    send_frame(trio.place(who), *frames, link=trio.link(who))
+def claim(trio: ThreeContainers, name: str, *addresses: Address) -> None:
+    """Announce the addresses of `who` to the network."""
+    frames = [frame for address in addresses for frame in claims(trio.mac(name), address)]
+    send_frame(trio.place(name), *frames, link=trio.link(name))
     trio.settle()
 
 
 def claims(mac: str, address: Address) -> list[Packet]:
-    """What makes a neighbour that knows an address take note of another MAC for it."""
+    """Craft announcements that make a neighbour update its entry for an address."""
     text = str(address)
     if address.version == 4:
         head = Ether(src=mac, dst=EVERYBODY_MAC)

@@ -1,1 +1,1 @@
-"""How containers come and go: nothing is left, whatever happens on the way."""
+"""Start and end of containers: nothing is left, whatever happens in between."""

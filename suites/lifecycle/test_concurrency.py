@@ -1,4 +1,4 @@
-"""Many at once: addresses stay unique, whatever else starts or goes meanwhile."""
+"""Concurrent operations: addresses stay unique, whatever else starts or stops."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from suites.support.features import lan
 MANY = 20
 
 
-@pytest.mark.timeout(300)  # twenty commands, each of which is bounded, on a machine that is busy
+@pytest.mark.timeout(300)  # twenty commands, each of which is bounded, on a busy machine
 @requirement("LIFE-4")
-def test_twenty_starts_at_once_get_twenty_addresses(scene: Scene, runtime: Adapter) -> None:
-    """In each family, with twenty MACs, as reported and as it is inside; the host reaches all."""
+def test_twenty_concurrent_starts_get_unique_addresses(scene: Scene, runtime: Adapter) -> None:
+    """In each family, with twenty MACs, as reported and as assigned; the host reaches all."""
     own = lan(scene)
     specs = [ContainerSpec(f"member{number:02}", own) for number in range(MANY)]
     _adopt(scene, specs, at_once(scene.world.host, [partial(runtime.run, spec) for spec in specs]))
@@ -29,10 +29,8 @@ def test_twenty_starts_at_once_get_twenty_addresses(scene: Scene, runtime: Adapt
 
 @pytest.mark.timeout(300)  # likewise
 @requirement("LIFE-4")
-def test_starts_that_race_removals_get_addresses_of_their_own(
-    scene: Scene, runtime: Adapter
-) -> None:
-    """What is being given back is given out once, and in the end everybody is reached."""
+def test_starts_racing_removals_get_unique_addresses(scene: Scene, runtime: Adapter) -> None:
+    """A freed address is given out once, and in the end all containers are reachable."""
     own = lan(scene)
     scene.container("stays", own)
     for number in range(MANY // 2):
@@ -67,8 +65,8 @@ def _assert_unique(scene: Scene, names: list[str]) -> None:
     for family in scene.plan.network(network).families:
         inside = [scene[name].net.address(family) for name in names]
         assert len(set(inside)) == len(names)
-        told = [scene[name].endpoint(network) for name in names]
-        reported = [item.address if family == 4 else item.address6 for item in told]
+        endpoints = [scene[name].endpoint(network) for name in names]
+        reported = [item.address if family == 4 else item.address6 for item in endpoints]
         assert [item and item.ip for item in reported] == inside
     asked = scene.promised().select(source=HOST, protocol=Protocol.ICMP)
     wanted = [cell for cell in asked if cell.target in names]

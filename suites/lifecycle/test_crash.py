@@ -1,6 +1,6 @@
-"""The runtime itself is killed: its next start cleans up, and running containers go on.
+"""The runtime is killed: its next start cleans up, and running containers continue.
 
-In a world of its own: whatever does not get clean again is nobody else's trouble.
+The tests have a world of their own, so that an incomplete clean-up disturbs no other test.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.guard import guarded
-from suites.ports.published import heard_in
+from suites.ports.published import inner_family
 from suites.support.dns import held, resolved
 from suites.support.features import families, lan
 
 PUBLISHED, PORT = 8196, 31074
 MOMENTS = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
-"""When the kill comes, in shares of the time that a start takes: whatever the runtime does then."""
+"""Moments of the kill, as shares of the duration of a start."""
 
 
 @pytest.fixture
 def scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
-    """An empty scene in a world of its own."""
+    """Build an empty scene in a world of its own."""
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as made:
         yield made
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)  # forty commands, each of which is bounded, on a machine that is busy
+@pytest.mark.timeout(300)  # forty commands, each of which is bounded, on a busy machine
 @requirement("LIFE-6")
-def test_what_a_killed_start_has_left_is_cleaned_up(scene: Scene) -> None:
-    """The next start finds it finished or undoes it, whatever the moment.
+def test_killed_start_is_cleaned_up_by_the_next_start(scene: Scene) -> None:
+    """The next start completes or undoes it, whatever the moment of the kill.
 
-    The network has one address to give, where there is such: it is free again for somebody else.
-    Who runs meanwhile fares as declared.
+    The network has one address to give, where possible: it is free again for another container.
+    Containers that run meanwhile fare as declared.
     """
     host, runtime = scene.place(HOST), scene.runtime
     mode = _small(scene) if Feature.NETWORKS in runtime.features else Bridge()
@@ -76,7 +76,7 @@ def test_what_a_killed_start_has_left_is_cleaned_up(scene: Scene) -> None:
             runtime.run(heir)
             runtime.remove(heir.name)
             _remove(runtime, victim.name)
-            with contextlib.suppress(TimeoutError):  # what is left tells more
+            with contextlib.suppress(TimeoutError):  # the leftovers tell more
                 until(host, lambda: not different(), "nothing is left of victim and heir")
             assert different() == []
             if runtime.dialect.crash == "keeps-network":
@@ -85,11 +85,11 @@ def test_what_a_killed_start_has_left_is_cleaned_up(scene: Scene) -> None:
 
 @pytest.mark.timeout(300)  # likewise
 @requirement("LIFE-6")
-def test_running_containers_fare_as_declared(scene: Scene) -> None:
-    """They keep their network, published port and names included, or they are stopped.
+def test_running_containers_fare_as_declared_after_a_crash(scene: Scene) -> None:
+    """They keep network, published port and names, or are stopped.
 
-    A container that can be looked into by exec alone is looked at when the runtime is back, where
-    it is declared that nobody is executed in while it is away.
+    A container that can be inspected by exec alone is inspected after the runtime is back, where
+    exec is declared impossible without it.
     """
     runtime = scene.runtime
     own = lan(scene)
@@ -119,17 +119,17 @@ def test_running_containers_fare_as_declared(scene: Scene) -> None:
 
 
 def assert_answer(scene: Scene, name: str, port: int, those: Iterable[Family]) -> None:
-    """Somebody outside reaches a container by its published port, in each of some families."""
+    """Assert that an outsider reaches a container by its published port, in each given family."""
     for family in those:
         with Listener(
-            scene[name].net, "tcp", family=heard_in(scene.runtime, family), port=PORT
-        ) as ear:
+            scene[name].net, "tcp", family=inner_family(scene.runtime, family), port=PORT
+        ) as listener:
             at = scene.world.address(HOST, family)
-            assert ear.hears(scene.place(ATTACKER), at=at, port=port, answered=True)
+            assert listener.reached_from(scene.place(ATTACKER), at=at, port=port, answered=True)
 
 
 def _can_be_asked(scene: Scene) -> bool:
-    """Whether its containers can be looked into while the runtime is away."""
+    """Return True if containers can be inspected while the runtime is down."""
     by_exec = scene["a"].own_stack or scene.world.probe == "exec"
     return not by_exec or scene.runtime.dialect.execs == "go-on"
 
@@ -139,7 +139,7 @@ def _small(scene: Scene) -> Bridge:
 
 
 def _seconds_of_a_start(runtime: Adapter, spec: ContainerSpec) -> float:
-    """How long a container takes to start here and now; it is removed again."""
+    """Return the duration of a container's start; the container is removed again."""
     began = time.monotonic()
     runtime.run(spec)
     seconds = time.monotonic() - began
@@ -148,7 +148,7 @@ def _seconds_of_a_start(runtime: Adapter, spec: ContainerSpec) -> float:
 
 
 def _remove(runtime: Adapter, name: str) -> None:
-    """Remove a container, if it has come into being at all."""
+    """Remove a container, if it exists."""
     with contextlib.suppress(RuntimeRefused):
         runtime.remove(name)
 

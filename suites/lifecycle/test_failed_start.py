@@ -18,12 +18,12 @@ from suites.support.features import has_ipv6, has_networks
 SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")
 TAKEN, TAKEN6 = IPv4Address("172.30.9.5"), IPv6Address("fd00:99::5")
 TAKEN_BY_FIRST: Final[dict[str, Any]] = {"ip": TAKEN, "ip6": TAKEN6}
-"""By `first`, where a case is about that."""
+"""Requested by `first`, where a case needs it."""
 
 
 @dataclass(frozen=True)
 class FailingStart:
-    """A start that cannot succeed on the network on which `first` is, or in another mode."""
+    """A start that cannot succeed on the network of `first`, or in another mode."""
 
     mode: Mode | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -43,10 +43,10 @@ FAILING = {
 
 @requirement("LIFE-2")
 @pytest.mark.parametrize("case", FAILING.values(), ids=list(FAILING))
-def test_a_start_that_fails_leaves_nothing(
+def test_failed_start_leaves_nothing(
     scene: Scene, runtime: Adapter, case: FailingStart, guard: LeakGuard
 ) -> None:
-    """Neither in the kernel nor of its name and address: the next start gets both."""
+    """Neither kernel state nor name and address: the next start gets both."""
     asked = {key: TAKEN_BY_FIRST[key] for key in case.options if key in TAKEN_BY_FIRST}
     home = _small(scene, **asked) if asked or has_networks(runtime) else _default(scene)
     with guard.holding():
@@ -61,10 +61,10 @@ def test_a_start_that_fails_leaves_nothing(
 
 
 @requirement("LIFE-2")
-def test_a_start_for_which_no_address_is_left_leaves_nothing(
+def test_start_without_free_address_leaves_nothing(
     scene: Scene, runtime: Adapter, guard: LeakGuard
 ) -> None:
-    """When one has gone the next start gets its address."""
+    """After a container is removed the next start gets its address."""
     home = _small(scene)
     names = [f"member{number}" for number in range(SUBNET.num_addresses - 4)]
     for name in names:

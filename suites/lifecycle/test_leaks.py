@@ -1,4 +1,4 @@
-"""After removal the kernel's state is what it was."""
+"""The kernel's state after removal equals the state before."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import FAMILIES, HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
 from harness.plugin.marks import requirement
 from harness.testbench.container import Container
-from harness.testbench.listener import TRANSPORTS, Listener, introduce
+from harness.testbench.listener import TRANSPORTS, Listener, ask_echo_service
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.world.guard import LeakGuard
-from suites.support.features import anybody, has_ipv6, has_networks, lan, restarts
+from suites.support.features import has_ipv6, has_networks, lan, minimal_container, restarts
 
 MODES: dict[str, Mode] = {
     "bridge": Bridge(),
@@ -30,8 +30,8 @@ MODES: dict[str, Mode] = {
 
 @requirement("LIFE-1")
 @pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
-def test_a_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: LeakGuard) -> None:
-    """In no mode; while it runs it shows."""
+def test_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: LeakGuard) -> None:
+    """In every mode; while the container runs the guard sees it."""
     own = lan(scene)
     scene.container("home", Bridge())
     scene.container("stays", own)  # a bridge's first carrier brings its fe80:: address
@@ -44,29 +44,29 @@ def test_a_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: Lea
 
 @requirement("LIFE-1")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_nothing_is_remembered_of_whom_it_talked_to(
+def test_removed_container_leaves_no_flows_or_neighbours(
     scene: Scene, family: Family, guard: LeakGuard
 ) -> None:
-    """Neither flows nor neighbours of its address stay, though others go on using the bridge.
+    """Conntrack and neighbour entries go although others still use the bridge.
 
     Where the runtime declares that it leaves those to the kernel, nothing else stays.
     """
     own = lan(scene, family=family)
     stays = scene.container("stays", own).net
-    introduce(stays, scene.world.address(INTERNET, family), "udp")
+    ask_echo_service(stays, scene.world.address(INTERNET, family), "udp")
     with guard.holding() as different:
         guest = scene.container("guest", own).net
         for transport in TRANSPORTS:
-            introduce(guest, scene.world.address(INTERNET, family), transport)
+            ask_echo_service(guest, scene.world.address(INTERNET, family), transport)
             for caller in (scene.place(HOST), stays):
-                with Listener(guest, transport, family=family) as ear:
-                    assert ear.hears(caller, at=guest.address(family))
+                with Listener(guest, transport, family=family) as listener:
+                    assert listener.reached_from(caller, at=guest.address(family))
         assert any("neighbour" in line or "link" in line for line in different())
         scene.remove("guest")
 
 
 @requirement("LIFE-1")
-def test_a_removed_network_leaves_nothing(scene: Scene, guard: LeakGuard) -> None:
+def test_removed_network_leaves_nothing(scene: Scene, guard: LeakGuard) -> None:
     """Bridge, addresses, routes, rules and sysctls go with it, or with its last container."""
     scene.container("stays", Bridge())
     with guard.holding() as different:
@@ -79,8 +79,8 @@ def test_a_removed_network_leaves_nothing(scene: Scene, guard: LeakGuard) -> Non
 
 @requirement("LIFE-3")
 @pytest.mark.parametrize("how", ["killed from outside", "ended by itself"])
-def test_the_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> None:
-    """The host is as it is after a stop; another start, or another container, is reached."""
+def test_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> None:
+    """The host's state is as after a stop; the next start, or another container, is reached."""
     host = scene.place(HOST)
     guest = scene.container("guest", Bridge())
     scene.container("peer", Bridge())
@@ -91,7 +91,7 @@ def test_the_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> N
     if how == "killed from outside":
         scene.world.host.call(_signal, guest.facts().pid, signal.SIGKILL)
     else:
-        with contextlib.suppress(RuntimeRefused):  # its own end may come before the answer
+        with contextlib.suppress(RuntimeRefused):  # the container may end before the answer comes
             guest.exec("kill", "-TERM", "1")
     until(host, lambda: not guest.facts().running, "the runtime tells that it has ended")
     until(host, lambda: not stopped.changes(host.snapshot()), "its network is gone")
@@ -100,7 +100,7 @@ def test_the_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> N
 
 
 def _begun_again(scene: Scene, stopped: Container) -> Container:
-    """Where it cannot be started again one like it takes its place."""
+    """Restart a container, or start an equal one where restart is not possible."""
     if restarts(scene.runtime):
         stopped.start()
         return stopped
@@ -113,9 +113,9 @@ def _signal(pid: int, number: int) -> None:
 
 
 @requirement("LIFE-5")
-def test_what_is_not_there_is_refused_by_name(runtime: Adapter, scene: Scene) -> None:
-    """Whatever is asked of an unknown container or network is a clear error."""
-    known = anybody(scene, "known")
+def test_unknown_container_or_network_is_refused_by_name(runtime: Adapter, scene: Scene) -> None:
+    """Every operation reports a clear error."""
+    known = minimal_container(scene, "known")
     verbs: list[Callable[[str], object]] = [
         runtime.inspect,
         runtime.stop_container,
@@ -132,8 +132,8 @@ def test_what_is_not_there_is_refused_by_name(runtime: Adapter, scene: Scene) ->
 
 
 @requirement("LIFE-5")
-def test_removing_what_is_gone_is_as_declared(runtime: Adapter, scene: Scene) -> None:
-    """A second time, and what was never there."""
+def test_removing_an_unknown_container_is_as_declared(runtime: Adapter, scene: Scene) -> None:
+    """A second removal, and a removal of a container that never existed."""
     scene.container("once", Bridge())
     scene.remove("once")
     for name in ("once", "never"):
@@ -145,8 +145,8 @@ def test_removing_what_is_gone_is_as_declared(runtime: Adapter, scene: Scene) ->
 
 
 @requirement("LIFE-5")
-def test_stopping_what_is_stopped_is_as_declared(runtime: Adapter, scene: Scene) -> None:
-    """A second time; where it can be started again, it can be nevertheless."""
+def test_stopping_a_stopped_container_is_as_declared(runtime: Adapter, scene: Scene) -> None:
+    """A second stop; the container can be started afterwards where restart is possible."""
     guest = scene.container("guest", Bridge())
     guest.stop()
     if runtime.dialect.stopping_stopped == "refused":

@@ -1,4 +1,4 @@
-"""A restarted container keeps or renews its address, and is reached at once."""
+"""A restarted container keeps or renews its address, and is reachable at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from suites.support.features import lan
 
 
 @requirement("LIFE-7")
-def test_the_address_is_kept_or_renewed_as_declared(scene: Scene, runtime: Adapter) -> None:
-    """Another container starts in between: it gets the address only where that was free."""
+def test_address_is_kept_or_renewed_as_declared(scene: Scene, runtime: Adapter) -> None:
+    """Another container starts in between: it gets the address only if that was free."""
     own = lan(scene)
     guest = scene.container("guest", own)
     before = _addresses(guest)
@@ -41,8 +41,8 @@ def _addresses(container: Container) -> set[Address]:
 
 @requirement("LIFE-7")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_it_is_reached_at_once(scene: Scene, family: Family) -> None:
-    """By a peer and by the host, which both had learned the way to it before."""
+def test_restarted_container_is_reached_at_once(scene: Scene, family: Family) -> None:
+    """By a peer and by the host, which both have a neighbour entry for it."""
     own = lan(scene, family=family)
     peer = scene.container("peer", own).net
     guest = scene.container("guest", own)
@@ -50,8 +50,8 @@ def test_it_is_reached_at_once(scene: Scene, family: Family) -> None:
     for _ in range(2):
         for caller in callers:
             for transport in TRANSPORTS:
-                with Listener(guest.net, transport, family=family) as ear:
-                    assert ear.hears(caller, at=guest.net.address(family))
+                with Listener(guest.net, transport, family=family) as listener:
+                    assert listener.reached_from(caller, at=guest.net.address(family))
         guest.stop()
         guest.start()
     assert scene.observed() == scene.promised()

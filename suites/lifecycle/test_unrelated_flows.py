@@ -1,4 +1,4 @@
-"""What others have open goes on while containers and networks come and go beside it."""
+"""Open flows continue while unrelated containers and networks come and go."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness.testbench.listener import TRANSPORTS
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from suites.support.features import has_ipv6, lan
-from suites.support.open_flows import Flows, go_on, go_on_beside, talking
+from suites.support.open_flows import Flows, go_on, open_flow, survive
 from suites.support.three_containers import both_families
 
 
 @pytest.fixture
 def flows(scene: Scene, family: Family) -> Iterator[Flows]:
-    """From `stays` to the internet and from its peer to it, over UDP and TCP."""
+    """Open flows from `stays` to the internet and from its peer to it, over UDP and TCP."""
     own = lan(scene, family=family)
     stays, mate = (scene.container(name, own).net for name in ("stays", "mate"))
     scene.ready()
@@ -29,7 +29,7 @@ def flows(scene: Scene, family: Family) -> Iterator[Flows]:
     assert address
     with ExitStack() as stack:
         yield {
-            f"{transport}, {way}": stack.enter_context(talking(*ends, transport=transport))
+            f"{transport}, {way}": stack.enter_context(open_flow(*ends, transport=transport))
             for transport in TRANSPORTS
             for way, ends in {
                 "to the internet": (stays, scene.place(INTERNET), beyond),
@@ -40,17 +40,14 @@ def flows(scene: Scene, family: Family) -> Iterator[Flows]:
 
 @requirement("LIFE-8")
 @both_families
-def test_open_flows_go_on_beside_a_container(scene: Scene, flows: Flows) -> None:
-    """That starts on the same network, is stopped and started again, killed, and removed.
-
-    And beside one that cannot be started.
-    """
+def test_open_flows_survive_other_containers(scene: Scene, flows: Flows) -> None:
+    """Another container starts, restarts, is killed and removed; and another fails to start."""
     own = scene.plan.container("stays").mode
     assert own is not None
     scene.refusal("guest", own, command=("/no/such/command",))
     go_on(flows, "refused")
     guest = scene.container("guest", own)
-    go_on_beside(flows, guest, scene.runtime)
+    survive(flows, guest, scene.runtime)
     scene.world.host.call(os.kill, guest.facts().pid, signal.SIGKILL)
     until(scene.place(HOST), lambda: not guest.facts().running, "the runtime knows of it")
     go_on(flows, "killed")
@@ -61,20 +58,20 @@ def test_open_flows_go_on_beside_a_container(scene: Scene, flows: Flows) -> None
 @requirement("LIFE-8")
 @pytest.mark.parametrize("family", [4])
 @pytest.mark.parametrize("mode", [Nothing(), Host(), Joined("stays")], ids=str)
-def test_open_flows_go_on_beside_one_of_another_mode(
+def test_open_flows_survive_containers_of_other_modes(
     scene: Scene, flows: Flows, mode: Mode
 ) -> None:
-    """That has nothing of theirs, or, as one that has joined, all of it."""
+    """Containers without a network, in the host's netns, or in that of `stays`."""
     guest = scene.container("guest", mode)
-    go_on_beside(flows, guest, scene.runtime)
+    survive(flows, guest, scene.runtime)
     scene.remove("guest")
     go_on(flows, "removed")
 
 
 @requirement("LIFE-8", "NET-1")
 @both_families
-def test_open_flows_go_on_beside_a_network(scene: Scene, flows: Flows) -> None:
-    """That is made, used and removed."""
+def test_open_flows_survive_other_networks(scene: Scene, flows: Flows) -> None:
+    """Another network is created, used and removed."""
     scene.network("passing", ipv6=has_ipv6(scene.runtime))
     scene.container("guest", Bridge("passing"))
     go_on(flows, "a network was made")

@@ -1,7 +1,6 @@
-"""The cast after a veth was moved into `container06-none` by hand, in a matrix.
+"""Matrix of the cast after a veth was moved into `container06-none` by hand.
 
-It is then a container on the bridge like any other, though the runtime had no
-part in it and knows nothing of it.
+The container is then on the bridge like any other, although the runtime does not know it.
 """
 
 from __future__ import annotations
@@ -23,27 +22,25 @@ from harness.testbench.scene import Scene
 
 
 @requirement("ATT-3")
-def test_after_the_manual_attach_it_reaches_what_a_bridged_container_reaches(
+def test_attached_container_reaches_what_a_bridged_container_reaches(
     attached: Scene,
 ) -> None:
-    """The veth moved in by hand serves as well as the runtime's own."""
+    """The manual veth serves as well as the runtime's own."""
     row = attached.promised().select(source=ALONE)
     assert attached.observed(row) == row
 
 
 @requirement("ATT-3", "BR-4", "BR-27")
 @pytest.mark.parametrize("source", [CONTAINER01, CONTAINER02, JOINER, HOST])
-def test_after_the_manual_attach_others_reach_it(attached: Scene, source: str) -> None:
-    """Its peers and the host find it on the bridge, by the address given by hand."""
+def test_attached_container_is_reachable_from_peers_and_host(attached: Scene, source: str) -> None:
+    """By the manually assigned address on the bridge."""
     column = attached.promised().select(source=source, target=ALONE)
     assert attached.observed(column) == column
 
 
 @requirement("BR-9")
 @pytest.mark.parametrize("source", [NS1, INTERNET, ATTACKER])
-def test_after_the_manual_attach_outsiders_still_do_not_reach_it(
-    attached: Scene, source: str
-) -> None:
-    """What keeps outsiders from the bridge keeps them from what was attached by hand."""
+def test_attached_container_is_unreachable_for_outsiders(attached: Scene, source: str) -> None:
+    """The runtime's protection of the bridge covers the attached container too."""
     column = attached.promised().select(source=source, target=ALONE)
     assert attached.observed(column) == column

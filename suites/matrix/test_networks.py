@@ -1,4 +1,4 @@
-"""User-defined networks, in both families: who reaches whom, and who does not."""
+"""User-defined networks in both families: reachability and isolation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from suites.support.three_containers import both_families
 
 
 @requirement("V6-1", "BR-4", "BR-6", "BR-7", "BR-8")
-def test_on_an_ipv6_network_every_promise_holds_for_both_families(scene: Scene) -> None:
+def test_ipv6_network_keeps_every_promise_in_both_families(scene: Scene) -> None:
     """Peers, gateway, host, bystanders and the internet, with the same TTLs as hop limits."""
     lan = scene.network("lan", ipv6=True, subnet6=IPv6Network("fd00:66::/64"))
     scene.containers(a=lan, b=lan)
@@ -26,7 +26,7 @@ def test_on_an_ipv6_network_every_promise_holds_for_both_families(scene: Scene) 
 
 
 @requirement("NET-2")
-def test_networks_do_not_leak_into_each_other(scene: Scene) -> None:
+def test_networks_are_isolated_from_each_other(scene: Scene) -> None:
     """Containers on different networks never reach each other, in any protocol or family."""
     dual = has_ipv6(scene.runtime)
     lan, dmz = (
@@ -38,8 +38,8 @@ def test_networks_do_not_leak_into_each_other(scene: Scene) -> None:
 
 
 @requirement("INT-1", "INT-2")
-def test_an_internal_network_ends_at_its_bridge(scene: Scene) -> None:
-    """Peers answer, nothing beyond does, and no name is asked for outside."""
+def test_internal_network_ends_at_its_bridge(scene: Scene) -> None:
+    """Peers answer, nothing beyond does, and no DNS query is forwarded."""
     closed = scene.network("closed", internal=True, subnet=IPv4Network("172.31.7.0/24"))
     scene.containers(a=closed, b=closed, c=Bridge())
     assert scene.observed() == scene.promised()
@@ -48,10 +48,10 @@ def test_an_internal_network_ends_at_its_bridge(scene: Scene) -> None:
 @requirement("INT-1")
 @both_families
 @pytest.mark.parametrize("target", [INTERNET, ATTACKER, NS1])
-def test_a_route_does_not_lead_out_of_an_internal_network(
+def test_static_route_does_not_lead_out_of_internal_network(
     scene: Scene, target: str, family: Family
 ) -> None:
-    """Who gives itself one by the bridge is not let out; on another network the same is heard."""
+    """A route by the bridge that the container adds has no effect; on another network it works."""
     dual = has_ipv6(scene.runtime)
     scene.network("closed", internal=True, ipv6=dual)
     scene.network("open", ipv6=dual)
@@ -61,13 +61,15 @@ def test_a_route_does_not_lead_out_of_an_internal_network(
         eth0 = rtnetlink_dump.link(netlink, "eth0").ifindex
         netlink.send([rtnetlink.add_route(None, via=gateway.ip, oif=eth0)])
     address = scene.world.address(target, family)
-    with Listener(scene.place(target), "udp", family=family) as ear:
-        assert ear.hears(scene["outer"].net, at=address)
-        assert ear.overhears([(scene["inner"].net, address, ear.port)], scene.settle) == []
+    with Listener(scene.place(target), "udp", family=family) as listener:
+        assert listener.reached_from(scene["outer"].net, at=address)
+        assert (
+            listener.delivered([(scene["inner"].net, address, listener.port)], scene.settle) == []
+        )
 
 
 @requirement("ICC-1")
-def test_without_icc_peers_do_not_reach_each_other(scene: Scene) -> None:
+def test_peers_are_unreachable_without_icc(scene: Scene) -> None:
     """They reach everything but their peers."""
     apart = scene.network("apart", icc=False)
     scene.containers(a=apart, b=apart)

@@ -3,40 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import pytest
 
-from harness.adapters.protocol import Adapter
-from harness.model.plan import Bridge, ContainerSpec, NetworkSpec, Plan
-from harness.plugin.fixtures import RuntimeStarter
-from harness.testbench.scene import Scene
-from harness.world.build import World
-
-CROWD = Plan(containers=tuple(ContainerSpec(f"member{n:02}") for n in range(20)))
-BOTH = "both"
-"""A network with IPv4 and IPv6, and the containers a and b on it."""
-DUAL = Plan(
-    networks=(NetworkSpec(BOTH, ipv6=True),),
-    containers=(ContainerSpec("a", Bridge(BOTH)), ContainerSpec("b", Bridge(BOTH))),
+from harness.adapters.protocol import Adapter, NetworkInfo, RuntimeRefused
+from harness.model.features import Feature
+from harness.model.plan import (
+    ATTACKER,
+    CONTAINER01,
+    CONTAINER02,
+    DEFAULT_NETWORK,
+    FAMILIES,
+    HOST,
+    Bridge,
+    ContainerSpec,
+    Family,
+    Mode,
+    NetworkSpec,
+    Plan,
+    Publish,
 )
+from harness.model.topology import Address, Interface
+from harness.plugin.fixtures import RuntimeStarter
+from harness.plugin.marks import requirement
+from harness.testbench.listener import Listener, Transport, free_port
+from harness.testbench.netns_view import NetnsView
+from harness.testbench.scene import LOOPBACKS, Scene
+from harness.world.build import World
+from suites.support.features import restarts
+
+TWENTY = Plan(containers=tuple(ContainerSpec(f"member{n:02}") for n in range(20)))
+_DUAL_STACK = pytest.param("dual-stack", marks=requirement("V6-1"))
+
+in_each_family: Final = pytest.mark.parametrize(
+    "network", ["default", _DUAL_STACK], indirect=True, scope="module"
+)
+"""IPv4 on the default network, and IPv6 on a network with both families."""
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeNetwork:
+    """A network of the runtime's with containers on it, and the family in which it is tested."""
+
+    scene: Scene
+    name: str
+    containers: tuple[str, ...]
+    family: Family = 4
+
+    def facts(self) -> NetworkInfo:
+        """Return what the runtime reports about the network."""
+        return self.scene.runtime.network_facts(self.name)
+
+    def gateway(self) -> Interface:
+        """Return the bridge's address in the tested family, as the runtime reports it."""
+        (gateway,) = (item for item in self.facts().gateways if item.version == self.family)
+        return gateway
 
 
 @pytest.fixture
-def fresh(start_runtime: RuntimeStarter) -> Iterator[Scene]:
-    """An empty scene in a world of its own, in which no container has ever run."""
+def fresh_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
+    """Build an empty scene in a world of its own, in which no container has ever run."""
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def crowd(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Twenty containers on the default network: look, do not change."""
-    with Scene(world, runtime, CROWD) as made:
+def twenty_containers(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """Share twenty containers on the default network; tests must not change them."""
+    with Scene(world, runtime, TWENTY) as made:
         yield made
 
 
-@pytest.fixture(scope="module")
-def dual(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Two containers on a network with both families: look, do not change."""
-    with Scene(world, runtime, DUAL) as made:
-        yield made
+@pytest.fixture(scope="module", params=["default", _DUAL_STACK, "user-defined"])
+def network(
+    world: World, runtime: Adapter, request: pytest.FixtureRequest
+) -> Iterator[BridgeNetwork]:
+    """Share containers on a network; tests must not change them.
+
+    On the default network these are the cast's. On the others `b` is restarted, where the runtime
+    can restart. A runtime without user-defined networks has the default one in their place.
+    """
+    if request.param == "default":
+        cast = request.getfixturevalue("cast")
+        yield BridgeNetwork(cast, DEFAULT_NETWORK, (CONTAINER01, CONTAINER02))
+        return
+    dual = request.param == "dual-stack"
+    new = Feature.NETWORKS in runtime.features
+    name = request.param if new else DEFAULT_NETWORK
+    networks = (NetworkSpec(name, ipv6=dual),) if new else ()
+    names = ("a", "b", "c")
+    plan = Plan(
+        networks=networks, containers=tuple(ContainerSpec(it, Bridge(name)) for it in names)
+    )
+    with Scene(world, runtime, plan) as made:
+        if restarts(runtime):
+            made["b"].stop()
+            made.start("b")
+        yield BridgeNetwork(made, name, names, 6 if dual else 4)
+
+
+def assert_not_published(
+    scene: Scene, mode: Mode, declared: Literal["refused", "warned"], transport: Transport
+) -> None:
+    """Assert that publishing in `mode` is refused by name or warned of.
+
+    Either way the port stays the host's: a listener there receives every call.
+    """
+    host, attacker = scene.place(HOST), scene.place(ATTACKER)
+    before, port = host.snapshot(), free_port(host, transport)
+    ports = (Publish(port, 80, transport),)
+    if declared == "refused":
+        assert "publish" in scene.refusal("guest", mode, ports=ports).said
+        with pytest.raises(RuntimeRefused):
+            scene.runtime.inspect("guest")
+    else:
+        assert scene.container("guest", mode, ports=ports).started.warnings
+    assert before.changes(host.snapshot()) == []
+    for family in FAMILIES:
+        own = scene.world.address(HOST, family)
+        calls: list[tuple[NetnsView, Address]] = [(attacker, own), (host, own)]
+        with Listener(host, transport, family=family, port=port) as listener:
+            for caller, address in [*calls, (host, LOOPBACKS[family])]:
+                assert listener.reached_from(caller, at=address), f"{caller.name} calls {address}"

@@ -1,19 +1,22 @@
-"""Mode bridge: a veth into the runtime's bridge, an address on its network, the host before all."""
+"""Mode bridge: a veth pair into the runtime's bridge, an address on its network, masquerading.
+
+On the default network, on a user-defined one, and on one with both families.
+"""
 
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Interface
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 
 from harness.adapters.protocol import Adapter
 from harness.model.plan import (
+    ATTACKER,
     BR0,
     BY_NAME,
     CONTAINER01,
-    CONTAINER02,
     DEFAULT_NETWORK,
     GATEWAY,
     HOST,
@@ -21,6 +24,7 @@ from harness.model.plan import (
     LOOPBACK,
     NS1,
     NS2,
+    SELF,
     Cell,
     Outcome,
     Protocol,
@@ -29,213 +33,228 @@ from harness.model.plan import (
 from harness.model.topology import START_TTL
 from harness.plugin.marks import requirement
 from harness.testbench import container
-from harness.testbench.listener import TRANSPORTS, Transport, introduce
+from harness.testbench.listener import TRANSPORTS, Transport, ask_echo_service
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
+from linux.rtnetlink import mac_bytes
 from linux.rtnetlink_dump import Route
+from suites.modes.conftest import BridgeNetwork, in_each_family
 
-BRIDGED = (CONTAINER01, CONTAINER02)
-
-
-# --- what it is given ----------------------------------------------------------------
+# --- configuration -------------------------------------------------------------------
 
 
 @requirement("BR-1")
-@pytest.mark.parametrize("name", BRIDGED)
-def test_it_has_lo_and_eth0_only(cast: Scene, name: str) -> None:
-    """Both are up, and a process inside is shown the same."""
-    links = cast[name].net.links()
-    assert links.keys() == {"lo", "eth0"}
-    assert all(link.up for link in links.values())
-    assert links["eth0"].carrier
-    view = container.view(cast[name])
-    assert view.interfaces == {"lo", "eth0"}
-    assert view.netns == cast[name].net.identity[1]
+def test_container_has_only_lo_and_eth0(network: BridgeNetwork) -> None:
+    """Both are up, and a process inside sees the same."""
+    for name in network.containers:
+        links = network.scene[name].net.links()
+        assert links.keys() == {"lo", "eth0"}, name
+        assert all(link.up for link in links.values()), name
+        assert links["eth0"].carrier, name
+        view = container.view(network.scene[name])
+        assert view.interfaces == {"lo", "eth0"}, name
+        assert view.netns == network.scene[name].net.identity[1], name
 
 
 @requirement("BR-1")
-@pytest.mark.parametrize("name", BRIDGED)
-def test_it_has_one_address_inside_the_subnet(cast: Scene, runtime: Adapter, name: str) -> None:
-    """With the subnet's prefix, the one that the runtime reports; none of another family."""
-    gateways = runtime.network_facts(DEFAULT_NETWORK).gateways
-    held = cast[name].net.interfaces("eth0")
-    assert [item.network for item in held] == [gateway.network for gateway in gateways]
-    assert not {item.ip for item in held} & {gateway.ip for gateway in gateways}
-    endpoint = cast[name].endpoint()
-    reported = (endpoint.address, endpoint.address6)
-    assert held == [item for item in reported if item]
+def test_addresses_are_in_the_subnet_and_as_reported(network: BridgeNetwork) -> None:
+    """One address per family of the network, with the subnet's prefix."""
+    gateways = network.facts().gateways
+    for name in network.containers:
+        held = network.scene[name].net.interfaces("eth0")
+        assert [item.network for item in held] == [item.network for item in gateways], name
+        endpoint = network.scene[name].endpoint(network.name)
+        assert held == [item for item in (endpoint.address, endpoint.address6) if item], name
 
 
 @requirement("BR-1")
-@pytest.mark.parametrize("name", BRIDGED)
-def test_its_loopback_answers(cast: Scene, runtime: Adapter, name: str) -> None:
-    """127.0.0.1/8 is on lo, and ::1 as declared; what is there answers."""
-    held = {str(item) for item in cast[name].net.interfaces("lo")}
-    assert held == {"127.0.0.1/8"} | ({"::1/128"} if runtime.dialect.bridge_loopback6 else set())
-    row = cast.promised().select(source=name, target=LOOPBACK)
-    assert cast.observed(row) == row
+def test_loopback_is_as_declared(network: BridgeNetwork) -> None:
+    """127.0.0.1/8, and ::1 on a network with IPv6 or where every container has it."""
+    six = any(item.version == 6 for item in network.facts().gateways)
+    wanted = {"127.0.0.1/8"}
+    if six or network.scene.runtime.dialect.bridge_loopback6:
+        wanted.add("::1/128")
+    for name in network.containers:
+        held = {str(item) for item in network.scene[name].net.interfaces("lo")}
+        assert held == wanted, name
+
+
+@requirement("BR-1")
+@in_each_family
+def test_container_reaches_itself(network: BridgeNetwork) -> None:
+    """By its own address and by the loopback."""
+    row = network.scene.promised(list(cells(network.containers, (SELF, LOOPBACK))))
+    assert network.scene.observed(row) == row
 
 
 @requirement("BR-1", "BR-2")
-def test_the_network_is_the_declared_one(cast: Scene, runtime: Adapter, host: NetnsView) -> None:
+def test_default_bridge_is_as_declared(cast: Scene, runtime: Adapter, host: NetnsView) -> None:
     """The bridge is up under its name and holds its address, where the runtime documents them.
 
-    With somebody on it: some runtimes make a bridge only then.
+    A container is on it: some runtimes create a bridge only then.
     """
-    assert BRIDGED[0] in {item.name for item in cast.plan.containers}
+    assert CONTAINER01 in {item.name for item in cast.plan.containers}
     facts = runtime.network_facts(DEFAULT_NETWORK)
     assert runtime.dialect.bridge_name in (None, facts.interface)
-    assert runtime.dialect.bridge_address in (None, ipv4_gateway(runtime))
+    (gateway,) = (item for item in facts.gateways if item.version == 4)
+    assert runtime.dialect.bridge_address in (None, gateway)
     assert facts.interface is not None
     assert host.links()[facts.interface].up
     assert host.interfaces(facts.interface) == list(facts.gateways)
 
 
 @requirement("BR-2")
-@pytest.mark.parametrize("name", BRIDGED)
-def test_it_has_a_default_and_an_on_link_route(cast: Scene, runtime: Adapter, name: str) -> None:
-    """One by way of the bridge's address, one for the subnet, and no third."""
-    inside = cast[name].net
-    eth0 = inside.links()["eth0"].ifindex
-    expected = []
-    for gateway in runtime.network_facts(DEFAULT_NETWORK).gateways:
-        expected += [
-            Route(None, gateway.ip, eth0, gateway.version),
-            Route(gateway.network, None, eth0, gateway.version),
-        ]
-    assert sorted(inside.routes(), key=str) == sorted(expected, key=str)
+def test_container_has_only_default_and_on_link_route(network: BridgeNetwork) -> None:
+    """For each family one by way of the bridge's address, and one for the subnet."""
+    for name in network.containers:
+        inside = network.scene[name].net
+        eth0 = inside.links()["eth0"].ifindex
+        expected = []
+        for gateway in network.facts().gateways:
+            expected += [
+                Route(None, gateway.ip, eth0, gateway.version),
+                Route(gateway.network, None, eth0, gateway.version),
+            ]
+        assert sorted(inside.routes(), key=str) == sorted(expected, key=str), name
 
 
 @requirement("BR-2")
-@pytest.mark.parametrize("name", BRIDGED)
-def test_no_policy_rule_leads_to_other_routes(cast: Scene, name: str) -> None:
-    """It has the rules that a namespace has by itself, and no route in any table beside."""
-    leads_to_no_other_routes(cast, name)
+def test_container_has_no_policy_routing(network: BridgeNetwork) -> None:
+    """The rules are those of a new netns, and only the main and the local table have routes."""
+    fresh = network.scene.place(NS1).snapshot().facts
+    for name in network.containers:
+        inside = network.scene[name].net.snapshot().facts
+        rules = [[it for it in facts if it.startswith("rule ")] for facts in (inside, fresh)]
+        assert rules[0] == rules[1], name
+        assert rules[0], name
+        routes = [it for it in inside if it.startswith("route ")]
+        assert routes, name
+        assert [it for it in routes if not re.search(r" in table (254|255),", it)] == [], name
 
 
 @requirement("BR-3")
-@pytest.mark.parametrize("name", BRIDGED)
-def test_the_host_end_of_its_veth_is_a_port_of_the_bridge(
-    cast: Scene, runtime: Adapter, host: NetnsView, name: str
-) -> None:
-    """The other end of eth0 is on the host, up, with the bridge as its master."""
-    eth0, links = cast[name].net.cable("eth0"), host.links()
-    (end,) = (link for link in links.values() if link.ifindex == eth0.peer)
-    bridge = runtime.network_facts(DEFAULT_NETWORK).interface
+def test_host_end_of_veth_is_a_bridge_port(network: BridgeNetwork) -> None:
+    """The peer of eth0 is up, with the network's bridge as its master."""
+    links = network.scene.place(GATEWAY).links()
+    bridge = network.facts().interface
     assert bridge is not None
-    assert (eth0.kind, end.kind, end.peer) == ("veth", "veth", eth0.ifindex)
-    assert end.up
-    assert end.master == links[bridge].ifindex
     assert links[bridge].kind == "bridge"
+    for name in network.containers:
+        eth0 = network.scene[name].net.kernel_link("eth0")
+        (end,) = (link for link in links.values() if link.ifindex == eth0.peer)
+        assert (eth0.kind, end.kind, end.peer) == ("veth", "veth", eth0.ifindex), name
+        assert (end.up, end.master) == (True, links[bridge].ifindex), name
 
 
-# --- whom it reaches -----------------------------------------------------------------
+@requirement("BR-10")
+def test_addresses_are_unique_host_addresses(network: BridgeNetwork) -> None:
+    """Never the network's, the broadcast's or the gateway's."""
+    gateways, names = network.facts().gateways, network.containers
+    held = [item.ip for name in names for item in network.scene[name].net.interfaces("eth0")]
+    taken = {gateway.ip for gateway in gateways}
+    taken |= {gateway.network.network_address for gateway in gateways}
+    taken |= {gateway.network.broadcast_address for gateway in gateways if gateway.version == 4}
+    assert len(held) == len(set(held)) == len(names) * len(gateways)
+    assert not taken & set(held)
 
 
-@requirement("BR-4")
-@pytest.mark.parametrize(("source", "target"), [BRIDGED, BRIDGED[::-1]])
-def test_peers_reach_each_other(cast: Scene, source: str, target: str) -> None:
-    """By ICMP, UDP and TCP, with TTL 64, and the target sees the source's own address."""
-    row = cast.promised().select(source=source, target=target)
-    seen = cast.observed(row)
-    assert seen == row
-    assert {met.seen_from for met in seen.values()} == {source}
-    assert ttls(cast, source, (target,)) == {target: START_TTL}
+@requirement("BR-11")
+def test_macs_are_unique_and_derived_as_declared(network: BridgeNetwork) -> None:
+    """Unicast, locally administered, and derived from the address or not."""
+    derived = network.scene.runtime.dialect.mac == "from-address"
+    inside = {name: network.scene[name].net for name in network.containers}
+    macs = {name: mac_bytes(net.links()["eth0"].mac) for name, net in inside.items()}
+    assert len(set(macs.values())) == len(network.containers)
+    assert {mac[0] & 0b11 for mac in macs.values()} == {0b10}
+    for name, mac in macs.items():
+        address = inside[name].address(4)
+        assert address is not None, name
+        assert (mac == b"\x02\x42" + address.packed) == derived, name
 
 
-@requirement("BR-5")
-@pytest.mark.parametrize("source", BRIDGED)
-def test_the_bridge_and_the_host_answer(cast: Scene, source: str) -> None:
-    """Both are the host's own addresses: TTL 64, also by TCP and UDP."""
-    row = cast.promised(list(cells((source,), (GATEWAY, HOST))))
-    assert cast.observed(row) == row
-    assert ttls(cast, source, (GATEWAY, HOST)) == {GATEWAY: START_TTL, HOST: START_TTL}
+# --- reachability --------------------------------------------------------------------
 
 
-@requirement("BR-6")
-@pytest.mark.parametrize("source", BRIDGED)
-def test_other_networks_behind_the_host_answer(cast: Scene, source: str) -> None:
-    """One router takes one from the TTL; the host's own address there does not."""
-    row = cast.promised(list(cells((source,), (NS1, NS2, BR0))))
-    assert cast.observed(row) == row
-    assert ttls(cast, source, (NS1, NS2, BR0)) == {
-        NS1: START_TTL - 1,
-        NS2: START_TTL - 1,
-        BR0: START_TTL,
-    }
-
-
-@requirement("BR-7")
-@pytest.mark.parametrize("source", BRIDGED)
-def test_the_internet_answers_with_what_the_routers_leave(cast: Scene, source: str) -> None:
-    """The host and every router of the chain take one from the TTL, and it sees the host."""
-    row = cast.promised().select(source=source, target=INTERNET)
-    seen = cast.observed(row)
-    assert seen == row
-    assert {met.seen_from for met in seen.values() if met.outcome is Outcome.REPLY} == {HOST}
-    left = START_TTL - 1 - cast.world.topology.routers
-    assert ttls(cast, source, (INTERNET,)) == {INTERNET: left}
-
-
-@requirement("BR-7")
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_server_on_the_internet_sees_the_hosts_address(
-    cast: Scene, internet: NetnsView, transport: Transport
+@in_each_family
+@pytest.mark.parametrize(
+    ("targets", "routers"),
+    [
+        pytest.param((), 0, id="peers", marks=requirement("BR-4")),
+        pytest.param((GATEWAY, HOST, BR0), 0, id="host", marks=requirement("BR-5", "BR-6")),
+        pytest.param((NS1, NS2), 1, id="behind-the-host", marks=requirement("BR-6")),
+    ],
+)
+def test_replies_have_the_ttl_of_the_distance(
+    network: BridgeNetwork, targets: tuple[str, ...], routers: int
 ) -> None:
-    """It is told by the server itself; the container's own socket has the container's address."""
-    address, own = internet.address(4), cast[CONTAINER01].net.address(4)
-    assert address is not None
-    meeting = introduce(cast[CONTAINER01].net, address, transport)
-    assert meeting.own[0] == own
-    assert meeting.seen[0] == cast.world.address(HOST, 4)
+    """64 on link and at the host's own addresses, 63 behind one router; by every protocol."""
+    pairs = cells(network.containers, targets or network.containers, families=(network.family,))
+    row = network.scene.promised([cell for cell in pairs if cell.source != cell.target])
+    seen = network.scene.observed(row)
+    assert seen == row
+    if not targets:
+        assert {cell: met.seen_from for cell, met in seen.items()} == {it: it.source for it in row}
+    pings = {seen[cell].ttl for cell in row if cell.protocol is Protocol.ICMP}
+    assert pings == {START_TTL - routers}
 
 
 @requirement("BR-7")
-def test_no_packet_with_a_containers_address_leaves_the_host(
-    cast: Scene, runtime: Adapter, host: NetnsView, internet: NetnsView
-) -> None:
-    """Pings, datagrams and connections all carry the host's address, on the LAN already."""
-    subnet = ipv4_gateway(runtime).network
-    with host.capture("eth0") as lan, internet.capture("eth0") as wire:
-        cast.observed(list(cells(BRIDGED, (INTERNET, BY_NAME), families=(4,))))
-        cast.settle()
-    for protocol in (ICMP(), UDP(), TCP()):
-        assert wire.matching(IP(src=str(cast.world.address(HOST, 4))) / protocol)
-    for seen in (lan, wire):
-        seen.expect_none(IP(src=subnet))
-        seen.expect_none(IP(dst=subnet))
-
-
-@requirement("BR-8")
-@pytest.mark.parametrize("source", BRIDGED)
-def test_the_internet_answers_by_name(cast: Scene, source: str) -> None:
-    """The resolver that its resolv.conf names tells the address, and that address answers."""
-    row = cast.promised().select(source=source, target=BY_NAME, family=4)
-    seen = cast.observed(row)
+@in_each_family
+@pytest.mark.parametrize(
+    "target", [INTERNET, pytest.param(BY_NAME, marks=requirement("BR-8"))], ids=["address", "name"]
+)
+def test_internet_answers_and_sees_the_host_address(network: BridgeNetwork, target: str) -> None:
+    """By address and by name; the host and every router decrement the TTL."""
+    scene, family = network.scene, network.family
+    row = scene.promised(list(cells(network.containers, (target,), families=(family,))))
+    seen = scene.observed(row)
     assert seen == row
     assert {met.outcome for met in seen.values()} == {Outcome.REPLY}
+    assert {met.seen_from for met in seen.values()} == {HOST}
+    pings = {seen[Cell(it, target, Protocol.ICMP, family)].ttl for it in network.containers}
+    assert pings == {START_TTL - 1 - scene.world.topology.routers}
 
 
-def leads_to_no_other_routes(scene: Scene, name: str) -> None:
-    """A container has the rules of any namespace, and routes in the main and the local table."""
-    inside, fresh = (place.snapshot().facts for place in (scene[name].net, scene.place(NS1)))
-    rules = [[thing for thing in facts if thing.startswith("rule ")] for facts in (inside, fresh)]
-    assert rules[0] == rules[1]
-    assert rules[0]
-    routes = [thing for thing in inside if thing.startswith("route ")]
-    assert routes
-    assert [thing for thing in routes if not re.search(r" in table (254|255),", thing)] == []
+@requirement("BR-7")
+@in_each_family
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_internet_server_reports_the_host_address(
+    network: BridgeNetwork, internet: NetnsView, transport: Transport
+) -> None:
+    """The container's own socket has the container's address."""
+    address, inside = internet.address(network.family), network.scene[network.containers[0]].net
+    assert address is not None
+    exchange = ask_echo_service(inside, address, transport)
+    assert exchange.own[0] == inside.address(network.family)
+    assert exchange.seen[0] == network.scene.world.address(HOST, network.family)
 
 
-def ipv4_gateway(runtime: Adapter) -> IPv4Interface:
-    """The bridge's address on the default network, as the runtime reports it."""
-    gateways = runtime.network_facts(DEFAULT_NETWORK).gateways
-    (gateway,) = (item for item in gateways if isinstance(item, IPv4Interface))
-    return gateway
+@requirement("BR-7")
+@in_each_family
+def test_no_packet_with_a_container_address_leaves_the_host(
+    network: BridgeNetwork, host: NetnsView, internet: NetnsView
+) -> None:
+    """Pings, datagrams and connections carry the host's address on the LAN already."""
+    scene, family, subnet = network.scene, network.family, network.gateway().network
+    with host.capture("eth0") as lan, internet.capture("eth0") as wire:
+        scene.observed(list(cells(network.containers, (INTERNET, BY_NAME), families=(family,))))
+        scene.settle()
+    head, ping = (IP, ICMP()) if family == 4 else (IPv6, ICMPv6EchoRequest())
+    for protocol in (ping, UDP(), TCP()):
+        assert wire.matching(head(src=str(scene.world.address(HOST, family))) / protocol)
+    for seen in (lan, wire):
+        seen.expect_none(head(src=subnet))
+        seen.expect_none(head(dst=subnet))
 
 
-def ttls(scene: Scene, source: str, targets: tuple[str, ...]) -> dict[str, int | None]:
-    """The TTL with which each of `targets` answers a ping."""
-    pings = [Cell(source, target, Protocol.ICMP, 4) for target in targets]
-    seen = scene.observed(pings)
-    return {cell.target: seen[cell].ttl for cell in pings}
+@requirement("V6-1", "BR-9")
+@pytest.mark.parametrize("network", ["dual-stack"], indirect=True, scope="module")
+@pytest.mark.parametrize("outsider", [ATTACKER, INTERNET, NS1, NS2])
+def test_outsider_opens_no_ipv6_flow_to_container(network: BridgeNetwork, outsider: str) -> None:
+    """A static route through the host does not help, by any protocol; the host's calls work."""
+    scene, family = network.scene, network.family
+    control = scene.promised(list(cells((HOST,), network.containers, families=(family,))))
+    assert {met.outcome for met in scene.observed(control).values()} == {Outcome.REPLY}
+    row = scene.promised(list(cells((outsider,), network.containers, families=(family,))))
+    assert row
+    assert scene.observed(row) == row

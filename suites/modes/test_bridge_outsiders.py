@@ -1,4 +1,4 @@
-"""Mode bridge, seen from outside: nobody opens a flow to an unpublished container."""
+"""Mode bridge from outside: no outsider opens a flow to an unpublished container."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 
 THROUGH_THE_HOST: Final = {ATTACKER: NS1, INTERNET: NS1, NS1: INTERNET, NS2: INTERNET}
-"""Outsiders, and whom each of them reaches by way of the host: its forwarding is no obstacle."""
+"""Outsiders, and targets that each reaches through the host: forwarding works."""
 
 
 @requirement("BR-9")
 @pytest.mark.parametrize("outsider", THROUGH_THE_HOST)
-def test_an_outsider_opens_no_flow_to_a_container(cast: Scene, outsider: str) -> None:
-    """Not by its own address and a static route through the host, by no protocol; the host does."""
+def test_outsider_opens_no_flow_to_container(cast: Scene, outsider: str) -> None:
+    """A static route through the host does not help, by any protocol; the host's calls work."""
     control = cast.promised(
         [
             *cells((HOST,), (CONTAINER01, CONTAINER02)),
@@ -48,8 +48,10 @@ def test_an_outsider_opens_no_flow_to_a_container(cast: Scene, outsider: str) ->
 
 
 @requirement("BR-9")
-def test_not_even_one_packet_gets_in(cast: Scene, runtime: Adapter, host: NetnsView) -> None:
-    """What the attacker sends arrives at the host, and the container's interface stays silent."""
+def test_no_packet_of_outsider_enters_the_container(
+    cast: Scene, runtime: Adapter, host: NetnsView
+) -> None:
+    """Packets of the attacker arrive at the host, and none at the container's interface."""
     inside = cast[CONTAINER01].net
     attack = IP(src=str(cast.world.address(ATTACKER, 4)), dst=str(inside.address(4)))
     with host.capture("eth0") as lan, inside.capture("eth0") as wire:
@@ -62,15 +64,15 @@ def test_not_even_one_packet_gets_in(cast: Scene, runtime: Adapter, host: NetnsV
 
 
 @requirement("BR-9")
-def test_a_flow_from_inside_opens_no_other_door(cast: Scene, runtime: Adapter) -> None:
-    """Who was called by a container answers by way of the host, and by that way only."""
+def test_outgoing_flow_does_not_open_other_ports(cast: Scene, runtime: Adapter) -> None:
+    """Replies of the called server arrive; its other packets do not."""
     inside, attacker = cast[CONTAINER01].net, cast.place(ATTACKER)
     answer, knock = os.urandom(16), os.urandom(16)
-    with Listener(attacker, "udp") as ear, inside.capture("eth0") as wire:
-        meeting = ear.hears(inside, at=cast.world.address(ATTACKER, 4))
-        assert meeting
-        ear.tell(meeting.seen, answer)
-        ear.tell(meeting.own, knock)
+    with Listener(attacker, "udp") as listener, inside.capture("eth0") as wire:
+        exchange = listener.reached_from(inside, at=cast.world.address(ATTACKER, 4))
+        assert exchange
+        listener.send(exchange.seen, answer)
+        listener.send(exchange.own, knock)
         cast.settle()
     arrived = [frame.data for frame in wire.frames()]
     assert any(answer in data for data in arrived)

@@ -29,11 +29,10 @@ from harness.model.plan import (
 )
 from harness.plugin.marks import requirement
 from harness.testbench import container
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Listener, Transport
 from harness.testbench.netns_view import NetnsView, until
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.support.features import can_start, restarts
 
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
@@ -44,7 +43,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "dns": {"dns": (IPv4Address("203.0.113.53"),)},
     "add-host": {"hosts": (("somewhere", IPv4Address("203.0.113.10")),)},
 }
-"""What contradicts joining, by the names of `Dialect.joined_refuses`."""
+"""Options that contradict joining, by the names of `Dialect.joined_refuses`."""
 
 PUBLISHED: Final = 8190
 INSIDE: Final = 31080
@@ -57,15 +56,15 @@ WORDS: Final = {
     "dns": r"\bdns\b",
     "add-host": r"add-host|host-to-ip|extra host",
 }
-"""By what a refusal names an option."""
+"""Words by which a refusal names an option."""
 
 
 # --- one namespace -----------------------------------------------------------------
 
 
 @requirement("CTR-1")
-def test_it_is_in_the_joined_containers_network_namespace(cast: Scene, host: NetnsView) -> None:
-    """So is what it executes; the host's and a peer's are others."""
+def test_joiner_is_in_the_joined_containers_netns(cast: Scene, host: NetnsView) -> None:
+    """So are exec'd processes; the host's and a peer's netns differ."""
     joined = cast[CONTAINER01].net.identity
     assert cast[JOINER].net.identity == joined
     assert container.view(cast[JOINER]).netns == joined[1]
@@ -73,8 +72,8 @@ def test_it_is_in_the_joined_containers_network_namespace(cast: Scene, host: Net
 
 
 @requirement("CTR-1", "LIFE-7")
-def test_started_again_it_is_there_again(scene: Scene) -> None:
-    """In the namespace of the joined one, with its network, which has stayed meanwhile."""
+def test_restarted_joiner_is_in_the_joined_containers_netns(scene: Scene) -> None:
+    """The netns and its network persist meanwhile."""
     home = scene.container("home", Bridge())
     joiner = scene.container("joiner", Joined("home"))
     before = home.net.identity
@@ -85,8 +84,8 @@ def test_started_again_it_is_there_again(scene: Scene) -> None:
 
 
 @requirement("CTR-2")
-def test_both_see_the_same_network(cast: Scene, runtime: Adapter) -> None:
-    """Interfaces, addresses, MACs, routes and neighbours are the very same."""
+def test_joiner_and_joined_see_the_same_network(cast: Scene, runtime: Adapter) -> None:
+    """Interfaces, addresses, MACs, routes and neighbours are the same."""
     one, other = cast[CONTAINER01].net, cast[JOINER].net
     ask = cast.promised(list(cells((JOINER,), (GATEWAY, CONTAINER02))))
     assert cast.observed(ask) == ask
@@ -99,16 +98,18 @@ def test_both_see_the_same_network(cast: Scene, runtime: Adapter) -> None:
 @requirement("CTR-3")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_they_share_one_port_space(cast: Scene, family: Family, transport: Transport) -> None:
-    """What one has bound the other cannot; a peer can."""
+def test_joiner_and_joined_share_the_port_space(
+    cast: Scene, family: Family, transport: Transport
+) -> None:
+    """A port bound in one cannot be bound in the other; a peer can bind it."""
     one, other = cast[CONTAINER01].net, cast[JOINER].net
     for first, second in ((one, other), (other, one)):
-        with Listener(first, transport, family=family) as ear:
-            with Listener(cast[CONTAINER02].net, transport, family=family, port=ear.port):
+        with Listener(first, transport, family=family) as listener:
+            with Listener(cast[CONTAINER02].net, transport, family=family, port=listener.port):
                 pass
             with (
                 pytest.raises(OSError, match="already in use"),
-                Listener(second, transport, family=family, port=ear.port),
+                Listener(second, transport, family=family, port=listener.port),
             ):
                 pass
 
@@ -116,7 +117,7 @@ def test_they_share_one_port_space(cast: Scene, family: Family, transport: Trans
 @requirement("CTR-4")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_loopback_is_common(
+def test_joiner_and_joined_share_the_loopback(
     cast: Scene, runtime: Adapter, family: Family, transport: Transport
 ) -> None:
     """A listener on the loopback of one answers in the other, and not in a peer."""
@@ -130,20 +131,20 @@ def test_loopback_is_common(
             ):
                 pass
         return
-    for listener, caller in ((one, other), (other, one)):
-        with Listener(listener, transport, address=loopback) as ear:
-            meeting = ear.hears(caller)
-            assert meeting
-            assert meeting.seen[0] == loopback
-            assert not ear.hears(cast[CONTAINER02].net)
+    for owner, caller in ((one, other), (other, one)):
+        with Listener(owner, transport, address=loopback) as listener:
+            exchange = listener.reached_from(caller)
+            assert exchange
+            assert exchange.seen[0] == loopback
+            assert not listener.reached_from(cast[CONTAINER02].net)
 
 
-# --- and nothing else ----------------------------------------------------------------
+# --- nothing else ------------------------------------------------------------------
 
 
 @requirement("CTR-5")
 @pytest.mark.parametrize("kind", ["pid", "mnt"])
-def test_processes_and_files_stay_apart(cast: Scene, kind: str) -> None:
+def test_other_namespaces_are_not_shared(cast: Scene, kind: str) -> None:
     """The namespaces are neither the joined container's nor the host's."""
     own = cast[JOINER].namespace(kind)
     assert own != cast[CONTAINER01].namespace(kind)
@@ -151,8 +152,8 @@ def test_processes_and_files_stay_apart(cast: Scene, kind: str) -> None:
 
 
 @requirement("CTR-5")
-def test_a_file_of_one_is_not_in_the_other(scene: Scene) -> None:
-    """What one writes, it reads; the other does not have it."""
+def test_files_are_not_shared(scene: Scene) -> None:
+    """A file written by one is readable there, and absent in the other."""
     home = scene.container("home", Bridge())
     joiner = scene.container("joiner", Joined("home"))
     home.exec("sh", "-c", "echo here > /only-here")
@@ -162,8 +163,8 @@ def test_a_file_of_one_is_not_in_the_other(scene: Scene) -> None:
 
 
 @requirement("CTR-5")
-def test_the_hostname_is_shared_or_not_as_declared(cast: Scene, runtime: Adapter) -> None:
-    """One UTS namespace where the runtime declares it, two where not; never the host's."""
+def test_hostname_is_shared_as_declared(cast: Scene, runtime: Adapter) -> None:
+    """One UTS namespace where the runtime declares it, two otherwise; never the host's."""
     own, joined = cast[JOINER].namespace("uts"), cast[CONTAINER01].namespace("uts")
     assert (own == joined) == (runtime.dialect.joined_hostname == "shared")
     assert cast.world.host.namespace("uts") not in (own, joined)
@@ -186,10 +187,10 @@ def test_joining_an_unknown_container_is_refused(
 
 
 @requirement("CTR-6")
-def test_joining_a_stopped_container_is_refused_or_starts_it(
+def test_joining_a_stopped_container_is_handled_as_declared(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """As declared; a refusal names it, or its id, leaves nothing, and is over once it runs."""
+    """It is started, or the refusal names it, leaves nothing, and ends once it runs."""
     home = scene.container("home", Bridge())
     home.stop()
     if runtime.dialect.joining_stopped == "starts-it":
@@ -207,12 +208,12 @@ def test_joining_a_stopped_container_is_refused_or_starts_it(
 
 
 @requirement("CTR-7")
-def test_what_contradicts_joining_is_refused_by_name(
+def test_options_that_contradict_joining_are_refused_by_name(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """Every option that the runtime declares, and no other; nothing is left behind.
+    """Each option that the runtime declares and no other; nothing is left behind.
 
-    Of those that it has: what it does not claim is no contradiction.
+    Only options that the runtime claims are tried.
     """
     scene.container("home", Bridge())
     scene.container("joiner", Joined("home")).remove()
@@ -247,10 +248,10 @@ def test_what_contradicts_joining_is_refused_by_name(
 
 @requirement("CTR-8")
 @pytest.mark.parametrize("mode", [Bridge(), Nothing(), Host()], ids=str)
-def test_joining_a_joiner_lands_in_the_same_namespace(
+def test_joining_a_joiner_leads_to_the_same_netns(
     scene: Scene, mode: Bridge | Nothing | Host
 ) -> None:
-    """Whatever the mode of the first in the chain."""
+    """Whatever the mode of the first container of the chain."""
     scene.container("first", mode)
     scene.container("second", Joined("first"))
     scene.container("third", Joined("second"))
@@ -259,12 +260,10 @@ def test_joining_a_joiner_lands_in_the_same_namespace(
 
 
 @requirement("CTR-9")
-def test_removing_the_joiner_leaves_the_network_of_the_joined(
-    scene: Scene, host: NetnsView
-) -> None:
-    """Inside and on the host everything stays, and the internet still answers.
+def test_removed_joiner_leaves_the_joined_containers_network(scene: Scene, host: NetnsView) -> None:
+    """Inside and on the host all stays, and the internet still answers.
 
-    So it is when the joiner is merely stopped.
+    The same holds when the joiner is only stopped.
     """
     home = scene.container("home", Bridge())
     before, outside = home.net.snapshot(), host.snapshot()
@@ -280,24 +279,24 @@ def test_removing_the_joiner_leaves_the_network_of_the_joined(
 
 @requirement("CTR-9", "PUB-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_removing_the_joiner_leaves_the_ports_of_the_joined(
+def test_removed_joiner_leaves_published_ports_of_the_joined(
     scene: Scene, host: NetnsView, transport: Transport
 ) -> None:
-    """What the joined one publishes answers to the LAN as before."""
+    """The joined container's ports answer to the LAN as before."""
     home = scene.container("home", Bridge(), ports=(Publish(PUBLISHED, INSIDE, transport),))
     joiner = scene.container("joiner", Joined("home"))
-    with Listener(home.net, transport, port=INSIDE) as ear:
+    with Listener(home.net, transport, port=INSIDE) as listener:
         call: dict[str, Any] = {"at": host.address(4), "port": PUBLISHED, "answered": True}
-        assert ear.hears(scene.place(ATTACKER), **call)
+        assert listener.reached_from(scene.place(ATTACKER), **call)
         joiner.remove()
-        assert ear.hears(scene.place(ATTACKER), **call)
+        assert listener.reached_from(scene.place(ATTACKER), **call)
 
 
 @requirement("CTR-9")
-def test_when_the_joined_stops_first_the_joiner_is_left_with_what_is_declared(
+def test_joiner_keeps_what_is_declared_when_the_joined_stops(
     scene: Scene, runtime: Adapter
 ) -> None:
-    """Its network, or its loopback, or nothing; or the stop is refused while there is a joiner."""
+    """Its network, or its loopback, or nothing; or the stop is refused."""
     home = scene.container("home", Bridge())
     joiner = scene.container("joiner", Joined("home"))
     match runtime.dialect.joined_survives:
@@ -325,7 +324,7 @@ def test_when_the_joined_stops_first_the_joiner_is_left_with_what_is_declared(
 
 
 def keeps_its_address(scene: Scene, joiner: Container) -> None:
-    """The address of who still has it is not given to anybody else."""
+    """Assert that the address of a joiner that still uses it is not given to another container."""
     held = joiner.net.address(4)
     assert held is not None
     assert scene.container("newcomer", Bridge()).net.address(4) != held

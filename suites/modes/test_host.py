@@ -1,4 +1,4 @@
-"""Mode host: no network of its own, the host's and nothing else."""
+"""Mode host: the host's network namespace and nothing of its own."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from harness.model.plan import (
 )
 from harness.plugin.marks import requirement
 from harness.testbench import container, netns_view
-from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.listener import TRANSPORTS, Listener, Transport, introduce
+from harness.testbench.listener import TRANSPORTS, Listener, Transport, ask_echo_service
 from harness.testbench.netns_view import NetnsView
-from harness.testbench.scene import Scene
-from suites.modes.hostports import assert_not_published
+from harness.testbench.scene import LOOPBACKS, Scene
+from suites.modes.conftest import assert_not_published
 from suites.support.features import restarts
-from suites.support.host import a_change_would_show
+from suites.support.host import assert_change_shows
 
 SYSCTLS = (
     "net.ipv4.ip_forward",
@@ -35,22 +34,22 @@ SYSCTLS = (
     "net.core.somaxconn",
     "net/ipv4/ip_default_ttl",
 )
-"""Of several kinds, one in the other spelling that sysctl(8) knows."""
+"""Sysctls of several kinds, one in the other spelling of sysctl(8)."""
 
 PUBLISHED, INSIDE = 8196, 31081
 
 
 @requirement("HOST-1")
-def test_it_is_in_the_hosts_network_namespace(cast: Scene, host: NetnsView) -> None:
-    """So is what it executes; a bridged container is not."""
+def test_container_is_in_the_hosts_netns(cast: Scene, host: NetnsView) -> None:
+    """So are exec'd processes; a bridged container is not."""
     assert cast[ON_HOST].net.identity == host.identity
     assert container.view(cast[ON_HOST]).netns == host.identity[1]
     assert cast[CONTAINER01].net.identity != host.identity
 
 
 @requirement("HOST-1", "LIFE-7")
-def test_started_again_it_is_there_again(scene: Scene, host: NetnsView) -> None:
-    """In the host's namespace, and so is what it executes."""
+def test_restarted_container_is_in_the_hosts_netns(scene: Scene, host: NetnsView) -> None:
+    """So are exec'd processes."""
     guest = scene.container("guest", Host())
     guest.stop()
     guest.start()
@@ -59,47 +58,49 @@ def test_started_again_it_is_there_again(scene: Scene, host: NetnsView) -> None:
 
 
 @requirement("HOST-1")
-def test_it_sees_the_hosts_interfaces(cast: Scene, host: NetnsView) -> None:
-    """A process inside is shown all of them and no other."""
+def test_host_interfaces_are_visible_inside(cast: Scene, host: NetnsView) -> None:
+    """All of them and no others."""
     assert container.view(cast[ON_HOST]).interfaces == set(host.links())
 
 
 @requirement("HOST-2")
-def test_it_changes_nothing_on_the_host(fresh: Scene) -> None:
-    """Not when it starts, runs, executes something, stops, is started again or is removed."""
-    host = fresh.place(HOST)
+def test_lifecycle_changes_nothing_on_the_host(fresh_scene: Scene) -> None:
+    """Start, run, exec, stop, restart and removal."""
+    host = fresh_scene.place(HOST)
     before = host.snapshot()
-    guest = fresh.container("guest", Host())
+    guest = fresh_scene.container("guest", Host())
     assert before.changes(host.snapshot()) == []
     container.view(guest)
     assert before.changes(host.snapshot()) == []
     guest.stop()
     assert before.changes(host.snapshot()) == []
-    if restarts(fresh.runtime):
+    if restarts(fresh_scene.runtime):
         guest.start()
         assert before.changes(host.snapshot()) == []
     guest.remove()
     assert before.changes(host.snapshot()) == []
-    a_change_would_show(host, before)
+    assert_change_shows(host, before)
 
 
 @requirement("HOST-2", "PUB-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_others_publish_stays_as_it_is(
+def test_published_ports_of_others_are_unaffected(
     scene: Scene, host: NetnsView, transport: Transport
 ) -> None:
-    """On the LAN and on 127.0.0.1: while it runs, and once it has gone."""
+    """On the LAN and on 127.0.0.1: while the container runs, and after its removal."""
     web = scene.container("web", Bridge(), ports=(Publish(PUBLISHED, INSIDE, transport),))
-    with Listener(web.net, transport, port=INSIDE) as ear:
+    with Listener(web.net, transport, port=INSIDE) as listener:
 
         def answers() -> bool:
-            lan = ear.hears(
+            lan = listener.reached_from(
                 scene.place(ATTACKER),
                 at=scene.world.address(HOST, 4),
                 port=PUBLISHED,
                 answered=True,
             )
-            return bool(lan and ear.hears(host, at=LOOPBACKS[4], port=PUBLISHED, answered=True))
+            return bool(
+                lan and listener.reached_from(host, at=LOOPBACKS[4], port=PUBLISHED, answered=True)
+            )
 
         assert answers()
         guest = scene.container("guest", Host())
@@ -111,21 +112,21 @@ def test_what_others_publish_stays_as_it_is(
 @requirement("HOST-3")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_listener_inside_is_a_listener_on_the_host(
+def test_listener_inside_is_a_listener_on_the_host(
     cast: Scene, host: NetnsView, family: Family, transport: Transport
 ) -> None:
-    """It is reached at the host's addresses, and its port is taken on the host."""
+    """It answers at the host's addresses, and its port is in use on the host."""
     address = cast.world.address(HOST, family)
-    with Listener(cast[ON_HOST].net, transport, family=family) as ear:
+    with Listener(cast[ON_HOST].net, transport, family=family) as listener:
         callers = [cast.place(ATTACKER), host]
         if cast[CONTAINER01].net.address(family) not in (None, address):
             callers.append(cast[CONTAINER01].net)
         for caller in callers:
-            assert ear.hears(caller, at=address), caller.name
-        assert ear.hears(host, at=LOOPBACKS[family])
+            assert listener.reached_from(caller, at=address), caller.name
+        assert listener.reached_from(host, at=LOOPBACKS[family])
         with (
             pytest.raises(OSError, match="in use"),
-            Listener(host, transport, family=family, port=ear.port),
+            Listener(host, transport, family=family, port=listener.port),
         ):
             pass
 
@@ -133,20 +134,20 @@ def test_a_listener_inside_is_a_listener_on_the_host(
 @requirement("HOST-3")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_it_sends_carries_the_hosts_address_untranslated(
+def test_outgoing_packets_carry_the_untranslated_host_address(
     cast: Scene, internet: NetnsView, family: Family, transport: Transport
 ) -> None:
-    """The internet sees the very address and port that the sender's own socket has."""
+    """The internet sees the address and port of the container's own socket."""
     address = internet.address(family)
     assert address is not None
-    meeting = introduce(cast[ON_HOST].net, address, transport)
-    assert meeting.seen == meeting.own
-    assert meeting.seen[0] == cast.world.address(HOST, family)
+    exchange = ask_echo_service(cast[ON_HOST].net, address, transport)
+    assert exchange.seen == exchange.own
+    assert exchange.seen[0] == cast.world.address(HOST, family)
 
 
 @requirement("HOST-4")
-def test_it_reaches_exactly_what_the_host_reaches(cast: Scene) -> None:
-    """The same answers with the same TTLs, to and from the same addresses, or the same silence."""
+def test_reachability_equals_the_hosts(cast: Scene) -> None:
+    """The same replies and TTLs, to and from the same addresses, or the same silence."""
     asked = cast.promised()
     own, hosts = asked.select(source=ON_HOST), asked.select(source=HOST)
     seen = cast.observed([*own, *hosts])
@@ -162,8 +163,8 @@ def _question(cell: Cell) -> tuple[object, ...]:
 
 @requirement("HOST-5")
 @pytest.mark.parametrize("key", SYSCTLS)
-def test_a_net_sysctl_is_refused(scene: Scene, host: NetnsView, runtime: Adapter, key: str) -> None:
-    """It would be the host's: the refusal names it, the host's value stays, nothing is left."""
+def test_net_sysctl_is_refused(scene: Scene, host: NetnsView, runtime: Adapter, key: str) -> None:
+    """The refusal names it, the host's value stays, and nothing is left."""
     before, dotted = host.snapshot(), key.replace("/", ".")
     value = host.sysctl(dotted)
     other = "0" if value == "1" else "1"
@@ -179,8 +180,8 @@ def test_a_net_sysctl_is_refused(scene: Scene, host: NetnsView, runtime: Adapter
 
 
 @requirement("HOST-5")
-def test_a_net_sysctl_is_refused_to_who_joins_it(scene: Scene, host: NetnsView) -> None:
-    """By way of container:<id> the namespace is the host's all the same, by however many steps."""
+def test_net_sysctl_is_refused_for_joiners(scene: Scene, host: NetnsView) -> None:
+    """By way of container:<id>, in any number of steps, the netns is the host's."""
     key = "net.ipv4.ip_default_ttl"
     scene.container("guest", Host())
     scene.container("between", Joined("guest"))
@@ -194,10 +195,8 @@ def test_a_net_sysctl_is_refused_to_who_joins_it(scene: Scene, host: NetnsView) 
 
 
 @requirement("HOST-5")
-def test_a_net_sysctl_is_granted_where_it_is_the_containers_own(
-    scene: Scene, host: NetnsView
-) -> None:
-    """A bridged container gets it, in its own namespace only: the word alone is not refused."""
+def test_net_sysctl_is_granted_in_an_own_netns(scene: Scene, host: NetnsView) -> None:
+    """A bridged container gets it in its own netns only: the option itself is valid."""
     key = "net.ipv4.ip_default_ttl"
     value = host.sysctl(key)
     own = scene.container("own", Bridge(), sysctls=((key, "61"),))
@@ -206,8 +205,8 @@ def test_a_net_sysctl_is_granted_where_it_is_the_containers_own(
 
 
 @requirement("HOST-6")
-def test_no_abstract_socket_of_a_daemon_can_be_connected_to(cast: Scene, host: NetnsView) -> None:
-    """A listener that is there for control is found and reached; nobody else's is."""
+def test_abstract_sockets_of_daemons_are_unreachable(cast: Scene, host: NetnsView) -> None:
+    """A control listener is found and reached; no other is."""
     inside = cast[ON_HOST].net
     with netns_view.listening(host) as control:
         found = netns_view.connectable(host)

@@ -1,4 +1,4 @@
-"""Mode none, then a veth end moved in by hand: the runtime takes no part, and must not mind."""
+"""Mode none with a manually moved veth: the runtime takes no part and does not interfere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from harness.model.topology import START_TTL
 from harness.plugin.marks import requirement
 from harness.testbench import container
 from harness.testbench.attach import last_address
-from harness.testbench.listener import introduce
+from harness.testbench.listener import ask_echo_service
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux.rtnetlink_dump import Route
@@ -38,16 +38,16 @@ ONE_ROUTER_AWAY = (NS1, NS2)
 
 
 @requirement("ATT-2")
-def test_a_process_started_later_sees_the_interface(attached: Scene) -> None:
-    """eth0 beside lo, in the namespace in which its addresses and routes are."""
+def test_later_process_sees_the_interface(attached: Scene) -> None:
+    """eth0 beside lo, in the netns of its addresses and routes."""
     seen = container.view(attached[ALONE])
     assert seen.interfaces == {"lo", "eth0"}
     assert seen.netns == attached[ALONE].net.identity[1]
 
 
 @requirement("ATT-2")
-def test_the_interface_is_as_it_was_set_up(attached: Scene, runtime: Adapter) -> None:
-    """Up, with the address and the default route that were given by hand, and no others."""
+def test_interface_keeps_its_manual_setup(attached: Scene, runtime: Adapter) -> None:
+    """Up, with the manually assigned address and default route, and no others."""
     network = runtime.network_facts(DEFAULT_NETWORK)
     inside = attached[ALONE].net
     eth0 = inside.links()["eth0"]
@@ -60,8 +60,8 @@ def test_the_interface_is_as_it_was_set_up(attached: Scene, runtime: Adapter) ->
 
 
 @requirement("ATT-3")
-def test_everybody_it_should_reach_answers(attached: Scene) -> None:
-    """Itself, peers, bridge, host, bystanders and the internet, by pings, UDP and TCP."""
+def test_attached_container_reaches_promised_targets(attached: Scene) -> None:
+    """Itself, peers, bridge, host, bystanders and the internet, by ICMP, UDP and TCP."""
     row = attached.promised().select(source=ALONE)
     assert attached.observed(row) == row
 
@@ -72,20 +72,18 @@ def test_everybody_it_should_reach_answers(attached: Scene) -> None:
     [(ON_LINK, START_TTL), (ONE_ROUTER_AWAY, START_TTL - 1)],
     ids=["on link", "one router away"],
 )
-def test_the_ttl_tells_how_many_routers_lie_between(
+def test_ttl_shows_the_number_of_routers(
     attached: Scene, targets: tuple[str, ...], ttl: int
 ) -> None:
-    """64 on link and at the host's own addresses, 63 one router away."""
+    """64 on link and at the host's own addresses, 63 behind one router."""
     pings = list(cells((ALONE,), targets, (Protocol.ICMP,), (4,)))
     seen = attached.observed(pings)
     assert {cell.target: seen[cell].ttl for cell in pings} == dict.fromkeys(targets, ttl)
 
 
 @requirement("ATT-3")
-def test_the_internet_answers_with_what_the_routers_leave(
-    attached: Scene, runtime: Adapter
-) -> None:
-    """By name where it knows a resolver; the host and each router take one from the TTL."""
+def test_internet_reply_has_the_expected_ttl(attached: Scene, runtime: Adapter) -> None:
+    """By name where a resolver is configured; the host and each router decrement the TTL."""
     ping = Cell(ALONE, BY_NAME if runtime.dialect.none_resolver else INTERNET, Protocol.ICMP, 4)
     seen = attached.observed([ping])[ping]
     assert seen.outcome is Outcome.REPLY
@@ -93,14 +91,14 @@ def test_the_internet_answers_with_what_the_routers_leave(
 
 
 @requirement("ATT-3")
-def test_the_internet_sees_the_host_or_not_as_declared(
+def test_masquerade_of_attached_container_is_as_declared(
     attached: Scene, internet: NetnsView, runtime: Adapter
 ) -> None:
-    """What was attached by hand is masqueraded like the runtime's own containers, or is not."""
+    """The internet sees the host's address, or the container's."""
     address = internet.address(4)
     assert address is not None
-    meeting = introduce(attached[ALONE].net, address, "udp")
+    exchange = ask_echo_service(attached[ALONE].net, address, "udp")
     own = attached[ALONE].net.address(4)
-    assert meeting.own[0] == own
+    assert exchange.own[0] == own
     seen = attached.world.address(HOST, 4) if runtime.dialect.attached_masquerade else own
-    assert meeting.seen[0] == seen
+    assert exchange.seen[0] == seen

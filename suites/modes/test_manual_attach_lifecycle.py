@@ -1,7 +1,7 @@
-"""The life of a container attached by hand: named, entered, removed, started anew.
+"""Lifecycle of a manually attached container: named netns, exec, removal and restart.
 
-One container at a time can be attached to a network by hand, so these are apart
-from the tests that share one.
+One container at a time can be attached to a network manually, so these tests are apart from those
+that share one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from harness.testbench.scene import Scene
 
 
 @requirement("ATT-1")
-def test_its_namespace_can_be_named_and_entered_from_outside(scene: Scene, host: NetnsView) -> None:
-    """Its pid leads to a namespace, a name given to that leads into the same one."""
+def test_netns_can_be_named_and_entered_from_outside(scene: Scene, host: NetnsView) -> None:
+    """The pid leads to the netns, and a name given to it leads to the same one."""
     alone = scene.container("alone", Nothing())
     with container.named(scene.world.host, alone) as place:
         assert place.identity == alone.net.identity
@@ -28,8 +28,8 @@ def test_its_namespace_can_be_named_and_entered_from_outside(scene: Scene, host:
 
 
 @requirement("ATT-1", "ATT-2")
-def test_what_is_done_by_the_name_is_done_to_the_container(scene: Scene) -> None:
-    """A veth moved in by that name arrives in the container."""
+def test_veth_moved_by_netns_name_arrives_in_the_container(scene: Scene) -> None:
+    """The name stands for the container's netns."""
     alone = _alone(scene)
     with container.named(scene.world.host, alone) as place:
         alone.attach()
@@ -38,10 +38,10 @@ def test_what_is_done_by_the_name_is_done_to_the_container(scene: Scene) -> None
 
 
 @requirement("ATT-4")
-def test_removing_the_container_takes_the_veth_pair_along(
+def test_removed_container_takes_its_veth_pair_along(
     scene: Scene, host: NetnsView, runtime: Adapter
 ) -> None:
-    """Both ends are gone and the bridge has one port less; its other ports stay."""
+    """Both ends are gone, and the bridge keeps its other ports."""
     alone = _alone(scene)
     before = ports(host, runtime)
     alone.attach()
@@ -52,8 +52,8 @@ def test_removing_the_container_takes_the_veth_pair_along(
 
 
 @requirement("ATT-4")
-def test_the_freed_port_can_be_taken_again(scene: Scene, host: NetnsView) -> None:
-    """A container of the same name is attached under the same address, and is answered."""
+def test_freed_bridge_port_can_be_reused(scene: Scene, host: NetnsView) -> None:
+    """A container of the same name gets the same address and is reachable."""
     scene.container("peer", Bridge())
     for _ in range(2):
         alone = scene.container("alone", Nothing())
@@ -65,7 +65,7 @@ def test_the_freed_port_can_be_taken_again(scene: Scene, host: NetnsView) -> Non
 
 
 @requirement("ATT-5")
-def test_it_survives_an_exec(scene: Scene) -> None:
+def test_attachment_survives_exec(scene: Scene) -> None:
     """Links, addresses and routes are the same after processes came and went inside."""
     alone = _alone(scene)
     alone.attach()
@@ -77,8 +77,8 @@ def test_it_survives_an_exec(scene: Scene) -> None:
 
 
 @requirement("ATT-5")
-def test_a_stop_and_start_leaves_a_clean_none_again(scene: Scene, host: NetnsView) -> None:
-    """Nothing of what was attached comes back, inside or in the host."""
+def test_restarted_container_is_a_clean_none_again(scene: Scene, host: NetnsView) -> None:
+    """Nothing of the attachment comes back, inside or in the host."""
     alone = _alone(scene)
     alone.attach()
     assert "eth0" in alone.net.links()
@@ -92,19 +92,19 @@ def test_a_stop_and_start_leaves_a_clean_none_again(scene: Scene, host: NetnsVie
 
 
 def _alone(scene: Scene) -> Container:
-    """A container to attach, beside one for which the bridge is there."""
+    """Return a container to attach, beside one that keeps the bridge in existence."""
     scene.container("peer", Bridge())
     return scene.container("alone", Nothing())
 
 
 def wait_for_the_end_of(alone: Container, host: NetnsView) -> None:
-    """Wait until the kernel has cleaned up behind the namespace: it does that by and by."""
+    """Wait until the kernel has removed the netns, which it does asynchronously."""
     end = host_end(alone.name)
     until(host, lambda: end not in host.links(), f"{end} is gone")
 
 
 def ports(host: NetnsView, runtime: Adapter) -> set[str]:
-    """The names of the ports of the default network's bridge."""
+    """Return the names of the ports of the default network's bridge."""
     links = host.links()
     bridge = runtime.network_facts(DEFAULT_NETWORK).interface
     assert bridge is not None

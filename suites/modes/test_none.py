@@ -25,15 +25,15 @@ from harness.model.topology import Interface
 from harness.plugin.marks import requirement
 from harness.testbench import container as entry
 from harness.testbench.container import Container
-from harness.testbench.listener import TRANSPORTS, Transport, free_port, shout
+from harness.testbench.listener import TRANSPORTS, Transport, broadcast, free_port
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
-from suites.modes.hostports import assert_not_published
+from suites.modes.conftest import assert_not_published
 
 
 @requirement("NONE-1")
-def test_it_has_a_network_namespace_of_its_own(cast: Scene, host: NetnsView) -> None:
-    """Neither the host nor any other container is in it, and what it executes is."""
+def test_container_has_a_netns_of_its_own(cast: Scene, host: NetnsView) -> None:
+    """Neither the host nor another container is in it; exec'd processes are."""
     own = cast[ALONE].net.identity
     others = [spec.name for spec in cast.plan.containers if spec.name != ALONE]
     assert own not in {cast[name].net.identity for name in others}
@@ -42,15 +42,15 @@ def test_it_has_a_network_namespace_of_its_own(cast: Scene, host: NetnsView) -> 
 
 
 @requirement("NONE-1")
-def test_two_of_them_are_apart(scene: Scene) -> None:
-    """A second container in mode none is not put into the first one's namespace."""
+def test_two_containers_have_separate_netns(scene: Scene) -> None:
+    """A second container does not join the first one's netns."""
     scene.containers(one=Nothing(), other=Nothing())
     assert scene["one"].net.identity != scene["other"].net.identity
 
 
 @requirement("NONE-2")
 def test_lo_is_the_only_interface(cast: Scene, runtime: Adapter) -> None:
-    """It is up and holds 127.0.0.1/8, for whoever looks from inside too."""
+    """It is up and has 127.0.0.1/8, also as seen from inside."""
     inside = cast[ALONE].net
     assert set(inside.links()) == {"lo"}
     assert inside.links()["lo"].up == runtime.dialect.none_loopback
@@ -61,8 +61,8 @@ def test_lo_is_the_only_interface(cast: Scene, runtime: Adapter) -> None:
 
 
 @requirement("NONE-2", "NONE-3", "NONE-6", "LIFE-7")
-def test_started_again_it_has_no_more(scene: Scene) -> None:
-    """Than lo, which is as it was, and no route."""
+def test_restarted_container_has_only_lo(scene: Scene) -> None:
+    """As before the restart, and no route."""
     alone = scene.container("alone", Nothing())
     before = loopback_of(alone)
     alone.stop()
@@ -73,8 +73,8 @@ def test_started_again_it_has_no_more(scene: Scene) -> None:
 
 
 @requirement("NONE-3")
-def test_the_main_table_is_empty(cast: Scene) -> None:
-    """No route of any kind in either family; a bridged container's table is seen to have some."""
+def test_main_routing_table_is_empty(cast: Scene) -> None:
+    """No route of any kind in either family; a bridged container's table is the control."""
     assert cast[CONTAINER01].net.routes()
     assert cast[ALONE].net.routes() == []
 
@@ -91,8 +91,8 @@ def test_loopback_answers_with_ttl_64(cast: Scene, runtime: Adapter) -> None:
 
 
 @requirement("NONE-4")
-def test_everything_else_fails_at_once_for_want_of_a_route(cast: Scene) -> None:
-    """Its own kernel says so, before any packet; nothing runs into a time-out."""
+def test_all_other_targets_fail_at_once_without_a_route(cast: Scene) -> None:
+    """The own kernel reports it before any packet; no attempt times out."""
     row = cast.promised().select(source=ALONE)
     beyond = row.restrict(cell for cell in row if cell.target != LOOPBACK)
     assert {promise.outcome for promise in beyond.values()} == {Outcome.NO_ROUTE, Outcome.NO_NAME}
@@ -100,10 +100,8 @@ def test_everything_else_fails_at_once_for_want_of_a_route(cast: Scene) -> None:
 
 
 @requirement("NONE-5")
-def test_nothing_it_does_puts_a_frame_on_an_interface_of_the_host(
-    scene: Scene, host: NetnsView
-) -> None:
-    """Datagrams, pings, connections, broadcasts and multicasts: a bridged container's show."""
+def test_no_frame_appears_on_host_interfaces(scene: Scene, host: NetnsView) -> None:
+    """Pings, UDP, TCP, broadcasts and multicasts; a bridged container is the control."""
     scene.containers(bridged=Bridge(), alone=Nothing())
     word, port = os.urandom(16), free_port(host, "udp")
     targets = [
@@ -117,7 +115,7 @@ def test_nothing_it_does_puts_a_frame_on_an_interface_of_the_host(
             if link.name != "lo"
         }
         with host.capture() as wire:
-            shout(sender, targets, port=port, word=word)
+            broadcast(sender, targets, port=port, payload=word)
             scene.settle()
         traces = [
             frame for frame in wire.frames() if word in frame.data or frame.data[6:12] in macs
@@ -127,7 +125,7 @@ def test_nothing_it_does_puts_a_frame_on_an_interface_of_the_host(
 
 @requirement("NONE-6")
 def test_ipv6_loopback_is_as_declared(cast: Scene, runtime: Adapter) -> None:
-    """::1 is there and answers, or is not there and does not."""
+    """::1 exists and answers, or does not exist."""
     declared = runtime.dialect.none_loopback6
     held = [item for item in cast[ALONE].net.interfaces() if item.version == 6]
     assert held == ([IPv6Interface("::1/128")] if declared else [])
@@ -147,5 +145,5 @@ def test_publishing_is_refused_or_warned_of(
 
 
 def loopback_of(container: Container) -> tuple[bool, list[Interface]]:
-    """Whether a container's lo is up, and what it holds."""
+    """Return the state and the addresses of a container's lo."""
     return container.net.links()["lo"].up, container.net.interfaces("lo")

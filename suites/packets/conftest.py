@@ -1,4 +1,4 @@
-"""What the packet suites share."""
+"""Fixtures of the packet suites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused is told: port-unreachable, resets, and errors that come back through NAT."""
+"""Refusals are reported: port-unreachable, resets, and ICMP errors that come back through NAT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.world.service_protocols import TCP_PORTS
 from suites.support.three_containers import ThreeContainers
 
 OWN_PORT = 31042
-"""The source port of what is sent, or its echo identifier."""
+"""Source port of the crafted packets, or their echo identifier."""
 ANY_PORT = (1, 65535)
 ECHO = TCP_PORTS["echo"]
 KINDS = (
@@ -27,21 +27,23 @@ KINDS = (
     "ttl-exceeded",
 )
 PAIRS = [("a", "b"), ("a", GATEWAY), ("a", HOST), ("a", NS1), ("a", INTERNET), (GATEWAY, "a")]
-"""Who calls whom. The host calls a container from the bridge's address."""
+"""Callers and targets. The host calls a container from the bridge's address."""
 
 
 @requirement("BR-20")
 @pytest.mark.parametrize(("caller", "target"), PAIRS)
-def test_a_closed_udp_port_is_told(trio: ThreeContainers, caller: str, target: str) -> None:
-    """Port-unreachable comes at once from the address that was called, and quotes the datagram."""
+def test_closed_udp_port_returns_port_unreachable(
+    trio: ThreeContainers, caller: str, target: str
+) -> None:
+    """At once, from the called address, with the datagram quoted."""
     port = free_port(trio.place(target), "udp")
     with (
         trio.capture("a") as wire,
-        trio.call(caller, target, Protocol.UDP, port=port, own_port=OWN_PORT) as call,
+        trio.client(caller, target, Protocol.UDP, port=port, own_port=OWN_PORT) as call,
     ):
-        call.say(b"is anybody in?")
+        call.send(b"is anybody in?")
         trio.settle()
-        assert call.told() == "port-unreachable"
+        assert call.error() == "port-unreachable"
     sent = UDP(sport=OWN_PORT, dport=port)
     wire.expect_one(trio.ip(caller, target) / sent / b"is anybody in?")
     wire.expect_one(
@@ -51,16 +53,16 @@ def test_a_closed_udp_port_is_told(trio: ThreeContainers, caller: str, target: s
 
 @requirement("BR-20")
 @pytest.mark.parametrize(("caller", "target"), PAIRS)
-def test_a_closed_tcp_port_resets(trio: ThreeContainers, caller: str, target: str) -> None:
-    """A reset comes at once from the address that was called, and nothing else does."""
+def test_closed_tcp_port_returns_reset(trio: ThreeContainers, caller: str, target: str) -> None:
+    """At once, from the called address, and no other packet."""
     port = free_port(trio.place(target), "tcp")
     with (
         trio.capture("a") as wire,
-        trio.call(caller, target, Protocol.TCP, port=port, own_port=OWN_PORT) as call,
+        trio.client(caller, target, Protocol.TCP, port=port, own_port=OWN_PORT) as call,
     ):
-        call.say()
+        call.send()
         trio.settle()
-        assert call.told() == "reset"
+        assert call.error() == "reset"
     wire.expect_only(
         trio.ip(caller, target) / TCP(sport=OWN_PORT, dport=port, flags="S"),
         trio.ip(target, caller) / TCP(sport=port, dport=OWN_PORT, flags="RA"),
@@ -68,19 +70,19 @@ def test_a_closed_tcp_port_resets(trio: ThreeContainers, caller: str, target: st
 
 
 @requirement("BR-21")
-def test_each_container_is_told_of_its_own_error(trio: ThreeContainers) -> None:
-    """Two that call the same closed port from the same port each get their own refusal."""
+def test_equal_calls_of_two_containers_get_their_own_errors(trio: ThreeContainers) -> None:
+    """Both call the same closed port from the same source port."""
     port = free_port(trio.place(INTERNET), "udp")
     options = {"port": port, "own_port": OWN_PORT}
     with (
         trio.capture("a", "b", "c", INTERNET) as wire,
-        trio.call("a", INTERNET, Protocol.UDP, **options) as one,
-        trio.call("b", INTERNET, Protocol.UDP, **options) as other,
+        trio.client("a", INTERNET, Protocol.UDP, **options) as one,
+        trio.client("b", INTERNET, Protocol.UDP, **options) as other,
     ):
-        one.say(b"from a")
-        other.say(b"from b")
+        one.send(b"from a")
+        other.send(b"from b")
         trio.settle()
-        assert (one.told(), other.told()) == ("port-unreachable", "port-unreachable")
+        assert (one.error(), other.error()) == ("port-unreachable", "port-unreachable")
     error, unknown = trio.error("port-unreachable"), UDP(sport=ANY_PORT, dport=port)
     outside = wire.matching(trio.ip(INTERNET, HOST) / error / trio.ip(HOST, INTERNET) / unknown)
     assert len({frame.packet[UDPerror].sport for frame in outside}) == 2
@@ -92,37 +94,37 @@ def test_each_container_is_told_of_its_own_error(trio: ThreeContainers) -> None:
 
 @requirement("BR-21")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_error_comes_back_translated(trio: ThreeContainers, protocol: Protocol) -> None:
-    """Inside and outside of what it quotes are the container's own address and port again."""
+def test_icmp_errors_are_translated_back(trio: ThreeContainers, protocol: Protocol) -> None:
+    """Outer and quoted headers have the container's own address and port again."""
     for number, kind in enumerate(KINDS):
         own_port = OWN_PORT + number
         with (
             trio.capture("a", "b", INTERNET) as wire,
-            trio.call("a", INTERNET, protocol, port=ECHO, own_port=own_port) as call,
+            trio.client("a", INTERNET, protocol, port=ECHO, own_port=own_port) as call,
         ):
-            call.say(b"quote me")
-            call.hear()
+            call.send(b"quote me")
+            call.receive()
             send_packet(trio.place(INTERNET), about(trio, kind, arrived(trio, wire, protocol)))
         quoted = trio.ip("a", INTERNET) / trio.request(protocol, sport=own_port, dport=ECHO)
-        told = trio.ip(INTERNET, "a", ttl=left(trio)) / trio.error(kind) / quoted
-        wire.expect_one(told, at=trio.at("a"))
+        expected = trio.ip(INTERNET, "a", ttl=left(trio)) / trio.error(kind) / quoted
+        wire.expect_one(expected, at=trio.at("a"))
         wire.expect_none(trio.ip(INTERNET, "b"), at=trio.at("b"))
 
 
 @requirement("BR-21")
-def test_errors_about_nothing_known_do_not_come_in(trio: ThreeContainers) -> None:
-    """One that quotes an unknown flow, or a container's own address, reaches no container.
+def test_unrelated_icmp_errors_do_not_enter(trio: ThreeContainers) -> None:
+    """An error that quotes an unknown flow, or a container's address, reaches no container.
 
-    Sent to the host, or to the container itself where what is not published is kept out.
+    The errors go to the host, or to the container where unpublished traffic is dropped.
     """
     direct = trio.scene.runtime.dialect.direct(trio.family)
     addressed = (HOST,) if direct == "accept" else (HOST, "a")
     with (
         trio.capture("a", "b", "c", INTERNET, HOST) as wire,
-        trio.call("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call,
+        trio.client("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call,
     ):
-        call.say(b"quote me")
-        call.hear()
+        call.send(b"quote me")
+        call.receive()
         original = trio.ip("a", INTERNET) / UDP(sport=OWN_PORT, dport=ECHO) / b"quote me"
         unknown = trio.ip(HOST, INTERNET) / UDP(sport=9, dport=ECHO) / b"nobody said this"
         genuine = about(trio, "host-unreachable", arrived(trio, wire, Protocol.UDP))
@@ -131,25 +133,25 @@ def test_errors_about_nothing_known_do_not_come_in(trio: ThreeContainers) -> Non
                 crafted = trio.ip(INTERNET, to) / trio.error("net-unreachable") / about_it
                 send_packet(trio.place(INTERNET), crafted)
         send_packet(trio.place(INTERNET), genuine)
-    forged = trio.ip(INTERNET) / trio.error("net-unreachable")
-    assert len(wire.matching(forged, at=trio.at(HOST))) == 2 * len(addressed)
+    spoofed = trio.ip(INTERNET) / trio.error("net-unreachable")
+    assert len(wire.matching(spoofed, at=trio.at(HOST))) == 2 * len(addressed)
     for name in ("a", "b", "c"):
-        wire.expect_none(forged, at=trio.at(name))
+        wire.expect_none(spoofed, at=trio.at(name))
     wire.expect_one(trio.ip(INTERNET, "a") / trio.error("host-unreachable"), at=trio.at("a"))
 
 
 def arrived(trio: ThreeContainers, wire: Capture, protocol: Protocol) -> Packet:
-    """What a container sent to the internet's echo service, as it arrived there."""
+    """Return a packet from a container to the internet's echo service, as received there."""
     request = trio.request(protocol, sport=ANY_PORT, dport=ECHO)
     frame = wire.expect_one(trio.ip(HOST, INTERNET) / request, at=trio.at(INTERNET))
     return frame.packet.payload
 
 
 def about(trio: ThreeContainers, kind: str, packet: Packet) -> Packet:
-    """The internet's error about a packet, to its sender."""
+    """Craft the internet's error about a packet, to its sender."""
     return trio.ip(INTERNET, HOST) / trio.error(kind) / Raw(bytes(packet))
 
 
 def left(trio: ThreeContainers) -> int:
-    """The TTL with which a packet of the internet's arrives in a container."""
+    """Return the TTL with which a packet from the internet arrives in a container."""
     return START_TTL - trio.scene.world.topology.routers - 1

@@ -1,4 +1,4 @@
-"""Datagrams that fit no link: in pieces on the way, whole at both ends."""
+"""Datagrams larger than the MTU: fragmented on the way, reassembled at both ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scapy.packet import Packet
 
 from harness.model.plan import GATEWAY, HOST, INTERNET, NS1, Protocol
 from harness.plugin.marks import requirement
-from harness.testbench.client import there_and_back
+from harness.testbench.client import round_trip
 from harness.testbench.packets.craft import fragment, send_packet
 from harness.world.service_protocols import UDP_PORTS
 from suites.support.three_containers import ThreeContainers
@@ -28,10 +28,10 @@ PIECE: Final = 1200
 
 @requirement("BR-23")
 @pytest.mark.parametrize("target", ["b", GATEWAY, HOST, NS1, INTERNET])
-def test_a_datagram_of_8000_bytes_goes_there_and_back(trio: ThreeContainers, target: str) -> None:
+def test_datagram_of_8000_bytes_is_echoed(trio: ThreeContainers, target: str) -> None:
     """It leaves in fragments, arrives whole, and comes back the same way."""
     with trio.capture("a") as wire:
-        there, back = there_and_back(
+        there, back = round_trip(
             trio.place("a"), trio.place(target), trio.address(target), DATAGRAM
         )
     assert there == DATAGRAM
@@ -43,30 +43,30 @@ def test_a_datagram_of_8000_bytes_goes_there_and_back(trio: ThreeContainers, tar
 
 @requirement("BR-23")
 @pytest.mark.parametrize("target", ["b", GATEWAY, INTERNET])
-def test_an_echo_request_of_as_many_bytes_is_answered(trio: ThreeContainers, target: str) -> None:
-    """What has no ports passes in fragments as well, and is put together."""
+def test_echo_request_of_8000_bytes_is_answered(trio: ThreeContainers, target: str) -> None:
+    """Protocols without ports pass in fragments as well."""
     with (
         trio.capture("a") as wire,
-        trio.call("a", target, Protocol.ICMP, own_port=OWN_PORT) as call,
+        trio.client("a", target, Protocol.ICMP, own_port=OWN_PORT) as call,
     ):
-        call.say(DATAGRAM)
-        assert call.hear() == DATAGRAM
+        call.send(DATAGRAM)
+        assert call.receive() == DATAGRAM
     one, other = trio.address("a"), trio.address(target)
     assert wire.matching(fragment(trio.family, src=one, dst=other))
     assert wire.matching(fragment(trio.family, src=other, dst=one))
 
 
 @requirement("BR-23")
-def test_the_order_of_fragments_does_not_matter(trio: ThreeContainers) -> None:
-    """The last one first, and the one with the ports last: the internet gets them together."""
-    with trio.call("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call:
+def test_fragments_arrive_in_any_order(trio: ThreeContainers) -> None:
+    """Last one first, the one with the ports last: the internet reassembles them."""
+    with trio.client("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call:
         for piece in reversed(pieces(trio, DATAGRAM)):
             send_packet(trio.place("a"), piece)
-        assert b'"size": 8000' in call.hear()
+        assert b'"size": 8000' in call.receive()
 
 
 def pieces(trio: ThreeContainers, data: bytes) -> list[Packet]:
-    """A datagram from container a to the internet's echo service, in fragments."""
+    """Craft a datagram from container a to the internet's echo service, in fragments."""
     datagram = UDP(sport=OWN_PORT, dport=ECHO) / data
     if trio.family == 4:
         whole = trio.ip("a", INTERNET) / datagram

@@ -1,4 +1,4 @@
-"""What a packet says besides where it goes: no reason to keep it from getting there."""
+"""Unusual IP and transport headers do not keep a packet from its target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from suites.support.three_containers import ThreeContainers
 
 OWN_PORT: Final = 31046
 EXPEDITED, CAPABLE = 46 << 2, 0b10
-"""Traffic classes: that of telephony (RFC 3246), and of who minds congestion (RFC 3168)."""
+"""Traffic classes: telephony (RFC 3246), and explicit congestion notification (RFC 3168)."""
 OPTIONS: Final = [
     ("MSS", 1400),
     ("SAckOK", b""),
@@ -25,17 +25,17 @@ OPTIONS: Final = [
     ("WScale", 14),
     (254, b"x"),
 ]
-"""Those of TCP that every system has, and one for experiments (RFC 4727)."""
+"""TCP options that every system has, and an experimental one (RFC 4727)."""
 
 
 CLASS: Final = {4: "tos", 6: "tc"}
-"""What an IP header calls its traffic class."""
+"""Name of the traffic class in an IP header."""
 
 
 @requirement("BR-4", "BR-5", "BR-7", "BR-28")
 @pytest.mark.parametrize("target", ["b", GATEWAY, INTERNET])
-def test_whatever_its_header_says_a_packet_arrives(trio: ThreeContainers, target: str) -> None:
-    """Marked for urgency or congestion, and still so; with options; unsummed, or empty."""
+def test_packet_with_unusual_header_arrives_unchanged(trio: ThreeContainers, target: str) -> None:
+    """Traffic class, ECN, options, no checksum, or no payload."""
     with trio.capture(target) as wire:
         for marked, said in unusual(trio):
             head = trio.ip("a", target, ttl=START_TTL)
@@ -48,11 +48,11 @@ def test_whatever_its_header_says_a_packet_arrives(trio: ThreeContainers, target
 
 
 def unusual(trio: ThreeContainers) -> Iterator[tuple[int, Packet]]:
-    """Traffic classes, and what follows the IP header: each to a port of its own."""
+    """Craft packets with traffic classes and transport headers, each to a port of its own."""
     yield EXPEDITED, UDP(sport=OWN_PORT, dport=OWN_PORT) / b"in a hurry"
     yield CAPABLE, UDP(sport=OWN_PORT, dport=OWN_PORT + 1) / b"with patience"
     yield 0, UDP(sport=OWN_PORT, dport=OWN_PORT + 2)
     yield 0, TCP(sport=OWN_PORT, dport=OWN_PORT, flags="SEC")
     yield 0, TCP(sport=OWN_PORT, dport=OWN_PORT + 1, flags="S", options=OPTIONS)
-    if trio.family == 4:  # over IPv6 there is none without (RFC 8200, 8.1)
+    if trio.family == 4:  # IPv6 has no UDP without a checksum (RFC 8200, 8.1)
         yield 0, UDP(sport=OWN_PORT, dport=OWN_PORT + 3, chksum=0) / b"on trust"

@@ -1,4 +1,4 @@
-"""A link further on that is narrower: who is told, and that everything still gets through."""
+"""Path MTU discovery over a narrow link: errors reach the sender, and all data arrives."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ NARROW: Final = 1400
 """MTU of the link behind the first router, in bytes. Every other link has 1500."""
 WIDE: Final = 9000
 TOO_LONG: Final = b"x" * 1440
-"""What fits a link of 1500 together with its headers, and not that one."""
+"""Payload that fits a link of 1500 with its headers, and not the narrow one."""
 FITS: Final = b"x" * 1300
 FRAGMENTED: Final = b"x" * 3000
-"""What fits no link at all. (What fits the host's own and came in fragments goes on as a whole
-where bridged frames pass the firewall: connection tracking puts it together, and how large the
-fragments were is forgotten between the bridge and IP. Over IPv6 it is lost further on.)"""
+"""Payload that fits no link.
+
+A datagram that fits the host's link and came in fragments goes on whole where bridged frames pass
+the firewall: connection tracking reassembles it, and the fragment size is forgotten between the
+bridge and IP. Over IPv6 it is lost further on.
+"""
 OWN_PORT: Final = 31043
 ECHO: Final = UDP_PORTS["echo"]
 SIZE: Final = 300_000
@@ -45,7 +48,7 @@ pytestmark = both_families
 
 @pytest.fixture(scope="module")
 def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
-    """A world of its own with a narrow link in it: what it teaches kernels ends with it."""
+    """Build a world of its own with a narrow link: path MTUs that kernels learn end with it."""
     with (
         World.build(Topology(narrow_mtu=NARROW)) as world,
         start_runtime(world) as runtime,
@@ -58,14 +61,16 @@ def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def narrow_wires(narrow_scene: Scene) -> Iterator[TapPool]:
-    """Taps on that world's own places."""
+    """Open taps on that world's namespaces."""
     with TapPool() as opened:
         yield opened
 
 
 @pytest.fixture
-def narrow(narrow_scene: Scene, narrow_wires: TapPool, family: Family) -> Iterator[ThreeContainers]:
-    """A container `a` that does not know the path yet."""
+def narrow_trio(
+    narrow_scene: Scene, narrow_wires: TapPool, family: Family
+) -> Iterator[ThreeContainers]:
+    """View a container `a` that does not know the path MTU yet."""
     network = DUAL if family == 6 else DEFAULT_NETWORK
     container = narrow_scene.container("a", Bridge(network))
     narrow_scene.ready()
@@ -75,8 +80,10 @@ def narrow(narrow_scene: Scene, narrow_wires: TapPool, family: Family) -> Iterat
 
 
 @pytest.fixture
-def wide(narrow_scene: Scene, narrow_wires: TapPool, family: Family) -> Iterator[ThreeContainers]:
-    """A container `a` on a network whose own links carry more than every other."""
+def wide_trio(
+    narrow_scene: Scene, narrow_wires: TapPool, family: Family
+) -> Iterator[ThreeContainers]:
+    """View a container `a` on a network whose own links carry more than every other."""
     narrow_scene.network("wide", mtu=WIDE, ipv6=family == 6)
     container = narrow_scene.container("a", Bridge("wide"))
     narrow_scene.ready()
@@ -88,71 +95,88 @@ def wide(narrow_scene: Scene, narrow_wires: TapPool, family: Family) -> Iterator
 
 @requirement("BR-22")
 @pytest.mark.parametrize("protocol", [Protocol.ICMP, Protocol.UDP])
-def test_what_is_too_big_is_told_with_the_mtu(narrow: ThreeContainers, protocol: Protocol) -> None:
-    """The router before the narrow link says so; the container's kernel believes it."""
+def test_too_large_packet_is_reported_with_the_mtu(
+    narrow_trio: ThreeContainers, protocol: Protocol
+) -> None:
+    """By the router before the narrow link; the container's kernel adopts the value."""
     with (
-        narrow.capture("a", INTERNET) as wire,
-        narrow.call("a", INTERNET, protocol, port=ECHO, own_port=OWN_PORT, whole=True) as call,
+        narrow_trio.capture("a", INTERNET) as wire,
+        narrow_trio.client(
+            "a", INTERNET, protocol, port=ECHO, own_port=OWN_PORT, whole=True
+        ) as call,
     ):
-        call.say(TOO_LONG)
-        narrow.settle()
-        assert call.told() == "packet-too-big"
-        with narrow.call("a", INTERNET, Protocol.UDP) as later:
+        call.send(TOO_LONG)
+        narrow_trio.settle()
+        assert call.error() == "packet-too-big"
+        with narrow_trio.client("a", INTERNET, Protocol.UDP) as later:
             assert later.mtu == NARROW
-        wire.expect_none(narrow.ip(HOST, INTERNET), at=narrow.at(INTERNET))
+        wire.expect_none(narrow_trio.ip(HOST, INTERNET), at=narrow_trio.at(INTERNET))
         with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
-            call.say(TOO_LONG)
-        call.say(FITS)
-        call.hear()
-    router = pick(narrow.scene.world.topology.lan_gateway, narrow.family).ip
-    quoted = narrow.ip("a", INTERNET) / narrow.request(protocol, sport=OWN_PORT, dport=ECHO)
+            call.send(TOO_LONG)
+        call.send(FITS)
+        call.receive()
+    router = pick(narrow_trio.scene.world.topology.lan_gateway, narrow_trio.family).ip
+    quoted = narrow_trio.ip("a", INTERNET) / narrow_trio.request(
+        protocol, sport=OWN_PORT, dport=ECHO
+    )
     wire.expect_one(
-        narrow.ip(router, "a") / narrow.error("packet-too-big", mtu=NARROW) / quoted,
-        at=narrow.at("a"),
+        narrow_trio.ip(router, "a") / narrow_trio.error("packet-too-big", mtu=NARROW) / quoted,
+        at=narrow_trio.at("a"),
     )
 
 
 @requirement("BR-22")
-def test_the_sender_fragments_and_nobody_else(narrow: ThreeContainers) -> None:
-    """Told once, the container fragments its datagrams itself, and so they arrive."""
-    with narrow.call("a", INTERNET, Protocol.UDP, port=ECHO) as call:
-        call.say(TOO_LONG)
-        narrow.settle()
-        assert call.told() == "packet-too-big"
-        with narrow.capture("a", INTERNET) as wire:
-            call.say(FRAGMENTED)
-            assert b'"size": 3000' in call.hear()
-    left = wire.matching(fragment(narrow.family, src=narrow.address("a")), at=narrow.at("a"))
-    came = wire.matching(fragment(narrow.family, src=narrow.address(HOST)), at=narrow.at(INTERNET))
+def test_only_the_sender_fragments(narrow_trio: ThreeContainers) -> None:
+    """After the error the container fragments its datagrams itself, and they arrive."""
+    with narrow_trio.client("a", INTERNET, Protocol.UDP, port=ECHO) as call:
+        call.send(TOO_LONG)
+        narrow_trio.settle()
+        assert call.error() == "packet-too-big"
+        with narrow_trio.capture("a", INTERNET) as wire:
+            call.send(FRAGMENTED)
+            assert b'"size": 3000' in call.receive()
+    left = wire.matching(
+        fragment(narrow_trio.family, src=narrow_trio.address("a")), at=narrow_trio.at("a")
+    )
+    came = wire.matching(
+        fragment(narrow_trio.family, src=narrow_trio.address(HOST)), at=narrow_trio.at(INTERNET)
+    )
     assert [frame.length for frame in left] == [frame.length for frame in came]
     assert max(frame.length for frame in left) <= ETHERNET + NARROW
 
 
 @requirement("BR-22")
-def test_bulk_tcp_gets_through(narrow: ThreeContainers) -> None:
-    """An upload shrinks its segments as it is told, and arrives whole; so does a download."""
-    ends = narrow.place("a"), narrow.place(INTERNET), narrow.address(INTERNET)
-    with narrow.capture("a") as wire:
-        assert transfer.upload(*ends, SIZE) == transfer.sent(SIZE)
-    told = narrow.error("packet-too-big", mtu=NARROW) / narrow.ip("a", INTERNET) / TCP()
-    assert wire.matching(told)
-    assert transfer.download(*ends, SIZE) == transfer.sent(SIZE)
+def test_large_tcp_transfer_passes_a_narrow_link(narrow_trio: ThreeContainers) -> None:
+    """Upload and download arrive whole, with smaller segments."""
+    ends = narrow_trio.place("a"), narrow_trio.place(INTERNET), narrow_trio.address(INTERNET)
+    with narrow_trio.capture("a") as wire:
+        assert transfer.upload(*ends, SIZE) == transfer.expected(SIZE)
+    expected = (
+        narrow_trio.error("packet-too-big", mtu=NARROW) / narrow_trio.ip("a", INTERNET) / TCP()
+    )
+    assert wire.matching(expected)
+    assert transfer.download(*ends, SIZE) == transfer.expected(SIZE)
 
 
 @requirement("BR-22", "NET-8")
-def test_the_hosts_own_link_may_be_the_narrow_one(wide: ThreeContainers) -> None:
-    """On a network whose links carry more than the host's, the bridge's address says so."""
-    uplink = wide.place(HOST).links()["eth0"].mtu
+def test_narrow_uplink_of_the_host_is_reported_by_the_bridge(wide_trio: ThreeContainers) -> None:
+    """On a network whose links carry more than the host's uplink."""
+    uplink = wide_trio.place(HOST).links()["eth0"].mtu
     with (
-        wide.capture("a") as wire,
-        wide.call("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT, whole=True) as call,
+        wide_trio.capture("a") as wire,
+        wide_trio.client(
+            "a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT, whole=True
+        ) as call,
     ):
-        call.say(FRAGMENTED)
-        wide.settle()
-        assert call.told() == "packet-too-big"
-    quoted = wide.ip("a", INTERNET) / wide.request(Protocol.UDP, sport=OWN_PORT, dport=ECHO)
-    wire.expect_one(
-        wide.ip(GATEWAY, "a") / wide.error("packet-too-big", mtu=uplink) / quoted, at=wide.at("a")
+        call.send(FRAGMENTED)
+        wide_trio.settle()
+        assert call.error() == "packet-too-big"
+    quoted = wide_trio.ip("a", INTERNET) / wide_trio.request(
+        Protocol.UDP, sport=OWN_PORT, dport=ECHO
     )
-    ends = wide.place("a"), wide.place(INTERNET), wide.address(INTERNET)
-    assert transfer.upload(*ends, SIZE) == transfer.sent(SIZE)
+    wire.expect_one(
+        wide_trio.ip(GATEWAY, "a") / wide_trio.error("packet-too-big", mtu=uplink) / quoted,
+        at=wide_trio.at("a"),
+    )
+    ends = wide_trio.place("a"), wide_trio.place(INTERNET), wide_trio.address(INTERNET)
+    assert transfer.upload(*ends, SIZE) == transfer.expected(SIZE)

@@ -1,4 +1,4 @@
-"""Sources that are not the container's, and packets that belong to no flow: nothing leaks."""
+"""Spoofed sources and packets outside any flow: none leaves the host with a container's address."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ ECHO: Final = UDP_PORTS["echo"]
 OWN_PORT: Final = 31046
 WORD: Final = b"who am I?"
 
-STRANGERS: Final = {
+UNASSIGNED: Final = {
     4: ("192.0.2.250", "10.99.0.9", "127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1"),  # noqa: S104
     6: ("2001:db8:99::1", "fd99::9", "::1", "::", "ff02::1", "fe80::99"),
 }
-"""Sources that nobody has, or that nobody may send from."""
+"""Unassigned sources, and sources that must not be used."""
 
 PORTLESS: Final = (47, 50, 51, 132, 136, 253)
-"""Protocols other than the three: GRE, ESP, AH, SCTP, UDP-Lite, one for experiments."""
+"""Other protocols: GRE, ESP, AH, SCTP, UDP-Lite, an experimental one."""
 
 
 @requirement("BR-26")
 @pytest.mark.parametrize("target", [NS1, ATTACKER, INTERNET])
-def test_a_forged_source_does_not_leave_the_host(trio: ThreeContainers, target: str) -> None:
-    """Neither a bystander's, nor a neighbour's, nor anybody's, wherever it is sent."""
+def test_spoofed_source_does_not_leave_the_host(trio: ThreeContainers, target: str) -> None:
+    """A bystander's, a neighbour's or an unassigned address, to any target."""
     others = (trio.address(name) for name in (HOST, NS1, ATTACKER, INTERNET, GATEWAY))
-    forged = [*others, *(ip_address(text) for text in STRANGERS[trio.family])]
+    spoofed = [*others, *(ip_address(text) for text in UNASSIGNED[trio.family])]
     with trio.capture(GATEWAY, HOST, NS1) as wire:
-        posing = (trio.ip(source, target) / datagram(f"as {source}") for source in forged)
+        posing = (trio.ip(source, target) / datagram(f"as {source}") for source in spoofed)
         emit(trio, *posing, trio.ip("a", target) / datagram("as myself"))
-    for source in forged:
+    for source in spoofed:
         sent = trio.ip(source) / datagram(f"as {source}")
         wire.expect_one(sent, at=trio.at(GATEWAY))
         for outside in (HOST, NS1):
@@ -50,11 +50,11 @@ def test_a_forged_source_does_not_leave_the_host(trio: ThreeContainers, target: 
 
 
 @requirement("BR-7")
-def test_what_belongs_to_no_flow_does_not_leave_with_the_containers_address(
+def test_invalid_packets_do_not_leave_with_the_containers_address(
     trio: ThreeContainers,
 ) -> None:
-    """Stray resets and replies, broken checksums, protocols without ports: none is let through."""
-    odd = strays(trio)
+    """Stray resets and replies, broken checksums, protocols without ports."""
+    odd = invalid_packets(trio)
     with trio.capture(GATEWAY, HOST, INTERNET) as wire:
         emit(trio, *odd, trio.ip("a", INTERNET) / datagram("as myself"))
     assert len(wire.matching(trio.ip("a", INTERNET), at=trio.at(GATEWAY))) > len(odd)
@@ -63,8 +63,8 @@ def test_what_belongs_to_no_flow_does_not_leave_with_the_containers_address(
         wire.expect_one(trio.ip(HOST, INTERNET) / datagram("as myself"), at=trio.at(outside))
 
 
-def strays(trio: ThreeContainers) -> list[Packet]:
-    """Packets of container a that a connection tracker has no flow for, or cannot understand."""
+def invalid_packets(trio: ThreeContainers) -> list[Packet]:
+    """Craft packets of container a that conntrack has no flow for, or cannot parse."""
     head = trio.ip("a", INTERNET)
     ports: dict[str, Any] = {"sport": OWN_PORT, "dport": ECHO}
     quoted = trio.ip(INTERNET, "a") / UDP(sport=ECHO, dport=9) / b"never said"
@@ -85,11 +85,11 @@ def strays(trio: ThreeContainers) -> list[Packet]:
 
 
 def datagram(word: str) -> Packet:
-    """A datagram to the echo service."""
+    """Return a datagram to the echo service."""
     return UDP(dport=ECHO) / word.encode()
 
 
 def emit(trio: ThreeContainers, *packets: Packet) -> None:
-    """Put packets on the wire of container a, towards the bridge, just as they are."""
+    """Send packets unchanged on container a's link towards the bridge."""
     head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))
     send_frame(trio.place("a"), *(head / packet for packet in packets))

@@ -1,4 +1,4 @@
-"""TTL and hop limit: each router takes one, and the one that takes the last says so."""
+"""TTL and hop limit: each router decrements it, and time-exceeded comes from the last one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.world.service_protocols import TCP_PORTS
 from suites.support.three_containers import ThreeContainers
 
 IDENTIFIER = 31041
-"""The source port of what is sent, or its echo identifier."""
+"""Source port of the crafted packets, or their echo identifier."""
 PORT = TCP_PORTS["echo"]
 ECHO_REPLY = {4: ICMP(type=0), 6: ICMPv6EchoReply()}
 
@@ -21,17 +21,15 @@ ECHO_REPLY = {4: ICMP(type=0), 6: ICMPv6EchoReply()}
 @requirement("BR-19")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("target", [NS1, ATTACKER, INTERNET])
-def test_a_ttl_of_1_ends_at_the_bridge(
-    trio: ThreeContainers, target: str, protocol: Protocol
-) -> None:
-    """The bridge's address answers with time-exceeded and quotes what it was sent."""
+def test_ttl_1_ends_at_the_bridge(trio: ThreeContainers, target: str, protocol: Protocol) -> None:
+    """The bridge's address sends time-exceeded with the packet quoted."""
     with (
         trio.capture("a", target) as wire,
-        trio.call("a", target, protocol, port=PORT, own_port=IDENTIFIER, ttl=1) as call,
+        trio.client("a", target, protocol, port=PORT, own_port=IDENTIFIER, ttl=1) as call,
     ):
-        call.say()
+        call.send()
         trio.settle()
-        assert call.told() == "ttl-exceeded"
+        assert call.error() == "ttl-exceeded"
     sent = trio.request(protocol, sport=IDENTIFIER, dport=PORT)
     asked = trio.ip("a", target, ttl=1) / sent
     wire.expect_one_each(
@@ -44,18 +42,18 @@ def test_a_ttl_of_1_ends_at_the_bridge(
 
 @requirement("BR-19", "BR-21")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_each_router_takes_one(trio: ThreeContainers, protocol: Protocol) -> None:
-    """With each TTL more it gets one router further, and that one's own address tells so."""
+def test_each_router_decrements_the_ttl(trio: ThreeContainers, protocol: Protocol) -> None:
+    """Each larger TTL reaches the next router, which answers with its own address."""
     chain = hops(trio)
     sent = trio.request(protocol, sport=IDENTIFIER, dport=PORT)
     for ttl, hop in enumerate(chain, 1):
         with (
             trio.capture("a", INTERNET) as wire,
-            trio.call("a", INTERNET, protocol, port=PORT, own_port=IDENTIFIER, ttl=ttl) as call,
+            trio.client("a", INTERNET, protocol, port=PORT, own_port=IDENTIFIER, ttl=ttl) as call,
         ):
-            call.say()
+            call.send()
             trio.settle()
-            assert call.told() == "ttl-exceeded", f"with TTL {ttl}"
+            assert call.error() == "ttl-exceeded", f"with TTL {ttl}"
         left = START_TTL - ttl + 1
         wire.expect_one_each(
             trio.ip(hop, "a", ttl=left)
@@ -70,26 +68,30 @@ def test_each_router_takes_one(trio: ThreeContainers, protocol: Protocol) -> Non
 
 @requirement("BR-19", "BR-7")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_with_one_more_than_there_are_routers_it_arrives(
+def test_packet_with_sufficient_ttl_reaches_the_internet(
     trio: ThreeContainers, protocol: Protocol
 ) -> None:
-    """It reaches the internet with TTL 1, from the host's address, and is answered."""
+    """It arrives with TTL 1 from the host's address, and is answered."""
     enough = len(hops(trio)) + 1
     with (
         trio.capture(INTERNET) as wire,
-        trio.call("a", INTERNET, protocol, port=PORT, own_port=IDENTIFIER, ttl=enough) as call,
+        trio.client("a", INTERNET, protocol, port=PORT, own_port=IDENTIFIER, ttl=enough) as call,
     ):
-        call.say(b"far enough")
-        heard = call.hear()
-        assert heard == b"far enough" if protocol is Protocol.ICMP else b'"me": "internet"' in heard
+        call.send(b"far enough")
+        received = call.receive()
+        assert (
+            received == b"far enough"
+            if protocol is Protocol.ICMP
+            else b'"me": "internet"' in received
+        )
     arrived = trio.ip(HOST, INTERNET, ttl=1)
     assert wire.matching(arrived / trio.request(protocol, sport=(1, 65535), dport=PORT))
     wire.expect_none(trio.ip("a"))
 
 
 @requirement("BR-4", "BR-5", "BR-6", "BR-7")
-def test_every_answer_has_what_the_routers_leave(trio: ThreeContainers) -> None:
-    """To a datagram and a call as to a ping, when it comes to the container's own interface."""
+def test_replies_have_the_expected_ttl(trio: ThreeContainers) -> None:
+    """ICMP, UDP and TCP replies, at the container's own interface."""
     routers = {"b": 0, GATEWAY: 0, HOST: 0, NS1: 1, INTERNET: len(hops(trio))}
     with trio.capture("a") as wire:
         trio.scene.observed(list(cells(("a",), tuple(routers), families=(trio.family,))))
@@ -101,7 +103,7 @@ def test_every_answer_has_what_the_routers_leave(trio: ThreeContainers) -> None:
 
 
 def hops(trio: ThreeContainers) -> list[Address]:
-    """The routers' own addresses on the way to the internet, as they answer a container."""
+    """Return the routers' addresses on the way to the internet, as a container sees them."""
     topology = trio.scene.world.topology
     links = (topology.link(number)[1] for number in range(1, topology.routers))
     chain = (topology.lan_gateway, *links)

@@ -1,4 +1,4 @@
-"""What the suites of published ports share: a shop, a peer beside it, a stranger elsewhere."""
+"""Fixtures: a container with published ports, a peer on its network, a container elsewhere."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from harness.world.build import World
 from suites.ports.published import (
     BESIDE,
     INSIDE,
-    MARKET,
     OWN,
     PORTS,
+    SHARED_NETWORK,
     PublishedContainer,
     PublishNetwork,
     has_taps,
@@ -37,32 +37,32 @@ from suites.support.features import families, has_ipv6
     ],
 )
 def family(request: pytest.FixtureRequest) -> Family:
-    """Every promise, once for each family."""
+    """Return the address family; every promise is tested in each."""
     chosen: Family = request.param
     return chosen
 
 
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> Transport:
-    """Every promise, over TCP and over UDP."""
+    """Return the transport; every promise is tested over TCP and over UDP."""
     chosen: Transport = request.param
     return chosen
 
 
 @pytest.fixture(scope="package")
-def market(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
-    """Look, do not change: `shop`, which publishes `PORTS` on every address, and others.
+def ports_scene(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
+    """Share `published`, which publishes `PORTS` on every address; tests must not change it.
 
-    `peer` is on its network, which is the default one where that has the family;
-    `stranger` is on another, where the runtime has networks.
+    `peer` is on its network, which is the default one where that has the family; `outside` is on
+    another, where the runtime has networks.
     """
     dual, here = family == 6, home(runtime, family)
-    networks = [NetworkSpec(MARKET, ipv6=dual)] if here == Bridge(MARKET) else []
+    networks = [NetworkSpec(SHARED_NETWORK, ipv6=dual)] if here == Bridge(SHARED_NETWORK) else []
     ports = tuple(Publish(port, INSIDE, transport) for transport, port in PORTS.items())
-    containers = [ContainerSpec("shop", here, ports=ports), ContainerSpec("peer", here)]
+    containers = [ContainerSpec("published", here, ports=ports), ContainerSpec("peer", here)]
     if Feature.NETWORKS in runtime.features:
         networks.append(NetworkSpec("far", ipv6=dual))
-        containers.append(ContainerSpec("stranger", Bridge("far")))
+        containers.append(ContainerSpec("outside", Bridge("far")))
     plan = Plan(networks=tuple(networks), containers=tuple(containers))
     with Scene(world, runtime, plan) as made:
         made.ready()
@@ -70,17 +70,19 @@ def market(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def shop(market: Scene, transport: Transport, family: Family) -> Iterator[PublishedContainer]:
-    """The shared shop, over one transport; it listens all the time."""
+def published(
+    ports_scene: Scene, transport: Transport, family: Family
+) -> Iterator[PublishedContainer]:
+    """Share the published container over one transport, with a listener that stays open."""
     with PublishedContainer(
-        market, market["shop"], transport, family, PORTS[transport]
+        ports_scene, ports_scene["published"], transport, family, PORTS[transport]
     ).open() as opened:
         yield opened
 
 
 @pytest.fixture(scope="package")
-def ground(world: World, runtime: Adapter) -> Iterator[Callable[[int], PublishNetwork]]:
-    """The fair, for a port, with nobody but `BESIDE`; where there are networks it is on one."""
+def shared_network(world: World, runtime: Adapter) -> Iterator[Callable[[int], PublishNetwork]]:
+    """Share a network with only `BESIDE` on it, as a factory that takes a port."""
     networks: tuple[NetworkSpec, ...] = ()
     those: tuple[Family, ...] = (4,)
     where = Bridge()
@@ -95,17 +97,17 @@ def ground(world: World, runtime: Adapter) -> Iterator[Callable[[int], PublishNe
 
 
 @pytest.fixture(scope="package")
-def numbers() -> Iterator[int]:
-    """Ports, one for each test, with some beside it: what one has not given back is no other's."""
+def port_numbers() -> Iterator[int]:
+    """Count ports in steps, so that a port still in use disturbs no later test."""
     return itertools.count(OWN + 10, 10)
 
 
 @pytest.fixture
-def fair(
-    ground: Callable[[int], PublishNetwork], numbers: Iterator[int]
+def publish_network(
+    shared_network: Callable[[int], PublishNetwork], port_numbers: Iterator[int]
 ) -> Iterator[PublishNetwork]:
-    """The fair for one test, which adds containers to it: they are removed afterwards."""
-    made = ground(next(numbers))
+    """Return the shared network; containers that the test adds are removed afterwards."""
+    made = shared_network(next(port_numbers))
     yield made
     scene = made.scene
     scene.remove(*(item.name for item in scene.plan.containers if item.name != BESIDE))

@@ -1,4 +1,4 @@
-"""A container that publishes a port, and whoever calls it."""
+"""A container with published ports, and calls of them."""
 
 from __future__ import annotations
 
@@ -23,29 +23,28 @@ from harness.model.plan import (
     Publish,
 )
 from harness.model.topology import Address, pick
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Exchange, Listener, Transport
 from harness.testbench.netns_view import NetnsView
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.readiness import await_local
 
 INSIDE: Final = 31080
-"""Where a container listens: the kernel gives such a port to nobody who asks for none."""
+"""Port of listeners inside, outside the kernel's ephemeral range."""
 CHOSEN: Final = INSIDE + 100
-"""Where it listens behind a port of the runtime's choice."""
+"""Port of listeners behind a host port of the runtime's choice."""
 PORTS: Final[dict[Transport, int]] = {"tcp": 8080, "udp": 8053}
-"""The ports of the host at which the shared shop is, on every address."""
+"""Host ports of the shared container, on every address."""
 OWN: Final = 8180
-"""The first port of the host that a test may publish by itself."""
-MARKET: Final = "market"
-"""The network with IPv6 on which the shared containers are where the family is IPv6."""
+"""First host port for ports that single tests publish."""
+SHARED_NETWORK: Final = "market"
+"""Network with IPv6 of the shared containers where the family is IPv6."""
 
 
 class PortCall(NamedTuple):
-    """Who calls which address; the published port, unless another is given."""
+    """A call: the caller, the address, and the port unless it is the published one."""
 
     caller: str
     address: Address
@@ -61,103 +60,103 @@ class PublishedContainer:
     transport: Transport
     family: Family
     port: int
-    ears: Mapping[Family, Listener] = field(default_factory=dict)
+    listeners: Mapping[Family, Listener] = field(default_factory=dict)
     """Listeners that stay open; elsewhere one is opened for each call."""
 
     @property
     def network(self) -> str:
-        """The network that it is on."""
+        """Return the network of the container."""
         return self.scene.plan.container(self.container.name).networks[0]
 
     @property
-    def heard_in(self) -> Family:
-        """The family in which the container hears who calls it in `family`."""
-        return heard_in(self.scene.runtime, self.family)
+    def inner_family(self) -> Family:
+        """Return the family in which the container sees a client of `family`."""
+        return inner_family(self.scene.runtime, self.family)
 
     def own(self) -> Address:
-        """The container's own address, at which it is called."""
-        address = self.container.net.address(self.heard_in)
+        """Return the container's own address, at which it is called."""
+        address = self.container.net.address(self.inner_family)
         assert address is not None
         return address
 
     def gateway(self) -> Address:
-        """The host's address on its network."""
+        """Return the host's address on the container's network."""
         facts = self.scene.runtime.network_facts(self.network)
-        return next(item.ip for item in facts.gateways if item.version == self.heard_in)
+        return next(item.ip for item in facts.gateways if item.version == self.inner_family)
 
     @contextmanager
     def open(self) -> Iterator[Self]:
-        """Keep listening inside while the body calls."""
-        with self.ear() as ear:
-            yield replace(self, ears={self.heard_in: ear})
+        """Keep a listener inside open while the body calls."""
+        with self.listener() as listener:
+            yield replace(self, listeners={self.inner_family: listener})
 
-    def ear(self, family: Family | None = None) -> Listener:
-        """A listener inside, where the port leads or in the family given."""
-        family = family or self.heard_in
+    def listener(self, family: Family | None = None) -> Listener:
+        """Return a listener inside, in the family that the port leads to or the given one."""
+        family = family or self.inner_family
         return Listener(self.container.net, self.transport, family=family, port=INSIDE)
 
     @contextmanager
     def _listening(self, family: Family) -> Iterator[Listener]:
-        if family in self.ears:
-            yield self.ears[family]
+        if family in self.listeners:
+            yield self.listeners[family]
         else:
-            with self.ear(family) as ear:
-                yield ear
+            with self.listener(family) as listener:
+                yield listener
 
     def serves(self, caller: str, address: Address, *, port: int = 0) -> Exchange | None:
-        """Somebody calls the published port on an address of the host, and is answered.
+        """Call the published port, or another, on an address of the host, and await the answer.
 
-        Or another port. `None` when the call is refused.
+        Return `None` when the call is refused.
         """
-        with self._listening(self.heard_in) as ear:
+        with self._listening(self.inner_family) as listener:
             place = self.scene.place(caller)
-            return ear.hears(place, at=address, port=port or self.port, answered=True)
+            return listener.reached_from(place, at=address, port=port or self.port, answered=True)
 
     def reaches(self, caller: str, address: Address) -> bool:
-        """Whether somebody who calls the published port there is answered, or refused or swallowed.
+        """Return whether a call is answered; False for a refused or dropped one.
 
-        For where a process in user space may take the call: it may be late where all else is quiet.
+        For calls that a process in user space may take: it may be late where all else is quiet.
         """
         with suppress(TimeoutError):
             return self.serves(caller, address) is not None
         return False
 
-    def overhears(self, calls: Iterable[PortCall]) -> list[str]:
-        """Those of many calls, made all at once, that are heard: refused or swallowed are not.
+    def delivered(self, calls: Iterable[PortCall]) -> list[str]:
+        """Make many calls at once and return those that arrive, neither refused nor dropped.
 
-        In the family in which they are made, and in that to which a published port leads.
+        They are looked for in their own family, and in that to which a published port leads.
         """
-        made = [(self.scene.place(who), at, port or self.port) for who, at, port in calls]
+        made = [(self.scene.place(caller), at, port or self.port) for caller, at, port in calls]
         found: dict[str, None] = {}
         for family in FAMILIES:
             if own := [item for item in made if item[1].version == family]:
-                for listening in {family, heard_in(self.scene.runtime, family)}:
-                    with self._listening(listening) as ear:
-                        found |= dict.fromkeys(ear.overhears(own, self.scene.settle))
+                for listening in {family, inner_family(self.scene.runtime, family)}:
+                    with self._listening(listening) as listener:
+                        found |= dict.fromkeys(listener.delivered(own, self.scene.settle))
         return list(found)
 
 
-def heard_in(runtime: Adapter, family: Family) -> Family:
-    """The family in which a container hears who calls its published port in a family."""
+def inner_family(runtime: Adapter, family: Family) -> Family:
+    """Return the family in which a container sees a client of its published port."""
     return 4 if runtime.dialect.published6 == "ipv4" else family
 
 
-def shops(
+def published_on(
     container: Container, scene: Scene, family: Family, port: int = OWN
 ) -> list[PublishedContainer]:
-    """A container that publishes one port over TCP and UDP, by each of them."""
+    """Return the views of a container with one port published over TCP and UDP."""
     return [
         PublishedContainer(scene, container, transport, family, port) for transport in TRANSPORTS
     ]
 
 
 def both(port: int, inside: int = INSIDE, *, at: Address | None = None) -> tuple[Publish, ...]:
-    """A port published over TCP and UDP alike."""
+    """Publish a port over TCP and UDP."""
     return tuple(Publish(port, inside, transport, at) for transport in TRANSPORTS)
 
 
 def ranged(first: int, count: int) -> tuple[Publish, ...]:
-    """A range, and a port of the runtime's choice for `CHOSEN`, over TCP and UDP alike."""
+    """Publish a range, and a port of the runtime's choice for `CHOSEN`, over TCP and UDP."""
     return (
         *(Publish(first, INSIDE, transport, count=count) for transport in TRANSPORTS),
         *(Publish(0, CHOSEN, transport) for transport in TRANSPORTS),
@@ -165,50 +164,50 @@ def ranged(first: int, count: int) -> tuple[Publish, ...]:
 
 
 def home(runtime: Adapter, family: Family) -> Bridge:
-    """Where the market's containers of a family are.
+    """Return the mode of the shared containers of a family.
 
-    By default, if that has the family, as a tap has both; else on a network. Who claims networks
-    and has taps by default is on a network in either.
+    The default one if that has the family, as a tap has both; else a network. A runtime with
+    networks and taps by default is on a network in either family.
     """
     by_default = has_taps(runtime) or (family == 4 and runtime.dialect.default_network == "bridge")
-    return Bridge() if by_default else Bridge(MARKET)
+    return Bridge() if by_default else Bridge(SHARED_NETWORK)
 
 
 def has_taps(runtime: Adapter) -> bool:
-    """Whether a container that publishes has a tap of its own, in place of a network.
+    """Return True if a container with published ports has a tap in place of a network.
 
-    As it has by default; who claims networks besides is tried on those.
+    Runtimes with networks besides are tested on those.
     """
     taps = runtime.dialect.default_network != "bridge"
     return taps and Feature.NETWORKS not in runtime.features
 
 
 def is_relayed(runtime: Adapter) -> bool:
-    """Whether a process in user space listens on the host, and calls the container itself."""
+    """Return True if a process in user space listens on the host and relays to the container."""
     return has_taps(runtime) or runtime.dialect.bridges != "host"
 
 
 def link_of(scene: Scene, name: str) -> str:
-    """By which of its interfaces a container is called; empty where `lo` may be one of them.
+    """Return the interface by which a container is called; empty where `lo` may be one.
 
-    As it may behind a tap, and where the caller has the container's own address.
+    Behind a tap, and where the caller has the container's own address.
     """
     tap = scene.plan.container(name).mode == Bridge() and has_taps(scene.runtime)
     return "" if tap or scene.runtime.dialect.published_source == "own" else "eth0"
 
 
 def dual(scene: Scene) -> Bridge:
-    """Where a container gets addresses of both families."""
+    """Return a mode in which a container gets addresses of both families."""
     if has_taps(scene.runtime):
         return Bridge()
     scene.network("dual", ipv6=True)
     return Bridge("dual")
 
 
-def meets(scene: Scene, caller: str, address: Address) -> bool:
-    """Whether a call of the host's address gets to the host.
+def reaches_host(scene: Scene, caller: str, address: Address) -> bool:
+    """Return True if a call of the host's address gets to the host.
 
-    Who has the same calls itself, and who is on a bridge that IPv6 does not lead out of nobody.
+    A caller with the same address calls itself; IPv6 does not lead out of some bridges.
     """
     if caller == HOST:
         return True
@@ -221,24 +220,24 @@ def meets(scene: Scene, caller: str, address: Address) -> bool:
 
 
 def is_behind_bridges(scene: Scene) -> bool:
-    """Whether the runtime's bridges are in a namespace of their own, and there are some."""
+    """Return True if the runtime's bridges are in a netns of their own."""
     return scene.place(GATEWAY).identity != scene.place(HOST).identity
 
 
 def is_closed(runtime: Adapter, family: Family) -> bool:
-    """Whether containers reach nothing beyond the runtime's bridges, as declared."""
+    """Return True if containers reach nothing beyond the runtime's bridges, as declared."""
     return family == 6 and runtime.dialect.beyond6 == "unreachable"
 
 
 def addresses(scene: Scene, family: Family) -> list[Address]:
-    """Every address of the host's that others can call, the bridges' among them."""
+    """Return every callable address of the host, including those of bridges."""
     found = (item.ip for item in scene.place(HOST).interfaces())
     return [item for item in found if item.version == family and not item.is_loopback]
 
 
 @contextmanager
-def one_more(scene: Scene, family: Family) -> Iterator[Address]:
-    """Give the host one address more on the LAN while the body runs."""
+def extra_address(scene: Scene, family: Family) -> Iterator[Address]:
+    """Add another LAN address to the host while the body runs."""
     own = pick(scene.world.topology.host, family)
     more = ip_interface(f"{own.ip + 70}/{own.network.prefixlen}")
     host = scene.place(HOST)
@@ -255,7 +254,7 @@ def one_more(scene: Scene, family: Family) -> Iterator[Address]:
 def callers(
     scene: Scene, family: Family, outside: Collection[str]
 ) -> Iterator[tuple[str, Address]]:
-    """Who calls which address of the host: those outside and itself every one, and its loopback."""
+    """Return the calls of the host's addresses: from outside, itself, and on its loopback."""
     for address in addresses(scene, family):
         for caller in (*outside, HOST):
             yield caller, address
@@ -263,19 +262,19 @@ def callers(
 
 
 ELSEWHERE: Final[dict[str, tuple[str, ...]]] = {
-    "shop": ("peer", NS1, ATTACKER, INTERNET),
+    "published": ("peer", NS1, ATTACKER, INTERNET),
     "peer": (NS1, ATTACKER, INTERNET),
-    "stranger": (NS1, ATTACKER, INTERNET),
-    HOST: ("peer", "stranger", NS1, ATTACKER, INTERNET),
+    "outside": (NS1, ATTACKER, INTERNET),
+    HOST: ("peer", "outside", NS1, ATTACKER, INTERNET),
     NS1: (NS2, ATTACKER, INTERNET),
     ATTACKER: (NS1, INTERNET),
     INTERNET: (NS1,),
 }
-"""Who calls whom of those that are not the host: from it, through it, and past it."""
+"""Callers and targets other than the host: from it, through it, and past it."""
 
 
 def _reaches(scene: Scene, family: Family, caller: str, other: str) -> bool:
-    """Whether one reaches another that is not the host, whatever the port."""
+    """Return True if one reaches another that is not the host, whatever the port."""
     runtime = scene.runtime
     inside = {item.name for item in scene.plan.containers}
     match caller in inside, other in inside:
@@ -289,21 +288,21 @@ def _reaches(scene: Scene, family: Family, caller: str, other: str) -> bool:
             return True
 
 
-def assert_seen_as_declared(shop: PublishedContainer, caller: str, address: Address) -> None:
-    """Who calls from outside is seen by its own address and port, as the gateway, or as neither."""
-    meeting = shop.serves(caller, address)
-    assert meeting
-    match shop.scene.runtime.dialect.published_source:
+def assert_seen_as_declared(published: PublishedContainer, caller: str, address: Address) -> None:
+    """Assert that the container sees an outside client with the declared source."""
+    exchange = published.serves(caller, address)
+    assert exchange
+    match published.scene.runtime.dialect.published_source:
         case "client":
-            assert meeting.seen == meeting.own, f"{caller} calls {address}"
+            assert exchange.seen == exchange.own, f"{caller} calls {address}"
         case "gateway":
-            assert meeting.seen[0] == shop.gateway(), f"{caller} calls {address}"
+            assert exchange.seen[0] == published.gateway(), f"{caller} calls {address}"
         case "own":
-            assert meeting.seen[0] == shop.own(), f"{caller} calls {address}"
+            assert exchange.seen[0] == published.own(), f"{caller} calls {address}"
 
 
-def assert_theirs(scene: Scene, transport: Transport, family: Family, port: int) -> None:
-    """A port that the host has published is, on every other machine, that machine's own."""
+def assert_not_redirected(scene: Scene, transport: Transport, family: Family, port: int) -> None:
+    """Assert that a published port on every other machine is that machine's own."""
     inside = {item.name for item in scene.plan.containers}
     present = inside | scene.places.keys()
     for caller, others in ELSEWHERE.items():
@@ -313,13 +312,13 @@ def assert_theirs(scene: Scene, transport: Transport, family: Family, port: int)
             address = scene.place(other).address(family)
             with Listener(
                 scene.place(other), transport, family=family, address=address, port=port
-            ) as ear:
-                met = ear.hears(scene.place(caller), answered=True)
-            assert met, f"{caller} calls port {port} of {other}"
+            ) as listener:
+                exchange = listener.reached_from(scene.place(caller), answered=True)
+            assert exchange, f"{caller} calls port {port} of {other}"
 
 
 BESIDE: Final = "beside"
-"""A container that is there already and publishes nothing."""
+"""Name of a running container without published ports."""
 
 Where = Callable[[Family], Address]
 """An address of the host's, for each family."""
@@ -327,62 +326,62 @@ Where = Callable[[Family], Address]
 
 @dataclass(frozen=True, slots=True)
 class PublishNetwork:
-    """A network of the runtime's, and the families that its containers have."""
+    """A network of the runtime's, and the families of its containers."""
 
     scene: Scene
     home: Bridge
     families: tuple[Family, ...]
     port: int
-    """Of the host's, and this test's alone, as the next one is."""
+    """Host port for one test; the next one too."""
 
     @property
     def host(self) -> NetnsView:
-        """The host."""
+        """Return the host."""
         return self.scene.place(HOST)
 
     def own(self, family: Family) -> Address:
-        """The host's address on the LAN."""
+        """Return the host's address on the LAN."""
         return self.scene.world.address(HOST, family)
 
     def on_br0(self, family: Family) -> Address:
-        """The host's address on br0."""
+        """Return the host's address on br0."""
         return pick(self.scene.world.topology.br0, family).ip
 
     def await_taps(self) -> None:
         """Wait until the host itself can call, where containers have taps.
 
-        pasta has the host's own calls go to the tap's fe80:: address, which the kernel checks
-        for a second (RFC 4862) like any other.
+        pasta directs the host's own calls to the tap's fe80:: address, which the kernel checks for
+        a second (RFC 4862) like any other.
         """
         if has_taps(self.scene.runtime):
             self.scene.ready()
 
     def link(self) -> str:
-        """The host's link on the network; empty where it has none."""
+        """Return the host's link on the network; empty where it has none."""
         if has_taps(self.scene.runtime):
             return ""
         return self.scene.runtime.network_facts(self.home.network).interface or ""
 
     def container(self, name: str, *ports: Publish) -> Container:
-        """Start a container; it is removed after the test if it is still there."""
+        """Start a container; it is removed after the test if it still exists."""
         return self.scene.container(name, self.home, ports=ports)
 
-    def opened(self, name: str, *, at: Where | None = None) -> list[PublishedContainer]:
-        """Start a container that publishes `port`, and tell how it is called.
+    def publish(self, name: str, *, at: Where | None = None) -> list[PublishedContainer]:
+        """Start a container that publishes `port`, and return its views.
 
-        On one address of the host's in each family or on all, over TCP and over UDP.
+        On one address of the host in each family or on all, over TCP and over UDP.
         """
         ports = both(self.port)
         if at is not None:
             ports = tuple(
                 item for family in self.families for item in both(self.port, at=at(family))
             )
-        return self.shops(self.container(name, *ports))
+        return self.views(self.container(name, *ports))
 
-    def shops(self, container: Container) -> list[PublishedContainer]:
-        """Every way to call a container by `port`."""
+    def views(self, container: Container) -> list[PublishedContainer]:
+        """Return every way to call a container by `port`."""
         return [
-            shop
+            published
             for family in self.families
-            for shop in shops(container, self.scene, family, self.port)
+            for published in published_on(container, self.scene, family, self.port)
         ]

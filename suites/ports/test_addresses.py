@@ -1,4 +1,4 @@
-"""Ports published on one address of the host: they answer there and nowhere else."""
+"""Ports published on one address of the host: reachable there and nowhere else."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pytest
 from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family
 from harness.model.topology import Address, pick
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Transport
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.ports.published import (
     BESIDE,
     OWN,
@@ -20,129 +19,151 @@ from suites.ports.published import (
     PublishedContainer,
     PublishNetwork,
     addresses,
-    assert_theirs,
+    assert_not_redirected,
     both,
     dual,
     home,
-    meets,
-    shops,
+    published_on,
+    reaches_host,
 )
 from suites.support.features import restarts
 
 ALONE: Final = {"first": 8103, "second": 8106}
 """Ports that one container publishes, each on an address of its own."""
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST)
-"""Everybody outside, and the host itself."""
+"""Every outsider, and the host itself."""
 
 
-def own_addresses(market: Scene, family: Family) -> Mapping[str, Address]:
-    """Two of the host's: on the LAN, and on br0."""
-    world = market.world
+def own_addresses(ports_scene: Scene, family: Family) -> Mapping[str, Address]:
+    """Return two addresses of the host: on the LAN, and on br0."""
+    world = ports_scene.world
     return {"first": world.address(HOST, family), "second": pick(world.topology.br0, family).ip}
 
 
 @pytest.fixture(scope="module")
-def alone(market: Scene, family: Family) -> Iterator[Scene]:
-    """The market, with a container that publishes each port of `ALONE` on its own address."""
-    own = own_addresses(market, family)
+def single_address(ports_scene: Scene, family: Family) -> Iterator[Scene]:
+    """Add a container that publishes each port of `ALONE` on its own address."""
+    own = own_addresses(ports_scene, family)
     ports = [item for name, port in ALONE.items() for item in both(port, at=own[name])]
-    market.container("alone", home(market.runtime, family), ports=tuple(ports))
-    market.ready()
-    yield market
-    market.remove("alone")
+    ports_scene.container("alone", home(ports_scene.runtime, family), ports=tuple(ports))
+    ports_scene.ready()
+    yield ports_scene
+    ports_scene.remove("alone")
 
 
-def assert_served(shop: PublishedContainer, address: Address, beside: str) -> None:
-    """Whoever gets at the address is served by this one, a container beside it too."""
+def assert_served(published: PublishedContainer, address: Address, beside: str) -> None:
+    """Assert that every caller of the address reaches this container, also from beside it."""
     for caller in (*CALLERS, beside):
-        if meets(shop.scene, caller, address):
-            assert shop.serves(caller, address), f"{caller} calls {address}"
+        if reaches_host(published.scene, caller, address):
+            assert published.serves(caller, address), f"{caller} calls {address}"
 
 
 @requirement("PUB-2")
 @pytest.mark.parametrize("name", ["first", "second"])
-def test_it_answers_on_the_one_address_only(
-    alone: Scene, transport: Transport, family: Family, name: str
+def test_port_answers_only_on_its_address(
+    single_address: Scene, transport: Transport, family: Family, name: str
 ) -> None:
-    """Whoever calls, and on none of the host's others, its loopback's included."""
-    own = own_addresses(alone, family)[name]
-    others = set(addresses(alone, family)) - {own}
-    with PublishedContainer(alone, alone["alone"], transport, family, ALONE[name]).open() as shop:
-        assert_served(shop, own, "shop")
-        calls = [PortCall(caller, address) for caller in (*CALLERS, "shop") for address in others]
-        assert shop.overhears([*calls, PortCall(HOST, LOOPBACKS[family])]) == []
+    """For every caller, and not on other addresses of the host, its loopback included."""
+    own = own_addresses(single_address, family)[name]
+    others = set(addresses(single_address, family)) - {own}
+    with PublishedContainer(
+        single_address, single_address["alone"], transport, family, ALONE[name]
+    ).open() as published:
+        assert_served(published, own, "published")
+        calls = [
+            PortCall(caller, address) for caller in (*CALLERS, "published") for address in others
+        ]
+        assert published.delivered([*calls, PortCall(HOST, LOOPBACKS[family])]) == []
 
 
 @requirement("PUB-2", "LIFE-7")
-def test_started_again_it_answers_on_the_one_address_only(fair: PublishNetwork) -> None:
-    """As before: the host's others stay closed."""
-    found = fair.opened("web", at=fair.own)
+def test_restarted_container_answers_only_on_its_address(publish_network: PublishNetwork) -> None:
+    """Other addresses of the host stay closed."""
+    found = publish_network.publish("web", at=publish_network.own)
     found[0].container.stop()
     found[0].container.start()
-    for shop in found:
-        assert shop.serves(ATTACKER, fair.own(shop.family))
-        others = set(addresses(fair.scene, shop.family)) - {fair.own(shop.family)}
-        calls = [PortCall(who, at) for who in (ATTACKER, NS1) for at in others]
-        assert shop.overhears([*calls, PortCall(HOST, LOOPBACKS[shop.family])]) == []
+    for published in found:
+        assert published.serves(ATTACKER, publish_network.own(published.family))
+        others = set(addresses(publish_network.scene, published.family)) - {
+            publish_network.own(published.family)
+        }
+        calls = [PortCall(caller, at) for caller in (ATTACKER, NS1) for at in others]
+        assert published.delivered([*calls, PortCall(HOST, LOOPBACKS[published.family])]) == []
 
 
 @requirement("PUB-2", "PUB-12")
-def test_an_address_of_one_family_is_none_of_the_other(scene: Scene) -> None:
-    """Containers that have both publish on an address of one: over the other nobody hears."""
+def test_port_on_address_of_one_family_is_closed_in_the_other(scene: Scene) -> None:
+    """For containers with both families."""
     both_families = dual(scene)
     ways: list[tuple[Family, Family]] = [(4, 6), (6, 4)]
     for family, other in ways:
         own = scene.world.address(HOST, family)
         web = scene.container(f"web{family}", both_families, ports=both(OWN + family, at=own))
-        for shop in shops(web, scene, family, OWN + family):
-            assert shop.serves(ATTACKER, own)
+        for published in published_on(web, scene, family, OWN + family):
+            assert published.serves(ATTACKER, own)
             calls = [
-                PortCall(who, at) for who in (ATTACKER, HOST) for at in addresses(scene, other)
+                PortCall(caller, at)
+                for caller in (ATTACKER, HOST)
+                for at in addresses(scene, other)
             ]
             loopbacks = [PortCall(HOST, address) for address in LOOPBACKS.values()]
-            assert shop.overhears(calls + loopbacks) == []
+            assert published.delivered(calls + loopbacks) == []
 
 
 @requirement("PUB-11")
-def test_one_port_on_two_addresses_leads_to_two_containers(fair: PublishNetwork) -> None:
-    """Each address to its own, and each container tells which it is."""
-    fronts = {"first": fair.own, "second": fair.on_br0}
-    made = {name: fair.opened(name, at=where) for name, where in fronts.items()}
-    fair.await_taps()
+def test_one_port_on_two_addresses_leads_to_two_containers(publish_network: PublishNetwork) -> None:
+    """Each address leads to its own container."""
+    fronts = {"first": publish_network.own, "second": publish_network.on_br0}
+    made = {name: publish_network.publish(name, at=where) for name, where in fronts.items()}
+    publish_network.await_taps()
     for name, where in fronts.items():
-        for shop in made[name]:
-            with shop.open() as opened:
-                assert_served(opened, where(shop.family), BESIDE)
-        told = {(item.host_ip, item.host_port) for item in fair.scene[name].facts().ports}
-        assert told == {(where(family), fair.port) for family in fair.families}
+        for published in made[name]:
+            with published.open() as opened:
+                assert_served(opened, where(published.family), BESIDE)
+        reported = {
+            (item.host_ip, item.host_port) for item in publish_network.scene[name].facts().ports
+        }
+        assert reported == {
+            (where(family), publish_network.port) for family in publish_network.families
+        }
 
 
 @requirement("PUB-11", "PUB-10")
-def test_the_other_goes_on_when_one_has_ended(fair: PublishNetwork) -> None:
-    """Only the address of the one that is gone is closed.
+def test_port_survives_end_of_container_on_other_address(publish_network: PublishNetwork) -> None:
+    """Only the removed container's address is closed.
 
-    Before it goes it is started again, where it can be, and serves its own address alone.
+    Before its removal the container is restarted, where possible, and serves only its address.
     """
-    left = fair.opened("left", at=fair.own)
-    gone = fair.opened("gone", at=fair.on_br0)
-    assert all(shop.serves(ATTACKER, fair.on_br0(shop.family)) for shop in gone)
-    if restarts(fair.scene.runtime):
+    left = publish_network.publish("left", at=publish_network.own)
+    gone = publish_network.publish("gone", at=publish_network.on_br0)
+    assert all(
+        published.serves(ATTACKER, publish_network.on_br0(published.family)) for published in gone
+    )
+    if restarts(publish_network.scene.runtime):
         gone[0].container.stop()
         gone[0].container.start()
-        assert all(shop.serves(ATTACKER, fair.on_br0(shop.family)) for shop in gone)
-        assert all(shop.serves(ATTACKER, fair.own(shop.family)) for shop in left)
+        assert all(
+            published.serves(ATTACKER, publish_network.on_br0(published.family))
+            for published in gone
+        )
+        assert all(
+            published.serves(ATTACKER, publish_network.own(published.family)) for published in left
+        )
     gone[0].container.remove()
-    for shop in left:
-        assert shop.serves(ATTACKER, fair.own(shop.family))
-        assert shop.overhears([PortCall(ATTACKER, fair.on_br0(shop.family))]) == []
+    for published in left:
+        assert published.serves(ATTACKER, publish_network.own(published.family))
+        assert (
+            published.delivered([PortCall(ATTACKER, publish_network.on_br0(published.family))])
+            == []
+        )
 
 
 @requirement("PUB-9")
-def test_on_other_machines_the_port_is_theirs(
-    alone: Scene, transport: Transport, family: Family
+def test_port_on_other_machines_is_not_redirected(
+    single_address: Scene, transport: Transport, family: Family
 ) -> None:
-    """Who calls them there, by way of the host or from it, reaches them."""
+    """Calls through the host or from it reach the other machine."""
     port = ALONE["first"]
-    shop = PublishedContainer(alone, alone["alone"], transport, family, port)
-    assert shop.serves(NS1, own_addresses(alone, family)["first"])
-    assert_theirs(alone, transport, family, port)
+    published = PublishedContainer(single_address, single_address["alone"], transport, family, port)
+    assert published.serves(NS1, own_addresses(single_address, family)["first"])
+    assert_not_redirected(single_address, transport, family, port)

@@ -1,4 +1,4 @@
-"""Published ports called by containers: the one itself, its peers, and one on another network."""
+"""Published ports called by containers: the container itself, its peers, and other networks."""
 
 from __future__ import annotations
 
@@ -20,112 +20,130 @@ from suites.ports.published import (
     addresses,
     is_closed,
     is_relayed,
-    meets,
+    reaches_host,
 )
 
 VAULT: Final = "vault"
 
 
-def kept_in(market: Scene, shop: PublishedContainer, caller: str) -> bool:
-    """Whether a container gets at no address of the host's, as declared; the host itself does."""
-    own = addresses(market, shop.family)
-    assert all(shop.serves(HOST, address) for address in own)
+def is_cut_off(ports_scene: Scene, published: PublishedContainer, caller: str) -> bool:
+    """Return True if a container reaches no host address, as declared; the host itself does."""
+    own = addresses(ports_scene, published.family)
+    assert all(published.serves(HOST, address) for address in own)
     calls = [PortCall(caller, address) for address in own]
-    return is_closed(market.runtime, shop.family) and shop.overhears(calls) == []
+    return is_closed(ports_scene.runtime, published.family) and published.delivered(calls) == []
 
 
 @requirement("PUB-4")
-@pytest.mark.parametrize("caller", ["shop", "peer"])
-def test_it_answers_who_calls_by_the_hosts_address(
-    market: Scene, shop: PublishedContainer, family: Family, caller: str
+@pytest.mark.parametrize("caller", ["published", "peer"])
+def test_container_and_peer_reach_published_port_by_host_address(
+    ports_scene: Scene, published: PublishedContainer, family: Family, caller: str
 ) -> None:
-    """The container itself, and its peers, by every address of the host's."""
-    met = [at for at in addresses(market, family) if meets(market, caller, at)]
-    assert met or kept_in(market, shop, caller)
-    for address in met:
-        assert shop.serves(caller, address), f"{caller} calls {address}"
+    """By every address of the host."""
+    reaching = [
+        at for at in addresses(ports_scene, family) if reaches_host(ports_scene, caller, at)
+    ]
+    assert reaching or is_cut_off(ports_scene, published, caller)
+    for address in reaching:
+        assert published.serves(caller, address), f"{caller} calls {address}"
 
 
 @requirement("PUB-4")
-def test_a_peer_is_seen_as_declared(
-    market: Scene, runtime: Adapter, shop: PublishedContainer, family: Family
+def test_source_of_a_peer_is_as_declared(
+    ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """As itself, or as the gateway; the container itself never as itself, and nobody as `lo`.
+    """The peer's address, or the gateway's; never the container's own, and never `lo`.
 
-    Where a process in user space listens on the host nobody can tell whoever calls from another.
+    Where a process in user space listens on the host all sources look alike.
     """
-    peer = market.place("peer").address(family)
-    met = [at for at in addresses(market, family) if meets(market, "peer", at)]
-    assert met or kept_in(market, shop, "peer")
-    for address in met:
-        by_peer, by_itself = shop.serves("peer", address), shop.serves("shop", address)
+    peer = ports_scene.place("peer").address(family)
+    reaching = [
+        at for at in addresses(ports_scene, family) if reaches_host(ports_scene, "peer", at)
+    ]
+    assert reaching or is_cut_off(ports_scene, published, "peer")
+    for address in reaching:
+        by_peer, by_itself = (
+            published.serves("peer", address),
+            published.serves("published", address),
+        )
         assert by_peer
         assert by_itself
         if is_relayed(runtime):
-            alike = {"gateway": shop.gateway, "own": shop.own}.get(runtime.dialect.published_source)
-            for meeting in (by_peer, by_itself):
-                assert not meeting.seen[0].is_loopback, f"by {address}"
-                assert not alike or meeting.seen[0] == alike(), f"by {address}"
+            alike = {"gateway": published.gateway, "own": published.own}.get(
+                runtime.dialect.published_source
+            )
+            for exchange in (by_peer, by_itself):
+                assert not exchange.seen[0].is_loopback, f"by {address}"
+                assert not alike or exchange.seen[0] == alike(), f"by {address}"
             continue
         as_client = runtime.dialect.hairpin_source == "client"
-        assert by_peer.seen[0] == (peer if as_client else shop.gateway()), f"by {address}"
-        assert by_itself.seen[0] == shop.gateway(), f"by {address}"
+        assert by_peer.seen[0] == (peer if as_client else published.gateway()), f"by {address}"
+        assert by_itself.seen[0] == published.gateway(), f"by {address}"
 
 
 @requirement("PUB-5")
-def test_another_network_reaches_it_as_declared(
-    market: Scene, runtime: Adapter, shop: PublishedContainer, family: Family
+def test_other_network_reaches_published_port_as_declared(
+    ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """By whichever address of the host's; a peer, whom it may be served for, is the control."""
+    """By any address of the host; a peer that may be served is the control."""
     reachable = runtime.dialect.published_across == "reachable"
-    met = [at for at in addresses(market, family) if meets(market, "stranger", at)]
-    assert met or kept_in(market, shop, "stranger")
-    for address in met:
-        assert shop.serves("peer", address)
+    reaching = [
+        at for at in addresses(ports_scene, family) if reaches_host(ports_scene, "outside", at)
+    ]
+    assert reaching or is_cut_off(ports_scene, published, "outside")
+    for address in reaching:
+        assert published.serves("peer", address)
         if reachable:
-            assert shop.serves("stranger", address), f"by {address}"
+            assert published.serves("outside", address), f"by {address}"
         else:
-            assert shop.overhears([PortCall("stranger", address)]) == []
+            assert published.delivered([PortCall("outside", address)]) == []
 
 
 @requirement("PUB-5", "NET-2", "BR-4")
-def test_publishing_opens_nothing_else_between_networks(
-    market: Scene, runtime: Adapter, shop: PublishedContainer
+def test_publishing_opens_no_other_way_between_networks(
+    ports_scene: Scene, runtime: Adapter, published: PublishedContainer
 ) -> None:
-    """The container's own address stays as far from another network as declared."""
-    assert shop.serves("peer", shop.own(), port=INSIDE)
-    assert shop.overhears([PortCall("stranger", shop.own())]) == []
-    heard = shop.overhears([PortCall("stranger", shop.own(), INSIDE)])
-    assert bool(heard) == (runtime.dialect.isolation == "none")
+    """The container's own address stays as reachable from another network as declared."""
+    assert published.serves("peer", published.own(), port=INSIDE)
+    assert published.delivered([PortCall("outside", published.own())]) == []
+    received = published.delivered([PortCall("outside", published.own(), INSIDE)])
+    assert bool(received) == (runtime.dialect.isolation == "none")
 
 
 @pytest.fixture(scope="module")
-def shut_in(market: Scene, family: Family) -> Iterator[Scene]:
-    """The market, with `inmate` on an internal network."""
-    market.network(VAULT, internal=True, ipv6=family == 6)
-    market.container("inmate", Bridge(VAULT))
-    yield market
-    market.remove("inmate")
-    market.remove_network(VAULT)
+def internal_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
+    """Add `internal`, a container on an internal network."""
+    ports_scene.network(VAULT, internal=True, ipv6=family == 6)
+    ports_scene.container("internal", Bridge(VAULT))
+    yield ports_scene
+    ports_scene.remove("internal")
+    ports_scene.remove_network(VAULT)
 
 
 @requirement("INT-1", "PUB-5")
-def test_an_internal_network_reaches_none_of_them(
-    shut_in: Scene, shop: PublishedContainer, family: Family
+def test_internal_network_reaches_no_published_port(
+    internal_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """By no address of the host's, not even that of its own gateway."""
-    gateways = (item.ip for item in shut_in.runtime.network_facts(VAULT).gateways)
-    own = {*addresses(shut_in, family), *(item for item in gateways if item.version == family)}
-    assert shop.serves(HOST, shut_in.world.address(HOST, family))
-    assert shop.overhears([PortCall("inmate", address) for address in own]) == []
+    """By no address of the host, including that of its own gateway."""
+    gateways = (item.ip for item in internal_scene.runtime.network_facts(VAULT).gateways)
+    own = {
+        *addresses(internal_scene, family),
+        *(item for item in gateways if item.version == family),
+    }
+    assert published.serves(HOST, internal_scene.world.address(HOST, family))
+    assert published.delivered([PortCall("internal", address) for address in own]) == []
 
 
 @requirement("PUB-4", "LIFE-7")
 @pytest.mark.parametrize("caller", ["web", BESIDE])
-def test_it_does_so_when_it_has_been_started_again(fair: PublishNetwork, caller: str) -> None:
+def test_restarted_container_is_reached_by_itself_and_peer(
+    publish_network: PublishNetwork, caller: str
+) -> None:
     """Over both transports, in every family."""
-    container = fair.opened("web")[0].container
+    container = publish_network.publish("web")[0].container
     container.stop()
-    fair.scene.start("web")
-    for shop in fair.shops(fair.scene["web"]):
-        assert shop.serves(caller, fair.own(shop.family)), f"{caller} calls {shop}"
+    publish_network.scene.start("web")
+    for published in publish_network.views(publish_network.scene["web"]):
+        assert published.serves(caller, publish_network.own(published.family)), (
+            f"{caller} calls {published}"
+        )

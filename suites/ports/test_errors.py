@@ -1,4 +1,4 @@
-"""Resets and ICMP errors about flows that came by a published port: each to whom it concerns."""
+"""Resets and ICMP errors of flows through a published port: each reaches its flow."""
 
 from __future__ import annotations
 
@@ -23,57 +23,70 @@ from suites.ports.published import INSIDE, PORTS, PublishedContainer, PublishNet
 
 REFUSALS: Final = {"tcp": "reset", "udp": "port-unreachable"}
 MTUS: Final = {"packet-too-big": 1300, "host-unreachable": None}
-"""Errors of somebody further on, and the MTU in bytes that they tell."""
+"""ICMP errors from further on, and the MTU in bytes that they report."""
 
 
 @requirement("BR-20", "PUB-1")
 @pytest.mark.parametrize("caller", [ATTACKER, INTERNET])
-def test_a_port_that_is_closed_inside_refuses(
-    market: Scene, transport: Transport, family: Family, caller: str
+def test_published_port_without_listener_is_refused(
+    ports_scene: Scene, transport: Transport, family: Family, caller: str
 ) -> None:
-    """Who calls the published port while nobody listens there is told so at once."""
-    address, port = market.world.address(HOST, family), PORTS[transport]
-    with Client(market.place(caller), Protocol(transport), address, port=port) as call:
-        call.say()
-        market.settle()
-        assert call.told() == REFUSALS[transport]
+    """The client gets the refusal at once."""
+    address, port = ports_scene.world.address(HOST, family), PORTS[transport]
+    with Client(ports_scene.place(caller), Protocol(transport), address, port=port) as call:
+        call.send()
+        ports_scene.settle()
+        assert call.error() == REFUSALS[transport]
 
 
 @pytest.fixture
-def web(fair: PublishNetwork) -> Iterator[tuple[list[PublishedContainer], TapPool]]:
-    """A container that publishes a port, over UDP, and taps on it for as long as it is there."""
-    found = fair.opened("web")
+def web(publish_network: PublishNetwork) -> Iterator[tuple[list[PublishedContainer], TapPool]]:
+    """Publish a port over UDP, with taps for the container's lifetime."""
+    found = publish_network.publish("web")
     with TapPool() as own:
-        yield [shop for shop in found if shop.transport == "udp"], own
+        yield [published for published in found if published.transport == "udp"], own
 
 
 @requirement("BR-21", "BR-22", "PUB-1")
 @pytest.mark.parametrize("kind", MTUS)
-def test_an_error_about_an_answer_comes_to_who_gave_it(
-    fair: PublishNetwork, web: tuple[list[PublishedContainer], TapPool], wires: TapPool, kind: str
+def test_icmp_error_about_a_reply_reaches_the_server(
+    publish_network: PublishNetwork,
+    web: tuple[list[PublishedContainer], TapPool],
+    wires: TapPool,
+    kind: str,
 ) -> None:
-    """Inside and outside of what it quotes are the container's own address and port."""
-    shops, own = web
-    caller = fair.scene.place(ATTACKER)
-    inside, outside = own.tap(shops[0].container.net), wires.tap(caller)
-    for shop in shops:
-        host, its = fair.own(shop.family), fair.scene.world.address(ATTACKER, shop.family)
-        error = craft.error(shop.family, kind, mtu=MTUS[kind])
+    """Outer and quoted headers have the container's own address and port."""
+    published_on, own = web
+    caller = publish_network.scene.place(ATTACKER)
+    inside, outside = own.tap(published_on[0].container.net), wires.tap(caller)
+    for published in published_on:
+        host, its = (
+            publish_network.own(published.family),
+            publish_network.scene.world.address(ATTACKER, published.family),
+        )
+        error = craft.error(published.family, kind, mtu=MTUS[kind])
         with Capture([inside, outside]) as wire:
-            answer(shop, caller, host)
-            answered = craft.ip(shop.family, src=host, dst=its) / UDP(sport=fair.port)
+            answer(published, caller, host)
+            answered = craft.ip(published.family, src=host, dst=its) / UDP(
+                sport=publish_network.port
+            )
             quoted = Raw(bytes(wire.expect_one(answered, at=outside.where).packet.payload))
-            craft.send_packet(caller, craft.ip(shop.family, src=its, dst=host) / error / quoted)
-            fair.scene.settle()
-        given = craft.ip(shop.family, src=shop.own(), dst=its) / UDP(sport=INSIDE)
-        told = craft.ip(shop.family, src=its, dst=shop.own()) / error / given
-        wire.expect_one(told, at=inside.where)
+            craft.send_packet(
+                caller, craft.ip(published.family, src=its, dst=host) / error / quoted
+            )
+            publish_network.scene.settle()
+        given = craft.ip(published.family, src=published.own(), dst=its) / UDP(sport=INSIDE)
+        expected = craft.ip(published.family, src=its, dst=published.own()) / error / given
+        wire.expect_one(expected, at=inside.where)
 
 
-def answer(shop: PublishedContainer, caller: NetnsView, at: Address) -> None:
-    """Have somebody call the published port, and be answered."""
-    with shop.ear() as ear, Client(caller, Protocol.UDP, at, port=shop.port) as call:
-        call.say(b"is anybody in?")
-        _, sender = ear.heard()
-        ear.tell(sender, b"who asks?")
-        assert call.hear() == b"who asks?"
+def answer(published: PublishedContainer, caller: NetnsView, at: Address) -> None:
+    """Call the published port and send a reply."""
+    with (
+        published.listener() as listener,
+        Client(caller, Protocol.UDP, at, port=published.port) as call,
+    ):
+        call.send(b"is anybody in?")
+        _, sender = listener.receive()
+        listener.send(sender, b"who asks?")
+        assert call.receive() == b"who asks?"

@@ -1,4 +1,4 @@
-"""UDP flows that go on while the container behind a published port ends, and another comes."""
+"""UDP flows through a published port while its container ends and another one starts."""
 
 from __future__ import annotations
 
@@ -11,158 +11,170 @@ import pytest
 from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Protocol
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.client import Client
 from harness.testbench.container import Container
 from harness.testbench.listener import Listener
-from suites.ports.published import BESIDE, INSIDE, PublishedContainer, PublishNetwork, meets
+from harness.testbench.scene import LOOPBACKS
+from suites.ports.published import BESIDE, INSIDE, PublishedContainer, PublishNetwork, reaches_host
 
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
 
 
 Way = tuple[str, Address]
-"""Who calls which address."""
+"""Callers and addresses."""
 
 
 class PortFlow(NamedTuple):
-    """A socket that calls the published port and keeps its own."""
+    """A socket that calls the published port and keeps its source port."""
 
     way: Way
     call: Client
 
-    def say(self, word: bytes) -> None:
-        """Send a datagram more."""
-        self.call.told()  # takes what the socket was told of the last one, or it would be refused
-        self.call.say(word)
+    def send(self, word: bytes) -> None:
+        """Send another datagram."""
+        self.call.error()  # else the next send would fail
+        self.call.send(word)
 
 
 @contextmanager
-def flows(fair: PublishNetwork) -> Iterator[list[PortFlow]]:
-    """One from each caller in each family, and one from the host to its loopback."""
+def flows(publish_network: PublishNetwork) -> Iterator[list[PortFlow]]:
+    """Open one flow from each caller in each family, and one from the host to its loopback."""
     ways: list[Way] = [
-        (name, fair.own(family))
+        (name, publish_network.own(family))
         for name in CALLERS
-        for family in fair.families
-        if meets(fair.scene, name, fair.own(family))
+        for family in publish_network.families
+        if reaches_host(publish_network.scene, name, publish_network.own(family))
     ]
-    ways += [(HOST, LOOPBACKS[family]) for family in fair.families]
+    ways += [(HOST, LOOPBACKS[family]) for family in publish_network.families]
     with ExitStack() as stack:
         yield [
-            PortFlow(way, stack.enter_context(Client(place, Protocol.UDP, way[1], port=fair.port)))
+            PortFlow(
+                way,
+                stack.enter_context(Client(place, Protocol.UDP, way[1], port=publish_network.port)),
+            )
             for way in ways
-            if (place := fair.scene.place(way[0]))
+            if (place := publish_network.scene.place(way[0]))
         ]
 
 
 class ServedClients(NamedTuple):
-    """Who is heard by a container, and of those who is answered."""
+    """Clients whose datagrams arrive in a container, and those that get a reply."""
 
-    heard: set[Way]
+    arrived: set[Way]
     answered: set[Way]
 
 
-def who_is_served(
-    fair: PublishNetwork, found: Sequence[PublishedContainer], calling: Sequence[PortFlow]
+def served_clients(
+    publish_network: PublishNetwork,
+    found: Sequence[PublishedContainer],
+    calling: Sequence[PortFlow],
 ) -> ServedClients:
-    """By the time that the world is quiet; the LAN is heard, and answered.
+    """Return them once the world is quiet; the LAN arrives and gets a reply.
 
-    That everybody is, and that an answer comes from where the call went, are other promises.
+    Arrival of all, and the source of replies, are other promises.
     """
-    fair.await_taps()
-    heard = set()
-    for shop in found:
-        if shop.transport == "udp":
-            with shop.ear() as ear:
+    publish_network.await_taps()
+    arrived = set()
+    for published in found:
+        if published.transport == "udp":
+            with published.listener() as listener:
                 words = {number.to_bytes(): flow for number, flow in enumerate(calling)}
                 for word, flow in words.items():
-                    if flow.way[1].version == shop.family:
-                        flow.say(word)
-                fair.scene.settle()
-                while came := [item for item in ear.come() if item[0] in words]:
+                    if flow.way[1].version == published.family:
+                        flow.send(word)
+                publish_network.scene.settle()
+                while came := [item for item in listener.pending() if item[0] in words]:
                     for word, sender in came:
-                        heard.add(words[word].way)
-                        ear.tell(sender, word)
-                    fair.scene.settle()
-    answered = {flow.way for flow in calling if not flow.call.told() and flow.call.heard()}
-    assert {(ATTACKER, fair.own(family)) for family in fair.families} <= answered & heard
-    return ServedClients(heard, answered)
+                        arrived.add(words[word].way)
+                        listener.send(sender, word)
+                    publish_network.scene.settle()
+    calls = ((flow.way, flow.call) for flow in calling)
+    answered = {way for way, call in calls if not call.error() and call.receive_nowait()}
+    assert {
+        (ATTACKER, publish_network.own(family)) for family in publish_network.families
+    } <= answered & arrived
+    return ServedClients(arrived, answered)
 
 
 def assert_served(
-    fair: PublishNetwork,
+    publish_network: PublishNetwork,
     found: Sequence[PublishedContainer],
     calling: Sequence[PortFlow],
     before: ServedClients,
 ) -> None:
-    """The next datagram of every flow is heard, and answered, whose was before."""
-    fair.await_taps()
-    for shop in found:
-        if shop.transport == "udp":
-            with shop.ear() as ear:
+    """Assert that the next datagram of every flow arrives, and gets a reply where it did before."""
+    publish_network.await_taps()
+    for published in found:
+        if published.transport == "udp":
+            with published.listener() as listener:
                 for number, flow in enumerate(calling):
-                    if flow.way in before.heard and flow.way[1].version == shop.family:
-                        word = f"{shop.container.name} is called, {number}".encode()
-                        flow.say(word)
-                        ear.tell(who_says(word, ear), word)
+                    if flow.way in before.arrived and flow.way[1].version == published.family:
+                        word = f"{published.container.name} is called, {number}".encode()
+                        flow.send(word)
+                        listener.send(source_of(word, listener), word)
                         if flow.way in before.answered:
-                            assert flow.call.hear() == word
+                            assert flow.call.receive() == word
 
 
-def who_says(word: bytes, ear: Listener) -> tuple[Address, int]:
-    """From where a word comes; one of before may come late."""
+def source_of(word: bytes, listener: Listener) -> tuple[Address, int]:
+    """Return the source of a word; one of an earlier round may come late."""
     while True:
-        heard, sender = ear.heard()
-        if heard == word:
+        data, sender = listener.receive()
+        if data == word:
             return sender
 
 
-def assert_unheard(fair: PublishNetwork, other: Container, calling: Sequence[PortFlow]) -> None:
-    """A container that was asked for nothing hears none of them, whosever address it has."""
+def assert_unreached(
+    publish_network: PublishNetwork, other: Container, calling: Sequence[PortFlow]
+) -> None:
+    """Assert that no flow reaches a container without published ports, whatever its address."""
     with ExitStack() as stack:
-        ears = {
+        listeners = {
             other.net.address(family): stack.enter_context(
                 Listener(other.net, "udp", family=family, port=INSIDE)
             )
-            for family in fair.families
+            for family in publish_network.families
         }
         for flow in calling:
-            flow.say(b"is anybody there?")
-        fair.scene.settle()
-        for own, ear in ears.items():
+            flow.send(b"is anybody there?")
+        publish_network.scene.settle()
+        for own, listener in listeners.items():
             assert own
             with Client(other.net, Protocol.UDP, own, port=INSIDE) as control:
-                control.say(b"you are meant")
-                assert ear.heard()[0] == b"you are meant"
+                control.send(b"you are meant")
+                assert listener.receive()[0] == b"you are meant"
 
 
 @requirement("PUB-8")
 @pytest.mark.parametrize("how", ["started again", "removed and replaced"])
-def test_a_flow_that_goes_on_reaches_the_new_container(fair: PublishNetwork, how: str) -> None:
-    """At once, by whichever way it comes; in between nobody hears it, also who has the address."""
-    found = fair.opened("web")
+def test_continued_flow_reaches_the_new_container(
+    publish_network: PublishNetwork, how: str
+) -> None:
+    """At once and from any caller; in between it reaches no container, whatever its address."""
+    found = publish_network.publish("web")
     web = found[0].container
-    with flows(fair) as calling:
-        before = who_is_served(fair, found, calling)
+    with flows(publish_network) as calling:
+        before = served_clients(publish_network, found, calling)
         if how == "started again":
             web.stop()
         else:
             web.remove()
-        heir = fair.container("heir")
-        assert_unheard(fair, heir, calling)
+        heir = publish_network.container("heir")
+        assert_unreached(publish_network, heir, calling)
         if how == "started again":
             web.start()
         else:
-            found = fair.opened("new")
-        assert_served(fair, found, calling, before)
-        assert_unheard(fair, heir, calling)
+            found = publish_network.publish("new")
+        assert_served(publish_network, found, calling, before)
+        assert_unreached(publish_network, heir, calling)
 
 
 @requirement("PUB-8")
-def test_a_flow_from_before_reaches_the_container(fair: PublishNetwork) -> None:
-    """Who has called in vain, and goes on to, is heard once somebody publishes the port."""
-    with flows(fair) as calling:
-        assert_unheard(fair, fair.scene[BESIDE], calling)
-        found = fair.opened("web")
-        with flows(fair) as fresh:
-            alike = who_is_served(fair, found, fresh)
-        assert_served(fair, found, calling, alike)
+def test_earlier_flow_reaches_the_container_once_published(publish_network: PublishNetwork) -> None:
+    """A flow that began before the port was published arrives afterwards."""
+    with flows(publish_network) as calling:
+        assert_unreached(publish_network, publish_network.scene[BESIDE], calling)
+        found = publish_network.publish("web")
+        with flows(publish_network) as fresh:
+            alike = served_clients(publish_network, found, fresh)
+        assert_served(publish_network, found, calling, alike)

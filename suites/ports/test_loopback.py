@@ -1,4 +1,4 @@
-"""Ports published on the host's loopback: the host alone reaches them, whatever is forged."""
+"""Ports published on the host's loopback: only the host reaches them, whatever is spoofed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import TRANSPORTS, Listener, Transport, own_port
 from harness.testbench.packets import craft
 from harness.testbench.packets.capture import Capture, Tap
@@ -24,7 +23,7 @@ from harness.testbench.packets.craft import send_frame
 from harness.testbench.packets.expect import like
 from harness.testbench.packets.packet_ring import Frame
 from harness.testbench.packets.tap_pool import TapPool
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.ports.published import (
     INSIDE,
     PORTS,
@@ -39,96 +38,107 @@ from suites.ports.published import (
 from suites.support.features import restarts
 
 INNER: Final = 8110
-"""The port that is published on the loopback."""
+"""Port that is published on the loopback."""
 SERVICE: Final = 8111
-"""A port of the host's own, where a service of its listens."""
+"""Port of a service of the host's own."""
 PASSING: Final = 8112
-"""A port of somebody else's, for a while."""
+"""Port of another container, for a while."""
 WORD: Final = b"forged, every bit of it"
 CONTROL: Final = b"just as it should be"
 NEIGHBOURS: Final = (
     ATTACKER,
     NS1,
     pytest.param("peer", marks=requirement("BR-5")),
-    pytest.param("stranger", marks=requirement("PUB-5", "BR-5")),
+    pytest.param("outside", marks=requirement("PUB-5", "BR-5")),
 )
-"""Who has a link with the host: on the LAN, on br0, on two networks of the runtime's."""
+"""Neighbours with a link to the host: on the LAN, on br0, on two networks of the runtime's."""
 
 
 @pytest.fixture(scope="module")
-def inner(market: Scene, family: Family) -> Iterator[Scene]:
-    """The market, with a container `inner` that publishes `INNER` on the loopback.
+def loopback_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
+    """Add a container `loopback_scene` that publishes `INNER` on the loopback.
 
-    It has been started again, where it can be.
+    The container is restarted, where possible.
     """
     ports = both(INNER, at=LOOPBACKS[family])
-    made = market.container("inner", home(market.runtime, family), ports=ports)
-    if restarts(market.runtime):
+    made = ports_scene.container("inner", home(ports_scene.runtime, family), ports=ports)
+    if restarts(ports_scene.runtime):
         made.stop()
         made.start()
-    yield market
-    market.remove("inner")
+    yield ports_scene
+    ports_scene.remove("inner")
 
 
 @pytest.fixture(scope="module")
-def taps(inner: Scene) -> Iterator[TapPool]:
-    """Taps that are closed before what they are on is removed."""
+def taps(loopback_scene: Scene) -> Iterator[TapPool]:
+    """Open taps that close before their interfaces are removed."""
     with TapPool() as opened:
         yield opened
 
 
 @requirement("PUB-3", "PUB-2")
-def test_the_host_alone_reaches_it(inner: Scene, transport: Transport, family: Family) -> None:
-    """By its loopback; nobody, itself neither, by any other address that it has."""
-    inside = (item.name for item in inner.plan.containers)
+def test_only_the_host_reaches_a_loopback_port(
+    loopback_scene: Scene, transport: Transport, family: Family
+) -> None:
+    """By its loopback; no other caller and no other address works."""
+    inside = (item.name for item in loopback_scene.plan.containers)
     everybody = (INTERNET, ATTACKER, NS1, HOST, *inside)
-    with PublishedContainer(inner, inner["inner"], transport, family, INNER).open() as shop:
-        assert shop.serves(HOST, LOOPBACKS[family])
-        calls = [PortCall(who, at) for who in everybody for at in addresses(inner, family)]
+    with PublishedContainer(
+        loopback_scene, loopback_scene["inner"], transport, family, INNER
+    ).open() as published:
+        assert published.serves(HOST, LOOPBACKS[family])
+        calls = [
+            PortCall(caller, at) for caller in everybody for at in addresses(loopback_scene, family)
+        ]
         beside = [PortCall(HOST, IPv4Address("127.0.0.2"))] if family == 4 else []
-        assert shop.overhears(calls + beside) == []
+        assert published.delivered(calls + beside) == []
 
 
 @requirement("PUB-1", "PUB-10")
-def test_the_host_reaches_it_when_anothers_port_has_gone(inner: Scene, family: Family) -> None:
-    """As before: that of a container on the same network, which is stopped and removed."""
-    passing = inner.container("passing", home(inner.runtime, family), ports=both(PASSING))
-    heard = []
+def test_loopback_port_survives_end_of_another_published_port(
+    loopback_scene: Scene, family: Family
+) -> None:
+    """Of a container on the same network, which is stopped and removed."""
+    passing = loopback_scene.container(
+        "passing", home(loopback_scene.runtime, family), ports=both(PASSING)
+    )
+    received = []
     changes: list[Callable[[], object]] = [passing.facts, passing.stop, passing.remove]
     for change in changes:
         change()
-        shops = (
-            PublishedContainer(inner, inner["inner"], item, family, INNER) for item in TRANSPORTS
+        published_on = (
+            PublishedContainer(loopback_scene, loopback_scene["inner"], item, family, INNER)
+            for item in TRANSPORTS
         )
-        heard.append([shop.reaches(HOST, LOOPBACKS[family]) for shop in shops])
-    assert heard[1:] == heard[:1] * 2
+        received.append([published.reaches(HOST, LOOPBACKS[family]) for published in published_on])
+    assert received[1:] == received[:1] * 2
 
 
 @requirement("PUB-3")
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_forged_frames_for_the_loopback_get_in_as_declared(
-    inner: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
+def test_spoofed_frames_to_the_loopback_enter_only_as_declared(
+    loopback_scene: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
-    """With the host's MAC, whoever they say they are from; what is proper gets in beside them."""
-    forging = ForgingNeighbour(inner, neighbour, family)
-    forged = forging.frames(LOOPBACKS[family], INNER, WORD)
+    """With the host's MAC and any source; regular frames enter beside them."""
+    forging = ForgingNeighbour(loopback_scene, neighbour, family)
+    spoofed = forging.frames(LOOPBACKS[family], INNER, WORD)
     proper = [
         frame
         for port in PORTS.values()
         for frame in forging.calls(forging.own(), forging.host(), port, CONTROL)
     ]
-    with Capture(watched(inner, taps)) as wire:
-        send_frame(inner.place(neighbour), *forged, *proper)
-        inner.settle()
-    assert_came(wire, forged)
-    if neighbour != "stranger" or runtime.dialect.published_across == "reachable":
-        # A process in user space takes connections itself, before it makes one to the container:
-        # pasta and rootlesskit those of all, docker-proxy those of containers.
-        proxied = is_relayed(runtime) or neighbour in ("peer", "stranger")
+    with Capture(watched(loopback_scene, taps)) as wire:
+        send_frame(loopback_scene.place(neighbour), *spoofed, *proper)
+        loopback_scene.settle()
+    assert_came(wire, spoofed)
+    if neighbour != "outside" or runtime.dialect.published_across == "reachable":
+        # A process in user space accepts the connection before it connects to the container:
+        # pasta and rootlesskit accept all, docker-proxy those of containers.
+        proxied = is_relayed(runtime) or neighbour in ("peer", "outside")
         for kind in (UDP,) if proxied else (UDP, TCP):
-            assert like(kind(dport=INSIDE) / CONTROL, within(wire, "shop"))
+            assert like(kind(dport=INSIDE) / CONTROL, within(wire, "published"))
     got_in = carrying(WORD, within(wire, "inner"))
-    # The kernel itself drops what says on a wire that it is for ::1 (RFC 4291, 2.5.3).
+    # The kernel itself drops packets for ::1 from a link (RFC 4291, 2.5.3).
     if runtime.dialect.loopback_ports == "host-only" or family == 6:
         assert got_in == []
     else:
@@ -137,53 +147,53 @@ def test_forged_frames_for_the_loopback_get_in_as_declared(
 
 @requirement("PUB-3", "BR-9")
 @pytest.mark.parametrize("neighbour", [ATTACKER, NS1])
-def test_its_own_address_is_no_way_round(
-    inner: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
+def test_container_address_does_not_bypass_the_loopback_restriction(
+    loopback_scene: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
-    """What is sent there by way of the host is let in as to a container that publishes nothing."""
-    forging = ForgingNeighbour(inner, neighbour, family)
-    own = inner.place("inner").address(family)
+    """Routed packets enter as they do to a container without published ports."""
+    forging = ForgingNeighbour(loopback_scene, neighbour, family)
+    own = loopback_scene.place("inner").address(family)
     assert own
     frames = [frame for port in (INSIDE, INNER) for frame in forging.frames(own, port, WORD)]
     proper = forging.calls(forging.own(), forging.host(), PORTS["udp"], CONTROL)
-    with Capture(watched(inner, taps)) as wire:
-        send_frame(inner.place(neighbour), *frames, *proper)
-        inner.settle()
+    with Capture(watched(loopback_scene, taps)) as wire:
+        send_frame(loopback_scene.place(neighbour), *frames, *proper)
+        loopback_scene.settle()
     assert_came(wire, frames)
-    assert like(UDP(dport=INSIDE) / CONTROL, within(wire, "shop"))
+    assert like(UDP(dport=INSIDE) / CONTROL, within(wire, "published"))
     got_in = carrying(WORD, within(wire, "inner"))
     assert bool(got_in) == (runtime.dialect.direct_routing == "accept"), got_in
 
 
 @requirement("PUB-3")
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_nor_is_a_service_of_the_hosts_own_opened(
-    inner: Scene, family: Family, neighbour: str
+def test_host_services_on_loopback_stay_closed(
+    loopback_scene: Scene, family: Family, neighbour: str
 ) -> None:
-    """What the host was told so that its loopback can lead to a container is for itself alone."""
-    forging = ForgingNeighbour(inner, neighbour, family)
+    """Settings that let the loopback lead to a container do not open other services."""
+    forging = ForgingNeighbour(loopback_scene, neighbour, family)
     proper = forging.calls(forging.own(), forging.host(), SERVICE, CONTROL)
-    with Listener(inner.place(HOST), "udp", family=family, port=SERVICE) as ear:
+    with Listener(loopback_scene.place(HOST), "udp", family=family, port=SERVICE) as listener:
         for frames in (proper, forging.frames(LOOPBACKS[family], SERVICE, WORD), proper):
-            send_frame(inner.place(neighbour), *frames)
-            inner.settle()
-        assert ear.heard()[0] == CONTROL
-        assert ear.heard()[0] == CONTROL
+            send_frame(loopback_scene.place(neighbour), *frames)
+            loopback_scene.settle()
+        assert listener.receive()[0] == CONTROL
+        assert listener.receive()[0] == CONTROL
 
 
 @dataclass(frozen=True, slots=True)
 class ForgingNeighbour:
-    """A neighbour that puts frames on its link with the host, just as it likes."""
+    """A neighbour that sends crafted frames on its link with the host."""
 
     scene: Scene
     neighbour: str
     family: Family
     port: int = field(default_factory=own_port)
-    """Where it calls from: one flow's packets go where its first went, whoever sent that."""
+    """Source port: packets of one flow follow the first one's route, whoever sent it."""
 
     @property
     def link(self) -> str:
-        """The host's interface on the link that they share."""
+        """Return the host's interface on the shared link."""
         if self.neighbour in self.scene.places:
             return "br0" if self.neighbour == NS1 else "eth0"
         (network,) = self.scene.plan.container(self.neighbour).networks
@@ -192,17 +202,17 @@ class ForgingNeighbour:
         return name
 
     def own(self) -> Address:
-        """Its own address."""
+        """Return the neighbour's own address."""
         address = self.scene.place(self.neighbour).address(self.family)
         assert address
         return address
 
     def host(self) -> Address:
-        """The host's address."""
+        """Return the host's address."""
         return self.scene.world.address(HOST, self.family)
 
     def frames(self, target: Address, port: int, word: bytes) -> list[Packet]:
-        """Calls from itself, from the loopback, from the host and from a container."""
+        """Craft calls from itself, from the loopback, from the host and from a container."""
         others = (
             LOOPBACKS[self.family],
             self.host(),
@@ -214,7 +224,7 @@ class ForgingNeighbour:
     def calls(
         self, source: Address | None, target: Address, port: int, word: bytes
     ) -> list[Packet]:
-        """A datagram and a SYN, with the MAC of the host's."""
+        """Craft a datagram and a SYN, to the host's MAC."""
         near, far = self.scene.place(self.neighbour).links(), self.scene.place(HOST).links()
         head = Ether(src=near["eth0"].mac, dst=far[self.link].mac)
         packet = head / craft.ip(self.family, src=source, dst=target)
@@ -224,26 +234,29 @@ class ForgingNeighbour:
         ]
 
 
-def watched(inner: Scene, taps: TapPool) -> list[Tap]:
-    """Where frames are looked for: at every link of the host, also a veth's outer end, and inside.
+def watched(loopback_scene: Scene, taps: TapPool) -> list[Tap]:
+    """Open taps at every link of the host, at veth ends, and inside.
 
-    Inside `inner`, and inside `shop`, where what is proper arrives.
+    Inside `loopback_scene`, and inside `published`, where regular frames arrive.
     """
-    inside = [taps.tap(inner.place(name), link_of(inner, name)) for name in ("inner", "shop")]
-    return [taps.tap(inner.place(HOST), ""), *inside]
+    inside = [
+        taps.tap(loopback_scene.place(name), link_of(loopback_scene, name))
+        for name in ("inner", "published")
+    ]
+    return [taps.tap(loopback_scene.place(HOST), ""), *inside]
 
 
 def within(wire: Capture, name: str) -> list[Frame]:
-    """What was seen in a place, at whichever link."""
+    """Return the frames captured in a place, at any link."""
     return [frame for frame in wire.frames() if frame.where.startswith(f"{name}/")]
 
 
 def carrying(word: bytes, frames: Sequence[Frame]) -> list[str]:
-    """The frames that carry a word."""
+    """Return the frames that carry a word."""
     return [str(frame) for frame in frames if word in frame.data]
 
 
 def assert_came(wire: Capture, frames: Sequence[Packet]) -> None:
-    """Frames that were sent did come to the host: what became of them was decided there."""
+    """Assert that the sent frames arrived at the host, where they are handled."""
     came = {frame.data for frame in wire.frames() if frame.where.startswith(f"{HOST}/")}
     assert {bytes(frame) for frame in frames} <= came

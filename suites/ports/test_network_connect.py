@@ -1,4 +1,4 @@
-"""Published ports of a running container that is connected to networks, and taken off them."""
+"""Published ports of a running container that is connected and disconnected."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import pytest
 from harness.model.plan import ATTACKER, HOST, NS1, Bridge, Family
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Transport
-from harness.testbench.scene import Scene
-from suites.ports.published import OWN, PortCall, PublishedContainer, PublishNetwork, both, shops
+from harness.testbench.scene import LOOPBACKS, Scene
+from suites.ports.published import (
+    OWN,
+    PortCall,
+    PublishedContainer,
+    PublishNetwork,
+    both,
+    published_on,
+)
 
 HOME, OTHER = "home", "other"
 OUTSIDE: Final = (ATTACKER, NS1)
@@ -22,26 +28,26 @@ PORT: Final = OWN + 5
 
 @dataclass(frozen=True, slots=True)
 class MovingContainer:
-    """`web` publishes `PORT` and is on `HOME` with `mate`; nobody is on `OTHER`."""
+    """`web` publishes `PORT` and is on `HOME` with `mate`; `OTHER` is empty."""
 
     scene: Scene
-    shop: PublishedContainer
+    published: PublishedContainer
 
     def own(self) -> Address:
-        """The host's address on the LAN."""
-        return self.scene.world.address(HOST, self.shop.family)
+        """Return the host's address on the LAN."""
+        return self.scene.world.address(HOST, self.published.family)
 
-    def heard(self, *callers: str) -> set[str]:
-        """Who of these is heard, by the host's address; the host by its loopback too."""
-        found = set(self.shop.overhears(PortCall(caller, self.own()) for caller in callers))
-        if self.shop.reaches(HOST, LOOPBACKS[self.shop.family]):
+    def served(self, *callers: str) -> set[str]:
+        """Return the callers that are answered; the host also by its loopback."""
+        found = set(self.published.delivered(PortCall(caller, self.own()) for caller in callers))
+        if self.published.reaches(HOST, LOOPBACKS[self.published.family]):
             found.add("host by its loopback")
         return found
 
 
 @pytest.fixture
 def moving(scene: Scene, transport: Transport, family: Family) -> MovingContainer:
-    """The container listens only while it is called."""
+    """Start the container, which listens only while it is called."""
     for name in (HOME, OTHER):
         scene.network(name, ipv6=family == 6)
     web = scene.container("web", Bridge(HOME), ports=both(PORT))
@@ -51,44 +57,46 @@ def moving(scene: Scene, transport: Transport, family: Family) -> MovingContaine
 
 
 @requirement("NET-3", "PUB-1")
-def test_every_way_to_them_stays_open(moving: MovingContainer) -> None:
-    """From outside, the host, a peer and itself: when it is connected to a network more."""
+def test_published_port_survives_connect(moving: MovingContainer) -> None:
+    """For outsiders, the host, a peer and itself."""
     callers = (*OUTSIDE, HOST, "mate", "web")
-    before = moving.heard(*callers)
+    before = moving.served(*callers)
     assert before
     moving.scene.connect("web", OTHER)
-    assert moving.heard(*callers) >= before
+    assert moving.served(*callers) >= before
 
 
 @requirement("NET-3", "PUB-1")
-def test_they_go_on_by_the_network_that_is_left(moving: MovingContainer) -> None:
-    """Taken off the one that led to them, the container is reached by the other at once."""
-    before = moving.heard(*OUTSIDE, HOST)
+def test_published_port_moves_to_the_remaining_network(moving: MovingContainer) -> None:
+    """After disconnect from the network that the port led to."""
+    before = moving.served(*OUTSIDE, HOST)
     moving.scene.connect("web", OTHER)
     moving.scene.disconnect("web", HOME)
-    assert moving.shop.serves(ATTACKER, moving.own())
-    assert moving.heard(*OUTSIDE, HOST) >= before
+    assert moving.published.serves(ATTACKER, moving.own())
+    assert moving.served(*OUTSIDE, HOST) >= before
 
 
 @requirement("NET-3", "PUB-1")
-def test_they_come_back_with_the_network(fair: PublishNetwork) -> None:
-    """Taken off the only one that it is on, and connected to it again, a container is called."""
-    found = fair.opened("web")
-    for change in (fair.scene.disconnect, fair.scene.connect):
-        change("web", fair.home.network)
-    for shop in found:
-        assert shop.serves(ATTACKER, fair.own(shop.family))
+def test_published_port_returns_with_the_network(publish_network: PublishNetwork) -> None:
+    """After disconnect from the only network and a new connect."""
+    found = publish_network.publish("web")
+    for change in (publish_network.scene.disconnect, publish_network.scene.connect):
+        change("web", publish_network.home.network)
+    for published in found:
+        assert published.serves(ATTACKER, publish_network.own(published.family))
 
 
 @requirement("PUB-1", "INT-1")
 @pytest.mark.parametrize("inner", ["a-vault", "z-vault"])
-def test_they_lead_to_the_network_that_leads_out(scene: Scene, family: Family, inner: str) -> None:
-    """Not to an internal one, whichever is first: by name, or in what was asked for."""
+def test_published_port_uses_the_network_with_a_way_out(
+    scene: Scene, family: Family, inner: str
+) -> None:
+    """Not the internal one, whichever is first by name or in the request."""
     scene.network(inner, internal=True, ipv6=family == 6)
     scene.network(HOME, ipv6=family == 6)
     own = scene.world.address(HOST, family)
     for number, (first, second) in enumerate([(inner, HOME), (HOME, inner)]):
         port = PORT + number
         web = scene.container(f"web{number}", Bridge(first), also=(second,), ports=both(port))
-        for shop in shops(web, scene, family, port):
-            assert shop.serves(ATTACKER, own), shop
+        for published in published_on(web, scene, family, port):
+            assert published.serves(ATTACKER, own), published

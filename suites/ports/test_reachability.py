@@ -1,4 +1,4 @@
-"""Where a published port answers, and whom it sees."""
+"""Reachability of a published port, and the source address that the container sees."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Final
 from harness.adapters.protocol import Adapter
 from harness.model.plan import ATTACKER, FAMILIES, HOST, INTERNET, NS1, Family
 from harness.plugin.marks import requirement
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Listener, Transport
-from harness.testbench.scene import Scene
+from harness.testbench.scene import LOOPBACKS, Scene
 from suites.ports.published import (
     INSIDE,
     PORTS,
@@ -19,99 +18,105 @@ from suites.ports.published import (
     addresses,
     assert_seen_as_declared,
     callers,
+    extra_address,
     is_relayed,
-    one_more,
 )
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
-"""The LAN, beyond the routers, and a bystander behind the host."""
+"""The LAN, a host beyond the routers, and a bystander behind the host."""
 
 
 @requirement("PUB-1")
-def test_it_answers_on_every_address_of_the_host(
-    market: Scene, shop: PublishedContainer, family: Family
+def test_published_port_answers_on_every_host_address(
+    ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
     """To the LAN, the internet, a bystander and the host, and on the host's loopback."""
-    bridge = 0 if is_relayed(market.runtime) else 1
-    assert len(addresses(market, family)) >= 2 + bridge  # its own, br0's, the network's
-    for caller, address in callers(market, family, OUTSIDE):
-        assert shop.serves(caller, address), f"{caller} calls {address}"
+    bridge = 0 if is_relayed(ports_scene.runtime) else 1
+    assert len(addresses(ports_scene, family)) >= 2 + bridge  # its own, br0's, the network's
+    for caller, address in callers(ports_scene, family, OUTSIDE):
+        assert published.serves(caller, address), f"{caller} calls {address}"
 
 
 @requirement("PUB-1")
-def test_an_address_that_the_host_is_given_later_counts_too(
-    market: Scene, shop: PublishedContainer, family: Family
+def test_published_port_answers_on_a_later_host_address(
+    ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
     """To the LAN, and to the host itself."""
-    with one_more(market, family) as address:
+    with extra_address(ports_scene, family) as address:
         for caller in (ATTACKER, HOST):
-            assert shop.serves(caller, address), caller
+            assert published.serves(caller, address), caller
 
 
 @requirement("PUB-1")
-def test_only_what_is_published_is_let_in(
-    market: Scene, shop: PublishedContainer, family: Family
+def test_only_published_ports_are_reachable(
+    ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """Neither other ports, nor over the other transport."""
-    address = market.world.address(HOST, family)
-    (other,) = set(PORTS.values()) - {shop.port}
+    """Neither other ports, nor the other transport."""
+    address = ports_scene.world.address(HOST, family)
+    (other,) = set(PORTS.values()) - {published.port}
     for caller in OUTSIDE:
-        assert shop.serves(caller, address)
-        ports = (INSIDE, other, shop.port - 1, shop.port + 1)
-        assert shop.overhears([PortCall(caller, address, port) for port in ports]) == []
+        assert published.serves(caller, address)
+        ports = (INSIDE, other, published.port - 1, published.port + 1)
+        assert published.delivered([PortCall(caller, address, port) for port in ports]) == []
 
 
 @requirement("PUB-1", "BR-9")
-def test_its_own_address_is_as_open_as_declared(
-    market: Scene, runtime: Adapter, shop: PublishedContainer, family: Family
+def test_container_address_is_as_reachable_as_declared(
+    ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """Where the container listens; the port of the host's leads nowhere there."""
+    """At the container's port; the host's port is closed there."""
     for caller in OUTSIDE:
-        assert shop.serves(caller, market.world.address(HOST, family))
-        assert shop.overhears([PortCall(caller, shop.own(), shop.port)]) == []
-        direct = shop.overhears([PortCall(caller, shop.own(), INSIDE)])
+        assert published.serves(caller, ports_scene.world.address(HOST, family))
+        assert published.delivered([PortCall(caller, published.own(), published.port)]) == []
+        direct = published.delivered([PortCall(caller, published.own(), INSIDE)])
         assert bool(direct) == (runtime.dialect.direct_routing == "accept")
 
 
 @requirement("PUB-15")
-def test_what_listens_on_the_containers_own_loopback_is_not_called(
-    market: Scene, transport: Transport, family: Family
+def test_listener_on_container_loopback_is_unreachable(
+    ports_scene: Scene, transport: Transport, family: Family
 ) -> None:
-    """Though at the port to which the published one leads: the container alone is heard there."""
-    shop = PublishedContainer(market, market["shop"], transport, family, PORTS[transport])
-    inside = shop.container.net
-    with Listener(inside, transport, address=LOOPBACKS[shop.heard_in], port=INSIDE) as ear:
-        assert ear.hears(inside)
+    """A listener at the same port on the container's own loopback is not called."""
+    published = PublishedContainer(
+        ports_scene, ports_scene["published"], transport, family, PORTS[transport]
+    )
+    inside = published.container.net
+    with Listener(
+        inside, transport, address=LOOPBACKS[published.inner_family], port=INSIDE
+    ) as listener:
+        assert listener.reached_from(inside)
         everybody = [
-            *callers(market, family, OUTSIDE),
-            ("peer", market.world.address(HOST, family)),
+            *callers(ports_scene, family, OUTSIDE),
+            ("peer", ports_scene.world.address(HOST, family)),
         ]
         calls = [PortCall(caller, address) for caller, address in everybody]
-        assert replace(shop, ears=dict.fromkeys(FAMILIES, ear)).overhears(calls) == []
+        assert (
+            replace(published, listeners=dict.fromkeys(FAMILIES, listener)).delivered(calls) == []
+        )
 
 
 @requirement("PUB-6")
-def test_the_caller_is_seen_as_declared(
-    market: Scene, shop: PublishedContainer, family: Family
+def test_source_of_outside_clients_is_as_declared(
+    ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """By its own address and port, or as the gateway; by whichever address of the host."""
+    """Their own address and port, or the gateway; by any address of the host."""
     for caller in OUTSIDE:
-        for address in addresses(market, family):
-            assert_seen_as_declared(shop, caller, address)
+        for address in addresses(ports_scene, family):
+            assert_seen_as_declared(published, caller, address)
 
 
 @requirement("PUB-6")
-def test_nobody_is_seen_as_the_loopback(
-    market: Scene, runtime: Adapter, shop: PublishedContainer, family: Family
+def test_source_is_never_the_loopback(
+    ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """Not even the host when it calls there: inside, that would be the container itself.
+    """Not even for the host: inside, the loopback is the container itself.
 
-    As which it is not seen either, unless it is declared, or has the same address.
+    Neither is it the container's address, unless declared or equal to the caller's.
     """
-    hosts = shop.own() in addresses(market, family)
+    hosts = published.own() in addresses(ports_scene, family)
     alike = hosts or runtime.dialect.published_source == "own"
-    for caller, address in callers(market, family, (ATTACKER,)):
-        meeting = shop.serves(caller, address)
-        assert meeting
-        assert not meeting.seen[0].is_loopback, f"{caller} calls {address}"
-        assert alike or meeting.seen[0] != shop.own()
+    for caller, address in callers(ports_scene, family, (ATTACKER,)):
+        exchange = published.serves(caller, address)
+        assert exchange
+        assert not exchange.seen[0].is_loopback, f"{caller} calls {address}"
+        assert alike or exchange.seen[0] != published.own()

@@ -1,4 +1,4 @@
-"""What a published port was made of ends with its container: rules, listeners, and reach."""
+"""A published port ends with its container: rules, listeners and reachability."""
 
 from __future__ import annotations
 
@@ -21,51 +21,61 @@ from suites.ports.published import INSIDE, PortCall, PublishNetwork, callers
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 REFUSED: Final = {(Protocol.TCP, "reset"), (Protocol.UDP, "port-unreachable")}
-"""What a caller is told where nobody listens (RFC 1122)."""
+"""Errors for a caller without a listener (RFC 1122)."""
 
 
-def end(fair: PublishNetwork, container: Container, how: str) -> None:
-    """Have a container end, in one of the ways in which they do."""
+def end(publish_network: PublishNetwork, container: Container, how: str) -> None:
+    """End a container in one of the usual ways."""
     match how:
         case "stopped":
             container.stop()
         case "removed":
             container.remove()
         case _:
-            fair.scene.world.host.call(os.kill, container.facts().pid, signal.SIGKILL)
-            until(fair.host, lambda: not container.facts().running, "the runtime knows of it")
+            publish_network.scene.world.host.call(os.kill, container.facts().pid, signal.SIGKILL)
+            until(
+                publish_network.host,
+                lambda: not container.facts().running,
+                "the runtime knows of it",
+            )
 
 
 @requirement("PUB-10")
 @pytest.mark.parametrize("how", ["stopped", "removed", "killed"])
-def test_rules_and_listeners_go_along(fair: PublishNetwork, how: str) -> None:
-    """The host is what it was, its ports are free, and who calls is refused at once.
+def test_rules_and_listeners_end_with_the_container(
+    publish_network: PublishNetwork, how: str
+) -> None:
+    """The host's state is as before, its ports are free, and calls are refused at once.
 
-    Of the network's own, a knob of its link may stay turned, and a chain without rules may stay.
+    A sysctl of the network's link may stay changed, and an empty chain may stay.
     """
-    before, link = fair.host.snapshot(), fair.link()
+    before, link = publish_network.host.snapshot(), publish_network.link()
     networks = re.compile(rf"sysctl net\.ipv4\.conf\.{re.escape(link)}\.|nft chain .*: new$")
 
     def made() -> list[str]:
-        changes = before.changes(fair.host.snapshot())
+        changes = before.changes(publish_network.host.snapshot())
         return [change for change in changes if not networks.match(change)]
 
-    web, *_ = found = fair.opened("web")
-    assert all(shop.serves(ATTACKER, fair.own(shop.family)) for shop in found)
-    assert made() or not is_free(fair)
-    end(fair, web.container, how)
-    until(fair.host, lambda: not made(), "the host is what it was")
-    until(fair.host, lambda: is_free(fair), "the port is free")
-    for family in fair.families:
-        assert_refused(fair, family)
+    web, *_ = found = publish_network.publish("web")
+    assert all(
+        published.serves(ATTACKER, publish_network.own(published.family)) for published in found
+    )
+    assert made() or not is_free(publish_network)
+    end(publish_network, web.container, how)
+    until(publish_network.host, lambda: not made(), "the host is what it was")
+    until(publish_network.host, lambda: is_free(publish_network), "the port is free")
+    for family in publish_network.families:
+        assert_refused(publish_network, family)
 
 
-def is_free(fair: PublishNetwork) -> bool:
-    """Whether a program of the host's can have the port, on every address."""
+def is_free(publish_network: PublishNetwork) -> bool:
+    """Return True if a process of the host can bind the port, on every address."""
     try:
-        for family in fair.families:
+        for family in publish_network.families:
             for transport in TRANSPORTS:
-                Listener(fair.host, transport, family=family, port=fair.port).close()
+                Listener(
+                    publish_network.host, transport, family=family, port=publish_network.port
+                ).close()
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -73,40 +83,49 @@ def is_free(fair: PublishNetwork) -> bool:
     return True
 
 
-def assert_refused(fair: PublishNetwork, family: Family) -> None:
-    """Whoever calls, by whatever address of the host, is told so."""
+def assert_refused(publish_network: PublishNetwork, family: Family) -> None:
+    """Assert that calls by every address of the host are refused."""
     with ExitStack() as stack:
         made = [
-            (protocol, stack.enter_context(client.Client(place, protocol, address, port=fair.port)))
-            for caller, address in callers(fair.scene, family, OUTSIDE)
+            (
+                protocol,
+                stack.enter_context(
+                    client.Client(place, protocol, address, port=publish_network.port)
+                ),
+            )
+            for caller, address in callers(publish_network.scene, family, OUTSIDE)
             for protocol in (Protocol.UDP, Protocol.TCP)
-            if (place := fair.scene.place(caller))
+            if (place := publish_network.scene.place(caller))
         ]
         for _, each in made:
-            each.say(b"is anybody there?")
-        fair.scene.settle()
-        assert {(protocol, each.told()) for protocol, each in made} == REFUSED
+            each.send(b"is anybody there?")
+        publish_network.scene.settle()
+        assert {(protocol, each.error()) for protocol, each in made} == REFUSED
 
 
 @requirement("PUB-10")
-def test_nobody_inherits_the_port(fair: PublishNetwork) -> None:
-    """Not who is given the address next: it hears who calls it, and nobody who calls the host."""
-    web, *_ = found = fair.opened("web")
-    assert all(shop.serves(ATTACKER, fair.own(shop.family)) for shop in found)
+def test_port_is_not_inherited_with_the_address(publish_network: PublishNetwork) -> None:
+    """The next container with the address is called by its address, not by the host's."""
+    web, *_ = found = publish_network.publish("web")
+    assert all(
+        published.serves(ATTACKER, publish_network.own(published.family)) for published in found
+    )
     web.container.stop()
-    for heir in fair.shops(fair.container("heir")):
-        own = fair.own(heir.family)
+    for heir in publish_network.views(publish_network.container("heir")):
+        own = publish_network.own(heir.family)
         with heir.open() as listening:
             assert listening.serves("heir", heir.own(), port=INSIDE)
-            assert listening.overhears([PortCall(ATTACKER, own), PortCall(HOST, own)]) == []
+            assert listening.delivered([PortCall(ATTACKER, own), PortCall(HOST, own)]) == []
 
 
 @requirement("PUB-10")
-def test_a_container_that_is_started_again_publishes_again(fair: PublishNetwork) -> None:
+def test_restarted_container_publishes_its_ports_again(publish_network: PublishNetwork) -> None:
     """The same ports."""
-    web, *_ = found = fair.opened("web")
-    told = web.container.facts().ports
+    web, *_ = found = publish_network.publish("web")
+    reported = web.container.facts().ports
     web.container.stop()
     web.container.start()
-    assert web.container.facts().ports == told
-    assert all(shop.serves(ATTACKER, fair.own(shop.family)) for shop in found)
+    assert web.container.facts().ports == reported
+    assert all(
+        published.serves(ATTACKER, publish_network.own(published.family)) for published in found
+    )

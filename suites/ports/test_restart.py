@@ -1,4 +1,4 @@
-"""Published ports of a container that has been started again: every one, for whoever calls."""
+"""Published ports of a restarted container, for every caller."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from suites.ports.published import (
     PortCall,
     PublishedContainer,
     assert_seen_as_declared,
-    heard_in,
     home,
+    inner_family,
     is_closed,
-    meets,
     ranged,
+    reaches_host,
 )
 
 FIRST: Final = 8140
@@ -31,70 +31,78 @@ COUNT: Final = 3
 
 
 @pytest.fixture(scope="module")
-def again(market: Scene, family: Family) -> Iterator[Container]:
-    """It publishes a range and a port of the runtime's choice, and has been started again."""
+def restarted(ports_scene: Scene, family: Family) -> Iterator[Container]:
+    """Start a container with a range and a chosen port, and restart it."""
     ports = ranged(FIRST, COUNT)
-    made = market.container("again", home(market.runtime, family), ports=ports)
+    made = ports_scene.container("again", home(ports_scene.runtime, family), ports=ports)
     made.stop()
     made.start()
     yield made
-    market.remove("again")
+    ports_scene.remove("again")
 
 
 @pytest.fixture
-def shop(
-    market: Scene, again: Container, transport: Transport, family: Family
+def restarted_port(
+    ports_scene: Scene, restarted: Container, transport: Transport, family: Family
 ) -> PublishedContainer:
-    """The first port of the range, over one transport."""
-    return PublishedContainer(market, again, transport, family, FIRST)
+    """View the first port of the range, over one transport."""
+    return PublishedContainer(ports_scene, restarted, transport, family, FIRST)
 
 
 @requirement("PUB-12", "LIFE-7")
-def test_each_port_leads_where_it_did(
-    market: Scene, again: Container, transport: Transport, family: Family
+def test_each_published_port_survives_restart(
+    ports_scene: Scene, restarted: Container, transport: Transport, family: Family
 ) -> None:
-    """Those of the range, from the first to the last, and the one that the runtime tells of now."""
+    """The range from the first to the last, and the newly reported port."""
     led = {FIRST + number: INSIDE + number for number in range(COUNT)}
-    told = (item for item in again.facts().ports if item.container_port == CHOSEN)
-    (chosen,) = {item.host_port for item in told if item.protocol == transport}
+    reported = (item for item in restarted.facts().ports if item.container_port == CHOSEN)
+    (chosen,) = {item.host_port for item in reported if item.protocol == transport}
     for port, inside in (led | {chosen: CHOSEN}).items():
         with Listener(
-            again.net, transport, family=heard_in(market.runtime, family), port=inside
-        ) as ear:
-            at = market.world.address(HOST, family)
-            assert ear.hears(market.place(ATTACKER), at=at, port=port, answered=True), port
+            restarted.net, transport, family=inner_family(ports_scene.runtime, family), port=inside
+        ) as listener:
+            at = ports_scene.world.address(HOST, family)
+            assert listener.reached_from(
+                ports_scene.place(ATTACKER), at=at, port=port, answered=True
+            ), port
 
 
 @requirement("PUB-6", "LIFE-7")
-def test_the_caller_is_seen_as_declared(shop: PublishedContainer, family: Family) -> None:
-    """As by one that has not been."""
-    assert_seen_as_declared(shop, ATTACKER, shop.scene.world.address(HOST, family))
+def test_source_after_restart_is_as_declared(
+    restarted_port: PublishedContainer, family: Family
+) -> None:
+    """As before a restart."""
+    assert_seen_as_declared(
+        restarted_port, ATTACKER, restarted_port.scene.world.address(HOST, family)
+    )
 
 
 @requirement("PUB-5", "LIFE-7")
-def test_another_network_reaches_it_as_declared(
-    market: Scene, runtime: Adapter, again: Container, family: Family
+def test_other_network_reaches_restarted_container_as_declared(
+    ports_scene: Scene, runtime: Adapter, restarted: Container, family: Family
 ) -> None:
-    """By the host's address on the LAN, over TCP; a neighbour on the LAN is the control."""
-    shop, address = (
-        PublishedContainer(market, again, "tcp", family, FIRST),
-        market.world.address(HOST, family),
+    """By the host's LAN address, over TCP; a neighbour on the LAN is the control."""
+    restarted_port, address = (
+        PublishedContainer(ports_scene, restarted, "tcp", family, FIRST),
+        ports_scene.world.address(HOST, family),
     )
-    assert shop.serves(ATTACKER, address)
-    if meets(market, "stranger", address):
+    assert restarted_port.serves(ATTACKER, address)
+    if reaches_host(ports_scene, "outside", address):
         if runtime.dialect.published_across == "reachable":
-            assert shop.serves("stranger", address)
+            assert restarted_port.serves("outside", address)
         else:
-            assert shop.overhears([PortCall("stranger", address)]) == []
+            assert restarted_port.delivered([PortCall("outside", address)]) == []
 
 
 @requirement("PUB-9", "LIFE-7")
-def test_on_the_internet_the_port_is_the_internets(
-    market: Scene, shop: PublishedContainer, family: Family
+def test_published_port_on_the_internet_is_not_redirected(
+    ports_scene: Scene, restarted_port: PublishedContainer, family: Family
 ) -> None:
-    """A peer that calls it there is heard there."""
-    assert shop.serves(ATTACKER, market.world.address(HOST, family))
-    if not is_closed(market.runtime, family):
-        internet, beyond = market.place(INTERNET), market.world.address(INTERNET, family)
-        with Listener(internet, shop.transport, address=beyond, port=shop.port) as ear:
-            assert ear.hears(market.place("peer"), answered=True)
+    """A peer that calls the internet reaches the internet."""
+    assert restarted_port.serves(ATTACKER, ports_scene.world.address(HOST, family))
+    if not is_closed(ports_scene.runtime, family):
+        internet, beyond = ports_scene.place(INTERNET), ports_scene.world.address(INTERNET, family)
+        with Listener(
+            internet, restarted_port.transport, address=beyond, port=restarted_port.port
+        ) as listener:
+            assert listener.reached_from(ports_scene.place("peer"), answered=True)

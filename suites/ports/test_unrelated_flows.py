@@ -1,4 +1,4 @@
-"""Flows by a published port go on while others' ports are published and given back."""
+"""Flows through a published port while other ports are published and released."""
 
 from __future__ import annotations
 
@@ -11,50 +11,56 @@ from harness.model.plan import ATTACKER
 from harness.plugin.marks import requirement
 from harness.testbench.listener import ANYWHERE
 from suites.ports.published import PublishNetwork, both
-from suites.support.open_flows import PORT, Flows, go_on, go_on_beside, talking
+from suites.support.open_flows import PORT, Flows, go_on, open_flow, survive
 
 
 @pytest.fixture
-def flows(fair: PublishNetwork) -> Iterator[Flows]:
-    """From the LAN to a port that `web` publishes on one address in each family, UDP and TCP."""
+def flows(publish_network: PublishNetwork) -> Iterator[Flows]:
+    """Open flows from the LAN to a port on one address in each family, over UDP and TCP."""
     ports = [
-        item for family in fair.families for item in both(fair.port, PORT, at=fair.own(family))
+        item
+        for family in publish_network.families
+        for item in both(publish_network.port, PORT, at=publish_network.own(family))
     ]
-    web = fair.container("web", *ports)
-    fair.await_taps()
+    web = publish_network.container("web", *ports)
+    publish_network.await_taps()
     with ExitStack() as stack:
         yield {
-            f"{shop.transport}, IPv{shop.family}": stack.enter_context(
-                talking(
-                    fair.scene.place(ATTACKER),
+            f"{published.transport}, IPv{published.family}": stack.enter_context(
+                open_flow(
+                    publish_network.scene.place(ATTACKER),
                     web.net,
-                    ANYWHERE[shop.heard_in],
-                    transport=shop.transport,
-                    by=(fair.own(shop.family), fair.port),
+                    ANYWHERE[published.inner_family],
+                    transport=published.transport,
+                    by=(publish_network.own(published.family), publish_network.port),
                 )
             )
-            for shop in fair.shops(web)
+            for published in publish_network.views(web)
         }
 
 
 @requirement("LIFE-8", "PUB-1", "PUB-2")
-def test_open_flows_go_on_beside_another_port(fair: PublishNetwork, flows: Flows) -> None:
-    """Published for the same one inside; its container is stopped, started again and removed."""
-    guest = fair.container("guest", *both(fair.port + 1, PORT))
-    go_on_beside(flows, guest, fair.scene.runtime)
-    fair.scene.remove("guest")
+def test_open_flows_survive_another_published_port(
+    publish_network: PublishNetwork, flows: Flows
+) -> None:
+    """To the same inner port; its container is stopped, restarted and removed."""
+    guest = publish_network.container("guest", *both(publish_network.port + 1, PORT))
+    survive(flows, guest, publish_network.scene.runtime)
+    publish_network.scene.remove("guest")
     go_on(flows, "removed")
 
 
 @requirement("LIFE-8", "PUB-11")
-def test_open_flows_go_on_beside_the_same_port_of_another_address(
-    fair: PublishNetwork, flows: Flows
+def test_open_flows_survive_the_same_port_on_another_address(
+    publish_network: PublishNetwork, flows: Flows
 ) -> None:
-    """Which is another container's."""
+    """Of another container."""
     ports = [
-        item for family in fair.families for item in both(fair.port, PORT, at=fair.on_br0(family))
+        item
+        for family in publish_network.families
+        for item in both(publish_network.port, PORT, at=publish_network.on_br0(family))
     ]
-    fair.container("guest", *ports)
+    publish_network.container("guest", *ports)
     go_on(flows, "started")
-    fair.scene.remove("guest")
+    publish_network.scene.remove("guest")
     go_on(flows, "removed")

@@ -1,4 +1,4 @@
-"""What the property suites share."""
+"""Fixtures of the property suites."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest) -> hypothesis.settings:
-    """How long to look, as `--profile` says."""
+    """Return the settings of `--profile`."""
     return profiles.chosen(request.config)
 
 
@@ -28,15 +28,15 @@ Telling = Callable[..., AbstractContextManager[Steps]]
 
 @pytest.fixture
 def steps(request: pytest.FixtureRequest, profile: hypothesis.settings) -> Telling:
-    """Tells how far a property is: `with steps("any history", steps=True) as told`."""
+    """Return a function whose context manager reports the progress of a property."""
     return partial(progress_of, request.config, settings=profile)
 
 
 @pytest.fixture
 def plans_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder for the plans of failures, to be built again."""
-    cache = getattr(request.config, "cache", None)  # absent with `-p no:cacheprovider`
-    if cache is None:
-        return tmp_path_factory.mktemp("netmodes-plans")
-    folder: Path = cache.mkdir("netmodes-plans")
-    return folder
+    """Return the folder for plans of failures, from which they can be rebuilt.
+
+    A temporary one where pytest has no cache, as with `-p no:cacheprovider`.
+    """
+    cache = getattr(request.config, "cache", None)
+    return cache.mkdir("netmodes-plans") if cache else tmp_path_factory.mktemp("netmodes-plans")

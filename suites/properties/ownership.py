@@ -1,4 +1,4 @@
-"""What tells whose something in the host is, by what it is called."""
+"""Names and addresses that tell which container or network a host object belongs to."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Collection, Iterable
 
 
 class OwnershipMarks:
-    """The marks that things have: addresses, MACs, ids, interfaces, names."""
+    """Addresses, MACs, ids, interfaces and names of containers and networks."""
 
     def __init__(self) -> None:
         self._of: dict[str, set[str]] = {}
         self._gone: set[str] = set()
 
     def know(self, name: str, marks: set[str]) -> None:
-        """From now on it has these; what it had before is gone."""
+        """Set the marks of a name; earlier ones are gone."""
         self._gone |= self._of.get(name, set()) - marks
         self._of[name] = marks
 
-    def forget_all_but(self, there: Collection[str]) -> set[str]:
-        """The marks of who is gone since the last time, but for what another has by now."""
+    def forget_except(self, there: Collection[str]) -> set[str]:
+        """Return the marks of names that are gone, except those that others have by now."""
         for name in self._of.keys() - set(there):
             self._gone |= self._of.pop(name)
         gone = self._gone.difference(*self._of.values())
@@ -28,7 +28,7 @@ class OwnershipMarks:
 
 
 def borne(marks: Collection[str], things: Iterable[str]) -> list[str]:
-    """The things that have one of the marks in their name, as a word of its own."""
+    """Return the things that have one of the marks in their name, as a separate word."""
     if not marks:
         return []
     every = "|".join(map(re.escape, sorted(marks)))

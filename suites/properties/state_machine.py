@@ -1,4 +1,4 @@
-"""What can happen to networks and containers, one step after the other."""
+"""Hypothesis state machine over networks and containers."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ MOST_CONTAINERS: Final = 5
 INSIDE: Final = 31080
 FIRST_PORT: Final = 20080
 SHORT: Final = 12
-"""Digits of an id that tell whose something is."""
+"""Digits of an id that identify its owner."""
 
 
 class HistoryStage:
-    """Where histories take place; `last` is the plan that was live last."""
+    """Environment of histories; `last` is the last live plan."""
 
-    def __init__(self, world: World, runtime: Adapter, guard: LeakGuard, told: Steps) -> None:
-        self.world, self.runtime, self.guard, self.told = world, runtime, guard, told
+    def __init__(self, world: World, runtime: Adapter, guard: LeakGuard, progress: Steps) -> None:
+        self.world, self.runtime, self.guard, self.progress = world, runtime, guard, progress
         self.last = Plan()
 
 
@@ -58,75 +58,75 @@ class History(RuleBasedStateMachine):
     def __init__(self, stage: HistoryStage) -> None:
         super().__init__()
         self.stage = stage
-        stage.told.example()
+        stage.progress.example()
         self.features = {str(item) for item in stage.runtime.features}
         self.made = 0
-        """Networks and containers so far: no name and no port is given twice."""
+        """Number of networks and containers so far: no name and no port is used twice."""
         self.bridged: set[str] = set()
-        """The containers that were started on a network, wherever they are by now."""
+        """Containers that were started on a network, wherever they are by now."""
         with ExitStack() as stack:
             self.different = stack.enter_context(stage.guard.holding())
             self.scene = stack.enter_context(Scene(stage.world, stage.runtime))
             stack.enter_context(operator_firewall.operating(self.scene.place(HOST)))
-            self.cables = {"": self._cables()}
-            """The host's ends of cables, by the container that they came with; some were there."""
+            self.cables = {"": self._host_veths()}
+            """Host ends of veth pairs, by container; some existed before."""
             self.marks = OwnershipMarks()
             self.acting = ""
-            """The container or the network of the step that was taken last."""
+            """Container or network of the last step."""
             self._resources = stack.pop_all()
 
     def teardown(self) -> None:
-        """Remove everything; what is left then is a violation, unless something has failed."""
+        """Remove everything; leftovers are a violation, unless the history failed."""
         self._resources.__exit__(*sys.exc_info())
 
-    # --- what there is ---------------------------------------------------------
+    # --- state -----------------------------------------------------------------
 
     @property
     def plan(self) -> Plan:
-        """The plan as it is now."""
+        """Return the current plan."""
         return self.scene.plan
 
     def name(self, kind: str) -> str:
-        """A name that nobody had."""
+        """Return a new name."""
         self.made += 1
         return f"{kind}{self.made}"
 
     def free(self) -> list[str]:
-        """The containers that nobody has joined: what befalls the joined is another's subject."""
+        """Return the containers without joiners: the fate of joined ones is another subject."""
         modes_in_use = (item.mode for item in self.plan.containers)
         joined = {mode.container for mode in modes_in_use if isinstance(mode, Joined)}
         return [item.name for item in self.plan.containers if item.name not in joined]
 
     def movable(self) -> list[ContainerSpec]:
-        """The containers that can be connected to networks and taken off them."""
+        """Return the containers that can be connected and disconnected."""
         return [item for item in self.plan.containers if item.name in self.bridged]
 
     def networks(self) -> list[str]:
-        """The networks by name, the default one first."""
+        """Return the networks by name, the default one first."""
         return [DEFAULT_NETWORK, *(item.name for item in self.plan.networks)]
 
-    def _cables(self) -> set[str]:
-        """The host's ends of cables there are now."""
+    def _host_veths(self) -> set[str]:
+        """Return the host ends of veth pairs."""
         links = self.scene.place(HOST).links().values()
         return {link.name for link in links if link.kind == "veth"}
 
-    def _cables_of(self, name: str) -> set[str]:
-        """Those that have come with a container: nobody else has."""
+    def _host_veths_of(self, name: str) -> set[str]:
+        """Return the host ends that came with a container."""
         others = (cables for owner, cables in self.cables.items() if owner != name)
-        return self._cables().difference(*others)
+        return self._host_veths().difference(*others)
 
     def claims(self, *features: Feature) -> bool:
-        """Whether the runtime claims all of these."""
+        """Return True if the runtime claims all of these."""
         return self.stage.runtime.features.issuperset(features)
 
-    # --- what can happen -------------------------------------------------------
+    # --- steps -----------------------------------------------------------------
 
     @precondition(
         lambda self: self.claims(Feature.NETWORKS) and len(self.plan.networks) < MOST_NETWORKS
     )
     @rule(ipv6=st.booleans(), internal=st.booleans(), icc=st.booleans())
     def create_network(self, *, ipv6: bool, internal: bool, icc: bool) -> None:
-        """A network of whatever kind."""
+        """Create a network of any kind."""
         self.acting = self.name("net")
         self.scene.network(
             self.acting,
@@ -138,7 +138,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: len(self.plan.containers) < MOST_CONTAINERS)
     @rule(data=st.data(), publish=st.booleans())
     def start(self, data: st.DataObject, *, publish: bool) -> None:
-        """A container in whatever mode, which publishes a port where that can be."""
+        """Start a container in any mode, with a published port where possible."""
         mode = data.draw(st.sampled_from(modes(self.plan, self.features)), label="mode")
         name = self.name("container")
         ports: tuple[Publish, ...] = ()
@@ -153,7 +153,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.claims(Feature.CONNECT) and self._connections())
     @rule(data=st.data())
     def connect(self, data: st.DataObject) -> None:
-        """One more network for a container that runs."""
+        """Connect a running container to another network."""
         name, network = data.draw(st.sampled_from(self._connections()), label="connection")
         self.acting = name
         self.scene.connect(name, network)
@@ -169,7 +169,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.claims(Feature.CONNECT) and self._disconnections())
     @rule(data=st.data())
     def disconnect(self, data: st.DataObject) -> None:
-        """One network less, were it the last one; not where a published port leads by it."""
+        """Disconnect a container, even from its last network; published ports keep theirs."""
         name, network = data.draw(st.sampled_from(self._disconnections()), label="connection")
         self.acting = name
         self.scene.disconnect(name, network)
@@ -185,7 +185,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.claims(Feature.RESTART) and self.free())
     @rule(data=st.data())
     def restart(self, data: st.DataObject) -> None:
-        """Stopped and started again."""
+        """Stop and start a container."""
         container = self.scene[self._chosen(data)]
         container.stop()
         container.start()
@@ -193,7 +193,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.claims(Feature.RESTART) and self.free())
     @rule(data=st.data())
     def kill(self, data: st.DataObject) -> None:
-        """Its pid 1 dies, and it is started again."""
+        """Kill pid 1 and start the container again."""
         container = self.scene[self._chosen(data)]
         self.stage.world.host.call(_end, container.facts().pid)
         container.start()
@@ -201,20 +201,20 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.free())
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
-        """Gone for good."""
+        """Remove a container."""
         name = self._chosen(data)
         self.scene.remove(name)
         self.bridged.discard(name)
 
     def _chosen(self, data: st.DataObject) -> str:
-        """The container that something is about to befall."""
+        """Return the container of the next step."""
         self.acting = data.draw(st.sampled_from(self.free()), label="container")
         return self.acting
 
     @precondition(lambda self: self._unused())
     @rule(data=st.data())
     def remove_network(self, data: st.DataObject) -> None:
-        """A network that nobody is on goes."""
+        """Remove an unused network."""
         self.scene.remove_network(data.draw(st.sampled_from(self._unused()), label="network"))
 
     def _unused(self) -> list[str]:
@@ -224,24 +224,24 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.stage.runtime.dialect.repair == "whole")
     @rule()
     def reload_firewall(self) -> None:
-        """The operator flushes every rule and loads the own ones; the runtime repairs."""
+        """Flush every rule, load the operator's own ones, and repair."""
         host = self.scene.place(HOST)
         operator_firewall.flush(host)
         operator_firewall.load(host)
         self.stage.runtime.repair()
 
-    # --- what must hold --------------------------------------------------------
+    # --- invariants ------------------------------------------------------------
 
     @invariant()
-    def what_is_observed_is_promised(self) -> None:
-        """In every cell."""
+    def observed_equals_promised(self) -> None:
+        """Assert equality in every cell."""
         self.stage.last = self.plan
-        self.stage.told.state()
+        self.stage.progress.state()
         assert self.scene.observed() == self.scene.promised()
 
     @invariant()
     def addresses_and_macs_are_unique(self) -> None:
-        """On all networks, by what the containers' own links say."""
+        """Assert uniqueness on all networks, by the containers' own links."""
         addresses: list[str] = []
         macs: list[str] = []
         for item in self.plan.containers:
@@ -256,7 +256,7 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def published_ports_answer(self) -> None:
-        """From the LAN, by an address of the host, in each family that the container has."""
+        """Assert that ports answer to the LAN, in each family of the container."""
         for item in self.plan.containers:
             for port in item.ports:
                 for family in self._families(item):
@@ -264,47 +264,52 @@ class History(RuleBasedStateMachine):
 
     def _answers(self, name: str, port: int, family: Family) -> None:
         host = self.scene.place(HOST).address(family)
-        with Listener(self.scene[name].net, "tcp", family=family, port=INSIDE) as ear:
-            met = ear.hears(self.scene.place(ATTACKER), at=host, port=port, answered=True)
-            assert met is not None, f"{name}: port {port} is refused over IPv{family}"
+        with Listener(self.scene[name].net, "tcp", family=family, port=INSIDE) as listener:
+            exchange = listener.reached_from(
+                self.scene.place(ATTACKER), at=host, port=port, answered=True
+            )
+            assert exchange is not None, f"{name}: port {port} is refused over IPv{family}"
 
     def _families(self, item: ContainerSpec) -> tuple[Family, ...]:
-        """Those of the network that a container was started on."""
+        """Return the families of the network that a container was started on."""
         return FAMILIES if self.plan.network(item.networks[0]).ipv6 else (4,)
 
     @invariant()
-    def nothing_is_left_of_who_is_gone(self) -> None:
-        """No cable, and nothing that bears an address, a MAC, a name or an id of it; at each step.
+    def removed_objects_leave_nothing(self) -> None:
+        """Assert that no veth, address, MAC, name or id of removed objects is left, at each step.
 
-        Of a container that was started again its former pid 1 is gone, of others all that they had,
-        and of one that left a network the cable. Flows are looked for when the history is over.
+        A restarted container leaves nothing of its former pid 1, others nothing at all, and one
+        that left a network no veth. Flows are checked at the end of the history.
         """
         there = {item.name for item in self.plan.containers}
         there |= {item.name for item in self.plan.networks}
         if self.acting in there:
             self.marks.know(self.acting, self._marks(self.acting))
-        gone = self.marks.forget_all_but(there)
+        gone = self.marks.forget_except(there)
         if gone:
-            host, told = self.scene.place(HOST), f"nothing bears {', '.join(sorted(gone))}"
+            host, condition = (
+                self.scene.place(HOST),
+                f"nothing is left of {', '.join(sorted(gone))}",
+            )
             try:
-                until(host, lambda: not borne(gone, self._new()), told, bound=BOUND)
+                until(host, lambda: not borne(gone, self._new()), condition, bound=BOUND)
             except TimeoutError as error:
                 error.add_note("\n".join(["these do:", *borne(gone, self._new())]))
                 raise
         self.cables = {name: cables for name, cables in self.cables.items() if name in {"", *there}}
 
     def _marks(self, name: str) -> set[str]:
-        """What tells in the host that something is of a container or a network."""
+        """Return the marks of a container or network in the host."""
         if any(item.name == name for item in self.plan.networks):
             network = self.stage.runtime.network_facts(name)
             interface = {network.interface} if network.interface else set()
             return {name, *interface, *(str(item.network) for item in network.gateways)}
         facts = self.scene[name].facts()
         if name in self.bridged:
-            host, told = self.scene.place(HOST), f"{name} has no more cables than it has networks"
+            host, condition = self.scene.place(HOST), f"{name} has no more veth pairs than networks"
             most = len(facts.endpoints)
-            until(host, lambda: len(self._cables_of(name)) <= most, told, bound=BOUND)
-        self.cables[name] = self._cables_of(name)
+            until(host, lambda: len(self._host_veths_of(name)) <= most, condition, bound=BOUND)
+        self.cables[name] = self._host_veths_of(name)
         known = {name, facts.id, facts.id[:SHORT], f"process {facts.pid}", *self.cables[name]}
         for item in facts.endpoints:
             addresses = (each.ip for each in (item.address, item.address6) if each is not None)
@@ -312,14 +317,14 @@ class History(RuleBasedStateMachine):
         return known
 
     def _new(self) -> list[str]:
-        """What there is in the host that was not there when the history began."""
+        """Return the host's objects that are new since the history began."""
         return [line for line in self.different() if line.endswith(": new")]
 
     @invariant()
-    def bystanders_lose_and_change_nothing(self) -> None:
-        """Nothing that was there before is gone or different, but what is the runtime's own.
+    def bystander_state_is_unchanged(self) -> None:
+        """Assert that nothing older is gone or different, except the runtime's own.
 
-        Its bridge, that is, and while containers run the rules in its tables.
+        That is its bridge and, while containers run, the rules in its tables.
         """
         runtime = self.stage.runtime
         own = [f".{runtime.network_facts(DEFAULT_NETWORK).interface}."]

@@ -1,4 +1,4 @@
-"""Whatever happens to a runtime, in whatever order: all promises hold after each step."""
+"""Random histories of a runtime: all promises hold after each step."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def test_any_history_keeps_every_promise(
     plans_folder: Path,
     steps: Telling,
 ) -> None:
-    """Created, connected, published, restarted, killed, removed, flushed: the matrix is promised.
+    """Create, connect, publish, restart, kill, remove, flush: observed equals promised.
 
-    Addresses and MACs are unique, bystanders are as they were, and in the end nothing is left.
+    Addresses and MACs are unique, bystanders are unchanged, and in the end nothing is left.
     """
-    # Who only collects need not wait for hypothesis.
+    # Collecting does not wait for hypothesis.
     from hypothesis.stateful import run_state_machine_as_test
 
     from suites.properties.state_machine import History, HistoryStage
 
-    with steps("any history", steps=True) as told:
-        stage = HistoryStage(world, runtime, guard, told)
+    with steps("any history", steps=True) as progress:
+        stage = HistoryStage(world, runtime, guard, progress)
         with replayable(lambda: stage.last, plans_folder, "any-history"):
             run_state_machine_as_test(partial(History, stage), settings=profile)  # type: ignore[arg-type] # it calls what it is given

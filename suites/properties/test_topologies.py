@@ -1,4 +1,4 @@
-"""Whatever is built, what is observed equals what the oracle promises."""
+"""Random topologies: observed equals promised."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_any_topology_keeps_its_promises(
     steps: Telling,
 ) -> None:
     """Networks of every kind, containers in every mode, on one or several; and nothing is left."""
-    # Who only collects need not wait for hypothesis.
+    # Collecting does not wait for hypothesis.
     from hypothesis import given
 
     from harness.testbench.strategies import plans
@@ -45,9 +45,9 @@ def test_any_topology_keeps_its_promises(
     def holds(plan: Plan) -> None:
         nonlocal last
         last = plan
-        told.example()
+        progress.example()
         with guard.holding(), Scene(world, runtime, plan) as scene:
             assert scene.observed() == scene.promised()
 
-    with steps("any topology") as told, replayable(lambda: last, plans_folder, "any-topology"):
+    with steps("any topology") as progress, replayable(lambda: last, plans_folder, "any-topology"):
         holds()

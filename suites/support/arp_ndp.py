@@ -1,4 +1,4 @@
-"""Asking for an address on a network, by ARP and by neighbour discovery."""
+"""Queries for an address on a network, by ARP and by neighbour discovery."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, send_frame, s
 from suites.support.three_containers import ThreeContainers
 
 OTHERS: Final = ("b", "c", GATEWAY)
-"""Whom container a asks."""
+"""Requests of container a."""
 
 
-def assert_nobody_answers(trio: ThreeContainers, address: Address) -> None:
-    """Neither who is asked in person nor anybody else, while b does for its own."""
+def assert_no_proxy_answer(trio: ThreeContainers, address: Address) -> None:
+    """Assert that neither the asked host nor another answers, while b answers for its own."""
     with trio.capture("a", *OTHERS) as wire:
         ask(trio, address, besides=OTHERS)
         ask(trio, trio.address("b"), besides=())
     for name in OTHERS:
-        assert wire.matching(question(trio, address, to=trio.mac(name)), at=trio.at(name))
+        assert wire.matching(query(trio, address, to=trio.mac(name)), at=trio.at(name))
     assert wire.matching(answer(trio.address("b")), at=trio.at("a"))
     wire.expect_none(answer(address))
 
 
 def ask(trio: ThreeContainers, address: Address, besides: Iterable[str]) -> None:
-    """Have container a ask everybody for an address, and each of `besides` in person.
+    """Send container a's query to all, and to each of `besides` in person.
 
-    Even a proxy answers at once when it is asked in person; otherwise it takes its time.
+    Even a proxy answers at once when asked in person; otherwise it delays its answer.
     """
     group = mac_of(solicited_node(address)) if address.version == 6 else EVERYBODY_MAC
     macs = [group, *(trio.mac(name) for name in besides)]
-    send_frame(trio.place("a"), *(question(trio, address, to=mac) for mac in macs))
+    send_frame(trio.place("a"), *(query(trio, address, to=mac) for mac in macs))
 
 
-def question(trio: ThreeContainers, address: Address, *, to: str) -> Packet:
-    """Container a's question for an address, as ARP or neighbour discovery has it."""
+def query(trio: ThreeContainers, address: Address, *, to: str) -> Packet:
+    """Craft container a's ARP request or neighbour solicitation for an address."""
     mac, own = trio.mac("a"), str(trio.address("a"))
     if address.version == 4:
         return Ether(src=mac, dst=to) / ARP(op=1, hwsrc=mac, psrc=own, pdst=str(address))
@@ -49,5 +49,5 @@ def question(trio: ThreeContainers, address: Address, *, to: str) -> Packet:
 
 
 def answer(address: Address) -> Packet:
-    """Anybody's answer that it has an address."""
+    """Return a pattern of any answer for an address."""
     return ARP(op=2, psrc=str(address)) if address.version == 4 else ICMPv6ND_NA(tgt=str(address))

@@ -1,4 +1,4 @@
-"""Looking names up inside the containers of a scene, with two witnesses."""
+"""Name resolution inside containers, by the C library and by the resolver."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from harness.testbench.scene import Scene
 from harness.world.services import ServiceQuery
 
 KINDS: Final[dict[int, str]] = {4: "A", 6: "AAAA"}
-"""Which records hold addresses of a family."""
+"""Record types for addresses of a family."""
 
 
 def present(scene: Scene, *names: str) -> list[str]:
-    """Those that are there: who joins another is, where that is claimed."""
+    """Return the containers that exist: joiners do where that mode is claimed."""
     return [spec.name for spec in scene.plan.containers if spec.name in names]
 
 
 def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Address]:
-    """The addresses that a container has, or those of them that are on one network."""
+    """Return the addresses of a container, or those of one network."""
     gateways = scene.runtime.network_facts(network).gateways if network else ()
     within = {item.network for item in gateways}
     return {
@@ -37,13 +37,13 @@ def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Addr
 
 
 def resolved(scene: Scene, asker: str, name: str, family: Family) -> set[Address]:
-    """What a name leads to inside `asker`, by its C library and by its resolver alike.
+    """Return the addresses of a name inside `asker`, by C library and resolver alike.
 
-    `AssertionError` when the two do not agree.
+    Raise `AssertionError` when the two disagree.
     """
     library = looked_up(scene, asker, name, family)
-    answer = lookup.ask(scene[asker], name, KINDS[family])
-    said = {ip_address(text) for text in lookup.told(answer)}
+    answer = lookup.query(scene[asker], name, KINDS[family])
+    said = {ip_address(text) for text in lookup.values(answer)}
     assert library.addresses == said, (
         f"{name} (IPv{family}) in {asker}: the C library says {library}, the resolver "
         f"{lookup.rcode(answer)} {sorted(map(str, said))}"
@@ -52,36 +52,36 @@ def resolved(scene: Scene, asker: str, name: str, family: Family) -> set[Address
 
 
 def looked_up(scene: Scene, asker: str, name: str, family: Family | None = None) -> LookupResult:
-    """What the C library inside `asker` makes of a name."""
+    """Return the C library's result for a name inside `asker`."""
     return lookup.look_up(scene.world.host, scene[asker], name, family)
 
 
 def leads_to_itself(scene: Scene, name: str) -> None:
-    """What gethostname(2) says inside leads to addresses that are there, and to no others."""
+    """Assert that the own hostname, gethostname(2), leads to own addresses only."""
     called = lookup.hostname(scene.world.host, scene[name])
     for family in FAMILIES:
         own, found = held(scene, name, family), looked_up(scene, name, called, family)
         others = set(found.addresses - own)
-        if isinstance(scene.plan.container(name).mode, Joined):  # its loopback is no less itself
+        if isinstance(scene.plan.container(name).mode, Joined):  # its loopback is its own too
             others = {address for address in others if not address.is_loopback}
         assert not others, f"{called} leads to {found}, it has {own}"
         assert bool(found.addresses) >= bool(own), f"{called} leads to {found}, it has {own}"
 
 
 def with_names(runtime: Adapter, network: str) -> Bridge:
-    """Where names outside are known: on a network, or, if that has no resolver, the default one."""
+    """Return a mode with outside names: a network or, if that has no resolver, the default one."""
     return Bridge(network) if runtime.dialect.network_resolver == "reached" else Bridge()
 
 
-def unheard_of() -> str:
-    """A name that nobody has asked for yet; the world's name server knows an address of it.
+def fresh_name() -> str:
+    """Return a new name that the world's name server has an address for.
 
-    Its first label is no number: by itself the C library would take that for an address.
+    Its first label is no number: the C library would take that for an address.
     """
     return f"n{os.urandom(6).hex()}.{SENTINEL_ZONE}"
 
 
-def heard(scene: Scene, since: int, *words: str) -> list[ServiceQuery]:
-    """What the world's name server has been asked since a mark about names with these words."""
+def received(scene: Scene, since: int, *words: str) -> list[ServiceQuery]:
+    """Return the queries since a mark that the world's name server received for these words."""
     asked = scene.world.services.asked(since)
     return [item for item in asked if any(word in item.name for word in words)]

@@ -1,4 +1,4 @@
-"""As much as the runtime claims: tests that are about something else ask for no more."""
+"""What the runtime claims: tests of other subjects require no more than that."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from harness.testbench.scene import Scene
 
 
 def has_ipv6(runtime: Adapter) -> bool:
-    """Whether its networks can have IPv6 beside IPv4."""
+    """Return True if its networks can have IPv6 beside IPv4."""
     return Feature.IPV6 in runtime.features
 
 
 def families(runtime: Adapter) -> tuple[Family, ...]:
-    """Those that a network with every family has."""
+    """Return the families of a network with all that it can have."""
     return FAMILIES if has_ipv6(runtime) else (4,)
 
 
 def lan(scene: Scene, name: str = "lan", *, family: Family = 4) -> Bridge:
-    """The mode of who is on a network of one's own, made here; the default one where it has none.
+    """Return the mode for a user-defined network, created here, or else the default one.
 
-    With IPv6 where there is such, and for a test of `family` 6 in any case. Who has IPv6 for
-    containers on bridges has such a network, whether it claims what is promised of several or not.
+    With IPv6 where possible, and for a test of `family` 6 in any case. A runtime with IPv6 on
+    bridges has such a network, whether or not it claims several networks.
     """
     if not (family == 6 or has_networks(scene.runtime)):
         return Bridge()
@@ -41,7 +41,7 @@ def lan(scene: Scene, name: str = "lan", *, family: Family = 4) -> Bridge:
 
 
 def another(scene: Scene, name: str = "another") -> str:
-    """A network to be connected to: the default one, or one made here where that is no bridge."""
+    """Return a network to connect to: the default one, or a new one where that is no bridge."""
     if scene.runtime.dialect.default_network == "bridge":
         return DEFAULT_NETWORK
     scene.network(name)
@@ -49,30 +49,30 @@ def another(scene: Scene, name: str = "another") -> str:
 
 
 def has_networks(runtime: Adapter) -> bool:
-    """Whether networks can be made, of one kind at least that is open."""
+    """Return True if at least one kind of open network can be created."""
     own = Feature.NETWORKS in runtime.features
     return own or {Feature.BRIDGE, Feature.IPV6} <= runtime.features
 
 
 def can_start(runtime: Adapter, spec: ContainerSpec) -> bool:
-    """Whether it claims whatever a container asks for."""
+    """Return True if the runtime claims all that a container requests."""
     return runtime.features.issuperset(of_container(spec, runtime.features))
 
 
 def restarts(runtime: Adapter) -> bool:
-    """Whether it starts a stopped container again."""
+    """Return True if it can restart a stopped container."""
     return Feature.RESTART in runtime.features
 
 
-def anybody(scene: Scene, name: str) -> Container:
-    """A container, with as little network as there is."""
+def minimal_container(scene: Scene, name: str) -> Container:
+    """Start a container with as little network as possible."""
     modes: dict[Feature, Mode] = {Feature.NONE: Nothing(), Feature.HOST: Host()}
     there = (mode for feature, mode in modes.items() if feature in scene.runtime.features)
     return scene.container(name, next(there, Bridge()))
 
 
-def crowd(scene: Scene) -> None:
-    """Containers in every mode, on open and on closed networks."""
+def every_mode(scene: Scene) -> None:
+    """Start containers in every mode, on open and on closed networks."""
     claimed = scene.runtime.features
     if has_networks(scene.runtime):
         own = lan(scene)

@@ -1,4 +1,4 @@
-"""The positive control of a host that is held to be unchanged."""
+"""Positive control for tests that assert an unchanged host."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from linux import rtnetlink_dump
 from linux.netlink import Netlink
 
 
-def a_change_would_show(host: NetnsView, before: Snapshot) -> None:
-    """Change one sysctl of the host, see that it shows, and put it back."""
+def assert_change_shows(host: NetnsView, before: Snapshot) -> None:
+    """Change one sysctl of the host, assert that it shows, and restore it."""
     host.tune({"net.ipv4.ip_default_ttl": 61})
     assert before.changes(host.snapshot()), "what is changed must show"
     host.tune({"net.ipv4.ip_default_ttl": START_TTL})
 
 
 def at_rest(place: NetnsView) -> None:
-    """Wait until every address of a place is local to it: till then routes appear by themselves.
+    """Wait until every address is local: until then routes appear by themselves.
 
-    But for those that are tentative, which on a bridge without a port they are until it has one.
+    Tentative addresses are skipped: on a bridge without ports they stay tentative.
     """
     with place.open() as space, Netlink(space) as netlink:
 

@@ -1,4 +1,4 @@
-"""A flow between two places, that was open before something came and went beside it."""
+"""A flow between two places that stays open while others come and go."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from suites.support.features import restarts
 PORT: Final = 31070
 BOUND: Final = 3.0
 LENGTH: Final = 500
-"""Bytes of one word of a conversation."""
+"""Bytes of one message."""
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _KINDS: Final[dict[Transport, socket.SocketKind]] = {
     "tcp": socket.SOCK_STREAM,
@@ -27,35 +27,35 @@ _KINDS: Final[dict[Transport, socket.SocketKind]] = {
 
 
 class OpenFlow(NamedTuple):
-    """Both ends of a flow: who began it, and who was called."""
+    """Both ends of a flow: the client and the server."""
 
     near: socket.socket
     far: socket.socket
 
     def exchange(self) -> None:
-        """Send something new each way; `OSError`, `TimeoutError` when it does not arrive.
+        """Send new data each way; raise `OSError` or `TimeoutError` when it does not arrive.
 
-        Who was called speaks first: through an address translation that comes to the
-        other side only while the flow is known, and what the other side says makes it known again.
+        The server sends first: through an address translation its data arrives only while the flow
+        is known; the client's data would create the flow anew.
         """
         for one, other in ((self.far, self.near), (self.near, self.far)):
             word = os.urandom(LENGTH)
             one.sendall(word)
-            heard = b""
-            while len(heard) < len(word):
+            received = b""
+            while len(received) < len(word):
                 more = other.recv(len(word))
                 if not more:
                     raise ConnectionError("it was closed")
-                heard += more
-            assert heard == word
+                received += more
+            assert received == word
 
 
 Flows = dict[str, OpenFlow]
-"""By what a failure calls them."""
+"""Names in failures."""
 
 
 @contextmanager
-def talking(
+def open_flow(
     near: NetnsView,
     far: NetnsView,
     address: Address,
@@ -63,21 +63,21 @@ def talking(
     transport: Transport = "tcp",
     by: End | None = None,
 ) -> Iterator[OpenFlow]:
-    """A flow from one place to the other's address, used once before the body.
+    """Open a flow from one place to the other's address, used once before the body.
 
-    With `by` it is begun there: to a port that is published for `PORT` of that address.
+    With `by` it goes to a port that is published for `PORT` of that address.
     """
     called = by or (address, PORT)
     with (
-        _socket(far, address, transport) as ear,
+        _socket(far, address, transport) as listener,
         _socket(near, called[0], transport) as calling,
     ):
-        ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        ear.bind((str(address), PORT))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((str(address), PORT))
         if transport == "tcp":
-            ear.listen()
+            listener.listen()
         calling.connect((str(called[0]), called[1]))
-        with _taken(ear, calling, transport) as answering:
+        with _taken(listener, calling, transport) as answering:
             talk = OpenFlow(calling, answering)
             talk.exchange()
             yield talk
@@ -91,20 +91,20 @@ def _socket(place: NetnsView, address: Address, transport: Transport) -> socket.
     return opened
 
 
-def _taken(ear: socket.socket, calling: socket.socket, transport: Transport) -> socket.socket:
-    """What hears the caller, and nobody else."""
+def _taken(listener: socket.socket, calling: socket.socket, transport: Transport) -> socket.socket:
+    """Return the server's socket for the client and no other."""
     if transport == "udp":
         calling.send(b"hello")
-        _, caller = ear.recvfrom(LENGTH)
-        ear.connect(caller)
-        return ear
-    answering, _ = ear.accept()
+        _, caller = listener.recvfrom(LENGTH)
+        listener.connect(caller)
+        return listener
+    answering, _ = listener.accept()
     answering.settimeout(BOUND)
     return answering
 
 
 def go_on(flows: Flows, after: str) -> None:
-    """Whoever was called speaks, then who has called: nothing is refused or lost."""
+    """Assert that both sides can still send: nothing is refused or lost."""
     lost = {}
     for name, talk in flows.items():
         try:
@@ -114,8 +114,8 @@ def go_on(flows: Flows, after: str) -> None:
     assert not lost, after
 
 
-def go_on_beside(flows: Flows, guest: Container, runtime: Adapter) -> None:
-    """So they do after a container has started, and after it is stopped and started again."""
+def survive(flows: Flows, guest: Container, runtime: Adapter) -> None:
+    """Assert that the flows survive start, stop, restart of a container beside them."""
     go_on(flows, "started")
     if restarts(runtime):
         guest.stop()

@@ -1,4 +1,4 @@
-"""The operator's own firewall: a table that was there before any container."""
+"""The operator's own firewall: an nft table that exists before any container."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from linux.netlink import Request
 TABLE: Final = nftables.Table("inet", "operator")
 FORWARD: Final = "forward"
 _FORBIDDEN: Final = (IPv4Network("203.0.113.99/32"), IPv6Network("2001:db8:1::99/128"))
-"""Where the operator lets nobody go; nobody is there either."""
+"""Address that the operator blocks; it is unassigned too."""
 
 
 def rules() -> list[Request]:
-    """A table with chains at the hooks that runtimes use, and rules in them."""
+    """Return a table with chains at the hooks that runtimes use, and rules in them."""
     requests = [
         nftables.add_table(TABLE),
         nftables.add_chain(TABLE, FORWARD, hook="forward", priority=-5),
@@ -40,7 +40,7 @@ def rules() -> list[Request]:
 
 @contextmanager
 def operating(host: NetnsView) -> Iterator[None]:
-    """Have the operator's table in the host while the body runs."""
+    """Keep the operator's table in the host while the body runs."""
     load(host)
     try:
         yield
@@ -54,12 +54,12 @@ def load(host: NetnsView) -> None:
 
 
 def flush(host: NetnsView) -> None:
-    """`nft flush ruleset`: every table goes that no process has reserved for itself."""
+    """Run `nft flush ruleset`: every table goes that no process owns."""
     _apply(host, [nftables.flush()])
 
 
 def facts(host: NetnsView) -> dict[str, dict[str, str]]:
-    """What there is of the operator's in the host's nft, by name."""
+    """Return the operator's part of the host's nft state, by name."""
     found = host.snapshot().facts
     return {name: dict(known) for name, known in found.items() if f" {TABLE.name}" in name}
 

@@ -1,4 +1,4 @@
-"""Packets of every protocol and state: what a firewall that minds only some lets through."""
+"""Packets of every protocol and state, for firewalls that check only some."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from suites.support.three_containers import ThreeContainers
 PORT: Final = 31090
 WORD: Final = b"over there!"
 PROTOCOLS: Final = (4, 41, 47, 50, 51, 94, 253)
-"""IP in IP, IPv6 in IP, GRE, ESP, AH, IPIP, one for experiments."""
+"""Protocols: IP in IP, IPv6 in IP, GRE, ESP, AH, IPIP, an experimental one."""
 TRACKED: Final = (33, 132, 136)
-"""DCCP, SCTP, UDP-Lite: of these a connection tracker can tell that nothing sensible is in them."""
+"""DCCP, SCTP, UDP-Lite: conntrack can tell that these carry nothing valid."""
 
 
 def everything(trio: ThreeContainers, source: str, target: str) -> Iterator[Packet]:
-    """From one to another: what begins a flow, what looks like part of one; each with `WORD`."""
+    """Craft new flows and parts of flows from one to another; each carries `WORD`."""
     head = trio.ip(source, target, ttl=START_TTL)
     yield from beginnings(trio.family, head)
     yield from strays(trio.family, head, trio.ip(target, source))
 
 
 def beginnings(family: Family, head: Packet) -> Iterator[Packet]:
-    """What begins a flow, behind one IP header."""
+    """Craft new flows behind one IP header."""
     yield head / TCP(sport=53, dport=PORT, flags="S") / WORD
     for port in (53, 67, PORT):
         yield head / UDP(sport=port, dport=PORT) / WORD
@@ -49,7 +49,7 @@ def beginnings(family: Family, head: Packet) -> Iterator[Packet]:
 
 
 def strays(family: Family, head: Packet, back: Packet) -> Iterator[Packet]:
-    """What looks like part of a flow; errors quote a packet with the header `back`."""
+    """Craft parts of unknown flows; errors quote a packet with the header `back`."""
     for flags in ("A", "SA", "PA", "R", "F", ""):
         yield head / TCP(sport=53, dport=PORT, flags=flags) / WORD
     quoted = back / UDP(sport=PORT, dport=53) / WORD
@@ -64,16 +64,16 @@ def strays(family: Family, head: Packet, back: Packet) -> Iterator[Packet]:
 
 
 def of_protocol(head: Packet, number: int) -> Packet:
-    """A packet of a protocol by its number, with nothing in it but `WORD`."""
+    """Craft a packet of a protocol by number, with nothing in it but `WORD`."""
     packet = head.copy()
     setattr(packet, "nh" if isinstance(packet, IPv6) else "proto", number)
     return packet / Raw(WORD * 8)
 
 
-def telling(
+def carrying(
     wire: Capture, trio: ThreeContainers, source: str, target: str | None = None, *, at: str
 ) -> list[Frame]:
-    """The frames from one to another that have `WORD` in them, where somebody lives."""
+    """Return the frames from one to another with `WORD` in them, at a place."""
     seen = wire.matching(trio.ip(source, target), at=trio.at(at))
     return [item for item in seen if WORD in item.data]
 
@@ -82,17 +82,17 @@ SERVICES: Final = (
     *(1, 22, 25, 53, 80, 111, 123, 137, 443, 445, 853, 2375, 3306, 4789),
     *(5432, 6379, 8080, 9200, 27017, 65535),
 )
-"""The first and the last of all, and those that firewalls, proxies and resolvers like to take."""
+"""The first and the last port, and those that firewalls, proxies and resolvers use."""
 _ANY: Final = range(1024, 20000)
-"""Where nobody finds a port for who asks for none."""
+"""Port outside the ephemeral range."""
 
 
 def every_port_answers(
     scene: Scene, caller: str, target: str, transport: Transport, family: Family
 ) -> None:
-    """A listener hears the caller on each port that neither world nor runtime serves itself.
+    """Assert that a listener hears the caller on each port that the world does not use.
 
-    And on one more, drawn each time: nobody can know all that are called.
+    One more port is drawn each time, so that no fixed list suffices.
     """
     place = scene.place(HOST if target == GATEWAY else target)
     address = scene.address(Cell(caller, target, Protocol.ICMP, family))
@@ -103,6 +103,6 @@ def every_port_answers(
     elif target == GATEWAY:
         served |= set(scene.runtime.dialect.gateway_ports)
     for port in sorted({*SERVICES, secrets.choice(_ANY)} - served):
-        with Listener(place, transport, address=address, port=port) as ear:
-            meeting = ear.hears(scene.place(caller), answered=True)
-            assert meeting, f"{target} is called on port {port}"
+        with Listener(place, transport, address=address, port=port) as listener:
+            exchange = listener.reached_from(scene.place(caller), answered=True)
+            assert exchange, f"{target} is called on port {port}"

@@ -1,7 +1,7 @@
-"""Three containers on one network, as one address family has them: whom packet tests watch.
+"""Three containers on one network in one address family, for packet tests.
 
-The fixtures are package-scoped: a suite's `conftest.py` takes them in by importing
-them, and its tests share one trio per family. Look, do not change.
+The fixtures are package-scoped: a suite's `conftest.py` imports them, and its tests share one trio
+per family, which they must not change.
 """
 
 from __future__ import annotations
@@ -40,20 +40,19 @@ from suites.support.features import restarts
 
 NAMES: Final = ("a", "b", "c")
 DUAL: Final = "dual"
-"""The network with IPv4 and IPv6 on which the IPv6 trio is."""
+"""Network with IPv4 and IPv6 of the IPv6 trio."""
 PLAIN: Final = "plain"
-"""A network of one's own with IPv4 alone."""
+"""User-defined network with IPv4 alone."""
 
 Whom = str | Address | None
-"""Somebody by name, an address, or in templates whoever."""
+"""A name, an address, or in templates any."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThreeContainers:
     """The containers a, b and c of a scene, on `network`, in one family.
 
-    Wherever a name is asked for it is a container's, one of the world's own, or
-    `gateway` for the host's end of the network.
+    A name is a container's, one of the world's own, or `gateway` for the host's end of the network.
     """
 
     scene: Scene
@@ -61,24 +60,24 @@ class ThreeContainers:
     network: str
     world_wires: TapPool
     own_wires: TapPool
-    # Looked up once: a trio keeps what it has.
+    # Cached: a trio's addresses do not change.
     _addresses: dict[str, Address] = field(default_factory=dict)
     _macs: dict[str, str] = field(default_factory=dict)
     _taps: dict[str, Tap] = field(default_factory=dict)
 
     @property
     def bridge(self) -> str:
-        """The network's interface in the host."""
+        """Return the network's interface in the host."""
         name = self.scene.runtime.network_facts(self.network).interface
         assert name is not None
         return name
 
     def place(self, name: str) -> NetnsView:
-        """Where somebody lives."""
+        """Return the place of a name."""
         return self.scene.place(name)
 
     def address(self, name: str) -> Address:
-        """By which address a container on the network reaches somebody."""
+        """Return the address by which a container on the network reaches a name."""
         if name not in self._addresses:
             found = self.scene.address(Cell(NAMES[0], name, Protocol.ICMP, self.family))
             assert found is not None, f"{name} has no IPv{self.family} address"
@@ -86,39 +85,39 @@ class ThreeContainers:
         return self._addresses[name]
 
     def mac(self, name: str) -> str:
-        """The MAC of a container, or of the gateway."""
+        """Return the MAC of a container, or of the gateway."""
         if name not in self._macs:
             self._macs[name] = self.place(name).links()[self.link(name)].mac
         return self._macs[name]
 
     def link(self, name: str) -> str:
-        """The interface by which somebody is on the network, or on a link of its own."""
+        """Return the interface on the network, or on a link of its own."""
         return self.bridge if name == GATEWAY else "eth0"
 
-    # --- what is sent
+    # --- sending
 
-    def call(self, caller: str, to: str, protocol: Protocol, **options: Any) -> Client:
-        """A call from one to the other; options as in `Client`."""
+    def client(self, caller: str, to: str, protocol: Protocol, **options: Any) -> Client:
+        """Open a client socket towards a name; options as in `Client`."""
         return Client(self.place(caller), protocol, self.address(to), **options)
 
     def settle(self) -> None:
-        """Return once nothing that was sent is under way any more."""
+        """Return once no sent packet is under way."""
         self.scene.settle()
 
-    # --- what is seen
+    # --- capturing
 
     @contextlib.contextmanager
     def capture(self, *names: str) -> Iterator[Capture]:
-        """What passes `eth0` of each of them, the network's bridge for `gateway`.
+        """Capture `eth0` of each of them, the network's bridge for `gateway`.
 
-        Once the body has run, and what it sent has arrived.
+        The capture ends once the body's packets have arrived.
         """
         with Capture([self._tap(name) for name in names]) as wire:
             yield wire
             self.settle()
 
     def at(self, name: str) -> str:
-        """The interface at which `capture` listens, in the words of `Frame.where`."""
+        """Return the interface at which `capture` listens, as in `Frame.where`."""
         return self._tap(name).where
 
     def _tap(self, name: str) -> Tap:
@@ -128,30 +127,30 @@ class ThreeContainers:
         return self._taps[name]
 
     def ip(self, src: Whom = None, dst: Whom = None, *, ttl: int | None = None) -> Packet:
-        """An IP header from one to another."""
+        """Return an IP header from one to another."""
         return craft.ip(self.family, src=self._whom(src), dst=self._whom(dst), ttl=ttl)
 
     def _whom(self, whom: Whom) -> Address | None:
         return self.address(whom) if isinstance(whom, str) else whom
 
     def error(self, name: str, **fields: Any) -> Packet:
-        """An ICMP error, as in `craft.error`."""
+        """Return an ICMP error, as in `craft.error`."""
         return craft.error(self.family, name, **fields)
 
     def request(self, protocol: Protocol, *, sport: Any, dport: Any) -> Packet:
-        """What begins an exchange, as in `craft.request`."""
+        """Return the first packet of an exchange, as in `craft.request`."""
         return craft.request(self.family, protocol, sport=sport, dport=dport)
 
 
 class TrioNetwork(NamedTuple):
-    """Where a trio lives: on which network, and in which of its families it is watched."""
+    """Network of a trio, and the family in which it is tested."""
 
     family: Family
     network: str = DEFAULT_NETWORK
 
 
 def plan(home: TrioNetwork) -> Plan:
-    """The containers of a trio."""
+    """Return the plan with the containers of a trio."""
     own = NetworkSpec(home.network, ipv6=home.family == 6)
     networks = () if home.network == DEFAULT_NETWORK else (own,)
     mode = Bridge(home.network)
@@ -178,10 +177,10 @@ both_families: Final = pytest.mark.parametrize("family", EACH_FAMILY)
 def trio(
     world: World, runtime: Adapter, wires: TapPool, request: pytest.FixtureRequest
 ) -> Iterator[ThreeContainers]:
-    """Three containers on one network, shared: look, do not change.
+    """Share three containers on one network; tests must not change them.
 
-    Every promise about packets, once for each family, and for IPv4 on a network of one's own too,
-    where the runtime has such; there `a` and `b` have been started again, where it can do that.
+    Once for each family, and for IPv4 on a user-defined network too, where the runtime has
+    networks; there `a` and `b` are restarted, where possible.
     """
     home: TrioNetwork = request.param
     if home.network == PLAIN and Feature.NETWORKS not in runtime.features:

@@ -52,7 +52,7 @@ def test_sandbox_addresses_are_visible_inside_only(engine: Scene, name: str) -> 
 @pytest.mark.parametrize("name", ["home", "away"])
 def test_veth_peer_is_found_in_spite_of_sandbox_ifindex(engine: Scene, name: str) -> None:
     """Each end has the other's interface index from the kernel."""
-    cable = engine[name].net.cable("eth0")
+    cable = engine[name].net.kernel_link("eth0")
     (end,) = (link for link in engine.place(HOST).links().values() if link.ifindex == cable.peer)
     assert (cable.kind, end.kind, end.peer) == ("veth", "veth", cable.ifindex)
 

@@ -141,7 +141,7 @@ def test_rootless_published_port_is_reported_and_answers(vendor: Scene) -> None:
     assert {item.host_port for item in web.facts().ports} == {port}
     with Listener(web.net, "tcp", port=8080) as ear:
         address = vendor.world.address(HOST, 4)
-        assert ear.hears(vendor.place("attacker"), at=address, port=port)
+        assert ear.reached_from(vendor.place("attacker"), at=address, port=port)
     web.remove()
 
 
@@ -157,7 +157,7 @@ def test_rootless_published_port_leads_to_the_ipv4_address(vendor: Scene, family
     web = vendor.container("web", mode, ports=(Publish(port, 8080),))
     with Listener(web.net, "tcp", family=4, port=8080) as ear:
         at = vendor.world.address(HOST, family)
-        met = ear.hears(vendor.place(ATTACKER), at=at, port=port, answered=True)
+        met = ear.reached_from(vendor.place(ATTACKER), at=at, port=port, answered=True)
     assert met
     assert met.seen[0] == web.net.address(4)
     web.remove()
@@ -212,7 +212,7 @@ def test_rootless_docker_has_ipv6_on_its_bridges_only(name: str) -> None:
             for family in FAMILIES:
                 with Listener(web.net, "tcp", family=family, port=8080) as ear:
                     at = world.address(HOST, family)
-                    met = ear.hears(scene.place(ATTACKER), at=at, port=port, answered=True)
+                    met = ear.reached_from(scene.place(ATTACKER), at=at, port=port, answered=True)
                 assert met
                 assert met.seen[0] in gateways
         adapter.stop()

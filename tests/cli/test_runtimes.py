@@ -71,7 +71,7 @@ def test_published_port_is_inspected_and_answers(vendor: Scene) -> None:
     assert {item.host_port for item in web.facts().ports} == {port}
     with Listener(web.net, "tcp", port=8080) as ear:
         address = vendor.world.address(HOST, 4)
-        assert ear.hears(vendor.place("attacker"), at=address, port=port)
+        assert ear.reached_from(vendor.place("attacker"), at=address, port=port)
     web.remove()
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from harness.probe import remote
 from harness.probe.remote import AgentClient, AgentLost, AgentNetNS, RemoteSocket
-from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Listener
 from harness.testbench.netns_view import NetnsView, fixed
+from harness.testbench.scene import LOOPBACKS
 from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -200,6 +200,6 @@ def test_a_silent_connection_holds_nobody_up(agent: AgentClient, space: NetNS) -
     ):
         stray.connect((str(loopback), ear.port))
         calls = [(beside, loopback, port) for port in (ear.port, other.port)]
-        heard = ear.overhears(calls, agent.sync)
+        heard = ear.delivered(calls, agent.sync)
         assert heard == [f"beside to {loopback} port {ear.port}"]
-        assert ear.hears(beside, at=loopback, answered=True)
+        assert ear.reached_from(beside, at=loopback, answered=True)

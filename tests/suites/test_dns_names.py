@@ -1,4 +1,4 @@
-"""Names that the suites ask for."""
+"""Names that the suites look up."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from suites.support.dns import unheard_of
+from suites.support.dns import fresh_name
 
 
-def test_a_new_name_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fresh_name_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once in 280 its digits are decimal ones: inet_aton(3) takes that for an address."""
     monkeypatch.setattr(os, "urandom", lambda size: b"\x12" * size)
-    assert not re.match(r"(0x)?[0-9]+\.", unheard_of())
+    assert not re.match(r"(0x)?[0-9]+\.", fresh_name())

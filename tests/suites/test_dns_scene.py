@@ -1,4 +1,4 @@
-"""The scene of the suites about names: as much of it as a runtime can build."""
+"""The scene of the DNS suites: as much of it as a runtime can build."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from suites.dns.conftest import plan
 
 
 @given(claimed=st.frozensets(st.sampled_from(Feature)))
-def test_of_the_town_nobody_asks_for_what_is_not_claimed(claimed: frozenset[Feature]) -> None:
-    """But for the default network, which every test of names is about."""
+def test_dns_scene_requires_only_claimed_features(claimed: frozenset[Feature]) -> None:
+    """But for the default network, which every DNS test is about."""
     assert set(of_plan(plan(claimed), claimed)) - claimed <= {Feature.BRIDGE}

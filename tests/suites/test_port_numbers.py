@@ -1,4 +1,4 @@
-"""The ports at which the suites listen, and from which they call."""
+"""Ports of the suites' listeners and clients."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from tests.support.programs import ROOT
 
 GIVEN = range(32768, 61000)
-"""What the kernel gives to who asks for none: ip_local_port_range, as it comes (ip(7))."""
+"""The kernel's ephemeral ports: ip_local_port_range, its default (ip(7))."""
 
 
-def test_none_is_one_that_the_kernel_gives_away() -> None:
+def test_fixed_ports_are_not_ephemeral() -> None:
     """A resolver of the runtime's own may listen there already, once in some hundred runs."""
     taken = {
         f"{path.name}: {number}"

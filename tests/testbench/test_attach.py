@@ -1,4 +1,4 @@
-"""A veth moved in by hand: what is made, what is undone, and what a failure leaves."""
+"""The manual attach: what it creates, what detaching removes, and what a failure leaves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NETWORK = NetworkInfo("net", "id", "docker9", GATEWAYS)
 
 @pytest.fixture
 def host() -> Iterator[NetNS]:
-    """A namespace with a bridge of MTU 1450 that has the gateways' addresses."""
+    """Create a namespace with a bridge of MTU 1450 that has the gateways' addresses."""
     with control() as space, Netlink(space) as netlink:
         netns.write_sysctls(space, {"net.ipv6.conf.default.accept_dad": 0})
         netlink.send([rtnetlink.add_bridge("docker9", index=9, mtu=1450)])
@@ -35,14 +35,14 @@ def host() -> Iterator[NetNS]:
 
 @pytest.fixture
 def inside() -> Iterator[NetNS]:
-    """A container's namespace: `lo`, down."""
+    """Create a container's namespace: `lo`, down."""
     with NetNS.new() as space:
         netns.write_sysctls(space, {"net.ipv6.conf.default.accept_dad": 0})
         yield space
 
 
-def test_an_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> None:
-    """It has `eth0` with the last addresses, the bridge's MTU and a way out; both ends answer."""
+def test_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> None:
+    """It has `eth0`, the last addresses, the bridge's MTU and a default route; both ends answer."""
     assert attach(host, inside, NETWORK, "alone") == LAST
     place, machine = fixed("alone", inside), fixed("host", host)
     assert set(place.links()) == {"lo", "eth0"}
@@ -61,8 +61,8 @@ def test_an_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> 
     assert {(seen.outcome, seen.seen_ttl) for seen in found} == {(Outcome.REPLY, 64)}
 
 
-def test_an_attached_namespace_takes_in_what_comes(host: NetNS, inside: NetNS) -> None:
-    """At once, over IPv6 too, where the kernel takes its time (`linux.readiness`)."""
+def test_attached_namespace_receives_at_once(host: NetNS, inside: NetNS) -> None:
+    """Over IPv6 too, where the kernel takes its time (`linux.readiness`)."""
     with Netlink(inside) as netlink:
         for _ in range(30):
             attach(host, inside, NETWORK, "alone")
@@ -70,9 +70,9 @@ def test_an_attached_namespace_takes_in_what_comes(host: NetNS, inside: NetNS) -
             netlink.send([rtnetlink.del_link("eth0")])
 
 
-def test_detaching_leaves_nothing(host: NetNS, inside: NetNS) -> None:
-    """Both ends are gone and the host knows the addresses no more; again, and nothing happens."""
-    with NetNS.new() as another:  # which keeps the bridge, and what is known on it, going
+def test_detach_leaves_nothing(host: NetNS, inside: NetNS) -> None:
+    """Both ends and the host's neighbour entries are gone; a second detach has no effect."""
+    with NetNS.new() as another:  # keeps the bridge, and its neighbour entries, alive
         attach(host, another, replace(NETWORK, gateways=()), "another")
         _come_and_go(host, inside)
 
@@ -89,14 +89,14 @@ def _come_and_go(host: NetNS, inside: NetNS) -> None:
         assert not LAST & {neighbour.address for neighbour in machine.neighbours()}
 
 
-def test_a_network_without_a_bridge_is_refused(host: NetNS, inside: NetNS) -> None:
-    """Where the network has nothing in the host to attach to, that is what the error says."""
+def test_network_without_bridge_is_refused(host: NetNS, inside: NetNS) -> None:
+    """The error says that the host has no bridge of the network."""
     with pytest.raises(ValueError, match="network net has no bridge in the host"):
         attach(host, inside, NetworkInfo("net", "id", None, GATEWAYS), "alone")
 
 
-def test_a_namespace_with_an_eth0_is_left_alone(host: NetNS, inside: NetNS) -> None:
-    """When the name is taken inside, the error says so, and the new pair is gone at both ends."""
+def test_namespace_with_eth0_is_unchanged(host: NetNS, inside: NetNS) -> None:
+    """The error names the interface, and both ends of the new pair are removed."""
     with Netlink(inside) as netlink:
         netlink.send([rtnetlink.add_bridge("eth0")])
     with pytest.raises(NetlinkError, match="File exists"):
@@ -105,8 +105,8 @@ def test_a_namespace_with_an_eth0_is_left_alone(host: NetNS, inside: NetNS) -> N
     assert set(fixed("alone", inside).links()) == {"lo", "eth0"}
 
 
-def test_attaching_twice_spoils_nothing(host: NetNS, inside: NetNS) -> None:
-    """A second attach of the same container is refused, and the first one works on."""
+def test_second_attach_is_refused(host: NetNS, inside: NetNS) -> None:
+    """The first one keeps working."""
     attach(host, inside, NETWORK, "alone")
     with pytest.raises(NetlinkError, match=f"add veth {host_end('alone')}.*File exists"):
         attach(host, inside, NETWORK, "alone")
@@ -114,8 +114,8 @@ def test_attaching_twice_spoils_nothing(host: NetNS, inside: NetNS) -> None:
     assert seen.outcome is Outcome.REPLY
 
 
-def test_host_ends_are_told_apart() -> None:
-    """Names that differ only at their ends, or are long, give names that a link may have."""
+def test_host_end_names_are_distinct() -> None:
+    """Names that differ only at their ends, or are long, give distinct valid interface names."""
     ends = {host_end(f"{'container' * 9}{number:02}") for number in range(50)}
     assert len(ends) == 50
     assert all(len(f"{end}p") <= 15 for end in ends)
@@ -131,7 +131,7 @@ def test_host_ends_are_told_apart() -> None:
         ("fd00::1/126", "fd00::2/126"),
     ],
 )
-def test_the_last_usable_address(gateway: str, last: str) -> None:
+def test_last_usable_address(gateway: str, last: str) -> None:
     """It is in the subnet, is not the broadcast address, and keeps the prefix."""
     own: Interface = ip_interface(gateway)
     assert str(last_address(own)) == last

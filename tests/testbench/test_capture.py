@@ -1,4 +1,4 @@
-"""Capturing for real: what passes a wire between two namespaces is what a capture holds."""
+"""Captures of packets between two namespaces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IFLA_PROMISCUITY = 30
 
 @pytest.fixture(scope="module")
 def ends() -> Iterator[tuple[NetNS, NetNS]]:
-    """Two namespaces on one cable, their neighbours known: no ARP comes in between."""
+    """Connect two namespaces by a veth pair with known neighbours: no ARP interferes."""
     with pair([f"{NEAR}/24", "2001:db8::1/64"], [f"{FAR}/24", "2001:db8::2/64"]) as both:
         with both[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"", (FAR, 9))
@@ -39,27 +39,27 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
 
 @pytest.fixture(scope="module")
 def taps(ends: tuple[NetNS, NetNS]) -> Iterator[list[Tap]]:
-    """One tap at each end; the far one first, so that the order is not that of the taps."""
+    """Open one tap at each end; the far one first, so that the order is not that of the taps."""
     with Tap(ends[1], "eth0", place="far") as far, Tap(ends[0], "eth0", place="near") as near:
         yield [far, near]
 
 
 @pytest.fixture(scope="module")
 def everywhere(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
-    """A tap on all interfaces of the near end."""
+    """Open a tap on all interfaces of the near end."""
     with Tap(ends[0], place="near") as tap:
         yield tap
 
 
 @pytest.fixture
 def sock(ends: tuple[NetNS, NetNS]) -> Iterator[socket.socket]:
-    """A UDP socket at the near end."""
+    """Open a UDP socket at the near end."""
     with ends[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         yield opened
 
 
-def test_a_packet_is_seen_wherever_it_passes(taps: list[Tap], sock: socket.socket) -> None:
-    """It leaves one end, arrives at the other, and what answers it comes back the same way."""
+def test_packet_is_seen_at_every_tap(taps: list[Tap], sock: socket.socket) -> None:
+    """It leaves one end and arrives at the other; the reply comes back the same way."""
     before = time.time_ns()
     with Capture(taps) as wire:
         sock.sendto(b"hello", (FAR, SERVICE))
@@ -78,9 +78,7 @@ def test_a_packet_is_seen_wherever_it_passes(taps: list[Tap], sock: socket.socke
     assert {frame.length for frame in wire.matching(sent)} == {14 + 20 + 8 + 5}
 
 
-def test_frames_come_in_the_order_in_which_they_passed(
-    taps: list[Tap], sock: socket.socket
-) -> None:
+def test_frames_are_in_order_of_time(taps: list[Tap], sock: socket.socket) -> None:
     """Regression: a fresh socket's first frames were stamped when read, tap by tap."""
     for _ in range(20):
         with Capture(taps) as wire:
@@ -89,8 +87,8 @@ def test_frames_come_in_the_order_in_which_they_passed(
         assert seen == ["near/eth0", "far/eth0"]
 
 
-def test_a_capture_begins_and_ends_with_its_block(taps: list[Tap], sock: socket.socket) -> None:
-    """What was sent before and after is not in it; inside it can be asked at any time."""
+def test_capture_is_limited_to_its_block(taps: list[Tap], sock: socket.socket) -> None:
+    """Packets before and after are excluded; inside the block the capture can be read."""
     sock.sendto(b"before", (FAR, SERVICE))
     with Capture(taps) as wire:
         wire.expect_none(UDP(dport=SERVICE))
@@ -111,8 +109,8 @@ def test_both_families_are_dissected(taps: list[Tap], ends: tuple[NetNS, NetNS])
     wire.expect_one(IPv6(dst="2001:db8::2", hlim=64) / UDP() / b"six", at="far/eth0")
 
 
-def test_a_tap_on_all_interfaces_tells_them_apart(everywhere: Tap, sock: socket.socket) -> None:
-    """Loopback and cable are both seen, each under its own name."""
+def test_tap_on_all_interfaces_names_each(everywhere: Tap, sock: socket.socket) -> None:
+    """Loopback and veth are both seen, each under its own name."""
     with Capture([everywhere]) as wire:
         sock.sendto(b"out", (FAR, SERVICE))
         sock.sendto(b"in", (NEAR, SERVICE))
@@ -122,10 +120,8 @@ def test_a_tap_on_all_interfaces_tells_them_apart(everywhere: Tap, sock: socket.
     assert [frame.outgoing for frame in wire.matching(UDP() / b"in")] == [True, False]
 
 
-def test_an_interface_that_is_gone_goes_by_its_number(
-    everywhere: Tap, ends: tuple[NetNS, NetNS]
-) -> None:
-    """What an interface carried is not lost with it."""
+def test_removed_interface_is_named_by_index(everywhere: Tap, ends: tuple[NetNS, NetNS]) -> None:
+    """Its frames are kept."""
     with Netlink(ends[0]) as netlink, Capture([everywhere]) as wire:
         netlink.send([rtnetlink.add_bridge("gone", index=77)])
         with ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
@@ -135,10 +131,10 @@ def test_an_interface_that_is_gone_goes_by_its_number(
     assert wire.expect_one(UDP(dport=SERVICE)).where == "near/if77"
 
 
-def test_an_unfinished_checksum_is_known_as_such(
+def test_unfinished_checksum_is_marked(
     taps: list[Tap], ends: tuple[NetNS, NetNS], sock: socket.socket
 ) -> None:
-    """The kernel's own datagram lacks its checksum on the wire; one that is wrong is wrong."""
+    """The kernel's own datagram lacks its checksum on the wire; a wrong one is not excused."""
     wrong = Ether(dst=b"\xff" * 6) / IP(src=NEAR, dst=FAR) / UDP(dport=SERVICE, chksum=1) / b"raw"
     with Capture(taps) as wire, ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
         sock.sendto(b"cooked", (FAR, SERVICE))
@@ -149,8 +145,8 @@ def test_an_unfinished_checksum_is_known_as_such(
     wire.expect_none(UDP(chksum=0xDEAD) / b"raw")
 
 
-def test_a_vlan_tag_is_where_it_was(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
-    """The kernel takes the tag out before a tap sees the frame; the capture has it back."""
+def test_vlan_tag_is_restored(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
+    """The kernel removes the tag before a tap sees the frame; the capture inserts it again."""
     sent = bytes(Ether(dst=b"\xff" * 6) / Dot1Q(vlan=7, prio=3) / IP() / UDP(dport=SERVICE))
     with Capture(taps) as wire, ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
         raw.bind(("eth0", 0))
@@ -159,8 +155,8 @@ def test_a_vlan_tag_is_where_it_was(taps: list[Tap], ends: tuple[NetNS, NetNS]) 
     assert (frame.data, frame.length, frame.kind) == (sent, len(sent), FrameKind.BROADCAST)
 
 
-def test_a_long_frame_is_cut_but_not_its_length(ends: tuple[NetNS, NetNS]) -> None:
-    """Of a frame longer than a slot the beginning is kept, and its length is known."""
+def test_long_frame_is_truncated_with_its_length(ends: tuple[NetNS, NetNS]) -> None:
+    """A frame longer than a slot is cut, and its length is known."""
     with (
         ends[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
         Tap(ends[0], "lo") as tap,
@@ -172,7 +168,7 @@ def test_a_long_frame_is_cut_but_not_its_length(ends: tuple[NetNS, NetNS]) -> No
     assert 1500 < len(frame.data) < 2048
 
 
-def test_a_full_frame_is_whole(taps: list[Tap], sock: socket.socket) -> None:
+def test_frame_of_mtu_size_is_complete(taps: list[Tap], sock: socket.socket) -> None:
     """Every frame up to the usual MTU is kept to its last byte."""
     data = os.urandom(1472)
     with Capture(taps) as wire:
@@ -188,13 +184,13 @@ def flood(sock: socket.socket) -> None:
 
 @pytest.fixture
 def small(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
-    """A tap that is soon full."""
+    """Open a tap with a small ring."""
     with Tap(ends[1], "eth0", place="far", slots=64) as tap:
         yield tap
 
 
-def test_a_tap_that_overflowed_proves_nothing(small: Tap, sock: socket.socket) -> None:
-    """Frames that found no slot are counted, and make every later question an error."""
+def test_overflow_fails_every_expectation(small: Tap, sock: socket.socket) -> None:
+    """Lost frames are counted, and make every later expectation an error."""
     wire = Capture([small])
     with (
         pytest.raises(CaptureLost, match=r"lost \d+ at far/eth0\. Call drain\(\) in between"),
@@ -208,10 +204,10 @@ def test_a_tap_that_overflowed_proves_nothing(small: Tap, sock: socket.socket) -
     again.expect_one(UDP() / b"again")
 
 
-def test_what_was_kept_of_an_overflow_can_be_written(
+def test_capture_with_overflow_can_be_written(
     small: Tap, sock: socket.socket, tmp_path: Path
 ) -> None:
-    """Half the evidence is better than none."""
+    """The frames that were kept are evidence."""
     wire = Capture([small])
     with pytest.raises(CaptureLost), wire:
         flood(sock)
@@ -221,7 +217,7 @@ def test_what_was_kept_of_an_overflow_can_be_written(
         assert len(list(reader)) == 64
 
 
-def test_draining_in_between_loses_nothing(small: Tap, sock: socket.socket) -> None:
+def test_drained_capture_loses_nothing(small: Tap, sock: socket.socket) -> None:
     """However many frames come, none is lost if they are collected in time."""
     with Capture([small]) as wire:
         for _ in range(200):
@@ -230,8 +226,8 @@ def test_draining_in_between_loses_nothing(small: Tap, sock: socket.socket) -> N
     assert len(wire.matching(UDP(dport=SERVICE))) == 200
 
 
-def test_a_full_tap_begins_anew(small: Tap, sock: socket.socket) -> None:
-    """What nobody collected between two captures is no part of the next, nor its loss."""
+def test_full_tap_is_reset_by_the_next_capture(small: Tap, sock: socket.socket) -> None:
+    """Frames between two captures, and their loss, do not count."""
     flood(sock)
     with Capture([small]) as wire:
         sock.sendto(b"fresh", (FAR, SERVICE))
@@ -239,7 +235,7 @@ def test_a_full_tap_begins_anew(small: Tap, sock: socket.socket) -> None:
     wire.expect_one(UDP() / b"fresh")
 
 
-def test_a_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
+def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
     """Two captures at one tap would take frames from each other."""
     taken = r"going on at far/eth0, near/eth0"
     with Capture(taps), pytest.raises(RuntimeError, match=taken), Capture(taps):
@@ -248,24 +244,24 @@ def test_a_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
         pass
 
 
-def test_a_failure_frees_the_taps(taps: list[Tap]) -> None:
-    """After a body that failed the next capture can begin."""
+def test_failed_body_frees_the_taps(taps: list[Tap]) -> None:
+    """The next capture can begin."""
     with pytest.raises(ZeroDivisionError), Capture(taps):
         raise ZeroDivisionError
     with Capture(taps):
         pass
 
 
-def test_a_wrong_place_is_no_empty_one(taps: list[Tap], everywhere: Tap) -> None:
-    """Expecting nothing where nobody listens is an error, not a success."""
+def test_unknown_place_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
+    """An expectation of nothing at a place without a tap fails."""
     with Capture([*taps, everywhere]) as wire:
         with pytest.raises(ValueError, match="nothing is captured at 'eth0', only at far/eth0, n"):
             wire.expect_none(IP(), at="eth0")
         wire.expect_none(UDP(), at="near/lo")
 
 
-def test_what_cannot_be_tapped_is_named(ends: tuple[NetNS, NetNS]) -> None:
-    """A wrong interface is told by its place and name, and nothing stays open."""
+def test_unknown_interface_is_named(ends: tuple[NetNS, NetNS]) -> None:
+    """The error names interface and place, and no socket stays open."""
     with nothing_stays_open():
         with pytest.raises(
             OSError, match=r"cannot capture at far/eth7: No such device\. The inter"
@@ -275,8 +271,8 @@ def test_what_cannot_be_tapped_is_named(ends: tuple[NetNS, NetNS]) -> None:
             pass
 
 
-def test_interfaces_are_left_as_they_are(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
-    """A tap does not make its interface promiscuous: what is watched must not change."""
+def test_interface_is_unchanged_by_a_tap(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
+    """A tap does not make its interface promiscuous."""
     with Capture(taps), Netlink(ends[0]) as netlink:
         (answer,) = netlink.ask(
             Request(rtnetlink.RTM_GETLINK, 0, rtnetlink.link_body(index=PORT), "look up eth0")
@@ -285,10 +281,10 @@ def test_interfaces_are_left_as_they_are(taps: list[Tap], ends: tuple[NetNS, Net
     assert number(promiscuity) == 0
 
 
-def test_a_capture_can_be_kept(
+def test_capture_can_be_written(
     taps: list[Tap], ends: tuple[NetNS, NetNS], sock: socket.socket, tmp_path: Path
 ) -> None:
-    """The file names every tap, and its packets are in the order in which they passed."""
+    """The file names every tap, and its packets are in order of time."""
     with Tap(ends[1], "lo", place="far") as idle, Capture([*taps, idle]) as wire:
         sock.sendto(b"", (FAR, SERVICE))
     first = wire.frames()[0]

@@ -1,4 +1,4 @@
-"""Calls, bulk, offload and taps that stay open, between two namespaces on one cable."""
+"""Clients, transfers, offload and shared taps, between two namespaces on a veth pair."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.model.plan import FAMILIES, Family, Protocol
 from harness.model.topology import Address
 from harness.probe.quiescence import Quiet
 from harness.testbench import transfer
-from harness.testbench.client import Client, there_and_back
+from harness.testbench.client import Client, round_trip
 from harness.testbench.netns_view import NetnsView, fixed
 from harness.testbench.packets import craft
 from harness.testbench.packets.offload import without_offload
@@ -38,7 +38,7 @@ Ends = tuple[NetnsView, NetnsView]
 
 @pytest.fixture(scope="module")
 def ends() -> Iterator[Ends]:
-    """A caller, and somebody who serves."""
+    """Create the namespaces of a client and of a server."""
     with (
         pair(NEAR, FAR) as (near, far),
         Services.start({"far": (far, list(FAR_ADDRESS.values()))}),
@@ -48,13 +48,13 @@ def ends() -> Iterator[Ends]:
 
 @pytest.fixture(scope="module")
 def wires(ends: Ends) -> Iterator[TapPool]:
-    """Taps at both ends."""
+    """Open taps at both ends."""
     with TapPool() as opened:
         yield opened
 
 
 def settle(ends: Ends) -> None:
-    """Return once nothing is under way between the two any more."""
+    """Return once no packet is under way between the two."""
     with ends[0].open() as near, ends[1].open() as far, Quiet(near, [near, far]) as quiet:
         while not quiet.reached():
             pass
@@ -62,20 +62,20 @@ def settle(ends: Ends) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_what_is_said_is_answered(
+def test_message_is_answered(
     ends: Ends, wires: TapPool, family: Family, protocol: Protocol
 ) -> None:
-    """By the port, and with the TTL, that were asked for."""
+    """With the requested port and TTL."""
     options: dict[str, Any] = {"port": ECHO, "own_port": 40001, "ttl": 9}
     with (
         wires.capture(ends[1]) as wire,
         Client(ends[0], protocol, FAR_ADDRESS[family], **options) as call,
     ):
         assert call.own_port == 40001
-        call.say(b"a word")
-        heard = call.hear()
+        call.send(b"a word")
+        heard = call.receive()
         assert heard == b"a word" if protocol is Protocol.ICMP else b'"me": "far"' in heard
-        assert call.told() == ""
+        assert call.error() == ""
     request = craft.request(family, protocol, sport=40001, dport=ECHO)
     wire.expect_one(craft.ip(family, dst=FAR_ADDRESS[family], ttl=9) / request)
 
@@ -84,64 +84,64 @@ def test_what_is_said_is_answered(
 @pytest.mark.parametrize(
     ("protocol", "told"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
 )
-def test_a_refusal_is_told(ends: Ends, family: Family, protocol: Protocol, told: str) -> None:
-    """By the name of the error, as often as one asks."""
+def test_refusal_is_reported(ends: Ends, family: Family, protocol: Protocol, told: str) -> None:
+    """By the name of the error, on every query."""
     with Client(ends[0], protocol, FAR_ADDRESS[family], port=CLOSED) as call:
-        call.say(b"anybody?")
+        call.send(b"anybody?")
         settle(ends)
-        assert call.told() == told
-        assert call.told() == told
+        assert call.error() == told
+        assert call.error() == told
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_may_not_be_cut_is_refused_where_it_does_not_fit(ends: Ends, family: Family) -> None:
-    """By the caller's own kernel, which knows the MTU."""
+def test_unfragmentable_message_beyond_mtu_is_refused(ends: Ends, family: Family) -> None:
+    """By the client's own kernel, which knows the MTU."""
     with Client(ends[0], Protocol.UDP, FAR_ADDRESS[family], port=ECHO, whole=True) as call:
         assert call.mtu == 1500
         with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
-            call.say(bytes(1500))
+            call.send(bytes(1500))
 
 
 def test_silence_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says who was asked, and that nothing else was heard either."""
+    """It names the target, and that no error arrived either."""
     monkeypatch.setattr("harness.testbench.client.BOUND", 0.01)
     with (
         Client(ends[0], Protocol.UDP, FAR_ADDRESS[4], port=ECHO) as call,
         pytest.raises(TimeoutError, match=r"udp from near to 192\.0\.2\.2 port 7: .* and no error"),
     ):
-        call.hear()
+        call.receive()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_datagram_goes_there_and_back(ends: Ends, family: Family) -> None:
+def test_datagram_round_trip(ends: Ends, family: Family) -> None:
     """In fragments, where it is that long."""
     data = bytes(range(250)) * 40
-    assert there_and_back(*ends, FAR_ADDRESS[family], data) == (data, data)
+    assert round_trip(*ends, FAR_ADDRESS[family], data) == (data, data)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_bulk_arrives_as_it_was_sent(ends: Ends, family: Family) -> None:
-    """Both ways; a different size has a different print."""
+def test_transfer_arrives_unchanged(ends: Ends, family: Family) -> None:
+    """In both directions; a different size has a different digest."""
     talk = (*ends, FAR_ADDRESS[family], 1 << 20)
-    assert transfer.upload(*talk) == transfer.download(*talk) == transfer.sent(1 << 20)
-    assert transfer.sent(1 << 20) != transfer.sent((1 << 20) - 1)
+    assert transfer.upload(*talk) == transfer.download(*talk) == transfer.expected(1 << 20)
+    assert transfer.expected(1 << 20) != transfer.expected((1 << 20) - 1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("by_caller", [True, False])
-def test_a_reset_is_told_from_an_end(
+def test_reset_differs_from_end_of_stream(
     ends: Ends, family: Family, monkeypatch: pytest.MonkeyPatch, *, by_caller: bool
 ) -> None:
-    """Who breaks off is not taken for one who has said all, nor the other way round."""
+    """A reset is not taken for an end of stream, nor the other way round."""
     talk = (*ends, FAR_ADDRESS[family])
-    assert transfer.cut_short(*talk, by_caller=by_caller)
+    assert transfer.reset_after_delivery(*talk, by_caller=by_caller)
     monkeypatch.setattr("harness.testbench.transfer._reset", socket.socket.close)
     monkeypatch.setattr("harness.testbench.transfer._RESET", struct.pack("ii", 0, 0))
-    assert not transfer.cut_short(*talk, by_caller=by_caller)
+    assert not transfer.reset_after_delivery(*talk, by_caller=by_caller)
 
 
-def test_without_offload_the_wire_carries_what_a_real_one_would(ends: Ends, wires: TapPool) -> None:
-    """Segments of at most the MTU with finished checksums; afterwards it is as before."""
+def test_without_offload_packets_are_as_on_a_wire(ends: Ends, wires: TapPool) -> None:
+    """Segments of at most the MTU with finished checksums; afterwards offload is restored."""
     talk = (*ends, FAR_ADDRESS[4], 200_000)
 
     def sent() -> list[tuple[bool, bool]]:
@@ -156,10 +156,10 @@ def test_without_offload_the_wire_carries_what_a_real_one_would(ends: Ends, wire
 
 
 def test_taps_are_opened_once(ends: Ends, wires: TapPool) -> None:
-    """A second capture has a tap of the first one's, and not its frames."""
+    """A second capture uses a tap of the first one, and not its frames."""
     for word in (b"first", b"second"):
         with wires.capture(*ends) as wire, Client(ends[0], Protocol.UDP, FAR_ADDRESS[4]) as call:
-            call.say(word)
+            call.send(word)
             settle(ends)
         frames = wire.matching(UDP())
         assert {bytes(frame.packet[UDP].payload) for frame in frames} == {word}

@@ -1,4 +1,4 @@
-"""One word for both families: what is crafted, what is meant by a template, where groups live."""
+"""Crafted packets and templates in both families, and multicast groups."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ENDS: dict[int, dict[str, Any]] = {
 
 
 def on_the_wire(packet: Packet) -> Packet:
-    """A packet as a capture would have it."""
+    """Return a packet as a capture would have it."""
     return Ether(bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / packet))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_header_says_what_was_asked_for(family: Family) -> None:
-    """Ends and TTL arrive; what was not asked for is not promised."""
+def test_header_has_the_requested_fields(family: Family) -> None:
+    """Ends and TTL are set; a template leaves other fields open."""
     packet = on_the_wire(craft.ip(family, **ENDS[family], ttl=7) / UDP(dport=9))
     head = packet.payload
     assert (head.src, head.dst) == tuple(map(str, ENDS[family].values()))
@@ -45,8 +45,8 @@ def test_a_header_says_what_was_asked_for(family: Family) -> None:
     assert differences(craft.ip(family, ttl=8), packet)
 
 
-def test_a_header_may_be_of_any_address_of_a_network() -> None:
-    """In a template."""
+def test_header_template_accepts_any_address_of_a_network() -> None:
+    """A header with a network matches each address in it."""
     packet = on_the_wire(IP(src="172.17.0.9") / UDP())
     assert not differences(craft.ip(4, src=IPv4Network("172.17.0.0/16")), packet)
     assert differences(craft.ip(4, src=IPv4Network("172.18.0.0/16")), packet)
@@ -63,10 +63,10 @@ def test_a_header_may_be_of_any_address_of_a_network() -> None:
         (6, "packet-too-big", {"mtu": 1400}, ICMPv6PacketTooBig(mtu=1400)),
     ],
 )
-def test_an_error_goes_by_its_name(
+def test_error_has_the_type_of_its_name(
     family: Family, name: str, options: dict[str, int], same: Packet
 ) -> None:
-    """Type, code and MTU as RFC 792, RFC 1191 and RFC 4443 have them."""
+    """Type, code and MTU as in RFC 792, RFC 1191 and RFC 4443."""
     quoted = craft.ip(family, **ENDS[family]) / UDP(sport=1, dport=9) / b"quoted"
     packet = on_the_wire(craft.ip(family, **ENDS[family]) / same / bytes(quoted))
     wanted = craft.error(family, name, **options) / craft.ip(family, **ENDS[family]) / UDP(sport=1)
@@ -76,7 +76,7 @@ def test_an_error_goes_by_its_name(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_request_begins_an_exchange(family: Family, protocol: Protocol) -> None:
+def test_request_begins_an_exchange(family: Family, protocol: Protocol) -> None:
     """An echo request with its identifier, a datagram and a SYN with their ports."""
     request = craft.request(family, protocol, sport=40000, dport=7)
     packet = on_the_wire(craft.ip(family, **ENDS[family]) / request)
@@ -92,8 +92,8 @@ def test_a_request_begins_an_exchange(family: Family, protocol: Protocol) -> Non
     ("family", "packet"),
     [(4, IP(flags="MF") / b"x"), (6, IPv6() / IPv6ExtHdrFragment(m=1, nh=59) / b"x")],
 )
-def test_a_fragment_is_one_that_more_come_after(family: Family, packet: Packet) -> None:
-    """The last one, and a whole datagram, are none."""
+def test_fragment_template_excludes_the_last_fragment(family: Family, packet: Packet) -> None:
+    """And a whole datagram."""
     assert not differences(craft.fragment(family), on_the_wire(packet))
     assert differences(craft.fragment(family), on_the_wire(craft.ip(family) / UDP()))
 
@@ -109,12 +109,12 @@ def test_a_fragment_is_one_that_more_come_after(family: Family, packet: Packet) 
         ("ff02::1:ff28:9c5a", "33:33:ff:28:9c:5a"),
     ],
 )
-def test_a_group_has_its_mac(group: str, mac: str) -> None:
+def test_group_has_its_mac(group: str, mac: str) -> None:
     """The examples of RFC 1112 and RFC 2464, and broadcasts."""
     assert mac_of(ip_address(group)) == mac
 
 
-def test_who_is_asked_for_an_address() -> None:
+def test_solicited_node_group() -> None:
     """The example of RFC 4291 section 2.7.1."""
     asked = solicited_node(IPv6Address("4037::01:800:200e:8c6c"))
     assert asked == IPv6Address("ff02::1:ff0e:8c6c")

@@ -1,4 +1,4 @@
-"""What is expected of frames, and what a failure tells."""
+"""Expectations about frames, and their failure messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.testbench.packets.packet_ring import Frame, FrameKind
 
 
 def frame(packet: Packet, *, unfinished_checksum: bool = False) -> Frame:
-    """A frame that somebody might have captured."""
+    """Return a captured frame."""
     data = bytes(Ether() / packet)
     return Frame("internet/eth0", 0, FrameKind.HOST, len(data), data, unfinished_checksum)
 
@@ -29,13 +29,13 @@ HOUSEKEEPING = [
 ]
 
 
-def test_one_gives_back_the_frame() -> None:
-    """The one frame that is like the template can be looked at further."""
+def test_one_returns_the_frame() -> None:
+    """The frame that is like the template can be examined further."""
     assert expect.one([REQUEST, REPLY], UDP(dport=4242)) is REQUEST
 
 
-def test_one_names_the_nearest_and_the_field_that_differed() -> None:
-    """A failure begins with the packet that came closest, and says what was wrong with it."""
+def test_one_names_the_nearest_frame_and_its_difference() -> None:
+    """A failure begins with the packet that came closest, and its difference."""
     with pytest.raises(AssertionError) as failure:
         expect.one([ERROR, REPLY, REQUEST], IP(src="172.17.0.2") / UDP(dport=4242))
     lines = str(failure.value).splitlines()
@@ -47,28 +47,28 @@ def test_one_names_the_nearest_and_the_field_that_differed() -> None:
     assert lines[-1].strip() == "there is no UDP there"
 
 
-def test_one_shows_no_more_than_six() -> None:
+def test_one_shows_at_most_six_frames() -> None:
     """Among a thousand packets only the nearest are listed."""
     with pytest.raises(AssertionError) as failure:
         expect.one([REQUEST] * 1000, UDP(dport=1))
     assert str(failure.value).count("internet/eth0") == expect.SHOWN == 6
 
 
-def test_one_says_when_nothing_was_captured() -> None:
+def test_one_reports_an_empty_capture() -> None:
     """An empty capture is told apart from one without a match."""
     with pytest.raises(AssertionError, match="nothing at all was captured"):
         expect.one([], IP())
 
 
-def test_one_is_not_two() -> None:
-    """A packet that came twice is listed twice."""
+def test_one_rejects_two_frames() -> None:
+    """Both are listed."""
     with pytest.raises(AssertionError, match=r"2 frames are like UDP\(\), not one:") as failure:
         expect.one([REQUEST, ERROR, REPLY], UDP())
     assert "ICMP" not in str(failure.value)
 
 
-def test_one_each_is_no_more_than_were_sent() -> None:
-    """A SYN goes again after a second, and each is told of: two for one are too many, and none."""
+def test_one_each_rejects_more_than_were_sent() -> None:
+    """A SYN is retransmitted after a second: two errors for one SYN are too many."""
     told, sent = ICMP(type=11), UDP(dport=4242)
     expect.one_each([REQUEST, ERROR], told, to=sent)
     expect.one_each([REQUEST, ERROR, REQUEST, ERROR], told, to=sent)
@@ -82,40 +82,40 @@ def test_one_each_is_no_more_than_were_sent() -> None:
         expect.one_each([REQUEST], told, to=sent)
 
 
-def test_none_lists_who_offends() -> None:
-    """Nothing is said of frames that may be; those that must not be are listed."""
+def test_none_lists_matching_frames() -> None:
+    """Other frames are not listed."""
     expect.none([REQUEST, REPLY], ICMP(), IP(src="10.0.0.0/8"))
     with pytest.raises(AssertionError, match=r"like ICMP\(\), yet 1 are:\n .*192\.0\.2\.1"):
         expect.none([REQUEST, ERROR], UDP(dport=7), ICMP())
 
 
-def test_a_long_list_is_cut_and_counted() -> None:
-    """The number of offenders is told whole, the offenders up to six."""
+def test_long_list_is_truncated_and_counted() -> None:
+    """The number of frames is complete, the list has six."""
     with pytest.raises(AssertionError, match=r"yet 20 are:(?s:.*)… and 14 more$") as failure:
         expect.none([REQUEST] * 20, UDP())
     assert str(failure.value).count("internet/eth0") == expect.SHOWN
 
 
-def test_only_wants_each_and_nothing_else() -> None:
-    """Every template is met, by as many frames as there are, and housekeeping is no offence."""
+def test_only_accepts_each_template_and_housekeeping() -> None:
+    """Every template is met, by any number of frames."""
     expect.only([REQUEST, REPLY, REPLY, *HOUSEKEEPING], UDP(dport=4242), UDP(sport=4242))
 
 
-def test_only_names_what_came_besides() -> None:
+def test_only_names_other_frames() -> None:
     """A frame that no template is like is listed."""
     with pytest.raises(AssertionError, match=r"besides UDP\(\) there were 1 others:\n .*ICMP"):
         expect.only([REQUEST, ERROR, *HOUSEKEEPING], UDP())
 
 
-def test_only_is_not_content_with_nothing() -> None:
-    """A template that no frame is like is a failure: an empty capture proves nothing."""
+def test_only_rejects_an_empty_capture() -> None:
+    """A template without a frame is a failure."""
     with pytest.raises(AssertionError, match="nothing at all was captured"):
         expect.only([], UDP())
     with pytest.raises(AssertionError, match=r"no frame is like ICMP\(\)"):
         expect.only([REQUEST], UDP(), ICMP())
 
 
-def test_an_unfinished_checksum_is_not_held_against_a_frame() -> None:
+def test_unfinished_checksum_is_not_compared() -> None:
     """The frame itself says whether its checksum can be compared."""
     template = UDP(chksum=0xBEEF)
     expect.none([frame(IP() / UDP())], template)

@@ -1,4 +1,4 @@
-"""A scene that is cut off while the runtime makes something leaves nothing of it."""
+"""A scene that is interrupted while the runtime creates an object leaves nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from harness.world.build import World
 
 
 class Cut(BaseException):
-    """As KeyboardInterrupt, or the failure of a test that took too long."""
+    """An interrupt such as KeyboardInterrupt, or a test's time-out."""
 
 
 class Interrupted(MydockerAdapter):
-    """Is cut off by `error` before, or after, it makes what has this name."""
+    """Adapter that raises `error` before or after it creates the object of this name."""
 
     at: tuple[str, str] = ("", "")
     error: type[BaseException] = Cut
@@ -26,14 +26,14 @@ class Interrupted(MydockerAdapter):
             raise self.error
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """As always, unless it is this one's turn."""
+        """Start a container, or interrupt."""
         self._made(spec.name, "before")
         facts = super().run(spec)
         self._made(spec.name, "after")
         return facts
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """Likewise."""
+        """Create a network, or interrupt."""
         self._made(spec.name, "before")
         facts = super().network(spec)
         self._made(spec.name, "after")
@@ -49,8 +49,8 @@ PLAN = Plan(
 @pytest.mark.parametrize("error", [Cut, RuntimeBroken])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", ["lan", "second"])
-def test_what_was_being_made_is_removed(name: str, when: str, error: type[BaseException]) -> None:
-    """Whether it was there already or not; and what came in between is what is raised."""
+def test_interrupted_object_is_removed(name: str, when: str, error: type[BaseException]) -> None:
+    """Created already or not; the scene raises the interrupt."""
     with World.build() as world:
         runtime = Interrupted(world.host)
         runtime.start()

@@ -1,4 +1,4 @@
-"""Calls between two places: heard, refused, swallowed; and who is told to have called."""
+"""Calls between two namespaces: delivered, refused or dropped, and the reported source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ import pytest
 
 from harness.testbench import listener as traffic
 from harness.testbench import netns_view
-from harness.testbench.listener import TRANSPORTS, Listener, Transport, free_port, introduce, shout
+from harness.testbench.listener import (
+    TRANSPORTS,
+    Listener,
+    Transport,
+    ask_echo_service,
+    broadcast,
+    free_port,
+)
 from harness.testbench.netns_view import NetnsView, fixed, until
 from harness.world.services import Services
 from linux import netns, nftables, rtnetlink
@@ -29,73 +36,73 @@ Ends = tuple[NetnsView, NetnsView]
 
 @pytest.fixture
 def ends() -> Iterator[Ends]:
-    """Two namespaces and a cable."""
+    """Connect two namespaces by a veth pair."""
     with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as both:
         yield fixed("one", both[0]), fixed("other", both[1])
 
 
 @pytest.fixture
 def engaged(ends: Ends) -> Iterator[tuple[Listener, Listener, socket.socket]]:
-    """A listener, one beside it, and a connection that somebody has to the first."""
+    """Open a listener, another one, and a foreign connection to the first."""
     one, other = ends
     with (
-        Listener(one, "tcp", address=ADDRESSES[4]) as ear,
+        Listener(one, "tcp", address=ADDRESSES[4]) as listener,
         Listener(one, "tcp", address=ADDRESSES[4]) as beside,
         other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
     ):
-        stray.connect((str(ADDRESSES[4]), ear.port))
-        yield ear, beside, stray
+        stray.connect((str(ADDRESSES[4]), listener.port))
+        yield listener, beside, stray
 
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_listener_hears_who_called(ends: Ends, transport: Transport, family: int) -> None:
-    """Without translation the caller's own end is the one that was seen."""
+def test_listener_reports_the_client(ends: Ends, transport: Transport, family: int) -> None:
+    """Without translation both ends agree."""
     one, other = ends
-    with Listener(one, transport, address=ADDRESSES[family]) as ear:
-        meeting = ear.hears(other)
-    assert meeting
-    assert meeting.own == meeting.seen
-    assert meeting.own[0] in {item.ip for item in other.interfaces()}
+    with Listener(one, transport, address=ADDRESSES[family]) as listener:
+        exchange = listener.reached_from(other)
+    assert exchange
+    assert exchange.own == exchange.seen
+    assert exchange.own[0] in {item.ip for item in other.interfaces()}
 
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_call_that_nobody_takes_is_refused_at_once(
+def test_call_without_listener_is_refused_at_once(
     ends: Ends, transport: Transport, family: int
 ) -> None:
-    """A listener on the loopback does not hear who calls the address."""
+    """A listener on the loopback is not reached by the address."""
     one, other = ends
     loopback = ip_address("127.0.0.1" if family == 4 else "::1")
-    with Listener(one, transport, address=loopback) as ear:
-        assert ear.hears(other, at=ADDRESSES[family]) is None
-        assert ear.hears(one)
+    with Listener(one, transport, address=loopback) as listener:
+        assert listener.reached_from(other, at=ADDRESSES[family]) is None
+        assert listener.reached_from(one)
 
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_nobody_calls_twice_from_one_port(ends: Ends, transport: Transport, family: int) -> None:
-    """However few the kernel has to give: a translation changes the port of the second call."""
+def test_source_ports_are_not_reused(ends: Ends, transport: Transport, family: int) -> None:
+    """However few the kernel has: a translation would change the port of the second call."""
     one, other = ends
     with other.open() as space:
         netns.write_sysctls(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
-    with Listener(one, transport, address=ADDRESSES[family]) as ear:
-        met = [ear.hears(other) for _ in range(20)]
-    assert len({meeting.own for meeting in met if meeting}) == 20
+    with Listener(one, transport, address=ADDRESSES[family]) as listener:
+        met = [listener.reached_from(other) for _ in range(20)]
+    assert len({exchange.own for exchange in met if exchange}) == 20
 
 
-def test_a_call_without_a_way_is_refused_at_once(ends: Ends) -> None:
-    """The caller's own kernel says so."""
+def test_call_without_route_is_refused_at_once(ends: Ends) -> None:
+    """By the client's own kernel."""
     one, other = ends
-    with Listener(one, "tcp") as ear:
-        assert ear.hears(other, at=ip_address("203.0.113.1")) is None
+    with Listener(one, "tcp") as listener:
+        assert listener.reached_from(other, at=ip_address("203.0.113.1")) is None
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_call_that_is_swallowed_is_no_refusal(
+def test_dropped_call_is_not_a_refusal(
     ends: Ends, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Silence proves nothing here: it raises, and says who called whom."""
+    """Silence raises an error that names client and target."""
     one, other = ends
     monkeypatch.setattr(traffic, "BOUND", 0.1)
     table = nftables.Table("inet", "swallow")
@@ -110,30 +117,28 @@ def test_a_call_that_is_swallowed_is_no_refusal(
             ]
         )
     with (
-        Listener(one, transport, address=ADDRESSES[4]) as ear,
+        Listener(one, transport, address=ADDRESSES[4]) as listener,
         pytest.raises(TimeoutError, match=r"from other to 192\.0\.2\.1 port \d+"),
     ):
-        ear.hears(other)
+        listener.reached_from(other)
 
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_call_is_answered_from_where_it_went(
-    ends: Ends, transport: Transport, family: int
-) -> None:
-    """The answer comes to the caller's own end."""
+def test_call_is_answered_from_its_target(ends: Ends, transport: Transport, family: int) -> None:
+    """The reply arrives at the client's socket."""
     one, other = ends
-    with Listener(one, transport, address=ADDRESSES[family]) as ear:
-        assert ear.hears(other, answered=True)
+    with Listener(one, transport, address=ADDRESSES[family]) as listener:
+        assert listener.reached_from(other, answered=True)
 
 
 @contextmanager
 def between(
-    ends: Ends, ear: Listener, then: Callable[[socket.socket, socket.socket], object]
+    ends: Ends, listener: Listener, then: Callable[[socket.socket, socket.socket], object]
 ) -> Iterator[int]:
-    """The port of somebody who makes a connection to the listener for each of the caller's.
+    """Relay connections to the listener, and return the relay's port.
 
-    What the caller says is passed on; `then` is told of both connections.
+    The client's data is passed on; `then` gets both connections.
     """
     kept: list[socket.socket] = []
 
@@ -145,7 +150,7 @@ def between(
                 return
             far = ends[0].socket(socket.AF_INET, socket.SOCK_STREAM)
             kept.extend((near, far))
-            far.connect((str(ADDRESSES[4]), ear.port))
+            far.connect((str(ADDRESSES[4]), listener.port))
             far.send(near.recv(1024))
             then(near, far)
 
@@ -164,25 +169,25 @@ def between(
 
 
 def nothing_more(near: socket.socket, far: socket.socket) -> None:
-    """Let either say what it likes."""
+    """Let both sides send."""
 
 
-def test_a_connection_that_lets_nothing_back_is_no_answer(
+def test_connection_without_a_reply_is_not_answered(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the caller says is heard, what is said to it is not."""
+    """The client's data arrives, the reply does not."""
     with (
-        Listener(ends[0], "tcp", address=ADDRESSES[4]) as ear,
-        between(ends, ear, nothing_more) as port,
+        Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener,
+        between(ends, listener, nothing_more) as port,
     ):
-        assert ear.hears(ends[1], port=port)
+        assert listener.reached_from(ends[1], port=port)
         monkeypatch.setattr(traffic, "BOUND", 0.3)
-        with pytest.raises(TimeoutError, match=r"no answer came back from there within 0\.3 s"):
-            ear.hears(ends[1], port=port, answered=True)
+        with pytest.raises(TimeoutError, match=r"no reply came back from there within 0\.3 s"):
+            listener.reached_from(ends[1], port=port, answered=True)
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
-def test_who_hangs_up_in_place_of_an_answer_is_told(ends: Ends, how: str) -> None:
+def test_closed_connection_in_place_of_a_reply_is_reported(ends: Ends, how: str) -> None:
     """At once."""
 
     def hang_up(near: socket.socket, far: socket.socket) -> None:
@@ -192,119 +197,121 @@ def test_who_hangs_up_in_place_of_an_answer_is_told(ends: Ends, how: str) -> Non
         near.close()
 
     with (
-        Listener(ends[0], "tcp", address=ADDRESSES[4]) as ear,
-        between(ends, ear, hang_up) as port,
-        pytest.raises(TimeoutError, match="before it was hung up"),
+        Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener,
+        between(ends, listener, hang_up) as port,
+        pytest.raises(TimeoutError, match="before it was closed"),
     ):
-        ear.hears(ends[1], port=port, answered=True)
+        listener.reached_from(ends[1], port=port, answered=True)
 
 
-def test_a_call_that_is_taken_and_hung_up_is_not_heard(
+def test_connection_that_is_accepted_and_closed_is_not_delivered(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """Also while an earlier one is on the line."""
-    ear, beside, _ = engaged
+    """Also during an earlier connection."""
+    listener, beside, _ = engaged
     thread = threading.Thread(target=hang_up_on_the_first, args=(beside,))
     thread.start()
-    assert ear.hears(ends[1], port=beside.port) is None
+    assert listener.reached_from(ends[1], port=beside.port) is None
     thread.join()
 
 
-def hang_up_on_the_first(ear: Listener) -> None:
-    """Take a connection, and close it."""
-    select.select([ear._socket], [], [], traffic.BOUND)
-    for taken, _ in ear._accepted():
+def hang_up_on_the_first(listener: Listener) -> None:
+    """Accept a connection, and close it."""
+    select.select([listener._socket], [], [], traffic.BOUND)
+    for taken, _ in listener._accepted():
         taken.close()
 
 
-def test_a_connection_that_is_made_last_for_its_caller_is_heard(
+def test_connection_established_late_for_its_client_is_delivered(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The listener has taken it while the caller does not know yet: it is asked again, soon."""
+    """The listener accepts before the client knows: the client is polled again."""
     asked = iter([False, False])
     is_connected = traffic._is_connected
     monkeypatch.setattr(
         traffic, "_is_connected", lambda call: next(asked, True) and is_connected(call)
     )
-    with Listener(ends[0], "tcp", address=ADDRESSES[4]) as ear:
-        assert ear.hears(ends[1])
+    with Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener:
+        assert listener.reached_from(ends[1])
 
 
-def test_an_answer_from_elsewhere_is_none(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A datagram is heard at a second address, and answered by the first."""
+def test_reply_from_another_address_is_not_an_answer(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A datagram arrives at a second address, and the reply comes from the first."""
     one, other = ends
     second = ip_address("192.0.2.3")
     with one.open() as space, Netlink(space) as netlink:
         netlink.send([rtnetlink.add_address(PORT, ip_interface("192.0.2.3/24"))])
-    with Listener(one, "udp") as ear:
-        assert ear.hears(other, at=second)
-        assert ear.hears(other, at=ADDRESSES[4], answered=True)
+    with Listener(one, "udp") as listener:
+        assert listener.reached_from(other, at=second)
+        assert listener.reached_from(other, at=ADDRESSES[4], answered=True)
         answer = Listener._answer
 
-        def impatient(ear: Listener, *given: Any) -> None:
-            monkeypatch.setattr(traffic, "BOUND", 0.1)  # the call has been heard by now
-            answer(ear, *given)
+        def impatient(listener: Listener, *given: Any) -> None:
+            monkeypatch.setattr(traffic, "BOUND", 0.1)  # the call has arrived by now
+            answer(listener, *given)
 
         monkeypatch.setattr(Listener, "_answer", impatient)
-        with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* no answer came back"):
-            ear.hears(other, at=second, answered=True)
+        with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* no reply came back"):
+            listener.reached_from(other, at=second, answered=True)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_of_many_calls_those_are_told_that_are_heard(ends: Ends, transport: Transport) -> None:
-    """Not those that are refused, have no way, or reach another listener."""
+def test_delivered_calls_are_reported(ends: Ends, transport: Transport) -> None:
+    """Not those that are refused, have no route, or reach another listener."""
     one, other = ends
     with (
-        Listener(one, transport, address=ADDRESSES[4]) as ear,
+        Listener(one, transport, address=ADDRESSES[4]) as listener,
         Listener(one, transport, address=ADDRESSES[4]) as beside,
     ):
         wrong = [
-            (other, ADDRESSES[4], ear.port - 1),
-            (other, ADDRESSES[6], ear.port),
-            (other, ip_address("203.0.113.1"), ear.port),
+            (other, ADDRESSES[4], listener.port - 1),
+            (other, ADDRESSES[6], listener.port),
+            (other, ip_address("203.0.113.1"), listener.port),
             (other, ADDRESSES[4], beside.port),
         ]
 
         def settled() -> None:
-            assert beside.hears(other)  # a control that was sent later
+            assert beside.reached_from(other)  # a control that is sent later
 
-        assert ear.overhears(wrong, settled) == []
-        heard = ear.overhears([(other, ADDRESSES[4], ear.port)], settled)
-        assert heard == [f"other to 192.0.2.1 port {ear.port}"]
+        assert listener.delivered(wrong, settled) == []
+        heard = listener.delivered([(other, ADDRESSES[4], listener.port)], settled)
+        assert heard == [f"other to 192.0.2.1 port {listener.port}"]
 
 
-def test_of_many_calls_none_is_told_for_somebody_elses(
+def test_foreign_connection_is_not_a_delivered_call(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """A connection that nobody asked about, while what was asked about leads elsewhere."""
+    """While the calls lead elsewhere."""
     one, other = ends
-    ear, beside, _ = engaged
+    listener, beside, _ = engaged
 
     def settled() -> None:
         with Listener(one, "tcp", address=ADDRESSES[4]) as control:
-            assert control.hears(other)
+            assert control.reached_from(other)
 
-    assert ear.overhears([(other, ADDRESSES[4], beside.port)], settled) == []
+    assert listener.delivered([(other, ADDRESSES[4], beside.port)], settled) == []
 
 
-def test_a_connection_that_says_something_else_is_not_the_call(
+def test_connection_with_other_data_is_not_the_call(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """It came first, and what was called is taken after it; alone it is no hearing at all."""
-    ear, beside, stray = engaged
+    """The call is accepted after it; without the call nothing is delivered."""
+    listener, beside, stray = engaged
     stray.send(b"an earlier one, tried again")
-    meeting = ear.hears(ends[1], answered=True)
-    assert meeting
-    assert meeting.seen == meeting.own
+    exchange = listener.reached_from(ends[1], answered=True)
+    assert exchange
+    assert exchange.seen == exchange.own
     closed = beside.port
     beside.close()
     with ends[1].socket(socket.AF_INET, socket.SOCK_STREAM) as again:
-        again.connect((str(ADDRESSES[4]), ear.port))
-        assert ear.hears(ends[1], port=closed) is None
+        again.connect((str(ADDRESSES[4]), listener.port))
+        assert listener.reached_from(ends[1], port=closed) is None
 
 
-def test_translation_shows(ends: Ends) -> None:
-    """The end that the caller's socket has and the one that is seen are told apart."""
+def test_address_translation_is_reported(ends: Ends) -> None:
+    """The client's own end and the one seen differ."""
     one, other = ends
     own, seen, target = (ip_address(f"192.0.2.{number}") for number in (3, 2, 1))
     table = nftables.Table("ip", "translate")
@@ -322,44 +329,44 @@ def test_translation_shows(ends: Ends) -> None:
                 nftables.add_rule(table, "out", nftables.oifname("eth0"), nftables.masquerade()),
             ]
         )
-    with Listener(one, "udp", address=target) as ear:
-        meeting = ear.hears(other)
-    assert meeting
-    assert (meeting.own[0], meeting.seen[0]) == (own, seen)
+    with Listener(one, "udp", address=target) as listener:
+        exchange = listener.reached_from(other)
+    assert exchange
+    assert (exchange.own[0], exchange.seen[0]) == (own, seen)
 
 
-def test_a_free_port_can_be_taken(ends: Ends) -> None:
-    """And once it is, a second listener is told so."""
+def test_free_port_can_be_bound(ends: Ends) -> None:
+    """A second listener on it is refused."""
     port = free_port(ends[0], "tcp")
     with Listener(ends[0], "tcp", port=port), pytest.raises(OSError, match="in use"):
         Listener(ends[0], "tcp", port=port)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_the_echo_service_tells_whom_it_saw(ends: Ends, transport: Transport) -> None:
-    """The introduction has both ends of the call."""
+def test_echo_service_reports_the_client(ends: Ends, transport: Transport) -> None:
+    """The exchange has both ends."""
     one, other = ends
     with one.open() as space, Services.start({"one": (space, [ADDRESSES[4]])}):
-        meeting = introduce(other, ADDRESSES[4], transport)
-    assert meeting.own == meeting.seen
-    assert meeting.own[0] == ip_address("192.0.2.2")
+        exchange = ask_echo_service(other, ADDRESSES[4], transport)
+    assert exchange.own == exchange.seen
+    assert exchange.own[0] == ip_address("192.0.2.2")
 
 
-def test_a_shout_goes_out_by_every_protocol(ends: Ends) -> None:
-    """To the address given and to everybody; what the kernel takes is counted."""
+def test_broadcast_uses_every_protocol(ends: Ends) -> None:
+    """To the given address and to everybody; accepted attempts are counted."""
     one, other = ends
     word = os.urandom(16)
     with one.capture() as wire:
-        assert shout(other, [ADDRESSES[4]], port=9, word=word) > 3
+        assert broadcast(other, [ADDRESSES[4]], port=9, payload=word) > 3
     frames = [frame for frame in wire.frames() if word in frame.data]
     assert {frame.kind.name for frame in frames} >= {"HOST", "BROADCAST", "MULTICAST"}
-    assert shout(other, [ip_address("203.0.113.1")], port=9, word=word) < shout(
-        other, [ADDRESSES[4]], port=9, word=word
+    assert broadcast(other, [ip_address("203.0.113.1")], port=9, payload=word) < broadcast(
+        other, [ADDRESSES[4]], port=9, payload=word
     )
 
 
-def test_abstract_sockets_belong_to_the_network_namespace(ends: Ends) -> None:
-    """They are found and reached in their own namespace, and not from another."""
+def test_abstract_sockets_belong_to_the_netns(ends: Ends) -> None:
+    """They are found and reached in their own namespace only."""
     one, other = ends
     with netns_view.listening(one) as listener:
         assert netns_view.connectable(one) == {listener}
@@ -368,8 +375,8 @@ def test_abstract_sockets_belong_to_the_network_namespace(ends: Ends) -> None:
     assert netns_view.connectable(one) == frozenset()
 
 
-def test_a_wait_ends_with_its_condition_or_names_it(ends: Ends) -> None:
-    """What has come about is noticed; what does not is named when the bound is over."""
+def test_wait_ends_with_its_condition_or_names_it(ends: Ends) -> None:
+    """A met condition ends the wait; the error of an unmet one names it."""
     one, other = ends
     with other.open() as space, Netlink(space) as netlink:
         netlink.send([rtnetlink.del_link("eth0")])

@@ -1,4 +1,4 @@
-"""Names as the C library of another place has them, and the host's files in other words."""
+"""Names resolved by the C library of another root, and the host's files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from harness.testbench import lookup
-from harness.testbench.lookup import by_address, by_name, inside, saying
+from harness.testbench.lookup import by_address, by_name, host_file, inside
 from harness.world.host import HostMachine
 from tests.world.hosts import host
 
@@ -20,22 +20,22 @@ HOSTS = "/etc/hosts"
 
 
 def refuses() -> None:
-    """Fail with words."""
+    """Fail with a message."""
     raise LookupError("nothing there")
 
 
 def hangs() -> None:
-    """Come to no end by oneself."""
+    """Run forever."""
     signal.pause()
 
 
 def ends() -> None:
-    """End without a word."""
+    """End without a result."""
     os._exit(3)
 
 
-def test_names_are_those_of_the_other_root(host: HostMachine) -> None:
-    """By its hosts file; a family that the name does not have is no address, with a reason."""
+def test_names_resolve_in_the_other_root(host: HostMachine) -> None:
+    """By its hosts file; a name without the family has no address, and a reason."""
     assert inside(host.pid, by_name, "localhost", 4).addresses == {ip_address("127.0.0.1")}
     assert inside(host.pid, by_name, "host", 4).addresses == {ip_address("127.0.1.1")}
     assert inside(host.pid, by_name, "host").addresses == {ip_address("127.0.1.1")}
@@ -46,7 +46,7 @@ def test_names_are_those_of_the_other_root(host: HostMachine) -> None:
     assert missing.reason
 
 
-def test_the_caller_stays_where_it_is(host: HostMachine) -> None:
+def test_caller_keeps_its_namespaces(host: HostMachine) -> None:
     """Root, namespaces and hostname are its own afterwards."""
 
     def where() -> tuple[os.stat_result, str, str]:
@@ -59,41 +59,41 @@ def test_the_caller_stays_where_it_is(host: HostMachine) -> None:
     assert os.path.samestat(now, root)
 
 
-def test_a_failure_is_told(host: HostMachine) -> None:
-    """With the other side's words; for a process that is not there too."""
+def test_failure_is_reported(host: HostMachine) -> None:
+    """With the child's message; an unknown process too."""
     with pytest.raises(RuntimeError, match="nothing there"):
         inside(host.pid, refuses)
     with pytest.raises(RuntimeError, match="No such"):
         inside(1 << 22, refuses)
 
 
-def test_an_end_without_a_word_is_told(host: HostMachine) -> None:
-    """As what it is."""
+def test_child_without_a_result_is_reported(host: HostMachine) -> None:
+    """The error names the function."""
     with pytest.raises(RuntimeError, match="ended"):
         inside(host.pid, ends)
 
 
-def test_what_takes_too_long_is_ended(host: HostMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an error that names it."""
+def test_timeout_names_the_function(host: HostMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the function and the bound."""
     monkeypatch.setattr(lookup, "BOUND", 0.05)
     with pytest.raises(TimeoutError, match="hangs"):
         inside(host.pid, hangs)
 
 
-def test_a_file_says_something_else_for_a_while(host: HostMachine) -> None:
-    """Then what it said before, also after a failure; one that was not there is gone again."""
+def test_host_file_is_replaced_and_restored(host: HostMachine) -> None:
+    """Also after a failure; a new file is removed again."""
     before = host.call(read, HOSTS)
-    with saying(host, "192.0.2.9 other\n", HOSTS):
+    with host_file(host, "192.0.2.9 other\n", HOSTS):
         assert inside(host.pid, by_name, "other", 4).addresses == {ip_address("192.0.2.9")}
-    with pytest.raises(LookupError), saying(host, "", HOSTS):
+    with pytest.raises(LookupError), host_file(host, "", HOSTS):
         refuses()
     assert host.call(read, HOSTS) == before
-    with saying(host, "new\n", "/run/somewhere/new"):
+    with host_file(host, "new\n", "/run/somewhere/new"):
         assert host.call(read, "/run/somewhere/new") == "new\n"
     assert not host.call(os.path.exists, "/run/somewhere/new")
 
 
 def read(path: str) -> str:
-    """What a file says."""
+    """Return the text of a file."""
     with open(path, encoding="utf-8") as file:
         return file.read()

@@ -1,4 +1,4 @@
-"""A place shows what is in a namespace, and does not keep it alive."""
+"""A view shows the state of a namespace, and does not keep it alive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ADDRESSES = ["192.0.2.1/24", "198.51.100.1/24", "2001:db8:5::1/64"]
 
 @pytest.fixture
 def place() -> Iterator[NetnsView]:
-    """One end of a cable, with addresses, a default route and a neighbour."""
+    """Create one end of a veth pair, with addresses, a default route and a neighbour."""
     with pair(ADDRESSES, ["192.0.2.2/24"]) as (one, _), Netlink(one) as netlink:
         netlink.send(
             [
@@ -33,8 +33,8 @@ def place() -> Iterator[NetnsView]:
         yield fixed("left", one)
 
 
-def test_a_place_shows_what_is_there(place: NetnsView) -> None:
-    """Links, addresses, routes and neighbours, each by what it is."""
+def test_view_shows_links_addresses_routes_and_neighbours(place: NetnsView) -> None:
+    """Each with its own fields."""
     assert set(place.links()) == {"lo", "eth0"}
     assert place.links()["eth0"].kind == "veth"
     assert set(place.interfaces("eth0")) == {ip_interface(text) for text in ADDRESSES}
@@ -51,8 +51,8 @@ def test_a_place_shows_what_is_there(place: NetnsView) -> None:
     assert ip_address("192.0.2.9") in {neighbour.address for neighbour in place.neighbours()}
 
 
-def test_addresses_of_ipv4_come_first(place: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever order a stack tells them in; one that is no kernel's has none."""
+def test_ipv4_addresses_come_first(place: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever order a stack reports them; a stack of its own has no cable."""
     told = rtnetlink_dump.addresses
     monkeypatch.setattr(
         rtnetlink_dump, "addresses", lambda *given, **named: told(*given, **named)[::-1]
@@ -60,8 +60,8 @@ def test_addresses_of_ipv4_come_first(place: NetnsView, monkeypatch: pytest.Monk
     assert [item.version for item in place.interfaces("eth0")] == [4, 4, 6]
 
 
-def test_what_is_not_there_is_told() -> None:
-    """No address is `None`, no such link and no such key are errors that name it."""
+def test_missing_objects_are_reported() -> None:
+    """No address is `None`; the error for an unknown link or sysctl names it."""
     with NetNS.new() as space:
         empty = fixed("empty", space)
         assert (empty.address(4), empty.address(6), empty.interfaces()) == (None, None, [])
@@ -71,23 +71,23 @@ def test_what_is_not_there_is_told() -> None:
             empty.sysctl("net.ipv4.nothing")
 
 
-def test_sysctls_are_those_of_the_place(place: NetnsView) -> None:
-    """What is tuned there is read there."""
+def test_sysctls_are_those_of_the_namespace(place: NetnsView) -> None:
+    """A value that is set there is read there."""
     assert place.sysctl("net.ipv4.ip_forward") == "0"
     place.tune({"net.ipv4.ip_forward": 1})
     assert place.sysctl("net.ipv4.ip_forward") == "1"
 
 
 def test_identity_is_that_of_the_namespace(place: NetnsView) -> None:
-    """Two places in one namespace are the same place, whatever they are called."""
+    """Two views of one namespace are equal, whatever their names."""
     again = NetnsView("other name", place.open)
     assert again.identity == place.identity
     with NetNS.new() as elsewhere:
         assert fixed("left", elsewhere).identity != place.identity
 
 
-def test_a_look_lets_go_of_the_namespace(place: NetnsView) -> None:
-    """After every kind of look no handle is left, so nothing is kept alive by looking."""
+def test_view_does_not_keep_the_namespace_open(place: NetnsView) -> None:
+    """After every kind of query no descriptor is left."""
     with nothing_stays_open():
         place.links()
         place.interfaces("eth0")
@@ -100,9 +100,9 @@ def test_a_look_lets_go_of_the_namespace(place: NetnsView) -> None:
             place.interfaces("eth9")
 
 
-def test_a_socket_is_inside(place: NetnsView) -> None:
-    """It can be bound to an address that is only there, and is all that stays open."""
-    gc.collect()  # or what earlier tests have left to it is closed meanwhile
+def test_socket_is_inside_the_namespace(place: NetnsView) -> None:
+    """It can be bound to an address that exists only there, and is all that stays open."""
+    gc.collect()  # or leftovers of earlier tests are closed meanwhile
     before = len(descriptors())
     with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind(("192.0.2.1", 0))

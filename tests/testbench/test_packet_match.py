@@ -1,4 +1,4 @@
-"""Templates and packets: what is like what, and what a difference says."""
+"""Templates against packets, and their differences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ERROR_PACKET = IP(src="192.0.2.9") / ICMP(type=3, code=3) / UDP_PACKET
 
 
 def captured(packet: Packet) -> Packet:
-    """A packet as it comes off the wire: everything filled in, then dissected."""
+    """Return a packet as captured: everything filled in, then dissected."""
     return Ether(bytes(Ether(src="02:42:ac:11:00:02", dst="02:42:ac:11:00:03") / packet))
 
 
@@ -61,8 +61,8 @@ def captured(packet: Packet) -> Packet:
         (ARP(op="who-has", pdst="192.0.2.1"), ARP(pdst="192.0.2.1")),
     ],
 )
-def test_a_template_promises_only_what_it_sets(packet: Packet, template: Packet) -> None:
-    """Layers around, fields that are not set and other ways of writing make no difference."""
+def test_template_compares_only_what_it_sets(packet: Packet, template: Packet) -> None:
+    """Outer layers, unset fields and other notations make no difference."""
     assert differences(template, captured(packet)) == ()
 
 
@@ -88,7 +88,7 @@ def test_a_template_promises_only_what_it_sets(packet: Packet, template: Packet)
         (TCP_PACKET, TCP() / b"x", [("Raw", "load")]),
         (V6_PACKET, IPv6(dst=IPv6Network("2001:db9::/32")), [("IPv6", "dst")]),
         (DNS_PACKET, DNS(qd=DNSQR(qname="example.com")), [("DNS", "qd")]),
-        # scapy's default: equal to a question that says nothing, yet it was asked for.
+        # scapy's default: equal to an empty DNS query, yet it was set.
         (DNS_PACKET, DNS(qd=DNSQR(qname="www.example.com")), [("DNS", "qd")]),
         (IP() / GRE() / IP(), GRE(key_present=1, key=7), [("GRE", "key_present"), ("GRE", "key")]),
         (DNS_PACKET, DNS(qd=[DNSQR(qtype="A"), DNSQR(qtype="AAAA")]), [("DNS", "qd")]),
@@ -96,16 +96,16 @@ def test_a_template_promises_only_what_it_sets(packet: Packet, template: Packet)
         (ERROR_PACKET, IP(src="192.0.2.1"), [("IP", "src")]),
     ],
 )
-def test_what_differs_is_named(
+def test_differences_are_named(
     packet: Packet, template: Packet, expected: list[tuple[str, str]]
 ) -> None:
-    """Each field that is not as promised, and each layer that is not there, is told once."""
+    """Each differing field and each missing layer once."""
     found = differences(template, captured(packet))
     assert [(difference.layer, difference.field) for difference in found] == expected
 
 
-def test_the_place_that_differs_least_is_taken() -> None:
-    """In a tunnel either header may be meant, and the one that fits better is compared."""
+def test_least_different_place_is_compared() -> None:
+    """In a tunnel the header that fits better is compared."""
     packet = captured(IP(src="192.0.2.1") / IP(src="10.0.0.1") / UDP(dport=1))
     assert differences(IP(src="192.0.2.1"), packet) == ()
     assert differences(IP(src="10.0.0.1") / UDP(dport=1), packet) == ()
@@ -116,8 +116,8 @@ def test_the_place_that_differs_least_is_taken() -> None:
     assert difference == PacketDifference("IP", "src", "192.0.2.1", "10.0.0.1")
 
 
-def test_a_checksum_that_is_still_to_be_filled_in_is_no_difference() -> None:
-    """Above IP it is not compared then; IP's own is always there."""
+def test_unfinished_checksum_is_no_difference() -> None:
+    """Above IP; IP's own checksum is always there."""
     template = IP(chksum=1) / UDP(chksum=1)
     (difference,) = differences(template, captured(UDP_PACKET), unfinished_checksum=True)
     assert (difference.layer, difference.field) == ("IP", "chksum")
@@ -126,14 +126,14 @@ def test_a_checksum_that_is_still_to_be_filled_in_is_no_difference() -> None:
     assert differences(v6, captured(V6_PACKET)) != ()
 
 
-def test_a_missing_layer_is_farther_than_a_field() -> None:
+def test_missing_layer_is_farther_than_a_field() -> None:
     """Packets of another protocol come after those with other values."""
     field, layer = PacketDifference("UDP", "dport", 1, 2), PacketDifference("UDP")
     assert distance([]) < distance([field]) < distance([field] * 5) < distance([layer])
 
 
-def test_a_template_and_a_difference_are_written_as_one_would() -> None:
-    """A message names layers, fields and values, and nothing that was not promised."""
+def test_template_and_difference_have_a_readable_form() -> None:
+    """A message names layers, fields and values that the template sets."""
     template = IP(src="192.0.2.9", dst=IPv4Network("10.0.0.0/8")) / UDP(dport=53) / b"x"
     written = describe(template)
     assert written == "IP(src=192.0.2.9, dst=10.0.0.0/8) / UDP(dport=53) / Raw(load=b'x')"
@@ -143,7 +143,7 @@ def test_a_template_and_a_difference_are_written_as_one_would() -> None:
 
 @st.composite
 def packets(draw: st.DrawFn) -> Packet:
-    """IPv4 packets with UDP or TCP inside, every field drawn."""
+    """Draw IPv4 packets with UDP or TCP inside, every field drawn."""
     network = IP(
         src=str(draw(st.ip_addresses(v=4))),
         dst=str(draw(st.ip_addresses(v=4))),
@@ -164,8 +164,8 @@ FLAGS = st.sampled_from(["S", "SA", "A", "FA", "R"])
 
 
 @given(packet=packets())
-def test_a_packet_is_like_itself(packet: Packet) -> None:
-    """What was sent, as a template, is met by what comes off the wire; so is what was seen."""
+def test_packet_is_like_itself(packet: Packet) -> None:
+    """As sent and as captured."""
     seen = captured(packet)
     assert differences(packet, seen) == ()
     assert differences(seen, seen) == ()
@@ -173,7 +173,7 @@ def test_a_packet_is_like_itself(packet: Packet) -> None:
 
 @given(packet=packets(), data=st.data())
 def test_one_changed_field_is_the_one_difference(packet: Packet, data: Any) -> None:
-    """Whichever field is changed, that one is told, with both values."""
+    """Any field, with both values."""
     seen = captured(packet)
     layer = data.draw(st.sampled_from([IP, type(packet.payload)]))
     name = data.draw(st.sampled_from(sorted({"ttl", "id"} if layer is IP else {"sport", "dport"})))

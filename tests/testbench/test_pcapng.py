@@ -1,4 +1,4 @@
-"""Captures as files: what an independent reader finds in them."""
+"""Captures as files, read by an independent reader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA = bytes(Ether() / IP() / UDP() / b"odd")
 
 
 def read(path: Path) -> tuple[list[Any], list[tuple[bytes, Any]]]:
-    """Interfaces and packets of a file, by scapy's reader."""
+    """Return interfaces and packets of a file, by scapy's reader."""
     reader: Any = RawPcapNgReader(str(path))
     with reader:
         packets = list(reader)
@@ -27,11 +27,11 @@ def read(path: Path) -> tuple[list[Any], list[tuple[bytes, Any]]]:
 
 
 def stamp(meta: Any) -> int:
-    """A packet's time in units of its interface's resolution."""
+    """Return a packet's time in units of its interface's resolution."""
     return int(meta.tshigh) << 32 | int(meta.tslow)
 
 
-def test_everything_about_a_frame_is_kept(tmp_path: Path) -> None:
+def test_frame_is_written_completely(tmp_path: Path) -> None:
     """Interface, time to the nanosecond, direction, length on the wire, bytes and comment."""
     sent = Frame("a/eth0", 1_700_000_000_123_456_789, FrameKind.OUTGOING, 3000, DATA)
     came = Frame("b/eth0", 1_700_000_000_123_456_999, FrameKind.HOST, len(DATA), DATA)
@@ -47,7 +47,7 @@ def test_everything_about_a_frame_is_kept(tmp_path: Path) -> None:
     assert (one.comments, two.comments) == (None, [b"dropped here: chain FORWARD"])
 
 
-def test_a_tap_that_saw_nothing_is_named(tmp_path: Path) -> None:
+def test_tap_without_frames_is_named(tmp_path: Path) -> None:
     """Where nothing arrived is evidence too."""
     file = tmp_path / "wire.pcapng"
     pcapng.write(file, [], interfaces=["a/eth0", "b/eth0"], comment="nothing came through")
@@ -57,8 +57,8 @@ def test_a_tap_that_saw_nothing_is_named(tmp_path: Path) -> None:
     assert b"nothing came through" in file.read_bytes()
 
 
-def test_an_interface_with_and_without_ethernet_is_two(tmp_path: Path) -> None:
-    """A reader dissects by link type, and an interface has but one."""
+def test_interface_with_and_without_ethernet_is_two(tmp_path: Path) -> None:
+    """A reader dissects by link type, and an interface has only one."""
     file = tmp_path / "wire.pcapng"
     bare = Frame("a/tun0", 1, FrameKind.HOST, 28, DATA[14:], ethernet=False)
     pcapng.write(file, [bare, Frame("a/eth0", 2, FrameKind.HOST, len(DATA), DATA)])
@@ -80,10 +80,10 @@ def test_an_interface_with_and_without_ethernet_is_two(tmp_path: Path) -> None:
     ),
     comment=st.text(st.characters(codec="utf-8"), max_size=30),
 )
-def test_whatever_is_written_is_read(
+def test_written_frames_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, frames: list[Frame], comment: str
 ) -> None:
-    """Any sequence of frames comes back as it was, whatever its lengths."""
+    """Any sequence of frames, of any length."""
     file = tmp_path_factory.getbasetemp() / "whatever.pcapng"
     pcapng.write(file, frames, comment=comment, comments=dict.fromkeys(frames, comment))
     _, packets = read(file)

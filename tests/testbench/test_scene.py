@@ -1,4 +1,4 @@
-"""A scene that cannot be removed says why, having tried everything."""
+"""A scene that cannot be removed reports the first error after all steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.world.build import World
 
 
 def failing(error: BaseException) -> object:
-    """What raises an error, whatever it is called with."""
+    """Return a function that raises an error."""
 
     def fail(*_: object) -> None:
         raise error
@@ -18,10 +18,10 @@ def failing(error: BaseException) -> object:
     return fail
 
 
-def test_what_went_wrong_first_is_raised_and_the_rest_removed(
+def test_first_error_is_raised_and_the_rest_is_removed(
     world: World, runtime: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a network that somebody is on will not go either."""
+    """As a network in use cannot be removed either."""
     scene = Scene(world, runtime)
     scene.network("lan")
     with monkeypatch.context() as patched:
@@ -35,10 +35,10 @@ def test_what_went_wrong_first_is_raised_and_the_rest_removed(
     assert scene.plan.networks == ()
 
 
-def test_who_interrupts_it_is_heard(
+def test_interrupt_is_raised_before_errors(
     world: World, runtime: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though something had gone wrong before."""
+    """Although an error came first."""
     with Scene(world, runtime) as scene:
         scene.network("lan")
         with monkeypatch.context() as patched:

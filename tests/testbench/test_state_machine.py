@@ -1,4 +1,4 @@
-"""A history notices at once what is left of who is gone, and of nobody else."""
+"""Histories detect leftovers of removed objects, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from suites.properties.ownership import OwnershipMarks, borne
 from suites.properties.state_machine import SHORT, History, HistoryStage
 
 
-def test_who_starts_again_or_goes_leaves_the_marks_that_nobody_has_now() -> None:
-    """An address that another has got meanwhile is no mark of who had it before."""
+def test_ended_container_leaves_the_marks_that_no_other_has() -> None:
+    """An address that another container has by now is no leftover."""
     marks = OwnershipMarks()
     marks.know("a", {"a", "172.18.0.2", "process 5"})
     marks.know("b", {"b", "172.18.0.3"})
-    assert marks.forget_all_but({"a", "b"}) == set()
+    assert marks.forget_except({"a", "b"}) == set()
     marks.know("a", {"a", "172.18.0.2", "process 9"})
-    assert marks.forget_all_but({"a", "b"}) == {"process 5"}
+    assert marks.forget_except({"a", "b"}) == {"process 5"}
     marks.know("c", {"c", "172.18.0.2"})
-    assert marks.forget_all_but({"b", "c"}) == {"a", "process 9"}
-    assert marks.forget_all_but({"b", "c"}) == set()
+    assert marks.forget_except({"b", "c"}) == {"a", "process 9"}
+    assert marks.forget_except({"b", "c"}) == set()
 
 
-def test_a_mark_is_a_word_of_its_own() -> None:
-    """Longer addresses, names and numbers are somebody else's."""
+def test_mark_is_a_separate_word() -> None:
+    """Longer addresses, names and numbers are others."""
     things = ["address 172.18.0.2/16 of lo", "address 172.18.0.21/16 of lo", "process 50 (sleep)"]
     assert borne({"172.18.0.2"}, things) == things[:1]
     assert borne({"process 5"}, things) == []
@@ -46,7 +46,7 @@ def test_a_mark_is_a_word_of_its_own() -> None:
 
 @pytest.fixture
 def history(world: World, runtime: Adapter, guard: LeakGuard) -> Iterator[History]:
-    """One that has begun."""
+    """Begin a history."""
     told = Steps(StepProgress("a history", 0, 1, 0, 1), lambda _: None)
     made = History(HistoryStage(world, runtime, guard, told))
     yield made
@@ -54,78 +54,76 @@ def history(world: World, runtime: Adapter, guard: LeakGuard) -> Iterator[Histor
 
 
 def begin(history: History, name: str) -> None:
-    """A container on the default network, as a step of the history."""
+    """Start a container on the default network, as a step of the history."""
     history.acting = name
     history.scene.container(name, Bridge(DEFAULT_NETWORK))
     history.bridged.add(name)
-    history.nothing_is_left_of_who_is_gone()
+    history.removed_objects_leave_nothing()
 
 
 @pytest.mark.parametrize("digits", [SHORT, None], ids=["short", "whole"])
-def test_what_bears_the_id_of_who_is_gone_is_found_at_the_step(
+def test_leftover_with_a_removed_id_is_found_at_the_step(
     history: History, world: World, digits: int | None
 ) -> None:
-    """A table of its own that stays, while everything else goes and the others have all theirs."""
+    """A table stays, while all else is removed and other containers keep theirs."""
     for name in ("one", "other"):
         begin(history, name)
     table = nftables.Table("inet", f"own-{history.scene['one'].facts().id[:digits]}")
     with nftables.Nft(world.namespaces[HOST]) as opened:
         opened.apply([nftables.add_table(table)])
-        history.nothing_is_left_of_who_is_gone()
+        history.removed_objects_leave_nothing()
         history.scene.remove("one")
         with pytest.raises(TimeoutError, match=table.name.removeprefix("own-")) as raised:
-            history.nothing_is_left_of_who_is_gone()
+            history.removed_objects_leave_nothing()
         assert f"nft table inet {table.name}" in str(raised.value.__notes__), "what it is is told"
         opened.apply([nftables.del_table(table)])
 
 
-def test_a_network_that_is_gone_is_looked_for_too(history: History, world: World) -> None:
-    """By its subnet, among what it may have left."""
+def test_leftover_of_a_removed_network_is_found(history: History, world: World) -> None:
+    """By its subnet."""
     history.acting = "net"
     history.scene.network("net")
-    history.nothing_is_left_of_who_is_gone()
+    history.removed_objects_leave_nothing()
     (subnet, *_) = (item.network for item in history.stage.runtime.network_facts("net").gateways)
     history.scene.remove_network("net")
     with Netlink(world.namespaces[HOST]) as opened:
         left = rtnetlink.add_blackhole(subnet)
         opened.send([left])
         with pytest.raises(TimeoutError, match=str(subnet)):
-            history.nothing_is_left_of_who_is_gone()
+            history.removed_objects_leave_nothing()
         opened.send([left._replace(kind=rtnetlink.RTM_DELROUTE, flags=0)])
 
 
-def test_a_cable_that_stays_where_its_container_left_is_found(
-    history: History, world: World
-) -> None:
-    """As it would be by one that leaves a network, or is started again, and lives on."""
+def test_leftover_veth_of_a_disconnected_container_is_found(history: History, world: World) -> None:
+    """As of a container that leaves a network, or restarts."""
     begin(history, "one")
-    left = "one has no more cables than it has networks"
+    left = "one has no more veth pairs than networks"
     with Netlink(world.namespaces[HOST]) as opened:
         opened.send([rtnetlink.add_veth("left0", "left1")])
         with pytest.raises(TimeoutError, match=left):
-            history.nothing_is_left_of_who_is_gone()
+            history.removed_objects_leave_nothing()
         opened.send([rtnetlink.del_link("left0")])
 
 
-def test_who_is_gone_has_no_cables(history: History) -> None:
-    """Some runtimes count them: the next one has the name that was given up, and is another's."""
+def test_removed_container_has_no_veths(history: History) -> None:
+    """Some runtimes count them: the next one reuses the name."""
     before = dict(history.cables)
     begin(history, "one")
     history.scene.remove("one")
-    history.nothing_is_left_of_who_is_gone()
+    history.removed_objects_leave_nothing()
     assert history.cables == before
 
 
-def test_who_was_asked_in_vain_is_gone_at_once(history: History) -> None:
-    """No packet that waits for a neighbour keeps its namespace, nor thus a cable moved in by hand.
+def test_pending_neighbours_of_removed_container_are_dropped(history: History) -> None:
+    """At once, so that no waiting packet keeps its namespace and a manually moved veth.
 
-    Neighbours that are isolated are not found over IPv6, and the kernel gives up on them after
-    three seconds; a step waits for two.
+    Isolated neighbours are not found over IPv6, and the kernel gives up on them after three
+    seconds; a step waits for two.
     """
     history.scene.network("net", ipv6=True, icc=False)
     for history.acting, mode in (("one", Bridge("net")), ("by-hand", Attached("net"))):
         history.scene.container(history.acting, mode)
-        history.nothing_is_left_of_who_is_gone()
-    history.what_is_observed_is_promised()
+        history.removed_objects_leave_nothing()
+    history.observed_equals_promised()
     history.scene.remove("by-hand")
-    history.nothing_is_left_of_who_is_gone()
+    history.removed_objects_leave_nothing()

@@ -1,4 +1,4 @@
-"""What is waited for is looked at until it holds, or is told to have failed."""
+"""Waiting for a condition in a namespace."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from linux.netns import NetNS
 MANY = 2000
 
 
-def test_more_news_than_there_is_room_for_is_news() -> None:
-    """As when a thousand containers go while it is waited for one."""
+def test_lost_notifications_count_as_news() -> None:
+    """As when a thousand containers end during the wait."""
     looks: list[None] = []
     address = IPv4Interface("192.0.2.1/32")
     with NetNS.new() as space, Netlink(space) as opened:
@@ -33,7 +33,7 @@ def test_more_news_than_there_is_room_for_is_news() -> None:
         until(fixed("somewhere", space), condition, "it has been looked at twice")
 
 
-def test_what_does_not_come_about_is_told() -> None:
-    """By its name, once the time is up."""
+def test_unmet_condition_is_named() -> None:
+    """After the bound."""
     with NetNS.new() as space, pytest.raises(TimeoutError, match=r"in somewhere, .*: pigs fly"):
         until(fixed("somewhere", space), lambda: False, "pigs fly", bound=0.05)

@@ -15,7 +15,7 @@ import pytest
 
 from harness.faults import nft_rules
 from harness.model.plan import CAST, FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family
-from harness.testbench.listener import TRANSPORTS, introduce
+from harness.testbench.listener import TRANSPORTS, ask_echo_service
 from harness.testbench.scene import Scene
 from harness.world.build import NEAR, SWITCH, World
 from harness.world.guard import BOUND, BYSTANDER, LEFT_BEHIND, LeakGuard, Violation
@@ -275,7 +275,7 @@ def test_what_is_remembered_of_a_container_is_found(
         guest = scene.container("guest", Bridge("lan")).net
         address = guest.address(family)
         for transport in TRANSPORTS:
-            introduce(guest, scene.world.address(INTERNET, family), transport)
+            ask_echo_service(guest, scene.world.address(INTERNET, family), transport)
         scene.world.host.call(_remove_and_remember, "guest")
     scene.forget("guest")
     told = str(raised.value)
@@ -294,7 +294,7 @@ def test_flows_of_those_who_run_are_no_reason_to_read_the_table(
 
     with guard.holding():
         guest = scene.container("guest", Bridge())
-        introduce(stays, scene.world.address(INTERNET, 4), "udp")
+        ask_echo_service(stays, scene.world.address(INTERNET, 4), "udp")
         assert stays.address(4) in {end for flow in _flows(scene) for end in flow.addresses}
         monkeypatch.setattr("harness.world.guard.Conntrack", read)
         guest.remove()
@@ -313,7 +313,7 @@ def test_what_is_declared_to_be_remembered_is_no_leak(guard: LeakGuard, scene: S
         guard.allow(replace(scene.runtime.dialect, traces="left"))
         with guard.holding():
             guest = scene.container("guest", Bridge("lan")).net
-            introduce(guest, scene.world.address(INTERNET, 4), "udp")
+            ask_echo_service(guest, scene.world.address(INTERNET, 4), "udp")
             scene.world.host.call(_remove_and_remember, "guest")
         scene.forget("guest")
         with (

@@ -187,7 +187,7 @@ def test_the_carrier_is_no_change(ends: tuple[NetNS, NetNS]) -> None:
 def _chat(one: NetnsView, other: NetnsView) -> None:
     for transport, address in zip(TRANSPORTS, ("192.0.2.1", "2001:db8::1"), strict=True):
         with Listener(one, transport, address=ip_address(address)) as ear:
-            assert ear.hears(other)
+            assert ear.reached_from(other)
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])

@@ -1,1 +1,3 @@
-"""Capture, match and craft packets."""
+"""Capturing, matching and crafting packets."""
+
+__all__ = ["capture", "craft", "expect", "offload", "packet_ring", "pcapng", "tap_pool"]

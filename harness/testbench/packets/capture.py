@@ -29,22 +29,20 @@ if TYPE_CHECKING:
     from scapy.packet import Packet
 
 SLOTS: Final = 1024
-"""How many frames a tap keeps until they are collected."""
+"""Frames that a tap keeps until they are collected."""
 
 
 class CaptureLost(Exception):
-    """More frames came than a tap could keep: what was captured proves nothing."""
+    """More frames came than a tap could keep: the capture proves nothing."""
 
 
 class Tap:
-    """One place to listen: an interface of a namespace, or all of them without `ifname`.
+    """A packet socket on an interface of a namespace, or on all of them without `ifname`.
 
-    `place` is the namespace's name, for people. The tap is open from the start until
-    it is closed. Both take a while (see `Ring`), so open a tap once and use it for
-    many captures, one after the other. It changes nothing about the interface.
-    Raises `OSError`, which names the place, when it cannot be opened.
-
-    On all interfaces a frame that passes a bridge is seen on each one it passes.
+    `place` is the namespace's name, for messages. The tap is open until it is closed. Both take a
+    while (see `Ring`), so open a tap once and use it for many captures, one after the other. It
+    changes nothing about the interface. Raises `OSError`, which names the place, when it cannot be
+    opened. On all interfaces a frame that passes a bridge is seen on each one it passes.
     """
 
     def __init__(
@@ -53,9 +51,9 @@ class Tap:
         self._netns, self._place = netns, place
         self.ifname = ifname
         self.where = self._name(ifname or "*")
-        """The interface in words: `internet/eth0`, or `internet/*` for all of them."""
+        """Name of the interface: `internet/eth0`, or `internet/*` for all of them."""
         self.taken = False
-        """Whether a capture is going on here."""
+        """True during a capture."""
         try:
             self._ring = Ring(netns, ifname, slots)
         except OSError as error:
@@ -66,11 +64,11 @@ class Tap:
             ) from error
 
     def begin(self) -> None:
-        """Forget what was seen before; what comes from now on is kept."""
+        """Discard earlier frames and keep those from now on."""
         self._ring.discard()
 
     def collect(self) -> tuple[list[Frame], int]:
-        """What came since the last time, and how many frames were lost because it was full."""
+        """Return the frames since the last call, and the number of lost ones."""
         names: dict[int, str] = {}
         frames = []
         for seen in self._ring.read():
@@ -90,7 +88,7 @@ class Tap:
         return frames, self._ring.lost()
 
     def covers(self, where: str) -> bool:
-        """Whether the interface called `where` is listened to here."""
+        """Return True if the tap covers the interface called `where`."""
         return where == self.where or (not self.ifname and where.startswith(self._name("")))
 
     def _name(self, ifname: str) -> str:
@@ -115,12 +113,12 @@ class Tap:
 
 
 class Capture:
-    """What the taps saw while the body of the `with` ran, in the order in which it happened.
+    """Frames that the taps saw while the body of the `with` ran, in order of time.
 
-    A frame passes every tap on its way and counts once at each: `at` narrows an
-    expectation to one interface, written as in `Frame.where`. Frames are kept
-    whole up to about `harness.testbench.packets.packet_ring.SLOT` bytes. Raises `CaptureLost` when
-    a tap overflowed, and `RuntimeError` when another capture uses a tap.
+    A frame passes every tap on its way and counts once at each: `at` narrows an expectation to one
+    interface, written as in `Frame.where`. Frames are kept whole up to about
+    `harness.testbench.packets.packet_ring.SLOT` bytes. Raises `CaptureLost` when a tap overflowed,
+    and `RuntimeError` when another capture uses a tap.
     """
 
     def __init__(self, taps: Sequence[Tap]) -> None:
@@ -165,7 +163,7 @@ class Capture:
             )
 
     def frames(self, *, at: str = "") -> tuple[Frame, ...]:
-        """Everything captured so far. `ValueError` when no tap is `at` that interface."""
+        """Return everything captured so far. `ValueError` when no tap is `at` that interface."""
         if at and not any(tap.covers(at) for tap in self._taps):
             taps = ", ".join(tap.where for tap in self._taps)
             raise ValueError(f"nothing is captured at {at!r}, only at {taps}")
@@ -174,42 +172,42 @@ class Capture:
 
     @property
     def kept(self) -> tuple[Frame, ...]:
-        """What is there of it, lost frames or not: for who wants to know what it was like."""
+        """Return the captured frames, complete or not."""
         with contextlib.suppress(CaptureLost):
             self.drain()
         return tuple(self._frames)
 
     def matching(self, template: Packet, *, at: str = "") -> tuple[Frame, ...]:
-        """The frames that are like `template`; `harness.testbench.packets.expect` tells what that means."""
+        """Return the frames that are like `template`, as `packets.expect` defines it."""
         from harness.testbench.packets import expect  # scapy takes a while to import
 
         return tuple(expect.like(template, self.frames(at=at)))
 
     def expect_one(self, template: Packet, *, at: str = "") -> Frame:
-        """Exactly one frame is like `template`: it. `AssertionError` otherwise."""
+        """Return the one frame like `template`; `AssertionError` unless there is exactly one."""
         from harness.testbench.packets import expect
 
         return expect.one(self.frames(at=at), template)
 
     def expect_one_each(self, template: Packet, *, to: Packet, at: str = "") -> None:
-        """One frame is like `template` for each that is like `to`, and there is one.
+        """Assert one frame like `template` for each that is like `to`, and at least one.
 
-        A SYN that nobody accepts goes again after a second, and is told of again.
+        An unanswered SYN is sent again after a second, and reported again.
         """
         from harness.testbench.packets import expect
 
         expect.one_each(self.frames(at=at), template, to=to)
 
     def expect_none(self, *templates: Packet, at: str = "") -> None:
-        """No frame is like any of the templates. `AssertionError` lists those that are."""
+        """Assert that no frame is like any of the templates; list those that are."""
         from harness.testbench.packets import expect
 
         expect.none(self.frames(at=at), *templates)
 
     def expect_only(self, *templates: Packet, at: str = "") -> None:
-        """Each template is met, and nothing else was seen but what keeps a link going.
+        """Assert that each template is met, and that all other frames are housekeeping.
 
-        That is ARP, neighbour discovery and multicast listener reports.
+        Housekeeping is ARP, neighbour discovery and multicast listener reports.
         """
         from harness.testbench.packets import expect
 
@@ -218,7 +216,7 @@ class Capture:
     def write(
         self, path: Path, *, comment: str = "", comments: Mapping[Frame, str] | None = None
     ) -> None:
-        """Keep everything as a pcapng file, taps that saw nothing and lost frames or not."""
+        """Write everything as a pcapng file, complete or not, with taps that saw nothing."""
         with contextlib.suppress(CaptureLost):
             self.drain()
         taps = [tap.where for tap in self._taps if tap.ifname]

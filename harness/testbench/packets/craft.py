@@ -1,7 +1,7 @@
 """Packets of either family in the same words: templates to match, and packets to send.
 
-What is not set is not promised by a template, and is filled in by scapy before it
-is sent. Errors go by the names of `harness.probe.icmp`.
+A template promises nothing about unset fields; scapy fills them in before sending. Errors go by the
+names of `harness.probe.icmp`.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _ERRORS6: Final = {
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 End = Address | IPv4Network | IPv6Network | None
-"""An address; in templates also any of a network, or whatever."""
+"""An address; in templates also a network for any of its addresses, or None for any."""
 
 
 def ip(family: Family, *, src: End = None, dst: End = None, ttl: int | None = None) -> Packet:
-    """An IPv4 or IPv6 header; `ttl` is the hop limit too."""
+    """Return an IPv4 or IPv6 header; `ttl` is the hop limit too."""
     fields: dict[str, Any] = {
         name: end if isinstance(end, IPv4Network | IPv6Network) else str(end)
         for name, end in (("src", src), ("dst", dst))
@@ -57,7 +57,7 @@ def ip(family: Family, *, src: End = None, dst: End = None, ttl: int | None = No
 
 
 def fragment(family: Family, *, src: End = None, dst: End = None) -> Packet:
-    """A template of every fragment of a datagram but the last."""
+    """Return a template of every fragment of a datagram but the last."""
     head = ip(family, src=src, dst=dst)
     if family == 6:
         return head / IPv6ExtHdrFragment(m=1)
@@ -66,7 +66,7 @@ def fragment(family: Family, *, src: End = None, dst: End = None) -> Packet:
 
 
 def request(family: Family, protocol: Protocol, *, sport: int, dport: int) -> Packet:
-    """What begins an exchange: an echo request with the identifier `sport`, a datagram, a SYN."""
+    """Return a first packet: an echo request with the identifier `sport`, a datagram, a SYN."""
     if protocol is Protocol.UDP:
         return UDP(sport=sport, dport=dport)
     if protocol is Protocol.TCP:
@@ -75,7 +75,7 @@ def request(family: Family, protocol: Protocol, *, sport: int, dport: int) -> Pa
 
 
 def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
-    """An ICMP error by its name, such as `ttl-exceeded`; what it quotes comes behind it."""
+    """Return an ICMP error by its name, such as `ttl-exceeded`; the quoted packet follows it."""
     kind, code = icmp.numbers(family, name)
     fields: dict[str, Any] = {"code": code}
     if mtu is not None:
@@ -84,9 +84,9 @@ def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
 
 
 def send_packet(place: NetnsView, packet: Packet) -> None:
-    """Send an IP packet from a place, by its routes and neighbours; `OSError` where it has none.
+    """Send an IP packet by routes and neighbours of a place; `OSError` without any.
 
-    `OwnStack` where only the kernel would take one of IPv6.
+    `OwnStack` where only the kernel accepts a raw IPv6 packet.
     """
     family: Family = 4 if isinstance(packet, IP) else 6
     if family == 6:
@@ -97,7 +97,7 @@ def send_packet(place: NetnsView, packet: Packet) -> None:
 
 
 def send_frame(place: NetnsView, *frames: Packet, link: str = "eth0") -> None:
-    """Put frames on the wire by one link of a place, just as they are."""
+    """Send frames unchanged by one link of a place."""
     with place.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
         opened.bind((link, 0))
         for frame in frames:
@@ -116,7 +116,7 @@ _IP_ADD_MEMBERSHIP: Final = 35
 
 
 def mac_of(group: Address) -> str:
-    """The MAC under which a group is sent to (RFC 1112, RFC 2464); everybody's for a broadcast."""
+    """Return the MAC of a group (RFC 1112, RFC 2464), or the broadcast MAC."""
     if group.version == 6:
         return mac_text(b"\x33\x33" + group.packed[-4:])
     if group.is_multicast:
@@ -126,13 +126,13 @@ def mac_of(group: Address) -> str:
 
 
 def solicited_node(address: Address) -> IPv6Address:
-    """The group of everybody whose address ends like this one (RFC 4291 2.7.1)."""
+    """Return the solicited-node group of an address (RFC 4291 2.7.1)."""
     return IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(address) & 0xFFFFFF)
 
 
 @contextlib.contextmanager
 def member(place: NetnsView, group: Address, link: str = "eth0") -> Iterator[None]:
-    """Have a place belong to a group on one link; nothing for what is no group."""
+    """Join a group on one link while the body runs; a broadcast needs no joining."""
     if not group.is_multicast:
         yield
         return

@@ -1,4 +1,4 @@
-"""What is expected of captured frames, and what a disappointed expectation says."""
+"""Expectations about captured frames, and their failure messages."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from scapy.packet import Packet, Raw
 from harness.testbench.packets.packet_ring import Frame
 
 SHOWN: Final = 6
-"""How many frames a failure shows."""
+"""Number of frames that a failure shows."""
 
 _HOUSEKEEPING: Final = ("ARP", "ICMPv6ND_", "ICMPv6ML")
-_IGMP: Final = 2  # the protocol number; scapy knows it as a contribution only
+_IGMP: Final = 2  # the protocol number; scapy has it only in a contribution
 
 
 def like(template: Packet, frames: Iterable[Frame]) -> list[Frame]:
-    """The frames that `template` describes; see `harness.testbench.packets.expect`."""
+    """Return the frames that `template` describes."""
     return [frame for frame in frames if not _differences(template, frame)]
 
 
 def one(frames: Sequence[Frame], template: Packet) -> Frame:
-    """Exactly one of the frames is like `template`: it. `AssertionError` otherwise."""
+    """Return the one frame like `template`; `AssertionError` unless there is exactly one."""
     found = like(template, frames)
     if not found:
         raise AssertionError(f"no frame is like {describe(template)}; {_nearest(frames, template)}")
@@ -39,7 +39,7 @@ def one(frames: Sequence[Frame], template: Packet) -> Frame:
 
 
 def one_each(frames: Sequence[Frame], template: Packet, *, to: Packet) -> None:
-    """A frame is like `template`, and no more are than there are like `to`, or `AssertionError`."""
+    """Assert at least one frame like `template`, and no more than there are like `to`."""
     found, asked = like(template, frames), like(to, frames)
     if len(found) > max(1, len(asked)):
         raise AssertionError(
@@ -51,7 +51,7 @@ def one_each(frames: Sequence[Frame], template: Packet, *, to: Packet) -> None:
 
 
 def none(frames: Sequence[Frame], *templates: Packet) -> None:
-    """No frame is like any of the templates. `AssertionError` lists those that are."""
+    """Assert that no frame is like any of the templates; list those that are."""
     for template in templates:
         if found := like(template, frames):
             raise AssertionError(
@@ -60,10 +60,10 @@ def none(frames: Sequence[Frame], *templates: Packet) -> None:
 
 
 def only(frames: Sequence[Frame], *templates: Packet) -> None:
-    """Each of the templates is met by a frame, and each frame is like one of them.
+    """Assert that each template is met by a frame, and each frame is like one of them.
 
-    What keeps a link going, ARP, neighbour discovery and reports of multicast
-    listeners (IGMP, MLD), comes at times of its own and is no offence.
+    Housekeeping of links, that is ARP, neighbour discovery and multicast reports (IGMP, MLD), comes
+    at any time and is allowed.
     """
     found = [like(template, frames) for template in templates]
     for template, matched in zip(templates, found, strict=True):
@@ -119,7 +119,7 @@ _CHECKSUMS: Final = frozenset({"chksum", "cksum"})
 
 @dataclass(frozen=True, slots=True)
 class PacketDifference:
-    """One field that is not as the template has it; `field` is empty for a missing layer."""
+    """A field that differs from the template; `field` is empty for a missing layer."""
 
     layer: str
     field: str = ""
@@ -135,14 +135,14 @@ class PacketDifference:
 def differences(
     template: Packet, packet: Packet, *, unfinished_checksum: bool = False
 ) -> tuple[PacketDifference, ...]:
-    """How `packet` differs from `template`, at the place where it differs least; empty if not.
+    """Return how `packet` differs from `template` where it differs least; empty if not at all.
 
-    With `unfinished_checksum` the checksums above IP are not compared: a network
-    card would have filled them in.
+    With `unfinished_checksum` the checksums above IP are not compared: a network card would have
+    filled them in.
     """
     wanted = list(template.iterpayloads())
     present = list(packet.iterpayloads())
-    # A template begins with a layer of that very kind: an IPerror, which is quoted, is no IP.
+    # A template begins with a layer of exactly that kind: a quoted IPerror is no IP.
     places = [n for n, layer in enumerate(present) if type(layer) is type(wanted[0])] or [0]
     found = (
         tuple(_compare(wanted, present[place:], unfinished_checksum=unfinished_checksum))
@@ -152,12 +152,12 @@ def differences(
 
 
 def distance(found: Sequence[PacketDifference]) -> tuple[int, int]:
-    """How far off a packet is: layers that are missing count more than fields."""
+    """Return how far off a packet is: missing layers count more than fields."""
     return sum(not difference.field for difference in found), len(found)
 
 
 def describe(template: Packet) -> str:
-    """A template as one would write it: `IP(src=192.0.2.1) / UDP(dport=53)`."""
+    """Return a template in scapy's notation: `IP(src=192.0.2.1) / UDP(dport=53)`."""
     layers = []
     for layer in template.iterpayloads():
         fields = ", ".join(f"{name}={value}" for name, value in _promised(layer))
@@ -171,7 +171,7 @@ def _compare(
     for layer, other in zip_longest(wanted, present[: len(wanted)]):
         kind = type(layer)
         if kind is Raw:
-            # Whatever scapy takes a payload for, it is bytes to who asks for bytes.
+            # However scapy dissects a payload, a template of bytes compares bytes.
             load = b"" if other is None else other.load if type(other) is Raw else bytes(other)
             if load != layer.load:
                 yield PacketDifference("Raw", "load", layer.load, load)
@@ -187,7 +187,7 @@ def _compare(
 
 
 def _promised(layer: Packet) -> Iterator[tuple[str, Any]]:
-    """The fields that were set by hand: scapy puts copies of mutable defaults beside them."""
+    """Return the explicitly set fields: scapy puts copies of mutable defaults beside them."""
     untouched = type(layer)().fields
     for name, value in layer.fields.items():
         copied = name in untouched and untouched[name] == value and not _says_something(value)
@@ -196,7 +196,7 @@ def _promised(layer: Packet) -> Iterator[tuple[str, Any]]:
 
 
 def _says_something(value: object) -> bool:
-    """Whether a default of packets was set after all, though to what the default is."""
+    """Return True if a default of packets was set explicitly, even to the default's value."""
     items = value if isinstance(value, list) else [value]
     return any(isinstance(item, Packet) and any(_promised(item)) for item in items)
 

@@ -1,8 +1,8 @@
-"""What a network card is asked to do for the kernel, and a veth leaves undone: ethtool(8).
+"""Offload features of a link, which a veth claims without performing them: ethtool(8).
 
-With offload on, a veth passes segments far longer than the MTU and checksums that
-nobody has filled in, and the receiver trusts them. Without it each packet is as it
-would be on a wire, and the receiver checks it.
+With offload on, a veth passes segments far longer than the MTU and checksums that are not filled
+in, and the receiver trusts them. Without it each packet is as on a wire, and the receiver checks
+it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _SIOCETHTOOL: Final = 0x8946
 _GET_CHECKSUMS, _SET_CHECKSUMS = 0x16, 0x17  # ETHTOOL_GTXCSUM, _STXCSUM
 _GET_FEATURES: Final = 0x3A  # ETHTOOL_GFEATURES
 _BLOCKS, _BLOCK = 4, 16
-"""Room for 128 features, 32 at a time with what is available, asked for, active and fixed."""
+"""Room for 128 features, 32 at a time with what is available, requested, active and fixed."""
 _IFREQ: Final = struct.Struct("16sP16x")
 _VALUE: Final = struct.Struct("=II")
 
 
 @contextlib.contextmanager
 def without_offload(place: NetnsView, link: str = "eth0") -> Iterator[None]:
-    """Have the place's own kernel do checksums and segments of what it sends, for a while.
+    """Disable offload of a link while the body runs: the kernel segments and checksums itself.
 
-    Segmentation needs checksums: the kernel turns it off and on with them. `OwnStack` where it
-    is not the kernel that does them.
+    Segmentation needs checksums: the kernel toggles it with them. `OwnStack` where the kernel does
+    not send the packets.
     """
     with place.open() as space:
         by_kernel(space)
@@ -46,13 +46,13 @@ def without_offload(place: NetnsView, link: str = "eth0") -> Iterator[None]:
 
 
 def switch_off(place: NetnsView, link: str) -> None:
-    """Have the place's own kernel do checksums and segments of what it sends, from now on."""
+    """Disable offload of a link: the kernel segments and checksums itself from now on."""
     with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         _ethtool(opened, link, _SET_CHECKSUMS, 0)
 
 
 def features(place: NetnsView, link: str) -> bytes:
-    """All that a link can be asked to do, and what it does: bits by which to compare two looks."""
+    """Return the available and active features of a link, as bits for comparison."""
     answer = array.array("B", _VALUE.pack(_GET_FEATURES, _BLOCKS) + bytes(_BLOCKS * _BLOCK))
     address, _ = answer.buffer_info()
     with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:

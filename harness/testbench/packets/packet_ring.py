@@ -1,10 +1,9 @@
-"""Frames from the kernel, by a ring that it shares with us: packet(7), packet_mmap.
+"""Frames from a ring that is shared with the kernel: packet(7), packet_mmap.
 
-A ring rather than `recv`, for two reasons that were measured. The kernel stamps
-a frame when it puts it into a ring, whereas for a socket's queue it begins to
-stamp only a while after it was asked to, and frames of different taps come out of
-order. And a queue is limited by `net.core.rmem_max`, which an ordinary user
-cannot lift; a ring is not.
+A ring has two measured advantages over `recv`. The kernel stamps a frame when it puts it into a
+ring; for a socket's queue it begins to stamp only a while after the request, and frames of
+different taps come out of order. And a queue is limited by `net.core.rmem_max`, which an ordinary
+user cannot raise.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 SLOT: Final = 2048
-"""Size of a slot in bytes; what is longer than about 1,960 bytes is cut off there."""
+"""Size of a slot in bytes; frames are cut off at about 1,960 bytes."""
 
 _ETH_P_ALL: Final = 3
 _SOL_PACKET: Final = 263
@@ -51,9 +50,9 @@ _ETHERTYPE_VLAN: Final = 0x8100
 class Captured(NamedTuple):
     """One frame as the kernel had it.
 
-    `at` is in nanoseconds since the epoch, `length` that of the frame on the wire
-    and `data` what was kept of it, both with the VLAN tag that the kernel may have
-    taken out. `hardware` is an ARPHRD_… and `kind` a PACKET_… of packet(7).
+    `at` is in nanoseconds since the epoch, `length` that of the frame on the wire and `data` the
+    kept part, both with the VLAN tag that the kernel may have removed. `hardware` is an ARPHRD_…
+    and `kind` a PACKET_… of packet(7).
     """
 
     at: int
@@ -68,17 +67,17 @@ class Captured(NamedTuple):
 class Ring:
     """An open ring on one interface of a namespace, or on all of them.
 
-    It sees every frame from the moment it is made; `OSError` when the interface is not
-    there or the caller has no CAP_NET_RAW. Making one takes about 10 ms and closing
-    one 25: each waits until no processor of the machine handles a packet any more.
+    It sees every frame from its creation on; `OSError` when the interface does not exist or the
+    caller has no CAP_NET_RAW. Creating one takes about 10 ms and closing one 25: each waits until
+    no processor of the machine handles a packet any more.
     """
 
     def __init__(self, netns: NetNS, ifname: str, slots: int) -> None:
         blocks = -(-slots * SLOT // _BLOCK)
         self._slots = blocks * (_BLOCK // SLOT)
         self._next = 0
-        # With protocol 0 nothing arrives before the ring is bound to its interface. One for all
-        # interfaces cannot be bound, but what comes before it has a ring is thrown away.
+        # With protocol 0 nothing arrives before the ring is bound to its interface. A ring for all
+        # interfaces cannot be bound; frames that come before it exists are discarded.
         protocol = 0 if ifname else socket.htons(_ETH_P_ALL)
         self._socket = netns.socket(socket.AF_PACKET, socket.SOCK_RAW, protocol)
         try:
@@ -93,7 +92,7 @@ class Ring:
             raise
 
     def read(self) -> Iterator[Captured]:
-        """What has come in since the last time, oldest first; at most one lap of the ring."""
+        """Return the frames since the last call, oldest first; at most one lap of the ring."""
         for _ in range(self._slots):
             base = self._next * SLOT
             status, length, kept, mac, _, seconds, nanoseconds, tci, tpid = _HEAD.unpack_from(
@@ -123,18 +122,18 @@ class Ring:
             )
 
     def discard(self) -> None:
-        """Forget what has come in so far, and what was lost."""
+        """Discard the frames so far, and the count of lost ones."""
         for _ in self.read():
             pass
         self.lost()
 
     def lost(self) -> int:
-        """How many frames found the ring full since the last time this was asked."""
+        """Return the number of frames that were lost since the last call."""
         statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
         return int(struct.unpack("=II", statistics)[1])
 
     def close(self) -> None:
-        """Give the ring back."""
+        """Close the ring."""
         self._ring.close()
         self._socket.close()
 
@@ -149,7 +148,7 @@ _WITH_ETHERNET_HEADER: Final = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPB
 
 
 class FrameKind(IntEnum):
-    """For whom a frame was, as the interface saw it: PACKET_… of packet(7)."""
+    """Direction of a frame, as the interface saw it: PACKET_… of packet(7)."""
 
     HOST = 0
     BROADCAST = 1
@@ -162,11 +161,10 @@ class FrameKind(IntEnum):
 class Frame:
     """One captured frame.
 
-    `at` is in nanoseconds since the epoch. `length` is that on the wire, in bytes;
-    `data` is what was kept, which may be less. Where segmentation is offloaded a
-    frame can be longer than the MTU, and with `unfinished_checksum` its transport
-    checksum is still to be filled in: both as on a real machine's own wire tap.
-    `ethernet` is false on interfaces that carry bare IP.
+    `at` is in nanoseconds since the epoch. `length` is that on the wire, in bytes; `data` is the
+    kept part, which may be shorter. Where segmentation is offloaded a frame can be longer than the
+    MTU, and with `unfinished_checksum` its transport checksum is still to be filled in: both as in
+    a capture on a real machine. `ethernet` is false on interfaces that carry bare IP.
     """
 
     where: str
@@ -179,12 +177,12 @@ class Frame:
 
     @property
     def outgoing(self) -> bool:
-        """Whether the interface sent it, rather than received it."""
+        """True if the interface sent the frame rather than received it."""
         return self.kind is FrameKind.OUTGOING
 
     @cached_property
     def packet(self) -> Packet:
-        """The frame as scapy dissects it. The first one takes a moment: scapy is imported."""
+        """The frame as scapy dissects it. The first use imports scapy."""
         from scapy.layers import inet, inet6, l2
 
         if self.ethernet:
@@ -197,5 +195,5 @@ class Frame:
 
 
 def has_ethernet_header(hardware: int) -> bool:
-    """Whether frames of an interface of type ARPHRD_… begin with an Ethernet header."""
+    """Return True if frames of an interface of type ARPHRD_… have an Ethernet header."""
     return hardware in _WITH_ETHERNET_HEADER

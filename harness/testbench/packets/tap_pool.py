@@ -1,4 +1,4 @@
-"""Taps that stay open: many captures, one after the other, for the price of one.
+"""Taps that stay open for many captures.
 
 Opening a tap takes about 10 ms and closing it up to 25 (`harness.testbench.packets.packet_ring`);
 a capture on open ones takes microseconds.
@@ -15,9 +15,9 @@ from harness.testbench.packets.capture import Capture, Tap
 
 
 class TapPool:
-    """Taps by place and link, opened when they are first asked for, closed together.
+    """Taps by place and link, opened at their first use, closed together.
 
-    They keep the namespaces of their places alive: close them before those are to go.
+    They keep the namespaces of their places alive: close them before those end.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class TapPool:
         self._resources = contextlib.ExitStack()
 
     def tap(self, place: NetnsView, link: str = "eth0") -> Tap:
-        """The tap on one link of a place, or on all of its links when `link` is empty."""
+        """Return the tap on one link of a place, or on all of its links when `link` is empty."""
         key = (place.identity, link)
         if key not in self._taps:
             space = self._resources.enter_context(place.open())
@@ -35,7 +35,7 @@ class TapPool:
 
     @contextlib.contextmanager
     def capture(self, *places: NetnsView, link: str = "eth0") -> Iterator[Capture]:
-        """Every frame that passes the links so called of some places while the body runs."""
+        """Capture every frame that passes these links of some places while the body runs."""
         with Capture([self.tap(place, link) for place in places]) as wire:
             yield wire
 

@@ -1,4 +1,4 @@
-"""A network that the runtime must not make."""
+"""Helpers of the isolation suites."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from harness.testbench.netns_view import NetnsView
 from suites.support.host import at_rest
 
 
-def refused(runtime: Adapter, host: NetnsView, **options: Any) -> None:
-    """Such a network is refused, leaves nothing in the host, and its name is not taken."""
+def assert_network_refused(runtime: Adapter, host: NetnsView, **options: Any) -> None:
+    """Assert that a network is refused, leaves nothing in the host, and its name is free."""
     at_rest(host)
     before = host.snapshot()
     try:

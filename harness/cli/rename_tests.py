@@ -1,0 +1,73 @@
+"""The command `netmodes rename-tests`: present names of tests in older expectation files."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.resources
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from harness.report import expectations
+from harness.report.expectations import BadExpectations, Deviation, DeviationKind
+
+_BAD = 2
+
+
+class Renamed(NamedTuple):
+    """Former node ids and their present ones: of test functions, and of single tests."""
+
+    functions: Mapping[str, str]
+    tests: Mapping[str, str]
+
+    @classmethod
+    def of_suites(cls) -> Self:
+        """Read `renamed.toml` of the installed suites."""
+        text = (importlib.resources.files("suites") / "renamed.toml").read_text(encoding="utf-8")
+        return cls(**tomllib.loads(text))
+
+    def present(self, node_id: str) -> str:
+        """Return the present node id of a test; an unknown one stays as it is."""
+        if node_id in self.tests:
+            return self.tests[node_id]
+        function, bracket, parameters = node_id.partition("[")
+        return self.functions.get(function, function) + bracket + parameters
+
+    def convert(self, deviations: Iterable[Deviation]) -> list[Deviation]:
+        """Return the deviations with present node ids; of tests that became one, the first."""
+        found: dict[tuple[str, str, str, str], Deviation] = {}
+        kept: list[Deviation] = []
+        for item in deviations:
+            if item.kind is not DeviationKind.TEST:
+                kept.append(item)
+                continue
+            named = replace(item, id=self.present(item.id))
+            found.setdefault((named.runtime, named.id, named.versions, str(named.kind)), named)
+        return [*kept, *found.values()]
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the command, which needs no Linux."""
+    about = "give the tests in expectation files of an earlier release their present names"
+    parser = commands.add_parser("rename-tests", help=about, description=about)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="an expectation file")
+    parser.set_defaults(run=_rename, anywhere=True)
+
+
+def _rename(arguments: argparse.Namespace) -> int:
+    """Rewrite the files, sorted as `--write-expect` sorts them; 2 when one cannot be read."""
+    renamed = Renamed.of_suites()
+    for path in arguments.files:
+        try:
+            before = expectations.loads(path.read_text(encoding="utf-8"))
+            after = renamed.convert(before)
+            path.write_text(expectations.dumps(after), encoding="utf-8")
+        except (BadExpectations, OSError, UnicodeDecodeError) as error:
+            sys.stderr.write(f"netmodes rename-tests: {path}: {error}\n")
+            return _BAD
+        changed = len(set(before) - set(after))
+        sys.stdout.write(f"{path}: {changed} of {len(before)} entries changed\n")
+    return 0

@@ -1,0 +1,79 @@
+"""`netmodes rename-tests`, and the table of renamed tests that it reads."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.cli.rename_tests import Renamed
+from harness.report import expectations
+from harness.report.expectations import Deviation, DeviationKind
+
+ROOT = Path(__file__).parents[2]
+RENAMED = Renamed.of_suites()
+
+
+def known(node_id: str, kind: DeviationKind = DeviationKind.TEST) -> Deviation:
+    """Return a deviation of a test."""
+    return Deviation(runtime="acme", kind=kind, id=node_id, reason="known")
+
+
+def test_renamed_tests_exist() -> None:
+    """Every present node id leads to a test function of the suites."""
+    functions: set[str] = set()
+    for path in (ROOT / "suites").rglob("test_*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                functions.add(f"{path.relative_to(ROOT)}::{node.name}")
+    present = {*RENAMED.functions.values(), *RENAMED.tests.values()}
+    assert {node_id.partition("[")[0] for node_id in present} <= functions
+
+
+@pytest.mark.parametrize(
+    ("former", "present"),
+    [
+        (
+            "suites/ports/test_loopback.py::"
+            "test_forged_frames_for_the_loopback_get_in_as_declared[IPv4-stranger]",
+            "suites/ports/test_loopback.py::"
+            "test_spoofed_frames_to_the_loopback_enter_only_as_declared[IPv4-outside]",
+        ),
+        (
+            "suites/matrix/test_cast.py::test_the_host_reaches_its_containers",
+            "suites/matrix/test_reference_plan.py::test_host_reaches_its_containers",
+        ),
+        ("tests/own.py::test_own[a-b]", "tests/own.py::test_own[a-b]"),
+    ],
+    ids=["parameters", "file", "foreign test"],
+)
+def test_former_node_id_leads_to_the_present_one(former: str, present: str) -> None:
+    """With renamed parameters, in a renamed file, and for a test of another project."""
+    assert RENAMED.present(former) == present
+
+
+def test_merged_tests_have_one_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file is sorted, and a second conversion changes nothing."""
+    former = "suites/modes/test_bridge.py::test_it_has_lo_and_eth0_only"
+    path = tmp_path / "acme.toml"
+    requirement = known("BR-1", DeviationKind.REQUIREMENT)
+    listed = [known(f"{former}[container01]"), known(f"{former}[container02]"), requirement]
+    path.write_text(expectations.dumps(listed))
+    assert main.main(["rename-tests", str(path)]) == 0
+    assert "2 of 3 entries changed" in capsys.readouterr().out
+    merged = known("suites/modes/test_bridge.py::test_container_has_only_lo_and_eth0[default]")
+    assert set(expectations.loads(path.read_text())) == {requirement, merged}
+    text = path.read_text()
+    assert main.main(["rename-tests", str(path)]) == 0
+    assert path.read_text() == text
+
+
+def test_invalid_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the file, which stays as it is."""
+    path = tmp_path / "acme.toml"
+    path.write_text("[[deviation]]\n")
+    assert main.main(["rename-tests", str(path)]) == 2
+    assert str(path) in capsys.readouterr().err
+    assert path.read_text() == "[[deviation]]\n"
