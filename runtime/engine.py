@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # most calls need none of these
     from runtime.container.lifecycle import Stopping
     from runtime.container.logs import LogEntry, LogWriter
     from runtime.container.options import ContainerOptions
-    from runtime.container.prefork import Starter
     from runtime.container.processes import Process
     from runtime.container.volumes import Volumes
     from runtime.image.config import Image
@@ -54,16 +53,14 @@ class Engine:
 
     `root` holds its state: $MYDOCKER_ROOT, else /run/mydocker. It must lie on a
     file system that an overlay can write to (tmpfs, ext4, xfs), not on an
-    overlay. Who starts many containers gives it a `starter`, and who removes many the
-    `flows` of the namespace that it is used in; neither by two processes, nor by a fork.
-    Errors are `MydockerError`s.
+    overlay. A caller that removes many containers passes the `flows` of its network
+    namespace; they are for one process only, and not for its forks. Errors are `MydockerError`s.
     """
 
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
         *,
-        starter: Starter | None = None,
         flows: FlowWatch | None = None,
     ) -> None:
         path = os.fspath(root) if root is not None else os.environ.get("MYDOCKER_ROOT")
@@ -76,7 +73,7 @@ class Engine:
             )
         self._store = store = Store(os.path.abspath(path or DEFAULT_ROOT))
         store.prepare()
-        self._life = Lifecycle(store, starter, flows)
+        self._life = Lifecycle(store, flows)
 
     @property
     def images(self) -> Images:
@@ -113,15 +110,14 @@ class Engine:
         takes no more output (`runtime.container.lifecycle`). After an error nothing is left.
         """
         begun = ContainerState("starting")
-        with self._life.pending() as pending:
-            found, lock, image = self._create(image_name, command, options, begun)
-            try:
-                return self._life.start(found, stdio=stdio, lost=lost, image=image, pending=pending)
-            except BaseException:
-                self._life.remove(found)
-                raise
-            finally:
-                lock.release()
+        found, lock, image = self._create(image_name, command, options, begun)
+        try:
+            return self._life.start(found, stdio=stdio, lost=lost, image=image)
+        except BaseException:
+            self._life.remove(found)
+            raise
+        finally:
+            lock.release()
 
     def create(
         self, image_name: str, command: Sequence[str], **options: Unpack[ContainerOptions]

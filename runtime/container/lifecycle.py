@@ -1,7 +1,7 @@
 """What becomes of a container: started, stopped, removed, repaired.
 
 Whoever starts, stops or removes a container holds its lock meanwhile. There is
-no daemon: a container that ended by itself, or whose starter was killed, is
+no daemon: a container that ended by itself, or whose start was killed, is
 noticed and put in order by `sweep`, which every call does first.
 """
 
@@ -30,7 +30,6 @@ from runtime.store import Store, now
 if TYPE_CHECKING:
     from linux.conntrack import FlowWatch
     from runtime.container.networking import Connector, Plugger
-    from runtime.container.prefork import Pending, Starter
     from runtime.container.volumes import Volumes
     from runtime.daemon.client import DaemonClient
     from runtime.image.config import Image
@@ -43,12 +42,10 @@ _AT_ONCE = 128
 
 
 class Lifecycle:
-    """Starts and ends containers of one store; with a `starter` they are forked from that."""
+    """Starts and ends containers of one store."""
 
-    def __init__(
-        self, store: Store, starter: Starter | None = None, flows: FlowWatch | None = None
-    ) -> None:
-        self.store, self._starter, self._flows = store, starter, flows
+    def __init__(self, store: Store, flows: FlowWatch | None = None) -> None:
+        self.store, self._flows = store, flows
         self._glance = StateCache(store)
         self.wirer = Wirer(store, self.get, lambda: self.plugger)
 
@@ -79,7 +76,7 @@ class Lifecycle:
     def _attendants(self) -> DaemonClient:
         from runtime.daemon.client import DaemonClient
 
-        return DaemonClient(self.store, self._starter)
+        return DaemonClient(self.store)
 
     @cached_property
     def plugger(self) -> Plugger:
@@ -161,7 +158,7 @@ class Lifecycle:
             self._delete(found)
             raise NotFoundError(f"find container {found.name!r}", "it was being removed")
         if state.status == "starting":
-            # Its starter was killed: what it had begun is undone.
+            # The call that started it was killed: undo what that call began.
             if state.pid and process_born(state.pid) == state.born:
                 start.end(state.pid)
             self._release(found)
@@ -220,18 +217,6 @@ class Lifecycle:
 
     # --- starting ----------------------------------------------------------
 
-    @contextmanager
-    def pending(self) -> Iterator[Pending | None]:
-        """A pid 1 that waits to be told what to be, where there is a starter to make it.
-
-        The earlier it is asked for, the more is done when it is needed.
-        """
-        if self._starter is None:
-            yield None
-            return
-        with self._starter.prepare() as pending:
-            yield pending
-
     def start(
         self,
         found: ContainerRecord,
@@ -239,15 +224,11 @@ class Lifecycle:
         stdio: Stdio | None,
         lost: int = -1,
         image: Image | None = None,
-        pending: Pending | None = None,
     ) -> ContainerRecord:
         """Start a container whose lock is held; after an error it is as it was before.
 
         `image` is the one it was made from, if that was just looked up.
         """
-        if pending is None and self._starter is not None:
-            with self.pending() as made:
-                return self.start(found, stdio=stdio, lost=lost, image=image, pending=made)
         config = found.config
         starting = ContainerState("starting", connections=found.state.connections)
 
@@ -277,7 +258,6 @@ class Lifecycle:
                     lost=lost,
                     on_pid=on_pid,
                     binds=self.volumes.sources(config.binds) if config.binds else (),
-                    pending=pending,
                 )
             finally:
                 wiring.close()

@@ -28,7 +28,6 @@ from runtime.network import etc_files
 from runtime.records import ContainerConfig, EndpointRecord, Publication
 
 if TYPE_CHECKING:  # these bring what most starts have no use for
-    from runtime.container.prefork import Pending
     from runtime.network.ports import ReservedPorts
 
 _END_BOUND = 30_000
@@ -87,14 +86,12 @@ def start(
     lost: int = -1,
     on_pid: Callable[[int, int, ConnectedContainer], None],
     binds: Sequence[Bind] = (),
-    pending: Pending | None = None,
 ) -> StartedContainer:
     """Start the container and return once its command is being executed.
 
     `on_pid` is called with pid, start time and what it is wired to before the command may
     run, so that whatever happens next finds them written down. Any error means
-    that no process is left; the wiring is the caller's to undo. A `pending` pid 1
-    becomes the container's.
+    that no process is left; the wiring is the caller's to undo.
     """
     with Descriptors() as open_here:
         report, report_in = open_here.pipe()
@@ -125,10 +122,8 @@ def start(
             read_only=config.read_only,
             publishes=wiring.publishes,
         )
-        outer = 0
-        if pending is not None:
-            pending.launch(launch)
-        elif not (outer := init.fork()):
+        outer = init.fork()
+        if not outer:
             init.child(launch)
         for fd in (report_in, go_out, far_console):
             open_here.close(fd)
@@ -154,8 +149,7 @@ def start(
             raise
         finally:
             connected.close()
-            if outer:
-                collect(outer)
+            collect(outer)
         master = terminal.receive(console) if console >= 0 else -1
         return StartedContainer(pid, born, connected.endpoints, master, ports, rules)
 

@@ -115,7 +115,7 @@ def test_what_ends_while_they_are_counted_makes_no_room(
 
 
 def test_threads_may_ask_at_once(star: Star, rules: Nft) -> None:
-    """As they may of an engine's starter: none takes the answer of another."""
+    """None takes the answer of another."""
     begin_flow(star, rules)
     answers: list[int] = []
     first = star.station(1, 4).packed

@@ -52,7 +52,7 @@ IMAGES = {"runtime.image.config", "runtime.image.store", "runtime.container.opti
 NOBODY = {
     *{"dataclasses", "logging", "pathlib", "shutil", "subprocess", "tempfile", "threading"},
     *{"hashlib", "gzip", "tarfile", "runtime.container.files", "runtime.image.images"},
-    *{"runtime.container.processes", "runtime.container.prefork"},
+    "runtime.container.processes",
 }
 """Archives and digests are for those who load, not for those who run; and so on."""
 

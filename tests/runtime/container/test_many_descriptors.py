@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import MydockerError
 from runtime.init.process import Stdio
@@ -28,12 +27,6 @@ def crowded(root: Path) -> Iterator[None]:
             stack.callback(os.close, opened)
         os.close(opened)
         yield
-
-
-def test_a_pid_1_that_is_not_needed_is_given_up(engine: Engine, crowded: None, root: Path) -> None:
-    """The error is about what was asked."""
-    with Starter.begin() as starter, pytest.raises(MydockerError, match="no such image"):
-        Engine(root, starter=starter).run("nonesuch", FOR_EVER, network="none")
 
 
 def test_logs_are_followed(engine: Engine, crowded: None) -> None:

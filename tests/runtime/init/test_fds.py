@@ -7,12 +7,10 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import ExhaustedError
 from runtime.init.fds import ENOUGH
@@ -72,36 +70,28 @@ CALLS: dict[str, tuple[Callable[[Engine], object], Callable[[Engine], object]]] 
 }
 
 
-@pytest.mark.parametrize("begin", [False, True], ids=["", "by a starter"])
 @pytest.mark.parametrize("call", CALLS)
-def test_it_works_or_nothing_of_it_is_left(
-    engine: Engine,
-    lan: str,
-    root: Path,
-    call: str,
-    begin: bool,  # noqa: FBT001
-) -> None:
+def test_it_works_or_nothing_of_it_is_left(engine: Engine, lan: str, root: Path, call: str) -> None:
     """Whatever the number of descriptors that there is room for, from none to enough."""
     prepare, act = CALLS[call]
     engine.run("base", FOR_EVER, name="web", network=lan)
     prepare(engine)
-    with ExitStack() as stack:
-        own = Engine(root, starter=stack.enter_context(Starter.begin()) if begin else None)
-        with nothing_left(root):
-            for spare in range(ENOUGH - 1):
-                with pytest.raises(ExhaustedError, match="ulimit -n"), room_for(spare):
-                    act(own)
-        for spare in range(ENOUGH - 1, ENOUGH + _SOCKETS + _OPEN):
-            before = everything(root)
-            try:
-                with room_for(spare):
-                    act(own)
-            except ExhaustedError:
-                until(lambda: family(root) <= before.processes, "its processes are gone")  # noqa: B023
-                assert everything(root)._replace(processes=before.processes) == before
-            else:
-                return
-        raise AssertionError("there is never enough")
+    own = Engine(root)
+    with nothing_left(root):
+        for spare in range(ENOUGH - 1):
+            with pytest.raises(ExhaustedError, match="ulimit -n"), room_for(spare):
+                act(own)
+    for spare in range(ENOUGH - 1, ENOUGH + _SOCKETS + _OPEN):
+        before = everything(root)
+        try:
+            with room_for(spare):
+                act(own)
+        except ExhaustedError:
+            until(lambda: family(root) <= before.processes, "its processes are gone")  # noqa: B023
+            assert everything(root)._replace(processes=before.processes) == before
+        else:
+            return
+    raise AssertionError("there is never enough")
 
 
 def test_more_ports_than_there_is_room_for_are_led_later(engine: Engine) -> None:
