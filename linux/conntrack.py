@@ -14,7 +14,6 @@ import errno
 import re
 import socket
 import struct
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
@@ -206,6 +205,8 @@ class FlowWatch:
     def __init__(self, netns: NetNS) -> None:
         self._known: dict[bytes, bytes] | None = None
         """Flows by their ids; `None` when all are to be asked for."""
+        import threading  # costs a command of mydocker more than all else here
+
         self._asking = threading.Lock()
         with contextlib.ExitStack() as stack:
             self._conntrack = stack.enter_context(Conntrack(netns))

@@ -364,12 +364,12 @@ class Engine:
             asked, self._networks.named(network).name, ip=ip, ip6=ip6, mac=mac, aliases=aliases
         )
         with self._life.held(reference) as found, room_for(asked):
-            return self._life.connector.connect(found, wanted)
+            return self._life.networking.connect(found, wanted)
 
     def network_disconnect(self, network: str, reference: str) -> ContainerRecord:
         """Take a container off a network."""
         with self._life.held(reference) as found:
-            return self._life.connector.disconnect(found, network)
+            return self._life.networking.disconnect(found, network)
 
     def networks(self) -> list[NetworkConfig]:
         """All networks, the default one included, by name."""

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final
 from linux import proc
 from linux.proc import process_born
 from runtime.container import cgroup, start
-from runtime.container.networking import Wirer
 from runtime.container.state_cache import StateCache
 from runtime.errors import ConflictError, NotFoundError, refused, room_for, room_or_not, unheard
 from runtime.init.process import Stdio
@@ -29,9 +28,8 @@ from runtime.store import Store, now
 
 if TYPE_CHECKING:
     from linux.conntrack import FlowWatch
-    from runtime.container.networking import Connector, Plugger
+    from runtime.container.networking import ConnectedContainer, ContainerNetworking
     from runtime.container.volumes import Volumes
-    from runtime.daemon.client import DaemonClient
     from runtime.image.config import Image
     from runtime.image.store import ImageStore
     from runtime.network.manager import Networks
@@ -47,7 +45,6 @@ class Lifecycle:
     def __init__(self, store: Store, flows: FlowWatch | None = None) -> None:
         self.store, self._flows = store, flows
         self._glance = StateCache(store)
-        self.wirer = Wirer(store, self.get, lambda: self.plugger)
 
     # --- what not every call needs, imported by those that do ----------------
 
@@ -66,31 +63,16 @@ class Lifecycle:
         return Volumes(self.store, self.all)
 
     @cached_property
+    def networking(self) -> ContainerNetworking:
+        """Networks, endpoints and published ports of the containers."""
+        from runtime.container.networking import ContainerNetworking
+
+        return ContainerNetworking(self.store, self.get, self._flows)
+
+    @property
     def networks(self) -> Networks:
         """The networks."""
-        from runtime.network.manager import Networks
-
-        return Networks(self.store, self._flows)
-
-    @cached_property
-    def _attendants(self) -> DaemonClient:
-        from runtime.daemon.client import DaemonClient
-
-        return DaemonClient(self.store)
-
-    @cached_property
-    def plugger(self) -> Plugger:
-        """What plugs containers into networks."""
-        from runtime.container.networking import Plugger
-
-        return Plugger(self.store, self.networks, self._attendants)
-
-    @cached_property
-    def connector(self) -> Connector:
-        """What connects containers that there are already."""
-        from runtime.container.networking import Connector
-
-        return Connector(self.store, self.networks, self.wirer, self.plugger)
+        return self.networking.networks
 
     # --- looking -----------------------------------------------------------
 
@@ -134,8 +116,10 @@ class Lifecycle:
     def sweep(self) -> None:
         """Notice containers that ended by themselves and undo what killed callers left."""
         if os.path.exists(self.store.attendant):
+            from runtime.daemon.client import DaemonClient
+
             with room_or_not():
-                self._attendants.revive()
+                DaemonClient(self.store).revive()
         for identity in self._glance.unsettled():
             if not self.store.exists(identity):
                 self.store.discard_unfinished(identity)
@@ -170,7 +154,7 @@ class Lifecycle:
                 raise NotFoundError(f"find container {found.name!r}", "it ended and was removed")
             return ended
         if state.changing:  # whoever was at it was killed
-            return self.connector.repair(found)
+            return self.networking.repair(found)
         return found
 
     def _ended(self, found: ContainerRecord) -> ContainerRecord:
@@ -197,12 +181,8 @@ class Lifecycle:
         for found in ended:
             self._glance.forget(found.id)
         wired = [found for found in ended if modes.parse(found.config.network).kind == "bridge"]
-        for found in wired:
-            self._attendants.forget(found.id)
         if wired:
-            self.networks.release(*(found.id for found in wired))
-        for found in wired:
-            self.plugger.withdraw(found.config)
+            self.networking.release(*wired)
         for found in ended:
             self._cgroups(found).remove()
 
@@ -232,13 +212,13 @@ class Lifecycle:
         config = found.config
         starting = ContainerState("starting", connections=found.state.connections)
 
-        def on_pid(pid: int, born: int, made: start.ConnectedContainer) -> None:
+        def on_pid(pid: int, born: int, made: ConnectedContainer) -> None:
             nonlocal starting
             ports = made.reserved.publications if made.reserved is not None else ()
             starting = starting._replace(pid=pid, born=born, endpoints=made.endpoints, ports=ports)
             written = self._written(found, starting)
-            if wiring.netns is not None and made.endpoints:
-                self.plugger.attend_first(written, wiring.netns)
+            if netns is not None and made.endpoints:
+                self.networking.register(written, netns)
             limits = cgroup.Limits(config.memory, config.nano_cpus, config.pids_limit)
             if any(limits):
                 self._cgroups(found).limit(limits, pid)
@@ -247,20 +227,22 @@ class Lifecycle:
             if found.state.status != "starting":
                 self._written(found, starting)
             layers = (image or self.images.of(config)).layers
-            wiring = self.wirer.wire(found)
+            netns = self.networking.prepare(found)
             try:
                 started = start.start(
-                    config,
+                    found,
                     self.store.directory(config.id),
                     layers,
-                    wiring,
+                    self.networking,
+                    netns,
                     stdio=stdio,
                     lost=lost,
                     on_pid=on_pid,
                     binds=self.volumes.sources(config.binds) if config.binds else (),
                 )
             finally:
-                wiring.close()
+                if netns is not None:
+                    netns.close()
         except BaseException as error:
             self._release(found)
             self._written(found, found.state, needed=False)
