@@ -24,7 +24,7 @@ from runtime.container import lifecycle
 from runtime.container.exec import ExecResult, RunningExec
 from runtime.container.lifecycle import Lifecycle, refuse_paused, refuse_stopped
 from runtime.errors import ConflictError, InvalidError, NoRoomError, UnsupportedError, room_for
-from runtime.init.fds import ensured
+from runtime.init import fds
 from runtime.init.process import Command, Stdio
 from runtime.init.security import capabilities
 from runtime.network import modes
@@ -47,7 +47,6 @@ if TYPE_CHECKING:  # most calls need none of these
 DEFAULT_ROOT: Final = "/run/mydocker"
 
 
-@ensured
 class Engine:
     """A minimal container runtime.
 
@@ -71,6 +70,7 @@ class Engine:
                 "containers need namespaces, and those need root, at least in a user namespace",
                 "`netmodes lab`, or `MYDOCKER_ROOT=~/.mydocker unshare -r -n -m mydocker …`",
             )
+        fds.require_free("use mydocker")
         self._store = store = Store(os.path.abspath(path or DEFAULT_ROOT))
         store.prepare()
         self._life = Lifecycle(store, flows)
@@ -261,7 +261,8 @@ class Engine:
         def begin(own: Stdio) -> RunningExec:
             return self.spawn(reference, argv, stdio=own, env=env, workdir=workdir, user=user)
 
-        return execution.completed(begin, timeout)
+        with room_for(f"execute in container {reference!r}"):
+            return execution.completed(begin, timeout)
 
     def spawn(
         self,
@@ -334,6 +335,7 @@ class Engine:
 
     def network_create(self, name: str, **options: Unpack[NetworkOptions]) -> NetworkConfig:
         """Make a network and bring it up."""
+        fds.require_free(f"create network {name!r}")
         return self._networks.create(name, options)
 
     def network_remove(self, reference: str) -> NetworkConfig:

@@ -21,6 +21,7 @@ from linux.proc import process_born
 from runtime.container import cgroup, start
 from runtime.container.state_cache import StateCache
 from runtime.errors import ConflictError, NotFoundError, refused, room_for, room_or_not, unheard
+from runtime.init import fds
 from runtime.init.process import Stdio
 from runtime.network import modes
 from runtime.records import ContainerRecord, ContainerState
@@ -99,14 +100,17 @@ class Lifecycle:
         return sorted(found, key=lambda item: item.config.created, reverse=True)
 
     @contextmanager
-    def held(self, reference: str) -> Iterator[ContainerRecord]:
+    def held(self, reference: str, *, check: bool = True) -> Iterator[ContainerRecord]:
         """The container with its lock held, so that nobody else changes it meanwhile."""
+        asked = f"change container {reference!r}"
+        if check:
+            fds.require_free(asked)
         identity = self.store.resolve(reference)
         lock = self.store.lock_container(identity)
         if lock is None:
             raise NotFoundError(f"find container {reference!r}", "it was just removed")
         try:
-            with room_for(f"change container {reference!r}"):
+            with room_for(asked):
                 yield self._settled(self.get(identity))
         finally:
             lock.release()
@@ -115,6 +119,7 @@ class Lifecycle:
 
     def sweep(self) -> None:
         """Notice containers that ended by themselves and undo what killed callers left."""
+        fds.require_free("use mydocker")
         if os.path.exists(self.store.attendant):
             from runtime.daemon.client import DaemonClient
 
@@ -368,7 +373,7 @@ class Stopping:
             if handle is not None:
                 left = max(0.0, self._deadline - time.monotonic())
                 proc.ended_within(handle, int(left * 1000))
-            with self._life.held(found.id) as there:
+            with self._life.held(found.id, check=False) as there:
                 if not there.running or there.state.born != found.state.born:
                     return there
                 return self._life.end(there)

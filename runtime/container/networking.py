@@ -126,7 +126,7 @@ class ContainerNetworking:
         reserved = self._reserve(found) if self.publishes(config) else None
         try:
             if reserved is not None:
-                fds.ensure(f"publish the ports of container {config.name!r}")
+                fds.require_free(f"publish the ports of container {config.name!r}")
             endpoints = self._add_endpoints(
                 netns, config, list(enumerate(found.connections)), first=True
             )
