@@ -22,7 +22,6 @@ from linux import rtnetlink_dump
 from linux.conntrack import Conntrack
 from linux.netlink import Netlink
 from linux.nftables import Nft
-from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.records import ContainerRecord
 
@@ -42,13 +41,12 @@ def main() -> int:
 
 
 def _measure(containers: int, at_once: int, cycles: int) -> int:
-    with Starter.begin() as starter:
-        engine = Engine(starter=starter)
-        engine.run("base", _FOR_EVER, name="first")
-        _many(engine, containers)
-        good = _race(engine, at_once)
-        good = _turn_over(engine, starter, cycles) and good
-        engine.teardown()
+    engine = Engine()
+    engine.run("base", _FOR_EVER, name="first")
+    _many(engine, containers)
+    good = _race(engine, at_once)
+    good = _turn_over(engine, cycles) and good
+    engine.teardown()
     return 0 if good else 1
 
 
@@ -106,16 +104,16 @@ def _remove(engine: Engine, found: Iterable[ContainerRecord]) -> None:
         engine.remove(item.id, force=True)
 
 
-def _turn_over(engine: Engine, starter: Starter, number: int) -> bool:
+def _turn_over(engine: Engine, number: int) -> bool:
     def cycles(times: int) -> None:
         for _ in range(times):
             engine.remove(engine.run("base", _FOR_EVER).id, force=True)
 
     cycles(1)
-    before, machine = _counters(starter), _machine()
+    before, machine = _counters(), _machine()
     seconds = timed(lambda: cycles(number))
     deadline = time.monotonic() + _SETTLED
-    while (grown := _grown(before, _counters(starter))) and time.monotonic() < deadline:
+    while (grown := _grown(before, _counters())) and time.monotonic() < deadline:
         os.sched_yield()
     print(f"{number} starts and removals: {seconds / number * 1000:.1f} ms each")
     print(f"  more than before: {', '.join(grown) or 'nothing'} (of {', '.join(before)})")
@@ -130,7 +128,7 @@ def _grown(before: dict[str, int], after: dict[str, int]) -> Sequence[str]:
     ]
 
 
-def _counters(starter: Starter) -> dict[str, int]:
+def _counters() -> dict[str, int]:
     """What is ours alone."""
     with Netlink() as host, Conntrack() as conntrack, Nft() as nft:
         return {
@@ -144,7 +142,6 @@ def _counters(starter: Starter) -> dict[str, int]:
             "processes": sum(name.isdigit() for name in os.listdir("/proc")),
             "namespaces": len({_namespaces(name) for name in os.listdir("/proc")}),
             "own descriptors": len(os.listdir("/proc/self/fd")),
-            "the starter's descriptors": len(os.listdir(f"/proc/{starter.pid}/fd")),
             "files of state": sum(1 for _ in Path("/run/mydocker").rglob("*")),
         }
 

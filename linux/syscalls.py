@@ -54,7 +54,6 @@ RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 
-_CLONE3: Final = 435
 _OPENAT2: Final = 437
 _OPENAT2_TRIES: Final = 128
 _PIDFD_GETFD: Final = 438
@@ -62,7 +61,6 @@ _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_own = ctypes.PyDLL(None, use_errno=True)
 # With argument types ctypes converts arguments in half the time.
 _mount, _prctl = _libc.mount, _libc.prctl
 _mount.argtypes = (ctypes.c_char_p,) * 3 + (ctypes.c_ulong, ctypes.c_char_p)
@@ -105,37 +103,6 @@ def sethostname(name: str) -> None:
     """
     raw = os.fsencode(name)
     _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), f"sethostname({name})")
-
-
-class _CloneArgs(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_uint64)
-        for name in (
-            *("flags", "pidfd", "child_tid", "parent_tid"),
-            *("exit_signal", "stack", "stack_size", "tls"),
-        )
-    ]
-
-
-def clone3(flags: int) -> int:
-    """Fork into new namespaces, the child's pid namespace included.
-
-    Returns 0 in the child and its pid in the parent, as os.fork does, but without the second
-    process that unshare(2) needs for a pid namespace. The caller must have one thread.
-    Neither Python nor glibc has it, so the interpreter's fork hooks are called here. ENOSYS
-    means a kernel before 5.3, or a seccomp filter.
-    """
-    args = _CloneArgs(flags=flags, exit_signal=signal.SIGCHLD)
-    ctypes.pythonapi.PyOS_BeforeFork()
-    # The caller keeps the GIL, as it does in fork.
-    pid: int = _own.syscall(_CLONE3, ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args)))
-    if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
-        return 0
-    number = ctypes.get_errno()
-    ctypes.pythonapi.PyOS_AfterFork_Parent()
-    ctypes.set_errno(number)
-    return _check(pid, f"clone3({flags:#x})")
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:

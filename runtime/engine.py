@@ -24,7 +24,7 @@ from runtime.container import lifecycle
 from runtime.container.exec import ExecResult, RunningExec
 from runtime.container.lifecycle import Lifecycle, refuse_paused, refuse_stopped
 from runtime.errors import ConflictError, InvalidError, NoRoomError, UnsupportedError, room_for
-from runtime.init.fds import ensured
+from runtime.init import fds
 from runtime.init.process import Command, Stdio
 from runtime.init.security import capabilities
 from runtime.network import modes
@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # most calls need none of these
     from runtime.container.lifecycle import Stopping
     from runtime.container.logs import LogEntry, LogWriter
     from runtime.container.options import ContainerOptions
-    from runtime.container.prefork import Starter
     from runtime.container.processes import Process
     from runtime.container.volumes import Volumes
     from runtime.image.config import Image
@@ -48,22 +47,19 @@ if TYPE_CHECKING:  # most calls need none of these
 DEFAULT_ROOT: Final = "/run/mydocker"
 
 
-@ensured
 class Engine:
     """A minimal container runtime.
 
     `root` holds its state: $MYDOCKER_ROOT, else /run/mydocker. It must lie on a
     file system that an overlay can write to (tmpfs, ext4, xfs), not on an
-    overlay. Who starts many containers gives it a `starter`, and who removes many the
-    `flows` of the namespace that it is used in; neither by two processes, nor by a fork.
-    Errors are `MydockerError`s.
+    overlay. A caller that removes many containers passes the `flows` of its network
+    namespace; they are for one process only, and not for its forks. Errors are `MydockerError`s.
     """
 
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
         *,
-        starter: Starter | None = None,
         flows: FlowWatch | None = None,
     ) -> None:
         path = os.fspath(root) if root is not None else os.environ.get("MYDOCKER_ROOT")
@@ -74,9 +70,10 @@ class Engine:
                 "containers need namespaces, and those need root, at least in a user namespace",
                 "`netmodes lab`, or `MYDOCKER_ROOT=~/.mydocker unshare -r -n -m mydocker …`",
             )
+        fds.require_free("use mydocker")
         self._store = store = Store(os.path.abspath(path or DEFAULT_ROOT))
         store.prepare()
-        self._life = Lifecycle(store, starter, flows)
+        self._life = Lifecycle(store, flows)
 
     @property
     def images(self) -> Images:
@@ -113,15 +110,14 @@ class Engine:
         takes no more output (`runtime.container.lifecycle`). After an error nothing is left.
         """
         begun = ContainerState("starting")
-        with self._life.pending() as pending:
-            found, lock, image = self._create(image_name, command, options, begun)
-            try:
-                return self._life.start(found, stdio=stdio, lost=lost, image=image, pending=pending)
-            except BaseException:
-                self._life.remove(found)
-                raise
-            finally:
-                lock.release()
+        found, lock, image = self._create(image_name, command, options, begun)
+        try:
+            return self._life.start(found, stdio=stdio, lost=lost, image=image)
+        except BaseException:
+            self._life.remove(found)
+            raise
+        finally:
+            lock.release()
 
     def create(
         self, image_name: str, command: Sequence[str], **options: Unpack[ContainerOptions]
@@ -265,7 +261,8 @@ class Engine:
         def begin(own: Stdio) -> RunningExec:
             return self.spawn(reference, argv, stdio=own, env=env, workdir=workdir, user=user)
 
-        return execution.completed(begin, timeout)
+        with room_for(f"execute in container {reference!r}"):
+            return execution.completed(begin, timeout)
 
     def spawn(
         self,
@@ -338,6 +335,7 @@ class Engine:
 
     def network_create(self, name: str, **options: Unpack[NetworkOptions]) -> NetworkConfig:
         """Make a network and bring it up."""
+        fds.require_free(f"create network {name!r}")
         return self._networks.create(name, options)
 
     def network_remove(self, reference: str) -> NetworkConfig:
@@ -368,12 +366,12 @@ class Engine:
             asked, self._networks.named(network).name, ip=ip, ip6=ip6, mac=mac, aliases=aliases
         )
         with self._life.held(reference) as found, room_for(asked):
-            return self._life.connector.connect(found, wanted)
+            return self._life.networking.connect(found, wanted)
 
     def network_disconnect(self, network: str, reference: str) -> ContainerRecord:
         """Take a container off a network."""
         with self._life.held(reference) as found:
-            return self._life.connector.disconnect(found, network)
+            return self._life.networking.disconnect(found, network)
 
     def networks(self) -> list[NetworkConfig]:
         """All networks, the default one included, by name."""

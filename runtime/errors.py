@@ -90,12 +90,14 @@ def no_room(asked: str, error: OSError) -> NoRoomError:
 
 @contextmanager
 def room_for(asked: str) -> Iterator[None]:
-    """Raise `NoRoomError` where the body finds the disk full."""
+    """Raise `NoRoomError` on a full disk and `ExhaustedError` without a free descriptor."""
     try:
         yield
     except OSError as error:
         if is_full(error):
             raise no_room(asked, error) from error
+        if is_exhausted(error):
+            raise exhausted(asked, error) from error
         raise
 
 

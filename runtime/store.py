@@ -14,7 +14,7 @@ root/networks/<name>/…            config.json, leases.json
 
 A lock is a flock(2): the kernel gives it back when its holder dies (and a child
 that has just been forked has closed its copy), so that "being started, and the
-lock is free" means that the starter was killed. Locks are taken in one order: a
+lock is free" means that the caller was killed. Locks are taken in one order: a
 container's, then the root's.
 """
 

@@ -41,7 +41,6 @@ from linux.conntrack import FlowWatch
 from linux.netns import NetNS
 from linux.proc import protocol_available
 from runtime.container.options import ContainerOptions
-from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import CommandError, MydockerError
 from runtime.network.config import NetworkOptions
@@ -259,7 +258,7 @@ def _engine(*, many: bool = False) -> Engine:
 
 def _for_many() -> Engine:
     with NetNS.own() as here:
-        return Engine(starter=Starter.begin(), flows=FlowWatch(here))
+        return Engine(flows=FlowWatch(here))
 
 
 def _start() -> None:

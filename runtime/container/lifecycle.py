@@ -1,7 +1,7 @@
 """What becomes of a container: started, stopped, removed, repaired.
 
 Whoever starts, stops or removes a container holds its lock meanwhile. There is
-no daemon: a container that ended by itself, or whose starter was killed, is
+no daemon: a container that ended by itself, or whose start was killed, is
 noticed and put in order by `sweep`, which every call does first.
 """
 
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final
 from linux import proc
 from linux.proc import process_born
 from runtime.container import cgroup, start
-from runtime.container.networking import Wirer
 from runtime.container.state_cache import StateCache
 from runtime.errors import ConflictError, NotFoundError, refused, room_for, room_or_not, unheard
+from runtime.init import fds
 from runtime.init.process import Stdio
 from runtime.network import modes
 from runtime.records import ContainerRecord, ContainerState
@@ -29,10 +29,8 @@ from runtime.store import Store, now
 
 if TYPE_CHECKING:
     from linux.conntrack import FlowWatch
-    from runtime.container.networking import Connector, Plugger
-    from runtime.container.prefork import Pending, Starter
+    from runtime.container.networking import ConnectedContainer, ContainerNetworking
     from runtime.container.volumes import Volumes
-    from runtime.daemon.client import DaemonClient
     from runtime.image.config import Image
     from runtime.image.store import ImageStore
     from runtime.network.manager import Networks
@@ -43,14 +41,11 @@ _AT_ONCE = 128
 
 
 class Lifecycle:
-    """Starts and ends containers of one store; with a `starter` they are forked from that."""
+    """Starts and ends containers of one store."""
 
-    def __init__(
-        self, store: Store, starter: Starter | None = None, flows: FlowWatch | None = None
-    ) -> None:
-        self.store, self._starter, self._flows = store, starter, flows
+    def __init__(self, store: Store, flows: FlowWatch | None = None) -> None:
+        self.store, self._flows = store, flows
         self._glance = StateCache(store)
-        self.wirer = Wirer(store, self.get, lambda: self.plugger)
 
     # --- what not every call needs, imported by those that do ----------------
 
@@ -69,31 +64,16 @@ class Lifecycle:
         return Volumes(self.store, self.all)
 
     @cached_property
+    def networking(self) -> ContainerNetworking:
+        """Networks, endpoints and published ports of the containers."""
+        from runtime.container.networking import ContainerNetworking
+
+        return ContainerNetworking(self.store, self.get, self._flows)
+
+    @property
     def networks(self) -> Networks:
         """The networks."""
-        from runtime.network.manager import Networks
-
-        return Networks(self.store, self._flows)
-
-    @cached_property
-    def _attendants(self) -> DaemonClient:
-        from runtime.daemon.client import DaemonClient
-
-        return DaemonClient(self.store, self._starter)
-
-    @cached_property
-    def plugger(self) -> Plugger:
-        """What plugs containers into networks."""
-        from runtime.container.networking import Plugger
-
-        return Plugger(self.store, self.networks, self._attendants)
-
-    @cached_property
-    def connector(self) -> Connector:
-        """What connects containers that there are already."""
-        from runtime.container.networking import Connector
-
-        return Connector(self.store, self.networks, self.wirer, self.plugger)
+        return self.networking.networks
 
     # --- looking -----------------------------------------------------------
 
@@ -120,14 +100,17 @@ class Lifecycle:
         return sorted(found, key=lambda item: item.config.created, reverse=True)
 
     @contextmanager
-    def held(self, reference: str) -> Iterator[ContainerRecord]:
+    def held(self, reference: str, *, check: bool = True) -> Iterator[ContainerRecord]:
         """The container with its lock held, so that nobody else changes it meanwhile."""
+        asked = f"change container {reference!r}"
+        if check:
+            fds.require_free(asked)
         identity = self.store.resolve(reference)
         lock = self.store.lock_container(identity)
         if lock is None:
             raise NotFoundError(f"find container {reference!r}", "it was just removed")
         try:
-            with room_for(f"change container {reference!r}"):
+            with room_for(asked):
                 yield self._settled(self.get(identity))
         finally:
             lock.release()
@@ -136,9 +119,12 @@ class Lifecycle:
 
     def sweep(self) -> None:
         """Notice containers that ended by themselves and undo what killed callers left."""
+        fds.require_free("use mydocker")
         if os.path.exists(self.store.attendant):
+            from runtime.daemon.client import DaemonClient
+
             with room_or_not():
-                self._attendants.revive()
+                DaemonClient(self.store).revive()
         for identity in self._glance.unsettled():
             if not self.store.exists(identity):
                 self.store.discard_unfinished(identity)
@@ -161,7 +147,7 @@ class Lifecycle:
             self._delete(found)
             raise NotFoundError(f"find container {found.name!r}", "it was being removed")
         if state.status == "starting":
-            # Its starter was killed: what it had begun is undone.
+            # The call that started it was killed: undo what that call began.
             if state.pid and process_born(state.pid) == state.born:
                 start.end(state.pid)
             self._release(found)
@@ -173,7 +159,7 @@ class Lifecycle:
                 raise NotFoundError(f"find container {found.name!r}", "it ended and was removed")
             return ended
         if state.changing:  # whoever was at it was killed
-            return self.connector.repair(found)
+            return self.networking.repair(found)
         return found
 
     def _ended(self, found: ContainerRecord) -> ContainerRecord:
@@ -200,12 +186,8 @@ class Lifecycle:
         for found in ended:
             self._glance.forget(found.id)
         wired = [found for found in ended if modes.parse(found.config.network).kind == "bridge"]
-        for found in wired:
-            self._attendants.forget(found.id)
         if wired:
-            self.networks.release(*(found.id for found in wired))
-        for found in wired:
-            self.plugger.withdraw(found.config)
+            self.networking.release(*wired)
         for found in ended:
             self._cgroups(found).remove()
 
@@ -220,18 +202,6 @@ class Lifecycle:
 
     # --- starting ----------------------------------------------------------
 
-    @contextmanager
-    def pending(self) -> Iterator[Pending | None]:
-        """A pid 1 that waits to be told what to be, where there is a starter to make it.
-
-        The earlier it is asked for, the more is done when it is needed.
-        """
-        if self._starter is None:
-            yield None
-            return
-        with self._starter.prepare() as pending:
-            yield pending
-
     def start(
         self,
         found: ContainerRecord,
@@ -239,25 +209,21 @@ class Lifecycle:
         stdio: Stdio | None,
         lost: int = -1,
         image: Image | None = None,
-        pending: Pending | None = None,
     ) -> ContainerRecord:
         """Start a container whose lock is held; after an error it is as it was before.
 
         `image` is the one it was made from, if that was just looked up.
         """
-        if pending is None and self._starter is not None:
-            with self.pending() as made:
-                return self.start(found, stdio=stdio, lost=lost, image=image, pending=made)
         config = found.config
         starting = ContainerState("starting", connections=found.state.connections)
 
-        def on_pid(pid: int, born: int, made: start.ConnectedContainer) -> None:
+        def on_pid(pid: int, born: int, made: ConnectedContainer) -> None:
             nonlocal starting
             ports = made.reserved.publications if made.reserved is not None else ()
             starting = starting._replace(pid=pid, born=born, endpoints=made.endpoints, ports=ports)
             written = self._written(found, starting)
-            if wiring.netns is not None and made.endpoints:
-                self.plugger.attend_first(written, wiring.netns)
+            if netns is not None and made.endpoints:
+                self.networking.register(written, netns)
             limits = cgroup.Limits(config.memory, config.nano_cpus, config.pids_limit)
             if any(limits):
                 self._cgroups(found).limit(limits, pid)
@@ -266,21 +232,22 @@ class Lifecycle:
             if found.state.status != "starting":
                 self._written(found, starting)
             layers = (image or self.images.of(config)).layers
-            wiring = self.wirer.wire(found)
+            netns = self.networking.prepare(found)
             try:
                 started = start.start(
-                    config,
+                    found,
                     self.store.directory(config.id),
                     layers,
-                    wiring,
+                    self.networking,
+                    netns,
                     stdio=stdio,
                     lost=lost,
                     on_pid=on_pid,
                     binds=self.volumes.sources(config.binds) if config.binds else (),
-                    pending=pending,
                 )
             finally:
-                wiring.close()
+                if netns is not None:
+                    netns.close()
         except BaseException as error:
             self._release(found)
             self._written(found, found.state, needed=False)
@@ -406,7 +373,7 @@ class Stopping:
             if handle is not None:
                 left = max(0.0, self._deadline - time.monotonic())
                 proc.ended_within(handle, int(left * 1000))
-            with self._life.held(found.id) as there:
+            with self._life.held(found.id, check=False) as there:
                 if not there.running or there.state.born != found.state.born:
                     return there
                 return self._life.end(there)

@@ -1,17 +1,20 @@
-"""The network of a container: its namespace, its connections, the files that tell about them."""
+"""The network of a container: its namespace, endpoints, published ports and /etc files.
+
+Most modes need little of it. Modules that only bridge networks need are imported where they are
+used: at a start that is while the child builds the file system.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from ipaddress import ip_interface
-from typing import TYPE_CHECKING, Final, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from linux import proc
 from linux.netns import NetNS
 from linux.syscalls import pidfd_getfd
-from runtime.container.start import ConnectedContainer, Wiring
 from runtime.errors import (
     ConflictError,
     InvalidError,
@@ -29,33 +32,66 @@ from runtime.records import (
     ContainerRecord,
     ContainerState,
     EndpointRecord,
-    NetworkConfig,
     Publication,
 )
 from runtime.store import Store
 
-if TYPE_CHECKING:  # imported by the functions that need it: most modes and commands do not
+if TYPE_CHECKING:
+    from linux.conntrack import FlowWatch
+    from linux.netlink import Netlink
     from linux.nftables import Nft
     from runtime.daemon.client import DaemonClient
-    from runtime.network.endpoint import Bench, Plug
+    from runtime.network.endpoint import NewEndpoint
     from runtime.network.firewall import PortTarget
     from runtime.network.manager import Networks
     from runtime.network.ports import RelayedPort, ReservedPorts
 
+_VERSIONS: Final[tuple[Literal[4, 6], ...]] = (4, 6)
 
-class Wirer:
-    """Wires the containers of one store.
 
-    `find` gets a container by a reference, `plugger` what plugs into networks.
+class ConnectedContainer(NamedTuple):
+    """Endpoints of a container that starts, and the host ports that are reserved for it."""
+
+    endpoints: tuple[EndpointRecord, ...] = ()
+    reserved: ReservedPorts | None = None
+
+    def close(self) -> None:
+        """Close the caller's descriptors of the reserved ports."""
+        if self.reserved is not None:
+            self.reserved.close()
+
+
+class ContainerNetworking:
+    """Connects the containers of one store to their networks.
+
+    `find` returns a container by its reference. The lock of each container must be held.
     """
 
     def __init__(
-        self, store: Store, find: Callable[[str], ContainerRecord], plugger: Callable[[], Plugger]
+        self,
+        store: Store,
+        find: Callable[[str], ContainerRecord],
+        flows: FlowWatch | None = None,
     ) -> None:
-        self._store, self._find, self._plugger = store, find, plugger
+        self._store, self._find, self._flows = store, find, flows
 
-    def wire(self, found: ContainerRecord) -> Wiring:
-        """Choose the namespace, and write the files that tell about the network."""
+    @cached_property
+    def networks(self) -> Networks:
+        """The networks of the store."""
+        from runtime.network.manager import Networks
+
+        return Networks(self._store, self._flows)
+
+    @cached_property
+    def _daemon(self) -> DaemonClient:
+        from runtime.daemon.client import DaemonClient
+
+        return DaemonClient(self._store)
+
+    # --- start and end -------------------------------------------------------
+
+    def prepare(self, found: ContainerRecord) -> NetNS | None:
+        """Write the /etc files and return the container's netns; `None` for the host's."""
         config = found.config
         mode = modes.parse(config.network)
         match mode.kind:
@@ -65,50 +101,313 @@ class Wirer:
                     "/etc/resolv.conf"
                 )
                 self._write_files(config, hosts=hosts, resolv_conf=resolv_conf)
-                return Wiring(None)
-            case "none":
-                self.write_files(config, ())
-                return self._isolated(config)
+                return None
             case "container":
-                return self._joined(config, mode.name)
-            case "bridge":
-                self._write_all(config, (), resolves=_resolves_names(found.connections))
-                return self._connected(found)
+                return self._join(config, mode.name)
+            case "none" | "bridge":
+                self._write_own_files(config, (), found.connections)
+                return NetNS.new()
 
-    def _isolated(self, config: ContainerConfig) -> Wiring:
-        netns = NetNS.new()
+    @staticmethod
+    def publishes(config: ContainerConfig) -> bool:
+        """Return True if a container publishes ports."""
+        return bool(config.publish) or config.publish_all
 
-        def connect() -> ConnectedContainer:
-            modes.prepare(netns)  # while the child builds the file system
+    def attach(self, found: ContainerRecord, netns: NetNS | None) -> ConnectedContainer:
+        """Set up the netns of a container that starts, while its child builds the file system."""
+        config = found.config
+        kind = modes.parse(config.network).kind
+        if netns is None or kind == "container":
+            return ConnectedContainer()
+        if kind == "none":
+            modes.prepare(netns)
             _write_sysctls(netns, config)
             return ConnectedContainer()
+        reserved = self._reserve(found) if self.publishes(config) else None
+        try:
+            if reserved is not None:
+                fds.require_free(f"publish the ports of container {config.name!r}")
+            endpoints = self._add_endpoints(
+                netns, config, list(enumerate(found.connections)), first=True
+            )
+            self._write_hosts(config, etc_files.hosts([config.hostname], endpoints))
+            _write_sysctls(netns, config)
+            if reserved is not None:
+                self._publish(reserved.nft, config, reserved.publications, endpoints)
+        except BaseException:
+            ConnectedContainer((), reserved).close()
+            raise
+        return ConnectedContainer(endpoints, reserved)
 
-        return Wiring(netns, connect)
+    def register(self, found: ContainerRecord, netns: NetNS) -> None:
+        """Register a container that just started with the DNS and relay daemon."""
+        from runtime.network.endpoint import relays_of
 
-    def _connected(self, found: ContainerRecord) -> Wiring:
-        config = found.config
-        publishes = bool(config.publish) or config.publish_all
-        netns = NetNS.new()
+        relays = relays_of(found.state.ports, found.state.endpoints)
+        self._register(found, netns, relays, first=True)
 
-        def connect() -> ConnectedContainer:
-            plugger = self._plugger()
-            reserved = plugger.reserve(found) if publishes else None
+    def release(self, *ended: ContainerRecord) -> None:
+        """Give back leases, links and rules of containers on bridge networks that have ended."""
+        for found in ended:
+            self._daemon.forget(found.id)
+        self.networks.release(*(found.id for found in ended))
+        if any(self.publishes(found.config) for found in ended):
+            from runtime.network import firewall
+
+            with self._store.locked():
+                firewall.withdraw([item.bridge for item in self.networks.all() if item.bridge])
+
+    # --- connect and disconnect -----------------------------------------------
+
+    def connect(self, found: ContainerRecord, connection: Connection) -> ContainerRecord:
+        """Connect a container to a network: now if it runs, else at its next start.
+
+        After an error it is as it was before, or as the error says.
+        """
+        asked = f"connect container {found.name!r} to network {connection.network!r}"
+        _refuse_without_own_network(asked, found)
+        if any(item.network == connection.network for item in found.connections):
+            raise ConflictError(asked, "it is connected to it already")
+        connections = (*found.connections, connection)
+        if not found.running:
+            return self._written(found, found.state._replace(connections=connections))
+        from runtime.network import endpoint
+
+        with _namespace(found) as netns:
+            number = endpoint.free_number(asked, netns)
+            changing = found.state._replace(changing=f"eth{number}")
+            self._written(found, changing)
             try:
-                if reserved is not None:
-                    fds.ensure(f"publish the ports of container {config.name!r}")
-                endpoints = plugger.connect(netns, found)
-                self._write_hosts(config, etc_files.hosts([config.hostname], endpoints))
-                _write_sysctls(netns, config)
-                if reserved is not None:
-                    plugger.publish(reserved.nft, config, reserved.publications, endpoints)
+                added = self._add_endpoints(netns, found.config, [(number, connection)])
             except BaseException:
-                ConnectedContainer((), reserved).close()
+                # The daemon's sockets stay as they are: the endpoints have not changed.
+                self._settle(found._replace(state=changing), register=False)
                 raise
-            return ConnectedContainer(endpoints, reserved)
+        endpoints = (*found.state.endpoints, *added)
+        after = changing._replace(connections=connections, endpoints=endpoints)
+        return self._apply(self._written(found, after))
 
-        return Wiring(netns, connect, publishes)
+    def disconnect(self, found: ContainerRecord, reference: str) -> ContainerRecord:
+        """Disconnect a container from a network; `NotFoundError` if it is not connected to it."""
+        own = {item.network for item in found.connections}
+        # A network that was removed meanwhile is left by its name.
+        name = reference if reference in own else self.networks.named(reference).name
+        asked = f"disconnect container {found.name!r} from network {name!r}"
+        _refuse_without_own_network(asked, found)
+        connections = tuple(item for item in found.connections if item.network != name)
+        if len(connections) == len(found.connections):
+            raise NotFoundError(asked, "it is not connected to it", remedy="mydocker inspect")
+        state = found.state._replace(connections=connections)
+        gone = [item for item in state.endpoints if item.network == name]
+        if not gone:
+            return self._written(found, state)
+        left = tuple(item for item in state.endpoints if item.network != name)
+        changing = state._replace(changing=gone[0].interface, endpoints=left)
+        return self._apply(self._written(found, changing))
 
-    def _joined(self, config: ContainerConfig, reference: str) -> Wiring:
+    def repair(self, found: ContainerRecord) -> ContainerRecord:
+        """Bring the network of a container in line with its record after a killed call.
+
+        A failure inside the container is ignored: it must not keep other calls from their work.
+        """
+        return self._settle(found)[0]
+
+    def _apply(self, found: ContainerRecord) -> ContainerRecord:
+        """Bring the network of a running container in line with its record.
+
+        `UnsupportedError` at the end if a process inside the container was in the way.
+        """
+        written, failure = self._settle(found)
+        if failure is not None:
+            raise UnsupportedError(
+                f"lead all traffic of container {found.name!r} by its networks",
+                str(failure.strerror),
+                "somebody inside has changed its interfaces, or taken its ports",
+                f"mydocker restart {found.name}",
+            ) from failure
+        return written
+
+    def _settle(
+        self, found: ContainerRecord, *, register: bool = True
+    ) -> tuple[ContainerRecord, OSError | None]:
+        """Return the record as written at last, and the error of the steps inside, if any.
+
+        With `register` false the daemon keeps its sockets, since the endpoints are as before.
+        """
+        from runtime.network import endpoint
+
+        endpoints, failure = found.state.endpoints, None
+        with _namespace(found) as netns:
+            try:
+                if found.state.changing not in {item.interface for item in endpoints}:
+                    endpoint.unplug(netns, found.state.changing)
+            except OSError as error:  # another interface has the name by now
+                failure = error
+            self.networks.release(
+                found.id,
+                keep={item.network for item in endpoints},
+                veths={item.veth for item in endpoints},
+            )
+            try:
+                self._redirect(found, netns, register=register)
+            except OSError as error:
+                if is_full(error) or is_exhausted(error):
+                    raise
+                failure = error
+        self._rewrite_files(found)
+        return self._written(found, found.state._replace(changing="")), failure
+
+    def _redirect(self, found: ContainerRecord, netns: NetNS, *, register: bool) -> None:
+        """Set default routes, published ports and DNS listeners by the endpoints there are now."""
+        from linux.nftables import Nft
+        from runtime.daemon.dns_socket import lead_nowhere
+        from runtime.network import endpoint
+        from runtime.network.ipam import resolves_names
+
+        state = found.state
+        endpoint.settle(netns, state.endpoints)
+        if state.ports:
+            with Nft(fd=_held(found, state.rules)) as nft:
+                self._publish(nft, found.config, state.ports, state.endpoints)
+        if not register:
+            return
+        with ExitStack() as stack:
+            relays = []
+            for item in endpoint.relays_of(state.ports, state.endpoints):
+                own = _held(found, item.fd)
+                stack.callback(os.close, own)
+                relays.append(item._replace(fd=own))
+            self._register(found, netns, relays)
+            if not resolves_names(state.endpoints):
+                lead_nowhere(netns)
+
+    def _written(self, found: ContainerRecord, state: ContainerState) -> ContainerRecord:
+        if state.changing:
+            self._store.mark(found.id, changing=True)
+        self._store.write_state(found.id, state)
+        if found.state.changing and not state.changing:
+            self._store.mark(found.id, changing=False)
+        return found._replace(state=state)
+
+    # --- endpoints, ports, daemon ---------------------------------------------
+
+    def _add_endpoints(
+        self,
+        netns: NetNS,
+        config: ContainerConfig,
+        connections: Sequence[tuple[int, Connection]],
+        *,
+        first: bool = False,
+    ) -> tuple[EndpointRecord, ...]:
+        """Attach a netns to networks, by the `eth<number>` that goes with each connection."""
+        from linux.netlink import Netlink
+        from runtime.network import endpoint
+
+        with Netlink() as host, Netlink(netns) as inside:
+            added = [
+                self._new_endpoint(host, config, connection, number)
+                for number, connection in connections
+            ]
+            endpoint.attach(netns, host, inside, added, first=first)
+        return tuple(item.record for item in added)
+
+    def _new_endpoint(
+        self, host: Netlink, config: ContainerConfig, connection: Connection, number: int
+    ) -> NewEndpoint:
+        """Make sure that the network is up, and lease the container's addresses on it."""
+        from runtime.network import endpoint
+        from runtime.network.ipam import names_of
+
+        network = self.networks.named(connection.network)
+        bridge = self.networks.ensure_up(network, host)
+        names = names_of(config, connection) if network.name != DEFAULT_NETWORK else ()
+        addresses = self.networks.take(network, config.id, connection, names=names)
+        record = endpoint.endpoint(network, config.id, addresses, mac=connection.mac, number=number)
+        return endpoint.NewEndpoint(network, record, bridge)
+
+    def _reserve(self, found: ContainerRecord) -> ReservedPorts | None:
+        """Reserve the host ports that a container publishes.
+
+        They lead to the container by the network of its default route. A container on no network
+        gets none.
+        """
+        from runtime.network import endpoint, ports
+
+        config = found.config
+        asked = f"start container {config.name!r}"
+        networks = [self.networks.named(item.network) for item in found.connections]
+        wanted = [item for text in config.publish for item in ports.parse(asked, text)]
+        if config.publish_all:
+            named = {(item.protocol, item.port) for item in wanted}
+            exposed = ports.exposed(asked, config.exposed)
+            wanted += [item for item in exposed if (item.protocol, item.port) not in named]
+        if not wanted or not networks:
+            return None
+        leading = {version: endpoint.leading(networks, version) for version in _VERSIONS}
+        versions = [version for version, way in leading.items() if way and way.driver == "bridge"]
+        if not versions:
+            raise InvalidError(
+                asked,
+                "publish cannot go with its networks",
+                "none of them leads out by a bridge: they are internal, or macvlans",
+                "mydocker network create, without --internal",
+            )
+        return ports.reserve(asked, wanted, versions)
+
+    def _publish(
+        self,
+        nft: Nft,
+        config: ContainerConfig,
+        publications: Sequence[Publication],
+        endpoints: Sequence[EndpointRecord],
+    ) -> None:
+        """Install the rules of a container's published ports; the table belongs to `nft`."""
+        from ipaddress import ip_interface
+
+        from runtime.network import endpoint, firewall
+
+        targets: dict[Literal[4, 6], PortTarget] = {}
+        for version in _VERSIONS:
+            way = endpoint.way_out(endpoints, version)
+            if way is not None and way.veth:
+                interface = ip_interface(way.address if version == 4 else way.address6)
+                bridge = self.networks.get(way.network).bridge
+                targets[version] = firewall.PortTarget(interface.ip, bridge, way.veth)
+        with self._store.locked():
+            firewall.install(
+                nft, config.id, config.name, publications, targets, flows=self.networks.flows
+            )
+
+    def _register(
+        self,
+        found: ContainerRecord,
+        netns: NetNS,
+        relays: Sequence[RelayedPort],
+        *,
+        first: bool = False,
+    ) -> None:
+        """Register a container with the daemon for DNS and relays, or unregister it if it has none.
+
+        With `first` the container is unknown to the daemon.
+        """
+        from runtime.network.ipam import resolves_names
+
+        names = resolves_names(found.state.endpoints)
+        if not names and not relays:
+            if not first:
+                self._daemon.forget(found.id)
+            return
+        pidfd = os.pidfd_open(found.state.pid)
+        try:
+            within = netns if names else None
+            self._daemon.attend(found.id, pidfd, netns=within, relays=relays, began=first)
+        finally:
+            os.close(pidfd)
+
+    # --- container: mode and /etc files ----------------------------------------
+
+    def _join(self, config: ContainerConfig, reference: str) -> NetNS:
+        """Return the netns of another container and share its resolv.conf."""
         asked = f"join the network of container {reference[:12]!r}"
         joined = self._find(reference)
         netns = modes.join(asked, joined)
@@ -117,44 +416,44 @@ class Wirer:
             home = self._find(mode.name)
         names = [home.config.hostname, config.hostname]
         self._write_files(config, hosts=etc_files.hosts(names, home.state.endpoints))
-        # One file under two names: what the joined container is told, the joiner is too.
+        # A hard link: when the file of the joined container is rewritten, so is this one.
         own = f"{self._store.directory(config.id)}/resolv.conf"
         if os.path.lexists(own):
             os.unlink(own)
         os.link(f"{self._store.directory(joined.id)}/resolv.conf", own)
-        return Wiring(netns)
+        return netns
 
-    def follow(self, found: ContainerRecord) -> None:
-        """Write the files of a running container anew, and hosts of those who have joined it."""
+    def _rewrite_files(self, found: ContainerRecord) -> None:
+        """Rewrite the files of a running container, and the hosts files of its joiners."""
         endpoints = found.state.endpoints
-        self.write_files(found.config, endpoints)
+        self._write_own_files(found.config, endpoints, endpoints)
         for joiner in self._joiners(found):
             names = [found.config.hostname, joiner.hostname]
             with suppress(FileNotFoundError):  # its lock is not held: it has just been removed
                 self._write_hosts(joiner, etc_files.hosts(names, endpoints))
 
     def _joiners(self, found: ContainerRecord) -> Iterator[ContainerConfig]:
-        """Who is in its namespace: their resolv.conf is the same file, which few share."""
+        """Yield the containers in the same netns; they share the inode of resolv.conf."""
         own = os.stat(f"{self._store.directory(found.id)}/resolv.conf")
         if own.st_nlink == 1:
             return
         namespace = os.stat(f"/proc/{found.state.pid}/ns/net")
         for identity in self._store.ids():
-            with suppress(FileNotFoundError, ProcessLookupError):  # it has gone, or does not run
+            with suppress(FileNotFoundError, ProcessLookupError):  # removed, or not running
                 theirs = os.stat(f"{self._store.directory(identity)}/resolv.conf")
                 if identity != found.id and os.path.samestat(own, theirs):
                     pid = self._store.state(identity).pid
                     if os.path.samestat(namespace, os.stat(f"/proc/{pid}/ns/net")):
                         yield self._store.config(identity)
 
-    def write_files(self, config: ContainerConfig, endpoints: Sequence[EndpointRecord]) -> None:
-        """Write hosts, hostname and resolv.conf of a container with these endpoints."""
-        self._write_all(config, endpoints, resolves=_resolves_names(endpoints))
-
-    def _write_all(
-        self, config: ContainerConfig, endpoints: Sequence[EndpointRecord], *, resolves: bool
+    def _write_own_files(
+        self,
+        config: ContainerConfig,
+        endpoints: Sequence[EndpointRecord],
+        networks: Sequence[EndpointRecord | Connection],
     ) -> None:
-        if resolves:
+        """Write hosts, hostname and resolv.conf of a container with a netns of its own."""
+        if any(item.network != DEFAULT_NETWORK for item in networks):
             resolv_conf = etc_files.through_resolver(etc_files.read_or_nothing("/etc/resolv.conf"))
         else:
             resolv_conf = etc_files.servers(config.dns) or etc_files.own_resolv_conf()
@@ -173,318 +472,12 @@ class Wirer:
         etc_files.write(directory, "hosts", hosts + etc_files.extra_hosts(config.add_hosts))
 
 
-def _resolves_names(ends: Sequence[EndpointRecord | Connection]) -> bool:
-    from runtime.network.ipam import resolves_names
-
-    return resolves_names(ends)
-
-
 def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:
-    """Set the `net.*` ones that were asked for, from inside the namespace."""
+    """Set the requested `net.*` sysctls from inside the namespace."""
     wanted = {name: value for name, value in config.sysctls.items() if name.startswith("net.")}
-    if not wanted:
-        return
-    with netns.entered():
-        sysctl.apply(wanted)
-
-
-_VERSIONS: Final[tuple[Literal[4, 6], ...]] = (4, 6)
-
-
-class Plugger:
-    """Plugs the containers of one store."""
-
-    def __init__(self, store: Store, networks: Networks, attendants: DaemonClient) -> None:
-        self._store, self._networks, self._attendants = store, networks, attendants
-
-    # --- a container that is about to start ----------------------------------
-
-    def reserve(self, found: ContainerRecord) -> ReservedPorts | None:
-        """Keep the ports of the host that a container publishes, if there are any."""
-        return _reserve(found.config, self._on(found))
-
-    def connect(self, netns: NetNS, found: ContainerRecord) -> tuple[EndpointRecord, ...]:
-        """Plug a container into all of its networks, by the namespace that is to be its own."""
-        from runtime.network import endpoint as plug
-
-        with plug.Bench(netns) as bench:
-            plugs = [
-                self._plug(bench, found.config, connection, network, number)
-                for number, (connection, network) in enumerate(
-                    zip(found.connections, self._on(found), strict=True)
-                )
-            ]
-            plug.attach(bench, plugs, first=True)
-        return tuple(item.endpoint for item in plugs)
-
-    def _on(self, found: ContainerRecord) -> list[NetworkConfig]:
-        return [self._networks.named(item.network) for item in found.connections]
-
-    def attend_first(self, found: ContainerRecord, netns: NetNS) -> None:
-        """Have the attendant see to a container that begins just now."""
-        from runtime.network.endpoint import relays_of
-
-        relays = relays_of(found.state.ports, found.state.endpoints)
-        self.attend(found, netns, relays, began=True)
-
-    # --- any container -------------------------------------------------------
-
-    def join(
-        self,
-        netns: NetNS,
-        config: ContainerConfig,
-        connection: Connection,
-        number: int,
-    ) -> EndpointRecord:
-        """Plug a running container into a network, by its `eth<number>`."""
-        from runtime.network import endpoint as plug
-
-        network = self._networks.named(connection.network)
-        with plug.Bench(netns) as bench:
-            made = self._plug(bench, config, connection, network, number)
-            plug.attach(bench, [made])
-        return made.endpoint
-
-    def _plug(
-        self,
-        bench: Bench,
-        config: ContainerConfig,
-        connection: Connection,
-        network: NetworkConfig,
-        number: int,
-    ) -> Plug:
-        """See that the network is up, and take what the container needs on it."""
-        from runtime.network import endpoint as plug
-        from runtime.network.ipam import names_of
-
-        master = self._networks.ensure_up(network, bench.host)
-        known = network.name != DEFAULT_NETWORK
-        names = names_of(config, connection) if known else ()
-        addresses = self._networks.take(network, config.id, connection, names=names)
-        endpoint = plug.endpoint(network, config.id, addresses, mac=connection.mac, number=number)
-        return plug.Plug(network, endpoint, master)
-
-    def publish(
-        self,
-        nft: Nft,
-        config: ContainerConfig,
-        publications: Sequence[Publication],
-        endpoints: Sequence[EndpointRecord],
-    ) -> None:
-        """Have a container's ports lead to it; `nft` is what the rules belong to."""
-        from runtime.network import endpoint as routes
-        from runtime.network import firewall
-
-        targets: dict[Literal[4, 6], PortTarget] = {}
-        for version in _VERSIONS:
-            way = routes.way_out(endpoints, version)
-            if way is not None and way.veth:
-                interface = ip_interface(way.address if version == 4 else way.address6)
-                bridge = self._networks.get(way.network).bridge
-                targets[version] = firewall.PortTarget(interface.ip, bridge, way.veth)
-        with self._store.locked():
-            firewall.install(
-                nft, config.id, config.name, publications, targets, flows=self._networks.flows
-            )
-
-    def withdraw(self, config: ContainerConfig) -> None:
-        """Once a container has ended: what only published ports needed, nobody needs any more."""
-        if config.publish or config.publish_all:
-            from runtime.network import firewall
-
-            with self._store.locked():
-                firewall.withdraw([item.bridge for item in self._networks.all() if item.bridge])
-
-    def attend(
-        self,
-        found: ContainerRecord,
-        netns: NetNS,
-        relays: Sequence[RelayedPort],
-        *,
-        began: bool = False,
-    ) -> None:
-        """Have the attendant see to a running container as far as there is anything to see to.
-
-        One that `began` just now was not attended to before.
-        """
-        names = _resolves_names(found.state.endpoints)
-        if not names and not relays:
-            if not began:
-                self._attendants.forget(found.id)
-            return
-        pidfd = os.pidfd_open(found.state.pid)
-        try:
-            within = netns if names else None
-            self._attendants.attend(found.id, pidfd, netns=within, relays=relays, began=began)
-        finally:
-            os.close(pidfd)
-
-
-def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> ReservedPorts | None:
-    """Keep the ports that a container publishes; they lead to it by its default route's network.
-
-    Of one that was taken off its last network none are: nothing leads there.
-    """
-    from runtime.network import endpoint as routes
-    from runtime.network import ports
-
-    asked = f"start container {config.name!r}"
-    wanted = [item for text in config.publish for item in ports.parse(asked, text)]
-    if config.publish_all:
-        named = {(item.protocol, item.port) for item in wanted}
-        exposed = ports.exposed(asked, config.exposed)
-        wanted += [item for item in exposed if (item.protocol, item.port) not in named]
-    if not wanted or not networks:
-        return None
-    ways = {version: routes.leading(networks, version) for version in _VERSIONS}
-    versions = [version for version, way in ways.items() if way and way.driver == "bridge"]
-    if not versions:
-        raise InvalidError(
-            asked,
-            "publish cannot go with its networks",
-            "none of them leads out by a bridge: they are internal, or macvlans",
-            "mydocker network create, without --internal",
-        )
-    return ports.reserve(asked, wanted, versions)
-
-
-class Connector:
-    """Changes the connections of containers whose lock is held."""
-
-    def __init__(self, store: Store, networks: Networks, wirer: Wirer, plugger: Plugger) -> None:
-        self._store, self._networks = store, networks
-        self._wirer, self._plugger = wirer, plugger
-
-    def connect(self, found: ContainerRecord, connection: Connection) -> ContainerRecord:
-        """Connect it to one network more; at once when it runs, else from its next start on.
-
-        After an error it is as it was before, or as `follow` tells.
-        """
-        from runtime.network import endpoint as plug
-
-        asked = f"connect container {found.name!r} to network {connection.network!r}"
-        _refuse_without_own_network(asked, found)
-        if any(item.network == connection.network for item in found.connections):
-            raise ConflictError(asked, "it is connected to it already")
-        connections = (*found.connections, connection)
-        if not found.running:
-            return self._written(found, found.state._replace(connections=connections))
-        with _namespace(found) as netns:
-            number = plug.free_number(asked, netns)
-            changing = found.state._replace(changing=f"eth{number}")
-            self._written(found, changing)
-            try:
-                endpoint = self._plugger.join(netns, found.config, connection, number)
-            except BaseException:
-                # What it has asked and is being answered goes on: it is where it was.
-                self._followed(found._replace(state=changing), attend=False)
-                raise
-        endpoints = (*found.state.endpoints, endpoint)
-        after = changing._replace(connections=connections, endpoints=endpoints)
-        return self.follow(self._written(found, after))
-
-    def disconnect(self, found: ContainerRecord, reference: str) -> ContainerRecord:
-        """Take it off a network, at once when it runs; `NotFoundError` when it is not on it."""
-        own = {item.network for item in found.connections}
-        # One that has gone meanwhile is left by the name that it had.
-        name = reference if reference in own else self._networks.named(reference).name
-        asked = f"disconnect container {found.name!r} from network {name!r}"
-        _refuse_without_own_network(asked, found)
-        connections = tuple(item for item in found.connections if item.network != name)
-        if len(connections) == len(found.connections):
-            raise NotFoundError(asked, "it is not connected to it", remedy="mydocker inspect")
-        state = found.state._replace(connections=connections)
-        gone = [item for item in state.endpoints if item.network == name]
-        if not gone:
-            return self._written(found, state)
-        left = tuple(item for item in state.endpoints if item.network != name)
-        changing = state._replace(changing=gone[0].interface, endpoints=left)
-        return self.follow(self._written(found, changing))
-
-    def follow(self, found: ContainerRecord) -> ContainerRecord:
-        """Bring what is around a running container in line with its record.
-
-        `UnsupportedError` afterwards where somebody inside was in the way: it is its own loss.
-        """
-        written, failure = self._followed(found)
-        if failure is not None:
-            raise UnsupportedError(
-                f"lead all traffic of container {found.name!r} by its networks",
-                str(failure.strerror),
-                "somebody inside has changed its interfaces, or taken its ports",
-                f"mydocker restart {found.name}",
-            ) from failure
-        return written
-
-    def repair(self, found: ContainerRecord) -> ContainerRecord:
-        """The same for one at which somebody was killed: of its inside, what can be done.
-
-        Nobody else is to be kept from anything by what is done in there.
-        """
-        return self._followed(found)[0]
-
-    def _followed(
-        self, found: ContainerRecord, *, attend: bool = True
-    ) -> tuple[ContainerRecord, OSError | None]:
-        """What is written down at last, and what could not be done inside.
-
-        Whoever attends to it need not be told where its endpoints are those from before.
-        """
-        from runtime.network import endpoint as plug
-
-        endpoints, failure = found.state.endpoints, None
-        with _namespace(found) as netns:
-            try:
-                if found.state.changing not in {item.interface for item in endpoints}:
-                    plug.unplug(netns, found.state.changing)
-            except OSError as error:  # it is somebody else's by now
-                failure = error
-            self._networks.release(
-                found.id,
-                keep={item.network for item in endpoints},
-                veths={item.veth for item in endpoints},
-            )
-            try:
-                self._lead(found, netns, attend=attend)
-            except OSError as error:
-                if is_full(error) or is_exhausted(error):
-                    raise
-                failure = error
-        self._wirer.follow(found)
-        return self._written(found, found.state._replace(changing="")), failure
-
-    def _lead(self, found: ContainerRecord, netns: NetNS, *, attend: bool) -> None:
-        from linux.nftables import Nft
-        from runtime.network import endpoint as routes
-
-        routes.settle(netns, found.state.endpoints)
-        if found.state.ports:
-            with Nft(fd=_held(found, found.state.rules)) as nft:
-                self._plugger.publish(nft, found.config, found.state.ports, found.state.endpoints)
-        if attend:
-            self._attend(found, netns)
-
-    def _attend(self, found: ContainerRecord, netns: NetNS) -> None:
-        from runtime.daemon.dns_socket import lead_nowhere
-        from runtime.network.endpoint import relays_of
-
-        with ExitStack() as stack:
-            relays = []
-            for item in relays_of(found.state.ports, found.state.endpoints):
-                own = _held(found, item.fd)
-                stack.callback(os.close, own)
-                relays.append(item._replace(fd=own))
-            self._plugger.attend(found, netns, relays)
-            if not _resolves_names(found.state.endpoints):
-                lead_nowhere(netns)
-
-    def _written(self, found: ContainerRecord, state: ContainerState) -> ContainerRecord:
-        if state.changing:
-            self._store.mark(found.id, changing=True)
-        self._store.write_state(found.id, state)
-        if found.state.changing and not state.changing:
-            self._store.mark(found.id, changing=False)
-        return found._replace(state=state)
+    if wanted:
+        with netns.entered():
+            sysctl.apply(wanted)
 
 
 def _namespace(found: ContainerRecord) -> NetNS:
@@ -492,7 +485,7 @@ def _namespace(found: ContainerRecord) -> NetNS:
 
 
 def _held(found: ContainerRecord, number: int) -> int:
-    """A duplicate of a descriptor that the container's pid 1 holds."""
+    """Return a duplicate of a descriptor that the container's pid 1 holds."""
     handle = proc.pidfd(found.state.pid, found.state.born)
     if handle is None:
         raise ConflictError(f"change the network of container {found.name!r}", "it just stopped")

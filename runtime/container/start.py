@@ -25,80 +25,50 @@ from runtime.init.security import capabilities
 from runtime.init.status_pipe import InitReport
 from runtime.init.supervise import UNWRITTEN
 from runtime.network import etc_files
-from runtime.records import ContainerConfig, EndpointRecord, Publication
+from runtime.records import ContainerRecord, Publication
 
 if TYPE_CHECKING:  # these bring what most starts have no use for
-    from runtime.container.prefork import Pending
-    from runtime.network.ports import ReservedPorts
+    from runtime.container.networking import ConnectedContainer, ContainerNetworking
 
 _END_BOUND = 30_000
 """How long a killed container may take to end, in milliseconds, before that is an error."""
 
 
 class StartedContainer(NamedTuple):
-    """A container that runs its command. `console` is its terminal's master or -1."""
+    """Results of a start: master of the terminal or -1, published ports, descriptor of the rules.
 
-    pid: int
-    born: int
-    endpoints: tuple[EndpointRecord, ...]
+    The descriptors of `ports` and `rules` are numbers in pid 1.
+    """
+
     console: int = -1
     ports: tuple[Publication, ...] = ()
     rules: int = -1
 
 
-class ConnectedContainer(NamedTuple):
-    """What a container was wired to: its connections, and what it keeps of the host's ports."""
-
-    endpoints: tuple[EndpointRecord, ...] = ()
-    reserved: ReservedPorts | None = None
-
-    def close(self) -> None:
-        """Give up the caller's own hold on the ports."""
-        if self.reserved is not None:
-            self.reserved.close()
-
-
-class Wiring(NamedTuple):
-    """The network of a container to be.
-
-    `netns` is the namespace it goes into (`None`: the host's) and `connect` what
-    wires it and tells the outcome, called while the child builds the file system. Where
-    the container `publishes`, what is reserved then of the host's ports passes to pid 1: not
-    before its pid is written down, or nobody could end it if the caller were killed.
-    """
-
-    netns: NetNS | None
-    connect: Callable[[], ConnectedContainer] = ConnectedContainer
-    publishes: bool = False
-
-    def close(self) -> None:
-        """Give up the caller's own hold on the namespace."""
-        if self.netns is not None:
-            self.netns.close()
-
-
 def start(
-    config: ContainerConfig,
+    found: ContainerRecord,
     directory: str,
     layers: tuple[str, ...],
-    wiring: Wiring,
+    networking: ContainerNetworking,
+    netns: NetNS | None,
     *,
     stdio: Stdio | None,
     lost: int = -1,
     on_pid: Callable[[int, int, ConnectedContainer], None],
     binds: Sequence[Bind] = (),
-    pending: Pending | None = None,
 ) -> StartedContainer:
     """Start the container and return once its command is being executed.
 
-    `on_pid` is called with pid, start time and what it is wired to before the command may
-    run, so that whatever happens next finds them written down. Any error means
-    that no process is left; the wiring is the caller's to undo. A `pending` pid 1
-    becomes the container's.
+    `netns` is its network namespace (`None`: the host's), which `networking` sets up while the
+    child builds the file system. `on_pid` is called with pid, start time and endpoints before the
+    command may run, so that they are written down in time. Reserved host ports pass to pid 1 after
+    that: a caller that is killed earlier keeps no port. After an error no process is left; the
+    caller releases the network.
     """
+    config, publishes = found.config, networking.publishes(found.config)
     with Descriptors() as open_here:
         report, report_in = open_here.pipe()
-        go_out, go = open_here.socketpair() if wiring.publishes else open_here.pipe()
+        go_out, go = open_here.socketpair() if publishes else open_here.pipe()
         console, far_console = (-1, -1)
         if config.tty and stdio is not None:
             console, far_console = open_here.socketpair()
@@ -118,24 +88,22 @@ def start(
             go=go_out,
             log=open_here.file(f"{directory}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND),
             exit=_exit_record(open_here, directory),
-            netns=wiring.netns.fd if wiring.netns is not None else -1,
+            netns=netns.fd if netns is not None else -1,
             console=far_console,
             stdio=stdio,
             lost=lost,
             read_only=config.read_only,
-            publishes=wiring.publishes,
+            publishes=publishes,
         )
-        outer = 0
-        if pending is not None:
-            pending.launch(launch)
-        elif not (outer := init.fork()):
+        outer = init.fork()
+        if not outer:
             init.child(launch)
         for fd in (report_in, go_out, far_console):
             open_here.close(fd)
         reader = InitReport(report)
-        connected = ConnectedContainer()
+        connected: ConnectedContainer | None = None
         try:
-            connected = wiring.connect()
+            connected = networking.attach(found, netns)
             pid = reader.pid()
             born = process_born(pid)
             on_pid(pid, born, connected)
@@ -147,17 +115,17 @@ def start(
             ports, rules = _kept(connected, reader.held)
         except BaseException as error:
             open_here.close(go)  # whoever still waits for it leaves
-            if found := reader.pid_or_zero():
-                end(found)
+            if pid := reader.pid_or_zero():
+                end(pid)
             if isinstance(error, ProcessLookupError):  # it has left already, and says why
                 reader.end()
             raise
         finally:
-            connected.close()
-            if outer:
-                collect(outer)
+            if connected is not None:
+                connected.close()
+            collect(outer)
         master = terminal.receive(console) if console >= 0 else -1
-        return StartedContainer(pid, born, connected.endpoints, master, ports, rules)
+        return StartedContainer(master, ports, rules)
 
 
 def _kept(

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import runtime
 from linux.netns import NetNS
@@ -20,9 +20,6 @@ from runtime.init.fds import MOST
 from runtime.network.ports import RelayedPort
 from runtime.store import SOCKET, Store
 
-if TYPE_CHECKING:
-    from runtime.container.prefork import Starter
-
 LOG: Final = "attendant.log"
 LISTENING: Final = 3
 """The descriptor on which the attendant finds its socket."""
@@ -31,10 +28,10 @@ _BOUND: Final = 10.0
 
 
 class DaemonClient:
-    """Has the one attendant of a store told what to do; with a `starter` it is forked."""
+    """Has the one attendant of a store told what to do."""
 
-    def __init__(self, store: Store, starter: Starter | None = None) -> None:
-        self._store, self._starter = store, starter
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def attend(
         self,
@@ -117,8 +114,7 @@ class DaemonClient:
         root = self._store.root
         log = os.open(f"{root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            if self._starter is None or not self._starter.attendant(root, listening, log):
-                _execute(root, listening, log)
+            _execute(root, listening, log)
         finally:
             os.close(log)
 

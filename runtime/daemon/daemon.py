@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Iterable, Sequence
@@ -22,7 +21,7 @@ from runtime.daemon.dns_socket import DnsSockets, lead_to, namespace, open_ears
 from runtime.daemon.relay import End, Relay, RelayQuota
 from runtime.daemon.tasks import AGAIN, EXHAUSTED
 from runtime.init.fds import MOST
-from runtime.init.init import Area, ProcessTitle, arguments_area
+from runtime.init.init import ProcessTitle, arguments_area
 from runtime.network.endpoint import relays_of
 from runtime.network.ipam import resolves_names
 from runtime.records import ContainerRecord
@@ -201,11 +200,9 @@ class Daemon:
                 self._attended[found.id] = stack.pop_all()
 
 
-def main(root: str, arguments: Area | None = None) -> None:
+def main(root: str) -> None:
     """Attend to the containers of a state directory until nobody is left."""
-    ProcessTitle(TITLE, arguments or arguments_area()).take()
-    # As Python has it, and not what a nursery begins with: who hangs up would end it.
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    ProcessTitle(TITLE, arguments_area()).take()
     asyncio.run(_serve(root))
 
 

@@ -1,22 +1,21 @@
-"""Descriptors that one process hands to another, over a Unix socket."""
+"""File descriptors: sent over Unix sockets, and the number that must be free for a call."""
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
-from runtime.errors import UnsupportedError, exhausted, is_exhausted
+from runtime.errors import UnsupportedError, exhausted
 
 MOST: Final = 253
-"""How many one message can carry: SCM_MAX_FD, unix(7)."""
+"""Descriptors that one message can carry: SCM_MAX_FD, unix(7)."""
 _CARRIES: Final = b"m"
 
 
 def give(channel: int, descriptors: Sequence[int]) -> None:
-    """Hand them to whoever holds the other end."""
-    import socket  # already there in whoever inherited the channel: no import after a fork
+    """Send descriptors over a Unix socket."""
+    import socket  # already imported by a process that inherited the channel
 
     with socket.socket(fileno=os.dup(channel)) as opened:
         for start in range(0, len(descriptors), MOST):
@@ -24,9 +23,9 @@ def give(channel: int, descriptors: Sequence[int]) -> None:
 
 
 def take(channel: int) -> tuple[bytes, list[int]]:
-    """The next byte from there, and the descriptors that it carries, if it does.
+    """Receive the next byte and the descriptors that come with it, if any.
 
-    They have the lowest numbers that are free. No byte: the other end is closed.
+    The descriptors get the lowest free numbers. Without a byte the other end is closed.
     """
     import socket
 
@@ -45,7 +44,7 @@ def take(channel: int) -> tuple[bytes, list[int]]:
 
 
 def take_until(channel: int, last: bytes) -> list[int] | None:
-    """All descriptors that come before a last byte, or `None` when that never comes."""
+    """Receive descriptors until the byte `last`; `None` if the other end closes before."""
     taken: list[int] = []
     while True:
         word, found = take(channel)
@@ -54,60 +53,32 @@ def take_until(channel: int, last: bytes) -> list[int] | None:
         taken += found
 
 
-ENOUGH: Final = 32
-"""More than any call has open at a time, but for a container's published ports."""
-
-T = TypeVar("T")
+REQUIRED: Final = 32
+"""More than any call has open at a time, except for a container's published ports."""
 
 
-def ensure(asked: str) -> None:
-    """Make sure that there is room for as many as a call needs; `ExhaustedError` where not."""
-    if 0 < _open_now() <= os.sysconf("SC_OPEN_MAX") - ENOUGH:
+def require_free(asked: str) -> None:
+    """Raise `ExhaustedError` if fewer than `REQUIRED` descriptors are free.
+
+    A call that changes something fails before its first step then, and not in the middle of
+    cleaning up after a failure.
+    """
+    if 0 < _count_open() <= os.sysconf("SC_OPEN_MAX") - REQUIRED:
         return
-    opened: list[int] = []  # or some of those that are open have numbers above the limit
-    refusal: OSError | None = None
+    opened: list[int] = []  # or some of the open descriptors have numbers above the limit
     try:
         opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        opened.extend(os.dup(opened[0]) for _ in range(ENOUGH - 1))
+        opened.extend(os.dup(opened[0]) for _ in range(REQUIRED - 1))
     except OSError as error:
-        refusal = error
-    for fd in opened:
-        os.close(fd)
-    if refusal is not None:
-        raise exhausted(asked, refusal) from refusal
+        raise exhausted(asked, error) from error
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
-def _open_now() -> int:
-    """How many the caller has open; 0 where the kernel does not tell (before 6.2)."""
+def _count_open() -> int:
+    """Return the number of open descriptors; 0 where the kernel does not tell (before 6.2)."""
     try:
         return os.stat("/proc/self/fd").st_size
     except OSError:
         return 0
-
-
-def ensured(kind: type[T]) -> type[T]:
-    """Have each public call of a class, and what its properties lead to, begin with `ensure`."""
-    for name, value in tuple(vars(kind).items()):
-        if name.startswith("_") and name != "__init__":
-            continue
-        if isinstance(value, property):
-            setattr(kind, name, property(_ensured(name, value.fget)))
-        elif callable(value):
-            setattr(kind, name, _ensured(name, value))
-    return kind
-
-
-def _ensured(name: str, call: Any) -> Callable[..., Any]:
-    asked = "use mydocker" if name == "__init__" else f"mydocker {name.replace('_', ' ')}"
-
-    @functools.wraps(call)
-    def begun(*arguments: Any, **options: Any) -> Any:
-        ensure(asked)
-        try:
-            return call(*arguments, **options)
-        except OSError as error:  # somebody else has taken what there was
-            if not is_exhausted(error):
-                raise
-            raise exhausted(asked, error) from error
-
-    return begun

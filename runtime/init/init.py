@@ -10,8 +10,7 @@ engine ── fork ── outer ── fork ── pid 1 ── fork ── comm
 ```
 
 Outer exits at once, so that pid 1 becomes a child of the host's init and
-outlives whoever started it. A caller with a `runtime.container.prefork` has pid 1 forked from
-there instead, without an outer. Pid 1 waits for one byte on `go`, which the engine
+outlives whoever started it. Pid 1 waits for one byte on `go`, which the engine
 writes when the network is in place; should the engine die before, the pipe
 closes and pid 1 leaves.
 

@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address, ip_interface
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from linux import rtnetlink, rtnetlink_dump
 from linux.conntrack import Conntrack, Flow, protocol_mark
@@ -100,103 +100,90 @@ def endpoint(
     )
 
 
-class Plug(NamedTuple):
-    """A container's place on a network, with that network's bridge, if it has one."""
+class NewEndpoint(NamedTuple):
+    """An endpoint that is about to be made, with the network's bridge link, if it has one."""
 
     network: NetworkConfig
-    endpoint: EndpointRecord
+    record: EndpointRecord
     bridge: rtnetlink_dump.Link | None = None
 
 
-class Bench:
-    """What a container is wired with: sockets in the host and in its namespace."""
+def attach(
+    netns: NetNS,
+    host: Netlink,
+    inside: Netlink,
+    added: Sequence[NewEndpoint],
+    *,
+    first: bool = False,
+) -> None:
+    """Make the endpoints of a netns and bring `lo` up; they are usable on return.
 
-    def __init__(self, netns: NetNS) -> None:
-        """For the container in whose namespace this is, from the host's."""
-        self.netns, self.host, self.inside = netns, Netlink(), Netlink(netns)
-
-    def close(self) -> None:
-        """Close them; a second call does nothing."""
-        for opened in (self.host, self.inside):
-            opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def attach(bench: Bench, plugs: Sequence[Plug], *, first: bool = False) -> None:
-    """Plug a container into networks, and bring `lo` up; usable on return.
-
-    With `first` nobody has been in its namespace yet, and it gets its default routes.
-    Those of one that runs are `routes.settle`'s.
+    `host` and `inside` are sockets in the host's netns and in `netns`. With `first` the netns is
+    new and gets its default routes; those of a running container are set by `settle`.
     """
-    for plug in plugs:
-        _link(bench, plug)
-    with bench.netns.entered():
-        for plug in plugs:
-            bridge.set_ipv6(plug.endpoint.interface, on=bool(plug.network.subnet6))
-    names = [plug.endpoint.interface for plug in plugs]
-    indexes = {link.name: link.ifindex for link in rtnetlink_dump.links_named(bench.inside, names)}
-    addresses = {plug.endpoint.interface: _addresses(plug.endpoint) for plug in plugs}
+    for item in added:
+        _add_link(netns, host, inside, item)
+    records = [item.record for item in added]
+    with netns.entered():
+        for item in added:
+            bridge.set_ipv6(item.record.interface, on=bool(item.network.subnet6))
+    names = [record.interface for record in records]
+    indexes = {link.name: link.ifindex for link in rtnetlink_dump.links_named(inside, names)}
+    addresses = {record.interface: _addresses(record) for record in records}
     batch = [rtnetlink.set_link(rtnetlink.LO, up=True)]
-    for plug in plugs:
-        name = plug.endpoint.interface
+    for name in names:
         batch += [rtnetlink.add_address(indexes[name], address) for address in addresses[name]]
         batch.append(rtnetlink.set_link(indexes[name], up=True))
     if first:
-        batch += first_routes([plug.endpoint for plug in plugs], indexes)
+        batch += first_routes(records, indexes)
     try:
-        for plug in plugs:
-            if plug.bridge is None:
-                macvlan.bring_up(bench.inside, indexes[plug.endpoint.interface])
-        bench.inside.send(batch)
+        for item in added:
+            if item.bridge is None:
+                macvlan.bring_up(inside, indexes[item.record.interface])
+        inside.send(batch)
     except NetlinkError as error:
-        raise _not_furnished(bench, plugs, error) from error
-    for plug in plugs:
-        if plug.bridge is not None:
-            bridge.wait_until_forwarding(bench.host, plug.bridge, plug.endpoint)
-            if plug.endpoint.address6:  # without a carrier there is no route to ff02::1 yet
-                await_carrier(bench.inside, [plug.endpoint.interface])
-    # Whoever is told of an address may send to it at once.
-    await_local(bench.inside, (item.ip for own in addresses.values() for item in own))
-    with bench.netns.entered():
-        for name, mac in ((plug.endpoint.interface, plug.endpoint.mac) for plug in plugs):
-            announce(bench.inside, indexes[name], name, mac, [item.ip for item in addresses[name]])
+        raise _ipv6_disabled(netns, added) or error from error
+    for item in added:
+        if item.bridge is not None:
+            bridge.wait_until_forwarding(host, item.bridge, item.record)
+            if item.record.address6:  # without a carrier there is no route to ff02::1 yet
+                await_carrier(inside, [item.record.interface])
+    # The addresses must be reachable as soon as a caller learns of them.
+    await_local(inside, (item.ip for own in addresses.values() for item in own))
+    with netns.entered():
+        for record in records:
+            name = record.interface
+            announce(inside, indexes[name], name, record.mac, [item.ip for item in addresses[name]])
 
 
-def _not_furnished(
-    bench: Bench, plugs: Sequence[Plug], error: NetlinkError
-) -> UnsupportedError | NetlinkError:
-    """Why what is in a container could not be set up: its own settings may be against it."""
-    with bench.netns.entered():
-        for network, endpoint, _ in plugs:
-            key = f"net.ipv6.conf.{endpoint.interface}.disable_ipv6"
+def _ipv6_disabled(netns: NetNS, added: Sequence[NewEndpoint]) -> UnsupportedError | None:
+    """Return an error if the container itself has switched IPv6 off on one of its interfaces."""
+    with netns.entered():
+        for network, record, _ in added:
+            key = f"net.ipv6.conf.{record.interface}.disable_ipv6"
             if network.subnet6 and sysctl.read(key) == "1":
                 return UnsupportedError(
-                    f"give {endpoint.interface} the address {endpoint.address6}",
+                    f"give {record.interface} the address {record.address6}",
                     "IPv6 is switched off in this container",
                     f"{key} is 1, as net.ipv6.conf.default.disable_ipv6 was",
                     f"switch it on inside, or a network without IPv6 in place of {network.name}",
                 )
-    return error
+    return None
 
 
 def _addresses(endpoint: EndpointRecord) -> list[Interface]:
     return [ip_interface(item) for item in (endpoint.address, endpoint.address6) if item]
 
 
-def _link(bench: Bench, plug: Plug) -> None:
-    network, endpoint, master = plug
+def _add_link(netns: NetNS, host: Netlink, inside: Netlink, added: NewEndpoint) -> None:
+    network, record, master = added
     try:
         if master is None:
-            macvlan.add(bench.host, bench.netns, bench.inside, network, endpoint)
+            macvlan.add(host, netns, inside, network, record)
         else:
-            bridge.add_pair(bench.host, bench.netns, network, endpoint, master=master.ifindex)
+            bridge.add_pair(host, netns, network, record, master=master.ifindex)
     except NetlinkError as error:
-        raise bridge.refused(f"plug {endpoint.interface} into {network.name}", error) from error
+        raise bridge.refused(f"plug {record.interface} into {network.name}", error) from error
 
 
 def unplug(netns: NetNS, interface: str) -> None:

@@ -55,8 +55,8 @@ def test_host_process_imports_no_further_modules() -> None:
 
 
 def test_modules_of_host_processes_are_imported_beforehand() -> None:
-    """The fork server and the daemon would compile other modules in each host."""
-    theirs = "import runtime.container.prefork, runtime.daemon.nursery, runtime.daemon.daemon"
+    """The DNS daemon would compile other modules in each host."""
+    theirs = "import runtime.daemon.daemon"
     needed, known = (
         set(run(python(LISTED.format(modules))).stdout.split())
         for modules in (theirs, "import harness.adapters.mydocker")

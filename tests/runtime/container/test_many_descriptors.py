@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import MydockerError
 from runtime.init.process import Stdio
 from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.descriptors import free_descriptors
 from tests.runtime.support.inspection import descriptors
 
 _FD_SETSIZE = 1024
@@ -28,12 +27,6 @@ def crowded(root: Path) -> Iterator[None]:
             stack.callback(os.close, opened)
         os.close(opened)
         yield
-
-
-def test_a_pid_1_that_is_not_needed_is_given_up(engine: Engine, crowded: None, root: Path) -> None:
-    """The error is about what was asked."""
-    with Starter.begin() as starter, pytest.raises(MydockerError, match="no such image"):
-        Engine(root, starter=starter).run("nonesuch", FOR_EVER, network="none")
 
 
 def test_logs_are_followed(engine: Engine, crowded: None) -> None:
@@ -54,19 +47,6 @@ def test_a_call_that_there_was_noroom_for_keeps_nothing(engine: Engine, lan: str
     engine.run("base", FOR_EVER, network=lan)
     before = descriptors()
     for spare in range(5):
-        with room_for(spare), suppress(MydockerError):
+        with free_descriptors(spare), suppress(MydockerError):
             engine.containers()
     assert descriptors() == before
-
-
-@contextmanager
-def room_for(spare: int) -> Iterator[None]:
-    """So many descriptors can be opened yet."""
-    used = {int(number) for number in os.listdir("/proc/self/fd")}
-    free = [number for number in range(max(used) + spare + 2) if number not in used]
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free[spare], limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

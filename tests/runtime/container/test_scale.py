@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import pytest
 from linux import proc, rtnetlink, rtnetlink_dump
 from linux.conntrack import Conntrack
 from linux.netlink import Netlink, Request
-from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import children, descriptors, links, nothing_left, until
@@ -29,35 +28,22 @@ CYCLES = 30
 """Starts and removals, one after the other."""
 
 
-@pytest.fixture
-def starter(root: Path) -> Iterator[Starter]:
-    """A starter of its own; `root` first, so that it sees what is mounted there."""
-    with Starter.begin() as begun:
-        yield begun
-
-
-@pytest.fixture
-def started(engine: Engine, root: Path, starter: Starter) -> Engine:
-    """An engine with a starter, in the root of `engine`, which tidies up."""
-    return Engine(root, starter=starter)
-
-
-def test_many_share_one_bridge(started: Engine, root: Path) -> None:
+def test_many_share_one_bridge(engine: Engine, root: Path) -> None:
     """Each has an address, a port of the bridge and a pid 1 of its own; then nothing is left."""
-    started.run("base", FOR_EVER, name="stays")
+    engine.run("base", FOR_EVER, name="stays")
     with nothing_left(root):
-        found = [started.run("base", FOR_EVER) for _ in range(AT_ONCE)]
+        found = [engine.run("base", FOR_EVER) for _ in range(AT_ONCE)]
         ends = [item.state.endpoints[0] for item in found]
         assert len({IPv4Interface(item.address).ip for item in ends}) == AT_ONCE
         assert len({item.state.pid for item in found}) == AT_ONCE
         bridge = links()["docker0"].ifindex
         assert [links()[item.veth].master for item in ends] == [bridge] * AT_ONCE
-        assert len(started.containers(everything=False)) == AT_ONCE + 1
-        started.remove(*(item.id for item in found), force=True)
+        assert len(engine.containers(everything=False)) == AT_ONCE + 1
+        engine.remove(*(item.id for item in found), force=True)
 
 
 def test_what_a_start_costs_does_not_grow_with_those_that_run(
-    started: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So many files are read, looked at and written, and requests sent, whoever runs besides."""
     done = Counter[str]()
@@ -67,16 +53,16 @@ def test_what_a_start_costs_does_not_grow_with_those_that_run(
     costs = []
     for _ in range(AT_ONCE):
         done.clear()
-        started.run("base", FOR_EVER)
+        engine.run("base", FOR_EVER)
         costs.append(dict(done))
     assert costs[0]["read"]
     # The second one is the first to find somebody running, the third is the first to watch.
     assert all(cost == costs[3] for cost in costs[3:])
 
 
-def test_links_of_many_go_in_one_step(started: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_of_many_go_in_one_step(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a link is gone the kernel waits until nobody looks at it: once for all of them."""
-    found = [started.run("base", FOR_EVER) for _ in range(4)]
+    found = [engine.run("base", FOR_EVER) for _ in range(4)]
     sent: list[Request] = []
     original = Netlink.send
 
@@ -85,7 +71,7 @@ def test_links_of_many_go_in_one_step(started: Engine, monkeypatch: pytest.Monke
         original(netlink, requests, missing_ok=missing_ok)
 
     monkeypatch.setattr(Netlink, "send", send)
-    started.remove(*(item.id for item in found), force=True)
+    engine.remove(*(item.id for item in found), force=True)
     assert [request.kind for request in sent].count(rtnetlink.RTM_DELLINK) == 1
     assert not {item.state.endpoints[0].veth for item in found} & links().keys()
 
@@ -98,36 +84,33 @@ def _counting(done: Counter[str], name: str, original: Callable[..., Any]) -> Ca
     return counted
 
 
-def test_cycles_leave_every_counter_where_it_was(
-    started: Engine, root: Path, starter: Starter
-) -> None:
-    """Of the host, of the runtime's state, of the caller and of its starter."""
+def test_cycles_leave_every_counter_where_it_was(engine: Engine, root: Path) -> None:
+    """Of the host, of the runtime's state and of the caller."""
 
     def cycle(network: str) -> None:
-        started.remove(started.run("base", FOR_EVER, network=network).id, force=True)
+        engine.remove(engine.run("base", FOR_EVER, network=network).id, force=True)
 
     for network in ("bridge", "none", "host"):
         cycle(network)  # what is made once, and kept, is there from now on
-    before = _counters(root, starter)
+    before = _counters(root)
     with nothing_left(root):
         for number in range(CYCLES):
             cycle(("bridge", "none", "host")[number % 3])
     # What the kernel remembers of groups may have gone meanwhile.
-    until(lambda: not _grown(before, _counters(root, starter)), f"nothing is more than {before}")
+    until(lambda: not _grown(before, _counters(root)), f"nothing is more than {before}")
 
 
 def _grown(before: dict[str, int], after: dict[str, int]) -> list[str]:
     return [name for name in before if after[name] > before[name]]
 
 
-def _counters(root: Path, starter: Starter) -> dict[str, int]:
+def _counters(root: Path) -> dict[str, int]:
     """What grows when something is forgotten, but for what `nothing_left` compares."""
     with Netlink() as host, Conntrack() as conntrack:
         return {
             "neighbours": len(list(rtnetlink_dump.neighbours(host))),
             "flows": conntrack.count(),
             "descriptors": len(descriptors()),
-            "descriptors of the starter": len(os.listdir(f"/proc/{starter.pid}/fd")),
             "bytes of state": sum(path.stat().st_size for path in root.rglob("*")),
-            "children of the starter": len(children(starter.pid)),
+            "children": len(children(os.getpid())),
         }

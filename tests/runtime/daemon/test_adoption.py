@@ -14,8 +14,7 @@ from runtime.engine import Engine
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import RESOLVER, ask, told
-from tests.runtime.daemon.test_nursery import called
-from tests.runtime.support.inspection import netns, until
+from tests.runtime.support.inspection import netns, processes_titled, until
 
 _TITLE = b"mydocker-attendant"
 
@@ -26,7 +25,7 @@ def test_one_that_lets_nobody_hear_is_passed_over(engine: Engine, lan: str) -> N
     web = engine.run("base", FOR_EVER, name="web", network=lan, sysctls=few)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     assert told(ask(db, "web")) == {"10.9.0.2"}
-    (old,) = called(_TITLE)
+    (old,) = processes_titled(_TITLE)
     os.kill(old, signal.SIGKILL)
     until(lambda: not process_born(old), "it is dead, its sockets too")
     with ExitStack() as stack, netns(web) as space:

@@ -17,8 +17,7 @@ from runtime.errors import MydockerError
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import answers, ask, connected, questions, rcode, told
-from tests.runtime.daemon.test_nursery import called
-from tests.runtime.support.inspection import netns
+from tests.runtime.support.inspection import netns, processes_titled
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
 @contextmanager
 def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
     """The attendant can open nothing more, or `spare` descriptors."""
-    (pid,) = called(b"mydocker-attendant")
+    (pid,) = processes_titled(b"mydocker-attendant")
     used = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
     free = [number for number in range(max(used) + spare + 2) if number not in used]
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -83,7 +82,7 @@ def test_nothing_is_kept_of_a_call_that_came_in_part(
     engine: Engine, lan: str, web: ContainerRecord, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
     """The kernel passes on as many descriptors as there is room for; the others are lost."""
-    (pid,) = called(b"mydocker-attendant")
+    (pid,) = processes_titled(b"mydocker-attendant")
     before = sorted(os.listdir(f"/proc/{pid}/fd"))
     monkeypatch.setattr(client, "_BOUND", 0.2)
     with _none_left(web, spare), suppress(MydockerError):

@@ -14,8 +14,7 @@ from runtime.engine import Engine
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import ask, told
-from tests.runtime.daemon.test_nursery import called
-from tests.runtime.support.inspection import netns, until
+from tests.runtime.support.inspection import netns, processes_titled, until
 
 _ROOM = 100
 """Descriptors that the attendant may open: a quarter is for all relays."""
@@ -31,7 +30,7 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
         engine.run("base", FOR_EVER, name=name, network=lan, publish=publish)
     found = engine.inspect("web")
     assert told(ask(found, "db")) == {"10.9.0.3"}
-    (pid,) = called(b"mydocker-attendant")
+    (pid,) = processes_titled(b"mydocker-attendant")
     _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (_ROOM, most))
     return found
@@ -137,5 +136,5 @@ def test_over_udp_who_speaks_is_heard(web: ContainerRecord) -> None:
             server.opened.sendto(said, at)
             assert caller.recv(16) == bytes([number])
         assert told(ask(web, "db")) == {"10.9.0.3"}
-        (pid,) = called(b"mydocker-attendant")
+        (pid,) = processes_titled(b"mydocker-attendant")
         assert len(os.listdir(f"/proc/{pid}/fd")) < _ROOM // 2

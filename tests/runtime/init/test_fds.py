@@ -7,18 +7,16 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import ExhaustedError
-from runtime.init.fds import ENOUGH
+from runtime.init.fds import REQUIRED
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.container.test_many_descriptors import room_for
+from tests.runtime.support.descriptors import free_descriptors
 from tests.runtime.support.inspection import everything, family, nothing_left, until
 from tests.support.programs import environment
 
@@ -67,41 +65,31 @@ CALLS: dict[str, tuple[Callable[[Engine], object], Callable[[Engine], object]]] 
     "inspect": (lambda _: None, lambda e: e.inspect("web")),
     "diff": (lambda _: None, lambda e: e.inside.diff("web")),
     "commit": (lambda _: None, lambda e: e.inside.commit("web", "made")),
-    "images": (lambda _: None, lambda e: e.images.all()),
-    "volumes": (lambda _: None, lambda e: e.volumes.create("data")),
 }
 
 
-@pytest.mark.parametrize("begin", [False, True], ids=["", "by a starter"])
 @pytest.mark.parametrize("call", CALLS)
-def test_it_works_or_nothing_of_it_is_left(
-    engine: Engine,
-    lan: str,
-    root: Path,
-    call: str,
-    begin: bool,  # noqa: FBT001
-) -> None:
+def test_it_works_or_nothing_of_it_is_left(engine: Engine, lan: str, root: Path, call: str) -> None:
     """Whatever the number of descriptors that there is room for, from none to enough."""
     prepare, act = CALLS[call]
     engine.run("base", FOR_EVER, name="web", network=lan)
     prepare(engine)
-    with ExitStack() as stack:
-        own = Engine(root, starter=stack.enter_context(Starter.begin()) if begin else None)
-        with nothing_left(root):
-            for spare in range(ENOUGH - 1):
-                with pytest.raises(ExhaustedError, match="ulimit -n"), room_for(spare):
-                    act(own)
-        for spare in range(ENOUGH - 1, ENOUGH + _SOCKETS + _OPEN):
-            before = everything(root)
-            try:
-                with room_for(spare):
-                    act(own)
-            except ExhaustedError:
-                until(lambda: family(root) <= before.processes, "its processes are gone")  # noqa: B023
-                assert everything(root)._replace(processes=before.processes) == before
-            else:
-                return
-        raise AssertionError("there is never enough")
+    own = Engine(root)
+    with nothing_left(root):
+        for spare in range(REQUIRED - 1):
+            with pytest.raises(ExhaustedError, match="ulimit -n"), free_descriptors(spare):
+                act(own)
+    for spare in range(REQUIRED - 1, REQUIRED + _SOCKETS + _OPEN):
+        before = everything(root)
+        try:
+            with free_descriptors(spare):
+                act(own)
+        except ExhaustedError:
+            until(lambda: family(root) <= before.processes, "its processes are gone")  # noqa: B023
+            assert everything(root)._replace(processes=before.processes) == before
+        else:
+            return
+    raise AssertionError("there is never enough")
 
 
 def test_more_ports_than_there_is_room_for_are_led_later(engine: Engine) -> None:
@@ -109,7 +97,7 @@ def test_more_ports_than_there_is_room_for_are_led_later(engine: Engine) -> None
     engine.network_create("lan", subnet6="fd00:9::/64")
     engine.network_create("two", subnet6="fd00:8::/64")
     engine.run("base", FOR_EVER, name="x", network="two", publish=["[::1]:8000-8049:80-129"])
-    with pytest.raises(ExhaustedError, match="network connect"), room_for(ENOUGH):
+    with pytest.raises(ExhaustedError, match="connect container"), free_descriptors(REQUIRED):
         engine.network_connect("lan", "x")
     assert engine.network_disconnect("lan", "x").state.changing == ""
 
@@ -117,8 +105,8 @@ def test_more_ports_than_there_is_room_for_are_led_later(engine: Engine) -> None
 def test_a_tree_that_is_deeper_than_there_is_room_for_is_told(engine: Engine, root: Path) -> None:
     """As what it is, with what to do; nothing of the image is there."""
     engine.run("base", FOR_EVER, name="x", network="none")
-    engine.exec("x", ["sh", "-c", f"mkdir -p {'/d' * 2 * ENOUGH}"])
-    with pytest.raises(ExhaustedError, match="commit to made"), room_for(ENOUGH):
+    engine.exec("x", ["sh", "-c", f"mkdir -p {'/d' * 2 * REQUIRED}"])
+    with pytest.raises(ExhaustedError, match="commit to made"), free_descriptors(REQUIRED):
         engine.inside.commit("x", "made")
     engine.inside.commit("x", "made")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import CommandError
 from runtime.init import process
@@ -49,8 +48,8 @@ def place(root: Path) -> Path:
     return made
 
 
-@pytest.fixture(params=["start", "start as a user", "start by a starter", "exec", "exec as a user"])
-def run(request: pytest.FixtureRequest, engine: Engine, root: Path, place: Path) -> Iterator[Run]:
+@pytest.fixture(params=["start", "start as a user", "exec", "exec as a user"])
+def run(request: pytest.FixtureRequest, engine: Engine, place: Path) -> Iterator[Run]:
     """Has a command executed in a container, in each way there is."""
     how, _, who = request.param.partition(" as a ")
     user = "1000" if who else ""
@@ -59,11 +58,9 @@ def run(request: pytest.FixtureRequest, engine: Engine, root: Path, place: Path)
         engine.run("base", FOR_EVER, name="web", network="none", binds=binds)
         yield lambda *argv, env=path: engine.exec("web", argv, env=env, workdir="/x", user=user)
         return
-    with Starter.begin() as starter:
-        own = Engine(root, starter=starter) if how == "start by a starter" else engine
-        yield lambda *argv, env=path: own.run(
-            "base", argv, network="none", env=env, workdir="/x", binds=binds, user=user
-        )
+    yield lambda *argv, env=path: engine.run(
+        "base", argv, network="none", env=env, workdir="/x", binds=binds, user=user
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,23 +153,3 @@ def test_what_is_wrong_otherwise_is_told_as_ever(
     with pytest.raises(CommandError, match=told) as caught:
         run(command)
     assert caught.value.exit_code == code
-
-
-def test_what_a_starters_container_is_forked_from_nobody_changes(
-    engine: Engine, root: Path
-) -> None:
-    """Should something lead there after all: not its mode, owner or attributes, be it root."""
-    with Starter.begin() as starter:
-        web = Engine(root, starter=starter).run("base", FOR_EVER, network="none")
-        file = f"/proc/{web.state.pid}/exe"
-        found = os.stat(file)
-        assert os.path.samestat(found, os.stat("/proc/self/exe"))
-        changes: list[Callable[[], object]] = [  # none of which would change anything
-            lambda: os.chmod(file, found.st_mode & 0o7777),
-            lambda: os.chown(file, -1, -1),
-            lambda: os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns)),
-            lambda: os.removexattr(file, "user.none"),
-        ]
-        for change in changes:
-            with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
-                change()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from linux.netns import NetNS
-from runtime.container.networking import Plugger
+from runtime.container.networking import ContainerNetworking
 from runtime.engine import Engine
 from runtime.errors import UnsupportedError, refused
 from runtime.init.status_pipe import InitReport, send_error
@@ -45,12 +45,12 @@ def test_who_leaves_before_it_is_attended_to_says_why(
     engine: Engine, lan: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is that which is told, and not that it is not there any more."""
-    attend = Plugger.attend_first
+    register = ContainerNetworking.register
 
-    def attend_late(plugger: Plugger, found: ContainerRecord, netns: NetNS) -> None:
-        until(lambda: not os.path.exists(f"/proc/{found.state.pid}"), "it has left")
-        attend(plugger, found, netns)
+    def late(networking: ContainerNetworking, found: ContainerRecord, netns: NetNS) -> None:
+        until(lambda: not os.path.exists(f"/proc/{found.state.pid}"), "pid 1 has ended")
+        register(networking, found, netns)
 
-    monkeypatch.setattr(Plugger, "attend_first", attend_late)
+    monkeypatch.setattr(ContainerNetworking, "register", late)
     with nothing_left(root), pytest.raises(UnsupportedError, match="File exists: '/bin/sh'"):
         engine.run("base", FOR_EVER, network=lan, workdir="/bin/sh")

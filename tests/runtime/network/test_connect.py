@@ -350,15 +350,15 @@ def test_unused_networks_are_pruned(engine: Engine, lan: str) -> None:
 CHANGING = steps(
     (store.Lock, "take"),
     (store.Store, "write_state"),
-    (networking.Plugger, "join"),
+    (networking.ContainerNetworking, "_add_endpoints"),
     (manager.Networks, "take"),
     (plug, "attach"),
     (bridge, "wait_until_forwarding"),
     (plug, "unplug"),
     (manager.Networks, "release"),
     (routes, "settle"),
-    (networking.Wirer, "write_files"),
-    (networking.Connector, "follow"),
+    (networking.ContainerNetworking, "_rewrite_files"),
+    (networking.ContainerNetworking, "_apply"),
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from runtime import store
 from runtime.container import lifecycle, networking, start
 from runtime.container.options import ContainerOptions
-from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import ConflictError, UnsupportedError
 from runtime.init import fds, status_pipe
@@ -28,8 +26,8 @@ STEPS = steps(
     (start, "start"),
     (fds, "give"),
     (lifecycle.Lifecycle, "start"),
-    (networking.Plugger, "connect"),
-    (networking.Plugger, "attend_first"),
+    (networking.ContainerNetworking, "attach"),
+    (networking.ContainerNetworking, "register"),
     (firewall, "install"),
     (status_pipe.InitReport, "pid"),
     (status_pipe.InitReport, "end"),
@@ -37,26 +35,24 @@ STEPS = steps(
 )
 
 
-@pytest.mark.parametrize("way", ["run", "start", "run by a starter"])
+@pytest.mark.parametrize("way", ["run", "start"])
 @pytest.mark.parametrize("step", STEPS.values(), ids=list(STEPS))
 def test_the_very_next_call_has_it(
     engine: Engine, lan: str, root: Path, step: Step, way: str
 ) -> None:
     """It waits for nothing but the end of what it ends; unless the container runs after all."""
-    with ExitStack() as stack:
-        starter = stack.enter_context(Starter.begin()) if "starter" in way else None
-        doomed = Engine(root, starter=starter)
-        engine.create("base", FOR_EVER, name="next", network=lan, publish=PORTS)
-        options: ContainerOptions = {"network": lan, "publish": PORTS}
-        web: ContainerOptions = {**options, "name": "web"}
-        killed_at(step, lambda: doomed.run("base", FOR_EVER, **web))
-        try:
-            if way == "start":
-                engine.start("next")
-            else:
-                engine.run("base", FOR_EVER, **options)
-        except ConflictError:
-            assert engine.inspect("web").running
+    doomed = Engine(root)
+    engine.create("base", FOR_EVER, name="next", network=lan, publish=PORTS)
+    options: ContainerOptions = {"network": lan, "publish": PORTS}
+    web: ContainerOptions = {**options, "name": "web"}
+    killed_at(step, lambda: doomed.run("base", FOR_EVER, **web))
+    try:
+        if way == "start":
+            engine.start("next")
+        else:
+            engine.run("base", FOR_EVER, **options)
+    except ConflictError:
+        assert engine.inspect("web").running
 
 
 def test_more_ports_than_can_be_relayed_are_refused(engine: Engine, lan: str, root: Path) -> None:
@@ -67,12 +63,9 @@ def test_more_ports_than_can_be_relayed_are_refused(engine: Engine, lan: str, ro
     engine.run("base", FOR_EVER, network=lan, publish=[f"0.0.0.0:{ports}"])
 
 
-@pytest.mark.parametrize("begin", [True, False], ids=["by a starter", "alone"])
-def test_more_ports_than_one_message_carries(engine: Engine, root: Path, begin: bool) -> None:  # noqa: FBT001
-    """Each is kept, however its container is started."""
-    with ExitStack() as stack:
-        starter = stack.enter_context(Starter.begin()) if begin else None
-        web = Engine(root, starter=starter).run("base", FOR_EVER, publish=["8000-8299:80-379"])
+def test_more_ports_than_one_message_carries(engine: Engine) -> None:
+    """Each is kept."""
+    web = engine.run("base", FOR_EVER, publish=["8000-8299:80-379"])
     assert len(web.state.ports) == 300
     for port in range(8000, 8300):
         with socket.socket() as opened, pytest.raises(OSError, match="in use"):

@@ -300,11 +300,11 @@ def _forge(inside: NetNS, web: ContainerRecord, target: str, word: bytes) -> Non
 
 STARTING = steps(
     (ports, "reserve"),
-    (networking.Plugger, "publish"),
+    (networking.ContainerNetworking, "_publish"),
     (firewall, "install"),
     (firewall, "rules"),
     (start, "start"),
-    (start.Wiring, "close"),
+    (networking.ConnectedContainer, "close"),
     (lifecycle.Lifecycle, "start"),
     (store.Store, "write_state"),
 )
@@ -342,7 +342,7 @@ MOVING: dict[str, Callable[[Engine], object]] = {
 
 
 @pytest.mark.parametrize(
-    "step", steps((networking.Plugger, "publish"), (firewall, "install")).values()
+    "step", steps((networking.ContainerNetworking, "_publish"), (firewall, "install")).values()
 )
 def test_a_move_is_killed(engine: Engine, root: Path, step: Step) -> None:
     """The next call has the port lead where the record says."""

@@ -88,6 +88,18 @@ def processes() -> set[int]:
     return {int(name) for name in os.listdir("/proc") if name.isdigit()}
 
 
+def processes_titled(title: bytes) -> set[int]:
+    """Return the processes in the caller's network namespace that have a title."""
+    found = set()
+    for pid in processes():
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            own = os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/thread-self/ns/net")
+            if words[0] == title and own:
+                found.add(pid)
+    return found
+
+
 def children(parent: int) -> set[int]:
     """The children of a process, zombies included (proc_pid_stat(5), field 4)."""
     found = set()

@@ -1,0 +1,42 @@
+"""The process of the DNS daemon: its streams, its directory, its signals."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import dns.message
+
+from runtime.engine import Engine
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.daemon.dns_client import RESOLVER, ask, told
+from tests.runtime.support.inspection import netns, processes_titled
+
+
+def test_daemon_process_is_detached_from_its_caller(engine: Engine, root: Path, lan: str) -> None:
+    """It has a session apart, works in `/`, and writes into its log; it ends with the last user."""
+    web = engine.run("base", FOR_EVER, network=lan)
+    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    (pid,) = processes_titled(b"mydocker-attendant")
+    assert os.getsid(pid) != os.getsid(0)
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    opened = sorted(os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2))
+    assert opened == ["/dev/null", *[f"{root}/attendant.log"] * 2]
+    engine.remove(web.id, force=True)
+    assert not processes_titled(b"mydocker-attendant")
+
+
+def test_daemon_survives_a_client_that_closes_early(engine: Engine, lan: str) -> None:
+    """A client that closes its connection before the replies does not end the daemon (SIGPIPE)."""
+    web = engine.run("base", FOR_EVER, network=lan)
+    query = dns.message.make_query(web.name, "A").to_wire()
+    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    (before,) = processes_titled(b"mydocker-attendant")
+    with netns(web) as space:
+        for _ in range(20):
+            with space.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+                client.connect((RESOLVER, 53))
+                client.sendall((len(query).to_bytes(2, "big") + query) * 20)
+    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    assert processes_titled(b"mydocker-attendant") == {before}
