@@ -14,7 +14,6 @@ import errno
 import re
 import socket
 import struct
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
@@ -204,6 +203,8 @@ class FlowWatch:
     """
 
     def __init__(self, netns: NetNS) -> None:
+        import threading  # commands that only forget flows do not need it
+
         self._known: dict[bytes, bytes] | None = None
         """Flows by their ids; `None` when all are to be asked for."""
         self._asking = threading.Lock()
