@@ -92,9 +92,9 @@ def unpause(engine: Engine, arguments: argparse.Namespace) -> int:
 @command("kill", option("-s", "--signal", default="KILL", help="name or number"), CONTAINERS)
 def kill(engine: Engine, arguments: argparse.Namespace) -> int:
     """Send a signal to containers."""
-    from runtime.container.options import number_of
+    from runtime.container.options import signal_number
 
-    number = number_of(f"send the signal {arguments.signal}", arguments.signal)
+    number = signal_number(f"send the signal {arguments.signal}", arguments.signal)
     return for_each(arguments.containers, lambda item: engine.kill(item, number))
 
 
