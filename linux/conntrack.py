@@ -204,6 +204,8 @@ class FlowWatch:
     """
 
     def __init__(self, netns: NetNS) -> None:
+        import threading  # commands that only forget flows do not need it
+
         self._known: dict[bytes, bytes] | None = None
         """Flows by id; `None` when a dump is needed."""
         import threading  # a `run` without published ports does without

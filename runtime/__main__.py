@@ -1,18 +1,18 @@
-"""What begins first: the command `mydocker`, and `python -m runtime`, which is the same."""
+"""Entry point of the `mydocker` command and of `python -m runtime`."""
 
 import gc
 import os
 import sys
 
-_ENOUGH = 100_000
-"""Objects more than before that make a collection worth its time."""
+_THRESHOLD = 100_000
+"""New objects between two garbage collections."""
 
 
 def main() -> int:
-    """Run the command that the program's words are; its exit code."""
-    # Nothing of what is imported now ever becomes garbage: to look for some amid it, every
-    # two thousand objects, takes a tenth of a whole command.
-    gc.set_threshold(_ENOUGH)
+    """Run the command of the program's arguments and return its exit code."""
+    # What is imported stays until the end. To look for garbage in it, every two thousand
+    # objects, takes a tenth of a command's time.
+    gc.set_threshold(_THRESHOLD)
     _open_streams()
     from runtime.cli import main as cli
 
@@ -20,13 +20,13 @@ def main() -> int:
 
 
 def _open_streams() -> None:
-    """Lead to nowhere whichever standard stream the caller has closed.
+    """Open /dev/null for each standard stream that the caller has closed.
 
-    Else what is opened next would have its number, and be read or written by the container.
+    Otherwise the next file to be opened gets its number, and the container reads or writes it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 

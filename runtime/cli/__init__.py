@@ -1,1 +1,3 @@
-"""The `mydocker` command: grammar and action of a command stand in one file."""
+"""The `mydocker` command: each command is one function with its options beside it."""
+
+__all__ = ["main"]

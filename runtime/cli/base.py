@@ -1,4 +1,8 @@
-"""What every part of the grammar is made of: a parser, and one command more."""
+"""Building blocks of commands: options, parser, output, errors.
+
+A command is a function behind `@command`, which lists its options. The function's docstring
+is the help: its first line in the list of commands, all of it in the command's own help.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,115 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from runtime.errors import InvalidError, MydockerError, OutputError, unheard
 
-_FORMAT = "json, or a Go template, as in '{{.Name}}'"
-TABLE = "json, or a Go template; 'table {{.ID}}\\t…' puts headings above columns"
+if TYPE_CHECKING:
+    from runtime.engine import Engine
+
+Action = Callable[["Engine", argparse.Namespace], int]
+"""Carries out a command and returns its exit code."""
+Subparsers = argparse._SubParsersAction
+
+
+class Option(NamedTuple):
+    """One option or positional argument: the parameters of `add_argument`."""
+
+    names: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def option(*names: str, **settings: Any) -> Option:
+    """Describe an option or positional argument in the terms of `add_argument`."""
+    return Option(names, settings)
+
+
+def repeated(*names: str, **settings: Any) -> Option:
+    """Describe an option that may be given several times."""
+    return Option(names, {"action": "append", "default": [], **settings})
+
+
+def flag(*names: str, **settings: Any) -> Option:
+    """Describe an option without a value."""
+    return Option(names, {"action": "store_true", **settings})
+
+
+REFERENCE: Final = "name, ID or the beginning of an ID"
+CONTAINER: Final = option("container", metavar="CONTAINER", help=REFERENCE)
+CONTAINERS: Final = option("containers", nargs="+", metavar="CONTAINER", help=REFERENCE)
+QUIET: Final = flag("-q", "--quiet", help="print only IDs")
+FORMAT: Final = option(
+    *("-f", "--format"),
+    default="",
+    metavar="TEMPLATE",
+    help="json, or a Go template such as '{{.Name}}'",
+)
+TABLE_FORMAT: Final = option(
+    "--format",
+    default="",
+    metavar="TEMPLATE",
+    help="json, or a Go template; 'table {{.ID}}\\t…' prints columns with headings",
+)
+
+
+class Command(NamedTuple):
+    """A command, its options and the function that carries it out."""
+
+    name: str
+    help: str
+    """The docstring of the function."""
+    options: tuple[Option, ...]
+    action: Action
+
+    def add_to(self, commands: Subparsers[argparse.ArgumentParser]) -> None:
+        """Add the command's parser; its namespace has `function`, which runs the command."""
+        first, _, rest = self.help.partition("\n")
+        made = commands.add_parser(
+            self.name,
+            help=f"{first[0].lower()}{first[1:].rstrip('.')}",
+            description=" ".join([first, *rest.split()]),
+        )
+        made.set_defaults(function=self.run)
+        for names, settings in self.options:
+            made.add_argument(*names, **settings)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Run the command and return its exit code."""
+        from runtime.engine import Engine  # help and completion do without
+
+        return self.action(Engine(), arguments)
+
+
+class Group(NamedTuple):
+    """A command with subcommands, such as `network`."""
+
+    name: str
+    help: str
+    description: str
+    commands: tuple[Command, ...]
+
+    def add_to(self, commands: Subparsers[argparse.ArgumentParser]) -> None:
+        """Add the parsers of the group and of its commands."""
+        made = commands.add_parser(self.name, help=self.help, description=self.description)
+        below = made.add_subparsers(required=True, metavar="COMMAND")
+        for item in self.commands:
+            item.add_to(below)
+
+
+def command(name: str, *options: Option) -> Callable[[Action], Command]:
+    """Make a function the command `name` with these options."""
+    return lambda action: Command(name, action.__doc__ or name, options, action)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser, and so are those of its commands, whose help is as wide as the terminal."""
+    """Parser whose help is as wide as the terminal; parsers of subcommands are of this class."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_Formatter, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does; what a command does not know, it refuses itself, with its usage."""
+        """Parse as argparse does, but report unknown arguments with the subcommand's usage."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -32,14 +129,14 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.HelpFormatter):
-    """What asks for the width itself: argparse has shutil do it, which imports every archiver."""
+    """Formatter that finds the width itself: argparse imports shutil and all archivers for it."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_columns() - 2)
 
 
 def _columns() -> int:
-    """What $COLUMNS says, else the terminal, else 80."""
+    """Return the width by $COLUMNS, else that of the terminal, else 80."""
     asked = os.environ.get("COLUMNS", "")
     if asked.isdecimal() and int(asked):
         return int(asked)
@@ -49,106 +146,90 @@ def _columns() -> int:
         return 80
 
 
-def add_command(
-    group: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    text: str,
-    action: str = "",
-    *,
-    more: str = "",
-) -> argparse.ArgumentParser:
-    """Add a command; `text` says in a few words what it does, `more` what else helps to know."""
-    description = f"{text[0].upper()}{text[1:]}. {more}".strip()
-    made = group.add_parser(name, help=text, description=description)
-    made.set_defaults(action=action or name)
-    return made
+# --- output and errors -----------------------------------------------------------
 
 
-def add_format(command: argparse.ArgumentParser) -> None:
-    """Give a command that tells everything about something the option to tell less."""
-    command.add_argument("-f", "--format", default="", metavar="TEMPLATE", help=_FORMAT)
-
-
-def say(text: str) -> None:
-    """Write one answer, at once; `OutputError` where that cannot be, for want of room or medium."""
+def print_line(text: str) -> None:
+    """Write a line to standard output and flush; `OutputError` if it cannot be written."""
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        raise  # nobody wants it any more
+        raise  # the reader has closed the pipe on purpose
     except OSError as error:
-        raise untold(error) from error
+        raise unwritable(error) from error
 
 
-def untold(error: OSError) -> OutputError:
-    """What it means that an answer cannot be written."""
+def unwritable(error: OSError) -> OutputError:
+    """Return the error to report when standard output cannot be written to."""
     return unheard("tell what was asked for", error.errno or 0)
 
 
-def complain(error: Exception) -> None:
-    """Tell what went wrong; a call's own words without the number that Python puts before them."""
-    told = str(error)
+def print_error(error: Exception) -> None:
+    """Write an error to standard error; an `OSError` without its number."""
+    text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        told = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    with suppress(OSError):  # nobody is there to be told; the exit code tells
-        sys.stderr.write(f"mydocker: {told}\n")
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    with suppress(OSError):  # standard error is closed: the exit code is left
+        sys.stderr.write(f"mydocker: {text}\n")
 
 
-def each(references: Sequence[str], act: Callable[[str], object]) -> int:
-    """Do it for all, whatever becomes of the others; 1 when one could not be done.
+def for_each(references: Sequence[str], act: Callable[[str], object]) -> int:
+    """Call `act` for every reference, also after an error; return 1 if one failed.
 
-    Says what `act` answers in words or numbers, else what it was done to.
+    Prints what `act` returns if it is text or a number, else the reference.
     """
     code = 0
     for reference in references:
         try:
             answer = act(reference)
         except MydockerError as error:
-            complain(error)
+            print_error(error)
             code = 1
         else:
-            say(str(answer) if isinstance(answer, int | str) else reference)
+            print_line(str(answer) if isinstance(answer, int | str) else reference)
     return code
 
 
-def each_at_once(references: Sequence[str], begin: Callable[[str], Callable[[], object]]) -> int:
-    """As `each`, of what takes its time: it is begun for all before one is waited for.
-
-    `begin` gives what brings it to its end.
-    """
+def for_each_at_once(
+    references: Sequence[str], begin: Callable[[str], Callable[[], object]]
+) -> int:
+    """Call `begin` for every reference first, then what each returned, as `for_each` does."""
     begun: dict[str, Callable[[], object]] = {}
     for reference in references:
         try:
             begun[reference] = begin(reference)
         except MydockerError as error:
-            begun[reference] = partial(_tell, error)
-    return each(references, lambda reference: begun[reference]())
+            begun[reference] = partial(_raise, error)
+    return for_each(references, lambda reference: begun[reference]())
 
 
-def _tell(error: MydockerError) -> NoReturn:
+def _raise(error: MydockerError) -> NoReturn:
     raise error
 
+
+# --- values of options -----------------------------------------------------------
 
 _SIZE: Final = r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?"
 
 
-def pairs(option: str, entries: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE` entries of an option; `InvalidError` for anything else."""
+def pairs(name: str, entries: Sequence[str]) -> dict[str, str]:
+    """Return the `KEY=VALUE` entries of the option `name`; `InvalidError` for anything else."""
     found = {}
     for entry in entries:
         key, equals, value = entry.partition("=")
         if not equals:
-            raise InvalidError(f"use {option} {entry}", "it is not KEY=VALUE")
+            raise InvalidError(f"use {name} {entry}", "it is not KEY=VALUE")
         found[key] = value
     return found
 
 
-def size(option: str, text: str) -> int:
-    """Bytes, as Docker writes them: 64m, 1.5g, 1024; `""` is 0."""
+def size(name: str, text: str) -> int:
+    """Return the bytes of a size as Docker writes it: 64m, 1.5g, 1024; 0 for `""`."""
     if not text:
         return 0
     found = re.fullmatch(_SIZE, text.lower())
     if found is None:
-        raise InvalidError(f"use {option} {text}", "it is no size", remedy=f"{option} 64m")
+        raise InvalidError(f"use {name} {text}", "it is no size", remedy=f"{name} 64m")
     power = max(" kmgt".find(found[2] or " "), 0)
     return int(float(found[1]) * 1024**power)

@@ -1,4 +1,4 @@
-"""The commands that look: ps, inspect, logs, top."""
+"""Commands on containers that exist: their life, lists, logs, processes, ports."""
 
 from __future__ import annotations
 
@@ -7,27 +7,138 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from runtime.cli import output
-from runtime.cli.base import complain, say
-from runtime.engine import Engine
+from runtime.cli.base import (
+    CONTAINER,
+    CONTAINERS,
+    FORMAT,
+    QUIET,
+    TABLE_FORMAT,
+    command,
+    flag,
+    for_each,
+    for_each_at_once,
+    option,
+    print_error,
+    print_line,
+    repeated,
+)
 from runtime.errors import InvalidError, MydockerError, NotFoundError
 from runtime.records import ContainerRecord
+
+if TYPE_CHECKING:
+    from runtime.engine import Engine
 
 _DURATION: Final = r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?"
 _STATUSES: Final = ("created", "starting", "running", "paused", "exited", "removing")
 
 
+# --- life ------------------------------------------------------------------------
+
+
+def _seconds(text: str) -> float:
+    """Return a timeout in seconds, neither negative nor infinite."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, such as 10 or 0.5")
+    return seconds
+
+
+_TIME: Final = option("-t", "--time", type=_seconds, default=10, help="seconds before SIGKILL")
+
+
+@command("start", CONTAINERS)
+def start(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Start containers."""
+    return for_each(arguments.containers, engine.start)
+
+
+@command("stop", _TIME, CONTAINERS)
+def stop(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Stop containers by SIGTERM, then SIGKILL."""
+    seconds = arguments.time
+    return for_each_at_once(
+        arguments.containers, lambda item: engine.stopping(item, timeout=seconds).finish
+    )
+
+
+@command("restart", _TIME, CONTAINERS)
+def restart(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Stop containers and start them again."""
+    seconds = arguments.time
+    return for_each(arguments.containers, lambda item: engine.restart(item, timeout=seconds))
+
+
+@command("pause", CONTAINERS)
+def pause(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Suspend all processes in containers.
+
+    Needs a writable cgroup with the freezer.
+    """
+    return for_each(arguments.containers, engine.pause)
+
+
+@command("unpause", CONTAINERS)
+def unpause(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Resume all processes in paused containers."""
+    return for_each(arguments.containers, engine.unpause)
+
+
+@command("kill", option("-s", "--signal", default="KILL", help="name or number"), CONTAINERS)
+def kill(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Send a signal to containers."""
+    from runtime.container.options import signal_number
+
+    number = signal_number(f"send the signal {arguments.signal}", arguments.signal)
+    return for_each(arguments.containers, lambda item: engine.kill(item, number))
+
+
+@command("wait", CONTAINERS)
+def wait(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Wait until containers have ended and print their exit codes."""
+    return for_each(arguments.containers, engine.wait)
+
+
+@command(
+    "rm",
+    flag("-f", "--force", help="also remove running containers"),
+    flag("-v", "--volumes", help="accepted for compatibility: named volumes are kept"),
+    CONTAINERS,
+)
+def rm(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Remove containers."""
+    return for_each(arguments.containers, lambda item: engine.remove(item, force=arguments.force))
+
+
+# --- lists -----------------------------------------------------------------------
+
+
+@command(
+    "ps",
+    flag("-a", "--all", help="also list containers that do not run"),
+    QUIET,
+    flag("--no-trunc", help="print IDs and commands in full"),
+    repeated(
+        *("-f", "--filter"),
+        metavar="KEY=VALUE",
+        help="by id, name, status, exited, network, volume, ancestor or label",
+    ),
+    TABLE_FORMAT,
+)
 def ps(engine: Engine, arguments: argparse.Namespace) -> int:
     """List containers."""
     wanted = [_condition(text) for text in arguments.filter]
-    # A filter for a status looks for it among all, as Docker's does.
+    # As in Docker, a filter for a status includes containers that do not run.
     everything = arguments.all or any(key in ("status", "exited") for key, _ in wanted)
     found = [item for item in engine.containers(everything=everything) if _selected(item, wanted)]
     if arguments.quiet:
         for item in found:
-            say(item.id if arguments.no_trunc else item.id[:12])
+            print_line(item.id if arguments.no_trunc else item.id[:12])
     elif arguments.format:
         items = [output.ps(item, trunc=not arguments.no_trunc) for item in found]
         output.listing(arguments.format, output.PS_HEADINGS, items)
@@ -51,7 +162,7 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 def _selected(found: ContainerRecord, wanted: Sequence[tuple[str, str]]) -> bool:
-    """Whether each key that is asked for has one of the values asked for it; labels: all."""
+    """Return True if every key has one of its wanted values, and `label` all of them."""
     for key in {key for key, _ in wanted}:
         fits = [_FILTERS[key](found, value) for asked, value in wanted if asked == key]
         if not (all(fits) if key == "label" else any(fits)):
@@ -59,14 +170,14 @@ def _selected(found: ContainerRecord, wanted: Sequence[tuple[str, str]]) -> bool
     return True
 
 
-def _named(found: ContainerRecord, value: str) -> bool:
+def _name_matches(found: ContainerRecord, value: str) -> bool:
     try:
         return re.search(value, found.name) is not None
     except re.error as error:
         raise InvalidError(f"use --filter name={value}", str(error)) from None
 
 
-def _labelled(found: ContainerRecord, value: str) -> bool:
+def _label_matches(found: ContainerRecord, value: str) -> bool:
     key, equals, wanted = value.partition("=")
     has = found.config.labels
     return key in has and (not equals or has[key] == wanted)
@@ -74,46 +185,61 @@ def _labelled(found: ContainerRecord, value: str) -> bool:
 
 _FILTERS: Final[Mapping[str, Callable[[ContainerRecord, str], bool]]] = {
     "id": lambda found, value: found.id.startswith(value),
-    "name": _named,
-    "status": lambda found, value: output.word(found) == value,
+    "name": _name_matches,
+    "status": lambda found, value: output.status_word(found) == value,
     "exited": lambda found, value: str(found.state.exit_code) == value and not found.running,
     "network": lambda found, value: value in output.networks(found),
     "volume": lambda found, value: any(value in text.split(":")[:2] for text in found.config.binds),
     "ancestor": lambda found, value: value in (found.config.image, found.config.image_id),
-    "label": _labelled,
+    "label": _label_matches,
 }
 
 
+@command("inspect", FORMAT, CONTAINERS)
 def inspect(engine: Engine, arguments: argparse.Namespace) -> int:
-    """Print containers or images as JSON, or through a template; those that there are."""
+    """Show details of containers or images as JSON."""
     found, code = [], 0
     for item in arguments.containers:
         try:
-            found.append(_inspected(engine, item))
+            found.append(_container_or_image(engine, item))
         except NotFoundError as error:
-            complain(error)
+            print_error(error)
             code = 1
     if found:
         output.documents(arguments.format, found)
     return code
 
 
-def _inspected(engine: Engine, reference: str) -> dict[str, Any]:
-    """A container, or else an image, of that name."""
+def _container_or_image(engine: Engine, reference: str) -> dict[str, Any]:
+    """Return the container of that name, or else the image."""
     try:
         return output.container(engine.inspect(reference))
     except NotFoundError:
         try:
             return output.image(*engine.images.inspect(reference))
         except MydockerError:
-            pass  # what there is none of is first of all a container
+            pass  # the error about the container is the one to report
         raise
 
 
+# --- logs and processes ----------------------------------------------------------
+
+
+@command(
+    "logs",
+    flag("-f", "--follow", help="continue until the container ends"),
+    flag("-t", "--timestamps", help="print the time of each line"),
+    option("-n", "--tail", default="all", metavar="N", help="print only the last N lines"),
+    option("--since", default="", metavar="TIME", help="10m, 1h30m or 2026-01-31T12:00:00Z"),
+    CONTAINER,
+)
 def logs(engine: Engine, arguments: argparse.Namespace) -> int:
-    """Print what a container wrote, each stream where it belongs."""
+    """Print the output of a container.
+
+    Its standard error is printed to standard error.
+    """
     tail = None if arguments.tail == "all" else _count(arguments.tail)
-    since = moment(arguments.since) if arguments.since else ""
+    since = log_time(arguments.since) if arguments.since else ""
     entries = engine.logs(arguments.container, follow=arguments.follow, tail=tail, since=since)
     for entry in entries:
         out = sys.stderr.buffer if entry.stream == "stderr" else sys.stdout.buffer
@@ -129,9 +255,9 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def moment(text: str) -> str:
-    """A moment as the log writes it: from seconds since 1970, `10m` ago, or RFC 3339."""
-    from datetime import UTC, datetime, timedelta  # only who asks pays
+def log_time(text: str) -> str:
+    """Return a time in the log's format, from seconds since 1970, `10m` ago, or RFC 3339."""
+    from datetime import UTC, datetime, timedelta  # `--since` alone needs it
 
     duration = re.fullmatch(_DURATION, text)
     try:
@@ -151,8 +277,9 @@ def moment(text: str) -> str:
     return f"{then:%Y-%m-%dT%H:%M:%S.%f}000Z"
 
 
+@command("top", CONTAINER)
 def top(engine: Engine, arguments: argparse.Namespace) -> int:
-    """Print the processes of a container, as `ps -ef` does."""
+    """List the processes of a container as the host sees them."""
     rows = []
     for item in engine.top(arguments.container):
         share = int(100 * item.used / max(time.time() - item.started, 0.01))
@@ -165,9 +292,25 @@ def top(engine: Engine, arguments: argparse.Namespace) -> int:
     return 0
 
 
-ACTIONS: Final[Mapping[str, Callable[[Engine, argparse.Namespace], int]]] = {
-    "ps": ps,
-    "inspect": inspect,
-    "logs": logs,
-    "top": top,
-}
+@command(
+    "port",
+    CONTAINER,
+    option("port", nargs="?", default="", metavar="PORT[/PROTOCOL]", help="print only this port's"),
+)
+def port(engine: Engine, arguments: argparse.Namespace) -> int:
+    """List the published ports of a container."""
+    found = engine.inspect(arguments.container)
+    rows = output.port_rows(found.state.ports, arguments.port)
+    if arguments.port and not rows:
+        raise NotFoundError(
+            f"show port {arguments.port} of container {found.name!r}", "it is not published"
+        )
+    for row in rows:
+        print_line(row)
+    return 0
+
+
+COMMANDS: Final = (
+    *(start, stop, restart, pause, unpause, kill, wait, rm),
+    *(ps, inspect, logs, top, port),
+)

@@ -1,4 +1,4 @@
-"""What the commands about images, and about files in containers, do."""
+"""Commands on images and on the files of containers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,68 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runtime.cli import output
-from runtime.cli.base import TABLE, add_command, each, say
-from runtime.engine import Engine
+from runtime.cli.base import (
+    CONTAINER,
+    QUIET,
+    REFERENCE,
+    TABLE_FORMAT,
+    command,
+    flag,
+    for_each,
+    option,
+    print_line,
+    repeated,
+)
 from runtime.errors import InvalidError, NotFoundError
 
-_HERE: Final = "-"
+if TYPE_CHECKING:
+    from runtime.engine import Engine
+
+_STDIO: Final = "-"
+_IMAGE: Final = option("image", metavar="IMAGE", help=REFERENCE)
+_IMAGES: Final = option("images", nargs="+", metavar="IMAGE", help=REFERENCE)
+_OUTPUT: Final = option(
+    "-o", "--output", default=_STDIO, metavar="FILE", help="default: standard output"
+)
+_MESSAGE: Final = option("-m", "--message", default="", help="comment in the image's history")
+_CHANGE: Final = repeated(
+    *("-c", "--change"),
+    metavar="LINE",
+    help="Dockerfile instruction to apply: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, "
+    "USER or WORKDIR",
+)
+_NAME: Final = option(
+    "name",
+    nargs="?",
+    default="",
+    metavar="NAME",
+    help="REPOSITORY[:TAG]; default: an image without a name",
+)
 
 
 # --- images ----------------------------------------------------------------------
 
 
-def _images(engine: Engine, arguments: argparse.Namespace) -> int:
+@command(
+    "images",
+    QUIET,
+    flag("--no-trunc", help="print IDs in full"),
+    TABLE_FORMAT,
+    option(
+        "name",
+        nargs="?",
+        default="",
+        metavar="REPOSITORY[:TAG]",
+        help="list only images of this name",
+    ),
+)
+def images(engine: Engine, arguments: argparse.Namespace) -> int:
+    """List images."""
     from runtime.image.config import split_reference, with_tag
 
     found = engine.images.all()
@@ -35,7 +81,7 @@ def _images(engine: Engine, arguments: argparse.Namespace) -> int:
     short = None if arguments.no_trunc else 12
     if arguments.quiet:
         for identity in dict.fromkeys(item.id for item in found):
-            say(identity[:short] if short else f"sha256:{identity}")
+            print_line(identity[:short] if short else f"sha256:{identity}")
     else:
         rows = [output.image_row(item, trunc=bool(short)) for item in found]
         if arguments.format:
@@ -46,24 +92,51 @@ def _images(engine: Engine, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load(engine: Engine, arguments: argparse.Namespace) -> int:
+@command(
+    "load",
+    option("-i", "--input", default=_STDIO, metavar="FILE", help="default: standard input"),
+    flag("-q", "--quiet", help="do not print the loaded images"),
+)
+def load(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Load the images of an archive.
+
+    Reads archives of `docker save`, `podman save`, `skopeo copy` and `mydocker save`: in Docker's
+    or OCI's layout, plain or compressed by gzip. Every digest is checked, and an archive
+    with any error changes nothing.
+    """
     with _read(arguments.input) as (file, shown):
         found = engine.images.load(file, shown=shown)
     if not arguments.quiet:
         for item in found:
             for name in item.names:
-                say(f"Loaded image: {name}")
+                print_line(f"Loaded image: {name}")
             if not item.names:
-                say(f"Loaded image ID: sha256:{item.identity}")
+                print_line(f"Loaded image ID: sha256:{item.identity}")
     return 0
 
 
-def _save(engine: Engine, arguments: argparse.Namespace) -> int:
+@command("save", _OUTPUT, _IMAGES)
+def save(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Save images to an archive.
+
+    The archive is in Docker's and in OCI's layout at once, with all layers and names.
+    """
     _write(engine.images.save(arguments.images), arguments.output)
     return 0
 
 
-def _import(engine: Engine, arguments: argparse.Namespace) -> int:
+@command(
+    "import",
+    _MESSAGE,
+    option("file", metavar="FILE|-", help="plain or compressed by gzip"),
+    _CHANGE,
+    _NAME,
+)
+def import_(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Create an image from a tar of a root file system.
+
+    Files of owners that this user namespace does not have become root's. Devices are refused.
+    """
     with _read(arguments.file) as (file, shown):
         identity = engine.images.import_root(
             file,
@@ -72,11 +145,20 @@ def _import(engine: Engine, arguments: argparse.Namespace) -> int:
             comment=arguments.message,
             changes=arguments.change,
         )
-    say(f"sha256:{identity}")
+    print_line(f"sha256:{identity}")
     return 0
 
 
-def _commit(engine: Engine, arguments: argparse.Namespace) -> int:
+@command(
+    "commit",
+    option("-a", "--author", default="", help="author in the image's configuration"),
+    _MESSAGE,
+    CONTAINER,
+    _CHANGE,
+    _NAME,
+)
+def commit(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Create an image from a container's files."""
     identity = engine.inside.commit(
         arguments.container,
         arguments.name,
@@ -84,50 +166,86 @@ def _commit(engine: Engine, arguments: argparse.Namespace) -> int:
         comment=arguments.message,
         lines=arguments.change,
     )
-    say(f"sha256:{identity}")
+    print_line(f"sha256:{identity}")
     return 0
 
 
-def _tag(engine: Engine, arguments: argparse.Namespace) -> int:
+@command(
+    "tag",
+    _IMAGE,
+    option("name", metavar="NAME", help="REPOSITORY[:TAG]; an existing tag of that name is moved"),
+)
+def tag(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Add a name to an image."""
     engine.images.tag(arguments.image, arguments.name)
     return 0
 
 
-def _rmi(engine: Engine, arguments: argparse.Namespace) -> int:
-    return each(arguments.images, lambda item: _removed(engine, item, arguments.force))
+@command(
+    "rmi",
+    flag("-f", "--force", help="remove all names, also of an image that containers use"),
+    _IMAGES,
+)
+def rmi(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Remove images, or one of their names."""
+    return for_each(arguments.images, lambda item: _removed(engine, item, arguments.force))
 
 
-def _removed(engine: Engine, reference: str, force: bool) -> str:  # noqa: FBT001 - our own
+def _removed(engine: Engine, reference: str, force: bool) -> str:  # noqa: FBT001 - private
     removed = engine.images.remove(reference, force=force)
     lines = [f"Untagged: {name}" for name in removed.names]
     lines += [f"Deleted: sha256:{digest}" for digest in [*removed.images, *removed.layers]]
     return "\n".join(lines)
 
 
-# --- files in containers ---------------------------------------------------------
+# --- files of containers ---------------------------------------------------------
 
 
-def _diff(engine: Engine, arguments: argparse.Namespace) -> int:
+@command("diff", CONTAINER)
+def diff(engine: Engine, arguments: argparse.Namespace) -> int:
+    """List the changes to a container's files.
+
+    Prints one path per line, behind A for added, C for changed or D for deleted.
+    """
     for change in engine.inside.diff(arguments.container):
         sys.stdout.buffer.write(os.fsencode(f"{change.kind} {change.path}\n"))
     return 0
 
 
-def _export(engine: Engine, arguments: argparse.Namespace) -> int:
+@command("export", _OUTPUT, CONTAINER)
+def export(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Export a container's files as a tar.
+
+    Mounts, such as volumes, are left out.
+    """
     _write(engine.inside.export(arguments.container), arguments.output)
     return 0
 
 
-def _cp(engine: Engine, arguments: argparse.Namespace) -> int:
+@command(
+    "cp",
+    flag("-a", "--archive", help="keep owners; default: files are root's"),
+    flag("-L", "--follow-link", help="copy the target of a symbolic link"),
+    option("source", metavar="SOURCE", help="CONTAINER:PATH, PATH or -"),
+    option("target", metavar="TARGET", help="CONTAINER:PATH, PATH or -"),
+)
+def cp(engine: Engine, arguments: argparse.Namespace) -> int:
+    """Copy files into a container or out of it.
+
+    One of the two is CONTAINER:PATH, the other a path of the host, or - for a tar. In an
+    existing directory the copy keeps its name, but a source that ends in /. is copied
+    without its own directory. Symbolic links never lead out of the container. Volumes are
+    visible while the container runs.
+    """
     source, target = _place(arguments.source), _place(arguments.target)
     follow, archive = arguments.follow_link, arguments.archive
     match source, target:
-        case (container, path), str(here) if here == _HERE:
-            _write(engine.inside.pack(container, path, follow=follow), _HERE)
+        case (container, path), str(here) if here == _STDIO:
+            _write(engine.inside.pack(container, path, follow=follow), _STDIO)
         case (container, path), str(here):
             engine.inside.copy_out(container, path, here, follow=follow, archive=archive)
-        case str(here), (container, path) if here == _HERE:
-            with _read(_HERE) as (file, _):
+        case str(here), (container, path) if here == _STDIO:
+            with _read(_STDIO) as (file, _):
                 engine.inside.unpack(file, container, path, archive=archive)
         case str(here), (container, path):
             engine.inside.copy_in(here, container, path, follow=follow, archive=archive)
@@ -141,7 +259,7 @@ def _cp(engine: Engine, arguments: argparse.Namespace) -> int:
 
 
 def _place(text: str) -> tuple[str, str] | str:
-    """`CONTAINER:PATH` in its two parts; a path here as it is, also `./one:two`."""
+    """Return both parts of `CONTAINER:PATH`; a path of the host as it is, also `./one:two`."""
     container, colon, path = text.partition(":")
     if not colon or not container or "/" in container or container.startswith("."):
         return text
@@ -153,8 +271,8 @@ def _place(text: str) -> tuple[str, str] | str:
 
 @contextmanager
 def _read(path: str) -> Iterator[tuple[io.RawIOBase, str]]:
-    """A file, or standard input, and what to call it."""
-    if path == _HERE:
+    """Yield a file, or standard input, and the name for messages."""
+    if path == _STDIO:
         if os.isatty(0):
             raise InvalidError(
                 "read an archive", "standard input is a terminal", remedy="mydocker load -i FILE"
@@ -171,8 +289,8 @@ def _read(path: str) -> Iterator[tuple[io.RawIOBase, str]]:
 
 
 def _write(pieces: Iterable[bytes], path: str) -> None:
-    """Write to standard output, or a file that is there once it is whole."""
-    if path == _HERE:
+    """Write to standard output, or to a file that appears when it is complete."""
+    if path == _STDIO:
         if os.isatty(1):
             raise InvalidError(
                 "write an archive", "standard output is a terminal", remedy="-o FILE, or > FILE"
@@ -182,7 +300,7 @@ def _write(pieces: Iterable[bytes], path: str) -> None:
         sys.stdout.buffer.flush()
         return
     if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "wb") as file:  # a FIFO, a device: there is nothing to replace
+        with open(path, "wb") as file:  # a FIFO or a device cannot be replaced
             file.writelines(pieces)
         return
     scratch = f"{path}.{os.getpid()}.new"
@@ -199,115 +317,7 @@ def _write(pieces: Iterable[bytes], path: str) -> None:
             os.unlink(scratch)
 
 
-ACTIONS: Final[Mapping[str, Callable[[Engine, argparse.Namespace], int]]] = {
-    "images": _images,
-    "load": _load,
-    "save": _save,
-    "import": _import,
-    "commit": _commit,
-    "tag": _tag,
-    "rmi": _rmi,
-    "diff": _diff,
-    "export": _export,
-    "cp": _cp,
-}
-
-
-_CHANGE = (
-    "a line of a Dockerfile, again for each: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL,"
-    " STOPSIGNAL, USER, WORKDIR"
+COMMANDS: Final = (
+    *(images, load, save, import_, commit, tag, rmi),
+    *(diff, export, cp),
 )
-_NAME = "REPOSITORY[:TAG]; without, the image has an id only"
-
-
-def images(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the commands that make, name, list and remove images."""
-    listing = add_command(commands, "images", "list images")
-    listing.add_argument("-q", "--quiet", action="store_true", help="ids only")
-    listing.add_argument("--no-trunc", action="store_true", help="ids in full")
-    listing.add_argument("--format", default="", metavar="TEMPLATE", help=TABLE)
-    listing.add_argument(
-        "name", nargs="?", default="", metavar="REPOSITORY[:TAG]", help="only images of this name"
-    )
-    load = add_command(
-        commands,
-        "load",
-        "load the images of an archive",
-        more="It is what `docker save`, `podman save`, `skopeo copy` or `mydocker save` makes: "
-        "Docker's layout or OCI's, plain or compressed by gzip. It is not trusted: every "
-        "digest is checked, and an archive with anything wrong in it leaves nothing.",
-    )
-    load.add_argument("-i", "--input", default="-", metavar="FILE", help="else standard input")
-    load.add_argument("-q", "--quiet", action="store_true", help="do not name what was loaded")
-    save = add_command(
-        commands,
-        "save",
-        "save images as an archive",
-        more="It is in Docker's and in OCI's layout at once, with all layers and names.",
-    )
-    save.add_argument("-o", "--output", default="-", metavar="FILE", help="else standard output")
-    save.add_argument("images", nargs="+", metavar="IMAGE", help="name, id or its beginning")
-    make = add_command(
-        commands,
-        "import",
-        "make an image of a tar of a root file system",
-        more="Owners that this user namespace does not have become root's; devices are refused.",
-    )
-    make.add_argument("-m", "--message", default="", help="said in the image's history")
-    make.add_argument("file", metavar="FILE|-", help="plain or compressed by gzip")
-    commit = add_command(commands, "commit", "make an image of a container's files")
-    commit.add_argument("-a", "--author", default="", help="said in the image's configuration")
-    commit.add_argument("-m", "--message", default="", help="said in the image's history")
-    commit.add_argument("container", metavar="CONTAINER", help="name, id or its beginning")
-    for maker in (make, commit):
-        maker.add_argument(
-            "-c", "--change", action="append", default=[], metavar="LINE", help=_CHANGE
-        )
-        maker.add_argument("name", nargs="?", default="", metavar="NAME", help=_NAME)
-    tag = add_command(commands, "tag", "give an image one more name")
-    tag.add_argument("image", metavar="IMAGE", help="name, id or its beginning")
-    tag.add_argument("name", metavar="NAME", help="REPOSITORY[:TAG]; moved when it is taken")
-    remove = add_command(commands, "rmi", "remove images, or one of their names")
-    remove.add_argument(
-        "-f",
-        "--force",
-        action="store_true",
-        help="all names; an image that a container uses stays without one",
-    )
-    remove.add_argument("images", nargs="+", metavar="IMAGE", help="name, id or its beginning")
-
-
-def files(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the commands that look into a container's files."""
-    diff = add_command(
-        commands,
-        "diff",
-        "what a container has changed in its image's files",
-        more="One path a line, after A for added, C for changed or D for deleted.",
-    )
-    diff.add_argument("container", metavar="CONTAINER", help="name, id or its beginning")
-    export = add_command(
-        commands,
-        "export",
-        "a container's files as a tar",
-        more="Without what is mounted in it, such as volumes.",
-    )
-    export.add_argument("-o", "--output", default="-", metavar="FILE", help="else standard output")
-    export.add_argument("container", metavar="CONTAINER", help="name, id or its beginning")
-    copy = add_command(
-        commands,
-        "cp",
-        "copy files into a container or out of it",
-        more="One of the two is CONTAINER:PATH, the other a path here, or - for a tar. Into a "
-        "directory that is there a copy goes under its own name, or its content alone when the "
-        "source ends in /. as in web:/etc/. here. Links never lead out of the container. "
-        "Volumes are seen while it runs.",
-    )
-    copy.add_argument(
-        "-a", "--archive", action="store_true", help="keep owners; else all is root's"
-    )
-    copy.add_argument(
-        "-L", "--follow-link", action="store_true", help="copy what the source's link points to"
-    )
-    copy.add_argument("source", metavar="SOURCE", help="CONTAINER:PATH, PATH or -")
-    copy.add_argument("target", metavar="TARGET", help="CONTAINER:PATH, PATH or -")

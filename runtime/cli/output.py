@@ -1,25 +1,25 @@
-"""How things are shown: in the shapes that Docker's users and scripts know.
+"""Output in Docker's shapes: rows of lists, JSON of `inspect`, Go templates.
 
-Docker's Engine API v1.4x names the keys of `inspect`; a key that mydocker has
-nothing for is left out.
+The keys of `inspect` are those of Docker's Engine API v1.4x; keys without a value in
+mydocker are left out.
 """
 
 from __future__ import annotations
 
 import calendar
-import io
 import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from runtime.cli.base import say
+from runtime.cli.base import print_line
 from runtime.errors import InvalidError
-from runtime.image.config import Image
-from runtime.init.binds import Bind, parse
-from runtime.network import ports
-from runtime.records import ContainerRecord, EndpointRecord, NetworkConfig, Publication
+
+if TYPE_CHECKING:
+    from runtime.image.config import Image
+    from runtime.init.binds import Bind
+    from runtime.records import ContainerRecord, EndpointRecord, NetworkConfig, Publication
 
 PS_HEADINGS: Final = {
     "ID": "CONTAINER ID",
@@ -35,7 +35,7 @@ PS_HEADINGS: Final = {
     "Mounts": "MOUNTS",
     "Labels": "LABELS",
 }
-"""What `ps --format` can show, and what stands above it."""
+"""Fields of `ps --format` and their headings."""
 IMAGE_HEADINGS: Final = {
     "Repository": "REPOSITORY",
     "Tag": "TAG",
@@ -43,13 +43,15 @@ IMAGE_HEADINGS: Final = {
     "CreatedSince": "CREATED",
     "Size": "SIZE",
 }
-"""What `images` shows, in this order."""
+"""Fields of `images`, in this order, and their headings."""
 _ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 _STEPS: Final = ((60, "second"), (60, "minute"), (24, "hour"), (7, "day"), (0, "week"))
 
 
 def container(found: ContainerRecord) -> dict[str, Any]:
-    """One entry of `mydocker inspect`."""
+    """Return the entry of a container in `mydocker inspect`."""
+    from runtime.init.binds import parse
+
     config, state = found.config, found.state
     return {
         "Id": config.id,
@@ -57,7 +59,7 @@ def container(found: ContainerRecord) -> dict[str, Any]:
         "Path": config.command[0],
         "Args": config.command[1:],
         "State": {
-            "Status": word(found),
+            "Status": status_word(found),
             "Running": found.running,
             "Paused": state.paused,
             "Pid": state.pid,
@@ -69,7 +71,7 @@ def container(found: ContainerRecord) -> dict[str, Any]:
         "Name": f"/{config.name}",
         "HostConfig": {
             "NetworkMode": config.network,
-            "PortBindings": asked_for(config.publish),
+            "PortBindings": port_bindings(config.publish),
             "PublishAllPorts": config.publish_all,
             "AutoRemove": config.auto_remove,
             "Sysctls": config.sysctls,
@@ -97,7 +99,7 @@ def container(found: ContainerRecord) -> dict[str, Any]:
             "ExposedPorts": {port: {} for port in config.exposed},
             "Labels": config.labels,
         },
-        "NetworkSettings": settings(found),
+        "NetworkSettings": network_settings(found),
     }
 
 
@@ -107,19 +109,19 @@ def _mount(bind: Bind) -> dict[str, Any]:
     return {**kind, **place, "Mode": "ro" if bind.read_only else "", "RW": not bind.read_only}
 
 
-def word(found: ContainerRecord) -> str:
-    """A container's status in one word, as `inspect` and filters know it."""
+def status_word(found: ContainerRecord) -> str:
+    """Return a container's status in one word, for `inspect` and filters."""
     return "paused" if found.running and found.state.paused else found.state.status
 
 
 def networks(found: ContainerRecord) -> list[str]:
-    """The networks that a container is on, or its mode."""
+    """Return the networks that a container is connected to, or its network mode."""
     return [item.network for item in found.state.endpoints] or [found.config.network]
 
 
 def ps(found: ContainerRecord, *, trunc: bool = True) -> dict[str, Any]:
-    """What `ps --format` can show of a container, by Docker's names."""
-    identity, image, command, age, state, ports, name = ps_row(found, trunc=trunc)
+    """Return the fields of `ps --format` for a container, by Docker's names."""
+    identity, image, command, age, state, published, name = ps_row(found, trunc=trunc)
     return {
         "ID": identity,
         "Image": image,
@@ -127,8 +129,8 @@ def ps(found: ContainerRecord, *, trunc: bool = True) -> dict[str, Any]:
         "CreatedAt": found.config.created,
         "RunningFor": age,
         "Status": state,
-        "State": word(found),
-        "Ports": ports,
+        "State": status_word(found),
+        "Ports": published,
         "Names": name,
         "Networks": ",".join(networks(found)),
         "Mounts": ",".join(text.partition(":")[0] for text in found.config.binds),
@@ -137,7 +139,7 @@ def ps(found: ContainerRecord, *, trunc: bool = True) -> dict[str, Any]:
 
 
 def ps_row(found: ContainerRecord, *, trunc: bool = True) -> list[str]:
-    """One line of `mydocker ps`."""
+    """Return a container's row in `mydocker ps`."""
     command = " ".join(found.config.command)
     shown = command if len(command) <= 20 or not trunc else f"{command[:19]}…"
     return [
@@ -152,7 +154,7 @@ def ps_row(found: ContainerRecord, *, trunc: bool = True) -> list[str]:
 
 
 def status(found: ContainerRecord) -> str:
-    """What `ps` says about a container: Up 5 minutes; Exited (0) 2 hours ago; Created."""
+    """Return a container's status for `ps`: Up 5 minutes; Exited (0) 2 hours ago; Created."""
     state = found.state
     if found.running:
         return f"Up {span(state.started)}{' (Paused)' if state.paused else ''}"
@@ -162,7 +164,7 @@ def status(found: ContainerRecord) -> str:
 
 
 def image(found: Image, names: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
-    """One entry of `mydocker inspect` for an image; `config` is its whole configuration."""
+    """Return the entry of an image in `mydocker inspect`; `config` is its configuration."""
     return {
         "Id": f"sha256:{found.id}",
         "RepoTags": list(names),
@@ -177,14 +179,14 @@ def image(found: Image, names: Sequence[str], config: Mapping[str, Any]) -> dict
 
 
 def image_row(found: Image, *, trunc: bool = True) -> list[str]:
-    """One line of `mydocker images`."""
+    """Return an image's row in `mydocker images`."""
     repository, _, tag = found.name.rpartition(":")
     identity = found.id[:12] if trunc else f"sha256:{found.id}"
     return [repository, tag, identity, ago(found.created), size(found.size)]
 
 
 def size(count: int) -> str:
-    """Bytes in the largest unit that fits, three digits of it: 5.61MB."""
+    """Return a number of bytes with three digits, in the largest unit that fits: 5.61MB."""
     amount, units = float(count), ["TB", "GB", "MB", "kB", "B"]
     while amount >= 999.5 and len(units) > 1:
         amount /= 1000
@@ -193,29 +195,27 @@ def size(count: int) -> str:
 
 
 def span(since: str) -> str:
-    """The time since an RFC 3339 moment, in the largest unit that fits."""
+    """Return the time since an RFC 3339 time, in the largest unit that fits."""
     then = calendar.timegm(time.strptime(since[:19], "%Y-%m-%dT%H:%M:%S"))
     left = max(0, int(time.time()) - then)
     for size, unit in _STEPS:
         if not size or left < size:
             return f"{left} {unit}{'' if left == 1 else 's'}"
         left //= size
-    raise AssertionError("the last unit has no end")
+    raise AssertionError("the last unit has no limit")
 
 
 def ago(since: str) -> str:
-    """`span`, and that it is past."""
+    """Return `span` with "ago"."""
     return f"{span(since)} ago"
 
 
 def listing(template: str, headings: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> None:
-    """Print each item through a template; behind `table `, as columns below their headings."""
-    # only who asks pays
-
+    """Print each item through a template; after `table `, as columns with headings."""
     written = template.removeprefix("table ")
     if written == template:
         for item in items:
-            say(render(template, item))
+            print_line(render(template, item))
         return
     head, *rows = [render(written, item).split("\t") for item in (headings, *items)]
     table(head, rows)
@@ -226,27 +226,28 @@ def documents(template: str, items: Sequence[Mapping[str, Any]]) -> None:
     if template:
         listing(template, {}, items)
     else:
-        say(json.dumps(items, indent=4))
+        print_line(json.dumps(items, indent=4))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns as Docker does: no lines, nothing cut off."""
-    from rich.console import Console  # imported only where a table is wanted
-    from rich.table import Table
-
-    shown = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="")
-    for name in head:
-        shown.add_column(name, no_wrap=True)
-    for row in rows:
-        shown.add_row(*row)
-    # As wide as it needs to be: a line that a script reads must not be folded.
-    told = io.StringIO()
-    Console(file=told, width=10_000, highlight=False, markup=False).print(shown)
-    say(told.getvalue().removesuffix("\n"))
+    """Print columns as Docker does: without lines, wrapping or truncation."""
+    lines = [[_printable(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
+    )
+    print_line("\n".join("   ".join(line).rstrip() for line in padded))
 
 
-def settings(found: ContainerRecord) -> dict[str, Any]:
-    """`NetworkSettings` of `mydocker inspect`."""
+def _printable(text: str) -> str:
+    """Return `text` with control characters escaped: a command may have line breaks."""
+    if text.isprintable():
+        return text
+    return "".join(item if item.isprintable() else repr(item)[1:-1] for item in text)
+
+
+def network_settings(found: ContainerRecord) -> dict[str, Any]:
+    """Return `NetworkSettings` of `mydocker inspect`."""
     aliases = {item.network: item.aliases for item in found.connections}
     endpoints = found.state.endpoints
     return {
@@ -260,7 +261,7 @@ def settings(found: ContainerRecord) -> dict[str, Any]:
 
 
 def addresses(endpoint: EndpointRecord | None) -> dict[str, Any]:
-    """Where a container is on one network."""
+    """Return a container's addresses on one network."""
     if endpoint is None:
         return {"IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": ""}
     ip, _, prefix = endpoint.address.partition("/")
@@ -277,7 +278,7 @@ def addresses(endpoint: EndpointRecord | None) -> dict[str, Any]:
 
 
 def bindings(publications: Sequence[Publication]) -> dict[str, list[dict[str, str]]]:
-    """Ports of a container, and those of the host that lead there."""
+    """Return a container's published ports and the host ports that lead to them."""
     found: dict[str, list[dict[str, str]]] = {}
     for item in publications:
         where = {"HostIp": item.address, "HostPort": str(item.host_port)}
@@ -285,8 +286,12 @@ def bindings(publications: Sequence[Publication]) -> dict[str, list[dict[str, st
     return found
 
 
-def asked_for(publish: Sequence[str]) -> dict[str, list[dict[str, str]]]:
-    """`PortBindings` of `mydocker inspect`: what was asked for, started or not."""
+def port_bindings(publish: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+    """Return `PortBindings` of `mydocker inspect`: the ports as requested."""
+    if not publish:
+        return {}
+    from runtime.network import ports
+
     found: dict[str, list[dict[str, str]]] = {}
     for text in publish:
         for item in ports.parse("show a port", text):
@@ -297,34 +302,34 @@ def asked_for(publish: Sequence[str]) -> dict[str, list[dict[str, str]]]:
 
 
 def port_lines(publications: Sequence[Publication]) -> list[str]:
-    """Each port as `mydocker ps` shows it: 0.0.0.0:8080->80/tcp."""
+    """Return published ports as `mydocker ps` shows them: 0.0.0.0:8080->80/tcp."""
     return [
-        f"{_end(item.address)}:{item.host_port}->{item.port}/{item.protocol}"
+        f"{_bracketed(item.address)}:{item.host_port}->{item.port}/{item.protocol}"
         for item in publications
     ]
 
 
 def port_rows(publications: Sequence[Publication], wanted: str = "") -> list[str]:
-    """Each port as `mydocker port` shows it; with `wanted` (`80`, `80/udp`) only the host's end."""
+    """Return the lines of `mydocker port`; for `wanted` (`80`, `80/udp`) host sockets alone."""
     port, slash, protocol = wanted.partition("/")
     asked = f"{port}/{protocol if slash else 'tcp'}"
     rows = []
     for item in publications:
         own = f"{item.port}/{item.protocol}"
-        end = f"{_end(item.address)}:{item.host_port}"
+        socket = f"{_bracketed(item.address)}:{item.host_port}"
         if not wanted:
-            rows.append(f"{own} -> {end}")
+            rows.append(f"{own} -> {socket}")
         elif own == asked:
-            rows.append(end)
+            rows.append(socket)
     return rows
 
 
-def _end(address: str) -> str:
+def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
 def network(found: NetworkConfig, containers: Sequence[ContainerRecord]) -> dict[str, Any]:
-    """One entry of `mydocker network inspect`; `containers` are those that run."""
+    """Return the entry of a network in its `inspect`; `containers` are the running ones."""
     pools = [{"Subnet": found.subnet, "Gateway": found.gateway, "IPRange": found.ip_range}]
     if found.subnet6:
         pools.append({"Subnet": found.subnet6, "Gateway": found.gateway6})
@@ -359,30 +364,31 @@ def network(found: NetworkConfig, containers: Sequence[ContainerRecord]) -> dict
     }
 
 
-_PART: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_WORD: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s"]+')
-_FIELD: Final = re.compile(r"\.|(\.[A-Za-z0-9_]+)+")
+# Not compiled at import: most commands print no template.
+_PART: Final = r"(?s)\{\{(.*?)\}\}"
+_WORD: Final = r'"(?:[^"\\]|\\.)*"|[^\s"]+'
+_FIELD: Final = r"\.|(\.[A-Za-z0-9_]+)+"
 _UNESCAPED: Final = {r"\t": "\t", r"\n": "\n"}
 _ARITY: Final = {"json": 2, "len": 2, "index": 3}
 
 
 def render(template: str, data: Any) -> str:
-    """Fill in a template; `InvalidError` where it asks for what there is not."""
+    """Fill in a Go template; `InvalidError` for unknown fields and functions."""
     if template == "json":
         return json.dumps(data)
     for written, meant in _UNESCAPED.items():
         template = template.replace(written, meant)
-    parts = iter(enumerate(_PART.split(template)))
+    parts = iter(enumerate(re.split(_PART, template)))
     return _rendered(list(_parsed(template, parts, nested=False)), data, template)
 
 
 _Node = str | list[str] | tuple[list[str], list[Any]]
-"""Text, the words of an expression, or those of a range with its body."""
+"""Text, the words of an expression, or the words of a range with its body."""
 
 
 def _parsed(template: str, parts: Iterator[tuple[int, str]], *, nested: bool) -> Iterator[_Node]:
     for number, text in parts:
-        words = _WORD.findall(text.strip("- ")) if number % 2 else []
+        words = re.findall(_WORD, text.strip("- ")) if number % 2 else []
         if not number % 2:
             if "{{" in text:
                 raise _wrong(template, "there is an opening {{ that nothing closes")
@@ -414,7 +420,7 @@ def _rendered(nodes: Sequence[_Node], data: Any, template: str) -> str:
 
 
 def _value(words: Sequence[str], data: Any, template: str) -> Any:
-    if len(words) == 1 and _FIELD.fullmatch(words[0]):
+    if len(words) == 1 and re.fullmatch(_FIELD, words[0]):
         for name in filter(None, words[0].split(".")):
             if not isinstance(data, Mapping) or name not in data:
                 raise _wrong(template, f"there is no {words[0]}{_choice(data)}")
@@ -445,7 +451,7 @@ def _wrong(template: str, why: str) -> InvalidError:
 
 
 def _shown(value: Any) -> str:
-    """As Go's `print` shows it."""
+    """Return a value as Go's `print` formats it."""
     match value:
         case None:
             return "<no value>"

@@ -388,9 +388,9 @@ def _number(found: ContainerRecord) -> int:
     wanted = found.config.stop_signal
     if not wanted:
         return signal.SIGTERM
-    from runtime.container.options import number_of
+    from runtime.container.options import signal_number
 
-    return number_of(f"stop {found.name!r}", wanted)
+    return signal_number(f"stop {found.name!r}", wanted)
 
 
 KILLED: Final = 137

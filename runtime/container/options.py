@@ -1,4 +1,4 @@
-"""What can be asked of a container, checked before anything is made."""
+"""Options of a new container, checked before anything is created; signals by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import signal
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 from runtime.errors import InvalidError
 from runtime.image.config import ImageDefaults
@@ -18,24 +18,27 @@ from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig, is_mac
 from runtime.store import NAME, NAME_RULE, now
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Not compiled yet: most runs ask for none of it.
+# Not compiled at import: most containers need none of these.
 _HOSTNAME: Final = r"(?=.{1,64}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9-]+)*"
 _ENVIRONMENT: Final = r"[^=\0]+"
 _SYSCTL: Final = r"[a-z0-9_]+([./][a-zA-Z0-9_-]+)+"
-_LEAST_MEMORY: Final = 6 * 1024 * 1024
-_MOST_CPUS: Final = 1_000_000
-"""Processors; more than any machine has."""
-_LEAST_CPUS: Final = 10_000_000
-_LEAST_PIDS: Final = 2
+_MIN_MEMORY: Final = 6 * 1024 * 1024
+_MAX_CPUS: Final = 1_000_000
+"""CPUs; more than any machine has."""
+_MIN_NANO_CPUS: Final = 10_000_000
+_MIN_PIDS: Final = 2
 _NAMESPACED: Final = ("net.", "kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")
 
 
 class ContainerOptions(TypedDict, total=False):
-    """Everything that may be left out when a container is created."""
+    """Options of a new container; all may be left out. `run --help` describes them.
+
+    An option with the name of a field of `ContainerConfig` is stored as given.
+    """
 
     name: str
     network: str
-    """`bridge`, `none`, `host`, `container:<name or id>`, or the name of a network."""
+    """`bridge`, `none`, `host`, `container:<name or id>` or the name of a network."""
     env: Mapping[str, str]
     workdir: str
     hostname: str
@@ -47,31 +50,31 @@ class ContainerOptions(TypedDict, total=False):
     publish: Sequence[str]
     """Ports, as `[address:][host port:]port[/protocol]`; see `runtime.network.ports`."""
     publish_all: bool
-    """Publish every port that is exposed, on free ports of the host."""
+    """Publish all exposed ports on free ports of the host."""
     expose: Sequence[str]
-    """Ports besides those that the image exposes, as `port[/protocol]`."""
+    """Ports in addition to those that the image exposes, as `port[/protocol]`."""
     dns: Sequence[str]
     add_hosts: Sequence[str]
-    """More lines for /etc/hosts, as `name:address`."""
+    """Additional lines of /etc/hosts, as `name:address`."""
     entrypoint: Sequence[str]
-    """In place of the image's; the image's command is left out then too."""
+    """Replaces the image's entrypoint and command."""
     user: str
-    """`name or uid[:group or gid]`, as the image's own files know them."""
+    """`name or uid[:group or gid]`; names are those of the image's files."""
     tty: bool
     binds: Sequence[str]
-    """What it sees of the host's files and of volumes, as `source:target[:ro]`."""
+    """Mounts of host files and volumes, as `source:target[:ro]`."""
     read_only: bool
-    """Whether its own file system cannot be written to; volumes and /dev/shm can."""
+    """Mount the root file system read-only; volumes and /dev/shm stay writable."""
     cap_add: Sequence[str]
     cap_drop: Sequence[str]
     memory: int
-    """At most so many bytes."""
+    """Limit in bytes; 0 is no limit, as for the other limits."""
     cpus: float
-    """At most so many processors' time."""
+    """Limit of CPU time, in CPUs."""
     pids_limit: int
-    """At most so many processes and threads, pid 1 among them."""
+    """Limit of processes and threads, pid 1 included."""
     auto_remove: bool
-    """Remove the container once it has ended."""
+    """Remove the container when it has ended."""
 
 
 def configure(
@@ -83,31 +86,72 @@ def configure(
     image_id: str = "",
     defaults: ImageDefaults = ImageDefaults(),  # noqa: B008 - a named tuple never changes
 ) -> ContainerConfig:
-    """The container that is asked for; `InvalidError` names the option that cannot be.
+    """Return the configuration of a new container; `InvalidError` names the wrong option.
 
-    `defaults` are what its image asks for where nobody asks otherwise.
+    `defaults` are the image's values for options that are not given.
     """
     name = options.get("name") or f"mydocker-{identity[:12]}"
     asked = f"create container {name!r}"
     mode = modes.parse(options.get("network", DEFAULT_NETWORK))
-    modes.refuse(mode, asked, _given(options))
-    publish = list(options.get("publish", ()))
-    exposed = [*defaults.exposed, *options.get("expose", ())]
-    if publish or exposed:
-        from runtime.network import ports  # brings sockets and nftables
-
-        for text in publish:
-            ports.parse(asked, text)
-        ports.exposed(asked, options.get("expose", ()))
-    own = "entrypoint" in options
-    entrypoint = list(options["entrypoint"]) if own else defaults.entrypoint
-    arguments = list(command) or ([] if own else defaults.command)
-    if not entrypoint and not arguments:
-        raise InvalidError(asked, "there is no command to execute", remedy="run IMAGE COMMAND")
+    modes.refuse(mode, asked, _network_options(options))
     workdir = options.get("workdir") or f"/{defaults.workdir.lstrip('/')}"
+    hostname = options.get("hostname") or _default_hostname(mode.kind, identity)
+    _check_options(asked, options, workdir, hostname)
+    network = f"container:{mode.name}" if mode.kind == "container" else mode.name or mode.kind
+    first = connection(
+        asked,
+        network,
+        ip=options.get("ip", ""),
+        ip6=options.get("ip6", ""),
+        mac=options.get("mac", ""),
+        aliases=options.get("aliases", ()),
+    )
+    entrypoint, argv = _command(asked, command, options, defaults)
+    memory, cpus, pids = _limits(asked, options)
+    if defaults.stop_signal:
+        signal_number(asked, defaults.stop_signal)
+    as_given: dict[str, Any] = {
+        key: _json(value) for key, value in options.items() if key in ContainerConfig._fields
+    }
+    return (
+        ContainerConfig(identity, name, image, argv)
+        ._replace(**as_given)
+        ._replace(
+            name=name,
+            network=network,
+            env=_environment(asked, hostname, defaults, options),
+            workdir=workdir,
+            hostname=hostname,
+            mac=first.mac,
+            created=now(),
+            image_id=image_id,
+            entrypoint=entrypoint,
+            user=options.get("user") or defaults.user,
+            exposed=_exposed_ports(asked, options, defaults),
+            labels=defaults.labels,
+            stop_signal=defaults.stop_signal,
+            binds=_binds(asked, options),
+            memory=memory,
+            nano_cpus=cpus,
+            pids_limit=pids,
+        )
+    )
+
+
+def _json(value: object) -> object:
+    """Return an option as it is stored: any mapping as a dict, any sequence as a list."""
+    match value:
+        case Mapping():
+            return dict(value)
+        case list() | tuple():
+            return list(value)
+    return value
+
+
+def _check_options(asked: str, options: ContainerOptions, workdir: str, hostname: str) -> None:
+    """Raise `InvalidError` for the first malformed option."""
     if not workdir.startswith("/"):
         raise InvalidError(asked, f"the working directory {workdir!r} is not absolute")
-    hostname = options.get("hostname") or _default_hostname(mode.kind, identity)
     if options.get("hostname") and not re.fullmatch(_HOSTNAME, hostname):
         raise InvalidError(asked, f"the hostname {hostname!r} is malformed")
     for text in options.get("dns", ()):
@@ -119,84 +163,64 @@ def configure(
                 asked, f"--add-host {entry!r} is not name:address", remedy="db:192.0.2.7, say"
             )
         _check_address(asked, "add-host", address)
-    network = f"container:{mode.name}" if mode.kind == "container" else mode.name or mode.kind
-    first = connection(
-        asked,
-        network,
-        ip=options.get("ip", ""),
-        ip6=options.get("ip6", ""),
-        mac=options.get("mac", ""),
-        aliases=options.get("aliases", ()),
-    )
-    sysctls = options.get("sysctls", {})
-    for key in sysctls:
+    for key in options.get("sysctls", {}):
         if not re.fullmatch(_SYSCTL, key) or not key.startswith(_NAMESPACED):
             raise InvalidError(
                 asked,
                 f"the sysctl {key!r} does not belong to a namespace",
                 remedy=", ".join(f"{prefix}…" for prefix in _NAMESPACED),
             )
-    binds = [parse(asked, text) for text in options.get("binds", ())]
-    if len({item.target for item in binds}) < len(binds):
-        raise InvalidError(asked, "-v names one place in the container twice")
     capabilities(asked, options.get("cap_add", ()), options.get("cap_drop", ()))
-    if defaults.stop_signal:
-        number_of(asked, defaults.stop_signal)
-    memory, cpus, pids = _limits(asked, options)
-    return ContainerConfig(
-        id=identity,
-        name=name,
-        image=image,
-        command=[*entrypoint, *arguments],
-        network=network,
-        env=_environment(asked, hostname, defaults, options),
-        workdir=workdir,
-        hostname=hostname,
-        ip=first.ip,
-        ip6=first.ip6,
-        mac=first.mac,
-        aliases=first.aliases,
-        sysctls=dict(sysctls),
-        publish=publish,
-        publish_all=options.get("publish_all", False),
-        dns=list(options.get("dns", ())),
-        add_hosts=list(options.get("add_hosts", ())),
-        tty=options.get("tty", False),
-        auto_remove=options.get("auto_remove", False),
-        created=now(),
-        image_id=image_id,
-        entrypoint=entrypoint,
-        user=options.get("user") or defaults.user,
-        exposed=exposed,
-        labels=defaults.labels,
-        stop_signal=defaults.stop_signal,
-        binds=[str(item) for item in binds],
-        read_only=options.get("read_only", False),
-        cap_add=list(options.get("cap_add", ())),
-        cap_drop=list(options.get("cap_drop", ())),
-        memory=memory,
-        nano_cpus=cpus,
-        pids_limit=pids,
-    )
+
+
+def _command(
+    asked: str, command: Sequence[str], options: ContainerOptions, defaults: ImageDefaults
+) -> tuple[list[str], list[str]]:
+    """Return the entrypoint and the whole command, which begins with it."""
+    given = "entrypoint" in options
+    entrypoint = list(options["entrypoint"]) if given else defaults.entrypoint
+    arguments = list(command) or ([] if given else defaults.command)
+    if not entrypoint and not arguments:
+        raise InvalidError(asked, "there is no command to execute", remedy="run IMAGE COMMAND")
+    return entrypoint, [*entrypoint, *arguments]
+
+
+def _exposed_ports(asked: str, options: ContainerOptions, defaults: ImageDefaults) -> list[str]:
+    """Check published ports, and return exposed ones: the image's and those of `expose`."""
+    publish, expose = options.get("publish", ()), options.get("expose", ())
+    if publish or expose:
+        from runtime.network import ports  # imports nftables, which few containers need
+
+        for text in publish:
+            ports.parse(asked, text)
+        ports.exposed(asked, expose)
+    return [*defaults.exposed, *expose]
+
+
+def _binds(asked: str, options: ContainerOptions) -> list[str]:
+    found = [parse(asked, text) for text in options.get("binds", ())]
+    if len({item.target for item in found}) < len(found):
+        raise InvalidError(asked, "-v names one place in the container twice")
+    return [str(item) for item in found]
 
 
 def _limits(asked: str, options: ContainerOptions) -> tuple[int, int, int]:
     memory, pids = options.get("memory", 0), options.get("pids_limit", 0)
     wanted = options.get("cpus", 0)
-    if not 0 <= wanted <= _MOST_CPUS:  # nor is it a number, perhaps
+    if not 0 <= wanted <= _MAX_CPUS:  # NaN fails the comparison too
         raise InvalidError(asked, f"{wanted:g} processors cannot be had", remedy="--cpus 1.5, say")
     cpus = round(wanted * 1_000_000_000)
-    if memory and memory < _LEAST_MEMORY:
+    if memory and memory < _MIN_MEMORY:
         raise InvalidError(asked, f"with {memory} bytes of memory nothing can start", remedy="6m")
-    if cpus and cpus < _LEAST_CPUS:
+    if cpus and cpus < _MIN_NANO_CPUS:
         raise InvalidError(asked, "the kernel gives out no less than 0.01 of a processor")
-    if pids < 0 or 0 < pids < _LEAST_PIDS:
+    if pids < 0 or 0 < pids < _MIN_PIDS:
         raise InvalidError(asked, f"{pids} processes are not enough for pid 1 and a command")
     return memory, cpus, pids
 
 
-def _given(options: ContainerOptions) -> list[str]:
-    """The options that a network mode may contradict, by the names users know."""
+def _network_options(options: ContainerOptions) -> list[str]:
+    """Return the given options that a network mode may contradict, by their CLI names."""
     plain = {
         "publish": options.get("publish") or options.get("publish_all"),
         "mac": options.get("mac"),
@@ -224,7 +248,7 @@ def connection(
     mac: str = "",
     aliases: Sequence[str] = (),
 ) -> Connection:
-    """What is asked for on a network; `InvalidError` names what is malformed."""
+    """Return a checked connection to a network; `InvalidError` names the malformed part."""
     _check_address(asked, "ip", ip, 4)
     _check_address(asked, "ip6", ip6, 6)
     mac = mac.lower().replace("-", ":")
@@ -254,7 +278,7 @@ def _environment(
 ) -> list[str]:
     env = {"PATH": _PATH, "HOSTNAME": hostname}
     if not options.get("user") and not defaults.user:
-        env["HOME"] = "/root"  # another user's is known once the image's files are there
+        env["HOME"] = "/root"  # another user's is read from the image's files at start
     if options.get("tty"):
         env["TERM"] = "xterm"
     env |= dict(entry.split("=", 1) for entry in defaults.env)
@@ -268,8 +292,8 @@ def _environment(
 _REAL_TIME: Final = r"RT(MIN|MAX)([+-]\d+)?"
 
 
-def number_of(asked: str, text: str) -> int:
-    """The number of a signal; `InvalidError` where there is none of that name."""
+def signal_number(asked: str, text: str) -> int:
+    """Return the number of a signal by name or number; `InvalidError` if there is none."""
     name = text.upper().removeprefix("SIG")
     number = _number(name)
     if number not in signal.valid_signals():

@@ -20,7 +20,7 @@ import pytest
 from linux.syscalls import mount, umount
 from runtime.cli import main
 from runtime.cli.base import pairs
-from runtime.cli.run import parser
+from runtime.cli.main import parser
 from runtime.engine import Engine
 from runtime.errors import InvalidError, UnsupportedError
 from tests.runtime.support.inspection import links, nothing_left, until

@@ -13,8 +13,9 @@ import pytest
 
 from runtime.cli import main, output
 from runtime.cli.base import size
-from runtime.cli.container import moment
-from runtime.cli.run import environment_files, options, parser
+from runtime.cli.container import log_time
+from runtime.cli.main import parser
+from runtime.cli.run import container_options, environment_files
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError
 from tests.runtime.conftest import FOR_EVER
@@ -149,11 +150,11 @@ def test_the_end_of_a_log(engine: Engine, said: Said) -> None:
 
 def test_moments() -> None:
     """Seconds since 1970, a time ago, a date with its zone."""
-    assert moment("0") == "1970-01-01T00:00:00.000000000Z"
-    assert moment("2026-01-31T12:00:00+02:00") == "2026-01-31T10:00:00.000000000Z"
-    assert moment("1h") < moment("10m30s") < moment("0.5s")
+    assert log_time("0") == "1970-01-01T00:00:00.000000000Z"
+    assert log_time("2026-01-31T12:00:00+02:00") == "2026-01-31T10:00:00.000000000Z"
+    assert log_time("1h") < log_time("10m30s") < log_time("0.5s")
     with pytest.raises(InvalidError, match="yesterday"):
-        moment("yesterday")
+        log_time("yesterday")
 
 
 def test_top_shows_what_runs(engine: Engine, said: Said) -> None:
@@ -205,7 +206,7 @@ def test_a_bind_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     asked = ["./a:/a:ro", ".:/b", "../c:/c", "data:/d", ".e:/e"]
     words = [word for text in asked for word in ("-v", text)]
-    binds = options(parser("run").parse_args(["run", *words, "base"])).get("binds")
+    binds = container_options(parser("run").parse_args(["run", *words, "base"])).get("binds")
     assert binds == [
         f"{tmp_path}/a:/a:ro",
         f"{tmp_path}:/b",

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from runtime.cli import output
-from runtime.cli.run import parser
+from runtime.cli.main import parser
 from runtime.engine import Engine
 from tests.runtime.image import tars
 from tests.runtime.image.image_files import base_layer, make

@@ -129,7 +129,7 @@ def test_nothing_is_collected_amid_the_imports(root: Path, first: str) -> None:
 @pytest.mark.parametrize("columns", ["40", "100", "", "wide"])
 def test_help_is_as_wide_as_argparse_would_have_it(columns: str) -> None:
     """Who asks for it notices nothing of what is not imported."""
-    source = "import sys; from runtime.cli.run import parser; parser(sys.argv[1]).parse_args()"
+    source = "import sys; from runtime.cli.main import parser; parser(sys.argv[1]).parse_args()"
     plain = "import argparse, runtime.cli.base as c; c.Parser = argparse.ArgumentParser; "
     told = [
         subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.cli.base import complain
+from runtime.cli.base import print_error
 from runtime.engine import Engine
 from tests.support.programs import WITHIN, environment
 
@@ -68,8 +68,8 @@ def test_what_cannot_be_written_is_told(engine: Engine, root: Path, words: str) 
 
 def test_a_refusal_of_the_kernels_is_told_in_its_words(capsys: pytest.CaptureFixture[str]) -> None:
     """Without the number of the error, and with the file that it is about."""
-    complain(PermissionError(13, "Permission denied", "/x"))
-    complain(PermissionError(13, "add an address: Permission denied"))
+    print_error(PermissionError(13, "Permission denied", "/x"))
+    print_error(PermissionError(13, "add an address: Permission denied"))
     assert capsys.readouterr().err.splitlines() == [
         "mydocker: Permission denied: /x",
         "mydocker: add an address: Permission denied",
