@@ -35,10 +35,10 @@ from harness.model.plan import (
     Promise,
 )
 from harness.model.topology import Address, pick
-from harness.probe import remote
+from harness.probe import quiescence
 from harness.probe.prober import observe
 from harness.probe.quiescence import Quiet
-from harness.probe.remote import seen_from_host
+from harness.probe.sockets import seen_from_host
 from harness.testbench.addressing import AddressBook, questions
 from harness.testbench.attach import attach, detach
 from harness.testbench.container import Container
@@ -360,7 +360,7 @@ class Scene:
             watched = list({space.id: space for space in watched}.values())
             lan, links = self.world.namespaces["lan"], self.world.links()
             quiet = stack.enter_context(Quiet(lan, watched, links=links))
-            if patience := max(self._patience(), remote.patience(spaces)):
+            if patience := max(self._patience(), quiescence.agent_patience(spaces)):
                 quiet.outlast(patience, self.world.namespaces[HOST])
             else:
                 quiet.last()
