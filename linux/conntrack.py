@@ -208,7 +208,6 @@ class FlowWatch:
 
         self._known: dict[bytes, bytes] | None = None
         """Flows by id; `None` when a dump is needed."""
-        import threading  # a `run` without published ports does without
 
         self._lock = threading.Lock()
         with contextlib.ExitStack() as stack:

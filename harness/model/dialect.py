@@ -172,7 +172,8 @@ class Dialect:
         "sysctl net.ipv4.ip_forward",
         "sysctl net.ipv4.conf.*.forwarding",
         "sysctl net.ipv6.conf.*.forwarding",
-        "sysctl net.ipv6.conf.*.accept_ra",  # where a router has told the host of a way (BYS-5)
+        # Of a link with a default route by router advertisement (BYS-5); never `all` or `default`.
+        "sysctl net.ipv6.conf.eth*.accept_ra",
         # What the kernel does of itself to a host that begins to forward.
         "sysctl net.ipv4.conf.all.accept_redirects",
         "route *::/128 of * in table 255, *",

@@ -22,10 +22,10 @@ from typing import Final, Self
 
 from harness.model.plan import FAMILIES, Cell, Family, Observation, Protocol
 from harness.model.topology import Address
-from harness.probe import icmp, remote
+from harness.probe import icmp, quiescence
 from harness.probe import payload as wire
 from harness.probe.quiescence import Quiet
-from harness.probe.remote import AgentNetNS, seen_from_host
+from harness.probe.remote import AgentNetNS
 from harness.probe.results import Namer, ProbeRequest, ProbeResults, ReplySeen, RequestSeen
 from harness.probe.sockets import (
     Datagram,
@@ -39,6 +39,7 @@ from harness.probe.sockets import (
     plain,
     receive,
     reply,
+    seen_from_host,
     sockets_of,
     spelled,
     syn_ttl,
@@ -239,8 +240,8 @@ class _Asking:
                 if quiet.reached() and not self._pump() and not self._told_more():
                     break
                 self._pump(_HELD_PAUSE if quiet.held else 0.0)
-        patience = max(patience, remote.patience(self._spaces))
-        remote.outwait(patience, lambda: bool(self.ledger.open), self._pump)
+        patience = max(patience, quiescence.agent_patience(self._spaces))
+        quiescence.await_silence(patience, lambda: bool(self.ledger.open), self._pump)
         self._told_more()
         for index in self.ledger.open & self._streams.keys():
             if connected(self._streams[index]):

@@ -28,11 +28,12 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
+from harness.probe.sockets import has_own_stack
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -227,6 +228,39 @@ def _whole(descriptor: int) -> str:
     while more := os.pread(descriptor, _PAGE, len(read)):
         read += more
     return read.decode("ascii")
+
+
+PATIENCE: Final = 0.3
+"""Seconds that a packet may spend in a stack that cannot be looked into, at least."""
+
+_SLOWER: Final = 3
+"""How many times longer than the slowest thing that an agent did there in the same matrix."""
+
+
+def agent_patience(spaces: Iterable[NetNS]) -> float:
+    """How long it has to be silent in them until silence is final, in seconds."""
+    agents = [space.agent for space in spaces if has_own_stack(space)]
+    return max(PATIENCE, *(_SLOWER * agent.slowest for agent in agents)) if agents else 0.0
+
+
+def await_silence(
+    seconds: float, unanswered: Callable[[], bool], pump: Callable[[float], bool]
+) -> None:
+    """Wait for what cannot be looked into: it is silent when nothing has come for so long.
+
+    `pump` takes in what comes within some seconds and tells whether anything did. Raises
+    `NeverQuiet` where answers keep coming.
+    """
+    bound = time.monotonic() + QUIET_BOUND + seconds
+    deadline = time.monotonic() + seconds
+    while unanswered() and (left := deadline - time.monotonic()) > 0:
+        if pump(left):
+            deadline = time.monotonic() + seconds
+        if deadline > bound:
+            raise NeverQuiet(
+                f"answers still come {QUIET_BOUND:g} s after the kernel has come to rest: "
+                "this machine is too busy for a verdict; run with fewer workers"
+            )
 
 
 class Proxies:

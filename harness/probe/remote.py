@@ -19,13 +19,12 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, TypeGuard, cast
+from typing import Any, Final, Protocol, Self, cast
 
-from harness.probe.quiescence import QUIET_BOUND, NeverQuiet
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS, sysctl_path
@@ -228,11 +227,6 @@ class AgentNetNS(NetNS):
             with self.outside() as space:
                 return space.socket(family, kind, protocol)
         return cast("socket.socket", RemoteSocket(self.agent, family, kind, protocol))
-
-
-def seen_from_host(space: NetNS, stack: contextlib.ExitStack) -> NetNS:
-    """A namespace as the host has it, which `stack` closes; one that is so already as it is."""
-    return stack.enter_context(space.outside()) if isinstance(space, AgentNetNS) else space
 
 
 def by_kernel(space: NetNS) -> NetNS:
@@ -461,41 +455,6 @@ def _readable(descriptor: int, within: float | None = 0.0) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(None if within is None else within * 1000))
-
-
-PATIENCE: Final = 0.3
-"""Seconds that a packet may spend in a stack that cannot be looked into, at least."""
-_SLOWER: Final = 3
-"""How many times longer than the slowest thing that an agent did there in the same matrix."""
-
-
-def patience(spaces: Iterable[NetNS]) -> float:
-    """How long it has to be silent in them until silence is final, in seconds."""
-    agents = [space.agent for space in spaces if has(space)]
-    return max(PATIENCE, *(_SLOWER * agent.slowest for agent in agents)) if agents else 0.0
-
-
-def outwait(seconds: float, unanswered: Callable[[], bool], pump: Callable[[float], bool]) -> None:
-    """Wait for what cannot be looked into: it is silent when nothing has come for so long.
-
-    `pump` takes in what comes within some seconds and tells whether anything did. Raises
-    `NeverQuiet` where answers keep coming.
-    """
-    bound = time.monotonic() + QUIET_BOUND + seconds
-    deadline = time.monotonic() + seconds
-    while unanswered() and (left := deadline - time.monotonic()) > 0:
-        if pump(left):
-            deadline = time.monotonic() + seconds
-        if deadline > bound:
-            raise NeverQuiet(
-                f"answers still come {QUIET_BOUND:g} s after the kernel has come to rest: "
-                "this machine is too busy for a verdict; run with fewer workers"
-            )
-
-
-def has(space: NetNS) -> TypeGuard[AgentNetNS]:
-    """Whether what is behind a handle is a container with a stack of its own."""
-    return isinstance(space, AgentNetNS) and space.own_stack
 
 
 def with_cables(

@@ -15,13 +15,24 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from harness.model.plan import FAMILIES, Family
 from harness.model.topology import Address
 from harness.probe import icmp
 from harness.probe.remote import AgentNetNS
 from linux.netns import NetNS
+
+
+def seen_from_host(space: NetNS, stack: contextlib.ExitStack) -> NetNS:
+    """A namespace as the host has it, which `stack` closes; one that is so already as it is."""
+    return stack.enter_context(space.outside()) if isinstance(space, AgentNetNS) else space
+
+
+def has_own_stack(space: NetNS) -> TypeGuard[AgentNetNS]:
+    """Whether what is behind a handle is a container with a stack of its own."""
+    return isinstance(space, AgentNetNS) and space.own_stack
+
 
 _BUFFER: Final = 8 << 20
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33

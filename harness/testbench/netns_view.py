@@ -19,8 +19,9 @@ from typing import Final, NamedTuple
 
 from harness.model.plan import Family
 from harness.model.topology import Address, Interface
-from harness.probe import remote
-from harness.probe.remote import by_kernel, seen_from_host
+from harness.probe import remote, sockets
+from harness.probe.remote import by_kernel
+from harness.probe.sockets import seen_from_host
 from harness.testbench.packets.capture import Capture, Tap
 from harness.world.build import World
 from harness.world.state.netlink_dump import Dumps
@@ -49,7 +50,7 @@ class NetnsView:
         """Return every interface by name, `lo` included."""
         with self.open() as space, Netlink(space) as netlink:
             found = {link.name: link for link in rtnetlink_dump.links(netlink)}
-            return remote.with_cables(found, space) if remote.has(space) else found
+            return remote.with_cables(found, space) if sockets.has_own_stack(space) else found
 
     def kernel_link(self, link: str) -> rtnetlink_dump.Link:
         """Return an interface as the host's kernel has it, also for another network stack."""
@@ -82,7 +83,7 @@ class NetnsView:
         """
         with self.open() as space, Netlink(space) as netlink:
             found = rtnetlink_dump.routes(netlink, every_kind=True)
-            return remote.of_main_table(found) if remote.has(space) else found
+            return remote.of_main_table(found) if sockets.has_own_stack(space) else found
 
     def neighbours(self) -> list[rtnetlink_dump.Neighbour]:
         """Return every neighbour entry, both families."""
@@ -92,7 +93,7 @@ class NetnsView:
     def sysctl(self, key: str) -> str:
         """Return one value under `net.`; `FileNotFoundError` for an unknown key."""
         with self.open() as space:
-            if remote.has(space):
+            if sockets.has_own_stack(space):
                 return remote.sysctl(space, key)
             return netns.read_sysctls(space, [key])[key]
 

@@ -46,12 +46,12 @@ from harness.model.plan import (
     Promise,
 )
 from harness.model.topology import Address, pick
-from harness.probe import remote
+from harness.probe import quiescence
 from harness.probe.prober import observe
 from harness.probe.quiescence import Quiet
-from harness.probe.remote import seen_from_host
 from harness.probe.resolver import Lookup, Resolved, resolve
 from harness.probe.results import Namer, ProbeRequest
+from harness.probe.sockets import seen_from_host
 from harness.testbench.attach import attach, detach
 from harness.testbench.container import Container
 from harness.testbench.netns_view import NetnsView, first_address, view_of
@@ -376,7 +376,7 @@ class Scene:
             watched = list({space.id: space for space in watched}.values())
             lan, links = self.world.namespaces["lan"], self.world.links()
             quiet = stack.enter_context(Quiet(lan, watched, links=links))
-            if patience := max(self._patience(), remote.patience(spaces)):
+            if patience := max(self._patience(), quiescence.agent_patience(spaces)):
                 quiet.outlast(patience, self.world.namespaces[HOST])
             else:
                 quiet.last()

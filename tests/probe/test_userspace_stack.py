@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
-from harness.probe import remote
+from harness.probe import quiescence, remote, sockets
 from linux import rtnetlink, rtnetlink_dump
 from linux.netns import NetNS
 
@@ -38,5 +38,5 @@ def test_routes_of_lo_and_of_the_other_family_are_left_out() -> None:
 def test_a_kernels_own_namespaces_need_no_patience() -> None:
     """There silence is final at once."""
     with NetNS.own() as own:
-        assert remote.patience([own]) == 0.0
-        assert not remote.has(own)
+        assert quiescence.agent_patience([own]) == 0.0
+        assert not sockets.has_own_stack(own)
