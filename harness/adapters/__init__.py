@@ -1,3 +1,3 @@
 """One driver per container runtime."""
 
-__all__ = ["dialects", "docker_cli", "mydocker", "protocol", "registry", "support"]
+__all__ = ["dialects", "mydocker", "protocol", "registry"]

@@ -1,5 +1,3 @@
 """The `netmodes` command: one module per group of subcommands."""
 
-__all__ = [
-    "main",
-]
+__all__ = []

@@ -131,9 +131,7 @@ def _as_text(value: object) -> str:
 def version_of(factory: AdapterFactory) -> str:
     """Return the version of an installed runtime, or `""`."""
     version = getattr(factory, "version", "")
-    return (
-        version if isinstance(version, str) else ""
-    )  # a class has a property here
+    return version if isinstance(version, str) else ""  # a class has a property here
 
 
 def _dialect(factory: AdapterFactory, version: str) -> Dialect:

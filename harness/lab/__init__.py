@@ -1,8 +1,3 @@
 """`netmodes lab`: a shell on the world's host, with a runtime and its containers ready."""
 
-__all__ = [
-    "ping",
-    "session",
-    "shell",
-    "terminal",
-]
+__all__ = ["ping", "session", "shell", "terminal"]

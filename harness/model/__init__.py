@@ -1,4 +1,4 @@
-"""Pure data and rules: plans, matrix, dialects, requirements, the oracle. No I/O, no imports but the standard library and msgspec."""
+"""Plans, matrices, dialects, requirements and the oracle: pure data and rules, without I/O."""
 
 from __future__ import annotations
 
@@ -17,3 +17,15 @@ if not TYPE_CHECKING:
             "harness.model.plan",
         ),
     )
+
+__all__ = [
+    "attachments",
+    "dialect",
+    "features",
+    "matrix",
+    "oracle",
+    "plan",
+    "plan_file",
+    "requirements",
+    "topology",
+]

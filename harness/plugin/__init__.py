@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.sandbox.doctor import Finding
     from harness.sandbox.sandbox import Waiter
 
-__all__ = ["fixtures", "marks", "progress", "requirements", "workers"]
+__all__ = ["fixtures", "marks", "progress", "workers"]
 
 WAITER: pytest.StashKey[Waiter] = pytest.StashKey()
 """The process that stays outside of the sandbox into which the run was moved."""

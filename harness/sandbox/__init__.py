@@ -1,1 +1,3 @@
 """The private namespaces a whole run lives in, and what this machine can do."""
+
+__all__ = ["cgroup", "doctor", "namespaces", "sandbox"]

@@ -86,9 +86,15 @@ def _masquerade() -> None:
 def _publish() -> None:
     to = nftables.dnat(IPv4Address("192.0.2.1"), 80)
     _rule(
-        "publish", "prerouting", "nat", nftables.to_local(), nftables.family(4), nftables.l4proto("tcp"),
-        nftables.dport(80), to,
-    )  # fmt: skip
+        "publish",
+        "prerouting",
+        "nat",
+        nftables.to_local(),
+        nftables.family(4),
+        nftables.l4proto("tcp"),
+        nftables.dport(80),
+        to,
+    )
 
 
 def _filter() -> None:

@@ -8,10 +8,8 @@ __all__ = [
     "listener",
     "lookup",
     "netns_view",
-    "packets",
     "profiles",
     "scene",
-    "steps",
     "strategies",
     "transfer",
 ]

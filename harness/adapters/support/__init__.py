@@ -1,3 +1,12 @@
 """Support for the drivers: programs, daemons, rootless users, caches, logs."""
 
-__all__ = ["programs", "rootless"]
+__all__ = [
+    "call_log",
+    "daemon",
+    "image",
+    "inspect_cache",
+    "program",
+    "programs",
+    "rootless",
+    "toml_table",
+]

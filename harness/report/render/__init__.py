@@ -1,9 +1,3 @@
 """One module per output format of a report."""
 
-__all__ = [
-    "html",
-    "junit",
-    "markdown",
-    "terminal",
-    "topology_svg",
-]
+__all__ = ["html", "junit", "markdown", "terminal"]

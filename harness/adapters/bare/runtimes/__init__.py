@@ -1,3 +1,3 @@
 """One file per bare runtime."""
 
-__all__ = ["bwrap", "containerd", "lxc", "nspawn", "oci", "runsc"]
+__all__ = ["runsc"]
