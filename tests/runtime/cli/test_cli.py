@@ -1,4 +1,4 @@
-"""The command line: Docker's names, exit codes and output, whole processes on a real kernel."""
+"""mydocker as whole processes: Docker's names, exit codes and output."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Mydocker = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def env(engine: Engine, root: Path) -> dict[str, str]:
-    """The environment in which the command finds the checkout and this test's state."""
-    del engine  # it cleans up
+    """Return an environment with the checkout and the state of this test."""
+    del engine  # its fixture cleans up
     return environment(MYDOCKER_ROOT=str(root))
 
 
 @pytest.fixture
 def mydocker(env: dict[str, str]) -> Mydocker:
-    """Run the command to its end."""
+    """Return a function that runs the command to its end."""
 
     def run(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -55,8 +55,8 @@ def mydocker(env: dict[str, str]) -> Mydocker:
     return run
 
 
-def test_run_is_the_command(mydocker: Mydocker, root: Path) -> None:
-    """Its output, each stream apart, its input with -i, its exit code; --rm leaves nothing."""
+def test_run_passes_on_streams_and_exit_code(mydocker: Mydocker, root: Path) -> None:
+    """Standard input needs -i; standard output and error stay apart; --rm leaves nothing."""
     mydocker("network", "ls")
     with nothing_left(root):
         script = "cat; echo err >&2; exit 7"
@@ -66,15 +66,15 @@ def test_run_is_the_command(mydocker: Mydocker, root: Path) -> None:
         assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_run_detached_prints_the_id(mydocker: Mydocker) -> None:
-    """And nothing else; `exec`, `logs`, `stop`, `rm` take it, or a prefix."""
+def test_detached_run_prints_only_the_id(mydocker: Mydocker) -> None:
+    """`exec`, `logs`, `stop` and `rm` take the name, the ID or a prefix of the ID."""
     script = "echo hello; exec sleep 1000"
     identity = mydocker("run", "-d", "--name", "web", "base", "sh", "-c", script).stdout.strip()
     assert re.fullmatch("[0-9a-f]{64}", identity)
     done = mydocker("exec", "-e", "A=b", "-w", "/tmp", "web", "sh", "-c", "echo $A; pwd; exit 9")
     assert (done.returncode, done.stdout) == (9, "b\n/tmp\n")
     assert mydocker("exec", "-i", "web", "cat", stdin="in").stdout == "in"
-    until(lambda: bool(mydocker("logs", identity[:12]).stdout), "what it said is logged")
+    until(lambda: bool(mydocker("logs", identity[:12]).stdout), "the output is logged")
     assert mydocker("logs", identity[:12]).stdout == "hello\n"
     assert re.fullmatch(r"\d{4}-\S+Z hello\n", mydocker("logs", "-t", "web").stdout)
     assert mydocker("stop", "-t", "5", "web").stdout == "web\n"
@@ -82,8 +82,8 @@ def test_run_detached_prints_the_id(mydocker: Mydocker) -> None:
     assert mydocker("rm", identity[:8]).stdout == f"{identity[:8]}\n"
 
 
-def test_lists_are_dockers(mydocker: Mydocker) -> None:
-    """`ps`, `images` and `network ls` have Docker's columns; -q gives ids, one a line."""
+def test_lists_have_dockers_columns(mydocker: Mydocker) -> None:
+    """`ps`, `images` and `network ls`; -q prints IDs, one per line."""
     identity = mydocker("run", "-d", "--name", "web", "base", "sleep", "1000").stdout.strip()
     mydocker("create", "--name", "new", "base", "true")
     head, row = mydocker("ps").stdout.splitlines()
@@ -105,7 +105,7 @@ def test_lists_are_dockers(mydocker: Mydocker) -> None:
 
 
 def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
-    """What scripts look for: pid, status, address, network."""
+    """Scripts read the PID, status, address and network."""
     mydocker("network", "create", "--subnet", "10.9.0.0/24", "-o", "mtu=1400", "lan")
     mydocker("run", "-d", "--name", "web", "--net", "lan", "base", "sleep", "1000")
     (web,) = json.loads(mydocker("inspect", "web").stdout)
@@ -128,7 +128,7 @@ def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "said"),
+    ("argv", "code", "message"),
     [
         (["run", "base", "nope"], 127, "no such command"),
         (["run", "base", "/etc/passwd"], 126, "Permission denied"),
@@ -176,17 +176,17 @@ def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_errors_have_dockers_exit_codes(
-    mydocker: Mydocker, argv: list[str], code: int, said: str
+    mydocker: Mydocker, argv: list[str], code: int, message: str
 ) -> None:
-    """And name what is wrong on standard error, without a traceback."""
+    """The cause is on standard error, without a traceback."""
     done = mydocker(*argv)
     assert (done.returncode, done.stdout) == (code, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_version_is_told(mydocker: Mydocker) -> None:
-    """To everybody who asks, whatever they may do."""
+def test_version_is_printed(mydocker: Mydocker) -> None:
+    """The version has three numbers."""
     done = mydocker("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"mydocker \d+\.\d+\.\d+\n", done.stdout)
@@ -195,29 +195,29 @@ def test_the_version_is_told(mydocker: Mydocker) -> None:
 @pytest.mark.parametrize(
     ("where", "cause"), [("file", "is a file"), ("file/below", "is a file"), ("/proc/x", "")]
 )
-def test_a_place_for_the_state_that_cannot_be(
+def test_unusable_state_directory_is_reported(
     tmp_path: Path, mydocker: Mydocker, env: dict[str, str], where: str, cause: str
 ) -> None:
-    """Is named, with the reason where it is known, and what to do about it."""
+    """The error names the directory, the cause if it is known, and a remedy."""
     (tmp_path / "file").touch()
     env["MYDOCKER_ROOT"] = str(tmp_path / where)
     done = mydocker("ps")
     assert done.returncode == 1
-    told = done.stderr.splitlines()
-    assert f"use {tmp_path / where} for mydocker's state" in told[0]
-    assert told[-1] == "  try: point MYDOCKER_ROOT at a directory of your own"
-    assert (cause in told[1]) if cause else len(told) == 2
+    lines = done.stderr.splitlines()
+    assert f"use {tmp_path / where} for mydocker's state" in lines[0]
+    assert lines[-1] == "  try: point MYDOCKER_ROOT at a directory of your own"
+    assert (cause in lines[1]) if cause else len(lines) == 2
 
 
-def test_one_that_fails_does_not_hold_up_the_others(mydocker: Mydocker) -> None:
-    """All are tried, and the exit code tells."""
+def test_failed_container_does_not_stop_the_command(mydocker: Mydocker) -> None:
+    """All other containers are processed, and the exit code is 1."""
     mydocker("create", "--name", "a", "base", "true")
     done = mydocker("rm", "nope", "a")
     assert (done.returncode, done.stdout) == (1, "a\n")
 
 
-def test_reset_removes_everything(mydocker: Mydocker) -> None:
-    """Containers, networks and the default bridge."""
+def test_reset_removes_containers_networks_and_default_bridge(mydocker: Mydocker) -> None:
+    """Only `lo` is left on the host."""
     mydocker("run", "-d", "base", "sleep", "1000")
     assert "docker0" in links()
     assert mydocker("system", "reset").returncode == 0
@@ -225,8 +225,8 @@ def test_reset_removes_everything(mydocker: Mydocker) -> None:
     assert mydocker("ps", "-aq").stdout == ""
 
 
-def test_signals_are_passed_on(env: dict[str, str]) -> None:
-    """Ctrl-C at a foreground `run` ends the command, whose exit code comes back."""
+def test_run_forwards_signals(env: dict[str, str]) -> None:
+    """Ctrl-C at a foreground `run` ends the command, and its exit code is returned."""
     script = "trap 'exit 5' INT; echo ready; while :; do sleep 0.01; done"
     watched = Watched([*MYDOCKER, "run", "--rm", "base", "sh", "-c", script], env=env)
     watched.expect("ready\n")
@@ -234,8 +234,8 @@ def test_signals_are_passed_on(env: dict[str, str]) -> None:
     assert watched.end() == 5
 
 
-def test_exec_passes_signals_on(env: dict[str, str], mydocker: Mydocker) -> None:
-    """To the command that it executes, not to the container's own."""
+def test_exec_forwards_signals_to_its_command(env: dict[str, str], mydocker: Mydocker) -> None:
+    """The command of the container itself continues."""
     mydocker("run", "-d", "--name", "web", "base", "sleep", "1000")
     script = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done"
     watched = Watched([*MYDOCKER, "exec", "web", "sh", "-c", script], env=env)
@@ -246,8 +246,10 @@ def test_exec_passes_signals_on(env: dict[str, str], mydocker: Mydocker) -> None
 
 
 @pytest.mark.parametrize("how", ["run", "exec"])
-def test_a_terminal(env: dict[str, str], mydocker: Mydocker, how: str) -> None:
-    """A controlling terminal of its own, of the caller's size as it changes; the exit code back."""
+def test_terminal_is_controlling_and_follows_the_size(
+    env: dict[str, str], mydocker: Mydocker, how: str
+) -> None:
+    """`run` and `exec` relay input, output, Ctrl-C and the exit code."""
     argv = ["run", "--rm", "-it", "base", "sh"]
     if how == "exec":
         mydocker("run", "-d", "--name", "web", "base", "sleep", "1000")
@@ -260,10 +262,10 @@ def test_a_terminal(env: dict[str, str], mydocker: Mydocker, how: str) -> None:
     _resize(watched, 33, 101)
     watched.type("until test \"$(stty size)\" = '33 101'; do sleep 0.01; done; echo si''zed\n")
     watched.expect("sized")
-    # Once it speaks itself, it is the terminal's foreground group; its echo would come before.
+    # The quotes tell output from echo: the process that prints is the foreground group.
     watched.type("sh -c 'echo up\"\"right; exec sleep 1000'\n")
     watched.expect("upright")
-    watched.type("\x03")  # Ctrl-C: the terminal's own doing
+    watched.type("\x03")  # Ctrl-C: the terminal sends SIGINT
     watched.expect("# ")
     watched.type("exit 4\n")
     assert watched.end() == 4
@@ -273,8 +275,8 @@ def _resize(watched: Watched, rows: int, columns: int) -> None:
     fcntl.ioctl(watched._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-def test_a_terminals_output_is_logged(env: dict[str, str], mydocker: Mydocker) -> None:
-    """What was seen is what `logs` shows."""
+def test_terminal_output_is_logged(env: dict[str, str], mydocker: Mydocker) -> None:
+    """`logs` shows the output that was seen in the terminal."""
     argv = ["run", "-it", "--name", "web", "base", "sh", "-c", "echo seen; exit 3"]
     watched = Watched([*MYDOCKER, *argv], terminal=True, env=env)
     watched.expect("seen")
@@ -282,15 +284,15 @@ def test_a_terminals_output_is_logged(env: dict[str, str], mydocker: Mydocker) -
     assert "seen" in mydocker("logs", "web").stdout
 
 
-def test_a_detached_terminal(mydocker: Mydocker) -> None:
-    """-d -t: nobody is there, but the command has a terminal, and its output is kept."""
+def test_detached_container_has_a_terminal(mydocker: Mydocker) -> None:
+    """With -d -t the command has a terminal, and its output is logged."""
     mydocker("run", "-d", "-t", "--name", "web", "base", "sh", "-c", "tty; exit 3")
     assert mydocker("wait", "web").stdout == "3\n"
     assert mydocker("logs", "web").stdout.strip() == "/dev/pts/0"
 
 
-def test_following_ends_with_the_container(env: dict[str, str], mydocker: Mydocker) -> None:
-    """`logs -f` shows what comes and returns."""
+def test_logs_follow_ends_with_the_container(env: dict[str, str], mydocker: Mydocker) -> None:
+    """`logs -f` prints new output until then."""
     script = "echo first; while ! test -e /go; do sleep 0.01; done; echo last"
     mydocker("run", "-d", "--name", "web", "base", "sh", "-c", script)
     watched = Watched([*MYDOCKER, "logs", "-f", "web"], env=env)
@@ -300,8 +302,8 @@ def test_following_ends_with_the_container(env: dict[str, str], mydocker: Mydock
     assert watched.end() == 0
 
 
-def test_a_reader_that_has_enough(env: dict[str, str], mydocker: Mydocker) -> None:
-    """`mydocker logs | head` complains about nothing."""
+def test_closed_output_pipe_causes_no_error(env: dict[str, str], mydocker: Mydocker) -> None:
+    """`mydocker logs | head` prints nothing on standard error."""
     mydocker("run", "--name", "web", "base", "seq", "100000")
     command = f"{' '.join(MYDOCKER)} logs web | head -n 1"
     done = subprocess.run(
@@ -310,21 +312,21 @@ def test_a_reader_that_has_enough(env: dict[str, str], mydocker: Mydocker) -> No
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
-def _grammar(of: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """A parser, and those of all commands below it."""
+def _parsers(of: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield a parser and the parsers of all commands below it."""
     yield of
     for action in of._actions:
         if isinstance(action, argparse._SubParsersAction):
             for below in action.choices.values():
-                yield from _grammar(below)
+                yield from _parsers(below)
 
 
-def test_help_is_there_for_everybody() -> None:
-    """Every command says what it does, and every option and argument what it is for."""
+def test_every_command_and_option_has_help() -> None:
+    """Help texts are complete for all parsers."""
     top = parser().format_help()
     for name in ("run", "ps", "exec", "inspect", "logs", "stop", "rm", "images", "network"):
         assert re.search(rf"^ +{name} ", top, re.MULTILINE)
-    for command in _grammar(parser()):
+    for command in _parsers(parser()):
         assert command.description, command.prog
         assert command.format_help()
         silent = [
@@ -336,8 +338,10 @@ def test_help_is_there_for_everybody() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completion(env: dict[str, str], mydocker: Mydocker, shell: str) -> None:
-    """A script for the shell, which bash itself completes commands with."""
+def test_completion_script_completes_commands(
+    env: dict[str, str], mydocker: Mydocker, shell: str
+) -> None:
+    """Bash itself completes a command with it."""
     script = mydocker("completion", shell).stdout
     assert "mydocker" in script
     assert "unpause" in script
@@ -349,31 +353,31 @@ def test_completion(env: dict[str, str], mydocker: Mydocker, shell: str) -> None
         assert done.stdout.split() == ["unpause"]
 
 
-def test_completion_without_its_library(
+def test_completion_without_shtab_names_the_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Says what to install."""
+    """The error has the command that installs it."""
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main.main(["completion", "bash"]) == 1
     assert "netmodes[completion]" in capsys.readouterr().err
 
 
-def test_without_root_it_says_how(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ordinary user is told of two ways."""
+def test_error_without_root_names_alternatives(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them is `netmodes lab`."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(UnsupportedError, match="netmodes lab"):
         Engine(root)
 
 
-def test_a_root_that_cannot_be(tmp_path: Path) -> None:
-    """A file where the state should be is named."""
+def test_engine_refuses_file_as_state_directory(tmp_path: Path) -> None:
+    """The error names MYDOCKER_ROOT."""
     (tmp_path / "file").touch()
     with pytest.raises(UnsupportedError, match="MYDOCKER_ROOT"):
         Engine(tmp_path / "file" / "below")
 
 
-def test_an_upper_layer_on_an_overlay_is_explained(engine: Engine, root: Path) -> None:
-    """The kernel's EINVAL becomes a cause and a remedy."""
+def test_state_on_overlay_is_refused(engine: Engine, root: Path) -> None:
+    """The kernel reports only EINVAL; the error names the cause."""
     for name in ("lower", "upper", "work", "merged"):
         (root / name).mkdir()
     options = f"lowerdir={root}/lower,upperdir={root}/upper,workdir={root}/work"
@@ -387,7 +391,7 @@ def test_an_upper_layer_on_an_overlay_is_explained(engine: Engine, root: Path) -
         umount(f"{root}/merged")
 
 
-def test_options_that_take_pairs() -> None:
-    """A pair without its value is refused."""
+def test_pair_without_value_is_refused() -> None:
+    """The error names the expected form."""
     with pytest.raises(InvalidError, match="KEY=VALUE"):
         pairs("--sysctl", ["a"])

@@ -1,4 +1,4 @@
-"""The commands about images and files, as whole processes: Docker's names, output, exit codes."""
+"""Commands on images and files of containers: Docker's names, output, exit codes."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ LAYER = tars.tar(Item("f", b"found\n"))
 
 @pytest.fixture
 def env(engine: Engine, root: Path) -> dict[str, str]:
-    """The environment in which the command finds the checkout and this test's state."""
-    del engine  # it cleans up
+    """Return an environment with the checkout and the state of this test."""
+    del engine  # its fixture cleans up
     return environment(MYDOCKER_ROOT=str(root))
 
 
 @pytest.fixture
 def mydocker(env: dict[str, str]) -> Mydocker:
-    """Run the command to its end."""
+    """Return a function that runs the command to its end."""
 
     def run(*argv: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
@@ -49,9 +49,9 @@ def mydocker(env: dict[str, str]) -> Mydocker:
 
 
 @pytest.fixture
-def here() -> Iterator[Path]:
-    """A directory of the machine's."""
-    made = Path(tempfile.mkdtemp(dir="/run", prefix="here-"))
+def host_dir() -> Iterator[Path]:
+    """Yield a new directory of the host."""
+    made = Path(tempfile.mkdtemp(dir="/run", prefix="host-dir-"))
     yield made
     shutil.rmtree(made)
 
@@ -62,46 +62,46 @@ def _rows(mydocker: Mydocker, *options: str) -> list[list[str]]:
     return [re.split(r"\s{3,}", line.strip()) for line in lines[1:]]
 
 
-def test_load_names_what_it_loaded(mydocker: Mydocker, here: Path) -> None:
-    """From a file or standard input; -q says nothing; one without a name is told by its id."""
+def test_load_prints_loaded_names(mydocker: Mydocker, host_dir: Path) -> None:
+    """Archives come from files or standard input; -q prints nothing; unnamed images have IDs."""
     made = tars.config([LAYER])
     archive = tars.packed(tars.new_docker([LAYER], made, ["team/app:1", "app"]))
-    (here / "x.tar").write_bytes(archive)
-    done = mydocker("load", "-i", str(here / "x.tar"))
+    (host_dir / "x.tar").write_bytes(archive)
+    done = mydocker("load", "-i", str(host_dir / "x.tar"))
     assert done.stdout == b"Loaded image: team/app:1\nLoaded image: app:latest\n"
     assert mydocker("load", "-q", stdin=archive).stdout == b""
     done = mydocker("load", stdin=tars.packed(tars.oci([LAYER], made)))
     assert done.stdout == f"Loaded image ID: sha256:{tars.sha256(made)}\n".encode()
 
 
-def test_a_refusal_fails_and_says_why(mydocker: Mydocker, here: Path) -> None:
-    """The archive, what is wrong with it, and what to do, on standard error alone."""
+def test_refused_archive_is_reported(mydocker: Mydocker, host_dir: Path) -> None:
+    """Standard error has the archive, the cause and a remedy."""
     bad = tars.tar(Item("../../evil"))
     archive = tars.packed(tars.new_docker([bad], tars.config([bad]), ["bad"]))
-    (here / "bad.tar").write_bytes(archive)
+    (host_dir / "bad.tar").write_bytes(archive)
     for done, shown in (
-        (mydocker("load", "-i", str(here / "bad.tar")), f"{here}/bad.tar"),
+        (mydocker("load", "-i", str(host_dir / "bad.tar")), f"{host_dir}/bad.tar"),
         (mydocker("load", stdin=archive), "standard input"),
     ):
         assert (done.returncode, done.stdout) == (1, b"")
         first, cause, remedy = done.stderr.decode().splitlines()
         assert first == f"mydocker: load {shown}: the path '../../evil' leads out of the archive"
         assert (cause[:16], remedy[:7]) == ("  likely cause: ", "  try: ")
-    done = mydocker("load", "-i", f"{here}/none.tar")
+    done = mydocker("load", "-i", f"{host_dir}/none.tar")
     assert done.returncode == 1
-    assert f"read {here}/none.tar: No such file".encode() in done.stderr
+    assert f"read {host_dir}/none.tar: No such file".encode() in done.stderr
 
 
-def test_the_machines_own_goes_by_its_id_too(mydocker: Mydocker, engine: Engine) -> None:
-    """Whatever `images` shows can be run."""
+def test_base_image_runs_by_its_id(mydocker: Mydocker, engine: Engine) -> None:
+    """Every ID that `images` prints can be run."""
     shown = mydocker("images", "-q").stdout.decode().split()[0]
     assert engine.images.get("base").id.startswith(shown)
     done = mydocker("run", "--rm", "--net", "none", shown, "echo", "here")
     assert done.stdout == b"here\n", done.stderr
 
 
-def test_images_lists_them(mydocker: Mydocker, engine: Engine) -> None:
-    """Docker's columns; by name; ids alone, short and in full, each once."""
+def test_images_lists_names_ids_and_sizes(mydocker: Mydocker, engine: Engine) -> None:
+    """Filtered by name; -q prints each ID once, --no-trunc in full."""
     identity = make(engine, LAYER, name="team/app:1")
     engine.images.tag("team/app:1", "team/app:2")
     engine.images.tag("team/app:1", "other")
@@ -132,39 +132,45 @@ SIZES = {0: "0B", 999: "999B", 1000: "1kB", 5_610_000: "5.61MB", 999_999: "1MB",
 
 @pytest.mark.parametrize("count", SIZES)
 def test_sizes_have_three_digits(count: int) -> None:
-    """In the largest unit that fits."""
+    """The unit is the largest that fits."""
     assert output.size(count) == SIZES[count]
 
 
-def test_save_writes_a_whole_file_or_none(mydocker: Mydocker, engine: Engine, here: Path) -> None:
-    """To a file that appears at the end, or to standard output; both are the same."""
+def test_failed_save_leaves_the_file_unchanged(
+    mydocker: Mydocker, engine: Engine, host_dir: Path
+) -> None:
+    """The file appears when it is complete, with the same content as standard output."""
     make(engine, LAYER, name="app")
     make(engine, LAYER, name="other", Env=["A=b"])
-    assert mydocker("save", "-o", str(here / "x.tar"), "app", "other").returncode == 0
-    assert mydocker("save", "app", "other").stdout == (here / "x.tar").read_bytes()
-    (here / "kept.tar").write_text("kept")
-    assert mydocker("save", "-o", str(here / "kept.tar"), "app", "none").returncode == 1
-    assert (here / "kept.tar").read_text() == "kept"
-    assert sorted(os.listdir(here)) == ["kept.tar", "x.tar"]
+    assert mydocker("save", "-o", str(host_dir / "x.tar"), "app", "other").returncode == 0
+    assert mydocker("save", "app", "other").stdout == (host_dir / "x.tar").read_bytes()
+    (host_dir / "kept.tar").write_text("kept")
+    assert mydocker("save", "-o", str(host_dir / "kept.tar"), "app", "none").returncode == 1
+    assert (host_dir / "kept.tar").read_text() == "kept"
+    assert sorted(os.listdir(host_dir)) == ["kept.tar", "x.tar"]
     assert mydocker("rmi", "app", "other").returncode == 0
-    done = mydocker("load", "-i", str(here / "x.tar"))
+    done = mydocker("load", "-i", str(host_dir / "x.tar"))
     assert done.stdout == b"Loaded image: app:latest\nLoaded image: other:latest\n"
 
 
-def test_a_terminal_gets_no_archive(env: dict[str, str], engine: Engine) -> None:
-    """Nobody wants to read one, or can type one."""
+def test_archives_are_not_read_from_or_written_to_terminals(
+    env: dict[str, str], engine: Engine
+) -> None:
+    """`save` and `load` end with an error."""
     make(engine, LAYER, name="app")
-    for argv, said in (
+    for argv, message in (
         (["save", "app"], "output is a terminal"),
         (["load"], "input is a terminal"),
     ):
         watched = Watched([*MYDOCKER, *argv], terminal=True, env=env)
-        watched.expect(said)
+        watched.expect(message)
         assert watched.end() == 1
 
 
-def test_import_commit_and_tag(mydocker: Mydocker, engine: Engine, here: Path) -> None:
-    """The id of what was made, on a line of its own; then it can be run."""
+def test_imported_and_committed_images_run(
+    mydocker: Mydocker, engine: Engine, host_dir: Path
+) -> None:
+    """Both commands print the ID of the new image."""
     done = mydocker("import", "-c", "CMD cat /f", "-m", "mine", "-", stdin=base_layer(engine))
     identity = done.stdout.decode().strip()
     assert re.fullmatch("sha256:[0-9a-f]{64}", identity)
@@ -178,11 +184,11 @@ def test_import_commit_and_tag(mydocker: Mydocker, engine: Engine, here: Path) -
     (shown,) = json.loads(mydocker("inspect", "short").stdout)
     assert (shown["Author"], shown["RepoTags"]) == ("me", ["short:latest", "team/app:1"])
     assert len(shown["RootFS"]["Layers"]) == 2
-    assert mydocker("import", str(here / "none"), "x").returncode == 1
+    assert mydocker("import", str(host_dir / "none"), "x").returncode == 1
 
 
-def test_rmi_says_what_it_did(mydocker: Mydocker, engine: Engine) -> None:
-    """Untagged and Deleted, as Docker does; the others go on when one is refused."""
+def test_rmi_prints_untagged_and_deleted(mydocker: Mydocker, engine: Engine) -> None:
+    """Images after one that is refused are removed."""
     identity = make(engine, LAYER, name="app")
     engine.images.tag("app", "app:2")
     assert mydocker("rmi", "app:2").stdout == b"Untagged: app:2\n"
@@ -200,30 +206,30 @@ def test_rmi_says_what_it_did(mydocker: Mydocker, engine: Engine) -> None:
     assert mydocker("rmi", identity[:12]).stdout.decode() == deleted
 
 
-def test_diff_and_export(mydocker: Mydocker, engine: Engine, here: Path) -> None:
-    """One change a line; a tar of everything, to a file or standard output."""
+def test_diff_and_export(mydocker: Mydocker, engine: Engine, host_dir: Path) -> None:
+    """`diff` prints one change per line, `export` a tar of all files."""
     make(engine, base_layer(engine), tars.tar(Item("d/old")))
     script = "echo x > /f; rm /d/old"
     mydocker("run", "--name", "web", "--net", "none", "made", "sh", "-c", script)
     assert mydocker("diff", "web").stdout == b"C /d\nD /d/old\nA /f\n"
-    mydocker("export", "-o", str(here / "x.tar"), "web")
+    mydocker("export", "-o", str(host_dir / "x.tar"), "web")
     exported = mydocker("export", "web").stdout
-    assert (here / "x.tar").read_bytes() == exported
+    assert (host_dir / "x.tar").read_bytes() == exported
     with tarfile.open(fileobj=io.BytesIO(exported)) as opened:
         file = opened.extractfile("f")
         assert file is not None
         assert file.read() == b"x\n"
 
 
-def test_cp_goes_both_ways(mydocker: Mydocker, here: Path) -> None:
-    """Files, directories and tars; paths in a container start at its root."""
+def test_cp_copies_in_both_directions(mydocker: Mydocker, host_dir: Path) -> None:
+    """Files, directories and tars; relative container paths begin at the root."""
     mydocker("run", "-d", "--name", "web", "--net", "none", "base", "sleep", "1000")
-    (here / "a:b").write_text("colon")
-    (here / "f").write_text("in")
-    assert mydocker("cp", str(here / "f"), "web:tmp").returncode == 0
-    assert mydocker("cp", "web:/tmp/f", str(here / "out")).returncode == 0
-    assert (here / "out").read_text() == "in"
-    assert mydocker("cp", f"{here}/a:b", "web:/tmp/").returncode == 0
+    (host_dir / "a:b").write_text("colon")
+    (host_dir / "f").write_text("in")
+    assert mydocker("cp", str(host_dir / "f"), "web:tmp").returncode == 0
+    assert mydocker("cp", "web:/tmp/f", str(host_dir / "out")).returncode == 0
+    assert (host_dir / "out").read_text() == "in"
+    assert mydocker("cp", f"{host_dir}/a:b", "web:/tmp/").returncode == 0
     archive = mydocker("cp", "web:/tmp", "-").stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
         assert opened.getnames() == ["tmp", "tmp/a:b", "tmp/f"]
@@ -234,7 +240,7 @@ def test_cp_goes_both_ways(mydocker: Mydocker, here: Path) -> None:
         done = mydocker("cp", *argv)
         assert done.returncode == 1
         assert b"one of the two must be in a container" in done.stderr
-    done = mydocker("cp", "none:/x", str(here))
+    done = mydocker("cp", "none:/x", str(host_dir))
     assert b"there is no such container" in done.stderr
 
 
@@ -242,8 +248,10 @@ COMMANDS = ("images", "load", "save", "import", "commit", "tag", "rmi", "diff", 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_is_complete(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What it does in a sentence, and every argument with what it means."""
+def test_help_describes_command_and_arguments(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each argument has a text of several words."""
     with pytest.raises(SystemExit):
         parser().parse_args([command, "--help"])
     text = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Half of what a command takes is importing: each imports what it needs, and no more."""
+"""Imports take half of a command's time: each command imports only the modules that it needs."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ NETWORKS = {
     "runtime.network.endpoint",
     "socket",
 }
-"""About networks of a container's own, whatever they are."""
+"""Modules for containers with a bridge network."""
 IMAGES = {"runtime.image.config", "runtime.image.store", "runtime.container.options"}
-NOBODY = {
+NEVER = {
     *{"dataclasses", "logging", "pathlib", "shutil", "subprocess", "tempfile", "threading"},
     *{"hashlib", "gzip", "tarfile", "runtime.container.files", "runtime.image.images"},
     "runtime.container.processes",
 }
-"""Archives and digests are for those who load, not for those who run; and so on."""
+"""Modules that neither `run` nor `exec` needs, such as those for archives and digests."""
 
 
-def loaded(root: Path, *words: str) -> set[str]:
-    """The modules that a command has imported when it has ended well."""
+def imported_by(root: Path, *words: str) -> set[str]:
+    """Return the modules that a successful command has imported at its end."""
     done = subprocess.run(
         python(COMMAND, *words),
         env=environment(MYDOCKER_ROOT=str(root)),
@@ -72,7 +72,7 @@ def loaded(root: Path, *words: str) -> set[str]:
 
 @pytest.fixture
 def first(engine: Engine) -> str:
-    """A container on the bridge, that runs."""
+    """Return the name of a running container on the default bridge."""
     return engine.run("base", FOR_EVER).name
 
 
@@ -82,7 +82,7 @@ def first(engine: Engine) -> str:
         pytest.param(("run", "--rm", "base", "true"), set(), id="bridge"),
         pytest.param(
             ("run", "--rm", "--network", "none", "base", "true"),
-            NETWORKS - {"linux.netlink", "socket"},  # which bring `lo` up
+            NETWORKS - {"linux.netlink", "socket"},  # to set `lo` up
             id="none",
         ),
         pytest.param(("run", "--rm", "--network", "host", "base", "true"), NETWORKS, id="host"),
@@ -98,23 +98,23 @@ def first(engine: Engine) -> str:
         ),
     ],
 )
-def test_a_command_imports_what_it_needs(
+def test_command_imports_only_needed_modules(
     root: Path, first: str, words: tuple[str, ...], unneeded: set[str]
 ) -> None:
-    """Networks are for containers that are on some, images and options for those that start."""
-    seen = loaded(root, *(word.replace("FIRST", first) for word in words))
+    """Only `run` needs images and options, and only a bridge needs the network code."""
+    seen = imported_by(root, *(word.replace("FIRST", first) for word in words))
     assert "runtime.engine" in seen
-    assert seen & (NOBODY | unneeded) == set()
+    assert seen & (NEVER | unneeded) == set()
 
 
-def test_what_a_start_needs_of_networks_is_imported_beside_the_child(root: Path) -> None:
-    """Which builds the file system meanwhile, on another processor."""
-    seen = loaded(root, "completion", "bash")
+def test_network_code_is_imported_after_the_fork(root: Path) -> None:
+    """The child builds the root file system meanwhile, on another CPU."""
+    seen = imported_by(root, "completion", "bash")
     assert seen & (NETWORKS | IMAGES) == set()
 
 
-def test_nothing_is_collected_amid_the_imports(root: Path, first: str) -> None:
-    """All of it stays until the end: to look for garbage there takes a tenth of a command."""
+def test_no_garbage_collection_during_imports(root: Path, first: str) -> None:
+    """Imported objects stay until the end; looking for garbage takes a tenth of a command."""
     done = subprocess.run(
         python(COLLECTING, "exec", first, "true"),
         env=environment(MYDOCKER_ROOT=str(root)),
@@ -127,11 +127,11 @@ def test_nothing_is_collected_amid_the_imports(root: Path, first: str) -> None:
 
 
 @pytest.mark.parametrize("columns", ["40", "100", "", "wide"])
-def test_help_is_as_wide_as_argparse_would_have_it(columns: str) -> None:
-    """Who asks for it notices nothing of what is not imported."""
+def test_help_is_as_wide_as_with_plain_argparse(columns: str) -> None:
+    """Finding the width without shutil gives the same help."""
     source = "import sys; from runtime.cli.main import parser; parser(sys.argv[1]).parse_args()"
     plain = "import argparse, runtime.cli.base as c; c.Parser = argparse.ArgumentParser; "
-    told = [
+    helps = [
         subprocess.run(
             python(code, "run", "--help"),
             env=environment(COLUMNS=columns),
@@ -142,5 +142,5 @@ def test_help_is_as_wide_as_argparse_would_have_it(columns: str) -> None:
         ).stdout
         for code in (source, plain + source)
     ]
-    assert told[0] == told[1]
-    assert "--network" in told[0]
+    assert helps[0] == helps[1]
+    assert "--network" in helps[0]

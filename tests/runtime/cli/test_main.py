@@ -1,4 +1,4 @@
-"""How the program begins, and how it complains."""
+"""Start of the program, and its error messages."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from tests.support.programs import WITHIN, environment
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("how", ["run --rm -i --net none base", "exec -i web"])
-def test_a_closed_stream_leads_nowhere(engine: Engine, root: Path, how: str, closed: str) -> None:
-    """Not to what mydocker opens next, and the command ends as it should."""
+def test_closed_standard_stream_is_replaced_by_dev_null(
+    engine: Engine, root: Path, how: str, closed: str
+) -> None:
+    """No other file of mydocker gets its number, and the exit code is the command's."""
     engine.run("base", ["sleep", "1000000"], name="web", network="none")
     script = f'"$0" -m runtime {how} sh -c "readlink /proc/self/fd/0; exit 3" {closed}'
     done = subprocess.run(
@@ -32,8 +34,8 @@ def test_a_closed_stream_leads_nowhere(engine: Engine, root: Path, how: str, clo
         assert done.stdout == "/dev/null\n"
 
 
-def ended(root: Path, words: str, redirection: str = "", **env: str) -> tuple[int, str, str]:
-    """How a command ends, and what it prints."""
+def run(root: Path, words: str, redirection: str = "", **env: str) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error of a command."""
     done = subprocess.run(
         ["sh", "-c", f'"$0" -m runtime {words} {redirection}', sys.executable],
         env=environment(MYDOCKER_ROOT=str(root), **env),
@@ -45,29 +47,31 @@ def ended(root: Path, words: str, redirection: str = "", **env: str) -> tuple[in
     return done.returncode, done.stdout, done.stderr
 
 
-def test_what_cannot_be_encoded_is_replaced(engine: Engine, root: Path) -> None:
-    """A list cuts long commands with a character that not every terminal has."""
+def test_character_missing_in_the_encoding_is_replaced(engine: Engine, root: Path) -> None:
+    """`ps` shortens long commands with an ellipsis."""
     engine.run("base", ["sleep", "1000000", "a long word", "and another"], network="none")
-    code, told, complaint = ended(root, "ps -a", PYTHONIOENCODING="latin-1")
-    assert (code, complaint) == (0, "")
-    assert '"sleep 1000000 ' in told
-    assert '?"' in told
+    code, output, errors = run(root, "ps -a", PYTHONIOENCODING="latin-1")
+    assert (code, errors) == (0, "")
+    assert '"sleep 1000000 ' in output
+    assert '?"' in output
 
 
 @pytest.mark.parametrize("words", ["ps -a", "inspect web", "wait web", "completion bash"])
-def test_what_cannot_be_written_is_told(engine: Engine, root: Path, words: str) -> None:
-    """In one sentence, once."""
+def test_full_disk_at_standard_output_is_reported_once(
+    engine: Engine, root: Path, words: str
+) -> None:
+    """The error names the likely cause."""
     engine.run("base", ["true"], name="web", network="none")
-    code, told, complaint = ended(root, words, "> /dev/full")
-    assert (code, told) == (1, "")
-    assert complaint.splitlines() == [
+    code, output, errors = run(root, words, "> /dev/full")
+    assert (code, output) == (1, "")
+    assert errors.splitlines() == [
         "mydocker: tell what was asked for: No space left on device",
         "  likely cause: the disk is full that it goes to",
     ]
 
 
-def test_a_refusal_of_the_kernels_is_told_in_its_words(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without the number of the error, and with the file that it is about."""
+def test_os_error_is_printed_without_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    """The file that it is about is printed."""
     print_error(PermissionError(13, "Permission denied", "/x"))
     print_error(PermissionError(13, "add an address: Permission denied"))
     assert capsys.readouterr().err.splitlines() == [

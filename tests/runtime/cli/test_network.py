@@ -1,4 +1,4 @@
-"""The commands about networks and ports, in Docker's words and shapes."""
+"""Commands on networks and ports: Docker's names and output."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def mydocker(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Mydocker:
-    """Run a command; what it prints. One that fails gives its complaint behind `!`."""
-    del engine  # it cleans up
+    """Return a function that runs a command: its output, or `!`, exit code and error."""
+    del engine  # its fixture cleans up
     monkeypatch.setenv("MYDOCKER_ROOT", str(root))
 
     def run(*argv: str) -> str:
         capfd.readouterr()
         code = main.main(argv)
-        said = capfd.readouterr()
-        return f"!{code} {said.err}" if code else said.out
+        captured = capfd.readouterr()
+        return f"!{code} {captured.err}" if code else captured.out
 
     return run
 
@@ -41,8 +41,8 @@ def _web(mydocker: Mydocker, *options: str) -> None:
     assert mydocker("run", "-d", "--name", "web", *options, "base", "sleep", "1000")
 
 
-def test_ports_are_shown_as_docker_shows_them(mydocker: Mydocker) -> None:
-    """In ps, inspect and port: as asked for, and as they came about."""
+def test_published_ports_in_ps_inspect_and_port(mydocker: Mydocker) -> None:
+    """`HostConfig` has the requested ports, `NetworkSettings` the actual ones."""
     mydocker("network", "create", "--ipv6", "lan")
     _web(mydocker, "--net", "lan", "-p", "8080:80", "-p", "127.0.0.1:53:53/udp")
     head, row = mydocker("ps").splitlines()
@@ -77,22 +77,22 @@ def test_ports_are_shown_as_docker_shows_them(mydocker: Mydocker) -> None:
     assert "80/tcp" in found["HostConfig"]["PortBindings"]
 
 
-def test_exposed_ports_are_published_by_p_in_capitals(mydocker: Mydocker) -> None:
-    """Each on a port that `port` tells."""
+def test_publish_all_publishes_exposed_ports(mydocker: Mydocker) -> None:
+    """`port` prints the chosen host ports."""
     _web(mydocker, "-P", "--expose", "80", "--expose", "53/udp")
     rows = mydocker("port", "web").splitlines()
     assert [row.partition(" -> ")[0] for row in rows] == ["80/tcp", "53/udp"]
 
 
-def test_a_port_that_cannot_be_is_complained_of(mydocker: Mydocker) -> None:
-    """With Docker's exit code, and by name."""
-    said = mydocker("run", "-p", "x", "base", "true")
-    assert said.startswith("!125 mydocker: ")
-    assert "publish 'x'" in said
+def test_malformed_publish_option_is_refused(mydocker: Mydocker) -> None:
+    """The exit code is Docker's, and the error names the value."""
+    output = mydocker("run", "-p", "x", "base", "true")
+    assert output.startswith("!125 mydocker: ")
+    assert "publish 'x'" in output
 
 
 def test_connect_and_disconnect(mydocker: Mydocker) -> None:
-    """Addresses, MAC and alias as asked for; both are silent, as Docker's are."""
+    """Addresses and alias are as requested; both commands print nothing."""
     mydocker("network", "create", "--subnet", "10.9.0.0/24", "--subnet", "fd00:9::/64", "lan")
     _web(mydocker)
     options = ("--ip", "10.9.0.7", "--ip6", "fd00:9::7", "--alias", "www")
@@ -113,8 +113,8 @@ def test_connect_and_disconnect(mydocker: Mydocker) -> None:
     assert "not connected" in mydocker("network", "disconnect", "lan", "web")
 
 
-def test_prune_names_what_it_removes(mydocker: Mydocker) -> None:
-    """And says nothing when there is nothing to remove; -f is for habit's sake."""
+def test_prune_prints_removed_networks(mydocker: Mydocker) -> None:
+    """Nothing is printed if nothing is removed; -f has no effect."""
     mydocker("network", "create", "one")
     mydocker("network", "create", "two")
     mydocker("run", "-d", "--net", "one", "base", "sleep", "1000")
@@ -123,8 +123,8 @@ def test_prune_names_what_it_removes(mydocker: Mydocker) -> None:
     assert mydocker("network", "rm", "one").startswith("!1 ")
 
 
-def test_a_macvlan_is_made_and_told_of(mydocker: Mydocker) -> None:
-    """On an interface of the host, with its MTU; what a bridge alone has is refused."""
+def test_macvlan_network_is_created_and_inspected(mydocker: Mydocker) -> None:
+    """It has the MTU of the host interface; options of bridges are refused."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_veth("eth0", "wire", mtu=1400)])
     subnet = ("-d", "macvlan", "--subnet", "198.51.100.0/24", "--gateway", "198.51.100.1")
@@ -137,12 +137,12 @@ def test_a_macvlan_is_made_and_told_of(mydocker: Mydocker) -> None:
     _web(mydocker, "--net", "lan")
     shown = mydocker("exec", "web", "cat", "/sys/class/net/eth0/mtu", "/proc/net/route")
     assert shown.startswith("1400\n")
-    for wrong, said in (
+    for wrong, message in (
         (("-o", "parent=no"), "no interface no"),
         ((), "needs a parent"),
         (("-o", "parent=eth0", "-o", "icc=false"), "icc=false needs a bridge"),
     ):
-        assert said in mydocker("network", "create", *subnet, *wrong, "other")
+        assert message in mydocker("network", "create", *subnet, *wrong, "other")
     assert "has no parent" in mydocker("network", "create", "-o", "parent=eth0", "other")
     assert "publish cannot go" in mydocker("run", "--net", "lan", "-p", "80", "base", "true")
     assert mydocker("rm", "-f", "web") == "web\n"
@@ -150,8 +150,8 @@ def test_a_macvlan_is_made_and_told_of(mydocker: Mydocker) -> None:
     assert "eth0" in links()
 
 
-def test_options_of_docker_are_taken(mydocker: Mydocker) -> None:
-    """Its long names for MTU and inter-container communication do what the short ones do."""
+def test_docker_names_of_network_options_are_accepted(mydocker: Mydocker) -> None:
+    """Docker's long names of MTU and inter-container communication mean the same."""
     long = (
         *("-o", "com.docker.network.driver.mtu=1300"),
         *("-o", "com.docker.network.bridge.enable_icc=false"),
