@@ -19,7 +19,7 @@ from harness.model.plan import CAST, HOST, NS1, NS2
 from harness.sandbox import sandbox
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import LeakGuard
+from harness.world.leak_guard import LeakGuard
 
 BAR = 0.003
 _COMMANDS = (

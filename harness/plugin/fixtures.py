@@ -22,7 +22,7 @@ from harness.testbench.netns_view import NetnsView, view_of
 from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import guarded
+from harness.world.leak_guard import guarded
 
 RuntimeStarter = Callable[[World], AbstractContextManager[Adapter]]
 

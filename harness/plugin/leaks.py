@@ -19,7 +19,7 @@ from harness.model.features import Unclaimed, sentence
 from harness.probe.remote import AgentLost, UserspaceStack
 from harness.report.recorder import TROUBLE, UNSUPPORTED, breaks
 from harness.world.build import World
-from harness.world.guard import LEFT_BEHIND, LeakGuard, Violation
+from harness.world.leak_guard import LEFT_BEHIND, LeakGuard, Violation
 
 GUARD: Final = pytest.StashKey[LeakGuard]()
 _TROUBLED: Final = pytest.StashKey[bool]()

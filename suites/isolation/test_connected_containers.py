@@ -37,7 +37,7 @@ from harness.testbench.packets.craft import EVERYBODY_MAC, GROUPS, send_frame
 from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import LeakGuard
+from harness.world.leak_guard import LeakGuard
 from linux.rtnetlink import mac_bytes
 from suites.support.dns import held
 from suites.support.features import has_ipv6, restarts

@@ -16,7 +16,7 @@ from harness.testbench.listener import TRANSPORTS, Listener, ask_echo_service
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import LeakGuard
+from harness.world.leak_guard import LeakGuard
 from linux.rtnetlink_dump import Route
 from suites.support.dns import held
 from suites.support.features import has_ipv6

@@ -14,7 +14,7 @@ from harness.plugin.marks import requirement
 from harness.testbench.listener import Listener
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import LOOPBACKS, Scene
-from harness.world.guard import LeakGuard
+from harness.world.leak_guard import LeakGuard
 from suites.ports.published import INSIDE, both
 from suites.support.features import has_ipv6
 

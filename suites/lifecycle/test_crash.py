@@ -30,7 +30,7 @@ from harness.testbench.listener import Listener
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import guarded
+from harness.world.leak_guard import guarded
 from suites.ports.published import inner_family
 from suites.support.dns import held, resolved
 from suites.support.features import families, lan

@@ -12,7 +12,7 @@ from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import Bridge, Joined, Mode
 from harness.plugin.marks import requirement
 from harness.testbench.scene import Scene
-from harness.world.guard import LeakGuard
+from harness.world.leak_guard import LeakGuard
 from suites.support.features import has_ipv6, has_networks
 
 SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")

@@ -16,7 +16,7 @@ from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Listener, ask_echo_service
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
-from harness.world.guard import LeakGuard
+from harness.world.leak_guard import LeakGuard
 from suites.support.features import has_ipv6, has_networks, lan, minimal_container, restarts
 
 MODES: dict[str, Mode] = {

@@ -13,7 +13,7 @@ from harness.model.plan import ATTACKER, HOST, Publish
 from harness.plugin.marks import requirement
 from harness.testbench.listener import ANYWHERE, TRANSPORTS, Listener
 from harness.testbench.scene import LOOPBACKS
-from harness.world.guard import LeakGuard
+from harness.world.leak_guard import LeakGuard
 from suites.ports.published import INSIDE, PublishNetwork
 
 

@@ -32,7 +32,7 @@ from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.testbench.strategies import modes
 from harness.world.build import World
-from harness.world.guard import BOUND, LeakGuard
+from harness.world.leak_guard import BOUND, LeakGuard
 from suites.properties.ownership import OwnershipMarks, borne
 from suites.support import operator_firewall
 

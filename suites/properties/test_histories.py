@@ -12,7 +12,7 @@ from harness.adapters.protocol import Adapter
 from harness.plugin.marks import requirement
 from harness.testbench.profiles import replayable
 from harness.world.build import World
-from harness.world.guard import LeakGuard
+from harness.world.leak_guard import LeakGuard
 from suites.properties.conftest import Telling
 
 if TYPE_CHECKING:

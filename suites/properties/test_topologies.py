@@ -13,7 +13,7 @@ from harness.plugin.marks import requirement
 from harness.testbench.profiles import replayable
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import LeakGuard
+from harness.world.leak_guard import LeakGuard
 from suites.properties.conftest import Telling
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from harness.report import expectations
 from harness.report.expectations import DeviationKind
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import guarded
+from harness.world.leak_guard import guarded
 from tests.adapters.vendors import TRIED
 
 SEEN = Path("/run/netmodes/seen")

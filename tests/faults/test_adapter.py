@@ -17,7 +17,7 @@ from harness.model.plan import HOST, Bridge, ContainerSpec, Host, NetworkSpec, N
 from harness.testbench.netns_view import view_of
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import guarded
+from harness.world.leak_guard import guarded
 from linux import nftables
 
 Sabotage = Callable[..., FaultyAdapter]

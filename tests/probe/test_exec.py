@@ -29,7 +29,7 @@ from harness.model.plan import (
 from harness.probe.remote import AgentLost
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import guarded
+from harness.world.leak_guard import guarded
 from harness.world.process import ExecCommand
 from linux import nftables
 from linux.nftables import Nft, Table

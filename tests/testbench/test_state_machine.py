@@ -10,7 +10,7 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import DEFAULT_NETWORK, HOST, Attached, Bridge
 from harness.plugin.progress import StepProgress, Steps
 from harness.world.build import World
-from harness.world.guard import LeakGuard
+from harness.world.leak_guard import LeakGuard
 from linux import nftables, rtnetlink
 from linux.netlink import Netlink
 from suites.properties.ownership import OwnershipMarks, borne

@@ -19,7 +19,7 @@ from harness.model.plan import CAST, FAMILIES, HOST, INTERNET, NS1, NS2, Bridge,
 from harness.testbench.listener import TRANSPORTS, ask_echo_service
 from harness.testbench.scene import Scene
 from harness.world.build import NEAR, SWITCH, World
-from harness.world.guard import BOUND, BYSTANDER, LEFT_BEHIND, LeakGuard, Violation
+from harness.world.leak_guard import BOUND, BYSTANDER, LEFT_BEHIND, LeakGuard, Violation
 from harness.world.state.processes import Surroundings, ends, running
 from linux import netns, nftables, rtnetlink, rtnetlink_dump
 from linux.conntrack import Conntrack, Flow
@@ -299,7 +299,7 @@ def test_flows_of_those_who_run_are_no_reason_to_read_the_table(
         guest = scene.container("guest", Bridge())
         ask_echo_service(stays, scene.world.address(INTERNET, 4), "udp")
         assert stays.address(4) in {end for flow in _flows(scene) for end in flow.addresses}
-        monkeypatch.setattr("harness.world.guard.Conntrack", read)
+        monkeypatch.setattr("harness.world.leak_guard.Conntrack", read)
         guest.remove()
 
 

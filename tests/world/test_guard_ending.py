@@ -10,7 +10,7 @@ import pytest
 
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import BOUND, LeakGuard, Violation
+from harness.world.leak_guard import BOUND, LeakGuard, Violation
 from tests.world.hosts import killed
 
 SOON = 0.1

@@ -10,7 +10,7 @@ import pytest
 
 from harness.model.plan import HOST
 from harness.world.build import World
-from harness.world.guard import LeakGuard, Violation
+from harness.world.leak_guard import LeakGuard, Violation
 from linux import rtnetlink
 from linux.netlink import Netlink, Request
 
