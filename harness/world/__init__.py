@@ -3,9 +3,9 @@
 __all__ = [
     "build",
     "dns",
-    "guard",
     "host",
     "host_files",
+    "leak_guard",
     "process",
     "rpc",
     "service_protocols",
