@@ -1,4 +1,4 @@
-"""mydocker's side of the attendant: have it attend to a container, or no more."""
+"""Client of the daemon: start and stop the service for a container."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from runtime.store import SOCKET, Store
 
 LOG: Final = "attendant.log"
 LISTENING: Final = 3
-"""The descriptor on which the attendant finds its socket."""
+"""The number of the listening socket's descriptor in the daemon."""
 _BOUND: Final = 10.0
-"""How long it may take to answer, in seconds, before another is started in its place."""
+"""Seconds that the daemon may take to reply before another one is started in its place."""
 
 
 class DaemonClient:
-    """Has the one attendant of a store told what to do."""
+    """Client of the one daemon of a store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -42,13 +42,13 @@ class DaemonClient:
         relays: Sequence[RelayedPort],
         began: bool = False,
     ) -> None:
-        """Have a container attended to until the process behind `pidfd` ends.
+        """Serve a container until the process behind `pidfd` ends.
 
-        With `netns` its questions are heard there, from now on, though they may be answered
-        only when a new attendant has got to run. What was attended to before is replaced;
-        nothing was where the container `began` just now.
+        With `netns` the resolver's sockets are open there on return; replies may come only when a
+        new daemon has started. An earlier service of the same container is replaced; there is
+        none if the container `began` just now.
         """
-        from runtime.daemon.dns_socket import open_ears  # brings nft, which most calls do without
+        from runtime.daemon.dns_socket import open_ears  # imports nft, which most calls do not need
 
         ears = open_ears(netns, first=began) if netns is not None else None
         try:
@@ -66,7 +66,7 @@ class DaemonClient:
             asked = {"attend": identity, "relays": targets, "names": ears is not None}
             message = json.dumps(asked).encode()
             deadline = time.monotonic() + _BOUND
-            # Should it be just leaving, another takes its place.
+            # If that daemon is about to exit, the next attempt starts another one.
             while not _say(self._store, message, own) and not self._begin(message, own):
                 if time.monotonic() > deadline:
                     raise TimeoutError
@@ -82,27 +82,27 @@ class DaemonClient:
                 opened.close()
 
     def forget(self, identity: str) -> None:
-        """Have a container attended to no more: on return nothing of its namespace is held."""
+        """Stop the service for a container; on return no descriptor of its netns is open."""
         with suppress(TimeoutError):
             _say(self._store, json.dumps({"forget": identity}).encode(), [])
 
     def revive(self) -> None:
-        """Start another attendant when the last one was killed; it finds out whom to attend to.
+        """Start another daemon if the last one was killed; it finds its containers by itself.
 
-        For when there was one: its socket is there until it leaves by itself.
+        Its socket exists until it exits normally, which shows that there was a daemon.
         """
         if not _is_there(self._store):
             self._begin(b"{}", [])
 
     def _begin(self, message: bytes, fds: Sequence[int]) -> bool:
-        """Start an attendant unless there is one, and tell it; false when there was one."""
+        """Start a daemon unless one runs and send it the message; false if one runs."""
         store = self._store
         with store.locked():
             if _is_there(store):
                 return False
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
                 _bind(store, listening)
-                # What is said before it listens is kept for it.
+                # The kernel queues a message that is sent before the daemon listens.
                 opened = _connected(store)
                 assert opened is not None
                 with opened:
@@ -120,10 +120,10 @@ class DaemonClient:
 
 
 def _is_there(store: Store) -> bool:
-    """Whether somebody has the socket that callers wait at, if only to listen to it soon."""
+    """Return whether a process has the daemon's socket, even if it does not listen yet."""
     try:
         opened = _connected(store, wait=False)
-    except BlockingIOError:  # so many wait there already that the kernel takes no more
+    except BlockingIOError:  # the queue of connections is full
         return True
     if opened is not None:
         opened.close()
@@ -131,15 +131,15 @@ def _is_there(store: Store) -> bool:
 
 
 def _connected(store: Store, *, wait: bool = True) -> socket.socket | None:
-    """A connection, `None` when nobody is there; wait while too many others do (unix(7))."""
+    """Connect to the daemon, `None` if none runs; wait while the queue is full (unix(7))."""
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        # By a descriptor, because the path may be longer than an address can be (unix(7)).
+        # By descriptor, because the path may be longer than a socket address allows (unix(7)).
         directory = os.open(store.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         opened.close()
         raise
-    # Python's time-out would have the kernel not wait at all for room in the queue.
+    # With a Python time-out the kernel does not wait for a place in the queue.
     bound = struct.pack("ll", int(_BOUND), int(_BOUND % 1 * 1_000_000))
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
     opened.setblocking(wait)
@@ -160,7 +160,7 @@ def _connected(store: Store, *, wait: bool = True) -> socket.socket | None:
 
 
 def _say(store: Store, message: bytes, fds: Sequence[int]) -> bool:
-    """Tell it, and wait until it is done; false when nobody is there."""
+    """Send the daemon a message and wait until it is done; false if no daemon runs."""
     opened = _connected(store)
     if opened is None:
         return False
@@ -168,7 +168,7 @@ def _say(store: Store, message: bytes, fds: Sequence[int]) -> bool:
         try:
             socket.send_fds(opened, [message], fds)
             said = opened.recv(16)
-            if said == b"last":  # it leaves, and is not there any more when it hangs up
+            if said == b"last":  # the daemon exits, and has exited when it closes the connection
                 opened.recv(1)
         except ConnectionError:
             return False
@@ -187,7 +187,7 @@ def _bind(store: Store, listening: socket.socket) -> None:
 
 
 def _execute(root: str, listening: int, log: int) -> None:
-    """Execute the attendant as a process of nobody's."""
+    """Execute the daemon as a detached process."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -201,7 +201,7 @@ def _execute(root: str, listening: int, log: int) -> None:
                 os._exit(0)
             for target, fd in ((0, nothing), (1, log), (2, log), (LISTENING, listening)):
                 os.dup2(fd, target)
-                os.set_inheritable(target, True)  # also when it had this number already
+                os.set_inheritable(target, True)  # also if it had this number already
             os.closerange(LISTENING + 1, os.sysconf("SC_OPEN_MAX"))
             os.chdir("/")
             os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is what we want

@@ -1,4 +1,4 @@
-"""The attendant itself: `python -m runtime.daemon.daemon ROOT`, its socket as descriptor 3."""
+"""The daemon: `python -m runtime.daemon.daemon ROOT`, its listening socket as descriptor 3."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TITLE: Final = b"mydocker-attendant"
 
 
 class Daemon:
-    """Whom it attends to, and what for."""
+    """The containers that the daemon serves, and their resolvers and relays."""
 
     def __init__(self, store: Store, listening: socket.socket) -> None:
         self._store, self._listening = store, listening
@@ -43,22 +43,22 @@ class Daemon:
         listening.setblocking(False)
 
     async def serve(self) -> None:
-        """Attend until nobody is left to attend to."""
+        """Serve until no container is left."""
         while self._accept():
-            pass  # whoever had this process started has said why
+            pass  # the client that started this process has reported the reason
         self._adopt()
         self._has_adopted = True
         asyncio.get_running_loop().add_reader(self._listening, self._accept)
         await self._over
-        with suppress(FileNotFoundError):  # first, because afterwards it may be the next one's
+        with suppress(FileNotFoundError):  # first: later the path may be the next daemon's
             if not os.path.getsize(f"{self._store.root}/{LOG}"):
                 os.unlink(f"{self._store.root}/{LOG}")
-        # From now on nobody finds it; whoever has just called is hung up on.
+        # From now on clients cannot find it; connections that wait are closed.
         with suppress(FileNotFoundError):
             os.unlink(self._store.attendant)
         os._exit(0)
 
-    # --- being told ----------------------------------------------------------------
+    # --- messages from clients -----------------------------------------------------
 
     def _accept(self) -> bool:
         try:
@@ -79,7 +79,7 @@ class Daemon:
         return True
 
     def _accept_later(self) -> None:
-        """Whoever calls waits meanwhile, instead of being turned around for ever."""
+        """Leave new clients in the queue for a while, instead of retrying without pause."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._listening)
         loop.call_later(AGAIN, loop.add_reader, self._listening, self._accept)
@@ -92,12 +92,12 @@ class Daemon:
         message, fds, flags, _ = socket.recv_fds(caller, 1 << 16, MOST)
         with ExitStack() as stack:
             stack.callback(caller.close)
-            if flags & socket.MSG_CTRUNC:  # no room for all descriptors: the caller asks again
+            if flags & socket.MSG_CTRUNC:  # too few free descriptors: the client tries again
                 for fd in fds:
                     os.close(fd)
                 return
             if not message or self._over.done():
-                return  # a caller that is hung up on turns to the next attendant
+                return  # a client whose connection is closed turns to the next daemon
             asked = json.loads(message)
             if identity := asked.get("attend"):
                 with suppress(ProcessLookupError):  # it has ended meanwhile
@@ -107,16 +107,16 @@ class Daemon:
             else:
                 self._adopt()
             self._leave_if_alone()
-            with suppress(OSError):  # the first caller of all does not wait
+            with suppress(OSError):  # the very first client does not wait for the reply
                 caller.send(b"last" if self._over.done() else b"done")
             if self._over.done():
-                # What the caller waits for is that this process ends.
+                # The client waits until this process has ended.
                 self._held.append(stack.pop_all())
 
     def _attend(
         self, identity: str, targets: Sequence[tuple[str, int]], fds: Sequence[int], *, names: bool
     ) -> None:
-        # Others may lead elsewhere: this one's own, or those of one that was killed since.
+        # The present rules may redirect to sockets of this daemon or of one that was killed.
         others = identity in self._attended or not self._has_adopted
         pidfd, *rest = fds
         relays, rest = rest[: len(targets)], rest[len(targets) :]
@@ -136,7 +136,7 @@ class Daemon:
             self._attended[identity] = stack.pop_all()
 
     def _relay(self, stack: ExitStack, pairs: Iterable[tuple[int, End]]) -> None:
-        """Carry what comes to each of these sockets, all of one container."""
+        """Relay connections and datagrams of these sockets, all of one container."""
         part = self._room.part()
         stack.callback(part.close)
         for fd, target in pairs:
@@ -163,13 +163,13 @@ class Daemon:
         if not self._attended and not self._over.done():
             self._over.set_result(None)
 
-    # --- finding out ------------------------------------------------------------------
+    # --- adoption ---------------------------------------------------------------------
 
     def _adopt(self) -> None:
-        """Attend to whoever was attended to by one that was killed.
+        """Serve the containers that a killed daemon has served.
 
-        Where nothing can be heard, because somebody inside has taken every port, say, nobody is;
-        the others are.
+        Skip a container in which no socket can be bound, for example because its processes have
+        bound every port; serve the others.
         """
         for identity in self._store.ids():
             try:
@@ -179,7 +179,7 @@ class Daemon:
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has ended meanwhile
             except OSError as error:
-                sys.stderr.write(f"container {identity[:12]}: {error}\n")  # into its log
+                sys.stderr.write(f"container {identity[:12]}: {error}\n")  # into the log
 
     def _adopt_one(self, found: ContainerRecord) -> None:
         state = found.state
@@ -201,13 +201,13 @@ class Daemon:
 
 
 def main(root: str) -> None:
-    """Attend to the containers of a state directory until nobody is left."""
+    """Serve the containers of a state directory until none is left."""
     ProcessTitle(TITLE, arguments_area()).take()
     asyncio.run(_serve(root))
 
 
 async def _serve(root: str) -> None:
-    # Two ears and a pidfd for each container, and a socket for each question under way.
+    # Two listening sockets and a pidfd per container, and a socket per pending DNS query.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     await Daemon(Store(root), socket.socket(fileno=LISTENING)).serve()

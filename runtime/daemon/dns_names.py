@@ -1,7 +1,7 @@
-"""What a container may ask, and what it is told: names of its networks' members.
+"""DNS replies for the names of peers on a container's networks.
 
-Everything is read for each question anew, from files that are replaced as a whole. So
-an answer is as true as the last call of mydocker's, and there is nothing to forget.
+Each DNS query reads the files anew, and files are replaced as a whole. So a reply is as recent as
+the last mydocker call, and there is no cache to invalidate.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from runtime.records import DEFAULT_NETWORK, Address
 from runtime.store import Store, read_json
 
 TTL: Final = 0
-"""Nobody may keep an answer: containers come and go. In seconds."""
+"""TTL of a reply in seconds; clients must not cache it because containers come and go."""
 _TYPE_AND_CLASS: Final = 4
-"""Bytes behind the name of a question (RFC 1035, 4.1.2)."""
+"""Bytes after the name of a question (RFC 1035, 4.1.2)."""
 _ROOT: Final = 0
-"""A name without labels, as EDNS's record has it (RFC 6891, 6.1.2)."""
+"""The root name, as the owner of EDNS's record (RFC 6891, 6.1.2)."""
 _VERSIONS: Final = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}
 
 
 class Upstream(NamedTuple):
-    """Whom to ask what the members do not know; from the container's own place, or the host's."""
+    """Resolvers for names of no peer; queried from the container's netns or the host's."""
 
     servers: list[str]
     from_inside: bool
@@ -56,7 +56,7 @@ class DnsNames:
     # --- from the files --------------------------------------------------------
 
     def members(self, identity: str) -> dict[str, dict[str, Member]]:
-        """The members of a container's networks, by network and id."""
+        """Return the members of a container's networks, by network and id."""
         networks = [item.network for item in self._store.state(identity).endpoints]
         return {
             name: Members(f"{self._store.networks}/{name}").read()
@@ -65,10 +65,10 @@ class DnsNames:
         }
 
     def upstream(self, identity: str) -> Upstream:
-        """Nobody when all of the container's networks are internal.
+        """Return the resolvers to forward to; none if all of the container's networks are internal.
 
-        Resolvers that were asked for are asked from where the container is: what it may
-        not reach it may not reach in this way either.
+        Resolvers that the user named are queried from the container's netns, so that forwarding
+        reaches nothing that the container itself may not reach.
         """
         asked_for = self._store.config(identity).dns
         if asked_for:
@@ -78,7 +78,7 @@ class DnsNames:
         return Upstream(upstream() if leads_out else [], from_inside=False)
 
     def _owns(self, networks: dict[str, dict[str, Member]], address: Address) -> bool:
-        """Whether an address is of one of these networks, somebody's or nobody's."""
+        """Return whether an address lies in one of these networks, in use or not."""
         for name in networks:
             config = read_json(f"{self._store.networks}/{name}/config.json")
             for text in (config["subnet"], config["subnet6"]):
@@ -89,7 +89,7 @@ class DnsNames:
     # --- answers -----------------------------------------------------------------
 
     def answer(self, identity: str, query: Message) -> Message | None:
-        """What the members' names answer; `None` for a question about something else."""
+        """Return the reply from peers' names; `None` if the query is about another name."""
         question = query.question[0]
         if question.rdclass != dns.rdataclass.IN:
             return None
@@ -109,10 +109,10 @@ class DnsNames:
     def _searched_for(
         self, query: Message, networks: dict[str, dict[str, Member]]
     ) -> Message | None:
-        """No such address, where a peer's name was taken to the host's search domains.
+        """Reply without an address if a peer's name has one of the host's search domains appended.
 
-        The C library does so when the peer has no address of the family that was asked for.
-        Nobody outside is to be asked, nor to answer, in the peer's stead.
+        The C library sends such a query if the peer has no address of the queried family. The
+        query must not reach a resolver outside, which could answer in the peer's place.
         """
         question = query.question[0]
         version = _VERSIONS.get(question.rdtype)
@@ -120,7 +120,7 @@ class DnsNames:
             try:
                 origin = dns.name.from_text(domain)
             except dns.exception.DNSException:
-                continue  # what is no name the C library passes over too
+                continue  # the C library skips an invalid name too
             if question.name.is_subdomain(origin) and question.name != origin:
                 peers = list(_addresses(networks, question.name.relativize(origin)))
                 if peers and all(item.version != version for item in peers):
@@ -132,7 +132,7 @@ class DnsNames:
         try:
             address = ip_address(dns.reversename.to_address(question.name))
         except dns.exception.SyntaxError:
-            return None  # part of one
+            return None  # only part of an address
         for network, members in networks.items():
             for member in members.values():
                 if str(address) in member.addresses:
@@ -144,7 +144,7 @@ class DnsNames:
 
 
 def _addresses(networks: dict[str, dict[str, Member]], name: dns.name.Name) -> Iterator[Address]:
-    """The addresses of whoever goes by a name, alone or with the network's behind it."""
+    """Yield the addresses of a name, with or without the network's name appended."""
     asked = name.to_text(omit_final_dot=True).lower()
     for network, members in networks.items():
         for member in members.values():
@@ -154,10 +154,10 @@ def _addresses(networks: dict[str, dict[str, Member]], name: dns.name.Name) -> I
 
 
 def read(wire: bytes) -> Message | None:
-    """A query with one question; `None` for anything else, which gets no answer.
+    """Parse a query with one question; `None` for anything else, which gets no reply.
 
-    Of all that may be with it only EDNS's record counts, and there only for how long an answer
-    may be: thousands of records take a minute to understand, in which nobody is answered.
+    Of the other records only EDNS's counts, and only for the size limit of the reply. Parsing
+    thousands of records takes a minute, in which no other query is answered.
     """
     try:
         parser = dns.wire.Parser(wire)
@@ -178,21 +178,21 @@ def read(wire: bytes) -> Message | None:
 
 
 def unknown(query: Message) -> Message:
-    """There is no such name: for a container that has nobody to ask but its peers."""
+    """Reply NXDOMAIN: for a container that has no resolver besides its peers' names."""
     response = _filled(query, [])
     response.set_rcode(dns.rcode.NXDOMAIN)
     return response
 
 
 def failed(query: Message) -> Message:
-    """Nobody who could know has answered."""
+    """Reply SERVFAIL: no resolver that could know the name has replied."""
     response = _filled(query, [])
     response.set_rcode(dns.rcode.SERVFAIL)
     return response
 
 
 def fitted(answer: Message, room: int) -> bytes:
-    """An answer in so many bytes; what there is no room for it says is missing (RFC 2181, 9)."""
+    """Encode a reply in at most `room` bytes, truncated with TC set if need be (RFC 2181, 9)."""
     with suppress(dns.exception.TooBig):
         return answer.to_wire(max_size=room)
     (whole,) = answer.answer
@@ -205,7 +205,7 @@ def fitted(answer: Message, room: int) -> bytes:
 
     answer.flags |= dns.flags.TC
     none, one = len(holding(0)), len(holding(1))
-    return holding((room - none) // (one - none))  # addresses of a family are of one size
+    return holding((room - none) // (one - none))  # all addresses of a family have the same size
 
 
 def _filled(query: Message, values: list[str]) -> Message:

@@ -1,7 +1,7 @@
-"""The resolver of one container: hears its questions, answers them or passes them on.
+"""The resolver of one container: receive its DNS queries, answer or forward them.
 
-What it knows itself it answers at once, whatever else is under way; what is asked of others
-and connections have a limit each.
+Queries about peers are answered at once, whatever else is pending. Forwarded queries and
+connections have a limit each.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from runtime.daemon.tasks import Work, accept
 
 _LONGEST: Final = 1 << 16
 _PLAIN_LIMIT: Final = 512
-"""No answer over UDP is longer, in bytes, unless the asker says so (RFC 1035, RFC 6891)."""
+"""Largest reply over UDP in bytes, unless the query allows more (RFC 1035, RFC 6891)."""
 _PASSED_ON: Final = 256
-"""How many questions of one container others are asked at a time at most."""
+"""Most queries of one container that are forwarded at a time."""
 _CONNECTIONS: Final = 256
-"""How many connections one container has at most."""
+"""Most connections of one container."""
 
 Ask = Callable[[], Awaitable[bytes | None]]
 
 
 class Resolver:
-    """Serves until it is closed: then nothing of it keeps the container's namespace alive."""
+    """Resolver of a container; once closed it holds no descriptor of the container's netns."""
 
     def __init__(self, identity: str, known: DnsNames, ears: DnsSockets, pidfd: int) -> None:
         self._identity, self._names, self._ears, self._pidfd = identity, known, ears, pidfd
@@ -45,11 +45,11 @@ class Resolver:
         self._work.begin(self._hear_connections(), ears.tcp)
 
     def close(self) -> None:
-        """Hear nothing more."""
+        """Close the resolver's sockets."""
         self._work.close()
         self._passed_on.close()
 
-    # --- hearing -----------------------------------------------------------------
+    # --- receiving -----------------------------------------------------------------
 
     async def _hear_datagrams(self) -> None:
         loop = asyncio.get_running_loop()
@@ -66,7 +66,7 @@ class Resolver:
             self._converse(await accept(self._ears.tcp))
             if len(self._conversations) > _CONNECTIONS:
                 await self._end_longest_idle()
-            await asyncio.sleep(0)  # what has come on the others is heard first
+            await asyncio.sleep(0)  # queries on the other sockets come first
 
     def _converse(self, accepted: socket.socket) -> None:
         conversation = Conversation(accepted, partial(self._take, "tcp"))
@@ -75,7 +75,7 @@ class Resolver:
         task.add_done_callback(self._conversations.pop)
 
     async def _end_longest_idle(self) -> None:
-        *others, _ = self._conversations  # the last has only just come
+        *others, _ = self._conversations  # the last one is the new one
         longest = min(others, key=lambda task: self._conversations[task].idleness)
         longest.cancel()
         await asyncio.wait([longest])
@@ -83,9 +83,9 @@ class Resolver:
     # --- answering ---------------------------------------------------------------
 
     async def _take(self, transport: Transport, wire: bytes, say: Say) -> asyncio.Task[None] | None:
-        """Answer a question at once, or have others asked, by the task that is returned."""
-        async with self._turn:  # one question after the other, on however many connections
-            await asyncio.sleep(0)  # other containers have their turn, however fast this one asks
+        """Answer a query at once, or return the task that forwards it."""
+        async with self._turn:  # one query after the other, on any number of connections
+            await asyncio.sleep(0)  # other containers get their turn, however fast this one queries
             query = dns_names.read(wire)
             if query is None:
                 return None
@@ -97,12 +97,12 @@ class Resolver:
             opener = self._inside if found.from_inside else self._outside
             asking = partial(ask, wire, found.servers, transport, opener)
             return self._passed_on.begin(self._pass_on(asking, query, say))
-        elif transport == "tcp":  # over UDP, whoever gets no answer asks again
+        elif transport == "tcp":  # over UDP a client without a reply repeats its query
             await say(dns_names.failed(query).to_wire())
         return None
 
     def _found(self, query: Message) -> Message | Upstream:
-        """The answer, or whom to ask for it."""
+        """Return the reply, or the resolvers to forward the query to."""
         try:
             answer = self._names.answer(self._identity, query)
             if answer is not None:
@@ -110,14 +110,14 @@ class Resolver:
             others = self._names.upstream(self._identity)
             return others if others.servers else dns_names.unknown(query)
         except (OSError, dns.exception.DNSException):
-            return dns_names.failed(query)  # the container is just going
+            return dns_names.failed(query)  # the container is being removed
 
     async def _pass_on(self, ask: Ask, query: Message, say: Say) -> None:
         answer = await ask() or dns_names.failed(query).to_wire()
         with suppress(OSError):
             await say(answer)
 
-    # --- asking others -------------------------------------------------------------
+    # --- forwarding ----------------------------------------------------------------
 
     @contextmanager
     def _inside(
@@ -137,16 +137,16 @@ class Resolver:
 
 
 _IDLE: Final = 10.0
-"""Seconds after which a connection without a question is closed, and one that takes no answer."""
+"""Seconds until a connection without a query, or one that accepts no reply, is closed."""
 
 Say = Callable[[bytes], Awaitable[None]]
-"""Sends one answer to whoever has asked."""
+"""Send one reply to the client of the query."""
 Take = Callable[[bytes, Say], Awaitable[asyncio.Task[None] | None]]
-"""Has a question answered: by now, or by a task that is under way."""
+"""Answer a query: already on return, or by a task that is still running."""
 
 
 class Conversation:
-    """Has what comes on one connection answered, until the other side ends it or is idle."""
+    """One DNS connection, answered until the client closes it or it is idle too long."""
 
     def __init__(self, opened: socket.socket, take: Take) -> None:
         self._socket, self._take = opened, take
@@ -156,11 +156,11 @@ class Conversation:
 
     @property
     def idleness(self) -> tuple[bool, float]:
-        """Least of who waits for no answer, and of these of who has asked nothing for longest."""
+        """Sort key: connections without a pending query first, the longest idle before others."""
         return bool(self._unanswered), self._heard
 
     async def hold(self) -> None:
-        """Hear questions to the end; whoever has nothing more to ask still gets the answers."""
+        """Read queries until the client closes its side; replies still go out after that."""
         try:
             with suppress(OSError):
                 await self._hear()
@@ -190,7 +190,7 @@ class Conversation:
             async with asyncio.timeout(_IDLE):
                 await self._stream.send(answer)
         except TimeoutError:
-            # Part of it may be sent: nothing that came behind it could be understood.
+            # Part of it may have been sent: the client could not parse anything after that.
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
             raise
@@ -201,7 +201,7 @@ _CHUNK: Final = 1 << 16
 
 
 class Stream:
-    """One connection, on which a message may come in pieces, or with others (RFC 7766, 8)."""
+    """One connection, on which a message may arrive in pieces or with others (RFC 7766, 8)."""
 
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
@@ -209,9 +209,9 @@ class Stream:
         self._sending = asyncio.Lock()
 
     async def receive(self) -> bytes:
-        """The next message; `ConnectionError` when there is none before the end.
+        """Return the next message; `ConnectionError` if the connection ends before one.
 
-        Whoever gives up waiting can ask again: nothing is lost.
+        A cancelled call loses nothing: a later call returns the message.
         """
         loop = asyncio.get_running_loop()
         while (end := self._end()) > len(self._heard):
@@ -220,43 +220,43 @@ class Stream:
                 raise ConnectionError("hung up before the message was whole")
             self._heard += more
         message = bytes(self._heard[_LENGTH:end])
-        del self._heard[:end]  # what came with it is for the next call
+        del self._heard[:end]  # bytes after the message belong to the next call
         return message
 
     async def send(self, message: bytes) -> None:
-        """Send a message, and no other in the midst of it."""
+        """Send one message without interleaving another."""
         framed = len(message).to_bytes(_LENGTH, "big") + message
         async with self._sending:
             await asyncio.get_running_loop().sock_sendall(self._socket, framed)
 
     def _end(self) -> int:
-        """Where the first message ends, as far as that can be told yet."""
+        """Return the end of the first message, as far as the received bytes determine it."""
         if len(self._heard) < _LENGTH:
             return _LENGTH
         return _LENGTH + int.from_bytes(self._heard[:_LENGTH], "big")
 
 
 PATIENCE: Final = 2.0
-"""How long one resolver may take, in seconds: a client asks again after five."""
+"""Seconds that one resolver may take: a client repeats its query after five."""
 _DNS: Final = 53
 _RCODE: Final = 0x0F
 _GIVES_UP: Final = frozenset({2, 4, 5})
-"""SERVFAIL, NOTIMP, REFUSED: another resolver may know better (RFC 1035, 4.1.1)."""
+"""SERVFAIL, NOTIMP, REFUSED: another resolver may have an answer (RFC 1035, 4.1.1)."""
 
 Transport = Literal["udp", "tcp"]
 Open = Callable[[socket.AddressFamily, socket.SocketKind], AbstractContextManager[socket.socket]]
-"""Opens a socket in the right namespace, which does not block."""
+"""Open a non-blocking socket in the right netns."""
 
 
 async def ask(
     query: bytes, servers: Sequence[str], transport: Transport, opener: Open
 ) -> bytes | None:
-    """The first answer, its id that of the query; `None` when there is none.
+    """Return the first reply with the query's id restored; `None` if there is none.
 
-    An answer by which a resolver gives up counts when nobody has a better one.
+    A reply with an error of `_GIVES_UP` counts only if no other resolver has a better one.
     """
     given_up: bytes | None = None
-    # An id of our own: whoever wants to answer in the server's place has to guess it too.
+    # A random id, so that an attacker who spoofs the resolver has to guess it too.
     identity = os.urandom(2)
     for server in servers:
         try:
@@ -278,7 +278,7 @@ async def _ask_one(query: bytes, server: str, transport: Transport, opener: Open
     family, _, _, _, address = socket.getaddrinfo(server, _DNS, type=kind, flags=flags)[0]
     hear: Callable[[], Awaitable[bytes]]
     with opener(family, kind) as opened:
-        # Connected, a socket hears the server and nobody else.
+        # A connected socket receives from the resolver only.
         await loop.sock_connect(opened, address)
         if transport == "tcp":
             stream = Stream(opened)
@@ -293,5 +293,5 @@ async def _ask_one(query: bytes, server: str, transport: Transport, opener: Open
 
 
 def _answers(answer: bytes, query: bytes) -> bool:
-    """Whether it is an answer, with the query's id."""
+    """Return whether a message is a reply and has the query's id."""
     return len(answer) >= 12 and answer[:2] == query[:2] and bool(answer[2] & 0x80)

@@ -1,8 +1,8 @@
-"""Where a container's questions are heard: 127.0.0.11 port 53, inside its namespace.
+"""Sockets of a container's resolver: 127.0.0.11 port 53, inside the container's netns.
 
-Port 53 itself stays the container's, which may run a name server of its own on every
-address. The sockets are on other ports, and two rules write the right port into what
-goes there and what comes back, without tracking connections.
+Port 53 itself stays free for the container, which may run a name server on every address. The
+sockets have other ports, and two nft rules rewrite the port of queries and of replies, without
+connection tracking.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ _KINDS: Final[dict[Literal["udp", "tcp"], socket.SocketKind]] = {
 
 
 class DnsSockets(NamedTuple):
-    """Two sockets in a container's namespace: for datagrams, and one that listens."""
+    """Two sockets in a container's netns: one for datagrams and a listener."""
 
     udp: socket.socket
     tcp: socket.socket
 
 
 def namespace(pidfd: int) -> NetNS:
-    """The namespace of a process, to be entered; not kept alive by this: setns(2)."""
+    """Return the netns of a process, to be entered; this does not keep it alive: setns(2)."""
     return NetNS(os.dup(pidfd))
 
 
 def open_ears(netns: NetNS, *, first: bool = False) -> DnsSockets:
-    """Hear what is asked in a namespace from now on; questions wait until they are read.
+    """Open the resolver's sockets in a netns; the kernel queues queries until they are read.
 
-    They are the `first` where nobody can have heard anything there before.
+    Set `first` if the netns cannot have had such sockets before.
     """
     opened = {protocol: netns.socket(socket.AF_INET, kind) for protocol, kind in _KINDS.items()}
     try:
@@ -72,19 +72,19 @@ def open_ears(netns: NetNS, *, first: bool = False) -> DnsSockets:
 
 
 def lead_nowhere(netns: NetNS) -> None:
-    """What is asked in a namespace finds nobody, as if there had never been an ear."""
+    """Remove the redirection in a netns: queries find no listener, as if there had been none."""
     with Nft(netns) as nft:
         nft.apply([add_table(TABLE), del_table(TABLE)])
 
 
 def lead_to(netns: NetNS, ears: DnsSockets, *, first: bool = False) -> None:
-    """Have what is asked in a namespace lead to these sockets, and to no others."""
+    """Redirect the queries of a netns to these sockets, and to no others."""
     ports: dict[Literal["udp", "tcp"], int] = {
         "udp": ears.udp.getsockname()[1],
         "tcp": ears.tcp.getsockname()[1],
     }
     resolver = ip_network(RESOLVER)
-    # Whatever a table held is let go of only after a grace period, which somebody waits for.
+    # The kernel frees an old table only after a grace period, which the caller would wait for.
     requests = [] if first else [add_table(TABLE), del_table(TABLE)]
     requests += [
         add_table(TABLE),

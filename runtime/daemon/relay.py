@@ -1,10 +1,10 @@
-"""What comes to a published port on the IPv6 loopback address, carried to the container.
+"""Relay of published ports on the IPv6 loopback address to the container.
 
-The kernel has no way to lead it there: a packet to `::1` is taken only from `lo`, and so
-is the answer. The sockets are those by which the container's pid 1 keeps the port.
-Whoever calls is seen as the host, by its address on the container's bridge. Beyond what there
-is room for (`room`), a connection waits until another has ended, and of conversations over UDP the
-one that has been silent longest is over.
+The kernel cannot redirect these packets: it accepts a packet to `::1` only from `lo`, and the
+same goes for the reply. The sockets are those by which the container's pid 1 reserves the port.
+The container sees the host as the client, by its address on the container's bridge. Beyond the
+quota (`RelayQuota`) a new connection waits until another one ends, and a new UDP session ends
+the one that has been silent longest.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ End = tuple[str, int]
 
 _CHUNK: Final = 1 << 16
 _FORGOTTEN: Final = 60.0
-"""Seconds without a datagram after which a conversation over UDP is taken to be over."""
+"""Seconds without a datagram after which a UDP session ends."""
 
 
 class UdpSession(NamedTuple):
-    """What one caller says over UDP: the socket that says it inside, and who hears the answers."""
+    """UDP session of one client: the socket inside, and the task that returns the replies."""
 
     far: socket.socket
     answers: asyncio.Task[None]
 
 
 class Relay:
-    """Carries what comes to one socket to `target`, until it is closed.
+    """Relay from one socket to `target`, until it is closed.
 
-    It takes what it opens from the `part` of its container.
+    Its descriptors count against the `part` of its container.
     """
 
     def __init__(self, opened: socket.socket, target: End, part: ContainerQuota) -> None:
@@ -46,7 +46,7 @@ class Relay:
         self._work.begin(self._streams() if stream else self._datagrams(), opened)
 
     def close(self) -> None:
-        """Carry nothing more."""
+        """Stop relaying."""
         self._work.close()
 
     # --- connections -------------------------------------------------------------
@@ -54,7 +54,7 @@ class Relay:
     async def _streams(self) -> None:
         while True:
             accepted = self._work.keep(await accept(self._socket))
-            await self._part.take(CONNECTION)  # others wait in the kernel's queue meanwhile
+            await self._part.take(CONNECTION)  # further connections wait in the kernel's queue
             joined = self._work.begin(self._join(accepted), accepted)
             joined.add_done_callback(lambda _: self._part.give(CONNECTION))
 
@@ -62,7 +62,7 @@ class Relay:
         loop = asyncio.get_running_loop()
         try:
             opened = socket.socket(self._family, socket.SOCK_STREAM)
-        except OSError:  # there is no descriptor left
+        except OSError:  # no descriptor is left
             self._work.hang_up(near)
             return
         with self._work.using(opened) as far:
@@ -71,7 +71,7 @@ class Relay:
                 async with asyncio.TaskGroup() as both:
                     both.create_task(_pour(near, far))
                     both.create_task(_pour(far, near))
-            except* OSError:  # one side broke it off, or nobody listens
+            except* OSError:  # one side has reset the connection, or nothing listens
                 self._work.hang_up(near)
                 self._work.hang_up(far)
 
@@ -81,14 +81,14 @@ class Relay:
         loop = asyncio.get_running_loop()
         while True:
             data, caller = await loop.sock_recvfrom(self._socket, _CHUNK)
-            with suppress(OSError):  # the caller is not told, as with a datagram that is lost
+            with suppress(OSError):  # as with a lost datagram, the client gets no error
                 said = self._conversations.pop(caller, None) or await self._conversation(caller)
                 if said is not None:
-                    self._conversations[caller] = said  # the last now
+                    self._conversations[caller] = said  # the most recent now
                     await loop.sock_sendall(said.far, data)
 
     async def _conversation(self, caller: Any) -> UdpSession | None:
-        """A new one; `None` where other things of the container's take all the room."""
+        """Open a session; `None` if the container's connections use all of its quota."""
         while not self._part.take_now(1):
             if not self._conversations:
                 return None
@@ -122,7 +122,7 @@ class Relay:
 
 
 async def _pour(source: socket.socket, sink: socket.socket) -> None:
-    """Carry everything, and the end of it."""
+    """Copy everything from one side to the other, end of stream included."""
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(source, _CHUNK):
         await loop.sock_sendall(sink, data)
@@ -130,48 +130,50 @@ async def _pour(source: socket.socket, sink: socket.socket) -> None:
 
 
 _SHARE: Final = 4
-"""Relays have at most one in so many of the descriptors that this process may open."""
+"""Relays have at most this fraction (one in so many) of the daemon's descriptors."""
 _MOST: Final = 2048
-"""Descriptors for one container at most, however many there are: each costs memory too."""
+"""Most descriptors for one container, however many there are: each costs memory too."""
 CONNECTION: Final = 2
-"""Descriptors of a connection: the caller's end and the container's. Each container has as many at
-least, or nobody would ever get through."""
+"""Descriptors of a connection: the client's end and the container's.
+
+Each container may have at least as many, or no connection would ever get through.
+"""
 
 
 class RelayQuota:
-    """What there is for all relays together."""
+    """Quota of descriptors for all relays together."""
 
     def __init__(self) -> None:
         self._parts: set[ContainerQuota] = set()
         self._waiting: list[asyncio.Future[None]] = []
 
     def part(self) -> ContainerQuota:
-        """One container's part, as large as everybody's."""
+        """Return a container's quota, the same size for each."""
         made = ContainerQuota(self)
         self._parts.add(made)
         return made
 
     def limit(self) -> int:
-        """Descriptors that one container has.
+        """Return the most descriptors that one container may have.
 
-        Who has more, because there were fewer containers before, keeps what is open.
+        A container that has more, because there were fewer containers before, keeps them open.
         """
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return max(CONNECTION, min(_MOST, most // _SHARE // max(1, len(self._parts))))
 
     def leave(self, part: ContainerQuota) -> None:
-        """Without this part there is more for the others."""
+        """Remove a container's quota; the others share it."""
         self._parts.discard(part)
         self.wake()
 
     async def changed(self) -> None:
-        """Wait until somebody has given something back."""
+        """Wait until descriptors have been given back."""
         waits: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waits)
         await waits
 
     def wake(self) -> None:
-        """Have those look again who wait."""
+        """Wake the waiting connections, which check the quota again."""
         for waits in self._waiting:
             if not waits.done():
                 waits.set_result(None)
@@ -179,29 +181,29 @@ class RelayQuota:
 
 
 class ContainerQuota:
-    """What one container's relays have open."""
+    """Descriptors that one container's relays have open."""
 
     def __init__(self, room: RelayQuota) -> None:
         self._room = room
         self._taken = 0
 
     def take_now(self, count: int) -> bool:
-        """Take so many; false where there is no room for them."""
+        """Take this many descriptors; false if the quota has no room for them."""
         if self._taken + count > self._room.limit():
             return False
         self._taken += count
         return True
 
     async def take(self, count: int) -> None:
-        """Take so many, once there is room for them."""
+        """Take this many descriptors, waiting until the quota has room for them."""
         while not self.take_now(count):
             await self._room.changed()
 
     def give(self, count: int) -> None:
-        """Give so many back."""
+        """Give this many descriptors back."""
         self._taken -= count
         self._room.wake()
 
     def close(self) -> None:
-        """Take nothing more."""
+        """Give up the quota."""
         self._room.leave(self)

@@ -1,4 +1,4 @@
-"""Tasks under way and the sockets they use, which end together and at once."""
+"""Running tasks and their sockets, which end together and at once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 _RESET: Final = struct.pack("ii", 1, 0)
-"""Linger for no time: to close is to reset (socket(7))."""
+"""Linger for no time: close(2) resets the connection (socket(7))."""
 
 AGAIN: Final = 0.1
-"""Seconds until who comes is looked for again, when there was nothing to open a connection with."""
+"""Seconds until accept is retried after a lack of descriptors or memory."""
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Why nobody can be let in just now, as accept(2) tells it: nothing is wrong with who listens."""
+"""Errors of accept(2) for a lack of resources: nothing is wrong with the listener."""
 
 
 async def accept(listening: socket.socket) -> socket.socket:
-    """The next connection; whoever comes while no descriptor is left waits in the queue."""
+    """Accept the next connection; without a free descriptor it waits in the queue."""
     loop = asyncio.get_running_loop()
     while True:
         try:
@@ -34,9 +34,9 @@ async def accept(listening: socket.socket) -> socket.socket:
 
 
 class Work:
-    """What is done for one container: once closed, no socket of it is open.
+    """Tasks for one container; once closed, none of their sockets is open.
 
-    A socket in a container's namespace keeps that namespace, with all its links, alive.
+    A socket in a container's netns keeps that netns, with all its links, alive.
     """
 
     def __init__(self) -> None:
@@ -44,11 +44,11 @@ class Work:
         self._sockets: set[socket.socket] = set()
 
     def __len__(self) -> int:
-        """How many tasks are under way."""
+        """Return the number of running tasks."""
         return len(self._tasks)
 
     def begin(self, work: Coroutine[None, None, None], *own: socket.socket) -> asyncio.Task[None]:
-        """Have something done; the sockets that are its own are closed when it is."""
+        """Start a task; its `own` sockets are closed when it ends."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -63,39 +63,39 @@ class Work:
         return task
 
     def keep(self, opened: socket.socket) -> socket.socket:
-        """Use a socket, from now on without blocking."""
+        """Register a socket and make it non-blocking."""
         opened.setblocking(False)
         self._sockets.add(opened)
         return opened
 
     def let_go(self, opened: socket.socket) -> None:
-        """Close a socket that was kept; a second call does nothing."""
+        """Close a registered socket; a second call does nothing."""
         if opened not in self._sockets:
             return
         self._sockets.discard(opened)
-        # A task that is cancelled forgets its reader later, and by number: by then it may
-        # be another socket's.
+        # A cancelled task removes its reader later, by descriptor number: by then the number may
+        # belong to another socket.
         loop = asyncio.get_running_loop()
         loop.remove_reader(opened)
         loop.remove_writer(opened)
         opened.close()
 
     def hang_up(self, opened: socket.socket) -> None:
-        """Close a connection so that the other side learns that it was broken off."""
+        """Reset a connection, so that the peer learns that it was cut off."""
         with suppress(OSError):
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.let_go(opened)
 
     @contextmanager
     def using(self, opened: socket.socket) -> Iterator[socket.socket]:
-        """Keep a socket for the length of the body."""
+        """Register a socket for the duration of the body."""
         try:
             yield self.keep(opened)
         finally:
             self.let_go(opened)
 
     def close(self) -> None:
-        """Do nothing more."""
+        """Cancel all tasks and close all sockets."""
         for task in self._tasks:
             task.cancel()
         for opened in tuple(self._sockets):

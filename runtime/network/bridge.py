@@ -1,6 +1,6 @@
 """Driver bridge: a bridge in the host, and a veth pair into each container.
 
-The pair is made with its far end already inside the container's namespace.
+The kernel creates the veth pair with its peer already inside the container's netns.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from runtime.network.ipam import mac_of
 from runtime.records import EndpointRecord, NetworkConfig
 
 _NOT_THE_LOOPBACK: Final = "3"
-"""No answer by ARP for addresses of scope host: 127.0.0.1, where `route_localnet` is set."""
+"""No ARP reply for addresses of scope host: 127.0.0.1, where `route_localnet` is set."""
 
 
 def bridge_mac(network: NetworkConfig) -> str:
-    """The bridge's MAC: fixed, so that it does not change as ports come and go."""
+    """Return the bridge's MAC: fixed, so that it does not change as ports come and go."""
     return mac_of(ip_address(network.gateway))
 
 
@@ -47,15 +47,15 @@ def _is_ours(link: rtnetlink_dump.Link, network: NetworkConfig) -> bool:
 
 
 def is_up(network: NetworkConfig) -> bool:
-    """Whether the network's bridge is there and is ours; `ConflictError` as for `find`."""
+    """Return whether the network's own bridge is there; `ConflictError` as for `find`."""
     with Netlink() as host:
         return find(host, network) is not None
 
 
 def find(host: Netlink, network: NetworkConfig) -> rtnetlink_dump.Link | None:
-    """The network's bridge, if there is one.
+    """Return the network's bridge, if there is one.
 
-    `ConflictError` when somebody else's interface has its name.
+    `ConflictError` if an interface that mydocker did not create has its name.
     """
     link = _find(host, network.bridge)
     if link is not None and not _is_ours(link, network):
@@ -73,7 +73,7 @@ def _scratch(network: NetworkConfig) -> str:
 
 
 def make(network: NetworkConfig) -> None:
-    """Make the bridge. It gets its name last, so that a bridge of that name is complete."""
+    """Create the bridge; it gets its name last, so that a bridge of that name is complete."""
     scratch = _scratch(network)
     try:
         with Netlink() as host:
@@ -84,8 +84,8 @@ def make(network: NetworkConfig) -> None:
             sysctl.write(f"net.ipv4.conf.{scratch}.arp_ignore", _NOT_THE_LOOPBACK)
             host.send(
                 [
-                    # Only of a change does the kernel tell br_netfilter, which would else take
-                    # the MTU for 1500 and drop what came in larger fragments.
+                    # The kernel notifies br_netfilter only of a change; otherwise it would take
+                    # the MTU for 1500 and drop packets that arrived in larger fragments.
                     rtnetlink.set_link(index, mtu=network.mtu),
                     *(rtnetlink.add_address(index, gateway) for gateway in network.gateways),
                     rtnetlink.set_link(index, name=network.bridge, up=True),
@@ -97,7 +97,7 @@ def make(network: NetworkConfig) -> None:
 
 
 def remove(network: NetworkConfig) -> None:
-    """Remove the bridge, if it is there and ours, and what a killed `make` left."""
+    """Remove the bridge, if it is there and mydocker's, and the remains of a killed `make`."""
     names = [_scratch(network)]
     with Netlink() as host:
         link = _find(host, network.bridge)
@@ -107,7 +107,7 @@ def remove(network: NetworkConfig) -> None:
 
 
 def refused(asked: str, error: NetlinkError) -> UnsupportedError:
-    """The kernel's no, with its likely cause."""
+    """Return the error for the kernel's refusal, with its likely cause."""
     if error.errno in (errno.EPERM, errno.EACCES):
         cause, remedy = "no CAP_NET_ADMIN in this network namespace", "netmodes lab"
     elif error.errno in (errno.EOPNOTSUPP, errno.ENOENT, errno.EAFNOSUPPORT):
@@ -118,11 +118,11 @@ def refused(asked: str, error: NetlinkError) -> UnsupportedError:
 
 
 def set_ipv6(interface: str, *, on: bool) -> None:
-    """IPv6 off altogether, or on without listening to router advertisements from containers.
+    """Switch IPv6 off, or on without accepting router advertisements from containers.
 
-    For an interface of the namespace that the caller is in.
+    For an interface of the netns that the caller is in.
 
-    Nor is there duplicate address detection: mydocker gives addresses out once, and a bridge
+    Duplicate address detection is off too: mydocker gives each address out once, and a bridge
     whose link-local address is still tentative forwards nothing for a second or two.
     """
     name = f"net.ipv6.conf.{interface}"
@@ -139,13 +139,13 @@ def set_ipv6(interface: str, *, on: bool) -> None:
             ) from None
 
 
-# --- a container's pair -------------------------------------------------------
+# --- the veth pair of a container ---------------------------------------------
 
 
 def add_pair(
     host: Netlink, netns: NetNS, network: NetworkConfig, endpoint: EndpointRecord, *, master: int
 ) -> None:
-    """Make a container's pair, its far end inside and still down, its near end a port.
+    """Create a container's veth pair: its peer inside and still down, its host end a port.
 
     `master` is the bridge's index.
     """
@@ -173,14 +173,13 @@ def _set_port(host: Netlink, network: NetworkConfig, endpoint: EndpointRecord) -
 def wait_until_forwarding(
     host: Netlink, master: rtnetlink_dump.Link, endpoint: EndpointRecord
 ) -> None:
-    """Wait until the kernel has taken note of the carrier; before that it drops what comes.
+    """Wait until the kernel has noticed the carrier; before that it drops packets.
 
-    The notice goes through a work queue of the kernel's (link watch) and takes
-    microseconds.
+    The carrier event goes through the kernel's link watch work queue and takes microseconds.
     """
     deadline = time.monotonic() + 5
     names = [endpoint.veth]
-    if not master.running:  # it has a carrier once one of its ports has
+    if not master.running:  # a bridge has a carrier once one of its ports has
         names.append(master.name)
     while late := [
         link.name for link in rtnetlink_dump.links_named(host, names) if not link.running
@@ -193,9 +192,9 @@ def wait_until_forwarding(
 
 
 def reattach(network: NetworkConfig, endpoint: EndpointRecord) -> None:
-    """Make a running container's pair a port of the bridge again, after that was made anew.
+    """Make a running container's veth pair a port of the re-created bridge.
 
-    Whoever has removed his end inside has removed the pair, and stays without.
+    A container that has deleted its end has thereby deleted the pair, and stays unconnected.
     """
     with Netlink() as host:
         master = rtnetlink_dump.link(host, network.bridge)

@@ -1,6 +1,6 @@
-"""What a network is to be: what was asked for, checked, and the rest chosen. Pure.
+"""Network configuration: check the options and choose the rest. Pure.
 
-`used` are the subnets that other networks and the host's routes take up.
+`used` are the subnets of other networks and of the host's routes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from runtime.store import NAME, NAME_RULE, now
 
 RESERVED: Final = frozenset({"host", "none", "container", "default"})
 IPV6_MIN_MTU: Final = 1280
-"""Below it a link has no IPv6 at all (RFC 8200), in bytes."""
+"""Lowest MTU in bytes at which a link has IPv6 (RFC 8200)."""
 DEFAULT_MTU: Final = 1500
 _MIN_MTU: Final = 68
 _MAX_MTU: Final = 65535
 
 
 class NetworkOptions(TypedDict, total=False):
-    """Everything that may be left out when a network is made.
+    """Optional settings of a new network.
 
-    `mtu` is in bytes. `driver` is `bridge` or `macvlan`, whose `parent` is an
-    interface of the host.
+    `mtu` is in bytes. `driver` is `bridge` or `macvlan`, whose `parent` is an interface of the
+    host.
     """
 
     driver: Driver
@@ -43,7 +43,7 @@ class NetworkOptions(TypedDict, total=False):
 
 
 def check(asked: str, name: str, options: NetworkOptions) -> None:
-    """Raise `InvalidError` for what is wrong whatever else there is."""
+    """Raise `InvalidError` for options that are wrong in themselves."""
     if not NAME.fullmatch(name) or name in RESERVED:
         raise InvalidError(asked, "the name is malformed or reserved", remedy=NAME_RULE)
     if "mtu" in options:
@@ -72,16 +72,16 @@ _WITHIN: Final = {
     "ip_range": ("subnet", "a range"),
     "gateway6": ("subnet6", "a gateway for IPv6"),
 }
-"""What is part of a subnet, which one, and in words."""
+"""Options that lie within a subnet: the subnet's option, and a description."""
 
 
 def design(
     asked: str, name: str, options: NetworkOptions, *, identity: str, used: list[Network]
 ) -> NetworkConfig:
-    """The network; `ConflictError` when it overlaps, `InvalidError` when it is malformed.
+    """Return the network; `ConflictError` if it overlaps, `InvalidError` if it is malformed.
 
-    What is left out is chosen: a private IPv4 subnet that overlaps nothing, a
-    ULA prefix drawn from the id, the first address as gateway.
+    Options that are left out are chosen: a private IPv4 subnet that overlaps nothing, a ULA
+    prefix drawn from the id, the first address as gateway.
     """
     subnet, subnet6 = options.get("subnet", ""), options.get("subnet6", "")
     ip_range = options.get("ip_range", "")
@@ -130,13 +130,13 @@ _TAKEN: Final[dict[Network, str]] = {
     ip_network("fe80::/10"): "link-local: no router passes them on",
     ip_network("ff00::/8"): "groups of receivers (multicast)",
 }
-"""Addresses that no container can have, and what they are for (RFC 6890, RFC 4291)."""
+"""Addresses that no container can have, and their purpose (RFC 6890, RFC 4291)."""
 
 _EXAMPLES: Final = {4: "10.20.0.0/24", 6: "fd00:20::/64"}
 
 
 def parse(asked: str, text: str, version: int) -> Network:
-    """A subnet as the user wrote it; `InvalidError` tells what is wrong with it."""
+    """Parse a subnet as the user wrote it; `InvalidError` names the mistake."""
     try:
         subnet = ip_network(text)
     except ValueError as error:
@@ -157,7 +157,7 @@ def parse(asked: str, text: str, version: int) -> Network:
 
 
 def gateway_of(asked: str, subnet: Network, text: str) -> Address:
-    """The gateway asked for, or the first address; never the network's or the broadcast one."""
+    """Return the requested gateway or the first address; never the network or broadcast address."""
     if not text:
         return default_gateway(subnet)
     try:
@@ -171,7 +171,7 @@ def gateway_of(asked: str, subnet: Network, text: str) -> Address:
 
 
 def within(asked: str, subnet: Network, text: str) -> Network:
-    """The part of an IPv4 subnet that containers get addresses from."""
+    """Return the part of an IPv4 subnet that container addresses come from."""
     part = parse(asked, text, 4)
     if not (isinstance(part, IPv4Network) and isinstance(subnet, IPv4Network)):
         raise InvalidError(asked, f"the range {text} is not IPv4")
@@ -181,7 +181,7 @@ def within(asked: str, subnet: Network, text: str) -> Network:
 
 
 def refuse_overlap(asked: str, subnet: Network | None, used: list[Network]) -> None:
-    """Raise `ConflictError` when `subnet` shares an address with one that is in use."""
+    """Raise `ConflictError` if `subnet` shares an address with one that is in use."""
     for other in used:
         if subnet is not None and subnet.version == other.version and subnet.overlaps(other):
             raise ConflictError(
@@ -198,7 +198,7 @@ def _candidates() -> Iterator[IPv4Network]:
 
 
 def free(asked: str, used: list[Network]) -> IPv4Network:
-    """The first private subnet that nobody uses."""
+    """Return the first private subnet that overlaps no used one."""
     reserved = [IPv4Network("172.16.0.0/16"), IPv4Network(DEFAULT)]
     for subnet in _candidates():
         if not any(subnet.overlaps(other) for other in [*reserved, *used] if other.version == 4):
@@ -207,6 +207,6 @@ def free(asked: str, used: list[Network]) -> IPv4Network:
 
 
 def ula(identity: str) -> IPv6Network:
-    """A unique local /64 (RFC 4193) from the network's random id."""
+    """Return a unique local /64 (RFC 4193) from the network's random id."""
     random = bytes.fromhex(identity)[:5]
     return IPv6Network((b"\xfd" + random + bytes(10), 64))

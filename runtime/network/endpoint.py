@@ -1,7 +1,7 @@
-"""How a container is plugged into a network, whatever its driver, and taken off again.
+"""Connect a container to a network and disconnect it, whatever the network's driver.
 
-One batch makes the link, with its end already inside the container's namespace; a
-second one, in there, brings it up with its addresses and, at first, the default routes.
+One netlink batch creates the link, with its end already inside the container's netns. A second
+batch inside brings the link up with its addresses and, for a new netns, the default routes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from runtime.records import (
 def relays_of(
     publications: Sequence[Publication], endpoints: Sequence[EndpointRecord]
 ) -> list[RelayedPort]:
-    """The ports on the IPv6 loopback address, and where they lead."""
+    """Return the published ports on the IPv6 loopback address, with their targets."""
     way = way_out(endpoints, 6)
     if way is None:
         return []
@@ -53,19 +53,19 @@ if TYPE_CHECKING:
 
 
 ENDS: Final = 16
-"""How many networks a container may be on."""
+"""Most networks of one container."""
 
 
 def veth_name(identity: str, number: int) -> str:
-    """The host end of a container's `eth<number>`.
+    """Return the name of the host end of a container's `eth<number>`.
 
-    Derived from the id, so that what a killed start left can be found again.
+    It derives from the id, so that the remains of a killed start can be found again.
     """
     return f"veth{identity[:10]}{number:x}"
 
 
 def free_number(asked: str, netns: NetNS) -> int:
-    """The lowest n for which there is no `eth<n>` inside."""
+    """Return the lowest n for which the netns has no `eth<n>`."""
     with Netlink(netns) as inside:
         taken = {link.name for link in rtnetlink_dump.links(inside)}
     for number in range(ENDS):
@@ -82,7 +82,7 @@ def endpoint(
     mac: str = "",
     number: int = 0,
 ) -> EndpointRecord:
-    """How a container with these addresses sits on the network, by its `eth<number>`."""
+    """Describe a container's endpoint on the network: its addresses and its `eth<number>`."""
     interfaces = [
         f"{address}/{subnet.prefixlen}"
         for address, subnet in zip(addresses, network.subnets, strict=True)
@@ -101,7 +101,7 @@ def endpoint(
 
 
 class NewEndpoint(NamedTuple):
-    """An endpoint that is about to be made, with the network's bridge link, if it has one."""
+    """Endpoint to be created, with the network's bridge link, if it has one."""
 
     network: NetworkConfig
     record: EndpointRecord
@@ -148,7 +148,7 @@ def attach(
             bridge.wait_until_forwarding(host, item.bridge, item.record)
             if item.record.address6:  # without a carrier there is no route to ff02::1 yet
                 await_carrier(inside, [item.record.interface])
-    # The addresses must be reachable as soon as a caller learns of them.
+    # The addresses must be reachable as soon as a caller learns them.
     await_local(inside, (item.ip for own in addresses.values() for item in own))
     with netns.entered():
         for record in records:
@@ -187,16 +187,16 @@ def _add_link(netns: NetNS, host: Netlink, inside: Netlink, added: NewEndpoint) 
 
 
 def unplug(netns: NetNS, interface: str) -> None:
-    """Take a running container's link away; one that is not there is no failure."""
+    """Delete a running container's link; a missing link is no failure."""
     with Netlink(netns) as inside:
         inside.send([rtnetlink.del_link(interface)], missing_ok=True)
 
 
 def detach(*identities: str, keep: Collection[str] = ()) -> None:
-    """Remove every veth end of these containers but those to `keep`, whoever left them.
+    """Remove every veth end of these containers but those to `keep`, even unknown ones.
 
-    Several in one step: before a link is gone the kernel waits until nobody can be looking
-    at it any more, as long for one as for a thousand.
+    Several in one step: before a link is gone the kernel waits for an RCU grace period, as long
+    for one link as for a thousand.
     """
     ends = {veth_name(identity, number) for identity in identities for number in range(ENDS)}
     with Netlink() as host:
@@ -204,7 +204,7 @@ def detach(*identities: str, keep: Collection[str] = ()) -> None:
             host.send([rtnetlink.del_link(name) for name in ends.difference(keep)], missing_ok=True)
             return
         there = ends.intersection(link.name for link in rtnetlink_dump.links(host)).difference(keep)
-        group = int.from_bytes(os.urandom(4)) >> 1 | 1  # signed, and 0 is everybody's
+        group = int.from_bytes(os.urandom(4)) >> 1 | 1  # signed, and 0 is the default group
         host.send(
             [rtnetlink.set_link(0, name=name, group=group) for name in there], missing_ok=True
         )
@@ -214,14 +214,14 @@ def detach(*identities: str, keep: Collection[str] = ()) -> None:
 _ALL_NODES: Final = "ff02::1"
 _ADVERTISEMENT: Final = struct.Struct("!BBHI16sBB6s")
 _HOP_LIMIT: Final = 255
-"""What an advertisement must have: so it has passed no router (RFC 4861 section 7.1.2)."""
+"""Required hop limit of an advertisement: it has passed no router (RFC 4861 section 7.1.2)."""
 _TYPE, _OVERRIDE, _TARGET_LINK_LAYER = 136, 0x20000000, 2
 
 
 def announce(inside: Netlink, index: int, name: str, mac: str, own: Sequence[Address]) -> None:
-    """Tell everybody on the link of an interface that these addresses are its `own`.
+    """Announce an interface's `own` addresses to all neighbours on its link.
 
-    To be called in its network namespace, once the link carries packets.
+    Call it in the interface's netns, once the link carries packets.
     """
     for address in own:
         if isinstance(address, IPv6Address):
@@ -231,7 +231,7 @@ def announce(inside: Netlink, index: int, name: str, mac: str, own: Sequence[Add
 
 
 def _announce_ipv4(inside: Netlink, index: int, name: str, mac: str) -> None:
-    """A request for one's own address, which every neighbour takes note of."""
+    """Send a gratuitous ARP request, from which every neighbour updates its entry."""
     notify = f"net.ipv4.conf.{name}.arp_notify"
     before = sysctl.read(notify)
     sysctl.write(notify, "1")
@@ -240,7 +240,7 @@ def _announce_ipv4(inside: Netlink, index: int, name: str, mac: str) -> None:
 
 
 def _advertise(address: IPv6Address, index: int, mac: str) -> None:
-    """An unsolicited advertisement that overrides; the kernel adds the checksum."""
+    """Send an unsolicited advertisement with the override flag; the kernel adds the checksum."""
     target = address.packed, _TARGET_LINK_LAYER, 1, bytes.fromhex(mac.replace(":", ""))
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as opened:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOP_LIMIT)
@@ -250,24 +250,24 @@ def _advertise(address: IPv6Address, index: int, mac: str) -> None:
 
 
 def leading(networks: Sequence[NetworkConfig], version: Literal[4, 6]) -> NetworkConfig | None:
-    """The network by which a container on all of these leaves; `None` when none leads out."""
+    """Return the network of a container's default route; `None` if all of these are internal."""
     ways = [item for item in networks if not item.internal and (version == 4 or item.subnet6)]
     return min(ways, key=lambda item: item.name, default=None)
 
 
 def gateway(endpoint: EndpointRecord, version: Literal[4, 6]) -> str:
-    """The gateway of a family, `""` where there is none."""
+    """Return the gateway of a family, `""` if there is none."""
     return endpoint.gateway if version == 4 else endpoint.gateway6
 
 
 def way_out(endpoints: Sequence[EndpointRecord], version: Literal[4, 6]) -> EndpointRecord | None:
-    """Where the default route leads; `None` when no network leads out."""
+    """Return the endpoint of the default route; `None` if no network leads out."""
     ways = [item for item in endpoints if gateway(item, version)]
     return min(ways, key=lambda item: item.network, default=None)
 
 
 def first_routes(endpoints: Sequence[EndpointRecord], indexes: Mapping[str, int]) -> list[Request]:
-    """The default routes of a namespace that has none yet; `indexes` are its interfaces'."""
+    """Return the default routes of a netns that has none; `indexes` are of its interfaces."""
     found = []
     for version in (4, 6):
         chosen = way_out(endpoints, version)
@@ -278,7 +278,7 @@ def first_routes(endpoints: Sequence[EndpointRecord], indexes: Mapping[str, int]
 
 
 def settle(netns: NetNS, endpoints: Sequence[EndpointRecord]) -> None:
-    """Have the default routes lead where they should; one that somebody else made stays."""
+    """Correct the default routes, but keep a route that mydocker did not create."""
     with Netlink(netns) as inside:
         there = {
             route.via
@@ -306,7 +306,7 @@ _IGMP: Final = 2
 
 
 def marked(flows: FlowWatch | None, *marks: bytes) -> list[Flow]:
-    """As `Conntrack.marked` here, by who has heard of the flows, if anybody has."""
+    """Return flows as `Conntrack.marked`, from the flow watch if there is one."""
     if flows is not None:
         return flows.marked(*marks)
     with Conntrack() as conntrack:
@@ -314,18 +314,18 @@ def marked(flows: FlowWatch | None, *marks: bytes) -> list[Flow]:
 
 
 def drop(flows: Collection[Flow]) -> None:
-    """Have the kernel forget flows."""
+    """Delete flows from the kernel's connection tracking table."""
     if flows:
         with Conntrack() as conntrack:
             conntrack.forget(flows)
 
 
 def forget(addresses: Collection[Address], flows: FlowWatch | None = None) -> None:
-    """Drop the neighbours and flows of addresses that nobody has any more.
+    """Delete the neighbour entries and flows of addresses that are no longer in use.
 
-    A kernel without ctnetlink is left to let its flows time out. Reports about groups
-    (IGMP) are forgotten along with them: nothing hangs on those, and they alone would
-    have the kernel's whole table walked at each call for ten minutes.
+    In a kernel without ctnetlink the flows time out. Flows of group reports (IGMP) are deleted
+    too: nothing depends on them, and they alone would make each call within ten minutes walk the
+    kernel's whole table.
     """
     if not addresses:
         return

@@ -1,7 +1,7 @@
-"""The three files about the network: /etc/hosts, /etc/hostname, /etc/resolv.conf.
+"""The three network files: /etc/hosts, /etc/hostname, /etc/resolv.conf.
 
-They lie in the container's state directory and are bound over the image's, so
-that they can be changed from outside while the container runs.
+They lie in the container's state directory and are bind-mounted over the image's, so that the
+host can change them while the container runs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
 RESOLVER: Final = "127.0.0.11"
-"""Where a container on a user-defined network finds its resolver: Docker's address for it."""
+"""Address of the resolver for containers on user-defined networks, the same as Docker's."""
 _BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
-"""Where systemd-resolved names the resolvers that its own stub on 127.0.0.53 asks."""
+"""File in which systemd-resolved lists the resolvers behind its own stub on 127.0.0.53."""
 
 
 def hosts(names: list[str], endpoints: Sequence[EndpointRecord]) -> str:
-    """`localhost`, and the container's own names at each of its addresses."""
+    """Return `localhost`, and the container's own names at each of its addresses."""
     lines = [
         f"{address.split('/')[0]}\t{' '.join(names)}\n"
         for endpoint in endpoints
@@ -39,21 +39,21 @@ def hosts(names: list[str], endpoints: Sequence[EndpointRecord]) -> str:
 
 
 def extra_hosts(entries: list[str]) -> str:
-    """Lines for `name:address` pairs that were asked for."""
+    """Return the /etc/hosts lines for the requested `name:address` pairs."""
     pairs = (entry.partition(":") for entry in entries)
     return "".join(f"{address}\t{name}\n" for name, _, address in pairs)
 
 
 def servers(addresses: Sequence[str]) -> str:
-    """A resolv.conf with these resolvers and nothing else; nothing without any."""
+    """Return a resolv.conf with these resolvers only; empty without any."""
     return "".join(f"nameserver {address}\n" for address in addresses)
 
 
 def resolv_conf(host: str, behind_stub: str) -> str:
-    """The host's resolv.conf without resolvers on the host's loopback.
+    """Return the host's resolv.conf without resolvers on the host's loopback.
 
-    From a namespace of its own a container reaches no 127.0.0.53; where that is
-    all there is, what lies behind the stub is taken instead.
+    A container with its own netns cannot reach 127.0.0.53. If the host has only such resolvers,
+    take those behind the stub instead.
     """
     for text in (host, behind_stub):
         kept = [line for line in text.splitlines() if not _names_loopback(line)]
@@ -63,10 +63,10 @@ def resolv_conf(host: str, behind_stub: str) -> str:
 
 
 def through_resolver(host: str) -> str:
-    """The host's resolv.conf with mydocker's own resolver in place of the host's.
+    """Return the host's resolv.conf with mydocker's resolver in place of the host's.
 
-    `ndots:0` has a name without a dot asked for as it is, and under the search domains
-    only when there is none such: a peer's name must not be looked up outside.
+    With `ndots:0` a client queries a name without a dot as it is, and under the search domains
+    only if the name does not exist: a peer's name must not be looked up outside.
     """
     kept, options = [], ["ndots:0"]
     for line in host.splitlines():
@@ -91,7 +91,7 @@ def _names_loopback(line: str) -> bool:
 
 
 def read_or_nothing(path: str) -> str:
-    """The text of a file of the host's; empty where it is not there."""
+    """Return the text of one of the host's files; empty if it does not exist."""
     try:
         return proc.read(path).decode(errors="replace")
     except OSError:
@@ -99,13 +99,13 @@ def read_or_nothing(path: str) -> str:
 
 
 def upstream() -> list[str]:
-    """The resolvers that the host itself asks, in order."""
+    """Return the host's own resolvers, in order."""
     lines = (line.split() for line in read_or_nothing("/etc/resolv.conf").splitlines())
     return [words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1]
 
 
 def searched() -> list[str]:
-    """The domains in which the host looks for a name: its last `search` or `domain` line."""
+    """Return the host's search domains: its last `search` or `domain` line."""
     found: list[str] = []
     for line in read_or_nothing("/etc/resolv.conf").splitlines():
         match line.split():
@@ -117,7 +117,7 @@ def searched() -> list[str]:
 
 
 def own_resolv_conf() -> str:
-    """What a container with a namespace of its own gets."""
+    """Return the resolv.conf of a container with its own netns."""
     return resolv_conf(read_or_nothing("/etc/resolv.conf"), read_or_nothing(_BEHIND_STUB))
 
 

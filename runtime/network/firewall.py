@@ -1,9 +1,8 @@
-"""The rules: who may pass between bridges and the rest, and under which address.
+"""The nft rules: allowed traffic between bridges and the rest, and its source address.
 
-Everything lives in one table of mydocker's own, `inet mydocker`, replaced as a
-whole in one transaction. Rules match mydocker's bridges only and the chains
-accept the rest, so that nobody else's traffic, table or FORWARD policy is
-touched. Each rule's comment names the network it belongs to.
+All rules are in mydocker's own table `inet mydocker`, which one transaction replaces as a whole.
+Rules match mydocker's bridges only and the chains accept the rest, so that foreign traffic,
+tables and FORWARD policies stay untouched. Each rule's comment names its network.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def _rule(chain: str, network: NetworkConfig, what: str, *parts: Iterable[Expres
 
 
 def _leaving(network: NetworkConfig) -> list[Request]:
-    """What a container may send: to its peers as `icc` has it, outwards under its own address."""
+    """Return the rules for packets from containers: peers by `icc`, no forged source address."""
     bridge = network.bridge
     peers = verdict("accept" if network.icc else "drop")
     within = [*iifname(bridge), *oifname(bridge)]
@@ -75,7 +74,7 @@ def _leaving(network: NetworkConfig) -> list[Request]:
     for subnet in network.subnets:
         forged = saddr(subnet, is_not=True)
         rules.append(_rule(_FORWARD, network, "forged source", iifname(bridge), forged, drop))
-    # What belongs to no flow is never translated: it would leave with the container's address.
+    # A packet of no flow is never translated: it would leave with the container's address.
     stray = ct_state("invalid")
     rules.append(_rule(_FORWARD, network, "part of no flow", iifname(bridge), stray, drop))
     if not network.subnet6:
@@ -84,7 +83,7 @@ def _leaving(network: NetworkConfig) -> list[Request]:
 
 
 def _entering(network: NetworkConfig) -> list[Request]:
-    """What may reach a container: answers, and what was redirected to it on purpose."""
+    """Return the rules for packets to containers: replies and redirected connections pass."""
     to = oifname(network.bridge)
     accept = verdict("accept")
     answers = ct_state("established", "related")
@@ -96,7 +95,7 @@ def _entering(network: NetworkConfig) -> list[Request]:
 
 
 def ruleset(networks: Sequence[NetworkConfig]) -> list[Request]:
-    """The whole table, as one transaction that replaces what is there."""
+    """Return the whole table, as one transaction that replaces the present one."""
     requests = [
         add_table(TABLE),
         del_table(TABLE),
@@ -106,7 +105,7 @@ def ruleset(networks: Sequence[NetworkConfig]) -> list[Request]:
         add_chain(TABLE, _GUARD, hook="prerouting", priority=_RAW),
         add_chain(TABLE, _OUTPUT, hook="output"),
     ]
-    # First every "may not leave", then every "may enter": an accept of one
+    # First every drop on leaving, then every rule on entering: an accept of one
     # network must not overrule a drop of another.
     for network in networks:
         requests += _leaving(network)
@@ -119,10 +118,10 @@ def ruleset(networks: Sequence[NetworkConfig]) -> list[Request]:
 
 
 def _translated(network: NetworkConfig) -> Iterator[Request]:
-    """Under whose address packets go on: the host's, for all that leaves the bridge.
+    """Yield the masquerade rules: the host's address for all packets that leave the bridge.
 
-    And for what comes back to it: whoever called a published port of the host's from
-    the same network must be answered by way of the host.
+    Hairpin connections are masqueraded too: a client on the same network that connects to a
+    published port of the host must get the replies through the host.
     """
     to, outside = oifname(network.bridge), oifname(network.bridge, is_not=True)
     for subnet in [] if network.internal else network.subnets:
@@ -132,12 +131,12 @@ def _translated(network: NetworkConfig) -> Iterator[Request]:
 
 
 def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
-    """What the host calls on 127.0.0.1 may lead to the bridge, and nothing the other way."""
+    """Yield the rules for 127.0.0.1: from the host to the bridge, nothing the other way."""
     yield loopback_guard(TABLE, _GUARD, network.bridge, f"{network.name}: loopback")
     called, to = saddr(LOOPBACK), oifname(network.bridge)
     yield _rule(_POSTROUTING, network, "from 127.0.0.1", called, to, masquerade())
-    # A hairpin leaves by the link it came in by. A router would tell the sender to go
-    # directly: past the translation.
+    # A hairpin leaves by its incoming link. A router would tell the sender to go
+    # directly (ICMP redirect): past the translation.
     for version, protocol, number in ((4, "icmp", 5), (6, "icmpv6", 137)):
         redirect = [*family(version), *l4proto(protocol), *icmp_type(number)]
         yield _rule(_OUTPUT, network, "no redirects", to, redirect, verdict("drop"))
@@ -145,13 +144,13 @@ def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
 
 @contextmanager
 def applied(networks: Sequence[NetworkConfig]) -> Iterator[None]:
-    """Bring the kernel's table in line with `networks`; without a bridge there is no table.
+    """Update the kernel's table to match `networks`; without a bridge there is no table.
 
-    The body is for what else takes time: to close a socket that has replaced rules takes until
-    nobody can be looking at the old ones any more, tens of milliseconds after it has.
+    The body is for other slow work: closing a socket that has replaced rules takes an RCU grace
+    period, tens of milliseconds after the replacement.
     """
     bridges = [network for network in networks if network.driver == "bridge"]
-    bridges.sort(key=lambda network: network.name)  # so that the table tells nothing of its past
+    bridges.sort(key=lambda network: network.name)  # independent of creation order
     with Nft() as nft:
         if bridges:
             nft.apply(ruleset(bridges))
@@ -161,7 +160,7 @@ def applied(networks: Sequence[NetworkConfig]) -> Iterator[None]:
 
 
 def present() -> bool:
-    """Whether the table is there. It is complete then: it only ever changes as a whole."""
+    """Return whether the table is there; it is then complete, as it only changes as a whole."""
     with Nft() as nft:
         return TABLE in nft.tables()
 
@@ -173,11 +172,11 @@ _HOOKS: Final[tuple[Hook, ...]] = ("prerouting", "output")
 
 
 _PREFIX: Final = "mydocker-"
-"""The chain whose rules name the bridges that a container publishes on."""
+"""Name of the chain whose rules name the bridges on which a container publishes ports."""
 
 
 class PortTarget(NamedTuple):
-    """Where a family's ports lead: the container's address, its bridge, its bridge port."""
+    """Target of a family's published ports: the container's address, bridge and bridge port."""
 
     address: Address
     bridge: str
@@ -188,14 +187,14 @@ Targets = Mapping[Literal[4, 6], PortTarget]
 
 
 def table(identity: str) -> Table:
-    """The table of one container."""
+    """Return the table of one container."""
     return Table("inet", f"{_PREFIX}{identity[:12]}")
 
 
 def rules(
     identity: str, name: str, publications: Iterable[Publication], targets: Targets
 ) -> list[Request]:
-    """A container's whole table, as one transaction that replaces what is there."""
+    """Return a container's whole table, as one transaction that replaces the present one."""
     own = table(identity)
     requests = [add_table(own, owned=True), del_table(own), add_table(own, owned=True)]
     requests += [add_chain(own, hook, hook=hook, priority=_DSTNAT, kind="nat") for hook in _HOOKS]
@@ -216,16 +215,16 @@ def rules(
 
 
 def loopback_guard(where: Table, chain: str, bridge: str, comment: str) -> Request:
-    """Nothing that comes in by a bridge is for the host's loopback."""
+    """Return the rule that drops packets from a bridge to the host's loopback."""
     drop = verdict("drop")
     return add_rule(where, chain, iifname(bridge), daddr(LOOPBACK), drop, comment=comment)
 
 
 def _addressed(item: Publication, hook: Hook) -> list[list[Expression]]:
-    """Which destinations a hook redirects, if any."""
+    """Return the destination matches that a hook redirects, if any."""
     address = ip_address(item.address)
     if not address.is_unspecified:
-        # Whatever is on the wire, the loopback is for the host alone; ::1 is relayed.
+        # Only the host may use the loopback, whatever is on the wire; ::1 is relayed.
         here = hook == "output" and address.version == 4
         return [daddr(ip_network(address))] if here or not address.is_loopback else []
     every = [*family(address.version), *to_local()]
@@ -243,14 +242,14 @@ def install(
     *,
     flows: FlowWatch | None = None,
 ) -> None:
-    """Have ports lead to a container from now on, for flows that go on too.
+    """Redirect published ports to a container from now on, existing flows included.
 
-    `nft` is the socket that the table belongs to, `flows` as for an `Engine`.
+    `nft` is the socket that owns the table, `flows` as for an `Engine`.
     """
     for target in targets.values():
         sysctl.write(f"net.ipv4.conf.{target.bridge}.route_localnet", "1")
         with Netlink() as host:
-            # With br_netfilter a call to itself comes back by the very port it came from.
+            # With br_netfilter a hairpin to itself returns by the bridge port it came from.
             host.send([rtnetlink.hairpin_port(rtnetlink_dump.link(host, target.veth).ifindex)])
     nft.apply(rules(identity, name, publications, targets))
     with Netlink() as host:
@@ -260,7 +259,7 @@ def install(
 
 
 def withdraw(bridges: Iterable[str]) -> None:
-    """Take back what bridges were given for published ports, where nobody publishes any more."""
+    """Undo the settings of bridges on which no container publishes a port any more."""
     with Nft() as nft:
         own = [item for item in nft.tables() if item.name.startswith(_PREFIX)]
         rules = [rule for item in own for rule in nft.rules(item) if rule.chain == _GUARD]
@@ -273,7 +272,7 @@ def withdraw(bridges: Iterable[str]) -> None:
 def _is_stale(
     flow: Flow, publications: Iterable[Publication], own: set[Address], targets: Targets
 ) -> bool:
-    """Whether a flow to a published port leads somewhere else: to a container that is gone."""
+    """Return whether a flow to a published port has another target: a removed container."""
     asked = flow.original.destination
     version: Literal[4, 6] = 4 if asked.version == 4 else 6
     if version in targets and flow.reply.source == targets[version].address:

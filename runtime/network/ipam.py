@@ -1,8 +1,8 @@
-"""Who gets which address.
+"""IP address management: the addresses and MACs of containers.
 
-`pick` is pure: the lowest free address of a subnet, or the requested one.
-`Leases` keeps what was given out, one file per network; whoever changes it
-holds the root's lock, which is what makes concurrent starts safe.
+`pick` is pure: the lowest free address of a subnet, or the requested one. `Leases` stores the
+addresses in use, one file per network; a caller that changes it holds the root's lock, which
+makes concurrent starts safe.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from runtime.store import read_json, write_json
 
 
 def resolves_names(ends: Sequence[EndpointRecord | Connection]) -> bool:
-    """Whether a container is on a network whose members resolve one another's names."""
+    """Return whether one of a container's networks has name resolution between its members."""
     return any(item.network != DEFAULT_NETWORK for item in ends)
 
 
 _OWN_MACS: Final = "02:42:"
-"""How the MACs that go with addresses begin; no IPv6 address is written so."""
+"""Prefix of the MACs derived from addresses; no IPv6 address is written like this."""
 
 
 def hosts(subnet: Network) -> Iterator[Address]:
-    """The addresses that a container may have, lowest first.
+    """Yield the addresses that a container may have, lowest first.
 
-    Never the network's own (in IPv6 the subnet-router anycast, RFC 4291), never
-    the broadcast address. Of a /31 and a /127 both ends count (RFC 3021, 6164).
+    Skip the network address (in IPv6 the subnet-router anycast, RFC 4291) and the broadcast
+    address. Both addresses of a /31 and a /127 count (RFC 3021, 6164).
     """
     kind = type(subnet.network_address)
     return (kind(number) for number in _numbers(subnet))
@@ -63,11 +63,11 @@ def pick(
     within: Network | None = None,
     requested: Address | None = None,
 ) -> Address:
-    """A free address of `subnet`, from the part `within` it, or the requested one.
+    """Return a free address of `subnet`, from the part `within` it, or the requested one.
 
-    `taken` holds addresses as text, the gateway's among them. `ConflictError`
-    when the request is taken or nothing is left, `InvalidError` when it lies
-    outside or is the network's or the broadcast address.
+    `taken` holds addresses as text, the gateway's among them. `ConflictError` if the request is
+    taken or no address is left, `InvalidError` if it lies outside or is the network or broadcast
+    address.
     """
     if requested is not None:
         _refuse(subnet, taken, requested)
@@ -89,7 +89,7 @@ def pick(
     )
 
 
-# A full subnet is walked through at every start: no address is made only to be written out.
+# Each start walks a full subnet: work on numbers, and format no address needlessly.
 _TEXT: Final[dict[int, Callable[[int], str]]] = {
     4: lambda number: socket.inet_ntoa(number.to_bytes(4, "big")),
     6: lambda number: str(IPv6Address(number)),
@@ -108,25 +108,25 @@ def _refuse(subnet: Network, taken: Container[str], requested: Address) -> None:
 
 
 def mac_of(address: Address) -> str:
-    """The MAC that goes with an address: 02:42 (locally administered) and its last four octets."""
+    """Return the MAC of an address: 02:42 (locally administered) and its last four octets."""
     return f"{_OWN_MACS}{address.packed[-4:].hex(':')}"
 
 
 def address_of(mac: str) -> str:
-    """The IPv4 address whose MAC this would be; `""` when it is no such MAC."""
+    """Return the IPv4 address that a MAC derives from; `""` if it is no such MAC."""
     if not mac.startswith(_OWN_MACS):
         return ""
     return str(IPv4Address(bytes.fromhex(mac[6:].replace(":", ""))))
 
 
 class Leases:
-    """What of one network is in use: address, or a MAC that was asked for, to container id."""
+    """Leases of one network: address, or requested MAC, to container id."""
 
     def __init__(self, directory: str) -> None:
         self._path = f"{directory}/leases.json"
 
     def read(self) -> dict[str, str]:
-        """What is in use, and by whom; hold the root's lock."""
+        """Return the leases, by address; hold the root's lock."""
         try:
             found: dict[str, str] = read_json(self._path)
         except FileNotFoundError:
@@ -136,10 +136,10 @@ class Leases:
     def take(
         self, network: NetworkConfig, owner: str, *, ip: str = "", ip6: str = "", mac: str = ""
     ) -> list[Address]:
-        """One address per subnet of the network, for container `owner`; hold the root's lock."""
+        """Lease container `owner` one address per subnet of the network; hold the root's lock."""
         leases = self.read()
         taken = {network.gateway, network.gateway6, *leases}
-        # A MAC that was asked for may be the one that goes with a free address.
+        # A requested MAC may be the one derived from a free address.
         taken |= {address_of(item) for item in leases if item.startswith(_OWN_MACS)}
         taken.discard("")
         if mac and (mac in leases or address_of(mac) in taken):
@@ -163,7 +163,7 @@ class Leases:
         return given
 
     def release(self, owners: Collection[str]) -> None:
-        """Give back whatever they have; hold the root's lock."""
+        """Release all leases of these containers; hold the root's lock."""
         leases = self.read()
         kept = {key: other for key, other in leases.items() if other not in owners}
         if len(kept) == len(leases):
@@ -175,12 +175,12 @@ class Leases:
 
 
 def default_gateway(subnet: Network) -> Address:
-    """The address a network's bridge gets when none is asked for: the first."""
+    """Return the default address of a network's bridge: the first."""
     return next(hosts(subnet))
 
 
 class Member(NamedTuple):
-    """A container's names, in lower case, and addresses on one network."""
+    """Names, in lower case, and addresses of a container on one network."""
 
     names: list[str]
     addresses: list[str]
@@ -193,7 +193,7 @@ class Members:
         self.path = f"{directory}/members.json"
 
     def read(self) -> dict[str, Member]:
-        """All of them."""
+        """Return all members."""
         try:
             found = read_json(self.path)
         except FileNotFoundError:
@@ -201,12 +201,12 @@ class Members:
         return {identity: Member(*entry) for identity, entry in found.items()}
 
     def add(self, identity: str, names: Iterable[str], addresses: Iterable[Address]) -> None:
-        """Tell about one; what was told before is replaced."""
+        """Add a member, or replace it."""
         member = Member([name.lower() for name in names], [str(item) for item in addresses])
         write_json(self.path, {**self.read(), identity: member})
 
     def remove(self, identities: Collection[str]) -> None:
-        """Tell about them no more."""
+        """Remove members."""
         members = self.read()
         kept = {key: member for key, member in members.items() if key not in identities}
         if len(kept) == len(members):
@@ -218,7 +218,7 @@ class Members:
 
 
 def names_of(config: ContainerConfig, connection: Connection) -> list[str]:
-    """What a container goes by on a network: its name, aliases, short id and hostname.
+    """Return a container's names on a network: name, aliases, short id and hostname.
 
     As in Docker (`DNSNames` of an endpoint in its Engine API).
     """

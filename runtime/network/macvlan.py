@@ -1,8 +1,8 @@
-"""Driver macvlan: a link of the container's own on an interface of the host.
+"""Driver macvlan: a container's link on an interface of the host.
 
-The container is a station of the network that the parent is on, with a MAC and an
-address of its own there; the host takes no part in what it sends, and the two do not
-reach each other over it (kernel: macvlan in bridge mode).
+The container is a station of the parent's network, with its own MAC and address there. The host
+takes no part in its traffic, and the two do not reach each other over it (kernel: macvlan in
+bridge mode).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from runtime.records import EndpointRecord, NetworkConfig
 
 _MODE_BRIDGE: Final = 4
 _BOUND, _AGAIN = 2.0, 0.005
-"""Seconds for the kernel to let go of a MAC: it tells nobody when it has."""
+"""Seconds for the kernel to release a MAC: there is no notification of it."""
 
 
 def parent(asked: str, name: str) -> rtnetlink_dump.Link:
-    """The parent interface; `NotFoundError` when the host has none of that name."""
+    """Return the parent interface; `NotFoundError` if the host has none of that name."""
     with Netlink() as host:
         try:
             return rtnetlink_dump.link(host, name)
@@ -38,7 +38,7 @@ def parent(asked: str, name: str) -> rtnetlink_dump.Link:
 def add(
     host: Netlink, netns: NetNS, inside: Netlink, network: NetworkConfig, endpoint: EndpointRecord
 ) -> None:
-    """Make the container's link, inside, still down."""
+    """Create the container's link, inside its netns and still down."""
     index = parent(f"join network {network.name!r}", network.parent).ifindex
     link = rtnetlink.add_link(
         "macvlan",
@@ -56,9 +56,9 @@ def add(
 def bring_up(inside: Netlink, index: int) -> None:
     """Bring the container's link up.
 
-    The kernel refuses that while another on the same parent has its MAC: the one that was the
-    container's before it was started again, for example, whose namespace is taken apart behind the
-    scenes. That is waited for.
+    The kernel refuses while another link on the same parent has its MAC: for example the link of
+    the same container before its restart, whose netns the kernel tears down asynchronously. Wait
+    for that.
     """
     deadline = time.monotonic() + _BOUND
     while True:

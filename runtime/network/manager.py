@@ -1,9 +1,8 @@
-"""The networks: made, listed, brought up, removed.
+"""Networks: create, list, bring up, remove.
 
-The default network `bridge` (interface `docker0`, 172.17.42.1/16) is made on
-first use and kept, as Docker does; `teardown` removes it as well. Every change
-happens under the root's lock, and a network whose maker was killed half-way
-(`ready` is false) is removed by the next change.
+The default network `bridge` (interface `docker0`, 172.17.42.1/16) is created on first use and
+kept, as in Docker; `teardown` removes it as well. Every change holds the root's lock, and the
+next change removes a network whose creation was killed half-way (`ready` is false).
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ _FORWARDING6: Final = "net.ipv6.conf.all.forwarding"
 
 
 class Networks:
-    """The networks of one store, in the network namespace of the caller."""
+    """Networks of one store, in the netns of the caller."""
 
     def __init__(self, store: Store, flows: FlowWatch | None = None) -> None:
         self._store = store
         self.flows = flows
-        """Who has heard of the namespace's flows, if anybody has."""
+        """Watch of the flows of the netns, if there is one."""
         self._borrowed = BorrowedSysctls(store.root)
 
     # --- reading -----------------------------------------------------------
@@ -59,7 +58,7 @@ class Networks:
         return NetworkConfig(**read_json(f"{self._directory(name)}/config.json"))
 
     def all(self) -> list[NetworkConfig]:
-        """Every network, by name."""
+        """Return every network, by name."""
         found = []
         for name in sorted(os.listdir(self._store.networks)):
             try:
@@ -71,7 +70,7 @@ class Networks:
         return found
 
     def get(self, reference: str) -> NetworkConfig:
-        """The network of that name, id or unique prefix of one; `NotFoundError` else."""
+        """Return the network by name, id or unique prefix of an id; `NotFoundError` if none."""
         networks = self.all()
         for network in networks:
             if network.name == reference:
@@ -84,11 +83,11 @@ class Networks:
         raise NotFoundError(f"find network {reference!r}", happened, remedy="mydocker network ls")
 
     def named(self, reference: str) -> NetworkConfig:
-        """As `get`; the default network is made when it is not there."""
+        """Return the network as `get`; create the default network if it does not exist."""
         return self.default() if reference == DEFAULT_NETWORK else self.get(reference)
 
     def by_mode(self, name: str) -> NetworkConfig:
-        """As `named`, for a mode that is no mode of its own: `NotFoundError` tells of those too."""
+        """Return the network of a mode as `named`; the `NotFoundError` names the modes too."""
         try:
             return self.named(name)
         except NotFoundError as error:
@@ -101,17 +100,17 @@ class Networks:
             ) from None
 
     def members(self, network: NetworkConfig) -> Members:
-        """Who is on the network, under which names."""
+        """Return the members of the network, with their names."""
         return Members(self._directory(network.name))
 
     def leases(self, network: NetworkConfig) -> dict[str, str]:
-        """Which container has which address of the network."""
+        """Return the leases of the network: address to container."""
         return Leases(self._directory(network.name)).read()
 
     # --- changing ----------------------------------------------------------
 
     def create(self, name: str, options: NetworkOptions) -> NetworkConfig:
-        """Make a network and bring it up; what is left out is chosen."""
+        """Create a network and bring it up; options that are left out are chosen."""
         asked = f"create network {name!r}"
         check(asked, name, options)
         on_parent = options.get("driver") == "macvlan"
@@ -119,15 +118,15 @@ class Networks:
             options = {"mtu": macvlan.parent(asked, options["parent"]).mtu, **options}
         with room_for(asked), self._store.locked():
             self._repair()
-            # The default network counts as there, also before its first use.
+            # The default network counts as existing, also before its first use.
             if name == DEFAULT_NETWORK or os.path.exists(self._directory(name)):
                 raise ConflictError(asked, "a network of that name exists")
-            # A macvlan's containers are to be on the very network that its parent is on.
+            # Containers on a macvlan share the subnet of the parent's own network.
             used = [*self._used(), *([] if on_parent else _routed())]
             return self._make(design(asked, name, options, identity=new_id(), used=used))
 
     def default(self) -> NetworkConfig:
-        """The default network, made on first use."""
+        """Return the default network, created on first use."""
         try:
             network = self._read(DEFAULT_NETWORK)
             if network.ready:
@@ -165,7 +164,7 @@ class Networks:
         return ready
 
     def _unmake_unfinished(self, network: NetworkConfig) -> None:
-        """Take back what was made so far; nothing was by those who may change nothing."""
+        """Undo an incomplete creation; a caller without the right to change has created nothing."""
         try:
             self._unmake(network)
         except NetlinkError as error:
@@ -174,9 +173,9 @@ class Networks:
             trees.remove(self._directory(network.name))
 
     def ensure_up(self, network: NetworkConfig, host: Netlink) -> rtnetlink_dump.Link | None:
-        """Bring bridge, rules and forwarding back, should somebody have removed them.
+        """Restore bridge, rules and forwarding, in case a user has removed them.
 
-        The bridge, which a macvlan has none of.
+        Return the bridge; a macvlan has none.
         """
         if network.driver == "macvlan":
             return None
@@ -188,7 +187,7 @@ class Networks:
         return rtnetlink_dump.link(host, network.bridge)
 
     def repair(self) -> None:
-        """Bring everything that mydocker has in the kernel in line with its state."""
+        """Restore all of mydocker's settings in the kernel from its state."""
         with self._store.locked():
             self._repair()
             networks = self.all()
@@ -217,7 +216,7 @@ class Networks:
         return all(self._borrowed.is_set(name, "1") for name in _forwarding(network))
 
     def remove(self, reference: str) -> NetworkConfig:
-        """Remove a network that no container is on, with bridge and rules."""
+        """Remove a network without containers, with its bridge and rules."""
         asked = f"remove network {reference!r}"
         if reference == DEFAULT_NETWORK or reference in RESERVED:
             raise ConflictError(
@@ -237,7 +236,7 @@ class Networks:
         return network
 
     def prune(self) -> list[NetworkConfig]:
-        """Remove every network that no container is on; those that were removed."""
+        """Remove every network without containers; return the removed ones."""
         with self._store.locked():
             self._repair()
             unused = [
@@ -256,7 +255,7 @@ class Networks:
         trees.remove(self._directory(network.name))
 
     def _repair(self) -> None:
-        """Remove what a killed maker left."""
+        """Remove the remains of a killed creation."""
         for name in os.listdir(self._store.networks):
             try:
                 network = self._read(name)
@@ -267,7 +266,7 @@ class Networks:
                 self._unmake(network)
 
     def teardown(self) -> None:
-        """Remove every network, the default one included, and give the host's sysctls back."""
+        """Remove every network, the default one included, and restore the host's sysctls."""
         with self._store.locked():
             self._repair()
             for network in self.all():
@@ -284,10 +283,10 @@ class Networks:
         *,
         names: Collection[str] = (),
     ) -> list[Address]:
-        """Addresses for a container, lowest free first; its `names` lead there from now on.
+        """Lease addresses to a container, lowest free first; its `names` resolve to them.
 
-        `NotFoundError` when the network is gone, `ConflictError` when nothing is
-        left or what was asked for is taken, `InvalidError` when it does not fit.
+        `NotFoundError` if the network is gone, `ConflictError` if no address is left or the
+        requested one is taken, `InvalidError` if it does not fit.
         """
         with self._store.locked():
             directory = self._directory(network.name)
@@ -303,9 +302,10 @@ class Networks:
     def release(
         self, *owners: str, keep: Collection[str] = (), veths: Collection[str] = ()
     ) -> None:
-        """Give back what containers have on every network but those to `keep`.
+        """Release the leases of containers on every network but those to `keep`.
 
-        Their veth ends go first, but for `veths`, and what the kernel remembers of them.
+        Their veth ends are removed first (except for `veths`), and the kernel's entries about
+        their addresses.
         """
         gone = frozenset(owners)
         endpoint.detach(*owners, keep=veths)
@@ -316,7 +316,7 @@ class Networks:
                 Leases(self._directory(name)).release(gone)
 
     def _held(self, owners: Collection[str], keep: Collection[str]) -> Iterator[Address]:
-        """The addresses that containers have on every network but those to `keep`."""
+        """Yield the containers' addresses on every network but those to `keep`."""
         for name in set(os.listdir(self._store.networks)) - set(keep):
             for item, who in Leases(self._directory(name)).read().items():
                 if who in owners and not is_mac(item):
@@ -327,28 +327,28 @@ class Networks:
 
 
 def _forwarding(network: NetworkConfig) -> list[str]:
-    """The host's sysctls that the network needs at 1; the IPv6 one where it has IPv6."""
+    """Return the host's sysctls that must be 1 for the network; the IPv6 one if it has IPv6."""
     if network.internal:
         return []
     return ["net.ipv4.ip_forward", *([_FORWARDING6] if network.subnet6 else [])]
 
 
 def _heard_routers() -> list[str]:
-    """The sysctls by which the host goes on to listen to routers that it has listened to.
+    """Return the sysctls that keep the host accepting router advertisements as before.
 
-    A kernel that forwards IPv6 passes their advertisements over, and forgets at once which way
-    they have told it, but for links whose accept_ra is 2 (ip-sysctl; rt6_purge_dflt_routers in
-    net/ipv6/route.c).
+    A kernel that forwards IPv6 ignores router advertisements and at once deletes the default
+    routes learned from them, except on links whose accept_ra is 2 (ip-sysctl;
+    rt6_purge_dflt_routers in net/ipv6/route.c).
     """
     with Netlink() as host:
         links = rtnetlink_dump.links_with_ra_routes(host)
-    # A link's name may have a dot in it, which is a slash in a sysctl's.
+    # A dot in a link's name is a slash in a sysctl's.
     keys = [f"net.ipv6.conf.{name.replace('.', '/')}.accept_ra" for name in links]
     return [key for key in keys if sysctl.read(key) == "1"]
 
 
 def _routed() -> list[Network]:
-    """What the host has a route to already, the default route aside."""
+    """Return the destinations of the host's routes, without the default route."""
     with Netlink() as host:
         return [
             item.destination for item in rtnetlink_dump.routes(host) if item.destination is not None

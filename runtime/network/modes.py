@@ -1,4 +1,4 @@
-"""The network modes: which there are, and which options contradict which.
+"""The network modes and the options that contradict each of them.
 
 `bridge`, `none`, `host`, `container:<id>`, or the name of a network.
 """
@@ -30,22 +30,22 @@ CONTRADICTIONS: Final[dict[Kind, tuple[str, ...]]] = {
         "net sysctl",
     ),
 }
-"""What each mode refuses, by name. A container's own network is needed for each of these."""
+"""Options that each mode refuses, by name; each of them needs the container's own network."""
 
 
 class Mode(NamedTuple):
-    """A mode as it was asked for: its kind, and the network or container it names."""
+    """Requested mode: its kind, and the network or container it names."""
 
     kind: Kind
     name: str = ""
 
 
 KNOWN: Final = "bridge, none, host, container:<name or id>, or the name of a network"
-"""The modes that there are, in words."""
+"""The modes in words, for error messages."""
 
 
 def parse(text: str) -> Mode:
-    """Read a mode; `InvalidError` tells which there are."""
+    """Parse a mode; `InvalidError` lists the modes."""
     if text in ("host", "none"):
         return Mode("host" if text == "host" else "none")
     if text in ("bridge", "default", ""):
@@ -63,7 +63,7 @@ def parse(text: str) -> Mode:
 
 
 def refuse(mode: Mode, asked: str, options: list[str]) -> None:
-    """Raise `InvalidError` that names the options which the mode contradicts."""
+    """Raise `InvalidError` with the names of the options that the mode contradicts."""
     wrong = [option for option in options if option in CONTRADICTIONS[mode.kind]]
     if wrong:
         shown = f"container:{mode.name}" if mode.kind == "container" else mode.kind
@@ -85,7 +85,7 @@ def prepare(netns: NetNS) -> None:
 
 
 def join(asked: str, joined: ContainerRecord) -> NetNS:
-    """The namespace of a running container, a joiner's included; `NotFoundError` else."""
+    """Return the netns of a running container, also a joiner's; `NotFoundError` otherwise."""
     if not joined.running:
         raise NotFoundError(
             asked,

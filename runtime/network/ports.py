@@ -1,9 +1,9 @@
 """Published ports as users write them: `[address:][host port:]port[/protocol]`. Pure.
 
-As Docker has it (https://docs.docker.com/engine/network/port-publishing/): without an
-address on every address of the host, without a host port on one that is free. Ranges
-(`8000-8009:80-89`) go together one by one; a range of host ports for a single port
-leaves the choice. IPv6 addresses stand in brackets.
+As in Docker (https://docs.docker.com/engine/network/port-publishing/): without an address on
+every address of the host, without a host port on a free one. Ranges (`8000-8009:80-89`) map port
+by port; a range of host ports for a single port leaves the choice. IPv6 addresses are in
+brackets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from runtime.records import Publication
 
 
 class RelayedPort(NamedTuple):
-    """A socket on the IPv6 loopback address, and where what comes to it is to go."""
+    """Socket on the IPv6 loopback address, and the target of its connections or datagrams."""
 
     fd: int
     address: str
@@ -45,7 +45,7 @@ _LAST: Final = 65535
 
 
 class PortRequest(NamedTuple):
-    """One port to publish, on a host port from `low` to `high`; 0 for whichever is free.
+    """One port to publish, on a host port from `low` to `high`; 0 for any free one.
 
     `address` is the host's, `""` for all of them.
     """
@@ -58,7 +58,7 @@ class PortRequest(NamedTuple):
 
 
 def parse(asked: str, text: str) -> list[PortRequest]:
-    """The ports that `text` asks for; `InvalidError` tells what is wrong with it."""
+    """Parse published ports; `InvalidError` names the mistake."""
     asked = f"{asked}: publish {text!r}"
     written, slash, protocol = text.partition("/")
     protocol = protocol.lower()
@@ -119,7 +119,7 @@ def _range(asked: str, text: str) -> range:
 
 
 def exposed(asked: str, entries: Iterable[str]) -> list[PortRequest]:
-    """What `-P` publishes of the ports that an image or `--expose` names (`80/tcp`)."""
+    """Return the ports that `-P` publishes, from those of the image or `--expose` (`80/tcp`)."""
     found = (wanted for entry in entries for wanted in parse(asked, entry))
     return list(dict.fromkeys(found))
 
@@ -131,11 +131,11 @@ _KINDS: Final = {
     "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
 }
 _TRIES: Final = 64
-"""How many free ports are looked at for one that is free on every address."""
+"""Number of free ports to try for one that is free on every address."""
 _BACKLOG: Final = 512
 _SO_ATTACH_FILTER: Final = 26
 _DESTINATION: Final = -0x100000 + 24
-"""Where a BPF program finds the destination in the IPv6 header: SKF_NET_OFF and 24 bytes."""
+"""Offset of the IPv6 destination for a BPF program: SKF_NET_OFF and 24 bytes."""
 _DROP_ALL: Final = ((0x06, 0, 0, 0),)
 """The classic BPF program `ret #0`; each instruction is code, jt, jf, k."""
 _FOR_LOOPBACK6: Final = (
@@ -146,13 +146,13 @@ _FOR_LOOPBACK6: Final = (
     (0x06, 0, 0, 0xFFFFFFFF),
     (0x06, 0, 0, 0),
 )
-"""`ld [destination + n]; jeq` for each of its four words, which make `::1`, or `ret #0`."""
+"""`ld [destination + n]; jeq` for each of the four words of `::1`, or `ret #0`."""
 
 
 class ReservedPorts:
-    """Ports that are kept, and the socket that the rules about them are going to belong to.
+    """Reserved host ports, and the nft socket that will own their rules.
 
-    The descriptors are to be handed to pid 1; `close` gives up the caller's own.
+    Pid 1 gets the descriptors; `close` closes the caller's copies.
     """
 
     def __init__(self, kept: Sequence[tuple[Publication, socket.socket]], nft: Nft) -> None:
@@ -162,17 +162,17 @@ class ReservedPorts:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What keeps ports and rules for as long as somebody has it open."""
+        """File descriptors that keep the host ports bound and the nft table alive."""
         return (self.nft.fileno(), *(opened.fileno() for opened in self._sockets))
 
     def kept_as(self, numbers: Sequence[int]) -> tuple[tuple[Publication, ...], int]:
-        """The publications, and what the rules belong to, by the numbers they have with pid 1."""
+        """Return the publications and the owner of the rules, by pid 1's descriptor numbers."""
         rules, *own = numbers
         kept = zip(self.publications, own, strict=True)
         return tuple(item._replace(fd=fd) for item, fd in kept), rules
 
     def close(self) -> None:
-        """Let go."""
+        """Close the sockets."""
         self.nft.close()
         for opened in self._sockets:
             opened.close()
@@ -187,10 +187,10 @@ class ReservedPorts:
 def reserve(
     asked: str, wanted: Iterable[PortRequest], versions: Sequence[Literal[4, 6]]
 ) -> ReservedPorts:
-    """Keep ports on the host's addresses of some families.
+    """Reserve ports on the host's addresses of some families.
 
-    `ConflictError` names a port that is in use, `InvalidError` an address that the host
-    does not have or that is of no use here; then nothing is kept.
+    `ConflictError` names a port that is in use, `InvalidError` an address that the host does not
+    have or that cannot be used here; then no port stays reserved.
     """
     kept: list[tuple[Publication, socket.socket]] = []
     nft = Nft()
@@ -204,7 +204,7 @@ def reserve(
 
 
 def relayed(publication: Publication) -> bool:
-    """Whether what comes to the IPv6 loopback address on this port is relayed."""
+    """Return whether connections to this port on the IPv6 loopback address are relayed."""
     return publication.protocol != "sctp" and publication.address in ("::", "::1")
 
 
@@ -224,7 +224,7 @@ def _addresses(asked: str, wanted: PortRequest, versions: Sequence[Literal[4, 6]
 def _one(
     asked: str, wanted: PortRequest, addresses: Sequence[str]
 ) -> list[tuple[Publication, socket.socket]]:
-    """Keep one port, the same on all addresses, from those that are allowed."""
+    """Reserve one of the allowed ports, the same on all addresses."""
     candidates = range(wanted.low, wanted.high + 1) if wanted.low else [0] * _TRIES
     refusal: MydockerError | None = None
     for number in candidates:
@@ -271,10 +271,10 @@ def _bind(asked: str, wanted: PortRequest, address: str, port: int) -> socket.so
         else:
             opened.bind((address, port))
             if address == "::":
-                # Not everything else is redirected: what is for all nodes (ff02::1) is not.
+                # Some packets are not redirected: those to all nodes (ff02::1), for example.
                 _hear_only(opened, _FOR_LOOPBACK6)
             elif address != "::1":
-                _hear_only(opened, _DROP_ALL)  # nobody is going to read it
+                _hear_only(opened, _DROP_ALL)  # nothing reads from this socket
     except OSError as error:
         opened.close()
         raise _refusal(asked, error) from error
@@ -282,23 +282,23 @@ def _bind(asked: str, wanted: PortRequest, address: str, port: int) -> socket.so
 
 
 def _claim_tcp(opened: socket.socket, address: str, port: int) -> None:
-    """Bind and listen, as a server would; then, unless somebody is to relay, stop listening.
+    """Bind and listen, as a server would; then stop listening, unless a relay will accept.
 
-    To listen is what shows whether another listens there; just to bind would be refused
-    for the remains of old connections too (TIME_WAIT). Without a listener a call that is
-    not redirected is refused, and the port stays bound. A listener keeps the option: from it
-    each connection has it that is accepted, whose remains would be in the next one's way.
+    Listening detects another listener; a plain bind would also fail because of old connections
+    (TIME_WAIT). Without a listener the kernel refuses a connection that is not redirected, and
+    the port stays bound. A listener keeps the option SO_REUSEADDR: accepted connections inherit
+    it, and their remains would otherwise block the next bind.
     """
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     opened.bind((address, port))
     opened.listen(_BACKLOG)
     if address not in ("::", "::1"):
         opened.shutdown(socket.SHUT_RD)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # else another could bind too
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # else others could bind too
 
 
 def _hear_only(opened: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
-    """Have the kernel throw away what a BPF program does not pass, before it is queued."""
+    """Attach a BPF program that drops unwanted packets before the kernel queues them."""
     raw = b"".join(
         struct.pack("=HBBI", code, jt, jf, k & 0xFFFFFFFF) for code, jt, jf, k in program
     )

@@ -1,7 +1,7 @@
-"""Sysctls of the network namespace that the calling thread is in.
+"""Sysctls of the netns that the calling thread is in.
 
-`/proc/sys/net` shows the namespace of whoever opens a file in it, so that
-writing for another namespace means to enter it first (`NetNS.entered`).
+`/proc/sys/net` shows the netns of the process that opens a file in it, so that writing for
+another netns means entering that first (`NetNS.entered`).
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ _CAUSES: Final = {
     errno.EACCES: "it belongs to the whole machine, not to a namespace",
     errno.EPERM: "it belongs to the whole machine, not to a namespace",
 }
-"""Why a sysctl cannot be written, by the kernel's error."""
+"""Reasons why a sysctl cannot be written, by the kernel's error."""
 
 
 def path(name: str) -> str:
-    """The file of a sysctl: dots become slashes, slashes (`eth0/100`) dots, as sysctl(8) has it."""
+    """Return the file of a sysctl: dots become slashes, slashes (`eth0/100`) dots (sysctl(8))."""
     return "/proc/sys/" + name.translate(str.maketrans("./", "/."))
 
 
 def read(name: str) -> str:
-    """Its value; `FileNotFoundError` where the kernel has no such sysctl."""
+    """Return a sysctl's value; `FileNotFoundError` if the kernel has no such sysctl."""
     return proc.read(path(name)).decode("ascii").strip()
 
 
 def write(name: str, value: str) -> None:
-    """Change it; `OSError` where the kernel refuses."""
+    """Write a sysctl; `OSError` if the kernel refuses."""
     proc.overwrite(path(name), value.encode())
 
 
 def apply(wanted: Mapping[str, str]) -> None:
-    """Set several; `InvalidError` names the one that the kernel refuses."""
+    """Write several sysctls; `InvalidError` names the one that the kernel refuses."""
     for name, value in wanted.items():
         try:
             write(name, value)
@@ -55,7 +55,7 @@ def apply(wanted: Mapping[str, str]) -> None:
 
 
 class BorrowedSysctls:
-    """Sysctls of the host that mydocker changed, with the values it found.
+    """Sysctls of the host that mydocker changed, with their original values.
 
     Hold the root's lock around each call.
     """
@@ -64,7 +64,7 @@ class BorrowedSysctls:
         self._path = f"{root}/sysctls.json"
 
     def ensure(self, name: str, value: str) -> None:
-        """Set a sysctl unless it has that value; what it was is written down first."""
+        """Set a sysctl unless it has that value; record the original value first."""
         found = read(name)
         if found == value:
             return
@@ -73,11 +73,11 @@ class BorrowedSysctls:
         write(name, value)
 
     def is_set(self, name: str, value: str) -> bool:
-        """Whether a sysctl has the value that mydocker needs."""
+        """Return whether a sysctl has the value that mydocker needs."""
         return read(name) == value
 
     def restore(self) -> None:
-        """Put back whatever was changed; of a link that is gone there is nothing to put back."""
+        """Restore the changed sysctls; skip those of a link that is gone."""
         for name, value in self._changed().items():
             with suppress(FileNotFoundError):
                 write(name, value)

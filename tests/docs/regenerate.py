@@ -1,7 +1,7 @@
-"""Write what the lab really says into the pages: `python -m tests.docs.regenerate`.
+"""Write the lab's present output into the pages: `python -m tests.docs.regenerate`.
 
-A page whose outputs still hold is left alone. Look at the difference before it is
-committed: a change that nobody meant is a bug that the page has found.
+A page whose outputs still hold is left alone. Check the difference before committing it: an
+unintended change is a bug that the page has found.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tests.docs.transcript import PAGE, differences, perform, read, rewritten, s
 
 
 def main() -> int:
-    """Carry the page out and rewrite it where it differs; tells what it did."""
+    """Run the page's commands and rewrite it if it differs; report the result."""
     page = read()
     outputs = perform([step.command for step in steps(page)])
     found = differences(page, outputs)

@@ -1,4 +1,4 @@
-"""`docs/adapters.md` does what it says: the description in it is tested, on real containers."""
+"""`docs/adapters.md` is correct: its example description is tested on real containers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PAGE = ROOT / "docs" / "adapters.md"
 
 
 def block(name: str) -> str:
-    """The block of the page that a comment calls so."""
+    """Return the page's block that a comment names."""
     found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE.read_text(), re.S)
     assert found, f"{PAGE} has no block called {name}"
     return found[1]
 
 
 def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
-    """Its command, with its description and its program, brings what the page shows."""
+    """The page's command, with its description and program, prints the output on the page."""
     command, ellipsis, end = block("run").splitlines()
     assert ellipsis == "…"
     (tmp_path / "acme.toml").write_text(block("acme.toml"))
@@ -55,7 +55,7 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_tables_name_every_key_and_verb() -> None:
-    """Those of a description, and those of the protocol."""
+    """The tables name the keys of a description and the verbs of the protocol."""
     page = PAGE.read_text()
     verbs = [name for name in vars(Adapter) if not name.startswith("_")]
     missing = [
@@ -67,7 +67,7 @@ def test_the_tables_name_every_key_and_verb() -> None:
 
 
 def test_the_entry_that_it_shows_is_in_the_table() -> None:
-    """Word by word."""
+    """The example entry is in the table word by word."""
     shown = re.search(r"```toml\n(\[\[docker\]\]\n.*?)```", PAGE.read_text(), re.S)
     assert shown
     table = Path(str(dialects.__file__)).with_name("dialects.toml").read_text()
@@ -75,5 +75,5 @@ def test_the_entry_that_it_shows_is_in_the_table() -> None:
 
 
 def test_the_group_that_it_names_is_the_registrys() -> None:
-    """Whoever writes an adapter looks here."""
+    """The page names the entry point group that the registry reads."""
     assert f'"{registry.GROUP}"' in PAGE.read_text()

@@ -23,12 +23,12 @@ MOST_STOPS = 8
 
 
 def modules(room: Path) -> list[str]:
-    """The names of the modules directly in a room."""
+    """Return the names of the modules directly in a room."""
     return sorted(path.stem for path in (ROOT / room).glob("*.py") if path.stem != "__init__")
 
 
 def public(room: Path) -> list[str]:
-    """The modules that a room's `__all__` names."""
+    """Return the modules that a room's `__all__` names."""
     tree = ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
@@ -37,7 +37,7 @@ def public(room: Path) -> list[str]:
 
 
 def imported() -> Iterator[tuple[Path, str]]:
-    """Every import of a module of ours outside tests: the importing file, the dotted name."""
+    """Yield each import of this repository's modules outside tests: importing file, dotted name."""
     for package in (*PACKAGES, "suites"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -72,7 +72,7 @@ def test_public_face_names_modules_of_the_room(room: Path) -> None:
 
 
 def test_other_rooms_import_public_modules_only() -> None:
-    """A module that its room does not name is imported inside the room alone."""
+    """Other rooms import only modules that the room's `__all__` names."""
     wrong = set()
     for path, name in imported():
         *parents, module = name.split(".")

@@ -1,7 +1,7 @@
-"""What `action.yml` and the GitLab template have a shell do, as far as a machine by itself can.
+"""Shell steps of `action.yml` and the GitLab template, as far as one machine can run them.
 
-Their steps are executed as they are written. What the machine lacks is put in their way: a
-package index (the package is there by its path instead) and sudo, for a caller who is root.
+The steps run as they are written. Stand-ins replace a package index (the package is installed by
+its path instead) and sudo, for a caller that is root.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.support.programs import ROOT, environment
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
 TEMPLATE: dict[str, Any] = yaml.safe_load((ROOT / "ci" / "netmodes.gitlab-ci.yml").read_text())
 FEW = "-n 0 --requirement NONE-1"
-"""One requirement, in the pytest that is asked: a run of seconds."""
+"""Options for the inner pytest: one requirement, a run of seconds."""
 pytestmark = pytest.mark.timeout(300)  # pytest runs in pytest: each bounds its own tests
 Job = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A folder with the commands that a runner has, and a workspace to run in."""
+    """Return a folder with a runner's commands and a workspace."""
     commands = tmp_path / "commands"
     commands.mkdir()
     _command(commands / "sudo", 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"')
@@ -63,7 +63,7 @@ def _shell(machine: Path, script: str, **variables: str) -> subprocess.Completed
 
 @pytest.fixture
 def action(machine: Path) -> Job:
-    """The steps of the action with a shell, one after the other; the last one's end."""
+    """Run the action's shell steps in order; return the last one's result."""
 
     def run(**given: str) -> subprocess.CompletedProcess[str]:
         inputs = {name: item.get("default", "") for name, item in ACTION["inputs"].items()} | given
@@ -72,7 +72,7 @@ def action(machine: Path) -> Job:
         done = None
         for step in ACTION["runs"]["steps"]:
             if "run" not in step:
-                continue  # GitHub's own
+                continue  # one of GitHub's own actions
             told = {name: _filled(text, inputs) for name, text in step["env"].items()}
             done = _shell(machine, step["run"], **told, **temporary)
             if done.returncode:
@@ -91,7 +91,7 @@ def _filled(text: str, inputs: dict[str, str]) -> str:
 
 @pytest.fixture
 def gitlab(machine: Path) -> Job:
-    """The script of the template's job; what comes before it needs a package index."""
+    """Run the script of the template's job; the part before it needs a package index."""
 
     def run(**variables: str) -> subprocess.CompletedProcess[str]:
         job = TEMPLATE[".netmodes"]
@@ -103,13 +103,13 @@ def gitlab(machine: Path) -> Job:
 
 
 def report(machine: Path, name: str = "report") -> dict[str, Any]:
-    """What the job has left."""
+    """Return the report that the job has left."""
     found: dict[str, Any] = json.loads((machine / "workspace" / name / "report.json").read_text())
     return found
 
 
 def test_the_action_runs_the_suites_and_leaves_a_report(action: Job, machine: Path) -> None:
-    """The package is installed from where the action is, the summary is on the job's page."""
+    """The package is installed from the action's folder, and the summary is on the job's page."""
     done = action(runtime="mydocker", args=FEW)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (machine / "asked").read_text().splitlines()[1] == f"pip install --quiet {ROOT}"
@@ -126,7 +126,7 @@ def test_property_suites_pass_without_a_pytest_cache(action: Job, machine: Path)
 
 
 def test_the_gate_fails_the_action_and_the_report_is_kept(action: Job, machine: Path) -> None:
-    """A deviation that the file does not know of."""
+    """The action fails on a deviation that the expectation file does not list."""
     (machine / "workspace" / "known.toml").touch()
     args = f"{FEW} --fault none-is-shared"
     done = action(runtime="mydocker", args=args, expect="known.toml", report="elsewhere")
@@ -135,7 +135,7 @@ def test_the_gate_fails_the_action_and_the_report_is_kept(action: Job, machine: 
 
 
 def test_the_action_runs_a_shard(action: Job, machine: Path) -> None:
-    """Of a matrix of jobs each says which one it is."""
+    """Each job of a matrix names its shard."""
     action(runtime="mydocker", args=FEW, shard="2/3")
     assert report(machine)["shard"] == {"number": 2, "of": 3}
 
@@ -153,7 +153,7 @@ def test_the_action_runs_a_shard(action: Job, machine: Path) -> None:
 def test_every_job_of_a_matrix_has_an_artifact_of_its_own(
     machine: Path, given: dict[str, str], name: str
 ) -> None:
-    """Of a name that GitHub takes: two artifacts of a run cannot have the same one."""
+    """The name is valid for GitHub: two artifacts of a run cannot have the same name."""
     inputs = {key: item.get("default", "") for key, item in ACTION["inputs"].items()} | given
     (step,) = (item for item in ACTION["runs"]["steps"] if item.get("id") == "artifact")
     told = {key: _filled(text, inputs) for key, text in step["env"].items()}
@@ -167,7 +167,7 @@ def test_every_job_of_a_matrix_has_an_artifact_of_its_own(
 
 
 def test_nothing_is_installed_by_a_name_that_no_index_has() -> None:
-    """Netmodes is had from where its repository is, which whoever uses it fills in."""
+    """The user fills in the repository that netmodes is installed from; no package index has it."""
     page = (ROOT / "docs" / "ci.md").read_text()
     asked = [TEMPLATE[".netmodes"]["variables"]["NETMODES_PACKAGE"]]
     asked += re.findall(r"pip install (\S+)", page)
@@ -178,7 +178,7 @@ def test_nothing_is_installed_by_a_name_that_no_index_has() -> None:
 
 
 def test_a_description_may_be_elsewhere(action: Job, gitlab: Job, machine: Path) -> None:
-    """Outside of the workspace, as what a job has downloaded is."""
+    """The description may lie outside the workspace, for example among a job's downloads."""
     acme(machine)
     runtime = str(machine / "acme.toml")
     for done in (
@@ -189,14 +189,14 @@ def test_a_description_may_be_elsewhere(action: Job, gitlab: Job, machine: Path)
 
 
 def test_an_input_is_no_part_of_the_script(action: Job, machine: Path) -> None:
-    """Whatever is in it."""
+    """An input of any content is never executed as part of the script."""
     done = action(runtime='$(touch "$RUNNER_TEMP/done"); touch "$RUNNER_TEMP/done"', args=FEW)
     assert done.returncode
     assert not (machine / "done").exists()
 
 
 def test_the_template_runs_the_suites_and_leaves_a_report(gitlab: Job, machine: Path) -> None:
-    """JUnit, which GitLab shows, among it. A job that is one of one is no shard."""
+    """The report includes JUnit, which GitLab shows. A single job is no shard."""
     done = gitlab(NETMODES_ARGS=FEW, CI_NODE_TOTAL="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert report(machine)["implementation"]["name"] == "mydocker"
@@ -205,6 +205,6 @@ def test_the_template_runs_the_suites_and_leaves_a_report(gitlab: Job, machine: 
 
 
 def test_the_template_runs_a_shard(gitlab: Job, machine: Path) -> None:
-    """In a job with `parallel`, where the page says so."""
+    """A job with `parallel` runs its shard, set as the page says."""
     gitlab(NETMODES_ARGS=FEW, NETMODES_SHARD="2/3")
     assert report(machine)["shard"] == {"number": 2, "of": 3}

@@ -1,4 +1,4 @@
-"""What is known of runtimes: `suites/expected`."""
+"""Known deviations of runtimes: `suites/expected`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FILES = sorted((ROOT / "suites/expected").glob("*.toml"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_whatever_is_known_is_explained(file: Path) -> None:
-    """By a reason, for the versions it was seen in, of the runtime that the file is named for.
+    """Each entry has a reason, and the versions of the file's runtime in which it was seen.
 
-    What is ours has the version of the file.
+    Entries of mydocker need no versions: the file belongs to the same version.
     """
     for item in expectations.loads(file.read_text()):
         assert item.runtime == file.stem
@@ -30,7 +30,7 @@ def test_whatever_is_known_is_explained(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_is_of_tests_that_there_are(file: Path) -> None:
-    """And the file is sorted, as `--write-expect` would write it."""
+    """Each entry names an existing test, and the file is sorted, as by `--write-expect`."""
     found = expectations.loads(file.read_text())
     assert expectations.dumps(found) == file.read_text()
     for item in found:
@@ -42,7 +42,7 @@ def test_it_is_of_tests_that_there_are(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_is_among_the_findings(file: Path) -> None:
-    """What a runtime does wrong is told there by its requirement, with the upstream link."""
+    """The findings list each deviation of a runtime by requirement, with the upstream link."""
     findings = (ROOT / "docs/findings.md").read_text()
     for item in expectations.loads(file.read_text()):
         if item.verdict is Verdict.UNSUPPORTED:
@@ -54,7 +54,7 @@ def test_it_is_among_the_findings(file: Path) -> None:
 
 
 def rows(path: Path, test: str) -> list[str]:
-    """The requirements that a test is marked with."""
+    """Return the requirements that a test is marked with."""
     name = test.partition("[")[0]
     (function,) = (
         item
@@ -66,5 +66,5 @@ def rows(path: Path, test: str) -> list[str]:
 
 
 def test_the_runtimes_that_are_held_against_it_have_a_file() -> None:
-    """Those that the documentation speaks of."""
+    """Each runtime that the documentation names has a file."""
     assert {"crun", "docker", "podman", "runsc"} <= {file.stem for file in FILES}

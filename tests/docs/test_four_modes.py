@@ -1,4 +1,4 @@
-"""`docs/four-modes.md` shows what really comes out."""
+"""`docs/four-modes.md` shows the lab's present output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.lab.labs import TOOLS
 @pytest.mark.timeout(WITHIN + 10)
 @pytest.mark.parametrize("tools", TOOLS)
 def test_the_walk_through_shows_what_comes_out(tools: str) -> None:
-    """Every command of the page prints what the page says, with iproute2 and without it."""
+    """Every command of the page prints the page's output, with iproute2 and without it."""
     page = read()
     outputs = perform([step.command for step in steps(page)], setting=TOOLS[tools])
     found = differences(page, outputs)

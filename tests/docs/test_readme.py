@@ -1,4 +1,4 @@
-"""What README.md shows is what comes out."""
+"""README.md shows the present output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.programs import ROOT
 
 
 def test_the_matrix_that_it_shows_is_promised() -> None:
-    """Line by line in the same order, some of them left out."""
+    """The lines of the matrix are promised in the same order; some may be left out."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (shown,) = (block for block in text.split("```")[1::2] if "container01" in block)
     drawn = iter(render(oracle.promised(CAST, Dialect(), Topology()), width=80).splitlines())

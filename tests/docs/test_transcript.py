@@ -1,4 +1,4 @@
-"""The comparison itself: what it lets pass and what it does not."""
+"""Comparison of pages with output: differences that it accepts and differences that it reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ $ no command
 
 
 def test_commands_and_outputs_are_told_apart() -> None:
-    """A command may go on over lines, and only console blocks count."""
+    """A command may continue over several lines, and only console blocks count."""
     assert steps(PAGE) == [
         Step("first", ("net:[4026531840]",), 4, 5),
         Step("second |\nthird", ("net:[4026531840]", "net:[4026531999]"), 7, 9),
@@ -33,13 +33,13 @@ def test_commands_and_outputs_are_told_apart() -> None:
 
 
 def test_output_without_a_command_is_an_error() -> None:
-    """A block that begins with output cannot be carried out."""
+    """A block that begins with output cannot be run."""
     with pytest.raises(ValueError, match="line 2: output without a command: 'lost'"):
         steps("```console\nlost\n```\n")
 
 
 def test_other_values_pass_where_the_same_ones_are_equal() -> None:
-    """Inode numbers may all be others, as long as equal ones stay equal."""
+    """Inode numbers may all differ from the page's, as long as equal ones stay equal."""
     outputs = [("net:[1000000001]",), ("net:[1000000001]", "net:[1000000002]")]
     assert differences(PAGE, outputs) == ""
 
@@ -54,7 +54,7 @@ def test_other_values_pass_where_the_same_ones_are_equal() -> None:
     ],
 )
 def test_another_identity_is_shown(second: tuple[str, ...]) -> None:
-    """A namespace that is another's on the page and its own in the lab is a difference."""
+    """A netns that is shared on the page and separate in the lab is a difference."""
     found = differences(PAGE, [("net:[1000000001]",), second])
     assert found.startswith("line 7: $ second |\nthird\n--- on the page\n+++ in the lab\n")
 
@@ -70,7 +70,7 @@ def test_another_identity_is_shown(second: tuple[str, ...]) -> None:
     ],
 )
 def test_what_the_page_is_about_is_compared_by_value(shown: str, came: str) -> None:
-    """TTLs, addresses, derived MACs, names and states are what they are."""
+    """TTLs, addresses, derived MACs, names and states are compared by value."""
     assert differences(f"```console\n$ look\n{shown}\n```\n", [(came,)])
 
 
@@ -84,12 +84,12 @@ def test_what_the_page_is_about_is_compared_by_value(shown: str, came: str) -> N
     ],
 )
 def test_what_a_run_makes_up_is_not(shown: str, came: str) -> None:
-    """Times, pids and what the kernel or the runtime draws are not compared by value."""
+    """Times, pids and values drawn by the kernel or the runtime are not compared by value."""
     assert not differences(f"```console\n$ look\n{shown}\n```\n", [(came,)])
 
 
 def test_a_page_is_rewritten_in_place() -> None:
-    """Outputs change, and nothing else does."""
+    """The outputs change, and nothing else does."""
     page = rewritten(PAGE, [("one", "two"), ()])
     assert page == PAGE.replace("net:[4026531840]\n$", "one\ntwo\n$").replace(
         "net:[4026531840]\nnet:[4026531999]\n", ""
@@ -97,7 +97,7 @@ def test_a_page_is_rewritten_in_place() -> None:
 
 
 def test_all_commands_run_in_one_shell() -> None:
-    """What a command sets, the next one sees; errors are recorded, and nobody reads the script."""
+    """A command sees earlier variables; errors are recorded; no command reads the script."""
     commands = [
         "place=here",
         "echo $place",
@@ -110,6 +110,6 @@ def test_all_commands_run_in_one_shell() -> None:
 
 
 def test_a_shell_that_ends_early_is_an_error() -> None:
-    """A page cannot leave the lab half-way and pass."""
+    """A page that ends the shell half-way does not pass."""
     with pytest.raises(RuntimeError, match="the shell ended early, 3: "):
         perform(["exit 3", "echo never"])

@@ -1,12 +1,12 @@
-"""The console blocks of a page, carried out in one lab, and what came of it compared.
+"""Run the console blocks of a page in one lab and compare the output.
 
-In a block fenced as `console` a line that begins with `$ ` is a command, one that
-begins with `> ` goes on with it, and the rest is output. All commands of a page run in
-one shell, so that variables, functions and changes last. Standard error is output too.
+In a block fenced as `console` a line that begins with `$ ` is a command, one that begins with `>
+` continues it, and the rest is output. All commands of a page run in one shell, so that
+variables, functions and changes last. Standard error is output too.
 
-What differs from run to run is not compared by value. Ids, pids, inode numbers, MACs
-drawn by the kernel and names made of them are compared by *identity*: where the page
-shows the same value twice, so must the run, and where two differ they must differ.
+Values that differ from run to run are not compared by value. Ids, pids, inode numbers, MACs drawn
+by the kernel and names made of them are compared by *identity*: values that are equal on the page
+must be equal in the run, and values that differ must differ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.programs import ROOT, environment
 
 PAGE = ROOT / "docs" / "four-modes.md"
 WITHIN = 110.0
-"""Seconds for a whole page: some fifty programs, on a machine that has other things to do."""
+"""Seconds for a whole page: some fifty programs, on a machine with other load."""
 REGENERATE = "python -m tests.docs.regenerate"
 
 _VARYING = re.compile(
@@ -41,7 +41,7 @@ _VARYING = re.compile(
     re.VERBOSE,
 )
 _MEASURED = frozenset({"took", "age"})
-"""What is a quantity, not a name: one is as good as another."""
+"""Kinds of quantities: any two values count as equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Step:
 
 
 def steps(page: str) -> list[Step]:
-    """The commands of a page, in order. Raises `ValueError` for output before any command."""
+    """Return the commands of a page, in order; `ValueError` for output before any command."""
     found: list[Step] = []
     lines = page.splitlines()
     number = 0
@@ -85,11 +85,11 @@ def _block(lines: Sequence[str], start: int, end: int) -> Iterable[Step]:
 
 
 def perform(commands: Sequence[str], *, setting: str = "") -> list[tuple[str, ...]]:
-    """What each command prints when all are run in order in one shell of a new lab.
+    """Return the output of each command, all run in order in one shell of a new lab.
 
-    `setting` is a command that comes first and is not recorded. Raises
-    `RuntimeError`, with what was printed, when the shell ends before the last command,
-    and `subprocess.TimeoutExpired` after `WITHIN`.
+    `setting` is a command that comes first and is not recorded. Raises `RuntimeError`, with the
+    output so far, if the shell ends before the last command, and `subprocess.TimeoutExpired`
+    after `WITHIN`.
     """
     mark = f"-- {secrets.token_hex(8)} --"
     parts = ["exec 2>&1", setting]
@@ -110,7 +110,7 @@ def perform(commands: Sequence[str], *, setting: str = "") -> list[tuple[str, ..
 
 
 def plain(outputs: Iterable[Sequence[str]]) -> list[list[str]]:
-    """The outputs with all that varies replaced by a name for its place among its like."""
+    """Return the outputs with each varying value replaced by its number among its kind."""
     seen: dict[str, list[str]] = {}
 
     def name(match: re.Match[str]) -> str:
@@ -120,7 +120,7 @@ def plain(outputs: Iterable[Sequence[str]]) -> list[list[str]]:
         known = seen.setdefault(kind, [])
         value = match.group()
         if kind == "id":
-            value = value[:12]  # the short form means the long one
+            value = value[:12]  # the short form stands for the long one
         if value not in known:
             known.append(value)
         return f"<{kind} {known.index(value) + 1}>"
@@ -133,7 +133,7 @@ def plain(outputs: Iterable[Sequence[str]]) -> list[list[str]]:
 
 
 def differences(page: str, outputs: Sequence[Sequence[str]]) -> str:
-    """What a page shows beside what came out, as a diff of the steps that differ; or nothing."""
+    """Return the differing steps of page and output as a diff; empty if none differs."""
     told = steps(page)
     shown, came = plain(step.output for step in told), plain(outputs)
     found = []
@@ -147,7 +147,7 @@ def differences(page: str, outputs: Sequence[Sequence[str]]) -> str:
 
 
 def rewritten(page: str, outputs: Sequence[Sequence[str]]) -> str:
-    """The page with what came out in place of what it showed."""
+    """Return the page with the new outputs in place of its own."""
     lines = page.splitlines()
     for step, output in reversed(list(zip(steps(page), outputs, strict=True))):
         lines[step.first : step.last] = output
@@ -155,5 +155,5 @@ def rewritten(page: str, outputs: Sequence[Sequence[str]]) -> str:
 
 
 def read(path: Path = PAGE) -> str:
-    """The page as it is."""
+    """Return the text of the page."""
     return path.read_text(encoding="utf-8")

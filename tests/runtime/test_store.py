@@ -1,4 +1,4 @@
-"""What is on disk: ids, names, locks, atomic files."""
+"""The store on disk: ids, names, locks, atomic files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ids = st.lists(st.text("0123456789abcdef", min_size=6, max_size=6), unique=True)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An empty store."""
+    """Return an empty store."""
     made = Store(str(tmp_path))
     made.prepare()
     return made
@@ -37,27 +37,27 @@ def _create(store: Store, name: str, identity: str = "") -> str:
 
 @given(ids, st.text("0123456789abcdef", max_size=6))
 def test_a_prefix_fits_what_starts_with_it(known: list[str], prefix: str) -> None:
-    """All of them, in order; a whole id fits itself alone."""
+    """All matches are returned, in order; a whole id matches itself alone."""
     found = match_prefix(prefix, known)
     assert found == sorted(item for item in known if item.startswith(prefix))
 
 
 @given(ids.filter(bool))
 def test_a_whole_id_always_fits(known: list[str]) -> None:
-    """Whatever else is there."""
+    """A whole id is found whatever other ids exist."""
     for item in known:
         assert match_prefix(item, known) == [item]
 
 
 def test_ids_are_64_hexadecimal_digits() -> None:
-    """And two are never the same."""
+    """Two ids are never the same."""
     found = {new_id() for _ in range(100)}
     assert len(found) == 100
     assert all(len(item) == 64 and set(item) <= set("0123456789abcdef") for item in found)
 
 
 def test_an_id_is_fit_for_a_hostname(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number is none: one id in 280 would begin with twelve decimal digits."""
+    """A number is no hostname: one id in 280 would begin with twelve decimal digits."""
     drawn = iter(
         [bytes.fromhex("735170308526" + "ab" * 26), bytes.fromhex("73517030852e" * 5 + "0000")]
     )
@@ -66,7 +66,7 @@ def test_an_id_is_fit_for_a_hostname(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_container_is_found_by_name_id_and_prefix(store: Store) -> None:
-    """And the name wins over a prefix that looks like it."""
+    """The name wins over a prefix that looks like it."""
     one = _create(store, "web", "a" * 64)
     other = _create(store, "aa", "b" * 64)
     assert store.resolve("web") == store.resolve("a" * 64) == store.resolve("aaa") == one
@@ -74,7 +74,7 @@ def test_a_container_is_found_by_name_id_and_prefix(store: Store) -> None:
 
 
 def test_an_id_is_nobody_elses_name(store: Store) -> None:
-    """Whole, it finds the container that has it, though another is called so."""
+    """A whole id finds its own container, even if another one has it as its name."""
     one = _create(store, "web", "a" * 64)
     _create(store, "a" * 64, "b" * 64)
     assert store.resolve("a" * 64) == one
@@ -90,7 +90,7 @@ def test_an_id_is_nobody_elses_name(store: Store) -> None:
     ],
 )
 def test_what_is_not_one_container_is_refused(store: Store, reference: str, said: str) -> None:
-    """An ambiguous prefix lists what it fits; nothing leads out of the directory."""
+    """The error lists an ambiguous prefix's matches; no reference leads out of the directory."""
     _create(store, "one", "ab1" + "1" * 61)
     _create(store, "two", "ab2" + "2" * 61)
     with pytest.raises(NotFoundError, match=said) as caught:
@@ -99,7 +99,7 @@ def test_what_is_not_one_container_is_refused(store: Store, reference: str, said
 
 
 def test_a_name_is_taken_until_it_is_given_back(store: Store) -> None:
-    """The second of that name is refused and leaves nothing behind."""
+    """The second creation with that name is refused and leaves nothing behind."""
     _create(store, "web")
     config = store.config(store.resolve("web"))
     with pytest.raises(ConflictError, match="web"):
@@ -111,20 +111,20 @@ def test_a_name_is_taken_until_it_is_given_back(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "a/b", "..", "ü", "a:b"])
 def test_a_malformed_name_is_refused(store: Store, name: str) -> None:
-    """Names are file names and host names: nothing else goes."""
+    """Names are file names and host names, so other characters are refused."""
     with pytest.raises(InvalidError, match="malformed"):
         _create(store, name)
     assert store.ids() == []
 
 
 def test_a_name_left_by_a_killed_creator_is_free(store: Store) -> None:
-    """Its container was never written."""
+    """The killed creator has never written the container."""
     os.symlink("f" * 64, f"{store.names}/web")
     assert store.resolve(_create(store, "web")) != "f" * 64
 
 
 def test_the_state_is_for_its_owner_only(store: Store) -> None:
-    """Nobody else on the machine looks into it."""
+    """No other user of the machine can read it."""
     _create(store, "web")
     directories = [store.containers, store.names, store.networks]
     for path in (*directories, *map(str, Path(store.containers).iterdir())):
@@ -132,7 +132,7 @@ def test_the_state_is_for_its_owner_only(store: Store) -> None:
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
-    """A reader that opened the old one reads the old one to its end; no scratch file stays."""
+    """A reader with the old file open reads it to its end; no temporary file stays."""
     path = str(tmp_path / "x.json")
     write_json(path, {"a": 1})
     with open(path, encoding="utf-8") as old:
@@ -143,7 +143,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
-    """And free again once released."""
+    """It is free again after the release."""
     path = str(tmp_path / "lock")
     held = Lock.take(path)
     assert held is not None
@@ -155,13 +155,13 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
 
 
 def test_a_state_survives_json() -> None:
-    """What is written is what is read."""
+    """The read state equals the written one."""
     state = ContainerState(status="exited", exit_code=3, started="now")
     assert state_from_json(state_to_json(state)) == state
 
 
 def test_a_process_that_is_gone_was_never_born() -> None:
-    """So that a pid that is used again is never mistaken for a container."""
+    """A reused pid is never mistaken for a container."""
     assert process_born(os.getpid()) > 0
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

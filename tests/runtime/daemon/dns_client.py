@@ -1,4 +1,4 @@
-"""Asking a container's resolver, and a name server outside that it may ask."""
+"""Client of a container's resolver, and a name server outside that it may query."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.runtime.support.inspection import netns
 
 RESOLVER = "127.0.0.11"
 GATEWAY = "10.9.0.1"
-"""The host on the network `lan`."""
+"""Address of the host on the network `lan`."""
 
 
 def ask(
@@ -33,7 +33,7 @@ def ask(
     payload: int = 0,
     patience: float = 10,
 ) -> Message:
-    """What a container's resolver answers, asked over a socket inside."""
+    """Return the reply of a container's resolver to a query from a socket inside."""
     query = dns.message.make_query(name, kind, use_edns=0 if payload else False, payload=payload)
     number = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
     with netns(asker) as space, space.socket(socket.AF_INET, number) as opened:
@@ -47,7 +47,7 @@ def ask(
 
 @contextlib.contextmanager
 def connected(asker: ContainerRecord) -> Iterator[socket.socket]:
-    """A connection to a container's resolver, from a socket inside."""
+    """Connect to a container's resolver from a socket inside."""
     with netns(asker) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as opened:
         opened.settimeout(10)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -56,13 +56,13 @@ def connected(asker: ContainerRecord) -> Iterator[socket.socket]:
 
 
 def questions(*names: str) -> bytes:
-    """Questions as they follow each other on a connection, each behind its length."""
+    """Return queries as they follow each other on a connection, each after its length."""
     queries = [dns.message.make_query(name, "A", use_edns=False) for name in names]
     return b"".join(query.to_wire(prepend_length=True) for query in queries)
 
 
 def answers(opened: socket.socket) -> Iterator[Message]:
-    """What comes on a connection, until the other side ends it."""
+    """Yield the replies on a connection, until the other side closes it."""
     with contextlib.suppress(EOFError):
         while True:
             answer, _ = dns.query.receive_tcp(opened)
@@ -70,22 +70,22 @@ def answers(opened: socket.socket) -> Iterator[Message]:
 
 
 def asked(answer: Message) -> str:
-    """The name that an answer is about."""
+    """Return the name that a reply is about."""
     return answer.question[0].name.to_text(omit_final_dot=True)
 
 
 def told(answer: Message) -> set[str]:
-    """The values that an answer holds."""
+    """Return the values in a reply."""
     return {rdata.to_text() for rrset in answer.answer for rdata in rrset}
 
 
 def rcode(answer: Message) -> str:
-    """Its response code, by name."""
+    """Return a reply's response code, by name."""
     return dns.rcode.to_text(answer.rcode())
 
 
 class Outside:
-    """A name server of the host's that answers as it is told, and keeps what it was asked."""
+    """Name server of the host that replies as a function says, and records its queries."""
 
     def __init__(self, address: str, answer: Callable[[Message, bool], Message | None]) -> None:
         self.asked: list[tuple[str, bool]] = []
@@ -124,7 +124,7 @@ class Outside:
                         accepted.sendall(len(answer).to_bytes(2, "big") + answer)
 
     def close(self) -> None:
-        """Be gone."""
+        """Stop the name server."""
         self._tcp.shutdown(socket.SHUT_RDWR)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
             waker.sendto(b"", self._udp.getsockname())
@@ -138,13 +138,13 @@ class Outside:
 def name_server(
     answer: Callable[[Message, bool], Message | None], address: str = GATEWAY
 ) -> Iterator[Outside]:
-    """A name server on one of the host's addresses for the length of the body."""
+    """Run a name server on one of the host's addresses for the duration of the body."""
     with contextlib.closing(Outside(address, answer)) as server:
         yield server
 
 
 def known(query: Message, tcp: bool) -> Message:  # noqa: FBT001 - what `Outside` calls
-    """Every name has an address; `big.example` has two hundred, which only TCP has room for."""
+    """Reply with one address for any name; with 200, which only TCP fits, for `big.example`."""
     answer = dns.message.make_response(query, recursion_available=True)
     if query.question[0].name.to_text() == "big.example.":
         if not tcp:

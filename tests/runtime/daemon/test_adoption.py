@@ -1,4 +1,4 @@
-"""A new attendant finds out by itself whom to attend to, whatever it finds there."""
+"""A new daemon finds the containers to serve by itself, in any state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TITLE = b"mydocker-attendant"
 
 
 def test_one_that_lets_nobody_hear_is_passed_over(engine: Engine, lan: str) -> None:
-    """Whose processes have taken every port inside takes nobody's names but its own."""
+    """A container whose processes have bound every port loses only its own name resolution."""
     few = {"net.ipv4.ip_local_port_range": "40000 40009"}
     web = engine.run("base", FOR_EVER, name="web", network=lan, sysctls=few)
     db = engine.run("base", FOR_EVER, name="db", network=lan)

@@ -1,4 +1,4 @@
-"""Who changes the network inside his container loses his own, and keeps nobody from anything."""
+"""A container that changes its own network harms only itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHANGES = {
 
 @pytest.fixture
 def web(engine: Engine, lan: str) -> ContainerRecord:
-    """A container that may change its network, and whom it could take something from."""
+    """Start a container that may change its network, beside others that it could harm."""
     engine.network_create("wan", subnet="10.8.0.0/24")
     engine.run("base", FOR_EVER, name="db", network=lan)
     few = {"net.ipv4.ip_local_port_range": "40000 40009"}
@@ -40,7 +40,7 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
 
 
 def _others_go_on(engine: Engine) -> None:
-    """Looking, starting and removing; also of the very one."""
+    """Check that list, start and remove work, also for the container itself."""
     assert {item.name for item in engine.containers()} >= {"web", "db"}
     other = engine.run("base", FOR_EVER, network="lan")
     assert told(ask(other, "db")) == {"10.9.0.2"}
@@ -50,7 +50,7 @@ def _others_go_on(engine: Engine) -> None:
 
 @pytest.mark.parametrize("script", _CHANGES.values(), ids=list(_CHANGES))
 def test_interfaces(engine: Engine, web: ContainerRecord, script: str) -> None:
-    """However they were left, networks can be connected and taken off, or that is refused."""
+    """Networks can be connected and disconnected despite the change, or the call is refused."""
     assert engine.exec("web", ["sh", "-c", script]).exit_code == 0
     engine.repair()
     with suppress(MydockerError):
@@ -61,7 +61,7 @@ def test_interfaces(engine: Engine, web: ContainerRecord, script: str) -> None:
 
 
 def test_ports(engine: Engine, web: ContainerRecord) -> None:
-    """It cannot be heard any more, by the attendant of all; it needs no rights for that."""
+    """The daemon can bind no socket in a container without free ports; this needs no rights."""
     with _no_port_left(web):
         with suppress(MydockerError):
             engine.network_connect("wan", "web")
@@ -70,10 +70,10 @@ def test_ports(engine: Engine, web: ContainerRecord) -> None:
 
 @contextmanager
 def _no_port_left(container: ContainerRecord) -> Iterator[None]:
-    """Somebody inside has every port of the resolver's address."""
+    """Bind every port of the resolver's address inside the container."""
     with ExitStack() as stack, netns(container) as space:
         for port in range(40_000, 40_010):
             taken = stack.enter_context(space.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            with suppress(OSError):  # the attendant itself has it
+            with suppress(OSError):  # the daemon itself has the port
                 taken.bind((RESOLVER, port))
         yield

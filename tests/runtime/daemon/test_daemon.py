@@ -1,4 +1,4 @@
-"""The attendant: how it comes and goes, and what it relays."""
+"""The daemon: its start and end, and its relays."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _attendants() -> set[int]:
 def test_it_comes_with_the_first_and_goes_with_the_last(
     engine: Engine, lan: str, root: Path
 ) -> None:
-    """One for all of them; nothing is left of it, and nobody attends to what needs nobody."""
+    """One daemon serves all; nothing of it is left, and containers without need start none."""
     engine.run("base", FOR_EVER)
     assert not _attendants()
     with nothing_left(root):
@@ -62,7 +62,7 @@ def test_it_comes_with_the_first_and_goes_with_the_last(
 
 
 def test_it_lets_go_of_a_container_that_ends_by_itself(engine: Engine, lan: str) -> None:
-    """Its namespace is not kept alive by those who answered it, though nobody calls."""
+    """The daemon does not keep the netns of an exited container alive, without any call."""
     web = engine.run("base", FOR_EVER, network=lan)
     until(lambda: bool(_attendants()), "it has come")
     assert told(ask(web, web.name)) == {"10.9.0.2"}
@@ -71,7 +71,7 @@ def test_it_lets_go_of_a_container_that_ends_by_itself(engine: Engine, lan: str)
 
 
 def test_it_holds_nothing_of_a_container_that_was_stopped(engine: Engine, lan: str) -> None:
-    """Though there was a connection, and a question under way that nobody answers."""
+    """An open connection and a pending query do not keep the netns alive."""
     engine.run("base", FOR_EVER, name="stays", network=lan)
     until(lambda: bool(_attendants()), "it has come")
     (pid,) = _attendants()
@@ -99,7 +99,7 @@ def _descriptors(pid: int) -> list[str]:
 
 
 def test_killed_it_is_replaced_by_the_next_call(engine: Engine, lan: str) -> None:
-    """Which answers everybody that it answered, and relays what it relayed."""
+    """The new daemon answers and relays for the same containers."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, publish=["8080:80"])
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     assert told(ask(web, "db")) == {"10.9.0.3"}
@@ -125,7 +125,7 @@ def _answers(asker: ContainerRecord) -> bool:
 
 
 def test_only_what_is_for_the_loopback_is_relayed(engine: Engine, lan: str) -> None:
-    """What a peer sends to all nodes on the link, the host among them, is not for the container."""
+    """A peer's packet to all nodes on the link, the host among them, is not relayed."""
     web = engine.run("base", FOR_EVER, network=lan, publish=["8080:80/udp"])
     peer = engine.run("base", FOR_EVER, network=lan)
     with (
@@ -150,7 +150,7 @@ def test_only_what_is_for_the_loopback_is_relayed(engine: Engine, lan: str) -> N
 
 
 def test_killed_before_a_start_it_is_replaced_by_it(engine: Engine, lan: str) -> None:
-    """The one that starts and those that ran are all answered."""
+    """The new container and the running ones all get replies."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     until(lambda: bool(_attendants()), "it has come")
     (old,) = _attendants()
@@ -162,7 +162,7 @@ def test_killed_before_a_start_it_is_replaced_by_it(engine: Engine, lan: str) ->
 
 
 def test_many_start_and_stop_at_once(engine: Engine, lan: str, root: Path) -> None:
-    """From as many processes; there is one attendant at most, and everybody is answered."""
+    """As many processes start at most one daemon, and every query is answered."""
     with nothing_left(root):
         for _ in range(2):
             workers = []
@@ -185,7 +185,7 @@ def test_many_start_and_stop_at_once(engine: Engine, lan: str, root: Path) -> No
 def _called_on_loopback6(
     web: ContainerRecord, *, kind: socket.SocketKind = socket.SOCK_STREAM
 ) -> str:
-    """Whom a listener on port 80 in the container sees when the host calls `::1` port 8080."""
+    """Return the client that a listener on port 80 sees when the host connects to `[::1]:8080`."""
     with (
         netns(web) as space,
         space.socket(socket.AF_INET6, kind) as ear,
@@ -215,7 +215,7 @@ def _called_on_loopback6(
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_the_ipv6_loopback_is_relayed(engine: Engine, lan: str, kind: str) -> None:
-    """Both ways, to the end, and seen as the host; a call that nobody takes is hung up on."""
+    """Both directions work to the end, with the host as client; an unaccepted one is reset."""
     number = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     web = engine.run("base", FOR_EVER, network=lan, publish=[f"[::1]:8080:80/{kind}"])
     assert _called_on_loopback6(web, kind=number) == "fd00:9::1"
@@ -236,7 +236,7 @@ def test_the_ipv6_loopback_is_relayed(engine: Engine, lan: str, kind: str) -> No
 
 
 def _connect_and_read(call: socket.socket) -> None:
-    call.connect(("::1", 8080))  # fails itself when the reset comes at once
+    call.connect(("::1", 8080))  # fails itself if the reset comes at once
     call.recv(1)
 
 
@@ -252,7 +252,7 @@ def _connect_and_read(call: socket.socket) -> None:
     ).values(),
 )
 def test_a_start_is_killed(engine: Engine, root: Path, lan: str, step: Step) -> None:
-    """Whatever it had got to, the next start has its names answered, and nothing is left."""
+    """After a kill at any step the next start has name resolution, and nothing is left."""
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web", network=lan))
         until(lambda: not _starting(engine), "its child has let go of the lock too")
@@ -271,7 +271,7 @@ def _starting(engine: Engine) -> bool:
 def test_a_stopped_attendant_is_told_of(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who cannot be reached is named; the start fails and leaves nothing running."""
+    """The error names the stopped daemon; the start fails and leaves nothing running."""
     engine.run("base", FOR_EVER, network=lan)
     until(lambda: bool(_attendants()), "it has come")
     (pid,) = _attendants()
@@ -290,7 +290,7 @@ def test_a_stopped_attendant_is_told_of(
 def test_calls_that_it_has_no_time_for_are_no_failures(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than the kernel keeps for it: looking goes on, and who needs it waits or is told."""
+    """With a full queue of connections, listing works, and other calls wait or get an error."""
     engine.run("base", FOR_EVER, name="web", network=lan)
     until(lambda: bool(_attendants()), "it has come")
     (pid,) = _attendants()
@@ -310,7 +310,7 @@ def test_calls_that_it_has_no_time_for_are_no_failures(
 
 
 def test_a_namespace_is_entered_and_left(engine: Engine, lan: str, host: NetNS) -> None:
-    """Asking a resolver from inside a container does not move the attendant there."""
+    """A query from inside a container does not move the daemon into its netns."""
     web = engine.run("base", FOR_EVER, network=lan, dns=[GATEWAY])
     with name_server(known):
         assert told(ask(web, "www.example")) == {"192.0.2.1"}

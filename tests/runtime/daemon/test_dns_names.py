@@ -1,4 +1,4 @@
-"""Names on user-defined networks."""
+"""Name resolution on user-defined networks."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from tests.runtime.daemon.dns_client import (
 from tests.runtime.support.inspection import netns
 
 _AAAA = 28
-"""Bytes of a record, its owner a pointer to the question (RFC 1035, 4.1.4)."""
+"""Bytes of a record whose owner is a pointer to the question (RFC 1035, 4.1.4)."""
 
 
 def test_members_answer_to_all_their_names(engine: Engine, lan: str) -> None:
-    """Name, alias, short id and hostname, with the network's name behind them too, in any case."""
+    """Name, alias, short id and hostname resolve, also with the network's name, in any case."""
     web = engine.run("base", FOR_EVER, name="Web", network=lan, aliases=["www"], hostname="box")
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     for name in ("Web", "web", "WWW", web.id[:12], "box", "web.lan", "www.LAN."):
@@ -49,7 +49,7 @@ def test_members_answer_to_all_their_names(engine: Engine, lan: str) -> None:
 
 
 def test_addresses_lead_back_to_names(engine: Engine, lan: str) -> None:
-    """A member's does, in both families; nobody's in the subnet is known not to exist."""
+    """PTR queries find members in both families; NXDOMAIN for free addresses of the subnet."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     for address in ("10.9.0.2", "fd00:9::2"):
         reverse = dns.reversename.from_address(address).to_text()
@@ -60,7 +60,7 @@ def test_addresses_lead_back_to_names(engine: Engine, lan: str) -> None:
 
 
 def test_a_name_without_such_an_address_is_no_error(engine: Engine) -> None:
-    """No AAAA where there is no IPv6: the name exists, and nobody outside is asked."""
+    """AAAA without IPv6 is an empty reply: the name exists, and no query goes outside."""
     engine.network_create("four", subnet="10.8.0.0/24")
     web = engine.run("base", FOR_EVER, name="web", network="four")
     for kind in ("AAAA", "MX"):
@@ -71,7 +71,7 @@ def test_a_name_without_such_an_address_is_no_error(engine: Engine) -> None:
 def test_a_peer_is_not_looked_for_in_the_hosts_search_domain(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the C library does, because the peer has no address of that family."""
+    """The C library tries the search domain if the peer has no address of the family."""
     monkeypatch.setattr(dns_names, "searched", lambda: ["..", "corp.example"])
     engine.network_create("four", subnet="10.8.0.0/24")
     web = engine.run("base", FOR_EVER, name="web", network="four", aliases=["www"])
@@ -84,13 +84,13 @@ def test_a_peer_is_not_looked_for_in_the_hosts_search_domain(
         said = answer(name, "AAAA")
         assert said is not None
         assert (rcode(said), said.answer) == ("NOERROR", [])
-        assert answer(name, "A") is None  # in full it may be somebody else's
+        assert answer(name, "A") is None  # with a search domain it may be another host's name
     for name in ("corp.example", "other.corp.example", "web.example", "a.web.corp.example"):
         assert answer(name, "AAAA") is None
 
 
 def test_an_alias_of_several_leads_to_all(engine: Engine, lan: str) -> None:
-    """Each container that has it."""
+    """The reply holds the address of each container with the alias."""
     for name in ("one", "two", "three"):
         engine.run("base", FOR_EVER, name=name, network=lan, aliases=["all"])
     asker = engine.inspect("one")
@@ -98,7 +98,7 @@ def test_an_alias_of_several_leads_to_all(engine: Engine, lan: str) -> None:
 
 
 def test_a_program_inside_gets_the_answer(engine: Engine, lan: str) -> None:
-    """By what its resolv.conf says."""
+    """A program inside resolves names through its resolv.conf."""
     engine.run("base", FOR_EVER, name="web", network=lan)
     engine.run("base", FOR_EVER, name="db", network=lan)
     pid = engine.inspect("db").state.pid
@@ -107,7 +107,7 @@ def test_a_program_inside_gets_the_answer(engine: Engine, lan: str) -> None:
 
 
 def test_names_follow_at_once(engine: Engine, lan: str) -> None:
-    """Starting, stopping, connecting and taking off are seen by the very next question."""
+    """The next query already sees a start, stop, connect or disconnect."""
     engine.network_create("dmz", subnet="10.8.0.0/24")
     asker = engine.run("base", FOR_EVER, name="asker", network=lan)
     other = engine.run("base", FOR_EVER, name="other", network="dmz")
@@ -128,7 +128,7 @@ def test_names_follow_at_once(engine: Engine, lan: str) -> None:
 
 
 def test_the_default_network_has_no_names(engine: Engine) -> None:
-    """There a container asks the host's resolvers, and nobody attends to it."""
+    """Containers there query the host's resolvers, and the daemon does not serve them."""
     web = engine.run("base", FOR_EVER, name="web")
     engine.run("base", FOR_EVER, name="db")
     assert RESOLVER.encode() not in engine.exec("web", ["cat", "/etc/resolv.conf"]).stdout
@@ -139,7 +139,7 @@ def test_the_default_network_has_no_names(engine: Engine) -> None:
 def test_a_container_that_comes_from_the_default_network_learns_names(
     engine: Engine, lan: str
 ) -> None:
-    """When it is connected to another, resolv.conf changes under its feet, and back again."""
+    """Connecting it to another network changes resolv.conf in place, disconnecting restores it."""
     web = engine.run("base", FOR_EVER, name="web")
 
     def resolv_conf() -> str:
@@ -156,7 +156,7 @@ def test_a_container_that_comes_from_the_default_network_learns_names(
 
 
 def test_port_53_stays_the_containers(engine: Engine, lan: str) -> None:
-    """It can run a name server on every address of its own, and is still answered names."""
+    """A container can run a name server on all its addresses and still resolves names."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     with (
         netns(web) as space,
@@ -171,7 +171,7 @@ def test_port_53_stays_the_containers(engine: Engine, lan: str) -> None:
 
 
 def test_a_large_answer_comes_whole_over_tcp(engine: Engine, lan: str) -> None:
-    """Over UDP there is as much of it as the asker has room for, and it says what it is."""
+    """Over UDP the reply is cut to the client's limit and says so (TC)."""
     for number in range(30):
         engine.run("base", FOR_EVER, name=f"c{number}", network=lan, aliases=["many"])
     asker = engine.inspect("c0")
@@ -187,7 +187,7 @@ def test_a_large_answer_comes_whole_over_tcp(engine: Engine, lan: str) -> None:
 
 
 def test_nonsense_is_passed_over(engine: Engine, lan: str) -> None:
-    """What is no query gets no answer, and the next one that is gets its own."""
+    """A message that is no query gets no reply, and the next query gets its own."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.connect((RESOLVER, 53))
@@ -197,7 +197,7 @@ def test_nonsense_is_passed_over(engine: Engine, lan: str) -> None:
 
 
 def test_every_question_on_a_connection_is_answered(engine: Engine, lan: str) -> None:
-    """Also such as come at once, or in pieces, and when nothing comes behind them."""
+    """Queries sent at once or in pieces are answered, also when no other follows."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
     three = ("web", "www", "w3")
     together = questions(*three)
@@ -212,7 +212,7 @@ def test_every_question_on_a_connection_is_answered(engine: Engine, lan: str) ->
 
 
 def test_a_question_may_come_in_part_with_another(engine: Engine, lan: str) -> None:
-    """The one is answered, and the other when the rest of it has come."""
+    """The first query is answered at once, the second when the rest of it has arrived."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
     together = questions("web", "www", "w3")
     whole = len(questions("web"))
@@ -226,7 +226,7 @@ def test_a_question_may_come_in_part_with_another(engine: Engine, lan: str) -> N
 
 
 def test_idle_connections_keep_nobody_from_being_answered(engine: Engine, lan: str) -> None:
-    """However many there are: the one that has been idle longest makes room (RFC 7766, 6.2.3)."""
+    """A new connection replaces the one that has been idle longest (RFC 7766, 6.2.3)."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=["10.9.0.200"])
     with contextlib.ExitStack() as stack:
         waits, first, *_, last = [stack.enter_context(connected(web)) for _ in range(250)]

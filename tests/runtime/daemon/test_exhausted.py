@@ -1,4 +1,4 @@
-"""An attendant without a descriptor left: who comes meanwhile waits, and nothing ends."""
+"""A daemon without free descriptors: new clients wait, and nothing ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.runtime.support.inspection import netns, processes_titled
 
 @pytest.fixture
 def web(engine: Engine, lan: str) -> ContainerRecord:
-    """A container that answers on a published port, and that is attended to."""
+    """Start a container that answers on a published port and has the daemon's service."""
     made = engine.run("base", FOR_EVER, name="web", network=lan, publish=["[::1]:8080:80"])
     assert told(ask(made, "web")) == {"10.9.0.2"}
     return made
@@ -30,7 +30,7 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
 
 @contextmanager
 def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
-    """The attendant can open nothing more, or `spare` descriptors."""
+    """Leave the daemon no free descriptors, or `spare` ones."""
     (pid,) = processes_titled(b"mydocker-attendant")
     used = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
     free = [number for number in range(max(used) + spare + 2) if number not in used]
@@ -38,7 +38,7 @@ def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[spare], before[1]))
     try:
         yield
-        # By now it has noticed who came.
+        # By now the daemon has noticed the new client.
         assert rcode(ask(web, "web")) in ("NOERROR" if spare else "SERVFAIL")
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
@@ -54,7 +54,7 @@ def test_who_asks_over_tcp_meanwhile_is_answered_later(web: ContainerRecord) -> 
 
 
 def test_who_calls_a_relayed_port_meanwhile_gets_through_later(web: ContainerRecord) -> None:
-    """Callers of the host's own can open as many connections as they like."""
+    """The host's own clients can open any number of connections."""
     with netns(web) as space, space.socket(socket.AF_INET6, socket.SOCK_STREAM) as server:
         server.bind(("::", 80))
         server.listen()
@@ -69,7 +69,7 @@ def test_who_calls_a_relayed_port_meanwhile_gets_through_later(web: ContainerRec
 def test_calls_of_mydockers_meanwhile_are_served_later(
     engine: Engine, lan: str, root: Path, web: ContainerRecord
 ) -> None:
-    """It does not turn around them for ever, with a line in its log each time."""
+    """The daemon does not retry without pause, with a line in its log each time."""
     with _none_left(web):
         engine.containers()
     engine.run("base", FOR_EVER, name="db", network=lan)
@@ -81,7 +81,7 @@ def test_calls_of_mydockers_meanwhile_are_served_later(
 def test_nothing_is_kept_of_a_call_that_came_in_part(
     engine: Engine, lan: str, web: ContainerRecord, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
-    """The kernel passes on as many descriptors as there is room for; the others are lost."""
+    """The kernel passes as many descriptors as are free; the others are lost."""
     (pid,) = processes_titled(b"mydocker-attendant")
     before = sorted(os.listdir(f"/proc/{pid}/fd"))
     monkeypatch.setattr(client, "_BOUND", 0.2)

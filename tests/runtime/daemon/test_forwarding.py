@@ -1,4 +1,4 @@
-"""What is no name of a peer's is asked of others, or of nobody."""
+"""Queries for names of no peer are forwarded to other resolvers, or to none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.runtime.support.inspection import netns, until
 
 
 def test_the_rest_is_asked_of_a_resolver_that_was_named(engine: Engine, lan: str) -> None:
-    """Over the transport by which it was asked; peers' names are not."""
+    """The query keeps its transport; queries for peers' names are not forwarded."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
     with name_server(known) as outside:
         for tcp in (False, True):
@@ -44,7 +44,7 @@ def test_the_rest_is_asked_of_a_resolver_that_was_named(engine: Engine, lan: str
 
 
 def test_an_answer_that_was_cut_is_whole_over_tcp(engine: Engine, lan: str) -> None:
-    """That it was cut is passed on, and asking again over TCP brings all of it."""
+    """The truncated reply is passed on, and a repeated query over TCP gets all of it."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
     with name_server(known) as outside:
         assert ask(web, "big.example").flags & dns.flags.TC
@@ -55,7 +55,7 @@ def test_an_answer_that_was_cut_is_whole_over_tcp(engine: Engine, lan: str) -> N
 
 
 def test_a_resolver_that_fails_is_passed_over(engine: Engine, lan: str) -> None:
-    """One that is not there, one that gives up and one that never answers: the next is asked."""
+    """After a resolver that is absent, fails or never replies, the next one is queried."""
     servers = ["10.9.0.200", GATEWAY, "172.17.42.1"]
     engine.network_inspect("bridge")
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=servers)
@@ -74,7 +74,7 @@ def test_a_resolver_that_fails_is_passed_over(engine: Engine, lan: str) -> None:
 
 
 def test_what_is_unknown_outside_is_unknown(engine: Engine, lan: str) -> None:
-    """NXDOMAIN is an answer: nobody else is asked."""
+    """NXDOMAIN is a reply: no other resolver is queried."""
 
     def nowhere(query: Message, _: bool) -> Message:  # noqa: FBT001
         answer = dns.message.make_response(query)
@@ -90,7 +90,7 @@ def test_what_is_unknown_outside_is_unknown(engine: Engine, lan: str) -> None:
 
 
 def test_an_internal_network_ends_with_its_peers(engine: Engine) -> None:
-    """They answer; nothing else exists, though the host has resolvers."""
+    """Peers' names resolve; no other name exists, though the host has resolvers."""
     engine.network_create("closed", internal=True, subnet="10.7.0.0/24")
     web = engine.run("base", FOR_EVER, name="web", network="closed")
     engine.run("base", FOR_EVER, name="db", network="closed")
@@ -100,7 +100,7 @@ def test_an_internal_network_ends_with_its_peers(engine: Engine) -> None:
 
 
 def test_every_question_on_a_connection_is_passed_on(engine: Engine, lan: str) -> None:
-    """Those that come at once too; a peer's name does not wait for the others."""
+    """Queries sent at once are all forwarded; a peer's name does not wait for the others."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
     outside = [f"{number}.example" for number in range(40)]
     with name_server(known), connected(web) as opened:
@@ -111,7 +111,7 @@ def test_every_question_on_a_connection_is_passed_on(engine: Engine, lan: str) -
 
 
 def test_a_peer_answers_while_nobody_outside_does(engine: Engine, lan: str) -> None:
-    """However much was asked, of which no more is under way at a time than there is room for."""
+    """Any number of queries may come; the number pending at a time has a limit."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY] * 6)
     with (
         name_server(lambda query, tcp: None) as outside,  # noqa: ARG005

@@ -1,4 +1,4 @@
-"""What a container asks takes from itself alone, however it is made."""
+"""Hostile queries of a container harm only the container itself."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.runtime.daemon.dns_client import RESOLVER, ask, connected, questions,
 from tests.runtime.support.inspection import netns
 
 _LONG = b"\x01a" * 126 + b"\0"
-"""A name of as many labels as there may be."""
+"""A name with as many labels as possible."""
 _THE_NAME = 0xC000 | 12
 """A pointer to the name in the question: two bytes for 253 (RFC 1035, 4.1.4)."""
 _ROOM = 65_000
 
 
 def _records() -> bytes:
-    """A question, and records by the thousand, each with three long names."""
+    """Return a question with thousands of records, each with three long names."""
     body = bytearray(_LONG + struct.pack(">HH", dns.rdatatype.A, 1))
     count = 0
     while len(body) < _ROOM:
@@ -38,7 +38,7 @@ def _records() -> bytes:
 
 
 def _questions() -> bytes:
-    """Questions by the thousand, each about a long name."""
+    """Return thousands of questions, each about a long name."""
     body = bytearray(_LONG + struct.pack(">HH", 1, 1))
     count = 1
     while len(body) < _ROOM:
@@ -48,7 +48,7 @@ def _questions() -> bytes:
 
 
 def _options() -> bytes:
-    """A question, and an EDNS record with options by the thousand."""
+    """Return a question with an EDNS record that has thousands of options."""
     options = struct.pack(">HH", 65001, 0) * (_ROOM // 4)
     query = dns.message.make_query("web", "A", use_edns=False).to_wire()
     edns = struct.pack(">BHHIH", 0, dns.rdatatype.OPT, 1232, 0, len(options))
@@ -59,7 +59,7 @@ def _options() -> bytes:
 def test_others_do_not_wait_for_what_takes_long_to_read(
     engine: Engine, lan: str, made: Callable[[], bytes]
 ) -> None:
-    """Everybody is answered by one process: nobody can have it read for seconds."""
+    """One process answers all containers: no query may keep it busy for seconds."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     assert told(ask(db, "web")) == {"10.9.0.2"}
@@ -78,7 +78,7 @@ def test_others_do_not_wait_for_what_takes_long_to_read(
 def test_who_asks_on_many_connections_has_no_more_turns_than_others(
     engine: Engine, lan: str
 ) -> None:
-    """One of its questions is answered where one of another container's waits, and not hundreds."""
+    """A waiting query of another container comes after one of these queries, not hundreds."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     with ExitStack() as stack:
@@ -94,6 +94,6 @@ def test_who_asks_on_many_connections_has_no_more_turns_than_others(
 
 
 def _unread(connections: Sequence[socket.socket]) -> int:
-    """How many bytes of answers wait to be read."""
+    """Return the number of bytes of replies that wait to be read."""
     waiting = [fcntl.ioctl(item, termios.FIONREAD, bytes(4)) for item in connections]
     return sum(int.from_bytes(item, sys.byteorder) for item in waiting)

@@ -1,4 +1,4 @@
-"""Who calls a port on `::1` again and again takes from its other callers, and from nobody else."""
+"""A client with many connections to a port on `::1` harms only that port's other clients."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.runtime.daemon.dns_client import ask, told
 from tests.runtime.support.inspection import netns, processes_titled, until
 
 _ROOM = 100
-"""Descriptors that the attendant may open: a quarter is for all relays."""
+"""Descriptors that the daemon may open: a quarter is for all relays."""
 _ALONE, _BESIDE_ANOTHER = _ROOM // 4 // 2, _ROOM // 4 // 2 // 2
 """Connections through a container's relays at a time."""
 
 
 @pytest.fixture
 def web(engine: Engine, lan: str) -> ContainerRecord:
-    """A container that is called on `::1`, and one more, with an attendant of few descriptors."""
+    """Start a container published on `::1`, and another one, with few daemon descriptors."""
     for name, port in (("web", 8080), ("db", 8090)):
         publish = [f"[::1]:{port}:80", f"[::1]:{port}:80/udp"]
         engine.run("base", FOR_EVER, name=name, network=lan, publish=publish)
@@ -37,14 +37,14 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
 
 
 class Server:
-    """Port 80 of a container: whose connections have come through."""
+    """Listener on port 80 of a container, with the connections that have come through."""
 
     def __init__(self, opened: socket.socket, stack: ExitStack) -> None:
         self.opened, self._stack = opened, stack
         self._taken: list[socket.socket] = []
 
     def taken(self) -> list[socket.socket]:
-        """The connections by now."""
+        """Return the connections so far."""
         with suppress(BlockingIOError):
             while True:
                 self._taken.append(self._stack.enter_context(self.opened.accept()[0]))
@@ -73,7 +73,7 @@ def _call(port: int) -> socket.socket:
 def test_a_flood_leaves_names_and_other_containers_alone(
     engine: Engine, web: ContainerRecord
 ) -> None:
-    """They are served at once, however many wait."""
+    """DNS queries and other containers are served at once, however many connections wait."""
     db = engine.inspect("db")
     with _served(web) as flooded, _served(db) as other, ExitStack() as stack:
         for _ in range(_ROOM):
@@ -88,7 +88,7 @@ def test_a_flood_leaves_names_and_other_containers_alone(
 
 
 def test_who_waits_gets_through_when_another_has_ended(web: ContainerRecord) -> None:
-    """In the order of their calls."""
+    """Waiting connections get through in the order of their arrival."""
     with _served(web) as server, ExitStack() as stack:
         callers = [stack.enter_context(_call(8080)) for _ in range(_BESIDE_ANOTHER + 1)]
         for number, caller in enumerate(callers):
@@ -103,7 +103,7 @@ def test_who_waits_gets_through_when_another_has_ended(web: ContainerRecord) -> 
 
 
 def test_there_is_more_for_who_is_left(engine: Engine, web: ContainerRecord) -> None:
-    """When a container has ended, others have its part."""
+    """When a container ends, the others share its quota."""
     with _served(web) as server, ExitStack() as stack:
         for _ in range(_ROOM):
             stack.enter_context(_call(8080))
@@ -117,7 +117,7 @@ def test_there_is_more_for_who_is_left(engine: Engine, web: ContainerRecord) -> 
 def test_a_caller_gets_through_however_many_containers_there_are(
     engine: Engine, lan: str, web: ContainerRecord
 ) -> None:
-    """Where the part of each would be less than a connection takes."""
+    """A container's quota is never smaller than one connection needs."""
     for port in range(9000, 9000 + _ROOM // 4 // 2):
         engine.run("base", FOR_EVER, network=lan, publish=[f"[::1]:{port}:80"])
     with _served(web) as server, _call(8080):
@@ -125,7 +125,7 @@ def test_a_caller_gets_through_however_many_containers_there_are(
 
 
 def test_over_udp_who_speaks_is_heard(web: ContainerRecord) -> None:
-    """And answered, however many have spoken before; no descriptor is kept for them."""
+    """Each new client gets replies, however many came before; its descriptor is not kept."""
     with _served(web, socket.SOCK_DGRAM) as server, ExitStack() as stack:
         for number in range(_ROOM):
             caller = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))

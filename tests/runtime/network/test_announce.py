@@ -1,4 +1,4 @@
-"""How neighbours are told of a container's addresses; that they are is `suites/layer2`'s to see."""
+"""Announcement of a container's addresses; `suites/layer2` tests that neighbours receive it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.runtime.conftest import FOR_EVER
 
 
 def test_an_announcement_leaves_the_settings_alone(engine: Engine, lan: str) -> None:
-    """The kernel makes it because a setting asks for it; nobody inside asked for that."""
+    """With arp_notify the kernel would announce, but the setting inside stays unchanged."""
     web = engine.run("base", FOR_EVER, network=lan)
     told = engine.exec(web.id, ["cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify"])
     assert told.stdout == b"0\n"
@@ -27,7 +27,7 @@ def test_an_announcement_leaves_the_settings_alone(engine: Engine, lan: str) -> 
 def test_no_start_opens_a_packet_socket(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To close one takes the kernel longer than everything else that a start does."""
+    """Closing a packet socket takes the kernel longer than the rest of a start."""
     opened: list[int] = []
     original = socket.socket.__init__
 
@@ -44,7 +44,7 @@ def test_no_start_opens_a_packet_socket(
 def test_who_is_told_of_an_address_can_send_to_it(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel takes in what comes for an IPv6 address only a little after it has it."""
+    """The kernel accepts packets for an IPv6 address a little later than it lists the address."""
     early: list[Address] = []
 
     def announcing(inside: Netlink, *args: Any) -> None:

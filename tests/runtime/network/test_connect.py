@@ -1,4 +1,4 @@
-"""Containers on several networks: connected and taken off, running or not, killed half-way."""
+"""Containers on several networks: connect and disconnect, running or stopped, killed half-way."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LAN, DMZ = "10.9.0.0/24", "10.8.0.0/24"
 
 @pytest.fixture
 def lan(engine: Engine) -> str:
-    """A network with both families, and another one beside it that sorts before it."""
+    """Create a network with both families, beside another one that sorts before it."""
     engine.network_create("lan", subnet=LAN, subnet6="fd00:9::/64")
     engine.network_create("dmz", subnet=DMZ)
     return "lan"
@@ -56,7 +56,7 @@ def _named(container: ContainerRecord, name: str) -> EndpointRecord:
 
 
 def test_a_running_container_gets_an_interface_more(engine: Engine, lan: str) -> None:
-    """It is up with the addresses asked for, and told of; the other one stays as it was."""
+    """It is up with the requested addresses, and announced; the other one is unchanged."""
     web = engine.run("base", FOR_EVER, name="web")
     before = _inside(web)
     found = engine.network_connect(
@@ -101,7 +101,7 @@ def test_taking_it_off_leaves_no_trace(engine: Engine, lan: str, root: Path) -> 
 
 
 def test_who_has_joined_it_follows(engine: Engine, lan: str) -> None:
-    """Whoever shares the namespace, by however many steps, finds both names at every address."""
+    """A joined container, over any number of joins, finds both names at every address."""
     web = engine.run("base", FOR_EVER, name="web")
     first = engine.run("base", FOR_EVER, name="first", network="container:web")
     second = engine.run("base", FOR_EVER, name="second", network="container:first")
@@ -120,7 +120,7 @@ def test_who_has_joined_it_follows(engine: Engine, lan: str) -> None:
 def test_who_had_joined_it_may_be_removed_meanwhile(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By somebody else, just before its files are written: it is connected all the same."""
+    """Another process removes it just before its files are written; the connect succeeds."""
     engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
     write = etc_files.write
@@ -136,7 +136,7 @@ def test_who_had_joined_it_may_be_removed_meanwhile(
 
 
 def test_who_had_joined_it_before_it_was_started_again_does_not(engine: Engine, lan: str) -> None:
-    """That one is in the namespace that was, and nothing is told there of this one."""
+    """A container that joined before the restart is still in the old netns and is not updated."""
     engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
     engine.stop("web", timeout=0)
@@ -151,7 +151,7 @@ def test_who_had_joined_it_before_it_was_started_again_does_not(engine: Engine, 
 def test_a_container_without_ipv6_is_not_connected_to_a_network_with_it(
     engine: Engine, lan: str, root: Path
 ) -> None:
-    """The refusal tells which setting is against it; nothing of the attempt is left."""
+    """The error names the sysctl that forbids IPv6; nothing of the attempt is left."""
     off = {"net.ipv6.conf.default.disable_ipv6": "1"}
     web = engine.run("base", FOR_EVER, name="web", sysctls=off)
     before = _inside(web)
@@ -168,7 +168,7 @@ def test_a_container_without_ipv6_is_not_connected_to_a_network_with_it(
 
 
 def test_the_default_route_is_by_the_first_name(engine: Engine, lan: str) -> None:
-    """Of networks that lead out, for each family by itself; an internal one never counts."""
+    """Of networks that lead out, for each family separately; an internal one never counts."""
     engine.network_create("aaa", internal=True, subnet="10.7.0.0/24")
     web = engine.run("base", FOR_EVER, network=lan)
     assert _defaults(web) == {"10.9.0.1", "fd00:9::1"}
@@ -186,7 +186,7 @@ def test_the_default_route_is_by_the_first_name(engine: Engine, lan: str) -> Non
 
 
 def test_a_network_that_has_gone_meanwhile_can_be_left(engine: Engine, lan: str) -> None:
-    """By the name that it had: the container starts without it."""
+    """The container can leave it by its former name and starts without it."""
     engine.run("base", FOR_EVER, name="web")
     engine.network_connect(lan, "web")
     engine.stop("web", timeout=0)
@@ -198,7 +198,7 @@ def test_a_network_that_has_gone_meanwhile_can_be_left(engine: Engine, lan: str)
 
 
 def test_who_publishes_starts_without_a_network(engine: Engine) -> None:
-    """Nothing leads there, so no port is kept; back on a network it publishes again."""
+    """No redirection exists, so no port is reserved; on a network again it publishes again."""
     engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
     engine.network_disconnect("bridge", "web")
     assert engine.restart("web", timeout=0).state.ports == ()
@@ -208,7 +208,7 @@ def test_who_publishes_starts_without_a_network(engine: Engine) -> None:
 
 
 def test_a_mac_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A namespace that has ended has its macvlan until the kernel has taken it apart."""
+    """A netns that has ended keeps its macvlan until the kernel has torn it down."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_veth("eth0", "wire")])
     engine.network_create(
@@ -219,7 +219,7 @@ def test_a_mac_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) ->
 
     def wait(seconds: float) -> None:
         waited.append(seconds)
-        before.close()  # from now on it ends
+        before.close()  # the netns ends now
         sleep(seconds)
 
     sleep, before = time.sleep, NetNS.at(f"/proc/{web.state.pid}/ns/net")
@@ -230,7 +230,7 @@ def test_a_mac_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_connections_outlast_a_stop(engine: Engine, lan: str) -> None:
-    """A stopped container's are changed too, and each start brings up all of them in order."""
+    """A stopped container's connections can change too; each start creates them all in order."""
     web = engine.create("base", FOR_EVER, name="web")
     engine.network_connect(lan, "web", ip="10.9.0.77")
     engine.network_connect("dmz", "web")
@@ -251,7 +251,7 @@ def test_connections_outlast_a_stop(engine: Engine, lan: str) -> None:
 
 
 def test_taken_off_its_last_network_it_has_lo_left(engine: Engine, lan: str) -> None:
-    """It runs on, and can be connected again."""
+    """The container keeps running and can be connected again."""
     web = engine.run("base", FOR_EVER, network=lan)
     engine.network_disconnect(lan, web.id)
     assert [name for name, _, _ in _inside(web).links] == ["lo"]
@@ -260,7 +260,7 @@ def test_taken_off_its_last_network_it_has_lo_left(engine: Engine, lan: str) -> 
 
 
 def test_an_interface_that_somebody_else_made_is_kept_clear_of(engine: Engine, lan: str) -> None:
-    """The next free name is taken, and what was there is not touched."""
+    """The next free name is used, and the foreign interface is not touched."""
     web = engine.run("base", FOR_EVER)
     with netns(web) as space, Netlink(space) as inside:
         inside.send([rtnetlink.add_bridge("eth1")])
@@ -309,7 +309,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     root: Path,
     case: tuple[Callable[[Engine], object], type[MydockerError], str],
 ) -> None:
-    """The error tells why; the container's links and record are as they were."""
+    """The error gives the reason; the container's links and record are unchanged."""
     act, kind, said = case
     web = engine.run("base", FOR_EVER, name="web")
     engine.run("base", FOR_EVER, name="onhost", network="host")
@@ -337,7 +337,7 @@ def test_there_are_sixteen_interfaces_and_no_more(engine: Engine) -> None:
 
 
 def test_unused_networks_are_pruned(engine: Engine, lan: str) -> None:
-    """The default one and those that a running container is on stay."""
+    """The default network and those of running containers stay."""
     engine.run("base", FOR_EVER, network=lan)
     assert [item.name for item in engine.network_prune()] == ["dmz"]
     assert [item.name for item in engine.networks()] == ["bridge", "lan"]
@@ -364,7 +364,7 @@ CHANGING = steps(
 
 @pytest.mark.parametrize("step", CHANGING.values(), ids=list(CHANGING))
 def test_a_change_is_killed(engine: Engine, root: Path, lan: str, step: Any) -> None:
-    """Connecting and taking off: the next call finds it done or undone, and nothing in between."""
+    """After a killed connect or disconnect the next call finds it complete or undone."""
     web = engine.run("base", FOR_EVER, name="web")
     engine.network_connect("dmz", "web")
     engine.network_disconnect("dmz", "web")
@@ -374,7 +374,7 @@ def test_a_change_is_killed(engine: Engine, root: Path, lan: str, step: Any) -> 
             try:
                 killed_at(step, lambda act=act: getattr(Engine(root), act)(lan, "web"))  # type: ignore[misc]
             except AssertionError:
-                # It never came to the step: taking off neither joins nor attaches.
+                # The step does not occur: a disconnect neither joins nor attaches.
                 assert act == "network_disconnect"
         found = engine.inspect("web")
         on = {item.network for item in found.state.endpoints}
@@ -394,7 +394,7 @@ def test_a_change_is_killed(engine: Engine, root: Path, lan: str, step: Any) -> 
 
 
 def test_off_its_last_network_it_can_be_started_again(engine: Engine) -> None:
-    """With `lo` and nothing else, as it was left."""
+    """The container has `lo` and nothing else, as before."""
     engine.run("base", FOR_EVER, name="web")
     engine.network_disconnect("bridge", "web")
     engine.stop("web", timeout=0)

@@ -1,4 +1,4 @@
-"""Which resolvers a container is told about."""
+"""Resolvers in a container's resolv.conf."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ STUB = "nameserver 127.0.0.53\noptions edns0\nsearch example.com\n"
 def test_a_resolver_on_the_hosts_loopback_is_not_named(
     host: str, behind: str, expected: str
 ) -> None:
-    """From a namespace of its own nobody reaches it; what lies behind the stub is, and no other."""
+    """A container's own netns cannot reach it; only the resolvers behind the stub are listed."""
     assert resolv_conf(host, behind) == expected
 
 
 def test_more_hosts_are_lines() -> None:
-    """Address first, as hosts(5) has it; an IPv6 address keeps its colons."""
+    """The address comes first (hosts(5)); an IPv6 address keeps its colons."""
     assert extra_hosts(["db:192.0.2.7", "six:2001:db8::7"]) == "192.0.2.7\tdb\n2001:db8::7\tsix\n"

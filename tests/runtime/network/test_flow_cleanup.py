@@ -1,4 +1,4 @@
-"""What the kernel remembers of an address goes with the container, whoever knows the flows."""
+"""A container's removal deletes the flows of its addresses, with and without a flow watch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PORT = 4242
 
 @pytest.fixture(params=["asked for", "heard of"])
 def removing(root: Path, host: NetNS, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """An engine for one removal, and one that hears of flows."""
+    """Yield an engine for one removal, without and with a flow watch."""
     with ExitStack() as stack:
         heard = request.param == "heard of"
         made = Engine(root, flows=stack.enter_context(FlowWatch(host)) if heard else None)
@@ -29,7 +29,7 @@ def removing(root: Path, host: NetNS, request: pytest.FixtureRequest) -> Iterato
 
 
 def flows(address: str) -> list[Flow]:
-    """Those that somebody with the address takes part in."""
+    """Return the flows with the address at either end."""
     with Conntrack() as conntrack:
         return [item for item in conntrack.all() if ip_address(address) in item.addresses]
 
@@ -41,7 +41,7 @@ def say(address: str) -> None:
 
 
 def test_flows_go_with_their_container_and_no_other(removing: Engine) -> None:
-    """One after the other, with what began meanwhile."""
+    """Containers are removed one after the other, with new flows in between."""
     several = [removing.run("base", FOR_EVER) for _ in range(3)]
     addresses = [str(ip_interface(item.state.endpoints[0].address).ip) for item in several]
     for address in addresses:
@@ -55,8 +55,8 @@ def test_flows_go_with_their_container_and_no_other(removing: Engine) -> None:
 
 
 def test_a_port_that_leads_elsewhere_is_believed_at_once(removing: Engine) -> None:
-    """The flow that a caller has begun before is decided anew."""
-    removing.run("base", FOR_EVER)  # whose network's rules track flows
+    """A flow that a client began before is redirected anew."""
+    removing.run("base", FOR_EVER)  # this container's network has rules that track flows
     say("127.0.0.1")
     assert [item.original.destination_port for item in flows("127.0.0.1")] == [PORT]
     removing.run("base", FOR_EVER, publish=[f"127.0.0.1:{PORT}:{PORT}/udp"])

@@ -1,4 +1,4 @@
-"""Who gets which address, for any subnet and any number of neighbours."""
+"""Address assignment, for any subnet and any number of neighbours."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _taken(subnet: Network) -> st.SearchStrategy[set[str]]:
 
 @given(st.data(), subnets)
 def test_the_lowest_free_address_is_given(data: st.DataObject, subnet: Network) -> None:
-    """Never one that is taken, the network's or the broadcast; none below it was free."""
+    """It is not in use nor the network or broadcast address; no lower one was free."""
     taken = data.draw(_taken(subnet))
     free = [address for address in hosts(subnet) if str(address) not in taken]
     if not free:
@@ -55,7 +55,7 @@ def test_the_lowest_free_address_is_given(data: st.DataObject, subnet: Network) 
 
 @given(subnets)
 def test_a_whole_subnet_can_be_given_out(subnet: Network) -> None:
-    """As many containers as the subnet has host addresses get one each, and not one more."""
+    """As many containers as the subnet has host addresses get one each, and no others."""
     taken: set[str] = set()
     room = min(subnet.num_addresses - (2 if subnet.version == 4 else 1), 50)
     for _ in range(room):
@@ -65,7 +65,7 @@ def test_a_whole_subnet_can_be_given_out(subnet: Network) -> None:
 
 @given(st.data(), subnets)
 def test_a_request_is_honoured_or_refused(data: st.DataObject, subnet: Network) -> None:
-    """Inside and free: exactly that address. Else an error that names it."""
+    """A free address inside is given exactly; otherwise the error names the address."""
     taken = data.draw(_taken(subnet))
     wanted = subnet[data.draw(st.integers(0, min(subnet.num_addresses, 40) - 1))]
     if wanted in set(hosts(subnet)) and str(wanted) not in taken:
@@ -87,7 +87,7 @@ def test_an_address_outside_is_refused(subnet: Network) -> None:
 
 @given(st.data(), st.builds(_v4, st.integers(0, 2**32 - 1), st.integers(25, 28)))
 def test_a_range_is_kept_to(data: st.DataObject, subnet: IPv4Network) -> None:
-    """With a range only its addresses are given out, and still none that is reserved."""
+    """Only addresses of the range are given out, and none that is reserved."""
     parts = list(subnet.subnets(prefixlen_diff=2))
     part = data.draw(st.sampled_from(parts))
     taken: set[str] = set()
@@ -103,7 +103,7 @@ def test_a_range_is_kept_to(data: st.DataObject, subnet: IPv4Network) -> None:
 
 @given(st.integers(0, 2**32 - 1))
 def test_a_mac_goes_with_its_address(bits: int) -> None:
-    """02:42 and the four octets: locally administered, unicast, and told back."""
+    """02:42 and the four octets: locally administered, unicast, and convertible back."""
     address = ip_address(bits)
     mac = mac_of(address)
     assert mac.startswith("02:42:")
@@ -118,7 +118,7 @@ def test_point_to_point_subnets_have_two_hosts() -> None:
 
 
 def test_the_default_gateway_is_the_first_host() -> None:
-    """As people expect it: .1, ::1."""
+    """The gateway is .1 or ::1, as users expect."""
     assert str(default_gateway(IPv4Network("10.0.0.0/24"))) == "10.0.0.1"
     assert str(default_gateway(IPv6Network("fd00::/64"))) == "fd00::1"
 
@@ -138,13 +138,13 @@ NETWORK = NetworkConfig(
 
 @pytest.fixture
 def take(tmp_path: Path) -> Callable[..., list[Address]]:
-    """Take addresses of a network with room for five."""
+    """Lease addresses of a network with room for five."""
     leases = Leases(str(tmp_path))
     return lambda owner, **options: leases.take(NETWORK, owner, **options)
 
 
 def test_one_address_per_family(take: Callable[..., list[Address]]) -> None:
-    """An IPv6 network gives both, and neither is the gateway's."""
+    """An IPv6 network gives one of both families, and neither is the gateway's."""
     assert [str(item) for item in take("a")] == ["10.0.0.2", "fd00::2"]
     assert [str(item) for item in take("b")] == ["10.0.0.3", "fd00::3"]
 
@@ -152,7 +152,7 @@ def test_one_address_per_family(take: Callable[..., list[Address]]) -> None:
 def test_a_freed_address_is_given_out_again(
     take: Callable[..., list[Address]], tmp_path: Path
 ) -> None:
-    """Lowest first, also after a release, and nobody else's lease is touched."""
+    """The lowest is given first, also after a release, and no other lease changes."""
     for owner in "abc":
         take(owner)
     Leases(str(tmp_path)).release("b")
@@ -161,7 +161,7 @@ def test_a_freed_address_is_given_out_again(
 
 
 def test_an_empty_pool_takes_nothing(take: Callable[..., list[Address]], tmp_path: Path) -> None:
-    """The sixth container of a /29 is refused, and no half of a lease stays."""
+    """The sixth container of a /29 is refused, and no partial lease stays."""
     for owner in "abcde":
         take(owner)
     before = Leases(str(tmp_path)).read()
@@ -174,7 +174,7 @@ def test_an_empty_pool_takes_nothing(take: Callable[..., list[Address]], tmp_pat
     "mac", ["02:42:0a:00:00:02", "02:42:0a:00:00:01", "5e:00:00:00:00:01"], ids=str
 )
 def test_a_mac_is_never_given_out_twice(take: Callable[..., list[Address]], mac: str) -> None:
-    """Whether it came with an address, is the bridge's, or was asked for before."""
+    """The MAC may be derived from an address, the bridge's, or requested before."""
     take("a")
     if mac.startswith("5e"):
         take("b", mac=mac)
@@ -185,6 +185,6 @@ def test_a_mac_is_never_given_out_twice(take: Callable[..., list[Address]], mac:
 def test_an_address_whose_mac_was_asked_for_is_passed_over(
     take: Callable[..., list[Address]],
 ) -> None:
-    """The MAC that goes with 10.0.0.2 is in use, so the next container is 10.0.0.3."""
+    """The MAC of 10.0.0.2 is in use, so the next container gets 10.0.0.3."""
     take("a", ip="10.0.0.6", mac="02:42:0a:00:00:02")
     assert str(take("b")[0]) == "10.0.0.3"

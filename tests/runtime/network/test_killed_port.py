@@ -1,4 +1,4 @@
-"""A start that publishes a port and is killed on the way: the next call can have that port."""
+"""The port of a killed start is free for the next call."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STEPS = steps(
 def test_the_very_next_call_has_it(
     engine: Engine, lan: str, root: Path, step: Step, way: str
 ) -> None:
-    """It waits for nothing but the end of what it ends; unless the container runs after all."""
+    """It waits only for the remains to end; the port stays if the container runs after all."""
     doomed = Engine(root)
     engine.create("base", FOR_EVER, name="next", network=lan, publish=PORTS)
     options: ContainerOptions = {"network": lan, "publish": PORTS}
@@ -56,7 +56,7 @@ def test_the_very_next_call_has_it(
 
 
 def test_more_ports_than_can_be_relayed_are_refused(engine: Engine, lan: str, root: Path) -> None:
-    """In words, with what to do instead; nothing is left."""
+    """The error gives the remedy in words; nothing is left."""
     ports = "8000-8299:80-379"
     with nothing_left(root), pytest.raises(UnsupportedError, match="300 on the IPv6 loopback"):
         engine.run("base", FOR_EVER, network=lan, publish=[ports])
@@ -64,7 +64,7 @@ def test_more_ports_than_can_be_relayed_are_refused(engine: Engine, lan: str, ro
 
 
 def test_more_ports_than_one_message_carries(engine: Engine) -> None:
-    """Each is kept."""
+    """Each port is reserved."""
     web = engine.run("base", FOR_EVER, publish=["8000-8299:80-379"])
     assert len(web.state.ports) == 300
     for port in range(8000, 8300):

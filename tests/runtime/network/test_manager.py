@@ -1,4 +1,4 @@
-"""User-defined networks: made, told about, removed; what they let pass is below."""
+"""User-defined networks: create, inspect, remove; and the traffic that they allow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PORT = 4242
 
 
 def test_a_network_is_what_was_asked_for(engine: Engine) -> None:
-    """Subnet, gateway, range, IPv6 and MTU, on the bridge, the pair and in the container."""
+    """The bridge, the veth pair and the container have its subnet, gateway, range, IPv6 and MTU."""
     made = engine.network_create(
         "lan",
         subnet="10.9.0.0/16",
@@ -58,7 +58,7 @@ def test_a_network_is_what_was_asked_for(engine: Engine) -> None:
 
 
 def test_a_gateway_can_be_reached_once_its_network_is_there(engine: Engine) -> None:
-    """Over IPv6 too, where the kernel takes in what comes only some time after it says so."""
+    """Over IPv6 too, for which the kernel accepts packets only some time after it says so."""
     for _ in range(30):
         made = engine.network_create("six", subnet6="fd00:9::/64")
         with Netlink() as host:
@@ -67,7 +67,7 @@ def test_a_gateway_can_be_reached_once_its_network_is_there(engine: Engine) -> N
 
 
 def test_the_rules_do_not_tell_in_which_order_networks_came(engine: Engine) -> None:
-    """The table is the same as before once a network has come and gone."""
+    """The table is the same as before after a network's creation and removal."""
     for name in ("later", "earlier"):
         engine.network_create(name)
     before = _rules()
@@ -85,7 +85,7 @@ def _rules() -> list[tuple[str, str]]:
 
 
 def test_large_fragments_pass_where_the_mtu_is_large(engine: Engine) -> None:
-    """Also where br_netfilter puts them together on their way and takes them apart again."""
+    """Also when br_netfilter reassembles them on their way and fragments them again."""
     engine.network_create("wide", mtu=4000)
     one, other = (engine.run("base", FOR_EVER, network="wide") for _ in range(2))
     with (
@@ -102,7 +102,7 @@ def test_large_fragments_pass_where_the_mtu_is_large(engine: Engine) -> None:
 
 
 def test_what_is_left_out_is_chosen_apart(engine: Engine) -> None:
-    """Each gets a subnet that overlaps no other, nor the default network's."""
+    """Each network gets a subnet that overlaps no other, nor the default network's."""
     made = [engine.network_create(name, ipv6=True) for name in ("a", "b", "c")]
     found = [
         subnet for item in (*made, engine.network_inspect("bridge")) for subnet in item.subnets
@@ -113,7 +113,7 @@ def test_what_is_left_out_is_chosen_apart(engine: Engine) -> None:
 
 
 def test_a_host_route_is_kept_clear_of(engine: Engine) -> None:
-    """A subnet that the host has a route to is not chosen, and refused when asked for."""
+    """A subnet of a route of the host is not chosen, and is refused as an option."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_bridge("lan0")])
         index = links()["lan0"].ifindex
@@ -165,7 +165,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
 def test_a_wrong_request_leaves_nothing(
     engine: Engine, root: Path, case: tuple[dict[str, Any], type[MydockerError], str]
 ) -> None:
-    """No bridge, rule or file is left of it."""
+    """No bridge, rule or file of the attempt is left."""
     options, kind, said = case
     engine.network_inspect("bridge")
     with nothing_left(root), pytest.raises(kind, match=said):
@@ -174,14 +174,14 @@ def test_a_wrong_request_leaves_nothing(
 
 @pytest.mark.parametrize("name", ["host", "none", "bridge", "a b", ""])
 def test_a_name_that_means_something_else_is_refused(engine: Engine, name: str) -> None:
-    """Modes, the default network, and what is no name."""
+    """Modes, the default network, and invalid names are refused."""
     engine.network_inspect("bridge")
     with pytest.raises((ConflictError, InvalidError)):
         engine.network_create(name)
 
 
 def test_a_network_in_use_is_not_removed(engine: Engine, root: Path) -> None:
-    """Once it is free it goes, with bridge, rules and addresses, by any prefix of its id."""
+    """Unused, it is removed with bridge, rules and addresses, by any prefix of its id."""
     engine.network_inspect("bridge")
     with nothing_left(root):
         made = engine.network_create("lan", ipv6=True)
@@ -197,7 +197,7 @@ def test_a_network_in_use_is_not_removed(engine: Engine, root: Path) -> None:
 
 
 def test_a_foreign_bridge_is_left_alone(engine: Engine) -> None:
-    """A docker0 that another runtime made is neither used nor removed."""
+    """A docker0 of another runtime is neither used nor removed."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_bridge("docker0", mac="02:42:00:00:00:99")])
     with pytest.raises(ConflictError, match="did not make"):
@@ -207,7 +207,7 @@ def test_a_foreign_bridge_is_left_alone(engine: Engine) -> None:
 
 
 def test_a_bridge_that_was_replaced_is_left_alone(engine: Engine) -> None:
-    """Nor is one removed that took the place of mydocker's own."""
+    """A foreign bridge in the place of mydocker's own is not removed."""
     engine.network_inspect("bridge")
     with Netlink() as netlink:
         netlink.send([rtnetlink.del_link("docker0")])
@@ -217,7 +217,7 @@ def test_a_bridge_that_was_replaced_is_left_alone(engine: Engine) -> None:
 
 
 def test_repair_brings_back_what_an_operator_swept_away(engine: Engine) -> None:
-    """Rules, bridge and forwarding; the containers that run are on the bridge again."""
+    """Rules, bridge and forwarding are restored; running containers are on the bridge again."""
     web = engine.run("base", FOR_EVER)
     (endpoint,) = web.state.endpoints
     with Nft() as nft, Netlink() as netlink:
@@ -231,11 +231,11 @@ def test_repair_brings_back_what_an_operator_swept_away(engine: Engine) -> None:
     assert _arrives(NetNS.own(), web)
 
 
-# --- what passes -------------------------------------------------------------------
+# --- traffic -----------------------------------------------------------------------
 
 
 def _where(target: ContainerRecord | tuple[str, NetNS]) -> tuple[str, NetNS]:
-    """Address and namespace of a container; or both as given."""
+    """Return address and netns of a container; or both as given."""
     if isinstance(target, ContainerRecord):
         return target.state.endpoints[0].address.partition("/")[0], netns(target)
     return target
@@ -243,7 +243,7 @@ def _where(target: ContainerRecord | tuple[str, NetNS]) -> tuple[str, NetNS]:
 
 @contextmanager
 def _sockets(source: NetNS, space: NetNS, address: str) -> Iterator[tuple[socket.socket, ...]]:
-    """A witness and a control at the target, and a sender."""
+    """Yield a witness and a control socket at the target, and a sender."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with (
         space.socket(family, socket.SOCK_DGRAM) as witness,
@@ -256,7 +256,7 @@ def _sockets(source: NetNS, space: NetNS, address: str) -> Iterator[tuple[socket
 
 
 def _arrives(source: NetNS, target: ContainerRecord | tuple[str, NetNS]) -> bool:
-    """A datagram from `source` comes to the target, the first one that is sent."""
+    """Return whether the first datagram from `source` arrives at the target."""
     address, space = _where(target)
     with _sockets(source, space, address) as (witness, _, sender):
         sender.sendto(b"asked", (address, PORT))
@@ -264,10 +264,10 @@ def _arrives(source: NetNS, target: ContainerRecord | tuple[str, NetNS]) -> bool
 
 
 def _stopped(source: NetNS, target: ContainerRecord | tuple[str, NetNS]) -> bool:
-    """No datagram from `source` comes to the target.
+    """Return whether no datagram from `source` arrives at the target.
 
-    One kernel: what has not come when a datagram of the target's own, sent later,
-    has come, was dropped. Asked several times, should a neighbour be resolved first.
+    All is in one kernel: a datagram that has not arrived before a later one from the target
+    itself was dropped. Repeat it several times, in case a neighbour is resolved first.
     """
     address, space = _where(target)
     loopback = "::1" if ":" in address else "127.0.0.1"
@@ -285,7 +285,7 @@ def _stopped(source: NetNS, target: ContainerRecord | tuple[str, NetNS]) -> bool
 
 @contextmanager
 def _outside() -> Iterator[NetNS]:
-    """A neighbour of the host on a LAN, 198.51.100.66, who routes everything to the host."""
+    """Yield a neighbour of the host on a LAN, 198.51.100.66, with the host as its router."""
     with NetNS.new() as lan, Netlink() as near, Netlink(lan) as far:
         near.send([rtnetlink.add_veth("eth9", "eth0", peer_netns=lan.fd, peer_index=2)])
         index = links()["eth9"].ifindex
@@ -298,14 +298,14 @@ def _outside() -> Iterator[NetNS]:
                 rtnetlink.add_route(None, via=ip_interface("198.51.100.7/24").ip),
             ]
         )
-        # Asking for one link has the kernel take note of its carrier; a dump would not.
+        # A query for one link makes the kernel notice its carrier; a dump does not.
         until(lambda: rtnetlink_dump.link(near, "eth9").running, "the LAN carries")
         until(lambda: rtnetlink_dump.link(far, "eth0").running, "the LAN carries, seen from there")
         yield lan
 
 
 def test_peers_reach_each_other(engine: Engine) -> None:
-    """On the bridge, at once after the start."""
+    """Peers on the bridge reach each other at once after the start."""
     one, two = engine.run("base", FOR_EVER), engine.run("base", FOR_EVER)
     assert _arrives(netns(one), two)
     assert _arrives(netns(two), one)
@@ -313,7 +313,7 @@ def test_peers_reach_each_other(engine: Engine) -> None:
 
 
 def test_a_stranger_does_not_come_in(engine: Engine) -> None:
-    """Not even with a route of its own through the host."""
+    """A neighbour's packet is dropped even if it has a route through the host."""
     web = engine.run("base", FOR_EVER)
     with _outside() as lan:
         assert _arrives(netns(web), ("198.51.100.66", lan))
@@ -321,7 +321,7 @@ def test_a_stranger_does_not_come_in(engine: Engine) -> None:
 
 
 def test_networks_are_kept_apart(engine: Engine) -> None:
-    """Both ways, each in turn, also when one of them is internal."""
+    """Packets are dropped in both directions, also if one network is internal."""
     engine.network_create("a")
     engine.network_create("b", internal=True)
     one = engine.run("base", FOR_EVER, network="a")
@@ -331,7 +331,7 @@ def test_networks_are_kept_apart(engine: Engine) -> None:
 
 
 def test_internal_leads_nowhere(engine: Engine) -> None:
-    """No default route, and with one put in by hand still nothing beyond the bridge."""
+    """There is no default route, and with an added one still nothing beyond the bridge answers."""
     engine.network_create("a", internal=True)
     one = engine.run("base", FOR_EVER, network="a")
     peer = engine.run("base", FOR_EVER, network="a")
@@ -346,7 +346,7 @@ def test_internal_leads_nowhere(engine: Engine) -> None:
 
 
 def test_without_icc_peers_are_apart(engine: Engine) -> None:
-    """Their ports are isolated, so that not even raw Ethernet passes; the host is reached."""
+    """Bridge ports are isolated, so that even raw Ethernet is dropped; the host is reachable."""
     engine.network_create("a", icc=False)
     one = engine.run("base", FOR_EVER, network="a")
     two = engine.run("base", FOR_EVER, network="a")
@@ -356,7 +356,7 @@ def test_without_icc_peers_are_apart(engine: Engine) -> None:
 
 
 def test_a_forged_source_does_not_leave(engine: Engine) -> None:
-    """What is not of the subnet is dropped rather than sent out under a false name."""
+    """A packet with a source outside the subnet is dropped instead of masqueraded."""
     web = engine.run("base", FOR_EVER)
     with _outside() as lan, netns(web) as inside:
         with Netlink(inside) as netlink:
@@ -376,7 +376,7 @@ def test_a_forged_source_does_not_leave(engine: Engine) -> None:
 
 
 def test_ipv6_networks_masquerade_too(engine: Engine) -> None:
-    """Peers reach each other by IPv6 at once, without waiting for address detection."""
+    """Peers reach each other by IPv6 at once, without duplicate address detection."""
     engine.network_create("six", ipv6=True)
     one = engine.run("base", FOR_EVER, network="six")
     two = engine.run("base", FOR_EVER, network="six")
@@ -388,7 +388,7 @@ def test_ipv6_networks_masquerade_too(engine: Engine) -> None:
 
 
 def test_a_router_advertisement_finds_no_listener(engine: Engine) -> None:
-    """Neither on the bridge nor in a container."""
+    """Neither the bridge nor a container accepts it."""
     made = engine.network_create("six", ipv6=True)
     web = engine.run("base", FOR_EVER, network="six")
     listens = Path(f"/proc/sys/net/ipv6/conf/{made.bridge}/accept_ra")

@@ -1,4 +1,4 @@
-"""The net modes, seen from outside: whose namespace, what is in it, what is refused."""
+"""The network modes: netns, its contents, and refused options."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_bridge_gives_an_address_and_a_way_out(engine: Engine) -> None:
 
 
 def test_what_is_reported_is_what_is(engine: Engine) -> None:
-    """Address, MAC and gateway as the endpoint tells them are those in the kernel."""
+    """Address, MAC and gateway in the endpoint record equal those in the kernel."""
     engine.run("base", FOR_EVER)
     (endpoint,) = engine.run("base", FOR_EVER, name="web").state.endpoints
     assert (endpoint.address, endpoint.mac) == ("172.17.0.2/16", "02:42:ac:11:00:02")
@@ -51,7 +51,7 @@ def test_what_is_reported_is_what_is(engine: Engine) -> None:
 
 
 def test_the_bridge_has_a_mac_of_its_own(engine: Engine) -> None:
-    """It stays as containers come and go, and is the gateway address's."""
+    """It is the gateway address's MAC and stays as containers come and go."""
     for _ in range(2):
         found = engine.run("base", FOR_EVER)
         assert links()["docker0"].mac == "02:42:ac:11:2a:01"
@@ -60,7 +60,7 @@ def test_the_bridge_has_a_mac_of_its_own(engine: Engine) -> None:
 
 
 def test_no_ipv6_where_the_network_has_none(engine: Engine) -> None:
-    """Not even a link-local address on `eth0`, its peer or the bridge; `lo` keeps ::1."""
+    """Not even a link-local address is on `eth0`, its peer or the bridge; `lo` keeps ::1."""
     web = engine.run("base", FOR_EVER)
     for space in (netns(web), NetNS.own()):
         with space, Netlink(space) as netlink:
@@ -71,7 +71,7 @@ def test_no_ipv6_where_the_network_has_none(engine: Engine) -> None:
 
 
 def test_none_has_only_lo(engine: Engine) -> None:
-    """A namespace of its own with `lo` up, and not one route."""
+    """The container has its own netns with `lo` up and no route."""
     alone = engine.run("base", FOR_EVER, network="none")
     with netns(alone) as inside:
         seen = network(inside)
@@ -81,7 +81,7 @@ def test_none_has_only_lo(engine: Engine) -> None:
 
 
 def test_host_shares_and_changes_nothing(engine: Engine) -> None:
-    """The caller's own namespace, and no bridge is made for it."""
+    """The container is in the caller's netns, and no bridge is created."""
     before = network()
     found = engine.run("base", FOR_EVER, network="host")
     assert namespace(found, "net") == namespace(None, "net")
@@ -91,7 +91,7 @@ def test_host_shares_and_changes_nothing(engine: Engine) -> None:
 
 
 def test_container_shares_the_network_and_nothing_else(engine: Engine) -> None:
-    """Same network namespace, also through a joiner; pid, mount, uts, ipc are its own."""
+    """The netns is the same, also through a joiner; pid, mount, uts, ipc are its own."""
     web = engine.run("base", FOR_EVER, name="web")
     one = engine.run("base", FOR_EVER, name="one", network="container:web")
     two = engine.run("base", FOR_EVER, network=f"container:{one.id[:8]}")
@@ -103,7 +103,7 @@ def test_container_shares_the_network_and_nothing_else(engine: Engine) -> None:
 
 
 def test_a_joiner_knows_the_names(engine: Engine) -> None:
-    """Its own name and the joined one's stand at the shared address; resolv.conf is the same."""
+    """Both containers' names resolve to the shared address; resolv.conf is the same."""
     engine.run("base", FOR_EVER, name="web", hostname="web", dns=["192.0.2.1"])
     engine.run("base", FOR_EVER, name="one", network="container:web")
     hostname = engine.exec("one", ["hostname"]).stdout.decode().strip()
@@ -113,7 +113,7 @@ def test_a_joiner_knows_the_names(engine: Engine) -> None:
 
 
 def test_a_joiner_keeps_lo_when_the_joined_one_stops(engine: Engine) -> None:
-    """The namespace lives on in it; the veth pair and the address are given back."""
+    """The netns stays alive for the joiner; the veth pair and the address are released."""
     web = engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, network="container:web")
     shared = namespace(joiner, "net")
@@ -125,7 +125,7 @@ def test_a_joiner_keeps_lo_when_the_joined_one_stops(engine: Engine) -> None:
 
 
 def test_removing_a_joiner_leaves_the_joined_one_alone(engine: Engine) -> None:
-    """Links, addresses and routes are what they were."""
+    """Links, addresses and routes are unchanged."""
     web = engine.run("base", FOR_EVER, name="web")
     with netns(web) as inside:
         before = network(inside)
@@ -170,7 +170,7 @@ REFUSED: dict[str, Case] = {
 def test_a_refusal_names_what_is_wrong_and_leaves_nothing(
     engine: Engine, root: Path, case: Case
 ) -> None:
-    """No link, address, lease, process, mount, descriptor or file is left of the attempt."""
+    """No link, address, lease, process, mount, descriptor or file of the attempt is left."""
     attempt, kind, said = case
     engine.run("base", FOR_EVER, name="stopped")
     engine.stop("stopped")
@@ -180,7 +180,7 @@ def test_a_refusal_names_what_is_wrong_and_leaves_nothing(
 
 
 def test_a_requested_address_and_mac_are_honoured(engine: Engine) -> None:
-    """And refused to the next who asks."""
+    """The next container that requests them is refused."""
     options = {"ip": "172.17.3.4", "mac": "5e:00:00:00:00:01"}
     web = engine.run("base", FOR_EVER, **options)  # type: ignore[arg-type] # a str for each
     with netns(web) as inside:
@@ -193,7 +193,7 @@ def test_a_requested_address_and_mac_are_honoured(engine: Engine) -> None:
 
 
 def test_sysctls_are_set_in_the_container_only(engine: Engine) -> None:
-    """Those of the network from outside its file system, those of ipc from inside."""
+    """Network sysctls are set from outside the container's file system, ipc ones from inside."""
     wanted = {"net.ipv4.conf.eth0.arp_ignore": "1", "kernel.shmmni": "1234"}
     web = engine.run("base", FOR_EVER, sysctls=wanted)
     shown = engine.exec(

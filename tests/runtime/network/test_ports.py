@@ -1,4 +1,4 @@
-"""Published ports as they are written: whatever is meant is understood, and nothing else."""
+"""Published ports as users write them: valid ones are understood, and others refused."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LAST = 65535
 
 @st.composite
 def ranges(draw: st.DrawFn, *, length: int = 0) -> range:
-    """One port or several in a row, or so many."""
+    """Draw one port or several in a row, or `length` of them."""
     length = length or draw(st.integers(1, 50))
     first = draw(st.integers(1, LAST - length + 1))
     return range(first, first + length)
 
 
 def written(ports: range) -> str:
-    """A range as users write it; one port is a range too."""
+    """Format a range as users write it; one port is a range too."""
     return f"{ports[0]}-{ports[-1]}" if len(ports) > 1 else str(ports[0])
 
 
@@ -35,7 +35,7 @@ protocols = st.none() | st.sampled_from(PROTOCOLS)
 def test_ranges_go_together_one_by_one(
     data: st.DataObject, inside: range, address: object, protocol: Protocol | None
 ) -> None:
-    """In their order, on the address and over the protocol that are said, or what goes without."""
+    """Ports map in order, with the given address and protocol or the defaults."""
     outside = data.draw(ranges(length=len(inside)))
     text = f"{written(outside)}:{written(inside)}"
     if address is not None:
@@ -51,7 +51,7 @@ def test_ranges_go_together_one_by_one(
 
 @given(inside=ranges(), protocol=protocols)
 def test_without_a_host_port_any_will_do(inside: range, protocol: Protocol | None) -> None:
-    """Said as nothing, as an empty one, or as 0."""
+    """The host port may be absent, empty or 0."""
     tail = written(inside) + (f"/{protocol}" if protocol else "")
     wanted = [PortRequest(protocol or "tcp", "", 0, 0, port) for port in inside]
     for head in ("", ":", "0:"):
@@ -60,14 +60,14 @@ def test_without_a_host_port_any_will_do(inside: range, protocol: Protocol | Non
 
 @given(outside=ranges(), inside=st.integers(1, LAST))
 def test_a_range_for_one_port_leaves_the_choice(outside: range, inside: int) -> None:
-    """One of the host's, whichever is free."""
+    """The host port is any free one of the range."""
     found = parse("run", f"{written(outside)}:{inside}")
     assert found == [PortRequest("tcp", "", outside[0], outside[-1], inside)]
 
 
 @given(outside=ranges(), inside=ranges())
 def test_ranges_of_different_length_are_refused(outside: range, inside: range) -> None:
-    """Unless it is one port that is wanted."""
+    """Only a single container port may have a longer range."""
     if len(inside) in (1, len(outside)):
         return
     with pytest.raises(InvalidError, match="do not fit"):
@@ -76,7 +76,7 @@ def test_ranges_of_different_length_are_refused(outside: range, inside: range) -
 
 @given(text=st.text(alphabet=st.sampled_from("0123456789:-/[].tcpudsx \u0663\uff18\n")) | st.text())
 def test_whatever_is_written_is_understood_or_refused(text: str) -> None:
-    """What is understood are ports that there are, in digits that everybody reads."""
+    """Understood ports exist, in ASCII digits."""
     try:
         found = parse("run", text)
     except InvalidError:
@@ -91,7 +91,7 @@ def test_whatever_is_written_is_understood_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["\uff18\uff10", "80:\u0663", "\uff11-\uff12:1-2"])
 def test_digits_of_other_scripts_are_refused(text: str) -> None:
-    """int() would take them."""
+    """int() would accept them."""
     with pytest.raises(InvalidError, match="no port"):
         parse("run", text)
 
@@ -119,7 +119,7 @@ def test_digits_of_other_scripts_are_refused(text: str) -> None:
     ],
 )
 def test_they_are_read_as_docker_reads_them(text: str, wanted: list[PortRequest]) -> None:
-    """Address, host port, port and protocol, single or in ranges."""
+    """Address, host port, port and protocol, single or in ranges, have Docker's meaning."""
     assert parse("run", text) == wanted
 
 
@@ -146,7 +146,7 @@ def test_they_are_read_as_docker_reads_them(text: str, wanted: list[PortRequest]
     ],
 )
 def test_what_is_no_port_is_refused_by_name(text: str, said: str) -> None:
-    """The error shows what was written and tells what is wrong with it."""
+    """The error quotes the input and names the mistake."""
     with pytest.raises(InvalidError, match=said) as refused:
         parse("run web", text)
     assert f"publish {text!r}" in str(refused.value)

@@ -1,6 +1,6 @@
-"""Published ports, seen from the host: as written, kept, led to, and given back.
+"""Published ports, from the host: parsed, reserved, redirected, and released.
 
-What passes from where is the suites' subject; here it is what mydocker does about it.
+The suites test reachability; these tests are about mydocker's state.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import netns, nothing_left, tables, until
 from tests.runtime.support.killing import Step, killed_at, steps
 
-# --- kept ----------------------------------------------------------------------------
+# --- reserved ------------------------------------------------------------------------
 
 
 def _free(port: int, kind: int = socket.SOCK_STREAM, address: str = "") -> bool:
-    """Whether a server could listen there, one that is careful to reuse addresses."""
+    """Return whether a server with SO_REUSEADDR could listen on the port."""
     with socket.socket(socket.AF_INET, kind) as server:
         if kind == socket.SOCK_STREAM:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -46,7 +46,7 @@ def _free(port: int, kind: int = socket.SOCK_STREAM, address: str = "") -> bool:
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_a_port_is_kept_while_the_container_runs(engine: Engine, kind: str) -> None:
-    """Nobody else can listen there, on any address; after a stop everybody can."""
+    """No other process can listen there, on any address; after a stop any can."""
     number = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     web = engine.run("base", FOR_EVER, publish=[f"8080:80/{kind}"])
     assert [(item.address, item.host_port, item.port) for item in web.state.ports] == [
@@ -61,7 +61,7 @@ def test_a_port_is_kept_while_the_container_runs(engine: Engine, kind: str) -> N
 
 
 def test_it_goes_with_pid_1_whoever_killed_that(engine: Engine) -> None:
-    """No mydocker has to be there: the kernel gives the port back and drops the rules."""
+    """The kernel itself releases the port and the rules, without any mydocker process."""
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     assert firewall.table(web.id) in tables()
     os.kill(web.state.pid, signal.SIGKILL)
@@ -70,7 +70,7 @@ def test_it_goes_with_pid_1_whoever_killed_that(engine: Engine) -> None:
 
 
 def test_its_rules_are_nobody_elses_to_change(engine: Engine) -> None:
-    """An operator's flush does not reach them; those of the networks a repair brings back."""
+    """An operator's flush does not reach them; a repair restores those of the networks."""
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     with Nft() as nft:
         with pytest.raises(NetlinkError, match="not permitted"):
@@ -82,7 +82,7 @@ def test_its_rules_are_nobody_elses_to_change(engine: Engine) -> None:
 
 
 def test_old_connections_do_not_keep_a_port(engine: Engine) -> None:
-    """What a server of the host's left in TIME_WAIT does not stand in the way."""
+    """Connections of a host's server in TIME_WAIT do not block the port."""
     with socket.create_server(("127.0.0.1", 8080)) as server:
         client = socket.create_connection(("127.0.0.1", 8080))
         accepted, _ = server.accept()
@@ -94,14 +94,14 @@ def test_old_connections_do_not_keep_a_port(engine: Engine) -> None:
 
 
 def test_what_was_called_on_the_loopback_is_no_obstacle(engine: Engine) -> None:
-    """Nor what the relay of an earlier container has left there."""
+    """Connections of an earlier container's relay do not block it either."""
     engine.network_create("lan", ipv6=True)
     serve = "while :; do echo hello | nc -l -p 80; done"
     web = engine.run("base", ["sh", "-c", serve], network="lan", publish=["8080:80"])
 
     def answered() -> bool:
         with socket.create_connection(("::1", 8080)) as call:
-            return call.makefile("rb").read() == b"hello\n"  # to its end: they hang up first
+            return call.makefile("rb").read() == b"hello\n"  # to the end: the container closes
 
     until(answered, "it serves")
     engine.stop(web.id, timeout=0)
@@ -111,7 +111,7 @@ def test_what_was_called_on_the_loopback_is_no_obstacle(engine: Engine) -> None:
 
 
 def test_a_free_port_is_chosen(engine: Engine) -> None:
-    """One that is free in both families, told in the record; of a range the first that is."""
+    """It is free in both families and recorded; of a range it is the first free one."""
     engine.network_create("lan", ipv6=True)
     web = engine.run("base", FOR_EVER, network="lan", publish=["80", "8000-8009:81"])
     by_port: dict[int, set[tuple[str, int]]] = {80: set(), 81: set()}
@@ -127,7 +127,7 @@ def test_a_free_port_is_chosen(engine: Engine) -> None:
 
 
 def test_every_exposed_port_is_published(engine: Engine) -> None:
-    """By -P, each on a port of its own choice; without it exposing changes nothing."""
+    """With -P each gets a free port; without -P exposing changes nothing."""
     web = engine.run("base", FOR_EVER, expose=["80", "53/udp"], publish_all=True)
     assert {(item.port, item.protocol) for item in web.state.ports} == {(80, "tcp"), (53, "udp")}
     assert len({item.host_port for item in web.state.ports}) == 2
@@ -137,7 +137,7 @@ def test_every_exposed_port_is_published(engine: Engine) -> None:
 
 
 def test_the_same_port_on_two_addresses(engine: Engine) -> None:
-    """They are two ports, for two containers; each stays closed to the other."""
+    """Two containers can have it, one on each address; each port is closed to the other."""
     engine.run("base", FOR_EVER, publish=["127.0.0.1:8080:80"])
     engine.run("base", FOR_EVER, publish=["127.0.0.2:8080:80"])
     with pytest.raises(ConflictError, match="in use"):
@@ -178,7 +178,7 @@ def test_what_cannot_be_published_is_refused_and_leaves_nothing(
 
 
 def test_sctp_is_published_where_the_kernel_speaks_it(engine: Engine) -> None:
-    """Elsewhere it is refused, rather than led to where nobody can listen."""
+    """On other kernels it is refused, because nothing could listen there."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError:
@@ -189,11 +189,11 @@ def test_sctp_is_published_where_the_kernel_speaks_it(engine: Engine) -> None:
         assert [item.protocol for item in web.state.ports] == ["sctp"]
 
 
-# --- led to ----------------------------------------------------------------------------
+# --- redirected -----------------------------------------------------------------------
 
 
 def _called(web: ContainerRecord, port: int = 8080, address: str = "127.0.0.1") -> str:
-    """Whom a listener on port 80 in the container sees when the host calls; `""` when nobody."""
+    """Return the client that a listener on port 80 sees when the host connects; `""` if none."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with netns(web) as space, space.socket(family, socket.SOCK_STREAM) as listener:
         listener.bind(("", 80))
@@ -209,7 +209,7 @@ def _called(web: ContainerRecord, port: int = 8080, address: str = "127.0.0.1") 
 
 
 def test_it_leads_to_whichever_network_leads_out(engine: Engine) -> None:
-    """When the default route moves to another network the ports move along, at once."""
+    """When the default route moves to another network, the ports move along at once."""
     engine.network_create("aaa", subnet="10.9.0.0/24")
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     assert _called(web) == "172.17.42.1"
@@ -225,10 +225,10 @@ def test_it_leads_to_whichever_network_leads_out(engine: Engine) -> None:
 
 
 def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
-    """A frame for 127.0.0.1 that a container forges reaches no service of the host's.
+    """A container's forged frame for 127.0.0.1 reaches no service of the host.
 
-    The link has `route_localnet`, for calls the other way. The same frame for the
-    bridge's own address arrives, and without the guards the forged one does too.
+    The link has `route_localnet`, for connections from the host. The same frame for the bridge's
+    own address arrives, and without the guards the forged one does too.
     """
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     bridge = engine.network_inspect("bridge").bridge
@@ -242,11 +242,11 @@ def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
         _forge(inside, web, "172.17.42.1", b"control")
         assert service.recv(64) == b"control"
         with Nft() as nft:
-            nft.apply([del_table(firewall.TABLE)])  # the container's own guard is still there
+            nft.apply([del_table(firewall.TABLE)])  # the container's own guard remains
         _forge(inside, web, "127.0.0.1", b"forged")
         _forge(inside, web, "172.17.42.1", b"control")
         assert service.recv(64) == b"control"
-    other = engine.run("base", FOR_EVER)  # which brings the network's guard back
+    other = engine.run("base", FOR_EVER)  # restores the network's guard
     os.kill(web.state.pid, signal.SIGKILL)
     until(lambda: firewall.table(web.id) not in tables(), "the rules are gone")
     with netns(other) as inside, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
@@ -267,7 +267,7 @@ def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
 
 
 def test_a_bridge_gives_back_what_nobody_publishes_by(engine: Engine) -> None:
-    """Though on another one somebody does."""
+    """The setting is undone although another bridge still has it."""
     bridges = [engine.network_create(name).bridge for name in ("lan", "dmz")]
     one = engine.run("base", FOR_EVER, network="lan", publish=["8080:80"])
     engine.run("base", FOR_EVER, network="dmz", publish=["8081:80"])
@@ -284,7 +284,7 @@ def _routes_localnet(bridge: str) -> bool:
 
 
 def _forge(inside: NetNS, web: ContainerRecord, target: str, word: bytes) -> None:
-    """Send a datagram to the bridge's MAC, whatever the address says."""
+    """Send a datagram to the bridge's MAC, with any IP destination."""
     from scapy.layers.inet import IP, UDP
     from scapy.layers.l2 import Ether
 
@@ -312,7 +312,7 @@ STARTING = steps(
 
 @pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
 def test_a_start_is_killed(engine: Engine, root: Path, step: Step) -> None:
-    """The port is either published, or free with no rule about it."""
+    """The port is either published, or free without any rule."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web", publish=["8080:80"]))
@@ -325,7 +325,7 @@ def test_a_start_is_killed(engine: Engine, root: Path, step: Step) -> None:
             until(lambda: tables() == [firewall.TABLE], "the rules are gone")
         if found is not None:
             engine.remove("web", force=True)
-        # Name and port are free, whether or not there was anything to remove.
+        # Name and port are free, with or without remains to remove.
         engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
         engine.remove("web", force=True)
     assert _free(8080)
@@ -345,7 +345,7 @@ MOVING: dict[str, Callable[[Engine], object]] = {
     "step", steps((networking.ContainerNetworking, "_publish"), (firewall, "install")).values()
 )
 def test_a_move_is_killed(engine: Engine, root: Path, step: Step) -> None:
-    """The next call has the port lead where the record says."""
+    """The next call redirects the port to the address in the record."""
     engine.network_create("aaa", subnet="10.9.0.0/24")
     engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
     for move in MOVING.values():

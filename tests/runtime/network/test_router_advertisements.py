@@ -1,4 +1,4 @@
-"""Routers that the host listens to: a kernel that forwards passes them over unless it is told."""
+"""Router advertisements to the host: a forwarding kernel ignores them unless accept_ra is 2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.engine import Engine
 
 
 def test_a_router_that_was_listened_to_is_listened_to_still(engine: Engine) -> None:
-    """When the host begins to forward IPv6; at the end it listens as before, if it still can."""
+    """The host starts to forward IPv6; at the end its setting is as before, if still possible."""
     with Netlink() as netlink:
         for index, name in ((90, "up.90"), (91, "up91"), (92, "aside")):
             netlink.send([rtnetlink.add_bridge(name, index=index)])
@@ -35,5 +35,5 @@ def test_a_router_that_was_listened_to_is_listened_to_still(engine: Engine) -> N
 
 
 def accepts(link: str) -> str:
-    """Whether a link of the host's listens to routers."""
+    """Return whether a link of the host accepts router advertisements."""
     return Path(f"/proc/sys/net/ipv6/conf/{link}/accept_ra").read_text().strip()
