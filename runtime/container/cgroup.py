@@ -66,7 +66,7 @@ class Hierarchy(NamedTuple):
 
     @property
     def parents(self) -> list[str]:
-        """Return the directories in which a cgroup could be made, the caller's own cgroup first."""
+        """Directories in which a cgroup could be made, the caller's own cgroup first."""
         own = f"{self.top}/{self.own.strip('/')}".rstrip("/")
         places = [own, os.path.dirname(own) if own != self.top else own, self.top]
         return [place for place in dict.fromkeys(places) if os.path.isdir(place)]
