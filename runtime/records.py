@@ -171,7 +171,7 @@ class ContainerState(NamedTuple):
     rules: int = -1
     """Number of the descriptor in pid 1 that owns the rules of the published ports."""
     paused: bool = False
-    """Whether its processes are frozen, or about to be."""
+    """True if its processes are frozen, or about to be."""
 
 
 class ContainerRecord(NamedTuple):
@@ -194,7 +194,7 @@ class ContainerRecord(NamedTuple):
 
     @property
     def running(self) -> bool:
-        """Whether its pid 1 is alive."""
+        """True if its pid 1 is alive."""
         return self.state.status == "running"
 
     @property

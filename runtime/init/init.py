@@ -9,10 +9,9 @@ engine ── fork ── outer ── fork ── pid 1 ── fork ── comm
                   exits             output and children
 ```
 
-Outer exits at once, so that pid 1 becomes a child of the host's init and
-outlives whoever started it. Pid 1 waits for one byte on `go`, which the engine
-outlives the caller. Pid 1 waits for one byte on `go`, which the engine writes when the
-network is set up. If the engine dies before that, the pipe closes and pid 1 exits.
+Outer exits at once, so that pid 1 becomes a child of the host's init and outlives the caller.
+Pid 1 waits for one byte on `go`, which the engine writes when the network is set up. If the
+engine dies before that, the pipe closes and pid 1 exits.
 
 This code runs after a fork: no imports, no logging, no return into the caller's code.
 Errors are sent over a pipe (`runtime.init.status_pipe`). If the pipe ends without an error,
@@ -100,7 +99,7 @@ def child(launch: InitSpec) -> NoReturn:
 
 
 def fork() -> int:
-    """Call fork(2) without Python's warning about a caller with several threads.
+    """Fork (fork(2)) without Python's warning about a caller with several threads.
 
     Python warns of locks that another thread holds at that moment. The child takes no locks: it
     makes system calls, and ends in exec or _exit.

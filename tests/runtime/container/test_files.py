@@ -207,7 +207,7 @@ def test_nothing_of_it_is_left(engine: Engine, root: Path, here: Path) -> None:
 
 
 def test_mounts_are_never_shared_with_the_machine(engine: Engine, here: Path) -> None:
-    """This holds also if the state directory is on a mount with shared propagation."""
+    """Mounts stay private also if the state directory is on a mount with shared propagation."""
     mount("tmpfs", str(here), "tmpfs")
     mount("", str(here), flags=MS_SHARED)
     try:

@@ -211,7 +211,7 @@ def test_what_needs_room_says_so(engine: Engine, small: Path, asked: str) -> Non
 def test_a_command_says_what_needed_room(
     small: Path, host: NetNS, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """This holds also for requests without a container, network or volume."""
+    """The error names the command, also if no container, network or volume is involved."""
     monkeypatch.setenv("MYDOCKER_ROOT", str(small))
     monkeypatch.setattr(Engine, "containers", _finds_no_room)
     assert main.main(["ps", "-a"]) == 1

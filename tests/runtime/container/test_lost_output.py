@@ -59,7 +59,7 @@ def test_a_reader_that_has_enough_ends_the_command(engine: Engine, root: Path) -
 @pytest.mark.parametrize("redirected", [">/dev/full", ">&2 2>/dev/full"])
 @pytest.mark.parametrize("after", ["", "; sleep 1000", "; exit 7"])
 def test_a_full_disk_is_no_success(engine: Engine, root: Path, redirected: str, after: str) -> None:
-    """This holds for either stream, whether the command has ended or not, and for any exit code."""
+    """The error comes for either stream, before or after the command's end, and any exit code."""
     words = "echo out; echo err >&2" + after
     script = f"$mydocker run --name web base sh -c '{words}' {redirected}; echo $?"
     if redirected.startswith(">&2"):
