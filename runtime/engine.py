@@ -340,12 +340,12 @@ class Engine:
         return self._networks.create(name, options)
 
     def network_remove(self, reference: str) -> NetworkConfig:
-        """Remove a network without containers."""
+        """Remove a network that no container is connected to."""
         self._life.sweep()
         return self._networks.remove(reference)
 
     def network_prune(self) -> list[NetworkConfig]:
-        """Remove every network without running containers; return the removed ones."""
+        """Remove every network that no running container is connected to; return those."""
         self._life.sweep()
         return self._networks.prune()
 

@@ -13,9 +13,8 @@ root/networks/<name>/…            config.json, leases.json
 ```
 
 A lock is a flock(2). The kernel releases it when its holder dies (and a child that has just
-been forked has closed its copy). So a container that is being started and whose lock is free
-means that the caller was killed. Locks are taken in one order: a container's, then the
-root's.
+been forked has closed its copy). So if a container is being started and its lock is free, the
+caller was killed. Locks are taken in one order: a container's, then the root's.
 """
 
 from __future__ import annotations
@@ -115,8 +114,8 @@ def _refilled(path: str, content: bytes) -> bool:
         if len(content) > found.st_blocks * _BLOCK:
             return False
         os.pwrite(fd, content.ljust(found.st_size), 0)
-        # Set the time: the kernel's own clock may stand still between two changes, and `Glance`
-        # then sees no change.
+        # Set the time: the kernel's own clock may stand still between two changes, and the state
+        # cache then sees no change.
         os.utime(fd, ns=(time.time_ns(),) * 2)
     except OSError:  # the file system cannot write in place
         return False

@@ -2,7 +2,7 @@
 
 A call that starts, stops or removes a container holds its lock meanwhile. There is
 no daemon. Every call first runs `sweep`, which finds containers that ended by themselves
-or whose start was killed, and brings them in order.
+or whose start was killed, and repairs their records and networks.
 """
 
 from __future__ import annotations

@@ -130,10 +130,7 @@ def close_others(keep: Iterable[int]) -> None:
 def default_signals(numbers: Iterable[int] = range(1, signal.NSIG)) -> None:
     """Set these signals to their default actions and unblock them."""
     for number in numbers:
-        if signal.getsignal(number) not in (
-            signal.SIG_DFL,
-            None,
-        ):  # None: not set by Python
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: not set by Python
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
