@@ -31,7 +31,7 @@ from runtime.network import modes
 from runtime.records import DEFAULT_NETWORK, ContainerRecord, ContainerState, NetworkConfig
 from runtime.store import Lock, Store, new_id
 
-if TYPE_CHECKING:  # most calls need none of these
+if TYPE_CHECKING:  # most calls need none of these imports
     from linux.conntrack import FlowWatch
     from runtime.container.files import ContainerTrees
     from runtime.container.lifecycle import Stopping
@@ -50,10 +50,10 @@ DEFAULT_ROOT: Final = "/run/mydocker"
 class Engine:
     """A minimal container runtime.
 
-    `root` holds its state: $MYDOCKER_ROOT, else /run/mydocker. It must lie on a
-    file system that an overlay can write to (tmpfs, ext4, xfs), not on an
+    `root` is the state directory: $MYDOCKER_ROOT, else /run/mydocker. It must be on a
+    file system that supports an overlay's upper layer (tmpfs, ext4, xfs), not on an
     overlay. A caller that removes many containers passes the `flows` of its network
-    namespace; they are for one process only, and not for its forks. Errors are `MydockerError`s.
+    namespace; `flows` belong to one process and not to its forks. Errors are `MydockerError`s.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class Engine:
 
     @property
     def images(self) -> Images:
-        """All images, and what can be done with them."""
-        from runtime.image.images import Images  # brings what `run` has no use for
+        """All images, and the operations on them."""
+        from runtime.image.images import Images  # imported here: `run` does not need it
 
         return Images(self._life.images, self._store)
 
     @property
     def volumes(self) -> Volumes:
-        """Named volumes; a container that starts makes those that it names."""
+        """Named volumes; a container that starts creates the volumes that it names."""
         return self._life.volumes
 
     @property
@@ -104,10 +104,10 @@ class Engine:
     ) -> ContainerRecord:
         """Create and start a container.
 
-        Returns when its network is in place and its command is being executed.
-        With `stdio` the command is connected to these descriptors of the caller;
-        without, its output goes to the log. Into the pipe `lost` it is told when one of them
-        takes no more output (`runtime.container.lifecycle`). After an error nothing is left.
+        Return when its network is set up and its command is being executed. With `stdio` the
+        command is connected to these descriptors of the caller; without, its output goes to the
+        log. Pid 1 writes to the pipe `lost` when one of them takes no more output
+        (`runtime.container.lifecycle`). After an error nothing is left.
         """
         begun = ContainerState("starting")
         found, lock, image = self._create(image_name, command, options, begun)
@@ -122,7 +122,7 @@ class Engine:
     def create(
         self, image_name: str, command: Sequence[str], **options: Unpack[ContainerOptions]
     ) -> ContainerRecord:
-        """Write a container down without starting it."""
+        """Create a container without starting it."""
         found, lock, _ = self._create(image_name, command, options, ContainerState())
         lock.release()
         return found
@@ -139,7 +139,7 @@ class Engine:
         self._life.sweep()
         mode = modes.parse(options.get("network", DEFAULT_NETWORK))
         if mode.kind == "container":
-            # An id stays right when names are given anew.
+            # Stored as an id, which stays right if the name is given to another container.
             options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
         elif mode.kind == "bridge" and not self._is_default(mode.name):
             options = {**options, "network": self._networks.by_mode(mode.name).name}
@@ -150,24 +150,24 @@ class Engine:
             return ContainerRecord(config, state), self._store.create(config, state), found
 
     def _is_default(self, name: str) -> bool:
-        """Whether it is the default network, made already: then nothing is to be looked up."""
+        """Return True for the default network, if it exists already: then no look-up is needed."""
         return name == DEFAULT_NETWORK and self._store.has_network(name)
 
     def start(self, reference: str, *, stdio: Stdio | None = None) -> ContainerRecord:
-        """Start a container that was created or has ended; one that runs stays as it is."""
-        self._life.sweep()  # what a killed start has begun may have its port
+        """Start a container that was created or has ended; leave a running one as it is."""
+        self._life.sweep()  # a killed start may still hold the port
         with self._life.held(reference) as found:
             return found if found.running else self._life.start(found, stdio=stdio)
 
     def stop(self, reference: str, *, timeout: float = 10) -> ContainerRecord:
-        """Send SIGTERM, or what its image asks for, and `timeout` seconds later SIGKILL.
+        """Send the stop signal (the image's, else SIGTERM), and after `timeout` seconds SIGKILL.
 
-        Returns when all is gone. One that does not run stays as it is.
+        Return when all processes are gone. A container that does not run is left as it is.
         """
         return self.stopping(reference, timeout=timeout).finish()
 
     def stopping(self, reference: str, *, timeout: float = 10) -> Stopping:
-        """Send that signal only; `finish` does the rest. So many have their time at once."""
+        """Send only the stop signal; `finish` does the rest. So several can wait in parallel."""
         from runtime.container.lifecycle import Stopping
 
         return Stopping(self._life, reference, timeout=timeout)
@@ -179,7 +179,7 @@ class Engine:
             self._life.kill(found, number)
 
     def restart(self, reference: str, *, timeout: float = 10) -> ContainerRecord:
-        """Stop a container, as `stop` does, and start it; one that does not run is started."""
+        """Stop a container, as `stop` does, and start it; only start it if it does not run."""
         with self._life.held(reference) as found:
             if found.running and found.config.auto_remove:
                 asked = f"restart container {found.name!r}"
@@ -188,21 +188,21 @@ class Engine:
         return self.start(found.id)
 
     def pause(self, reference: str) -> ContainerRecord:
-        """Let nothing in a running container go on; `UnsupportedError` names what that needs."""
+        """Freeze a running container; raise `UnsupportedError` if its requirements are missing."""
         with self._life.held(reference) as found, room_for(f"pause container {found.name!r}"):
             refuse_stopped("pause", found)
             refuse_paused("pause", found)
             return self._life.pause(found)
 
     def unpause(self, reference: str) -> ContainerRecord:
-        """Let a paused container go on."""
+        """Thaw a paused container."""
         with self._life.held(reference) as found:
             if not found.state.paused:
                 raise ConflictError(f"unpause container {found.name!r}", "it is not paused")
             return self._life.unpause(found)
 
     def top(self, reference: str) -> list[Process]:
-        """The processes of a running container, as the host sees them."""
+        """Return the processes of a running container, as the host sees them."""
         found = self.inspect(reference)
         refuse_stopped("list the processes of", found)
         from runtime.container import processes
@@ -210,9 +210,10 @@ class Engine:
         return processes.described(found.state.pid)
 
     def wait(self, reference: str, *, lost: int = -1) -> int:
-        """Wait until a container has ended; its exit code.
+        """Wait until a container has ended; return its exit code.
 
-        `OutputError` as soon as the other end of what `run` was given as `lost` tells of it.
+        Raise `OutputError` as soon as the pipe whose other end was the `lost` of `run` reports a
+        lost stream.
         """
         found = self._life.get(reference)
         try:
@@ -226,20 +227,20 @@ class Engine:
         return found.state.exit_code
 
     def remove(self, *references: str, force: bool = False) -> None:
-        """Remove containers; running ones only by `force`, which kills them.
+        """Remove containers; with `force` also running ones, which are killed.
 
-        Many at once take little longer than one. Those before one that cannot be removed may
-        be gone when its error comes.
+        Removing many at once takes little longer than removing one. If a container cannot be
+        removed, those before it may already be gone.
         """
         self._life.discard(references, force=force)
 
     def inspect(self, reference: str) -> ContainerRecord:
-        """One container, by name, id or unique prefix."""
+        """Return one container, by name, id or unique prefix."""
         self._life.sweep()
         return self._life.get(reference)
 
     def containers(self, *, everything: bool = True) -> list[ContainerRecord]:
-        """All containers, or the running ones only; the newest first."""
+        """Return all containers, or only the running ones; newest first."""
         self._life.sweep()
         return [item for item in self._life.all() if everything or item.running]
 
@@ -255,7 +256,7 @@ class Engine:
     ) -> ExecResult:
         """Execute a command in a running container to its end, without input.
 
-        `TimeoutError` when it takes longer than `timeout` seconds; it is killed then.
+        Kill the command and raise `TimeoutError` after `timeout` seconds.
         """
 
         def begin(own: Stdio) -> RunningExec:
@@ -275,9 +276,9 @@ class Engine:
         workdir: str = "",
         user: str = "",
     ) -> RunningExec:
-        """Begin to execute a command in a running container, connected to `stdio`.
+        """Start a command in a running container, connected to `stdio`.
 
-        Environment, directory and user are the container's where nothing else is asked for.
+        Environment, directory and user default to those of the container.
         """
         if not argv:
             raise InvalidError(f"execute in container {reference!r}", "there is no command")
@@ -307,10 +308,10 @@ class Engine:
     def logs(
         self, reference: str, *, follow: bool = False, tail: int | None = None, since: str = ""
     ) -> Iterator[LogEntry]:
-        """What a container has written, line by line; with `follow` until it ends.
+        """Return the output of a container, line by line; with `follow` until it ends.
 
-        Only what it wrote at or after `since` (RFC 3339, in UTC), and of what there
-        is already only the last `tail` entries.
+        Return only entries written at or after `since` (RFC 3339, in UTC), and of the existing
+        entries only the last `tail`.
         """
         from runtime.container import logs
 
@@ -319,32 +320,32 @@ class Engine:
         return logs.read(place, found.state, follow=follow, tail=tail, since=since)
 
     def log(self, reference: str) -> LogWriter:
-        """A writer for what comes out of a terminal that the caller relays."""
+        """Return a log writer for the output of a terminal that the caller relays."""
         from runtime.container.logs import LogWriter
 
         return LogWriter(f"{self._store.directory(self._life.get(reference).id)}/log")
 
     @property
     def inside(self) -> ContainerTrees:
-        """Looking into containers' files: diff, cp, export, commit."""
-        from runtime.container.files import ContainerTrees  # brings what `run` has no use for
+        """Access to containers' files: diff, cp, export, commit."""
+        from runtime.container.files import ContainerTrees  # imported here: `run` does not need it
 
         return ContainerTrees(self._life, self.images)
 
-    # --- networks, the whole ------------------------------------------------
+    # --- networks, all of the state ------------------------------------------
 
     def network_create(self, name: str, **options: Unpack[NetworkOptions]) -> NetworkConfig:
-        """Make a network and bring it up."""
+        """Create a network and bring it up."""
         fds.require_free(f"create network {name!r}")
         return self._networks.create(name, options)
 
     def network_remove(self, reference: str) -> NetworkConfig:
-        """Remove a network that no container is on."""
+        """Remove a network that no container is connected to."""
         self._life.sweep()
         return self._networks.remove(reference)
 
     def network_prune(self) -> list[NetworkConfig]:
-        """Remove every network that no running container is on; those that were removed."""
+        """Remove every network that no running container is connected to; return those."""
         self._life.sweep()
         return self._networks.prune()
 
@@ -358,7 +359,7 @@ class Engine:
         mac: str = "",
         aliases: Sequence[str] = (),
     ) -> ContainerRecord:
-        """Connect a container to one network more: at once, or from its next start on."""
+        """Connect a container to a further network: now if it runs, else at its next start."""
         from runtime.container.options import connection
 
         asked = f"connect container {reference!r}"
@@ -369,25 +370,25 @@ class Engine:
             return self._life.networking.connect(found, wanted)
 
     def network_disconnect(self, network: str, reference: str) -> ContainerRecord:
-        """Take a container off a network."""
+        """Disconnect a container from a network."""
         with self._life.held(reference) as found:
             return self._life.networking.disconnect(found, network)
 
     def networks(self) -> list[NetworkConfig]:
-        """All networks, the default one included, by name."""
-        with suppress(NoRoomError):  # to make it needs some, to look does not
+        """Return all networks, the default one included, by name."""
+        with suppress(NoRoomError):  # creating it needs disk space, listing does not
             self._networks.default()
         return self._networks.all()
 
     def network_inspect(self, reference: str) -> NetworkConfig:
-        """One network, by name, id or unique prefix."""
+        """Return one network, by name, id or unique prefix."""
         return self._networks.named(reference)
 
     def repair(self) -> None:
-        """Bring the kernel in line with what is written down.
+        """Bring the kernel in line with the records.
 
-        For when somebody flushed the nft rules, took down a bridge or turned off
-        forwarding: containers that run get their network back.
+        For use after nft rules were flushed, a bridge was taken down or forwarding was turned
+        off: running containers get their network back.
         """
         from runtime.network import bridge
 

@@ -1,9 +1,9 @@
-"""What can go wrong, in one small family.
+"""Errors that mydocker raises.
 
-Every error tells what was asked, what happened, the likely cause and what to do
-next. `exit_code` is what `mydocker run` exits with, as Docker's does: 125 the
-runtime's own trouble, 126 a command that cannot be executed, 127 one that is
-not there. Of the first, any other command exits with 1.
+Every error names the request, the event, the likely cause and the next step.
+`exit_code` is the exit code of `mydocker run`, the same as Docker's: 125 for an error of
+the runtime itself, 126 for a command that cannot be executed, 127 for a command that does
+not exist. For errors with 125 every other command exits with 1.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from contextlib import contextmanager
 
 
 class MydockerError(Exception):
-    """mydocker did not do what was asked, and left nothing half-done behind."""
+    """mydocker did not carry out the request, and left nothing half-done behind."""
 
     exit_code = 125
 
     def __init__(self, asked: str, happened: str, cause: str = "", remedy: str = "") -> None:
-        # All four go to Exception, so that the error survives pickling.
+        # All four arguments go to Exception, so that the error survives pickling.
         super().__init__(asked, happened, cause, remedy)
         self.asked, self.happened, self.cause, self.remedy = asked, happened, cause, remedy
 
@@ -34,11 +34,11 @@ class MydockerError(Exception):
 
 
 class NotFoundError(MydockerError):
-    """There is no such container, network or image, or a prefix fits several."""
+    """The container, network or image does not exist, or a prefix fits several."""
 
 
 class ConflictError(MydockerError):
-    """A name, an address or a subnet is taken, or a thing is in use."""
+    """A name, an address or a subnet is taken, or an object is in use."""
 
 
 class InvalidError(MydockerError):
@@ -46,24 +46,24 @@ class InvalidError(MydockerError):
 
 
 class UnsupportedError(MydockerError):
-    """This kernel, or this user, cannot do it."""
+    """The kernel, or the caller's privileges, do not allow the request."""
 
 
 class NoRoomError(UnsupportedError):
-    """The disk is full, and what was asked for needs room."""
+    """The disk is full, and the request needs room."""
 
 
 class ExhaustedError(UnsupportedError):
-    """Whoever calls, or the whole machine, can open no more files."""
+    """The process or the whole host has no file descriptor left."""
 
 
 def is_exhausted(error: OSError) -> bool:
-    """Whether there is no descriptor left."""
+    """Return True if the error means that no descriptor is left."""
     return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def exhausted(asked: str, error: OSError) -> ExhaustedError:
-    """What it means that there is none."""
+    """Return the error to raise when no descriptor is left."""
     if error.errno == errno.ENFILE:
         cause, remedy = "it is the machine's own limit", "sysctl fs.file-max"
     else:
@@ -74,12 +74,12 @@ def exhausted(asked: str, error: OSError) -> ExhaustedError:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether there is no room where something was to be written."""
+    """Return True if the error means that the disk or the quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def no_room(asked: str, error: OSError) -> NoRoomError:
-    """What it means that there is none."""
+    """Return the error to raise when the disk is full."""
     return NoRoomError(
         asked,
         _said(error),
@@ -103,7 +103,7 @@ def room_for(asked: str) -> Iterator[None]:
 
 @contextmanager
 def room_or_not() -> Iterator[None]:
-    """Go on where the body finds the disk full."""
+    """Ignore an error of the body that means a full disk."""
     try:
         yield
     except OSError as error:
@@ -117,7 +117,7 @@ def _said(error: OSError) -> str:
 
 
 def refused(asked: str, error: OSError) -> UnsupportedError:
-    """What it means that the kernel does not let a container be started."""
+    """Return the error to raise when the kernel refuses to start a container."""
     if is_exhausted(error):
         return exhausted(asked, error)
     cause = {
@@ -132,13 +132,13 @@ def refused(asked: str, error: OSError) -> UnsupportedError:
 
 
 class OutputError(MydockerError):
-    """The caller does not get what a container writes; the container goes on."""
+    """The caller does not get the output of a container; the container keeps running."""
 
     exit_code = 1
 
 
 def unheard(asked: str, number: int, remedy: str = "") -> OutputError:
-    """What it means that something the caller wants to hear cannot be written, by its errno."""
+    """Return the error for output that cannot be written to the caller, by its errno."""
     cause = {
         errno.EPIPE: "whoever read it has ended",
         errno.ENOSPC: "the disk is full that it goes to",

@@ -1,6 +1,6 @@
-"""What mydocker remembers: containers, endpoints, networks.
+"""Records of containers, endpoints and networks.
 
-Plain named tuples that turn into JSON and back. `ContainerConfig` never changes
+The records are named tuples that convert to JSON and back. `ContainerConfig` never changes
 once written; `ContainerState` is replaced as a whole.
 """
 
@@ -30,8 +30,8 @@ DEFAULT_NETWORK = "bridge"
 class NetworkConfig(NamedTuple):
     """A network. Addresses are text, `mtu` in bytes; `""` where there is none.
 
-    `ready` turns true once the kernel has all of it. Of the driver `macvlan` has a
-    `parent`, an interface of the host, and `bridge` a bridge.
+    `ready` is true once the kernel has all parts of the network. `parent` (driver `macvlan`)
+    is an interface of the host, `bridge` (driver `bridge`) the name of its bridge.
     """
 
     id: str
@@ -65,7 +65,7 @@ class NetworkConfig(NamedTuple):
 
 
 class Connection(NamedTuple):
-    """A network that a container is to be on, and what was asked for there; `""`: nothing."""
+    """A network that a container is connected to, and the requested options; `""` is unset."""
 
     network: str
     ip: str = ""
@@ -75,7 +75,7 @@ class Connection(NamedTuple):
 
 
 class EndpointRecord(NamedTuple):
-    """Where a container is on one network.
+    """A container's endpoint on one network.
 
     `veth` is the end that stays in the host, `""` for a macvlan.
     """
@@ -91,10 +91,10 @@ class EndpointRecord(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """A port of the host that leads to a port of a container, while that runs.
+    """A host port that is forwarded to a container port while the container runs.
 
-    `address` is the host's (`0.0.0.0` and `::` are all of a family), `fd` the number of
-    the descriptor by which the container's pid 1 keeps the port.
+    `address` is the host's address (`0.0.0.0` and `::` mean all of a family), `fd` the number
+    of the descriptor in pid 1 that keeps the port bound.
     """
 
     protocol: str
@@ -105,7 +105,7 @@ class Publication(NamedTuple):
 
 
 class ContainerConfig(NamedTuple):
-    """What was asked for when the container was created."""
+    """Configuration of a container, as requested when it was created."""
 
     id: str
     name: str
@@ -129,7 +129,7 @@ class ContainerConfig(NamedTuple):
     auto_remove: bool = False
     created: str = ""
     image_id: str = ""
-    """The image that `image` named then."""
+    """Id of the image that `image` named at creation."""
     entrypoint: list[str] = []  # noqa: RUF012
     """The part of `command`, at its beginning, that is the entrypoint."""
     user: str = ""
@@ -137,22 +137,22 @@ class ContainerConfig(NamedTuple):
     labels: dict[str, str] = {}  # noqa: RUF012
     stop_signal: str = ""
     binds: list[str] = []  # noqa: RUF012
-    """What it sees of the host's files, as `source:target[:ro]` (`runtime.init.binds`)."""
+    """Mounts of host files and volumes, as `source:target[:ro]` (`runtime.init.binds`)."""
     read_only: bool = False
     cap_add: list[str] = []  # noqa: RUF012
     cap_drop: list[str] = []  # noqa: RUF012
     memory: int = 0
-    """At most so many bytes; 0 is no limit, as below."""
+    """Memory limit in bytes; 0 is no limit, as below."""
     nano_cpus: int = 0
-    """At most so many billionths of a processor."""
+    """CPU limit in billionths of a CPU."""
     pids_limit: int = 0
 
 
 class ContainerState(NamedTuple):
-    """What has become of a container.
+    """Current state of a container.
 
-    `pid` is its pid 1 as the host sees it and `born` that process's start time in
-    clock ticks since boot: together they name one process for good.
+    `pid` is its pid 1 in the host's pid namespace and `born` the start time of that process
+    in clock ticks since boot: together they identify one process for good.
     """
 
     status: Status = "created"
@@ -164,42 +164,42 @@ class ContainerState(NamedTuple):
     error: str = ""
     endpoints: tuple[EndpointRecord, ...] = ()
     connections: tuple[Connection, ...] | None = None
-    """The networks it is to be on; `None`: the one it was created for."""
+    """Networks that the container is connected to; `None`: the one it was created for."""
     changing: str = ""
-    """The interface that is being plugged in or taken away at this moment."""
+    """Interface that is being added or removed at this moment."""
     ports: tuple[Publication, ...] = ()
     rules: int = -1
-    """The number of the descriptor of pid 1's that the rules about its ports belong to."""
+    """Number of the descriptor in pid 1 that owns the rules of the published ports."""
     paused: bool = False
-    """Whether its processes are, or are about to be, frozen."""
+    """True if its processes are frozen, or about to be."""
 
 
 class ContainerRecord(NamedTuple):
-    """One container: what was asked for and what has become of it."""
+    """One container: its configuration and its state."""
 
     config: ContainerConfig
     state: ContainerState
     console: int = -1
-    """Its terminal's master, for the caller who just started it attached to one."""
+    """Master of its terminal, for a caller that has just started it attached to a terminal."""
 
     @property
     def id(self) -> str:
-        """64 hexadecimal digits."""
+        """Id: 64 hexadecimal digits."""
         return self.config.id
 
     @property
     def name(self) -> str:
-        """Its unique name."""
+        """Unique name of the container."""
         return self.config.name
 
     @property
     def running(self) -> bool:
-        """Whether its pid 1 is alive."""
+        """True if its pid 1 is alive."""
         return self.state.status == "running"
 
     @property
     def connections(self) -> tuple[Connection, ...]:
-        """The networks that it is to be on, for one with a network of its own."""
+        """Networks that the container is connected to, if it has its own netns."""
         if self.state.connections is not None:
             return self.state.connections
         config = self.config
@@ -209,12 +209,12 @@ class ContainerRecord(NamedTuple):
 
 
 def is_mac(text: str) -> bool:
-    """Whether `text` is written as a MAC address in full, lower case."""
+    """Return True if `text` is a complete MAC address in lower case."""
     return re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){5}", text) is not None
 
 
 def state_to_json(state: ContainerState) -> dict[str, Any]:
-    """A state as plain JSON data."""
+    """Return a state as plain JSON data."""
     connections = state.connections
     return {
         **state._asdict(),
@@ -225,7 +225,7 @@ def state_to_json(state: ContainerState) -> dict[str, Any]:
 
 
 def state_from_json(data: dict[str, Any]) -> ContainerState:
-    """The inverse of `state_to_json`."""
+    """Return the state that `state_to_json` turned into `data`."""
     connections = data.pop("connections")
     return ContainerState(
         **{

@@ -1,21 +1,20 @@
-"""What is on disk, changed atomically and under locks.
+"""State on disk, changed atomically and under locks.
 
 ```
 root/lock                         taken for short changes: names, leases, networks
 root/names/<name>                 symbolic link that holds the container's id
-root/containers/<id>/lock         held by whoever starts, stops or removes it
+root/containers/<id>/lock         held while a call starts, stops or removes the container
 root/containers/<id>/config.json  written once
 root/containers/<id>/state.json   replaced as a whole; without it there is no container
-root/containers/<id>/exit         written once, by the container's pid 1, in room taken before
-root/attendant                    the socket of the attendant, once there was one
-root/changing/<id>                there while it may be half-way between two networks
+root/containers/<id>/exit         written once by the container's pid 1, in space allocated before
+root/attendant                    socket of the attendant, if there ever was one
+root/changing/<id>                exists while the container may be between two networks
 root/networks/<name>/…            config.json, leases.json
 ```
 
-A lock is a flock(2): the kernel gives it back when its holder dies (and a child
-that has just been forked has closed its copy), so that "being started, and the
-lock is free" means that the caller was killed. Locks are taken in one order: a
-container's, then the root's.
+A lock is a flock(2). The kernel releases it when its holder dies (and a child that has just
+been forked has closed its copy). So if a container is being started and its lock is free, the
+caller was killed. Locks are taken in one order: a container's, then the root's.
 """
 
 from __future__ import annotations
@@ -43,16 +42,16 @@ from runtime.errors import (
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
 
 SOCKET: Final = "attendant"
-"""Where the attendant is spoken to, below the root."""
+"""Path of the attendant's socket, below the root."""
 _ID_LENGTH: Final = 64
 _SHORT: Final = 12
-"""Digits of an id that are shown, and that a container is called by inside."""
+"""Digits of an id that are shown, and that make up the hostname."""
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 NAME_RULE: Final = "at most 128 letters and digits, and after the first also '_', '.' and '-'"
 
 
 _BLOCK: Final = 512
-"""Bytes, whatever the file system's own blocks are: stat(2)."""
+"""Unit of `st_blocks` in bytes, whatever the block size of the file system: stat(2)."""
 _CAUSES: Final = {
     errno.EACCES: "a directory on the way belongs to somebody else",
     errno.EPERM: "a directory on the way belongs to somebody else",
@@ -62,20 +61,20 @@ _CAUSES: Final = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk is full",
 }
-"""Why a directory cannot be made, by the kernel's error."""
+"""Reasons that a directory cannot be made, by the kernel's error."""
 
 
 def now() -> str:
-    """The time in UTC with nanoseconds, as RFC 3339 writes it."""
+    """Return the time in UTC with nanoseconds, in the format of RFC 3339."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
 
 
 def new_id() -> str:
-    """64 random hexadecimal digits, of which the first twelve are no decimal number.
+    """Return 64 random hexadecimal digits, of which the first twelve are no decimal number.
 
-    They become the hostname, and what consists of digits the C library takes for a malformed
-    address: it looks in no file and asks nobody (moby#3869).
+    The first twelve become the hostname. The C library takes a name that consists of decimal
+    digits for a malformed address: it reads no hosts file and sends no DNS query (moby#3869).
     """
     while (found := os.urandom(32).hex())[:_SHORT].isdecimal():
         pass
@@ -85,8 +84,8 @@ def new_id() -> str:
 def write_json(path: str, data: Any) -> None:
     """Replace a file in one step: readers see the old content or the new, never a part.
 
-    On a full disk it goes where the old content is, if it takes no more room than that.
-    Whoever writes holds the lock that the file belongs to.
+    On a full disk the new content overwrites the old in place, if it needs no more blocks.
+    The caller holds the lock that the file belongs to.
     """
     scratch, content = f"{path}.new", json.dumps(data).encode()
     try:
@@ -101,10 +100,10 @@ def write_json(path: str, data: Any) -> None:
 
 
 def _refilled(path: str, content: bytes) -> bool:
-    """Write JSON into a file whose blocks are enough for it; false when there is no such file.
+    """Write JSON in place if the file's blocks are enough; return False otherwise.
 
-    It ends in blanks where it is shorter than what was there. Nothing can stop a write that is
-    within one block half-way, and most of what is written here is.
+    Pad with blanks if the new content is shorter. A write within one block cannot be interrupted
+    half-way, and most of the files fit into one block.
     """
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -115,9 +114,10 @@ def _refilled(path: str, content: bytes) -> bool:
         if len(content) > found.st_blocks * _BLOCK:
             return False
         os.pwrite(fd, content.ljust(found.st_size), 0)
-        # The kernel's own clock may stand still between two changes, which `Glance` would not see.
+        # Set the time: the kernel's own clock may stand still between two changes, and the state
+        # cache then sees no change.
         os.utime(fd, ns=(time.time_ns(),) * 2)
-    except OSError:  # a file system that writes nothing in place
+    except OSError:  # the file system cannot write in place
         return False
     finally:
         os.close(fd)
@@ -125,24 +125,24 @@ def _refilled(path: str, content: bytes) -> bool:
 
 
 def read_json(path: str) -> Any:
-    """The content of a JSON file; `FileNotFoundError` when it is not there."""
+    """Return the content of a JSON file; raise `FileNotFoundError` if it does not exist."""
     return json.loads(proc.read(path))
 
 
 def match_prefix(prefix: str, ids: list[str]) -> list[str]:
-    """The ids that start with `prefix`; an exact match beats every other."""
+    """Return the ids that start with `prefix`; an exact match takes precedence."""
     return [prefix] if prefix in ids else sorted(item for item in ids if item.startswith(prefix))
 
 
 class Lock:
-    """One flock(2), given back by `release` or by the holder's death."""
+    """A flock(2), released by `release` or by the holder's death."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
     @classmethod
     def take(cls, path: str, *, wait: bool = True, create: bool = True) -> Lock | None:
-        """The lock of the file at `path`; `None` when it is taken and `wait` is false."""
+        """Return the lock of the file at `path`; `None` if it is taken and `wait` is false."""
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         fd = os.open(path, flags, 0o600)
         try:
@@ -156,13 +156,13 @@ class Lock:
         return cls(fd)
 
     def release(self) -> None:
-        """Give it back. A child that inherited the descriptor no longer holds it either."""
+        """Release the lock, also for a child that inherited the descriptor."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
         os.close(self.fd)
 
 
 class Store:
-    """The state directory of one mydocker."""
+    """State directory of one mydocker."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -173,7 +173,7 @@ class Store:
         self.attendant = f"{root}/{SOCKET}"
 
     def prepare(self) -> None:
-        """Make the directories, for the owner's eyes only."""
+        """Make the directories, accessible to the owner only."""
         if os.path.isdir(self.changing):
             return
         try:
@@ -189,7 +189,7 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the root's lock: for names, leases and networks, for moments only."""
+        """Hold the root's lock, for short changes of names, leases and networks."""
         lock = Lock.take(f"{self.root}/lock")
         assert lock is not None
         try:
@@ -198,11 +198,11 @@ class Store:
             lock.release()
 
     def directory(self, identity: str) -> str:
-        """The directory of one container."""
+        """Return the directory of one container."""
         return f"{self.containers}/{identity}"
 
     def lock_container(self, identity: str, *, wait: bool = True) -> Lock | None:
-        """The lock of one container; `None` when it is gone, or taken and `wait` is false."""
+        """Return the lock of a container; `None` if it is gone, or taken and `wait` is false."""
         try:
             return Lock.take(f"{self.directory(identity)}/lock", wait=wait, create=False)
         except FileNotFoundError:
@@ -211,9 +211,9 @@ class Store:
     # --- containers --------------------------------------------------------
 
     def create(self, config: ContainerConfig, state: ContainerState) -> Lock:
-        """Claim the name and write a new container, whose lock is returned.
+        """Claim the name and write a new container; return its lock.
 
-        `ConflictError` when the name is taken.
+        Raise `ConflictError` if the name is taken.
         """
         if not NAME.fullmatch(config.name):
             raise InvalidError(
@@ -236,7 +236,7 @@ class Store:
         assert lock is not None
         try:
             write_json(f"{self.directory(config.id)}/config.json", config._asdict())
-            self.write_state(config.id, state)  # last: from now on there is a container
+            self.write_state(config.id, state)  # last: the container exists from now on
         except BaseException:
             lock.release()
             raise
@@ -258,34 +258,34 @@ class Store:
             os.symlink(config.id, link)
 
     def delete(self, config: ContainerConfig) -> None:
-        """Give the name back and remove a container's directory."""
+        """Release the name and remove a container's directory."""
         with self.locked():
             link = f"{self.names}/{config.name}"
             if os.path.lexists(link) and os.readlink(link) == config.id:
                 os.unlink(link)
         self.mark(config.id, changing=False)
         directory = self.directory(config.id)
-        os.unlink(f"{directory}/state.json")  # what has none is for anybody to remove
+        os.unlink(f"{directory}/state.json")  # any call may remove a directory without a state
         remove(directory)
 
     def discard_unfinished(self, identity: str) -> None:
-        """Remove a container whose creator, or remover, was killed half-way."""
-        with self.locked():  # which every creator holds until all is written
+        """Remove a container whose creation or removal was killed half-way."""
+        with self.locked():  # every creator holds this lock until all files are written
             if not self.exists(identity):
                 remove(self.directory(identity))
 
     def exists(self, identity: str) -> bool:
-        """Whether there is such a container: not one whose creator was killed half-way."""
+        """Return True if the container exists and is not the rest of a killed creation."""
         return os.path.exists(f"{self.directory(identity)}/state.json")
 
     def ids(self) -> list[str]:
-        """The ids of all containers, in no order."""
+        """Return the ids of all containers, unsorted."""
         return os.listdir(self.containers)
 
     def resolve(self, reference: str) -> str:
-        """The id behind an id, a name or a unique prefix of an id, in this order.
+        """Return the id for an id, a name or a unique prefix of an id, in this order.
 
-        `NotFoundError` when there is none, or when a prefix fits several.
+        Raise `NotFoundError` if there is none, or if a prefix fits several.
         """
         if NAME.fullmatch(reference):
             if len(reference) == _ID_LENGTH and self.exists(reference):
@@ -307,24 +307,24 @@ class Store:
         )
 
     def config(self, identity: str) -> ContainerConfig:
-        """What was asked for; `FileNotFoundError` when the container is gone."""
+        """Return the configuration; raise `FileNotFoundError` if the container is gone."""
         return ContainerConfig(**read_json(f"{self.directory(identity)}/config.json"))
 
     def state(self, identity: str) -> ContainerState:
-        """What was last written about it; `FileNotFoundError` when the container is gone."""
+        """Return the last written state; raise `FileNotFoundError` if the container is gone."""
         return state_from_json(read_json(f"{self.directory(identity)}/state.json"))
 
     def write_state(self, identity: str, state: ContainerState, *, needed: bool = True) -> None:
         """Replace the state of a container; its lock must be held.
 
-        Where it is not `needed`, because whoever looks next comes to the same, the old one stays
-        on a disk that is full.
+        If the write is not `needed`, because the next reader comes to the same result, a full disk
+        keeps the old state.
         """
         with nullcontext() if needed else room_or_not():
             write_json(f"{self.directory(identity)}/state.json", state_to_json(state))
 
     def mark(self, identity: str, *, changing: bool) -> None:
-        """Let everybody look at a running container, or no longer; its lock must be held."""
+        """Mark a running container as being changed, or unmark it; its lock must be held."""
         path = f"{self.changing}/{identity}"
         if changing:
             proc.write(path, b"")
@@ -333,11 +333,11 @@ class Store:
                 os.unlink(path)
 
     def has_network(self, name: str) -> bool:
-        """Whether there is a network of exactly that name, if only a half-made one."""
+        """Return True if there is a network of exactly that name, even a partly made one."""
         return os.path.exists(f"{self.networks}/{name}")
 
     def exit_record(self, identity: str) -> tuple[int, str] | None:
-        """Exit code and time as pid 1 wrote them; `None` when it was killed before it could."""
+        """Return exit code and time as pid 1 wrote them; `None` if pid 1 was killed before."""
         try:
             with open(f"{self.directory(identity)}/exit", encoding="utf-8") as file:
                 code, _, finished = file.read().strip().partition(" ")
@@ -350,11 +350,11 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove(path: str) -> None:
-    """Remove a directory; one that is not there is no failure, also when others are at it too.
+    """Remove a directory; ignore that it is gone, or that other processes remove it too.
 
-    A container can make directories so deep that a recursion, or a path, does
-    not reach the end. So each is moved up to the top before its turn comes. What
-    a killed call leaves is as removable as before.
+    A container can make directories so deep that neither a recursion nor a path reaches
+    the end. So each subdirectory is moved up to the top before it is removed. The rest that a
+    killed call leaves can be removed in the same way.
     """
     try:
         top = os.open(path, _DIRECTORY)
@@ -372,7 +372,7 @@ def remove(path: str) -> None:
             except OSError as error:
                 if error.errno != errno.ENOTEMPTY:
                     raise
-                # Another remover has just moved something up.
+                # Another process that removes it has just moved a subdirectory up.
             else:
                 return
     finally:

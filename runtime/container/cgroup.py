@@ -1,10 +1,10 @@
-"""Limits and pauses: control groups, version 2 or, where the machine has only that, version 1.
+"""Resource limits and pauses by cgroups: version 2, or version 1 if the host has no other.
 
-A container gets a cgroup when something is asked of it that needs one, for
-moving into one costs milliseconds. It is made in the caller's own cgroup, else in
-the one above, else at the top, wherever the kernel lets the caller. Every
-directory is written down before it is made, so that whoever comes after a killed
-call knows what to remove (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/).
+A container gets a cgroup only if an option needs one, because moving into one costs
+milliseconds. The cgroup is made in the caller's own cgroup, else in the parent of that, else at
+the top: the first of them in which the kernel lets the caller make one. Every directory is
+recorded before it is made, so that the call after a killed call knows the directories to remove
+(Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from runtime.store import read_json, write_json
 _PERIOD: Final = 100_000
 """Microseconds over which CPU time is counted, as with Docker."""
 _BOUND: Final = 10.0
-"""Seconds that the kernel may take to freeze a container, or to see that it is empty."""
+"""Seconds that the kernel may take to freeze a cgroup, or to report that it is empty."""
 
 
 class Limits(NamedTuple):
-    """What a container may use; 0 is no limit. `memory` in bytes, `cpus` in billionths."""
+    """Resource limits of a container; 0 is no limit. `memory` in bytes, `cpus` in billionths."""
 
     memory: int = 0
     cpus: int = 0
     pids: int = 0
 
     def settings(self, version: int) -> dict[str, dict[str, str]]:
-        """Controller → file → value, for the controllers that are needed."""
+        """Return controller → file → value, for the controllers that are needed."""
         found: dict[str, dict[str, str]] = {}
         quota = str(self.cpus * _PERIOD // 1_000_000_000)
         if self.memory and version == 2:
@@ -57,7 +57,7 @@ _OPTIONAL: Final = ("memory.swap.max", "memory.memsw.limit_in_bytes")
 
 
 class Hierarchy(NamedTuple):
-    """A mounted tree of cgroups: its top, its version, its controllers, who we are in it."""
+    """Mounted cgroup hierarchy: its top, version and controllers, and the caller's cgroup in it."""
 
     top: str
     version: int
@@ -66,14 +66,14 @@ class Hierarchy(NamedTuple):
 
     @property
     def parents(self) -> list[str]:
-        """Where a cgroup could be made, the most modest place first."""
+        """Directories in which a cgroup could be made, the caller's own cgroup first."""
         own = f"{self.top}/{self.own.strip('/')}".rstrip("/")
         places = [own, os.path.dirname(own) if own != self.top else own, self.top]
         return [place for place in dict.fromkeys(places) if os.path.isdir(place)]
 
 
 def hierarchies() -> list[Hierarchy]:
-    """Every hierarchy that is mounted here, version 2 first: cgroups(7)."""
+    """Return every hierarchy that is mounted here, version 2 first: cgroups(7)."""
     own = {}
     for line in _lines("/proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -94,16 +94,16 @@ def hierarchies() -> list[Hierarchy]:
 
 
 class Cgroups:
-    """The cgroups of one container, whose directory is `directory` and whose lock is held."""
+    """Cgroups of one container with state directory `directory`; its lock must be held."""
 
     def __init__(self, directory: str, identity: str) -> None:
         self._record = f"{directory}/cgroups"
         self._name = f"mydocker-{identity[:12]}"
 
     def limit(self, limits: Limits, pid: int) -> None:
-        """Put a process that has no children yet under limits.
+        """Move a process that has no children yet into a cgroup with the limits.
 
-        `UnsupportedError` names the controller that this machine has not, or keeps to others.
+        Raise `UnsupportedError` if the host lacks a controller or does not delegate it.
         """
         for controller in ("memory", "cpu", "pids"):
             if controller in limits.settings(2):
@@ -114,13 +114,13 @@ class Cgroups:
                 _write(f"{place}/cgroup.procs", str(pid))
 
     def freeze(self, pid: int) -> None:
-        """Let nothing in the container whose pid 1 is `pid` go on, until `thaw`."""
+        """Freeze all processes of the container with pid 1 `pid`, until `thaw`."""
         from runtime.container import processes
 
         place, version = self._make("freezer", "pause the container")
         _write(f"{place}/{_SWITCH[version]}", "1" if version == 2 else "FROZEN")
         moved: set[int] = set()
-        # Who is in is frozen and forks no more; who is not yet in comes with the next round.
+        # Members are frozen and cannot fork. The next round moves processes not yet in the cgroup.
         while new := set(processes.of(pid)) - moved:
             for one in new:
                 with suppress(ProcessLookupError):
@@ -131,14 +131,14 @@ class Cgroups:
                 return
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Thaw the processes of the container."""
         for place in self._places():
             for version, file in _SWITCH.items():
                 if os.path.exists(f"{place}/{file}"):
                     _write(f"{place}/{file}", "0" if version == 2 else "THAWED")
 
     def remove(self) -> None:
-        """Remove them, once nobody is in them any more; there may be none."""
+        """Remove the cgroups once they are empty; do nothing if there are none."""
         for place in self._places():
             for _ in _until("remove the container's cgroup"):
                 try:
@@ -147,7 +147,7 @@ class Cgroups:
                     pass
                 except OSError as error:
                     if error.errno == errno.EBUSY:
-                        continue  # the last process is on its way out
+                        continue  # the last process is still exiting
                     raise
                 break
         with suppress(FileNotFoundError):
@@ -161,7 +161,7 @@ class Cgroups:
         return found
 
     def _make(self, controller: str, asked: str) -> tuple[str, int]:
-        """A cgroup with that controller, and its hierarchy's version."""
+        """Make a cgroup with that controller; return it and the version of its hierarchy."""
         happened = f"no cgroup hierarchy with the controller {controller!r} is mounted"
         for hierarchy in hierarchies():
             if controller not in hierarchy.controllers:
@@ -205,7 +205,7 @@ def _delegate(parent: str, controller: str) -> None:
 
 
 def _until(what: str) -> Iterator[None]:
-    """Give the kernel turns until the time is over: `UnsupportedError` then."""
+    """Yield until the timeout is over, then raise `UnsupportedError`."""
     deadline = time.monotonic() + _BOUND
     while time.monotonic() < deadline:
         yield

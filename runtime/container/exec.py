@@ -1,4 +1,4 @@
-"""A command more in a running container.
+"""Execution of an additional command in a running container.
 
 ```
 engine ── fork ── porter ── spawn ── command
@@ -46,8 +46,8 @@ _EVERY_NAMESPACE = (
 class RunningExec(NamedTuple):
     """A command that is being executed in a container.
 
-    `porter` is the caller's child whose exit code is the command's, `pid` the
-    command itself as the caller sees it, `console` its terminal's master or -1.
+    `porter` is a child of the caller; its exit code is that of the command. `pid` is the command's
+    pid in the caller's pid namespace, `console` the master of its terminal or -1.
     """
 
     porter: int
@@ -55,14 +55,14 @@ class RunningExec(NamedTuple):
     console: int = -1
 
     def wait(self) -> int:
-        """Wait for the end; the exit code, 128 and the signal's number for a killed command."""
+        """Wait until the command ends; return its exit code, or 128 plus its signal's number."""
         _, raw = os.waitpid(self.porter, 0)
         code = os.waitstatus_to_exitcode(raw)
         return code if code >= 0 else 128 - code
 
 
 class ExecResult(NamedTuple):
-    """What a command executed in a container came to."""
+    """Exit code and output of a command executed in a container."""
 
     exit_code: int
     stdout: bytes
@@ -76,9 +76,9 @@ def spawn(
     tty: bool,
     stdio: Stdio,
 ) -> RunningExec:
-    """Execute a command in the container whose pid 1 is behind the pidfd `handle`.
+    """Execute a command in the container whose pid 1 the pidfd `handle` refers to.
 
-    Returns once it is being executed; `CommandError` when it cannot be.
+    Return once it is being executed; raise `CommandError` if it cannot be executed.
     """
     with Descriptors() as open_here:
         report, report_in = open_here.pipe()
@@ -108,10 +108,10 @@ def spawn(
 
 
 def _enter(handle: int) -> None:
-    """Enter every namespace; refuse to go on in a root that is still the caller's.
+    """Enter every namespace; refuse to continue in a root that is still the caller's.
 
     A container whose file system was set up wrongly must not become a way to run
-    commands, as root, on the host's.
+    commands as root on the host's file system.
     """
     outside = os.stat("/")
     try:
@@ -137,7 +137,7 @@ def _carry(
         os.close(master)
         os.close(console)
         stdio = Stdio(slave, slave, slave)
-    # Until exec the memory is the caller's: nobody inside may look at it.
+    # Until exec the memory is a copy of the caller's: no process in the container may read it.
     prctl(PR_SET_DUMPABLE, 0)
     security.drop_capabilities(guarded=False, wanted=command.capabilities)
     own = (stdio.stdin,) if console >= 0 else ()
@@ -150,9 +150,9 @@ def _carry(
 
 
 def completed(begin: Callable[[Stdio], RunningExec], timeout: float | None) -> ExecResult:
-    """A command to its end, without input; `begin` begins it, connected to what it is given.
+    """Run a command to its end without input; `begin` starts it with the given streams.
 
-    `TimeoutError` when it takes longer than `timeout` seconds; it is killed then.
+    Kill the command and raise `TimeoutError` after `timeout` seconds.
     """
     with Descriptors() as open_here:
         (out, out_in), (err, err_in) = open_here.pipe(), open_here.pipe()
@@ -166,10 +166,10 @@ def completed(begin: Callable[[Stdio], RunningExec], timeout: float | None) -> E
 def _captured(
     run: RunningExec, outputs: tuple[int, int], timeout: float | None
 ) -> tuple[bytes, bytes]:
-    """What the command writes until it ends, from the reading ends of its two outputs.
+    """Return the output of the command until it ends, from the read ends of its two pipes.
 
-    Children that it leaves behind may hold them open; nobody waits for those.
-    `TimeoutError`, and the command's end, when it takes longer than `timeout` seconds.
+    Children that outlive the command may hold the pipes open; the call does not wait for them.
+    Kill the command and raise `TimeoutError` after `timeout` seconds.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     found = {fd: bytearray() for fd in outputs}
@@ -199,7 +199,7 @@ def _captured(
 
 
 def _drain(fd: int, into: bytearray) -> bool:
-    """Take what is there now; false when nothing will ever come."""
+    """Read the bytes that are there now; return False at end of file."""
     try:
         while data := os.read(fd, 65536):
             into += data

@@ -1,4 +1,4 @@
-"""Looking into a container's files from outside: `diff`, `cp`, `export`, `commit`."""
+"""Access to a container's files from outside: `diff`, `cp`, `export`, `commit`."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from runtime.init.status_pipe import InitReport
 from runtime.records import ContainerRecord
 
 _OUR_OWN: Final = ("HOSTNAME", "HOME", "TERM")
-"""Variables that say something about one container only."""
+"""Environment variables that are specific to one container."""
 
 
 class ContainerTrees:
-    """Looks into the containers of one store."""
+    """File access to the containers of one store."""
 
     def __init__(self, life: Lifecycle, images: Images) -> None:
         self._life, self._images = life, images
@@ -50,9 +50,9 @@ class ContainerTrees:
 
     @contextmanager
     def _root(self, reference: str, *, whole: bool) -> Iterator[int]:
-        """An open root directory of a container, which cannot start or go away unnoticed.
+        """Open the root directory of a container, which cannot start or be removed meanwhile.
 
-        With `whole` also what a running one has mounted, such as its volumes.
+        With `whole` include the mounts of a running container, such as its volumes.
         """
         with self._life.held(reference) as found:
             if not found.running:
@@ -64,7 +64,7 @@ class ContainerTrees:
                 return
             root = self._running(found, whole=whole)
         try:
-            yield root  # which stays what it is, whatever becomes of the container
+            yield root  # it stays the same when the container stops, starts or is removed
         finally:
             os.close(root)
 
@@ -82,10 +82,10 @@ class ContainerTrees:
         layers = self._life.images.of(found.config).layers
         return start.rootfs(self._life.store.directory(found.id), layers)
 
-    # --- what the commands do ------------------------------------------------
+    # --- commands -----------------------------------------------------------
 
     def diff(self, reference: str) -> list[FileChange]:
-        """Every path that a container has added, changed or deleted, parents first."""
+        """Return every path that a container has added, changed or deleted, parents first."""
         with self._life.held(reference) as found, user_errors(f"compare {found.name}"):
             made_of = self._made_of(found)
             below = lower(made_of)
@@ -97,7 +97,7 @@ class ContainerTrees:
                 os.close(below)
 
     def export(self, reference: str) -> Iterator[bytes]:
-        """The pieces of a tar of all its files, without what is mounted in it."""
+        """Yield the pieces of a tar of all files of a container, without its mounts."""
         with self._root(reference, whole=False) as root, user_errors(f"export {reference}"):
             yield from Packer(layer=False).pack(root)
 
@@ -110,10 +110,10 @@ class ContainerTrees:
         comment: str = "",
         lines: Sequence[str] = (),
     ) -> str:
-        """Make an image of a container's files as they are; its id.
+        """Make an image of a container's current files; return its id.
 
-        What the container was asked to be becomes the image's default, changed by
-        `lines` of a Dockerfile. One that runs goes on meanwhile.
+        The container's configuration becomes the image's default, changed by `lines` of a
+        Dockerfile. A running container keeps running.
         """
         with self._life.held(reference) as found:
             image = self._life.images.of(found.config)
@@ -148,7 +148,7 @@ class ContainerTrees:
         follow: bool = False,
         archive: bool = False,
     ) -> None:
-        """Copy a file or directory of a container to this machine; see `copy.copy`."""
+        """Copy a file or directory of a container to the host; see `copy`."""
         with self._root(reference, whole=True) as root, _machine() as machine:
             source = CopyEnd(root, path, f"{reference}:{path}")
             target = CopyEnd(machine, _absolute(destination), destination)
@@ -164,7 +164,7 @@ class ContainerTrees:
         follow: bool = False,
         archive: bool = False,
     ) -> None:
-        """Copy a file or directory of this machine into a container."""
+        """Copy a file or directory of the host into a container."""
         with self._root(reference, whole=True) as root, _machine() as machine:
             source = CopyEnd(machine, _absolute(origin), origin)
             target = CopyEnd(root, path, f"{reference}:{path}")
@@ -172,20 +172,20 @@ class ContainerTrees:
                 copy(source, target, follow=follow, archive=archive)
 
     def pack(self, reference: str, path: str, *, follow: bool = False) -> Iterator[bytes]:
-        """A file or directory of a container as the pieces of a tar."""
+        """Yield the pieces of a tar of a file or directory of a container."""
         shown = f"{reference}:{path}"
         with self._root(reference, whole=True) as root, user_errors(f"copy {shown}"):
             yield from pack(CopyEnd(root, path, shown), follow=follow)
 
     def unpack(self, tar: Readable, reference: str, path: str, *, archive: bool = False) -> None:
-        """Take a tar into a directory of a container."""
+        """Unpack a tar into a directory of a container."""
         shown = f"{reference}:{path}"
         with self._root(reference, whole=True) as root, _copied(f"copy to {shown}"):
             unpack(tar, CopyEnd(root, path, shown), archive=archive)
 
 
 def _copied(asked: str) -> AbstractContextManager[None]:
-    """A copy goes where it is to be, piece by piece."""
+    """Turn errors of a copy, whose files are written one by one, into `MydockerError`."""
     return user_errors(asked, kept="what came before that is there")
 
 
@@ -199,7 +199,7 @@ def _machine() -> Iterator[int]:
 
 
 def _absolute(path: str) -> str:
-    """A path below the working directory, its end kept: `/` and `/.` at the end mean something."""
+    """Return the path made absolute, with its end unchanged: a final `/` or `/.` has a meaning."""
     return path if path.startswith("/") else f"{os.getcwd()}/{path}"
 
 
@@ -214,11 +214,11 @@ class FileChange(NamedTuple):
 
 
 def changes(upper: int, lower: int) -> Iterator[FileChange]:
-    """Every path that differs, parents first. Both are open directories.
+    """Yield every path that differs, parents first. Both arguments are open directories.
 
     `upper` is the container's own layer on disk, `lower` its image's files as an
-    overlay shows them. A directory counts as changed when anything in it is.
-    `InvalidArchive` where they lie deeper than an image's files may.
+    overlay shows them. A directory counts as changed when any entry in it is changed.
+    Raise `InvalidArchive` if the paths are deeper than those of an image may be.
     """
     return _Comparison(lower).below(os.dup(upper), "", seen=True)
 
@@ -229,9 +229,9 @@ class _Comparison:
         self._mark = whiteout.attribute()
 
     def below(self, directory: int, path: str, *, seen: bool) -> Iterator[FileChange]:
-        """Compare a directory of the upper layer, which is closed at the end.
+        """Compare a directory of the upper layer, and close it at the end.
 
-        `seen` tells whether the image has the directory too.
+        `seen` is true if the image has the directory too.
         """
         try:
             names = set(os.listdir(directory))
@@ -245,7 +245,7 @@ class _Comparison:
                 try:
                     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
                 except FileNotFoundError:
-                    continue  # it is gone, as it may in a container that runs
+                    continue  # deleted meanwhile by a process of the running container
                 if whiteout.is_whiteout(status):
                     yield FileChange("D", inner)
                     continue
@@ -266,7 +266,7 @@ class _Comparison:
         return openat2(self._lower, path.lstrip("/"), flags, resolve=RESOLVE_BENEATH)
 
     def _mode(self, path: str) -> int | None:
-        """What the image has at a path; `None` for nothing."""
+        """Return the mode of a path in the image; `None` if the image has no such path."""
         try:
             fd = self._open(path, os.O_PATH | os.O_NOFOLLOW)
         except (FileNotFoundError, NotADirectoryError):
@@ -299,10 +299,10 @@ class CopyEnd(NamedTuple):
 def copy(source: CopyEnd, target: CopyEnd, *, follow: bool = False, archive: bool = False) -> None:
     """Copy a file or a directory, by the rules of `docker cp`.
 
-    Into a directory that is there it goes under its own name, or its content
-    alone when the source ends in `/.`; otherwise the target's last name is the
-    copy's. With `follow` a link stands for what it points to. With `archive`
-    owners are kept; without, all of it is root's.
+    A copy into an existing directory keeps its own name. If the source ends in `/.`, only its
+    content is copied there. Otherwise the last name of the target is the name of the copy. With
+    `follow` a symbolic link stands for its target. With `archive` the owners are kept; without it
+    all files belong to root.
     """
     asked = f"copy {source.shown} to {target.shown}"
     found = _open(source, asked, follow=follow)
@@ -319,7 +319,7 @@ def copy(source: CopyEnd, target: CopyEnd, *, follow: bool = False, archive: boo
 
 
 def pack(source: CopyEnd, *, follow: bool = False) -> Iterator[bytes]:
-    """A file or directory as the pieces of a tar."""
+    """Yield the pieces of a tar of a file or directory."""
     found = _open(source, f"copy {source.shown}", follow=follow)
     try:
         yield from Packer(layer=False).pack(found, _name(source))
@@ -328,7 +328,7 @@ def pack(source: CopyEnd, *, follow: bool = False) -> Iterator[bytes]:
 
 
 def unpack(tar: Readable, target: CopyEnd, *, archive: bool = False) -> None:
-    """Take a tar into a directory, which must be there."""
+    """Unpack a tar into an existing directory."""
     asked = f"unpack into {target.shown}"
     directory = _open(target, asked, follow=True)
     try:
@@ -344,7 +344,7 @@ def _fill(directory: int, tar: Readable, *, archive: bool) -> None:
     try:
         reader = TarReader(tar)
         for entry in reader:
-            if entry.path:  # the directory itself was there before and stays as it is
+            if entry.path:  # the directory itself was there before and is not changed
                 tree.add(entry, reader.data())
         tree.finish()
     finally:
@@ -352,7 +352,7 @@ def _fill(directory: int, tar: Readable, *, archive: bool) -> None:
 
 
 def _name(source: CopyEnd) -> str:
-    """Under which name it is copied; none for the content of a directory."""
+    """Return the name of the copy; `""` for the content of a directory."""
     last = source.path.rpartition("/")[2] or source.path.rstrip("/").rpartition("/")[2]
     return "" if last in _CONTENT else last
 
@@ -371,7 +371,7 @@ def _open(side: CopyEnd, asked: str, *, follow: bool) -> int:
 
 
 def _land(target: CopyEnd, asked: str, *, whole: bool, name: str) -> tuple[int, str]:
-    """In which open directory the copy goes, and under which name."""
+    """Return the open directory that the copy goes to, and the name of the copy there."""
     try:
         found = openat2(target.root, target.path, os.O_PATH, resolve=RESOLVE_IN_ROOT)
     except FileNotFoundError:
@@ -392,7 +392,7 @@ def _land(target: CopyEnd, asked: str, *, whole: bool, name: str) -> tuple[int, 
 
 
 def _parent(target: CopyEnd, asked: str) -> tuple[int, str]:
-    """The directory that the last name of a path is in, after the links that stand there."""
+    """Return the open parent directory of a path's last name, and that name, links resolved."""
     path = target.path.rstrip("/")
     for _ in range(_MAX_LINKS):
         above, _, name = path.rpartition("/")
@@ -403,7 +403,7 @@ def _parent(target: CopyEnd, asked: str) -> tuple[int, str]:
             raise NotFoundError(asked, f"there is no directory {above or '/'}") from None
         try:
             link = os.readlink(name, dir_fd=directory)
-        except OSError:  # no link, or nothing at all
+        except OSError:  # not a symbolic link, or no such file
             return directory, name
         os.close(directory)
         path = link if link.startswith("/") else f"{above}/{link}"
@@ -411,10 +411,10 @@ def _parent(target: CopyEnd, asked: str) -> tuple[int, str]:
 
 
 def running(handle: int, *, whole: bool) -> int:
-    """The root of the container whose pid 1 is behind a pidfd.
+    """Return the root of the container whose pid 1 a pidfd refers to.
 
-    With `whole` also what is mounted in it, such as volumes and /proc; without,
-    the bare file system.
+    With `whole` include its mounts, such as volumes and /proc; without, return the bare file
+    system.
     """
 
     def take() -> int:
@@ -425,7 +425,7 @@ def running(handle: int, *, whole: bool) -> int:
 
 
 def resting(made_of: Rootfs) -> int:
-    """The root of a container that does not run; its lock must be held as long as it is open."""
+    """Return the root of a stopped container; hold the container's lock as long as it is open."""
 
     def take() -> int:
         unshare(CLONE_NEWNS)
@@ -437,12 +437,12 @@ def resting(made_of: Rootfs) -> int:
 
 
 def lower(made_of: Rootfs) -> int:
-    """The root of a container's image alone, without what the container has changed in it."""
+    """Return the root of a container's image, without the changes of the container."""
 
     def take() -> int:
         unshare(CLONE_NEWNS)
         mount("", "/", flags=MS_REC | MS_PRIVATE)
-        # The mount point itself is empty: an overlay without an upper layer wants two.
+        # An overlay without an upper layer needs two lower layers: add the empty mount point.
         rootfs.mount_layers((*made_of.layers, made_of.mountpoint), made_of.mountpoint)
         return open_tree(made_of.mountpoint)
 

@@ -1,8 +1,8 @@
-"""What becomes of a container: started, stopped, removed, repaired.
+"""Life cycle of a container: start, stop, remove, repair.
 
-Whoever starts, stops or removes a container holds its lock meanwhile. There is
-no daemon: a container that ended by itself, or whose start was killed, is
-noticed and put in order by `sweep`, which every call does first.
+A call that starts, stops or removes a container holds its lock meanwhile. There is
+no daemon. Every call first runs `sweep`, which finds containers that ended by themselves
+or whose start was killed, and repairs their records and networks.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE = 128
-"""Containers that are removed in one step: each takes a few descriptors meanwhile."""
+"""Containers removed in one step; each needs a few descriptors meanwhile."""
 
 
 class Lifecycle:
-    """Starts and ends containers of one store."""
+    """Start and end of the containers of one store."""
 
     def __init__(self, store: Store, flows: FlowWatch | None = None) -> None:
         self.store, self._flows = store, flows
         self._glance = StateCache(store)
 
-    # --- what not every call needs, imported by those that do ----------------
+    # --- parts that only some calls need, imported by those -------------------
 
     @cached_property
     def images(self) -> ImageStore:
@@ -78,7 +78,7 @@ class Lifecycle:
     # --- looking -----------------------------------------------------------
 
     def get(self, reference: str) -> ContainerRecord:
-        """A container by name, id or unique prefix; `NotFoundError` else."""
+        """Return a container by name, id or unique prefix; raise `NotFoundError` if none fits."""
         identity = self.store.resolve(reference)
         try:
             return ContainerRecord(self.store.config(identity), self.store.state(identity))
@@ -88,7 +88,7 @@ class Lifecycle:
             ) from None
 
     def all(self) -> list[ContainerRecord]:
-        """Every container, the newest first."""
+        """Return every container, newest first."""
         found = []
         for identity in self.store.ids():
             try:
@@ -101,7 +101,7 @@ class Lifecycle:
 
     @contextmanager
     def held(self, reference: str, *, check: bool = True) -> Iterator[ContainerRecord]:
-        """The container with its lock held, so that nobody else changes it meanwhile."""
+        """Hold the lock of a container, so that no other call changes it, and return its record."""
         asked = f"change container {reference!r}"
         if check:
             fds.require_free(asked)
@@ -115,10 +115,10 @@ class Lifecycle:
         finally:
             lock.release()
 
-    # --- putting in order --------------------------------------------------
+    # --- sweep -------------------------------------------------------------
 
     def sweep(self) -> None:
-        """Notice containers that ended by themselves and undo what killed callers left."""
+        """Record containers that ended by themselves and undo the rest of killed calls."""
         fds.require_free("use mydocker")
         if os.path.exists(self.store.attendant):
             from runtime.daemon.client import DaemonClient
@@ -131,9 +131,9 @@ class Lifecycle:
                 continue
             lock = self.store.lock_container(identity, wait=False)
             if lock is None:
-                continue  # somebody is at it, or it has gone
+                continue  # another call holds the lock, or the container was removed
             try:
-                with room_or_not():  # a look alone needs none
+                with room_or_not():  # a call that only reads needs no free disk space
                     self._settled(self.get(identity))
             except NotFoundError:
                 continue
@@ -141,7 +141,7 @@ class Lifecycle:
                 lock.release()
 
     def _settled(self, found: ContainerRecord) -> ContainerRecord:
-        """Bring the record in line with what is; the container's lock must be held."""
+        """Bring the record in line with the actual state; the container's lock must be held."""
         state = found.state
         if state.status == "removing":
             self._delete(found)
@@ -158,7 +158,7 @@ class Lifecycle:
             if found.config.auto_remove:
                 raise NotFoundError(f"find container {found.name!r}", "it ended and was removed")
             return ended
-        if state.changing:  # whoever was at it was killed
+        if state.changing:  # the call that changed the networks was killed
             return self.networking.repair(found)
         return found
 
@@ -212,7 +212,7 @@ class Lifecycle:
     ) -> ContainerRecord:
         """Start a container whose lock is held; after an error it is as it was before.
 
-        `image` is the one it was made from, if that was just looked up.
+        `image` is the container's image, if the caller has just looked it up.
         """
         config = found.config
         starting = ContainerState("starting", connections=found.state.connections)
@@ -262,12 +262,12 @@ class Lifecycle:
     # --- ending ------------------------------------------------------------
 
     def end(self, found: ContainerRecord) -> ContainerRecord:
-        """Kill a running container whose lock is held, and put it in order."""
+        """Kill a running container whose lock is held, and bring its record in order."""
         start.end(found.state.pid)
         return self._ended(found)
 
     def kill(self, found: ContainerRecord, number: int) -> None:
-        """Send a signal to a running container; SIGKILL takes it whole, also when it is paused."""
+        """Send a signal to a running container; SIGKILL kills all of it, also if it is paused."""
         handle = start.signalled(found.state.pid, found.state.born, number)
         if handle is not None:
             os.close(handle)
@@ -277,8 +277,8 @@ class Lifecycle:
     # --- holding -----------------------------------------------------------
 
     def pause(self, found: ContainerRecord) -> ContainerRecord:
-        """Freeze a running container; `UnsupportedError` where there is no cgroup to do it with."""
-        # Written before: whoever comes after a killed call knows what to thaw.
+        """Freeze a running container; raise `UnsupportedError` if no cgroup can do it."""
+        # Written first: the call after a killed call then knows the container to thaw.
         paused = self._written(found, found.state._replace(paused=True))
         try:
             self._cgroups(found).freeze(found.state.pid)
@@ -289,14 +289,14 @@ class Lifecycle:
         return paused
 
     def unpause(self, found: ContainerRecord) -> ContainerRecord:
-        """Let a frozen container go on."""
+        """Thaw a frozen container."""
         self._cgroups(found).thaw()
         return self._written(found, found.state._replace(paused=False))
 
     def discard(self, references: Iterable[str], *, force: bool) -> None:
-        """Remove containers, many at a time; running ones only by `force`."""
+        """Remove containers in batches; with `force` running ones too."""
         ids = sorted({self.store.resolve(reference) for reference in references})
-        # Sorted: whoever holds several locks takes them in one order.
+        # Sorted: calls that hold several locks take them in the same order.
         for begin in range(0, len(ids), _AT_ONCE):
             with ExitStack() as stack:
                 some = ids[begin : begin + _AT_ONCE]
@@ -348,10 +348,10 @@ def refuse_paused(verb: str, found: ContainerRecord) -> None:
 
 
 class Stopping:
-    """A container that is asked to end, as its image says, and has `timeout` seconds from then on.
+    """A container that was sent its stop signal and has `timeout` seconds from then on to end.
 
-    One that does not run stays as it is. Meanwhile nobody's lock is held: others may kill or
-    remove it.
+    A container that does not run is left as it is. No lock is held meanwhile: other calls may kill
+    or remove the container.
     """
 
     def __init__(self, life: Lifecycle, reference: str, *, timeout: float) -> None:
@@ -364,7 +364,7 @@ class Stopping:
         self._deadline = time.monotonic() + timeout
 
     def finish(self) -> ContainerRecord:
-        """Wait, kill what is left when the time is over, and return when all is gone."""
+        """Wait, kill the container at the timeout, and return when all its processes are gone."""
         found = self._found
         if not found.running:
             return found
@@ -378,7 +378,7 @@ class Stopping:
                     return there
                 return self._life.end(there)
         except NotFoundError:
-            return found  # it has been removed, by somebody else or because it was to be
+            return found  # removed by another call, or by its own auto_remove
         finally:
             if handle is not None:
                 os.close(handle)
@@ -396,16 +396,17 @@ def _number(found: ContainerRecord) -> int:
 KILLED: Final = 137
 """The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
 _MOST: Final = 4096
-"""More bytes than two streams are ever lost in."""
+"""Size of a read in bytes; the messages about both streams are shorter."""
 
 
 def exit_code(found: ContainerRecord, directory: str, *, lost: int = -1) -> int:
-    """Wait until a running container has ended; its exit code.
+    """Wait until a running container has ended; return its exit code.
 
-    `lost` is where its pid 1 tells of what the caller gets no more (`supervise.Stream`), or -1:
-    `OutputError` as soon as it has, also when the container has ended meanwhile.
+    `lost` is the pipe by which pid 1 reports that the caller gets no more output
+    (`supervise.OutputStream`), or -1. Raise `OutputError` at once for such a report, also if the
+    container has ended meanwhile.
     """
-    # Opened before: with auto_remove anybody may remove the record then.
+    # Opened first: with auto_remove any other call may remove the record after the end.
     with open(f"{directory}/exit", "rb") as record:
         handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is not None:
@@ -431,7 +432,7 @@ def _ended_or_told(handle: int, lost: int) -> None:
 
 
 def refuse_lost(found: ContainerRecord, lost: int) -> None:
-    """Raise `OutputError` when a container has told that the caller does not get its output."""
+    """Raise `OutputError` if pid 1 has reported that the caller does not get its output."""
     if lost < 0:
         return
     os.set_blocking(lost, False)

@@ -1,4 +1,4 @@
-"""What a container wrote: one JSON object per line, with time and stream, as Docker keeps it."""
+"""Logs of containers: one JSON object per line, with time and stream, in Docker's format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.records import ContainerState
 
 
 class LogEntry(NamedTuple):
-    """One line, or a part of an overlong one. `time` as RFC 3339, `stream` stdout or stderr."""
+    """One line, or a part of an overlong line. `time` in RFC 3339, `stream` stdout or stderr."""
 
     time: str
     stream: str
@@ -24,13 +24,13 @@ class LogEntry(NamedTuple):
 
 
 class LogWriter:
-    """Appends to a log what the caller relays itself."""
+    """Writer that appends the output relayed by the caller to a log."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def __call__(self, data: bytes) -> None:
-        """Write one entry, if there is room for it."""
+        """Write one entry; drop it if the disk is full."""
         append(self._fd, entry("stdout", data))
 
     def close(self) -> None:
@@ -46,9 +46,9 @@ def read(
     tail: int | None = None,
     since: str = "",
 ) -> Iterator[LogEntry]:
-    """Every entry so far; with `follow` also those to come, until the container ends.
+    """Yield every entry so far; with `follow` also later ones, until the container ends.
 
-    Of those so far only the last `tail`, and none from before `since`.
+    Of the entries so far yield only the last `tail`, and none older than `since`.
     """
     path = f"{directory}/log"
     if not os.path.exists(path):
@@ -61,9 +61,9 @@ def read(
             poll.register(handle, select.POLLIN)
         try:
             while True:
-                # Asked before reading: what is written until then is read below.
+                # Checked before reading: entries written until then are read below.
                 ended = handle is None or proc.ended_within(handle, 0)
-                # The last ones only, while they pass: a log may be larger than the memory.
+                # Keep only the last ones while reading: a log may be larger than the memory.
                 entries = (item for item in _entries(file) if item.time >= since)
                 yield from entries if tail is None else deque(entries, maxlen=tail)
                 tail = None
@@ -79,7 +79,7 @@ def read(
 def _entries(log: BinaryIO) -> Iterator[LogEntry]:
     for line in log:
         if not line.endswith(b"\n"):
-            # It is being written; or it found no room and is being taken back.
+            # The line is being written, or the disk was full and the line is being taken back.
             log.seek(-len(line), os.SEEK_CUR)
             return
         found = json.loads(line)

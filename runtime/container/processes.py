@@ -15,7 +15,7 @@ _PTS_MAJORS: Final = range(136, 144)
 
 
 class Process(NamedTuple):
-    """One process. Times are in seconds: of CPUs used, and of its start since the epoch."""
+    """One process. `used` is its CPU time and `started` its start since the epoch, in seconds."""
 
     pid: int
     parent: int
@@ -27,7 +27,7 @@ class Process(NamedTuple):
 
 
 def of(pid: int) -> list[int]:
-    """All in the pid namespace of `pid`, which is their pid 1; what just ends may be missing."""
+    """Return the pids in the pid namespace with pid 1 `pid`; one that just ends may be missing."""
     try:
         home = os.stat(f"/proc/{pid}/ns/pid").st_ino
     except FileNotFoundError:
@@ -42,7 +42,7 @@ def of(pid: int) -> list[int]:
 
 
 def described(pid: int) -> list[Process]:
-    """All in the pid namespace of `pid`, with what `ps` tells about them."""
+    """Return all processes in the pid namespace of `pid`, with the values that `ps` shows."""
     found = []
     for one in of(pid):
         with suppress(FileNotFoundError, ProcessLookupError):

@@ -1,8 +1,7 @@
-"""How a container starts and how it ends, seen from outside.
+"""Start and end of a container, seen from the caller.
 
-Starting is a race of two on purpose: the child builds the file system while
-this side wires the network; the child waits for the word `go` before it runs
-the command.
+The two sides of a start run in parallel: the child builds the file system while the
+caller sets up the network. The child waits for `GO` before it runs the command.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from runtime.init.supervise import UNWRITTEN
 from runtime.network import etc_files
 from runtime.records import ContainerRecord, Publication
 
-if TYPE_CHECKING:  # these bring what most starts have no use for
+if TYPE_CHECKING:  # most starts do not need these imports
     from runtime.container.networking import ConnectedContainer, ContainerNetworking
 
 _END_BOUND = 30_000
-"""How long a killed container may take to end, in milliseconds, before that is an error."""
+"""Milliseconds that a killed container may take to end before that is an error."""
 
 
 class StartedContainer(NamedTuple):
@@ -107,17 +106,17 @@ def start(
             pid = reader.pid()
             born = process_born(pid)
             on_pid(pid, born, connected)
-            with suppress(BrokenPipeError):  # it has left already, and says why
+            with suppress(BrokenPipeError):  # the child has exited, and reports why
                 if connected.reserved is not None:
                     fds.give(go, connected.reserved.descriptors)
                 os.write(go, init.GO)
             reader.end()
             ports, rules = _kept(connected, reader.held)
         except BaseException as error:
-            open_here.close(go)  # whoever still waits for it leaves
+            open_here.close(go)  # a child that still waits for it exits
             if pid := reader.pid_or_zero():
                 end(pid)
-            if isinstance(error, ProcessLookupError):  # it has left already, and says why
+            if isinstance(error, ProcessLookupError):  # the child has exited, and reports why
                 reader.end()
             raise
         finally:
@@ -139,20 +138,20 @@ def _kept(
 
 
 def _exit_record(open_here: Descriptors, directory: str) -> int:
-    """Where pid 1 will write the exit code, with the room for it taken already."""
+    """Open the file for pid 1's exit code, with its disk space allocated already."""
     record = open_here.file(f"{directory}/exit", os.O_WRONLY | os.O_CREAT)
     os.pwrite(record, UNWRITTEN, 0)
     return record
 
 
 def rootfs(directory: str, layers: tuple[str, ...], *, binds: Sequence[Bind] = ()) -> Rootfs:
-    """What a container's file system is made of; its directories are made if need be."""
+    """Return the parts of a container's root file system; make missing directories."""
     for name in ("upper", "work", "rootfs"):
         try:
             os.mkdir(f"{directory}/{name}", mode=0o755)
         except FileExistsError:
             continue
-        # It becomes "/", and every user inside must get in, whatever the caller's umask.
+        # This directory becomes "/": every user inside must be able to enter, whatever the umask.
         os.chmod(f"{directory}/{name}", 0o755)  # noqa: S103
     return Rootfs(
         layers=layers,
@@ -165,7 +164,7 @@ def rootfs(directory: str, layers: tuple[str, ...], *, binds: Sequence[Bind] = (
 
 
 def end(*pids: int) -> None:
-    """Kill containers' pids 1, and with each everything inside; returns when all is gone."""
+    """Kill pid 1 of containers, and with it all their processes; return when all are gone."""
     with Descriptors() as descriptors:
         handles: dict[int, int] = {}
         for pid in pids:
@@ -182,7 +181,7 @@ def end(*pids: int) -> None:
 
 
 def signalled(pid: int, born: int, number: int) -> int | None:
-    """A handle on exactly this process, which was sent a signal; `None` when it has ended."""
+    """Send a signal to exactly this process and return its pidfd; `None` if it has ended."""
     handle = pidfd(pid, born)
     if handle is not None:
         with suppress(ProcessLookupError):  # it just ended
@@ -191,42 +190,42 @@ def signalled(pid: int, born: int, number: int) -> int | None:
 
 
 def collect(child: int) -> None:
-    """Wait for a child whose exit code says nothing."""
+    """Wait for a child whose exit code has no meaning."""
     try:
         os.waitpid(child, 0)
     except ChildProcessError:
-        return  # the caller ignores SIGCHLD: the kernel has collected it
+        return  # the caller ignores SIGCHLD, so the kernel has reaped it
 
 
 class Descriptors:
-    """Descriptors that are closed together, or one by one before."""
+    """Descriptors that are closed together, or earlier one by one."""
 
     def __init__(self) -> None:
         self._open: set[int] = set()
 
     def keep(self, fd: int) -> int:
-        """Close this one too."""
+        """Add a descriptor."""
         self._open.add(fd)
         return fd
 
     def pipe(self) -> tuple[int, int]:
-        """A pipe: where it is read, where it is written."""
+        """Return the read end and the write end of a new pipe."""
         out, into = os.pipe()
         return self.keep(out), self.keep(into)
 
     def socketpair(self) -> tuple[int, int]:
-        """Two connected Unix sockets."""
-        import socket  # which costs as much as all of `runtime.init.rootfs`; most have no terminal
+        """Return two connected Unix sockets."""
+        import socket  # imported here: costs as much as all of `runtime.init.rootfs`
 
         one, other = socket.socketpair()
         return self.keep(one.detach()), self.keep(other.detach())
 
     def file(self, path: str, flags: int) -> int:
-        """A file, for the owner's eyes only when it is made."""
+        """Open a file; if it is created, only the owner may access it."""
         return self.keep(os.open(path, flags | os.O_CLOEXEC, 0o600))
 
     def close(self, fd: int) -> None:
-        """Close one of them now; a second call does nothing."""
+        """Close one of them now; do nothing if it is closed already."""
         if fd in self._open:
             self._open.remove(fd)
             os.close(fd)

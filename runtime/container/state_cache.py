@@ -1,4 +1,4 @@
-"""Which containers have to be looked at: cheaply, since every call asks it of all of them."""
+"""Cache of container states, so that a call reads only the states that may have changed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from runtime.store import Store
 
 
 class _Seen(NamedTuple):
-    """A state as it was read, and what tells whether its file is still the same."""
+    """A state as it was read, and the stamp that shows if its file is still the same."""
 
     stamp: tuple[int, int]
     state: ContainerState
 
 
 class StateCache:
-    """What one process remembers of the containers' states, file by file.
+    """Cache of the containers' states in one process, one file each.
 
-    A state's file is replaced when it changes, or written into with a time of its own: the
-    same inode with the same time has the same content, and need not be read again.
+    A state file is either replaced when it changes, or rewritten in place with a new time. So
+    the same inode with the same time has the same content, and is not read again.
 
-    Of a container that is found running a second time the process is watched (pidfd_open(2)):
-    as long as it lives, and nobody changes its networks, nothing at all is read. So what a
-    call costs does not grow with the containers that run, but for the list of their names.
+    A container found running a second time is watched by a pidfd (pidfd_open(2)). As long as
+    it lives and no call changes its networks, its files are not read at all. So the cost of a
+    call does not grow with the number of running containers, except for the list of their ids.
     """
 
     def __init__(self, store: Store) -> None:
@@ -35,11 +35,11 @@ class StateCache:
         self._seen: dict[str, _Seen] = {}
         self._watched: dict[str, int] = {}
         self._poll = select.poll()
-        # Half of the descriptors that the caller may have are left to others.
+        # Use at most half of the caller's descriptor limit.
         self._most = os.sysconf("SC_OPEN_MAX") // 2
 
     def unsettled(self) -> Iterator[str]:
-        """The ids of those that are not as their record says, or whose record is unfinished."""
+        """Yield the ids of containers that differ from their record or have an unfinished one."""
         ids = self._store.ids()
         changing = set(os.listdir(self._store.changing))
         self._drop(ids)
@@ -61,7 +61,7 @@ class StateCache:
 
     def _look(self, identity: str, known: _Seen | None) -> _Seen | None:
         try:
-            # Read after the stamp was taken: at worst a newer state under an older stamp.
+            # The stamp is taken before the read: at worst a newer state gets an older stamp.
             status = os.stat(f"{self._store.directory(identity)}/state.json")
             stamp = (status.st_ino, status.st_mtime_ns)
             if known is not None and known.stamp == stamp:
@@ -75,7 +75,7 @@ class StateCache:
             return
         try:
             handle = os.pidfd_open(state.pid)
-        except OSError:  # it just ended, or there are no descriptors left
+        except OSError:  # the process just ended, or no descriptor is free
             return
         if process_born(state.pid) != state.born:
             os.close(handle)
@@ -84,7 +84,7 @@ class StateCache:
         self._poll.register(handle, select.POLLIN)
 
     def _drop(self, ids: list[str]) -> None:
-        """Watch those no longer that have ended, or are gone."""
+        """Stop watching those of the containers that have ended or were removed."""
         if not self._watched:
             return
         ended = {handle for handle, _ in self._poll.poll(0)}
@@ -94,7 +94,7 @@ class StateCache:
                 self.forget(identity)
 
     def forget(self, identity: str) -> None:
-        """Watch a container no longer; one that is not watched is no failure."""
+        """Stop watching a container; do nothing if it is not watched."""
         handle = self._watched.pop(identity, None)
         if handle is not None:
             self._poll.unregister(handle)
@@ -106,7 +106,7 @@ class StateCache:
 
 
 def settled(state: ContainerState) -> bool:
-    """Whether things are as the record says, and nobody was interrupted changing them."""
+    """Return True if the record matches the kernel, and no change of it was interrupted."""
     if state.changing:
         return False
     if state.status == "running":

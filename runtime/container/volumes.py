@@ -1,8 +1,8 @@
 """Named volumes: directories that outlive the containers that use them.
 
 ```
-root/volumes/<name>/data         what a container sees
-root/volumes/<name>/config.json  when it was made; written last
+root/volumes/<name>/data         directory mounted into containers
+root/volumes/<name>/config.json  creation time; written last
 ```
 """
 
@@ -20,7 +20,7 @@ from runtime.store import NAME, NAME_RULE, Store, now, read_json, write_json
 
 
 class Volume(NamedTuple):
-    """A named volume; `directory` is where its files are on the host."""
+    """A named volume; `directory` is the host path of its files."""
 
     name: str
     directory: str
@@ -28,27 +28,27 @@ class Volume(NamedTuple):
 
 
 class Volumes:
-    """The volumes of one store. `containers` tells who could be using them."""
+    """Volumes of one store. `containers` yields the containers that may use them."""
 
     def __init__(self, store: Store, containers: Callable[[], list[ContainerRecord]]) -> None:
         self._store, self._containers = store, containers
         self._root = f"{store.root}/volumes"
 
     def create(self, name: str) -> Volume:
-        """Make a volume; one that is there stays as it is."""
+        """Make a volume; leave an existing one as it is."""
         if not NAME.fullmatch(name):
             raise InvalidError(f"name a volume {name!r}", "the name is malformed", remedy=NAME_RULE)
         with room_for(f"create volume {name!r}"), self._store.locked():
             if not os.path.exists(f"{self._root}/{name}/config.json"):
                 os.makedirs(self._root, mode=0o700, exist_ok=True)
                 os.makedirs(f"{self._root}/{name}/data", exist_ok=True)
-                # Every user inside must get in, whatever the caller's umask.
+                # Every user in a container must be able to enter, whatever the caller's umask.
                 os.chmod(f"{self._root}/{name}/data", 0o755)  # noqa: S103
                 write_json(f"{self._root}/{name}/config.json", {"created": now()})
         return self.inspect(name)
 
     def sources(self, binds: Iterable[str]) -> list[Bind]:
-        """The mounts of a container with paths of the host for all, its volumes made."""
+        """Return a container's mounts with host paths for all of them; make its volumes."""
         found = [parse("mount a volume", text) for text in binds]
         return [
             item._replace(source=self.create(item.source).directory) if item.volume else item
@@ -56,7 +56,7 @@ class Volumes:
         ]
 
     def inspect(self, name: str) -> Volume:
-        """One volume; `NotFoundError` else."""
+        """Return one volume; raise `NotFoundError` if there is none."""
         directory = f"{self._root}/{name}"
         try:
             if not NAME.fullmatch(name):
@@ -70,17 +70,17 @@ class Volumes:
             ) from None
 
     def all(self) -> list[Volume]:
-        """Every volume, by name."""
+        """Return every volume, by name."""
         found = []
         for name in sorted(os.listdir(self._root)) if os.path.isdir(self._root) else ():
             try:
                 found.append(self.inspect(name))
             except NotFoundError:
-                continue  # half-made or half-removed, by a call that was killed
+                continue  # partly made or removed by a killed call
         return found
 
     def remove(self, name: str) -> None:
-        """Remove a volume with all that is in it; `ConflictError` while a container names it."""
+        """Remove a volume and its files; raise `ConflictError` while a container uses it."""
         self.inspect(name)
         with self._store.locked():
             users = self._users().get(name)
@@ -93,7 +93,7 @@ class Volumes:
             self._delete(name)
 
     def prune(self) -> list[Volume]:
-        """Remove every volume that no container names; those that were removed."""
+        """Remove every volume that no container uses; return the removed ones."""
         with self._store.locked():
             users = self._users()
             unused = [item for item in self.all() if item.name not in users]
@@ -109,5 +109,5 @@ class Volumes:
         return found
 
     def _delete(self, name: str) -> None:
-        os.unlink(f"{self._root}/{name}/config.json")  # from now on there is no such volume
+        os.unlink(f"{self._root}/{name}/config.json")  # from now on the volume does not exist
         trees.remove(f"{self._root}/{name}")

@@ -1,9 +1,9 @@
-"""What a container sees of the host's files: directories, single files, named volumes.
+"""Host files in a container: directories, single files, named volumes.
 
-`source:target[:ro]`, as with Docker's `-v`: a source with a slash is a path of the
-host, any other the name of a volume. Sources are taken before the host's file
-system is left and put down after, so that the target is resolved inside the new
-root and no link of the image leads out.
+`source:target[:ro]`, as with Docker's `-v`: a source with a slash is a path of the host, any
+other source is the name of a volume. Sources are opened before the host's file system is left,
+and mounted afterwards, so that the target is resolved inside the new root and no symbolic link
+of the image leads out.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from runtime.errors import InvalidError
 from runtime.store import NAME
 
 _NOT_THERE: Final = ("/proc", "/sys")
-"""Where a mount would undo what keeps the host's knobs out of reach."""
+"""Directories where a mount would undo the protection of the host's kernel settings."""
 
 
 class Bind(NamedTuple):
-    """One `-v`: where from (a path of the host, or a volume's name), where to, and how."""
+    """One `-v` option: source (a host path or a volume's name), target, and access."""
 
     source: str
     target: str
@@ -30,7 +30,7 @@ class Bind(NamedTuple):
 
     @property
     def volume(self) -> bool:
-        """Whether the source is the name of a volume."""
+        """True if the source is the name of a volume."""
         return "/" not in self.source
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ class Bind(NamedTuple):
 
 
 def parse(asked: str, text: str) -> Bind:
-    """Read `source:target[:ro|:rw]`; `InvalidError` says what is wrong with it."""
+    """Parse `source:target[:ro|:rw]`; `InvalidError` names the malformed part."""
     source, target, *rest = [*text.split(":"), ""]
     mode = rest[0] if rest else ""
     bind = Bind(source, os.path.normpath(target) if target else "", mode == "ro")
@@ -63,7 +63,7 @@ def _forbidden(target: str) -> bool:
 
 
 class DetachedMount(NamedTuple):
-    """A source as a mount that is nowhere yet."""
+    """A source as a detached mount (open_tree(2))."""
 
     tree: int
     target: str
@@ -71,9 +71,9 @@ class DetachedMount(NamedTuple):
 
 
 def take(binds: Sequence[Bind]) -> list[DetachedMount]:
-    """Take every source, with what is mounted below it, for `put`.
+    """Open every source, with the mounts below it, for `put`.
 
-    A device among them cannot be opened inside. `InvalidError` when one is not there.
+    A device in a source cannot be opened inside. Raise `InvalidError` if a source does not exist.
     """
     found = []
     for source, target, read_only in binds:
@@ -91,7 +91,7 @@ def take(binds: Sequence[Bind]) -> list[DetachedMount]:
 
 
 def put(taken: Iterable[DetachedMount]) -> None:
-    """Attach what was taken inside the root that is "/" now, the outer ones first."""
+    """Attach the detached mounts inside the current root, outer targets first."""
     for tree, target, directory in sorted(taken, key=lambda item: item.target.count("/")):
         asked = f"mount something at {target}"
         place = os.path.realpath(target)

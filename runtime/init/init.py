@@ -9,14 +9,13 @@ engine ── fork ── outer ── fork ── pid 1 ── fork ── comm
                   exits             output and children
 ```
 
-Outer exits at once, so that pid 1 becomes a child of the host's init and
-outlives whoever started it. Pid 1 waits for one byte on `go`, which the engine
-writes when the network is in place; should the engine die before, the pipe
-closes and pid 1 leaves.
+Outer exits at once, so that pid 1 becomes a child of the host's init and outlives the caller.
+Pid 1 waits for one byte on `go`, which the engine writes when the network is set up. If the
+engine dies before that, the pipe closes and pid 1 exits.
 
-Everything here runs after a fork: no imports, no logging, no return into the
-caller's code. What goes wrong travels over a pipe (`runtime.init.status_pipe`); its end without
-a word means that the command was executed.
+This code runs after a fork: no imports, no logging, no return into the caller's code.
+Errors are sent over a pipe (`runtime.init.status_pipe`). If the pipe ends without an error,
+the command was executed.
 """
 
 from __future__ import annotations
@@ -51,19 +50,19 @@ from runtime.network import sysctl
 
 TITLE: Final = b"mydocker-init"
 GO: Final = b"1"
-"""What the engine says on `go` when the command may run."""
+"""Byte that the engine writes to `go` when the command may run."""
 
 NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP
-"""What every container has of its own; the network namespace is made by who wires it."""
+"""Namespaces that every container gets; the caller makes the network namespace."""
 
 
 class InitSpec(NamedTuple):
-    """All that the new container needs to know. Numbers are file descriptors.
+    """Input of a new container's processes. Numbers are file descriptors.
 
-    `netns` is -1 to stay in the host's network namespace, `console` a socket that
-    wants the terminal's master or -1. Without `stdio` nobody listens: output goes to the log only.
-    `lost` is a pipe that is told when the caller takes no more of it, or -1. Where it `publishes`,
-    `go` is a socket, by which pid 1 gets what it is to keep open as long as it lives.
+    `netns` is -1 to stay in the host's network namespace; `console` is a socket that takes the
+    terminal's master, or -1. Without `stdio` output goes to the log only. Pid 1 writes to the pipe
+    `lost` when the caller takes no more output; it may be -1. If the container `publishes` ports,
+    `go` is a socket that carries the descriptors that pid 1 keeps open as long as it lives.
     """
 
     rootfs: rootfs.Rootfs
@@ -84,13 +83,13 @@ class InitSpec(NamedTuple):
 
     @property
     def descriptors(self) -> set[int]:
-        """Those that must stay open in the children."""
+        """Descriptors that must stay open in the children."""
         own = {self.report, self.go, self.log, self.exit, self.netns, self.console, self.lost}
         return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
 
 
 def child(launch: InitSpec) -> NoReturn:
-    """What the first fork becomes. Never returns."""
+    """Run the code of the first forked child; never return."""
     try:
         _outer(launch)
     except BaseException as error:
@@ -100,10 +99,10 @@ def child(launch: InitSpec) -> NoReturn:
 
 
 def fork() -> int:
-    """fork(2), without Python's warning about a caller with several threads.
+    """Fork (fork(2)) without Python's warning about a caller with several threads.
 
-    It fears for locks that another thread holds at that moment. The child takes
-    none: it makes system calls, and ends in exec or _exit.
+    Python warns of locks that another thread holds at that moment. The child takes no locks: it
+    makes system calls, and ends in exec or _exit.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -111,7 +110,7 @@ def fork() -> int:
 
 
 def forget_parent(keep: Iterable[int]) -> None:
-    """Drop what a fork inherits: descriptors, signal handlers, session, garbage collection."""
+    """Drop inherited state: descriptors, signal handlers, session, garbage collection."""
     gc.disable()  # a collection would copy every page that is still shared
     os.setsid()
     close_others(keep)
@@ -119,7 +118,7 @@ def forget_parent(keep: Iterable[int]) -> None:
 
 
 def close_others(keep: Iterable[int]) -> None:
-    """Close every descriptor but the three first and those to keep."""
+    """Close every descriptor except 0, 1, 2 and those in `keep`."""
     last = 2
     for fd in sorted(fd for fd in keep if fd > last):
         if fd > last + 1:  # an empty range would mean "all" to close_range(2)
@@ -129,9 +128,9 @@ def close_others(keep: Iterable[int]) -> None:
 
 
 def default_signals(numbers: Iterable[int] = range(1, signal.NSIG)) -> None:
-    """Have these signals do what they do by default, and none be blocked."""
+    """Set these signals to their default actions and unblock them."""
     for number in numbers:
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: not Python's to know
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: not set by Python
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -151,7 +150,7 @@ def _outer(launch: InitSpec) -> None:
 
 
 def pid_1(launch: InitSpec, ground: rootfs.MountTable) -> NoReturn:
-    """Be the container's first process, already in its namespaces, till the command has ended."""
+    """Run as the container's first process, in its namespaces, until the command has ended."""
     rootfs.enter(launch.rootfs, ground, read_only=launch.read_only)
     sethostname(launch.hostname)
     os.umask(0o022)
@@ -165,7 +164,7 @@ def pid_1(launch: InitSpec, ground: rootfs.MountTable) -> NoReturn:
     streams, inside = _connect(launch)
     own = tuple(set(inside) if launch.tty else inside[1:])
     hold_signals()
-    _await_go(launch)  # all that could be done before has been
+    _await_go(launch)  # all steps that need no network are done
     os.close(launch.go)
     pid = process.begin(launch.command, inside, tty=launch.tty, own=own, report=launch.report)
     os.close(launch.report)
@@ -174,16 +173,16 @@ def pid_1(launch: InitSpec, ground: rootfs.MountTable) -> NoReturn:
         os.dup2(nothing, fd)
     for fd in {nothing, *inside}:
         os.close(fd)
-    # The host's tools may look at /proc/PID/ns of pid 1; nobody inside can (see
-    # drop_capabilities).
+    # The host's tools may read /proc/PID/ns of pid 1; no process inside can (see
+    # `drop_capabilities`).
     prctl(PR_SET_DUMPABLE, 1)
     supervise(pid, streams, log=launch.log, exit_record=launch.exit)
 
 
 def _await_go(launch: InitSpec) -> None:
-    """Wait for the word; leave when the engine has died before.
+    """Wait for `GO` and the descriptors that come with it; exit if the engine has died before.
 
-    What comes with it would be held by nobody if the engine died before its pid was known.
+    Pid 1 must not keep the descriptors if the engine died before pid 1's pid was recorded.
     """
     if not launch.publishes:
         if os.read(launch.go, 1) != GO:
@@ -196,7 +195,7 @@ def _await_go(launch: InitSpec) -> None:
 
 
 def _connect(launch: InitSpec) -> tuple[list[OutputStream], Stdio]:
-    """The command's standard streams, and the ends of them that pid 1 listens to."""
+    """Return the output streams that pid 1 reads, and the command's own standard streams."""
     if launch.tty:
         master, slave = os.openpty()
         inside = Stdio(slave, slave, slave)
@@ -235,15 +234,15 @@ class Area(NamedTuple):
 
 
 def arguments_area() -> Area:
-    """Where the kernel reads the command line: arg_start to arg_end."""
+    """Return the memory that the kernel reads the command line from: arg_start to arg_end."""
     start, end = ProcessStat.of("/proc/self").arguments
     return Area(start, end - start if start else 0)
 
 
 class ProcessTitle:
-    """What a process, or one that is forked from it, calls itself from `take` on.
+    """Title of a process, and of its forks, from `take` on.
 
-    The container could read the caller's command line otherwise: it is overwritten.
+    The title overwrites the caller's command line, which the container could read otherwise.
     """
 
     def __init__(self, title: bytes, arguments: Area) -> None:
@@ -253,7 +252,7 @@ class ProcessTitle:
         self._address = ctypes.addressof(self._name)
 
     def take(self) -> None:
-        """Be called so."""
+        """Set the title."""
         if self._size > 0:
             ctypes.memmove(self._start, self._words, self._size)
         prctl(PR_SET_NAME, self._address)

@@ -1,14 +1,14 @@
-"""How a command comes to be executed in the place where the caller already is.
+"""Execution of a command in the namespaces that the caller is already in.
 
-A fork copies the page tables of who forks, and then page by page what the two
-write to. posix_spawn(3) does not: the child borrows the caller's memory until it
-executes. It knows how to begin a session and where the standard streams go, which is
-all that most containers ask for. What needs more (a terminal, another user, other
-capabilities) is done in a forked child, step by step, before it executes.
+A fork copies the page tables of its caller, and then page by page each page that one of the
+two writes to. posix_spawn(3) does not: the child borrows the caller's memory until it executes.
+posix_spawn(3) can begin a session and set the standard streams, which is enough for most
+containers. Other settings (a terminal, another user, other capabilities) need a forked child,
+which applies them step by step before it executes.
 
-Either is still the runtime's own interpreter when the kernel looks for the command, and
-`/proc/self/exe` leads to it, a file of the host's: a command that is found by such a link of
-proc(5) is refused (CVE-2019-5736).
+In both cases the process is still the runtime's own interpreter when the kernel looks up the
+command, and `/proc/self/exe` leads to that interpreter, a file of the host. So a command that is
+found through a magic link of proc(5) is refused (CVE-2019-5736).
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from runtime.errors import (
 from runtime.init import security, status_pipe, terminal, users
 
 _DEEPEST: Final = 6
-"""Files of a command at most: itself, and interpreters' interpreters (`exec_binprm`, fs/exec.c)."""
+"""Most files of a command: itself, and a chain of interpreters (`exec_binprm`, fs/exec.c)."""
 _FIRST_LINE: Final = 256
-"""How much of its first line the kernel reads (BINPRM_BUF_SIZE)."""
+"""Bytes of the first line that the kernel reads (BINPRM_BUF_SIZE)."""
 _JUST_LOOK: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-"""Nothing is waited for, nor taken: it may be a pipe, or a terminal."""
+"""Open without waiting or taking a controlling terminal: the file may be a pipe or a terminal."""
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 _AS_EXECUTED: Final = frozenset(
     {*_MISSING, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV}
 )
-"""Why a file cannot be opened that cannot be executed either, or that may not be read."""
+"""Errors for files that cannot be executed either, or that may be executed but not read."""
 
 
 class Stdio(NamedTuple):
-    """Descriptors of the caller that a container's command is connected to."""
+    """Descriptors of the caller that become a container's standard streams."""
 
     stdin: int
     stdout: int
@@ -52,7 +52,7 @@ class Stdio(NamedTuple):
 
 
 class Command(NamedTuple):
-    """What to execute, where, as whom (`""` is root), and with which capabilities at most."""
+    """A command: argv, directory, user (`""` is root) and upper limit of its capabilities."""
 
     argv: list[str]
     env: dict[str, str]
@@ -62,11 +62,11 @@ class Command(NamedTuple):
 
 
 def begin(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...], report: int) -> int:
-    """Have a child execute the command; its pid.
+    """Start a child that executes the command; return its pid.
 
-    `own` are the streams that were made for it, and that its user may open again.
-    What keeps it from being executed is raised, or told on `report`, which stays open
-    in the child until then.
+    `own` are the streams that were made for the command and that its user may open again. An
+    error before the execution is raised, or written to `report`, which stays open in the child
+    until then.
     """
     special = tty or command.user or command.capabilities != security.DEFAULT_CAPABILITIES
     if not special:
@@ -85,7 +85,7 @@ def begin(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...], re
 
 
 def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = ()) -> None:
-    """Be the command from now on. Raises `CommandError` when that cannot be."""
+    """Replace this process by the command; raise `CommandError` if that is impossible."""
     argv, env, workdir, user, capabilities = command
     os.setsid()
     if tty:
@@ -93,7 +93,7 @@ def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = 
     if capabilities != security.DEFAULT_CAPABILITIES:
         security.forbid(capabilities)
     os.chdir(workdir)
-    found, beyond = _all_found(argv[0], env)  # as root, who reads what its user can only execute
+    found, beyond = _all_found(argv[0], env)  # as root: the user may have execute permission only
     if user:
         account = users.find(user)
         env.setdefault("HOME", account.home)
@@ -111,10 +111,10 @@ def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = 
 
 
 def _spawned(command: Command, stdio: Stdio) -> int:
-    """The pid of a child that executes the command already."""
+    """Execute the command in a child with posix_spawn(3); return its pid."""
     argv, env, workdir, _, _ = command
     streams = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)]
-    os.chdir(workdir)  # posix_spawn has no word for it
+    os.chdir(workdir)  # posix_spawn cannot change the directory
     refusal: OSError | None = None
     try:
         for path in _found(argv[0], env, sees=False):
@@ -122,7 +122,7 @@ def _spawned(command: Command, stdio: Stdio) -> int:
                 return os.posix_spawn(
                     path, argv, env, file_actions=streams, setsid=True, setsigmask=()
                 )
-            except OSError as error:  # as execvp(3): go on, and tell about the first that was there
+            except OSError as error:  # as execvp(3): continue, and report the first error
                 refusal = refusal or error
         raise _explained(argv[0], refusal) from refusal
     finally:
@@ -130,14 +130,14 @@ def _spawned(command: Command, stdio: Stdio) -> int:
 
 
 class _UnseenError(Exception):
-    """Only a process in the container's pid namespace can tell: another has no `/proc/self`."""
+    """The check needs a process in the container's pid namespace: others have no `/proc/self`."""
 
 
 def _found(name: str, env: dict[str, str], *, sees: bool) -> Iterator[str]:
-    """Where the command is: what is there of it in the places in PATH.
+    """Yield the existing files of the command in the places of PATH.
 
-    `CommandError` for one that only a magic link leads to. Unless the caller `sees` its own
-    directory in the container's /proc, `_UnseenError` where that would matter.
+    Raise `CommandError` for a command that only a magic link leads to. Unless the caller `sees` its
+    own directory in the container's /proc, raise `_UnseenError` where that makes a difference.
     """
     places = [name]
     if "/" not in name:
@@ -148,7 +148,7 @@ def _found(name: str, env: dict[str, str], *, sees: bool) -> Iterator[str]:
 
 
 def _all_found(name: str, env: dict[str, str]) -> tuple[list[str], CommandError | None]:
-    """Where it is, and why there is no looking beyond, should it be executed from none of these."""
+    """Return the paths of the command, and the error to raise if none of them can be executed."""
     found: list[str] = []
     try:
         for path in _found(name, env, sees=True):
@@ -159,10 +159,10 @@ def _all_found(name: str, env: dict[str, str]) -> tuple[list[str], CommandError 
 
 
 def _is_there(name: str, path: str, *, sees: bool) -> bool:
-    """Whether there is such a file, which no magic link leads to, nor to its interpreters.
+    """Return True if the file exists; no magic link may lead to it or to its interpreters.
 
-    What cannot be opened is there: to execute it tells why not. But `CommandError` for what cannot
-    be looked at just now, or here: execve(2) may wait where this does not.
+    A file that cannot be opened exists: executing it gives the reason. Raise `CommandError` for a
+    file that cannot be checked now or here: execve(2) may wait where this check does not.
     """
     part = os.fsencode(path)
     for depth in range(_DEEPEST):
@@ -179,7 +179,7 @@ def _is_there(name: str, path: str, *, sees: bool) -> bool:
             return depth > 0 or not missing
         try:
             line = os.read(opened, _FIRST_LINE).partition(b"\n")[0]
-        except OSError:  # a directory, or a pipe that nobody writes to
+        except OSError:  # a directory, or a pipe without a writer
             return True
         finally:
             os.close(opened)
@@ -199,14 +199,14 @@ def _is_circle(path: bytes) -> bool:
 
 
 def _leaves_mount(path: bytes) -> bool:
-    """Whether the way to what is not there may lead to another mount, which /proc is."""
+    """Return True if the path to a missing file may lead to another mount, such as /proc."""
     if not path.startswith(b"/"):
         return True
     try:
         os.close(openat2(AT_FDCWD, path, _JUST_LOOK, resolve=RESOLVE_NO_XDEV))
     except OSError as error:
         return error.errno == errno.EXDEV
-    return True  # it has just come about
+    return True  # the file was created a moment ago
 
 
 def _through_magic(name: str, path: str) -> CommandError:

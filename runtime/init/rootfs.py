@@ -1,9 +1,9 @@
-"""The container's file system: an overlay, and what the kernel adds to it.
+"""Root file system of a container: an overlay, and the kernel's file systems in it.
 
-`enter` runs in the container's future pid 1, in a mount namespace of its own;
-everything it mounts dies with that namespace. Whatever comes from the host is
-taken as a detached mount first and put down after pivot_root(2), when paths are
-resolved inside the new root and no link of the image can lead out.
+`enter` runs in the container's future pid 1, in its own mount namespace. All its mounts end
+with that namespace. Host files are opened as detached mounts first and attached after
+pivot_root(2), when paths are resolved inside the new root and no symbolic link of the image can
+lead out.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ _QUIET: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
 class Rootfs(NamedTuple):
-    """What a root file system is made of.
+    """Parts of a root file system.
 
-    `layers` are the image's directories, uppermost first; `upper` and `work`
-    belong to the container; `mountpoint` is any empty directory; `files` are
-    (path on the host, path inside) of single files to bind, `binds` what the user wants of it.
+    `layers` are the image's directories, uppermost first; `upper` and `work` belong to the
+    container; `mountpoint` is any empty directory; `files` are (path on the host, path inside) of
+    single files to bind, `binds` the user's mounts.
     """
 
     layers: tuple[str, ...]
@@ -73,28 +73,28 @@ def _escaped(path: str) -> str:
 
 
 def mount_overlay(rootfs: Rootfs) -> None:
-    """Mount the whole of it; `UnsupportedError` tells why that cannot be."""
+    """Mount the overlay; `UnsupportedError` gives the reason if that is impossible."""
     own = f",upperdir={_escaped(rootfs.upper)},workdir={_escaped(rootfs.work)}"
     _mount_overlay(rootfs.mountpoint, rootfs.layers, own)
 
 
 def mount_layers(layers: tuple[str, ...], mountpoint: str) -> None:
-    """Mount layers alone, uppermost first, which nobody can write to; two at least."""
+    """Mount layers read-only, uppermost first; an overlay needs at least two of them."""
     _mount_overlay(mountpoint, layers, "")
 
 
 def _mount_overlay(mountpoint: str, layers: tuple[str, ...], own: str) -> None:
-    # By descriptor, because all options together must fit into one page, whatever
-    # the layers' paths are. Without redirects and metacopy, files in the upper
-    # layer are whole, as `diff` and `commit` read them.
+    # By descriptor: all options together must fit into one page, however long the layers'
+    # paths are. Without redirects and metacopy, files in the upper layer are whole, as `diff`
+    # and `commit` read them.
     lower = [os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for layer in layers]
     options = f"lowerdir={':'.join(f'/proc/self/fd/{fd}' for fd in lower)}{own}"
     options += ",redirect_dir=nofollow,metacopy=off"
     if in_user_namespace():
         options += ",userxattr"  # trusted.* attributes are for the host's root (overlayfs.rst)
     try:
-        # No device that the container makes for itself can be opened: the only ones
-        # are those that are put into /dev, which are mounts of their own.
+        # nodev: the container cannot open a device node that it makes. The only devices that it
+        # can open are those in /dev, which are mounts of their own.
         mount("overlay", mountpoint, "overlay", MS_NODEV, options)
     except OSError as error:
         cause = {
@@ -115,16 +115,16 @@ def _mount_overlay(mountpoint: str, layers: tuple[str, ...], own: str) -> None:
 
 
 class MountTable(NamedTuple):
-    """What can be done before it is known for which container: `outside` is the host's root."""
+    """Results of the steps that are the same for every container: `outside` is the host's root."""
 
     outside: os.stat_result
     devices: tuple[int, ...]
 
 
 def prepare() -> MountTable:
-    """Part from the host's mounts, and take its devices: the host's own, which nobody may change.
+    """Make the mounts private and open the host's device nodes, which containers cannot change.
 
-    A device is written to by a mount that is read-only as well; its mode and owner are not.
+    A device accepts writes through a read-only mount too; its mode and owner cannot be changed.
     """
     outside = os.stat("/")
     mount("", "/", flags=MS_REC | MS_PRIVATE)
@@ -135,9 +135,9 @@ def prepare() -> MountTable:
 
 
 def enter(rootfs: Rootfs, ground: MountTable, *, read_only: bool = False) -> None:
-    """Make the file system and move into it; the host's is out of reach afterwards.
+    """Build the root file system and pivot into it; the host's file system is out of reach then.
 
-    With `read_only` nobody inside may write to the single files; the rest is `lock`'s.
+    With `read_only` single files are mounted read-only; `lock` does the rest.
     """
     files = [(open_tree(source), target) for source, target in rootfs.files]
     for tree, _ in files if read_only else ():
@@ -146,9 +146,9 @@ def enter(rootfs: Rootfs, ground: MountTable, *, read_only: bool = False) -> Non
     mount_overlay(rootfs)
     os.chdir(rootfs.mountpoint)
     pivot_root(".", ".")
-    # "/" is the new root now. The old one lies on top of it, reached as ".",
-    # until it is unmounted: a user namespace may mount proc and sysfs only
-    # while it still sees the ones it came from.
+    # "/" is the new root now. The old root lies on top of it, reached as ".", until it is
+    # unmounted. A user namespace may mount proc and sysfs only while it still sees the
+    # mounts that it came from.
     for directory in ("/proc", "/sys", "/dev", "/etc"):
         with suppress(FileExistsError):
             os.mkdir(directory)
@@ -164,12 +164,12 @@ def enter(rootfs: Rootfs, ground: MountTable, *, read_only: bool = False) -> Non
 
 
 def lock() -> None:
-    """Let nobody write to the container's own file system from now on; mounts in it stay."""
+    """Remount the container's own file system read-only; mounts in it stay as they are."""
     mount("", "/", flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NODEV)
 
 
 def _refuse_host_root(outside: os.stat_result) -> None:
-    """Stop unless "/" is one mount, and not the host's: nothing may run in a root that is."""
+    """Raise an error unless "/" is exactly one mount, and not the host's root."""
     inside = os.stat("/")
     with open("/proc/self/mountinfo", "rb", buffering=0) as file:
         roots = sum(line.split()[4] == b"/" for line in file.read().splitlines())
@@ -178,10 +178,10 @@ def _refuse_host_root(outside: os.stat_result) -> None:
 
 
 def _put(tree: int, target: str) -> None:
-    """Attach a single file; its place is made where the image has none."""
+    """Attach a single file; create the mount point if the image has none."""
     if not os.path.exists(target):
         if os.path.lexists(target):
-            os.unlink(target)  # a link to nowhere
+            os.unlink(target)  # a dangling symbolic link
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     move_mount(tree, target)
     os.close(tree)
@@ -200,10 +200,10 @@ def _mount_proc() -> None:
 
 
 def _mount_sys() -> None:
-    """A sysfs that shows the container's network devices, read-only.
+    """Mount a read-only sysfs that shows the container's network devices.
 
-    A namespace that does not own its network namespace (mode host in a user
-    namespace) may not mount one; it gets the host's, read-only.
+    A user namespace that does not own its network namespace (mode host in a user namespace)
+    may not mount sysfs; it gets the host's, read-only.
     """
     try:
         mount("sysfs", "/sys", "sysfs", _QUIET | MS_RDONLY)

@@ -1,8 +1,8 @@
-"""What a container may and may not do: capabilities, hidden paths.
+"""Confinement of a container: capabilities, hidden paths.
 
 The threat model is Docker's default without seccomp: root inside has the
-fourteen default capabilities, or those that were asked for, in a bounding set that
-no exec can exceed. Who adds capabilities such as SYS_ADMIN trusts the container.
+fourteen default capabilities, or the requested ones, in a bounding set that no exec can
+exceed. A user that adds capabilities such as SYS_ADMIN trusts the container.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _LOCKED_DOWN: Final = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
 def hide_paths() -> None:
-    """Cover what tells too much about the host, and make the rest of its knobs read-only.
+    """Cover paths that reveal too much about the host, and make other kernel settings read-only.
 
     Needs the container's own `/dev/null`.
     """
@@ -85,10 +85,10 @@ def hide_paths() -> None:
 
 
 def capabilities(asked: str, add: Iterable[str], drop: Iterable[str]) -> int:
-    """The set of a container, as a bit set: the default one, and what was asked for.
+    """Return a container's capabilities as a bit set: the default set with the requested changes.
 
-    Names are as Docker takes them: `NET_ADMIN`, `CAP_NET_ADMIN`, `ALL`, in any
-    case. A capability that is named both ways is dropped, `ALL` counts before names.
+    Names are as Docker takes them: `NET_ADMIN`, `CAP_NET_ADMIN`, `ALL`, in any case. A capability
+    that is both added and dropped is dropped; `ALL` applies before names.
     """
     everything = (1 << len(_NAMES)) - 1
     added = [_bits(asked, name) for name in add]
@@ -115,12 +115,11 @@ def _bits(asked: str, name: str) -> int:
 
 
 def drop_capabilities(*, guarded: bool, wanted: int = DEFAULT_CAPABILITIES) -> None:
-    """Keep the default set and the `wanted` one, for this process and all it will ever execute.
+    """Limit this process, and all that it executes, to the default set and the `wanted` set.
 
-    A `guarded` process keeps one capability more, the highest it has. That makes
-    it a stranger to the container: without that capability nobody inside may
-    trace it or look through its /proc directory (ptrace(2), "Ptrace access mode
-    checking"), while the host's tools can.
+    A `guarded` process keeps one further capability, the highest it has. Without that
+    capability no process in the container may trace the guarded process or read its /proc
+    directory (ptrace(2), "Ptrace access mode checking"), while the host's tools can.
     """
     held, kept = capget(), DEFAULT_CAPABILITIES | wanted
     beyond = held & ~kept
@@ -130,9 +129,9 @@ def drop_capabilities(*, guarded: bool, wanted: int = DEFAULT_CAPABILITIES) -> N
 
 
 def forbid(wanted: int) -> None:
-    """Let nothing that the caller executes have more than the `wanted` set.
+    """Limit all that the caller executes to the `wanted` set.
 
-    For the moment before it becomes the container's user, who may not do this.
+    Call it before the process becomes the container's user, which may not do this.
     """
     _bound(capget(), wanted)
 

@@ -1,7 +1,7 @@
-"""What a process on its way to a command tells who made it: over a pipe, line by line.
+"""Pipe by which a process reports to its parent until it executes the command, line by line.
 
-A line of JSON tells a pid, what numbers descriptors have, or what went wrong, in words. The pipe
-is closed by the exec: its end without an error means that the command is being executed.
+A line of JSON has a pid, numbers of descriptors, or an error in words. The exec closes the
+pipe: an end without an error means that the command is being executed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from runtime.errors import MydockerError, UnsupportedError, refused
 
 
 def send_error(fd: int, error: BaseException) -> None:
-    """Tell what went wrong."""
+    """Report an error."""
     if isinstance(error, OSError):
         error = refused("start the container", error)
     elif not isinstance(error, MydockerError):
@@ -25,17 +25,17 @@ def send_error(fd: int, error: BaseException) -> None:
 
 
 def send_pid(fd: int, pid: int) -> None:
-    """Tell the pid of a child, as the reader's own pid namespace numbers it."""
+    """Report the pid of a child, as numbered in the reader's pid namespace."""
     os.write(fd, b'{"pid": %d}\n' % pid)
 
 
 def send_held(fd: int, numbers: Sequence[int]) -> None:
-    """Tell by which numbers its pid 1 holds what it was given to keep."""
+    """Report the numbers of the descriptors that pid 1 keeps open."""
     os.write(fd, json.dumps({"held": list(numbers)}).encode() + b"\n")
 
 
 class InitReport:
-    """The reading end of the pipe; `held` is what was told, once it has come to its end."""
+    """Read end of the pipe; `held` has the reported descriptors once the pipe has ended."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -70,12 +70,12 @@ class InitReport:
         return self._pid
 
     def end(self) -> None:
-        """Wait until the command is being executed; raise what kept it from that."""
+        """Wait until the command is being executed; raise the reported error, if any."""
         while (message := self._next()) is not None:
             self._handle(message)
 
     def pid_or_zero(self) -> int:
-        """The pid however things went; errors were raised before."""
+        """Return the pid, or 0 if none was reported; ignore errors, which were raised before."""
         while not self._pid and (message := self._next()) is not None:
             self._pid = message.get("pid", 0)
         return self._pid

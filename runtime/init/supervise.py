@@ -1,4 +1,4 @@
-"""Pid 1's working life: pass signals on, keep the log, reap, write the exit code."""
+"""Work of pid 1: forward signals, write the log, reap children, write the exit code."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from typing import Final, NoReturn
 from runtime.store import now
 
 _CHUNK: Final = 4096
-"""At most as much as a pipe takes in one go without blocking once poll(2) says so (PIPE_BUF)."""
+"""Bytes that a pipe takes at most without blocking once poll(2) reports room (PIPE_BUF)."""
 _LINE: Final = 16384
 """A longer line is split in the log, as Docker does."""
 UNWRITTEN: Final = b" " * 48
-"""An exit record before there is one. It has the room that one takes, which may be gone later."""
+"""Blank exit record; it allocates the disk space, which may be missing later."""
 
 _OWN: Final = {
     *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGABRT),
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
 }
-"""What nobody can catch, and what is about this process itself; all others are passed on."""
+"""Signals that cannot be caught or that concern this process; all others are forwarded."""
 _HANDLED: Final = (*(signal.valid_signals() - _OWN), signal.SIGCHLD)
 
 
 def entry(stream: str, data: bytes) -> bytes:
-    """One line of the log. Bytes that are no UTF-8 survive as surrogates and come back the same."""
+    """Return one line of the log; invalid UTF-8 is kept as surrogates, without loss."""
     text = data.decode(errors="surrogateescape")
     return json.dumps({"log": text, "stream": stream, "time": now()}).encode() + b"\n"
 
 
 def append(log: int, line: bytes) -> None:
-    """Write a line to the end of a log, all of it or nothing: it is lost where there is no room.
+    """Append a line to a log, all of it or nothing: drop the line if the disk is full.
 
-    A full disk is no reason for a container to end.
+    A full disk does not end a container.
     """
     try:
         written = os.write(log, line)
@@ -45,11 +45,11 @@ def append(log: int, line: bytes) -> None:
 
 
 class OutputStream:
-    """One output stream of the command: where it is read, and who else wants a copy.
+    """One output stream of the command: its source, and the caller's copy of it.
 
-    `copy` is -1 for nobody. A copy that is not taken holds the stream up, as a
-    full pipe would. One that cannot be is given up; the pipe `lost` is told of it,
-    and whoever listens there leaves, and is given none of the `peers` either.
+    `copy` is -1 if the caller wants none. A copy that nobody reads blocks the stream, as a full
+    pipe would. A copy that cannot be written is closed and reported on the pipe `lost`. The reader
+    of `lost` then exits, so the copies of the `peers` are closed too.
     """
 
     def __init__(self, name: str, source: int, copy: int, lost: int = -1) -> None:
@@ -60,11 +60,11 @@ class OutputStream:
         os.set_blocking(source, False)
 
     def wait_for(self) -> tuple[int, int]:
-        """What poll(2) should wait for next."""
+        """Return the descriptor and the event to wait for with poll(2)."""
         return (self.copy, select.POLLOUT) if self._owed else (self.source, select.POLLIN)
 
     def advance(self, log: int) -> bool:
-        """Take one step; false when the stream has ended."""
+        """Take one step; return False when the stream has ended."""
         if self._owed:
             self._pay(within=0)
             return True
@@ -82,10 +82,10 @@ class OutputStream:
         return True
 
     def _pay(self, *, within: int | None = None) -> None:
-        """Pass on what is owed, once there is room for it within so many milliseconds.
+        """Write pending data to the copy, once it has room, within so many milliseconds.
 
-        There may be none any more: both streams may lead to one pipe. Nobody's signals
-        wait for a reader that takes its time.
+        The room may be gone again: both streams may lead to one pipe. Signals are forwarded while a
+        slow reader is waited for.
         """
         poll = select.poll()
         poll.register(self.copy, select.POLLOUT)
@@ -93,9 +93,9 @@ class OutputStream:
             return
         try:
             written = os.write(self.copy, self._owed)
-        except BlockingIOError:  # the caller has made it one that does not wait
+        except BlockingIOError:  # the caller has set the copy to non-blocking
             return
-        except OSError as error:  # its reader has gone (no SIGPIPE in a pid 1), or a disk is full
+        except OSError as error:  # its reader has exited (no SIGPIPE in a pid 1), or a disk is full
             for stream in self.peers:
                 stream._give_up()
             self._tell(error.errno or 0)
@@ -110,7 +110,7 @@ class OutputStream:
     def _tell(self, number: int) -> None:
         try:
             os.write(self.lost, f"{self.name} {number}\n".encode())
-        except OSError:  # nobody wants to know
+        except OSError:  # no process reads the pipe
             return
 
     def _log(self, data: bytes, log: int) -> None:
@@ -121,7 +121,7 @@ class OutputStream:
             del self._line[:end]
 
     def finish(self, log: int) -> None:
-        """Take what is there now, to the last byte, and close the line."""
+        """Read the stream to its last byte, and end the last line."""
         while True:
             while self._owed:
                 self._pay()
@@ -138,15 +138,15 @@ class OutputStream:
 
 
 def hold_signals() -> None:
-    """Have signals wait until `supervise` can pass them on.
+    """Block signals until `supervise` can forward them.
 
-    Before that a pid 1 loses them: the kernel drops what it has no handler for.
+    Before that a pid 1 loses them: the kernel drops signals for which pid 1 has no handler.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
 
 
 def supervise(command: int, streams: list[OutputStream], *, log: int, exit_record: int) -> NoReturn:
-    """Look after the container until its command ends, then end with its exit code."""
+    """Supervise the container until its command ends, then exit with the command's exit code."""
     wake, woken = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(woken, False)
@@ -155,7 +155,7 @@ def supervise(command: int, streams: list[OutputStream], *, log: int, exit_recor
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
     open_streams = list(streams)
-    status = _reap(command)  # it may have ended before the handlers were there
+    status = _reap(command)  # the command may have ended before the handlers were set
     while status is None:
         poll = select.poll()
         poll.register(wake, select.POLLIN)
@@ -188,7 +188,7 @@ def _forward(numbers: bytes, command: int) -> None:
 
 
 def _reap(command: int) -> int | None:
-    """Collect every child that has ended; the command's exit code when it is among them."""
+    """Reap every child that has ended; return the command's exit code if it is among them."""
     status = None
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Terminals: a pair in the container, its master at the caller, bytes in between."""
+"""Terminals: the pair in the container, its master in the caller, and the relay between."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _CHUNK = 4096
 
 
 def take_control(slave: int) -> None:
-    """Make it the controlling terminal of the calling session leader."""
+    """Make a terminal the controlling terminal of the calling session leader."""
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
 
 def send(channel: int, master: int) -> None:
-    """Hand a descriptor to whoever holds the other end of a Unix socket."""
+    """Send a descriptor to the process at the other end of a Unix socket."""
     fds.give(channel, [master])
 
 
 def receive(channel: int) -> int:
-    """The descriptor that `send` sent; -1 when the sender has gone."""
+    """Return the descriptor sent by `send`; -1 if the sender has exited."""
     _, found = fds.take(channel)
     return found[0] if found else -1
 
@@ -40,7 +40,7 @@ def copy_size(source: int, master: int) -> None:
 
 @contextmanager
 def raw(fd: int) -> Iterator[None]:
-    """Pass every key on as it is; the terminal's settings come back at the end."""
+    """Set the terminal to raw mode; restore its settings at the end."""
     if not os.isatty(fd):
         yield
         return
@@ -72,10 +72,10 @@ def raw(fd: int) -> Iterator[None]:
 def relay(
     master: int, stdin: int, stdout: int, *, record: Callable[[bytes], None] = lambda _: None
 ) -> None:
-    """Carry bytes both ways until the container's side of the terminal closes.
+    """Relay bytes both ways until the container's side of the terminal closes.
 
-    Follows the caller's window size. What comes out is also given to `record`.
-    `OutputError` when `stdout` takes no more.
+    Follow the caller's window size. Give the output also to `record`. Raise `OutputError` when
+    `stdout` takes no more.
     """
     copy_size(stdin, master)
     before = signal.signal(signal.SIGWINCH, lambda *_: copy_size(stdin, master))
@@ -102,9 +102,9 @@ def relay(
 
 
 class _Typed:
-    """What is typed and not taken yet: nothing more is read meanwhile, but what is shown is.
+    """Typed input that the program has not read yet; meanwhile only output is relayed.
 
-    A program may take no more before what it has written is taken.
+    A program may read no more input before its output is taken.
     """
 
     def __init__(self, stdin: int, master: int) -> None:
@@ -112,7 +112,7 @@ class _Typed:
         self._ended, self._owed = False, b""
 
     def poll(self) -> list[tuple[int, int]]:
-        """Wait for what can be done next."""
+        """Wait for the next events."""
         poll = select.poll()
         poll.register(self._master, select.POLLIN | (select.POLLOUT if self._owed else 0))
         if not self._owed and not self._ended:
@@ -120,13 +120,13 @@ class _Typed:
         return poll.poll()
 
     def read(self) -> None:
-        """Take what is typed."""
+        """Read typed input."""
         self._owed = os.read(self._stdin, _CHUNK)
         if not self._owed:
-            self._ended, self._owed = True, b"\x04"  # end of input, as a terminal says it
+            self._ended, self._owed = True, b"\x04"  # end of input on a terminal
 
     def pay(self) -> None:
-        """Pass on as much as is taken; nothing more once the last process has closed it."""
+        """Write as much input as the terminal takes; drop it once all processes closed it."""
         try:
             self._owed = self._owed[os.write(self._master, self._owed) :]
         except BlockingIOError:

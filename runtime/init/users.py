@@ -1,4 +1,4 @@
-"""Who a command runs as: a user as the container's own files know it.
+"""User of a command, as looked up in the container's own files.
 
 Everything here runs inside the container's root, in a process that is about to
 become the command; /etc/passwd and /etc/group are the image's and may be anything.
@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 from runtime.errors import InvalidError, UnsupportedError
 
 _HIGHEST: Final = (1 << 32) - 2
-"""The last id there is: the one after it means "as it was" to the kernel."""
+"""Highest id; the id after it means "unchanged" to the kernel."""
 _MOST: Final = 1 << 20
-"""Bytes of passwd or group that are read."""
+"""Bytes of passwd or group that are read at most."""
 
 
 class User(NamedTuple):
@@ -28,7 +28,7 @@ class User(NamedTuple):
 
 
 def find(text: str) -> User:
-    """Who `name or uid[:group or gid]` is; `InvalidError` for a name that nobody has."""
+    """Return the user for `name or uid[:group or gid]`; `InvalidError` if it is unknown."""
     user, _, group = text.partition(":")
     user = user or "0"
     known = next((line for line in _lines("/etc/passwd", 7) if user in (line[0], line[2])), None)
@@ -67,7 +67,7 @@ def _group(text: str, groups: list[list[str]]) -> int:
 
 
 def _lines(path: str, fields: int) -> list[list[str]]:
-    """The well-formed lines of a file of colons; none when there is no such file."""
+    """Return the well-formed lines of a file of colon-separated fields; none if it is missing."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -83,12 +83,12 @@ def _lines(path: str, fields: int) -> list[list[str]]:
 
 
 def become(user: User, *, streams: tuple[int, ...]) -> None:
-    """Change to a user for good; its own streams are given to it first.
+    """Change to a user for good; first give the user its own streams.
 
     `streams` are pipes and terminals that were made for the command.
     """
     if user.uid == user.gid == 0:
-        return  # as it is already; a user namespace may not even let it set groups
+        return  # nothing to change; a user namespace may not even allow to set groups
     try:
         for fd in streams:
             os.fchown(fd, user.uid, -1)

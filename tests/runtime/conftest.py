@@ -1,4 +1,4 @@
-"""What these tests ask for: a host of their own, and an engine in it."""
+"""Fixtures of the runtime tests: a host netns, and an engine in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOR_EVER = ["sleep", "1000000"]
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A state directory on the sandbox's private tmpfs: an overlay cannot write to an overlay."""
+    """Make a state directory on the sandbox's private tmpfs: overlays cannot be stacked."""
     sandbox.require()
     made = Path(tempfile.mkdtemp(dir="/run", prefix="mydocker-"))
     yield made
@@ -32,7 +32,7 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture
 def host() -> Iterator[NetNS]:
-    """A fresh network namespace that plays the machine; the test runs inside it."""
+    """Make a fresh network namespace that stands for the host; the test runs inside it."""
     sandbox.require()
     with NetNS.new() as made, made.entered():
         with Netlink() as netlink:
@@ -42,7 +42,7 @@ def host() -> Iterator[NetNS]:
 
 @pytest.fixture
 def engine(root: Path, host: NetNS) -> Iterator[Engine]:
-    """An engine in that host; everything it made is removed afterwards."""
+    """Make an engine in the host netns; remove all its resources at the end."""
     made = Engine(root)
     yield made
     made.teardown()
@@ -50,6 +50,6 @@ def engine(root: Path, host: NetNS) -> Iterator[Engine]:
 
 @pytest.fixture
 def lan(engine: Engine) -> str:
-    """A network with both families."""
+    """Create a network with both address families."""
     engine.network_create("lan", subnet="10.9.0.0/24", subnet6="fd00:9::/64")
     return "lan"

@@ -1,4 +1,4 @@
-"""Questions for small worlds: what becomes of a packet between namespaces made by a test."""
+"""Packets between netns that a test made, and their outcomes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from linux.netns import NetNS
 def question(
     source: NetNS, address: str, target: NetNS, protocol: Protocol = Protocol.ICMP, number: int = 0
 ) -> ProbeRequest:
-    """From `source` to `address`, where `target` should answer; `number` tells cells apart."""
+    """Return a probe from `source` to `address` of `target`; `number` distinguishes cells."""
     to = ip_address(address)
     family: Family = 4 if to.version == 4 else 6
     return ProbeRequest(Cell("source", f"target-{number}", protocol, family), source, to, target)
@@ -26,7 +26,7 @@ def question(
 def ask_all(
     questions: Sequence[ProbeRequest], *, through: Sequence[NetNS] = (), patience: float = 0.0
 ) -> list[Observation]:
-    """What becomes of each question, in order. `through` are namespaces on the way."""
+    """Return the outcome of each probe, in order. `through` are the netns on the way."""
     spaces = {space.id: space for item in questions for space in (item.source, item.target)}
     with control() as lo:
         found = observe(
@@ -47,12 +47,12 @@ def ask(
     protocol: Protocol = Protocol.ICMP,
     through: Sequence[NetNS] = (),
 ) -> Observation:
-    """What one packet meets."""
+    """Return the outcome of one packet."""
     return ask_all([question(source, address, target, protocol)], through=through)[0]
 
 
 def control() -> NetNS:
-    """A namespace in which `lo` is up and nobody does anything: what `Quiet` needs."""
+    """Make a netns in which `lo` is up and no process sends: `Quiet` needs it."""
     made = NetNS.new()
     with Netlink(made) as netlink:
         netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
@@ -60,7 +60,7 @@ def control() -> NetNS:
 
 
 def settle(*spaces: NetNS) -> None:
-    """Return when nothing is under way any more in the namespaces."""
+    """Wait until no packet is under way in the netns."""
     with control() as lo, Quiet(lo, spaces) as quiet:
         while not quiet.reached():
             pass

@@ -1,4 +1,4 @@
-"""Processes and what they hold, looked at through /proc: a test sees its own family only."""
+"""Processes and their descriptors, read from /proc: a test sees only its own family."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def family() -> set[int]:
-    """This process and all its descendants, whatever namespaces they are in."""
+    """Return the calling process and all its descendants, in whatever namespaces they are."""
     children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):  # it has gone, or is going
+        with contextlib.suppress(OSError):  # the process is gone, or is just ending
             fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(name))
     found, new = set(), {os.getpid()}
@@ -24,26 +24,26 @@ def family() -> set[int]:
 
 
 def descriptors() -> set[str]:
-    """Those of this process, the one by which they are listed included."""
+    """Return the descriptors of this process, including the one of the listing itself."""
     return set(os.listdir("/proc/self/fd"))
 
 
 @contextlib.contextmanager
 def nothing_stays_open() -> Iterator[None]:
-    """The body leaves no descriptor open, and closes none that was."""
-    gc.collect()  # or what earlier tests have left to it is closed meanwhile
+    """Check that the body leaves no descriptor open, and closes none that was open before."""
+    gc.collect()  # or descriptors left by earlier tests are closed meanwhile
     before = descriptors()
     yield
     assert descriptors() == before
 
 
 def network_namespaces() -> set[str]:
-    """Every network namespace that somebody of the family is in or has open."""
+    """Return every netns that a process of the family is in or has open."""
     found = set()
     for pid in family():
         folder = Path(f"/proc/{pid}")
         with contextlib.suppress(OSError):
             for link in (folder / "ns" / "net", *(folder / "fd").iterdir()):
-                with contextlib.suppress(FileNotFoundError):  # what was needed for looking
+                with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
                     found.add(os.readlink(link))
     return {link for link in found if link.startswith("net:")}

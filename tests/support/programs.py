@@ -1,4 +1,4 @@
-"""Programs that tests start and watch from outside: by pipe, or on a terminal."""
+"""Programs that tests start and watch, by pipe or on a terminal."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from typing import Self
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 30.0
-"""Seconds in which whatever is waited for must happen, on the slowest machine."""
+"""Timeout in seconds for an output or an exit, on the slowest machine."""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment in which a program finds this checkout, whatever its directory."""
+    """Return the environment in which a program finds this checkout from any directory."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path, **more}
 
 
 def python(source: str, *args: str) -> list[str]:
-    """The command line that runs `source`."""
+    """Return the command line that runs `source`."""
     return [sys.executable, "-c", source, *args]
 
 
 def run(argv: Sequence[str], *, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run to the end; raises `subprocess.TimeoutExpired` when there is none."""
+    """Run a program to its end; raise `subprocess.TimeoutExpired` if it takes too long."""
     return subprocess.run(
         argv,
         input=stdin,
@@ -45,9 +45,10 @@ def run(argv: Sequence[str], *, stdin: str = "") -> subprocess.CompletedProcess[
 
 
 def until_interrupted(say: str) -> None:
-    """Say something on standard error, and wait for a signal; it may come at any moment.
+    """Print a text to standard error and wait for a signal, which may come at any moment.
 
-    One that comes just before pause(2) would have set Python's flag, and pause for ever.
+    If a signal came just before pause(2), Python would only set its flag, and pause would wait for
+    ever.
     """
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -60,15 +61,15 @@ _ON_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv
 
 
 def _heed() -> None:
-    """Signals as a shell in the foreground hands them on: below `&` or nohup some are ignored."""
+    """Reset signals as a shell does in the foreground: below `&` or nohup some are ignored."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 class Watched:
-    """A running program, in a process group of its own, with what it prints.
+    """A running program in its own process group, and its output.
 
-    On a terminal it is the session's leader and the terminal's foreground group.
+    On a terminal it is the session leader and the terminal's foreground process group.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Watched:
         mine, its = pty.openpty() if terminal else os.pipe()
         if terminal:
             argv = python(_ON_TERMINAL, *argv)
-            # Else a key such as Ctrl-C throws away what is printed at the same moment.
+            # Otherwise a key such as Ctrl-C discards the output printed at the same moment.
             settings = termios.tcgetattr(its)
             settings[3] |= termios.NOFLSH
             termios.tcsetattr(its, termios.TCSANOW, settings)
@@ -103,7 +104,7 @@ class Watched:
     def expect(self, text: str) -> str:
         """Read until `text` has come, and return everything up to it.
 
-        Raises `AssertionError` with everything read when the program ends or time is up.
+        Raise `AssertionError` with all output read if the program ends or at the timeout.
         """
         deadline = time.monotonic() + WITHIN
         while text not in self.output:
@@ -116,20 +117,20 @@ class Watched:
         os.write(self._fd, text.encode())
 
     def end(self, *, within: float = WITHIN) -> int:
-        """Read until all who hold the output are gone; the exit code, -N for signal N."""
+        """Read until every process has closed the output; return the exit code, -N for signal N."""
         deadline = time.monotonic() + within
         while self._read(deadline):
             pass
         return self.process.wait(deadline - time.monotonic())
 
     def _read(self, deadline: float) -> bool:
-        """Take in more output; `False` at its end. Raises `TimeoutError`."""
+        """Read more output; return `False` at its end. Raise `TimeoutError` at the deadline."""
         ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             raise TimeoutError(f"nothing more after {self.output!r}")
         try:
             data = os.read(self._fd, 65536)
-        except OSError:  # EIO: the last one has left the terminal
+        except OSError:  # EIO: the last process has closed the terminal
             return False
         self.output += data.decode(errors="replace")
         return bool(data)
@@ -179,9 +180,9 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 ALL_BUT_SETFCAP = [number for number in range(41) if number != 31]
-"""Capabilities without which root is as an ordinary user: it may map itself, and that is all."""
+"""Capabilities without which root is like an ordinary user, apart from mapping itself."""
 PIDFD_OPEN = 434
-"""The number of that system call, on every architecture."""
+"""System call number of pidfd_open(2), the same on every architecture."""
 
 
 def confined(
@@ -192,11 +193,11 @@ def confined(
     without: Sequence[int] = (),
     denied: Sequence[int] = (),
 ) -> list[str]:
-    """The command line that runs `argv` as root of a new user namespace, under restraints.
+    """Return the command line that runs `argv` as root of a new, restricted user namespace.
 
-    `limits` are numbers of namespaces by kind (`net`, `pid`, `mnt`, `user`, …), `masked`
-    directories that are covered, as containers do, `without` capabilities that are gone,
-    `denied` numbers of system calls that a filter answers with EPERM.
+    `limits` are numbers of namespaces by kind (`net`, `pid`, `mnt`, `user`, …), `masked` the
+    directories that are covered, as containers do, `without` the removed capabilities, `denied` the
+    numbers of system calls that a filter answers with EPERM.
     """
     settings = {
         "limits": limits or {},

@@ -1,7 +1,7 @@
-"""Containers whose files are looked into and changed, and a directory of the machine's.
+"""Fixtures for tests of container files: a container, and a directory of the host.
 
-What is removed inside has a name that no machine has: were a command ever to run
-outside, nothing would be lost.
+Files removed inside have names that exist on no host: if a command ran outside by mistake,
+nothing would be lost.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SLEEP = ["sleep", "1000000"]
 
 @pytest.fixture
 def here() -> Iterator[Path]:
-    """A directory of the machine's."""
+    """Make a directory on the host."""
     made = Path(tempfile.mkdtemp(dir="/run", prefix="here-"))
     yield made
     shutil.rmtree(made)
@@ -29,20 +29,20 @@ def here() -> Iterator[Path]:
 
 @pytest.fixture(params=["running", "ended"])
 def web(engine: Engine, request: pytest.FixtureRequest) -> ContainerRecord:
-    """A container called web, while it runs and after it has ended."""
+    """Start a container called web; the test runs with it running and with it stopped."""
     made = engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "mkdir -p /srv/a/b; echo one > /srv/a/one; echo two > /srv/a/b/two")
     return made if request.param == "running" else engine.stop("web", timeout=0)
 
 
 def sh(engine: Engine, script: str) -> str:
-    """What a shell says in web, which runs."""
+    """Return the output of a shell script in the running container web."""
     done = engine.exec("web", ["sh", "-c", script])
     assert done.exit_code == 0, done.stderr
     return done.stdout.decode()
 
 
 def inside(engine: Engine, script: str) -> str:
-    """What a shell says in web, which is started for it."""
+    """Start the container web, and return the output of a shell script in it."""
     engine.start("web")
     return sh(engine, script)

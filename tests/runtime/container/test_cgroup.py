@@ -1,4 +1,4 @@
-"""Limits and pauses hold, or are refused by the name of what is missing, with nothing left."""
+"""Limits and pauses take effect, or the error names what is missing and no cgroup is left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.runtime.support.killing import Step, killed_at
 
 
 def _cgroups(name: str) -> list[Path]:
-    """The cgroups with names like that, wherever they could have been made."""
+    """Return the cgroups that match a pattern, in each directory where one can be made."""
     return [
         path
         for item in cgroup.hierarchies()
@@ -32,7 +32,7 @@ def _cgroups(name: str) -> list[Path]:
 
 
 def _none_left() -> bool:
-    """Whether every cgroup of a container has somebody in it; also those of other tests."""
+    """Return True if no cgroup of a container is empty; cgroups of other tests are included."""
     return all(_occupied(path) for path in _cgroups("mydocker-*"))
 
 
@@ -44,7 +44,7 @@ def _occupied(path: Path) -> bool:
 
 
 def _or_refused(engine: Engine, root: Path, controller: str, ask: Callable[[], Any]) -> Any:
-    """What `ask` gives; `None` when it was refused as it should, and nothing is left of it."""
+    """Return the result of `ask`; `None` if it is refused correctly and leaves no cgroup."""
     try:
         return ask()
     except UnsupportedError as error:
@@ -55,7 +55,7 @@ def _or_refused(engine: Engine, root: Path, controller: str, ask: Callable[[], A
 
 
 def _in(controller: str, found: ContainerRecord, file: str) -> str:
-    """What a file says of the container's cgroup."""
+    """Return the content of a file of the container's cgroup."""
     places = _cgroups(f"mydocker-{found.id[:12]}")
     return next(path for path in (place / file for place in places) if path.exists()).read_text()
 
@@ -75,7 +75,7 @@ _LIMITS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
 def test_a_limit_is_the_kernels_or_refused(
     engine: Engine, root: Path, controller: str, options: dict[str, Any], files: dict[str, str]
 ) -> None:
-    """All inside are in a cgroup with the limit, which goes with the container."""
+    """The container's processes are in a cgroup with the limit; it ends with the container."""
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with nothing_left(root):
         found = _or_refused(
@@ -101,7 +101,7 @@ def _in_or_none(controller: str, found: ContainerRecord, file: str) -> str | Non
 
 
 def test_too_many_processes_are_refused_by_the_kernel(engine: Engine, root: Path) -> None:
-    """Under a limit of eight a script cannot start twenty; without it, it can."""
+    """A script cannot start twenty processes under a limit of eight; without the limit it can."""
     script = "for i in $(seq 20); do sleep 1000000 & done; echo all"
     free = engine.run("base", ["sh", "-c", script], network="none")
     assert engine.wait(free.id) == 0
@@ -117,7 +117,7 @@ def test_too_many_processes_are_refused_by_the_kernel(engine: Engine, root: Path
 
 
 def test_nothing_asked_no_cgroup(engine: Engine) -> None:
-    """A container without limits stays in the caller's."""
+    """A container without limits stays in the caller's cgroup."""
     web = engine.run("base", FOR_EVER, network="none")
     own = Path("/proc/self/cgroup").read_text()
     assert Path(f"/proc/{web.state.pid}/cgroup").read_text() == own
@@ -125,7 +125,7 @@ def test_nothing_asked_no_cgroup(engine: Engine) -> None:
 
 
 def test_a_limit_that_cannot_be_is_refused(engine: Engine) -> None:
-    """Too little to start with, or to give out."""
+    """A limit that is too small for a start, or below the kernel's minimum, is refused."""
     for options in ({"memory": 4096}, {"cpus": 0.001}, {"pids_limit": 1}):
         with pytest.raises(InvalidError):
             engine.create("base", FOR_EVER, **options)
@@ -135,12 +135,12 @@ _COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /count; done"
 
 
 def _count(root: Path, found: ContainerRecord) -> Path:
-    """Where its counter stands, as soon as its command has got to run."""
+    """Return the path of the container's counter, which exists once its command runs."""
     return root / "containers" / found.id / "upper" / "count"
 
 
 def _counts(root: Path, found: ContainerRecord) -> bool:
-    """Whether its counter goes on within a moment in which we do some work of our own."""
+    """Return True if the counter increases while the test does some work."""
     path = _count(root, found)
     before = path.read_text()
     for _ in range(3000):
@@ -151,7 +151,7 @@ def _counts(root: Path, found: ContainerRecord) -> bool:
 
 
 def test_a_paused_container_stands_still(engine: Engine, root: Path) -> None:
-    """Nothing in it goes on until it is unpaused; meanwhile it can be looked at, not entered."""
+    """No process runs until unpause; meanwhile the container can be inspected, but not entered."""
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
     until(_count(root, web).exists, "it counts")
     if _or_refused(engine, root, "freezer", lambda: engine.pause("web")) is None:
@@ -170,7 +170,7 @@ def test_a_paused_container_stands_still(engine: Engine, root: Path) -> None:
 
 @pytest.mark.parametrize("end", ["stop", "remove", "kill"])
 def test_a_paused_container_can_be_ended(engine: Engine, root: Path, end: str) -> None:
-    """Whatever is frozen ends, and no cgroup is left."""
+    """A frozen container ends in each way, and no cgroup is left."""
     web = engine.run("base", FOR_EVER, name="web", network="none")
     if _or_refused(engine, root, "freezer", lambda: engine.pause("web")) is not None:
         assert _cgroups(f"mydocker-{web.id[:12]}") != []
@@ -195,7 +195,7 @@ _PAUSING: dict[str, Step] = {
 
 @pytest.mark.parametrize("step", _PAUSING.values(), ids=list(_PAUSING))
 def test_a_pause_is_killed(engine: Engine, root: Path, step: Step) -> None:
-    """What is left can be let go on, and removed; no cgroup is left."""
+    """After a killed pause the container can be unpaused and removed; no cgroup is left."""
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
     until(_count(root, web).exists, "it counts")
 
@@ -211,7 +211,7 @@ def test_a_pause_is_killed(engine: Engine, root: Path, step: Step) -> None:
 
 
 def test_a_limited_start_is_killed(engine: Engine, root: Path) -> None:
-    """The next call ends what was begun, and takes its cgroup away."""
+    """The next call ends the processes of the killed start and removes its cgroup."""
     killed_at(
         (cgroup.Cgroups, "limit", False),
         lambda: Engine(root).run("base", FOR_EVER, name="web", network="none", pids_limit=8),

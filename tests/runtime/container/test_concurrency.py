@@ -1,4 +1,4 @@
-"""Many at once: from many processes, with nobody in charge."""
+"""Concurrent calls from many processes, without a daemon."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANY = 50
 
 
 def _at_once(jobs: list[Callable[[], None]]) -> list[int]:
-    """Run each in a process of its own, all released at one moment; their exit codes."""
+    """Run each job in its own process, all released at one moment; return their exit codes."""
     gate, opener = os.pipe()
     children = []
     for job in jobs:
@@ -43,7 +43,7 @@ def _at_once(jobs: list[Callable[[], None]]) -> list[int]:
 
 
 def test_fifty_starts_at_once_get_fifty_addresses(engine: Engine, root: Path) -> None:
-    """The first use of the network included, which only one of them makes."""
+    """The first use of the network is included, which only one of the starts creates."""
     assert _at_once([lambda: _start(root)] * MANY) == [0] * MANY
     found = engine.containers()
     endpoints = [item.state.endpoints[0] for item in found]
@@ -57,7 +57,7 @@ def test_fifty_starts_at_once_get_fifty_addresses(engine: Engine, root: Path) ->
 
 
 def test_starts_race_removals(engine: Engine, root: Path) -> None:
-    """Addresses stay unique while others are given back, and in the end nothing is left."""
+    """Addresses stay unique while others are released, and nothing is left in the end."""
     engine.run("base", FOR_EVER, name="stays")
     with nothing_left(root):
         for number in range(8):
@@ -72,14 +72,14 @@ def test_starts_race_removals(engine: Engine, root: Path) -> None:
 
 
 def test_a_name_is_given_once(engine: Engine, root: Path) -> None:
-    """Of several who ask at once, one gets it and the others are told."""
+    """Of several concurrent creations one succeeds and the others fail with an error."""
     codes = _at_once([lambda: _start(root, name="web")] * 6)
     assert sorted(codes) == [0, 2, 2, 2, 2, 2]
     assert [item.name for item in engine.containers()] == ["web"]
 
 
 def test_a_container_is_removed_once(engine: Engine, root: Path) -> None:
-    """Of several who ask at once, one does it; nobody crashes."""
+    """Of several concurrent removals one succeeds; none crashes."""
     engine.run("base", FOR_EVER, name="web")
     codes = _at_once([lambda: _remove(root, "web")] * 6)
     assert codes.count(0) == 1
@@ -88,7 +88,7 @@ def test_a_container_is_removed_once(engine: Engine, root: Path) -> None:
 
 
 def test_a_container_is_started_once(engine: Engine, root: Path) -> None:
-    """Of several who start it at once, all are content, and it has one pid 1."""
+    """All concurrent starts of a container succeed, and it has one pid 1."""
     engine.create("base", FOR_EVER, name="web")
     pids = root / "pids"
 
@@ -112,7 +112,7 @@ def test_a_subnet_is_given_once(engine: Engine, root: Path) -> None:
 
 
 def test_the_pool_runs_dry_in_order(engine: Engine, root: Path) -> None:
-    """A /29 has room for five: the others are refused and leave nothing."""
+    """A /29 has five free addresses: further starts are refused and leave nothing."""
     engine.network_create("small", subnet="10.9.0.0/29")
     codes = _at_once([lambda: _start(root, network="small")] * 8)
     assert sorted(codes) == [0] * 5 + [2] * 3

@@ -1,4 +1,4 @@
-"""Files and directories that are copied out of containers and into them."""
+"""Copies of files and directories out of containers and into them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.runtime.image.tars import Item, symlink
 
 
 def test_a_file_comes_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
-    """Into a directory under its own name, or under the name that is asked for."""
+    """The copy keeps its name in a directory, or gets the requested name."""
     (here / "there").write_text("before")
     engine.inside.copy_out("web", "/srv/a/one", str(here))
     engine.inside.copy_out("web", "/srv/a/one", str(here / "other"))
@@ -35,7 +35,7 @@ def test_a_file_comes_out(engine: Engine, web: ContainerRecord, here: Path) -> N
 
 
 def test_a_directory_comes_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
-    """Whole into one that is there, its content alone with `/.`, or as one that was not."""
+    """The copy is whole in an existing directory, content only with `/.`, or a new directory."""
     (here / "there").mkdir(mode=0o700)
     (here / "content").mkdir(mode=0o700)
     engine.inside.copy_out("web", "/srv/a", str(here / "there"))
@@ -48,7 +48,7 @@ def test_a_directory_comes_out(engine: Engine, web: ContainerRecord, here: Path)
 
 
 def test_files_go_in(engine: Engine, web: ContainerRecord, here: Path) -> None:
-    """By the same rules; what runs sees them at once."""
+    """The same rules apply; a running container sees the files at once."""
     (here / "d" / "sub").mkdir(parents=True)
     (here / "d" / "sub" / "f").write_text("in\n")
     (here / "program").write_text("#!/bin/sh\necho ran\n")
@@ -64,7 +64,7 @@ def test_files_go_in(engine: Engine, web: ContainerRecord, here: Path) -> None:
 
 
 def test_owners_are_kept_when_asked(engine: Engine, web: ContainerRecord, here: Path) -> None:
-    """As far as this user namespace has them; else all is root's."""
+    """Owners are kept if this user namespace maps them; otherwise all files belong to root."""
     if not has_id(1234):
         engine.inside.copy_out("web", "/srv/a/one", str(here), archive=True)
         assert (here / "one").stat().st_uid == 0
@@ -79,7 +79,7 @@ def test_owners_are_kept_when_asked(engine: Engine, web: ContainerRecord, here: 
 
 
 def test_links_are_copied_or_followed(engine: Engine, web: ContainerRecord, here: Path) -> None:
-    """A link is a link; with -L it is what it points to, inside."""
+    """A symbolic link is copied as a link; with -L its target inside the container is copied."""
     inside(engine, "ln -s /srv/a/one /srv/link; ln -s a /srv/dir")
     engine.inside.copy_out("web", "/srv/link", str(here / "as it is"))
     engine.inside.copy_out("web", "/srv/link", str(here / "followed"), follow=True)
@@ -92,7 +92,7 @@ def test_links_are_copied_or_followed(engine: Engine, web: ContainerRecord, here
 def test_links_never_lead_out(
     engine: Engine, web: ContainerRecord, here: Path, follow: str
 ) -> None:
-    """A link to a path of the machine means the container's own file of that path, or none."""
+    """A link to a host path means the container's own file at that path, or no file."""
     (here / "secret").write_text("secret")
     (here / "mine").write_text("mine")
     out = here / "out"
@@ -127,7 +127,7 @@ def test_links_never_lead_out(
 
 
 def test_a_container_that_swaps_links_gains_nothing(engine: Engine, here: Path) -> None:
-    """A race of directory and link (CVE-2018-15664): all copies end inside, or come from inside."""
+    """Copies stay inside the container while it swaps directory and link (CVE-2018-15664)."""
     (here / "secret").write_text("secret")
     (here / "mine").write_text("mine")
     out = here / "out"
@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_copies_that_cannot_be(engine: Engine, web: ContainerRecord, here: Path, what: str) -> None:
-    """Are refused with what is in the way."""
+    """The error names the obstacle, and no file is copied."""
     source, target, said = REFUSED[what]
     (here / "file").touch()
     os.mkfifo(here / "pipe")
@@ -178,7 +178,7 @@ def test_copies_that_cannot_be(engine: Engine, web: ContainerRecord, here: Path,
 
 
 def test_a_pipe_holds_nobody_up(engine: Engine, web: ContainerRecord, here: Path) -> None:
-    """It is copied as what it is, not read; a socket is left out."""
+    """A named pipe is copied as a pipe and not read; a socket is left out."""
     engine.inside.unpack(io.BytesIO(tars.tar(Item("pipe", type=b"6"))), "web", "/srv/a")
     engine.inside.copy_out("web", "/srv/a", str(here))
     assert stat.S_ISFIFO((here / "a" / "pipe").stat().st_mode)
@@ -187,7 +187,7 @@ def test_a_pipe_holds_nobody_up(engine: Engine, web: ContainerRecord, here: Path
 def test_a_name_that_images_use_is_copied_as_it_is(
     engine: Engine, web: ContainerRecord, here: Path
 ) -> None:
-    """Only in a layer .wh.one says that one is gone."""
+    """The name .wh.one marks a deleted file only in a layer."""
     (here / ".wh.one").write_text("a file\n")
     engine.inside.copy_in(str(here / ".wh.one"), "web", "/srv/a")
     engine.inside.copy_out("web", "/srv/a/.wh.one", str(here / "back"))
@@ -196,7 +196,7 @@ def test_a_name_that_images_use_is_copied_as_it_is(
 
 
 def test_a_tar_comes_out_and_goes_in(engine: Engine, web: ContainerRecord) -> None:
-    """With `-` for the other side; the tar is as hostile as any other."""
+    """`-` stands for the other side; the tar is checked like any untrusted tar."""
     data = b"".join(engine.inside.pack("web", "/srv/a"))
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:
         assert opened.getnames() == ["a", "a/b", "a/b/two", "a/one"]
@@ -210,7 +210,7 @@ def test_a_tar_comes_out_and_goes_in(engine: Engine, web: ContainerRecord) -> No
 
 
 def test_a_stopped_container_does_not_start_meanwhile(engine: Engine) -> None:
-    """Its file system would be mounted twice; a running one is free again at once."""
+    """Its file system would be mounted twice; a running container is not locked after the copy."""
     found = engine.create("base", SLEEP, name="web", network="none")
     for held in (True, False):
         pieces = engine.inside.pack("web", "/bin")
@@ -224,7 +224,7 @@ def test_a_stopped_container_does_not_start_meanwhile(engine: Engine) -> None:
 
 
 def test_a_copy_that_breaks_off_says_what_became_of_it(engine: Engine, here: Path) -> None:
-    """A device is no sign of a damaged archive, and what came before is there."""
+    """A device is not reported as a damaged archive, and the files before it are there."""
     engine.run("base", SLEEP, name="web", network="none")
     with pytest.raises(MydockerError) as refused:
         engine.inside.copy_out("web", "/dev", str(here))

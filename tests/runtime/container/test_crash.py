@@ -1,7 +1,7 @@
-"""mydocker is killed half-way: the next call puts everything in order.
+"""mydocker is killed half-way: the next call repairs the state.
 
-The kill comes at a named step: a function of mydocker's is replaced, in a forked
-process, by one that kills the process before or after its work.
+The kill comes at a named step: a forked process replaces a function of mydocker by one
+that kills the process before or after its work.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STARTING = steps(
 
 @pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
 def test_a_start_is_killed(engine: Engine, root: Path, step: Step) -> None:
-    """Whatever is still listed can be started or removed; then nothing is left of it."""
+    """A container that is still listed can be started or removed; then nothing is left of it."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
@@ -48,7 +48,7 @@ def test_a_start_is_killed(engine: Engine, root: Path, step: Step) -> None:
             assert item.state.status in ("created", "running")
             assert engine.start(item.id).state.endpoints[0].address == "172.17.0.2/16"
             engine.remove(item.id, force=True)
-        # The name is free, whether or not there was anything to remove.
+        # The name is free, whether or not a container was left to remove.
         engine.run("base", FOR_EVER, name="web")
         engine.remove("web", force=True)
 
@@ -69,7 +69,7 @@ ENDING = steps(
 
 @pytest.mark.parametrize("step", ENDING.values(), ids=list(ENDING))
 def test_a_removal_is_killed(engine: Engine, root: Path, step: Step) -> None:
-    """The next call finishes it, or finds the container as it was; then it can be removed."""
+    """The next call finishes the removal, or the container is unchanged and can be removed."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         web = engine.run("base", FOR_EVER, name="web")
@@ -92,14 +92,14 @@ NETWORK = steps(
 
 @pytest.mark.parametrize("step", NETWORK.values(), ids=list(NETWORK))
 def test_making_a_network_is_killed(engine: Engine, root: Path, step: Step) -> None:
-    """The name, the subnet and the bridge are free for the next who asks."""
+    """The name, the subnet and the bridge are free for the next creation."""
     engine.network_inspect("bridge")
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).network_create("lan", subnet="10.9.0.0/24"))
         try:
             made = engine.network_create("lan", subnet="10.9.0.0/24")
         except ConflictError:
-            made = engine.network_inspect("lan")  # it was complete
+            made = engine.network_inspect("lan")  # the network was complete
         assert made.bridge in links()
         engine.run("base", FOR_EVER, name="web", network="lan")
         engine.remove("web", force=True)
@@ -111,7 +111,7 @@ REMOVING = steps((Nft, "apply"), (bridge, "remove"))
 
 @pytest.mark.parametrize("step", REMOVING.values(), ids=list(REMOVING))
 def test_removing_a_network_is_killed(engine: Engine, root: Path, step: Step) -> None:
-    """It is still there and can be removed, or it is gone."""
+    """The network is still there and can be removed, or it is gone."""
     engine.network_inspect("bridge")
     with nothing_left(root):
         engine.network_create("lan")
@@ -120,7 +120,7 @@ def test_removing_a_network_is_killed(engine: Engine, root: Path, step: Step) ->
 
 
 def test_a_container_never_runs_half_connected(engine: Engine, root: Path) -> None:
-    """Its pid 1 leaves when the starter dies before the network is in place."""
+    """Pid 1 exits if the starting call dies before the network is set up."""
     engine.run("base", FOR_EVER, name="first")
     before = family(root)
     step = (status_pipe.InitReport, "pid", True)

@@ -1,4 +1,4 @@
-"""A command more in a running container, and what the command lives in."""
+"""Execution of a further command in a running container, and the environment of commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.runtime.support.inspection import nothing_left, opened, until
 
 @pytest.fixture
 def web(engine: Engine) -> ContainerRecord:
-    """A container that sleeps, without a network of its own to keep it quick."""
+    """Start a container that sleeps, without a network so that it starts quickly."""
     return engine.run("base", FOR_EVER, name="web", network="none", env={"COLOUR": "red"})
 
 
@@ -38,14 +38,14 @@ def _sh(engine: Engine, script: str) -> str:
 
 
 def test_output_and_exit_code_come_back(engine: Engine, web: ContainerRecord) -> None:
-    """Both streams apart; 128 and the signal's number for a killed command."""
+    """Stdout and stderr are separate; a killed command returns 128 plus its signal."""
     result = engine.exec(web.id, ["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert result == (7, b"out\n", b"err\n")
     assert engine.exec(web.id, ["sh", "-c", "kill -9 $$"]).exit_code == 137
 
 
 def test_much_output_comes_back_whole(engine: Engine, web: ContainerRecord) -> None:
-    """More than any pipe holds, on both streams at once."""
+    """Output that exceeds any pipe's capacity comes back, on both streams at once."""
     script = "dd if=/dev/zero bs=1024 count=512 2>/dev/null; dd if=/dev/zero bs=1024 count=256 >&2"
     result = engine.exec(web.id, ["sh", "-c", script])
     assert len(result.stdout) == 512 * 1024
@@ -53,7 +53,7 @@ def test_much_output_comes_back_whole(engine: Engine, web: ContainerRecord) -> N
 
 
 def test_a_container_that_ends_in_this_very_moment(engine: Engine, web: ContainerRecord) -> None:
-    """Is said to have stopped, rather than that a call of the kernel's failed."""
+    """The error says that the container has stopped, and not that a system call failed."""
     handle = os.pidfd_open(web.state.pid)
     nothing = os.open("/dev/null", os.O_RDWR)
     try:
@@ -68,7 +68,7 @@ def test_a_container_that_ends_in_this_very_moment(engine: Engine, web: Containe
 
 
 def test_every_namespace_is_the_containers(engine: Engine, web: ContainerRecord) -> None:
-    """Each is that of pid 1, and none the caller's."""
+    """Each namespace is that of pid 1, and none is the caller's."""
     for kind in ("pid", "mnt", "net", "uts", "ipc", "cgroup"):
         inside = _sh(engine, f"readlink /proc/self/ns/{kind}").strip()
         assert inside == os.readlink(f"/proc/{web.state.pid}/ns/{kind}")
@@ -76,7 +76,7 @@ def test_every_namespace_is_the_containers(engine: Engine, web: ContainerRecord)
 
 
 def test_environment_and_directory(engine: Engine, web: ContainerRecord) -> None:
-    """The container's own, with what is added; the directory that is asked for."""
+    """The command gets the container's environment with additions, and the requested directory."""
     result = engine.exec(
         web.id, ["sh", "-c", "echo $COLOUR $SHAPE; pwd"], env={"SHAPE": "round"}, workdir="/tmp"
     )
@@ -90,7 +90,7 @@ def test_environment_and_directory(engine: Engine, web: ContainerRecord) -> None
 def test_a_command_that_cannot_be(
     engine: Engine, web: ContainerRecord, root: Path, command: str, code: int
 ) -> None:
-    """Is told as such, with the exit code of a shell, and leaves nothing behind."""
+    """The error has the exit code of a shell, and nothing is left behind."""
     kind = CommandNotFoundError if code == 127 else CommandError
     with nothing_left(root), pytest.raises(kind, match=command) as caught:
         engine.exec(web.id, [command])
@@ -98,18 +98,18 @@ def test_a_command_that_cannot_be(
 
 
 def test_time_is_up(engine: Engine, web: ContainerRecord, root: Path) -> None:
-    """The command is killed and nothing of it stays."""
+    """The command is killed at the timeout, and none of its processes stays."""
     with nothing_left(root), pytest.raises(TimeoutError, match=r"0\.05 s"):
         engine.exec(web.id, FOR_EVER, timeout=0.05)
 
 
 def test_nobody_waits_for_what_it_leaves_behind(engine: Engine, web: ContainerRecord) -> None:
-    """A child in the background may hold the output open; the container looks after it."""
+    """A background child may hold the output open; pid 1 of the container reaps it."""
     assert engine.exec(web.id, ["sh", "-c", "sleep 1000 & echo done"]).stdout == b"done\n"
 
 
 def test_only_in_running_containers(engine: Engine, web: ContainerRecord) -> None:
-    """A stopped one and an unknown one are named."""
+    """The error names a stopped or unknown container."""
     engine.stop(web.id)
     with pytest.raises(ConflictError, match="'web': it is not running"):
         engine.exec("web", ["true"])
@@ -117,27 +117,27 @@ def test_only_in_running_containers(engine: Engine, web: ContainerRecord) -> Non
         engine.exec("nope", ["true"])
 
 
-# --- what the command lives in -------------------------------------------------------
+# --- the environment of the command ---------------------------------------------------
 
 
 def test_pid_1_is_mydocker_and_the_command_pid_2(engine: Engine, web: ContainerRecord) -> None:
-    """Pid 1 shows nothing of the host's command line."""
+    """Pid 1 shows no part of the host's command line."""
     assert _sh(engine, "cat /proc/1/comm") == "mydocker-init\n"
     assert _sh(engine, "cat /proc/1/cmdline").rstrip("\0") == "mydocker-init"
     assert _sh(engine, "tr '\\0' ' ' < /proc/2/cmdline").split() == FOR_EVER
 
 
 def test_pid_1_keeps_its_secrets(engine: Engine, web: ContainerRecord) -> None:
-    """Root inside sees neither its files, memory and environment nor its namespaces."""
+    """Root inside cannot see pid 1's files, memory, environment or namespaces."""
     for name in ("fd", "root/", "cwd/", "environ", "mem", "ns/net", "maps"):
         shown = engine.exec(web.id, ["sh", "-c", f"ls /proc/1/{name}; cat /proc/1/{name}"])
         assert shown.exit_code, f"/proc/1/{name} can be read"
-    assert os.readlink(f"/proc/{web.state.pid}/ns/net")  # while the host sees them
+    assert os.readlink(f"/proc/{web.state.pid}/ns/net")  # the host can see them
 
 
 @pytest.mark.parametrize("who", ["2", "self"])
 def test_capabilities_are_dockers_default(engine: Engine, web: ContainerRecord, who: str) -> None:
-    """For the command and for what is executed later: permitted, effective, bounding."""
+    """The default holds for the command and later exec: permitted, effective, bounding."""
     status = dict(
         line.split(":\t", 1) for line in _sh(engine, f"cat /proc/{who}/status").splitlines()
     )
@@ -147,35 +147,35 @@ def test_capabilities_are_dockers_default(engine: Engine, web: ContainerRecord, 
 
 
 def test_no_descriptor_leaks_in(engine: Engine, web: ContainerRecord) -> None:
-    """The command has its three, and so has what is executed later (and `ls` its own)."""
+    """The command and later exec have three descriptors (and `ls` one of its own)."""
     assert _sh(engine, "ls /proc/2/fd").split() == ["0", "1", "2"]
     assert _sh(engine, "ls /proc/self/fd").split() == ["0", "1", "2", "3"]
 
 
 def test_pid_1_holds_nothing_of_its_starter(engine: Engine, root: Path) -> None:
-    """No lock, file or socket that was open when it was forked: only its pipes, log and record."""
+    """Pid 1 keeps no lock, file or socket from the fork: only its pipes, log and record."""
     with open(root / "secret", "w", encoding="ascii"):
         web = engine.run("base", FOR_EVER, network="none")
     directory = f"{root}/containers/{web.id}"
     wanted = {"/dev/null", "pipe", f"{directory}/log", f"{directory}/exit"}
-    # The start has returned once the command runs; what pid 1 needed for it, it closes then.
+    # The start returns once the command runs; pid 1 closes its start-up descriptors after that.
     until(lambda: opened(web.state.pid) == wanted, f"it has {wanted} open and nothing else")
 
 
 def test_signals_are_as_a_program_expects(engine: Engine, web: ContainerRecord) -> None:
-    """None ignored, none blocked: not even SIGPIPE, which Python ignores for itself."""
+    """No signal is ignored or blocked: not even SIGPIPE, which Python ignores for itself."""
     for who in ("2", "self"):
-        # No shell in between: busybox's ignores SIGQUIT for its children too.
+        # Without a shell: busybox's shell ignores SIGQUIT for its children too.
         looked = engine.exec("web", ["grep", "-E", "Sig(Ign|Blk)", f"/proc/{who}/status"])
         lines = looked.stdout.decode().splitlines()
         assert [int(line.split()[1], 16) for line in lines] == [0, 0]
 
 
 def test_the_root_is_its_own(engine: Engine, web: ContainerRecord) -> None:
-    """Nothing of the host's file system is in reach, and what is written stays inside.
+    """No part of the host's file system is reachable, and files written inside stay inside.
 
-    Looked at from outside first, and nothing is ever deleted inside: should the root
-    be the host's after all, this test must not be what destroys it.
+    The test first checks from outside and never deletes files inside: if the root were the host's
+    by mistake, the test must not destroy it.
     """
     inside, outside = os.stat(f"/proc/{web.state.pid}/root"), os.stat("/")
     assert (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino)
@@ -190,7 +190,7 @@ def test_the_root_is_its_own(engine: Engine, web: ContainerRecord) -> None:
 
 
 def test_a_root_that_is_the_hosts_is_refused() -> None:
-    """Before anything runs in it: when a container is made, and when one is entered."""
+    """The refusal comes before any command runs: on creation of a container and on entry."""
     with pytest.raises(UnsupportedError, match="still in reach"):
         rootfs._refuse_host_root(os.stat("/"))
     idle = os.fork()
@@ -215,13 +215,13 @@ def test_a_root_that_is_the_hosts_is_refused() -> None:
 
 
 def test_proc_and_sys_are_the_containers(engine: Engine, web: ContainerRecord) -> None:
-    """Only its own processes and devices are there, and the host's knobs cannot be turned."""
+    """Only the container's processes and devices are visible; host settings cannot be changed."""
     pids = {int(item) for item in _sh(engine, "ls /proc").split() if item.isdigit()}
     assert {1, 2} <= pids
     assert len(pids) <= 5
     assert _sh(engine, "ls /sys/class/net").split() == ["lo"]
     for path in ("/proc/sys/kernel/panic", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper"):
-        # Opened for writing and nothing written: a knob that does turn would be the machine's.
+        # Opened for writing without a write: a writable setting would be the host's.
         tried = engine.exec(web.id, ["sh", "-c", f": >> {path}"])
         assert tried.exit_code, f"{path} can be written"
     for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list"):
@@ -229,7 +229,7 @@ def test_proc_and_sys_are_the_containers(engine: Engine, web: ContainerRecord) -
 
 
 def test_dev_has_what_programs_need_and_no_more(engine: Engine, web: ContainerRecord) -> None:
-    """The harmless devices work; where the container can make its own, none can be opened."""
+    """The harmless devices work; device nodes that the container makes cannot be opened."""
     _sh(
         engine,
         "head -c 8 /dev/urandom > /dev/null; test -c /dev/full -a -d /dev/pts -a -d /dev/shm",
@@ -243,7 +243,7 @@ def test_dev_has_what_programs_need_and_no_more(engine: Engine, web: ContainerRe
 
 
 def test_names(engine: Engine, web: ContainerRecord) -> None:
-    """Hostname, /etc/hostname, /etc/hosts and resolv.conf say what was asked for."""
+    """Hostname, /etc/hostname, /etc/hosts and resolv.conf have the requested names."""
     engine.run(
         "base",
         FOR_EVER,

@@ -1,7 +1,7 @@
-"""A container's files from outside: compared, copied both ways, exported, committed.
+"""A container's files from outside: compare, copy both ways, export, commit.
 
-What is removed inside has a name that no machine has: were a command ever to run
-outside, nothing would be lost.
+Files removed inside have names that exist on no host: if a command ran outside by mistake,
+nothing would be lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _diff(engine: Engine) -> list[str]:
 
 
 def test_diff_of_nothing(engine: Engine) -> None:
-    """A container that was only created, or that wrote nothing, has changed nothing."""
+    """A container that was only created, or that wrote nothing, has no changes."""
     engine.create("base", SLEEP, name="web", network="none")
     assert _diff(engine) == []
     engine.start("web")
@@ -41,7 +41,7 @@ def test_diff_of_nothing(engine: Engine) -> None:
 
 
 def test_diff_tells_what_changed(engine: Engine) -> None:
-    """Added, changed, deleted, also where a directory was made anew; parents before children."""
+    """Added, changed and deleted paths are listed, also in a recreated directory; parents first."""
     below = tars.tar(
         *(Item(name, b"x") for name in ("d/changed", "d/gone", "d/kept", "anew/old", "tree/a/f")),
         symlink("alias", "tree"),
@@ -77,7 +77,7 @@ def test_diff_tells_what_changed(engine: Engine) -> None:
 
 
 def test_diff_passes_over_what_goes_meanwhile(here: Path) -> None:
-    """A container that runs removes files while it is looked at."""
+    """A running container removes files during the diff."""
     (here / "lower").mkdir()
     for name in "abcd":
         (here / "upper" / name / "in").mkdir(parents=True)
@@ -95,7 +95,7 @@ def test_diff_passes_over_what_goes_meanwhile(here: Path) -> None:
 
 
 def test_an_export_has_the_files_and_nothing_mounted(engine: Engine, web: ContainerRecord) -> None:
-    """As one tree, that can be imported again; /proc, /dev and the like are empty."""
+    """The tar can be imported again; /proc, /dev and other mounts are empty directories."""
     data = b"".join(engine.inside.export("web"))
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:
         names = set(opened.getnames())
@@ -107,7 +107,7 @@ def test_an_export_has_the_files_and_nothing_mounted(engine: Engine, web: Contai
 
 
 def test_what_was_deleted_stays_deleted(engine: Engine, root: Path) -> None:
-    """Committed, and saved, and loaded: what was written is there, what was removed is not."""
+    """After commit, save and load the written files are there and the removed ones are not."""
     below = tars.tar(Item("w/gone"), Item("w/tree/old"))
     make(engine, base_layer(engine), below)
     engine.run("made", SLEEP, name="web", network="none")
@@ -123,7 +123,7 @@ def test_what_was_deleted_stays_deleted(engine: Engine, root: Path) -> None:
 
 
 def test_a_commit_can_be_built_on(engine: Engine) -> None:
-    """Layer over layer, each as small as what changed, all sharing what is below."""
+    """Each layer has only the changed files, and all images share the layers below."""
     image = "base"
     for number in range(3):
         engine.run(image, SLEEP, name="web", network="none")
@@ -137,7 +137,7 @@ def test_a_commit_can_be_built_on(engine: Engine) -> None:
 
 
 def test_a_commit_keeps_what_was_asked_for(engine: Engine) -> None:
-    """Environment, command and directory are the container's, changed by lines of a Dockerfile."""
+    """Environment, command and directory are the container's, changed by Dockerfile lines."""
     make(
         engine,
         base_layer(engine),
@@ -171,7 +171,7 @@ def test_a_commit_keeps_what_was_asked_for(engine: Engine) -> None:
 
 
 def test_a_name_that_would_remove_files_is_not_committed(engine: Engine) -> None:
-    """A file called .wh.x cannot be in a layer; neither can a device."""
+    """A layer cannot hold a file called .wh.x, nor a device."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "touch /.wh.etc")
     with pytest.raises(InvalidError, match=r"/\.wh\.etc has a name that images use"):
@@ -180,7 +180,7 @@ def test_a_name_that_would_remove_files_is_not_committed(engine: Engine) -> None
 
 
 def test_what_is_mounted_is_copied_but_not_committed(engine: Engine, here: Path) -> None:
-    """Out of a running container its mounts are seen as it sees them."""
+    """A copy from a running container includes its mounts as the container sees them."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "echo x > /dev/shm/f")
     engine.inside.copy_out("web", "/dev/shm/f", str(here))
@@ -189,11 +189,11 @@ def test_what_is_mounted_is_copied_but_not_committed(engine: Engine, here: Path)
 
 
 def test_nothing_of_it_is_left(engine: Engine, root: Path, here: Path) -> None:
-    """No mount, no process, no descriptor, whether it went well or not."""
+    """No mount, process or descriptor is left, after success or failure."""
     engine.run("base", SLEEP, name="web", network="none")
     engine.create("base", SLEEP, name="new", network="none")
     for name in ("web", "new"):
-        list(engine.inside.export(name))  # the overlay's own directories are made once
+        list(engine.inside.export(name))  # makes the overlay's own directories, once
     with unchanged(root):
         for name in ("web", "new"):
             engine.inside.diff(name)
@@ -207,7 +207,7 @@ def test_nothing_of_it_is_left(engine: Engine, root: Path, here: Path) -> None:
 
 
 def test_mounts_are_never_shared_with_the_machine(engine: Engine, here: Path) -> None:
-    """Also where the state lies on a mount that passes on what is mounted below it."""
+    """Mounts stay private also if the state directory is on a mount with shared propagation."""
     mount("tmpfs", str(here), "tmpfs")
     mount("", str(here), flags=MS_SHARED)
     try:
@@ -226,7 +226,7 @@ def test_mounts_are_never_shared_with_the_machine(engine: Engine, here: Path) ->
 
 
 def test_a_tree_may_be_deep(engine: Engine) -> None:
-    """As deep as an image may be; deeper, it is refused, and can still be removed."""
+    """A tree may have the depth of an image; a deeper one is refused, and can still be removed."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, f"mkdir -p /deep/{'d/' * 250}")
     engine.inside.commit("web", "deep")
@@ -242,7 +242,7 @@ def test_a_tree_may_be_deep(engine: Engine) -> None:
 
 
 def test_links_of_both_kinds_are_kept(engine: Engine) -> None:
-    """Two names of one file are that after a commit too, and in an export."""
+    """Two hard links of one file stay hard links after a commit and in an export."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "mkdir /l; echo one > /l/a; ln /l/a /l/b; ln -s a /l/c")
     engine.inside.commit("web", "linked")
@@ -254,7 +254,7 @@ def test_links_of_both_kinds_are_kept(engine: Engine) -> None:
 
 
 def test_two_lower_layers_and_a_volume_like_mount(engine: Engine, here: Path) -> None:
-    """The state directory may have any path that a file system takes."""
+    """The state directory may have any path that the file system allows."""
     strange = here / "a:b,c\\d e"
     strange.mkdir()
     mount("tmpfs", str(strange), "tmpfs")

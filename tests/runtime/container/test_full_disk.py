@@ -1,4 +1,4 @@
-"""A disk that is full costs no container its life, and keeps nobody from looking and removing."""
+"""A full disk ends no container, and does not prevent listing and removal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.runtime.support.inspection import until
 LISTENING = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done"
 TALKING = "while ! test -e /dev/shm/go; do echo and so on; echo >> /dev/shm/spoken; done; exit 6"
 PIPEFUL = (1 << 16) // len("and so on\n")
-"""More lines than this, and pid 1 has taken some."""
+"""Above this number of lines pid 1 has read some of them."""
 
 
 @pytest.fixture
 def small(root: Path) -> Iterator[Path]:
-    """A file system with little room."""
+    """Mount a small file system."""
     made = root / "small"
     made.mkdir()
     mount("tmpfs", str(made), "tmpfs", 0, "size=1m")
@@ -42,7 +42,7 @@ def small(root: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def engine(small: Path, host: NetNS) -> Iterator[Engine]:
-    """An engine whose state is there; with all its containers it can be removed at the end."""
+    """Make an engine on the small file system; remove all containers at the end."""
     made = Engine(small)
     yield made
     made.teardown()
@@ -50,14 +50,14 @@ def engine(small: Path, host: NetNS) -> Iterator[Engine]:
 
 @contextmanager
 def full(small: Path) -> Iterator[None]:
-    """Take all room, and whatever is given back meanwhile when it is asked for again."""
+    """Fill the disk while the body runs; `fill` also takes the space that is freed meanwhile."""
     fill(small)
     yield
     (small / "filler").unlink()
 
 
 def fill(small: Path) -> None:
-    """Take all room that there is."""
+    """Fill the disk completely."""
     with suppress(OSError), open(small / "filler", "ab", 0) as filler:
         while filler.write(bytes(4096)):
             pass
@@ -65,7 +65,7 @@ def fill(small: Path) -> None:
 
 
 def test_a_container_goes_on_without_room_for_its_log(engine: Engine, small: Path) -> None:
-    """What it writes then is lost, line by line; what finds room again is logged."""
+    """Lines that find no room are lost; later lines are logged once there is room again."""
     web = engine.run("base", ["sh", "-c", TALKING], name="web", network="none")
 
     def spoken() -> int:
@@ -84,7 +84,7 @@ def test_a_container_goes_on_without_room_for_its_log(engine: Engine, small: Pat
 
 
 def test_who_listens_gets_what_the_log_loses(engine: Engine, small: Path) -> None:
-    """All of it."""
+    """The client gets all of the output."""
     out, writer = os.pipe()
     nothing = os.open(os.devnull, os.O_RDONLY)
     script = "while ! test -e /dev/shm/go; do sleep 0.01; done; seq 10000"
@@ -113,7 +113,7 @@ def test_a_terminal_is_relayed_without_room_for_the_log(small: Path) -> None:
 
 @pytest.mark.parametrize("network", ["bridge", "none"])
 def test_the_exit_code_is_kept(engine: Engine, small: Path, network: str) -> None:
-    """It has room of its own, taken at the start, and so have its time and the record."""
+    """The exit code, its time and the record have disk space allocated at the start."""
     web = engine.run("base", ["sh", "-c", LISTENING], name="web", network=network)
     until(lambda: any(engine.logs("web")), "it listens")
     with full(small):
@@ -125,7 +125,7 @@ def test_the_exit_code_is_kept(engine: Engine, small: Path, network: str) -> Non
 
 
 def test_the_exit_code_of_another_run_is_not_taken_for_this_ones(engine: Engine) -> None:
-    """The room is the same, but it is empty again."""
+    """The allocated space is reused, and blank again."""
     web = engine.run("base", ["sh", "-c", "test -e /x && exec sleep 1000; touch /x; exit 3"])
     assert engine.wait(web.id) == 3
     web = engine.start(web.id)
@@ -143,7 +143,7 @@ ENDINGS: dict[str, Callable[[Engine], object]] = {
 
 @pytest.mark.parametrize("how", ENDINGS)
 def test_what_runs_is_ended_on_a_full_disk(engine: Engine, small: Path, how: str) -> None:
-    """And then removed, and its network too; everybody sees each step."""
+    """The container and its network can be removed too; each step is visible to other calls."""
     engine.network_create("lan")
     engine.run("base", FOR_EVER, name="web", network="lan")
     engine.run("base", FOR_EVER, name="other", network="lan")
@@ -163,7 +163,7 @@ def test_what_runs_is_ended_on_a_full_disk(engine: Engine, small: Path, how: str
 def test_a_start_that_finds_no_room_leaves_it_as_it_was(
     engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says so, and the container is listed, stopped and removed as ever."""
+    """The error says so, and the container can be listed, stopped and removed."""
     engine.create("base", FOR_EVER, name="new")
     engine.run("base", FOR_EVER, name="web")
     with full(small):
@@ -171,7 +171,7 @@ def test_a_start_that_finds_no_room_leaves_it_as_it_was(
             engine.start("new")
         assert "a disk is full" in caught.value.cause
         assert "`df`" in caught.value.remedy
-        # Whatever is given back when it stops, others take.
+        # Others take the space that is freed when the container stops.
         monkeypatch.setattr("runtime.container.networking.etc_files.write", _finds_no_room)
         with pytest.raises(UnsupportedError, match="start container 'web': No space"):
             engine.restart("web", timeout=0)
@@ -195,7 +195,7 @@ NEEDING: dict[str, Callable[[Engine], object]] = {
 
 @pytest.mark.parametrize("asked", NEEDING)
 def test_what_needs_room_says_so(engine: Engine, small: Path, asked: str) -> None:
-    """With what was asked, what happened, and what makes room; nothing is left of it."""
+    """The error names the request, the event and the remedy; nothing is left of it."""
     engine.run("base", FOR_EVER, name="web")
     with full(small):
         with pytest.raises(NoRoomError) as caught:
@@ -211,7 +211,7 @@ def test_what_needs_room_says_so(engine: Engine, small: Path, asked: str) -> Non
 def test_a_command_says_what_needed_room(
     small: Path, host: NetNS, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where it is none of a container's, a network's or a volume's."""
+    """The error names the command, also if no container, network or volume is involved."""
     monkeypatch.setenv("MYDOCKER_ROOT", str(small))
     monkeypatch.setattr(Engine, "containers", _finds_no_room)
     assert main.main(["ps", "-a"]) == 1
@@ -221,7 +221,7 @@ def test_a_command_says_what_needed_room(
 
 
 def test_looking_needs_no_room(engine: Engine, small: Path) -> None:
-    """Nor does the default network have to be there for a list of them."""
+    """A list of networks does not need the default network to exist."""
     made = engine.create("base", FOR_EVER, name="new", network="none")
     with full(small):
         assert engine.networks() == []
@@ -231,7 +231,7 @@ def test_looking_needs_no_room(engine: Engine, small: Path) -> None:
 
 
 def test_a_record_is_replaced_on_a_full_disk_where_it_fits(small: Path) -> None:
-    """Shorter or longer, within the room that it has; what does not fit leaves the old one."""
+    """A record that fits into the old blocks is written; a larger one keeps the old record."""
     path = str(small / "record.json")
     write_json(path, ["x" * 100])
     with full(small):
@@ -249,7 +249,7 @@ def test_a_record_is_replaced_on_a_full_disk_where_it_fits(small: Path) -> None:
 def test_a_record_that_fits_nowhere_is_no_failure_where_it_can_be_done_without(
     engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a file system that writes nothing in place: who looks next comes to the same."""
+    """As on a file system that cannot write in place: the next reader comes to the same result."""
     web = engine.run("base", FOR_EVER, name="web")
     monkeypatch.setattr("runtime.store._refilled", lambda *_: False)
     with full(small):
@@ -261,7 +261,7 @@ def test_a_record_that_fits_nowhere_is_no_failure_where_it_can_be_done_without(
 
 
 def test_a_change_in_place_is_seen(engine: Engine, small: Path) -> None:
-    """By who remembers the state that was there, however soon it comes."""
+    """A process with the old state in its cache sees the change, however soon it comes."""
     made = engine.create("base", FOR_EVER)
     store = Store(str(small))
     glance = StateCache(store)

@@ -1,4 +1,4 @@
-"""From create to remove, and what is left of it: nothing."""
+"""Life cycle of a container from create to remove; nothing is left in the end."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ MODES = ["bridge", "none", "host", "container:base0"]
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_removed_container_leaves_nothing(engine: Engine, root: Path, mode: str) -> None:
-    """Links, addresses, rules, mounts, processes, descriptors and files are what they were."""
-    engine.run("base", FOR_EVER, name="base0")  # makes the default network, which stays
+    """Links, addresses, rules, mounts, processes, descriptors and files are as before the start."""
+    engine.run("base", FOR_EVER, name="base0")  # creates the default network, which stays
     with nothing_left(root):
         found = engine.run("base", FOR_EVER, network=mode)
         engine.exec(found.id, ["sh", "-c", "echo x > /x; sleep 1000 &"])
@@ -39,7 +39,7 @@ def test_a_removed_container_leaves_nothing(engine: Engine, root: Path, mode: st
 
 
 def test_teardown_gives_the_host_back(root: Path, host: NetNS) -> None:
-    """Bridge, rules and ip_forward are as they were before mydocker came."""
+    """Bridge, rules and ip_forward are as they were before the first container."""
     forward = Path("/proc/sys/net/ipv4/ip_forward")
     forward.write_text("0")
     Engine(root)
@@ -62,7 +62,7 @@ def test_teardown_gives_the_host_back(root: Path, host: NetNS) -> None:
 
 
 def test_start_again_keeps_the_files_and_renews_the_network(engine: Engine) -> None:
-    """What was written is there; the lowest free address is given, the namespace is a new one."""
+    """The written files are there; the container gets the lowest free address and a new netns."""
     web = engine.run("base", FOR_EVER, name="web")
     engine.exec("web", ["sh", "-c", "echo kept > /kept"])
     before = namespace(web, "mnt")
@@ -76,20 +76,20 @@ def test_start_again_keeps_the_files_and_renews_the_network(engine: Engine) -> N
 
 
 def test_starting_what_runs_is_no_error(engine: Engine) -> None:
-    """The very same process goes on."""
+    """The same process keeps running."""
     web = engine.run("base", FOR_EVER, name="web")
     assert engine.start("web").state.pid == web.state.pid
 
 
 def test_created_is_not_running(engine: Engine) -> None:
-    """It has no process and no address until it is started."""
+    """A created container has no process and no address until it is started."""
     made = engine.create("base", FOR_EVER, name="web")
     assert (made.state.status, made.state.pid, made.state.endpoints) == ("created", 0, ())
     assert engine.start("web").running
 
 
 def test_the_exit_code_is_the_commands(engine: Engine) -> None:
-    """Its own, or 128 and the signal that ended it."""
+    """The exit code is the command's own, or 128 plus the signal that ended it."""
     found = engine.run("base", ["sh", "-c", "exit 7"])
     assert engine.wait(found.id) == 7
     assert engine.inspect(found.id).state.exit_code == 7
@@ -98,7 +98,7 @@ def test_the_exit_code_is_the_commands(engine: Engine) -> None:
 
 
 def test_a_signal_reaches_the_command(engine: Engine) -> None:
-    """Pid 1 passes it on."""
+    """Pid 1 forwards the signal to the command."""
     handler = "trap 'exit 5' USR2; echo ready; while :; do sleep 0.01; done"
     found = engine.run("base", ["sh", "-c", handler])
     until(lambda: any(engine.logs(found.id)), "the handler is set")
@@ -107,7 +107,7 @@ def test_a_signal_reaches_the_command(engine: Engine) -> None:
 
 
 def test_auto_remove(engine: Engine, root: Path) -> None:
-    """Once it has ended and somebody looks, there is nothing; the waiter has the exit code."""
+    """The next call after the end removes the container; the waiting call gets the exit code."""
     engine.run("base", FOR_EVER)
     with nothing_left(root):
         found = engine.run("base", ["sh", "-c", "exit 4"], auto_remove=True)
@@ -117,7 +117,7 @@ def test_auto_remove(engine: Engine, root: Path) -> None:
 
 
 def test_a_dead_pid_1_is_noticed(engine: Engine) -> None:
-    """The next call sees it as exited with 137; veth and address are free again."""
+    """The next call sees the container as exited with 137; its veth and address are free again."""
     web = engine.run("base", FOR_EVER, name="web")
     os.kill(web.state.pid, signal.SIGKILL)
     until(lambda: process_born(web.state.pid) == 0, "pid 1 is gone")
@@ -128,7 +128,7 @@ def test_a_dead_pid_1_is_noticed(engine: Engine) -> None:
 
 
 def test_a_running_container_is_not_removed_by_accident(engine: Engine) -> None:
-    """Only by force; and what was removed cannot be removed again."""
+    """Removal of a running container needs force; a second removal fails."""
     engine.run("base", FOR_EVER, name="web")
     with pytest.raises(ConflictError, match="running"):
         engine.remove("web")
@@ -138,9 +138,9 @@ def test_a_running_container_is_not_removed_by_accident(engine: Engine) -> None:
 
 
 def test_orphans_are_reaped(engine: Engine) -> None:
-    """What loses its parent inside becomes pid 1's child and leaves no zombie, also many at once.
+    """Orphaned processes become children of pid 1 and leave no zombies, also many at once.
 
-    A zombie keeps its directory in /proc until its parent has asked for its exit code.
+    A zombie keeps its directory in /proc until its parent has read its exit code.
     """
     web = engine.run("base", FOR_EVER, name="web")
     command = children(web.state.pid)
@@ -156,7 +156,7 @@ def test_orphans_are_reaped(engine: Engine) -> None:
 
 
 def test_it_outlives_the_caller(engine: Engine, root: Path) -> None:
-    """The process that started it may end; another finds it running."""
+    """The starting process may end; another process finds the container running."""
     pid = os.fork()
     if not pid:
         try:
@@ -169,7 +169,7 @@ def test_it_outlives_the_caller(engine: Engine, root: Path) -> None:
 
 
 def test_containers_are_listed_newest_first(engine: Engine) -> None:
-    """All of them, or those that run."""
+    """The list has all containers, or the running ones only."""
     engine.run("base", FOR_EVER, name="one")
     engine.run("base", FOR_EVER, name="two")
     engine.stop("one")

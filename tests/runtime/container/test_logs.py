@@ -1,4 +1,4 @@
-"""What a container wrote is kept, to the last byte, and can be followed."""
+"""The log keeps a container's output to the last byte, and can be followed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _ran(engine: Engine, script: str) -> str:
 
 
 def test_lines_with_stream_and_time(engine: Engine) -> None:
-    """Each line once, in order, with its stream and an RFC 3339 time."""
+    """The log has each line once, in order, with its stream and an RFC 3339 time."""
     identity = _ran(engine, "echo one; echo two; echo three >&2")
     entries = list(engine.logs(identity))
     assert [item.data for item in entries if item.stream == "stdout"] == [b"one\n", b"two\n"]
@@ -44,14 +44,14 @@ def test_lines_with_stream_and_time(engine: Engine) -> None:
     ids=["unfinished line", "no text", "one long line", "nothing", "many lines"],
 )
 def test_every_byte_is_kept(engine: Engine, script: str, written: bytes) -> None:
-    """Whatever it is, and also what came last before the end."""
+    """The log keeps any bytes, also the last ones before the end."""
     entries = list(engine.logs(_ran(engine, script)))
     assert b"".join(item.data for item in entries) == written
     assert all(len(item.data) <= 16384 for item in entries)
 
 
 def test_following_ends_with_the_container(engine: Engine) -> None:
-    """What comes is seen while it comes, and the iteration ends by itself."""
+    """Lines are seen as they are written, and the iteration ends with the container."""
     script = "echo first; while ! test -e /go; do sleep 0.01; done; echo last"
     found = engine.run("base", ["sh", "-c", script], network="none")
     seen: list[bytes] = []
@@ -69,13 +69,13 @@ def test_following_ends_with_the_container(engine: Engine) -> None:
 
 
 def test_following_what_has_ended(engine: Engine) -> None:
-    """Gives what there is and returns."""
+    """Following a stopped container yields the existing lines and returns."""
     identity = _ran(engine, "echo done")
     assert [item.data for item in engine.logs(identity, follow=True)] == [b"done\n"]
 
 
 def test_a_restart_goes_on_in_the_same_log(engine: Engine) -> None:
-    """As Docker's does."""
+    """The log continues across restarts, like Docker's."""
     identity = _ran(engine, "echo again")
     engine.start(identity)
     engine.wait(identity)
@@ -83,7 +83,7 @@ def test_a_restart_goes_on_in_the_same_log(engine: Engine) -> None:
 
 
 def test_an_attached_container_is_logged_too(engine: Engine) -> None:
-    """The caller gets a copy of what goes into the log, each stream where it wanted it."""
+    """The caller gets a copy of the log, each stream on the requested descriptor."""
     out, err = os.pipe(), os.pipe()
     stdin = os.open("/dev/null", os.O_RDONLY)
     script = "echo out; echo err >&2"
@@ -100,7 +100,7 @@ def test_an_attached_container_is_logged_too(engine: Engine) -> None:
 
 
 def test_a_reader_that_leaves_does_not_stop_the_container(engine: Engine) -> None:
-    """Output goes on into the log when nobody wants the copy any more."""
+    """The log still gets the output after the reader of the copy has exited."""
     out, writer = os.pipe()
     stdin = os.open("/dev/null", os.O_RDONLY)
     script = "echo one; while ! test -e /go; do sleep 0.01; done; echo two; exit 3"
@@ -117,7 +117,7 @@ def test_a_reader_that_leaves_does_not_stop_the_container(engine: Engine) -> Non
 
 
 def test_a_reader_that_dawdles_loses_nothing(engine: Engine) -> None:
-    """Pid 1 waits for it as a full pipe would, and listens to signals meanwhile."""
+    """Pid 1 waits for a slow reader as a full pipe would, and handles signals meanwhile."""
     out, writer = os.pipe()
     stdin = os.open("/dev/null", os.O_RDONLY)
     found = engine.run("base", ["seq", "40000"], network="none", stdio=Stdio(stdin, writer, writer))
@@ -142,7 +142,7 @@ def test_a_reader_that_dawdles_loses_nothing(engine: Engine) -> None:
 
 
 def test_logs_of_nobody(engine: Engine) -> None:
-    """An unknown container is named; one that never ran wrote nothing."""
+    """The error names an unknown container; a container that never ran has an empty log."""
     with pytest.raises(NotFoundError, match="nope"):
         engine.logs("nope")
     engine.create("base", FOR_EVER, name="new")

@@ -1,4 +1,4 @@
-"""Who runs a command in the foreground and does not get its output is told, at once."""
+"""A command in the foreground reports at once that its output is lost."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MYDOCKER = f"{shlex.quote(sys.executable)} -m runtime"
 
 @pytest.fixture
 def stdin() -> Iterator[int]:
-    """Nothing to read."""
+    """Open an empty standard input."""
     opened = os.open(os.devnull, os.O_RDONLY)
     yield opened
     os.close(opened)
 
 
 def shell(root: Path, script: str) -> tuple[str, str]:
-    """What a script says, `$mydocker` being the command, on both streams."""
+    """Return stdout and stderr of a shell script in which `$mydocker` is the command."""
     done = subprocess.run(
         ["bash", "-c", script],
         env=environment(MYDOCKER_ROOT=str(root), mydocker=MYDOCKER),
@@ -44,7 +44,7 @@ def shell(root: Path, script: str) -> tuple[str, str]:
 
 
 def test_a_reader_that_has_enough_ends_the_command(engine: Engine, root: Path) -> None:
-    """`run … | head` comes back with 1 and says why; the container goes on."""
+    """`run … | head` exits with 1 and reports the reason; the container keeps running."""
     script = "$mydocker run --name web base yes | head -n 1; echo ${PIPESTATUS[0]}"
     out, err = shell(root, script)
     assert out == "y\n1\n"
@@ -59,13 +59,13 @@ def test_a_reader_that_has_enough_ends_the_command(engine: Engine, root: Path) -
 @pytest.mark.parametrize("redirected", [">/dev/full", ">&2 2>/dev/full"])
 @pytest.mark.parametrize("after", ["", "; sleep 1000", "; exit 7"])
 def test_a_full_disk_is_no_success(engine: Engine, root: Path, redirected: str, after: str) -> None:
-    """Either stream's, whether the command has ended by then or not, and whatever its code."""
+    """The error comes for either stream, before or after the command's end, and any exit code."""
     words = "echo out; echo err >&2" + after
     script = f"$mydocker run --name web base sh -c '{words}' {redirected}; echo $?"
     if redirected.startswith(">&2"):
         script = script.replace(redirected, "3>&2 2>/dev/full 1>&3")
         out, err = shell(root, script)
-        assert (out, err) == ("1\n", "out\n")  # nobody hears what it says of its own stderr
+        assert (out, err) == ("1\n", "out\n")  # stderr is lost, and so is a message about it
     else:
         out, err = shell(root, script)
         assert out == "1\n"
@@ -74,7 +74,7 @@ def test_a_full_disk_is_no_success(engine: Engine, root: Path, redirected: str, 
 
 
 def test_what_is_removed_at_its_end_is(engine: Engine, root: Path) -> None:
-    """--rm: nothing is left but the message, which does not promise more."""
+    """--rm: only the message is left; it promises the logs only until the container ends."""
     out, err = shell(root, "$mydocker run --rm --name web base echo hi >/dev/full; echo $?")
     assert out == "1\n"
     assert err.endswith("`mydocker logs -f web`, which has all of it until it ends (--rm)\n")
@@ -82,14 +82,14 @@ def test_what_is_removed_at_its_end_is(engine: Engine, root: Path) -> None:
 
 
 def test_a_terminal_whose_output_is_lost(engine: Engine, root: Path) -> None:
-    """-t: the same, although the caller writes it itself."""
+    """-t: the same, although the caller itself writes the output."""
     out, err = shell(root, "$mydocker run -t base yes | head -n 1; echo ${PIPESTATUS[0]}")
     assert out.split() == ["y", "1"]
     assert "show what is written to the terminal: Broken pipe" in err
 
 
 def test_an_answer_that_cannot_be_given_is_no_success(engine: Engine, root: Path) -> None:
-    """Nor a traceback."""
+    """The command exits with an error and no traceback."""
     out, err = shell(root, "$mydocker ps >/dev/full; echo $?")
     assert out == "1\n"
     assert "No space left on device" in err
@@ -97,7 +97,7 @@ def test_an_answer_that_cannot_be_given_is_no_success(engine: Engine, root: Path
 
 
 def test_a_library_is_told_too(engine: Engine, stdin: int) -> None:
-    """Once it waits, if it wants to know, also when the container has been put in order."""
+    """`wait` raises the error if it gets `lost`, also after the container's end was recorded."""
     lost, told = os.pipe()
     full = os.open("/dev/full", os.O_WRONLY)
     stdio = Stdio(stdin, full, full)
@@ -113,7 +113,7 @@ def test_a_library_is_told_too(engine: Engine, stdin: int) -> None:
 
 
 def test_a_stream_that_does_not_wait_is_none_that_is_lost(engine: Engine, stdin: int) -> None:
-    """A pipe that was made not to block is waited for as any other."""
+    """A non-blocking pipe is waited for like any other."""
     out, writer = os.pipe()
     os.set_blocking(writer, False)
     lost, told = os.pipe()
@@ -121,7 +121,7 @@ def test_a_stream_that_does_not_wait_is_none_that_is_lost(engine: Engine, stdin:
     found = engine.run("base", ["seq", "40000"], network="none", stdio=stdio, lost=told)
     os.close(writer)
     os.close(told)
-    # The command has ended, and what it wrote last is in nobody's hands but pid 1's.
+    # The command has ended, and only pid 1 still holds its last output.
     engine.exec(found.id, ["sleep", "0.1"])
     with open(out, "rb") as file:
         assert file.read() == b"".join(b"%d\n" % number for number in range(1, 40001))

@@ -1,4 +1,4 @@
-"""A library's caller with more descriptors than select(2) knows of."""
+"""A caller of the library with more descriptors than select(2) supports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FD_SETSIZE = 1024
 
 @pytest.fixture
 def crowded(root: Path) -> Iterator[None]:
-    """Each number below 1024 is taken."""
+    """Use up all descriptor numbers below 1024."""
     with ExitStack() as stack:
         while (opened := os.open(os.devnull, os.O_RDONLY)) < _FD_SETSIZE:
             stack.callback(os.close, opened)
@@ -30,7 +30,7 @@ def crowded(root: Path) -> Iterator[None]:
 
 
 def test_logs_are_followed(engine: Engine, crowded: None) -> None:
-    """To the end of the container, which comes when it has nothing more to read."""
+    """The log is followed to the end of the container, which comes when its stdin ends."""
     out, into = os.pipe()
     nothing = os.open(os.devnull, os.O_WRONLY)
     stdio = Stdio(out, nothing, nothing)
@@ -43,7 +43,7 @@ def test_logs_are_followed(engine: Engine, crowded: None) -> None:
 
 
 def test_a_call_that_there_was_noroom_for_keeps_nothing(engine: Engine, lan: str) -> None:
-    """Each would leave less for the next."""
+    """Each failed call would leave fewer descriptors for the next."""
     engine.run("base", FOR_EVER, network=lan)
     before = descriptors()
     for spare in range(5):

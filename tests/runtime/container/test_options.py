@@ -1,4 +1,4 @@
-"""What can be asked of a container, and how what cannot be is refused."""
+"""Options of a container, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _configure(**options: Any) -> Any:
 
 
 def test_what_is_left_out_is_chosen() -> None:
-    """Docker's defaults: the bridge, a hostname from the id, a PATH."""
+    """The defaults are Docker's: the bridge, a hostname from the id, a PATH."""
     config = _configure()
     assert (config.network, config.hostname, config.workdir) == ("bridge", IDENTITY[:12], "/")
     assert config.env[0].startswith("PATH=")
@@ -37,15 +37,15 @@ def test_what_is_left_out_is_chosen() -> None:
     ],
 )
 def test_modes_are_read(text: str, kind: str, name: str) -> None:
-    """The four models, and networks by their name."""
+    """A mode is one of the four models, or the name of a network."""
     assert modes.parse(text) == (kind, name)
 
 
 @pytest.mark.parametrize("text", ["container:", "host:x", "bri dge", "container", "/"])
 def test_an_unknown_mode_is_refused(text: str) -> None:
-    """With the modes that there are."""
+    """The error lists the existing modes."""
     if text == "container":
-        assert modes.parse(text).kind == "bridge"  # a name like any other; no such network
+        assert modes.parse(text).kind == "bridge"  # a valid network name; there is no such network
         return
     with pytest.raises(InvalidError, match="bridge, none, host"):
         modes.parse(text)
@@ -67,7 +67,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("network", ["none", "host", "container:web"])
 @pytest.mark.parametrize("option", OPTIONS)
 def test_contradictions_are_refused_by_name(network: str, option: str) -> None:
-    """What a mode cannot have is named; what it can have is taken."""
+    """The error names each option that a mode cannot have; the other options are accepted."""
     kind = modes.parse(network).kind
     if option in modes.CONTRADICTIONS[kind]:
         with pytest.raises(InvalidError, match=rf"{option}.* cannot go with network mode {kind}"):
@@ -98,19 +98,19 @@ def test_contradictions_are_refused_by_name(network: str, option: str) -> None:
     ],
 )
 def test_what_is_malformed_is_refused(options: dict[str, Any], said: str) -> None:
-    """Before anything is made."""
+    """The error comes before any resource is created."""
     with pytest.raises(InvalidError, match=said):
         _configure(**options)
 
 
 def test_a_container_needs_a_command() -> None:
-    """`base` has none of its own."""
+    """The image `base` has no command of its own."""
     with pytest.raises(InvalidError, match="no command"):
         configure(IDENTITY, "base", [], ContainerOptions())
 
 
 def test_an_error_survives_a_pickle() -> None:
-    """So that it can be raised on the other side of a process boundary."""
+    """The error can then be raised on the other side of a process boundary."""
     error = CommandNotFoundError("execute 'x'", "there is none", "a typo", "ls /bin")
     copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, MydockerError)

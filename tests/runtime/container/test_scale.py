@@ -23,13 +23,13 @@ from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import children, descriptors, links, nothing_left, until
 
 AT_ONCE = 24
-"""Containers on one bridge at the same time."""
+"""Number of containers on one bridge at the same time."""
 CYCLES = 30
 """Starts and removals, one after the other."""
 
 
 def test_many_share_one_bridge(engine: Engine, root: Path) -> None:
-    """Each has an address, a port of the bridge and a pid 1 of its own; then nothing is left."""
+    """Each container has its own address, bridge port and pid 1; nothing is left after removal."""
     engine.run("base", FOR_EVER, name="stays")
     with nothing_left(root):
         found = [engine.run("base", FOR_EVER) for _ in range(AT_ONCE)]
@@ -45,7 +45,7 @@ def test_many_share_one_bridge(engine: Engine, root: Path) -> None:
 def test_what_a_start_costs_does_not_grow_with_those_that_run(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So many files are read, looked at and written, and requests sent, whoever runs besides."""
+    """The number of files read, checked and written, and of netlink requests, stays the same."""
     done = Counter[str]()
     calls = ((proc, "read"), (proc, "write"), (os, "stat"), (Netlink, "send"), (Netlink, "ask"))
     for owner, name in calls:
@@ -56,12 +56,12 @@ def test_what_a_start_costs_does_not_grow_with_those_that_run(
         engine.run("base", FOR_EVER)
         costs.append(dict(done))
     assert costs[0]["read"]
-    # The second one is the first to find somebody running, the third is the first to watch.
+    # The second start is the first to find a running container, the third is the first to watch.
     assert all(cost == costs[3] for cost in costs[3:])
 
 
 def test_links_of_many_go_in_one_step(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before a link is gone the kernel waits until nobody looks at it: once for all of them."""
+    """The kernel waits for a grace period before a link is gone: only once for all of them."""
     found = [engine.run("base", FOR_EVER) for _ in range(4)]
     sent: list[Request] = []
     original = Netlink.send
@@ -85,18 +85,18 @@ def _counting(done: Counter[str], name: str, original: Callable[..., Any]) -> Ca
 
 
 def test_cycles_leave_every_counter_where_it_was(engine: Engine, root: Path) -> None:
-    """Of the host, of the runtime's state and of the caller."""
+    """Counters of the host, of the runtime's state and of the caller are unchanged."""
 
     def cycle(network: str) -> None:
         engine.remove(engine.run("base", FOR_EVER, network=network).id, force=True)
 
     for network in ("bridge", "none", "host"):
-        cycle(network)  # what is made once, and kept, is there from now on
+        cycle(network)  # created once and kept
     before = _counters(root)
     with nothing_left(root):
         for number in range(CYCLES):
             cycle(("bridge", "none", "host")[number % 3])
-    # What the kernel remembers of groups may have gone meanwhile.
+    # The kernel may free its records of groups meanwhile.
     until(lambda: not _grown(before, _counters(root)), f"nothing is more than {before}")
 
 
@@ -105,7 +105,7 @@ def _grown(before: dict[str, int], after: dict[str, int]) -> list[str]:
 
 
 def _counters(root: Path) -> dict[str, int]:
-    """What grows when something is forgotten, but for what `nothing_left` compares."""
+    """Return the counters that grow by leaks and that `nothing_left` does not compare."""
     with Netlink() as host, Conntrack() as conntrack:
         return {
             "neighbours": len(list(rtnetlink_dump.neighbours(host))),

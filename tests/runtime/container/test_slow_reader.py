@@ -1,4 +1,4 @@
-"""A caller that takes its container's output slowly, or not at all."""
+"""A caller that reads its container's output slowly, or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TALKS = "trap 'echo >> /told' USR1; yes & yes >&2 & while :; do wait; done"
 
 @pytest.fixture
 def narrow() -> Iterator[tuple[int, int]]:
-    """A pipe with room for one page: where it is read, where it is written."""
+    """Return the read end and the write end of a pipe with room for one page."""
     out, into = os.pipe()
     fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PAGE)
     yield out, into
@@ -36,7 +36,7 @@ def test_signals_come_through_while_output_is_held_up(
     narrow: tuple[int, int],
     waits: bool,  # noqa: FBT001
 ) -> None:
-    """Both streams lead to one pipe, `2>&1`, in which there is room for one of them only."""
+    """Both streams lead to one pipe (`2>&1`) with room for the output of only one of them."""
     out, into = narrow
     os.set_blocking(into, waits)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""What every call looks at of all containers, and what it need not read again."""
+"""Cache of container states: a call reads only the states that may have changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.processes import descriptors
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids whose state is read from now on, one entry for each time."""
+    """Return a list that gets the id of each container whose state is read from now on."""
     found: list[str] = []
     original = Store.state
 
@@ -33,7 +33,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_state_is_read_once(engine: Engine, root: Path, read: list[str]) -> None:
-    """As long as its file is the same, by whatever process it was written."""
+    """An unchanged state file is read once, whichever process wrote it."""
     web = engine.run("base", FOR_EVER, network="none")
     glance = StateCache(Store(str(root)))
     read.clear()
@@ -43,7 +43,7 @@ def test_a_state_is_read_once(engine: Engine, root: Path, read: list[str]) -> No
 
 
 def test_a_new_state_is_read(engine: Engine, root: Path, read: list[str]) -> None:
-    """Though it was written by somebody else."""
+    """The new state is read also if another process wrote it."""
     web = engine.run("base", FOR_EVER, network="none")
     glance = StateCache(Store(str(root)))
     assert list(glance.unsettled()) == []
@@ -54,7 +54,7 @@ def test_a_new_state_is_read(engine: Engine, root: Path, read: list[str]) -> Non
 
 
 def test_an_end_is_noticed(engine: Engine, root: Path) -> None:
-    """Whatever was read before: nobody writes down that a process was killed."""
+    """No process records that a container was killed: the end is noticed despite the cache."""
     web = engine.run("base", FOR_EVER, network="none")
     glance = StateCache(Store(str(root)))
     assert list(glance.unsettled()) == []
@@ -68,7 +68,7 @@ def test_an_end_is_noticed(engine: Engine, root: Path) -> None:
 def test_one_that_runs_is_not_looked_at_again(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found running twice, it is watched: nothing is asked of it until it ends."""
+    """A container found running twice is watched: its files are not read until it ends."""
     web = engine.run("base", FOR_EVER, network="none")
     glance = StateCache(Store(str(root)))
     for _ in range(2):
@@ -84,7 +84,7 @@ def test_one_that_runs_is_not_looked_at_again(
 
 
 def test_who_was_killed_while_connecting_is_noticed(engine: Engine, root: Path) -> None:
-    """Though the container runs on, and is watched."""
+    """The interruption is noticed although the container runs and is watched."""
     engine.network_create("lan")
     web = engine.run("base", FOR_EVER)
     glance = StateCache(Store(str(root)))
@@ -98,9 +98,9 @@ def test_who_was_killed_while_connecting_is_noticed(engine: Engine, root: Path) 
 
 
 def test_a_watch_ends_with_who_watches(engine: Engine, root: Path) -> None:
-    """No descriptor outlives it, nor the container."""
+    """No watch descriptor outlives the engine or the container."""
     web = engine.run("base", FOR_EVER, network="none")
-    gc.collect()  # or what earlier tests' engines had open goes meanwhile
+    gc.collect()  # or descriptors of earlier tests' engines are closed meanwhile
     before = len(descriptors())
     glance = StateCache(Store(str(root)))
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Stopping: asked, given time, killed; several at once."""
+"""Stop: signal, timeout, kill; several containers at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STUBBORN = ["sh", "-c", "trap 'echo asked' TERM; echo ready; while :; do sleep 0
 
 
 def test_stop_asks_and_the_command_ends(engine: Engine) -> None:
-    """SIGTERM reaches the command, whose exit code is kept."""
+    """SIGTERM reaches the command, and its exit code is kept."""
     handler = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done"
     web = engine.run("base", ["sh", "-c", handler], name="web")
     until(lambda: any(engine.logs("web")), "the handler is set")
@@ -30,7 +30,7 @@ def test_stop_asks_and_the_command_ends(engine: Engine) -> None:
 
 
 def test_stop_kills_what_does_not_listen(engine: Engine) -> None:
-    """After the time that was given, SIGKILL ends everything inside: exit code 137."""
+    """At the timeout SIGKILL ends all processes inside: exit code 137."""
     engine.run("base", ["sh", "-c", "trap '' TERM; echo ready; sleep 1000"], name="web")
     until(lambda: any(engine.logs("web")), "the signal is ignored")
     assert engine.stop("web", timeout=0.05).state.exit_code == 137
@@ -38,7 +38,7 @@ def test_stop_kills_what_does_not_listen(engine: Engine) -> None:
 
 @pytest.mark.parametrize("how", ["kill", "remove"])
 def test_who_has_time_to_end_can_be_killed_meanwhile(engine: Engine, how: str) -> None:
-    """Nobody waits for the time to be over, and who has asked it to end is content."""
+    """A kill or removal does not wait for the timeout, and the stopping call succeeds."""
     engine.run("base", STUBBORN, name="web")
     until(lambda: any(engine.logs("web")), "the handler is set")
     with ThreadPoolExecutor() as pool:
@@ -49,13 +49,13 @@ def test_who_has_time_to_end_can_be_killed_meanwhile(engine: Engine, how: str) -
 
 
 def test_stopping_twice_is_no_error(engine: Engine) -> None:
-    """It is stopped, as was asked."""
+    """The container is stopped, as requested."""
     engine.run("base", FOR_EVER, name="web")
     assert engine.stop("web") == engine.stop("web")
 
 
 def test_several_have_their_time_at_once(engine: Engine) -> None:
-    """Whoever does not listen is killed when it is over, and nobody's begins with that."""
+    """Containers that ignore the signal are killed at the timeout, which runs in parallel."""
     names = [f"web{number}" for number in range(6)]
     for name in names:
         engine.run("base", STUBBORN, name=name, network="none")
@@ -67,7 +67,7 @@ def test_several_have_their_time_at_once(engine: Engine) -> None:
 
 
 def test_the_command_asks_all_at_once(engine: Engine, root: Path) -> None:
-    """Also those behind one that takes its time, or is not there; then it is told."""
+    """Containers behind a slow or missing one are stopped too; then the error is reported."""
     for name in ("a", "b", "c"):
         engine.run("base", STUBBORN, name=name, network="none")
         until(lambda: any(engine.logs(name)), "the handler is set")  # noqa: B023

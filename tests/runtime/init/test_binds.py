@@ -1,4 +1,4 @@
-"""Files of the host and volumes in a container: what is asked for, and no more."""
+"""Host files and volumes in a container: the requested mounts, and no others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.runtime.support.inspection import nothing_left
 
 @pytest.fixture
 def shared(root: Path) -> Path:
-    """A directory of the host, with a file in it."""
+    """Make a directory on the host with a file in it."""
     made = root / "shared"
     made.mkdir()
     (made / "file").write_text("from the host\n")
@@ -27,7 +27,7 @@ def _said(engine: Engine, reference: str, script: str) -> str:
 
 
 def test_a_directory_is_the_same_inside_and_outside(engine: Engine, shared: Path) -> None:
-    """What one writes the other reads; places that the image has not are made."""
+    """Writes on one side are read on the other; missing mount points are created."""
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/deep/in/here"])
     assert _said(engine, "web", "cat /deep/in/here/file") == "from the host\n"
     assert _said(engine, "web", "echo back > /deep/in/here/answer") == ""
@@ -35,14 +35,14 @@ def test_a_directory_is_the_same_inside_and_outside(engine: Engine, shared: Path
 
 
 def test_a_single_file(engine: Engine, shared: Path) -> None:
-    """In a place of its own, or in that of one which the image has."""
+    """A file is mounted on a new path, or on an existing file of the image."""
     binds = [f"{shared}/file:/new/file", f"{shared}/file:/etc/passwd:ro"]
     engine.run("base", FOR_EVER, name="web", network="none", binds=binds)
     assert _said(engine, "web", "cat /new/file /etc/passwd") == "from the host\n" * 2
 
 
 def test_read_only_is_for_everybody(engine: Engine, shared: Path) -> None:
-    """Root inside cannot write to it, nor to what is mounted below it."""
+    """Root inside cannot write to the mount, nor to the mounts below it."""
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/data:ro"])
     assert "Read-only" in _said(engine, "web", "echo x > /data/file")
     assert "Read-only" in _said(engine, "web", "echo x > /data/new")
@@ -50,7 +50,7 @@ def test_read_only_is_for_everybody(engine: Engine, shared: Path) -> None:
 
 
 def test_no_link_of_the_image_leads_out(engine: Engine, shared: Path, root: Path) -> None:
-    """A target that is a link is followed inside the container's own root."""
+    """A target that is a symbolic link is resolved inside the container's own root."""
     outside = root / "outside"
     engine.create("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/link/place"])
     upper = root / "containers" / engine.inspect("web").id / "upper"
@@ -78,13 +78,13 @@ def test_no_link_of_the_image_leads_out(engine: Engine, shared: Path, root: Path
     ],
 )
 def test_what_cannot_be_mounted_is_refused(engine: Engine, root: Path, text: str, why: str) -> None:
-    """By name, with nothing left."""
+    """The error names the mount, and nothing is left."""
     with nothing_left(root), pytest.raises(InvalidError, match=why):
         engine.run("base", FOR_EVER, network="none", binds=[text])
 
 
 def test_a_source_that_is_not_there(engine: Engine, root: Path) -> None:
-    """Is an error rather than an empty directory; nothing is left."""
+    """A missing source is an error and no empty directory is created; nothing is left."""
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with nothing_left(root), pytest.raises(InvalidError, match="No such file"):
         engine.run("base", FOR_EVER, network="none", binds=[f"{root}/nowhere:/x"])
@@ -95,7 +95,7 @@ def test_a_source_that_is_not_there(engine: Engine, root: Path) -> None:
 def test_a_file_and_a_directory_are_not_mounted_on_each_other(
     engine: Engine, shared: Path, root: Path
 ) -> None:
-    """Which is which is told, also of a volume, which is a directory."""
+    """The error names which is the file and which the directory; a volume is a directory."""
     (shared / "file").write_text("x")
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with nothing_left(root), pytest.raises(InvalidError, match=r"it is a file, .* a directory"):
@@ -105,7 +105,7 @@ def test_a_file_and_a_directory_are_not_mounted_on_each_other(
 
 
 def test_a_link_into_proc_is_refused(engine: Engine, shared: Path, root: Path) -> None:
-    """Nothing covers what keeps the kernel's knobs out of reach."""
+    """No mount covers the paths that protect the kernel's settings."""
     engine.create("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/link"])
     upper = root / "containers" / engine.inspect("web").id / "upper"
     upper.mkdir()
@@ -115,7 +115,7 @@ def test_a_link_into_proc_is_refused(engine: Engine, shared: Path, root: Path) -
 
 
 def test_a_volume_outlives_its_containers(engine: Engine) -> None:
-    """It is made when it is named first, shared by whoever names it, and kept."""
+    """A volume is created at its first use, shared by its containers, and kept."""
     engine.run("base", FOR_EVER, name="one", network="none", binds=["data:/data"])
     engine.run("base", FOR_EVER, name="two", network="none", binds=["data:/other:ro"])
     assert _said(engine, "one", "echo kept > /data/file") == ""
@@ -134,7 +134,7 @@ def test_a_volume_outlives_its_containers(engine: Engine) -> None:
 
 
 def test_every_user_gets_into_a_volume(engine: Engine) -> None:
-    """Whatever the caller's umask."""
+    """The volume is accessible for every user, whatever the caller's umask."""
     engine.run(
         "base",
         FOR_EVER,

@@ -1,4 +1,4 @@
-"""A caller that can open few files more: told before anything is begun, and nothing is left."""
+"""A call with too few free descriptors fails before its first step, and nothing is left."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.support.programs import environment
 _PUBLISHED = 6
 _PORTS = [f"8080-{8079 + _PUBLISHED}:80-{79 + _PUBLISHED}", "9000:80/udp"]
 _SOCKETS = (_PUBLISHED + 1) * 2 + 1
-"""For each port one of either family, and one for the rules."""
+"""Descriptors: one for each port of either family, and one for the rules."""
 _OPEN = 16
-"""What a start has open by then, at most."""
+"""Descriptors that a start has open by then, at most."""
 
 
 def _run(engine: Engine) -> ContainerRecord:
@@ -70,7 +70,7 @@ CALLS: dict[str, tuple[Callable[[Engine], object], Callable[[Engine], object]]] 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_it_works_or_nothing_of_it_is_left(engine: Engine, lan: str, root: Path, call: str) -> None:
-    """Whatever the number of descriptors that there is room for, from none to enough."""
+    """The call works, or nothing of it is left, for any number of free descriptors up to enough."""
     prepare, act = CALLS[call]
     engine.run("base", FOR_EVER, name="web", network=lan)
     prepare(engine)
@@ -93,7 +93,7 @@ def test_it_works_or_nothing_of_it_is_left(engine: Engine, lan: str, root: Path,
 
 
 def test_more_ports_than_there_is_room_for_are_led_later(engine: Engine) -> None:
-    """To connect takes a descriptor for each that is relayed; the next call ends it."""
+    """A connect needs a descriptor for each relayed port; the next call completes the repair."""
     engine.network_create("lan", subnet6="fd00:9::/64")
     engine.network_create("two", subnet6="fd00:8::/64")
     engine.run("base", FOR_EVER, name="x", network="two", publish=["[::1]:8000-8049:80-129"])
@@ -103,7 +103,7 @@ def test_more_ports_than_there_is_room_for_are_led_later(engine: Engine) -> None
 
 
 def test_a_tree_that_is_deeper_than_there_is_room_for_is_told(engine: Engine, root: Path) -> None:
-    """As what it is, with what to do; nothing of the image is there."""
+    """The error says that the tree is too deep, with a remedy; nothing of the image is left."""
     engine.run("base", FOR_EVER, name="x", network="none")
     engine.exec("x", ["sh", "-c", f"mkdir -p {'/d' * 2 * REQUIRED}"])
     with pytest.raises(ExhaustedError, match="commit to made"), free_descriptors(REQUIRED):
@@ -114,7 +114,7 @@ def test_a_tree_that_is_deeper_than_there_is_room_for_is_told(engine: Engine, ro
 @pytest.mark.parametrize("limit", [5, 8, 20, 30])
 @pytest.mark.parametrize("words", [["run", "--rm", "base", "true"], ["ps"]], ids=" ".join)
 def test_a_command_says_what_to_do(root: Path, words: list[str], limit: int) -> None:
-    """In a sentence, with the exit code of a command that was not carried out."""
+    """The error is one sentence, with the exit code of a command that was not carried out."""
 
     def lower() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))

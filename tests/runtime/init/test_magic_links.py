@@ -1,4 +1,4 @@
-"""Links of /proc lead a command to what executes it, the host's interpreter: none is followed."""
+"""Magic links of /proc lead to the host's interpreter of the command: none is followed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SCRIPTS = {
 
 @pytest.fixture
 def place(root: Path) -> Path:
-    """A directory that is /x in the container: what an image or a volume may hold."""
+    """Make the directory mounted at /x, with files that an image or a volume may hold."""
     made = root / "x"
     made.mkdir()
     (made / "exe").symlink_to("/proc/self/exe")
@@ -44,13 +44,13 @@ def place(root: Path) -> Path:
     for name, text in _SCRIPTS.items():
         (made / name).write_text(text)
         (made / name).chmod(0o711)
-    (root / "lock").touch()  # which stays, whatever happens
+    (root / "lock").touch()  # this file stays in any case
     return made
 
 
 @pytest.fixture(params=["start", "start as a user", "exec", "exec as a user"])
 def run(request: pytest.FixtureRequest, engine: Engine, place: Path) -> Iterator[Run]:
-    """Has a command executed in a container, in each way there is."""
+    """Return a function that executes a command in a container, for each way of execution."""
     how, _, who = request.param.partition(" as a ")
     user = "1000" if who else ""
     path, binds = {"PATH": "/x:/bin"}, [f"{place}:/x"]
@@ -72,7 +72,7 @@ def run(request: pytest.FixtureRequest, engine: Engine, place: Path) -> Iterator
     ],
 )
 def test_no_magic_link_is_followed(run: Run, root: Path, command: str) -> None:
-    """Neither to the command nor to what its first line names; it is said, and nothing is left."""
+    """A magic link is followed neither to the command nor to its interpreter; nothing is left."""
     with nothing_left(root), pytest.raises(CommandError, match="a link of /proc") as caught:
         run(command)
     assert caught.value.exit_code == 126
@@ -80,13 +80,13 @@ def test_no_magic_link_is_followed(run: Run, root: Path, command: str) -> None:
 
 
 def test_pid_1_is_no_way_either(run: Run) -> None:
-    """Where the kernel has not refused it already."""
+    """The link is refused if the kernel has not refused it already."""
     with pytest.raises(CommandError, match=r"a link of /proc|Permission denied"):
         run("/proc/1/exe")
 
 
 def test_a_relative_interpreter_may_be_anywhere(engine: Engine, place: Path) -> None:
-    """Also where the process that looks for it is not shown itself."""
+    """The link is also found by a process that cannot see itself in the container's /proc."""
     (place / "odd").write_text("#!self/exe\n")
     (place / "odd").chmod(0o755)
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{place}:/x"])
@@ -95,7 +95,7 @@ def test_a_relative_interpreter_may_be_anywhere(engine: Engine, place: Path) -> 
 
 
 def test_it_does_not_matter_where_nobody_looks_any_more(run: Run, place: Path) -> None:
-    """In a place of PATH behind the one that has the command; before it, it does."""
+    """A link behind the command's place in PATH has no effect; a link before that place has."""
     (place / "linked").unlink()
     (place / "linked").symlink_to("/proc/self/root/bin")
     behind, before = ({"PATH": path} for path in ("/bin:/x/linked", "/x/linked:/bin"))
@@ -105,7 +105,7 @@ def test_it_does_not_matter_where_nobody_looks_any_more(run: Run, place: Path) -
 
 
 def test_what_cannot_be_looked_at_just_now_is_not_executed(run: Run, place: Path) -> None:
-    """Somebody has a lease of it (fcntl(2)), which execve(2) would wait for, and then follow."""
+    """A file with a lease (fcntl(2)) is refused: execve(2) would wait, then follow the link."""
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         with (place / "script").open() as opened:
@@ -119,7 +119,7 @@ def test_what_cannot_be_looked_at_just_now_is_not_executed(run: Run, place: Path
 def test_nothing_is_executed_where_nobody_can_look(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A seccomp filter around mydocker may know nothing of openat2(2)."""
+    """A seccomp filter around mydocker may not know openat2(2)."""
 
     def unknown(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -130,7 +130,7 @@ def test_nothing_is_executed_where_nobody_can_look(
 
 
 def test_every_other_link_is(run: Run) -> None:
-    """As well as any interpreter of the container's own."""
+    """Other links, and any interpreter of the container's own, are followed."""
     for command in ("/x/fine", "fine", "./plain", "plain", "true"):
         run(command)
 
@@ -149,7 +149,7 @@ def test_every_other_link_is(run: Run) -> None:
 def test_what_is_wrong_otherwise_is_told_as_ever(
     run: Run, command: str, code: int, told: str
 ) -> None:
-    """In the kernel's words."""
+    """The error has the kernel's message."""
     with pytest.raises(CommandError, match=told) as caught:
         run(command)
     assert caught.value.exit_code == code

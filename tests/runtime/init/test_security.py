@@ -1,4 +1,4 @@
-"""What a container may do: capabilities given and taken, its own files made unchangeable."""
+"""Confinement of a container: capabilities added and dropped, read-only root."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SETS = "grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status"
 
 
 def _sets(engine: Engine, reference: str) -> dict[str, int]:
-    """The capability sets of a command in it: permitted, effective, bounding."""
+    """Return the capability sets of a command in the container: permitted, effective, bounding."""
     done = engine.exec(reference, ["sh", "-c", _SETS])
     lines = [line.split(":") for line in done.stdout.decode().splitlines()]
     return {name: int(bits, 16) for name, bits in lines}
@@ -41,7 +41,7 @@ def _sets(engine: Engine, reference: str) -> dict[str, int]:
 def test_a_command_has_what_was_asked_for(
     engine: Engine, add: list[str], drop: list[str], expected: int
 ) -> None:
-    """The command itself and every other, in all its sets, and no exec exceeds it."""
+    """The command and later exec have the requested capabilities in all sets, and no more."""
     web = engine.run(
         "base",
         ["sh", "-c", f"{_SETS}; exec sleep 1000000"],
@@ -56,7 +56,7 @@ def test_a_command_has_what_was_asked_for(
 
 
 def test_names_count_after_all() -> None:
-    """As with Docker; an unknown name is refused."""
+    """Names apply after ALL, as with Docker; an unknown name is refused."""
     assert capabilities("x", ["ALL"], ["net_raw"]) & _NET_RAW == 0
     assert capabilities("x", ["all"], []).bit_length() == 41
     with pytest.raises(InvalidError, match="fly"):
@@ -64,7 +64,7 @@ def test_names_count_after_all() -> None:
 
 
 def test_read_only(engine: Engine) -> None:
-    """Nothing of its own can be changed, by the command or another; volumes and /dev/shm can."""
+    """No command can change the container's own files; volumes and /dev/shm are writable."""
     engine.run("base", FOR_EVER, name="web", network="none", read_only=True, binds=["v:/data"])
     for place in ("/new", "/etc/passwd", "/tmp/new", "/etc/hosts", "/etc/resolv.conf"):
         done = engine.exec("web", ["sh", "-c", f"echo x > {place}"])
@@ -75,7 +75,7 @@ def test_read_only(engine: Engine) -> None:
 
 
 def test_the_hosts_devices_stay_as_they_are(engine: Engine) -> None:
-    """They can be used and not changed, be the container's user root."""
+    """Root of the container can use the host's devices, but not change their mode or owner."""
     before = os.stat("/dev/full")
     engine.run("base", FOR_EVER, name="web", network="none")
     for change in ("chmod 666 /dev/full", "chown 0:0 /dev/full", "touch /dev/full"):
@@ -87,7 +87,7 @@ def test_the_hosts_devices_stay_as_they_are(engine: Engine) -> None:
 
 @pytest.mark.parametrize("key", ["net.ipv4.ip_forward", "net/ipv4/ip_forward"])
 def test_the_hosts_network_keeps_its_sysctls(engine: Engine, key: str) -> None:
-    """`net.*` cannot go with mode host, however it is written."""
+    """`net.*` sysctls are refused with mode host, in any spelling."""
     with pytest.raises(InvalidError, match="sysctl"):
         engine.create("base", FOR_EVER, network="host", sysctls={key: "1"})
 
@@ -96,12 +96,12 @@ def test_the_hosts_network_keeps_its_sysctls(engine: Engine, key: str) -> None:
     "words", [["run", "--rm", "base", "true"], ["network", "create", "lan"]], ids=" ".join
 )
 def test_without_the_right_to_make_links(engine: Engine, root: Path, words: list[str]) -> None:
-    """The kernel's no comes with cause and remedy, and no half network stays."""
+    """The error gives the kernel's refusal, cause and remedy; no partly made network stays."""
 
     def lose() -> None:
         forbid(capget() & ~_NET_ADMIN)
 
-    (root / "lock").touch()  # which stays, whatever happens
+    (root / "lock").touch()  # this file stays in any case
     with nothing_left(root):
         done = subprocess.run(
             [sys.executable, "-m", "runtime", *words],

@@ -1,4 +1,4 @@
-"""What a process on its way to a command says went wrong is told with its cause."""
+"""Errors of a process on its way to the command are reported with their cause."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.runtime.support.inspection import nothing_left, until
     [(errno.ENOSPC, "/proc/sys/user"), (errno.EPERM, "CAP_SYS_ADMIN")],
 )
 def test_what_the_kernel_refuses_is_told_with_its_cause(number: int, cause: str) -> None:
-    """In words, and with what to run next: an error of the interpreter's is no help."""
+    """The error is in words and has a remedy; an error of the interpreter would be no help."""
     reading, writing = os.pipe()
     with open(reading) as told_to, open(writing, "w") as pipe:
         send_error(pipe.fileno(), OSError(number, "unshare(0x2e020000): said the kernel"))
@@ -36,7 +36,7 @@ def test_what_the_kernel_refuses_is_told_with_its_cause(number: int, cause: str)
 
 
 def test_the_file_that_it_was_about_is_named() -> None:
-    """Where there was one."""
+    """The error names the file, if it has one."""
     error = refused("start it", FileNotFoundError(errno.ENOENT, "No such file", "/there"))
     assert str(error).startswith("start it: No such file: '/there'\n")
 
@@ -44,7 +44,7 @@ def test_the_file_that_it_was_about_is_named() -> None:
 def test_who_leaves_before_it_is_attended_to_says_why(
     engine: Engine, lan: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is that which is told, and not that it is not there any more."""
+    """The error is the one that pid 1 reported, and not ESRCH."""
     register = ContainerNetworking.register
 
     def late(networking: ContainerNetworking, found: ContainerRecord, netns: NetNS) -> None:

@@ -1,4 +1,4 @@
-"""The caller's side of a container's terminal."""
+"""Caller's side of a container's terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.runtime.conftest import FOR_EVER
 from tests.support.programs import WITHIN, environment
 
 _MUCH = 1_000_000
-"""Bytes: more than the kernel keeps on their way to a terminal, and on their way back."""
+"""Bytes: more than the kernel buffers on the way to a terminal and back."""
 
 
 def test_what_is_typed_does_not_hold_up_what_is_shown(engine: Engine, root: Path) -> None:
-    """A program takes no more before what it has written is taken: neither side waits for ever."""
+    """A program may read no input before its output is taken: neither side waits for ever."""
     engine.run("base", FOR_EVER, name="web", network="none")
     script = f"stty raw -echo; echo ready; exec head -c {_MUCH}"
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Looking at what is there, from outside of mydocker."""
+"""State of the host and the kernel, read without mydocker."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from runtime.image.base import BASE, BUSYBOX
 from runtime.records import ContainerRecord
 
 WITHIN = 10.0
-"""Seconds in which whatever is waited for must happen, on the slowest machine."""
+"""Timeout in seconds for a condition, on the slowest machine."""
 
 
 def brought(engine: Engine) -> list[str]:
-    """The names of the images, in order, but for those that the machine's own programs make."""
+    """Return the names of the images in order, except those of the host's own programs."""
     machines = {f"{name}:latest" for name in (BASE, BUSYBOX)}
     return sorted(item.name for item in engine.images.all() if item.name not in machines)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition that the kernel brings about without telling."""
+    """Wait until a condition is true that the kernel does not report."""
     deadline = time.monotonic() + WITHIN
     while not condition():
         if time.monotonic() > deadline:
@@ -38,23 +38,23 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def netns(container: ContainerRecord) -> NetNS:
-    """The network namespace of a running container."""
+    """Return the netns of a running container."""
     return NetNS.at(f"/proc/{container.state.pid}/ns/net")
 
 
 def namespace(container: ContainerRecord | None, kind: str) -> str:
-    """The identity of a namespace of a container, or (`None`) the caller's own."""
+    """Return the identity of a container's namespace, or (`None`) of the caller's own."""
     return os.readlink(f"/proc/{container.state.pid if container else 'thread-self'}/ns/{kind}")
 
 
 def links(space: NetNS | None = None) -> dict[str, rtnetlink_dump.Link]:
-    """The interfaces of a namespace, or of the caller's, by name."""
+    """Return the interfaces of a netns, or of the caller's, by name."""
     with Netlink(space) as netlink:
         return {link.name: link for link in rtnetlink_dump.links(netlink)}
 
 
 class Network(NamedTuple):
-    """What a namespace knows of the network."""
+    """Network state of a netns."""
 
     links: list[tuple[str, str, bool]]
     addresses: list[str]
@@ -62,7 +62,7 @@ class Network(NamedTuple):
 
 
 def network(space: NetNS | None = None) -> Network:
-    """Links (name, MAC, up), addresses and routes (destination, gateway), without link-local."""
+    """Return links (name, MAC, up), addresses and routes (destination, gateway), no link-local."""
     with Netlink(space) as netlink:
         return Network(
             sorted((link.name, link.mac, link.up) for link in rtnetlink_dump.links(netlink)),
@@ -78,13 +78,13 @@ def network(space: NetNS | None = None) -> Network:
 
 
 def tables() -> list[Table]:
-    """The nft tables of the caller's network namespace."""
+    """Return the nft tables of the caller's netns."""
     with Nft() as nft:
         return nft.tables()
 
 
 def processes() -> set[int]:
-    """Every process of the caller's pid namespace."""
+    """Return every process of the caller's pid namespace."""
     return {int(name) for name in os.listdir("/proc") if name.isdigit()}
 
 
@@ -101,7 +101,7 @@ def processes_titled(title: bytes) -> set[int]:
 
 
 def children(parent: int) -> set[int]:
-    """The children of a process, zombies included (proc_pid_stat(5), field 4)."""
+    """Return the children of a process, zombies included (proc_pid_stat(5), field 4)."""
     found = set()
     for pid in processes():
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -112,7 +112,7 @@ def children(parent: int) -> set[int]:
 
 
 def opened(pid: int) -> set[str]:
-    """What a process has open: paths, and kinds of what has none."""
+    """Return the open files of a process: paths, and the kinds of files without a path."""
     found = set()
     for number in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):  # just closed
@@ -121,24 +121,24 @@ def opened(pid: int) -> set[str]:
 
 
 def family(root: Path) -> set[int]:
-    """The processes that have to do with the state directory: other workers share this host."""
+    """Return the processes that use the state directory: other workers share this host."""
     return {pid for pid in processes() if _knows(pid, str(root))}
 
 
 def _knows(pid: int, root: str) -> bool:
-    """Whether its command line, its mounts or one of its descriptors names the directory."""
+    """Return True if its command line, its mounts or a descriptor names the directory."""
     try:
         told = [Path(f"/proc/{pid}/{name}").read_text() for name in ("cmdline", "mountinfo")]
         if any(root in text for text in told):
             return True
         held = f"/proc/{pid}/fd"
         return any(root in os.readlink(f"{held}/{number}") for number in os.listdir(held))
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return False
 
 
 class Everything(NamedTuple):
-    """All that a container could leave behind in its host."""
+    """State of the host that a container could leave changed."""
 
     network: Network
     tables: list[Table]
@@ -149,21 +149,21 @@ class Everything(NamedTuple):
 
 
 def descriptors() -> list[str]:
-    """The caller's own, but for those by which an engine watches a container that runs."""
+    """Return the caller's descriptors, except the pidfds of an engine's watched containers."""
     return [number for number in os.listdir("/proc/self/fd") if _is_kept(number)]
 
 
 def _is_kept(descriptor: str) -> bool:
     try:
         told = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
-    except FileNotFoundError:  # the directory was listed by it
+    except FileNotFoundError:  # the descriptor of the directory listing
         return False
     pids = [line for line in told.splitlines() if line.startswith("Pid:")]
-    return not pids or int(pids[0].split()[1]) < 0  # of a process that has ended (pidfd_open(2))
+    return not pids or int(pids[0].split()[1]) < 0  # of an ended process (pidfd_open(2))
 
 
 def everything(root: Path) -> Everything:
-    """What there is now; two of these are equal when nothing was left in between."""
+    """Return the current state; two of these are equal if nothing was left in between."""
     return Everything(
         network(),
         tables(),
@@ -175,18 +175,18 @@ def everything(root: Path) -> Everything:
 
 
 def mounts(root: Path) -> int:
-    """Mounts that have to do with `root`: other workers share this mount namespace."""
+    """Return the number of mounts that name `root`: other workers share this mount namespace."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return sum(str(root) in line for line in lines)
 
 
 @contextmanager
 def nothing_left(root: Path) -> Iterator[None]:
-    """The body leaves nothing: links, addresses, rules, mounts, processes, descriptors, files."""
-    gc.collect()  # or what earlier tests' engines had open goes meanwhile
+    """Check that the body leaves no link, address, rule, mount, process, descriptor or file."""
+    gc.collect()  # or descriptors of earlier tests' engines are closed meanwhile
     before = everything(root)
     yield
-    # One that was on its way out before may have gone meanwhile.
+    # A process that was ending before may be gone meanwhile.
     until(lambda: family(root) <= before.processes, "its processes are gone")
     after = everything(root)._replace(processes=before.processes)
     for name, was, now in zip(Everything._fields, before, after, strict=True):

@@ -1,4 +1,4 @@
-"""Killing mydocker at a named step: a function of its own, in a forked process, does it.
+"""Kill mydocker at a named step: a function of mydocker does it, in a forked process.
 
 The kill comes before or after the work of that function.
 """
@@ -14,7 +14,7 @@ Step = tuple[Any, str, bool]
 
 
 def in_process(work: Callable[[], object]) -> int:
-    """Do the work in a forked process; its exit status, negative for a signal."""
+    """Do the work in a forked process; return its exit status, negative for a signal."""
     pid = os.fork()
     if not pid:
         try:
@@ -26,7 +26,7 @@ def in_process(work: Callable[[], object]) -> int:
 
 
 def killed_at(step: Step, work: Callable[[], object]) -> None:
-    """Do the work in a process that is killed when it comes to the step."""
+    """Do the work in a process that is killed when it reaches the step."""
     owner, name, after = step
 
     def until_then() -> None:
@@ -44,7 +44,7 @@ def killed_at(step: Step, work: Callable[[], object]) -> None:
 
 
 def steps(*functions: tuple[Any, str]) -> dict[str, Step]:
-    """Before and after each of the functions (owner and name), by what it is called."""
+    """Return the steps before and after each of the functions (owner and name), by test id."""
     return {
         f"{'after' if after else 'before'} {name}": (owner, name, after)
         for owner, name in functions
