@@ -1,4 +1,4 @@
-"""What the host sees of the machine's files, and that it can change none of them.
+"""The host's read-only view of the machine's files.
 
 The machine's whole tree is read-only in the host: a runtime that goes wrong, or a
 command that escapes from its container, must not cost anybody a file. Private and
@@ -31,13 +31,13 @@ from linux.syscalls import (
 )
 
 HOME: Final = "/run/netmodes"
-"""Where the host keeps what is the harness's."""
+"""Directory in the host for the harness's own files."""
 
 _QUIET: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
 def cache() -> str:
-    """The directory that stays: `netmodes` in the user's cache ($XDG_CACHE_HOME, ~/.cache)."""
+    """Return the lasting directory: `netmodes` in the user's cache ($XDG_CACHE_HOME, ~/.cache)."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return home if os.path.basename(home) == "netmodes" else os.path.join(home, "netmodes")
 
@@ -45,13 +45,13 @@ def cache() -> str:
 def furnish(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
     """Lay the mounts of a host. The caller is alone in a new mount and network namespace.
 
-    `OSError` tells which mount the kernel refused.
+    An `OSError` names the mount that the kernel refused.
     """
     mount("", "/", flags=MS_REC | MS_PRIVATE)
     _protect()
     mount("proc", "/proc", "proc", _QUIET)
     for directory, mode in (("/run", "755"), ("/dev/shm", "1777")):  # noqa: S108 # tmpfs
-        # What somebody beside us has mounted below it just now would be the host's to lose.
+        # Else the host could unmount something that another process has just mounted below it.
         with contextlib.suppress(OSError):  # nothing is mounted there
             umount(directory)
         mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode}")
@@ -63,9 +63,9 @@ def furnish(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
 
 
 def _protect() -> None:
-    """Make everything read-only but devices and the cache, whose mounts are taken out before."""
+    """Make all mounts read-only except devices and the cache, which are moved aside first."""
     kept = [("/dev", open_tree("/dev", recursive=True))]
-    with contextlib.suppress(OSError):  # nowhere to keep things: then nothing is kept
+    with contextlib.suppress(OSError):  # no place for a cache: keep nothing
         os.makedirs(cache(), mode=0o700, exist_ok=True)
         kept.append((cache(), open_tree(cache())))
     restrict("/", MOUNT_ATTR_RDONLY)
