@@ -148,7 +148,7 @@ class HostMachine:
 
     @property
     def proc(self) -> str:
-        """The directory of the host's proc(5), as the caller sees it: from outside, or entered."""
+        """The host's /proc as the caller sees it: from outside, or after `enter`."""
         return "/proc" if self._entered else f"/proc/{self._pid}/root/proc"
 
     def netns_of(self, pid: int) -> NetNS:
