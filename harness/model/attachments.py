@@ -73,7 +73,7 @@ _OUTSIDE: Final = (
 def whereabouts(plan: Plan, dialect: Dialect) -> Whereabouts:
     """Return all attachments of a plan; a joiner has those of its joined container.
 
-    Raises `PlanError` when a subnet lies outside what the world routes.
+    Raises `PlanError` if a subnet lies outside the ranges that the world routes.
     """
     found: dict[str, tuple[Attachment, ...]] = {place.name: (place,) for place in _OUTSIDE}
     for container in plan.containers:

@@ -1,4 +1,4 @@
-"""The matrix: what was promised or observed, cell by cell, and how the two compare."""
+"""The matrix: promises or observations, cell by cell, and the comparison of the two."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Matrix(Mapping[Cell, E]):
             return NotImplemented
         return not diff(self, other)
 
-    __hash__ = None  # type: ignore[assignment] # equal to what it admits: no hash could follow
+    __hash__ = None  # type: ignore[assignment] # equality is admission: no hash possible
 
     def __repr__(self) -> str:
         return f"<Matrix of {len(self)} cells>"

@@ -61,7 +61,7 @@ def promised(
     A target that exists and cannot be reached is one.
 
     Raises `PlanError` when `cells` asks about a name that is not in the plan, or
-    when a subnet lies outside what the world routes (`topology.PRIVATE`).
+    if a subnet lies outside the routed ranges (`topology.PRIVATE`).
     """
     modes = {container.name: container.mode for container in plan.containers}
     world = _World(dialect, topology, whereabouts(plan, dialect), modes)

@@ -20,7 +20,7 @@ _KEYS = frozenset({"id", "level", "statement"}) | _LISTS
 
 
 class CatalogueError(ValueError):
-    """The catalogue is malformed; the message names the entry and what is wrong with it."""
+    """The catalogue is malformed; the message names the entry and the error."""
 
 
 class UnknownRequirement(LookupError):
@@ -28,7 +28,7 @@ class UnknownRequirement(LookupError):
 
 
 class Level(StrEnum):
-    """How binding a requirement is, in the words of RFC 2119."""
+    """Level of obligation of a requirement, in the words of RFC 2119."""
 
     MUST = "MUST"
     SHOULD = "SHOULD"

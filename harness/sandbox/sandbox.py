@@ -1,4 +1,4 @@
-"""The private namespaces in which a whole run lives, so that it touches nothing else.
+"""Private namespaces for a whole run, so that the run changes nothing outside.
 
 The caller forks. Outside stays a *waiter* that passes signals in and the exit
 status out. Inside, pid 1 is a small init that reaps orphans, and pid 2 is the

@@ -1,4 +1,4 @@
-"""From a topology to namespaces, links, addresses and routes: the world is built here.
+"""Builder of the world: from a topology to namespaces, links, addresses and routes.
 
 Every namespace gets one netlink batch, and a single batch creates all veth pairs.
 Within a router `eth0` looks towards the LAN and `eth1` towards the internet.
@@ -31,18 +31,18 @@ FAR: Final = 3
 SWITCH: Final = 10
 """Index of a bridge: the LAN's, and br0 in the host."""
 DOWNWARD: Final = 100
-"""The table in which routers keep the private ranges. Only what comes from the internet's
-side, or from the router itself, looks there: a packet that the host sends up to a private
-address nobody has must not be sent down again, and up, until its TTL runs out."""
+"""Routing table of the routers for the private ranges. Only packets from the internet's side, or
+from the router itself, use it. Otherwise a packet of the host to an unused private address would
+loop between host and router until its TTL expires."""
 
 DAD: Final = "net.ipv6.conf.default.accept_dad"
-"""Duplicate address detection on the links that come next. The world's own links go
-without: a forwarder whose link-local address is still tentative resolves no neighbour,
-for a second or two. What the runtime makes later in the host has it, as on any machine."""
+"""Duplicate address detection on links created later. The world's own links do without: a
+forwarder whose link-local address is still tentative resolves no neighbour, for a second or
+two. Links that the runtime creates later in the host have it, as on any machine."""
 UNLIMITED: Final[dict[str, str | int]] = {"net.ipv4.icmp_ratemask": 0, "net.ipv6.icmp.ratemask": ""}
-"""Every packet that deserves an ICMP error gets one: a matrix asks many times a second.
-No kind of error is limited at all, because besides the rate for each destination
-(icmp_ratelimit) there is one for all of them together, in bursts of fifty."""
+"""No rate limit for ICMP errors: a matrix sends many probes a second, and each needs its error.
+The mask exempts every kind of error, because besides the rate for each destination
+(icmp_ratelimit) there is one for all destinations together, in bursts of fifty."""
 ROUTER: Final[dict[str, str | int]] = {
     "net.ipv4.ip_forward": 1,
     "net.ipv6.conf.all.forwarding": 1,
@@ -101,7 +101,7 @@ class World:
             return cls(topology, host, services, spaces, _resources=stack.pop_all())
 
     def close(self) -> None:
-        """End the host and the services and give every namespace back."""
+        """End the host and the services and release every namespace."""
         self._resources.close()
 
     def links(self) -> dict[NetNS, list[Link]]:

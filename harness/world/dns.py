@@ -1,8 +1,8 @@
 """The names of the world: the zone `example.com` and the reverse of every address.
 
-In the closed world one server knows everything, so it answers with authority for
-every name there is or is not (RFC 1034, RFC 2308). Messages are dnspython's.
-Nothing here does I/O: wire format in, wire format out.
+In the closed world one server knows all names. Its answers are authoritative for every name,
+existent or not (RFC 1034, RFC 2308). Messages are dnspython's. The module does no I/O: wire
+format in, wire format out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ All answers but those of `BIG` fit."""
 TTL: Final = 0
 """TTL of every answer, in seconds: no cache, so that the server sees every DNS query."""
 BIG: Final = "big.example.com"
-"""A name whose TXT and A answers fit no datagram: TC over UDP, whole over TCP (RFC 7766)."""
+"""Name whose TXT and A answers fit no datagram: TC over UDP, complete over TCP (RFC 7766)."""
 BIG_TEXT: Final = tuple(f"{number:03d}" + "x" * 197 for number in range(40))
 BIG_ADDRESSES: Final = tuple(IPv4Address("203.0.113.100") + number for number in range(120))
 """Addresses that no namespace of the world has."""
@@ -47,7 +47,7 @@ _KEPT_OF_QUERY: Final = 0x79  # opcode and RD
 
 
 class DnsQuery(NamedTuple):
-    """One question: the name in lower case without the final dot, the type as `AAAA`."""
+    """One DNS question: the name in lower case without the final dot, the type as `AAAA`."""
 
     name: str
     type: str

@@ -86,7 +86,7 @@ class State:
 
 
 class LeakGuard:
-    """Watches one world. Use it as a context manager, or `close` it."""
+    """Guard of one world. Use it as a context manager, or `close` it."""
 
     def __init__(self, world: World) -> None:
         self._world = world

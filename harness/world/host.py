@@ -1,10 +1,10 @@
 """The machine that the runtime runs on: a process with namespaces of its own.
 
 `HostMachine.start` forks twice. The first child is pid 1 of a new pid namespace, in new
-mount, net, uts, ipc and cgroup namespaces; it does nothing but reap. The second
-is the *server*: it carries out what `call`, `run` and `spawn` ask for, so that
-runtimes, daemons and library calls alike live inside the host. When pid 1 dies,
-and it dies with the thread that made it, the kernel takes everything along.
+mount, net, uts, ipc and cgroup namespaces; it only reaps. The second
+is the *server*: it carries out the requests of `call`, `run` and `spawn`, so that
+runtimes, daemons and library calls all run inside the host. Pid 1 dies with the thread
+that made it, and the kernel then kills every process of the host.
 
 Its view of the machine's files is read-only: see `harness.world.host_files`.
 """
@@ -65,7 +65,7 @@ class HostMachine:
         self._entered = False
         self._calls = 0
         self.cgroup = group
-        """The directory of its own cgroup; `None` where the machine has none for it."""
+        """The directory of the host's cgroup; `None` if the machine provides none."""
 
     @classmethod
     def start(cls, *, resolver: str, hosts: Mapping[str, str]) -> Self:
@@ -227,7 +227,7 @@ def _end(pid: int, group: Path | None) -> None:
 def _be_init(
     there: Channel, group: Path | None, resolver: str, hosts: Mapping[str, str]
 ) -> NoReturn:
-    """Be pid 1 of the host: set the place up, start the server, reap until it ends."""
+    """Run as pid 1 of the host: set it up, start the server, reap until the server ends."""
     try:
         die_with_parent()
         gc.freeze()  # leave the parent's objects alone: their pages stay shared
@@ -278,7 +278,7 @@ def _settle_in(resolver: str, hosts: Mapping[str, str]) -> None:
 
 
 def _serve(channel: Channel) -> NoReturn:
-    """Carry out one request after the other until the other side hangs up."""
+    """Carry out one request after the other until the channel closes."""
     channel.send(0, pickle.dumps((True, None)))
     while True:
         try:

@@ -1,11 +1,11 @@
 """The host's read-only view of the machine's files.
 
 The machine's whole tree is read-only in the host: a runtime that goes wrong, or a
-command that escapes from its container, must not cost anybody a file. Private and
-empty are `/run` and `/dev/shm`; writable for as long as the world lives are `/tmp`
-(an overlay: what the machine has there can be read) and `/etc`, a directory whose
-entries point to the machine's own, with the world's resolver and names. One place
-outlives the world: `cache()`, where adapters keep images from run to run.
+command that escapes from its container, must not destroy a file. `/run` and
+`/dev/shm` are private and empty. `/tmp` and `/etc` are writable until the world ends: `/tmp` is
+an overlay that shows the machine's files, `/etc` a directory of links to the machine's
+entries, with the world's resolver and names. Only `cache()` outlives the world: adapters
+keep images there from run to run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def cache() -> str:
 
 
 def furnish(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
-    """Lay the mounts of a host. The caller is alone in a new mount and network namespace.
+    """Make the mounts of a host. The caller is alone in a new mount and network namespace.
 
     An `OSError` names the mount that the kernel refused.
     """
@@ -75,7 +75,7 @@ def _protect() -> None:
 
 
 def _own_tmp() -> None:
-    """Put an overlay on /tmp. Where the kernel refuses one, /tmp stays read-only."""
+    """Mount an overlay on /tmp. If the kernel refuses, /tmp stays read-only."""
     scratch, target = f"{HOME}/tmp", "/tmp"  # noqa: S108 # the host's own from here on
     for name in ("", "/upper", "/work"):
         os.mkdir(f"{scratch}{name}")
@@ -90,11 +90,11 @@ def _own_tmp() -> None:
 
 
 def _own_sysfs() -> None:
-    """Have /sys show this network namespace, and its cgroups where the machine lets us.
+    """Make /sys show this network namespace, and its cgroups if the machine permits it.
 
-    A container engine that masks parts of /sys makes the kernel refuse a new
-    sysfs in a user namespace; then the machine's view stays, and only
-    /sys/class/net in the host is the poorer.
+    If a container engine masks parts of /sys, the kernel refuses a new sysfs in a
+    user namespace. The machine's view then stays, and only /sys/class/net in the
+    host shows the machine's links instead of its own.
     """
     with contextlib.suppress(OSError):
         mount("sysfs", "/sys", "sysfs", _QUIET)
@@ -115,7 +115,7 @@ def _own_etc(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
     for entry in os.scandir(machine):
         if entry.name in own:
             continue
-        # A link is taken over as it is: most are relative to /etc.
+        # Copy a symbolic link unchanged: most are relative to /etc.
         target = os.readlink(entry.path) if entry.is_symlink() else entry.path
         os.symlink(target, f"/etc/{entry.name}")
     for name, content in own.items():

@@ -28,7 +28,7 @@ class FailedError(Exception):
 
 
 class Channel:
-    """One end. Messages are bytes with a number; both ends may send at any time."""
+    """One end of a channel. Messages are bytes with a number; both ends may send at any time."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -37,7 +37,7 @@ class Channel:
 
     @classmethod
     def pair(cls) -> tuple[Self, Self]:
-        """Both ends of a new channel."""
+        """Return both ends of a new channel."""
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(here), cls(there)
 
@@ -51,7 +51,7 @@ class Channel:
         return self._end.fileno()
 
     def detach(self) -> int:
-        """Give the descriptor away; this end is no longer to be used."""
+        """Return the descriptor and give it up; this end is then unusable."""
         return self._end.detach()
 
     def send(self, number: int, message: bytes) -> None:

@@ -74,7 +74,7 @@ class ServiceVisit:
 
 @dataclass(frozen=True, slots=True)
 class ServiceQuery:
-    """One DNS question. `name` is in lower case without the final dot, `type` as `AAAA`."""
+    """One DNS query. `name` is in lower case without the final dot, `type` as `AAAA`."""
 
     at: float
     place: str
@@ -257,7 +257,7 @@ def _keep_only(wanted: set[int]) -> None:
 
 
 class _Server:
-    """Everything that is open, and the record."""
+    """All open sockets, and the record."""
 
     def __init__(self, control: Channel, listeners: Sequence[_Listener], zone: Zone) -> None:
         self._answers = ServiceReplies.over(zone)
@@ -273,7 +273,7 @@ class _Server:
             )
 
     def run(self) -> None:
-        """Serve until the other side hangs up."""
+        """Serve until the control channel closes."""
         while True:
             self._round()
             if self._requests:

@@ -39,7 +39,7 @@ _LABELS: Final = {
 }
 """Attributes of a link (if_link.h) by their usual names."""
 _MOVING: Final = frozenset({7, 16, 23, 33, 35, 47, 48, 59, 60})
-"""IFLA_STATS, OPERSTATE, STATS64, CARRIER and its counts, what a bridge's ports can take."""
+"""IFLA_STATS, OPERSTATE, STATS64, CARRIER and its counts, TSO_MAX_* (follow a bridge's ports)."""
 _MOVING_IN_BRIDGE: Final = frozenset({16, 17, 18, 19, 48})  # timers, learned entries
 _MOVING_IN_PORT: Final = frozenset({21, 22, 23, 38, 41})  # timers, multicast listeners
 _CARRIER: Final = 0x40 | 0x10000
@@ -380,7 +380,7 @@ _LEFT_OUT: Final = {
     "chain": frozenset({2, 6, 8}),  # handle, use, counters
     "rule": frozenset({3, _EXPRESSIONS, 6}),  # handle, told apart, position
     "set": frozenset({9, 16, 17, 18, 20}),  # size, handle, counters, count
-    "object": frozenset({4, 5, 6}),  # what it has counted, use, handle
+    "object": frozenset({4, 5, 6}),  # its count, use, handle
     "flowtable": frozenset({4, 5}),  # use, handle
 }
 
