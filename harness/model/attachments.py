@@ -1,8 +1,8 @@
-"""Who is where: the links on which everybody of a plan hangs, and by which two of them talk (pure).
+"""Links of the containers and namespaces of a plan, and the link that two of them use (pure).
 
-A container can be on several networks. Two that share one talk over it. Else a packet
-leaves by the network of the sender's default route, towards the address that the
-target has on the first of its own networks.
+A container can be on several networks. Two containers that share a network use it.
+Otherwise a packet leaves by the network of the sender's default route, and its
+destination is the target's address on the first of the target's networks.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ LAN: Final = "the LAN"
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One link that a network namespace of the world hangs on.
+    """One link of a network namespace of the world.
 
-    `name` is whom its addresses belong to. `link` is `None` for a container without
-    one; the host hangs on every link but the internet's. `network` is the runtime's
+    `name` is the owner of its addresses. `link` is `None` for a container without
+    one; the host is on every link but the internet's. `network` is the runtime's
     network, for containers that are on one.
     """
 
@@ -49,17 +49,16 @@ class Attachment:
     families: tuple[Family, ...] = FAMILIES
     network: NetworkSpec | None = None
     tap: str = ""
-    """What a container's own tap leads to, where that is in place of a network: `pasta`, ….
-    """
+    """User-space process (`pasta`, …) behind the container's tap; empty if it has a network."""
 
     @property
     def internal(self) -> bool:
-        """Whether it is a container on a network without a way out."""
+        """Whether the attachment is to a network without a way out."""
         return self.network is not None and self.network.internal
 
 
 Whereabouts = Mapping[str, tuple[Attachment, ...]]
-"""Everybody's, by name. The host and what is outside have one each."""
+"""Attachments by name. The host and each namespace outside it have one."""
 
 _AT_HOST: Final = Attachment(HOST, LAN)
 _OUTSIDE: Final = (
@@ -72,9 +71,9 @@ _OUTSIDE: Final = (
 
 
 def whereabouts(plan: Plan, dialect: Dialect) -> Whereabouts:
-    """Where everybody is: a joiner where its home is.
+    """Return all attachments of a plan; a joiner has those of its joined container.
 
-    Raises `PlanError` when a subnet lies outside what the world routes.
+    Raises `PlanError` if a subnet lies outside the ranges that the world routes.
     """
     found: dict[str, tuple[Attachment, ...]] = {place.name: (place,) for place in _OUTSIDE}
     for container in plan.containers:
@@ -120,7 +119,7 @@ def _check_routed(network: NetworkSpec) -> None:
 def meeting(
     sources: Sequence[Attachment], targets: Sequence[Attachment], family: Family
 ) -> tuple[Attachment, Attachment]:
-    """By which of their links a source and a target talk over a family."""
+    """Return the links that a source and a target use over a family."""
     if sources == targets:
         own = _first(targets, family)
         return own, own
@@ -137,6 +136,6 @@ def _first(places: Sequence[Attachment], family: Family) -> Attachment:
 
 
 def _way_out(places: Sequence[Attachment], family: Family) -> Attachment:
-    """Of several networks one that leads out; all that do lead through the host."""
+    """Return a network that has a way out; every way out leads through the host."""
     leading = [item for item in places if not item.internal] or list(places)
     return _first(leading, family)

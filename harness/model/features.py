@@ -1,7 +1,7 @@
-"""What of a runtime's claims something asks for, and who of a plan asks for too much (pure).
+"""Features that networks, containers and plans need, compared with the runtime's claims (pure).
 
-Whatever a scene is asked for that its runtime does not claim is `Unclaimed`: no verdict about the
-runtime, the test is *unsupported*.
+A scene that needs an unclaimed feature raises `Unclaimed`. The test is then *unsupported*, which
+is no verdict about the runtime.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.model.plan import (
 
 
 class Feature(StrEnum):
-    """What a runtime claims to have. What it does not claim is *unsupported*, never failed."""
+    """A feature that a runtime may claim; an unclaimed one is *unsupported*, never failed."""
 
     BRIDGE = "bridge"
     HOST = "host"
@@ -60,7 +60,7 @@ _OF_NETWORK: Final[dict[Feature, Callable[[NetworkSpec], object]]] = {
 
 
 def _published(spec: ContainerSpec) -> tuple[Publish, ...]:
-    """Nothing in other modes, whatever is said of ports: that is discarded, or refused."""
+    """Return the published ports: none outside bridge mode, which discards or refuses them."""
     return spec.ports if isinstance(spec.mode, Bridge) else ()
 
 
@@ -76,12 +76,12 @@ _OF_CONTAINER: Final[dict[Feature, Callable[[ContainerSpec], object]]] = {
 
 
 def sentence(runtime: str, lacking: Collection[str]) -> str:
-    """What is said of what is not claimed."""
+    """Return the sentence that names the features a runtime does not claim."""
     return f"{runtime} does not declare {', '.join(sorted(lacking))}"
 
 
 class Unclaimed(Exception):
-    """Something is asked of a runtime that it does not claim to have."""
+    """A test needs a feature that the runtime does not claim."""
 
     def __init__(self, runtime: str, lacking: Collection[Feature]) -> None:
         super().__init__(sentence(runtime, lacking))
@@ -89,28 +89,31 @@ class Unclaimed(Exception):
 
 
 def check(runtime: str, claimed: Collection[Feature], *asked: Feature) -> None:
-    """Raise `Unclaimed` where something is asked for that is not claimed."""
+    """Raise `Unclaimed` if a needed feature is not claimed."""
     if lacking := set(asked).difference(claimed):
         raise Unclaimed(runtime, lacking)
 
 
 def of_network(spec: NetworkSpec) -> Iterator[Feature]:
-    """What a network asks for: its kind. One of no kind is about having networks at all."""
+    """Return the features that a network needs; a plain one needs `NETWORKS`."""
     kinds = [feature for feature, asks in _OF_NETWORK.items() if asks(spec)]
     return iter(kinds or [Feature.NETWORKS])
 
 
 def has_default_network(claimed: Collection[Feature]) -> bool:
-    """Whether who asks for no network is on one.
+    """Return whether a container that names no network is on a default network.
 
-    A tap of its own is one, and who has networks has it among them: `bridge` are the promises
-    about one whose bridge is the host's.
+    A tap of the container counts as one. A runtime that claims networks has a default network
+    among them. The feature `bridge` covers a default network whose bridge is in the host.
     """
     return not {Feature.BRIDGE, Feature.NETWORKS, Feature.USER_MODE}.isdisjoint(claimed)
 
 
 def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
-    """What a container asks for: its mode, what it is given; of networks the default one."""
+    """Return the features that a container needs, its mode's first.
+
+    Of networks only the default one counts.
+    """
     if mode := _MODES.get(type(spec.mode)):
         yield mode
     elif spec.mode == Bridge() and not has_default_network(claimed):
@@ -119,7 +122,7 @@ def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[
 
 
 def of_plan(plan: Plan, claimed: Collection[Feature]) -> Iterator[Feature]:
-    """What a plan asks for."""
+    """Return the features that a plan needs."""
     for network in plan.networks:
         yield from of_network(network)
     for container in plan.containers:
@@ -127,9 +130,9 @@ def of_plan(plan: Plan, claimed: Collection[Feature]) -> Iterator[Feature]:
 
 
 def absent(plan: Plan, claimed: Collection[Feature]) -> dict[str, frozenset[Feature]]:
-    """Who of a plan cannot be there, by name, and what is not claimed for that.
+    """Return the containers of a plan that the runtime cannot run, with the unclaimed features.
 
-    Who joins somebody that cannot be there lacks what that one lacks.
+    A joiner lacks the features that its joined container lacks.
     """
     found: dict[str, frozenset[Feature]] = {}
     for spec in plan.containers:

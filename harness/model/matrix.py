@@ -1,4 +1,4 @@
-"""The matrix: what was promised or observed, cell by cell, and how the two compare."""
+"""The matrix: promises or observations, cell by cell, and the comparison of the two."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ E = TypeVar("E", Promise, Observation)
 
 
 class MatrixConflict(ValueError):
-    """Two matrices say different things about one cell; the message names it."""
+    """Two matrices have different entries for one cell; the message names the cell."""
 
 
 class Matrix(Mapping[Cell, E]):
@@ -25,8 +25,8 @@ class Matrix(Mapping[Cell, E]):
     makes them unequal. Two of a kind are equal when their entries are. Order,
     the order of insertion, is for readers only.
 
-    `origin` is where it was observed, for who wants to ask there once more; it takes no
-    part in comparisons.
+    `origin` is the place of the observation, for callers that probe there again. It takes
+    no part in comparisons.
     """
 
     __slots__ = ("_entries", "origin")
@@ -54,7 +54,7 @@ class Matrix(Mapping[Cell, E]):
             return NotImplemented
         return not diff(self, other)
 
-    __hash__ = None  # type: ignore[assignment] # equal to what it admits: no hash could follow
+    __hash__ = None  # type: ignore[assignment] # equality is admission: no hash possible
 
     def __repr__(self) -> str:
         return f"<Matrix of {len(self)} cells>"
@@ -67,7 +67,7 @@ class Matrix(Mapping[Cell, E]):
         protocol: Protocol | None = None,
         family: Family | None = None,
     ) -> Matrix[E]:
-        """The cells that have all of the given properties."""
+        """Return the cells that have all of the given properties."""
         return Matrix(
             (
                 (cell, entry)
@@ -81,13 +81,13 @@ class Matrix(Mapping[Cell, E]):
         )
 
     def restrict(self, cells: Iterable[Cell]) -> Matrix[E]:
-        """Those of `cells` that are here, in this matrix's order."""
+        """Return the entries for `cells` that this matrix has, in its own order."""
         wanted = frozenset(cells)
         kept = ((cell, entry) for cell, entry in self.items() if cell in wanted)
         return Matrix(kept, origin=self.origin)
 
     def merge(self, other: Matrix[E]) -> Matrix[E]:
-        """The cells of both; raises `MatrixConflict` where they say different things."""
+        """Return the cells of both; raise `MatrixConflict` if two entries for one cell differ."""
         for cell, entry in other.items():
             if self.get(cell, entry) != entry:
                 raise MatrixConflict(f"{cell}: {self[cell]} here, {entry} there")
@@ -96,7 +96,7 @@ class Matrix(Mapping[Cell, E]):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One wrong cell, with what each side says; `None` where a side says nothing."""
+    """One wrong cell with the entry of each side; `None` if a side has no entry."""
 
     cell: Cell
     left: Entry | None
@@ -117,7 +117,10 @@ AnyMatrix = Matrix[Promise] | Matrix[Observation]
 
 
 def diff(left: AnyMatrix, right: AnyMatrix) -> tuple[Difference, ...]:
-    """The wrong cells, in the order of the promised matrix (or of `left`), strangers last."""
+    """Return the wrong cells in the order of the promised matrix (or of `left`).
+
+    Cells that only the other matrix has come last.
+    """
     first, second = (right, left) if _promises(right) else (left, right)
     return tuple(
         Difference(cell, left.get(cell), right.get(cell))
@@ -131,7 +134,7 @@ def _promises(matrix: AnyMatrix) -> bool:
 
 
 def agree(left: Entry | None, right: Entry | None) -> bool:
-    """Whether a promise admits an observation; among entries of a kind, whether they are equal."""
+    """Return whether a promise admits an observation, or for two entries of a kind equality."""
     match left, right:
         case (Promise() as promise, Observation() as seen):
             return promise.admits(seen)
@@ -147,7 +150,7 @@ _AXES = {"source": "from {}", "target": "to {}", "protocol": "by {}", "family": 
 
 
 Tell = Callable[[Sequence["Difference"]], Mapping[Cell, Sequence[str]]]
-"""What is known about wrong cells besides, in lines, by cell."""
+"""Function that returns further lines about wrong cells, by cell."""
 
 
 def _tell_nothing(shown: Sequence[Difference]) -> dict[Cell, Sequence[str]]:  # noqa: ARG001
@@ -157,12 +160,12 @@ def _tell_nothing(shown: Sequence[Difference]) -> dict[Cell, Sequence[str]]:  # 
 def explain(
     left: AnyMatrix, right: AnyMatrix, *, limit: int = 6, tell: Tell = _tell_nothing
 ) -> list[str]:
-    """Why two matrices differ, in lines for an assertion message; empty when they do not.
+    """Explain why two matrices differ, in lines for an assertion message; empty if they do not.
 
-    One entry per pair of source and target that went wrong in one way, at most
-    `limit` of them, each with both sides, the requirement and its reason. Above
-    them, what the wrong cells have in common; below, how many more there are. `tell` is
-    asked once about the cells that are shown.
+    Each entry is one pair of source and target that failed in one way, with both sides, the
+    requirement and its reason. At most `limit` entries are shown. The properties that the
+    wrong cells share stand above them, the number of entries left out below. `tell` is
+    called once with the cells that are shown.
     """
     wrong = diff(left, right)
     if not wrong:
@@ -174,7 +177,7 @@ def explain(
         entries.setdefault((pair, _likeness(difference)), []).append(difference)
     lines = [f"{len(wrong)} of {len(cells)} cells are wrong", *_patterns(wrong, cells)]
     ordered = list(entries.values())
-    # TCP shows no TTL: among cells that are wrong alike, one that shows it says more.
+    # TCP shows no TTL: of cells that fail alike, prefer one whose TTL is known.
     shown = [max(entry, key=_shown_ttl) for entry in ordered[:limit]]
     told = tell(shown)
     for entry, one in zip(ordered, shown, strict=False):
@@ -188,12 +191,12 @@ def explain(
 
 
 def printable(text: str) -> str:
-    """`text` with everything that a terminal might act on written as an escape."""
+    """Return `text` with every character that a terminal might act on escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _likeness(difference: Difference) -> object:
-    """What differences of one entry share: everything, but for a TTL that is not what is wrong."""
+    """Return the key that the differences of one entry share; a TTL that is right is left out."""
     promise, seen = difference.promise, difference.observation
     if promise is None or seen is None:
         return difference.left, difference.right
@@ -207,7 +210,7 @@ def _likeness(difference: Difference) -> object:
 
 
 def _patterns(wrong: Sequence[Difference], cells: Collection[Cell]) -> Iterator[str]:
-    """What all wrong cells share, and what has nothing but wrong cells."""
+    """Yield the properties that all wrong cells share, and those all of whose cells are wrong."""
     if len(wrong) in (1, len(cells)):
         return
     shared, lost = [], []
@@ -261,7 +264,7 @@ def _shown_ttl(difference: Difference) -> int:
 
 
 def _channels(cells: Sequence[Cell]) -> str:
-    """`icmp, udp over IPv4 and IPv6` where that says it all, else `icmp/4, udp/6`."""
+    """Return `icmp, udp over IPv4 and IPv6` if the cells are complete, else `icmp/4, udp/6`."""
     protocols = dict.fromkeys(cell.protocol for cell in cells)
     families = dict.fromkeys(cell.family for cell in cells)
     if len(cells) < len(protocols) * len(families):

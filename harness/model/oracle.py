@@ -5,14 +5,14 @@ Every cell is settled by the first rule that speaks:
 1. `_loopback`   the target is the source's own loopback address;
 2. `_no_name`    the name does not resolve, because no resolver can be reached;
 3. `_no_route`   the source has no route to the target, and knows at once;
-4. `_by_tap`     who asks, or is asked for, is behind a process in user space;
+4. `_by_tap`     the source or the target is behind a process in user space;
 5. `_kept_out`   the packet leaves and the host's rules keep it from arriving;
-6. `_reply`      it arrives, and is answered.
+6. `_reply`      the packet arrives and the target replies.
 
-`_credited` then says which requirement answers for the cell. What the rules take
-as given is `harness.model.topology`: the world forwards, the routers and the attacker
-route private ranges towards the host, and every address of the host answers
-whoever can reach the host (Linux's weak host model).
+`_credited` then names the requirement that the cell belongs to. The rules take
+`harness.model.topology` as given: the world forwards, the routers and the attacker
+route private ranges towards the host, and every address of the host replies to every
+source that can reach the host (Linux's weak host model).
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ from harness.model.topology import START_TTL, Topology
 def promised(
     plan: Plan, dialect: Dialect, topology: Topology, cells: Collection[Cell] | None = None
 ) -> Matrix[Promise]:
-    """What must happen in every cell of `plan`, or in those of `cells` that are cells at all.
+    """Return the promises for all cells of `plan`, or for the valid ones among `cells`.
 
-    A question about an address that nobody has (the IPv6 address of a container
+    A question about an address that does not exist (the IPv6 address of a container
     on an IPv4 network, the gateway of a container without a network) is no cell.
     A target that exists and cannot be reached is one.
 
     Raises `PlanError` when `cells` asks about a name that is not in the plan, or
-    when a subnet lies outside what the world routes (`topology.PRIVATE`).
+    if a subnet lies outside the routed ranges (`topology.PRIVATE`).
     """
     modes = {container.name: container.mode for container in plan.containers}
     world = _World(dialect, topology, whereabouts(plan, dialect), modes)
@@ -69,7 +69,7 @@ def promised(
     return Matrix({cell: _promise(world, cell) for cell in asked if world.has(cell)})
 
 
-# --- who is where ------------------------------------------------------------
+# --- places ------------------------------------------------------------------
 
 
 _ALWAYS_THERE: Final = (GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0)
@@ -81,7 +81,7 @@ class _World:
     topology: Topology
     places: Whereabouts
     modes: Mapping[str, model.Mode]
-    """Of each container, by name: a large matrix asks for them in every cell."""
+    """Mode of each container, by name: a large matrix needs it in every cell."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -92,24 +92,24 @@ class _World:
         return (SELF, LOOPBACK, *self.modes, *_ALWAYS_THERE)
 
     def mode(self, name: str) -> model.Mode | None:
-        """The mode of the container called `name`; `None` for anything else."""
+        """Return the mode of the container called `name`, or `None` if there is none."""
         return self.modes.get(name)
 
     def home_mode(self, name: str) -> model.Mode | None:
-        """The mode of the container whose namespace it lives in; `None` for anything else."""
+        """Return the mode of the container that owns the netns of `name`, or `None`."""
         mode = self.modes.get(name)
         while isinstance(mode, Joined):
             mode = self.modes[mode.container]
         return mode
 
     def is_in(self, cell: Cell) -> bool:
-        """Whether both of a cell's ends are of this world."""
+        """Return whether the source and the target of a cell exist in this world."""
         asks = cell.source in self.modes or cell.source in OUTSIDERS
         asked = cell.target in self.modes or cell.target in (SELF, LOOPBACK, *_ALWAYS_THERE)
         return asks and asked
 
     def targeted(self, cell: Cell) -> tuple[Attachment, ...]:
-        """Where whoever must answer is."""
+        """Return the attachments of the cell's target."""
         match cell.target:
             case model.SELF | model.LOOPBACK:
                 return self.places[cell.source]
@@ -121,14 +121,14 @@ class _World:
                 return self.places[name]
 
     def asking(self, cell: Cell) -> tuple[Attachment, ...]:
-        """Where whoever asks is; who asks its gateway asks one of the family."""
+        """Return the attachments of the cell's source; for its gateway, those of the family."""
         own = self.places[cell.source]
         if cell.target == GATEWAY:
             own = tuple(item for item in own if cell.family in item.families) or own
         return own
 
     def has(self, cell: Cell) -> bool:
-        """Whether somebody owns the address that the cell asks about."""
+        """Return whether the address that the cell asks about exists."""
         if not self.is_in(cell):
             raise PlanError(f"no such cell in this plan: {cell}")
         if cell.target == LOOPBACK:
@@ -139,7 +139,7 @@ class _World:
         return any(cell.family in item.families for item in self.targeted(cell))
 
     def routers_between(self, one: Attachment, other: Attachment) -> int:
-        """How many routers decrement the TTL on the way, the host among them."""
+        """Return how many routers, the host included, decrement the TTL on the way."""
         if _on_one_link(one, other):
             return 0
         if INTERNET not in (one.name, other.name):
@@ -169,7 +169,7 @@ def _promise(world: _World, cell: Cell) -> Promise:
 
 
 def _loopback(world: _World, cell: Cell, source: Attachment) -> Promise | None:
-    """127.0.0.1 and ::1 answer wherever `lo` is up and has them."""
+    """Promise a reply from 127.0.0.1 and ::1 if `lo` is up and has the address."""
     if cell.target != LOOPBACK:
         return None
     dialect = world.dialect
@@ -193,9 +193,10 @@ def _loopback(world: _World, cell: Cell, source: Attachment) -> Promise | None:
 
 
 def _no_name(world: _World, cell: Cell, source: Attachment) -> Promise | None:
-    """Without a way out there is no resolver, and none is asked behind its back.
+    """Promise that no name resolves on a network without a way out.
 
-    Docker once did ask on behalf of internal networks (CVE-2024-29018).
+    The runtime forwards no DNS query for it. Docker once did for internal networks
+    (CVE-2024-29018).
     """
     if cell.target != BY_NAME:
         return None
@@ -226,9 +227,9 @@ def _no_name(world: _World, cell: Cell, source: Attachment) -> Promise | None:
 
 
 def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """A route that is missing is told at once by the source's own kernel.
+    """Promise an immediate error from the source's own kernel if it has no route.
 
-    An internal network has no default route and its bridge's address answers:
+    An internal network has no default route, but the address of its bridge replies:
     https://docs.docker.com/reference/cli/docker/network/create/.
     """
     if source == target:
@@ -245,7 +246,7 @@ def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | N
 
 
 def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """Who is behind a process in user space is not on the way of any packet (`taps`)."""
+    """Promise for a source or a target behind a user-space process (`user_mode.promise`)."""
     return user_mode.promise(
         cell,
         source,
@@ -257,9 +258,10 @@ def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -
 
 
 def _kept_out(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """What the host's rules keep from a container: other networks, outsiders, deaf peers.
+    """Promise a drop or reject of packets from other networks, outsiders and isolated peers.
 
-    Nothing is kept from the host, nor from anybody but containers, unless it is declared.
+    Without a declaration the rules stop no packet from the host, and none to a target that is
+    not a container.
     """
     if source == target or source.name == HOST:
         return None
@@ -283,7 +285,7 @@ def _kept_out(world: _World, cell: Cell, source: Attachment, target: Attachment)
 def _cut_off(
     dialect: Dialect, cell: Cell, source: Attachment, target: Attachment
 ) -> Promise | None:
-    """Outsiders on two sides of the host, or on its br0: the host may be declared to give up."""
+    """Promise a drop of forwarded IPv6 packets to or from br0 if the runtime declares it."""
     kept = cell.family == 4 or dialect.router6 == "kept"
     if kept or source.network is not None or BR0 not in (source.link, target.link):
         return None
@@ -295,7 +297,7 @@ def _cut_off(
 
 
 def _direct_routing(dialect: Dialect, family: Family) -> Promise | None:
-    """An outsider's packet to an unpublished container's own address meets what is declared."""
+    """Promise the declared outcome for an outsider's packet to an unpublished container."""
     match dialect.direct(family):
         case "accept":
             return None
@@ -309,7 +311,7 @@ def _direct_routing(dialect: Dialect, family: Family) -> Promise | None:
 
 
 def _reply(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise:
-    """An answer, with the TTL that the routers leave, to whoever the target saw asking."""
+    """Promise a reply with the TTL that the routers leave, to the sender that the target sees."""
     routers = world.routers_between(source, target)
     sender = _sender(world, cell, source, target)
     requirement = _relation(cell, source, target)
@@ -331,10 +333,10 @@ def _reply(world: _World, cell: Cell, source: Attachment, target: Attachment) ->
 
 
 def _sender(world: _World, cell: Cell, source: Attachment, target: Attachment) -> str:
-    """Whose address the target sees: what leaves a container's bridge is masqueraded.
+    """Return the sender that the target sees: packets that leave a bridge are masqueraded.
 
-    To the internet always; to what else hangs on the host, and of what was attached by
-    hand, as declared.
+    Packets to the internet always are. Packets to other networks behind the host, and packets
+    of containers attached by hand, are masqueraded as declared.
     """
     dialect = world.dialect
     leaves = source.network is not None and not _on_one_link(source, target)
@@ -345,7 +347,7 @@ def _sender(world: _World, cell: Cell, source: Attachment, target: Attachment) -
 
 
 def _relation(cell: Cell, source: Attachment, target: Attachment) -> str:
-    """The requirement that speaks about these two reaching each other."""
+    """Return the requirement for traffic between this source and this target."""
     if source == target:
         return _within(source)
     if source.network is None:
@@ -360,14 +362,14 @@ def _relation(cell: Cell, source: Attachment, target: Attachment) -> str:
 
 
 def _within(place: Attachment) -> str:
-    """The requirement that speaks about somebody reaching itself."""
+    """Return the requirement for a source that reaches itself."""
     if place.tap:
         return "UM-1"
     return "BR-1" if place.network else "BYS-1"
 
 
 def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:
-    """Whose promise it is: the source's mode speaks first, then the target's, then IPv6."""
+    """Return the promise with its requirement: by the source's mode, the target's, then IPv6."""
     requirement, why = promise.requirement, promise.why
     bridged = requirement.startswith("BR-")
     match world.mode(cell.source), world.mode(cell.target):
@@ -387,7 +389,7 @@ def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:
 
 
 class Promises:
-    """Those of one scene. The oracle is pure: what it said of the same it says again."""
+    """Cache of one scene's promises: the oracle is pure, equal arguments give equal results."""
 
     def __init__(self) -> None:
         self._last: tuple[object, Matrix[Promise]] | None = None
@@ -399,7 +401,7 @@ class Promises:
         topology: Topology,
         cells: Collection[Cell] | None = None,
     ) -> Matrix[Promise]:
-        """As `oracle.promised`."""
+        """Return the same as `oracle.promised`."""
         asked = None if cells is None else tuple(cells)
         given = plan, dialect, topology, asked
         if self._last is None or self._last[0] != given:

@@ -1,8 +1,7 @@
 """The vocabulary: networks, containers, plans, cells, promises, observations.
 
-Pure data. Nothing here opens a socket or a file, so that a plan can be drawn,
-compared and shrunk on any machine. Everything is frozen; two equal plans are
-the same plan.
+Pure data: the module opens no socket and no file, so that any machine can draw,
+compare and shrink a plan. All classes are frozen; two equal plans are the same plan.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Family = Literal[4, 6]
 FAMILIES: tuple[Family, ...] = (4, 6)
 
 DEFAULT_NETWORK = "bridge"
-"""The name under which every runtime's default bridge network goes in a plan."""
+"""Name of the runtime's default bridge network in a plan, the same for every runtime."""
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
@@ -28,7 +27,7 @@ class PlanError(ValueError):
 
 
 class Protocol(StrEnum):
-    """What a probe speaks."""
+    """Protocol of a probe."""
 
     ICMP = "icmp"
     UDP = "udp"
@@ -43,7 +42,7 @@ PROTOCOLS: tuple[Protocol, ...] = (Protocol.ICMP, Protocol.UDP, Protocol.TCP)
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A network namespace of its own, one veth into the bridge of `network`."""
+    """A private network namespace with one veth pair into the bridge of `network`."""
 
     network: str = DEFAULT_NETWORK
 
@@ -61,7 +60,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """A network namespace of its own with `lo` and nothing else: `--net none`."""
+    """A private network namespace with only `lo`: `--net none`."""
 
     def __str__(self) -> str:
         return "none"
@@ -79,7 +78,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """`none`, then a veth pair moved in by hand, onto the bridge of `network`."""
+    """Mode `none`, then a veth pair attached by hand to the bridge of `network`."""
 
     network: str = DEFAULT_NETWORK
 
@@ -97,8 +96,7 @@ Mode = Bridge | Host | Nothing | Joined | Attached
 class NetworkSpec:
     """A user-defined bridge network. `None` leaves the choice to the runtime.
 
-    `mtu` is in bytes. `ipv6` asks for an IPv6 subnet even where `subnet6` leaves
-    its value open.
+    `mtu` is in bytes. `ipv6` requests an IPv6 subnet even if `subnet6` is `None`.
     """
 
     name: str
@@ -114,7 +112,7 @@ class NetworkSpec:
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """The address families its containers get addresses in."""
+        """The address families of its containers."""
         return (4, 6) if self.ipv6 or self.subnet6 else (4,)
 
 
@@ -122,8 +120,8 @@ class NetworkSpec:
 class Publish:
     """A published port: host address and port, container port, protocol.
 
-    Without a `host_ip` on every address of the host, with a `host_port` of 0 on one that
-    is free. A `count` publishes so many consecutive ports as a range.
+    Without a `host_ip` the port is published on every address of the host. A `host_port`
+    of 0 means a free port. `count` is the number of consecutive ports of a range.
     """
 
     host_port: int
@@ -137,8 +135,8 @@ class Publish:
 class ContainerSpec:
     """One container of a plan. `None` leaves the choice to the runtime.
 
-    `also` are networks that it is on besides the one of its mode, a `Bridge`. `dns` are
-    resolvers of its own, `hosts` names and addresses for its `/etc/hosts`.
+    `also` lists further networks besides the one of its mode, a `Bridge`. `dns` lists its
+    resolvers, `hosts` the names and addresses for its `/etc/hosts`.
     """
 
     name: str
@@ -157,7 +155,7 @@ class ContainerSpec:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """The networks that it is on itself, the one of its mode first."""
+        """The networks that the container itself is on, the one of its mode first."""
         own = (self.mode.network,) if isinstance(self.mode, Bridge | Attached) else ()
         return (*own, *self.also)
 
@@ -193,14 +191,14 @@ class Plan:
             _claim(container.name, names, "container")
 
     def container(self, name: str) -> ContainerSpec:
-        """The container called `name`; `KeyError` when there is none."""
+        """Return the container called `name`; raise `KeyError` if there is none."""
         for container in self.containers:
             if container.name == name:
                 return container
         raise KeyError(name)
 
     def network(self, name: str) -> NetworkSpec:
-        """The network called `name`; the default one needs no entry."""
+        """Return the network called `name`; the default one needs no entry."""
         for network in self.networks:
             if network.name == name:
                 return network
@@ -209,18 +207,18 @@ class Plan:
         raise KeyError(name)
 
     def home(self, name: str) -> ContainerSpec:
-        """The container whose network namespace `name` lives in (a joiner's is another's)."""
+        """Return the owner of the netns of `name`: for a joiner, the joined container."""
         container = self.container(name)
         while isinstance(container.mode, Joined):
             container = self.container(container.mode.container)
         return container
 
     def with_container(self, container: ContainerSpec) -> Plan:
-        """This plan and one container more."""
+        """Return this plan with another container."""
         return replace(self, containers=(*self.containers, container))
 
     def with_network(self, network: NetworkSpec) -> Plan:
-        """This plan and one network more."""
+        """Return this plan with another network."""
         return replace(self, networks=(*self.networks, network))
 
 
@@ -262,7 +260,7 @@ OUTSIDERS: tuple[str, ...] = (HOST, NS1, NS2, INTERNET, ATTACKER)
 """Sources that are not containers: the world's own namespaces."""
 
 RESERVED = frozenset({*OUTSIDERS, SELF, LOOPBACK, GATEWAY, BY_NAME, BR0})
-"""What no container can be called, because a cell means something else by it."""
+"""Names that no container can have, because they have another meaning in a cell."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -283,7 +281,7 @@ class Cell:
 
 
 class Outcome(StrEnum):
-    """What became of a probe."""
+    """Outcome of a probe."""
 
     REPLY = "reply"
     WRONG_PEER = "wrong-peer"
@@ -295,13 +293,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a probe met.
+    """Result of one probe.
 
-    `code` tells how it was rejected (`rst`, `port-unreachable`, `admin-prohibited`, …).
-    `ttl` is the TTL or hop limit of the reply as it reached the source, `None` where
-    a socket does not show it (TCP shows the request's alone). `seen_ttl` and `seen_from` are the
-    TTL and the sender of the request as the *target* saw them; `seen_from` is a
-    name where the address belongs to somebody in the world, else the address.
+    `code` names the reject (`rst`, `port-unreachable`, `admin-prohibited`, …).
+    `ttl` is the TTL or hop limit of the reply at the source, `None` if the socket does not
+    show it (TCP shows only the request's). `seen_ttl` and `seen_from` are the TTL and the
+    sender of the request as the *target* saw them; `seen_from` is a name if the address
+    belongs to a container or namespace of the world, else the address.
     `rtt` is in seconds and takes no part in comparisons.
     """
 
@@ -326,16 +324,16 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What must happen in a cell. A field that is `None` (or empty) promises nothing.
+    """The promised result of a cell. A field that is `None` (or empty) promises nothing.
 
-    `ttl` is that of the request and of the answer alike; `seen_ttl` of the request alone,
-    where a process in user space answers by packets of its own.
+    `ttl` is the TTL of both request and reply. `seen_ttl` is the TTL of the request alone,
+    for a user-space process that replies with new packets.
 
-    `limited` is of a refusal by a kernel that was not told to make as many as are due
-    (`net.ipv6.icmp.ratelimit`: six for one who asks, then one a second): silence keeps it too.
+    `limited` marks a reject by a kernel whose ICMP errors are rate-limited
+    (`net.ipv6.icmp.ratelimit`: six for one source, then one a second). A drop keeps it too.
 
-    `requirement` is the id of the row that makes the promise, `why` one clause
-    that a reader of a failure sees.
+    `requirement` is the id of the row that makes the promise, `why` one clause for the
+    failure message.
     """
 
     outcome: Outcome
@@ -348,11 +346,11 @@ class Promise:
     why: str = ""
 
     def admits(self, seen: Observation) -> bool:
-        """Whether `seen` keeps this promise.
+        """Return whether `seen` keeps this promise.
 
-        A promise that nothing answers is one that nothing *arrives*: a request that a
-        witness saw breaks it, even where the answer got lost. That the wrong one answers is
-        promised where the address is somebody else's too.
+        A promise of no reply promises that no request *arrives*: a request that a witness saw
+        breaks it, even if the reply was lost. `WRONG_PEER` is promised if the address has
+        another owner too.
         """
         silence = self.limited and seen.outcome is Outcome.DROPPED
         if not silence and (
@@ -389,7 +387,7 @@ def cells(
     protocols: tuple[Protocol, ...] = PROTOCOLS,
     families: tuple[Family, ...] = FAMILIES,
 ) -> Iterator[Cell]:
-    """Every combination, source by source."""
+    """Yield every combination, source by source."""
     for source in sources:
         for target in targets:
             for protocol in protocols:

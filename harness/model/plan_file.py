@@ -1,4 +1,4 @@
-"""A plan as a file that a person can read, change and have built again: TOML, and back.
+"""Plans as TOML files that a person can read, edit and build again.
 
 ```toml
 [[network]]
@@ -12,7 +12,7 @@ also = ["bridge"]
 ports = ["0.0.0.0:8080:80/tcp"]
 ```
 
-What is not written is left to the runtime, as in `harness.model.plan`.
+A key that is left out leaves the choice to the runtime, as in `harness.model.plan`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _MODES: Final = "bridge, host, none, network:NAME, container:NAME, attached:NETW
 
 
 def dumps(plan: Plan) -> str:
-    """The plan as TOML; what has its default value is left out."""
+    """Return the plan as TOML, without fields that have their default value."""
     entries = {
         "network": [_written(item) for item in plan.networks],
         "container": [_written(item) for item in plan.containers],
@@ -62,7 +62,7 @@ def dumps(plan: Plan) -> str:
 
 
 def loads(text: str) -> Plan:
-    """The plan in a TOML text; `PlanError` tells which entry is wrong, and what it may be."""
+    """Return the plan in a TOML text; a `PlanError` names the wrong entry and the valid values."""
     try:
         told = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -77,7 +77,7 @@ def loads(text: str) -> Plan:
 
 
 def read(path: Path) -> Plan:
-    """The plan in a file; `PlanError` names the file too."""
+    """Return the plan in a file; a `PlanError` names the file too."""
     try:
         return loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -136,7 +136,7 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):  # a text is a sequence too, of letters
+    if not isinstance(value, list):  # a str is a Sequence too
         raise ValueError(f"{name} is a list of texts, not {value!r}")
     return tuple(_text(name, item) for item in value)
 
@@ -171,7 +171,7 @@ _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     **dict.fromkeys(("gateway", "gateway6", "ip", "ip6"), lambda _, value: ip_address(value)),
     **dict.fromkeys(("ipv6", "internal", "icc"), _flag),
 }
-"""How the value of a key is read; a key that is not here is a text."""
+"""Reader of each key's value; the value of any other key is a string."""
 
 
 def _refuse_unknown(where: str, entry: Mapping[str, Any], known: Mapping[str, object]) -> None:
@@ -234,7 +234,7 @@ def _port(text: str) -> Publish:
 
 
 def _range(text: str) -> tuple[int, int]:
-    """First port and how many."""
+    """Return the first port and the number of ports."""
     first, dash, last = text.partition("-")
     low, high = int(first), int(last) if dash else int(first)
     if not 0 <= low <= high <= 65535:

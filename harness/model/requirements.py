@@ -1,4 +1,4 @@
-"""The catalogue: what a runtime must satisfy, each sentence with its id, level and sources."""
+"""The catalogue of requirements for a runtime, each with its id, level and sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEYS = frozenset({"id", "level", "statement"}) | _LISTS
 
 
 class CatalogueError(ValueError):
-    """The catalogue is malformed; the message names the entry and what is wrong with it."""
+    """The catalogue is malformed; the message names the entry and the error."""
 
 
 class UnknownRequirement(LookupError):
@@ -28,7 +28,7 @@ class UnknownRequirement(LookupError):
 
 
 class Level(StrEnum):
-    """How binding a requirement is, in the words of RFC 2119."""
+    """Level of obligation of a requirement, in the words of RFC 2119."""
 
     MUST = "MUST"
     SHOULD = "SHOULD"
@@ -36,9 +36,9 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where a requirement, or a fault of the past, can be read up.
+    """Source of a requirement, or of a past fault.
 
-    `url` is `None` for what was never published.
+    `url` is `None` for an unpublished source.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Catalogue:
         return any(requirement.id == id_ for requirement in self)
 
     def __getitem__(self, id_: str) -> Requirement:
-        """The requirement with this id; raises `UnknownRequirement`."""
+        """Return the requirement with this id; raise `UnknownRequirement` if there is none."""
         for requirement in self:
             if requirement.id == id_:
                 return requirement
@@ -95,12 +95,12 @@ class Catalogue:
 
 
 def load(path: Traversable) -> Catalogue:
-    """The catalogue in a file: a `Path` or a package resource. Raises what `parse` raises."""
+    """Return the catalogue in a file, a `Path` or a package resource; raise as `parse` does."""
     return parse(path.read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> Catalogue:
-    """The catalogue written in `text`; the file `suites/requirements.toml` shows the format.
+    """Parse the catalogue in `text`; the file `suites/requirements.toml` shows the format.
 
     Raises `CatalogueError`, also for text that is not TOML.
     """
@@ -151,7 +151,7 @@ def _strings(id_: str, key: str, value: object) -> tuple[str, ...]:
 
 
 def _reference(id_: str, name: str, links: Mapping[str, str]) -> Reference:
-    """Resolve a short name by the table `links`: word for word, or by a pattern with `{}`."""
+    """Resolve a short name by the table `links`: an exact name, or a pattern with `{}`."""
     if name in links:
         return Reference(name, links[name] or None)
     for pattern, url in links.items():

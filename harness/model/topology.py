@@ -1,7 +1,7 @@
-"""The world as data: who is there, under which address, behind how many routers.
+"""The world as data: its namespaces, their addresses, and the routers between them.
 
 LAN, links and internet use documentation ranges only (RFC 5737, RFC 3849), so
-that no mistake can ever send a packet to somebody. The network behind `br0` is
+that no mistake can ever send a packet to a real host. The network behind `br0` is
 the machine's own and uses private ranges (RFC 1918, RFC 4193).
 
 ```
@@ -35,11 +35,11 @@ Network = IPv4Network | IPv6Network
 
 
 START_TTL = 64
-"""What Linux puts into the TTL and hop limit of what it sends itself."""
+"""Initial TTL and hop limit of packets that Linux sends."""
 
 WWW = "www.example.com"
 SENTINEL_ZONE = "sentinel.example.com"
-"""Any name below it is answered with the internet's address and recorded with its asker."""
+"""Zone whose every name resolves to the internet's address; queries are recorded with client."""
 
 PRIVATE: tuple[Network, ...] = (
     IPv4Network("10.0.0.0/8"),
@@ -47,9 +47,9 @@ PRIVATE: tuple[Network, ...] = (
     IPv4Network("192.168.0.0/16"),
     IPv6Network("fc00::/7"),
 )
-"""What the routers and the attacker route towards the host.
+"""Ranges that the routers and the attacker route towards the host.
 
-So a packet from the internet to a container's own address really arrives at the
+A packet from the internet to a container's own address therefore arrives at the
 host, and only the runtime's rules keep it from the container.
 """
 
@@ -109,7 +109,7 @@ class Topology:
             raise ValueError(f"a world has 1 to 30 routers, not {self.routers}")
 
     def link(self, number: int) -> tuple[tuple[Interface, ...], tuple[Interface, ...]]:
-        """Addresses of the link between router `number` and the next, LAN side first.
+        """Return the addresses of the link from router `number` to the next, LAN side first.
 
         `number` counts from 1. The ranges are 192.0.2.0/24 and 2001:db8:2::/48.
         """
@@ -120,7 +120,7 @@ class Topology:
         )
 
     def owners(self) -> dict[Address, str]:
-        """Who owns which address, the world's own names only."""
+        """Return the owner of each address, for the world's own names only."""
         named = {
             "host": (*self.host, *self.br0),
             "attacker": self.attacker,
@@ -132,7 +132,7 @@ class Topology:
 
 
 def pick(interfaces: tuple[Interface, ...], family: Family) -> Interface:
-    """The interface address of one family; `LookupError` when there is none."""
+    """Return the interface address of one family; raise `LookupError` if there is none."""
     for interface in interfaces:
         if interface.version == family:
             return interface

@@ -1,9 +1,10 @@
-"""What is promised of who is behind a process in user space, and of who asks for them (pure).
+"""Promises for containers behind a user-space process, as source and as target (pure).
 
-What leaves by a tap is asked by the host itself, by a socket: seen as the host's, and anew.
-Nothing leads to a tap: a packet for pasta's address, the host's, ends where it is had, and
-one for slirp4netns' where it is had, or on the way that private addresses go. Over IPv6
-slirp4netns advertises a prefix, of which each makes an address of its own.
+The process sends the requests of a tap anew from a socket of the host, so targets see the host's
+address. No route leads to a tap. A packet for pasta's address, which is the host's, ends at the
+nearest owner of that address. A packet for slirp4netns' address ends at its nearest owner, or on
+the route of private addresses. Over IPv6 slirp4netns advertises a prefix, from which each
+container derives its own address.
 https://passt.top/passt/about/, https://github.com/rootless-containers/slirp4netns
 """
 
@@ -24,9 +25,9 @@ def promise(
     topology: Topology,
     to_host: int,
 ) -> Promise | None:
-    """The promise, or `None` where neither end is behind a tap, or both are behind the same.
+    """Return the promise, or `None` if neither end is behind a tap or both are behind the same.
 
-    `to_host` is how many routers there are between the source and the host.
+    `to_host` is the number of routers between the source and the host.
     """
     tap, other = _tap(dialect, source), _tap(dialect, target)
     apart = not (source.network and target.network) and cell.target != GATEWAY
@@ -43,7 +44,7 @@ def promise(
         return Promise(Outcome.DROPPED, requirement="UM-4", why="no route leads to a tap")
     routers = topology.routers if target.name == INTERNET else 0
     if cell.protocol is Protocol.UDP:
-        # A datagram's TTL goes on, that traceroute may work; libslirp takes one as routers do.
+        # Datagrams keep their TTL for traceroute; libslirp decrements it as a router does.
         routers += bool(source.network) + (tap == "slirp4netns")
     return Promise(
         Outcome.REPLY,
@@ -55,7 +56,7 @@ def promise(
 
 
 def _nowhere() -> Promise:
-    """The namespace that has the bridges knows no way; its kernel says so, now and then."""
+    """Promise a reject, rate-limited, by the netns with the bridges: it has no IPv6 route."""
     return Promise(
         Outcome.REJECTED,
         codes=frozenset({"net-unreachable"}),
@@ -66,14 +67,14 @@ def _nowhere() -> Promise:
 
 
 def _tap(dialect: Dialect, place: Attachment) -> str:
-    """What somebody is behind: a tap of its own, or that of the namespace with the bridges."""
+    """Return the tap of a place: its own, or that of the netns with the bridges."""
     if place.network and dialect.bridges != "host":
         return dialect.bridges
     return place.tap
 
 
 def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) -> Promise:
-    """Somebody else has the same address, nearer to who asks, and answers."""
+    """Promise a reply from a nearer owner of the same address."""
     return Promise(
         Outcome.WRONG_PEER,
         ttl=START_TTL - routers,

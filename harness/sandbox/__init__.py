@@ -1,3 +1,3 @@
-"""The private namespaces a whole run lives in, and what this machine can do."""
+"""The private namespaces of a whole run, and the checks of what this machine can do."""
 
 __all__ = ["cgroup", "doctor", "namespaces", "sandbox"]

@@ -1,8 +1,8 @@
-"""A cgroup of the run's own below the caller's: made, swept and removed from outside.
+"""The run's cgroup below the caller's cgroup: made, cleaned and removed from outside.
 
 Only version 2 (Documentation/admin-guide/cgroup-v2.rst). Whether a subtree can be
 made depends on who owns the caller's cgroup: root may, an ordinary user may in a
-scope that systemd delegated. Nothing here raises for want of permission.
+scope that systemd delegated. No function here raises for lack of permission.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PREFIX = "netmodes-"
 
 
 def own() -> Path | None:
-    """Directory of the caller's cgroup; `None` when no version 2 hierarchy shows it."""
+    """Return the directory of the caller's cgroup, or `None` without a version 2 hierarchy."""
     member = next(
         (line[3:] for line in _lines("/proc/self/cgroup") if line.startswith("0::")), None
     )
@@ -30,10 +30,10 @@ def own() -> Path | None:
 
 
 def create() -> Path | None:
-    """Make a cgroup for this process's run; `None` when there is none to be had.
+    """Make a cgroup for this process's run; return `None` if that is impossible.
 
-    Removes what killed runs have left beside it: a cgroup named after a process
-    that is gone, with nobody in it.
+    Removes cgroups that killed runs have left beside it: empty ones, named after a
+    process that is gone.
     """
     parent = own()
     if parent is None:
@@ -50,7 +50,7 @@ def create() -> Path | None:
 
 
 def below(name: str) -> Path | None:
-    """Make a cgroup of that name below the caller's; `None` when there is none to be had."""
+    """Make a cgroup of that name below the caller's; return `None` if that is impossible."""
     parent = own()
     if parent is None:
         return None
@@ -63,7 +63,7 @@ def below(name: str) -> Path | None:
 
 
 def join(cgroup: Path) -> bool:
-    """Move the calling process into `cgroup`; whether it may."""
+    """Move the calling process into `cgroup`; return whether the kernel permits it."""
     try:
         (cgroup / "cgroup.procs").write_text("0")
     except OSError:
@@ -72,7 +72,7 @@ def join(cgroup: Path) -> bool:
 
 
 def remove(cgroup: Path) -> None:
-    """Remove `cgroup` and those below it; one that still has processes stays."""
+    """Remove `cgroup` and those below it, except cgroups that still have processes."""
     for directory, _, _ in os.walk(cgroup, topdown=False):
         try:
             os.rmdir(directory)

@@ -1,9 +1,9 @@
-"""What this machine can do for live tests, found by trying, and what to do where it cannot.
+"""Checks of this machine for live tests, made by trying, with a remedy for each failure.
 
-Reading a sysctl tells what is configured, not what works: AppArmor lets a user
-namespace come about and then denies everything in it, a container runtime filters
-system calls. So every check does the thing itself, in a sandbox, in a network
-namespace that goes away with it.
+A sysctl shows the configuration, not the capability: AppArmor permits a new user
+namespace and then denies every operation in it, and a container runtime filters
+system calls. Every check therefore tries the operation itself, in a sandbox, in a
+network namespace that ends with the check.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from linux.netns import NetNS
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of one check. `remedy` is empty where it is `ok`."""
+    """Result of one check. `remedy` is empty if it is `ok`."""
 
     name: str
     required: bool
@@ -43,7 +43,7 @@ class Finding:
 
 
 class Check(NamedTuple):
-    """One thing to try. `attempt` raises `OSError` where the machine refuses it."""
+    """One operation to try. `attempt` raises `OSError` if the machine refuses it."""
 
     name: str
     attempt: Callable[[], None]
@@ -154,7 +154,7 @@ def _tun() -> None:
 
 
 def _kind(kind: str, data: bytes = b"", *, below: bool = False) -> Callable[[], None]:
-    """An attempt to make a link of `kind`, on top of another link where it needs one."""
+    """Return an attempt to make a link of `kind`, on top of another link if it needs one."""
 
     def attempt() -> None:
         parent = socket.if_nametoindex("bridge") if below else None
@@ -230,7 +230,7 @@ def examine(checks: tuple[Check, ...] = CHECKS) -> list[Finding]:
 
 
 def essentials() -> list[Finding]:
-    """Which required things are missing, slow checks left out: a few milliseconds."""
+    """Return the failed required checks, without the slow ones: takes a few milliseconds."""
     found = examine(tuple(check for check in CHECKS if check.required and not check.slow))
     return [finding for finding in found if not finding.ok]
 
@@ -250,11 +250,11 @@ def _try(check: Check) -> Finding:
 
 
 _KINDS: Final = {"mount namespace": "mnt", "network namespace": "net"}
-"""Steps into the sandbox whose kind of namespace the kernel calls by another name."""
+"""Steps into the sandbox whose namespace kind has another name in the kernel."""
 
 
 def refusal(error: sandbox.SandboxError) -> Finding:
-    """What it means that a step into the sandbox was refused, and what to do about it."""
+    """Return the finding for a refused step into the sandbox, with its remedy."""
     if error.errno == errno.ENOSPC:
         kind = _KINDS.get(error.step, error.step.partition(" ")[0].lower())
         limit = f"user.max_{kind}_namespaces"
@@ -267,7 +267,7 @@ def refusal(error: sandbox.SandboxError) -> Finding:
 
 
 def access_remedy() -> str:
-    """The likely reason for a refusal of permission, and the way round it."""
+    """Return the likely reason for a refused permission, and its remedy."""
     switches = {
         "kernel/apparmor_restrict_unprivileged_userns": (
             "1",
@@ -288,9 +288,9 @@ def access_remedy() -> str:
 
 
 def diagnose() -> list[Finding]:
-    """Everything there is to know: the way into a sandbox, step by step, then each check in it.
+    """Return the findings for each step into a sandbox, then for each check inside it.
 
-    Where a step is refused the list ends with it: nothing further can be tried.
+    The list ends with a refused step: later steps and checks are then impossible.
     """
     reader, writer = os.pipe()
 

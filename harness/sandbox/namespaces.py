@@ -1,4 +1,4 @@
-"""What a sandbox is made of: namespaces, and the mounts that belong to them.
+"""Parts of a sandbox: namespaces, and the mounts that belong to them.
 
 The network namespace is a *void*: `lo`, down, and nothing else. Everything here
 runs in the init of a sandbox, which is pid 1 already and does not live in the
@@ -21,7 +21,7 @@ from linux import syscalls
 from linux import syscalls as sys_
 
 MARK = Path("/run/netmodes/sandbox")
-"""Lies on the private `/run`: it exists inside and cannot outside."""
+"""File on the private `/run`: it exists inside a sandbox and cannot exist outside."""
 
 _NAMESPACES = {
     "mount namespace": sys_.CLONE_NEWNS,
@@ -39,7 +39,7 @@ STEPS = (
     "private /proc",
     "private /run",
 )
-"""What the way into a sandbox consists of, in order: the values of `SandboxError.step`."""
+"""Steps into a sandbox, in order: the values of `SandboxError.step`."""
 
 _PLAIN = sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC
 
@@ -47,7 +47,7 @@ _PLAIN = sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC
 class SandboxError(Exception):
     """The machine refused a step on the way into the sandbox.
 
-    `step` names it, `errno` and the message are the kernel's; nothing is left behind.
+    `step` names the step, `errno` and the message are the kernel's. No resources remain.
     """
 
     def __init__(self, step: str, number: int, said: str) -> None:
@@ -57,7 +57,7 @@ class SandboxError(Exception):
 
 @contextlib.contextmanager
 def step(name: str) -> Iterator[None]:
-    """Turn an `OSError` of the body into a `SandboxError` of this step."""
+    """Convert an `OSError` of the body to a `SandboxError` of this step."""
     try:
         yield
     except OSError as error:
@@ -65,7 +65,7 @@ def step(name: str) -> Iterator[None]:
 
 
 def furnish(*, own_cgroup: bool) -> None:
-    """Make the namespaces that are left, and the mounts that belong to them."""
+    """Make the remaining namespaces, and the mounts that belong to them."""
     for name, flag in _NAMESPACES.items():
         with step(name):
             sys_.unshare(flag)
@@ -73,8 +73,8 @@ def furnish(*, own_cgroup: bool) -> None:
         sys_.mount("", "/", flags=sys_.MS_REC | sys_.MS_PRIVATE)
     with step("private /proc"):
         sys_.mount("proc", "/proc", "proc", _PLAIN)
-    # A container that masks parts of /sys may not mount it anew: then /sys/class/net
-    # shows the outer links. Nothing here reads it.
+    # The kernel refuses a new sysfs if a container masks parts of /sys: /sys/class/net then
+    # shows the outer links. The harness does not read it.
     with contextlib.suppress(OSError):
         sys_.mount("sysfs", "/sys", "sysfs", _PLAIN)
     if own_cgroup:
@@ -87,7 +87,7 @@ def furnish(*, own_cgroup: bool) -> None:
 
 
 def _cover_run() -> None:
-    """A tmpfs over /run, through which only links and what this program needs show."""
+    """Mount a tmpfs over /run, with only the links and the paths that this program needs."""
     cwd = Path.cwd()
     needed = (cwd, Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve())
     kept = {Path(*path.parts[:3]) for path in needed if Path("/run") in path.parents}
@@ -108,7 +108,7 @@ _CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_SYS_ADMIN = 12, 13, 21
 
 
 def privileged() -> bool:
-    """Whether the caller can make all other namespaces without a user namespace."""
+    """Return whether the caller can make all other namespaces without a user namespace."""
     held = syscalls.capget()
     return all(held >> bit & 1 for bit in (_CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_SYS_ADMIN))
 
@@ -123,7 +123,7 @@ class Ids:
 
     @classmethod
     def of_caller(cls) -> Ids:
-        """The ids of this process; a uid that has no name goes by its number."""
+        """Return the ids of this process; a uid without a name has its number as name."""
         uid = os.geteuid()
         try:
             name = pwd.getpwuid(uid).pw_name
@@ -134,17 +134,17 @@ class Ids:
     def write(self, pid: int) -> None:
         """Write the maps of `pid`, which has just made its user namespace.
 
-        Raises `OSError` when the kernel refuses even the map of one id.
+        Raises `OSError` if the kernel refuses even the map of one id.
         """
         if not self._write_range(pid, "newuidmap", "/etc/subuid", self.uid):
             Path(f"/proc/{pid}/uid_map").write_text(f"0 {self.uid} 1\n")
         if not self._write_range(pid, "newgidmap", "/etc/subgid", self.gid):
-            # Unprivileged, a group can only be mapped after setgroups(2) is given up.
+            # An unprivileged process can map a group only after it denies setgroups(2).
             Path(f"/proc/{pid}/setgroups").write_text("deny")
             Path(f"/proc/{pid}/gid_map").write_text(f"0 {self.gid} 1\n")
 
     def _write_range(self, pid: int, tool: str, table: str, own: int) -> bool:
-        """Map root and the subordinate range; whether that could be done."""
+        """Map root and the subordinate range; return whether that succeeded."""
         found = shutil.which(tool)
         subordinate = _subordinate(table, self.name, self.uid)
         if found is None or subordinate is None:
@@ -155,7 +155,7 @@ class Ids:
 
 
 def _subordinate(table: str, name: str, uid: int) -> tuple[int, int] | None:
-    """First id and length of the first range that `table` grants: subuid(5)."""
+    """Return first id and length of the first range that `table` grants: subuid(5)."""
     try:
         lines = Path(table).read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The private namespaces in which a whole run lives, so that it touches nothing else.
+"""Private namespaces for a whole run, so that the run changes nothing outside.
 
 The caller forks. Outside stays a *waiter* that passes signals in and the exit
 status out. Inside, pid 1 is a small init that reaps orphans, and pid 2 is the
@@ -11,9 +11,9 @@ caller, going on where it was: the same process image, nothing re-executed.
 ```
 
 A socket pair joins waiter and init. Init exits when the socket says that the waiter
-is gone, however it went; when init exits the kernel ends every process inside, and
+is gone, for any reason. When init exits the kernel ends every process inside, and
 with them every namespace, mount, link and rule. The network namespace inside is a
-void: `lo`, down. `docs/decisions/0001-fork-in-the-controller.md` tells why so.
+void: `lo`, down. The reasons are in `docs/decisions/0001-fork-in-the-controller.md`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from linux import syscalls as sys_
 __all__ = ["STEPS", "SandboxError", "Waiter", "enter", "inside", "require", "run"]
 
 OUTSIDE = "NETMODES_OUTSIDE"
-"""The variable with the waiter's pid as it is known outside, and the number of the user namespace
-there: for who wants to enter."""
+"""Variable with the waiter's pid as seen outside, and the number of the user namespace there:
+for processes that enter the sandbox."""
 
 _RELAYED = frozenset(
     {
@@ -57,28 +57,28 @@ _RELAYED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """Who stays outside, as the caller inside can ask something of it."""
+    """Handle of the caller inside on the waiter outside."""
 
     _channel: socket.socket
 
     def take_terminal_back(self) -> None:
-        """Return once the caller's process group is in the terminal's foreground again.
+        """Wait until the caller's process group is in the terminal's foreground again.
 
-        A shell inside has had a group of its own there; the caller's has a number outside alone.
+        A shell inside had put its own group there. The caller's group has a number only outside.
         """
         self._channel.send(b"!")
         self._channel.recv(1)
 
 
 def inside() -> bool:
-    """Whether the caller is in a sandbox already, its own or an outer one."""
+    """Return whether the caller is in a sandbox already, its own or an outer one."""
     return namespaces.MARK.exists()
 
 
 def require() -> None:
     """Raise `SandboxError` unless the caller is in a sandbox.
 
-    To be called by whatever is about to change links, routes or mounts.
+    Call it before any change of links, routes or mounts.
     """
     if not inside():
         raise SandboxError(
@@ -90,7 +90,7 @@ def require() -> None:
 
 
 def enter() -> Waiter:
-    """Go on inside a new sandbox; the process that called stays outside as its waiter.
+    """Continue inside a new sandbox; the calling process stays outside as its waiter.
 
     Returns inside, as pid 2, with everything the caller had. Outside it never
     returns: the waiter ends as the caller inside ended, by the same exit code or
@@ -118,13 +118,13 @@ def run(function: Callable[[], int]) -> int:
 
 
 def _fork_into_sandbox() -> int | Waiter:
-    """Inside, who waits; outside, once all is over, the wait status of the caller inside."""
+    """Return the waiter if inside; outside, the wait status of the caller inside at its end."""
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # a buffer that is copied comes out twice
+        stream.flush()  # a copied buffer would be written twice
     ids = None if namespaces.privileged() else namespaces.Ids.of_caller()
     outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     asked, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # An ignored SIGCHLD would make the kernel throw exit statuses away.
+    # With SIGCHLD ignored the kernel discards exit statuses.
     was_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     was_blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*_RELAYED, signal.SIGCHLD})
     sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
@@ -154,7 +154,7 @@ def _fork_into_sandbox() -> int | Waiter:
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # The other threads stay with the waiter, which runs nothing of theirs.
+        # The other threads stay with the waiter and do not run in the child.
         warnings.filterwarnings("ignore", r".*multi-threaded.*", DeprecationWarning)
         return os.fork()
 
@@ -163,7 +163,7 @@ def _fork() -> int:
 
 
 def _see_in(stone: int, channel: socket.socket, ids: namespaces.Ids | None) -> int:
-    """Help the others in; the pid of init, as seen from here, once all is ready."""
+    """Map ids for the new processes; return the pid of init, as seen outside, once it is ready."""
     child, told = stone, ["failed", "sandbox", str(errno.ECHILD), "it ended before it was ready"]
     while message := channel.recv(4096):
         match message.decode().split("\0"):
@@ -194,16 +194,16 @@ def _wait(
     asked: socket.socket,
     was_blocked: set[int | signal.Signals],
 ) -> int:
-    """Pass signals in, and do what is asked, until init is gone; the status that it reported."""
+    """Pass signals in and serve requests until init is gone; return the status it reported."""
 
     def relay(number: int, _frame: object) -> None:
-        with contextlib.suppress(OSError):  # init is just going
+        with contextlib.suppress(OSError):  # init exits just now
             channel.send(bytes([number]))
 
     handlers = {number: signal.signal(number, relay) for number in _RELAYED}
     signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
     try:
-        with contextlib.suppress(OSError):  # whoever asked has died over it
+        with contextlib.suppress(OSError):  # the requester has died
             while asked.recv(1):  # until init, which has the other end too, is gone
                 _take_terminal_back()
                 asked.send(b"!")
@@ -217,10 +217,10 @@ def _wait(
 
 
 def _take_terminal_back() -> None:
-    """Be in the terminal's foreground again where a shell inside has died there.
+    """Return to the terminal's foreground after a shell inside has died there.
 
-    It made its own group the foreground one, and could not undo that: seen from
-    inside, the group it took over from has no number.
+    The shell made its own group the foreground group and could not undo it: seen from
+    inside, the previous group has no number.
     """
     with contextlib.suppress(OSError), open("/dev/tty", "rb", buffering=0) as terminal:
         try:
@@ -232,10 +232,10 @@ def _take_terminal_back() -> None:
 
 
 def _end_like(status: int) -> NoReturn:
-    """End this process as `status` says the other one ended; flush nothing."""
+    """End this process in the way that `status` describes; flush no buffers."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core is the other one's
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the other process has dumped core
         with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
@@ -247,7 +247,7 @@ def _end_like(status: int) -> NoReturn:
 
 
 def _descend(channel: socket.socket, ids: namespaces.Ids | None, group: Path | None) -> None:
-    """From the stepping stone to pid 2; returns only there."""
+    """Go from the stepping stone to pid 2; return only in pid 2."""
     try:
         own_cgroup = group is not None and cgroup.join(group)
         if ids is not None:
@@ -263,7 +263,7 @@ def _descend(channel: socket.socket, ids: namespaces.Ids | None, group: Path | N
             os._exit(0)
         _await_answer(channel)
         namespaces.furnish(own_cgroup=own_cgroup)
-        while signal.sigtimedwait(_RELAYED, 0):  # pid 2 will not have got these
+        while signal.sigtimedwait(_RELAYED, 0):  # pid 2 does not get these
             pass
         child = _fork()
         if child:
@@ -276,20 +276,20 @@ def _descend(channel: socket.socket, ids: namespaces.Ids | None, group: Path | N
         traceback.print_exc()
         os._exit(1)
     if ids is not None:
-        # pytest's temporary directory is named after the user, and must be its own.
+        # pytest names its temporary directory after the user, who must own it.
         os.environ["LOGNAME"] = os.environ["USER"] = ids.name
 
 
 def _await_answer(channel: socket.socket) -> None:
     if not channel.recv(16):
-        os._exit(1)  # the waiter is gone, or has given up
+        os._exit(1)  # the waiter is gone, or has failed
 
 
 # --- inside ----------------------------------------------------------------
 
 
 def _be_init(child: int, channel: socket.socket) -> NoReturn:
-    """Be pid 1: reap orphans, pass signals on, go when the waiter or the child is gone."""
+    """Run as pid 1: reap orphans, pass signals on, exit when the waiter or the child is gone."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGCHLD})
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
@@ -306,8 +306,8 @@ def _be_init(child: int, channel: socket.socket) -> NoReturn:
             message = channel.recv(1)
             if not message:
                 os._exit(1)
-            # The terminal, or a kill of the whole group, reaches the child by itself:
-            # then it has reached init too. What came to the waiter alone is passed on.
+            # A signal of the terminal, or to the whole group, reaches the child directly:
+            # it has then reached init too. Pass on only signals to the waiter alone.
             if signal.sigtimedwait({message[0]}, 0) is None:
                 os.kill(child, message[0])
         with contextlib.suppress(BlockingIOError):
@@ -320,7 +320,7 @@ def _reap(child: int, channel: socket.socket) -> None:
         if pid == 0:
             return
         if pid == child:
-            # Leaving with signals unread would reset the channel, status and all.
+            # An exit with signals unread resets the channel and loses the status.
             channel.shutdown(socket.SHUT_RD)
             while channel.recv(1):
                 pass
@@ -331,7 +331,7 @@ def _reap(child: int, channel: socket.socket) -> None:
 def _call_and_exit(function: Callable[[], int]) -> NoReturn:
     code = 1
     try:
-        code = int(function())  # no other type may get past os._exit
+        code = int(function())  # os._exit raises on any other type
     except BaseException:
         traceback.print_exc()
     finally:

@@ -1,4 +1,4 @@
-"""The closed world: namespaces and links, the machine in the middle, what answers."""
+"""The closed world: namespaces and links, the host in the middle, and the services that reply."""
 
 __all__ = [
     "build",

@@ -1,7 +1,7 @@
-"""From a topology to namespaces, links, addresses and routes: the world is built here.
+"""Builder of the world: from a topology to namespaces, links, addresses and routes.
 
-Every namespace gets one netlink batch, and all veth pairs are laid by a single
-one. Within a router `eth0` looks towards the LAN and `eth1` towards the internet.
+Every namespace gets one netlink batch, and a single batch creates all veth pairs.
+Within a router `eth0` looks towards the LAN and `eth1` towards the internet.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ FAR: Final = 3
 SWITCH: Final = 10
 """Index of a bridge: the LAN's, and br0 in the host."""
 DOWNWARD: Final = 100
-"""The table in which routers keep the private ranges. Only what comes from the internet's
-side, or from the router itself, looks there: a packet that the host sends up to a private
-address nobody has must not be sent down again, and up, until its TTL runs out."""
+"""Routing table of the routers for the private ranges. Only packets from the internet's side, or
+from the router itself, use it. Otherwise a packet of the host to an unused private address would
+loop between host and router until its TTL expires."""
 
 DAD: Final = "net.ipv6.conf.default.accept_dad"
-"""Duplicate address detection on the links that come next. The world's own links go
-without: a forwarder whose link-local address is still tentative resolves no neighbour,
-for a second or two. What the runtime makes later in the host has it, as on any machine."""
+"""Duplicate address detection on links created later. The world's own links do without: a
+forwarder whose link-local address is still tentative resolves no neighbour, for a second or
+two. Links that the runtime creates later in the host have it, as on any machine."""
 UNLIMITED: Final[dict[str, str | int]] = {"net.ipv4.icmp_ratemask": 0, "net.ipv6.icmp.ratemask": ""}
-"""Every packet that deserves an ICMP error gets one: a matrix asks many times a second.
-No kind of error is limited at all, because besides the rate for each destination
-(icmp_ratelimit) there is one for all of them together, in bursts of fifty."""
+"""No rate limit for ICMP errors: a matrix sends many probes a second, and each needs its error.
+The mask exempts every kind of error, because besides the rate for each destination
+(icmp_ratelimit) there is one for all destinations together, in bursts of fifty."""
 ROUTER: Final[dict[str, str | int]] = {
     "net.ipv4.ip_forward": 1,
     "net.ipv6.conf.all.forwarding": 1,
 }
 
 Probe = Literal["netns", "exec"]
-"""How containers are looked at: by sockets opened in their namespaces, or by an agent inside."""
+"""How containers are probed: by sockets opened in their namespaces, or by an agent inside."""
 
 EVERYWHERE: Final = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
@@ -64,15 +64,15 @@ class World:
     namespaces: dict[str, NetNS]
     """By name: host, lan, r1 … rN, internet, attacker, ns1, ns2."""
     probe: Probe = "netns"
-    """How the containers in it are looked at, where their runtime does not decide it."""
+    """How its containers are probed, unless their runtime decides it."""
     watched: dict[str, Dumps] = field(default_factory=dict)
-    """What those namespaces are looked at with that somebody looks at again and again."""
+    """Open dumps of the namespaces that are compared again and again."""
     _heard: dict[NetNS, LinkWatch] = field(default_factory=dict)
     _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
     def build(cls, topology: Topology | None = None) -> Self:
-        """Build namespaces, links and services. `OSError` tells what the kernel refused."""
+        """Build namespaces, links and services; an `OSError` names the refused step."""
         topology = topology or Topology()
         with contextlib.ExitStack() as stack:
             host = HostMachine.start(
@@ -101,11 +101,11 @@ class World:
             return cls(topology, host, services, spaces, _resources=stack.pop_all())
 
     def close(self) -> None:
-        """End the host and the services and give every namespace back."""
+        """End the host and the services and release every namespace."""
         self._resources.close()
 
     def links(self) -> dict[NetNS, list[Link]]:
-        """The links of each of its namespaces that are up."""
+        """Return the links of each of its namespaces that are up."""
         for space in self.namespaces.values():
             if space not in self._heard:
                 self._heard[space] = self._resources.enter_context(LinkWatch(space))
@@ -115,7 +115,7 @@ class World:
         }
 
     def address(self, name: str, family: int) -> Address:
-        """The address under which one of the world's own is known: host, internet, ns1, …."""
+        """Return the address of a namespace of the world: host, internet, ns1, …."""
         interfaces: tuple[Interface, ...] = getattr(self.topology, name)
         return next(item.ip for item in interfaces if item.version == family)
 
@@ -127,7 +127,7 @@ class World:
 
 
 def routers(topology: Topology) -> list[str]:
-    """The names of the routers, from the LAN on."""
+    """Return the names of the routers, from the LAN on."""
     return [f"r{number}" for number in range(1, topology.routers + 1)]
 
 
@@ -146,7 +146,7 @@ def _wire(topology: Topology, spaces: dict[str, NetNS]) -> None:
 
 
 def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
-    """Every bridge port and every link between routers, laid from the LAN's namespace."""
+    """Yield every bridge port and every link between routers, made from the LAN's namespace."""
     chain = routers(topology)
     yield rtnetlink.add_bridge("lan0", index=SWITCH)
     for port, name in enumerate((HOST, chain[0], ATTACKER)):
@@ -180,7 +180,7 @@ def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
 
 
 def _inside(name: str, topology: Topology) -> Iterator[Request]:
-    """Everything a namespace is told about itself, in one batch."""
+    """Yield the whole configuration of a namespace, for one batch."""
     yield rtnetlink.set_link(rtnetlink.LO, up=True)
     if name != "lan":
         yield rtnetlink.set_link(NEAR, up=True)
@@ -225,8 +225,8 @@ def _router(number: int, topology: Topology) -> Iterator[Request]:
     if last:
         yield from _addresses(FAR, topology.internet_gateway)
         # Without a route the kernel answers a few such packets a second and no more
-        # (net.ipv4.route.error_burst, which no namespace can change): sometimes rejected,
-        # sometimes dropped. Always dropped is a fact that a promise can be made of.
+        # (net.ipv4.route.error_burst, which no namespace can change): sometimes it rejects,
+        # sometimes it drops. A promise needs one outcome: always dropped.
         for network in EVERYWHERE:
             yield rtnetlink.add_blackhole(network)
     else:

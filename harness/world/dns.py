@@ -1,8 +1,8 @@
 """The names of the world: the zone `example.com` and the reverse of every address.
 
-In the closed world one server knows everything, so it answers with authority for
-every name there is or is not (RFC 1034, RFC 2308). Messages are dnspython's.
-Nothing here does I/O: wire format in, wire format out.
+In the closed world one server knows all names. Its answers are authoritative for every name,
+existent or not (RFC 1034, RFC 2308). Messages are dnspython's. The module does no I/O: wire
+format in, wire format out.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from dns.rdata import Rdata
 from harness.model.topology import SENTINEL_ZONE, WWW, Address, Topology
 
 UDP_LIMIT: Final = 512
-"""No answer over UDP is longer, in bytes, whatever the asker offers: RFC 1035, 2.3.4.
+"""Maximum length of a UDP answer in bytes, whatever the client offers: RFC 1035, 2.3.4.
 
-Every answer but those of `BIG` fits."""
+All answers but those of `BIG` fit."""
 TTL: Final = 0
-"""No answer may be kept, so that every question asked is a question seen. In seconds."""
+"""TTL of every answer, in seconds: no cache, so that the server sees every DNS query."""
 BIG: Final = "big.example.com"
-"""A name whose TXT and A answers fit no datagram: TC over UDP, whole over TCP (RFC 7766)."""
+"""Name whose TXT and A answers fit no datagram: TC over UDP, complete over TCP (RFC 7766)."""
 BIG_TEXT: Final = tuple(f"{number:03d}" + "x" * 197 for number in range(40))
 BIG_ADDRESSES: Final = tuple(IPv4Address("203.0.113.100") + number for number in range(120))
-"""Addresses that nobody has."""
+"""Addresses that no namespace of the world has."""
 
 _ORIGIN: Final = "example.com."
 _SOA: Final = "dns.example.com. hostmaster.example.com. 1 3600 600 86400 0"
@@ -47,14 +47,14 @@ _KEPT_OF_QUERY: Final = 0x79  # opcode and RD
 
 
 class DnsQuery(NamedTuple):
-    """One question: the name in lower case without the final dot, the type as `AAAA`."""
+    """One DNS question: the name in lower case without the final dot, the type as `AAAA`."""
 
     name: str
     type: str
 
 
 class Zone:
-    """What the world's name server knows about one topology."""
+    """Zone data of the world's name server for one topology."""
 
     def __init__(self, topology: Topology) -> None:
         self._origin = dns.name.from_text(_ORIGIN)
@@ -75,10 +75,10 @@ class Zone:
         self._anything = self._records[dns.name.from_text(WWW)]
 
     def answer(self, query: bytes, *, udp: bool) -> tuple[bytes | None, DnsQuery | None]:
-        """The answer to a query and what it asked, as far as it could be understood.
+        """Return the answer to a DNS query, and the question as far as it could be parsed.
 
-        What is no query, an answer or a fragment, gets no answer; what is malformed
-        gets FORMERR. Over UDP an answer that does not fit is empty and has TC set.
+        A message that is no query (a response or a fragment) gets no answer. A malformed
+        query gets FORMERR. Over UDP an answer that does not fit is empty and has TC set.
         """
         if len(query) < _HEADER or query[2] & _RESPONSE:
             return None, None
@@ -126,7 +126,7 @@ def _told(query: dns.message.Message) -> DnsQuery | None:
 
 
 def _names(topology: Topology) -> Iterator[tuple[str, Address]]:
-    """Every name below `example.com` and an address of it."""
+    """Yield every name below `example.com` with an address of it."""
     named = {
         "www": topology.internet,
         "dns": topology.resolver,

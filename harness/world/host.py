@@ -1,12 +1,12 @@
 """The machine that the runtime runs on: a process with namespaces of its own.
 
 `HostMachine.start` forks twice. The first child is pid 1 of a new pid namespace, in new
-mount, net, uts, ipc and cgroup namespaces; it does nothing but reap. The second
-is the *server*: it carries out what `call`, `run` and `spawn` ask for, so that
-runtimes, daemons and library calls alike live inside the host. When pid 1 dies,
-and it dies with the thread that made it, the kernel takes everything along.
+mount, net, uts, ipc and cgroup namespaces; it only reaps. The second
+is the *server*: it carries out the requests of `call`, `run` and `spawn`, so that
+runtimes, daemons and library calls all run inside the host. Pid 1 dies with the thread
+that made it, and the kernel then kills every process of the host.
 
-What it sees of the machine's files is `files`' subject: nothing of them can be changed.
+Its view of the machine's files is read-only: see `harness.world.host_files`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LOG = "/run/netmodes/host.log"
 
 
 class HostDied(Exception):
-    """The host's server is gone; the message tells what it was asked to do."""
+    """The host's server is gone; the message names the request."""
 
 
 class HostMachine:
@@ -65,13 +65,13 @@ class HostMachine:
         self._entered = False
         self._calls = 0
         self.cgroup = group
-        """The directory of its own cgroup; `None` where the machine has none for it."""
+        """The directory of the host's cgroup; `None` if the machine provides none."""
 
     @classmethod
     def start(cls, *, resolver: str, hosts: Mapping[str, str]) -> Self:
         """Fork a host. `resolver` goes into its resolv.conf, `hosts` (address → names) into hosts.
 
-        Raises what goes wrong inside: `OSError` when a namespace or a mount is refused.
+        Raises the error from inside: `OSError` if the kernel refuses a namespace or a mount.
         """
         channel, there = Channel.pair()
         group = cgroup.below(f"host-{os.getpid()}-{channel.fileno()}")
@@ -92,11 +92,10 @@ class HostMachine:
         return self._pid
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a picklable function inside the host and return its result, or raise what it raised.
+        """Call a picklable function inside the host; return its result or raise its exception.
 
-        Calls are carried out one after the other; one that was interrupted here goes on
-        there, and its answer is passed over. Raises `HostDied` when the server does not
-        answer any more.
+        Calls run one after the other. A call that is interrupted here continues in the host,
+        and its result is discarded. Raises `HostDied` if the server does not reply any more.
         """
         if self._entered:
             return function(*args, **kwargs)
@@ -119,25 +118,25 @@ class HostMachine:
         env: Mapping[str, str] | None = None,
         timeout: float = 30,
     ) -> CompletedCommand:
-        """Run a command inside the host to its end. Ended after `timeout` s with `TimeoutError`."""
+        """Run a command inside the host; kill it after `timeout` s and raise `TimeoutError`."""
         return self.call(process.run, tuple(argv), stdin, dict(env or {}), timeout)
 
     def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
-        """Start a daemon inside the host, its output in the file `log`; its pid in the host."""
+        """Start a daemon inside the host, with output to the file `log`; return its pid there."""
         return self.call(process.spawn, tuple(argv), log, dict(env or {}))
 
     def talk(
         self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None
     ) -> tuple[int, int, int]:
-        """Start a command inside the host; its pid there, its output and its input, as descriptors.
+        """Start a command inside the host; return its pid there and output and input descriptors.
 
-        Closing the input is all it takes to end what listens to it. Errors go to the file
-        `log` there.
+        To end a command that reads its input, close the input. Standard error goes to the
+        file `log` in the host.
         """
         pid, server, ours, theirs = self.call(process.talk, tuple(argv), log, dict(env or {}))
         opened: list[int] = []
         try:
-            # A pipe of another process can be opened once more by its name in proc(5).
+            # proc(5) lets this process reopen a pipe of another process by name.
             for number, how in ((theirs, os.O_RDONLY), (ours, os.O_WRONLY)):
                 opened.append(os.open(f"{self.proc}/{server}/fd/{number}", how | os.O_CLOEXEC))
         except BaseException:
@@ -149,23 +148,23 @@ class HostMachine:
 
     @property
     def proc(self) -> str:
-        """The directory of its proc(5), as the caller sees it: from outside or, having entered."""
+        """The host's /proc as the caller sees it: from outside, or after `enter`."""
         return "/proc" if self._entered else f"/proc/{self._pid}/root/proc"
 
     def netns_of(self, pid: int) -> NetNS:
-        """A handle on the network namespace of a process, by its pid in the host."""
+        """Return a handle on the network namespace of a process, by its pid in the host."""
         return NetNS.at(f"{self.proc}/{pid}/ns/net")
 
     def namespace(self, kind: str) -> tuple[int, int]:
-        """Device and inode of one of the host's own namespaces: pid, mnt, uts, ipc, cgroup."""
+        """Return device and inode of a namespace of the host: pid, mnt, uts, ipc or cgroup."""
         status = os.stat(f"/proc/{self._pid}/ns/{kind}")
         return status.st_dev, status.st_ino
 
     def enter(self) -> None:
         """Move the calling process into the host for good; its children land in the pid namespace.
 
-        For a freshly forked process that is about to execute something, or to `call`: that
-        is carried out by the process itself from now on.
+        For a freshly forked process that is about to execute something, or to `call`: from
+        now on the process itself carries out its calls.
         """
         if self.cgroup is not None:
             cgroup.join(self.cgroup)  # else its cgroup namespace would show it as outside
@@ -199,7 +198,7 @@ def quiet_fork() -> int:
 def _fork_init(there: Channel, group: Path | None, resolver: str, hosts: Mapping[str, str]) -> int:
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        setns(own, CLONE_NEWPID)  # who may not come back must not go
+        setns(own, CLONE_NEWPID)  # fail before the change if it cannot be undone
         unshare(CLONE_NEWPID)  # holds for children only; taken back below
         try:
             pid = quiet_fork()
@@ -228,7 +227,7 @@ def _end(pid: int, group: Path | None) -> None:
 def _be_init(
     there: Channel, group: Path | None, resolver: str, hosts: Mapping[str, str]
 ) -> NoReturn:
-    """Be pid 1 of the host: set the place up, start the server, reap until it ends."""
+    """Run as pid 1 of the host: set it up, start the server, reap until the server ends."""
     try:
         die_with_parent()
         gc.freeze()  # leave the parent's objects alone: their pages stay shared
@@ -279,7 +278,7 @@ def _settle_in(resolver: str, hosts: Mapping[str, str]) -> None:
 
 
 def _serve(channel: Channel) -> NoReturn:
-    """Carry out one request after the other until the other side hangs up."""
+    """Carry out one request after the other until the channel closes."""
     channel.send(0, pickle.dumps((True, None)))
     while True:
         try:
@@ -295,7 +294,7 @@ def _serve(channel: Channel) -> NoReturn:
 
 
 def _portable(error: BaseException) -> Exception:
-    """The error, with a note of where it was raised; one that cannot travel as a `RuntimeError`."""
+    """Return the error with a note of its traceback; as `RuntimeError` if it cannot be pickled."""
     note = f"raised inside the host:\n{''.join(traceback.format_exception(error))}"
     told: Exception = RuntimeError(f"{type(error).__name__}: {error}")
     with contextlib.suppress(Exception):

@@ -1,11 +1,11 @@
-"""What the host sees of the machine's files, and that it can change none of them.
+"""The host's read-only view of the machine's files.
 
 The machine's whole tree is read-only in the host: a runtime that goes wrong, or a
-command that escapes from its container, must not cost anybody a file. Private and
-empty are `/run` and `/dev/shm`; writable for as long as the world lives are `/tmp`
-(an overlay: what the machine has there can be read) and `/etc`, a directory whose
-entries point to the machine's own, with the world's resolver and names. One place
-outlives the world: `cache()`, where adapters keep images from run to run.
+command that escapes from its container, must not destroy a file. `/run` and
+`/dev/shm` are private and empty. `/tmp` and `/etc` are writable until the world ends: `/tmp` is
+an overlay that shows the machine's files, `/etc` a directory of links to the machine's
+entries, with the world's resolver and names. Only `cache()` outlives the world: adapters
+keep images there from run to run.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from linux.syscalls import (
 )
 
 HOME: Final = "/run/netmodes"
-"""Where the host keeps what is the harness's."""
+"""Directory in the host for the harness's own files."""
 
 _QUIET: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
 def cache() -> str:
-    """The directory that stays: `netmodes` in the user's cache ($XDG_CACHE_HOME, ~/.cache)."""
+    """Return the lasting directory: `netmodes` in the user's cache ($XDG_CACHE_HOME, ~/.cache)."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return home if os.path.basename(home) == "netmodes" else os.path.join(home, "netmodes")
 
 
 def furnish(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
-    """Lay the mounts of a host. The caller is alone in a new mount and network namespace.
+    """Make the mounts of a host. The caller is alone in a new mount and network namespace.
 
-    `OSError` tells which mount the kernel refused.
+    An `OSError` names the mount that the kernel refused.
     """
     mount("", "/", flags=MS_REC | MS_PRIVATE)
     _protect()
     mount("proc", "/proc", "proc", _QUIET)
     for directory, mode in (("/run", "755"), ("/dev/shm", "1777")):  # noqa: S108 # tmpfs
-        # What somebody beside us has mounted below it just now would be the host's to lose.
+        # Else the host could unmount something that another process has just mounted below it.
         with contextlib.suppress(OSError):  # nothing is mounted there
             umount(directory)
         mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode}")
@@ -63,9 +63,9 @@ def furnish(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
 
 
 def _protect() -> None:
-    """Make everything read-only but devices and the cache, whose mounts are taken out before."""
+    """Make all mounts read-only except devices and the cache, which are moved aside first."""
     kept = [("/dev", open_tree("/dev", recursive=True))]
-    with contextlib.suppress(OSError):  # nowhere to keep things: then nothing is kept
+    with contextlib.suppress(OSError):  # no place for a cache: keep nothing
         os.makedirs(cache(), mode=0o700, exist_ok=True)
         kept.append((cache(), open_tree(cache())))
     restrict("/", MOUNT_ATTR_RDONLY)
@@ -75,7 +75,7 @@ def _protect() -> None:
 
 
 def _own_tmp() -> None:
-    """Put an overlay on /tmp. Where the kernel refuses one, /tmp stays read-only."""
+    """Mount an overlay on /tmp. If the kernel refuses, /tmp stays read-only."""
     scratch, target = f"{HOME}/tmp", "/tmp"  # noqa: S108 # the host's own from here on
     for name in ("", "/upper", "/work"):
         os.mkdir(f"{scratch}{name}")
@@ -90,11 +90,11 @@ def _own_tmp() -> None:
 
 
 def _own_sysfs() -> None:
-    """Have /sys show this network namespace, and its cgroups where the machine lets us.
+    """Make /sys show this network namespace, and its cgroups if the machine permits it.
 
-    A container engine that masks parts of /sys makes the kernel refuse a new
-    sysfs in a user namespace; then the machine's view stays, and only
-    /sys/class/net in the host is the poorer.
+    If a container engine masks parts of /sys, the kernel refuses a new sysfs in a
+    user namespace. The machine's view then stays, and only /sys/class/net in the
+    host shows the machine's links instead of its own.
     """
     with contextlib.suppress(OSError):
         mount("sysfs", "/sys", "sysfs", _QUIET)
@@ -115,7 +115,7 @@ def _own_etc(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
     for entry in os.scandir(machine):
         if entry.name in own:
             continue
-        # A link is taken over as it is: most are relative to /etc.
+        # Copy a symbolic link unchanged: most are relative to /etc.
         target = os.readlink(entry.path) if entry.is_symlink() else entry.path
         os.symlink(target, f"/etc/{entry.name}")
     for name, content in own.items():

@@ -1,14 +1,14 @@
-"""Held against what was: whether a test has left something behind, or changed a bystander.
+"""Leak guard: detects resources that a test leaves behind and changes to bystanders.
 
-A guard looks at the host, ns1 and ns2 when a test begins and when it has ended. What
-is new in the host then was left behind (LIFE-1); what else is different there, and
-whatever is different in ns1 and ns2, was somebody else's (BYS-1). Containers that run
-when a test begins are part of what was.
+A guard takes the state of the host, ns1 and ns2 when a test begins and when it has ended.
+A new thing in the host was left behind (LIFE-1). Any other difference in the host, and
+every difference in ns1 and ns2, is a changed bystander (BYS-1). Containers that run
+when a test begins belong to the first state.
 
-Namespaces are torn down behind the scenes: a difference counts when it is still there
-after `BOUND` seconds, after `ENDING` if it is declared to end by itself. Neighbours that
-were learned and flows come and go with traffic; they count when they belong to an address
-of a container that nobody has any more.
+The kernel tears namespaces down in the background: a difference counts if it is still there
+after `BOUND` seconds, or after `ENDING` if it is declared to end by itself. Learned
+neighbours and flows come and go with traffic; they count if they belong to a container's
+address that no container has any more.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from linux.readiness import await_ready
 BOUND: Final = 2.0
 """Seconds that the kernel and a runtime may take to clean up after a container."""
 ENDING: Final = 10.0
-"""Seconds that what ends by itself may take, as declared: how long hangs on the machine's load."""
+"""Seconds for things declared to end by themselves; the time depends on the machine's load."""
 LEFT_BEHIND, BYSTANDER = "LIFE-1", "BYS-1"
 
 _WATCHED: Final = (HOST, NS1, NS2)
@@ -51,12 +51,12 @@ _HEADER: Final = 16
 _WAS_AND_IS: Final = re.compile(r"expressions was (.*), is ((?:(?!, is ).)*)")
 _MOVED: Final = re.compile(r"place was \d+, is \d+")
 _LOOK_AGAIN: Final = 0.005
-"""Seconds after which to look again where the kernel tells nobody of a change."""
+"""Seconds between two looks: the kernel does not notify of every change."""
 _MOST: Final = 8
 
 
 class Violation(Exception):
-    """What a test has left, or changed; `broken` tells which requirements that breaks."""
+    """A test left or changed something; `broken` names the broken requirements."""
 
     def __init__(self, found: Mapping[str, Sequence[str]], *, bound: float = BOUND) -> None:
         self.broken = tuple(found)
@@ -79,22 +79,22 @@ def _told(found: Mapping[str, Sequence[str]], bound: float) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is watched, at one moment."""
+    """State of everything watched, at one moment."""
 
     raws: Mapping[str, Raw]
     outside: HostState
 
 
 class LeakGuard:
-    """Watches one world. Use it as a context manager, or `close` it."""
+    """Guard of one world. Use it as a context manager, or `close` it."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._br0 = [item.network for item in world.topology.br0]
         self._own: set[Address] = set()
-        """What the host has had itself: a network's gateway."""
+        """Addresses that the host itself has had: gateways of networks."""
         self._met: set[Address] = set()
-        """Who has been the host's neighbour, with a MAC: every container that sent anything."""
+        """Addresses of the host's past neighbours with a MAC: all containers that sent a packet."""
         self._had: set[Address] = set()
         self._had_of = (0, 0)
         self._known: set[bytes] = set()
@@ -125,7 +125,7 @@ class LeakGuard:
             self._resources = stack.pop_all()
 
     def allow(self, dialect: Dialect) -> None:
-        """From here on the runtime under test may leave what it is documented to leave."""
+        """Allow the runtime under test to leave its documented residue from now on."""
         self._residue, self._fleeting = dialect.residue, dialect.fleeting
         self._tables = tuple(f"nft rule {table} " for table in dialect.tables)
         self._traces_count = dialect.traces == "forgotten"
@@ -133,36 +133,37 @@ class LeakGuard:
     # --- looking ---------------------------------------------------------------
 
     def take(self) -> State:
-        """What there is now."""
+        """Return the current state."""
         raws = {name: dumps.take() for name, dumps in self._dumps.items()}
         return State(raws, self._surroundings.take())
 
     def begin(self) -> None:
-        """From here on: everything that there is belongs there."""
+        """Take the current state as the base of later comparisons."""
         if self._base is None:
             self._drain()
             self._base = self._at_rest()
 
     def _at_rest(self) -> State:
-        """What there is once no address of the host is tentative: routes come along with it.
+        """Return the state once no address of the host is tentative: routes depend on addresses.
 
-        Without who ends just now: a part of a command of the runtime's that has returned.
+        Leaves out processes that end just now: they belong to a runtime command that has
+        returned.
         """
         await_ready([self._world.namespaces[HOST]])
         found = self.take()
         return State(found.raws, self._surroundings.staying(found.outside))
 
     def forget(self) -> None:
-        """Something was made, or removed, that outlives tests: `begin` looks anew."""
+        """Discard the base after a change that outlives tests: `begin` then takes a new one."""
         self._base = None
 
     @contextmanager
     def holding(self, *, bound: float = BOUND) -> Iterator[Callable[[], list[str]]]:
-        """Hold the end of the body against its beginning; raises `Violation` as `check` does.
+        """Compare the end of the body with its beginning; raise `Violation` as `check` does.
 
-        What it gives tells what is different now, without waiting. A difference counts when
-        it is still there after `bound` seconds, or `ENDING` where it is declared to end by
-        itself. Not when the body raises.
+        The yielded function returns the current differences without waiting. A difference
+        counts if it is still there after `bound` seconds, or after `ENDING` if it is declared
+        to end by itself. There is no comparison when the body raises.
         """
         base = self._at_rest()
         self._drain()
@@ -175,26 +176,27 @@ class LeakGuard:
         self._checked(base, bound)
 
     def check(self) -> None:
-        """Raise `Violation` when something is not as it was at `begin`."""
+        """Raise `Violation` if the state differs from that at `begin`."""
         base, self._base = self._base, None
         if base is not None:
             self._base = self._checked(base)
 
     def stand_down(self) -> None:
-        """Somebody has interrupted the run: what is there now is nobody's fault."""
+        """Discard all bases after an interrupt: the current state is then no test's fault."""
         self._base = self._before_shared = None
 
     def share(self) -> None:
-        """Something is about to be made that tests share: `unshare` holds all such against now."""
+        """Remember the state before a shared fixture is made, for `unshare` to compare with."""
         if not self._shared:
             self._before_shared = self._at_rest() if self._base is None else self._base
         self._shared += 1
         self.forget()
 
     def unshare(self) -> None:
-        """Something that was shared is gone; once all is, raise `Violation` as `check` does.
+        """Note that a shared fixture is gone; after the last one raise `Violation` as `check` does.
 
-        Not before: what one fixture has made may go with another, whose scene it is in.
+        Earlier checks would fail wrongly: resources of one fixture may end with another fixture
+        in whose scene they are.
         """
         self.forget()
         self._shared -= 1
@@ -202,7 +204,7 @@ class LeakGuard:
             self._base = self._checked(self._before_shared)
 
     def outlive(self) -> None:
-        """Something is about to be made that outlives what is shared now."""
+        """Discard the state before shared fixtures: a new resource is about to outlive them."""
         self._before_shared = None
 
     def _checked(self, base: State, bound: float = BOUND) -> State:
@@ -210,17 +212,17 @@ class LeakGuard:
         if LEFT_BEHIND in found:
             self._known |= {flow.handle for flow in self._flows()}
         if found:
-            self._before_shared = None  # it would tell the same again
+            self._before_shared = None  # else `unshare` would report the same again
             raise Violation(found, bound=max(bound, ENDING) if self._ends(found) else bound)
         return now
 
     def _settled(self, base: State, bound: float) -> tuple[State, dict[str, list[str]]]:
-        """The state once nothing is wrong with it, or when the time is up; what is wrong."""
+        """Wait for a state without differences or the deadline; return state and differences."""
         last, deadline = (time.monotonic() + most for most in (max(bound, ENDING), bound))
         now = self.take()
         links_gone = self._drain()
         while found := self._found(base, now, links_gone=links_gone):
-            if self._ends(found):  # and may show something more by its end
+            if self._ends(found):  # and may cause further differences when it ends
                 deadline = max(deadline, min(time.monotonic() + bound, last))
             left = deadline - time.monotonic()
             if left <= 0:
@@ -231,21 +233,21 @@ class LeakGuard:
         return now, found
 
     def _ends(self, found: Mapping[str, Sequence[str]]) -> bool:
-        """Whether all that is left are processes, and cgroups, that are declared to end."""
+        """Return whether all differences are processes and cgroups that are declared to end."""
         kinds = ("process ", "cgroup ")
         ending = [f"{HOST}: {item}: {NEW}" for item in self._fleeting if item.startswith(kinds)]
         lines = (line for lines in found.values() for line in lines)
         return all(any(fnmatchcase(line, pattern) for pattern in ending) for line in lines)
 
     def _drain(self) -> bool:
-        """Whether links have gone from the host since the last time; takes note of addresses."""
+        """Return whether links have left the host since the last call; record new addresses."""
         gone = False
         while True:
             try:
                 message = self._notices.recv(1 << 16)
             except BlockingIOError:
                 return gone
-            except OSError:  # so much has changed that some was left out
+            except OSError:  # too many changes: the kernel dropped some messages
                 gone = True
                 continue
             kind = number(message[4:6])
@@ -255,7 +257,7 @@ class LeakGuard:
             elif kind == rtnetlink.RTM_NEWNEIGH:
                 self._met |= {item.address for item in learned((message[_HEADER:],), {})}
 
-    # --- what is wrong -----------------------------------------------------------
+    # --- differences -------------------------------------------------------------
 
     def _found(self, base: State, now: State, *, links_gone: bool) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -274,7 +276,7 @@ class LeakGuard:
         return found
 
     def _in_order(self, changes: Sequence[StateChange]) -> Iterator[StateChange]:
-        """Changes without those of a chain of the runtime's own whose rules have changed places."""
+        """Yield changes, except of the runtime's own chains whose rules only changed places."""
         chains: dict[str, list[StateChange]] = {}
         for change in changes:
             table = next((item for item in self._tables if change.thing.startswith(item)), None)
@@ -290,7 +292,7 @@ class LeakGuard:
 
     def _note(self, found: dict[str, list[str]], place: str, change: StateChange) -> None:
         if change.how == "gone" and change.thing.startswith(DESCRIPTOR):
-            return  # to let go of a namespace is what becomes of everybody who looks into one
+            return  # every process that looks into a namespace closes it again
         excused = self._fleeting if change.how == "gone" else self._residue
         if any(fnmatchcase(change.thing, pattern) for pattern in excused):
             return
@@ -299,7 +301,7 @@ class LeakGuard:
         found.setdefault(requirement, []).append(f"{place}: {change}")
 
     def _traces(self, base: State, now: State, *, links_gone: bool) -> Iterator[str]:
-        """Neighbours and flows of addresses that containers had."""
+        """Yield neighbours and flows of addresses that containers had."""
         neighbours = {
             (place, item)
             for place in _WATCHED
@@ -315,8 +317,8 @@ class LeakGuard:
         for place, neighbour in sorted(neighbours, key=str):
             if neighbour.address not in alive:
                 yield f"{place}: neighbour {neighbour.address} of {neighbour.link}: {NEW}"
-        # Of one that has run out nobody tells until the kernel comes by; but to read the table
-        # takes milliseconds, and most flows are of containers that run.
+        # The kernel reports an expired flow only when it next scans the table. Reading the table
+        # takes milliseconds, and most flows belong to running containers.
         if any(self._dead(flow, alive) for flow in heard):
             for flow in self._flows():
                 if dead := self._dead(flow, alive):
@@ -328,11 +330,11 @@ class LeakGuard:
                     )
 
     def _dead(self, flow: Flow, alive: set[Address]) -> list[Address]:
-        """Those who take part in a flow and had been containers."""
+        """Return the addresses of a flow that belonged to containers that are gone."""
         return [item for item in flow.addresses if self._of_container(item) and item not in alive]
 
     def _flows(self) -> list[Flow]:
-        """Flows of addresses that a container had, but for those that were told already."""
+        """Return the flows of addresses that a container had, except those already reported."""
         with Conntrack(self._world.namespaces[HOST]) as conntrack:
             return self._counted(conntrack.marked(*self._marks()))
 
@@ -340,14 +342,14 @@ class LeakGuard:
         return [item.packed for item in self._of_containers()]
 
     def _counted(self, found: Iterable[Flow]) -> list[Flow]:
-        """Those of containers' addresses, but for what was told and what goes to groups."""
+        """Return the flows of containers' addresses, except reported and multicast ones."""
         had = self._of_containers()
         new = (flow for flow in found if flow.handle not in self._known)
         theirs = (flow for flow in new if not had.isdisjoint(flow.addresses))
         return [flow for flow in theirs if not flow.original.destination.is_multicast]
 
     def _of_containers(self) -> set[Address]:
-        """Every address that a container had; both sets that tell only grow."""
+        """Return every address that a container had; both sets that it depends on only grow."""
         sizes = len(self._met), len(self._own)
         if sizes != self._had_of:
             self._had = {item for item in self._met if self._of_container(item)}
@@ -355,7 +357,7 @@ class LeakGuard:
         return self._had
 
     def _of_container(self, address: Address) -> bool:
-        """Whether a container had it: a neighbour by a private address that is not br0's."""
+        """Return whether a container had it: a neighbour with a private address outside br0."""
         return (
             address in self._met
             and address not in self._own
@@ -364,7 +366,7 @@ class LeakGuard:
         )
 
     def _alive(self, processes: Iterable[int]) -> set[Address]:
-        """Every address that anybody in the host, by pid, or the world has now."""
+        """Return every address in the network namespaces of these processes and of the world."""
         found: set[Address] = set()
         with contextlib.ExitStack() as stack:
             spaces: set[NetNS] = set(self._world.namespaces.values())
@@ -389,7 +391,7 @@ class LeakGuard:
 
 @contextmanager
 def guarded(world: World, dialect: Dialect) -> Iterator[Callable[[], list[str]]]:
-    """`LeakGuard.holding` for a world of one's own."""
+    """Run `LeakGuard.holding` with a new guard on a private world."""
     with LeakGuard(world) as guard:
         guard.allow(dialect)
         with guard.holding() as different:

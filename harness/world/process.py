@@ -19,12 +19,12 @@ from typing import Final
 
 
 class OutputTooLong(OSError):
-    """A command printed more than anybody reads, and was ended; the message has how it began."""
+    """A command printed too much and was killed; the message has the start of the output."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletedCommand:
-    """A finished command. `seconds` is wall time, `at` when it began, as `time.time` has it."""
+    """A finished command. `seconds` is wall time, `at` the start as given by `time.time`."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -36,7 +36,7 @@ class CompletedCommand:
 
 @dataclass(frozen=True, slots=True)
 class ExecCommand:
-    """A command line to be run in the host, with what is added to its environment."""
+    """A command line to run in the host, with additions to its environment."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -50,9 +50,9 @@ def run(
 ) -> CompletedCommand:
     """Run a command to the end of its output.
 
-    After `timeout` seconds its whole process group is killed and `TimeoutError` tells
-    what it had said. Whatever has left the group is not waited for. One that prints without
-    end is killed so too, with `OutputTooLong`.
+    After `timeout` seconds its whole process group is killed, and the `TimeoutError` contains
+    the output so far. Processes that have left the group are not awaited. A command that
+    prints without end is killed in the same way, with `OutputTooLong`.
     """
     at, began = time.time(), time.perf_counter()
     with subprocess.Popen(
@@ -89,10 +89,10 @@ def run(
 def spawn(
     argv: Sequence[str], log: str, env: Mapping[str, str], stdin: int = -1, stdout: int = -1
 ) -> int:
-    """Start a daemon as a child of the host's init, which reaps it; its pid in the host.
+    """Start a daemon as a child of the host's init, which reaps it; return its pid in the host.
 
-    Its input is empty and its output goes to the log where no descriptor is given. Raises
-    what starting it raises.
+    Without descriptors its input is empty and its output goes to the log. Errors of the
+    start are raised here.
     """
     read, write = os.pipe()
     middle = os.fork()
@@ -111,9 +111,9 @@ def spawn(
 
 
 def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, int, int, int]:
-    """Start a command as `spawn` does, with pipes; its pid, our own and our ends of the pipes.
+    """Start a command as `spawn` does, with pipes; return its pid, ours and our ends of the pipes.
 
-    What we write to the first is its input, what we read from the second its output.
+    The first end is for writing its input, the second for reading its output.
     """
     its_input, ours = os.pipe()
     theirs, its_output = os.pipe()
@@ -130,7 +130,7 @@ def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, in
 
 
 def kill(pid: int) -> None:
-    """Kill what was started here, and what that has started in turn."""
+    """Kill a process that was started here, and its descendants."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
@@ -164,13 +164,13 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 MOST: Final = 4 << 20
-"""Bytes of a command's output, and of its error output, that are kept: no answer is so long."""
+"""Bytes kept of a command's output and of its error output: no expected output is longer."""
 _PIECE: Final = 1 << 16
 _HOSTSIDE_SAID: Final = 200
 
 
 def together(verb: Callable[[str], object], names: Sequence[str], *, most: int) -> None:
-    """Do the same to all of them, up to `most` at a time; then raise the first failure."""
+    """Call `verb` for all names, up to `most` at a time; then raise the first failure."""
     with ThreadPoolExecutor(min(len(names), most)) as pool:
         going = [pool.submit(verb, name) for name in names]
     for gone in going:
@@ -178,10 +178,10 @@ def together(verb: Callable[[str], object], names: Sequence[str], *, most: int) 
 
 
 def heard(process: subprocess.Popen[bytes], stdin: bytes, seconds: float) -> tuple[bytes, bytes]:
-    """What a process prints until it has ended, as its method `communicate` tells it.
+    """Return the output of a process until its end, as its method `communicate` does.
 
-    Raises `OutputTooLong` where that is more than `MOST`, and `TimeoutExpired` with what it has
-    said after so many seconds. It still runs then.
+    Raises `OutputTooLong` if the output is longer than `MOST`. After `seconds`, raises
+    `TimeoutExpired` with the output so far. The process still runs then.
     """
     output, errors = bytearray(), bytearray()
     ends = time.monotonic() + seconds
@@ -207,7 +207,7 @@ def heard(process: subprocess.Popen[bytes], stdin: bytes, seconds: float) -> tup
 
 
 def _hear(pipe: int, text: bytearray) -> int:
-    """Read on, as far as there is something; nothing at the end of it."""
+    """Read the available bytes; return no bytes at the end of the file."""
     piece = os.read(pipe, _PIECE)
     text += piece
     if len(text) > MOST:
@@ -217,7 +217,7 @@ def _hear(pipe: int, text: bytearray) -> int:
 
 
 def _say(pipe: int, words: bytes) -> int:
-    """Write as much as fits; all of it, where nobody listens any more."""
+    """Write as many bytes as fit; if the reader has gone, treat all as written."""
     try:
         return os.write(pipe, words[: select.PIPE_BUF])
     except BrokenPipeError:
@@ -225,7 +225,7 @@ def _say(pipe: int, words: bytes) -> int:
 
 
 def wait_for_end(pid: int, seconds: float) -> None:
-    """Wait so long for the end of a process; one that is not there has ended."""
+    """Wait up to `seconds` for the end of a process; one that does not exist has ended."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -237,7 +237,7 @@ def wait_for_end(pid: int, seconds: float) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started, and not yet collected."""
+    """Return the child processes of a process that it has not reaped yet."""
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
         return [int(item) for item in text.split()]
@@ -245,9 +245,9 @@ def children(pid: int) -> list[int]:
 
 
 def kill_with_children(pid: int) -> None:
-    """Kill a process, and whatever it has started that is still its own.
+    """Kill a process and all its descendants that are still its own.
 
-    Not by its group: that is the caller's, who may be killed with all that he has started.
+    A kill by process group would hit the caller, which is in the same group.
     """
     below = children(pid)
     with contextlib.suppress(ProcessLookupError):
@@ -257,9 +257,9 @@ def kill_with_children(pid: int) -> None:
 
 
 def killed_after(seconds: float, work: Callable[[], object], *, group: bool = False) -> None:
-    """Do the work in a process that is killed after so many seconds, if it is not through before.
+    """Do the work in a child process, which is killed if it takes longer than `seconds`.
 
-    With `group` the commands that it has started are killed with it.
+    With `group` the commands that the child has started are killed too.
     """
     pid = os.fork()
     if not pid:
@@ -269,7 +269,7 @@ def killed_after(seconds: float, work: Callable[[], object], *, group: bool = Fa
             work()
         finally:
             os._exit(0)
-    # Nobody but us collects it: until then its pid is nobody else's.
+    # Only this process reaps the child: until then the kernel does not reuse its pid.
     wait_for_end(pid, seconds)
     try:
         if group:
@@ -277,6 +277,6 @@ def killed_after(seconds: float, work: Callable[[], object], *, group: bool = Fa
         else:
             os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # it was through before
+        pass  # it has already ended
     finally:
         os.waitpid(pid, 0)

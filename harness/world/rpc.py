@@ -1,8 +1,8 @@
 """Numbered messages between two processes, whole or not at all.
 
-Whoever asks may be cut off at any instruction: Ctrl-C, a test's time-out. A message is
-taken from the kernel by one system call, so that what such a moment loses is a whole
-message, and its number tells the next one apart. A stream would lose its place.
+The caller may be interrupted at any instruction, by Ctrl-C or a test's time-out. One system
+call takes a message from the kernel, so an interrupt loses a whole message or none, and the
+number identifies the next one. A stream would lose its position.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import time
 from typing import Final, Self
 
 LARGEST: Final = 1 << 15
-"""How many bytes go through the socket itself; what is longer, by a file in memory."""
+"""Maximum bytes sent through the socket itself; longer messages go by a file in memory."""
 
 LAST_WORDS: Final = 0
-"""The number of a message that tells how the other end failed; no question has it."""
+"""Number of a message that reports how the other end failed; no question uses it."""
 
 _NUMBER: Final = struct.Struct("=Q?")
 
@@ -28,7 +28,7 @@ class FailedError(Exception):
 
 
 class Channel:
-    """One end. Messages are bytes with a number; both ends may send at any time."""
+    """One end of a channel. Messages are bytes with a number; both ends may send at any time."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -37,21 +37,21 @@ class Channel:
 
     @classmethod
     def pair(cls) -> tuple[Self, Self]:
-        """Both ends of a new channel."""
+        """Return both ends of a new channel."""
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(here), cls(there)
 
     @classmethod
     def at(cls, fd: int) -> Self:
-        """The end that is descriptor `fd`, which it takes over."""
+        """Return the end with descriptor `fd`, which it takes over."""
         return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd))
 
     def fileno(self) -> int:
-        """The descriptor, readable when a message is there or the other end has gone."""
+        """Return the descriptor, readable when a message waits or the other end has gone."""
         return self._end.fileno()
 
     def detach(self) -> int:
-        """Give the descriptor away; this end is no longer to be used."""
+        """Return the descriptor and give it up; this end is then unusable."""
         return self._end.detach()
 
     def send(self, number: int, message: bytes) -> None:
@@ -69,16 +69,16 @@ class Channel:
             os.close(file)
 
     def receive(self, patience: float | None = None) -> tuple[int, bytes]:
-        """The next message and its number.
+        """Return the next message and its number.
 
-        Raises `EOFError` when the other end has gone, and `TimeoutError` when nothing
+        Raises `EOFError` if the other end has gone, and `TimeoutError` if no message
         came within `patience` seconds.
         """
         if not self._ready.poll(None if patience is None else patience * 1000):
             raise TimeoutError("no message in time")
         try:
             message, files, _, _ = self._take()
-        except ConnectionResetError:  # it has gone without reading all; what it said is still here
+        except ConnectionResetError:  # gone with messages unread; its own can still be read
             message, files, _, _ = self._take()
         if not message:
             raise EOFError
@@ -94,9 +94,9 @@ class Channel:
         return socket.recv_fds(self._end, _NUMBER.size + LARGEST, 1)
 
     def ask(self, number: int, question: bytes, patience: float | None = None) -> bytes:
-        """Send a question, and wait for the answer of the same number; older ones are passed over.
+        """Send a question and return the answer of the same number; skip older answers.
 
-        Raises as `send` and `receive`, and `FailedError` on last words.
+        Raises as `send` and `receive` do, and `FailedError` if the other end reports a failure.
         """
         until = None if patience is None else time.monotonic() + patience
         self.send(number, question)
@@ -120,7 +120,7 @@ class Channel:
 
 
 def _content(file: int) -> bytes:
-    """All of a file. By bare descriptors: a file object that is cut off while made complains."""
+    """Return all of a file, by bare descriptor: an interrupted file object prints a warning."""
     size, parts, got = os.fstat(file).st_size, list[bytes](), 0
     while got < size:
         parts.append(os.pread(file, size - got, got))

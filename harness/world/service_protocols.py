@@ -1,9 +1,9 @@
-"""What the world's services say: conversations over TCP, single answers over UDP.
+"""Protocols of the world's services: conversations over TCP, single replies over UDP.
 
-A conversation is a generator that knows no socket: it yields what is to be said
-and is sent what was heard. `harness.world.services` carries them out.
+A conversation is a generator without a socket: it yields the bytes to send and is
+sent the received bytes. `harness.world.services` runs it on a connection.
 
-Wherever a service tells whom it speaks to, it does so in one line of JSON:
+A service names its client in one line of JSON:
 `{"you": [address, port], "me": name, …}`.
 """
 
@@ -22,7 +22,7 @@ TCP_PORTS: Final = {"echo": 7, "discard": 9, "chargen": 19, "dns": 53, "http": 8
 UDP_PORTS: Final = {"echo": 7, "dns": 53}
 
 ECHOED: Final = 1024
-"""How much of a datagram comes back, in bytes, so that the answer always fits one."""
+"""Bytes of a datagram that are echoed, so that the reply always fits one datagram."""
 
 _CHUNK: Final = 1 << 16
 _FILL: Final = hashlib.shake_128(b"netmodes").digest(_CHUNK - 8)
@@ -32,35 +32,35 @@ _PREFIX: Final = 2  # the length before every DNS message over TCP, RFC 1035 4.2
 LISTEN: Final = b""
 
 Dialogue = Generator[bytes, bytes, None]
-"""A conversation over TCP: yields what to say, or `LISTEN`.
+"""A conversation over TCP: yields bytes to send, or `LISTEN`.
 
-After `LISTEN` it is sent what was heard, `b""` once the other side has said
-everything; after saying something it is sent `b""` as soon as that is on its way.
+After `LISTEN` it is sent the received bytes, `b""` once the client has finished
+sending. After bytes to send it is sent `b""` as soon as they are on their way.
 """
 
 
 class ServiceClient(NamedTuple):
-    """Whom a service speaks to: address and port, where, and who wants to know the questions."""
+    """Client of a service: address and port, the namespace, and the recorder of DNS queries."""
 
     client: tuple[str, int]
     place: str
     note: Callable[[DnsQuery], None]
 
     def line(self, **more: object) -> bytes:
-        """The line that tells the guest whom the service saw."""
+        """Return the line that tells the client which address the service saw."""
         said = {"you": list(self.client), "me": self.place, **more}
         return json.dumps(said).encode() + b"\n"
 
 
 class ServiceReplies(NamedTuple):
-    """Everything that is served, by the names in `TCP_PORTS` and `UDP_PORTS`."""
+    """All services, by the names in `TCP_PORTS` and `UDP_PORTS`."""
 
     streams: dict[str, Callable[[ServiceClient], Dialogue]]
     datagrams: dict[str, Callable[[ServiceClient, bytes], bytes | None]]
 
     @classmethod
     def over(cls, zone: Zone) -> ServiceReplies:
-        """All services, with the names of `zone`."""
+        """Return all services, with the names of `zone`."""
         return cls(
             {
                 "echo": echo,
@@ -74,19 +74,19 @@ class ServiceReplies(NamedTuple):
 
 
 def echo(guest: ServiceClient) -> Dialogue:
-    """Tell whom it saw, then say back everything (RFC 862)."""
+    """Send the client's address, then echo all bytes (RFC 862)."""
     yield guest.line()
     while heard := (yield LISTEN):
         yield heard
 
 
 def echo_datagram(guest: ServiceClient, data: bytes) -> bytes:
-    """Tell whom it saw, the size of the datagram and its first `ECHOED` bytes as latin-1."""
+    """Reply with the client, the datagram's size and its first `ECHOED` bytes as latin-1."""
     return guest.line(size=len(data), data=data[:ECHOED].decode("latin-1"))
 
 
 def discard(guest: ServiceClient) -> Dialogue:
-    """Take everything in (RFC 863), then tell its size and SHA-256."""
+    """Read all bytes (RFC 863), then send their size and SHA-256."""
     digest, size = hashlib.sha256(), 0
     while heard := (yield LISTEN):
         digest.update(heard)
@@ -95,7 +95,7 @@ def discard(guest: ServiceClient) -> Dialogue:
 
 
 def chargen(_: ServiceClient) -> Dialogue:
-    """Say as many bytes of `bulk` as the first line asks for, in decimal."""
+    """Send as many bytes of `bulk` as the first line requests, in decimal."""
     asked = b""
     while b"\n" not in asked and len(asked) <= 20:
         heard = yield LISTEN
@@ -110,9 +110,9 @@ def chargen(_: ServiceClient) -> Dialogue:
 
 
 def bulk(size: int) -> Generator[bytes, object, None]:
-    """`size` bytes, in chunks, the same every time; no two chunks are equal.
+    """Yield `size` bytes in chunks, the same every time; no two chunks are equal.
 
-    So a lost, doubled or misplaced segment changes the checksum of the whole.
+    A lost, doubled or misplaced segment therefore changes the checksum of the whole.
     """
     for number, start in enumerate(range(0, size, _CHUNK)):
         yield (number.to_bytes(8, "big") + _FILL)[: size - start]
@@ -145,7 +145,7 @@ def dns_datagram(zone: Zone, guest: ServiceClient, query: bytes) -> bytes | None
 
 
 def http(guest: ServiceClient) -> Dialogue:
-    """Answer one GET or HEAD with whom it saw, the Host header and the path."""
+    """Answer one GET or HEAD with the client's address, the Host header and the path."""
     request = b""
     while b"\r\n\r\n" not in request and len(request) <= _HEAD_LIMIT:
         heard = yield LISTEN
@@ -179,4 +179,4 @@ class _Page(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the standard library's name
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: visits are recorded elsewhere."""
+        """Log nothing: visits are recorded elsewhere."""

@@ -1,11 +1,11 @@
-"""The process that answers for the internet, and for any other namespace that asks.
+"""Process that serves the internet's services, and those of any other namespace.
 
-The sockets are opened inside the namespaces by the caller; then a process is
-forked that serves them all from one selector. It records every visit and every
-DNS question, and tells them when asked. It dies with the thread that started it.
+The caller opens the sockets inside the namespaces, then forks a process that
+serves them all from one selector. The process records every visit and every
+DNS query, and returns the record on request. It dies with the thread that started it.
 
-A request for the record is answered only after everything that had reached the
-sockets before it has been dealt with: what was delivered is in the record.
+The process answers a request for the record only after it has handled everything that
+reached the sockets earlier: every delivered packet is in the record.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from linux.syscalls import die_with_parent
 Transport = Literal["tcp", "udp"]
 
 PATIENCE: Final = 5.0
-"""How long, in seconds, the services may take to tell what they saw."""
+"""Seconds within which the services must return their record."""
 
 _PORTS: Final[dict[Transport, dict[str, int]]] = {"tcp": TCP_PORTS, "udp": UDP_PORTS}
 _OWN: Final = frozenset(UDP_PORTS.values())
@@ -53,7 +53,7 @@ _LONGEST: Final = 1 << 16
 
 
 class ServicesDied(Exception):
-    """The services process is gone; the message tells how it ended and what it last said."""
+    """The services process is gone; the message has its exit and its last output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class ServiceVisit:
 
 @dataclass(frozen=True, slots=True)
 class ServiceQuery:
-    """One DNS question. `name` is in lower case without the final dot, `type` as `AAAA`."""
+    """One DNS query. `name` is in lower case without the final dot, `type` as `AAAA`."""
 
     at: float
     place: str
@@ -108,11 +108,11 @@ class Services:
         *,
         topology: Topology | None = None,
     ) -> Self:
-        """Serve everything on every address of every place, from now on.
+        """Start all services on every address of every place.
 
-        What arrives before the process gets to run waits in its sockets. The names
-        known are those of `topology`. Raises `OSError`, which names the socket, when
-        an address cannot be served.
+        Packets that arrive before the process runs wait in its sockets. The DNS names
+        are those of `topology`. Raises `OSError`, which names the socket, if an
+        address cannot be served.
         """
         parent = os.getpid()
         with contextlib.ExitStack() as stack:
@@ -128,18 +128,18 @@ class Services:
             return cls(pid, here)
 
     def asked(self, since: int = 0) -> list[ServiceQuery]:
-        """Every DNS question since a `mark`, in the order of arrival."""
+        """Return every DNS query since a `mark`, in the order of arrival."""
         return [event for event in self._ask(since)[1] if isinstance(event, ServiceQuery)]
 
     def seen(self, since: int = 0) -> list[ServiceVisit]:
-        """Every connection and datagram since a `mark`, in the order of arrival.
+        """Return every connection and datagram since a `mark`, in the order of arrival.
 
-        Those that asked the DNS are among them.
+        Those to the DNS server are included.
         """
         return [event for event in self._ask(since)[1] if isinstance(event, ServiceVisit)]
 
     def mark(self) -> int:
-        """A point in the record: what has reached the sockets lies before it."""
+        """Return a point in the record, after everything that has reached the sockets."""
         return self._ask(None)[0]
 
     def _ask(self, since: int | None) -> tuple[int, list[ServiceVisit | ServiceQuery]]:
@@ -164,8 +164,8 @@ class Services:
     def stop(self) -> None:
         """End the process; a second call does nothing.
 
-        Raises `ServicesDied` when it had ended by itself: who knows since when
-        nobody had answered.
+        Raises `ServicesDied` if it had ended by itself: it has then not replied for an
+        unknown time.
         """
         if not self.pid:
             return
@@ -175,13 +175,13 @@ class Services:
             raise told
 
     def _end(self, what: str) -> ServicesDied:
-        """Make sure that the process is gone, and give back the error that tells how it went."""
+        """Make sure that the process is gone; return the error that describes its end."""
         pid, self.pid = self.pid, 0
-        os.kill(pid, signal.SIGKILL)  # one that has ended keeps its own status
+        os.kill(pid, signal.SIGKILL)  # a process that has already ended keeps its own status
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         words = ""
         with self._control, contextlib.suppress(EOFError, OSError):
-            while True:  # to the end of what it left behind
+            while True:  # read its remaining messages
                 number, answer = self._control.receive()
                 words = words if number != LAST_WORDS else f"; it failed:\n{answer.decode()}"
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
@@ -231,7 +231,7 @@ def _be_services(
     try:
         die_with_parent()
         if os.getppid() != parent:
-            os._exit(1)  # it died before the kernel was told
+            os._exit(1)  # the parent died before prctl(2) took effect
         gc.freeze()  # leave the parent's objects alone: their descriptors are closed below
         os.setsid()  # Ctrl-C is for pytest, which then ends the world in order
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -257,7 +257,7 @@ def _keep_only(wanted: set[int]) -> None:
 
 
 class _Server:
-    """Everything that is open, and the record."""
+    """All open sockets, and the record."""
 
     def __init__(self, control: Channel, listeners: Sequence[_Listener], zone: Zone) -> None:
         self._answers = ServiceReplies.over(zone)
@@ -273,22 +273,22 @@ class _Server:
             )
 
     def run(self) -> None:
-        """Serve until the other side hangs up."""
+        """Serve until the control channel closes."""
         while True:
             self._round()
             if self._requests:
                 while self._round(0):
-                    pass  # what was delivered before the request comes before the answer
+                    pass  # handle packets delivered before the request first
                 for number, since in self._requests:
                     record = [] if since is None else self._record[since:]
                     self._control.send(number, pickle.dumps((len(self._record), record)))
                 self._requests.clear()
 
     def _round(self, timeout: float | None = None) -> bool:
-        """Deal with whatever is ready; whether anything had come in."""
+        """Handle all ready sockets; return whether any input had arrived."""
         ready = self._selector.select(timeout)
         for key, _ in ready:
-            # Readiness is a hint: select(2) and accept(2) tell how it may come to nothing.
+            # Readiness is only a hint: see select(2) and accept(2).
             with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
                 key.data()
         return any(events & selectors.EVENT_READ for _, events in ready)
@@ -319,16 +319,16 @@ class _Server:
         data, client = listener.socket.recvfrom(_LONGEST)
         guest = self._welcome(listener, client[:2])
         if client[1] in _OWN:
-            return  # two services that answer each other would never stop
+            return  # two services that reply to each other would never stop
         answer = self._answers.datagrams[listener.service](guest, data)
         if answer is not None:
-            # Where there is no way back the network has lost the answer, as networks do.
+            # Without a route back the reply is lost, as in any network.
             with contextlib.suppress(OSError):
                 listener.socket.sendto(answer, client)
 
 
 class _Conversation:
-    """One TCP connection and the dialogue that is carried out on it."""
+    """One TCP connection and its dialogue."""
 
     def __init__(
         self, selector: selectors.BaseSelector, connected: socket.socket, dialogue: Dialogue
@@ -355,13 +355,13 @@ class _Conversation:
         except BlockingIOError:
             raise
         except OSError:
-            self._close()  # reset, or out of reach
+            self._close()  # reset, or unreachable
 
     def _turn(self, heard: bytes | None) -> None:
         try:
             self._unsaid = next(self._dialogue) if heard is None else self._dialogue.send(heard)
         except StopIteration:
-            # Closing with something unread would be a reset, which may overtake the answer.
+            # A close with unread bytes sends a reset, which may overtake the reply.
             self._over = True
             self._socket.shutdown(socket.SHUT_WR)
         wanted = selectors.EVENT_WRITE if self._unsaid else selectors.EVENT_READ

@@ -1,8 +1,8 @@
-"""Raw dumps put into words: what each thing is called, and what is known about it.
+"""Names and facts of the things in raw dumps.
 
-Taken attribute by attribute, so that what nobody thought of shows as well. Left out
-is what moves by itself: counters, timers, ages, carrier, handles, and neighbours that
-were learned (`learned` tells those).
+Every attribute is included, so that unforeseen ones show as well. Left out are values
+that change by themselves: counters, timers, ages, carrier, handles, and learned
+neighbours (see `learned`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from linux.netlink import attributes, number, pick
 from linux.nftables import comment_of
 
 Thing = tuple[str, dict[str, str]]
-"""What something is called, `link eth0`, and what is known about it: `mtu` → …."""
+"""Name of a thing, `link eth0`, and its facts: `mtu` → …."""
 Names = Mapping[int, str]
 """Links by index."""
 Still = tuple[object, ...]
@@ -37,9 +37,9 @@ _LABELS: Final = {
     30: "promiscuity",
     43: "xdp",
 }
-"""Attributes of a link (if_link.h) by the names that people know."""
+"""Attributes of a link (if_link.h) by their usual names."""
 _MOVING: Final = frozenset({7, 16, 23, 33, 35, 47, 48, 59, 60})
-"""IFLA_STATS, OPERSTATE, STATS64, CARRIER and its counts, what a bridge's ports can take."""
+"""IFLA_STATS, OPERSTATE, STATS64, CARRIER and its counts, TSO_MAX_* (follow a bridge's ports)."""
 _MOVING_IN_BRIDGE: Final = frozenset({16, 17, 18, 19, 48})  # timers, learned entries
 _MOVING_IN_PORT: Final = frozenset({21, 22, 23, 38, 41})  # timers, multicast listeners
 _CARRIER: Final = 0x40 | 0x10000
@@ -55,17 +55,17 @@ _NDA_CACHEINFO: Final = 3
 _PROXIED: Final = 0x08
 """NTF_PROXY."""
 _DISCIPLINE: Final = 16
-"""The head of a discipline in the dumps; its kind comes behind it."""
+"""Length of a discipline's header in the dumps; the kind follows it."""
 _NUD_LEARNED: Final = rtnetlink.NUD_REACHABLE | rtnetlink.NUD_STALE | 0x08 | 0x10  # DELAY, PROBE
 
 
 def names(raw: Raw) -> dict[int, str]:
-    """The links of a namespace by index."""
+    """Return the link names of a namespace by index."""
     return {rtnetlink.LINK.unpack_from(answer)[2]: _name(answer) for answer in raw.links}
 
 
 def things(raw: Raw, names: Names) -> Iterator[Thing]:
-    """Everything in the dumps, or in the part of them that `raw` holds."""
+    """Yield everything in the dumps, or in the part of them that `raw` holds."""
     for answer in raw.links:
         yield _link(answer)
         yield from _link_sysctls(answer)
@@ -125,7 +125,7 @@ def _link(answer: bytes) -> Thing:
 
 
 def _kind(info: bytes) -> dict[str, bytes]:
-    """Kind of a link, what belongs to the kind, and what belongs to it as a bridge's port."""
+    """Return the kind of a link, the attributes of the kind, and those of a bridge port."""
     found = dict(attributes(info))
     kind = found.get(rtnetlink.IFLA_INFO_KIND, b"").rstrip(b"\0")
     moving = _MOVING_IN_BRIDGE if kind == b"bridge" else frozenset()
@@ -141,7 +141,7 @@ def _kind(info: bytes) -> dict[str, bytes]:
 
 
 def _confs(spec: bytes) -> dict[str, bytes]:
-    """A link's sysctls by family, as arrays of numbers: IFLA_INET_CONF, IFLA_INET6_CONF."""
+    """Return a link's sysctls by family, as number arrays: IFLA_INET_CONF, IFLA_INET6_CONF."""
     found = dict(attributes(spec))
     inet = dict(attributes(found.get(socket.AF_INET, b"")))
     inet6 = dict(attributes(found.get(socket.AF_INET6, b"")))
@@ -171,7 +171,7 @@ _CONF: Final = {
     ndisc_tclass rpl_seg_enabled ra_defrtr_metric ioam6_enabled ioam6_id ioam6_id_wide
     ndisc_evict_nocarrier accept_untracked_na accept_ra_min_lft force_forwarding""",
 }
-"""The arrays' places by name (linux/ip.h, linux/ipv6.h)."""
+"""Indexes into the arrays by name (linux/ip.h, linux/ipv6.h)."""
 
 
 def _link_sysctls(answer: bytes) -> Iterator[Thing]:
@@ -199,7 +199,7 @@ _TIMINGS: Final = {
     17: "mcast_resolicit",
     19: "interval_probe_time_ms",
 }
-"""NDTPA_… (linux/neighbour.h), in milliseconds where they are times."""
+"""NDTPA_… (linux/neighbour.h); times are in milliseconds."""
 
 
 _NDTA_PARMS: Final = 6
@@ -208,7 +208,7 @@ _TOLD: Final = frozenset({_NDTPA_IFINDEX, *_TIMINGS})
 
 
 def _still_timings(answer: bytes) -> Still:
-    """A neighbour table's parameters without its counters, and the time that is drawn anew."""
+    """Return a neighbour table's parameters, without counters and the randomized time."""
     parameters = pick(answer, 4, (_NDTA_PARMS,)).get(_NDTA_PARMS, b"")
     return answer[0], *pick(parameters, 0, _TOLD).items()
 
@@ -225,7 +225,7 @@ def _timings(answer: bytes, names: Names) -> Iterator[Thing]:
 
 
 def _discipline(answer: bytes, names: Names) -> Thing:
-    """A queueing discipline, or where filters are hooked in: tc(8)."""
+    """Return a queueing discipline, or the hook of filters: tc(8)."""
     _, index, handle, parent = struct.unpack_from("=4siII", answer)
     kind, _, options = answer[_DISCIPLINE:].partition(b"\0")
     known = {"kind": kind.decode(), "parent": f"{parent:#x}", "options": options.hex()}
@@ -255,7 +255,7 @@ def _route(answer: bytes, names: Names) -> Iterator[Thing]:
     size = 4 if head[0] == socket.AF_INET else 16
     destination = ip_address(found.get(rtnetlink.RTA_DST, bytes(size)))
     if destination.version == 6 and destination.is_link_local:
-        return  # comes when duplicate address detection is done
+        return  # set when duplicate address detection is done
     known = {"header": " ".join(map(str, (*head[:8], head[8] & ~_LINKED)))}
     known |= {f"attribute {key}": value.hex() for key, value in found.items()}
     table = number(found.get(rtnetlink.RTA_TABLE, b"")) or head[4]
@@ -278,14 +278,14 @@ def _rule(answer: bytes) -> Thing:
 
 
 class LearnedNeighbour(NamedTuple):
-    """A neighbour that the kernel knows the MAC of because somebody said so on the link."""
+    """A neighbour whose MAC the kernel has learned from packets on the link."""
 
     link: str
     address: Address
 
 
 def learned(messages: Messages, names: Names) -> set[LearnedNeighbour]:
-    """Neighbours that came by themselves and go by themselves, some day."""
+    """Return the learned neighbours, which the kernel adds and removes by itself."""
     found = set()
     for answer in messages:
         family, index, state, _, _ = rtnetlink.NEIGH.unpack_from(answer)
@@ -300,7 +300,7 @@ def _still_neighbour(answer: bytes) -> Still:
 
 
 def _is_entered(answer: bytes) -> bool:
-    """Whether somebody has entered a neighbour, for good or to answer in its name."""
+    """Return whether a neighbour was added by hand, as permanent or as proxy entry."""
     family, _, state, flags, _ = rtnetlink.NEIGH.unpack_from(answer)
     return family in _FAMILIES and bool(flags & _PROXIED or state & rtnetlink.NUD_PERMANENT)
 
@@ -326,9 +326,9 @@ def _still_forwarding(answer: bytes) -> Still:
 
 
 def _bridge(answer: bytes) -> int:
-    """The bridge of a forwarding entry that is there for good; 0 for any other.
+    """Return the bridge of a permanent forwarding entry; 0 for any other entry.
 
-    One is there for good that is a port's own, or that somebody has entered.
+    Permanent entries are those of a port's own MAC and those added by hand.
     """
     _, index, state, _, _ = rtnetlink.NEIGH.unpack_from(answer)
     if not state & (rtnetlink.NUD_PERMANENT | rtnetlink.NUD_NOARP):
@@ -336,12 +336,12 @@ def _bridge(answer: bytes) -> int:
     bridge = number(
         pick(answer, rtnetlink.NEIGH.size, (rtnetlink.NDA_MASTER,)).get(rtnetlink.NDA_MASTER, b"")
     )
-    # Without a master it is of a link's own list of groups; a bridge's own comes and goes with it.
+    # An entry without a master is a link's multicast group. The bridge's own entry lives with it.
     return bridge if index != bridge else 0
 
 
 def _forwarding(answer: bytes, names: Names) -> Iterator[Thing]:
-    """Where a bridge sends a MAC for good."""
+    """Yield the permanent forwarding entry of a MAC and its bridge port."""
     bridge = _bridge(answer)
     if not bridge:
         return
@@ -363,9 +363,10 @@ _STILL: Final[Mapping[str, Callable[[bytes], Still]]] = {
 
 @lru_cache(maxsize=1024)
 def still(part: str, answer: bytes) -> Still:
-    """A message of a part of `Raw` without what moves by itself.
+    """Return a message of a part of `Raw` without the values that change by themselves.
 
-    Equal for two looks at a thing that nobody changed; empty for what comes and goes by itself.
+    The results of two dumps are equal if the thing was not changed. The result is empty for
+    things that come and go by themselves.
     """
     return _STILL[part](answer) if part in _STILL else (answer,)
 
@@ -379,15 +380,15 @@ _LEFT_OUT: Final = {
     "chain": frozenset({2, 6, 8}),  # handle, use, counters
     "rule": frozenset({3, _EXPRESSIONS, 6}),  # handle, told apart, position
     "set": frozenset({9, 16, 17, 18, 20}),  # size, handle, counters, count
-    "object": frozenset({4, 5, 6}),  # what it has counted, use, handle
+    "object": frozenset({4, 5, 6}),  # its count, use, handle
     "flowtable": frozenset({4, 5}),  # use, handle
 }
 
 
 def ruleset(found: Ruleset) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each table, chain, rule, set, element, object and flowtable by name.
+    """Yield each table, chain, rule, set, element, object and flowtable by name.
 
-    A rule goes by its chain and its comment, and its place in the chain is known about it.
+    A rule is named by its chain and comment; its position in the chain is one of its facts.
     """
     yield from _plain("table", found.tables, 1)
     yield from _plain("chain", found.chains, 1, 3)

@@ -1,7 +1,7 @@
-"""What the kernel tells about one network namespace, as it tells it: raw dumps.
+"""Raw dumps of one network namespace, as the kernel sends them.
 
-Cheap to take and cheap to compare: `harness.world.state.describe` puts names to things, and is
-asked only about messages that differ. Statistics are left out by the kernel. The
+Dumps are cheap to take and to compare: `harness.world.state.describe` names things, and is
+called only for messages that differ. The kernel leaves out statistics. The
 sysctls of each link come with the links and the neighbour tables, all others are read
 from files that stay open. Rules of the older iptables (not iptables-nft) cannot be seen.
 """
@@ -42,7 +42,7 @@ _NFT: Final = 10 << 8
 _GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETELEMENT = 1, 4, 7, 10, 13
 _GETGEN, _GETOBJECT, _GETFLOWTABLE = 16, 19, 23
 _LIVELY: Final = 0x10 | 0x20
-"""NFT_SET_TIMEOUT, NFT_SET_EVAL: sets that packets fill."""
+"""NFT_SET_TIMEOUT, NFT_SET_EVAL: flags of sets that packets fill."""
 _ENOENT: Final = 2
 
 
@@ -54,7 +54,7 @@ class Ruleset(NamedTuple):
     rules: Messages = ()
     sets: Messages = ()
     elements: tuple[tuple[bytes, Messages], ...] = ()
-    """A set, and its answers; of sets that only rules and people fill."""
+    """Each set with its elements; not of sets that packets fill."""
     objects: Messages = ()
     flowtables: Messages = ()
 
@@ -73,7 +73,7 @@ class Raw(NamedTuple):
     timings: Messages = ()
     """The neighbour tables' parameters, for each link."""
     disciplines: Messages = ()
-    """Queueing disciplines that somebody has set up, without what they count."""
+    """Configured queueing disciplines, without their counters."""
     ruleset: Ruleset = Ruleset()
     sysctls: tuple[tuple[str, bytes], ...] = ()
 
@@ -101,12 +101,12 @@ _QUESTIONS: Final = tuple(
         (_RTM_GETNEIGHTBL, bytes(4), "neighbour tables"),
     )
 )
-"""In the order of `Raw`'s fields, but for those that are asked for family by family."""
+"""Requests in the order of `Raw`'s fields, except those sent once per family."""
 _DISCIPLINES: Final = Request(38, NLM_F_DUMP, bytes(20), "list queueing disciplines")
 """RTM_GETQDISC (linux/pkt_sched.h)."""
 _DISCIPLINE: Final = 20
 _OF_LINK: Final = 16
-"""The head of a discipline, and that of it which does not count who uses it."""
+"""Length of a discipline's header, and of the part before its use count."""
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 
 
@@ -114,13 +114,13 @@ _NOT_SEEN: Final[tuple[bytes, Messages]] = (b"", ())
 
 
 class Dumps:
-    """A namespace's sockets and files, open for one look after the other.
+    """Open sockets and files of a namespace, for repeated dumps.
 
     Use it as a context manager, or `close` it: it keeps the namespace alive.
     """
 
     def __init__(self, space: NetNS, *, once: bool = False) -> None:
-        """Open it; where it is for a look `once`, the sysctls are opened when that is taken."""
+        """Open the namespace; with `once` the sysctls are opened only for the dump."""
         with contextlib.ExitStack() as stack:
             self._route = stack.enter_context(Netlink(space))
             self._netfilter = stack.enter_context(Netlink(space, protocol=NETLINK_NETFILTER))
@@ -148,7 +148,7 @@ class Dumps:
                 self._keys.append(key)
 
     def take(self) -> Raw:
-        """The state as it is now."""
+        """Return the current state."""
         links, rules, neighbours, proxies, forwarding, timings = (
             tuple(self._route.ask(question)) for question in _QUESTIONS
         )
@@ -173,7 +173,7 @@ class Dumps:
         return tuple(chain.from_iterable(answers))
 
     def _disciplines(self) -> Iterator[bytes]:
-        """Those with a handle: what a link has by itself has none."""
+        """Return the disciplines with a handle: a link's default discipline has none."""
         try:
             answers = self._route.ask(_DISCIPLINES)
         except NetlinkError as error:
@@ -186,19 +186,19 @@ class Dumps:
                 yield answer[:_OF_LINK] + found[_TCA_KIND] + found.get(_TCA_OPTIONS, b"")
 
     def _sysctls(self) -> Iterable[tuple[str, bytes]]:
-        """The files' contents; with `map`, for there are hundreds of them at every look."""
+        """Return the files' contents; by `map`, because each dump reads hundreds of them."""
         if self._files:
             values = list(map(os.pread, self._files, repeat(_SHORT), repeat(0)))
-            if len(max(values, key=len)) == _SHORT:  # there may be more of it
+            if len(max(values, key=len)) == _SHORT:  # may be truncated
                 values = list(map(os.pread, self._files, repeat(_LONG), repeat(0)))
             return zip(self._keys, values, strict=True)
         with self._space.entered():
             return [(key, _closed(fd, value)) for key, fd, value in _open_files()]
 
     def _nft(self) -> Ruleset:
-        """The ruleset; dumped only when its generation is another than the last time.
+        """Return the ruleset; dump it only if its generation or its tables have changed.
 
-        Or its tables are: one that goes with the socket it belongs to begins no generation.
+        The tables count because a table that goes with its owner's socket begins no generation.
         """
         while (seen := self._nft_seen()) != self._seen:
             self._ruleset = self._dump_nft()
@@ -235,7 +235,7 @@ class Dumps:
             try:
                 yield item, self._ask_nft(_GETELEMENT, f"elements of set {name}", body)
             except NetlinkError as error:
-                if error.errno != _ENOENT:  # gone: the generation is another then
+                if error.errno != _ENOENT:  # gone: the generation has then changed
                     raise
 
     def _close_files(self) -> None:
@@ -260,17 +260,17 @@ _PER_LINK: Final = tuple(
 )
 _COMMON: Final = frozenset({"all", "default"})
 _SHORT, _LONG = 256, 1 << 16
-"""Bytes of a sysctl: nearly all are shorter, and the kernel clears as many as it is asked for."""
+"""Bytes read of a sysctl: most are shorter, and the kernel clears as many as requested."""
 _COUNTS: Final = frozenset({"net/netfilter/nf_conntrack_count"})
 
 
 _LOW: Final = 1024
-"""Below it are the descriptors that select(2) can take; we leave those to others."""
+"""Limit of the descriptors that select(2) accepts; lower ones are left to other users."""
 _MOST: Final = 8192
 
 
 def _allow_files() -> None:
-    """Raise the process's limit: a namespace has some five hundred sysctls."""
+    """Raise the limit of open files: a namespace has some five hundred sysctls."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST if hard == resource.RLIM_INFINITY else min(_MOST, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -283,7 +283,7 @@ def _closed(fd: int, value: bytes) -> bytes:
 
 
 def _out_of_the_way(fd: int) -> int:
-    """The same file by a high descriptor; EMFILE or EINVAL where the limit is too low for one."""
+    """Move a file to a high descriptor; raise EMFILE or EINVAL if the limit is too low."""
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOW)
     finally:
@@ -291,9 +291,9 @@ def _out_of_the_way(fd: int) -> int:
 
 
 def _open_files() -> Iterator[tuple[str, int, bytes]]:
-    """Every sysctl under `net.` of the thread's namespace but those of single links.
+    """Open every sysctl under `net.` of the thread's namespace, except those of single links.
 
-    By its key, open, and what it says.
+    Yields key, descriptor and value.
     """
     for directory, below, names in os.walk(f"{_ROOT}net"):
         where = directory.removeprefix(_ROOT)
@@ -306,7 +306,7 @@ def _open_files() -> Iterator[tuple[str, int, bytes]]:
                 continue
             try:
                 fd = os.open(f"{_ROOT}{path}", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:  # it can only be written
+            except OSError:  # write-only
                 continue
             try:
                 value = os.pread(fd, _LONG, 0)

@@ -1,6 +1,6 @@
-"""What a runtime may leave in its host besides network state.
+"""Host state besides network state: things that a runtime may leave behind.
 
-Mounts, cgroups, processes, and who holds a namespace by a descriptor.
+Mounts, cgroups, processes, and descriptors that hold a namespace.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _PF_EXITING: Final = 0x4
 _KILL: Final = 1 << (signal.SIGKILL - 1)
 
 DESCRIPTOR: Final = "descriptor of "
-"""How the name of a held namespace begins."""
+"""Prefix of the name of a held namespace."""
 
 
 class HeldNamespace(NamedTuple):
-    """A descriptor of a namespace: whose, and of which."""
+    """A process's descriptor of a namespace."""
 
     pid: int
     namespace: str
 
 
 class HostState(NamedTuple):
-    """The host's surroundings at one moment."""
+    """State of the host's surroundings at one moment."""
 
     mounts: tuple[str, ...] = ()
     """Lines of mountinfo."""
@@ -47,14 +47,14 @@ class HostState(NamedTuple):
 
 @dataclass(slots=True)
 class Surroundings:
-    """Looks at a host, by the pid of its init and the directory of its own cgroup."""
+    """Reader of a host's state, by the pid of its init and the directory of its own cgroup."""
 
     init: int
     cgroup: Path | None = None
     _names: dict[int, str] = field(default_factory=dict)
 
     def take(self) -> HostState:
-        """The state as it is now."""
+        """Return the current state."""
         with open(f"/proc/{self.init}/mountinfo", encoding="utf-8", errors="replace") as file:
             mounts = tuple(file)
         below = () if self.cgroup is None else (path for path, _, _ in os.walk(self.cgroup))
@@ -62,7 +62,7 @@ class Surroundings:
         return HostState(mounts, frozenset(below), processes, tuple(self._held(processes)))
 
     def staying(self, seen: HostState) -> HostState:
-        """What was seen without processes that are ending now: nobody takes them away."""
+        """Return a state without processes that are ending now: they go by themselves."""
         stay = frozenset(pid for pid in seen.processes if not ends(f"{self._proc}/{pid}"))
         return seen._replace(
             processes=stay, held=tuple(item for item in seen.held if item.pid in stay)
@@ -79,8 +79,8 @@ class Surroundings:
 
     def _held(self, processes: frozenset[int]) -> Iterator[HeldNamespace]:
         for pid in sorted(processes):
-            with contextlib.suppress(OSError):  # it ends
-                # Its links are read from where they are: a path to each costs half as much again.
+            with contextlib.suppress(OSError):  # the process has ended
+                # Read the links relative to their directory: full paths take half as long again.
                 directory = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
                 try:
                     yield from (HeldNamespace(pid, target) for target in _namespaces(directory))
@@ -88,7 +88,7 @@ class Surroundings:
                     os.close(directory)
 
     def things(self, seen: HostState) -> Iterator[Thing]:
-        """What was seen, by name."""
+        """Yield the things of a state, by name."""
         for line in seen.mounts:
             fields, _, tail = line.partition(" - ")
             _, _, _, root, where, options, *_ = fields.split(" ", _MOUNT_FIELDS)
@@ -107,9 +107,9 @@ class Surroundings:
 
 
 def running(proc: str, known: Mapping[int, str]) -> dict[int, str]:
-    """Who is in a proc(5), by pid, with a name: the one that is known, or that it has now.
+    """Return the processes in a proc(5) by pid, with the known name or else the current one.
 
-    Who has ended between being listed and being asked for its name does not run any more.
+    A process that ends between the listing and the read of its name is left out.
     """
     found = {}
     for pid in map(int, filter(str.isdigit, os.listdir(proc))):
@@ -119,27 +119,27 @@ def running(proc: str, known: Mapping[int, str]) -> dict[int, str]:
 
 
 def ends(process: str) -> bool:
-    """Whether a process has ended, is about to, or is to be killed, by its directory in proc(5)."""
+    """Return whether a process, given by its proc(5) directory, has ended, exits or has SIGKILL."""
     try:
         found = ProcessStat.of(process)
-    except OSError:  # it has gone
+    except OSError:  # the process is gone
         return True
     return found.ended or bool(found.flags & _PF_EXITING or found.pending & _KILL)
 
 
 def _namespaces(directory: int) -> Iterator[str]:
-    """Those among the descriptors of a process, by its open directory of them."""
+    """Yield the namespaces among a process's descriptors, by its open `fd` directory."""
     for number in os.listdir(directory):
-        with contextlib.suppress(OSError):  # closed again
+        with contextlib.suppress(OSError):  # closed meanwhile
             target = os.readlink(number, dir_fd=directory)
             if _NAMESPACE.fullmatch(target):
                 yield target
 
 
 def _name(process: str) -> str:
-    """What a process is called, by its directory in proc(5).
+    """Return the name of a process, by its directory in proc(5).
 
-    One that has executed /proc/self/exe goes by the first word of its command line.
+    A process that has executed /proc/self/exe has the first word of its command line as name.
     """
     with open(f"{process}/comm", "rb") as file:
         name = file.read().decode(errors="replace").strip()

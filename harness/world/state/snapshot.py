@@ -1,7 +1,7 @@
-"""What the kernel keeps about a network namespace, as data to compare before and after.
+"""Snapshots of a network namespace's kernel state, to compare before and after.
 
-Links, addresses, routes of every table, policy rules, neighbours that somebody entered,
-nft rules and sysctls under `net.`, each by a name that people know.
+Links, addresses, routes of every table, policy rules, neighbours added by hand, nft
+rules and sysctls under `net.`, each by its usual name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from linux.netns import NetNS
 from linux.readiness import await_ready
 
 Facts = dict[str, dict[str, str]]
-"""What is known about each thing, by what it is called: `link eth0` → {`mtu`: …}."""
+"""Facts about each thing, by its name: `link eth0` → {`mtu`: …}."""
 NEW = "new"
 
 
@@ -40,12 +40,12 @@ class Snapshot:
         return cls(gathered(things(raw, names(raw))))
 
     def changes(self, later: Snapshot) -> list[str]:
-        """What is different in a later snapshot, one line for each thing."""
+        """Return the differences of a later snapshot, one line for each thing."""
         return [str(change) for change in changes(self.facts, later.facts)]
 
 
 class StateChange(NamedTuple):
-    """A thing that is different: `new`, `gone`, or what about it was and is."""
+    """A thing that differs: `new`, `gone`, or its old and new facts."""
 
     thing: str
     how: str
@@ -55,7 +55,7 @@ class StateChange(NamedTuple):
 
 
 def gathered(found: Iterable[Thing]) -> Facts:
-    """Things by name; several that go by one name are told apart by their order."""
+    """Return things by name; things of the same name are distinguished by their order."""
     facts: Facts = {}
     for name, known in found:
         count, unique = 1, name
@@ -69,7 +69,7 @@ def gathered(found: Iterable[Thing]) -> Facts:
 def changes(
     before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]
 ) -> list[StateChange]:
-    """What is different, by thing; not the sysctls of links that came or went."""
+    """Return the differences by thing, without the sysctls of links that came or went."""
     coming_and_going = {
         name.removeprefix("link ")
         for name in before.keys() ^ after.keys()
@@ -95,7 +95,7 @@ def changes(
 
 
 def differences(before: Raw, after: Raw) -> list[StateChange]:
-    """`changes` between two looks at one namespace, put into words only where they differ."""
+    """Return the `changes` between two dumps of a namespace; only differing parts are decoded."""
     if before == after:
         return []
     was, now = _unlike(before, after)
@@ -109,13 +109,13 @@ def _facts(raw: Raw, links: Names) -> Facts:
 
 
 def _unlike(before: Raw, after: Raw) -> tuple[Raw, Raw]:
-    """The parts of two looks that are not the same in both."""
+    """Return the parts of two dumps that differ."""
     unlike: tuple[dict[str, Any], dict[str, Any]] = {}, {}
     for part, was, now in zip(Raw._fields, before, after, strict=True):
         if was == now:
             continue
         sides: tuple[Any, Any] = (was, now)
-        if part != "ruleset":  # where the order counts
+        if part != "ruleset":  # in the ruleset the order counts
             sides = _moved(part, was, now)
         for side in (0, 1):
             unlike[side][part] = sides[side]
@@ -125,7 +125,7 @@ def _unlike(before: Raw, after: Raw) -> tuple[Raw, Raw]:
 def _moved(
     part: str, before: tuple[Any, ...], after: tuple[Any, ...]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """What is in one of two looks only, but for what differs in a counter or a timer alone."""
+    """Return the messages in only one of two dumps; counters and timers are ignored."""
     was, now = _only(before, after), _only(after, before)
     if not (was or now):
         return was, now
@@ -138,7 +138,7 @@ def _moved(
 
 
 def _only(these: Sequence[Any], those: Sequence[Any]) -> tuple[Any, ...]:
-    """Those of `these` that have no counterpart in `those`: of two that are alike both need one."""
+    """Return those of `these` without a counterpart in `those`; each duplicate needs its own."""
     there = set(those)
     if len(there) == len(those) and len(set(these)) == len(these):
         return tuple(item for item in these if item not in there)
