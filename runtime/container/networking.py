@@ -104,7 +104,10 @@ class ContainerNetworking:
                 return None
             case "container":
                 return self._join(config, mode.name)
-            case "none" | "bridge":
+            case "none":
+                self._write_own_files(config, (), ())
+                return NetNS.new()
+            case "bridge":
                 self._write_own_files(config, (), found.connections)
                 return NetNS.new()
 
