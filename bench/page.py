@@ -42,7 +42,7 @@ class Table(NamedTuple):
 
 
 def render(found: Mapping[str, Any]) -> str:
-    """The page about what `python -m bench` has found."""
+    """Return the HTML page with the results of `python -m bench`."""
     environment = html.environment_of(jinja2.FileSystemLoader(_HERE))
     style = html.resource("page.css") + (_HERE / "page.css").read_text(encoding="utf-8")
     tables = found["tables"]

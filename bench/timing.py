@@ -28,7 +28,7 @@ class Row:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
-        """The row that was recorded so."""
+        """Return the row of a record."""
         return cls(told["name"], tuple(told["figures"]), told["bar"], told["unit"])
 
     @property
@@ -37,7 +37,7 @@ class Row:
         return statistics.median(self.figures)
 
     def shown(self, figure: float) -> str:
-        """A figure in the unit."""
+        """Return a figure in the unit of the row."""
         return f"{figure * 1000:.1f}" if self.unit == "ms" else f"{figure:,.1f}"
 
     @property
