@@ -47,7 +47,7 @@ PLAN = Plan(
 
 
 def of(*cells: Cell) -> Matrix[Promise]:
-    """What is promised in these cells, asked anew by every test."""
+    """Compute the promises of these cells."""
     return promised(PLAN, Dialect(), Topology(), cells)
 
 

@@ -47,7 +47,7 @@ class Lan(NamedTuple):
 
 
 def add_macvlan(parent: NetNS, child: NetNS, index: int, name: str) -> None:
-    """A macvlan on the end of the cable, up in a namespace."""
+    """Add a macvlan link to the end of the veth pair and set it up in a netns."""
     made = rtnetlink.add_link(
         "macvlan", name, parent=PORT, netns=child.fd, index=index, data=_BRIDGE_MODE
     )
@@ -78,7 +78,7 @@ def lan() -> Iterator[Lan]:
 
 @pytest.fixture
 def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
-    """The same, with a burst right before the questions."""
+    """Return the LAN with a burst of packets right before the questions."""
     send = prober._Asking.send
 
     def after_burst(self: prober._Asking) -> None:

@@ -42,7 +42,7 @@ SPOKEN = pytest.mark.parametrize("protocol", PROTOCOLS)
 def observed(
     world: World, asked: Iterable[Cell], *, patience: float = 0.0
 ) -> dict[Cell, Observation]:
-    """What happens between the world's own."""
+    """Return the observations of cells between the world's own namespaces."""
     owners = world.topology.owners()
 
     def witness(name: str) -> NetNS:
@@ -66,7 +66,7 @@ def observed(
 
 
 def one(world: World, source: str, target: str, protocol: Protocol, family: Family) -> Observation:
-    """What happens in one cell; everybody's witness listens, so that a wrong peer is known."""
+    """Return the observation of one cell. All witnesses listen, to identify a wrong peer."""
     cell = Cell(source, target, protocol, family)
     others = [Cell(NS1, name, Protocol.ICMP, family) for name in EVERYBODY]
     return observed(world, [*others, cell])[cell]

@@ -38,7 +38,7 @@ def ends() -> Iterator[Pair]:
 
 @pytest.fixture
 def lo() -> Iterator[NetNS]:
-    """A namespace for control packets."""
+    """Create a netns for control packets."""
     with control() as space:
         yield space
 

@@ -45,7 +45,7 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
 
 
 def address(text: str, *, ttl: int = 9) -> Reply:
-    """A reply with one address, A or AAAA by what the text is."""
+    """Return a reply with one address, A or AAAA depending on the text."""
 
     def make(query: dns.message.Message) -> bytes:
         answer = dns.message.make_response(query)
@@ -57,7 +57,7 @@ def address(text: str, *, ttl: int = 9) -> Reply:
 
 
 def code(value: dns.rcode.Rcode) -> Reply:
-    """A reply without an address and with a return code."""
+    """Return a reply without an address and with a return code."""
 
     def make(query: dns.message.Message) -> bytes:
         answer = dns.message.make_response(query)
@@ -68,7 +68,7 @@ def code(value: dns.rcode.Rcode) -> Reply:
 
 
 def alias(query: dns.message.Message) -> bytes:
-    """A reply by way of another name."""
+    """Build a reply with a CNAME."""
     answer = dns.message.make_response(query)
     answer.answer.append(dns.rrset.from_text(f"{NAME}.", 9, "IN", "CNAME", "other.example."))
     answer.answer.append(dns.rrset.from_text("other.example.", 9, "IN", "A", "203.0.113.10"))
@@ -76,7 +76,7 @@ def alias(query: dns.message.Message) -> bytes:
 
 
 def another(query: dns.message.Message) -> bytes:
-    """A reply to a question that nobody asked."""
+    """Build a reply with the id of another query."""
     answer = dns.message.make_response(query)
     answer.id ^= 1
     return answer.to_wire()
@@ -84,7 +84,7 @@ def another(query: dns.message.Message) -> bytes:
 
 @contextmanager
 def resolvers(space: NetNS, replies: dict[str, Reply | bytes | None]) -> Iterator[None]:
-    """Resolvers at these addresses, each of which answers one query; `None` stays silent."""
+    """Run resolvers at these addresses. Each answers one query; `None` stays silent."""
 
     def serve(sock: socket.socket, reply: Reply | bytes | None) -> None:
         data, asker = sock.recvfrom(4096)
@@ -106,12 +106,12 @@ def resolvers(space: NetNS, replies: dict[str, Reply | bytes | None]) -> Iterato
 
 
 def conf(*servers: str) -> str:
-    """A resolv.conf with these resolvers."""
+    """Return a resolv.conf with these resolvers."""
     return "".join(f"nameserver {server}\n" for server in servers)
 
 
 def look_up(space: NetNS, *servers: str, family: Family = 4) -> Resolved:
-    """What these resolvers make of the name."""
+    """Look up the name with these resolvers."""
     (found,) = resolve([Lookup(space, conf(*servers), NAME, family)])
     return found
 

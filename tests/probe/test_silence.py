@@ -49,7 +49,7 @@ def refuse(star: Star, *parts: list[nftables.Expression]) -> None:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What each look at the world told, whether it was quiet: the wait for silence is these."""
+    """Record the result of each `Quiet.reached` call; the wait for silence consists of them."""
     told: list[bool] = []
 
     class Counted(Quiet):

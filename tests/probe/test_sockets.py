@@ -48,7 +48,7 @@ def ends() -> Iterator[Pair]:
 
 @pytest.fixture
 def stations(ends: Pair) -> Iterator[tuple[ProbeSockets, ProbeSockets]]:
-    """A station at either end."""
+    """Open a station at each end."""
     one, other = open_stations(ends, [PORT])
     yield one, other
     one.close()

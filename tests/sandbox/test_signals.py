@@ -121,7 +121,7 @@ def test_a_signal_that_comes_too_late_does_not_hide_the_end() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The pids of the children of `pid`."""
+    """Return the pids of the children of `pid`."""
     return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 

@@ -38,7 +38,7 @@ LENGTHS = (1, 3, 5)
 
 @pytest.fixture(scope="module", params=LENGTHS, ids=lambda length: f"{length} routers")
 def built(request: pytest.FixtureRequest) -> Iterator[World]:
-    """A world with a chain of routers of some length."""
+    """Build a world with a chain of routers, once for each length."""
     with World.build(Topology(routers=request.param)) as world:
         yield world
 
@@ -55,7 +55,7 @@ def asked(world: World, source: str, target: str, *, to: str = "") -> list[Probe
 
 
 def outcomes(world: World, questions: list[ProbeRequest]) -> list[Outcome]:
-    """What became of the questions."""
+    """Return the outcomes of the questions."""
     return [seen.outcome for seen in ask_all(questions, through=list(world.namespaces.values()))]
 
 
@@ -63,7 +63,7 @@ def outcomes(world: World, questions: list[ProbeRequest]) -> list[Outcome]:
 
 
 def interfaces(world: World, name: str) -> dict[str, set[Interface]]:
-    """The addresses of each link of a namespace, without those that the kernel gives itself."""
+    """Return the addresses of each link of a netns, without those that the kernel assigns."""
     with Netlink(world.namespaces[name]) as netlink:
         names = {link.ifindex: link.name for link in rtnetlink_dump.links(netlink)}
         found: dict[str, set[Interface]] = {}
@@ -222,7 +222,7 @@ DO = 2  # IP_PMTUDISC_DO: never fragment here
 
 @pytest.fixture(scope="module", params=[1, 3], ids=lambda length: f"{length} routers")
 def narrow(request: pytest.FixtureRequest) -> Iterator[World]:
-    """A world with one narrow link."""
+    """Build a world with one narrow link."""
     with World.build(Topology(routers=request.param, narrow_mtu=NARROW)) as world:
         yield world
 

@@ -34,7 +34,7 @@ def ask(name: str, kind: str, *, udp: bool = True, edns: int = -1) -> dns.messag
 
 
 def data(response: dns.message.Message) -> list[str]:
-    """The answer section as plain text, one entry per record, sorted: DNS keeps no order."""
+    """Return the answer section as text, one entry per record, sorted: DNS keeps no order."""
     return sorted(str(rdata) for rrset in response.answer for rdata in rrset)
 
 

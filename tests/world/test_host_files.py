@@ -18,14 +18,14 @@ from linux.syscalls import mount, umount
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[HostMachine]:
-    """A host, without a world around it."""
+    """Start a host without a world."""
     started = HostMachine.start(resolver="203.0.113.53", hosts={"127.0.1.1": "host"})
     yield started
     started.stop()
 
 
 def _try_to_write(path: str) -> int:
-    """The errno with which a new file is refused, 0 where it is made (and removed again)."""
+    """Create and remove a file; return 0, or the errno when creating it fails."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:

@@ -149,7 +149,7 @@ def test_a_daemon_lives_on_and_init_reaps_it(doomed: HostMachine) -> None:
 
 
 def _leave_orphan() -> int:
-    """A process whose parent ends at once; its pid."""
+    """Start a process whose parent ends at once; return its pid."""
     read, write = os.pipe()
     if os.fork() == 0:
         child = os.fork()
@@ -250,7 +250,7 @@ def _with_descendants(init: int) -> list[int]:
 
 
 def _enter_andlook(host: HostMachine) -> dict[str, object]:
-    """What a child of a process that has entered sees itself in."""
+    """Return the namespaces of a child of a process that has entered the host."""
     host.enter()
     links = [f"/proc/self/ns/{kind}" for kind in KINDS]
     child = subprocess.run(["readlink", *links], capture_output=True, check=True, text=True)

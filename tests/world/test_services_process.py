@@ -137,7 +137,7 @@ def test_services_do_not_talk_to_each_other(
 
 
 def echoed(client: NetNS, served: str = SERVED[4]) -> object:
-    """What a service says of itself when a datagram is sent to it."""
+    """Send a datagram to the echo service and return its decoded reply."""
     with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(PATIENCE)
         sock.sendto(b"hi", (served, UDP_PORTS["echo"]))
@@ -146,7 +146,7 @@ def echoed(client: NetNS, served: str = SERVED[4]) -> object:
 
 @pytest.fixture
 def elsewhere() -> Iterator[tuple[Places, NetNS]]:
-    """A place where nothing is served yet, and somebody on the same link."""
+    """Create a netns without services and a client on the same link."""
     with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as (one, other):
         yield {"elsewhere": (one, [ip_address("192.0.2.1")])}, other
 
