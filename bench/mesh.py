@@ -63,7 +63,7 @@ class Member(NamedTuple):
 
 
 class Mesh(Mapping[Cell, Observation]):
-    """What became of every ordered pair of members, oneself included."""
+    """Outcome of every ordered pair of members, each with itself included."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = members

@@ -1,4 +1,4 @@
-"""What was measured as a page: one file that needs nothing else, drawn from the record alone."""
+"""HTML page of the measurements: one self-contained file, drawn from the record alone."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Row:
     name: str
     figures: tuple[float, ...]
     bar: float | None = None
-    """What the median must not exceed, or fall below for a rate, where there is such a promise."""
+    """Upper bound on the median, or lower bound for a rate; `None` without a promise."""
     unit: str = "ms"
     """In which it is shown. Of `ms` the figures are seconds."""
 

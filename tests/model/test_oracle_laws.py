@@ -72,7 +72,7 @@ def test_every_promise_is_some_requirements(world: World) -> None:
 
 @given(worlds)
 def test_a_joiner_has_the_row_and_the_column_of_its_home(world: World) -> None:
-    """Whoever joined a container reaches, and is reached by, exactly what it is."""
+    """A joined container reaches, and is reached by, exactly the same as its home."""
     matrix = promised(*world)
     for name in names(world[0], Joined):
         home = world[0].home(name).name

@@ -1,4 +1,4 @@
-"""What these tests ask for."""
+"""Fixtures of the probe tests."""
 
 from __future__ import annotations
 

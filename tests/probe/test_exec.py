@@ -118,7 +118,7 @@ def web() -> Iterator[Scene]:
 
 
 def test_a_syn_whose_answer_is_lost_was_heard(web: Scene) -> None:
-    """Who may not ask for its sequence number is known by the port that it came from."""
+    """A source without access to the sequence number is identified by its source port."""
     dropped = [nftables.l4proto("tcp"), nftables.oifname("docker0"), nftables.verdict("drop")]
     with Nft(web.world.namespaces[HOST]) as rules:
         table = Table("inet", "deaf")

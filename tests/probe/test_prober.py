@@ -122,7 +122,7 @@ def test_slices_are_no_different(world: World, monkeypatch: pytest.MonkeyPatch) 
 def test_another_witness_is_a_wrong_peer(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
-    """What is sent to the internet and answered by ns2 is caught, and ns2 is named."""
+    """The prober detects that ns2 replies instead of the internet, and names ns2."""
     rule(
         HOST,
         "prerouting",
@@ -228,7 +228,7 @@ def test_a_reset_is_a_rejection(world: World, rule: Put, family: Family) -> None
 
 @EACH
 def test_a_rule_of_its_own_is_local_policy(world: World, rule: Put, family: Family) -> None:
-    """What the source's own kernel may not send is rejected there, and told apart."""
+    """A packet that the source's own kernel may not send is rejected with a code of its own."""
     rule(NS1, "output", nftables.verdict("drop"))
     for protocol in (Protocol.ICMP, Protocol.UDP):
         seen = one(world, NS1, INTERNET, protocol, family)

@@ -1,4 +1,4 @@
-"""What is known about a question, and what it amounts to: pure bookkeeping."""
+"""Tests of the ledger of questions and observations."""
 
 from __future__ import annotations
 

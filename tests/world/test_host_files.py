@@ -57,12 +57,12 @@ def _read_and_write(source: str, target: str) -> str:
 
 @pytest.mark.parametrize("directory", ["/run", "/etc", "/dev/shm"])
 def test_a_runtime_finds_room(host: HostMachine, directory: str) -> None:
-    """Where runtimes keep state and configuration they may write, and only the host sees it."""
+    """Runtimes may write state and configuration files, which only the host sees."""
     assert host.call(_try_to_write, f"{directory}/netmodes-was-here") == 0
 
 
 def test_the_cache_outlives_the_host(host: HostMachine) -> None:
-    """What an adapter puts into the cache is there for the next run."""
+    """Files that an adapter puts into the cache are there for the next run."""
     name = os.path.join(host_files.cache(), f"test-{uuid4()}")
     host.call(_touch, name)
     assert os.path.exists(name)

@@ -162,7 +162,7 @@ def _leave_orphan() -> int:
 
 
 def test_orphans_are_reaped(doomed: HostMachine) -> None:
-    """Whoever loses its parent inside becomes a child of init, and is no zombie in the end."""
+    """An orphan inside becomes a child of init and does not stay a zombie."""
     orphan = doomed.call(_leave_orphan)
     assert doomed.call(_parent, orphan) == 1
     assert doomed.call(killed, orphan)
@@ -275,7 +275,7 @@ def test_entering_is_for_good(host: HostMachine) -> None:
 
 
 def test_a_start_that_fails_leaves_nothing() -> None:
-    """What goes wrong while the place is set up is raised here, and nobody stays behind."""
+    """An error during setup is raised here, and no process stays behind."""
     hosts = {"::1": "Z\N{LATIN SMALL LETTER U WITH DIAERESIS}rich"}
     processes, space = family(), os.stat("/proc/self/ns/pid_for_children").st_ino
     with nothing_stays_open(), pytest.raises(UnicodeEncodeError) as caught:

@@ -1,4 +1,4 @@
-"""What the world's services record, and the one process that they are."""
+"""Record and process of the world's services."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("services")
 
 
 def test_every_visit_is_recorded(services: Services, client: NetNS) -> None:
-    """Who came, by which transport, to which service and which address, is told."""
+    """The record has the client, transport, service and address of each visit."""
     mark, expected = services.mark(), []
     for family in FAMILIES:
         for service in TCP_PORTS:
@@ -76,7 +76,7 @@ def test_what_was_delivered_is_in_the_record(services: Services, client: NetNS) 
 
 
 def test_a_mark_divides_the_record(services: Services, client: NetNS) -> None:
-    """What came before a mark is not told after it, and is still told without it."""
+    """Visits before a mark are left out when reading from the mark, and kept otherwise."""
     with datagrams(client, 4, "echo") as sock:
         sock.send(b"before")
         mark = services.mark()
@@ -210,7 +210,7 @@ def test_signals_from_the_terminal_are_not_for_it(services: Services) -> None:
 
 @pytest.mark.parametrize("use", [Services.mark, Services.seen, Services.asked, Services.stop])
 def test_a_killed_process_is_noticed(elsewhere: tuple[Places, NetNS], use: Any) -> None:
-    """Whatever is asked of services that were killed, the error tells by which signal."""
+    """Any request to killed services raises an error that names the signal."""
     services = Services.start(elsewhere[0])
     pidfd = os.pidfd_open(services.pid)
     os.kill(services.pid, signal.SIGKILL)
@@ -270,7 +270,7 @@ def test_services_die_with_their_parent(elsewhere: tuple[Places, NetNS]) -> None
 def test_no_stream_breaks_it(
     services: Services, client: NetNS, service: str, pieces: list[bytes], *, reset: bool
 ) -> None:
-    """Whatever bytes come over TCP, and however the connection ends, services go on."""
+    """Services go on after any bytes over TCP and any end of the connection."""
     with stream(client, 4, service) as sock:
         if reset:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -286,7 +286,7 @@ def test_no_stream_breaks_it(
 def test_no_datagram_breaks_it(
     services: Services, client: NetNS, service: str, data: bytes
 ) -> None:
-    """Whatever bytes come in a datagram, services go on."""
+    """Services go on after any bytes in a datagram."""
     mark = services.mark()
     with datagrams(client, 4, service) as sock:
         sock.send(data)
