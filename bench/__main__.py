@@ -82,7 +82,7 @@ def _write(path: str, text: str) -> None:
 
 
 def machine() -> dict[str, object]:
-    """What it was measured on, and how busy that was."""
+    """Return the hardware and the kernel of this machine, and its load."""
     memory = Path("/proc/meminfo").read_text(encoding="ascii").split()[1]
     names = [
         line.partition(":")[2].strip()

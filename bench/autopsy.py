@@ -120,7 +120,7 @@ def _measure() -> int:
 
 
 def stories(id_: str) -> str:
-    """What is told of cells that a fault makes wrong, without where their packets were seen."""
+    """Return the report on the cells that a fault makes wrong, without its packet captures."""
     rows = requirements.load(importlib.resources.files("suites") / "requirements.toml")
     fault, lines = discover(rows)[id_], []
     made: list[FaultyAdapter] = []

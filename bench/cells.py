@@ -92,7 +92,7 @@ def ground(containers: int) -> Iterator[Ground]:
 
 
 def members(scene: Scene, stack: ExitStack) -> list[Member]:
-    """The containers of a scene, as a mesh knows them."""
+    """Return the containers of a scene as members of a mesh."""
     found = []
     for item in scene.plan.containers:
         made = scene[item.name]
@@ -103,7 +103,7 @@ def members(scene: Scene, stack: ExitStack) -> list[Member]:
 
 
 def build(name: str, scratch: str) -> str | None:
-    """A reference program, compiled; `None` where there is no compiler."""
+    """Compile a reference program and return its path, `None` without a compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None

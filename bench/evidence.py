@@ -15,7 +15,7 @@ from dataclasses import replace
 from bench.timing import Row, alternate, show, timed
 
 BAR = 1.02
-"""What a green run with evidence may take of one without."""
+"""Bound on the time of a green run with evidence, relative to one without."""
 _WITH, _WITHOUT = "with report and evidence", "with neither"
 
 

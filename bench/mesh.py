@@ -63,7 +63,7 @@ class Member(NamedTuple):
 
 
 class Mesh(Mapping[Cell, Observation]):
-    """What became of every ordered pair of members, oneself included."""
+    """Outcome of every ordered pair of members, each with itself included."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = members
@@ -271,7 +271,10 @@ def _link(netlink: Netlink, address: IPv4Address) -> int | None:
 
 
 def found(members: Sequence[Member], *, host: NetNS, bridge: str) -> dict[IPv4Address, str]:
-    """The MAC of each that answers an ARP probe on the bridge. No entry is made by asking so."""
+    """Return the MAC of each member that answers an ARP probe on the bridge.
+
+    An ARP probe creates no neighbour entry.
+    """
     with host.entered(), Netlink() as netlink:
         own = rtnetlink.mac_bytes(rtnetlink_dump.link(netlink, bridge).mac)
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ARP_TYPE))
@@ -297,7 +300,7 @@ def _probe(own: bytes, address: IPv4Address) -> bytes:
 
 
 def _checksum(data: bytes) -> int:
-    """The Internet checksum of an even number of bytes (RFC 1071)."""
+    """Return the Internet checksum of an even number of bytes (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -366,9 +369,9 @@ class Batch:
         return sent
 
     def receive(self, descriptor: int) -> memoryview:
-        """The slots of what has come; none when nothing has.
+        """Return the received datagrams, one per slot; no slots when none has arrived.
 
-        What is shorter than a slot is followed by zeros, what is longer is cut off.
+        A datagram shorter than a slot is padded with zeros, a longer one is cut off.
         """
         self.data[:] = self._nothing
         got = _libc.recvmmsg(descriptor, self._messages, self._count, socket.MSG_DONTWAIT, None)

@@ -1,4 +1,4 @@
-"""What was measured as a page: one file that needs nothing else, drawn from the record alone."""
+"""HTML page of the measurements: one self-contained file, drawn from the record alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Table(NamedTuple):
 
 
 def render(found: Mapping[str, Any]) -> str:
-    """The page about what `python -m bench` has found."""
+    """Return the HTML page with the results of `python -m bench`."""
     environment = html.environment_of(jinja2.FileSystemLoader(_HERE))
     style = html.resource("page.css") + (_HERE / "page.css").read_text(encoding="utf-8")
     tables = found["tables"]

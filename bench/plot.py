@@ -19,7 +19,7 @@ Point = tuple[float, float]
 
 
 def growth(tables: Sequence[dict[str, Any]]) -> str:
-    """The SVG of what `bench.growth` has recorded: seconds by containers, a line for each verb."""
+    """Return the SVG of a `bench.growth` record: seconds by containers, a line for each verb."""
     lines = _lines(tables)
     points = [point for line in lines.values() for point in line] or [(1.0, 1.0)]
     xs, ys = ([math.log10(point[axis]) for point in points] for axis in (0, 1))

@@ -30,7 +30,7 @@ def there(names: Iterable[str]) -> Iterator[tuple[str, AdapterFactory]]:
 
 @contextmanager
 def up(factory: AdapterFactory) -> Iterator[tuple[World, Adapter]]:
-    """A world with the runtime up in its host; it is taken down after."""
+    """Build a world, start the runtime in its host, and stop it afterwards."""
     with World.build() as world:
         adapter = factory(world.host)
         adapter.start()

@@ -129,7 +129,7 @@ def _grown(before: dict[str, int], after: dict[str, int]) -> Sequence[str]:
 
 
 def _counters() -> dict[str, int]:
-    """What is ours alone."""
+    """Return the counters that only this benchmark changes."""
     with Netlink() as host, Conntrack() as conntrack, Nft() as nft:
         return {
             "links": len(rtnetlink_dump.links(host)),
@@ -154,7 +154,7 @@ def _namespaces(pid: str) -> tuple[str, ...]:
 
 
 def _machine() -> dict[str, int]:
-    """What others change as well: so told only."""
+    """Return the counters that other processes change as well: reported, never judged."""
     found = {"open files": int(Path("/proc/sys/fs/file-nr").read_text().split()[0])}
     for line in Path("/proc/cgroups").read_text().splitlines()[1:2]:
         found["cgroups of a hierarchy"] = int(line.split()[2])

@@ -51,7 +51,7 @@ def _measure(rounds: int) -> int:
 
 
 def _build(scratch: str) -> str | None:
-    """The reference program, compiled; `None` where there is no compiler."""
+    """Compile the reference program and return its path, `None` without a compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None

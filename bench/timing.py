@@ -22,13 +22,13 @@ class Row:
     name: str
     figures: tuple[float, ...]
     bar: float | None = None
-    """What the median must not exceed, or fall below for a rate, where there is such a promise."""
+    """Upper bound on the median, or lower bound for a rate; `None` without a promise."""
     unit: str = "ms"
     """In which it is shown. Of `ms` the figures are seconds."""
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
-        """The row that was recorded so."""
+        """Return the row of a record."""
         return cls(told["name"], tuple(told["figures"]), told["bar"], told["unit"])
 
     @property
@@ -37,7 +37,7 @@ class Row:
         return statistics.median(self.figures)
 
     def shown(self, figure: float) -> str:
-        """A figure in the unit."""
+        """Return a figure in the unit of the row."""
         return f"{figure * 1000:.1f}" if self.unit == "ms" else f"{figure:,.1f}"
 
     @property

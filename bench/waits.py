@@ -1,8 +1,8 @@
-"""What a run costs and waits for in the kernel: `python -m bench.waits [ROUNDS [SUITE…]]`.
+"""Cost and kernel waits of a run: `python -m bench.waits [ROUNDS [SUITE…]]`.
 
-Seconds. The clock and the processors are the whole machine's, so let nothing else run. What is
-waited for is the sum over all processes that sleep uninterruptibly, looked at every 50 ms; by whom
-their kernel stacks are held only root is told (proc_pid_stack(5)).
+All figures are seconds. Wall-clock and processor times are of the whole machine, so let nothing
+else run. A wait is the sum over all processes in uninterruptible sleep, sampled every 50 ms. Only
+root may read the kernel stacks (proc_pid_stack(5)).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.timing import Row, show
 EVERY: Final = 0.05
 USER_HZ: Final = os.sysconf("SC_CLK_TCK")
 _KERNEL_THREADS: Final = "2"
-"""The parent of them all."""
+"""The pid of kthreadd, the parent of all kernel threads."""
 
 WAITS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("with the lock for links: a bridge goes", ("br_multicast_dev_del",)),
@@ -36,11 +36,11 @@ WAITS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         ),
     ),
 )
-"""What is waited for, and by which functions on the stack that is known: the first that fits."""
+"""Waits by the kernel functions on the stack that identify them; the first match counts."""
 
 
 def main() -> int:
-    """Run `pytest -n auto`, look on, and print what it took."""
+    """Run `pytest -n auto`, sample its processes, and print the times."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", *(sys.argv[2:] or ["suites"])]
     taken: dict[str, list[float]] = defaultdict(list)
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def watched(command: Sequence[str]) -> dict[str, float]:
-    """What a command takes: by the clock, of the processors, and asleep in the kernel."""
+    """Run a command and return its wall-clock, processor and kernel sleep times."""
     seen: Counter[str] = Counter()
     began, (user, kernel) = time.monotonic(), _processors()
     looks = 0
@@ -80,7 +80,7 @@ def _processors() -> tuple[float, float]:
 
 
 def _waiting() -> list[str]:
-    """What each process waits for that can be interrupted by nobody."""
+    """Return the entry of `WAITS` for each process in uninterruptible sleep, as far as known."""
     found = []
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -88,7 +88,7 @@ def _waiting() -> list[str]:
             if state != "D" or parent == _KERNEL_THREADS:
                 continue
             stack = Path(f"/proc/{process}/stack").read_text()
-        except OSError:  # it has gone, or we may not look
+        except OSError:  # it has ended, or access is denied
             continue
         calls = [line.split()[1] for line in stack.splitlines()]
         found += [name for name, marks in WAITS if _is(calls, marks)][:1]

@@ -66,7 +66,7 @@ def _with_ip() -> float:
 
 
 def _batch(topology: Topology) -> list[str]:
-    """The same topology as `ip -batch` lines."""
+    """Return the topology as `ip -batch` lines."""
     chain = routers(topology)
     names = ["host", "lan", *chain, "internet", "attacker", "ns1", "ns2"]
     lines = [f"netns add {name}" for name in names]

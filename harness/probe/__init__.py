@@ -1,3 +1,3 @@
-"""How to find out what happens in a cell."""
+"""Probes that observe the outcome of each cell of a matrix."""
 
 __all__ = ["icmp", "payload", "prober", "quiescence", "remote", "resolver", "results", "sockets"]

@@ -1,13 +1,13 @@
-"""Sockets for somebody outside: opened where this runs, used as its standard input says.
+"""Agent in a container: opens sockets there and uses them on request from outside.
 
-This file is executed by the interpreter that the test image has, with nothing of this
-project beside it: the standard library alone. A line of JSON in is `[number, [[verb,
-arguments…], …]]`, a line out `[number, [result, …], [handles that have nothing to be read],
-[handles that have something]]`; a number of 0 marks what comes unasked. Bytes travel as
-`{"b": base64}`, an error of the kernel's as `{"e": errno}`.
+The interpreter of the test image executes this file without the rest of this project: only
+the standard library is available. A request is a line of JSON, `[number, [[verb, arguments…],
+…]]`. An answer is a line `[number, [result, …], [handles without data], [handles with data]]`.
+The number 0 marks an answer without a request. Bytes are sent as `{"b": base64}`, a kernel error
+as `{"e": errno}`.
 
-Every socket is non-blocking. One that is watched is told of once, when there is something
-to be read or an error, and watched again as soon as all of that has been taken.
+Every socket is non-blocking. The agent reports a watched socket once, when it has data or an
+error, and watches it again as soon as everything has been read.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any  # which the image has not
+    from typing import Any  # not in the test image
 
 _CHUNK = 1 << 16
 _WATCH = select.EPOLLIN | select.EPOLLONESHOT
 
 
 class Agent:
-    """Carries out one line after the other until its input ends."""
+    """Server of the requests on its input, line by line, until the input ends."""
 
     def __init__(self, reading: int, writing: int) -> None:
         self._reading, self._writing = reading, writing
@@ -41,7 +41,7 @@ class Agent:
         self._epoll.register(reading, select.EPOLLIN)
 
     def serve(self) -> None:
-        """Say where this is, then serve."""
+        """Report the netns of the agent, then serve requests until the input ends."""
         self._say(0, [os.readlink("/proc/self/ns/net")], [])
         pending = b""
         while True:
@@ -60,7 +60,7 @@ class Agent:
                 self._say(number, done, self._poll(0))
 
     def _poll(self, timeout: float) -> list[int]:
-        """Handles of the sockets that have something; notes whether anything is asked."""
+        """Return the handles of the sockets that are ready; set `_asked` if a request has come."""
         found = [number for number, _ in self._epoll.poll(timeout)]
         self._asked = self._reading in found
         return [self._handles[number] for number in found if number in self._handles]
@@ -87,7 +87,7 @@ class Agent:
         return self._last
 
     def _read(self, handle: int, call: Any) -> Any:
-        """Read from a socket; when there is no more for now it is watched again."""
+        """Read from a socket. Watch it again when it has no more data for now."""
         try:
             found = call()
         except BlockingIOError:
@@ -105,10 +105,10 @@ class Agent:
             self._epoll.modify(opened.fileno(), _WATCH)
             self._idle.append(handle)
 
-    # --- what can be asked
+    # --- verbs of a request
 
     def _do_sync(self) -> None:
-        """Nothing: what has come before is told with the answer."""
+        """Do nothing. The answer reports the sockets that became ready before."""
 
     def _do_open(self, family: int, kind: int, protocol: int) -> int:
         return self._keep(socket.socket(family, kind, protocol))
@@ -141,7 +141,7 @@ class Agent:
         return self._sockets[handle].connect_ex(address)
 
     def _do_wait(self, handle: int, seconds: float | None) -> bool:
-        """Whether a socket can be written to in time; nothing else is done meanwhile."""
+        """Return whether a socket becomes writable in time. The agent blocks meanwhile."""
         poll = select.poll()
         poll.register(self._sockets[handle], select.POLLOUT)
         return bool(poll.poll(None if seconds is None else seconds * 1000))
@@ -181,7 +181,7 @@ class Agent:
         return os.stat(path).st_mode
 
     def _do_resolve(self, name: bytes, family: int) -> tuple[list[str], str]:
-        """The addresses of a name, or the C library's reason why there are none."""
+        """Return the addresses of a name, or the C library's error message."""
         try:
             found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
         except socket.gaierror as error:
@@ -207,7 +207,7 @@ def _packed(value: Any) -> Any:
 
 
 def _unpacked(value: Any) -> Any:
-    """Lists become tuples: addresses are."""
+    """Decode a value from JSON. Lists become tuples, because socket addresses are tuples."""
     if isinstance(value, dict):
         return base64.b64decode(value["b"])
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Just enough ICMP: echo requests, what comes back, and the names of errors.
+"""ICMP for the prober: echo requests, replies, and the names of errors.
 
 Pure. IPv4 packets arrive from a raw socket with their IP header (raw(7)), IPv6
 ones without (ipv6(7)).
@@ -16,7 +16,7 @@ ECHO_REPLY: Final[dict[Family, int]] = {4: 0, 6: 129}
 ERRORS: Final[dict[Family, tuple[int, ...]]] = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 HEADER: Final = 8
 HOST_UNREACHABLE: Final = "host-unreachable"
-"""Nobody answers for the address on its own network."""
+"""No host on the network of the address answers for it."""
 
 _NAMES: Final[dict[Family, dict[tuple[int, int], str]]] = {
     4: {
@@ -45,7 +45,7 @@ _NAMES: Final[dict[Family, dict[tuple[int, int], str]]] = {
 
 
 class Message(NamedTuple):
-    """An ICMP message as it arrived. `ttl` is `None` for IPv6: it comes beside the data."""
+    """An ICMP message as it arrived. `ttl` is `None` for IPv6, which has it in ancillary data."""
 
     kind: int
     code: int
@@ -56,17 +56,17 @@ class Message(NamedTuple):
 
 
 def name(family: Family, kind: int, code: int) -> str:
-    """What an error is called; type and code where it has no name here."""
+    """Return the name of an error, `icmp-<type>-<code>` if it has none here."""
     return _NAMES[family].get((kind, code), f"icmp-{kind}-{code}")
 
 
 def numbers(family: Family, called: str) -> tuple[int, int]:
-    """Type and code of the error that `name` calls so; `KeyError` when there is none."""
+    """Return type and code of the error with this name. Raise `KeyError` when there is none."""
     return {name: pair for pair, name in _NAMES[family].items()}[called]
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
+    """Return the Internet checksum (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1]))
     if len(data) & 1:
         total += data[-1] << 8
@@ -76,7 +76,7 @@ def checksum(data: bytes) -> int:
 
 
 def echo_request(family: Family, identifier: int, sequence: int, payload: bytes) -> bytes:
-    """An echo request. For IPv6 the kernel fills the checksum in (ipv6(7))."""
+    """Return an echo request. For IPv6 the kernel fills in the checksum (ipv6(7))."""
     kind = ECHO_REQUEST[family]
     head = struct.pack("!BBHHH", kind, 0, 0, identifier, sequence)
     if family == 4:
@@ -85,7 +85,7 @@ def echo_request(family: Family, identifier: int, sequence: int, payload: bytes)
 
 
 def parse(family: Family, packet: bytes) -> Message | None:
-    """What a raw socket received; `None` when it is too short to be anything."""
+    """Parse a packet from a raw socket; return `None` when it is too short."""
     start, ttl = 0, None
     if family == 4:
         if len(packet) < 20:
@@ -98,7 +98,7 @@ def parse(family: Family, packet: bytes) -> Message | None:
 
 
 def quoted_echo(family: Family, payload: bytes) -> tuple[int, int] | None:
-    """Identifier and sequence of the echo request that an ICMP error quotes."""
+    """Return identifier and sequence of the echo request that an ICMP error quotes."""
     start = max(20, (payload[0] & 0xF) * 4) if family == 4 and payload else 40
     if len(payload) < start + HEADER:
         return None

@@ -1,4 +1,4 @@
-"""What a probe carries: a question with a nonce, an answer that says who speaks and whom it saw.
+"""Payloads of the probes: a question with a nonce; an answer with the witness and its peer.
 
 Pure: bytes in, tuples out. The nonce (`run`) is drawn anew for every matrix, so
 an answer that belongs to an earlier one, or that something in between made up,
@@ -16,7 +16,7 @@ from harness.probe.sockets import unpacked
 MAGIC: Final = b"nmod"
 RUN_LENGTH: Final = 8
 GREETING: Final = 0xFFFFFFFF
-"""Index of an answer that a TCP witness gives before it is asked anything."""
+"""Index of the answer that a TCP witness sends before it has received a question."""
 
 _QUESTION: Final = struct.Struct("!4sc8sI")
 _ANSWER: Final = struct.Struct("!4sc8sIIBB16s")
@@ -24,7 +24,7 @@ ANSWER_LENGTH: Final = _ANSWER.size
 
 
 class WitnessReply(NamedTuple):
-    """A witness's words: its number, the TTL and the address of whom it saw."""
+    """The reply of a witness: its number, the TTL and the peer address that it saw."""
 
     number: int
     witness: int
@@ -33,12 +33,12 @@ class WitnessReply(NamedTuple):
 
 
 def question(run: bytes, index: int) -> bytes:
-    """The payload of probe number `index`."""
+    """Return the payload of probe number `index`."""
     return _QUESTION.pack(MAGIC, b"Q", run, index)
 
 
 def read_question(payload: bytes, run: bytes) -> int | None:
-    """The index a payload carries; `None` when it is not of this run."""
+    """Return the index in a payload, `None` if the payload is not of this run."""
     if len(payload) < _QUESTION.size:
         return None
     magic, kind, its_run, index = _QUESTION.unpack_from(payload)
@@ -46,13 +46,13 @@ def read_question(payload: bytes, run: bytes) -> int | None:
 
 
 def answer(run: bytes, index: int, witness: int, ttl: int | None, seen: Address) -> bytes:
-    """What a witness sends back. A TTL it does not know travels as 0."""
+    """Return the answer that a witness sends. An unknown TTL is sent as 0."""
     packed = seen.packed
     return _ANSWER.pack(MAGIC, b"A", run, index, witness, ttl or 0, len(packed), packed)
 
 
 def read_answer(payload: bytes, run: bytes) -> WitnessReply | None:
-    """What an answer says; `None` when it is not one of this run."""
+    """Parse an answer; return `None` if it is not of this run."""
     if len(payload) != _ANSWER.size:
         return None
     magic, kind, its_run, index, witness, ttl, length, packed = _ANSWER.unpack(payload)

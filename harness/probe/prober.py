@@ -1,9 +1,9 @@
-"""Every question asked at once, every answer gathered from one epoll.
+"""Prober: sends all questions at once and gathers all answers from one epoll.
 
-Sockets are opened inside the namespaces through setns and used from here, so a
-matrix costs one process and no command; or an agent opens them (`remote`). A positive
-answer names the witness and whom it saw; a negative one is final when the world is
-quiet (`settle`).
+It opens sockets inside the namespaces through setns and uses them from here, so a matrix
+needs one process and no command; or an agent opens them (`remote`). A positive answer names
+the witness and the sender that it saw. A negative one is final when the world is quiet
+(`quiescence`).
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ from linux.netns import NetNS
 from linux.readiness import await_ready, forget_unresolved
 
 SLICE: Final = 8192
-"""Questions that are under way at once. Below the 65,536 that an ICMP sequence can tell apart."""
+"""Questions in flight at once. Fewer than the 65,536 values of an ICMP sequence number."""
 
 _PORTS: Final = range(61000, 65536)
-"""Where witnesses listen: above the range from which the kernel draws source ports."""
+"""Ports of the witnesses: above the kernel's range of ephemeral ports."""
 _OWN_PORTS: Final = range(24576, 24576 + SLICE)
-"""From where agents call: below that range, so that nobody else does."""
+"""Source ports of agents: below the ephemeral range, so that no other socket has them."""
 _PUMP_EVERY: Final = 32
 _HELD_PAUSE: Final = 0.002
-"""Seconds in which to take in answers while the kernel's timer holds one back."""
+"""Seconds to receive answers while a kernel timer delays one."""
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-"""Errors that tell of this process's limits, not of the network."""
+"""Errors from the limits of this process, not from the network."""
 _EVENTS: Final = 512
 
 
 class NeighbourTableFull(Exception):
-    """The kernel's neighbour table overflowed: cells may have been lost for that alone."""
+    """The kernel's neighbour table overflowed; packets may have been lost only because of that."""
 
 
 def observe(
@@ -78,11 +78,11 @@ def observe(
     witnesses: Sequence[NetNS] = (),
     patience: float = 0.0,
 ) -> dict[Cell, Observation]:
-    """Ask every question and tell what happened, cell by cell.
+    """Send every question and return the observation of each cell.
 
-    `control` and `watched` are what `settle.Quiet` needs; `namer` says whose
-    an address is, so that `seen_from` is a name. `witnesses` are namespaces that may answer
-    though nobody is asked there, for an address that they have too. `patience` is a further
+    `control` and `watched` are as in `quiescence.Quiet`; `namer` names the owner of
+    an address, so that `seen_from` is a name. `witnesses` are further namespaces that may
+    reply because they have an address of a target too. `patience` is a further
     wait in seconds for runtimes whose datapath runs in user space. Raises `PortsTaken`,
     `NeverReady`, `NeverQuiet`, `ControlLost`, `NeighbourTableFull` or `SendQueueFull`
     when the harness, not the runtime, is in trouble.
@@ -122,11 +122,11 @@ def observe(
 
 
 class SendQueueFull(Exception):
-    """A socket holds all the packets it may, for neighbours that do not answer."""
+    """The send queue of a socket is full with packets for neighbours that do not reply."""
 
 
 class _Asking:
-    """One slice of questions under way."""
+    """A slice of questions in flight."""
 
     def __init__(self, questions: Sequence[ProbeRequest], stations: Sequence[ProbeSockets]) -> None:
         self.ledger = ProbeResults(questions)
@@ -179,7 +179,7 @@ class _Asking:
     # --- asking
 
     def send(self) -> None:
-        """Send every question, source by source, taking in what arrives meanwhile."""
+        """Send every question, source by source, and receive answers meanwhile."""
         questions = self.ledger.questions
         whose = [self._asking[asker(question.source)].number for question in questions]
         order = sorted(range(len(questions)), key=whose.__getitem__)
@@ -217,7 +217,7 @@ class _Asking:
             ) from error
         except OSError as error:
             if error.errno in _OURS:
-                raise  # the harness is in trouble, and that is no verdict
+                raise  # a harness error, not a verdict
             self.ledger.refused(index, error.errno or 0)
 
     def _send_datagram(
@@ -226,14 +226,14 @@ class _Asking:
         try:
             station.udp[family].sendto(payload, to)
         except OSError:
-            # An error of an earlier packet is told in place of sending the next one (ip(7)).
+            # send() reports the error of an earlier packet instead of sending this one (ip(7)).
             self._on_answer(station, family)
             station.udp[family].sendto(payload, to)
 
     # --- gathering
 
     def gather(self, silence: Quiet, patience: float) -> None:
-        """Take in answers until every question has one or the world is quiet."""
+        """Receive answers until every question has one or the world is quiet."""
         with silence as quiet:
             self._pump()
             while self.ledger.open:
@@ -247,17 +247,17 @@ class _Asking:
             if connected(self._streams[index]):
                 self.ledger.impostor(index, "something accepted the connection and said nothing")
         lost = [(index, self._streams[index]) for index in self.ledger.open & self._streams.keys()]
-        for index, space, syn in self._syns.lost(lost):  # it arrived, and nothing came of it
+        for index, space, syn in self._syns.lost(lost):  # SYN arrived, no connection
             self.ledger.heard(index, RequestSeen(space, syn.source, syn.ttl))
 
     def _told_more(self) -> bool:
-        """Whether agents had something to tell that had not got here yet."""
+        """Synchronise with the agents; return whether events have arrived."""
         for agent in self._agents:
             agent.sync()
         return bool(self._agents) and self._pump()
 
     def _pump(self, wait: float = 0.0) -> bool:
-        """Handle what has arrived; whether there was anything."""
+        """Handle all events; return whether there were any."""
         any_event = False
         while events := self._epoll.poll(wait, _EVENTS):
             any_event, wait = True, 0.0
@@ -294,7 +294,7 @@ class _Asking:
             self._on_error(quoted[1], SocketError(0, b"", code, offender))
 
     def _on_error(self, index: int, error: SocketError) -> None:
-        """Note an error that came after sending."""
+        """Note an error that came after the packet was sent."""
         if error.code == icmp.HOST_UNREACHABLE:
             source = self.ledger.questions[index].source
             if error.offender in self._own_addresses(source):
@@ -308,7 +308,7 @@ class _Asking:
             return {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
 
     def _on_question(self, station: ProbeSockets, family: Family) -> None:
-        """Witness a datagram: answer who this is and whom it saw."""
+        """Witness a datagram: reply with the number of this witness and the sender it saw."""
         ear = station.ear[family]
         while datagram := receive(ear):
             index = wire.read_question(datagram.data, self._run)
@@ -318,7 +318,7 @@ class _Asking:
             seen = (datagram.ttl, datagram.source)
             reply(ear, datagram, wire.answer(self._run, index, station.number, *seen))
         while pending_error(ear, family):
-            pass  # an asker that is gone: its own end tells why
+            pass  # the source has closed: its own end reports why
 
     def _on_answer(self, station: ProbeSockets, family: Family) -> None:
         opened = station.udp[family]
@@ -336,7 +336,7 @@ class _Asking:
                 self._on_error(index, error)
 
     def _on_stray(self, station: ProbeSockets, datagram: Datagram) -> None:
-        """Something that is no witness answered for an address: it spoils what was asked there."""
+        """Note an impostor: a reply for the address of a question that is not from a witness."""
         for index in tuple(self.ledger.open):
             question = self.ledger.questions[index]
             by_udp = question.cell.protocol is Protocol.UDP and question.source == station.netns
@@ -344,7 +344,7 @@ class _Asking:
                 self.ledger.impostor(index, f"what came back is {datagram.data[:40]!r}")
 
     def _on_connection(self, station: ProbeSockets, family: Family) -> None:
-        """Witness a connection: say at once who this is and whom it saw."""
+        """Witness a connection: send at once the number of this witness and the peer it saw."""
         while True:
             try:
                 stream, sender = station.listener[family].accept()
@@ -387,7 +387,7 @@ class _Asking:
         self.ledger.heard(index, RequestSeen(witness, said.seen, said.ttl))
 
     def _asked_from(self, station: ProbeSockets, index: int) -> bool:
-        """Whether it was there that this was asked: what strays elsewhere is no answer."""
+        """Return whether this station sent the question. A stray reply elsewhere does not count."""
         questions = self.ledger.questions
         return index < len(questions) and questions[index].source == station.netns
 

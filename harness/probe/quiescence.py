@@ -1,22 +1,22 @@
-"""When silence is final, and when a matrix may start.
+"""Quiescence: when silence is final, and when a matrix may start.
 
-The world is closed and lives in one kernel: what is sent is delivered or dropped
-within microseconds, synchronously or from a per-CPU backlog queue. So nothing
-is under way any more when
+The world is closed and lives in one kernel: each packet is delivered or dropped
+within microseconds, synchronously or from a per-CPU backlog queue. So no packet
+is in flight any more when
 
-1. a control packet has gone through the backlog of *every* CPU and come back, so
-   whatever was queued before it has been handled, and another one through the queue of
-   each parent of macvlan links (`macvlan`), and
-2. the packet counters of every watched interface stood still across such a pass:
-   what moves on by a hop, and would be queued again behind the control, is counted.
+1. a control packet has gone through the backlog of *every* CPU and come back, so every
+   packet queued before it has been handled, and a broadcast has gone through the queue of
+   each parent of macvlan links (`Control`), and
+2. the packet counters of every watched interface stood still across such a pass: they
+   count a packet that moves on by a hop and would be queued again behind the control.
 
-A first hop that is still being resolved is no exception: the request for it has been
-delivered to everyone by then. The kernel answers late where it answers for others, and
-then it tells: such requests are waited for (`neighbours`).
+A first hop that is still being resolved is no exception: the ARP or NDP request for it has
+been delivered to everyone by then. The kernel delays its replies for proxied addresses but
+lists such requests, so they are waited for (`Proxies`).
 
-What *can* make an early packet get lost is waited for before the matrix starts
-(`await_ready`): links that do not carry yet, addresses still being checked for
-duplicates or for which nothing is taken in yet, ports of a bridge that do not forward.
+Some conditions *can* make an early packet get lost. `await_ready` waits for them before the
+matrix starts: links without carrier, tentative addresses (duplicate address detection),
+addresses that do not receive yet, bridge ports that do not forward.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ _ALL_PROTOCOLS: Final = socket.htons(3)
 """ETH_P_ALL (linux/if_ether.h)."""
 
 Counters = tuple[NetNS, str, str]
-"""What has passed an interface: its namespace, its name, and numbers as proc_net(5) has them."""
+"""Counters of an interface: its netns, its name, and its numbers as in proc_net(5)."""
 
 
 class NeverQuiet(Exception):
-    """The world does not come to rest; the message names what keeps it busy."""
+    """The world does not become quiet; the message names the busy interfaces."""
 
 
 class ControlLost(Exception):
-    """A control packet did not come back: the machine is too busy to tell anything."""
+    """A control packet did not come back: the machine is too busy for a verdict."""
 
 
 class Quiet:
-    """Tells whether anything is still under way in the watched namespaces.
+    """Detector of packets still in flight in the watched namespaces.
 
-    `control` is a namespace whose `lo` nobody tampers with. `links` are those of watched
+    `control` is a namespace whose `lo` no test changes. `links` are those of watched
     namespaces, as far as the caller has them (`await_ready`, `World.links`). A world that is
     still busy after `bound` seconds is an error.
     """
@@ -84,7 +84,7 @@ class Quiet:
         self._counters = [(space, _open_counters(space)) for space in watched]
         self._proxies = Proxies(control, watched)
         self.held = False
-        """Whether the last pass found an answer held back, for tens of milliseconds or more."""
+        """Whether the last pass found a delayed neighbour reply (tens of milliseconds or more)."""
         self._control = control.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._control.settimeout(CONTROL_BOUND)
         self._control.bind(("127.0.0.1", 0))
@@ -96,13 +96,13 @@ class Quiet:
         self._deadline = time.monotonic() + bound
 
     def reached(self) -> bool:
-        """Make one pass; whether nothing has moved since the pass before.
+        """Make one pass; return whether no counter has moved since the pass before.
 
-        Raises `NeverQuiet` when the world has been busy all the time, and `ControlLost`.
+        Raises `NeverQuiet` when the world stays busy beyond the bound, and `ControlLost`.
         """
-        if self._last is not None:  # the first pass has nothing to hold what it counts against
-            # A request that has been counted waits for its answer after this flush, and an answer
-            # that is waited for no more has been counted after the next.
+        if self._last is not None:  # the first pass has no counters to compare with
+            # After this flush, a counted neighbour request is in the state "waiting for a reply".
+            # After the next flush, a reply that ended such a wait has been counted.
             self._flush()
             self.held = self._proxies.hold()
         self._flush()
@@ -122,21 +122,21 @@ class Quiet:
         return still
 
     def last(self) -> None:
-        """Return once nothing has moved. Raises as `reached`."""
+        """Wait until the world is quiet. Raises as `reached`."""
         while not self.reached():
             pass
 
     def outlast(self, seconds: float, at: NetNS) -> None:
-        """Return once nothing has moved for so long: a part of the way is no kernel's.
+        """Wait until no counter has moved for `seconds`, for a path that is partly in user space.
 
-        Who works there is not looked into, and so waited for: until a packet passes `at`, or the
-        time is over. The counters decide. Raises as `reached`.
+        The process in user space cannot be inspected. So the wait lasts until a packet passes
+        `at` or the time is over, and the counters decide. Raises as `reached`.
         """
         with (
             at.socket(socket.AF_PACKET, socket.SOCK_RAW, _ALL_PROTOCOLS) as ear,
             select.epoll() as poll,
         ):
-            poll.register(ear, select.EPOLLIN | select.EPOLLET)  # told of each anew, read or not
+            poll.register(ear, select.EPOLLIN | select.EPOLLET)  # an event per packet, read or not
             until = time.monotonic() + seconds
             while not (self.reached() and time.monotonic() >= until):
                 if self._moved:
@@ -144,7 +144,7 @@ class Quiet:
                 poll.poll(max(until - time.monotonic(), 0.0))
 
     def _past_queues(self, before: list[Counters]) -> tuple[list[Counters], bool]:
-        """What has passed when the queues are empty, and whether it is only what emptied them."""
+        """Drain the queues; return the counters, and whether only control packets moved them."""
         moved: Counter[Port] = Counter()
         for queue in self._queues:
             _in_time(queue)
@@ -154,7 +154,7 @@ class Quiet:
         return now, _packets(now) == _packets(before) + moved
 
     def _counted(self) -> list[Counters]:
-        """What has passed each interface but `lo`, namespace by namespace."""
+        """Return the counters of each interface except `lo`, namespace by namespace."""
         found: list[Counters] = []
         for space, descriptor in self._counters:
             for line in _whole(descriptor).splitlines()[2:]:
@@ -173,7 +173,7 @@ class Quiet:
             os.sched_setaffinity(0, self._processors)
 
     def close(self) -> None:
-        """Close the control socket and whatever else is open."""
+        """Close the control socket and everything else that is open."""
         self._control.close()
         self._proxies.close()
         for queue in self._queues:
@@ -189,7 +189,7 @@ class Quiet:
 
 
 def _in_time(call: Callable[[], object]) -> None:
-    """Send or receive a control."""
+    """Run a call on a control packet. Raise `ControlLost` when it times out."""
     try:
         call()
     except TimeoutError as error:
@@ -200,7 +200,7 @@ def _in_time(call: Callable[[], object]) -> None:
 
 
 def _packets(counted: list[Counters]) -> Counter[Port]:
-    """How many packets each interface has sent and received (proc_net(5), `dev`)."""
+    """Return the packets that each interface has sent and received (proc_net(5), `dev`)."""
     found: Counter[Port] = Counter()
     for space, name, numbers in counted:
         fields = numbers.split()
@@ -217,13 +217,13 @@ def _links(spaces: Sequence[NetNS]) -> Links:
 
 
 def _open_counters(space: NetNS) -> int:
-    """The file that tells a namespace's counters: it stays with the namespace it was opened in."""
+    """Open the file with the counters of a netns. It keeps showing the netns it was opened in."""
     with space.entered():
         return os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _whole(descriptor: int) -> str:
-    """All of a file of proc(5), read anew from its beginning."""
+    """Read a file of proc(5) again from its beginning."""
     read = b""
     while more := os.pread(descriptor, _PAGE, len(read)):
         read += more
@@ -231,14 +231,14 @@ def _whole(descriptor: int) -> str:
 
 
 PATIENCE: Final = 0.3
-"""Seconds that a packet may spend in a stack that cannot be looked into, at least."""
+"""Seconds, at least, that a packet may spend in a user-mode stack, which has no counters."""
 
 _SLOWER: Final = 3
-"""How many times longer than the slowest thing that an agent did there in the same matrix."""
+"""Factor for the slowest answer of the agent there in the same matrix."""
 
 
 def agent_patience(spaces: Iterable[NetNS]) -> float:
-    """How long it has to be silent in them until silence is final, in seconds."""
+    """Return the seconds of silence in these namespaces after which silence is final."""
     agents = [space.agent for space in spaces if has_own_stack(space)]
     return max(PATIENCE, *(_SLOWER * agent.slowest for agent in agents)) if agents else 0.0
 
@@ -246,10 +246,10 @@ def agent_patience(spaces: Iterable[NetNS]) -> float:
 def await_silence(
     seconds: float, unanswered: Callable[[], bool], pump: Callable[[float], bool]
 ) -> None:
-    """Wait for what cannot be looked into: it is silent when nothing has come for so long.
+    """Wait until no answer has come for `seconds`, for stacks that cannot be inspected.
 
-    `pump` takes in what comes within some seconds and tells whether anything did. Raises
-    `NeverQuiet` where answers keep coming.
+    `pump` receives for up to the given seconds and returns whether anything has come. Raises
+    `NeverQuiet` when answers keep coming.
     """
     bound = time.monotonic() + QUIET_BOUND + seconds
     deadline = time.monotonic() + seconds
@@ -264,11 +264,11 @@ def await_silence(
 
 
 class Proxies:
-    """Whether an answer to a neighbour that somebody waits for is being held back.
+    """Detector of proxied neighbour replies (proxy ARP, proxy NDP) that the kernel delays.
 
-    `control` is any namespace; `spaces` are those that may wait or answer. The kernel keeps
-    one queue for all namespaces of the machine: what strangers have in it counts only while
-    one of `spaces` waits for an address for which one of them answers, three seconds at most.
+    `control` is any namespace; `spaces` are those that may wait or reply. The kernel keeps
+    one queue for all namespaces of the machine. An entry of other namespaces counts only while
+    one of `spaces` waits for an address that one of them proxies, three seconds at most.
     """
 
     def __init__(self, control: NetNS, spaces: Sequence[NetNS]) -> None:
@@ -278,7 +278,7 @@ class Proxies:
         self._answers_any = False
 
     def hold(self) -> bool:
-        """Whether something is held back now."""
+        """Return whether the kernel delays a reply now."""
         versions = rtnetlink_dump.proxied_requests(self._netlink)
         return bool(versions) and any(self._waits(space, versions) for space in self._spaces)
 
@@ -310,20 +310,20 @@ class Proxies:
 
 
 def _anycast() -> set[Address]:
-    """The anycast addresses of the namespace that the caller is in."""
+    """Return the anycast addresses of the netns that the caller is in."""
     with open("/proc/thread-self/net/anycast6", encoding="ascii") as file:
         return {ip_address(bytes.fromhex(line.split()[2])) for line in file}
 
 
 def _proxies_arp() -> bool:
-    """Whether it answers ARP for what it has a route to, on any link."""
+    """Return whether the netns does proxy ARP for addresses that it routes, on any link."""
     switches = glob.iglob("/proc/sys/net/ipv4/conf/*/proxy_arp*")
     return any(Path(switch).read_text("ascii").strip() != "0" for switch in switches)
 
 
 _KINDS: Final = frozenset({"macvlan", "macvtap"})
 _ETHERTYPE: Final = 0x88B5
-"""Local experimental (IEEE 802): no kernel does anything with it."""
+"""Local experimental ethertype (IEEE 802): no kernel handles it."""
 _HEADER: Final = b"\xff" * 6 + bytes.fromhex("020000000001") + struct.pack("!H", _ETHERTYPE)
 
 Port = tuple[NetNS, str]
@@ -331,7 +331,10 @@ Port = tuple[NetNS, str]
 
 
 class ParentPath(NamedTuple):
-    """From the far end of a parent's cable to one of its links, and whom a broadcast meets."""
+    """Path from the peer of a parent's veth to one of its macvlan links.
+
+    `passed` are the interfaces that a broadcast on the path passes.
+    """
 
     source: Port
     sink: Port
@@ -339,16 +342,16 @@ class ParentPath(NamedTuple):
 
 
 class Control:
-    """A broadcast through the queue of one parent. `TimeoutError` when it does not come out."""
+    """A broadcast through the queue of one macvlan parent. `TimeoutError` when it gets lost."""
 
     def __init__(self, way: ParentPath, *, bound: float) -> None:
         self.passed = way.passed
-        """The interfaces at which each call counts for one packet."""
+        """The interfaces whose counters each call moves by one packet."""
         self._mouth, self._ear = _opened(way.source), _opened(way.sink)
         self._ear.settimeout(bound)
 
     def __call__(self) -> None:
-        """Send it and wait until it has come out."""
+        """Send the broadcast and wait until it has arrived."""
         frame = _HEADER + os.urandom(46)
         self._mouth.send(frame)
         while self._ear.recv(len(frame)) != frame:
@@ -361,7 +364,7 @@ class Control:
 
 
 def ways(links: Links) -> Iterator[ParentPath]:
-    """A way through each parent's queue, where the parent is a veth whose other end is here."""
+    """Yield a path through the queue of each macvlan parent that is a veth with its peer here."""
     children: dict[tuple[NetNS, int], list[Port]] = {}
     for space, found in links.items():
         for link in found:
@@ -385,7 +388,7 @@ def _link(links: Links, space: NetNS, index: int) -> Link | None:
 
 
 def _namespace(space: NetNS, nsid: int | None, links: Links) -> NetNS | None:
-    """Which of the namespaces another one means by a number; itself, without one."""
+    """Return the netns that has this nsid in `space`; `space` itself without a nsid."""
     if nsid is None:
         return space
     with Netlink(space) as netlink:

@@ -1,9 +1,9 @@
-"""Sockets inside a container, opened by an agent there, that can be used as if they were here.
+"""Sockets inside a container, opened by an agent there and used like local sockets.
 
 The agent (`harness.probe.agent`) is started once per container through the runtime's own
-exec. What is said to it goes over its standard input and output: the tested network has no
-part in it. Whoever can use a socket of a namespace can use one of these: `AgentNetNS` is a
-handle on a container's network namespace that opens its sockets there.
+exec. Requests and answers go over its standard input and output, never over the tested network.
+`AgentNetNS` is a handle on a container's netns that opens its sockets through the agent. Code
+that uses sockets of a netns works with these sockets unchanged.
 """
 
 from __future__ import annotations
@@ -30,30 +30,33 @@ from linux.netlink import Netlink
 from linux.netns import NetNS, sysctl_path
 
 SOURCE: Final = Path(__file__).with_name("agent.py")
-"""The agent: one file, told to the interpreter as an argument."""
+"""The agent: one file, passed to the interpreter as an argument."""
 COMMAND: Final = ("/usr/bin/python3", "-I", "-S", "-c", SOURCE.read_text("utf-8"))
-"""How it is started inside. The interpreter is the test image's: `runtime.image.assemble`."""
+"""Command that starts the agent inside, with the Python of the test image.
+
+`runtime.image.assemble` puts the interpreter into the image.
+"""
 ANSWER_BOUND: Final = 30.0
-"""Seconds that an agent may take to answer. It takes a fraction of a millisecond."""
+"""Seconds that an agent may take to answer. It usually takes less than a millisecond."""
 ENDING_BOUND: Final = 5.0
-"""Seconds that an agent, and the exec that it was started by, may take to end when told to."""
+"""Seconds that an agent and the exec that started it may take to end after the request to."""
 _CHUNK: Final = 1 << 20
 
 
 class AgentLost(Exception):
-    """An agent has ended, or does not answer; the message tells what it said.
+    """An agent has ended or does not answer; the message quotes its log.
 
-    No `OSError`: those tell of the tested network.
+    Not an `OSError`, because an `OSError` describes the tested network.
     """
 
 
 class AgentClient:
-    """The near end of an agent. Close it, and the agent ends.
+    """Client of an agent. Closing the client ends the agent.
 
-    `reading` and `writing` are descriptors of its output and input, which belong to it from
-    now on; `log` tells what it said on standard error. It need not have begun yet: who asks
-    first waits, and `AgentLost` is raised there when it does not introduce itself. `kill` is
-    called when it does not end though its input has.
+    `reading` and `writing` are descriptors of the agent's output and input; the client owns
+    them. `log` is the file with its standard error. The agent may still be starting: the first
+    request waits, and raises `AgentLost` when the agent does not introduce itself. `kill` is
+    called when the agent does not end after its input has ended.
     """
 
     def __init__(
@@ -71,23 +74,23 @@ class AgentClient:
         self._answers: queue.SimpleQueue[tuple[int, list[Any]] | None] = queue.SimpleQueue()
         self._watched: dict[int, int] = {}
         self.gone = False
-        """Whether it has ended."""
+        """Whether the agent has ended."""
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._listen, name=f"agent of {name}", daemon=True)
         self._thread.start()
         self._dismissed = 0.0
         self.slowest = 0.0
-        """Seconds that its slowest answer has taken."""
+        """Seconds of the slowest answer so far."""
 
     @cached_property
     def netns(self) -> str:
-        """Its network namespace in the words of its own kernel: `net:[4026531840]`."""
+        """The netns of the agent as its own kernel names it: `net:[4026531840]`."""
         (told,) = self._answer(0)
         return str(told)
 
     def do(self, *asked: Sequence[Any]) -> list[Any]:
-        """Have it do several things; their results, or the first `OSError`."""
-        self.netns  # noqa: B018 # it has introduced itself by then
+        """Carry out several requests; return the results or raise the first `OSError`."""
+        self.netns  # noqa: B018 # wait until it has introduced itself
         with self._lock:
             number = next(self._numbers)
             line = json.dumps([number, _packed(asked)], separators=(",", ":"))
@@ -103,11 +106,11 @@ class AgentClient:
         return [_unpacked(result) for result in results]
 
     def sync(self) -> None:
-        """Return once everything is known that had come to its sockets before."""
+        """Wait until everything that had reached its sockets before is known here."""
         self.do(["sync"])
 
     def watch(self, handle: int) -> int:
-        """A descriptor that can be read while a socket has something to be read."""
+        """Return a descriptor that is readable while a socket has data."""
         descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._watched[handle] = descriptor
         self.do(["watch", handle])
@@ -123,14 +126,14 @@ class AgentClient:
             os.close(descriptor)
 
     def dismiss(self) -> None:
-        """Have it end, and do not wait for that."""
+        """Ask the agent to end, without waiting for it."""
         if self._writing >= 0:
             os.close(self._writing)
             self._writing = -1
             self._dismissed = time.monotonic()
 
     def close(self) -> None:
-        """End it, by force where it does not end by itself."""
+        """End the agent; kill it if it does not end in time."""
         self.dismiss()
         self._thread.join(max(0.0, self._dismissed + ENDING_BOUND - time.monotonic()))
         if self._thread.is_alive():
@@ -192,11 +195,11 @@ class AgentClient:
 
 
 class AgentNetNS(NetNS):
-    """A container's network namespace, by the descriptor `fd`, whose sockets its agent opens.
+    """A container's netns, by the descriptor `fd`, whose sockets the agent opens.
 
-    With `own_stack` the container has a network stack of its own: what the namespace has on
-    the host is not what the container sees, and nobody can enter. Else it is known by what
-    the agent says of where it is, which is elsewhere when an exec leads elsewhere.
+    With `own_stack` the container has a user-mode network stack: the netns on the host does not
+    show the container's network state, and setns does not reach it. Otherwise the id is the netns
+    that the agent reports, which differs from `fd` when exec enters another netns.
     """
 
     __slots__ = ("agent", "own_stack")
@@ -215,13 +218,14 @@ class AgentNetNS(NetNS):
             yield
 
     def outside(self) -> NetNS:
-        """The same namespace, as the host has it; the caller closes it."""
+        """Return a plain handle on the netns as the host sees it; the caller closes it."""
         return NetNS(os.dup(self.fd))
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """A socket of the container's, used as one of our own is.
+        """Open a socket inside the container that is used like a local one.
 
-        Where packets leave a stack of its own, and come to it, is an interface of the host's.
+        With `own_stack` a packet socket (AF_PACKET) opens in the netns on the host: the stack of
+        the container sends and receives its packets there.
         """
         if self.own_stack and family == socket.AF_PACKET:
             with self.outside() as space:
@@ -230,14 +234,17 @@ class AgentNetNS(NetNS):
 
 
 def by_kernel(space: NetNS) -> NetNS:
-    """A namespace whose state the kernel has; `UserspaceStack` where a container has its own."""
+    """Return the netns if the host kernel holds its network state.
+
+    Raise `UserspaceStack` when the container has its own stack.
+    """
     if isinstance(space, AgentNetNS) and space.own_stack:
         raise UserspaceStack(space.agent.name)
     return space
 
 
 class UserspaceStack(Exception):
-    """Something is asked of the kernel about a container that has a stack of its own.
+    """The host kernel is asked about a container that has its own network stack.
 
     No verdict about the runtime: the test is *unsupported* (`harness.plugin.leaks`).
     """
@@ -272,20 +279,23 @@ def _unpacked(value: Any) -> Any:
 
 
 class SocketOpener(Protocol):
-    """What `harness.probe.remote.AgentClient` is to its sockets."""
+    """The part of `harness.probe.remote.AgentClient` that its sockets use."""
 
     def do(self, *asked: Sequence[Any]) -> list[Any]:
-        """Carry out what is asked."""
+        """Carry out the requests and return their results."""
 
     def watch(self, handle: int) -> int:
-        """A descriptor that can be read while a socket has something to be read."""
+        """Return a descriptor that is readable while a socket has data."""
 
     def forget(self, handle: int) -> None:
         """Close a socket."""
 
 
 class RemoteSocket:
-    """What `socket.socket` is for the callers in this project, elsewhere. One thread uses it."""
+    """Socket in a container with the part of `socket.socket` that this project uses.
+
+    Only one thread may use it.
+    """
 
     def __init__(
         self, agent: SocketOpener, family: int, kind: int, protocol: int = 0, *, handle: int = 0
@@ -302,7 +312,7 @@ class RemoteSocket:
     # --- waiting
 
     def fileno(self) -> int:
-        """A descriptor that is readable while this is; good for nothing else."""
+        """Return a descriptor that is readable while this socket is. It has no other use."""
         if self._descriptor < 0:
             self._descriptor = self._agent.watch(self._handle)
         return self._descriptor
@@ -321,7 +331,7 @@ class RemoteSocket:
 
     def _reading(self, verb: str, *arguments: Any) -> Any:
         if self._timeout == 0.0 and self._descriptor >= 0 and not _readable(self._descriptor):
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))  # it would have told
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))  # no data yet
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while True:
             try:
@@ -423,7 +433,7 @@ class RemoteSocket:
         return sent
 
     def recvmsg(self, size: int, ancillary: int = 0, flags: int = 0) -> Any:
-        """As `socket.socket.recvmsg`; what lies in the error queue is never waited for."""
+        """As `socket.socket.recvmsg`; never wait for the error queue."""
         if flags & socket.MSG_ERRQUEUE:
             return self._do("recvmsg", size, ancillary, flags)
         return self._reading("recvmsg", size, ancillary, flags)
@@ -460,7 +470,7 @@ def _readable(descriptor: int, within: float | None = 0.0) -> bool:
 def with_cables(
     links: Mapping[str, rtnetlink_dump.Link], space: AgentNetNS
 ) -> dict[str, rtnetlink_dump.Link]:
-    """Its links, and of each what is at the host's side of it: kind, carrier, and the other end."""
+    """Return its links with kind, carrier and peer as the host sees them."""
     with space.outside() as outside, Netlink(outside) as netlink:
         cables = {link.name: link for link in rtnetlink_dump.links(netlink)}
     return {
@@ -474,7 +484,10 @@ def with_cables(
 
 
 def of_main_table(routes: Sequence[rtnetlink_dump.Route]) -> list[rtnetlink_dump.Route]:
-    """The routes that Linux would have in its main table: those of `lo` are in another there."""
+    """Return the routes that Linux has in its main table.
+
+    Linux has the routes of `lo` in another table.
+    """
     return [
         route for route in routes if route.oif != rtnetlink.LO and _version(route) == route.family
     ]
@@ -488,6 +501,6 @@ def _version(route: rtnetlink_dump.Route) -> int:
 
 
 def sysctl(space: AgentNetNS, key: str) -> str:
-    """A sysctl as a process inside reads it."""
+    """Return a sysctl as a process inside reads it."""
     content: bytes = space.agent.do(["load", sysctl_path(key)])[0]
     return " ".join(content.decode().split())

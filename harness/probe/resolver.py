@@ -1,8 +1,8 @@
-"""Asking for a name from inside: through the resolvers that a namespace is told to use.
+"""DNS queries from inside a netns, to the resolvers in its resolv.conf.
 
-All queries go out at once, each over a socket of its own namespace; dnspython
-makes and reads the messages. A resolver is a process and not the kernel, so
-here, and only here, silence is bounded by time.
+All queries go out at once, each over a socket of its own netns; dnspython builds and
+parses the messages. A resolver is a process and not the kernel, so silence is bounded
+by time here, and only here.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from harness.model.topology import Address
 from linux.netns import NetNS
 
 ANSWER_BOUND: Final = 2.0
-"""Seconds a resolver may take. The world's own takes a millisecond."""
+"""Seconds that a resolver may take. The world's resolver takes a millisecond."""
 
 _TYPES: Final = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 _PORT: Final = 53
 _LONGEST: Final = 4096
 _ID: Final = 2
-"""Bytes of a message's id, its first (RFC 1035, 4.1.1)."""
+"""Length in bytes of the message id, the first field (RFC 1035, 4.1.1)."""
 _MAX_NAMESERVERS: Final = 3
-"""How many a resolver looks at: MAXNS in resolv.conf(5)."""
+"""Number of `nameserver` lines that the C library uses: MAXNS in resolv.conf(5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """A name to look up from inside a namespace, by what its `resolv.conf` says."""
+    """A name to look up from inside a netns with its `resolv.conf`."""
 
     space: NetNS
     resolv_conf: str
@@ -58,7 +58,7 @@ class Resolved:
 
 
 def nameservers(resolv_conf: str) -> list[Address]:
-    """The resolvers a resolv.conf(5) names, in order; what is no address is passed over."""
+    """Return the resolvers in a resolv.conf(5), in order; skip entries that are no address."""
     found: list[Address] = []
     for line in resolv_conf.splitlines():
         match line.split():
@@ -69,20 +69,20 @@ def nameservers(resolv_conf: str) -> list[Address]:
 
 
 class WorldSilent(Exception):
-    """The world's own resolver does not answer either: nothing can be said about names."""
+    """The world's own resolver does not reply either, so there is no verdict about names."""
 
 
 def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list[Resolved]:
-    """Look all names up at once; an entry for each lookup, in order.
+    """Look up all names at once; return a result for each lookup, in order.
 
-    Resolvers are asked at the same time, and count in the order in which they are
-    listed: the next one only where one fails or is silent. Silence is believed only
-    when `control`, a lookup that must succeed, is answered after it; else `WorldSilent`.
+    All resolvers are queried at the same time. They count in the order in which they are
+    listed: the next one only when one fails or is silent. Silence counts only if `control`,
+    a lookup that must succeed, gets a reply afterwards; else `WorldSilent` is raised.
     """
     silent = False
     told: list[list[_Told | None]] = []
-    # To make a message, and to read one, costs more than to send it: many are alike but for the id,
-    # by which whoever answers for several may confuse them.
+    # Building or parsing a message costs more than sending it, and many differ only in the id.
+    # With equal ids a server that replies to several queries could confuse them.
     made, read = cache(_query), cache(dns.message.from_wire)
     ids = random.sample(range(1 << 16), _MAX_NAMESERVERS * len(lookups))
     with contextlib.ExitStack() as stack:
@@ -123,7 +123,7 @@ def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list
 
 
 class _Asked(NamedTuple):
-    """A resolver that has been asked, and where its answer goes."""
+    """A DNS query in flight and the list that receives its result."""
 
     socket: socket.socket
     server: Address
@@ -134,7 +134,7 @@ class _Asked(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """What came of asking one resolver; where it is not `final` the next one counts."""
+    """Result from one resolver; if it is not `final`, the next resolver counts."""
 
     result: Resolved
     final: bool
@@ -148,7 +148,7 @@ def _failed(server: Address, reason: str) -> _Told:
 
 
 def _verdict(answers: Sequence[_Told | None]) -> Resolved | None:
-    """What the resolvers of one namespace amount to; `None` while that depends on a silent one."""
+    """Return the result from the resolvers of a netns; `None` while it depends on a silent one."""
     result = _NOBODY
     for answer in answers:
         if answer is None:

@@ -1,8 +1,8 @@
-"""What is known about each question of a matrix, and what it amounts to.
+"""Ledger of the questions of a matrix and of the observations that follow from it.
 
-Pure bookkeeping: the prober notes what its sockets tell, the ledger turns it
-into observations. A question stays open until both ends have spoken (the source
-got an answer, the witness says whom it saw) or an error has decided it.
+Pure bookkeeping: the prober notes the events of its sockets, the ledger turns them
+into observations. A question stays open until both ends have reported (the source
+has a reply, the witness names the sender it saw) or an error has decided it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ NO_ROUTE: Final = frozenset(
         errno.EINVAL,
     }
 )
-"""What the source's own kernel says when it has no way to send. EINVAL: from 127.0.0.1 out."""
+"""Errors of the source's own kernel without a usable route. EINVAL: from 127.0.0.1 out."""
 FORBIDDEN: Final = frozenset({errno.EPERM, errno.EACCES})
-"""What it says when a rule of its own forbids sending."""
+"""Errors of the source's own kernel when a local rule forbids sending."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """One probe: from where, to which address, and which namespace should answer."""
+    """A probe: its source netns, its address, and the netns that should reply."""
 
     cell: Cell
     source: NetNS
@@ -42,7 +42,7 @@ class ProbeRequest:
 
 
 class RequestSeen(NamedTuple):
-    """What a witness told: its namespace, the sender's address and TTL as it saw them."""
+    """A request as a witness saw it: its netns, the address and the TTL of the sender."""
 
     witness: NetNS
     seen: Address
@@ -50,7 +50,7 @@ class RequestSeen(NamedTuple):
 
 
 class ReplySeen(NamedTuple):
-    """What came back to the source: after how many seconds, from whom, with which TTL."""
+    """A reply as the source saw it: round trip in seconds, its address and its TTL."""
 
     rtt: float
     source: Address
@@ -58,22 +58,22 @@ class ReplySeen(NamedTuple):
 
 
 Namer = Callable[[Address, NetNS], str]
-"""Who is behind an address, as a witness in that namespace sees it."""
+"""Function that names the owner of an address, as a witness in that netns sees it."""
 
 
 class ProbeResults:
-    """One slice of questions, by index."""
+    """Results of a slice of questions, by index."""
 
     def __init__(self, questions: Sequence[ProbeRequest]) -> None:
         self.questions = questions
         self.open = set(range(len(questions)))
-        """Indexes of the questions that nothing has decided yet."""
+        """Indexes of the questions without a result yet."""
         self._heard: dict[int, RequestSeen] = {}
         self._answers: dict[int, ReplySeen] = {}
         self._failed: dict[int, Observation] = {}
 
     def heard(self, index: int, heard: RequestSeen) -> None:
-        """A witness has seen the request. It goes to one: a second one is an impostor."""
+        """Note that a witness has seen the request. A second witness is an impostor."""
         before = self._heard.setdefault(index, heard)
         if before.witness != heard.witness:
             detail = f"net:[{before.witness.id[1]}] and net:[{heard.witness.id[1]}] both saw it"
@@ -82,7 +82,7 @@ class ProbeResults:
         self._close_if_complete(index)
 
     def answered(self, index: int, answer: ReplySeen) -> None:
-        """The source has an answer."""
+        """Note the reply that the source has received."""
         self._answers[index] = answer
         self._close_if_complete(index)
 
@@ -91,13 +91,13 @@ class ProbeResults:
             self.open.discard(index)
 
     def impostor(self, index: int, detail: str) -> None:
-        """Something answered that is none of our witnesses."""
+        """Note a reply from something that is not one of the witnesses."""
         self._fail(index, Observation(Outcome.WRONG_PEER, detail=detail))
 
     def refused(self, index: int, number: int, code: str = "", *, late: bool = False) -> None:
-        """An error has come: an errno and, where an ICMP error caused it, that one's name.
+        """Note an error: an errno and, if an ICMP error caused it, the name of the ICMP error.
 
-        `late` tells that it came after the packet had been accepted for sending.
+        `late`: it came after the kernel had accepted the packet for sending.
         """
         word = errno.errorcode.get(number, str(number))
         if code:
@@ -107,7 +107,7 @@ class ProbeResults:
         elif number in FORBIDDEN:
             seen = Observation(Outcome.REJECTED, code="local-policy", detail=word)
         elif late and number == errno.EHOSTUNREACH:
-            # What a quiet world has told already: no neighbour answers for the next hop.
+            # Not news in a quiet world: no neighbour replies for the next hop.
             seen = Observation(Outcome.DROPPED, detail="no neighbour answered for the next hop")
         elif number in NO_ROUTE:
             seen = Observation(Outcome.NO_ROUTE, detail=word)
@@ -121,12 +121,12 @@ class ProbeResults:
             self.open.discard(index)
 
     def in_vain(self) -> set[NetNS]:
-        """Where packets may still be on their way: the ends of all that nobody has answered."""
+        """Return both ends of all open questions: packets may still be in flight there."""
         silent = (self.questions[index] for index in self.open)
         return {end for question in silent for end in (question.source, question.target)}
 
     def observations(self, namer: Namer) -> Iterator[tuple[Cell, Observation]]:
-        """What happened in each cell; silence counts as dropped."""
+        """Yield the observation of each cell; silence counts as dropped."""
         for index, question in enumerate(self.questions):
             yield question.cell, self._failed.get(index) or self._tell(index, namer)
 

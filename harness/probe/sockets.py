@@ -1,4 +1,4 @@
-"""The sockets of one namespace: those that ask and those that witness.
+"""The probe sockets of a netns: sources and witnesses.
 
 A station sits in one network namespace and holds, for each family, a raw ICMP
 socket (asks, and witnesses echo requests, which the kernel answers itself), a
@@ -25,12 +25,12 @@ from linux.netns import NetNS
 
 
 def seen_from_host(space: NetNS, stack: contextlib.ExitStack) -> NetNS:
-    """A namespace as the host has it, which `stack` closes; one that is so already as it is."""
+    """Return a handle on the netns as the host sees it; `stack` closes a new handle."""
     return stack.enter_context(space.outside()) if isinstance(space, AgentNetNS) else space
 
 
 def has_own_stack(space: NetNS) -> TypeGuard[AgentNetNS]:
-    """Whether what is behind a handle is a container with a stack of its own."""
+    """Return whether the handle is of a container with its own network stack."""
     return isinstance(space, AgentNetNS) and space.own_stack
 
 
@@ -57,7 +57,7 @@ class PortsTaken(Exception):
 
 
 class Datagram(NamedTuple):
-    """A received datagram with what came beside it."""
+    """A received datagram with its ancillary data."""
 
     data: bytes
     source: Address
@@ -67,9 +67,9 @@ class Datagram(NamedTuple):
 
 
 class SocketError(NamedTuple):
-    """An entry of a socket's error queue: errno, the payload it is about.
+    """An entry of a socket's error queue: errno and the payload of the failed packet.
 
-    Where an ICMP error was the cause: its name, and who sent it.
+    If an ICMP error was the cause: its name and its sender.
     """
 
     errno: int
@@ -79,12 +79,12 @@ class SocketError(NamedTuple):
 
 
 Make = Callable[[int, int, int], socket.socket]
-"""Opens a socket of a family, kind and protocol."""
+"""Function that opens a socket of a family, kind and protocol."""
 
 
 @contextlib.contextmanager
 def sockets_of(space: NetNS) -> Iterator[Make]:
-    """What opens sockets in a namespace while the body runs: a batch pays one setns."""
+    """Yield a function that opens sockets in the netns while the body runs: one setns per batch."""
     if isinstance(space, AgentNetNS):
         yield space.socket
     else:
@@ -93,9 +93,9 @@ def sockets_of(space: NetNS) -> Iterator[Make]:
 
 
 class ProbeSockets:
-    """All probe sockets of one namespace. `number` says who it is in answers.
+    """All probe sockets of a netns. `number` identifies the station in replies.
 
-    Of several in one namespace, each where somebody else asks, one is a `witness`.
+    A netns may have several stations, one for each source; only one of them is a `witness`.
     """
 
     def __init__(self, netns: NetNS, number: int, port: int, *, witness: bool = True) -> None:
@@ -138,10 +138,10 @@ class ProbeSockets:
     def connecting(
         self, family: Family, make: Make = socket.socket, port: int = 0
     ) -> socket.socket:
-        """A fresh TCP socket of this namespace, by what opens sockets there (`sockets_of`).
+        """Open a TCP socket of this netns with `make`, which comes from `sockets_of`.
 
-        With an agent's it has that `port`, nobody else's: for who cannot ask for the sequence
-        number of its SYN (`syn`). Unless somebody inside listens there: then any will do.
+        A socket of an agent gets `port`, which no other socket has, because the sequence number of
+        its SYN may be unknown (`syn`). If `port` is in use inside, the socket gets any free port.
         """
         stream = _new(family, socket.SOCK_STREAM, 0, make)
         stream.setblocking(False)
@@ -154,7 +154,7 @@ class ProbeSockets:
         return stream
 
     def sockets(self) -> Iterable[socket.socket]:
-        """Every socket that is open."""
+        """Yield every open socket."""
         for group in (self.raw, self.udp, self.ear, self.listener):
             yield from group.values()
 
@@ -165,20 +165,20 @@ class ProbeSockets:
 
 
 def anywhere(family: Family) -> str:
-    """Every address of a namespace."""
+    """Return the wildcard address."""
     return "0.0.0.0" if family == 4 else "::"  # noqa: S104 # inside the namespace
 
 
 def asker(space: NetNS) -> object:
-    """Equal for two handles on a namespace by which the same sockets are opened."""
+    """Return a key that is equal for two handles that open the same sockets."""
     return space.agent if isinstance(space, AgentNetNS) else space.id
 
 
 def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[ProbeSockets]:
-    """A station for each, all witnessing on the same port: one in each namespace.
+    """Open a station for each handle; one per netns is a witness, all on the same port.
 
-    One port everywhere, so that a packet that lands at the wrong peer is
-    answered by that peer and not by its kernel. Takes the first of `ports` that
+    The port is the same everywhere, so that a packet that reaches the wrong peer is
+    answered by the witness of that peer and not by its kernel. Takes the first of `ports` that
     is free in every namespace; raises `PortsTaken` when none is.
     """
     tried = []
@@ -214,7 +214,7 @@ def _new(family: Family, kind: int, protocol: int, make: Make) -> socket.socket:
 def _roomy(opened: socket.socket) -> None:
     for force, plain_option in (
         (_SO_RCVBUFFORCE, socket.SO_RCVBUF),
-        (_SO_SNDBUFFORCE, socket.SO_SNDBUF),  # where packets wait for their first hop
+        (_SO_SNDBUFFORCE, socket.SO_SNDBUF),  # packets wait here for their first hop
     ):
         try:
             opened.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
@@ -224,7 +224,10 @@ def _roomy(opened: socket.socket) -> None:
 
 @contextlib.contextmanager
 def _allowance(space: NetNS) -> Iterator[None]:
-    """A stack of one's own need not have what only tells more about what has come anyway."""
+    """Ignore a missing socket option in a user-mode stack.
+
+    Such an option only adds details about packets that arrive anyway.
+    """
     try:
         yield
     except OSError as error:
@@ -234,7 +237,7 @@ def _allowance(space: NetNS) -> Iterator[None]:
 
 
 def raw_socket(family: Family, protocol: int, make: Make) -> socket.socket:
-    """A raw socket with room for a whole slice."""
+    """Open a raw socket with buffers for a whole slice."""
     opened = _new(family, socket.SOCK_RAW, protocol, make)
     if family == 6:
         opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
@@ -273,13 +276,13 @@ def _udp(family: Family, make: Make) -> socket.socket:
 
 
 def receive(opened: socket.socket, size: int = 2048) -> Datagram | None:
-    """The next datagram, cut at `size` bytes; `None` when none is there, or only an error."""
+    """Return the next datagram, cut at `size` bytes; `None` without one or after an error."""
     try:
         data, ancillary, _, sender = opened.recvmsg(size, _ANCILLARY)
     except BlockingIOError:
         return None
     except OSError:
-        return None  # an ICMP error: it waits in the error queue with its story
+        return None  # an ICMP error: the error queue has its details
     ttl: int | None = None
     to: Address | None = None
     for level, kind, value in ancillary:
@@ -302,12 +305,12 @@ def reply(opened: socket.socket, to: Datagram, data: bytes) -> None:
     else:
         info = to.to.packed + struct.pack("=i", 0)
         ancillary = [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, info)]
-    with contextlib.suppress(OSError):  # no way back: then the asker sees silence, which is true
+    with contextlib.suppress(OSError):  # no route back: the source correctly sees silence
         opened.sendmsg([data], ancillary, 0, (spelled(to.source), to.port))
 
 
 def pending_error(opened: socket.socket, family: Family) -> SocketError | None:
-    """The next entry of the error queue; `None` when it is empty."""
+    """Return the next entry of the error queue; `None` when it is empty."""
     try:
         data, ancillary, _, _ = opened.recvmsg(2048, _ANCILLARY, socket.MSG_ERRQUEUE)
     except OSError:
@@ -327,7 +330,7 @@ def pending_error(opened: socket.socket, family: Family) -> SocketError | None:
 
 
 def connected(stream: socket.socket) -> bool:
-    """Whether somebody has accepted the connection that a socket has asked for."""
+    """Return whether the connection of a socket has been established."""
     try:
         stream.getpeername()
     except OSError:
@@ -336,11 +339,11 @@ def connected(stream: socket.socket) -> bool:
 
 
 def syn_ttl(accepted: socket.socket) -> int | None:
-    """TTL or hop limit of the SYN that opened a connection, where the listener's stack kept it."""
+    """Return the TTL or hop limit of the SYN of a connection, if the listener's stack saved it."""
     try:
         header = accepted.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, 256)
     except OSError as error:
-        if error.errno != errno.ENOPROTOOPT:  # as a stack has it that is not Linux's
+        if error.errno != errno.ENOPROTOOPT:  # a stack other than Linux
             raise
         return None
     if not header:
@@ -353,7 +356,7 @@ _MANY = 4096
 
 @lru_cache(maxsize=_MANY)
 def plain(text: str) -> Address:
-    """An address as a socket tells it, without its scope; an IPv4 one that IPv6 maps as itself."""
+    """Return the address in a socket's text without its scope; IPv4-mapped IPv6 becomes IPv4."""
     address = ip_address(text.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
@@ -361,11 +364,11 @@ def plain(text: str) -> Address:
 
 @lru_cache(maxsize=_MANY)
 def spelled(address: Address) -> str:
-    """An address as a socket wants it."""
+    """Return an address as the text that a socket expects."""
     return str(address)
 
 
 @lru_cache(maxsize=_MANY)
 def unpacked(packed: bytes) -> Address:
-    """An address of 4 or 16 bytes in network order. Raises `ValueError` for any other number."""
+    """Return the address in 4 or 16 bytes, network order. Raise `ValueError` for other lengths."""
     return ip_address(packed)

@@ -1,10 +1,10 @@
-"""SYNs that arrive, also where the way back is closed and nothing is ever accepted.
+"""Capture of arriving SYNs, even when the reply path is blocked and no connection is accepted.
 
-A listener tells of a connection only when the handshake is complete. A raw TCP socket
-(raw(7)) gets a copy of each segment that the namespace takes in, behind its input rules,
-as the raw ICMP socket does for echo requests. Which question a SYN belongs to is told by
-its initial sequence number: 32 bits that are others for each connection (RFC 6528) and that
-NAT leaves alone, while it may change both ports.
+A listener reports a connection only after the handshake. A raw TCP socket
+(raw(7)) gets a copy of each segment that the netns accepts, after its input rules, as the
+raw ICMP socket does for echo requests. The initial sequence number of a SYN identifies its
+question: 32 bits that differ for each connection (RFC 6528) and that NAT does not change,
+while NAT may change both ports.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _STEPS: Final[dict[Family, ctypes.Array[ctypes.c_char]]] = {4: _assembled(4), 6:
 
 
 class Syn(NamedTuple):
-    """A SYN that has arrived: its sequence number, sender and TTL as they were seen there."""
+    """A SYN as it arrived: its sequence number, sender and TTL."""
 
     sequence: int
     source: Address
@@ -56,11 +56,11 @@ class Syn(NamedTuple):
 
 
 def syn_ear(space: NetNS, family: Family, make: Make) -> socket.socket:
-    """A socket that hears the SYNs taken in by a namespace, opened there by `make`."""
+    """Open a raw socket with `make` that receives the SYNs arriving in a netns."""
     opened = raw_socket(family, socket.IPPROTO_TCP, make)
     opened.setblocking(False)
     if isinstance(space, AgentNetNS):
-        return opened  # a filter is a pointer, which cannot be told to somebody else
+        return opened  # a filter is a pointer: it cannot be sent to the agent
     steps = _STEPS[family]
     program = struct.pack("@HP", len(steps) // _STEP.size, ctypes.addressof(steps))
     opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
@@ -68,7 +68,7 @@ def syn_ear(space: NetNS, family: Family, make: Make) -> socket.socket:
 
 
 def overheard(ear: socket.socket, family: Family) -> Iterator[Syn]:
-    """The SYNs that have arrived since the last call."""
+    """Yield the SYNs that have arrived since the last call."""
     while datagram := receive(ear):
         header = (datagram.data[0] & 0xF) * 4 if family == 4 else 0
         port, _, sequence = struct.unpack_from("!HHI", datagram.data, header)
@@ -78,10 +78,10 @@ def overheard(ear: socket.socket, family: Family) -> Iterator[Syn]:
 
 
 def initial_sequence(connecting: socket.socket) -> int:
-    """The sequence number of the SYN that a socket has sent and that nobody has answered.
+    """Return the sequence number of the unanswered SYN that a socket has sent.
 
-    Only a socket in repair mode tells (TCP_REPAIR, linux/tcp.h); it is left at once. Wants
-    CAP_NET_ADMIN in the socket's namespace.
+    Only a socket in repair mode reports it (TCP_REPAIR, linux/tcp.h). The function leaves repair
+    mode at once. It needs CAP_NET_ADMIN in the socket's netns.
     """
     tcp = socket.IPPROTO_TCP
     connecting.setsockopt(tcp, _TCP_REPAIR, 1)
@@ -94,7 +94,7 @@ def initial_sequence(connecting: socket.socket) -> int:
 
 
 class SynListener:
-    """Hears the SYNs that a namespace takes in, and remembers them."""
+    """Receiver and store of the SYNs that arrive in a netns."""
 
     def __init__(self, space: NetNS, family: Family, make: Make) -> None:
         self.space, self.family = space, family
@@ -102,12 +102,12 @@ class SynListener:
         self._heard: list[Syn] = []
 
     def heard(self) -> Sequence[Syn]:
-        """Every one that has arrived so far."""
+        """Return all SYNs that have arrived so far."""
         self._heard += overheard(self._socket, self.family)
         return self._heard
 
     def ttl(self, source: Address, port: int) -> int | None:
-        """That of the SYN which came from there last, `None` where none has."""
+        """Return the TTL of the last SYN from this address and port, `None` without one."""
         for syn in reversed(self.heard()):
             if (syn.source, syn.port) == (source, port):
                 return syn.ttl
@@ -119,23 +119,23 @@ class SynListener:
 
 
 class SynListeners:
-    """The ears of a matrix, by the number of their station and by family."""
+    """The SYN listeners of a matrix, by station number and family."""
 
     def __init__(self) -> None:
         self._ears: dict[tuple[int, Family], SynListener] = {}
 
     def add(self, number: int, ear: SynListener) -> None:
-        """One more, of a station."""
+        """Add the listener of a station."""
         self._ears[number, ear.family] = ear
 
     def ttl(self, number: int, family: Family, source: Address, port: int) -> int | None:
-        """That of the SYN which came to a station from there last, `None` where none has."""
+        """Return the TTL of the last such SYN at a station, `None` without one."""
         return self._ears[number, family].ttl(source, port)
 
     def lost(
         self, connecting: Iterable[tuple[int, socket.socket]]
     ) -> Iterator[tuple[int, NetNS, Syn]]:
-        """Of numbered sockets that are still connecting those whose SYN has arrived, and where."""
+        """Yield the connecting sockets whose SYN has arrived: number, netns of arrival and SYN."""
         sent = PendingSyns(connecting)
         for ear in self._ears.values() if sent else ():
             for syn in ear.heard():
@@ -149,11 +149,11 @@ class SynListeners:
 
 
 class PendingSyns:
-    """The SYNs of sockets that are still connecting, each with a number of the caller's.
+    """The SYNs of sockets that are still connecting, each with a number of the caller.
 
-    Told apart by sequence number, or, where the asking stack does not tell it or the asker
-    may not know (TCP_REPAIR), by their port, which is nobody else's; NAT may change it, and
-    then they are not found.
+    They are identified by sequence number. If the source stack does not report it, or repair mode
+    is not permitted (TCP_REPAIR), they are identified by their port, which no other socket has.
+    NAT may change the port, and then they are not found.
     """
 
     def __init__(self, connecting: Iterable[tuple[int, socket.socket]]) -> None:
@@ -170,5 +170,5 @@ class PendingSyns:
         return bool(self._by_sequence or self._by_port)
 
     def by(self, syn: Syn) -> int | None:
-        """The number that goes with a SYN, `None` when none does."""
+        """Return the number of the socket that sent a SYN, `None` without one."""
         return self._by_sequence.get(syn.sequence, self._by_port.get(syn.port))

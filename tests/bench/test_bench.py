@@ -68,7 +68,7 @@ def test_a_bench_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def row(name: str, seconds: float) -> dict[str, Any]:
-    """A row of a record."""
+    """Return a row of a record."""
     return {"name": name, "unit": "ms", "bar": None, "figures": [seconds]}
 
 

@@ -27,7 +27,7 @@ PROMISED = promised(PLAN, Dialect(), Topology())
 
 
 def keeping(promised: Matrix[Promise]) -> Matrix[Observation]:
-    """What a runtime that keeps every promise is seen to do."""
+    """Return the observations of a runtime that keeps every promise."""
     return Matrix(
         (
             cell,
@@ -44,6 +44,6 @@ def keeping(promised: Matrix[Promise]) -> Matrix[Observation]:
 
 
 def changed(matrix: Matrix[Observation], **fields: object) -> Matrix[Observation]:
-    """The matrix with all cells that `fields` select turned into `LOST`."""
+    """Return the matrix with all cells that `fields` select set to `LOST`."""
     lost = matrix.select(**fields)  # type: ignore[arg-type] # the caller names select's own
     return Matrix({**matrix, **dict.fromkeys(lost, LOST)})

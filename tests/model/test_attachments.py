@@ -47,7 +47,7 @@ PLAN = Plan(
 
 
 def of(*cells: Cell) -> Matrix[Promise]:
-    """What is promised in these cells, asked anew by every test."""
+    """Compute the promises of these cells."""
     return promised(PLAN, Dialect(), Topology(), cells)
 
 
@@ -146,7 +146,7 @@ def test_the_order_of_further_networks_changes_no_promise(plan: Plan) -> None:
 
 
 def test_a_subnet_without_a_route_is_refused_with_those_that_have_one() -> None:
-    """Whoever wrote the plan is told what to choose from."""
+    """The error lists the valid choices for the author of the plan."""
     lan = NetworkSpec("lan", subnet=IPv4Network("100.64.0.0/24"))
     said = (
         "network 'lan': the world has no route to 100.64.0.0/24; "

@@ -195,7 +195,7 @@ def _cells_in(entry: str) -> int:
 
 
 def test_an_explanation_names_what_nothing_came_through() -> None:
-    """Where a whole source, target, protocol or family fails, that is said first."""
+    """The explanation starts with a source, target, protocol or family that fails as a whole."""
     lines = explain(changed(keeping(PROMISED), family=6), PROMISED)
     assert lines[1:3] == ["all of them over IPv6", "every cell over IPv6"]
     lines = explain(changed(keeping(PROMISED), target="internet", protocol=Protocol.UDP), PROMISED)
@@ -256,7 +256,7 @@ def test_an_entry_names_just_the_cells_that_are_wrong() -> None:
 
 
 def test_an_explanation_passes_on_the_detail() -> None:
-    """What the probe said about a cell is shown beside its outcome."""
+    """The detail from the probe is shown beside the outcome of a cell."""
     seen = Matrix({CELL: replace(LOST, detail="3 probes, world quiet after 2 ms")})
     assert "    observed: dropped (3 probes, world quiet after 2 ms)" in explain(
         seen, Matrix({CELL: REPLY})

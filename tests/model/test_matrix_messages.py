@@ -15,7 +15,7 @@ TCP = replace(CELL, protocol=Protocol.TCP)
 
 
 def promised(*cells: Cell) -> Matrix[Promise]:
-    """A reply in each of these cells."""
+    """Return a matrix that promises a reply in each of these cells."""
     return Matrix(dict.fromkeys(cells, REPLY))
 
 

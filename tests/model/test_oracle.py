@@ -49,12 +49,12 @@ NETWORKS = Plan(
 
 
 def of(plan: Plan, dialect: Dialect = PLAIN) -> Matrix[Promise]:
-    """The promises of `plan` in a world of three routers."""
+    """Return the promises of `plan` in a world of three routers."""
     return promised(plan, dialect, THREE_ROUTERS)
 
 
 def said(matrix: Matrix[Promise], source: str, target: str, family: Family = 4) -> str:
-    """What is promised to a ping, and by which requirement."""
+    """Return the promise for a ping and its requirement."""
     promise = matrix[Cell(source, target, Protocol.ICMP, family)]
     return f"{promise}, {promise.requirement}"
 

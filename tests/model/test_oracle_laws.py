@@ -39,22 +39,22 @@ World = tuple[Plan, Dialect, Topology]
 
 
 def names(plan: Plan, mode: type) -> list[str]:
-    """The containers of the plan that have such a mode."""
+    """Return the containers of the plan that have a mode of this type."""
     return [container.name for container in plan.containers if isinstance(container.mode, mode)]
 
 
 def networks_of(plan: Plan, name: str) -> set[str]:
-    """The networks on which a container's namespace is."""
+    """Return the networks of the container's netns."""
     return set(plan.home(name).networks)
 
 
 def bridged(plan: Plan) -> list[str]:
-    """The containers whose namespace is on a network."""
+    """Return the containers whose netns is on a network."""
     return [c.name for c in plan.containers if networks_of(plan, c.name)]
 
 
 def row(matrix: Matrix[Promise], source: str) -> dict[tuple[str, Protocol, Family], object]:
-    """What one source is promised, without who promises it and why."""
+    """Return the promises for one source, without requirement and reason."""
     return {
         (cell.target, cell.protocol, cell.family): (promise.outcome, promise.ttl, promise.seen_from)
         for cell, promise in matrix.select(source=source).items()
@@ -72,7 +72,7 @@ def test_every_promise_is_some_requirements(world: World) -> None:
 
 @given(worlds)
 def test_a_joiner_has_the_row_and_the_column_of_its_home(world: World) -> None:
-    """Whoever joined a container reaches, and is reached by, exactly what it is."""
+    """A joined container reaches, and is reached by, exactly the same as its home."""
     matrix = promised(*world)
     for name in names(world[0], Joined):
         home = world[0].home(name).name

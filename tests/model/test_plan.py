@@ -178,7 +178,7 @@ def test_cells_come_source_by_source() -> None:
 
 @given(st.data(), promises())
 def test_a_promise_admits_what_keeps_it(data: st.DataObject, promise: Promise) -> None:
-    """Whatever has everything that was promised is admitted, however long it took."""
+    """An observation that keeps the whole promise is admitted, for any round-trip time."""
     assert promise.admits(data.draw(kept(promise)))
 
 

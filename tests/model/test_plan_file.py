@@ -165,7 +165,7 @@ def test_what_has_its_default_is_left_out() -> None:
 
 
 def written(mode: str) -> ContainerSpec:
-    """A container of which somebody wrote this mode, beside what modes are about."""
+    """Return a container with this `mode` text, in a plan with a network and another container."""
     lan = "[[network]]\nname = 'lan'\n"
     text = f"{lan}[[container]]\nname = 'web'\n[[container]]\nname = 'a'\nmode = '{mode}'"
     return plan_file.loads(text).containers[1]
@@ -196,7 +196,7 @@ def test_what_is_no_mode_is_refused_with_those_there_are(mode: str) -> None:
 
 
 def published(text: str) -> Publish:
-    """The port that somebody wrote so."""
+    """Return the published port for this `ports` text."""
     plan = plan_file.loads(f"[[container]]\nname = 'a'\nports = ['{text}']")
     return plan.containers[0].ports[0]
 

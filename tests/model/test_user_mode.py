@@ -46,7 +46,7 @@ def promise(
     protocol: Protocol = Protocol.TCP,
     family: Family = 4,
 ) -> str:
-    """What is promised, with the row that promises it."""
+    """Return the promise of a cell and its requirement."""
     cell = Cell(source, target, protocol, family)
     found = promised(PLAN, dialect, Topology(), [cell])[cell]
     return f"{found}, {found.requirement}"

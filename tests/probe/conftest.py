@@ -1,4 +1,4 @@
-"""What these tests ask for."""
+"""Fixtures of the probe tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Put = Callable[..., None]
 
 @pytest.fixture
 def star() -> Iterator[Star]:
-    """A router and three stations; the shared address is routed to the first."""
+    """Build a router and three stations; the shared address is routed to the first."""
     with ExitStack() as stack:
         yield Star(stack, stack.enter_context(NetNS.new()))
 

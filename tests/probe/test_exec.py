@@ -50,7 +50,7 @@ FAULTS = (
 
 @contextmanager
 def acting(name: str, fault: Fault | None = None) -> Iterator[tuple[Scene, Scene]]:
-    """The cast by a runtime in a world of its own, twice: as a netns scene and by exec."""
+    """Start the cast in a new world; yield it as two scenes: by netns and by exec."""
     with World.build() as world:
         healthy = registry.find(name)(world.host)
         runtime = FaultyAdapter(healthy, world.host, fault) if fault else healthy
@@ -98,7 +98,7 @@ def test_the_same_cells_are_wrong_with_a_fault(fault: Fault) -> None:
 
 
 def told(observed: Matrix[Observation], scene: Scene) -> dict[str, str]:
-    """The wrong cells, and what was observed there."""
+    """Return the wrong cells and their observations."""
     promised = scene.promised()
     return {
         str(cell): str(seen) for cell, seen in observed.items() if not promised[cell].admits(seen)
@@ -118,7 +118,7 @@ def web() -> Iterator[Scene]:
 
 
 def test_a_syn_whose_answer_is_lost_was_heard(web: Scene) -> None:
-    """Who may not ask for its sequence number is known by the port that it came from."""
+    """A source without access to the sequence number is identified by its source port."""
     dropped = [nftables.l4proto("tcp"), nftables.oifname("docker0"), nftables.verdict("drop")]
     with Nft(web.world.namespaces[HOST]) as rules:
         table = Table("inet", "deaf")

@@ -104,13 +104,13 @@ def test_an_error_about_something_else_quotes_no_request(family: Family, quoted:
 @example(data=bytes(8))
 @example(data=b"")
 def test_no_bytes_break_the_readers(family: Family, data: bytes) -> None:
-    """Whatever bytes come, they are a message or nothing, and no error."""
+    """Any bytes parse to a message or `None` without an error."""
     icmp.parse(family, data)
     icmp.quoted_echo(family, data)
 
 
 def test_errors_have_one_name_in_both_families() -> None:
-    """What means the same is called the same; what has no name is called by its numbers."""
+    """Equal errors have equal names; an error without a name is named by its numbers."""
     same = {
         "net-unreachable": ((3, 0), (1, 0)),
         "host-unreachable": ((3, 1), (1, 3)),

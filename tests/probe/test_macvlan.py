@@ -47,7 +47,7 @@ class Lan(NamedTuple):
 
 
 def add_macvlan(parent: NetNS, child: NetNS, index: int, name: str) -> None:
-    """A macvlan on the end of the cable, up in a namespace."""
+    """Add a macvlan link to the end of the veth pair and set it up in a netns."""
     made = rtnetlink.add_link(
         "macvlan", name, parent=PORT, netns=child.fd, index=index, data=_BRIDGE_MODE
     )
@@ -78,7 +78,7 @@ def lan() -> Iterator[Lan]:
 
 @pytest.fixture
 def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
-    """The same, with a burst right before the questions."""
+    """Return the LAN with a burst of packets right before the questions."""
     send = prober._Asking.send
 
     def after_burst(self: prober._Asking) -> None:
@@ -91,7 +91,7 @@ def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_request_behind_others_is_waited_for(busy: Lan, protocol: Protocol) -> None:
-    """While an ARP request waits in the parent's queue, whoever asks is not told of silence."""
+    """Silence is not final while an ARP request waits in the queue of the macvlan parent."""
     asked = [question(busy.station, INSIDE, busy.inside, protocol)]
     (seen,) = ask_all(asked, through=[busy.parent])
     assert seen.outcome is Outcome.REPLY
@@ -104,7 +104,7 @@ def test_silence_behind_a_queue_is_silence(busy: Lan) -> None:
 
 
 def test_a_control_moves_nothing_but_its_own_way(lan: Lan) -> None:
-    """Where nobody sends, two passes tell that it is quiet: the control is no noise to itself."""
+    """A LAN without traffic is quiet after two passes: control packets do not count as traffic."""
     with control() as lo, Quiet(lo, [lan.station, lan.parent, lan.inside]) as quiet:
         assert any(quiet.reached() for _ in range(1000))
         assert quiet.reached()

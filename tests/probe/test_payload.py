@@ -64,7 +64,7 @@ def test_what_was_cut_or_lengthened_is_nothing(
 
 @given(run=RUNS, data=st.binary(max_size=60), tail=st.binary(min_size=43, max_size=43))
 def test_no_bytes_break_the_readers(run: bytes, data: bytes, tail: bytes) -> None:
-    """Whatever comes, with a right beginning too, is something or nothing, and no error."""
+    """Any bytes, even after a valid beginning, parse to a value or `None` without an error."""
     for payload in (data, wire.MAGIC + b"Q" + run + data, (wire.MAGIC + b"A" + run + tail)[:39]):
         wire.read_question(payload, run)
         wire.read_answer(payload, run)

@@ -42,7 +42,7 @@ SPOKEN = pytest.mark.parametrize("protocol", PROTOCOLS)
 def observed(
     world: World, asked: Iterable[Cell], *, patience: float = 0.0
 ) -> dict[Cell, Observation]:
-    """What happens between the world's own."""
+    """Return the observations of cells between the world's own namespaces."""
     owners = world.topology.owners()
 
     def witness(name: str) -> NetNS:
@@ -66,7 +66,7 @@ def observed(
 
 
 def one(world: World, source: str, target: str, protocol: Protocol, family: Family) -> Observation:
-    """What happens in one cell; everybody's witness listens, so that a wrong peer is known."""
+    """Return the observation of one cell. All witnesses listen, to identify a wrong peer."""
     cell = Cell(source, target, protocol, family)
     others = [Cell(NS1, name, Protocol.ICMP, family) for name in EVERYBODY]
     return observed(world, [*others, cell])[cell]
@@ -122,7 +122,7 @@ def test_slices_are_no_different(world: World, monkeypatch: pytest.MonkeyPatch) 
 def test_another_witness_is_a_wrong_peer(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
-    """What is sent to the internet and answered by ns2 is caught, and ns2 is named."""
+    """The prober detects that ns2 replies instead of the internet, and names ns2."""
     rule(
         HOST,
         "prerouting",
@@ -228,7 +228,7 @@ def test_a_reset_is_a_rejection(world: World, rule: Put, family: Family) -> None
 
 @EACH
 def test_a_rule_of_its_own_is_local_policy(world: World, rule: Put, family: Family) -> None:
-    """What the source's own kernel may not send is rejected there, and told apart."""
+    """A packet that the source's own kernel may not send is rejected with a code of its own."""
     rule(NS1, "output", nftables.verdict("drop"))
     for protocol in (Protocol.ICMP, Protocol.UDP):
         seen = one(world, NS1, INTERNET, protocol, family)

@@ -23,7 +23,7 @@ from tests.support.asking import settle as settle_down
 from tests.world.pair import PORT, pair
 
 PASSES = 1000
-"""Passes in which a world where nobody sends must have come to rest."""
+"""Passes after which a world without traffic must be quiet."""
 Pair = tuple[NetNS, NetNS]
 
 
@@ -38,7 +38,7 @@ def ends() -> Iterator[Pair]:
 
 @pytest.fixture
 def lo() -> Iterator[NetNS]:
-    """A namespace for control packets."""
+    """Create a netns for control packets."""
     with control() as space:
         yield space
 
@@ -151,7 +151,7 @@ def test_a_late_quiet_is_no_error(ends: Pair, lo: NetNS) -> None:
 def test_a_lost_control_packet_is_an_error(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where not even `lo` delivers there is no verdict."""
+    """There is no verdict if not even `lo` delivers."""
     monkeypatch.setattr(quiescence, "CONTROL_BOUND", 0.02)
     table = nftables.Table("inet", "swallow")
     with nftables.Nft(lo) as rules:
@@ -239,7 +239,7 @@ def state(space: NetNS, text: str) -> tuple[bool, bool]:
 
 
 def test_a_tentative_address_is_waited_for(bare: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait ends when the kernel says that it can be used: nobody looks by the clock."""
+    """The wait ends on a notification of the kernel, without polling."""
     one, other = bare
     woken: list[bool] = []
 
@@ -335,7 +335,7 @@ def test_an_address_that_stays_tentative_is_named(bare: Pair) -> None:
 
 
 def test_a_duplicate_is_not_waited_for(bare: Pair) -> None:
-    """An address that somebody else has never becomes usable: there is nothing to wait for."""
+    """A duplicate address never becomes usable: there is nothing to wait for."""
     one, other = bare
     with Netlink(other) as netlink:
         netlink.send([rtnetlink.add_address(PORT, IPv6Interface(OWN))])

@@ -28,7 +28,7 @@ _IP_RECVTTL = 12
 
 @pytest.fixture
 def space() -> Iterator[NetNS]:
-    """A namespace whose `lo` is up."""
+    """Create a netns whose `lo` is up."""
     with NetNS.new() as made:
         with Netlink(made) as netlink:
             netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
@@ -37,7 +37,7 @@ def space() -> Iterator[NetNS]:
 
 @pytest.fixture
 def process(tmp_path: Path, space: NetNS) -> Iterator[subprocess.Popen[bytes]]:
-    """An agent that runs there."""
+    """Start an agent in the netns."""
     with (
         space.entered(),
         (tmp_path / "log").open("wb") as log,
@@ -65,12 +65,12 @@ def agent(process: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[AgentCli
 
 
 def opened(agent: AgentClient, kind: int) -> RemoteSocket:
-    """An IPv4 socket of the agent's."""
+    """Open an IPv4 socket through the agent."""
     return RemoteSocket(agent, socket.AF_INET, kind)
 
 
 def local(space: NetNS) -> socket.socket:
-    """An IPv4 socket of our own in its namespace."""
+    """Open a local IPv4 UDP socket in the agent's netns."""
     return space.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
 

@@ -37,7 +37,7 @@ Reply = Callable[[dns.message.Message], bytes]
 
 @pytest.fixture(scope="module")
 def ends() -> Iterator[tuple[NetNS, NetNS]]:
-    """Who asks, and who answers under three addresses."""
+    """Create the netns of a client and that of a resolver with three addresses."""
     with pair(
         [f"{ASKER}/24", "2001:db8:5::1/64"], [f"{FIRST}/24", f"{SECOND}/24", f"{SIXTH}/64"]
     ) as both:
@@ -45,7 +45,7 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
 
 
 def address(text: str, *, ttl: int = 9) -> Reply:
-    """A reply with one address, A or AAAA by what the text is."""
+    """Return a reply with one address, A or AAAA depending on the text."""
 
     def make(query: dns.message.Message) -> bytes:
         answer = dns.message.make_response(query)
@@ -57,7 +57,7 @@ def address(text: str, *, ttl: int = 9) -> Reply:
 
 
 def code(value: dns.rcode.Rcode) -> Reply:
-    """A reply without an address and with a return code."""
+    """Return a reply without an address and with a return code."""
 
     def make(query: dns.message.Message) -> bytes:
         answer = dns.message.make_response(query)
@@ -68,7 +68,7 @@ def code(value: dns.rcode.Rcode) -> Reply:
 
 
 def alias(query: dns.message.Message) -> bytes:
-    """A reply by way of another name."""
+    """Build a reply with a CNAME."""
     answer = dns.message.make_response(query)
     answer.answer.append(dns.rrset.from_text(f"{NAME}.", 9, "IN", "CNAME", "other.example."))
     answer.answer.append(dns.rrset.from_text("other.example.", 9, "IN", "A", "203.0.113.10"))
@@ -76,7 +76,7 @@ def alias(query: dns.message.Message) -> bytes:
 
 
 def another(query: dns.message.Message) -> bytes:
-    """A reply to a question that nobody asked."""
+    """Build a reply with the id of another query."""
     answer = dns.message.make_response(query)
     answer.id ^= 1
     return answer.to_wire()
@@ -84,7 +84,7 @@ def another(query: dns.message.Message) -> bytes:
 
 @contextmanager
 def resolvers(space: NetNS, replies: dict[str, Reply | bytes | None]) -> Iterator[None]:
-    """Resolvers at these addresses, each of which answers one query; `None` stays silent."""
+    """Run resolvers at these addresses. Each answers one query; `None` stays silent."""
 
     def serve(sock: socket.socket, reply: Reply | bytes | None) -> None:
         data, asker = sock.recvfrom(4096)
@@ -106,12 +106,12 @@ def resolvers(space: NetNS, replies: dict[str, Reply | bytes | None]) -> Iterato
 
 
 def conf(*servers: str) -> str:
-    """A resolv.conf with these resolvers."""
+    """Return a resolv.conf with these resolvers."""
     return "".join(f"nameserver {server}\n" for server in servers)
 
 
 def look_up(space: NetNS, *servers: str, family: Family = 4) -> Resolved:
-    """What these resolvers make of the name."""
+    """Look up the name with these resolvers."""
     (found,) = resolve([Lookup(space, conf(*servers), NAME, family)])
     return found
 
@@ -138,7 +138,7 @@ def test_resolvers_are_read_as_resolv_conf_says(text: str, expected: list[str]) 
 
 @given(st.text())
 def test_no_resolv_conf_breaks_the_reader(text: str) -> None:
-    """Whatever a runtime writes there, it names some resolvers or none."""
+    """Any text of a resolv.conf parses into a list of resolvers, possibly empty."""
     assert len(nameservers(text)) <= 3
     assert nameservers("nameserver " + text.replace("\n", " ")) is not None
 
@@ -148,7 +148,7 @@ def test_no_resolv_conf_breaks_the_reader(text: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_world_knows_the_name(world: World, family: Family) -> None:
-    """From several namespaces at once, each through the resolver it is told to use."""
+    """Several namespaces query at once, each through the resolver of its resolv.conf."""
     asked = [
         Lookup(world.namespaces[name], conf(str(world.topology.resolver[which].ip)), NAME, family)
         for name in ("host", "ns1", "internet")
@@ -216,7 +216,7 @@ def test_an_answer_is_an_address_or_a_reason(
     family: Family,
     expected: str,
 ) -> None:
-    """Whatever the resolver answers, there is an address, or it is told why there is none."""
+    """Any reply of the resolver leads to an address or to a reason why there is none."""
     asker, answerer = ends
     with resolvers(answerer, {FIRST: reply}):
         found = look_up(asker, FIRST, family=family)
@@ -225,7 +225,7 @@ def test_an_answer_is_an_address_or_a_reason(
 
 
 def test_no_resolver_no_address(ends: tuple[NetNS, NetNS]) -> None:
-    """A namespace that is told of no resolver finds nothing, at once, and the reason says so."""
+    """A lookup without a resolver in resolv.conf fails at once, and the reason says so."""
     assert look_up(ends[0]) == Resolved(None, "resolv.conf names no resolver")
 
 
@@ -285,7 +285,7 @@ def test_no_such_name_is_an_answer(ends: tuple[NetNS, NetNS]) -> None:
 
 
 def test_an_answer_to_somebody_elses_question_is_known(ends: tuple[NetNS, NetNS]) -> None:
-    """Who answers for several tells them apart by their ids: everybody asks with one of his own."""
+    """Each query has its own id, so a server that answers several tells them apart."""
     asked: Queue[int] = Queue()
 
     def first(query: dns.message.Message) -> bytes:
@@ -310,7 +310,7 @@ def test_who_has_no_resolver_is_told_so_whatever_the_name(ends: tuple[NetNS, Net
 
 
 def test_of_several_failures_the_last_is_told(ends: tuple[NetNS, NetNS]) -> None:
-    """Where no resolver has an answer, the reason is that of the last that was asked."""
+    """If no resolver has an answer, the reason is that of the last one in resolv.conf."""
     with resolvers(ends[1], {FIRST: FAILS, SECOND: code(dns.rcode.REFUSED)}):
         found = look_up(ends[0], FIRST, SECOND)
     assert found == Resolved(None, f"{SECOND} answered REFUSED")
@@ -319,7 +319,7 @@ def test_of_several_failures_the_last_is_told(ends: tuple[NetNS, NetNS]) -> None
 @settings(max_examples=40, deadline=None)
 @given(data=st.binary(max_size=60), header=st.booleans())
 def test_no_answer_breaks_it(ends: tuple[NetNS, NetNS], data: bytes, *, header: bool) -> None:
-    """Whatever bytes a resolver sends, also behind the right header, there is a reason."""
+    """Any bytes from a resolver, even after a valid header, lead to a reason."""
 
     def reply(query: dns.message.Message) -> bytes:
         begin = dns.message.make_response(query).to_wire()
@@ -331,7 +331,7 @@ def test_no_answer_breaks_it(ends: tuple[NetNS, NetNS], data: bytes, *, header: 
 
 
 def test_silence_is_believed_only_while_the_world_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the world's own resolver is silent too, the harness is in trouble, not a name."""
+    """If the world's own resolver is silent too, the failure is a harness error."""
     with World.build() as world:
         inside = world.namespaces["ns1"]
         resolver = str(world.topology.resolver[0].ip)

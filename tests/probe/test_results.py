@@ -1,4 +1,4 @@
-"""What is known about a question, and what it amounts to: pure bookkeeping."""
+"""Tests of the ledger of questions and observations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ledger(spaces: list[NetNS]) -> ProbeResults:
 
 
 def told(ledger: ProbeResults) -> Observation:
-    """What the question amounts to; addresses are called by themselves."""
+    """Return the observation of the question; the name of an address is `<address>`."""
     ((cell, seen),) = ledger.observations(lambda address, _: f"<{address}>")
     assert cell is CELL
     return seen

@@ -49,7 +49,7 @@ def refuse(star: Star, *parts: list[nftables.Expression]) -> None:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What each look at the world told, whether it was quiet: the wait for silence is these."""
+    """Record the result of each `Quiet.reached` call; the wait for silence consists of them."""
     told: list[bool] = []
 
     class Counted(Quiet):
@@ -80,14 +80,14 @@ def test_a_hundred_negatives_cost_a_few_looks(star: Star, passes: list[bool]) ->
 
 
 def test_a_positive_matrix_does_not_wait(star: Star, passes: list[bool]) -> None:
-    """When every question has its answer, nobody looks whether the world is quiet."""
+    """The prober skips the check for quiet when every question has its answer."""
     asked = [question(star.client, SHARED[family], star.first) for family in FAMILIES]
     assert {seen.outcome for seen in ask_all(asked, through=star.namespaces)} == {Outcome.REPLY}
     assert passes == []
 
 
 def test_a_neighbour_that_is_not_there_is_silence() -> None:
-    """An address that nobody has is dropped, now or when the kernel gives up on it later."""
+    """A probe to an unused address is dropped, now or when the kernel gives up on it later."""
     with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
         for family in ("ipv4", "ipv6"):
             write_sysctls(one, {f"net.{family}.neigh.eth0.retrans_time_ms": 10})
@@ -103,7 +103,7 @@ def test_a_neighbour_that_is_not_there_is_silence() -> None:
 
 
 def test_addresses_that_nobody_has_cost_a_few_looks(passes: list[bool]) -> None:
-    """What waits for a neighbour that is not there is not waited for: nobody can answer late."""
+    """The prober does not wait for packets to a missing neighbour: no reply can come late."""
     with pair(["10.0.0.1/16", "fd00::1/64"], ["10.0.0.2/16", "fd00::2/64"]) as (one, other):
         asked = [
             question(one, address, other, protocol)
@@ -150,7 +150,7 @@ def test_who_answers_for_others_is_waited_for(
 
 
 def test_an_anycast_address_is_waited_for(star: Star) -> None:
-    """Who has an anycast address answers for it as late as a proxy (RFC 4861, 7.2.7)."""
+    """The owner of an anycast address delays its reply like a proxy (RFC 4861, 7.2.7)."""
     asked = [question(star.client, "2001:db8::", star.router)]
     (seen,) = ask_all(asked, through=star.namespaces)
     assert seen.detail == f"the answer came from {ROUTER[6][0]}, not from 2001:db8::"
@@ -158,7 +158,7 @@ def test_an_anycast_address_is_waited_for(star: Star) -> None:
 
 @EACH
 def test_an_address_is_asked_for_afresh(family: Family) -> None:
-    """Who comes to an address that somebody has just called in vain is found at once."""
+    """A new owner of an address is found at once, even right after a probe to it failed."""
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     own = {4: "192.0.2.1/24", 6: "2001:db8::1/64"}[family]
     late = ip_interface({4: "192.0.2.2/24", 6: "2001:db8::2/64"}[family])
@@ -173,7 +173,7 @@ def test_an_address_is_asked_for_afresh(family: Family) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @EACH
 def test_nobody_is_looked_for_afterwards(family: Family, protocol: Protocol) -> None:
-    """What was asked in vain waits no longer: it would keep the asker's namespace for seconds."""
+    """No unanswered packet stays queued: it would keep the source's netns alive for seconds."""
     with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
         (seen,) = ask_all([question(one, NOBODY[family], two, protocol)])
         assert seen.outcome is Outcome.DROPPED
@@ -199,7 +199,7 @@ def test_silent_neighbours_are_in_nobodys_way() -> None:
 
 
 def test_a_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a socket cannot hold what waits, that is told: it is not the runtime's silence."""
+    """A full send queue raises an error, because it is not silence of the runtime."""
     monkeypatch.setattr("harness.probe.sockets._BUFFER", 4096)
     with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
         asked = [
@@ -276,7 +276,7 @@ def test_an_error_is_told_to_the_one_it_is_about(star: Star, family: Family) -> 
 def test_what_strays_to_another_namespace_is_no_answer(
     star: Star, family: Family, *, refused: bool
 ) -> None:
-    """A reply or an error that is delivered to somebody who did not ask is no news."""
+    """A reply or an error that is delivered to a namespace that did not ask does not count."""
     own = ip_interface(star.station(0, family))
     with Netlink(star.second) as netlink:
         netlink.send([rtnetlink.add_address(rtnetlink.LO, own)])

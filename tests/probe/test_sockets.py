@@ -38,7 +38,7 @@ Pair = tuple[NetNS, NetNS]
 
 @pytest.fixture(scope="module")
 def ends() -> Iterator[Pair]:
-    """Who asks, and who has two addresses of each family."""
+    """Create the netns of a source and that of a target with two addresses of each family."""
     own = [f"{item[4]}/24" for item in (FIRST, SECOND)] + [
         f"{item[6]}/64" for item in (FIRST, SECOND)
     ]
@@ -48,7 +48,7 @@ def ends() -> Iterator[Pair]:
 
 @pytest.fixture
 def stations(ends: Pair) -> Iterator[tuple[ProbeSockets, ProbeSockets]]:
-    """A station at either end."""
+    """Open a station at each end."""
     one, other = open_stations(ends, [PORT])
     yield one, other
     one.close()

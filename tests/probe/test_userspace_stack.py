@@ -12,7 +12,7 @@ ETH0 = 2
 
 
 def route(destination: str, family: int, *, oif: int = ETH0, via: str = "") -> rtnetlink_dump.Route:
-    """A route as the agent's rtnetlink tells it."""
+    """Return a route as the agent's rtnetlink reports it."""
     kind = IPv6Network if ":" in destination else IPv4Network
     return rtnetlink_dump.Route(
         kind(destination) if destination else None,

@@ -162,7 +162,7 @@ def test_orphans_are_reaped() -> None:
 
 
 def test_a_sandbox_fits_into_a_sandbox() -> None:
-    """What runs inside can make a sandbox of its own."""
+    """A process inside a sandbox can create another sandbox."""
     source = """
 from harness.sandbox import sandbox
 raise SystemExit(sandbox.run(lambda: sandbox.run(lambda: 5)))

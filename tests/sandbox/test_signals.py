@@ -46,7 +46,7 @@ def end_of_count(program: Watched) -> list[str]:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_to_the_waiter_is_passed_on(number: signal.Signals) -> None:
-    """What is sent to the process that the shell knows arrives inside, once."""
+    """A signal to the process that the shell knows arrives inside, once."""
     with Watched(python(COUNTING)) as program:
         program.expect("ready")
         os.kill(program.process.pid, number)
@@ -56,7 +56,7 @@ def test_a_signal_to_the_waiter_is_passed_on(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_to_the_group_is_not_passed_on_twice(number: signal.Signals) -> None:
-    """What is sent to the whole process group arrives inside by itself, and once."""
+    """A signal to the whole process group arrives inside directly, and once."""
     with Watched(python(COUNTING)) as program:
         program.expect("ready")
         os.killpg(program.process.pid, number)
@@ -78,7 +78,7 @@ def test_a_key_on_the_terminal_is_one_signal(key: str, name: str) -> None:
     "number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGQUIT, signal.SIGINT]
 )
 def test_a_death_by_signal_is_seen_outside(number: signal.Signals) -> None:
-    """Whoever waits for the waiter sees the signal that ended the process inside."""
+    """The parent of the waiter sees the signal that ended the process inside."""
     source = f"""
 import os, signal
 from harness.sandbox import sandbox
@@ -121,7 +121,7 @@ def test_a_signal_that_comes_too_late_does_not_hide_the_end() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The pids of the children of `pid`."""
+    """Return the pids of the children of `pid`."""
     return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
@@ -218,7 +218,7 @@ signal.pause()
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_killing_the_waiter_takes_everything_along(number: signal.Signals) -> None:
-    """When the waiter is killed, stopped before or not, nobody inside survives it."""
+    """No process inside survives the death of the waiter, stopped before or not."""
     with Watched(python(KILLED)) as program:
         for _ in range(3):
             program.expect("there")

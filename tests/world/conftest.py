@@ -1,4 +1,4 @@
-"""What the tests of the world's parts ask for."""
+"""Fixtures of the tests of the world's parts."""
 
 from __future__ import annotations
 

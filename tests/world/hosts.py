@@ -20,7 +20,7 @@ KINDS = ("mnt", "net", "pid", "uts", "ipc", "cgroup")
 
 
 def started() -> HostMachine:
-    """A host, without a world around it."""
+    """Start a host without a world."""
     return HostMachine.start(
         resolver=RESOLVER, hosts={"127.0.0.1": "localhost", "127.0.1.1": HOSTNAME}
     )
@@ -28,7 +28,7 @@ def started() -> HostMachine:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[HostMachine]:
-    """A host to look at and to call, shared by the tests that do not end it."""
+    """Start a host that is shared by the tests that do not end it."""
     running = started()
     yield running
     running.stop()
@@ -36,7 +36,7 @@ def host() -> Iterator[HostMachine]:
 
 @pytest.fixture
 def doomed() -> Iterator[HostMachine]:
-    """A host of the test's own, to be ended."""
+    """Start a host for one test, which may end it."""
     running = started()
     yield running
     running.stop()
@@ -53,7 +53,7 @@ def pids() -> list[int]:
 
 
 def namespace(pid: int) -> tuple[int, int] | None:
-    """The pid namespace that a process is in; `None` when it has ended."""
+    """Return the pid namespace of a process, `None` when the process has ended."""
     with contextlib.suppress(OSError):  # it has gone, or is going
         status = os.stat(f"/proc/{pid}/ns/pid")
         return status.st_dev, status.st_ino
@@ -61,7 +61,7 @@ def namespace(pid: int) -> tuple[int, int] | None:
 
 
 def look() -> dict[str, object]:
-    """What a process sees of itself and of where it is."""
+    """Return the pids, namespaces and surroundings that this process sees."""
     return {
         "pid": os.getpid(),
         "parent": os.getppid(),

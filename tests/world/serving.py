@@ -26,7 +26,7 @@ Places = dict[str, tuple[NetNS, list[Any]]]
 
 @pytest.fixture(scope="module")
 def namespaces() -> Iterator[tuple[NetNS, NetNS]]:
-    """The internet and somebody on the same link."""
+    """Create the netns of the internet and that of a client on the same link."""
     with pair(
         ["203.0.113.10/24", "2001:db8:1::10/64"], ["203.0.113.7/24", "2001:db8:1::7/64"]
     ) as ends:
@@ -35,25 +35,25 @@ def namespaces() -> Iterator[tuple[NetNS, NetNS]]:
 
 @pytest.fixture(scope="module")
 def client(namespaces: tuple[NetNS, NetNS]) -> NetNS:
-    """The namespace to ask from."""
+    """Return the netns of the client."""
     return namespaces[1]
 
 
 @pytest.fixture(scope="module")
 def places(namespaces: tuple[NetNS, NetNS]) -> Places:
-    """What `Services.start` is told."""
+    """Return the argument of `Services.start`."""
     return {"internet": (namespaces[0], [ip_address(text) for text in SERVED.values()])}
 
 
 @pytest.fixture(scope="module")
 def services(places: Places) -> Iterator[Services]:
-    """The services, running."""
+    """Start the services."""
     with Services.start(places) as running:
         yield running
 
 
 def stream(client: NetNS, family: Family, service: str) -> socket.socket:
-    """A connection from the client to a service."""
+    """Open a connection from the client to a service."""
     opened = client.socket(SOCKETS[family], socket.SOCK_STREAM)
     opened.settimeout(PATIENCE)
     opened.connect((SERVED[family], TCP_PORTS[service]))
@@ -61,7 +61,7 @@ def stream(client: NetNS, family: Family, service: str) -> socket.socket:
 
 
 def datagrams(client: NetNS, family: Family, service: str) -> socket.socket:
-    """A socket of the client's that sends to a service."""
+    """Open a UDP socket of the client that sends to a service."""
     opened = client.socket(SOCKETS[family], socket.SOCK_DGRAM)
     opened.settimeout(PATIENCE)
     opened.connect((SERVED[family], UDP_PORTS[service]))

@@ -38,7 +38,7 @@ LENGTHS = (1, 3, 5)
 
 @pytest.fixture(scope="module", params=LENGTHS, ids=lambda length: f"{length} routers")
 def built(request: pytest.FixtureRequest) -> Iterator[World]:
-    """A world with a chain of routers of some length."""
+    """Build a world with a chain of routers, once for each length."""
     with World.build(Topology(routers=request.param)) as world:
         yield world
 
@@ -55,7 +55,7 @@ def asked(world: World, source: str, target: str, *, to: str = "") -> list[Probe
 
 
 def outcomes(world: World, questions: list[ProbeRequest]) -> list[Outcome]:
-    """What became of the questions."""
+    """Return the outcomes of the questions."""
     return [seen.outcome for seen in ask_all(questions, through=list(world.namespaces.values()))]
 
 
@@ -63,7 +63,7 @@ def outcomes(world: World, questions: list[ProbeRequest]) -> list[Outcome]:
 
 
 def interfaces(world: World, name: str) -> dict[str, set[Interface]]:
-    """The addresses of each link of a namespace, without those that the kernel gives itself."""
+    """Return the addresses of each link of a netns, without those that the kernel assigns."""
     with Netlink(world.namespaces[name]) as netlink:
         names = {link.ifindex: link.name for link in rtnetlink_dump.links(netlink)}
         found: dict[str, set[Interface]] = {}
@@ -165,7 +165,7 @@ def passed_on(world: World) -> int:
 
 @pytest.mark.parametrize("address", ["10.77.77.77", "fd77::77"])
 def test_a_private_address_that_nobody_has_does_not_go_round(world: World, address: str) -> None:
-    """What the host sends up for a private address is not sent down again, and up, for ever."""
+    """A packet of the host to a private address does not loop between router and host."""
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     spaces = list(world.namespaces.values())
     settle(*spaces)
@@ -222,7 +222,7 @@ DO = 2  # IP_PMTUDISC_DO: never fragment here
 
 @pytest.fixture(scope="module", params=[1, 3], ids=lambda length: f"{length} routers")
 def narrow(request: pytest.FixtureRequest) -> Iterator[World]:
-    """A world with one narrow link."""
+    """Build a world with one narrow link."""
     with World.build(Topology(routers=request.param, narrow_mtu=NARROW)) as world:
         yield world
 
@@ -232,7 +232,7 @@ def narrow(request: pytest.FixtureRequest) -> Iterator[World]:
 def test_a_narrow_link_says_how_narrow(
     narrow: World, family: Family, source: str, target: str
 ) -> None:
-    """What is one byte too long does not arrive; the sender is told the MTU; what fits arrives."""
+    """A packet one byte too long is dropped and the sender learns the MTU; one that fits arrives."""
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     # The internet hears of the narrow link from its own router, where that is the one.
     told = NARROW if narrow.topology.routers > 1 or source == HOST else None

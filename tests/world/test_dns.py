@@ -34,7 +34,7 @@ def ask(name: str, kind: str, *, udp: bool = True, edns: int = -1) -> dns.messag
 
 
 def data(response: dns.message.Message) -> list[str]:
-    """The answer section as plain text, one entry per record, sorted: DNS keeps no order."""
+    """Return the answer section as text, one entry per record, sorted: DNS keeps no order."""
     return sorted(str(rdata) for rrset in response.answer for rdata in rrset)
 
 
@@ -97,7 +97,7 @@ def test_every_address_of_the_world_has_a_name_that_leads_back(address: object) 
 @pytest.mark.parametrize("edns", [-1, 512, 4096, 65535])
 @pytest.mark.parametrize("kind", ["TXT", "A"])
 def test_a_big_answer_is_cut_off_over_udp(kind: str, edns: int) -> None:
-    """Whatever size the asker offers, what fits no datagram comes empty and marked."""
+    """A reply too big for a datagram is empty and truncated, for any size the client offers."""
     response = ask(BIG, kind, edns=edns)
     assert response.flags & dns.flags.TC
     assert not response.answer
@@ -133,7 +133,7 @@ def test_a_malformed_query_is_told_so(tail: bytes) -> None:
 
 @pytest.mark.parametrize("wire", [b"", b"\x12\x34\x01", bytes(11)])
 def test_a_fragment_is_not_answered(wire: bytes) -> None:
-    """What is shorter than a header is no query."""
+    """A message shorter than a header is not a DNS query."""
     assert ZONE.answer(wire, udp=True) == (None, None)
 
 

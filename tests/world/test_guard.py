@@ -71,7 +71,7 @@ def rules(*requests: Request, place: str = HOST) -> Plant:
 
 
 def sysctls(key: str, value: int, *, place: str = HOST) -> Plant:
-    """A sysctl set to another value."""
+    """Return a plant that sets a sysctl to another value."""
 
     def planted(world: World) -> Callable[[World], object]:
         before = netns.read_sysctls(world.namespaces[place], [key])[key]
@@ -82,7 +82,7 @@ def sysctls(key: str, value: int, *, place: str = HOST) -> Plant:
 
 
 def a_forwarding_entry(world: World) -> Callable[[World], object]:
-    """A MAC that the bystanders' bridge sends to one of its ports, for good."""
+    """Plant a permanent forwarding entry for a MAC on the bystanders' bridge."""
     with Netlink(world.host.netns) as opened:
         links = rtnetlink_dump.links(opened)
     bridge = next(link for link in links if link.name == "br0")
@@ -92,7 +92,7 @@ def a_forwarding_entry(world: World) -> Callable[[World], object]:
 
 
 def a_mount(world: World) -> Callable[[World], object]:
-    """A file system in the host."""
+    """Plant a mounted file system in the host."""
     world.host.call(_mounted)
     return lambda world: world.host.call(umount, "/run/leak")
 
@@ -103,13 +103,13 @@ def _mounted() -> None:
 
 
 def a_process(world: World) -> Callable[[World], object]:
-    """A child of the host's init."""
+    """Plant a child process of the host's init."""
     pid = world.host.spawn(["sleep", "1000"], log="/run/leak.log")
     return lambda world: world.host.call(os.kill, pid, signal.SIGKILL)
 
 
 def a_descriptor(world: World) -> Callable[[World], object]:
-    """The host's own server keeps a namespace that nobody is in any more."""
+    """Plant a descriptor in the host's server that keeps a netns without processes alive."""
     fd = world.host.call(_namespace_kept)
     return lambda world: world.host.call(os.close, fd)
 
@@ -119,7 +119,7 @@ def _namespace_kept() -> int:
 
 
 def a_namespace(world: World) -> Callable[[World], object]:
-    """A namespace that is kept by a mount: `ip netns add`."""
+    """Plant a netns that a mount keeps alive, as `ip netns add` does."""
     world.host.call(_namespace_named)
     return lambda world: world.host.call(umount, "/run/netns-leak")
 
@@ -351,7 +351,7 @@ def test_rules_of_the_runtimes_own_may_change_places(
 
 
 def _load(world: World, *ports: int, named: bool) -> None:
-    """A chain in the host that lets each of these ports in, in that order; rules may be named."""
+    """Load a chain in the host that accepts these ports, in that order; rules may have names."""
     with nftables.Nft(world.namespaces[HOST]) as opened:
         opened.apply(
             [nftables.add_table(TABLE), nftables.del_table(TABLE), nftables.add_table(TABLE)]

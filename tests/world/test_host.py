@@ -154,7 +154,7 @@ def _raise(what: str) -> NoReturn:
 def test_an_exception_crosses_with_its_story(
     host: HostMachine, what: str, kind: type[Exception], said: str
 ) -> None:
-    """What is raised there is raised here, and where it was raised is told with it."""
+    """An exception in the host is raised here too, with the place where it was raised."""
     with pytest.raises(kind) as caught:
         host.call(_raise, what)
     assert type(caught.value) is kind
@@ -191,7 +191,7 @@ def test_what_cannot_travel_is_told_and_nothing_breaks(host: HostMachine) -> Non
 def test_a_function_that_the_host_cannot_find_is_an_error(
     doomed: HostMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the function is not known inside, the call raises and the host goes on."""
+    """A call of a function that is unknown inside raises, and the host goes on."""
     doomed.call(_add, 1, other=1)  # from here on the module is loaded there as it is now
     monkeypatch.setattr(sys.modules[__name__], "_made_later", _add_later, raising=False)
     monkeypatch.setattr(_add_later, "__qualname__", "_made_later")
@@ -201,7 +201,7 @@ def test_a_function_that_the_host_cannot_find_is_an_error(
 
 
 class Interrupted(BaseException):
-    """What a time limit of a test raises, in the middle of anything."""
+    """Exception of a test time limit, which can be raised at any point."""
 
 
 def _wait_for_word(port: int) -> str:

@@ -18,14 +18,14 @@ from linux.syscalls import mount, umount
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[HostMachine]:
-    """A host, without a world around it."""
+    """Start a host without a world."""
     started = HostMachine.start(resolver="203.0.113.53", hosts={"127.0.1.1": "host"})
     yield started
     started.stop()
 
 
 def _try_to_write(path: str) -> int:
-    """The errno with which a new file is refused, 0 where it is made (and removed again)."""
+    """Create and remove a file; return 0, or the errno when creating it fails."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
@@ -57,12 +57,12 @@ def _read_and_write(source: str, target: str) -> str:
 
 @pytest.mark.parametrize("directory", ["/run", "/etc", "/dev/shm"])
 def test_a_runtime_finds_room(host: HostMachine, directory: str) -> None:
-    """Where runtimes keep state and configuration they may write, and only the host sees it."""
+    """Runtimes may write state and configuration files, which only the host sees."""
     assert host.call(_try_to_write, f"{directory}/netmodes-was-here") == 0
 
 
 def test_the_cache_outlives_the_host(host: HostMachine) -> None:
-    """What an adapter puts into the cache is there for the next run."""
+    """Files that an adapter puts into the cache are there for the next run."""
     name = os.path.join(host_files.cache(), f"test-{uuid4()}")
     host.call(_touch, name)
     assert os.path.exists(name)

@@ -149,7 +149,7 @@ def test_a_daemon_lives_on_and_init_reaps_it(doomed: HostMachine) -> None:
 
 
 def _leave_orphan() -> int:
-    """A process whose parent ends at once; its pid."""
+    """Start a process whose parent ends at once; return its pid."""
     read, write = os.pipe()
     if os.fork() == 0:
         child = os.fork()
@@ -162,7 +162,7 @@ def _leave_orphan() -> int:
 
 
 def test_orphans_are_reaped(doomed: HostMachine) -> None:
-    """Whoever loses its parent inside becomes a child of init, and is no zombie in the end."""
+    """An orphan inside becomes a child of init and does not stay a zombie."""
     orphan = doomed.call(_leave_orphan)
     assert doomed.call(_parent, orphan) == 1
     assert doomed.call(killed, orphan)
@@ -250,7 +250,7 @@ def _with_descendants(init: int) -> list[int]:
 
 
 def _enter_andlook(host: HostMachine) -> dict[str, object]:
-    """What a child of a process that has entered sees itself in."""
+    """Return the namespaces of a child of a process that has entered the host."""
     host.enter()
     links = [f"/proc/self/ns/{kind}" for kind in KINDS]
     child = subprocess.run(["readlink", *links], capture_output=True, check=True, text=True)
@@ -275,7 +275,7 @@ def test_entering_is_for_good(host: HostMachine) -> None:
 
 
 def test_a_start_that_fails_leaves_nothing() -> None:
-    """What goes wrong while the place is set up is raised here, and nobody stays behind."""
+    """An error during setup is raised here, and no process stays behind."""
     hosts = {"::1": "Z\N{LATIN SMALL LETTER U WITH DIAERESIS}rich"}
     processes, space = family(), os.stat("/proc/self/ns/pid_for_children").st_ino
     with nothing_stays_open(), pytest.raises(UnicodeEncodeError) as caught:

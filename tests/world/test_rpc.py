@@ -17,7 +17,7 @@ from tests.support.processes import nothing_stays_open
 
 
 class Cut(Exception):
-    """What a signal raises here."""
+    """Exception that a signal handler raises in these tests."""
 
 
 @pytest.fixture

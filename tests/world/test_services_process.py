@@ -1,4 +1,4 @@
-"""What the world's services record, and the one process that they are."""
+"""Record and process of the world's services."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("services")
 
 
 def test_every_visit_is_recorded(services: Services, client: NetNS) -> None:
-    """Who came, by which transport, to which service and which address, is told."""
+    """The record has the client, transport, service and address of each visit."""
     mark, expected = services.mark(), []
     for family in FAMILIES:
         for service in TCP_PORTS:
@@ -76,7 +76,7 @@ def test_what_was_delivered_is_in_the_record(services: Services, client: NetNS) 
 
 
 def test_a_mark_divides_the_record(services: Services, client: NetNS) -> None:
-    """What came before a mark is not told after it, and is still told without it."""
+    """Visits before a mark are left out when reading from the mark, and kept otherwise."""
     with datagrams(client, 4, "echo") as sock:
         sock.send(b"before")
         mark = services.mark()
@@ -137,7 +137,7 @@ def test_services_do_not_talk_to_each_other(
 
 
 def echoed(client: NetNS, served: str = SERVED[4]) -> object:
-    """What a service says of itself when a datagram is sent to it."""
+    """Send a datagram to the echo service and return its decoded reply."""
     with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(PATIENCE)
         sock.sendto(b"hi", (served, UDP_PORTS["echo"]))
@@ -146,7 +146,7 @@ def echoed(client: NetNS, served: str = SERVED[4]) -> object:
 
 @pytest.fixture
 def elsewhere() -> Iterator[tuple[Places, NetNS]]:
-    """A place where nothing is served yet, and somebody on the same link."""
+    """Create a netns without services and a client on the same link."""
     with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as (one, other):
         yield {"elsewhere": (one, [ip_address("192.0.2.1")])}, other
 
@@ -210,7 +210,7 @@ def test_signals_from_the_terminal_are_not_for_it(services: Services) -> None:
 
 @pytest.mark.parametrize("use", [Services.mark, Services.seen, Services.asked, Services.stop])
 def test_a_killed_process_is_noticed(elsewhere: tuple[Places, NetNS], use: Any) -> None:
-    """Whatever is asked of services that were killed, the error tells by which signal."""
+    """Any request to killed services raises an error that names the signal."""
     services = Services.start(elsewhere[0])
     pidfd = os.pidfd_open(services.pid)
     os.kill(services.pid, signal.SIGKILL)
@@ -270,7 +270,7 @@ def test_services_die_with_their_parent(elsewhere: tuple[Places, NetNS]) -> None
 def test_no_stream_breaks_it(
     services: Services, client: NetNS, service: str, pieces: list[bytes], *, reset: bool
 ) -> None:
-    """Whatever bytes come over TCP, and however the connection ends, services go on."""
+    """Services go on after any bytes over TCP and any end of the connection."""
     with stream(client, 4, service) as sock:
         if reset:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -286,7 +286,7 @@ def test_no_stream_breaks_it(
 def test_no_datagram_breaks_it(
     services: Services, client: NetNS, service: str, data: bytes
 ) -> None:
-    """Whatever bytes come in a datagram, services go on."""
+    """Services go on after any bytes in a datagram."""
     mark = services.mark()
     with datagrams(client, 4, service) as sock:
         sock.send(data)

@@ -33,7 +33,7 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
 
 
 def netlink(*requests: Request) -> StateChange:
-    """A change by rtnetlink."""
+    """Return a change by rtnetlink."""
 
     def change(space: NetNS) -> None:
         with Netlink(space) as opened:
@@ -43,7 +43,7 @@ def netlink(*requests: Request) -> StateChange:
 
 
 def rules(*requests: Request) -> StateChange:
-    """A change by nfnetlink."""
+    """Return a change by nfnetlink."""
 
     def change(space: NetNS) -> None:
         with nftables.Nft(space) as opened:
@@ -53,7 +53,7 @@ def rules(*requests: Request) -> StateChange:
 
 
 def sysctls(key: str, value: int) -> StateChange:
-    """A sysctl set to another value."""
+    """Return a change that sets a sysctl to another value."""
     return lambda space: netns.write_sysctls(space, {f"net.{key}": value})
 
 
@@ -160,7 +160,7 @@ def test_nothing_is_put_into_words_while_only_counters_and_ages_move(
 
 
 def _of_nft(before: Raw, after: Raw) -> list[str]:
-    """What has become of tables; a link that has just been made may still get a route."""
+    """Return the changes of nft tables only: a new link may still get a route."""
     found = differences(before, after)
     return [change.how for change in found if change.thing.startswith("nft table ")]
 
