@@ -1,7 +1,7 @@
-"""What evidence costs where nothing fails: `python -m bench.evidence [ROUNDS [SUITE…]]`.
+"""Cost of evidence in a run without failures: `python -m bench.evidence [ROUNDS [SUITE…]]`.
 
-The same run with report and evidence and without either, in turn; by the clock, and in
-processor time of all its processes, which a busy machine changes less.
+The same run with report and evidence and without either, in turn. The figures are wall-clock
+time and processor time of all processes, which a busy machine changes less.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What one waits for before the first test: `python -m bench.imports [ROUNDS]`.
+"""Start-up time before the first test: `python -m bench.imports [ROUNDS]`.
 
-Each contestant is a process of its own. An empty pytest run with and without the plugin tells
-what netmodes costs every other project of its environment.
+Each contestant is a separate process. An empty pytest run with and without the plugin shows
+the cost of netmodes for every other project in its environment.
 """
 
 from __future__ import annotations

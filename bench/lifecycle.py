@@ -1,4 +1,4 @@
-"""What a container's life costs, step by step: `python -m bench.lifecycle [ROUNDS]`.
+"""Cost of a container's lifecycle, step by step: `python -m bench.lifecycle [ROUNDS]`.
 
 Start, exec of `true`, and removal, in every mode, of mydocker as a library and over its command
 line, of podman and docker, and of crun and runc with their network wired by hand. Each is in a

@@ -1,7 +1,7 @@
-"""What a run keeps of the memory: `python -m bench.memory [SUITE…]`.
+"""Peak memory of a run: `python -m bench.memory [SUITE…]`.
 
-The most that the controller and each of two workers had resident (VmHWM, proc_pid_status(5)),
-beside the same of a pytest with two workers and nothing to do. All suites where none is named.
+Peak resident memory of the controller and of each of two workers (VmHWM, proc_pid_status(5)),
+beside that of a pytest run with two workers and no tests. Without SUITE, all suites run.
 """
 
 from __future__ import annotations

@@ -38,12 +38,12 @@ _ASKED: Final = struct.Struct("!BBHHH8sIIII")
 Each number is followed by its complement, so that all have the same checksum.
 """
 _CAME: Final = struct.Struct("!B7xBx2x4s4xBx2x2x2x8sI4xI4x")
-"""What a raw socket tells of one: TTL and sender of its IP header, type, nonce, numbers."""
+"""A received message: TTL and sender from its IP header, then type, nonce, numbers."""
 _NO_OPTIONS: Final = 0x45
 _REQUEST, _REPLY = 8, 0
 _ALL_ONES: Final = 0xFFFFFFFF
 _AT_ONCE: Final = 64
-"""How many packets a source sends before what came back is taken in."""
+"""Number of packets that a source sends before it receives replies."""
 _SOURCES: Final = 32
 """After how many sources the targets' witnesses are heard: each has a packet from every one."""
 _ROOM: Final = 1 << 21
@@ -51,7 +51,7 @@ _ROOM: Final = 1 << 21
 _ARP: Final = struct.Struct("!6s6sHHHBBH6s4s6s4s")
 _ARP_TYPE, _ARP_REQUEST, _ARP_REPLY = 0x0806, 1, 2
 _FOUND_WITHIN: Final = 0.2
-"""Seconds until somebody who does not answer ARP is left to the kernel."""
+"""Seconds after which the kernel resolves a member that does not answer the ARP probe."""
 
 
 class Member(NamedTuple):
@@ -159,7 +159,7 @@ class Prober:
 
 
 class _Asking:
-    """What all sockets have told, since each was asked about once."""
+    """A mesh in progress: the sockets of all members and their results so far."""
 
     def __init__(
         self, members: Sequence[Member], sockets: Sequence[socket.socket], out: Batch, into: Batch

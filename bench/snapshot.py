@@ -1,9 +1,9 @@
-"""What holding a test against what was before costs it: `python -m bench.snapshot [ROUNDS]`.
+"""Cost of the leak guard per test: `python -m bench.snapshot [ROUNDS]`.
 
-The guard looks once at the end of every test, and at its beginning only where
-something shared was made since. Measured with the cast running, as in most tests.
-The rival asks the same of the same three namespaces the way scripts do: `ip` and
-`nft`, before and after, started inside through setns; it is left out where they are missing.
+The guard looks once at the end of every test, and at its beginning only if
+a shared resource was created since. Measured with the cast running, as in most tests.
+The rival reads the same state of the same three namespaces as scripts do: with `ip` and
+`nft`, before and after, started inside through setns. It is left out if they are missing.
 """
 
 from __future__ import annotations

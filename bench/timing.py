@@ -17,14 +17,14 @@ RECORD: Final = "NETMODES_BENCH_RECORD"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure per round of a contestant: seconds, or what `unit` says."""
+    """Figures of a contestant, one per round: seconds, or in `unit`."""
 
     name: str
     figures: tuple[float, ...]
     bar: float | None = None
-    """Upper bound on the median, or lower bound for a rate; `None` without a promise."""
+    """Upper bound on the median, or lower bound for a rate; `None` without a bound."""
     unit: str = "ms"
-    """In which it is shown. Of `ms` the figures are seconds."""
+    """Unit of the printed figures. With `ms` the figures are stored in seconds."""
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
@@ -42,19 +42,19 @@ class Row:
 
     @property
     def more_is_better(self) -> bool:
-        """Whether it is a rate."""
+        """Whether the figures are rates."""
         return self.unit.endswith("/s")
 
     @property
     def promise(self) -> str:
-        """What was promised, in the unit; an empty text where nothing was."""
+        """The bound in the unit of the row; an empty text without a bound."""
         if self.bar is None:
             return ""
         return f"{'≥' if self.more_is_better else '≤'} {self.shown(self.bar)}"
 
     @property
     def met(self) -> bool | None:
-        """Whether the median is within that; `None` where nothing was promised."""
+        """Whether the median is within the bound; `None` without a bound."""
         if self.bar is None:
             return None
         return self.median >= self.bar if self.more_is_better else self.median <= self.bar

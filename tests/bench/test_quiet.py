@@ -1,4 +1,4 @@
-"""What is measured next does not pay for what the kernel still takes apart."""
+"""Tests of the wait for the kernel to finish removals before the next measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several tests of the pure core share: the cast, and one cell to change things in."""
+"""Shared by tests of the pure core: the cast, and a cell for changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan asks of a runtime, and what is left of the cast for who claims little."""
+"""Features that a plan requires, and the part of the cast for runtimes with few features."""
 
 from __future__ import annotations
 

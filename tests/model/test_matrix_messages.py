@@ -1,4 +1,4 @@
-"""What a failed comparison says: to the letter, where tests/model/test_matrix.py has the laws."""
+"""Exact messages of failed comparisons; tests/model/test_matrix.py has the general laws."""
 
 from __future__ import annotations
 

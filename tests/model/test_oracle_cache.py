@@ -1,4 +1,4 @@
-"""What a scene promises is worked out once for whoever asks."""
+"""Tests of the cache: the promises of a scene are computed once."""
 
 from __future__ import annotations
 

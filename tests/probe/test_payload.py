@@ -1,4 +1,4 @@
-"""What a probe carries: written and read back, and nothing else taken for it."""
+"""Tests of the probe payloads: round trips, and rejection of anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stack that is not the kernel's shows of itself, in the kernel's words."""
+"""Tests of the state of a user-mode stack, in the terms of the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it is like inside a sandbox, and what a sandbox leaves outside: nothing."""
+"""Tests of the inside of a sandbox, and that a sandbox leaves nothing outside."""
 
 from __future__ import annotations
 

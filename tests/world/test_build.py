@@ -165,7 +165,7 @@ def passed_on(world: World) -> int:
 
 @pytest.mark.parametrize("address", ["10.77.77.77", "fd77::77"])
 def test_a_private_address_that_nobody_has_does_not_go_round(world: World, address: str) -> None:
-    """A packet of the host to a private address does not loop between router and host."""
+    """A packet of the host to an unused private address does not loop between router and host."""
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     spaces = list(world.namespaces.values())
     settle(*spaces)
@@ -232,7 +232,7 @@ def narrow(request: pytest.FixtureRequest) -> Iterator[World]:
 def test_a_narrow_link_says_how_narrow(
     narrow: World, family: Family, source: str, target: str
 ) -> None:
-    """A packet one byte too long is dropped and the sender learns the MTU; one that fits arrives."""
+    """A packet one byte too long is dropped, its sender learns the MTU; one that fits arrives."""
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     # The internet hears of the narrow link from its own router, where that is the one.
     told = NARROW if narrow.topology.routers > 1 or source == HOST else None

@@ -1,4 +1,4 @@
-"""What ends by itself, a while after the runtime's command has returned: how long, and whose."""
+"""Tests of resources that end some time after the runtime's command: how long, and whose."""
 
 from __future__ import annotations
 

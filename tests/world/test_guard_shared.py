@@ -1,4 +1,4 @@
-"""What tests share is guarded from before the first of it is made until the last is gone."""
+"""Tests of the guard for shared resources: from before the first until after the last."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_no_two_chunks_of_the_bulk_are_equal() -> None:
 
 @pytest.mark.parametrize("asked", [b"many\n", b"\n", b"-1\n", b"9" * 40])
 def test_chargen_explains_what_it_wants(client: NetNS, asked: bytes) -> None:
-    """A request that is not a number gets a reply with a valid example."""
+    """A request that is not a valid number gets a reply that explains the format."""
     with stream(client, 4, "chargen") as sock:
         sock.sendall(asked)
         assert everything(sock).startswith(b"? how many bytes")
