@@ -19,7 +19,6 @@ if not TYPE_CHECKING:
     )
 
 __all__ = [
-    "attachments",
     "dialect",
     "features",
     "matrix",

@@ -13,23 +13,35 @@ Every cell is settled by the first rule that speaks:
 `harness.model.topology` as given: the world forwards, the routers and the attacker
 route private ranges towards the host, and every address of the host replies to every
 source that can reach the host (Linux's weak host model).
+
+Attachments are the links of the containers and namespaces of a plan. A container can be on
+several networks. Two containers that share a network use it. Otherwise a packet leaves by the
+network of the sender's default route, and its destination is the target's address on the first
+of the target's networks.
+
+Containers behind a user-space process: the process sends the requests of a tap anew from a socket
+of the host, so targets see the host's address. No route leads to a tap. A packet for pasta's
+address, which is the host's, ends at the nearest owner of that address. A packet for slirp4netns'
+address ends at its nearest owner, or on the route of private addresses. Over IPv6 slirp4netns
+advertises a prefix, from which each container derives its own address.
+https://passt.top/passt/about/, https://github.com/rootless-containers/slirp4netns
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.model import plan as model
-from harness.model import user_mode
-from harness.model.attachments import LAN, Attachment, Whereabouts, meeting, whereabouts
 from harness.model.dialect import Dialect
 from harness.model.matrix import Matrix
 from harness.model.plan import (
+    ATTACKER,
     BR0,
     BY_NAME,
     DEFAULT_NETWORK,
+    FAMILIES,
     GATEWAY,
     HOST,
     INTERNET,
@@ -39,16 +51,196 @@ from harness.model.plan import (
     OUTSIDERS,
     SELF,
     Attached,
+    Bridge,
     Cell,
+    ContainerSpec,
     Family,
     Host,
     Joined,
+    NetworkSpec,
     Outcome,
     Plan,
     PlanError,
     Promise,
+    Protocol,
 )
-from harness.model.topology import START_TTL, Topology
+from harness.model.topology import PRIVATE, START_TTL, Topology
+
+LAN: Final = "the LAN"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One link of a network namespace of the world.
+
+    `name` is the owner of its addresses. `link` is `None` for a container without
+    one; the host is on every link but the internet's. `network` is the runtime's
+    network, for containers that are on one.
+    """
+
+    name: str
+    link: str | None
+    families: tuple[Family, ...] = FAMILIES
+    network: NetworkSpec | None = None
+    tap: str = ""
+    """User-space process (`pasta`, …) behind the container's tap; empty if it has a network."""
+
+    @property
+    def internal(self) -> bool:
+        """Whether the attachment is to a network without a way out."""
+        return self.network is not None and self.network.internal
+
+
+Attachments = Mapping[str, tuple[Attachment, ...]]
+"""Attachments by name. The host and each namespace outside it have one."""
+
+_AT_HOST: Final = Attachment(HOST, LAN)
+_OUTSIDE: Final = (
+    _AT_HOST,
+    Attachment(NS1, BR0),
+    Attachment(NS2, BR0),
+    Attachment(INTERNET, INTERNET),
+    Attachment(ATTACKER, LAN),
+)
+
+
+def attachments_of(plan: Plan, dialect: Dialect) -> Attachments:
+    """Return all attachments of a plan; a joiner has those of its joined container.
+
+    Raises `PlanError` if a subnet lies outside the ranges that the world routes.
+    """
+    found: dict[str, tuple[Attachment, ...]] = {place.name: (place,) for place in _OUTSIDE}
+    for container in plan.containers:
+        home = plan.home(container.name)
+        if isinstance(home.mode, Host):
+            found[container.name] = (_AT_HOST,)
+        else:
+            found[container.name] = _of(plan, dialect, home)
+    return found
+
+
+def _of(plan: Plan, dialect: Dialect, home: ContainerSpec) -> tuple[Attachment, ...]:
+    if not isinstance(home.mode, Bridge | Attached):
+        return (Attachment(home.name, link=None, families=()),)
+    found = []
+    for name in home.networks:
+        if name == model.DEFAULT_NETWORK and dialect.default_network != "bridge":
+            tap = dialect.default_network
+            found.append(Attachment(home.name, f"tap of {home.name}", tap=tap))
+            continue
+        network = plan.network(name)
+        families = network.families
+        if name == model.DEFAULT_NETWORK and dialect.bridge_address6:
+            families = FAMILIES
+        _check_routed(network)
+        found.append(Attachment(home.name, f"network {name}", families, network))
+    return tuple(found)
+
+
+def _check_routed(network: NetworkSpec) -> None:
+    for subnet in (network.subnet, network.subnet6):
+        if subnet and not any(
+            private.supernet_of(subnet)  # type: ignore[arg-type] # versions were compared
+            for private in PRIVATE
+            if private.version == subnet.version
+        ):
+            raise PlanError(
+                f"network {network.name!r}: the world has no route to {subnet}; "
+                f"choose one within {', '.join(map(str, PRIVATE))}"
+            )
+
+
+def shared_link(
+    sources: Sequence[Attachment], targets: Sequence[Attachment], family: Family
+) -> tuple[Attachment, Attachment]:
+    """Return the links that a source and a target use over a family."""
+    if sources == targets:
+        own = _first(targets, family)
+        return own, own
+    for source in sources:
+        for target in targets:
+            shared = source.link == target.link and source.link is not None
+            if shared and family in source.families and family in target.families:
+                return source, target
+    return _way_out(sources, family), _first(targets, family)
+
+
+def _first(places: Sequence[Attachment], family: Family) -> Attachment:
+    return next((item for item in places if family in item.families), places[0])
+
+
+def _way_out(places: Sequence[Attachment], family: Family) -> Attachment:
+    """Return a network that has a way out; every way out leads through the host."""
+    leading = [item for item in places if not item.internal] or list(places)
+    return _first(leading, family)
+
+
+def _user_mode(
+    cell: Cell,
+    source: Attachment,
+    target: Attachment,
+    *,
+    dialect: Dialect,
+    topology: Topology,
+    to_host: int,
+) -> Promise | None:
+    """Return the promise, or `None` if neither end is behind a tap or both are behind the same.
+
+    `to_host` is the number of routers between the source and the host.
+    """
+    tap, other = _tap(dialect, source), _tap(dialect, target)
+    apart = not (source.network and target.network) and cell.target != GATEWAY
+    if source == target or not (tap or other) or not apart:
+        return None
+    if cell.family == 6 and source.network and dialect.beyond6 == "unreachable":
+        return _nowhere()
+    alike = tap and target.tap == tap and (tap == "pasta" or cell.family == 4)
+    if alike or (tap == "pasta" and target.name == HOST and cell.target != BR0):
+        return _mistaken(source, source.name, 0, "UM-4" if target.tap else "UM-3")
+    if target.tap == "pasta":
+        return _mistaken(source, HOST, to_host, "UM-4")
+    if other:
+        return Promise(Outcome.DROPPED, requirement="UM-4", why="no route leads to a tap")
+    routers = topology.routers if target.name == INTERNET else 0
+    if cell.protocol is Protocol.UDP:
+        # Datagrams keep their TTL for traceroute; libslirp decrements it as a router does.
+        routers += bool(source.network) + (tap == "slirp4netns")
+    return Promise(
+        Outcome.REPLY,
+        seen_ttl=START_TTL - routers,
+        seen_from=HOST,
+        requirement="UM-3" if target.name == HOST else "UM-2",
+        why=f"{tap} asks in its place, from the host",
+    )
+
+
+def _nowhere() -> Promise:
+    """Promise a reject, rate-limited, by the netns with the bridges: it has no IPv6 route."""
+    return Promise(
+        Outcome.REJECTED,
+        codes=frozenset({"net-unreachable"}),
+        limited=True,
+        requirement="UM-6",
+        why="IPv6 is declared to end where the bridges are",
+    )
+
+
+def _tap(dialect: Dialect, place: Attachment) -> str:
+    """Return the tap of a place: its own, or that of the netns with the bridges."""
+    if place.network and dialect.bridges != "host":
+        return dialect.bridges
+    return place.tap
+
+
+def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) -> Promise:
+    """Promise a reply from a nearer owner of the same address."""
+    return Promise(
+        Outcome.WRONG_PEER,
+        ttl=START_TTL - routers,
+        seen_from=source.name,
+        requirement=requirement,
+        why=f"{answers} has that address too",
+    )
 
 
 def promised(
@@ -64,7 +256,7 @@ def promised(
     if a subnet lies outside the routed ranges (`topology.PRIVATE`).
     """
     modes = {container.name: container.mode for container in plan.containers}
-    world = _World(dialect, topology, whereabouts(plan, dialect), modes)
+    world = _World(dialect, topology, attachments_of(plan, dialect), modes)
     asked = model.cells(world.sources, world.targets) if cells is None else cells
     return Matrix({cell: _promise(world, cell) for cell in asked if world.has(cell)})
 
@@ -79,7 +271,7 @@ _ALWAYS_THERE: Final = (GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0)
 class _World:
     dialect: Dialect
     topology: Topology
-    places: Whereabouts
+    places: Attachments
     modes: Mapping[str, model.Mode]
     """Mode of each container, by name: a large matrix needs it in every cell."""
 
@@ -156,7 +348,7 @@ def _on_one_link(one: Attachment, other: Attachment) -> bool:
 
 
 def _promise(world: _World, cell: Cell) -> Promise:
-    source, target = meeting(world.asking(cell), world.targeted(cell), cell.family)
+    source, target = shared_link(world.asking(cell), world.targeted(cell), cell.family)
     promise = (
         _loopback(world, cell, source)
         or _no_name(world, cell, source)
@@ -246,8 +438,8 @@ def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | N
 
 
 def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """Promise for a source or a target behind a user-space process (`user_mode.promise`)."""
-    return user_mode.promise(
+    """Promise for a source or a target behind a user-space process."""
+    return _user_mode(
         cell,
         source,
         target,

@@ -23,7 +23,7 @@ from typing import Final, Self
 from harness.model.plan import FAMILIES, Cell, Family, Observation, Protocol
 from harness.model.topology import Address
 from harness.probe import icmp, quiescence
-from harness.probe import payload as wire
+from harness.probe import results as wire
 from harness.probe.quiescence import Quiet
 from harness.probe.remote import AgentNetNS
 from harness.probe.results import Namer, ProbeRequest, ProbeResults, ReplySeen, RequestSeen
@@ -32,6 +32,8 @@ from harness.probe.sockets import (
     Make,
     ProbeSockets,
     SocketError,
+    SynListener,
+    SynListeners,
     asker,
     connected,
     open_stations,
@@ -44,7 +46,6 @@ from harness.probe.sockets import (
     spelled,
     syn_ttl,
 )
-from harness.probe.syn import SynListener, SynListeners
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS

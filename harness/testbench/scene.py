@@ -15,11 +15,10 @@ from typing import Any, ClassVar, Protocol, Self
 
 from harness.adapters.protocol import Adapter, ContainerInfo, NetworkInfo, RuntimeRefused
 from harness.model import features
-from harness.model.attachments import meeting, whereabouts
 from harness.model.dialect import Dialect
 from harness.model.features import Feature
 from harness.model.matrix import Matrix
-from harness.model.oracle import Promises
+from harness.model.oracle import Promises, attachments_of, shared_link
 from harness.model.plan import (
     BR0,
     BY_NAME,
@@ -483,7 +482,7 @@ class AddressBook:
     ) -> None:
         self._plan, self._world = plan, world
         self._containers = {item.name for item in plan.containers}
-        self._whereabouts = whereabouts(plan, runtime.dialect)
+        self._whereabouts = attachments_of(plan, runtime.dialect)
         self._known: dict[tuple[str, str, Family], Address | None] = {}
         self._interfaces = cache(lambda name: place(name).interfaces())
         self._gateways = cache(lambda network: runtime.network_facts(network).gateways)
@@ -507,7 +506,7 @@ class AddressBook:
         """Return the network on which a source reaches a target with several; `""` for others."""
         if target not in self._containers or not self._plan.home(target).also:
             return ""
-        _, place = meeting(self._whereabouts[source], self._whereabouts[target], family)
+        _, place = shared_link(self._whereabouts[source], self._whereabouts[target], family)
         return place.network.name if place.network else ""
 
     def _look_up(self, name: str, network: str, family: Family) -> Address | None:

@@ -9,10 +9,9 @@ from ipaddress import IPv4Network
 import pytest
 from hypothesis import given
 
-from harness.model.attachments import meeting, whereabouts
 from harness.model.dialect import Dialect
 from harness.model.matrix import Matrix
-from harness.model.oracle import promised
+from harness.model.oracle import attachments_of, promised, shared_link
 from harness.model.plan import (
     Bridge,
     Cell,
@@ -108,19 +107,19 @@ def test_who_shares_no_network_is_met_on_one_of_the_family(
     source: str, target: str, family: Family, links: tuple[str, str]
 ) -> None:
     """The first that has it, also of who talks to itself."""
-    places = whereabouts(PLAN, Dialect())
-    one, other = meeting(places[source], places[target], family)
+    places = attachments_of(PLAN, Dialect())
+    one, other = shared_link(places[source], places[target], family)
     assert (one.link, other.link) == links
 
 
 @given(plans())
 def test_a_meeting_is_between_places_of_the_two(plan: Plan) -> None:
     """Whoever talks does so by links of their own, by a shared one whenever there is one."""
-    places = whereabouts(plan, Dialect())
+    places = attachments_of(plan, Dialect())
     for source in places.values():
         for target in places.values():
             for family in (4, 6):
-                one, other = meeting(source, target, family)
+                one, other = shared_link(source, target, family)
                 assert one in source
                 assert other in target
                 shared = {item.link for item in source if family in item.families and item.link} & {
@@ -153,4 +152,4 @@ def test_a_subnet_without_a_route_is_refused_with_those_that_have_one() -> None:
         f"choose one within {PRIVATE[0]}, {PRIVATE[1]}, "
     )
     with pytest.raises(PlanError, match=f"^{re.escape(said)}"):
-        whereabouts(Plan((lan,), (ContainerSpec("a", Bridge("lan")),)), Dialect())
+        attachments_of(Plan((lan,), (ContainerSpec("a", Bridge("lan")),)), Dialect())

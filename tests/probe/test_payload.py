@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model.topology import Address
-from harness.probe import payload as wire
+from harness.probe import results as wire
 
 RUNS = st.binary(min_size=wire.RUN_LENGTH, max_size=wire.RUN_LENGTH)
 INDEXES = st.integers(0, 2**32 - 1)
