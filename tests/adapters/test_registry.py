@@ -42,7 +42,7 @@ def test_path_with_toml_suffix_is_a_description(tmp_path: Path) -> None:
     assert factory.spec.name == "acme"
 
 
-def test_missing_runtime_says_what_to_install(
+def test_error_of_a_missing_runtime_names_the_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """One line has the missing programs and the packages."""

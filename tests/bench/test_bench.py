@@ -35,8 +35,8 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(600)  # every step of a bench is bounded; docker comes up in one of them
 @pytest.mark.parametrize("name", BENCHES)
-def test_a_bench_measures_what_it_says(name: str, tmp_path: Path) -> None:
-    """Every contestant has a figure; it is printed, and written with the machine it is of."""
+def test_small_bench_has_a_figure_per_contestant(name: str, tmp_path: Path) -> None:
+    """Each contestant's figures are printed, and are written to JSON with the machine."""
     done = bench("--small", "--json", str(tmp_path / "found.json"), name)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
@@ -50,15 +50,17 @@ def test_a_bench_measures_what_it_says(name: str, tmp_path: Path) -> None:
             assert all(figure > 0 for figure in row["figures"]), row
 
 
-def test_what_is_no_bench_is_refused() -> None:
-    """By name, and before anything is run."""
+def test_unknown_bench_is_refused_by_name() -> None:
+    """The error names the unknown bench."""
     done = bench("--small", "speed")
     assert done.returncode == 2
     assert "no such bench: speed" in done.stderr
 
 
-def test_a_bench_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others count, and the exit code says so."""
+def test_failed_bench_is_recorded_and_fails_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The JSON lists the failed bench, and the exit code is 1."""
     monkeypatch.setitem(BENCHES, "world", ((), ("no number",)))
     monkeypatch.setattr(sys, "argv", ["bench", "--small", "--json", str(tmp_path / "f"), "world"])
     from bench.__main__ import main
@@ -84,8 +86,8 @@ def test_growth_is_drawn_on_logarithmic_axes() -> None:
     assert steps[0][1] > 0
 
 
-def test_no_label_covers_another() -> None:
-    """Lines that end at one height are told apart."""
+def test_labels_of_lines_at_one_height_do_not_overlap() -> None:
+    """Labels of lines that end at one height are at least a font size apart."""
     rows = [row(f"1000 {what}", 10.0) for what in ("started", "mesh asked", "removed")]
     drawn = ElementTree.fromstring(growth([{"title": "Growth: …", "rows": rows}]))
     labels = [
@@ -118,8 +120,8 @@ FOUND: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_the_page_tells_what_was_promised_and_what_came_of_it() -> None:
-    """A row with a bar is kept or not kept by its median; ratios are to the one that is named."""
+def test_bench_page_compares_medians_with_their_bars() -> None:
+    """A row with a bar is kept or not by its median; ratios are to the named row."""
     page = render(FOUND)
     assert "bench.world failed" in page
     assert "&lt;b&gt;Some&lt;/b&gt;" in page
@@ -136,8 +138,8 @@ def test_the_page_tells_what_was_promised_and_what_came_of_it() -> None:
     assert lines["C"][4:6] == ["", "1.00"]
 
 
-def test_the_page_needs_nothing_else() -> None:
-    """Its own rule (Content-Security-Policy) admits its styles, the drawing's too, and no other."""
+def test_bench_page_policy_admits_only_its_own_styles() -> None:
+    """The Content-Security-Policy admits the styles of the page and the drawing, and no other."""
     page = render(FOUND)
     admitted = re.findall(r"'sha256-([^']+)'", page)
     styles = re.findall("<style>(.*?)</style>", page, re.DOTALL)
@@ -147,8 +149,8 @@ def test_the_page_needs_nothing_else() -> None:
     assert "style=" not in page
 
 
-def test_a_page_without_growth_has_no_drawing_of_it() -> None:
-    """Nor a rule for its style."""
+def test_bench_page_without_growth_has_no_growth_drawing() -> None:
+    """The Content-Security-Policy has no entry for the drawing's style either."""
     page = render({**FOUND, "tables": FOUND["tables"][:1]})
     assert "How it grows" not in page
     assert len(re.findall("'sha256-", page)) == 1

@@ -51,17 +51,19 @@ def cell(source: str, target: str) -> Cell:
     return Cell(source, target, Protocol.ICMP, 4)
 
 
-def test_every_pair_is_observed_as_promised(scene: Scene, members: list[Member], ask: Ask) -> None:
-    """Oneself included: as the oracle has it."""
+def test_mesh_observes_every_pair_as_promised(
+    scene: Scene, members: list[Member], ask: Ask
+) -> None:
+    """The mesh equals the oracle's promise, including each container's packets to itself."""
     found = ask(members)
     assert len(found) == found.kept(64) == len(NAMES) ** 2
     assert Matrix(found) == scene.promised(list(found))
 
 
-def test_who_is_apart_is_told_and_nobody_else(
+def test_mesh_reports_only_isolated_ports_as_dropped(
     scene: Scene, members: list[Member], ask: Ask
 ) -> None:
-    """Two isolated ports do not reach each other; all others do."""
+    """Two isolated ports do not reach each other; all other pairs do."""
     with scene.place(HOST).open() as host, Netlink(host) as netlink:
         for name in ("m1", "m3"):
             port = scene[name].net.links()["eth0"].peer
@@ -73,8 +75,8 @@ def test_who_is_apart_is_told_and_nobody_else(
     assert found.kept(64) == len(NAMES) ** 2 - 2
 
 
-def test_who_is_asked_again_tells_what_is_so_by_then(scene: Scene, members: list[Member]) -> None:
-    """Nothing of the time before counts: neither a nonce nor an answer."""
+def test_repeated_mesh_observes_current_isolation(scene: Scene, members: list[Member]) -> None:
+    """A repeated mesh uses no nonce and no reply of an earlier one."""
     bridge = scene.runtime.network_facts("bridge").interface or ""
     control = scene.world.namespaces["lan"]
     with (
@@ -93,8 +95,10 @@ def test_who_is_asked_again_tells_what_is_so_by_then(scene: Scene, members: list
         assert prober.ask().kept(64) == len(NAMES) ** 2
 
 
-def test_somebody_else_who_answers_is_no_answer(members: list[Member], ask: Ask) -> None:
-    """An address that is another member's: the request came to the wrong one."""
+def test_mesh_reports_reply_of_another_member_as_wrong_peer(
+    members: list[Member], ask: Ask
+) -> None:
+    """A request to another member's address reaches the wrong peer."""
     wrong = members[1]._replace(address=members[2].address)
     found = ask([members[0], wrong, members[2]])
     assert found[cell("m0", "m1")].outcome is Outcome.WRONG_PEER
@@ -102,8 +106,8 @@ def test_somebody_else_who_answers_is_no_answer(members: list[Member], ask: Ask)
     assert found.kept(64) < 9
 
 
-def test_who_does_not_answer_is_not_guessed(members: list[Member], ask: Ask) -> None:
-    """Nobody has the address: neither ARP nor ICMP tells of one, nor does the mesh."""
+def test_mesh_reports_unused_address_as_dropped(members: list[Member], ask: Ask) -> None:
+    """No container has the address, so neither ARP nor ICMP replies."""
     nobody = members[1]._replace(name="nobody", address=IPv4Address("172.17.77.77"))
     found = ask([*members[:1], nobody, *members[2:]])
     assert {seen.outcome for item, seen in found.items() if item.target == "nobody"} == {
@@ -112,8 +116,8 @@ def test_who_does_not_answer_is_not_guessed(members: list[Member], ask: Ask) -> 
     assert found[cell("m0", "m2")].outcome is Outcome.REPLY
 
 
-def test_what_was_told_is_forgotten(members: list[Member], ask: Ask) -> None:
-    """No member has an entry afterwards that it did not make itself."""
+def test_mesh_leaves_no_permanent_neighbour_entries(members: list[Member], ask: Ask) -> None:
+    """The members have no permanent neighbour entries after a mesh."""
     ask(members)
     for member in members:
         with Netlink(member.space) as netlink:

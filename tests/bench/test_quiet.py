@@ -8,8 +8,8 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 
 
-def test_namespaces_that_ended_before_are_gone() -> None:
-    """Whoever removes one does not wait for that; its links are there for some time."""
+def test_quiet_waits_for_links_of_ended_namespaces() -> None:
+    """The kernel removes the links of an ended namespace some time after its end."""
     with NetNS.new() as here, here.entered(), Netlink() as netlink:
         for number in range(8):
             with NetNS.new() as gone:

@@ -25,7 +25,7 @@ def block(name: str) -> str:
     return found[1]
 
 
-def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
+def test_adapters_page_example_prints_its_output(tmp_path: Path) -> None:
     """The page's command, with its description and program, prints the output on the page."""
     command, ellipsis, end = block("run").splitlines()
     assert ellipsis == "…"
@@ -54,7 +54,7 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
     assert end in done.stdout
 
 
-def test_the_tables_name_every_key_and_verb() -> None:
+def test_adapters_page_tables_name_every_key_and_verb() -> None:
     """The tables name the keys of a description and the verbs of the protocol."""
     page = PAGE.read_text()
     verbs = [name for name in vars(Adapter) if not name.startswith("_")]
@@ -66,7 +66,7 @@ def test_the_tables_name_every_key_and_verb() -> None:
     assert missing == []
 
 
-def test_the_entry_that_it_shows_is_in_the_table() -> None:
+def test_adapters_page_dialect_entry_is_in_the_table() -> None:
     """The example entry is in the table word by word."""
     shown = re.search(r"```toml\n(\[\[docker\]\]\n.*?)```", PAGE.read_text(), re.S)
     assert shown
@@ -74,6 +74,6 @@ def test_the_entry_that_it_shows_is_in_the_table() -> None:
     assert shown[1] in table
 
 
-def test_the_group_that_it_names_is_the_registrys() -> None:
+def test_adapters_page_names_the_entry_point_group() -> None:
     """The page names the entry point group that the registry reads."""
     assert f'"{registry.GROUP}"' in PAGE.read_text()

@@ -48,7 +48,7 @@ def imported() -> Iterator[tuple[Path, str]]:
                     yield from ((path, name.name) for name in node.names)
 
 
-def test_every_room_is_in_the_drawing() -> None:
+def test_every_source_folder_is_in_the_architecture_tree() -> None:
     """The tree names each folder of harness, runtime and linux."""
     drawing = TEXT.partition("```")[2].partition("```")[0]
     named = set(re.findall(r"(\w+)/", drawing))
@@ -56,14 +56,14 @@ def test_every_room_is_in_the_drawing() -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)
-def test_room_is_small_and_has_a_charter(room: Path) -> None:
+def test_source_folder_is_small_and_has_a_docstring(room: Path) -> None:
     """The docstring of a room's `__init__` says what it is for."""
     assert ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8")))
     assert len(modules(room)) <= MOST_MODULES
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)
-def test_public_face_names_modules_of_the_room(room: Path) -> None:
+def test_all_names_existing_modules_of_its_folder(room: Path) -> None:
     """`__all__` names modules and rooms that exist, in order."""
     found = public(room)
     inner = [item.name for item in ROOMS if item.parent == room]
@@ -71,7 +71,7 @@ def test_public_face_names_modules_of_the_room(room: Path) -> None:
     assert found == sorted(found)
 
 
-def test_other_rooms_import_public_modules_only() -> None:
+def test_other_folders_import_public_modules_only() -> None:
     """Other rooms import only modules that the room's `__all__` names."""
     wrong = set()
     for path, name in imported():
@@ -84,7 +84,7 @@ def test_other_rooms_import_public_modules_only() -> None:
     assert sorted(wrong) == []
 
 
-def test_paths_lead_to_modules_that_exist() -> None:
+def test_architecture_paths_name_existing_modules() -> None:
     """Each of the four paths has at most eight stops."""
     paths = TEXT.partition("## Four paths")[2].partition("## Glossary")[0].split("\n**")[1:]
     assert len(paths) == 4

@@ -108,7 +108,7 @@ def report(machine: Path, name: str = "report") -> dict[str, Any]:
     return found
 
 
-def test_the_action_runs_the_suites_and_leaves_a_report(action: Job, machine: Path) -> None:
+def test_github_action_runs_the_suites_and_leaves_a_report(action: Job, machine: Path) -> None:
     """The package is installed from the action's folder, and the summary is on the job's page."""
     done = action(runtime="mydocker", args=FEW)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -125,7 +125,7 @@ def test_property_suites_pass_without_a_pytest_cache(action: Job, machine: Path)
     assert (counts["total"], counts["kept"]) == (2, 2)
 
 
-def test_the_gate_fails_the_action_and_the_report_is_kept(action: Job, machine: Path) -> None:
+def test_unlisted_deviation_fails_the_action_with_a_report(action: Job, machine: Path) -> None:
     """The action fails on a deviation that the expectation file does not list."""
     (machine / "workspace" / "known.toml").touch()
     args = f"{FEW} --fault none-is-shared"
@@ -134,7 +134,7 @@ def test_the_gate_fails_the_action_and_the_report_is_kept(action: Job, machine: 
     assert report(machine, "elsewhere")["gate"]["new"]
 
 
-def test_the_action_runs_a_shard(action: Job, machine: Path) -> None:
+def test_github_action_runs_a_shard(action: Job, machine: Path) -> None:
     """Each job of a matrix names its shard."""
     action(runtime="mydocker", args=FEW, shard="2/3")
     assert report(machine)["shard"] == {"number": 2, "of": 3}
@@ -150,7 +150,7 @@ def test_the_action_runs_a_shard(action: Job, machine: Path) -> None:
     ],
     ids=str,
 )
-def test_every_job_of_a_matrix_has_an_artifact_of_its_own(
+def test_every_matrix_job_has_its_own_artifact_name(
     machine: Path, given: dict[str, str], name: str
 ) -> None:
     """The name is valid for GitHub: two artifacts of a run cannot have the same name."""
@@ -166,7 +166,7 @@ def test_every_job_of_a_matrix_has_an_artifact_of_its_own(
     assert keep["with"]["name"] == "${{ steps.artifact.outputs.name }}"
 
 
-def test_nothing_is_installed_by_a_name_that_no_index_has() -> None:
+def test_ci_pages_install_netmodes_from_its_repository() -> None:
     """The user fills in the repository that netmodes is installed from; no package index has it."""
     page = (ROOT / "docs" / "ci.md").read_text()
     asked = [TEMPLATE[".netmodes"]["variables"]["NETMODES_PACKAGE"]]
@@ -177,7 +177,9 @@ def test_nothing_is_installed_by_a_name_that_no_index_has() -> None:
     assert " git " in "\n".join(TEMPLATE[".netmodes"]["before_script"])
 
 
-def test_a_description_may_be_elsewhere(action: Job, gitlab: Job, machine: Path) -> None:
+def test_ci_jobs_accept_a_description_outside_the_workspace(
+    action: Job, gitlab: Job, machine: Path
+) -> None:
     """The description may lie outside the workspace, for example among a job's downloads."""
     acme(machine)
     runtime = str(machine / "acme.toml")
@@ -188,14 +190,14 @@ def test_a_description_may_be_elsewhere(action: Job, gitlab: Job, machine: Path)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_input_is_no_part_of_the_script(action: Job, machine: Path) -> None:
+def test_action_input_is_not_executed_as_shell(action: Job, machine: Path) -> None:
     """An input of any content is never executed as part of the script."""
     done = action(runtime='$(touch "$RUNNER_TEMP/done"); touch "$RUNNER_TEMP/done"', args=FEW)
     assert done.returncode
     assert not (machine / "done").exists()
 
 
-def test_the_template_runs_the_suites_and_leaves_a_report(gitlab: Job, machine: Path) -> None:
+def test_gitlab_template_runs_the_suites_and_leaves_a_report(gitlab: Job, machine: Path) -> None:
     """The report includes JUnit, which GitLab shows. A single job is no shard."""
     done = gitlab(NETMODES_ARGS=FEW, CI_NODE_TOTAL="1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -204,7 +206,7 @@ def test_the_template_runs_the_suites_and_leaves_a_report(gitlab: Job, machine: 
     assert (machine / "workspace" / shown).is_file()
 
 
-def test_the_template_runs_a_shard(gitlab: Job, machine: Path) -> None:
+def test_gitlab_template_runs_a_shard(gitlab: Job, machine: Path) -> None:
     """A job with `parallel` runs its shard, set as the page says."""
     gitlab(NETMODES_ARGS=FEW, NETMODES_SHARD="2/3")
     assert report(machine)["shard"] == {"number": 2, "of": 3}

@@ -17,7 +17,7 @@ FILES = sorted((ROOT / "suites/expected").glob("*.toml"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_whatever_is_known_is_explained(file: Path) -> None:
+def test_expected_deviation_has_a_reason_and_versions(file: Path) -> None:
     """Each entry has a reason, and the versions of the file's runtime in which it was seen.
 
     Entries of mydocker need no versions: the file belongs to the same version.
@@ -29,7 +29,7 @@ def test_whatever_is_known_is_explained(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_it_is_of_tests_that_there_are(file: Path) -> None:
+def test_expected_deviation_names_an_existing_test(file: Path) -> None:
     """Each entry names an existing test, and the file is sorted, as by `--write-expect`."""
     found = expectations.loads(file.read_text())
     assert expectations.dumps(found) == file.read_text()
@@ -41,7 +41,7 @@ def test_it_is_of_tests_that_there_are(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_it_is_among_the_findings(file: Path) -> None:
+def test_expected_deviation_is_among_the_findings(file: Path) -> None:
     """The findings list each deviation of a runtime by requirement, with the upstream link."""
     findings = (ROOT / "docs/findings.md").read_text()
     for item in expectations.loads(file.read_text()):
@@ -65,6 +65,6 @@ def rows(path: Path, test: str) -> list[str]:
     return [row for word in words if "requirement(" in word for row in re.findall(r"'(.*?)'", word)]
 
 
-def test_the_runtimes_that_are_held_against_it_have_a_file() -> None:
+def test_documented_runtimes_have_an_expectation_file() -> None:
     """Each runtime that the documentation names has a file."""
     assert {"crun", "docker", "podman", "runsc"} <= {file.stem for file in FILES}

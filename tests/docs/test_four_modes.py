@@ -10,7 +10,7 @@ from tests.lab.labs import TOOLS
 
 @pytest.mark.timeout(WITHIN + 10)
 @pytest.mark.parametrize("tools", TOOLS)
-def test_the_walk_through_shows_what_comes_out(tools: str) -> None:
+def test_four_modes_page_shows_the_real_output(tools: str) -> None:
     """Every command of the page prints the page's output, with iproute2 and without it."""
     page = read()
     outputs = perform([step.command for step in steps(page)], setting=TOOLS[tools])

@@ -10,7 +10,7 @@ from harness.report.render.terminal import render
 from tests.support.programs import ROOT
 
 
-def test_the_matrix_that_it_shows_is_promised() -> None:
+def test_readme_matrix_is_promised_by_the_oracle() -> None:
     """The lines of the matrix are promised in the same order; some may be left out."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (shown,) = (block for block in text.split("```")[1::2] if "container01" in block)

@@ -24,7 +24,7 @@ $ no command
 """
 
 
-def test_commands_and_outputs_are_told_apart() -> None:
+def test_console_block_is_split_into_commands_and_outputs() -> None:
     """A command may continue over several lines, and only console blocks count."""
     assert steps(PAGE) == [
         Step("first", ("net:[4026531840]",), 4, 5),
@@ -38,7 +38,7 @@ def test_output_without_a_command_is_an_error() -> None:
         steps("```console\nlost\n```\n")
 
 
-def test_other_values_pass_where_the_same_ones_are_equal() -> None:
+def test_consistently_renamed_inodes_are_no_difference() -> None:
     """Inode numbers may all differ from the page's, as long as equal ones stay equal."""
     outputs = [("net:[1000000001]",), ("net:[1000000001]", "net:[1000000002]")]
     assert differences(PAGE, outputs) == ""
@@ -53,7 +53,7 @@ def test_other_values_pass_where_the_same_ones_are_equal() -> None:
         (),
     ],
 )
-def test_another_identity_is_shown(second: tuple[str, ...]) -> None:
+def test_different_inode_identity_is_a_difference(second: tuple[str, ...]) -> None:
     """A netns that is shared on the page and separate in the lab is a difference."""
     found = differences(PAGE, [("net:[1000000001]",), second])
     assert found.startswith("line 7: $ second |\nthird\n--- on the page\n+++ in the lab\n")
@@ -69,7 +69,7 @@ def test_another_identity_is_shown(second: tuple[str, ...]) -> None:
         ("eth0  UP", "eth0  DOWN"),
     ],
 )
-def test_what_the_page_is_about_is_compared_by_value(shown: str, came: str) -> None:
+def test_stable_values_are_compared_literally(shown: str, came: str) -> None:
     """TTLs, addresses, derived MACs, names and states are compared by value."""
     assert differences(f"```console\n$ look\n{shown}\n```\n", [(came,)])
 
@@ -83,12 +83,12 @@ def test_what_the_page_is_about_is_compared_by_value(shown: str, came: str) -> N
         ("vethe7308552448@if2 UP  4e:60:9c:fa:86:a2", "veth70b62df9bf4@if3 UP  8e:dc:a7:6c:af:90"),
     ],
 )
-def test_what_a_run_makes_up_is_not(shown: str, came: str) -> None:
+def test_volatile_values_are_not_compared(shown: str, came: str) -> None:
     """Times, pids and values drawn by the kernel or the runtime are not compared by value."""
     assert not differences(f"```console\n$ look\n{shown}\n```\n", [(came,)])
 
 
-def test_a_page_is_rewritten_in_place() -> None:
+def test_rewriting_a_page_changes_only_its_outputs() -> None:
     """The outputs change, and nothing else does."""
     page = rewritten(PAGE, [("one", "two"), ()])
     assert page == PAGE.replace("net:[4026531840]\n$", "one\ntwo\n$").replace(
@@ -96,7 +96,7 @@ def test_a_page_is_rewritten_in_place() -> None:
     )
 
 
-def test_all_commands_run_in_one_shell() -> None:
+def test_commands_of_a_page_run_in_one_shell() -> None:
     """A command sees earlier variables; errors are recorded; no command reads the script."""
     commands = [
         "place=here",
@@ -109,7 +109,7 @@ def test_all_commands_run_in_one_shell() -> None:
     assert "no-such-command" in complaint[0]
 
 
-def test_a_shell_that_ends_early_is_an_error() -> None:
+def test_early_end_of_the_shell_is_an_error() -> None:
     """A page that ends the shell half-way does not pass."""
     with pytest.raises(RuntimeError, match="the shell ended early, 3: "):
         perform(["exit 3", "echo never"])

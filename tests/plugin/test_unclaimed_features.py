@@ -87,7 +87,7 @@ def test_use_of_unclaimed_feature_is_unsupported(
         def test_less(scene): scene.disconnect("a", "lan")
 
         @requirement("BR-9")
-        def test_what_there_is(cast, scene):
+        def test_claimed_features(cast, scene):
             assert cast[CONTAINER01].facts().running
             scene.container("a")
             assert scene.observed() == scene.promised()

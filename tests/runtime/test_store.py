@@ -36,27 +36,27 @@ def _create(store: Store, name: str, identity: str = "") -> str:
 
 
 @given(ids, st.text("0123456789abcdef", max_size=6))
-def test_a_prefix_fits_what_starts_with_it(known: list[str], prefix: str) -> None:
+def test_id_prefix_matches_every_id_that_starts_with_it(known: list[str], prefix: str) -> None:
     """All matches are returned, in order; a whole id matches itself alone."""
     found = match_prefix(prefix, known)
     assert found == sorted(item for item in known if item.startswith(prefix))
 
 
 @given(ids.filter(bool))
-def test_a_whole_id_always_fits(known: list[str]) -> None:
+def test_whole_id_matches_itself_alone(known: list[str]) -> None:
     """A whole id is found whatever other ids exist."""
     for item in known:
         assert match_prefix(item, known) == [item]
 
 
-def test_ids_are_64_hexadecimal_digits() -> None:
+def test_container_ids_are_64_hexadecimal_digits() -> None:
     """Two ids are never the same."""
     found = {new_id() for _ in range(100)}
     assert len(found) == 100
     assert all(len(item) == 64 and set(item) <= set("0123456789abcdef") for item in found)
 
 
-def test_an_id_is_fit_for_a_hostname(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_container_id_is_a_valid_hostname(monkeypatch: pytest.MonkeyPatch) -> None:
     """A number is no hostname: one id in 280 would begin with twelve decimal digits."""
     drawn = iter(
         [bytes.fromhex("735170308526" + "ab" * 26), bytes.fromhex("73517030852e" * 5 + "0000")]
@@ -65,7 +65,7 @@ def test_an_id_is_fit_for_a_hostname(monkeypatch: pytest.MonkeyPatch) -> None:
     assert new_id().startswith("73517030852e")
 
 
-def test_a_container_is_found_by_name_id_and_prefix(store: Store) -> None:
+def test_container_is_found_by_name_id_and_prefix(store: Store) -> None:
     """The name wins over a prefix that looks like it."""
     one = _create(store, "web", "a" * 64)
     other = _create(store, "aa", "b" * 64)
@@ -73,7 +73,7 @@ def test_a_container_is_found_by_name_id_and_prefix(store: Store) -> None:
     assert store.resolve("aa") == other
 
 
-def test_an_id_is_nobody_elses_name(store: Store) -> None:
+def test_whole_id_precedes_an_equal_name(store: Store) -> None:
     """A whole id finds its own container, even if another one has it as its name."""
     one = _create(store, "web", "a" * 64)
     _create(store, "a" * 64, "b" * 64)
@@ -89,7 +89,9 @@ def test_an_id_is_nobody_elses_name(store: Store) -> None:
         ("../etc", "there is no such container"),
     ],
 )
-def test_what_is_not_one_container_is_refused(store: Store, reference: str, said: str) -> None:
+def test_ambiguous_or_unknown_container_reference_is_refused(
+    store: Store, reference: str, said: str
+) -> None:
     """The error lists an ambiguous prefix's matches; no reference leads out of the directory."""
     _create(store, "one", "ab1" + "1" * 61)
     _create(store, "two", "ab2" + "2" * 61)
@@ -98,7 +100,7 @@ def test_what_is_not_one_container_is_refused(store: Store, reference: str, said
     assert repr(reference) in str(caught.value)
 
 
-def test_a_name_is_taken_until_it_is_given_back(store: Store) -> None:
+def test_container_name_is_free_again_after_deletion(store: Store) -> None:
     """The second creation with that name is refused and leaves nothing behind."""
     _create(store, "web")
     config = store.config(store.resolve("web"))
@@ -110,28 +112,28 @@ def test_a_name_is_taken_until_it_is_given_back(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "a/b", "..", "ü", "a:b"])
-def test_a_malformed_name_is_refused(store: Store, name: str) -> None:
+def test_malformed_container_name_is_refused(store: Store, name: str) -> None:
     """Names are file names and host names, so other characters are refused."""
     with pytest.raises(InvalidError, match="malformed"):
         _create(store, name)
     assert store.ids() == []
 
 
-def test_a_name_left_by_a_killed_creator_is_free(store: Store) -> None:
+def test_container_name_of_a_killed_creation_is_free(store: Store) -> None:
     """The killed creator has never written the container."""
     os.symlink("f" * 64, f"{store.names}/web")
     assert store.resolve(_create(store, "web")) != "f" * 64
 
 
-def test_the_state_is_for_its_owner_only(store: Store) -> None:
-    """No other user of the machine can read it."""
+def test_state_directory_is_accessible_for_its_owner_only(store: Store) -> None:
+    """No other user of the machine can read the state directory."""
     _create(store, "web")
     directories = [store.containers, store.names, store.networks]
     for path in (*directories, *map(str, Path(store.containers).iterdir())):
         assert os.stat(path).st_mode & 0o077 == 0
 
 
-def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+def test_json_file_is_replaced_atomically(tmp_path: Path) -> None:
     """A reader with the old file open reads it to its end; no temporary file stays."""
     path = str(tmp_path / "x.json")
     write_json(path, {"a": 1})
@@ -142,8 +144,8 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.json"]
 
 
-def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
-    """It is free again after the release."""
+def test_lock_is_exclusive_until_release(tmp_path: Path) -> None:
+    """The lock is free again after the release."""
     path = str(tmp_path / "lock")
     held = Lock.take(path)
     assert held is not None
@@ -154,13 +156,13 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     again.release()
 
 
-def test_a_state_survives_json() -> None:
+def test_container_state_survives_json() -> None:
     """The read state equals the written one."""
     state = ContainerState(status="exited", exit_code=3, started="now")
     assert state_from_json(state_to_json(state)) == state
 
 
-def test_a_process_that_is_gone_was_never_born() -> None:
+def test_ended_process_has_no_start_time() -> None:
     """A reused pid is never mistaken for a container."""
     assert process_born(os.getpid()) > 0
     pid = os.posix_spawn("/bin/true", ["true"], {})

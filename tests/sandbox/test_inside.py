@@ -33,8 +33,8 @@ raise SystemExit(sandbox.run(look))
 """
 
 
-def test_everything_is_new_and_nothing_is_there() -> None:
-    """Inside, every namespace is another one, the network is a void, and two processes are all."""
+def test_sandbox_has_new_namespaces_and_an_empty_network() -> None:
+    """Every namespace is new, the network has only `lo`, down, and two processes exist."""
     done = run(python(LOOK))
     outside, inside = map(json.loads, done.stdout.splitlines())
     assert inside["inside"]
@@ -54,8 +54,8 @@ SCENES = {
 
 
 @pytest.mark.parametrize(("body", "code"), SCENES.values(), ids=list(SCENES))
-def test_the_end_inside_is_the_end_outside(body: str, code: int) -> None:
-    """`run` returns the code of the function, whichever way it ended."""
+def test_sandbox_run_returns_the_exit_code_of_its_function(body: str, code: int) -> None:
+    """`run` returns the exit code of the function for every kind of end."""
     source = f"""
 import os, signal
 from harness.sandbox import sandbox
@@ -125,8 +125,8 @@ except ChildProcessError:
 """
 
 
-def test_nothing_is_left_behind() -> None:
-    """Links, mounts, files, processes, cgroups, signals: outside all is as it was."""
+def test_sandbox_leaves_the_host_unchanged() -> None:
+    """Links, mounts, files, processes, cgroups and signals outside are unchanged."""
     done = run(python(UNCHANGED))
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["[]", "[]", "[]", "no children"]
@@ -156,12 +156,12 @@ raise SystemExit(sandbox.run(function))
 """
 
 
-def test_orphans_are_reaped() -> None:
-    """A process whose parent is gone leaves no zombie in the sandbox."""
+def test_sandbox_reaps_orphans() -> None:
+    """A process whose parent has ended leaves no zombie in the sandbox."""
     assert run(python(ORPHAN)).returncode == 0
 
 
-def test_a_sandbox_fits_into_a_sandbox() -> None:
+def test_sandboxes_can_be_nested() -> None:
     """A process inside a sandbox can create another sandbox."""
     source = """
 from harness.sandbox import sandbox
@@ -170,7 +170,7 @@ raise SystemExit(sandbox.run(lambda: sandbox.run(lambda: 5)))
     assert run(python(source)).returncode == 5
 
 
-def test_a_program_under_run_stays_within_reach(tmp_path: Path) -> None:
+def test_private_run_keeps_working_directory_and_links(tmp_path: Path) -> None:
     """The private /run hides neither the working directory nor links such as /run/lock."""
     source = f"""
 import os

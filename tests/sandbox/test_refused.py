@@ -44,16 +44,16 @@ LIMITS = {
 
 
 @pytest.mark.parametrize(("kind", "step"), LIMITS.items())
-def test_a_refused_namespace_is_named(kind: str, step: str) -> None:
-    """Each namespace that cannot be made is an error that names it and leaves nothing."""
+def test_sandbox_error_names_the_refused_namespace(kind: str, step: str) -> None:
+    """The error names the namespace that cannot be created, and no resource is left."""
     done = run(confined(python(ENTER), limits={kind: 0}))
     said = json.loads(done.stdout)
     assert (said["step"], said["errno"], said["unchanged"]) == (step, errno.ENOSPC, True)
     assert said["message"].startswith(f"{step}: ")
 
 
-def test_a_refused_user_namespace_is_named() -> None:
-    """Without privileges it is the user namespace that is refused first."""
+def test_sandbox_error_names_the_refused_user_namespace() -> None:
+    """Without privileges the kernel refuses the user namespace first."""
     done = run(confined(python(ENTER), limits={"user": 0}, without=ALL_BUT_SETFCAP))
     said = json.loads(done.stdout)
     assert (said["step"], said["errno"], said["unchanged"]) == (
@@ -63,28 +63,28 @@ def test_a_refused_user_namespace_is_named() -> None:
     )
 
 
-def test_a_refused_id_map_is_named() -> None:
-    """A map that the kernel does not accept ends the attempt outside and inside."""
+def test_sandbox_error_names_the_refused_id_map() -> None:
+    """An id map that the kernel refuses ends the attempt outside and inside."""
     done = run(confined(python(ENTER), without=range(41)))
     said = json.loads(done.stdout)
     assert (said["step"], said["errno"], said["unchanged"]) == ("id maps", errno.EPERM, True)
 
 
-def test_a_masked_proc_is_named() -> None:
-    """In a container whose /proc is masked the kernel shows no new one: that is the error."""
+def test_sandbox_error_names_a_masked_proc() -> None:
+    """In a container with a masked /proc the kernel refuses to mount a new one."""
     done = run(confined(python(ENTER), masked=["/proc/sys"], without=ALL_BUT_SETFCAP))
     said = json.loads(done.stdout)
     assert (said["step"], said["errno"], said["unchanged"]) == ("private /proc", errno.EPERM, True)
 
 
-def test_a_masked_sys_is_no_hindrance() -> None:
-    """What is only good to have may be missing."""
+def test_sandbox_starts_with_a_masked_sys() -> None:
+    """An optional part of the sandbox may be missing."""
     done = run(confined(python(ENTER), masked=["/sys/kernel"], without=ALL_BUT_SETFCAP))
     assert done.stdout == "entered 0\n"
 
 
-def test_no_privilege_is_needed() -> None:
-    """An ordinary user gets in by a user namespace, and keeps the name by which files are found."""
+def test_sandbox_starts_without_privileges() -> None:
+    """An ordinary user enters by a user namespace and keeps USER and LOGNAME."""
     source = """
 import os
 from harness.sandbox import namespaces, sandbox
@@ -98,8 +98,8 @@ sandbox.run(look)
     assert done.stdout == "False\nroot root 0 True\n"
 
 
-def test_what_changes_the_machine_can_ask_first() -> None:
-    """`require` refuses outside of a sandbox and says how to get into one."""
+def test_sandbox_require_refuses_outside_a_sandbox() -> None:
+    """Outside a sandbox, `require` raises an error that names the way into one."""
     source = """
 from harness.sandbox import namespaces, sandbox
 from pathlib import Path
@@ -117,6 +117,6 @@ except sandbox.SandboxError as error:
     assert "netmodes doctor" in done.stdout
 
 
-def test_it_works_from_any_directory() -> None:
-    """The directory in which the caller is needs no place of its own."""
+def test_sandbox_starts_from_any_directory() -> None:
+    """The caller's working directory may be `/`."""
     assert run(python(f"import os; os.chdir('/')\n{ENTER}")).stdout == "entered 0\n"

@@ -45,8 +45,8 @@ def end_of_count(program: Watched) -> list[str]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_to_the_waiter_is_passed_on(number: signal.Signals) -> None:
-    """A signal to the process that the shell knows arrives inside, once."""
+def test_signal_to_the_waiting_process_arrives_once(number: signal.Signals) -> None:
+    """A signal to the process that waits outside arrives inside, once."""
     with Watched(python(COUNTING)) as program:
         program.expect("ready")
         os.kill(program.process.pid, number)
@@ -55,7 +55,7 @@ def test_a_signal_to_the_waiter_is_passed_on(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_to_the_group_is_not_passed_on_twice(number: signal.Signals) -> None:
+def test_signal_to_the_process_group_arrives_once(number: signal.Signals) -> None:
     """A signal to the whole process group arrives inside directly, and once."""
     with Watched(python(COUNTING)) as program:
         program.expect("ready")
@@ -65,7 +65,7 @@ def test_a_signal_to_the_group_is_not_passed_on_twice(number: signal.Signals) ->
 
 
 @pytest.mark.parametrize(("key", "name"), [("\x03", "SIGINT"), ("\x1c", "SIGQUIT")])
-def test_a_key_on_the_terminal_is_one_signal(key: str, name: str) -> None:
+def test_terminal_key_sends_one_signal_into_the_sandbox(key: str, name: str) -> None:
     """Ctrl-C and Ctrl-Backslash arrive inside once."""
     with Watched(python(COUNTING), terminal=True) as program:
         program.expect("ready")
@@ -77,8 +77,8 @@ def test_a_key_on_the_terminal_is_one_signal(key: str, name: str) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGQUIT, signal.SIGINT]
 )
-def test_a_death_by_signal_is_seen_outside(number: signal.Signals) -> None:
-    """The parent of the waiter sees the signal that ended the process inside."""
+def test_death_by_signal_in_the_sandbox_is_seen_outside(number: signal.Signals) -> None:
+    """The waiting process's parent sees the signal that ended the process inside."""
     source = f"""
 import os, signal
 from harness.sandbox import sandbox
@@ -101,8 +101,8 @@ raise SystemExit(5)
 """
 
 
-def test_a_signal_that_comes_too_late_does_not_hide_the_end() -> None:
-    """The exit code comes out also when signals are on their way in at that moment."""
+def test_late_signal_does_not_hide_the_exit_code() -> None:
+    """The exit code is returned also if signals are being forwarded at that moment."""
     with Watched(python(LATE)) as program:
         program.expect("ready")
         waiter = program.process.pid
@@ -165,8 +165,8 @@ raise SystemExit(job.wait())
 """
 
 
-def test_job_control_stops_and_continues_the_whole_run() -> None:
-    """Ctrl-Z stops the run, SIGCONT goes on with it, and what is typed then is read."""
+def test_job_control_stops_and_continues_a_sandboxed_run() -> None:
+    """Ctrl-Z stops the run, SIGCONT continues it, and later input is read."""
     with Watched(python(SHELL_WITH_JOB), terminal=True) as program:
         program.expect("ready")
         program.type("\x1a")
@@ -192,8 +192,8 @@ print("outer", input())
 """
 
 
-def test_the_terminal_comes_back_from_a_shell_inside() -> None:
-    """A shell inside takes the terminal's foreground; afterwards the waiter has it again."""
+def test_terminal_returns_from_a_shell_in_the_sandbox() -> None:
+    """A shell inside takes the terminal's foreground; the waiting process gets it back."""
     with Watched(python(SANDBOX_WITH_SHELL), terminal=True) as program:
         program.type("one\n")
         program.expect("inner one")
@@ -217,8 +217,8 @@ signal.pause()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_killing_the_waiter_takes_everything_along(number: signal.Signals) -> None:
-    """No process inside survives the death of the waiter, stopped before or not."""
+def test_killed_waiting_process_ends_the_sandbox(number: signal.Signals) -> None:
+    """No process inside survives the waiting process's death, stopped before or not."""
     with Watched(python(KILLED)) as program:
         for _ in range(3):
             program.expect("there")
@@ -228,8 +228,8 @@ def test_killing_the_waiter_takes_everything_along(number: signal.Signals) -> No
         assert program.end() == -signal.SIGKILL
 
 
-def test_a_killed_run_leaves_no_cgroup_for_long() -> None:
-    """The cgroup of a killed run is removed by the next run, at the latest."""
+def test_cgroup_of_a_killed_run_is_removed_by_the_next() -> None:
+    """The cgroup of a killed run is removed by the next run at the latest."""
     with Watched(python(KILLED)) as program:
         program.expect("there")
         program.process.kill()

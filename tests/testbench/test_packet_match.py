@@ -61,7 +61,7 @@ def captured(packet: Packet) -> Packet:
         (ARP(op="who-has", pdst="192.0.2.1"), ARP(pdst="192.0.2.1")),
     ],
 )
-def test_template_compares_only_what_it_sets(packet: Packet, template: Packet) -> None:
+def test_template_compares_only_its_own_fields(packet: Packet, template: Packet) -> None:
     """Outer layers, unset fields and other notations make no difference."""
     assert differences(template, captured(packet)) == ()
 

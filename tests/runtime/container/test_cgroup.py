@@ -72,7 +72,7 @@ _LIMITS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("controller", "options", "files"), _LIMITS)
-def test_a_limit_is_the_kernels_or_refused(
+def test_resource_limit_is_in_the_cgroup_or_refused(
     engine: Engine, root: Path, controller: str, options: dict[str, Any], files: dict[str, str]
 ) -> None:
     """The container's processes are in a cgroup with the limit; it ends with the container."""
@@ -100,7 +100,7 @@ def _in_or_none(controller: str, found: ContainerRecord, file: str) -> str | Non
         return None
 
 
-def test_too_many_processes_are_refused_by_the_kernel(engine: Engine, root: Path) -> None:
+def test_pids_limit_stops_further_processes(engine: Engine, root: Path) -> None:
     """A script cannot start twenty processes under a limit of eight; without the limit it can."""
     script = "for i in $(seq 20); do sleep 1000000 & done; echo all"
     free = engine.run("base", ["sh", "-c", script], network="none")
@@ -116,7 +116,7 @@ def test_too_many_processes_are_refused_by_the_kernel(engine: Engine, root: Path
         assert b"fork" in b"".join(item.data for item in engine.logs(found.id))
 
 
-def test_nothing_asked_no_cgroup(engine: Engine) -> None:
+def test_container_without_limits_has_no_own_cgroup(engine: Engine) -> None:
     """A container without limits stays in the caller's cgroup."""
     web = engine.run("base", FOR_EVER, network="none")
     own = Path("/proc/self/cgroup").read_text()
@@ -124,7 +124,7 @@ def test_nothing_asked_no_cgroup(engine: Engine) -> None:
     assert _cgroups(f"mydocker-{web.id[:12]}") == []
 
 
-def test_a_limit_that_cannot_be_is_refused(engine: Engine) -> None:
+def test_too_small_limit_is_refused(engine: Engine) -> None:
     """A limit that is too small for a start, or below the kernel's minimum, is refused."""
     for options in ({"memory": 4096}, {"cpus": 0.001}, {"pids_limit": 1}):
         with pytest.raises(InvalidError):
@@ -150,7 +150,7 @@ def _counts(root: Path, found: ContainerRecord) -> bool:
     return False
 
 
-def test_a_paused_container_stands_still(engine: Engine, root: Path) -> None:
+def test_paused_container_runs_no_process(engine: Engine, root: Path) -> None:
     """No process runs until unpause; meanwhile the container can be inspected, but not entered."""
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
     until(_count(root, web).exists, "it counts")
@@ -169,7 +169,9 @@ def test_a_paused_container_stands_still(engine: Engine, root: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "remove", "kill"])
-def test_a_paused_container_can_be_ended(engine: Engine, root: Path, end: str) -> None:
+def test_paused_container_can_be_stopped_killed_or_removed(
+    engine: Engine, root: Path, end: str
+) -> None:
     """A frozen container ends in each way, and no cgroup is left."""
     web = engine.run("base", FOR_EVER, name="web", network="none")
     if _or_refused(engine, root, "freezer", lambda: engine.pause("web")) is not None:
@@ -194,7 +196,7 @@ _PAUSING: dict[str, Step] = {
 
 
 @pytest.mark.parametrize("step", _PAUSING.values(), ids=list(_PAUSING))
-def test_a_pause_is_killed(engine: Engine, root: Path, step: Step) -> None:
+def test_killed_pause_can_be_unpaused(engine: Engine, root: Path, step: Step) -> None:
     """After a killed pause the container can be unpaused and removed; no cgroup is left."""
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
     until(_count(root, web).exists, "it counts")
@@ -210,7 +212,7 @@ def test_a_pause_is_killed(engine: Engine, root: Path, step: Step) -> None:
     assert _cgroups(f"mydocker-{web.id[:12]}") == []
 
 
-def test_a_limited_start_is_killed(engine: Engine, root: Path) -> None:
+def test_killed_start_with_limits_leaves_no_cgroup(engine: Engine, root: Path) -> None:
     """The next call ends the processes of the killed start and removes its cgroup."""
     killed_at(
         (cgroup.Cgroups, "limit", False),

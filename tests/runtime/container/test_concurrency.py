@@ -42,8 +42,8 @@ def _at_once(jobs: list[Callable[[], None]]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
 
 
-def test_fifty_starts_at_once_get_fifty_addresses(engine: Engine, root: Path) -> None:
-    """The first use of the network is included, which only one of the starts creates."""
+def test_fifty_concurrent_starts_get_distinct_addresses(engine: Engine, root: Path) -> None:
+    """Only one of the starts creates the default network."""
     assert _at_once([lambda: _start(root)] * MANY) == [0] * MANY
     found = engine.containers()
     endpoints = [item.state.endpoints[0] for item in found]
@@ -56,7 +56,7 @@ def test_fifty_starts_at_once_get_fifty_addresses(engine: Engine, root: Path) ->
     assert all(links()[item.veth].master == bridge for item in endpoints)
 
 
-def test_starts_race_removals(engine: Engine, root: Path) -> None:
+def test_concurrent_starts_and_removals_keep_addresses_unique(engine: Engine, root: Path) -> None:
     """Addresses stay unique while others are released, and nothing is left in the end."""
     engine.run("base", FOR_EVER, name="stays")
     with nothing_left(root):
@@ -71,14 +71,14 @@ def test_starts_race_removals(engine: Engine, root: Path) -> None:
             engine.remove(item.id, force=True)
 
 
-def test_a_name_is_given_once(engine: Engine, root: Path) -> None:
+def test_concurrent_creations_with_one_name_succeed_once(engine: Engine, root: Path) -> None:
     """Of several concurrent creations one succeeds and the others fail with an error."""
     codes = _at_once([lambda: _start(root, name="web")] * 6)
     assert sorted(codes) == [0, 2, 2, 2, 2, 2]
     assert [item.name for item in engine.containers()] == ["web"]
 
 
-def test_a_container_is_removed_once(engine: Engine, root: Path) -> None:
+def test_concurrent_removals_succeed_once(engine: Engine, root: Path) -> None:
     """Of several concurrent removals one succeeds; none crashes."""
     engine.run("base", FOR_EVER, name="web")
     codes = _at_once([lambda: _remove(root, "web")] * 6)
@@ -87,7 +87,7 @@ def test_a_container_is_removed_once(engine: Engine, root: Path) -> None:
     assert engine.containers() == []
 
 
-def test_a_container_is_started_once(engine: Engine, root: Path) -> None:
+def test_concurrent_starts_of_a_container_make_one_pid_1(engine: Engine, root: Path) -> None:
     """All concurrent starts of a container succeed, and it has one pid 1."""
     engine.create("base", FOR_EVER, name="web")
     pids = root / "pids"
@@ -101,7 +101,7 @@ def test_a_container_is_started_once(engine: Engine, root: Path) -> None:
     assert len(set(pids.read_text().split())) == 1
 
 
-def test_a_subnet_is_given_once(engine: Engine, root: Path) -> None:
+def test_concurrently_created_networks_do_not_overlap(engine: Engine, root: Path) -> None:
     """Networks made at once never overlap."""
     jobs: list[Callable[[], None]] = [
         lambda name=name: _network(root, name)  # type: ignore[misc] # as above
@@ -111,7 +111,7 @@ def test_a_subnet_is_given_once(engine: Engine, root: Path) -> None:
     assert len({item.subnet for item in engine.networks()}) == 7
 
 
-def test_the_pool_runs_dry_in_order(engine: Engine, root: Path) -> None:
+def test_concurrent_starts_beyond_the_subnet_are_refused(engine: Engine, root: Path) -> None:
     """A /29 has five free addresses: further starts are refused and leave nothing."""
     engine.network_create("small", subnet="10.9.0.0/29")
     codes = _at_once([lambda: _start(root, network="small")] * 8)

@@ -21,7 +21,7 @@ from tests.runtime.image.tars import Item, symlink
 # --- cp ---------------------------------------------------------------------------
 
 
-def test_a_file_comes_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
+def test_file_is_copied_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """The copy keeps its name in a directory, or gets the requested name."""
     (here / "there").write_text("before")
     engine.inside.copy_out("web", "/srv/a/one", str(here))
@@ -34,7 +34,7 @@ def test_a_file_comes_out(engine: Engine, web: ContainerRecord, here: Path) -> N
     }
 
 
-def test_a_directory_comes_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
+def test_directory_is_copied_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """The copy is whole in an existing directory, content only with `/.`, or a new directory."""
     (here / "there").mkdir(mode=0o700)
     (here / "content").mkdir(mode=0o700)
@@ -47,7 +47,7 @@ def test_a_directory_comes_out(engine: Engine, web: ContainerRecord, here: Path)
     assert stat.S_IMODE((here / "content").stat().st_mode) == 0o700
 
 
-def test_files_go_in(engine: Engine, web: ContainerRecord, here: Path) -> None:
+def test_files_are_copied_in(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """The same rules apply; a running container sees the files at once."""
     (here / "d" / "sub").mkdir(parents=True)
     (here / "d" / "sub" / "f").write_text("in\n")
@@ -63,7 +63,7 @@ def test_files_go_in(engine: Engine, web: ContainerRecord, here: Path) -> None:
     assert inside(engine, "stat -c %a,%u /bin/program") == "4755,0\n"
 
 
-def test_owners_are_kept_when_asked(engine: Engine, web: ContainerRecord, here: Path) -> None:
+def test_copy_keeps_owners_with_archive(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """Owners are kept if this user namespace maps them; otherwise all files belong to root."""
     if not has_id(1234):
         engine.inside.copy_out("web", "/srv/a/one", str(here), archive=True)
@@ -78,7 +78,9 @@ def test_owners_are_kept_when_asked(engine: Engine, web: ContainerRecord, here: 
     assert (here / "kept").stat()[4:6] == (1234, 5)
 
 
-def test_links_are_copied_or_followed(engine: Engine, web: ContainerRecord, here: Path) -> None:
+def test_copy_follows_symbolic_links_on_request(
+    engine: Engine, web: ContainerRecord, here: Path
+) -> None:
     """A symbolic link is copied as a link; with -L its target inside the container is copied."""
     inside(engine, "ln -s /srv/a/one /srv/link; ln -s a /srv/dir")
     engine.inside.copy_out("web", "/srv/link", str(here / "as it is"))
@@ -89,7 +91,7 @@ def test_links_are_copied_or_followed(engine: Engine, web: ContainerRecord, here
 
 
 @pytest.mark.parametrize("follow", ["", "follow"])
-def test_links_never_lead_out(
+def test_copy_resolves_links_inside_the_container(
     engine: Engine, web: ContainerRecord, here: Path, follow: str
 ) -> None:
     """A link to a host path means the container's own file at that path, or no file."""
@@ -126,7 +128,7 @@ def test_links_never_lead_out(
     assert (here / "secret").read_text() == "secret"
 
 
-def test_a_container_that_swaps_links_gains_nothing(engine: Engine, here: Path) -> None:
+def test_copy_stays_inside_while_links_are_swapped(engine: Engine, here: Path) -> None:
     """Copies stay inside the container while it swaps directory and link (CVE-2018-15664)."""
     (here / "secret").write_text("secret")
     (here / "mine").write_text("mine")
@@ -166,7 +168,9 @@ REFUSED: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_copies_that_cannot_be(engine: Engine, web: ContainerRecord, here: Path, what: str) -> None:
+def test_impossible_copy_is_refused(
+    engine: Engine, web: ContainerRecord, here: Path, what: str
+) -> None:
     """The error names the obstacle, and no file is copied."""
     source, target, said = REFUSED[what]
     (here / "file").touch()
@@ -177,14 +181,14 @@ def test_copies_that_cannot_be(engine: Engine, web: ContainerRecord, here: Path,
     assert stat.S_ISFIFO((here / "pipe").stat().st_mode)
 
 
-def test_a_pipe_holds_nobody_up(engine: Engine, web: ContainerRecord, here: Path) -> None:
+def test_copy_does_not_read_named_pipes(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """A named pipe is copied as a pipe and not read; a socket is left out."""
     engine.inside.unpack(io.BytesIO(tars.tar(Item("pipe", type=b"6"))), "web", "/srv/a")
     engine.inside.copy_out("web", "/srv/a", str(here))
     assert stat.S_ISFIFO((here / "a" / "pipe").stat().st_mode)
 
 
-def test_a_name_that_images_use_is_copied_as_it_is(
+def test_whiteout_name_is_copied_as_a_file(
     engine: Engine, web: ContainerRecord, here: Path
 ) -> None:
     """The name .wh.one marks a deleted file only in a layer."""
@@ -195,7 +199,7 @@ def test_a_name_that_images_use_is_copied_as_it_is(
     assert inside(engine, "cat /srv/a/one") == "one\n"
 
 
-def test_a_tar_comes_out_and_goes_in(engine: Engine, web: ContainerRecord) -> None:
+def test_copy_reads_and_writes_tar_streams(engine: Engine, web: ContainerRecord) -> None:
     """`-` stands for the other side; the tar is checked like any untrusted tar."""
     data = b"".join(engine.inside.pack("web", "/srv/a"))
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:
@@ -209,8 +213,8 @@ def test_a_tar_comes_out_and_goes_in(engine: Engine, web: ContainerRecord) -> No
         engine.inside.unpack(io.BytesIO(evil), "web", "/srv/a/one")
 
 
-def test_a_stopped_container_does_not_start_meanwhile(engine: Engine) -> None:
-    """Its file system would be mounted twice; a running container is not locked after the copy."""
+def test_stopped_container_is_locked_during_a_copy(engine: Engine) -> None:
+    """A start would mount the file system twice. A running container is not locked by a copy."""
     found = engine.create("base", SLEEP, name="web", network="none")
     for held in (True, False):
         pieces = engine.inside.pack("web", "/bin")
@@ -223,7 +227,7 @@ def test_a_stopped_container_does_not_start_meanwhile(engine: Engine) -> None:
         engine.start("web")
 
 
-def test_a_copy_that_breaks_off_says_what_became_of_it(engine: Engine, here: Path) -> None:
+def test_interrupted_copy_reports_the_copied_part(engine: Engine, here: Path) -> None:
     """A device is not reported as a damaged archive, and the files before it are there."""
     engine.run("base", SLEEP, name="web", network="none")
     with pytest.raises(MydockerError) as refused:

@@ -38,7 +38,7 @@ STARTING = steps(
 
 
 @pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
-def test_a_start_is_killed(engine: Engine, root: Path, step: Step) -> None:
+def test_container_of_a_killed_start_can_be_removed(engine: Engine, root: Path, step: Step) -> None:
     """A container that is still listed can be started or removed; then nothing is left of it."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
@@ -68,7 +68,7 @@ ENDING = steps(
 
 
 @pytest.mark.parametrize("step", ENDING.values(), ids=list(ENDING))
-def test_a_removal_is_killed(engine: Engine, root: Path, step: Step) -> None:
+def test_killed_removal_is_finished_or_undone(engine: Engine, root: Path, step: Step) -> None:
     """The next call finishes the removal, or the container is unchanged and can be removed."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
@@ -91,7 +91,9 @@ NETWORK = steps(
 
 
 @pytest.mark.parametrize("step", NETWORK.values(), ids=list(NETWORK))
-def test_making_a_network_is_killed(engine: Engine, root: Path, step: Step) -> None:
+def test_network_can_be_created_after_a_killed_creation(
+    engine: Engine, root: Path, step: Step
+) -> None:
     """The name, the subnet and the bridge are free for the next creation."""
     engine.network_inspect("bridge")
     with nothing_left(root):
@@ -110,7 +112,9 @@ REMOVING = steps((Nft, "apply"), (bridge, "remove"))
 
 
 @pytest.mark.parametrize("step", REMOVING.values(), ids=list(REMOVING))
-def test_removing_a_network_is_killed(engine: Engine, root: Path, step: Step) -> None:
+def test_network_can_be_removed_after_a_killed_removal(
+    engine: Engine, root: Path, step: Step
+) -> None:
     """The network is still there and can be removed, or it is gone."""
     engine.network_inspect("bridge")
     with nothing_left(root):
@@ -119,7 +123,7 @@ def test_removing_a_network_is_killed(engine: Engine, root: Path, step: Step) ->
         engine.network_remove("lan")
 
 
-def test_a_container_never_runs_half_connected(engine: Engine, root: Path) -> None:
+def test_pid_1_exits_if_its_start_is_killed(engine: Engine, root: Path) -> None:
     """Pid 1 exits if the starting call dies before the network is set up."""
     engine.run("base", FOR_EVER, name="first")
     before = family(root)

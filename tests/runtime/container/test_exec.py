@@ -37,14 +37,14 @@ def _sh(engine: Engine, script: str) -> str:
     return result.stdout.decode()
 
 
-def test_output_and_exit_code_come_back(engine: Engine, web: ContainerRecord) -> None:
+def test_exec_returns_output_and_exit_code(engine: Engine, web: ContainerRecord) -> None:
     """Stdout and stderr are separate; a killed command returns 128 plus its signal."""
     result = engine.exec(web.id, ["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert result == (7, b"out\n", b"err\n")
     assert engine.exec(web.id, ["sh", "-c", "kill -9 $$"]).exit_code == 137
 
 
-def test_much_output_comes_back_whole(engine: Engine, web: ContainerRecord) -> None:
+def test_exec_returns_output_beyond_the_pipe_capacity(engine: Engine, web: ContainerRecord) -> None:
     """Output that exceeds any pipe's capacity comes back, on both streams at once."""
     script = "dd if=/dev/zero bs=1024 count=512 2>/dev/null; dd if=/dev/zero bs=1024 count=256 >&2"
     result = engine.exec(web.id, ["sh", "-c", script])
@@ -52,7 +52,7 @@ def test_much_output_comes_back_whole(engine: Engine, web: ContainerRecord) -> N
     assert result.stderr[: 256 * 1024] == bytes(256 * 1024)
 
 
-def test_a_container_that_ends_in_this_very_moment(engine: Engine, web: ContainerRecord) -> None:
+def test_exec_reports_container_that_just_stopped(engine: Engine, web: ContainerRecord) -> None:
     """The error says that the container has stopped, and not that a system call failed."""
     handle = os.pidfd_open(web.state.pid)
     nothing = os.open("/dev/null", os.O_RDWR)
@@ -67,7 +67,7 @@ def test_a_container_that_ends_in_this_very_moment(engine: Engine, web: Containe
         os.close(handle)
 
 
-def test_every_namespace_is_the_containers(engine: Engine, web: ContainerRecord) -> None:
+def test_exec_enters_every_namespace_of_the_container(engine: Engine, web: ContainerRecord) -> None:
     """Each namespace is that of pid 1, and none is the caller's."""
     for kind in ("pid", "mnt", "net", "uts", "ipc", "cgroup"):
         inside = _sh(engine, f"readlink /proc/self/ns/{kind}").strip()
@@ -75,7 +75,7 @@ def test_every_namespace_is_the_containers(engine: Engine, web: ContainerRecord)
         assert inside != os.readlink(f"/proc/thread-self/ns/{kind}")
 
 
-def test_environment_and_directory(engine: Engine, web: ContainerRecord) -> None:
+def test_exec_has_requested_environment_and_directory(engine: Engine, web: ContainerRecord) -> None:
     """The command gets the container's environment with additions, and the requested directory."""
     result = engine.exec(
         web.id, ["sh", "-c", "echo $COLOUR $SHAPE; pwd"], env={"SHAPE": "round"}, workdir="/tmp"
@@ -87,7 +87,7 @@ def test_environment_and_directory(engine: Engine, web: ContainerRecord) -> None
     ("command", "code"),
     [("nope", 127), ("/bin/nope", 127), ("/etc/passwd", 126), ("/bin", 126)],
 )
-def test_a_command_that_cannot_be(
+def test_exec_of_unusable_command_has_the_shells_exit_code(
     engine: Engine, web: ContainerRecord, root: Path, command: str, code: int
 ) -> None:
     """The error has the exit code of a shell, and nothing is left behind."""
@@ -97,18 +97,22 @@ def test_a_command_that_cannot_be(
     assert caught.value.exit_code == code
 
 
-def test_time_is_up(engine: Engine, web: ContainerRecord, root: Path) -> None:
+def test_exec_timeout_kills_every_process_of_the_command(
+    engine: Engine, web: ContainerRecord, root: Path
+) -> None:
     """The command is killed at the timeout, and none of its processes stays."""
     with nothing_left(root), pytest.raises(TimeoutError, match=r"0\.05 s"):
         engine.exec(web.id, FOR_EVER, timeout=0.05)
 
 
-def test_nobody_waits_for_what_it_leaves_behind(engine: Engine, web: ContainerRecord) -> None:
+def test_exec_does_not_wait_for_background_processes(engine: Engine, web: ContainerRecord) -> None:
     """A background child may hold the output open; pid 1 of the container reaps it."""
     assert engine.exec(web.id, ["sh", "-c", "sleep 1000 & echo done"]).stdout == b"done\n"
 
 
-def test_only_in_running_containers(engine: Engine, web: ContainerRecord) -> None:
+def test_exec_in_stopped_or_unknown_container_is_refused(
+    engine: Engine, web: ContainerRecord
+) -> None:
     """The error names a stopped or unknown container."""
     engine.stop(web.id)
     with pytest.raises(ConflictError, match="'web': it is not running"):
@@ -120,14 +124,14 @@ def test_only_in_running_containers(engine: Engine, web: ContainerRecord) -> Non
 # --- the environment of the command ---------------------------------------------------
 
 
-def test_pid_1_is_mydocker_and_the_command_pid_2(engine: Engine, web: ContainerRecord) -> None:
+def test_pid_1_is_mydocker_and_the_command_is_pid_2(engine: Engine, web: ContainerRecord) -> None:
     """Pid 1 shows no part of the host's command line."""
     assert _sh(engine, "cat /proc/1/comm") == "mydocker-init\n"
     assert _sh(engine, "cat /proc/1/cmdline").rstrip("\0") == "mydocker-init"
     assert _sh(engine, "tr '\\0' ' ' < /proc/2/cmdline").split() == FOR_EVER
 
 
-def test_pid_1_keeps_its_secrets(engine: Engine, web: ContainerRecord) -> None:
+def test_container_cannot_inspect_its_pid_1(engine: Engine, web: ContainerRecord) -> None:
     """Root inside cannot see pid 1's files, memory, environment or namespaces."""
     for name in ("fd", "root/", "cwd/", "environ", "mem", "ns/net", "maps"):
         shown = engine.exec(web.id, ["sh", "-c", f"ls /proc/1/{name}; cat /proc/1/{name}"])
@@ -136,7 +140,7 @@ def test_pid_1_keeps_its_secrets(engine: Engine, web: ContainerRecord) -> None:
 
 
 @pytest.mark.parametrize("who", ["2", "self"])
-def test_capabilities_are_dockers_default(engine: Engine, web: ContainerRecord, who: str) -> None:
+def test_default_capabilities_are_dockers(engine: Engine, web: ContainerRecord, who: str) -> None:
     """The default holds for the command and later exec: permitted, effective, bounding."""
     status = dict(
         line.split(":\t", 1) for line in _sh(engine, f"cat /proc/{who}/status").splitlines()
@@ -146,13 +150,13 @@ def test_capabilities_are_dockers_default(engine: Engine, web: ContainerRecord, 
     assert int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
 
 
-def test_no_descriptor_leaks_in(engine: Engine, web: ContainerRecord) -> None:
+def test_command_has_only_three_file_descriptors(engine: Engine, web: ContainerRecord) -> None:
     """The command and later exec have three descriptors (and `ls` one of its own)."""
     assert _sh(engine, "ls /proc/2/fd").split() == ["0", "1", "2"]
     assert _sh(engine, "ls /proc/self/fd").split() == ["0", "1", "2", "3"]
 
 
-def test_pid_1_holds_nothing_of_its_starter(engine: Engine, root: Path) -> None:
+def test_pid_1_keeps_no_descriptor_of_its_caller(engine: Engine, root: Path) -> None:
     """Pid 1 keeps no lock, file or socket from the fork: only its pipes, log and record."""
     with open(root / "secret", "w", encoding="ascii"):
         web = engine.run("base", FOR_EVER, network="none")
@@ -162,7 +166,9 @@ def test_pid_1_holds_nothing_of_its_starter(engine: Engine, root: Path) -> None:
     until(lambda: opened(web.state.pid) == wanted, f"it has {wanted} open and nothing else")
 
 
-def test_signals_are_as_a_program_expects(engine: Engine, web: ContainerRecord) -> None:
+def test_command_starts_with_no_signal_ignored_or_blocked(
+    engine: Engine, web: ContainerRecord
+) -> None:
     """No signal is ignored or blocked: not even SIGPIPE, which Python ignores for itself."""
     for who in ("2", "self"):
         # Without a shell: busybox's shell ignores SIGQUIT for its children too.
@@ -171,7 +177,9 @@ def test_signals_are_as_a_program_expects(engine: Engine, web: ContainerRecord) 
         assert [int(line.split()[1], 16) for line in lines] == [0, 0]
 
 
-def test_the_root_is_its_own(engine: Engine, web: ContainerRecord) -> None:
+def test_host_file_system_is_unreachable_from_the_container(
+    engine: Engine, web: ContainerRecord
+) -> None:
     """No part of the host's file system is reachable, and files written inside stay inside.
 
     The test first checks from outside and never deletes files inside: if the root were the host's
@@ -189,7 +197,7 @@ def test_the_root_is_its_own(engine: Engine, web: ContainerRecord) -> None:
     assert [mount[4] for mount in mounts].count("/") == 1
 
 
-def test_a_root_that_is_the_hosts_is_refused() -> None:
+def test_host_root_as_container_root_is_refused() -> None:
     """The refusal comes before any command runs: on creation of a container and on entry."""
     with pytest.raises(UnsupportedError, match="still in reach"):
         rootfs._refuse_host_root(os.stat("/"))
@@ -214,7 +222,7 @@ def test_a_root_that_is_the_hosts_is_refused() -> None:
         os.close(handle)
 
 
-def test_proc_and_sys_are_the_containers(engine: Engine, web: ContainerRecord) -> None:
+def test_proc_and_sys_show_only_the_container(engine: Engine, web: ContainerRecord) -> None:
     """Only the container's processes and devices are visible; host settings cannot be changed."""
     pids = {int(item) for item in _sh(engine, "ls /proc").split() if item.isdigit()}
     assert {1, 2} <= pids
@@ -228,7 +236,7 @@ def test_proc_and_sys_are_the_containers(engine: Engine, web: ContainerRecord) -
         assert not _sh(engine, f"cat {path} 2>/dev/null | head -c 1")
 
 
-def test_dev_has_what_programs_need_and_no_more(engine: Engine, web: ContainerRecord) -> None:
+def test_dev_has_only_harmless_devices(engine: Engine, web: ContainerRecord) -> None:
     """The harmless devices work; device nodes that the container makes cannot be opened."""
     _sh(
         engine,
@@ -242,7 +250,9 @@ def test_dev_has_what_programs_need_and_no_more(engine: Engine, web: ContainerRe
         assert "nodev" in options[directory]
 
 
-def test_names(engine: Engine, web: ContainerRecord) -> None:
+def test_hostname_and_resolver_files_have_requested_names(
+    engine: Engine, web: ContainerRecord
+) -> None:
     """Hostname, /etc/hostname, /etc/hosts and resolv.conf have the requested names."""
     engine.run(
         "base",

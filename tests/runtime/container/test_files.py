@@ -32,7 +32,7 @@ def _diff(engine: Engine) -> list[str]:
     return [f"{change.kind} {change.path}" for change in engine.inside.diff("web")]
 
 
-def test_diff_of_nothing(engine: Engine) -> None:
+def test_diff_of_an_unchanged_container_is_empty(engine: Engine) -> None:
     """A container that was only created, or that wrote nothing, has no changes."""
     engine.create("base", SLEEP, name="web", network="none")
     assert _diff(engine) == []
@@ -40,7 +40,7 @@ def test_diff_of_nothing(engine: Engine) -> None:
     assert _diff(engine) == []
 
 
-def test_diff_tells_what_changed(engine: Engine) -> None:
+def test_diff_lists_added_changed_and_deleted_paths(engine: Engine) -> None:
     """Added, changed and deleted paths are listed, also in a recreated directory; parents first."""
     below = tars.tar(
         *(Item(name, b"x") for name in ("d/changed", "d/gone", "d/kept", "anew/old", "tree/a/f")),
@@ -76,7 +76,7 @@ def test_diff_tells_what_changed(engine: Engine) -> None:
 # --- export and commit ------------------------------------------------------------
 
 
-def test_diff_passes_over_what_goes_meanwhile(here: Path) -> None:
+def test_diff_skips_files_removed_meanwhile(here: Path) -> None:
     """A running container removes files during the diff."""
     (here / "lower").mkdir()
     for name in "abcd":
@@ -94,7 +94,7 @@ def test_diff_passes_over_what_goes_meanwhile(here: Path) -> None:
     os.close(lower)
 
 
-def test_an_export_has_the_files_and_nothing_mounted(engine: Engine, web: ContainerRecord) -> None:
+def test_export_has_no_content_of_mounts(engine: Engine, web: ContainerRecord) -> None:
     """The tar can be imported again; /proc, /dev and other mounts are empty directories."""
     data = b"".join(engine.inside.export("web"))
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:
@@ -106,7 +106,7 @@ def test_an_export_has_the_files_and_nothing_mounted(engine: Engine, web: Contai
     assert seen.split() == ["one", "hosts"]
 
 
-def test_what_was_deleted_stays_deleted(engine: Engine, root: Path) -> None:
+def test_commit_save_and_load_keep_deletions(engine: Engine, root: Path) -> None:
     """After commit, save and load the written files are there and the removed ones are not."""
     below = tars.tar(Item("w/gone"), Item("w/tree/old"))
     make(engine, base_layer(engine), below)
@@ -122,7 +122,7 @@ def test_what_was_deleted_stays_deleted(engine: Engine, root: Path) -> None:
     assert b"".join(engine.images.save(["saved:1"])) == archive
 
 
-def test_a_commit_can_be_built_on(engine: Engine) -> None:
+def test_repeated_commits_share_lower_layers(engine: Engine) -> None:
     """Each layer has only the changed files, and all images share the layers below."""
     image = "base"
     for number in range(3):
@@ -136,7 +136,7 @@ def test_a_commit_can_be_built_on(engine: Engine) -> None:
     assert len(engine.images.get(image).layers) == 3 + 1 + 1  # base, and the mount points
 
 
-def test_a_commit_keeps_what_was_asked_for(engine: Engine) -> None:
+def test_commit_keeps_configuration_with_changes(engine: Engine) -> None:
     """Environment, command and directory are the container's, changed by Dockerfile lines."""
     make(
         engine,
@@ -170,7 +170,7 @@ def test_a_commit_keeps_what_was_asked_for(engine: Engine) -> None:
     assert output(engine, "kept", "true") == ""
 
 
-def test_a_name_that_would_remove_files_is_not_committed(engine: Engine) -> None:
+def test_commit_refuses_whiteout_name(engine: Engine) -> None:
     """A layer cannot hold a file called .wh.x, nor a device."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "touch /.wh.etc")
@@ -179,7 +179,7 @@ def test_a_name_that_would_remove_files_is_not_committed(engine: Engine) -> None
     assert brought(engine) == []
 
 
-def test_what_is_mounted_is_copied_but_not_committed(engine: Engine, here: Path) -> None:
+def test_mounted_files_are_copied_out_but_not_in_the_diff(engine: Engine, here: Path) -> None:
     """A copy from a running container includes its mounts as the container sees them."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "echo x > /dev/shm/f")
@@ -188,7 +188,7 @@ def test_what_is_mounted_is_copied_but_not_committed(engine: Engine, here: Path)
     assert _diff(engine) == []
 
 
-def test_nothing_of_it_is_left(engine: Engine, root: Path, here: Path) -> None:
+def test_file_operations_leave_no_mount_or_process(engine: Engine, root: Path, here: Path) -> None:
     """No mount, process or descriptor is left, after success or failure."""
     engine.run("base", SLEEP, name="web", network="none")
     engine.create("base", SLEEP, name="new", network="none")
@@ -206,7 +206,7 @@ def test_nothing_of_it_is_left(engine: Engine, root: Path, here: Path) -> None:
                 engine.inside.copy_in("/none", name, "/")
 
 
-def test_mounts_are_never_shared_with_the_machine(engine: Engine, here: Path) -> None:
+def test_export_mounts_do_not_propagate_to_the_host(engine: Engine, here: Path) -> None:
     """Mounts stay private also if the state directory is on a mount with shared propagation."""
     mount("tmpfs", str(here), "tmpfs")
     mount("", str(here), flags=MS_SHARED)
@@ -225,7 +225,7 @@ def test_mounts_are_never_shared_with_the_machine(engine: Engine, here: Path) ->
         umount(str(here))
 
 
-def test_a_tree_may_be_deep(engine: Engine) -> None:
+def test_commit_refuses_too_deep_directory_tree(engine: Engine) -> None:
     """A tree may have the depth of an image; a deeper one is refused, and can still be removed."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, f"mkdir -p /deep/{'d/' * 250}")
@@ -241,7 +241,7 @@ def test_a_tree_may_be_deep(engine: Engine) -> None:
     engine.remove("web", force=True)
 
 
-def test_links_of_both_kinds_are_kept(engine: Engine) -> None:
+def test_commit_and_export_keep_hard_and_symbolic_links(engine: Engine) -> None:
     """Two hard links of one file stay hard links after a commit and in an export."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "mkdir /l; echo one > /l/a; ln /l/a /l/b; ln -s a /l/c")
@@ -253,7 +253,7 @@ def test_links_of_both_kinds_are_kept(engine: Engine) -> None:
         assert opened.getmember("l/b").linkname == "l/a"
 
 
-def test_two_lower_layers_and_a_volume_like_mount(engine: Engine, here: Path) -> None:
+def test_state_directory_may_have_special_characters(engine: Engine, here: Path) -> None:
     """The state directory may have any path that the file system allows."""
     strange = here / "a:b,c\\d e"
     strange.mkdir()

@@ -64,7 +64,7 @@ def fill(small: Path) -> None:
     assert not os.statvfs(small).f_bfree
 
 
-def test_a_container_goes_on_without_room_for_its_log(engine: Engine, small: Path) -> None:
+def test_container_runs_on_while_a_full_disk_stops_its_log(engine: Engine, small: Path) -> None:
     """Lines that find no room are lost; later lines are logged once there is room again."""
     web = engine.run("base", ["sh", "-c", TALKING], name="web", network="none")
 
@@ -83,7 +83,7 @@ def test_a_container_goes_on_without_room_for_its_log(engine: Engine, small: Pat
     assert process_born(web.state.pid) == 0
 
 
-def test_who_listens_gets_what_the_log_loses(engine: Engine, small: Path) -> None:
+def test_attached_client_gets_all_output_on_a_full_disk(engine: Engine, small: Path) -> None:
     """The client gets all of the output."""
     out, writer = os.pipe()
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -98,7 +98,7 @@ def test_who_listens_gets_what_the_log_loses(engine: Engine, small: Path) -> Non
         assert engine.wait(found.id) == 0
 
 
-def test_a_terminal_is_relayed_without_room_for_the_log(small: Path) -> None:
+def test_log_has_only_whole_entries_after_a_full_disk(small: Path) -> None:
     """The log has whole entries, or none."""
     writer = LogWriter(str(small / "log"))
     writer(b"kept")
@@ -112,7 +112,7 @@ def test_a_terminal_is_relayed_without_room_for_the_log(small: Path) -> None:
 
 
 @pytest.mark.parametrize("network", ["bridge", "none"])
-def test_the_exit_code_is_kept(engine: Engine, small: Path, network: str) -> None:
+def test_exit_code_is_recorded_on_a_full_disk(engine: Engine, small: Path, network: str) -> None:
     """The exit code, its time and the record have disk space allocated at the start."""
     web = engine.run("base", ["sh", "-c", LISTENING], name="web", network=network)
     until(lambda: any(engine.logs("web")), "it listens")
@@ -124,8 +124,8 @@ def test_the_exit_code_is_kept(engine: Engine, small: Path, network: str) -> Non
         assert state.finished > web.state.started
 
 
-def test_the_exit_code_of_another_run_is_not_taken_for_this_ones(engine: Engine) -> None:
-    """The allocated space is reused, and blank again."""
+def test_exit_record_of_an_earlier_run_is_not_reused(engine: Engine) -> None:
+    """A start clears the allocated exit record of the earlier run."""
     web = engine.run("base", ["sh", "-c", "test -e /x && exec sleep 1000; touch /x; exit 3"])
     assert engine.wait(web.id) == 3
     web = engine.start(web.id)
@@ -142,7 +142,9 @@ ENDINGS: dict[str, Callable[[Engine], object]] = {
 
 
 @pytest.mark.parametrize("how", ENDINGS)
-def test_what_runs_is_ended_on_a_full_disk(engine: Engine, small: Path, how: str) -> None:
+def test_container_can_be_ended_and_removed_on_a_full_disk(
+    engine: Engine, small: Path, how: str
+) -> None:
     """The container and its network can be removed too; each step is visible to other calls."""
     engine.network_create("lan")
     engine.run("base", FOR_EVER, name="web", network="lan")
@@ -160,10 +162,10 @@ def test_what_runs_is_ended_on_a_full_disk(engine: Engine, small: Path, how: str
         engine.network_remove("lan")
 
 
-def test_a_start_that_finds_no_room_leaves_it_as_it_was(
+def test_failed_start_on_a_full_disk_leaves_the_container_usable(
     engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error says so, and the container can be listed, stopped and removed."""
+    """The error names the full disk; the container can be listed, stopped and removed."""
     engine.create("base", FOR_EVER, name="new")
     engine.run("base", FOR_EVER, name="web")
     with full(small):
@@ -194,8 +196,10 @@ NEEDING: dict[str, Callable[[Engine], object]] = {
 
 
 @pytest.mark.parametrize("asked", NEEDING)
-def test_what_needs_room_says_so(engine: Engine, small: Path, asked: str) -> None:
-    """The error names the request, the event and the remedy; nothing is left of it."""
+def test_operation_on_a_full_disk_fails_with_a_remedy(
+    engine: Engine, small: Path, asked: str
+) -> None:
+    """The error has the request, the kernel's message and the remedy; no resource is left."""
     engine.run("base", FOR_EVER, name="web")
     with full(small):
         with pytest.raises(NoRoomError) as caught:
@@ -208,7 +212,7 @@ def test_what_needs_room_says_so(engine: Engine, small: Path, asked: str) -> Non
     NEEDING[asked](engine)
 
 
-def test_a_command_says_what_needed_room(
+def test_full_disk_error_names_the_command(
     small: Path, host: NetNS, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The error names the command, also if no container, network or volume is involved."""
@@ -220,7 +224,7 @@ def test_a_command_says_what_needed_room(
     assert [line.split(":")[0].strip() for line in said[1:]] == ["likely cause", "try"]
 
 
-def test_looking_needs_no_room(engine: Engine, small: Path) -> None:
+def test_lists_and_removal_work_on_a_full_disk(engine: Engine, small: Path) -> None:
     """A list of networks does not need the default network to exist."""
     made = engine.create("base", FOR_EVER, name="new", network="none")
     with full(small):
@@ -230,7 +234,7 @@ def test_looking_needs_no_room(engine: Engine, small: Path) -> None:
         engine.remove("new")
 
 
-def test_a_record_is_replaced_on_a_full_disk_where_it_fits(small: Path) -> None:
+def test_fitting_record_is_replaced_on_a_full_disk(small: Path) -> None:
     """A record that fits into the old blocks is written; a larger one keeps the old record."""
     path = str(small / "record.json")
     write_json(path, ["x" * 100])
@@ -246,10 +250,10 @@ def test_a_record_is_replaced_on_a_full_disk_where_it_fits(small: Path) -> None:
     assert os.listdir(small) == ["record.json"]
 
 
-def test_a_record_that_fits_nowhere_is_no_failure_where_it_can_be_done_without(
+def test_unwritable_optional_record_is_no_failure_on_a_full_disk(
     engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a file system that cannot write in place: the next reader comes to the same result."""
+    """Without the record the next reader comes to the same result."""
     web = engine.run("base", FOR_EVER, name="web")
     monkeypatch.setattr("runtime.store._refilled", lambda *_: False)
     with full(small):
@@ -260,7 +264,7 @@ def test_a_record_that_fits_nowhere_is_no_failure_where_it_can_be_done_without(
         assert engine.containers() == []
 
 
-def test_a_change_in_place_is_seen(engine: Engine, small: Path) -> None:
+def test_state_cache_sees_state_rewritten_in_place(engine: Engine, small: Path) -> None:
     """A process with the old state in its cache sees the change, however soon it comes."""
     made = engine.create("base", FOR_EVER)
     store = Store(str(small))

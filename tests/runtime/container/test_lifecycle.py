@@ -29,7 +29,7 @@ MODES = ["bridge", "none", "host", "container:base0"]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_removed_container_leaves_nothing(engine: Engine, root: Path, mode: str) -> None:
+def test_removed_container_leaves_no_resources(engine: Engine, root: Path, mode: str) -> None:
     """Links, addresses, rules, mounts, processes, descriptors and files are as before the start."""
     engine.run("base", FOR_EVER, name="base0")  # creates the default network, which stays
     with nothing_left(root):
@@ -38,7 +38,7 @@ def test_a_removed_container_leaves_nothing(engine: Engine, root: Path, mode: st
         engine.remove(found.id, force=True)
 
 
-def test_teardown_gives_the_host_back(root: Path, host: NetNS) -> None:
+def test_teardown_restores_the_host(root: Path, host: NetNS) -> None:
     """Bridge, rules and ip_forward are as they were before the first container."""
     forward = Path("/proc/sys/net/ipv4/ip_forward")
     forward.write_text("0")
@@ -61,7 +61,7 @@ def test_teardown_gives_the_host_back(root: Path, host: NetNS) -> None:
     assert Path("/proc/sys/net/ipv6/conf/all/forwarding").read_text() == "0\n"
 
 
-def test_start_again_keeps_the_files_and_renews_the_network(engine: Engine) -> None:
+def test_restarted_container_keeps_files_and_gets_a_new_netns(engine: Engine) -> None:
     """The written files are there; the container gets the lowest free address and a new netns."""
     web = engine.run("base", FOR_EVER, name="web")
     engine.exec("web", ["sh", "-c", "echo kept > /kept"])
@@ -75,20 +75,20 @@ def test_start_again_keeps_the_files_and_renews_the_network(engine: Engine) -> N
     assert b"172.17.0.2\t" in engine.exec("web", ["cat", "/etc/hosts"]).stdout
 
 
-def test_starting_what_runs_is_no_error(engine: Engine) -> None:
+def test_start_of_a_running_container_is_no_error(engine: Engine) -> None:
     """The same process keeps running."""
     web = engine.run("base", FOR_EVER, name="web")
     assert engine.start("web").state.pid == web.state.pid
 
 
-def test_created_is_not_running(engine: Engine) -> None:
+def test_created_container_has_no_process_or_address(engine: Engine) -> None:
     """A created container has no process and no address until it is started."""
     made = engine.create("base", FOR_EVER, name="web")
     assert (made.state.status, made.state.pid, made.state.endpoints) == ("created", 0, ())
     assert engine.start("web").running
 
 
-def test_the_exit_code_is_the_commands(engine: Engine) -> None:
+def test_wait_returns_the_exit_code_of_the_command(engine: Engine) -> None:
     """The exit code is the command's own, or 128 plus the signal that ended it."""
     found = engine.run("base", ["sh", "-c", "exit 7"])
     assert engine.wait(found.id) == 7
@@ -97,7 +97,7 @@ def test_the_exit_code_is_the_commands(engine: Engine) -> None:
     assert engine.wait(found.id) == 128 + signal.SIGUSR1
 
 
-def test_a_signal_reaches_the_command(engine: Engine) -> None:
+def test_pid_1_forwards_signals_to_the_command(engine: Engine) -> None:
     """Pid 1 forwards the signal to the command."""
     handler = "trap 'exit 5' USR2; echo ready; while :; do sleep 0.01; done"
     found = engine.run("base", ["sh", "-c", handler])
@@ -106,7 +106,7 @@ def test_a_signal_reaches_the_command(engine: Engine) -> None:
     assert engine.wait(found.id) == 5
 
 
-def test_auto_remove(engine: Engine, root: Path) -> None:
+def test_auto_remove_container_is_removed_after_its_end(engine: Engine, root: Path) -> None:
     """The next call after the end removes the container; the waiting call gets the exit code."""
     engine.run("base", FOR_EVER)
     with nothing_left(root):
@@ -116,7 +116,7 @@ def test_auto_remove(engine: Engine, root: Path) -> None:
         engine.inspect(found.id)
 
 
-def test_a_dead_pid_1_is_noticed(engine: Engine) -> None:
+def test_container_with_killed_pid_1_is_exited_137(engine: Engine) -> None:
     """The next call sees the container as exited with 137; its veth and address are free again."""
     web = engine.run("base", FOR_EVER, name="web")
     os.kill(web.state.pid, signal.SIGKILL)
@@ -127,7 +127,7 @@ def test_a_dead_pid_1_is_noticed(engine: Engine) -> None:
     assert engine.run("base", FOR_EVER).state.endpoints[0].address == "172.17.0.1/16"
 
 
-def test_a_running_container_is_not_removed_by_accident(engine: Engine) -> None:
+def test_removal_of_a_running_container_needs_force(engine: Engine) -> None:
     """Removal of a running container needs force; a second removal fails."""
     engine.run("base", FOR_EVER, name="web")
     with pytest.raises(ConflictError, match="running"):
@@ -137,7 +137,7 @@ def test_a_running_container_is_not_removed_by_accident(engine: Engine) -> None:
         engine.remove("web")
 
 
-def test_orphans_are_reaped(engine: Engine) -> None:
+def test_pid_1_reaps_orphans(engine: Engine) -> None:
     """Orphaned processes become children of pid 1 and leave no zombies, also many at once.
 
     A zombie keeps its directory in /proc until its parent has read its exit code.
@@ -155,7 +155,7 @@ def test_orphans_are_reaped(engine: Engine) -> None:
     assert engine.inspect("web").running
 
 
-def test_it_outlives_the_caller(engine: Engine, root: Path) -> None:
+def test_container_outlives_the_process_that_started_it(engine: Engine, root: Path) -> None:
     """The starting process may end; another process finds the container running."""
     pid = os.fork()
     if not pid:

@@ -21,7 +21,7 @@ def _ran(engine: Engine, script: str) -> str:
     return found.id
 
 
-def test_lines_with_stream_and_time(engine: Engine) -> None:
+def test_log_lines_have_stream_and_time(engine: Engine) -> None:
     """The log has each line once, in order, with its stream and an RFC 3339 time."""
     identity = _ran(engine, "echo one; echo two; echo three >&2")
     entries = list(engine.logs(identity))
@@ -43,14 +43,14 @@ def test_lines_with_stream_and_time(engine: Engine) -> None:
     ],
     ids=["unfinished line", "no text", "one long line", "nothing", "many lines"],
 )
-def test_every_byte_is_kept(engine: Engine, script: str, written: bytes) -> None:
+def test_log_keeps_every_byte(engine: Engine, script: str, written: bytes) -> None:
     """The log keeps any bytes, also the last ones before the end."""
     entries = list(engine.logs(_ran(engine, script)))
     assert b"".join(item.data for item in entries) == written
     assert all(len(item.data) <= 16384 for item in entries)
 
 
-def test_following_ends_with_the_container(engine: Engine) -> None:
+def test_followed_log_ends_with_the_container(engine: Engine) -> None:
     """Lines are seen as they are written, and the iteration ends with the container."""
     script = "echo first; while ! test -e /go; do sleep 0.01; done; echo last"
     found = engine.run("base", ["sh", "-c", script], network="none")
@@ -68,13 +68,13 @@ def test_following_ends_with_the_container(engine: Engine) -> None:
     assert seen == [b"first\n", b"last\n"]
 
 
-def test_following_what_has_ended(engine: Engine) -> None:
+def test_followed_log_of_a_stopped_container_returns(engine: Engine) -> None:
     """Following a stopped container yields the existing lines and returns."""
     identity = _ran(engine, "echo done")
     assert [item.data for item in engine.logs(identity, follow=True)] == [b"done\n"]
 
 
-def test_a_restart_goes_on_in_the_same_log(engine: Engine) -> None:
+def test_log_continues_across_a_restart(engine: Engine) -> None:
     """The log continues across restarts, like Docker's."""
     identity = _ran(engine, "echo again")
     engine.start(identity)
@@ -82,7 +82,7 @@ def test_a_restart_goes_on_in_the_same_log(engine: Engine) -> None:
     assert [item.data for item in engine.logs(identity)] == [b"again\n"] * 2
 
 
-def test_an_attached_container_is_logged_too(engine: Engine) -> None:
+def test_output_of_an_attached_container_is_logged(engine: Engine) -> None:
     """The caller gets a copy of the log, each stream on the requested descriptor."""
     out, err = os.pipe(), os.pipe()
     stdin = os.open("/dev/null", os.O_RDONLY)
@@ -99,7 +99,7 @@ def test_an_attached_container_is_logged_too(engine: Engine) -> None:
     assert sorted(item.data for item in engine.logs(found.id)) == [b"err\n", b"out\n"]
 
 
-def test_a_reader_that_leaves_does_not_stop_the_container(engine: Engine) -> None:
+def test_container_and_log_continue_after_the_reader_exits(engine: Engine) -> None:
     """The log still gets the output after the reader of the copy has exited."""
     out, writer = os.pipe()
     stdin = os.open("/dev/null", os.O_RDONLY)
@@ -116,7 +116,7 @@ def test_a_reader_that_leaves_does_not_stop_the_container(engine: Engine) -> Non
     assert [item.data for item in engine.logs(found.id)] == [b"one\n", b"two\n"]
 
 
-def test_a_reader_that_dawdles_loses_nothing(engine: Engine) -> None:
+def test_slow_reader_gets_all_output(engine: Engine) -> None:
     """Pid 1 waits for a slow reader as a full pipe would, and handles signals meanwhile."""
     out, writer = os.pipe()
     stdin = os.open("/dev/null", os.O_RDONLY)
@@ -141,7 +141,7 @@ def test_a_reader_that_dawdles_loses_nothing(engine: Engine) -> None:
     assert engine.wait(stuck.id) == 137
 
 
-def test_logs_of_nobody(engine: Engine) -> None:
+def test_logs_of_unknown_or_never_started_container(engine: Engine) -> None:
     """The error names an unknown container; a container that never ran has an empty log."""
     with pytest.raises(NotFoundError, match="nope"):
         engine.logs("nope")

@@ -43,7 +43,7 @@ def shell(root: Path, script: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_a_reader_that_has_enough_ends_the_command(engine: Engine, root: Path) -> None:
+def test_closed_stdout_ends_the_run_command_with_an_error(engine: Engine, root: Path) -> None:
     """`run … | head` exits with 1 and reports the reason; the container keeps running."""
     script = "$mydocker run --name web base yes | head -n 1; echo ${PIPESTATUS[0]}"
     out, err = shell(root, script)
@@ -58,8 +58,10 @@ def test_a_reader_that_has_enough_ends_the_command(engine: Engine, root: Path) -
 
 @pytest.mark.parametrize("redirected", [">/dev/full", ">&2 2>/dev/full"])
 @pytest.mark.parametrize("after", ["", "; sleep 1000", "; exit 7"])
-def test_a_full_disk_is_no_success(engine: Engine, root: Path, redirected: str, after: str) -> None:
-    """The error comes for either stream, before or after the command's end, and any exit code."""
+def test_run_with_unwritable_output_exits_with_1(
+    engine: Engine, root: Path, redirected: str, after: str
+) -> None:
+    """`run` fails for either stream, before or after the command's end, and any exit code."""
     words = "echo out; echo err >&2" + after
     script = f"$mydocker run --name web base sh -c '{words}' {redirected}; echo $?"
     if redirected.startswith(">&2"):
@@ -73,7 +75,7 @@ def test_a_full_disk_is_no_success(engine: Engine, root: Path, redirected: str, 
     until(lambda: engine.inspect("web").running is ("sleep" in after), "all others have ended")
 
 
-def test_what_is_removed_at_its_end_is(engine: Engine, root: Path) -> None:
+def test_auto_remove_container_is_removed_after_lost_output(engine: Engine, root: Path) -> None:
     """--rm: only the message is left; it promises the logs only until the container ends."""
     out, err = shell(root, "$mydocker run --rm --name web base echo hi >/dev/full; echo $?")
     assert out == "1\n"
@@ -81,14 +83,14 @@ def test_what_is_removed_at_its_end_is(engine: Engine, root: Path) -> None:
     until(lambda: not engine.containers(), "it has ended, and is removed")
 
 
-def test_a_terminal_whose_output_is_lost(engine: Engine, root: Path) -> None:
-    """-t: the same, although the caller itself writes the output."""
+def test_run_with_terminal_reports_lost_output(engine: Engine, root: Path) -> None:
+    """The error comes also with -t, where the caller itself writes the output."""
     out, err = shell(root, "$mydocker run -t base yes | head -n 1; echo ${PIPESTATUS[0]}")
     assert out.split() == ["y", "1"]
     assert "show what is written to the terminal: Broken pipe" in err
 
 
-def test_an_answer_that_cannot_be_given_is_no_success(engine: Engine, root: Path) -> None:
+def test_command_with_unwritable_stdout_exits_with_1(engine: Engine, root: Path) -> None:
     """The command exits with an error and no traceback."""
     out, err = shell(root, "$mydocker ps >/dev/full; echo $?")
     assert out == "1\n"
@@ -96,7 +98,7 @@ def test_an_answer_that_cannot_be_given_is_no_success(engine: Engine, root: Path
     assert "Traceback" not in err
 
 
-def test_a_library_is_told_too(engine: Engine, stdin: int) -> None:
+def test_wait_raises_error_for_lost_output(engine: Engine, stdin: int) -> None:
     """`wait` raises the error if it gets `lost`, also after the container's end was recorded."""
     lost, told = os.pipe()
     full = os.open("/dev/full", os.O_WRONLY)
@@ -112,7 +114,7 @@ def test_a_library_is_told_too(engine: Engine, stdin: int) -> None:
     os.close(lost)
 
 
-def test_a_stream_that_does_not_wait_is_none_that_is_lost(engine: Engine, stdin: int) -> None:
+def test_non_blocking_stdout_loses_no_output(engine: Engine, stdin: int) -> None:
     """A non-blocking pipe is waited for like any other."""
     out, writer = os.pipe()
     os.set_blocking(writer, False)

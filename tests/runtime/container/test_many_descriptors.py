@@ -29,7 +29,7 @@ def crowded(root: Path) -> Iterator[None]:
         yield
 
 
-def test_logs_are_followed(engine: Engine, crowded: None) -> None:
+def test_followed_log_ends_despite_many_open_descriptors(engine: Engine, crowded: None) -> None:
     """The log is followed to the end of the container, which comes when its stdin ends."""
     out, into = os.pipe()
     nothing = os.open(os.devnull, os.O_WRONLY)
@@ -42,8 +42,8 @@ def test_logs_are_followed(engine: Engine, crowded: None) -> None:
     assert list(entries) == []
 
 
-def test_a_call_that_there_was_noroom_for_keeps_nothing(engine: Engine, lan: str) -> None:
-    """Each failed call would leave fewer descriptors for the next."""
+def test_call_without_free_descriptors_leaks_none(engine: Engine, lan: str) -> None:
+    """A failed call closes all its file descriptors."""
     engine.run("base", FOR_EVER, network=lan)
     before = descriptors()
     for spare in range(5):

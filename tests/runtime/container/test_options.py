@@ -18,7 +18,7 @@ def _configure(**options: Any) -> Any:
     return configure(IDENTITY, "base", ["true"], cast("ContainerOptions", options))
 
 
-def test_what_is_left_out_is_chosen() -> None:
+def test_container_option_defaults_are_dockers() -> None:
     """The defaults are Docker's: the bridge, a hostname from the id, a PATH."""
     config = _configure()
     assert (config.network, config.hostname, config.workdir) == ("bridge", IDENTITY[:12], "/")
@@ -36,13 +36,13 @@ def test_what_is_left_out_is_chosen() -> None:
         ("lan", "bridge", "lan"),
     ],
 )
-def test_modes_are_read(text: str, kind: str, name: str) -> None:
+def test_network_mode_is_parsed(text: str, kind: str, name: str) -> None:
     """A mode is one of the four models, or the name of a network."""
     assert modes.parse(text) == (kind, name)
 
 
 @pytest.mark.parametrize("text", ["container:", "host:x", "bri dge", "container", "/"])
-def test_an_unknown_mode_is_refused(text: str) -> None:
+def test_unknown_network_mode_is_refused(text: str) -> None:
     """The error lists the existing modes."""
     if text == "container":
         assert modes.parse(text).kind == "bridge"  # a valid network name; there is no such network
@@ -66,7 +66,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("network", ["none", "host", "container:web"])
 @pytest.mark.parametrize("option", OPTIONS)
-def test_contradictions_are_refused_by_name(network: str, option: str) -> None:
+def test_option_contradicting_the_network_mode_is_refused(network: str, option: str) -> None:
     """The error names each option that a mode cannot have; the other options are accepted."""
     kind = modes.parse(network).kind
     if option in modes.CONTRADICTIONS[kind]:
@@ -97,19 +97,19 @@ def test_contradictions_are_refused_by_name(network: str, option: str) -> None:
         ({"env": {"A=B": "c"}}, "malformed"),
     ],
 )
-def test_what_is_malformed_is_refused(options: dict[str, Any], said: str) -> None:
+def test_malformed_container_option_is_refused(options: dict[str, Any], said: str) -> None:
     """The error comes before any resource is created."""
     with pytest.raises(InvalidError, match=said):
         _configure(**options)
 
 
-def test_a_container_needs_a_command() -> None:
+def test_container_without_a_command_is_refused() -> None:
     """The image `base` has no command of its own."""
     with pytest.raises(InvalidError, match="no command"):
         configure(IDENTITY, "base", [], ContainerOptions())
 
 
-def test_an_error_survives_a_pickle() -> None:
+def test_mydocker_error_survives_pickling() -> None:
     """The error can then be raised on the other side of a process boundary."""
     error = CommandNotFoundError("execute 'x'", "there is none", "a typo", "ls /bin")
     copy = pickle.loads(pickle.dumps(error))

@@ -28,7 +28,7 @@ CYCLES = 30
 """Starts and removals, one after the other."""
 
 
-def test_many_share_one_bridge(engine: Engine, root: Path) -> None:
+def test_many_containers_share_one_bridge(engine: Engine, root: Path) -> None:
     """Each container has its own address, bridge port and pid 1; nothing is left after removal."""
     engine.run("base", FOR_EVER, name="stays")
     with nothing_left(root):
@@ -42,7 +42,7 @@ def test_many_share_one_bridge(engine: Engine, root: Path) -> None:
         engine.remove(*(item.id for item in found), force=True)
 
 
-def test_what_a_start_costs_does_not_grow_with_those_that_run(
+def test_start_cost_is_independent_of_running_containers(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number of files read, checked and written, and of netlink requests, stays the same."""
@@ -60,7 +60,9 @@ def test_what_a_start_costs_does_not_grow_with_those_that_run(
     assert all(cost == costs[3] for cost in costs[3:])
 
 
-def test_links_of_many_go_in_one_step(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_of_many_containers_are_deleted_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel waits for a grace period before a link is gone: only once for all of them."""
     found = [engine.run("base", FOR_EVER) for _ in range(4)]
     sent: list[Request] = []
@@ -84,7 +86,7 @@ def _counting(done: Counter[str], name: str, original: Callable[..., Any]) -> Ca
     return counted
 
 
-def test_cycles_leave_every_counter_where_it_was(engine: Engine, root: Path) -> None:
+def test_start_and_remove_cycles_leak_no_resources(engine: Engine, root: Path) -> None:
     """Counters of the host, of the runtime's state and of the caller are unchanged."""
 
     def cycle(network: str) -> None:

@@ -31,7 +31,7 @@ def narrow() -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["blocking", "not blocking"])
-def test_signals_come_through_while_output_is_held_up(
+def test_signals_reach_the_command_while_its_output_is_blocked(
     engine: Engine,
     narrow: tuple[int, int],
     waits: bool,  # noqa: FBT001

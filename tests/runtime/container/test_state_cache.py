@@ -32,7 +32,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_a_state_is_read_once(engine: Engine, root: Path, read: list[str]) -> None:
+def test_unchanged_state_is_read_once(engine: Engine, root: Path, read: list[str]) -> None:
     """An unchanged state file is read once, whichever process wrote it."""
     web = engine.run("base", FOR_EVER, network="none")
     glance = StateCache(Store(str(root)))
@@ -42,7 +42,9 @@ def test_a_state_is_read_once(engine: Engine, root: Path, read: list[str]) -> No
     assert read == [web.id]
 
 
-def test_a_new_state_is_read(engine: Engine, root: Path, read: list[str]) -> None:
+def test_state_changed_by_another_process_is_read(
+    engine: Engine, root: Path, read: list[str]
+) -> None:
     """The new state is read also if another process wrote it."""
     web = engine.run("base", FOR_EVER, network="none")
     glance = StateCache(Store(str(root)))
@@ -53,7 +55,7 @@ def test_a_new_state_is_read(engine: Engine, root: Path, read: list[str]) -> Non
     assert read == [web.id]
 
 
-def test_an_end_is_noticed(engine: Engine, root: Path) -> None:
+def test_state_cache_notices_a_killed_container(engine: Engine, root: Path) -> None:
     """No process records that a container was killed: the end is noticed despite the cache."""
     web = engine.run("base", FOR_EVER, network="none")
     glance = StateCache(Store(str(root)))
@@ -65,7 +67,7 @@ def test_an_end_is_noticed(engine: Engine, root: Path) -> None:
     assert list(glance.unsettled()) == [web.id]
 
 
-def test_one_that_runs_is_not_looked_at_again(
+def test_watched_running_container_is_not_read_again(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A container found running twice is watched: its files are not read until it ends."""
@@ -83,7 +85,7 @@ def test_one_that_runs_is_not_looked_at_again(
     assert list(glance.unsettled()) == [web.id]
 
 
-def test_who_was_killed_while_connecting_is_noticed(engine: Engine, root: Path) -> None:
+def test_state_cache_notices_a_killed_connect(engine: Engine, root: Path) -> None:
     """The interruption is noticed although the container runs and is watched."""
     engine.network_create("lan")
     web = engine.run("base", FOR_EVER)
@@ -97,7 +99,7 @@ def test_who_was_killed_while_connecting_is_noticed(engine: Engine, root: Path) 
     assert list(glance.unsettled()) == []
 
 
-def test_a_watch_ends_with_who_watches(engine: Engine, root: Path) -> None:
+def test_watch_descriptor_is_closed_with_engine_or_container(engine: Engine, root: Path) -> None:
     """No watch descriptor outlives the engine or the container."""
     web = engine.run("base", FOR_EVER, network="none")
     gc.collect()  # or descriptors of earlier tests' engines are closed meanwhile

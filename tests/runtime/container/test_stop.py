@@ -19,7 +19,7 @@ from tests.support.programs import environment
 STUBBORN = ["sh", "-c", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done"]
 
 
-def test_stop_asks_and_the_command_ends(engine: Engine) -> None:
+def test_stop_sends_sigterm_and_keeps_the_exit_code(engine: Engine) -> None:
     """SIGTERM reaches the command, and its exit code is kept."""
     handler = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done"
     web = engine.run("base", ["sh", "-c", handler], name="web")
@@ -29,7 +29,7 @@ def test_stop_asks_and_the_command_ends(engine: Engine) -> None:
     assert process_born(web.state.pid) == 0
 
 
-def test_stop_kills_what_does_not_listen(engine: Engine) -> None:
+def test_stop_kills_the_container_at_the_timeout(engine: Engine) -> None:
     """At the timeout SIGKILL ends all processes inside: exit code 137."""
     engine.run("base", ["sh", "-c", "trap '' TERM; echo ready; sleep 1000"], name="web")
     until(lambda: any(engine.logs("web")), "the signal is ignored")
@@ -37,7 +37,7 @@ def test_stop_kills_what_does_not_listen(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("how", ["kill", "remove"])
-def test_who_has_time_to_end_can_be_killed_meanwhile(engine: Engine, how: str) -> None:
+def test_stopping_container_can_be_killed_or_removed(engine: Engine, how: str) -> None:
     """A kill or removal does not wait for the timeout, and the stopping call succeeds."""
     engine.run("base", STUBBORN, name="web")
     until(lambda: any(engine.logs("web")), "the handler is set")
@@ -48,13 +48,13 @@ def test_who_has_time_to_end_can_be_killed_meanwhile(engine: Engine, how: str) -
         assert stopped.result(timeout=10).config.name == "web"
 
 
-def test_stopping_twice_is_no_error(engine: Engine) -> None:
+def test_stop_of_a_stopped_container_is_no_error(engine: Engine) -> None:
     """The container is stopped, as requested."""
     engine.run("base", FOR_EVER, name="web")
     assert engine.stop("web") == engine.stop("web")
 
 
-def test_several_have_their_time_at_once(engine: Engine) -> None:
+def test_stop_timeouts_of_several_containers_run_in_parallel(engine: Engine) -> None:
     """Containers that ignore the signal are killed at the timeout, which runs in parallel."""
     names = [f"web{number}" for number in range(6)]
     for name in names:
@@ -66,7 +66,7 @@ def test_several_have_their_time_at_once(engine: Engine) -> None:
     assert 1 <= time.monotonic() - began < len(names)
 
 
-def test_the_command_asks_all_at_once(engine: Engine, root: Path) -> None:
+def test_stop_command_signals_all_containers_at_once(engine: Engine, root: Path) -> None:
     """Containers behind a slow or missing one are stopped too; then the error is reported."""
     for name in ("a", "b", "c"):
         engine.run("base", STUBBORN, name=name, network="none")

@@ -19,7 +19,7 @@ from tests.runtime.support.inspection import netns, processes_titled, until
 _TITLE = b"mydocker-attendant"
 
 
-def test_one_that_lets_nobody_hear_is_passed_over(engine: Engine, lan: str) -> None:
+def test_container_without_free_ports_loses_only_its_own_dns(engine: Engine, lan: str) -> None:
     """A container whose processes have bound every port loses only its own name resolution."""
     few = {"net.ipv4.ip_local_port_range": "40000 40009"}
     web = engine.run("base", FOR_EVER, name="web", network=lan, sysctls=few)

@@ -49,7 +49,9 @@ def _others_go_on(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("script", _CHANGES.values(), ids=list(_CHANGES))
-def test_interfaces(engine: Engine, web: ContainerRecord, script: str) -> None:
+def test_changed_interfaces_harm_no_other_container(
+    engine: Engine, web: ContainerRecord, script: str
+) -> None:
     """Networks can be connected and disconnected despite the change, or the call is refused."""
     assert engine.exec("web", ["sh", "-c", script]).exit_code == 0
     engine.repair()
@@ -60,7 +62,9 @@ def test_interfaces(engine: Engine, web: ContainerRecord, script: str) -> None:
     _others_go_on(engine)
 
 
-def test_ports(engine: Engine, web: ContainerRecord) -> None:
+def test_container_without_free_ports_harms_no_other_container(
+    engine: Engine, web: ContainerRecord
+) -> None:
     """The daemon can bind no socket in a container without free ports; this needs no rights."""
     with _no_port_left(web):
         with suppress(MydockerError):

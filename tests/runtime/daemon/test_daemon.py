@@ -42,10 +42,10 @@ def _attendants() -> set[int]:
     return found
 
 
-def test_it_comes_with_the_first_and_goes_with_the_last(
+def test_daemon_runs_from_the_first_container_to_the_last(
     engine: Engine, lan: str, root: Path
 ) -> None:
-    """One daemon serves all; nothing of it is left, and containers without need start none."""
+    """One daemon serves all containers and ends with the last; the default network needs none."""
     engine.run("base", FOR_EVER)
     assert not _attendants()
     with nothing_left(root):
@@ -61,7 +61,7 @@ def test_it_comes_with_the_first_and_goes_with_the_last(
     assert told(ask(three, "three")) == {"10.9.0.2"}
 
 
-def test_it_lets_go_of_a_container_that_ends_by_itself(engine: Engine, lan: str) -> None:
+def test_daemon_releases_netns_of_an_exited_container(engine: Engine, lan: str) -> None:
     """The daemon does not keep the netns of an exited container alive, without any call."""
     web = engine.run("base", FOR_EVER, network=lan)
     until(lambda: bool(_attendants()), "it has come")
@@ -70,7 +70,7 @@ def test_it_lets_go_of_a_container_that_ends_by_itself(engine: Engine, lan: str)
     until(lambda: not _attendants(), "it has gone with the last")
 
 
-def test_it_holds_nothing_of_a_container_that_was_stopped(engine: Engine, lan: str) -> None:
+def test_daemon_keeps_no_descriptor_of_a_stopped_container(engine: Engine, lan: str) -> None:
     """An open connection and a pending query do not keep the netns alive."""
     engine.run("base", FOR_EVER, name="stays", network=lan)
     until(lambda: bool(_attendants()), "it has come")
@@ -98,7 +98,7 @@ def _descriptors(pid: int) -> list[str]:
     return sorted(found)
 
 
-def test_killed_it_is_replaced_by_the_next_call(engine: Engine, lan: str) -> None:
+def test_next_call_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
     """The new daemon answers and relays for the same containers."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, publish=["8080:80"])
     db = engine.run("base", FOR_EVER, name="db", network=lan)
@@ -124,7 +124,7 @@ def _answers(asker: ContainerRecord) -> bool:
         return False
 
 
-def test_only_what_is_for_the_loopback_is_relayed(engine: Engine, lan: str) -> None:
+def test_ipv6_relay_ignores_multicast_from_peers(engine: Engine, lan: str) -> None:
     """A peer's packet to all nodes on the link, the host among them, is not relayed."""
     web = engine.run("base", FOR_EVER, network=lan, publish=["8080:80/udp"])
     peer = engine.run("base", FOR_EVER, network=lan)
@@ -149,7 +149,7 @@ def test_only_what_is_for_the_loopback_is_relayed(engine: Engine, lan: str) -> N
             assert ear.recv(64) == word
 
 
-def test_killed_before_a_start_it_is_replaced_by_it(engine: Engine, lan: str) -> None:
+def test_next_start_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
     """The new container and the running ones all get replies."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     until(lambda: bool(_attendants()), "it has come")
@@ -161,7 +161,7 @@ def test_killed_before_a_start_it_is_replaced_by_it(engine: Engine, lan: str) ->
     until(lambda: _answers(web), "it has found out about the others")
 
 
-def test_many_start_and_stop_at_once(engine: Engine, lan: str, root: Path) -> None:
+def test_concurrent_starts_share_one_daemon(engine: Engine, lan: str, root: Path) -> None:
     """As many processes start at most one daemon, and every query is answered."""
     with nothing_left(root):
         for _ in range(2):
@@ -214,8 +214,8 @@ def _called_on_loopback6(
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
-def test_the_ipv6_loopback_is_relayed(engine: Engine, lan: str, kind: str) -> None:
-    """Both directions work to the end, with the host as client; an unaccepted one is reset."""
+def test_port_published_on_ipv6_loopback_is_relayed(engine: Engine, lan: str, kind: str) -> None:
+    """Data passes in both directions with the host as client; an unaccepted call is reset."""
     number = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     web = engine.run("base", FOR_EVER, network=lan, publish=[f"[::1]:8080:80/{kind}"])
     assert _called_on_loopback6(web, kind=number) == "fd00:9::1"
@@ -251,7 +251,9 @@ def _connect_and_read(call: socket.socket) -> None:
         (dns_socket, "open_ears"),
     ).values(),
 )
-def test_a_start_is_killed(engine: Engine, root: Path, lan: str, step: Step) -> None:
+def test_start_after_a_killed_start_has_name_resolution(
+    engine: Engine, root: Path, lan: str, step: Step
+) -> None:
     """After a kill at any step the next start has name resolution, and nothing is left."""
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web", network=lan))
@@ -268,7 +270,7 @@ def _starting(engine: Engine) -> bool:
     return any(item.state.status in ("starting", "removing") for item in engine.containers())
 
 
-def test_a_stopped_attendant_is_told_of(
+def test_start_with_a_stopped_daemon_is_an_error(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the stopped daemon; the start fails and leaves nothing running."""
@@ -287,7 +289,7 @@ def test_a_stopped_attendant_is_told_of(
         engine.network_remove(lan)
 
 
-def test_calls_that_it_has_no_time_for_are_no_failures(
+def test_list_works_with_a_full_daemon_queue(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a full queue of connections, listing works, and other calls wait or get an error."""
@@ -309,7 +311,9 @@ def test_calls_that_it_has_no_time_for_are_no_failures(
     assert _attendants() == {pid}
 
 
-def test_a_namespace_is_entered_and_left(engine: Engine, lan: str, host: NetNS) -> None:
+def test_daemon_returns_to_the_host_netns_after_a_query(
+    engine: Engine, lan: str, host: NetNS
+) -> None:
     """A query from inside a container does not move the daemon into its netns."""
     web = engine.run("base", FOR_EVER, network=lan, dns=[GATEWAY])
     with name_server(known):

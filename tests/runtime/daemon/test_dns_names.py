@@ -38,7 +38,7 @@ _AAAA = 28
 """Bytes of a record whose owner is a pointer to the question (RFC 1035, 4.1.4)."""
 
 
-def test_members_answer_to_all_their_names(engine: Engine, lan: str) -> None:
+def test_every_name_of_a_container_resolves(engine: Engine, lan: str) -> None:
     """Name, alias, short id and hostname resolve, also with the network's name, in any case."""
     web = engine.run("base", FOR_EVER, name="Web", network=lan, aliases=["www"], hostname="box")
     db = engine.run("base", FOR_EVER, name="db", network=lan)
@@ -48,7 +48,7 @@ def test_members_answer_to_all_their_names(engine: Engine, lan: str) -> None:
     assert told(ask(web, "web")) == {"10.9.0.2"}
 
 
-def test_addresses_lead_back_to_names(engine: Engine, lan: str) -> None:
+def test_ptr_queries_return_container_names(engine: Engine, lan: str) -> None:
     """PTR queries find members in both families; NXDOMAIN for free addresses of the subnet."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     for address in ("10.9.0.2", "fd00:9::2"):
@@ -59,7 +59,7 @@ def test_addresses_lead_back_to_names(engine: Engine, lan: str) -> None:
         assert rcode(ask(web, reverse, "PTR")) == "NXDOMAIN"
 
 
-def test_a_name_without_such_an_address_is_no_error(engine: Engine) -> None:
+def test_query_for_absent_address_family_is_an_empty_reply(engine: Engine) -> None:
     """AAAA without IPv6 is an empty reply: the name exists, and no query goes outside."""
     engine.network_create("four", subnet="10.8.0.0/24")
     web = engine.run("base", FOR_EVER, name="web", network="four")
@@ -68,7 +68,7 @@ def test_a_name_without_such_an_address_is_no_error(engine: Engine) -> None:
         assert (rcode(answer), answer.answer) == ("NOERROR", [])
 
 
-def test_a_peer_is_not_looked_for_in_the_hosts_search_domain(
+def test_peer_name_in_the_search_domain_is_not_forwarded(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The C library tries the search domain if the peer has no address of the family."""
@@ -89,7 +89,7 @@ def test_a_peer_is_not_looked_for_in_the_hosts_search_domain(
         assert answer(name, "AAAA") is None
 
 
-def test_an_alias_of_several_leads_to_all(engine: Engine, lan: str) -> None:
+def test_shared_alias_resolves_to_all_its_containers(engine: Engine, lan: str) -> None:
     """The reply holds the address of each container with the alias."""
     for name in ("one", "two", "three"):
         engine.run("base", FOR_EVER, name=name, network=lan, aliases=["all"])
@@ -97,7 +97,7 @@ def test_an_alias_of_several_leads_to_all(engine: Engine, lan: str) -> None:
     assert told(ask(asker, "all")) == {"10.9.0.2", "10.9.0.3", "10.9.0.4"}
 
 
-def test_a_program_inside_gets_the_answer(engine: Engine, lan: str) -> None:
+def test_program_in_a_container_resolves_peer_names(engine: Engine, lan: str) -> None:
     """A program inside resolves names through its resolv.conf."""
     engine.run("base", FOR_EVER, name="web", network=lan)
     engine.run("base", FOR_EVER, name="db", network=lan)
@@ -106,7 +106,7 @@ def test_a_program_inside_gets_the_answer(engine: Engine, lan: str) -> None:
     assert inside(pid, by_address, "10.9.0.2") == "web.lan"
 
 
-def test_names_follow_at_once(engine: Engine, lan: str) -> None:
+def test_next_query_sees_start_stop_connect_and_disconnect(engine: Engine, lan: str) -> None:
     """The next query already sees a start, stop, connect or disconnect."""
     engine.network_create("dmz", subnet="10.8.0.0/24")
     asker = engine.run("base", FOR_EVER, name="asker", network=lan)
@@ -127,7 +127,7 @@ def test_names_follow_at_once(engine: Engine, lan: str) -> None:
     assert told(ask(asker, "other")) == {"10.8.0.2"}
 
 
-def test_the_default_network_has_no_names(engine: Engine) -> None:
+def test_default_network_has_no_name_resolution(engine: Engine) -> None:
     """Containers there query the host's resolvers, and the daemon does not serve them."""
     web = engine.run("base", FOR_EVER, name="web")
     engine.run("base", FOR_EVER, name="db")
@@ -136,9 +136,7 @@ def test_the_default_network_has_no_names(engine: Engine) -> None:
         ask(web, "db")
 
 
-def test_a_container_that_comes_from_the_default_network_learns_names(
-    engine: Engine, lan: str
-) -> None:
+def test_connect_from_the_default_network_adds_the_resolver(engine: Engine, lan: str) -> None:
     """Connecting it to another network changes resolv.conf in place, disconnecting restores it."""
     web = engine.run("base", FOR_EVER, name="web")
 
@@ -155,7 +153,7 @@ def test_a_container_that_comes_from_the_default_network_learns_names(
         ask(web, "web")
 
 
-def test_port_53_stays_the_containers(engine: Engine, lan: str) -> None:
+def test_container_can_bind_port_53_itself(engine: Engine, lan: str) -> None:
     """A container can run a name server on all its addresses and still resolves names."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     with (
@@ -170,8 +168,8 @@ def test_port_53_stays_the_containers(engine: Engine, lan: str) -> None:
             assert told(ask(web, "web", tcp=over_tcp)) == {"10.9.0.2"}
 
 
-def test_a_large_answer_comes_whole_over_tcp(engine: Engine, lan: str) -> None:
-    """Over UDP the reply is cut to the client's limit and says so (TC)."""
+def test_large_reply_is_truncated_over_udp_and_whole_over_tcp(engine: Engine, lan: str) -> None:
+    """Over UDP the reply is truncated to the client's limit and has the TC flag."""
     for number in range(30):
         engine.run("base", FOR_EVER, name=f"c{number}", network=lan, aliases=["many"])
     asker = engine.inspect("c0")
@@ -186,7 +184,7 @@ def test_a_large_answer_comes_whole_over_tcp(engine: Engine, lan: str) -> None:
         assert 0 <= room - len(cut.to_wire()) < _AAAA
 
 
-def test_nonsense_is_passed_over(engine: Engine, lan: str) -> None:
+def test_malformed_dns_message_gets_no_reply(engine: Engine, lan: str) -> None:
     """A message that is no query gets no reply, and the next query gets its own."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
@@ -196,7 +194,7 @@ def test_nonsense_is_passed_over(engine: Engine, lan: str) -> None:
     assert told(ask(web, "web")) == {"10.9.0.2"}
 
 
-def test_every_question_on_a_connection_is_answered(engine: Engine, lan: str) -> None:
+def test_every_dns_query_on_a_tcp_connection_is_answered(engine: Engine, lan: str) -> None:
     """Queries sent at once or in pieces are answered, also when no other follows."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
     three = ("web", "www", "w3")
@@ -211,7 +209,7 @@ def test_every_question_on_a_connection_is_answered(engine: Engine, lan: str) ->
             assert all(told(item) == {"10.9.0.2"} for item in heard)
 
 
-def test_a_question_may_come_in_part_with_another(engine: Engine, lan: str) -> None:
+def test_dns_query_split_across_tcp_segments_is_answered(engine: Engine, lan: str) -> None:
     """The first query is answered at once, the second when the rest of it has arrived."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
     together = questions("web", "www", "w3")
@@ -225,7 +223,7 @@ def test_a_question_may_come_in_part_with_another(engine: Engine, lan: str) -> N
             assert {asked(next(coming)), asked(next(coming))} == {"www", "w3"}
 
 
-def test_idle_connections_keep_nobody_from_being_answered(engine: Engine, lan: str) -> None:
+def test_idle_tcp_connections_do_not_block_dns_queries(engine: Engine, lan: str) -> None:
     """A new connection replaces the one that has been idle longest (RFC 7766, 6.2.3)."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=["10.9.0.200"])
     with contextlib.ExitStack() as stack:

@@ -44,8 +44,8 @@ def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-def test_who_asks_over_tcp_meanwhile_is_answered_later(web: ContainerRecord) -> None:
-    """The connection waits in the kernel's queue, as any that comes too fast."""
+def test_dns_over_tcp_waits_while_descriptors_are_exhausted(web: ContainerRecord) -> None:
+    """The connection waits in the kernel's accept queue."""
     with ExitStack() as stack:
         with _none_left(web):
             opened = stack.enter_context(connected(web))
@@ -53,7 +53,7 @@ def test_who_asks_over_tcp_meanwhile_is_answered_later(web: ContainerRecord) -> 
         assert told(next(answers(opened))) == {"10.9.0.2"}
 
 
-def test_who_calls_a_relayed_port_meanwhile_gets_through_later(web: ContainerRecord) -> None:
+def test_relayed_connection_waits_while_descriptors_are_exhausted(web: ContainerRecord) -> None:
     """The host's own clients can open any number of connections."""
     with netns(web) as space, space.socket(socket.AF_INET6, socket.SOCK_STREAM) as server:
         server.bind(("::", 80))
@@ -66,7 +66,7 @@ def test_who_calls_a_relayed_port_meanwhile_gets_through_later(web: ContainerRec
             assert accepted.recv(2) == b"hi"
 
 
-def test_calls_of_mydockers_meanwhile_are_served_later(
+def test_engine_call_waits_while_descriptors_are_exhausted(
     engine: Engine, lan: str, root: Path, web: ContainerRecord
 ) -> None:
     """The daemon does not retry without pause, with a line in its log each time."""
@@ -78,7 +78,7 @@ def test_calls_of_mydockers_meanwhile_are_served_later(
 
 
 @pytest.mark.parametrize("spare", range(1, 5))
-def test_nothing_is_kept_of_a_call_that_came_in_part(
+def test_partly_received_call_leaks_no_descriptor(
     engine: Engine, lan: str, web: ContainerRecord, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
     """The kernel passes as many descriptors as are free; the others are lost."""

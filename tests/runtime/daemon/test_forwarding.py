@@ -33,7 +33,7 @@ from tests.runtime.daemon.dns_client import (
 from tests.runtime.support.inspection import netns, until
 
 
-def test_the_rest_is_asked_of_a_resolver_that_was_named(engine: Engine, lan: str) -> None:
+def test_foreign_names_are_forwarded_to_the_requested_resolver(engine: Engine, lan: str) -> None:
     """The query keeps its transport; queries for peers' names are not forwarded."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
     with name_server(known) as outside:
@@ -43,7 +43,7 @@ def test_the_rest_is_asked_of_a_resolver_that_was_named(engine: Engine, lan: str
         assert outside.asked == [("www.example.", False), ("www.example.", True)]
 
 
-def test_an_answer_that_was_cut_is_whole_over_tcp(engine: Engine, lan: str) -> None:
+def test_truncated_forwarded_reply_is_whole_over_tcp(engine: Engine, lan: str) -> None:
     """The truncated reply is passed on, and a repeated query over TCP gets all of it."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
     with name_server(known) as outside:
@@ -54,7 +54,7 @@ def test_an_answer_that_was_cut_is_whole_over_tcp(engine: Engine, lan: str) -> N
         assert ("big.example.", True) in outside.asked
 
 
-def test_a_resolver_that_fails_is_passed_over(engine: Engine, lan: str) -> None:
+def test_next_resolver_is_queried_after_a_failure(engine: Engine, lan: str) -> None:
     """After a resolver that is absent, fails or never replies, the next one is queried."""
     servers = ["10.9.0.200", GATEWAY, "172.17.42.1"]
     engine.network_inspect("bridge")
@@ -73,7 +73,7 @@ def test_a_resolver_that_fails_is_passed_over(engine: Engine, lan: str) -> None:
         assert rcode(ask(web, "www.example", tcp=True)) == "SERVFAIL"
 
 
-def test_what_is_unknown_outside_is_unknown(engine: Engine, lan: str) -> None:
+def test_nxdomain_is_not_retried_with_another_resolver(engine: Engine, lan: str) -> None:
     """NXDOMAIN is a reply: no other resolver is queried."""
 
     def nowhere(query: Message, _: bool) -> Message:  # noqa: FBT001
@@ -89,7 +89,7 @@ def test_what_is_unknown_outside_is_unknown(engine: Engine, lan: str) -> None:
         assert second.asked == []
 
 
-def test_an_internal_network_ends_with_its_peers(engine: Engine) -> None:
+def test_internal_network_resolves_only_its_peers(engine: Engine) -> None:
     """Peers' names resolve; no other name exists, though the host has resolvers."""
     engine.network_create("closed", internal=True, subnet="10.7.0.0/24")
     web = engine.run("base", FOR_EVER, name="web", network="closed")
@@ -99,7 +99,7 @@ def test_an_internal_network_ends_with_its_peers(engine: Engine) -> None:
         assert rcode(ask(web, name)) == "NXDOMAIN"
 
 
-def test_every_question_on_a_connection_is_passed_on(engine: Engine, lan: str) -> None:
+def test_every_dns_query_on_a_tcp_connection_is_forwarded(engine: Engine, lan: str) -> None:
     """Queries sent at once are all forwarded; a peer's name does not wait for the others."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
     outside = [f"{number}.example" for number in range(40)]
@@ -110,7 +110,7 @@ def test_every_question_on_a_connection_is_passed_on(engine: Engine, lan: str) -
     assert heard == {**{name: {"192.0.2.1"} for name in outside}, "web": {"10.9.0.2"}}
 
 
-def test_a_peer_answers_while_nobody_outside_does(engine: Engine, lan: str) -> None:
+def test_peer_name_resolves_while_resolvers_are_silent(engine: Engine, lan: str) -> None:
     """Any number of queries may come; the number pending at a time has a limit."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY] * 6)
     with (

@@ -56,7 +56,7 @@ def _options() -> bytes:
 
 
 @pytest.mark.parametrize("made", [_records, _questions, _options])
-def test_others_do_not_wait_for_what_takes_long_to_read(
+def test_expensive_dns_query_does_not_delay_other_containers(
     engine: Engine, lan: str, made: Callable[[], bytes]
 ) -> None:
     """One process answers all containers: no query may keep it busy for seconds."""
@@ -75,9 +75,7 @@ def test_others_do_not_wait_for_what_takes_long_to_read(
         assert told(ask(db, "web", patience=2)) == {"10.9.0.2"}
 
 
-def test_who_asks_on_many_connections_has_no_more_turns_than_others(
-    engine: Engine, lan: str
-) -> None:
+def test_many_tcp_connections_do_not_starve_other_containers(engine: Engine, lan: str) -> None:
     """A waiting query of another container comes after one of these queries, not hundreds."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     db = engine.run("base", FOR_EVER, name="db", network=lan)

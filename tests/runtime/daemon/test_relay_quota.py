@@ -70,7 +70,7 @@ def _call(port: int) -> socket.socket:
     return socket.create_connection(("::1", port), 10)
 
 
-def test_a_flood_leaves_names_and_other_containers_alone(
+def test_relay_flood_delays_neither_dns_nor_other_containers(
     engine: Engine, web: ContainerRecord
 ) -> None:
     """DNS queries and other containers are served at once, however many connections wait."""
@@ -87,7 +87,7 @@ def test_a_flood_leaves_names_and_other_containers_alone(
         assert len(flooded.taken()) == _BESIDE_ANOTHER
 
 
-def test_who_waits_gets_through_when_another_has_ended(web: ContainerRecord) -> None:
+def test_waiting_relayed_connection_proceeds_when_another_ends(web: ContainerRecord) -> None:
     """Waiting connections get through in the order of their arrival."""
     with _served(web) as server, ExitStack() as stack:
         callers = [stack.enter_context(_call(8080)) for _ in range(_BESIDE_ANOTHER + 1)]
@@ -102,7 +102,9 @@ def test_who_waits_gets_through_when_another_has_ended(web: ContainerRecord) -> 
         assert last.recv(1) == bytes([_BESIDE_ANOTHER])
 
 
-def test_there_is_more_for_who_is_left(engine: Engine, web: ContainerRecord) -> None:
+def test_relay_quota_grows_when_another_container_ends(
+    engine: Engine, web: ContainerRecord
+) -> None:
     """When a container ends, the others share its quota."""
     with _served(web) as server, ExitStack() as stack:
         for _ in range(_ROOM):
@@ -114,7 +116,7 @@ def test_there_is_more_for_who_is_left(engine: Engine, web: ContainerRecord) -> 
         assert len(server.taken()) == _ALONE
 
 
-def test_a_caller_gets_through_however_many_containers_there_are(
+def test_relay_quota_allows_one_connection_with_many_containers(
     engine: Engine, lan: str, web: ContainerRecord
 ) -> None:
     """A container's quota is never smaller than one connection needs."""
@@ -124,7 +126,7 @@ def test_a_caller_gets_through_however_many_containers_there_are(
         until(lambda: len(server.taken()) == 1, "it has come through")
 
 
-def test_over_udp_who_speaks_is_heard(web: ContainerRecord) -> None:
+def test_udp_relay_serves_new_clients_beyond_its_quota(web: ContainerRecord) -> None:
     """Each new client gets replies, however many came before; its descriptor is not kept."""
     with _served(web, socket.SOCK_DGRAM) as server, ExitStack() as stack:
         for number in range(_ROOM):

@@ -26,7 +26,7 @@ def _said(engine: Engine, reference: str, script: str) -> str:
     return (done.stdout + done.stderr).decode()
 
 
-def test_a_directory_is_the_same_inside_and_outside(engine: Engine, shared: Path) -> None:
+def test_bind_mounted_directory_is_shared_with_the_host(engine: Engine, shared: Path) -> None:
     """Writes on one side are read on the other; missing mount points are created."""
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/deep/in/here"])
     assert _said(engine, "web", "cat /deep/in/here/file") == "from the host\n"
@@ -34,14 +34,14 @@ def test_a_directory_is_the_same_inside_and_outside(engine: Engine, shared: Path
     assert (shared / "answer").read_text() == "back\n"
 
 
-def test_a_single_file(engine: Engine, shared: Path) -> None:
+def test_single_file_is_bind_mounted(engine: Engine, shared: Path) -> None:
     """A file is mounted on a new path, or on an existing file of the image."""
     binds = [f"{shared}/file:/new/file", f"{shared}/file:/etc/passwd:ro"]
     engine.run("base", FOR_EVER, name="web", network="none", binds=binds)
     assert _said(engine, "web", "cat /new/file /etc/passwd") == "from the host\n" * 2
 
 
-def test_read_only_is_for_everybody(engine: Engine, shared: Path) -> None:
+def test_read_only_bind_is_not_writable_for_root(engine: Engine, shared: Path) -> None:
     """Root inside cannot write to the mount, nor to the mounts below it."""
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/data:ro"])
     assert "Read-only" in _said(engine, "web", "echo x > /data/file")
@@ -49,7 +49,9 @@ def test_read_only_is_for_everybody(engine: Engine, shared: Path) -> None:
     assert (shared / "file").read_text() == "from the host\n"
 
 
-def test_no_link_of_the_image_leads_out(engine: Engine, shared: Path, root: Path) -> None:
+def test_symlink_in_mount_target_is_resolved_inside_the_root(
+    engine: Engine, shared: Path, root: Path
+) -> None:
     """A target that is a symbolic link is resolved inside the container's own root."""
     outside = root / "outside"
     engine.create("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/link/place"])
@@ -77,13 +79,13 @@ def test_no_link_of_the_image_leads_out(engine: Engine, shared: Path, root: Path
         ("-v:/b", "malformed"),
     ],
 )
-def test_what_cannot_be_mounted_is_refused(engine: Engine, root: Path, text: str, why: str) -> None:
+def test_invalid_bind_mount_is_refused(engine: Engine, root: Path, text: str, why: str) -> None:
     """The error names the mount, and nothing is left."""
     with nothing_left(root), pytest.raises(InvalidError, match=why):
         engine.run("base", FOR_EVER, network="none", binds=[text])
 
 
-def test_a_source_that_is_not_there(engine: Engine, root: Path) -> None:
+def test_missing_bind_source_is_refused(engine: Engine, root: Path) -> None:
     """A missing source is an error and no empty directory is created; nothing is left."""
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with nothing_left(root), pytest.raises(InvalidError, match="No such file"):
@@ -92,7 +94,7 @@ def test_a_source_that_is_not_there(engine: Engine, root: Path) -> None:
         engine.create("base", FOR_EVER, binds=["a:/x", "b:/x/"])
 
 
-def test_a_file_and_a_directory_are_not_mounted_on_each_other(
+def test_bind_between_file_and_directory_is_refused(
     engine: Engine, shared: Path, root: Path
 ) -> None:
     """The error names which is the file and which the directory; a volume is a directory."""
@@ -104,7 +106,7 @@ def test_a_file_and_a_directory_are_not_mounted_on_each_other(
         engine.run("base", FOR_EVER, network="none", binds=[f"{shared}/file:/etc"])
 
 
-def test_a_link_into_proc_is_refused(engine: Engine, shared: Path, root: Path) -> None:
+def test_bind_target_linked_into_proc_is_refused(engine: Engine, shared: Path, root: Path) -> None:
     """No mount covers the paths that protect the kernel's settings."""
     engine.create("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/link"])
     upper = root / "containers" / engine.inspect("web").id / "upper"
@@ -114,7 +116,7 @@ def test_a_link_into_proc_is_refused(engine: Engine, shared: Path, root: Path) -
         engine.start("web")
 
 
-def test_a_volume_outlives_its_containers(engine: Engine) -> None:
+def test_volume_outlives_its_containers(engine: Engine) -> None:
     """A volume is created at its first use, shared by its containers, and kept."""
     engine.run("base", FOR_EVER, name="one", network="none", binds=["data:/data"])
     engine.run("base", FOR_EVER, name="two", network="none", binds=["data:/other:ro"])
@@ -133,7 +135,7 @@ def test_a_volume_outlives_its_containers(engine: Engine) -> None:
         engine.volumes.inspect("data")
 
 
-def test_every_user_gets_into_a_volume(engine: Engine) -> None:
+def test_volume_is_accessible_for_every_user(engine: Engine) -> None:
     """The volume is accessible for every user, whatever the caller's umask."""
     engine.run(
         "base",

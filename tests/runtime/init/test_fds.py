@@ -69,7 +69,9 @@ CALLS: dict[str, tuple[Callable[[Engine], object], Callable[[Engine], object]]] 
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_it_works_or_nothing_of_it_is_left(engine: Engine, lan: str, root: Path, call: str) -> None:
+def test_call_with_few_free_descriptors_works_or_leaves_nothing(
+    engine: Engine, lan: str, root: Path, call: str
+) -> None:
     """The call works, or nothing of it is left, for any number of free descriptors up to enough."""
     prepare, act = CALLS[call]
     engine.run("base", FOR_EVER, name="web", network=lan)
@@ -92,7 +94,7 @@ def test_it_works_or_nothing_of_it_is_left(engine: Engine, lan: str, root: Path,
     raise AssertionError("there is never enough")
 
 
-def test_more_ports_than_there_is_room_for_are_led_later(engine: Engine) -> None:
+def test_connect_without_descriptors_for_its_ports_is_repaired(engine: Engine) -> None:
     """A connect needs a descriptor for each relayed port; the next call completes the repair."""
     engine.network_create("lan", subnet6="fd00:9::/64")
     engine.network_create("two", subnet6="fd00:8::/64")
@@ -102,7 +104,7 @@ def test_more_ports_than_there_is_room_for_are_led_later(engine: Engine) -> None
     assert engine.network_disconnect("lan", "x").state.changing == ""
 
 
-def test_a_tree_that_is_deeper_than_there_is_room_for_is_told(engine: Engine, root: Path) -> None:
+def test_commit_of_tree_deeper_than_free_descriptors_is_refused(engine: Engine, root: Path) -> None:
     """The error says that the tree is too deep, with a remedy; nothing of the image is left."""
     engine.run("base", FOR_EVER, name="x", network="none")
     engine.exec("x", ["sh", "-c", f"mkdir -p {'/d' * 2 * REQUIRED}"])
@@ -113,7 +115,9 @@ def test_a_tree_that_is_deeper_than_there_is_room_for_is_told(engine: Engine, ro
 
 @pytest.mark.parametrize("limit", [5, 8, 20, 30])
 @pytest.mark.parametrize("words", [["run", "--rm", "base", "true"], ["ps"]], ids=" ".join)
-def test_a_command_says_what_to_do(root: Path, words: list[str], limit: int) -> None:
+def test_command_with_low_descriptor_limit_names_the_remedy(
+    root: Path, words: list[str], limit: int
+) -> None:
     """The error is one sentence, with the exit code of a command that was not carried out."""
 
     def lower() -> None:

@@ -71,7 +71,9 @@ def run(request: pytest.FixtureRequest, engine: Engine, place: Path) -> Iterator
         *("/x/script", "script", "./spaced", "/x/cut", "relative", "deep", "deeper"),
     ],
 )
-def test_no_magic_link_is_followed(run: Run, root: Path, command: str) -> None:
+def test_magic_link_as_command_or_interpreter_is_refused(
+    run: Run, root: Path, command: str
+) -> None:
     """A magic link is followed neither to the command nor to its interpreter; nothing is left."""
     with nothing_left(root), pytest.raises(CommandError, match="a link of /proc") as caught:
         run(command)
@@ -79,13 +81,13 @@ def test_no_magic_link_is_followed(run: Run, root: Path, command: str) -> None:
     assert f"execute {command!r}" in str(caught.value)
 
 
-def test_pid_1_is_no_way_either(run: Run) -> None:
+def test_magic_link_of_pid_1_is_refused(run: Run) -> None:
     """The link is refused if the kernel has not refused it already."""
     with pytest.raises(CommandError, match=r"a link of /proc|Permission denied"):
         run("/proc/1/exe")
 
 
-def test_a_relative_interpreter_may_be_anywhere(engine: Engine, place: Path) -> None:
+def test_magic_link_as_relative_interpreter_is_refused(engine: Engine, place: Path) -> None:
     """The link is also found by a process that cannot see itself in the container's /proc."""
     (place / "odd").write_text("#!self/exe\n")
     (place / "odd").chmod(0o755)
@@ -94,7 +96,7 @@ def test_a_relative_interpreter_may_be_anywhere(engine: Engine, place: Path) -> 
         engine.exec("web", ["/x/odd"], workdir="/proc")
 
 
-def test_it_does_not_matter_where_nobody_looks_any_more(run: Run, place: Path) -> None:
+def test_magic_link_behind_the_command_in_path_has_no_effect(run: Run, place: Path) -> None:
     """A link behind the command's place in PATH has no effect; a link before that place has."""
     (place / "linked").unlink()
     (place / "linked").symlink_to("/proc/self/root/bin")
@@ -104,7 +106,7 @@ def test_it_does_not_matter_where_nobody_looks_any_more(run: Run, place: Path) -
         run("true", env=before)
 
 
-def test_what_cannot_be_looked_at_just_now_is_not_executed(run: Run, place: Path) -> None:
+def test_command_with_a_file_lease_is_not_executed(run: Run, place: Path) -> None:
     """A file with a lease (fcntl(2)) is refused: execve(2) would wait, then follow the link."""
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
@@ -116,7 +118,7 @@ def test_what_cannot_be_looked_at_just_now_is_not_executed(run: Run, place: Path
         signal.signal(signal.SIGIO, before)
 
 
-def test_nothing_is_executed_where_nobody_can_look(
+def test_command_is_not_executed_without_openat2(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A seccomp filter around mydocker may not know openat2(2)."""
@@ -129,7 +131,7 @@ def test_nothing_is_executed_where_nobody_can_look(
         engine.run("base", ["/proc/self/exe", "-c", "pass"], network="none")
 
 
-def test_every_other_link_is(run: Run) -> None:
+def test_ordinary_symlink_to_a_command_is_followed(run: Run) -> None:
     """Other links, and any interpreter of the container's own, are followed."""
     for command in ("/x/fine", "fine", "./plain", "plain", "true"):
         run(command)
@@ -146,7 +148,7 @@ def test_every_other_link_is(run: Run) -> None:
         ("none", 127, "no such command"),
     ],
 )
-def test_what_is_wrong_otherwise_is_told_as_ever(
+def test_unusable_command_has_the_kernels_message(
     run: Run, command: str, code: int, told: str
 ) -> None:
     """The error has the kernel's message."""

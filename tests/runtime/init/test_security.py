@@ -38,7 +38,7 @@ def _sets(engine: Engine, reference: str) -> dict[str, int]:
         (["net_raw"], ["all"], _NET_RAW),
     ],
 )
-def test_a_command_has_what_was_asked_for(
+def test_command_has_the_requested_capabilities(
     engine: Engine, add: list[str], drop: list[str], expected: int
 ) -> None:
     """The command and later exec have the requested capabilities in all sets, and no more."""
@@ -55,7 +55,7 @@ def test_a_command_has_what_was_asked_for(
     assert {int(bits, 16) for _, bits in logged} == {expected}
 
 
-def test_names_count_after_all() -> None:
+def test_capability_names_apply_after_all() -> None:
     """Names apply after ALL, as with Docker; an unknown name is refused."""
     assert capabilities("x", ["ALL"], ["net_raw"]) & _NET_RAW == 0
     assert capabilities("x", ["all"], []).bit_length() == 41
@@ -63,7 +63,7 @@ def test_names_count_after_all() -> None:
         capabilities("x", ["fly"], [])
 
 
-def test_read_only(engine: Engine) -> None:
+def test_read_only_container_cannot_change_its_files(engine: Engine) -> None:
     """No command can change the container's own files; volumes and /dev/shm are writable."""
     engine.run("base", FOR_EVER, name="web", network="none", read_only=True, binds=["v:/data"])
     for place in ("/new", "/etc/passwd", "/tmp/new", "/etc/hosts", "/etc/resolv.conf"):
@@ -74,7 +74,7 @@ def test_read_only(engine: Engine) -> None:
         assert engine.exec("web", ["sh", "-c", f"echo x > {place}"]).exit_code == 0
 
 
-def test_the_hosts_devices_stay_as_they_are(engine: Engine) -> None:
+def test_container_cannot_change_metadata_of_host_devices(engine: Engine) -> None:
     """Root of the container can use the host's devices, but not change their mode or owner."""
     before = os.stat("/dev/full")
     engine.run("base", FOR_EVER, name="web", network="none")
@@ -86,7 +86,7 @@ def test_the_hosts_devices_stay_as_they_are(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("key", ["net.ipv4.ip_forward", "net/ipv4/ip_forward"])
-def test_the_hosts_network_keeps_its_sysctls(engine: Engine, key: str) -> None:
+def test_net_sysctl_is_refused_with_mode_host(engine: Engine, key: str) -> None:
     """`net.*` sysctls are refused with mode host, in any spelling."""
     with pytest.raises(InvalidError, match="sysctl"):
         engine.create("base", FOR_EVER, network="host", sysctls={key: "1"})
@@ -95,7 +95,9 @@ def test_the_hosts_network_keeps_its_sysctls(engine: Engine, key: str) -> None:
 @pytest.mark.parametrize(
     "words", [["run", "--rm", "base", "true"], ["network", "create", "lan"]], ids=" ".join
 )
-def test_without_the_right_to_make_links(engine: Engine, root: Path, words: list[str]) -> None:
+def test_command_without_cap_net_admin_leaves_no_network(
+    engine: Engine, root: Path, words: list[str]
+) -> None:
     """The error gives the kernel's refusal, cause and remedy; no partly made network stays."""
 
     def lose() -> None:

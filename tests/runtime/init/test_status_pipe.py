@@ -22,7 +22,7 @@ from tests.runtime.support.inspection import nothing_left, until
     ("number", "cause"),
     [(errno.ENOSPC, "/proc/sys/user"), (errno.EPERM, "CAP_SYS_ADMIN")],
 )
-def test_what_the_kernel_refuses_is_told_with_its_cause(number: int, cause: str) -> None:
+def test_error_of_init_has_kernel_message_and_cause(number: int, cause: str) -> None:
     """The error is in words and has a remedy; an error of the interpreter would be no help."""
     reading, writing = os.pipe()
     with open(reading) as told_to, open(writing, "w") as pipe:
@@ -35,13 +35,13 @@ def test_what_the_kernel_refuses_is_told_with_its_cause(number: int, cause: str)
     assert "netmodes doctor" in caught.value.remedy
 
 
-def test_the_file_that_it_was_about_is_named() -> None:
+def test_error_of_init_names_its_file() -> None:
     """The error names the file, if it has one."""
     error = refused("start it", FileNotFoundError(errno.ENOENT, "No such file", "/there"))
     assert str(error).startswith("start it: No such file: '/there'\n")
 
 
-def test_who_leaves_before_it_is_attended_to_says_why(
+def test_early_exit_of_init_is_reported_with_its_error(
     engine: Engine, lan: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error is the one that pid 1 reported, and not ESRCH."""

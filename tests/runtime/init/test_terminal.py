@@ -15,7 +15,7 @@ _MUCH = 1_000_000
 """Bytes: more than the kernel buffers on the way to a terminal and back."""
 
 
-def test_what_is_typed_does_not_hold_up_what_is_shown(engine: Engine, root: Path) -> None:
+def test_terminal_input_does_not_block_its_output(engine: Engine, root: Path) -> None:
     """A program may read no input before its output is taken: neither side waits for ever."""
     engine.run("base", FOR_EVER, name="web", network="none")
     script = f"stty raw -echo; echo ready; exec head -c {_MUCH}"

@@ -17,14 +17,14 @@ from runtime.records import Address
 from tests.runtime.conftest import FOR_EVER
 
 
-def test_an_announcement_leaves_the_settings_alone(engine: Engine, lan: str) -> None:
+def test_announcement_leaves_arp_notify_unchanged(engine: Engine, lan: str) -> None:
     """With arp_notify the kernel would announce, but the setting inside stays unchanged."""
     web = engine.run("base", FOR_EVER, network=lan)
     told = engine.exec(web.id, ["cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify"])
     assert told.stdout == b"0\n"
 
 
-def test_no_start_opens_a_packet_socket(
+def test_start_opens_no_packet_socket(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closing a packet socket takes the kernel longer than the rest of a start."""
@@ -41,7 +41,7 @@ def test_no_start_opens_a_packet_socket(
     assert socket.AF_PACKET not in opened
 
 
-def test_who_is_told_of_an_address_can_send_to_it(
+def test_announced_ipv6_address_already_accepts_packets(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel accepts packets for an IPv6 address a little later than it lists the address."""

@@ -55,8 +55,8 @@ def _named(container: ContainerRecord, name: str) -> EndpointRecord:
     return next(item for item in container.state.endpoints if item.network == name)
 
 
-def test_a_running_container_gets_an_interface_more(engine: Engine, lan: str) -> None:
-    """It is up with the requested addresses, and announced; the other one is unchanged."""
+def test_connect_adds_an_interface_to_a_running_container(engine: Engine, lan: str) -> None:
+    """The new interface is up with the requested addresses and announced; eth0 is unchanged."""
     web = engine.run("base", FOR_EVER, name="web")
     before = _inside(web)
     found = engine.network_connect(
@@ -82,7 +82,7 @@ def test_a_running_container_gets_an_interface_more(engine: Engine, lan: str) ->
     assert engine.inspect("web").state.endpoints == found.state.endpoints
 
 
-def test_taking_it_off_leaves_no_trace(engine: Engine, lan: str, root: Path) -> None:
+def test_disconnect_removes_interface_lease_and_names(engine: Engine, lan: str, root: Path) -> None:
     """Interface, lease, name and line in /etc/hosts are gone; the address is free again."""
     web = engine.run("base", FOR_EVER, name="web")
     inside = _inside(web)
@@ -100,7 +100,7 @@ def test_taking_it_off_leaves_no_trace(engine: Engine, lan: str, root: Path) -> 
     assert engine.network_inspect(lan).ready
 
 
-def test_who_has_joined_it_follows(engine: Engine, lan: str) -> None:
+def test_connect_updates_hosts_file_of_joined_containers(engine: Engine, lan: str) -> None:
     """A joined container, over any number of joins, finds both names at every address."""
     web = engine.run("base", FOR_EVER, name="web")
     first = engine.run("base", FOR_EVER, name="first", network="container:web")
@@ -117,7 +117,7 @@ def test_who_has_joined_it_follows(engine: Engine, lan: str) -> None:
             assert {line.partition("\t")[0] for line in lines if line.endswith(names)} == addresses
 
 
-def test_who_had_joined_it_may_be_removed_meanwhile(
+def test_connect_succeeds_while_a_joined_container_is_removed(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process removes it just before its files are written; the connect succeeds."""
@@ -135,7 +135,7 @@ def test_who_had_joined_it_may_be_removed_meanwhile(
     assert [item.name for item in engine.containers()] == ["web"]
 
 
-def test_who_had_joined_it_before_it_was_started_again_does_not(engine: Engine, lan: str) -> None:
+def test_connect_skips_containers_joined_before_a_restart(engine: Engine, lan: str) -> None:
     """A container that joined before the restart is still in the old netns and is not updated."""
     engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
@@ -148,7 +148,7 @@ def test_who_had_joined_it_before_it_was_started_again_does_not(engine: Engine, 
     engine.network_disconnect(lan, "web")
 
 
-def test_a_container_without_ipv6_is_not_connected_to_a_network_with_it(
+def test_connect_to_ipv6_network_is_refused_with_ipv6_disabled(
     engine: Engine, lan: str, root: Path
 ) -> None:
     """The error names the sysctl that forbids IPv6; nothing of the attempt is left."""
@@ -167,8 +167,8 @@ def test_a_container_without_ipv6_is_not_connected_to_a_network_with_it(
     assert [item.network for item in engine.inspect("web").state.endpoints] == ["bridge"]
 
 
-def test_the_default_route_is_by_the_first_name(engine: Engine, lan: str) -> None:
-    """Of networks that lead out, for each family separately; an internal one never counts."""
+def test_default_route_uses_the_first_network_by_name(engine: Engine, lan: str) -> None:
+    """The choice is made per address family; an internal network never counts."""
     engine.network_create("aaa", internal=True, subnet="10.7.0.0/24")
     web = engine.run("base", FOR_EVER, network=lan)
     assert _defaults(web) == {"10.9.0.1", "fd00:9::1"}
@@ -185,7 +185,7 @@ def test_the_default_route_is_by_the_first_name(engine: Engine, lan: str) -> Non
     assert _defaults(web) == set()
 
 
-def test_a_network_that_has_gone_meanwhile_can_be_left(engine: Engine, lan: str) -> None:
+def test_stopped_container_can_leave_a_removed_network(engine: Engine, lan: str) -> None:
     """The container can leave it by its former name and starts without it."""
     engine.run("base", FOR_EVER, name="web")
     engine.network_connect(lan, "web")
@@ -197,8 +197,8 @@ def test_a_network_that_has_gone_meanwhile_can_be_left(engine: Engine, lan: str)
     assert [item.network for item in engine.start("web").state.endpoints] == ["bridge"]
 
 
-def test_who_publishes_starts_without_a_network(engine: Engine) -> None:
-    """No redirection exists, so no port is reserved; on a network again it publishes again."""
+def test_container_with_published_port_starts_without_a_network(engine: Engine) -> None:
+    """No port is reserved without a network; after a connect and restart the port is published."""
     engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
     engine.network_disconnect("bridge", "web")
     assert engine.restart("web", timeout=0).state.ports == ()
@@ -207,7 +207,9 @@ def test_who_publishes_starts_without_a_network(engine: Engine) -> None:
     assert published.host_port == 8080
 
 
-def test_a_mac_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_waits_for_the_mac_of_an_ended_macvlan(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A netns that has ended keeps its macvlan until the kernel has torn it down."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_veth("eth0", "wire")])
@@ -229,7 +231,7 @@ def test_a_mac_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) ->
     assert waited
 
 
-def test_connections_outlast_a_stop(engine: Engine, lan: str) -> None:
+def test_connections_survive_a_stop(engine: Engine, lan: str) -> None:
     """A stopped container's connections can change too; each start creates them all in order."""
     web = engine.create("base", FOR_EVER, name="web")
     engine.network_connect(lan, "web", ip="10.9.0.77")
@@ -250,7 +252,7 @@ def test_connections_outlast_a_stop(engine: Engine, lan: str) -> None:
     assert web.id == again.id
 
 
-def test_taken_off_its_last_network_it_has_lo_left(engine: Engine, lan: str) -> None:
+def test_container_disconnected_from_its_last_network_has_lo(engine: Engine, lan: str) -> None:
     """The container keeps running and can be connected again."""
     web = engine.run("base", FOR_EVER, network=lan)
     engine.network_disconnect(lan, web.id)
@@ -259,7 +261,7 @@ def test_taken_off_its_last_network_it_has_lo_left(engine: Engine, lan: str) -> 
     assert _defaults(web) == {"10.8.0.1"}
 
 
-def test_an_interface_that_somebody_else_made_is_kept_clear_of(engine: Engine, lan: str) -> None:
+def test_connect_leaves_foreign_interface_unchanged(engine: Engine, lan: str) -> None:
     """The next free name is used, and the foreign interface is not touched."""
     web = engine.run("base", FOR_EVER)
     with netns(web) as space, Netlink(space) as inside:
@@ -303,7 +305,7 @@ REFUSED: dict[str, tuple[Callable[[Engine], object], type[MydockerError], str]] 
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=list(REFUSED))
-def test_what_cannot_be_is_refused_and_leaves_nothing(
+def test_impossible_connect_or_disconnect_changes_nothing(
     engine: Engine,
     lan: str,
     root: Path,
@@ -324,7 +326,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     assert (_inside(web), engine.inspect("web")) == (inside, record)
 
 
-def test_there_are_sixteen_interfaces_and_no_more(engine: Engine) -> None:
+def test_seventeenth_interface_is_refused(engine: Engine) -> None:
     """The seventeenth connection is refused, and the others stay."""
     web = engine.run("base", FOR_EVER)
     for number in range(plug.ENDS):
@@ -363,7 +365,9 @@ CHANGING = steps(
 
 
 @pytest.mark.parametrize("step", CHANGING.values(), ids=list(CHANGING))
-def test_a_change_is_killed(engine: Engine, root: Path, lan: str, step: Any) -> None:
+def test_killed_connect_or_disconnect_is_complete_or_undone(
+    engine: Engine, root: Path, lan: str, step: Any
+) -> None:
     """After a killed connect or disconnect the next call finds it complete or undone."""
     web = engine.run("base", FOR_EVER, name="web")
     engine.network_connect("dmz", "web")
@@ -393,7 +397,7 @@ def test_a_change_is_killed(engine: Engine, root: Path, lan: str, step: Any) -> 
     assert os.listdir(root / "networks" / lan)
 
 
-def test_off_its_last_network_it_can_be_started_again(engine: Engine) -> None:
+def test_container_without_networks_starts_with_lo_only(engine: Engine) -> None:
     """The container has `lo` and nothing else, as before."""
     engine.run("base", FOR_EVER, name="web")
     engine.network_disconnect("bridge", "web")

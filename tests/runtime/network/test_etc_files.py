@@ -21,13 +21,13 @@ STUB = "nameserver 127.0.0.53\noptions edns0\nsearch example.com\n"
         ("", "", "\n"),
     ],
 )
-def test_a_resolver_on_the_hosts_loopback_is_not_named(
+def test_resolv_conf_excludes_resolvers_on_the_host_loopback(
     host: str, behind: str, expected: str
 ) -> None:
     """A container's own netns cannot reach it; only the resolvers behind the stub are listed."""
     assert resolv_conf(host, behind) == expected
 
 
-def test_more_hosts_are_lines() -> None:
+def test_extra_hosts_are_lines_of_the_hosts_file() -> None:
     """The address comes first (hosts(5)); an IPv6 address keeps its colons."""
     assert extra_hosts(["db:192.0.2.7", "six:2001:db8::7"]) == "192.0.2.7\tdb\n2001:db8::7\tsix\n"

@@ -40,7 +40,7 @@ def say(address: str) -> None:
         caller.sendto(b"hello", (address, PORT))
 
 
-def test_flows_go_with_their_container_and_no_other(removing: Engine) -> None:
+def test_removal_deletes_only_flows_of_its_container(removing: Engine) -> None:
     """Containers are removed one after the other, with new flows in between."""
     several = [removing.run("base", FOR_EVER) for _ in range(3)]
     addresses = [str(ip_interface(item.state.endpoints[0].address).ip) for item in several]
@@ -54,7 +54,7 @@ def test_flows_go_with_their_container_and_no_other(removing: Engine) -> None:
         )
 
 
-def test_a_port_that_leads_elsewhere_is_believed_at_once(removing: Engine) -> None:
+def test_new_published_port_deletes_earlier_flows(removing: Engine) -> None:
     """A flow that a client began before is redirected anew."""
     removing.run("base", FOR_EVER)  # this container's network has rules that track flows
     say("127.0.0.1")

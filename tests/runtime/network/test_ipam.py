@@ -38,8 +38,8 @@ def _taken(subnet: Network) -> st.SearchStrategy[set[str]]:
 
 
 @given(st.data(), subnets)
-def test_the_lowest_free_address_is_given(data: st.DataObject, subnet: Network) -> None:
-    """It is not in use nor the network or broadcast address; no lower one was free."""
+def test_lowest_free_address_is_allocated(data: st.DataObject, subnet: Network) -> None:
+    """The address is free, lower than any other free one, and no network or broadcast address."""
     taken = data.draw(_taken(subnet))
     free = [address for address in hosts(subnet) if str(address) not in taken]
     if not free:
@@ -54,7 +54,7 @@ def test_the_lowest_free_address_is_given(data: st.DataObject, subnet: Network) 
 
 
 @given(subnets)
-def test_a_whole_subnet_can_be_given_out(subnet: Network) -> None:
+def test_whole_subnet_can_be_allocated(subnet: Network) -> None:
     """As many containers as the subnet has host addresses get one each, and no others."""
     taken: set[str] = set()
     room = min(subnet.num_addresses - (2 if subnet.version == 4 else 1), 50)
@@ -64,7 +64,7 @@ def test_a_whole_subnet_can_be_given_out(subnet: Network) -> None:
 
 
 @given(st.data(), subnets)
-def test_a_request_is_honoured_or_refused(data: st.DataObject, subnet: Network) -> None:
+def test_requested_address_is_allocated_or_refused(data: st.DataObject, subnet: Network) -> None:
     """A free address inside is given exactly; otherwise the error names the address."""
     taken = data.draw(_taken(subnet))
     wanted = subnet[data.draw(st.integers(0, min(subnet.num_addresses, 40) - 1))]
@@ -76,7 +76,7 @@ def test_a_request_is_honoured_or_refused(data: st.DataObject, subnet: Network) 
 
 
 @given(subnets)
-def test_an_address_outside_is_refused(subnet: Network) -> None:
+def test_requested_address_outside_the_subnet_is_refused(subnet: Network) -> None:
     """A container cannot ask for an address of another network."""
     outside = ip_address("198.51.100.1" if subnet.version == 4 else "2001:db8::1")
     if outside in subnet:
@@ -86,7 +86,7 @@ def test_an_address_outside_is_refused(subnet: Network) -> None:
 
 
 @given(st.data(), st.builds(_v4, st.integers(0, 2**32 - 1), st.integers(25, 28)))
-def test_a_range_is_kept_to(data: st.DataObject, subnet: IPv4Network) -> None:
+def test_ip_range_limits_allocation(data: st.DataObject, subnet: IPv4Network) -> None:
     """Only addresses of the range are given out, and none that is reserved."""
     parts = list(subnet.subnets(prefixlen_diff=2))
     part = data.draw(st.sampled_from(parts))
@@ -102,7 +102,7 @@ def test_a_range_is_kept_to(data: st.DataObject, subnet: IPv4Network) -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_a_mac_goes_with_its_address(bits: int) -> None:
+def test_mac_is_derived_from_the_address(bits: int) -> None:
     """02:42 and the four octets: locally administered, unicast, and convertible back."""
     address = ip_address(bits)
     mac = mac_of(address)
@@ -117,7 +117,7 @@ def test_point_to_point_subnets_have_two_hosts() -> None:
     assert len(list(hosts(IPv6Network("2001:db8::/127")))) == 2
 
 
-def test_the_default_gateway_is_the_first_host() -> None:
+def test_default_gateway_is_the_first_host_address() -> None:
     """The gateway is .1 or ::1, as users expect."""
     assert str(default_gateway(IPv4Network("10.0.0.0/24"))) == "10.0.0.1"
     assert str(default_gateway(IPv6Network("fd00::/64"))) == "fd00::1"
@@ -143,13 +143,13 @@ def take(tmp_path: Path) -> Callable[..., list[Address]]:
     return lambda owner, **options: leases.take(NETWORK, owner, **options)
 
 
-def test_one_address_per_family(take: Callable[..., list[Address]]) -> None:
+def test_container_gets_one_address_per_family(take: Callable[..., list[Address]]) -> None:
     """An IPv6 network gives one of both families, and neither is the gateway's."""
     assert [str(item) for item in take("a")] == ["10.0.0.2", "fd00::2"]
     assert [str(item) for item in take("b")] == ["10.0.0.3", "fd00::3"]
 
 
-def test_a_freed_address_is_given_out_again(
+def test_released_address_is_allocated_again(
     take: Callable[..., list[Address]], tmp_path: Path
 ) -> None:
     """The lowest is given first, also after a release, and no other lease changes."""
@@ -160,7 +160,9 @@ def test_a_freed_address_is_given_out_again(
     assert set(Leases(str(tmp_path)).read().values()) == {"a", "c", "d"}
 
 
-def test_an_empty_pool_takes_nothing(take: Callable[..., list[Address]], tmp_path: Path) -> None:
+def test_exhausted_subnet_leaves_no_partial_lease(
+    take: Callable[..., list[Address]], tmp_path: Path
+) -> None:
     """The sixth container of a /29 is refused, and no partial lease stays."""
     for owner in "abcde":
         take(owner)
@@ -173,7 +175,7 @@ def test_an_empty_pool_takes_nothing(take: Callable[..., list[Address]], tmp_pat
 @pytest.mark.parametrize(
     "mac", ["02:42:0a:00:00:02", "02:42:0a:00:00:01", "5e:00:00:00:00:01"], ids=str
 )
-def test_a_mac_is_never_given_out_twice(take: Callable[..., list[Address]], mac: str) -> None:
+def test_mac_is_never_allocated_twice(take: Callable[..., list[Address]], mac: str) -> None:
     """The MAC may be derived from an address, the bridge's, or requested before."""
     take("a")
     if mac.startswith("5e"):
@@ -182,7 +184,7 @@ def test_a_mac_is_never_given_out_twice(take: Callable[..., list[Address]], mac:
         take("c", mac=mac)
 
 
-def test_an_address_whose_mac_was_asked_for_is_passed_over(
+def test_address_with_a_taken_mac_is_skipped(
     take: Callable[..., list[Address]],
 ) -> None:
     """The MAC of 10.0.0.2 is in use, so the next container gets 10.0.0.3."""

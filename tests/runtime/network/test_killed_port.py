@@ -37,10 +37,10 @@ STEPS = steps(
 
 @pytest.mark.parametrize("way", ["run", "start"])
 @pytest.mark.parametrize("step", STEPS.values(), ids=list(STEPS))
-def test_the_very_next_call_has_it(
+def test_port_of_a_killed_start_is_free_for_the_next_call(
     engine: Engine, lan: str, root: Path, step: Step, way: str
 ) -> None:
-    """It waits only for the remains to end; the port stays if the container runs after all."""
+    """The next call waits for the killed container's end; a running container keeps its port."""
     doomed = Engine(root)
     engine.create("base", FOR_EVER, name="next", network=lan, publish=PORTS)
     options: ContainerOptions = {"network": lan, "publish": PORTS}
@@ -55,7 +55,9 @@ def test_the_very_next_call_has_it(
         assert engine.inspect("web").running
 
 
-def test_more_ports_than_can_be_relayed_are_refused(engine: Engine, lan: str, root: Path) -> None:
+def test_too_many_ports_on_the_ipv6_loopback_are_refused(
+    engine: Engine, lan: str, root: Path
+) -> None:
     """The error gives the remedy in words; nothing is left."""
     ports = "8000-8299:80-379"
     with nothing_left(root), pytest.raises(UnsupportedError, match="300 on the IPv6 loopback"):
@@ -63,7 +65,7 @@ def test_more_ports_than_can_be_relayed_are_refused(engine: Engine, lan: str, ro
     engine.run("base", FOR_EVER, network=lan, publish=[f"0.0.0.0:{ports}"])
 
 
-def test_more_ports_than_one_message_carries(engine: Engine) -> None:
+def test_ports_beyond_one_message_are_published(engine: Engine) -> None:
     """Each port is reserved."""
     web = engine.run("base", FOR_EVER, publish=["8000-8299:80-379"])
     assert len(web.state.ports) == 300

@@ -33,7 +33,7 @@ from tests.runtime.support.inspection import (
 PORT = 4242
 
 
-def test_a_network_is_what_was_asked_for(engine: Engine) -> None:
+def test_network_has_its_requested_options(engine: Engine) -> None:
     """The bridge, the veth pair and the container have its subnet, gateway, range, IPv6 and MTU."""
     made = engine.network_create(
         "lan",
@@ -57,8 +57,8 @@ def test_a_network_is_what_was_asked_for(engine: Engine) -> None:
     assert {"10.9.9.9/16", "fd00:9::9/64"} <= set(network().addresses)
 
 
-def test_a_gateway_can_be_reached_once_its_network_is_there(engine: Engine) -> None:
-    """Over IPv6 too, for which the kernel accepts packets only some time after it says so."""
+def test_gateway_of_a_new_network_accepts_packets_at_once(engine: Engine) -> None:
+    """Also over IPv6, where the kernel lists an address before it accepts packets for it."""
     for _ in range(30):
         made = engine.network_create("six", subnet6="fd00:9::/64")
         with Netlink() as host:
@@ -66,7 +66,7 @@ def test_a_gateway_can_be_reached_once_its_network_is_there(engine: Engine) -> N
         engine.network_remove("six")
 
 
-def test_the_rules_do_not_tell_in_which_order_networks_came(engine: Engine) -> None:
+def test_firewall_rules_do_not_depend_on_creation_order(engine: Engine) -> None:
     """The table is the same as before after a network's creation and removal."""
     for name in ("later", "earlier"):
         engine.network_create(name)
@@ -84,8 +84,8 @@ def _rules() -> list[tuple[str, str]]:
         return [(rule.chain, rule.comment) for rule in nft.rules(firewall.TABLE)]
 
 
-def test_large_fragments_pass_where_the_mtu_is_large(engine: Engine) -> None:
-    """Also when br_netfilter reassembles them on their way and fragments them again."""
+def test_fragments_pass_a_bridge_with_a_large_mtu(engine: Engine) -> None:
+    """Fragments pass also if br_netfilter reassembles and fragments them again."""
     engine.network_create("wide", mtu=4000)
     one, other = (engine.run("base", FOR_EVER, network="wide") for _ in range(2))
     with (
@@ -101,7 +101,7 @@ def test_large_fragments_pass_where_the_mtu_is_large(engine: Engine) -> None:
         assert ear.recv(1 << 16) == bytes(8000)
 
 
-def test_what_is_left_out_is_chosen_apart(engine: Engine) -> None:
+def test_default_subnets_do_not_overlap(engine: Engine) -> None:
     """Each network gets a subnet that overlaps no other, nor the default network's."""
     made = [engine.network_create(name, ipv6=True) for name in ("a", "b", "c")]
     found = [
@@ -112,7 +112,7 @@ def test_what_is_left_out_is_chosen_apart(engine: Engine) -> None:
         assert not any(one.overlaps(other) for other in others)
 
 
-def test_a_host_route_is_kept_clear_of(engine: Engine) -> None:
+def test_subnet_of_a_host_route_is_not_used(engine: Engine) -> None:
     """A subnet of a route of the host is not chosen, and is refused as an option."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_bridge("lan0")])
@@ -162,7 +162,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG.values(), ids=list(WRONG))
-def test_a_wrong_request_leaves_nothing(
+def test_refused_network_creation_leaves_nothing(
     engine: Engine, root: Path, case: tuple[dict[str, Any], type[MydockerError], str]
 ) -> None:
     """No bridge, rule or file of the attempt is left."""
@@ -173,15 +173,15 @@ def test_a_wrong_request_leaves_nothing(
 
 
 @pytest.mark.parametrize("name", ["host", "none", "bridge", "a b", ""])
-def test_a_name_that_means_something_else_is_refused(engine: Engine, name: str) -> None:
+def test_reserved_or_invalid_network_name_is_refused(engine: Engine, name: str) -> None:
     """Modes, the default network, and invalid names are refused."""
     engine.network_inspect("bridge")
     with pytest.raises((ConflictError, InvalidError)):
         engine.network_create(name)
 
 
-def test_a_network_in_use_is_not_removed(engine: Engine, root: Path) -> None:
-    """Unused, it is removed with bridge, rules and addresses, by any prefix of its id."""
+def test_network_in_use_is_not_removed(engine: Engine, root: Path) -> None:
+    """An unused network is removed with bridge, rules and addresses, by any prefix of its id."""
     engine.network_inspect("bridge")
     with nothing_left(root):
         made = engine.network_create("lan", ipv6=True)
@@ -196,7 +196,7 @@ def test_a_network_in_use_is_not_removed(engine: Engine, root: Path) -> None:
         engine.network_inspect("lan")
 
 
-def test_a_foreign_bridge_is_left_alone(engine: Engine) -> None:
+def test_foreign_bridge_is_neither_used_nor_removed(engine: Engine) -> None:
     """A docker0 of another runtime is neither used nor removed."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_bridge("docker0", mac="02:42:00:00:00:99")])
@@ -206,7 +206,7 @@ def test_a_foreign_bridge_is_left_alone(engine: Engine) -> None:
     assert links()["docker0"].mac == "02:42:00:00:00:99"
 
 
-def test_a_bridge_that_was_replaced_is_left_alone(engine: Engine) -> None:
+def test_teardown_keeps_a_foreign_bridge_of_the_same_name(engine: Engine) -> None:
     """A foreign bridge in the place of mydocker's own is not removed."""
     engine.network_inspect("bridge")
     with Netlink() as netlink:
@@ -216,7 +216,7 @@ def test_a_bridge_that_was_replaced_is_left_alone(engine: Engine) -> None:
     assert links()["docker0"].mac == "02:42:00:00:00:99"
 
 
-def test_repair_brings_back_what_an_operator_swept_away(engine: Engine) -> None:
+def test_repair_restores_rules_bridge_and_forwarding(engine: Engine) -> None:
     """Rules, bridge and forwarding are restored; running containers are on the bridge again."""
     web = engine.run("base", FOR_EVER)
     (endpoint,) = web.state.endpoints
@@ -304,7 +304,7 @@ def _outside() -> Iterator[NetNS]:
         yield lan
 
 
-def test_peers_reach_each_other(engine: Engine) -> None:
+def test_peers_on_a_bridge_reach_each_other(engine: Engine) -> None:
     """Peers on the bridge reach each other at once after the start."""
     one, two = engine.run("base", FOR_EVER), engine.run("base", FOR_EVER)
     assert _arrives(netns(one), two)
@@ -312,7 +312,7 @@ def test_peers_reach_each_other(engine: Engine) -> None:
     assert _arrives(NetNS.own(), two)
 
 
-def test_a_stranger_does_not_come_in(engine: Engine) -> None:
+def test_routed_packet_from_a_neighbour_is_dropped(engine: Engine) -> None:
     """A neighbour's packet is dropped even if it has a route through the host."""
     web = engine.run("base", FOR_EVER)
     with _outside() as lan:
@@ -320,7 +320,7 @@ def test_a_stranger_does_not_come_in(engine: Engine) -> None:
         assert _stopped(lan, web)
 
 
-def test_networks_are_kept_apart(engine: Engine) -> None:
+def test_packets_between_networks_are_dropped(engine: Engine) -> None:
     """Packets are dropped in both directions, also if one network is internal."""
     engine.network_create("a")
     engine.network_create("b", internal=True)
@@ -330,7 +330,7 @@ def test_networks_are_kept_apart(engine: Engine) -> None:
     assert _stopped(netns(two), one)
 
 
-def test_internal_leads_nowhere(engine: Engine) -> None:
+def test_internal_network_has_no_route_to_the_outside(engine: Engine) -> None:
     """There is no default route, and with an added one still nothing beyond the bridge answers."""
     engine.network_create("a", internal=True)
     one = engine.run("base", FOR_EVER, network="a")
@@ -345,7 +345,7 @@ def test_internal_leads_nowhere(engine: Engine) -> None:
         assert _stopped(inside, ("198.51.100.66", lan))
 
 
-def test_without_icc_peers_are_apart(engine: Engine) -> None:
+def test_network_without_icc_isolates_its_peers(engine: Engine) -> None:
     """Bridge ports are isolated, so that even raw Ethernet is dropped; the host is reachable."""
     engine.network_create("a", icc=False)
     one = engine.run("base", FOR_EVER, network="a")
@@ -355,7 +355,7 @@ def test_without_icc_peers_are_apart(engine: Engine) -> None:
     assert all(links()[item.state.endpoints[0].veth].isolated for item in (one, two))
 
 
-def test_a_forged_source_does_not_leave(engine: Engine) -> None:
+def test_packet_with_forged_source_is_dropped(engine: Engine) -> None:
     """A packet with a source outside the subnet is dropped instead of masqueraded."""
     web = engine.run("base", FOR_EVER)
     with _outside() as lan, netns(web) as inside:
@@ -375,7 +375,7 @@ def test_a_forged_source_does_not_leave(engine: Engine) -> None:
     assert (data, sender[0]) == (b"honest", "198.51.100.7")
 
 
-def test_ipv6_networks_masquerade_too(engine: Engine) -> None:
+def test_ipv6_network_connects_peers_and_masquerades(engine: Engine) -> None:
     """Peers reach each other by IPv6 at once, without duplicate address detection."""
     engine.network_create("six", ipv6=True)
     one = engine.run("base", FOR_EVER, network="six")
@@ -387,8 +387,8 @@ def test_ipv6_networks_masquerade_too(engine: Engine) -> None:
     assert comments.count("six: masquerade") == 2
 
 
-def test_a_router_advertisement_finds_no_listener(engine: Engine) -> None:
-    """Neither the bridge nor a container accepts it."""
+def test_bridge_and_container_ignore_router_advertisements(engine: Engine) -> None:
+    """`accept_ra` is 0 on the bridge and on eth0."""
     made = engine.network_create("six", ipv6=True)
     web = engine.run("base", FOR_EVER, network="six")
     listens = Path(f"/proc/sys/net/ipv6/conf/{made.bridge}/accept_ra")

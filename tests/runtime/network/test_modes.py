@@ -17,7 +17,7 @@ from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import links, namespace, netns, network, nothing_left
 
 
-def test_bridge_gives_an_address_and_a_way_out(engine: Engine) -> None:
+def test_mode_bridge_has_address_and_default_route(engine: Engine) -> None:
     """`lo` and `eth0`, both up, 172.17.0.1/16, one default route, the MAC of the address."""
     web = engine.run("base", FOR_EVER)
     with netns(web) as inside:
@@ -33,7 +33,7 @@ def test_bridge_gives_an_address_and_a_way_out(engine: Engine) -> None:
     ]
 
 
-def test_what_is_reported_is_what_is(engine: Engine) -> None:
+def test_endpoint_record_equals_the_kernels_state(engine: Engine) -> None:
     """Address, MAC and gateway in the endpoint record equal those in the kernel."""
     engine.run("base", FOR_EVER)
     (endpoint,) = engine.run("base", FOR_EVER, name="web").state.endpoints
@@ -50,8 +50,8 @@ def test_what_is_reported_is_what_is(engine: Engine) -> None:
     assert port.running
 
 
-def test_the_bridge_has_a_mac_of_its_own(engine: Engine) -> None:
-    """It is the gateway address's MAC and stays as containers come and go."""
+def test_bridge_mac_does_not_depend_on_its_ports(engine: Engine) -> None:
+    """The bridge has the gateway address's MAC, also after containers are added and removed."""
     for _ in range(2):
         found = engine.run("base", FOR_EVER)
         assert links()["docker0"].mac == "02:42:ac:11:2a:01"
@@ -59,7 +59,7 @@ def test_the_bridge_has_a_mac_of_its_own(engine: Engine) -> None:
         assert links()["docker0"].mac == "02:42:ac:11:2a:01"
 
 
-def test_no_ipv6_where_the_network_has_none(engine: Engine) -> None:
+def test_ipv4_network_has_no_ipv6_address(engine: Engine) -> None:
     """Not even a link-local address is on `eth0`, its peer or the bridge; `lo` keeps ::1."""
     web = engine.run("base", FOR_EVER)
     for space in (netns(web), NetNS.own()):
@@ -70,7 +70,7 @@ def test_no_ipv6_where_the_network_has_none(engine: Engine) -> None:
         assert Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").read_text() == "1\n"
 
 
-def test_none_has_only_lo(engine: Engine) -> None:
+def test_mode_none_has_only_lo(engine: Engine) -> None:
     """The container has its own netns with `lo` up and no route."""
     alone = engine.run("base", FOR_EVER, network="none")
     with netns(alone) as inside:
@@ -80,7 +80,7 @@ def test_none_has_only_lo(engine: Engine) -> None:
     assert namespace(alone, "net") != namespace(None, "net")
 
 
-def test_host_shares_and_changes_nothing(engine: Engine) -> None:
+def test_mode_host_shares_the_netns_and_changes_nothing(engine: Engine) -> None:
     """The container is in the caller's netns, and no bridge is created."""
     before = network()
     found = engine.run("base", FOR_EVER, network="host")
@@ -90,7 +90,7 @@ def test_host_shares_and_changes_nothing(engine: Engine) -> None:
     assert network() == before
 
 
-def test_container_shares_the_network_and_nothing_else(engine: Engine) -> None:
+def test_mode_container_shares_only_the_netns(engine: Engine) -> None:
     """The netns is the same, also through a joiner; pid, mount, uts, ipc are its own."""
     web = engine.run("base", FOR_EVER, name="web")
     one = engine.run("base", FOR_EVER, name="one", network="container:web")
@@ -102,7 +102,7 @@ def test_container_shares_the_network_and_nothing_else(engine: Engine) -> None:
             assert namespace(joiner, kind) != namespace(None, kind)
 
 
-def test_a_joiner_knows_the_names(engine: Engine) -> None:
+def test_joined_container_resolves_both_names(engine: Engine) -> None:
     """Both containers' names resolve to the shared address; resolv.conf is the same."""
     engine.run("base", FOR_EVER, name="web", hostname="web", dns=["192.0.2.1"])
     engine.run("base", FOR_EVER, name="one", network="container:web")
@@ -112,7 +112,7 @@ def test_a_joiner_knows_the_names(engine: Engine) -> None:
     assert engine.exec("one", ["cat", "/etc/resolv.conf"]).stdout == b"nameserver 192.0.2.1\n"
 
 
-def test_a_joiner_keeps_lo_when_the_joined_one_stops(engine: Engine) -> None:
+def test_joined_container_keeps_lo_after_the_owner_stops(engine: Engine) -> None:
     """The netns stays alive for the joiner; the veth pair and the address are released."""
     web = engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, network="container:web")
@@ -124,7 +124,7 @@ def test_a_joiner_keeps_lo_when_the_joined_one_stops(engine: Engine) -> None:
     assert engine.run("base", FOR_EVER).state.endpoints[0].address == "172.17.0.1/16"
 
 
-def test_removing_a_joiner_leaves_the_joined_one_alone(engine: Engine) -> None:
+def test_removal_of_a_joined_container_leaves_the_owner_unchanged(engine: Engine) -> None:
     """Links, addresses and routes are unchanged."""
     web = engine.run("base", FOR_EVER, name="web")
     with netns(web) as inside:
@@ -167,7 +167,7 @@ REFUSED: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=list(REFUSED))
-def test_a_refusal_names_what_is_wrong_and_leaves_nothing(
+def test_refused_start_names_its_cause_and_leaves_nothing(
     engine: Engine, root: Path, case: Case
 ) -> None:
     """No link, address, lease, process, mount, descriptor or file of the attempt is left."""
@@ -179,7 +179,7 @@ def test_a_refusal_names_what_is_wrong_and_leaves_nothing(
     assert engine.run("base", FOR_EVER).state.endpoints[0].address == "172.17.0.1/16"
 
 
-def test_a_requested_address_and_mac_are_honoured(engine: Engine) -> None:
+def test_container_has_requested_address_and_mac(engine: Engine) -> None:
     """The next container that requests them is refused."""
     options = {"ip": "172.17.3.4", "mac": "5e:00:00:00:00:01"}
     web = engine.run("base", FOR_EVER, **options)  # type: ignore[arg-type] # a str for each

@@ -32,7 +32,7 @@ protocols = st.none() | st.sampled_from(PROTOCOLS)
 
 
 @given(data=st.data(), inside=ranges(), address=addresses, protocol=protocols)
-def test_ranges_go_together_one_by_one(
+def test_port_ranges_map_in_order(
     data: st.DataObject, inside: range, address: object, protocol: Protocol | None
 ) -> None:
     """Ports map in order, with the given address and protocol or the defaults."""
@@ -50,7 +50,9 @@ def test_ranges_go_together_one_by_one(
 
 
 @given(inside=ranges(), protocol=protocols)
-def test_without_a_host_port_any_will_do(inside: range, protocol: Protocol | None) -> None:
+def test_port_without_host_port_accepts_any_host_port(
+    inside: range, protocol: Protocol | None
+) -> None:
     """The host port may be absent, empty or 0."""
     tail = written(inside) + (f"/{protocol}" if protocol else "")
     wanted = [PortRequest(protocol or "tcp", "", 0, 0, port) for port in inside]
@@ -59,14 +61,14 @@ def test_without_a_host_port_any_will_do(inside: range, protocol: Protocol | Non
 
 
 @given(outside=ranges(), inside=st.integers(1, LAST))
-def test_a_range_for_one_port_leaves_the_choice(outside: range, inside: int) -> None:
+def test_host_port_range_for_one_port_is_a_choice(outside: range, inside: int) -> None:
     """The host port is any free one of the range."""
     found = parse("run", f"{written(outside)}:{inside}")
     assert found == [PortRequest("tcp", "", outside[0], outside[-1], inside)]
 
 
 @given(outside=ranges(), inside=ranges())
-def test_ranges_of_different_length_are_refused(outside: range, inside: range) -> None:
+def test_port_ranges_of_different_length_are_refused(outside: range, inside: range) -> None:
     """Only a single container port may have a longer range."""
     if len(inside) in (1, len(outside)):
         return
@@ -75,7 +77,7 @@ def test_ranges_of_different_length_are_refused(outside: range, inside: range) -
 
 
 @given(text=st.text(alphabet=st.sampled_from("0123456789:-/[].tcpudsx \u0663\uff18\n")) | st.text())
-def test_whatever_is_written_is_understood_or_refused(text: str) -> None:
+def test_arbitrary_port_text_is_parsed_or_refused(text: str) -> None:
     """Understood ports exist, in ASCII digits."""
     try:
         found = parse("run", text)
@@ -90,7 +92,7 @@ def test_whatever_is_written_is_understood_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["\uff18\uff10", "80:\u0663", "\uff11-\uff12:1-2"])
-def test_digits_of_other_scripts_are_refused(text: str) -> None:
+def test_port_in_non_ascii_digits_is_refused(text: str) -> None:
     """int() would accept them."""
     with pytest.raises(InvalidError, match="no port"):
         parse("run", text)
@@ -118,7 +120,7 @@ def test_digits_of_other_scripts_are_refused(text: str) -> None:
         ("65535:1", [PortRequest("tcp", "", 65535, 65535, 1)]),
     ],
 )
-def test_they_are_read_as_docker_reads_them(text: str, wanted: list[PortRequest]) -> None:
+def test_port_options_have_dockers_meaning(text: str, wanted: list[PortRequest]) -> None:
     """Address, host port, port and protocol, single or in ranges, have Docker's meaning."""
     assert parse("run", text) == wanted
 
@@ -145,7 +147,7 @@ def test_they_are_read_as_docker_reads_them(text: str, wanted: list[PortRequest]
         ("[fe80::1%eth0]:80:80", "not an IPv6 address"),
     ],
 )
-def test_what_is_no_port_is_refused_by_name(text: str, said: str) -> None:
+def test_malformed_port_is_refused_with_its_text(text: str, said: str) -> None:
     """The error quotes the input and names the mistake."""
     with pytest.raises(InvalidError, match=said) as refused:
         parse("run web", text)

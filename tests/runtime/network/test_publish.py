@@ -45,8 +45,8 @@ def _free(port: int, kind: int = socket.SOCK_STREAM, address: str = "") -> bool:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
-def test_a_port_is_kept_while_the_container_runs(engine: Engine, kind: str) -> None:
-    """No other process can listen there, on any address; after a stop any can."""
+def test_published_port_is_reserved_while_the_container_runs(engine: Engine, kind: str) -> None:
+    """No other process can listen on the port, on any address, until the container stops."""
     number = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     web = engine.run("base", FOR_EVER, publish=[f"8080:80/{kind}"])
     assert [(item.address, item.host_port, item.port) for item in web.state.ports] == [
@@ -60,7 +60,7 @@ def test_a_port_is_kept_while_the_container_runs(engine: Engine, kind: str) -> N
     assert engine.inspect(web.id).state.ports == ()
 
 
-def test_it_goes_with_pid_1_whoever_killed_that(engine: Engine) -> None:
+def test_kernel_releases_published_port_when_pid_1_is_killed(engine: Engine) -> None:
     """The kernel itself releases the port and the rules, without any mydocker process."""
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     assert firewall.table(web.id) in tables()
@@ -69,8 +69,8 @@ def test_it_goes_with_pid_1_whoever_killed_that(engine: Engine) -> None:
     until(lambda: firewall.table(web.id) not in tables(), "the rules are gone")
 
 
-def test_its_rules_are_nobody_elses_to_change(engine: Engine) -> None:
-    """An operator's flush does not reach them; a repair restores those of the networks."""
+def test_flush_does_not_change_rules_of_published_ports(engine: Engine) -> None:
+    """An operator cannot delete a published port's table; repair restores the networks' table."""
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     with Nft() as nft:
         with pytest.raises(NetlinkError, match="not permitted"):
@@ -81,7 +81,7 @@ def test_its_rules_are_nobody_elses_to_change(engine: Engine) -> None:
     assert set(tables()) == {firewall.TABLE, firewall.table(web.id)}
 
 
-def test_old_connections_do_not_keep_a_port(engine: Engine) -> None:
+def test_time_wait_connections_do_not_block_a_published_port(engine: Engine) -> None:
     """Connections of a host's server in TIME_WAIT do not block the port."""
     with socket.create_server(("127.0.0.1", 8080)) as server:
         client = socket.create_connection(("127.0.0.1", 8080))
@@ -93,8 +93,8 @@ def test_old_connections_do_not_keep_a_port(engine: Engine) -> None:
     engine.run("base", FOR_EVER, publish=["8080:80"])
 
 
-def test_what_was_called_on_the_loopback_is_no_obstacle(engine: Engine) -> None:
-    """Connections of an earlier container's relay do not block it either."""
+def test_relayed_connections_do_not_block_a_published_port(engine: Engine) -> None:
+    """TIME_WAIT connections of an earlier container's relay do not block the port."""
     engine.network_create("lan", ipv6=True)
     serve = "while :; do echo hello | nc -l -p 80; done"
     web = engine.run("base", ["sh", "-c", serve], network="lan", publish=["8080:80"])
@@ -110,8 +110,8 @@ def test_what_was_called_on_the_loopback_is_no_obstacle(engine: Engine) -> None:
     engine.start(web.id)
 
 
-def test_a_free_port_is_chosen(engine: Engine) -> None:
-    """It is free in both families and recorded; of a range it is the first free one."""
+def test_chosen_host_port_is_free_in_both_families(engine: Engine) -> None:
+    """The port is free in both families and recorded; of a range it is the first free one."""
     engine.network_create("lan", ipv6=True)
     web = engine.run("base", FOR_EVER, network="lan", publish=["80", "8000-8009:81"])
     by_port: dict[int, set[tuple[str, int]]] = {80: set(), 81: set()}
@@ -126,7 +126,7 @@ def test_a_free_port_is_chosen(engine: Engine) -> None:
     assert {item.host_port for item in other.state.ports} == {8002}
 
 
-def test_every_exposed_port_is_published(engine: Engine) -> None:
+def test_publish_all_publishes_every_exposed_port(engine: Engine) -> None:
     """With -P each gets a free port; without -P exposing changes nothing."""
     web = engine.run("base", FOR_EVER, expose=["80", "53/udp"], publish_all=True)
     assert {(item.port, item.protocol) for item in web.state.ports} == {(80, "tcp"), (53, "udp")}
@@ -136,8 +136,8 @@ def test_every_exposed_port_is_published(engine: Engine) -> None:
     assert [(item.port, item.host_port) for item in both.state.ports] == [(80, 8080)]
 
 
-def test_the_same_port_on_two_addresses(engine: Engine) -> None:
-    """Two containers can have it, one on each address; each port is closed to the other."""
+def test_same_port_is_published_on_two_host_addresses(engine: Engine) -> None:
+    """Two containers can publish one port number, each on its own host address."""
     engine.run("base", FOR_EVER, publish=["127.0.0.1:8080:80"])
     engine.run("base", FOR_EVER, publish=["127.0.0.2:8080:80"])
     with pytest.raises(ConflictError, match="in use"):
@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=list(REFUSED))
-def test_what_cannot_be_published_is_refused_and_leaves_nothing(
+def test_refused_publish_leaves_nothing(
     engine: Engine, root: Path, case: tuple[dict[str, Any], type[MydockerError], str]
 ) -> None:
     """The error names the port or the option; no container, rule or socket is left."""
@@ -177,8 +177,8 @@ def test_what_cannot_be_published_is_refused_and_leaves_nothing(
     assert _free(7000)
 
 
-def test_sctp_is_published_where_the_kernel_speaks_it(engine: Engine) -> None:
-    """On other kernels it is refused, because nothing could listen there."""
+def test_sctp_port_is_published_with_kernel_support(engine: Engine) -> None:
+    """Without kernel support, an SCTP port is refused, because no process could listen on it."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError:
@@ -208,7 +208,7 @@ def _called(web: ContainerRecord, port: int = 8080, address: str = "127.0.0.1") 
         return str(caller[0])
 
 
-def test_it_leads_to_whichever_network_leads_out(engine: Engine) -> None:
+def test_published_port_follows_the_default_route(engine: Engine) -> None:
     """When the default route moves to another network, the ports move along at once."""
     engine.network_create("aaa", subnet="10.9.0.0/24")
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
@@ -224,7 +224,7 @@ def test_it_leads_to_whichever_network_leads_out(engine: Engine) -> None:
     assert _called(web) == "10.9.0.1"
 
 
-def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
+def test_forged_frame_does_not_reach_the_host_loopback(engine: Engine) -> None:
     """A container's forged frame for 127.0.0.1 reaches no service of the host.
 
     The link has `route_localnet`, for connections from the host. The same frame for the bridge's
@@ -266,8 +266,8 @@ def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
         assert service.recv(64) == b"control"
 
 
-def test_a_bridge_gives_back_what_nobody_publishes_by(engine: Engine) -> None:
-    """The setting is undone although another bridge still has it."""
+def test_route_localnet_is_reset_without_published_ports(engine: Engine) -> None:
+    """The sysctl is reset on one bridge while another bridge still has published ports."""
     bridges = [engine.network_create(name).bridge for name in ("lan", "dmz")]
     one = engine.run("base", FOR_EVER, network="lan", publish=["8080:80"])
     engine.run("base", FOR_EVER, network="dmz", publish=["8081:80"])
@@ -311,7 +311,9 @@ STARTING = steps(
 
 
 @pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
-def test_a_start_is_killed(engine: Engine, root: Path, step: Step) -> None:
+def test_port_of_a_killed_start_is_published_or_free(
+    engine: Engine, root: Path, step: Step
+) -> None:
     """The port is either published, or free without any rule."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
@@ -344,7 +346,9 @@ MOVING: dict[str, Callable[[Engine], object]] = {
 @pytest.mark.parametrize(
     "step", steps((networking.ContainerNetworking, "_publish"), (firewall, "install")).values()
 )
-def test_a_move_is_killed(engine: Engine, root: Path, step: Step) -> None:
+def test_killed_port_move_is_completed_by_the_next_call(
+    engine: Engine, root: Path, step: Step
+) -> None:
     """The next call redirects the port to the address in the record."""
     engine.network_create("aaa", subnet="10.9.0.0/24")
     engine.run("base", FOR_EVER, name="web", publish=["8080:80"])

@@ -12,7 +12,7 @@ from linux.netlink import Netlink
 from runtime.engine import Engine
 
 
-def test_a_router_that_was_listened_to_is_listened_to_still(engine: Engine) -> None:
+def test_host_keeps_accepting_router_advertisements(engine: Engine) -> None:
     """The host starts to forward IPv6; at the end its setting is as before, if still possible."""
     with Netlink() as netlink:
         for index, name in ((90, "up.90"), (91, "up91"), (92, "aside")):
