@@ -94,8 +94,8 @@ def test_mode_host_container_has_promises_of_the_host(world: World) -> None:
 def test_reply_between_bridged_containers_is_promised_both_ways(world: World) -> None:
     """If one bridged container is answered by another, so is the other, with the same TTL.
 
-    On one network each: who is on several is asked at an address of one of them, which
-    another may not reach though its own is reached.
+    Only containers on one network count. A container on several networks is asked at one
+    address, which a peer may not reach even if the peer's own address is reached.
     """
     matrix = promised(*world)
     inside = {name for name in bridged(world[0]) if not world[0].home(name).also}
@@ -109,9 +109,9 @@ def test_reply_between_bridged_containers_is_promised_both_ways(world: World) ->
 
 @given(worlds)
 def test_internet_sees_host_address_of_containers(world: World) -> None:
-    """What reaches the internet from a container carries the host's address.
+    """Packets from a container to the internet carry the host's address.
 
-    Unless it was attached by hand, and that is declared not to be masqueraded.
+    The exception is a container attached by hand, if declared not to be masqueraded.
     """
     plan, dialect, _ = world
     matrix = promised(*world)

@@ -151,7 +151,7 @@ def test_plan_file_error_names_the_mistake(text: str, said: str) -> None:
     ],
 )
 def test_plan_file_error_begins_with_the_entry(text: str, said: str) -> None:
-    """Entries without a name are numbered; without a similar key all keys are listed."""
+    """The message suggests a similar key or lists all known keys."""
     with pytest.raises(PlanError, match=f"^{re.escape(said)}"):
         plan_file.loads(text)
 
