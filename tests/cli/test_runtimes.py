@@ -36,7 +36,7 @@ def test_runtime_has_a_version(vendor: Scene) -> None:
 
 
 def test_container_namespace_follows_its_mode(vendor: Scene) -> None:
-    """It is the host's, another container's if that is claimed, or its own."""
+    """The netns is the host's, another container's if that is claimed, or a new one."""
     joined = JOINER if Feature.CONTAINER in vendor.runtime.features else CONTAINER01
     own = {name: vendor[name].net.identity for name in (CONTAINER01, ON_HOST, joined)}
     assert own[ON_HOST] == vendor.place(HOST).identity
@@ -97,7 +97,7 @@ def test_refused_start_leaves_no_container(vendor: Scene) -> None:
 
 @pytest.mark.parametrize("vendor", OF_THE_KERNEL, indirect=True)
 def test_stopped_container_starts_again(vendor: Scene) -> None:
-    """It has the same mode and network, whether restart is claimed or not."""
+    """Mode and network stay the same, whether restart is claimed or not."""
     again = vendor.container("again", Bridge())
     again.stop()
     assert not again.facts().running

@@ -110,7 +110,7 @@ def test_capture_has_comments(run: Run, pytester: pytest.Pytester) -> None:
 
 
 def test_state_of_namespaces_on_the_path_is_kept(run: Run, pytester: pytest.Pytester) -> None:
-    """It is shaped as `ip -j`, and has the rule that dropped."""
+    """The state has the format of `ip -j` and contains the rule that dropped the packet."""
     run()
     where = evidence_of(pytester, "test_broken") / "state"
     states = {file.stem: json.loads(file.read_text()) for file in where.iterdir()}
@@ -168,7 +168,7 @@ def test_rerun_command_has_the_options_of_the_run(run: Run, pytester: pytest.Pyt
 
 
 def test_rerun_command_for_installed_suites(run: Run, pytester: pytest.Pytester) -> None:
-    """It works from any folder."""
+    """The command works from any folder."""
     again = line_after(run, pytester, "--pyargs", "test_it")
     assert again == "pytest --pyargs test_it::test_broken --runtime mydocker\n"
 

@@ -94,7 +94,7 @@ def test_silent_neighbour_is_named(host: NetnsView, diagnosed: Diagnose, protoco
 
 
 def test_reverse_path_filter_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
-    """It drops a packet from an address that the host would route elsewhere."""
+    """The filter drops a packet from an address that the host would route elsewhere."""
     strict = {"net__ipv4__conf__all__rp_filter": 1}
     with route(host, "192.168.2.10"), tuned(host, **strict):
         autopsy = diagnosed(INTERNET, HOST, "udp")

@@ -85,7 +85,7 @@ def test_dns_counts_only_for_name_cells() -> None:
 
 
 def test_error_before_the_request_is_ignored() -> None:
-    """It concerns an earlier probe."""
+    """Such an error concerns an earlier probe."""
     error, request = (
         Frame("a/eth0", at, FrameKind.HOST, 100, bytes(Ether() / FRAMES[name][0]))
         for at, name in enumerate(["unreachable", "udp"])

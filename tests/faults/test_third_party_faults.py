@@ -140,7 +140,7 @@ def test_control_characters_of_a_fault_are_escaped(
 
 
 def test_ctrl_c_ends_faults_command_cleanly(outsider: pytest.Pytester) -> None:
-    """It ends at once, without a traceback, with exit code 2."""
+    """The command ends at once, without a traceback, with exit code 2."""
     words = ["faults", "-p", "my_faults", "--tests", ".", "waits"]
     with Watched([*NETMODES, *words], terminal=True) as watched:
         watched.expect("waiting")
@@ -193,7 +193,7 @@ def test_fault_that_exceeds_the_time_limit_is_broken(outsider: pytest.Pytester) 
 
 
 def test_fault_of_an_unclaimed_feature_is_unsupported(outsider: pytest.Pytester) -> None:
-    """It is not tried, the exit code is 0, and the requirement is named."""
+    """The fault is not tried, the exit code is 0, and the requirement is named."""
     outsider.makepyfile(test_it=TESTS.replace("BR-3", "PUB-13"))
     code, told = tried("sctp-is-not-published")
     assert code == 0, told
@@ -241,7 +241,7 @@ def test_requirement_option_selects_tests(outsider: pytest.Pytester) -> None:
 def test_unknown_id_is_a_usage_error(
     outsider: pytest.Pytester, options: list[str], said: str
 ) -> None:
-    """It is reported before the run, with similar ids."""
+    """The error comes before the run and lists similar ids."""
     result = outsider.runpytest_subprocess("-p", "my_faults", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {said}"])

@@ -14,7 +14,7 @@ LEAST = 120
 
 
 def test_missing_test_fault_or_replay_is_a_hole() -> None:
-    """A requirement without a test, one without a fault, a history that nobody replays."""
+    """A hole is a requirement without a test or a fault, or a history without a replay."""
     requirements = catalogue("AB-1", "AB-2", history="moby#1")
     found = rows(requirements, {"AB-1": 3}, [harmless(violates=("AB-1",))])
     assert list(holes(found)) == [

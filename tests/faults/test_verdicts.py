@@ -72,7 +72,7 @@ def test_leak_counts_for_its_own_requirement() -> None:
 
 
 def test_test_that_fails_without_a_fault_does_not_count() -> None:
-    """It would fail with every fault."""
+    """Such a test would fail with every fault."""
     assert fate(outcome(**FAILED), unsound=("test_it",)) is Result.SURVIVED
 
 

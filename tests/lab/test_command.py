@@ -49,7 +49,7 @@ def test_working_directory_stays(tmp_path: Path) -> None:
 
 
 def test_command_runs_in_all_namespaces_of_the_host() -> None:
-    """It sees the processes, mounts, network and hostname of the host's pid 1."""
+    """The command sees processes, mounts, network and hostname of the host's pid 1."""
     kinds = "cgroup ipc mnt net pid user uts"
     done = script(f"for kind in {kinds}; do readlink /proc/1/ns/$kind /proc/self/ns/$kind; done")
     names = done.stdout.split()
@@ -186,7 +186,7 @@ def test_greeting_names_the_runtimes_program(runtime: str, typed: str) -> None:
 
 
 def test_greeting_names_the_described_command(tmp_path: Path) -> None:
-    """It is the command of the description, not the name of its file."""
+    """The name is the command of the description, not its file name."""
     acme(tmp_path)
     (tmp_path / "usr/bin").mkdir(parents=True)
     (tmp_path / "acmectl").rename(tmp_path / "usr/bin/acmectl")

@@ -131,7 +131,7 @@ def test_lab_can_be_suspended() -> None:
 
 
 def test_lab_in_the_background_waits_for_the_foreground() -> None:
-    """It does not take the terminal."""
+    """A lab in the background does not take the terminal."""
     with at_terminal(["/bin/bash", "--norc", "-i"], shell="/bin/bash") as outer:
         outer.type(f"{' '.join(NO_CAST)} &\n")
         outer.type("until jobs | grep -q Stopped; do :; done; echo it $((1 + 1)) waits\n")

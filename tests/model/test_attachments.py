@@ -74,16 +74,16 @@ def of(*cells: Cell) -> Matrix[Promise]:
         ("ns1", "front", 4, "dropped, BR-9"),
     ],
 )
-def test_two_talk_by_a_network_that_they_share(
+def test_peers_use_shared_network_before_default_route(
     source: str, target: str, family: Family, words: str
 ) -> None:
-    """Else by the sender's way out; what the networks on that way say is what holds."""
+    """Otherwise the sender's default route and the networks on that path decide."""
     cell = Cell(source, target, Protocol.ICMP, family)
     promise = of(cell)[cell]
     assert f"{promise}, {promise.requirement}" == words
 
 
-def test_a_family_that_nobody_has_is_no_cell() -> None:
+def test_cell_exists_only_for_address_family_of_target() -> None:
     """A container has an address in a family when one of its networks has."""
     nobody, somebody = (
         Cell("host", "deaf1", Protocol.ICMP, 6),
@@ -103,18 +103,18 @@ def test_a_family_that_nobody_has_is_no_cell() -> None:
         ("front", "ns1", 6, ("network lan", "br0")),
     ],
 )
-def test_who_shares_no_network_is_met_on_one_of_the_family(
+def test_target_without_shared_network_is_asked_on_first_network_of_family(
     source: str, target: str, family: Family, links: tuple[str, str]
 ) -> None:
-    """The first that has it, also of who talks to itself."""
+    """The first network with the family counts, also for a container that asks itself."""
     places = attachments_of(PLAN, Dialect())
     one, other = shared_link(places[source], places[target], family)
     assert (one.link, other.link) == links
 
 
 @given(plans())
-def test_a_meeting_is_between_places_of_the_two(plan: Plan) -> None:
-    """Whoever talks does so by links of their own, by a shared one whenever there is one."""
+def test_link_pair_belongs_to_both_containers_and_is_shared_if_possible(plan: Plan) -> None:
+    """Each container uses one of its own links, the shared one if there is one."""
     places = attachments_of(plan, Dialect())
     for source in places.values():
         for target in places.values():
@@ -129,8 +129,8 @@ def test_a_meeting_is_between_places_of_the_two(plan: Plan) -> None:
 
 
 @given(plans())
-def test_the_order_of_further_networks_changes_no_promise(plan: Plan) -> None:
-    """Whether a container was connected to one before the other is all the same."""
+def test_order_of_additional_networks_changes_no_promise(plan: Plan) -> None:
+    """The order in which a container is connected to networks has no effect."""
     turned = replace(
         plan,
         containers=tuple(replace(item, also=item.also[::-1]) for item in plan.containers),
@@ -144,7 +144,7 @@ def test_the_order_of_further_networks_changes_no_promise(plan: Plan) -> None:
     assert all(item == said[0] for item in said)
 
 
-def test_a_subnet_without_a_route_is_refused_with_those_that_have_one() -> None:
+def test_unrouted_subnet_is_refused_with_list_of_routed_subnets() -> None:
     """The error lists the valid choices for the author of the plan."""
     lan = NetworkSpec("lan", subnet=IPv4Network("100.64.0.0/24"))
     said = (

@@ -44,8 +44,8 @@ from harness.model.plan import (
         (NetworkSpec("n", icc=False, ipv6=True), {"icc", "ipv6"}),
     ],
 )
-def test_a_network_asks_for_what_it_is_to_be(spec: NetworkSpec, asked: set[str]) -> None:
-    """And for networks, where it is to be of no kind."""
+def test_network_spec_requires_features_of_its_options(spec: NetworkSpec, asked: set[str]) -> None:
+    """A network without options requires `networks`."""
     assert set(of_network(spec)) == asked
 
 
@@ -69,10 +69,10 @@ def test_a_network_asks_for_what_it_is_to_be(spec: NetworkSpec, asked: set[str])
         (ContainerSpec("c", sysctls=(("net.a", "1"),)), {"bridge", "sysctl"}),
     ],
 )
-def test_a_container_asks_for_its_mode_and_for_what_it_is_given(
+def test_container_spec_requires_features_of_its_mode_and_options(
     spec: ContainerSpec, asked: set[str]
 ) -> None:
-    """All at once."""
+    """A container requires the features of all its options together."""
     assert set(of_container(spec, set())) == asked
 
 
@@ -80,13 +80,15 @@ def test_a_container_asks_for_its_mode_and_for_what_it_is_given(
     ("claimed", "asked"),
     [("host", {"bridge"}), ("bridge", set()), ("user-mode", set()), ("networks", set())],
 )
-def test_the_default_network_may_be_of_another_kind(claimed: str, asked: set[str]) -> None:
-    """By user mode, or one of a user's own, it needs no bridge of the host's."""
+def test_default_network_of_another_kind_requires_no_bridge_feature(
+    claimed: str, asked: set[str]
+) -> None:
+    """A default network in user mode or of the user's own needs no bridge on the host."""
     assert set(of_container(ContainerSpec("c"), {Feature(claimed)})) == asked
 
 
-def test_what_is_not_claimed_is_told_by_name() -> None:
-    """All of it; and nothing is said of what is claimed."""
+def test_check_lists_all_unclaimed_features() -> None:
+    """The error names every unclaimed feature and no claimed one."""
     check("acme", {Feature.BRIDGE}, Feature.BRIDGE)
     with pytest.raises(Unclaimed, match=r"acme does not declare ipv6, networks$"):
         check("acme", {Feature.BRIDGE}, Feature.NETWORKS, Feature.IPV6, Feature.BRIDGE)
@@ -102,14 +104,14 @@ def test_what_is_not_claimed_is_told_by_name() -> None:
         (["bridge", "networks"], {name: {"bridge"} for name in (CONTAINER01, CONTAINER02, JOINER)}),
     ],
 )
-def test_of_the_cast_who_is_in_a_mode_that_is_not_claimed_stays_away(
+def test_containers_with_unclaimed_mode_are_absent_from_cast(
     withheld: list[str], without: dict[str, set[str]]
 ) -> None:
-    """And whoever would join one that stays away."""
+    """Containers that join an absent container are absent too."""
     assert absent(CAST, set(Feature) - {Feature.USER_MODE, *withheld}) == without
 
 
-def test_what_any_of_a_plan_asks_for_the_plan_does() -> None:
-    """Its networks and its containers."""
+def test_plan_requires_features_of_its_networks_and_containers() -> None:
+    """The features of a plan are the union over its networks and containers."""
     plan = Plan((NetworkSpec("n", internal=True),), (ContainerSpec("c", Host()),))
     assert set(of_plan(plan, set(Feature))) == {"internal", "host"}

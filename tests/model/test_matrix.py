@@ -20,7 +20,9 @@ from tests.model.reference import CELL, KEPT, LOST, PROMISED, REPLY, changed, ke
 
 
 @given(st.data(), matrices(promises()))
-def test_kept_promises_make_equal_matrices(data: st.DataObject, expected: Matrix[Promise]) -> None:
+def test_matrices_are_equal_if_all_promises_are_kept(
+    data: st.DataObject, expected: Matrix[Promise]
+) -> None:
     """A matrix whose every observation keeps its promise equals the promised one, both ways."""
     seen = Matrix({cell: data.draw(kept(promise)) for cell, promise in expected.items()})
     assert seen == expected
@@ -29,7 +31,7 @@ def test_kept_promises_make_equal_matrices(data: st.DataObject, expected: Matrix
 
 
 @given(matrices(promises()), matrices(observations()))
-def test_equal_means_same_cells_and_every_promise_kept(
+def test_matrix_equality_means_same_cells_and_kept_promises(
     expected: Matrix[Promise], seen: Matrix[Observation]
 ) -> None:
     """Equality is nothing but: the same cells, and each promise admits its observation."""
@@ -39,7 +41,7 @@ def test_equal_means_same_cells_and_every_promise_kept(
 
 
 @given(matrices(promises()).filter(len))
-def test_a_promise_never_observed_is_an_error(expected: Matrix[Promise]) -> None:
+def test_promised_cell_without_observation_is_a_difference(expected: Matrix[Promise]) -> None:
     """Leaving out a single cell makes the matrices unequal, and the cell is named."""
     seen = keeping(expected)
     assert seen == expected
@@ -49,7 +51,9 @@ def test_a_promise_never_observed_is_an_error(expected: Matrix[Promise]) -> None
 
 
 @given(matrices(promises()), cells())
-def test_an_observation_nobody_asked_for_is_an_error(expected: Matrix[Promise], cell: Cell) -> None:
+def test_observed_cell_without_promise_is_a_difference(
+    expected: Matrix[Promise], cell: Cell
+) -> None:
     """A cell beyond those that were promised makes the matrices unequal."""
     expected = expected.restrict(set(expected) - {cell})
     seen = keeping(expected).merge(Matrix({cell: KEPT}))
@@ -57,7 +61,7 @@ def test_an_observation_nobody_asked_for_is_an_error(expected: Matrix[Promise], 
 
 
 @given(matrices(observations()), matrices(observations()))
-def test_two_observed_matrices_are_equal_when_their_entries_are(
+def test_observed_matrices_with_equal_entries_are_equal(
     one: Matrix[Observation], other: Matrix[Observation]
 ) -> None:
     """Among matrices of a kind equality is that of dictionaries."""
@@ -65,14 +69,14 @@ def test_two_observed_matrices_are_equal_when_their_entries_are(
     assert (one == other) == (dict(one) == dict(other))
 
 
-def test_a_matrix_is_equal_to_nothing_else() -> None:
+def test_matrix_differs_from_dict_and_is_unhashable() -> None:
     """A matrix is no dictionary, and has no hash, because an equal one could differ."""
     assert Matrix({CELL: KEPT}) != {CELL: KEPT}
     with pytest.raises(TypeError, match="unhashable"):
         hash(Matrix[Promise]())
 
 
-def test_a_matrix_travels_between_workers() -> None:
+def test_pickled_matrix_keeps_cells_and_order() -> None:
     """Pickling keeps every cell, in order."""
     again = pickle.loads(pickle.dumps(PROMISED))
     assert again == PROMISED
@@ -83,7 +87,7 @@ def test_a_matrix_travels_between_workers() -> None:
 
 
 @given(matrices(promises()), st.sampled_from(["source", "target", "protocol", "family"]))
-def test_selections_along_an_axis_divide_the_matrix(matrix: Matrix[Promise], axis: str) -> None:
+def test_selections_along_an_axis_partition_the_matrix(matrix: Matrix[Promise], axis: str) -> None:
     """Every cell is in the selection by its own value, and merging them all restores the whole."""
     whole: Matrix[Promise] = Matrix()
     for value in {getattr(cell, axis) for cell in matrix}:
@@ -95,7 +99,9 @@ def test_selections_along_an_axis_divide_the_matrix(matrix: Matrix[Promise], axi
 
 
 @given(matrices(promises()), cells())
-def test_selecting_by_everything_finds_the_cell(matrix: Matrix[Promise], cell: Cell) -> None:
+def test_select_by_all_four_properties_finds_at_most_one_cell(
+    matrix: Matrix[Promise], cell: Cell
+) -> None:
     """All four properties together leave one cell, or none."""
     found = matrix.select(
         source=cell.source, target=cell.target, protocol=cell.protocol, family=cell.family
@@ -105,7 +111,7 @@ def test_selecting_by_everything_finds_the_cell(matrix: Matrix[Promise], cell: C
 
 
 @given(matrices(promises()), st.frozensets(cells()), st.frozensets(cells()))
-def test_restricting_is_intersecting(
+def test_repeated_restrict_of_matrix_intersects_cells(
     matrix: Matrix[Promise], some: frozenset[Cell], others: frozenset[Cell]
 ) -> None:
     """Restricting twice is restricting to what both have, and restricting to all is nothing."""
@@ -115,7 +121,7 @@ def test_restricting_is_intersecting(
 
 
 @given(matrices(promises()), st.frozensets(cells()), st.frozensets(cells()))
-def test_merging_parts_is_restricting_to_their_union(
+def test_merge_of_matrix_parts_equals_restrict_to_their_union(
     matrix: Matrix[Promise], some: frozenset[Cell], others: frozenset[Cell]
 ) -> None:
     """Parts of one matrix never conflict, in whatever order they are merged."""
@@ -125,14 +131,14 @@ def test_merging_parts_is_restricting_to_their_union(
     assert one.merge(Matrix()) == one
 
 
-def test_merging_what_contradicts_itself_names_the_cell() -> None:
-    """Two matrices that say different things about a cell are not merged."""
+def test_merge_of_conflicting_matrices_names_the_cell() -> None:
+    """Matrices with different entries for a cell are not merged."""
     with pytest.raises(MatrixConflict, match=r"a → b icmp/4: reply, .* here, dropped there"):
         Matrix({CELL: KEPT}).merge(Matrix({CELL: LOST}))
 
 
 @given(matrices(promises()), matrices(observations()))
-def test_differences_come_in_the_order_of_the_promises(
+def test_diff_follows_order_of_promised_matrix(
     expected: Matrix[Promise], seen: Matrix[Observation]
 ) -> None:
     """The promised matrix's order rules, whichever side it is on; strangers come last."""
@@ -148,7 +154,7 @@ def test_differences_come_in_the_order_of_the_promises(
 # --- in words ----------------------------------------------------------------
 
 
-def test_an_explanation_shows_promise_observation_requirement_and_reason() -> None:
+def test_explanation_shows_promise_observation_requirement_and_reason() -> None:
     """One wrong pair reads as one entry that explains itself, and right cells are not shown."""
     expected = PROMISED.select(source="container01")
     seen = changed(keeping(expected), target="container02")
@@ -163,14 +169,14 @@ def test_an_explanation_shows_promise_observation_requirement_and_reason() -> No
     ]
 
 
-def test_an_explanation_reads_the_same_from_both_sides() -> None:
-    """It does not matter on which side of `==` the promise stands."""
+def test_explanation_does_not_depend_on_argument_order() -> None:
+    """The promised matrix may stand on either side of `==`."""
     seen = changed(keeping(PROMISED), target="ns1")
     assert explain(seen, PROMISED) == explain(PROMISED, seen)
 
 
 @given(matrices(promises(), max_size=30), matrices(observations(), max_size=30))
-def test_an_explanation_has_six_entries_at_most_and_counts_the_rest(
+def test_explanation_has_at_most_six_entries_and_counts_the_rest(
     expected: Matrix[Promise], seen: Matrix[Observation]
 ) -> None:
     """Every wrong cell is either in one of at most six entries or counted as one more."""
@@ -194,7 +200,7 @@ def _cells_in(entry: str) -> int:
     return len(protocols.split(", ")) * (len(families.split(" and ")) if over else 1)
 
 
-def test_an_explanation_names_what_nothing_came_through() -> None:
+def test_explanation_names_axis_value_that_fails_completely() -> None:
     """The explanation starts with a source, target, protocol or family that fails as a whole."""
     lines = explain(changed(keeping(PROMISED), family=6), PROMISED)
     assert lines[1:3] == ["all of them over IPv6", "every cell over IPv6"]
@@ -207,8 +213,8 @@ def test_an_explanation_names_what_nothing_came_through() -> None:
     assert lines[-1].endswith(" more, from container01")
 
 
-def test_an_explanation_tells_a_hole_from_a_stranger() -> None:
-    """A cell that was never probed and a cell that nobody promised read as what they are."""
+def test_explanation_distinguishes_missing_from_unexpected_cell() -> None:
+    """A cell without observation and a cell without promise have different texts."""
     expected = Matrix({CELL: REPLY, replace(CELL, target="c"): REPLY})
     seen = Matrix({CELL: KEPT, replace(CELL, target="d"): KEPT})
     assert explain(seen, expected)[1:] == [
@@ -222,7 +228,7 @@ def test_an_explanation_tells_a_hole_from_a_stranger() -> None:
     ]
 
 
-def test_an_explanation_of_two_observations_names_the_sides() -> None:
+def test_explanation_of_two_observed_matrices_says_left_and_right() -> None:
     """Two matrices of a kind are told apart as left and right."""
     assert explain(Matrix({CELL: KEPT}), Matrix({CELL: LOST})) == [
         "1 of 1 cells are wrong",
@@ -232,8 +238,8 @@ def test_an_explanation_of_two_observations_names_the_sides() -> None:
     ]
 
 
-def test_cells_that_fail_alike_share_an_entry_and_others_do_not() -> None:
-    """A TTL that is right, or not shown, parts nothing; one that is wrong does."""
+def test_explanation_groups_cells_with_equal_failure() -> None:
+    """A wrong TTL separates entries; a correct or unknown TTL does not."""
     tcp, udp = replace(CELL, protocol=Protocol.TCP), replace(CELL, protocol=Protocol.UDP)
     expected = Matrix({CELL: REPLY, udp: REPLY, tcp: replace(REPLY, ttl=None)})
     masqueraded = replace(KEPT, seen_from="host")
@@ -248,14 +254,14 @@ def test_cells_that_fail_alike_share_an_entry_and_others_do_not() -> None:
     ]
 
 
-def test_an_entry_names_just_the_cells_that_are_wrong() -> None:
-    """Where protocols and families do not multiply out, the cells are listed one by one."""
+def test_explanation_entry_names_only_wrong_cells() -> None:
+    """Cells are listed one by one if protocols and families do not multiply out."""
     corner = [CELL, Cell("a", "b", Protocol.UDP, 6)]
     lines = explain(Matrix(dict.fromkeys(corner, LOST)), Matrix(dict.fromkeys(corner, REPLY)))
     assert lines[1] == "  a → b icmp/4, udp/6"
 
 
-def test_an_explanation_passes_on_the_detail() -> None:
+def test_explanation_shows_detail_of_the_probe() -> None:
     """The detail from the probe is shown beside the outcome of a cell."""
     seen = Matrix({CELL: replace(LOST, detail="3 probes, world quiet after 2 ms")})
     assert "    observed: dropped (3 probes, world quiet after 2 ms)" in explain(
@@ -264,7 +270,7 @@ def test_an_explanation_passes_on_the_detail() -> None:
 
 
 @given(st.text())
-def test_nothing_untrusted_reaches_the_terminal(text: str) -> None:
+def test_explanation_escapes_control_characters(text: str) -> None:
     """Names and addresses are shown with every control character written out."""
     assert printable(text).isprintable()
     cell = replace(CELL, source=text, target=text)
@@ -273,7 +279,7 @@ def test_nothing_untrusted_reaches_the_terminal(text: str) -> None:
     assert all(line.isprintable() for line in explain(seen, promise))
 
 
-def test_the_pure_core_loads_without_rich() -> None:
+def test_oracle_and_matrix_import_without_rich() -> None:
     """Only a picture needs rich: importing the oracle and the matrix does not load it."""
     script = "import sys, harness.model.oracle; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -32,8 +32,8 @@ def peers(count: int) -> list[Cell]:
 # --- where it was observed -------------------------------------------------------
 
 
-def test_parts_of_a_matrix_know_where_it_was_observed() -> None:
-    """So that one can ask there again; whether two are equal has nothing to do with it."""
+def test_parts_of_a_matrix_keep_its_origin() -> None:
+    """The origin allows further queries and has no effect on equality."""
     here, there = object(), object()
     one = Matrix({CELL: KEPT}, origin=here)
     assert one.select(source="a").origin is here
@@ -44,13 +44,13 @@ def test_parts_of_a_matrix_know_where_it_was_observed() -> None:
     assert one == Matrix({CELL: KEPT}, origin=there)
 
 
-def test_a_matrix_shows_how_large_it_is() -> None:
-    """The words of an assertion show the cells."""
+def test_matrix_repr_shows_number_of_cells() -> None:
+    """The repr is short because the assertion message shows the cells."""
     assert repr(lost(CELL, TCP)) == "<Matrix of 2 cells>"
 
 
-def test_a_conflict_shows_both_sides() -> None:
-    """With the cell first."""
+def test_matrix_conflict_shows_cell_and_both_entries() -> None:
+    """The message begins with the cell."""
     said = r"^a → b icmp/4: reply, ttl 64, seen as a here, dropped there$"
     with pytest.raises(MatrixConflict, match=said):
         Matrix({CELL: KEPT}).merge(Matrix({CELL: LOST}))
@@ -59,8 +59,8 @@ def test_a_conflict_shows_both_sides() -> None:
 # --- how much is shown -----------------------------------------------------------
 
 
-def test_six_entries_are_shown() -> None:
-    """And of a seventh, that there is one."""
+def test_seventh_explanation_entry_is_only_counted() -> None:
+    """Six entries are shown, and the last line counts the rest."""
     six, seven = (explain(lost(*peers(count)), promised(*peers(count))) for count in (6, 7))
     assert [line for line in six if " → " in line] == [
         f"  a → b{number} icmp over IPv4" for number in range(6)
@@ -70,8 +70,8 @@ def test_six_entries_are_shown() -> None:
     assert seven[-1] == "  and 1 more, from a"
 
 
-def test_what_is_not_shown_is_counted_by_its_sources() -> None:
-    """Each of them once, in order, with nothing in it that a terminal acts on."""
+def test_last_line_of_explanation_names_sources_of_hidden_cells() -> None:
+    """Each source is named once, in order, with control characters escaped."""
     cells = [CELL, *(replace(CELL, source=name) for name in ("c", "d\x1b"))]
     cells += [replace(cell, target="z") for cell in cells[1:]]
     *_, last = explain(lost(*cells), promised(*cells), limit=1)
@@ -81,8 +81,8 @@ def test_what_is_not_shown_is_counted_by_its_sources() -> None:
 # --- what they share -------------------------------------------------------------
 
 
-def test_what_all_have_in_common_is_said_only_where_it_tells_something() -> None:
-    """Not of one wrong cell, not where all are wrong, not where there was no choice."""
+def test_explanation_omits_uninformative_common_values() -> None:
+    """Common values are left out for one wrong cell, all wrong cells, or a single value."""
     one, other = CELL, replace(CELL, target="c")
     assert explain(lost(one, other), promised(one, other))[1] == "  a → b icmp over IPv4"
     seen = Matrix({**lost(one), other: KEPT})
@@ -97,8 +97,8 @@ def test_what_all_have_in_common_is_said_only_where_it_tells_something() -> None
     ]
 
 
-def test_of_what_was_asked_once_not_every_cell_is_wrong() -> None:
-    """Two of two are every cell; one of one is the cell itself, and two of three are not all."""
+def test_explanation_says_every_cell_only_for_two_or_more_cells() -> None:
+    """Two of two cells are "every cell"; one of one and two of three are not."""
     corner, single = replace(CELL, target="c"), replace(CELL, target="d")
     row = [CELL, TCP, corner, replace(corner, protocol=Protocol.TCP), single]
     row.append(replace(CELL, source="z", target="c", family=6))
@@ -111,8 +111,8 @@ def test_of_what_was_asked_once_not_every_cell_is_wrong() -> None:
     ]
 
 
-def test_each_axis_has_its_words() -> None:
-    """From, to, by and over."""
+def test_explanation_has_a_preposition_for_each_axis() -> None:
+    """Source, target, protocol and family are introduced by from, to, by and over."""
     cells = [
         Cell(source, target, protocol, family)
         for source in ("a", "c")
@@ -134,8 +134,8 @@ def test_each_axis_has_its_words() -> None:
 # --- one entry -------------------------------------------------------------------
 
 
-def test_among_cells_that_are_wrong_alike_one_with_a_ttl_is_shown() -> None:
-    """TCP shows none, wherever it stands."""
+def test_explanation_entry_shows_a_cell_with_ttl_if_there_is_one() -> None:
+    """TCP cells have no TTL, so a cell of another protocol is shown."""
     udp = replace(CELL, protocol=Protocol.UDP)
     expected = Matrix({TCP: replace(REPLY, ttl=None), CELL: REPLY, udp: replace(REPLY, ttl=None)})
     assert explain(lost(TCP, CELL, udp), expected)[1:3] == [
@@ -144,8 +144,8 @@ def test_among_cells_that_are_wrong_alike_one_with_a_ttl_is_shown() -> None:
     ]
 
 
-def test_what_differs_parts_entries() -> None:
-    """Another promise, another outcome, or another TTL, each way."""
+def test_explanation_separates_different_promises_outcomes_and_ttls() -> None:
+    """A different promise, outcome or TTL in one direction makes a separate entry."""
     for other, seen in (
         (replace(REPLY, why="two routers between"), LOST),
         (REPLY, Observation(Outcome.NO_ROUTE)),
@@ -162,8 +162,8 @@ def test_what_differs_parts_entries() -> None:
     assert lines[1] == "  a → b icmp, tcp over IPv4"
 
 
-def test_a_cell_that_nobody_promised_has_no_reason() -> None:
-    """And what came is said with its detail."""
+def test_explanation_of_unexpected_cell_has_no_reason() -> None:
+    """The entry shows the observation with its detail."""
     told = Matrix({CELL: replace(KEPT, detail="a stray")})
     assert explain(told, Matrix[Promise]()) == [
         "1 of 1 cells are wrong",
@@ -176,8 +176,8 @@ def test_a_cell_that_nobody_promised_has_no_reason() -> None:
 # --- what is known besides -------------------------------------------------------
 
 
-def test_what_somebody_else_knows_of_a_cell_stands_below_its_entry() -> None:
-    """Whoever is asked is asked once, about the cells that are shown."""
+def test_explanation_shows_lines_of_tell_callback_below_entry() -> None:
+    """The callback is called once, with the cells that are shown."""
     asked: list[Sequence[Difference]] = []
 
     def tell(shown: Sequence[Difference]) -> dict[Cell, list[str]]:

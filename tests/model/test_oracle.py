@@ -94,7 +94,9 @@ def said(matrix: Matrix[Promise], source: str, target: str, family: Family = 4) 
         ("container07-attached", "www.example.com", "reply, ttl 60, seen as host, ATT-3"),
     ],
 )
-def test_the_cast_is_promised_what_its_modes_say(source: str, target: str, words: str) -> None:
+def test_promises_of_reference_plan_follow_the_network_modes(
+    source: str, target: str, words: str
+) -> None:
     """Each mode's row reads as in the material on the four modes."""
     assert said(of(PLAN), source, target) == words
 
@@ -126,7 +128,7 @@ def test_the_cast_is_promised_what_its_modes_say(source: str, target: str, words
         ("attacker", "container05-container", "dropped, BR-9"),
     ],
 )
-def test_the_rest_of_the_world_is_promised_what_it_had(
+def test_bystanders_reach_each_other_and_only_the_host_reaches_containers(
     source: str, target: str, words: str
 ) -> None:
     """The world's own names reach each other as ever, and the host alone reaches containers."""
@@ -165,21 +167,21 @@ def test_the_rest_of_the_world_is_promised_what_it_had(
         ("lan1", "host1", 6, "reply, ttl 64, seen as lan1, HOST-3"),
     ],
 )
-def test_networks_promise_what_their_options_say(
+def test_promises_follow_network_options(
     source: str, target: str, family: Family, words: str
 ) -> None:
     """IPv6, inter-container communication and internal networks each change their own cells."""
     assert said(of(NETWORKS), source, target, family) == words
 
 
-def test_on_the_default_network_the_resolver_is_the_hosts() -> None:
-    """Whatever is declared of those of user-defined networks."""
+def test_default_network_uses_resolver_of_the_host() -> None:
+    """The declared resolver of user-defined networks has no effect here."""
     without = of(PLAN, Dialect(network_resolver="unreachable"))
     assert said(without, "container01", "www.example.com").startswith("reply")
 
 
-def test_who_was_in_mode_none_knows_the_resolver_that_is_declared() -> None:
-    """Attached by hand it is answered by name, or knows nobody to ask; a bridged one does."""
+def test_attached_container_has_a_resolver_only_if_declared() -> None:
+    """A container attached by hand resolves names as declared; a bridged one always does."""
     without = of(PLAN, Dialect(none_resolver=False))
     assert said(without, "container07-attached", "www.example.com") == "no-name, ATT-3"
     assert said(without, "container07-attached", "internet").startswith("reply")
@@ -272,7 +274,7 @@ def test_who_was_in_mode_none_knows_the_resolver_that_is_declared() -> None:
         ),
     ],
 )
-def test_a_dialect_changes_what_it_declares(
+def test_each_dialect_field_changes_only_its_own_promises(
     dialect: Dialect, source: str, target: str, family: Family, words: str
 ) -> None:
     """Every declared choice that decides what reaches what decides just that."""
@@ -280,8 +282,8 @@ def test_a_dialect_changes_what_it_declares(
 
 
 @pytest.mark.parametrize("target", ["internet", "www.example.com", "ns1", "br0"])
-def test_what_is_attached_by_hand_is_masqueraded_or_not(target: str) -> None:
-    """As declared; the runtime's own containers are, and the TTL is the same."""
+def test_attached_container_is_masqueraded_as_declared(target: str) -> None:
+    """The TTL and the promises of other containers stay the same."""
     cast, attached = "container01", "container07-attached"
     declared = of(PLAN, Dialect(attached_masquerade=False))
     by_hand, own = (Cell(name, target, Protocol.ICMP, 4) for name in (attached, cast))
@@ -293,7 +295,7 @@ def test_what_is_attached_by_hand_is_masqueraded_or_not(target: str) -> None:
     assert (sender == "host") == (target != "br0")
 
 
-def test_the_default_network_has_ipv6_when_the_dialect_says_so() -> None:
+def test_default_network_has_ipv6_if_declared() -> None:
     """An IPv6 address of the default bridge gives its containers IPv6."""
     six = Dialect(bridge_address6=IPv6Interface("fd00:17::1/64"))
     cell = Cell("container01", "container02", Protocol.ICMP, 6)
@@ -309,14 +311,14 @@ def test_the_default_network_has_ipv6_when_the_dialect_says_so() -> None:
         (PLAIN, 6, "reply, ttl 64, seen as container06-none, NONE-6"),
     ],
 )
-def test_mode_none_has_the_loopback_that_is_declared(
+def test_mode_none_loopback_answers_as_declared(
     dialect: Dialect, family: Family, words: str
 ) -> None:
     """Whether 127.0.0.1 and ::1 answer in mode none is as declared."""
     assert said(of(PLAN, dialect), "container06-none", "loopback", family) == words
 
 
-def test_a_subnet_that_the_world_does_not_route_is_refused() -> None:
+def test_oracle_refuses_subnet_without_route() -> None:
     """The oracle does not guess about addresses that no router knows."""
     for network in (
         NetworkSpec("lan", subnet=IPv4Network("100.64.0.0/24")),
@@ -329,14 +331,14 @@ def test_a_subnet_that_the_world_does_not_route_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [("a", "host"), ("host", "a"), ("br0", "host")])
-def test_a_cell_about_nobody_is_refused(source: str, target: str) -> None:
-    """Asking about a name that is not in the plan, or cannot ask, names the cell."""
+def test_oracle_refuses_cell_with_unknown_source_or_target(source: str, target: str) -> None:
+    """The error names the cell."""
     with pytest.raises(PlanError, match=f"no such cell in this plan: {source} → {target} icmp/4"):
         promised(Plan(), PLAIN, THREE_ROUTERS, [Cell(source, target, Protocol.ICMP, 4)])
 
 
-def test_a_cell_costs_the_same_in_a_plan_of_any_size() -> None:
-    """A mesh of a thousand containers has a million cells: none may look at all containers."""
+def test_cost_of_a_promise_is_independent_of_plan_size() -> None:
+    """A mesh of 1000 containers has a million cells, so no cell may visit all containers."""
 
     def calls(containers: int, cells: list[Cell]) -> int:
         plan = Plan(containers=tuple(ContainerSpec(f"c{n}", Bridge()) for n in range(containers)))

@@ -13,8 +13,8 @@ from tests.model.reference import PLAN
 PLAIN, WORLD = Dialect(), Topology()
 
 
-def test_what_was_promised_is_remembered_while_it_is_the_same() -> None:
-    """Whoever observes a matrix asks for it, and so does the test that compares."""
+def test_promises_are_cached_for_equal_arguments() -> None:
+    """The observing code and the comparing test request the same matrix."""
     promises = Promises()
     first = promises.of(PLAN, PLAIN, WORLD)
     assert first == promised(PLAN, PLAIN, WORLD)
@@ -25,8 +25,8 @@ def test_what_was_promised_is_remembered_while_it_is_the_same() -> None:
     assert promises.of(PLAN, PLAIN, WORLD, tuple(some)) is few
 
 
-def test_of_anything_else_it_is_not_what_was_promised() -> None:
-    """Another plan, another dialect, another world, other cells."""
+def test_promise_cache_distinguishes_plan_dialect_topology_and_cells() -> None:
+    """Any different argument gives a different matrix."""
     promises = Promises()
     fewer = replace(PLAN, containers=PLAN.containers[:1])
     other = replace(PLAIN, masquerade_to_bystanders=not PLAIN.masquerade_to_bystanders)
@@ -42,8 +42,8 @@ def test_of_anything_else_it_is_not_what_was_promised() -> None:
         assert promises.of(*given, some[:1]) == promised(*given, some[:1])
 
 
-def test_what_cannot_be_hashed_is_promised_too() -> None:
-    """A description from elsewhere may have lists where ours have tuples."""
+def test_promise_cache_accepts_unhashable_plan() -> None:
+    """A third-party description may contain lists instead of tuples."""
     plan = Plan(containers=[ContainerSpec("a", Bridge())])  # type: ignore[arg-type] # on purpose
     promises = Promises()
     assert promises.of(plan, PLAIN, WORLD) == promised(plan, PLAIN, WORLD)

@@ -62,7 +62,7 @@ def row(matrix: Matrix[Promise], source: str) -> dict[tuple[str, Protocol, Famil
 
 
 @given(worlds)
-def test_every_promise_is_some_requirements(world: World) -> None:
+def test_every_promise_names_a_requirement_and_a_reason(world: World) -> None:
     """Every cell names a requirement of the catalogue and gives a reason."""
     catalogue = requirements.load(Path(__file__).parents[2] / "suites" / "requirements.toml")
     for cell, promise in promised(*world).items():
@@ -71,7 +71,7 @@ def test_every_promise_is_some_requirements(world: World) -> None:
 
 
 @given(worlds)
-def test_a_joiner_has_the_row_and_the_column_of_its_home(world: World) -> None:
+def test_joined_container_has_promises_of_the_container_it_joins(world: World) -> None:
     """A joined container reaches, and is reached by, exactly the same as its home."""
     matrix = promised(*world)
     for name in names(world[0], Joined):
@@ -83,7 +83,7 @@ def test_a_joiner_has_the_row_and_the_column_of_its_home(world: World) -> None:
 
 
 @given(worlds)
-def test_a_container_in_mode_host_has_the_row_of_the_host(world: World) -> None:
+def test_mode_host_container_has_promises_of_the_host(world: World) -> None:
     """Mode host reaches what the host reaches, in the same way."""
     matrix = promised(*world)
     for name in names(world[0], Host):
@@ -91,11 +91,11 @@ def test_a_container_in_mode_host_has_the_row_of_the_host(world: World) -> None:
 
 
 @given(worlds)
-def test_peers_reply_both_ways(world: World) -> None:
+def test_reply_between_bridged_containers_is_promised_both_ways(world: World) -> None:
     """If one bridged container is answered by another, so is the other, with the same TTL.
 
-    On one network each: who is on several is asked at an address of one of them, which
-    another may not reach though its own is reached.
+    Only containers on one network count. A container on several networks is asked at one
+    address, which a peer may not reach even if the peer's own address is reached.
     """
     matrix = promised(*world)
     inside = {name for name in bridged(world[0]) if not world[0].home(name).also}
@@ -108,10 +108,10 @@ def test_peers_reply_both_ways(world: World) -> None:
 
 
 @given(worlds)
-def test_the_internet_sees_no_container(world: World) -> None:
-    """What reaches the internet from a container carries the host's address.
+def test_internet_sees_host_address_of_containers(world: World) -> None:
+    """Packets from a container to the internet carry the host's address.
 
-    Unless it was attached by hand, and that is declared not to be masqueraded.
+    The exception is a container attached by hand, if declared not to be masqueraded.
     """
     plan, dialect, _ = world
     matrix = promised(*world)
@@ -123,7 +123,7 @@ def test_the_internet_sees_no_container(world: World) -> None:
 
 
 @given(worlds)
-def test_networks_are_kept_apart(world: World) -> None:
+def test_isolated_networks_are_promised_no_reply(world: World) -> None:
     """With isolation declared, no container gets a reply from another network's container."""
     plan, dialect, topology = world
     matrix = promised(plan, replace(dialect, isolation="networks"), topology)
@@ -135,7 +135,7 @@ def test_networks_are_kept_apart(world: World) -> None:
 
 
 @given(worlds)
-def test_only_the_host_gets_in_from_outside(world: World) -> None:
+def test_only_the_host_reaches_containers_without_direct_routing(world: World) -> None:
     """Unless direct routing is declared, no outsider but the host is answered by a container."""
     plan, dialect, _ = world
     assume("accept" not in (dialect.direct(4), dialect.direct(6)))
@@ -146,7 +146,7 @@ def test_only_the_host_gets_in_from_outside(world: World) -> None:
 
 
 @given(worlds)
-def test_no_way_leads_out_of_an_internal_network(world: World) -> None:
+def test_internal_network_reaches_only_itself_peers_and_gateway(world: World) -> None:
     """A container on an internal network is answered by itself, its peers and the gateway alone."""
     plan = world[0]
     matrix = promised(*world)
@@ -160,8 +160,8 @@ def test_no_way_leads_out_of_an_internal_network(world: World) -> None:
 
 
 @given(worlds)
-def test_mode_none_reaches_nothing(world: World) -> None:
-    """Without a network only loopback answers, and everything else is told at once."""
+def test_mode_none_reaches_only_loopback(world: World) -> None:
+    """Every target except loopback has no route or no name."""
     matrix = promised(*world)
     for name in names(world[0], Nothing):
         for cell, promise in matrix.select(source=name).items():
@@ -170,7 +170,7 @@ def test_mode_none_reaches_nothing(world: World) -> None:
 
 
 @given(worlds)
-def test_every_address_that_somebody_has_is_asked_about(world: World) -> None:
+def test_oracle_has_a_cell_for_every_address_of_a_target(world: World) -> None:
     """A cell exists where its target has an address in the family, and nowhere else."""
     plan, dialect, _ = world
     matrix = promised(*world)
@@ -195,7 +195,7 @@ def test_every_address_that_somebody_has_is_asked_about(world: World) -> None:
 
 
 @given(worlds)
-def test_one_container_more_changes_nothing_for_the_others(world: World) -> None:
+def test_additional_container_changes_no_other_promise(world: World) -> None:
     """A plan's promises stand whatever is started beside it."""
     plan, dialect, topology = world
     assume(plan.containers)
@@ -205,7 +205,9 @@ def test_one_container_more_changes_nothing_for_the_others(world: World) -> None
 
 
 @given(plans(), dialects(), st.integers(1, 29))
-def test_one_router_more_costs_one_ttl(plan: Plan, dialect: Dialect, routers: int) -> None:
+def test_additional_router_decrements_internet_ttl_by_one(
+    plan: Plan, dialect: Dialect, routers: int
+) -> None:
     """The TTL to and from the internet, and no other, drops by one with each router."""
     near = promised(plan, dialect, Topology(routers=routers))
     far = promised(plan, dialect, Topology(routers=routers + 1))
@@ -219,7 +221,7 @@ def test_one_router_more_costs_one_ttl(plan: Plan, dialect: Dialect, routers: in
 
 
 @given(worlds)
-def test_protocols_are_treated_alike(world: World) -> None:
+def test_promises_are_equal_for_all_protocols(world: World) -> None:
     """ICMP, UDP and TCP are promised the same: the specification knows no protocol apart."""
     matrix = promised(*world)
     for cell, promise in matrix.items():
@@ -227,8 +229,8 @@ def test_protocols_are_treated_alike(world: World) -> None:
 
 
 @given(worlds)
-def test_asking_for_some_cells_promises_the_same(world: World) -> None:
-    """Some cells asked for are those cells of the whole, and questions that are none fall out."""
+def test_promises_of_selected_cells_equal_those_of_the_whole(world: World) -> None:
+    """Cells outside the plan are left out."""
     whole = promised(*world)
     every_fifth = list(whole)[::5]
     assert promised(*world, every_fifth) == whole.restrict(every_fifth)

@@ -61,10 +61,10 @@ THERE = "container05-container has container01's addresses"
         (PLAIN, "lan1", "host1", 4, "host1 is the host: no router between"),
     ],
 )
-def test_networks_tell_why(
+def test_promise_reason_names_network_path_or_isolation(
     dialect: Dialect, source: str, target: str, family: Family, why: str
 ) -> None:
-    """What is between the two, or what keeps them apart."""
+    """The reason is the path between two containers or the isolation of their networks."""
     assert of(NETWORKS, dialect)[Cell(source, target, Protocol.ICMP, family)].why == why
 
 
@@ -105,17 +105,17 @@ def test_networks_tell_why(
         ),
     ],
 )
-def test_modes_tell_why(
+def test_promise_reason_names_joined_container_or_host(
     dialect: Dialect, source: str, target: str, family: Family, why: str
 ) -> None:
-    """A joiner and the host are named, with the reason of the namespace they are in."""
+    """The reason is that of the netns the container is in."""
     assert of(PLAN, dialect)[Cell(source, target, Protocol.ICMP, family)].why == why
 
 
 @pytest.mark.parametrize("name", ["host", "ns1", "internet", "attacker"])
 @pytest.mark.parametrize("target", ["self", "loopback"])
-def test_who_is_outside_answers_itself_as_ever(name: str, target: str) -> None:
-    """That is nobody's promise but the bystanders'."""
+def test_bystander_reaches_its_own_address(name: str, target: str) -> None:
+    """The promise belongs to the bystander requirement BYS-1."""
     for family in (4, 6):
         promise = of(PLAN)[Cell(name, target, Protocol.ICMP, family)]
         assert (str(promise), promise.requirement) == (f"reply, ttl 64, seen as {name}", "BYS-1")

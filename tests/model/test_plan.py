@@ -48,10 +48,10 @@ from harness.testbench.strategies import kept, observations, plans, promises
         ([], [("a", Joined("a"))], "container 'a' joins unknown container 'a'"),
     ],
 )
-def test_a_plan_that_contradicts_itself_is_refused_by_name(
+def test_contradictory_plan_is_refused_with_name_of_entry(
     networks: list[str], containers: list[tuple[str, Mode]], complaint: str
 ) -> None:
-    """A plan names the entry that contradicts it, and how."""
+    """The error names the contradictory entry and the reason."""
     with pytest.raises(PlanError, match=complaint):
         Plan(
             tuple(NetworkSpec(name) for name in networks),
@@ -67,29 +67,29 @@ def test_a_plan_that_contradicts_itself_is_refused_by_name(
         (ContainerSpec("a", Host(), also=("lan",)), "'a' is in mode host: it cannot be on lan too"),
     ],
 )
-def test_a_container_on_several_networks_is_on_each_once(
+def test_invalid_additional_networks_of_a_container_are_refused(
     container: ContainerSpec, complaint: str
 ) -> None:
-    """They are known and different, and only a container with a network of its own has more."""
+    """Additional networks are known, distinct, and need a container with its own netns."""
     with pytest.raises(PlanError, match=complaint):
         Plan((NetworkSpec("lan"),), (container,))
 
 
-def test_the_networks_of_a_container_begin_with_its_modes() -> None:
-    """What it is on besides comes after; without a network of its own there is none."""
+def test_networks_of_container_begin_with_network_of_its_mode() -> None:
+    """Additional networks follow; mode none has no network."""
     assert ContainerSpec("a", Bridge("lan"), also=("dmz",)).networks == ("lan", "dmz")
     assert ContainerSpec("a", Attached()).networks == ("bridge",)
     assert ContainerSpec("a", Nothing()).networks == ()
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
-def test_no_container_takes_a_name_that_means_something_else(name: str) -> None:
-    """A container cannot be called what a cell already uses for somebody else."""
+def test_reserved_container_name_is_refused(name: str) -> None:
+    """A container cannot have a name that cells use for another participant."""
     with pytest.raises(PlanError, match="means something else in a cell"):
         Plan(containers=(ContainerSpec(name),))
 
 
-def test_home_is_at_the_end_of_every_chain_of_joins() -> None:
+def test_home_follows_chain_of_joined_containers() -> None:
     """Joining a joiner leads to the namespace that the first one lives in."""
     plan = Plan(
         containers=(
@@ -101,7 +101,7 @@ def test_home_is_at_the_end_of_every_chain_of_joins() -> None:
     assert plan.home("c") == plan.home("b") == plan.home("a") == plan.container("a")
 
 
-def test_the_default_network_needs_no_entry() -> None:
+def test_plan_has_default_network_without_entry() -> None:
     """Every plan knows the default network, and no other that it does not list."""
     plan = Plan((NetworkSpec("lan"),))
     assert plan.network("bridge") == NetworkSpec("bridge")
@@ -112,7 +112,7 @@ def test_the_default_network_needs_no_entry() -> None:
         plan.container("a")
 
 
-def test_a_network_has_ipv6_when_it_asks_for_it_or_names_a_subnet() -> None:
+def test_network_spec_has_ipv6_with_flag_or_subnet6() -> None:
     """IPv4 is always there, IPv6 where `ipv6` or `subnet6` says so."""
     assert NetworkSpec("lan").families == (4,)
     assert NetworkSpec("lan", ipv6=True).families == (4, 6)
@@ -120,7 +120,7 @@ def test_a_network_has_ipv6_when_it_asks_for_it_or_names_a_subnet() -> None:
 
 
 @given(plans())
-def test_a_plan_grown_step_by_step_is_the_same_plan(plan: Plan) -> None:
+def test_plan_built_entry_by_entry_is_equal(plan: Plan) -> None:
     """Adding one entry at a time builds an equal plan with an equal hash."""
     grown = Plan()
     for network in plan.networks:
@@ -132,8 +132,8 @@ def test_a_plan_grown_step_by_step_is_the_same_plan(plan: Plan) -> None:
 
 
 @given(plans(features={"bridge", "container"}))
-def test_a_plan_asks_only_for_claimed_features(plan: Plan) -> None:
-    """Where a runtime claims bridge and container, plans keep to them and the default network."""
+def test_generated_plan_uses_only_claimed_features(plan: Plan) -> None:
+    """Plans for the features bridge and container use only the default network."""
     assert not plan.networks
     assert all(isinstance(container.mode, Bridge | Joined) for container in plan.containers)
 
@@ -149,7 +149,7 @@ def test_a_plan_asks_only_for_claimed_features(plan: Plan) -> None:
         (Attached(), "none+veth"),
     ],
 )
-def test_modes_are_spelt_as_on_a_command_line(mode: Mode, spelling: str) -> None:
+def test_network_mode_prints_as_on_command_line(mode: Mode, spelling: str) -> None:
     """A mode prints as what a user would write after `--net`."""
     assert str(mode) == spelling
 
@@ -157,7 +157,7 @@ def test_modes_are_spelt_as_on_a_command_line(mode: Mode, spelling: str) -> None
 # --- cells -------------------------------------------------------------------
 
 
-def test_cells_come_source_by_source() -> None:
+def test_cells_are_ordered_by_source_target_protocol_family() -> None:
     """All combinations are there once, in the order of the arguments."""
     found = list(cells(("a", "b"), ("x",), (Protocol.ICMP, Protocol.TCP), (4, 6)))
     assert [str(cell) for cell in found] == [
@@ -177,24 +177,24 @@ def test_cells_come_source_by_source() -> None:
 
 
 @given(st.data(), promises())
-def test_a_promise_admits_what_keeps_it(data: st.DataObject, promise: Promise) -> None:
+def test_promise_admits_observation_that_keeps_it(data: st.DataObject, promise: Promise) -> None:
     """An observation that keeps the whole promise is admitted, for any round-trip time."""
     assert promise.admits(data.draw(kept(promise)))
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DROPPED, Outcome.REJECTED, Outcome.NO_ROUTE])
-def test_what_must_not_arrive_must_not_be_seen(outcome: Outcome) -> None:
-    """A request that a witness saw breaks the promise, even where its answer got lost."""
+def test_promise_of_no_arrival_excludes_request_seen_by_witness(outcome: Outcome) -> None:
+    """A request that a witness saw breaks the promise, even if the reply is lost."""
     promise = Promise(outcome)
     assert promise.admits(Observation(outcome))
     assert not promise.admits(Observation(outcome, seen_ttl=63, seen_from="a"))
 
 
 @given(st.data(), promises(), st.sampled_from(list(Outcome)))
-def test_a_promise_admits_no_other_outcome(
+def test_promise_admits_no_other_outcome(
     data: st.DataObject, promise: Promise, outcome: Outcome
 ) -> None:
-    """With the promised outcome and with no other, but for a refusal that is not always made."""
+    """The only exception is a rate-limited rejection."""
     seen = replace(data.draw(kept(promise)), outcome=outcome)
     allowed = {promise.outcome} | ({Outcome.DROPPED} if promise.limited else set())
     if promise.codes and seen.code not in promise.codes:
@@ -203,7 +203,9 @@ def test_a_promise_admits_no_other_outcome(
 
 
 @given(st.data(), promises())
-def test_a_promise_of_less_admits_more(data: st.DataObject, promise: Promise) -> None:
+def test_promise_with_fewer_fields_admits_full_observation(
+    data: st.DataObject, promise: Promise
+) -> None:
     """Leaving a field of a promise open still admits everything that keeps the full promise."""
     seen = data.draw(kept(promise))
     assert replace(promise, codes=frozenset()).admits(seen)
@@ -222,22 +224,22 @@ def test_a_promise_of_less_admits_more(data: st.DataObject, promise: Promise) ->
     ],
     ids=["ttl back", "ttl there", "ttl unknown", "sender", "sender unknown"],
 )
-def test_a_promise_refuses_a_reply_that_differs_in_one_thing(seen: Observation) -> None:
-    """A promised TTL holds both ways, a promised sender is that one; not to know is not enough."""
+def test_promise_refuses_reply_with_one_different_field(seen: Observation) -> None:
+    """A promised TTL holds in both directions, and an unknown sender is not enough."""
     promise = Promise(Outcome.REPLY, ttl=64, seen_from="a")
     assert promise.admits(Observation(Outcome.REPLY, ttl=64, seen_ttl=64, seen_from="a"))
     assert not promise.admits(seen)
 
 
-def test_a_promise_of_codes_admits_those_only() -> None:
+def test_promise_admits_only_promised_rejection_codes() -> None:
     """A rejection comes with one of the promised codes."""
     promise = Promise(Outcome.REJECTED, codes=frozenset({"rst", "port-unreachable"}))
     assert promise.admits(Observation(Outcome.REJECTED, code="rst"))
     assert not promise.admits(Observation(Outcome.REJECTED, code="admin-prohibited"))
 
 
-def test_a_refusal_that_is_not_always_made_may_be_silence() -> None:
-    """As long as nobody saw the request; no other answer is admitted for it."""
+def test_rate_limited_rejection_may_be_dropped() -> None:
+    """A drop is admitted only if no witness saw the request."""
     codes = frozenset({"net-unreachable"})
     promise = Promise(Outcome.REJECTED, codes=codes, limited=True)
     assert promise.admits(Observation(Outcome.REJECTED, code="net-unreachable"))
@@ -249,7 +251,7 @@ def test_a_refusal_that_is_not_always_made_may_be_silence() -> None:
 
 
 @given(observations())
-def test_time_and_detail_make_no_difference(seen: Observation) -> None:
+def test_observation_equality_ignores_rtt_and_detail(seen: Observation) -> None:
     """Two observations that differ in what varies from run to run are equal."""
     assert replace(seen, rtt=0.25, detail="somewhat later") == seen
 
@@ -272,6 +274,8 @@ def test_time_and_detail_make_no_difference(seen: Observation) -> None:
         (Promise(Outcome.REJECTED, limited=True), "rejected or dropped"),
     ],
 )
-def test_both_sides_read_alike(said: Observation | Promise, text: str) -> None:
+def test_promise_and_observation_print_in_the_same_words(
+    said: Observation | Promise, text: str
+) -> None:
     """Promise and observation print in the same words, everything that decides among them."""
     assert str(said) == text

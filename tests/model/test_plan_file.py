@@ -65,14 +65,14 @@ FULL = Plan(
 )
 
 
-def test_every_field_comes_back() -> None:
-    """Of networks and containers alike."""
+def test_plan_file_keeps_every_field() -> None:
+    """All fields of networks and containers survive writing and reading."""
     assert plan_file.loads(plan_file.dumps(FULL)) == FULL
 
 
 @given(plans())
-def test_any_plan_comes_back(plan: Plan) -> None:
-    """Also the empty one."""
+def test_plan_file_round_trip_of_any_plan(plan: Plan) -> None:
+    """The empty plan is included."""
     assert plan_file.loads(plan_file.dumps(plan)) == plan
 
 
@@ -86,7 +86,7 @@ def test_any_plan_comes_back(plan: Plan) -> None:
         st.integers(1, 100),
     )
 )
-def test_any_port_comes_back(port: Publish) -> None:
+def test_plan_file_round_trip_of_any_published_port(port: Publish) -> None:
     """Single ports and ranges, on addresses of both families."""
     plan = Plan(containers=(ContainerSpec("a", ports=(port,)),))
     assert plan_file.loads(plan_file.dumps(plan)) == plan
@@ -124,8 +124,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "said"), WRONG.values(), ids=list(WRONG))
-def test_what_is_wrong_is_named(text: str, said: str) -> None:
-    """With the entry, and what it may be."""
+def test_plan_file_error_names_the_mistake(text: str, said: str) -> None:
+    """The message has the entry and the valid choices."""
     with pytest.raises(PlanError, match=said):
         plan_file.loads(text)
 
@@ -150,14 +150,14 @@ def test_what_is_wrong_is_named(text: str, said: str) -> None:
         ),
     ],
 )
-def test_a_complaint_begins_with_the_entry(text: str, said: str) -> None:
-    """Without a name, too; and where no known key is near, all are told."""
+def test_plan_file_error_begins_with_the_entry(text: str, said: str) -> None:
+    """The message suggests a similar key or lists all known keys."""
     with pytest.raises(PlanError, match=f"^{re.escape(said)}"):
         plan_file.loads(text)
 
 
-def test_what_has_its_default_is_left_out() -> None:
-    """A file says no more than its plan does."""
+def test_plan_file_omits_default_values() -> None:
+    """A file contains only the values that differ from the defaults."""
     plan = Plan(containers=(ContainerSpec("a"), ContainerSpec("b", Host())))
     told = {"container": [{"name": "a"}, {"name": "b", "mode": "host"}]}
     assert tomllib.loads(plan_file.dumps(plan)) == told
@@ -171,8 +171,8 @@ def written(mode: str) -> ContainerSpec:
     return plan_file.loads(text).containers[1]
 
 
-def test_a_mode_is_written_in_one_word() -> None:
-    """The six kinds that the page on plans lists."""
+def test_plan_file_writes_each_mode_as_one_word() -> None:
+    """The six forms of the documentation are read."""
     told = ["bridge", "host", "none", "network:lan", "container:web", "attached:lan"]
     assert [written(mode).mode for mode in told] == [
         Bridge(),
@@ -185,8 +185,8 @@ def test_a_mode_is_written_in_one_word() -> None:
 
 
 @pytest.mark.parametrize("mode", ["network", "network:", "host:lan", ":lan", "lan:network", ""])
-def test_what_is_no_mode_is_refused_with_those_there_are(mode: str) -> None:
-    """With the kind, the colon and the name, all three."""
+def test_plan_file_refuses_unknown_mode_with_list_of_modes(mode: str) -> None:
+    """A valid mode has the right kind, a colon and a name."""
     said = (
         f"container 'a': there is no mode '{mode}'; "
         "there are bridge, host, none, network:NAME, container:NAME, attached:NETWORK"
@@ -215,8 +215,8 @@ def published(text: str) -> Publish:
         ("[2001:db8::7]:0:80", Publish(0, 80, host_ip=ip_address("2001:db8::7"))),
     ],
 )
-def test_a_port_is_written_as_on_a_command_line(text: str, port: Publish) -> None:
-    """TCP unless it says otherwise; a range takes as many of the host's, or any."""
+def test_plan_file_reads_ports_as_on_command_line(text: str, port: Publish) -> None:
+    """TCP is the default; a range maps to a host range of equal length or to any ports."""
     assert published(text) == port
 
 
@@ -231,8 +231,8 @@ def test_a_port_is_written_as_on_a_command_line(text: str, port: Publish) -> Non
         (Publish(1, 2, host_ip=ip_address("::1")), "[::1]:1:2/tcp"),
     ],
 )
-def test_a_port_is_told_as_people_write_it(port: Publish, text: str) -> None:
-    """A single port as a number, an address of IPv6 in brackets."""
+def test_plan_file_writes_ports_in_usual_notation(port: Publish, text: str) -> None:
+    """A single port is a number, and an IPv6 address is in brackets."""
     told = tomllib.loads(plan_file.dumps(Plan(containers=(ContainerSpec("a", ports=(port,)),))))
     assert told["container"][0]["ports"] == [text]
 
@@ -260,15 +260,15 @@ def test_a_port_is_told_as_people_write_it(port: Publish, text: str) -> None:
         "10.9.0.300:8080:80",
     ],
 )
-def test_what_is_no_port_is_refused_with_how_to_write_one(text: str) -> None:
-    """Numbers out of range, ranges of two lengths, names, other protocols."""
+def test_plan_file_refuses_invalid_port_with_expected_format(text: str) -> None:
+    """Invalid are ports out of range, unequal ranges, names and other protocols."""
     said = f"container 'a': '{text}' is no port; write [ADDRESS:]HOST:OWN[/tcp|udp|sctp]"
     with pytest.raises(PlanError, match=f"^{re.escape(said)}$"):
         published(text)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """Whether it is no plan or no text; one that can is read as UTF-8."""
+def test_invalid_plan_file_is_named(tmp_path: Path) -> None:
+    """The error names the file for invalid TOML and invalid UTF-8."""
     path = tmp_path / "plan.toml"
     path.write_bytes("# für später\n[[container]]\nname = 'a'".encode())
     assert plan_file.read(path) == Plan(containers=(ContainerSpec("a"),))
@@ -278,7 +278,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             plan_file.read(path)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """With the reason, as every other mistake."""
+def test_missing_plan_file_is_named(tmp_path: Path) -> None:
+    """The error has the name of the file and the reason."""
     with pytest.raises(PlanError, match=r"nosuch\.toml: No such file or directory"):
         plan_file.read(tmp_path / "nosuch.toml")

@@ -43,7 +43,7 @@ features = ["bridge"]
 # --- the catalogue that ships ------------------------------------------------
 
 
-def test_no_row_was_dropped() -> None:
+def test_catalogue_ids_have_no_gap() -> None:
     """Each group's ids run from 1 without a gap, up to the known number."""
     numbers: dict[str, list[int]] = {}
     for requirement in CATALOGUE:
@@ -56,32 +56,32 @@ def test_no_row_was_dropped() -> None:
     assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
 
 
-def test_every_row_says_who_promises_it() -> None:
+def test_every_requirement_has_a_source() -> None:
     """A sentence without a source is an opinion."""
     assert [row.id for row in CATALOGUE if not row.sources] == []
 
 
-def test_every_row_asks_for_features_that_exist() -> None:
-    """A row that asks for a feature nobody can claim would never be tested."""
+def test_every_requirement_uses_known_features() -> None:
+    """A row with an unknown feature would never be tested."""
     asked = {feature for requirement in CATALOGUE for feature in requirement.features}
     assert asked <= set(Feature)
 
 
-def test_what_a_runtime_declares_has_a_field() -> None:
-    """A row whose promise depends on what is declared names the field of Dialect."""
+def test_requirement_on_a_declaration_names_its_dialect_field() -> None:
+    """A row whose promise depends on a declaration names the field of Dialect."""
     waiting = {r.id for r in CATALOGUE if "declares" in r.statement and not r.dialect}
     assert not waiting
 
 
-def test_every_address_is_one() -> None:
-    """Every reference but the seed leads somewhere over https."""
+def test_every_reference_except_seed_is_an_https_url() -> None:
+    """Every reference except "seed" has an https URL."""
     references = [ref for r in CATALOGUE for ref in (*r.sources, *r.history)]
     assert {ref.name for ref in references if ref.url is None} == {"seed"}
     assert all(ref.url.startswith("https://") for ref in references if ref.url)
     assert not any("{}" in ref.url for ref in references if ref.url)
 
 
-def test_statements_are_told_once() -> None:
+def test_requirement_statements_are_unique() -> None:
     """No two rows say the same."""
     assert Counter(r.statement for r in CATALOGUE).most_common(1)[0][1] == 1
 
@@ -97,7 +97,7 @@ def test_statements_are_told_once() -> None:
         ("NONE-2", "docker: none", "https://docs.docker.com/engine/network/drivers/none/"),
     ],
 )
-def test_a_reference_leads_to_its_source(id_: str, name: str, url: str) -> None:
+def test_reference_resolves_to_url_of_its_source(id_: str, name: str, url: str) -> None:
     """Issues, RFCs, CVEs and documentation resolve to where they can be read."""
     row = CATALOGUE[id_]
     assert (name, url) in [(ref.name, ref.url) for ref in (*row.sources, *row.history)]
@@ -106,7 +106,7 @@ def test_a_reference_leads_to_its_source(id_: str, name: str, url: str) -> None:
 # --- lookups -----------------------------------------------------------------
 
 
-def test_a_requirement_is_found_by_its_id() -> None:
+def test_requirement_lookup_by_id() -> None:
     """A row carries everything that a verdict shows."""
     row = CATALOGUE["BR-7"]
     assert (row.id, row.level, row.section) == ("BR-7", Level.MUST, "bridge")
@@ -126,8 +126,8 @@ def test_a_requirement_is_found_by_its_id() -> None:
         ("?", "see suites/requirements.toml"),
     ],
 )
-def test_an_unknown_id_names_the_nearest(id_: str, hint: str) -> None:
-    """A typing error is answered with what was probably meant, or with where to look."""
+def test_unknown_requirement_id_suggests_similar_id(id_: str, hint: str) -> None:
+    """The error suggests a similar id or the command that lists all ids."""
     text = GOOD
     for name in ("BR-2", "BR-4", "NONE-4", "NET-2", "DNS-1", "LIFE-1"):
         text += GOOD[GOOD.index("[[section.requirement]]") :].replace("BR-1", name)
@@ -140,7 +140,7 @@ def test_an_unknown_id_names_the_nearest(id_: str, hint: str) -> None:
 # --- malformed catalogues ----------------------------------------------------
 
 
-def test_a_well_formed_catalogue_is_read() -> None:
+def test_parser_reads_every_field_of_a_catalogue() -> None:
     """Every field arrives where it belongs."""
     (row,) = parse(GOOD.replace('["seed"]', '["seed", "RFC 792"]'))
     assert row == Requirement(
@@ -178,21 +178,21 @@ def test_a_well_formed_catalogue_is_read() -> None:
         ("[links]", "[links", "the catalogue is not TOML: .*line 2"),
     ],
 )
-def test_a_malformed_catalogue_names_the_entry(old: str, new: str, complaint: str) -> None:
+def test_malformed_catalogue_error_names_the_entry(old: str, new: str, complaint: str) -> None:
     """An error says which row is wrong, and in what."""
     assert old in GOOD
     with pytest.raises(CatalogueError, match=complaint):
         parse(GOOD.replace(old, new, 1))
 
 
-def test_an_id_given_twice_is_refused() -> None:
+def test_duplicate_requirement_id_is_refused() -> None:
     """An id stands for one row."""
     with pytest.raises(CatalogueError, match="BR-1: the id is taken"):
         parse(GOOD + GOOD[GOOD.index("[[section.requirement]]") :])
 
 
-def test_what_may_be_left_out_is_nothing() -> None:
-    """Links, sections, rows, and all of a row but what it says."""
+def test_optional_catalogue_fields_may_be_absent() -> None:
+    """Optional are links, sections, rows, and all fields except id, level and statement."""
     assert not parse("")
     assert not parse("[[section]]")
     row = '[[section.requirement]]\nid = "BR-1"\nlevel = "MUST"\nstatement = "It holds."'
@@ -209,13 +209,13 @@ def test_what_may_be_left_out_is_nothing() -> None:
         ('statement = "It holds."', "BR-1: the statement is not a full sentence: ''"),
     ],
 )
-def test_what_may_not_be_left_out_is_missed(old: str, complaint: str) -> None:
+def test_missing_mandatory_catalogue_field_is_refused(old: str, complaint: str) -> None:
     """A row without a level or a sentence says nothing."""
     with pytest.raises(CatalogueError, match=f"^{re.escape(complaint)}$"):
         parse(GOOD.replace(old, ""))
 
 
-def test_a_file_is_read_as_utf_8(tmp_path: Path) -> None:
+def test_catalogue_file_is_read_as_utf_8(tmp_path: Path) -> None:
     """A `Path` as well as a package's resource."""
     path = tmp_path / "requirements.toml"
     path.write_bytes(GOOD.replace("It holds.", "It holds everywhere → always.").encode())

@@ -37,24 +37,24 @@ def within(interface: Interface, ranges: tuple[Network, ...] | list[Network]) ->
     return any(interface.ip in network for network in ranges)
 
 
-def test_what_is_outside_uses_documentation_ranges_only() -> None:
-    """No packet to the LAN, a router or the internet could ever reach somebody."""
+def test_addresses_outside_the_host_are_documentation_ranges() -> None:
+    """No packet to the LAN, a router or the internet can reach a real machine."""
     assert [one for one in outside(LONGEST) if not within(one, DOCUMENTATION)] == []
 
 
-def test_what_is_behind_the_host_is_private() -> None:
-    """What the routers route to the host covers its own network, and nothing outside."""
+def test_addresses_behind_the_host_are_private() -> None:
+    """The routes to the host cover its own networks and no outside address."""
     assert all(within(interface, PRIVATE) for interface in behind(LONGEST))
     assert not any(within(interface, PRIVATE) for interface in outside(LONGEST))
 
 
-def test_no_address_is_given_twice() -> None:
+def test_topology_addresses_are_unique() -> None:
     """Even on the longest chain every address has one owner."""
     addresses = [interface.ip for interface in (*outside(LONGEST), *behind(LONGEST))]
     assert len(addresses) == len(set(addresses))
 
 
-def test_links_are_networks_of_their_own() -> None:
+def test_topology_links_have_disjoint_subnets() -> None:
     """Both ends of a link are in one subnet, and no two links, LANs or internets overlap."""
     links = [LONGEST.link(number) for number in range(1, LONGEST.routers + 1)]
     for family in FAMILIES:
@@ -66,8 +66,8 @@ def test_links_are_networks_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_neighbours_share_a_subnet(family: Family) -> None:
-    """Whoever hangs on one link is on link for the others."""
+def test_neighbours_on_a_link_share_a_subnet(family: Family) -> None:
+    """All ends of a link are on-link for each other."""
     world = Topology()
     for link in (
         (world.host, world.attacker, world.lan_gateway),
@@ -78,22 +78,22 @@ def test_neighbours_share_a_subnet(family: Family) -> None:
 
 
 @pytest.mark.parametrize("routers", [0, 31, -1])
-def test_a_chain_that_cannot_be_built_is_refused(routers: int) -> None:
+def test_invalid_number_of_routers_is_refused(routers: int) -> None:
     """A world has at least one router and no more than the link ranges hold."""
     with pytest.raises(ValueError, match=f"1 to 30 routers, not {routers}"):
         Topology(routers=routers)
 
 
-def test_owners_know_the_bridge_address_as_the_host() -> None:
-    """An address is somebody's by name; br0's address is the host's own."""
+def test_owner_of_the_bridge_address_is_the_host() -> None:
+    """Every address has the name of its owner; the address of br0 belongs to the host."""
     owners = Topology().owners()
     assert owners[pick(Topology().br0, 4).ip] == "host"
     assert owners[pick(Topology().resolver, 6).ip] == "internet"
     assert set(owners.values()) == {"host", "attacker", "internet", "ns1", "ns2"}
 
 
-def test_pick_names_what_it_looked_through() -> None:
-    """Asking for a family that is not there is an error that says where it was not."""
+def test_pick_of_missing_family_lists_the_candidates() -> None:
+    """The error for a missing family lists the addresses."""
     (four, six) = Topology().host
     assert pick((four, six), 6) == six
     with pytest.raises(LookupError, match=r"no IPv6 address among .*198\.51\.100\.7"):

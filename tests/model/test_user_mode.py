@@ -68,10 +68,10 @@ def promise(
         ("alone", "one", "no-route, NONE-4"),
     ],
 )
-def test_what_goes_out_goes_out_as_the_hosts_own(
+def test_user_mode_traffic_leaves_with_host_address(
     dialect: Dialect, source: str, target: str, words: str
 ) -> None:
-    """With a TTL that no router has taken from yet; what is within stays within."""
+    """The TTL is that of the host; traffic inside the netns stays inside."""
     assert promise(dialect, source, target) == words
 
 
@@ -86,8 +86,8 @@ def test_what_goes_out_goes_out_as_the_hosts_own(
         ("guest", "one", "wrong-peer, ttl 64, seen as host, HOST-4"),
     ],
 )
-def test_who_has_the_hosts_address_is_mistaken_for_it(source: str, target: str, words: str) -> None:
-    """A packet for an address that two have ends at the nearer one."""
+def test_pasta_container_answers_for_the_host_address(source: str, target: str, words: str) -> None:
+    """A packet to an address with two owners ends at the nearer one."""
     assert promise(PASTA, source, target) == words
 
 
@@ -99,22 +99,22 @@ def test_who_has_the_hosts_address_is_mistaken_for_it(source: str, target: str, 
         ("internet", "one", "dropped, UM-4"),
     ],
 )
-def test_addresses_that_are_slirp4netns_own_lead_nowhere(
+def test_slirp4netns_internal_addresses_are_unreachable(
     source: str, target: str, words: str
 ) -> None:
-    """The host is reached at its address, which is its alone; nobody finds a tap."""
+    """The host answers only at its own address, and no other container reaches a tap."""
     assert promise(SLIRP, source, target) == words
 
 
-def test_slirp4netns_routes_datagrams() -> None:
-    """What carries them on has one less to go; pasta begins anew with them too."""
+def test_slirp4netns_decrements_ttl_of_datagrams() -> None:
+    """slirp4netns takes one off the TTL of datagrams; pasta sends them with a new TTL."""
     words = "reply, seen as host, seen with ttl {}, UM-2"
     assert promise(SLIRP, "one", "internet", protocol=Protocol.UDP) == words.format(60)
     assert promise(PASTA, "one", "internet", protocol=Protocol.UDP) == words.format(61)
 
 
-def test_over_ipv6_nobody_has_the_address_of_another_tap() -> None:
-    """With slirp4netns each makes its own; with pasta it is the host's as well."""
+def test_ipv6_address_of_another_tap_is_unreachable() -> None:
+    """slirp4netns gives each tap its own address; pasta copies that of the host."""
     assert promise(SLIRP, "one", "other", family=6) == "dropped, UM-4"
     assert promise(PASTA, "one", "other", family=6) == "wrong-peer, ttl 64, seen as one, UM-4"
 
@@ -146,10 +146,8 @@ BRIDGES = replace(PASTA, bridges="pasta", isolation="none")
         ("internet", "a", "dropped, UM-4"),
     ],
 )
-def test_bridges_of_a_users_own_are_behind_a_tap_together(
-    source: str, target: str, words: str
-) -> None:
-    """Within them all is as on other bridges, with the namespace that they are in for a host."""
+def test_rootless_bridges_share_one_tap(source: str, target: str, words: str) -> None:
+    """Rootless bridges behave as other bridges, with the shared netns as their host."""
     cell = Cell(source, target, Protocol.UDP, 4)
     found = promised(NETWORKS, BRIDGES, Topology(), [cell])[cell]
     assert f"{found}, {found.requirement}" == words
@@ -168,8 +166,10 @@ def test_bridges_of_a_users_own_are_behind_a_tap_together(
         ("host", "a", "dropped, UM-4"),
     ],
 )
-def test_bridges_may_have_ipv6_among_themselves_alone(source: str, target: str, words: str) -> None:
-    """As declared: who asks beyond them is told that there is no way; over IPv4 there is one."""
+def test_rootless_bridges_without_outside_ipv6_have_no_route_beyond(
+    source: str, target: str, words: str
+) -> None:
+    """IPv6 beyond the bridges is unreachable as declared; IPv4 leaves through the tap."""
     networks = (NetworkSpec("lan", ipv6=True), NetworkSpec("shut", ipv6=True, internal=True))
     on = {"a": "lan", "b": "lan", "closed": "shut"}
     containers = tuple(ContainerSpec(name, Bridge(network)) for name, network in on.items())
@@ -181,14 +181,14 @@ def test_bridges_may_have_ipv6_among_themselves_alone(source: str, target: str, 
     assert f"{found[over4]}" == "reply, seen as host, seen with ttl 61"
 
 
-def test_a_tap_has_no_gateway_that_could_be_asked() -> None:
-    """There is nobody: what it names is the process in user space."""
+def test_user_mode_has_no_gateway_cells() -> None:
+    """The gateway of a tap is the process in user space."""
     cells = promised(PLAN, PASTA, Topology())
     assert not [cell for cell in cells if cell.target == "gateway"]
 
 
-def test_a_promise_of_the_wrong_peer_tells_who() -> None:
-    """It is kept when that one has seen the request, not when the right one answers."""
+def test_wrong_peer_promise_names_the_peer() -> None:
+    """The promise is kept only if the named peer saw the request."""
     promise = Promise(Outcome.WRONG_PEER, ttl=64, seen_from="one")
     seen = Observation(Outcome.WRONG_PEER, ttl=64, seen_ttl=64, seen_from="one")
     assert promise.admits(seen)
@@ -201,8 +201,8 @@ def test_a_promise_of_the_wrong_peer_tells_who() -> None:
         assert not promise.admits(other)
 
 
-def test_the_ttl_of_the_request_alone_is_promised() -> None:
-    """Whatever the answer has; a request that nobody saw keeps no such promise."""
+def test_promise_of_request_ttl_ignores_reply_ttl() -> None:
+    """A request without a witness does not keep the promise."""
     promise = Promise(Outcome.REPLY, seen_ttl=61)
     seen = Observation(Outcome.REPLY, ttl=255, seen_ttl=61)
     assert promise.admits(seen)

@@ -70,16 +70,16 @@ def cast(request: pytest.FixtureRequest) -> Iterator[tuple[Scene, Scene]]:
         yield both
 
 
-def test_both_probes_observe_the_same(cast: tuple[Scene, Scene]) -> None:
-    """Outcome, code, TTLs and whom the target saw, in every cell; and all is as promised."""
+def test_exec_and_netns_probes_observe_the_same(cast: tuple[Scene, Scene]) -> None:
+    """Every cell has the same outcome, code, TTLs and sender, and all promises are kept."""
     from_outside, by_exec = cast
     observed = by_exec.observed()
     assert dict(observed) == dict(from_outside.observed())
     assert observed == by_exec.promised()
 
 
-def test_each_is_asked_where_its_exec_leads(cast: tuple[Scene, Scene]) -> None:
-    """A joiner by an agent of its own, in the namespace of the container that it joined."""
+def test_exec_probe_runs_in_the_namespace_of_each_container(cast: tuple[Scene, Scene]) -> None:
+    """A joined container has its own agent in the netns of the container it joins."""
     _, by_exec = cast
     agents = [by_exec[name].agent() for name in (CONTAINER01, JOINER)]
     assert agents[0] is not agents[1]
@@ -89,8 +89,8 @@ def test_each_is_asked_where_its_exec_leads(cast: tuple[Scene, Scene]) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
-def test_the_same_cells_are_wrong_with_a_fault(fault: Fault) -> None:
-    """And what befell them is the same."""
+def test_exec_and_netns_probes_find_the_same_wrong_cells(fault: Fault) -> None:
+    """Both probes report the same observations with the same fault."""
     with acting("mydocker", fault) as (from_outside, by_exec):
         wrong = [told(scene.observed(), scene) for scene in (from_outside, by_exec)]
     assert wrong[0]
@@ -117,7 +117,7 @@ def web() -> Iterator[Scene]:
         runtime.stop()
 
 
-def test_a_syn_whose_answer_is_lost_was_heard(web: Scene) -> None:
+def test_exec_probe_sees_syn_whose_reply_is_lost(web: Scene) -> None:
     """A source without access to the sequence number is identified by its source port."""
     dropped = [nftables.l4proto("tcp"), nftables.oifname("docker0"), nftables.verdict("drop")]
     with Nft(web.world.namespaces[HOST]) as rules:
@@ -128,8 +128,8 @@ def test_a_syn_whose_answer_is_lost_was_heard(web: Scene) -> None:
     assert (seen.outcome, seen.seen_from) == (Outcome.DROPPED, "web")
 
 
-def test_an_agent_lasts_as_long_as_its_container(web: Scene) -> None:
-    """One for each start; it is gone with it, and with the scene."""
+def test_exec_agent_ends_with_its_container(web: Scene) -> None:
+    """Each start of a container has one agent, which ends with the container."""
     first = web["web"].agent()
     assert web["web"].agent() is first
     web["web"].stop()
@@ -140,10 +140,10 @@ def test_an_agent_lasts_as_long_as_its_container(web: Scene) -> None:
     assert again.gone
 
 
-def test_an_agent_goes_before_its_container_is_stopped(
+def test_exec_agent_ends_before_container_is_stopped(
     web: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who is executed in has podman refuse to clean up, now and then."""
+    """A running exec session sometimes makes podman refuse the cleanup."""
     agent, stop = web["web"].agent(), web.runtime.stop_container
     gone: list[bool] = []
 
@@ -156,15 +156,15 @@ def test_an_agent_goes_before_its_container_is_stopped(
     assert gone == [True]
 
 
-def test_who_cannot_be_executed_in_is_no_verdict(web: Scene) -> None:
-    """No agent, no matrix: the message has what the runtime said."""
+def test_failed_exec_raises_instead_of_a_verdict(web: Scene) -> None:
+    """Without an agent there is no matrix, only an error with the runtime's message."""
     web.runtime.stop_container("web")
     with pytest.raises((AgentLost, ProcessLookupError)):
         web.observed([Cell("web", HOST, Protocol.TCP, 4)])
 
 
-def test_an_interpreter_that_is_not_there_is_told(web: Scene) -> None:
-    """In the words of who did not find it."""
+def test_missing_interpreter_for_exec_probe_is_named(web: Scene) -> None:
+    """The error contains the output of the failed exec."""
     web["web"].hang_up()
     assert web["web"].exec("rm", "/usr/bin/python3").returncode == 0
     with pytest.raises(AgentLost, match=r"container web has ended; it said .*python3"):
@@ -179,8 +179,8 @@ class Hanging(MydockerAdapter):
         return ExecCommand(("sh", "-c", f"echo no answer from {name} >&2; sleep 600", *argv))
 
 
-def test_an_exec_that_hangs_is_given_up_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, with what it said, whoever else is to be asked; and it is ended."""
+def test_hanging_exec_times_out_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time-out occurs once for all containers, and the exec process is ended."""
     monkeypatch.setattr("harness.probe.remote.ANSWER_BOUND", 1.0)
     monkeypatch.setattr("harness.probe.remote.ENDING_BOUND", 1.0)
     with World.build() as world:

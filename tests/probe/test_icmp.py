@@ -24,15 +24,17 @@ SOURCE6, TARGET6 = "2001:db8::1", "2001:db8::2"
 
 
 @given(identifier=NUMBERS, sequence=NUMBERS, payload=st.binary(max_size=70))
-def test_a_request_is_the_one_scapy_builds(identifier: int, sequence: int, payload: bytes) -> None:
-    """Byte by byte, checksum included, for payloads of even and odd length."""
+def test_icmp_echo_request_equals_that_of_scapy(
+    identifier: int, sequence: int, payload: bytes
+) -> None:
+    """All bytes and the checksum are equal, for payloads of even and odd length."""
     expected = bytes(ICMP(id=identifier, seq=sequence) / Raw(payload))
     assert icmp.echo_request(4, identifier, sequence, payload) == expected
     assert icmp.checksum(expected) == 0
 
 
 @given(identifier=NUMBERS, sequence=NUMBERS, payload=st.binary(max_size=70))
-def test_a_request_of_ipv6_leaves_the_checksum_open(
+def test_icmpv6_echo_request_has_no_checksum(
     identifier: int, sequence: int, payload: bytes
 ) -> None:
     """All but the checksum, which needs the addresses, is what scapy builds."""
@@ -49,7 +51,7 @@ def test_a_request_of_ipv6_leaves_the_checksum_open(
     ttl=st.integers(1, 255),
     options=st.integers(0, 10),
 )
-def test_a_reply_is_read_as_scapy_wrote_it(
+def test_icmp_parser_reads_echo_reply_of_scapy(
     identifier: int, sequence: int, payload: bytes, ttl: int, options: int
 ) -> None:
     """Every field is found, behind IP options too; IPv6 comes without its header."""
@@ -63,7 +65,7 @@ def test_a_reply_is_read_as_scapy_wrote_it(
 
 
 @given(identifier=NUMBERS, sequence=NUMBERS, options=st.integers(0, 10))
-def test_an_error_quotes_the_request(identifier: int, sequence: int, options: int) -> None:
+def test_icmp_error_quotes_the_echo_request(identifier: int, sequence: int, options: int) -> None:
     """Identifier and sequence of the request that an error is about are found in its quote."""
     header = IP(src=SOURCE, dst=TARGET, options=[IPOption_NOP()] * 4 * options)
     quoted = header / ICMP(id=identifier, seq=sequence)
@@ -75,8 +77,8 @@ def test_an_error_quotes_the_request(identifier: int, sequence: int, options: in
 
 
 @given(identifier=NUMBERS, sequence=NUMBERS)
-def test_an_error_of_ipv6_quotes_the_request(identifier: int, sequence: int) -> None:
-    """The same in IPv6, for errors with and without a number of their own in the header."""
+def test_icmpv6_error_quotes_the_echo_request(identifier: int, sequence: int) -> None:
+    """The quote is found behind headers with and without an additional field."""
     quoted = IPv6(src=SOURCE6, dst=TARGET6) / ICMPv6EchoRequest(id=identifier, seq=sequence)
     for kind in (ICMPv6DestUnreach(code=1), ICMPv6PacketTooBig(mtu=1280)):
         error = IPv6(src=TARGET6, dst=SOURCE6) / kind / quoted
@@ -94,7 +96,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("family", "quoted"), OTHERS)
-def test_an_error_about_something_else_quotes_no_request(family: Family, quoted: Packet) -> None:
+def test_icmp_error_about_another_packet_quotes_no_request(family: Family, quoted: Packet) -> None:
     """A quoted datagram, or a quoted reply, is not taken for a request of ours."""
     assert icmp.quoted_echo(family, bytes(quoted)) is None
 
@@ -103,13 +105,13 @@ def test_an_error_about_something_else_quotes_no_request(family: Family, quoted:
 @given(data=st.binary(max_size=90))
 @example(data=bytes(8))
 @example(data=b"")
-def test_no_bytes_break_the_readers(family: Family, data: bytes) -> None:
+def test_icmp_parser_survives_arbitrary_bytes(family: Family, data: bytes) -> None:
     """Any bytes parse to a message or `None` without an error."""
     icmp.parse(family, data)
     icmp.quoted_echo(family, data)
 
 
-def test_errors_have_one_name_in_both_families() -> None:
+def test_icmp_errors_have_the_same_name_in_both_families() -> None:
     """Equal errors have equal names; an error without a name is named by its numbers."""
     same = {
         "net-unreachable": ((3, 0), (1, 0)),

@@ -90,21 +90,21 @@ def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_request_behind_others_is_waited_for(busy: Lan, protocol: Protocol) -> None:
+def test_prober_waits_for_arp_request_queued_in_macvlan(busy: Lan, protocol: Protocol) -> None:
     """Silence is not final while an ARP request waits in the queue of the macvlan parent."""
     asked = [question(busy.station, INSIDE, busy.inside, protocol)]
     (seen,) = ask_all(asked, through=[busy.parent])
     assert seen.outcome is Outcome.REPLY
 
 
-def test_silence_behind_a_queue_is_silence(busy: Lan) -> None:
-    """An address that nobody has is dropped there too, once the queue has been emptied."""
+def test_unused_address_behind_macvlan_queue_is_dropped(busy: Lan) -> None:
+    """A packet to an unused address is dropped after the queue is empty."""
     asked = [question(busy.station, NOBODY, busy.inside, protocol) for protocol in PROTOCOLS]
     assert ask_all(asked, through=[busy.parent]) == [Observation(Outcome.DROPPED)] * 3
 
 
-def test_a_control_moves_nothing_but_its_own_way(lan: Lan) -> None:
-    """A LAN without traffic is quiet after two passes: control packets do not count as traffic."""
+def test_control_packet_does_not_count_as_traffic(lan: Lan) -> None:
+    """A LAN without traffic is quiet after two passes."""
     with control() as lo, Quiet(lo, [lan.station, lan.parent, lan.inside]) as quiet:
         assert any(quiet.reached() for _ in range(1000))
         assert quiet.reached()

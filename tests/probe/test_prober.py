@@ -89,8 +89,8 @@ def between(source: str, target: str) -> int:
     return routers + sum(HOPS.get(name, 0) for name in (one, other))
 
 
-def test_a_reply_tells_ttl_and_sender_at_both_ends(world: World) -> None:
-    """From everybody to everybody each router takes one off the TTL, and nobody hides anybody."""
+def test_reply_has_ttl_and_sender_at_both_ends(world: World) -> None:
+    """Each router on the path decrements the TTL, and no source address is rewritten."""
     asked = list(cells(EVERYBODY, (*EVERYBODY, BR0)))
     found = observed(world, asked)
     for cell in asked:
@@ -106,7 +106,9 @@ def test_a_reply_tells_ttl_and_sender_at_both_ends(world: World) -> None:
         assert 0 < rtt < 5
 
 
-def test_slices_are_no_different(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_observations_do_not_depend_on_slice_size(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asked a few at a time, the same questions have the same answers."""
     asked = list(cells((HOST, NS1), (INTERNET, NS2)))
     whole = observed(world, asked)
@@ -119,7 +121,7 @@ def test_slices_are_no_different(world: World, monkeypatch: pytest.MonkeyPatch) 
 
 @EACH
 @SPOKEN
-def test_another_witness_is_a_wrong_peer(
+def test_reply_of_another_witness_is_a_wrong_peer(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
     """The prober detects that ns2 replies instead of the internet, and names ns2."""
@@ -142,8 +144,10 @@ def _only(address: Address) -> nftables.Network:
 
 
 @EACH
-def test_an_echo_without_a_witness_is_a_wrong_peer(world: World, rule: Put, family: Family) -> None:
-    """A machine that answers a ping for the target, and is none of those we know, is caught."""
+def test_echo_reply_without_witness_is_a_wrong_peer(
+    world: World, rule: Put, family: Family
+) -> None:
+    """A machine without a witness answers the ping instead of the target."""
     rule(
         HOST,
         "prerouting",
@@ -175,7 +179,7 @@ IMPOSTORS = {
 
 @EACH
 @pytest.mark.parametrize("service", IMPOSTORS)
-def test_something_that_is_no_witness_is_a_wrong_peer(
+def test_foreign_service_on_the_probe_port_is_a_wrong_peer(
     world: World, rule: Put, family: Family, service: str
 ) -> None:
     """A service that answers for the target, with nonsense or with silence, is caught."""
@@ -207,10 +211,10 @@ REJECTIONS: tuple[tuple[Rejection, str], ...] = (
 
 @EACH
 @pytest.mark.parametrize(("how", "code"), REJECTIONS)
-def test_a_rejection_tells_its_code(
+def test_icmp_rejection_has_its_code(
     world: World, rule: Put, family: Family, how: Rejection, code: str
 ) -> None:
-    """A router that refuses with an ICMP error is told by that error, whatever is spoken."""
+    """The code is that of the router's ICMP error, for every protocol."""
     rule("r2", "forward", nftables.oifname("eth1"), nftables.reject(how))
     for protocol in PROTOCOLS:
         seen = one(world, NS1, INTERNET, protocol, family)
@@ -218,7 +222,7 @@ def test_a_rejection_tells_its_code(
 
 
 @EACH
-def test_a_reset_is_a_rejection(world: World, rule: Put, family: Family) -> None:
+def test_tcp_reset_is_a_rejection(world: World, rule: Put, family: Family) -> None:
     """A TCP connection that is reset is rejected, by `rst`."""
     rule("r2", "forward", nftables.l4proto("tcp"), nftables.reject("tcp-reset"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)
@@ -227,8 +231,10 @@ def test_a_reset_is_a_rejection(world: World, rule: Put, family: Family) -> None
 
 
 @EACH
-def test_a_rule_of_its_own_is_local_policy(world: World, rule: Put, family: Family) -> None:
-    """A packet that the source's own kernel may not send is rejected with a code of its own."""
+def test_packet_dropped_by_output_rule_is_local_policy(
+    world: World, rule: Put, family: Family
+) -> None:
+    """A packet that an output rule of the source drops is rejected with `local-policy`."""
     rule(NS1, "output", nftables.verdict("drop"))
     for protocol in (Protocol.ICMP, Protocol.UDP):
         seen = one(world, NS1, INTERNET, protocol, family)
@@ -243,7 +249,9 @@ def test_a_rule_of_its_own_is_local_policy(world: World, rule: Put, family: Fami
 
 @EACH
 @SPOKEN
-def test_no_way_to_send_is_no_route(world: World, protocol: Protocol, family: Family) -> None:
+def test_namespace_with_only_loopback_has_no_route(
+    world: World, protocol: Protocol, family: Family
+) -> None:
     """In a namespace with nothing but `lo` nothing can be sent to the internet."""
     cell = Cell("nobody", INTERNET, protocol, family)
     with NetNS.new() as nobody:
@@ -262,10 +270,10 @@ def test_no_way_to_send_is_no_route(world: World, protocol: Protocol, family: Fa
 
 @EACH
 @SPOKEN
-def test_what_vanishes_on_the_way_is_dropped(
+def test_request_dropped_by_a_router_is_dropped(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
-    """A request that a router swallows is dropped, and was seen by no witness."""
+    """A request that a router drops reaches no witness."""
     rule("r2", "forward", nftables.oifname("eth1"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, protocol, family)
     assert (seen, seen.detail) == (
@@ -276,10 +284,10 @@ def test_what_vanishes_on_the_way_is_dropped(
 
 @EACH
 @SPOKEN
-def test_a_lost_answer_is_dropped_with_what_was_seen(
+def test_lost_reply_is_dropped_with_sender_and_ttl_of_the_request(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
-    """When only the answer vanishes, the witness still tells whom it saw, and how far away."""
+    """The witness saw the request, so its sender and TTL are known."""
     rule("r2", "forward", nftables.iifname("eth1"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, protocol, family)
     assert seen == Observation(Outcome.DROPPED, seen_ttl=60, seen_from=NS1)
@@ -296,7 +304,7 @@ LEAKS = {
 
 @EACH
 @pytest.mark.parametrize("where", LEAKS)
-def test_a_handshake_that_stops_half_way_has_arrived(
+def test_lost_syn_ack_is_dropped_with_sender_of_the_syn(
     world: World, rule: Put, family: Family, where: str
 ) -> None:
     """When the target's SYN-ACK is lost, the SYN is known to have arrived, and from whom."""
@@ -308,7 +316,9 @@ def test_a_handshake_that_stops_half_way_has_arrived(
 
 
 @EACH
-def test_a_syn_that_is_lost_has_not_arrived(world: World, rule: Put, family: Family) -> None:
+def test_syn_dropped_at_the_target_reached_no_witness(
+    world: World, rule: Put, family: Family
+) -> None:
     """A SYN that the target's own rules drop reached no witness, as a datagram would not."""
     rule(INTERNET, "input", nftables.l4proto("tcp"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)

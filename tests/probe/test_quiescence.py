@@ -51,18 +51,18 @@ def rest(quiet: Quiet) -> None:
 # --- quiet --------------------------------------------------------------------------
 
 
-def test_one_look_tells_nothing(ends: Pair, lo: NetNS) -> None:
-    """A first pass is never quiet: there is nothing to compare it with."""
+def test_first_pass_is_never_quiet(ends: Pair, lo: NetNS) -> None:
+    """A first pass has no earlier counters to compare with."""
     with Quiet(lo, ends) as quiet:
         rest(quiet)
     with Quiet(lo, ends) as quiet:
         assert [quiet.reached(), quiet.reached()] == [False, True]
 
 
-def test_who_is_answered_for_others_is_asked_once_where_nothing_moves(
+def test_proxied_requests_are_dumped_once_without_traffic(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The table takes the lock for all links, for which one may wait for tens of milliseconds."""
+    """The dump takes the RTNL lock, which may be busy for tens of milliseconds."""
     asked: list[Netlink] = []
 
     def requests(netlink: Netlink) -> set[int]:
@@ -75,8 +75,8 @@ def test_who_is_answered_for_others_is_asked_once_where_nothing_moves(
         assert len(asked) == 1
 
 
-def test_what_moved_between_two_passes_is_not_quiet(ends: Pair, lo: NetNS) -> None:
-    """One packet since the last pass, in either direction, and the world is not at rest."""
+def test_packet_between_two_passes_is_not_quiet(ends: Pair, lo: NetNS) -> None:
+    """One packet in either direction since the last pass means traffic."""
     one, other = ends
     with Quiet(lo, ends) as quiet:
         for sender, address in ((one, "192.0.2.2"), (other, "192.0.2.1")):
@@ -87,8 +87,8 @@ def test_what_moved_between_two_passes_is_not_quiet(ends: Pair, lo: NetNS) -> No
                 rest(quiet)
 
 
-def test_what_moves_elsewhere_does_not_count(ends: Pair, lo: NetNS) -> None:
-    """Packets over `lo`, and in namespaces that are not watched, disturb nobody."""
+def test_traffic_on_loopback_and_elsewhere_does_not_count(ends: Pair, lo: NetNS) -> None:
+    """Packets over `lo` and in unwatched namespaces are no traffic."""
     one, other = ends
     with Quiet(lo, [one]) as quiet, pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as (far, _):
         rest(quiet)
@@ -122,7 +122,9 @@ def storm() -> Iterator[NetNS]:
         netlink.send([rtnetlink.set_link(5, up=False), rtnetlink.set_link(6, up=False)])
 
 
-def test_a_world_that_never_rests_is_an_error(storm: NetNS, ends: Pair, lo: NetNS) -> None:
+def test_endless_traffic_is_an_error_that_names_busy_links(
+    storm: NetNS, ends: Pair, lo: NetNS
+) -> None:
     """While a frame goes round no pass is quiet; at last the error names links that are busy."""
     with Quiet(lo, ends) as quiet:
         rest(quiet)
@@ -140,7 +142,7 @@ def test_a_world_that_never_rests_is_an_error(storm: NetNS, ends: Pair, lo: NetN
         rest(quiet)
 
 
-def test_a_late_quiet_is_no_error(ends: Pair, lo: NetNS) -> None:
+def test_quiet_at_the_end_of_the_bound_is_no_error(ends: Pair, lo: NetNS) -> None:
     """A world that is at rest when time is up is quiet all the same."""
     with Quiet(lo, ends) as quiet:
         rest(quiet)
@@ -148,7 +150,7 @@ def test_a_late_quiet_is_no_error(ends: Pair, lo: NetNS) -> None:
         assert [quiet.reached(), quiet.reached()] == [False, True]
 
 
-def test_a_lost_control_packet_is_an_error(
+def test_lost_control_packet_is_an_error(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no verdict if not even `lo` delivers."""
@@ -164,10 +166,10 @@ def test_a_lost_control_packet_is_an_error(
         quiet.reached()
 
 
-def test_who_works_in_user_space_is_outlasted(
+def test_quiet_lasts_for_the_patience_after_the_last_packet(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So long after the last packet, which ends the wait at once where it passes."""
+    """A packet during the wait restarts the time."""
     passes: list[float] = []
 
     def reached() -> bool:
@@ -184,7 +186,7 @@ def test_who_works_in_user_space_is_outlasted(
     assert len(passes) >= 4  # the third is the packet's
 
 
-def test_processors_are_given_back(ends: Pair, lo: NetNS) -> None:
+def test_quiescence_pass_restores_cpu_affinity(ends: Pair, lo: NetNS) -> None:
     """A pass visits every processor, and the caller may use the same ones as before."""
     before = os.sched_getaffinity(0)
     try:
@@ -238,7 +240,9 @@ def state(space: NetNS, text: str) -> tuple[bool, bool]:
     return found.tentative, found.failed
 
 
-def test_a_tentative_address_is_waited_for(bare: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tentative_address_is_awaited_without_polling(
+    bare: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The wait ends on a notification of the kernel, without polling."""
     one, other = bare
     woken: list[bool] = []
@@ -262,8 +266,8 @@ def test_a_tentative_address_is_waited_for(bare: Pair, monkeypatch: pytest.Monke
     assert state(one, OWN) == state(other, PEER) == (False, False)
 
 
-def test_an_address_is_waited_for_until_it_can_be_reached(ends6: Pair) -> None:
-    """Also without a look for duplicates neighbours find it, and are heard, a little later only."""
+def test_address_without_duplicate_detection_is_awaited_until_reachable(ends6: Pair) -> None:
+    """Neighbours reach an address without duplicate address detection after a short delay."""
     one, other = ends6
     fresh = [IPv6Interface(f"fd00::{number:x}/64") for number in range(1, 100)]
     with Netlink(one) as netlink, other.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker:
@@ -285,8 +289,8 @@ def _local_route(kind: int, flags: int) -> Request:
     return Request(kind, flags, body + u32(rtnetlink.RTA_OIF, PORT), "change a local route")
 
 
-def test_an_address_that_is_not_taken_in_is_named(ends6: Pair) -> None:
-    """It is there, neither tentative nor a duplicate, and what comes for it is thrown away."""
+def test_address_without_local_route_is_named(ends6: Pair) -> None:
+    """The kernel discards packets to an address without a local route."""
     _, other = ends6
     await_ready([other])
     with Netlink(other) as netlink:
@@ -295,10 +299,10 @@ def test_an_address_that_is_not_taken_in_is_named(ends6: Pair) -> None:
             await_ready([other], bound=0.05)
 
 
-def test_an_address_is_waited_for_until_it_is_taken_in(
+def test_address_is_awaited_until_it_has_a_local_route(
     ends6: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is the route that tells: the kernel says that there is the address before it adds that."""
+    """The kernel announces an address before it adds the local route."""
     _, other = ends6
     await_ready([other])
     woken: list[bool] = []
@@ -322,8 +326,8 @@ def _neighbours(space: NetNS) -> list[rtnetlink_dump.Neighbour]:
         return list(rtnetlink_dump.neighbours(netlink))
 
 
-def test_an_address_that_stays_tentative_is_named(bare: Pair) -> None:
-    """When time is up the error says which address of which link, and where."""
+def test_address_that_stays_tentative_is_named(bare: Pair) -> None:
+    """The error names the address, the link and the namespace."""
     one, _ = bare
     netns.write_sysctls(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
     give(one, OWN)
@@ -334,7 +338,7 @@ def test_an_address_that_stays_tentative_is_named(bare: Pair) -> None:
     )
 
 
-def test_a_duplicate_is_not_waited_for(bare: Pair) -> None:
+def test_duplicate_address_is_not_awaited(bare: Pair) -> None:
     """A duplicate address never becomes usable: there is nothing to wait for."""
     one, other = bare
     with Netlink(other) as netlink:
@@ -345,7 +349,7 @@ def test_a_duplicate_is_not_waited_for(bare: Pair) -> None:
     assert state(one, OWN)[1]
 
 
-def test_an_address_without_a_carrier_is_not_waited_for() -> None:
+def test_address_on_a_link_without_carrier_is_not_awaited() -> None:
     """On a bridge without ports no duplicates are looked for, so the address stays tentative."""
     with control() as space, Netlink(space) as netlink:
         netlink.send(
@@ -360,7 +364,7 @@ def test_an_address_without_a_carrier_is_not_waited_for() -> None:
         assert state(space, OWN) == (True, False)
 
 
-def test_a_link_local_address_alone_is_not_waited_for(bare: Pair) -> None:
+def test_link_local_address_alone_is_not_awaited(bare: Pair) -> None:
     """A link without a global IPv6 address takes no part in IPv6."""
     one, _ = bare
     netns.write_sysctls(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
@@ -371,7 +375,7 @@ def test_a_link_local_address_alone_is_not_waited_for(bare: Pair) -> None:
         assert [item.tentative for item in rtnetlink_dump.addresses(netlink, index=PORT)] == [True]
 
 
-def test_a_port_that_does_not_forward_is_named() -> None:
+def test_bridge_port_that_does_not_forward_is_named() -> None:
     """A bridge with a spanning tree lets its ports listen and learn for seconds first."""
     slow = u32(rtnetlink.IFLA_BR_STP_STATE, 1) + u32(rtnetlink.IFLA_BR_FORWARD_DELAY, 200)
     with pair([], []) as (one, _), Netlink(one) as netlink:
@@ -387,8 +391,8 @@ def test_a_port_that_does_not_forward_is_named() -> None:
         await_ready([one])
 
 
-def test_a_link_that_carries_late_is_waited_for() -> None:
-    """Whatever has a carrier also runs afterwards, however fresh its peer is."""
+def test_link_with_carrier_is_awaited_until_running() -> None:
+    """Every link with a carrier is also running after the wait."""
     for _ in range(20):
         with NetNS.new() as one, NetNS.new() as other:
             with Netlink(one) as netlink:

@@ -74,13 +74,13 @@ def local(space: NetNS) -> socket.socket:
     return space.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
 
-def test_it_says_where_it_is(agent: AgentClient, space: NetNS) -> None:
-    """In the words of its own kernel."""
+def test_agent_reports_its_netns(agent: AgentClient, space: NetNS) -> None:
+    """The agent reports the name that its kernel gives the netns."""
     assert agent.netns == f"net:[{space.id[1]}]"
 
 
-def test_a_stream_goes_both_ways(agent: AgentClient, space: NetNS) -> None:
-    """More than any buffer holds, by blocking calls, with ends at both sides."""
+def test_remote_stream_transfers_in_both_directions(agent: AgentClient, space: NetNS) -> None:
+    """Blocking calls time out when the buffers are full or empty."""
     with (
         opened(agent, socket.SOCK_STREAM) as listener,
         space.socket(socket.AF_INET, socket.SOCK_STREAM) as call,
@@ -104,8 +104,8 @@ def test_a_stream_goes_both_ways(agent: AgentClient, space: NetNS) -> None:
                 accepted.recv(1)
 
 
-def test_datagrams_come_with_what_is_beside_them(agent: AgentClient, space: NetNS) -> None:
-    """Sender, TTL, and the address they were sent to."""
+def test_remote_datagram_has_sender_and_ancillary_data(agent: AgentClient, space: NetNS) -> None:
+    """The TTL of a datagram comes as ancillary data."""
     with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
         ear.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
         ear.bind(LOOPBACK)
@@ -118,8 +118,8 @@ def test_datagrams_come_with_what_is_beside_them(agent: AgentClient, space: NetN
         assert call.recv(100) == b"well met"
 
 
-def test_it_can_be_waited_for(agent: AgentClient, space: NetNS) -> None:
-    """Readable while there is something, also after some of it was taken, and not after all was."""
+def test_remote_socket_works_with_select(agent: AgentClient, space: NetNS) -> None:
+    """The socket is readable exactly while a datagram is left."""
     with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
         ear.setblocking(False)
         ear.bind(LOOPBACK)
@@ -137,8 +137,8 @@ def test_it_can_be_waited_for(agent: AgentClient, space: NetNS) -> None:
         assert select.select([ear], [], [], 5)[0]
 
 
-def test_errors_are_the_kernels(agent: AgentClient) -> None:
-    """By number, and so by class; also those that come later."""
+def test_remote_socket_raises_errors_of_the_kernel(agent: AgentClient) -> None:
+    """The errno determines the exception class."""
     with opened(agent, socket.SOCK_STREAM) as call:
         with pytest.raises(ConnectionRefusedError):
             call.connect(("127.0.0.1", 1))
@@ -148,8 +148,8 @@ def test_errors_are_the_kernels(agent: AgentClient) -> None:
         agent.do(["dance"])
 
 
-def test_what_has_come_is_known_after_a_sync(agent: AgentClient, space: NetNS) -> None:
-    """Without waiting for it: the notice is there before the answer."""
+def test_remote_socket_is_readable_after_sync(agent: AgentClient, space: NetNS) -> None:
+    """The notice of a datagram comes before the reply to sync."""
     with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
         ear.bind(LOOPBACK)
         readable = ear.fileno()
@@ -158,10 +158,10 @@ def test_what_has_come_is_known_after_a_sync(agent: AgentClient, space: NetNS) -
         assert select.select([readable], [], [], 0)[0]
 
 
-def test_one_that_ends_is_told_of_and_wakes_who_waits(
+def test_killed_agent_wakes_waiting_caller_with_an_error(
     agent: AgentClient, process: subprocess.Popen[bytes]
 ) -> None:
-    """Not as an error of the network's."""
+    """AgentLost is no OSError, so it is no network error."""
     with opened(agent, socket.SOCK_DGRAM) as ear:
         ear.bind(LOOPBACK)
         readable = ear.fileno()
@@ -172,14 +172,16 @@ def test_one_that_ends_is_told_of_and_wakes_who_waits(
     assert not issubclass(AgentLost, OSError)
 
 
-def test_who_hangs_up_ends_it(agent: AgentClient, process: subprocess.Popen[bytes]) -> None:
-    """It needs no signal."""
+def test_closed_connection_ends_the_agent(
+    agent: AgentClient, process: subprocess.Popen[bytes]
+) -> None:
+    """The agent needs no signal."""
     agent.close()
     assert process.wait(5) == 0
 
 
-def test_a_stack_of_its_own_cannot_be_entered(agent: AgentClient, space: NetNS) -> None:
-    """Its namespace is told apart as the host has it, its sockets are the agent's."""
+def test_netns_of_userspace_stack_cannot_be_entered(agent: AgentClient, space: NetNS) -> None:
+    """The netns has the host's identity, and its sockets are those of the agent."""
     with AgentNetNS(os.dup(space.fd), agent, own_stack=True) as inside:
         assert inside == space
         with pytest.raises(remote.UserspaceStack, match="box"), inside.entered():
@@ -188,8 +190,10 @@ def test_a_stack_of_its_own_cannot_be_entered(agent: AgentClient, space: NetNS) 
             assert isinstance(ear, RemoteSocket)
 
 
-def test_a_silent_connection_holds_nobody_up(agent: AgentClient, space: NetNS) -> None:
-    """A listener inside has taken it, and goes on to hear, or not to hear, others."""
+def test_silent_connection_does_not_block_a_remote_listener(
+    agent: AgentClient, space: NetNS
+) -> None:
+    """The listener accepts the silent connection and still serves others."""
     inside = NetnsView("box", lambda: AgentNetNS(os.dup(space.fd), agent, own_stack=True))
     beside = fixed("beside", space)
     loopback = LOOPBACKS[4]

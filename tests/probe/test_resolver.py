@@ -131,13 +131,13 @@ def look_up(space: NetNS, *servers: str, family: Family = 4) -> Resolved:
         ("nameserver ::4\nnameserver ::3\nnameserver ::2\nnameserver ::1", ["::4", "::3", "::2"]),
     ],
 )
-def test_resolvers_are_read_as_resolv_conf_says(text: str, expected: list[str]) -> None:
-    """In order, three at most; what is no address is passed over as the C library does."""
+def test_nameservers_are_read_in_order_from_resolv_conf(text: str, expected: list[str]) -> None:
+    """At most three nameservers count, and invalid addresses are skipped as in the C library."""
     assert nameservers(text) == [ip_address(item) for item in expected]
 
 
 @given(st.text())
-def test_no_resolv_conf_breaks_the_reader(text: str) -> None:
+def test_resolv_conf_parser_survives_arbitrary_text(text: str) -> None:
     """Any text of a resolv.conf parses into a list of resolvers, possibly empty."""
     assert len(nameservers(text)) <= 3
     assert nameservers("nameserver " + text.replace("\n", " ")) is not None
@@ -147,8 +147,8 @@ def test_no_resolv_conf_breaks_the_reader(text: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_world_knows_the_name(world: World, family: Family) -> None:
-    """Several namespaces query at once, each through the resolver of its resolv.conf."""
+def test_name_resolves_from_several_namespaces_at_once(world: World, family: Family) -> None:
+    """Each namespace queries the resolver of its resolv.conf."""
     asked = [
         Lookup(world.namespaces[name], conf(str(world.topology.resolver[which].ip)), NAME, family)
         for name in ("host", "ns1", "internet")
@@ -157,10 +157,10 @@ def test_the_world_knows_the_name(world: World, family: Family) -> None:
     assert resolve(asked) == [Resolved(world.address("internet", family))] * 6
 
 
-def test_queries_that_are_alike_are_made_and_read_once(
+def test_equal_dns_queries_are_built_and_parsed_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To make a message costs more than to send it, and a matrix asks for one name everywhere."""
+    """Building a message costs more than sending it, and a matrix repeats one name."""
     counted: list[str] = []
 
     def counting(name: str) -> None:
@@ -185,8 +185,8 @@ def test_queries_that_are_alike_are_made_and_read_once(
     assert sorted(counted) == ["from_wire"] * 2 + ["make_query"] * 2
 
 
-def test_the_world_knows_no_other_name(world: World) -> None:
-    """A name that is not there has no address, and the reason says so."""
+def test_unknown_name_has_no_address(world: World) -> None:
+    """The reason is the resolver's NXDOMAIN."""
     server = str(world.topology.resolver[0].ip)
     (found,) = resolve([Lookup(world.namespaces["ns1"], conf(server), "no.example.com", 4)])
     assert found == Resolved(None, f"{server} answered NXDOMAIN")
@@ -210,7 +210,7 @@ def test_the_world_knows_no_other_name(world: World) -> None:
         (b"", 4, f"{FIRST} sent something that is no DNS message: .+"),
     ],
 )
-def test_an_answer_is_an_address_or_a_reason(
+def test_dns_reply_gives_an_address_or_a_reason(
     ends: tuple[NetNS, NetNS],
     reply: Reply | bytes,
     family: Family,
@@ -224,7 +224,7 @@ def test_an_answer_is_an_address_or_a_reason(
     assert re.fullmatch(expected, found.reason or str(found.address))
 
 
-def test_no_resolver_no_address(ends: tuple[NetNS, NetNS]) -> None:
+def test_lookup_without_resolver_fails_at_once(ends: tuple[NetNS, NetNS]) -> None:
     """A lookup without a resolver in resolv.conf fails at once, and the reason says so."""
     assert look_up(ends[0]) == Resolved(None, "resolv.conf names no resolver")
 
@@ -237,10 +237,10 @@ def test_no_resolver_no_address(ends: tuple[NetNS, NetNS]) -> None:
         ("192.0.2.99", "192.0.2.99 did not answer within 0.1 s"),
     ],
 )
-def test_a_resolver_out_of_reach_is_named(
+def test_unreachable_resolver_is_named(
     ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch, server: str, reason: str
 ) -> None:
-    """No route, nobody there, no answer in time: each is told apart."""
+    """A missing route, a missing server and a timeout have different reasons."""
     monkeypatch.setattr(names, "ANSWER_BOUND", 0.1 if "0.1 s" in reason else PATIENCE)
     assert look_up(ends[0], server) == Resolved(None, reason)
 
@@ -262,14 +262,14 @@ FAILS = code(dns.rcode.SERVFAIL)
         (["198.51.100.1", SECOND], {SECOND: OTHER}, "203.0.113.77"),
     ],
 )
-def test_the_first_resolver_that_answers_counts(
+def test_first_resolver_that_replies_counts(
     ends: tuple[NetNS, NetNS],
     monkeypatch: pytest.MonkeyPatch,
     order: list[str],
     replies: dict[str, Reply | bytes | None],
     expected: str,
 ) -> None:
-    """The next one in the list counts only where one fails, is silent or cannot be asked."""
+    """The next resolver counts if the first one fails, is silent or is unreachable."""
     # Only where the first is silent does it take so long; the second must answer meanwhile.
     silent = replies.get(order[0], GOOD) is None
     monkeypatch.setattr(names, "ANSWER_BOUND", 1.0 if silent else PATIENCE)
@@ -277,15 +277,15 @@ def test_the_first_resolver_that_answers_counts(
         assert look_up(ends[0], *order) == Resolved(ip_address(expected))
 
 
-def test_no_such_name_is_an_answer(ends: tuple[NetNS, NetNS]) -> None:
-    """When the first resolver says that there is no such name, the second is not believed."""
+def test_nxdomain_of_the_first_resolver_is_final(ends: tuple[NetNS, NetNS]) -> None:
+    """The second resolver is not used after NXDOMAIN."""
     with resolvers(ends[1], {FIRST: code(dns.rcode.NXDOMAIN), SECOND: GOOD}):
         found = look_up(ends[0], FIRST, SECOND)
     assert found == Resolved(None, f"{FIRST} answered NXDOMAIN")
 
 
-def test_an_answer_to_somebody_elses_question_is_known(ends: tuple[NetNS, NetNS]) -> None:
-    """Each query has its own id, so a server that answers several tells them apart."""
+def test_dns_reply_with_id_of_another_query_is_refused(ends: tuple[NetNS, NetNS]) -> None:
+    """Each query has a unique id."""
     asked: Queue[int] = Queue()
 
     def first(query: dns.message.Message) -> bytes:
@@ -303,13 +303,15 @@ def test_an_answer_to_somebody_elses_question_is_known(ends: tuple[NetNS, NetNS]
     assert found[1] == Resolved(None, f"{SECOND} answered another question")
 
 
-def test_who_has_no_resolver_is_told_so_whatever_the_name(ends: tuple[NetNS, NetNS]) -> None:
-    """No query is made where nobody is asked."""
+def test_lookup_of_invalid_name_without_resolver_names_missing_resolver(
+    ends: tuple[NetNS, NetNS],
+) -> None:
+    """No query is built without a resolver."""
     found = resolve([Lookup(ends[0], "", "a..b", 4)])
     assert found == [Resolved(None, "resolv.conf names no resolver")]
 
 
-def test_of_several_failures_the_last_is_told(ends: tuple[NetNS, NetNS]) -> None:
+def test_reason_is_the_failure_of_the_last_resolver(ends: tuple[NetNS, NetNS]) -> None:
     """If no resolver has an answer, the reason is that of the last one in resolv.conf."""
     with resolvers(ends[1], {FIRST: FAILS, SECOND: code(dns.rcode.REFUSED)}):
         found = look_up(ends[0], FIRST, SECOND)
@@ -318,7 +320,9 @@ def test_of_several_failures_the_last_is_told(ends: tuple[NetNS, NetNS]) -> None
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.binary(max_size=60), header=st.booleans())
-def test_no_answer_breaks_it(ends: tuple[NetNS, NetNS], data: bytes, *, header: bool) -> None:
+def test_lookup_survives_arbitrary_dns_reply(
+    ends: tuple[NetNS, NetNS], data: bytes, *, header: bool
+) -> None:
     """Any bytes from a resolver, even after a valid header, lead to a reason."""
 
     def reply(query: dns.message.Message) -> bytes:
@@ -330,7 +334,7 @@ def test_no_answer_breaks_it(ends: tuple[NetNS, NetNS], data: bytes, *, header: 
     assert found.address is not None or found.reason.startswith(FIRST)
 
 
-def test_silence_is_believed_only_while_the_world_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_resolver_of_the_world_is_a_harness_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the world's own resolver is silent too, the failure is a harness error."""
     with World.build() as world:
         inside = world.namespaces["ns1"]

@@ -39,10 +39,10 @@ def told(ledger: ProbeResults) -> Observation:
 
 
 @pytest.mark.parametrize("heard_first", [True, False])
-def test_a_question_is_open_until_both_ends_have_spoken(
+def test_question_is_open_until_request_and_reply_are_seen(
     ledger: ProbeResults, spaces: list[NetNS], *, heard_first: bool
 ) -> None:
-    """In whichever order: who was asked has seen it, and who asked has the answer."""
+    """The order of the two events does not matter."""
     facts: list[Callable[[], None]] = [
         lambda: ledger.heard(0, RequestSeen(spaces[1], ASKER, 62)),
         lambda: ledger.answered(0, ANSWER),
@@ -55,34 +55,34 @@ def test_a_question_is_open_until_both_ends_have_spoken(
     assert (told(ledger), told(ledger).rtt) == (expected, 0.001)
 
 
-def test_both_ends_of_silence_have_packets_on_their_way(
+def test_open_question_may_have_packets_at_both_ends(
     ledger: ProbeResults, spaces: list[NetNS]
 ) -> None:
-    """The question may wait at one, its answer at the other; of nobody where it is decided."""
+    """The request may be queued at one end and the reply at the other."""
     assert ledger.in_vain() == set(spaces[:2])
     ledger.refused(0, errno.ECONNREFUSED)
     assert ledger.in_vain() == set()
 
 
-def test_silence_is_dropped(ledger: ProbeResults) -> None:
+def test_question_without_events_is_dropped(ledger: ProbeResults) -> None:
     """A question about which nothing is known has been dropped."""
     assert told(ledger) == Observation(Outcome.DROPPED)
 
 
-def test_an_answer_from_elsewhere_is_a_wrong_peer(
+def test_reply_from_another_address_is_a_wrong_peer(
     ledger: ProbeResults, spaces: list[NetNS]
 ) -> None:
-    """The right witness saw it, but what came back claims to be somebody else."""
+    """The right witness saw the request, but the reply has another source address."""
     ledger.heard(0, RequestSeen(spaces[1], ASKER, 64))
     ledger.answered(0, ANSWER._replace(source=OTHER))
     assert told(ledger).outcome is Outcome.WRONG_PEER
     assert told(ledger).detail == "the answer came from 192.0.2.3, not from 192.0.2.2"
 
 
-def test_a_request_that_two_have_seen_is_a_wrong_peer(
+def test_request_seen_by_two_witnesses_is_a_wrong_peer(
     ledger: ProbeResults, spaces: list[NetNS]
 ) -> None:
-    """A packet goes to one: seen by the target and by somebody else it has strayed."""
+    """A request that another witness saw too has strayed."""
     ledger.heard(0, RequestSeen(spaces[1], ASKER, 64))
     ledger.heard(0, RequestSeen(spaces[2], ASKER, 64))
     ledger.answered(0, ANSWER)
@@ -91,7 +91,7 @@ def test_a_request_that_two_have_seen_is_a_wrong_peer(
     assert all(f"net:[{space.id[1]}]" in told(ledger).detail for space in spaces[1:])
 
 
-def test_what_was_decided_stays_decided(ledger: ProbeResults, spaces: list[NetNS]) -> None:
+def test_decided_result_does_not_change(ledger: ProbeResults, spaces: list[NetNS]) -> None:
     """An error after a complete answer changes nothing, nor does an answer after an error."""
     ledger.heard(0, RequestSeen(spaces[1], ASKER, 64))
     ledger.answered(0, ANSWER)
@@ -122,10 +122,10 @@ def test_what_was_decided_stays_decided(ledger: ProbeResults, spaces: list[NetNS
         (errno.EIO, "", True, Observation(Outcome.DROPPED)),
     ],
 )  # fmt: skip
-def test_an_error_has_one_meaning(
+def test_socket_error_determines_the_outcome(
     ledger: ProbeResults, number: int, code: str, expected: Observation | None, *, late: bool
 ) -> None:
-    """By errno, and first of all by the ICMP error that was the cause where there is one."""
+    """The ICMP error decides if there is one, otherwise the errno."""
     ledger.refused(0, number, code, late=late)
     assert ledger.open == set()
     assert told(ledger) == (expected or Observation(Outcome.REJECTED, code=code))

@@ -64,8 +64,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 # --- how soon -----------------------------------------------------------------------
 
 
-def test_a_hundred_negatives_cost_a_few_looks(star: Star, passes: list[bool]) -> None:
-    """Silence costs no time-out: a handful of looks at the counters, for all cells together."""
+def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -> None:
+    """Dropped requests need no timeout, only a few passes for all cells together."""
     refuse(star, nftables.verdict("drop"))
     asked = [
         question(star.client, SHARED[family], star.first, protocol, number)
@@ -79,14 +79,14 @@ def test_a_hundred_negatives_cost_a_few_looks(star: Star, passes: list[bool]) ->
     assert len(passes) < 20
 
 
-def test_a_positive_matrix_does_not_wait(star: Star, passes: list[bool]) -> None:
-    """The prober skips the check for quiet when every question has its answer."""
+def test_matrix_with_all_replies_needs_no_quiescence_check(star: Star, passes: list[bool]) -> None:
+    """The prober skips the check if every question has its reply."""
     asked = [question(star.client, SHARED[family], star.first) for family in FAMILIES]
     assert {seen.outcome for seen in ask_all(asked, through=star.namespaces)} == {Outcome.REPLY}
     assert passes == []
 
 
-def test_a_neighbour_that_is_not_there_is_silence() -> None:
+def test_request_to_missing_neighbour_is_dropped() -> None:
     """A probe to an unused address is dropped, now or when the kernel gives up on it later."""
     with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
         for family in ("ipv4", "ipv6"):
@@ -102,7 +102,7 @@ def test_a_neighbour_that_is_not_there_is_silence() -> None:
     assert {seen.detail for seen in later} == {"no neighbour answered for the next hop"}
 
 
-def test_addresses_that_nobody_has_cost_a_few_looks(passes: list[bool]) -> None:
+def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> None:
     """The prober does not wait for packets to a missing neighbour: no reply can come late."""
     with pair(["10.0.0.1/16", "fd00::1/64"], ["10.0.0.2/16", "fd00::2/64"]) as (one, other):
         asked = [
@@ -136,10 +136,10 @@ def proxy(star: Star, family: Family) -> None:
 
 @EACH
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_who_answers_for_others_is_waited_for(
+def test_prober_waits_for_delayed_proxy_neighbour(
     star: Star, family: Family, protocol: Protocol
 ) -> None:
-    """A proxy lets a neighbour wait for up to 0.8 s; until then nothing is lost."""
+    """A proxy delays its ARP or ND reply by up to 0.8 s."""
     on_link(star, SHARED[family])
     (lost,) = ask_all([question(star.client, SHARED[family], star.first, protocol)])
     assert lost.outcome is Outcome.DROPPED
@@ -149,7 +149,7 @@ def test_who_answers_for_others_is_waited_for(
     assert seen.outcome is Outcome.REPLY
 
 
-def test_an_anycast_address_is_waited_for(star: Star) -> None:
+def test_prober_waits_for_delayed_anycast_neighbour(star: Star) -> None:
     """The owner of an anycast address delays its reply like a proxy (RFC 4861, 7.2.7)."""
     asked = [question(star.client, "2001:db8::", star.router)]
     (seen,) = ask_all(asked, through=star.namespaces)
@@ -157,7 +157,7 @@ def test_an_anycast_address_is_waited_for(star: Star) -> None:
 
 
 @EACH
-def test_an_address_is_asked_for_afresh(family: Family) -> None:
+def test_new_owner_of_an_address_is_found_at_once(family: Family) -> None:
     """A new owner of an address is found at once, even right after a probe to it failed."""
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     own = {4: "192.0.2.1/24", 6: "2001:db8::1/64"}[family]
@@ -172,8 +172,8 @@ def test_an_address_is_asked_for_afresh(family: Family) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @EACH
-def test_nobody_is_looked_for_afterwards(family: Family, protocol: Protocol) -> None:
-    """No unanswered packet stays queued: it would keep the source's netns alive for seconds."""
+def test_prober_leaves_no_incomplete_neighbour(family: Family, protocol: Protocol) -> None:
+    """A queued packet would keep the source's netns alive for seconds."""
     with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
         (seen,) = ask_all([question(one, NOBODY[family], two, protocol)])
         assert seen.outcome is Outcome.DROPPED
@@ -181,8 +181,8 @@ def test_nobody_is_looked_for_afterwards(family: Family, protocol: Protocol) -> 
             assert list(rtnetlink_dump.neighbours(netlink, state=rtnetlink.NUD_INCOMPLETE)) == []
 
 
-def test_silent_neighbours_are_in_nobodys_way() -> None:
-    """Hundreds of packets that wait for their neighbour do not keep another from its own."""
+def test_missing_neighbours_do_not_block_other_requests() -> None:
+    """Hundreds of packets queued for missing neighbours do not delay other requests."""
     with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
         silent = [
             question(one, f"10.0.{1 + number // 200}.{1 + number % 200}", other, protocol, number)
@@ -198,7 +198,7 @@ def test_silent_neighbours_are_in_nobodys_way() -> None:
     assert [seen.outcome for seen in found[-2:]] == [Outcome.REPLY] * 2
 
 
-def test_a_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full send queue raises an error, because it is not silence of the runtime."""
     monkeypatch.setattr("harness.probe.sockets._BUFFER", 4096)
     with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
@@ -211,10 +211,10 @@ def test_a_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @EACH
-def test_patience_is_for_what_runs_in_user_space(
+def test_late_userspace_reply_counts_within_patience(
     star: Star, monkeypatch: pytest.MonkeyPatch, family: Family
 ) -> None:
-    """An answer that comes when the kernel has long been quiet counts, if it is waited for."""
+    """A reply after the kernel is quiet counts within the patience."""
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     own, other = ROUTER[family]
     quiet = threading.Event()
@@ -259,8 +259,8 @@ def test_patience_is_for_what_runs_in_user_space(
 
 
 @EACH
-def test_an_error_is_told_to_the_one_it_is_about(star: Star, family: Family) -> None:
-    """Refusals that come while others are asked spoil none of them: hundreds, one by one."""
+def test_rejection_affects_only_its_own_request(star: Star, family: Family) -> None:
+    """Hundreds of rejections between other requests are each assigned to the right one."""
     refuse(star, nftables.oifname("eth2"), nftables.reject())
     asked = [
         question(star.client, str(star.station(to, family)), star.stations[to], protocol, number)
@@ -273,10 +273,10 @@ def test_an_error_is_told_to_the_one_it_is_about(star: Star, family: Family) -> 
 
 @EACH
 @pytest.mark.parametrize("refused", [False, True])
-def test_what_strays_to_another_namespace_is_no_answer(
+def test_reply_delivered_to_another_namespace_does_not_count(
     star: Star, family: Family, *, refused: bool
 ) -> None:
-    """A reply or an error that is delivered to a namespace that did not ask does not count."""
+    """A reply or an ICMP error in a namespace that sent no request is ignored."""
     own = ip_interface(star.station(0, family))
     with Netlink(star.second) as netlink:
         netlink.send([rtnetlink.add_address(rtnetlink.LO, own)])

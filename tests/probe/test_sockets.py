@@ -60,8 +60,10 @@ def stations(ends: Pair) -> Iterator[tuple[ProbeSockets, ProbeSockets]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
-def test_a_port_taken_anywhere_is_passed_over(ends: Pair, family: Family, kind: int) -> None:
-    """If one protocol of one family in one namespace is in the way, all use another port."""
+def test_port_in_use_in_one_namespace_is_skipped_in_all(
+    ends: Pair, family: Family, kind: int
+) -> None:
+    """A conflict in one protocol, family or namespace moves all sockets to another port."""
     with nothing_stays_open(), ends[1].socket(KINDS[family], kind) as taken:
         taken.bind((FIRST[family], PORT))
         if kind == socket.SOCK_STREAM:
@@ -75,7 +77,7 @@ def test_a_port_taken_anywhere_is_passed_over(ends: Pair, family: Family, kind: 
             open_stations(ends, [PORT])
 
 
-def test_a_refusal_of_another_kind_comes_through(ends: Pair) -> None:
+def test_error_other_than_port_in_use_is_raised(ends: Pair) -> None:
     """Only a port in use is passed over; another error is raised, and nothing stays open."""
     closed = NetNS.new()
     closed.close()
@@ -88,10 +90,10 @@ def test_a_refusal_of_another_kind_comes_through(ends: Pair) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("address", [FIRST, SECOND])
-def test_an_answer_comes_from_the_address_that_was_asked(
+def test_witness_replies_from_the_requested_address(
     stations: tuple[ProbeSockets, ProbeSockets], family: Family, address: dict[Family, str]
 ) -> None:
-    """A witness with several addresses answers from the right one, and sees asker and TTL."""
+    """The witness sees source address and TTL of the request."""
     asker, witness = stations
     hops = {
         4: (socket.IPPROTO_IP, socket.IP_TTL),
@@ -113,10 +115,10 @@ def test_an_answer_comes_from_the_address_that_was_asked(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_listener_knows_the_ttl_of_the_first_packet(
+def test_listener_knows_the_ttl_of_the_syn(
     stations: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
-    """The TTL of a connection is that of the SYN, kept by the kernel."""
+    """The kernel keeps the TTL of the SYN for an accepted connection."""
     asker, witness = stations
     netns.write_sysctls(
         asker.netns, {"net.ipv4.ip_default_ttl": 44, "net.ipv6.conf.eth0.hop_limit": 44}
@@ -136,10 +138,10 @@ def test_a_listener_knows_the_ttl_of_the_first_packet(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_connection_leaves_nothing_behind(
+def test_closed_probe_connection_leaves_no_time_wait(
     stations: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
-    """Closed by the asker it is reset at once: no TIME_WAIT stays in the tested namespace."""
+    """The client resets the connection when closing it."""
     asker, witness = stations
     with asker.netns.entered():
         stream = asker.connecting(family)
@@ -159,10 +161,10 @@ def test_a_connection_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_refusal_waits_in_the_error_queue(
+def test_error_queue_has_the_icmp_error_and_its_datagram(
     stations: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
-    """An ICMP error is told with its name and the datagram it is about; then there is none."""
+    """The error has a name and its datagram, and the queue is empty afterwards."""
     asker, witness = stations
     for text in (b"one", b"two"):
         asker.udp[family].sendto(text, (FIRST[family], 9))
@@ -174,8 +176,10 @@ def test_a_refusal_waits_in_the_error_queue(
         assert pending_error(asker.udp[family], family) is None
 
 
-def test_nothing_there_is_nothing(stations: tuple[ProbeSockets, ProbeSockets]) -> None:
-    """Reading a socket on which nothing has come neither waits nor fails."""
+def test_receive_on_an_empty_socket_returns_none(
+    stations: tuple[ProbeSockets, ProbeSockets],
+) -> None:
+    """Reading an empty socket neither waits nor fails."""
     for opened in stations[0].sockets():
         if opened.type != socket.SOCK_STREAM:
             assert receive(opened) is None
@@ -190,6 +194,6 @@ def test_nothing_there_is_nothing(stations: tuple[ProbeSockets, ProbeSockets]) -
         ("::ffff:192.0.2.1", "192.0.2.1"),
     ],
 )
-def test_an_address_is_told_plainly(text: str, expected: str) -> None:
-    """Without its scope, and as IPv4 where it is IPv4 in disguise."""
+def test_plain_address_has_no_scope_and_no_ipv4_mapping(text: str, expected: str) -> None:
+    """The scope is removed, and an IPv4-mapped address becomes IPv4."""
     assert str(plain(text)) == expected

@@ -22,8 +22,8 @@ def route(destination: str, family: int, *, oif: int = ETH0, via: str = "") -> r
     )
 
 
-def test_routes_of_lo_and_of_the_other_family_are_left_out() -> None:
-    """One of gVisor has one table, and tells all of it whatever family is asked for."""
+def test_userspace_stack_routes_of_lo_and_other_family_are_omitted() -> None:
+    """A gVisor stack has one routing table and returns all of it for either family."""
     wanted = [route("10.1.0.0/16", 4), route("", 4, via="10.1.0.1"), route("fd00::/64", 6)]
     told = [
         route("127.0.0.0/8", 4, oif=rtnetlink.LO),
@@ -35,8 +35,8 @@ def test_routes_of_lo_and_of_the_other_family_are_left_out() -> None:
     assert remote.of_main_table(told) == wanted
 
 
-def test_a_kernels_own_namespaces_need_no_patience() -> None:
-    """There silence is final at once."""
+def test_kernel_netns_needs_no_patience() -> None:
+    """Silence in a kernel netns is final at once."""
     with NetNS.own() as own:
         assert quiescence.agent_patience([own]) == 0.0
         assert not sockets.has_own_stack(own)

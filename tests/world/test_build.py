@@ -73,7 +73,7 @@ def interfaces(world: World, name: str) -> dict[str, set[Interface]]:
     return found
 
 
-def test_everybody_has_the_addresses_of_the_topology(built: World) -> None:
+def test_namespaces_have_the_addresses_of_the_topology(built: World) -> None:
     """Each link has what the topology says, in both families, and nothing else."""
     topology, chain = built.topology, routers(built.topology)
     expected: dict[str, dict[str, set[Any]]] = {
@@ -95,8 +95,8 @@ def test_everybody_has_the_addresses_of_the_topology(built: World) -> None:
     assert {name: interfaces(built, name) for name in built.namespaces} == expected
 
 
-def test_each_router_takes_one_off_the_ttl(built: World) -> None:
-    """By every protocol, in both families and directions, the chain is as long as it says."""
+def test_each_router_decrements_the_ttl(built: World) -> None:
+    """Every protocol, family and direction crosses the declared number of routers."""
     length = built.topology.routers
     expected = {
         (HOST, INTERNET): length,
@@ -115,7 +115,7 @@ def test_each_router_takes_one_off_the_ttl(built: World) -> None:
         assert {seen.seen_ttl for seen in found} == {64 - hops}, (source, target)
 
 
-def test_each_router_answers_for_itself(built: World) -> None:
+def test_router_addresses_answer_from_both_ends(built: World) -> None:
     """Every address of every router is reached from either end of the chain."""
     own = [
         (name, str(address.ip))
@@ -130,8 +130,8 @@ def test_each_router_answers_for_itself(built: World) -> None:
     assert set(outcomes(built, questions)) == {Outcome.REPLY}
 
 
-def test_only_the_worlds_own_links_do_without_duplicate_address_detection(world: World) -> None:
-    """Its links are usable at once; what a runtime adds to the host is as on any machine."""
+def test_duplicate_address_detection_is_off_only_on_links_of_the_world(world: World) -> None:
+    """Links of the world are usable at once; links of a runtime keep the kernel default."""
     host = world.namespaces[HOST]
     keys = [f"net.ipv6.conf.{link}.accept_dad" for link in ("eth0", "br0", "default")]
     assert list(netns.read_sysctls(host, keys).values()) == ["0", "0", "1"]
@@ -144,8 +144,8 @@ def test_only_the_worlds_own_links_do_without_duplicate_address_detection(world:
     "address", ["192.88.99.77", "10.77.77.77", "3fff::77", "fd77::77", "172.31.255.77"]
 )
 @pytest.mark.parametrize("source", [HOST, NS1, ATTACKER])
-def test_what_nobody_has_is_swallowed(world: World, source: str, address: str) -> None:
-    """An address that is not in the world, public or private, is dropped, each time."""
+def test_packet_to_unused_address_is_dropped(world: World, source: str, address: str) -> None:
+    """A packet to an unused public or private address is dropped every time."""
     questions = asked(world, source, INTERNET, to=address)
     assert set(outcomes(world, questions)) == {Outcome.DROPPED}
 
@@ -164,7 +164,7 @@ def passed_on(world: World) -> int:
 
 
 @pytest.mark.parametrize("address", ["10.77.77.77", "fd77::77"])
-def test_a_private_address_that_nobody_has_does_not_go_round(world: World, address: str) -> None:
+def test_packet_to_unused_private_address_does_not_loop(world: World, address: str) -> None:
     """A packet of the host to an unused private address does not loop between router and host."""
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     spaces = list(world.namespaces.values())
@@ -177,8 +177,8 @@ def test_a_private_address_that_nobody_has_does_not_go_round(world: World, addre
 
 
 @EACH
-def test_hundreds_of_rejections_are_all_told(world: World, family: Family) -> None:
-    """However many packets a router refuses at once, for each the error arrives."""
+def test_icmp_errors_of_a_router_are_not_rate_limited(world: World, family: Family) -> None:
+    """A router sends an ICMP error for each of hundreds of rejected packets."""
     table = nftables.Table("inet", "refuse")
     with nftables.Nft(world.namespaces["r1"]) as rules:
         chain = nftables.add_chain(table, "forward", hook="forward")
@@ -202,8 +202,8 @@ def test_hundreds_of_rejections_are_all_told(world: World, family: Family) -> No
             rules.apply([nftables.del_table(table)])
 
 
-def test_without_forwarding_the_host_is_an_end() -> None:
-    """A host that does not forward answers for itself, and lets nothing through."""
+def test_host_without_forwarding_drops_transit_packets() -> None:
+    """The host itself still answers."""
     with World.build(Topology(routers=1, forwarding=False)) as world:
         assert set(outcomes(world, asked(world, NS1, HOST))) == {Outcome.REPLY}
         assert set(outcomes(world, asked(world, HOST, INTERNET))) == {Outcome.REPLY}
@@ -229,7 +229,7 @@ def narrow(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @EACH
 @pytest.mark.parametrize(("source", "target"), [(HOST, INTERNET), (INTERNET, HOST)])
-def test_a_narrow_link_says_how_narrow(
+def test_narrow_link_reports_its_path_mtu(
     narrow: World, family: Family, source: str, target: str
 ) -> None:
     """A packet one byte too long is dropped, its sender learns the MTU; one that fits arrives."""
@@ -272,7 +272,7 @@ def nothing_more(before: tuple[set[str], set[int]]) -> bool:
     return spaces <= before[0] and processes <= before[1]
 
 
-def test_a_closed_world_leaves_nothing() -> None:
+def test_closed_world_leaves_no_namespace_or_process() -> None:
     """Its namespaces and processes are there while it is, and none of them afterwards."""
     gc.collect()  # or what earlier tests have left to it is let go of meanwhile
     before = held()
@@ -285,7 +285,7 @@ def test_a_closed_world_leaves_nothing() -> None:
     world.close()
 
 
-def test_a_world_that_cannot_be_built_leaves_nothing() -> None:
+def test_failed_world_build_leaves_no_namespace_or_process() -> None:
     """When the kernel refuses something, the error names it, and what was made is gone."""
     twice = replace(Topology(), resolver=Topology().internet)
     gc.collect()  # or what earlier tests have left to it is let go of meanwhile
@@ -295,8 +295,8 @@ def test_a_world_that_cannot_be_built_leaves_nothing() -> None:
     assert nothing_more(before)
 
 
-def test_two_worlds_know_nothing_of_each_other(world: World) -> None:
-    """With the same names and addresses, what one forbids the other does not notice."""
+def test_two_worlds_with_equal_names_are_isolated(world: World) -> None:
+    """A rule in one world has no effect in the other."""
     table = nftables.Table("inet", "closed")
     with World.build(Topology()) as other:
         with nftables.Nft(other.namespaces[HOST]) as rules:

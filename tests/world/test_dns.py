@@ -53,7 +53,7 @@ def data(response: dns.message.Message) -> list[str]:
         ("r2.example.com", "A", ["192.0.2.6", "192.0.2.9"]),
     ],
 )
-def test_a_name_that_is_there_is_answered_with_authority(
+def test_known_dns_name_is_answered_with_authority(
     name: str, kind: str, expected: list[str]
 ) -> None:
     """A known name gets its records and the AA bit, however it is written."""
@@ -66,8 +66,8 @@ def test_a_name_that_is_there_is_answered_with_authority(
 @pytest.mark.parametrize(
     ("name", "apex"), [("nobody.example.com", "example.com."), ("example.org", ".")]
 )
-def test_a_name_that_is_not_there_is_denied(name: str, apex: str) -> None:
-    """An unknown name gets NXDOMAIN, with the SOA that tells how long that holds."""
+def test_unknown_dns_name_gets_nxdomain(name: str, apex: str) -> None:
+    """An unknown name gets NXDOMAIN with an SOA record."""
     response = ask(name, "A")
     assert response.rcode() == dns.rcode.NXDOMAIN
     assert not response.answer
@@ -78,7 +78,7 @@ def test_a_name_that_is_not_there_is_denied(name: str, apex: str) -> None:
 @pytest.mark.parametrize(
     "name", ["www.example.com", "a.sentinel.example.com", "com", "113.0.203.in-addr.arpa"]
 )
-def test_a_name_without_such_records_does_exist(name: str) -> None:
+def test_dns_name_without_records_of_the_type_gets_empty_noerror(name: str) -> None:
     """A name with other records, or only names below it, gets an empty NOERROR."""
     response = ask(name, "MX")
     assert response.rcode() == dns.rcode.NOERROR
@@ -87,8 +87,8 @@ def test_a_name_without_such_records_does_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("address", Topology().owners())
-def test_every_address_of_the_world_has_a_name_that_leads_back(address: object) -> None:
-    """The name that an address has has the address."""
+def test_reverse_and_forward_dns_records_match(address: object) -> None:
+    """The PTR name of an address resolves to the address."""
     (name,) = data(ask(str(dns.reversename.from_address(str(address))), "PTR"))
     kind = "A" if ip_address(str(address)).version == 4 else "AAAA"
     assert str(address) in data(ask(name, kind))
@@ -96,7 +96,7 @@ def test_every_address_of_the_world_has_a_name_that_leads_back(address: object) 
 
 @pytest.mark.parametrize("edns", [-1, 512, 4096, 65535])
 @pytest.mark.parametrize("kind", ["TXT", "A"])
-def test_a_big_answer_is_cut_off_over_udp(kind: str, edns: int) -> None:
+def test_large_dns_reply_is_truncated_over_udp(kind: str, edns: int) -> None:
     """A reply too big for a datagram is empty and truncated, for any size the client offers."""
     response = ask(BIG, kind, edns=edns)
     assert response.flags & dns.flags.TC
@@ -104,7 +104,7 @@ def test_a_big_answer_is_cut_off_over_udp(kind: str, edns: int) -> None:
     assert len(response.to_wire()) <= UDP_LIMIT
 
 
-def test_a_big_answer_is_whole_over_tcp() -> None:
+def test_large_dns_reply_is_complete_over_tcp() -> None:
     """Over TCP the same names are answered in full."""
     text, addresses = ask(BIG, "TXT", udp=False), ask(BIG, "A", udp=False)
     assert not (text.flags | addresses.flags) & dns.flags.TC
@@ -112,15 +112,15 @@ def test_a_big_answer_is_whole_over_tcp() -> None:
     assert data(addresses) == [str(address) for address in BIG_ADDRESSES]
 
 
-def test_nothing_may_be_cached() -> None:
-    """Every record has TTL 0, so that every question reaches the record of questions."""
+def test_dns_records_have_ttl_zero() -> None:
+    """No reply is cached, so that every query reaches the server's record."""
     for name in ("www.example.com", "nobody.example.com"):
         response = ask(name, "A")
         assert {rrset.ttl for rrset in (*response.answer, *response.authority)} == {0}
 
 
 @pytest.mark.parametrize("tail", [b"", b"\xff", b"\0\0\0\x01", b"\3www"])
-def test_a_malformed_query_is_told_so(tail: bytes) -> None:
+def test_malformed_dns_query_gets_formerr(tail: bytes) -> None:
     """A query that cannot be parsed gets FORMERR under its own id."""
     head = b"\x12\x34" + b"\x01\x00" + b"\0\x01\0\0\0\0\0\0"
     wire, asked = ZONE.answer(head + tail, udp=True)
@@ -132,13 +132,13 @@ def test_a_malformed_query_is_told_so(tail: bytes) -> None:
 
 
 @pytest.mark.parametrize("wire", [b"", b"\x12\x34\x01", bytes(11)])
-def test_a_fragment_is_not_answered(wire: bytes) -> None:
+def test_dns_message_shorter_than_a_header_is_ignored(wire: bytes) -> None:
     """A message shorter than a header is not a DNS query."""
     assert ZONE.answer(wire, udp=True) == (None, None)
 
 
-def test_an_answer_is_not_answered() -> None:
-    """A response is never responded to, or two servers would go on for ever."""
+def test_dns_server_ignores_responses() -> None:
+    """A reply to a response could loop between two servers."""
     wire = ask("www.example.com", "A").to_wire()
     assert ZONE.answer(wire, udp=True) == (None, None)
 
@@ -151,18 +151,18 @@ def test_an_answer_is_not_answered() -> None:
         (dns.message.make_query("version.bind", "TXT", rdclass="CH"), dns.rcode.REFUSED),
     ],
 )
-def test_what_is_not_served_is_refused_by_its_name(
+def test_unsupported_dns_query_gets_its_error_code(
     query: dns.message.Message, rcode: dns.rcode.Rcode
 ) -> None:
-    """Updates, empty queries and other classes each get the code that says so."""
+    """Updates, empty queries and other classes get different response codes."""
     wire, _ = ZONE.answer(query.to_wire(), udp=True)
     assert wire is not None
     assert dns.message.from_wire(wire).rcode() == rcode
 
 
 @given(wire=st.binary(max_size=200), keep=st.integers(0, 40))
-def test_no_bytes_break_it(wire: bytes, keep: int) -> None:
-    """Garbage, and garbage behind the head of a query, is answered as DNS or not at all."""
+def test_dns_server_survives_arbitrary_bytes(wire: bytes, keep: int) -> None:
+    """Invalid bytes, also after a valid header, get a DNS reply or none."""
     head = dns.message.make_query("www.example.com", "A", use_edns=0).to_wire()[:keep]
     answer, _ = ZONE.answer(head + wire, udp=True)
     if answer is not None:

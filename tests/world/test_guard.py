@@ -199,8 +199,8 @@ CHANGES: dict[str, Plant] = {
 }
 
 
-def test_who_lets_go_of_a_namespace_changes_nothing(world: World) -> None:
-    """A server that looks into one now and then may hold it just when a test begins."""
+def test_closed_namespace_descriptor_is_no_leak(world: World) -> None:
+    """A server may briefly hold a namespace when a test begins."""
     let_go = a_descriptor(world)
     with LeakGuard(world) as guard:
         guard.begin()
@@ -209,14 +209,18 @@ def test_who_lets_go_of_a_namespace_changes_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("told", LEAKS)
-def test_what_is_left_is_found_by_name(guard: LeakGuard, world: World, told: str) -> None:
-    """It breaks LIFE-1, and the guard repairs nothing."""
+def test_leak_guard_names_leftover_and_repairs_nothing(
+    guard: LeakGuard, world: World, told: str
+) -> None:
+    """A leftover violates LIFE-1."""
     _assert_found(guard, world, LEAKS[told], told, LEFT_BEHIND)
 
 
 @pytest.mark.parametrize("told", CHANGES)
-def test_what_is_changed_is_found_by_name(guard: LeakGuard, world: World, told: str) -> None:
-    """It breaks BYS-1."""
+def test_leak_guard_names_changed_bystander_state(
+    guard: LeakGuard, world: World, told: str
+) -> None:
+    """A change violates BYS-1."""
     _assert_found(guard, world, CHANGES[told], told, BYSTANDER)
 
 
@@ -234,8 +238,8 @@ def _assert_found(guard: LeakGuard, world: World, plant: Plant, told: str, broke
             undo(world)
 
 
-def test_a_cgroup_that_is_left_is_found_by_name(world: World, tmp_path: Path) -> None:
-    """Below the directory that is given as the host's; not every user has one of cgroups."""
+def test_leak_guard_names_leftover_cgroup(world: World, tmp_path: Path) -> None:
+    """Cgroups are listed below the given directory, because not every user has a cgroup."""
     surroundings = Surroundings(world.host.pid, tmp_path)
     before = dict(surroundings.things(surroundings.take()))
     (tmp_path / "leak" / "deeper").mkdir(parents=True)
@@ -243,8 +247,8 @@ def test_a_cgroup_that_is_left_is_found_by_name(world: World, tmp_path: Path) ->
     assert after.keys() - before.keys() == {"cgroup leak", "cgroup leak/deeper"}
 
 
-def test_who_ends_while_it_is_looked_at_was_not_there(tmp_path: Path) -> None:
-    """Else it would be missed afterwards, under no name that a runtime could be excused by."""
+def test_process_that_ends_during_a_scan_is_skipped(tmp_path: Path) -> None:
+    """A process without a name could not be matched by a runtime's exceptions later."""
     for pid in ("7", "8", "9"):
         (tmp_path / pid).mkdir()
     (tmp_path / "8" / "comm").write_text("conmon\n")
@@ -257,20 +261,20 @@ def test_who_ends_while_it_is_looked_at_was_not_there(tmp_path: Path) -> None:
     [("S", 0, 0, False), ("Z", 0, 0, True), ("R", 4, 0, True), ("D", 0, 256, True)],
     ids=["asleep", "a zombie", "exiting", "to be killed"],
 )
-def test_who_ends_is_known_by_its_stat(
+def test_ending_process_is_recognized_by_proc_stat(
     tmp_path: Path, state: str, flags: int, pending: int, *, found: bool
 ) -> None:
-    """Fields 3, 9 and 31 of proc_pid_stat(5), whatever its name is."""
+    """Fields 3, 9 and 31 of proc_pid_stat(5) decide, for any process name."""
     rest = [state, *["1", "2", "3", "4", "5"], str(flags), *["7"] * 21, str(pending), "0"]
     (tmp_path / "stat").write_text(f"41 (a) (b c) {' '.join(rest)}\n")
     assert ends(str(tmp_path)) == found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_remembered_of_a_container_is_found(
+def test_leak_guard_names_flows_and_neighbours_of_removed_container(
     guard: LeakGuard, scene: Scene, family: Family
 ) -> None:
-    """Flows and neighbours of an address that nobody has any more."""
+    """Flows and neighbours of an address without an owner are leaks."""
     scene.network("lan", ipv6=True)
     scene.container("stays", Bridge("lan"))
     bridge = scene.runtime.network_facts("lan").interface
@@ -286,10 +290,10 @@ def test_what_is_remembered_of_a_container_is_found(
     assert f"host: flow from {address} port " in told
 
 
-def test_flows_of_those_who_run_are_no_reason_to_read_the_table(
+def test_flows_of_running_containers_cause_no_conntrack_dump(
     guard: LeakGuard, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel walks all of it, milliseconds: only what was heard of the dead is worth that."""
+    """A dump of the whole table takes milliseconds, so only flows of dead containers cause one."""
     stays = scene.container("stays", Bridge()).net
 
     def read(*_: object) -> NoReturn:
@@ -308,8 +312,8 @@ def _flows(scene: Scene) -> list[Flow]:
         return conntrack.all()
 
 
-def test_what_is_declared_to_be_remembered_is_no_leak(guard: LeakGuard, scene: Scene) -> None:
-    """Flows and neighbours may stay where the dialect says so; a link may not."""
+def test_declared_traces_of_a_container_are_no_leak(guard: LeakGuard, scene: Scene) -> None:
+    """The dialect can permit flows and neighbours to stay, but not links."""
     scene.network("lan", ipv6=True)
     scene.container("stays", Bridge("lan"))
     try:
@@ -330,10 +334,10 @@ def test_what_is_declared_to_be_remembered_is_no_leak(guard: LeakGuard, scene: S
 
 @pytest.mark.parametrize("named", [False, True], ids=["without names", "with names"])
 @pytest.mark.parametrize("tables", [("inet leak",), ()], ids=["its own", "another's"])
-def test_rules_of_the_runtimes_own_may_change_places(
+def test_reordered_rules_in_runtime_tables_are_no_leak(
     guard: LeakGuard, world: World, scene: Scene, tables: tuple[str, ...], *, named: bool
 ) -> None:
-    """As they do when a daemon starts anew; anybody else's may not, and none may be another."""
+    """A restarted daemon reorders its rules; other tables and changed rules are violations."""
     _load(world, 80, 443, named=named)
     try:
         guard.allow(replace(scene.runtime.dialect, tables=tables))
@@ -378,8 +382,8 @@ def _remove_and_remember(name: str) -> None:
         endpoint.forget = forget
 
 
-def test_a_quiet_world_is_never_different(guard: LeakGuard, world: World, scene: Scene) -> None:
-    """Fifty looks at a world with containers in every mode, which talk to each other."""
+def test_idle_world_has_no_differences(guard: LeakGuard, world: World, scene: Scene) -> None:
+    """Fifty snapshots of a world with containers in every mode are equal."""
     for network in CAST.networks:
         scene.network(network.name)
     for container in CAST.containers:

@@ -17,10 +17,10 @@ SOON = 0.1
 """Seconds: nothing that stays goes away by itself."""
 
 
-def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
+def test_only_declared_fleeting_process_may_end_by_itself(
     guard: LeakGuard, world: World, scene: Scene
 ) -> None:
-    """By the pattern of its name; the very same is a violation where nothing is declared."""
+    """The end of a process that matches no declared pattern is a violation."""
     for pattern in ("process * (sleep)", "process * (other)"):
         pid = world.host.spawn(["sleep", "60"], log="/dev/null")
         try:
@@ -37,10 +37,10 @@ def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
 
 
 @pytest.mark.parametrize("pattern", ["process * (sleep)", "process * (other)"])
-def test_what_ends_by_itself_may_take_its_time(
+def test_declared_fleeting_process_has_longer_time_to_end(
     guard: LeakGuard, world: World, scene: Scene, pattern: str
 ) -> None:
-    """Longer than what is left behind, but for what stays beside it."""
+    """Other leftovers keep the usual bound."""
     declared = "sleep" in pattern
     guard.allow(replace(scene.runtime.dialect, fleeting=(pattern,)))
     try:
@@ -55,10 +55,10 @@ def test_what_ends_by_itself_may_take_its_time(
         guard.allow(scene.runtime.dialect)
 
 
-def test_what_its_end_shows_has_the_usual_time(
+def test_effects_of_ended_process_have_the_usual_bound(
     guard: LeakGuard, world: World, scene: Scene
 ) -> None:
-    """From then on, and not from the beginning."""
+    """The bound starts when the process ends."""
     guard.allow(replace(scene.runtime.dialect, fleeting=("process *",)))
     leaves = f"sleep {5 * SOON}; ip link add late type bridge; sleep {SOON / 2}; ip link del late"
     try:
@@ -68,8 +68,10 @@ def test_what_its_end_shows_has_the_usual_time(
         guard.allow(scene.runtime.dialect)
 
 
-def test_what_stays_beside_it_has_no_more(guard: LeakGuard, world: World, scene: Scene) -> None:
-    """Than where nothing is ending."""
+def test_fleeting_process_does_not_extend_bound_of_other_leftovers(
+    guard: LeakGuard, world: World, scene: Scene
+) -> None:
+    """Other leftovers have the same bound as without a fleeting process."""
     guard.allow(replace(scene.runtime.dialect, fleeting=("process *",)))
     pids: list[int] = []
     try:
@@ -90,8 +92,10 @@ def _two_are_left(world: World) -> list[int]:
     return [world.host.spawn(["sleep", "60"], log="/dev/null")]
 
 
-def test_who_is_ending_when_a_test_begins_is_not_missed(guard: LeakGuard, world: World) -> None:
-    """A part of a command of the runtime's that its parent has not waited for yet."""
+def test_process_that_is_ending_when_a_test_begins_is_no_leak(
+    guard: LeakGuard, world: World
+) -> None:
+    """The process is a zombie of a runtime command until its parent waits for it."""
     pid = world.host.call(_ended)
     with guard.holding(bound=SOON):
         assert world.host.call(os.waitpid, pid, 0) == (pid, 0)

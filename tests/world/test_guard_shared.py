@@ -45,8 +45,8 @@ def a_test(guard: LeakGuard) -> None:
     guard.check()
 
 
-def test_what_is_shared_is_nobodys_leak(guard: LeakGuard, world: World) -> None:
-    """Neither of the tests before it, nor of those that share it, nor of those after it."""
+def test_shared_scene_is_no_leak_of_any_test(guard: LeakGuard, world: World) -> None:
+    """Tests before, during and after the shared scene have no violation."""
     a_test(guard)
     guard.share()
     with route(world):
@@ -59,10 +59,10 @@ def test_what_is_shared_is_nobodys_leak(guard: LeakGuard, world: World) -> None:
     a_test(guard)
 
 
-def test_what_something_shared_leaves_is_found_once_all_is_gone(
+def test_leftover_of_shared_scene_is_found_when_the_last_one_ends(
     guard: LeakGuard, world: World
 ) -> None:
-    """And told once, though others were shared with it, and go later."""
+    """The leftover is reported once, even if several scenes were shared."""
     guard.share()
     guard.share()
     with route(world):
@@ -75,8 +75,8 @@ def test_what_something_shared_leaves_is_found_once_all_is_gone(
         guard.unshare()
 
 
-def test_what_came_since_the_last_test_is_found(guard: LeakGuard, world: World) -> None:
-    """No moment between two tests goes unguarded, were something shared made or removed in it."""
+def test_leak_between_two_tests_is_found(guard: LeakGuard, world: World) -> None:
+    """The guard covers the creation and the removal of shared scenes between tests."""
     a_test(guard)
     with route(world):
         guard.share()
@@ -84,8 +84,8 @@ def test_what_came_since_the_last_test_is_found(guard: LeakGuard, world: World) 
             guard.unshare()
 
 
-def test_an_address_that_is_looked_at_too_early_is_no_leak(guard: LeakGuard, world: World) -> None:
-    """Its route comes when nobody has answered for it, which may be after the first look."""
+def test_tentative_address_in_first_snapshot_is_no_leak(guard: LeakGuard, world: World) -> None:
+    """The route of an address appears after duplicate address detection."""
     send(
         world,
         rtnetlink.add_veth("early0", "early1", index=LINK, peer_index=LINK + 1),

@@ -24,8 +24,8 @@ from tests.world.hosts import KINDS, RESOLVER, WITHIN, look, started
 # --- what it is like inside ---------------------------------------------------------
 
 
-def test_everything_is_its_own(host: HostMachine) -> None:
-    """Init is pid 1, the server pid 2, nobody else is there, and each namespace is another one."""
+def test_host_has_namespaces_and_processes_of_its_own(host: HostMachine) -> None:
+    """Init is pid 1, the server is pid 2, and every namespace is separate."""
     seen = host.call(look)
     assert (seen["pid"], seen["parent"], seen["processes"]) == (2, 1, [1, 2])
     assert (seen["hostname"], seen["cwd"]) == (HOSTNAME, "/")
@@ -35,8 +35,8 @@ def test_everything_is_its_own(host: HostMachine) -> None:
     assert host.netns.id == host.namespace("net")
 
 
-def test_who_enters_it_is_in_its_cgroup(host: HostMachine) -> None:
-    """As its own processes are: some runtimes make theirs below it."""
+def test_process_that_enters_the_host_is_in_its_cgroup(host: HostMachine) -> None:
+    """Some runtimes create their cgroups below that of the caller."""
     assert at_once(host, [_cgroup]) == [host.call(_cgroup)]
 
 
@@ -45,13 +45,13 @@ def _cgroup() -> str:
         return file.read()
 
 
-def test_the_terminals_signals_do_not_reach_it(host: HostMachine) -> None:
-    """It is in a session of its own: Ctrl-C is for who started it."""
+def test_host_is_in_a_session_without_terminal_signals(host: HostMachine) -> None:
+    """The separate session keeps Ctrl-C away from the host."""
     assert os.getsid(host.pid) == host.pid != os.getsid(0)
 
 
-def test_it_has_nothing_of_ours_open(host: HostMachine, tmp_path: Path) -> None:
-    """No descriptor of the process that started it lives on inside."""
+def test_host_inherits_no_file_descriptor(host: HostMachine, tmp_path: Path) -> None:
+    """The host holds no descriptor of the process that started it."""
     with (tmp_path / "ours").open("w") as file:
         os.set_inheritable(file.fileno(), True)
         other = started()
@@ -68,8 +68,8 @@ def _open(host: HostMachine) -> dict[str, str]:
     return seen
 
 
-def test_names_are_the_worlds(host: HostMachine) -> None:
-    """resolv.conf, hosts and hostname are the world's; what else is in /etc is the machine's."""
+def test_host_has_resolv_conf_and_hosts_of_the_world(host: HostMachine) -> None:
+    """Other files in /etc are those of the machine."""
     said = host.run(["cat", "/etc/resolv.conf", "/etc/hosts", "/etc/hostname"]).stdout
     assert (
         said == f"nameserver {RESOLVER}\n127.0.0.1\tlocalhost\n127.0.1.1\t{HOSTNAME}\n{HOSTNAME}\n"
@@ -77,8 +77,8 @@ def test_names_are_the_worlds(host: HostMachine) -> None:
     assert host.run(["cat", "/etc/passwd"]).stdout == Path("/etc/passwd").read_text()
 
 
-def test_what_is_written_to_etc_stays_inside() -> None:
-    """A runtime may change /etc as it likes: the machine's, and another host's, is as it was."""
+def test_changes_in_etc_stay_inside_the_host() -> None:
+    """A change in /etc affects neither the machine nor another host."""
     before = _of_etc()
     one, other = started(), started()
     try:
@@ -111,8 +111,8 @@ def _add(one: int, *, other: int) -> int:
     return one + other
 
 
-def test_a_call_returns_what_the_function_returns(host: HostMachine) -> None:
-    """Arguments go in, by place and by name, and the result comes out, however large."""
+def test_host_call_returns_the_result(host: HostMachine) -> None:
+    """Positional and keyword arguments and large results are passed."""
     assert host.call(_add, 1, other=2) == 3
     assert host.call(bytes, 3_000_000) == bytes(3_000_000)
 
@@ -151,10 +151,10 @@ def _raise(what: str) -> NoReturn:
         ("interrupt", RuntimeError, "KeyboardInterrupt: "),
     ],
 )  # fmt: skip
-def test_an_exception_crosses_with_its_story(
+def test_host_call_raises_remote_exception_with_traceback(
     host: HostMachine, what: str, kind: type[Exception], said: str
 ) -> None:
-    """An exception in the host is raised here too, with the place where it was raised."""
+    """An exception in the host is raised in the caller with the remote traceback as a note."""
     with pytest.raises(kind) as caught:
         host.call(_raise, what)
     assert type(caught.value) is kind
@@ -177,8 +177,8 @@ def _add_later() -> int:
     return 0
 
 
-def test_what_cannot_travel_is_told_and_nothing_breaks(host: HostMachine) -> None:
-    """A result, an argument or a function that cannot be pickled raises; the host goes on."""
+def test_host_call_survives_unpicklable_values(host: HostMachine) -> None:
+    """A result, an argument or a function that cannot be pickled raises an error."""
     with pytest.raises(TypeError, match="cannot pickle"):
         host.call(_socket)
     with pytest.raises(TypeError, match="cannot pickle"):
@@ -188,10 +188,10 @@ def test_what_cannot_travel_is_told_and_nothing_breaks(host: HostMachine) -> Non
     assert host.call(_add, 1, other=1) == 2
 
 
-def test_a_function_that_the_host_cannot_find_is_an_error(
+def test_host_call_of_unknown_function_raises(
     doomed: HostMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call of a function that is unknown inside raises, and the host goes on."""
+    """The host answers the next call."""
     doomed.call(_add, 1, other=1)  # from here on the module is loaded there as it is now
     monkeypatch.setattr(sys.modules[__name__], "_made_later", _add_later, raising=False)
     monkeypatch.setattr(_add_later, "__qualname__", "_made_later")
@@ -212,8 +212,8 @@ def _wait_for_word(port: int) -> str:
     return "late"
 
 
-def test_an_interrupted_call_spoils_no_other(doomed: HostMachine) -> None:
-    """When a test is cut off in the middle of a call, the next call gets its own answer."""
+def test_interrupted_host_call_does_not_affect_the_next(doomed: HostMachine) -> None:
+    """The call after an interrupted one gets its own result."""
     with Netlink(doomed.netns) as netlink:
         netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
 

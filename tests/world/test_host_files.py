@@ -35,13 +35,13 @@ def _try_to_write(path: str) -> int:
 
 
 @pytest.mark.parametrize("directory", ["/", "/usr", "/var", "/home", os.path.expanduser("~")])
-def test_what_is_the_machines_is_read_only(host: HostMachine, directory: str) -> None:
-    """Not even root in the host makes a file in the machine's directories."""
+def test_directories_of_the_machine_are_read_only(host: HostMachine, directory: str) -> None:
+    """Root in the host cannot create a file in the machine's directories."""
     assert host.call(_try_to_write, f"{directory}/netmodes-was-here") == errno.EROFS
 
 
-def test_what_is_written_to_tmp_stays_in_the_host(host: HostMachine, tmp_path: Path) -> None:
-    """/tmp can be written, what is there can be read, and the machine sees nothing of it."""
+def test_files_written_to_tmp_stay_in_the_host(host: HostMachine, tmp_path: Path) -> None:
+    """Existing files in /tmp are readable, and new files are invisible to the machine."""
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     theirs.write_text("to be read")
     assert host.call(_read_and_write, str(theirs), str(ours)) == "to be read"
@@ -56,12 +56,12 @@ def _read_and_write(source: str, target: str) -> str:
 
 
 @pytest.mark.parametrize("directory", ["/run", "/etc", "/dev/shm"])
-def test_a_runtime_finds_room(host: HostMachine, directory: str) -> None:
-    """Runtimes may write state and configuration files, which only the host sees."""
+def test_runtime_directories_are_writable(host: HostMachine, directory: str) -> None:
+    """Runtimes can write state and configuration files, which only the host sees."""
     assert host.call(_try_to_write, f"{directory}/netmodes-was-here") == 0
 
 
-def test_the_cache_outlives_the_host(host: HostMachine) -> None:
+def test_cache_survives_the_host(host: HostMachine) -> None:
     """Files that an adapter puts into the cache are there for the next run."""
     name = os.path.join(host_files.cache(), f"test-{uuid4()}")
     host.call(_touch, name)
@@ -74,8 +74,8 @@ def _touch(path: str) -> None:
         pass
 
 
-def test_what_is_mounted_beside_it_for_a_while_is_not_the_hosts() -> None:
-    """Another worker's tests mount things in the sandbox, and the host would lose them."""
+def test_host_does_not_copy_temporary_mounts_of_the_sandbox() -> None:
+    """Another worker's tests mount and unmount file systems in the sandbox."""
     beside = Path(tempfile.mkdtemp(dir="/run"))
     mount("tmpfs", str(beside), "tmpfs")
     try:

@@ -37,8 +37,8 @@ def _add(one: int, *, other: int) -> int:
     return one + other
 
 
-def test_a_command_runs_to_its_end(host: HostMachine) -> None:
-    """What it is given, said, and how it ended; its directory and its terminal are its own."""
+def test_command_result_has_output_exit_code_and_duration(host: HostMachine) -> None:
+    """The command gets the given standard input and environment."""
     done = host.run(
         ["sh", "-c", "read line; echo $line $COLOUR; echo oops >&2; exit 3"],
         stdin=b"hello\n",
@@ -49,12 +49,12 @@ def test_a_command_runs_to_its_end(host: HostMachine) -> None:
     assert 0 < done.seconds < WITHIN
 
 
-def test_a_signal_shows_in_the_return_code(host: HostMachine) -> None:
+def test_return_code_of_killed_command_is_the_negative_signal(host: HostMachine) -> None:
     """A command that a signal ended has its negative number."""
     assert host.run(["sh", "-c", "kill -9 $$"]).returncode == -9
 
 
-def test_output_that_is_no_text_comes_through(host: HostMachine) -> None:
+def test_invalid_utf_8_in_command_output_is_replaced(host: HostMachine) -> None:
     """Bytes that are no UTF-8 are replaced, not an error."""
     assert host.run(["printf", r"a\377b"]).stdout == "a\N{REPLACEMENT CHARACTER}b"
 
@@ -62,7 +62,7 @@ def test_output_that_is_no_text_comes_through(host: HostMachine) -> None:
 @pytest.mark.parametrize(
     ("argv", "kind"), [(["no-such-command"], FileNotFoundError), (["/etc/hosts"], PermissionError)]
 )
-def test_a_command_that_cannot_be_started_raises(
+def test_command_that_cannot_start_raises_the_kernels_error(
     host: HostMachine, argv: list[str], kind: type[OSError]
 ) -> None:
     """The error is the kernel's, with the name of the command, for daemons too."""
@@ -75,8 +75,8 @@ def test_a_command_that_cannot_be_started_raises(
     assert host.call(look)["processes"] == [1, 2]
 
 
-def test_a_command_that_takes_too_long_is_killed_with_its_children(doomed: HostMachine) -> None:
-    """The error carries what it had said, and of its process group nobody is left."""
+def test_command_timeout_kills_the_process_group(doomed: HostMachine) -> None:
+    """The error contains the output so far, and no process of the group remains."""
     script = "echo said; echo moaned >&2; sleep 1000 & sleep 1000"
     with pytest.raises(TimeoutError, match=r"sh -c .* within 1\.0 s.*'said\\nmoaned\\n'"):
         doomed.run(["sh", "-c", script], timeout=1.0)
@@ -93,16 +93,16 @@ def _wait_until_alone() -> list[int]:
         os.sched_yield()
 
 
-def test_what_keeps_the_output_open_is_not_waited_for(doomed: HostMachine) -> None:
-    """A command that has left something behind in another group ends all the same, as too late."""
+def test_command_whose_orphan_keeps_the_output_open_times_out(doomed: HostMachine) -> None:
+    """An orphan in another process group does not prolong the call."""
     with pytest.raises(TimeoutError, match=r"left something behind.*'said\\n'"):
         doomed.run(["sh", "-c", "echo said; setsid sleep 1000 & exit 0"], timeout=1.0)
     assert doomed.call(_add, 1, other=1) == 2
 
 
 @pytest.mark.parametrize("stream", ["", ">&2"])
-def test_a_command_that_prints_without_end_is_killed(doomed: HostMachine, stream: str) -> None:
-    """Long before its time, with its children; how it began is told, and no more is kept."""
+def test_command_with_endless_output_is_killed(doomed: HostMachine, stream: str) -> None:
+    """The error comes before the timeout and contains the beginning of the output."""
     began = time.monotonic()
     with pytest.raises(OutputTooLong, match=r"sh -c .* printed more than 4 MiB.*'ha\\nha.* killed"):
         doomed.run(["sh", "-c", f"yes ha {stream}"], timeout=600)
@@ -110,8 +110,8 @@ def test_a_command_that_prints_without_end_is_killed(doomed: HostMachine, stream
     assert doomed.call(_wait_until_alone) == [1, 2]
 
 
-def test_what_it_is_given_may_be_longer_than_a_pipe(host: HostMachine) -> None:
-    """And what it prints meanwhile; who does not read on does not matter."""
+def test_command_input_may_exceed_the_pipe_buffer(host: HostMachine) -> None:
+    """Output is read meanwhile, and a command need not read all its input."""
     text = b"0123456789abcdef" * 40_000
     assert host.run(["cat"], stdin=text).stdout.encode() == text
     assert host.run(["head", "-c", "2"], stdin=text).stdout == "01"
@@ -135,8 +135,8 @@ def _await_text(path: str, text: str) -> bool:
     return False
 
 
-def test_a_daemon_lives_on_and_init_reaps_it(doomed: HostMachine) -> None:
-    """It writes into its log, is a child of init, survives other calls, and leaves no zombie."""
+def test_daemon_survives_the_call_and_is_reaped_by_init(doomed: HostMachine) -> None:
+    """The daemon writes to its log, is a child of init and leaves no zombie."""
     script = "echo up $COLOUR; echo moan >&2; exec sleep 1000"
     pid = doomed.spawn(["sh", "-c", script], log="/run/daemon.log", env={"COLOUR": "red"})
     assert doomed.call(_await_text, "/run/daemon.log", "up red\nmoan\n")
@@ -161,7 +161,7 @@ def _leave_orphan() -> int:
     return int(os.read(read, 16))
 
 
-def test_orphans_are_reaped(doomed: HostMachine) -> None:
+def test_orphan_in_the_host_is_reaped_by_init(doomed: HostMachine) -> None:
     """An orphan inside becomes a child of init and does not stay a zombie."""
     orphan = doomed.call(_leave_orphan)
     assert doomed.call(_parent, orphan) == 1
@@ -171,7 +171,7 @@ def test_orphans_are_reaped(doomed: HostMachine) -> None:
 # --- the end ------------------------------------------------------------------------
 
 
-def test_stop_leaves_no_process(doomed: HostMachine) -> None:
+def test_host_stop_leaves_no_process(doomed: HostMachine) -> None:
     """Init, server, daemons and what they have started are gone when `stop` returns."""
     doomed.spawn(["sh", "-c", "sleep 1000 & setsid sleep 1000"], log="/run/x")
     inside = members(doomed)
@@ -191,8 +191,8 @@ def _die() -> None:
 
 
 @pytest.mark.parametrize("who", ["init", "server"])
-def test_a_host_that_died_is_noticed(doomed: HostMachine, who: str) -> None:
-    """A call to a host that is gone, or goes during the call, says so; stopping it still works."""
+def test_call_to_a_dead_host_raises(doomed: HostMachine, who: str) -> None:
+    """The error names the call, and the dead host can still be stopped."""
     doomed.spawn(["sleep", "1000"], log="/run/x")
     inside, end = members(doomed), os.pidfd_open(doomed.pid)
     if who == "init":
@@ -214,8 +214,8 @@ def _pause() -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_killed_parent_takes_it_along(*, busy: bool) -> None:
-    """When the process that started it is killed, it ends with all that is in it, busy or not."""
+def test_host_ends_when_its_parent_is_killed(*, busy: bool) -> None:
+    """All processes in the host end too, also during a call."""
     read, write = os.pipe()
     parent = quiet_fork()
     if parent == 0:
@@ -258,8 +258,8 @@ def _enter_andlook(host: HostMachine) -> dict[str, object]:
     return {**dict(zip(KINDS, inodes, strict=True)), "calls": host.call(os.getpid) == os.getpid()}
 
 
-def test_entering_is_for_good(host: HostMachine) -> None:
-    """A process that enters is in every namespace, its children too, and calls by itself."""
+def test_process_enters_all_namespaces_of_the_host(host: HostMachine) -> None:
+    """Children of the process are in the same namespaces, and host calls run in the process."""
     read, write = os.pipe()
     child = quiet_fork()
     if child == 0:
@@ -274,8 +274,8 @@ def test_entering_is_for_good(host: HostMachine) -> None:
     assert seen == {**{kind: host.namespace(kind)[1] for kind in KINDS}, "calls": True}
 
 
-def test_a_start_that_fails_leaves_nothing() -> None:
-    """An error during setup is raised here, and no process stays behind."""
+def test_failed_host_start_leaves_no_process() -> None:
+    """An error during setup is raised in the caller."""
     hosts = {"::1": "Z\N{LATIN SMALL LETTER U WITH DIAERESIS}rich"}
     processes, space = family(), os.stat("/proc/self/ns/pid_for_children").st_ino
     with nothing_stays_open(), pytest.raises(UnicodeEncodeError) as caught:
@@ -285,8 +285,8 @@ def test_a_start_that_fails_leaves_nothing() -> None:
     assert os.stat("/proc/self/ns/pid_for_children").st_ino == space
 
 
-def test_who_may_not_come_back_is_refused() -> None:
-    """In a pid namespace that belongs to others a start is refused before anything happens."""
+def test_host_start_in_foreign_pid_namespace_is_refused() -> None:
+    """A start is refused before any change if setns() back is not permitted."""
     source = """
 import os
 from harness.world.host import HostMachine

@@ -29,8 +29,8 @@ def ends() -> Iterator[tuple[Channel, Channel]]:
 
 
 @pytest.mark.parametrize("size", [0, 1, LARGEST, LARGEST + 1, 30 << 20])
-def test_a_message_arrives_as_it_was(ends: tuple[Channel, Channel], size: int) -> None:
-    """Of any size, one after the other, and without anybody reading meanwhile."""
+def test_rpc_messages_keep_content_and_order(ends: tuple[Channel, Channel], size: int) -> None:
+    """Messages of any size are sent without a concurrent reader."""
     here, there = ends
     messages = [(7, os.urandom(size)), (1 << 63, b"next")]
     for number, message in messages:
@@ -38,24 +38,24 @@ def test_a_message_arrives_as_it_was(ends: tuple[Channel, Channel], size: int) -
     assert [here.receive(), here.receive()] == messages
 
 
-def test_no_descriptor_stays_open(ends: tuple[Channel, Channel]) -> None:
-    """What a long message went by is closed at both ends."""
+def test_long_rpc_message_leaves_no_descriptor_open(ends: tuple[Channel, Channel]) -> None:
+    """The file of a long message is closed at both ends."""
     here, there = ends
     with nothing_stays_open():
         there.send(1, bytes(LARGEST + 1))
         here.receive()
 
 
-def test_an_older_answer_is_passed_over(ends: tuple[Channel, Channel]) -> None:
-    """Whose asker was cut off is nobody's; the next question gets its own answer."""
+def test_rpc_skips_reply_to_an_interrupted_request(ends: tuple[Channel, Channel]) -> None:
+    """The next request gets its own reply."""
     here, there = ends
     there.send(1, b"late")
     there.send(2, b"mine")
     assert here.ask(2, b"?") == b"mine"
 
 
-def test_nothing_is_not_an_answer(ends: tuple[Channel, Channel]) -> None:
-    """Silence, an end, and a failure are three things."""
+def test_rpc_distinguishes_timeout_failure_and_end(ends: tuple[Channel, Channel]) -> None:
+    """A timeout, a failure and a closed channel raise different errors."""
     here, there = ends
     with pytest.raises(TimeoutError, match="no message"):
         here.ask(1, b"?", patience=0.01)
@@ -71,8 +71,8 @@ def test_nothing_is_not_an_answer(ends: tuple[Channel, Channel]) -> None:
         here.send(3, b"?")
 
 
-def test_a_reader_that_is_cut_off_anywhere_finds_its_place_again() -> None:
-    """Questions and their answers, with signals that raise in between, at any instruction."""
+def test_rpc_survives_interruption_at_any_instruction() -> None:
+    """Signal handlers raise at random points between requests and replies."""
 
     def cut(_: int, frame: FrameType | None) -> None:
         while frame:

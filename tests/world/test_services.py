@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("services")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_udp_echo_tells_whom_it_saw(client: NetNS, family: Family) -> None:
+def test_udp_echo_names_sender_and_receiver(client: NetNS, family: Family) -> None:
     """A datagram comes back as a line that names its sender and its receiver."""
     with datagrams(client, family, "echo") as sock:
         sock.send(b"caf\xe9 \x00")
@@ -46,7 +46,7 @@ def test_udp_echo_tells_whom_it_saw(client: NetNS, family: Family) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_udp_echo_answers_the_largest_datagram(client: NetNS, family: Family) -> None:
-    """A datagram in many fragments is answered in few, with its whole size."""
+    """The reply to a fragmented datagram has its whole size."""
     with datagrams(client, family, "echo") as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
         sock.send(b"\xff" * 65507)
@@ -55,8 +55,8 @@ def test_udp_echo_answers_the_largest_datagram(client: NetNS, family: Family) ->
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tcp_echo_tells_whom_it_saw_and_says_back(client: NetNS, family: Family) -> None:
-    """The first line names the guest; then every byte comes back, and the end after them."""
+def test_tcp_echo_names_the_client_and_returns_all_bytes(client: NetNS, family: Family) -> None:
+    """The first line names the client, and all bytes follow until the end."""
     with stream(client, family, "echo") as sock, sock.makefile("rb") as lines:
         assert json.loads(lines.readline()) == {
             "you": list(sock.getsockname()[:2]),
@@ -69,8 +69,8 @@ def test_tcp_echo_tells_whom_it_saw_and_says_back(client: NetNS, family: Family)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_discard_tells_what_it_got(client: NetNS, family: Family) -> None:
-    """After the last byte the sink tells size and SHA-256 of them all."""
+def test_discard_reports_size_and_checksum(client: NetNS, family: Family) -> None:
+    """The report follows the last byte."""
     digest, size = hashlib.sha256(), 3_000_001
     with stream(client, family, "discard") as sock:
         for chunk in bulk(size):
@@ -83,29 +83,31 @@ def test_discard_tells_what_it_got(client: NetNS, family: Family) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 5_000_000])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_chargen_says_as_much_as_was_asked_for(client: NetNS, family: Family, size: int) -> None:
+def test_chargen_sends_the_requested_number_of_bytes(
+    client: NetNS, family: Family, size: int
+) -> None:
     """The bytes are those of `bulk`, exactly as many as the line says."""
     with stream(client, family, "chargen") as sock:
         sock.sendall(f"{size}\n".encode())
         assert everything(sock) == b"".join(bulk(size))
 
 
-def test_no_two_chunks_of_the_bulk_are_equal() -> None:
+def test_chunks_of_bulk_data_are_distinct() -> None:
     """A segment in the wrong place changes the checksum of the whole."""
     chunks = list(bulk(1 << 20))
     assert len(set(chunks)) == len(chunks) > 1
 
 
 @pytest.mark.parametrize("asked", [b"many\n", b"\n", b"-1\n", b"9" * 40])
-def test_chargen_explains_what_it_wants(client: NetNS, asked: bytes) -> None:
+def test_chargen_explains_its_format_on_invalid_request(client: NetNS, asked: bytes) -> None:
     """A request that is not a valid number gets a reply that explains the format."""
     with stream(client, 4, "chargen") as sock:
         sock.sendall(asked)
         assert everything(sock).startswith(b"? how many bytes")
 
 
-def test_a_slow_reader_holds_up_nobody(services: Services, client: NetNS) -> None:
-    """While one guest does not read what it asked for, others are served and recorded."""
+def test_slow_client_does_not_delay_other_clients(services: Services, client: NetNS) -> None:
+    """Other clients are served and recorded while one client does not read."""
     mark = services.mark()
     with stream(client, 4, "chargen") as slow, stream(client, 4, "echo") as other:
         slow.sendall(b"100000000\n")
@@ -125,8 +127,8 @@ def get(client: NetNS, family: Family) -> http.client.HTTPResponse:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_http_names_the_guest_and_the_host(client: NetNS, family: Family) -> None:
-    """The page tells whom the server saw and which host and path were asked for."""
+def test_http_page_names_client_host_and_path(client: NetNS, family: Family) -> None:
+    """The page contains the client's address, the requested host and the path."""
     with get(client, family) as response:
         page = json.loads(response.read())
     assert response.status == 200
@@ -135,8 +137,8 @@ def test_http_names_the_guest_and_the_host(client: NetNS, family: Family) -> Non
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("POST", 501)])
-def test_http_knows_its_methods(client: NetNS, method: str, status: int) -> None:
-    """HEAD gets the head only, and a method that is not there is refused as such."""
+def test_http_methods_get_their_status(client: NetNS, method: str, status: int) -> None:
+    """HEAD gets only the header, and an unknown method is refused."""
     with stream(client, 4, "http") as sock:
         sock.sendall(f"{method} / HTTP/1.0\r\n\r\n".encode())
         head, _, body = everything(sock).partition(b"\r\n\r\n")
@@ -153,15 +155,15 @@ def test_http_knows_its_methods(client: NetNS, method: str, status: int) -> None
         (b"GET /" + b"x" * 70000, b"414"),
     ],
 )
-def test_http_refuses_what_is_malformed(client: NetNS, request_: bytes, status: bytes) -> None:
-    """A request that is none, or too long, gets the status that says so."""
+def test_http_refuses_malformed_request(client: NetNS, request_: bytes, status: bytes) -> None:
+    """A malformed or too long request gets the matching status."""
     with stream(client, 4, "http") as sock:
         sock.sendall(request_)
         assert status in everything(sock)
 
 
-def test_an_answer_is_not_lost_with_the_connection(client: NetNS) -> None:
-    """A guest that goes on talking after its answer can still read the answer."""
+def test_http_response_survives_excess_request_data(client: NetNS) -> None:
+    """A client that keeps sending can still read the response."""
     with stream(client, 4, "http") as sock:
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n" + b"x" * 100_000)
         assert b"200 OK" in everything(sock)
@@ -172,10 +174,10 @@ def test_an_answer_is_not_lost_with_the_connection(client: NetNS) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_question_is_answered_and_recorded(
+def test_sentinel_dns_query_is_answered_and_recorded(
     services: Services, client: NetNS, family: Family
 ) -> None:
-    """Any sentinel name has the internet's address, and its asker is told by transport."""
+    """The record has time, transport, client, name and type."""
     mark, before = services.mark(), time.time()
     query = dns.message.make_query(
         f"X{family}.sentinel.example.com", "A" if family == 4 else "AAAA"
@@ -198,8 +200,8 @@ def test_a_question_is_answered_and_recorded(
     ]
 
 
-def test_a_truncated_answer_is_whole_over_tcp(client: NetNS) -> None:
-    """The big name has TC over UDP and all its text over TCP."""
+def test_truncated_dns_reply_is_complete_over_tcp(client: NetNS) -> None:
+    """The large name has TC over UDP and its full text over TCP."""
     query = dns.message.make_query(BIG, "TXT", use_edns=0, payload=4096)
     with datagrams(client, 4, "dns") as sock:
         sock.send(query.to_wire())
@@ -209,7 +211,7 @@ def test_a_truncated_answer_is_whole_over_tcp(client: NetNS) -> None:
     assert rrset[0].strings == tuple(text.encode() for text in BIG_TEXT)
 
 
-def test_queries_over_tcp_may_come_in_pieces_and_in_one_piece(client: NetNS) -> None:
+def test_dns_queries_over_tcp_may_be_split_or_joined(client: NetNS) -> None:
     """Every query on a connection is answered, however its bytes are cut."""
     queries = [
         dns.message.make_query("www.example.com", kind, id=number)
@@ -225,8 +227,8 @@ def test_queries_over_tcp_may_come_in_pieces_and_in_one_piece(client: NetNS) -> 
     assert all(query.is_response(answer) for query, answer in zip(queries, answers, strict=True))
 
 
-def test_no_dns_no_answer_but_the_end(client: NetNS) -> None:
-    """A stream that speaks something else is hung up on."""
+def test_invalid_dns_stream_is_closed(client: NetNS) -> None:
+    """A TCP stream that is not DNS is closed without a reply."""
     with stream(client, 4, "dns") as sock:
         sock.sendall(b"\0\3abc")
         assert everything(sock) == b""

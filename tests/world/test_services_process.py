@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("services")
 # --- the record ----------------------------------------------------------------------
 
 
-def test_every_visit_is_recorded(services: Services, client: NetNS) -> None:
+def test_services_record_every_visit(services: Services, client: NetNS) -> None:
     """The record has the client, transport, service and address of each visit."""
     mark, expected = services.mark(), []
     for family in FAMILIES:
@@ -65,7 +65,7 @@ def test_every_visit_is_recorded(services: Services, client: NetNS) -> None:
     assert [visit.at for visit in seen] == sorted(visit.at for visit in seen)
 
 
-def test_what_was_delivered_is_in_the_record(services: Services, client: NetNS) -> None:
+def test_delivered_datagrams_are_in_the_record(services: Services, client: NetNS) -> None:
     """A request for the record comes after every datagram sent before it."""
     with datagrams(client, 4, "echo") as sock:
         for count in (1, 100, 50):
@@ -75,7 +75,7 @@ def test_what_was_delivered_is_in_the_record(services: Services, client: NetNS) 
             assert len(services.seen(mark)) == count
 
 
-def test_a_mark_divides_the_record(services: Services, client: NetNS) -> None:
+def test_mark_divides_the_record_of_visits(services: Services, client: NetNS) -> None:
     """Visits before a mark are left out when reading from the mark, and kept otherwise."""
     with datagrams(client, 4, "echo") as sock:
         sock.send(b"before")
@@ -86,10 +86,10 @@ def test_a_mark_divides_the_record(services: Services, client: NetNS) -> None:
         assert len(services.seen()) >= 2
 
 
-def test_a_guest_out_of_reach_is_recorded(
+def test_client_without_return_route_is_recorded(
     services: Services, client: NetNS, namespaces: tuple[NetNS, NetNS]
 ) -> None:
-    """A datagram from where no route leads back is seen, and the next one is answered."""
+    """A datagram without a return route is recorded, and the next one is answered."""
     mark = services.mark()
     with Netlink(client) as netlink:
         netlink.send([rtnetlink.add_address(PORT, ip_interface("fd00:9::9/128"))])
@@ -104,8 +104,8 @@ def test_a_guest_out_of_reach_is_recorded(
     assert [visit.client[0] for visit in services.seen(mark)] == ["fd00:9::9", CLIENT[6]]
 
 
-def test_a_fast_reader_does_not_hold_up_the_record(services: Services, client: NetNS) -> None:
-    """While one guest is fed without end, the record is told as ever."""
+def test_endless_transfer_does_not_delay_the_record(services: Services, client: NetNS) -> None:
+    """The record is available during an endless transfer."""
     with stream(client, 4, "chargen") as sock:
         sock.sendall(b"1000000000000\n")
         reader = threading.Thread(target=drain, args=(sock,))
@@ -118,7 +118,7 @@ def test_a_fast_reader_does_not_hold_up_the_record(services: Services, client: N
 
 
 @pytest.mark.parametrize("service", UDP_PORTS)
-def test_services_do_not_talk_to_each_other(
+def test_datagram_from_a_service_port_is_not_answered(
     services: Services, client: NetNS, service: str
 ) -> None:
     """A datagram that claims to come from a service is recorded, not answered."""
@@ -151,15 +151,15 @@ def elsewhere() -> Iterator[tuple[Places, NetNS]]:
         yield {"elsewhere": (one, [ip_address("192.0.2.1")])}, other
 
 
-def test_what_is_asked_at_once_is_answered(elsewhere: tuple[Places, NetNS]) -> None:
-    """There is nothing to wait for between the start and the first question."""
+def test_services_answer_immediately_after_start(elsewhere: tuple[Places, NetNS]) -> None:
+    """No wait is needed between the start and the first request."""
     places, client = elsewhere
     with Services.start(places):
         assert echoed(client, "192.0.2.1") == "elsewhere"
 
 
-def test_services_can_be_started_again(elsewhere: tuple[Places, NetNS]) -> None:
-    """After a stop the ports are free, connections that lingered notwithstanding."""
+def test_services_restart_on_the_same_ports(elsewhere: tuple[Places, NetNS]) -> None:
+    """The ports are free after a stop, despite lingering connections."""
     places, client = elsewhere
     for _ in range(2):
         with (
@@ -174,7 +174,7 @@ def test_services_can_be_started_again(elsewhere: tuple[Places, NetNS]) -> None:
         services.stop()
 
 
-def test_one_process_serves_many_places(
+def test_services_process_serves_several_namespaces(
     elsewhere: tuple[Places, NetNS], namespaces: tuple[NetNS, NetNS]
 ) -> None:
     """Each namespace is served under its own name, by one process."""
@@ -186,8 +186,8 @@ def test_one_process_serves_many_places(
         assert [visit.place for visit in services.seen()] == ["elsewhere", "far"]
 
 
-def test_an_address_that_is_not_there_is_named(elsewhere: tuple[Places, NetNS]) -> None:
-    """The error tells which socket could not be opened, and nothing stays open."""
+def test_services_name_an_address_they_cannot_bind(elsewhere: tuple[Places, NetNS]) -> None:
+    """The error names the socket, and no descriptor stays open."""
     places, _ = elsewhere
     netns = places["elsewhere"][0]
     wrong = [ip_address("192.0.2.1"), ip_address("192.0.2.9")]
@@ -196,20 +196,20 @@ def test_an_address_that_is_not_there_is_named(elsewhere: tuple[Places, NetNS]) 
         Services.start({"elsewhere": (netns, wrong)})
 
 
-def test_the_process_keeps_nothing_of_its_parent(services: Services) -> None:
-    """It holds its own sockets, one epoll and /dev/null: no namespace, pipe or file of ours."""
+def test_services_process_inherits_no_file_descriptor(services: Services) -> None:
+    """The process holds only its sockets, one epoll and /dev/null."""
     folder = f"/proc/{services.pid}/fd"
     held = {os.readlink(f"{folder}/{number}").partition(":")[0] for number in os.listdir(folder)}
     assert held == {"socket", "anon_inode", "/dev/null"}
 
 
-def test_signals_from_the_terminal_are_not_for_it(services: Services) -> None:
-    """Ctrl-C goes to pytest's process group, and the services are in one of their own."""
+def test_services_process_is_in_its_own_process_group(services: Services) -> None:
+    """The separate process group keeps Ctrl-C away from the services."""
     assert os.getpgid(services.pid) == services.pid != os.getpgid(0)
 
 
 @pytest.mark.parametrize("use", [Services.mark, Services.seen, Services.asked, Services.stop])
-def test_a_killed_process_is_noticed(elsewhere: tuple[Places, NetNS], use: Any) -> None:
+def test_request_to_killed_services_raises(elsewhere: tuple[Places, NetNS], use: Any) -> None:
     """Any request to killed services raises an error that names the signal."""
     services = Services.start(elsewhere[0])
     pidfd = os.pidfd_open(services.pid)
@@ -222,8 +222,10 @@ def test_a_killed_process_is_noticed(elsewhere: tuple[Places, NetNS], use: Any) 
 
 
 @pytest.mark.parametrize("use", [Services.mark, Services.stop])
-def test_a_failure_tells_its_traceback(elsewhere: tuple[Places, NetNS], use: Any) -> None:
-    """When the process fails by an exception, the error holds all it had to say."""
+def test_failed_services_process_reports_its_traceback(
+    elsewhere: tuple[Places, NetNS], use: Any
+) -> None:
+    """The error contains the exit status and the traceback."""
     services = Services.start(elsewhere[0], topology=cast("Topology", object()))
     pidfd = os.pidfd_open(services.pid)
     assert select.select([pidfd], [], [], PATIENCE)[0]
@@ -232,10 +234,10 @@ def test_a_failure_tells_its_traceback(elsewhere: tuple[Places, NetNS], use: Any
         use(services)
 
 
-def test_a_process_that_hangs_is_ended(
+def test_hanging_services_process_is_killed(
     elsewhere: tuple[Places, NetNS], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer that does not come in time is an error, not a wait without end."""
+    """A late reply is an error, and the process is killed."""
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     services = Services.start(elsewhere[0])
     os.kill(services.pid, signal.SIGSTOP)
@@ -246,7 +248,7 @@ def test_a_process_that_hangs_is_ended(
 
 
 def test_services_die_with_their_parent(elsewhere: tuple[Places, NetNS]) -> None:
-    """When the process that started them is killed they end at once, even if they hang."""
+    """Even stopped services end when the process that started them is killed."""
     read, write = os.pipe()
     parent = quiet_fork()
     if parent == 0:
@@ -267,7 +269,7 @@ def test_services_die_with_their_parent(elsewhere: tuple[Places, NetNS]) -> None
 @pytest.mark.parametrize("service", TCP_PORTS)
 @settings(max_examples=30, deadline=None)
 @given(pieces=st.lists(st.binary(max_size=300), max_size=4), reset=st.booleans())
-def test_no_stream_breaks_it(
+def test_services_survive_arbitrary_tcp_streams(
     services: Services, client: NetNS, service: str, pieces: list[bytes], *, reset: bool
 ) -> None:
     """Services go on after any bytes over TCP and any end of the connection."""
@@ -283,7 +285,7 @@ def test_no_stream_breaks_it(
 @pytest.mark.parametrize("service", UDP_PORTS)
 @settings(max_examples=100, deadline=None)
 @given(data=st.binary(max_size=2000))
-def test_no_datagram_breaks_it(
+def test_services_survive_arbitrary_datagrams(
     services: Services, client: NetNS, service: str, data: bytes
 ) -> None:
     """Services go on after any bytes in a datagram."""

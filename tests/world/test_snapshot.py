@@ -97,8 +97,8 @@ CHANGES: dict[str, StateChange] = {
 
 
 @pytest.mark.parametrize("told", CHANGES)
-def test_a_change_is_told(ends: tuple[NetNS, NetNS], told: str) -> None:
-    """By the name of what was changed."""
+def test_snapshot_difference_names_the_change(ends: tuple[NetNS, NetNS], told: str) -> None:
+    """The line contains the name of the changed object."""
     place = fixed("one", ends[0])
     before = place.snapshot()
     CHANGES[told](ends[0])
@@ -106,8 +106,8 @@ def test_a_change_is_told(ends: tuple[NetNS, NetNS], told: str) -> None:
     assert any(told in line for line in lines), lines
 
 
-def test_what_goes_is_told_as_well(ends: tuple[NetNS, NetNS]) -> None:
-    """An address that is taken away is gone, with its routes."""
+def test_snapshot_difference_names_removed_address(ends: tuple[NetNS, NetNS]) -> None:
+    """The removed address is reported as gone."""
     place = fixed("one", ends[0])
     before = place.snapshot()
     netlink(rtnetlink.del_address(PORT, IPv6Interface("2001:db8::1/64")))(ends[0])
@@ -115,8 +115,8 @@ def test_what_goes_is_told_as_well(ends: tuple[NetNS, NetNS]) -> None:
     assert "address 2001:db8::1/64 of eth0: gone" in lines
 
 
-def test_a_table_that_goes_with_its_owner_is_told_at_once(ends: tuple[NetNS, NetNS]) -> None:
-    """Though the kernel begins no new generation of rules for it."""
+def test_snapshot_notices_nft_table_removed_with_its_owner(ends: tuple[NetNS, NetNS]) -> None:
+    """The kernel does not increase the ruleset generation in this case."""
     with Dumps(ends[0]) as dumps:
         before = dumps.take()
         with nftables.Nft(ends[0]) as owner:
@@ -127,8 +127,8 @@ def test_a_table_that_goes_with_its_owner_is_told_at_once(ends: tuple[NetNS, Net
         assert _of_nft(before, dumps.take()) == []
 
 
-def test_a_second_one_that_is_alike_is_told(ends: tuple[NetNS, NetNS]) -> None:
-    """Policy rules may be there twice, word for word."""
+def test_snapshot_notices_duplicate_policy_rule(ends: tuple[NetNS, NetNS]) -> None:
+    """Two policy rules may be identical."""
     once = rtnetlink.add_rule(4, iif="eth0", table=99, priority=7)
     netlink(once)(ends[0])
     with Dumps(ends[0]) as dumps:
@@ -143,10 +143,10 @@ def _of_rules(before: Raw, after: Raw) -> list[Told]:
     return [item for item in differences(before, after) if item.thing.startswith("rule 7 ")]
 
 
-def test_nothing_is_put_into_words_while_only_counters_and_ages_move(
+def test_snapshot_formats_nothing_if_only_counters_change(
     ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At every look they have moved; words cost more than the look."""
+    """Counters and ages always change, and formatting costs more than the dump."""
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
     netlink(rtnetlink.add_neighbour(PORT, ip_address("192.0.2.77"), "02:00:00:00:00:77"))(ends[0])
     with Dumps(ends[0]) as dumps:
@@ -165,8 +165,8 @@ def _of_nft(before: Raw, after: Raw) -> list[str]:
     return [change.how for change in found if change.thing.startswith("nft table ")]
 
 
-def test_traffic_and_counting_rules_are_no_change(ends: tuple[NetNS, NetNS]) -> None:
-    """Counters of links, chains and rules, neighbours and cached routes move by themselves."""
+def test_snapshot_ignores_counters_and_neighbour_states(ends: tuple[NetNS, NetNS]) -> None:
+    """Traffic changes counters, neighbours and cached routes."""
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
     rules(*CHAIN, nftables.add_rule(TABLE, "input", nftables.counter()))(ends[0])
     before = one.snapshot()
@@ -174,8 +174,8 @@ def test_traffic_and_counting_rules_are_no_change(ends: tuple[NetNS, NetNS]) -> 
     assert before.changes(one.snapshot()) == []
 
 
-def test_the_carrier_is_no_change(ends: tuple[NetNS, NetNS]) -> None:
-    """It comes and goes with the other side, and by and by."""
+def test_snapshot_ignores_the_carrier(ends: tuple[NetNS, NetNS]) -> None:
+    """The carrier depends on the peer and changes with a delay."""
     place = fixed("one", ends[0])
     before = place.snapshot()
     netlink(rtnetlink.set_link(PORT, up=False))(ends[1])
@@ -191,8 +191,8 @@ def _chat(one: NetnsView, other: NetnsView) -> None:
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_a_links_sysctls_go_by_their_own_names(ends: tuple[NetNS, NetNS], family: str) -> None:
-    """The kernel tells them by number: each must come out under the file that holds it."""
+def test_snapshot_names_link_sysctls_as_in_procfs(ends: tuple[NetNS, NetNS], family: str) -> None:
+    """The kernel numbers the values, and each must have the name of its file."""
     facts = fixed("one", ends[0]).snapshot().facts
     start = f"sysctl net.{family}.conf.eth0."
     told = {key.removeprefix(start): facts[key]["value"] for key in facts if key.startswith(start)}
@@ -214,10 +214,10 @@ _IN_JIFFIES = {
 }
 
 
-def test_few_open_files_are_enough(
+def test_snapshot_works_with_few_file_descriptors(
     ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the limit leaves no room for files that stay open, the same is read anew each time."""
+    """With a low limit the files are reopened for each snapshot."""
     space = ends[0]
     with Dumps(space) as roomy:
         with monkeypatch.context() as limited:
@@ -229,8 +229,8 @@ def test_few_open_files_are_enough(
             assert dict(narrow.take().sysctls)["net.ipv4.ip_forward"] == b"1\n"
 
 
-def test_of_a_long_sysctl_the_end_is_seen_as_well(ends: tuple[NetNS, NetNS]) -> None:
-    """Most are read by their first bytes; a list may be any length."""
+def test_snapshot_notices_change_at_the_end_of_a_long_sysctl(ends: tuple[NetNS, NetNS]) -> None:
+    """A list such as ip_local_reserved_ports may have any length."""
     key = "net.ipv4.ip_local_reserved_ports"
     ports = ",".join(str(port) for port in range(10001, 10401, 2))
     with Dumps(ends[0]) as dumps:
