@@ -4,4 +4,15 @@ The package imports only the standard library, knows neither of its users, and k
 docs/decisions/0002-one-package-for-the-kernel.md compares it with pyroute2, in figures.
 """
 
-__all__ = ["conntrack", "netlink", "netns", "nft_trace", "nftables", "proc", "readiness", "rtnetlink", "rtnetlink_dump", "syscalls"]
+__all__ = [
+    "conntrack",
+    "netlink",
+    "netns",
+    "nft_trace",
+    "nftables",
+    "proc",
+    "readiness",
+    "rtnetlink",
+    "rtnetlink_dump",
+    "syscalls",
+]

@@ -1,3 +1,13 @@
 """A container seen from outside: options, start, exec, stop, remove, logs, its networking."""
 
-__all__ = ["exec", "files", "lifecycle", "logs", "networking", "options", "processes", "start", "volumes"]
+__all__ = [
+    "exec",
+    "files",
+    "lifecycle",
+    "logs",
+    "networking",
+    "options",
+    "processes",
+    "start",
+    "volumes",
+]

@@ -1,3 +1,13 @@
 """Code that runs inside the new container: rootfs, mounts, security, pid 1."""
 
-__all__ = ["binds", "fds", "init", "process", "rootfs", "security", "status_pipe", "supervise", "terminal"]
+__all__ = [
+    "binds",
+    "fds",
+    "init",
+    "process",
+    "rootfs",
+    "security",
+    "status_pipe",
+    "supervise",
+    "terminal",
+]

@@ -1,3 +1,14 @@
 """Networks of the host: bridge, macvlan, IPAM, firewall, ports. Knows no container lifecycle."""
 
-__all__ = ["bridge", "config", "endpoint", "etc_files", "firewall", "ipam", "manager", "modes", "ports", "sysctl"]
+__all__ = [
+    "bridge",
+    "config",
+    "endpoint",
+    "etc_files",
+    "firewall",
+    "ipam",
+    "manager",
+    "modes",
+    "ports",
+    "sysctl",
+]
