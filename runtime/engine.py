@@ -80,11 +80,13 @@ class Engine:
         """All images, and the operations on them."""
         from runtime.image.images import Images  # imported here: `run` does not need it
 
+        fds.require_free("use images")
         return Images(self._life.images, self._store)
 
     @property
     def volumes(self) -> Volumes:
         """Named volumes; a container that starts creates the volumes that it names."""
+        fds.require_free("use volumes")
         return self._life.volumes
 
     @property
@@ -215,13 +217,14 @@ class Engine:
         Raise `OutputError` as soon as the pipe whose other end was the `lost` of `run` reports a
         lost stream.
         """
+        fds.require_free(f"wait for container {reference!r}")
         found = self._life.get(reference)
         try:
             if found.running:
                 return lifecycle.exit_code(found, self._store.directory(found.id), lost=lost)
             lifecycle.refuse_lost(found, lost)
         finally:
-            self._life.sweep()
+            self._life.sweep(check=False)  # an exit code that is known is not lost
         if found.state.exit_code is None:
             raise ConflictError(f"wait for container {found.name!r}", "it was never started")
         return found.state.exit_code

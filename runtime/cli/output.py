@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.cli.base import print_line
@@ -232,9 +233,10 @@ def documents(template: str, items: Sequence[Mapping[str, Any]]) -> None:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns as Docker does: without lines, wrapping or truncation."""
     lines = [[_printable(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    # A value with a tab, of a user's template, makes its row longer than the head.
+    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
     padded = (
-        [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
+        [cell.ljust(width) for cell, width in zip(line, widths, strict=False)] for line in lines
     )
     print_line("\n".join("   ".join(line).rstrip() for line in padded))
 

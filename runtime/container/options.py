@@ -143,7 +143,7 @@ def _json(value: object) -> object:
     match value:
         case Mapping():
             return dict(value)
-        case list() | tuple():
+        case Sequence() if not isinstance(value, str):
             return list(value)
     return value
 

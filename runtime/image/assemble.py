@@ -156,8 +156,11 @@ def _find(name: str) -> str | None:
 
 
 def _static_busybox() -> str | None:
-    path = _find("busybox")
-    return path if path is not None and interpreter(path) is None else None
+    for directory in _DIRECTORIES:
+        path = f"{directory}/busybox"
+        if os.access(path, os.X_OK) and os.path.isfile(path) and interpreter(path) is None:
+            return path
+    return None
 
 
 def _add_busybox(root: str, busybox: str) -> list[str]:

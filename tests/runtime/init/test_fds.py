@@ -65,6 +65,8 @@ CALLS: dict[str, tuple[Callable[[Engine], object], Callable[[Engine], object]]] 
     "inspect": (lambda _: None, lambda e: e.inspect("web")),
     "diff": (lambda _: None, lambda e: e.inside.diff("web")),
     "commit": (lambda _: None, lambda e: e.inside.commit("web", "made")),
+    "images": (lambda _: None, lambda e: e.images.all()),
+    "volumes": (lambda _: None, lambda e: e.volumes.create("data")),
 }
 
 
