@@ -7,6 +7,7 @@ once written; `ContainerState` is replaced as a whole.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -16,6 +17,12 @@ from ipaddress import (
     IPv6Network,
 )
 from typing import Any, Literal, NamedTuple
+
+
+def resolves_names(ends: Sequence[EndpointRecord | Connection]) -> bool:
+    """Return whether one of a container's networks has name resolution between its members."""
+    return any(item.network != DEFAULT_NETWORK for item in ends)
+
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface

@@ -226,7 +226,7 @@ class Store:
             try:
                 return self._make(config, state)
             except BaseException:
-                remove(self.directory(config.id))
+                remove_tree(self.directory(config.id))
                 os.unlink(f"{self.names}/{config.name}")
                 raise
 
@@ -266,13 +266,13 @@ class Store:
         self.mark(config.id, changing=False)
         directory = self.directory(config.id)
         os.unlink(f"{directory}/state.json")  # any call may remove a directory without a state
-        remove(directory)
+        remove_tree(directory)
 
     def discard_unfinished(self, identity: str) -> None:
         """Remove a container whose creation or removal was killed half-way."""
         with self.locked():  # every creator holds this lock until all files are written
             if not self.exists(identity):
-                remove(self.directory(identity))
+                remove_tree(self.directory(identity))
 
     def exists(self, identity: str) -> bool:
         """Return True if the container exists and is not the rest of a killed creation."""
@@ -349,7 +349,7 @@ class Store:
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def remove(path: str) -> None:
+def remove_tree(path: str) -> None:
     """Remove a directory; ignore that it is gone, or that other processes remove it too.
 
     A container can make directories so deep that neither a recursion nor a path reaches

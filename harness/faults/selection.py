@@ -7,9 +7,7 @@ from typing import Final
 import pytest
 
 from harness.adapters import registry
-from harness.adapters.protocol import (
-    AdapterFactory,
-)
+from harness.adapters.protocol import AdapterFactory
 from harness.faults.adapter import FaultyAdapter, FaultyFactory
 from harness.faults.fault import Fault
 

@@ -32,7 +32,7 @@ class PhaseOutcome(NamedTuple):
 
 
 class Result(StrEnum):
-    """Return the verdict on a fault."""
+    """The verdict on a fault."""
 
     CAUGHT = "caught"
     UNSUPPORTED = "unsupported"

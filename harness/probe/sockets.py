@@ -237,8 +237,7 @@ def _allowance(space: NetNS) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        own = isinstance(space, AgentNetNS) and space.own_stack
-        if not own or error.errno not in _NO_SUCH_OPTION:
+        if not has_own_stack(space) or error.errno not in _NO_SUCH_OPTION:
             raise
 
 

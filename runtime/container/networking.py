@@ -33,6 +33,7 @@ from runtime.records import (
     ContainerState,
     EndpointRecord,
     Publication,
+    resolves_names,
 )
 from runtime.store import Store
 
@@ -265,7 +266,6 @@ class ContainerNetworking:
         from linux.nftables import Nft
         from runtime.daemon.dns_socket import lead_nowhere
         from runtime.network import endpoint
-        from runtime.network.ipam import resolves_names
 
         state = found.state
         endpoint.settle(netns, state.endpoints)
@@ -393,8 +393,6 @@ class ContainerNetworking:
 
         With `first` the container is unknown to the daemon.
         """
-        from runtime.network.ipam import resolves_names
-
         names = resolves_names(found.state.endpoints)
         if not names and not relays:
             if not first:
@@ -456,7 +454,7 @@ class ContainerNetworking:
         networks: Sequence[EndpointRecord | Connection],
     ) -> None:
         """Write hosts, hostname and resolv.conf of a container with a netns of its own."""
-        if any(item.network != DEFAULT_NETWORK for item in networks):
+        if resolves_names(networks):
             resolv_conf = etc_files.through_resolver(etc_files.read_or_nothing("/etc/resolv.conf"))
         else:
             resolv_conf = etc_files.servers(config.dns) or etc_files.own_resolv_conf()

@@ -12,11 +12,10 @@ import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from runtime import store as trees
 from runtime.errors import ConflictError, InvalidError, NotFoundError, room_for
 from runtime.init.binds import Bind, parse
 from runtime.records import ContainerRecord
-from runtime.store import NAME, NAME_RULE, Store, now, read_json, write_json
+from runtime.store import NAME, NAME_RULE, Store, now, read_json, remove_tree, write_json
 
 
 class Volume(NamedTuple):
@@ -110,4 +109,4 @@ class Volumes:
 
     def _delete(self, name: str) -> None:
         os.unlink(f"{self._root}/{name}/config.json")  # from now on the volume does not exist
-        trees.remove(f"{self._root}/{name}")
+        remove_tree(f"{self._root}/{name}")

@@ -23,8 +23,7 @@ from runtime.daemon.tasks import AGAIN, EXHAUSTED
 from runtime.init.fds import MOST
 from runtime.init.init import ProcessTitle, arguments_area
 from runtime.network.endpoint import relays_of
-from runtime.network.ipam import resolves_names
-from runtime.records import ContainerRecord
+from runtime.records import ContainerRecord, resolves_names
 from runtime.store import Store
 
 TITLE: Final = b"mydocker-attendant"

@@ -305,7 +305,7 @@ class _Scratch(NamedTuple):
 
     def remove(self) -> None:
         """Remove it and release its lock."""
-        store.remove(self.directory)
+        store.remove_tree(self.directory)
         with suppress(FileNotFoundError):  # another process may have found it abandoned
             os.unlink(self.directory + _LOCK)
         self.lock.release()

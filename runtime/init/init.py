@@ -127,9 +127,9 @@ def close_others(keep: Iterable[int]) -> None:
     os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-def default_signals(numbers: Iterable[int] = range(1, signal.NSIG)) -> None:
-    """Set these signals to their default actions and unblock them."""
-    for number in numbers:
+def default_signals() -> None:
+    """Set all signals to their default actions and unblock them."""
+    for number in range(1, signal.NSIG):
         if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: not set by Python
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -146,12 +146,12 @@ def _outer(launch: InitSpec) -> None:
         status_pipe.send_pid(launch.report, pid)
         os._exit(0)
     ProcessTitle(TITLE, arguments_area()).take()
-    pid_1(launch, rootfs.prepare())
+    pid_1(launch)
 
 
-def pid_1(launch: InitSpec, ground: rootfs.MountTable) -> NoReturn:
+def pid_1(launch: InitSpec) -> NoReturn:
     """Run as the container's first process, in its namespaces, until the command has ended."""
-    rootfs.enter(launch.rootfs, ground, read_only=launch.read_only)
+    rootfs.enter(launch.rootfs, read_only=launch.read_only)
     sethostname(launch.hostname)
     os.umask(0o022)
     if not os.path.isdir(launch.command.workdir):

@@ -114,31 +114,14 @@ def _mount_overlay(mountpoint: str, layers: tuple[str, ...], own: str) -> None:
             os.close(fd)
 
 
-class MountTable(NamedTuple):
-    """Results of the steps that are the same for every container: `outside` is the host's root."""
-
-    outside: os.stat_result
-    devices: tuple[int, ...]
-
-
-def prepare() -> MountTable:
-    """Make the mounts private and open the host's device nodes, which containers cannot change.
-
-    A device accepts writes through a read-only mount too; its mode and owner cannot be changed.
-    """
-    outside = os.stat("/")
-    mount("", "/", flags=MS_REC | MS_PRIVATE)
-    devices = tuple(open_tree(f"/dev/{name}") for name in _DEVICES)
-    for tree in devices:
-        restrict_tree(tree, MOUNT_ATTR_RDONLY)
-    return MountTable(outside, devices)
-
-
-def enter(rootfs: Rootfs, ground: MountTable, *, read_only: bool = False) -> None:
+def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
     """Build the root file system and pivot into it; the host's file system is out of reach then.
 
     With `read_only` single files are mounted read-only; `lock` does the rest.
     """
+    outside = os.stat("/")
+    mount("", "/", flags=MS_REC | MS_PRIVATE)
+    devices = _take_devices()
     files = [(open_tree(source), target) for source, target in rootfs.files]
     for tree, _ in files if read_only else ():
         restrict_tree(tree, MOUNT_ATTR_RDONLY)
@@ -156,11 +139,22 @@ def enter(rootfs: Rootfs, ground: MountTable, *, read_only: bool = False) -> Non
     _mount_sys()
     umount(".")
     os.chdir("/")
-    _refuse_host_root(ground.outside)
-    _make_dev(ground.devices)
+    _refuse_host_root(outside)
+    _make_dev(devices)
     for tree, target in files:
         _put(tree, target)
     binds.put(taken)
+
+
+def _take_devices() -> list[int]:
+    """Open the host's device nodes as mounts through which containers cannot change them.
+
+    A device accepts writes through a read-only mount too; its mode and owner cannot be changed.
+    """
+    devices = [open_tree(f"/dev/{name}") for name in _DEVICES]
+    for tree in devices:
+        restrict_tree(tree, MOUNT_ATTR_RDONLY)
+    return devices
 
 
 def lock() -> None:

@@ -23,8 +23,7 @@ from runtime.errors import (
     ConflictError,
     UnsupportedError,
 )
-from runtime.network import bridge, macvlan, sysctl
-from runtime.network import ports as reserve
+from runtime.network import bridge, macvlan, ports, sysctl
 from runtime.network.ipam import mac_of
 from runtime.network.ports import RelayedPort
 from runtime.records import (
@@ -44,7 +43,7 @@ def relays_of(
     if way is None:
         return []
     address = str(ip_interface(way.address6).ip)
-    found = [item for item in publications if reserve.relayed(item)]
+    found = [item for item in publications if ports.relayed(item)]
     return [RelayedPort(item.fd, address, item.port) for item in found]
 
 

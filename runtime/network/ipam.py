@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
 
@@ -18,21 +18,13 @@ from runtime.errors import (
     InvalidError,
 )
 from runtime.records import (
-    DEFAULT_NETWORK,
     Address,
     Connection,
     ContainerConfig,
-    EndpointRecord,
     Network,
     NetworkConfig,
 )
 from runtime.store import read_json, write_json
-
-
-def resolves_names(ends: Sequence[EndpointRecord | Connection]) -> bool:
-    """Return whether one of a container's networks has name resolution between its members."""
-    return any(item.network != DEFAULT_NETWORK for item in ends)
-
 
 _OWN_MACS: Final = "02:42:"
 """Prefix of the MACs derived from addresses; no IPv6 address is written like this."""

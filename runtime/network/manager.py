@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 from linux import rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
-from runtime import store as trees
 from runtime.errors import ConflictError, NotFoundError, room_for
 from runtime.network import bridge, config, endpoint, firewall, macvlan, modes, sysctl
 from runtime.network.config import RESERVED, NetworkOptions, check, design
@@ -30,7 +29,7 @@ from runtime.records import (
     NetworkConfig,
     is_mac,
 )
-from runtime.store import Store, match_prefix, new_id, now, read_json, write_json
+from runtime.store import Store, match_prefix, new_id, now, read_json, remove_tree, write_json
 
 if TYPE_CHECKING:
     from linux.conntrack import FlowWatch
@@ -170,7 +169,7 @@ class Networks:
         except NetlinkError as error:
             if error.errno not in (errno.EPERM, errno.EACCES):
                 raise
-            trees.remove(self._directory(network.name))
+            remove_tree(self._directory(network.name))
 
     def ensure_up(self, network: NetworkConfig, host: Netlink) -> rtnetlink_dump.Link | None:
         """Restore bridge, rules and forwarding, in case a user has removed them.
@@ -252,7 +251,7 @@ class Networks:
         if network.driver == "bridge":
             with firewall.applied([other for other in self.all() if other.name != network.name]):
                 bridge.remove(network)
-        trees.remove(self._directory(network.name))
+        remove_tree(self._directory(network.name))
 
     def _repair(self) -> None:
         """Remove the remains of a killed creation."""
@@ -260,7 +259,7 @@ class Networks:
             try:
                 network = self._read(name)
             except FileNotFoundError:
-                trees.remove(self._directory(name))
+                remove_tree(self._directory(name))
                 continue
             if not network.ready:
                 self._unmake(network)

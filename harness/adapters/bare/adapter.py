@@ -127,9 +127,7 @@ class BareFactory:
             raise ValueError("they need libraries of their own version")
         wiring: Any = replace(self.wiring, prefix=prefix)  # type: ignore[type-var] # a dataclass
         found = programs.found_in(prefix, self.required)
-        daemons = tuple(
-            replace(item, command=programs.resolved(item.command, found)) for item in self.daemons
-        )
+        daemons = tuple(item.resolved(found) for item in self.daemons)
         command = programs.resolved(self.command, found)
         return replace(self, prefix=prefix, command=command, daemons=daemons, wiring=wiring)
 

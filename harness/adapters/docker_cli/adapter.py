@@ -457,9 +457,7 @@ class CliFactory:
         """Return the factory with those of its programs that a folder has taken from there."""
         spec = self.spec
         found = programs.found_in(prefix, spec.required)
-        daemons = tuple(
-            replace(item, command=programs.resolved(item.command, found)) for item in spec.daemons
-        )
+        daemons = tuple(item.resolved(found) for item in spec.daemons)
         command = programs.resolved(spec.command, found)
         return CliFactory(replace(spec, prefix=prefix, command=command, daemons=daemons))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.adapters.protocol import HostHandle, RuntimeBroken
+from harness.adapters.support import programs
 from harness.model.dialect import Dialect
 from linux import proc
 
@@ -35,6 +36,10 @@ class DaemonSpec:
     def log(self) -> str:
         """The path of its log in the host."""
         return f"/run/netmodes/{self.program}.log"
+
+    def resolved(self, found: Mapping[str, str]) -> DaemonSpec:
+        """Return the daemon with the path of its program if that was found."""
+        return replace(self, command=programs.resolved(self.command, found))
 
 
 _AGAIN: Final = 0.005

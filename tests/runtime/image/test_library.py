@@ -46,7 +46,7 @@ LOADING = steps(
     (os, "rename"),
     (images, "write_json"),
     (ImageStore, "_remove_unlisted"),
-    (store, "remove"),
+    (store, "remove_tree"),
     (store, "_remove_one"),
 )
 
@@ -81,7 +81,7 @@ REMOVING = steps(
     (ImageStore, "_abandoned"),
     (os, "rename"),
     (os, "unlink"),
-    (store, "remove"),
+    (store, "remove_tree"),
     (store, "_remove_one"),
 )
 
@@ -104,7 +104,7 @@ def test_killed_image_removal_is_finished_by_the_next_change(
     assert os.listdir(engine.images.get("another").layers[0]) == ["d"]
 
 
-FORGETTING = steps((os, "unlink"), (store, "remove"), (store, "_remove_one"), (os, "rmdir"))
+FORGETTING = steps((os, "unlink"), (store, "remove_tree"), (store, "_remove_one"), (os, "rmdir"))
 
 
 @pytest.mark.parametrize("step", FORGETTING.values(), ids=list(FORGETTING))
@@ -130,7 +130,7 @@ def test_removal_killed_after_config_is_finished(engine: Engine, root: Path) -> 
         os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> None:
-        store.remove = remove_one_file
+        store.remove_tree = remove_one_file
         Engine(root).remove("web")
 
     assert in_process(work) == -signal.SIGKILL
@@ -145,7 +145,7 @@ def test_concurrent_removal_of_one_directory(root: Path) -> None:
         (doomed / f"a{number % 20}" / f"b{number}" / "c").mkdir(parents=True)
         (doomed / f"a{number % 20}" / f"b{number}" / "f").touch()
     context = get_context("fork")
-    workers = [context.Process(target=store.remove, args=(str(doomed),)) for _ in range(4)]
+    workers = [context.Process(target=store.remove_tree, args=(str(doomed),)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
