@@ -37,7 +37,13 @@ from harness.testbench.netns_view import fixed
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.host import HostMachine
-from tests.adapters.vendors import OBSTACLE, TRIED_DOCKER, TRIED_ROOTLESS, the_cast
+from tests.adapters.vendors import (
+    OBSTACLE,
+    TRIED_DOCKER,
+    TRIED_ROOTLESS,
+    assert_published_port_answers,
+    the_cast,
+)
 
 OTHER: Final[dict[str, Literal["pasta", "slirp4netns"]]] = {
     "pasta": "slirp4netns",
@@ -136,13 +142,7 @@ def owners_of(pids: list[int]) -> set[int]:
 
 def test_rootless_published_port_is_reported_and_answers(vendor: Scene) -> None:
     """The port number is the requested one."""
-    port = free_port(vendor.place(HOST), "tcp")
-    web = vendor.container("web", Bridge(), ports=(Publish(port, 8080),))
-    assert {item.host_port for item in web.facts().ports} == {port}
-    with Listener(web.net, "tcp", port=8080) as ear:
-        address = vendor.world.address(HOST, 4)
-        assert ear.reached_from(vendor.place("attacker"), at=address, port=port)
-    web.remove()
+    assert_published_port_answers(vendor)
 
 
 @pytest.mark.parametrize("vendor", RELAYED, indirect=True)

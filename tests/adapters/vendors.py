@@ -10,8 +10,9 @@ from typing import Final
 from harness.adapters import registry
 from harness.adapters.support import rootless
 from harness.model.features import Feature
-from harness.model.plan import CAST
+from harness.model.plan import CAST, HOST, Bridge, Publish
 from harness.testbench.container import Container
+from harness.testbench.listener import Listener, free_port
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from linux.syscalls import in_user_namespace
@@ -26,7 +27,7 @@ ROOTLESS: Final = (
     "podman-rootless-bridge",
     "podman-rootless-slirp4netns",
 )
-"""Those that an ordinary user of the host starts; their default network is no bridge."""
+"""Runtimes that an ordinary user of the host starts; their default network is no bridge."""
 DOCKER: Final = "docker-rootless"
 """Started by an ordinary user too; its default network is a bridge, in a namespace of its own."""
 ABSENT: Final = {
@@ -36,19 +37,19 @@ ABSENT: Final = {
 }
 """Names, and the programs that are missing."""
 _ROOT: Final = not os.geteuid() and not in_user_namespace()
-"""Of the machine, that is: an ordinary user is root too, once the run is in its sandbox."""
+"""Whether the run has the machine's root: in a sandbox an ordinary user is root too."""
 _ANYBODYS: Final = ("bwrap", "containerd", "lxc", "mydocker-cli")
 FOR_ROOT: Final = () if _ROOT else tuple(name for name in ALL if name not in _ANYBODYS)
-"""Names of those that want root, where we are not."""
+"""Runtimes that need the machine's root, if the run does not have it."""
 TRIED: Final = tuple(name for name in ALL if name not in ABSENT and name not in FOR_ROOT)
 
 
 OWN_STACK: Final = tuple(name for name in TRIED if name.endswith("runsc"))
-"""Those whose containers have a network stack of their own."""
+"""Runtimes whose containers have a user-mode network stack."""
 BY_COMMAND: Final = tuple(
     name for name in TRIED if name.startswith(("docker", "podman")) and name not in OWN_STACK
 )
-"""Those that have a command line, and the command itself for a container's pid 1."""
+"""Runtimes with a command line whose containers have the command itself as pid 1."""
 
 
 def claiming(*features: Feature) -> tuple[str, ...]:
@@ -76,3 +77,14 @@ def the_cast(name: str) -> Iterator[Scene]:
         with Scene(world, adapter, CAST, claimed_only=True) as scene:
             yield scene
         adapter.stop()
+
+
+def assert_published_port_answers(scene: Scene) -> None:
+    """Publish a port, and assert that it is inspected with the requested number and answers."""
+    port = free_port(scene.place(HOST), "tcp")
+    web = scene.container("web", Bridge(), ports=(Publish(port, 8080),))
+    assert {item.host_port for item in web.facts().ports} == {port}
+    with Listener(web.net, "tcp", port=8080) as listener:
+        address = scene.world.address(HOST, 4)
+        assert listener.reached_from(scene.place("attacker"), at=address, port=port)
+    web.remove()

@@ -24,17 +24,10 @@ from runtime.cli.main import parser
 from runtime.engine import Engine
 from runtime.errors import InvalidError, UnsupportedError
 from tests.runtime.support.inspection import links, nothing_left, until
-from tests.support.programs import Watched, environment
+from tests.support.programs import Watched
 
 MYDOCKER = [sys.executable, "-m", "runtime"]
 Mydocker = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def env(engine: Engine, root: Path) -> dict[str, str]:
-    """Return an environment with the checkout and the state of this test."""
-    del engine  # its fixture cleans up
-    return environment(MYDOCKER_ROOT=str(root))
 
 
 @pytest.fixture

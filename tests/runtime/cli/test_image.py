@@ -22,18 +22,11 @@ from runtime.engine import Engine
 from tests.runtime.image import tars
 from tests.runtime.image.image_files import base_layer, make
 from tests.runtime.image.tars import Item
-from tests.support.programs import Watched, environment
+from tests.support.programs import Watched
 
 MYDOCKER = [sys.executable, "-m", "runtime"]
 Mydocker = Callable[..., "subprocess.CompletedProcess[bytes]"]
 LAYER = tars.tar(Item("f", b"found\n"))
-
-
-@pytest.fixture
-def env(engine: Engine, root: Path) -> dict[str, str]:
-    """Return an environment with the checkout and the state of this test."""
-    del engine  # its fixture cleans up
-    return environment(MYDOCKER_ROOT=str(root))
 
 
 @pytest.fixture

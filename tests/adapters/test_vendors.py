@@ -12,11 +12,17 @@ import pytest
 from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model import oracle
 from harness.model.features import Feature
-from harness.model.plan import CONTAINER01, HOST, JOINER, ON_HOST, Bridge, Publish
-from harness.testbench.listener import Listener, free_port
+from harness.model.plan import CONTAINER01, HOST, JOINER, ON_HOST, Bridge
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
-from tests.adapters.vendors import BY_COMMAND, OWN_STACK, TRIED, claiming, the_cast
+from tests.adapters.vendors import (
+    BY_COMMAND,
+    OWN_STACK,
+    TRIED,
+    assert_published_port_answers,
+    claiming,
+    the_cast,
+)
 
 OF_THE_KERNEL = tuple(name for name in TRIED if name not in OWN_STACK)
 """Runtimes whose containers use the kernel's network stack."""
@@ -66,13 +72,7 @@ def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
 @pytest.mark.parametrize("vendor", claiming(Feature.PUBLISH), indirect=True)
 def test_published_port_is_inspected_and_answers(vendor: Scene) -> None:
     """The port has the requested number."""
-    port = free_port(vendor.place(HOST), "tcp")
-    web = vendor.container("web", Bridge(), ports=(Publish(port, 8080),))
-    assert {item.host_port for item in web.facts().ports} == {port}
-    with Listener(web.net, "tcp", port=8080) as ear:
-        address = vendor.world.address(HOST, 4)
-        assert ear.reached_from(vendor.place("attacker"), at=address, port=port)
-    web.remove()
+    assert_published_port_answers(vendor)
 
 
 @pytest.mark.parametrize("vendor", claiming(Feature.NETWORKS), indirect=True)
