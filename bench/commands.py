@@ -34,7 +34,7 @@ _MYDOCKER = (
     "-c",
     "import sys; from runtime.__main__ import main; sys.exit(main())",
 )
-"""What the command that an installer makes does."""
+"""The same as the command that an installer makes."""
 _PACKAGES = str(Path(__file__).parents[1])
 
 

@@ -71,7 +71,7 @@ class Life:
     def __init__(self, adapter: Adapter, mode: Mode) -> None:
         self._adapter, self._spec = adapter, ContainerSpec(_MEASURED, mode)
         self.seconds: dict[str, list[float]] = {"exec": [], "removal": []}
-        """What the steps after the start took, those that `alternate` does not count included."""
+        """Durations of all steps after the start, also of those that `alternate` does not count."""
 
     def __call__(self) -> float:
         """Live it; the seconds of the start."""

@@ -10,8 +10,8 @@ _THRESHOLD = 100_000
 
 def main() -> int:
     """Run the command of the program's arguments and return its exit code."""
-    # What is imported stays until the end. To look for garbage in it, every two thousand
-    # objects, takes a tenth of a command's time.
+    # Imported modules stay until the end. A collection after every two thousand new objects would
+    # search them for garbage, and takes a tenth of a command's time.
     gc.set_threshold(_THRESHOLD)
     _open_streams()
     from runtime.cli import main as cli

@@ -180,7 +180,7 @@ def _verdict(trace: ProbeTrace) -> Iterator[str]:
 def _wrong_peer(trace: ProbeTrace) -> Iterator[str]:
     detail = _NETNS.sub(lambda found: _owner(trace, int(found[1])), trace.observed.detail)
     first = next((item for item in trace.trail(Role.REPLY) if item.outgoing), None)
-    who = f"{first.namespace}" if first else trace.observed.seen_from or "somebody"
+    who = first.namespace if first else trace.observed.seen_from or "an unknown sender"
     yield f"answered by the wrong peer: {who}, where {trace.witness} was meant ({detail})"
     yield from trace.causes
     yield from _rewritten(trace, Role.REQUEST)
@@ -344,8 +344,3 @@ def _untranslated(trace: ProbeTrace) -> Iterator[str]:
     sources = list(dict.fromkeys(item.seen.source for item in trace.trail(Role.REQUEST)))
     if len(sources) == 1:
         yield f"masquerade did not apply: source stayed {sources[0]}"
-
-
-def as_text(lines: Sequence[str]) -> str:
-    """Return the lines as the text of a file."""
-    return "".join(f"{line}\n" for line in lines)

@@ -47,7 +47,7 @@ def append(log: int, line: bytes) -> None:
 class OutputStream:
     """One output stream of the command: its source, and the caller's copy of it.
 
-    `copy` is -1 if the caller wants none. A copy that nobody reads blocks the stream, as a full
+    `copy` is -1 if the caller wants none. A copy without a reader blocks the stream, as a full
     pipe would. A copy that cannot be written is closed and reported on the pipe `lost`. The reader
     of `lost` then exits, so the copies of the `peers` are closed too.
     """

@@ -41,7 +41,7 @@ def test_own_hostname_on_host_network_resolves_to_the_host(dns_scene: Scene) -> 
 
 @requirement("DNS-2")
 def test_requested_hostname_resolves_to_own_address(scene: Scene) -> None:
-    """Whatever the container is called."""
+    """The name of the container is a different one."""
     scene.container("named", hostname="front-desk")
     assert lookup.hostname(scene.world.host, scene["named"]) == "front-desk"
     leads_to_itself(scene, "named")

@@ -78,7 +78,7 @@ def test_every_query_is_answered(dns_scene: Scene, asker: str, transport: Transp
     ):
         answer = lookup.query(dns_scene[asker], name, kind, transport=transport)
         assert (lookup.rcode(answer), value in lookup.values(answer)) == ("NOERROR", True)
-    answer = lookup.query(dns_scene[asker], "nobody.example.com", transport=transport)
+    answer = lookup.query(dns_scene[asker], "missing.example.com", transport=transport)
     assert lookup.rcode(answer) == "NXDOMAIN"
 
 

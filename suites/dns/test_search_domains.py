@@ -83,7 +83,7 @@ def test_peer_name_without_ipv6_is_not_queried_in_the_search_domain(
 def test_peer_name_is_not_queried_in_the_search_domain_after_restart(
     world: World, scene: Scene
 ) -> None:
-    """Whatever search domain the container had before."""
+    """The container had a different search domain before."""
     # In full: part of the host's present configuration may come from `search_scene`.
     resolver = pick(world.topology.resolver, 4).ip
     with host_file(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):

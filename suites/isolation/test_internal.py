@@ -128,7 +128,7 @@ def internal_trio(
 
 @requirement("INT-1")
 def test_packets_of_every_protocol_stay_inside(internal_trio: ThreeContainers) -> None:
-    """Whatever the target, also when sent to the bridge's MAC."""
+    """No packet leaves for any target, not even a packet to the bridge's MAC."""
     outside = (NS1, HOST, "c", "d")
     head = Ether(src=internal_trio.mac("a"), dst=internal_trio.mac(GATEWAY))
     with internal_trio.capture("a", *outside) as wire:

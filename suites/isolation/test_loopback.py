@@ -29,7 +29,7 @@ APART: Final = "apart"
 def test_no_arp_answer_for_loopback_addresses(
     world: World, runtime: Adapter, wires: TapPool, family: Family, *, published: bool
 ) -> None:
-    """Whatever the runtime configures so that the host's loopback leads to published ports."""
+    """A runtime may configure the host so that its loopback leads to published ports."""
     own = family == 6 or Feature.NETWORKS in runtime.features
     home = TrioNetwork(family, APART if own else DEFAULT_NETWORK)
     ports = (Publish(PORT, INSIDE),) if published and Feature.PUBLISH in runtime.features else ()

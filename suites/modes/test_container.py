@@ -251,7 +251,7 @@ def test_options_that_contradict_joining_are_refused_by_name(
 def test_joining_a_joiner_leads_to_the_same_netns(
     scene: Scene, mode: Bridge | Nothing | Host
 ) -> None:
-    """Whatever the mode of the first container of the chain."""
+    """The mode of the first container of the chain makes no difference."""
     scene.container("first", mode)
     scene.container("second", Joined("first"))
     scene.container("third", Joined("second"))

@@ -82,7 +82,7 @@ def test_addresses_are_as_declared(
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ALIKE)
 def test_container_has_one_default_route(cast: Scene, name: str, family: Family) -> None:
-    """Whatever answers at the other end."""
+    """The route leads to the user-mode process."""
     routes = cast[name].net.routes()
     assert len([item for item in routes if not item.destination and item.family == family]) == 1
 
@@ -139,7 +139,7 @@ def test_host_answers_at_addresses_it_does_not_share(cast: Scene, name: str) -> 
 def test_host_name_entry_leads_to_the_host(
     cast: Scene, host: NetnsView, transport: Transport
 ) -> None:
-    """Whatever address the container's hosts file gives for it."""
+    """The container's hosts file gives the address."""
     lines = (line.split() for line in cast[CONTAINER01].read("/etc/hosts").splitlines())
     (address,) = (words[0] for words in lines if HOST_NAME in words)
     with Listener(host, transport, address=cast.world.address(HOST, 4)) as listener:

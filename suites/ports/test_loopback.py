@@ -189,7 +189,7 @@ class ForgingNeighbour:
     neighbour: str
     family: Family
     port: int = field(default_factory=own_port)
-    """Source port: packets of one flow follow the first one's route, whoever sent it."""
+    """Source port: packets of one flow follow the route of its first packet, from any sender."""
 
     @property
     def link(self) -> str:

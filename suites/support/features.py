@@ -1,4 +1,4 @@
-"""What the runtime claims: tests of other subjects require no more than that."""
+"""Features that the runtime claims, for tests of other subjects."""
 
 from __future__ import annotations
 

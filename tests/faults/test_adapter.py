@@ -167,7 +167,7 @@ def test_rules_of_others_are_listed_and_removed(sabotage: Callable[[Any], Scene]
 
     @fault("takes-rules", violates=("BR-1",), moment="network-created")
     def takes_rules(site: FaultContext) -> None:
-        """Whatever lets nothing out to a bridge is gone."""
+        """Remove the rules that let no packet out to a bridge."""
         assert site.network is not None
         out = ("out", site.network.interface)
         before = [entry for entry in site.host.rules() if entry.refuses and out in entry.links]

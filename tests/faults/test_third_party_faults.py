@@ -61,7 +61,7 @@ def raises(site):
 
 @fault("speaks", violates=("BR-1",), around="run")
 def speaks(site, verb):
-    """What it says is meant for a terminal."""
+    """Raise an error with a terminal sequence."""
     raise ValueError("said \\x1b]0;owned\\x07")
 
 @fault("waits", violates=("BR-1",), moment="container-started")

@@ -17,7 +17,7 @@ LESS = Dialect(
     none_loopback=False,
     bridge_loopback6=False,
 )
-"""Whatever can be declared to be missing is."""
+"""Dialect in which everything is missing that a dialect can declare to be missing."""
 
 SHARED = "it shares container01's namespace"
 THERE = "container05-container has container01's addresses"

@@ -234,7 +234,7 @@ def test_cgroup_of_a_killed_run_is_removed_by_the_next() -> None:
         program.expect("there")
         program.process.kill()
         program.end()
-    # Who has let go of the output may still be on the way out of the cgroup.
+    # A process that has closed the output may still be leaving the cgroup.
     look = f"""
 import os
 from harness.sandbox import cgroup, sandbox

@@ -64,7 +64,7 @@ def test_known_dns_name_is_answered_with_authority(
 
 
 @pytest.mark.parametrize(
-    ("name", "apex"), [("nobody.example.com", "example.com."), ("example.org", ".")]
+    ("name", "apex"), [("missing.example.com", "example.com."), ("example.org", ".")]
 )
 def test_unknown_dns_name_gets_nxdomain(name: str, apex: str) -> None:
     """An unknown name gets NXDOMAIN with an SOA record."""
@@ -114,7 +114,7 @@ def test_large_dns_reply_is_complete_over_tcp() -> None:
 
 def test_dns_records_have_ttl_zero() -> None:
     """No reply is cached, so that every query reaches the server's record."""
-    for name in ("www.example.com", "nobody.example.com"):
+    for name in ("www.example.com", "missing.example.com"):
         response = ask(name, "A")
         assert {rrset.ttl for rrset in (*response.answer, *response.authority)} == {0}
 

@@ -288,9 +288,9 @@ def _leave_rule(site: FaultContext, port: Publish) -> None:
     """Add a port rule in a table that looks like the runtime's own."""
     table = Table("inet", "left-ports")
     chain = add_chain(table, "dstnat", hook="prerouting", priority=-100, kind="nat")
-    nobody = dnat(ip_address("172.31.255.254"), port.container_port)
+    unused = dnat(ip_address("172.31.255.254"), port.container_port)
     which = [*family(4), *to_local(), *_to(port)]
-    site.host.firewall(add_table(table), chain, add_rule(table, "dstnat", which, nobody))
+    site.host.firewall(add_table(table), chain, add_rule(table, "dstnat", which, unused))
 
 
 @fault(
@@ -332,9 +332,9 @@ def flows_stick_to_the_old_container(site: FaultContext) -> None:
         plug = next(site.plugs())
         gateway = gateway_of(plug, version)
         if port.host_port in site.memory.get("before", ()) and port.protocol == "udp" and gateway:
-            nobody = address_at(gateway, gateway.network.num_addresses - 20)
+            unused = address_at(gateway, gateway.network.num_addresses - 20)
             old = [*family(version), *to_local(), *_to(port)]
-            _redirect(site, old, to=nobody.ip, port=port.container_port)
+            _redirect(site, old, to=unused.ip, port=port.container_port)
 
 
 @fault("ports-are-closed-to-bystanders", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)

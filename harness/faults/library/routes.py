@@ -30,8 +30,8 @@ def default_route_to_nobody(site: FaultContext) -> None:
     """Point the default route at an unused address."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
-            nobody = address_at(gateway, gateway.network.num_addresses - 9)
-            site.inside.ensure(rtnetlink.add_route(None, via=nobody.ip, replace=True))
+            unused = address_at(gateway, gateway.network.num_addresses - 9)
+            site.inside.ensure(rtnetlink.add_route(None, via=unused.ip, replace=True))
 
 
 @fault("route-too-many", violates=("BR-2",), moment=PLUGGED)
