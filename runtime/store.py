@@ -43,6 +43,8 @@ from runtime.records import ContainerConfig, ContainerState, state_from_json, st
 
 SOCKET: Final = "attendant"
 """Path of the attendant's socket, below the root."""
+LOG: Final = "attendant.log"
+"""Path of the attendant's log, below the root; absent while it is empty and no daemon runs."""
 _ID_LENGTH: Final = 64
 _SHORT: Final = 12
 """Digits of an id that are shown, and that make up the hostname."""

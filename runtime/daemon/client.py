@@ -7,22 +7,20 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-import runtime
 from linux.netns import NetNS
 from runtime.errors import UnsupportedError
 from runtime.init import init
 from runtime.init.fds import MOST
 from runtime.network.ports import RelayedPort
-from runtime.store import SOCKET, Store
+from runtime.store import LOG, SOCKET, Store
 
-LOG: Final = "attendant.log"
-LISTENING: Final = 3
-"""The number of the listening socket's descriptor in the daemon."""
 _BOUND: Final = 10.0
 """Seconds that the daemon may take to reply before another one is started in its place."""
 
@@ -114,7 +112,7 @@ class DaemonClient:
         root = self._store.root
         log = os.open(f"{root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            _execute(root, listening, log)
+            _fork_daemon(root, listening, log)
         finally:
             os.close(log)
 
@@ -186,12 +184,14 @@ def _bind(store: Store, listening: socket.socket) -> None:
         os.close(directory)
 
 
-def _execute(root: str, listening: int, log: int) -> None:
-    """Execute the daemon as a detached process."""
-    home = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
-    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    argv = [sys.executable, "-m", "runtime.daemon.daemon", root]
+def _fork_daemon(root: str, listening: int, log: int) -> None:
+    """Run the daemon as a detached process; `listening` and `log` are descriptors.
+
+    The daemon is forked and not executed: its imports took 0.1 s a time, and a host process of the
+    harness, which has no byte-code cache, has imported them before.
+    """
+    if threading.active_count() > 1:  # one of the others may hold the lock of a module (threading)
+        from runtime.daemon import daemon
     nothing = os.open(os.devnull, os.O_RDWR)
     child = init.fork()
     if not child:
@@ -199,13 +199,17 @@ def _execute(root: str, listening: int, log: int) -> None:
             init.forget_parent({listening, log, nothing})
             if os.fork():
                 os._exit(0)
-            for target, fd in ((0, nothing), (1, log), (2, log), (LISTENING, listening)):
+            for target, fd in ((0, nothing), (1, log), (2, log)):
                 os.dup2(fd, target)
-                os.set_inheritable(target, True)  # also if it had this number already
-            os.closerange(LISTENING + 1, os.sysconf("SC_OPEN_MAX"))
+            init.close_others({listening})
             os.chdir("/")
-            os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is what we want
+            sys.stdout = sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+            from runtime.daemon import daemon
+
+            daemon.main(root, listening)
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(127)
+            os._exit(1)
     os.close(nothing)
     os.waitpid(child, 0)

@@ -1,11 +1,13 @@
-"""The daemon: `python -m runtime.daemon.daemon ROOT`, its listening socket as descriptor 3."""
+"""The daemon: a process that serves the containers of a state directory."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,7 +16,6 @@ from typing import Final
 
 from linux.proc import pidfd as pidfd_of
 from linux.syscalls import pidfd_getfd
-from runtime.daemon.client import LISTENING, LOG
 from runtime.daemon.dns_names import DnsNames
 from runtime.daemon.dns_server import Resolver
 from runtime.daemon.dns_socket import DnsSockets, lead_to, namespace, open_ears
@@ -24,7 +25,7 @@ from runtime.init.fds import MOST
 from runtime.init.init import ProcessTitle, arguments_area
 from runtime.network.endpoint import relays_of
 from runtime.records import ContainerRecord, resolves_names
-from runtime.store import Store
+from runtime.store import LOG, Store
 
 TITLE: Final = b"mydocker-attendant"
 
@@ -199,18 +200,20 @@ class Daemon:
                 self._attended[found.id] = stack.pop_all()
 
 
-def main(root: str) -> None:
-    """Serve the containers of a state directory until none is left."""
+def main(root: str, listening: int) -> None:
+    """Serve the containers of a state directory until none is left; for a process just forked.
+
+    `listening` is the descriptor of the socket at which clients connect.
+    """
     ProcessTitle(TITLE, arguments_area()).take()
-    asyncio.run(_serve(root))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a closed connection is an error, not the end
+    gc.freeze()  # collect the daemon's own garbage, without a copy of the parent's pages
+    gc.enable()
+    asyncio.run(_serve(root, listening))
 
 
-async def _serve(root: str) -> None:
+async def _serve(root: str, listening: int) -> None:
     # Two listening sockets and a pidfd per container, and a socket per pending DNS query.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    await Daemon(Store(root), socket.socket(fileno=LISTENING)).serve()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    await Daemon(Store(root), socket.socket(fileno=listening)).serve()

@@ -36,8 +36,7 @@ def _attendants() -> set[int]:
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             own = os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/thread-self/ns/net")
-            title = words[0] == b"mydocker-attendant"
-            if (title or b"runtime.daemon.daemon" in words) and own:
+            if words[0] == b"mydocker-attendant" and own:
                 found.add(pid)
     return found
 

@@ -7,11 +7,13 @@ import socket
 from pathlib import Path
 
 import dns.message
+import pytest
 
+from runtime.daemon import daemon
 from runtime.engine import Engine
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import RESOLVER, ask, told
-from tests.runtime.support.inspection import netns, processes_titled
+from tests.runtime.support.inspection import netns, processes_titled, until
 
 
 def test_daemon_process_is_detached_from_its_caller(engine: Engine, root: Path, lan: str) -> None:
@@ -40,3 +42,18 @@ def test_daemon_survives_a_client_that_closes_early(engine: Engine, lan: str) ->
                 client.sendall((len(query).to_bytes(2, "big") + query) * 20)
     assert told(ask(web, web.name)) == {"10.9.0.2"}
     assert processes_titled(b"mydocker-attendant") == {before}
+
+
+def test_daemon_writes_its_own_error_into_the_log(
+    engine: Engine, root: Path, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is a fork of its caller, and neither returns into it nor writes to its stderr."""
+
+    def broken(root: str, listening: int) -> None:
+        raise RuntimeError(f"broken in {root}, {os.fstat(listening).st_mode:o}")
+
+    monkeypatch.setattr(daemon, "main", broken)
+    engine.run("base", FOR_EVER, network=lan)
+    log = root / "attendant.log"
+    error = f"RuntimeError: broken in {root}, 14"
+    until(lambda: log.exists() and error in log.read_text(), "the log has the error")
