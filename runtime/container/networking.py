@@ -264,7 +264,7 @@ class ContainerNetworking:
     def _redirect(self, found: ContainerRecord, netns: NetNS, *, register: bool) -> None:
         """Set default routes, published ports and DNS listeners by the endpoints there are now."""
         from linux.nftables import Nft
-        from runtime.daemon.dns_socket import lead_nowhere
+        from runtime.daemon.dns_socket import remove_redirection
         from runtime.network import endpoint
 
         state = found.state
@@ -282,7 +282,7 @@ class ContainerNetworking:
                 relays.append(item._replace(fd=own))
             self._register(found, netns, relays)
             if not resolves_names(state.endpoints):
-                lead_nowhere(netns)
+                remove_redirection(netns)
 
     def _written(self, found: ContainerRecord, state: ContainerState) -> ContainerRecord:
         if state.changing:
@@ -401,7 +401,7 @@ class ContainerNetworking:
         pidfd = os.pidfd_open(found.state.pid)
         try:
             within = netns if names else None
-            self._daemon.attend(found.id, pidfd, netns=within, relays=relays, began=first)
+            self._daemon.serve(found.id, pidfd, netns=within, relays=relays, began=first)
         finally:
             os.close(pidfd)
 

@@ -31,7 +31,7 @@ class DaemonClient:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def attend(
+    def serve(
         self,
         identity: str,
         pidfd: int,
@@ -46,13 +46,14 @@ class DaemonClient:
         new daemon has started. An earlier service of the same container is replaced; there is
         none if the container `began` just now.
         """
-        from runtime.daemon.dns_socket import open_ears  # imports nft, which most calls do not need
+        # Imports nftables, which most calls do not need.
+        from runtime.daemon.dns_socket import open_dns_sockets
 
-        ears = open_ears(netns, first=began) if netns is not None else None
+        sockets = open_dns_sockets(netns, first=began) if netns is not None else None
         try:
             own = [pidfd, *(item.fd for item in relays)]
-            if ears is not None:
-                own += [ears.udp.fileno(), ears.tcp.fileno()]
+            if sockets is not None:
+                own += [sockets.udp.fileno(), sockets.tcp.fileno()]
             if len(own) > MOST:
                 raise UnsupportedError(
                     f"relay ports of container {identity[:12]}",
@@ -61,47 +62,47 @@ class DaemonClient:
                     "publish on other addresses, such as 0.0.0.0:8000-8299:80-379",
                 )
             targets = [(item.address, item.port) for item in relays]
-            asked = {"attend": identity, "relays": targets, "names": ears is not None}
-            message = json.dumps(asked).encode()
+            request = {"serve": identity, "relays": targets, "names": sockets is not None}
+            message = json.dumps(request).encode()
             deadline = time.monotonic() + _BOUND
             # If that daemon is about to exit, the next attempt starts another one.
-            while not _say(self._store, message, own) and not self._begin(message, own):
+            while not _request(self._store, message, own) and not self._begin(message, own):
                 if time.monotonic() > deadline:
                     raise TimeoutError
         except TimeoutError:
             raise UnsupportedError(
                 f"answer names and relay ports for container {identity[:12]}",
-                f"the attendant has said nothing for {_BOUND:.0f} s",
+                f"the attendant has reply nothing for {_BOUND:.0f} s",
                 "it was stopped, or this machine is overloaded",
                 f"{self._store.root}/{LOG}; kill it: the next call starts another",
             ) from None
         finally:
-            for opened in ears or ():
+            for opened in sockets or ():
                 opened.close()
 
     def forget(self, identity: str) -> None:
         """Stop the service for a container; on return no descriptor of its netns is open."""
         with suppress(TimeoutError):
-            _say(self._store, json.dumps({"forget": identity}).encode(), [])
+            _request(self._store, json.dumps({"forget": identity}).encode(), [])
 
     def revive(self) -> None:
         """Start another daemon if the last one was killed; it finds its containers by itself.
 
         Its socket exists until it exits normally, which shows that there was a daemon.
         """
-        if not _is_there(self._store):
+        if not _is_running(self._store):
             self._begin(b"{}", [])
 
     def _begin(self, message: bytes, fds: Sequence[int]) -> bool:
         """Start a daemon unless one runs and send it the message; false if one runs."""
         store = self._store
         with store.locked():
-            if _is_there(store):
+            if _is_running(store):
                 return False
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
                 _bind(store, listening)
                 # The kernel queues a message that is sent before the daemon listens.
-                opened = _connected(store)
+                opened = _connect(store)
                 assert opened is not None
                 with opened:
                     socket.send_fds(opened, [message], fds)
@@ -117,10 +118,10 @@ class DaemonClient:
             os.close(log)
 
 
-def _is_there(store: Store) -> bool:
+def _is_running(store: Store) -> bool:
     """Return whether a process has the daemon's socket, even if it does not listen yet."""
     try:
-        opened = _connected(store, wait=False)
+        opened = _connect(store, wait=False)
     except BlockingIOError:  # the queue of connections is full
         return True
     if opened is not None:
@@ -128,7 +129,7 @@ def _is_there(store: Store) -> bool:
     return opened is not None
 
 
-def _connected(store: Store, *, wait: bool = True) -> socket.socket | None:
+def _connect(store: Store, *, wait: bool = True) -> socket.socket | None:
     """Connect to the daemon, `None` if none runs; wait while the queue is full (unix(7))."""
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -157,20 +158,20 @@ def _connected(store: Store, *, wait: bool = True) -> socket.socket | None:
     return opened
 
 
-def _say(store: Store, message: bytes, fds: Sequence[int]) -> bool:
+def _request(store: Store, message: bytes, fds: Sequence[int]) -> bool:
     """Send the daemon a message and wait until it is done; false if no daemon runs."""
-    opened = _connected(store)
+    opened = _connect(store)
     if opened is None:
         return False
     with opened:
         try:
             socket.send_fds(opened, [message], fds)
-            said = opened.recv(16)
-            if said == b"last":  # the daemon exits, and has exited when it closes the connection
+            reply = opened.recv(16)
+            if reply == b"last":  # the daemon exits, and has exited when it closes the connection
                 opened.recv(1)
         except ConnectionError:
             return False
-        return bool(said)
+        return bool(reply)
 
 
 def _bind(store: Store, listening: socket.socket) -> None:

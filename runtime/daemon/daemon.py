@@ -18,7 +18,7 @@ from linux.proc import pidfd as pidfd_of
 from linux.syscalls import pidfd_getfd
 from runtime.daemon.dns_names import DnsNames
 from runtime.daemon.dns_server import Resolver
-from runtime.daemon.dns_socket import DnsSockets, lead_to, namespace, open_ears
+from runtime.daemon.dns_socket import DnsSockets, namespace, open_dns_sockets, redirect_queries
 from runtime.daemon.relay import End, Relay, RelayQuota
 from runtime.daemon.tasks import AGAIN, EXHAUSTED
 from runtime.init.fds import MOST
@@ -35,11 +35,11 @@ class Daemon:
 
     def __init__(self, store: Store, listening: socket.socket) -> None:
         self._store, self._listening = store, listening
-        self._names, self._room = DnsNames(store), RelayQuota()
-        self._attended: dict[str, ExitStack] = {}
+        self._names, self._quota = DnsNames(store), RelayQuota()
+        self._served: dict[str, ExitStack] = {}
         self._has_adopted = False
-        self._held: list[ExitStack] = []
-        self._over = asyncio.get_running_loop().create_future()
+        self._waiting_clients: list[ExitStack] = []
+        self._finished = asyncio.get_running_loop().create_future()
         listening.setblocking(False)
 
     async def serve(self) -> None:
@@ -49,7 +49,7 @@ class Daemon:
         self._adopt()
         self._has_adopted = True
         asyncio.get_running_loop().add_reader(self._listening, self._accept)
-        await self._over
+        await self._finished
         with suppress(FileNotFoundError):  # first: later the path may be the next daemon's
             if not os.path.getsize(f"{self._store.root}/{LOG}"):
                 os.unlink(f"{self._store.root}/{LOG}")
@@ -62,7 +62,7 @@ class Daemon:
 
     def _accept(self) -> bool:
         try:
-            caller, _ = self._listening.accept()
+            client, _ = self._listening.accept()
         except BlockingIOError:
             return False
         except OSError as error:
@@ -70,12 +70,12 @@ class Daemon:
                 raise
             self._accept_later()
             return False
-        caller.setblocking(False)
+        client.setblocking(False)
         try:
-            self._hear(caller)
+            self._receive(client)
         except BlockingIOError:
             loop = asyncio.get_running_loop()
-            loop.add_reader(caller, self._hear_later, caller)
+            loop.add_reader(client, self._receive_later, client)
         return True
 
     def _accept_later(self) -> None:
@@ -84,84 +84,84 @@ class Daemon:
         loop.remove_reader(self._listening)
         loop.call_later(AGAIN, loop.add_reader, self._listening, self._accept)
 
-    def _hear_later(self, caller: socket.socket) -> None:
-        asyncio.get_running_loop().remove_reader(caller)
-        self._hear(caller)
+    def _receive_later(self, client: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(client)
+        self._receive(client)
 
-    def _hear(self, caller: socket.socket) -> None:
-        message, fds, flags, _ = socket.recv_fds(caller, 1 << 16, MOST)
+    def _receive(self, client: socket.socket) -> None:
+        message, fds, flags, _ = socket.recv_fds(client, 1 << 16, MOST)
         with ExitStack() as stack:
-            stack.callback(caller.close)
+            stack.callback(client.close)
             if flags & socket.MSG_CTRUNC:  # too few free descriptors: the client tries again
                 for fd in fds:
                     os.close(fd)
                 return
-            if not message or self._over.done():
+            if not message or self._finished.done():
                 return  # a client whose connection is closed turns to the next daemon
-            asked = json.loads(message)
-            if identity := asked.get("attend"):
+            request = json.loads(message)
+            if identity := request.get("serve"):
                 with suppress(ProcessLookupError):  # it has ended meanwhile
-                    self._attend(identity, asked["relays"], fds, names=asked["names"])
-            elif identity := asked.get("forget"):
+                    self._serve(identity, request["relays"], fds, names=request["names"])
+            elif identity := request.get("forget"):
                 self._release(identity)
             else:
                 self._adopt()
-            self._leave_if_alone()
+            self._exit_if_unused()
             with suppress(OSError):  # the very first client does not wait for the reply
-                caller.send(b"last" if self._over.done() else b"done")
-            if self._over.done():
+                client.send(b"last" if self._finished.done() else b"done")
+            if self._finished.done():
                 # The client waits until this process has ended.
-                self._held.append(stack.pop_all())
+                self._waiting_clients.append(stack.pop_all())
 
-    def _attend(
+    def _serve(
         self, identity: str, targets: Sequence[tuple[str, int]], fds: Sequence[int], *, names: bool
     ) -> None:
         # The present rules may redirect to sockets of this daemon or of one that was killed.
-        others = identity in self._attended or not self._has_adopted
+        others = identity in self._served or not self._has_adopted
         pidfd, *rest = fds
         relays, rest = rest[: len(targets)], rest[len(targets) :]
         self._release(identity)
         with ExitStack() as stack:
-            self._until_it_ends(stack, identity, pidfd)
+            self._until_exit(stack, identity, pidfd)
             if relays:
                 ends = ((address, port) for address, port in targets)
                 self._relay(stack, zip(relays, ends, strict=True))
             if names:
                 udp, tcp = rest
-                ears = DnsSockets(socket.socket(fileno=udp), socket.socket(fileno=tcp))
-                self._resolve(stack, identity, pidfd, ears)
+                sockets = DnsSockets(socket.socket(fileno=udp), socket.socket(fileno=tcp))
+                self._resolve(stack, identity, pidfd, sockets)
                 if others:
                     with namespace(pidfd) as space:
-                        lead_to(space, ears)
-            self._attended[identity] = stack.pop_all()
+                        redirect_queries(space, sockets)
+            self._served[identity] = stack.pop_all()
 
     def _relay(self, stack: ExitStack, pairs: Iterable[tuple[int, End]]) -> None:
         """Relay connections and datagrams of these sockets, all of one container."""
-        part = self._room.part()
+        part = self._quota.part()
         stack.callback(part.close)
         for fd, target in pairs:
             stack.callback(Relay(socket.socket(fileno=fd), target, part).close)
 
-    def _resolve(self, stack: ExitStack, identity: str, pidfd: int, ears: DnsSockets) -> None:
-        stack.callback(Resolver(identity, self._names, ears, pidfd).close)
+    def _resolve(self, stack: ExitStack, identity: str, pidfd: int, sockets: DnsSockets) -> None:
+        stack.callback(Resolver(identity, self._names, sockets, pidfd).close)
 
-    def _until_it_ends(self, stack: ExitStack, identity: str, pidfd: int) -> None:
+    def _until_exit(self, stack: ExitStack, identity: str, pidfd: int) -> None:
         loop = asyncio.get_running_loop()
         stack.callback(os.close, pidfd)
         loop.add_reader(pidfd, self._drop, identity)
         stack.callback(loop.remove_reader, pidfd)
 
     def _release(self, identity: str) -> None:
-        if identity in self._attended:
-            self._attended.pop(identity).close()
+        if identity in self._served:
+            self._served.pop(identity).close()
 
     def _drop(self, identity: str) -> None:
         self._release(identity)
-        self._leave_if_alone()
+        self._exit_if_unused()
 
-    def _leave_if_alone(self) -> None:
-        if not self._attended and not self._over.done():
-            self._over.set_result(None)
+    def _exit_if_unused(self) -> None:
+        if not self._served and not self._finished.done():
+            self._finished.set_result(None)
 
     # --- adoption ---------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class Daemon:
         for identity in self._store.ids():
             try:
                 found = ContainerRecord(self._store.config(identity), self._store.state(identity))
-                if found.running and identity not in self._attended:
+                if found.running and identity not in self._served:
                     self._adopt_one(found)
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has ended meanwhile
@@ -188,16 +188,16 @@ class Daemon:
         if pidfd is None:
             return
         with ExitStack() as stack:
-            self._until_it_ends(stack, found.id, pidfd)
+            self._until_exit(stack, found.id, pidfd)
             if relays:
                 ends = ((item.address, item.port) for item in relays)
                 kept = (pidfd_getfd(pidfd, item.fd) for item in relays)
                 self._relay(stack, zip(kept, ends, strict=True))
             if names:
                 with namespace(pidfd) as space:
-                    self._resolve(stack, found.id, pidfd, open_ears(space))
+                    self._resolve(stack, found.id, pidfd, open_dns_sockets(space))
             if relays or names:
-                self._attended[found.id] = stack.pop_all()
+                self._served[found.id] = stack.pop_all()
 
 
 def main(root: str, listening: int) -> None:
@@ -209,10 +209,10 @@ def main(root: str, listening: int) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a closed connection is an error, not the end
     gc.freeze()  # collect the daemon's own garbage, without a copy of the parent's pages
     gc.enable()
-    asyncio.run(_serve(root, listening))
+    asyncio.run(_run(root, listening))
 
 
-async def _serve(root: str, listening: int) -> None:
+async def _run(root: str, listening: int) -> None:
     # Two listening sockets and a pidfd per container, and a socket per pending DNS query.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

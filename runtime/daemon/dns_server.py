@@ -25,7 +25,7 @@ from runtime.daemon.tasks import Work, accept
 _LONGEST: Final = 1 << 16
 _PLAIN_LIMIT: Final = 512
 """Largest reply over UDP in bytes, unless the query allows more (RFC 1035, RFC 6891)."""
-_PASSED_ON: Final = 256
+_FORWARDED: Final = 256
 """Most queries of one container that are forwarded at a time."""
 _CONNECTIONS: Final = 256
 """Most connections of one container."""
@@ -36,53 +36,55 @@ Ask = Callable[[], Awaitable[bytes | None]]
 class Resolver:
     """Resolver of a container; once closed it holds no descriptor of the container's netns."""
 
-    def __init__(self, identity: str, known: DnsNames, ears: DnsSockets, pidfd: int) -> None:
-        self._identity, self._names, self._ears, self._pidfd = identity, known, ears, pidfd
-        self._work, self._passed_on = Work(), Work()
+    def __init__(self, identity: str, known: DnsNames, sockets: DnsSockets, pidfd: int) -> None:
+        self._identity, self._names, self._sockets, self._pidfd = identity, known, sockets, pidfd
+        self._work, self._forwarding = Work(), Work()
         self._turn = asyncio.Lock()
-        self._conversations: dict[asyncio.Task[None], Conversation] = {}
-        self._work.begin(self._hear_datagrams(), ears.udp)
-        self._work.begin(self._hear_connections(), ears.tcp)
+        self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._work.begin(self._receive_datagrams(), sockets.udp)
+        self._work.begin(self._accept_connections(), sockets.tcp)
 
     def close(self) -> None:
         """Close the resolver's sockets."""
         self._work.close()
-        self._passed_on.close()
+        self._forwarding.close()
 
     # --- receiving -----------------------------------------------------------------
 
-    async def _hear_datagrams(self) -> None:
+    async def _receive_datagrams(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            query, asker = await loop.sock_recvfrom(self._ears.udp, _LONGEST)
-            await self._take("udp", query, partial(self._send_to, asker))
+            query, client = await loop.sock_recvfrom(self._sockets.udp, _LONGEST)
+            await self._take("udp", query, partial(self._send_to, client))
 
-    async def _send_to(self, asker: tuple[str, int], answer: bytes) -> None:
+    async def _send_to(self, client: tuple[str, int], answer: bytes) -> None:
         with suppress(OSError):
-            await asyncio.get_running_loop().sock_sendto(self._ears.udp, answer, asker)
+            await asyncio.get_running_loop().sock_sendto(self._sockets.udp, answer, client)
 
-    async def _hear_connections(self) -> None:
+    async def _accept_connections(self) -> None:
         while True:
-            self._converse(await accept(self._ears.tcp))
-            if len(self._conversations) > _CONNECTIONS:
+            self._begin_connection(await accept(self._sockets.tcp))
+            if len(self._connections) > _CONNECTIONS:
                 await self._end_longest_idle()
             await asyncio.sleep(0)  # queries on the other sockets come first
 
-    def _converse(self, accepted: socket.socket) -> None:
-        conversation = Conversation(accepted, partial(self._take, "tcp"))
-        task = self._work.begin(conversation.hold(), accepted)
-        self._conversations[task] = conversation
-        task.add_done_callback(self._conversations.pop)
+    def _begin_connection(self, accepted: socket.socket) -> None:
+        connection = Connection(accepted, partial(self._take, "tcp"))
+        task = self._work.begin(connection.hold(), accepted)
+        self._connections[task] = connection
+        task.add_done_callback(self._connections.pop)
 
     async def _end_longest_idle(self) -> None:
-        *others, _ = self._conversations  # the last one is the new one
-        longest = min(others, key=lambda task: self._conversations[task].idleness)
+        *others, _ = self._connections  # the last one is the new one
+        longest = min(others, key=lambda task: self._connections[task].idleness)
         longest.cancel()
         await asyncio.wait([longest])
 
     # --- answering ---------------------------------------------------------------
 
-    async def _take(self, transport: Transport, wire: bytes, say: Say) -> asyncio.Task[None] | None:
+    async def _take(
+        self, transport: Transport, wire: bytes, send: Send
+    ) -> asyncio.Task[None] | None:
         """Answer a query at once, or return the task that forwards it."""
         async with self._turn:  # one query after the other, on any number of connections
             await asyncio.sleep(0)  # other containers get their turn, however fast this one queries
@@ -92,13 +94,13 @@ class Resolver:
             found = self._found(query)
         if isinstance(found, Message):
             room = max(query.payload, _PLAIN_LIMIT) if transport == "udp" else _LONGEST - 1
-            await say(dns_names.fitted(found, room))
-        elif len(self._passed_on) < _PASSED_ON:
+            await send(dns_names.fitted(found, room))
+        elif len(self._forwarding) < _FORWARDED:
             opener = self._inside if found.from_inside else self._outside
             asking = partial(ask, wire, found.servers, transport, opener)
-            return self._passed_on.begin(self._pass_on(asking, query, say))
+            return self._forwarding.begin(self._forward(asking, query, send))
         elif transport == "tcp":  # over UDP a client without a reply repeats its query
-            await say(dns_names.failed(query).to_wire())
+            await send(dns_names.failed(query).to_wire())
         return None
 
     def _found(self, query: Message) -> Message | Upstream:
@@ -112,10 +114,10 @@ class Resolver:
         except (OSError, dns.exception.DNSException):
             return dns_names.failed(query)  # the container is being removed
 
-    async def _pass_on(self, ask: Ask, query: Message, say: Say) -> None:
+    async def _forward(self, ask: Ask, query: Message, send: Send) -> None:
         answer = await ask() or dns_names.failed(query).to_wire()
         with suppress(OSError):
-            await say(answer)
+            await send(answer)
 
     # --- forwarding ----------------------------------------------------------------
 
@@ -125,67 +127,67 @@ class Resolver:
     ) -> Iterator[socket.socket]:
         with namespace(self._pidfd) as space:
             opened = space.socket(family, kind)
-        with self._passed_on.using(opened):
+        with self._forwarding.using(opened):
             yield opened
 
     @contextmanager
     def _outside(
         self, family: socket.AddressFamily, kind: socket.SocketKind
     ) -> Iterator[socket.socket]:
-        with self._passed_on.using(socket.socket(family, kind)) as opened:
+        with self._forwarding.using(socket.socket(family, kind)) as opened:
             yield opened
 
 
 _IDLE: Final = 10.0
 """Seconds until a connection without a query, or one that accepts no reply, is closed."""
 
-Say = Callable[[bytes], Awaitable[None]]
+Send = Callable[[bytes], Awaitable[None]]
 """Send one reply to the client of the query."""
-Take = Callable[[bytes, Say], Awaitable[asyncio.Task[None] | None]]
+Take = Callable[[bytes, Send], Awaitable[asyncio.Task[None] | None]]
 """Answer a query: already on return, or by a task that is still running."""
 
 
-class Conversation:
+class Connection:
     """One DNS connection, answered until the client closes it or it is idle too long."""
 
     def __init__(self, opened: socket.socket, take: Take) -> None:
         self._socket, self._take = opened, take
         self._stream = Stream(opened)
         self._unanswered: set[asyncio.Task[None]] = set()
-        self._heard = asyncio.get_running_loop().time()
+        self._last_query = asyncio.get_running_loop().time()
 
     @property
     def idleness(self) -> tuple[bool, float]:
         """Sort key: connections without a pending query first, the longest idle before others."""
-        return bool(self._unanswered), self._heard
+        return bool(self._unanswered), self._last_query
 
     async def hold(self) -> None:
         """Read queries until the client closes its side; replies still go out after that."""
         try:
             with suppress(OSError):
-                await self._hear()
+                await self._receive()
             while self._unanswered:
                 await asyncio.wait(self._unanswered)
         finally:
             for task in self._unanswered:
                 task.cancel()
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(_IDLE):
-                    question = await self._stream.receive()
+                    query = await self._stream.receive()
             except TimeoutError:
                 if self._unanswered:
                     continue
                 return
-            self._heard = asyncio.get_running_loop().time()
-            task = await self._take(question, self._say)
+            self._last_query = asyncio.get_running_loop().time()
+            task = await self._take(query, self._send)
             if task is not None:
                 self._unanswered.add(task)
                 task.add_done_callback(self._unanswered.discard)
 
-    async def _say(self, answer: bytes) -> None:
+    async def _send(self, answer: bytes) -> None:
         try:
             async with asyncio.timeout(_IDLE):
                 await self._stream.send(answer)
@@ -205,7 +207,7 @@ class Stream:
 
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
-        self._heard = bytearray()
+        self._received = bytearray()
         self._sending = asyncio.Lock()
 
     async def receive(self) -> bytes:
@@ -214,13 +216,13 @@ class Stream:
         A cancelled call loses nothing: a later call returns the message.
         """
         loop = asyncio.get_running_loop()
-        while (end := self._end()) > len(self._heard):
+        while (end := self._end()) > len(self._received):
             more = await loop.sock_recv(self._socket, _CHUNK)
             if not more:
-                raise ConnectionError("hung up before the message was whole")
-            self._heard += more
-        message = bytes(self._heard[_LENGTH:end])
-        del self._heard[:end]  # bytes after the message belong to the next call
+                raise ConnectionError("connection closed before the message was complete")
+            self._received += more
+        message = bytes(self._received[_LENGTH:end])
+        del self._received[:end]  # bytes after the message belong to the next call
         return message
 
     async def send(self, message: bytes) -> None:
@@ -231,9 +233,9 @@ class Stream:
 
     def _end(self) -> int:
         """Return the end of the first message, as far as the received bytes determine it."""
-        if len(self._heard) < _LENGTH:
+        if len(self._received) < _LENGTH:
             return _LENGTH
-        return _LENGTH + int.from_bytes(self._heard[:_LENGTH], "big")
+        return _LENGTH + int.from_bytes(self._received[:_LENGTH], "big")
 
 
 PATIENCE: Final = 2.0
@@ -276,18 +278,18 @@ async def _ask_one(query: bytes, server: str, transport: Transport, opener: Open
     kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
     flags = socket.AI_NUMERICHOST
     family, _, _, _, address = socket.getaddrinfo(server, _DNS, type=kind, flags=flags)[0]
-    hear: Callable[[], Awaitable[bytes]]
+    receive: Callable[[], Awaitable[bytes]]
     with opener(family, kind) as opened:
         # A connected socket receives from the resolver only.
         await loop.sock_connect(opened, address)
         if transport == "tcp":
             stream = Stream(opened)
             await stream.send(query)
-            hear = stream.receive
+            receive = stream.receive
         else:
             await loop.sock_sendall(opened, query)
-            hear = partial(loop.sock_recv, opened, _LONGEST)
-        while not _answers(answer := await hear(), query):
+            receive = partial(loop.sock_recv, opened, _LONGEST)
+        while not _answers(answer := await receive(), query):
             pass
         return answer
 

@@ -52,7 +52,7 @@ def namespace(pidfd: int) -> NetNS:
     return NetNS(os.dup(pidfd))
 
 
-def open_ears(netns: NetNS, *, first: bool = False) -> DnsSockets:
+def open_dns_sockets(netns: NetNS, *, first: bool = False) -> DnsSockets:
     """Open the resolver's sockets in a netns; the kernel queues queries until they are read.
 
     Set `first` if the netns cannot have had such sockets before.
@@ -62,26 +62,26 @@ def open_ears(netns: NetNS, *, first: bool = False) -> DnsSockets:
         for item in opened.values():
             item.bind((RESOLVER, 0))
         opened["tcp"].listen(_BACKLOG)
-        ears = DnsSockets(opened["udp"], opened["tcp"])
-        lead_to(netns, ears, first=first)
+        sockets = DnsSockets(opened["udp"], opened["tcp"])
+        redirect_queries(netns, sockets, first=first)
     except BaseException:
         for item in opened.values():
             item.close()
         raise
-    return ears
+    return sockets
 
 
-def lead_nowhere(netns: NetNS) -> None:
+def remove_redirection(netns: NetNS) -> None:
     """Remove the redirection in a netns: queries find no listener, as if there had been none."""
     with Nft(netns) as nft:
         nft.apply([add_table(TABLE), del_table(TABLE)])
 
 
-def lead_to(netns: NetNS, ears: DnsSockets, *, first: bool = False) -> None:
+def redirect_queries(netns: NetNS, sockets: DnsSockets, *, first: bool = False) -> None:
     """Redirect the queries of a netns to these sockets, and to no others."""
     ports: dict[Literal["udp", "tcp"], int] = {
-        "udp": ears.udp.getsockname()[1],
-        "tcp": ears.tcp.getsockname()[1],
+        "udp": sockets.udp.getsockname()[1],
+        "tcp": sockets.tcp.getsockname()[1],
     }
     resolver = ip_network(RESOLVER)
     # The kernel frees an old table only after a grace period, which the caller would wait for.

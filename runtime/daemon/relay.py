@@ -27,8 +27,8 @@ _FORGOTTEN: Final = 60.0
 class UdpSession(NamedTuple):
     """UDP session of one client: the socket inside, and the task that returns the replies."""
 
-    far: socket.socket
-    answers: asyncio.Task[None]
+    inside: socket.socket
+    replies: asyncio.Task[None]
 
 
 class Relay:
@@ -40,10 +40,10 @@ class Relay:
     def __init__(self, opened: socket.socket, target: End, part: ContainerQuota) -> None:
         self._socket, self._target, self._part = opened, target, part
         self._family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-        self._conversations: dict[Any, UdpSession] = {}
+        self._sessions: dict[Any, UdpSession] = {}
         self._work = Work()
         stream = opened.type == socket.SOCK_STREAM
-        self._work.begin(self._streams() if stream else self._datagrams(), opened)
+        self._work.begin(self._relay_connections() if stream else self._relay_datagrams(), opened)
 
     def close(self) -> None:
         """Stop relaying."""
@@ -51,74 +51,74 @@ class Relay:
 
     # --- connections -------------------------------------------------------------
 
-    async def _streams(self) -> None:
+    async def _relay_connections(self) -> None:
         while True:
             accepted = self._work.keep(await accept(self._socket))
             await self._part.take(CONNECTION)  # further connections wait in the kernel's queue
             joined = self._work.begin(self._join(accepted), accepted)
             joined.add_done_callback(lambda _: self._part.give(CONNECTION))
 
-    async def _join(self, near: socket.socket) -> None:
+    async def _join(self, outside: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         try:
             opened = socket.socket(self._family, socket.SOCK_STREAM)
         except OSError:  # no descriptor is left
-            self._work.hang_up(near)
+            self._work.reset(outside)
             return
-        with self._work.using(opened) as far:
+        with self._work.using(opened) as inside:
             try:
-                await loop.sock_connect(far, self._target)
+                await loop.sock_connect(inside, self._target)
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(_pour(near, far))
-                    both.create_task(_pour(far, near))
+                    both.create_task(_pour(outside, inside))
+                    both.create_task(_pour(inside, outside))
             except* OSError:  # one side has reset the connection, or nothing listens
-                self._work.hang_up(near)
-                self._work.hang_up(far)
+                self._work.reset(outside)
+                self._work.reset(inside)
 
     # --- datagrams ---------------------------------------------------------------
 
-    async def _datagrams(self) -> None:
+    async def _relay_datagrams(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            data, caller = await loop.sock_recvfrom(self._socket, _CHUNK)
+            data, client = await loop.sock_recvfrom(self._socket, _CHUNK)
             with suppress(OSError):  # as with a lost datagram, the client gets no error
-                said = self._conversations.pop(caller, None) or await self._conversation(caller)
-                if said is not None:
-                    self._conversations[caller] = said  # the most recent now
-                    await loop.sock_sendall(said.far, data)
+                session = self._sessions.pop(client, None) or await self._open_session(client)
+                if session is not None:
+                    self._sessions[client] = session  # the most recent now
+                    await loop.sock_sendall(session.inside, data)
 
-    async def _conversation(self, caller: Any) -> UdpSession | None:
+    async def _open_session(self, client: Any) -> UdpSession | None:
         """Open a session; `None` if the container's connections use all of its quota."""
         while not self._part.take_now(1):
-            if not self._conversations:
+            if not self._sessions:
                 return None
-            longest_silent = next(iter(self._conversations.values())).answers
+            longest_silent = next(iter(self._sessions.values())).replies
             longest_silent.cancel()
             await asyncio.wait([longest_silent])
-        far = None
+        inside = None
         try:
-            far = self._work.keep(socket.socket(self._family, socket.SOCK_DGRAM))
-            far.connect(self._target)
+            inside = self._work.keep(socket.socket(self._family, socket.SOCK_DGRAM))
+            inside.connect(self._target)
         except OSError:
-            if far is not None:
-                self._work.let_go(far)
+            if inside is not None:
+                self._work.release(inside)
             self._part.give(1)
             raise
-        answers = self._work.begin(self._answers(far, caller), far)
-        answers.add_done_callback(lambda _: self._forget(caller))
-        return UdpSession(far, answers)
+        replies = self._work.begin(self._return_replies(inside, client), inside)
+        replies.add_done_callback(lambda _: self._forget(client))
+        return UdpSession(inside, replies)
 
-    def _forget(self, caller: Any) -> None:
-        self._conversations.pop(caller, None)
+    def _forget(self, client: Any) -> None:
+        self._sessions.pop(client, None)
         self._part.give(1)
 
-    async def _answers(self, far: socket.socket, caller: Any) -> None:
+    async def _return_replies(self, inside: socket.socket, client: Any) -> None:
         loop = asyncio.get_running_loop()
         with suppress(OSError, TimeoutError):
             while True:
                 async with asyncio.timeout(_FORGOTTEN):
-                    data = await loop.sock_recv(far, _CHUNK)
-                await loop.sock_sendto(self._socket, data, caller)
+                    data = await loop.sock_recv(inside, _CHUNK)
+                await loop.sock_sendto(self._socket, data, client)
 
 
 async def _pour(source: socket.socket, sink: socket.socket) -> None:
@@ -168,28 +168,28 @@ class RelayQuota:
 
     async def changed(self) -> None:
         """Wait until descriptors have been given back."""
-        waits: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waits)
-        await waits
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(woken)
+        await woken
 
     def wake(self) -> None:
         """Wake the waiting connections, which check the quota again."""
-        for waits in self._waiting:
-            if not waits.done():
-                waits.set_result(None)
+        for woken in self._waiting:
+            if not woken.done():
+                woken.set_result(None)
         self._waiting.clear()
 
 
 class ContainerQuota:
     """Descriptors that one container's relays have open."""
 
-    def __init__(self, room: RelayQuota) -> None:
-        self._room = room
+    def __init__(self, quota: RelayQuota) -> None:
+        self._quota = quota
         self._taken = 0
 
     def take_now(self, count: int) -> bool:
         """Take this many descriptors; false if the quota has no room for them."""
-        if self._taken + count > self._room.limit():
+        if self._taken + count > self._quota.limit():
             return False
         self._taken += count
         return True
@@ -197,13 +197,13 @@ class ContainerQuota:
     async def take(self, count: int) -> None:
         """Take this many descriptors, waiting until the quota has room for them."""
         while not self.take_now(count):
-            await self._room.changed()
+            await self._quota.changed()
 
     def give(self, count: int) -> None:
         """Give this many descriptors back."""
         self._taken -= count
-        self._room.wake()
+        self._quota.wake()
 
     def close(self) -> None:
         """Give up the quota."""
-        self._room.leave(self)
+        self._quota.leave(self)

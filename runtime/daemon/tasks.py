@@ -57,7 +57,7 @@ class Work:
 
         def over(_: object) -> None:
             for opened in own:
-                self.let_go(opened)
+                self.release(opened)
 
         task.add_done_callback(over)
         return task
@@ -68,7 +68,7 @@ class Work:
         self._sockets.add(opened)
         return opened
 
-    def let_go(self, opened: socket.socket) -> None:
+    def release(self, opened: socket.socket) -> None:
         """Close a registered socket; a second call does nothing."""
         if opened not in self._sockets:
             return
@@ -80,11 +80,11 @@ class Work:
         loop.remove_writer(opened)
         opened.close()
 
-    def hang_up(self, opened: socket.socket) -> None:
+    def reset(self, opened: socket.socket) -> None:
         """Reset a connection, so that the peer learns that it was cut off."""
         with suppress(OSError):
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.let_go(opened)
+        self.release(opened)
 
     @contextmanager
     def using(self, opened: socket.socket) -> Iterator[socket.socket]:
@@ -92,11 +92,11 @@ class Work:
         try:
             yield self.keep(opened)
         finally:
-            self.let_go(opened)
+            self.release(opened)
 
     def close(self) -> None:
         """Cancel all tasks and close all sockets."""
         for task in self._tasks:
             task.cancel()
         for opened in tuple(self._sockets):
-            self.let_go(opened)
+            self.release(opened)

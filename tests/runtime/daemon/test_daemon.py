@@ -242,12 +242,12 @@ def _connect_and_read(call: socket.socket) -> None:
 @pytest.mark.parametrize(
     "step",
     steps(
-        (DaemonClient, "attend"),
-        (client, "_say"),
+        (DaemonClient, "serve"),
+        (client, "_request"),
         (DaemonClient, "_begin"),
         (client, "_bind"),
         (DaemonClient, "_spawn"),
-        (dns_socket, "open_ears"),
+        (dns_socket, "open_dns_sockets"),
     ).values(),
 )
 def test_start_after_a_killed_start_has_name_resolution(
