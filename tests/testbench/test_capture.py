@@ -40,14 +40,14 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
 @pytest.fixture(scope="module")
 def taps(ends: tuple[NetNS, NetNS]) -> Iterator[list[Tap]]:
     """Open one tap at each end; the far one first, so that the order is not that of the taps."""
-    with Tap(ends[1], "eth0", place="far") as far, Tap(ends[0], "eth0", place="near") as near:
+    with Tap(ends[1], "eth0", owner="far") as far, Tap(ends[0], "eth0", owner="near") as near:
         yield [far, near]
 
 
 @pytest.fixture(scope="module")
 def everywhere(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
     """Open a tap on all interfaces of the near end."""
-    with Tap(ends[0], place="near") as tap:
+    with Tap(ends[0], owner="near") as tap:
         yield tap
 
 
@@ -185,7 +185,7 @@ def flood(sock: socket.socket) -> None:
 @pytest.fixture
 def small(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
     """Open a tap with a small ring."""
-    with Tap(ends[1], "eth0", place="far", slots=64) as tap:
+    with Tap(ends[1], "eth0", owner="far", slots=64) as tap:
         yield tap
 
 
@@ -252,8 +252,8 @@ def test_failed_body_frees_the_taps(taps: list[Tap]) -> None:
         pass
 
 
-def test_unknown_place_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
-    """An expectation of nothing at a place without a tap fails."""
+def test_unknown_interface_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
+    """An expectation of nothing at an interface without a tap fails."""
     with Capture([*taps, everywhere]) as wire:
         with pytest.raises(ValueError, match="nothing is captured at 'eth0', only at far/eth0, n"):
             wire.expect_none(IP(), at="eth0")
@@ -261,12 +261,12 @@ def test_unknown_place_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
 
 
 def test_unknown_interface_is_named(ends: tuple[NetNS, NetNS]) -> None:
-    """The error names interface and place, and no socket stays open."""
+    """The error names interface and namespace, and no socket stays open."""
     with nothing_stays_open():
         with pytest.raises(
             OSError, match=r"cannot capture at far/eth7: No such device\. The inter"
         ):
-            Tap(ends[1], "eth7", place="far")
+            Tap(ends[1], "eth7", owner="far")
         with Tap(ends[1], "eth0"):
             pass
 
@@ -285,7 +285,7 @@ def test_capture_can_be_written(
     taps: list[Tap], ends: tuple[NetNS, NetNS], sock: socket.socket, tmp_path: Path
 ) -> None:
     """The file names every tap, and its packets are in order of time."""
-    with Tap(ends[1], "lo", place="far") as idle, Capture([*taps, idle]) as wire:
+    with Tap(ends[1], "lo", owner="far") as idle, Capture([*taps, idle]) as wire:
         sock.sendto(b"", (FAR, SERVICE))
     first = wire.frames()[0]
     wire.write(tmp_path / "wire.pcapng", comment="why", comments={first: "the first"})

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from harness.probe.sockets import connected
 from harness.testbench import listener as traffic
 from harness.testbench import netns_view
 from harness.testbench.listener import (
@@ -226,11 +227,8 @@ def test_connection_established_late_for_its_client_is_delivered(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The listener accepts before the client knows: the client is polled again."""
-    asked = iter([False, False])
-    is_connected = traffic._is_connected
-    monkeypatch.setattr(
-        traffic, "_is_connected", lambda call: next(asked, True) and is_connected(call)
-    )
+    early = iter([False, False])
+    monkeypatch.setattr(traffic, "connected", lambda call: next(early, True) and connected(call))
     with Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener:
         assert listener.reached_from(ends[1])
 
