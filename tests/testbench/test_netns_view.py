@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 
 import pytest
 
-from harness.testbench.netns_view import NetnsView, fixed
+from harness.testbench.netns_view import NetnsView, fixed, until
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
@@ -107,3 +107,33 @@ def test_socket_is_inside_the_namespace(view: NetnsView) -> None:
     with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind(("192.0.2.1", 0))
         assert len(descriptors()) == before + 1
+
+
+# --- waiting ------------------------------------------------------------------------
+
+MANY = 2000
+
+
+def test_lost_notifications_count_as_news() -> None:
+    """As when a thousand containers end during the wait."""
+    looks: list[None] = []
+    address = IPv4Interface("192.0.2.1/32")
+    with NetNS.new() as space, Netlink(space) as opened:
+        change = [
+            rtnetlink.add_address(rtnetlink.LO, address),
+            rtnetlink.del_address(rtnetlink.LO, address),
+        ]
+
+        def condition() -> bool:
+            if not looks:
+                opened.send(change * (MANY // 2))
+            looks.append(None)
+            return len(looks) > 1
+
+        until(fixed("somewhere", space), condition, "it has been looked at twice")
+
+
+def test_unmet_condition_is_named() -> None:
+    """After the bound."""
+    with NetNS.new() as space, pytest.raises(TimeoutError, match=r"in somewhere, .*: pigs fly"):
+        until(fixed("somewhere", space), lambda: False, "pigs fly", bound=0.05)
