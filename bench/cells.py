@@ -86,7 +86,7 @@ def ground(containers: int) -> Iterator[Ground]:
         scene = stack.enter_context(Scene(world, runtime))
         for number in range(containers):
             scene.container(f"c{number}")
-        host = stack.enter_context(scene.place(HOST).open())
+        host = stack.enter_context(scene.netns(HOST).open())
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="netmodes-bench-"))
         yield Ground(scene, members(scene, stack), host, build("prober", scratch))
 

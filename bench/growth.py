@@ -53,7 +53,7 @@ def _grown(world: World, runtime: Adapter, size: int) -> list[Row]:
         started = timed(lambda: [scene.container(f"c{number}") for number in range(size)])
         with ExitStack() as stack:
             found = members(scene, stack)
-            host = stack.enter_context(scene.place(HOST).open())
+            host = stack.enter_context(scene.netns(HOST).open())
             bridge = runtime.network_facts("bridge").interface or ""
             control = world.namespaces["lan"]
 

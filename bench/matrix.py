@@ -69,7 +69,7 @@ def _ping(scene: Scene, cell: Cell) -> None:
     address = scene.address(cell)
     if address is None:
         return
-    with scene.place(cell.source).open() as space, space.entered():
+    with scene.netns(cell.source).open() as space, space.entered():
         subprocess.run(
             ["ping", f"-{cell.family}", "-c1", "-W1", str(address)],
             stdout=subprocess.DEVNULL,

@@ -107,7 +107,7 @@ def _states(
             if name in spaces:
                 told = state(spaces[name])
             else:
-                with scene.place(name).open() as space:
+                with scene.netns(name).open() as space:
                     told = state(space)
         except (OSError, ProcessLookupError, KeyError) as error:
             told = {"error": f"{type(error).__name__}: {error}"}

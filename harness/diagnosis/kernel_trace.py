@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
 from harness.diagnosis.packet_path import PORTS, NftVerdict, PacketHeader, of_packet
-from harness.probe.results import MAGIC
+from harness.probe.reception import MAGIC
 from harness.sandbox import sandbox
 from linux import nftables, syscalls
 from linux.netns import NetNS

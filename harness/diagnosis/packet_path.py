@@ -16,7 +16,7 @@ from typing import Final
 from harness.model.plan import Family
 from harness.model.topology import Address
 from harness.probe import icmp
-from harness.probe.results import MAGIC
+from harness.probe.reception import MAGIC
 from harness.testbench.packets.packet_ring import Frame
 
 PORTS: Final = 61000

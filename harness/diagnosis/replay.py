@@ -51,7 +51,7 @@ class Replay:
             self.spaces: dict[str, NetNS] = {}
             for name in self._wanted(cells):
                 with contextlib.suppress(OSError, ProcessLookupError):
-                    self.spaces[name] = stack.enter_context(scene.place(name).open())
+                    self.spaces[name] = stack.enter_context(scene.netns(name).open())
             self._names: dict[tuple[int, int], str] = {}
             for name, space in self.spaces.items():
                 self._names.setdefault(space.id, name)
@@ -221,7 +221,7 @@ def captures_of(spaces: Mapping[str, NetNS]) -> Iterator[list[Tap]]:
         names.setdefault(space.id, name)
 
     def open_one(name: str) -> Tap:
-        return Tap(spaces[name], "", place=name, slots=_SLOTS)
+        return Tap(spaces[name], "", owner=name, slots=_SLOTS)
 
     with ThreadPoolExecutor(min(_THREADS, max(1, len(names)))) as pool:
         opening = [pool.submit(open_one, name) for name in names.values()]

@@ -291,7 +291,7 @@ def _open_shell(world: World, scene: Scene | None) -> int:
     opened = []
     for item in scene.plan.containers if scene else ():
         try:
-            opened.append(scene.place(item.name).open())  # type: ignore[union-attr] # there is one
+            opened.append(scene.netns(item.name).open())  # type: ignore[union-attr] # there is one
         except (OSError, ProcessLookupError):
             continue
         spaces[item.name] = opened[-1]

@@ -19,7 +19,7 @@ from harness.model.topology import Topology
 from harness.report.recorder import RECORDER, describe_runtime, describe_stage
 from harness.sandbox import sandbox
 from harness.testbench.netns_view import NetnsView, view_of
-from harness.testbench.packets.tap_pool import TapPool
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.leak_guard import guarded

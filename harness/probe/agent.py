@@ -24,6 +24,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any  # not in the test image
 
+SOCKET_METHODS = frozenset(
+    {
+        *("setsockopt", "getsockopt", "bind", "listen", "connect_ex", "shutdown", "send"),
+        *("getsockname", "getpeername"),
+    }
+)
+"""Requests that are a method of the socket with this handle."""
 _CHUNK = 1 << 16
 _WATCH = select.EPOLLIN | select.EPOLLONESHOT
 
@@ -42,39 +49,42 @@ class Agent:
 
     def serve(self) -> None:
         """Report the netns of the agent, then serve requests until the input ends."""
-        self._say(0, [os.readlink("/proc/self/ns/net")], [])
+        self._write(0, [os.readlink("/proc/self/ns/net")], [])
         pending = b""
         while True:
             ready = self._poll(-1)
             if ready:
-                self._say(0, [], ready)
-            if not self._asked:
+                self._write(0, [], ready)
+            if not self._requested:
                 continue
             more = os.read(self._reading, _CHUNK)
             if not more:
                 return
             *lines, pending = (pending + more).split(b"\n")
             for line in lines:
-                number, asked = json.loads(line)
-                done = [self._carried_out(verb, arguments) for verb, *arguments in asked]
-                self._say(number, done, self._poll(0))
+                number, requests = json.loads(line)
+                done = [self._result(verb, arguments) for verb, *arguments in requests]
+                self._write(number, done, self._poll(0))
 
     def _poll(self, timeout: float) -> list[int]:
-        """Return the handles of the sockets that are ready; set `_asked` if a request has come."""
+        """Return the handles of ready sockets; set `_requested` if a request has come."""
         found = [number for number, _ in self._epoll.poll(timeout)]
-        self._asked = self._reading in found
+        self._requested = self._reading in found
         return [self._handles[number] for number in found if number in self._handles]
 
-    def _say(self, number: int, results: list[Any], ready: list[int]) -> None:
+    def _write(self, number: int, results: list[Any], ready: list[int]) -> None:
         line = json.dumps([number, results, self._idle, ready], separators=(",", ":"))
         self._idle = []
         data = line.encode() + b"\n"
         while data:
             data = data[os.write(self._writing, data) :]
 
-    def _carried_out(self, verb: str, arguments: list[Any]) -> Any:
+    def _result(self, verb: str, arguments: list[Any]) -> Any:
         try:
-            return _packed(getattr(self, f"_do_{verb}")(*map(_unpacked, arguments)))
+            values = [_unpacked(item) for item in arguments]
+            if verb in SOCKET_METHODS:
+                return _packed(getattr(self._sockets[values[0]], verb)(*values[1:]))
+            return _packed(getattr(self, f"_do_{verb}")(*values))
         except OSError as error:
             return {"e": error.errno or errno.EIO}
         except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
@@ -125,21 +135,6 @@ class Agent:
             self._handles[number] = handle
             self._epoll.register(number, _WATCH)
 
-    def _do_set(self, handle: int, level: int, option: int, value: int | bytes) -> None:
-        self._sockets[handle].setsockopt(level, option, value)
-
-    def _do_get(self, handle: int, level: int, option: int, size: int) -> int | bytes:
-        return self._sockets[handle].getsockopt(level, option, *([size] if size else []))
-
-    def _do_bind(self, handle: int, address: Any) -> None:
-        self._sockets[handle].bind(address)
-
-    def _do_listen(self, handle: int, backlog: int) -> None:
-        self._sockets[handle].listen(backlog)
-
-    def _do_connect(self, handle: int, address: Any) -> int:
-        return self._sockets[handle].connect_ex(address)
-
     def _do_wait(self, handle: int, seconds: float | None) -> bool:
         """Return whether a socket becomes writable in time. The agent blocks meanwhile."""
         poll = select.poll()
@@ -149,9 +144,6 @@ class Agent:
     def _do_accept(self, handle: int) -> Any:
         accepted, sender = self._read(handle, self._sockets[handle].accept)
         return self._keep(accepted), sender
-
-    def _do_send(self, handle: int, data: bytes, flags: int) -> int:
-        return self._sockets[handle].send(data, flags)
 
     def _do_sendmsg(
         self, handle: int, data: bytes, beside: list[Any], flags: int, address: Any
@@ -163,15 +155,6 @@ class Agent:
         if flags & socket.MSG_ERRQUEUE:
             return opened.recvmsg(size, beside, flags)
         return self._read(handle, lambda: opened.recvmsg(size, beside, flags))
-
-    def _do_name(self, handle: int) -> Any:
-        return self._sockets[handle].getsockname()
-
-    def _do_peer(self, handle: int) -> Any:
-        return self._sockets[handle].getpeername()
-
-    def _do_shutdown(self, handle: int, how: int) -> None:
-        self._sockets[handle].shutdown(how)
 
     def _do_load(self, path: str) -> bytes:
         with open(path, "rb") as file:

@@ -1,9 +1,9 @@
-"""Prober: sends all questions at once and gathers all answers from one epoll.
+"""Prober: sends the requests of all cells at once and gathers the replies from one epoll.
 
 It opens sockets inside the namespaces through setns and uses them from here, so a matrix
 needs one process and no command; or an agent opens them (`remote`). A positive answer names
-the witness and the sender that it saw. A negative one is final when the world is quiet
-(`quiescence`).
+the witness and the sender that it saw (`reception` decides). A negative one is final when the
+world is quiet (`quiescence`).
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ import random
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Self
 
 from harness.model.plan import FAMILIES, Cell, Family, Observation, Protocol
 from harness.model.topology import Address
-from harness.probe import icmp, quiescence
-from harness.probe import results as wire
+from harness.probe import icmp, quiescence, reception
 from harness.probe.quiescence import Quiet
+from harness.probe.reception import Namer, ProbeRequest, ProbeResults, ReplySeen, RequestSeen
 from harness.probe.remote import AgentNetNS
-from harness.probe.results import Namer, ProbeRequest, ProbeResults, ReplySeen, RequestSeen
 from harness.probe.sockets import (
     Datagram,
     Make,
     ProbeSockets,
     SocketError,
     SynListener,
-    SynListeners,
-    asker,
     connected,
-    open_stations,
+    open_sockets,
+    opener,
     pending_error,
     plain,
     receive,
+    received_syns,
     reply,
     seen_from_host,
     sockets_of,
@@ -52,7 +51,7 @@ from linux.netns import NetNS
 from linux.readiness import await_ready, forget_unresolved
 
 SLICE: Final = 8192
-"""Questions in flight at once. Fewer than the 65,536 values of an ICMP sequence number."""
+"""Requests in flight at once. Fewer than the 65,536 values of an ICMP sequence number."""
 
 _PORTS: Final = range(61000, 65536)
 """Ports of the witnesses: above the kernel's range of ephemeral ports."""
@@ -70,8 +69,12 @@ class NeighbourTableFull(Exception):
     """The kernel's neighbour table overflowed; packets may have been lost only because of that."""
 
 
+class SendQueueFull(Exception):
+    """The send queue of a socket is full with packets for neighbours that do not reply."""
+
+
 def observe(
-    questions: Sequence[ProbeRequest],
+    requests: Sequence[ProbeRequest],
     *,
     control: NetNS,
     watched: Sequence[NetNS],
@@ -79,7 +82,7 @@ def observe(
     witnesses: Sequence[NetNS] = (),
     patience: float = 0.0,
 ) -> dict[Cell, Observation]:
-    """Send every question and return the observation of each cell.
+    """Send every request and return the observation of each cell.
 
     `control` and `watched` are as in `quiescence.Quiet`; `namer` names the owner of
     an address, so that `seen_from` is a name. `witnesses` are further namespaces that may
@@ -88,170 +91,162 @@ def observe(
     `NeverReady`, `NeverQuiet`, `ControlLost`, `NeighbourTableFull` or `SendQueueFull`
     when the harness, not the runtime, is in trouble.
     """
-    ends = (item for q in questions for item in (q.source, q.target))
-    asked = {asker(item): item for item in (*witnesses, *ends)}
-    spaces = sorted(asked.values(), key=lambda space: isinstance(space, AgentNetNS))
+    ends = (item for request in requests for item in (request.source, request.target))
+    spaces = list({opener(item): item for item in (*witnesses, *ends)}.values())
+    spaces.sort(key=lambda space: isinstance(space, AgentNetNS))
     found: dict[Cell, Observation] = {}
-    in_vain: set[NetNS] = set()
-    with Netlink(control) as netlink:
-        full = rtnetlink_dump.neighbour_overflows(netlink)
-    with contextlib.ExitStack() as stack:
+    unanswered: set[NetNS] = set()
+    with Netlink(control) as netlink, contextlib.ExitStack() as stack:
+        overflows = rtnetlink_dump.neighbour_overflows(netlink)
         each = {space.id: space for space in (*watched, *spaces)}.values()
         everywhere = [seen_from_host(space, stack) for space in each]
         links = await_ready(everywhere, afresh=True)
-        stations = open_stations(spaces, random.sample(_PORTS, 20))
-        for station in stations:
-            stack.callback(station.close)
-        for start in range(0, len(questions), SLICE):
-            part = questions[start : start + SLICE]
-            with _Asking(part, stations) as asking:
-                asking.send()
-                asking.gather(Quiet(control, everywhere, links=links), patience)
-                found.update(asking.ledger.observations(namer))
-                in_vain |= asking.ledger.in_vain()
-        for space in in_vain:
-            with Netlink(seen_from_host(space, stack)) as netlink:
-                forget_unresolved(netlink)
-    with Netlink(control) as netlink:
-        overflowed = rtnetlink_dump.neighbour_overflows(netlink) != full
-    if overflowed:
-        raise NeighbourTableFull(
-            "the kernel's neighbour table overflowed while probing, so silence proves nothing; "
-            "raise net.ipv4.neigh.default.gc_thresh3 or probe fewer containers at a time"
-        )
+        opened = open_sockets(spaces, random.sample(_PORTS, 20))
+        for sockets in opened:
+            stack.callback(sockets.close)
+        for start in range(0, len(requests), SLICE):
+            with _Exchange(requests[start : start + SLICE], opened) as exchange:
+                exchange.send()
+                exchange.gather(Quiet(control, everywhere, links=links), patience)
+                found.update(exchange.results.observations(namer))
+                unanswered |= exchange.results.unanswered_ends()
+        for space in unanswered:
+            with Netlink(seen_from_host(space, stack)) as inside:
+                forget_unresolved(inside)
+        if rtnetlink_dump.neighbour_overflows(netlink) != overflows:
+            raise NeighbourTableFull(
+                "the kernel's neighbour table overflowed while probing, so silence proves nothing; "
+                "raise net.ipv4.neigh.default.gc_thresh3 or probe fewer containers at a time"
+            )
     return found
 
 
-class SendQueueFull(Exception):
-    """The send queue of a socket is full with packets for neighbours that do not reply."""
+class _Exchange:
+    """A slice of requests in flight."""
 
-
-class _Asking:
-    """A slice of questions in flight."""
-
-    def __init__(self, questions: Sequence[ProbeRequest], stations: Sequence[ProbeSockets]) -> None:
-        self.ledger = ProbeResults(questions)
-        self._stations = stations
-        self._asking = {asker(station.netns): station for station in stations}
-        self._spaces = [station.netns for station in stations]
+    def __init__(self, requests: Sequence[ProbeRequest], opened: Sequence[ProbeSockets]) -> None:
+        self.results = ProbeResults(requests)
+        self._requests = requests
+        self._opened = opened
+        self._number_of = {opener(sockets.netns): sockets.number for sockets in opened}
+        self._spaces = [sockets.netns for sockets in opened]
         self._agents = [space.agent for space in self._spaces if isinstance(space, AgentNetNS)]
         for agent in self._agents:
             agent.slowest = 0.0
-        self._run = os.urandom(wire.RUN_LENGTH)
+        self._run = os.urandom(reception.RUN_LENGTH)
         self._identifier = int.from_bytes(os.urandom(2), "big")
         self._first_port = int.from_bytes(os.urandom(2), "big") % SLICE
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._sent = [0.0] * len(questions)
+        self._sent = [0.0] * len(requests)
         self._streams: dict[int, socket.socket] = {}
         self._accepted: list[socket.socket] = []
-        self._syns = SynListeners()
+        self._syns: dict[tuple[int, Family], SynListener] = {}
 
     def __enter__(self) -> Self:
         by_tcp = {
-            question.cell.family
-            for question in self.ledger.questions
-            if question.cell.protocol is Protocol.TCP
+            request.cell.family
+            for request in self._requests
+            if request.cell.protocol is Protocol.TCP
         }
-        for station in self._stations:
-            space = station.netns
-            with sockets_of(space) as make:
-                for family in by_tcp if station.witness else ():
-                    self._syns.add(station.number, SynListener(space, family, make))
+        for own in self._opened:
+            if own.witness:
+                with sockets_of(own.netns) as make:
+                    for family in by_tcp:
+                        self._syns[own.number, family] = SynListener(own.netns, family, make)
             for family in FAMILIES:
-                self._watch(station.raw[family], partial(self._on_icmp, station, family))
-                self._watch(station.udp[family], partial(self._on_answer, station, family))
-                if not station.witness:
-                    continue
-                self._watch(station.ear[family], partial(self._on_question, station, family))
-                self._watch(station.listener[family], partial(self._on_connection, station, family))
+                self._watch(own.raw[family], partial(self._on_icmp, own, family))
+                self._watch(own.udp[family], partial(self._on_datagram_reply, own, family))
+                if own.witness:
+                    self._watch(own.udp_witness[family], partial(self._on_datagram, own, family))
+                    self._watch(own.listener[family], partial(self._on_connection, own, family))
         return self
 
     def __exit__(self, *_: object) -> None:
         for opened in (*self._streams.values(), *self._accepted):
             opened.close()
-        self._syns.close()
+        for listener in self._syns.values():
+            listener.close()
         self._epoll.close()
 
     def _watch(self, opened: socket.socket, handler: Callable[[], None]) -> None:
         self._handlers[opened.fileno()] = handler
         self._epoll.register(opened.fileno(), select.EPOLLIN)
 
-    # --- asking
+    # --- sending
 
     def send(self) -> None:
-        """Send every question, source by source, and receive answers meanwhile."""
-        questions = self.ledger.questions
-        whose = [self._asking[asker(question.source)].number for question in questions]
-        order = sorted(range(len(questions)), key=whose.__getitem__)
-        for number, indexes in itertools.groupby(order, key=whose.__getitem__):
-            station = self._stations[number]
-            for batch in _batches(indexes, _PUMP_EVERY):
-                with sockets_of(station.netns) as make:
+        """Send every request, source by source, and receive replies meanwhile."""
+        numbers = [self._number_of[opener(request.source)] for request in self._requests]
+        order = sorted(range(len(numbers)), key=numbers.__getitem__)
+        for number, indexes in itertools.groupby(order, key=numbers.__getitem__):
+            own = self._opened[number]
+            while batch := list(itertools.islice(indexes, _PUMP_EVERY)):
+                with sockets_of(own.netns) as make:
                     for index in batch:
-                        self._ask(station, index, make)
+                        self._send_one(own, index, make)
                 self._pump()
 
-    def _ask(self, station: ProbeSockets, index: int, make: Make) -> None:
-        question = self.ledger.questions[index]
-        family, address = question.cell.family, spelled(question.address)
-        payload = wire.question(self._run, index)
+    def _send_one(self, own: ProbeSockets, index: int, make: Make) -> None:
+        request = self._requests[index]
+        family, address = request.cell.family, spelled(request.address)
+        payload = reception.pack_request(self._run, index)
         self._sent[index] = time.perf_counter()
         try:
-            match question.cell.protocol:
+            match request.cell.protocol:
                 case Protocol.ICMP:
                     echo = icmp.echo_request(family, self._identifier, index, payload)
-                    station.raw[family].sendto(echo, (address, 0))
+                    own.raw[family].sendto(echo, (address, 0))
                 case Protocol.UDP:
-                    self._send_datagram(station, family, payload, (address, station.port))
+                    self._send_datagram(own, family, payload, (address, own.port))
                 case Protocol.TCP:
                     port = _OWN_PORTS[(self._first_port + index) % SLICE]
-                    stream = self._streams[index] = station.connecting(family, make, port)
-                    code = stream.connect_ex((address, station.port))
+                    stream = self._streams[index] = own.connecting(family, make, port)
+                    code = stream.connect_ex((address, own.port))
                     if code not in (0, errno.EINPROGRESS):
                         raise OSError(code, os.strerror(code))
                     self._watch(stream, partial(self._on_greeting, index))
         except BlockingIOError as error:
             raise SendQueueFull(
-                f"{question.cell} cannot be asked: too many packets from there wait for neighbours "
+                f"{request.cell} cannot be asked: too many packets from there wait for neighbours "
                 "that do not answer; probe fewer containers at a time"
             ) from error
         except OSError as error:
             if error.errno in _OURS:
                 raise  # a harness error, not a verdict
-            self.ledger.refused(index, error.errno or 0)
+            self.results.failed(index, error.errno or 0)
 
     def _send_datagram(
-        self, station: ProbeSockets, family: Family, payload: bytes, to: tuple[str, int]
+        self, own: ProbeSockets, family: Family, payload: bytes, to: tuple[str, int]
     ) -> None:
         try:
-            station.udp[family].sendto(payload, to)
+            own.udp[family].sendto(payload, to)
         except OSError:
             # send() reports the error of an earlier packet instead of sending this one (ip(7)).
-            self._on_answer(station, family)
-            station.udp[family].sendto(payload, to)
+            self._on_datagram_reply(own, family)
+            own.udp[family].sendto(payload, to)
 
     # --- gathering
 
     def gather(self, silence: Quiet, patience: float) -> None:
-        """Receive answers until every question has one or the world is quiet."""
+        """Receive replies until every request has one or the world is quiet."""
         with silence as quiet:
             self._pump()
-            while self.ledger.open:
-                if quiet.reached() and not self._pump() and not self._told_more():
+            while self.results.open:
+                if quiet.reached() and not self._pump() and not self._pump_agents():
                     break
                 self._pump(_HELD_PAUSE if quiet.held else 0.0)
         patience = max(patience, quiescence.agent_patience(self._spaces))
-        quiescence.await_silence(patience, lambda: bool(self.ledger.open), self._pump)
-        self._told_more()
-        for index in self.ledger.open & self._streams.keys():
+        quiescence.await_silence(patience, lambda: bool(self.results.open), self._pump)
+        self._pump_agents()
+        for index in self.results.open & self._streams.keys():
             if connected(self._streams[index]):
-                self.ledger.impostor(index, "something accepted the connection and said nothing")
-        lost = [(index, self._streams[index]) for index in self.ledger.open & self._streams.keys()]
-        for index, space, syn in self._syns.lost(lost):  # SYN arrived, no connection
-            self.ledger.heard(index, RequestSeen(space, syn.source, syn.ttl))
+                self.results.impostor(index, "something accepted the connection and said nothing")
+        lost = {index: self._streams[index] for index in self.results.open & self._streams.keys()}
+        for index, space, syn in received_syns(self._syns.values(), lost):
+            self.results.received(index, RequestSeen(space, syn.source, syn.ttl))
 
-    def _told_more(self) -> bool:
+    def _pump_agents(self) -> bool:
         """Synchronise with the agents; return whether events have arrived."""
         for agent in self._agents:
             agent.sync()
@@ -267,135 +262,128 @@ class _Asking:
                     handler()
         return any_event
 
-    def _on_icmp(self, station: ProbeSockets, family: Family) -> None:
-        while datagram := receive(station.raw[family]):
+    def _on_icmp(self, own: ProbeSockets, family: Family) -> None:
+        while datagram := receive(own.raw[family]):
             message = icmp.parse(family, datagram.data)
             if message is None:
                 continue
             if message.kind in icmp.ERRORS[family]:
-                self._on_icmp_error(station, family, message, datagram.source)
+                self._on_icmp_error(own, family, message, datagram.source)
                 continue
-            index = wire.read_question(message.payload, self._run)
+            index = reception.read_request(message.payload, self._run)
             if index is None:
                 continue
             ttl = message.ttl if family == 4 else datagram.ttl
             if message.kind == icmp.ECHO_REQUEST[family]:
-                self.ledger.heard(index, RequestSeen(station.netns, datagram.source, ttl))
-            elif self._asked_from(station, index):
-                self.ledger.answered(index, ReplySeen(self._since(index), datagram.source, ttl))
+                self.results.received(index, RequestSeen(own.netns, datagram.source, ttl))
+            elif self._sent_from(own, index):
+                self._replied(index, datagram.source, ttl)
 
     def _on_icmp_error(
-        self, station: ProbeSockets, family: Family, message: icmp.Message, offender: Address
+        self, own: ProbeSockets, family: Family, message: icmp.Message, offender: Address
     ) -> None:
         quoted = icmp.quoted_echo(family, message.payload)
-        if quoted is None or quoted[0] != self._identifier:
-            return
-        if self._asked_from(station, quoted[1]):
+        if quoted and quoted[0] == self._identifier and self._sent_from(own, quoted[1]):
             code = icmp.name(family, message.kind, message.code)
             self._on_error(quoted[1], SocketError(0, b"", code, offender))
 
     def _on_error(self, index: int, error: SocketError) -> None:
         """Note an error that came after the packet was sent."""
         if error.code == icmp.HOST_UNREACHABLE:
-            source = self.ledger.questions[index].source
-            if error.offender in self._own_addresses(source):
+            with Netlink(self._requests[index].source) as netlink:
+                own = {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
+            if error.offender in own:
                 # Seconds later the source's own kernel gives up on a silent neighbour. Had the
                 # matrix been faster it would not have been seen: it is silence all the same.
                 error = SocketError(errno.EHOSTUNREACH)
-        self.ledger.refused(index, error.errno, error.code, late=True)
+        self.results.failed(index, error.errno, error.code, late=True)
 
-    def _own_addresses(self, space: NetNS) -> set[Address]:
-        with Netlink(space) as netlink:
-            return {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
-
-    def _on_question(self, station: ProbeSockets, family: Family) -> None:
-        """Witness a datagram: reply with the number of this witness and the sender it saw."""
-        ear = station.ear[family]
-        while datagram := receive(ear):
-            index = wire.read_question(datagram.data, self._run)
+    def _on_datagram(self, own: ProbeSockets, family: Family) -> None:
+        """Reply with the number of this witness and the sender it saw."""
+        witness = own.udp_witness[family]
+        while datagram := receive(witness):
+            index = reception.read_request(datagram.data, self._run)
             if index is None:
                 continue
-            self.ledger.heard(index, RequestSeen(station.netns, datagram.source, datagram.ttl))
-            seen = (datagram.ttl, datagram.source)
-            reply(ear, datagram, wire.answer(self._run, index, station.number, *seen))
-        while pending_error(ear, family):
+            ttl, source = datagram.ttl, datagram.source
+            self.results.received(index, RequestSeen(own.netns, source, ttl))
+            reply(
+                witness, datagram, reception.pack_reply(self._run, index, own.number, ttl, source)
+            )
+        while pending_error(witness, family):
             pass  # the source has closed: its own end reports why
 
-    def _on_answer(self, station: ProbeSockets, family: Family) -> None:
-        opened = station.udp[family]
+    def _on_datagram_reply(self, own: ProbeSockets, family: Family) -> None:
+        opened = own.udp[family]
         while datagram := receive(opened):
-            said = wire.read_answer(datagram.data, self._run)
-            if said is None:
-                self._on_stray(station, datagram)
-            elif self._asked_from(station, said.number):
-                self._believe(said.number, said)
-                answer = ReplySeen(self._since(said.number), datagram.source, datagram.ttl)
-                self.ledger.answered(said.number, answer)
+            answer = reception.read_reply(datagram.data, self._run)
+            if answer is None:
+                self._on_stray(own, datagram)
+            elif self._sent_from(own, answer.number):
+                self._witnessed(answer.number, answer)
+                self._replied(answer.number, datagram.source, datagram.ttl)
         while error := pending_error(opened, family):
-            index = wire.read_question(error.data, self._run)
+            index = reception.read_request(error.data, self._run)
             if index is not None:
                 self._on_error(index, error)
 
-    def _on_stray(self, station: ProbeSockets, datagram: Datagram) -> None:
-        """Note an impostor: a reply for the address of a question that is not from a witness."""
-        for index in tuple(self.ledger.open):
-            question = self.ledger.questions[index]
-            by_udp = question.cell.protocol is Protocol.UDP and question.source == station.netns
-            if by_udp and question.address == datagram.source:
-                self.ledger.impostor(index, f"what came back is {datagram.data[:40]!r}")
+    def _on_stray(self, own: ProbeSockets, datagram: Datagram) -> None:
+        """Note an impostor: a reply for the address of a request that is not from a witness."""
+        for index in tuple(self.results.open):
+            request = self._requests[index]
+            by_udp = request.cell.protocol is Protocol.UDP and request.source == own.netns
+            if by_udp and request.address == datagram.source:
+                self.results.impostor(index, f"what came back is {datagram.data[:40]!r}")
 
-    def _on_connection(self, station: ProbeSockets, family: Family) -> None:
+    def _on_connection(self, own: ProbeSockets, family: Family) -> None:
         """Witness a connection: send at once the number of this witness and the peer it saw."""
         while True:
             try:
-                stream, sender = station.listener[family].accept()
+                stream, sender = own.listener[family].accept()
             except BlockingIOError:
                 return
             except ConnectionAbortedError:
-                continue  # an asker that is gone has noted why
-            source = plain(sender[0])
-            ttl = syn_ttl(stream) or self._syns.ttl(station.number, family, source, sender[1])
-            seen = (ttl, source)
+                continue  # the source has closed: its own end reports why
             self._accepted.append(stream)
-            with contextlib.suppress(OSError):  # an asker that is gone has noted why
-                stream.send(wire.answer(self._run, wire.GREETING, station.number, *seen))
+            source = plain(sender[0])
+            ttl = syn_ttl(stream) or self._syns[own.number, family].ttl(source, sender[1])
+            greeting = reception.pack_reply(self._run, reception.GREETING, own.number, ttl, source)
+            with contextlib.suppress(OSError):  # likewise
+                stream.send(greeting)
 
     def _on_greeting(self, index: int) -> None:
-        stream, question = self._streams[index], self.ledger.questions[index]
-        words = b""
+        stream, request = self._streams[index], self._requests[index]
+        greeting = b""
         try:
-            words = stream.recv(wire.ANSWER_LENGTH)
+            greeting = stream.recv(reception.REPLY_LENGTH)
         except BlockingIOError:
             # An ICMP error that came while connect() held the socket: the kernel would
             # act on it at the first retransmission, a second later.
-            told = pending_error(stream, question.cell.family)
-            if told is None or not told.code:
+            pending = pending_error(stream, request.cell.family)
+            if pending is None or not pending.code:
                 return
-            self._on_error(index, told)
+            self._on_error(index, pending)
         except OSError as error:
-            told = pending_error(stream, question.cell.family) or SocketError(0)
-            self._on_error(index, told._replace(errno=error.errno or 0))
-        if said := wire.read_answer(words, self._run):
-            self._believe(index, said)
-            self.ledger.answered(index, ReplySeen(self._since(index), question.address, None))
+            pending = pending_error(stream, request.cell.family) or SocketError(0)
+            self._on_error(index, pending._replace(errno=error.errno or 0))
+        if answer := reception.read_reply(greeting, self._run):
+            self._witnessed(index, answer)
+            self._replied(index, request.address, None)
         else:
-            self.ledger.impostor(index, f"the connection was accepted, then came {words[:40]!r}")
+            self.results.impostor(
+                index, f"the connection was accepted, then came {greeting[:40]!r}"
+            )
         self._handlers.pop(stream.fileno(), None)
         self._epoll.unregister(stream.fileno())
 
-    def _believe(self, index: int, said: wire.WitnessReply) -> None:
-        witness = self._stations[said.witness].netns
-        self.ledger.heard(index, RequestSeen(witness, said.seen, said.ttl))
+    def _witnessed(self, index: int, answer: reception.WitnessReply) -> None:
+        witness = self._opened[answer.witness].netns
+        self.results.received(index, RequestSeen(witness, answer.seen, answer.ttl))
 
-    def _asked_from(self, station: ProbeSockets, index: int) -> bool:
-        """Return whether this station sent the question. A stray reply elsewhere does not count."""
-        questions = self.ledger.questions
-        return index < len(questions) and questions[index].source == station.netns
+    def _replied(self, index: int, source: Address, ttl: int | None) -> None:
+        rtt = time.perf_counter() - self._sent[index]
+        self.results.replied(index, ReplySeen(rtt, source, ttl))
 
-    def _since(self, index: int) -> float:
-        return time.perf_counter() - self._sent[index]
-
-
-def _batches(items: Iterator[int], size: int) -> Iterator[list[int]]:
-    while batch := list(itertools.islice(items, size)):
-        yield batch
+    def _sent_from(self, own: ProbeSockets, index: int) -> bool:
+        """Return whether the request was sent there. A stray reply elsewhere does not count."""
+        return index < len(self._requests) and self._requests[index].source == own.netns

@@ -133,10 +133,12 @@ class Quiet:
         `at` or the time is over, and the counters decide. Raises as `reached`.
         """
         with (
-            at.socket(socket.AF_PACKET, socket.SOCK_RAW, _ALL_PROTOCOLS) as ear,
+            at.socket(socket.AF_PACKET, socket.SOCK_RAW, _ALL_PROTOCOLS) as listener,
             select.epoll() as poll,
         ):
-            poll.register(ear, select.EPOLLIN | select.EPOLLET)  # an event per packet, read or not
+            poll.register(
+                listener, select.EPOLLIN | select.EPOLLET
+            )  # an event per packet, read or not
             until = time.monotonic() + seconds
             while not (self.reached() and time.monotonic() >= until):
                 if self._moved:
@@ -302,12 +304,6 @@ class Proxies:
         """Close the netlink socket."""
         self._netlink.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 def _anycast() -> set[Address]:
     """Return the anycast addresses of the netns that the caller is in."""
@@ -347,20 +343,20 @@ class Control:
     def __init__(self, way: ParentPath, *, bound: float) -> None:
         self.passed = way.passed
         """The interfaces whose counters each call moves by one packet."""
-        self._mouth, self._ear = _opened(way.source), _opened(way.sink)
-        self._ear.settimeout(bound)
+        self._source, self._sink = _opened(way.source), _opened(way.sink)
+        self._sink.settimeout(bound)
 
     def __call__(self) -> None:
         """Send the broadcast and wait until it has arrived."""
         frame = _HEADER + os.urandom(46)
-        self._mouth.send(frame)
-        while self._ear.recv(len(frame)) != frame:
+        self._source.send(frame)
+        while self._sink.recv(len(frame)) != frame:
             pass
 
     def close(self) -> None:
         """Close both sockets."""
-        self._mouth.close()
-        self._ear.close()
+        self._source.close()
+        self._sink.close()
 
 
 def ways(links: Links) -> Iterator[ParentPath]:

@@ -21,10 +21,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, cast
+from typing import Any, Final, Self, cast
 
+from harness.probe.agent import SOCKET_METHODS
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS, sysctl_path
@@ -85,15 +86,15 @@ class AgentClient:
     @cached_property
     def netns(self) -> str:
         """The netns of the agent as its own kernel names it: `net:[4026531840]`."""
-        (told,) = self._answer(0)
-        return str(told)
+        (name,) = self._answer(0)
+        return str(name)
 
-    def do(self, *asked: Sequence[Any]) -> list[Any]:
+    def do(self, *requests: Sequence[Any]) -> list[Any]:
         """Carry out several requests; return the results or raise the first `OSError`."""
         self.netns  # noqa: B018 # wait until it has introduced itself
         with self._lock:
             number = next(self._numbers)
-            line = json.dumps([number, _packed(asked)], separators=(",", ":"))
+            line = json.dumps([number, _packed(requests)], separators=(",", ":"))
             began = time.perf_counter()
             try:
                 data = line.encode() + b"\n"
@@ -161,15 +162,15 @@ class AgentClient:
                     if (descriptor := self._watched.get(handle)) is not None:
                         with contextlib.suppress(BlockingIOError):
                             os.eventfd_read(descriptor)
-                self._rouse(ready)
+                self._wake(ready)
                 if number or results:
                     self._answers.put((number, results))
         self.gone = True
-        self._rouse(list(self._watched))
+        self._wake(list(self._watched))
         self._answers.put(None)
         os.close(self._reading)
 
-    def _rouse(self, handles: Sequence[int]) -> None:
+    def _wake(self, handles: Sequence[int]) -> None:
         for handle in handles:
             if (descriptor := self._watched.get(handle)) is not None:
                 os.eventfd_write(descriptor, 1)
@@ -185,11 +186,11 @@ class AgentClient:
         raise self._lost("has ended")
 
     def _lost(self, how: str) -> AgentLost:
-        said = ""
+        output = ""
         with contextlib.suppress(OSError):
-            said = self._log.read_text("utf-8", errors="replace").strip()[-2000:]
+            output = self._log.read_text("utf-8", errors="replace").strip()[-2000:]
         return AgentLost(
-            f"the probe's agent in container {self.name} {how}; it said {said!r}. It is started "
+            f"the probe's agent in container {self.name} {how}; it said {output!r}. It is started "
             "through the runtime's exec, and runs on the Python of the test image"
         )
 
@@ -278,19 +279,6 @@ def _unpacked(value: Any) -> Any:
     return value
 
 
-class SocketOpener(Protocol):
-    """The part of `harness.probe.remote.AgentClient` that its sockets use."""
-
-    def do(self, *asked: Sequence[Any]) -> list[Any]:
-        """Carry out the requests and return their results."""
-
-    def watch(self, handle: int) -> int:
-        """Return a descriptor that is readable while a socket has data."""
-
-    def forget(self, handle: int) -> None:
-        """Close a socket."""
-
-
 class RemoteSocket:
     """Socket in a container with the part of `socket.socket` that this project uses.
 
@@ -298,7 +286,7 @@ class RemoteSocket:
     """
 
     def __init__(
-        self, agent: SocketOpener, family: int, kind: int, protocol: int = 0, *, handle: int = 0
+        self, agent: AgentClient, family: int, kind: int, protocol: int = 0, *, handle: int = 0
     ) -> None:
         self._agent = agent
         self.family, self.type, self.proto = family, kind & 0xF, protocol
@@ -347,40 +335,15 @@ class RemoteSocket:
         if self._timeout == 0.0 or not self._do("wait", self._timeout):
             raise TimeoutError("timed out")
 
-    # --- asking
-
-    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
-        """As `socket.socket.setsockopt`."""
-        self._do("set", level, option, value)
-
-    def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
-        """As `socket.socket.getsockopt`."""
-        got: int | bytes = self._do("get", level, option, size)
-        return got
-
-    def bind(self, address: Any) -> None:
-        """As `socket.socket.bind`."""
-        self._do("bind", address)
-
-    def listen(self, backlog: int = 128) -> None:
-        """As `socket.socket.listen`."""
-        self._do("listen", backlog)
-
-    def getsockname(self) -> Any:
-        """As `socket.socket.getsockname`."""
-        return self._do("name")
-
-    def getpeername(self) -> Any:
-        """As `socket.socket.getpeername`."""
-        return self._do("peer")
-
-    def shutdown(self, how: int) -> None:
-        """As `socket.socket.shutdown`."""
-        self._do("shutdown", how)
+    def __getattr__(self, name: str) -> Any:
+        """Have the agent call a method of the socket that needs no waiting, such as `bind`."""
+        if name not in SOCKET_METHODS:
+            raise AttributeError(name)
+        return partial(self._do, name)
 
     def connect_ex(self, address: Any) -> int:
         """As `socket.socket.connect_ex`."""
-        code: int = self._do("connect", address)
+        code: int = self._do("connect_ex", address)
         if code == errno.EINPROGRESS and self._timeout != 0.0:
             self._writable()
             code = int(self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))

@@ -80,76 +80,76 @@ def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list
     a lookup that must succeed, gets a reply afterwards; else `WorldSilent` is raised.
     """
     silent = False
-    told: list[list[_Told | None]] = []
+    found: list[list[_Answer | None]] = []
     # Building or parsing a message costs more than sending it, and many differ only in the id.
     # With equal ids a server that replies to several queries could confuse them.
-    made, read = cache(_query), cache(dns.message.from_wire)
+    made, read = cache(_message), cache(dns.message.from_wire)
     ids = random.sample(range(1 << 16), _MAX_NAMESERVERS * len(lookups))
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for lookup in lookups:
-            told.append([])
+            found.append([])
             for server in nameservers(lookup.resolv_conf):
-                query, words = made(lookup.name, lookup.family)
+                message, words = made(lookup.name, lookup.family)
                 own = ids.pop().to_bytes(_ID)
                 try:
-                    opened = stack.enter_context(_asked(lookup.space, server, own + words[_ID:]))
+                    opened = stack.enter_context(_send(lookup.space, server, own + words[_ID:]))
                 except OSError as error:
-                    told[-1].append(_failed(server, f"cannot be asked: {error.strerror}"))
+                    found[-1].append(_failed(server, f"cannot be asked: {error.strerror}"))
                     continue
-                asked = _Asked(opened, server, own, query, told[-1], len(told[-1]))
-                selector.register(opened, selectors.EVENT_READ, asked)
-                told[-1].append(None)
+                query = _Query(opened, server, own, message, found[-1], len(found[-1]))
+                selector.register(opened, selectors.EVENT_READ, query)
+                found[-1].append(None)
         deadline = time.monotonic() + ANSWER_BOUND
-        while any(_verdict(answers) is None for answers in told):
+        while any(_verdict(answers) is None for answers in found):
             left = deadline - time.monotonic()
             if left <= 0:
                 silent = True
                 break
             for key, _ in selector.select(left):
-                asked = key.data
-                asked.answers[asked.rank] = _read(asked, read)
-                selector.unregister(asked.socket)
+                query = key.data
+                query.answers[query.rank] = _read(query, read)
+                selector.unregister(query.socket)
         for key in selector.get_map().values():
-            asked = key.data
+            query = key.data
             reason = f"did not answer within {ANSWER_BOUND} s"
-            asked.answers[asked.rank] = _failed(asked.server, reason)
+            query.answers[query.rank] = _failed(query.server, reason)
     if silent and control is not None and resolve([control])[0].address is None:
         raise WorldSilent(
             f"no resolver answered within {ANSWER_BOUND} s, and neither did the world's own, asked "
             "from beside it: this machine is too busy for a verdict; run with fewer workers"
         )
-    return [_verdict(answers) or _NOBODY for answers in told]
+    return [_verdict(answers) or _NO_RESOLVER for answers in found]
 
 
-class _Asked(NamedTuple):
+class _Query(NamedTuple):
     """A DNS query in flight and the list that receives its result."""
 
     socket: socket.socket
     server: Address
     id: bytes
-    query: dns.message.Message
-    answers: list[_Told | None]
+    message: dns.message.Message
+    answers: list[_Answer | None]
     rank: int
 
 
-class _Told(NamedTuple):
+class _Answer(NamedTuple):
     """Result from one resolver; if it is not `final`, the next resolver counts."""
 
     result: Resolved
     final: bool
 
 
-_NOBODY: Final = Resolved(None, "resolv.conf names no resolver")
+_NO_RESOLVER: Final = Resolved(None, "resolv.conf names no resolver")
 
 
-def _failed(server: Address, reason: str) -> _Told:
-    return _Told(Resolved(None, f"{server} {reason}"), final=False)
+def _failed(server: Address, reason: str) -> _Answer:
+    return _Answer(Resolved(None, f"{server} {reason}"), final=False)
 
 
-def _verdict(answers: Sequence[_Told | None]) -> Resolved | None:
+def _verdict(answers: Sequence[_Answer | None]) -> Resolved | None:
     """Return the result from the resolvers of a netns; `None` while it depends on a silent one."""
-    result = _NOBODY
+    result = _NO_RESOLVER
     for answer in answers:
         if answer is None:
             return None
@@ -159,12 +159,12 @@ def _verdict(answers: Sequence[_Told | None]) -> Resolved | None:
     return result
 
 
-def _query(name: str, family: Family) -> tuple[dns.message.Message, bytes]:
+def _message(name: str, family: Family) -> tuple[dns.message.Message, bytes]:
     query = dns.message.make_query(name, _TYPES[family])
     return query, query.to_wire()
 
 
-def _asked(space: NetNS, server: Address, query: bytes) -> socket.socket:
+def _send(space: NetNS, server: Address, query: bytes) -> socket.socket:
     family = socket.AF_INET if server.version == 4 else socket.AF_INET6
     opened = space.socket(family, socket.SOCK_DGRAM)
     try:
@@ -177,22 +177,22 @@ def _asked(space: NetNS, server: Address, query: bytes) -> socket.socket:
     return opened
 
 
-def _read(asked: _Asked, read: Callable[[bytes], dns.message.Message]) -> _Told:
-    server = asked.server
+def _read(query: _Query, read: Callable[[bytes], dns.message.Message]) -> _Answer:
+    server = query.server
     try:
-        words = asked.socket.recv(_LONGEST)
-        answer = read(asked.query.id.to_bytes(_ID) + words[_ID:])
+        words = query.socket.recv(_LONGEST)
+        answer = read(query.message.id.to_bytes(_ID) + words[_ID:])
     except OSError as error:
         return _failed(server, f"cannot be reached: {error.strerror}")
     except dns.exception.DNSException as error:
         return _failed(server, f"sent something that is no DNS message: {error}")
-    if words[:_ID] != asked.id or not asked.query.is_response(answer):
+    if words[:_ID] != query.id or not query.message.is_response(answer):
         return _failed(server, "answered another question")
     code = answer.rcode()
     if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         return _failed(server, f"answered {dns.rcode.to_text(code)}")
     for rrset in answer.answer:
-        if rrset.rdtype == asked.query.question[0].rdtype:
-            return _Told(Resolved(ip_address(rrset[0].address)), final=True)
+        if rrset.rdtype == query.message.question[0].rdtype:
+            return _Answer(Resolved(ip_address(rrset[0].address)), final=True)
     reason = "no address" if code == dns.rcode.NOERROR else dns.rcode.to_text(code)
-    return _Told(Resolved(None, f"{server} answered {reason}"), final=True)
+    return _Answer(Resolved(None, f"{server} answered {reason}"), final=True)

@@ -1,8 +1,7 @@
-"""The probe sockets of a netns: sources and witnesses.
+"""The probe sockets of a netns: those that send requests, and the witnesses that receive them.
 
-A station sits in one network namespace and holds, for each family, a raw ICMP
-socket (asks, and witnesses echo requests, which the kernel answers itself), a
-UDP socket that asks, a UDP socket and a TCP listener that witness. They are
+For each family: a raw ICMP socket (sends, and receives echo requests, which the kernel answers
+itself), a UDP socket that sends, a UDP socket and a TCP listener that are witnesses. They are
 opened inside through setns and used from anywhere.
 
 A listener reports a connection only after the handshake. A raw TCP socket (raw(7)) gets a copy of
@@ -18,7 +17,7 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, NamedTuple, TypeGuard
@@ -54,7 +53,10 @@ _ANCILLARY: Final = 512
 _ORIGIN_ICMP: Final = (2, 3)
 _NO_SUCH_OPTION: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
-_FAMILY: Final[dict[Family, int]] = {4: socket.AF_INET, 6: socket.AF_INET6}
+ADDRESS_FAMILIES: Final[dict[int, int]] = {4: socket.AF_INET, 6: socket.AF_INET6}
+ICMP_PROTOCOLS: Final[dict[int, int]] = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing resets, so that no TIME_WAIT is left behind in the tested namespace."""
 _LEVEL: Final[dict[Family, int]] = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
 
 
@@ -99,9 +101,9 @@ def sockets_of(space: NetNS) -> Iterator[Make]:
 
 
 class ProbeSockets:
-    """All probe sockets of a netns. `number` identifies the station in replies.
+    """All probe sockets of a netns. `number` identifies the witness in replies.
 
-    A netns may have several stations, one for each source; only one of them is a `witness`.
+    A netns may have several, one for each source; only one of them is a `witness`.
     """
 
     def __init__(self, netns: NetNS, number: int, port: int, *, witness: bool = True) -> None:
@@ -111,35 +113,33 @@ class ProbeSockets:
         self.witness = witness
         self.raw: dict[Family, socket.socket] = {}
         self.udp: dict[Family, socket.socket] = {}
-        self.ear: dict[Family, socket.socket] = {}
+        self.udp_witness: dict[Family, socket.socket] = {}
         self.listener: dict[Family, socket.socket] = {}
         try:
             with sockets_of(netns) as make:
                 for family in FAMILIES:
-                    self._open(family, make)
+                    self.raw[family] = _echoes(family, make)
+                    self.udp[family] = _udp(family, make)
+                    if witness:
+                        self._open_witnesses(family, make)
+            for opened in self.sockets():
+                opened.setblocking(False)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, family: Family, make: Make) -> None:
-        raw = self.raw[family] = _echoes(family, make)
-        udp = self.udp[family] = _udp(family, make)
-        for opened in (raw, udp):
-            opened.setblocking(False)
-        if self.witness:
-            self._open_ears(family, make)
-
-    def _open_ears(self, family: Family, make: Make) -> None:
-        ear = self.ear[family] = _udp(family, make)
+    def _open_witnesses(self, family: Family, make: Make) -> None:
+        udp = self.udp_witness[family] = _udp(family, make)
+        udp.bind((anywhere(family), self.port))
         listener = self.listener[family] = _new(family, socket.SOCK_STREAM, 0, make)
-        ear.bind((anywhere(family), self.port))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with _allowance(self.netns):
+        try:
             listener.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
+        except OSError as error:  # a user-mode stack may lack it: then the TTL stays unknown
+            if not has_own_stack(self.netns) or error.errno not in _NO_SUCH_OPTION:
+                raise
         listener.bind((anywhere(family), self.port))
         listener.listen(_BACKLOG)
-        for opened in (ear, listener):
-            opened.setblocking(False)
 
     def connecting(
         self, family: Family, make: Make = socket.socket, port: int = 0
@@ -147,13 +147,12 @@ class ProbeSockets:
         """Open a TCP socket of this netns with `make`, which comes from `sockets_of`.
 
         A socket of an agent gets `port`, which no other socket has, because the sequence number of
-        its SYN may be unknown (`syn`). If `port` is in use inside, the socket gets any free port.
+        its SYN may be unknown. If `port` is in use inside, the socket gets any free port.
         """
         stream = _new(family, socket.SOCK_STREAM, 0, make)
         stream.setblocking(False)
         stream.setsockopt(_LEVEL[family], _IP_RECVERR if family == 4 else _IPV6_RECVERR, 1)
-        # Closing resets: no TIME_WAIT is left behind in the tested namespace.
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         if isinstance(self.netns, AgentNetNS):
             with contextlib.suppress(OSError):
                 stream.bind((anywhere(family), port))
@@ -161,7 +160,7 @@ class ProbeSockets:
 
     def sockets(self) -> Iterable[socket.socket]:
         """Yield every open socket."""
-        for group in (self.raw, self.udp, self.ear, self.listener):
+        for group in (self.raw, self.udp, self.udp_witness, self.listener):
             yield from group.values()
 
     def close(self) -> None:
@@ -175,13 +174,13 @@ def anywhere(family: Family) -> str:
     return "0.0.0.0" if family == 4 else "::"  # noqa: S104 # inside the namespace
 
 
-def asker(space: NetNS) -> object:
+def opener(space: NetNS) -> object:
     """Return a key that is equal for two handles that open the same sockets."""
     return space.agent if isinstance(space, AgentNetNS) else space.id
 
 
-def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[ProbeSockets]:
-    """Open a station for each handle; one per netns is a witness, all on the same port.
+def open_sockets(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[ProbeSockets]:
+    """Open the probe sockets of each handle; one per netns is a witness, all on the same port.
 
     The port is the same everywhere, so that a packet that reaches the wrong peer is
     answered by the witness of that peer and not by its kernel. Takes the first of `ports` that
@@ -190,20 +189,20 @@ def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[ProbeSo
     tried = []
     for port in ports:
         tried.append(port)
-        stations: list[ProbeSockets] = []
-        heard: set[tuple[int, int]] = set()
+        found: list[ProbeSockets] = []
+        witnessed: set[tuple[int, int]] = set()
         try:
             for number, space in enumerate(spaces):
-                witness = space.id not in heard
-                stations.append(ProbeSockets(space, number, port, witness=witness))
-                heard.add(space.id)
+                witness = space.id not in witnessed
+                found.append(ProbeSockets(space, number, port, witness=witness))
+                witnessed.add(space.id)
         except OSError as error:
-            for station in stations:
-                station.close()
+            for opened in found:
+                opened.close()
             if error.errno != errno.EADDRINUSE:
                 raise
         else:
-            return stations
+            return found
     raise PortsTaken(f"ports {tried} are each in use in one of {len(spaces)} namespaces")
 
 
@@ -211,13 +210,13 @@ def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[ProbeSo
 
 
 def _new(family: Family, kind: int, protocol: int, make: Make) -> socket.socket:
-    opened = make(_FAMILY[family], kind | socket.SOCK_CLOEXEC, protocol)
+    opened = make(ADDRESS_FAMILIES[family], kind | socket.SOCK_CLOEXEC, protocol)
     if family == 6 and kind != socket.SOCK_RAW:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return opened
 
 
-def _roomy(opened: socket.socket) -> None:
+def _enlarge_buffers(opened: socket.socket) -> None:
     for force, plain_option in (
         (_SO_RCVBUFFORCE, socket.SO_RCVBUF),
         (_SO_SNDBUFFORCE, socket.SO_SNDBUF),  # packets wait here for their first hop
@@ -228,32 +227,17 @@ def _roomy(opened: socket.socket) -> None:
             opened.setsockopt(socket.SOL_SOCKET, plain_option, _BUFFER)
 
 
-@contextlib.contextmanager
-def _allowance(space: NetNS) -> Iterator[None]:
-    """Ignore a missing socket option in a user-mode stack.
-
-    Such an option only adds details about packets that arrive anyway.
-    """
-    try:
-        yield
-    except OSError as error:
-        if not has_own_stack(space) or error.errno not in _NO_SUCH_OPTION:
-            raise
-
-
-def raw_socket(family: Family, protocol: int, make: Make) -> socket.socket:
-    """Open a raw socket with buffers for a whole slice."""
+def _raw(family: Family, protocol: int, make: Make) -> socket.socket:
     opened = _new(family, socket.SOCK_RAW, protocol, make)
     if family == 6:
         opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
-    _roomy(opened)
+    _enlarge_buffers(opened)
     return opened
 
 
 def _echoes(family: Family, make: Make) -> socket.socket:
     wanted = (icmp.ECHO_REQUEST[family], icmp.ECHO_REPLY[family], *icmp.ERRORS[family])
-    protocol = socket.IPPROTO_ICMP if family == 4 else socket.IPPROTO_ICMPV6
-    opened = raw_socket(family, protocol, make)
+    opened = _raw(family, ICMP_PROTOCOLS[family], make)
     if family == 4:
         mask = ~sum(1 << kind for kind in wanted) & 0xFFFFFFFF
         opened.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", mask))
@@ -273,7 +257,7 @@ def _udp(family: Family, make: Make) -> socket.socket:
         options = (_IPV6_RECVERR, _IPV6_RECVHOPLIMIT, _IPV6_RECVPKTINFO)
     for option in options:
         opened.setsockopt(_LEVEL[family], option, 1)
-    _roomy(opened)
+    _enlarge_buffers(opened)
     return opened
 
 
@@ -393,15 +377,6 @@ _FILTERS: Final[dict[Family, tuple[tuple[int, int, int, int], ...]]] = {
     6: ((_LDB, 0, 0, _FLAGS), *_ONLY_SYN),
 }
 """Classic BPF: SYN without ACK. Raw IPv4 sockets see the IP header, IPv6 ones do not."""
-_STEP: Final = struct.Struct("=HBBI")
-
-
-def _assembled(family: Family) -> ctypes.Array[ctypes.c_char]:
-    program = b"".join(_STEP.pack(*step) for step in _FILTERS[family])
-    return ctypes.create_string_buffer(program, len(program))
-
-
-_STEPS: Final[dict[Family, ctypes.Array[ctypes.c_char]]] = {4: _assembled(4), 6: _assembled(6)}
 
 
 class Syn(NamedTuple):
@@ -413,33 +388,71 @@ class Syn(NamedTuple):
     ttl: int | None
 
 
-def syn_ear(space: NetNS, family: Family, make: Make) -> socket.socket:
-    """Open a raw socket with `make` that receives the SYNs arriving in a netns."""
-    opened = raw_socket(family, socket.IPPROTO_TCP, make)
-    opened.setblocking(False)
-    if isinstance(space, AgentNetNS):
-        return opened  # a filter is a pointer: it cannot be sent to the agent
-    steps = _STEPS[family]
-    program = struct.pack("@HP", len(steps) // _STEP.size, ctypes.addressof(steps))
-    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-    return opened
+class SynListener:
+    """Raw socket that receives the SYNs arriving in a netns, and their store."""
+
+    def __init__(self, space: NetNS, family: Family, make: Make) -> None:
+        self.space, self._family = space, family
+        self._received: list[Syn] = []
+        self._socket = _raw(family, socket.IPPROTO_TCP, make)
+        self._socket.setblocking(False)
+        if not isinstance(space, AgentNetNS):  # a filter is a pointer: no agent can use it
+            steps = b"".join(struct.pack("=HBBI", *step) for step in _FILTERS[family])
+            buffer = ctypes.create_string_buffer(steps, len(steps))
+            program = struct.pack("@HP", len(_FILTERS[family]), ctypes.addressof(buffer))
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+    def received(self) -> Sequence[Syn]:
+        """Return all SYNs that have arrived so far."""
+        while datagram := receive(self._socket):
+            header = (datagram.data[0] & 0xF) * 4 if self._family == 4 else 0
+            port, _, sequence = struct.unpack_from("!HHI", datagram.data, header)
+            if datagram.data[header + _FLAGS] & _SYN_ACK == _SYN:
+                ttl = datagram.data[8] if self._family == 4 else datagram.ttl
+                self._received.append(Syn(sequence, datagram.source, port, ttl))
+        return self._received
+
+    def ttl(self, source: Address, port: int) -> int | None:
+        """Return the TTL of the last SYN from this address and port, `None` without one."""
+        syns = (
+            syn for syn in reversed(self.received()) if (syn.source, syn.port) == (source, port)
+        )
+        return next((syn.ttl for syn in syns), None)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
 
 
-def overheard(ear: socket.socket, family: Family) -> Iterator[Syn]:
-    """Yield the SYNs that have arrived since the last call."""
-    while datagram := receive(ear):
-        header = (datagram.data[0] & 0xF) * 4 if family == 4 else 0
-        port, _, sequence = struct.unpack_from("!HHI", datagram.data, header)
-        if datagram.data[header + _FLAGS] & _SYN_ACK == _SYN:
-            ttl = datagram.data[8] if family == 4 else datagram.ttl
-            yield Syn(sequence, datagram.source, port, ttl)
+def received_syns(
+    listeners: Iterable[SynListener], connecting: Mapping[int, socket.socket]
+) -> Iterator[tuple[int, NetNS, Syn]]:
+    """Yield the SYNs of connecting sockets that have arrived: number, netns of arrival and SYN.
+
+    They are identified by sequence number. If the source stack does not report it, or repair mode
+    is not permitted (TCP_REPAIR), they are identified by their port, which no other socket has.
+    NAT may change the port, and then they are not found.
+    """
+    by_sequence: dict[int, int] = {}
+    by_port: dict[int, int | None] = {}
+    for number, opened in connecting.items():
+        try:
+            by_sequence[_initial_sequence(opened)] = number
+        except OSError:
+            port = opened.getsockname()[1]
+            by_port[port] = None if port in by_port else number
+    for listener in listeners if connecting else ():
+        for syn in listener.received():
+            found = by_sequence.get(syn.sequence, by_port.get(syn.port))
+            if found is not None:
+                yield found, listener.space, syn
 
 
-def initial_sequence(connecting: socket.socket) -> int:
+def _initial_sequence(connecting: socket.socket) -> int:
     """Return the sequence number of the unanswered SYN that a socket has sent.
 
-    Only a socket in repair mode reports it (TCP_REPAIR, linux/tcp.h). The function leaves repair
-    mode at once. It needs CAP_NET_ADMIN in the socket's netns.
+    Only a socket in repair mode reports it (TCP_REPAIR, linux/tcp.h), which needs CAP_NET_ADMIN in
+    the socket's netns. The function leaves repair mode at once.
     """
     tcp = socket.IPPROTO_TCP
     connecting.setsockopt(tcp, _TCP_REPAIR, 1)
@@ -449,84 +462,3 @@ def initial_sequence(connecting: socket.socket) -> int:
     finally:
         connecting.setsockopt(tcp, _TCP_REPAIR, _REPAIR_OFF_QUIETLY)
     return (following - 1) & 0xFFFFFFFF
-
-
-class SynListener:
-    """Receiver and store of the SYNs that arrive in a netns."""
-
-    def __init__(self, space: NetNS, family: Family, make: Make) -> None:
-        self.space, self.family = space, family
-        self._socket = syn_ear(space, family, make)
-        self._heard: list[Syn] = []
-
-    def heard(self) -> Sequence[Syn]:
-        """Return all SYNs that have arrived so far."""
-        self._heard += overheard(self._socket, self.family)
-        return self._heard
-
-    def ttl(self, source: Address, port: int) -> int | None:
-        """Return the TTL of the last SYN from this address and port, `None` without one."""
-        for syn in reversed(self.heard()):
-            if (syn.source, syn.port) == (source, port):
-                return syn.ttl
-        return None
-
-    def close(self) -> None:
-        """Stop hearing."""
-        self._socket.close()
-
-
-class SynListeners:
-    """The SYN listeners of a matrix, by station number and family."""
-
-    def __init__(self) -> None:
-        self._ears: dict[tuple[int, Family], SynListener] = {}
-
-    def add(self, number: int, ear: SynListener) -> None:
-        """Add the listener of a station."""
-        self._ears[number, ear.family] = ear
-
-    def ttl(self, number: int, family: Family, source: Address, port: int) -> int | None:
-        """Return the TTL of the last such SYN at a station, `None` without one."""
-        return self._ears[number, family].ttl(source, port)
-
-    def lost(
-        self, connecting: Iterable[tuple[int, socket.socket]]
-    ) -> Iterator[tuple[int, NetNS, Syn]]:
-        """Yield the connecting sockets whose SYN has arrived: number, netns of arrival and SYN."""
-        sent = PendingSyns(connecting)
-        for ear in self._ears.values() if sent else ():
-            for syn in ear.heard():
-                if (number := sent.by(syn)) is not None:
-                    yield number, ear.space, syn
-
-    def close(self) -> None:
-        """Stop hearing."""
-        for ear in self._ears.values():
-            ear.close()
-
-
-class PendingSyns:
-    """The SYNs of sockets that are still connecting, each with a number of the caller.
-
-    They are identified by sequence number. If the source stack does not report it, or repair mode
-    is not permitted (TCP_REPAIR), they are identified by their port, which no other socket has.
-    NAT may change the port, and then they are not found.
-    """
-
-    def __init__(self, connecting: Iterable[tuple[int, socket.socket]]) -> None:
-        self._by_sequence: dict[int, int] = {}
-        self._by_port: dict[int, int | None] = {}
-        for number, opened in connecting:
-            try:
-                self._by_sequence[initial_sequence(opened)] = number
-            except OSError:
-                port = opened.getsockname()[1]
-                self._by_port[port] = None if port in self._by_port else number
-
-    def __bool__(self) -> bool:
-        return bool(self._by_sequence or self._by_port)
-
-    def by(self, syn: Syn) -> int | None:
-        """Return the number of the socket that sent a SYN, `None` without one."""
-        return self._by_sequence.get(syn.sequence, self._by_port.get(syn.port))

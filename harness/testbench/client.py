@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import select
 import socket
-import struct
 import time
 from typing import Final, Self
 
@@ -17,16 +16,20 @@ from harness.model.plan import Family, Protocol
 from harness.model.topology import Address
 from harness.probe import icmp
 from harness.probe.remote import by_kernel
-from harness.probe.sockets import pending_error, receive
+from harness.probe.sockets import (
+    ADDRESS_FAMILIES,
+    ICMP_PROTOCOLS,
+    RESET_ON_CLOSE,
+    pending_error,
+    receive,
+)
 from harness.testbench.listener import End
 from harness.testbench.netns_view import NetnsView
 
 BOUND: Final = 3.0
 """Seconds within which a reply arrives. It takes microseconds."""
 
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LEVELS: Final = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
-_ICMP: Final = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _RECVERR: Final = {4: 11, 6: 25}
 _TTL: Final = {4: 2, 6: 16}  # IP_TTL, IPV6_UNICAST_HOPS
 _MTU_DISCOVER: Final = {4: 10, 6: 23}
@@ -35,8 +38,6 @@ _DO: Final = 2
 _IPV6_DONTFRAG: Final = 62
 _LONGEST: Final = 1 << 16
 """Bytes of the longest datagram."""
-_RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER: closing resets, so that no TIME_WAIT is left behind."""
 
 
 class Client:
@@ -71,8 +72,8 @@ class Client:
                 self._set(_LEVELS[self._family], _TTL[self._family], ttl)
             if whole:
                 self._set(_LEVELS[self._family], _MTU_DISCOVER[self._family], _DO)
-            if whole and self._family == 6:
-                self._set(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+                if self._family == 6:
+                    self._set(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
             if protocol is not Protocol.ICMP:
                 self._socket.bind(("0.0.0.0" if self._family == 4 else "::", own_port))  # noqa: S104
             if protocol is not Protocol.TCP:
@@ -82,15 +83,15 @@ class Client:
             raise
 
     def _open(self, caller: NetnsView) -> socket.socket:
-        family = _FAMILIES[self._family]
+        family = ADDRESS_FAMILIES[self._family]
         match self._protocol:
             case Protocol.ICMP:
-                opened = caller.socket(family, socket.SOCK_RAW, _ICMP[self._family])
+                opened = caller.socket(family, socket.SOCK_RAW, ICMP_PROTOCOLS[self._family])
             case Protocol.UDP:
                 opened = caller.socket(family, socket.SOCK_DGRAM)
             case Protocol.TCP:
                 opened = caller.socket(family, socket.SOCK_STREAM)
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                 # gVisor keeps the port of a refused connection (docs/findings.md).
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setblocking(False)
@@ -134,9 +135,9 @@ class Client:
         deadline = time.monotonic() + BOUND
         while (left := deadline - time.monotonic()) > 0:
             select.select([self._socket], [], [], left)
-            heard = self.receive_nowait()
-            if heard is not None:
-                return heard
+            data = self.receive_nowait()
+            if data is not None:
+                return data
         raise TimeoutError(
             f"{self._protocol} from {self._caller.name} to {self._to} port {self._port}: "
             f"no answer within {BOUND} s, "
@@ -192,7 +193,7 @@ def round_trip(
     To `port` of the address, or to a port that the kernel chooses. With `by` the caller sends it to
     that published port instead. `TimeoutError` when it does not arrive.
     """
-    with other.socket(_FAMILIES[at.version], socket.SOCK_DGRAM) as answering:
+    with other.socket(ADDRESS_FAMILIES[at.version], socket.SOCK_DGRAM) as answering:
         answering.settimeout(BOUND)
         answering.bind((str(at), port))
         to, its_port = by or (at, answering.getsockname()[1])

@@ -13,7 +13,6 @@ import json
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -22,6 +21,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from harness.model.plan import Family
 from harness.model.topology import Address
 from harness.probe import icmp
+from harness.probe.sockets import ADDRESS_FAMILIES, ICMP_PROTOCOLS, RESET_ON_CLOSE, connected
 from harness.testbench.netns_view import NetnsView
 from harness.world.service_protocols import TCP_PORTS, UDP_PORTS
 
@@ -42,11 +42,7 @@ EVERYBODY: Final = (
 _SOON: Final = 0.001
 """Seconds between two checks whether a connection is established."""
 
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-_ICMP: Final = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
-_RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER: closing resets, so that no TIME_WAIT is left behind."""
 _own_ports = itertools.cycle(range(20_000, 32_768))
 """Source ports of callers, below the ephemeral range.
 
@@ -81,7 +77,7 @@ class Listener:
 
     def __init__(
         self,
-        place: NetnsView,
+        view: NetnsView,
         transport: Transport,
         *,
         family: Family = 4,
@@ -90,7 +86,7 @@ class Listener:
     ) -> None:
         self.transport = transport
         self.address = address or ANYWHERE[family]
-        self._socket = _socket(place, transport, self.address)
+        self._socket = _socket(view, transport, self.address)
         try:
             self._socket.bind((str(self.address), port))
             if transport == "tcp":
@@ -174,26 +170,23 @@ class Listener:
             if self.transport == "udp":
                 return [made[payload][0] for payload, _ in self.pending() if payload in made]
             accepted = [stack.enter_context(connection) for connection, _ in self._accepted()]
-            connected = {
-                nonce: client for nonce, (_, client) in made.items() if _is_connected(client)
-            }
-            if not accepted or not connected:
+            open_calls = {nonce: client for nonce, (_, client) in made.items() if connected(client)}
+            if not accepted or not open_calls:
                 return []
             # Only their data identifies connections: a process in user space accepts calls that
-            # lead
-            # elsewhere, and may retry an earlier one (rootlessport does, ten times).
-            for nonce, client in connected.items():
+            # lead elsewhere, and may retry an earlier one (rootlessport does, ten times).
+            for nonce, client in open_calls.items():
                 _send_if_connected(client, nonce)
             quiet()
             sent = {_received(connection) for connection in accepted}
-            return [made[nonce][0] for nonce in connected if nonce in sent]
+            return [made[nonce][0] for nonce in open_calls if nonce in sent]
 
     def _accepted(self) -> Iterator[tuple[socket.socket, End]]:
         with contextlib.suppress(BlockingIOError):
             while True:
                 accepted, sender = self._socket.accept()
                 accepted.setblocking(False)
-                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                 yield accepted, _end(sender)
 
     def _arrivals(
@@ -259,9 +252,9 @@ class Listener:
         self.close()
 
 
-def free_port(place: NetnsView, transport: Transport) -> int:
+def free_port(view: NetnsView, transport: Transport) -> int:
     """Return a port without a listener in a namespace."""
-    with Listener(place, transport) as listener:
+    with Listener(view, transport) as listener:
         return listener.port
 
 
@@ -289,60 +282,53 @@ def ask_echo_service(caller: NetnsView, address: Address, transport: Transport) 
         return Exchange(_end(client.getsockname()), _end(json.loads(sent)["you"]))
 
 
-def broadcast(place: NetnsView, addresses: Iterable[Address], *, port: int, payload: bytes) -> int:
+def broadcast(view: NetnsView, addresses: Iterable[Address], *, port: int, payload: bytes) -> int:
     """Try to send `payload` in a datagram and an echo request, and a SYN, to each of `addresses`.
 
     `port` is for datagrams and SYNs. The same goes to `EVERYBODY` by every interface of the
     namespace. Return how many of the attempts the own kernel accepted.
     """
     targets = [(address, "") for address in addresses]
-    targets += [(address, link) for address in EVERYBODY for link in place.links()]
-    taken = 0
+    targets += [(address, link) for address in EVERYBODY for link in view.links()]
+    accepted = 0
     for address, link in targets:
-        for attempt in (_datagram, _echo_request, _syn):
-            with contextlib.suppress(OSError):  # refused: not counted in `taken`
-                attempt(place, address, port, payload, link)
-                taken += 1
-    return taken
-
-
-def _datagram(place: NetnsView, address: Address, port: int, payload: bytes, link: str) -> None:
-    with _socket(place, "udp", address) as opened:
-        _allow_broadcast(opened, link)
-        opened.sendto(payload, (str(address), port))
-
-
-def _echo_request(place: NetnsView, address: Address, _: int, payload: bytes, link: str) -> None:
-    family: Family = 4 if address.version == 4 else 6
-    with place.socket(_FAMILIES[family], socket.SOCK_RAW, _ICMP[family]) as opened:
-        _allow_broadcast(opened, link)
-        opened.sendto(icmp.echo_request(family, 1, 1, payload), (str(address), 0))
-
-
-def _syn(place: NetnsView, address: Address, port: int, _: bytes, link: str) -> None:
-    with _socket(place, "tcp", address) as opened, contextlib.suppress(BlockingIOError):
-        _allow_broadcast(opened, link)
-        opened.connect((str(address), port))
-
-
-def _allow_broadcast(opened: socket.socket, link: str) -> None:
-    """Allow broadcasts, and sending by `link` even without a route."""
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    if link:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
+        family: Family = 4 if address.version == 4 else 6
+        for kind, protocol in (
+            (socket.SOCK_DGRAM, 0),
+            (socket.SOCK_RAW, ICMP_PROTOCOLS[family]),
+            (socket.SOCK_STREAM, 0),
+        ):
+            with (
+                contextlib.suppress(OSError),  # refused: not counted
+                view.socket(ADDRESS_FAMILIES[family], kind, protocol) as opened,
+            ):
+                opened.setblocking(False)
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                if link:  # send by it even without a route
+                    opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
+                if kind == socket.SOCK_STREAM:
+                    with contextlib.suppress(BlockingIOError):
+                        opened.connect((str(address), port))
+                elif kind == socket.SOCK_RAW:
+                    echo = icmp.echo_request(family, 1, 1, payload)
+                    opened.sendto(echo, (str(address), 0))
+                else:
+                    opened.sendto(payload, (str(address), port))
+                accepted += 1
+    return accepted
 
 
 # --- sockets ---------------------------------------------------------------------
 
 
-def _socket(place: NetnsView, transport: Transport, towards: Address) -> socket.socket:
+def _socket(view: NetnsView, transport: Transport, towards: Address) -> socket.socket:
     """Return a non-blocking socket of the family of `towards`."""
-    opened = place.socket(_FAMILIES[towards.version], _KINDS[transport])
+    opened = view.socket(ADDRESS_FAMILIES[towards.version], _KINDS[transport])
     opened.setblocking(False)
     if towards.version == 6:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if transport == "tcp":
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     return opened
 
 
@@ -364,7 +350,7 @@ def _bind_fresh_port(client: socket.socket, towards: Address) -> None:
 
 def _send_if_connected(client: socket.socket, payload: bytes) -> bool:
     """Send by a connection, if it is established; errors are left for the caller to query."""
-    if not _is_connected(client):
+    if not connected(client):
         return False
     with contextlib.suppress(OSError):  # it is over
         client.send(payload)
@@ -379,14 +365,6 @@ def _is_closed(client: socket.socket) -> bool:
         return False
     except ConnectionResetError:
         return True
-
-
-def _is_connected(client: socket.socket) -> bool:
-    try:
-        client.getpeername()
-    except OSError:
-        return False
-    return True
 
 
 def _received(connection: socket.socket) -> bytes:

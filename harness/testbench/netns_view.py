@@ -121,7 +121,7 @@ class NetnsView:
         with (
             self.open() as space,
             contextlib.ExitStack() as stack,
-            Tap(seen_from_host(space, stack), link, place=self.name) as tap,
+            Tap(seen_from_host(space, stack), link, owner=self.name) as tap,
             Capture([tap]) as wire,
         ):
             yield wire
@@ -153,20 +153,20 @@ _GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 
 
 def until(
-    place: NetnsView, condition: Callable[[], bool], what: str, *, bound: float = BOUND
+    view: NetnsView, condition: Callable[[], bool], what: str, *, bound: float = BOUND
 ) -> None:
     """Return as soon as `condition` holds; rtnetlink notifications trigger the checks.
 
-    It is checked whenever a link, an address or a route of `place` changes, and at intervals.
+    It is checked whenever a link, an address or a route of `view` changes, and at intervals.
     `what` names the condition in the `TimeoutError` that is raised after `bound` seconds.
     """
     deadline = time.monotonic() + bound
-    with place.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as monitor:
+    with view.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as monitor:
         monitor.bind((0, _GROUPS))
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"in {place.name}, still not after {bound} s: {what}")
+                raise TimeoutError(f"in {view.name}, still not after {bound} s: {what}")
             if select.select([monitor], [], [], min(left, _INTERVAL))[0]:
                 with contextlib.suppress(OSError):  # an overrun, ENOBUFS, is news as well
                     monitor.recv(1 << 16)
@@ -189,9 +189,9 @@ class AbstractSocket(NamedTuple):
     kind: int
 
 
-def connectable(place: NetnsView) -> frozenset[AbstractSocket]:
+def connectable(view: NetnsView) -> frozenset[AbstractSocket]:
     """Return every abstract socket that listens or takes datagrams (proc_net_unix)."""
-    with place.open() as space, space.entered(), open("/proc/thread-self/net/unix", "rb") as table:
+    with view.open() as space, space.entered(), open("/proc/thread-self/net/unix", "rb") as table:
         rows = [line.rstrip(b"\n").partition(_PREFIX) for line in table]
     found = set()
     for columns, prefix, name in rows:
@@ -203,16 +203,16 @@ def connectable(place: NetnsView) -> frozenset[AbstractSocket]:
     return frozenset(found)
 
 
-def connects(place: NetnsView, listener: AbstractSocket) -> bool:
+def connects(view: NetnsView, listener: AbstractSocket) -> bool:
     """Return True if a process in a netns can connect to it.
 
     `OwnStack` where the container has abstract sockets of its own.
     """
-    with place.open() as space:
+    with view.open() as space:
         by_kernel(space)
     shown = listener.name.encode(errors="surrogateescape")
     for name in {shown, shown.replace(b"@", b"\0")}:
-        with place.socket(socket.AF_UNIX, listener.kind) as opened:
+        with view.socket(socket.AF_UNIX, listener.kind) as opened:
             opened.settimeout(CONNECT_BOUND)
             with contextlib.suppress(ConnectionRefusedError, PermissionError):
                 opened.connect(b"\0" + name)
@@ -221,9 +221,9 @@ def connects(place: NetnsView, listener: AbstractSocket) -> bool:
 
 
 @contextlib.contextmanager
-def listening(place: NetnsView) -> Iterator[AbstractSocket]:
+def listening(view: NetnsView) -> Iterator[AbstractSocket]:
     """Listen on an abstract socket under a name that the kernel chooses."""
-    with place.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
+    with view.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
         opened.bind("")
         opened.listen()
         name: bytes = opened.getsockname()

@@ -48,8 +48,8 @@ from harness.model.topology import Address, pick
 from harness.probe import quiescence
 from harness.probe.prober import observe
 from harness.probe.quiescence import Quiet
+from harness.probe.reception import Namer, ProbeRequest
 from harness.probe.resolver import Lookup, Resolved, resolve
-from harness.probe.results import Namer, ProbeRequest
 from harness.probe.sockets import seen_from_host
 from harness.testbench.attach import attach, detach
 from harness.testbench.container import Container
@@ -115,7 +115,7 @@ class Scene:
         self._networks: dict[str, Network] = {}
         self._by_hand: dict[str, set[Address]] = {}
         self._pending = PendingRemovals()
-        self.places = {name: view_of(world, name) for name in world.namespaces}
+        self.world_netns = {name: view_of(world, name) for name in world.namespaces}
         """Views of the world's own namespaces: host, ns1, ns2, internet, attacker, lan, r1, …."""
         try:
             for spec in plan.networks:
@@ -354,8 +354,8 @@ class Scene:
     def ready(self) -> None:
         """Return once every address of the host and of containers is usable and resolvable."""
         with contextlib.ExitStack() as stack:
-            own = [self.place(name) for name in (HOST, *self._containers)]
-            spaces = [stack.enter_context(place.open()) for place in own]
+            names = (HOST, *self._containers)
+            spaces = [stack.enter_context(self.netns(name).open()) for name in names]
             await_ready([seen_from_host(space, stack) for space in spaces])
 
     def settle(self) -> None:
@@ -371,7 +371,7 @@ class Scene:
                     spaces.append(space)
                     watched.append(seen_from_host(space, stack))
             if bridges_are_apart(self.plan, self.runtime.dialect):
-                watched.append(stack.enter_context(self.place(GATEWAY).open()))
+                watched.append(stack.enter_context(self.netns(GATEWAY).open()))
             watched = list({space.id: space for space in watched}.values())
             lan, links = self.world.namespaces["lan"], self.world.links()
             quiet = stack.enter_context(Quiet(lan, watched, links=links))
@@ -383,23 +383,23 @@ class Scene:
     def _space(self, name: str) -> NetNS:
         """Open the netns in which a row's probes are sent and received; the caller closes it."""
         container = self._containers.get(name) if self._by_exec else None
-        return container.inside() if container else self.place(name).open()
+        return container.inside() if container else self.netns(name).open()
 
-    def place(self, name: str) -> NetnsView:
+    def netns(self, name: str) -> NetnsView:
         """Return the view of a container, of a namespace of the world, or of the bridges."""
         container = self._containers.get(name)
         if name == GATEWAY:
             return NetnsView(
                 GATEWAY, partial(open_bridge_netns, self.plan, self.runtime, self.world.host)
             )
-        return container.net if container else self.places[name]
+        return container.net if container else self.world_netns[name]
 
     def address(self, cell: Cell) -> Address | None:
         """Return the address of a cell's target, `None` without one in that family."""
         return self._addresses().of(cell)
 
     def _addresses(self) -> AddressBook:
-        return AddressBook(self.plan, self.runtime, self.world, self.place)
+        return AddressBook(self.plan, self.runtime, self.world, self.netns)
 
     def _patience(self) -> float:
         return USER_SPACE_PATIENCE if self.runtime.dialect.datapath == "user-space" else 0.0
@@ -466,7 +466,7 @@ def open_bridge_netns(plan: Plan, runtime: Adapter, host: HostMachine) -> NetNS:
 def netns_with_shared_addresses(
     plan: Plan, dialect: Dialect, spaces: Mapping[str, NetNS]
 ) -> list[NetNS]:
-    """Return the namespaces that may answer in place of a container: they share addresses."""
+    """Return the namespaces that may answer in a container's stead: they share addresses."""
     found = [spaces[HOST]] if dialect.default_network == "pasta" else []
     return [*found, *([spaces[GATEWAY]] if bridges_are_apart(plan, dialect) else [])]
 
@@ -475,16 +475,16 @@ LOOPBACKS: dict[Family, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address(
 
 
 class AddressBook:
-    """Cache of the addresses in a scene at one moment. `place` returns a view by name."""
+    """Cache of the addresses in a scene at one moment. `netns` returns a view by name."""
 
     def __init__(
-        self, plan: Plan, runtime: Adapter, world: World, place: Callable[[str], NetnsView]
+        self, plan: Plan, runtime: Adapter, world: World, netns: Callable[[str], NetnsView]
     ) -> None:
         self._plan, self._world = plan, world
         self._containers = {item.name for item in plan.containers}
         self._whereabouts = attachments_of(plan, runtime.dialect)
         self._known: dict[tuple[str, str, Family], Address | None] = {}
-        self._interfaces = cache(lambda name: place(name).interfaces())
+        self._interfaces = cache(lambda name: netns(name).interfaces())
         self._gateways = cache(lambda network: runtime.network_facts(network).gateways)
 
     def of(self, cell: Cell) -> Address | None:
@@ -506,8 +506,8 @@ class AddressBook:
         """Return the network on which a source reaches a target with several; `""` for others."""
         if target not in self._containers or not self._plan.home(target).also:
             return ""
-        _, place = shared_link(self._whereabouts[source], self._whereabouts[target], family)
-        return place.network.name if place.network else ""
+        _, link = shared_link(self._whereabouts[source], self._whereabouts[target], family)
+        return link.network.name if link.network else ""
 
     def _look_up(self, name: str, network: str, family: Family) -> Address | None:
         if name not in self._containers:
@@ -533,9 +533,8 @@ class AddressBook:
         A joiner's address belongs to its home, a host-mode container's to the host.
         """
         owners = self._world.topology.owners()
-        for place in (HOST, GATEWAY):
-            for interface in self._interfaces(place):
-                owners.setdefault(interface.ip, HOST)
+        for interface in (*self._interfaces(HOST), *self._interfaces(GATEWAY)):
+            owners.setdefault(interface.ip, HOST)
         homes = {spaces[name].id: name for name in OUTSIDERS}
         own: dict[tuple[int, int], set[Address]] = {}
         for container in self._plan.containers:
@@ -598,6 +597,6 @@ def _look_up(
 
 
 def witness(cell: Cell) -> str:
-    """Return the name of the place that must answer."""
+    """Return the name of the namespace that must answer."""
     special = {SELF: cell.source, LOOPBACK: cell.source, BR0: HOST, BY_NAME: INTERNET}
     return special.get(cell.target, cell.target)

@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import select
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from harness.model.topology import Address
+from harness.probe.sockets import ADDRESS_FAMILIES, RESET_ON_CLOSE
 from harness.testbench.listener import End
 from harness.testbench.netns_view import NetnsView
 from harness.world import service_protocols
@@ -19,10 +19,7 @@ from harness.world import service_protocols
 BOUND: Final = 10.0
 """Seconds that a transfer of some megabytes may take. It takes milliseconds."""
 
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PIECE: Final = 1 << 18
-_RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER: closing resets, so that no TIME_WAIT keeps the port."""
 
 
 class StreamDigest(NamedTuple):
@@ -40,122 +37,103 @@ def expected(size: int) -> StreamDigest:
     return StreamDigest(size, digest.hexdigest())
 
 
-def upload(
-    caller: NetnsView,
-    server: NetnsView,
-    at: Address,
-    size: int,
-    *,
-    port: int = 0,
-    by: End | None = None,
-) -> StreamDigest:
-    """Connect `caller` to `at`, send `size` bytes, and return what arrives at `server`.
+class Transfer(NamedTuple):
+    """Ends of a TCP connection that each method makes: `caller` connects to `at` of `server`.
 
     On `port`, or on one that the kernel chooses. With `by` the caller connects to that published
-    port instead. `TimeoutError`, which reports the progress, when it does not end within `BOUND`.
+    port instead. The methods raise `TimeoutError`, which reports the progress, when an end does not
+    see what it should within `BOUND`.
     """
-    with _connection(caller, server, at, port, by) as (near, far):
-        return _carry(near, far, size)
 
+    caller: NetnsView
+    server: NetnsView
+    at: Address
+    port: int = 0
+    by: End | None = None
 
-def download(
-    caller: NetnsView,
-    server: NetnsView,
-    at: Address,
-    size: int,
-    *,
-    port: int = 0,
-    by: End | None = None,
-) -> StreamDigest:
-    """Connect `caller` to `at`, have `server` send, and return what arrives at `caller`."""
-    with _connection(caller, server, at, port, by) as (near, far):
-        return _carry(far, near, size)
+    def upload(self, size: int) -> StreamDigest:
+        """Have the caller send `size` bytes, and return what arrives at the server."""
+        with self._connection() as (near, far):
+            return _carry(near, far, size)
 
+    def download(self, size: int) -> StreamDigest:
+        """Have the server send `size` bytes, and return what arrives at the caller."""
+        with self._connection() as (near, far):
+            return _carry(far, near, size)
 
-def half_closed(
-    caller: NetnsView,
-    server: NetnsView,
-    at: Address,
-    size: int,
-    *,
-    port: int = 0,
-    by: End | None = None,
-) -> tuple[StreamDigest, StreamDigest]:
-    """Transfer in both directions one after the other, each ended by a half-close.
+    def half_closed(self, size: int) -> tuple[StreamDigest, StreamDigest]:
+        """Transfer in both directions one after the other, each ended by a half-close.
 
-    Return what arrives at `server`, and then at `caller`. `at`, `port` and `by` as for `upload`;
-    `TimeoutError` also when an end of stream does not arrive within `BOUND`.
-    """
-    with _connection(caller, server, at, port, by) as (near, far):
-        there = _carry(near, far, size)
-        _end_half(near, far)
-        back = _carry(far, near, size)
-        _end_half(far, near)
-        return there, back
+        Return what arrives at the server, and then at the caller.
+        """
+        with self._connection() as (near, far):
+            there = _carry(near, far, size)
+            _end_half(near, far)
+            back = _carry(far, near, size)
+            _end_half(far, near)
+            return there, back
 
+    def abort_while_sending(self, *, by_caller: bool) -> bool:
+        """Reset the connection while the other side sends; return True if that one sees the reset.
 
-def abort_while_sending(
-    caller: NetnsView,
-    server: NetnsView,
-    at: Address,
-    *,
-    by_caller: bool,
-    port: int = 0,
-    by: End | None = None,
-) -> bool:
-    """Reset a connection while the other side sends; return True if that one sees the reset.
+        The caller resets, or the server.
+        """
+        with self._connection() as (near, far):
+            resetting, sending = (near, far) if by_caller else (far, near)
+            sending.sendall(next(service_protocols.bulk(_PIECE)))
+            resetting.recv(1)  # the connection works end to end, and unread data remains
+            _reset(resetting)
+            sending.setblocking(False)
+            deadline = time.monotonic() + BOUND
+            while (left := deadline - time.monotonic()) > 0:
+                select.select([], [sending], [], left)
+                try:
+                    sending.send(bytes(_PIECE))
+                except BlockingIOError:
+                    continue
+                except ConnectionError:
+                    return True
+        return False
 
-    `at`, `port` and `by` as for `upload`; the caller resets, or the server.
-    """
-    with _connection(caller, server, at, port, by) as (near, far):
-        breaking, sending = (near, far) if by_caller else (far, near)
-        sending.sendall(next(service_protocols.bulk(_PIECE)))
-        breaking.recv(1)  # the connection works end to end, and unread data remains
-        _reset(breaking)
-        sending.setblocking(False)
-        deadline = time.monotonic() + BOUND
-        while (left := deadline - time.monotonic()) > 0:
-            select.select([], [sending], [], left)
+    def reset_after_delivery(self, *, by_caller: bool) -> bool:
+        """Reset the connection after all data has arrived; return True if the other side sees it.
+
+        False if it sees an end of stream instead. The caller resets, or the server.
+        """
+        with self._connection() as (near, far):
+            resetting, receiving = (near, far) if by_caller else (far, near)
+            _carry(resetting, receiving, _PIECE)
+            _reset(resetting)
+            receiving.settimeout(BOUND)
             try:
-                sending.send(bytes(_PIECE))
-            except BlockingIOError:
-                continue
-            except ConnectionError:
+                more = receiving.recv(1)
+            except ConnectionResetError:
                 return True
-    return False
+        if more:
+            raise ConnectionError("there was more than was sent")
+        return False
 
-
-def reset_after_delivery(
-    caller: NetnsView,
-    server: NetnsView,
-    at: Address,
-    *,
-    by_caller: bool,
-    port: int = 0,
-    by: End | None = None,
-) -> bool:
-    """Reset a connection after all data has arrived; return True if the other side sees it.
-
-    False if it sees an end of stream instead. `at`, `port` and `by` as for `upload`; the caller
-    resets, or the server. `TimeoutError` when nothing is seen within `BOUND`.
-    """
-    with _connection(caller, server, at, port, by) as (near, far):
-        breaking, hearing = (near, far) if by_caller else (far, near)
-        _carry(breaking, hearing, _PIECE)
-        _reset(breaking)
-        hearing.settimeout(BOUND)
-        try:
-            more = hearing.recv(1)
-        except ConnectionResetError:
-            return True
-    if more:
-        raise ConnectionError("there was more than was sent")
-    return False
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        called = self.by[0] if self.by else self.at
+        with (
+            self.server.socket(ADDRESS_FAMILIES[self.at.version], socket.SOCK_STREAM) as listener,
+            self.caller.socket(ADDRESS_FAMILIES[called.version], socket.SOCK_STREAM) as near,
+        ):
+            listener.bind((str(self.at), self.port))
+            listener.listen()
+            for opened in (listener, near):
+                opened.settimeout(BOUND)
+            near.connect((str(called), self.by[1]) if self.by else listener.getsockname())
+            far, _ = listener.accept()
+            with far:
+                far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                yield near, far
 
 
 def _reset(opened: socket.socket) -> None:
     """Reset the connection: no end of stream is sent."""
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     opened.close()
 
 
@@ -165,26 +143,6 @@ def _end_half(ending: socket.socket, other: socket.socket) -> None:
     other.settimeout(BOUND)
     if other.recv(_PIECE):
         raise ConnectionError("there was more than was sent")
-
-
-@contextlib.contextmanager
-def _connection(
-    caller: NetnsView, server: NetnsView, at: Address, port: int, by: End | None
-) -> Iterator[tuple[socket.socket, socket.socket]]:
-    called = by[0] if by else at
-    with (
-        server.socket(_FAMILIES[at.version], socket.SOCK_STREAM) as listener,
-        caller.socket(_FAMILIES[called.version], socket.SOCK_STREAM) as near,
-    ):
-        listener.bind((str(at), port))
-        listener.listen()
-        for opened in (listener, near):
-            opened.settimeout(BOUND)
-        near.connect((str(called), by[1]) if by else listener.getsockname())
-        far, _ = listener.accept()
-        with far:
-            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            yield near, far
 
 
 def _carry(source: socket.socket, target: socket.socket, size: int) -> StreamDigest:

@@ -14,8 +14,8 @@ from harness.model.topology import Address
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
 from harness.testbench.listener import TRANSPORTS, Listener
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.packets.craft import send_frame
-from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import LOOPBACKS, Scene
 from harness.world.build import World
 from suites.ports.published import both, reaches_host
@@ -32,7 +32,7 @@ UNASSIGNED: Final = {4: "10.99.0.9", 6: "fd99::9"}
 @requirement("BYS-3", "BYS-4")
 def test_operator_rules_survive_container_lifecycle(scene: Scene) -> None:
     """Tables, chains with policies, and rules in their places stay the same after each step."""
-    host = scene.place(HOST)
+    host = scene.netns(HOST)
     with operator_firewall.operating(host):
         before = operator_firewall.facts(host)
         assert any(name.startswith("nft rule ") for name in before)
@@ -67,7 +67,7 @@ def test_flush_and_reload_is_repaired_as_documented(start_runtime: RuntimeStarte
     The test has a world of its own: an incomplete repair would disturb other tests.
     """
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
-        host = scene.place(HOST)
+        host = scene.netns(HOST)
         with operator_firewall.operating(host):
             before = operator_firewall.facts(host)
             own = lan(scene)
@@ -88,7 +88,7 @@ def test_published_ports_work_after_flush_and_repair(
 ) -> None:
     """The ports answer to the LAN and to the host, over TCP and UDP."""
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
-        host, attacker = scene.place(HOST), scene.place(ATTACKER)
+        host, attacker = scene.netns(HOST), scene.netns(ATTACKER)
         mode = Bridge(scene.network(DUAL, ipv6=True).name) if family == 6 else Bridge()
         web = scene.container("web", mode, ports=both(PUBLISHED, INSIDE))
         with operator_firewall.operating(host):
@@ -121,9 +121,9 @@ def test_user_defined_network_works_after_flush_and_repair(
         scene.ready()
         trio = ThreeContainers(scene, family, mode.network, outside, inside)
         before = hairpins(trio), forgeries(trio)
-        with operator_firewall.operating(scene.place(HOST)):
-            operator_firewall.flush(scene.place(HOST))
-            operator_firewall.load(scene.place(HOST))
+        with operator_firewall.operating(scene.netns(HOST)):
+            operator_firewall.flush(scene.netns(HOST))
+            operator_firewall.load(scene.netns(HOST))
             runtime.repair()
         assert (hairpins(trio), forgeries(trio)) == before
 
@@ -132,8 +132,8 @@ def hairpins(trio: ThreeContainers) -> list[Address]:
     """Return the source address that `a` sees in hairpin connections of its peer, per transport."""
     seen = []
     for transport in TRANSPORTS if reaches_host(trio.scene, "b", trio.address(HOST)) else ():
-        with Listener(trio.place("a"), transport, family=trio.family, port=INSIDE) as listener:
-            exchange = listener.reached_from(trio.place("b"), at=trio.address(HOST), port=PUBLISHED)
+        with Listener(trio.netns("a"), transport, family=trio.family, port=INSIDE) as listener:
+            exchange = listener.reached_from(trio.netns("b"), at=trio.address(HOST), port=PUBLISHED)
             assert exchange, transport
             seen.append(exchange.seen[0])
     return seen
@@ -146,6 +146,6 @@ def forgeries(trio: ThreeContainers) -> list[str]:
     with trio.capture(HOST) as wire:
         for source in sources:
             packet = trio.ip(source, ATTACKER) / UDP(dport=9) / f"as {source}".encode()
-            send_frame(trio.place("a"), head / packet)
+            send_frame(trio.netns("a"), head / packet)
     data = [frame.data for frame in wire.frames()]
     return [str(source) for source in sources if any(f"as {source}".encode() in it for it in data)]

@@ -16,13 +16,13 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, Family, Protocol
 from harness.model.topology import START_TTL, Address
 from harness.plugin.marks import requirement
-from harness.testbench import transfer
 from harness.testbench.client import Client, round_trip
 from harness.testbench.listener import free_port
 from harness.testbench.packets import craft
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.packets.craft import GROUPS, mac_of, member
-from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
+from harness.testbench.transfer import Transfer, expected
 from harness.world.build import World
 from suites.support.features import every_mode
 from suites.support.packet_kinds import beginnings
@@ -69,12 +69,12 @@ def test_broadcasts_and_multicasts_pass(
     mixed_scene: Scene, wires: TapPool, family: Family, source: str, target: str
 ) -> None:
     """Between two ports of a bridge and on the LAN."""
-    caller, here = mixed_scene.place(source), mixed_scene.world.address(source, family)
+    caller, here = mixed_scene.netns(source), mixed_scene.world.address(source, family)
     heads = [craft.ip(family, src=here, dst=group, ttl=START_TTL) for group in GROUPS[family]]
     word = UDP(sport=OWN_PORT, dport=OWN_PORT) / b"to all"
-    with wires.capture(mixed_scene.place(target)) as wire, contextlib.ExitStack() as stack:
+    with wires.capture(mixed_scene.netns(target)) as wire, contextlib.ExitStack() as stack:
         for group, head in zip(GROUPS[family], heads, strict=True):
-            stack.enter_context(member(mixed_scene.place(target), group))
+            stack.enter_context(member(mixed_scene.netns(target), group))
             mac = caller.links()["eth0"].mac
             craft.send_frame(caller, Ether(src=mac, dst=mac_of(group)) / head / word)
         mixed_scene.settle()
@@ -89,8 +89,8 @@ def test_icmp_errors_reach_the_bystander(
 ) -> None:
     """Every kind of error from outside about a bystander's datagram arrives."""
     here, there = (mixed_scene.world.address(name, family) for name in (NS1, target))
-    port = free_port(mixed_scene.place(target), "udp")
-    caller = mixed_scene.place(NS1)
+    port = free_port(mixed_scene.netns(target), "udp")
+    caller = mixed_scene.netns(NS1)
     with Client(caller, Protocol.UDP, there, port=port, own_port=OWN_PORT) as call:
         call.send(b"quote me")
         mixed_scene.settle()
@@ -105,9 +105,9 @@ def test_closed_port_is_reported_to_the_sender(
     mixed_scene: Scene, family: Family, source: str, target: str
 ) -> None:
     """Port-unreachable arrives at the calling socket."""
-    port = free_port(mixed_scene.place(target), "udp")
+    port = free_port(mixed_scene.netns(target), "udp")
     at = mixed_scene.world.address(target, family)
-    with Client(mixed_scene.place(source), Protocol.UDP, at, port=port) as call:
+    with Client(mixed_scene.netns(source), Protocol.UDP, at, port=port) as call:
         call.send(b"is anybody in?")
         mixed_scene.settle()
         assert call.error() == "port-unreachable"
@@ -119,10 +119,10 @@ def test_large_transfer_passes_unchanged(
     mixed_scene: Scene, family: Family, source: str, target: str
 ) -> None:
     """Over one connection, and a fragmented datagram in both directions."""
-    caller, called = mixed_scene.place(source), mixed_scene.place(target)
+    caller, called = mixed_scene.netns(source), mixed_scene.netns(target)
     at = mixed_scene.world.address(target, family)
-    assert transfer.upload(caller, called, at, SIZE) == transfer.expected(SIZE)
-    assert transfer.download(caller, called, at, SIZE) == transfer.expected(SIZE)
+    transfer = Transfer(caller, called, at)
+    assert transfer.upload(SIZE) == transfer.download(SIZE) == expected(SIZE)
     assert round_trip(caller, called, at, DATAGRAM) == (DATAGRAM, DATAGRAM)
 
 
@@ -139,9 +139,9 @@ def lost(
     """Return the packets of one family that do not arrive unchanged."""
     sent = {carried(bytes(packet)): packet.summary() for packet in packets}
     assert len(sent) == len(packets), "two that are alike could not be told apart"
-    with wires.capture(scene.place(target)) as wire:
+    with wires.capture(scene.netns(target)) as wire:
         for packet in packets:
-            craft.send_packet(scene.place(source), packet)
+            craft.send_packet(scene.netns(source), packet)
         scene.settle()
     arrived = {carried(frame.data[ETHERNET:]) for frame in wire.frames()}
     return [what for carries, what in sent.items() if carries not in arrived]

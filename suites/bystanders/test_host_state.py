@@ -26,18 +26,18 @@ FORWARDING6 = "net.ipv6.conf.all.forwarding"
 @requirement("BYS-1")
 def test_bystander_state_is_unchanged(scene: Scene) -> None:
     """Nothing in ns1 and ns2 changes while containers of every mode run and send."""
-    places = [scene.place(name) for name in (NS1, NS2)]
-    before = [place.snapshot() for place in places]
+    views = [scene.netns(name) for name in (NS1, NS2)]
+    before = [view.snapshot() for view in views]
     every_mode(scene)
     assert scene.observed() == scene.promised()
-    for place, was in zip(places, before, strict=True):
-        assert was.changes(place.snapshot()) == []
+    for view, was in zip(views, before, strict=True):
+        assert was.changes(view.snapshot()) == []
 
 
 @requirement("BYS-1")
 def test_host_state_is_only_added_to(scene: Scene) -> None:
     """While containers run, existing state of the host is neither changed nor removed."""
-    host = scene.place(HOST)
+    host = scene.netns(HOST)
     before = host.snapshot()
     every_mode(scene)
     while_running = before.changes(host.snapshot())
@@ -54,7 +54,7 @@ def test_host_state_is_only_added_to(scene: Scene) -> None:
 @requirement("BYS-1")
 def test_link_offloads_of_the_host_are_unchanged(scene: Scene) -> None:
     """Checksum and segmentation offloads stay, while containers run and after their removal."""
-    host = scene.place(HOST)
+    host = scene.netns(HOST)
     dialect = scene.runtime.dialect
     own = {link for link in host.links() if _is_documented(f"link {link}", dialect, start=True)}
     before = {link: features(host, link) for link in host.links().keys() - own}
@@ -70,7 +70,7 @@ def test_link_offloads_of_the_host_are_unchanged(scene: Scene) -> None:
 @requirement("BYS-1")
 def test_new_host_state_belongs_to_runtime_links(scene: Scene) -> None:
     """No address, route or sysctl appears on a link that existed before."""
-    host = scene.place(HOST)
+    host = scene.netns(HOST)
     own = set(host.links())
     before = host.snapshot()
     every_mode(scene)
@@ -120,7 +120,7 @@ def test_forwarding_changes_only_as_documented(
 @requirement("BYS-4")
 def test_enabled_forwarding_stays_enabled(scene: Scene) -> None:
     """Networks and containers come and go; one container is connected, disconnected and stopped."""
-    host = scene.place(HOST)
+    host = scene.netns(HOST)
     own = lan(scene)
     scene.containers(a=own, b=Bridge())
     assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")

@@ -108,7 +108,7 @@ def test_bystanders_reach_each_other_on_every_port(
 def _echoing(scene: Scene, name: str, family: Family) -> Iterator[socket.socket]:
     """Open a connection from a namespace to the internet's echo service."""
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    with scene.place(name).socket(kind, socket.SOCK_STREAM) as call:
+    with scene.netns(name).socket(kind, socket.SOCK_STREAM) as call:
         call.settimeout(BOUND)
         call.connect((str(scene.world.address(INTERNET, family)), TCP_PORTS["echo"]))
         assert call.recv(4096)  # the service reports the client's address

@@ -72,20 +72,20 @@ def advertisement(mac: str, address: Address, lifetime: int) -> Packet:
     )
 
 
-def way(place: NetnsView) -> Address | None:
+def way(view: NetnsView) -> Address | None:
     """Return the next hop of the IPv6 default route."""
-    found = (item for item in place.routes() if item.family == 6 and item.destination is None)
+    found = (item for item in view.routes() if item.family == 6 and item.destination is None)
     return next((item.via for item in found), None)
 
 
-def await_way(place: NetnsView, wanted: Address | None) -> None:
+def await_way(view: NetnsView, wanted: Address | None) -> None:
     """Wait until a router advertisement has made `wanted` the next hop."""
-    until(place, lambda: way(place) == wanted, f"its way out over IPv6 is by {wanted}")
+    until(view, lambda: way(view) == wanted, f"its way out over IPv6 is by {wanted}")
 
 
-def link_local(place: NetnsView, link: str) -> Address:
+def link_local(view: NetnsView, link: str) -> Address:
     """Return the link-local address of an interface."""
-    with place.open() as space, Netlink(space) as netlink:
+    with view.open() as space, Netlink(space) as netlink:
         index = rtnetlink_dump.link(netlink, link).ifindex
         found = (item.address.ip for item in rtnetlink_dump.addresses(netlink, index=index))
         return next(item for item in found if item.is_link_local)

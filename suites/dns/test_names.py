@@ -117,12 +117,12 @@ def test_resolver_ignores_queries_from_other_networks(dns_scene: Scene, asker: s
     """Neither the gateway nor containers answer, and no query is forwarded for a foreign client."""
     gateways = [item.ip for item in dns_scene.runtime.network_facts(LAN).gateways]
     beyond, since = fresh_name(), dns_scene.world.services.mark()
-    names = ["web", beyond] if asker in dns_scene.places else ["web"]
+    names = ["web", beyond] if asker in dns_scene.world_netns else ["web"]
     with contextlib.ExitStack() as stack:
         calls: list[Client] = []
         for address in (*gateways, *held(dns_scene, "web", 4), *held(dns_scene, "web", 6)):
             with contextlib.suppress(OSError):  # no route, or no listener
-                call = Client(dns_scene.place(asker), Protocol.UDP, address, port=53)
+                call = Client(dns_scene.netns(asker), Protocol.UDP, address, port=53)
                 calls.append(stack.enter_context(call))
                 for name in names:
                     call.send(dns.message.make_query(name, "A").to_wire())

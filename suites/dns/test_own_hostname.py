@@ -36,7 +36,7 @@ def test_own_hostname_on_host_network_resolves_to_the_host(dns_scene: Scene) -> 
     found = looked_up(dns_scene, "house", called, 4).addresses
     assert found
     others = {address for address in found if not address.is_loopback}
-    assert others <= {item.ip for item in dns_scene.place(HOST).interfaces()}
+    assert others <= {item.ip for item in dns_scene.netns(HOST).interfaces()}
 
 
 @requirement("DNS-2")

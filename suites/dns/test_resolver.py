@@ -247,16 +247,16 @@ def test_truncated_response_has_tc_flag(dns_scene: Scene, asker: str, kind: str)
 # --- name servers of single tests ----------------------------------------------------------
 
 
-def name_server(world: World, place: str, address: Address) -> Services:
+def name_server(world: World, name: str, address: Address) -> Services:
     """Serve the world's names in another namespace too, and keep the queries."""
     spaces = world.namespaces
-    return Services.start({place: (spaces[place], [address])}, topology=world.topology)
+    return Services.start({name: (spaces[name], [address])}, topology=world.topology)
 
 
 @contextmanager
-def giving_up(place: NetnsView, address: Address) -> Iterator[None]:
+def giving_up(view: NetnsView, address: Address) -> Iterator[None]:
     """Run a name server that answers every query with SERVFAIL (RFC 1035, 4.1.1)."""
-    with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+    with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind((str(address), 53))
         answering = threading.Thread(target=_give_up, args=(opened,))
         answering.start()

@@ -23,7 +23,7 @@ from harness.model.plan import (
 from harness.plugin.marks import requirement
 from harness.testbench.listener import ANYWHERE, TRANSPORTS, Listener, Transport
 from harness.testbench.netns_view import NetnsView
-from harness.testbench.packets.tap_pool import TapPool
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.dns import held
@@ -123,10 +123,10 @@ def test_bridge_mac_survives_connect_and_disconnect(pair: Scene) -> None:
     """The MAC of the bridge that a container is connected to and disconnected from."""
     bridge = pair.runtime.network_facts(FOURTH).interface
     assert bridge is not None
-    macs = [pair.place(GATEWAY).links()[bridge].mac]
+    macs = [pair.netns(GATEWAY).links()[bridge].mac]
     for change in (pair.connect, pair.disconnect):
         change("left", FOURTH)
-        macs.append(pair.place(GATEWAY).links()[bridge].mac)
+        macs.append(pair.netns(GATEWAY).links()[bridge].mac)
     assert len(set(macs)) == 1
 
 
@@ -140,7 +140,7 @@ def test_published_ports_survive_connect(scene: Scene, transport: Transport) -> 
     scene.network("home")
     scene.network("passing")
     ports = tuple(Publish(PUBLISHED + number, PORT + number, transport) for number in range(2))
-    web, attacker = scene.container("web", Bridge("home"), ports=ports), scene.place(ATTACKER)
+    web, attacker = scene.container("web", Bridge("home"), ports=ports), scene.netns(ATTACKER)
     own = scene.world.address(HOST, 4)
     flow = open_flow(attacker, web.net, ANYWHERE[4], transport=transport, by=(own, PUBLISHED))
     with flow as talk, Listener(web.net, transport, port=PORT + 1) as listener:
@@ -184,7 +184,7 @@ def test_invalid_connect_is_refused(pair: Scene, host: NetnsView) -> None:
     assert before[1].changes(pair["left"].net.snapshot()) == []
 
 
-def network_of(place: NetnsView) -> tuple[object, ...]:
+def network_of(view: NetnsView) -> tuple[object, ...]:
     """Return links, addresses and routes of a container."""
-    links = [(link.name, link.ifindex, link.mac, link.up) for link in place.links().values()]
-    return links, place.interfaces(), sorted(place.routes(), key=str)
+    links = [(link.name, link.ifindex, link.mac, link.up) for link in view.links().values()]
+    return links, view.interfaces(), sorted(view.routes(), key=str)

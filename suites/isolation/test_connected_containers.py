@@ -33,8 +33,8 @@ from harness.testbench.client import Client
 from harness.testbench.listener import TRANSPORTS, Listener, Transport, ask_echo_service, free_port
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets import craft
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.packets.craft import EVERYBODY_MAC, GROUPS, send_frame
-from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.leak_guard import LeakGuard
@@ -140,7 +140,7 @@ def test_address_on_connected_network_is_reserved(reconnected: Scene) -> None:
 @requirement("NET-3", "BR-12")
 def test_mtu_is_equal_on_every_link(reconnected: Scene) -> None:
     """Each interface, its veth peer in the host, and the bridge of that port."""
-    host = {link.ifindex: link for link in reconnected.place(GATEWAY).links().values()}
+    host = {link.ifindex: link for link in reconnected.netns(GATEWAY).links().values()}
     inside = [link for name, link in reconnected["moved"].net.links().items() if name != "lo"]
     ends = [host[link.peer or 0] for link in inside]
     bridges = [host[end.master or 0] for end in ends]
@@ -156,7 +156,7 @@ def test_unicast_on_connected_network_is_not_flooded(reconnected: Scene, family:
     addresses = {name: held(reconnected, name, family, MORE).pop() for name in ("moved", "third")}
     with TapPool() as own, own.capture(reconnected["third"].net) as wire:
         for address in addresses.values():
-            with Client(reconnected.place(HOST), Protocol.ICMP, address, own_port=OWN_PORT) as call:
+            with Client(reconnected.netns(HOST), Protocol.ICMP, address, own_port=OWN_PORT) as call:
                 call.send()
                 assert call.receive() == b""
         reconnected.settle()
@@ -232,7 +232,7 @@ def test_closed_port_on_connected_network_refuses(
     """The host calls the address on the network that was connected."""
     (own,) = held(reconnected, "moved", family, MORE)
     port = free_port(reconnected["moved"].net, "udp" if protocol is Protocol.UDP else "tcp")
-    with Client(reconnected.place(HOST), protocol, own, port=port) as call:
+    with Client(reconnected.netns(HOST), protocol, own, port=port) as call:
         call.send(b"is anybody in?")
         reconnected.settle()
         assert call.error() == refusal
@@ -244,7 +244,7 @@ def test_port_unreachable_from_internet_reaches_connected_container(
     reconnected: Scene, family: Family
 ) -> None:
     """The error comes back through the address translation."""
-    beyond, port = reconnected.place(INTERNET), free_port(reconnected.place(INTERNET), "udp")
+    beyond, port = reconnected.netns(INTERNET), free_port(reconnected.netns(INTERNET), "udp")
     address = reconnected.world.address(INTERNET, family)
     with Client(reconnected["moved"].net, Protocol.UDP, address, port=port) as call:
         call.send(f"is anybody in at {beyond.name}?".encode())
@@ -285,11 +285,11 @@ def assert_forged_sources_stay(
     inside, link = reconnected[name].net, link_on(reconnected, name, MORE)
     bridge = reconnected.runtime.network_facts(MORE).interface
     assert bridge is not None
-    macs = inside.links()[link].mac, reconnected.place(GATEWAY).links()[bridge].mac
+    macs = inside.links()[link].mac, reconnected.netns(GATEWAY).links()[bridge].mac
     (own,) = held(reconnected, name, family, MORE)
     attacker = reconnected.world.address(ATTACKER, family)
     spoofed = [reconnected.world.address(NS1, family), UNASSIGNED[family]]
-    with wires.capture(reconnected.place(HOST)) as wire:
+    with wires.capture(reconnected.netns(HOST)) as wire:
         for source in (*spoofed, own):
             packet = craft.ip(family, src=source, dst=attacker) / UDP(dport=PORT)
             head = Ether(src=macs[0], dst=macs[1])

@@ -79,7 +79,7 @@ def test_disconnected_address_leaves_no_flows_or_neighbours(
     for network in ("kept", "left"):
         scene.network(network, ipv6=family == 6)
     scene.containers(guest=Bridge("kept"), stays=Bridge("left"))
-    host, guest, stays = scene.place(HOST), scene["guest"].net, scene["stays"].net
+    host, guest, stays = scene.netns(HOST), scene["guest"].net, scene["stays"].net
     with guard.holding():
         scene.connect("guest", "left")
         (address,) = held(scene, "guest", family, "left")
@@ -100,6 +100,6 @@ def connected(route_scene: Scene, network: str) -> Iterator[None]:
         route_scene.disconnect(NAME, network)
 
 
-def default_routes(place: NetnsView, family: Family) -> list[Route]:
+def default_routes(view: NetnsView, family: Family) -> list[Route]:
     """Return the default routes of one family."""
-    return [route for route in place.routes() if route.family == family and not route.destination]
+    return [route for route in view.routes() if route.family == family and not route.destination]

@@ -30,8 +30,8 @@ from harness.model.plan import (
 from harness.model.topology import START_TTL, Address
 from harness.plugin.marks import requirement
 from harness.testbench.listener import EVERYBODY
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, send_frame
-from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.features import has_ipv6
@@ -91,7 +91,7 @@ def test_frames_do_not_reach_peers(icc_trio: ThreeContainers) -> None:
     """To the peer's MAC, to broadcast and to groups; IP, ARP, ND or other, tagged or not."""
     frames = list(addressed(icc_trio, "b"))
     with icc_trio.capture("a", "b", "c", GATEWAY) as wire:
-        send_frame(icc_trio.place("a"), *frames)
+        send_frame(icc_trio.netns("a"), *frames)
         for name in ("b", "c"):
             with icc_trio.client(GATEWAY, name, Protocol.UDP, port=PORT) as call:
                 call.send(CONTROL)
@@ -113,7 +113,7 @@ def test_gateway_does_not_forward_to_peers(icc_trio: ThreeContainers) -> None:
         for target in ("b", HOST):
             packet = icc_trio.ip("a", target, ttl=START_TTL) / UDP(dport=PORT) / WORD
             send_frame(
-                icc_trio.place("a"),
+                icc_trio.netns("a"),
                 Ether(src=icc_trio.mac("a"), dst=icc_trio.mac(GATEWAY)) / packet,
             )
         with icc_trio.client(GATEWAY, "b", Protocol.UDP, port=PORT) as call:
@@ -129,7 +129,7 @@ def test_spoofed_source_does_not_leave_the_host(icc_trio: ThreeContainers) -> No
     head = Ether(src=icc_trio.mac("a"), dst=icc_trio.mac(GATEWAY))
     posing = [icc_trio.ip(source, ATTACKER) / UDP(dport=PORT) / WORD for source in spoofed]
     with icc_trio.capture(GATEWAY, HOST) as wire:
-        send_frame(icc_trio.place("a"), *(head / packet for packet in posing))
+        send_frame(icc_trio.netns("a"), *(head / packet for packet in posing))
         with icc_trio.client("a", ATTACKER, Protocol.UDP, port=PORT) as call:
             call.send(CONTROL)
     for packet in posing:
@@ -174,12 +174,12 @@ def receivers(scene: Scene, name: str, network: str, *, link: str) -> list[bytes
     bridge = scene.runtime.network_facts(network).interface
     assert bridge is not None
     with TapPool() as own, own.capture(scene[name].net) as wire:
-        for place, by, word in (
+        for view, by, word in (
             (scene["y"].net, link, WORD),
-            (scene.place(GATEWAY), bridge, CONTROL),
+            (scene.netns(GATEWAY), bridge, CONTROL),
         ):
-            head = Ether(src=place.links()[by].mac, dst=EVERYBODY_MAC, type=EXPERIMENTAL)
-            send_frame(place, head / word, link=by)
+            head = Ether(src=view.links()[by].mac, dst=EVERYBODY_MAC, type=EXPERIMENTAL)
+            send_frame(view, head / word, link=by)
         scene.settle()
     return [word for word in (WORD, CONTROL) if any(word in item.data for item in wire.frames())]
 

@@ -33,8 +33,8 @@ from harness.testbench import lookup
 from harness.testbench.listener import TRANSPORTS, Transport
 from harness.testbench.lookup import RESOLV_CONF, host_file
 from harness.testbench.netns_view import NetnsView
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.packets.craft import send_frame
-from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.services import Services
@@ -134,7 +134,7 @@ def test_packets_of_every_protocol_stay_inside(internal_trio: ThreeContainers) -
     with internal_trio.capture("a", *outside) as wire:
         for target in (NS1, INTERNET, "c", "d"):
             packets = everything(internal_trio, "a", target)
-            send_frame(internal_trio.place("a"), *(head / packet for packet in packets))
+            send_frame(internal_trio.netns("a"), *(head / packet for packet in packets))
         for caller, target in (("d", NS1), ("d", INTERNET), (GATEWAY, "c"), (GATEWAY, "d")):
             with internal_trio.client(caller, target, Protocol.UDP, port=PORT) as call:
                 call.send(CONTROL)

@@ -11,7 +11,7 @@ from harness.adapters.protocol import Adapter
 from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, Family, Publish
 from harness.plugin.marks import requirement
-from harness.testbench.packets.tap_pool import TapPool
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.scene import LOOPBACKS, Scene
 from harness.world.build import World
 from suites.support.arp_ndp import assert_no_proxy_answer

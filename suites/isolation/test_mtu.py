@@ -14,7 +14,7 @@ from harness.model.plan import GATEWAY, Bridge, ContainerSpec, Family, NetworkSp
 from harness.plugin.marks import requirement
 from harness.testbench.client import round_trip
 from harness.testbench.netns_view import NetnsView
-from harness.testbench.packets.tap_pool import TapPool
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.isolation.conftest import assert_network_refused
@@ -64,10 +64,10 @@ def mtu_trio(
 def test_every_interface_has_the_mtu(mtu_scene: tuple[Scene, TapPool, int]) -> None:
     """The bridge, and both ends of each veth pair."""
     scene, _, mtu = mtu_scene
-    host, bridge = scene.place(GATEWAY).links(), scene.runtime.network_facts(NETWORK).interface
+    host, bridge = scene.netns(GATEWAY).links(), scene.runtime.network_facts(NETWORK).interface
     assert bridge is not None
     by_index = {link.ifindex: link for link in host.values()}
-    inside = [scene.place(name).links()["eth0"] for name in ("a", "b")]
+    inside = [scene.netns(name).links()["eth0"] for name in ("a", "b")]
     outside = [by_index[link.peer or 0] for link in inside]
     assert [link.mtu for link in (*inside, *outside, host[bridge])] == [mtu] * 5
 
@@ -80,7 +80,7 @@ def test_connected_interface_has_the_mtu(scene: Scene) -> None:
     container = scene.container("late", Bridge("first"))
     before = container.net.links()
     scene.connect("late", "later")
-    after, host = container.net.links(), scene.place(GATEWAY).links()
+    after, host = container.net.links(), scene.netns(GATEWAY).links()
     (joined,) = (link for name, link in after.items() if name not in before)
     (end,) = (link for link in host.values() if link.ifindex == joined.peer)
     assert (joined.mtu, end.mtu) == (SMALL, SMALL)
@@ -96,7 +96,7 @@ def test_restarted_container_has_the_mtu(scene: Scene) -> None:
     container.start()
     eth0, bridge = container.net.links()["eth0"], network.facts.interface
     assert bridge is not None
-    host = scene.place(GATEWAY).links()
+    host = scene.netns(GATEWAY).links()
     (end,) = (link for link in host.values() if link.ifindex == eth0.peer)
     assert (eth0.mtu, end.mtu, host[bridge].mtu) == (SMALL, SMALL, SMALL)
 
@@ -126,7 +126,7 @@ def test_larger_datagram_is_fragmented_to_the_mtu(mtu_trio: NetworkWithMtu) -> N
     """No fragment exceeds the MTU, and the peer reassembles the datagram."""
     trio, whole = mtu_trio.trio, os.urandom(2 * mtu_trio.mtu)
     with trio.capture("a") as wire:
-        arrived, back = round_trip(trio.place("a"), trio.place("b"), trio.address("b"), whole)
+        arrived, back = round_trip(trio.netns("a"), trio.netns("b"), trio.address("b"), whole)
     assert arrived == back == whole
     seen = wire.matching(trio.ip("a", "b"), at=trio.at("a"))
     assert len(seen) == 3

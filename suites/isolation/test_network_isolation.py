@@ -13,8 +13,8 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import GATEWAY, Bridge, ContainerSpec, Protocol
 from harness.model.topology import START_TTL
 from harness.plugin.marks import requirement
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.packets.craft import send_frame, send_packet
-from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.features import has_ipv6
@@ -78,9 +78,9 @@ def test_packets_of_every_protocol_do_not_cross_networks(
     beginning = sum(isinstance(packet.payload, UDP) for packet in sent)
     with trio.capture("a", "b", "c") as wire:
         for packet in sent:
-            send_packet(trio.place(source), packet)
+            send_packet(trio.netns(source), packet)
         for packet in everything(trio, "a", "b"):
-            send_packet(trio.place("a"), packet)
+            send_packet(trio.netns("a"), packet)
         with trio.client(GATEWAY, target, Protocol.UDP, port=PORT) as call:
             call.send(CONTROL)
     assert beginning <= len(carrying(wire, trio, "a", "b", at="b")) <= len(sent)
@@ -98,7 +98,7 @@ def test_gateway_does_not_forward_to_other_network(
 ) -> None:
     """Including frames to the other bridge's MAC, or to the target's own."""
     trio = isolated_trio
-    host = trio.place(GATEWAY).links()
+    host = trio.netns(GATEWAY).links()
     bridge = trio.scene.runtime.network_facts(OTHER).interface
     assert bridge is not None
     packet = trio.ip("a", "c", ttl=START_TTL)
@@ -106,7 +106,7 @@ def test_gateway_does_not_forward_to_other_network(
     with trio.capture("a", "c") as wire:
         for port, mac in enumerate(macs, PORT + 1):  # each is a new flow
             datagram = UDP(sport=port, dport=PORT) / WORD
-            send_frame(trio.place("a"), Ether(src=trio.mac("a"), dst=mac) / packet / datagram)
+            send_frame(trio.netns("a"), Ether(src=trio.mac("a"), dst=mac) / packet / datagram)
         with trio.client(GATEWAY, "c", Protocol.UDP, port=PORT) as call:
             call.send(CONTROL)
     assert len(carrying(wire, trio, "a", "c", at="a")) == len(macs)

@@ -91,7 +91,7 @@ def test_removed_network_leaves_nothing(
         bridge = made.facts.interface
         assert bridge is not None
         scene.containers(a=made)
-        assert mentioned(scene.place(GATEWAY), bridge)
+        assert mentioned(scene.netns(GATEWAY), bridge)
         scene.remove("a")
         scene.remove_network("short-lived")
     assert mentioned(host, bridge) == []
@@ -134,7 +134,7 @@ def test_other_networks_are_unchanged(scene: Scene, host: NetnsView) -> None:
         ) as listener:
             call: dict[str, Any] = {"port": PUBLISHED, "answered": True}
             assert listener.reached_from(
-                scene.place(ATTACKER), at=scene.world.address(HOST, 4), **call
+                scene.netns(ATTACKER), at=scene.world.address(HOST, 4), **call
             )
             assert listener.reached_from(host, at=LOOPBACKS[4], **call)
 

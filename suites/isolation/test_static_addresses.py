@@ -14,7 +14,7 @@ from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
 from harness.plugin.marks import requirement
 from harness.testbench.netns_view import NetnsView, until
-from harness.testbench.packets.tap_pool import TapPool
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.features import another, has_ipv6, restarts
@@ -61,7 +61,7 @@ def test_peer_sees_requested_addresses_and_mac(
                 echo.send(b"are you there?")
                 assert echo.receive() == b"are you there?"
         wire.expect_one(Ether(src=MAC) / trio.ip(wanted, "b") / UDP(dport=PORT) / b"from me")
-        learnt = {item.address: item.mac for item in trio.place("b").neighbours()}
+        learnt = {item.address: item.mac for item in trio.netns("b").neighbours()}
         assert learnt[wanted] == MAC
     assert requested.observed(row := requested.promised().select(family=family)) == row
 
@@ -116,12 +116,12 @@ def test_requested_addresses_are_not_given_to_others(scene: Scene) -> None:
     scene.container("y", Bridge("small"), ip=fourth, mac=f"02:42:{third.packed.hex(':')}")
     for number in range(3):
         scene.container(f"other{number}", Bridge("small"))
-    places = [scene[spec.name].net for spec in scene.plan.containers]
+    views = [scene[spec.name].net for spec in scene.plan.containers]
     for seen in (
-        [item.address(4) for item in places],
-        [item.links()["eth0"].mac for item in places],
+        [item.address(4) for item in views],
+        [item.links()["eth0"].mac for item in views],
     ):
-        assert len(set(seen)) == len(places)
+        assert len(set(seen)) == len(views)
     assert (scene["x"].net.address(4), scene["y"].net.address(4)) == (second, fourth)
 
 

@@ -73,7 +73,7 @@ def test_requested_subnet_is_used(scene: Scene, family: Family) -> None:
     scene.container("first", Bridge("asked"))  # some runtimes have no bridge without it
     assert subnet(made.facts.gateways, family) == TAKEN[family]
     assert made.facts.interface is not None
-    bridges = scene.place(GATEWAY)
+    bridges = scene.netns(GATEWAY)
     assert pick(made.facts.gateways, family) in bridges.interfaces(made.facts.interface)
     assert TAKEN[family] in routed(bridges, family)
 

@@ -130,5 +130,5 @@ def test_start_with_empty_address_pool_is_refused(
 def host_end(scene: Scene, name: str) -> Link:
     """Return the host's end of a container's veth pair."""
     peer = scene[name].net.links()["eth0"].peer
-    (end,) = (link for link in scene.place(HOST).links().values() if link.ifindex == peer)
+    (end,) = (link for link in scene.netns(HOST).links().values() if link.ifindex == peer)
     return end

@@ -38,7 +38,7 @@ def test_container_broadcasts_reach_only_peers(trio: ThreeContainers) -> None:
     with trio.capture("b", "c", *OUTSIDE) as wire, contextlib.ExitStack() as stack:
         for group in groups:
             for name in ("b", "c"):
-                stack.enter_context(member(trio.place(name), group))
+                stack.enter_context(member(trio.netns(name), group))
         broadcast(trio, "a", groups, by=TO_PEERS)
         tell(trio, OUTSIDE[1:])
     for group in groups:
@@ -54,15 +54,15 @@ def test_unprivileged_broadcast_reaches_all_peers(trio: ThreeContainers) -> None
     """By the link's or subnet's broadcast address, or the all-nodes group."""
     with contextlib.ExitStack() as stack:
         listeners = [
-            stack.enter_context(Listener(trio.place(name), "udp", family=trio.family, port=PORT))
+            stack.enter_context(Listener(trio.netns(name), "udp", family=trio.family, port=PORT))
             for name in ("b", "c")
         ]
         kind = socket.AF_INET if trio.family == 4 else socket.AF_INET6
-        caller = stack.enter_context(trio.place("a").socket(kind, socket.SOCK_DGRAM))
+        caller = stack.enter_context(trio.netns("a").socket(kind, socket.SOCK_DGRAM))
         if trio.family == 4:
             caller.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         else:
-            index = trio.place("a").links()[trio.link("a")].ifindex
+            index = trio.netns("a").links()[trio.link("a")].ifindex
             caller.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
         for everyone in (GROUPS[trio.family][0], *directed(trio)):
             word = f"to {everyone}, whom it may concern".encode()
@@ -81,7 +81,7 @@ def test_outside_broadcasts_reach_no_container(
         broadcast(trio, outsider, groups, by=FROM_OUTSIDE)
         for address in directed(trio):
             routed = trio.ip(outsider, address, ttl=START_TTL) / said("by way of the host")
-            send_packet(trio.place(outsider), routed)
+            send_packet(trio.netns(outsider), routed)
         tell(trio, NAMES)
     for group in groups:
         assert wire.matching(trio.ip(outsider, group), at=trio.at(neighbour))
@@ -99,7 +99,7 @@ def test_broadcasts_stay_on_their_network(
     groups = everybody(trio)
     with trio.capture(one, other) as wire, contextlib.ExitStack() as stack:
         for group in groups:
-            stack.enter_context(member(trio.place(other), group))
+            stack.enter_context(member(trio.netns(other), group))
         broadcast(trio, one, groups, by=TO_STRANGERS)
         tell(trio, (other,))
     for group in groups:
@@ -126,7 +126,7 @@ def broadcast(trio: ThreeContainers, name: str, groups: Iterable[Address], *, by
     """
     mac = trio.mac(name)
     send_frame(
-        trio.place(name),
+        trio.netns(name),
         *(
             Ether(src=mac, dst=mac_of(group))
             / trio.ip(name, group, ttl=START_TTL)

@@ -47,18 +47,18 @@ def test_third_container_receives_no_unicast_of_others(trio: ThreeContainers) ->
 @requirement("BR-13")
 def test_third_container_receives_no_unicast_after_a_pause(trio: ThreeContainers) -> None:
     """The bridge keeps its forwarding entries for the standard's ageing time."""
-    with trio.place(GATEWAY).open() as space, Netlink(by_kernel(space)) as netlink:
+    with trio.netns(GATEWAY).open() as space, Netlink(by_kernel(space)) as netlink:
         assert rtnetlink_dump.ageing(netlink, trio.bridge) >= AGEING
 
 
 @requirement("BR-12")
 def test_every_link_of_the_network_has_the_same_mtu(trio: ThreeContainers) -> None:
     """Both ends of each veth pair, and the bridge: the declared MTU, or the uplink's."""
-    host = trio.place(HOST).links()
+    host = trio.netns(HOST).links()
     declared = trio.scene.runtime.dialect.mtu
     wanted = host["eth0"].mtu if declared == "inherit" else declared
     by_index = {link.ifindex: link for link in host.values()}
-    inside = [trio.place(name).links()["eth0"] for name in NAMES]
+    inside = [trio.netns(name).links()["eth0"] for name in NAMES]
     outside = [by_index[link.peer or 0] for link in inside]
     every = [*inside, *outside, host[trio.bridge]]  # the interfaces inside share one name
     assert [(link.name, link.mtu) for link in every] == [(link.name, wanted) for link in every]
@@ -68,7 +68,7 @@ def test_every_link_of_the_network_has_the_same_mtu(trio: ThreeContainers) -> No
 @pytest.mark.parametrize("target", ["b", GATEWAY])
 def test_frame_of_mtu_size_arrives(trio: ThreeContainers, target: str) -> None:
     """Unfragmented; the sender's kernel refuses larger ones."""
-    mtu = trio.place("a").links()["eth0"].mtu
+    mtu = trio.netns("a").links()["eth0"].mtu
     largest = bytes(mtu - HEADERS[trio.family])
     with (
         trio.capture("a", target) as wire,

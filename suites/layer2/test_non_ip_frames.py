@@ -42,7 +42,7 @@ def test_non_ip_frames_stay_on_the_bridge(
         for kind in ETHERTYPES
     ]
     with trio.capture("a", "b", *OUTSIDE) as wire:
-        send_frame(trio.place("a"), *frames, *unknown)
+        send_frame(trio.netns("a"), *frames, *unknown)
         for name in (NS1, NS2, ATTACKER, INTERNET, "d"):
             with trio.client(HOST, name, Protocol.UDP, port=PORT) as call:
                 call.send(PLAIN)
@@ -69,7 +69,7 @@ def test_tagged_frames_of_the_lan_reach_no_container(trio: ThreeContainers) -> N
         answer = trio.ip(ATTACKER, seen_as) / UDP(sport=PORT, dport=asked[UDP].sport)
         head = Ether(src=trio.mac(ATTACKER), dst=trio.mac(HOST))
         send_frame(
-            trio.place(ATTACKER),
+            trio.netns(ATTACKER),
             *(head / tag / answer / WORD for tag in tags()),
             head / answer / PLAIN,
         )

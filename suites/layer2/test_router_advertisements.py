@@ -56,7 +56,7 @@ def test_rogue_advertisement_changes_nothing(scene: Scene, host: NetnsView, *, i
         scene.container(name, network) for name in ("rogue", "peer", "believer")
     )
     believer.net.tune(BELIEVE)
-    before = {place.name: (place, place.snapshot()) for place in (host, peer.net)}
+    before = {view.name: (view, view.snapshot()) for view in (host, peer.net)}
     said = IPv6(src=ROUTER) / ICMPv6ND_RA()
     with peer.net.capture() as wire, host.capture() as outside:
         send_frame(rogue.net, advertisement(rogue.net.links()["eth0"].mac))
@@ -64,7 +64,7 @@ def test_rogue_advertisement_changes_nothing(scene: Scene, host: NetnsView, *, i
     assert outside.matching(said), "it does leave the container"
     if wire.matching(said):
         until(believer.net, lambda: believes(believer.net), "the advertisement is believed")
-    changes = {name: then.changes(place.snapshot()) for name, (place, then) in before.items()}
+    changes = {name: then.changes(view.snapshot()) for name, (view, then) in before.items()}
     assert changes == {"host": [], "peer": []}
 
 
@@ -89,7 +89,7 @@ def test_ipv6_connection_ignores_rogue_advertisements(scene: Scene) -> None:
 
 def assert_not_believed(scene: Scene, rogue: Container, peer: Container) -> None:
     """Assert that nothing changes in the peer or the host, also after the peer's restart."""
-    host = scene.place(GATEWAY)
+    host = scene.netns(GATEWAY)
     scene.ready()
     for again in (False, True) if restarts(scene.runtime) else (False,):
         if again:
@@ -116,7 +116,7 @@ def advertisement(mac: str) -> Packet:
     return head / said / prefix / offers
 
 
-def believes(place: NetnsView) -> bool:
-    """Return True if a place has an address of the prefix, and the router as default route."""
-    addressed = any(item.ip in PREFIX for item in place.interfaces("eth0"))
-    return addressed and any(str(route.via) == ROUTER for route in place.routes())
+def believes(view: NetnsView) -> bool:
+    """Return True if a namespace has an address of the prefix, and the router as default route."""
+    addressed = any(item.ip in PREFIX for item in view.interfaces("eth0"))
+    return addressed and any(str(route.via) == ROUTER for route in view.routes())

@@ -35,7 +35,7 @@ def spoofing_trio(trio: ThreeContainers) -> Iterator[ThreeContainers]:
 def test_spoofed_arp_is_contained_as_declared(spoofing_trio: ThreeContainers, owner: str) -> None:
     """Packets of c reach the owner or, where openness is declared, a."""
     round_trip(
-        spoofing_trio.place("c"), spoofing_trio.place(owner), spoofing_trio.address(owner), WORD
+        spoofing_trio.netns("c"), spoofing_trio.netns(owner), spoofing_trio.address(owner), WORD
     )
     claim(spoofing_trio, "a", spoofing_trio.address(owner))
     with (
@@ -57,17 +57,17 @@ def test_spoofed_arp_is_contained_as_declared(spoofing_trio: ThreeContainers, ow
 @requirement("L2-1")
 def test_spoofed_arp_does_not_affect_other_links(spoofing_trio: ThreeContainers) -> None:
     """The host still reaches its own neighbours, whose addresses were claimed on the bridge."""
-    host = spoofing_trio.place(HOST)
+    host = spoofing_trio.netns(HOST)
     for name in (NS1, ATTACKER):
-        round_trip(host, spoofing_trio.place(name), spoofing_trio.address(name), WORD)
+        round_trip(host, spoofing_trio.netns(name), spoofing_trio.address(name), WORD)
     router = pick(spoofing_trio.scene.world.topology.lan_gateway, spoofing_trio.family).ip
     claimed = [spoofing_trio.address(name) for name in (NS1, ATTACKER, INTERNET, HOST)]
     with spoofing_trio.capture("a", "b") as wire:
         claim(spoofing_trio, "a", *claimed, router)
         for name in (NS1, ATTACKER, INTERNET):
-            talk = (spoofing_trio.place(name), spoofing_trio.address(name), WORD)
+            talk = (spoofing_trio.netns(name), spoofing_trio.address(name), WORD)
             assert round_trip(host, *talk) == (WORD, WORD)
-            assert round_trip(spoofing_trio.place("b"), *talk) == (WORD, WORD)
+            assert round_trip(spoofing_trio.netns("b"), *talk) == (WORD, WORD)
     assert wire.matching(claims(spoofing_trio.mac("a"), router)[0], at=spoofing_trio.at("b"))
     wire.expect_none(UDP() / WORD, at=spoofing_trio.at("a"))
 
@@ -75,7 +75,7 @@ def test_spoofed_arp_does_not_affect_other_links(spoofing_trio: ThreeContainers)
 def claim(trio: ThreeContainers, name: str, *addresses: Address) -> None:
     """Announce the addresses of `who` to the network."""
     frames = [frame for address in addresses for frame in claims(trio.mac(name), address)]
-    send_frame(trio.place(name), *frames, link=trio.link(name))
+    send_frame(trio.netns(name), *frames, link=trio.link(name))
     trio.settle()
 
 

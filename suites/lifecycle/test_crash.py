@@ -56,7 +56,7 @@ def test_killed_start_is_cleaned_up_by_the_next_start(scene: Scene) -> None:
     The network has one address to give, where possible: it is free again for another container.
     Containers that run meanwhile fare as declared.
     """
-    host, runtime = scene.place(HOST), scene.runtime
+    host, runtime = scene.netns(HOST), scene.runtime
     mode = _small(scene) if Feature.NETWORKS in runtime.features else Bridge()
     victim, heir = (ContainerSpec(name, mode) for name in ("victim", "heir"))
     scene.container("stays", Bridge())
@@ -125,7 +125,7 @@ def assert_answer(scene: Scene, name: str, port: int, those: Iterable[Family]) -
             scene[name].net, "tcp", family=inner_family(scene.runtime, family), port=PORT
         ) as listener:
             at = scene.world.address(HOST, family)
-            assert listener.reached_from(scene.place(ATTACKER), at=at, port=port, answered=True)
+            assert listener.reached_from(scene.netns(ATTACKER), at=at, port=port, answered=True)
 
 
 def _can_be_asked(scene: Scene) -> bool:

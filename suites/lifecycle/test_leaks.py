@@ -58,7 +58,7 @@ def test_removed_container_leaves_no_flows_or_neighbours(
         guest = scene.container("guest", own).net
         for transport in TRANSPORTS:
             ask_echo_service(guest, scene.world.address(INTERNET, family), transport)
-            for caller in (scene.place(HOST), stays):
+            for caller in (scene.netns(HOST), stays):
                 with Listener(guest, transport, family=family) as listener:
                     assert listener.reached_from(caller, at=guest.address(family))
         assert any("neighbour" in line or "link" in line for line in different())
@@ -81,7 +81,7 @@ def test_removed_network_leaves_nothing(scene: Scene, guard: LeakGuard) -> None:
 @pytest.mark.parametrize("how", ["killed from outside", "ended by itself"])
 def test_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> None:
     """The host's state is as after a stop; the next start, or another container, is reached."""
-    host = scene.place(HOST)
+    host = scene.netns(HOST)
     guest = scene.container("guest", Bridge())
     scene.container("peer", Bridge())
     guest.stop()

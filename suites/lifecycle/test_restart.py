@@ -46,7 +46,7 @@ def test_restarted_container_is_reached_at_once(scene: Scene, family: Family) ->
     own = lan(scene, family=family)
     peer = scene.container("peer", own).net
     guest = scene.container("guest", own)
-    callers = (peer, scene.place(HOST))
+    callers = (peer, scene.netns(HOST))
     for _ in range(2):
         for caller in callers:
             for transport in TRANSPORTS:

@@ -32,7 +32,7 @@ def flows(scene: Scene, family: Family) -> Iterator[Flows]:
             f"{transport}, {way}": stack.enter_context(open_flow(*ends, transport=transport))
             for transport in TRANSPORTS
             for way, ends in {
-                "to the internet": (stays, scene.place(INTERNET), beyond),
+                "to the internet": (stays, scene.netns(INTERNET), beyond),
                 "from a peer": (mate, stays, address),
             }.items()
         }
@@ -49,7 +49,7 @@ def test_open_flows_survive_other_containers(scene: Scene, flows: Flows) -> None
     guest = scene.container("guest", own)
     survive(flows, guest, scene.runtime)
     scene.world.host.call(os.kill, guest.facts().pid, signal.SIGKILL)
-    until(scene.place(HOST), lambda: not guest.facts().running, "the runtime knows of it")
+    until(scene.netns(HOST), lambda: not guest.facts().running, "the runtime knows of it")
     go_on(flows, "killed")
     scene.remove("guest")
     go_on(flows, "removed")

@@ -61,7 +61,7 @@ def test_static_route_does_not_lead_out_of_internal_network(
         eth0 = rtnetlink_dump.link(netlink, "eth0").ifindex
         netlink.send([rtnetlink.add_route(None, via=gateway.ip, oif=eth0)])
     address = scene.world.address(target, family)
-    with Listener(scene.place(target), "udp", family=family) as listener:
+    with Listener(scene.netns(target), "udp", family=family) as listener:
         assert listener.reached_from(scene["outer"].net, at=address)
         assert (
             listener.delivered([(scene["inner"].net, address, listener.port)], scene.settle) == []

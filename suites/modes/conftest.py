@@ -111,7 +111,7 @@ def assert_not_published(
 
     Either way the port stays the host's: a listener there receives every call.
     """
-    host, attacker = scene.place(HOST), scene.place(ATTACKER)
+    host, attacker = scene.netns(HOST), scene.netns(ATTACKER)
     before, port = host.snapshot(), free_port(host, transport)
     ports = (Publish(port, 80, transport),)
     if declared == "refused":

@@ -121,7 +121,7 @@ def test_container_has_only_default_and_on_link_route(network: BridgeNetwork) ->
 @requirement("BR-2")
 def test_container_has_no_policy_routing(network: BridgeNetwork) -> None:
     """The rules are those of a new netns, and only the main and the local table have routes."""
-    fresh = network.scene.place(NS1).snapshot().facts
+    fresh = network.scene.netns(NS1).snapshot().facts
     for name in network.containers:
         inside = network.scene[name].net.snapshot().facts
         rules = [[it for it in facts if it.startswith("rule ")] for facts in (inside, fresh)]
@@ -135,7 +135,7 @@ def test_container_has_no_policy_routing(network: BridgeNetwork) -> None:
 @requirement("BR-3")
 def test_host_end_of_veth_is_a_bridge_port(network: BridgeNetwork) -> None:
     """The peer of eth0 is up, with the network's bridge as its master."""
-    links = network.scene.place(GATEWAY).links()
+    links = network.scene.netns(GATEWAY).links()
     bridge = network.facts().interface
     assert bridge is not None
     assert links[bridge].kind == "bridge"

@@ -22,7 +22,7 @@ GATEWAY_IN_THE_MIDDLE = IPv4Address("172.29.5.11")
 def test_addresses_are_unique(twenty_containers: Scene) -> None:
     """Among twenty containers, the host and the bystanders."""
     held = [
-        [item.ip for item in twenty_containers.place(name).interfaces() if not item.ip.is_loopback]
+        [item.ip for item in twenty_containers.netns(name).interfaces() if not item.ip.is_loopback]
         for name in (*members(twenty_containers), HOST, NS1, NS2)
     ]
     assert all(held), "everybody has an address"

@@ -66,7 +66,7 @@ def test_no_packet_of_outsider_enters_the_container(
 @requirement("BR-9")
 def test_outgoing_flow_does_not_open_other_ports(cast: Scene, runtime: Adapter) -> None:
     """Replies of the called server arrive; its other packets do not."""
-    inside, attacker = cast[CONTAINER01].net, cast.place(ATTACKER)
+    inside, attacker = cast[CONTAINER01].net, cast.netns(ATTACKER)
     answer, knock = os.urandom(16), os.urandom(16)
     with Listener(attacker, "udp") as listener, inside.capture("eth0") as wire:
         exchange = listener.reached_from(inside, at=cast.world.address(ATTACKER, 4))

@@ -124,10 +124,10 @@ def test_joiner_and_joined_share_the_loopback(
     one, other = cast[CONTAINER01].net, cast[JOINER].net
     loopback = LOOPBACKS[family]
     if family == 6 and not runtime.dialect.bridge_loopback6:
-        for place in (one, other):
+        for view in (one, other):
             with (
                 pytest.raises(OSError, match="assign"),
-                Listener(place, transport, address=loopback),
+                Listener(view, transport, address=loopback),
             ):
                 pass
         return
@@ -287,9 +287,9 @@ def test_removed_joiner_leaves_published_ports_of_the_joined(
     joiner = scene.container("joiner", Joined("home"))
     with Listener(home.net, transport, port=INSIDE) as listener:
         call: dict[str, Any] = {"at": host.address(4), "port": PUBLISHED, "answered": True}
-        assert listener.reached_from(scene.place(ATTACKER), **call)
+        assert listener.reached_from(scene.netns(ATTACKER), **call)
         joiner.remove()
-        assert listener.reached_from(scene.place(ATTACKER), **call)
+        assert listener.reached_from(scene.netns(ATTACKER), **call)
 
 
 @requirement("CTR-9")

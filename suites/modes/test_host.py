@@ -66,7 +66,7 @@ def test_host_interfaces_are_visible_inside(cast: Scene, host: NetnsView) -> Non
 @requirement("HOST-2")
 def test_lifecycle_changes_nothing_on_the_host(fresh_scene: Scene) -> None:
     """Start, run, exec, stop, restart and removal."""
-    host = fresh_scene.place(HOST)
+    host = fresh_scene.netns(HOST)
     before = host.snapshot()
     guest = fresh_scene.container("guest", Host())
     assert before.changes(host.snapshot()) == []
@@ -93,7 +93,7 @@ def test_published_ports_of_others_are_unaffected(
 
         def answers() -> bool:
             lan = listener.reached_from(
-                scene.place(ATTACKER),
+                scene.netns(ATTACKER),
                 at=scene.world.address(HOST, 4),
                 port=PUBLISHED,
                 answered=True,
@@ -118,7 +118,7 @@ def test_listener_inside_is_a_listener_on_the_host(
     """It answers at the host's addresses, and its port is in use on the host."""
     address = cast.world.address(HOST, family)
     with Listener(cast[ON_HOST].net, transport, family=family) as listener:
-        callers = [cast.place(ATTACKER), host]
+        callers = [cast.netns(ATTACKER), host]
         if cast[CONTAINER01].net.address(family) not in (None, address):
             callers.append(cast[CONTAINER01].net)
         for caller in callers:

@@ -20,21 +20,21 @@ from harness.testbench.scene import Scene
 def test_netns_can_be_named_and_entered_from_outside(scene: Scene, host: NetnsView) -> None:
     """The pid leads to the netns, and a name given to it leads to the same one."""
     alone = scene.container("alone", Nothing())
-    with container.named(scene.world.host, alone) as place:
-        assert place.identity == alone.net.identity
-        assert place.identity != host.identity
-        assert set(place.links()) == {"lo"}
-        assert container.view(alone).netns == place.identity[1]
+    with container.named(scene.world.host, alone) as view:
+        assert view.identity == alone.net.identity
+        assert view.identity != host.identity
+        assert set(view.links()) == {"lo"}
+        assert container.view(alone).netns == view.identity[1]
 
 
 @requirement("ATT-1", "ATT-2")
 def test_veth_moved_by_netns_name_arrives_in_the_container(scene: Scene) -> None:
     """The name stands for the container's netns."""
     alone = _alone(scene)
-    with container.named(scene.world.host, alone) as place:
+    with container.named(scene.world.host, alone) as view:
         alone.attach()
-        assert set(place.links()) == {"lo", "eth0"}
-        assert alone.net.links().keys() == place.links().keys()
+        assert set(view.links()) == {"lo", "eth0"}
+        assert alone.net.links().keys() == view.links().keys()
 
 
 @requirement("ATT-4")

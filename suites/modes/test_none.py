@@ -104,9 +104,7 @@ def test_no_frame_appears_on_host_interfaces(scene: Scene, host: NetnsView) -> N
     """Pings, UDP, TCP, broadcasts and multicasts; a bridged container is the control."""
     scene.containers(bridged=Bridge(), alone=Nothing())
     word, port = os.urandom(16), free_port(host, "udp")
-    targets = [
-        item.ip for place in (HOST, INTERNET, NS1) for item in scene.place(place).interfaces()
-    ]
+    targets = [item.ip for name in (HOST, INTERNET, NS1) for item in scene.netns(name).interfaces()]
     for name, shows in (("bridged", True), ("alone", False)):
         sender = scene[name].net
         macs = {

@@ -196,7 +196,7 @@ def test_unpublished_listener_is_unreachable(
 ) -> None:
     """Calls to the host's addresses, from the host and the LAN, do not arrive."""
     at = cast.world.address(HOST, family)
-    callers = [cast.place(name) for name in (HOST, ATTACKER, NS1)]
+    callers = [cast.netns(name) for name in (HOST, ATTACKER, NS1)]
     with Listener(cast[CONTAINER01].net, transport, family=family, port=INSIDE) as listener:
         assert listener.reached_from(cast[JOINER].net, at=LOOPBACKS[family])
         assert listener.delivered([(caller, at, INSIDE) for caller in callers], cast.settle) == []
@@ -250,7 +250,7 @@ def test_rootless_network_has_no_link_in_the_host(scene: Scene, host: NetnsView)
     lan = scene.network("lan")
     scene.containers(a=lan, b=lan)
     assert before.changes(host.snapshot()) == []
-    bridges = scene.place(GATEWAY)
+    bridges = scene.netns(GATEWAY)
     assert lan.facts.interface in bridges.links()
     with bridges.open() as inner, host.open() as outer:
         assert syscalls.user_namespace(inner.fd) != syscalls.user_namespace(outer.fd)

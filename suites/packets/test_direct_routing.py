@@ -20,9 +20,9 @@ CONTROL: Final = b"from the host"
 def test_routed_packets_do_not_reach_a_container(trio: ThreeContainers, outsider: str) -> None:
     """Including packets that look like a reply or like part of a flow."""
     sent = list(everything(trio, outsider, "a"))
-    with trio.place(HOST).capture() as outside, trio.capture("a") as wire:
+    with trio.netns(HOST).capture() as outside, trio.capture("a") as wire:
         for packet in sent:
-            send_packet(trio.place(outsider), packet)
+            send_packet(trio.netns(outsider), packet)
         with trio.client(GATEWAY, "a", Protocol.UDP, port=PORT) as call:
             call.send(CONTROL)
     came = outside.matching(trio.ip(outsider, "a"))

@@ -36,7 +36,7 @@ def test_closed_udp_port_returns_port_unreachable(
     trio: ThreeContainers, caller: str, target: str
 ) -> None:
     """At once, from the called address, with the datagram quoted."""
-    port = free_port(trio.place(target), "udp")
+    port = free_port(trio.netns(target), "udp")
     with (
         trio.capture("a") as wire,
         trio.client(caller, target, Protocol.UDP, port=port, own_port=OWN_PORT) as call,
@@ -55,7 +55,7 @@ def test_closed_udp_port_returns_port_unreachable(
 @pytest.mark.parametrize(("caller", "target"), PAIRS)
 def test_closed_tcp_port_returns_reset(trio: ThreeContainers, caller: str, target: str) -> None:
     """At once, from the called address, and no other packet."""
-    port = free_port(trio.place(target), "tcp")
+    port = free_port(trio.netns(target), "tcp")
     with (
         trio.capture("a") as wire,
         trio.client(caller, target, Protocol.TCP, port=port, own_port=OWN_PORT) as call,
@@ -72,7 +72,7 @@ def test_closed_tcp_port_returns_reset(trio: ThreeContainers, caller: str, targe
 @requirement("BR-21")
 def test_equal_calls_of_two_containers_get_their_own_errors(trio: ThreeContainers) -> None:
     """Both call the same closed port from the same source port."""
-    port = free_port(trio.place(INTERNET), "udp")
+    port = free_port(trio.netns(INTERNET), "udp")
     options = {"port": port, "own_port": OWN_PORT}
     with (
         trio.capture("a", "b", "c", INTERNET) as wire,
@@ -104,7 +104,7 @@ def test_icmp_errors_are_translated_back(trio: ThreeContainers, protocol: Protoc
         ):
             call.send(b"quote me")
             call.receive()
-            send_packet(trio.place(INTERNET), about(trio, kind, arrived(trio, wire, protocol)))
+            send_packet(trio.netns(INTERNET), about(trio, kind, arrived(trio, wire, protocol)))
         quoted = trio.ip("a", INTERNET) / trio.request(protocol, sport=own_port, dport=ECHO)
         expected = trio.ip(INTERNET, "a", ttl=left(trio)) / trio.error(kind) / quoted
         wire.expect_one(expected, at=trio.at("a"))
@@ -131,8 +131,8 @@ def test_unrelated_icmp_errors_do_not_enter(trio: ThreeContainers) -> None:
         for about_it in (original, unknown):
             for to in addressed:
                 crafted = trio.ip(INTERNET, to) / trio.error("net-unreachable") / about_it
-                send_packet(trio.place(INTERNET), crafted)
-        send_packet(trio.place(INTERNET), genuine)
+                send_packet(trio.netns(INTERNET), crafted)
+        send_packet(trio.netns(INTERNET), genuine)
     spoofed = trio.ip(INTERNET) / trio.error("net-unreachable")
     assert len(wire.matching(spoofed, at=trio.at(HOST))) == 2 * len(addressed)
     for name in ("a", "b", "c"):

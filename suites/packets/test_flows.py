@@ -9,8 +9,8 @@ import pytest
 
 from harness.model.plan import GATEWAY, HOST, INTERNET, PROTOCOLS, Protocol
 from harness.plugin.marks import requirement
-from harness.testbench import transfer
 from harness.testbench.packets.offload import without_offload
+from harness.testbench.transfer import Transfer, expected
 from harness.world.service_protocols import TCP_PORTS
 from suites.support.three_containers import ThreeContainers
 
@@ -55,10 +55,9 @@ def test_large_tcp_transfer_arrives_intact(
     trio: ThreeContainers, caller: str, server: str, *, offload: bool
 ) -> None:
     """In both directions, with segmentation and checksum offload and without."""
-    ends = trio.place(caller), trio.place(server), trio.address(server)
-    with contextlib.nullcontext() if offload else without_offload(trio.place("a")):
-        assert transfer.upload(*ends, SIZE) == transfer.expected(SIZE)
-        assert transfer.download(*ends, SIZE) == transfer.expected(SIZE)
+    transfer = Transfer(trio.netns(caller), trio.netns(server), trio.address(server))
+    with contextlib.nullcontext() if offload else without_offload(trio.netns("a")):
+        assert transfer.upload(SIZE) == transfer.download(SIZE) == expected(SIZE)
 
 
 @requirement("BR-4", "BR-7", "BR-25")
@@ -67,8 +66,5 @@ def test_half_closed_connection_is_answered(
     trio: ThreeContainers, caller: str, server: str
 ) -> None:
     """The server reads to the end of stream and then responds."""
-    ends = trio.place(caller), trio.place(server), trio.address(server)
-    assert transfer.half_closed(*ends, SHORT) == (
-        transfer.expected(SHORT),
-        transfer.expected(SHORT),
-    )
+    transfer = Transfer(trio.netns(caller), trio.netns(server), trio.address(server))
+    assert transfer.half_closed(SHORT) == (expected(SHORT), expected(SHORT))

@@ -32,7 +32,7 @@ def test_datagram_of_8000_bytes_is_echoed(trio: ThreeContainers, target: str) ->
     """It leaves in fragments, arrives whole, and comes back the same way."""
     with trio.capture("a") as wire:
         there, back = round_trip(
-            trio.place("a"), trio.place(target), trio.address(target), DATAGRAM
+            trio.netns("a"), trio.netns(target), trio.address(target), DATAGRAM
         )
     assert there == DATAGRAM
     assert back == DATAGRAM
@@ -61,7 +61,7 @@ def test_fragments_arrive_in_any_order(trio: ThreeContainers) -> None:
     """Last one first, the one with the ports last: the internet reassembles them."""
     with trio.client("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call:
         for piece in reversed(pieces(trio, DATAGRAM)):
-            send_packet(trio.place("a"), piece)
+            send_packet(trio.netns("a"), piece)
         assert b'"size": 8000' in call.receive()
 
 

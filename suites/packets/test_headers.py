@@ -40,7 +40,7 @@ def test_packet_with_unusual_header_arrives_unchanged(trio: ThreeContainers, tar
         for marked, said in unusual(trio):
             head = trio.ip("a", target, ttl=START_TTL)
             head.setfieldval(CLASS[trio.family], marked)
-            send_packet(trio.place("a"), head / said)
+            send_packet(trio.netns("a"), head / said)
     for marked, said in unusual(trio):
         wanted = trio.ip(dst=target) / type(said)(dport=said.dport)
         came = wire.expect_one(wanted, at=trio.at(target)).packet

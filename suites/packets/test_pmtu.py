@@ -14,10 +14,10 @@ from harness.model.plan import DEFAULT_NETWORK, GATEWAY, HOST, INTERNET, Bridge,
 from harness.model.topology import Topology, pick
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
-from harness.testbench import transfer
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.packets.craft import fragment
-from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
+from harness.testbench.transfer import Transfer, expected
 from harness.world.build import World
 from harness.world.service_protocols import UDP_PORTS
 from suites.support.features import has_ipv6
@@ -148,20 +148,20 @@ def test_only_the_sender_fragments(narrow_trio: ThreeContainers) -> None:
 @requirement("BR-22")
 def test_large_tcp_transfer_passes_a_narrow_link(narrow_trio: ThreeContainers) -> None:
     """Upload and download arrive whole, with smaller segments."""
-    ends = narrow_trio.place("a"), narrow_trio.place(INTERNET), narrow_trio.address(INTERNET)
-    with narrow_trio.capture("a") as wire:
-        assert transfer.upload(*ends, SIZE) == transfer.expected(SIZE)
-    expected = (
-        narrow_trio.error("packet-too-big", mtu=NARROW) / narrow_trio.ip("a", INTERNET) / TCP()
+    transfer = Transfer(
+        narrow_trio.netns("a"), narrow_trio.netns(INTERNET), narrow_trio.address(INTERNET)
     )
-    assert wire.matching(expected)
-    assert transfer.download(*ends, SIZE) == transfer.expected(SIZE)
+    with narrow_trio.capture("a") as wire:
+        assert transfer.upload(SIZE) == expected(SIZE)
+    too_big = narrow_trio.error("packet-too-big", mtu=NARROW)
+    assert wire.matching(too_big / narrow_trio.ip("a", INTERNET) / TCP())
+    assert transfer.download(SIZE) == expected(SIZE)
 
 
 @requirement("BR-22", "NET-8")
 def test_narrow_uplink_of_the_host_is_reported_by_the_bridge(wide_trio: ThreeContainers) -> None:
     """On a network whose links carry more than the host's uplink."""
-    uplink = wide_trio.place(HOST).links()["eth0"].mtu
+    uplink = wide_trio.netns(HOST).links()["eth0"].mtu
     with (
         wide_trio.capture("a") as wire,
         wide_trio.client(
@@ -178,5 +178,5 @@ def test_narrow_uplink_of_the_host_is_reported_by_the_bridge(wide_trio: ThreeCon
         wide_trio.ip(GATEWAY, "a") / wide_trio.error("packet-too-big", mtu=uplink) / quoted,
         at=wide_trio.at("a"),
     )
-    ends = wide_trio.place("a"), wide_trio.place(INTERNET), wide_trio.address(INTERNET)
-    assert transfer.upload(*ends, SIZE) == transfer.expected(SIZE)
+    ends = wide_trio.netns("a"), wide_trio.netns(INTERNET), wide_trio.address(INTERNET)
+    assert Transfer(*ends).upload(SIZE) == expected(SIZE)

@@ -72,7 +72,7 @@ def forget_flows(trio: ThreeContainers) -> None:
     flow without translation. A protocol without ports has one flow for each pair of addresses, so
     packets of the container would be its replies.
     """
-    with trio.place(GATEWAY).open() as space, Conntrack(space) as conntrack:
+    with trio.netns(GATEWAY).open() as space, Conntrack(space) as conntrack:
         conntrack.forget(conntrack.of({trio.address("a")}))
 
 
@@ -105,4 +105,4 @@ def datagram(word: str) -> Packet:
 def emit(trio: ThreeContainers, *packets: Packet) -> None:
     """Send packets unchanged on container a's link towards the bridge."""
     head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))
-    send_frame(trio.place("a"), *(head / packet for packet in packets))
+    send_frame(trio.netns("a"), *(head / packet for packet in packets))

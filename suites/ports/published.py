@@ -109,8 +109,8 @@ class PublishedContainer:
         Return `None` when the call is refused.
         """
         with self._listening(self.inner_family) as listener:
-            place = self.scene.place(caller)
-            return listener.reached_from(place, at=address, port=port or self.port, answered=True)
+            view = self.scene.netns(caller)
+            return listener.reached_from(view, at=address, port=port or self.port, answered=True)
 
     def reaches(self, caller: str, address: Address) -> bool:
         """Return whether a call is answered; False for a refused or dropped one.
@@ -126,7 +126,7 @@ class PublishedContainer:
 
         They are looked for in their own family, and in that to which a published port leads.
         """
-        made = [(self.scene.place(caller), at, port or self.port) for caller, at, port in calls]
+        made = [(self.scene.netns(caller), at, port or self.port) for caller, at, port in calls]
         found: dict[str, None] = {}
         for family in FAMILIES:
             if own := [item for item in made if item[1].version == family]:
@@ -214,14 +214,14 @@ def reaches_host(scene: Scene, caller: str, address: Address) -> bool:
     inside = {item.name for item in scene.plan.containers}
     if caller in inside and is_closed(scene.runtime, 4 if address.version == 4 else 6):
         return False
-    bridges = scene.place(GATEWAY) if caller in inside and is_behind_bridges(scene) else None
-    own = [*scene.place(caller).interfaces(), *(bridges.interfaces() if bridges else ())]
+    bridges = scene.netns(GATEWAY) if caller in inside and is_behind_bridges(scene) else None
+    own = [*scene.netns(caller).interfaces(), *(bridges.interfaces() if bridges else ())]
     return address not in {item.ip for item in own}
 
 
 def is_behind_bridges(scene: Scene) -> bool:
     """Return True if the runtime's bridges are in a netns of their own."""
-    return scene.place(GATEWAY).identity != scene.place(HOST).identity
+    return scene.netns(GATEWAY).identity != scene.netns(HOST).identity
 
 
 def is_closed(runtime: Adapter, family: Family) -> bool:
@@ -231,7 +231,7 @@ def is_closed(runtime: Adapter, family: Family) -> bool:
 
 def addresses(scene: Scene, family: Family) -> list[Address]:
     """Return every callable address of the host, including those of bridges."""
-    found = (item.ip for item in scene.place(HOST).interfaces())
+    found = (item.ip for item in scene.netns(HOST).interfaces())
     return [item for item in found if item.version == family and not item.is_loopback]
 
 
@@ -240,7 +240,7 @@ def extra_address(scene: Scene, family: Family) -> Iterator[Address]:
     """Add another LAN address to the host while the body runs."""
     own = pick(scene.world.topology.host, family)
     more = ip_interface(f"{own.ip + 70}/{own.network.prefixlen}")
-    host = scene.place(HOST)
+    host = scene.netns(HOST)
     index = host.links()["eth0"].ifindex
     with host.open() as space, Netlink(space) as netlink:
         netlink.send([rtnetlink.add_address(index, more)])
@@ -304,16 +304,16 @@ def assert_seen_as_declared(published: PublishedContainer, caller: str, address:
 def assert_not_redirected(scene: Scene, transport: Transport, family: Family, port: int) -> None:
     """Assert that a published port on every other machine is that machine's own."""
     inside = {item.name for item in scene.plan.containers}
-    present = inside | scene.places.keys()
+    present = inside | scene.world_netns.keys()
     for caller, others in ELSEWHERE.items():
         for other in others:
             if not {caller, other} <= present or not _reaches(scene, family, caller, other):
                 continue
-            address = scene.place(other).address(family)
+            address = scene.netns(other).address(family)
             with Listener(
-                scene.place(other), transport, family=family, address=address, port=port
+                scene.netns(other), transport, family=family, address=address, port=port
             ) as listener:
-                exchange = listener.reached_from(scene.place(caller), answered=True)
+                exchange = listener.reached_from(scene.netns(caller), answered=True)
             assert exchange, f"{caller} calls port {port} of {other}"
 
 
@@ -337,7 +337,7 @@ class PublishNetwork:
     @property
     def host(self) -> NetnsView:
         """Return the host."""
-        return self.scene.place(HOST)
+        return self.scene.netns(HOST)
 
     def own(self, family: Family) -> Address:
         """Return the host's address on the LAN."""

@@ -56,7 +56,7 @@ def test_source_of_a_peer_is_as_declared(
 
     Where a process in user space listens on the host all sources look alike.
     """
-    peer = ports_scene.place("peer").address(family)
+    peer = ports_scene.netns("peer").address(family)
     reaching = [
         at for at in addresses(ports_scene, family) if reaches_host(ports_scene, "peer", at)
     ]

@@ -16,8 +16,7 @@ from harness.testbench.client import Client
 from harness.testbench.listener import Transport
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets import craft
-from harness.testbench.packets.capture import Capture
-from harness.testbench.packets.tap_pool import TapPool
+from harness.testbench.packets.capture import Capture, TapPool
 from harness.testbench.scene import Scene
 from suites.ports.published import INSIDE, PORTS, PublishedContainer, PublishNetwork
 
@@ -33,7 +32,7 @@ def test_published_port_without_listener_is_refused(
 ) -> None:
     """The client gets the refusal at once."""
     address, port = ports_scene.world.address(HOST, family), PORTS[transport]
-    with Client(ports_scene.place(caller), Protocol(transport), address, port=port) as call:
+    with Client(ports_scene.netns(caller), Protocol(transport), address, port=port) as call:
         call.send()
         ports_scene.settle()
         assert call.error() == REFUSALS[transport]
@@ -57,7 +56,7 @@ def test_icmp_error_about_a_reply_reaches_the_server(
 ) -> None:
     """Outer and quoted headers have the container's own address and port."""
     published_on, own = web
-    caller = publish_network.scene.place(ATTACKER)
+    caller = publish_network.scene.netns(ATTACKER)
     inside, outside = own.tap(published_on[0].container.net), wires.tap(caller)
     for published in published_on:
         host, its = (

@@ -50,10 +50,10 @@ def flows(publish_network: PublishNetwork) -> Iterator[list[PortFlow]]:
         yield [
             PortFlow(
                 way,
-                stack.enter_context(Client(place, Protocol.UDP, way[1], port=publish_network.port)),
+                stack.enter_context(Client(view, Protocol.UDP, way[1], port=publish_network.port)),
             )
             for way in ways
-            if (place := publish_network.scene.place(way[0]))
+            if (view := publish_network.scene.netns(way[0]))
         ]
 
 

@@ -9,13 +9,11 @@ from typing import Final
 import pytest
 
 from harness.model.plan import ATTACKER, HOST, Family
-from harness.model.topology import Address
 from harness.plugin.marks import requirement
-from harness.testbench import transfer
 from harness.testbench.client import round_trip
 from harness.testbench.listener import ANYWHERE, End
-from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import LOOPBACKS, Scene
+from harness.testbench.transfer import Transfer, expected
 from suites.ports.published import INSIDE, PORTS, inner_family, reaches_host
 
 SIZE: Final = 1 << 20
@@ -38,14 +36,8 @@ groups = pytest.mark.parametrize(
 @callers
 def test_large_tcp_transfer_arrives_intact(ports_scene: Scene, family: Family, caller: str) -> None:
     """In both directions."""
-    ends = (
-        ports_scene.place(caller),
-        ports_scene.place("published"),
-        ANYWHERE[inner_family(ports_scene.runtime, family)],
-    )
-    by = called(ports_scene, caller, family, PORTS["tcp"])
-    assert transfer.upload(*ends, SIZE, port=INSIDE, by=by) == transfer.expected(SIZE)
-    assert transfer.download(*ends, SIZE, port=INSIDE, by=by) == transfer.expected(SIZE)
+    transfer = through_port(ports_scene, caller, family)
+    assert transfer.upload(SIZE) == transfer.download(SIZE) == expected(SIZE)
 
 
 @requirement("PUB-1")
@@ -54,9 +46,8 @@ def test_half_closed_connection_is_answered(
     ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
     """The container reads to the end of stream and then responds."""
-    for ends, by in ways(ports_scene, family, sources):
-        said = transfer.half_closed(*ends, SHORT, port=INSIDE, by=by)
-        assert said == (transfer.expected(SHORT), transfer.expected(SHORT))
+    for transfer in transfers(ports_scene, family, sources):
+        assert transfer.half_closed(SHORT) == (expected(SHORT), expected(SHORT))
 
 
 @requirement("PUB-1", "BR-23")
@@ -64,8 +55,8 @@ def test_half_closed_connection_is_answered(
 def test_datagram_of_8000_bytes_is_echoed(ports_scene: Scene, family: Family, caller: str) -> None:
     """In as many fragments as needed."""
     ends = (
-        ports_scene.place(caller),
-        ports_scene.place("published"),
+        ports_scene.netns(caller),
+        ports_scene.netns("published"),
         ANYWHERE[inner_family(ports_scene.runtime, family)],
     )
     by = called(ports_scene, caller, family, PORTS["udp"])
@@ -78,10 +69,10 @@ def test_aborted_connection_affects_no_other(
     ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
     """Either side aborts amid a transfer: the other sees a reset, and the next call works."""
-    for ends, by in ways(ports_scene, family, sources):
+    for transfer in transfers(ports_scene, family, sources):
         for by_caller in (True, False) * TIMES:
-            assert transfer.abort_while_sending(*ends, by_caller=by_caller, port=INSIDE, by=by)
-        assert transfer.upload(*ends, SIZE, port=INSIDE, by=by) == transfer.expected(SIZE)
+            assert transfer.abort_while_sending(by_caller=by_caller)
+        assert transfer.upload(SIZE) == expected(SIZE)
 
 
 @requirement("PUB-14")
@@ -90,22 +81,27 @@ def test_reset_is_not_seen_as_end_of_stream(
     ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
     """Either side resets after all data is delivered: the other sees no end of stream."""
-    for ends, by in ways(ports_scene, family, sources):
+    for transfer in transfers(ports_scene, family, sources):
         for by_caller in (True, False):
-            assert transfer.reset_after_delivery(*ends, by_caller=by_caller, port=INSIDE, by=by), (
-                by_caller
-            )
+            assert transfer.reset_after_delivery(by_caller=by_caller), by_caller
 
 
-def ways(
-    ports_scene: Scene, family: Family, sources: Collection[str]
-) -> Iterator[tuple[tuple[NetnsView, NetnsView, Address], End]]:
-    """Return the callers that reach the host, the listener, and the called address."""
+def transfers(ports_scene: Scene, family: Family, sources: Collection[str]) -> Iterator[Transfer]:
+    """Yield a transfer for each caller that reaches the host."""
     for caller in sources:
-        by = called(ports_scene, caller, family, PORTS["tcp"])
-        if reaches_host(ports_scene, caller, by[0]):
-            at = ANYWHERE[inner_family(ports_scene.runtime, family)]
-            yield (ports_scene.place(caller), ports_scene.place("published"), at), by
+        transfer = through_port(ports_scene, caller, family)
+        assert transfer.by
+        if reaches_host(ports_scene, caller, transfer.by[0]):
+            yield transfer
+
+
+def through_port(ports_scene: Scene, caller: str, family: Family) -> Transfer:
+    """Return a transfer from a caller to the container by its published port."""
+    at = ANYWHERE[inner_family(ports_scene.runtime, family)]
+    by = called(ports_scene, caller, family, PORTS["tcp"])
+    return Transfer(
+        ports_scene.netns(caller), ports_scene.netns("published"), at, port=INSIDE, by=by
+    )
 
 
 def called(ports_scene: Scene, caller: str, family: Family, port: int) -> End:

@@ -18,11 +18,10 @@ from harness.model.topology import Address
 from harness.plugin.marks import requirement
 from harness.testbench.listener import TRANSPORTS, Listener, Transport, own_port
 from harness.testbench.packets import craft
-from harness.testbench.packets.capture import Capture, Tap
+from harness.testbench.packets.capture import Capture, Tap, TapPool
 from harness.testbench.packets.craft import send_frame
 from harness.testbench.packets.expect import like
 from harness.testbench.packets.packet_ring import Frame
-from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import LOOPBACKS, Scene
 from suites.ports.published import (
     INSIDE,
@@ -128,7 +127,7 @@ def test_spoofed_frames_to_the_loopback_enter_only_as_declared(
         for frame in forging.calls(forging.own(), forging.host(), port, CONTROL)
     ]
     with Capture(watched(loopback_scene, taps)) as wire:
-        send_frame(loopback_scene.place(neighbour), *spoofed, *proper)
+        send_frame(loopback_scene.netns(neighbour), *spoofed, *proper)
         loopback_scene.settle()
     assert_came(wire, spoofed)
     if neighbour != "outside" or runtime.dialect.published_across == "reachable":
@@ -152,12 +151,12 @@ def test_container_address_does_not_bypass_the_loopback_restriction(
 ) -> None:
     """Routed packets enter as they do to a container without published ports."""
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
-    own = loopback_scene.place("inner").address(family)
+    own = loopback_scene.netns("inner").address(family)
     assert own
     frames = [frame for port in (INSIDE, INNER) for frame in forging.frames(own, port, WORD)]
     proper = forging.calls(forging.own(), forging.host(), PORTS["udp"], CONTROL)
     with Capture(watched(loopback_scene, taps)) as wire:
-        send_frame(loopback_scene.place(neighbour), *frames, *proper)
+        send_frame(loopback_scene.netns(neighbour), *frames, *proper)
         loopback_scene.settle()
     assert_came(wire, frames)
     assert like(UDP(dport=INSIDE) / CONTROL, within(wire, "published"))
@@ -173,9 +172,9 @@ def test_host_services_on_loopback_stay_closed(
     """Settings that let the loopback lead to a container do not open other services."""
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
     proper = forging.calls(forging.own(), forging.host(), SERVICE, CONTROL)
-    with Listener(loopback_scene.place(HOST), "udp", family=family, port=SERVICE) as listener:
+    with Listener(loopback_scene.netns(HOST), "udp", family=family, port=SERVICE) as listener:
         for frames in (proper, forging.frames(LOOPBACKS[family], SERVICE, WORD), proper):
-            send_frame(loopback_scene.place(neighbour), *frames)
+            send_frame(loopback_scene.netns(neighbour), *frames)
             loopback_scene.settle()
         assert listener.receive()[0] == CONTROL
         assert listener.receive()[0] == CONTROL
@@ -194,7 +193,7 @@ class ForgingNeighbour:
     @property
     def link(self) -> str:
         """Return the host's interface on the shared link."""
-        if self.neighbour in self.scene.places:
+        if self.neighbour in self.scene.world_netns:
             return "br0" if self.neighbour == NS1 else "eth0"
         (network,) = self.scene.plan.container(self.neighbour).networks
         name = self.scene.runtime.network_facts(network).interface
@@ -203,7 +202,7 @@ class ForgingNeighbour:
 
     def own(self) -> Address:
         """Return the neighbour's own address."""
-        address = self.scene.place(self.neighbour).address(self.family)
+        address = self.scene.netns(self.neighbour).address(self.family)
         assert address
         return address
 
@@ -216,7 +215,7 @@ class ForgingNeighbour:
         others = (
             LOOPBACKS[self.family],
             self.host(),
-            self.scene.place("peer").address(self.family),
+            self.scene.netns("peer").address(self.family),
         )
         sources = dict.fromkeys((self.own(), *others))
         return [frame for source in sources for frame in self.calls(source, target, port, word)]
@@ -225,7 +224,7 @@ class ForgingNeighbour:
         self, source: Address | None, target: Address, port: int, word: bytes
     ) -> list[Packet]:
         """Craft a datagram and a SYN, to the host's MAC."""
-        near, far = self.scene.place(self.neighbour).links(), self.scene.place(HOST).links()
+        near, far = self.scene.netns(self.neighbour).links(), self.scene.netns(HOST).links()
         head = Ether(src=near["eth0"].mac, dst=far[self.link].mac)
         packet = head / craft.ip(self.family, src=source, dst=target)
         return [
@@ -240,14 +239,14 @@ def watched(loopback_scene: Scene, taps: TapPool) -> list[Tap]:
     Inside `loopback_scene`, and inside `published`, where regular frames arrive.
     """
     inside = [
-        taps.tap(loopback_scene.place(name), link_of(loopback_scene, name))
+        taps.tap(loopback_scene.netns(name), link_of(loopback_scene, name))
         for name in ("inner", "published")
     ]
-    return [taps.tap(loopback_scene.place(HOST), ""), *inside]
+    return [taps.tap(loopback_scene.netns(HOST), ""), *inside]
 
 
 def within(wire: Capture, name: str) -> list[Frame]:
-    """Return the frames captured in a place, at any link."""
+    """Return the frames captured in a namespace, at any link."""
     return [frame for frame in wire.frames() if frame.where.startswith(f"{name}/")]
 
 

@@ -90,7 +90,7 @@ def test_port_of_a_host_process_is_refused(
                             publish_network,
                             Publish(publish_network.port, INSIDE, transport, wanted),
                         )
-                        assert program.reached_from(publish_network.scene.place(ATTACKER), at=own)
+                        assert program.reached_from(publish_network.scene.netns(ATTACKER), at=own)
     assert all(
         published.serves(ATTACKER, publish_network.own(published.family))
         for published in publish_network.publish("late")

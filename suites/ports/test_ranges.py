@@ -43,7 +43,7 @@ def test_range_maps_ports_one_to_one(
     ports_scene: Scene, transport: Transport, family: Family, range_ports: Container
 ) -> None:
     """Each host port to its container port, from the first to the last."""
-    address, attacker = ports_scene.world.address(HOST, family), ports_scene.place(ATTACKER)
+    address, attacker = ports_scene.world.address(HOST, family), ports_scene.netns(ATTACKER)
     family_inside = inner_family(ports_scene.runtime, family)
     for number in range(COUNT):
         with Listener(
@@ -60,7 +60,7 @@ def test_ports_beside_a_range_are_closed(
     ports_scene: Scene, transport: Transport, family: Family, range_ports: Container
 ) -> None:
     """The port before and the one behind."""
-    address, attacker = ports_scene.world.address(HOST, family), ports_scene.place(ATTACKER)
+    address, attacker = ports_scene.world.address(HOST, family), ports_scene.netns(ATTACKER)
     family_inside = inner_family(ports_scene.runtime, family)
     for number in range(-1, COUNT + 1):
         with Listener(
@@ -102,10 +102,10 @@ def test_port_of_the_runtimes_choice_is_reported(
         with Listener(range_ports.net, transport, family=family_inside, port=CHOSEN) as listener:
             at = ports_scene.world.address(HOST, each)
             assert listener.reached_from(
-                ports_scene.place(ATTACKER), at=at, port=port, answered=True
+                ports_scene.netns(ATTACKER), at=at, port=port, answered=True
             )
             assert listener.reached_from(
-                ports_scene.place(HOST), at=LOOPBACKS[each], port=port, answered=True
+                ports_scene.netns(HOST), at=LOOPBACKS[each], port=port, answered=True
             )
 
 

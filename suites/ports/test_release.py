@@ -90,12 +90,12 @@ def assert_refused(publish_network: PublishNetwork, family: Family) -> None:
             (
                 protocol,
                 stack.enter_context(
-                    client.Client(place, protocol, address, port=publish_network.port)
+                    client.Client(view, protocol, address, port=publish_network.port)
                 ),
             )
             for caller, address in callers(publish_network.scene, family, OUTSIDE)
             for protocol in (Protocol.UDP, Protocol.TCP)
-            if (place := publish_network.scene.place(caller))
+            if (view := publish_network.scene.netns(caller))
         ]
         for _, each in made:
             each.send(b"is anybody there?")

@@ -63,7 +63,7 @@ def test_each_published_port_survives_restart(
         ) as listener:
             at = ports_scene.world.address(HOST, family)
             assert listener.reached_from(
-                ports_scene.place(ATTACKER), at=at, port=port, answered=True
+                ports_scene.netns(ATTACKER), at=at, port=port, answered=True
             ), port
 
 
@@ -101,8 +101,8 @@ def test_published_port_on_the_internet_is_not_redirected(
     """A peer that calls the internet reaches the internet."""
     assert restarted_port.serves(ATTACKER, ports_scene.world.address(HOST, family))
     if not is_closed(ports_scene.runtime, family):
-        internet, beyond = ports_scene.place(INTERNET), ports_scene.world.address(INTERNET, family)
+        internet, beyond = ports_scene.netns(INTERNET), ports_scene.world.address(INTERNET, family)
         with Listener(
             internet, restarted_port.transport, address=beyond, port=restarted_port.port
         ) as listener:
-            assert listener.reached_from(ports_scene.place("peer"), answered=True)
+            assert listener.reached_from(ports_scene.netns("peer"), answered=True)

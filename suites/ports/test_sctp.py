@@ -15,7 +15,7 @@ from suites.ports.published import INSIDE, PublishNetwork
 def test_sctp_init_is_forwarded_to_the_container(publish_network: PublishNetwork) -> None:
     """From any caller, with only address and port changed; other ports are closed."""
     web = publish_network.container("web", Publish(publish_network.port, INSIDE, "sctp"))
-    attacker = publish_network.scene.place(ATTACKER)
+    attacker = publish_network.scene.netns(ATTACKER)
     begins = SCTPChunkInit(init_tag=7, a_rwnd=1500, n_out_streams=1, n_in_streams=1, init_tsn=1)
     for family in publish_network.families:
         source, own = publish_network.scene.world.address(ATTACKER, family), web.net.address(family)

@@ -11,8 +11,8 @@ from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
 from harness.plugin.marks import requirement
 from harness.testbench.listener import broadcast
 from harness.testbench.packets import craft
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.packets.craft import send_frame
-from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from suites.ports.published import (
     INSIDE,
@@ -51,7 +51,7 @@ def test_routed_traffic_of_the_lan_is_not_redirected(
     ports_scene: Scene, published: PublishedContainer, family: Family, wires: TapPool
 ) -> None:
     """A neighbour with the host as its router reaches its target."""
-    host, attacker, internet = (ports_scene.place(name) for name in (HOST, ATTACKER, INTERNET))
+    host, attacker, internet = (ports_scene.netns(name) for name in (HOST, ATTACKER, INTERNET))
     source, target = (ports_scene.world.address(name, family) for name in (ATTACKER, INTERNET))
     head = Ether(src=attacker.links()["eth0"].mac, dst=host.links()["eth0"].mac)
     request = craft.request(family, Protocol(published.transport), sport=9, dport=published.port)
@@ -72,12 +72,12 @@ def test_broadcasts_to_a_published_port_are_not_redirected(
     On br0 instead, where the container has no network with peers.
     """
     port = PORTS["udp"]
-    attacker = ports_scene.place(ATTACKER)
-    beside = ports_scene.place(NS1 if has_taps(ports_scene.runtime) else "peer")
+    attacker = ports_scene.netns(ATTACKER)
+    beside = ports_scene.netns(NS1 if has_taps(ports_scene.runtime) else "peer")
     everybody = [
         item.network.broadcast_address for item in attacker.interfaces() if item.version == 4
     ]
-    with ports_scene.place("published").capture(link_of(ports_scene, "published")) as wire:
+    with ports_scene.netns("published").capture(link_of(ports_scene, "published")) as wire:
         assert broadcast(attacker, everybody, port=port, payload=WORD)
         assert broadcast(beside, [ports_scene.world.address(HOST, family)], port=port, payload=WORD)
         ports_scene.settle()

@@ -28,7 +28,7 @@ def flows(publish_network: PublishNetwork) -> Iterator[Flows]:
         yield {
             f"{published.transport}, IPv{published.family}": stack.enter_context(
                 open_flow(
-                    publish_network.scene.place(ATTACKER),
+                    publish_network.scene.netns(ATTACKER),
                     web.net,
                     ANYWHERE[published.inner_family],
                     transport=published.transport,

@@ -67,7 +67,7 @@ class History(RuleBasedStateMachine):
         with ExitStack() as stack:
             self.different = stack.enter_context(stage.guard.holding())
             self.scene = stack.enter_context(Scene(stage.world, stage.runtime))
-            stack.enter_context(operator_firewall.operating(self.scene.place(HOST)))
+            stack.enter_context(operator_firewall.operating(self.scene.netns(HOST)))
             self.cables = {"": self._host_veths()}
             """Host ends of veth pairs, by container; some existed before."""
             self.marks = OwnershipMarks()
@@ -107,7 +107,7 @@ class History(RuleBasedStateMachine):
 
     def _host_veths(self) -> set[str]:
         """Return the host ends of veth pairs."""
-        links = self.scene.place(HOST).links().values()
+        links = self.scene.netns(HOST).links().values()
         return {link.name for link in links if link.kind == "veth"}
 
     def _host_veths_of(self, name: str) -> set[str]:
@@ -225,7 +225,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def reload_firewall(self) -> None:
         """Flush every rule, load the operator's own ones, and repair."""
-        host = self.scene.place(HOST)
+        host = self.scene.netns(HOST)
         operator_firewall.flush(host)
         operator_firewall.load(host)
         self.stage.runtime.repair()
@@ -246,11 +246,9 @@ class History(RuleBasedStateMachine):
         macs: list[str] = []
         for item in self.plan.containers:
             if isinstance(item.mode, Bridge):
-                place = self.scene[item.name].net
-                addresses += [
-                    str(each.ip) for each in place.interfaces() if not each.ip.is_loopback
-                ]
-                macs += [link.mac for name, link in place.links().items() if name != "lo"]
+                view = self.scene[item.name].net
+                addresses += [str(each.ip) for each in view.interfaces() if not each.ip.is_loopback]
+                macs += [link.mac for name, link in view.links().items() if name != "lo"]
         assert sorted(set(addresses)) == sorted(addresses)
         assert sorted(set(macs)) == sorted(macs)
 
@@ -263,10 +261,10 @@ class History(RuleBasedStateMachine):
                     self._answers(item.name, port.host_port, family)
 
     def _answers(self, name: str, port: int, family: Family) -> None:
-        host = self.scene.place(HOST).address(family)
+        host = self.scene.netns(HOST).address(family)
         with Listener(self.scene[name].net, "tcp", family=family, port=INSIDE) as listener:
             exchange = listener.reached_from(
-                self.scene.place(ATTACKER), at=host, port=port, answered=True
+                self.scene.netns(ATTACKER), at=host, port=port, answered=True
             )
             assert exchange is not None, f"{name}: port {port} is refused over IPv{family}"
 
@@ -288,7 +286,7 @@ class History(RuleBasedStateMachine):
         gone = self.marks.forget_except(there)
         if gone:
             host, condition = (
-                self.scene.place(HOST),
+                self.scene.netns(HOST),
                 f"nothing is left of {', '.join(sorted(gone))}",
             )
             try:
@@ -306,7 +304,7 @@ class History(RuleBasedStateMachine):
             return {name, *interface, *(str(item.network) for item in network.gateways)}
         facts = self.scene[name].facts()
         if name in self.bridged:
-            host, condition = self.scene.place(HOST), f"{name} has no more veth pairs than networks"
+            host, condition = self.scene.netns(HOST), f"{name} has no more veth pairs than networks"
             most = len(facts.endpoints)
             until(host, lambda: len(self._host_veths_of(name)) <= most, condition, bound=BOUND)
         self.cables[name] = self._host_veths_of(name)

@@ -36,7 +36,7 @@ def ask(trio: ThreeContainers, address: Address, besides: Iterable[str]) -> None
     """
     group = mac_of(solicited_node(address)) if address.version == 6 else EVERYBODY_MAC
     macs = [group, *(trio.mac(name) for name in besides)]
-    send_frame(trio.place("a"), *(query(trio, address, to=mac) for mac in macs))
+    send_frame(trio.netns("a"), *(query(trio, address, to=mac) for mac in macs))
 
 
 def query(trio: ThreeContainers, address: Address, *, to: str) -> Packet:

@@ -29,7 +29,7 @@ def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Addr
     within = {item.network for item in gateways}
     return {
         item.ip
-        for item in scene.place(name).interfaces()
+        for item in scene.netns(name).interfaces()
         if item.version == family
         and not item.ip.is_loopback
         and (not network or item.network in within)

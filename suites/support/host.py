@@ -16,12 +16,12 @@ def assert_change_shows(host: NetnsView, before: Snapshot) -> None:
     host.tune({"net.ipv4.ip_default_ttl": START_TTL})
 
 
-def at_rest(place: NetnsView) -> None:
+def at_rest(view: NetnsView) -> None:
     """Wait until every address is local: until then routes appear by themselves.
 
     Tentative addresses are skipped: on a bridge without ports they stay tentative.
     """
-    with place.open() as space, Netlink(space) as netlink:
+    with view.open() as space, Netlink(space) as netlink:
 
         def in_use() -> set[Address]:
             return {
@@ -31,7 +31,7 @@ def at_rest(place: NetnsView) -> None:
             }
 
         until(
-            place,
+            view,
             lambda: in_use() <= rtnetlink_dump.local_addresses(netlink),
             "its addresses are its own",
         )

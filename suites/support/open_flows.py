@@ -1,4 +1,4 @@
-"""A flow between two places that stays open while others come and go."""
+"""A flow between two namespaces that stays open while others come and go."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def open_flow(
     transport: Transport = "tcp",
     by: End | None = None,
 ) -> Iterator[OpenFlow]:
-    """Open a flow from one place to the other's address, used once before the body.
+    """Open a flow from one namespace to the other's address, used once before the body.
 
     With `by` it goes to a port that is published for `PORT` of that address.
     """
@@ -83,8 +83,8 @@ def open_flow(
             yield talk
 
 
-def _socket(place: NetnsView, address: Address, transport: Transport) -> socket.socket:
-    opened = place.socket(_FAMILIES[address.version], _KINDS[transport])
+def _socket(view: NetnsView, address: Address, transport: Transport) -> socket.socket:
+    opened = view.socket(_FAMILIES[address.version], _KINDS[transport])
     opened.settimeout(BOUND)
     if address.version == 6:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

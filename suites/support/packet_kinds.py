@@ -73,7 +73,7 @@ def of_protocol(head: Packet, number: int) -> Packet:
 def carrying(
     wire: Capture, trio: ThreeContainers, source: str, target: str | None = None, *, at: str
 ) -> list[Frame]:
-    """Return the frames from one to another with `WORD` in them, at a place."""
+    """Return the frames from one to another with `WORD` in them, at a tap."""
     seen = wire.matching(trio.ip(source, target), at=trio.at(at))
     return [item for item in seen if WORD in item.data]
 
@@ -94,7 +94,7 @@ def every_port_answers(
 
     One more port is drawn each time, so that no fixed list suffices.
     """
-    place = scene.place(HOST if target == GATEWAY else target)
+    view = scene.netns(HOST if target == GATEWAY else target)
     address = scene.address(Cell(caller, target, Protocol.ICMP, family))
     assert address
     served: set[int] = set()
@@ -103,6 +103,6 @@ def every_port_answers(
     elif target == GATEWAY:
         served |= set(scene.runtime.dialect.gateway_ports)
     for port in sorted({*SERVICES, secrets.choice(_ANY)} - served):
-        with Listener(place, transport, address=address, port=port) as listener:
-            exchange = listener.reached_from(scene.place(caller), answered=True)
+        with Listener(view, transport, address=address, port=port) as listener:
+            exchange = listener.reached_from(scene.netns(caller), answered=True)
             assert exchange, f"{target} is called on port {port}"

@@ -32,8 +32,7 @@ from harness.plugin.marks import requirement
 from harness.testbench.client import Client
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets import craft
-from harness.testbench.packets.capture import Capture, Tap
-from harness.testbench.packets.tap_pool import TapPool
+from harness.testbench.packets.capture import Capture, Tap, TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.features import restarts
@@ -72,9 +71,9 @@ class ThreeContainers:
         assert name is not None
         return name
 
-    def place(self, name: str) -> NetnsView:
-        """Return the place of a name."""
-        return self.scene.place(name)
+    def netns(self, name: str) -> NetnsView:
+        """Return the namespace of a name."""
+        return self.scene.netns(name)
 
     def address(self, name: str) -> Address:
         """Return the address by which a container on the network reaches a name."""
@@ -87,7 +86,7 @@ class ThreeContainers:
     def mac(self, name: str) -> str:
         """Return the MAC of a container, or of the gateway."""
         if name not in self._macs:
-            self._macs[name] = self.place(name).links()[self.link(name)].mac
+            self._macs[name] = self.netns(name).links()[self.link(name)].mac
         return self._macs[name]
 
     def link(self, name: str) -> str:
@@ -98,7 +97,7 @@ class ThreeContainers:
 
     def client(self, caller: str, to: str, protocol: Protocol, **options: Any) -> Client:
         """Open a client socket towards a name; options as in `Client`."""
-        return Client(self.place(caller), protocol, self.address(to), **options)
+        return Client(self.netns(caller), protocol, self.address(to), **options)
 
     def settle(self) -> None:
         """Return once no sent packet is under way."""
@@ -122,8 +121,8 @@ class ThreeContainers:
 
     def _tap(self, name: str) -> Tap:
         if name not in self._taps:
-            wires = self.world_wires if name in self.scene.places else self.own_wires
-            self._taps[name] = wires.tap(self.place(name), self.link(name))
+            wires = self.world_wires if name in self.scene.world_netns else self.own_wires
+            self._taps[name] = wires.tap(self.netns(name), self.link(name))
         return self._taps[name]
 
     def ip(self, src: Whom = None, dst: Whom = None, *, ttl: int | None = None) -> Packet:

@@ -106,7 +106,7 @@ def test_inspect_cache_ends_with_the_container(scene: Scene) -> None:
         assert time.monotonic() < deadline
     web.start()
     assert web.facts().pid != first.pid
-    assert scene.place(HOST).links()
+    assert scene.netns(HOST).links()
 
 
 # --- it breaks -----------------------------------------------------------------

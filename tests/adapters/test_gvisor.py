@@ -53,14 +53,14 @@ def test_sandbox_addresses_are_visible_inside_only(engine: Scene, name: str) -> 
 def test_veth_peer_is_found_in_spite_of_sandbox_ifindex(engine: Scene, name: str) -> None:
     """Each end has the other's interface index from the kernel."""
     cable = engine[name].net.kernel_link("eth0")
-    (end,) = (link for link in engine.place(HOST).links().values() if link.ifindex == cable.peer)
+    (end,) = (link for link in engine.netns(HOST).links().values() if link.ifindex == cable.peer)
     assert (cable.kind, end.kind, end.peer) == ("veth", "veth", cable.ifindex)
 
 
 def test_mode_host_uses_the_hosts_sockets(engine: Scene) -> None:
     """Without the annotation the sandbox would have no interface."""
     own = engine["guest"].net.interfaces()
-    assert set(own) == set(engine.place(HOST).interfaces())
+    assert set(own) == set(engine.netns(HOST).interfaces())
 
 
 def test_resolver_is_reachable_as_declared(engine: Scene) -> None:
@@ -73,7 +73,7 @@ def test_resolver_is_reachable_as_declared(engine: Scene) -> None:
 
 def test_idle_container_uses_no_cpu(engine: Scene) -> None:
     """Waiting at an unused terminal would spin."""
-    until(engine.place(HOST), lambda: rests(engine["home"]), "the container's first process waits")
+    until(engine.netns(HOST), lambda: rests(engine["home"]), "the container's first process waits")
 
 
 def test_restarted_container_is_on_its_network(engine: Scene) -> None:

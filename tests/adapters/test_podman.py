@@ -36,11 +36,11 @@ def test_start_during_duplicate_address_detection_is_refused_as_listed(name: str
         with guarded(world, adapter.dialect), Scene(world, adapter) as scene:
             lan = scene.network("lan", ipv6=True)
             scene.container("early", Bridge(lan.name)).stop()
-            scene.place(HOST).tune({"net.ipv6.conf.all.accept_dad": 1})
+            scene.netns(HOST).tune({"net.ipv6.conf.all.accept_dad": 1})
             refused = scene.refusal("late", Bridge(lan.name))
             with pytest.raises(RuntimeRefused) as again:
                 scene["early"].start()
-            scene.place(HOST).tune({"net.ipv6.conf.all.accept_dad": 0})
+            scene.netns(HOST).tune({"net.ipv6.conf.all.accept_dad": 0})
         adapter.stop()
     for error in (refused, again.value):
         (words,) = runtime_output(error)

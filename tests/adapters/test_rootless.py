@@ -149,7 +149,7 @@ def test_rootless_published_port_is_reported_and_answers(vendor: Scene) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rootless_published_port_leads_to_the_ipv4_address(vendor: Scene, family: Family) -> None:
     """The client appears as the container itself: rootlessport connects from there."""
-    port = free_port(vendor.place(HOST), "tcp")
+    port = free_port(vendor.netns(HOST), "tcp")
     mode = Bridge()
     if Feature.NETWORKS in vendor.runtime.features:
         vendor.network("dual", ipv6=True)
@@ -157,7 +157,7 @@ def test_rootless_published_port_leads_to_the_ipv4_address(vendor: Scene, family
     web = vendor.container("web", mode, ports=(Publish(port, 8080),))
     with Listener(web.net, "tcp", family=4, port=8080) as ear:
         at = vendor.world.address(HOST, family)
-        met = ear.reached_from(vendor.place(ATTACKER), at=at, port=port, answered=True)
+        met = ear.reached_from(vendor.netns(ATTACKER), at=at, port=port, answered=True)
     assert met
     assert met.seen[0] == web.net.address(4)
     web.remove()
@@ -182,7 +182,7 @@ def test_rootless_docker_bridges_are_in_the_users_netns(name: str) -> None:
         adapter.start()
         with Scene(world, adapter, CAST, claimed_only=True) as scene:
             assert scene.observed() == scene.promised()
-            assert adapter.network_facts(DEFAULT_NETWORK).interface in scene.place(GATEWAY).links()
+            assert adapter.network_facts(DEFAULT_NETWORK).interface in scene.netns(GATEWAY).links()
             assert host.links() == before
             other = replace(adapter.dialect, bridges="host")
             assert scene.observed() != oracle.promised(scene.plan, other, world.topology)
@@ -197,7 +197,7 @@ def test_rootless_docker_has_ipv6_on_its_bridges_only(name: str) -> None:
         adapter.start()
         with Scene(world, adapter) as scene:
             network = scene.network("six", ipv6=True)
-            port = free_port(scene.place(HOST), "tcp")
+            port = free_port(scene.netns(HOST), "tcp")
             web = scene.container("web", Bridge("six"), ports=(Publish(port, 8080),))
             scene.containers(other=Bridge("six"))
             scene.ready()
@@ -212,7 +212,7 @@ def test_rootless_docker_has_ipv6_on_its_bridges_only(name: str) -> None:
             for family in FAMILIES:
                 with Listener(web.net, "tcp", family=family, port=8080) as ear:
                     at = world.address(HOST, family)
-                    met = ear.reached_from(scene.place(ATTACKER), at=at, port=port, answered=True)
+                    met = ear.reached_from(scene.netns(ATTACKER), at=at, port=port, answered=True)
                 assert met
                 assert met.seen[0] in gateways
         adapter.stop()

@@ -45,7 +45,7 @@ def test_runsc_addresses_are_visible_inside_only(pod: Scene) -> None:
         held = {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
     assert home.net.address(4) not in held
     eth0 = home.net.links()["eth0"]
-    ends = {link.ifindex for link in pod.place(HOST).links().values()}
+    ends = {link.ifindex for link in pod.netns(HOST).links().values()}
     assert eth0.carrier
     assert eth0.peer in ends
 
@@ -76,7 +76,7 @@ def test_kernel_only_operations_are_refused_for_runsc(pod: Scene) -> None:
 
 def test_idle_runsc_container_uses_no_cpu(pod: Scene) -> None:
     """A spinning container would starve the others."""
-    until(pod.place(HOST), lambda: rests(pod["home"]), "the container's first process waits")
+    until(pod.netns(HOST), lambda: rests(pod["home"]), "the container's first process waits")
 
 
 def test_runsc_joiner_ends_with_the_joined_container(pod: Scene) -> None:

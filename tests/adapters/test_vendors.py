@@ -45,7 +45,7 @@ def test_container_namespace_follows_its_mode(vendor: Scene) -> None:
     """The netns is the host's, another container's if that is claimed, or a new one."""
     joined = JOINER if Feature.CONTAINER in vendor.runtime.features else CONTAINER01
     own = {name: vendor[name].net.identity for name in (CONTAINER01, ON_HOST, joined)}
-    assert own[ON_HOST] == vendor.place(HOST).identity
+    assert own[ON_HOST] == vendor.netns(HOST).identity
     assert own[joined] == own[CONTAINER01] != own[ON_HOST]
 
 
@@ -113,7 +113,7 @@ def test_sleeping_container_has_no_child(vendor: Scene) -> None:
     pid, host = vendor[CONTAINER01].facts().pid, vendor.world.host
     assert pid is not None
     until(
-        vendor.place(HOST),
+        vendor.netns(HOST),
         lambda: host.call(os.readlink, f"/proc/{pid}/fd/0").endswith("ptmx"),
         "it waits at a terminal",
     )

@@ -81,10 +81,10 @@ def the_cast(name: str) -> Iterator[Scene]:
 
 def assert_published_port_answers(scene: Scene) -> None:
     """Publish a port, and assert that it is inspected with the requested number and answers."""
-    port = free_port(scene.place(HOST), "tcp")
+    port = free_port(scene.netns(HOST), "tcp")
     web = scene.container("web", Bridge(), ports=(Publish(port, 8080),))
     assert {item.host_port for item in web.facts().ports} == {port}
     with Listener(web.net, "tcp", port=8080) as listener:
         address = scene.world.address(HOST, 4)
-        assert listener.reached_from(scene.place("attacker"), at=address, port=port)
+        assert listener.reached_from(scene.netns("attacker"), at=address, port=port)
     web.remove()

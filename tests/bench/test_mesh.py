@@ -37,7 +37,7 @@ def members(scene: Scene) -> Iterator[list[Member]]:
 def ask(scene: Scene) -> Iterator[Ask]:
     """Ask them all."""
     bridge = scene.runtime.network_facts("bridge").interface
-    with scene.place(HOST).open() as host:
+    with scene.netns(HOST).open() as host:
 
         def asked(members: list[Member]) -> Mesh:
             control = scene.world.namespaces["lan"]
@@ -64,7 +64,7 @@ def test_mesh_reports_only_isolated_ports_as_dropped(
     scene: Scene, members: list[Member], ask: Ask
 ) -> None:
     """Two isolated ports do not reach each other; all other pairs do."""
-    with scene.place(HOST).open() as host, Netlink(host) as netlink:
+    with scene.netns(HOST).open() as host, Netlink(host) as netlink:
         for name in ("m1", "m3"):
             port = scene[name].net.links()["eth0"].peer
             assert port is not None
@@ -80,7 +80,7 @@ def test_repeated_mesh_observes_current_isolation(scene: Scene, members: list[Me
     bridge = scene.runtime.network_facts("bridge").interface or ""
     control = scene.world.namespaces["lan"]
     with (
-        scene.place(HOST).open() as host,
+        scene.netns(HOST).open() as host,
         Prober(members, host=host, bridge=bridge, control=control) as prober,
     ):
         assert prober.ask().kept(64) == len(NAMES) ** 2

@@ -39,7 +39,7 @@ def test_kept(scene):
 @requirement("BR-4")
 def test_broken(scene):
     scene.containers(web={bridge}, db={bridge})
-    with scene.place("db").open() as space, nftables.Nft(space) as rules:
+    with scene.netns("db").open() as space, nftables.Nft(space) as rules:
         chain = nftables.add_chain(TABLE, "input", hook="input")
         drop = nftables.add_rule(TABLE, "input", nftables.verdict("drop"), comment="\\x1b[31mred")
         rules.apply([nftables.add_table(TABLE), chain, drop])

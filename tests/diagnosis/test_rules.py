@@ -102,7 +102,7 @@ def test_rule_that_drops_arp_is_named(  # noqa: PLR0917 # pytest passes by name
     net = cast[CONTAINER01].net
     address = cast[CONTAINER02].net.address(4)
     carry_out(net, *forgotten(net, str(address)))
-    rule(cast.place(place), hook, nftables.verdict("drop"), family=family)
+    rule(cast.netns(place), hook, nftables.verdict("drop"), family=family)
     autopsy = diagnosed(CONTAINER01, CONTAINER02, "udp")
     said = f"dropped in {place}, table {family} built, chain {hook}, {SECOND}"
     assert said in autopsy.lines
@@ -179,7 +179,7 @@ def test_rule_of_a_router_is_named_over_ipv6(
     cast: Scene, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
     """Any namespace on the path and either family are possible."""
-    rule(cast.places["r2"], "forward", nftables.family(6), nftables.verdict("drop"))
+    rule(cast.world_netns["r2"], "forward", nftables.family(6), nftables.verdict("drop"))
     autopsy = diagnosed(HOST, INTERNET, protocol, 6)
     assert f"dropped in r2, table inet built, chain forward, {SECOND}" in autopsy.lines
 
@@ -188,9 +188,9 @@ def test_rule_against_neighbour_discovery_is_named(
     cast: Scene, rule: Put, diagnosed: Diagnose
 ) -> None:
     """The request is not sent: the solicitation for ns1 is dropped."""
-    carry_out(cast.places[HOST], *forgotten(cast.places[HOST], "fd00:2::10"))
+    carry_out(cast.world_netns[HOST], *forgotten(cast.world_netns[HOST], "fd00:2::10"))
     rule(
-        cast.places[NS1],
+        cast.world_netns[NS1],
         "input",
         nftables.l4proto("icmpv6"),
         nftables.icmp_type(135),
@@ -205,5 +205,5 @@ def _port(cast: Scene, name: str) -> str:
     """Return the host's end of a container's veth pair."""
     with cast[name].net.open() as space, Netlink(space) as netlink:
         peer = rtnetlink_dump.link(netlink, "eth0").peer
-    links = cast.places[HOST].links().values()
+    links = cast.world_netns[HOST].links().values()
     return next(link.name for link in links if link.ifindex == peer)

@@ -85,7 +85,7 @@ def test_exec_probe_runs_in_the_namespace_of_each_container(cast: tuple[Scene, S
     assert agents[0] is not agents[1]
     assert agents[0].netns == agents[1].netns != by_exec[CONTAINER02].agent().netns
     with by_exec[ON_HOST].inside() as space:
-        assert space.id == by_exec.place(HOST).identity
+        assert space.id == by_exec.netns(HOST).identity
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)

@@ -26,24 +26,24 @@ CROWD = 60
 BURST = 900
 """Frames that wait together; the kernel holds a thousand for a parent."""
 GROUP = bytes.fromhex("01005e000123")
-"""A group of the crowd's alone: what is sent to it passes none of those who are asked."""
+"""A group of the crowd's alone: what is sent to it passes no target."""
 _BRIDGE_MODE = u32(rtnetlink.IFLA_MACVLAN_MODE, 4)
 _ADD_MEMBERSHIP = 1
 
 
 class Lan(NamedTuple):
-    """A station, and across its cable the parent of macvlans: one is asked, the others listen."""
+    """A sender, and behind its veth the parent of macvlans: a target and many listeners."""
 
-    station: NetNS
+    sender: NetNS
     parent: NetNS
     inside: NetNS
 
     def burst(self) -> None:
         """Keep the parent busy for milliseconds with what is for the crowd."""
-        with self.station.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
-            mouth.bind(("eth0", 0))
+        with self.sender.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind(("eth0", 0))
             for _ in range(BURST):
-                mouth.send(GROUP + bytes.fromhex("020000000002") + b"\x88\xb6".ljust(48, b"."))
+                raw.send(GROUP + bytes.fromhex("020000000002") + b"\x88\xb6".ljust(48, b"."))
 
 
 def add_macvlan(parent: NetNS, child: NetNS, index: int, name: str) -> None:
@@ -61,8 +61,8 @@ def lan() -> Iterator[Lan]:
     """All of them, ready."""
     with ExitStack() as stack:
         inside, crowd = (stack.enter_context(NetNS.new()) for _ in range(2))
-        station, parent = stack.enter_context(pair(["192.0.2.1/24"], []))
-        for space in (station, parent, inside, crowd):
+        sender, parent = stack.enter_context(pair(["192.0.2.1/24"], []))
+        for space in (sender, parent, inside, crowd):
             write_sysctls(space, {"net.ipv6.conf.all.disable_ipv6": 1})  # else it sends unasked
         add_macvlan(parent, inside, 8, "eth0")
         with Netlink(inside) as netlink:
@@ -72,40 +72,40 @@ def lan() -> Iterator[Lan]:
             add_macvlan(parent, crowd, 10 + number, f"mv{number}")
             joined = struct.pack("=iHH8s", 10 + number, 0, len(GROUP), GROUP)
             listener.setsockopt(263, _ADD_MEMBERSHIP, joined)  # SOL_PACKET
-        await_ready([station, parent, inside])
-        yield Lan(station, parent, inside)
+        await_ready([sender, parent, inside])
+        yield Lan(sender, parent, inside)
 
 
 @pytest.fixture
 def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
     """Return the LAN with a burst of packets right before the questions."""
-    send = prober._Asking.send
+    send = prober._Exchange.send
 
-    def after_burst(self: prober._Asking) -> None:
+    def after_burst(self: prober._Exchange) -> None:
         lan.burst()
         send(self)
 
-    monkeypatch.setattr(prober._Asking, "send", after_burst)
+    monkeypatch.setattr(prober._Exchange, "send", after_burst)
     return lan
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_prober_waits_for_arp_request_queued_in_macvlan(busy: Lan, protocol: Protocol) -> None:
     """Silence is not final while an ARP request waits in the queue of the macvlan parent."""
-    asked = [question(busy.station, INSIDE, busy.inside, protocol)]
+    asked = [question(busy.sender, INSIDE, busy.inside, protocol)]
     (seen,) = ask_all(asked, through=[busy.parent])
     assert seen.outcome is Outcome.REPLY
 
 
 def test_unused_address_behind_macvlan_queue_is_dropped(busy: Lan) -> None:
     """A packet to an unused address is dropped after the queue is empty."""
-    asked = [question(busy.station, NOBODY, busy.inside, protocol) for protocol in PROTOCOLS]
+    asked = [question(busy.sender, NOBODY, busy.inside, protocol) for protocol in PROTOCOLS]
     assert ask_all(asked, through=[busy.parent]) == [Observation(Outcome.DROPPED)] * 3
 
 
 def test_control_packet_does_not_count_as_traffic(lan: Lan) -> None:
     """A LAN without traffic is quiet after two passes."""
-    with control() as lo, Quiet(lo, [lan.station, lan.parent, lan.inside]) as quiet:
+    with control() as lo, Quiet(lo, [lan.sender, lan.parent, lan.inside]) as quiet:
         assert any(quiet.reached() for _ in range(1000))
         assert quiet.reached()
         lan.burst()

@@ -27,7 +27,7 @@ from harness.model.plan import (
 from harness.model.topology import Address
 from harness.probe import prober
 from harness.probe.prober import observe
-from harness.probe.results import ProbeRequest
+from harness.probe.reception import ProbeRequest
 from harness.world.build import World
 from linux import nftables
 from linux.netns import NetNS

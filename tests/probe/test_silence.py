@@ -14,7 +14,7 @@ from harness.model.plan import FAMILIES, PROTOCOLS, Family, Observation, Outcome
 from harness.probe import prober
 from harness.probe.prober import SendQueueFull
 from harness.probe.quiescence import Quiet
-from harness.probe.sockets import open_stations
+from harness.probe.sockets import open_sockets
 from linux import nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import write_sysctls
@@ -236,7 +236,7 @@ def test_late_userspace_reply_counts_within_patience(
             ear.sendto(out.recv(100), asker)
 
     monkeypatch.setattr(Quiet, "reached", reached)
-    monkeypatch.setattr(prober, "open_stations", lambda spaces, _: open_stations(spaces, [PORT]))
+    monkeypatch.setattr(prober, "open_sockets", lambda spaces, _: open_sockets(spaces, [PORT]))
     chain = nftables.add_chain(TABLE, "nat", hook="prerouting", kind="nat")
     way = [nftables.iifname("eth0"), nftables.l4proto("udp"), nftables.family(family)]
     to = nftables.dnat(ip_address(own), RELAY)

@@ -15,7 +15,7 @@ from harness.probe.sockets import (
     PortsTaken,
     ProbeSockets,
     SocketError,
-    open_stations,
+    open_sockets,
     pending_error,
     plain,
     receive,
@@ -47,9 +47,9 @@ def ends() -> Iterator[Pair]:
 
 
 @pytest.fixture
-def stations(ends: Pair) -> Iterator[tuple[ProbeSockets, ProbeSockets]]:
-    """Open a station at each end."""
-    one, other = open_stations(ends, [PORT])
+def sockets(ends: Pair) -> Iterator[tuple[ProbeSockets, ProbeSockets]]:
+    """Open the probe sockets at each end."""
+    one, other = open_sockets(ends, [PORT])
     yield one, other
     one.close()
     other.close()
@@ -68,13 +68,13 @@ def test_port_in_use_in_one_namespace_is_skipped_in_all(
         taken.bind((FIRST[family], PORT))
         if kind == socket.SOCK_STREAM:
             taken.listen()
-        opened = open_stations(ends, [PORT, PORT + 1])
-        assert [station.port for station in opened] == [PORT + 1] * 2
-        assert [station.number for station in opened] == [0, 1]
-        for station in opened:
-            station.close()
+        opened = open_sockets(ends, [PORT, PORT + 1])
+        assert [own.port for own in opened] == [PORT + 1] * 2
+        assert [own.number for own in opened] == [0, 1]
+        for own in opened:
+            own.close()
         with pytest.raises(PortsTaken, match=rf"ports \[{PORT}\] are each in use in one of 2"):
-            open_stations(ends, [PORT])
+            open_sockets(ends, [PORT])
 
 
 def test_error_other_than_port_in_use_is_raised(ends: Pair) -> None:
@@ -82,7 +82,7 @@ def test_error_other_than_port_in_use_is_raised(ends: Pair) -> None:
     closed = NetNS.new()
     closed.close()
     with nothing_stays_open(), pytest.raises(OSError, match="Bad file descriptor"):
-        open_stations([*ends, closed], [PORT, PORT + 1])
+        open_sockets([*ends, closed], [PORT, PORT + 1])
 
 
 # --- what is seen -------------------------------------------------------------------
@@ -91,10 +91,10 @@ def test_error_other_than_port_in_use_is_raised(ends: Pair) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("address", [FIRST, SECOND])
 def test_witness_replies_from_the_requested_address(
-    stations: tuple[ProbeSockets, ProbeSockets], family: Family, address: dict[Family, str]
+    sockets: tuple[ProbeSockets, ProbeSockets], family: Family, address: dict[Family, str]
 ) -> None:
     """The witness sees source address and TTL of the request."""
-    asker, witness = stations
+    asker, witness = sockets
     hops = {
         4: (socket.IPPROTO_IP, socket.IP_TTL),
         6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
@@ -102,11 +102,11 @@ def test_witness_replies_from_the_requested_address(
     asker.udp[family].setsockopt(*hops[family], 33)
     asker.udp[family].sendto(b"who?", (address[family], PORT))
     settle(asker.netns, witness.netns)
-    asked = receive(witness.ear[family])
+    asked = receive(witness.udp_witness[family])
     assert asked is not None
     assert (asked.data, asked.ttl) == (b"who?", 33)
     assert (asked.source, asked.to) == (ip_address(ASKER[family]), ip_address(address[family]))
-    reply(witness.ear[family], asked, b"me")
+    reply(witness.udp_witness[family], asked, b"me")
     settle(asker.netns, witness.netns)
     answered = receive(asker.udp[family])
     assert answered is not None
@@ -116,10 +116,10 @@ def test_witness_replies_from_the_requested_address(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_listener_knows_the_ttl_of_the_syn(
-    stations: tuple[ProbeSockets, ProbeSockets], family: Family
+    sockets: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
     """The kernel keeps the TTL of the SYN for an accepted connection."""
-    asker, witness = stations
+    asker, witness = sockets
     netns.write_sysctls(
         asker.netns, {"net.ipv4.ip_default_ttl": 44, "net.ipv6.conf.eth0.hop_limit": 44}
     )
@@ -139,10 +139,10 @@ def test_listener_knows_the_ttl_of_the_syn(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_closed_probe_connection_leaves_no_time_wait(
-    stations: tuple[ProbeSockets, ProbeSockets], family: Family
+    sockets: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
     """The client resets the connection when closing it."""
-    asker, witness = stations
+    asker, witness = sockets
     with asker.netns.entered():
         stream = asker.connecting(family)
     stream.connect_ex((FIRST[family], PORT))
@@ -162,10 +162,10 @@ def test_closed_probe_connection_leaves_no_time_wait(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_error_queue_has_the_icmp_error_and_its_datagram(
-    stations: tuple[ProbeSockets, ProbeSockets], family: Family
+    sockets: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
     """The error has a name and its datagram, and the queue is empty afterwards."""
-    asker, witness = stations
+    asker, witness = sockets
     for text in (b"one", b"two"):
         asker.udp[family].sendto(text, (FIRST[family], 9))
         settle(asker.netns, witness.netns)
@@ -177,10 +177,10 @@ def test_error_queue_has_the_icmp_error_and_its_datagram(
 
 
 def test_receive_on_an_empty_socket_returns_none(
-    stations: tuple[ProbeSockets, ProbeSockets],
+    sockets: tuple[ProbeSockets, ProbeSockets],
 ) -> None:
     """Reading an empty socket neither waits nor fails."""
-    for opened in stations[0].sockets():
+    for opened in sockets[0].sockets():
         if opened.type != socket.SOCK_STREAM:
             assert receive(opened) is None
 

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from harness.model.plan import Cell, Family, Observation, Protocol
 from harness.probe.prober import observe
 from harness.probe.quiescence import Quiet
-from harness.probe.results import ProbeRequest
+from harness.probe.reception import ProbeRequest
 from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS

@@ -44,13 +44,13 @@ def inside() -> Iterator[NetNS]:
 def test_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> None:
     """It has `eth0`, the last addresses, the bridge's MTU and a default route; both ends answer."""
     assert attach(host, inside, NETWORK, "alone") == LAST
-    place, machine = fixed("alone", inside), fixed("host", host)
-    assert set(place.links()) == {"lo", "eth0"}
-    eth0, end = place.links()["eth0"], machine.links()[host_end("alone")]
+    view, machine = fixed("alone", inside), fixed("host", host)
+    assert set(view.links()) == {"lo", "eth0"}
+    eth0, end = view.links()["eth0"], machine.links()[host_end("alone")]
     assert (eth0.mtu, end.mtu, end.master) == (1450, 1450, 9)
     assert eth0.mac == "02:42:ac:14:ff:fe"
-    assert {interface.ip for interface in place.interfaces("eth0")} == LAST
-    gateways = {route.via for route in place.routes() if route.destination is None}
+    assert {interface.ip for interface in view.interfaces("eth0")} == LAST
+    gateways = {route.via for route in view.routes() if route.destination is None}
     assert gateways == {gateway.ip for gateway in GATEWAYS}
     asked = [
         *(question(inside, str(gateway.ip), host, p) for gateway in GATEWAYS for p in PROTOCOLS),

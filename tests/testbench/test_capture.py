@@ -1,4 +1,4 @@
-"""Captures of packets between two namespaces."""
+"""Captures of packets between two namespaces, and their files read by an independent reader."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.utils import RawPcapNgReader
 
+from harness.testbench.packets import pcapng
 from harness.testbench.packets.capture import Capture, CaptureLost, Tap
 from harness.testbench.packets.packet_ring import Frame, FrameKind, has_ethernet_header
 from linux import rtnetlink
@@ -40,14 +43,14 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
 @pytest.fixture(scope="module")
 def taps(ends: tuple[NetNS, NetNS]) -> Iterator[list[Tap]]:
     """Open one tap at each end; the far one first, so that the order is not that of the taps."""
-    with Tap(ends[1], "eth0", place="far") as far, Tap(ends[0], "eth0", place="near") as near:
+    with Tap(ends[1], "eth0", owner="far") as far, Tap(ends[0], "eth0", owner="near") as near:
         yield [far, near]
 
 
 @pytest.fixture(scope="module")
 def everywhere(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
     """Open a tap on all interfaces of the near end."""
-    with Tap(ends[0], place="near") as tap:
+    with Tap(ends[0], owner="near") as tap:
         yield tap
 
 
@@ -97,16 +100,6 @@ def test_capture_is_limited_to_its_block(taps: list[Tap], sock: socket.socket) -
     sock.sendto(b"after", (FAR, SERVICE))
     wire.expect_one(UDP(dport=SERVICE), at="far/eth0")
     wire.expect_only(UDP(dport=SERVICE), ICMP(type=3))
-
-
-def test_both_families_are_dissected(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
-    """IPv6 is seen as such, by the same templates."""
-    with (
-        Capture(taps) as wire,
-        ends[0].socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock,
-    ):
-        sock.sendto(b"six", ("2001:db8::2", SERVICE))
-    wire.expect_one(IPv6(dst="2001:db8::2", hlim=64) / UDP() / b"six", at="far/eth0")
 
 
 def test_tap_on_all_interfaces_names_each(everywhere: Tap, sock: socket.socket) -> None:
@@ -185,36 +178,24 @@ def flood(sock: socket.socket) -> None:
 @pytest.fixture
 def small(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
     """Open a tap with a small ring."""
-    with Tap(ends[1], "eth0", place="far", slots=64) as tap:
+    with Tap(ends[1], "eth0", owner="far", slots=64) as tap:
         yield tap
 
 
-def test_overflow_fails_every_expectation(small: Tap, sock: socket.socket) -> None:
-    """Lost frames are counted, and make every later expectation an error."""
+def test_overflow_fails_every_expectation(small: Tap, sock: socket.socket, tmp_path: Path) -> None:
+    """Lost frames are counted; those that were kept are evidence. The next capture begins anew."""
     wire = Capture([small])
-    with (
-        pytest.raises(CaptureLost, match=r"lost \d+ at far/eth0\. Call drain\(\) in between"),
-        wire,
-    ):
+    with pytest.raises(CaptureLost, match=r"lost \d+ at far/eth0\. Call drain\(\) in betw"), wire:
         flood(sock)
     with pytest.raises(CaptureLost):
         wire.expect_none(TCP())
+    wire.write(tmp_path / "wire.pcapng")
+    assert len(read(tmp_path / "wire.pcapng")[1]) == 64
+    flood(sock)
     with Capture([small]) as again:
         sock.sendto(b"again", (FAR, SERVICE))
+    again.expect_one(UDP())
     again.expect_one(UDP() / b"again")
-
-
-def test_capture_with_overflow_can_be_written(
-    small: Tap, sock: socket.socket, tmp_path: Path
-) -> None:
-    """The frames that were kept are evidence."""
-    wire = Capture([small])
-    with pytest.raises(CaptureLost), wire:
-        flood(sock)
-    wire.write(tmp_path / "wire.pcapng")
-    reader: Any = RawPcapNgReader(str(tmp_path / "wire.pcapng"))
-    with reader:
-        assert len(list(reader)) == 64
 
 
 def test_drained_capture_loses_nothing(small: Tap, sock: socket.socket) -> None:
@@ -226,34 +207,19 @@ def test_drained_capture_loses_nothing(small: Tap, sock: socket.socket) -> None:
     assert len(wire.matching(UDP(dport=SERVICE))) == 200
 
 
-def test_full_tap_is_reset_by_the_next_capture(small: Tap, sock: socket.socket) -> None:
-    """Frames between two captures, and their loss, do not count."""
-    flood(sock)
-    with Capture([small]) as wire:
-        sock.sendto(b"fresh", (FAR, SERVICE))
-    wire.expect_one(UDP())
-    wire.expect_one(UDP() / b"fresh")
-
-
 def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
-    """Two captures at one tap would take frames from each other."""
+    """Two captures at one tap would take frames from each other; a failed body frees the taps."""
     taken = r"going on at far/eth0, near/eth0"
     with Capture(taps), pytest.raises(RuntimeError, match=taken), Capture(taps):
         pass
-    with Capture(taps):
-        pass
-
-
-def test_failed_body_frees_the_taps(taps: list[Tap]) -> None:
-    """The next capture can begin."""
     with pytest.raises(ZeroDivisionError), Capture(taps):
         raise ZeroDivisionError
     with Capture(taps):
         pass
 
 
-def test_unknown_place_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
-    """An expectation of nothing at a place without a tap fails."""
+def test_unknown_interface_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
+    """An expectation of nothing at an interface without a tap fails."""
     with Capture([*taps, everywhere]) as wire:
         with pytest.raises(ValueError, match="nothing is captured at 'eth0', only at far/eth0, n"):
             wire.expect_none(IP(), at="eth0")
@@ -261,12 +227,12 @@ def test_unknown_place_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
 
 
 def test_unknown_interface_is_named(ends: tuple[NetNS, NetNS]) -> None:
-    """The error names interface and place, and no socket stays open."""
+    """The error names interface and namespace, and no socket stays open."""
     with nothing_stays_open():
         with pytest.raises(
             OSError, match=r"cannot capture at far/eth7: No such device\. The inter"
         ):
-            Tap(ends[1], "eth7", place="far")
+            Tap(ends[1], "eth7", owner="far")
         with Tap(ends[1], "eth0"):
             pass
 
@@ -281,24 +247,26 @@ def test_interface_is_unchanged_by_a_tap(taps: list[Tap], ends: tuple[NetNS, Net
     assert number(promiscuity) == 0
 
 
-def test_capture_can_be_written(
-    taps: list[Tap], ends: tuple[NetNS, NetNS], sock: socket.socket, tmp_path: Path
-) -> None:
-    """The file names every tap, and its packets are in order of time."""
-    with Tap(ends[1], "lo", place="far") as idle, Capture([*taps, idle]) as wire:
-        sock.sendto(b"", (FAR, SERVICE))
-    first = wire.frames()[0]
-    wire.write(tmp_path / "wire.pcapng", comment="why", comments={first: "the first"})
-    reader: Any = RawPcapNgReader(str(tmp_path / "wire.pcapng"))
+def read(path: Path) -> tuple[list[Any], list[tuple[bytes, Any]]]:
+    """Return interfaces and packets of a file, by scapy's reader."""
+    reader: Any = RawPcapNgReader(str(path))
     with reader:
         packets = list(reader)
-    assert [options["name"] for *_, options in reader.interfaces] == [
-        b"far/eth0",
-        b"near/eth0",
-        b"far/lo",
-    ]
+    return reader.interfaces, packets
+
+
+def test_capture_can_be_written(taps: list[Tap], sock: socket.socket, tmp_path: Path) -> None:
+    """The file names every tap, and its packets are in order of time."""
+    file = tmp_path / "wire.pcapng"
+    with Tap(taps[0]._netns, "lo", owner="far") as idle, Capture([*taps, idle]) as wire:
+        sock.sendto(b"", (FAR, SERVICE))
+    first = wire.frames()[0]
+    wire.write(file, comment="nothing came through", comments={first: "the first"})
+    interfaces, packets = read(file)
+    assert [options["name"] for *_, options in interfaces] == [b"far/eth0", b"near/eth0", b"far/lo"]
     assert [data for data, _ in packets] == [frame.data for frame in wire.frames()]
     assert packets[0][1].comments == [b"the first"]
+    assert b"nothing came through" in file.read_bytes()
 
 
 @pytest.mark.parametrize("packet", [IP() / UDP(), IPv6() / UDP()])
@@ -307,3 +275,32 @@ def test_bare_ip_is_dissected_by_its_version(packet: IP | IPv6) -> None:
     frame = Frame("tun0", 0, FrameKind.HOST, 28, bytes(packet), ethernet=has_ethernet_header(65534))
     assert type(frame.packet) is type(packet)
     assert str(frame).startswith("tun0 in  IP")
+
+
+@given(
+    frames=st.lists(
+        st.builds(
+            Frame,
+            where=st.sampled_from(["a/eth0", "b/eth0", "x"]),
+            at=st.integers(0, 2**64 - 1),
+            kind=st.sampled_from(FrameKind),
+            length=st.integers(60, 70000),
+            data=st.binary(min_size=14, max_size=60),
+            ethernet=st.booleans(),
+        )
+    ),
+    comment=st.text(st.characters(codec="utf-8"), max_size=30),
+)
+def test_written_frames_are_read_back(
+    tmp_path_factory: pytest.TempPathFactory, frames: list[Frame], comment: str
+) -> None:
+    """Bytes, interface, link type, time in nanoseconds, direction, length and comment."""
+    file = tmp_path_factory.getbasetemp() / "frames.pcapng"
+    pcapng.write(file, frames, comment=comment, comments=dict.fromkeys(frames, comment))
+    for (data, meta), frame in zip(read(file)[1], frames, strict=True):
+        assert (data, meta.ifname.decode()) == (frame.data, frame.where)
+        assert meta.linktype == (1 if frame.ethernet else 101)
+        assert (int(meta.tshigh) << 32 | int(meta.tslow), meta.tsresol) == (frame.at, 10**9)
+        assert meta.direction == (2 if frame.outgoing else 1)
+        assert meta.wirelen == frame.length
+        assert meta.comments == ([comment.encode()] if comment else None)

@@ -16,12 +16,12 @@ from scapy.layers.inet import UDP
 from harness.model.plan import FAMILIES, Family, Protocol
 from harness.model.topology import Address
 from harness.probe.quiescence import Quiet
-from harness.testbench import transfer
 from harness.testbench.client import Client, round_trip
 from harness.testbench.netns_view import NetnsView, fixed
 from harness.testbench.packets import craft
+from harness.testbench.packets.capture import TapPool
 from harness.testbench.packets.offload import without_offload
-from harness.testbench.packets.tap_pool import TapPool
+from harness.testbench.transfer import Transfer, expected
 from harness.world.service_protocols import TCP_PORTS
 from harness.world.services import Services
 from tests.world.pair import pair
@@ -122,9 +122,8 @@ def test_datagram_round_trip(ends: Ends, family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transfer_arrives_unchanged(ends: Ends, family: Family) -> None:
     """In both directions; a different size has a different digest."""
-    talk = (*ends, FAR_ADDRESS[family], 1 << 20)
-    assert transfer.upload(*talk) == transfer.download(*talk) == transfer.expected(1 << 20)
-    assert transfer.expected(1 << 20) != transfer.expected((1 << 20) - 1)
+    transfer, size = Transfer(*ends, FAR_ADDRESS[family]), 1 << 20
+    assert transfer.upload(size) == transfer.download(size) == expected(size) != expected(size - 1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -133,20 +132,19 @@ def test_reset_differs_from_end_of_stream(
     ends: Ends, family: Family, monkeypatch: pytest.MonkeyPatch, *, by_caller: bool
 ) -> None:
     """A reset is not taken for an end of stream, nor the other way round."""
-    talk = (*ends, FAR_ADDRESS[family])
-    assert transfer.reset_after_delivery(*talk, by_caller=by_caller)
+    transfer = Transfer(*ends, FAR_ADDRESS[family])
+    assert transfer.reset_after_delivery(by_caller=by_caller)
     monkeypatch.setattr("harness.testbench.transfer._reset", socket.socket.close)
-    monkeypatch.setattr("harness.testbench.transfer._RESET", struct.pack("ii", 0, 0))
-    assert not transfer.reset_after_delivery(*talk, by_caller=by_caller)
+    monkeypatch.setattr("harness.testbench.transfer.RESET_ON_CLOSE", struct.pack("ii", 0, 0))
+    assert not transfer.reset_after_delivery(by_caller=by_caller)
 
 
 def test_without_offload_packets_are_as_on_a_wire(ends: Ends, wires: TapPool) -> None:
     """Segments of at most the MTU with finished checksums; afterwards offload is restored."""
-    talk = (*ends, FAR_ADDRESS[4], 200_000)
 
     def sent() -> list[tuple[bool, bool]]:
         with wires.capture(ends[0]) as wire:
-            transfer.upload(*talk)
+            Transfer(*ends, FAR_ADDRESS[4]).upload(200_000)
         frames = [frame for frame in wire.frames() if frame.outgoing]
         return [(frame.length > LONGEST_FRAME, frame.unfinished_checksum) for frame in frames]
 

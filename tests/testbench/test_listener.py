@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harness.probe.sockets import RESET_ON_CLOSE, connected
 from harness.testbench import listener as traffic
 from harness.testbench import netns_view
 from harness.testbench.listener import (
@@ -24,13 +24,14 @@ from harness.testbench.listener import (
     broadcast,
     free_port,
 )
-from harness.testbench.netns_view import NetnsView, fixed, until
+from harness.testbench.netns_view import NetnsView, fixed
 from harness.world.services import Services
 from linux import netns, nftables, rtnetlink
 from linux.netlink import Netlink
 from tests.world.pair import PORT, pair
 
 ADDRESSES = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
+NOWHERE = {4: ip_address("203.0.113.1"), 6: ip_address("2001:db8:9::1")}
 Ends = tuple[NetnsView, NetnsView]
 
 
@@ -57,10 +58,10 @@ def engaged(ends: Ends) -> Iterator[tuple[Listener, Listener, socket.socket]]:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_listener_reports_the_client(ends: Ends, transport: Transport, family: int) -> None:
-    """Without translation both ends agree."""
+    """Without translation both ends agree; the reply arrives at the client's socket."""
     one, other = ends
     with Listener(one, transport, address=ADDRESSES[family]) as listener:
-        exchange = listener.reached_from(other)
+        exchange = listener.reached_from(other, answered=True)
     assert exchange
     assert exchange.own == exchange.seen
     assert exchange.own[0] in {item.ip for item in other.interfaces()}
@@ -68,14 +69,15 @@ def test_listener_reports_the_client(ends: Ends, transport: Transport, family: i
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_call_without_listener_is_refused_at_once(
+def test_call_without_listener_or_route_is_refused_at_once(
     ends: Ends, transport: Transport, family: int
 ) -> None:
-    """A listener on the loopback is not reached by the address."""
+    """A listener on the loopback is not reached by the address, nor by one without a route."""
     one, other = ends
     loopback = ip_address("127.0.0.1" if family == 4 else "::1")
     with Listener(one, transport, address=loopback) as listener:
         assert listener.reached_from(other, at=ADDRESSES[family]) is None
+        assert listener.reached_from(other, at=NOWHERE[family]) is None
         assert listener.reached_from(one)
 
 
@@ -89,13 +91,6 @@ def test_source_ports_are_not_reused(ends: Ends, transport: Transport, family: i
     with Listener(one, transport, address=ADDRESSES[family]) as listener:
         met = [listener.reached_from(other) for _ in range(20)]
     assert len({exchange.own for exchange in met if exchange}) == 20
-
-
-def test_call_without_route_is_refused_at_once(ends: Ends) -> None:
-    """By the client's own kernel."""
-    one, other = ends
-    with Listener(one, "tcp") as listener:
-        assert listener.reached_from(other, at=ip_address("203.0.113.1")) is None
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -121,15 +116,6 @@ def test_dropped_call_is_not_a_refusal(
         pytest.raises(TimeoutError, match=r"from other to 192\.0\.2\.1 port \d+"),
     ):
         listener.reached_from(other)
-
-
-@pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_call_is_answered_from_its_target(ends: Ends, transport: Transport, family: int) -> None:
-    """The reply arrives at the client's socket."""
-    one, other = ends
-    with Listener(one, transport, address=ADDRESSES[family]) as listener:
-        assert listener.reached_from(other, answered=True)
 
 
 @contextmanager
@@ -168,40 +154,35 @@ def between(
                 opened.close()
 
 
-def nothing_more(near: socket.socket, far: socket.socket) -> None:
-    """Let both sides send."""
-
-
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("open", r"no reply came back from there within 0\.3 s"),
+        ("closed", "before it was closed"),
+        ("reset", "before it was closed"),
+    ],
+)
 def test_connection_without_a_reply_is_not_answered(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, how: str, message: str
 ) -> None:
-    """The client's data arrives, the reply does not."""
+    """The client's data arrives, the reply does not: the relay drops it, or ends the connection."""
+
+    def end(near: socket.socket, far: socket.socket) -> None:
+        if how != "open":
+            far.recv(1024)
+            if how == "reset":
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            near.close()
+
     with (
         Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener,
-        between(ends, listener, nothing_more) as port,
+        between(ends, listener, end) as port,
     ):
-        assert listener.reached_from(ends[1], port=port)
-        monkeypatch.setattr(traffic, "BOUND", 0.3)
-        with pytest.raises(TimeoutError, match=r"no reply came back from there within 0\.3 s"):
+        if how == "open":
+            assert listener.reached_from(ends[1], port=port)
+            monkeypatch.setattr(traffic, "BOUND", 0.3)
+        with pytest.raises(TimeoutError, match=message):
             listener.reached_from(ends[1], port=port, answered=True)
-
-
-@pytest.mark.parametrize("how", ["closed", "reset"])
-def test_closed_connection_in_place_of_a_reply_is_reported(ends: Ends, how: str) -> None:
-    """At once."""
-
-    def hang_up(near: socket.socket, far: socket.socket) -> None:
-        far.recv(1024)
-        if how == "reset":
-            near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        near.close()
-
-    with (
-        Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener,
-        between(ends, listener, hang_up) as port,
-        pytest.raises(TimeoutError, match="before it was closed"),
-    ):
-        listener.reached_from(ends[1], port=port, answered=True)
 
 
 def test_connection_that_is_accepted_and_closed_is_not_delivered(
@@ -209,28 +190,24 @@ def test_connection_that_is_accepted_and_closed_is_not_delivered(
 ) -> None:
     """Also during an earlier connection."""
     listener, beside, _ = engaged
-    thread = threading.Thread(target=hang_up_on_the_first, args=(beside,))
+
+    def hang_up() -> None:
+        select.select([beside._socket], [], [], traffic.BOUND)
+        for accepted, _ in beside._accepted():
+            accepted.close()
+
+    thread = threading.Thread(target=hang_up)
     thread.start()
     assert listener.reached_from(ends[1], port=beside.port) is None
     thread.join()
-
-
-def hang_up_on_the_first(listener: Listener) -> None:
-    """Accept a connection, and close it."""
-    select.select([listener._socket], [], [], traffic.BOUND)
-    for taken, _ in listener._accepted():
-        taken.close()
 
 
 def test_connection_established_late_for_its_client_is_delivered(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The listener accepts before the client knows: the client is polled again."""
-    asked = iter([False, False])
-    is_connected = traffic._is_connected
-    monkeypatch.setattr(
-        traffic, "_is_connected", lambda call: next(asked, True) and is_connected(call)
-    )
+    early = iter([False, False])
+    monkeypatch.setattr(traffic, "connected", lambda call: next(early, True) and connected(call))
     with Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener:
         assert listener.reached_from(ends[1])
 
@@ -276,8 +253,8 @@ def test_delivered_calls_are_reported(ends: Ends, transport: Transport) -> None:
             assert beside.reached_from(other)  # a control that is sent later
 
         assert listener.delivered(wrong, settled) == []
-        heard = listener.delivered([(other, ADDRESSES[4], listener.port)], settled)
-        assert heard == [f"other to 192.0.2.1 port {listener.port}"]
+        delivered = listener.delivered([(other, ADDRESSES[4], listener.port)], settled)
+        assert delivered == [f"other to 192.0.2.1 port {listener.port}"]
 
 
 def test_foreign_connection_is_not_a_delivered_call(
@@ -373,13 +350,3 @@ def test_abstract_sockets_belong_to_the_netns(ends: Ends) -> None:
         assert netns_view.connects(one, listener)
         assert not netns_view.connects(other, listener)
     assert netns_view.connectable(one) == frozenset()
-
-
-def test_wait_ends_with_its_condition_or_names_it(ends: Ends) -> None:
-    """A met condition ends the wait; the error of an unmet one names it."""
-    one, other = ends
-    with other.open() as space, Netlink(space) as netlink:
-        netlink.send([rtnetlink.del_link("eth0")])
-    until(one, lambda: "eth0" not in one.links(), "eth0 is gone")
-    with pytest.raises(TimeoutError, match=r"in one, still not .*: eth0 is back"):
-        until(one, lambda: "eth0" in one.links(), "eth0 is back", bound=0.05)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 
 import pytest
 
-from harness.testbench.netns_view import NetnsView, fixed
+from harness.testbench.netns_view import NetnsView, fixed, until
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
@@ -20,7 +20,7 @@ ADDRESSES = ["192.0.2.1/24", "198.51.100.1/24", "2001:db8:5::1/64"]
 
 
 @pytest.fixture
-def place() -> Iterator[NetnsView]:
+def view() -> Iterator[NetnsView]:
     """Create one end of a veth pair, with addresses, a default route and a neighbour."""
     with pair(ADDRESSES, ["192.0.2.2/24"]) as (one, _), Netlink(one) as netlink:
         netlink.send(
@@ -33,31 +33,31 @@ def place() -> Iterator[NetnsView]:
         yield fixed("left", one)
 
 
-def test_view_shows_links_addresses_routes_and_neighbours(place: NetnsView) -> None:
+def test_view_shows_links_addresses_routes_and_neighbours(view: NetnsView) -> None:
     """Each with its own fields."""
-    assert set(place.links()) == {"lo", "eth0"}
-    assert place.links()["eth0"].kind == "veth"
-    assert set(place.interfaces("eth0")) == {ip_interface(text) for text in ADDRESSES}
-    assert set(place.interfaces()) == {
+    assert set(view.links()) == {"lo", "eth0"}
+    assert view.links()["eth0"].kind == "veth"
+    assert set(view.interfaces("eth0")) == {ip_interface(text) for text in ADDRESSES}
+    assert set(view.interfaces()) == {
         *(ip_interface(text) for text in ADDRESSES),
         ip_interface("127.0.0.1/8"),
         ip_interface("::1/128"),
     }
-    assert place.address(4) == ip_address("192.0.2.1")
-    assert place.address(6) == ip_address("2001:db8:5::1")
-    routes = {(route.destination, route.via) for route in place.routes()}
+    assert view.address(4) == ip_address("192.0.2.1")
+    assert view.address(6) == ip_address("2001:db8:5::1")
+    routes = {(route.destination, route.via) for route in view.routes()}
     assert (None, ip_address("192.0.2.2")) in routes
     assert (ip_network("203.0.113.0/24"), None) in routes
-    assert ip_address("192.0.2.9") in {neighbour.address for neighbour in place.neighbours()}
+    assert ip_address("192.0.2.9") in {neighbour.address for neighbour in view.neighbours()}
 
 
-def test_ipv4_addresses_come_first(place: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ipv4_addresses_come_first(view: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
     """In whatever order a stack reports them; a stack of its own has no cable."""
     told = rtnetlink_dump.addresses
     monkeypatch.setattr(
         rtnetlink_dump, "addresses", lambda *given, **named: told(*given, **named)[::-1]
     )
-    assert [item.version for item in place.interfaces("eth0")] == [4, 4, 6]
+    assert [item.version for item in view.interfaces("eth0")] == [4, 4, 6]
 
 
 def test_missing_objects_are_reported() -> None:
@@ -71,39 +71,69 @@ def test_missing_objects_are_reported() -> None:
             empty.sysctl("net.ipv4.nothing")
 
 
-def test_sysctls_are_those_of_the_namespace(place: NetnsView) -> None:
+def test_sysctls_are_those_of_the_namespace(view: NetnsView) -> None:
     """A value that is set there is read there."""
-    assert place.sysctl("net.ipv4.ip_forward") == "0"
-    place.tune({"net.ipv4.ip_forward": 1})
-    assert place.sysctl("net.ipv4.ip_forward") == "1"
+    assert view.sysctl("net.ipv4.ip_forward") == "0"
+    view.tune({"net.ipv4.ip_forward": 1})
+    assert view.sysctl("net.ipv4.ip_forward") == "1"
 
 
-def test_identity_is_that_of_the_namespace(place: NetnsView) -> None:
+def test_identity_is_that_of_the_namespace(view: NetnsView) -> None:
     """Two views of one namespace are equal, whatever their names."""
-    again = NetnsView("other name", place.open)
-    assert again.identity == place.identity
+    again = NetnsView("other name", view.open)
+    assert again.identity == view.identity
     with NetNS.new() as elsewhere:
-        assert fixed("left", elsewhere).identity != place.identity
+        assert fixed("left", elsewhere).identity != view.identity
 
 
-def test_view_does_not_keep_the_namespace_open(place: NetnsView) -> None:
+def test_view_does_not_keep_the_namespace_open(view: NetnsView) -> None:
     """After every kind of query no descriptor is left."""
     with nothing_stays_open():
-        place.links()
-        place.interfaces("eth0")
-        place.routes()
-        place.neighbours()
-        place.sysctl("net.ipv4.ip_forward")
-        place.tune({"net.ipv4.ip_forward": 0})
-        assert place.identity
+        view.links()
+        view.interfaces("eth0")
+        view.routes()
+        view.neighbours()
+        view.sysctl("net.ipv4.ip_forward")
+        view.tune({"net.ipv4.ip_forward": 0})
+        assert view.identity
         with pytest.raises(NetlinkError):
-            place.interfaces("eth9")
+            view.interfaces("eth9")
 
 
-def test_socket_is_inside_the_namespace(place: NetnsView) -> None:
+def test_socket_is_inside_the_namespace(view: NetnsView) -> None:
     """It can be bound to an address that exists only there, and is all that stays open."""
     gc.collect()  # or leftovers of earlier tests are closed meanwhile
     before = len(descriptors())
-    with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+    with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind(("192.0.2.1", 0))
         assert len(descriptors()) == before + 1
+
+
+# --- waiting ------------------------------------------------------------------------
+
+MANY = 2000
+
+
+def test_lost_notifications_count_as_news() -> None:
+    """As when a thousand containers end during the wait."""
+    looks: list[None] = []
+    address = IPv4Interface("192.0.2.1/32")
+    with NetNS.new() as space, Netlink(space) as opened:
+        change = [
+            rtnetlink.add_address(rtnetlink.LO, address),
+            rtnetlink.del_address(rtnetlink.LO, address),
+        ]
+
+        def condition() -> bool:
+            if not looks:
+                opened.send(change * (MANY // 2))
+            looks.append(None)
+            return len(looks) > 1
+
+        until(fixed("somewhere", space), condition, "it has been looked at twice")
+
+
+def test_unmet_condition_is_named() -> None:
+    """After the bound."""
+    with NetNS.new() as space, pytest.raises(TimeoutError, match=r"in somewhere, .*: pigs fly"):
+        until(fixed("somewhere", space), lambda: False, "pigs fly", bound=0.05)

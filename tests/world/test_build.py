@@ -25,7 +25,7 @@ from harness.model.plan import (
     Outcome,
 )
 from harness.model.topology import Interface, Topology
-from harness.probe.results import ProbeRequest
+from harness.probe.reception import ProbeRequest
 from harness.world.build import World, routers
 from linux import netns, nftables, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError

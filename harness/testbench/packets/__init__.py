@@ -1,3 +1,3 @@
 """Capturing, matching and crafting packets."""
 
-__all__ = ["capture", "craft", "expect", "offload", "packet_ring", "pcapng", "tap_pool"]
+__all__ = ["capture", "craft", "expect", "offload", "packet_ring", "pcapng"]

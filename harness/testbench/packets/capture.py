@@ -4,7 +4,7 @@ Every tap listens before the body of the `with` runs, so nothing that the body
 causes is missed. What is expected can be said inside the body or after it:
 
 ```python
-with Tap(internet, "eth0", place="internet") as tap:
+with Tap(internet, "eth0", owner="internet") as tap:
     with Capture([tap]) as wire:
         ...
     wire.expect_one(IP(src="198.51.100.7") / UDP(dport=4242))
@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -27,6 +27,8 @@ from linux.netns import NetNS
 
 if TYPE_CHECKING:
     from scapy.packet import Packet
+
+    from harness.testbench.netns_view import NetnsView
 
 SLOTS: Final = 1024
 """Frames that a tap keeps until they are collected."""
@@ -39,16 +41,15 @@ class CaptureLost(Exception):
 class Tap:
     """A packet socket on an interface of a namespace, or on all of them without `ifname`.
 
-    `place` is the namespace's name, for messages. The tap is open until it is closed. Both take a
-    while (see `Ring`), so open a tap once and use it for many captures, one after the other. It
-    changes nothing about the interface. Raises `OSError`, which names the place, when it cannot be
-    opened. On all interfaces a frame that passes a bridge is seen on each one it passes.
+    `owner` is the namespace's name, for messages. A tap serves many captures, one after the other;
+    it changes nothing about the interface. Raises `OSError`, which names the namespace, when it
+    cannot be opened. On all interfaces a frame that passes a bridge is seen on each one it passes.
     """
 
     def __init__(
-        self, netns: NetNS, ifname: str = "", *, place: str = "", slots: int = SLOTS
+        self, netns: NetNS, ifname: str = "", *, owner: str = "", slots: int = SLOTS
     ) -> None:
-        self._netns, self._place = netns, place
+        self._netns, self._owner = netns, owner
         self.ifname = ifname
         self.where = self._name(ifname or "*")
         """Name of the interface: `internet/eth0`, or `internet/*` for all of them."""
@@ -92,7 +93,7 @@ class Tap:
         return where == self.where or (not self.ifname and where.startswith(self._name("")))
 
     def _name(self, ifname: str) -> str:
-        return f"{self._place}/{ifname}" if self._place else ifname
+        return f"{self._owner}/{ifname}" if self._owner else ifname
 
     def _look_up(self, index: int) -> str:
         try:
@@ -221,3 +222,41 @@ class Capture:
             self.drain()
         taps = [tap.where for tap in self._taps if tap.ifname]
         pcapng.write(path, self._frames, interfaces=taps, comment=comment, comments=comments)
+
+
+class TapPool:
+    """Taps by namespace and link, opened at their first use, closed together.
+
+    Opening a tap takes about 10 ms and closing it up to 25 (see `Ring`); a capture on open ones
+    takes microseconds. Taps keep their namespaces alive: close them before those end.
+    """
+
+    def __init__(self) -> None:
+        self._taps: dict[tuple[tuple[int, int], str], Tap] = {}
+        self._resources = contextlib.ExitStack()
+
+    def tap(self, view: NetnsView, link: str = "eth0") -> Tap:
+        """Return the tap on a link of a namespace, on all of its links when `link` is empty."""
+        key = (view.identity, link)
+        if key not in self._taps:
+            space = self._resources.enter_context(view.open())
+            tap = Tap(space, link, owner=view.name)
+            self._taps[key] = self._resources.enter_context(tap)
+        return self._taps[key]
+
+    @contextlib.contextmanager
+    def capture(self, *views: NetnsView, link: str = "eth0") -> Iterator[Capture]:
+        """Capture every frame that passes these links while the body runs."""
+        with Capture([self.tap(view, link) for view in views]) as wire:
+            yield wire
+
+    def close(self) -> None:
+        """Stop listening everywhere."""
+        self._taps.clear()
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

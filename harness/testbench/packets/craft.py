@@ -29,6 +29,7 @@ from harness.model.plan import Family, Protocol
 from harness.model.topology import Address
 from harness.probe import icmp
 from harness.probe.remote import by_kernel
+from harness.probe.sockets import ADDRESS_FAMILIES
 from harness.testbench.netns_view import NetnsView
 from linux.rtnetlink import mac_text
 
@@ -38,7 +39,6 @@ _ERRORS6: Final = {
     3: ICMPv6TimeExceeded,
     4: ICMPv6ParamProblem,
 }
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 End = Address | IPv4Network | IPv6Network | None
 """An address; in templates also a network for any of its addresses, or None for any."""
@@ -83,22 +83,22 @@ def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
     return ICMP(type=kind, **fields) if family == 4 else _ERRORS6[kind](**fields)
 
 
-def send_packet(place: NetnsView, packet: Packet) -> None:
-    """Send an IP packet by routes and neighbours of a place; `OSError` without any.
+def send_packet(view: NetnsView, packet: Packet) -> None:
+    """Send an IP packet by routes and neighbours of a namespace; `OSError` without any.
 
     `OwnStack` where only the kernel accepts a raw IPv6 packet.
     """
     family: Family = 4 if isinstance(packet, IP) else 6
     if family == 6:
-        with place.open() as space:
+        with view.open() as space:
             by_kernel(space)
-    with place.socket(_FAMILIES[family], socket.SOCK_RAW, socket.IPPROTO_RAW) as opened:
+    with view.socket(ADDRESS_FAMILIES[family], socket.SOCK_RAW, socket.IPPROTO_RAW) as opened:
         opened.sendto(bytes(packet), (str(packet.dst), 0))
 
 
-def send_frame(place: NetnsView, *frames: Packet, link: str = "eth0") -> None:
-    """Send frames unchanged by one link of a place."""
-    with place.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
+def send_frame(view: NetnsView, *frames: Packet, link: str = "eth0") -> None:
+    """Send frames unchanged by one link of a view."""
+    with view.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
         opened.bind((link, 0))
         for frame in frames:
             opened.send(bytes(frame))
@@ -131,15 +131,14 @@ def solicited_node(address: Address) -> IPv6Address:
 
 
 @contextlib.contextmanager
-def member(place: NetnsView, group: Address, link: str = "eth0") -> Iterator[None]:
+def member(view: NetnsView, group: Address, link: str = "eth0") -> Iterator[None]:
     """Join a group on one link while the body runs; a broadcast needs no joining."""
     if not group.is_multicast:
         yield
         return
-    index = place.links()[link].ifindex
-    family = socket.AF_INET if isinstance(group, IPv4Address) else socket.AF_INET6
-    with place.socket(family, socket.SOCK_DGRAM) as opened:
-        if family == socket.AF_INET:
+    index = view.links()[link].ifindex
+    with view.socket(ADDRESS_FAMILIES[group.version], socket.SOCK_DGRAM) as opened:
+        if group.version == 4:
             request = struct.pack("=4s4si", group.packed, bytes(4), index)
             opened.setsockopt(socket.IPPROTO_IP, _IP_ADD_MEMBERSHIP, request)
         else:

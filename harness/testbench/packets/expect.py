@@ -143,10 +143,10 @@ def differences(
     wanted = list(template.iterpayloads())
     present = list(packet.iterpayloads())
     # A template begins with a layer of exactly that kind: a quoted IPerror is no IP.
-    places = [n for n, layer in enumerate(present) if type(layer) is type(wanted[0])] or [0]
+    starts = [n for n, layer in enumerate(present) if type(layer) is type(wanted[0])] or [0]
     found = (
-        tuple(_compare(wanted, present[place:], unfinished_checksum=unfinished_checksum))
-        for place in places
+        tuple(_compare(wanted, present[start:], unfinished_checksum=unfinished_checksum))
+        for start in starts
     )
     return min(found, key=distance)
 

@@ -28,15 +28,15 @@ _VALUE: Final = struct.Struct("=II")
 
 
 @contextlib.contextmanager
-def without_offload(place: NetnsView, link: str = "eth0") -> Iterator[None]:
+def without_offload(view: NetnsView, link: str = "eth0") -> Iterator[None]:
     """Disable offload of a link while the body runs: the kernel segments and checksums itself.
 
     Segmentation needs checksums: the kernel toggles it with them. `OwnStack` where the kernel does
     not send the packets.
     """
-    with place.open() as space:
+    with view.open() as space:
         by_kernel(space)
-    with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+    with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         before = _ethtool(opened, link, _GET_CHECKSUMS)
         _ethtool(opened, link, _SET_CHECKSUMS, 0)
         try:
@@ -45,17 +45,17 @@ def without_offload(place: NetnsView, link: str = "eth0") -> Iterator[None]:
             _ethtool(opened, link, _SET_CHECKSUMS, before)
 
 
-def switch_off(place: NetnsView, link: str) -> None:
+def switch_off(view: NetnsView, link: str) -> None:
     """Disable offload of a link: the kernel segments and checksums itself from now on."""
-    with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+    with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         _ethtool(opened, link, _SET_CHECKSUMS, 0)
 
 
-def features(place: NetnsView, link: str) -> bytes:
+def features(view: NetnsView, link: str) -> bytes:
     """Return the available and active features of a link, as bits for comparison."""
     answer = array.array("B", _VALUE.pack(_GET_FEATURES, _BLOCKS) + bytes(_BLOCKS * _BLOCK))
     address, _ = answer.buffer_info()
-    with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+    with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         fcntl.ioctl(opened, _SIOCETHTOOL, _IFREQ.pack(link.encode(), address))
     return answer.tobytes()
 
