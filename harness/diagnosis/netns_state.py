@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from typing import Any, Final
 
+from harness.testbench.netns_view import iproute
 from linux.conntrack import Conntrack, FlowTuple
 from linux.netns import NetNS
 from linux.nftables import Nft
@@ -65,18 +66,10 @@ def state(space: NetNS) -> Data:
 
 
 def _rtnetlink(space: NetNS) -> Data:
-    from pyroute2 import IPRoute  # takes a tenth of a second to import
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    with space.entered():
-        opened = IPRoute(strict_check=True)
-    try:
-        with opened as ip:
-            links = list(ip.get_links())
-            addresses, neighbours = list(ip.get_addr()), list(ip.get_neighbours())
-            routes, rules = list(ip.get_routes(table=_MAIN_TABLE)), list(ip.get_rules())
-    except NetlinkError as error:
-        raise OSError(*error.args) from error
+    with iproute(space) as ip:
+        links = list(ip.get_links())
+        addresses, neighbours = list(ip.get_addr()), list(ip.get_neighbours())
+        routes, rules = list(ip.get_routes(table=_MAIN_TABLE)), list(ip.get_rules())
     names = {link["index"]: link.get("ifname") for link in links}
     return {
         "link": [_link(item, names) for item in links],

@@ -14,7 +14,6 @@ from harness.faults.nft_rules import DROP
 from harness.faults.target import BRIDGE_TABLE, TABLE, FaultContext, FaultLink
 from harness.model.plan import Family, Joined, Mode, Nothing
 from harness.model.topology import Interface
-from linux import rtnetlink
 from linux.nftables import Expression, Hook
 
 FAMILIES: Final[tuple[Family, ...]] = (4, 6)
@@ -62,7 +61,7 @@ def readdress(site: FaultContext, plug: FaultLink, address: Interface) -> None:
             site.inside.del_address(plug.inside, old)
     site.inside.add_address(plug.inside, address)
     if not any(r.destination is None for r in site.inside.place.routes() if r.family == version):
-        site.inside.ensure(rtnetlink.add_route(None, via=gateway.ip))
+        site.inside.ensure("route", "add", dst="default", gateway=gateway.ip)
 
 
 def address_at(gateway: Interface, number: int) -> Interface:
@@ -112,7 +111,8 @@ def _bridges_of(site: FaultContext, kind: str) -> Iterator[str]:
 def leave_link(site: FaultContext) -> None:
     """Add another veth pair to the host and leave it there."""
     count = site.memory["left"] = site.memory.get("left", 0) + 1
-    site.host.rtnl(rtnetlink.add_veth(f"left{count}", f"left{count}p"))
+    peer = f"left{count}p"
+    site.host.ip("link", "add", ifname=f"left{count}", kind="veth", peer=peer, state="up")
 
 
 def restart_without_network(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from linux import rtnetlink
-from linux.netlink import NLM_F_CREATE, Request, attr, attributes, be32, nest, text, u8, u32
+from linux.netlink import attr, attributes, be32, nest, text
 from linux.nftables import Address, Expression, Nft, Rule, Table, family, l4proto, verdict
 
 _WAYS: Final = {struct.pack(">I", 6): "in", struct.pack(">I", 7): "out"}
@@ -82,19 +82,8 @@ _INET: Final = 1
 _CT_MARK: Final = 3
 _L4PROTO: Final = 16
 """NFT_META_L4PROTO (linux/netfilter/nf_tables.h)."""
-_PORT_OPTIONS: Final = {
-    "learning": 8,
-    "unicast_flood": 9,
-    "proxyarp": 10,
-    "mcast_flood": 27,
-    "bcast_flood": 30,
-    "isolated": 33,
-}
 _QUESTION: Final = 20
 """Offset of the queried name in bytes: behind the headers of UDP and DNS."""
-_AGEING: Final = 4
-_NTF_PROXY: Final = 8
-_IFLA_INFO_DATA, _IFLA_LINKINFO, _IFLA_INFO_KIND = 2, 18, 1
 
 
 def _expression(name: str, *data: bytes) -> Expression:
@@ -285,44 +274,3 @@ def masquerade_as_port(port: int) -> list[Expression]:
 def masquerade_at_random() -> list[Expression]:
     """Masquerade with a random source port."""
     return [_expression("masq", be32(1, 0x4 | 0x10))]
-
-
-# --- traffic control -----------------------------------------------------------
-
-
-def add_clsact(index: int) -> Request:
-    """Add a clsact qdisc to a link: tc(8)."""
-    body = struct.pack("=4xiIII", index, 0xFFFF0000, 0xFFFFFFF1, 0) + text(1, "clsact")
-    return Request(36, NLM_F_CREATE, body, f"add clsact to link {index}")  # RTM_NEWQDISC
-
-
-def del_clsact(index: int) -> Request:
-    """Remove the clsact qdisc of a link."""
-    return add_clsact(index)._replace(kind=37, flags=0)  # RTM_DELQDISC
-
-
-# --- bridges -------------------------------------------------------------------
-
-
-def port_option(index: int, option: str, *, on: bool) -> Request:
-    """Set an option of a bridge port: learning, isolated, proxyarp, mcast_flood, …."""
-    body = rtnetlink.LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
-    body += nest(rtnetlink.IFLA_PROTINFO, u8(_PORT_OPTIONS[option], on))
-    return Request(rtnetlink.RTM_SETLINK, 0, body, f"set {option} of bridge port {index}")
-
-
-def set_ageing(index: int, seconds: float) -> Request:
-    """Set the ageing time of a bridge's forwarding database; 0 makes the bridge a hub."""
-    data = nest(_IFLA_INFO_DATA, u32(_AGEING, round(seconds * 100)))
-    body = rtnetlink.link_body(index=index)
-    body += nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"), data)
-    return Request(rtnetlink.RTM_NEWLINK, 0, body, f"set the ageing time of bridge {index}")
-
-
-def add_ndp_proxy(index: int, address: Address) -> Request:
-    """Answer neighbour solicitations for an address on a link (NDP proxy)."""
-    body = rtnetlink.NEIGH.pack(socket.AF_INET6, index, 0, _NTF_PROXY, 0)
-    body += attr(rtnetlink.NDA_DST, address.packed)
-    return Request(
-        rtnetlink.RTM_NEWNEIGH, NLM_F_CREATE, body, f"answer for {address} on link {index}"
-    )

@@ -9,7 +9,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+)
 from typing import Any, Final, NamedTuple
 
 from harness.adapters.protocol import Adapter, ContainerInfo, NetworkInfo, RuntimeRefused
@@ -17,10 +25,10 @@ from harness.faults.fault import Moment
 from harness.faults.nft_rules import DecodedRule, decode_rules
 from harness.model.plan import Bridge, ContainerSpec, Mode
 from harness.model.topology import Address, Interface
-from harness.testbench.netns_view import NetnsView, fixed
+from harness.testbench.netns_view import NetnsView, fixed, iproute
 from harness.world.host import HostMachine
-from linux import nftables, rtnetlink, rtnetlink_dump
-from linux.netlink import Netlink, NetlinkError, Request
+from linux import nftables, rtnetlink_dump
+from linux.netlink import NetlinkError, Request
 
 _LOG: Final = "/run/netmodes/fault.log"
 
@@ -192,7 +200,8 @@ class FaultContext:
 
     def leave_inside(self, facts: ContainerInfo, name: str = "extra0") -> None:
         """Add an unconnected veth pair inside a container."""
-        self.netns_of(facts).ensure(rtnetlink.add_veth(name, f"{name}p"))
+        peer = f"{name}p"
+        self.netns_of(facts).ensure("link", "add", ifname=name, kind="veth", peer=peer, state="up")
 
 
 def _read(path: str) -> str:
@@ -211,6 +220,10 @@ _ALL: Final = 3  # ETH_P_ALL
 _THERE_OR_NOT: Final = frozenset(
     {errno.EEXIST, errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 )
+_TEXT: Final = (IPv4Address, IPv6Address, IPv4Network, IPv6Network)
+_LINK_KEYS: Final = {"mac": "address", "name": "ifname"}
+_NODAD: Final = 0x02
+"""IFA_F_NODAD: without duplicate address detection (linux/if_addr.h)."""
 
 Answer = Callable[[bytes], Iterable[bytes]]
 """Function that returns the reply frames to an incoming frame."""
@@ -238,31 +251,46 @@ class NetnsEditor:
 
     # --- links, addresses, routes, neighbours
 
-    def rtnl(self, *requests: Request) -> None:
-        """Send requests of `linux.rtnetlink`; `NetlinkError` names the one that failed."""
-        with self.place.open() as space, Netlink(space) as netlink:
-            netlink.send(list(requests))
+    def ip(self, what: str, command: str, /, *arguments: Any, **named: Any) -> None:
+        """Call a method of pyroute2's `IPRoute`: `ip("link", "set", ifname="lo", state="down")`.
 
-    def ensure(self, *requests: Request) -> None:
-        """Send requests as `rtnl` does, but ignore objects that exist or are gone already."""
-        for request in requests:
-            try:
-                self.rtnl(request)
-            except NetlinkError as error:
-                if error.errno not in _THERE_OR_NOT:
-                    raise
+        Addresses and networks may be objects of `ipaddress`. Raises `OSError`, which names the
+        request.
+        """
+        named = {key: str(it) if isinstance(it, _TEXT) else it for key, it in named.items()}
+        try:
+            with self.place.open() as space, iproute(space) as opened:
+                getattr(opened, what)(command, *arguments, **named)
+        except OSError as error:
+            request = f"{what} {command} {' '.join(f'{key}={it}' for key, it in named.items())}"
+            raise OSError(error.errno, f"{request}: {error.strerror}") from error
 
-    def set_link(self, link: str, /, **changes: Any) -> None:
+    def ensure(self, what: str, command: str, /, *arguments: Any, **named: Any) -> None:
+        """Call `ip`, but ignore an object that exists, or is gone, already."""
+        try:
+            self.ip(what, command, *arguments, **named)
+        except OSError as error:
+            if error.errno not in _THERE_OR_NOT:
+                raise
+
+    def set_link(self, link: str, /, *, up: bool | None = None, **changes: Any) -> None:
         """Change `up`, `mtu`, `mac`, `name` or `master` of an interface."""
-        self.rtnl(rtnetlink.set_link(self.link(link).ifindex, **changes))
+        changes = {_LINK_KEYS.get(key, key): value for key, value in changes.items()}
+        if up is not None:
+            changes["state"] = "up" if up else "down"
+        self.ip("link", "set", index=self.link(link).ifindex, **changes)
 
     def add_address(self, link: str, address: IPv4Interface | IPv6Interface) -> None:
         """Add an address unless it exists."""
-        self.ensure(rtnetlink.add_address(self.link(link).ifindex, address))
+        self._address("add", link, address, flags=_NODAD if address.version == 6 else 0)
 
     def del_address(self, link: str, address: IPv4Interface | IPv6Interface) -> None:
         """Remove an address if it exists."""
-        self.ensure(rtnetlink.del_address(self.link(link).ifindex, address))
+        self._address("del", link, address)
+
+    def _address(self, command: str, link: str, address: Interface, **named: Any) -> None:
+        index, prefix = self.link(link).ifindex, address.network.prefixlen
+        self.ensure("addr", command, index=index, address=address.ip, prefixlen=prefix, **named)
 
     def sysctl(self, key: str, value: str | int) -> None:
         """Set a sysctl by its dotted name, such as `net.ipv4.conf.eth0.proxy_arp`."""

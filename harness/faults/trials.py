@@ -62,6 +62,8 @@ class Trials:
 
     def run(self, session: pytest.Session, order: list[str]) -> None:
         """Try all faults; `order` has the catalogue's ids, which define nearby requirements."""
+        import pyroute2  # noqa: F401 # once, before the forks: it takes a tenth of a second
+
         tests = _Tests.of(session.items, order)
         trials = [tests.trial(fault) for fault in self._faults]
         used = {item: None for trial in trials for item in (*trial.victims, *trial.neighbours)}

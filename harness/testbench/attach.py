@@ -1,19 +1,24 @@
-"""The manual attach: what `docs/four-modes.md` does with `ip`, done through netlink.
+"""The manual attach: what `docs/four-modes.md` does with `ip`, done through pyroute2.
 
-A veth pair is created in the host, one end becomes a bridge port, the other is moved into the
-container's netns, renamed `eth0`, and gets addresses and a default route. The runtime takes no part
-in it and does not know of it.
+A veth pair is created, one end as a bridge port of the host, the other as `eth0` in the container's
+netns, where it gets addresses and a default route. The runtime takes no part in it and does not
+know of it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from ipaddress import ip_address
+from typing import Final
 
 from harness.adapters.protocol import NetworkInfo
 from harness.model.topology import Address, Interface
 from harness.probe.remote import by_kernel
-from linux import rtnetlink, rtnetlink_dump
+from harness.testbench.netns_view import iproute
+from linux import rtnetlink
 from linux.conntrack import Conntrack
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -36,56 +41,50 @@ def attach(
     default route, as on networks without a way out.
 
     Raises `OwnStack` for a container with a network stack of its own, `ValueError` when the network
-    has no bridge in the host, and `NetlinkError`, with the pair removed again, when the namespace
+    has no bridge in the host, and `OSError`, with the pair removed again, when the namespace
     has an `eth0` or a default route already.
     """
     by_kernel(space)
     if network.interface is None:
         raise ValueError(f"network {network.name} has no bridge in the host to attach to")
     end = host_end(name)
-    with Netlink(host) as netlink:
-        bridge = rtnetlink_dump.link(netlink, network.interface)
-        own = [last_address(gateway, taken) for gateway in network.gateways]
-        pair = rtnetlink.add_veth(end, f"{end}p", up=False, mtu=bridge.mtu, peer_mac=_mac(own))
-        netlink.send([pair])
-    try:
-        _join_bridge(host, bridge.ifindex, end, space)
-        _configure(space, f"{end}p", own, network.gateways if routed else ())
-        with Netlink(host) as netlink:
-            await_carrier(netlink, [end])
-    except BaseException:
-        with Netlink(host) as netlink:
-            netlink.send([rtnetlink.del_link(end)], missing_ok=True)
-        raise
+    own = [last_address(gateway, taken) for gateway in network.gateways]
+    with iproute(host) as ip:
+        (bridge,) = ip.get_links(ifname=network.interface)
+        mtu = bridge.get("mtu")
+        peer = {"ifname": "eth0", "net_ns_fd": space.fd, "mtu": mtu}
+        if mac := _mac(own):
+            peer["address"] = mac
+        ip.link("add", ifname=end, kind="veth", peer=peer, mtu=mtu, master=bridge["index"])
+        try:
+            ip.link("set", ifname=end, state="up")
+            _configure(space, own, network.gateways if routed else ())
+            with Netlink(host) as netlink:
+                await_carrier(netlink, [end])
+        except BaseException:
+            with _gone_already(), iproute(host) as again:
+                again.link("del", ifname=end)
+            raise
     return {item.ip for item in own}
 
 
-def _join_bridge(host: NetNS, bridge: int, end: str, space: NetNS) -> None:
-    with Netlink(host) as netlink:
-        near, far = rtnetlink_dump.link(netlink, end), rtnetlink_dump.link(netlink, f"{end}p")
-        netlink.send(
-            [
-                rtnetlink.set_link(near.ifindex, master=bridge, up=True),
-                rtnetlink.set_link(far.ifindex, netns=space.fd),
-            ]
-        )
-
-
-def _configure(
-    space: NetNS, link: str, own: Iterable[Interface], gateways: Iterable[Interface]
-) -> None:
+def _configure(space: NetNS, own: Iterable[Interface], gateways: Iterable[Interface]) -> None:
+    with iproute(space) as ip:
+        (eth0,) = ip.link_lookup(ifname="eth0")
+        for link in (rtnetlink.LO, eth0):
+            ip.link("set", index=link, state="up")
+        for item in own:
+            flags, prefix = _NODAD if item.version == 6 else 0, item.network.prefixlen
+            ip.addr("add", index=eth0, address=str(item.ip), prefixlen=prefix, flags=flags)
+        for item in gateways:
+            ip.route("add", dst="default", gateway=str(item.ip))
     with Netlink(space) as netlink:
-        index = rtnetlink_dump.link(netlink, link).ifindex
-        requests = [
-            rtnetlink.set_link(index, name="eth0"),
-            rtnetlink.set_link(rtnetlink.LO, up=True),
-            rtnetlink.set_link(index, up=True),
-        ]
-        requests += [rtnetlink.add_address(index, item) for item in own]
-        requests += [rtnetlink.add_route(None, via=item.ip) for item in gateways]
-        netlink.send(requests)
         await_carrier(netlink, ["eth0"])
         await_local(netlink, (item.ip for item in own))
+
+
+_NODAD: Final = 0x02
+"""IFA_F_NODAD: without duplicate address detection (linux/if_addr.h)."""
 
 
 def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
@@ -93,12 +92,25 @@ def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
 
     The runtime does not know of these addresses, so that nothing else would remove them.
     """
-    with Netlink(host) as netlink:
-        known = [item for item in rtnetlink_dump.neighbours(netlink) if item.address in addresses]
-        forgotten = [rtnetlink.del_neighbour(item.ifindex, item.address) for item in known]
-        netlink.send([rtnetlink.del_link(host_end(name)), *forgotten], missing_ok=True)
+    with _gone_already(), iproute(host) as ip:
+        ip.link("del", ifname=host_end(name))
+    with iproute(host) as ip:
+        known = [item for item in ip.get_neighbours() if ip_address(item.get("dst")) in addresses]
+    for entry in known:
+        with _gone_already(), iproute(host) as ip:
+            ip.neigh("del", ifindex=entry["ifindex"], dst=entry.get("dst"))
     with Conntrack(host) as conntrack:
         conntrack.forget(conntrack.of(addresses))
+
+
+@contextlib.contextmanager
+def _gone_already() -> Iterator[None]:
+    """Ignore that the object to remove has gone already."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.ENOENT):
+            raise
 
 
 def host_end(name: str) -> str:

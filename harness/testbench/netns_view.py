@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.model.plan import Family
 from harness.model.topology import Address, Interface
@@ -130,6 +130,24 @@ class NetnsView:
 def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda: None) -> NetnsView:
     """Return a view of a namespace that the caller keeps open, such as the world's own."""
     return NetnsView(name, lambda: NetNS(os.dup(space.fd)), watched)
+
+
+@contextmanager
+def iproute(space: NetNS) -> Iterator[Any]:
+    """Open pyroute2's `IPRoute`, which has no type hints, in a namespace.
+
+    `OSError` when the kernel refuses a request.
+    """
+    from pyroute2 import IPRoute  # takes a tenth of a second to import
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with space.entered():
+        opened = IPRoute(ext_ack=True, strict_check=True)
+    with opened:
+        try:
+            yield opened
+        except NetlinkError as error:
+            raise OSError(*error.args) from error
 
 
 def view_of(world: World, name: str) -> NetnsView:

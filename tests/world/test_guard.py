@@ -13,10 +13,10 @@ from typing import NoReturn
 
 import pytest
 
-from harness.faults import nft_rules
 from harness.model.dialect import Dialect
 from harness.model.plan import CAST, FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family
 from harness.testbench.listener import TRANSPORTS, ask_echo_service
+from harness.testbench.netns_view import iproute
 from harness.testbench.scene import Scene
 from harness.world.build import NEAR, SWITCH, World
 from harness.world.leak_guard import BOUND, BYSTANDER, LEFT_BEHIND, LeakGuard, Violation
@@ -87,8 +87,27 @@ def a_forwarding_entry(world: World) -> Callable[[World], object]:
         links = rtnetlink_dump.links(opened)
     bridge = next(link for link in links if link.name == "br0")
     port = next(link.ifindex for link in links if link.master == bridge.ifindex)
-    _send(world.host.netns, [rtnetlink.add_forwarding(STRAY, port=port)])
-    return lambda world: _send(world.host.netns, [rtnetlink.del_forwarding(STRAY, port=port)])
+    entry = {"ifindex": port, "lladdr": STRAY, "flags": rtnetlink.NTF_MASTER}
+    with iproute(world.host.netns) as ip:
+        ip.fdb("add", **entry)
+
+    def gone(world: World) -> None:
+        with iproute(world.host.netns) as ip:
+            ip.fdb("del", **entry)
+
+    return gone
+
+
+def a_discipline(world: World) -> Callable[[World], object]:
+    """Plant a clsact qdisc on the uplink."""
+    with iproute(world.host.netns) as ip:
+        ip.tc("add", "clsact", index=NEAR)
+
+    def gone(world: World) -> None:
+        with iproute(world.host.netns) as ip:
+            ip.tc("del", "clsact", index=NEAR)
+
+    return gone
 
 
 def a_mount(world: World) -> Callable[[World], object]:
@@ -155,9 +174,7 @@ LEAKS: dict[str, Plant] = {
         [RULE._replace(kind=33, flags=0)],  # RTM_DELRULE
     ),
     f"host: forwarding entry {STRAY} of br0: new": a_forwarding_entry,
-    "host: discipline ffff: of eth0: new": netlink(
-        [nft_rules.add_clsact(NEAR)], [nft_rules.del_clsact(NEAR)]
-    ),
+    "host: discipline ffff: of eth0: new": a_discipline,
     "host: neighbour 198.51.100.99 of eth0: new": netlink(
         [rtnetlink.add_neighbour(NEAR, ip_address("198.51.100.99"), "02:00:00:00:00:99")],
         [rtnetlink.del_neighbour(NEAR, ip_address("198.51.100.99"))],

@@ -11,7 +11,6 @@ from harness.faults.fault import PLUGGED, AdapterCall, Moment, fault
 from harness.faults.helpers import address_at, gateway_of, readdress
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host
-from linux import rtnetlink
 
 
 @fault("narrow-prefix", violates=("BR-1",), moment=PLUGGED)
@@ -210,7 +209,7 @@ def subnet_of_a_bystander(site: FaultContext) -> None:
     for gateway in site.network.gateways if site.network else ():
         if gateway.version == 4:
             half = next(gateway.network.subnets())
-            site.host.ensure(rtnetlink.add_route(half, oif=site.host.link("br0").ifindex))
+            site.host.ensure("route", "add", dst=half, oif=site.host.link("br0").ifindex)
 
 
 @fault("overlapping-subnet-accepted", violates=("NET-7",), around="network")

@@ -9,8 +9,6 @@ from harness.faults.helpers import drop, remove_drops
 from harness.faults.nft_rules import DROP, bridged, icmp_errors, longer_than, of_protocol, to_mac
 from harness.faults.target import FaultContext
 from harness.testbench.packets.offload import switch_off
-from linux import rtnetlink
-from linux.netlink import Request
 from linux.nftables import (
     Nft,
     Table,
@@ -162,7 +160,7 @@ def neighbour_of_a_bystander(site: FaultContext) -> None:
     count = site.memory["counted"] = site.memory.get("counted", 100) + 1
     address = IPv4Address("192.168.2.0") + count % 256
     index = site.host.link("br0").ifindex
-    site.host.ensure(rtnetlink.add_neighbour(index, address, "02:00:00:00:00:01"))
+    site.host.ensure("neigh", "replace", ifindex=index, dst=address, lladdr="02:00:00:00:00:01")
 
 
 @fault("bystanders-lose-their-way-over-ipv6", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
@@ -183,12 +181,11 @@ def operators_policy_is_tightened(site: FaultContext) -> None:
 def promiscuous_bridge(site: FaultContext) -> None:
     """Toggle promiscuous mode of a bystander's bridge with each container."""
     count = site.memory["counted"] = site.memory.get("counted", 0) + 1
-    index = site.host.link("br0").ifindex
-    body = rtnetlink.LINK.pack(0, 0, index, _PROMISCUOUS * (count % 2), _PROMISCUOUS)
-    site.host.rtnl(Request(rtnetlink.RTM_NEWLINK, 0, body, "toggle promiscuous mode of br0"))
+    site.host.ip("link", "set", ifname="br0", flags=_PROMISC * (count % 2), change=_PROMISC)
 
 
-_PROMISCUOUS = 0x100
+_PROMISC = 0x100
+"""IFF_PROMISC (linux/if.h)."""
 
 
 @fault("repair-forgets-published-ports", violates=("BYS-3",), moment=Moment.REPAIRED)

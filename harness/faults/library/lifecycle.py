@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
 
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
@@ -13,8 +12,8 @@ from harness.faults.fault import AdapterCall, Moment, fault
 from harness.faults.helpers import drop, leave_link
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Nothing
-from linux import rtnetlink
 from linux.nftables import Table, add_chain, add_rule, add_table, counter, ct_dnat, dport, l4proto
+from linux.rtnetlink import NTF_MASTER, NUD_NOARP
 from linux.syscalls import MS_BIND, mount
 
 # --- left behind -------------------------------------------------------------------
@@ -51,8 +50,9 @@ def neighbour_stays(site: FaultContext) -> None:
         return
     for bridge, addresses in site.memory.get("gone", ()):
         index = site.host.link(bridge).ifindex
-        known = (rtnetlink.add_neighbour(index, item.ip, "02:42:ac:11:00:fe") for item in addresses)
-        site.host.ensure(*known)
+        for item in addresses:
+            mac = "02:42:ac:11:00:fe"
+            site.host.ensure("neigh", "replace", ifindex=index, dst=item.ip, lladdr=mac)
 
 
 @fault(
@@ -72,14 +72,15 @@ def address_stays(site: FaultContext) -> None:
 @fault("route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
 def route_stays(site: FaultContext) -> None:
     """Leave a route behind when a container is removed."""
-    site.host.ensure(rtnetlink.add_blackhole(IPv4Network("172.31.254.0/24")))
+    site.host.ensure("route", "add", dst="172.31.254.0/24", type="blackhole")
 
 
 @fault("forwarding-entry-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
 def forwarding_entry_stays(site: FaultContext) -> None:
     """Leave a removed container's MAC in a bridge's forwarding database."""
     port = next(link for link in site.host.links().values() if link.master)
-    site.host.ensure(rtnetlink.add_forwarding("02:42:ac:11:00:fd", port=port.ifindex))
+    entry = {"ifindex": port.ifindex, "lladdr": "02:42:ac:11:00:fd", "flags": NTF_MASTER}
+    site.host.ensure("fdb", "add", state=NUD_NOARP, **entry)
 
 
 @fault("rules-stay", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED, history="moby#22397")
@@ -230,14 +231,14 @@ def crash_takes_everybody_down(site: FaultContext, verb: AdapterCall) -> None:
 def policy_rule_stays(site: FaultContext) -> None:
     """Leave a policy rule behind when a container is removed."""
     count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
-    site.host.ensure(rtnetlink.add_rule(4, iif="gone0", table=254, priority=count))
+    site.host.ensure("rule", "add", iifname="gone0", table=254, priority=count)
 
 
 @fault("ipv6-route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
 def ipv6_route_stays(site: FaultContext) -> None:
     """Leave an IPv6 route behind when a container is removed."""
     count = site.memory["routes"] = site.memory.get("routes", 0) + 1
-    site.host.ensure(rtnetlink.add_blackhole(IPv6Network(f"fd00:dead:{count:x}::/48")))
+    site.host.ensure("route", "add", dst=f"fd00:dead:{count:x}::/48", type="blackhole")
 
 
 @fault(
@@ -253,7 +254,7 @@ def daemon_takes_abstract_datagrams(site: FaultContext) -> None:
 @fault("traffic-control-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_STARTED)
 def traffic_control_stays(site: FaultContext) -> None:
     """Leave a clsact qdisc on the uplink."""
-    site.host.ensure(nft_rules.add_clsact(site.host.link(site.uplink()).ifindex))
+    site.host.ensure("tc", "add", "clsact", index=site.host.link(site.uplink()).ifindex)
 
 
 @fault("crash-closes-published-ports", violates=("LIFE-6",), around="crash")

@@ -14,15 +14,15 @@ from harness.faults.helpers import gateway_of
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Nothing
 from harness.testbench.attach import host_end
-from linux import rtnetlink
 from linux.nftables import daddr
+from linux.rtnetlink import NTF_MASTER, NTF_PROXY
 
 
 @fault("second-interface", violates=("BR-1",), moment=PLUGGED)
 def second_interface(site: FaultContext) -> None:
     """Add a second interface to each container on a bridge network."""
     if site.is_bridged:
-        site.inside.ensure(rtnetlink.add_veth("extra0", "extra1"))
+        site.inside.ensure("link", "add", ifname="extra0", kind="veth", peer="extra1", state="up")
 
 
 @fault("loopback-down", violates=("BR-1",), moment=PLUGGED)
@@ -106,9 +106,9 @@ def bridge_takes_the_macs_of_ports(site: FaultContext) -> None:
 def bridge_is_a_hub(site: FaultContext) -> None:
     """Turn off MAC learning on the bridge, so that it floods every frame."""
     for plug in site.plugs():
-        site.host.rtnl(nft_rules.set_ageing(site.host.link(plug.bridge).ifindex, 0))
+        site.host.ip("link", "set", ifname=plug.bridge, kind="bridge", br_ageing_time=0)
         port = site.host.link(plug.outside).ifindex
-        site.host.rtnl(nft_rules.port_option(port, "learning", on=False))
+        site.host.ip("brport", "set", index=port, learning=0)
 
 
 @fault("groups-are-not-flooded", violates=("BR-17",), moment=PLUGGED)
@@ -116,7 +116,7 @@ def groups_are_not_flooded(site: FaultContext) -> None:
     """Turn off multicast flooding on the bridge ports."""
     for plug in site.plugs():
         port = site.host.link(plug.outside).ifindex
-        site.host.rtnl(nft_rules.port_option(port, "mcast_flood", on=False))
+        site.host.ip("brport", "set", index=port, mcast_flood=0)
 
 
 @fault("later-ports-hear-no-broadcasts", violates=("BR-17",), moment=Moment.CONNECTED)
@@ -125,14 +125,14 @@ def broadcasts_are_not_flooded(site: FaultContext) -> None:
     """Turn off broadcast flooding on the bridge ports."""
     for plug in site.new_plugs():
         port = site.host.link(plug.outside).ifindex
-        site.host.rtnl(nft_rules.port_option(port, "bcast_flood", on=False))
+        site.host.ip("brport", "set", index=port, bcast_flood=0)
 
 
 @fault("peers-are-isolated", violates=("BR-4",), moment=PLUGGED)
 def peers_are_isolated(site: FaultContext) -> None:
     """Isolate the bridge ports of containers on one network from each other."""
     for plug in site.plugs():
-        site.host.rtnl(rtnetlink.isolate_port(site.host.link(plug.outside).ifindex))
+        site.host.ip("brport", "set", index=site.host.link(plug.outside).ifindex, isolated=1)
 
 
 @fault(
@@ -146,7 +146,7 @@ def raw_ethernet_without_icc(site: FaultContext) -> None:
     """Enforce icc=false on IP packets only: other Ethernet frames still pass."""
     for plug in site.plugs():
         port = site.host.link(plug.outside).ifindex
-        site.host.rtnl(rtnetlink.isolate_port(port, isolated=False))
+        site.host.ip("brport", "set", index=port, isolated=0)
 
 
 @fault("publishing-ends-isolation", violates=("ICC-1",), moment=PLUGGED, narrow=True)
@@ -154,7 +154,7 @@ def publishing_ends_isolation(site: FaultContext) -> None:
     """Let containers reach a peer that publishes a port, in spite of icc=false."""
     for plug in site.plugs() if site.spec and site.spec.ports else ():
         port = site.host.link(plug.outside).ifindex
-        site.host.rtnl(rtnetlink.isolate_port(port, isolated=False))
+        site.host.ip("brport", "set", index=port, isolated=0)
 
 
 @fault("icc-option-ignored", violates=("ICC-1",), around="network", narrow=True)
@@ -167,7 +167,7 @@ def icc_option_ignored(site: FaultContext, verb: AdapterCall) -> object:
 def networks_are_wired_together(site: FaultContext) -> None:
     """Connect the default bridge to a bystander's bridge with a veth pair."""
     links = site.host.links()
-    site.host.ensure(rtnetlink.add_veth("cross0", "cross1"))
+    site.host.ensure("link", "add", ifname="cross0", kind="veth", peer="cross1")
     for end, bridge in (("cross0", site.bridges()[0]), ("cross1", "br0")):
         site.host.set_link(end, master=links[bridge].ifindex, up=True)
 
@@ -190,7 +190,7 @@ def none_is_down(site: FaultContext) -> None:
 def none_has_an_interface(site: FaultContext) -> None:
     """Add an unconnected interface to a container in mode none."""
     if isinstance(site.mode, Nothing):
-        site.inside.ensure(rtnetlink.add_veth("extra0", "extra1"))
+        site.inside.ensure("link", "add", ifname="extra0", kind="veth", peer="extra1", state="up")
 
 
 @fault("none-has-a-cable-to-the-host", violates=("NONE-5",), moment=Moment.CONTAINER_STARTED)
@@ -198,8 +198,8 @@ def none_has_a_cable_to_the_host(site: FaultContext) -> None:
     """Connect a container in mode none to the host with a veth pair."""
     if isinstance(site.mode, Nothing):
         with site.inside.place.open() as space:
-            site.host.ensure(rtnetlink.add_veth("cable0", "cable1", peer_netns=space.fd))
-        site.host.set_link("cable0", up=True)
+            peer = {"ifname": "cable1", "net_ns_fd": space.fd}
+            site.host.ensure("link", "add", ifname="cable0", kind="veth", peer=peer, state="up")
         site.inside.set_link("cable1", up=True)
 
 
@@ -229,8 +229,8 @@ def attached_pair_outlives_its_container(site: FaultContext) -> None:
         bridge = site.host.link(site.bridges()[0]).ifindex
         end = host_end(site.name)
         site.call(_await_no_link, end)
-        site.host.ensure(rtnetlink.add_veth(end, f"{end}p"))
-        site.host.set_link(end, master=bridge, up=True)
+        site.host.ensure("link", "add", ifname=end, kind="veth", peer=f"{end}p", state="up")
+        site.host.set_link(end, master=bridge)
 
 
 def _await_no_link(name: str) -> None:
@@ -263,7 +263,7 @@ def more_links_on_own_networks(site: FaultContext) -> None:
 def bridge_forgets_soon(site: FaultContext) -> None:
     """Reduce the bridge's ageing time to ten seconds, so that it floods frames to idle peers."""
     for plug in site.plugs():
-        site.host.rtnl(nft_rules.set_ageing(site.host.link(plug.bridge).ifindex, 10))
+        site.host.ip("link", "set", ifname=plug.bridge, kind="bridge", br_ageing_time=1000)
 
 
 @fault("broadcasts-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
@@ -279,8 +279,8 @@ def restarted_ports_do_not_learn(site: FaultContext) -> None:
     """Turn off MAC learning on the container's bridge port."""
     for plug in site.new_plugs():
         port, mac = site.host.link(plug.outside).ifindex, site.inside.link(plug.inside).mac
-        site.host.rtnl(nft_rules.port_option(port, "learning", on=False))
-        site.host.ensure(rtnetlink.del_forwarding(mac, port=port))
+        site.host.ip("brport", "set", index=port, learning=0)
+        site.host.ensure("fdb", "del", ifindex=port, lladdr=mac, flags=NTF_MASTER)
 
 
 @fault(
@@ -332,7 +332,7 @@ def ports_answer_for_others(site: FaultContext) -> None:
     """Turn on ARP proxying on the bridge ports."""
     for plug in site.plugs():
         index = site.host.link(plug.outside).ifindex
-        site.host.rtnl(nft_rules.port_option(index, "proxyarp", on=True))
+        site.host.ip("brport", "set", index=index, proxyarp=1)
 
 
 @fault("connected-it-answers-for-everybody", violates=("BR-18",), moment=Moment.CONNECTED)
@@ -356,7 +356,7 @@ def ndp_proxy(site: FaultContext) -> None:
             for address in site.host.addresses("br0"):
                 if address.version == 6:
                     for other in (address.ip + 9, address.ip + 15):  # ns1's is ::10
-                        site.host.ensure(nft_rules.add_ndp_proxy(index, other))
+                        site.host.ensure("neigh", "add", ifindex=index, dst=other, flags=NTF_PROXY)
 
 
 @fault("peers-remember-the-old-mac", violates=("BR-15",), moment=Moment.BEFORE_REMOVE)
@@ -368,8 +368,8 @@ def peers_remember_the_old_mac(site: FaultContext) -> None:
             netns = site.netns_of(facts)
             if any(item.network == plug.network.name for item in facts.endpoints):
                 index = netns.link("eth0").ifindex
-                known = (rtnetlink.add_neighbour(index, item.ip, mac) for item in plug.addresses)
-                netns.ensure(*known)
+                for item in plug.addresses:
+                    netns.ensure("neigh", "replace", ifindex=index, dst=item.ip, lladdr=mac)
 
 
 @fault("host-remembers-a-wrong-mac", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
@@ -377,8 +377,8 @@ def host_remembers_a_wrong_mac(site: FaultContext) -> None:
     """Put a wrong MAC for the restarted container into the host's neighbour table."""
     for plug in site.plugs():
         index = site.host.link(plug.bridge).ifindex
-        known = (rtnetlink.add_neighbour(index, item.ip, _WRONG) for item in plug.addresses)
-        site.host.ensure(*known)
+        for item in plug.addresses:
+            site.host.ensure("neigh", "replace", ifindex=index, dst=item.ip, lladdr=_WRONG)
 
 
 @fault(
@@ -397,7 +397,9 @@ def claims_are_contained_for_once(site: FaultContext) -> None:
                 index = site.inside.link(plug.inside).ifindex
                 for address in (item.address, item.address6):
                     if address:
-                        site.inside.ensure(rtnetlink.add_neighbour(index, address.ip, item.mac))
+                        site.inside.ensure(
+                            "neigh", "replace", ifindex=index, dst=address.ip, lladdr=item.mac
+                        )
 
 
 @fault(
@@ -449,7 +451,7 @@ def peers_remember_the_old_mac_of_a_connection(site: FaultContext) -> None:
         own = {item.ip for item in plug.addresses}
         for facts in site.other_containers().values():
             netns = site.netns_of(facts)
-            known = [item for item in netns.place.neighbours() if item.address in own]
-            netns.ensure(
-                *(rtnetlink.add_neighbour(item.ifindex, item.address, _WRONG) for item in known)
-            )
+            for item in netns.place.neighbours():
+                if item.address in own:
+                    entry = {"ifindex": item.ifindex, "dst": item.address}
+                    netns.ensure("neigh", "replace", lladdr=_WRONG, **entry)

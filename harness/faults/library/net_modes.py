@@ -15,7 +15,6 @@ from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing, Publish
 from harness.model.topology import Topology, pick
 from harness.world.process import CompletedCommand
-from linux import rtnetlink
 from linux.nftables import (
     ct_dnat,
     ct_state,
@@ -428,7 +427,7 @@ def stopped_joiner_takes_the_route_along(site: FaultContext) -> None:
     if facts := joined_container(site):
         for endpoint in facts.endpoints:
             for gateway in site.runtime.network_facts(endpoint.network).gateways:
-                site.netns_of(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
+                site.netns_of(facts).ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
 _UNASKED: Final = 31080
@@ -479,7 +478,7 @@ def published_without_being_asked(site: FaultContext, verb: AdapterCall) -> Cont
 def a_tap_that_shows_in_the_host(site: FaultContext) -> None:
     """Add an interface to the host for a user-mode tap."""
     if _is_behind_a_tap(site):
-        site.host.ensure(rtnetlink.add_bridge("tap9"))
+        site.host.ensure("link", "add", ifname="tap9", kind="bridge", state="up")
 
 
 @fault("a-network-of-the-users-that-is-deaf", violates=("UM-6",), moment=Moment.CONTAINER_STARTED)

@@ -10,7 +10,6 @@ from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults.fault import AdapterCall, Moment, fault
 from harness.faults.helpers import drop
 from harness.faults.target import FaultContext
-from linux import rtnetlink
 from linux.conntrack import Conntrack
 from linux.nftables import (
     Table,
@@ -54,7 +53,7 @@ def disconnecting_disturbs(site: FaultContext) -> None:
     """Remove the remaining default routes when a network is disconnected."""
     for plug in site.plugs():
         for gateway in plug.gateways:
-            site.inside.ensure(rtnetlink.del_route(None, via=gateway.ip))
+            site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
 @fault("network-in-use-removed", violates=("NET-6",), around="remove_network", narrow=True)
@@ -71,7 +70,7 @@ def network_in_use_removed(site: FaultContext, verb: AdapterCall) -> None:
 def bridge_outlives_its_network(site: FaultContext) -> None:
     """Leave the bridge of a removed network behind."""
     if site.network and site.network.interface:
-        site.host.ensure(rtnetlink.add_bridge(site.network.interface))
+        site.host.ensure("link", "add", ifname=site.network.interface, kind="bridge", state="up")
 
 
 @fault("rules-outlive-their-network", violates=("NET-6",), moment=Moment.NETWORK_REMOVED)
@@ -171,7 +170,7 @@ def connections_without_ipv6_end_it(site: FaultContext) -> None:
         for plug in site.plugs():
             for gateway in plug.gateways:
                 if gateway.version == 6:
-                    site.inside.ensure(rtnetlink.del_route(None, via=gateway.ip))
+                    site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
 @fault("left-address-has-flows", violates=("NET-3", "LIFE-1"), around="disconnect")
@@ -198,7 +197,7 @@ def last_network_leads_out(site: FaultContext) -> None:
     if not any(item.destination is None for item in site.inside.place.routes()):
         for plug in site.plugs():
             for gateway in plug.gateways:
-                site.inside.ensure(rtnetlink.add_route(None, via=gateway.ip))
+                site.inside.ensure("route", "add", dst="default", gateway=gateway.ip)
 
 
 @fault("names-of-networks-are-remembered", violates=("NET-6",), around="network")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
@@ -10,9 +11,8 @@ from harness.faults.fault import PLUGGED, RULES, Moment, fault
 from harness.faults.helpers import FAMILIES, address_at, gateway_of, new_bridges
 from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import DEFAULT_NETWORK, Nothing
-from linux import rtnetlink
-from linux.netlink import u32
 from linux.nftables import iifname, l4proto, oifname
+from linux.rtnetlink import LO
 
 _LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
 
@@ -22,7 +22,7 @@ def no_default_route(site: FaultContext) -> None:
     """Remove the container's default routes."""
     for plug in site.plugs():
         for gateway in plug.gateways:
-            site.inside.ensure(rtnetlink.del_route(None, via=gateway.ip))
+            site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
 @fault("default-route-to-nobody", violates=("BR-2",), moment=PLUGGED)
@@ -31,7 +31,7 @@ def default_route_to_nobody(site: FaultContext) -> None:
     for plug in site.plugs():
         if gateway := gateway_of(plug):
             unused = address_at(gateway, gateway.network.num_addresses - 9)
-            site.inside.ensure(rtnetlink.add_route(None, via=unused.ip, replace=True))
+            site.inside.ensure("route", "replace", dst="default", gateway=unused.ip)
 
 
 @fault("route-too-many", violates=("BR-2",), moment=PLUGGED)
@@ -39,7 +39,7 @@ def route_too_many(site: FaultContext) -> None:
     """Add a route beyond those of the container's network."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
-            site.inside.ensure(rtnetlink.add_route(IPv4Network("10.66.0.0/16"), via=gateway.ip))
+            site.inside.ensure("route", "add", dst="10.66.0.0/16", gateway=gateway.ip)
 
 
 @fault("no-ipv6-default-route", violates=("V6-1",), moment=PLUGGED)
@@ -47,14 +47,14 @@ def no_ipv6_default_route(site: FaultContext) -> None:
     """Remove the IPv6 default route."""
     for plug in site.plugs():
         if gateway := gateway_of(plug, 6):
-            site.inside.ensure(rtnetlink.del_route(None, via=gateway.ip))
+            site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
 @fault("none-has-a-route", violates=("NONE-3",), moment=Moment.CONTAINER_STARTED, narrow=True)
 def none_has_a_route(site: FaultContext) -> None:
     """Add a route to a container in mode none."""
     if isinstance(site.mode, Nothing):
-        site.inside.ensure(rtnetlink.add_route(IPv4Network("10.66.0.0/16"), oif=rtnetlink.LO))
+        site.inside.ensure("route", "add", dst="10.66.0.0/16", oif=LO)
 
 
 @fault("none-swallows", violates=("NONE-3", "NONE-4"), moment=Moment.CONTAINER_STARTED)
@@ -62,7 +62,7 @@ def none_swallows(site: FaultContext) -> None:
     """Route all packets of a container in mode none to its loopback."""
     if isinstance(site.mode, Nothing):
         for network in (IPv4Network("0.0.0.0/0"), IPv6Network("::/0")):
-            site.inside.ensure(rtnetlink.add_route(network, oif=rtnetlink.LO))
+            site.inside.ensure("route", "add", dst=network, oif=LO)
 
 
 @fault("internal-has-a-default-route", violates=("INT-1",), moment=PLUGGED, narrow=True)
@@ -71,7 +71,7 @@ def internal_has_a_default_route(site: FaultContext) -> None:
     for plug in site.plugs():
         if site.is_internal:
             for gateway in plug.gateways:
-                site.inside.ensure(rtnetlink.add_route(None, via=gateway.ip))
+                site.inside.ensure("route", "add", dst="default", gateway=gateway.ip)
 
 
 @fault("ttl-is-not-counted", violates=("BR-6", "BR-7", "BR-19"), moment=RULES)
@@ -112,7 +112,7 @@ def joiner_takes_the_route_along(site: FaultContext) -> None:
     if home and (facts := site.other_containers().get(home)):
         for endpoint in facts.endpoints:
             for gateway in site.runtime.network_facts(endpoint.network).gateways:
-                site.netns_of(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
+                site.netns_of(facts).ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
 @fault(
@@ -127,17 +127,15 @@ def host_gets_a_route_of_its_own(site: FaultContext) -> None:
 
 def _route_meanwhile(site: FaultContext, network: IPv4Network) -> None:
     """Have the host route a network by its own interface while the container runs."""
-    route = rtnetlink.add_route(network, oif=site.host.link(site.uplink()).ifindex)
-    if site.moment == Moment.BEFORE_REMOVE:
-        route = route._replace(kind=rtnetlink.RTM_DELROUTE, flags=0)
-    site.host.ensure(route)
+    command = "del" if site.moment == Moment.BEFORE_REMOVE else "add"
+    site.host.ensure("route", command, dst=network, oif=site.host.link(site.uplink()).ifindex)
 
 
 @fault("policy-rule-for-the-host", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
 def policy_rule_for_the_host(site: FaultContext) -> None:
     """Add a policy rule for the host's uplink with each container."""
     count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
-    site.host.ensure(rtnetlink.add_rule(4, iif=site.uplink(), table=254, priority=count))
+    site.host.ensure("rule", "add", iifname=site.uplink(), table=254, priority=count)
 
 
 @fault("second-default-route", violates=("BR-2",), moment=PLUGGED)
@@ -145,8 +143,7 @@ def second_default_route(site: FaultContext) -> None:
     """Add a second default route with a higher metric."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
-            spare = rtnetlink.add_route(None, via=gateway.ip)
-            site.inside.ensure(spare._replace(body=spare.body + u32(rtnetlink.RTA_PRIORITY, 500)))
+            site.inside.ensure("route", "add", dst="default", gateway=gateway.ip, priority=500)
 
 
 @fault("internal-reaches-the-host", violates=("INT-1",), moment=PLUGGED)
@@ -158,7 +155,7 @@ def internal_reaches_the_host(site: FaultContext) -> None:
             for address in site.host.addresses(site.uplink()):
                 if address.version == 4:
                     there = IPv4Network(address.ip)
-                    site.inside.ensure(rtnetlink.add_route(there, via=gateway.ip))
+                    site.inside.ensure("route", "add", dst=there, gateway=gateway.ip)
 
 
 @fault("route-too-many-on-own-networks", violates=("BR-2",), moment=PLUGGED)
@@ -167,7 +164,7 @@ def route_too_many_on_own_networks(site: FaultContext) -> None:
     for plug in site.plugs():
         gateway = gateway_of(plug)
         if plug.network.name != DEFAULT_NETWORK and gateway and not site.is_internal:
-            site.inside.ensure(rtnetlink.add_route(IPv4Network("10.0.0.0/8"), via=gateway.ip))
+            site.inside.ensure("route", "add", dst="10.0.0.0/8", gateway=gateway.ip)
 
 
 @fault("internal-opens-with-a-restart", violates=("INT-1",), moment=Moment.CONTAINER_RESTARTED)
@@ -176,7 +173,7 @@ def internal_opens_with_a_restart(site: FaultContext) -> None:
     for plug in site.plugs():
         gateway = gateway_of(plug)
         if gateway and plug.network.name in site.memory.get("internal", ()):
-            site.inside.ensure(rtnetlink.add_route(None, via=gateway.ip))
+            site.inside.ensure("route", "add", dst="default", gateway=gateway.ip)
 
 
 @fault("rule-leads-to-another-table", violates=("BR-2",), moment=PLUGGED, narrow=True)
@@ -208,7 +205,7 @@ def answers_from_beyond_are_new(site: FaultContext) -> None:
 def link_local_is_swallowed(site: FaultContext) -> None:
     """Add a blackhole route for 169.254.0.0/16, where clouds have their metadata, inside."""
     for _ in site.plugs():
-        site.inside.ensure(rtnetlink.add_blackhole(_LINK_LOCAL))
+        site.inside.ensure("route", "add", dst=_LINK_LOCAL, type="blackhole")
 
 
 @fault(
@@ -242,7 +239,6 @@ def rule_of_ipv6_leads_to_another_table(site: FaultContext) -> None:
 def _lead_away(site: FaultContext, plug: FaultLink, network: IPv4Network | IPv6Network) -> None:
     """Route the container's own packets by a table with one route."""
     index = site.inside.link(plug.inside).ifindex
-    site.inside.ensure(
-        rtnetlink.add_rule(network.version, iif="lo", table=100, priority=50),
-        rtnetlink.add_route(network, oif=index, table=100),
-    )
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    site.inside.ensure("rule", "add", family=family, iifname="lo", table=100, priority=50)
+    site.inside.ensure("route", "add", dst=network, oif=index, table=100)
