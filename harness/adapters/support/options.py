@@ -1,0 +1,41 @@
+"""Values of the options that mydocker's library and Docker-compatible commands share (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.model.plan import Attached, Bridge, Host, Joined, Mode, Nothing, Publish
+
+
+def network(
+    mode: Mode,
+    network_name: Callable[[str], str] = str,
+    container_name: Callable[[str], str] = str,
+) -> str:
+    """Return the value of `--network`; the functions return the runtime's names for a plan's."""
+    match mode:
+        case Bridge(network=name):
+            return network_name(name)
+        case Host():
+            return "host"
+        case Joined(container=name):
+            return f"container:{container_name(name)}"
+        case Nothing() | Attached():
+            return "none"
+
+
+def published(port: Publish) -> str:
+    """Return the value of `-p`: `[ADDRESS:][HOST PORT:]PORT/PROTOCOL`, ranges with a dash.
+
+    https://docs.docker.com/reference/cli/docker/container/run/#publish.
+    """
+    own = f"{_range(port.container_port, port.count)}/{port.protocol}"
+    host = _range(port.host_port, port.count) if port.host_port else ""
+    if port.host_ip is None:
+        return f"{host}:{own}" if host else own
+    address = f"[{port.host_ip}]" if port.host_ip.version == 6 else str(port.host_ip)
+    return f"{address}:{host}:{own}"
+
+
+def _range(first: int, count: int) -> str:
+    return f"{first}-{first + count - 1}" if count > 1 else str(first)
