@@ -26,12 +26,10 @@ from harness.adapters.protocol import (
 from harness.adapters.support import options
 from harness.adapters.support.call_log import CallLog
 from harness.model.dialect import Dialect
-from harness.model.features import Feature
 from harness.model.plan import ContainerSpec, NetworkSpec, Publish
 from harness.world.process import CompletedCommand, ExecCommand, killed_after
 from linux.conntrack import FlowWatch
 from linux.netns import NetNS
-from linux.proc import protocol_available
 from runtime.container.options import ContainerOptions
 from runtime.engine import Engine
 from runtime.errors import CommandError, MydockerError
@@ -59,25 +57,7 @@ class MydockerAdapter:
 
     name = "mydocker"
     version = __version__
-    features = frozenset(
-        {
-            Feature.BRIDGE,
-            Feature.HOST,
-            Feature.NONE,
-            Feature.CONTAINER,
-            Feature.NETWORKS,
-            Feature.INTERNAL,
-            Feature.ICC,
-            Feature.IPV6,
-            Feature.PUBLISH,
-            Feature.DNS,
-            Feature.STATIC_ADDRESS,
-            Feature.CONNECT,
-            Feature.RESTART,
-            Feature.SYSCTL,
-            *([Feature.SCTP] if protocol_available("SCTP") else []),
-        }
-    )
+    features = options.FEATURES
     dialect = Dialect(joined_survives="loopback-only")
 
     def __init__(self, host: HostHandle) -> None:

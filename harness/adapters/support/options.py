@@ -1,10 +1,21 @@
-"""Values of the options that mydocker's library and Docker-compatible commands share (pure)."""
+"""Features and option values that mydocker's library and Docker-compatible commands share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
+from harness.model.features import Feature
 from harness.model.plan import Attached, Bridge, Host, Joined, Mode, Nothing, Publish
+from linux.proc import protocol_available
+
+# A published port takes a socket of its protocol, and not every kernel has SCTP.
+FEATURES: Final = (
+    frozenset(Feature)
+    - {Feature.MACVLAN, Feature.USER_MODE}
+    - (set() if protocol_available("SCTP") else {Feature.SCTP})
+)
+"""The features of an engine like Docker on this kernel."""
 
 
 def network(
