@@ -10,9 +10,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
-from typing import Final, Literal, ParamSpec, TypeVar, cast
+from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, cast
 
 from harness import __version__
 from harness.adapters.protocol import (
@@ -22,24 +23,13 @@ from harness.adapters.protocol import (
     NetworkInfo,
     RuntimeRefused,
 )
+from harness.adapters.support import options
 from harness.adapters.support.call_log import CallLog
 from harness.model.dialect import Dialect
-from harness.model.features import Feature
-from harness.model.plan import (
-    Attached,
-    Bridge,
-    ContainerSpec,
-    Host,
-    Joined,
-    Mode,
-    NetworkSpec,
-    Nothing,
-    Publish,
-)
+from harness.model.plan import ContainerSpec, NetworkSpec, Publish
 from harness.world.process import CompletedCommand, ExecCommand, killed_after
 from linux.conntrack import FlowWatch
 from linux.netns import NetNS
-from linux.proc import protocol_available
 from runtime.container.options import ContainerOptions
 from runtime.engine import Engine
 from runtime.errors import CommandError, MydockerError
@@ -67,25 +57,7 @@ class MydockerAdapter:
 
     name = "mydocker"
     version = __version__
-    features = frozenset(
-        {
-            Feature.BRIDGE,
-            Feature.HOST,
-            Feature.NONE,
-            Feature.CONTAINER,
-            Feature.NETWORKS,
-            Feature.INTERNAL,
-            Feature.ICC,
-            Feature.IPV6,
-            Feature.PUBLISH,
-            Feature.DNS,
-            Feature.STATIC_ADDRESS,
-            Feature.CONNECT,
-            Feature.RESTART,
-            Feature.SYSCTL,
-            *([Feature.SCTP] if protocol_available("SCTP") else []),
-        }
-    )
+    features = options.FEATURES
     dialect = Dialect(joined_survives="loopback-only")
 
     def __init__(self, host: HostHandle) -> None:
@@ -96,9 +68,15 @@ class MydockerAdapter:
         """The last calls and their results, as evidence of a failure."""
         return self._calls.entries
 
-    def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _call(
+        self,
+        asked: str,
+        method: Callable[Concatenate[Engine, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         try:
-            return self._calls.call(asked, function, *args, **kwargs)
+            return self._calls.call(asked, partial(_with_engine, method), *args, **kwargs)
         except MydockerError as error:
             raise RuntimeRefused(asked, str(error)) from error
 
@@ -108,7 +86,7 @@ class MydockerAdapter:
 
     def stop(self) -> None:
         """Remove everything that mydocker made in this host."""
-        self._call("stop mydocker", _stop)
+        self._call("stop mydocker", Engine.teardown)
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
         """Call `mydocker network create`."""
@@ -122,7 +100,7 @@ class MydockerAdapter:
 
     def remove_network(self, name: str) -> None:
         """Call `mydocker network rm`."""
-        self._call(f"remove network {name}", _remove_network, name)
+        self._call(f"remove network {name}", Engine.network_remove, name)
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
         """Call `mydocker run -d`, or create, `network connect` and start."""
@@ -152,7 +130,7 @@ class MydockerAdapter:
 
     def stop_container(self, name: str) -> None:
         """Call `mydocker stop`."""
-        self._call(f"stop {name}", _stop_container, name)
+        self._call(f"stop {name}", Engine.stop, name)
 
     def start_container(self, name: str) -> ContainerInfo:
         """Call `mydocker start`."""
@@ -161,11 +139,11 @@ class MydockerAdapter:
     def remove(self, *names: str) -> None:
         """Call `mydocker rm -f` for all of them in one step."""
         if names:
-            self._call(f"remove {', '.join(names)}", _remove, names)
+            self._call(f"remove {', '.join(names)}", Engine.remove, *names, force=True)
 
     def repair(self) -> None:
         """Call `mydocker system repair`."""
-        self._call("repair", _repair)
+        self._call("repair", Engine.repair)
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
         """Call `mydocker run -d` and kill it."""
@@ -181,111 +159,65 @@ class MydockerAdapter:
 
 
 def _network_options(spec: NetworkSpec) -> NetworkOptions:
-    options = NetworkOptions(ipv6=spec.ipv6, internal=spec.internal, icc=spec.icc)
-    if spec.subnet is not None:
-        options["subnet"] = str(spec.subnet)
-    if spec.gateway is not None:
-        options["gateway"] = str(spec.gateway)
-    if spec.ip_range is not None:
-        options["ip_range"] = str(spec.ip_range)
-    if spec.subnet6 is not None:
-        options["subnet6"] = str(spec.subnet6)
-    if spec.gateway6 is not None:
-        options["gateway6"] = str(spec.gateway6)
+    given = NetworkOptions(ipv6=spec.ipv6, internal=spec.internal, icc=spec.icc)
+    keys: tuple[Literal["subnet", "gateway", "ip_range", "subnet6", "gateway6"], ...]
+    keys = ("subnet", "gateway", "ip_range", "subnet6", "gateway6")
+    for key in keys:
+        if (value := getattr(spec, key)) is not None:
+            given[key] = str(value)
     if spec.mtu is not None:
-        options["mtu"] = spec.mtu
-    return options
+        given["mtu"] = spec.mtu
+    return given
 
 
 def _container_options(spec: ContainerSpec) -> ContainerOptions:
     return ContainerOptions(
         name=spec.name,
-        network=_mode(spec.mode),
+        network=options.network(spec.mode),
         hostname=spec.hostname or "",
         ip=str(spec.ip or ""),
         ip6=str(spec.ip6 or ""),
         mac=spec.mac or "",
         aliases=spec.aliases,
-        publish=[_published(port) for port in spec.ports],
+        publish=[options.published(port) for port in spec.ports],
         sysctls=dict(spec.sysctls),
         dns=[str(server) for server in spec.dns],
         add_hosts=[f"{name}:{address}" for name, address in spec.hosts],
     )
 
 
-def _mode(mode: Mode) -> str:
-    match mode:
-        case Bridge(network=network):
-            return network
-        case Host():
-            return "host"
-        case Joined(container=container):
-            return f"container:{container}"
-        case Nothing() | Attached():
-            return "none"
-
-
-def _published(port: Publish) -> str:
-    where = ""
-    if port.host_ip is not None:
-        where = f"[{port.host_ip}]:" if port.host_ip.version == 6 else f"{port.host_ip}:"
-    host, own = (_range(number, port.count) for number in (port.host_port, port.container_port))
-    return f"{where}{host}:{own}/{port.protocol}"
-
-
-def _range(first: int, count: int) -> str:
-    return f"{first}-{first + count - 1}" if first and count > 1 else str(first)
-
-
 # --- inside the host -----------------------------------------------------------
 
 
 _engines: Final[dict[int, Engine]] = {}
-"""Engines by process id."""
+"""Engines that watch flows, by process id: a fork must not use its parent's."""
 
 
-def _engine(*, many: bool = False) -> Engine:
-    """Return the engine of the current process, with its cache of container states.
-
-    A fork has its own engine, without the fork server and flow watch, which pay off for `many`
-    calls only.
-    """
-    pid = os.getpid()
-    if pid not in _engines:
-        _engines[pid] = _for_many() if many else Engine()
-    return _engines[pid]
+def _with_engine(
+    method: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    return method(_engines.get(os.getpid()) or Engine(), *args, **kwargs)
 
 
-def _for_many() -> Engine:
-    with NetNS.own() as here:
-        return Engine(flows=FlowWatch(here))
-
-
-def _start() -> None:
-    engine = _engine(many=True)
+def _start(engine: Engine) -> None:
+    if os.getpid() not in _engines:
+        with NetNS.own() as here:
+            engine = _engines[os.getpid()] = Engine(flows=FlowWatch(here))
     engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
     engine.containers()  # every call cleans up after a killed one
-
-
-def _stop() -> None:
-    Engine().teardown()
 
 
 def _network_facts(network: NetworkConfig) -> NetworkInfo:
     return NetworkInfo(network.name, network.id, network.bridge, tuple(network.gateways))
 
 
-def _create_network(name: str, options: NetworkOptions) -> NetworkInfo:
-    return _network_facts(Engine().network_create(name, **options))
+def _create_network(engine: Engine, name: str, options: NetworkOptions) -> NetworkInfo:
+    return _network_facts(engine.network_create(name, **options))
 
 
-def _inspect_network(name: str) -> NetworkInfo:
-    return _network_facts(Engine().network_inspect(name))
-
-
-def _remove_network(name: str) -> None:
-    Engine().network_remove(name)
+def _inspect_network(engine: Engine, name: str) -> NetworkInfo:
+    return _network_facts(engine.network_inspect(name))
 
 
 def _facts(container: ContainerRecord) -> ContainerInfo:
@@ -320,9 +252,8 @@ def _facts(container: ContainerRecord) -> ContainerInfo:
 
 
 def _run(
-    command: tuple[str, ...], options: ContainerOptions, also: tuple[str, ...]
+    engine: Engine, command: tuple[str, ...], options: ContainerOptions, also: tuple[str, ...]
 ) -> ContainerInfo:
-    engine = _engine()
     if not also:
         return _facts(engine.run(IMAGE, command, **options))
     made = engine.create(IMAGE, command, **options)
@@ -335,26 +266,28 @@ def _run(
         raise
 
 
-def _connect(name: str, network: str, aliases: tuple[str, ...]) -> ContainerInfo:
-    return _facts(_engine().network_connect(network, name, aliases=aliases))
+def _connect(engine: Engine, name: str, network: str, aliases: tuple[str, ...]) -> ContainerInfo:
+    return _facts(engine.network_connect(network, name, aliases=aliases))
 
 
-def _disconnect(name: str, network: str) -> ContainerInfo:
-    return _facts(_engine().network_disconnect(network, name))
+def _disconnect(engine: Engine, name: str, network: str) -> ContainerInfo:
+    return _facts(engine.network_disconnect(network, name))
 
 
-def _inspect(name: str) -> ContainerInfo:
-    return _facts(_engine().inspect(name))
+def _inspect(engine: Engine, name: str) -> ContainerInfo:
+    return _facts(engine.inspect(name))
 
 
-def _exec(name: str, argv: tuple[str, ...], timeout: float) -> CompletedCommand:
+def _start_container(engine: Engine, name: str) -> ContainerInfo:
+    return _facts(engine.start(name))
+
+
+def _exec(engine: Engine, name: str, argv: tuple[str, ...], timeout: float) -> CompletedCommand:
     began = time.perf_counter()
     try:
-        result = Engine().exec(name, argv, timeout=timeout)
+        code, out, err = engine.exec(name, argv, timeout=timeout)
     except CommandError as error:
         code, out, err = error.exit_code, b"", f"{error}\n".encode()
-    else:
-        code, out, err = result
     return CompletedCommand(
         argv=argv,
         returncode=code,
@@ -364,30 +297,12 @@ def _exec(name: str, argv: tuple[str, ...], timeout: float) -> CompletedCommand:
     )
 
 
-def _stop_container(name: str) -> None:
-    _engine().stop(name)
-
-
-def _start_container(name: str) -> ContainerInfo:
-    return _facts(_engine().start(name))
-
-
-def _remove(names: Sequence[str]) -> None:
-    _engine().remove(*names, force=True)
-
-
-def _repair() -> None:
-    Engine().repair()
-
-
-def _crash(command: tuple[str, ...], options: ContainerOptions, after: float) -> None:
+def _crash(_: Engine, command: tuple[str, ...], options: ContainerOptions, after: float) -> None:
     killed_after(after, lambda: Engine().run(IMAGE, command, **options))
 
 
-def _prune() -> None:
-    engine = Engine()
-    if containers := engine.containers():
-        _remove([container.id for container in containers])
+def _prune(engine: Engine) -> None:
+    engine.remove(*(container.id for container in engine.containers()), force=True)
     for network in engine.networks():
         if network.name != DEFAULT_NETWORK:
             engine.network_remove(network.name)

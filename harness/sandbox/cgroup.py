@@ -36,17 +36,10 @@ def create() -> Path | None:
     process that is gone.
     """
     parent = own()
-    if parent is None:
-        return None
-    for stale in parent.glob(f"{_PREFIX}*"):
+    for stale in parent.glob(f"{_PREFIX}*") if parent else ():
         if not Path("/proc", stale.name.removeprefix(_PREFIX)).exists():
             remove(stale)
-    made = parent / f"{_PREFIX}{os.getpid()}"
-    try:
-        made.mkdir()
-    except OSError:
-        return None
-    return made
+    return below(f"{_PREFIX}{os.getpid()}")
 
 
 def below(name: str) -> Path | None:

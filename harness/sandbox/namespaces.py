@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from linux import syscalls
 from linux import syscalls as sys_
 
 MARK = Path("/run/netmodes/sandbox")
@@ -109,7 +108,7 @@ _CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_SYS_ADMIN = 12, 13, 21
 
 def privileged() -> bool:
     """Return whether the caller can make all other namespaces without a user namespace."""
-    held = syscalls.capget()
+    held = sys_.capget()
     return all(held >> bit & 1 for bit in (_CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_SYS_ADMIN))
 
 

@@ -140,10 +140,10 @@ class HostMachine:
             for number, how in ((theirs, os.O_RDONLY), (ours, os.O_WRONLY)):
                 opened.append(os.open(f"{self.proc}/{server}/fd/{number}", how | os.O_CLOEXEC))
         except BaseException:
-            process.hang_up(*opened)
+            process.close_all(*opened)
             raise
         finally:
-            self.call(process.hang_up, ours, theirs)
+            self.call(process.close_all, ours, theirs)
         return pid, opened[0], opened[1]
 
     @property

@@ -11,8 +11,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -42,7 +41,7 @@ class ExecCommand:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-_SAID = 2000
+_SHOWN = 2000
 
 
 def run(
@@ -64,18 +63,17 @@ def run(
         start_new_session=True,
     ) as process:
         try:
-            out, err = heard(process, stdin, timeout)
-        except subprocess.TimeoutExpired as late:
+            out, err = read_output(process, stdin, timeout)
+        except (subprocess.TimeoutExpired, OutputTooLong) as error:
             kill(process.pid)
-            said = (late.output or b"") + (late.stderr or b"")
+            if isinstance(error, OutputTooLong):
+                raise OutputTooLong(f"{shlex.join(argv)} {error}, and was killed") from None
+            said = (error.output or b"") + (error.stderr or b"")
             raise TimeoutError(
                 f"{shlex.join(argv)} did not end within {timeout} s, or left something behind that "
                 f"holds its output, and was killed; it said: "
-                f"{said.decode(errors='replace')[-_SAID:]!r}"
+                f"{said.decode(errors='replace')[-_SHOWN:]!r}"
             ) from None
-        except OutputTooLong as error:
-            kill(process.pid)
-            raise OutputTooLong(f"{shlex.join(argv)} {error}, and was killed") from None
     return CompletedCommand(
         argv=tuple(argv),
         returncode=process.returncode,
@@ -130,12 +128,12 @@ def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, in
 
 
 def kill(pid: int) -> None:
-    """Kill a process that was started here, and its descendants."""
+    """Kill a process that was started here, and its process group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
 
-def hang_up(*descriptors: int) -> None:
+def close_all(*descriptors: int) -> None:
     """Close descriptors."""
     for descriptor in descriptors:
         os.close(descriptor)
@@ -163,25 +161,18 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "PATH": f"{path}:/usr/sbin:/usr/bin:/sbin:/bin", **extra}
 
 
-MOST: Final = 4 << 20
+_OUTPUT_LIMIT: Final = 4 << 20
 """Bytes kept of a command's output and of its error output: no expected output is longer."""
 _PIECE: Final = 1 << 16
-_HOSTSIDE_SAID: Final = 200
 
 
-def together(verb: Callable[[str], object], names: Sequence[str], *, most: int) -> None:
-    """Call `verb` for all names, up to `most` at a time; then raise the first failure."""
-    with ThreadPoolExecutor(min(len(names), most)) as pool:
-        going = [pool.submit(verb, name) for name in names]
-    for gone in going:
-        gone.result()
-
-
-def heard(process: subprocess.Popen[bytes], stdin: bytes, seconds: float) -> tuple[bytes, bytes]:
+def read_output(
+    process: subprocess.Popen[bytes], stdin: bytes, seconds: float
+) -> tuple[bytes, bytes]:
     """Return the output of a process until its end, as its method `communicate` does.
 
-    Raises `OutputTooLong` if the output is longer than `MOST`. After `seconds`, raises
-    `TimeoutExpired` with the output so far. The process still runs then.
+    Raises `OutputTooLong` after too much output, and after `seconds` `TimeoutExpired` with the
+    output so far. The process still runs then.
     """
     output, errors = bytearray(), bytearray()
     ends = time.monotonic() + seconds
@@ -195,9 +186,9 @@ def heard(process: subprocess.Popen[bytes], stdin: bytes, seconds: float) -> tup
         while open_ones.get_map():
             for key, _ in open_ones.select(max(0.0, ends - time.monotonic())):
                 if key.fileobj is not process.stdin:
-                    if not _hear(key.fd, key.data):
+                    if not _read_into(key.data, key.fd):
                         open_ones.unregister(key.fileobj)
-                elif not (stdin := stdin[_say(key.fd, stdin) :]):
+                elif not (stdin := stdin[_write(key.fd, stdin) :]):
                     open_ones.unregister(key.fileobj)
                     process.stdin.close()
             if time.monotonic() > ends:
@@ -206,32 +197,51 @@ def heard(process: subprocess.Popen[bytes], stdin: bytes, seconds: float) -> tup
     return bytes(output), bytes(errors)
 
 
-def _hear(pipe: int, text: bytearray) -> int:
-    """Read the available bytes; return no bytes at the end of the file."""
+def _read_into(text: bytearray, pipe: int) -> int:
+    """Read the available bytes; return their number, 0 at the end of the file."""
     piece = os.read(pipe, _PIECE)
     text += piece
-    if len(text) > MOST:
-        began = bytes(text[:_HOSTSIDE_SAID]).decode(errors="replace")
-        raise OutputTooLong(f"printed more than {MOST >> 20} MiB, which begin with {began!r}")
+    if len(text) > _OUTPUT_LIMIT:
+        began = bytes(text[:200]).decode(errors="replace")
+        limit = _OUTPUT_LIMIT >> 20
+        raise OutputTooLong(f"printed more than {limit} MiB, which begin with {began!r}")
     return len(piece)
 
 
-def _say(pipe: int, words: bytes) -> int:
+def _write(pipe: int, data: bytes) -> int:
     """Write as many bytes as fit; if the reader has gone, treat all as written."""
     try:
-        return os.write(pipe, words[: select.PIPE_BUF])
+        return os.write(pipe, data[: select.PIPE_BUF])
     except BrokenPipeError:
-        return len(words)
+        return len(data)
 
 
 def wait_for_end(pid: int, seconds: float) -> None:
     """Wait up to `seconds` for the end of a process; one that does not exist has ended."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
+    with contextlib.suppress(ProcessLookupError), _pidfd(pid) as handle:
         select.select([handle], [], [], seconds)
+
+
+def end(pid: int, grace: float, bound: float = 10.0) -> bool:
+    """End a process: SIGTERM, and SIGKILL after `grace` seconds, at once without any.
+
+    Return whether it has ended within `bound` seconds after SIGKILL.
+    """
+    with contextlib.suppress(ProcessLookupError), _pidfd(pid) as handle:
+        for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, bound)):
+            if seconds:
+                signal.pidfd_send_signal(handle, number)
+                if select.select([handle], [], [], seconds)[0]:
+                    return True
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _pidfd(pid: int) -> Iterator[int]:
+    handle = os.pidfd_open(pid)
+    try:
+        yield handle
     finally:
         os.close(handle)
 
@@ -271,12 +281,6 @@ def killed_after(seconds: float, work: Callable[[], object], *, group: bool = Fa
             os._exit(0)
     # Only this process reaps the child: until then the kernel does not reuse its pid.
     wait_for_end(pid, seconds)
-    try:
-        if group:
-            os.killpg(pid, signal.SIGKILL)
-        else:
-            os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it has already ended
-    finally:
-        os.waitpid(pid, 0)
+    with contextlib.suppress(ProcessLookupError):  # it has already ended
+        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)

@@ -17,10 +17,10 @@ from harness.adapters.bare.adapter import BareFactory
 from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, VethBridge
 from harness.adapters.docker_cli.adapter import CliAdapter
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
-from harness.adapters.support import daemon
 from harness.adapters.support.daemon import DaemonSpec
 from harness.model.plan import HOST, Bridge, ContainerSpec, Joined, Nothing
 from harness.testbench.scene import Scene
+from harness.world import process
 from harness.world.build import World
 from tests.adapters.acme import acme, describe
 from tests.adapters.unasked import Unasked
@@ -234,7 +234,7 @@ def test_ended_daemon_is_restarted(own_world: World, tmp_path: Path) -> None:
     runtime.start()
     pids = own_world.host.call(_called, "python3")
     assert len(pids) == 1
-    daemon.kill(own_world.host, pids[0], BOUND)
+    own_world.host.call(process.end, pids[0], 0.0)
     with pytest.raises(RuntimeBroken, match=r"its daemon has ended(.|\n)*listening"):
         runtime.inspect("web")
     own_world.host.run(["touch", f"{tmp_path}/up"])
@@ -259,7 +259,7 @@ def test_ended_daemon_of_a_bare_runtime_is_restarted(own_world: World, tmp_path:
     with pytest.raises(RuntimeRefused, match="nobody"):
         adapter.inspect("nobody")
     (pid,) = own_world.host.call(_called, "python3")
-    daemon.kill(own_world.host, pid, BOUND)
+    own_world.host.call(process.end, pid, 0.0)
     with pytest.raises(RuntimeBroken, match=r"nobody(.|\n)*Its daemon has ended(.|\n)*listening"):
         adapter.inspect("nobody")
     with pytest.raises(RuntimeRefused, match="nobody"):

@@ -10,6 +10,7 @@ import pytest
 
 from harness.adapters.docker_cli import arguments
 from harness.adapters.docker_cli.spec import FOR_EVER, CliSpec, CliVerbs
+from harness.adapters.support import options
 from harness.model.plan import (
     Bridge,
     ContainerSpec,
@@ -98,7 +99,7 @@ def test_default_command_waits_and_ends_on_sigterm() -> None:
 )
 def test_port_is_written_in_dockers_format(port: Publish, value: str) -> None:
     """https://docs.docker.com/reference/cli/docker/container/run/#publish."""
-    assert arguments.published(port) == value
+    assert options.published(port) == value
 
 
 def test_network_create_has_families_and_options() -> None:
@@ -125,5 +126,6 @@ def test_short_name_is_padded_and_kept_as_alias() -> None:
     words = arguments.container(spec, ContainerSpec("a", Bridge("lan")))
     assert words[:6] == ["--name", "ax", "--network", "lan", "--network-alias", "a"]
     assert "--network-alias" not in arguments.container(spec, ContainerSpec("a"))
-    assert arguments.mode(spec, Joined("a")) == "container:ax"
+    joiner = arguments.container(spec, ContainerSpec("b", Joined("a")))
+    assert joiner[:4] == ["--name", "bx", "--network", "container:ax"]
     assert spec.named("ab") == "ab"

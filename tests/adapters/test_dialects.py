@@ -119,3 +119,10 @@ def test_podmans_layer_mount_is_fleeting_but_no_residue(home: str) -> None:
     mount = f"mount tmpfs on {home}/containers/storage/overlay"
     assert any(fnmatchcase(mount, pattern) for pattern in found.fleeting)
     assert not any(fnmatchcase(mount, pattern) for pattern in found.residue)
+
+
+@pytest.mark.parametrize("runtime", sorted(TABLE))
+def test_no_residue_excuses_a_change_for_all_links(runtime: str) -> None:
+    """A runtime keeps router advertisements of single links (BYS-5), never those of `all`."""
+    for pattern in dialects.for_runtime(runtime, "999").residue:
+        assert not fnmatchcase("sysctl net.ipv6.conf.all.accept_ra", pattern)

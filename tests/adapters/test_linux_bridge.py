@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from harness.adapters.bare import store
+from harness.adapters.bare import networks, store
 from harness.adapters.bare.linux_bridge import LinuxBridge, VethBridge
 from harness.adapters.bare.store import BareRecord
 from harness.adapters.support.program import ProgramRefused
@@ -62,7 +62,7 @@ def test_impossible_network_is_refused_and_leaves_nothing(
     with pytest.raises(ProgramRefused, match=said):
         world.host.call(WIRING.create, spec)
     assert set(host.links()) == before
-    assert "x" not in world.host.call(WIRING.names)
+    assert "x" not in world.host.call(networks.names)
 
 
 def test_container_has_a_veth_pair_per_network(world: World) -> None:

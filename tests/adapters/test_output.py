@@ -96,18 +96,18 @@ def test_docker_network_inspect_is_parsed() -> None:
     ]
     text = [{"Name": "lan", "Id": ID, "Driver": "bridge", "IPAM": {"Config": pools}}]
     gateways = (IPv4Interface("172.18.0.1/16"), IPv6Interface("fd00::1/64"))
-    read = output.network(PLAIN, json.dumps(text))
+    read, _ = output.network(PLAIN, json.dumps(text))
     assert read == NetworkInfo("lan", ID, "br-47bd56418767", gateways)
     text[0]["Options"] = {"com.docker.network.bridge.name": "docker0"}
-    assert output.network(PLAIN, json.dumps(text)).interface == "docker0"
+    assert output.network(PLAIN, json.dumps(text))[0].interface == "docker0"
 
 
 def test_unreported_gateway_is_left_out() -> None:
     """Docker before 28 reports no gateway for an automatic subnet."""
     pools = [{"Subnet": "172.18.0.0/16"}]
     text = json.dumps([{"Name": "l", "Id": ID, "Driver": "bridge", "IPAM": {"Config": pools}}])
-    assert output.network(PLAIN, text).gateways == ()
-    assert output.subnets(text) == ["172.18.0.0/16"]
+    facts, subnets = output.network(PLAIN, text)
+    assert (facts.gateways, subnets) == ((), ["172.18.0.0/16"])
 
 
 def test_podman_network_inspect_is_parsed() -> None:
@@ -115,9 +115,9 @@ def test_podman_network_inspect_is_parsed() -> None:
     pools = [{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1"}]
     text = [{"name": "podman", "id": ID, "network_interface": "podman0", "subnets": pools}]
     spec = replace(PLAIN, default_network="podman")
-    assert output.network(spec, json.dumps(text)) == NetworkInfo(
-        "bridge", ID, "podman0", (IPv4Interface("10.88.0.1/16"),)
-    )
+    gateways = (IPv4Interface("10.88.0.1/16"),)
+    facts = NetworkInfo("bridge", ID, "podman0", gateways)
+    assert output.network(spec, json.dumps(text)) == (facts, ["10.88.0.0/16"])
 
 
 @pytest.mark.parametrize(

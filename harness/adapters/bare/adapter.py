@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,13 +40,8 @@ from harness.adapters.support.program import BOUND, Program, ProgramBroken, Prog
 from harness.model.dialect import Dialect
 from harness.model.features import Feature
 from harness.model.plan import ContainerSpec, NetworkSpec
-from harness.world.process import (
-    CompletedCommand,
-    ExecCommand,
-    OutputTooLong,
-    killed_after,
-    together,
-)
+from harness.world import process
+from harness.world.process import CompletedCommand, ExecCommand, OutputTooLong
 from linux.syscalls import in_user_namespace
 
 P = ParamSpec("P")
@@ -260,7 +256,7 @@ class BareAdapter:
         """Remove everything and stop the daemons."""
         self.prune()
         while self._daemons:
-            daemon.stop(self._host, self._daemons.pop(), BOUND)
+            self._host.call(process.end, self._daemons.pop(), BOUND)
 
     # --- networks
 
@@ -350,7 +346,7 @@ class BareAdapter:
         crash = partial(_crash, self._engine)
         self._call(f"crash {spec.name}", crash, spec, spec.command or FOR_EVER, after)
         for pid in self._daemons:
-            daemon.kill(self._host, pid, BOUND)
+            self._host.call(process.end, pid, 0.0)
 
     def prune(self) -> None:
         """Remove every container and every network but the default one."""
@@ -368,8 +364,9 @@ def _write(files: Sequence[tuple[str, str]]) -> None:
 
 
 def _remove(engine: BareEngine, some: Sequence[str]) -> None:
-    together(engine.remove, some, most=_AT_ONCE)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(engine.remove, some))  # raises the first failure when all have ended
 
 
 def _crash(engine: BareEngine, spec: ContainerSpec, args: tuple[str, ...], after: float) -> None:
-    killed_after(after, lambda: engine.run(spec, args), group=True)
+    process.killed_after(after, lambda: engine.run(spec, args), group=True)

@@ -62,18 +62,11 @@ def mount_root(bundle: Path, image: Path) -> None:
     mount("overlay", str(bundle / "rootfs"), "overlay", MS_NODEV, where)
 
 
-def unmount(bundle: Path) -> None:
-    """Unmount the mounts of a bundle."""
-    for name in ("rootfs", "netns"):
+def unmount(bundle: Path, *names: str) -> None:
+    """Unmount mounts of a bundle, such as its `netns`; by default all."""
+    for name in names or ("rootfs", "netns"):
         while os.path.ismount(path := bundle / name):
             umount(str(path))
-
-
-def release_netns(bundle: Path) -> None:
-    """Release the network namespace that a bundle holds, if any."""
-    path = bundle / "netns"
-    while os.path.ismount(path):
-        umount(str(path))
 
 
 def hold_netns(bundle: Path, namespace: int) -> Path:
@@ -110,21 +103,16 @@ def write_files(home: Path, spec: ContainerSpec, addresses: Sequence[str], resol
         (home / name).write_text(content, encoding="utf-8")
 
 
-def _mount(bundle: Path, name: str) -> dict[str, Any]:
-    return {
-        "destination": f"/etc/{name}",
-        "type": "bind",
-        "source": str(bundle / name),
-        "options": ["rbind", "rprivate"],
-    }
-
-
 def config_of(request: StartRequest) -> dict[str, Any]:
     """Return the content of config.json."""
     netns = request.netns
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     if netns is not None:
         namespaces.append({"type": "network", **({"path": netns} if netns else {})})
+    files = [
+        _mount(f"/etc/{name}", "bind", f"{request.home}/{name}", "rbind", "rprivate")
+        for name in FILES
+    ]
     known = dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES)
     return {
         "ociVersion": "1.0.0",
@@ -137,7 +125,7 @@ def config_of(request: StartRequest) -> dict[str, Any]:
         },
         "root": {"path": "rootfs"},
         "hostname": request.hostname,
-        "mounts": [*_MOUNTS, *(_mount(request.home, name) for name in FILES)],
+        "mounts": [*_MOUNTS, *files],
         "linux": {
             "namespaces": namespaces,
             "cgroupsPath": f"/{request.name}",
@@ -149,24 +137,17 @@ def config_of(request: StartRequest) -> dict[str, Any]:
     }
 
 
-def _tmpfs(where: str, *options: str) -> dict[str, Any]:
-    return {"destination": where, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
+def _mount(where: str, kind: str, source: str, *options: str) -> dict[str, Any]:
+    return {"destination": where, "type": kind, "source": source, "options": options}
 
 
-_MOUNTS: Final = [
-    {"destination": "/proc", "type": "proc", "source": "proc", "options": list(_QUIET)},
-    _tmpfs("/dev", "nosuid", "strictatime", "mode=755", "size=65536k"),
-    {
-        "destination": "/dev/pts",
-        "type": "devpts",
-        "source": "devpts",
-        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-    },
-    _tmpfs("/dev/shm", *_QUIET, "mode=1777", "size=65536k"),  # noqa: S108 # the container's
-    {
-        "destination": "/sys",
-        "type": "sysfs",
-        "source": "sysfs",
-        "options": [*_QUIET, "ro"],
-    },
-]
+_MOUNTS: Final = (
+    _mount("/proc", "proc", "proc", *_QUIET),
+    _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+    _mount(
+        *("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance"),
+        *("ptmxmode=0666", "mode=0620", "gid=5"),
+    ),
+    _mount("/dev/shm", "tmpfs", "tmpfs", *_QUIET, "mode=1777", "size=65536k"),  # noqa: S108 # the container's
+    _mount("/sys", "sysfs", "sysfs", *_QUIET, "ro"),
+)

@@ -1,32 +1,21 @@
-"""Networks of bare runtimes by CNI: a directory of confs, and the choice of free subnets.
+"""Networks of bare runtimes by CNI: the plugins are called for each container.
 
-CNI neither prevents overlapping subnets nor removes a bridge with the last container, so this
-module does, as an engine would. All of it runs inside the host.
+CNI does not remove a bridge with the last container, so this module does, as an engine would. All
+of it runs inside the host.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
-import pickle
 import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_interface,
-)
-from pathlib import Path
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
-from harness.adapters.bare import bundle, cni, linux_bridge, store
+from harness.adapters.bare import bundle, cni, networks, store
 from harness.adapters.bare.cni import CniAttachment
 from harness.adapters.bare.protocol import WiredNetns
 from harness.adapters.bare.store import HOME, BareRecord
@@ -37,81 +26,10 @@ from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
-DEFAULT_BRIDGE: Final = "cni0"
 DEFAULT: Final = NetworkSpec(
     DEFAULT_NETWORK, subnet=IPv4Network("10.85.0.0/16"), gateway=IPv4Address("10.85.0.1")
 )
 """The default network, with the values of CNI's and CRI-O's examples."""
-
-
-@dataclass(frozen=True, slots=True)
-class CniNetworks:
-    """The networks with a conf in a directory."""
-
-    home: Path
-
-    def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """Write the conf of a network, and choose subnets where none are requested."""
-        for name, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
-            if value:
-                raise ProgramRefused(f"there is no CNI plugin for {name}")
-        if self._path(spec.name).exists():
-            raise ProgramRefused(f"network {spec.name} is there already")
-        used = [item.network for name in self.names() for item in self.facts(name).gateways]
-        spec = linux_bridge.with_subnets(spec, [*used, *linux_bridge.used_subnets()])
-        self._write(spec)
-        return self.facts(spec.name)
-
-    def ensure_default(self) -> None:
-        """Write the default network's conf unless it exists."""
-        if not self._path(DEFAULT_NETWORK).exists():
-            self._write(DEFAULT)
-
-    def _write(self, spec: NetworkSpec) -> None:
-        self.home.mkdir(parents=True, exist_ok=True)
-        found = cni.conf(spec, bridge(spec.name), self.home / "addresses")
-        self._path(spec.name).write_text(json.dumps(found), encoding="utf-8")
-        (self.home / f"{spec.name}.spec").write_bytes(pickle.dumps(spec))
-
-    def conf(self, name: str) -> dict[str, Any]:
-        """Return the plugin list of a network."""
-        try:
-            found: dict[str, Any] = json.loads(self._path(name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ProgramRefused(f"there is no network {name}") from None
-        return found
-
-    def facts(self, name: str) -> NetworkInfo:
-        """Return the facts about a network."""
-        self.conf(name)
-        spec: NetworkSpec = pickle.loads((self.home / f"{name}.spec").read_bytes())  # noqa: S301
-        pairs = ((spec.gateway, spec.subnet), (spec.gateway6, spec.subnet6))
-        gateways = tuple(
-            ip_interface(f"{gateway}/{subnet.prefixlen}") for gateway, subnet in pairs if subnet
-        )
-        return NetworkInfo(name, name, bridge(name), gateways)
-
-    def names(self) -> list[str]:
-        """Return the names of all networks."""
-        return sorted(path.stem for path in self.home.glob("*.conflist"))
-
-    def remove(self, name: str) -> None:
-        """Remove a conf and its bridge, which CNI leaves behind."""
-        self.conf(name)
-        with NetNS.own() as here, Netlink(here) as netlink:
-            netlink.send([rtnetlink.del_link(bridge(name))], missing_ok=True)
-        for path in (self._path(name), self.home / f"{name}.spec"):
-            path.unlink()
-
-    def _path(self, name: str) -> Path:
-        return self.home / f"{name}.conflist"
-
-
-def bridge(name: str) -> str:
-    """Return the bridge name of a network: a hash, as link names have at most 15 characters."""
-    if name == DEFAULT_NETWORK:
-        return DEFAULT_BRIDGE
-    return f"cni-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
 TRIAL: Final = NetworkSpec(
@@ -126,10 +44,7 @@ TRIAL: Final = NetworkSpec(
 
 @dataclass(frozen=True, slots=True)
 class CniBackend:
-    """Network backend that calls CNI's plugins for each container.
-
-    Plugins in the folder `prefix` come first.
-    """
+    """Network backend of CNI's plugins; those in the folder `prefix` come first."""
 
     prefix: str = ""
 
@@ -139,44 +54,39 @@ class CniBackend:
         return ("containernetworking-plugins", "iptables")
 
     def missing(self) -> list[str]:
-        """Those of them that are not there."""
+        """Return the missing ones."""
         return cni.missing(self.prefix)
-
-    @property
-    def _networks(self) -> CniNetworks:
-        return CniNetworks(HOME / "networks")
 
     # --- networks
 
     def begin(self) -> None:
-        """Have the default network, and try it out."""
-        self._networks.ensure_default()
+        """Create the default network unless it exists, and try it out."""
+        if DEFAULT_NETWORK not in networks.names():
+            networks.save(DEFAULT)
         self._try_out(DEFAULT_NETWORK)
 
     def repair(self) -> None:
         """Do nothing: CNI documents no repair, and rules come with ADD only."""
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """Write the conf and try it once, which creates the bridge."""
-        facts = self._networks.create(spec)
+        """Choose subnets and try the network out, which creates the bridge."""
+        networks.save(networks.completed(spec, "there is no CNI plugin for"))
         try:
             self._try_out(spec.name)
         except BaseException:
-            self._networks.remove(spec.name)
+            self.remove(spec.name)
             raise
-        return facts
+        return self.facts(spec.name)
 
     def facts(self, name: str) -> NetworkInfo:
-        """Return the facts about a network from its conf."""
-        return self._networks.facts(name)
-
-    def names(self) -> list[str]:
-        """Return the names of all confs."""
-        return self._networks.names()
+        """Return the facts about a network."""
+        return networks.facts(networks.load(name), _bridge(name))
 
     def remove(self, name: str) -> None:
-        """Remove the conf and the bridge."""
-        self._networks.remove(name)
+        """Remove a network and its bridge, which CNI leaves behind."""
+        networks.load(name)
+        _remove_link(_bridge(name))
+        networks.forget(name)
 
     # --- containers
 
@@ -199,7 +109,7 @@ class CniBackend:
         attachments = list(store.attachments(record, self.prefix))
         cni.loopback(attachments[0])
         endpoints = tuple(
-            cni.add(item, self._networks.conf(item.network), record.spec, first=not number)
+            cni.add(item, _conf(item.network), record.spec, first=not number)
             for number, item in enumerate(attachments)
         )
         return WiredNetns(endpoints, str(netns))
@@ -208,8 +118,8 @@ class CniBackend:
         """Call the plugins with DEL, and release the netns."""
         for item in store.attachments(record, self.prefix):
             with contextlib.suppress(ProgramRefused):
-                cni.delete(item, self._networks.conf(item.network), record.spec)
-        bundle.release_netns(store.bundle(record.spec.name))
+                cni.delete(item, _conf(item.network), record.spec)
+        bundle.unmount(store.bundle(record.spec.name), "netns")
 
     # --- tries
 
@@ -219,10 +129,10 @@ class CniBackend:
         It also makes the firewall plugin's rules. Masquerade and ports are left out, which take
         most of the time: their rules are per container, or shared and made by `_try_ports`.
         """
-        conf = self._networks.conf(network)
+        conf = _conf(network)
         bridge, _, walls = conf["plugins"]
         self._try({**conf, "plugins": [{**bridge, "ipMasq": False}, walls]})
-        families = len(self._networks.facts(network).gateways)
+        families = len(networks.gateways(networks.load(network)))
         done = HOME / f"tried-{families}"
         if not done.exists():
             self._try_ports(dual=families > 1)
@@ -238,8 +148,7 @@ class CniBackend:
         try:
             self._try(conf, ContainerSpec("trial", ports=(Publish(1, 1),)))
         finally:
-            with NetNS.own() as here, Netlink(here) as netlink:
-                netlink.send([rtnetlink.del_link(TRIAL.name)], missing_ok=True)
+            _remove_link(TRIAL.name)
             shutil.rmtree(HOME / TRIAL.name, ignore_errors=True)
 
     def _try(self, conf: Mapping[str, Any], spec: ContainerSpec | None = None) -> None:
@@ -256,6 +165,19 @@ class CniBackend:
         finally:
             bundle.unmount(place)
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _bridge(network: str) -> str:
+    return "cni0" if network == DEFAULT_NETWORK else networks.bridge_name("cni", network)
+
+
+def _conf(network: str) -> dict[str, Any]:
+    return cni.conf(networks.load(network), _bridge(network), networks.ADDRESSES)
+
+
+def _remove_link(name: str) -> None:
+    with NetNS.own() as here, Netlink(here) as netlink:
+        netlink.send([rtnetlink.del_link(name)], missing_ok=True)
 
 
 def _check_addresses(spec: ContainerSpec) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from harness.adapters.bare import bundle, store
+from harness.adapters.bare import bundle, networks, store
 from harness.adapters.bare.protocol import (
     BareRuntime,
     NetworkBackend,
@@ -143,9 +143,10 @@ class BareEngine:
     def _end(self, record: BareRecord, *, grace: float = _STOP) -> BareRecord:
         name = record.spec.name
         if record.alive:
-            end = self.runtime.end if isinstance(self.runtime, StopsContainers) else _end_process
-            with contextlib.suppress(ProcessLookupError):
-                end(name, record.pid, grace)
+            if isinstance(self.runtime, StopsContainers):
+                self.runtime.end(name, record.pid, grace)
+            else:
+                store.end_process(record.pid, grace)
         self.runtime.forget(name, store.bundle(name))
         self.wiring.unwire(replace(record, spec=replace(record.spec, ports=record.ports)))
         record = replace(record, pid=0, start_time=0, endpoints=(), attached=(), ports=())
@@ -193,13 +194,9 @@ class BareEngine:
         """Remove every container and every network but the default one."""
         for name in store.names():
             self._clear(name)
-        for network in self.wiring.names():
+        for network in networks.names():
             if network != DEFAULT_NETWORK:
                 self.wiring.remove(network)
-
-
-def _end_process(_: str, pid: int, grace: float) -> None:
-    store.end_process(pid, grace)
 
 
 def _in_place(record: BareRecord) -> tuple[Endpoint, ...]:

@@ -10,25 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import pickle
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-    ip_address,
-    ip_interface,
-)
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, ip_address
+from typing import Any, Final
 
-from harness.adapters.bare import bundle, cni, store
+from harness.adapters.bare import bundle, cni, networks, store
 from harness.adapters.bare.protocol import WiredNetns
-from harness.adapters.bare.store import HOME, BareRecord
+from harness.adapters.bare.store import BareRecord
 from harness.adapters.protocol import Endpoint, NetworkInfo
 from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, NetworkSpec
@@ -72,70 +61,55 @@ class LinuxBridge:
 
     def begin(self) -> None:
         """Create the default network unless it exists."""
-        if self._path(DEFAULT_NETWORK).exists():
+        if DEFAULT_NETWORK in networks.names():
             return
         if self.made_by is None:
             self._make(self.spec)
         else:
             self.made_by()
-        self._keep(self.spec)
+        networks.save(self.spec)
 
     def repair(self) -> None:
         """Restore the rules of all networks."""
-        for name in self.names():
+        for name in networks.names():
             if name == DEFAULT_NETWORK and self.made_by is not None:
                 self.made_by()
             else:
-                self._rule(self._spec(name))
+                self._rule(networks.load(name))
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
         """Create a network: another bridge."""
-        for name, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
-            if value:
-                raise ProgramRefused(f"a bridge alone is not {name}")
-        if self._path(spec.name).exists():
-            raise ProgramRefused(f"network {spec.name} is there already")
-        used = (item.network for name in self.names() for item in self.facts(name).gateways)
-        spec = with_subnets(spec, [*used, *used_subnets()])
+        spec = networks.completed(spec, "a bridge alone is not")
         self._make(spec)
-        self._keep(spec)
+        networks.save(spec)
         return self.facts(spec.name)
 
     def facts(self, name: str) -> NetworkInfo:
         """Return the facts about a network."""
-        return NetworkInfo(name, name, self.link(name), _gateways(self._spec(name)))
-
-    def names(self) -> list[str]:
-        """Return the names of all networks."""
-        return sorted(path.stem for path in _home().glob("*.spec"))
+        return networks.facts(networks.load(name), self.link(name))
 
     def remove(self, name: str) -> None:
         """Remove the bridge and its nftables table."""
-        self._spec(name)
-        with NetNS.own() as here, Netlink(here) as netlink, nftables.Nft() as table:
+        networks.load(name)
+        table = self._table(name)
+        with NetNS.own() as here, Netlink(here) as netlink, nftables.Nft() as tables:
             netlink.send([rtnetlink.del_link(self.link(name))], missing_ok=True)
-            table.apply(
-                [nftables.add_table(self._table(name)), nftables.del_table(self._table(name))]
-            )
-        for path in _home().glob(f"{name}.*"):
-            path.unlink()
+            tables.apply([nftables.add_table(table), nftables.del_table(table)])
+        networks.forget(name)
 
     def link(self, network: str) -> str:
-        """Return the bridge name of a network: a hash, as link names have at most 15 characters."""
-        if network == DEFAULT_NETWORK:
-            return self.bridge
-        return f"hand-{hashlib.sha256(network.encode()).hexdigest()[:9]}"
+        """Return the bridge name of a network."""
+        default = network == DEFAULT_NETWORK
+        return self.bridge if default else networks.bridge_name("hand", network)
 
     def _make(self, spec: NetworkSpec) -> None:
-        name, gateways = self.link(spec.name), _gateways(spec)
+        name, gateways = self.link(spec.name), networks.gateways(spec)
         with NetNS.own() as here, Netlink(here) as netlink:
             try:
                 netlink.send([rtnetlink.add_bridge(name, mac=_mac(name), mtu=spec.mtu, up=False)])
                 netns.write_sysctls(here, {f"net.ipv6.conf.{name}.accept_dad": 0})
-                netlink.send(
-                    [rtnetlink.set_link(rtnetlink_dump.link(netlink, name).ifindex, up=True)]
-                )
                 index = rtnetlink_dump.link(netlink, name).ifindex
+                netlink.send([rtnetlink.set_link(index, up=True)])
                 netlink.send([rtnetlink.add_address(index, item) for item in gateways])
                 netns.write_sysctls(here, _forwarding(netlink, {item.version for item in gateways}))
                 self._rule(spec)
@@ -148,24 +122,10 @@ class LinuxBridge:
         table, bridge = self._table(spec.name), self.link(spec.name)
         with nftables.Nft() as tables:
             anew = [nftables.add_table(table), nftables.del_table(table)]
-            tables.apply([*anew, *_rules(table, bridge, _gateways(spec))])
+            tables.apply([*anew, *_rules(table, bridge, networks.gateways(spec))])
 
     def _table(self, network: str) -> nftables.Table:
         return nftables.Table("inet", self.link(network))
-
-    def _spec(self, name: str) -> NetworkSpec:
-        try:
-            found: NetworkSpec = pickle.loads(self._path(name).read_bytes())  # noqa: S301 # our own
-        except FileNotFoundError:
-            raise ProgramRefused(f"there is no network {name}") from None
-        return found
-
-    def _keep(self, spec: NetworkSpec) -> None:
-        _home().mkdir(parents=True, exist_ok=True)
-        self._path(spec.name).write_bytes(pickle.dumps(spec))
-
-    def _path(self, name: str) -> Path:
-        return _home() / f"{name}.spec"
 
     # --- containers
 
@@ -199,7 +159,7 @@ class LinuxBridge:
                 cni.release(item, self._ipam(item.network))
 
     def _ipam(self, network: str) -> Mapping[str, Any]:
-        conf = cni.conf(self._spec(network), self.link(network), _home() / "addresses")
+        conf = cni.conf(networks.load(network), self.link(network), networks.ADDRESSES)
         ipam: Mapping[str, Any] = conf["plugins"][0]["ipam"]
         return ipam
 
@@ -208,15 +168,6 @@ def _mac(bridge: str) -> str:
     """Return a fixed MAC for a bridge, which would otherwise take that of a port and change."""
     digest = hashlib.sha256(bridge.encode()).digest()
     return rtnetlink.mac_text(bytes([2, *digest[:5]]))
-
-
-def _home() -> Path:
-    return HOME / "networks"
-
-
-def _gateways(spec: NetworkSpec) -> tuple[IPv4Interface | IPv6Interface, ...]:
-    pairs = ((spec.gateway, spec.subnet), (spec.gateway6, spec.subnet6))
-    return tuple(ip_interface(f"{at}/{net.prefixlen}") for at, net in pairs if at and net)
 
 
 def _forwarding(netlink: Netlink, versions: Collection[int]) -> dict[str, str | int]:
@@ -289,7 +240,7 @@ class VethBridge(LinuxBridge):
         ends = [rtnetlink.del_link(_end(record, number)) for number in range(len(record.attached))]
         with NetNS.own() as here, Netlink(here) as netlink:
             netlink.send(ends, missing_ok=True)
-        bundle.release_netns(store.bundle(record.spec.name))
+        bundle.unmount(store.bundle(record.spec.name), "netns")
         LinuxBridge.unwire(self, record)
 
 
@@ -325,108 +276,3 @@ def _end(record: BareRecord, number: int) -> str:
     """Return the name of the host's end, which no other container ever has."""
     digest = hashlib.sha256(f"{record.spec.name}-{record.serial}".encode()).hexdigest()
     return f"veth{digest[:8]}-{number}"
-
-
-# --- subnets ---------------------------------------------------------------------------
-
-POOL: Final = IPv4Network("10.86.0.0/15")
-POOL6: Final = IPv6Network("fd00:86::/48")
-
-Subnet = IPv4Network | IPv6Network
-T = TypeVar("T", IPv4Network, IPv6Network)
-A = TypeVar("A", IPv4Address, IPv6Address)
-
-
-def used_subnets() -> Iterator[Subnet]:
-    """Yield the subnets that the host routes or has an address in."""
-    with NetNS.own() as here, Netlink(here) as netlink:
-        held = [item.address.network for item in rtnetlink_dump.addresses(netlink)]
-        routed = [item.destination for item in rtnetlink_dump.routes(netlink)]
-    for network in (*held, *routed):
-        if network is not None and network.prefixlen and not _of_the_links(network):
-            yield network
-
-
-def with_subnets(spec: NetworkSpec, taken: Iterable[Subnet]) -> NetworkSpec:
-    """Return a network with subnets and gateways chosen or checked.
-
-    Raises `ProgramRefused` for values that are invalid or overlap others.
-    """
-    used = list(taken)
-    four = _subnet4(spec.subnet)
-    six = _subnet6(spec.subnet6)
-    for subnet in (four, six):
-        for other in used if subnet else ():
-            if subnet is not None and _overlap(subnet, other):
-                raise ProgramRefused(f"subnet {subnet} overlaps {other}, which is in use")
-    if four is None:
-        four = next((item for item in POOL.subnets(new_prefix=24) if not _any(item, used)), None)
-        if four is None:
-            raise ProgramRefused(f"no subnet of {POOL} is free")
-    if six is None and spec.ipv6:
-        six = next(item for item in POOL6.subnets(new_prefix=64) if not _any(item, used))
-    gateway = _gateway4(spec.gateway, four)
-    gateway6 = None if six is None else _gateway6(spec.gateway6, six)
-    part = spec.ip_range
-    if part is not None and not IPv4Network(str(part)).subnet_of(four):
-        raise ProgramRefused(f"ip range {part} is not within subnet {four}")
-    return replace(
-        spec, subnet=four, gateway=gateway, subnet6=six, gateway6=gateway6, ipv6=six is not None
-    )
-
-
-def _any(subnet: Subnet, used: list[Subnet]) -> bool:
-    return any(_overlap(subnet, other) for other in used)
-
-
-def _overlap(one: Subnet, other: Subnet) -> bool:
-    if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):
-        return one.overlaps(other)
-    if isinstance(one, IPv6Network) and isinstance(other, IPv6Network):
-        return one.overlaps(other)
-    return False
-
-
-def _subnet4(asked: object) -> IPv4Network | None:
-    return None if asked is None else _usable(IPv4Network, str(asked), 30)
-
-
-def _subnet6(asked: object) -> IPv6Network | None:
-    return None if asked is None else _usable(IPv6Network, str(asked), 126)
-
-
-def _usable(kind: type[T], asked: str, longest: int) -> T:
-    try:
-        found = kind(asked)
-    except ValueError as error:
-        raise ProgramRefused(f"subnet {asked}: {error}") from None
-    if found.prefixlen > longest or _of_the_links(found):
-        raise ProgramRefused(f"subnet {asked} has no room for containers")
-    return found
-
-
-def _gateway4(asked: object, subnet: IPv4Network) -> IPv4Address:
-    return _gateway(IPv4Address, asked, subnet, (subnet[0], subnet[-1]))
-
-
-def _gateway6(asked: object, subnet: IPv6Network) -> IPv6Address:
-    return _gateway(IPv6Address, asked, subnet, (subnet[0],))
-
-
-def _gateway(
-    kind: type[A], asked: object, subnet: IPv4Network | IPv6Network, reserved: tuple[A, ...]
-) -> A:
-    """Return the requested gateway, or else the first address of the subnet."""
-    if asked is None:
-        return kind(int(subnet[1]))
-    try:
-        found = kind(str(asked))
-    except ValueError as error:
-        raise ProgramRefused(f"gateway {asked}: {error}") from None
-    if found not in subnet or found in reserved:
-        raise ProgramRefused(f"gateway {asked} is no address of subnet {subnet}")
-    return found
-
-
-def _of_the_links(network: Subnet) -> bool:
-    return network.is_loopback or network.is_link_local or network.is_multicast

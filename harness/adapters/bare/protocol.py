@@ -118,9 +118,6 @@ class NetworkBackend(Protocol):
     def facts(self, name: str) -> NetworkInfo:
         """Return the facts about a network; raise `ProgramRefused` if there is none."""
 
-    def names(self) -> list[str]:
-        """Return the names of all networks."""
-
     def remove(self, name: str) -> None:
         """Remove a network without containers."""
 

@@ -9,8 +9,6 @@ import contextlib
 import os
 import pickle
 import secrets
-import select
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +18,10 @@ from harness.adapters.bare.cni import CniAttachment
 from harness.adapters.protocol import ContainerInfo, Endpoint
 from harness.adapters.support.program import ProgramBroken, ProgramRefused
 from harness.model.plan import ContainerSpec, Publish
+from harness.world import process
 from linux import proc
 
 HOME: Final = Path("/run/netmodes/bare")
-_KILL: Final = 10.0
-"""Time limit for the end of a process after SIGKILL, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +119,5 @@ def start_time(pid: int) -> int:
 
 def end_process(pid: int, grace: float) -> None:
     """End a container's pid 1, and wait until it has ended."""
-    handle = os.pidfd_open(pid)
-    try:
-        if grace:
-            signal.pidfd_send_signal(handle, signal.SIGTERM)
-            if select.select([handle], [], [], grace)[0]:
-                return
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-        if not select.select([handle], [], [], _KILL)[0]:
-            raise ProgramBroken(f"process {pid} has not ended {_KILL:g} s after SIGKILL")
-    finally:
-        os.close(handle)
+    if not process.end(pid, grace):
+        raise ProgramBroken(f"process {pid} has not ended after SIGKILL")

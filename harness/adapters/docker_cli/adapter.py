@@ -36,7 +36,8 @@ from harness.adapters.support.program import is_crash_report
 from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, ContainerSpec, NetworkSpec
 from harness.model.topology import Interface
-from harness.world.process import CompletedCommand, ExecCommand, OutputTooLong, wait_for_end
+from harness.world import process
+from harness.world.process import CompletedCommand, ExecCommand, OutputTooLong
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -51,7 +52,6 @@ _KILLED: Final = 124
 """Exit code of timeout(1) for a command that it has ended."""
 _SAID: Final = 2000
 _KEPT: Final = 100
-_VERSION: Final = re.compile(programs.VERSION)
 
 
 class CliAdapter:
@@ -100,7 +100,7 @@ class CliAdapter:
         else:
             self.prune()
         while self._daemons:
-            daemon.stop(self._host, self._daemons.pop(), self._spec.timeout)
+            self._host.call(process.end, self._daemons.pop(), self._spec.timeout)
 
     # --- networks --------------------------------------------------------------
 
@@ -121,8 +121,7 @@ class CliAdapter:
         asked = f"inspect network {name}"
         done = self._run_checked(asked, *self._words.network_inspect, own)
         try:
-            found = output.network(self._spec, done.stdout)
-            subnets = output.subnets(done.stdout)
+            found, subnets = output.network(self._spec, done.stdout)
         except UnreadableOutput as garbage:
             raise self._broken(asked, done, f"it printed what is {garbage}") from None
         if len(found.gateways) < len(subnets) and found.interface:
@@ -137,7 +136,7 @@ class CliAdapter:
     def bridges_at(self) -> str:
         """Return the path of the bridges' netns below /proc of the host, `""` for its own."""
         told, path = self._spec.bridges_at
-        return f"{self._host.call(_content, told)}/{path}" if told else ""
+        return f"{self._host.call(Path.read_text, Path(told)).strip()}/{path}" if told else ""
 
     def remove_network(self, name: str) -> None:
         """Call `network rm`."""
@@ -266,7 +265,7 @@ class CliAdapter:
         if self._words.repair:
             self._run_checked("repair", *self._words.repair)
         elif self._daemons:
-            daemon.stop(self._host, self._daemons[-1], self._spec.timeout)
+            self._host.call(process.end, self._daemons[-1], self._spec.timeout)
             self.start()
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
@@ -275,9 +274,9 @@ class CliAdapter:
         words = self._line(*self._words.run, *arguments.container(self._spec, spec))
         log = f"/run/netmodes/{self.name}-crash.log"
         pid = self._host.spawn(words, log=log, env=self._env)
-        self._host.call(wait_for_end, pid, after)
+        self._host.call(process.wait_for_end, pid, after)
         for victim in (pid, *self._daemons[-1:]):
-            daemon.kill(self._host, victim, self._spec.timeout)
+            self._host.call(process.end, victim, 0.0)
 
     # --- one command -----------------------------------------------------------
 
@@ -334,16 +333,10 @@ class CliAdapter:
 
     def _ask_version(self) -> str:
         done = self._command("ask for the version", self._words.version, timeout=self._spec.timeout)
-        found = version_in(done.stdout)
+        found = re.search(programs.VERSION, done.stdout)
         if done.returncode or not found:
             raise self._broken("ask for the version", done, "there is no version in its answer")
-        return found
-
-
-def version_in(text: str) -> str:
-    """Return the first version number in a program's output, or an empty text."""
-    found = _VERSION.search(text)
-    return found[0] if found else ""
+        return found[0]
 
 
 def environment(spec: CliSpec) -> dict[str, str]:
@@ -399,19 +392,12 @@ def _addresses(where: str, link: str, subnets: Sequence[str]) -> tuple[Interface
     return tuple(item for network in wanted for item in held if item.network == network)
 
 
-def _content(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
-
-
 def _read_and_remove(path: str) -> str:
     """Read and remove a file; return an empty text if there is none."""
-    try:
-        with open(path, encoding="ascii") as file:
-            content = file.read().strip()
-    except FileNotFoundError:
-        return ""
-    os.unlink(path)
+    content = ""
+    with contextlib.suppress(FileNotFoundError):
+        content = Path(path).read_text(encoding="ascii").strip()
+        os.unlink(path)
     return content
 
 

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from harness.adapters.docker_cli.spec import CliSpec
-from harness.model.plan import (
-    DEFAULT_NETWORK,
-    Attached,
-    Bridge,
-    ContainerSpec,
-    Host,
-    Joined,
-    Mode,
-    NetworkSpec,
-    Nothing,
-    Publish,
-)
+from harness.adapters.support import options
+from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Host, NetworkSpec
 
 
 def container(cli: CliSpec, spec: ContainerSpec) -> list[str]:
@@ -26,7 +17,7 @@ def container(cli: CliSpec, spec: ContainerSpec) -> list[str]:
 
 def _options(cli: CliSpec, spec: ContainerSpec) -> Iterator[str]:
     yield from ("--name", cli.named(spec.name))
-    yield from ("--network", mode(cli, spec.mode))
+    yield from ("--network", options.network(spec.mode, partial(network_name, cli), cli.named))
     if isinstance(spec.mode, Host):
         yield from cli.words.host
     single = {
@@ -41,7 +32,7 @@ def _options(cli: CliSpec, spec: ContainerSpec) -> Iterator[str]:
     for alias in aliases(cli, spec):
         yield from ("--network-alias", alias)
     for port in spec.ports:
-        yield from ("-p", published(port))
+        yield from ("-p", options.published(port))
     for key, value in spec.sysctls:
         yield from ("--sysctl", f"{key}={value}")
     for server in spec.dns:
@@ -57,19 +48,6 @@ def aliases(cli: CliSpec, spec: ContainerSpec) -> Sequence[str]:
     return (*spec.aliases, spec.name) if filled else spec.aliases
 
 
-def mode(cli: CliSpec, wanted: Mode) -> str:
-    """Return the value of `--network`."""
-    match wanted:
-        case Bridge(network=network):
-            return network_name(cli, network)
-        case Host():
-            return "host"
-        case Joined(container=name):
-            return f"container:{cli.named(name)}"
-        case Nothing() | Attached():
-            return "none"
-
-
 def network_name(cli: CliSpec, name: str) -> str:
     """Return the runtime's name for a network of a plan."""
     return cli.default_network if name == DEFAULT_NETWORK else cli.named(name)
@@ -78,20 +56,6 @@ def network_name(cli: CliSpec, name: str) -> str:
 def plan_name(cli: CliSpec, name: str) -> str:
     """Return the plan's name for a network of the runtime."""
     return DEFAULT_NETWORK if name == cli.default_network else name
-
-
-def published(port: Publish) -> str:
-    """Return the value of `-p`: `[ADDRESS:][HOST PORT:]PORT/PROTOCOL`, ranges with a dash."""
-    own = f"{_range(port.container_port, port.count)}/{port.protocol}"
-    host = _range(port.host_port, port.count) if port.host_port else ""
-    if port.host_ip is None:
-        return f"{host}:{own}" if host else own
-    where = f"[{port.host_ip}]" if port.host_ip.version == 6 else str(port.host_ip)
-    return f"{where}:{host}:{own}"
-
-
-def _range(first: int, count: int) -> str:
-    return f"{first}-{first + count - 1}" if count > 1 else str(first)
 
 
 def network(cli: CliSpec, spec: NetworkSpec) -> list[str]:

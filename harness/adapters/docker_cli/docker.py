@@ -13,14 +13,9 @@ from dataclasses import replace
 from typing import Final
 
 from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
-from harness.adapters.support import rootless
+from harness.adapters.support import options, rootless
 from harness.adapters.support.daemon import DaemonSpec
 from harness.model.features import Feature
-from linux.proc import protocol_available
-
-# docker-proxy needs sockets of the published protocols, and not every kernel has SCTP.
-_NOT_HERE: Final = set() if protocol_available("SCTP") else {Feature.SCTP}
-FEATURES: Final = frozenset(Feature) - {Feature.MACVLAN, Feature.USER_MODE} - _NOT_HERE
 
 HOME: Final = "/run/netmodes/docker"
 """The directory of its configuration, in the host."""
@@ -56,7 +51,7 @@ SPEC: Final = CliSpec(
     name="docker",
     command=("docker",),
     cgroups=True,
-    features=FEATURES,
+    features=options.FEATURES,
     words=CliVerbs(inspect=("container", "inspect")),
     daemons=(
         DaemonSpec(
@@ -99,22 +94,7 @@ ROOTLESS: Final = replace(
     rootless=True,
     cgroups=False,
     bridges_at=(f"{_STATE}/child_pid", "ns/net"),
-    features=frozenset(
-        {
-            Feature.NONE,
-            Feature.CONTAINER,
-            Feature.NETWORKS,
-            Feature.INTERNAL,
-            Feature.ICC,
-            Feature.DNS,
-            Feature.CONNECT,
-            Feature.STATIC_ADDRESS,
-            Feature.RESTART,
-            Feature.SYSCTL,
-            Feature.PUBLISH,
-            Feature.IPV6,
-        }
-    ),
+    features=options.FEATURES - {Feature.BRIDGE, Feature.HOST, Feature.SCTP},
     daemons=(
         DaemonSpec(
             command=rootless.command(

@@ -52,7 +52,7 @@ DOCKER: Final = replace(
     docker.SPEC,
     name="docker-runsc",
     cgroups=False,
-    features=docker.FEATURES - _NEITHER - {Feature.DNS},
+    features=docker.SPEC.features - _NEITHER - {Feature.DNS},
     kin=("docker", "gvisor", "docker-runsc"),
     words=replace(docker.SPEC.words, host=_HOST),
     files=(

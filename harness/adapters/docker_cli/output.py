@@ -92,8 +92,8 @@ def _ports(told: Mapping[str, list[Mapping[str, str]] | None]) -> Iterator[Publi
             )
 
 
-def network(cli: CliSpec, text: str) -> NetworkInfo:
-    """Return the facts about a network, without gateways that are not reported."""
+def network(cli: CliSpec, text: str) -> tuple[NetworkInfo, list[str]]:
+    """Return the facts about a network, without gateways that are not reported, and its subnets."""
     told = single_object(text)
     try:
         if "network_interface" in told:
@@ -105,24 +105,13 @@ def network(cli: CliSpec, text: str) -> NetworkInfo:
             name, identity = told["Name"], told["Id"]
             default = f"br-{identity[:_SHORT]}" if told["Driver"] == "bridge" else None
             interface = (told.get("Options") or {}).get(_BRIDGE_NAME, default)
-        gateways = (_gateway(*pool) for pool in pools)
-        return NetworkInfo(
-            plan_name(cli, name), identity, interface, tuple(item for item in gateways if item)
-        )
+        gateways = tuple(_gateway(*pool) for pool in pools if pool[1])
+        found = NetworkInfo(plan_name(cli, name), identity, interface, gateways)
+        return found, [subnet for subnet, _ in pools]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnreadableOutput(f"no description of a network: {_why(error)}") from None
 
 
-def subnets(text: str) -> list[str]:
-    """Return the reported subnets of a network."""
-    told = single_object(text)
-    if "network_interface" in told:
-        return [item["subnet"] for item in told.get("subnets") or ()]
-    return [item["Subnet"] for item in told["IPAM"]["Config"] or ()]
-
-
-def _gateway(subnet: str, gateway: str | None) -> IPv4Interface | IPv6Interface | None:
-    if not gateway:
-        return None
+def _gateway(subnet: str, gateway: str) -> IPv4Interface | IPv6Interface:
     address = gateway.partition("/")[0]  # docker tells an IPv6 gateway with its prefix
     return ip_interface(f"{address}/{ip_network(subnet).prefixlen}")

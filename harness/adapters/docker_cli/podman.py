@@ -12,28 +12,13 @@ from dataclasses import replace
 from typing import Final
 
 from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
-from harness.adapters.support import rootless
+from harness.adapters.support import options, rootless
 from harness.adapters.support.programs import PREFIX
 from harness.model.features import Feature
-from linux.proc import protocol_available
 
-FEATURES: Final = frozenset(
-    {
-        Feature.BRIDGE,
-        Feature.HOST,
-        Feature.NONE,
-        Feature.CONTAINER,
-        Feature.NETWORKS,
-        Feature.INTERNAL,
-        Feature.IPV6,
-        Feature.PUBLISH,
-        Feature.DNS,
-        Feature.STATIC_ADDRESS,
-        Feature.CONNECT,
-        Feature.RESTART,
-        Feature.SYSCTL,
-        *([Feature.SCTP] if protocol_available("SCTP") else []),
-    }
+FEATURES: Final = options.FEATURES - {Feature.ICC}
+_OF_NETWORKS: Final = frozenset(
+    (Feature.NETWORKS, Feature.INTERNAL, Feature.DNS, Feature.CONNECT, Feature.STATIC_ADDRESS)
 )
 HOME: Final = "/run/netmodes/podman"
 """The directory of its configuration, in the host."""
@@ -126,18 +111,7 @@ PASTA: Final = replace(
     kin=("podman", "netavark", "rootless", "pasta"),
     rootless=True,
     cgroups=False,
-    features=frozenset(
-        {
-            Feature.USER_MODE,
-            Feature.HOST,
-            Feature.NONE,
-            Feature.CONTAINER,
-            Feature.IPV6,
-            Feature.PUBLISH,
-            Feature.RESTART,
-            Feature.SYSCTL,
-        }
-    ),
+    features=FEATURES - _OF_NETWORKS - {Feature.BRIDGE, Feature.SCTP} | {Feature.USER_MODE},
     bridges_at=(f"{rootless.RUN}/libpod/tmp/pause.pid", f"root{_ROOTLESS_NETNS}"),
     default_network="pasta",
     env=(),
@@ -150,14 +124,7 @@ BRIDGE: Final = replace(
     PASTA,
     name="podman-rootless-bridge",
     kin=(*PASTA.kin, "podman-rootless-bridge"),
-    features=PASTA.features
-    | {
-        Feature.NETWORKS,
-        Feature.INTERNAL,
-        Feature.DNS,
-        Feature.CONNECT,
-        Feature.STATIC_ADDRESS,
-    },
+    features=PASTA.features | _OF_NETWORKS,
     programs=("crun", "conmon", "pasta", "nft"),
     install="apt-get install podman crun netavark aardvark-dns nftables passt uidmap",
 )

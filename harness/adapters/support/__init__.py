@@ -5,6 +5,7 @@ __all__ = [
     "daemon",
     "image",
     "inspect_cache",
+    "options",
     "program",
     "programs",
     "rootless",

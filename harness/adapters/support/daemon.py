@@ -7,7 +7,6 @@ import glob
 import os
 import select
 import shlex
-import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Final
 from harness.adapters.protocol import HostHandle, RuntimeBroken
 from harness.adapters.support import programs
 from harness.model.dialect import Dialect
+from harness.world import process
 from linux import proc
 
 
@@ -77,11 +77,9 @@ def start_missing(
     bound: float,
 ) -> None:
     """Start the daemons that do not run, in order, and update `pids`."""
-    dead = [not alive(host, pid) for pid in pids]
     for number, wanted in enumerate(daemons):
-        if number < len(dead) and not dead[number]:
-            continue
-        pids[number : number + 1] = [start(host, wanted, env, bound)]
+        if number >= len(pids) or ended(host, pids[number : number + 1]):
+            pids[number : number + 1] = [start(host, wanted, env, bound)]
 
 
 def start(host: HostHandle, daemon: DaemonSpec, env: Mapping[str, str], bound: float) -> int:
@@ -97,24 +95,9 @@ def start(host: HostHandle, daemon: DaemonSpec, env: Mapping[str, str], bound: f
     return pid
 
 
-def stop(host: HostHandle, pid: int, bound: float) -> bool:
-    """Send SIGTERM, after `bound` seconds SIGKILL; return True if SIGTERM sufficed."""
-    return host.call(_end, pid, signal.SIGTERM, bound)
-
-
-def kill(host: HostHandle, pid: int, bound: float) -> None:
-    """End a daemon by SIGKILL, and wait for its end."""
-    host.call(_end, pid, signal.SIGKILL, bound)
-
-
-def alive(host: HostHandle, pid: int) -> bool:
-    """Return True while a daemon runs."""
-    return host.call(_exists, pid)
-
-
 def ended(host: HostHandle, pids: Sequence[int]) -> bool:
     """Return True if any of these daemons has ended."""
-    return any(not alive(host, pid) for pid in pids)
+    return any(not host.call(_exists, pid) for pid in pids)
 
 
 def hints(host: HostHandle, daemons: Sequence[DaemonSpec], runtime: str) -> list[str]:
@@ -151,31 +134,13 @@ def _await_socket(path: str, pid: int, bound: float) -> str:
                 select.select([], [], [], _AGAIN)
             else:
                 return ""
-    _end(pid, signal.SIGKILL, bound)
+    process.end(pid, 0.0)
     return f"was not listening on {path} after {bound:g} s, and was killed"
 
 
 def _exists(pid: int) -> bool:
     """Return True while a process runs; a zombie has ended."""
     return bool(proc.born(f"/proc/{pid}"))
-
-
-def _end(pid: int, number: int, bound: float) -> bool:
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(handle, number)
-        if select.select([handle], [], [], bound)[0]:
-            return True
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-        select.select([handle], [], [], bound)
-        return False
-    finally:
-        os.close(handle)
 
 
 def _last(path: str) -> list[str]:

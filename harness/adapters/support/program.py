@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from harness.world import process as hostside
-from harness.world.process import OutputTooLong
+from harness.world.process import OutputTooLong, kill_with_children, read_output
 
 BOUND: Final = 30.0
 """Time limit of one command, in seconds."""
@@ -92,14 +91,12 @@ class Program:
             raise ProgramBroken(f"{argv[0]} cannot be executed: {error}") from None
         with process:
             try:
-                out, err = hostside.heard(process, b"", BOUND)
-            except subprocess.TimeoutExpired:
-                hostside.kill_with_children(process.pid)
-                why = f"{shlex.join(argv)} did not end within {BOUND:g} s, and was killed"
-                raise ProgramBroken(why) from None
-            except OutputTooLong as error:
-                hostside.kill_with_children(process.pid)
-                raise ProgramBroken(f"{shlex.join(argv)} {error}, and was killed") from None
+                out, err = read_output(process, b"", BOUND)
+            except (subprocess.TimeoutExpired, OutputTooLong) as error:
+                kill_with_children(process.pid)
+                late = f"did not end within {BOUND:g} s"
+                why = str(error) if isinstance(error, OutputTooLong) else late
+                raise ProgramBroken(f"{shlex.join(argv)} {why}, and was killed") from None
         said = (text.decode(errors="replace") for text in (out, err))
         return subprocess.CompletedProcess(argv, process.returncode, *said)
 

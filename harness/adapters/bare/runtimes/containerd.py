@@ -64,14 +64,8 @@ class Ctr:
 
 
 def _options(request: StartRequest) -> Iterator[str]:
-    yield from (
-        "--hostname",
-        request.hostname,
-        "--env",
-        PATH,
-        "--env",
-        f"HOSTNAME={request.hostname}",
-    )
+    yield from ("--hostname", request.hostname)
+    yield from ("--env", PATH, "--env", f"HOSTNAME={request.hostname}")
     yield from ("--cpu-shares", "0")  # a private cgroup2 need not have that controller
     if not os.access("/sys/fs/cgroup", os.W_OK):
         yield from ("--cgroup", "")  # an ordinary user's cgroup, which is not delegated
