@@ -85,7 +85,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _gated(whole: Report, path: Path) -> tuple[Report, int]:
-    from harness.report import gate, store
+    from harness.report import expectations, store
 
     listed, _ = store.read_expectations(path)
     ran = {test.id for test in whole.tests}
@@ -93,9 +93,9 @@ def _gated(whole: Report, path: Path) -> tuple[Report, int]:
     def gone(id_: str) -> bool:
         return id_ not in ran and whole.complete and not whole.selection.narrowed
 
-    result = gate.compare(whole, listed, file=os.fspath(path), gone=gone)
+    result = expectations.compare(whole, listed, file=os.fspath(path), gone=gone)
     gated = replace(whole, gate=result)
-    for words in gate.summary_lines(result, gated):
+    for words in expectations.summary_lines(result, gated):
         _print(words)
     judged = whole.exit in _JUDGED
     return gated, int(not result.ok) if judged else whole.exit

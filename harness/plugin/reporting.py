@@ -18,7 +18,7 @@ import pytest
 from harness.model.requirements import Catalogue
 from harness.plugin import options
 from harness.plugin.worker_notes import Sharding, WorkerNotes
-from harness.report import build, expectations, gate, merge, schema, store
+from harness.report import build, expectations, merge, schema, store
 from harness.report.build import Collected
 from harness.report.expectations import BadExpectations, Deviation, uncovered_version
 from harness.report.recorder import BREAKS, PROPERTY, NodeIds, Recorder
@@ -220,9 +220,9 @@ class Reporter:
         listed: Sequence[Deviation] = ()
         if self._order.expected:
             file, listed = self._order.expected
-            result = gate.compare(report, listed, file=file, gone=self._gone)
+            result = expectations.compare(report, listed, file=file, gone=self._gone)
             report = replace(report, gate=result)
-            for number, words in enumerate(gate.summary_lines(result, report)):
+            for number, words in enumerate(expectations.summary_lines(result, report)):
                 self._say(words, bad=number == 0 and not result.ok)
             if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
                 status = pytest.ExitCode.OK if result.ok else pytest.ExitCode.TESTS_FAILED
@@ -236,7 +236,7 @@ class Reporter:
         before: Sequence[Deviation] = ()
         if path.exists():
             before, _ = store.read_expectations(path)
-        after = gate.updated(report, before, gone=self._gone)
+        after = expectations.updated(report, before, gone=self._gone)
         try:
             store.replace(path, expectations.dumps(after))
         except OSError as error:

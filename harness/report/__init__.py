@@ -5,7 +5,6 @@ __all__ = [
     "compare",
     "expectations",
     "failure_links",
-    "gate",
     "merge",
     "recorder",
     "sanitize",

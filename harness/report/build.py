@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -42,7 +42,6 @@ from harness.report.sanitize import address, folder, line, plain
 from harness.report.schema import (
     CellCounts,
     CellResult,
-    Counts,
     Failure,
     Implementation,
     MatrixResult,
@@ -51,10 +50,7 @@ from harness.report.schema import (
     RequirementResult,
     Section,
     Stage,
-    StagedContainer,
-    StagedNetwork,
     TestResult,
-    Totals,
     Verdict,
 )
 
@@ -130,7 +126,7 @@ def _failure(report: pytest.TestReport, evidence: str | None) -> Failure:
             if content
         ),
         evidence=evidence,
-        files=_lines(getattr(report, FILES, ())) if evidence else (),
+        files=tuple(map(line, getattr(report, FILES, ()))) if evidence else (),
     )
 
 
@@ -182,22 +178,11 @@ def catalogue_digest(catalogue: Catalogue) -> str:
     return digest(f"{item.id} {item.level} {item.statement}" for item in catalogue)
 
 
-def implementation(name: str, recorded: Mapping[str, Any]) -> Implementation:
-    """Return the runtime's description of itself, from `Recorder.runtime`."""
-    reported = recorded.get("version")
-    return Implementation(
-        name=line(name),
-        version=line(str(reported)) if reported else None,
-        features=tuple(line(str(item)) for item in recorded.get("features", ())),
-        dialect={line(str(k)): line(str(v)) for k, v in recorded.get("dialect", {}).items()},
-    )
-
-
 def matrices(recorder: Recorder) -> tuple[MatrixResult, ...]:
     """Return the recorded matrices, the largest first, each with its cells in a fixed order."""
     found = []
     for title, cells in recorder.cells():
-        stage = _stage(recorder.stages.get(title))
+        stage = recorder.stages.get(title)
         order = _order(stage)
         recorded = [_cell(cell, seen) for cell, seen in cells.items()]
         found.append(matrix(line(title), sorted(recorded, key=order), stage))
@@ -210,13 +195,13 @@ def _order(stage: Stage | None) -> Callable[[CellResult], Any]:
     sources = [*containers, *OUTSIDERS]
     targets = [SELF, LOOPBACK, *containers, GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0]
 
-    def place(names: Sequence[str], name: str) -> tuple[int, str]:
+    def rank(names: Sequence[str], name: str) -> tuple[int, str]:
         return (names.index(name), "") if name in names else (len(names), name)
 
     def key(cell: CellResult) -> Any:
         return (
-            place(sources, cell.source),
-            place(targets, cell.target),
+            rank(sources, cell.source),
+            rank(targets, cell.target),
             PROTOCOLS.index(cell.protocol),
             cell.family,
         )
@@ -253,38 +238,6 @@ def _cell(cell: Cell, seen: Seen) -> CellResult:
     )
 
 
-def _stage(recorded: Mapping[str, Any] | None) -> Stage | None:
-    if recorded is None:
-        return None
-    return Stage(
-        routers=int(recorded["routers"]),
-        world={line(name): _lines(own) for name, own in recorded["world"].items()},
-        networks=tuple(
-            StagedNetwork(
-                name=line(item["name"]),
-                interface=line(item["interface"]) if item["interface"] else None,
-                gateways=_lines(item["gateways"]),
-                internal=bool(item["internal"]),
-            )
-            for item in recorded["networks"]
-        ),
-        containers=tuple(
-            StagedContainer(
-                name=line(item["name"]),
-                mode=line(item["mode"]),
-                networks=_lines(item["networks"]),
-                addresses=_lines(item["addresses"]),
-                joined=line(item["joined"]) if item["joined"] else None,
-            )
-            for item in recorded["containers"]
-        ),
-    )
-
-
-def _lines(words: Iterable[str]) -> tuple[str, ...]:
-    return tuple(map(line, words))
-
-
 def environment() -> dict[str, str]:
     """Return the versions that the run depended on, and nothing that identifies the machine."""
     return {
@@ -296,14 +249,6 @@ def environment() -> dict[str, str]:
     }
 
 
-def empty_totals() -> Totals:
-    """Return empty totals."""
-    none = Counts()
-    return Totals(
-        tests=none, core=none, extended=none, requirements=none, cells=CellCounts(cells=0, wrong=0)
-    )
-
-
 def report(
     *, runtime: str, catalogue: Catalogue, recorder: Recorder, tests: Collected, **more: Any
 ) -> Report:
@@ -311,8 +256,7 @@ def report(
     return concluded(
         Report(
             generator=f"netmodes {__version__}",
-            implementation=implementation(runtime, recorder.runtime),
-            totals=empty_totals(),
+            implementation=replace(recorder.runtime or Implementation(name=""), name=line(runtime)),
             requirements=rows(catalogue),
             tests=tests.tests(),
             matrices=matrices(recorder),

@@ -1,4 +1,4 @@
-"""The expectation file: known deviations of a runtime, reviewed in git (pure).
+"""The expectation file and the gate: known deviations, and a report compared with them (pure).
 
 ```toml
 [[deviation]]
@@ -10,37 +10,49 @@ reason = "other hosts' IPv6 traffic is dropped by the FORWARD policy"
 link = "https://github.com/moby/moby/issues/48365"
 ```
 
-`docs/gate.md` describes it for users.
+The gate is strict in both directions: every failure must be listed, and every listed failure must
+still occur, unless the entry says `chance`. `docs/gate.md` describes both for users.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import tomli_w
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from harness.model import dialect
-from harness.report.sanitize import address
-from harness.report.schema import Verdict
+from harness.report.judge import judged, own_verdict
+from harness.report.sanitize import address, line
+from harness.report.schema import (
+    Excused,
+    GateResult,
+    Report,
+    RequirementResult,
+    TestResult,
+    Verdict,
+)
 
 UNEXPLAINED = "not looked into yet"
 """The reason that `--write-expect` writes for a new entry."""
 ANYTHING = "…"
 """The placeholder in a message pattern: any text within a line."""
+FAILING = frozenset({Verdict.BROKEN, Verdict.ERROR})
 _SHORTEST = 20
 """Minimal length of a piece of a message pattern, blanks not counted."""
-_ABOUT = frozenset({"requirement", "test", "cell", "saying"})
-_TEXTS = frozenset({"runtime", "versions", "verdict", "reason", "link"}) | _ABOUT
-_KEYS = _TEXTS | {"chance", "at_most"}
-_VERDICTS = (Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED)
+_SHOWN = 3
+"""Number of items of a kind that the summary names."""
+
+Gone = Callable[[str], bool]
+"""Whether a test, by its node id, no longer exists."""
 
 
 class BadExpectations(ValueError):
@@ -105,20 +117,11 @@ class Deviation:
 
     def says(self, text: str) -> bool:
         """Return whether the message pattern matches a line of `text`."""
-        pieces = self.id.split(ANYTHING)
-        return self.kind is DeviationKind.SAYING and any(
-            _within(line, pieces) for line in text.split("\n")
-        )
+        pieces = map(re.escape, self.id.split(ANYTHING))
+        return self.kind is DeviationKind.SAYING and bool(re.search(".*".join(pieces), text))
 
 
-def _within(line: str, pieces: Iterable[str]) -> bool:
-    """Return whether the line contains the pieces in this order."""
-    rest = line
-    for piece in pieces:
-        if piece not in rest:
-            return False
-        rest = rest[rest.index(piece) + len(piece) :]
-    return True
+_KEYS = {*map(str, DeviationKind), *(item.name for item in fields(Deviation))} - {"kind", "id"}
 
 
 def as_version(text: str | None) -> Version | None:
@@ -153,40 +156,51 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
     where = f"deviation {number}"
     if unknown := entry.keys() - _KEYS:
         raise BadExpectations(f"{where}: unknown keys {sorted(unknown)}; known are {sorted(_KEYS)}")
-    for key in _TEXTS & entry.keys():
-        if not isinstance(entry[key], str):
-            raise BadExpectations(f"{where}: {key} is no text: {entry[key]!r}")
     about = [kind for kind in DeviationKind if entry.get(kind)]
     if len(about) != 1:
         raise BadExpectations(f"{where}: name one requirement, test, cell or saying")
     (kind,) = about
     where = f"deviation {number} ({kind} {entry[kind]})"
     for key in ("runtime", "reason"):
-        if not entry.get(key, "").strip():
+        if not str(entry.get(key, "")).strip():
             raise BadExpectations(f"{where}: it has no {key}")
-    verdict = entry.get("verdict", Verdict.BROKEN)
-    if verdict not in _VERDICTS:
-        raise BadExpectations(f"{where}: verdict {verdict!r} is none of {', '.join(_VERDICTS)}")
-    if verdict == Verdict.UNSUPPORTED and kind is not DeviationKind.REQUIREMENT:
-        raise BadExpectations(f"{where}: only a requirement can be unsupported")
-    _check_chance(where, kind, entry)
-    if entry.get("link") and not address(entry["link"]):
-        raise BadExpectations(f"{where}: link is no address of the web: {entry['link']!r}")
     try:
-        SpecifierSet(entry.get("versions", ""))
+        found = msgspec.convert({**entry, "kind": kind, "id": entry[kind]}, Deviation)
+        SpecifierSet(found.versions)
+    except msgspec.ValidationError as error:
+        raise BadExpectations(f"{where}: {error}") from error
     except InvalidSpecifier as error:
         raise BadExpectations(f"{where}: versions: {error}; write such as '>=26,<28'") from error
-    return Deviation(
-        runtime=entry["runtime"],
-        kind=kind,
-        id=entry[kind],
-        verdict=Verdict(verdict),
-        versions=entry.get("versions", ""),
-        reason=entry["reason"],
-        link=entry.get("link", ""),
-        chance=entry.get("chance", False),
-        at_most=entry.get("at_most", 0),
+    for wrong, why in _mistakes(found, limited="at_most" in entry):
+        if wrong:
+            raise BadExpectations(f"{where}: {why}")
+    return found
+
+
+def _mistakes(item: Deviation, *, limited: bool) -> Iterator[tuple[bool, str]]:
+    """Yield each rule about the fields of an entry: whether it is violated, and a sentence."""
+    saying = item.kind is DeviationKind.SAYING
+    verdicts = (*sorted(FAILING), Verdict.UNSUPPORTED)
+    yield item.verdict not in verdicts, f"verdict '{item.verdict}' is none of {', '.join(verdicts)}"
+    unsupported = item.verdict is Verdict.UNSUPPORTED
+    about_requirement = item.kind is DeviationKind.REQUIREMENT
+    yield unsupported and not about_requirement, "only a requirement can be unsupported"
+    by_chance = item.chance and item.kind is not DeviationKind.TEST
+    yield by_chance, "only a test fails by chance"
+    yield saying and "\n" in item.id, "a saying is within one line"
+    unspecific = all(len("".join(part.split())) < _SHORTEST for part in item.id.split(ANYTHING))
+    yield (
+        saying and unspecific,
+        f"anything that fails might say so; quote {_SHORTEST} characters, without blanks and "
+        f"{ANYTHING}, that one defect alone does",
     )
+    yield (
+        saying and item.at_most < 1,
+        "at_most has to say how many tests of a run it may excuse, such as 3",
+    )
+    yield limited and not saying, "at_most is said of a saying, which many tests may meet"
+    web = not item.link or address(item.link)
+    yield not web, f"link is no address of the web: {item.link!r}"
 
 
 def _check_once(found: Iterable[Deviation]) -> None:
@@ -203,34 +217,6 @@ def _check_once(found: Iterable[Deviation]) -> None:
             raise BadExpectations(
                 f"deviation {number} ({item}): deviation {first} lists it already"
             )
-
-
-def _check_chance(where: str, kind: DeviationKind, entry: Mapping[str, Any]) -> None:
-    """Check `chance` and `at_most`."""
-    chance = entry.get("chance", False)
-    if not isinstance(chance, bool):
-        raise BadExpectations(f"{where}: chance is neither true nor false: {chance!r}")
-    if chance and kind is not DeviationKind.TEST:
-        raise BadExpectations(f"{where}: only a test fails by chance")
-    if kind is DeviationKind.SAYING:
-        _check_saying(where, entry[kind])
-        if type(at_most := entry.get("at_most")) is not int or at_most < 1:
-            raise BadExpectations(
-                f"{where}: at_most has to say how many tests of a run it may excuse, such as 3"
-            )
-    elif "at_most" in entry:
-        raise BadExpectations(f"{where}: at_most is said of a saying, which many tests may meet")
-
-
-def _check_saying(where: str, words: str) -> None:
-    """Refuse a message pattern that almost any failure would match."""
-    if "\n" in words:
-        raise BadExpectations(f"{where}: a saying is within one line")
-    if all(len("".join(piece.split())) < _SHORTEST for piece in words.split(ANYTHING)):
-        raise BadExpectations(
-            f"{where}: anything that fails might say so; quote {_SHORTEST} characters, without "
-            f"blanks and {ANYTHING}, that one defect alone does"
-        )
 
 
 def dumps(deviations: Iterable[Deviation]) -> str:
@@ -271,3 +257,278 @@ def uncovered_version(runtime: str, version: str | None, folder: Path) -> str:
         f"{' and '.join(known)}, and here it may be a choice of this version's that nobody has "
         f"declared (`netmodes vendors {runtime}`, docs/adapters.md)"
     )
+
+
+# --- the gate ---------------------------------------------------------------------
+
+
+class _Comparison:
+    """A report and the deviations that concern its runtime and version."""
+
+    def __init__(self, report: Report, deviations: Sequence[Deviation], gone: Gone) -> None:
+        self.report, self.gone = report, gone
+        self.tests = {test.id: test for test in report.tests}
+        self.requirements = {item.id: item for item in report.requirements}
+        self.cells = {
+            f"{matrix.title}: {cell.cell}": cell
+            for matrix in report.matrices
+            for cell in matrix.cells
+        }
+        self.wrong: dict[str, list[str]] = {}
+        for id_, cell in self.cells.items():
+            if not cell.kept:
+                self.wrong.setdefault(cell.test, []).append(id_)
+        runtime = report.implementation
+        self.listed: dict[tuple[DeviationKind, str], Deviation] = {}
+        self.sayings: dict[tuple[str, Verdict], Deviation] = {}
+        for item in deviations:
+            if item.concerns(runtime.name, runtime.version):
+                self._list(item)
+        self.excused = {test.id: by for test in self.failing() if (by := self._saying_of(test))}
+        rest = [test for test in report.tests if test.id not in self.excused]
+        self.without = {item.id: item.verdict for item in judged(report.requirements, rest)}
+        """Verdicts of the requirements without the excused tests."""
+
+    def _list(self, item: Deviation) -> None:
+        """Register a deviation; raise if it is listed twice.
+
+        A message pattern may be listed once with each verdict.
+        """
+        if item.kind is DeviationKind.SAYING:
+            known = self.sayings.setdefault((item.id, item.verdict), item)
+        else:
+            known = self.listed.setdefault((item.kind, item.id), item)
+        if known is not item:
+            raise BadExpectations(f"{item} is listed twice for {_about(self.report)}")
+
+    @property
+    def entries(self) -> tuple[Deviation, ...]:
+        """All deviations that concern this run."""
+        return (*self.listed.values(), *self.sayings.values())
+
+    @property
+    def whole(self) -> bool:
+        """Whether every existing test has run, so that a missing cell does not exist.
+
+        An excused test may have ended before it observed its cells.
+        """
+        report = self.report
+        asked_for_all = report.complete and not report.selection.narrowed and not report.shard
+        return asked_for_all and not self.excused
+
+    def failing(self) -> Iterator[TestResult]:
+        return (test for test in self.report.tests if test.verdict in FAILING)
+
+    def explained(self, test: TestResult) -> bool:
+        """Return whether the listed deviations explain the failure of a test."""
+        if test.id in self.excused:
+            return True
+        own = self.listed.get((DeviationKind.TEST, test.id))
+        if own:
+            return own.verdict is test.verdict
+        broken = _broken_by(test)
+        if broken and all(self._listed_as_failing(id_) for id_ in broken):
+            return True
+        wrong = self.wrong.get(test.id, ())
+        return (
+            bool(wrong)
+            and not test.breaks
+            and test.verdict is Verdict.BROKEN
+            and all((DeviationKind.CELL, id_) in self.listed for id_ in wrong)
+        )
+
+    def _listed_as_failing(self, id_: str) -> bool:
+        found = self.listed.get((DeviationKind.REQUIREMENT, id_))
+        return found is not None and found.verdict is self.without[id_]
+
+    def _saying_of(self, test: TestResult) -> Deviation | None:
+        """Return the message pattern that explains all failures of a test.
+
+        A test that is listed itself has none.
+        """
+        own = self.listed.get((DeviationKind.TEST, test.id))
+        if (own and own.verdict is test.verdict) or test.id in self.wrong:
+            return None
+        for item in self.sayings.values():
+            if item.verdict is test.verdict and _matches_every_failure(test, item):
+                return item
+        return None
+
+    def unsupported(self) -> Iterator[RequirementResult]:
+        """Return requirements that are unsupported and not listed so."""
+        for item in self.report.requirements:
+            listed = self.listed.get((DeviationKind.REQUIREMENT, item.id))
+            known = listed is not None and listed.verdict is Verdict.UNSUPPORTED
+            if item.verdict is Verdict.UNSUPPORTED and not known:
+                yield item
+
+    def stale(self, item: Deviation) -> tuple[bool, str]:
+        """Return whether a deviation is fixed, or the reason why its item does not exist."""
+        match item.kind:
+            case DeviationKind.TEST:
+                return self._stale_test(item)
+            case DeviationKind.CELL:
+                cell = self.cells.get(item.id)
+                if cell is None:
+                    return False, "there is no such cell" if self.whole else ""
+                return cell.kept, ""
+            case DeviationKind.REQUIREMENT:
+                return self._stale_requirement(item)
+            case DeviationKind.SAYING:
+                return False, ""
+
+    def _stale_test(self, item: Deviation) -> tuple[bool, str]:
+        test = self.tests.get(item.id)
+        if test is None:
+            return False, "there is no such test" if self.gone(item.id) else ""
+        if test.verdict in (Verdict.UNSUPPORTED, Verdict.SKIPPED):
+            return False, f"the test does not run: {test.verdict}"
+        return test.verdict is Verdict.KEPT and not item.chance, ""
+
+    def _stale_requirement(self, item: Deviation) -> tuple[bool, str]:
+        found = self.requirements.get(item.id)
+        if found is None:
+            return False, "there is no such requirement"
+        if not self.excused.keys().isdisjoint(found.tests):
+            return False, ""
+        if item.verdict is Verdict.UNSUPPORTED:
+            return found.verdict in {Verdict.KEPT, *FAILING}, ""
+        if found.verdict is Verdict.UNSUPPORTED:
+            return False, f"it is unsupported, not {item.verdict}"
+        return found.verdict is Verdict.KEPT and self.whole, ""
+
+
+def _matches_every_failure(test: TestResult, item: Deviation) -> bool:
+    return bool(test.failures) and all(
+        failure.said and all(map(item.says, failure.said)) for failure in test.failures
+    )
+
+
+def _broken_by(test: TestResult) -> tuple[str, ...]:
+    """Return the requirements that a failing test breaks."""
+    own = test.requirements if own_verdict(test) in FAILING else ()
+    return tuple(dict.fromkeys((*own, *test.breaks)))
+
+
+def compare(
+    report: Report, deviations: Sequence[Deviation], *, file: str, gone: Gone
+) -> GateResult:
+    """Compare the report with the listed deviations.
+
+    Raises `BadExpectations` if the list contradicts itself, or depends on an unknown version.
+    """
+    both = _Comparison(report, deviations, gone)
+    new: list[str] = []
+    known: list[str] = []
+    for test in both.failing():
+        (known if both.explained(test) else new).append(_failing_words(test))
+    fixed, lost = [], []
+    for item in both.entries:
+        mended, reason = both.stale(item)
+        if mended:
+            fixed.append(line(str(item)))
+        elif reason:
+            lost.append(line(f"{item}: {reason}"))
+    missing = tuple(item.id for item in both.unsupported())
+    excused = tuple(_excused(both))
+    too_many = any(item.too_many for item in excused)
+    return GateResult(
+        file=line(file),
+        entries=len(both.entries),
+        ok=report.complete and not (new or fixed or lost or missing or too_many),
+        new=tuple(new),
+        unsupported=missing,
+        fixed=tuple(fixed),
+        gone=tuple(lost),
+        known=tuple(known),
+        excused=excused,
+    )
+
+
+def _excused(both: _Comparison) -> Iterator[Excused]:
+    for item in both.sayings.values():
+        tests = tuple(test for test, by in both.excused.items() if by is item)
+        if tests:
+            yield Excused(
+                saying=line(item.id),
+                verdict=item.verdict,
+                reason=line(item.reason),
+                link=item.link,
+                at_most=item.at_most,
+                count=len(tests),
+                tests=tests,
+            )
+
+
+def _failing_words(test: TestResult) -> str:
+    ids = ", ".join(_broken_by(test))
+    return f"{test.id} ({test.verdict}{': ' if ids else ''}{ids})"
+
+
+def updated(
+    report: Report, deviations: Sequence[Deviation], *, gone: Gone
+) -> tuple[Deviation, ...]:
+    """Return the deviations of this report, as `--write-expect` writes them.
+
+    Reasons, links and version ranges stay. Fixed and missing items go. Deviations of other runtimes
+    and versions, and those not observed in this run, stay as they are. Message patterns stay as
+    well: people decide how many tests of a run they may excuse.
+    """
+    both = _Comparison(report, deviations, gone)
+    sayings = [item for item in deviations if item.kind is DeviationKind.SAYING]
+    stale = {item for item in both.entries if any(both.stale(item))}
+    others = [item for item in deviations if item.kind is not DeviationKind.SAYING]
+    kept: dict[tuple[str, str, DeviationKind, str], Deviation] = {
+        (item.runtime, item.versions, item.kind, item.id): item for item in others
+    }
+    for item in stale:
+        del kept[item.runtime, item.versions, item.kind, item.id]
+    runtime = report.implementation.name
+
+    def put(kind: DeviationKind, id_: str, verdict: Verdict) -> None:
+        known = both.listed.get((kind, id_)) or Deviation(runtime=runtime, kind=kind, id=id_)
+        kept[runtime, known.versions, kind, id_] = replace(known, verdict=verdict)
+
+    for test in both.failing():
+        if not both.explained(test):
+            put(DeviationKind.TEST, test.id, test.verdict)
+    for row in both.unsupported():
+        put(DeviationKind.REQUIREMENT, row.id, Verdict.UNSUPPORTED)
+    return (*kept.values(), *sayings)
+
+
+def summary_lines(result: GateResult, report: Report) -> list[str]:
+    """Return the result in six lines, and another one per further message pattern."""
+    verdict = "as expected" if result.ok else "NOT AS EXPECTED"
+    if not report.complete:
+        verdict += ", the run is partial"
+    return [
+        f"gate: {_about(report)} is {verdict} by {result.file}, {result.entries} known deviations",
+        _items_line("new failures", result.new, "look into them, or list them"),
+        _items_line("not supported", result.unsupported, "declare the feature, or list them"),
+        _items_line("fixed", result.fixed, "remove these entries"),
+        _items_line("gone", result.gone, "remove these entries"),
+        *([_excused_line(item) for item in result.excused] or [_empty_line("excused")]),
+    ]
+
+
+def _excused_line(item: Excused) -> str:
+    bound = "MORE THAN" if item.too_many else "at most"
+    why = f'{item.verdict}, {bound} {item.at_most} by the saying "{item.saying}": {item.reason}'
+    return _items_line("excused", item.tests, why)
+
+
+def _empty_line(title: str) -> str:
+    return f"  {title:14}  none"
+
+
+def _items_line(title: str, names: Sequence[str], advice: str) -> str:
+    if not names:
+        return _empty_line(title)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"  {title:14}{len(names):>6}: {', '.join(names[:_SHOWN])}{more} ({advice})"
+
+
+def _about(report: Report) -> str:
+    runtime = report.implementation
+    return line(f"{runtime.name} {runtime.version or '(version unknown)'}")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+import msgspec
 import pytest
 
 from harness.adapters.protocol import Adapter
@@ -22,17 +23,14 @@ from harness.model.plan import (
     INTERNET,
     NS1,
     NS2,
-    Attached,
-    Bridge,
     Cell,
     Joined,
     Observation,
-    Outcome,
     Promise,
-    Protocol,
 )
-from harness.model.topology import Interface, Topology
-from harness.report.schema import Verdict
+from harness.model.topology import Interface
+from harness.report.sanitize import line
+from harness.report.schema import Implementation, Stage, StagedContainer, StagedNetwork, Verdict
 from harness.testbench.scene import Scene
 
 NODE_ID: Final = "netmodes_id"
@@ -99,11 +97,7 @@ def judge(report: pytest.TestReport) -> Verdict | None:
         return Verdict.BROKEN if own else Verdict.ERROR
     if report.passed:
         return Verdict.KEPT if report.when == "call" else None
-    match report.longrepr:
-        case _ if lacking_feature(report):
-            return Verdict.UNSUPPORTED
-        case _:
-            return None
+    return Verdict.UNSUPPORTED if lacking_feature(report) else None
 
 
 def lacking_feature(report: pytest.TestReport) -> str:
@@ -132,19 +126,29 @@ class Seen(NamedTuple):
         return self.observed is not None and self.promised.admits(self.observed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """The records of a worker."""
+
+    cells: list[tuple[str, Cell, Seen]]
+    runtime: Implementation | None
+    stages: dict[str, Stage]
+    collected: dict[str, list[str]]
+
+
 class Recorder:
     """Matrices by title in the order of their first record, and data for the report.
 
-    `test` is the node id of the current test. `runtime`, `stages` and `collected` are plain data:
-    the runtime's description of itself, the plan that is up by title, and the collected node ids.
-    `elsewhere` are the node ids of other shards.
+    `test` is the node id of the current test, `runtime` the runtime's description of itself.
+    `stages` has the plan that is up by title, `collected` the collected node ids, and `elsewhere`
+    the node ids of other shards.
     """
 
     def __init__(self) -> None:
         self._cells: dict[str, dict[Cell, Seen]] = {}
         self.test = ""
-        self.runtime: dict[str, Any] = {}
-        self.stages: dict[str, dict[str, Any]] = {}
+        self.runtime: Implementation | None = None
+        self.stages: dict[str, Stage] = {}
         self.collected: dict[str, list[str]] = {}
         self.elsewhere: list[str] = []
 
@@ -177,43 +181,25 @@ class Recorder:
         """Return every title with its cells."""
         yield from self._cells.items()
 
-    def set_stage(self, title: str, tell: Callable[[], dict[str, Any]]) -> None:
-        """Record the plan behind the matrix of that title; `tell` is called once."""
+    def set_stage(self, title: str, describe: Callable[[], Stage]) -> None:
+        """Record the plan behind the matrix of that title; `describe` is called once."""
         if title not in self.stages:
-            self.stages[title] = tell()
+            self.stages[title] = describe()
 
     def dump(self) -> str:
         """Return everything as JSON for `load` in another process."""
-        rows = [
-            [
-                title,
-                asdict(cell),
-                asdict(seen.promised),
-                None if seen.observed is None else asdict(seen.observed),
-                seen.test,
-            ]
-            for title, cells in self._cells.items()
-            for cell, seen in cells.items()
-        ]
-        plain = {
-            "cells": rows,
-            "runtime": self.runtime,
-            "stages": self.stages,
-            "collected": self.collected,
-        }
-        return json.dumps(plain, default=sorted)  # JSON has no sets
+        rows = [(title, *row) for title, cells in self.cells() for row in cells.items()]
+        records = _Records(rows, self.runtime, self.stages, self.collected)
+        return json.dumps(msgspec.to_builtins(records))  # escapes surrogates, as msgspec does not
 
     def load(self, text: str) -> None:
         """Add the records of another recorder."""
-        plain = json.loads(text)
-        for title, cell_, promise_, seen_, test in plain["cells"]:
-            cell = Cell(**(cell_ | {"protocol": Protocol(cell_["protocol"])}))
-            promise = Promise(**_outcome(promise_ | {"codes": frozenset(promise_["codes"])}))
-            observed = None if seen_ is None else Observation(**_outcome(seen_))
-            self._keep(title, cell, Seen(promise, observed, test))
-        self.runtime = self.runtime or plain["runtime"]
-        self.stages = plain["stages"] | self.stages
-        self.collected = self.collected or plain["collected"]
+        records = msgspec.convert(json.loads(text), _Records)
+        for row in records.cells:
+            self._keep(*row)
+        self.runtime = self.runtime or records.runtime
+        self.stages = records.stages | self.stages
+        self.collected = self.collected or records.collected
 
     def note_collected(self, kept: Iterable[str], deselected: Iterable[str]) -> None:
         """Record the collected tests."""
@@ -225,75 +211,68 @@ class Recorder:
         }
 
 
-def _outcome(fields: dict[str, Any]) -> dict[str, Any]:
-    return fields | {"outcome": Outcome(fields["outcome"])}
-
-
-def describe_stage(scene: Scene) -> dict[str, Any]:
-    """Return the scene's networks and containers with their actual addresses.
-
-    The shape is that of `harness.report.schema.Stage`.
-    """
+def describe_stage(scene: Scene) -> Stage:
+    """Return the scene's networks and containers with their actual addresses."""
     plan, topology = scene.plan, scene.world.topology
+    world = {
+        HOST: topology.host,
+        ATTACKER: topology.attacker,
+        INTERNET: topology.internet,
+        BR0: topology.br0,
+        NS1: topology.ns1,
+        NS2: topology.ns2,
+    }
     networks = dict.fromkeys(name for item in plan.containers for name in item.networks)
     facts = {name: scene.runtime.network_facts(name) for name in networks}
-    return {
-        "routers": topology.routers,
-        "world": _world(topology),
-        "networks": [
-            {
-                "name": name,
-                "interface": found.interface,
-                "gateways": _words(found.gateways),
-                "internal": plan.network(name).internal,
-            }
+    return Stage(
+        routers=topology.routers,
+        world={name: _words(own) for name, own in world.items()},
+        networks=tuple(
+            StagedNetwork(
+                name=name,
+                interface=line(found.interface) if found.interface else None,
+                gateways=_words(found.gateways),
+                internal=plan.network(name).internal,
+            )
             for name, found in facts.items()
-        ],
-        "containers": [
-            {
-                "name": item.name,
-                "mode": str(item.mode),
-                "networks": list(item.networks),
-                "addresses": _addresses(scene, item.name)
-                if isinstance(item.mode, Bridge | Attached)
-                else [],
-                "joined": item.mode.container if isinstance(item.mode, Joined) else None,
-            }
+        ),
+        containers=tuple(
+            StagedContainer(
+                name=item.name,
+                mode=str(item.mode),
+                networks=item.networks,
+                addresses=_addresses(scene, item.name) if item.networks else (),
+                joined=item.mode.container if isinstance(item.mode, Joined) else None,
+            )
             for item in plan.containers
-        ],
-    }
+        ),
+    )
 
 
-def _world(topology: Topology) -> dict[str, list[str]]:
-    return {
-        HOST: _words(topology.host),
-        ATTACKER: _words(topology.attacker),
-        INTERNET: _words(topology.internet),
-        BR0: _words(topology.br0),
-        NS1: _words(topology.ns1),
-        NS2: _words(topology.ns2),
-    }
-
-
-def _addresses(scene: Scene, name: str) -> list[str]:
+def _addresses(scene: Scene, name: str) -> tuple[str, ...]:
     return _words(item for item in scene[name].net.interfaces() if not item.ip.is_loopback)
 
 
-def _words(interfaces: Iterable[Interface]) -> list[str]:
-    return [str(item) for item in interfaces]
+def _words(interfaces: Iterable[Interface]) -> tuple[str, ...]:
+    return tuple(map(str, interfaces))
 
 
-def describe_runtime(runtime: Adapter) -> dict[str, Any]:
-    """Return the runtime's description of itself as plain data."""
+def describe_runtime(runtime: Adapter) -> Implementation:
+    """Return the runtime's description of itself."""
     dialect = runtime.dialect
-    return {
-        "version": runtime.version,
-        "features": sorted(runtime.features),
-        "dialect": {name: _word(getattr(dialect, name)) for name in sorted(dialect.__slots__)},
-    }
+    return Implementation(
+        name=line(runtime.name),
+        version=line(runtime.version) if runtime.version else None,
+        features=tuple(line(str(item)) for item in sorted(runtime.features)),
+        dialect={name: _word(getattr(dialect, name)) for name in sorted(dialect.__slots__)},
+    )
 
 
 def _word(value: object) -> str:
     if isinstance(value, frozenset | tuple):
-        return ", ".join(map(str, sorted(value)))
-    return "none" if value is None else str(value).lower() if value in (True, False) else str(value)
+        return line(", ".join(map(str, sorted(value))))
+    return (
+        "none"
+        if value is None
+        else line(str(value).lower() if value in (True, False) else str(value))
+    )

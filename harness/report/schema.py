@@ -218,8 +218,8 @@ class Stage:
 class CellCounts:
     """The number of cells, and of cells that are not as promised."""
 
-    cells: int
-    wrong: int
+    cells: int = 0
+    wrong: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,11 +249,11 @@ class Counts:
 class Totals:
     """Counts of tests, of requirements by profile, of cells of all matrices."""
 
-    tests: Counts
-    core: Counts
-    extended: Counts
-    requirements: Counts
-    cells: CellCounts
+    tests: Counts = Counts()
+    core: Counts = Counts()
+    extended: Counts = Counts()
+    requirements: Counts = Counts()
+    cells: CellCounts = CellCounts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,7 +310,7 @@ class Report:
     seeds: Mapping[str, str] = field(default_factory=dict)
     selection: Selection = field(default_factory=Selection)
     shard: Shard | None = None
-    totals: Totals
+    totals: Totals = Totals()
     requirements: tuple[RequirementResult, ...] = ()
     tests: tuple[TestResult, ...] = ()
     matrices: tuple[MatrixResult, ...] = ()

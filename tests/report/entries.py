@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.report import gate
+from harness.report import expectations
 from harness.report.expectations import Deviation, DeviationKind
 from harness.report.schema import Failure, GateResult, Report, TestResult, Verdict
 from tests.report import made
@@ -31,7 +31,7 @@ def listed(
 
 def compared(report: Report, *entries: Deviation, gone: Sequence[str] = ()) -> GateResult:
     """Return the comparison of the report with these entries."""
-    return gate.compare(report, entries, file="acme.toml", gone=lambda id_: id_ in gone)
+    return expectations.compare(report, entries, file="acme.toml", gone=lambda id_: id_ in gone)
 
 
 def pattern(*, verdict: Verdict = Verdict.BROKEN, at_most: int = 3, **more: Any) -> Deviation:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from harness.model.plan import Family, Observation, Outcome, Promise, Protocol
-from harness.report.build import empty_totals, matrix
+from harness.report.build import matrix
 from harness.report.judge import concluded, profile
 from harness.report.schema import (
     CellResult,
@@ -139,7 +139,6 @@ def report(
         seconds=12.5,
         environment={"kernel": "6.12.0", "user": "ordinary", "machine": "x86_64"},
         selection=Selection(collected=len(tests), tests="t", catalogue="c"),
-        totals=empty_totals(),
         requirements=ROWS,
         tests=tests,
         matrices=(cast(cells),) if cells else (),

@@ -9,8 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.model.plan import Outcome
-from harness.report import gate
-from harness.report.expectations import UNEXPLAINED, BadExpectations, Deviation, DeviationKind
+from harness.report import expectations
+from harness.report.expectations import (
+    FAILING,
+    UNEXPLAINED,
+    BadExpectations,
+    Deviation,
+    DeviationKind,
+)
 from harness.report.schema import (
     Failure,
     Report,
@@ -60,7 +66,7 @@ def test_chance_failure_may_pass_and_stays_listed() -> None:
     entry = replace(listed(DeviationKind.TEST, PEERS), chance=True)
     for report in (RED, GREEN):
         assert compared(report, entry).ok
-        assert gate.updated(report, [entry], gone=lambda _: False) == (entry,)
+        assert expectations.updated(report, [entry], gone=lambda _: False) == (entry,)
     assert not compared(made.report(made.result(PEERS, Verdict.ERROR)), entry).ok
     assert not compared(made.report(made.result(PEERS, Verdict.SKIPPED)), entry).ok
 
@@ -241,7 +247,7 @@ def test_gate_prints_six_lines() -> None:
         listed(DeviationKind.REQUIREMENT, "BR-999"),
     )
     kept = made.report(*report.tests, made.result(PEERS, requirements=["HOST-1"]))
-    assert gate.summary_lines(compared(kept, fixed, lost), kept) == [
+    assert expectations.summary_lines(compared(kept, fixed, lost), kept) == [
         "gate: acme 1.2 is NOT AS EXPECTED by acme.toml, 2 known deviations",
         "  new failures       5: f.py::test_0 (broken: BR-4), f.py::test_1 (broken: BR-4), "
         "f.py::test_2 (broken: BR-4) and 2 more (look into them, or list them)",
@@ -256,7 +262,7 @@ def test_gate_prints_six_lines() -> None:
 def test_gate_prints_as_expected() -> None:
     """An unknown version is named as such."""
     unknown = made.report(made.result(PEERS), version=None)
-    assert gate.summary_lines(compared(unknown), unknown) == [
+    assert expectations.summary_lines(compared(unknown), unknown) == [
         "gate: acme (version unknown) is as expected by acme.toml, 0 known deviations",
         "  new failures    none",
         "  not supported   none",
@@ -270,7 +276,7 @@ def test_gate_prints_that_the_run_is_partial() -> None:
     """Three items of a kind are all named."""
     tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN, []) for number in range(3)]
     report = made.report(*tests, partial=("interrupted",))
-    verdict, new, *_ = gate.summary_lines(compared(report), report)
+    verdict, new, *_ = expectations.summary_lines(compared(report), report)
     assert verdict == (
         "gate: acme 1.2 is NOT AS EXPECTED, the run is partial by acme.toml, 0 known deviations"
     )
@@ -298,7 +304,7 @@ def of(tests: list[Drawn]) -> Report:
     """Return a report of such tests; the last kind failed by runtime output, if at all."""
     return made.report(
         *(
-            (matching if by_saying and verdict in gate.FAILING else made.result)(
+            (matching if by_saying and verdict in FAILING else made.result)(
                 f"f.py::test_{n}", verdict, requirements=ids
             )
             for n, (verdict, ids, by_saying) in enumerate(tests)
@@ -310,7 +316,11 @@ def of(tests: list[Drawn]) -> Report:
 @given(
     TESTS,
     TESTS,
-    st.sets(st.builds(pattern, verdict=st.sampled_from(sorted(gate.FAILING)), at_most=st.just(5))),
+    st.sets(
+        st.builds(
+            pattern, verdict=st.sampled_from(sorted(expectations.FAILING)), at_most=st.just(5)
+        )
+    ),
 )
 def test_written_file_makes_the_gate_pass(
     before: list[Drawn], now: list[Drawn], sayings: set[Deviation]
@@ -321,11 +331,11 @@ def test_written_file_makes_the_gate_pass(
     def gone(id_: str) -> bool:
         return id_ not in there
 
-    earlier = gate.updated(of(before), [*sayings], gone=gone)
-    written = gate.updated(of(now), earlier, gone=gone)
+    earlier = expectations.updated(of(before), [*sayings], gone=gone)
+    written = expectations.updated(of(now), earlier, gone=gone)
     assert {item for item in written if item.kind is DeviationKind.SAYING} == sayings
-    assert gate.compare(of(now), written, file="x", gone=gone).ok
-    assert set(gate.updated(of(now), written, gone=gone)) == set(written)
+    assert expectations.compare(of(now), written, file="x", gone=gone).ok
+    assert set(expectations.updated(of(now), written, gone=gone)) == set(written)
 
 
 def test_writing_keeps_reasons_and_ranges() -> None:
@@ -333,21 +343,21 @@ def test_writing_keeps_reasons_and_ranges() -> None:
     other = listed(DeviationKind.TEST, PEERS, runtime="other")
     known = listed(DeviationKind.TEST, PEERS, versions="<2", reason="kernel bug")
     fixed = listed(DeviationKind.TEST, OUTSIDE)
-    written = gate.updated(RED, [other, known, fixed], gone=lambda _: False)
+    written = expectations.updated(RED, [other, known, fixed], gone=lambda _: False)
     assert set(written) == {other, known}
-    (new,) = gate.updated(RED, [], gone=lambda _: False)
+    (new,) = expectations.updated(RED, [], gone=lambda _: False)
     assert (new.id, new.reason) == (PEERS, UNEXPLAINED)
 
 
 def test_writing_lists_unsupported_requirements() -> None:
     """The verdict of a broken entry changes."""
     report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["DNS-1"]))
-    (new,) = gate.updated(report, [], gone=lambda _: False)
+    (new,) = expectations.updated(report, [], gone=lambda _: False)
     assert new == listed(
         DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED, reason=UNEXPLAINED
     )
     before = listed(DeviationKind.REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
-    (after,) = gate.updated(report, [before], gone=lambda _: False)
+    (after,) = expectations.updated(report, [before], gone=lambda _: False)
     assert after == replace(before, verdict=Verdict.UNSUPPORTED)
 
 
@@ -355,5 +365,5 @@ def test_writing_updates_the_verdict_of_an_entry() -> None:
     """The reason stays."""
     report = made.report(made.result(PEERS, Verdict.ERROR))
     before = listed(DeviationKind.TEST, PEERS, versions="<2", reason="kernel bug")
-    (after,) = gate.updated(report, [before], gone=lambda _: False)
+    (after,) = expectations.updated(report, [before], gone=lambda _: False)
     assert after == replace(before, verdict=Verdict.ERROR)

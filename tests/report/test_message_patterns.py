@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.model.plan import Outcome
-from harness.report import gate
+from harness.report import expectations
 from harness.report.expectations import BadExpectations, DeviationKind
 from harness.report.schema import Excused, Failure, TestResult, Verdict
 from tests.report import made
@@ -154,11 +154,12 @@ def test_at_most_limits_the_excused_tests() -> None:
     result = compared(report, pattern())
     assert not result.ok
     assert (len(result.known), result.new) == (4, ())
-    assert gate.summary_lines(result, report)[0].startswith("gate: acme 1.2 is NOT AS EXPECTED by ")
-    assert gate.summary_lines(result, report)[5:] == [
+    verdict, *_, excused = expectations.summary_lines(result, report)
+    assert verdict.startswith("gate: acme 1.2 is NOT AS EXPECTED by ")
+    assert excused == (
         "  excused            4: f.py::test_0, f.py::test_1, f.py::test_2 and 1 more "
         f'(broken, MORE THAN 3 by the saying "{TENTATIVE}": bound too early)'
-    ]
+    )
 
 
 def test_each_message_pattern_has_its_line() -> None:
@@ -166,7 +167,7 @@ def test_each_message_pattern_has_its_line() -> None:
     report = made.report(matching(), matching(OUTSIDE, Verdict.ERROR))
     other = pattern(id="said by nobody who is here today")
     result = compared(report, pattern(), other, pattern(verdict=Verdict.ERROR, at_most=9))
-    assert gate.summary_lines(result, report)[5:] == [
+    assert expectations.summary_lines(result, report)[5:] == [
         f'  excused            1: {PEERS} (broken, at most 3 by the saying "{TENTATIVE}": '
         "bound too early)",
         f'  excused            1: {OUTSIDE} (error, at most 9 by the saying "{TENTATIVE}": '
@@ -199,7 +200,7 @@ def test_writing_keeps_message_patterns() -> None:
         pattern(versions=">=2"),
     }
     report = made.report(matching(), matching(OUTSIDE), matching("f.py::test", Verdict.ERROR))
-    assert set(gate.updated(report, [*entries], gone=lambda _: False)) == entries
-    assert set(gate.updated(GREEN, [*entries], gone=lambda _: False)) == entries
-    new, *_ = gate.updated(report, [pattern(verdict=Verdict.ERROR)], gone=lambda _: False)
+    assert set(expectations.updated(report, [*entries], gone=lambda _: False)) == entries
+    assert set(expectations.updated(GREEN, [*entries], gone=lambda _: False)) == entries
+    new, *_ = expectations.updated(report, [pattern(verdict=Verdict.ERROR)], gone=lambda _: False)
     assert (new.kind, new.id) == (DeviationKind.TEST, PEERS)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from harness.report import failure_links, gate, sanitize, schema
+from harness.report import expectations, failure_links, sanitize, schema
 from harness.report.compare import changes
 from harness.report.render import html, junit, markdown
 from harness.report.sanitize import sanitize_report
@@ -268,11 +268,11 @@ def test_json_and_badge_have_no_control_characters(report: Report) -> None:
 @given(made.hostile_reports(), made.hostile_reports())
 def test_gate_and_diff_print_single_lines(old: Report, new: Report) -> None:
     """Names from a forged report are escaped."""
-    result = gate.compare(old, [], file="x", gone=lambda _: False)
+    result = expectations.compare(old, [], file="x", gone=lambda _: False)
     assert old.gate
     said = [
-        *gate.summary_lines(result, old),
-        *gate.summary_lines(old.gate, old),
+        *expectations.summary_lines(result, old),
+        *expectations.summary_lines(old.gate, old),
         *(str(change) for change in changes(old, new)),
     ]
     for words in map(sanitize.line, said):
