@@ -26,7 +26,8 @@ from runtime.container.lifecycle import Lifecycle
 from runtime.container.start import Descriptors, collect
 from runtime.errors import ConflictError, InvalidError, NotFoundError
 from runtime.image import whiteout
-from runtime.image.config import InvalidArchive, apply_changes
+from runtime.image.config import InvalidArchive
+from runtime.image.documents import apply_changes
 from runtime.image.images import Images, user_errors
 from runtime.image.layer import Chunks
 from runtime.image.tar import Packer, Readable, TarReader, clean

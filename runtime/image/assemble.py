@@ -24,7 +24,8 @@ from typing import Final
 
 from runtime.errors import UnsupportedError
 from runtime.image.base import BASE, fingerprint, recipe
-from runtime.image.config import Image, compose
+from runtime.image.config import Image
+from runtime.image.documents import compose
 from runtime.image.tar import Packer
 from runtime.store import now, read_json, write_json
 

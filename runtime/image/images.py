@@ -26,15 +26,12 @@ from runtime.image.config import (
     Image,
     ImageConfig,
     InvalidArchive,
-    apply_changes,
-    compose,
     id_prefix,
-    parse_config,
-    parse_json,
     parse_reference,
     split_reference,
     with_tag,
 )
+from runtime.image.documents import apply_changes, compose, parse_config
 from runtime.image.layer import Budget, Chunks
 from runtime.image.store import ImageStore, NamedImage
 from runtime.image.tar import Packer, Readable
@@ -138,13 +135,7 @@ class Images:
         with user_errors(f"load {shown}"), self._store.scratch() as scratch:
             budget = Budget.of_disk(scratch)
             with archive.opened(file, scratch, budget) as opened:
-                offered = opened.images()
-                blobs = {
-                    diff_id: blob
-                    for image in offered
-                    for diff_id, blob in zip(image.config.layers, image.blobs, strict=True)
-                }
-                images = [NamedImage(image.config, image.names) for image in offered]
+                images, blobs = opened.images()
                 wanted = self._store.missing(blobs)
                 while True:
                     for item in wanted:
@@ -195,7 +186,7 @@ class Images:
             parent = self._parent(found)
             self._add_base(scratch, parent)
             made = [_add_tree(scratch, upper)] if os.path.isdir(upper) else []
-            before = parse_json(parent.config.raw, "configuration").get("history") or []
+            before = json.loads(parent.config.raw).get("history") or []
             step = {"created": now(), "created_by": comment or "mydocker commit"}
             layers = [*parent.config.layers, *made]
             new = compose(layers, config, author=author, history=[*before, step])

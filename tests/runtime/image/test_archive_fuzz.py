@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from runtime.errors import InvalidError
 from runtime.image import layer as layers
-from runtime.image.config import InvalidArchive, parse_config
+from runtime.image.config import InvalidArchive
+from runtime.image.documents import parse_config
 from runtime.image.images import Images
 from runtime.image.layer import Budget, Chunks
 from runtime.image.store import ImageStore
