@@ -34,7 +34,7 @@ from runtime.image.config import (
 from runtime.image.documents import apply_changes, compose, parse_config
 from runtime.image.layer import Budget, Chunks
 from runtime.image.store import ImageStore, NamedImage
-from runtime.image.tar import Packer, Readable
+from runtime.image.tar import Readable, pack
 from runtime.store import Store, now, read_json
 
 NO_NAME: Final = "<none>:<none>"
@@ -299,8 +299,7 @@ class Images:
 
 def _add_tree(scratch: str, path: str) -> str:
     """Make a layer of a directory, and return its diff id."""
-    pieces = Packer(layer=True).pack_path(path)
-    return _add_layer(scratch, Chunks(pieces), Budget.of_disk(scratch))
+    return _add_layer(scratch, Chunks(pack(path, layer=True)), Budget.of_disk(scratch))
 
 
 def _add_layer(scratch: str, source: Readable, budget: Budget) -> str:
