@@ -25,12 +25,13 @@ from runtime.container import start
 from runtime.container.lifecycle import Lifecycle
 from runtime.container.start import Descriptors, collect
 from runtime.errors import ConflictError, InvalidError, NotFoundError
-from runtime.image import whiteout
-from runtime.image.config import InvalidArchive, apply_changes
+from runtime.image import tar, whiteout
+from runtime.image.config import InvalidArchive
+from runtime.image.documents import apply_changes
 from runtime.image.images import Images, user_errors
 from runtime.image.layer import Chunks
-from runtime.image.tar import Packer, Readable, TarReader, clean
-from runtime.image.unpack import Tree
+from runtime.image.tar import Readable, clean
+from runtime.image.unpack import extract
 from runtime.init import init, rootfs, status_pipe, terminal
 from runtime.init.rootfs import Rootfs
 from runtime.init.status_pipe import InitReport
@@ -99,7 +100,7 @@ class ContainerTrees:
     def export(self, reference: str) -> Iterator[bytes]:
         """Yield the pieces of a tar of all files of a container, without its mounts."""
         with self._root(reference, whole=False) as root, user_errors(f"export {reference}"):
-            yield from Packer(layer=False).pack(root)
+            yield from tar.pack(root)
 
     def commit(
         self,
@@ -310,8 +311,8 @@ def copy(source: CopyEnd, target: CopyEnd, *, follow: bool = False, archive: boo
         whole = stat.S_ISDIR(os.fstat(found).st_mode)
         directory, name = _land(target, asked, whole=whole, name=_name(source))
         try:
-            packer = Packer(layer=False, owner=None if archive else (0, 0))
-            _fill(directory, Chunks(packer.pack(found, name)), archive=archive)
+            pieces = tar.pack(found, name, owner=None if archive else (0, 0))
+            _fill(directory, Chunks(pieces), archive=archive)
         finally:
             os.close(directory)
     finally:
@@ -322,7 +323,7 @@ def pack(source: CopyEnd, *, follow: bool = False) -> Iterator[bytes]:
     """Yield the pieces of a tar of a file or directory."""
     found = _open(source, f"copy {source.shown}", follow=follow)
     try:
-        yield from Packer(layer=False).pack(found, _name(source))
+        yield from tar.pack(found, _name(source))
     finally:
         os.close(found)
 
@@ -339,16 +340,8 @@ def unpack(tar: Readable, target: CopyEnd, *, archive: bool = False) -> None:
         os.close(directory)
 
 
-def _fill(directory: int, tar: Readable, *, archive: bool) -> None:
-    tree = Tree(directory, layer=False, owner=None if archive else (0, 0))
-    try:
-        reader = TarReader(tar)
-        for entry in reader:
-            if entry.path:  # the directory itself was there before and is not changed
-                tree.add(entry, reader.data())
-        tree.finish()
-    finally:
-        tree.close()
+def _fill(directory: int, source: Readable, *, archive: bool) -> None:
+    extract(source, directory, layer=False, owner=None if archive else (0, 0))
 
 
 def _name(source: CopyEnd) -> str:

@@ -14,33 +14,31 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from runtime.errors import InvalidError
 from runtime.image import layer as layers
 from runtime.image.config import (
-    MAX_JSON,
-    MAX_LAYERS,
-    ImageConfig,
     InvalidArchive,
-    architecture,
-    digest,
-    mapping,
-    objects,
-    parse_config,
-    parse_json,
     parse_reference,
     qualified_reference,
-    sha256,
     split_reference,
-    string,
-    strings,
+)
+from runtime.image.documents import (
+    Descriptor,
+    DockerManifest,
+    Index,
+    Manifest,
+    architecture,
+    encode,
+    parse,
+    parse_config,
+    sha256,
 )
 from runtime.image.layer import Budget, HashingReader, Layer
 from runtime.image.store import NamedImage
@@ -55,24 +53,36 @@ _LAYER: Final = f"{_OCI}.layer.v1.tar"
 _FULL_NAME: Final = "io.containerd.image.name"
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _DIGEST_NAME: Final = re.compile(r"blobs/sha256/([0-9a-f]{64})|([0-9a-f]{64})\.json")
-_MAX_NESTING: Final = 4
 _MAX_LINKS: Final = 8
-_MAX_IMAGES: Final = 256
+_MAX_JSON: Final = 4 << 20
+"""Largest accepted document, in bytes."""
 
 
 class Blob(NamedTuple):
-    """A layer in an archive: its file name, and its digest where the archive gives one."""
+    """A file in an archive, and its digest where the archive gives one."""
 
     name: str
     digest: str = ""
 
+    @classmethod
+    def of(cls, descriptor: Descriptor) -> Self:
+        """Return the file that a descriptor of OCI's layout refers to."""
+        digest = descriptor.digest.removeprefix("sha256:")
+        return cls(_blob_name(digest), digest)
 
-class ArchivedImage(NamedTuple):
-    """An image in an archive: its configuration, its layers (lowest first), its names."""
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """Return the file of that name in Docker's layout, which may have the digest in it."""
+        found = _DIGEST_NAME.fullmatch(name)
+        return cls(name, found[1] or found[2] if found else "")
 
-    config: ImageConfig
-    blobs: tuple[Blob, ...]
-    names: tuple[str, ...]
+
+class _Listed(NamedTuple):
+    """An image as an archive lists it: its configuration, its layers (lowest first), its names."""
+
+    config: Blob
+    layers: list[Blob]
+    names: list[str]
 
 
 class _Section:
@@ -109,21 +119,79 @@ class Archive:
         entry = self._find(name)
         return _Section(self._fd, entry.offset, entry.size)
 
-    def images(self) -> list[ArchivedImage]:
-        """Return all images; of a multi-platform image the variant for this machine."""
+    def images(self) -> tuple[list[NamedImage], dict[str, Blob]]:
+        """Return all images, and their layers by diff id.
+
+        Of a multi-platform image the variant for this machine is taken.
+        """
         if "manifest.json" in self._entries:
-            found = list(self._docker_images())
+            listed = list(self._docker_images())
         elif "index.json" in self._entries:
-            found = list(self._oci_images())
+            listed = list(self._oci_images())
         else:
             raise InvalidArchive(
                 "it is an archive of files, not of images",
                 cause="it has neither manifest.json nor index.json",
                 remedy="`mydocker import` makes an image of a root file system",
             )
-        if not found:
+        if not listed:
             raise InvalidArchive("there is no image in it")
-        return found
+        images: list[NamedImage] = []
+        blobs: dict[str, Blob] = {}
+        for item in listed:
+            config = parse_config(self._document(item.config))
+            if len(item.layers) != len(config.layers):
+                raise InvalidArchive(
+                    f"it has {len(item.layers)} layers; its configuration says {len(config.layers)}"
+                )
+            try:
+                names = tuple(map(parse_reference, item.names))
+            except InvalidError as error:
+                raise InvalidArchive(f"it has an image of an invalid name: {error.asked}") from None
+            images.append(NamedImage(config, names))
+            blobs.update(zip(config.layers, item.layers, strict=True))
+        return images, blobs
+
+    def _docker_images(self) -> Iterator[_Listed]:
+        for item in parse(self._document(Blob("manifest.json")), DockerManifest, "manifest.json"):
+            blobs = [Blob.named(name) for name in item.layers]
+            yield _Listed(Blob.named(item.config), blobs, item.repo_tags)
+
+    def _oci_images(self) -> Iterator[_Listed]:
+        for item in parse(self._document(Blob("index.json")), Index, "index.json").manifests:
+            manifest = self._manifest(item)
+            names = [item.annotations.get(key, "") for key in (_FULL_NAME, _REF_NAME)]
+            blobs = [Blob.of(layer) for layer in manifest.layers]
+            yield _Listed(Blob.of(manifest.config), blobs, [name for name in names if name][:1])
+
+    def _manifest(self, descriptor: Descriptor) -> Manifest:
+        """Follow a descriptor to its manifest, through indexes of one per platform.
+
+        Digests lead from one to the next, so indexes cannot go in a circle.
+        """
+        while True:
+            raw = self._document(Blob.of(descriptor))
+            index = parse(raw, Index, "a manifest")
+            if (index.media_type or descriptor.media_type) not in _INDEXES:
+                return parse(raw, Manifest, "a manifest")
+            offered = {f"{at.platform.os}/{at.platform.architecture}": at for at in index.manifests}
+            wanted = f"linux/{architecture()}"
+            if wanted not in offered:
+                raise InvalidArchive(
+                    f"it has no image for {wanted}",
+                    cause=f"it was made for {', '.join(sorted(offered)) or 'nothing'}",
+                    remedy="get the variant for this machine",
+                )
+            descriptor = offered[wanted]
+
+    def _document(self, blob: Blob) -> bytes:
+        entry = self._find(blob.name)
+        if entry.size > _MAX_JSON:
+            raise InvalidArchive(f"its {blob.name!r} has {entry.size} bytes, too many for JSON")
+        raw = _Section(self._fd, entry.offset, entry.size).read(entry.size)
+        if blob.digest and sha256(raw) != blob.digest:
+            raise InvalidArchive(f"its {blob.name!r} has another digest: sha256:{sha256(raw)}")
+        return raw
 
     def _find(self, name: str) -> TarEntry:
         path = clean(name, "the name")
@@ -140,63 +208,6 @@ class Archive:
             else:
                 break
         raise InvalidArchive(f"its {name!r} is not a file")
-
-    def _document(self, name: str) -> bytes:
-        entry = self._find(name)
-        if entry.size > MAX_JSON:
-            raise InvalidArchive(f"its {name!r} has {entry.size} bytes, too many for what it is")
-        return _Section(self._fd, entry.offset, entry.size).read(entry.size)
-
-    def _blob(self, descriptor: dict[str, Any]) -> bytes:
-        expected = digest(descriptor.get("digest"), "a part of it")
-        name = _blob_name(expected)
-        raw = self._document(name)
-        if sha256(raw) != expected:
-            raise InvalidArchive(f"its {name!r} has another digest than sha256:{expected}")
-        return raw
-
-    def _docker_images(self) -> Iterator[ArchivedImage]:
-        listed = parse_json(self._document("manifest.json"), "manifest.json")
-        for item in objects(listed, "manifest.json", limit=_MAX_IMAGES):
-            name = string(item.get("Config"), "Config")
-            config = parse_config(self._document(name))
-            if _digest_in_name(name) not in ("", config.identity):
-                raise InvalidArchive(f"its configuration {name!r} has the digest {config.identity}")
-            blobs = [Blob(at, _digest_in_name(at)) for at in strings(item.get("Layers"), "Layers")]
-            yield _archived(config, blobs, strings(item.get("RepoTags"), "RepoTags"))
-
-    def _oci_images(self) -> Iterator[ArchivedImage]:
-        index = mapping(parse_json(self._document("index.json"), "index.json"), "index.json")
-        for item in objects(index.get("manifests"), "manifests", limit=_MAX_IMAGES):
-            manifest = self._manifest(item, _MAX_NESTING)
-            config = parse_config(self._blob(mapping(manifest.get("config"), "config")))
-            digests = [
-                digest(layer.get("digest"), "a part of it")
-                for layer in objects(manifest.get("layers"), "layers", limit=MAX_LAYERS)
-            ]
-            annotations = mapping(item.get("annotations"), "annotations")
-            names = [string(annotations.get(key), key) for key in (_FULL_NAME, _REF_NAME)]
-            blobs = [Blob(_blob_name(found), found) for found in digests]
-            yield _archived(config, blobs, [name for name in names if name][:1])
-
-    def _manifest(self, descriptor: dict[str, Any], nesting: int) -> dict[str, Any]:
-        """Follow a descriptor to its manifest, through indexes of one per platform."""
-        found = mapping(parse_json(self._blob(descriptor), "manifest"), "manifest")
-        kind = found.get("mediaType") or descriptor.get("mediaType")
-        if kind not in _INDEXES:
-            return found
-        if not nesting:
-            raise InvalidArchive("its indexes lead to indexes without an end")
-        manifests = objects(found.get("manifests"), "manifests", limit=_MAX_IMAGES)
-        offered = {_platform(item): item for item in manifests}
-        wanted = f"linux/{architecture()}"
-        if wanted not in offered:
-            raise InvalidArchive(
-                f"it has no image for {wanted}",
-                cause=f"it was made for {', '.join(sorted(offered)) or 'nothing'}",
-                remedy="get the variant for this machine",
-            )
-        return self._manifest(offered[wanted], nesting - 1)
 
 
 @contextmanager
@@ -229,30 +240,6 @@ def _seekable(file: Readable) -> int | None:
     return fd
 
 
-def _digest_in_name(name: str) -> str:
-    """Return the digest in a file name of Docker's layout, `""` if there is none."""
-    found = _DIGEST_NAME.fullmatch(name)
-    return found[1] or found[2] if found else ""
-
-
-def _platform(descriptor: dict[str, Any]) -> str:
-    found = mapping(descriptor.get("platform"), "platform")
-    return f"{string(found.get('os'), 'os')}/{string(found.get('architecture'), 'architecture')}"
-
-
-def _archived(config: ImageConfig, blobs: list[Blob], names: list[str]) -> ArchivedImage:
-    if len(blobs) != len(config.layers):
-        raise InvalidArchive(
-            f"it has {len(blobs)} layers; its configuration says {len(config.layers)}"
-        )
-    try:
-        return ArchivedImage(config, tuple(blobs), tuple(map(parse_reference, names)))
-    except InvalidError as error:
-        raise InvalidArchive(
-            f"an image in it is called what no image can be: {error.asked}"
-        ) from None
-
-
 # --- writing -----------------------------------------------------------------------
 
 
@@ -266,7 +253,7 @@ def save(images: Sequence[NamedImage], directories: Mapping[str, str]) -> Iterat
     descriptors, listed = [], []
     for config, names in images:
         documents[config.identity] = config.raw
-        manifest = _encode(
+        manifest = encode(
             {
                 "schemaVersion": 2,
                 "mediaType": _MANIFEST,
@@ -298,9 +285,9 @@ def save(images: Sequence[NamedImage], directories: Mapping[str, str]) -> Iterat
         else:
             yield from _stored(known[blobs[found]], directories[blobs[found]])
     index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": descriptors}
-    yield _file("index.json", _encode(index))
-    yield _file("manifest.json", _encode(listed))
-    yield _file("oci-layout", _encode({"imageLayoutVersion": "1.0.0"}))
+    yield _file("index.json", encode(index))
+    yield _file("manifest.json", encode(listed))
+    yield _file("oci-layout", encode({"imageLayoutVersion": "1.0.0"}))
     yield END
 
 
@@ -330,10 +317,6 @@ def _stored(layer: Layer, directory: str) -> Iterator[bytes]:
 
 def _blob_name(identity: str) -> str:
     return f"blobs/sha256/{identity}"
-
-
-def _encode(data: Any) -> bytes:
-    return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _file(name: str, data: bytes) -> bytes:

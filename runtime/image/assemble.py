@@ -24,8 +24,9 @@ from typing import Final
 
 from runtime.errors import UnsupportedError
 from runtime.image.base import BASE, fingerprint, recipe
-from runtime.image.config import Image, compose
-from runtime.image.tar import Packer
+from runtime.image.config import Image
+from runtime.image.documents import compose
+from runtime.image.tar import pack
 from runtime.store import now, read_json, write_json
 
 PYTHON: Final = "/usr/bin/python3"
@@ -90,7 +91,7 @@ def assemble(cache: str) -> Image:
 
 def _diff_id(tree: str) -> str:
     found = hashlib.sha256()
-    for piece in Packer(layer=True).pack_path(tree):
+    for piece in pack(tree, layer=True):
         found.update(piece)
     return found.hexdigest()
 

@@ -26,18 +26,15 @@ from runtime.image.config import (
     Image,
     ImageConfig,
     InvalidArchive,
-    apply_changes,
-    compose,
     id_prefix,
-    parse_config,
-    parse_json,
     parse_reference,
     split_reference,
     with_tag,
 )
+from runtime.image.documents import apply_changes, compose, parse_config
 from runtime.image.layer import Budget, Chunks
 from runtime.image.store import ImageStore, NamedImage
-from runtime.image.tar import Packer, Readable
+from runtime.image.tar import Readable, pack
 from runtime.store import Store, now, read_json
 
 NO_NAME: Final = "<none>:<none>"
@@ -138,13 +135,7 @@ class Images:
         with user_errors(f"load {shown}"), self._store.scratch() as scratch:
             budget = Budget.of_disk(scratch)
             with archive.opened(file, scratch, budget) as opened:
-                offered = opened.images()
-                blobs = {
-                    diff_id: blob
-                    for image in offered
-                    for diff_id, blob in zip(image.config.layers, image.blobs, strict=True)
-                }
-                images = [NamedImage(image.config, image.names) for image in offered]
+                images, blobs = opened.images()
                 wanted = self._store.missing(blobs)
                 while True:
                     for item in wanted:
@@ -195,7 +186,7 @@ class Images:
             parent = self._parent(found)
             self._add_base(scratch, parent)
             made = [_add_tree(scratch, upper)] if os.path.isdir(upper) else []
-            before = parse_json(parent.config.raw, "configuration").get("history") or []
+            before = json.loads(parent.config.raw).get("history") or []
             step = {"created": now(), "created_by": comment or "mydocker commit"}
             layers = [*parent.config.layers, *made]
             new = compose(layers, config, author=author, history=[*before, step])
@@ -308,8 +299,7 @@ class Images:
 
 def _add_tree(scratch: str, path: str) -> str:
     """Make a layer of a directory, and return its diff id."""
-    pieces = Packer(layer=True).pack_path(path)
-    return _add_layer(scratch, Chunks(pieces), Budget.of_disk(scratch))
+    return _add_layer(scratch, Chunks(pack(path, layer=True)), Budget.of_disk(scratch))
 
 
 def _add_layer(scratch: str, source: Readable, budget: Budget) -> str:

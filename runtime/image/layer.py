@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Self
 
 from runtime.image.config import InvalidArchive
-from runtime.image.tar import CHUNK, Readable, TarReader
-from runtime.image.unpack import Tree
+from runtime.image.tar import CHUNK, Readable, closing
+from runtime.image.unpack import extract
 from runtime.store import read_json, write_json
 
 MOST_BYTES: Final = 64 << 30
@@ -61,7 +61,11 @@ def build(
         packed = io.BufferedReader(stored, CHUNK)
         compressed = is_gzip(packed)
         plain = HashingReader(gzip.GzipFile(fileobj=packed) if compressed else packed, budget)
-        size = _unpack(tree, io.BufferedReader(plain, CHUNK))
+        buffered = io.BufferedReader(plain, CHUNK)
+        with closing(os.open(tree, os.O_PATH | os.O_CLOEXEC)) as top:
+            size = extract(buffered, top, layer=True)
+        while buffered.read(CHUNK):  # the digest covers what follows the last entry
+            pass
     layer = Layer(plain.digest, stored.digest, stored.size, compressed, size)
     for found, wanted in ((layer.digest, digest), (layer.diff_id, diff_id)):
         if wanted and found != wanted:
@@ -70,24 +74,6 @@ def build(
             )
     write_json(f"{directory}/layer.json", layer._asdict())
     return layer
-
-
-def _unpack(path: str, source: Readable) -> int:
-    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    tree = Tree(top, layer=True)
-    size = 0
-    try:
-        reader = TarReader(source)
-        for entry in reader:
-            tree.add(entry, reader.data())
-            size += entry.size
-        tree.finish()
-        while source.read(CHUNK):  # the digest covers what follows the last entry
-            pass
-    finally:
-        tree.close()
-        os.close(top)
-    return size
 
 
 def read(directory: str) -> Layer:

@@ -14,6 +14,7 @@ import re
 import stat
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Literal, NamedTuple, Protocol
 
 from runtime.image import whiteout
@@ -84,6 +85,20 @@ class TarEntry(NamedTuple):
     target: str
     capabilities: bytes | None
     offset: int
+
+
+@contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """Close a descriptor after the body."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def same_file(fd: int) -> str:
+    """Return a path of an open file, for the calls that refuse O_PATH descriptors: proc(5)."""
+    return f"/proc/self/fd/{fd}"
 
 
 def clean(path: str, what: str) -> str:
@@ -282,53 +297,50 @@ def padded(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-class Packer:
-    """Packer of one directory or file.
+def pack(
+    top: int | str, name: str = "", *, layer: bool = False, owner: tuple[int, int] | None = None
+) -> Iterator[bytes]:
+    """Yield the pieces of a tar of a file or directory, open or at a path, under `name`.
 
-    With `layer` overlayfs whiteouts become those of a layer. `owner` replaces all owners.
+    A directory without a name is packed as `.`, its content below it. With `layer` overlayfs
+    whiteouts become those of a layer. `owner` replaces all owners. Raises `InvalidArchive` for
+    what `TarReader` and `extract` refuse: devices, reserved names, too many nested directories.
     """
+    fd = os.dup(top) if isinstance(top, int) else os.open(top, os.O_PATH | os.O_CLOEXEC)
+    yield from _Packer(layer=layer, owner=owner).entry(fd, name)
+    yield END
 
-    def __init__(self, *, layer: bool, owner: tuple[int, int] | None = None) -> None:
+
+class _Packer:
+    """Packer of one directory or file: see `pack`."""
+
+    def __init__(self, *, layer: bool, owner: tuple[int, int] | None) -> None:
         self._mark = whiteout.attribute() if layer else ""
         self._owner = owner
         self._links: dict[tuple[int, int], str] = {}
 
-    def pack(self, top: int, name: str = "") -> Iterator[bytes]:
-        """Yield the pieces of a tar of the file or directory behind `top`, under `name`.
-
-        A directory without a name is packed as `.`, its content below it. Raises
-        `InvalidArchive` for what `TarReader` and `Tree` refuse: devices, reserved names,
-        too many nested directories.
-        """
-        yield from self._entry(os.dup(top), name)
-        yield END
-
-    def pack_path(self, directory: str) -> Iterator[bytes]:
-        """Yield the pieces of a tar of a directory's content."""
-        yield from self._entry(os.open(directory, os.O_PATH | os.O_CLOEXEC), "")
-        yield END
-
-    def _entry(self, fd: int, path: str) -> Iterator[bytes]:
-        """Pack the file or directory behind `fd`, and close it."""
-        try:
+    def entry(self, fd: int, path: str) -> Iterator[bytes]:
+        """Yield the pieces of the file or directory behind `fd`, and close it."""
+        with closing(fd):
             status = os.fstat(fd)
             clean(path, "the path")
-            info = self._info(path, status)
+            info = tarfile.TarInfo(path or ".")
+            info.mode = stat.S_IMODE(status.st_mode)
+            info.uid, info.gid = self._owner or (status.st_uid, status.st_gid)
+            info.mtime = int(status.st_mtime)
+            inode = (status.st_dev, status.st_ino)
             match stat.S_IFMT(status.st_mode):
                 case stat.S_IFDIR:
                     info.type = tarfile.DIRTYPE
                     yield header(info)
                     yield from self._directory(fd, path)
+                case stat.S_IFREG if (
+                    status.st_nlink > 1 and self._links.setdefault(inode, path) != path
+                ):
+                    info.type, info.linkname = tarfile.LNKTYPE, self._links[inode]
+                    yield header(info)
                 case stat.S_IFREG:
-                    first = path
-                    if status.st_nlink > 1:
-                        inode = (status.st_dev, status.st_ino)
-                        first = self._links.setdefault(inode, path)
-                    if first != path:
-                        info.type, info.linkname = tarfile.LNKTYPE, first
-                        yield header(info)
-                    else:
-                        yield from self._file(fd, info, status.st_size)
+                    yield from _file(fd, info, status.st_size)
                 case stat.S_IFLNK:
                     info.type, info.linkname = tarfile.SYMTYPE, os.readlink("", dir_fd=fd)
                     yield header(info)
@@ -346,41 +358,10 @@ class Packer:
                         cause="",
                         remedy="leave out the directory that it is in",
                     )
-        finally:
-            os.close(fd)
-
-    def _info(self, path: str, status: os.stat_result) -> tarfile.TarInfo:
-        info = tarfile.TarInfo(path or ".")
-        info.mode = stat.S_IMODE(status.st_mode)
-        info.uid, info.gid = self._owner or (status.st_uid, status.st_gid)
-        info.mtime = int(status.st_mtime)
-        return info
-
-    def _file(self, fd: int, info: tarfile.TarInfo, size: int) -> Iterator[bytes]:
-        info.size = size
-        same = f"/proc/self/fd/{fd}"
-        try:
-            value = os.getxattr(same, CAPABILITIES)
-        except OSError as error:
-            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-                raise
-        else:
-            text = value.decode(errors="surrogateescape")
-            info.pax_headers = {_PAX_CAPABILITIES: text}
-        yield header(info)
-        with open(same, "rb", buffering=0) as file:
-            left = size
-            while left and (data := file.read(min(CHUNK, left))):
-                left -= len(data)
-                yield data
-        while left:  # it was truncated after its header had been sent
-            yield bytes(min(CHUNK, left))
-            left -= min(CHUNK, left)
-        yield padded(size)
 
     def _directory(self, fd: int, path: str) -> Iterator[bytes]:
-        readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-        try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        with closing(os.open(".", flags, dir_fd=fd)) as readable:
             if self._mark and path and whiteout.is_opaque(readable, self._mark):
                 yield _marker(path, whiteout.OPAQUE)
             for name in sorted(os.listdir(readable)):
@@ -395,9 +376,27 @@ class Packer:
                     found = os.open(name, _OPEN_ENTRY, dir_fd=readable)
                 except FileNotFoundError:
                     continue  # removed meanwhile by a running container
-                yield from self._entry(found, inner)
-        finally:
-            os.close(readable)
+                yield from self.entry(found, inner)
+
+
+def _file(fd: int, info: tarfile.TarInfo, size: int) -> Iterator[bytes]:
+    info.size = size
+    try:
+        value = os.getxattr(same_file(fd), CAPABILITIES)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise
+    else:
+        info.pax_headers = {_PAX_CAPABILITIES: value.decode(errors="surrogateescape")}
+    yield header(info)
+    with open(same_file(fd), "rb", buffering=0) as file:
+        left = size
+        while left:
+            # zeros if it was truncated after its header had been sent
+            data = file.read(min(CHUNK, left)) or bytes(min(CHUNK, left))
+            left -= len(data)
+            yield data
+    yield padded(size)
 
 
 def _marker(directory: str, name: str) -> bytes:

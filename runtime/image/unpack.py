@@ -13,14 +13,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 from linux.syscalls import RESOLVE_BENEATH, openat2
 from runtime.image import whiteout
 from runtime.image.config import InvalidArchive
-from runtime.image.tar import CAPABILITIES, TarEntry
+from runtime.image.tar import CAPABILITIES, Readable, TarEntry, TarReader, closing, same_file
 from runtime.image.whiteout import is_whiteout
 
 _BASE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
@@ -48,19 +48,32 @@ def _mapped(number: int, ranges: IdRanges) -> int:
     return number if any(0 <= number - first < count for first, count in ranges) else 0
 
 
-class Tree:
-    """A directory that entries are unpacked into.
+def extract(
+    source: Readable, top: int, *, layer: bool, owner: tuple[int, int] | None = None
+) -> int:
+    """Unpack a tar into the open directory `top`, and return the sum of the files' sizes.
 
-    The caller closes `top`. With `layer` whiteouts are translated; without they are
-    files like others. `owner` replaces all owners. `add` and `finish` raise
-    `InvalidArchive`, and `OSError` for the disk's errors.
+    With `layer` whiteouts are translated. Without, they are files like others, and `top` itself
+    is not changed. `owner` replaces all owners. Raises `InvalidArchive`, and `OSError` for the
+    disk's errors.
     """
+    tree = Tree(top, layer=layer, owner=owner)
+    reader, size = TarReader(source), 0
+    for entry in reader:
+        if entry.path or layer:
+            tree.add(entry, reader.data())
+            size += entry.size
+    tree.finish()
+    return size
 
-    def __init__(self, top: int, *, layer: bool, owner: tuple[int, int] | None = None) -> None:
+
+class Tree:
+    """A directory that entries are unpacked into; see `extract`."""
+
+    def __init__(self, top: int, *, layer: bool, owner: tuple[int, int] | None) -> None:
         self._top, self._layer, self._owner = top, layer, owner
         self._uids, self._gids = _id_ranges("uid_map"), _id_ranges("gid_map")
         self._mark = whiteout.attribute()
-        self._parent: tuple[str, int] | None = None
         self._times: dict[str, int] = {}
 
     def add(self, entry: TarEntry, data: Iterable[bytes]) -> None:
@@ -72,11 +85,13 @@ class Tree:
             return
         directory, _, name = entry.path.rpartition("/")
         try:
-            parent = self._open(directory)
-            if self._layer and name.startswith(whiteout.PREFIX):
-                self._erase(parent, name, entry.path)
-            else:
-                self._make(parent, name, entry, data)
+            with closing(self._reach(directory)) as parent:
+                if self._layer and name.startswith(whiteout.PREFIX):
+                    self._erase(parent, name, entry.path)
+                elif entry.kind == "directory":
+                    self._make_directory(parent, name, entry)
+                else:
+                    self._replace(parent, name, entry, data)
         except OSError as error:
             if error.errno not in _PATH_ERRORS:
                 raise
@@ -85,45 +100,23 @@ class Tree:
     def finish(self) -> None:
         """Set the directories' times, which each entry made in them has changed."""
         for path, moment in self._times.items():
-            fd = openat2(self._top, path, _DIRECTORY, resolve=RESOLVE_BENEATH)
-            os.utime(fd, ns=(moment, moment))
-            os.close(fd)
-        self.close()
-
-    def close(self) -> None:
-        """Close the cached parent directory."""
-        if self._parent is not None:
-            os.close(self._parent[1])
-            self._parent = None
+            with closing(self._descend(path)) as fd:
+                os.utime(same_file(fd), ns=(moment, moment))
 
     # --- directories ---------------------------------------------------------
 
-    def _open(self, path: str) -> int:
-        """Open a directory, made if it is missing; the descriptor is valid until the next call."""
-        if not path:
-            return self._top
-        if self._parent is not None and self._parent[0] == path:
-            return self._parent[1]
-        fd = self._reach(path)
-        self.close()
-        self._parent = (path, fd)
-        return fd
-
     def _reach(self, path: str) -> int:
-        try:
+        """Open a directory, made if it is missing."""
+        with suppress(FileNotFoundError, NotADirectoryError):  # the latter for a whiteout, perhaps
             return self._descend(path)
-        except (FileNotFoundError, NotADirectoryError):  # the latter for a whiteout, perhaps
-            pass
         above, _, name = path.rpartition("/")
-        parent = self._reach(above) if above else os.dup(self._top)
-        try:
+        with closing(self._reach(above)) as parent:
             self._mkdir(parent, name, path)
-        finally:
-            os.close(parent)
         return self._descend(path)
 
     def _descend(self, path: str) -> int:
-        return openat2(self._top, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_BENEATH)
+        flags = os.O_PATH | os.O_DIRECTORY
+        return openat2(self._top, path or ".", flags, resolve=RESOLVE_BENEATH)
 
     def _mkdir(self, parent: int, name: str, path: str) -> None:
         """Make a directory; it replaces a whiteout of its name."""
@@ -138,43 +131,34 @@ class Tree:
 
     # --- entries -------------------------------------------------------------
 
-    def _make(self, parent: int, name: str, entry: TarEntry, data: Iterable[bytes]) -> None:
-        if entry.kind == "directory":
-            self._make_directory(parent, name, entry)
-            return
+    def _replace(self, parent: int, name: str, entry: TarEntry, data: Iterable[bytes]) -> None:
         try:
-            self._make_other(parent, name, entry, data)
+            self._make(parent, name, entry, data)
         except FileExistsError:
-            self._unlink(parent, name, entry.path)
-            self._make_other(parent, name, entry, data)
+            try:
+                os.unlink(name, dir_fd=parent)
+            except IsADirectoryError:
+                raise InvalidArchive(f"{entry.path!r} is in the place of a directory") from None
+            self._make(parent, name, entry, data)
 
-    def _make_other(self, parent: int, name: str, entry: TarEntry, data: Iterable[bytes]) -> None:
+    def _make(self, parent: int, name: str, entry: TarEntry, data: Iterable[bytes]) -> None:
         match entry.kind:
             case "file":
-                fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
-                try:
-                    for piece in data:
-                        _write(fd, piece)
-                    self._set_metadata(fd, entry)
-                finally:
-                    os.close(fd)
-                return
+                with os.fdopen(os.open(name, _NEW_FILE, 0o600, dir_fd=parent), "wb") as file:
+                    file.writelines(data)
+                    file.flush()
+                    self._set_metadata(file.fileno(), entry)
             case "link":
-                self._link(parent, name, entry)
-                return  # it shares the metadata of its target
+                self._link(parent, name, entry)  # it shares the metadata of its target
             case "symlink":
                 os.symlink(entry.target, name, dir_fd=parent)
                 os.chown(name, *self._owned(entry), dir_fd=parent, follow_symlinks=False)
+                times = (entry.mtime_ns, entry.mtime_ns)
+                os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
             case _:
                 os.mkfifo(name, 0o600, dir_fd=parent)
-                fd = os.open(name, os.O_PATH | _BASE, dir_fd=parent)
-                try:
-                    os.chown(f"/proc/self/fd/{fd}", *self._owned(entry))
-                    os.chmod(f"/proc/self/fd/{fd}", entry.mode)
-                finally:
-                    os.close(fd)
-        times = (entry.mtime_ns, entry.mtime_ns)
-        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+                with closing(os.open(name, os.O_PATH | _BASE, dir_fd=parent)) as fd:
+                    self._set_metadata(fd, entry)
 
     def _make_directory(self, parent: int, name: str, entry: TarEntry) -> None:
         try:
@@ -192,16 +176,13 @@ class Tree:
     def _set_directory_metadata(self, name: str, parent: int, entry: TarEntry) -> None:
         with _opened(parent, name) as fd:
             self._set_metadata(fd, entry)
-        self._times[entry.path or "."] = entry.mtime_ns
+        self._times[entry.path] = entry.mtime_ns
 
     def _link(self, parent: int, name: str, entry: TarEntry) -> None:
         above, _, base = entry.target.rpartition("/")
         try:
-            source = self._descend(above or ".")
-            try:
+            with closing(self._descend(above)) as source:
                 os.link(base, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
-            finally:
-                os.close(source)
         except FileNotFoundError:
             raise InvalidArchive(
                 f"{entry.path!r} is linked to {entry.target!r}, which is not in the archive"
@@ -209,33 +190,28 @@ class Tree:
         except PermissionError:
             raise InvalidArchive(f"{entry.path!r} is a hard link to a directory") from None
 
-    def _unlink(self, parent: int, name: str, path: str) -> None:
-        try:
-            os.unlink(name, dir_fd=parent)
-        except IsADirectoryError:
-            raise InvalidArchive(f"{path!r} is in the place of a directory") from None
-
     def _owned(self, entry: TarEntry) -> tuple[int, int]:
         return self._owner or (_mapped(entry.uid, self._uids), _mapped(entry.gid, self._gids))
 
     def _set_metadata(self, fd: int, entry: TarEntry) -> None:
-        os.fchown(fd, *self._owned(entry))  # before the mode, as it clears setuid bits
-        os.fchmod(fd, entry.mode)
+        path = same_file(fd)
+        os.chown(path, *self._owned(entry))  # before the mode, as it clears setuid bits
+        os.chmod(path, entry.mode)
         # Other attributes belong to overlayfs and the host's policy.
         if entry.capabilities is not None:
             try:
-                os.setxattr(fd, CAPABILITIES, entry.capabilities)
+                os.setxattr(path, CAPABILITIES, entry.capabilities)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
                 raise InvalidArchive(f"{entry.path!r} has malformed file capabilities") from None
-        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
 
     # --- whiteouts -----------------------------------------------------------
 
     def _erase(self, parent: int, name: str, path: str) -> None:
         if name == whiteout.OPAQUE:
-            if parent == self._top:
+            if path == name:
                 raise InvalidArchive("it hides everything below it, which an overlay cannot")
             self._make_opaque(parent, ".")
             return
@@ -260,17 +236,6 @@ class Tree:
             whiteout.make_opaque(directory, self._mark)
 
 
-@contextmanager
-def _opened(parent: int, name: str) -> Iterator[int]:
+def _opened(parent: int, name: str) -> AbstractContextManager[int]:
     """Open a directory; ENOTDIR or ELOOP for a link of that name."""
-    fd = os.open(name, _DIRECTORY, dir_fd=parent)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    return closing(os.open(name, _DIRECTORY, dir_fd=parent))

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 from runtime.errors import InvalidError
 from runtime.image import layer as layers
-from runtime.image.config import InvalidArchive, parse_config
+from runtime.image.config import InvalidArchive
+from runtime.image.documents import parse_config
 from runtime.image.images import Images
 from runtime.image.layer import Budget, Chunks
 from runtime.image.store import ImageStore
-from runtime.image.tar import Packer
+from runtime.image.tar import pack
 from runtime.store import Store
 from tests.runtime.image import tars
 from tests.runtime.image.tars import Item
@@ -81,14 +82,6 @@ def scratch() -> Iterator[Path]:
         os.mkdir(made)
 
 
-def _packed(tree: Path) -> bytes:
-    top = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        return b"".join(Packer(layer=True).pack(top))
-    finally:
-        os.close(top)
-
-
 @fuzz
 @given(st.lists(items(), max_size=12))
 def test_arbitrary_entries_stay_in_the_layer_directory(entries: list[Item]) -> None:
@@ -97,9 +90,9 @@ def test_arbitrary_entries_stay_in_the_layer_directory(entries: list[Item]) -> N
         descriptors = set(os.listdir("/proc/self/fd"))
         with suppress(InvalidArchive):
             layers.build(str(made / "one"), io.BytesIO(tars.tar(*entries)), Budget(1 << 30))
-            data = _packed(made / "one" / "tree")
+            data = b"".join(pack(str(made / "one" / "tree"), layer=True))
             layers.build(str(made / "two"), Chunks([data]), Budget(1 << 30))
-            assert _packed(made / "two" / "tree") == data
+            assert b"".join(pack(str(made / "two" / "tree"), layer=True)) == data
         # Descriptors of earlier tests may have been closed by the garbage collector.
         assert set(os.listdir("/proc/self/fd")) <= descriptors
         assert set(os.listdir(made)) <= {"one", "two", "outside"}

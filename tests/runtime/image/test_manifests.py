@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -44,18 +43,6 @@ def _oci(index: object, **blobs: bytes) -> bytes:
     return tars.packed({**files, **added, "index.json": json.dumps(index).encode()})
 
 
-def _nested() -> bytes:
-    kind = "application/vnd.oci.image.index.v1+json"
-    own = {"os": "linux", "architecture": tars.MACHINES.get(os.uname().machine, "")}
-    inner, blobs = b'{"manifests": []}', {}
-    for number in range(10):
-        blobs[str(number)] = inner
-        item = tars.descriptor(inner, kind, platform=own)
-        inner = json.dumps({"mediaType": kind, "manifests": [item]}).encode()
-    blobs["last"] = inner
-    return _oci({"manifests": [tars.descriptor(inner, kind)]}, **blobs)
-
-
 def _swapped(blob: bytes, other: bytes) -> bytes:
     files = tars.oci([LAYER], MADE)
     return tars.packed({**files, f"blobs/sha256/{tars.sha256(blob)}": other})
@@ -64,48 +51,59 @@ def _swapped(blob: bytes, other: bytes) -> bytes:
 DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a root file system": (lambda: tars.packed({"bin/sh": b""}), "(?s)not of images.*import"),
     "no image": (lambda: _with("manifest.json", b"[]"), "no image in it"),
-    "no JSON": (lambda: _with("manifest.json", b"{"), "manifest.json is not JSON"),
-    "JSON without an end": (lambda: _with("manifest.json", b"[" * 100_000), "is not JSON"),
-    "immense numbers": (lambda: _with("manifest.json", b"9" * 100_000), "is not JSON"),
+    "no JSON": (lambda: _with("manifest.json", b"{"), "manifest.json is malformed"),
+    "JSON without an end": (lambda: _with("manifest.json", b"[" * 100_000), "is malformed"),
+    "immense numbers": (lambda: _with("manifest.json", b"9" * 100_000), "is malformed"),
     "an immense document": (lambda: _with("manifest.json", b" " * (5 << 20)), "too many for"),
-    "not a list": (lambda: _with("manifest.json", b"{}"), "manifest.json is not a list"),
-    "a list of numbers": (lambda: _with("manifest.json", b"[1]"), "is not an object"),
-    "too many images": (lambda: _with("manifest.json", b"[" + b"{}," * 999 + b"{}]"), "1000 entr"),
+    "not a list": (
+        lambda: _with("manifest.json", b"{}"),
+        "manifest.json is malformed: Expected `array`",
+    ),
+    "a list of numbers": (lambda: _with("manifest.json", b"[1]"), "Expected `object`, got `int`"),
+    "too many images": (
+        lambda: _with("manifest.json", b"[" + b"{}," * 999 + b"{}]"),
+        "length <= 256",
+    ),
     "no configuration": (lambda: _docker(Config="missing.json"), "does not have 'missing.json'"),
     "a configuration outside": (lambda: _docker(Config="../x.json"), "leads out of the archive"),
-    "a number for a name": (lambda: _docker(Config=5), "is not a string"),
+    "a number for a name": (lambda: _docker(Config=5), "Expected `str`, got `int`"),
     "another configuration": (lambda: _with(f"blobs/sha256/{tars.sha256(MADE)}", b"{}"), "digest"),
     "no layers": (lambda: _docker(Layers=[]), "it has 0 layers; its configuration says 1"),
-    "layers that are no list": (lambda: _docker(Layers="x"), "Layers is not a list"),
+    "layers that are no list": (lambda: _docker(Layers="x"), r"Expected `array`.*Layers"),
     "a layer outside": (lambda: _docker(Layers=["/etc/passwd"]), "is absolute"),
     "a missing layer": (lambda: _docker(Layers=["x"]), "does not have 'x'"),
     "another layer": (
         lambda: _with(f"blobs/sha256/{tars.sha256(LAYER)}", tars.tar(Item("other"))),
         "a layer has the digest",
     ),
-    "a malformed name": (lambda: _docker(RepoTags=["UPPER/../x"]), "what no image can be"),
+    "a malformed name": (lambda: _docker(RepoTags=["UPPER/../x"]), "an image of an invalid name"),
     "for another system": (lambda: _config({"os": "windows"}), "an image for windows"),
     "too many layers": (
         lambda: _config({"rootfs": {"diff_ids": [f"sha256:{'0' * 64}"] * 126}}),
-        "126 layers; 125 can be",
+        "length <= 125.*diff_ids",
     ),
     "another algorithm": (
         lambda: _config({"rootfs": {"diff_ids": ["sha512:" + "0" * 128]}}),
-        "which is not a SHA-256",
+        "regex.*sha256.*diff_ids",
     ),
     "a digest that is a path": (
         lambda: _config({"rootfs": {"diff_ids": ["sha256:../../../etc"]}}),
-        "which is not a SHA-256",
+        "regex.*sha256.*diff_ids",
     ),
     "a time that cannot be": (lambda: _config({"created": "2020-99-99T00:00:00Z"}), "time"),
-    "an environment of bytes": (lambda: _config({"config": {"Env": ["A=\ud800"]}}), "Env is not"),
-    "an environment with zeros": (lambda: _config({"config": {"Env": ["A=\0"]}}), "Env is not"),
-    "a command that is no list": (lambda: _config({"config": {"Cmd": "x"}}), "Cmd is not a list"),
-    "ports that are no object": (lambda: _config({"config": {"ExposedPorts": [1]}}), "not an obj"),
+    "an environment of bytes": (lambda: _config({"config": {"Env": ["A=\ud800"]}}), "regex.*Env"),
+    "an environment with zeros": (lambda: _config({"config": {"Env": ["A=\0"]}}), "regex.*Env"),
+    "a command that is no list": (
+        lambda: _config({"config": {"Cmd": "x"}}),
+        "Expected `array`.*Cmd",
+    ),
+    "ports that are no object": (
+        lambda: _config({"config": {"ExposedPorts": [1]}}),
+        "Expected `object`",
+    ),
     "no manifest": (lambda: _oci({"manifests": [tars.descriptor(b"x")]}), "does not have"),
-    "a manifest without a digest": (lambda: _oci({"manifests": [{}]}), "not a SHA-256"),
+    "a manifest without a digest": (lambda: _oci({"manifests": [{}]}), "required field `digest`"),
     "an index without manifests": (lambda: _oci({}), "no image in it"),
-    "indexes in indexes": (_nested, "lead to indexes without an end"),
     "a layer that is another": (
         lambda: _swapped(LAYER, LAYER.replace(b"y", b"z")),
         "a layer has the digest",
@@ -139,6 +137,12 @@ def test_invalid_document_is_refused(engine: Engine, root: Path, what: str) -> N
     archive, said = DOCUMENTS[what]
     with unchanged(root), pytest.raises(InvalidError, match=said):
         load(engine, archive())
+
+
+def test_image_from_year_one_has_a_four_digit_year(engine: Engine) -> None:
+    """Some build tools write Go's zero time."""
+    (found,) = load(engine, _config({"created": "0001-01-01T00:00:00Z"}))
+    assert engine.images.get(found.identity).created == "0001-01-01T00:00:00Z"
 
 
 def test_error_names_archive_cause_and_remedy(engine: Engine) -> None:
