@@ -43,9 +43,8 @@ if TYPE_CHECKING:
     from linux.nftables import Nft
     from runtime.daemon.client import DaemonClient
     from runtime.network.endpoint import NewEndpoint
-    from runtime.network.firewall import PortTarget
     from runtime.network.manager import Networks
-    from runtime.network.ports import RelayedPort, ReservedPorts
+    from runtime.network.ports import PortTarget, RelayedPort, ReservedPorts
 
 _VERSIONS: Final[tuple[Literal[4, 6], ...]] = (4, 6)
 
@@ -145,7 +144,7 @@ class ContainerNetworking:
 
     def register(self, found: ContainerRecord, netns: NetNS) -> None:
         """Register a container that just started with the DNS and relay daemon."""
-        from runtime.network.endpoint import relays_of
+        from runtime.network.ports import relays_of
 
         relays = relays_of(found.state.ports, found.state.endpoints)
         self._register(found, netns, relays, first=True)
@@ -156,10 +155,10 @@ class ContainerNetworking:
             self._daemon.forget(found.id)
         self.networks.release(*(found.id for found in ended))
         if any(self.publishes(found.config) for found in ended):
-            from runtime.network import firewall
+            from runtime.network import ports
 
             with self._store.locked():
-                firewall.withdraw([item.bridge for item in self.networks.all() if item.bridge])
+                ports.withdraw([item.bridge for item in self.networks.all() if item.bridge])
 
     # --- connect and disconnect -----------------------------------------------
 
@@ -265,7 +264,7 @@ class ContainerNetworking:
         """Set default routes, published ports and DNS listeners by the endpoints there are now."""
         from linux.nftables import Nft
         from runtime.daemon.dns_socket import remove_redirection
-        from runtime.network import endpoint
+        from runtime.network import endpoint, ports
 
         state = found.state
         endpoint.settle(netns, state.endpoints)
@@ -276,7 +275,7 @@ class ContainerNetworking:
             return
         with ExitStack() as stack:
             relays = []
-            for item in endpoint.relays_of(state.ports, state.endpoints):
+            for item in ports.relays_of(state.ports, state.endpoints):
                 own = _held(found, item.fd)
                 stack.callback(os.close, own)
                 relays.append(item._replace(fd=own))
@@ -367,7 +366,7 @@ class ContainerNetworking:
         """Install the rules of a container's published ports; the table belongs to `nft`."""
         from ipaddress import ip_interface
 
-        from runtime.network import endpoint, firewall
+        from runtime.network import endpoint, ports
 
         targets: dict[Literal[4, 6], PortTarget] = {}
         for version in _VERSIONS:
@@ -375,9 +374,9 @@ class ContainerNetworking:
             if way is not None and way.veth:
                 interface = ip_interface(way.address if version == 4 else way.address6)
                 bridge = self.networks.get(way.network).bridge
-                targets[version] = firewall.PortTarget(interface.ip, bridge, way.veth)
+                targets[version] = ports.PortTarget(interface.ip, bridge, way.veth)
         with self._store.locked():
-            firewall.install(
+            ports.redirect(
                 nft, config.id, config.name, publications, targets, flows=self.networks.flows
             )
 

@@ -23,7 +23,7 @@ from runtime.daemon.relay import End, Relay, RelayQuota
 from runtime.daemon.tasks import AGAIN, EXHAUSTED
 from runtime.init.fds import MOST
 from runtime.init.init import ProcessTitle, arguments_area
-from runtime.network.endpoint import relays_of
+from runtime.network.ports import relays_of
 from runtime.records import ContainerRecord, resolves_names
 from runtime.store import LOG, Store
 

@@ -23,29 +23,14 @@ from runtime.errors import (
     ConflictError,
     UnsupportedError,
 )
-from runtime.network import bridge, macvlan, ports, sysctl
+from runtime.network import bridge, macvlan, sysctl
 from runtime.network.ipam import mac_of
-from runtime.network.ports import RelayedPort
 from runtime.records import (
     Address,
     EndpointRecord,
     Interface,
     NetworkConfig,
-    Publication,
 )
-
-
-def relays_of(
-    publications: Sequence[Publication], endpoints: Sequence[EndpointRecord]
-) -> list[RelayedPort]:
-    """Return the published ports on the IPv6 loopback address, with their targets."""
-    way = way_out(endpoints, 6)
-    if way is None:
-        return []
-    address = str(ip_interface(way.address6).ip)
-    found = [item for item in publications if ports.relayed(item)]
-    return [RelayedPort(item.fd, address, item.port) for item in found]
-
 
 if TYPE_CHECKING:
     from linux.conntrack import FlowWatch

@@ -1,4 +1,4 @@
-"""The nft rules: allowed traffic between bridges and the rest, and its source address.
+"""nft rules of the networks: isolation and masquerade. DNAT of ports is in `ports`.
 
 All rules are in mydocker's own table `inet mydocker`, which one transaction replaces as a whole.
 Rules match mydocker's bridges only and the chains accept the rest, so that foreign traffic,
@@ -7,17 +7,14 @@ tables and FORWARD policies stay untouched. Each rule's comment names its networ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from ipaddress import IPv4Network, ip_address, ip_network
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv4Network
+from typing import Final
 
-from linux import rtnetlink, rtnetlink_dump
-from linux.conntrack import PROTOCOLS, Flow, port_mark
-from linux.netlink import Netlink, Request
+from linux.netlink import Request
 from linux.nftables import (
     Expression,
-    Hook,
     Nft,
     Table,
     add_chain,
@@ -27,8 +24,6 @@ from linux.nftables import (
     ct_state,
     daddr,
     del_table,
-    dnat,
-    dport,
     family,
     icmp_type,
     iifname,
@@ -36,23 +31,18 @@ from linux.nftables import (
     masquerade,
     oifname,
     saddr,
-    to_local,
     verdict,
 )
-from runtime.network import endpoint, sysctl
-from runtime.records import Address, NetworkConfig, Publication
-
-if TYPE_CHECKING:
-    from linux.conntrack import FlowWatch
-
+from runtime.records import NetworkConfig
 
 TABLE: Final = Table("inet", "mydocker")
 _FORWARD: Final = "forward"
 _POSTROUTING: Final = "postrouting"
-_GUARD: Final = "guard"
+GUARD: Final = "guard"
 _OUTPUT: Final = "output"
 _SRCNAT: Final = 100
-_RAW: Final = -300
+RAW: Final = -300
+LOOPBACK: Final = IPv4Network("127.0.0.0/8")
 
 
 def _rule(chain: str, network: NetworkConfig, what: str, *parts: Iterable[Expression]) -> Request:
@@ -102,7 +92,7 @@ def ruleset(networks: Sequence[NetworkConfig]) -> list[Request]:
         add_table(TABLE),
         add_chain(TABLE, _FORWARD, hook="forward"),
         add_chain(TABLE, _POSTROUTING, hook="postrouting", priority=_SRCNAT, kind="nat"),
-        add_chain(TABLE, _GUARD, hook="prerouting", priority=_RAW),
+        add_chain(TABLE, GUARD, hook="prerouting", priority=RAW),
         add_chain(TABLE, _OUTPUT, hook="output"),
     ]
     # First every drop on leaving, then every rule on entering: an accept of one
@@ -132,7 +122,7 @@ def _translated(network: NetworkConfig) -> Iterator[Request]:
 
 def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
     """Yield the rules for 127.0.0.1: from the host to the bridge, nothing the other way."""
-    yield loopback_guard(TABLE, _GUARD, network.bridge, f"{network.name}: loopback")
+    yield loopback_guard(TABLE, network.bridge, f"{network.name}: loopback")
     called, to = saddr(LOOPBACK), oifname(network.bridge)
     yield _rule(_POSTROUTING, network, "from 127.0.0.1", called, to, masquerade())
     # A hairpin leaves by its incoming link. A router would tell the sender to go
@@ -165,124 +155,7 @@ def present() -> bool:
         return TABLE in nft.tables()
 
 
-LOOPBACK: Final = IPv4Network("127.0.0.0/8")
-_LOOPBACK6: Final = ip_network("::1/128")
-_PUBLISH_RAW, _DSTNAT = -300, -100
-_HOOKS: Final[tuple[Hook, ...]] = ("prerouting", "output")
-
-
-_PREFIX: Final = "mydocker-"
-"""Name of the chain whose rules name the bridges on which a container publishes ports."""
-
-
-class PortTarget(NamedTuple):
-    """Target of a family's published ports: the container's address, bridge and bridge port."""
-
-    address: Address
-    bridge: str
-    veth: str
-
-
-Targets = Mapping[Literal[4, 6], PortTarget]
-
-
-def table(identity: str) -> Table:
-    """Return the table of one container."""
-    return Table("inet", f"{_PREFIX}{identity[:12]}")
-
-
-def rules(
-    identity: str, name: str, publications: Iterable[Publication], targets: Targets
-) -> list[Request]:
-    """Return a container's whole table, as one transaction that replaces the present one."""
-    own = table(identity)
-    requests = [add_table(own, owned=True), del_table(own), add_table(own, owned=True)]
-    requests += [add_chain(own, hook, hook=hook, priority=_DSTNAT, kind="nat") for hook in _HOOKS]
-    for item in publications:
-        target = targets.get(4 if ip_address(item.address).version == 4 else 6)
-        if target is None:
-            continue
-        comment = f"{name}: {item.address} {item.host_port}/{item.protocol}"
-        to = dnat(target.address, item.port)
-        for hook in _HOOKS:
-            for wanted in _addressed(item, hook):
-                to_port = [*l4proto(item.protocol), *dport(item.host_port)]
-                requests.append(add_rule(own, hook, wanted, to_port, to, comment=comment))
-    requests.append(add_chain(own, _GUARD, hook="prerouting", priority=_PUBLISH_RAW))
-    for bridge in {target.bridge for target in targets.values()}:
-        requests.append(loopback_guard(own, _GUARD, bridge, f"{bridge}: loopback"))
-    return requests
-
-
-def loopback_guard(where: Table, chain: str, bridge: str, comment: str) -> Request:
+def loopback_guard(where: Table, bridge: str, comment: str) -> Request:
     """Return the rule that drops packets from a bridge to the host's loopback."""
     drop = verdict("drop")
-    return add_rule(where, chain, iifname(bridge), daddr(LOOPBACK), drop, comment=comment)
-
-
-def _addressed(item: Publication, hook: Hook) -> list[list[Expression]]:
-    """Return the destination matches that a hook redirects, if any."""
-    address = ip_address(item.address)
-    if not address.is_unspecified:
-        # Only the host may use the loopback, whatever is on the wire; ::1 is relayed.
-        here = hook == "output" and address.version == 4
-        return [daddr(ip_network(address))] if here or not address.is_loopback else []
-    every = [*family(address.version), *to_local()]
-    if address.version == 6:
-        return [[*daddr(_LOOPBACK6, is_not=True), *every]]
-    return [every if hook == "output" else [*daddr(LOOPBACK, is_not=True), *every]]
-
-
-def install(
-    nft: Nft,
-    identity: str,
-    name: str,
-    publications: Sequence[Publication],
-    targets: Targets,
-    *,
-    flows: FlowWatch | None = None,
-) -> None:
-    """Redirect published ports to a container from now on, existing flows included.
-
-    `nft` is the socket that owns the table, `flows` as for an `Engine`.
-    """
-    for target in targets.values():
-        sysctl.write(f"net.ipv4.conf.{target.bridge}.route_localnet", "1")
-        with Netlink() as host:
-            # With br_netfilter a hairpin to itself returns by the bridge port it came from.
-            host.send([rtnetlink.hairpin_port(rtnetlink_dump.link(host, target.veth).ifindex)])
-    nft.apply(rules(identity, name, publications, targets))
-    with Netlink() as host:
-        own = {item.address.ip for item in rtnetlink_dump.addresses(host)}
-    found = endpoint.marked(flows, *{port_mark(item.host_port) for item in publications})
-    endpoint.drop([flow for flow in found if _is_stale(flow, publications, own, targets)])
-
-
-def withdraw(bridges: Iterable[str]) -> None:
-    """Undo the settings of bridges on which no container publishes a port any more."""
-    with Nft() as nft:
-        own = [item for item in nft.tables() if item.name.startswith(_PREFIX)]
-        rules = [rule for item in own for rule in nft.rules(item) if rule.chain == _GUARD]
-    used = {rule.comment.partition(":")[0] for rule in rules}
-    for bridge in set(bridges) - used:
-        with suppress(FileNotFoundError):
-            sysctl.write(f"net.ipv4.conf.{bridge}.route_localnet", "0")
-
-
-def _is_stale(
-    flow: Flow, publications: Iterable[Publication], own: set[Address], targets: Targets
-) -> bool:
-    """Return whether a flow to a published port has another target: a removed container."""
-    asked = flow.original.destination
-    version: Literal[4, 6] = 4 if asked.version == 4 else 6
-    if version in targets and flow.reply.source == targets[version].address:
-        return False
-    for item in publications:
-        address = ip_address(item.address)
-        port = (PROTOCOLS[item.protocol], item.host_port)
-        if (flow.original.protocol, flow.original.destination_port) != port:
-            continue
-        for_host = address.version == version and (asked in own or asked.is_loopback)
-        if for_host if address.is_unspecified else asked == address:
-            return True
-    return False
+    return add_rule(where, GUARD, iifname(bridge), daddr(LOOPBACK), drop, comment=comment)

@@ -1,9 +1,13 @@
-"""Published ports as users write them: `[address:][host port:]port[/protocol]`. Pure.
+"""Published ports, `-p [address:][host port:]port[/protocol]`: parse, reserve, redirect (DNAT).
 
 As in Docker (https://docs.docker.com/engine/network/port-publishing/): without an address on
 every address of the host, without a host port on a free one. Ranges (`8000-8009:80-89`) map port
 by port; a range of host ports for a single port leaves the choice. IPv6 addresses are in
 brackets.
+
+A reserved port is a bound socket. Its DNAT rules are in a table of the container's own, which
+lives as long as the sockets that pid 1 keeps open. `runtime.network.firewall` has the rules of
+the networks.
 """
 
 from __future__ import annotations
@@ -13,11 +17,31 @@ import errno
 import re
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import ip_address
-from typing import Final, Literal, NamedTuple, Self, cast, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self, cast, get_args
 
-from linux.nftables import Nft
+from linux import rtnetlink, rtnetlink_dump
+from linux.conntrack import PROTOCOLS as PROTOCOL_NUMBERS
+from linux.conntrack import Flow, port_mark
+from linux.netlink import Netlink, Request
+from linux.nftables import (
+    Expression,
+    Hook,
+    Nft,
+    Table,
+    add_chain,
+    add_rule,
+    add_table,
+    daddr,
+    del_table,
+    dnat,
+    dport,
+    family,
+    l4proto,
+    to_local,
+)
 from runtime.errors import (
     ConflictError,
     InvalidError,
@@ -26,19 +50,18 @@ from runtime.errors import (
     exhausted,
     is_exhausted,
 )
-from runtime.records import Publication
+from runtime.network import sysctl
+from runtime.network.endpoint import drop, marked, way_out
+from runtime.network.firewall import GUARD, LOOPBACK, RAW, loopback_guard
+from runtime.records import Address, EndpointRecord, Publication
 
-
-class RelayedPort(NamedTuple):
-    """Socket on the IPv6 loopback address, and the target of its connections or datagrams."""
-
-    fd: int
-    address: str
-    port: int
-
+if TYPE_CHECKING:
+    from linux.conntrack import FlowWatch
 
 Protocol = Literal["tcp", "udp", "sctp"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
+
+# --- parse --------------------------------------------------------------------
 
 _RANGE: Final = r"([0-9]{1,5})(?:-([0-9]{1,5}))?"
 _LAST: Final = 65535
@@ -124,6 +147,8 @@ def exposed(asked: str, entries: Iterable[str]) -> list[PortRequest]:
     return list(dict.fromkeys(found))
 
 
+# --- reserve ------------------------------------------------------------------
+
 EVERY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - what is meant is every address
 _KINDS: Final = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
@@ -132,9 +157,11 @@ _KINDS: Final = {
 }
 _TRIES: Final = 64
 """Number of free ports to try for one that is free on every address."""
+_RELAYED: Final = ("::", "::1")
+"""Addresses with the IPv6 loopback: the daemon relays its connections, except for SCTP."""
 _BACKLOG: Final = 512
 _SO_ATTACH_FILTER: Final = 26
-_DESTINATION: Final = -0x100000 + 24
+_DESTINATION: Final = -0x100000 + 24 & 0xFFFFFFFF
 """Offset of the IPv6 destination for a BPF program: SKF_NET_OFF and 24 bytes."""
 _DROP_ALL: Final = ((0x06, 0, 0, 0),)
 """The classic BPF program `ret #0`; each instruction is code, jt, jf, k."""
@@ -203,11 +230,6 @@ def reserve(
     return ReservedPorts(kept, nft)
 
 
-def relayed(publication: Publication) -> bool:
-    """Return whether connections to this port on the IPv6 loopback address are relayed."""
-    return publication.protocol != "sctp" and publication.address in ("::", "::1")
-
-
 def _addresses(asked: str, wanted: PortRequest, versions: Sequence[Literal[4, 6]]) -> list[str]:
     if not wanted.address:
         return [EVERY[version] for version in versions]
@@ -227,25 +249,20 @@ def _one(
     """Reserve one of the allowed ports, the same on all addresses."""
     candidates = range(wanted.low, wanted.high + 1) if wanted.low else [0] * _TRIES
     refusal: MydockerError | None = None
-    for number in candidates:
+    for port in candidates:
         kept: list[tuple[Publication, socket.socket]] = []
-        port = number
         try:
             for address in addresses:
-                opened = _bind(asked, wanted, address, port)
-                port = opened.getsockname()[1]
-                publication = Publication(
-                    wanted.protocol, address, port, wanted.port, opened.fileno()
-                )
-                kept.append((publication, opened))
-        except ConflictError as error:
+                opened = _bind(asked, wanted, address, kept[0][0].host_port if kept else port)
+                number = opened.getsockname()[1]
+                item = Publication(wanted.protocol, address, number, wanted.port, opened.fileno())
+                kept.append((item, opened))
+        except BaseException as error:
             for _, opened in kept:
                 opened.close()
+            if not isinstance(error, ConflictError):
+                raise
             refusal = error
-        except BaseException:
-            for _, opened in kept:
-                opened.close()
-            raise
         else:
             return kept
     assert refusal is not None
@@ -270,11 +287,11 @@ def _bind(asked: str, wanted: PortRequest, address: str, port: int) -> socket.so
             _claim_tcp(opened, address, port)
         else:
             opened.bind((address, port))
-            if address == "::":
-                # Some packets are not redirected: those to all nodes (ff02::1), for example.
-                _hear_only(opened, _FOR_LOOPBACK6)
-            elif address != "::1":
-                _hear_only(opened, _DROP_ALL)  # nothing reads from this socket
+            # Some packets are not redirected: those to all nodes (ff02::1), for example.
+            if address not in _RELAYED:
+                _attach_filter(opened, _DROP_ALL)  # nothing reads from this socket
+            elif address == "::":
+                _attach_filter(opened, _FOR_LOOPBACK6)
     except OSError as error:
         opened.close()
         raise _refusal(asked, error) from error
@@ -292,17 +309,14 @@ def _claim_tcp(opened: socket.socket, address: str, port: int) -> None:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     opened.bind((address, port))
     opened.listen(_BACKLOG)
-    if address not in ("::", "::1"):
+    if address not in _RELAYED:
         opened.shutdown(socket.SHUT_RD)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # else others could bind too
 
 
-def _hear_only(opened: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
+def _attach_filter(opened: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
     """Attach a BPF program that drops unwanted packets before the kernel queues them."""
-    raw = b"".join(
-        struct.pack("=HBBI", code, jt, jf, k & 0xFFFFFFFF) for code, jt, jf, k in program
-    )
-    code = ctypes.create_string_buffer(raw)
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *item) for item in program))
     option = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
     opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
 
@@ -324,3 +338,141 @@ def _refusal(asked: str, error: OSError) -> MydockerError:
             )
         case _:
             return UnsupportedError(asked, str(error.strerror))
+
+
+# --- redirect -----------------------------------------------------------------
+
+_LOOPBACK6: Final = ip_network("::1/128")
+_DSTNAT: Final = -100
+_HOOKS: Final[tuple[Hook, ...]] = ("prerouting", "output")
+_PREFIX: Final = "mydocker-"
+"""Prefix of the tables of containers; the comments in their guard chain name the bridges."""
+
+
+class PortTarget(NamedTuple):
+    """Target of a family's published ports: the container's address, bridge and bridge port."""
+
+    address: Address
+    bridge: str
+    veth: str
+
+
+Targets = Mapping[Literal[4, 6], PortTarget]
+
+
+def table(identity: str) -> Table:
+    """Return the table of one container."""
+    return Table("inet", f"{_PREFIX}{identity[:12]}")
+
+
+def dnat_rules(
+    identity: str, name: str, publications: Iterable[Publication], targets: Targets
+) -> list[Request]:
+    """Return a container's whole table, as one transaction that replaces the present one."""
+    own = table(identity)
+    requests = [add_table(own, owned=True), del_table(own), add_table(own, owned=True)]
+    requests += [add_chain(own, hook, hook=hook, priority=_DSTNAT, kind="nat") for hook in _HOOKS]
+    for item in publications:
+        target = targets.get(4 if ip_address(item.address).version == 4 else 6)
+        if target is None:
+            continue
+        comment = f"{name}: {item.address} {item.host_port}/{item.protocol}"
+        to_port = [*l4proto(item.protocol), *dport(item.host_port)]
+        to = dnat(target.address, item.port)
+        for hook in _HOOKS:
+            if wanted := _to_host(item, hook):
+                requests.append(add_rule(own, hook, wanted, to_port, to, comment=comment))
+    requests.append(add_chain(own, GUARD, hook="prerouting", priority=RAW))
+    for bridge in {target.bridge for target in targets.values()}:
+        requests.append(loopback_guard(own, bridge, f"{bridge}: loopback"))
+    return requests
+
+
+def _to_host(item: Publication, hook: Hook) -> list[Expression]:
+    """Match the host addresses that a hook redirects; empty if it redirects none."""
+    address = ip_address(item.address)
+    if not address.is_unspecified:
+        # Only the host may use the loopback, whatever is on the wire; ::1 is relayed.
+        here = hook == "output" and address.version == 4
+        return daddr(ip_network(address)) if here or not address.is_loopback else []
+    every = [*family(address.version), *to_local()]
+    if address.version == 6:
+        return [*daddr(_LOOPBACK6, is_not=True), *every]
+    return every if hook == "output" else [*daddr(LOOPBACK, is_not=True), *every]
+
+
+def redirect(
+    nft: Nft,
+    identity: str,
+    name: str,
+    publications: Sequence[Publication],
+    targets: Targets,
+    *,
+    flows: FlowWatch | None = None,
+) -> None:
+    """Redirect published ports to a container from now on, existing flows included.
+
+    `nft` is the socket that owns the table, `flows` as for an `Engine`.
+    """
+    with Netlink() as host:
+        for target in targets.values():
+            sysctl.write(f"net.ipv4.conf.{target.bridge}.route_localnet", "1")
+            # With br_netfilter a hairpin to itself returns by the bridge port it came from.
+            host.send([rtnetlink.hairpin_port(rtnetlink_dump.link(host, target.veth).ifindex)])
+        nft.apply(dnat_rules(identity, name, publications, targets))
+        own = {item.address.ip for item in rtnetlink_dump.addresses(host)}
+    found = marked(flows, *{port_mark(item.host_port) for item in publications})
+    drop([flow for flow in found if _is_stale(flow, publications, own, targets)])
+
+
+def withdraw(bridges: Iterable[str]) -> None:
+    """Undo the settings of bridges on which no container publishes a port any more."""
+    with Nft() as nft:
+        own = [item for item in nft.tables() if item.name.startswith(_PREFIX)]
+        rules = [rule for item in own for rule in nft.rules(item) if rule.chain == GUARD]
+    used = {rule.comment.partition(":")[0] for rule in rules}
+    for bridge in set(bridges) - used:
+        with suppress(FileNotFoundError):
+            sysctl.write(f"net.ipv4.conf.{bridge}.route_localnet", "0")
+
+
+def _is_stale(
+    flow: Flow, publications: Iterable[Publication], own: set[Address], targets: Targets
+) -> bool:
+    """Return whether a flow to a published port has another target: a removed container."""
+    asked = flow.original.destination
+    version: Literal[4, 6] = 4 if asked.version == 4 else 6
+    if version in targets and flow.reply.source == targets[version].address:
+        return False
+    for item in publications:
+        address = ip_address(item.address)
+        port = (PROTOCOL_NUMBERS[item.protocol], item.host_port)
+        if (flow.original.protocol, flow.original.destination_port) != port:
+            continue
+        for_host = address.version == version and (asked in own or asked.is_loopback)
+        if for_host if address.is_unspecified else asked == address:
+            return True
+    return False
+
+
+class RelayedPort(NamedTuple):
+    """Socket on the IPv6 loopback address, and the target of its connections or datagrams."""
+
+    fd: int
+    address: str
+    port: int
+
+
+def relays_of(
+    publications: Sequence[Publication], endpoints: Sequence[EndpointRecord]
+) -> list[RelayedPort]:
+    """Return the published ports on the IPv6 loopback address, with their targets."""
+    way = way_out(endpoints, 6)
+    if way is None:
+        return []
+    address = str(ip_interface(way.address6).ip)
+    return [
+        RelayedPort(item.fd, address, item.port)
+        for item in publications
+        if item.protocol != "sctp" and item.address in _RELAYED
+    ]

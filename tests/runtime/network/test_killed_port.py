@@ -13,7 +13,6 @@ from runtime.container.options import ContainerOptions
 from runtime.engine import Engine
 from runtime.errors import ConflictError, UnsupportedError
 from runtime.init import fds, status_pipe
-from runtime.network import firewall
 from runtime.network import ports as reserve
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import nothing_left
@@ -28,7 +27,7 @@ STEPS = steps(
     (lifecycle.Lifecycle, "start"),
     (networking.ContainerNetworking, "attach"),
     (networking.ContainerNetworking, "register"),
-    (firewall, "install"),
+    (reserve, "redirect"),
     (status_pipe.InitReport, "pid"),
     (status_pipe.InitReport, "end"),
     (store.Store, "write_state"),

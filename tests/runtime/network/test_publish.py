@@ -63,10 +63,10 @@ def test_published_port_is_reserved_while_the_container_runs(engine: Engine, kin
 def test_kernel_releases_published_port_when_pid_1_is_killed(engine: Engine) -> None:
     """The kernel itself releases the port and the rules, without any mydocker process."""
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
-    assert firewall.table(web.id) in tables()
+    assert ports.table(web.id) in tables()
     os.kill(web.state.pid, signal.SIGKILL)
     until(lambda: _free(8080), "the port is free")
-    until(lambda: firewall.table(web.id) not in tables(), "the rules are gone")
+    until(lambda: ports.table(web.id) not in tables(), "the rules are gone")
 
 
 def test_flush_does_not_change_rules_of_published_ports(engine: Engine) -> None:
@@ -74,11 +74,11 @@ def test_flush_does_not_change_rules_of_published_ports(engine: Engine) -> None:
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     with Nft() as nft:
         with pytest.raises(NetlinkError, match="not permitted"):
-            nft.apply([del_table(firewall.table(web.id))])
+            nft.apply([del_table(ports.table(web.id))])
         nft.apply([del_table(firewall.TABLE)])
-    assert tables() == [firewall.table(web.id)]
+    assert tables() == [ports.table(web.id)]
     engine.repair()
-    assert set(tables()) == {firewall.TABLE, firewall.table(web.id)}
+    assert set(tables()) == {firewall.TABLE, ports.table(web.id)}
 
 
 def test_time_wait_connections_do_not_block_a_published_port(engine: Engine) -> None:
@@ -248,7 +248,7 @@ def test_forged_frame_does_not_reach_the_host_loopback(engine: Engine) -> None:
         assert service.recv(64) == b"control"
     other = engine.run("base", FOR_EVER)  # restores the network's guard
     os.kill(web.state.pid, signal.SIGKILL)
-    until(lambda: firewall.table(web.id) not in tables(), "the rules are gone")
+    until(lambda: ports.table(web.id) not in tables(), "the rules are gone")
     with netns(other) as inside, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
         service.bind(("", 5353))
         service.settimeout(10)
@@ -301,8 +301,8 @@ def _forge(inside: NetNS, web: ContainerRecord, target: str, word: bytes) -> Non
 STARTING = steps(
     (ports, "reserve"),
     (networking.ContainerNetworking, "_publish"),
-    (firewall, "install"),
-    (firewall, "rules"),
+    (ports, "redirect"),
+    (ports, "dnat_rules"),
     (start, "start"),
     (networking.ConnectedContainer, "close"),
     (lifecycle.Lifecycle, "start"),
@@ -344,7 +344,7 @@ MOVING: dict[str, Callable[[Engine], object]] = {
 
 
 @pytest.mark.parametrize(
-    "step", steps((networking.ContainerNetworking, "_publish"), (firewall, "install")).values()
+    "step", steps((networking.ContainerNetworking, "_publish"), (ports, "redirect")).values()
 )
 def test_killed_port_move_is_completed_by_the_next_call(
     engine: Engine, root: Path, step: Step
@@ -361,4 +361,4 @@ def test_killed_port_move_is_completed_by_the_next_call(
             move(engine)
     assert Table("inet", f"mydocker-{found.id[:12]}") in tables()
     with Nft() as nft, pytest.raises(NetlinkError):
-        nft.apply([add_chain(firewall.table(found.id), "mine")])
+        nft.apply([add_chain(ports.table(found.id), "mine")])
