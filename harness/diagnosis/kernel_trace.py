@@ -11,7 +11,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
-from harness.diagnosis.packet_path import PORTS, NftVerdict, PacketHeader, of_packet
+from harness.diagnosis.packet_path import NftVerdict, PacketHeader
+from harness.diagnosis.probe_frames import PORTS, of_packet
 from harness.probe.results import MAGIC
 from harness.sandbox import sandbox
 from linux import nftables, syscalls

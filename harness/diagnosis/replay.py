@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
-from harness.diagnosis import causes, packet_path, story
+from harness.diagnosis import causes, packet_path, probe_frames, story
 from harness.diagnosis.kernel_trace import Drops, Tracing
-from harness.diagnosis.packet_path import PacketHeader, Role, Sighting
-from harness.diagnosis.story import LastSighting, ProbeTrace
+from harness.diagnosis.packet_path import LossPoint, PacketHeader, ProbeTrace, Role, Sighting
 from harness.model.plan import BY_NAME, HOST, INTERNET, Cell, Observation, Outcome, Promise
 from harness.testbench.packets.capture import Capture, CaptureLost, Tap
 from harness.testbench.packets.packet_ring import Frame
@@ -106,7 +105,7 @@ class Replay:
         finally:
             tracing.close()
         frames = wire.kept
-        seen = packet_path.sightings(frames, names=names and observed.outcome is Outcome.NO_NAME)
+        seen = probe_frames.sightings(frames, names=names and observed.outcome is Outcome.NO_NAME)
         # The probe's control query to that resolver is no part of the story.
         seen = tuple(item for item in seen if item.where != f"{INTERNET}/lo" or not names)
         trace = ProbeTrace(
@@ -121,9 +120,9 @@ class Replay:
             behind=self._behind,
             inodes={space.id[1]: self._names[space.id] for space in self.spaces.values()},
         )
-        finding = story.end(trace)
-        if finding is not None:
-            trace = self._with_causes(trace, finding)
+        loss = packet_path.loss_point(trace)
+        if loss is not None:
+            trace = self._with_causes(trace, loss)
         once = {name: self.spaces[name] for name in self._names.values()}
         double = causes.duplicates(once, seen)
         trace = replace(trace, causes=(*trace.causes, *double))
@@ -132,22 +131,22 @@ class Replay:
         comments = {frames[at]: text for at, text in _comments(seen, lines).items()}
         return Diagnosis(cell, lines, promise, observed, frames, comments, tuple(path))
 
-    def _with_causes(self, trace: ProbeTrace, finding: LastSighting) -> ProbeTrace:
-        packet = finding.packet or self._unseen(trace, finding)
-        space = self.spaces.get(finding.namespace)
+    def _with_causes(self, trace: ProbeTrace, loss: LossPoint) -> ProbeTrace:
+        packet = loss.last.seen if loss.last else self._unseen(trace, loss)
+        space = self.spaces.get(loss.namespace)
         if packet is None or space is None:
             reasons: list[str] = []
         else:
             reasons = causes.causes(
-                finding.namespace,
+                loss.namespace,
                 space,
                 packet=packet,
-                last=finding.last,
+                last=loss.last,
                 trail=trace.sightings,
-                far=self._ports().get(finding.namespace, ""),
+                far=self._ports().get(loss.namespace, ""),
             )
         reasons += self._unanswered(trace, reasons)
-        if trace.observed.detail and finding.last is None and not reasons:
+        if trace.observed.detail and loss.last is None and not reasons:
             reasons.append(trace.observed.detail)
         return replace(trace, causes=tuple(dict.fromkeys(reasons)))
 
@@ -169,9 +168,9 @@ class Replay:
                 )
         return found
 
-    def _unseen(self, trace: ProbeTrace, finding: LastSighting) -> PacketHeader | None:
+    def _unseen(self, trace: ProbeTrace, loss: LossPoint) -> PacketHeader | None:
         """Return the packet that no interface has seen, as it must have been."""
-        if finding.role is Role.REPLY:
+        if loss.role is Role.REPLY:
             requests = trace.trail(Role.REQUEST)
             if not requests:
                 return None
