@@ -29,7 +29,7 @@ _KINDS = 3
 _RULE = r"in {}, table {} sabotage, chain {}"
 _NO_MASQUERADE = r"masquerade did not apply: source stayed"
 _CAME = r"should not have arrived, and came by \S+ → host"
-_DOUBLE = r"{} is had by .* and by"
+_DOUBLE = r"{} is used by .* and by"
 
 PLACES = {
     "narrow-prefix": r"forwarded by host \(64 → 63\)",

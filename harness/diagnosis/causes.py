@@ -1,14 +1,13 @@
 """Causes of a lost packet in the state of the namespace where its trail ends.
 
-Asked after the replay, only in that namespace. The kernel's own route lookup
-(`linux.rtnetlink_dump`) answers most of it, so that the answer is what the kernel would do.
+Read after the replay, mostly by the kernel's own route lookup (`linux.rtnetlink_dump`).
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.diagnosis.packet_path import PacketHeader, Role, Sighting
@@ -42,7 +41,9 @@ def causes(
     with Netlink(space) as netlink:
         links = {link.name: link for link in rtnetlink_dump.links(netlink)}
         link = links.get(last.link) if last else None
-        inspection = _Inspection(namespace, space, netlink, links, trail=trail, far=far)
+        inspection = _Inspection(
+            namespace=namespace, space=space, netlink=netlink, links=links, trail=trail, far=far
+        )
         if last is None:
             return list(inspection.leaving(packet))
         if last.outgoing:
@@ -83,24 +84,24 @@ def silence_causes(
             return []
         links = {link.ifindex: link for link in rtnetlink_dump.links(netlink)}
     link = links[own[0].ifindex]
-    solicited = any(
-        item.namespace == namespace and not item.outgoing and item.seen.role is Role.SOLICITATION
-        for item in trail
-        if item.seen.destination == hop
-    )
-    answered = any(
-        item.namespace == namespace and item.outgoing and item.seen.role is Role.ADVERTISEMENT
-        for item in trail
-        if item.seen.destination == hop
-    )
+    seen = _discovery(trail, namespace, hop)
     where = f"{namespace}/{link.name}"
-    if answered:
+    if (Role.ADVERTISEMENT, True) in seen:
         how = "and answered: the answer got lost"
-    elif solicited:
+    elif (Role.SOLICITATION, False) in seen:
         how = "was asked and kept silent"
     else:
         how = f"and {_undelivered(link, port)}"
     return [f"{where} has {hop}, {how}"]
+
+
+def _discovery(trail: Sequence[Sighting], namespace: str, hop: Address) -> set[tuple[Role, bool]]:
+    """Return the packets about `hop` that `namespace` saw: role, and whether it sent them."""
+    return {
+        (item.seen.role, item.outgoing)
+        for item in trail
+        if item.namespace == namespace and item.seen.destination == hop
+    }
 
 
 def _undelivered(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str:
@@ -136,34 +137,35 @@ def duplicates(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[s
             if link.master is None and link.mac and namespace in near:
                 owners.setdefault(f"the MAC {link.mac}", []).append(f"{namespace}/{link.name}")
     return [
-        f"{what} is had by {' and by '.join(dict.fromkeys(where))}"
+        f"{what} is used by {' and by '.join(dict.fromkeys(where))}"
         for what, where in owners.items()
         if len(set(where)) > 1
     ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Inspection:
     """One inspection of a namespace."""
 
-    def __init__(
-        self,
-        namespace: str,
-        space: NetNS,
-        netlink: Netlink,
-        links: dict[str, rtnetlink_dump.Link],
-        *,
-        trail: Sequence[Sighting],
-        far: str,
-    ) -> None:
-        self._namespace, self._space, self._netlink = namespace, space, netlink
-        self._links, self._trail, self._far = links, trail, far
-        self._by_index = {link.ifindex: link for link in links.values()}
+    namespace: str
+    space: NetNS
+    netlink: Netlink
+    links: Mapping[str, rtnetlink_dump.Link]
+    trail: Sequence[Sighting]
+    far: str
+
+    def _by_index(self, ifindex: int | None) -> rtnetlink_dump.Link | None:
+        return next((link for link in self.links.values() if link.ifindex == ifindex), None)
+
+    def _no_carrier(self, link: rtnetlink_dump.Link) -> str:
+        far = self.far and f", {self.far},"
+        return f"link {self.namespace}/{link.name} has no carrier: its other end{far} is down"
 
     # --- where the trail can end
 
     def leaving(self, packet: PacketHeader) -> Iterator[str]:
         """Return why the packet never left its own namespace."""
-        found = route_to(self._netlink, packet.destination)
+        found = route_to(self.netlink, packet.destination)
         if found.refused:
             yield from self._no_route(found, packet.destination)
             return
@@ -171,22 +173,23 @@ class _Inspection:
 
     def within(self, packet: PacketHeader, link: rtnetlink_dump.Link | None) -> Iterator[str]:
         """Return why the packet came in and went nowhere."""
+        entered = link
         if link is not None and link.master is not None:
-            yield from self._in_bridge(link)
-        entered = self._entrance(link)
+            bridge = self._by_index(link.master)
+            yield from self._in_bridge(link, bridge)
+            entered = bridge or link  # the kernel's input is the bridge
         if entered is None:
-            yield f"its link {link.name if link else '?'} is gone from {self._namespace}"
+            yield f"its link {link.name if link else '?'} is gone from {self.namespace}"
             return
         own = any(
-            item.address.ip == packet.destination
-            for item in rtnetlink_dump.addresses(self._netlink)
+            item.address.ip == packet.destination for item in rtnetlink_dump.addresses(self.netlink)
         )
         try:
             found = route_to(
-                self._netlink, packet.destination, source=packet.source, iif=entered.ifindex
+                self.netlink, packet.destination, source=packet.source, iif=entered.ifindex
             )
         except NetlinkError as error:
-            yield f"the kernel of {self._namespace} cannot say where it would go: {error}"
+            yield f"the kernel of {self.namespace} cannot say where it would go: {error}"
             return
         if found.refused:
             yield from self._refused(found, packet, entered, own=own)
@@ -200,9 +203,8 @@ class _Inspection:
         if not link.up:
             yield f"link {last.where} is down"
         elif not link.carrier:
-            far = self._far and f", {self._far},"
-            yield f"link {last.where} has no carrier: its other end{far} is down"
-        ports = [item for item in self._links.values() if item.master == link.ifindex]
+            yield self._no_carrier(link)
+        ports = [item for item in self.links.values() if item.master == link.ifindex]
         if link.kind == "bridge":
             closed = [item.name for item in ports if not item.up or not item.carrier]
             if closed:
@@ -212,40 +214,34 @@ class _Inspection:
 
     # --- what is amiss there
 
-    def _in_bridge(self, port: rtnetlink_dump.Link) -> Iterator[str]:
-        bridge = self._by_index.get(port.master or 0)
-        name = bridge.name if bridge else "its bridge"
+    def _in_bridge(
+        self, port: rtnetlink_dump.Link, bridge: rtnetlink_dump.Link | None
+    ) -> Iterator[str]:
+        where = f"{self.namespace}/{bridge.name if bridge else 'its bridge'}"
         if port.port_state not in (None, rtnetlink.BR_STATE_FORWARDING):
-            yield f"port {port.name} of {self._namespace}/{name} does not forward"
+            yield f"port {port.name} of {where} does not forward"
         if bridge and not bridge.up:
-            yield f"bridge {self._namespace}/{name} is down"
+            yield f"bridge {where} is down"
         if port.isolated:
-            where = f"{self._namespace}/{name}"
             yield f"port {port.name} of {where} is isolated from other isolated ports"
-
-    def _entrance(self, link: rtnetlink_dump.Link | None) -> rtnetlink_dump.Link | None:
-        """Return the link of the kernel's input: for a bridge port, its bridge."""
-        if link is not None and link.master is not None:
-            return self._by_index.get(link.master, link)
-        return link
 
     def _refused(
         self, found: RouteLookup, packet: PacketHeader, entered: rtnetlink_dump.Link, *, own: bool
     ) -> Iterator[str]:
-        version, at = packet.source.version, f"{self._namespace}/{entered.name}"
+        version, at = packet.source.version, f"{self.namespace}/{entered.name}"
         if not own and not self._forwards(version, entered.name):
-            yield f"{self._namespace} does not forward IPv{version} from {entered.name}"
+            yield f"{self.namespace} does not forward IPv{version} from {entered.name}"
         elif packet.source.is_loopback or packet.destination.is_loopback:
             yield f"a loopback address came in at {at} (route_localnet is off)"
         elif version == 4 and self._filters(packet.source, entered):
             yield (
-                f"IP_RPFILTER: {self._namespace} does not expect {packet.source} at {at}: "
+                f"IP_RPFILTER: {self.namespace} does not expect {packet.source} at {at}: "
                 f"its own way there is another (rp_filter)"
             )
         elif not own:
             yield from self._no_route(found, packet.destination)
         else:
-            yield f"{self._namespace} takes no packet from {packet.source} in at {at}"
+            yield f"{self.namespace} takes no packet from {packet.source} in at {at}"
 
     def _filters(self, source: Address, entered: rtnetlink_dump.Link) -> bool:
         """Return whether the reverse path filter drops it.
@@ -253,8 +249,8 @@ class _Inspection:
         ip-sysctl, `rp_filter`: 1 is strict, 2 is loose.
         """
         keys = [f"net.ipv4.conf.{name}.rp_filter" for name in ("all", entered.name)]
-        filtering = max(map(int, netns.read_sysctls(self._space, keys).values()))
-        back = route_to(self._netlink, source)
+        filtering = max(map(int, netns.read_sysctls(self.space, keys).values()))
+        back = route_to(self.netlink, source)
         if filtering == 0:
             return False
         return bool(back.refused) or (filtering == 1 and back.oif != entered.ifindex)
@@ -262,56 +258,47 @@ class _Inspection:
     def _no_route(self, found: RouteLookup, to: Address) -> Iterator[str]:
         down = [
             name
-            for name, link in self._links.items()
+            for name, link in self.links.items()
             if (name != "lo" or to.is_loopback) and not (link.up and link.carrier)
         ]
         if found.refused == "no route":
-            yield f"{self._namespace} has no route to {to}"
+            yield f"{self.namespace} has no route to {to}"
         else:
-            yield f"the route of {self._namespace} to {to} refuses it: {found.refused}"
+            yield f"the route of {self.namespace} to {to} refuses it: {found.refused}"
         if down:
-            yield f"down in {self._namespace}: {', '.join(down)}"
+            yield f"down in {self.namespace}: {', '.join(down)}"
 
     def _next_hop(self, found: RouteLookup, to: Address) -> Iterator[str]:
-        hop, link = found.via or to, self._by_index.get(found.oif)
+        hop, link = found.via or to, self._by_index(found.oif)
         if found.local:
-            if not self._links["lo"].up:
-                yield f"link {self._namespace}/lo is down"
+            if not self.links["lo"].up:
+                yield f"link {self.namespace}/lo is down"
             return
         if link is None:
             return
-        out = f"{self._namespace}/{link.name}"
+        out = f"{self.namespace}/{link.name}"
         if not link.up:
             yield f"link {out} is down"
             return
         solicitations = [
             item
-            for item in self._trail
+            for item in self.trail
             if item.seen.destination == hop and item.seen.role is Role.SOLICITATION
         ]
-        known = [item for item in rtnetlink_dump.neighbours(self._netlink) if item.address == hop]
-        state = known[0].state if known else 0
-        if state & _UNRESOLVED or (solicitations and not self._answered(hop)):
+        answered = (Role.ADVERTISEMENT, False) in _discovery(self.trail, self.namespace, hop)
+        neighbours = rtnetlink_dump.neighbours(self.netlink)
+        state = next((item.state for item in neighbours if item.address == hop), 0)
+        if state & _UNRESOLVED or (solicitations and not answered):
             yield f"{UNANSWERED} {hop}, asked for at {out}{_reached(solicitations)}"
         if not link.carrier and link.kind == "bridge":
             yield f"bridge {out} has no port that carries"
         elif not link.carrier:
-            far = self._far and f", {self._far},"
-            yield f"link {out} has no carrier: its other end{far} is down"
-
-    def _answered(self, hop: Address) -> bool:
-        return any(
-            item.seen.role is Role.ADVERTISEMENT
-            and item.seen.destination == hop
-            and item.namespace == self._namespace
-            and not item.outgoing
-            for item in self._trail
-        )
+            yield self._no_carrier(link)
 
     def _forwards(self, version: int, link: str) -> bool:
         key = _FORWARDING[version].format(link)
         with contextlib.suppress(OSError):
-            return netns.read_sysctls(self._space, [key])[key].strip() != "0"
+            return netns.read_sysctls(self.space, [key])[key].strip() != "0"
         return True
 
 

@@ -9,9 +9,10 @@ import struct
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
-from harness.diagnosis.packet_path import PORTS, NftVerdict, PacketHeader, of_packet
+from harness.diagnosis.packet_path import NftVerdict, PacketHeader
+from harness.diagnosis.probe_frames import PORTS, of_packet
 from harness.probe.reception import MAGIC
 from harness.sandbox import sandbox
 from linux import nftables, syscalls
@@ -20,7 +21,7 @@ from linux.nft_trace import Tracer, TraceStep, port_from, transport
 from linux.nftables import Expression, Nft, Table
 
 TABLE: Final = "netmodes-autopsy"
-"""The nft table of the tracers, present only while a probe is replayed."""
+"""The nft table of the tracers, present only while a probe is replayed; the mark in tracefs."""
 _ICMP_HEADER: Final = 8
 _FINAL: Final = frozenset({"drop", "stolen", "queue"})
 _ICMP_ERRORS: Final = {"icmp": (3, 11, 12), "icmpv6": (1, 2, 3, 4, 135, 136)}
@@ -39,26 +40,20 @@ def _flows() -> Iterator[list[Expression]]:
 
 
 class Tracing:
-    """Tracers in several namespaces."""
+    """Tracers in several distinct namespaces; a context manager."""
 
     def __init__(self, spaces: Mapping[str, NetNS]) -> None:
-        self._spaces: dict[str, NetNS] = {}
-        self._tracers: dict[str, Tracer] = {}
+        self._spaces = spaces
         flows: Sequence[list[Expression]] = list(_flows())
         with contextlib.ExitStack() as stack:
-            for name, space in spaces.items():
-                if space.id not in {item.id for item in self._spaces.values()}:
-                    self._tracers[name] = stack.enter_context(Tracer(space, flows, name=TABLE))
-                    self._spaces[name] = space
+            self._tracers = {
+                name: stack.enter_context(Tracer(space, flows, name=TABLE))
+                for name, space in spaces.items()
+            }
             self._resources = stack.pop_all()
 
-    def begin(self) -> None:
-        """Discard earlier traces."""
-        for tracer in self._tracers.values():
-            tracer.steps()
-
     def verdicts(self, *, names: bool = False) -> list[NftVerdict]:
-        """Return where packets ended since `begin`; with `names` DNS packets count."""
+        """Return where packets ended; with `names` DNS packets count."""
         found = []
         for namespace, tracer in self._tracers.items():
             heads: dict[int, bytes] = {}
@@ -70,8 +65,10 @@ class Tracing:
                     found.append(_nft_verdict(namespace, self._spaces[namespace], step, seen))
         return found
 
-    def close(self) -> None:
-        """Remove all tracers."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._resources.close()
 
 
@@ -111,7 +108,6 @@ _EVENT: Final = re.compile(
 )
 _MARK: Final = re.compile(r"-(?P<pid>\d+)\s+\[\d+\].*netmodes-autopsy")
 _INSTANCE: Final = "netmodes-autopsy-"
-_MARKER: Final = "netmodes-autopsy"
 UNINFORMATIVE: Final = frozenset(
     {
         "NOT_SPECIFIED",
@@ -130,34 +126,20 @@ UNINFORMATIVE: Final = frozenset(
 """Frequent reasons, and those that `causes` explains better."""
 
 
-class Drop(NamedTuple):
-    """A packet that the kernel dropped: reason and function."""
+class DropReasons:
+    """Reader of the kernel's drop reasons; a context manager.
 
-    reason: str
-    where: str
-
-    def __str__(self) -> str:
-        return f"{self.reason} in {self.where}"
-
-
-class Drops:
-    """Reader of the kernel's drop reasons. Use it as a context manager, or `close` it.
-
-    Without access to tracefs it reads nothing; `heard` is false then.
+    Without access to tracefs it reads nothing.
     """
 
     def __init__(self) -> None:
         self._name = f"{_INSTANCE}{os.getpid()}-{threading.get_native_id()}"
         self._root = self._pipe = -1
-        self.available = False
-        """Whether drop reasons can be read."""
-        if not sandbox.inside():
-            return
-        try:
-            self._open()
-            self.available = True
-        except (OSError, ValueError):
-            self.close()
+        if sandbox.inside():
+            try:
+                self._open()
+            except (OSError, ValueError):
+                self._close()
 
     def _open(self) -> None:
         self._root = _tracefs()
@@ -165,8 +147,8 @@ class Drops:
         os.mkdir(f"instances/{self._name}", dir_fd=self._root)
         self._write("buffer_size_kb", "128")
         self._pipe = self._file("trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
-        self._write("trace_marker", _MARKER)
-        found = _MARK.search(self._read())
+        self._write("trace_marker", TABLE)
+        found = _MARK.search(self._output())
         if not found:
             raise ValueError("the mark did not come back")
         self._write("set_event_pid", found["pid"])
@@ -196,25 +178,25 @@ class Drops:
         finally:
             os.close(opened)
 
-    def _read(self) -> str:
+    def _output(self) -> str:
         read = b""
         with contextlib.suppress(BlockingIOError):
             while more := os.read(self._pipe, 1 << 16):
                 read += more
         return read.decode(errors="replace")
 
-    def reasons(self) -> list[Drop]:
+    def read(self) -> list[str]:
         """Return the drops since the last call, each reason and function once, in order."""
-        if not self.available:
+        if self._pipe < 0:
             return []
         found = [
-            Drop(match["reason"], match["where"])
-            for match in _EVENT.finditer(self._read())
+            f"{match['reason']} in {match['where']}"
+            for match in _EVENT.finditer(self._output())
             if match["reason"] not in UNINFORMATIVE
         ]
         return list(dict.fromkeys(found))
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Stop reading, and remove the instance."""
         if self._pipe >= 0:
             with contextlib.suppress(OSError):
@@ -225,13 +207,12 @@ class Drops:
                 os.rmdir(f"instances/{self._name}", dir_fd=self._root)
             os.close(self._root)
         self._root = self._pipe = -1
-        self.available = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._close()
 
 
 def _tracefs() -> int:

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
-from harness.diagnosis import causes, packet_path, story
-from harness.diagnosis.kernel_trace import Drops, Tracing
-from harness.diagnosis.packet_path import PacketHeader, Role, Sighting
-from harness.diagnosis.story import LastSighting, ProbeTrace
+from harness.diagnosis import causes, packet_path, probe_frames, story
+from harness.diagnosis.kernel_trace import DropReasons, Tracing
+from harness.diagnosis.packet_path import LossPoint, PacketHeader, ProbeTrace, Role, Sighting
 from harness.model.plan import BY_NAME, HOST, INTERNET, Cell, Observation, Outcome, Promise
 from harness.testbench.packets.capture import Capture, CaptureLost, Tap
 from harness.testbench.packets.packet_ring import Frame
@@ -47,16 +46,18 @@ class Replay:
 
     def __init__(self, scene: Scene, cells: Iterable[Cell]) -> None:
         self._scene = scene
+        self.spaces: dict[str, NetNS] = {}
+        """The captured namespaces by their owner; a container that joins another owns none."""
+        self._owners: dict[str, str] = {}
+        owners: dict[tuple[int, int], str] = {}
         with contextlib.ExitStack() as stack:
-            self.spaces: dict[str, NetNS] = {}
             for name in self._wanted(cells):
                 with contextlib.suppress(OSError, ProcessLookupError):
-                    self.spaces[name] = stack.enter_context(scene.netns(name).open())
-            self._names: dict[tuple[int, int], str] = {}
-            for name, space in self.spaces.items():
-                self._names.setdefault(space.id, name)
-            self.taps = stack.enter_context(captures_of(self.spaces))
-            self._drops = stack.enter_context(Drops())
+                    space = stack.enter_context(scene.netns(name).open())
+                    self._owners[name] = owners.setdefault(space.id, name)
+                    self.spaces.setdefault(self._owners[name], space)
+            self._taps = stack.enter_context(_taps(self.spaces))
+            self._drops = stack.enter_context(DropReasons())
             self._behind = self._peer_owners()
             self._resources = stack.pop_all()
 
@@ -69,15 +70,15 @@ class Replay:
 
     def _peer_owners(self) -> dict[str, str]:
         """Return the owner of the other end of each link of the host."""
-        ports = self._links("host")
-        found = {}
-        for name in self.spaces:
-            for link in self._links(name).values() if self._owner_of(name) == name else ():
-                for port in ports.values():
-                    pair = link.kind == port.kind == "veth" and name != "host"
-                    if pair and (link.peer, port.peer) == (port.ifindex, link.ifindex):
-                        found[f"host/{port.name}"] = name
-        return found
+        ports = [link for link in self._links(HOST).values() if link.kind == "veth"]
+        return {
+            f"{HOST}/{port.name}": name
+            for name in self.spaces
+            if name != HOST
+            for link in self._links(name).values()
+            for port in ports
+            if link.kind == "veth" and (link.peer, port.peer) == (port.ifindex, link.ifindex)
+        }
 
     def _links(self, name: str) -> Mapping[str, rtnetlink_dump.Link]:
         with Netlink(self.spaces[name]) as netlink:
@@ -85,69 +86,61 @@ class Replay:
 
     def interfaces(self) -> list[str]:
         """Return the captured interfaces as `namespace/link`."""
-        return [f"{name}/{link}" for name in self._names.values() for link in self._links(name)]
-
-    def _owner_of(self, name: str) -> str:
-        """Return the name under which a namespace is captured: that of its owner."""
-        return self._names.get(self.spaces[name].id, name) if name in self.spaces else name
+        return [f"{name}/{link}" for name in self.spaces for link in self._links(name)]
 
     def of(self, cell: Cell, promise: Promise | None) -> Diagnosis:
         """Replay one cell and return its diagnosis."""
         names = cell.target == BY_NAME
-        tracing = Tracing(self.spaces)
-        try:
-            tracing.begin()
-            self._drops.reasons()
-            wire = Capture(self.taps)
+        self._drops.read()
+        wire = Capture(self._taps)
+        with Tracing(self.spaces) as tracing:
             # A packet in a loop overruns the ring.
             with contextlib.suppress(CaptureLost), wire:
                 observed = self._scene.observed([cell])[cell]
-            verdicts = tracing.verdicts(names=names and observed.outcome is Outcome.NO_NAME)
-        finally:
-            tracing.close()
+            dns = names and observed.outcome is Outcome.NO_NAME
+            verdicts = tracing.verdicts(names=dns)
         frames = wire.kept
-        seen = packet_path.sightings(frames, names=names and observed.outcome is Outcome.NO_NAME)
+        seen = probe_frames.sightings(frames, names=dns)
         # The probe's control query to that resolver is no part of the story.
         seen = tuple(item for item in seen if item.where != f"{INTERNET}/lo" or not names)
         trace = ProbeTrace(
             cell=cell,
             promise=promise,
             observed=observed,
-            source=self._owner_of(cell.source),
-            witness=self._owner_of(witness(cell)),
+            source=self._owners.get(cell.source, cell.source),
+            witness=self._owners.get(witness(cell), witness(cell)),
             sightings=seen,
             verdicts=tuple(verdicts),
-            reasons=tuple(map(str, self._drops.reasons())),
+            reasons=tuple(self._drops.read()),
             behind=self._behind,
-            inodes={space.id[1]: self._names[space.id] for space in self.spaces.values()},
+            inodes={space.id[1]: name for name, space in self.spaces.items()},
         )
-        finding = story.end(trace)
-        if finding is not None:
-            trace = self._with_causes(trace, finding)
-        once = {name: self.spaces[name] for name in self._names.values()}
-        double = causes.duplicates(once, seen)
+        loss = packet_path.loss_point(trace)
+        if loss is not None:
+            trace = self._with_causes(trace, loss)
+        double = causes.duplicates(self.spaces, seen)
         trace = replace(trace, causes=(*trace.causes, *double))
         lines = tuple(story.story(trace))
         path = dict.fromkeys([trace.source, *(item.namespace for item in seen), trace.witness])
         comments = {frames[at]: text for at, text in _comments(seen, lines).items()}
         return Diagnosis(cell, lines, promise, observed, frames, comments, tuple(path))
 
-    def _with_causes(self, trace: ProbeTrace, finding: LastSighting) -> ProbeTrace:
-        packet = finding.packet or self._unseen(trace, finding)
-        space = self.spaces.get(finding.namespace)
+    def _with_causes(self, trace: ProbeTrace, loss: LossPoint) -> ProbeTrace:
+        packet = loss.last.seen if loss.last else self._unseen(trace, loss)
+        space = self.spaces.get(loss.namespace)
         if packet is None or space is None:
             reasons: list[str] = []
         else:
             reasons = causes.causes(
-                finding.namespace,
+                loss.namespace,
                 space,
                 packet=packet,
-                last=finding.last,
+                last=loss.last,
                 trail=trace.sightings,
-                far=self._ports().get(finding.namespace, ""),
+                far=self._ports().get(loss.namespace, ""),
             )
         reasons += self._unanswered(trace, reasons)
-        if trace.observed.detail and finding.last is None and not reasons:
+        if trace.observed.detail and loss.last is None and not reasons:
             reasons.append(trace.observed.detail)
         return replace(trace, causes=tuple(dict.fromkeys(reasons)))
 
@@ -162,16 +155,14 @@ class Replay:
         for hop in packet_path.unanswered(trace.sightings):
             if not any(f"{causes.UNANSWERED} {hop}," in line for line in reasons):
                 continue
-            for name in self._names.values():
+            for name, space in self.spaces.items():
                 port = links.get(ports.get(name, "").removeprefix(f"{HOST}/"))
-                found += causes.silence_causes(
-                    name, self.spaces[name], hop, trace.sightings, port=port
-                )
+                found += causes.silence_causes(name, space, hop, trace.sightings, port=port)
         return found
 
-    def _unseen(self, trace: ProbeTrace, finding: LastSighting) -> PacketHeader | None:
+    def _unseen(self, trace: ProbeTrace, loss: LossPoint) -> PacketHeader | None:
         """Return the packet that no interface has seen, as it must have been."""
-        if finding.role is Role.REPLY:
+        if loss.role is Role.REPLY:
             requests = trace.trail(Role.REQUEST)
             if not requests:
                 return None
@@ -180,15 +171,11 @@ class Replay:
         to = None if trace.cell.target == BY_NAME else self._scene.address(trace.cell)
         return PacketHeader(Role.REQUEST, trace.cell.protocol, to, to) if to else None
 
-    def close(self) -> None:
-        """Close all captures and tracers."""
-        self._resources.close()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._resources.close()
 
 
 def _comments(seen: Iterable[Sighting], lines: Iterable[str]) -> dict[int, str]:
@@ -214,25 +201,14 @@ _THREADS: Final = 16
 
 
 @contextlib.contextmanager
-def captures_of(spaces: Mapping[str, NetNS]) -> Iterator[list[Tap]]:
-    """Return a capture per namespace; two names of a namespace share one."""
-    names: dict[tuple[int, int], str] = {}
-    for name, space in spaces.items():
-        names.setdefault(space.id, name)
-
-    def open_one(name: str) -> Tap:
-        return Tap(spaces[name], "", owner=name, slots=_SLOTS)
-
-    with ThreadPoolExecutor(min(_THREADS, max(1, len(names)))) as pool:
-        opening = [pool.submit(open_one, name) for name in names.values()]
-        taps = [done.result() for done in opening if done.exception() is None]
+def _taps(spaces: Mapping[str, NetNS]) -> Iterator[list[Tap]]:
+    """Yield a tap in each namespace; opening and closing take milliseconds each."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        opening = [
+            pool.submit(Tap, space, "", owner=name, slots=_SLOTS) for name, space in spaces.items()
+        ]
         try:
-            for done in opening:
-                done.result()
-            yield taps
+            yield [done.result() for done in opening]
         finally:
-            list(pool.map(_close, taps))
-
-
-def _close(tap: Tap) -> None:
-    tap.close()
+            taps = [done.result() for done in opening if done.exception() is None]
+            list(pool.map(Tap.close, taps))

@@ -4,92 +4,25 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
 
-from harness.diagnosis.packet_path import NftVerdict, PacketHeader, Role, Sighting
-from harness.model.plan import ATTACKER, HOST, INTERNET, Cell, Observation, Outcome, Promise
+from harness.diagnosis.packet_path import (
+    LossPoint,
+    PacketHeader,
+    ProbeTrace,
+    Role,
+    Sighting,
+    loss_point,
+)
+from harness.model.plan import ATTACKER, HOST, INTERNET, Outcome
 from harness.model.topology import START_TTL
 
 _IN_BETWEEN = re.compile(r"lan|r\d+")
 _NETNS = re.compile(r"net:\[(\d+)\]")
-
-
 _NO_RULE = ": no rule that is traced, so connection tracking, or the older iptables"
 _MOST = 20
 _ARRIVAL = frozenset({Outcome.REPLY, Outcome.NO_NAME})
 """Promises with which it is right that the packet arrives."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeTrace:
-    """Everything that is known about a replayed probe.
-
-    - `source` and `witness`: the namespaces where it begins and where it should end.
-    - `behind`: the owner of the other end of each link of the host.
-    - `inodes`: the owner of each namespace number.
-    - `reasons`: the kernel's drop reasons. `causes`: reasons in the state of the last namespace.
-    """
-
-    cell: Cell
-    promise: Promise | None
-    observed: Observation
-    source: str
-    witness: str
-    sightings: tuple[Sighting, ...] = ()
-    verdicts: tuple[NftVerdict, ...] = ()
-    reasons: tuple[str, ...] = ()
-    causes: tuple[str, ...] = ()
-    behind: Mapping[str, str] = field(default_factory=dict)
-    inodes: Mapping[int, str] = field(default_factory=dict)
-
-    def trail(self, *roles: Role) -> list[Sighting]:
-        """Return the sightings in one of these roles, in order."""
-        return [item for item in self.sightings if item.seen.role in roles]
-
-    @property
-    def arrived(self) -> bool:
-        """Whether a listener received the request."""
-        seen = self.observed
-        if seen.outcome is Outcome.NO_NAME:
-            return False
-        return seen.seen_from is not None or bool(self.trail(Role.REPLY))
-
-
-@dataclass(frozen=True, slots=True)
-class LastSighting:
-    """The end of the trail of request or reply: namespace and last sighting."""
-
-    role: Role
-    namespace: str
-    last: Sighting | None
-    packet: PacketHeader | None
-
-
-def end(trace: ProbeTrace) -> LastSighting | None:
-    """Return the end of the trail, or `None` if the probe was complete."""
-    if trace.observed.outcome in (Outcome.REPLY, Outcome.WRONG_PEER):
-        return None
-    requests = trace.trail(Role.REQUEST)
-    if not trace.arrived:
-        last = _furthest(requests, trace)
-        namespace = last.namespace if last else trace.source
-        return LastSighting(Role.REQUEST, namespace, last, last.seen if last else None)
-    replies = trace.trail(Role.REPLY)
-    last = replies[-1] if replies else None
-    return LastSighting(
-        Role.REPLY, last.namespace if last else trace.witness, last, last.seen if last else None
-    )
-
-
-def _furthest(requests: Sequence[Sighting], trace: ProbeTrace) -> Sighting | None:
-    """Return the last sighting, without copies that a bridge flooded to other ports."""
-    for item in reversed(requests):
-        elsewhere = trace.behind.get(item.where)
-        if item.outgoing and elsewhere not in (None, trace.witness):
-            continue
-        return item
-    return requests[-1] if requests else None
 
 
 def story(trace: ProbeTrace) -> list[str]:
@@ -262,7 +195,7 @@ def _ttl_changes(trail: Sequence[Sighting]) -> Iterator[str]:
 
 
 def _ended(trace: ProbeTrace) -> Iterator[str]:
-    found = end(trace)
+    found = loss_point(trace)
     if found is None:
         return
     rewritten = _rewritten(trace, Role.REQUEST)
@@ -286,7 +219,7 @@ def _ended(trace: ProbeTrace) -> Iterator[str]:
         yield f"nothing in {found.namespace} says why"
 
 
-def _lost(trace: ProbeTrace, found: LastSighting) -> Iterator[str]:
+def _lost(trace: ProbeTrace, found: LossPoint) -> Iterator[str]:
     what = found.role.value
     if found.role is Role.REPLY:
         if found.last is None:
@@ -300,7 +233,7 @@ def _lost(trace: ProbeTrace, found: LastSighting) -> Iterator[str]:
         yield f"it ended in {found.namespace} before any interface"
 
 
-def _astray(trace: ProbeTrace, found: LastSighting) -> Iterator[str]:
+def _astray(trace: ProbeTrace, found: LossPoint) -> Iterator[str]:
     """Return a line if the host sent a packet between its own containers to the routers."""
     outside = {INTERNET, ATTACKER}
     beyond = found.namespace in outside or _IN_BETWEEN.fullmatch(found.namespace)
@@ -311,7 +244,7 @@ def _astray(trace: ProbeTrace, found: LastSighting) -> Iterator[str]:
         yield f"it went astray in host, which sent it out by {leaving[-1].where}"
 
 
-def _stopped(trace: ProbeTrace, found: LastSighting, roles: Collection[Role]) -> Iterator[str]:
+def _stopped(trace: ProbeTrace, found: LossPoint, roles: Collection[Role]) -> Iterator[str]:
     """Return the rules that dropped a packet in one of these roles."""
     lines = []
     for verdict in trace.verdicts:

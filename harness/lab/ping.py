@@ -8,30 +8,25 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from ipaddress import ip_address
-from typing import Final, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Final
 
 from harness.model.plan import Family
 from harness.probe import icmp
+from harness.probe.sockets import raw_socket, receive
 from harness.sandbox import sandbox
 
-_FAMILIES: Final = {socket.AF_INET: 4, socket.AF_INET6: 6}
+_PROTOCOLS: Final[dict[Family, int]] = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
+_TTL: Final[dict[Family, tuple[int, int]]] = {
+    4: (socket.IPPROTO_IP, socket.IP_TTL),
+    6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+}
 _OUTSIDE: Final = (
     "ping: this would send packets from the machine itself, and netmodes never does that. "
     "Run it in a lab: netmodes lab\n"
 )
-
-
-class EchoReply(NamedTuple):
-    """An ICMP message in reply to a request; `ttl` is that on arrival."""
-
-    message: icmp.Message
-    sender: str
-    ttl: int
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     answered = True
     for host in arguments.host:
         for sequence in range(1, arguments.count + 1):
-            fine, said = ask(
+            fine, said = _ping(
                 host, sequence, family=arguments.family, ttl=arguments.ttl, within=arguments.within
             )
             answered &= fine
@@ -68,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def ask(
+def _ping(
     host: str, sequence: int, *, family: Family | None, ttl: int | None, within: float
 ) -> tuple[bool, str]:
     """Return whether `host` replied within `within` seconds, and a line about it."""
@@ -77,64 +72,35 @@ def ask(
         found = socket.getaddrinfo(host, None, wanted, socket.SOCK_RAW)
     except socket.gaierror as error:
         return False, f"no such name: {error.strerror}"
-    kind, _, _, _, address = found[0]
-    version = cast("Family", _FAMILIES[socket.AddressFamily(kind)])
-    with _socket(version, ttl) as opened:
+    version: Family = 4 if found[0][0] == socket.AF_INET else 6
+    with raw_socket(version, _PROTOCOLS[version], socket.socket) as opened:
+        if ttl is not None:
+            opened.setsockopt(*_TTL[version], ttl)
         began = time.perf_counter()
+        echo = (os.getpid() & 0xFFFF, sequence)
         try:
-            identifier = os.getpid() & 0xFFFF
-            request = icmp.echo_request(version, identifier, sequence, os.urandom(16))
-            opened.sendto(request, address)
+            opened.sendto(icmp.echo_request(version, *echo, os.urandom(16)), found[0][4])
         except OSError as error:
             return False, f"not sent: {error.strerror}"
-        for heard in _answers(opened, version, (identifier, sequence), began + within):
+        while (left := began + within - time.perf_counter()) > 0:
+            opened.settimeout(left)
+            if (packet := receive(opened, 1 << 16)) is None:
+                continue
+            message = icmp.parse(version, packet.data)
+            if message is None or echo != _request_of(version, message):
+                continue
             took = (time.perf_counter() - began) * 1000
-            if heard.message.kind == icmp.ECHO_REPLY[version]:
-                return True, f"reply from {heard.sender}, ttl {heard.ttl}, {took:.2f} ms"
-            met = icmp.name(version, heard.message.kind, heard.message.code)
-            return False, f"{met} from {heard.sender}, ttl {heard.ttl}, {took:.2f} ms"
+            details = f"from {packet.source}, ttl {message.ttl or packet.ttl}, {took:.2f} ms"
+            if message.kind == icmp.ECHO_REPLY[version]:
+                return True, f"reply {details}"
+            return False, f"{icmp.name(version, message.kind, message.code)} {details}"
     return False, f"no reply within {within:g} s"
 
 
-def _socket(family: Family, ttl: int | None) -> socket.socket:
-    if family == 4:
-        opened = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        option = (socket.IPPROTO_IP, socket.IP_TTL)
-    else:
-        opened = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
-        option = (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
-    if ttl is not None:
-        opened.setsockopt(*option, ttl)
-    return opened
-
-
-def _answers(
-    opened: socket.socket, family: Family, asked: tuple[int, int], deadline: float
-) -> Iterator[EchoReply]:
-    """Yield the replies to `asked` (identifier and sequence) until `deadline`."""
-    while (left := deadline - time.perf_counter()) > 0:
-        opened.settimeout(left)
-        try:
-            packet, beside, _, sender = opened.recvmsg(1 << 16, 64)
-        except TimeoutError:
-            return
-        message = icmp.parse(family, packet)
-        if message is None:
-            continue
-        about: tuple[int, int] | None = None
-        if message.kind == icmp.ECHO_REPLY[family]:
-            about = (message.identifier, message.sequence)
-        elif message.kind in icmp.ERRORS[family]:
-            about = icmp.quoted_echo(family, message.payload)
-        if about == asked:
-            ttl = message.ttl if message.ttl is not None else _hop_limit(beside)
-            yield EchoReply(message, str(ip_address(sender[0].partition("%")[0])), ttl)
-
-
-def _hop_limit(beside: Sequence[tuple[int, int, bytes]]) -> int:
-    for level, kind, data in beside:
-        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
-            number: int = struct.unpack_from("=i", data)[0]
-            return number
-    raise AssertionError("the kernel tells the hop limit of every packet (IPV6_RECVHOPLIMIT)")
+def _request_of(family: Family, message: icmp.Message) -> tuple[int, int] | None:
+    """Return identifier and sequence of the request that a reply or an ICMP error is about."""
+    if message.kind == icmp.ECHO_REPLY[family]:
+        return message.identifier, message.sequence
+    if message.kind in icmp.ERRORS[family]:
+        return icmp.quoted_echo(family, message.payload)
+    return None

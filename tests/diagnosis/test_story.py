@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from harness.diagnosis.packet_path import NftVerdict, PacketHeader, Role, Sighting
-from harness.diagnosis.story import ProbeTrace, end, story
+from harness.diagnosis.packet_path import (
+    NftVerdict,
+    PacketHeader,
+    ProbeTrace,
+    Role,
+    Sighting,
+    loss_point,
+)
+from harness.diagnosis.story import story
 from harness.model.plan import Cell, Observation, Outcome, Promise, Protocol
 
 CELL = Cell("web", "ns1", Protocol.UDP, 4)
@@ -83,7 +90,7 @@ def test_flooded_copy_is_not_the_end_of_the_trail() -> None:
     """The copy went to another port after the right one."""
     seen = trail(ASKED, "web/eth0>", "host/veth-ns1>", "host/veth9>")
     known = replace(account(LOST, *seen), behind={"host/veth-ns1": "ns1", "host/veth9": "other"})
-    found = end(known)
+    found = loss_point(known)
     assert found is not None
     assert found.last is not None
     assert found.last.where == "host/veth-ns1"

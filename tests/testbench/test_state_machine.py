@@ -8,7 +8,7 @@ import pytest
 
 from harness.adapters.protocol import Adapter
 from harness.model.plan import DEFAULT_NETWORK, HOST, Attached, Bridge
-from harness.plugin.progress import StepProgress, Steps
+from harness.plugin.progress import Steps
 from harness.world.build import World
 from harness.world.leak_guard import LeakGuard
 from linux import nftables, rtnetlink
@@ -47,7 +47,7 @@ def test_mark_is_a_separate_word() -> None:
 @pytest.fixture
 def history(world: World, runtime: Adapter, guard: LeakGuard) -> Iterator[History]:
     """Begin a history."""
-    told = Steps(StepProgress("a history", 0, 1, 0, 1), lambda _: None)
+    told = Steps(lambda _: None, "a history", examples=1, steps=1)
     made = History(HistoryStage(world, runtime, guard, told))
     yield made
     made.teardown()

@@ -12,7 +12,8 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from harness.diagnosis.packet_path import Role, of_frame, sightings
+from harness.diagnosis.packet_path import Role
+from harness.diagnosis.probe_frames import of_frame, sightings
 from harness.testbench.packets.packet_ring import Frame, FrameKind
 
 A, B = "192.0.2.1", "192.0.2.2"
