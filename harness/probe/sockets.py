@@ -227,7 +227,7 @@ def _enlarge_buffers(opened: socket.socket) -> None:
             opened.setsockopt(socket.SOL_SOCKET, plain_option, _BUFFER)
 
 
-def _raw(family: Family, protocol: int, make: Make) -> socket.socket:
+def raw_socket(family: Family, protocol: int, make: Make) -> socket.socket:
     opened = _new(family, socket.SOCK_RAW, protocol, make)
     if family == 6:
         opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
@@ -237,7 +237,7 @@ def _raw(family: Family, protocol: int, make: Make) -> socket.socket:
 
 def _echoes(family: Family, make: Make) -> socket.socket:
     wanted = (icmp.ECHO_REQUEST[family], icmp.ECHO_REPLY[family], *icmp.ERRORS[family])
-    opened = _raw(family, ICMP_PROTOCOLS[family], make)
+    opened = raw_socket(family, ICMP_PROTOCOLS[family], make)
     if family == 4:
         mask = ~sum(1 << kind for kind in wanted) & 0xFFFFFFFF
         opened.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", mask))
@@ -394,7 +394,7 @@ class SynListener:
     def __init__(self, space: NetNS, family: Family, make: Make) -> None:
         self.space, self._family = space, family
         self._received: list[Syn] = []
-        self._socket = _raw(family, socket.IPPROTO_TCP, make)
+        self._socket = raw_socket(family, socket.IPPROTO_TCP, make)
         self._socket.setblocking(False)
         if not isinstance(space, AgentNetNS):  # a filter is a pointer: no agent can use it
             steps = b"".join(struct.pack("=HBBI", *step) for step in _FILTERS[family])
