@@ -11,28 +11,20 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
 
 from harness.adapters import registry
 from harness.cli.faults import SUITES
+from harness.report import schema, store
+from harness.report.compare import Column, as_json, as_markdown
+from harness.report.expectations import BadExpectations
 from harness.report.sanitize import line
 
-if TYPE_CHECKING:
-    from harness.report.compare import Column
-
 TABLE, DATA, PAGE, LOG = "comparison.md", "comparison.json", "comparison.html", "pytest.log"
-_COLOURS: Final = {"pass": "green", "fail": "red", "error": "magenta", "unsupported": "blue"}
 _RAN: Final = (0, 1)
 """Exit codes of a complete run."""
 _LAST: Final = 3
@@ -88,36 +80,24 @@ def run(arguments: argparse.Namespace) -> int:
     tests = arguments.tests or [str(SUITES)]
     columns: list[Column] = []
     trouble = ""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("", total=len(names))
-        try:
-            for name in names:
-                bar.update(task, description=escape(name))
+    try:
+        for number, name in enumerate(names, 1):
+            with console.status(f"{escape(name)} ({number} of {len(names)})"):
                 columns.append(_run_one(name, arguments, tests))
-                bar.advance(task)
-                _write(columns, arguments.output)
-                bar.console.print(line(_summary(columns[-1])), markup=False, soft_wrap=True)
-        except KeyboardInterrupt:
-            there = f", {arguments.output / TABLE} has the runs before" if columns else ""
-            _complain(f"interrupted{there}")
-            return 130
-        except BrokenPipeError:
-            raise
-        except OSError as error:  # such as a full disk
-            trouble = f"cannot write to {arguments.output}: {error.strerror or error}"
-            if rest := names[len(columns) :]:
-                trouble += f"; not run: {', '.join(rest)}"
+            _write(columns, arguments.output)
+            console.print(line(str(columns[-1])), markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        there = f", {arguments.output / TABLE} has the runs before" if columns else ""
+        _complain(f"interrupted{there}")
+        return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # such as a full disk
+        trouble = f"cannot write to {arguments.output}: {error.strerror or error}"
+        if rest := names[len(columns) :]:
+            trouble += f"; not run: {', '.join(rest)}"
     if columns:
-        console.print(_table(columns))
+        console.print(Markdown(as_markdown(columns)))
     if trouble:
         _complain(trouble)
         return 1
@@ -138,9 +118,6 @@ def _installed() -> list[str]:
 
 
 def _obstacle(name: str, expected: Path | None = None) -> str:
-    from harness.report import store
-    from harness.report.expectations import BadExpectations
-
     try:
         registry.find(name)
         if expected is not None:
@@ -166,9 +143,6 @@ def _mistakes(names: Sequence[str], options: argparse.Namespace) -> Iterator[str
 
 def _unwritable(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """Make the folders, and yield what could not be written, a sentence each."""
-    from harness.report import store
-    from harness.report.expectations import BadExpectations
-
     for option, folder in (("--output", options.output), ("--write-expect", options.write_expect)):
         try:
             if folder is not None:
@@ -196,9 +170,6 @@ def _file_name(runtime: str) -> str:
 
 def _run_one(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Column:
     """Run pytest on one runtime; return its report, or the reason why there is none."""
-    from harness.report import schema, store
-    from harness.report.compare import Column
-
     home = (options.output / _file_name(name)).absolute()
     home.mkdir(parents=True, exist_ok=True)
     (home / schema.NAME).unlink(missing_ok=True)
@@ -259,35 +230,9 @@ def _last_lines(output: str) -> str:
     return " ".join(lines[-_LAST:]) or "no output"
 
 
-# --- what came out -------------------------------------------------------------------
-
-
-def _summary(column: Column) -> str:
-    from harness.report import compare
-
-    return compare.counts(column) + (f" ({column.note})" if column.report and column.note else "")
-
-
 def _write(columns: Sequence[Column], output: Path) -> None:
     """Write the table after each run, so that an interrupt loses only the current run."""
-    from harness.report import compare, store
-
-    store.replace(output / TABLE, compare.as_markdown(columns))
-    store.replace(output / DATA, compare.as_json(columns))
+    store.replace(output / TABLE, as_markdown(columns))
+    store.replace(output / DATA, as_json(columns))
     if reports := [column.report for column in columns if column.report is not None]:
         store.write_page(reports, output / PAGE)
-
-
-def _table(columns: Sequence[Column]) -> Table:
-    from harness.report import compare
-
-    shown = [column for column in columns if column.report is not None]
-    drawn = Table(box=None, title_justify="left")
-    drawn.add_column("")
-    drawn.add_column("level")
-    for column in shown:
-        drawn.add_column(escape(column.name))
-    for row in compare.tested_rows(shown):
-        words = (f"[{_COLOURS.get(word, 'yellow')}]{word}[/]" for word in row.verdicts)
-        drawn.add_row(row.id, row.level, *words)
-    return drawn

@@ -7,14 +7,13 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harness.report import compare, expectations, schema, store
+from harness.report.expectations import BadExpectations
+from harness.report.merge import Unmergeable, merge
 from harness.report.sanitize import line
-
-if TYPE_CHECKING:
-    from harness.report.schema import Report
-
-# Modules that read and render reports are imported in the functions: other commands start faster.
+from harness.report.schema import BadReport, Report
 
 _BAD = 2
 _JUDGED = (0, 1)
@@ -56,11 +55,6 @@ def _merge(arguments: argparse.Namespace) -> int:
 
     Return 5 if no shard had a test, as pytest does.
     """
-    from harness.report import schema, store
-    from harness.report.expectations import BadExpectations
-    from harness.report.merge import Unmergeable, merge
-    from harness.report.schema import BadReport
-
     try:
         whole = merge([schema.load(path) for path in arguments.reports])
         status = whole.exit
@@ -85,8 +79,6 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _gated(whole: Report, path: Path) -> tuple[Report, int]:
-    from harness.report import expectations, store
-
     listed, _ = store.read_expectations(path)
     ran = {test.id for test in whole.tests}
 
@@ -103,23 +95,17 @@ def _gated(whole: Report, path: Path) -> tuple[Report, int]:
 
 def _diff(arguments: argparse.Namespace) -> int:
     """Print the changes; return 1 if there are any."""
-    from harness.report import compare, schema
-    from harness.report.schema import BadReport
-
     try:
         found = compare.changes(schema.load(arguments.old), schema.load(arguments.new))
     except (BadReport, OSError) as error:
         return _fail("diff", error)
     for change in found:
-        _print(str(change))
+        _print(change)
     return int(bool(found))
 
 
 def _page(arguments: argparse.Namespace) -> int:
     """Write the page."""
-    from harness.report import schema, store
-    from harness.report.schema import BadReport
-
     try:
         place = arguments.output.parent
         reports = [

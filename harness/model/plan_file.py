@@ -21,10 +21,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast, get_type_hints
 
+import msgspec
 import tomli_w
 
 from harness.model.plan import (
@@ -64,12 +65,12 @@ def dumps(plan: Plan) -> str:
 def loads(text: str) -> Plan:
     """Return the plan in a TOML text; a `PlanError` names the wrong entry and the valid values."""
     try:
-        told = tomllib.loads(text)
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"this is no TOML: {error}") from error
-    _refuse_unknown("the plan", told, _KINDS)
+    _refuse_unknown("the plan", document, _KINDS)
     made: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
-    for kind, entries in told.items():
+    for kind, entries in document.items():
         if not isinstance(entries, list) or not all(isinstance(item, dict) for item in entries):
             raise PlanError(f"a {kind} is written as [[{kind}]]")
         made[kind] = [_read(kind, entry) for entry in entries]
@@ -112,10 +113,8 @@ def _plain(name: str, value: Any) -> Any:
             return [_port_text(item) for item in value]
         case "sysctls" | "hosts":
             return {key: str(item) for key, item in value}
-        case "also" | "aliases" | "command" | "dns":
-            return [str(item) for item in value]
         case _:
-            return value if isinstance(value, bool | int | str) else str(value)
+            return msgspec.to_builtins(value, enc_hook=str)
 
 
 def _read(kind: str, entry: Mapping[str, Any]) -> Any:
@@ -126,52 +125,41 @@ def _read(kind: str, entry: Mapping[str, Any]) -> Any:
         raise PlanError(f"{where}: every {kind} needs one")
     try:
         values = {name: _value(name, value) for name, value in entry.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise PlanError(f"{where}: {error}") from error
     return _KINDS[kind](**values)
 
 
 def _value(name: str, value: Any) -> Any:
-    return _READERS.get(name, _text)(name, value)
+    try:
+        found = msgspec.convert(value, _TYPES[name], dec_hook=lambda kind, text: kind(str(text)))
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name}: {error}") from error
+    match name:
+        case "mode":
+            return _mode(found)
+        case "ports":
+            return tuple(map(_port, found))
+        case "dns":
+            return tuple(map(ip_address, found))
+        case "hosts":
+            return tuple((host, ip_address(text)) for host, text in found.items())
+        case "sysctls":
+            return tuple((key, str(item)) for key, item in found.items())
+        case _:
+            return found
 
 
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):  # a str is a Sequence too
-        raise ValueError(f"{name} is a list of texts, not {value!r}")
-    return tuple(_text(name, item) for item in value)
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} is true or false, not {value!r}")
-    return value
-
-
-def _bytes(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{name} is a number of bytes, not {value!r}")
-    return value
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is a text, not {value!r}")
-    return value
-
-
-_READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
-    "mode": lambda name, value: _mode(_text(name, value)),
-    "ports": lambda name, value: tuple(_port(item) for item in _texts(name, value)),
-    "dns": lambda name, value: tuple(ip_address(item) for item in _texts(name, value)),
-    "hosts": lambda _, value: tuple((host, ip_address(item)) for host, item in value.items()),
-    "sysctls": lambda _, value: tuple((key, str(item)) for key, item in value.items()),
-    "mtu": _bytes,
-    **dict.fromkeys(("also", "aliases", "command"), _texts),
-    **dict.fromkeys(("subnet", "subnet6", "ip_range"), lambda _, value: ip_network(value)),
-    **dict.fromkeys(("gateway", "gateway6", "ip", "ip6"), lambda _, value: ip_address(value)),
-    **dict.fromkeys(("ipv6", "internal", "icc"), _flag),
+_TYPES: Final[dict[str, Any]] = {
+    **get_type_hints(NetworkSpec),
+    **get_type_hints(ContainerSpec),
+    "mode": str,
+    "ports": list[str],
+    "dns": list[str],
+    "hosts": dict[str, str],
+    "sysctls": dict[str, Any],
 }
-"""Reader of each key's value; the value of any other key is a string."""
+"""Type of each key's value in the file."""
 
 
 def _refuse_unknown(where: str, entry: Mapping[str, Any], known: Mapping[str, object]) -> None:

@@ -11,12 +11,12 @@ from enum import StrEnum
 from importlib.resources.abc import Traversable
 from typing import Any
 
+import msgspec
+
 from harness.model.dialect import Dialect
 
 _ID = re.compile(r"[A-Z][A-Z0-9]*-[1-9][0-9]*")
 _DIALECT_KEYS = frozenset(field.name for field in fields(Dialect))
-_LISTS = frozenset({"sources", "history", "dialect", "features"})
-_KEYS = frozenset({"id", "level", "statement"}) | _LISTS
 
 
 class CatalogueError(ValueError):
@@ -119,35 +119,40 @@ def parse(text: str) -> Catalogue:
     return Catalogue(tuple(requirements.values()))
 
 
-def _requirement(row: Mapping[str, Any], section: str, links: Mapping[str, str]) -> Requirement:
-    id_, level, statement = (row.get(key, "") for key in ("id", "level", "statement"))
-    if not _ID.fullmatch(id_):
-        raise CatalogueError(f"{id_!r} ({statement!r}) is no id: letters, a hyphen, a number")
-    if unknown := row.keys() - _KEYS:
-        raise CatalogueError(f"{id_}: unknown keys {sorted(unknown)}; known are {sorted(_KEYS)}")
-    if level not in Level.__members__:
-        raise CatalogueError(f"{id_}: level {level!r} is none of {', '.join(Level)}")
-    if not statement.endswith("."):
-        raise CatalogueError(f"{id_}: the statement is not a full sentence: {statement!r}")
-    lists = {key: _strings(id_, key, row.get(key, [])) for key in _LISTS}
-    if unknown := set(lists["dialect"]) - _DIALECT_KEYS:
+class _Row(msgspec.Struct, forbid_unknown_fields=True):
+    """A requirement as the file has it."""
+
+    id: str
+    level: Level
+    statement: str
+    sources: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
+    dialect: tuple[str, ...] = ()
+    features: frozenset[str] = frozenset()
+
+
+def _requirement(raw: Mapping[str, Any], section: str, links: Mapping[str, str]) -> Requirement:
+    id_ = raw.get("id", "")
+    if not _ID.fullmatch(str(id_)):
+        raise CatalogueError(f"{id_!r} in {raw} is no id: letters, a hyphen, a number")
+    try:
+        row = msgspec.convert(raw, _Row)
+    except msgspec.ValidationError as error:
+        raise CatalogueError(f"{id_}: {error}") from error
+    if not row.statement.endswith("."):
+        raise CatalogueError(f"{id_}: the statement is not a full sentence: {row.statement!r}")
+    if unknown := set(row.dialect) - _DIALECT_KEYS:
         raise CatalogueError(f"{id_}: {sorted(unknown)} are no fields of Dialect")
     return Requirement(
         id_,
-        Level(level),
+        row.level,
         section,
-        statement,
-        sources=tuple(_reference(id_, name, links) for name in lists["sources"]),
-        history=tuple(_reference(id_, name, links) for name in lists["history"]),
-        dialect=lists["dialect"],
-        features=frozenset(lists["features"]),
+        row.statement,
+        sources=tuple(_reference(id_, name, links) for name in row.sources),
+        history=tuple(_reference(id_, name, links) for name in row.history),
+        dialect=row.dialect,
+        features=row.features,
     )
-
-
-def _strings(id_: str, key: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise CatalogueError(f"{id_}: {key} must be a list of strings, not {value!r}")
-    return tuple(value)
 
 
 def _reference(id_: str, name: str, links: Mapping[str, str]) -> Reference:

@@ -211,16 +211,18 @@ class Archive:
 
 
 @contextmanager
-def opened(file: Readable, scratch: str, budget: Budget) -> Iterator[Archive]:
+def opened(file: io.RawIOBase, scratch: str, budget: Budget) -> Iterator[Archive]:
     """Open an archive, plain or compressed by gzip, from a file or a pipe.
 
     A pipe, or a compressed archive, is first written to the directory `scratch`.
     """
-    seekable = _seekable(file)
+    seekable = file.seekable()
+    if seekable:
+        file.seek(0)
     source = io.BufferedReader(HashingReader(file, budget), CHUNK)
     compressed = layers.is_gzip(source)
-    if not compressed and seekable is not None:
-        yield Archive(seekable)
+    if seekable and not compressed:
+        yield Archive(file.fileno())
         return
     with open(f"{scratch}/archive", "x+b") as kept:
         plain = HashingReader(gzip.GzipFile(fileobj=source), budget) if compressed else source
@@ -228,16 +230,6 @@ def opened(file: Readable, scratch: str, budget: Budget) -> Iterator[Archive]:
             kept.write(data)
         kept.flush()
         yield Archive(kept.fileno())
-
-
-def _seekable(file: Readable) -> int | None:
-    """Return the descriptor of a seekable file, at its beginning; `None` for anything else."""
-    try:
-        fd: int = file.fileno()  # type: ignore[attr-defined]  # asked, not known
-        os.lseek(fd, 0, os.SEEK_SET)
-    except (AttributeError, OSError):
-        return None
-    return fd
 
 
 # --- writing -----------------------------------------------------------------------

@@ -59,7 +59,8 @@ def assemble(cache: str) -> Image:
     scratch = tempfile.mkdtemp(prefix=f"new-{secrets.token_hex(4)}", dir=cache)
     try:
         os.chmod(scratch, 0o755)  # noqa: S103 - it becomes "/"
-        if busybox := _static_busybox():
+        busybox = _find("busybox")
+        if busybox is not None and interpreter(busybox) is None:
             # busybox lacks a program that asks the C library's resolver
             sources = _add_busybox(scratch, busybox) + _add_programs(scratch, (), ["getent"])
         else:
@@ -156,14 +157,6 @@ def _find(name: str) -> str | None:
     return None
 
 
-def _static_busybox() -> str | None:
-    for directory in _DIRECTORIES:
-        path = f"{directory}/busybox"
-        if os.access(path, os.X_OK) and os.path.isfile(path) and interpreter(path) is None:
-            return path
-    return None
-
-
 def _add_busybox(root: str, busybox: str) -> list[str]:
     _copy(busybox, root, "/bin/busybox")
     listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
@@ -195,20 +188,15 @@ def _add_programs(root: str, required: Sequence[str], optional: Sequence[str]) -
 
 def _add_libraries(root: str, programs: Iterable[str]) -> list[str]:
     """Copy the shared objects that the programs' own loaders list, and the loaders."""
-    running = []
     found: dict[str, None] = {}
     for program in programs:
         loader = interpreter(program)
-        if loader is not None:
-            found[loader] = None
-            command = [loader, "--list", program]
-            running.append(
-                subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-                )
-            )
-    for process in running:
-        for line in process.communicate()[0].splitlines():
+        if loader is None:
+            continue
+        found[loader] = None
+        command = [loader, "--list", program]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False)
+        for line in listed.stdout.splitlines():
             # "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)"
             words = line.split()
             path = words[2] if len(words) > 2 and words[1] == "=>" else words[0]

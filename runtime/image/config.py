@@ -10,28 +10,21 @@ from typing import Final, NamedTuple
 
 from runtime.errors import InvalidError
 
-DEFAULT_TAG: Final = "latest"
-
 _TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
 _REPOSITORY: Final = rf"(?=.{{1,255}}$)(?:{_HOST}/)?{_PART}(?:/{_PART})*"
 _IMPLIED: Final = r"^(?:(?:index\.)?docker\.io/)?(?:library/(?=[^/]+$))?"
 _DAMAGED: Final = "the archive is damaged, or was made to do harm"
-_FETCH_AGAIN: Final = "get it again from where it came from"
+FETCH_AGAIN: Final = "get it again from where it came from"
 
 
 class InvalidArchive(Exception):
-    """Reason why an archive is refused, without the archive's name: see `for_request`."""
+    """Reason why an archive is refused, without the archive's name."""
 
-    def __init__(self, happened: str, *, cause: str = _DAMAGED, remedy: str = _FETCH_AGAIN) -> None:
+    def __init__(self, happened: str, *, cause: str = _DAMAGED, remedy: str = FETCH_AGAIN) -> None:
         super().__init__(happened)
         self.happened, self.cause, self.remedy = happened, cause, remedy
-
-    def for_request(self, asked: str, *, kept: str) -> InvalidError:
-        """Return the user's error for the request `asked`; `kept` says what is left on disk."""
-        remedy = f"{_FETCH_AGAIN}; {kept}" if self.remedy == _FETCH_AGAIN else self.remedy
-        return InvalidError(asked, self.happened, self.cause, remedy)
 
 
 class ImageDefaults(NamedTuple):
@@ -103,7 +96,7 @@ def split_reference(text: str) -> tuple[str, str]:
     head, colon, tag = text.rpartition(":")
     if colon and "/" not in tag:  # else the colon precedes a registry's port
         return head, tag
-    return text, DEFAULT_TAG
+    return text, "latest"
 
 
 def with_tag(text: str) -> str:

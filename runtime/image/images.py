@@ -7,6 +7,7 @@ step at the end; after an error, or a SIGKILL, nothing of it is left.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from runtime.errors import (
 )
 from runtime.image import archive, base, layer
 from runtime.image.config import (
+    FETCH_AGAIN,
     Image,
     ImageConfig,
     InvalidArchive,
@@ -72,7 +74,8 @@ def user_errors(asked: str, *, kept: str = "nothing of it was kept") -> Iterator
     try:
         yield
     except InvalidArchive as error:
-        raise error.for_request(asked, kept=kept) from None
+        remedy = f"{error.remedy}; {kept}" if error.remedy == FETCH_AGAIN else error.remedy
+        raise InvalidError(asked, error.happened, error.cause, remedy) from None
     except OSError as error:
         if is_exhausted(error):
             raise exhausted(asked, error) from error
@@ -98,7 +101,6 @@ class Images:
 
     def all(self) -> list[Image]:
         """Return every image once for each of its names, the newest first."""
-        self._store.tidy()
         index = self._store.index()
         found = [
             self._store.image(index, identity, name)
@@ -127,7 +129,7 @@ class Images:
 
     # --- making --------------------------------------------------------------
 
-    def load(self, file: Readable, *, shown: str = "the archive") -> list[NamedImage]:
+    def load(self, file: io.RawIOBase, *, shown: str = "the archive") -> list[NamedImage]:
         """Load all images of an archive: Docker's or OCI's layout, plain or compressed by gzip.
 
         `InvalidError` when any part is invalid; then nothing has changed.

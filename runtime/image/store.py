@@ -196,13 +196,6 @@ class ImageStore:
         for item in abandoned:
             item.remove()
 
-    def tidy(self) -> None:
-        """Remove leftovers of killed processes if there is any sign of them."""
-        with suppress(FileNotFoundError):
-            if os.listdir(f"{self.path}/scratch"):
-                with self.locked():
-                    pass
-
     @contextmanager
     def scratch(self) -> Iterator[str]:
         """Make a directory on the library's file system, which is removed after the body."""

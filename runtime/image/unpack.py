@@ -158,7 +158,7 @@ class Tree:
             case _:
                 os.mkfifo(name, 0o600, dir_fd=parent)
                 with closing(os.open(name, os.O_PATH | _BASE, dir_fd=parent)) as fd:
-                    self._set_metadata(fd, entry)
+                    self._set_metadata(same_file(fd), entry)
 
     def _make_directory(self, parent: int, name: str, entry: TarEntry) -> None:
         try:
@@ -193,19 +193,18 @@ class Tree:
     def _owned(self, entry: TarEntry) -> tuple[int, int]:
         return self._owner or (_mapped(entry.uid, self._uids), _mapped(entry.gid, self._gids))
 
-    def _set_metadata(self, fd: int, entry: TarEntry) -> None:
-        path = same_file(fd)
-        os.chown(path, *self._owned(entry))  # before the mode, as it clears setuid bits
-        os.chmod(path, entry.mode)
+    def _set_metadata(self, file: int | str, entry: TarEntry) -> None:
+        os.chown(file, *self._owned(entry))  # before the mode, as it clears setuid bits
+        os.chmod(file, entry.mode)
         # Other attributes belong to overlayfs and the host's policy.
         if entry.capabilities is not None:
             try:
-                os.setxattr(path, CAPABILITIES, entry.capabilities)
+                os.setxattr(file, CAPABILITIES, entry.capabilities)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
                 raise InvalidArchive(f"{entry.path!r} has malformed file capabilities") from None
-        os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
+        os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
 
     # --- whiteouts -----------------------------------------------------------
 

@@ -163,17 +163,19 @@ def test_parser_reads_every_field_of_a_catalogue() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ('id = "BR-1"', "", "'' .'It holds.'. is no id"),
-        ("BR-1", "br-1", "'br-1' .* is no id"),
-        ("BR-1", "BR-01", "'BR-01' .* is no id"),
-        ("MUST", "must", "BR-1: level 'must' is none of MUST, SHOULD"),
+        ('id = "BR-1"', "", "'' in .*'It holds.'.* is no id"),
+        ("BR-1", "br-1", "'br-1' in .* is no id"),
+        ("BR-1", "BR-01", "'BR-01' in .* is no id"),
+        ("MUST", "must", r"BR-1: Invalid enum value 'must' - at `\$.level`"),
+        ('level = "MUST"', "", "BR-1: Object missing required field `level`"),
+        ('statement = "It holds."', "", "BR-1: Object missing required field `statement`"),
         ("It holds.", "It holds", "BR-1: the statement is not a full sentence: 'It holds'"),
-        ('["seed"]', '"seed"', "BR-1: sources must be a list of strings, not 'seed'"),
-        ('["seed"]', "[1]", r"BR-1: sources must be a list of strings, not \[1\]"),
+        ('["seed"]', '"seed"', r"BR-1: Expected `array`, got `str` - at `\$.sources`"),
+        ('["seed"]', "[1]", r"BR-1: Expected `str`, got `int` - at `\$.sources\[0\]`"),
         ('["seed"]', '["sead"]', r"BR-1: nothing in \[links\] tells where 'sead'"),
         ("moby#14041", "mobi#14041", r"BR-1: nothing in \[links\] tells where 'mobi#14041'"),
         ('"mac"', '"mak"', r"BR-1: \['mak'\] are no fields of Dialect"),
-        ("features =", "feature =", r"BR-1: unknown keys \['feature'\]; known are"),
+        ("features =", "feature =", "BR-1: Object contains unknown field `feature`"),
         ("[links]", "[lynx]", r"BR-1: nothing in \[links\] tells where 'seed'"),
         ("[links]", "[links", "the catalogue is not TOML: .*line 2"),
     ],
@@ -200,19 +202,6 @@ def test_optional_catalogue_fields_may_be_absent() -> None:
     assert list(parse(f"[[section]]\nname = 'bridge'\n{row}")) == [
         Requirement("BR-1", Level.MUST, "bridge", "It holds.")
     ]
-
-
-@pytest.mark.parametrize(
-    ("old", "complaint"),
-    [
-        ('level = "MUST"', "BR-1: level '' is none of MUST, SHOULD"),
-        ('statement = "It holds."', "BR-1: the statement is not a full sentence: ''"),
-    ],
-)
-def test_missing_mandatory_catalogue_field_is_refused(old: str, complaint: str) -> None:
-    """A row without a level or a sentence says nothing."""
-    with pytest.raises(CatalogueError, match=f"^{re.escape(complaint)}$"):
-        parse(GOOD.replace(old, ""))
 
 
 def test_catalogue_file_is_read_as_utf_8(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_diff_lists_changed_verdicts() -> None:
         version="1.3",
     )
     assert changes(old, old) == []
-    assert [" ".join(str(change).split()) for change in changes(old, new)] == [
+    assert [" ".join(change.split()) for change in changes(old, new)] == [
         "runtime version: 1.2, now 1.3",
         "requirement BR-4: kept, now broken",
         f"test {PEERS}: kept, now broken",

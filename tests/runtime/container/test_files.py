@@ -21,7 +21,7 @@ from runtime.errors import InvalidError, NotFoundError
 from runtime.records import ContainerRecord
 from tests.runtime.container.container_files import SLEEP, sh
 from tests.runtime.image import tars
-from tests.runtime.image.image_files import base_layer, import_root, make, output, unchanged
+from tests.runtime.image.image_files import base_layer, import_root, load, make, output, unchanged
 from tests.runtime.image.tars import Item, directory, symlink
 from tests.runtime.support.inspection import brought
 
@@ -116,7 +116,7 @@ def test_commit_save_and_load_keep_deletions(engine: Engine, root: Path) -> None
     archive = b"".join(engine.images.save(["saved:1"]))
     engine.remove("web", force=True)
     engine.images.remove("saved:1")
-    (found,) = engine.images.load(io.BytesIO(archive))
+    (found,) = load(engine, archive)
     seen = output(engine, found.names[0], "cat /kept; echo /w/* /w/tree/*")
     assert seen.split() == ["kept", "/w/tree", "/w/tree/new"]
     assert b"".join(engine.images.save(["saved:1"])) == archive

@@ -179,8 +179,9 @@ def test_static_busybox_is_the_whole_image(
     busybox = binaries / "busybox"
     busybox.write_text("#!/bin/sh\nprintf 'busybox\\nsh\\nsleep\\n'\n")
     busybox.chmod(0o755)
-    with monkeypatch.context() as without:
-        without.setattr(assemble, "_static_busybox", lambda: None)
+    loader = assemble.interpreter
+    with monkeypatch.context() as dynamic:
+        dynamic.setattr(assemble, "interpreter", lambda path: loader(path) or loader("/bin/sh"))
         with pytest.raises(NotFoundError, match="static busybox"):
             base.get(BUSYBOX, f"{cache}")
     monkeypatch.setattr(assemble, "_DIRECTORIES", (str(binaries),))
