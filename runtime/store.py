@@ -7,7 +7,7 @@ root/containers/<id>/lock         held while a call starts, stops or removes the
 root/containers/<id>/config.json  written once
 root/containers/<id>/state.json   replaced as a whole; without it there is no container
 root/containers/<id>/exit         written once by the container's pid 1, in space allocated before
-root/attendant                    socket of the attendant, if there ever was one
+root/daemon.sock                  socket of the DNS daemon, if there ever was one
 root/changing/<id>                exists while the container may be between two networks
 root/networks/<name>/…            config.json, leases.json
 ```
@@ -41,10 +41,10 @@ from runtime.errors import (
 )
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
 
-SOCKET: Final = "attendant"
-"""Path of the attendant's socket, below the root."""
-LOG: Final = "attendant.log"
-"""Path of the attendant's log, below the root; absent while it is empty and no daemon runs."""
+SOCKET: Final = "daemon.sock"
+"""Path of the DNS daemon's socket, below the root."""
+LOG: Final = "daemon.log"
+"""Path of the DNS daemon's log, below the root; absent while it is empty and no daemon runs."""
 _ID_LENGTH: Final = 64
 _SHORT: Final = 12
 """Digits of an id that are shown, and that make up the hostname."""
@@ -172,7 +172,7 @@ class Store:
         self.names = f"{root}/names"
         self.networks = f"{root}/networks"
         self.changing = f"{root}/changing"
-        self.attendant = f"{root}/{SOCKET}"
+        self.daemon_socket = f"{root}/{SOCKET}"
 
     def prepare(self) -> None:
         """Make the directories, accessible to the owner only."""

@@ -121,7 +121,7 @@ class Lifecycle:
         """Record containers that ended by themselves and undo the rest of killed calls."""
         if check:
             fds.require_free("use mydocker")
-        if os.path.exists(self.store.attendant):
+        if os.path.exists(self.store.daemon_socket):
             from runtime.daemon.client import DaemonClient
 
             with room_or_not():

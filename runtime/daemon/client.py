@@ -58,7 +58,7 @@ class DaemonClient:
                 raise UnsupportedError(
                     f"relay ports of container {identity[:12]}",
                     f"there are {len(relays)} on the IPv6 loopback address",
-                    f"the attendant takes {MOST} descriptors at a time, some for other ends",
+                    f"the DNS daemon takes {MOST} descriptors at a time, some for other ends",
                     "publish on other addresses, such as 0.0.0.0:8000-8299:80-379",
                 )
             targets = [(item.address, item.port) for item in relays]
@@ -72,7 +72,7 @@ class DaemonClient:
         except TimeoutError:
             raise UnsupportedError(
                 f"answer names and relay ports for container {identity[:12]}",
-                f"the attendant has reply nothing for {_BOUND:.0f} s",
+                f"the DNS daemon has not replied for {_BOUND:.0f} s",
                 "it was stopped, or this machine is overloaded",
                 f"{self._store.root}/{LOG}; kill it: the next call starts another",
             ) from None
@@ -177,8 +177,8 @@ def _request(store: Store, message: bytes, fds: Sequence[int]) -> bool:
 def _bind(store: Store, listening: socket.socket) -> None:
     directory = os.open(store.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if os.path.lexists(store.attendant):
-            os.unlink(store.attendant)
+        if os.path.lexists(store.daemon_socket):
+            os.unlink(store.daemon_socket)
         listening.bind(f"/proc/self/fd/{directory}/{SOCKET}")
         listening.listen(64)
     finally:

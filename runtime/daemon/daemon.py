@@ -27,7 +27,7 @@ from runtime.network.ports import relays_of
 from runtime.records import ContainerRecord, resolves_names
 from runtime.store import LOG, Store
 
-TITLE: Final = b"mydocker-attendant"
+TITLE: Final = b"mydocker-daemon"
 
 
 class Daemon:
@@ -55,7 +55,7 @@ class Daemon:
                 os.unlink(f"{self._store.root}/{LOG}")
         # From now on clients cannot find it; connections that wait are closed.
         with suppress(FileNotFoundError):
-            os.unlink(self._store.attendant)
+            os.unlink(self._store.daemon_socket)
         os._exit(0)
 
     # --- messages from clients -----------------------------------------------------

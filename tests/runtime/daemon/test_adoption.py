@@ -16,7 +16,7 @@ from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import RESOLVER, ask, told
 from tests.runtime.support.inspection import netns, processes_titled, until
 
-_TITLE = b"mydocker-attendant"
+_TITLE = b"mydocker-daemon"
 
 
 def test_container_without_free_ports_loses_only_its_own_dns(engine: Engine, lan: str) -> None:

@@ -30,13 +30,13 @@ from tests.runtime.support.inspection import netns, nothing_left, processes, unt
 from tests.runtime.support.killing import Step, killed_at, steps
 
 
-def _attendants() -> set[int]:
+def _daemons() -> set[int]:
     found = set()
     for pid in processes():
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             own = os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/thread-self/ns/net")
-            if words[0] == b"mydocker-attendant" and own:
+            if words[0] == b"mydocker-daemon" and own:
                 found.add(pid)
     return found
 
@@ -46,16 +46,16 @@ def test_daemon_runs_from_the_first_container_to_the_last(
 ) -> None:
     """One daemon serves all containers and ends with the last; the default network needs none."""
     engine.run("base", FOR_EVER)
-    assert not _attendants()
+    assert not _daemons()
     with nothing_left(root):
         one = engine.run("base", FOR_EVER, network=lan)
-        until(lambda: len(_attendants()) == 1, "it has come")
+        until(lambda: len(_daemons()) == 1, "it has come")
         two = engine.run("base", FOR_EVER, network=lan)
-        assert len(_attendants()) == 1
+        assert len(_daemons()) == 1
         engine.remove(one.id, force=True)
         assert told(ask(two, two.name)) == {"10.9.0.3"}
         engine.remove(two.id, force=True)
-        assert not _attendants()
+        assert not _daemons()
     three = engine.run("base", FOR_EVER, name="three", network=lan)
     assert told(ask(three, "three")) == {"10.9.0.2"}
 
@@ -63,17 +63,17 @@ def test_daemon_runs_from_the_first_container_to_the_last(
 def test_daemon_releases_netns_of_an_exited_container(engine: Engine, lan: str) -> None:
     """The daemon does not keep the netns of an exited container alive, without any call."""
     web = engine.run("base", FOR_EVER, network=lan)
-    until(lambda: bool(_attendants()), "it has come")
+    until(lambda: bool(_daemons()), "it has come")
     assert told(ask(web, web.name)) == {"10.9.0.2"}
     os.kill(web.state.pid, signal.SIGKILL)
-    until(lambda: not _attendants(), "it has gone with the last")
+    until(lambda: not _daemons(), "it has gone with the last")
 
 
 def test_daemon_keeps_no_descriptor_of_a_stopped_container(engine: Engine, lan: str) -> None:
     """An open connection and a pending query do not keep the netns alive."""
     engine.run("base", FOR_EVER, name="stays", network=lan)
-    until(lambda: bool(_attendants()), "it has come")
-    (pid,) = _attendants()
+    until(lambda: bool(_daemons()), "it has come")
+    (pid,) = _daemons()
     assert told(ask(engine.inspect("stays"), "stays"))
     before = _descriptors(pid)
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=["10.9.0.200"])
@@ -102,18 +102,18 @@ def test_next_call_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
     web = engine.run("base", FOR_EVER, name="web", network=lan, publish=["8080:80"])
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     assert told(ask(web, "db")) == {"10.9.0.3"}
-    (old,) = _attendants()
+    (old,) = _daemons()
     os.kill(old, signal.SIGKILL)
     until(lambda: not process_born(old), "it is dead, its socket too")
     engine.containers()
-    until(lambda: _attendants() - {old} != set(), "another has come")
+    until(lambda: _daemons() - {old} != set(), "another has come")
     until(lambda: _answers(web), "it has found whom to attend to")
     assert told(ask(db, "web")) == {"10.9.0.2"}
     assert _called_on_loopback6(web) == "fd00:9::1"
     engine.remove("web", force=True)
     assert told(ask(db, "db")) == {"10.9.0.3"}
     engine.remove("db", force=True)
-    assert not _attendants()
+    assert not _daemons()
 
 
 def _answers(asker: ContainerRecord) -> bool:
@@ -151,8 +151,8 @@ def test_ipv6_relay_ignores_multicast_from_peers(engine: Engine, lan: str) -> No
 def test_next_start_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
     """The new container and the running ones all get replies."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
-    until(lambda: bool(_attendants()), "it has come")
-    (old,) = _attendants()
+    until(lambda: bool(_daemons()), "it has come")
+    (old,) = _daemons()
     os.kill(old, signal.SIGKILL)
     until(lambda: not process_born(old), "it is dead, its socket too")
     db = engine.run("base", FOR_EVER, name="db", network=lan)
@@ -178,7 +178,7 @@ def test_concurrent_starts_share_one_daemon(engine: Engine, lan: str, root: Path
                         os._exit(code)
                 workers.append(pid)
             assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in workers] == [0] * 8
-            assert not _attendants()
+            assert not _daemons()
 
 
 def _called_on_loopback6(
@@ -262,7 +262,7 @@ def test_start_after_a_killed_start_has_name_resolution(
         db = engine.run("base", FOR_EVER, name="web", network=lan)
         assert told(ask(db, "web")) == {"10.9.0.2"}
         engine.remove("web", force=True)
-        until(lambda: not _attendants(), "it has gone with the last")
+        until(lambda: not _daemons(), "it has gone with the last")
 
 
 def _starting(engine: Engine) -> bool:
@@ -274,12 +274,12 @@ def test_start_with_a_stopped_daemon_is_an_error(
 ) -> None:
     """The error names the stopped daemon; the start fails and leaves nothing running."""
     engine.run("base", FOR_EVER, network=lan)
-    until(lambda: bool(_attendants()), "it has come")
-    (pid,) = _attendants()
+    until(lambda: bool(_daemons()), "it has come")
+    (pid,) = _daemons()
     monkeypatch.setattr(client, "_BOUND", 0.2)
     os.kill(pid, signal.SIGSTOP)
     try:
-        with pytest.raises(MydockerError, match="attendant"):
+        with pytest.raises(MydockerError, match="DNS daemon"):
             engine.run("base", FOR_EVER, name="web", network=lan)
         assert [item.name for item in engine.containers()].count("web") == 0
     finally:
@@ -293,21 +293,21 @@ def test_list_works_with_a_full_daemon_queue(
 ) -> None:
     """With a full queue of connections, listing works, and other calls wait or get an error."""
     engine.run("base", FOR_EVER, name="web", network=lan)
-    until(lambda: bool(_attendants()), "it has come")
-    (pid,) = _attendants()
+    until(lambda: bool(_daemons()), "it has come")
+    (pid,) = _daemons()
     os.kill(pid, signal.SIGSTOP)
     try:
         for _ in range(100):
             assert engine.inspect("web").running
         with monkeypatch.context() as patched:
             patched.setattr(client, "_BOUND", 0.2)
-            with pytest.raises(MydockerError, match="attendant"):
+            with pytest.raises(MydockerError, match="DNS daemon"):
                 engine.run("base", FOR_EVER, name="late", network=lan)
     finally:
         os.kill(pid, signal.SIGCONT)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     assert told(ask(db, "web")) == {"10.9.0.2"}
-    assert _attendants() == {pid}
+    assert _daemons() == {pid}
 
 
 def test_daemon_returns_to_the_host_netns_after_a_query(
@@ -317,5 +317,5 @@ def test_daemon_returns_to_the_host_netns_after_a_query(
     web = engine.run("base", FOR_EVER, network=lan, dns=[GATEWAY])
     with name_server(known):
         assert told(ask(web, "www.example")) == {"192.0.2.1"}
-    (pid,) = _attendants()
+    (pid,) = _daemons()
     assert os.readlink(f"/proc/{pid}/ns/net") == f"net:[{host.id[1]}]"

@@ -31,7 +31,7 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
 @contextmanager
 def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
     """Leave the daemon no free descriptors, or `spare` ones."""
-    (pid,) = processes_titled(b"mydocker-attendant")
+    (pid,) = processes_titled(b"mydocker-daemon")
     used = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
     free = [number for number in range(max(used) + spare + 2) if number not in used]
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -74,7 +74,7 @@ def test_engine_call_waits_while_descriptors_are_exhausted(
         engine.containers()
     engine.run("base", FOR_EVER, name="db", network=lan)
     assert told(ask(web, "db")) == {"10.9.0.3"}
-    assert (root / "attendant.log").read_text() == ""
+    assert (root / "daemon.log").read_text() == ""
 
 
 @pytest.mark.parametrize("spare", range(1, 5))
@@ -82,7 +82,7 @@ def test_partly_received_call_leaks_no_descriptor(
     engine: Engine, lan: str, web: ContainerRecord, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
     """The kernel passes as many descriptors as are free; the others are lost."""
-    (pid,) = processes_titled(b"mydocker-attendant")
+    (pid,) = processes_titled(b"mydocker-daemon")
     before = sorted(os.listdir(f"/proc/{pid}/fd"))
     monkeypatch.setattr(client, "_BOUND", 0.2)
     with _none_left(web, spare), suppress(MydockerError):

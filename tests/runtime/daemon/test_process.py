@@ -20,13 +20,13 @@ def test_daemon_process_is_detached_from_its_caller(engine: Engine, root: Path, 
     """It has a session apart, works in `/`, and writes into its log; it ends with the last user."""
     web = engine.run("base", FOR_EVER, network=lan)
     assert told(ask(web, web.name)) == {"10.9.0.2"}
-    (pid,) = processes_titled(b"mydocker-attendant")
+    (pid,) = processes_titled(b"mydocker-daemon")
     assert os.getsid(pid) != os.getsid(0)
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
     opened = sorted(os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2))
-    assert opened == ["/dev/null", *[f"{root}/attendant.log"] * 2]
+    assert opened == ["/dev/null", *[f"{root}/daemon.log"] * 2]
     engine.remove(web.id, force=True)
-    assert not processes_titled(b"mydocker-attendant")
+    assert not processes_titled(b"mydocker-daemon")
 
 
 def test_daemon_survives_a_client_that_closes_early(engine: Engine, lan: str) -> None:
@@ -34,14 +34,14 @@ def test_daemon_survives_a_client_that_closes_early(engine: Engine, lan: str) ->
     web = engine.run("base", FOR_EVER, network=lan)
     query = dns.message.make_query(web.name, "A").to_wire()
     assert told(ask(web, web.name)) == {"10.9.0.2"}
-    (before,) = processes_titled(b"mydocker-attendant")
+    (before,) = processes_titled(b"mydocker-daemon")
     with netns(web) as space:
         for _ in range(20):
             with space.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
                 client.connect((RESOLVER, 53))
                 client.sendall((len(query).to_bytes(2, "big") + query) * 20)
     assert told(ask(web, web.name)) == {"10.9.0.2"}
-    assert processes_titled(b"mydocker-attendant") == {before}
+    assert processes_titled(b"mydocker-daemon") == {before}
 
 
 def test_daemon_writes_its_own_error_into_the_log(
@@ -54,6 +54,6 @@ def test_daemon_writes_its_own_error_into_the_log(
 
     monkeypatch.setattr(daemon, "main", broken)
     engine.run("base", FOR_EVER, network=lan)
-    log = root / "attendant.log"
+    log = root / "daemon.log"
     error = f"RuntimeError: broken in {root}, 14"
     until(lambda: log.exists() and error in log.read_text(), "the log has the error")

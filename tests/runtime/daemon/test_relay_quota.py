@@ -30,7 +30,7 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
         engine.run("base", FOR_EVER, name=name, network=lan, publish=publish)
     found = engine.inspect("web")
     assert told(ask(found, "db")) == {"10.9.0.3"}
-    (pid,) = processes_titled(b"mydocker-attendant")
+    (pid,) = processes_titled(b"mydocker-daemon")
     _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (_ROOM, most))
     return found
@@ -138,5 +138,5 @@ def test_udp_relay_serves_new_clients_beyond_its_quota(web: ContainerRecord) -> 
             server.opened.sendto(said, at)
             assert caller.recv(16) == bytes([number])
         assert told(ask(web, "db")) == {"10.9.0.3"}
-        (pid,) = processes_titled(b"mydocker-attendant")
+        (pid,) = processes_titled(b"mydocker-daemon")
         assert len(os.listdir(f"/proc/{pid}/fd")) < _ROOM // 2
