@@ -23,12 +23,23 @@ from runtime.container import exec as execution
 from runtime.container import lifecycle
 from runtime.container.exec import ExecResult, RunningExec
 from runtime.container.lifecycle import Lifecycle, refuse_paused, refuse_stopped
-from runtime.errors import ConflictError, InvalidError, NoRoomError, UnsupportedError, room_for
-from runtime.init import fds
+from runtime.errors import (
+    ConflictError,
+    InvalidError,
+    NoRoomError,
+    UnsupportedError,
+    require_free,
+    room_for,
+)
 from runtime.init.process import Command, Stdio
 from runtime.init.security import capabilities
-from runtime.network import modes
-from runtime.records import DEFAULT_NETWORK, ContainerRecord, ContainerState, NetworkConfig
+from runtime.records import (
+    DEFAULT_NETWORK,
+    ContainerRecord,
+    ContainerState,
+    NetworkConfig,
+    NetworkMode,
+)
 from runtime.store import Lock, Store, new_id
 
 if TYPE_CHECKING:  # most calls need none of these imports
@@ -70,7 +81,7 @@ class Engine:
                 "containers need namespaces, and those need root, at least in a user namespace",
                 "`netmodes lab`, or `MYDOCKER_ROOT=~/.mydocker unshare -r -n -m mydocker …`",
             )
-        fds.require_free("use mydocker")
+        require_free("use mydocker")
         self._store = store = Store(os.path.abspath(path or DEFAULT_ROOT))
         store.prepare()
         self._life = Lifecycle(store, flows)
@@ -80,13 +91,13 @@ class Engine:
         """All images, and the operations on them."""
         from runtime.image.images import Images  # imported here: `run` does not need it
 
-        fds.require_free("use images")
+        require_free("use images")
         return Images(self._life.images, self._store)
 
     @property
     def volumes(self) -> Volumes:
         """Named volumes; a container that starts creates the volumes that it names."""
-        fds.require_free("use volumes")
+        require_free("use volumes")
         return self._life.volumes
 
     @property
@@ -139,7 +150,7 @@ class Engine:
         from runtime.container.options import configure
 
         self._life.sweep()
-        mode = modes.parse(options.get("network", DEFAULT_NETWORK))
+        mode = NetworkMode.parse(options.get("network", DEFAULT_NETWORK))
         if mode.kind == "container":
             # Stored as an id, which stays right if the name is given to another container.
             options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
@@ -217,7 +228,7 @@ class Engine:
         Raise `OutputError` as soon as the pipe whose other end was the `lost` of `run` reports a
         lost stream.
         """
-        fds.require_free(f"wait for container {reference!r}")
+        require_free(f"wait for container {reference!r}")
         found = self._life.get(reference)
         try:
             if found.running:
@@ -339,7 +350,7 @@ class Engine:
 
     def network_create(self, name: str, **options: Unpack[NetworkOptions]) -> NetworkConfig:
         """Create a network and bring it up."""
-        fds.require_free(f"create network {name!r}")
+        require_free(f"create network {name!r}")
         return self._networks.create(name, options)
 
     def network_remove(self, reference: str) -> NetworkConfig:

@@ -12,6 +12,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 
 class MydockerError(Exception):
@@ -157,3 +158,34 @@ class CommandNotFoundError(CommandError):
     """The container's command is not in the image."""
 
     exit_code = 127
+
+
+REQUIRED_DESCRIPTORS: Final = 32
+"""More than any call has open at a time, except for a container's published ports."""
+
+
+def require_free(asked: str) -> None:
+    """Raise `ExhaustedError` if fewer than `REQUIRED_DESCRIPTORS` descriptors are free.
+
+    A call that changes something fails before its first step then, and not in the middle of
+    cleaning up after a failure.
+    """
+    if 0 < _count_open() <= os.sysconf("SC_OPEN_MAX") - REQUIRED_DESCRIPTORS:
+        return
+    opened: list[int] = []  # or some of the open descriptors have numbers above the limit
+    try:
+        opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        opened.extend(os.dup(opened[0]) for _ in range(REQUIRED_DESCRIPTORS - 1))
+    except OSError as error:
+        raise exhausted(asked, error) from error
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _count_open() -> int:
+    """Return the number of open descriptors; 0 where the kernel does not tell (before 6.2)."""
+    try:
+        return os.stat("/proc/self/fd").st_size
+    except OSError:
+        return 0

@@ -16,7 +16,9 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
+
+from runtime.errors import InvalidError
 
 
 def resolves_names(ends: Sequence[EndpointRecord | Connection]) -> bool:
@@ -30,8 +32,35 @@ Network = IPv4Network | IPv6Network
 
 Status = Literal["created", "starting", "running", "exited", "removing"]
 Driver = Literal["bridge", "macvlan"]
+NetworkKind = Literal["bridge", "host", "none", "container"]
 
 DEFAULT_NETWORK = "bridge"
+NETWORK_MODES: Final = "bridge, none, host, container:<name or id>, or the name of a network"
+NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+NAME_RULE: Final = "at most 128 letters and digits, and after the first also '_', '.' and '-'"
+
+
+class NetworkMode(NamedTuple):
+    """Network mode of a container: its kind, and the network or container that it names."""
+
+    kind: NetworkKind
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> NetworkMode:
+        """Parse a mode; `InvalidError` lists the modes."""
+        if text in ("host", "none"):
+            return cls("host" if text == "host" else "none")
+        if text in ("bridge", "default", ""):
+            return cls("bridge", DEFAULT_NETWORK)
+        prefix, colon, rest = text.partition(":")
+        if colon and prefix == "container" and rest:
+            return cls("container", rest)
+        if NAME.fullmatch(text):
+            return cls("bridge", text)
+        raise InvalidError(
+            f"use the network mode {text!r}", "there is no such mode", remedy=NETWORK_MODES
+        )
 
 
 class NetworkConfig(NamedTuple):
@@ -144,7 +173,7 @@ class ContainerConfig(NamedTuple):
     labels: dict[str, str] = {}  # noqa: RUF012
     stop_signal: str = ""
     binds: list[str] = []  # noqa: RUF012
-    """Mounts of host files and volumes, as `source:target[:ro]` (`runtime.init.binds`)."""
+    """Mounts of host files and volumes, as `source:target[:ro]` (`runtime.init.rootfs`)."""
     read_only: bool = False
     cap_add: list[str] = []  # noqa: RUF012
     cap_drop: list[str] = []  # noqa: RUF012
@@ -153,6 +182,11 @@ class ContainerConfig(NamedTuple):
     nano_cpus: int = 0
     """CPU limit in billionths of a CPU."""
     pids_limit: int = 0
+
+    @property
+    def mode(self) -> NetworkMode:
+        """Its network mode."""
+        return NetworkMode.parse(self.network)
 
 
 class ContainerState(NamedTuple):

@@ -23,7 +23,6 @@ import errno
 import fcntl
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -39,7 +38,14 @@ from runtime.errors import (
     room_for,
     room_or_not,
 )
-from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
+from runtime.records import (
+    NAME,
+    NAME_RULE,
+    ContainerConfig,
+    ContainerState,
+    state_from_json,
+    state_to_json,
+)
 
 SOCKET: Final = "daemon.sock"
 """Path of the DNS daemon's socket, below the root."""
@@ -48,8 +54,6 @@ LOG: Final = "daemon.log"
 _ID_LENGTH: Final = 64
 _SHORT: Final = 12
 """Digits of an id that are shown, and that make up the hostname."""
-NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-NAME_RULE: Final = "at most 128 letters and digits, and after the first also '_', '.' and '-'"
 
 
 _BLOCK: Final = 512

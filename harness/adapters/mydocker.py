@@ -42,7 +42,7 @@ if sys.platform == "linux":
     from runtime.container import lifecycle, networking  # noqa: F401
     from runtime.daemon import client, daemon, dns_socket  # noqa: F401
     from runtime.image import assemble, config, images, store  # noqa: F401
-    from runtime.network import manager, modes, ports  # noqa: F401
+    from runtime.network import manager, ports  # noqa: F401
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from runtime.errors import InvalidError
 
 if TYPE_CHECKING:
     from runtime.image.config import Image
-    from runtime.init.binds import Bind
+    from runtime.init.rootfs import Bind
     from runtime.records import ContainerRecord, EndpointRecord, NetworkConfig, Publication
 
 PS_HEADINGS: Final = {
@@ -51,7 +51,7 @@ _STEPS: Final = ((60, "second"), (60, "minute"), (24, "hour"), (7, "day"), (0, "
 
 def container(found: ContainerRecord) -> dict[str, Any]:
     """Return the entry of a container in `mydocker inspect`."""
-    from runtime.init.binds import parse
+    from runtime.init.rootfs import parse_bind
 
     config, state = found.config, found.state
     return {
@@ -87,7 +87,7 @@ def container(found: ContainerRecord) -> dict[str, Any]:
             "PidsLimit": config.pids_limit,
             "Init": True,
         },
-        "Mounts": [_mount(parse("show a mount", text)) for text in config.binds],
+        "Mounts": [_mount(parse_bind("show a mount", text)) for text in config.binds],
         "Config": {
             "Hostname": config.hostname,
             "Tty": config.tty,

@@ -14,16 +14,21 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from linux import proc
 from linux.proc import process_born
 from runtime.container import cgroup, start
-from runtime.container.state_cache import StateCache
-from runtime.errors import ConflictError, NotFoundError, refused, room_for, room_or_not, unheard
-from runtime.init import fds
+from runtime.errors import (
+    ConflictError,
+    NotFoundError,
+    refused,
+    require_free,
+    room_for,
+    room_or_not,
+    unheard,
+)
 from runtime.init.process import Stdio
-from runtime.network import modes
 from runtime.records import ContainerRecord, ContainerState
 from runtime.store import Store, now
 
@@ -45,7 +50,7 @@ class Lifecycle:
 
     def __init__(self, store: Store, flows: FlowWatch | None = None) -> None:
         self.store, self._flows = store, flows
-        self._glance = StateCache(store)
+        self._states = StateCache(store)
 
     # --- parts that only some calls need, imported by those -------------------
 
@@ -104,7 +109,7 @@ class Lifecycle:
         """Hold the lock of a container, so that no other call changes it, and return its record."""
         asked = f"change container {reference!r}"
         if check:
-            fds.require_free(asked)
+            require_free(asked)
         identity = self.store.resolve(reference)
         lock = self.store.lock_container(identity)
         if lock is None:
@@ -120,13 +125,13 @@ class Lifecycle:
     def sweep(self, *, check: bool = True) -> None:
         """Record containers that ended by themselves and undo the rest of killed calls."""
         if check:
-            fds.require_free("use mydocker")
+            require_free("use mydocker")
         if os.path.exists(self.store.daemon_socket):
             from runtime.daemon.client import DaemonClient
 
             with room_or_not():
                 DaemonClient(self.store).revive()
-        for identity in self._glance.unsettled():
+        for identity in self._states.unsettled():
             if not self.store.exists(identity):
                 self.store.discard_unfinished(identity)
                 continue
@@ -185,8 +190,8 @@ class Lifecycle:
 
     def _release(self, *ended: ContainerRecord) -> None:
         for found in ended:
-            self._glance.forget(found.id)
-        wired = [found for found in ended if modes.parse(found.config.network).kind == "bridge"]
+            self._states.forget(found.id)
+        wired = [found for found in ended if found.config.mode.kind == "bridge"]
         if wired:
             self.networking.release(*wired)
         for found in ended:
@@ -296,7 +301,7 @@ class Lifecycle:
 
     def discard(self, references: Iterable[str], *, force: bool) -> None:
         """Remove containers in batches; with `force` running ones too."""
-        fds.require_free("remove containers")  # once: the locks below are kept together
+        require_free("remove containers")  # once: the locks below are kept together
         ids = sorted({self.store.resolve(reference) for reference in references})
         # Sorted: calls that hold several locks take them in the same order.
         for begin in range(0, len(ids), _AT_ONCE):
@@ -451,3 +456,105 @@ def refuse_lost(found: ContainerRecord, lost: int) -> None:
             int(told[1]),
             f"`mydocker logs -f {found.name}`, which has all of it{kept}",
         )
+
+
+class _Seen(NamedTuple):
+    """A state as it was read, and the stamp that shows if its file is still the same."""
+
+    stamp: tuple[int, int]
+    state: ContainerState
+
+
+class StateCache:
+    """Cache of the containers' states in one process, one file each.
+
+    A state file is either replaced when it changes, or rewritten in place with a new time. So
+    the same inode with the same time has the same content, and is not read again.
+
+    A container found running a second time is watched by a pidfd (pidfd_open(2)). As long as
+    it lives and no call changes its networks, its files are not read at all. So the cost of a
+    call does not grow with the number of running containers, except for the list of their ids.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._seen: dict[str, _Seen] = {}
+        self._watched: dict[str, int] = {}
+        self._poll = select.poll()
+        # Use at most half of the caller's descriptor limit.
+        self._most = os.sysconf("SC_OPEN_MAX") // 2
+
+    def unsettled(self) -> Iterator[str]:
+        """Yield the ids of containers that differ from their record or have an unfinished one."""
+        ids = self._store.ids()
+        changing = set(os.listdir(self._store.changing))
+        self._drop(ids)
+        seen, self._seen = self._seen, {}
+        for identity in ids:
+            known = seen.get(identity)
+            if known is not None and identity in self._watched and identity not in changing:
+                self._seen[identity] = known
+                continue
+            found = self._look(identity, known)
+            if found is None:
+                yield identity
+                continue
+            self._seen[identity] = found
+            if not settled(found.state):
+                yield identity
+            elif known is not None and found.state.status == "running":
+                self._watch(identity, found.state)
+
+    def _look(self, identity: str, known: _Seen | None) -> _Seen | None:
+        try:
+            # The stamp is taken before the read: at worst a newer state gets an older stamp.
+            status = os.stat(f"{self._store.directory(identity)}/state.json")
+            stamp = (status.st_ino, status.st_mtime_ns)
+            if known is not None and known.stamp == stamp:
+                return known
+            return _Seen(stamp, self._store.state(identity))
+        except FileNotFoundError:
+            return None
+
+    def _watch(self, identity: str, state: ContainerState) -> None:
+        if identity in self._watched or len(self._watched) >= self._most:
+            return
+        try:
+            handle = os.pidfd_open(state.pid)
+        except OSError:  # the process just ended, or no descriptor is free
+            return
+        if process_born(state.pid) != state.born:
+            os.close(handle)
+            return
+        self._watched[identity] = handle
+        self._poll.register(handle, select.POLLIN)
+
+    def _drop(self, ids: list[str]) -> None:
+        """Stop watching those of the containers that have ended or were removed."""
+        if not self._watched:
+            return
+        ended = {handle for handle, _ in self._poll.poll(0)}
+        gone = self._watched.keys() - ids
+        for identity, handle in tuple(self._watched.items()):
+            if handle in ended or identity in gone:
+                self.forget(identity)
+
+    def forget(self, identity: str) -> None:
+        """Stop watching a container; do nothing if it is not watched."""
+        handle = self._watched.pop(identity, None)
+        if handle is not None:
+            self._poll.unregister(handle)
+            os.close(handle)
+
+    def __del__(self) -> None:
+        for handle in self._watched.values():
+            os.close(handle)
+
+
+def settled(state: ContainerState) -> bool:
+    """Return True if the record matches the kernel, and no change of it was interrupted."""
+    if state.changing:
+        return False
+    if state.status == "running":
+        return process_born(state.pid) == state.born
+    return state.status in ("created", "exited")

@@ -22,9 +22,9 @@ from runtime.errors import (
     UnsupportedError,
     is_exhausted,
     is_full,
+    require_free,
 )
-from runtime.init import fds
-from runtime.network import etc_files, modes, sysctl
+from runtime.network import etc_files, sysctl
 from runtime.records import (
     DEFAULT_NETWORK,
     Connection,
@@ -93,7 +93,7 @@ class ContainerNetworking:
     def prepare(self, found: ContainerRecord) -> NetNS | None:
         """Write the /etc files and return the container's netns; `None` for the host's."""
         config = found.config
-        mode = modes.parse(config.network)
+        mode = config.mode
         match mode.kind:
             case "host":
                 hosts = etc_files.read_or_nothing("/etc/hosts")
@@ -119,17 +119,17 @@ class ContainerNetworking:
     def attach(self, found: ContainerRecord, netns: NetNS | None) -> ConnectedContainer:
         """Set up the netns of a container that starts, while its child builds the file system."""
         config = found.config
-        kind = modes.parse(config.network).kind
+        kind = config.mode.kind
         if netns is None or kind == "container":
             return ConnectedContainer()
         if kind == "none":
-            modes.prepare(netns)
+            _bring_lo_up(netns)
             _write_sysctls(netns, config)
             return ConnectedContainer()
         reserved = self._reserve(found) if self.publishes(config) else None
         try:
             if reserved is not None:
-                fds.require_free(f"publish the ports of container {config.name!r}")
+                require_free(f"publish the ports of container {config.name!r}")
             endpoints = self._add_endpoints(
                 netns, config, list(enumerate(found.connections)), first=True
             )
@@ -410,9 +410,9 @@ class ContainerNetworking:
         """Return the netns of another container and share its resolv.conf."""
         asked = f"join the network of container {reference[:12]!r}"
         joined = self._find(reference)
-        netns = modes.join(asked, joined)
+        netns = _joined_netns(asked, joined)
         home = joined
-        while (mode := modes.parse(home.config.network)).kind == "container":
+        while (mode := home.config.mode).kind == "container":
             home = self._find(mode.name)
         names = [home.config.hostname, config.hostname]
         self._write_files(config, hosts=etc_files.hosts(names, home.state.endpoints))
@@ -472,6 +472,29 @@ class ContainerNetworking:
         etc_files.write(directory, "hosts", hosts + etc_files.extra_hosts(config.add_hosts))
 
 
+def _bring_lo_up(netns: NetNS) -> None:
+    """Bring `lo` up: 127.0.0.1 and, where the kernel has IPv6, ::1."""
+    from linux import rtnetlink  # no other mode needs netlink
+    from linux.netlink import Netlink
+
+    with Netlink(netns) as inside:
+        inside.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
+
+
+def _joined_netns(asked: str, joined: ContainerRecord) -> NetNS:
+    """Return the netns of a running container, also a joiner's; `NotFoundError` otherwise."""
+    if not joined.running:
+        raise NotFoundError(
+            asked,
+            f"container {joined.name} is not running ({joined.state.status})",
+            remedy=f"mydocker start {joined.name}",
+        )
+    try:
+        return NetNS.at(f"/proc/{joined.state.pid}/ns/net")
+    except FileNotFoundError:
+        raise NotFoundError(asked, f"container {joined.name} just stopped") from None
+
+
 def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:
     """Set the requested `net.*` sysctls from inside the namespace."""
     wanted = {name: value for name, value in config.sysctls.items() if name.startswith("net.")}
@@ -496,11 +519,10 @@ def _held(found: ContainerRecord, number: int) -> int:
 
 
 def _refuse_without_own_network(asked: str, found: ContainerRecord) -> None:
-    mode = found.config.network
-    if modes.parse(mode).kind != "bridge":
+    if found.config.mode.kind != "bridge":
         raise InvalidError(
             asked,
-            f"its network mode is {mode}",
+            f"its network mode is {found.config.network}",
             "only a container with a network of its own can be on several",
             "start it with --net and the name of a network",
         )

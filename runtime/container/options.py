@@ -11,11 +11,19 @@ from typing import Any, Final, TypedDict
 
 from runtime.errors import InvalidError
 from runtime.image.config import ImageDefaults
-from runtime.init.binds import parse
+from runtime.init.rootfs import parse_bind
 from runtime.init.security import capabilities
-from runtime.network import modes
-from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig, is_mac
-from runtime.store import NAME, NAME_RULE, now
+from runtime.records import (
+    DEFAULT_NETWORK,
+    NAME,
+    NAME_RULE,
+    Connection,
+    ContainerConfig,
+    NetworkKind,
+    NetworkMode,
+    is_mac,
+)
+from runtime.store import now
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Not compiled at import: most containers need none of these.
@@ -28,6 +36,23 @@ _MAX_CPUS: Final = 1_000_000
 _MIN_NANO_CPUS: Final = 10_000_000
 _MIN_PIDS: Final = 2
 _NAMESPACED: Final = ("net.", "kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")
+CONTRADICTIONS: Final[dict[NetworkKind, tuple[str, ...]]] = {
+    "bridge": (),
+    "none": ("publish", "mac", "ip", "ip6"),
+    "host": ("publish", "mac", "ip", "ip6", "net sysctl"),
+    "container": (
+        "publish",
+        "mac",
+        "ip",
+        "ip6",
+        "hostname",
+        "dns",
+        "add-host",
+        "alias",
+        "net sysctl",
+    ),
+}
+"""Options that each mode refuses, by name; each of them needs the container's own network."""
 
 
 class ContainerOptions(TypedDict, total=False):
@@ -92,8 +117,8 @@ def configure(
     """
     name = options.get("name") or f"mydocker-{identity[:12]}"
     asked = f"create container {name!r}"
-    mode = modes.parse(options.get("network", DEFAULT_NETWORK))
-    modes.refuse(mode, asked, _network_options(options))
+    mode = NetworkMode.parse(options.get("network", DEFAULT_NETWORK))
+    _refuse_contradictions(mode, asked, _network_options(options))
     workdir = options.get("workdir") or f"/{defaults.workdir.lstrip('/')}"
     hostname = options.get("hostname") or _default_hostname(mode.kind, identity)
     _check_options(asked, options, workdir, hostname)
@@ -198,7 +223,7 @@ def _exposed_ports(asked: str, options: ContainerOptions, defaults: ImageDefault
 
 
 def _binds(asked: str, options: ContainerOptions) -> list[str]:
-    found = [parse(asked, text) for text in options.get("binds", ())]
+    found = [parse_bind(asked, text) for text in options.get("binds", ())]
     if len({item.target for item in found}) < len(found):
         raise InvalidError(asked, "-v names one place in the container twice")
     return [str(item) for item in found]
@@ -235,7 +260,20 @@ def _network_options(options: ContainerOptions) -> list[str]:
     return [name for name, value in plain.items() if value]
 
 
-def _default_hostname(kind: modes.Kind, identity: str) -> str:
+def _refuse_contradictions(mode: NetworkMode, asked: str, options: list[str]) -> None:
+    """Raise `InvalidError` with the names of the options that the mode contradicts."""
+    wrong = [option for option in options if option in CONTRADICTIONS[mode.kind]]
+    if wrong:
+        shown = f"container:{mode.name}" if mode.kind == "container" else mode.kind
+        raise InvalidError(
+            asked,
+            f"{', '.join(wrong)} cannot go with network mode {shown}",
+            "the option needs a network of the container's own",
+            "leave the option out, or use a bridge network",
+        )
+
+
+def _default_hostname(kind: NetworkKind, identity: str) -> str:
     return os.uname().nodename if kind == "host" else identity[:12]
 
 

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from linux.netns import NetNS
 from linux.proc import ended_within, pidfd, process_born
 from runtime.errors import UnsupportedError
-from runtime.init import fds, init, terminal
-from runtime.init.binds import Bind
+from runtime.init import init, status_pipe, terminal
 from runtime.init.init import InitSpec
 from runtime.init.process import Command, Stdio
-from runtime.init.rootfs import Rootfs
+from runtime.init.rootfs import Bind, Rootfs
 from runtime.init.security import capabilities
 from runtime.init.status_pipe import InitReport
 from runtime.init.supervise import UNWRITTEN
@@ -108,7 +107,7 @@ def start(
             on_pid(pid, born, connected)
             with suppress(BrokenPipeError):  # the child has exited, and reports why
                 if connected.reserved is not None:
-                    fds.give(go, connected.reserved.descriptors)
+                    status_pipe.send_descriptors(go, connected.reserved.descriptors)
                 os.write(go, init.GO)
             reader.end()
             ports, rules = _kept(connected, reader.held)

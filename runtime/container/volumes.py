@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from runtime.errors import ConflictError, InvalidError, NotFoundError, room_for
-from runtime.init.binds import Bind, parse
-from runtime.records import ContainerRecord
-from runtime.store import NAME, NAME_RULE, Store, now, read_json, remove_tree, write_json
+from runtime.init.rootfs import Bind, parse_bind
+from runtime.records import NAME, NAME_RULE, ContainerRecord
+from runtime.store import Store, now, read_json, remove_tree, write_json
 
 
 class Volume(NamedTuple):
@@ -48,7 +48,7 @@ class Volumes:
 
     def sources(self, binds: Iterable[str]) -> list[Bind]:
         """Return a container's mounts with host paths for all of them; make its volumes."""
-        found = [parse("mount a volume", text) for text in binds]
+        found = [parse_bind("mount a volume", text) for text in binds]
         return [
             item._replace(source=self.create(item.source).directory) if item.volume else item
             for item in found

@@ -17,7 +17,7 @@ from typing import Final
 from linux.netns import NetNS
 from runtime.errors import UnsupportedError
 from runtime.init import init
-from runtime.init.fds import MOST
+from runtime.init.status_pipe import MAX_DESCRIPTORS
 from runtime.network.ports import RelayedPort
 from runtime.store import LOG, SOCKET, Store
 
@@ -54,11 +54,12 @@ class DaemonClient:
             own = [pidfd, *(item.fd for item in relays)]
             if sockets is not None:
                 own += [sockets.udp.fileno(), sockets.tcp.fileno()]
-            if len(own) > MOST:
+            if len(own) > MAX_DESCRIPTORS:
                 raise UnsupportedError(
                     f"relay ports of container {identity[:12]}",
                     f"there are {len(relays)} on the IPv6 loopback address",
-                    f"the DNS daemon takes {MOST} descriptors at a time, some for other ends",
+                    f"the DNS daemon takes {MAX_DESCRIPTORS} descriptors at a time, "
+                    "some for other ends",
                     "publish on other addresses, such as 0.0.0.0:8000-8299:80-379",
                 )
             targets = [(item.address, item.port) for item in relays]

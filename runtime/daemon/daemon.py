@@ -21,8 +21,8 @@ from runtime.daemon.dns_server import Resolver
 from runtime.daemon.dns_socket import DnsSockets, namespace, open_dns_sockets, redirect_queries
 from runtime.daemon.relay import End, Relay, RelayQuota
 from runtime.daemon.tasks import AGAIN, EXHAUSTED
-from runtime.init.fds import MOST
 from runtime.init.init import ProcessTitle, arguments_area
+from runtime.init.status_pipe import MAX_DESCRIPTORS
 from runtime.network.ports import relays_of
 from runtime.records import ContainerRecord, resolves_names
 from runtime.store import LOG, Store
@@ -89,7 +89,7 @@ class Daemon:
         self._receive(client)
 
     def _receive(self, client: socket.socket) -> None:
-        message, fds, flags, _ = socket.recv_fds(client, 1 << 16, MOST)
+        message, fds, flags, _ = socket.recv_fds(client, 1 << 16, MAX_DESCRIPTORS)
         with ExitStack() as stack:
             stack.callback(client.close)
             if flags & socket.MSG_CTRUNC:  # too few free descriptors: the client tries again

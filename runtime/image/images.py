@@ -22,7 +22,7 @@ from runtime.errors import (
     exhausted,
     is_exhausted,
 )
-from runtime.image import archive, base, layer
+from runtime.image import archive, layer
 from runtime.image.config import (
     FETCH_AGAIN,
     Image,
@@ -35,7 +35,7 @@ from runtime.image.config import (
 )
 from runtime.image.documents import apply_changes, compose, parse_config
 from runtime.image.layer import Budget, Chunks
-from runtime.image.store import ImageStore, NamedImage
+from runtime.image.store import ImageStore, NamedImage, base_images
 from runtime.image.tar import Readable, pack
 from runtime.store import Store, now, read_json
 
@@ -109,7 +109,7 @@ class Images:
         ]
         own = [
             item._replace(name=with_tag(item.name))
-            for item in base.every(self._store.cache)
+            for item in base_images(self._store.cache)
             if index.named(item.name) is None
         ]
         return sorted([*found, *own], key=lambda item: item.created, reverse=True)

@@ -1,8 +1,6 @@
 """Code that runs inside the new container: rootfs, mounts, security, pid 1."""
 
 __all__ = [
-    "binds",
-    "fds",
     "init",
     "process",
     "rootfs",

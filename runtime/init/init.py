@@ -43,7 +43,7 @@ from linux.syscalls import (
     setns,
     unshare,
 )
-from runtime.init import fds, process, rootfs, security, status_pipe, terminal
+from runtime.init import process, rootfs, security, status_pipe, terminal
 from runtime.init.process import Command, Stdio
 from runtime.init.supervise import OutputStream, hold_signals, supervise
 from runtime.network import sysctl
@@ -188,7 +188,7 @@ def _await_go(launch: InitSpec) -> None:
         if os.read(launch.go, 1) != GO:
             os._exit(1)
         return
-    held = fds.take_until(launch.go, GO)
+    held = status_pipe.receive_descriptors_until(launch.go, GO)
     if held is None:
         os._exit(1)
     status_pipe.send_held(launch.report, held)

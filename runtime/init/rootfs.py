@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -37,9 +37,8 @@ from linux.syscalls import (
     restrict_tree,
     umount,
 )
-from runtime.errors import UnsupportedError
-from runtime.init import binds
-from runtime.init.binds import Bind
+from runtime.errors import InvalidError, UnsupportedError
+from runtime.records import NAME
 
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 _LINKS: Final = {
@@ -125,7 +124,7 @@ def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
     files = [(open_tree(source), target) for source, target in rootfs.files]
     for tree, _ in files if read_only else ():
         restrict_tree(tree, MOUNT_ATTR_RDONLY)
-    taken = binds.take(rootfs.binds)
+    taken = open_binds(rootfs.binds)
     mount_overlay(rootfs)
     os.chdir(rootfs.mountpoint)
     pivot_root(".", ".")
@@ -143,7 +142,7 @@ def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
     _make_dev(devices)
     for tree, target in files:
         _put(tree, target)
-    binds.put(taken)
+    attach_binds(taken)
 
 
 def _take_devices() -> list[int]:
@@ -228,3 +227,103 @@ def _make_dev(devices: Sequence[int]) -> None:
         mount("mqueue", "/dev/mqueue", "mqueue", _QUIET)
     except OSError:
         os.rmdir("/dev/mqueue")  # a kernel without POSIX message queues
+
+
+_NOT_THERE: Final = ("/proc", "/sys")
+"""Directories where a mount would undo the protection of the host's kernel settings."""
+
+
+class Bind(NamedTuple):
+    """One `-v` option: source (a host path or a volume's name), target, and access."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    @property
+    def volume(self) -> bool:
+        """True if the source is the name of a volume."""
+        return "/" not in self.source
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}{':ro' if self.read_only else ''}"
+
+
+def parse_bind(asked: str, text: str) -> Bind:
+    """Parse `source:target[:ro|:rw]`; `InvalidError` names the malformed part."""
+    source, target, *rest = [*text.split(":"), ""]
+    mode = rest[0] if rest else ""
+    bind = Bind(source, os.path.normpath(target) if target else "", mode == "ro")
+    wrong = ""
+    if not source or not target or len(rest) > 2 or mode not in ("", "ro", "rw"):
+        wrong = "is not source:target[:ro]"
+    elif not target.startswith("/"):
+        wrong = f"has the target {target!r}, which is not absolute"
+    elif _forbidden(bind.target):
+        wrong = f"cannot be: {bind.target} is the container's own"
+    elif bind.volume and not NAME.fullmatch(source):
+        wrong = f"names a volume {source!r}, which is malformed"
+    elif not bind.volume and not source.startswith("/"):
+        wrong = f"has the source {source!r}, which is not absolute"
+    if wrong:
+        raise InvalidError(asked, f"-v {text} {wrong}", remedy="-v /here:/there, or -v name:/there")
+    return bind
+
+
+def _forbidden(target: str) -> bool:
+    return target == "/" or any(f"{target}/".startswith(f"{place}/") for place in _NOT_THERE)
+
+
+class DetachedMount(NamedTuple):
+    """A source as a detached mount (open_tree(2))."""
+
+    tree: int
+    target: str
+    directory: bool
+
+
+def open_binds(binds: Sequence[Bind]) -> list[DetachedMount]:
+    """Open every source, with the mounts below it, for `attach_binds`.
+
+    A device in a source cannot be opened inside. Raise `InvalidError` if a source does not exist.
+    """
+    found = []
+    for source, target, read_only in binds:
+        try:
+            tree = open_tree(source, recursive=True)
+        except OSError as error:
+            raise InvalidError(
+                f"mount {source} at {target}",
+                str(os.strerror(error.errno or 0)),
+                remedy=f"mkdir -p {source}",
+            ) from error
+        restrict_tree(tree, MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if read_only else 0))
+        found.append(DetachedMount(tree, target, stat.S_ISDIR(os.fstat(tree).st_mode)))
+    return found
+
+
+def attach_binds(taken: Iterable[DetachedMount]) -> None:
+    """Attach the detached mounts inside the current root, outer targets first."""
+    for tree, target, directory in sorted(taken, key=lambda item: item.target.count("/")):
+        asked = f"mount something at {target}"
+        place = os.path.realpath(target)
+        if _forbidden(place):
+            raise InvalidError(asked, f"in this image it leads to {place}")
+        try:
+            _make_place(place, directory=directory)
+            if os.path.isdir(place) != directory:
+                kinds = ("a file", "a directory") if directory else ("a directory", "a file")
+                raise InvalidError(asked, "it is {}, and what is to be there {}".format(*kinds))
+            move_mount(tree, place)
+        except OSError as error:
+            raise InvalidError(asked, str(os.strerror(error.errno or 0))) from error
+        finally:
+            os.close(tree)
+
+
+def _make_place(place: str, *, directory: bool) -> None:
+    if os.path.exists(place):
+        return
+    os.makedirs(place if directory else os.path.dirname(place), exist_ok=True)
+    if not directory:
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))

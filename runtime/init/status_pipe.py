@@ -1,7 +1,8 @@
-"""Pipe by which a process reports to its parent until it executes the command, line by line.
+"""Messages between the caller of a start and the processes that it forks.
 
-A line of JSON has a pid, numbers of descriptors, or an error in words. The exec closes the
-pipe: an end without an error means that the command is being executed.
+By a pipe a process reports to its parent until it executes the command. A line of JSON has a
+pid, numbers of descriptors, or an error in words. The exec closes the pipe: an end without an
+error means that the command is being executed. Descriptors are sent over Unix sockets.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from runtime import errors
 from runtime.errors import MydockerError, UnsupportedError, refused
@@ -79,3 +80,50 @@ class InitReport:
         while not self._pid and (message := self._next()) is not None:
             self._pid = message.get("pid", 0)
         return self._pid
+
+
+MAX_DESCRIPTORS: Final = 253
+"""Descriptors that one message can carry: SCM_MAX_FD, unix(7)."""
+_CARRIES: Final = b"m"
+
+
+def send_descriptors(channel: int, descriptors: Sequence[int]) -> None:
+    """Send descriptors over a Unix socket."""
+    import socket  # already imported by a process that inherited the channel
+
+    with socket.socket(fileno=os.dup(channel)) as opened:
+        for start in range(0, len(descriptors), MAX_DESCRIPTORS):
+            socket.send_fds(opened, [_CARRIES], descriptors[start : start + MAX_DESCRIPTORS])
+
+
+def receive_descriptors(channel: int) -> tuple[bytes, list[int]]:
+    """Receive the next byte and the descriptors that come with it, if any.
+
+    The descriptors get the lowest free numbers. Without a byte the other end is closed.
+    """
+    import socket
+
+    with socket.socket(fileno=os.dup(channel)) as opened:
+        try:
+            word, found, flags, _ = socket.recv_fds(
+                opened, 1, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return b"", []
+    if flags & socket.MSG_CTRUNC:
+        raise UnsupportedError(
+            "take what is handed over",
+            "there are more descriptors than a process may have here",
+            remedy="ulimit -n",
+        )
+    return word, found
+
+
+def receive_descriptors_until(channel: int, last: bytes) -> list[int] | None:
+    """Receive descriptors until the byte `last`; `None` if the other end closes before."""
+    taken: list[int] = []
+    while True:
+        word, found = receive_descriptors(channel)
+        if word in (b"", last):
+            return taken if word else None
+        taken += found

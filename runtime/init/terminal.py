@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runtime.errors import unheard
-from runtime.init import fds
+from runtime.init import status_pipe
 
 _CHUNK = 4096
 
@@ -23,12 +23,12 @@ def take_control(slave: int) -> None:
 
 def send(channel: int, master: int) -> None:
     """Send a descriptor to the process at the other end of a Unix socket."""
-    fds.give(channel, [master])
+    status_pipe.send_descriptors(channel, [master])
 
 
 def receive(channel: int) -> int:
     """Return the descriptor sent by `send`; -1 if the sender has exited."""
-    _, found = fds.take(channel)
+    _, found = status_pipe.receive_descriptors(channel)
     return found[0] if found else -1
 
 

@@ -8,7 +8,6 @@ __all__ = [
     "firewall",
     "ipam",
     "manager",
-    "modes",
     "ports",
     "sysctl",
 ]

@@ -11,8 +11,8 @@ from typing import Final, TypedDict
 
 from runtime.errors import ConflictError, InvalidError
 from runtime.network.ipam import default_gateway
-from runtime.records import Address, Driver, Network, NetworkConfig
-from runtime.store import NAME, NAME_RULE, now
+from runtime.records import NAME, NAME_RULE, Address, Driver, Network, NetworkConfig
+from runtime.store import now
 
 RESERVED: Final = frozenset({"host", "none", "container", "default"})
 IPV6_MIN_MTU: Final = 1280

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final
 from linux import rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
 from runtime.errors import ConflictError, NotFoundError, room_for
-from runtime.network import bridge, config, endpoint, firewall, macvlan, modes, sysctl
+from runtime.network import bridge, config, endpoint, firewall, macvlan, sysctl
 from runtime.network.config import RESERVED, NetworkOptions, check, design
 from runtime.network.ipam import Leases, Members
 from runtime.network.sysctl import BorrowedSysctls
 from runtime.records import (
     DEFAULT_NETWORK,
+    NETWORK_MODES,
     Address,
     Connection,
     Network,
@@ -95,7 +96,7 @@ class Networks:
             raise NotFoundError(
                 f"use the network mode {name!r}",
                 "there is no such mode, and no network of that name",
-                remedy=f"{modes.KNOWN}; `mydocker network ls`",
+                remedy=f"{NETWORK_MODES}; `mydocker network ls`",
             ) from None
 
     def members(self, network: NetworkConfig) -> Members:

@@ -15,8 +15,8 @@ from linux.netns import NetNS
 from linux.proc import process_born
 from linux.syscalls import mount, umount
 from runtime.cli import main
+from runtime.container.lifecycle import StateCache
 from runtime.container.logs import LogWriter
-from runtime.container.state_cache import StateCache
 from runtime.engine import Engine
 from runtime.errors import NoRoomError, UnsupportedError
 from runtime.init.process import Stdio

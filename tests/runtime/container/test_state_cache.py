@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from linux import proc
-from runtime.container.state_cache import StateCache
+from runtime.container.lifecycle import StateCache
 from runtime.engine import Engine
 from runtime.store import Store
 from tests.runtime.conftest import FOR_EVER

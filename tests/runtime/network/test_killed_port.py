@@ -12,7 +12,7 @@ from runtime.container import lifecycle, networking, start
 from runtime.container.options import ContainerOptions
 from runtime.engine import Engine
 from runtime.errors import ConflictError, UnsupportedError
-from runtime.init import fds, status_pipe
+from runtime.init import status_pipe
 from runtime.network import ports as reserve
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import nothing_left
@@ -23,7 +23,7 @@ STEPS = steps(
     (reserve, "reserve"),
     (start, "rootfs"),
     (start, "start"),
-    (fds, "give"),
+    (status_pipe, "send_descriptors"),
     (lifecycle.Lifecycle, "start"),
     (networking.ContainerNetworking, "attach"),
     (networking.ContainerNetworking, "register"),

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.engine import Engine
-from runtime.errors import ExhaustedError
-from runtime.init.fds import REQUIRED
+from runtime.errors import REQUIRED_DESCRIPTORS, ExhaustedError
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.descriptors import free_descriptors
@@ -80,10 +79,10 @@ def test_call_with_few_free_descriptors_works_or_leaves_nothing(
     prepare(engine)
     own = Engine(root)
     with nothing_left(root):
-        for spare in range(REQUIRED - 1):
+        for spare in range(REQUIRED_DESCRIPTORS - 1):
             with pytest.raises(ExhaustedError, match="ulimit -n"), free_descriptors(spare):
                 act(own)
-    for spare in range(REQUIRED - 1, REQUIRED + _SOCKETS + _OPEN):
+    for spare in range(REQUIRED_DESCRIPTORS - 1, REQUIRED_DESCRIPTORS + _SOCKETS + _OPEN):
         before = everything(root)
         try:
             with free_descriptors(spare):
@@ -101,7 +100,10 @@ def test_connect_without_descriptors_for_its_ports_is_repaired(engine: Engine) -
     engine.network_create("lan", subnet6="fd00:9::/64")
     engine.network_create("two", subnet6="fd00:8::/64")
     engine.run("base", FOR_EVER, name="x", network="two", publish=["[::1]:8000-8049:80-129"])
-    with pytest.raises(ExhaustedError, match="connect container"), free_descriptors(REQUIRED):
+    with (
+        pytest.raises(ExhaustedError, match="connect container"),
+        free_descriptors(REQUIRED_DESCRIPTORS),
+    ):
         engine.network_connect("lan", "x")
     assert engine.network_disconnect("lan", "x").state.changing == ""
 
@@ -109,8 +111,11 @@ def test_connect_without_descriptors_for_its_ports_is_repaired(engine: Engine) -
 def test_commit_of_tree_deeper_than_free_descriptors_is_refused(engine: Engine, root: Path) -> None:
     """The error says that the tree is too deep, with a remedy; nothing of the image is left."""
     engine.run("base", FOR_EVER, name="x", network="none")
-    engine.exec("x", ["sh", "-c", f"mkdir -p {'/d' * 2 * REQUIRED}"])
-    with pytest.raises(ExhaustedError, match="commit to made"), free_descriptors(REQUIRED):
+    engine.exec("x", ["sh", "-c", f"mkdir -p {'/d' * 2 * REQUIRED_DESCRIPTORS}"])
+    with (
+        pytest.raises(ExhaustedError, match="commit to made"),
+        free_descriptors(REQUIRED_DESCRIPTORS),
+    ):
         engine.inside.commit("x", "made")
     engine.inside.commit("x", "made")
 
