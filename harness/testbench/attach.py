@@ -40,8 +40,8 @@ def attach(
     subnet of the network the last usable one that is not `taken`. Without `routed` there is no
     default route, as on networks without a way out.
 
-    Raises `OwnStack` for a container with a network stack of its own, `ValueError` when the network
-    has no bridge in the host, and `OSError`, with the pair removed again, when the namespace
+    Raises `UserspaceStack` for a container with a network stack of its own, `ValueError` when the
+    network has no bridge in the host, and `OSError`, with the pair removed again, when the namespace
     has an `eth0` or a default route already.
     """
     by_kernel(space)

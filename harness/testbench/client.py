@@ -45,7 +45,7 @@ class Client:
 
     `port` is the other side's. `own_port` is the source port, or the identifier of echo requests;
     the kernel chooses a port where it is 0. With `whole` packets must not be fragmented on the way;
-    `OwnStack` where only the kernel could guarantee that.
+    `UserspaceStack` where only the kernel could guarantee that.
     """
 
     def __init__(

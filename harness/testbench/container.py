@@ -162,7 +162,7 @@ class Container:
     def namespace(self, kind: str) -> tuple[int, int]:
         """Return device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup.
 
-        `OwnStack` where they are not the kernel's.
+        `UserspaceStack` where they are not the kernel's.
         """
         with self.net.open() as space:
             by_kernel(space)
@@ -205,8 +205,8 @@ class ContainerSnapshot(NamedTuple):
 def view(container: Container) -> ContainerSnapshot:
     """Start processes inside through the runtime and return what the kernel shows them.
 
-    Raises `AssertionError` with their output when they fail, and `OwnStack` where their kernel is
-    not the one that has the namespace.
+    Raises `AssertionError` with their output when they fail, and `UserspaceStack` where
+    another kernel has the namespace.
     """
     with container.net.open() as space:
         by_kernel(space)

@@ -224,7 +224,7 @@ def connectable(view: NetnsView) -> frozenset[AbstractSocket]:
 def connects(view: NetnsView, listener: AbstractSocket) -> bool:
     """Return True if a process in a netns can connect to it.
 
-    `OwnStack` where the container has abstract sockets of its own.
+    `UserspaceStack` where the container has abstract sockets of its own.
     """
     with view.open() as space:
         by_kernel(space)

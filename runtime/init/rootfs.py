@@ -74,15 +74,14 @@ def _escaped(path: str) -> str:
 def mount_overlay(rootfs: Rootfs) -> None:
     """Mount the overlay; `UnsupportedError` gives the reason if that is impossible."""
     own = f",upperdir={_escaped(rootfs.upper)},workdir={_escaped(rootfs.work)}"
-    _mount_overlay(rootfs.mountpoint, rootfs.layers, own)
+    mount_layers(rootfs.layers, rootfs.mountpoint, own)
 
 
-def mount_layers(layers: tuple[str, ...], mountpoint: str) -> None:
-    """Mount layers read-only, uppermost first; an overlay needs at least two of them."""
-    _mount_overlay(mountpoint, layers, "")
+def mount_layers(layers: tuple[str, ...], mountpoint: str, own: str = "") -> None:
+    """Mount layers, uppermost first; read-only without options of the container's `own`.
 
-
-def _mount_overlay(mountpoint: str, layers: tuple[str, ...], own: str) -> None:
+    A read-only overlay needs at least two layers.
+    """
     # By descriptor: all options together must fit into one page, however long the layers'
     # paths are. Without redirects and metacopy, files in the upper layer are whole, as `diff`
     # and `commit` read them.
@@ -120,7 +119,9 @@ def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
     """
     outside = os.stat("/")
     mount("", "/", flags=MS_REC | MS_PRIVATE)
-    devices = _take_devices()
+    devices = [open_tree(f"/dev/{name}") for name in _DEVICES]
+    for tree in devices:  # they accept writes all the same; mode and owner cannot be changed
+        restrict_tree(tree, MOUNT_ATTR_RDONLY)
     files = [(open_tree(source), target) for source, target in rootfs.files]
     for tree, _ in files if read_only else ():
         restrict_tree(tree, MOUNT_ATTR_RDONLY)
@@ -143,17 +144,6 @@ def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
     for tree, target in files:
         _put(tree, target)
     attach_binds(taken)
-
-
-def _take_devices() -> list[int]:
-    """Open the host's device nodes as mounts through which containers cannot change them.
-
-    A device accepts writes through a read-only mount too; its mode and owner cannot be changed.
-    """
-    devices = [open_tree(f"/dev/{name}") for name in _DEVICES]
-    for tree in devices:
-        restrict_tree(tree, MOUNT_ATTR_RDONLY)
-    return devices
 
 
 def lock() -> None:
@@ -202,9 +192,8 @@ def _mount_sys() -> None:
         mount("sysfs", "/sys", "sysfs", _QUIET | MS_RDONLY)
     except PermissionError:
         tree = open_tree("./sys", recursive=True)
-        restrict_tree(
-            tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-        )
+        quiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+        restrict_tree(tree, MOUNT_ATTR_RDONLY | quiet)
         move_mount(tree, "/sys")
         os.close(tree)
 
@@ -229,7 +218,7 @@ def _make_dev(devices: Sequence[int]) -> None:
         os.rmdir("/dev/mqueue")  # a kernel without POSIX message queues
 
 
-_NOT_THERE: Final = ("/proc", "/sys")
+_PROTECTED: Final = ("/proc", "/sys")
 """Directories where a mount would undo the protection of the host's kernel settings."""
 
 
@@ -271,7 +260,7 @@ def parse_bind(asked: str, text: str) -> Bind:
 
 
 def _forbidden(target: str) -> bool:
-    return target == "/" or any(f"{target}/".startswith(f"{place}/") for place in _NOT_THERE)
+    return target == "/" or any(f"{target}/".startswith(f"{path}/") for path in _PROTECTED)
 
 
 class DetachedMount(NamedTuple):
@@ -306,24 +295,24 @@ def attach_binds(taken: Iterable[DetachedMount]) -> None:
     """Attach the detached mounts inside the current root, outer targets first."""
     for tree, target, directory in sorted(taken, key=lambda item: item.target.count("/")):
         asked = f"mount something at {target}"
-        place = os.path.realpath(target)
-        if _forbidden(place):
-            raise InvalidError(asked, f"in this image it leads to {place}")
+        path = os.path.realpath(target)
+        if _forbidden(path):
+            raise InvalidError(asked, f"in this image it leads to {path}")
         try:
-            _make_place(place, directory=directory)
-            if os.path.isdir(place) != directory:
+            _make_mount_point(path, directory=directory)
+            if os.path.isdir(path) != directory:
                 kinds = ("a file", "a directory") if directory else ("a directory", "a file")
-                raise InvalidError(asked, "it is {}, and what is to be there {}".format(*kinds))
-            move_mount(tree, place)
+                raise InvalidError(asked, "it is {}, and the source is {}".format(*kinds))
+            move_mount(tree, path)
         except OSError as error:
             raise InvalidError(asked, str(os.strerror(error.errno or 0))) from error
         finally:
             os.close(tree)
 
 
-def _make_place(place: str, *, directory: bool) -> None:
-    if os.path.exists(place):
+def _make_mount_point(path: str, *, directory: bool) -> None:
+    if os.path.exists(path):
         return
-    os.makedirs(place if directory else os.path.dirname(place), exist_ok=True)
+    os.makedirs(path if directory else os.path.dirname(path), exist_ok=True)
     if not directory:
-        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))

@@ -145,7 +145,9 @@ class Networks:
                 gateway=DEFAULT_GATEWAY,
                 created=now(),
             )
-            if not bridge.is_up(network):  # left by a mydocker whose state was deleted
+            with Netlink() as host:
+                left = bridge.find(host, network)
+            if left is None:  # else left by a mydocker whose state was deleted
                 subnet, used = ip_network(config.DEFAULT), [*self._used(), *_routed()]
                 config.refuse_overlap("make the default network", subnet, used)
             return self._make(network)
@@ -180,7 +182,8 @@ class Networks:
         if network.driver == "macvlan":
             return None
         link = bridge.find(host, network)
-        if link is not None and firewall.present() and self._forwards(network):
+        forwards = all(sysctl.read(name) == "1" for name in _forwarding(network))
+        if link is not None and forwards and firewall.present():
             return link
         with self._store.locked():
             self._bring_up(network, self.all())
@@ -203,17 +206,13 @@ class Networks:
             except NetlinkError as error:
                 asked = "install the rules of nft table inet mydocker"
                 raise bridge.refused(asked, error) from error
-            if not bridge.is_up(network):
-                bridge.make(network)
+            bridge.make(network)
             wanted = _forwarding(network)
-            if _FORWARDING6 in wanted and not self._borrowed.is_set(_FORWARDING6, "1"):
+            if _FORWARDING6 in wanted and sysctl.read(_FORWARDING6) != "1":
                 for name in _heard_routers():
                     self._borrowed.ensure(name, "2")
             for name in wanted:
                 self._borrowed.ensure(name, "1")
-
-    def _forwards(self, network: NetworkConfig) -> bool:
-        return all(self._borrowed.is_set(name, "1") for name in _forwarding(network))
 
     def remove(self, reference: str) -> NetworkConfig:
         """Remove a network without containers, with its bridge and rules."""

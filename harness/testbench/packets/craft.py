@@ -86,7 +86,7 @@ def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
 def send_packet(view: NetnsView, packet: Packet) -> None:
     """Send an IP packet by routes and neighbours of a namespace; `OSError` without any.
 
-    `OwnStack` where only the kernel accepts a raw IPv6 packet.
+    `UserspaceStack` where only the kernel accepts a raw IPv6 packet.
     """
     family: Family = 4 if isinstance(packet, IP) else 6
     if family == 6:

@@ -31,8 +31,8 @@ _VALUE: Final = struct.Struct("=II")
 def without_offload(view: NetnsView, link: str = "eth0") -> Iterator[None]:
     """Disable offload of a link while the body runs: the kernel segments and checksums itself.
 
-    Segmentation needs checksums: the kernel toggles it with them. `OwnStack` where the kernel does
-    not send the packets.
+    Segmentation needs checksums: the kernel toggles it with them. `UserspaceStack` where
+    the kernel does not send the packets.
     """
     with view.open() as space:
         by_kernel(space)
