@@ -1,7 +1,7 @@
 """Cache of the image `base`, which is assembled from this machine's own programs.
 
 The image is assembled once, without a network, and again whenever a file that it was
-made of has changed. `busybox` is a second name of it on machines with a static busybox.
+made of has changed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import zlib
 from typing import Final
 
 from linux import proc
-from runtime.errors import NotFoundError
 from runtime.image.config import Image
 from runtime.store import Lock, read_json
 
 BASE: Final = "base"
-BUSYBOX: Final = "busybox"
 RECIPE: Final = f"{os.path.dirname(__file__)}/assemble.py"
 """Source of the code that assembles `base`: an image of another recipe is made anew."""
 
@@ -41,25 +39,28 @@ def cache_directory(root: str) -> str:
     return path
 
 
-def get(name: str, cache: str) -> Image:
-    """Return `base` or `busybox`, assembled if need be; `NotFoundError` for another name."""
-    short = name.removesuffix(":latest")
-    for image in every(cache) if short in (BASE, BUSYBOX) else ():
-        if image.name == short:
-            return image
-    raise NotFoundError(
-        f"use the image {name!r}",
-        "there is no such image",
-        "busybox is there only where the machine has a static busybox" if short == BUSYBOX else "",
-        "mydocker images",
-    )
+def get(cache: str) -> Image:
+    """Return `base`, assembled if need be."""
+    if (found := cached(cache)) is not None:
+        return found
+    from runtime.image.assemble import assemble  # slow to import, needed once per machine
+
+    lock = Lock.take(f"{cache}/lock")
+    assert lock is not None
+    try:
+        return cached(cache) or assemble(cache)
+    finally:
+        lock.release()
 
 
-def every(cache: str) -> list[Image]:
-    """Return `base`, and `busybox` where there is one."""
-    image = cached(cache) or _assembled(cache)
-    busybox = os.path.exists(f"{image.layers[0]}/bin/busybox")
-    return [image, image._replace(name=BUSYBOX)] if busybox else [image]
+def add_mount_points(root: str) -> None:
+    """Make the directories and files that every container has mounts on."""
+    for directory in ("", "dev", "etc", "proc", "sys"):
+        os.makedirs(f"{root}/{directory}", exist_ok=True)
+        os.chmod(f"{root}/{directory}", 0o755)  # noqa: S103 - their mode everywhere
+    for name in ("hosts", "hostname", "resolv.conf"):
+        with open(f"{root}/etc/{name}", "xb") as file:
+            os.fchmod(file.fileno(), 0o644)
 
 
 def recipe() -> int:
@@ -85,14 +86,3 @@ def cached(cache: str) -> Image | None:
     except (OSError, ValueError, KeyError):
         pass
     return None
-
-
-def _assembled(cache: str) -> Image:
-    from runtime.image.assemble import assemble  # slow to import, needed once per machine
-
-    lock = Lock.take(f"{cache}/lock")
-    assert lock is not None
-    try:
-        return cached(cache) or assemble(cache)
-    finally:
-        lock.release()

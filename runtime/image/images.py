@@ -107,12 +107,9 @@ class Images:
             for identity in index.images
             for name in index.names_of(identity) or [NO_NAME]
         ]
-        own = [
-            item._replace(name=with_tag(item.name))
-            for item in base.every(self._store.cache)
-            if index.named(item.name) is None
-        ]
-        return sorted([*found, *own], key=lambda item: item.created, reverse=True)
+        if index.named(base.BASE) is None:
+            found.append(base.get(self._store.cache)._replace(name=with_tag(base.BASE)))
+        return sorted(found, key=lambda item: item.created, reverse=True)
 
     def inspect(self, reference: str) -> tuple[Image, list[str], dict[str, Any]]:
         """Return an image, all its names, and its whole configuration."""

@@ -37,8 +37,6 @@ from runtime.image.config import (
 from runtime.records import ContainerConfig
 from runtime.store import Lock, match_prefix, read_json, write_json
 
-_MOUNT_POINTS: Final = ("dev", "etc", "proc", "sys")
-_MOUNTED_FILES: Final = ("hosts", "hostname", "resolv.conf")
 _LOCK: Final = ".lock"
 
 
@@ -120,11 +118,14 @@ class ImageStore:
         identity = index.find(reference)
         if identity is not None:
             return self.image(index, identity, reference)
-        if digits := id_prefix(reference):
-            for item in base.every(self.cache):
-                if item.id.startswith(digits):
-                    return item
-        return base.get(reference, self.cache)
+        digits = id_prefix(reference)
+        if with_tag(reference) == with_tag(base.BASE):
+            return base.get(self.cache)
+        if digits and (found := base.get(self.cache)).id.startswith(digits):
+            return found
+        raise NotFoundError(
+            f"use the image {reference!r}", "there is no such image", remedy="mydocker images"
+        )
 
     @contextmanager
     def pinned(self, reference: str) -> Iterator[Image]:
@@ -140,9 +141,9 @@ class ImageStore:
         index = self.index()
         if config.image_id in index.images:
             return self.image(index, config.image_id, config.image)
-        # `base` changes with the machine, and the container may name it by its former id
-        own = [item for item in base.every(self.cache) if item.id == config.image_id]
-        return own[0] if own else base.get(config.image, self.cache)
+        # Images that containers use stay in the index: this one is `base`, which changes with
+        # the machine.
+        return base.get(self.cache)
 
     def image(self, index: Index, identity: str, name: str) -> Image:
         """Return an image of the index under one of its names."""
@@ -244,18 +245,9 @@ class ImageStore:
 
     def _make_mount_points(self, scratch: str) -> None:
         """Make a container's mount points, which then need not be made in its own layer."""
-        empty, made = f"{self.path}/empty", f"{scratch}/empty"
-        if os.path.isdir(empty):
-            return
-        os.mkdir(made)
-        for name in _MOUNT_POINTS:
-            os.mkdir(f"{made}/{name}")
-        for name in _MOUNTED_FILES:
-            with open(f"{made}/etc/{name}", "xb") as file:
-                os.fchmod(file.fileno(), 0o644)
-        for path in (made, *(f"{made}/{name}" for name in _MOUNT_POINTS)):
-            os.chmod(path, 0o755)  # noqa: S103 - the mode of "/" and these everywhere
-        os.rename(made, empty)
+        if not os.path.isdir(f"{self.path}/empty"):
+            base.add_mount_points(f"{scratch}/empty")
+            os.rename(f"{scratch}/empty", f"{self.path}/empty")
 
     def _remove_unlisted(self) -> None:
         """Remove what the index does not list; each layer disappears in one step."""
