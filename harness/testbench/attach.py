@@ -41,8 +41,8 @@ def attach(
     default route, as on networks without a way out.
 
     Raises `UserspaceStack` for a container with a network stack of its own, `ValueError` when the
-    network has no bridge in the host, and `OSError`, with the pair removed again, when the namespace
-    has an `eth0` or a default route already.
+    network has no bridge in the host, and `OSError`, with the pair removed again, when the
+    namespace has an `eth0` or a default route already.
     """
     by_kernel(space)
     if network.interface is None:

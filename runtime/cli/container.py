@@ -139,13 +139,9 @@ def ps(engine: Engine, arguments: argparse.Namespace) -> int:
     if arguments.quiet:
         for item in found:
             print_line(item.id if arguments.no_trunc else item.id[:12])
-    elif arguments.format:
-        items = [output.ps(item, trunc=not arguments.no_trunc) for item in found]
-        output.listing(arguments.format, output.PS_HEADINGS, items)
     else:
-        rows = [output.ps_row(item, trunc=not arguments.no_trunc) for item in found]
-        head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
-        output.table(head, rows)
+        items = [output.ps(item, trunc=not arguments.no_trunc) for item in found]
+        output.listing(arguments.format, output.PS_HEADINGS, output.PS_COLUMNS, items)
     return 0
 
 

@@ -78,17 +78,13 @@ def images(engine: Engine, arguments: argparse.Namespace) -> int:
             for item in found
             if wanted == (item.name if exact else split_reference(item.name)[0])
         ]
-    short = None if arguments.no_trunc else 12
+    items = [output.images(item, trunc=not arguments.no_trunc) for item in found]
     if arguments.quiet:
-        for identity in dict.fromkeys(item.id for item in found):
-            print_line(identity[:short] if short else f"sha256:{identity}")
+        for identity in dict.fromkeys(item["ID"] for item in items):
+            print_line(identity)
     else:
-        rows = [output.image_row(item, trunc=bool(short)) for item in found]
-        if arguments.format:
-            items = [dict(zip(output.IMAGE_HEADINGS, row, strict=True)) for row in rows]
-            output.listing(arguments.format, output.IMAGE_HEADINGS, items)
-        else:
-            output.table([*output.IMAGE_HEADINGS.values()], rows)
+        headings = output.IMAGE_HEADINGS
+        output.listing(arguments.format, headings, headings, items)
     return 0
 
 
@@ -237,7 +233,7 @@ def cp(engine: Engine, arguments: argparse.Namespace) -> int:
     without its own directory. Symbolic links never lead out of the container. Volumes are
     visible while the container runs.
     """
-    source, target = _place(arguments.source), _place(arguments.target)
+    source, target = _container_path(arguments.source), _container_path(arguments.target)
     follow, archive = arguments.follow_link, arguments.archive
     match source, target:
         case (container, path), str(here) if here == _STDIO:
@@ -258,7 +254,7 @@ def cp(engine: Engine, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _place(text: str) -> tuple[str, str] | str:
+def _container_path(text: str) -> tuple[str, str] | str:
     """Return both parts of `CONTAINER:PATH`; a path of the host as it is, also `./one:two`."""
     container, colon, path = text.partition(":")
     if not colon or not container or "/" in container or container.startswith("."):

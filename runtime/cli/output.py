@@ -36,7 +36,8 @@ PS_HEADINGS: Final = {
     "Mounts": "MOUNTS",
     "Labels": "LABELS",
 }
-"""Fields of `ps --format` and their headings."""
+"""Fields of `ps` and their headings."""
+PS_COLUMNS: Final = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
 IMAGE_HEADINGS: Final = {
     "Repository": "REPOSITORY",
     "Tag": "TAG",
@@ -72,7 +73,7 @@ def container(found: ContainerRecord) -> dict[str, Any]:
         "Name": f"/{config.name}",
         "HostConfig": {
             "NetworkMode": config.network,
-            "PortBindings": port_bindings(config.publish),
+            "PortBindings": bindings(requested_ports(config.publish)),
             "PublishAllPorts": config.publish_all,
             "AutoRemove": config.auto_remove,
             "Sysctls": config.sysctls,
@@ -120,38 +121,25 @@ def networks(found: ContainerRecord) -> list[str]:
     return [item.network for item in found.state.endpoints] or [found.config.network]
 
 
-def ps(found: ContainerRecord, *, trunc: bool = True) -> dict[str, Any]:
-    """Return the fields of `ps --format` for a container, by Docker's names."""
-    identity, image, command, age, state, published, name = ps_row(found, trunc=trunc)
+def ps(found: ContainerRecord, *, trunc: bool = True) -> dict[str, str]:
+    """Return the fields of a container in `ps`, by Docker's names."""
+    command = " ".join(found.config.command)
+    if trunc and len(command) > 20:
+        command = f"{command[:19]}…"
     return {
-        "ID": identity,
-        "Image": image,
-        "Command": command,
+        "ID": found.id[:12] if trunc else found.id,
+        "Image": found.config.image,
+        "Command": f'"{command}"',
         "CreatedAt": found.config.created,
-        "RunningFor": age,
-        "Status": state,
+        "RunningFor": ago(found.config.created),
+        "Status": status(found),
         "State": status_word(found),
-        "Ports": published,
-        "Names": name,
+        "Ports": ", ".join(port_lines(found.state.ports)),
+        "Names": found.name,
         "Networks": ",".join(networks(found)),
         "Mounts": ",".join(text.partition(":")[0] for text in found.config.binds),
         "Labels": ",".join(f"{key}={value}" for key, value in found.config.labels.items()),
     }
-
-
-def ps_row(found: ContainerRecord, *, trunc: bool = True) -> list[str]:
-    """Return a container's row in `mydocker ps`."""
-    command = " ".join(found.config.command)
-    shown = command if len(command) <= 20 or not trunc else f"{command[:19]}…"
-    return [
-        found.id[:12] if trunc else found.id,
-        found.config.image,
-        f'"{shown}"',
-        ago(found.config.created),
-        status(found),
-        ", ".join(port_lines(found.state.ports)),
-        found.name,
-    ]
 
 
 def status(found: ContainerRecord) -> str:
@@ -179,11 +167,16 @@ def image(found: Image, names: Sequence[str], config: Mapping[str, Any]) -> dict
     }
 
 
-def image_row(found: Image, *, trunc: bool = True) -> list[str]:
-    """Return an image's row in `mydocker images`."""
+def images(found: Image, *, trunc: bool = True) -> dict[str, str]:
+    """Return the fields of an image in `images`, by Docker's names."""
     repository, _, tag = found.name.rpartition(":")
-    identity = found.id[:12] if trunc else f"sha256:{found.id}"
-    return [repository, tag, identity, ago(found.created), size(found.size)]
+    return {
+        "Repository": repository,
+        "Tag": tag,
+        "ID": found.id[:12] if trunc else f"sha256:{found.id}",
+        "CreatedSince": ago(found.created),
+        "Size": size(found.size),
+    }
 
 
 def size(count: int) -> str:
@@ -211,21 +204,29 @@ def ago(since: str) -> str:
     return f"{span(since)} ago"
 
 
-def listing(template: str, headings: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> None:
-    """Print each item through a template; after `table `, as columns with headings."""
+def listing(
+    template: str,
+    headings: Mapping[str, str],
+    columns: Iterable[str],
+    items: Sequence[Mapping[str, Any]],
+) -> None:
+    """Print items as these columns, each through a template, or after `table ` both."""
     written = template.removeprefix("table ")
-    if written == template:
+    if not template:
+        head, *rows = [[item[name] for name in columns] for item in (headings, *items)]
+        table(head, rows)
+    elif written == template:
         for item in items:
             print_line(render(template, item))
-        return
-    head, *rows = [render(written, item).split("\t") for item in (headings, *items)]
-    table(head, rows)
+    else:
+        head, *rows = [render(written, item).split("\t") for item in (headings, *items)]
+        table(head, rows)
 
 
 def documents(template: str, items: Sequence[Mapping[str, Any]]) -> None:
     """Print items as one JSON document, or each through a template."""
     if template:
-        listing(template, {}, items)
+        listing(template, {}, (), items)
     else:
         print_line(json.dumps(items, indent=4))
 
@@ -254,7 +255,10 @@ def network_settings(found: ContainerRecord) -> dict[str, Any]:
     endpoints = found.state.endpoints
     return {
         **addresses(endpoints[0] if endpoints else None),
-        "Ports": bindings(found.state.ports),
+        "Ports": bindings(
+            (f"{item.port}/{item.protocol}", item.address, str(item.host_port))
+            for item in found.state.ports
+        ),
         "Networks": {
             item.network: {**addresses(item), "Aliases": aliases.get(item.network, [])}
             for item in endpoints
@@ -279,28 +283,22 @@ def addresses(endpoint: EndpointRecord | None) -> dict[str, Any]:
     }
 
 
-def bindings(publications: Sequence[Publication]) -> dict[str, list[dict[str, str]]]:
-    """Return a container's published ports and the host ports that lead to them."""
+def bindings(ports: Iterable[tuple[str, str, str]]) -> dict[str, list[dict[str, str]]]:
+    """Return host sockets by container port, from container port, host address and host port."""
     found: dict[str, list[dict[str, str]]] = {}
-    for item in publications:
-        where = {"HostIp": item.address, "HostPort": str(item.host_port)}
-        found.setdefault(f"{item.port}/{item.protocol}", []).append(where)
+    for port, address, host_port in ports:
+        found.setdefault(port, []).append({"HostIp": address, "HostPort": host_port})
     return found
 
 
-def port_bindings(publish: Sequence[str]) -> dict[str, list[dict[str, str]]]:
-    """Return `PortBindings` of `mydocker inspect`: the ports as requested."""
-    if not publish:
-        return {}
+def requested_ports(publish: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the ports as requested, for `bindings`."""
     from runtime.network import ports
 
-    found: dict[str, list[dict[str, str]]] = {}
     for text in publish:
         for item in ports.parse("show a port", text):
             low, high = item.low or "", f"-{item.high}" if item.high != item.low else ""
-            where = {"HostIp": item.address, "HostPort": f"{low}{high}"}
-            found.setdefault(f"{item.port}/{item.protocol}", []).append(where)
-    return found
+            yield f"{item.port}/{item.protocol}", item.address, f"{low}{high}"
 
 
 def port_lines(publications: Sequence[Publication]) -> list[str]:
@@ -370,7 +368,6 @@ def network(found: NetworkConfig, containers: Sequence[ContainerRecord]) -> dict
 _PART: Final = r"(?s)\{\{(.*?)\}\}"
 _WORD: Final = r'"(?:[^"\\]|\\.)*"|[^\s"]+'
 _FIELD: Final = r"\.|(\.[A-Za-z0-9_]+)+"
-_UNESCAPED: Final = {r"\t": "\t", r"\n": "\n"}
 _ARITY: Final = {"json": 2, "len": 2, "index": 3}
 
 
@@ -378,47 +375,43 @@ def render(template: str, data: Any) -> str:
     """Fill in a Go template; `InvalidError` for unknown fields and functions."""
     if template == "json":
         return json.dumps(data)
-    for written, meant in _UNESCAPED.items():
-        template = template.replace(written, meant)
-    parts = iter(enumerate(re.split(_PART, template)))
-    return _rendered(list(_parsed(template, parts, nested=False)), data, template)
+    # texts at even places, the words of expressions at odd ones
+    parts: list[Any] = re.split(_PART, template.replace("\\t", "\t").replace("\\n", "\n"))
+    parts[1::2] = [re.findall(_WORD, part.strip("- ")) for part in parts[1::2]]
+    if any("{{" in text for text in parts[::2]):
+        raise _wrong(template, "there is an opening {{ that nothing closes")
+    return _filled(parts, data, template)
 
 
-_Node = str | list[str] | tuple[list[str], list[Any]]
-"""Text, the words of an expression, or the words of a range with its body."""
-
-
-def _parsed(template: str, parts: Iterator[tuple[int, str]], *, nested: bool) -> Iterator[_Node]:
-    for number, text in parts:
-        words = re.findall(_WORD, text.strip("- ")) if number % 2 else []
-        if not number % 2:
-            if "{{" in text:
-                raise _wrong(template, "there is an opening {{ that nothing closes")
-            yield text
-        elif words == ["end"] and nested:
-            return
-        elif words[:1] == ["range"] and len(words) == 2:
-            yield words[1:], list(_parsed(template, parts, nested=True))
-        else:
-            yield words
-    if nested:
-        raise _wrong(template, "{{range …}} has no {{end}}")
-
-
-def _rendered(nodes: Sequence[_Node], data: Any, template: str) -> str:
-    found = []
-    for node in nodes:
-        if isinstance(node, str):
-            found.append(node)
-        elif isinstance(node, list):
-            found.append(_shown(_value(node, data, template)))
-        else:
-            over = _value(node[0], data, template) or ()
+def _filled(parts: Sequence[Any], data: Any, template: str) -> str:
+    filled, position = "", 0
+    while position < len(parts):
+        part = parts[position]
+        if isinstance(part, str):
+            filled += part
+        elif part[:1] == ["range"] and len(part) == 2:
+            end = _end(parts, position, template)
+            over = _value(part[1:], data, template) or ()
             items = over.values() if isinstance(over, Mapping) else over
             if isinstance(items, str) or not isinstance(items, Iterable):
-                raise _wrong(template, f"{node[0][0]} is nothing to go through")
-            found += [_rendered(node[1], item, template) for item in items]
-    return "".join(found)
+                raise _wrong(template, f"{part[1]} is nothing to go through")
+            body = parts[position + 1 : end]
+            filled += "".join(_filled(body, item, template) for item in items)
+            position = end
+        else:
+            filled += _shown(_value(part, data, template))
+        position += 1
+    return filled
+
+
+def _end(parts: Sequence[Any], start: int, template: str) -> int:
+    """Return the place of the `end` of the range at `start`."""
+    depth = 0
+    for position in range(start, len(parts)):
+        depth += {"range": 1, "end": -1}.get("".join(parts[position][:1]), 0)
+        if not depth:
+            return position
+    raise _wrong(template, "{{range …}} has no {{end}}")
 
 
 def _value(words: Sequence[str], data: Any, template: str) -> Any:

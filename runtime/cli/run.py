@@ -144,10 +144,10 @@ def run(engine: Engine, arguments: argparse.Namespace) -> int:
         print_line(engine.run(image, argv, **options).id)
         return 0
     with _stdio(interactive=arguments.interactive) as stdio, Descriptors() as descriptors:
-        lost, told = descriptors.pipe()
+        lost, report = descriptors.pipe()
         with _signals_blocked():
-            found = engine.run(image, argv, stdio=stdio, lost=told, **options)
-            descriptors.close(told)
+            found = engine.run(image, argv, stdio=stdio, lost=report, **options)
+            descriptors.close(report)
             if found.console < 0:
                 _forward_signals(lambda number: engine.kill(found.id, number))
         if found.console < 0:

@@ -23,9 +23,9 @@ from contextlib import suppress
 from typing import Final
 
 from runtime.errors import UnsupportedError
+from runtime.image.base import BASE, add_mount_points, fingerprint, recipe
 from runtime.image.config import Image
 from runtime.image.documents import compose
-from runtime.image.store import BASE, fingerprint, recipe_checksum
 from runtime.image.tar import pack
 from runtime.store import now, read_json, write_json
 
@@ -79,7 +79,7 @@ def assemble(cache: str) -> Image:
     _remove_replaced(cache)
     record = {
         "layer": layer,
-        "recipe": recipe_checksum(),
+        "recipe": recipe(),
         "from": made_of,
         "size": size,
         "created": created,
@@ -116,7 +116,8 @@ def _size(root: str) -> int:
 
 
 def _add_etc(root: str) -> None:
-    for directory in ("dev", "etc", "proc", "root", "run", "sys", "var/tmp", "tmp"):
+    add_mount_points(root)
+    for directory in ("root", "run", "var/tmp", "tmp"):
         os.makedirs(f"{root}/{directory}", mode=0o755, exist_ok=True)
     os.chmod(f"{root}/tmp", 0o1777)  # noqa: S103, S108 - the image's own
     os.chmod(f"{root}/root", 0o700)
@@ -124,9 +125,6 @@ def _add_etc(root: str) -> None:
         "passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
         "group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
-        "hosts": "",
-        "hostname": "",
-        "resolv.conf": "",
     }.items():
         with open(f"{root}/etc/{name}", "w", encoding="ascii") as file:
             os.fchmod(file.fileno(), 0o644)
@@ -213,22 +211,20 @@ def _is_elf(path: str) -> bool:
 
 
 def interpreter(path: str) -> str | None:
-    """Return the loader of an ELF file (PT_INTERP, elf(5)); `None` for a static program."""
+    """Return the loader of this machine's ELF file (PT_INTERP, elf(5)); `None` if it has none."""
     with open(path, "rb") as file:
         head = file.read(64)
-        if head[:4] != b"\x7fELF" or head[4] not in (1, 2):
+        if not head.startswith(b"\x7fELF"):
             return None
-        order = "<" if head[5] == 1 else ">"
         wide = head[4] == 2
-        word = f"{order}{'Q' if wide else 'I'}"
-        (table_offset,) = struct.unpack_from(word, head, 32 if wide else 28)
-        size, count = struct.unpack_from(f"{order}HH", head, 54 if wide else 42)
-        file.seek(table_offset)
-        table = file.read(size * count)
-        for start in range(0, size * count, size):
-            if struct.unpack_from(f"{order}I", table, start)[0] == _PT_INTERP:
-                (offset,) = struct.unpack_from(word, table, start + (8 if wide else 4))
-                (length,) = struct.unpack_from(word, table, start + (32 if wide else 16))
+        word = "Q" if wide else "I"
+        (table,) = struct.unpack_from(word, head, 32 if wide else 28)
+        size, count = struct.unpack_from("HH", head, 54 if wide else 42)
+        file.seek(table)
+        for segment in [file.read(size) for _ in range(count)]:
+            if struct.unpack_from("I", segment)[0] == _PT_INTERP:
+                (offset,) = struct.unpack_from(word, segment, 8 if wide else 4)
+                (length,) = struct.unpack_from(word, segment, 32 if wide else 16)
                 file.seek(offset)
                 return os.fsdecode(file.read(length).rstrip(b"\0"))
     return None

@@ -22,7 +22,7 @@ from runtime.errors import (
     exhausted,
     is_exhausted,
 )
-from runtime.image import archive, layer
+from runtime.image import archive, base, layer
 from runtime.image.config import (
     FETCH_AGAIN,
     Image,
@@ -35,7 +35,7 @@ from runtime.image.config import (
 )
 from runtime.image.documents import apply_changes, compose, parse_config
 from runtime.image.layer import Budget, Chunks
-from runtime.image.store import ImageStore, NamedImage, base_images
+from runtime.image.store import ImageStore, NamedImage
 from runtime.image.tar import Readable, pack
 from runtime.store import Store, now, read_json
 
@@ -107,12 +107,9 @@ class Images:
             for identity in index.images
             for name in index.names_of(identity) or [NO_NAME]
         ]
-        own = [
-            item._replace(name=with_tag(item.name))
-            for item in base_images(self._store.cache)
-            if index.named(item.name) is None
-        ]
-        return sorted([*found, *own], key=lambda item: item.created, reverse=True)
+        if index.named(base.BASE) is None:
+            found.append(base.get(self._store.cache)._replace(name=with_tag(base.BASE)))
+        return sorted(found, key=lambda item: item.created, reverse=True)
 
     def inspect(self, reference: str) -> tuple[Image, list[str], dict[str, Any]]:
         """Return an image, all its names, and its whole configuration."""

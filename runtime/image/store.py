@@ -19,14 +19,13 @@ Lock order: a container's, the library's, the root's.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple, Self
 
-from linux import proc
 from runtime import store
 from runtime.errors import NotFoundError
+from runtime.image import base
 from runtime.image.config import (
     Image,
     ImageConfig,
@@ -38,8 +37,6 @@ from runtime.image.config import (
 from runtime.records import ContainerConfig
 from runtime.store import Lock, match_prefix, read_json, write_json
 
-_MOUNT_POINTS: Final = ("dev", "etc", "proc", "sys")
-_MOUNTED_FILES: Final = ("hosts", "hostname", "resolv.conf")
 _LOCK: Final = ".lock"
 
 
@@ -110,7 +107,7 @@ class ImageStore:
 
     def __init__(self, root: str) -> None:
         self.path = f"{root}/library"
-        self.cache = cache_directory(root)
+        self.cache = base.cache_directory(root)
         """Directory of `base`."""
 
     # --- lookup --------------------------------------------------------------
@@ -121,11 +118,14 @@ class ImageStore:
         identity = index.find(reference)
         if identity is not None:
             return self.image(index, identity, reference)
-        if digits := id_prefix(reference):
-            for item in base_images(self.cache):
-                if item.id.startswith(digits):
-                    return item
-        return base_image(reference, self.cache)
+        digits = id_prefix(reference)
+        if with_tag(reference) == with_tag(base.BASE):
+            return base.get(self.cache)
+        if digits and (found := base.get(self.cache)).id.startswith(digits):
+            return found
+        raise NotFoundError(
+            f"use the image {reference!r}", "there is no such image", remedy="mydocker images"
+        )
 
     @contextmanager
     def pinned(self, reference: str) -> Iterator[Image]:
@@ -141,9 +141,9 @@ class ImageStore:
         index = self.index()
         if config.image_id in index.images:
             return self.image(index, config.image_id, config.image)
-        # `base` changes with the machine, and the container may name it by its former id
-        own = [item for item in base_images(self.cache) if item.id == config.image_id]
-        return own[0] if own else base_image(config.image, self.cache)
+        # Images that containers use stay in the index: this one is `base`, which changes with
+        # the machine.
+        return base.get(self.cache)
 
     def image(self, index: Index, identity: str, name: str) -> Image:
         """Return an image of the index under one of its names."""
@@ -245,18 +245,9 @@ class ImageStore:
 
     def _make_mount_points(self, scratch: str) -> None:
         """Make a container's mount points, which then need not be made in its own layer."""
-        empty, made = f"{self.path}/empty", f"{scratch}/empty"
-        if os.path.isdir(empty):
-            return
-        os.mkdir(made)
-        for name in _MOUNT_POINTS:
-            os.mkdir(f"{made}/{name}")
-        for name in _MOUNTED_FILES:
-            with open(f"{made}/etc/{name}", "xb") as file:
-                os.fchmod(file.fileno(), 0o644)
-        for path in (made, *(f"{made}/{name}" for name in _MOUNT_POINTS)):
-            os.chmod(path, 0o755)  # noqa: S103 - the mode of "/" and these everywhere
-        os.rename(made, empty)
+        if not os.path.isdir(f"{self.path}/empty"):
+            base.add_mount_points(f"{scratch}/empty")
+            os.rename(f"{scratch}/empty", f"{self.path}/empty")
 
     def _remove_unlisted(self) -> None:
         """Remove what the index does not list; each layer disappears in one step."""
@@ -303,86 +294,3 @@ class _Scratch(NamedTuple):
         with suppress(FileNotFoundError):  # another process may have found it abandoned
             os.unlink(self.directory + _LOCK)
         self.lock.release()
-
-
-BASE: Final = "base"
-BUSYBOX: Final = "busybox"
-RECIPE: Final = f"{os.path.dirname(__file__)}/assemble.py"
-"""Source of the code that assembles `base`: an image of another recipe is made anew."""
-
-
-def cache_directory(root: str) -> str:
-    """Return the cache's directory: $MYDOCKER_IMAGE_CACHE, the user's cache, or below `root`.
-
-    A directory that another user can write to is not used.
-    """
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    path = os.environ.get("MYDOCKER_IMAGE_CACHE") or f"{home}/mydocker"
-    try:
-        os.makedirs(path, mode=0o755, exist_ok=True)
-        status = os.stat(path)
-        own = status.st_uid == os.geteuid() and not status.st_mode & 0o022
-        if own and os.access(path, os.W_OK):
-            return path
-    except OSError:
-        pass
-    path = f"{root}/images"
-    os.makedirs(path, mode=0o755, exist_ok=True)
-    return path
-
-
-def base_image(name: str, cache: str) -> Image:
-    """Return `base` or `busybox`, assembled if need be; `NotFoundError` for another name."""
-    short = name.removesuffix(":latest")
-    for image in base_images(cache) if short in (BASE, BUSYBOX) else ():
-        if image.name == short:
-            return image
-    raise NotFoundError(
-        f"use the image {name!r}",
-        "there is no such image",
-        "busybox is there only where the machine has a static busybox" if short == BUSYBOX else "",
-        "mydocker images",
-    )
-
-
-def base_images(cache: str) -> list[Image]:
-    """Return `base`, and `busybox` where there is one."""
-    image = cached_base(cache) or _assembled(cache)
-    busybox = os.path.exists(f"{image.layers[0]}/bin/busybox")
-    return [image, image._replace(name=BUSYBOX)] if busybox else [image]
-
-
-def recipe_checksum() -> int:
-    """Return a checksum of the recipe, the same in every copy of this mydocker."""
-    return zlib.crc32(proc.read(RECIPE))
-
-
-def fingerprint(path: str) -> list[int]:
-    """Return time, size and inode, which change when a file is replaced."""
-    status = os.stat(path)
-    return [status.st_mtime_ns, status.st_size, status.st_ino]
-
-
-def cached_base(cache: str) -> Image | None:
-    """Return the cached image; `None` when anything that it was made of has changed."""
-    try:
-        made = read_json(f"{cache}/base.json")
-        same = all(fingerprint(path) == mark for path, mark in made["from"].items())
-        if same and made["recipe"] == recipe_checksum():
-            layer = f"{cache}/{made['layer']}"
-            os.stat(layer)
-            return Image(BASE, (layer,), made["size"], made["created"], made["id"])
-    except (OSError, ValueError, KeyError):
-        pass
-    return None
-
-
-def _assembled(cache: str) -> Image:
-    from runtime.image.assemble import assemble  # slow to import, needed once per machine
-
-    lock = Lock.take(f"{cache}/lock")
-    assert lock is not None
-    try:
-        return cached_base(cache) or assemble(cache)
-    finally:
-        lock.release()

@@ -12,40 +12,19 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from linux.syscalls import mount, umount
 from runtime.cli import main
-from runtime.cli.base import pairs
 from runtime.cli.main import parser
 from runtime.engine import Engine
-from runtime.errors import InvalidError, UnsupportedError
+from runtime.errors import UnsupportedError
+from tests.runtime.cli.conftest import MYDOCKER, Mydocker
 from tests.runtime.support.inspection import links, nothing_left, until
 from tests.support.programs import Watched
-
-MYDOCKER = [sys.executable, "-m", "runtime"]
-Mydocker = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def mydocker(env: dict[str, str]) -> Mydocker:
-    """Return a function that runs the command to its end."""
-
-    def run(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*MYDOCKER, *argv],
-            env=env,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-
-    return run
 
 
 def test_run_passes_on_streams_and_exit_code(mydocker: Mydocker, root: Path) -> None:
@@ -151,6 +130,7 @@ def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
         (["kill", "-s", "RTMAX+1", "x"], 1, "there is no signal 'RTMAX+1'"),
         (["kill", "-s", "RTMIN+3", "x"], 1, "no such container"),
         (["network", "rm", "bridge"], 1, "predefined"),
+        (["run", "-p", "x", "base", "true"], 125, "publish 'x'"),
         (["bogus"], 2, "invalid choice"),
         (["ps", "--bogus"], 2, "usage: mydocker ps [-h]"),
         (["network", "ls", "x"], 2, "mydocker network ls: error: unrecognized arguments: x"),
@@ -362,13 +342,6 @@ def test_error_without_root_names_alternatives(root: Path, monkeypatch: pytest.M
         Engine(root)
 
 
-def test_engine_refuses_file_as_state_directory(tmp_path: Path) -> None:
-    """The error names MYDOCKER_ROOT."""
-    (tmp_path / "file").touch()
-    with pytest.raises(UnsupportedError, match="MYDOCKER_ROOT"):
-        Engine(tmp_path / "file" / "below")
-
-
 def test_state_on_overlay_is_refused(engine: Engine, root: Path) -> None:
     """The kernel reports only EINVAL; the error names the cause."""
     for name in ("lower", "upper", "work", "merged"):
@@ -382,9 +355,3 @@ def test_state_on_overlay_is_refused(engine: Engine, root: Path) -> None:
     finally:
         until(lambda: not inner.containers(), "it is removed")
         umount(f"{root}/merged")
-
-
-def test_pair_without_value_is_refused() -> None:
-    """The error names the expected form."""
-    with pytest.raises(InvalidError, match="KEY=VALUE"):
-        pairs("--sysctl", ["a"])

@@ -4,60 +4,39 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from runtime.cli import main, output
+from runtime.cli import output
 from runtime.cli.base import size
 from runtime.cli.container import log_time
 from runtime.cli.main import parser
 from runtime.cli.run import container_options, environment_files
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError
+from tests.runtime.cli.conftest import Command, Mydocker
 from tests.runtime.conftest import FOR_EVER
-from tests.support.programs import WITHIN, environment
-
-Mydocker = Callable[..., str]
 
 
-@pytest.fixture
-def mydocker(engine: Engine, root: Path) -> Mydocker:
-    """Return a function that runs a command and returns its output; the command must succeed."""
-    env = environment(MYDOCKER_ROOT=str(root), HERE="ours")
-
-    def run(*argv: str) -> str:
-        argv = (sys.executable, "-m", "runtime", *argv)
-        done = subprocess.run(
-            argv, env=env, capture_output=True, text=True, check=False, timeout=WITHIN
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
-
-
-def test_ps_filters_and_formats(engine: Engine, mydocker: Mydocker) -> None:
+def test_ps_filters_and_formats(engine: Engine, command: Command) -> None:
     """Values of one key are alternatives; all keys must match."""
     engine.run("base", FOR_EVER, name="web-1", network="none")
     engine.run("base", FOR_EVER, name="web-2", network="host")
     engine.create("base", FOR_EVER, name="db", network="none")
     names = ("--format", "{{.Names}}")
-    assert mydocker("ps", *names) == "web-2\nweb-1\n"
-    assert mydocker("ps", "-a", *names, "-f", "name=^web") == "web-2\nweb-1\n"
-    assert mydocker("ps", *names, "--filter", "status=created") == "db\n"
-    assert mydocker("ps", "-a", *names, "-f", "network=none") == "db\nweb-1\n"
-    assert mydocker("ps", "-a", *names, "-f", "network=none", "-f", "name=web") == "web-1\n"
-    assert mydocker("ps", "-a", *names, "-f", "name=db", "-f", "name=web-1") == "db\nweb-1\n"
+    assert command("ps", *names) == "web-2\nweb-1\n"
+    assert command("ps", "-a", *names, "-f", "name=^web") == "web-2\nweb-1\n"
+    assert command("ps", *names, "--filter", "status=created") == "db\n"
+    assert command("ps", "-a", *names, "-f", "network=none") == "db\nweb-1\n"
+    assert command("ps", "-a", *names, "-f", "network=none", "-f", "name=web") == "web-1\n"
+    assert command("ps", "-a", *names, "-f", "name=db", "-f", "name=web-1") == "db\nweb-1\n"
     identity = engine.inspect("db").id
-    assert mydocker("ps", "-aq", "--no-trunc", "-f", f"id={identity[:8]}") == f"{identity}\n"
-    row = json.loads(mydocker("ps", "--format", "json", "-f", "name=web-1"))
+    assert command("ps", "-aq", "--no-trunc", "-f", f"id={identity[:8]}") == f"{identity}\n"
+    row = json.loads(command("ps", "--format", "json", "-f", "name=web-1"))
     assert (row["Names"], row["State"], row["Networks"]) == ("web-1", "running", "none")
     assert row["ID"] == engine.inspect("web-1").id[:12]
-    table = mydocker("ps", "-a", "--format", "table {{.Names}}\\t{{.State}}")
+    table = command("ps", "-a", "--format", "table {{.Names}}\\t{{.State}}")
     assert [line.split() for line in table.splitlines()] == [
         ["NAMES", "STATE"],
         ["db", "created"],
@@ -67,24 +46,23 @@ def test_ps_filters_and_formats(engine: Engine, mydocker: Mydocker) -> None:
 
 
 @pytest.mark.parametrize("text", ["name", "colour=red", "status=asleep", "name=(", "exited=x"])
-def test_invalid_filter_is_refused(engine: Engine, mydocker: Mydocker, text: str) -> None:
+def test_invalid_filter_is_refused(engine: Engine, command: Command, text: str) -> None:
     """An empty list would hide the mistake."""
     engine.create("base", FOR_EVER, network="none")
-    with pytest.raises(AssertionError, match="use --filter"):
-        mydocker("ps", "-a", "--filter", text)
+    assert "use --filter" in command("ps", "-a", "--filter", text)
 
 
-def test_inspect_fills_templates_of_docker_scripts(engine: Engine, mydocker: Mydocker) -> None:
+def test_inspect_fills_templates_of_docker_scripts(engine: Engine, command: Command) -> None:
     """Scripts ask for addresses, state and mounts."""
     web = engine.run("base", FOR_EVER, name="web", binds=["data:/data:ro"], pids_limit=0)
     address = web.state.endpoints[0].address.partition("/")[0]
-    assert mydocker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web") == f"{address}\n"
+    assert command("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web") == f"{address}\n"
     over = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-    assert mydocker("inspect", "-f", over, "web") == f"{address}\n"
-    assert mydocker("inspect", "-f", "{{.State.Running}} {{.State.Pid}}", "web") == (
+    assert command("inspect", "-f", over, "web") == f"{address}\n"
+    assert command("inspect", "-f", "{{.State.Running}} {{.State.Pid}}", "web") == (
         f"true {web.state.pid}\n"
     )
-    mounts = json.loads(mydocker("inspect", "--format", "{{json .Mounts}}", "web"))
+    mounts = json.loads(command("inspect", "--format", "{{json .Mounts}}", "web"))
     assert [(item["Name"], item["Destination"], item["RW"]) for item in mounts] == [
         ("data", "/data", False)
     ]
@@ -130,15 +108,15 @@ def test_invalid_template_is_refused(text: str, why: str) -> None:
         output.render(text, DATA)
 
 
-def test_logs_tail_and_since(engine: Engine, mydocker: Mydocker) -> None:
+def test_logs_tail_and_since(engine: Engine, command: Command) -> None:
     """With `follow` later output is printed too."""
     found = engine.run("base", ["seq", "100"], name="web", network="none")
     engine.wait(found.id)
-    assert mydocker("logs", "--tail", "2", "web") == "99\n100\n"
-    assert mydocker("logs", "-n", "0", "web") == ""
-    assert mydocker("logs", "--tail", "all", "web").count("\n") == 100
-    assert mydocker("logs", "--since", "1h", "web").count("\n") == 100
-    assert mydocker("logs", "--since", "2200-01-01T00:00:00Z", "web") == ""
+    assert command("logs", "--tail", "2", "web") == "99\n100\n"
+    assert command("logs", "-n", "0", "web") == ""
+    assert command("logs", "--tail", "all", "web").count("\n") == 100
+    assert command("logs", "--since", "1h", "web").count("\n") == 100
+    assert command("logs", "--since", "2200-01-01T00:00:00Z", "web") == ""
     some = list(engine.logs("web"))[97].time
     assert [item.data for item in engine.logs("web", since=some)][-3:] == [
         b"98\n",
@@ -157,10 +135,10 @@ def test_since_accepts_seconds_durations_and_dates() -> None:
         log_time("yesterday")
 
 
-def test_top_lists_processes_by_host_pid(engine: Engine, mydocker: Mydocker) -> None:
+def test_top_lists_processes_by_host_pid(engine: Engine, command: Command) -> None:
     """A stopped container is refused."""
     web = engine.run("base", FOR_EVER, name="web", network="none")
-    head, *rows = mydocker("top", "web").splitlines()
+    head, *rows = command("top", "web").splitlines()
     assert head.split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
     assert {row.split()[1] for row in rows} >= {str(web.state.pid)}
     assert any(row.endswith("sleep 1000000") for row in rows)
@@ -169,11 +147,11 @@ def test_top_lists_processes_by_host_pid(engine: Engine, mydocker: Mydocker) -> 
         engine.top("web")
 
 
-def test_restart_replaces_the_process_and_keeps_files(engine: Engine, mydocker: Mydocker) -> None:
+def test_restart_replaces_the_process_and_keeps_files(engine: Engine, command: Command) -> None:
     """A running container is stopped first; with --rm it is refused."""
     web = engine.run("base", FOR_EVER, name="web", network="none")
     engine.exec("web", ["touch", "/kept"])
-    assert mydocker("restart", "-t", "1", "web") == "web\n"
+    assert command("restart", "-t", "1", "web") == "web\n"
     again = engine.inspect("web")
     assert again.running
     assert again.state.born != web.state.born
@@ -185,15 +163,15 @@ def test_restart_replaces_the_process_and_keeps_files(engine: Engine, mydocker: 
         engine.restart("brief")
 
 
-def test_env_file_is_read(mydocker: Mydocker, tmp_path: Path) -> None:
+def test_env_file_is_read(mydocker: Mydocker, env: dict[str, str], tmp_path: Path) -> None:
     """Comments are ignored, a name alone takes the caller's value, -e has priority."""
     path = tmp_path / "env"
     path.write_text("# no\n\nA=1\nB= two words=x \nHERE\nNOWHERE\nC=old\n")
+    env["HERE"] = "ours"
     script = 'echo "$A|$B|$HERE|$NOWHERE|$C"'
-    argv = ["--env-file", str(path), "-e", "C=new"]
-    assert mydocker(
-        "run", "--rm", "--net", "none", "--init", *argv, "base", "sh", "-c", script
-    ) == ("1| two words=x |ours||new\n")
+    options = ("--net", "none", "--init", "--env-file", str(path), "-e", "C=new")
+    done = mydocker("run", "--rm", *options, "base", "sh", "-c", script)
+    assert done.stdout == "1| two words=x |ours||new\n"
     path.write_text("a b=c\n")
     with pytest.raises(InvalidError, match="not KEY=VALUE"):
         environment_files([str(path)])
@@ -219,35 +197,29 @@ def test_relative_bind_source_is_below_the_working_directory(
 
 
 def test_inspect_shows_found_containers_and_reports_missing_ones(
-    engine: Engine,
-    root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    engine: Engine, mydocker: Mydocker
 ) -> None:
     """The exit code is 1."""
-    monkeypatch.setenv("MYDOCKER_ROOT", str(root))
     engine.create("base", FOR_EVER, name="web", network="none")
-    capfd.readouterr()
-    assert main.main(["inspect", "-f", "{{.Name}}", "nope", "web"]) == 1
-    captured = capfd.readouterr()
-    assert captured.out == "/web\n"
-    assert "'nope': there is no such container" in captured.err
+    done = mydocker("inspect", "-f", "{{.Name}}", "nope", "web")
+    assert (done.returncode, done.stdout) == (1, "/web\n")
+    assert "'nope': there is no such container" in done.stderr
 
 
-def test_volume_commands_have_dockers_output(mydocker: Mydocker) -> None:
+def test_volume_commands_have_dockers_output(command: Command, mydocker: Mydocker) -> None:
     """A volume keeps its files between containers."""
-    assert mydocker("volume", "create", "data") == "data\n"
-    assert mydocker("volume", "ls").split() == ["DRIVER", "VOLUME", "NAME", "local", "data"]
-    (shown,) = json.loads(mydocker("volume", "inspect", "data"))
+    assert command("volume", "create", "data") == "data\n"
+    assert command("volume", "ls").split() == ["DRIVER", "VOLUME", "NAME", "local", "data"]
+    (shown,) = json.loads(command("volume", "inspect", "data"))
     assert Path(shown["Mountpoint"]).is_dir()
-    place = mydocker("volume", "inspect", "-f", "{{.Mountpoint}}", "data")
+    place = command("volume", "inspect", "-f", "{{.Mountpoint}}", "data")
     assert place == f"{shown['Mountpoint']}\n"
     run = ("run", "--rm", "--net", "none", "-v", "data:/data", "base", "sh", "-c")
-    assert mydocker(*run, "echo x > /data/y") == ""
-    assert mydocker(*run, "cat /data/y") == "x\n"
-    assert mydocker("volume", "rm", "data") == "data\n"
-    assert mydocker("volume", "prune") == ""
-    assert mydocker("volume", "ls", "-q") == ""
+    assert mydocker(*run, "echo x > /data/y").returncode == 0
+    assert mydocker(*run, "cat /data/y").stdout == "x\n"
+    assert command("volume", "rm", "data") == "data\n"
+    assert command("volume", "prune") == ""
+    assert command("volume", "ls", "-q") == ""
 
 
 @pytest.mark.parametrize(

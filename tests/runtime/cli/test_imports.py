@@ -107,12 +107,6 @@ def test_command_imports_only_needed_modules(
     assert seen & (NEVER | unneeded) == set()
 
 
-def test_network_code_is_imported_after_the_fork(root: Path) -> None:
-    """The child builds the root file system meanwhile, on another CPU."""
-    seen = imported_by(root, "completion", "bash")
-    assert seen & (NETWORKS | IMAGES) == set()
-
-
 def test_no_garbage_collection_during_imports(root: Path, first: str) -> None:
     """Imported objects stay until the end; looking for garbage takes a tenth of a command."""
     done = subprocess.run(

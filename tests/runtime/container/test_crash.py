@@ -64,6 +64,8 @@ ENDING = steps(
     (lifecycle.Lifecycle, "_release"),
     (store.Store, "write_state"),
     (store.Store, "delete"),
+    (store, "remove_tree"),
+    (store, "_remove_one"),
 )
 
 

@@ -114,6 +114,13 @@ def new_docker(layers: Sequence[bytes], made: bytes, names: Sequence[str] = ()) 
     return {**blobs, "manifest.json": json.dumps(manifest).encode()}
 
 
+def merged(*archives: Tree) -> bytes:
+    """Encode one archive of several in Docker's layout."""
+    listed = [item for files in archives for item in json.loads(files["manifest.json"])]
+    files = {name: data for each in archives for name, data in each.items()}
+    return packed({**files, "manifest.json": json.dumps(listed).encode()})
+
+
 def descriptor(data: bytes, kind: str = "", **more: Any) -> dict[str, Any]:
     """Return a descriptor, by which OCI documents refer to each other."""
     return {"mediaType": kind, "digest": f"sha256:{sha256(data)}", "size": len(data), **more}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import tarfile
@@ -11,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -147,38 +145,6 @@ def test_damaged_archive_loads_whole_or_not_at_all(data: bytes) -> None:
                 assert tars.sha256(raw) == item.identity
                 for layer in parse_config(raw).layers:
                     assert tars.sha256(Path(store.layer(layer), "blob").read_bytes()) == layer
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                ["config", "rootfs", "diff_ids", "os", "Env", "Cmd", "created", "Labels"]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@fuzz
-@given(JSON)
-def test_arbitrary_configuration_is_parsed_or_refused(made: Any) -> None:
-    """The parsed strings can be arguments of a program."""
-    raw = json.dumps(made).encode()
-    try:
-        found = parse_config(raw)
-    except InvalidArchive:
-        return
-    assert found.identity == tars.sha256(raw)
-    for text in (*found.defaults.env, *found.defaults.command, found.defaults.user):
-        assert "\0" not in text
-        text.encode()
-    assert all("=" in item for item in found.defaults.env)
 
 
 @fuzz

@@ -74,8 +74,7 @@ def test_archive_with_several_images_loads_all(engine: Engine) -> None:
     """Each image has all its names."""
     one, other = tars.config([UPPER]), tars.config([UPPER], Env=["A=b"])
     both = [tars.new_docker([UPPER], one, ["a", "b:2"]), tars.new_docker([UPPER], other)]
-    manifest = json.dumps([json.loads(files["manifest.json"])[0] for files in both]).encode()
-    found = load(engine, tars.packed({**both[0], **both[1], "manifest.json": manifest}))
+    found = load(engine, tars.merged(*both))
     assert [item.names for item in found] == [("a:latest", "b:2"), ()]
     assert brought(engine) == ["<none>:<none>", "a:latest", "b:2"]
 
@@ -123,16 +122,16 @@ def test_container_gets_image_defaults(engine: Engine) -> None:
         Labels={"who": "me"},
     )
 
-    def said(*command: str, **options: object) -> str:
+    def printed(*command: str, **options: object) -> str:
         found = engine.run("made", command, network="none", **options)  # type: ignore[arg-type]
         engine.wait(found.id)
         return "".join(entry.data.decode() for entry in engine.logs(found.id))
 
-    assert said() == "image,image,/made/here,one two\n"
-    assert said("three", env={"B": "mine"}, workdir="/tmp") == "image,mine,/tmp,three\n"
-    assert said("/made", entrypoint=["echo"]) == "/made\n"
+    assert printed() == "image,image,/made/here,one two\n"
+    assert printed("three", env={"B": "mine"}, workdir="/tmp") == "image,mine,/tmp,three\n"
+    assert printed("/made", entrypoint=["echo"]) == "/made\n"
     with pytest.raises(InvalidError, match="no command"):
-        said(entrypoint=[])
+        printed(entrypoint=[])
     config = engine.create("made", [], network="none").config
     assert (config.exposed, config.labels) == (["53/udp", "80/tcp"], {"who": "me"})
     assert "EMPTY=" in config.env

@@ -59,14 +59,12 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _with("manifest.json", b"{}"),
         "manifest.json is malformed: Expected `array`",
     ),
-    "a list of numbers": (lambda: _with("manifest.json", b"[1]"), "Expected `object`, got `int`"),
     "too many images": (
         lambda: _with("manifest.json", b"[" + b"{}," * 999 + b"{}]"),
         "length <= 256",
     ),
     "no configuration": (lambda: _docker(Config="missing.json"), "does not have 'missing.json'"),
     "a configuration outside": (lambda: _docker(Config="../x.json"), "leads out of the archive"),
-    "a number for a name": (lambda: _docker(Config=5), "Expected `str`, got `int`"),
     "another configuration": (lambda: _with(f"blobs/sha256/{tars.sha256(MADE)}", b"{}"), "digest"),
     "no layers": (lambda: _docker(Layers=[]), "it has 0 layers; its configuration says 1"),
     "layers that are no list": (lambda: _docker(Layers="x"), r"Expected `array`.*Layers"),
@@ -82,10 +80,6 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _config({"rootfs": {"diff_ids": [f"sha256:{'0' * 64}"] * 126}}),
         "length <= 125.*diff_ids",
     ),
-    "another algorithm": (
-        lambda: _config({"rootfs": {"diff_ids": ["sha512:" + "0" * 128]}}),
-        "regex.*sha256.*diff_ids",
-    ),
     "a digest that is a path": (
         lambda: _config({"rootfs": {"diff_ids": ["sha256:../../../etc"]}}),
         "regex.*sha256.*diff_ids",
@@ -96,10 +90,6 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a command that is no list": (
         lambda: _config({"config": {"Cmd": "x"}}),
         "Expected `array`.*Cmd",
-    ),
-    "ports that are no object": (
-        lambda: _config({"config": {"ExposedPorts": [1]}}),
-        "Expected `object`",
     ),
     "no manifest": (lambda: _oci({"manifests": [tars.descriptor(b"x")]}), "does not have"),
     "a manifest without a digest": (lambda: _oci({"manifests": [{}]}), "required field `digest`"),
@@ -134,8 +124,8 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.parametrize("what", DOCUMENTS)
 def test_invalid_document_is_refused(engine: Engine, root: Path, what: str) -> None:
     """The error gives the reason, and no layer stays."""
-    archive, said = DOCUMENTS[what]
-    with unchanged(root), pytest.raises(InvalidError, match=said):
+    archive, reason = DOCUMENTS[what]
+    with unchanged(root), pytest.raises(InvalidError, match=reason):
         load(engine, archive())
 
 
@@ -159,14 +149,10 @@ def test_archive_with_one_bad_image_changes_nothing(engine: Engine, root: Path) 
     """No image of the archive is loaded; earlier images stay."""
     make(engine, LAYER, name="before")
     bad = tars.tar(Item("../x"))
-    files = tars.new_docker([LAYER], MADE, ["good"]) | tars.new_docker([bad], tars.config([bad]))
-    listed = [
-        json.loads(made["manifest.json"])[0]
-        for made in (
-            tars.new_docker([LAYER], MADE, ["good"]),
-            tars.new_docker([bad], tars.config([bad]), ["bad"]),
-        )
+    both = [
+        tars.new_docker([LAYER], MADE, ["good"]),
+        tars.new_docker([bad], tars.config([bad]), ["bad"]),
     ]
     with unchanged(root), pytest.raises(InvalidError, match="leads out"):
-        load(engine, tars.packed({**files, "manifest.json": json.dumps(listed).encode()}))
+        load(engine, tars.merged(*both))
     assert brought(engine) == ["before:latest"]

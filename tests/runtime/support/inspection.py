@@ -15,7 +15,7 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.nftables import Nft, Table
 from runtime.engine import Engine
-from runtime.image.store import BASE, BUSYBOX
+from runtime.image.base import BASE
 from runtime.records import ContainerRecord
 
 WITHIN = 10.0
@@ -23,9 +23,8 @@ WITHIN = 10.0
 
 
 def brought(engine: Engine) -> list[str]:
-    """Return the names of the images in order, except those of the host's own programs."""
-    machines = {f"{name}:latest" for name in (BASE, BUSYBOX)}
-    return sorted(item.name for item in engine.images.all() if item.name not in machines)
+    """Return the names of the images in order, except `base`."""
+    return sorted(item.name for item in engine.images.all() if item.name != f"{BASE}:latest")
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
