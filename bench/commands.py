@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from bench.rivals import there, up
 from bench.timing import Row, alternate, show
-from harness.adapters.docker_cli.adapter import CliFactory, environment
+from harness.adapters.docker_cli.adapter import environment
+from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import AdapterFactory, HostHandle
 from harness.sandbox import sandbox
 from harness.world.build import World
@@ -102,9 +103,9 @@ def _mydocker() -> Iterator[Rival]:
 
 @contextmanager
 def _rival(name: str, factory: AdapterFactory) -> Iterator[Rival]:
-    assert isinstance(factory, CliFactory)
+    assert isinstance(factory, CliSpec)
     with up(factory) as (world, _):
-        yield Rival(name, world.host, factory.spec.command, environment(factory.spec))
+        yield Rival(name, world.host, factory.command, environment(factory))
 
 
 def _timed(argv: tuple[str, ...], env: dict[str, str]) -> float:

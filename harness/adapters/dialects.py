@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.resources
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Final, get_type_hints
@@ -31,40 +31,33 @@ class DocumentedChoice:
     choices: Mapping[str, Any]
 
 
-def for_runtime(runtime: str, version: str, *, upon: Sequence[tuple[str, str]] = ()) -> Dialect:
-    """Return the dialect of a version of a runtime; the defaults if the table has no entry.
+def composed(*named: tuple[str, str]) -> Dialect:
+    """Return the dialect of runtimes, each with its version; a later one takes precedence.
 
-    `upon` names other entries of the table, each with a version, whose choices come first, such
-    as those of the network backend of a bare runtime.
+    The defaults if the table has no entry. A network backend of a bare runtime comes before it.
     """
-    named = (*upon, (runtime, version))
-    return _composed([entry for one in named for entry in entries(*one)])
-
-
-def for_entries(kin: Sequence[str], version: str) -> Dialect:
-    """Return the dialect composed of several runtimes' entries, in this order."""
-    return _composed([entry for name in kin for entry in entries(name, version)])
-
-
-def _composed(known: Sequence[DocumentedChoice]) -> Dialect:
+    known = entries(*named)
     if not known:
         return Dialect()
-    found, residue, fleeting = Dialect(residue=()), list[str](), list[str]()
+    found = Dialect()
     for entry in known:
-        residue += entry.choices.get("residue", ())
-        fleeting += entry.choices.get("fleeting", ())
         found = replace(found, **entry.choices)
-    return replace(found, residue=tuple(residue), fleeting=tuple(fleeting))
+    residue, fleeting = (
+        tuple(pattern for entry in known for pattern in entry.choices.get(field, ()))
+        for field in ("residue", "fleeting")
+    )
+    return replace(found, residue=residue, fleeting=fleeting)
 
 
-def entries(runtime: str, version: str) -> list[DocumentedChoice]:
-    """Return the entries of the table that apply to a version of a runtime, in order."""
+def entries(*named: tuple[str, str]) -> list[DocumentedChoice]:
+    """Return the entries of the table that apply to runtimes, each with its version, in order."""
     return [
         DocumentedChoice(
             row["source"],
             row.get("about", ""),
             read({key: row[key] for key in row if key not in _ABOUT}),
         )
+        for runtime, version in named
         for row in _table().get(runtime, ())
         if _applies(row, version)
     ]
@@ -75,12 +68,7 @@ def read(choices: object) -> dict[str, Any]:
 
     Raises `toml_table.TableError`.
     """
-    return toml_table.convert(choices, _kinds(), "[dialect]")
-
-
-@cache
-def _kinds() -> Mapping[str, Any]:
-    return get_type_hints(Dialect)
+    return toml_table.convert(choices, get_type_hints(Dialect), "[dialect]")
 
 
 @cache

@@ -90,13 +90,12 @@ class MydockerAdapter:
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
         """Call `mydocker network create`."""
-        return self._call(
-            f"create network {spec.name}", _create_network, spec.name, _network_options(spec)
-        )
+        asked, given = f"create network {spec.name}", _network_options(spec)
+        return _network_facts(self._call(asked, Engine.network_create, spec.name, **given))
 
     def network_facts(self, name: str) -> NetworkInfo:
         """Call `mydocker network inspect`."""
-        return self._call(f"inspect network {name}", _inspect_network, name)
+        return _network_facts(self._call(f"inspect network {name}", Engine.network_inspect, name))
 
     def remove_network(self, name: str) -> None:
         """Call `mydocker network rm`."""
@@ -105,19 +104,22 @@ class MydockerAdapter:
     def run(self, spec: ContainerSpec) -> ContainerInfo:
         """Call `mydocker run -d`, or create, `network connect` and start."""
         command = spec.command or FOR_EVER
-        return self._call(f"run {spec.name}", _run, command, _container_options(spec), spec.also)
+        given = _container_options(spec)
+        return _facts(self._call(f"run {spec.name}", _run, command, given, spec.also))
 
     def inspect(self, name: str) -> ContainerInfo:
         """Call `mydocker inspect`."""
-        return self._call(f"inspect {name}", _inspect, name)
+        return _facts(self._call(f"inspect {name}", Engine.inspect, name))
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
         """Call `mydocker network connect`."""
-        return self._call(f"connect {name} to {network}", _connect, name, network, tuple(aliases))
+        asked = f"connect {name} to {network}"
+        return _facts(self._call(asked, Engine.network_connect, network, name, aliases=aliases))
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
         """Call `mydocker network disconnect`."""
-        return self._call(f"disconnect {name} from {network}", _disconnect, name, network)
+        asked = f"disconnect {name} from {network}"
+        return _facts(self._call(asked, Engine.network_disconnect, network, name))
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
         """Call `mydocker exec`; a command that is not there exits with 127, as in a shell."""
@@ -134,7 +136,7 @@ class MydockerAdapter:
 
     def start_container(self, name: str) -> ContainerInfo:
         """Call `mydocker start`."""
-        return self._call(f"start {name}", _start_container, name)
+        return _facts(self._call(f"start {name}", Engine.start, name))
 
     def remove(self, *names: str) -> None:
         """Call `mydocker rm -f` for all of them in one step."""
@@ -186,38 +188,11 @@ def _container_options(spec: ContainerSpec) -> ContainerOptions:
     )
 
 
-# --- inside the host -----------------------------------------------------------
-
-
-_engines: Final[dict[int, Engine]] = {}
-"""Engines that watch flows, by process id: a fork must not use its parent's."""
-
-
-def _with_engine(
-    method: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs
-) -> T:
-    return method(_engines.get(os.getpid()) or Engine(), *args, **kwargs)
-
-
-def _start(engine: Engine) -> None:
-    if os.getpid() not in _engines:
-        with NetNS.own() as here:
-            engine = _engines[os.getpid()] = Engine(flows=FlowWatch(here))
-    engine.images.all()
-    engine.network_inspect(DEFAULT_NETWORK)
-    engine.containers()  # every call cleans up after a killed one
+# --- records of mydocker as facts ---------------------------------------------------
 
 
 def _network_facts(network: NetworkConfig) -> NetworkInfo:
     return NetworkInfo(network.name, network.id, network.bridge, tuple(network.gateways))
-
-
-def _create_network(engine: Engine, name: str, options: NetworkOptions) -> NetworkInfo:
-    return _network_facts(engine.network_create(name, **options))
-
-
-def _inspect_network(engine: Engine, name: str) -> NetworkInfo:
-    return _network_facts(engine.network_inspect(name))
 
 
 def _facts(container: ContainerRecord) -> ContainerInfo:
@@ -251,35 +226,41 @@ def _facts(container: ContainerRecord) -> ContainerInfo:
     )
 
 
+# --- inside the host -----------------------------------------------------------
+
+
+_engines: Final[dict[int, Engine]] = {}
+"""Engines that watch flows, by process id: a fork must not use its parent's."""
+
+
+def _with_engine(
+    method: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    return method(_engines.get(os.getpid()) or Engine(), *args, **kwargs)
+
+
+def _start(engine: Engine) -> None:
+    if os.getpid() not in _engines:
+        with NetNS.own() as here:
+            engine = _engines[os.getpid()] = Engine(flows=FlowWatch(here))
+    engine.images.all()
+    engine.network_inspect(DEFAULT_NETWORK)
+    engine.containers()  # every call cleans up after a killed one
+
+
 def _run(
     engine: Engine, command: tuple[str, ...], options: ContainerOptions, also: tuple[str, ...]
-) -> ContainerInfo:
+) -> ContainerRecord:
     if not also:
-        return _facts(engine.run(IMAGE, command, **options))
+        return engine.run(IMAGE, command, **options)
     made = engine.create(IMAGE, command, **options)
     try:
         for network in also:
             engine.network_connect(network, made.id)
-        return _facts(engine.start(made.id))
+        return engine.start(made.id)
     except BaseException:
         engine.remove(made.id, force=True)
         raise
-
-
-def _connect(engine: Engine, name: str, network: str, aliases: tuple[str, ...]) -> ContainerInfo:
-    return _facts(engine.network_connect(network, name, aliases=aliases))
-
-
-def _disconnect(engine: Engine, name: str, network: str) -> ContainerInfo:
-    return _facts(engine.network_disconnect(network, name))
-
-
-def _inspect(engine: Engine, name: str) -> ContainerInfo:
-    return _facts(engine.inspect(name))
-
-
-def _start_container(engine: Engine, name: str) -> ContainerInfo:
-    return _facts(engine.start(name))
 
 
 def _exec(engine: Engine, name: str, argv: tuple[str, ...], timeout: float) -> CompletedCommand:

@@ -133,16 +133,16 @@ def _prefix(factory: AdapterFactory) -> str:
 def _load(name: str) -> AdapterFactory:
     for point in entry_points(group=GROUP):
         if point.name == name:
-            return _factory(_loaded(point))
+            return _loaded(point)
     if name in _BUILT_IN:
-        return _factory(EntryPoint(name, _BUILT_IN[name], GROUP).load())
+        return cast("AdapterFactory", EntryPoint(name, _BUILT_IN[name], GROUP).load())
     raise UnknownRuntime(
         f"no adapter is called {name!r}; there are: {', '.join(names())}, "
         "and any file acme.toml that describes a Docker-shaped command line"
     )
 
 
-def _loaded(point: EntryPoint) -> object:
+def _loaded(point: EntryPoint) -> AdapterFactory:
     """Import an adapter of another package; raise `DoesNotLoad` for whatever is wrong with it."""
     try:
         found = point.load()
@@ -151,14 +151,14 @@ def _loaded(point: EntryPoint) -> object:
         raise DoesNotLoad(
             f"{point.name!r}, which is {point.value}, does not load: {why}"
         ) from error
-    if not (hasattr(found, "features") and (callable(found) or hasattr(found, "command"))):
+    if not (hasattr(found, "features") and callable(found)):
         raise DoesNotLoad(
             f"{point.name!r}, which is {point.value}, is {found!r}: an adapter's class is wanted, "
             "which has `features`, or a CliSpec"
         )
     if why := _misclaimed(found.features):
         raise DoesNotLoad(f"{point.name!r}, which is {point.value}, {why}")
-    return found
+    return cast("AdapterFactory", found)
 
 
 def _misclaimed(claimed: object) -> str:
@@ -174,15 +174,6 @@ def _misclaimed(claimed: object) -> str:
     if not unknown:
         return ""
     return f"claims {', '.join(unknown)}: there is no such feature; there are: {', '.join(Feature)}"
-
-
-def _factory(found: Any) -> AdapterFactory:
-    """Return an adapter's class as it is, or the factory of a `CliSpec`."""
-    if callable(found):
-        return cast("AdapterFactory", found)
-    from harness.adapters.docker_cli.adapter import CliFactory
-
-    return CliFactory(found)
 
 
 def _from_prefix(name: str, factory: Any, prefix: str) -> AdapterFactory:

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.adapters import dialects, registry
-from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import AdapterFactory
 from harness.model.dialect import Dialect
@@ -115,9 +114,7 @@ def _entries(factory: AdapterFactory, version: str) -> list[dialects.DocumentedC
     """Return the entries of the dialect table about the runtime."""
     spec = _spec(factory)
     if spec:
-        kin = spec.kin or (spec.name,)
-        of = spec.like or version
-        return [entry for name in kin for entry in dialects.entries(name, of)]
+        return dialects.entries(*spec.table_entries(version))
     tell = getattr(factory, "entries", None)
     return list(tell()) if tell else []
 
@@ -139,8 +136,8 @@ def _dialect(factory: AdapterFactory, version: str) -> Dialect:
     if spec is None:
         dialect = getattr(factory, "dialect", None)
         return dialect if isinstance(dialect, Dialect) else Dialect()
-    return spec.dialect or dialects.for_entries(spec.kin or (spec.name,), version)
+    return spec.dialect or dialects.composed(*spec.table_entries(version))
 
 
 def _spec(factory: AdapterFactory) -> CliSpec | None:
-    return factory.spec if isinstance(factory, CliFactory) else None
+    return factory if isinstance(factory, CliSpec) else None

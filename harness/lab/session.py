@@ -124,22 +124,20 @@ def user_command(factory: AdapterFactory) -> str:
 
     A rootless runtime is called as its user.
     """
-    spec = getattr(factory, "spec", None)
-    if isinstance(spec, CliSpec):
-        program, *words = spec.command
-        if spec.prefix and program.startswith(f"{spec.prefix}/"):  # on the shell's PATH
+    if isinstance(factory, CliSpec):
+        program, *words = factory.command
+        if factory.prefix and program.startswith(f"{factory.prefix}/"):  # on the shell's PATH
             program = program.rpartition("/")[2]
-        return shlex.join((*((_AS_USER,) if spec.rootless else ()), program, *words))
+        return shlex.join((*((_AS_USER,) if factory.rootless else ()), program, *words))
     name = getattr(factory, "name", "")
     return name if name == registry.DEFAULT else ""
 
 
 def scripts_for(factory: AdapterFactory) -> dict[str, str]:
     """Return the scripts that call a rootless runtime as its user on the host."""
-    spec = getattr(factory, "spec", None)
-    if not isinstance(spec, CliSpec) or not spec.rootless:
+    if not isinstance(factory, CliSpec) or not factory.rootless:
         return {}
-    own = (f"{key}={value}" for key, value in adapter.environment(spec).items())
+    own = (f"{key}={value}" for key, value in adapter.environment(factory).items())
     words = shlex.join(("env", *own, *rootless.command(())))
     return {_AS_USER: f'#!/bin/sh\ncd {rootless.HOME} && exec {words} "$@"\n'}
 

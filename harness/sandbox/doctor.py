@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fcntl import ioctl
+from functools import partial
 from ipaddress import IPv4Address, IPv6Interface
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -60,45 +61,19 @@ def _link(*requests: netlink.Request) -> None:
         kernel.send(requests)
 
 
-def _bridge() -> None:
-    _link(rtnetlink.add_bridge("bridge"))
-
-
-def _veth() -> None:
-    _link(rtnetlink.add_veth("veth", "peer"))
-
-
-def _ipv6() -> None:
-    _link(rtnetlink.add_address(1, IPv6Interface("2001:db8::1/64")))
-
-
-def _rule(name: str, hook: nftables.Hook, kind: str, *parts: list[nftables.Expression]) -> None:
+def _rule(name: str, hook: nftables.Hook, *parts: list[nftables.Expression]) -> None:
     table = nftables.Table("inet", name)
-    chain = nftables.add_chain(table, name, hook=hook, kind="nat" if kind == "nat" else "filter")
+    chain = nftables.add_chain(
+        table, name, hook=hook, kind="filter" if hook == "forward" else "nat"
+    )
     with nftables.Nft() as rules:
         rules.apply([nftables.add_table(table), chain, nftables.add_rule(table, name, *parts)])
 
 
-def _masquerade() -> None:
-    _rule("masquerade", "postrouting", "nat", nftables.oifname("lo"), nftables.masquerade())
-
-
 def _publish() -> None:
+    tcp = (nftables.family(4), nftables.l4proto("tcp"), nftables.dport(80))
     to = nftables.dnat(IPv4Address("192.0.2.1"), 80)
-    _rule(
-        "publish",
-        "prerouting",
-        "nat",
-        nftables.to_local(),
-        nftables.family(4),
-        nftables.l4proto("tcp"),
-        nftables.dport(80),
-        to,
-    )
-
-
-def _filter() -> None:
-    _rule("filter", "forward", "filter", nftables.ct_state("established"), nftables.reject())
+    _rule("publish", "prerouting", nftables.to_local(), *tcp, to)
 
 
 def _overlay() -> None:
@@ -116,15 +91,8 @@ def _overlay() -> None:
         base.rmdir()
 
 
-def _packet_socket() -> None:
-    socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
-
-
-def _raw_icmp() -> None:
-    for family, protocol in (
-        (socket.AF_INET, socket.IPPROTO_ICMP),
-        (socket.AF_INET6, socket.IPPROTO_ICMPV6),
-    ):
+def _raw_socket(*kinds: tuple[int, int]) -> None:
+    for family, protocol in kinds:
         socket.socket(family, socket.SOCK_RAW, protocol).close()
 
 
@@ -153,14 +121,10 @@ def _tun() -> None:
         ioctl(device, 0x400454CA, struct.pack("16sH22x", b"tun", 0x0001))  # TUNSETIFF, IFF_TUN
 
 
-def _kind(kind: str, data: bytes = b"", *, below: bool = False) -> Callable[[], None]:
-    """Return an attempt to make a link of `kind`, on top of another link if it needs one."""
-
-    def attempt() -> None:
-        parent = socket.if_nametoindex("bridge") if below else None
-        _link(rtnetlink.add_link(kind, kind, parent=parent, data=data))
-
-    return attempt
+def _kind(kind: str, data: bytes = b"", *, below: bool = False) -> None:
+    """Make a link of `kind`, on top of another link if it needs one."""
+    parent = socket.if_nametoindex("bridge") if below else None
+    _link(rtnetlink.add_link(kind, kind, parent=parent, data=data))
 
 
 # --- the list --------------------------------------------------------------
@@ -176,16 +140,37 @@ _IN_CONTAINER = (
 )
 
 CHECKS = (
-    Check("bridge", _bridge, _module("bridge")),
-    Check("veth", _veth, _module("veth")),
-    Check("IPv6", _ipv6, "Boot without ipv6.disable=1, or load it as root: modprobe ipv6"),
-    Check("nft masquerade", _masquerade, _module("nf_tables", "nft_masq", "nft_chain_nat")),
+    Check("bridge", partial(_link, rtnetlink.add_bridge("bridge")), _module("bridge")),
+    Check("veth", partial(_link, rtnetlink.add_veth("veth", "peer")), _module("veth")),
+    Check(
+        "IPv6",
+        partial(_link, rtnetlink.add_address(1, IPv6Interface("2001:db8::1/64"))),
+        "Boot without ipv6.disable=1, or load it as root: modprobe ipv6",
+    ),
+    Check(
+        "nft masquerade",
+        partial(_rule, "masquerade", "postrouting", nftables.oifname("lo"), nftables.masquerade()),
+        _module("nf_tables", "nft_masq", "nft_chain_nat"),
+    ),
     Check("nft port publishing", _publish, _module("nft_nat", "nft_fib_inet")),
-    Check("nft filter", _filter, _module("nft_ct", "nft_reject_inet")),
+    Check(
+        "nft filter",
+        partial(_rule, "filter", "forward", nftables.ct_state("established"), nftables.reject()),
+        _module("nft_ct", "nft_reject_inet"),
+    ),
     Check("overlay mount", _overlay, f"{_module('overlay')}, 5.11 or newer"),
     # Closing one waits for the kernel's grace period: 10 ms.
-    Check("packet socket", _packet_socket, _module("af_packet"), slow=True),
-    Check("raw ICMP socket", _raw_icmp, _IN_CONTAINER),
+    Check(
+        "packet socket",
+        partial(_raw_socket, (socket.AF_PACKET, 0)),
+        _module("af_packet"),
+        slow=True,
+    ),
+    Check(
+        "raw ICMP socket",
+        partial(_raw_socket, (socket.AF_INET, 1), (socket.AF_INET6, 58)),
+        _IN_CONTAINER,
+    ),
     Check("setns by pidfd", _pidfd, "Boot a kernel of 5.8 or newer"),
     Check(
         "own cgroup",
@@ -199,17 +184,17 @@ CHECKS = (
         "Install newuidmap (Debian: uidmap) and give the user a range in /etc/subuid, /etc/subgid",
         required=False,
     ),
-    Check("dummy", _kind("dummy"), _module("dummy"), required=False),
-    Check("macvlan", _kind("macvlan", below=True), _module("macvlan"), required=False),
-    Check("ipvlan", _kind("ipvlan", below=True), _module("ipvlan"), required=False),
+    Check("dummy", partial(_kind, "dummy"), _module("dummy"), required=False),
+    Check("macvlan", partial(_kind, "macvlan", below=True), _module("macvlan"), required=False),
+    Check("ipvlan", partial(_kind, "ipvlan", below=True), _module("ipvlan"), required=False),
     Check(
         "vlan",
-        _kind("vlan", netlink.attr(1, struct.pack("=H", 7)), below=True),
+        partial(_kind, "vlan", netlink.attr(1, struct.pack("=H", 7)), below=True),
         _module("8021q"),
         required=False,
     ),
-    Check("vxlan", _kind("vxlan", netlink.u32(1, 7)), _module("vxlan"), required=False),
-    Check("ifb", _kind("ifb"), _module("ifb"), required=False),
+    Check("vxlan", partial(_kind, "vxlan", netlink.u32(1, 7)), _module("vxlan"), required=False),
+    Check("ifb", partial(_kind, "ifb"), _module("ifb"), required=False),
     Check(
         "tun",
         _tun,

@@ -149,34 +149,34 @@ def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
     """Yield every bridge port and every link between routers, made from the LAN's namespace."""
     chain = routers(topology)
     yield rtnetlink.add_bridge("lan0", index=SWITCH)
-    for port, name in enumerate((HOST, chain[0], ATTACKER)):
-        yield rtnetlink.add_veth(
-            name,
-            "eth0",
-            index=20 + port,
-            master=SWITCH,
-            peer_netns=spaces[name].fd,
-            peer_index=NEAR,
-        )
-    for number, (lower, upper) in enumerate(zip(chain, [*chain[1:], INTERNET], strict=True), 1):
-        yield rtnetlink.add_veth(
-            "eth1",
-            "eth0",
-            netns=spaces[lower].fd,
-            index=FAR,
-            peer_netns=spaces[upper].fd,
-            peer_index=NEAR,
-            mtu=topology.narrow_mtu if number == 1 else None,
-        )
-    for port, name in enumerate((NS1, NS2)):
-        yield rtnetlink.add_veth(
-            f"veth-{name}",
-            "eth0",
-            netns=spaces[HOST].fd,
-            index=30 + port,
-            peer_netns=spaces[name].fd,
-            peer_index=NEAR,
-        )
+    for port, name in enumerate((HOST, chain[0], ATTACKER), 20):
+        yield _cable(name, spaces[name], index=port, master=SWITCH)
+    for number, (lower, upper) in enumerate(zip(chain, [*chain[1:], INTERNET], strict=True)):
+        mtu = None if number else topology.narrow_mtu
+        yield _cable("eth1", spaces[upper], netns=spaces[lower].fd, index=FAR, mtu=mtu)
+    for port, name in enumerate((NS1, NS2), 30):
+        yield _cable(f"veth-{name}", spaces[name], netns=spaces[HOST].fd, index=port)
+
+
+def _cable(
+    name: str,
+    peer: NetNS,
+    *,
+    index: int,
+    netns: int | None = None,
+    master: int | None = None,
+    mtu: int | None = None,
+) -> Request:
+    """Return the request for a veth pair whose other end is `eth0` of a namespace."""
+    return rtnetlink.add_veth(
+        *(name, "eth0"),
+        netns=netns,
+        index=index,
+        master=master,
+        peer_netns=peer.fd,
+        peer_index=NEAR,
+        mtu=mtu,
+    )
 
 
 def _inside(name: str, topology: Topology) -> Iterator[Request]:

@@ -42,68 +42,47 @@ sending. After bytes to send it is sent `b""` as soon as they are on their way.
 class ServiceClient(NamedTuple):
     """Client of a service: address and port, the namespace, and the recorder of DNS queries."""
 
-    client: tuple[str, int]
+    address: tuple[str, int]
     place: str
     note: Callable[[DnsQuery], None]
 
     def line(self, **more: object) -> bytes:
         """Return the line that tells the client which address the service saw."""
-        said = {"you": list(self.client), "me": self.place, **more}
-        return json.dumps(said).encode() + b"\n"
+        seen = {"you": list(self.address), "me": self.place, **more}
+        return json.dumps(seen).encode() + b"\n"
 
 
-class ServiceReplies(NamedTuple):
-    """All services, by the names in `TCP_PORTS` and `UDP_PORTS`."""
-
-    streams: dict[str, Callable[[ServiceClient], Dialogue]]
-    datagrams: dict[str, Callable[[ServiceClient, bytes], bytes | None]]
-
-    @classmethod
-    def over(cls, zone: Zone) -> ServiceReplies:
-        """Return all services, with the names of `zone`."""
-        return cls(
-            {
-                "echo": echo,
-                "discard": discard,
-                "chargen": chargen,
-                "dns": lambda guest: dns_stream(zone, guest),
-                "http": http,
-            },
-            {"echo": echo_datagram, "dns": lambda guest, query: dns_datagram(zone, guest, query)},
-        )
-
-
-def echo(guest: ServiceClient) -> Dialogue:
+def echo(client: ServiceClient) -> Dialogue:
     """Send the client's address, then echo all bytes (RFC 862)."""
-    yield guest.line()
-    while heard := (yield LISTEN):
-        yield heard
+    yield client.line()
+    while data := (yield LISTEN):
+        yield data
 
 
-def echo_datagram(guest: ServiceClient, data: bytes) -> bytes:
+def echo_datagram(client: ServiceClient, data: bytes) -> bytes:
     """Reply with the client, the datagram's size and its first `ECHOED` bytes as latin-1."""
-    return guest.line(size=len(data), data=data[:ECHOED].decode("latin-1"))
+    return client.line(size=len(data), data=data[:ECHOED].decode("latin-1"))
 
 
-def discard(guest: ServiceClient) -> Dialogue:
+def discard(client: ServiceClient) -> Dialogue:
     """Read all bytes (RFC 863), then send their size and SHA-256."""
     digest, size = hashlib.sha256(), 0
-    while heard := (yield LISTEN):
-        digest.update(heard)
-        size += len(heard)
-    yield guest.line(size=size, sha256=digest.hexdigest())
+    while data := (yield LISTEN):
+        digest.update(data)
+        size += len(data)
+    yield client.line(size=size, sha256=digest.hexdigest())
 
 
 def chargen(_: ServiceClient) -> Dialogue:
     """Send as many bytes of `bulk` as the first line requests, in decimal."""
-    asked = b""
-    while b"\n" not in asked and len(asked) <= 20:
-        heard = yield LISTEN
-        if not heard:
+    requested = b""
+    while b"\n" not in requested and len(requested) <= 20:
+        data = yield LISTEN
+        if not data:
             return
-        asked += heard
-    number = asked.partition(b"\n")[0].strip()
-    if len(asked) > 20 or not number.isdigit():
+        requested += data
+    number = requested.partition(b"\n")[0].strip()
+    if len(requested) > 20 or not number.isdigit():
         yield b"? how many bytes, in decimal, and a newline\n"
         return
     yield from bulk(int(number))
@@ -118,63 +97,63 @@ def bulk(size: int) -> Generator[bytes, object, None]:
         yield (number.to_bytes(8, "big") + _FILL)[: size - start]
 
 
-def dns_stream(zone: Zone, guest: ServiceClient) -> Dialogue:
+def dns_stream(zone: Zone, client: ServiceClient) -> Dialogue:
     """Answer one query after the other, each behind its length (RFC 7766)."""
     pending = b""
-    while heard := (yield LISTEN):
-        pending += heard
+    while data := (yield LISTEN):
+        pending += data
         while len(pending) >= _PREFIX:
             end = _PREFIX + int.from_bytes(pending[:_PREFIX], "big")
             if len(pending) < end:
                 break
             query, pending = pending[_PREFIX:end], pending[end:]
-            answer, asked = zone.answer(query, udp=False)
-            if asked:
-                guest.note(asked)
+            answer, question = zone.answer(query, udp=False)
+            if question:
+                client.note(question)
             if answer is None:
-                return  # no DNS is spoken here
+                return  # no DNS
             yield len(answer).to_bytes(_PREFIX, "big") + answer
 
 
-def dns_datagram(zone: Zone, guest: ServiceClient, query: bytes) -> bytes | None:
+def dns_datagram(zone: Zone, client: ServiceClient, query: bytes) -> bytes | None:
     """Answer one query."""
-    answer, asked = zone.answer(query, udp=True)
-    if asked:
-        guest.note(asked)
+    answer, question = zone.answer(query, udp=True)
+    if question:
+        client.note(question)
     return answer
 
 
-def http(guest: ServiceClient) -> Dialogue:
+def http(client: ServiceClient) -> Dialogue:
     """Answer one GET or HEAD with the client's address, the Host header and the path."""
     request = b""
     while b"\r\n\r\n" not in request and len(request) <= _HEAD_LIMIT:
-        heard = yield LISTEN
-        if not heard:
+        data = yield LISTEN
+        if not data:
             break
-        request += heard
+        request += data
     if request:
-        yield _Page(guest, request).said.getvalue()
+        yield _Page(client, request).page.getvalue()
 
 
 class _Page(BaseHTTPRequestHandler):
     """The standard library's HTTP, over bytes: refusals and malformed requests are its own."""
 
-    def __init__(self, guest: ServiceClient, request: bytes) -> None:
-        self.guest = guest
-        self.client_address = guest.client
-        self.said = io.BytesIO()
-        self.rfile, self.wfile = io.BytesIO(request), self.said
+    def __init__(self, client: ServiceClient, request: bytes) -> None:
+        self.client = client
+        self.client_address = client.address
+        self.page = io.BytesIO()
+        self.rfile, self.wfile = io.BytesIO(request), self.page
         self.handle_one_request()
 
     def do_GET(self) -> None:
         """Answer a GET."""
-        page = self.guest.line(host=self.headers.get("Host"), path=self.path)
+        body = self.client.line(host=self.headers.get("Host"), path=self.path)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(page)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(page)
+            self.wfile.write(body)
 
     do_HEAD = do_GET  # noqa: N815 - the standard library's name
 

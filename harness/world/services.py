@@ -20,7 +20,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, NoReturn, Self
 
@@ -34,7 +34,13 @@ from harness.world.service_protocols import (
     UDP_PORTS,
     Dialogue,
     ServiceClient,
-    ServiceReplies,
+    chargen,
+    discard,
+    dns_datagram,
+    dns_stream,
+    echo,
+    echo_datagram,
+    http,
 )
 from linux.netns import NetNS
 from linux.syscalls import die_with_parent
@@ -127,11 +133,11 @@ class Services:
                     _be_services(parent, there, listeners, topology or Topology())
             return cls(pid, here)
 
-    def asked(self, since: int = 0) -> list[ServiceQuery]:
+    def queries(self, since: int = 0) -> list[ServiceQuery]:
         """Return every DNS query since a `mark`, in the order of arrival."""
         return [event for event in self._ask(since)[1] if isinstance(event, ServiceQuery)]
 
-    def seen(self, since: int = 0) -> list[ServiceVisit]:
+    def visits(self, since: int = 0) -> list[ServiceVisit]:
         """Return every connection and datagram since a `mark`, in the order of arrival.
 
         Those to the DNS server are included.
@@ -144,18 +150,18 @@ class Services:
 
     def _ask(self, since: int | None) -> tuple[int, list[ServiceVisit | ServiceQuery]]:
         if not self.pid:
-            raise ServicesDied("the services have been stopped, or ended: nobody to ask")
+            raise ServicesDied("the services have been stopped, or ended: there is no record")
         self._asks += 1
         try:
             answer = self._control.ask(self._asks, pickle.dumps(since), PATIENCE)
         except TimeoutError:
             raise self._end(
-                f"did not tell what it saw within {PATIENCE} s, and was killed"
+                f"did not return its record within {PATIENCE} s, and was killed"
             ) from None
         except FailedError as error:
             raise self._end(f"failed:\n{error}") from None
         except (EOFError, OSError):
-            raise self._end("ended before it could tell what it saw") from None
+            raise self._end("ended before it returned its record") from None
         length: int
         record: list[ServiceVisit | ServiceQuery]
         length, record = pickle.loads(answer)  # noqa: S301 # from our own child
@@ -260,7 +266,17 @@ class _Server:
     """All open sockets, and the record."""
 
     def __init__(self, control: Channel, listeners: Sequence[_Listener], zone: Zone) -> None:
-        self._answers = ServiceReplies.over(zone)
+        self._streams: dict[str, Callable[[ServiceClient], Dialogue]] = {
+            "echo": echo,
+            "discard": discard,
+            "chargen": chargen,
+            "dns": functools.partial(dns_stream, zone),
+            "http": http,
+        }
+        self._datagrams: dict[str, Callable[[ServiceClient, bytes], bytes | None]] = {
+            "echo": echo_datagram,
+            "dns": functools.partial(dns_datagram, zone),
+        }
         self._record: list[ServiceVisit | ServiceQuery] = []
         self._control = control
         self._requests: list[tuple[int, int | None]] = []
@@ -300,27 +316,27 @@ class _Server:
             os._exit(0)
         self._requests.append((number, pickle.loads(since)))  # noqa: S301 # from our own parent
 
-    def _welcome(self, listener: _Listener, client: tuple[str, int]) -> ServiceClient:
+    def _note_visit(self, listener: _Listener, client: tuple[str, int]) -> ServiceClient:
         """Record a visit."""
         where = (listener.place, listener.transport, client)
         self._record.append(ServiceVisit(time.time(), *where, listener.service, listener.address))
 
-        def note(asked: DnsQuery) -> None:
-            self._record.append(ServiceQuery(time.time(), *where, asked.name, asked.type))
+        def note(query: DnsQuery) -> None:
+            self._record.append(ServiceQuery(time.time(), *where, query.name, query.type))
 
         return ServiceClient(client, listener.place, note)
 
     def _accept(self, listener: _Listener) -> None:
         accepted, client = listener.socket.accept()
-        guest = self._welcome(listener, client[:2])
-        _Conversation(self._selector, accepted, self._answers.streams[listener.service](guest))
+        visitor = self._note_visit(listener, client[:2])
+        _Conversation(self._selector, accepted, self._streams[listener.service](visitor))
 
     def _receive(self, listener: _Listener) -> None:
         data, client = listener.socket.recvfrom(_LONGEST)
-        guest = self._welcome(listener, client[:2])
+        visitor = self._note_visit(listener, client[:2])
         if client[1] in _OWN:
             return  # two services that reply to each other would never stop
-        answer = self._answers.datagrams[listener.service](guest, data)
+        answer = self._datagrams[listener.service](visitor, data)
         if answer is not None:
             # Without a route back the reply is lost, as in any network.
             with contextlib.suppress(OSError):
@@ -334,7 +350,7 @@ class _Conversation:
         self, selector: selectors.BaseSelector, connected: socket.socket, dialogue: Dialogue
     ) -> None:
         self._selector, self._socket, self._dialogue = selector, connected, dialogue
-        self._unsaid = LISTEN
+        self._unsent = LISTEN
         self._over = False
         connected.setblocking(False)
         selector.register(connected, selectors.EVENT_READ, self._go_on)
@@ -342,29 +358,29 @@ class _Conversation:
 
     def _go_on(self) -> None:
         try:
-            if self._unsaid:
-                self._unsaid = self._unsaid[self._socket.send(self._unsaid) :]
-                if not self._unsaid:
+            if self._unsent:
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+                if not self._unsent:
                     self._turn(b"")
                 return
-            heard = self._socket.recv(_LONGEST)
+            data = self._socket.recv(_LONGEST)
             if not self._over:
-                self._turn(heard)
-            elif not heard:
+                self._turn(data)
+            elif not data:
                 self._close()
         except BlockingIOError:
             raise
         except OSError:
             self._close()  # reset, or unreachable
 
-    def _turn(self, heard: bytes | None) -> None:
+    def _turn(self, data: bytes | None) -> None:
         try:
-            self._unsaid = next(self._dialogue) if heard is None else self._dialogue.send(heard)
+            self._unsent = next(self._dialogue) if data is None else self._dialogue.send(data)
         except StopIteration:
             # A close with unread bytes sends a reset, which may overtake the reply.
             self._over = True
             self._socket.shutdown(socket.SHUT_WR)
-        wanted = selectors.EVENT_WRITE if self._unsaid else selectors.EVENT_READ
+        wanted = selectors.EVENT_WRITE if self._unsent else selectors.EVENT_READ
         self._selector.modify(self._socket, wanted, self._go_on)
 
     def _close(self) -> None:

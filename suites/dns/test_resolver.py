@@ -111,7 +111,7 @@ def test_requested_resolver_receives_the_queries(world: World, scene: Scene, net
         scene.container("asker", mode(scene, network), dns=(own,))
         name, since = fresh_name(), world.services.mark()
         assert resolved(scene, "asker", name, 4) == {pick(world.topology.internet, 4).ip}
-        assert {item.name for item in server.asked()} == {name}
+        assert {item.name for item in server.queries()} == {name}
         assert received(scene, since, name) == []
 
 
@@ -184,7 +184,7 @@ def test_second_resolver_answers_after_connect_and_restart(world: World, scene: 
             name, since = fresh_name(), world.services.mark()
             assert looked_up(scene, "asker", name, 4).addresses == {address}
             assert looked_up(scene, "asker", BIG, 4).addresses == frozenset(BIG_ADDRESSES)
-            assert name in {item.name for item in server.asked()}
+            assert name in {item.name for item in server.queries()}
             assert received(scene, since, name, BIG) == []
 
 

@@ -193,7 +193,7 @@ def test_c_library_does_not_query_outside(internal_scene: Scene) -> None:
             assert looked_up(internal_scene, "a", name, family).addresses == set()
     for address in (pick(internal_scene.world.topology.internet, family).ip for family in FAMILIES):
         assert lookup.name_of(internal_scene.world.host, internal_scene["a"], address) == ""
-    assert internal_scene.world.services.asked(since) == []
+    assert internal_scene.world.services.queries(since) == []
     assert looked_up(internal_scene, "e", names[1], 4).addresses
     assert received(internal_scene, since, names[1])
 
@@ -255,7 +255,7 @@ def test_stub_resolver_on_host_loopback_is_not_queried(
             asked_by_resolver(scene, "x", names[0], "A", transport=transport)
         looked_up(scene, "x", names[1])
         assert world.host.call(lookup.by_name, names[2], 4).addresses
-        assert {item.name for item in stub.asked()} == {names[2]}
+        assert {item.name for item in stub.queries()} == {names[2]}
         assert received(scene, since, *names) == []
 
 

@@ -83,5 +83,5 @@ def fresh_name() -> str:
 
 def received(scene: Scene, since: int, *words: str) -> list[ServiceQuery]:
     """Return the queries since a mark that the world's name server received for these words."""
-    asked = scene.world.services.asked(since)
+    asked = scene.world.services.queries(since)
     return [item for item in asked if any(word in item.name for word in words)]

@@ -1,4 +1,4 @@
-"""A made-up Docker-compatible command line: a wrapper of mydocker, with failures on demand."""
+"""Made-up runtimes: a wrapper of mydocker with failures on demand, and a bare one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.adapters import registry
+from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.protocol import AdapterFactory
 from tests.support.programs import ROOT
 
@@ -56,3 +57,21 @@ def describe(folder: Path, *, command: str, more: str = "", timeout: int = 30) -
     path = folder / "acme.toml"
     path.write_text(_DESCRIPTION.format(command=command, more=more, timeout=timeout))
     return str(path)
+
+
+class Unasked:
+    """A bare runtime that starts no container and has nothing to forget."""
+
+    def __init__(self, _: object) -> None:
+        pass
+
+    def start(self, request: StartRequest) -> int:
+        """Fail."""
+        raise AssertionError(request)
+
+    def forget(self, name: str, home: Path) -> None:
+        """Do nothing."""
+
+    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:
+        """Fail."""
+        raise AssertionError(name, pid)

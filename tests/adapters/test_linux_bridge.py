@@ -1,8 +1,10 @@
-"""Linux bridges and veth pairs of bare runtimes."""
+"""Records, Linux bridges and veth pairs of bare runtimes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 import pytest
@@ -67,13 +69,11 @@ def test_impossible_network_is_refused_and_leaves_nothing(
 
 def test_container_has_a_veth_pair_per_network(world: World) -> None:
     """Addresses, MAC, MTU and default routes are set; the pairs go even if a joiner stays."""
-    host, record = (
-        fixed(HOST, world.namespaces[HOST]),
-        BareRecord(WANTED, (), attached=WANTED.networks),
-    )
+    host = fixed(HOST, world.namespaces[HOST])
+    record = BareRecord(WANTED, (), attached=WANTED.networks)
     for name in WANTED.networks:
         world.host.call(PLUGGING.create, NetworkSpec(name, ipv6=True, mtu=1400))
-    world.host.call(_have_a_folder, record)
+    world.host.call(os.makedirs, store.bundle("c"))
     before = set(host.links())
     wired = world.host.call(PLUGGING.wire, record)
     with NetNS.at(f"/proc/{world.host.pid}/root{wired.netns}") as space:
@@ -98,5 +98,14 @@ def test_container_has_a_veth_pair_per_network(world: World) -> None:
         world.host.call(PLUGGING.remove, name)
 
 
-def _have_a_folder(record: BareRecord) -> None:
-    store.bundle(record.spec.name).mkdir(parents=True)
+def test_cni_container_id_is_unique_per_container() -> None:
+    """A container of the same name has another id; a restart keeps the id."""
+    record = BareRecord(ContainerSpec("web", Bridge("one")), (), attached=("one", "other"))
+    again = BareRecord(record.spec, (), attached=("one", "other"))
+    own, later, others = (
+        {item.container for item in store.attachments(known, "")}
+        for known in (record, replace(record, pid=7), again)
+    )
+    assert len(own) == 1
+    assert own == later
+    assert not own & others

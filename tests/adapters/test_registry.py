@@ -10,11 +10,11 @@ import pytest
 from harness.adapters import registry
 from harness.adapters.bare import cni
 from harness.adapters.bare.adapter import BareFactory
-from harness.adapters.docker_cli.adapter import CliFactory
+from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.registry import DoesNotLoad, NotInstalled, UnknownRuntime
 from harness.cli import main
 from harness.cli.runtimes import version_of
-from tests.adapters.acme import acme, describe
+from tests.adapters.acme import describe
 
 
 def program(path: Path, content: str) -> None:
@@ -22,24 +22,6 @@ def program(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     path.chmod(0o755)
-
-
-@pytest.mark.parametrize(
-    "name", ["docker", "docker-runsc", "mydocker-cli", "podman", "podman-runc", "podman-runsc"]
-)
-def test_described_runtimes_load_by_name(name: str) -> None:
-    """They load whether they are installed or not."""
-    factory = registry.load(name)
-    assert isinstance(factory, CliFactory)
-    assert factory.features == factory.spec.features
-    assert name in registry.names()
-
-
-def test_path_with_toml_suffix_is_a_description(tmp_path: Path) -> None:
-    """The name of the file does not matter."""
-    factory = acme(tmp_path)
-    assert isinstance(factory, CliFactory)
-    assert factory.spec.name == "acme"
 
 
 def test_error_of_a_missing_runtime_names_the_package(
@@ -62,18 +44,10 @@ def test_at_sign_in_a_path_belongs_to_the_path(tmp_path: Path) -> None:
     path = describe(folder, command="acmectl")
     program(tmp_path / "v@2/acmectl", "#!/bin/sh\n")
     plain, elsewhere = registry.load(path), registry.load(f"{path}@{tmp_path}/v@2")
-    assert isinstance(plain, CliFactory)
-    assert isinstance(elsewhere, CliFactory)
-    assert (plain.spec.name, plain.spec.prefix) == ("acme", "")
-    assert elsewhere.spec.command == (f"{tmp_path}/v@2/acmectl",)
-
-
-def test_factory_knows_its_requested_name(tmp_path: Path) -> None:
-    """Its hints can be typed as they are."""
-    program(tmp_path / "crun", "#!/bin/sh\n")
-    bare = registry.load(f"crun-by-hand@{tmp_path}")
-    assert isinstance(bare, BareFactory)
-    assert bare.called == f"crun-by-hand@{tmp_path}"
+    assert isinstance(plain, CliSpec)
+    assert isinstance(elsewhere, CliSpec)
+    assert (plain.name, plain.prefix) == ("acme", "")
+    assert elsewhere.command == (f"{tmp_path}/v@2/acmectl",)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +79,6 @@ def test_broken_entry_point_is_named_and_hides_no_other(
     assert "podman-rootless" in told
 
 
-def test_missing_command_of_a_description_is_named(tmp_path: Path) -> None:
-    """There is no hint on how to install it."""
-    with pytest.raises(NotInstalled, match=r"there is no acmectl-7\. `netmodes vendors` tells"):
-        registry.find(describe(tmp_path, command="acmectl-7"))
-
-
 def test_non_executable_command_of_a_description_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -136,8 +104,8 @@ def test_programs_come_from_the_prefix_first(tmp_path: Path) -> None:
     for name in ("podman", "crun", "conmon"):
         program(tmp_path / "usr/bin" / name, "#!/bin/sh\n")
     factory = registry.load(f"podman@{tmp_path}")
-    assert isinstance(factory, CliFactory)
-    assert factory.spec.prefix == str(tmp_path)
+    assert isinstance(factory, CliSpec)
+    assert factory.prefix == str(tmp_path)
     assert registry.missing(factory) == []
 
 
@@ -152,26 +120,29 @@ def test_bare_runtime_and_cni_plugins_come_from_the_prefix_first(
         program(tmp_path / path, "#!/bin/sh\necho version 9.8.7\n")
     factory = registry.load(f"{name}@{tmp_path}")
     assert isinstance(factory, BareFactory)
-    assert factory.version == "9.8.7"
+    assert (factory.called, factory.version) == (f"{name}@{tmp_path}", "9.8.7")
     assert factory.wiring.prefix == str(tmp_path)
     assert cni.folder(str(tmp_path)) == f"{tmp_path}/no/plugins"
     assert not any("CNI" in absent for absent in factory.missing()), "nor need they be installed"
 
 
-@pytest.mark.parametrize("name", ["runc", "docker", "podman-runc"])
-def test_prefix_without_programs_of_the_runtime_is_refused(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("runc@{empty}", "{empty} has none of .*runc"),
+        ("docker@{empty}", "{empty} has none of .*runc"),
+        ("docker@", "there is no folder ''"),
+        ("docker@relative", "there is no folder 'relative'"),
+        ("docker@/no/such/folder", "there is no folder"),
+        ("lxc@{empty}", "they need libraries of their own version"),
+        ("nspawn@{empty}", "they need libraries of their own version"),
+        ("mydocker@/", "cannot be taken from another folder: it has none"),
+    ],
+)
+def test_unusable_prefix_is_refused(name: str, words: str, tmp_path: Path) -> None:
     """Otherwise the installed programs would be tested."""
-    with pytest.raises(UnknownRuntime, match=rf"{tmp_path} has none of .*runc"):
-        registry.find(f"{name}@{tmp_path}")
-
-
-def test_programs_from_the_prefix_are_listed(tmp_path: Path) -> None:
-    """The others are the installed ones."""
-    program(tmp_path / "usr/bin/conmon", "#!/bin/sh\n")
-    factory = registry.load(f"podman@{tmp_path}")
-    assert isinstance(factory, CliFactory)
-    assert factory.from_prefix() == ["conmon"]
-    assert factory.spec.command == ("podman",)
+    with pytest.raises(UnknownRuntime, match=words.format(empty=tmp_path)):
+        registry.find(name.format(empty=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -208,13 +179,6 @@ def test_non_executable_program_in_the_prefix_is_not_skipped(
     assert version_of(registry.load(f"{name}@{tmp_path}/folder")) == ""
 
 
-@pytest.mark.parametrize("name", ["lxc", "nspawn"])
-def test_runtime_with_own_libraries_refuses_a_prefix(name: str, tmp_path: Path) -> None:
-    """The message gives the reason."""
-    with pytest.raises(UnknownRuntime, match="they need libraries of their own version"):
-        registry.find(f"{name}@{tmp_path}")
-
-
 def test_root_only_runtime_is_refused_to_ordinary_users(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message comes once, at the start of a run."""
     monkeypatch.setattr("harness.adapters.bare.adapter.in_user_namespace", lambda: True)
@@ -235,16 +199,3 @@ def test_runtime_that_needs_cgroups_is_refused_without_delegation(
     assert {registry.obstacle(registry.load(other)) for other in others} == {""}
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: True)
     assert registry.obstacle(registry.load(name)) == ""
-
-
-@pytest.mark.parametrize("prefix", ["", "relative", "/no/such/folder"])
-def test_missing_or_relative_prefix_is_refused(prefix: str) -> None:
-    """An absolute path of an existing folder is needed."""
-    with pytest.raises(UnknownRuntime, match="there is no folder"):
-        registry.find(f"docker@{prefix}")
-
-
-def test_library_adapter_refuses_a_prefix() -> None:
-    """The mydocker library has no programs to take from a folder."""
-    with pytest.raises(UnknownRuntime, match="cannot be taken from another folder"):
-        registry.find("mydocker@/")

@@ -23,7 +23,7 @@ def described(tmp_path: Path, text: str) -> CliSpec:
     """Return the spec that a file of this content describes."""
     path = tmp_path / "acme.toml"
     path.write_text(text)
-    return toml_spec.load(str(path)).spec
+    return toml_spec.load(str(path))
 
 
 def test_command_and_features_are_sufficient(tmp_path: Path) -> None:
@@ -75,58 +75,31 @@ def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("[runtime", "acme.toml is no TOML"),
-        ("[runtme]\n", r"no table called 'runtme'; there are: runtime, words, daemon, dialect"),
-        ("[runtime]\n", r"\[runtime\] needs 'command', or `like` to take it from"),
+        ("[runtme]", "no table called 'runtme'; there are: runtime, words, daemon, dialect"),
+        ("[runtime]", r"\[runtime\] needs 'command', or `like` to take it from"),
+        ('[runtime]\nlike = "docker newest"', "like has no version 'newest': it is one"),
+        ('[runtime]\nlike = "dokcer"', "like = 'dokcer': it is one of docker, podman, myd"),
         (
-            '[runtime]\nlike = "docker newest"\n',
-            "like has no version 'newest': it is one",
+            SMALL.replace('"bridge", "none"', ""),
+            r"features is \[\]: .*length >= 1; .* bridge, host",
         ),
-        (
-            SMALL.replace('"acmectl", "--quiet"', ""),
-            r"\[runtime\] command: a list of at least one word is wanted, not \[\]",
-        ),
-        (SMALL.replace('"bridge", "none"', ""), "features is empty: a runtime that claims nothing"),
-        (SMALL + 'idle = [""]\n', r"\[runtime\] idle: a list of at least one word"),
-        (SMALL + "[words]\nrun = []\n", r"\[words\] run: a list of at least one word"),
-        (
-            SMALL + 'scratch = ["var/lib"]\n',
-            r"\[runtime\] scratch: a list of absolute paths is wanted, not \['var/lib'",
-        ),
-        (
-            SMALL + 'files = { "etc/acme" = "" }\n',
-            r"\[runtime\] files: a table of texts by absolute path is wanted, .*etc/acme",
-        ),
-        (
-            SMALL + '[[daemon]]\ncommand = []\nsocket = "/s"\n',
-            r"\[\[daemon\]\] command: a list of at",
-        ),
-        ('[runtime]\nlike = "dokcer"\n', "like = 'dokcer': it is one of docker, podman, myd"),
-        (SMALL + 'feature = ["dns"]\n', r"no key of \[runtime\] called 'feature'; there are: .*fe"),
-        (
-            SMALL.replace("none", "nothing"),
-            r"features: .*bridge, .*none.* wanted, not \['bridge', 'nothing'\] \(Inv",
-        ),
-        (SMALL + "timeout = 0\n", r"\[runtime\] timeout: a whole number above 0 is wanted, not 0"),
-        (
-            SMALL + 'scratch = "/var/lib"\n',
-            r"\[runtime\] scratch: a list of absolute paths is wanted, not '/var/lib'",
-        ),
-        (SMALL + 'env = "HOME=/"\n', "env: a table of texts is wanted"),
-        (SMALL + '[words]\nrm = ["rm"]\n', r"no key of \[words\] called 'rm'; there are: .*remove"),
-        (
-            SMALL + '[words]\nrun = "run -d"\n',
-            "run: a list of at least one word is wanted, not 'run -d'",
-        ),
-        (SMALL + '[[daemon]]\ncommand = ["acmed"]\n', r"\[\[daemon\]\] needs 'socket'"),
-        (SMALL + '[daemon]\ncommand = ["acmed"]\n', "an array of tables: two brackets"),
-        (
-            SMALL + '[dialect]\nmac = "drawn"\n',
-            r"\[dialect\] mac: one of .*random.* is wanted, not 'drawn'",
-        ),
+        (SMALL.replace("none", "nothing"), "features is .*'nothing' .*; there are: bridge, host"),
+        (SMALL + 'feature = ["dns"]', r"no key of \[runtime\] called 'feature'; there are: .*fe"),
+        (SMALL + 'idle = [""]', r"\[runtime\] idle is .*: the first word is empty"),
+        (SMALL + "timeout = 0", r"\[runtime\] timeout is 0: Expected `int` >= 1"),
+        (SMALL + 'scratch = ["var/lib"]', r"\[runtime\] scratch is \['var/lib'\]: .*matching"),
+        (SMALL + 'files = { "etc/acme" = "" }', r"\[runtime\] files is .*matching regex"),
+        (SMALL + 'env = "HOME=/"', r"env is 'HOME=/': Expected `object`, got `str`"),
+        (SMALL + '[words]\nrm = ["rm"]', r"no key of \[words\] called 'rm'; there are: .*remove"),
+        (SMALL + '[words]\nrun = "run -d"', r"\[words\] run is 'run -d': Expected `array`"),
+        (SMALL + '[[daemon]]\ncommand = []\nsocket = "/s"', r"\[\[daemon\]\] command is \[\]: Ex"),
+        (SMALL + '[[daemon]]\ncommand = ["acmed"]', r"\[\[daemon\]\] needs 'socket'"),
+        (SMALL + '[daemon]\ncommand = ["acmed"]', "an array of tables: two brackets"),
+        (SMALL + '[dialect]\nmac = "drawn"', r"\[dialect\] mac is 'drawn': .*; .*: .*random"),
     ],
 )
 def test_invalid_description_is_reported(tmp_path: Path, text: str, words: str) -> None:
-    """The error has file, table, key, the value and the wanted type."""
+    """The error has file, table, key and value, and what is possible."""
     with pytest.raises(DescriptionError, match=words) as raised:
         described(tmp_path, text)
     assert str(raised.value).startswith(str(tmp_path / "acme.toml"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.adapters.protocol import RuntimeRefused
 from harness.model import oracle
 from harness.model.features import Feature
 from harness.model.plan import CONTAINER01, HOST, JOINER, ON_HOST, Bridge
@@ -19,6 +19,7 @@ from tests.adapters.vendors import (
     BY_COMMAND,
     OWN_STACK,
     TRIED,
+    TRIED_ROOTLESS,
     assert_published_port_answers,
     claiming,
     the_cast,
@@ -52,13 +53,9 @@ def test_container_namespace_follows_its_mode(vendor: Scene) -> None:
 def test_matrix_is_as_promised(vendor: Scene) -> None:
     """The runtime's own dialect holds, and a different one does not."""
     assert vendor.observed() == vendor.promised()
-    other = replace(vendor.runtime.dialect, bridge_loopback6=not loopback6(vendor.runtime))
+    own = vendor.runtime.dialect
+    other = replace(own, bridge_loopback6=not own.bridge_loopback6)
     assert vendor.observed() != oracle.promised(vendor.plan, other, vendor.world.topology)
-
-
-def loopback6(runtime: Adapter) -> bool:
-    """Return whether the dialect gives a bridged container ::1."""
-    return runtime.dialect.bridge_loopback6
 
 
 def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
@@ -69,7 +66,7 @@ def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
     assert endpoint.mac == inside.links()["eth0"].mac
 
 
-@pytest.mark.parametrize("vendor", claiming(Feature.PUBLISH), indirect=True)
+@pytest.mark.parametrize("vendor", [*claiming(Feature.PUBLISH), *TRIED_ROOTLESS], indirect=True)
 def test_published_port_is_inspected_and_answers(vendor: Scene) -> None:
     """The port has the requested number."""
     assert_published_port_answers(vendor)
@@ -88,6 +85,7 @@ def test_two_networks_and_one_letter_names(vendor: Scene) -> None:
     vendor.remove_network("n2")
 
 
+@pytest.mark.parametrize("vendor", [*TRIED, *TRIED_ROOTLESS], indirect=True)
 def test_refused_start_leaves_no_container(vendor: Scene) -> None:
     """A created container that never started is removed as well."""
     vendor.refusal("late", Bridge(), command=("/no/such/command",))

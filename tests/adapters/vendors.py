@@ -53,24 +53,24 @@ BY_COMMAND: Final = tuple(
 
 
 def claiming(*features: Feature) -> tuple[str, ...]:
-    """Those of `TRIED` that claim all of these."""
+    """Return the runtimes of `TRIED` that claim all of these."""
     return tuple(name for name in TRIED if registry.load(name).features.issuperset(features))
 
 
 OBSTACLE: Final = rootless.obstacle()
-"""Why this run has no ordinary user in its hosts; an empty text where it can have one."""
+"""Why this run has no ordinary user in its hosts, or an empty text."""
 TRIED_ROOTLESS: Final = tuple(name for name in ROOTLESS if name not in ABSENT and not OBSTACLE)
 TRIED_DOCKER: Final = () if DOCKER in ABSENT or OBSTACLE else (DOCKER,)
 
 
 def rests(container: Container) -> bool:
-    """Whether its first process is asleep, each time that it is looked at from inside."""
+    """Return whether its first process sleeps each time that it is read from inside."""
     return {container.read("/proc/1/stat").split()[2] for _ in range(20)} == {"S"}
 
 
 @contextlib.contextmanager
 def the_cast(name: str) -> Iterator[Scene]:
-    """As much of the cast as it claims, in a world of its own, by the runtime of that name."""
+    """Start what a runtime claims of the cast in a world for it."""
     with World.build() as world:
         adapter = registry.find(name)(world.host)
         adapter.start()

@@ -15,7 +15,7 @@ from harness.world.host import HOSTNAME, HostMachine
 
 RESOLVER = "203.0.113.53"
 WITHIN = 10.0
-"""Seconds in which whatever is waited for must happen, on the slowest machine."""
+"""Time limit of every wait, in seconds."""
 KINDS = ("mnt", "net", "pid", "uts", "ipc", "cgroup")
 
 
@@ -43,12 +43,12 @@ def doomed() -> Iterator[HostMachine]:
 
 
 def members(host: HostMachine) -> list[int]:
-    """Every process in the host's pid namespace, by its pid here."""
+    """Return every process in the host's pid namespace, by its pid here."""
     return [pid for pid in pids() if namespace(pid) == host.namespace("pid")]
 
 
 def pids() -> list[int]:
-    """Every process that is seen here."""
+    """Return every process that is seen here."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
@@ -76,7 +76,7 @@ def look() -> dict[str, object]:
 
 
 def killed(pid: int) -> bool:
-    """Kill a process; whether it has been reaped, and not by us, in good time."""
+    """Kill a process; return whether its parent has reaped it in time."""
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + WITHIN
     while os.path.exists(f"/proc/{pid}"):

@@ -18,10 +18,10 @@ PORT = 2
 
 @contextmanager
 def pair(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[NetNS, NetNS]]:
-    """Two namespaces whose `eth0` have the addresses given, such as `192.0.2.1/24`.
+    """Make two namespaces whose `eth0` have these addresses, such as `192.0.2.1/24`.
 
-    No duplicates are looked for: every address can be used, and found, at once. Each packet
-    that deserves an ICMP error gets one: on older kernels the limit is the whole machine's.
+    Without duplicate address detection, addresses are usable at once. ICMP errors have no limit,
+    which on older kernels is the whole machine's.
     """
     with NetNS.new() as one, NetNS.new() as other, ExitStack() as stack:
         near, far = (stack.enter_context(Netlink(netns)) for netns in (one, other))

@@ -1,4 +1,4 @@
-"""The world's services on one side of a cable, and their guests on the other."""
+"""The world's services on one side of a cable, and their clients on the other."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def datagrams(client: NetNS, family: Family, service: str) -> socket.socket:
 
 
 def everything(sock: socket.socket) -> bytes:
-    """All that the other side says until it has said everything."""
+    """Return all bytes until the other side closes."""
     return b"".join(iter(lambda: sock.recv(1 << 16), b""))
 
 
 def drain(sock: socket.socket) -> None:
-    """Read, and keep nothing, until the connection ends in whatever way."""
+    """Read and discard until the connection ends."""
     with contextlib.suppress(ConnectionError):
         while sock.recv(1 << 16):
             pass

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 
-from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.leak_guard import BOUND, LeakGuard, Violation
 from tests.world.hosts import killed
@@ -18,78 +17,62 @@ SOON = 0.1
 
 
 def test_only_declared_fleeting_process_may_end_by_itself(
-    guard: LeakGuard, world: World, scene: Scene
+    guard: LeakGuard, world: World, allow: Callable[..., None]
 ) -> None:
     """The end of a process that matches no declared pattern is a violation."""
     for pattern in ("process * (sleep)", "process * (other)"):
         pid = world.host.spawn(["sleep", "60"], log="/dev/null")
-        try:
-            guard.allow(replace(scene.runtime.dialect, fleeting=(pattern,)))
-            with (
-                contextlib.nullcontext()
-                if "sleep" in pattern
-                else pytest.raises(Violation, match=r"process \d+ \(sleep\): gone"),
-                guard.holding(bound=BOUND if "sleep" in pattern else SOON),
-            ):
-                assert world.host.call(killed, pid)
-        finally:
-            guard.allow(scene.runtime.dialect)
+        allow(fleeting=(pattern,))
+        with (
+            contextlib.nullcontext()
+            if "sleep" in pattern
+            else pytest.raises(Violation, match=r"process \d+ \(sleep\): gone"),
+            guard.holding(bound=BOUND if "sleep" in pattern else SOON),
+        ):
+            assert world.host.call(killed, pid)
 
 
 @pytest.mark.parametrize("pattern", ["process * (sleep)", "process * (other)"])
 def test_declared_fleeting_process_has_longer_time_to_end(
-    guard: LeakGuard, world: World, scene: Scene, pattern: str
+    guard: LeakGuard, world: World, allow: Callable[..., None], pattern: str
 ) -> None:
     """Other leftovers keep the usual bound."""
-    declared = "sleep" in pattern
-    guard.allow(replace(scene.runtime.dialect, fleeting=(pattern,)))
-    try:
-        with (
-            contextlib.nullcontext()
-            if declared
-            else pytest.raises(Violation, match=r"after 0.1 s:\n.*process \d+ \(sleep\): new"),
-            guard.holding(bound=SOON),
-        ):
-            world.host.spawn(["sleep", str(10 * SOON)], log="/dev/null")
-    finally:
-        guard.allow(scene.runtime.dialect)
+    allow(fleeting=(pattern,))
+    with (
+        contextlib.nullcontext()
+        if "sleep" in pattern
+        else pytest.raises(Violation, match=r"after 0.1 s:\n.*process \d+ \(sleep\): new"),
+        guard.holding(bound=SOON),
+    ):
+        world.host.spawn(["sleep", str(10 * SOON)], log="/dev/null")
 
 
 def test_effects_of_ended_process_have_the_usual_bound(
-    guard: LeakGuard, world: World, scene: Scene
+    guard: LeakGuard, world: World, allow: Callable[..., None]
 ) -> None:
     """The bound starts when the process ends."""
-    guard.allow(replace(scene.runtime.dialect, fleeting=("process *",)))
+    allow(fleeting=("process *",))
     leaves = f"sleep {5 * SOON}; ip link add late type bridge; sleep {SOON / 2}; ip link del late"
-    try:
-        with guard.holding(bound=2 * SOON):
-            world.host.spawn(["sh", "-c", leaves], log="/dev/null")
-    finally:
-        guard.allow(scene.runtime.dialect)
+    with guard.holding(bound=2 * SOON):
+        world.host.spawn(["sh", "-c", leaves], log="/dev/null")
 
 
 def test_fleeting_process_does_not_extend_bound_of_other_leftovers(
-    guard: LeakGuard, world: World, scene: Scene
+    guard: LeakGuard, world: World, allow: Callable[..., None]
 ) -> None:
     """Other leftovers have the same bound as without a fleeting process."""
-    guard.allow(replace(scene.runtime.dialect, fleeting=("process *",)))
-    pids: list[int] = []
+    allow(fleeting=("process *",))
+    add = "ip link add stays type bridge; exec sleep 60"
+    pid = 0
     try:
         with (
             pytest.raises(Violation, match=r"after 0\.1 s:(\n.*)*stays"),
             guard.holding(bound=SOON),
         ):
-            pids += _two_are_left(world)
+            pid = world.host.spawn(["sh", "-c", add], log="/dev/null")
     finally:
-        for pid in pids:
-            world.host.call(killed, pid)
+        assert world.host.call(killed, pid)
         world.host.run(["ip", "link", "del", "stays"])
-        guard.allow(scene.runtime.dialect)
-
-
-def _two_are_left(world: World) -> list[int]:
-    assert not world.host.run(["ip", "link", "add", "stays", "type", "bridge"]).returncode
-    return [world.host.spawn(["sleep", "60"], log="/dev/null")]
 
 
 def test_process_that_is_ending_when_a_test_begins_is_no_leak(

@@ -32,9 +32,9 @@ from harness.adapters.protocol import (
     RuntimeBroken,
     RuntimeRefused,
 )
-from harness.adapters.support import daemon, image, programs, rootless
+from harness.adapters.support import image, programs, rootless
 from harness.adapters.support.call_log import CallLog
-from harness.adapters.support.daemon import DaemonSpec
+from harness.adapters.support.daemon import Daemons, DaemonSpec
 from harness.adapters.support.inspect_cache import InspectCache
 from harness.adapters.support.program import BOUND, Program, ProgramBroken, ProgramRefused
 from harness.model.dialect import Dialect
@@ -172,21 +172,19 @@ class BareFactory:
     @property
     def dialect(self) -> Dialect:
         """The dialect of the installed runtime and its network backend."""
-        return dialects.for_runtime(self.name, self.version, upon=self._upon)
+        return dialects.composed(*self._named)
 
     def entries(self) -> list[dialects.DocumentedChoice]:
         """Return the entries of `dialects.toml` behind the dialect."""
-        named = (*self._upon, (self.name, self.version))
-        return [entry for one in named for entry in dialects.entries(*one)]
+        return dialects.entries(*self._named)
 
     @property
-    def _upon(self) -> list[tuple[str, str]]:
-        plugins = (
-            cni.version(self.prefix)
-            if CNI in self.dialect_entries and cni.folder(self.prefix)
-            else ""
-        )
-        return [(name, plugins if name == CNI else self.version) for name in self.dialect_entries]
+    def _named(self) -> list[tuple[str, str]]:
+        """The keys of the table of dialects, each with a version."""
+        known = dict.fromkeys((*self.dialect_entries, self.name), self.version)
+        if CNI in known:
+            known[CNI] = cni.version(self.prefix)
+        return list(known.items())
 
     def __call__(self, host: HostHandle, /) -> BareAdapter:
         """Make the adapter that drives the runtime in this host."""
@@ -202,7 +200,7 @@ class BareAdapter:
         program = Program(factory.command, self._path)
         self._engine = BareEngine(factory.make(program), factory.wiring)
         self._cache = InspectCache(host)
-        self._daemons: list[int] = []
+        self._daemons = Daemons(host, factory.daemons, {"PATH": self._path}, BOUND)
         self.name, self.features = factory.name, factory.features
         self.version = factory.version
         if not self.version:
@@ -210,13 +208,13 @@ class BareAdapter:
                 f"{' '.join((factory.command[0], *factory.version_options))} tells no version: "
                 "see whether it can be executed here"
             )
-        self.dialect = daemon.allow_restarts(host, factory.dialect, factory.daemons)
+        self.dialect = self._daemons.allow_restarts(factory.dialect)
 
     def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return self._calls.call(asked, function, *args, **kwargs)
         except (ProgramRefused, CniError) as error:
-            if daemon.ended(self._host, self._daemons):  # the refusal is that it cannot be reached
+            if self._daemons.ended:  # the refusal is that it cannot be reached
                 raise self._broken(asked, str(error)) from error
             raise RuntimeRefused(asked, str(error)) from error
         except (ProgramBroken, CniBroken) as error:
@@ -225,11 +223,10 @@ class BareAdapter:
     def _broken(self, asked: str, why: str) -> RuntimeBroken:
         self._cache.forget()
         told = [f"{asked}: {why}"]
-        ended = daemon.ended(self._host, self._daemons)
+        ended = self._daemons.ended
         if ended:
             told.append("Its daemon has ended; it is started anew.")
-        factory = self._factory
-        told += daemon.hints(self._host, factory.daemons, factory.called or self.name)
+        told += self._daemons.hints(self._factory.called or self.name)
         if ended:
             self._start_daemons()
         return RuntimeBroken("\n".join(told))
@@ -249,14 +246,12 @@ class BareAdapter:
 
     def _start_daemons(self) -> None:
         self._host.call(_write, self._factory.files)
-        wanted, env = self._factory.daemons, {"PATH": self._path}
-        daemon.start_missing(self._host, wanted, self._daemons, env, BOUND)
+        self._daemons.start()
 
     def stop(self) -> None:
         """Remove everything and stop the daemons."""
         self.prune()
-        while self._daemons:
-            self._host.call(process.end, self._daemons.pop(), BOUND)
+        self._daemons.stop()
 
     # --- networks
 
@@ -345,7 +340,7 @@ class BareAdapter:
         """Start a container in a child process and kill that process tree, then the daemons."""
         crash = partial(_crash, self._engine)
         self._call(f"crash {spec.name}", crash, spec, spec.command or FOR_EVER, after)
-        for pid in self._daemons:
+        for pid in self._daemons.pids:
             self._host.call(process.end, pid, 0.0)
 
     def prune(self) -> None:

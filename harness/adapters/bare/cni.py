@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.adapters.protocol import Endpoint
+from harness.adapters.support import programs
 from harness.model.plan import ContainerSpec, NetworkSpec, Publish
 
 VERSION: Final = "1.0.0"
@@ -86,18 +87,14 @@ def version(prefix: str = "") -> str:
 
 def missing(prefix: str = "") -> list[str]:
     """Return the missing plugins and the missing programs that plugins run."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     absent = [] if folder(prefix) else missing_plugins(*PLUGINS)
-    return absent + [name for name in ("iptables",) if shutil.which(name, path=path) is None]
+    return absent + programs.missing("", ("iptables",))
 
 
 def missing_plugins(*plugins: str) -> list[str]:
     """Return the plugins that are in no folder."""
-    return [] if folder() else [f"CNI plugin {name}" for name in plugins if not _anywhere(name)]
-
-
-def _anywhere(plugin: str) -> bool:
-    return any(os.access(f"{name}/{plugin}", os.X_OK) for name in _FOLDERS)
+    path = ":".join(_FOLDERS)
+    return [f"CNI plugin {name}" for name in plugins if not shutil.which(name, path=path)]
 
 
 def conf(spec: NetworkSpec, bridge: str, state: Path) -> dict[str, Any]:
@@ -175,14 +172,14 @@ def delete(
     failed: CniError | None = None
     for plugin in reversed(network["plugins"]):
         ports = _ports(spec) if spec is not None and plugin["type"] == "portmap" else {}
-        wanted = {**plugin, **ports}
-        try:
-            _call("DEL", attachment, network["name"], wanted, answer)
-        except CniError:
+        for _ in range(2):
             try:
-                _call("DEL", attachment, network["name"], wanted, answer)
+                _call("DEL", attachment, network["name"], {**plugin, **ports}, answer)
+                break
             except CniError as error:
-                failed = error
+                last = error
+        else:
+            failed = last
     if failed is not None:
         raise failed
     attachment.kept.unlink(missing_ok=True)
@@ -232,11 +229,9 @@ def _asked(kind: str, spec: ContainerSpec) -> dict[str, Any]:
         return _ports(spec)
     if kind != "bridge":
         return {}
-    asked: dict[str, Any] = {}
+    asked: dict[str, Any] = {"mac": spec.mac} if spec.mac else {}
     if ips := [str(item) for item in (spec.ip, spec.ip6) if item is not None]:
         asked["ips"] = ips
-    if spec.mac is not None:
-        asked["mac"] = spec.mac
     hairpin = {"hairpinMode": True} if spec.ports else {}
     return {**hairpin, **({"args": {"cni": asked}} if asked else {})}
 
@@ -301,18 +296,14 @@ def _call(
         "CNI_IFNAME": attachment.interface,
         "CNI_PATH": where,
     }
-    kind = str(plugin["type"])
-    return _run([f"{where}/{kind}"], json.dumps(given), environment, f"{kind} {verb}")
-
-
-def _run(argv: Sequence[str], text: str, environment: Mapping[str, str], what: str) -> str:
+    text, what = json.dumps(given), f"{plugin['type']} {verb}"
     try:
         done = subprocess.run(
-            argv,
+            [f"{where}/{plugin['type']}"],
             input=text,
             capture_output=True,
             text=True,
-            env=dict(environment),
+            env=environment,
             timeout=_BOUND,
             check=False,
         )
@@ -325,7 +316,7 @@ def _run(argv: Sequence[str], text: str, environment: Mapping[str, str], what: s
     try:
         told = json.loads(done.stdout)
         words = " ".join(str(told[key]) for key in ("msg", "details") if told.get(key))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         said = (done.stdout + done.stderr).strip()
         raise CniBroken(
             f"CNI plugin {what} exited with {done.returncode} and no error of the "

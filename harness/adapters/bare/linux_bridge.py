@@ -263,13 +263,18 @@ def _configuration(
 ) -> Iterator[Request]:
     yield rtnetlink.set_link(rtnetlink.LO, up=True)
     for link, endpoint in zip(links, own, strict=True):
-        yield rtnetlink.set_link(link.ifindex, up=True)
-        for address in (endpoint.address, endpoint.address6):
-            if address is not None:
-                yield rtnetlink.add_address(link.ifindex, address)
-        for gateway in (endpoint.gateway, endpoint.gateway6):
-            if gateway is not None:
-                yield rtnetlink.add_route(None, via=ip_address(gateway))
+        yield from configuration(link.ifindex, endpoint)
+
+
+def configuration(index: int, endpoint: Endpoint) -> Iterator[Request]:
+    """Yield the requests that set up a container's link: addresses and default routes."""
+    yield rtnetlink.set_link(index, up=True)
+    for address in (endpoint.address, endpoint.address6):
+        if address is not None:
+            yield rtnetlink.add_address(index, address)
+    for gateway in (endpoint.gateway, endpoint.gateway6):
+        if gateway is not None:
+            yield rtnetlink.add_route(None, via=ip_address(gateway))
 
 
 def _end(record: BareRecord, number: int) -> str:

@@ -14,7 +14,7 @@ import shlex
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
@@ -30,10 +30,10 @@ from harness.adapters.protocol import (
     RuntimeBroken,
     RuntimeRefused,
 )
-from harness.adapters.support import daemon, image, programs, rootless
+from harness.adapters.support import image, programs, rootless
+from harness.adapters.support.daemon import Daemons
 from harness.adapters.support.inspect_cache import InspectCache
 from harness.adapters.support.program import is_crash_report
-from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, ContainerSpec, NetworkSpec
 from harness.model.topology import Interface
 from harness.world import process
@@ -62,15 +62,15 @@ class CliAdapter:
         self._home = rootless.HOME if spec.rootless else _HOME
         self._env = environment(spec)
         self._cache = InspectCache(host)
-        self._daemons: list[int] = []
+        self._daemons = Daemons(host, spec.daemons, self._env, spec.timeout)
         self.commands: deque[CompletedCommand] = deque(maxlen=_KEPT)
         """The last commands and their output, as evidence of a failure."""
         self.name = spec.name
         self.features = spec.features
         prepare_host(host, spec)
-        self.version = spec.version or self._ask_version()
-        dialect = spec.dialect or dialects.for_entries(spec.kin or (spec.name,), self.version)
-        self.dialect = daemon.allow_restarts(host, dialect, spec.daemons)
+        self.version = spec.known_version or self._ask_version()
+        dialect = spec.dialect or dialects.composed(*spec.table_entries(self.version))
+        self.dialect = self._daemons.allow_restarts(dialect)
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -89,8 +89,7 @@ class CliAdapter:
 
     def _start_daemons(self) -> None:
         self._cache.forget()
-        spec = self._spec
-        daemon.start_missing(self._host, spec.daemons, self._daemons, self._env, spec.timeout)
+        self._daemons.start()
 
     def stop(self) -> None:
         """Remove everything and stop the daemons, the last one first."""
@@ -99,8 +98,7 @@ class CliAdapter:
             self._run_checked("reset", *self._words.reset)
         else:
             self.prune()
-        while self._daemons:
-            self._host.call(process.end, self._daemons.pop(), self._spec.timeout)
+        self._daemons.stop()
 
     # --- networks --------------------------------------------------------------
 
@@ -264,8 +262,8 @@ class CliAdapter:
         """Repair the rules as documented: by a command, or else by a restart of the last daemon."""
         if self._words.repair:
             self._run_checked("repair", *self._words.repair)
-        elif self._daemons:
-            self._host.call(process.end, self._daemons[-1], self._spec.timeout)
+        elif self._daemons.pids:
+            self._host.call(process.end, self._daemons.pids[-1], self._spec.timeout)
             self.start()
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
@@ -275,7 +273,7 @@ class CliAdapter:
         log = f"/run/netmodes/{self.name}-crash.log"
         pid = self._host.spawn(words, log=log, env=self._env)
         self._host.call(process.wait_for_end, pid, after)
-        for victim in (pid, *self._daemons[-1:]):
+        for victim in (pid, *self._daemons.pids[-1:]):
             self._host.call(process.end, victim, 0.0)
 
     # --- one command -----------------------------------------------------------
@@ -314,7 +312,7 @@ class CliAdapter:
             raise self._broken(asked, done, f"it was ended by signal {-done.returncode}")
         if done.returncode and is_crash_report(done.stderr):
             raise self._broken(asked, done, "it crashed")
-        if done.returncode and daemon.ended(self._host, self._daemons):
+        if done.returncode and self._daemons.ended:
             broken = self._broken(asked, done, "its daemon has ended; it is started anew")
             self._start_daemons()
             raise broken
@@ -328,7 +326,7 @@ class CliAdapter:
             for name, text in (("output", done.stdout), ("error output", done.stderr)):
                 if text:
                     told.append(f"Its {name}: {text[-_SAID:].strip()}")
-        told += daemon.hints(self._host, self._spec.daemons, self._spec.called or self.name)
+        told += self._daemons.hints(self._spec.called or self.name)
         return RuntimeBroken("\n".join(told))
 
     def _ask_version(self) -> str:
@@ -399,75 +397,3 @@ def _read_and_remove(path: str) -> str:
         content = Path(path).read_text(encoding="ascii").strip()
         os.unlink(path)
     return content
-
-
-@dataclass(frozen=True, slots=True)
-class CliFactory:
-    """Factory of the adapters of one description."""
-
-    spec: CliSpec
-
-    @property
-    def features(self) -> frozenset[Feature]:
-        """The features that the description claims."""
-        return self.spec.features
-
-    @property
-    def version(self) -> str:
-        """The version of the installed runtime, or an empty text."""
-        spec = self.spec
-        argv = [*spec.command, *spec.words.version]
-        return spec.version or programs.installed_version(argv, spec.prefix)
-
-    @property
-    def install(self) -> str:
-        """The command that installs the runtime, or an empty text."""
-        return self.spec.install
-
-    @property
-    def prefix(self) -> str:
-        """The folder in which programs are looked for first, or an empty text."""
-        return self.spec.prefix
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        """The programs that the runtime cannot do without."""
-        own = self.spec.required
-        return (*own, *rootless.PROGRAMS) if self.spec.rootless else own
-
-    def with_name(self, name: str) -> CliFactory:
-        """Return the factory with the name by which it was requested, for messages."""
-        return CliFactory(replace(self.spec, called=name))
-
-    def with_prefix(self, prefix: str) -> CliFactory:
-        """Return the factory with those of its programs that a folder has taken from there."""
-        spec = self.spec
-        found = programs.found_in(prefix, spec.required)
-        daemons = tuple(item.resolved(found) for item in spec.daemons)
-        command = programs.resolved(spec.command, found)
-        return CliFactory(replace(spec, prefix=prefix, command=command, daemons=daemons))
-
-    def from_prefix(self) -> list[str]:
-        """Return the names of the programs that come from the prefix."""
-        prefix = self.spec.prefix
-        own = programs.names_from(prefix, self.spec.required)
-        return [*own, *programs.existing_helpers(prefix, self.spec.helpers)] if prefix else own
-
-    def provenance(self) -> str:
-        """Return which programs come from the prefix and which are the installed ones."""
-        wanted = [*self.spec.required, *programs.existing_helpers("", self.spec.helpers)]
-        return programs.provenance(self.prefix, self.from_prefix(), wanted, self.missing())
-
-    def missing(self) -> list[str]:
-        """Return the programs that are neither on the PATH nor in the prefix."""
-        return programs.missing(self.spec.prefix, self.required)
-
-    def obstacle(self) -> str:
-        """Return why the installed runtime cannot run in this sandbox, or an empty text."""
-        if self.spec.rootless:
-            return rootless.obstacle()
-        return rootless.cgroup_obstacle(self.spec.command[0]) if self.spec.cgroups else ""
-
-    def __call__(self, host: HostHandle, /) -> CliAdapter:
-        """Make the adapter that drives the runtime in this host."""
-        return CliAdapter(host, self.spec)

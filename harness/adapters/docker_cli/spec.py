@@ -1,4 +1,4 @@
-"""Description of a Docker-compatible command line as data (pure).
+"""Description of a Docker-compatible command line as data.
 
 Such programs agree on the commands (`run`, `exec`, `inspect`, `network create` …) and differ in
 details. A description has these details, the daemons, and the files that the runtime needs.
@@ -7,11 +7,17 @@ details. A description has these details, the daemons, and the files that the ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
+from harness.adapters.protocol import HostHandle
+from harness.adapters.support import programs, rootless
 from harness.adapters.support.daemon import DaemonSpec
 from harness.model.dialect import Dialect
 from harness.model.features import Feature
+
+if TYPE_CHECKING:
+    from harness.adapters.docker_cli.adapter import CliAdapter
 
 FOR_EVER = ("sh", "-c", 'trap "exit 0" TERM INT; exec < /dev/ptmx; while :; do read -r _; done')
 """The command of a container whose plan names none: it waits, and ends on SIGTERM.
@@ -60,19 +66,20 @@ class CliVerbs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliSpec:
-    """The description of one runtime.
+    """The description of one runtime, and the factory of its adapters.
 
     `called` is the requested name, which may be a path or have a prefix. `features` are claimed.
-    `dialect` has the documented choices; `None` means those in `dialects.toml` for `kin`, or else
-    the name, and the version, or the version of which it is `like`. A runtime that makes `cgroups`
-    needs a delegated cgroup. An ordinary user of the host (`support.rootless`) starts a `rootless`
-    one, whose bridges are in a netns of that user: `bridges_at` names a pid file and the path of
-    the netns below that process's directory in proc(5). `scratch` directories become empty and
-    writable in the host. `files` are written there before the first command, scripts as
-    executables, with `prefix` for `PREFIX`. `programs` must be on the PATH, and `install` is the
-    command that installs them. `helpers` are paths where the runtime itself looks for programs,
-    below the prefix too. Names shorter than `shortest_name` are padded. `idle` is the command of a
-    container whose plan names none. `timeout` bounds one command, in seconds.
+    A runtime without a `known_version` is asked for it. `dialect` has the documented choices;
+    `None` means those in `dialects.toml` for `kin`, or else the name, and the version, or the
+    version of which it is `like`. A runtime that makes `cgroups` needs a delegated cgroup. An
+    ordinary user of the host (`support.rootless`) starts a `rootless` one, whose bridges are in a
+    netns of that user: `bridges_at` names a pid file and the path of the netns below that
+    process's directory in proc(5). `scratch` directories become empty and writable in the host.
+    `files` are written there before the first command, scripts as executables, with `prefix` for
+    `PREFIX`. `programs` must be on the PATH, and `install` is the command that installs them.
+    `helpers` are paths where the runtime itself looks for programs, below the prefix too. Names
+    shorter than `shortest_name` are padded. `idle` is the command of a container whose plan names
+    none. `timeout` bounds one command, in seconds.
     """
 
     name: str
@@ -83,7 +90,7 @@ class CliSpec:
     rootless: bool = False
     cgroups: bool = False
     bridges_at: tuple[str, str] = ("", "")
-    version: str = ""
+    known_version: str = ""
     like: str = ""
     dialect: Dialect | None = None
     words: CliVerbs = field(default_factory=CliVerbs)
@@ -106,7 +113,55 @@ class CliSpec:
         """Return the runtime's name for a container or network of a plan."""
         return name.ljust(self.shortest_name, "x") if name else name
 
+    def table_entries(self, version: str) -> list[tuple[str, str]]:
+        """Return the keys of the table of dialects for a version, each with the version."""
+        return [(name, self.like or version) for name in self.kin or (self.name,)]
+
+    @property
+    def version(self) -> str:
+        """The version of the installed runtime, or an empty text."""
+        argv = [*self.command, *self.words.version]
+        return self.known_version or programs.installed_version(argv, self.prefix)
+
     @property
     def required(self) -> tuple[str, ...]:
-        """The programs without which nothing goes."""
+        """The programs that the runtime cannot do without."""
         return (self.command[0], *(daemon.command[0] for daemon in self.daemons), *self.programs)
+
+    def with_name(self, name: str) -> CliSpec:
+        """Return the description with the name by which it was requested, for messages."""
+        return replace(self, called=name)
+
+    def with_prefix(self, prefix: str) -> CliSpec:
+        """Return the description with those of its programs that a folder has taken from there."""
+        found = programs.found_in(prefix, self.required)
+        daemons = tuple(item.resolved(found) for item in self.daemons)
+        command = programs.resolved(self.command, found)
+        return replace(self, prefix=prefix, command=command, daemons=daemons)
+
+    def from_prefix(self) -> list[str]:
+        """Return the names of the programs that come from the prefix."""
+        own = programs.names_from(self.prefix, self.required)
+        return [*own, *programs.existing_helpers(self.prefix, self.helpers)] if self.prefix else own
+
+    def provenance(self) -> str:
+        """Return which programs come from the prefix and which are the installed ones."""
+        wanted = [*self.required, *programs.existing_helpers("", self.helpers)]
+        return programs.provenance(self.prefix, self.from_prefix(), wanted, self.missing())
+
+    def missing(self) -> list[str]:
+        """Return the programs that are neither on the PATH nor in the prefix."""
+        user = rootless.PROGRAMS if self.rootless else ()
+        return programs.missing(self.prefix, (*self.required, *user))
+
+    def obstacle(self) -> str:
+        """Return why the installed runtime cannot run in this sandbox, or an empty text."""
+        if self.rootless:
+            return rootless.obstacle()
+        return rootless.cgroup_obstacle(self.command[0]) if self.cgroups else ""
+
+    def __call__(self, host: HostHandle, /) -> CliAdapter:
+        """Make the adapter that drives the runtime in this host."""
+        from harness.adapters.docker_cli.adapter import CliAdapter
+
+        return CliAdapter(host, self)

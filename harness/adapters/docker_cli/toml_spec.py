@@ -23,7 +23,6 @@ from typing import Annotated, Any, Final, get_type_hints
 from msgspec import Meta
 
 from harness.adapters import dialects
-from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
 from harness.adapters.support.daemon import DaemonSpec
 from harness.adapters.support.toml_table import check_keys, convert
@@ -33,15 +32,14 @@ _LIKE: Final = ("docker", "podman", "mydocker-cli")
 _NEWEST: Final = "999999"
 """A version to which every entry of `dialects.toml` about the newest version applies."""
 
-_WORDS: Final = 'a list of words, as in ["acmectl", "-v"],'
-_List = Annotated[tuple[str, ...], Meta(description=_WORDS)]
-_Command = Annotated[tuple[str, ...], Meta(min_length=1, description="a list of at least one word")]
-_Number = Annotated[int, Meta(ge=1, description="a whole number above 0")]
+_Words = tuple[str, ...]
+_Command = Annotated[_Words, Meta(min_length=1)]
+_Number = Annotated[int, Meta(ge=1)]
 _Path = Annotated[str, Meta(pattern="^/")]
 _TABLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "runtime": {
         "like": str,
-        "features": tuple[Feature, ...],
+        "features": Annotated[frozenset[Feature], Meta(min_length=1)],
         "timeout": _Number,
         "shortest_name": _Number,
         "name": str,
@@ -49,15 +47,15 @@ _TABLES: Final[Mapping[str, Mapping[str, Any]]] = {
         "default_network": str,
         "image": str,
         "install": str,
-        "scratch": Annotated[tuple[_Path, ...], Meta(description="a list of absolute paths")],
-        "programs": _List,
+        "scratch": tuple[_Path, ...],
+        "programs": _Words,
         "command": _Command,
         "idle": _Command,
-        "env": Annotated[dict[str, str], Meta(description="a table of texts")],
-        "files": Annotated[dict[_Path, str], Meta(description="a table of texts by absolute path")],
+        "env": dict[str, str],
+        "files": dict[_Path, str],
     },
     "words": {
-        key: kind if kind is str else _List if key in ("repair", "reset", "host") else _Command
+        key: kind if kind is str else _Words if key in ("repair", "reset", "host") else _Command
         for key, kind in get_type_hints(CliVerbs).items()
     },
     "daemon": {"command": _Command, "socket": str},
@@ -72,11 +70,8 @@ class DescriptionError(ValueError):
     """A description is unreadable; the message names file, table, key and what is wanted."""
 
 
-def load(path: str) -> CliFactory:
-    """Return the factory of the runtime that the file describes.
-
-    Raises `DescriptionError`.
-    """
+def load(path: str) -> CliSpec:
+    """Return the spec of the runtime that the file describes; raise `DescriptionError`."""
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -84,7 +79,7 @@ def load(path: str) -> CliFactory:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DescriptionError(f"{path} is no TOML: {error}") from None
     try:
-        return CliFactory(_spec(tables, Path(path).stem))
+        return _spec(tables, Path(path).stem)
     except ValueError as error:
         raise DescriptionError(f"{path}: {error}. docs/adapters.md has an example") from None
 
@@ -96,18 +91,18 @@ def _spec(tables: Mapping[str, Any], stem: str) -> CliSpec:
     if version and not version[0].isdigit():
         raise ValueError(f'like has no version {version!r}: it is one of numbers, as "{like} 26.1"')
     base = _base(like, given)
+    if "version" in given:
+        given["known_version"] = given.pop("version")
     for key in ("env", "files"):
         if key in given:
             given[key] = tuple(sorted(given[key].items()))
-    if "features" in given:
-        given["features"] = frozenset(given["features"])
-        if not given["features"]:
-            raise ValueError("features is empty: a runtime that claims nothing is hardly tested")
     given["words"] = replace(base.words, **_converted(tables.get("words", {}), "words"))
     if "daemon" in tables:
         given["daemons"] = _daemons(tables["daemon"])
     spec = replace(base, like=version or _NEWEST, **given)
-    dialect = spec.dialect or dialects.for_entries(spec.kin or (like,), spec.like)
+    dialect = spec.dialect or dialects.composed(
+        *replace(spec, kin=spec.kin or (like,)).table_entries("")
+    )
     return replace(spec, dialect=replace(dialect, **dialects.read(tables.get("dialect", {}))))
 
 
@@ -140,5 +135,5 @@ def _converted(table: object, name: str) -> dict[str, Any]:
     found = convert(table, kinds, f"[[{name}]]" if name == "daemon" else f"[{name}]")
     for key, value in found.items():
         if kinds[key] is _Command and not value[0]:
-            raise ValueError(f"[{name}] {key}: a list of at least one word is wanted, not {value}")
+            raise ValueError(f"[{name}] {key} is {value}: the first word is empty")
     return found

@@ -10,7 +10,7 @@ import shlex
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness.adapters.protocol import HostHandle, RuntimeBroken
@@ -49,67 +49,65 @@ _COMM: Final = 15
 """Length of a process name in the kernel: proc(5)."""
 
 
-def allow_restarts(host: HostHandle, dialect: Dialect, daemons: Sequence[DaemonSpec]) -> Dialect:
-    """Return a dialect that allows for a restarted daemon: another process in the host's netns."""
-    if not daemons:
-        return dialect
-    own = glob.escape(host.call(os.readlink, "/proc/self/ns/net"))
-    patterns = [
-        pattern
-        for item in daemons
-        for pattern in (
-            f"process * ({item.program[:_COMM]})",
-            f"descriptor of {own} in process * ({item.program[:_COMM]})",
+@dataclass(slots=True)
+class Daemons:
+    """The daemons of one adapter in its host; `bound` is the time limit of a step, in seconds."""
+
+    host: HostHandle
+    specs: Sequence[DaemonSpec]
+    env: Mapping[str, str]
+    bound: float
+    pids: list[int] = field(default_factory=list)
+    """Pids in the host, in the order of the specs."""
+
+    def start(self) -> None:
+        """Start the daemons that do not run, in order, each when the one before is ready.
+
+        Raises `RuntimeBroken` with its log for one that ends before or takes too long.
+        """
+        for number, spec in enumerate(self.specs):
+            if number < len(self.pids) and self.host.call(_exists, self.pids[number]):
+                continue
+            self.host.call(_forget_socket, spec.socket)  # left by a killed daemon
+            pid = self.host.spawn(spec.command, log=spec.log, env=self.env)
+            if failed := self.host.call(_await_socket, spec.socket, pid, self.bound):
+                raise RuntimeBroken(f"{spec.command[0]} {failed}.\n{self._tail(spec.log)}")
+            self.pids[number : number + 1] = [pid]
+
+    def stop(self) -> None:
+        """Stop all, the last one first."""
+        while self.pids:
+            self.host.call(process.end, self.pids.pop(), self.bound)
+
+    @property
+    def ended(self) -> bool:
+        """True if any has ended."""
+        return not all(self.host.call(_exists, pid) for pid in self.pids)
+
+    def hints(self, runtime: str) -> list[str]:
+        """Return hints for a broken runtime: the ends of the logs, and the lab command."""
+        lab = (
+            f"`netmodes lab --runtime {shlex.quote(runtime)}` gives a shell where it can be tried."
         )
-    ]
-    return replace(
-        dialect,
-        residue=(*dialect.residue, *patterns),
-        fleeting=(*dialect.fleeting, *patterns),
-    )
+        return [*(self._tail(item.log) for item in self.specs), lab]
 
+    def _tail(self, log: str) -> str:
+        lines = self.host.call(_last, log)
+        text = "".join(f"  {line}\n" for line in lines) or "  -\n"
+        return f"The end of its log, {log}:\n{text}"
 
-def start_missing(
-    host: HostHandle,
-    daemons: Sequence[DaemonSpec],
-    pids: list[int],
-    env: Mapping[str, str],
-    bound: float,
-) -> None:
-    """Start the daemons that do not run, in order, and update `pids`."""
-    for number, wanted in enumerate(daemons):
-        if number >= len(pids) or ended(host, pids[number : number + 1]):
-            pids[number : number + 1] = [start(host, wanted, env, bound)]
-
-
-def start(host: HostHandle, daemon: DaemonSpec, env: Mapping[str, str], bound: float) -> int:
-    """Start a daemon and return its pid in the host once its socket accepts connections.
-
-    Raises `RuntimeBroken` with its log if it ends before, or is not ready after `bound` seconds.
-    """
-    host.call(_forget_socket, daemon.socket)  # left by a killed daemon
-    pid = host.spawn(daemon.command, log=daemon.log, env=env)
-    failed = host.call(_await_socket, daemon.socket, pid, bound)
-    if failed:
-        raise RuntimeBroken(f"{daemon.command[0]} {failed}.\n{tail(host, daemon.log)}")
-    return pid
-
-
-def ended(host: HostHandle, pids: Sequence[int]) -> bool:
-    """Return True if any of these daemons has ended."""
-    return any(not host.call(_exists, pid) for pid in pids)
-
-
-def hints(host: HostHandle, daemons: Sequence[DaemonSpec], runtime: str) -> list[str]:
-    """Return hints for a broken runtime: the ends of the logs, and the lab command."""
-    lab = f"`netmodes lab --runtime {shlex.quote(runtime)}` gives a shell where it can be tried."
-    return [*(tail(host, item.log) for item in daemons), lab]
-
-
-def tail(host: HostHandle, log: str) -> str:
-    """Return the last lines of a log in the host, with a heading."""
-    lines = host.call(_last, log)
-    return f"The end of its log, {log}:\n" + ("".join(f"  {line}\n" for line in lines) or "  -\n")
+    def allow_restarts(self, dialect: Dialect) -> Dialect:
+        """Return a dialect that allows for restarted daemons: other processes in the host."""
+        if not self.specs:
+            return dialect
+        own = glob.escape(self.host.call(os.readlink, "/proc/self/ns/net"))
+        processes = [f"process * ({item.program[:_COMM]})" for item in self.specs]
+        patterns = (*processes, *(f"descriptor of {own} in {name}" for name in processes))
+        return replace(
+            dialect,
+            residue=(*dialect.residue, *patterns),
+            fleeting=(*dialect.fleeting, *patterns),
+        )
 
 
 # --- inside the host -----------------------------------------------------------

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 from harness.adapters.bare.adapter import BareFactory
 from harness.adapters.bare.bundle import FILES, PATH
-from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, LinuxBridge
+from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, LinuxBridge, configuration
 from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.bare.runtimes import foreground
-from harness.adapters.protocol import Endpoint
 from harness.adapters.support.program import Program, ProgramRefused
 from harness.model.features import Feature
 from harness.model.plan import Joined
 from linux import netns, rtnetlink, rtnetlink_dump
-from linux.netlink import Netlink, Request
+from linux.netlink import Netlink
 from linux.netns import NetNS
 
 _INSIDE: Final = "host0"
@@ -49,7 +47,8 @@ class Nspawn:
             with NetNS.at(f"/proc/{pid}/ns/net") as space, Netlink(space) as netlink:
                 index = rtnetlink_dump.link(netlink, _INSIDE).ifindex
                 netns.write_sysctls(space, {f"net.ipv6.conf.{_INSIDE}.accept_dad": 0})
-                netlink.send(list(_furnishing(index, endpoint)))
+                netlink.send([rtnetlink.set_link(index, name="eth0")])
+                netlink.send(configuration(index, endpoint))
         return pid
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it is not registered
@@ -72,17 +71,6 @@ def _options(request: StartRequest) -> Iterator[str]:
     elif request.netns is not None:
         yield "--private-network"
     yield from (f"--network-bridge={link}" for link in request.links if link)
-
-
-def _furnishing(index: int, endpoint: Endpoint) -> Iterator[Request]:
-    yield rtnetlink.set_link(index, name="eth0")
-    yield rtnetlink.set_link(index, up=True)
-    for own in (endpoint.address, endpoint.address6):
-        if own is not None:
-            yield rtnetlink.add_address(index, own)
-    for gateway in (endpoint.gateway, endpoint.gateway6):
-        if gateway is not None:
-            yield rtnetlink.add_route(None, via=ip_address(gateway))
 
 
 FACTORY: Final = BareFactory(
