@@ -117,7 +117,7 @@ class LinkOptions(TypedDict, total=False):
     up: bool
     mtu: int | None
     mac: str | None
-    master: int
+    master: int | None
     netns: int | None
     group: int
 

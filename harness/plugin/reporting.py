@@ -9,8 +9,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,50 +28,42 @@ from harness.sandbox import sandbox
 from linux.syscalls import in_user_namespace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportOptions:
-    """The options that concern report, gate and shards.
-
-    - `directory`: the folder of the report, `None` for no report.
-    - `asked`: false if that folder is only the default, and the run is no shard. Such a run writes
-      a report only if it tests a requirement.
-    - `expected`: the expectation file and its deviations; `expectations` is a digest of it.
-    - `write`: the expectation file to write.
-    - `fault`: the fault in the runtime. `probe`: how matrices are observed, if not the default.
-    - `known`: the folder with the suites' own expectation files.
-    """
-
-    known: Path
-    directory: Path | None = None
-    asked: bool = False
-    expected: tuple[str, Sequence[Deviation]] | None = None
-    expectations: str = ""
-    write: Path | None = None
-    shard: Shard | None = None
-    narrowed: bool = False
-    arguments: tuple[str, ...] = ()
-    pyargs: bool = False
-    seeds: dict[str, str] = field(default_factory=dict)
-    fault: str | None = None
-    probe: str | None = None
-
-
 class Reporter:
-    """Plugin of the controlling process: collects results, applies the gate, writes the report."""
+    """Plugin of the controlling process: collects results, applies the gate, writes the report.
+
+    Raises `pytest.UsageError` for an expectation file that cannot be read, or not be written at the
+    end of the run.
+    """
 
     def __init__(
         self,
-        order: ReportOptions,
+        config: pytest.Config,
         *,
         runtime: str,
         catalogue: Catalogue,
         recorder: Recorder,
         node_ids: NodeIds,
-        root: Path,
+        suites: Path,
+        shard: Shard | None,
     ) -> None:
-        self._order, self._runtime, self._catalogue = order, runtime, catalogue
-        self._recorder, self._root = recorder, root
-        self._directory = order.directory
+        self._config, self._runtime, self._catalogue = config, runtime, catalogue
+        self._recorder, self._suites, self._shard = recorder, suites, shard
+        self._directory = directory(config)
+        start = config.invocation_params.dir
+        self._expect = config.getoption("expect")
+        self._expected: Sequence[Deviation] = ()
+        self._digest = "none"
+        if self._expect is not None:
+            with _as_usage_error("--expect"):
+                self._expected, text = store.read_expectations(start / self._expect)
+                self._digest = _digest(text)
+        write = config.getoption("write_expect")
+        self._write_to = None if write is None else start / write
+        if self._write_to is not None:
+            with _as_usage_error("--write-expect"):
+                store.check_writable(self._write_to)
+        # Without these a run writes a report only if it tests a requirement.
+        self._asked = bool(config.getoption("report") or self._expect or write or shard)
         self._tests = Collected(node_ids)
         self._began = time.time()
         self._troubles: list[str] = []
@@ -83,7 +75,7 @@ class Reporter:
 
     def pytest_sessionstart(self) -> None:
         """Replace an earlier report by a partial one."""
-        if self._order.asked:
+        if self._asked:
             self._announce()
 
     @pytest.hookimpl(tryfirst=True)
@@ -138,23 +130,24 @@ class Reporter:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the report; the exit status follows the gate and the disk."""
-        if not self._announced and not self._order.asked and not self._order.expected:
+        if not self._announced and not self._asked:
             return
         status = int(exitstatus)
-        if status == pytest.ExitCode.NO_TESTS_COLLECTED and self._elsewhere():
-            status = int(pytest.ExitCode.OK)
+        if status == pytest.ExitCode.NO_TESTS_COLLECTED and self._recorder.collected.get(
+            "elsewhere"
+        ):
+            status = int(pytest.ExitCode.OK)  # other shards have tests
         report = self._report(status, self._missing(session, status))
         try:
             report, status = self._gated(report, status)
         except (BadExpectations, OSError) as error:
             self._say(f"gate: {error}", bad=True)
             status = status or pytest.ExitCode.TESTS_FAILED
+        known = self._suites / "expected"
         try:
-            self._say(
-                uncovered_version(self._runtime, report.implementation.version, self._order.known)
-            )
+            self._say(uncovered_version(self._runtime, report.implementation.version, known))
         except (BadExpectations, OSError, UnicodeDecodeError) as error:
-            self._say(f"{self._order.known}: {error}", bad=True)
+            self._say(f"{known}: {error}", bad=True)
         if report.partial:
             self._say(f"report: partial: {'; '.join(report.partial)}", bad=True)
             status = status or pytest.ExitCode.TESTS_FAILED
@@ -164,10 +157,6 @@ class Reporter:
             status = status or pytest.ExitCode.TESTS_FAILED
         if status != exitstatus:
             session.exitstatus = status
-
-    def _elsewhere(self) -> bool:
-        """Return whether other shards have tests: an empty shard is no error."""
-        return bool(self._recorder.collected.get("elsewhere"))
 
     def _missing(self, session: pytest.Session, exitstatus: int) -> list[str]:
         reasons = list(dict.fromkeys(self._troubles))
@@ -182,15 +171,15 @@ class Reporter:
         return reasons
 
     def _report(self, exitstatus: int, partial: Sequence[str]) -> Report:
-        known = self._recorder.collected
+        config, known = self._config, self._recorder.collected
         everything = [*known.get("kept", ()), *known.get("elsewhere", ())]
         selection = Selection(
-            arguments=self._order.arguments,
-            pyargs=self._order.pyargs,
-            expectations=self._order.expectations,
+            arguments=tuple(map(str, config.args)),
+            pyargs=config.getoption("pyargs"),
+            expectations=self._digest,
             collected=len(known.get("kept", ())),
             deselected=len(known.get("deselected", ())),
-            narrowed=self._order.narrowed or bool(known.get("deselected")),
+            narrowed=_narrowed(config, self._suites) or bool(known.get("deselected")),
             catalogue=build.catalogue_digest(self._catalogue),
             tests=build.digest(sorted(everything)),
         )
@@ -204,30 +193,31 @@ class Reporter:
             started=began.isoformat(timespec="seconds").replace("+00:00", "Z"),
             seconds=round(time.time() - self._began, 3),
             exit=int(exitstatus),
-            seeds=self._order.seeds,
+            seeds=_seeds(config),
             selection=selection,
-            shard=self._order.shard,
+            shard=self._shard,
         )
         user = "root" if os.geteuid() == 0 and not in_user_namespace() else "ordinary"
         where = "private namespaces" if sandbox.inside() else "none"
-        told = {"user": user, "sandbox": where}
-        for name, value in (("fault", self._order.fault), ("probe", self._order.probe)):
-            if value:
-                told[name] = line(value)
-        return replace(made, environment={**made.environment, **told})
+        run = {"user": user, "sandbox": where}
+        if fault := config.getoption("fault"):
+            run["fault"] = line(fault)
+        if probe := options.non_default(config, "probe"):
+            run["probe"] = probe
+        return replace(made, environment={**made.environment, **run})
 
     def _gated(self, report: Report, status: int) -> tuple[Report, int]:
-        listed: Sequence[Deviation] = ()
-        if self._order.expected:
-            file, listed = self._order.expected
-            result = expectations.compare(report, listed, file=file, gone=self._gone)
+        if self._expect is not None:
+            result = expectations.compare(
+                report, self._expected, file=self._expect, gone=self._gone
+            )
             report = replace(report, gate=result)
             for number, words in enumerate(expectations.summary_lines(result, report)):
                 self._say(words, bad=number == 0 and not result.ok)
             if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
                 status = pytest.ExitCode.OK if result.ok else pytest.ExitCode.TESTS_FAILED
-        if self._order.write:
-            self._write_expectations(report, self._order.write)
+        if self._write_to is not None:
+            self._write_expectations(report, self._write_to)
         return report, int(status)
 
     def _write_expectations(self, report: Report, path: Path) -> None:
@@ -253,11 +243,11 @@ class Reporter:
         if not known or node_id in known:
             return False
         file = merge.file_of(node_id)
-        by_name = any("::" in argument for argument in self._order.arguments)
+        by_name = any("::" in argument for argument in map(str, self._config.args))
         if not by_name and any(merge.file_of(id_) == file for id_ in known):
             return True
         package = Path(__file__).parents[2]
-        return not any((root / file).exists() for root in (self._root, package))
+        return not any((root / file).exists() for root in (self._config.rootpath, package))
 
     def _write(self, report: Report) -> None:
         try:
@@ -272,12 +262,12 @@ class Reporter:
             self._say(f"report: cannot append to ${store.STEP_SUMMARY}: {error}", bad=True)
             self._failed = True
 
-    def _put(self, report: Report, directory: Path) -> None:
+    def _put(self, report: Report, folder: Path) -> None:
         """Write the report to a folder, with its evidence."""
-        first = self._order.directory  # workers put it there, wherever the report goes now
-        if first is not None and directory != first:
-            report = store.bring_evidence(report, first, directory)
-        store.write(report, directory)
+        first = directory(self._config)  # workers put it there, wherever the report goes now
+        if first is not None and folder != first:
+            report = store.bring_evidence(report, first, folder)
+        store.write(report, folder)
 
     def _cannot_write(self, error: OSError, report: Report) -> None:
         """Write a partial report to a fresh folder instead, and print where it is."""
@@ -337,70 +327,41 @@ def register(
     node_ids = NodeIds(config.rootpath, suites)
     if config.getoption("dist", default="no") == "no":  # this process runs tests itself
         config.pluginmanager.register(WorkerNotes(recorder, node_ids), "netmodes-notes")
-    sharding = _sharding(config)
-    if sharding:
-        part, seconds = sharding
-        plugin = Sharding(part, seconds, recorder, node_ids)
+    shard, seconds = _sharding(config)
+    if shard:
+        plugin = Sharding(shard, seconds, recorder, node_ids)
         config.pluginmanager.register(plugin, "netmodes-shard")
     if hasattr(config, "workerinput"):  # workers report to the controller
         return
     if config.getoption("collectonly") or config.getoption("setuponly"):  # or --setup-plan
         return
-    start = config.invocation_params.dir
-    where = directory(config)
-    expect, write = config.getoption("expect"), config.getoption("write_expect")
-    held = None if expect is None else _expected(start / expect)
-    if write is not None:
-        _make_room(start / write)
-    order = ReportOptions(
-        directory=where,
-        asked=bool(config.getoption("report") or expect or write or sharding),
-        expected=None if held is None else (expect, held[0]),
-        expectations="none" if held is None else held[1],
-        write=None if write is None else start / write,
-        shard=sharding[0] if sharding else None,
-        narrowed=_narrowed(config, suites),
-        arguments=tuple(map(str, config.args)),
-        pyargs=config.getoption("pyargs"),
-        seeds=_seeds(config),
-        fault=config.getoption("fault", default=None),
-        probe=options.non_default(config, "probe"),
-        known=suites / "expected",
-    )
     reporter = Reporter(
-        order,
+        config,
         runtime=runtime,
         catalogue=catalogue,
         recorder=recorder,
         node_ids=node_ids,
-        root=config.rootpath,
+        suites=suites,
+        shard=shard,
     )
     config.pluginmanager.register(reporter, "netmodes-report")
 
 
-def _expected(path: Path) -> tuple[tuple[Deviation, ...], str]:
-    """Return the deviations of an expectation file, and a digest of the file."""
+@contextlib.contextmanager
+def _as_usage_error(option: str) -> Iterator[None]:
     try:
-        listed, text = store.read_expectations(path)
+        yield
     except BadExpectations as error:
-        raise pytest.UsageError(f"--expect {error}") from error
-    return listed, _digest(text)
+        raise pytest.UsageError(f"{option} {error}") from error
 
 
-def _make_room(path: Path) -> None:
-    """Fail at the start of a run if the expectation file cannot be written at its end."""
-    try:
-        store.check_writable(path)
-    except BadExpectations as error:
-        raise pytest.UsageError(f"--write-expect {error}") from error
-
-
-def _sharding(config: pytest.Config) -> tuple[Shard, dict[str, float]] | None:
+def _sharding(config: pytest.Config) -> tuple[Shard | None, dict[str, float]]:
+    """Return the shard of `--shard`, and the seconds of each test by `--shard-by`."""
     asked, by = config.getoption("shard"), config.getoption("shard_by")
     if asked is None:
         if by is not None:
             raise pytest.UsageError("--shard-by says how to divide a run: give --shard too")
-        return None
+        return None, {}
     try:
         part = merge.parse(asked)
     except merge.BadShard as error:

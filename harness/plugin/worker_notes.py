@@ -53,12 +53,12 @@ class Sharding:
 
     def __init__(
         self,
-        part: Shard,
+        shard: Shard,
         seconds: dict[str, float],
         recorder: Recorder,
         node_ids: NodeIds,
     ) -> None:
-        self._part, self._seconds = part, seconds
+        self._shard, self._seconds = shard, seconds
         self._recorder, self._node_ids = recorder, node_ids
 
     @pytest.hookimpl(trylast=True)
@@ -67,10 +67,10 @@ class Sharding:
     ) -> None:
         """Keep this shard's part of the tests that all other selections have left."""
         ids = {item: self._node_ids.of(item) for item in items}
-        parts = merge.assign(ids.values(), self._part.of, self._seconds)
-        elsewhere = [item for item in items if parts[ids[item]] != self._part.number]
+        parts = merge.assign(ids.values(), self._shard.of, self._seconds)
+        elsewhere = [item for item in items if parts[ids[item]] != self._shard.number]
         self._recorder.elsewhere = [ids[item] for item in elsewhere]
-        items[:] = [item for item in items if parts[ids[item]] == self._part.number]
+        items[:] = [item for item in items if parts[ids[item]] == self._shard.number]
         if elsewhere:
             config.hook.pytest_deselected(items=elsewhere)
 

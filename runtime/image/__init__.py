@@ -1,3 +1,13 @@
 """Store of images on disk, their archives, and the built-in image `base`."""
 
-__all__ = ["assemble", "config", "images", "layer", "store", "tar", "unpack", "whiteout"]
+__all__ = [
+    "assemble",
+    "config",
+    "documents",
+    "images",
+    "layer",
+    "store",
+    "tar",
+    "unpack",
+    "whiteout",
+]

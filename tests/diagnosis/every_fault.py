@@ -1,7 +1,7 @@
 """Every fault that misroutes or drops packets: the story names its place.
 
-Takes a minute, and is collected only if named: `tox -e autopsy`. `test_faults` tries one of each
-kind in every run; `python -m bench.autopsy` prints the share.
+Takes a minute, and is collected only if named: `tox -e autopsy`. `python -m bench.autopsy` prints
+the share.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RACES = {"container-answers-for-everybody"}
 
 
 @pytest.mark.parametrize("fault", PLACES)
-def test_story_names_the_place_of_the_fault(fault: str) -> None:
+def test_story_names_the_place_of_every_fault(fault: str) -> None:
     """One of three stories of a matrix of ten containers names it."""
-    told = stories(fault)
-    assert re.search(PLACES[fault], told) or (fault in RACES and not told), told
+    found = stories(fault)
+    assert re.search(PLACES[fault], found) or (fault in RACES and not found), found
