@@ -22,7 +22,6 @@ from rich.table import Table
 from harness import __version__
 from harness.cli import compare, faults, rename_tests, runtimes
 from harness.cli import reports as report_commands
-from harness.lab import ping
 from harness.model import requirements
 from harness.model.requirements import Requirement, UnknownRequirement
 from harness.model.topology import Topology
@@ -38,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     _replace_unencodable()
     if words[:1] == ["ping"]:
+        from harness.lab import ping  # its sockets need Linux's epoll
+
         return ping.main(words[1:])
     if words[:1] == [workers.COMMAND]:
         return workers.main(words[1:])
