@@ -71,7 +71,7 @@ def exhausted(asked: str, error: OSError) -> ExhaustedError:
         most = os.sysconf("SC_OPEN_MAX")
         cause = f"a process may have {most} open at a time here"
         remedy = "`ulimit -n` with more; `ulimit -Hn` tells how far that goes"
-    return ExhaustedError(asked, _said(error), cause, remedy)
+    return ExhaustedError(asked, _reason(error), cause, remedy)
 
 
 def is_full(error: OSError) -> bool:
@@ -83,7 +83,7 @@ def no_room(asked: str, error: OSError) -> NoRoomError:
     """Return the error to raise when the disk is full."""
     return NoRoomError(
         asked,
-        _said(error),
+        _reason(error),
         "the disk is full that mydocker's state is on",
         "`mydocker rm`, `rmi` or `volume rm`, which need no room, or a larger disk: MYDOCKER_ROOT",
     )
@@ -112,7 +112,7 @@ def room_or_not() -> Iterator[None]:
             raise
 
 
-def _said(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     happened = error.strerror or str(error)
     return happened if error.filename is None else f"{happened}: {error.filename!r}"
 
@@ -129,7 +129,7 @@ def refused(asked: str, error: OSError) -> UnsupportedError:
     remedy = "`netmodes doctor` tells what this machine can do"
     if is_full(error):
         remedy += ", and `df` what room there is"
-    return UnsupportedError(asked, _said(error), cause, remedy)
+    return UnsupportedError(asked, _reason(error), cause, remedy)
 
 
 class OutputError(MydockerError):
@@ -138,7 +138,7 @@ class OutputError(MydockerError):
     exit_code = 1
 
 
-def unheard(asked: str, number: int, remedy: str = "") -> OutputError:
+def output_lost(asked: str, number: int, remedy: str = "") -> OutputError:
     """Return the error for output that cannot be written to the caller, by its errno."""
     cause = {
         errno.EPIPE: "whoever read it has ended",
