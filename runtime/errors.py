@@ -70,7 +70,7 @@ def exhausted(asked: str, error: OSError) -> ExhaustedError:
     else:
         most = os.sysconf("SC_OPEN_MAX")
         cause = f"a process may have {most} open at a time here"
-        remedy = "`ulimit -n` with more; `ulimit -Hn` tells how far that goes"
+        remedy = "`ulimit -n` with more; `ulimit -Hn` shows the highest value"
     return ExhaustedError(asked, _reason(error), cause, remedy)
 
 
@@ -84,7 +84,7 @@ def no_room(asked: str, error: OSError) -> NoRoomError:
     return NoRoomError(
         asked,
         _reason(error),
-        "the disk is full that mydocker's state is on",
+        "the disk with mydocker's state is full",
         "`mydocker rm`, `rmi` or `volume rm`, which need no room, or a larger disk: MYDOCKER_ROOT",
     )
 
@@ -126,9 +126,9 @@ def refused(asked: str, error: OSError) -> UnsupportedError:
         errno.EACCES: "namespaces and mounts need CAP_SYS_ADMIN and CAP_NET_ADMIN here",
         errno.ENOSPC: "a limit on namespaces in /proc/sys/user is reached, or a disk is full",
     }.get(error.errno or 0, "")
-    remedy = "`netmodes doctor` tells what this machine can do"
+    remedy = "`netmodes doctor` shows what this machine supports"
     if is_full(error):
-        remedy += ", and `df` what room there is"
+        remedy += ", and `df` the free disk space"
     return UnsupportedError(asked, _reason(error), cause, remedy)
 
 
@@ -141,9 +141,9 @@ class OutputError(MydockerError):
 def output_lost(asked: str, number: int, remedy: str = "") -> OutputError:
     """Return the error for output that cannot be written to the caller, by its errno."""
     cause = {
-        errno.EPIPE: "whoever read it has ended",
-        errno.ENOSPC: "the disk is full that it goes to",
-        errno.EDQUOT: "the disk is full that it goes to",
+        errno.EPIPE: "its reader has exited",
+        errno.ENOSPC: "the disk that it is written to is full",
+        errno.EDQUOT: "the disk that it is written to is full",
     }.get(number, "")
     return OutputError(asked, os.strerror(number), cause, remedy)
 

@@ -219,9 +219,9 @@ class ContainerNetworking:
         written, failure = self._settle(found)
         if failure is not None:
             raise UnsupportedError(
-                f"lead all traffic of container {found.name!r} by its networks",
+                f"set up the network of container {found.name!r}",
                 str(failure.strerror),
-                "somebody inside has changed its interfaces, or taken its ports",
+                "a process inside has changed its interfaces, or taken its ports",
                 f"mydocker restart {found.name}",
             ) from failure
         return written
