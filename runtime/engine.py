@@ -22,7 +22,7 @@ from linux import proc
 from runtime.container import exec as execution
 from runtime.container import lifecycle
 from runtime.container.exec import ExecResult, RunningExec
-from runtime.container.lifecycle import Lifecycle, refuse_paused, refuse_stopped
+from runtime.container.lifecycle import Lifecycle, Stopping, refuse_paused, refuse_stopped
 from runtime.errors import (
     ConflictError,
     InvalidError,
@@ -45,7 +45,6 @@ from runtime.store import Lock, Store, new_id
 if TYPE_CHECKING:  # most calls need none of these imports
     from linux.conntrack import FlowWatch
     from runtime.container.files import ContainerTrees
-    from runtime.container.lifecycle import Stopping
     from runtime.container.logs import LogEntry, LogWriter
     from runtime.container.options import ContainerOptions
     from runtime.container.processes import Process
@@ -102,7 +101,8 @@ class Engine:
 
     @property
     def _networks(self) -> Networks:
-        return self._life.networks
+        require_free("use networks")
+        return self._life.networking.networks
 
     # --- containers --------------------------------------------------------
 
@@ -154,17 +154,15 @@ class Engine:
         if mode.kind == "container":
             # Stored as an id, which stays right if the name is given to another container.
             options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
-        elif mode.kind == "bridge" and not self._is_default(mode.name):
+        elif mode.kind == "bridge" and not (
+            mode.name == DEFAULT_NETWORK and self._store.has_network(mode.name)
+        ):  # the default network needs no look-up once it exists
             options = {**options, "network": self._networks.by_mode(mode.name).name}
         with self._life.images.pinned(image_name) as found:
             config = configure(
                 new_id(), image_name, command, options, image_id=found.id, defaults=found.defaults
             )
             return ContainerRecord(config, state), self._store.create(config, state), found
-
-    def _is_default(self, name: str) -> bool:
-        """Return True for the default network, if it exists already: then no look-up is needed."""
-        return name == DEFAULT_NETWORK and self._store.has_network(name)
 
     def start(self, reference: str, *, stdio: Stdio | None = None) -> ContainerRecord:
         """Start a container that was created or has ended; leave a running one as it is."""
@@ -181,8 +179,6 @@ class Engine:
 
     def stopping(self, reference: str, *, timeout: float = 10) -> Stopping:
         """Send only the stop signal; `finish` does the rest. So several can wait in parallel."""
-        from runtime.container.lifecycle import Stopping
-
         return Stopping(self._life, reference, timeout=timeout)
 
     def kill(self, reference: str, number: int = signal.SIGKILL) -> None:
@@ -294,8 +290,9 @@ class Engine:
 
         Environment, directory and user default to those of the container.
         """
+        asked = f"execute in container {reference!r}"
         if not argv:
-            raise InvalidError(f"execute in container {reference!r}", "there is no command")
+            raise InvalidError(asked, "there is no command")
         found = self.inspect(reference)
         refuse_stopped("execute in", found)
         refuse_paused("execute in", found)
@@ -315,7 +312,8 @@ class Engine:
             capabilities(f"execute in container {found.name!r}", config.cap_add, config.cap_drop),
         )
         try:
-            return execution.spawn(handle, command, tty=tty, stdio=stdio)
+            with room_for(asked):
+                return execution.spawn(handle, command, tty=tty, stdio=stdio)
         finally:
             os.close(handle)
 
@@ -330,8 +328,8 @@ class Engine:
         from runtime.container import logs
 
         found = self.inspect(reference)
-        place = self._store.directory(found.id)
-        return logs.read(place, found.state, follow=follow, tail=tail, since=since)
+        directory = self._store.directory(found.id)
+        return logs.read(directory, found.state, follow=follow, tail=tail, since=since)
 
     def log(self, reference: str) -> LogWriter:
         """Return a log writer for the output of a terminal that the caller relays."""
@@ -350,7 +348,6 @@ class Engine:
 
     def network_create(self, name: str, **options: Unpack[NetworkOptions]) -> NetworkConfig:
         """Create a network and bring it up."""
-        require_free(f"create network {name!r}")
         return self._networks.create(name, options)
 
     def network_remove(self, reference: str) -> NetworkConfig:

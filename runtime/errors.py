@@ -70,8 +70,8 @@ def exhausted(asked: str, error: OSError) -> ExhaustedError:
     else:
         most = os.sysconf("SC_OPEN_MAX")
         cause = f"a process may have {most} open at a time here"
-        remedy = "`ulimit -n` with more; `ulimit -Hn` tells how far that goes"
-    return ExhaustedError(asked, _said(error), cause, remedy)
+        remedy = "`ulimit -n` with more; `ulimit -Hn` shows the highest value"
+    return ExhaustedError(asked, _reason(error), cause, remedy)
 
 
 def is_full(error: OSError) -> bool:
@@ -83,8 +83,8 @@ def no_room(asked: str, error: OSError) -> NoRoomError:
     """Return the error to raise when the disk is full."""
     return NoRoomError(
         asked,
-        _said(error),
-        "the disk is full that mydocker's state is on",
+        _reason(error),
+        "the disk with mydocker's state is full",
         "`mydocker rm`, `rmi` or `volume rm`, which need no room, or a larger disk: MYDOCKER_ROOT",
     )
 
@@ -112,7 +112,7 @@ def room_or_not() -> Iterator[None]:
             raise
 
 
-def _said(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     happened = error.strerror or str(error)
     return happened if error.filename is None else f"{happened}: {error.filename!r}"
 
@@ -126,10 +126,10 @@ def refused(asked: str, error: OSError) -> UnsupportedError:
         errno.EACCES: "namespaces and mounts need CAP_SYS_ADMIN and CAP_NET_ADMIN here",
         errno.ENOSPC: "a limit on namespaces in /proc/sys/user is reached, or a disk is full",
     }.get(error.errno or 0, "")
-    remedy = "`netmodes doctor` tells what this machine can do"
+    remedy = "`netmodes doctor` shows what this machine supports"
     if is_full(error):
-        remedy += ", and `df` what room there is"
-    return UnsupportedError(asked, _said(error), cause, remedy)
+        remedy += ", and `df` the free disk space"
+    return UnsupportedError(asked, _reason(error), cause, remedy)
 
 
 class OutputError(MydockerError):
@@ -138,12 +138,12 @@ class OutputError(MydockerError):
     exit_code = 1
 
 
-def unheard(asked: str, number: int, remedy: str = "") -> OutputError:
+def output_lost(asked: str, number: int, remedy: str = "") -> OutputError:
     """Return the error for output that cannot be written to the caller, by its errno."""
     cause = {
-        errno.EPIPE: "whoever read it has ended",
-        errno.ENOSPC: "the disk is full that it goes to",
-        errno.EDQUOT: "the disk is full that it goes to",
+        errno.EPIPE: "its reader has exited",
+        errno.ENOSPC: "the disk that it is written to is full",
+        errno.EDQUOT: "the disk that it is written to is full",
     }.get(number, "")
     return OutputError(asked, os.strerror(number), cause, remedy)
 

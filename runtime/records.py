@@ -188,6 +188,11 @@ class ContainerConfig(NamedTuple):
         """Its network mode."""
         return NetworkMode.parse(self.network)
 
+    @property
+    def publishes(self) -> bool:
+        """True if it publishes ports."""
+        return bool(self.publish) or self.publish_all
+
 
 class ContainerState(NamedTuple):
     """Current state of a container.

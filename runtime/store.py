@@ -59,11 +59,11 @@ _SHORT: Final = 12
 _BLOCK: Final = 512
 """Unit of `st_blocks` in bytes, whatever the block size of the file system: stat(2)."""
 _CAUSES: Final = {
-    errno.EACCES: "a directory on the way belongs to somebody else",
-    errno.EPERM: "a directory on the way belongs to somebody else",
+    errno.EACCES: "a directory of the path belongs to another user",
+    errno.EPERM: "a directory of the path belongs to another user",
     errno.EROFS: "the file system is read-only",
-    errno.ENOTDIR: "something on the way is a file",
-    errno.EEXIST: "something on the way is a file",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "a part of the path is a file",
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk is full",
 }

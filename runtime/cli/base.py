@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from runtime.errors import InvalidError, MydockerError, OutputError, unheard
+from runtime.errors import InvalidError, MydockerError, OutputError, output_lost
 
 if TYPE_CHECKING:
     from runtime.engine import Engine
@@ -162,7 +162,7 @@ def print_line(text: str) -> None:
 
 def unwritable(error: OSError) -> OutputError:
     """Return the error to report when standard output cannot be written to."""
-    return unheard("tell what was asked for", error.errno or 0)
+    return output_lost("tell what was asked for", error.errno or 0)
 
 
 def print_error(error: Exception) -> None:

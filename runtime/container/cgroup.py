@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from linux import proc
 from runtime.errors import UnsupportedError
 from runtime.store import read_json, write_json
 
@@ -68,8 +69,8 @@ class Hierarchy(NamedTuple):
     def parents(self) -> list[str]:
         """Directories in which a cgroup could be made, the caller's own cgroup first."""
         own = f"{self.top}/{self.own.strip('/')}".rstrip("/")
-        places = [own, os.path.dirname(own) if own != self.top else own, self.top]
-        return [place for place in dict.fromkeys(places) if os.path.isdir(place)]
+        paths = [own, os.path.dirname(own) if own != self.top else own, self.top]
+        return [path for path in dict.fromkeys(paths) if os.path.isdir(path)]
 
 
 def hierarchies() -> list[Hierarchy]:
@@ -107,42 +108,42 @@ class Cgroups:
         """
         for controller in ("memory", "cpu", "pids"):
             if controller in limits.settings(2):
-                place, version = self._make(controller, "limit the container")
+                path, version = self._make(controller, "limit the container")
                 for file, value in limits.settings(version)[controller].items():
-                    if file not in _OPTIONAL or os.path.exists(f"{place}/{file}"):
-                        _write(f"{place}/{file}", value)
-                _write(f"{place}/cgroup.procs", str(pid))
+                    if file not in _OPTIONAL or os.path.exists(f"{path}/{file}"):
+                        proc.overwrite(f"{path}/{file}", value.encode())
+                proc.overwrite(f"{path}/cgroup.procs", b"%d" % pid)
 
     def freeze(self, pid: int) -> None:
         """Freeze all processes of the container with pid 1 `pid`, until `thaw`."""
         from runtime.container import processes
 
-        place, version = self._make("freezer", "pause the container")
-        _write(f"{place}/{_SWITCH[version]}", "1" if version == 2 else "FROZEN")
+        path, version = self._make("freezer", "pause the container")
+        proc.overwrite(f"{path}/{_SWITCH[version]}", b"1" if version == 2 else b"FROZEN")
         moved: set[int] = set()
         # Members are frozen and cannot fork. The next round moves processes not yet in the cgroup.
         while new := set(processes.of(pid)) - moved:
             for one in new:
                 with suppress(ProcessLookupError):
-                    _write(f"{place}/cgroup.procs", str(one))
+                    proc.overwrite(f"{path}/cgroup.procs", b"%d" % one)
             moved |= new
         for _ in _until("freeze the container"):
-            if _frozen(place, version):
+            if _frozen(path, version):
                 return
 
     def thaw(self) -> None:
         """Thaw the processes of the container."""
-        for place in self._places():
+        for path in self._paths():
             for version, file in _SWITCH.items():
-                if os.path.exists(f"{place}/{file}"):
-                    _write(f"{place}/{file}", "0" if version == 2 else "THAWED")
+                if os.path.exists(f"{path}/{file}"):
+                    proc.overwrite(f"{path}/{file}", b"0" if version == 2 else b"THAWED")
 
     def remove(self) -> None:
         """Remove the cgroups once they are empty; do nothing if there are none."""
-        for place in self._places():
+        for path in self._paths():
             for _ in _until("remove the container's cgroup"):
                 try:
-                    os.rmdir(place)
+                    os.rmdir(path)
                 except FileNotFoundError:
                     pass
                 except OSError as error:
@@ -153,7 +154,7 @@ class Cgroups:
         with suppress(FileNotFoundError):
             os.unlink(self._record)
 
-    def _places(self) -> list[str]:
+    def _paths(self) -> list[str]:
         try:
             found: list[str] = read_json(self._record)
         except FileNotFoundError:
@@ -167,21 +168,21 @@ class Cgroups:
             if controller not in hierarchy.controllers:
                 continue
             for parent in hierarchy.parents:
-                place = f"{parent}/{self._name}"
-                known = self._places()
-                if place not in known:
-                    write_json(self._record, [*known, place])
+                path = f"{parent}/{self._name}"
+                known = self._paths()
+                if path not in known:
+                    write_json(self._record, [*known, path])
                 try:
                     if hierarchy.version == 2 and controller != "freezer":
                         _delegate(parent, controller)
-                    os.makedirs(place, exist_ok=True)
-                    os.close(os.open(f"{place}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+                    os.makedirs(path, exist_ok=True)
+                    os.close(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
                 except OSError as error:
                     happened = f"the controller {controller!r} is not ours to use: {error.strerror}"
-                    if not os.path.isdir(place):
+                    if not os.path.isdir(path):
                         write_json(self._record, known)
                 else:
-                    return place, hierarchy.version
+                    return path, hierarchy.version
         raise UnsupportedError(
             asked,
             happened,
@@ -193,15 +194,15 @@ class Cgroups:
 _SWITCH: Final = {2: "cgroup.freeze", 1: "freezer.state"}
 
 
-def _frozen(place: str, version: int) -> bool:
+def _frozen(path: str, version: int) -> bool:
     if version == 2:
-        return "frozen 1" in _lines(f"{place}/cgroup.events")
-    return _lines(f"{place}/freezer.state") == ["FROZEN"]
+        return "frozen 1" in _lines(f"{path}/cgroup.events")
+    return _lines(f"{path}/freezer.state") == ["FROZEN"]
 
 
 def _delegate(parent: str, controller: str) -> None:
     if controller not in " ".join(_lines(f"{parent}/cgroup.subtree_control")).split():
-        _write(f"{parent}/cgroup.subtree_control", f"+{controller}")
+        proc.overwrite(f"{parent}/cgroup.subtree_control", f"+{controller}".encode())
 
 
 def _until(what: str) -> Iterator[None]:
@@ -211,14 +212,6 @@ def _until(what: str) -> Iterator[None]:
         yield
         os.sched_yield()
     raise UnsupportedError(what, f"the kernel has not done it within {_BOUND:.0f} s")
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
 
 
 def _lines(path: str) -> list[str]:

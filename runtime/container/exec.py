@@ -90,7 +90,7 @@ def spawn(
                 init.forget_parent(keep)
                 _enter(handle)
                 os.close(handle)
-                _carry(command, stdio, report=report_in, console=far_console)
+                _start_command(command, stdio, report=report_in, console=far_console)
             except BaseException as error:
                 status_pipe.send_error(report_in, error)
             finally:
@@ -123,7 +123,7 @@ def _enter(handle: int) -> None:
         raise UnsupportedError("enter the container", "its root is the host's own")
 
 
-def _carry(
+def _start_command(
     command: Command,
     stdio: Stdio,
     *,

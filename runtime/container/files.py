@@ -57,29 +57,18 @@ class ContainerTrees:
         """
         with self._life.held(reference) as found:
             if not found.running:
-                root = resting(self._made_of(found))
-                try:
+                with _closing(_mounted_root(self._rootfs(found))) as root:
                     yield root
-                finally:
-                    os.close(root)
                 return
-            root = self._running(found, whole=whole)
-        try:
-            yield root  # it stays the same when the container stops, starts or is removed
-        finally:
-            os.close(root)
+            handle = proc.pidfd(found.state.pid, found.state.born)
+            if handle is None:
+                raise ConflictError(f"look into container {found.name!r}", "it just stopped")
+            with _closing(handle):
+                root = _running_root(handle, whole=whole)
+        with _closing(root):  # it stays the same when the container stops, starts or is removed
+            yield root
 
-    @staticmethod
-    def _running(found: ContainerRecord, *, whole: bool) -> int:
-        handle = proc.pidfd(found.state.pid, found.state.born)
-        if handle is None:
-            raise ConflictError(f"look into container {found.name!r}", "it just stopped")
-        try:
-            return running(handle, whole=whole)
-        finally:
-            os.close(handle)
-
-    def _made_of(self, found: ContainerRecord) -> Rootfs:
+    def _rootfs(self, found: ContainerRecord) -> Rootfs:
         layers = self._life.images.of(found.config).layers
         return start.rootfs(self._life.store.directory(found.id), layers)
 
@@ -88,14 +77,14 @@ class ContainerTrees:
     def diff(self, reference: str) -> list[FileChange]:
         """Return every path that a container has added, changed or deleted, parents first."""
         with self._life.held(reference) as found, user_errors(f"compare {found.name}"):
-            made_of = self._made_of(found)
-            below = lower(made_of)
-            upper = os.open(made_of.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            parts = self._rootfs(found)
+            # An overlay without an upper layer needs two lower layers: add the empty mount point.
+            image = parts._replace(layers=(*parts.layers, parts.mountpoint))
+            with (
+                _closing(_mounted_root(image, changes=False)) as below,
+                _closing(os.open(parts.upper, _DIRECTORY)) as upper,
+            ):
                 return list(changes(upper, below))
-            finally:
-                os.close(upper)
-                os.close(below)
 
     def export(self, reference: str) -> Iterator[bytes]:
         """Yield the pieces of a tar of all files of a container, without its mounts."""
@@ -149,12 +138,11 @@ class ContainerTrees:
         follow: bool = False,
         archive: bool = False,
     ) -> None:
-        """Copy a file or directory of a container to the host; see `copy`."""
-        with self._root(reference, whole=True) as root, _machine() as machine:
+        """Copy a file or directory of a container to the host, by the rules of `docker cp`."""
+        with self._root(reference, whole=True) as root, _closing(_host_root()) as host:
             source = CopyEnd(root, path, f"{reference}:{path}")
-            target = CopyEnd(machine, _absolute(destination), destination)
-            with _copied(f"copy {source.shown} to {destination}"):
-                copy(source, target, follow=follow, archive=archive)
+            target = CopyEnd(host, _absolute(destination), destination)
+            _copy(source, target, follow=follow, archive=archive)
 
     def copy_in(
         self,
@@ -166,23 +154,28 @@ class ContainerTrees:
         archive: bool = False,
     ) -> None:
         """Copy a file or directory of the host into a container."""
-        with self._root(reference, whole=True) as root, _machine() as machine:
-            source = CopyEnd(machine, _absolute(origin), origin)
+        with self._root(reference, whole=True) as root, _closing(_host_root()) as host:
+            source = CopyEnd(host, _absolute(origin), origin)
             target = CopyEnd(root, path, f"{reference}:{path}")
-            with _copied(f"copy {origin} to {target.shown}"):
-                copy(source, target, follow=follow, archive=archive)
+            _copy(source, target, follow=follow, archive=archive)
 
     def pack(self, reference: str, path: str, *, follow: bool = False) -> Iterator[bytes]:
         """Yield the pieces of a tar of a file or directory of a container."""
-        shown = f"{reference}:{path}"
-        with self._root(reference, whole=True) as root, user_errors(f"copy {shown}"):
-            yield from pack(CopyEnd(root, path, shown), follow=follow)
+        asked = f"copy {reference}:{path}"
+        with self._root(reference, whole=True) as root, user_errors(asked):
+            source = CopyEnd(root, path, f"{reference}:{path}")
+            with _closing(_open(source, asked, follow=follow)) as found:
+                yield from tar.pack(found, _name(source))
 
-    def unpack(self, tar: Readable, reference: str, path: str, *, archive: bool = False) -> None:
-        """Unpack a tar into a directory of a container."""
+    def unpack(self, stream: Readable, reference: str, path: str, *, archive: bool = False) -> None:
+        """Unpack a tar into an existing directory of a container."""
         shown = f"{reference}:{path}"
         with self._root(reference, whole=True) as root, _copied(f"copy to {shown}"):
-            unpack(tar, CopyEnd(root, path, shown), archive=archive)
+            asked = f"unpack into {shown}"
+            with _closing(_open(CopyEnd(root, path, shown), asked, follow=True)) as directory:
+                if not stat.S_ISDIR(os.fstat(directory).st_mode):
+                    raise InvalidError(asked, "it is not a directory")
+                _fill(directory, stream, archive=archive)
 
 
 def _copied(asked: str) -> AbstractContextManager[None]:
@@ -191,12 +184,15 @@ def _copied(asked: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _machine() -> Iterator[int]:
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def _closing(fd: int) -> Iterator[int]:
     try:
-        yield root
+        yield fd
     finally:
-        os.close(root)
+        os.close(fd)
+
+
+def _host_root() -> int:
+    return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _absolute(path: str) -> str:
@@ -269,20 +265,14 @@ class _Comparison:
     def _mode(self, path: str) -> int | None:
         """Return the mode of a path in the image; `None` if the image has no such path."""
         try:
-            fd = self._open(path, os.O_PATH | os.O_NOFOLLOW)
+            with _closing(self._open(path, os.O_PATH | os.O_NOFOLLOW)) as fd:
+                return os.fstat(fd).st_mode
         except (FileNotFoundError, NotADirectoryError):
             return None
-        try:
-            return os.fstat(fd).st_mode
-        finally:
-            os.close(fd)
 
     def _names(self, path: str) -> set[str]:
-        fd = self._open(path, _DIRECTORY)
-        try:
+        with _closing(self._open(path, _DIRECTORY)) as fd:
             return set(os.listdir(fd))
-        finally:
-            os.close(fd)
 
 
 _MAX_LINKS: Final = 40
@@ -297,7 +287,7 @@ class CopyEnd(NamedTuple):
     shown: str
 
 
-def copy(source: CopyEnd, target: CopyEnd, *, follow: bool = False, archive: bool = False) -> None:
+def _copy(source: CopyEnd, target: CopyEnd, *, follow: bool, archive: bool) -> None:
     """Copy a file or a directory, by the rules of `docker cp`.
 
     A copy into an existing directory keeps its own name. If the source ends in `/.`, only its
@@ -306,38 +296,12 @@ def copy(source: CopyEnd, target: CopyEnd, *, follow: bool = False, archive: boo
     all files belong to root.
     """
     asked = f"copy {source.shown} to {target.shown}"
-    found = _open(source, asked, follow=follow)
-    try:
+    with _copied(asked), _closing(_open(source, asked, follow=follow)) as found:
         whole = stat.S_ISDIR(os.fstat(found).st_mode)
-        directory, name = _land(target, asked, whole=whole, name=_name(source))
-        try:
+        opened, name = _land(target, asked, whole=whole, name=_name(source))
+        with _closing(opened) as directory:
             pieces = tar.pack(found, name, owner=None if archive else (0, 0))
             _fill(directory, Chunks(pieces), archive=archive)
-        finally:
-            os.close(directory)
-    finally:
-        os.close(found)
-
-
-def pack(source: CopyEnd, *, follow: bool = False) -> Iterator[bytes]:
-    """Yield the pieces of a tar of a file or directory."""
-    found = _open(source, f"copy {source.shown}", follow=follow)
-    try:
-        yield from tar.pack(found, _name(source))
-    finally:
-        os.close(found)
-
-
-def unpack(tar: Readable, target: CopyEnd, *, archive: bool = False) -> None:
-    """Unpack a tar into an existing directory."""
-    asked = f"unpack into {target.shown}"
-    directory = _open(target, asked, follow=True)
-    try:
-        if not stat.S_ISDIR(os.fstat(directory).st_mode):
-            raise InvalidError(asked, "it is not a directory")
-        _fill(directory, tar, archive=archive)
-    finally:
-        os.close(directory)
 
 
 def _fill(directory: int, source: Readable, *, archive: bool) -> None:
@@ -403,7 +367,7 @@ def _parent(target: CopyEnd, asked: str) -> tuple[int, str]:
     raise InvalidArchive(f"{target.shown} is a link that goes in a circle")
 
 
-def running(handle: int, *, whole: bool) -> int:
+def _running_root(handle: int, *, whole: bool) -> int:
     """Return the root of the container whose pid 1 a pidfd refers to.
 
     With `whole` include its mounts, such as volumes and /proc; without, return the bare file
@@ -417,27 +381,20 @@ def running(handle: int, *, whole: bool) -> int:
     return _taken(take, {handle})
 
 
-def resting(made_of: Rootfs) -> int:
-    """Return the root of a stopped container; hold the container's lock as long as it is open."""
+def _mounted_root(parts: Rootfs, *, changes: bool = True) -> int:
+    """Return the root of a stopped container, or of its image without the container's `changes`.
+
+    Hold the container's lock as long as it is open.
+    """
 
     def take() -> int:
         unshare(CLONE_NEWNS)
         mount("", "/", flags=MS_REC | MS_PRIVATE)
-        rootfs.mount_overlay(made_of)
-        return open_tree(made_of.mountpoint)
-
-    return _taken(take, set())
-
-
-def lower(made_of: Rootfs) -> int:
-    """Return the root of a container's image, without the changes of the container."""
-
-    def take() -> int:
-        unshare(CLONE_NEWNS)
-        mount("", "/", flags=MS_REC | MS_PRIVATE)
-        # An overlay without an upper layer needs two lower layers: add the empty mount point.
-        rootfs.mount_layers((*made_of.layers, made_of.mountpoint), made_of.mountpoint)
-        return open_tree(made_of.mountpoint)
+        if changes:
+            rootfs.mount_overlay(parts)
+        else:
+            rootfs.mount_layers(parts.layers, parts.mountpoint)
+        return open_tree(parts.mountpoint)
 
     return _taken(take, set())
 

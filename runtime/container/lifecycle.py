@@ -12,7 +12,7 @@ import select
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -22,11 +22,11 @@ from runtime.container import cgroup, start
 from runtime.errors import (
     ConflictError,
     NotFoundError,
+    output_lost,
     refused,
     require_free,
     room_for,
     room_or_not,
-    unheard,
 )
 from runtime.init.process import Stdio
 from runtime.records import ContainerRecord, ContainerState
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from runtime.container.volumes import Volumes
     from runtime.image.config import Image
     from runtime.image.store import ImageStore
-    from runtime.network.manager import Networks
 
 
 _AT_ONCE = 128
@@ -75,11 +74,6 @@ class Lifecycle:
 
         return ContainerNetworking(self.store, self.get, self._flows)
 
-    @property
-    def networks(self) -> Networks:
-        """The networks."""
-        return self.networking.networks
-
     # --- looking -----------------------------------------------------------
 
     def get(self, reference: str) -> ContainerRecord:
@@ -96,12 +90,9 @@ class Lifecycle:
         """Return every container, newest first."""
         found = []
         for identity in self.store.ids():
-            try:
-                found.append(
-                    ContainerRecord(self.store.config(identity), self.store.state(identity))
-                )
-            except FileNotFoundError:
-                continue  # removed meanwhile
+            with suppress(FileNotFoundError):  # removed meanwhile
+                config, state = self.store.config(identity), self.store.state(identity)
+                found.append(ContainerRecord(config, state))
         return sorted(found, key=lambda item: item.config.created, reverse=True)
 
     @contextmanager
@@ -126,25 +117,26 @@ class Lifecycle:
         """Record containers that ended by themselves and undo the rest of killed calls."""
         if check:
             require_free("use mydocker")
-        if os.path.exists(self.store.daemon_socket):
-            from runtime.daemon.client import DaemonClient
+        with room_for("use mydocker"):
+            if os.path.exists(self.store.daemon_socket):
+                with room_or_not():
+                    self.networking.daemon.revive()
+            for identity in self._states.unsettled():
+                if self.store.exists(identity):
+                    self._settle(identity)
+                else:
+                    self.store.discard_unfinished(identity)
 
-            with room_or_not():
-                DaemonClient(self.store).revive()
-        for identity in self._states.unsettled():
-            if not self.store.exists(identity):
-                self.store.discard_unfinished(identity)
-                continue
-            lock = self.store.lock_container(identity, wait=False)
-            if lock is None:
-                continue  # another call holds the lock, or the container was removed
-            try:
-                with room_or_not():  # a call that only reads needs no free disk space
-                    self._settled(self.get(identity))
-            except NotFoundError:
-                continue
-            finally:
-                lock.release()
+    def _settle(self, identity: str) -> None:
+        lock = self.store.lock_container(identity, wait=False)
+        if lock is None:
+            return  # another call holds the lock, or the container was removed
+        try:
+            # A call that only reads needs no free disk space.
+            with room_or_not(), suppress(NotFoundError):
+                self._settled(self.get(identity))
+        finally:
+            lock.release()
 
     def _settled(self, found: ContainerRecord) -> ContainerRecord:
         """Bring the record in line with the actual state; the container's lock must be held."""
@@ -274,8 +266,10 @@ class Lifecycle:
 
     def kill(self, found: ContainerRecord, number: int) -> None:
         """Send a signal to a running container; SIGKILL kills all of it, also if it is paused."""
-        handle = start.signalled(found.state.pid, found.state.born, number)
+        handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is not None:
+            with suppress(ProcessLookupError):  # it just ended
+                signal.pidfd_send_signal(handle, number)
             os.close(handle)
         if found.state.paused and number == signal.SIGKILL:
             self._cgroups(found).thaw()
@@ -369,7 +363,7 @@ class Stopping:
             self._found = found
             if found.running:
                 running = life.unpause(found) if found.state.paused else found
-                life.kill(running, _number(found))
+                life.kill(running, _stop_signal(found))
         self._deadline = time.monotonic() + timeout
 
     def finish(self) -> ContainerRecord:
@@ -393,7 +387,7 @@ class Stopping:
                 os.close(handle)
 
 
-def _number(found: ContainerRecord) -> int:
+def _stop_signal(found: ContainerRecord) -> int:
     wanted = found.config.stop_signal
     if not wanted:
         return signal.SIGTERM
@@ -420,7 +414,7 @@ def exit_code(found: ContainerRecord, directory: str, *, lost: int = -1) -> int:
         handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is not None:
             try:
-                _ended_or_told(handle, lost)
+                _wait_for_end_or_report(handle, lost)
             finally:
                 os.close(handle)
         refuse_lost(found, lost)
@@ -428,7 +422,7 @@ def exit_code(found: ContainerRecord, directory: str, *, lost: int = -1) -> int:
     return int(text[0]) if text else KILLED
 
 
-def _ended_or_told(handle: int, lost: int) -> None:
+def _wait_for_end_or_report(handle: int, lost: int) -> None:
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     if lost >= 0:
@@ -446,14 +440,14 @@ def refuse_lost(found: ContainerRecord, lost: int) -> None:
         return
     os.set_blocking(lost, False)
     try:
-        told = os.read(lost, _MOST).split()
+        report = os.read(lost, _MOST).split()
     except BlockingIOError:
         return
-    if told:
+    if report:
         kept = " until it ends (--rm)" if found.config.auto_remove else ""
-        raise unheard(
-            f"pass on the {told[0].decode()} of container {found.name!r}",
-            int(told[1]),
+        raise output_lost(
+            f"pass on the {report[0].decode()} of container {found.name!r}",
+            int(report[1]),
             f"`mydocker logs -f {found.name}`, which has all of it{kept}",
         )
 

@@ -83,7 +83,8 @@ class ContainerNetworking:
         return Networks(self._store, self._flows)
 
     @cached_property
-    def _daemon(self) -> DaemonClient:
+    def daemon(self) -> DaemonClient:
+        """Client of the DNS and relay daemon."""
         from runtime.daemon.client import DaemonClient
 
         return DaemonClient(self._store)
@@ -111,11 +112,6 @@ class ContainerNetworking:
                 self._write_own_files(config, (), found.connections)
                 return NetNS.new()
 
-    @staticmethod
-    def publishes(config: ContainerConfig) -> bool:
-        """Return True if a container publishes ports."""
-        return bool(config.publish) or config.publish_all
-
     def attach(self, found: ContainerRecord, netns: NetNS | None) -> ConnectedContainer:
         """Set up the netns of a container that starts, while its child builds the file system."""
         config = found.config
@@ -126,7 +122,7 @@ class ContainerNetworking:
             _bring_lo_up(netns)
             _write_sysctls(netns, config)
             return ConnectedContainer()
-        reserved = self._reserve(found) if self.publishes(config) else None
+        reserved = self._reserve(found) if config.publishes else None
         try:
             if reserved is not None:
                 require_free(f"publish the ports of container {config.name!r}")
@@ -152,9 +148,9 @@ class ContainerNetworking:
     def release(self, *ended: ContainerRecord) -> None:
         """Give back leases, links and rules of containers on bridge networks that have ended."""
         for found in ended:
-            self._daemon.forget(found.id)
+            self.daemon.forget(found.id)
         self.networks.release(*(found.id for found in ended))
-        if any(self.publishes(found.config) for found in ended):
+        if any(found.config.publishes for found in ended):
             from runtime.network import ports
 
             with self._store.locked():
@@ -223,9 +219,9 @@ class ContainerNetworking:
         written, failure = self._settle(found)
         if failure is not None:
             raise UnsupportedError(
-                f"lead all traffic of container {found.name!r} by its networks",
+                f"set up the network of container {found.name!r}",
                 str(failure.strerror),
-                "somebody inside has changed its interfaces, or taken its ports",
+                "a process inside has changed its interfaces, or taken its ports",
                 f"mydocker restart {found.name}",
             ) from failure
         return written
@@ -395,12 +391,12 @@ class ContainerNetworking:
         names = resolves_names(found.state.endpoints)
         if not names and not relays:
             if not first:
-                self._daemon.forget(found.id)
+                self.daemon.forget(found.id)
             return
         pidfd = os.pidfd_open(found.state.pid)
         try:
             within = netns if names else None
-            self._daemon.serve(found.id, pidfd, netns=within, relays=relays, began=first)
+            self.daemon.serve(found.id, pidfd, netns=within, relays=relays, began=first)
         finally:
             os.close(pidfd)
 

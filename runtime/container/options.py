@@ -41,15 +41,7 @@ CONTRADICTIONS: Final[dict[NetworkKind, tuple[str, ...]]] = {
     "none": ("publish", "mac", "ip", "ip6"),
     "host": ("publish", "mac", "ip", "ip6", "net sysctl"),
     "container": (
-        "publish",
-        "mac",
-        "ip",
-        "ip6",
-        "hostname",
-        "dns",
-        "add-host",
-        "alias",
-        "net sysctl",
+        *("publish", "mac", "ip", "ip6", "hostname", "dns", "add-host", "alias", "net sysctl"),
     ),
 }
 """Options that each mode refuses, by name; each of them needs the container's own network."""
@@ -118,9 +110,11 @@ def configure(
     name = options.get("name") or f"mydocker-{identity[:12]}"
     asked = f"create container {name!r}"
     mode = NetworkMode.parse(options.get("network", DEFAULT_NETWORK))
-    _refuse_contradictions(mode, asked, _network_options(options))
+    _refuse_contradictions(mode, asked, options)
     workdir = options.get("workdir") or f"/{defaults.workdir.lstrip('/')}"
-    hostname = options.get("hostname") or _default_hostname(mode.kind, identity)
+    hostname = options.get("hostname") or (
+        os.uname().nodename if mode.kind == "host" else identity[:12]
+    )
     _check_options(asked, options, workdir, hostname)
     network = f"container:{mode.name}" if mode.kind == "container" else mode.name or mode.kind
     first = connection(
@@ -244,9 +238,9 @@ def _limits(asked: str, options: ContainerOptions) -> tuple[int, int, int]:
     return memory, cpus, pids
 
 
-def _network_options(options: ContainerOptions) -> list[str]:
-    """Return the given options that a network mode may contradict, by their CLI names."""
-    plain = {
+def _refuse_contradictions(mode: NetworkMode, asked: str, options: ContainerOptions) -> None:
+    """Raise `InvalidError` with the options, by CLI name, that the network mode contradicts."""
+    given = {
         "publish": options.get("publish") or options.get("publish_all"),
         "mac": options.get("mac"),
         "ip": options.get("ip"),
@@ -257,12 +251,7 @@ def _network_options(options: ContainerOptions) -> list[str]:
         "alias": options.get("aliases"),
         "net sysctl": [key for key in options.get("sysctls", {}) if key.startswith("net.")],
     }
-    return [name for name, value in plain.items() if value]
-
-
-def _refuse_contradictions(mode: NetworkMode, asked: str, options: list[str]) -> None:
-    """Raise `InvalidError` with the names of the options that the mode contradicts."""
-    wrong = [option for option in options if option in CONTRADICTIONS[mode.kind]]
+    wrong = [name for name in CONTRADICTIONS[mode.kind] if given[name]]
     if wrong:
         shown = f"container:{mode.name}" if mode.kind == "container" else mode.kind
         raise InvalidError(
@@ -271,10 +260,6 @@ def _refuse_contradictions(mode: NetworkMode, asked: str, options: list[str]) ->
             "the option needs a network of the container's own",
             "leave the option out, or use a bridge network",
         )
-
-
-def _default_hostname(kind: NetworkKind, identity: str) -> str:
-    return os.uname().nodename if kind == "host" else identity[:12]
 
 
 def connection(

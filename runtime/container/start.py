@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from linux.netns import NetNS
-from linux.proc import ended_within, pidfd, process_born
+from linux.proc import ended_within, process_born
 from runtime.errors import UnsupportedError
 from runtime.init import init, status_pipe, terminal
 from runtime.init.init import InitSpec
@@ -63,13 +63,15 @@ def start(
     that: a caller that is killed earlier keeps no port. After an error no process is left; the
     caller releases the network.
     """
-    config, publishes = found.config, networking.publishes(found.config)
+    config = found.config
     with Descriptors() as open_here:
         report, report_in = open_here.pipe()
-        go_out, go = open_here.socketpair() if publishes else open_here.pipe()
+        go_out, go = open_here.socketpair() if config.publishes else open_here.pipe()
         console, far_console = (-1, -1)
         if config.tty and stdio is not None:
             console, far_console = open_here.socketpair()
+        exit_record = open_here.file(f"{directory}/exit", os.O_WRONLY | os.O_CREAT)
+        os.pwrite(exit_record, UNWRITTEN, 0)  # pid 1 finds disk space for its exit code
         launch = InitSpec(
             rootfs=rootfs(directory, layers, binds=binds),
             hostname=config.hostname,
@@ -85,13 +87,13 @@ def start(
             report=report_in,
             go=go_out,
             log=open_here.file(f"{directory}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-            exit=_exit_record(open_here, directory),
+            exit=exit_record,
             netns=netns.fd if netns is not None else -1,
             console=far_console,
             stdio=stdio,
             lost=lost,
             read_only=config.read_only,
-            publishes=publishes,
+            publishes=config.publishes,
         )
         outer = init.fork()
         if not outer:
@@ -136,13 +138,6 @@ def _kept(
     return connected.reserved.kept_as(held)
 
 
-def _exit_record(open_here: Descriptors, directory: str) -> int:
-    """Open the file for pid 1's exit code, with its disk space allocated already."""
-    record = open_here.file(f"{directory}/exit", os.O_WRONLY | os.O_CREAT)
-    os.pwrite(record, UNWRITTEN, 0)
-    return record
-
-
 def rootfs(directory: str, layers: tuple[str, ...], *, binds: Sequence[Bind] = ()) -> Rootfs:
     """Return the parts of a container's root file system; make missing directories."""
     for name in ("upper", "work", "rootfs"):
@@ -177,15 +172,6 @@ def end(*pids: int) -> None:
                     f"it is still there {_END_BOUND // 1000} s after SIGKILL",
                     "it waits for a device or a network file system",
                 )
-
-
-def signalled(pid: int, born: int, number: int) -> int | None:
-    """Send a signal to exactly this process and return its pidfd; `None` if it has ended."""
-    handle = pidfd(pid, born)
-    if handle is not None:
-        with suppress(ProcessLookupError):  # it just ended
-            signal.pidfd_send_signal(handle, number)
-    return handle
 
 
 def collect(child: int) -> None:

@@ -10,7 +10,7 @@ import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from runtime.errors import unheard
+from runtime.errors import output_lost
 from runtime.init import status_pipe
 
 _CHUNK = 4096
@@ -131,4 +131,4 @@ def _show(stdout: int, data: bytes) -> None:
         while data:
             data = data[os.write(stdout, data) :]
     except OSError as error:
-        raise unheard("show what is written to the terminal", error.errno or 0) from error
+        raise output_lost("show what is written to the terminal", error.errno or 0) from error

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linux.proc import process_born
 from runtime.errors import ConflictError, InvalidError, NotFoundError
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
 from runtime.store import Lock, Store, match_prefix, new_id, read_json, write_json
 
-ids = st.lists(st.text("0123456789abcdef", min_size=6, max_size=6), unique=True)
+ids = st.lists(st.text("0123456789abcdef", min_size=1, max_size=6), unique=True)
 
 
 @pytest.fixture
@@ -39,14 +38,8 @@ def _create(store: Store, name: str, identity: str = "") -> str:
 def test_id_prefix_matches_every_id_that_starts_with_it(known: list[str], prefix: str) -> None:
     """All matches are returned, in order; a whole id matches itself alone."""
     found = match_prefix(prefix, known)
-    assert found == sorted(item for item in known if item.startswith(prefix))
-
-
-@given(ids.filter(bool))
-def test_whole_id_matches_itself_alone(known: list[str]) -> None:
-    """A whole id is found whatever other ids exist."""
-    for item in known:
-        assert match_prefix(item, known) == [item]
+    matches = sorted(item for item in known if item.startswith(prefix))
+    assert found == ([prefix] if prefix in known else matches)
 
 
 def test_container_ids_are_64_hexadecimal_digits() -> None:
@@ -81,7 +74,7 @@ def test_whole_id_precedes_an_equal_name(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "said"),
+    ("reference", "message"),
     [
         ("ab", r"2 ids start so: ab1111111111, ab2222222222"),
         ("f", "there is no such container"),
@@ -90,12 +83,12 @@ def test_whole_id_precedes_an_equal_name(store: Store) -> None:
     ],
 )
 def test_ambiguous_or_unknown_container_reference_is_refused(
-    store: Store, reference: str, said: str
+    store: Store, reference: str, message: str
 ) -> None:
     """The error lists an ambiguous prefix's matches; no reference leads out of the directory."""
     _create(store, "one", "ab1" + "1" * 61)
     _create(store, "two", "ab2" + "2" * 61)
-    with pytest.raises(NotFoundError, match=said) as caught:
+    with pytest.raises(NotFoundError, match=message) as caught:
         store.resolve(reference)
     assert repr(reference) in str(caught.value)
 
@@ -160,13 +153,3 @@ def test_container_state_survives_json() -> None:
     """The read state equals the written one."""
     state = ContainerState(status="exited", exit_code=3, started="now")
     assert state_from_json(state_to_json(state)) == state
-
-
-def test_ended_process_has_no_start_time() -> None:
-    """A reused pid is never mistaken for a container."""
-    assert process_born(os.getpid()) > 0
-    pid = os.posix_spawn("/bin/true", ["true"], {})
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert process_born(pid) == 0  # a zombie
-    os.waitpid(pid, 0)
-    assert process_born(pid) == 0

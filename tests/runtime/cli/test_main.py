@@ -66,7 +66,7 @@ def test_full_disk_at_standard_output_is_reported_once(
     assert (code, output) == (1, "")
     assert errors.splitlines() == [
         "mydocker: tell what was asked for: No space left on device",
-        "  likely cause: the disk is full that it goes to",
+        "  likely cause: the disk that it is written to is full",
     ]
 
 

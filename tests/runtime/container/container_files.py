@@ -6,6 +6,7 @@ nothing would be lost.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from runtime.engine import Engine
+from runtime.init.process import Stdio
 from runtime.records import ContainerRecord
 
 SLEEP = ["sleep", "1000000"]
@@ -33,6 +35,15 @@ def web(engine: Engine, request: pytest.FixtureRequest) -> ContainerRecord:
     made = engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "mkdir -p /srv/a/b; echo one > /srv/a/one; echo two > /srv/a/b/two")
     return made if request.param == "running" else engine.stop("web", timeout=0)
+
+
+def run_attached(
+    engine: Engine, command: list[str], output: int, *, name: str = "", lost: int = -1
+) -> ContainerRecord:
+    """Start a container without input whose two output streams are the descriptor `output`."""
+    with open(os.devnull, encoding="ascii") as stdin:
+        stdio = Stdio(stdin.fileno(), output, output)
+        return engine.run("base", command, name=name, network="none", stdio=stdio, lost=lost)
 
 
 def sh(engine: Engine, script: str) -> str:

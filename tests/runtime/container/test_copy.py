@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,6 @@ from tests.runtime.container.container_files import SLEEP, inside
 from tests.runtime.image import tars
 from tests.runtime.image.image_files import has_id
 from tests.runtime.image.tars import Item, symlink
-
-# --- cp ---------------------------------------------------------------------------
 
 
 def test_file_is_copied_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
@@ -90,50 +89,44 @@ def test_copy_follows_symbolic_links_on_request(
     assert (here / "followed").read_text() == (here / "below").read_text() == "one\n"
 
 
-@pytest.mark.parametrize("follow", ["", "follow"])
-def test_copy_resolves_links_inside_the_container(
-    engine: Engine, web: ContainerRecord, here: Path, follow: str
-) -> None:
-    """A link to a host path means the container's own file at that path, or no file."""
+@pytest.fixture
+def secret(here: Path) -> Path:
+    """Return a directory of the host with a secret, a file to copy in, and an empty directory."""
     (here / "secret").write_text("secret")
     (here / "mine").write_text("mine")
-    out = here / "out"
-    out.mkdir()
+    (here / "out").mkdir()
+    return here
+
+
+@pytest.mark.parametrize("follow", ["", "follow"])
+def test_copy_resolves_links_inside_the_container(
+    engine: Engine, web: ContainerRecord, secret: Path, follow: str
+) -> None:
+    """A link to a host path means the container's own file at that path, or no file."""
+    here, out = secret, secret / "out"
     links = {"file": f"{here}/secret", "dir": str(here), "dots": f"{'../' * 20}{here}"}
     for name, target in links.items():
         inside(engine, f"ln -s '{target}' /srv/{name}")
     engine.stop("web", timeout=0)
     for path in ("/srv/file", "/srv/dir/secret", "/srv/dots/secret", f"/srv/../../..{here}/secret"):
-        try:
+        with suppress(MydockerError):
             engine.inside.copy_out("web", path, str(out / "copy"), follow=bool(follow))
-        except MydockerError:
-            continue
-        assert (out / "copy").is_symlink()
-        (out / "copy").unlink()
-    for path in ("/srv/file", "/srv/dir/made", "/srv/dots/made", "/srv/dir"):
-        try:
-            engine.inside.copy_in(str(here / "mine"), "web", path, follow=bool(follow))
-        except MydockerError:
-            continue
-    assert sorted(os.listdir(here)) == ["mine", "out", "secret"]
-    assert (here / "secret").read_text() == "secret"
+            assert (out / "copy").is_symlink()
+            (out / "copy").unlink()
+    for state in ("stopped", "running"):
+        if state == "running":
+            engine.start("web")
+        for path in ("/srv/file", "/srv/dir/made", "/srv/dots/made", "/srv/dir"):
+            with suppress(MydockerError):
+                engine.inside.copy_in(str(here / "mine"), "web", path, follow=bool(follow))
+        assert sorted(os.listdir(here)) == ["mine", "out", "secret"]
+        assert (here / "secret").read_text() == "secret"
     assert os.listdir(out) == []
-    engine.start("web")
-    for path in ("/srv/file", "/srv/dir/made", "/srv/dots/made", "/srv/dir"):
-        try:
-            engine.inside.copy_in(str(here / "mine"), "web", path, follow=bool(follow))
-        except MydockerError:
-            continue
-    assert sorted(os.listdir(here)) == ["mine", "out", "secret"]
-    assert (here / "secret").read_text() == "secret"
 
 
-def test_copy_stays_inside_while_links_are_swapped(engine: Engine, here: Path) -> None:
+def test_copy_stays_inside_while_links_are_swapped(engine: Engine, secret: Path) -> None:
     """Copies stay inside the container while it swaps directory and link (CVE-2018-15664)."""
-    (here / "secret").write_text("secret")
-    (here / "mine").write_text("mine")
-    out = here / "out"
-    out.mkdir()
+    here, out = secret, secret / "out"
     made = f"mkdir -p /srv/real; ln -s {here} /srv/link; echo inside > /srv/real/secret; echo ready"
     swaps = ("link t", "real link", "link real", "t link")
     loop = "; ".join("mv -T /srv/{} /srv/{}".format(*pair.split()) for pair in swaps)
@@ -172,10 +165,10 @@ def test_impossible_copy_is_refused(
     engine: Engine, web: ContainerRecord, here: Path, what: str
 ) -> None:
     """The error names the obstacle, and no file is copied."""
-    source, target, said = REFUSED[what]
+    source, target, message = REFUSED[what]
     (here / "file").touch()
     os.mkfifo(here / "pipe")
-    with pytest.raises(MydockerError, match=said):
+    with pytest.raises(MydockerError, match=message):
         engine.inside.copy_out("web", source, f"{here}/{target}")
     assert sorted(os.listdir(here)) == ["file", "pipe"]
     assert stat.S_ISFIFO((here / "pipe").stat().st_mode)

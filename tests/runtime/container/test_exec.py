@@ -22,6 +22,7 @@ from runtime.init.process import Command, Stdio
 from runtime.init.security import DEFAULT_CAPABILITIES
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
+from tests.runtime.container.container_files import sh
 from tests.runtime.support.inspection import nothing_left, opened, until
 
 
@@ -29,12 +30,6 @@ from tests.runtime.support.inspection import nothing_left, opened, until
 def web(engine: Engine) -> ContainerRecord:
     """Start a container that sleeps, without a network so that it starts quickly."""
     return engine.run("base", FOR_EVER, name="web", network="none", env={"COLOUR": "red"})
-
-
-def _sh(engine: Engine, script: str) -> str:
-    result = engine.exec("web", ["sh", "-c", script])
-    assert (result.exit_code, result.stderr) == (0, b"")
-    return result.stdout.decode()
 
 
 def test_exec_returns_output_and_exit_code(engine: Engine, web: ContainerRecord) -> None:
@@ -70,7 +65,7 @@ def test_exec_reports_container_that_just_stopped(engine: Engine, web: Container
 def test_exec_enters_every_namespace_of_the_container(engine: Engine, web: ContainerRecord) -> None:
     """Each namespace is that of pid 1, and none is the caller's."""
     for kind in ("pid", "mnt", "net", "uts", "ipc", "cgroup"):
-        inside = _sh(engine, f"readlink /proc/self/ns/{kind}").strip()
+        inside = sh(engine, f"readlink /proc/self/ns/{kind}").strip()
         assert inside == os.readlink(f"/proc/{web.state.pid}/ns/{kind}")
         assert inside != os.readlink(f"/proc/thread-self/ns/{kind}")
 
@@ -126,9 +121,9 @@ def test_exec_in_stopped_or_unknown_container_is_refused(
 
 def test_pid_1_is_mydocker_and_the_command_is_pid_2(engine: Engine, web: ContainerRecord) -> None:
     """Pid 1 shows no part of the host's command line."""
-    assert _sh(engine, "cat /proc/1/comm") == "mydocker-init\n"
-    assert _sh(engine, "cat /proc/1/cmdline").rstrip("\0") == "mydocker-init"
-    assert _sh(engine, "tr '\\0' ' ' < /proc/2/cmdline").split() == FOR_EVER
+    assert sh(engine, "cat /proc/1/comm") == "mydocker-init\n"
+    assert sh(engine, "cat /proc/1/cmdline").rstrip("\0") == "mydocker-init"
+    assert sh(engine, "tr '\\0' ' ' < /proc/2/cmdline").split() == FOR_EVER
 
 
 def test_container_cannot_inspect_its_pid_1(engine: Engine, web: ContainerRecord) -> None:
@@ -143,7 +138,7 @@ def test_container_cannot_inspect_its_pid_1(engine: Engine, web: ContainerRecord
 def test_default_capabilities_are_dockers(engine: Engine, web: ContainerRecord, who: str) -> None:
     """The default holds for the command and later exec: permitted, effective, bounding."""
     status = dict(
-        line.split(":\t", 1) for line in _sh(engine, f"cat /proc/{who}/status").splitlines()
+        line.split(":\t", 1) for line in sh(engine, f"cat /proc/{who}/status").splitlines()
     )
     for name in ("CapPrm", "CapEff", "CapBnd"):
         assert int(status[name], 16) == DEFAULT_CAPABILITIES
@@ -152,8 +147,8 @@ def test_default_capabilities_are_dockers(engine: Engine, web: ContainerRecord, 
 
 def test_command_has_only_three_file_descriptors(engine: Engine, web: ContainerRecord) -> None:
     """The command and later exec have three descriptors (and `ls` one of its own)."""
-    assert _sh(engine, "ls /proc/2/fd").split() == ["0", "1", "2"]
-    assert _sh(engine, "ls /proc/self/fd").split() == ["0", "1", "2", "3"]
+    assert sh(engine, "ls /proc/2/fd").split() == ["0", "1", "2"]
+    assert sh(engine, "ls /proc/self/fd").split() == ["0", "1", "2", "3"]
 
 
 def test_pid_1_keeps_no_descriptor_of_its_caller(engine: Engine, root: Path) -> None:
@@ -188,12 +183,12 @@ def test_host_file_system_is_unreachable_from_the_container(
     inside, outside = os.stat(f"/proc/{web.state.pid}/root"), os.stat("/")
     assert (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino)
     name = f"/only-in-{web.id[:12]}"
-    assert _sh(engine, "stat -c %d:%i /").strip() == f"{inside.st_dev}:{inside.st_ino}"
-    _sh(engine, f"echo x > {name}")
+    assert sh(engine, "stat -c %d:%i /").strip() == f"{inside.st_dev}:{inside.st_ino}"
+    sh(engine, f"echo x > {name}")
     assert not Path(name).exists()
     other = engine.run("base", FOR_EVER, network="none")
     assert engine.exec(other.id, ["ls", name]).exit_code != 0
-    mounts = [line.split() for line in _sh(engine, "cat /proc/self/mountinfo").splitlines()]
+    mounts = [line.split() for line in sh(engine, "cat /proc/self/mountinfo").splitlines()]
     assert [mount[4] for mount in mounts].count("/") == 1
 
 
@@ -224,27 +219,27 @@ def test_host_root_as_container_root_is_refused() -> None:
 
 def test_proc_and_sys_show_only_the_container(engine: Engine, web: ContainerRecord) -> None:
     """Only the container's processes and devices are visible; host settings cannot be changed."""
-    pids = {int(item) for item in _sh(engine, "ls /proc").split() if item.isdigit()}
+    pids = {int(item) for item in sh(engine, "ls /proc").split() if item.isdigit()}
     assert {1, 2} <= pids
     assert len(pids) <= 5
-    assert _sh(engine, "ls /sys/class/net").split() == ["lo"]
+    assert sh(engine, "ls /sys/class/net").split() == ["lo"]
     for path in ("/proc/sys/kernel/panic", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper"):
         # Opened for writing without a write: a writable setting would be the host's.
         tried = engine.exec(web.id, ["sh", "-c", f": >> {path}"])
         assert tried.exit_code, f"{path} can be written"
     for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list"):
-        assert not _sh(engine, f"cat {path} 2>/dev/null | head -c 1")
+        assert not sh(engine, f"cat {path} 2>/dev/null | head -c 1")
 
 
 def test_dev_has_only_harmless_devices(engine: Engine, web: ContainerRecord) -> None:
     """The harmless devices work; device nodes that the container makes cannot be opened."""
-    _sh(
+    sh(
         engine,
         "head -c 8 /dev/urandom > /dev/null; test -c /dev/full -a -d /dev/pts -a -d /dev/shm",
     )
-    assert _sh(engine, "head -c 3 /dev/zero | tr '\\0' z") == "zzz"
-    assert _sh(engine, "echo hi > /dev/shm/x; cat /dev/shm/x") == "hi\n"
-    mounts = [line.split() for line in _sh(engine, "cat /proc/self/mountinfo").splitlines()]
+    assert sh(engine, "head -c 3 /dev/zero | tr '\\0' z") == "zzz"
+    assert sh(engine, "echo hi > /dev/shm/x; cat /dev/shm/x") == "hi\n"
+    mounts = [line.split() for line in sh(engine, "cat /proc/self/mountinfo").splitlines()]
     options = {mount[4]: mount[5].split(",") for mount in mounts}
     for directory in ("/", "/dev", "/dev/shm", "/proc", "/sys"):
         assert "nodev" in options[directory]

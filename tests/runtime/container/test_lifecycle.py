@@ -11,7 +11,14 @@ import pytest
 from linux.netns import NetNS
 from linux.proc import process_born
 from runtime.engine import Engine
-from runtime.errors import ConflictError, NotFoundError
+from runtime.errors import (
+    CommandNotFoundError,
+    ConflictError,
+    InvalidError,
+    MydockerError,
+    NotFoundError,
+)
+from runtime.init import status_pipe
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import (
     children,
@@ -75,10 +82,44 @@ def test_restarted_container_keeps_files_and_gets_a_new_netns(engine: Engine) ->
     assert b"172.17.0.2\t" in engine.exec("web", ["cat", "/etc/hosts"]).stdout
 
 
-def test_start_of_a_running_container_is_no_error(engine: Engine) -> None:
-    """The same process keeps running."""
-    web = engine.run("base", FOR_EVER, name="web")
-    assert engine.start("web").state.pid == web.state.pid
+@pytest.mark.parametrize(
+    ("command", "sysctls", "error", "reason"),
+    [
+        (["no-such-command"], {}, CommandNotFoundError, "no-such-command"),
+        (FOR_EVER, {"kernel.no_such": "1"}, InvalidError, r"kernel\.no_such"),
+    ],
+    ids=["command", "sysctl"],
+)
+def test_failed_start_is_reported_and_leaves_no_container(
+    engine: Engine,
+    command: list[str],
+    sysctls: dict[str, str],
+    error: type[MydockerError],
+    reason: str,
+) -> None:
+    """The error names the missing command, or the sysctl that the kernel does not have."""
+    with pytest.raises(error, match=reason):
+        engine.run("base", command, sysctls=sysctls)
+    assert engine.containers() == []
+
+
+def test_pid_is_reported_after_the_netns_is_entered(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller that enters the namespaces of that pid is never in those of the host."""
+    found: list[str] = []
+    original = status_pipe.InitReport.pid
+
+    def pid(report: status_pipe.InitReport) -> int:
+        number = original(report)
+        found.append(os.readlink(f"/proc/{number}/ns/net"))
+        return number
+
+    monkeypatch.setattr(status_pipe.InitReport, "pid", pid)
+    for _ in range(20):
+        engine.run("base", FOR_EVER, network="none")
+    assert len(found) == 20
+    assert os.readlink("/proc/self/ns/net") not in found
 
 
 def test_created_container_has_no_process_or_address(engine: Engine) -> None:
@@ -95,15 +136,6 @@ def test_wait_returns_the_exit_code_of_the_command(engine: Engine) -> None:
     assert engine.inspect(found.id).state.exit_code == 7
     found = engine.run("base", ["sh", "-c", "kill -USR1 $$"])
     assert engine.wait(found.id) == 128 + signal.SIGUSR1
-
-
-def test_pid_1_forwards_signals_to_the_command(engine: Engine) -> None:
-    """Pid 1 forwards the signal to the command."""
-    handler = "trap 'exit 5' USR2; echo ready; while :; do sleep 0.01; done"
-    found = engine.run("base", ["sh", "-c", handler])
-    until(lambda: any(engine.logs(found.id)), "the handler is set")
-    engine.kill(found.id, signal.SIGUSR2)
-    assert engine.wait(found.id) == 5
 
 
 def test_auto_remove_container_is_removed_after_its_end(engine: Engine, root: Path) -> None:
@@ -153,19 +185,6 @@ def test_pid_1_reaps_orphans(engine: Engine) -> None:
     until(lambda: not orphans & processes(), "the eight are reaped")
     assert children(web.state.pid) == command
     assert engine.inspect("web").running
-
-
-def test_container_outlives_the_process_that_started_it(engine: Engine, root: Path) -> None:
-    """The starting process may end; another process finds the container running."""
-    pid = os.fork()
-    if not pid:
-        try:
-            Engine(root).run("base", FOR_EVER, name="web")
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-    assert engine.inspect("web").running
-    assert engine.exec("web", ["true"]).exit_code == 0
 
 
 def test_containers_are_listed_newest_first(engine: Engine) -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import signal
+import sys
+import termios
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +20,13 @@ from runtime.engine import Engine
 from runtime.errors import NotFoundError
 from runtime.init.process import Stdio
 from tests.runtime.conftest import FOR_EVER
+from tests.runtime.container.container_files import run_attached
 from tests.runtime.support.inspection import until
+
+_FD_SETSIZE = 1024
+"""Descriptors that select(2) supports."""
+_PAGE = os.sysconf("SC_PAGESIZE")
+_PRINTS = "trap 'echo >> /signals' USR1; yes & yes >&2 & while :; do wait; done"
 
 
 def _ran(engine: Engine, script: str) -> str:
@@ -102,13 +116,9 @@ def test_output_of_an_attached_container_is_logged(engine: Engine) -> None:
 def test_container_and_log_continue_after_the_reader_exits(engine: Engine) -> None:
     """The log still gets the output after the reader of the copy has exited."""
     out, writer = os.pipe()
-    stdin = os.open("/dev/null", os.O_RDONLY)
     script = "echo one; while ! test -e /go; do sleep 0.01; done; echo two; exit 3"
-    found = engine.run(
-        "base", ["sh", "-c", script], network="none", stdio=Stdio(stdin, writer, writer)
-    )
-    for fd in (stdin, writer):
-        os.close(fd)
+    found = run_attached(engine, ["sh", "-c", script], writer)
+    os.close(writer)
     assert os.read(out, 16) == b"one\n"
     os.close(out)
     engine.exec(found.id, ["touch", "/go"])
@@ -116,29 +126,63 @@ def test_container_and_log_continue_after_the_reader_exits(engine: Engine) -> No
     assert [item.data for item in engine.logs(found.id)] == [b"one\n", b"two\n"]
 
 
-def test_slow_reader_gets_all_output(engine: Engine) -> None:
-    """Pid 1 waits for a slow reader as a full pipe would, and handles signals meanwhile."""
-    out, writer = os.pipe()
-    stdin = os.open("/dev/null", os.O_RDONLY)
-    found = engine.run("base", ["seq", "40000"], network="none", stdio=Stdio(stdin, writer, writer))
-    for fd in (stdin, writer):
-        os.close(fd)
-    with open(out, "rb") as file:
-        assert file.read() == b"".join(b"%d\n" % number for number in range(1, 40001))
-    assert engine.wait(found.id) == 0
+@pytest.fixture
+def crowded(root: Path) -> Iterator[None]:
+    """Use up all descriptor numbers below 1024."""
+    with ExitStack() as stack:
+        while (opened := os.open(os.devnull, os.O_RDONLY)) < _FD_SETSIZE:
+            stack.callback(os.close, opened)
+        os.close(opened)
+        yield
 
-    out, writer = os.pipe()
-    stuck = engine.run(
-        "base",
-        ["sh", "-c", "trap 'exit 5' TERM; while :; do seq 1000; done"],
-        network="none",
-        stdio=Stdio(os.open("/dev/null", os.O_RDONLY), writer, writer),
-    )
-    os.close(writer)
-    os.read(out, 1)
-    engine.kill(stuck.id, 9)
+
+def test_followed_log_ends_despite_many_open_descriptors(engine: Engine, crowded: None) -> None:
+    """The log is followed to the end of the container, which comes when its stdin ends."""
+    out, into = os.pipe()
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    stdio = Stdio(out, nothing, nothing)
+    engine.run("base", ["sh", "-c", "echo hi; read"], name="web", network="none", stdio=stdio)
+    entries = engine.logs("web", follow=True)
+    assert next(entries).data == b"hi\n"
+    for fd in (out, into, nothing):
+        os.close(fd)
+    assert list(entries) == []
+
+
+@pytest.fixture
+def narrow() -> Iterator[tuple[int, int]]:
+    """Return the read end and the write end of a pipe with room for one page."""
+    out, into = os.pipe()
+    fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PAGE)
+    yield out, into
     os.close(out)
-    assert engine.wait(stuck.id) == 137
+    os.close(into)
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["blocking", "not blocking"])
+def test_signals_reach_the_command_while_its_output_is_blocked(
+    engine: Engine,
+    narrow: tuple[int, int],
+    waits: bool,  # noqa: FBT001
+) -> None:
+    """Both streams lead to one pipe (`2>&1`) with room for the output of only one of them."""
+    out, into = narrow
+    os.set_blocking(into, waits)
+    run_attached(engine, ["sh", "-c", _PRINTS], into, name="web")
+    for count in range(1, 5):
+        assert len(os.read(out, _PAGE)) == _PAGE
+        until(lambda: _waiting(out) == _PAGE, "the pipe is full again")
+        engine.kill("web", signal.SIGUSR1)
+        until(partial(_has_signals, engine, count), f"it has got {count} signals")
+    engine.remove("web", force=True)
+
+
+def _has_signals(engine: Engine, times: int) -> bool:
+    return engine.exec("web", ["cat", "/signals"]).stdout == b"\n" * times
+
+
+def _waiting(out: int) -> int:
+    return int.from_bytes(fcntl.ioctl(out, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_logs_of_unknown_or_never_started_container(engine: Engine) -> None:

@@ -75,7 +75,7 @@ def test_option_contradicting_the_network_mode_is_refused(network: str, option: 
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"workdir": "tmp"}, "not absolute"),
         ({"hostname": "a_b"}, "hostname"),
@@ -95,9 +95,9 @@ def test_option_contradicting_the_network_mode_is_refused(network: str, option: 
         ({"env": {"A=B": "c"}}, "malformed"),
     ],
 )
-def test_malformed_container_option_is_refused(options: dict[str, Any], said: str) -> None:
+def test_malformed_container_option_is_refused(options: dict[str, Any], message: str) -> None:
     """The error comes before any resource is created."""
-    with pytest.raises(InvalidError, match=said):
+    with pytest.raises(InvalidError, match=message):
         _configure(**options)
 
 

@@ -35,10 +35,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_unchanged_state_is_read_once(engine: Engine, root: Path, read: list[str]) -> None:
     """An unchanged state file is read once, whichever process wrote it."""
     web = engine.run("base", FOR_EVER, network="none")
-    glance = StateCache(Store(str(root)))
+    cache = StateCache(Store(str(root)))
     read.clear()
     for _ in range(3):
-        assert list(glance.unsettled()) == []
+        assert list(cache.unsettled()) == []
     assert read == [web.id]
 
 
@@ -47,56 +47,46 @@ def test_state_changed_by_another_process_is_read(
 ) -> None:
     """The new state is read also if another process wrote it."""
     web = engine.run("base", FOR_EVER, network="none")
-    glance = StateCache(Store(str(root)))
-    assert list(glance.unsettled()) == []
+    cache = StateCache(Store(str(root)))
+    assert list(cache.unsettled()) == []
     Engine(root).stop(web.id, timeout=0)
     read.clear()
-    assert list(glance.unsettled()) == []
+    assert list(cache.unsettled()) == []
     assert read == [web.id]
 
 
-def test_state_cache_notices_a_killed_container(engine: Engine, root: Path) -> None:
-    """No process records that a container was killed: the end is noticed despite the cache."""
-    web = engine.run("base", FOR_EVER, network="none")
-    glance = StateCache(Store(str(root)))
-    assert list(glance.unsettled()) == []
-    handle = os.pidfd_open(web.state.pid)
-    os.kill(web.state.pid, signal.SIGKILL)
-    assert proc.ended_within(handle, 10_000)
-    os.close(handle)
-    assert list(glance.unsettled()) == [web.id]
-
-
-def test_watched_running_container_is_not_read_again(
-    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("watched", [False, True])
+def test_state_cache_notices_a_killed_container(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch, *, watched: bool
 ) -> None:
-    """A container found running twice is watched: its files are not read until it ends."""
+    """No process records the end. A container found running twice is watched and not read again."""
     web = engine.run("base", FOR_EVER, network="none")
-    glance = StateCache(Store(str(root)))
-    for _ in range(2):
-        assert list(glance.unsettled()) == []
-    monkeypatch.setattr(StateCache, "_look", pytest.fail)
-    assert list(glance.unsettled()) == []
-    monkeypatch.undo()
+    cache = StateCache(Store(str(root)))
+    assert list(cache.unsettled()) == []
+    if watched:
+        assert list(cache.unsettled()) == []
+        with monkeypatch.context() as patch:
+            patch.setattr(StateCache, "_look", pytest.fail)
+            assert list(cache.unsettled()) == []
     handle = os.pidfd_open(web.state.pid)
     os.kill(web.state.pid, signal.SIGKILL)
     assert proc.ended_within(handle, 10_000)
     os.close(handle)
-    assert list(glance.unsettled()) == [web.id]
+    assert list(cache.unsettled()) == [web.id]
 
 
 def test_state_cache_notices_a_killed_connect(engine: Engine, root: Path) -> None:
     """The interruption is noticed although the container runs and is watched."""
     engine.network_create("lan")
     web = engine.run("base", FOR_EVER)
-    glance = StateCache(Store(str(root)))
+    cache = StateCache(Store(str(root)))
     for _ in range(2):
-        assert list(glance.unsettled()) == []
+        assert list(cache.unsettled()) == []
     step = (Store, "write_state", True)
     killed_at(step, lambda: Engine(root).network_connect("lan", web.id))
-    assert list(glance.unsettled()) == [web.id]
+    assert list(cache.unsettled()) == [web.id]
     engine.containers()
-    assert list(glance.unsettled()) == []
+    assert list(cache.unsettled()) == []
 
 
 def test_watch_descriptor_is_closed_with_engine_or_container(engine: Engine, root: Path) -> None:
@@ -104,15 +94,15 @@ def test_watch_descriptor_is_closed_with_engine_or_container(engine: Engine, roo
     web = engine.run("base", FOR_EVER, network="none")
     gc.collect()  # or descriptors of earlier tests' engines are closed meanwhile
     before = len(descriptors())
-    glance = StateCache(Store(str(root)))
+    cache = StateCache(Store(str(root)))
     for _ in range(2):
-        assert list(glance.unsettled()) == []
+        assert list(cache.unsettled()) == []
     assert len(descriptors()) == before + 1
-    del glance
+    del cache
     assert len(descriptors()) == before
-    glance = StateCache(Store(str(root)))
+    cache = StateCache(Store(str(root)))
     for _ in range(2):
-        assert list(glance.unsettled()) == []
+        assert list(cache.unsettled()) == []
     engine.remove(web.id, force=True)
-    assert list(glance.unsettled()) == []
+    assert list(cache.unsettled()) == []
     assert len(descriptors()) == before

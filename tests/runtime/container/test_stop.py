@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from linux.proc import process_born
 from runtime.engine import Engine
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.support.inspection import until
+from tests.runtime.support.inspection import WITHIN, until
 from tests.support.programs import environment
 
 STUBBORN = ["sh", "-c", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done"]
@@ -52,6 +53,13 @@ def test_stop_of_a_stopped_container_is_no_error(engine: Engine) -> None:
     """The container is stopped, as requested."""
     engine.run("base", FOR_EVER, name="web")
     assert engine.stop("web") == engine.stop("web")
+
+
+def test_stop_right_after_start_is_not_lost(engine: Engine) -> None:
+    """The signal waits until pid 1 can pass it on, so the stop does not time out."""
+    for _ in range(20):
+        web = engine.run("base", FOR_EVER)
+        assert engine.stop(web.id, timeout=WITHIN).state.exit_code == 128 + signal.SIGTERM
 
 
 def test_stop_timeouts_of_several_containers_run_in_parallel(engine: Engine) -> None:

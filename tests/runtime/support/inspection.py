@@ -121,14 +121,14 @@ def opened(pid: int) -> set[str]:
 
 def family(root: Path) -> set[int]:
     """Return the processes that use the state directory: other workers share this host."""
-    return {pid for pid in processes() if _knows(pid, str(root))}
+    return {pid for pid in processes() if _uses(pid, str(root))}
 
 
-def _knows(pid: int, root: str) -> bool:
+def _uses(pid: int, root: str) -> bool:
     """Return True if its command line, its mounts or a descriptor names the directory."""
     try:
-        told = [Path(f"/proc/{pid}/{name}").read_text() for name in ("cmdline", "mountinfo")]
-        if any(root in text for text in told):
+        texts = [Path(f"/proc/{pid}/{name}").read_text() for name in ("cmdline", "mountinfo")]
+        if any(root in text for text in texts):
             return True
         held = f"/proc/{pid}/fd"
         return any(root in os.readlink(f"{held}/{number}") for number in os.listdir(held))
@@ -154,10 +154,10 @@ def descriptors() -> list[str]:
 
 def _is_kept(descriptor: str) -> bool:
     try:
-        told = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+        text = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
     except FileNotFoundError:  # the descriptor of the directory listing
         return False
-    pids = [line for line in told.splitlines() if line.startswith("Pid:")]
+    pids = [line for line in text.splitlines() if line.startswith("Pid:")]
     return not pids or int(pids[0].split()[1]) < 0  # of an ended process (pidfd_open(2))
 
 
