@@ -16,23 +16,20 @@ import re
 import socket
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from linux.netlink import (
     NETLINK_NETFILTER,
-    NLM_F_DUMP,
     Netlink,
     NetlinkError,
     Request,
     attr,
     attributes,
     nest,
-    pick,
 )
 from linux.netns import NetNS, read_sysctls
-
-Address = IPv4Address | IPv6Address
+from linux.rtnetlink import Address
 
 _SUBSYSTEM: Final = 1
 _GET, _DELETE, _GET_STATS, _ENTRIES = 1, 2, 5, 1
@@ -42,7 +39,6 @@ _SOURCES: Final = {4: 1, 6: 3}
 _DESTINATIONS: Final = {4: 2, 6: 4}
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
-PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 
 
 class FlowTuple(NamedTuple):
@@ -123,8 +119,7 @@ class Conntrack:
         """Iterate over the kernel's encodings of all flows."""
         if not self.count():
             return iter(())
-        request = Request(_SUBSYSTEM << 8 | _GET, NLM_F_DUMP, bytes(4), "list flows")
-        return iter(self._netlink.ask(request))
+        return iter(self._netlink.dump(_SUBSYSTEM << 8 | _GET, bytes(4), "list flows"))
 
     def has(self, body: bytes) -> bool:
         """Return True if the flow of an encoding still exists, without a walk of the table."""
@@ -303,7 +298,7 @@ class FlowWatch:
 
 
 def _id(body: bytes) -> bytes:
-    return pick(body, 4, (_FLOWWATCH_ID,))[_FLOWWATCH_ID]
+    return dict(attributes(body, 4, (_FLOWWATCH_ID,)))[_FLOWWATCH_ID]
 
 
 def _announces(netns: NetNS) -> bool:

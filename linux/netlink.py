@@ -119,29 +119,22 @@ def number(payload: bytes) -> int:
     return int.from_bytes(payload, sys.byteorder)
 
 
-def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield the attributes of a message body from `offset` on, as (type, payload)."""
-    end = len(data)
-    while offset + 4 <= end:
-        length, kind = _ATTR.unpack_from(data, offset)
-        if length < 4 or offset + length > end:
-            raise ValueError(f"malformed netlink attribute of length {length} at {offset}")
-        yield kind & _TYPE_MASK, data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
+def attributes(
+    data: bytes, offset: int = 0, only: Collection[int] | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the attributes of a message body from `offset` on, as (type, payload).
 
-
-def pick(data: bytes, offset: int, wanted: Collection[int]) -> dict[int, bytes]:
-    """Decode the attributes of some types only, as links have fifty and each is a copy."""
-    found: dict[int, bytes] = {}
+    With `only` those of some types: a link has fifty, and each is a copy.
+    """
     unpack, end = _ATTR.unpack_from, len(data)
     while offset + 4 <= end:
         length, kind = unpack(data, offset)
         if length < 4 or offset + length > end:
             raise ValueError(f"malformed netlink attribute of length {length} at {offset}")
-        if kind & _TYPE_MASK in wanted:
-            found[kind & _TYPE_MASK] = data[offset + 4 : offset + length]
+        kind &= _TYPE_MASK
+        if only is None or kind in only:
+            yield kind, data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
-    return found
 
 
 class Netlink:
@@ -225,10 +218,8 @@ class Netlink:
                 index = sequence - first
                 if kind != _NLMSG_ERROR or not 0 <= index < len(batch):
                     continue  # left by an interrupted call
-                code = _errno(body)
-                if code:
-                    explanation = _explanation(flags, body)
-                    errors.append(NetlinkError(code, batch[index].what, explanation))
+                if error := _error(batch[index], flags, body):
+                    errors.append(error)
                 if index == answered or index in final:
                     return errors
 
@@ -237,26 +228,23 @@ class Netlink:
 
         `NetlinkError` for the first query that fails.
         """
+        if not requests:
+            return []
         first = self._sequence + 1
         self._sequence += len(requests)
         queries = (_message(item, first + number, 0) for number, item in enumerate(requests))
         self._socket.send(b"".join(queries))
-        answers: list[bytes | NetlinkError] = []
+        answers: list[bytes] = []
         while len(answers) < len(requests):
             for kind, flags, sequence, body in self._messages():
-                if not first <= sequence < first + len(requests):
+                if not 0 <= sequence - first < len(requests):
                     continue
-                if kind == _NLMSG_ERROR:
-                    what = requests[sequence - first].what
-                    answers.append(NetlinkError(_errno(body), what, _explanation(flags, body)))
-                else:
-                    answers.append(body)
-        found = []
-        for answer in answers:
-            if isinstance(answer, NetlinkError):
-                raise answer
-            found.append(answer)
-        return found
+                if kind == _NLMSG_ERROR and (
+                    error := _error(requests[sequence - first], flags, body)
+                ):
+                    raise error
+                answers.append(body)
+        return answers
 
     def ask(self, request: Request) -> list[bytes]:
         """Send one query and return the bodies of all answers, in order.
@@ -264,30 +252,28 @@ class Netlink:
         A dump that a change has interrupted (NLM_F_DUMP_INTR) is repeated, so that the
         result is one consistent state.
         """
+        acknowledge = 0 if request.flags & NLM_F_DUMP else NLM_F_ACK
         while True:
-            answers, consistent = self._ask_once(request)
-            if consistent:
+            self._sequence += 1
+            self._socket.send(_message(request, self._sequence, acknowledge))
+            answers: list[bytes] = []
+            ended = interrupted = False
+            while not ended:
+                for kind, flags, sequence, body in self._messages():
+                    if sequence != self._sequence:
+                        continue
+                    interrupted |= bool(flags & _NLM_F_DUMP_INTR)
+                    ended = kind in (_NLMSG_DONE, _NLMSG_ERROR)
+                    if kind == _NLMSG_ERROR and (error := _error(request, flags, body)):
+                        raise error
+                    if not ended:
+                        answers.append(body)
+            if not interrupted:
                 return answers
 
-    def _ask_once(self, request: Request) -> tuple[list[bytes], bool]:
-        self._sequence += 1
-        acknowledge = 0 if request.flags & NLM_F_DUMP else NLM_F_ACK
-        self._socket.send(_message(request, self._sequence, acknowledge))
-        answers: list[bytes] = []
-        consistent = True
-        while True:
-            for kind, reply_flags, sequence, body in self._messages():
-                if sequence != self._sequence:
-                    continue
-                consistent = consistent and not reply_flags & _NLM_F_DUMP_INTR
-                if kind == _NLMSG_DONE:
-                    return answers, consistent
-                if kind == _NLMSG_ERROR:
-                    code = _errno(body)
-                    if code:
-                        raise NetlinkError(code, request.what, _explanation(reply_flags, body))
-                    return answers, consistent
-                answers.append(body)
+    def dump(self, kind: int, body: bytes, what: str) -> list[bytes]:
+        """Return all objects of a kind, as `ask` does."""
+        return self.ask(Request(kind, NLM_F_DUMP, body, what))
 
     def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
         data = self._socket.recv(_RECEIVE)
@@ -351,15 +337,13 @@ def _message(request: Request, sequence: int, flags: int) -> bytes:
     return head + request.body + bytes(-length % 4)
 
 
-def _errno(body: bytes) -> int:
-    return -int.from_bytes(body[:4], sys.byteorder, signed=True)
-
-
-def _explanation(flags: int, body: bytes) -> str:
-    if not flags & _NLM_F_ACK_TLVS:
-        return ""
-    skip = 20 if flags & _NLM_F_CAPPED else 4 + number(body[4:8])
-    for kind, payload in attributes(body, (skip + 3) & ~3):
-        if kind == _NLMSGERR_ATTR_MSG:
-            return payload.rstrip(b"\0").decode(errors="replace")
-    return ""
+def _error(request: Request, flags: int, body: bytes) -> NetlinkError | None:
+    """Return the error in the body of an answer; `None` for an acknowledgement."""
+    code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
+    if not code:
+        return None
+    explanation = b""
+    if flags & _NLM_F_ACK_TLVS:
+        skip = 20 if flags & _NLM_F_CAPPED else 4 + number(body[4:8])
+        explanation = dict(attributes(body, (skip + 3) & ~3)).get(_NLMSGERR_ATTR_MSG, b"")
+    return NetlinkError(code, request.what, explanation.rstrip(b"\0").decode(errors="replace"))

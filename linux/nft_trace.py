@@ -13,11 +13,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Final, NamedTuple, Self
 
-from linux.netlink import NETLINK_NETFILTER, Netlink, Request, attr, attributes, be32, nest, text
+from linux.netlink import NETLINK_NETFILTER, Netlink, Request, attributes, be32
 from linux.netns import NetNS
-from linux.nftables import Expression, Hook, Nft, Table, add_chain, add_rule, add_table, del_table
+from linux.nftables import (
+    Expression,
+    Hook,
+    Nft,
+    Table,
+    add_chain,
+    add_rule,
+    add_table,
+    compare,
+    del_table,
+    expression,
+    immediate,
+    transport,
+)
 
 _EARLIEST: Final = -1000
 """Priority of the tracer's chains: before raw (-300) and everything before it."""
@@ -26,7 +40,7 @@ _GROUP: Final = 9  # NFNLGRP_NFTRACE
 _MSG_TRACE: Final = 10 << 8 | 17
 _TABLE, _CHAIN, _HANDLE, _TYPE, _VERDICT, _ID = 1, 2, 3, 4, 5, 6
 _NETWORK_HEADER, _TRANSPORT_HEADER = 8, 9
-_IIF, _OIF, _NFPROTO, _POLICY = 10, 12, 15, 16
+_IIF, _OIF, _POLICY = 10, 12, 16
 _TYPES: Final = {1: "policy", 2: "return", 3: "rule"}
 _FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _VERDICTS: Final = {
@@ -42,7 +56,7 @@ _VERDICTS: Final = {
 }
 _REGISTER: Final = 1
 _META_NFTRACE: Final = 12
-_TRANSPORT: Final = 2
+_AT_LEAST: Final = 5  # NFT_CMP_GTE
 _META_PROTOCOL: Final = 1
 _ETH_P_ARP: Final = b"\x08\x06"
 _HOOKS: Final[dict[str, tuple[Hook, ...]]] = {
@@ -74,44 +88,20 @@ class TraceStep(NamedTuple):
     oif: int
 
 
-def transport(offset: int, value: bytes) -> list[Expression]:
-    """Match bytes at an offset of the transport header; put `l4proto` before it."""
-    place = (be32(1, _REGISTER), be32(2, _TRANSPORT), be32(3, offset), be32(4, len(value)))
-    return [
-        nest(1, text(1, "payload"), nest(2, *place)),
-        _compare(0, value),
-    ]
-
-
 def port_from(first: int, which: int) -> list[Expression]:
     """Match a source port (`which` is 0) or destination port (2) of at least `first`."""
-    place = (be32(1, _REGISTER), be32(2, _TRANSPORT), be32(3, which), be32(4, 2))
-    return [
-        nest(1, text(1, "payload"), nest(2, *place)),
-        _compare(5, struct.pack(">H", first)),
-    ]
-
-
-def _compare(op: int, value: bytes) -> Expression:
-    return nest(
-        1,
-        text(1, "cmp"),
-        nest(2, be32(1, _REGISTER), be32(2, op), nest(3, attr(1, value))),
-    )
+    return transport(which, struct.pack(">H", first), op=_AT_LEAST)
 
 
 def _arp() -> list[Expression]:
     """Match ARP frames, in a table of the family bridge."""
-    load = nest(2, be32(1, _REGISTER), be32(2, _META_PROTOCOL))
-    return [nest(1, text(1, "meta"), load), _compare(0, _ETH_P_ARP)]
+    load = expression("meta", be32(1, _REGISTER), be32(2, _META_PROTOCOL))
+    return [load, compare(_ETH_P_ARP)]
 
 
 def _mark() -> list[Expression]:
-    value = nest(2, attr(1, b"\x01"))
-    return [
-        nest(1, text(1, "immediate"), nest(2, be32(1, _REGISTER), value)),
-        nest(1, text(1, "meta"), nest(2, be32(3, _REGISTER), be32(2, _META_NFTRACE))),
-    ]
+    store = expression("meta", be32(3, _REGISTER), be32(2, _META_NFTRACE))
+    return [immediate(_REGISTER, b"\x01"), store]
 
 
 class Tracer:
@@ -124,18 +114,13 @@ class Tracer:
     def __init__(self, netns: NetNS, flows: Sequence[Sequence[Expression]], *, name: str) -> None:
         self.name = name
         self._events = Netlink(netns, protocol=NETLINK_NETFILTER)
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._events.close)
             self._events.join(_GROUP)
-            self._nft = Nft(netns)
-        except BaseException:
-            self._events.close()
-            raise
-        try:
+            self._nft = stack.enter_context(Nft(netns))  # removes its tables when it closes
             for family in _HOOKS:
                 self._nft.apply(list(self._requests(Table(family, name), flows)))
-        except BaseException:
-            self.close()
-            raise
+            self._resources = stack.pop_all()
 
     def _requests(self, table: Table, flows: Sequence[Sequence[Expression]]) -> Iterator[Request]:
         yield add_table(table, owned=True)
@@ -161,12 +146,9 @@ class Tracer:
 
     def close(self) -> None:
         """Remove the tables and close the sockets."""
-        try:
+        with self._resources:
             present = [table for table in self._nft.tables() if table.name == self.name]
             self._nft.apply([del_table(table) for table in present])
-        finally:
-            self._nft.close()
-            self._events.close()
 
     def __enter__(self) -> Self:
         return self
@@ -181,7 +163,8 @@ def _step(body: bytes) -> TraceStep:
     if kind == "policy" and _POLICY in found:
         code = _number(found, _POLICY)
     else:
-        code = _signed(dict(attributes(found.get(_VERDICT, b""))).get(1, b""))
+        given = dict(attributes(found.get(_VERDICT, b""))).get(1, b"")
+        code = int.from_bytes(given, "big", signed=True)
     return TraceStep(
         family=_FAMILIES.get(body[0], str(body[0])),
         table=_text(found, _TABLE),
@@ -198,10 +181,6 @@ def _step(body: bytes) -> TraceStep:
 
 def _number(found: dict[int, bytes], key: int) -> int:
     return int.from_bytes(found.get(key, b""), "big")
-
-
-def _signed(value: bytes) -> int:
-    return int.from_bytes(value, "big", signed=True)
 
 
 def _text(found: dict[int, bytes], key: int) -> str:

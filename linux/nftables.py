@@ -14,14 +14,12 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Literal, NamedTuple
 
 from linux.netlink import (
     NETLINK_NETFILTER,
     NLM_F_APPEND,
     NLM_F_CREATE,
-    NLM_F_DUMP,
     Netlink,
     Request,
     attr,
@@ -31,9 +29,8 @@ from linux.netlink import (
     text,
 )
 from linux.netns import NetNS
+from linux.rtnetlink import Address, Network
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 Expression = bytes
 Hook = Literal["prerouting", "input", "forward", "output", "postrouting"]
 Verdict = Literal["accept", "drop", "return"]
@@ -54,10 +51,10 @@ _SECOND: Final = 2
 _EQ, _NEQ = 0, 1
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
 _META: Final = {"iif": 4, "oif": 5, "iifname": 6, "oifname": 7, "nfproto": 15, "l4proto": 16}
-_CT_STATE, _CT_STATUS = 0, 2
+_CT_STATE, _CT_STATUS, _DNATED = 0, 2, 0x20
 _CT_BITS: Final = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}
 _VERDICTS: Final = {"accept": 1, "drop": 0, "return": -5, "jump": -3}
-_PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 _REJECT_RESET, _REJECT_ICMP = 1, 2
 _REJECTIONS: Final = {
     "no-route": 0,
@@ -71,26 +68,28 @@ _NAME_LENGTH: Final = 16
 # --- expressions -------------------------------------------------------------
 
 
-def _expression(name: str, *data: bytes) -> Expression:
+def expression(name: str, *data: bytes) -> Expression:
+    """Encode an expression by its name in the kernel, with its attributes."""
     return nest(1, text(1, name), nest(2, *data))
 
 
-def _compare(value: bytes, *, op: int = _EQ) -> Expression:
-    return _expression("cmp", be32(1, _REGISTER), be32(2, op), nest(3, attr(1, value)))
+def compare(value: bytes, *, op: int = _EQ) -> Expression:
+    """Compare the first register with a value (NFT_CMP_…)."""
+    return expression("cmp", be32(1, _REGISTER), be32(2, op), nest(3, attr(1, value)))
 
 
 def _meta(key: str) -> Expression:
-    return _expression("meta", be32(1, _REGISTER), be32(2, _META[key]))
+    return expression("meta", be32(1, _REGISTER), be32(2, _META[key]))
 
 
 def _payload(base: int, offset: int, length: int) -> Expression:
-    return _expression(
+    return expression(
         "payload", be32(1, _REGISTER), be32(2, base), be32(3, offset), be32(4, length)
     )
 
 
 def _mask(mask: bytes) -> Expression:
-    return _expression(
+    return expression(
         "bitwise",
         be32(1, _REGISTER),
         be32(2, _REGISTER),
@@ -104,7 +103,7 @@ def _interface(key: str, name: str, *, op: int) -> list[Expression]:
     # A name that ends in * is a prefix, compared without its terminating zeros.
     raw = name.encode()
     value = raw[:-1] if raw.endswith(b"*") else raw.ljust(_NAME_LENGTH, b"\0")
-    return [_meta(key), _compare(value, op=op)]
+    return [_meta(key), compare(value, op=op)]
 
 
 def iifname(name: str, *, is_not: bool = False) -> list[Expression]:
@@ -119,12 +118,12 @@ def oifname(name: str, *, is_not: bool = False) -> list[Expression]:
 
 def family(version: int) -> list[Expression]:
     """Match IPv4 or IPv6; needed before addresses in an `inet` table."""
-    return [_meta("nfproto"), _compare(bytes([2 if version == 4 else 10]))]
+    return [_meta("nfproto"), compare(bytes([2 if version == 4 else 10]))]
 
 
 def l4proto(protocol: str) -> list[Expression]:
     """Match the transport protocol: tcp, udp, sctp, icmp, icmpv6."""
-    return [_meta("l4proto"), _compare(bytes([_PROTOCOLS[protocol]]))]
+    return [_meta("l4proto"), compare(bytes([PROTOCOLS[protocol]]))]
 
 
 def _address(network: Network, offset: int, *, op: int) -> list[Expression]:
@@ -132,7 +131,7 @@ def _address(network: Network, offset: int, *, op: int) -> list[Expression]:
     found = [*family(network.version), _payload(_NETWORK_HEADER, offset, size)]
     if network.prefixlen < network.max_prefixlen:
         found.append(_mask(network.netmask.packed))
-    return [*found, _compare(network.network_address.packed, op=op)]
+    return [*found, compare(network.network_address.packed, op=op)]
 
 
 def saddr(network: Network, *, is_not: bool = False) -> list[Expression]:
@@ -147,82 +146,87 @@ def daddr(network: Network, *, is_not: bool = False) -> list[Expression]:
     return _address(network, offset, op=_NEQ if is_not else _EQ)
 
 
+def transport(offset: int, value: bytes, *, op: int = _EQ) -> list[Expression]:
+    """Match bytes at an offset of the transport header; put `l4proto` before it."""
+    return [_payload(_TRANSPORT_HEADER, offset, len(value)), compare(value, op=op)]
+
+
 def dport(port: int) -> list[Expression]:
     """Match the destination port; put `l4proto` before it."""
-    return [_payload(_TRANSPORT_HEADER, 2, 2), _compare(struct.pack(">H", port))]
+    return transport(2, struct.pack(">H", port))
 
 
 def sport(port: int) -> list[Expression]:
     """Match the source port; put `l4proto` before it."""
-    return [_payload(_TRANSPORT_HEADER, 0, 2), _compare(struct.pack(">H", port))]
+    return transport(0, struct.pack(">H", port))
 
 
 def icmp_type(number: int) -> list[Expression]:
     """Match an ICMP type; put `l4proto` before it."""
-    return [_payload(_TRANSPORT_HEADER, 0, 1), _compare(bytes([number]))]
+    return transport(0, bytes([number]))
 
 
 def ct_state(*states: str) -> list[Expression]:
     """Match connection states: new, established, related, invalid, untracked."""
-    bits = sum(_CT_BITS[state] for state in states)
-    return [
-        _expression("ct", be32(1, _REGISTER), be32(2, _CT_STATE)),
-        _mask(struct.pack("=I", bits)),
-        _compare(bytes(4), op=_NEQ),
-    ]
+    return _ct(_CT_STATE, sum(_CT_BITS[state] for state in states))
 
 
 def ct_dnat() -> list[Expression]:
     """Match connections with a rewritten destination, as through a published port."""
-    return [
-        _expression("ct", be32(1, _REGISTER), be32(2, _CT_STATUS)),
-        _mask(struct.pack("=I", 0x20)),
-        _compare(bytes(4), op=_NEQ),
-    ]
+    return _ct(_CT_STATUS, _DNATED)
+
+
+def _ct(key: int, bits: int) -> list[Expression]:
+    load = expression("ct", be32(1, _REGISTER), be32(2, key))
+    return [load, _mask(struct.pack("=I", bits)), compare(bytes(4), op=_NEQ)]
 
 
 def to_local() -> list[Expression]:
     """Match packets to this namespace's own addresses (`fib daddr type local`)."""
     return [
-        _expression("fib", be32(1, _REGISTER), be32(2, 3), be32(3, 2)),
-        _compare(struct.pack("=I", 2)),
+        expression("fib", be32(1, _REGISTER), be32(2, 3), be32(3, 2)),
+        compare(struct.pack("=I", 2)),
     ]
 
 
 def counter() -> list[Expression]:
     """Count the packets that reach this expression."""
-    return [_expression("counter")]
+    return [expression("counter")]
 
 
 def masquerade() -> list[Expression]:
     """Rewrite the source to the address of the output interface."""
-    return [_expression("masq")]
+    return [expression("masq")]
+
+
+def immediate(register: int, value: bytes) -> Expression:
+    """Load a value into a register."""
+    return expression("immediate", be32(1, register), nest(2, attr(1, value)))
 
 
 def dnat(to: Address, port: int | None = None) -> list[Expression]:
     """Rewrite the destination address, and the port if one is given."""
     number = socket.AF_INET if to.version == 4 else socket.AF_INET6
-    load = [_expression("immediate", be32(1, _REGISTER), nest(2, attr(1, to.packed)))]
+    load = [immediate(_REGISTER, to.packed)]
     nat = [be32(1, 1), be32(2, number), be32(3, _REGISTER)]
     if port is not None:
-        value = nest(2, attr(1, struct.pack(">H", port)))
-        load.append(_expression("immediate", be32(1, _SECOND), value))
+        load.append(immediate(_SECOND, struct.pack(">H", port)))
         nat.append(be32(5, _SECOND))
-    return [*load, _expression("nat", *nat)]
+    return [*load, expression("nat", *nat)]
 
 
 def verdict(name: Verdict) -> list[Expression]:
     """Accept or drop the packet, or return from the chain."""
-    return _decide(_VERDICTS[name])
+    return _decide(be32(1, _VERDICTS[name]))
 
 
 def jump(chain: str) -> list[Expression]:
     """Jump to another chain of the table and return."""
-    return _decide(_VERDICTS["jump"], text(2, chain))
+    return _decide(be32(1, _VERDICTS["jump"]), text(2, chain))
 
 
-def _decide(code: int, *more: bytes) -> list[Expression]:
-    return [_expression("immediate", be32(1, 0), nest(2, nest(2, be32(1, code), *more)))]
+def _decide(*data: bytes) -> list[Expression]:
+    return [expression("immediate", be32(1, 0), nest(2, nest(2, *data)))]
 
 
 def reject(how: Rejection = "port-unreachable") -> list[Expression]:
@@ -231,8 +235,31 @@ def reject(how: Rejection = "port-unreachable") -> list[Expression]:
     `tcp-reset` rejects with a RST instead; put `l4proto("tcp")` before it.
     """
     if how == "tcp-reset":
-        return [_expression("reject", be32(1, _REJECT_RESET))]
-    return [_expression("reject", be32(1, _REJECT_ICMP), attr(2, bytes([_REJECTIONS[how]])))]
+        return [expression("reject", be32(1, _REJECT_RESET))]
+    return [expression("reject", be32(1, _REJECT_ICMP), attr(2, bytes([_REJECTIONS[how]])))]
+
+
+_INTERNET_CHECKSUM: Final = 1
+_CHECKSUMS: Final = {"udp": 6, "tcp": 16}
+"""Offset of the checksum in the transport header, in bytes."""
+
+
+def set_port(
+    which: Literal["source", "destination"], protocol: Literal["udp", "tcp"], port: int
+) -> list[Expression]:
+    """Rewrite a port and update the checksum; put `l4proto` before it."""
+    return [
+        immediate(_REGISTER, struct.pack(">H", port)),
+        expression(
+            "payload",
+            be32(5, _REGISTER),
+            be32(2, _TRANSPORT_HEADER),
+            be32(3, 0 if which == "source" else 2),
+            be32(4, 2),
+            be32(6, _INTERNET_CHECKSUM),
+            be32(7, _CHECKSUMS[protocol]),
+        ),
+    ]
 
 
 # --- tables, chains, rules ---------------------------------------------------
@@ -339,12 +366,9 @@ class Nft:
 
     def tables(self) -> list[Table]:
         """Return every table of the namespace."""
-        request = Request(
-            _SUBSYSTEM << 8 | _GETTABLE, NLM_F_DUMP, struct.pack(">BBH", 0, 0, 0), "list tables"
-        )
         names = {number: name for name, number in _FAMILIES.items()}
         found = []
-        for answer in self._netlink.ask(request):
+        for answer in self._netlink.dump(_SUBSYSTEM << 8 | _GETTABLE, bytes(4), "list tables"):
             fields = dict(attributes(answer, 4))
             found.append(Table(names[answer[0]], fields[1].rstrip(b"\0").decode()))
         return found
@@ -355,11 +379,9 @@ class Nft:
 
     def expressions(self, table: Table) -> list[tuple[Rule, bytes]]:
         """Return every rule of a table with its encoded expressions."""
-        what, body = f"list rules of {table.name}", _body(table, text(1, table.name))
         found = []
-        for answer in self._netlink.ask(
-            Request(_SUBSYSTEM << 8 | _GETRULE, NLM_F_DUMP, body, what)
-        ):
+        body, what = _body(table, text(1, table.name)), f"list rules of {table.name}"
+        for answer in self._netlink.dump(_SUBSYSTEM << 8 | _GETRULE, body, what):
             fields = dict(attributes(answer, 4))
             chain = fields[2].rstrip(b"\0").decode()
             handle = int.from_bytes(fields[3], "big")
@@ -388,27 +410,3 @@ def comment_of(userdata: bytes) -> str:
             return raw.rstrip(b"\0").decode(errors="replace")
         offset += 2 + length
     return ""
-
-
-_INTERNET_CHECKSUM: Final = 1
-_CHECKSUMS: Final = {"udp": 6, "tcp": 16}
-"""Offset of the checksum in the transport header, in bytes."""
-
-
-def set_port(
-    which: Literal["source", "destination"], protocol: Literal["udp", "tcp"], port: int
-) -> list[Expression]:
-    """Rewrite a port and update the checksum; put `l4proto` before it."""
-    value = nest(2, attr(1, struct.pack(">H", port)))
-    return [
-        _expression("immediate", be32(1, _REGISTER), value),
-        _expression(
-            "payload",
-            be32(5, _REGISTER),
-            be32(2, _TRANSPORT_HEADER),
-            be32(3, 0 if which == "source" else 2),
-            be32(4, 2),
-            be32(6, _INTERNET_CHECKSUM),
-            be32(7, _CHECKSUMS[protocol]),
-        ),
-    ]

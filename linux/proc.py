@@ -5,10 +5,11 @@ pyroute2 has no part of it.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 from typing import Final, NamedTuple, Self
+
+from linux.syscalls import check, libc
 
 
 def ended_within(handle: int, milliseconds: int | None) -> bool:
@@ -38,70 +39,45 @@ def process_born(pid: int) -> int:
     return born(f"/proc/{pid}")
 
 
-_STATE, _PPID, _TTY, _FLAGS, _MINFLT, _UTIME, _STIME, _STARTTIME = 0, 1, 4, 6, 7, 11, 12, 19
-_SIGNAL, _ARG_START, _ARG_END = 28, 45, 46
-_ENDED: Final = (b"Z", b"X")
-
-
 class ProcessStat(NamedTuple):
-    """A process's command and its fields from the third on: proc_pid_stat(5).
+    """Fields of a process in `/proc/PID/stat`: proc_pid_stat(5).
 
-    The command may contain spaces and parentheses; the fields follow the last parenthesis.
+    `ended` is true of a zombie. `terminal` is a device number, `flags` are PF_… of linux/sched.h,
+    `faults` the minor page faults, `pending` the pending signals as a bit set. `ticks` (processor
+    time) and `born` (start since boot) are in clock ticks; `born` tells processes of one pid
+    apart. `arguments` are begin and end of the command line in memory; zeros without permission.
     """
 
     command: bytes
-    fields: list[bytes]
+    ended: bool
+    parent: int
+    terminal: int
+    flags: int
+    faults: int
+    ticks: int
+    born: int
+    pending: int
+    arguments: tuple[int, int]
 
     @classmethod
     def of(cls, process: str) -> Self:
         """Read `stat` of a process; `FileNotFoundError` or `ProcessLookupError` if it ended."""
+        # The command may contain spaces and parentheses; the fields follow the last parenthesis.
         command, _, rest = read(f"{process}/stat").partition(b"(")[2].rpartition(b")")
-        return cls(command, rest.split())
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is a zombie or dead."""
-        return self.fields[_STATE] in _ENDED
-
-    @property
-    def parent(self) -> int:
-        """The pid of its parent."""
-        return int(self.fields[_PPID])
-
-    @property
-    def terminal(self) -> int:
-        """The device number of its controlling terminal."""
-        return int(self.fields[_TTY])
-
-    @property
-    def flags(self) -> int:
-        """The kernel's flags: PF_… of linux/sched.h."""
-        return int(self.fields[_FLAGS])
-
-    @property
-    def faults(self) -> int:
-        """Minor page faults: pages that were in memory."""
-        return int(self.fields[_MINFLT])
-
-    @property
-    def ticks(self) -> int:
-        """Processor time in clock ticks."""
-        return int(self.fields[_UTIME]) + int(self.fields[_STIME])
-
-    @property
-    def born(self) -> int:
-        """Start time in clock ticks since boot, which tells processes of one pid apart."""
-        return int(self.fields[_STARTTIME])
-
-    @property
-    def pending(self) -> int:
-        """Pending signals as a bit set."""
-        return int(self.fields[_SIGNAL])
-
-    @property
-    def arguments(self) -> tuple[int, int]:
-        """Begin and end of its command line in its memory; zeros without permission."""
-        return int(self.fields[_ARG_START]), int(self.fields[_ARG_END])
+        state, *fields = rest.split()
+        numbers = [0, *map(int, fields)]
+        return cls(
+            command,
+            state in (b"Z", b"X"),
+            parent=numbers[1],
+            terminal=numbers[4],
+            flags=numbers[6],
+            faults=numbers[7],
+            ticks=numbers[11] + numbers[12],
+            born=numbers[19],
+            pending=numbers[28],
+            arguments=(numbers[45], numbers[46]),
+        )
 
 
 def born(process: str) -> int:
@@ -152,18 +128,17 @@ def _put(path: str, data: bytes, flags: int, mode: int) -> None:
         os.close(fd)
 
 
-_IN_MODIFY = 0x2
-_libc = ctypes.CDLL(None, use_errno=True)
+_IN_MODIFY: Final = 0x2
 
 
 class FileWatch:
     """An inotify(7) watch on one file; `fd` becomes readable after a write to the file."""
 
     def __init__(self, path: str) -> None:
-        self.fd = _check(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
+        self.fd = check(libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
         try:
-            added = _libc.inotify_add_watch(self.fd, os.fsencode(path), _IN_MODIFY)
-            _check(added, f"inotify_add_watch({path})")
+            added = libc.inotify_add_watch(self.fd, os.fsencode(path), _IN_MODIFY)
+            check(added, f"inotify_add_watch({path})")
         except OSError:
             os.close(self.fd)
             raise
@@ -187,20 +162,10 @@ class FileWatch:
         self.close()
 
 
-def _check(result: int, what: str) -> int:
-    if result < 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, f"{what}: {os.strerror(errno)}")
-    return result
-
-
-_LIST: Final = "/proc/thread-self/net/protocols"
-
-
 def protocol_available(name: str) -> bool:
     """Return True if `/proc/net/protocols` lists a protocol such as `SCTP`.
 
     A kernel module that is not loaded does not count, and is not loaded by this call.
     """
-    with open(_LIST, encoding="ascii") as file:
+    with open("/proc/thread-self/net/protocols", encoding="ascii") as file:
         return any(line.split(maxsplit=1)[0] == name for line in file)

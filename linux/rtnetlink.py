@@ -20,7 +20,7 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict, Unpack
 
 from linux.netlink import (
     NLM_F_CREATE,
@@ -49,6 +49,7 @@ LO: Final = 1
 IFF_UP: Final = 1
 IFF_RUNNING: Final = 0x40
 IFF_LOOPBACK, IFF_NOARP = 0x8, 0x80
+_NEW: Final = NLM_F_CREATE | NLM_F_EXCL
 
 # attributes of a link (if_link.h)
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 3, 4, 5
@@ -82,7 +83,7 @@ NEIGH: Final = struct.Struct("=BxxxiHBB")
 RULE: Final = struct.Struct("=BBBBBxxBI")
 """`struct fib_rule_hdr`: family, prefix lengths, TOS, table, action, flags."""
 _FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE, _TO_TABLE = 3, 6, 15, 1
-_BLACKHOLE: Final = 6
+_UNICAST, _BLACKHOLE = 1, 6
 _IFLA_GROUP: Final = 27
 MAIN_TABLE: Final = 254
 RTPROT_STATIC: Final = 4
@@ -105,118 +106,96 @@ def mac_text(octets: bytes) -> str:
 # --- links -----------------------------------------------------------------
 
 
-def link_body(
-    *,
-    index: int = 0,
-    name: str = "",
-    up: bool | None = None,
-    mtu: int | None = None,
-    mac: str | None = None,
-    master: int | None = None,
-    netns: int | None = None,
-) -> bytes:
+class LinkOptions(TypedDict, total=False):
+    """Attributes of a link. `netns` is a descriptor of the namespace that it goes to.
+
+    `master` is the index of its bridge, 0 to release a bridge port.
+    """
+
+    index: int
+    name: str
+    up: bool
+    mtu: int | None
+    mac: str | None
+    master: int
+    netns: int | None
+    group: int
+
+
+def link_body(**options: Unpack[LinkOptions]) -> bytes:
     """Encode a link message: the interface and its attributes."""
-    flags = IFF_UP if up else 0
-    change = IFF_UP if up is not None else 0
-    body = LINK.pack(socket.AF_UNSPEC, 0, index, flags, change)
-    if name:
-        body += text(IFLA_IFNAME, name)
-    if mtu is not None:
-        body += u32(IFLA_MTU, mtu)
-    if mac is not None:
+    flags = IFF_UP if options.get("up") else 0
+    change = IFF_UP if "up" in options else 0
+    body = LINK.pack(socket.AF_UNSPEC, 0, options.get("index", 0), flags, change)
+    if "name" in options:
+        body += text(IFLA_IFNAME, options["name"])
+    if mac := options.get("mac"):
         body += attr(IFLA_ADDRESS, mac_bytes(mac))
-    if master is not None:
-        body += u32(IFLA_MASTER, master)
-    if netns is not None:
-        body += u32(IFLA_NET_NS_FD, netns)
-    return body
+    numbers = {
+        IFLA_MTU: options.get("mtu"),
+        IFLA_MASTER: options.get("master"),
+        IFLA_NET_NS_FD: options.get("netns"),
+        _IFLA_GROUP: options.get("group"),
+    }
+    return body + b"".join(u32(key, value) for key, value in numbers.items() if value is not None)
 
 
-def add_bridge(
-    name: str,
-    *,
-    index: int = 0,
-    mac: str | None = None,
-    mtu: int | None = None,
-    up: bool = True,
+def _new_link(
+    what: str, kind: str, data: bytes, options: LinkOptions, more: bytes = b""
 ) -> Request:
-    """Make a bridge without spanning tree, whose ports forward at once."""
-    info = nest(
-        IFLA_LINKINFO,
-        text(IFLA_INFO_KIND, "bridge"),
-        nest(IFLA_INFO_DATA, u32(IFLA_BR_STP_STATE, 0), u32(IFLA_BR_FORWARD_DELAY, 0)),
-    )
-    body = link_body(index=index, name=name, up=up, mtu=mtu, mac=mac) + info
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add bridge {name}")
+    info = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind), nest(IFLA_INFO_DATA, data))
+    body = link_body(**options) + more + info
+    return Request(RTM_NEWLINK, _NEW, body, what)
+
+
+def add_bridge(name: str, /, **options: Unpack[LinkOptions]) -> Request:
+    """Make a bridge without spanning tree, whose ports forward at once; up by default."""
+    data = u32(IFLA_BR_STP_STATE, 0) + u32(IFLA_BR_FORWARD_DELAY, 0)
+    return _new_link(f"add bridge {name}", "bridge", data, {"up": True, **options, "name": name})
 
 
 def add_veth(
     name: str,
     peer: str,
+    /,
     *,
-    index: int = 0,
-    master: int | None = None,
-    mtu: int | None = None,
-    mac: str | None = None,
-    up: bool = True,
-    netns: int | None = None,
     peer_netns: int | None = None,
     peer_index: int = 0,
     peer_mac: str | None = None,
+    **options: Unpack[LinkOptions],
 ) -> Request:
     """Make a veth pair in one message: both ends placed and named, the near end up.
 
     The peer cannot be brought up here: the kernel opens it before the two ends
     are connected (ENOTCONN), so that takes a request in its own namespace.
-    The same holds for its master. `netns` and `peer_netns` are file descriptors
-    of namespaces.
+    The same holds for its master.
     """
+    mtu = options.get("mtu")
     far = link_body(index=peer_index, name=peer, mtu=mtu, mac=peer_mac, netns=peer_netns)
-    info = nest(
-        IFLA_LINKINFO,
-        text(IFLA_INFO_KIND, "veth"),
-        nest(IFLA_INFO_DATA, attr(VETH_INFO_PEER, far)),
-    )
-    near = link_body(index=index, name=name, up=up, mtu=mtu, mac=mac, master=master, netns=netns)
+    data = attr(VETH_INFO_PEER, far)
     what = f"add veth {name} with peer {peer}"
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, near + info, what)
+    return _new_link(what, "veth", data, {"up": True, **options, "name": name})
 
 
 def add_link(
     kind: str,
     name: str,
+    /,
     *,
-    index: int = 0,
     parent: int | None = None,
-    up: bool = False,
-    mac: str | None = None,
-    netns: int | None = None,
     data: bytes = b"",
+    **options: Unpack[LinkOptions],
 ) -> Request:
     """Make a link of any kind (`dummy`, `macvlan`, …); `data` are attributes of the kind."""
-    body = link_body(index=index, name=name, up=up, mac=mac, netns=netns)
-    if parent is not None:
-        body += u32(IFLA_LINK, parent)
-    body += nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind), nest(IFLA_INFO_DATA, data))
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add {kind} link {name}")
+    more = u32(IFLA_LINK, parent) if parent is not None else b""
+    return _new_link(f"add {kind} link {name}", kind, data, {**options, "name": name}, more)
 
 
-def set_link(
-    index: int,
-    *,
-    name: str = "",
-    up: bool | None = None,
-    mtu: int | None = None,
-    mac: str | None = None,
-    master: int | None = None,
-    netns: int | None = None,
-    group: int | None = None,
-) -> Request:
-    """Change a link. `master=0` releases a bridge port; `netns` moves it."""
-    body = link_body(index=index, name=name, up=up, mtu=mtu, mac=mac, master=master, netns=netns)
-    if group is not None:
-        body += u32(_IFLA_GROUP, group)
-    return Request(RTM_NEWLINK, 0, body, f"change link {name or index}")
+def set_link(index: int, /, **options: Unpack[LinkOptions]) -> Request:
+    """Change a link: by its name if `index` is 0, else that is its new name."""
+    options["index"] = index
+    what = f"change link {options.get('name') or index}"
+    return Request(RTM_NEWLINK, 0, link_body(**options), what)
 
 
 def isolate_port(index: int, *, isolated: bool = True) -> Request:
@@ -247,54 +226,53 @@ def del_link(name: str) -> Request:
 
 def del_group(group: int) -> Request:
     """Remove every link of a group, in one step."""
-    body = link_body() + u32(_IFLA_GROUP, group)
+    body = link_body(group=group)
     return Request(RTM_DELLINK, 0, body, f"remove the links of group {group}")
 
 
 # --- addresses, routes, neighbours ------------------------------------------
 
 
+def _family(version: int) -> int:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
 def _address_body(index: int, address: Interface, flags: int = 0) -> bytes:
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    body = ADDR.pack(family, address.network.prefixlen, flags, 0, index)
+    body = ADDR.pack(_family(address.version), address.network.prefixlen, flags, 0, index)
     packed = address.ip.packed
     return body + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
 
 
 def add_address(index: int, address: Interface, *, nodad: bool = True) -> Request:
     """Add an address; IPv6 by default without duplicate address detection, usable at once."""
-    flags = IFA_F_NODAD if nodad and address.version == 6 else 0
-    body = _address_body(index, address, flags)
+    body = _address_body(index, address, IFA_F_NODAD if nodad and address.version == 6 else 0)
     if address.version == 4 and address.network.prefixlen < 31:
         body += attr(4, address.network.broadcast_address.packed)  # IFA_BROADCAST
-    return Request(
-        RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"add address {address} to link {index}"
-    )
+    return Request(RTM_NEWADDR, _NEW, body, f"add address {address} to link {index}")
 
 
 def del_address(index: int, address: Interface) -> Request:
     """Remove an address."""
-    return Request(
-        RTM_DELADDR, 0, _address_body(index, address), f"remove address {address} from {index}"
-    )
+    body = _address_body(index, address)
+    return Request(RTM_DELADDR, 0, body, f"remove address {address} from {index}")
 
 
 def _route_body(
     destination: Network | None,
     *,
-    via: Address | None,
-    oif: int | None,
-    table: int,
-    source: Address | None,
-    kind: int,
+    via: Address | None = None,
+    oif: int | None = None,
+    table: int = MAIN_TABLE,
+    source: Address | None = None,
+    kind: int = 0,
     protocol: int = RTPROT_STATIC,
 ) -> bytes:
     version = next(item.version for item in (destination, via, source) if item is not None)
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
     length = destination.prefixlen if destination is not None else 0
-    scope = 0 if via is not None or version == 6 else 253  # RT_SCOPE_LINK: no gateway
-    short = table < 256  # gVisor supports only the short table number
-    body = ROUTE.pack(family, length, 0, 0, table if short else 0, protocol, scope, kind, 0)
+    # RT_SCOPE_LINK for a route without a gateway
+    scope = 253 if kind == _UNICAST and via is None and version == 4 else 0
+    short = table if table < 256 else 0  # gVisor supports only the short table number
+    body = ROUTE.pack(_family(version), length, 0, 0, short, protocol, scope, kind, 0)
     if destination is not None and length:
         body += attr(RTA_DST, destination.network_address.packed)
     if via is not None:
@@ -318,27 +296,23 @@ def add_route(
 ) -> Request:
     """Add a unicast route; `None` is the default route, whose family is that of `via`."""
     body = _route_body(
-        destination, via=via, oif=oif, table=table, source=source, kind=1, protocol=protocol
+        destination, via=via, oif=oif, table=table, source=source, kind=_UNICAST, protocol=protocol
     )
-    flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
-    where = destination if destination is not None else "default"
-    return Request(RTM_NEWROUTE, flags, body, f"add route {where} via {via or f'link {oif}'}")
+    flags = NLM_F_CREATE | NLM_F_REPLACE if replace else _NEW
+    what = f"add route {destination or 'default'} via {via or f'link {oif}'}"
+    return Request(RTM_NEWROUTE, flags, body, what)
 
 
 def add_blackhole(network: Network) -> Request:
     """Add a blackhole route: packets to `network` are dropped silently."""
-    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
-    body = ROUTE.pack(family, network.prefixlen, 0, 0, MAIN_TABLE, 4, 0, _BLACKHOLE, 0)
-    if network.prefixlen:
-        body += attr(RTA_DST, network.network_address.packed)
-    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"add blackhole {network}")
+    body = _route_body(network, kind=_BLACKHOLE)
+    return Request(RTM_NEWROUTE, _NEW, body, f"add blackhole {network}")
 
 
 def del_route(destination: Network | None, *, via: Address, table: int = MAIN_TABLE) -> Request:
     """Remove a route."""
-    body = _route_body(destination, via=via, oif=None, table=table, source=None, kind=0)
-    where = destination if destination is not None else "default"
-    return Request(RTM_DELROUTE, 0, body, f"remove route {where} via {via}")
+    body = _route_body(destination, via=via, table=table)
+    return Request(RTM_DELROUTE, 0, body, f"remove route {destination or 'default'} via {via}")
 
 
 def add_rule(family: Literal[4, 6], *, iif: str, table: int, priority: int) -> Request:
@@ -346,17 +320,15 @@ def add_rule(family: Literal[4, 6], *, iif: str, table: int, priority: int) -> R
 
     `iif` `lo` matches packets that this namespace sends itself.
     """
-    number = socket.AF_INET if family == 4 else socket.AF_INET6
-    body = struct.pack("=BBBBBBBBI", number, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
+    body = RULE.pack(_family(family), 0, 0, 0, 0, _TO_TABLE, 0)
     body += text(_FRA_IIFNAME, iif) + u32(_FRA_PRIORITY, priority) + u32(_FRA_TABLE, table)
     what = f"add rule {priority}: from {iif} to table {table}"
-    return Request(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body, what)
+    return Request(RTM_NEWRULE, _NEW, body, what)
 
 
 def add_neighbour(index: int, address: Address, mac: str) -> Request:
     """Add a permanent neighbour entry."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    body = NEIGH.pack(family, index, NUD_PERMANENT, 0, 0)
+    body = NEIGH.pack(_family(address.version), index, NUD_PERMANENT, 0, 0)
     body += attr(NDA_DST, address.packed) + attr(NDA_LLADDR, mac_bytes(mac))
     what = f"add neighbour {address} at {mac} to link {index}"
     return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, what)
@@ -364,16 +336,16 @@ def add_neighbour(index: int, address: Address, mac: str) -> Request:
 
 def add_proxy(index: int, address: Address) -> Request:
     """Answer ARP or NDP on a link for an address of another link (ip-neighbour(8), proxy)."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    body = NEIGH.pack(family, index, 0, NTF_PROXY, 0) + attr(NDA_DST, address.packed)
+    body = NEIGH.pack(_family(address.version), index, 0, NTF_PROXY, 0) + attr(
+        NDA_DST, address.packed
+    )
     what = f"answer for {address} on link {index}"
-    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, body, what)
+    return Request(RTM_NEWNEIGH, _NEW, body, what)
 
 
 def del_neighbour(index: int, address: Address) -> Request:
     """Remove a neighbour entry."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    body = NEIGH.pack(family, index, 0, 0, 0) + attr(NDA_DST, address.packed)
+    body = NEIGH.pack(_family(address.version), index, 0, 0, 0) + attr(NDA_DST, address.packed)
     return Request(RTM_DELNEIGH, 0, body, f"forget neighbour {address} on link {index}")
 
 
@@ -381,7 +353,7 @@ def add_forwarding(mac: str, *, port: int) -> Request:
     """Add a permanent forwarding entry to a bridge (`bridge fdb add … master static`)."""
     body = NEIGH.pack(socket.AF_BRIDGE, port, NUD_NOARP, NTF_MASTER, 0)
     body += attr(NDA_LLADDR, mac_bytes(mac))
-    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, body, f"forward {mac} to port {port}")
+    return Request(RTM_NEWNEIGH, _NEW, body, f"forward {mac} to port {port}")
 
 
 def del_forwarding(mac: str, *, port: int) -> Request:

@@ -24,7 +24,6 @@ from linux.netlink import (
     attr,
     attributes,
     number,
-    pick,
     u32,
 )
 from linux.netns import NetNS
@@ -57,14 +56,9 @@ _TABLE_FULLS: Final = 80
 
 _OF_A_LINK: Final = frozenset(
     {
-        *(
-            rtnetlink.IFLA_LINKINFO,
-            rtnetlink.IFLA_OPERSTATE,
-            rtnetlink.IFLA_MASTER,
-            rtnetlink.IFLA_LINK,
-        ),
-        *(rtnetlink.IFLA_IFNAME, rtnetlink.IFLA_ADDRESS, rtnetlink.IFLA_MTU, _IFLA_CARRIER),
-        _IFLA_LINK_NETNSID,
+        *(rtnetlink.IFLA_LINKINFO, rtnetlink.IFLA_OPERSTATE, rtnetlink.IFLA_MASTER),
+        *(rtnetlink.IFLA_LINK, rtnetlink.IFLA_IFNAME, rtnetlink.IFLA_ADDRESS, rtnetlink.IFLA_MTU),
+        *(_IFLA_CARRIER, _IFLA_LINK_NETNSID),
     }
 )
 
@@ -125,11 +119,8 @@ class Neighbour(NamedTuple):
 
 def links(netlink: Netlink) -> list[Link]:
     """Return every interface of the socket's namespace, `lo` included."""
-    body = rtnetlink.LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _LEAN
-    return [
-        _read_link(answer)
-        for answer in netlink.ask(Request(rtnetlink.RTM_GETLINK, NLM_F_DUMP, body, "list links"))
-    ]
+    body = rtnetlink.link_body() + _LEAN
+    return list(map(_read_link, netlink.dump(rtnetlink.RTM_GETLINK, body, "list links")))
 
 
 def link(netlink: Netlink, name: str) -> Link:
@@ -142,29 +133,26 @@ def links_named(netlink: Netlink, names: Sequence[str]) -> list[Link]:
 
     A query by name makes the kernel update the link's carrier first (`linux.readiness`).
     """
-    requests = [
-        Request(
-            rtnetlink.RTM_GETLINK, 0, rtnetlink.link_body(name=name) + _LEAN, f"look up link {name}"
-        )
-        for name in names
-    ]
-    return [_read_link(answer) for answer in netlink.get(requests)] if requests else []
+    return [_read_link(answer) for answer in netlink.get(list(map(_link_request, names)))]
+
+
+def _link_request(name: str) -> Request:
+    body = rtnetlink.link_body(name=name) + _LEAN
+    return Request(rtnetlink.RTM_GETLINK, 0, body, f"look up link {name}")
 
 
 def ageing(netlink: Netlink, name: str) -> float:
     """Return the seconds for which a bridge keeps a learned MAC address."""
-    request = Request(
-        rtnetlink.RTM_GETLINK, 0, rtnetlink.link_body(name=name), f"look up bridge {name}"
-    )
-    (answer,) = netlink.get([request])
-    info = dict(attributes(pick(answer, rtnetlink.LINK.size, _OF_A_LINK)[rtnetlink.IFLA_LINKINFO]))
+    (answer,) = netlink.get([_link_request(name)])
+    fields = dict(attributes(answer, rtnetlink.LINK.size, (rtnetlink.IFLA_LINKINFO,)))
+    info = dict(attributes(fields[rtnetlink.IFLA_LINKINFO]))
     options = dict(attributes(info[rtnetlink.IFLA_INFO_DATA]))
     return number(options[rtnetlink.IFLA_BR_AGEING_TIME]) / _USER_HZ
 
 
 def _read_link(data: bytes) -> Link:
     _, _, index, flags, _ = rtnetlink.LINK.unpack_from(data)
-    found = pick(data, rtnetlink.LINK.size, _OF_A_LINK)
+    found = dict(attributes(data, rtnetlink.LINK.size, _OF_A_LINK))
     info = dict(attributes(found.get(rtnetlink.IFLA_LINKINFO, b"")))
     port = dict(attributes(info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b"")))
     state = port.get(rtnetlink.IFLA_BRPORT_STATE)
@@ -248,8 +236,8 @@ def local_addresses(netlink: Netlink) -> set[IPv6Address]:
     A new address is among them only some time after it was added (`linux.readiness`).
     """
     answers = dump_family(netlink, routes_request(socket.AF_INET6, _LOCAL))
-    found = (pick(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_DST,)) for answer in answers)
-    return {IPv6Address(fields[rtnetlink.RTA_DST]) for fields in found}
+    found = (attributes(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_DST,)) for answer in answers)
+    return {IPv6Address(packed) for fields in found for _, packed in fields}
 
 
 def routes(
@@ -265,9 +253,7 @@ def routes(
         for answer in dump_family(netlink, routes_request(family)):
             _, length, _, _, short, _, _, kind, _ = rtnetlink.ROUTE.unpack_from(answer)
             fields = dict(attributes(answer, rtnetlink.ROUTE.size))
-            in_table = (
-                number(fields[rtnetlink.RTA_TABLE]) if rtnetlink.RTA_TABLE in fields else short
-            )
+            in_table = number(fields.get(rtnetlink.RTA_TABLE, bytes([short])))
             if in_table != table or not (every_kind or kind == 1):
                 continue
             packed = fields.get(rtnetlink.RTA_DST)
@@ -275,24 +261,19 @@ def routes(
             if destination is not None and _automatic(destination):
                 continue
             via, oif = fields.get(rtnetlink.RTA_GATEWAY), fields.get(rtnetlink.RTA_OIF)
-            found.append(
-                Route(
-                    destination,
-                    ip_address(via) if via else None,
-                    number(oif) if oif else None,
-                    4 if family == socket.AF_INET else 6,
-                )
-            )
+            version = 4 if family == socket.AF_INET else 6
+            gateway = ip_address(via) if via else None
+            found.append(Route(destination, gateway, number(oif) if oif else None, version))
     return found
 
 
 def links_with_ra_routes(netlink: Netlink) -> list[str]:
     """Return the names of links with a route from a router advertisement (RFC 4861)."""
-    indexes = set()
+    indexes = set[int]()
     for answer in dump_family(netlink, routes_request(socket.AF_INET6)):
-        oif = pick(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_OIF,)).get(rtnetlink.RTA_OIF)
-        if oif and rtnetlink.ROUTE.unpack_from(answer)[5] == _RTPROT_RA:
-            indexes.add(number(oif))
+        if rtnetlink.ROUTE.unpack_from(answer)[5] == _RTPROT_RA:
+            oifs = attributes(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_OIF,))
+            indexes.update(number(oif) for _, oif in oifs)
     return [link.name for link in links(netlink) if link.ifindex in indexes] if indexes else []
 
 
@@ -303,30 +284,22 @@ def _automatic(destination: Network) -> bool:
 def neighbours(netlink: Netlink, *, state: int = 0) -> Iterator[Neighbour]:
     """Yield every IPv4 and IPv6 neighbour entry of the namespace, or only those with `state`."""
     body = rtnetlink.NEIGH.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    for answer in netlink.ask(Request(rtnetlink.RTM_GETNEIGH, NLM_F_DUMP, body, "list neighbours")):
+    for answer in netlink.dump(rtnetlink.RTM_GETNEIGH, body, "list neighbours"):
         family, index, entry_state, _, _ = rtnetlink.NEIGH.unpack_from(answer)
-        if family not in (socket.AF_INET, socket.AF_INET6) or (state and not entry_state & state):
+        if family not in FAMILIES or (state and not entry_state & state):
             continue
         fields = dict(attributes(answer, rtnetlink.NEIGH.size))
         mac = fields.get(rtnetlink.NDA_LLADDR)
-        yield Neighbour(
-            index,
-            ip_address(fields[rtnetlink.NDA_DST]),
-            mac_text(mac) if mac else None,
-            entry_state,
-        )
+        address = ip_address(fields[rtnetlink.NDA_DST])
+        yield Neighbour(index, address, mac_text(mac) if mac else None, entry_state)
 
 
 def proxied_addresses(netlink: Netlink) -> set[Address]:
     """Return the single addresses for which the namespace is a proxy of ARP or NDP."""
     body = rtnetlink.NEIGH.pack(socket.AF_UNSPEC, 0, 0, rtnetlink.NTF_PROXY, 0)
-    answers = netlink.ask(
-        Request(rtnetlink.RTM_GETNEIGH, NLM_F_DUMP, body, "list proxied neighbours")
-    )
-    found = (
-        dict(attributes(answer, rtnetlink.NEIGH.size)).get(rtnetlink.NDA_DST) for answer in answers
-    )
-    return {ip_address(packed) for packed in found if packed}
+    answers = netlink.dump(rtnetlink.RTM_GETNEIGH, body, "list proxied neighbours")
+    found = (attributes(answer, rtnetlink.NEIGH.size, (rtnetlink.NDA_DST,)) for answer in answers)
+    return {ip_address(packed) for fields in found for _, packed in fields}
 
 
 def _interface(packed: bytes, prefix: int) -> Interface:
@@ -335,33 +308,31 @@ def _interface(packed: bytes, prefix: int) -> Interface:
     return IPv6Interface((packed, prefix))
 
 
-def neighbour_overflows(netlink: Netlink) -> int:
-    """Return how often a neighbour table was full, both families.
+def _neighbour_tables(netlink: Netlink) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """Yield family and attributes of each neighbour table (RTM_GETNEIGHTBL, rtnetlink(7)).
 
-    All namespaces share the tables, their limit (`gc_thresh3`) and this count
-    (RTM_GETNEIGHTBL, rtnetlink(7)).
+    All namespaces share the tables, their limit (`gc_thresh3`) and their counts.
     """
-    total = 0
-    request = Request(_RTM_GETNEIGHTBL, NLM_F_DUMP, bytes(4), "list neighbour tables")
-    for answer in netlink.ask(request):
-        fields = dict(attributes(answer, 4))
-        if _NDTA_STATS in fields:
-            total += number(fields[_NDTA_STATS][_TABLE_FULLS : _TABLE_FULLS + 8])
-    return total
+    for answer in netlink.dump(_RTM_GETNEIGHTBL, bytes(4), "list neighbour tables"):
+        yield answer[0], dict(attributes(answer, 4))
+
+
+def neighbour_overflows(netlink: Netlink) -> int:
+    """Return how often a neighbour table of the machine was full, both families."""
+    found = (fields.get(_NDTA_STATS, b"") for _, fields in _neighbour_tables(netlink))
+    return sum(number(stats[_TABLE_FULLS : _TABLE_FULLS + 8]) for stats in found)
 
 
 def proxied_requests(netlink: Netlink) -> set[int]:
     """Return the IP versions with a queued neighbour request that a proxy is to answer.
 
-    Each version has one queue for all namespaces (RTM_GETNEIGHTBL, rtnetlink(7)).
+    Each version has one queue for all namespaces.
     """
-    found = set()
-    request = Request(_RTM_GETNEIGHTBL, NLM_F_DUMP, bytes(4), "list neighbour tables")
-    for answer in netlink.ask(request):
-        config = dict(attributes(answer, 4)).get(_NDTA_CONFIG)
-        if config and number(config[_PROXY_QLEN : _PROXY_QLEN + 4]):
-            found.add(4 if answer[0] == socket.AF_INET else 6)
-    return found
+    return {
+        4 if family == socket.AF_INET else 6
+        for family, fields in _neighbour_tables(netlink)
+        if number(fields.get(_NDTA_CONFIG, b"")[_PROXY_QLEN : _PROXY_QLEN + 4])
+    }
 
 
 _RTA_SRC, _RTA_IIF = 2, 3
@@ -402,10 +373,9 @@ def route_to(
         body += attr(_RTA_SRC, source.packed)
     if iif is not None:
         body += u32(_RTA_IIF, iif)
+    request = Request(rtnetlink.RTM_GETROUTE, 0, body, f"look up the route to {to}")
     try:
-        (answer,) = netlink.ask(
-            Request(rtnetlink.RTM_GETROUTE, 0, body, f"look up the route to {to}")
-        )
+        (answer,) = netlink.ask(request)
     except NetlinkError as error:
         if error.errno in REFUSALS:
             return RouteLookup(refused=REFUSALS[error.errno])

@@ -60,22 +60,19 @@ _PIDFD_GETFD: Final = 438
 _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 # With argument types ctypes converts arguments in half the time.
-_mount, _prctl = _libc.mount, _libc.prctl
+_mount, _prctl = libc.mount, libc.prctl
 _mount.argtypes = (ctypes.c_char_p,) * 3 + (ctypes.c_ulong, ctypes.c_char_p)
 _prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
 
 
-def _check(result: int, what: str) -> int:
+def check(result: int, what: str) -> int:
+    """Return the result of a system call; raise `OSError` if it is negative."""
     if result < 0:
-        raise _failure(what)
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
-
-
-def _failure(what: str) -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, f"{what}: {os.strerror(number)}")
 
 
 def unshare(flags: int) -> None:
@@ -84,7 +81,7 @@ def unshare(flags: int) -> None:
     A new user namespace needs a process with one thread (EINVAL otherwise); a
     new pid namespace holds the children, not the caller.
     """
-    _check(_libc.unshare(flags), f"unshare({flags:#x})")
+    check(libc.unshare(flags), f"unshare({flags:#x})")
 
 
 def setns(fd: int, flags: int = 0) -> None:
@@ -93,7 +90,7 @@ def setns(fd: int, flags: int = 0) -> None:
     Works on the calling thread. A mount namespace can only be entered by a
     thread that shares its root and working directory with no other.
     """
-    _check(_libc.setns(fd, flags), f"setns({fd}, {flags:#x})")
+    check(libc.setns(fd, flags), f"setns({fd}, {flags:#x})")
 
 
 def sethostname(name: str) -> None:
@@ -102,7 +99,7 @@ def sethostname(name: str) -> None:
     Python has it in `socket` only, whose import takes milliseconds.
     """
     raw = os.fsencode(name)
-    _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), f"sethostname({name})")
+    check(libc.sethostname(raw, ctypes.c_size_t(len(raw))), f"sethostname({name})")
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
@@ -114,14 +111,13 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str 
         flags,
         os.fsencode(data) if data else None,
     )
-    if result < 0:
-        shown = f"{source or 'none'} on {target}, type {fstype or '-'}, {flags:#x}, {data or '-'}"
-        raise _failure(f"mount({shown})")
+    shown = f"{source or 'none'} on {target}, type {fstype or '-'}, {flags:#x}, {data or '-'}"
+    check(result, f"mount({shown})")
 
 
 def umount(target: str, flags: int = MNT_DETACH) -> None:
     """Unmount `target`, by default also when it is busy: umount2(2)."""
-    _check(_libc.umount2(os.fsencode(target), flags), f"umount({target})")
+    check(libc.umount2(os.fsencode(target), flags), f"umount({target})")
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
@@ -130,16 +126,8 @@ def pivot_root(new_root: str, put_old: str) -> None:
     glibc has no wrapper, so the number is looked up by machine.
     """
     number = _PIVOT_ROOT[os.uname().machine]
-    result = _libc.syscall(number, os.fsencode(new_root), os.fsencode(put_old))
-    _check(result, f"pivot_root({new_root}, {put_old})")
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = [
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    ]
+    result = libc.syscall(number, os.fsencode(new_root), os.fsencode(put_old))
+    check(result, f"pivot_root({new_root}, {put_old})")
 
 
 def openat2(directory: int, path: str | bytes, flags: int, *, resolve: int, mode: int = 0) -> int:
@@ -150,15 +138,15 @@ def openat2(directory: int, path: str | bytes, flags: int, *, resolve: int, mode
     (RESOLVE_IN_ROOT) every step that leads out. Neither Python nor glibc has it.
     EAGAIN means that a directory was renamed while a `..` was resolved.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve | RESOLVE_NO_MAGICLINKS)
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve | RESOLVE_NO_MAGICLINKS)
     raw = os.fsencode(path)
     if b"\0" in raw:
         raise ValueError("embedded null byte")
     for _ in range(_OPENAT2_TRIES):
-        result = _libc.syscall(_OPENAT2, directory, raw, ctypes.byref(how), ctypes.sizeof(how))
+        result = libc.syscall(_OPENAT2, directory, raw, how, len(how))
         if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
             break
-    return _check(result, f"openat2({os.fsdecode(raw)})")
+    return check(result, f"openat2({os.fsdecode(raw)})")
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:
@@ -166,15 +154,12 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
 
     Needs the permissions of ptrace(2). Python has no wrapper for it.
     """
-    return _check(_libc.syscall(_PIDFD_GETFD, pidfd, fd, 0), f"pidfd_getfd({pidfd}, {fd})")
+    return check(libc.syscall(_PIDFD_GETFD, pidfd, fd, 0), f"pidfd_getfd({pidfd}, {fd})")
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """Operate on the calling process or thread."""
-    result: int = _prctl(option, arg2, arg3, arg4, arg5)
-    if result < 0:
-        raise _failure(f"prctl({option}, {arg2})")
-    return result
+    return check(_prctl(option, arg2, arg3, arg4, arg5), f"prctl({option}, {arg2})")
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
@@ -185,32 +170,24 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
     prctl(PR_SET_PDEATHSIG, number)
 
 
-class _CapHeader(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
-
-
-class _CapData(ctypes.Structure):
-    _fields_ = [
-        ("effective", ctypes.c_uint32),
-        ("permitted", ctypes.c_uint32),
-        ("inheritable", ctypes.c_uint32),
-    ]
+_CAP_HEADER: Final = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+_CAP_DATA: Final = struct.Struct("=6I")
+"""Effective, permitted and inheritable capabilities: the low 32, then the high 32."""
 
 
 def capget() -> int:
     """Return the permitted capabilities of the caller as a bit set."""
-    header = _CapHeader(_LINUX_CAPABILITY_VERSION_3, 0)
-    data = (_CapData * 2)()
-    _check(_libc.capget(ctypes.byref(header), data), "capget")
-    return int(data[0].permitted) | int(data[1].permitted) << 32
+    data = ctypes.create_string_buffer(_CAP_DATA.size)
+    check(libc.capget(_CAP_HEADER, data), "capget")
+    _, low, _, _, high, _ = _CAP_DATA.unpack(data)
+    return int(low) | int(high) << 32
 
 
 def capset(bits: int) -> None:
     """Set effective and permitted capabilities to `bits`, inheritable to none."""
-    header = _CapHeader(_LINUX_CAPABILITY_VERSION_3, 0)
     low, high = bits & 0xFFFFFFFF, bits >> 32
-    data = (_CapData * 2)(_CapData(low, low, 0), _CapData(high, high, 0))
-    _check(_libc.capset(ctypes.byref(header), data), f"capset({bits:#x})")
+    data = _CAP_DATA.pack(low, low, 0, high, high, 0)
+    check(libc.capset(_CAP_HEADER, data), f"capset({bits:#x})")
 
 
 _OPEN_TREE: Final = 428
@@ -231,33 +208,28 @@ MOUNT_ATTR_NOEXEC: Final = 0x8
 def open_tree(path: str, *, recursive: bool = False) -> int:
     """Clone the mount at `path` as a detached tree, and return its descriptor."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
-    result = _libc.syscall(_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags)
-    return _check(result, f"open_tree({path})")
+    result = libc.syscall(_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags)
+    return check(result, f"open_tree({path})")
 
 
 def move_mount(tree: int, target: str) -> None:
     """Attach a tree of `open_tree` at `target`."""
-    result = _libc.syscall(
+    result = libc.syscall(
         _MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH
     )
-    _check(result, f"move_mount({tree}, {target})")
+    check(result, f"move_mount({tree}, {target})")
 
 
-def restrict_tree(tree: int, attributes: int) -> None:
-    """Add mount attributes to a whole tree before it is attached: mount_setattr(2)."""
+def restrict_tree(tree: int, attributes: int, *, path: str = "") -> None:
+    """Add mount attributes to a tree before it is attached, or (AT_FDCWD) to that at `path`.
+
+    To the mounts below, too: mount_setattr(2).
+    """
     request = struct.pack("=QQQQ", attributes, 0, 0, 0)
-    flags = _AT_EMPTY_PATH | _AT_RECURSIVE
-    result = _libc.syscall(_MOUNT_SETATTR, tree, b"", flags, request, len(request))
-    _check(result, f"mount_setattr({tree}, {attributes:#x})")
-
-
-def restrict(path: str, attributes: int) -> None:
-    """Add mount attributes to the mount at `path` and everything below it: mount_setattr(2)."""
-    request = struct.pack("=QQQQ", attributes, 0, 0, 0)
-    result = _libc.syscall(
-        _MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, request, len(request)
-    )
-    _check(result, f"mount_setattr({path}, {attributes:#x})")
+    flags = _AT_RECURSIVE | (0 if path else _AT_EMPTY_PATH)
+    raw = os.fsencode(path)
+    result = libc.syscall(_MOUNT_SETATTR, tree, raw, flags, request, len(request))
+    check(result, f"mount_setattr({path or tree}, {attributes:#x})")
 
 
 _NS_GET_USERNS: Final = 0xB701

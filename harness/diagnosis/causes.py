@@ -12,9 +12,10 @@ from typing import Final
 
 from harness.diagnosis.packet_path import PacketHeader, Role, Sighting
 from linux import netns, rtnetlink, rtnetlink_dump
-from linux.conntrack import PROTOCOLS, Conntrack
+from linux.conntrack import Conntrack
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
+from linux.nftables import PROTOCOLS
 from linux.rtnetlink import Address
 from linux.rtnetlink_dump import RouteLookup, route_to
 

@@ -17,8 +17,8 @@ from harness.probe.reception import MAGIC
 from harness.sandbox import sandbox
 from linux import nftables, syscalls
 from linux.netns import NetNS
-from linux.nft_trace import Tracer, TraceStep, port_from, transport
-from linux.nftables import Expression, Nft, Table
+from linux.nft_trace import Tracer, TraceStep, port_from
+from linux.nftables import Expression, Nft, Table, transport
 
 TABLE: Final = "netmodes-autopsy"
 """The nft table of the tracers, present only while a probe is replayed; the mark in tracefs."""

@@ -9,7 +9,8 @@ from typing import Final, Literal, NamedTuple
 
 from linux import rtnetlink
 from linux.netlink import attr, attributes, be32, nest, text
-from linux.nftables import Address, Expression, Nft, Rule, Table, family, l4proto, verdict
+from linux.nftables import Expression, Nft, Rule, Table, family, l4proto, verdict
+from linux.rtnetlink import Address
 
 _WAYS: Final = {struct.pack(">I", 6): "in", struct.pack(">I", 7): "out"}
 _VERDICTS: Final = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"}

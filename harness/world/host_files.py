@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from linux.syscalls import (
+    AT_FDCWD,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_NODEV,
@@ -26,7 +27,7 @@ from linux.syscalls import (
     mount,
     move_mount,
     open_tree,
-    restrict,
+    restrict_tree,
     umount,
 )
 
@@ -68,7 +69,7 @@ def _protect() -> None:
     with contextlib.suppress(OSError):  # no place for a cache: keep nothing
         os.makedirs(cache(), mode=0o700, exist_ok=True)
         kept.append((cache(), open_tree(cache())))
-    restrict("/", MOUNT_ATTR_RDONLY)
+    restrict_tree(AT_FDCWD, MOUNT_ATTR_RDONLY, path="/")
     for path, tree in kept:
         move_mount(tree, path)
         os.close(tree)

@@ -179,7 +179,8 @@ class Networks:
         if network.driver == "macvlan":
             return None
         link = bridge.find(host, network)
-        if link is not None and firewall.present() and self._forwards(network):
+        forwards = all(sysctl.read(name) == "1" for name in _forwarding(network))
+        if link is not None and forwards and firewall.present():
             return link
         with self._store.locked():
             self._bring_up(network, self.all())
@@ -205,14 +206,11 @@ class Networks:
             if not bridge.is_up(network):
                 bridge.make(network)
             wanted = _forwarding(network)
-            if _FORWARDING6 in wanted and not self._borrowed.is_set(_FORWARDING6, "1"):
+            if _FORWARDING6 in wanted and sysctl.read(_FORWARDING6) != "1":
                 for name in _heard_routers():
                     self._borrowed.ensure(name, "2")
             for name in wanted:
                 self._borrowed.ensure(name, "1")
-
-    def _forwards(self, network: NetworkConfig) -> bool:
-        return all(self._borrowed.is_set(name, "1") for name in _forwarding(network))
 
     def remove(self, reference: str) -> NetworkConfig:
         """Remove a network without containers, with its bridge and rules."""

@@ -23,9 +23,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self, cast, get_args
 
 from linux import rtnetlink, rtnetlink_dump
-from linux.conntrack import PROTOCOLS as PROTOCOL_NUMBERS
 from linux.conntrack import Flow, port_mark
 from linux.netlink import Netlink, Request
+from linux.nftables import PROTOCOLS as PROTOCOL_NUMBERS
 from linux.nftables import (
     Expression,
     Hook,

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from linux import proc
+from linux.netns import sysctl_path
 from runtime.errors import InvalidError
 from runtime.store import read_json, write_json
 
@@ -26,19 +27,14 @@ _CAUSES: Final = {
 """Reasons why a sysctl cannot be written, by the kernel's error."""
 
 
-def path(name: str) -> str:
-    """Return the file of a sysctl: dots become slashes, slashes (`eth0/100`) dots (sysctl(8))."""
-    return "/proc/sys/" + name.translate(str.maketrans("./", "/."))
-
-
 def read(name: str) -> str:
     """Return a sysctl's value; `FileNotFoundError` if the kernel has no such sysctl."""
-    return proc.read(path(name)).decode("ascii").strip()
+    return proc.read(sysctl_path(name)).decode("ascii").strip()
 
 
 def write(name: str, value: str) -> None:
     """Write a sysctl; `OSError` if the kernel refuses."""
-    proc.overwrite(path(name), value.encode())
+    proc.overwrite(sysctl_path(name), value.encode())
 
 
 def apply(wanted: Mapping[str, str]) -> None:
@@ -71,10 +67,6 @@ class BorrowedSysctls:
         changed = self._changed()
         write_json(self._path, {name: found, **changed})
         write(name, value)
-
-    def is_set(self, name: str, value: str) -> bool:
-        """Return whether a sysctl has the value that mydocker needs."""
-        return read(name) == value
 
     def restore(self) -> None:
         """Restore the changed sysctls; skip those of a link that is gone."""

@@ -12,10 +12,11 @@ from threading import Thread
 import pytest
 
 from linux import netns
-from linux.conntrack import PROTOCOLS, Conntrack, Flow, FlowWatch, port_mark, protocol_mark
+from linux.conntrack import Conntrack, Flow, FlowWatch, port_mark, protocol_mark
 from linux.netlink import attr, be32, nest, text
 from linux.netns import NetNS
 from linux.nftables import (
+    PROTOCOLS,
     Nft,
     Table,
     add_chain,

@@ -9,8 +9,8 @@ import pytest
 
 from linux import nftables
 from linux.netns import NetNS
-from linux.nft_trace import Tracer, TraceStep, port_from, transport
-from linux.nftables import Nft, Table
+from linux.nft_trace import Tracer, TraceStep, port_from
+from linux.nftables import Nft, Table, transport
 
 TABLE = Table("inet", "checked")
 MARKED = [[*nftables.l4proto("udp"), *transport(8, b"marked")]]

@@ -12,6 +12,7 @@ from linux import nftables
 from linux.netlink import Request
 from linux.netns import NetNS
 from linux.nftables import Expression, Nft, Rejection, Table
+from linux.rtnetlink import Network
 from tests.linux import decoder
 from tests.linux.star_topology import SHARED, Star
 from tests.support.asking import settle
@@ -42,7 +43,7 @@ ROUTER = {
 UDP = nftables.l4proto("udp")
 
 
-def net(text: str) -> nftables.Network:
+def net(text: str) -> Network:
     """Return a network of either family."""
     return ip_network(text)
 

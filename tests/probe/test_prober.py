@@ -32,6 +32,7 @@ from harness.world.build import World
 from linux import nftables
 from linux.netns import NetNS
 from linux.nftables import Rejection
+from linux.rtnetlink import Network
 from tests.probe.conftest import Put
 
 EVERYBODY = (HOST, NS1, NS2, INTERNET, ATTACKER)
@@ -139,7 +140,7 @@ def test_reply_of_another_witness_is_a_wrong_peer(
     assert one(world, NS1, ATTACKER, protocol, family).outcome is Outcome.REPLY
 
 
-def _only(address: Address) -> nftables.Network:
+def _only(address: Address) -> Network:
     return ip_network(address)
 
 

@@ -23,7 +23,6 @@ from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import Family, Host, Nothing, Publish
 from linux.conntrack import Conntrack, Flow
 from linux.nftables import (
-    Address,
     Expression,
     Table,
     add_chain,
@@ -40,6 +39,7 @@ from linux.nftables import (
     oifname,
     to_local,
 )
+from linux.rtnetlink import Address
 
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _LOOPBACK6 = IPv6Network("::1/128")

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from harness.model.topology import Address
 from harness.world.state.netlink_dump import Messages, Raw, Ruleset
 from linux import rtnetlink
-from linux.netlink import attributes, number, pick
+from linux.netlink import attributes, number
 from linux.nftables import comment_of
 
 Thing = tuple[str, dict[str, str]]
@@ -209,8 +209,8 @@ _TOLD: Final = frozenset({_NDTPA_IFINDEX, *_TIMINGS})
 
 def _still_timings(answer: bytes) -> Still:
     """Return a neighbour table's parameters, without counters and the randomized time."""
-    parameters = pick(answer, 4, (_NDTA_PARMS,)).get(_NDTA_PARMS, b"")
-    return answer[0], *pick(parameters, 0, _TOLD).items()
+    parameters = dict(attributes(answer, 4, (_NDTA_PARMS,))).get(_NDTA_PARMS, b"")
+    return answer[0], *dict(attributes(parameters, 0, _TOLD)).items()
 
 
 def _timings(answer: bytes, names: Names) -> Iterator[Thing]:
@@ -334,7 +334,9 @@ def _bridge(answer: bytes) -> int:
     if not state & (rtnetlink.NUD_PERMANENT | rtnetlink.NUD_NOARP):
         return 0  # learned
     bridge = number(
-        pick(answer, rtnetlink.NEIGH.size, (rtnetlink.NDA_MASTER,)).get(rtnetlink.NDA_MASTER, b"")
+        dict(attributes(answer, rtnetlink.NEIGH.size, (rtnetlink.NDA_MASTER,))).get(
+            rtnetlink.NDA_MASTER, b""
+        )
     )
     # An entry without a master is a link's multicast group. The bridge's own entry lives with it.
     return bridge if index != bridge else 0
