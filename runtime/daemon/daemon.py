@@ -22,7 +22,7 @@ from runtime.daemon.dns_socket import DnsSockets, namespace, open_dns_sockets, r
 from runtime.daemon.relay import End, Relay, RelayQuota
 from runtime.daemon.tasks import AGAIN, EXHAUSTED
 from runtime.init.fds import MOST
-from runtime.init.init import ProcessTitle, arguments_area
+from runtime.init.init import set_title
 from runtime.network.ports import relays_of
 from runtime.records import ContainerRecord, resolves_names
 from runtime.store import LOG, Store
@@ -205,7 +205,7 @@ def main(root: str, listening: int) -> None:
 
     `listening` is the descriptor of the socket at which clients connect.
     """
-    ProcessTitle(TITLE, arguments_area()).take()
+    set_title(TITLE)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a closed connection is an error, not the end
     gc.freeze()  # collect the daemon's own garbage, without a copy of the parent's pages
     gc.enable()

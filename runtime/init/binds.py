@@ -17,7 +17,7 @@ from linux.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY, move_mount, open
 from runtime.errors import InvalidError
 from runtime.store import NAME
 
-_NOT_THERE: Final = ("/proc", "/sys")
+_PROTECTED: Final = ("/proc", "/sys")
 """Directories where a mount would undo the protection of the host's kernel settings."""
 
 
@@ -59,7 +59,7 @@ def parse(asked: str, text: str) -> Bind:
 
 
 def _forbidden(target: str) -> bool:
-    return target == "/" or any(f"{target}/".startswith(f"{place}/") for place in _NOT_THERE)
+    return target == "/" or any(f"{target}/".startswith(f"{path}/") for path in _PROTECTED)
 
 
 class DetachedMount(NamedTuple):
@@ -94,24 +94,23 @@ def put(taken: Iterable[DetachedMount]) -> None:
     """Attach the detached mounts inside the current root, outer targets first."""
     for tree, target, directory in sorted(taken, key=lambda item: item.target.count("/")):
         asked = f"mount something at {target}"
-        place = os.path.realpath(target)
-        if _forbidden(place):
-            raise InvalidError(asked, f"in this image it leads to {place}")
+        path = os.path.realpath(target)
+        if _forbidden(path):
+            raise InvalidError(asked, f"in this image it leads to {path}")
         try:
-            _make_place(place, directory=directory)
-            if os.path.isdir(place) != directory:
+            _make_mount_point(path, directory=directory)
+            if os.path.isdir(path) != directory:
                 kinds = ("a file", "a directory") if directory else ("a directory", "a file")
-                raise InvalidError(asked, "it is {}, and what is to be there {}".format(*kinds))
-            move_mount(tree, place)
+                raise InvalidError(asked, "it is {}, and the source is {}".format(*kinds))
+            move_mount(tree, path)
         except OSError as error:
             raise InvalidError(asked, str(os.strerror(error.errno or 0))) from error
         finally:
             os.close(tree)
 
 
-def _make_place(place: str, *, directory: bool) -> None:
-    if os.path.exists(place):
-        return
-    os.makedirs(place if directory else os.path.dirname(place), exist_ok=True)
-    if not directory:
-        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+def _make_mount_point(path: str, *, directory: bool) -> None:
+    if not os.path.exists(path):
+        os.makedirs(path if directory else os.path.dirname(path), exist_ok=True)
+        if not directory:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))

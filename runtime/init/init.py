@@ -101,7 +101,7 @@ def child(launch: InitSpec) -> NoReturn:
 def fork() -> int:
     """Fork (fork(2)) without Python's warning about a caller with several threads.
 
-    Python warns of locks that another thread holds at that moment. The child takes no locks: it
+    The warning is of locks that another thread holds at that moment. The child takes none: it
     makes system calls, and ends in exec or _exit.
     """
     with warnings.catch_warnings():
@@ -145,7 +145,7 @@ def _outer(launch: InitSpec) -> None:
     if pid:
         status_pipe.send_pid(launch.report, pid)
         os._exit(0)
-    ProcessTitle(TITLE, arguments_area()).take()
+    set_title(TITLE)
     pid_1(launch)
 
 
@@ -226,33 +226,13 @@ def _connect(launch: InitSpec) -> tuple[list[OutputStream], Stdio]:
     return streams, Stdio(stdin, out[1], err[1])
 
 
-class Area(NamedTuple):
-    """A piece of this process's memory, in bytes."""
+def set_title(title: bytes) -> None:
+    """Set the title of this process and of its forks.
 
-    start: int
-    size: int
-
-
-def arguments_area() -> Area:
-    """Return the memory that the kernel reads the command line from: arg_start to arg_end."""
-    start, end = ProcessStat.of("/proc/self").arguments
-    return Area(start, end - start if start else 0)
-
-
-class ProcessTitle:
-    """Title of a process, and of its forks, from `take` on.
-
-    The title overwrites the caller's command line, which the container could read otherwise.
+    It overwrites the caller's command line, which the container could read otherwise.
     """
-
-    def __init__(self, title: bytes, arguments: Area) -> None:
-        self._start, self._size = arguments
-        self._words = title[: self._size - 1].ljust(self._size, b"\0")
-        self._name = ctypes.create_string_buffer(title)
-        self._address = ctypes.addressof(self._name)
-
-    def take(self) -> None:
-        """Set the title."""
-        if self._size > 0:
-            ctypes.memmove(self._start, self._words, self._size)
-        prctl(PR_SET_NAME, self._address)
+    start, end = ProcessStat.of("/proc/self").arguments
+    if size := end - start:
+        ctypes.memmove(start, title[: size - 1].ljust(size, b"\0"), size)
+    name = ctypes.create_string_buffer(title)
+    prctl(PR_SET_NAME, ctypes.addressof(name))

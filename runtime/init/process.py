@@ -34,7 +34,7 @@ _DEEPEST: Final = 6
 """Most files of a command: itself, and a chain of interpreters (`exec_binprm`, fs/exec.c)."""
 _FIRST_LINE: Final = 256
 """Bytes of the first line that the kernel reads (BINPRM_BUF_SIZE)."""
-_JUST_LOOK: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 """Open without waiting or taking a controlling terminal: the file may be a pipe or a terminal."""
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 _AS_EXECUTED: Final = frozenset(
@@ -134,15 +134,15 @@ class _UnseenError(Exception):
 
 
 def _found(name: str, env: dict[str, str], *, sees: bool) -> Iterator[str]:
-    """Yield the existing files of the command in the places of PATH.
+    """Yield the existing files of the command in PATH.
 
     Raise `CommandError` for a command that only a magic link leads to. Unless the caller `sees` its
     own directory in the container's /proc, raise `_UnseenError` where that makes a difference.
     """
-    places = [name]
+    paths = [name]
     if "/" not in name:
-        places = [f"{directory}/{name}" for directory in os.get_exec_path(env)]
-    for path in places:
+        paths = [f"{directory}/{name}" for directory in os.get_exec_path(env)]
+    for path in paths:
         if _is_there(name, path, sees=sees):
             yield path
 
@@ -167,10 +167,10 @@ def _is_there(name: str, path: str, *, sees: bool) -> bool:
     part = os.fsencode(path)
     for depth in range(_DEEPEST):
         try:
-            opened = openat2(AT_FDCWD, part, _JUST_LOOK, resolve=0)
+            opened = openat2(AT_FDCWD, part, _OPEN_FLAGS, resolve=0)
         except OSError as error:
             if error.errno == errno.ELOOP and not _is_circle(part):
-                raise _through_magic(name, os.fsdecode(part)) from error
+                raise _magic_link_error(name, os.fsdecode(part)) from error
             if error.errno not in _AS_EXECUTED:
                 raise _explained(name, error) from error
             missing = error.errno in _MISSING
@@ -203,16 +203,16 @@ def _leaves_mount(path: bytes) -> bool:
     if not path.startswith(b"/"):
         return True
     try:
-        os.close(openat2(AT_FDCWD, path, _JUST_LOOK, resolve=RESOLVE_NO_XDEV))
+        os.close(openat2(AT_FDCWD, path, _OPEN_FLAGS, resolve=RESOLVE_NO_XDEV))
     except OSError as error:
         return error.errno == errno.EXDEV
     return True  # the file was created a moment ago
 
 
-def _through_magic(name: str, path: str) -> CommandError:
+def _magic_link_error(name: str, path: str) -> CommandError:
     return CommandError(
         f"execute {name!r} in the container",
-        f"{path} leads through a link of /proc to a file of whoever executes it",
+        f"{path} leads through a link of /proc to a file of the process that executes it",
         "that would be the host's own interpreter, which runs mydocker",
         "a path of the image's own",
     )

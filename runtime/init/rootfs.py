@@ -75,15 +75,14 @@ def _escaped(path: str) -> str:
 def mount_overlay(rootfs: Rootfs) -> None:
     """Mount the overlay; `UnsupportedError` gives the reason if that is impossible."""
     own = f",upperdir={_escaped(rootfs.upper)},workdir={_escaped(rootfs.work)}"
-    _mount_overlay(rootfs.mountpoint, rootfs.layers, own)
+    mount_layers(rootfs.layers, rootfs.mountpoint, own)
 
 
-def mount_layers(layers: tuple[str, ...], mountpoint: str) -> None:
-    """Mount layers read-only, uppermost first; an overlay needs at least two of them."""
-    _mount_overlay(mountpoint, layers, "")
+def mount_layers(layers: tuple[str, ...], mountpoint: str, own: str = "") -> None:
+    """Mount layers, uppermost first; read-only without options of the container's `own`.
 
-
-def _mount_overlay(mountpoint: str, layers: tuple[str, ...], own: str) -> None:
+    A read-only overlay needs at least two layers.
+    """
     # By descriptor: all options together must fit into one page, however long the layers'
     # paths are. Without redirects and metacopy, files in the upper layer are whole, as `diff`
     # and `commit` read them.
@@ -121,7 +120,9 @@ def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
     """
     outside = os.stat("/")
     mount("", "/", flags=MS_REC | MS_PRIVATE)
-    devices = _take_devices()
+    devices = [open_tree(f"/dev/{name}") for name in _DEVICES]
+    for tree in devices:  # they accept writes all the same; mode and owner cannot be changed
+        restrict_tree(tree, MOUNT_ATTR_RDONLY)
     files = [(open_tree(source), target) for source, target in rootfs.files]
     for tree, _ in files if read_only else ():
         restrict_tree(tree, MOUNT_ATTR_RDONLY)
@@ -144,17 +145,6 @@ def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
     for tree, target in files:
         _put(tree, target)
     binds.put(taken)
-
-
-def _take_devices() -> list[int]:
-    """Open the host's device nodes as mounts through which containers cannot change them.
-
-    A device accepts writes through a read-only mount too; its mode and owner cannot be changed.
-    """
-    devices = [open_tree(f"/dev/{name}") for name in _DEVICES]
-    for tree in devices:
-        restrict_tree(tree, MOUNT_ATTR_RDONLY)
-    return devices
 
 
 def lock() -> None:
@@ -203,9 +193,8 @@ def _mount_sys() -> None:
         mount("sysfs", "/sys", "sysfs", _QUIET | MS_RDONLY)
     except PermissionError:
         tree = open_tree("./sys", recursive=True)
-        restrict_tree(
-            tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-        )
+        quiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+        restrict_tree(tree, MOUNT_ATTR_RDONLY | quiet)
         move_mount(tree, "/sys")
         os.close(tree)
 

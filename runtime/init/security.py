@@ -36,6 +36,7 @@ _NAMES: Final = (
     *("perfmon", "bpf", "checkpoint_restore"),
 )
 """Every capability by its number (capabilities(7), linux/capability.h)."""
+_ALL: Final = (1 << len(_NAMES)) - 1
 _DEFAULT: Final = (
     *("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
     *("net_bind_service", "net_raw", "sys_chroot", "mknod", "audit_write", "setfcap"),
@@ -44,25 +45,11 @@ DEFAULT_CAPABILITIES: Final = sum(1 << _NAMES.index(name) for name in _DEFAULT)
 """Docker's default set, as a bit set (capabilities(7))."""
 
 _HIDDEN: Final = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
+    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
+    *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"),
+    *("/sys/devices/virtual/powercap", "/sys/firmware"),
 )
-_READ_ONLY: Final = (
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-)
+_READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _LOCKED_DOWN: Final = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
@@ -90,25 +77,20 @@ def capabilities(asked: str, add: Iterable[str], drop: Iterable[str]) -> int:
     Names are as Docker takes them: `NET_ADMIN`, `CAP_NET_ADMIN`, `ALL`, in any case. A capability
     that is both added and dropped is dropped; `ALL` applies before names.
     """
-    everything = (1 << len(_NAMES)) - 1
-    added = [_bits(asked, name) for name in add]
-    dropped = [_bits(asked, name) for name in drop]
-    found = DEFAULT_CAPABILITIES
-    if everything in added:
-        found = everything
-    if everything in dropped:
-        found = 0
-    for bits in added:
-        found |= bits if bits != everything else 0
-    for bits in dropped:
-        found &= ~bits if bits != everything else everything
-    return found
+    found, added, dropped = DEFAULT_CAPABILITIES, 0, 0
+    for name in add:
+        bits = _bits(asked, name)
+        found, added = (bits, added) if bits == _ALL else (found, added | bits)
+    for name in drop:
+        bits = _bits(asked, name)
+        found, dropped = (0, dropped) if bits == _ALL else (found, dropped | bits)
+    return (found | added) & ~dropped
 
 
 def _bits(asked: str, name: str) -> int:
     plain = name.lower().removeprefix("cap_")
     if plain == "all":
-        return (1 << len(_NAMES)) - 1
+        return _ALL
     if plain not in _NAMES:
         raise InvalidError(asked, f"there is no capability {name!r}", remedy="man 7 capabilities")
     return 1 << _NAMES.index(plain)

@@ -56,17 +56,17 @@ class OutputStream:
         self.name, self.source, self.copy, self.lost = name, source, copy, lost
         self.peers = [self]
         self._line = bytearray()
-        self._owed = b""
+        self._pending = b""
         os.set_blocking(source, False)
 
     def wait_for(self) -> tuple[int, int]:
         """Return the descriptor and the event to wait for with poll(2)."""
-        return (self.copy, select.POLLOUT) if self._owed else (self.source, select.POLLIN)
+        return (self.copy, select.POLLOUT) if self._pending else (self.source, select.POLLIN)
 
     def advance(self, log: int) -> bool:
         """Take one step; return False when the stream has ended."""
-        if self._owed:
-            self._pay(within=0)
+        if self._pending:
+            self._write(within=0)
             return True
         try:
             data = os.read(self.source, _CHUNK)
@@ -78,10 +78,10 @@ class OutputStream:
             return False
         self._log(data, log)
         if self.copy >= 0:
-            self._owed = data
+            self._pending = data
         return True
 
-    def _pay(self, *, within: int | None = None) -> None:
+    def _write(self, *, within: int | None = None) -> None:
         """Write pending data to the copy, once it has room, within so many milliseconds.
 
         The room may be gone again: both streams may lead to one pipe. Signals are forwarded while a
@@ -92,22 +92,22 @@ class OutputStream:
         if not poll.poll(within):
             return
         try:
-            written = os.write(self.copy, self._owed)
+            written = os.write(self.copy, self._pending)
         except BlockingIOError:  # the caller has set the copy to non-blocking
             return
         except OSError as error:  # its reader has exited (no SIGPIPE in a pid 1), or a disk is full
             for stream in self.peers:
-                stream._give_up()
-            self._tell(error.errno or 0)
+                stream._close_copy()
+            self._report(error.errno or 0)
         else:
-            self._owed = self._owed[written:]
+            self._pending = self._pending[written:]
 
-    def _give_up(self) -> None:
+    def _close_copy(self) -> None:
         if self.copy >= 0:
             os.close(self.copy)
-        self.copy, self._owed = -1, b""
+        self.copy, self._pending = -1, b""
 
-    def _tell(self, number: int) -> None:
+    def _report(self, number: int) -> None:
         try:
             os.write(self.lost, f"{self.name} {number}\n".encode())
         except OSError:  # no process reads the pipe
@@ -122,17 +122,16 @@ class OutputStream:
 
     def finish(self, log: int) -> None:
         """Read the stream to its last byte, and end the last line."""
-        while True:
-            while self._owed:
-                self._pay()
+        data = b"more"
+        while data:
+            while self._pending:
+                self._write()
             try:
                 data = os.read(self.source, _CHUNK)
             except OSError:
                 break
-            if not data:
-                break
             self._log(data, log)
-            self._owed = data if self.copy >= 0 else b""
+            self._pending = data if self.copy >= 0 else b""
         if self._line:
             append(log, entry(self.name, bytes(self._line)))
 

@@ -47,21 +47,12 @@ def raw(fd: int) -> Iterator[None]:
     saved = termios.tcgetattr(fd)
     attributes = termios.tcgetattr(fd)
     # cfmakeraw(3)
-    attributes[0] &= ~(
-        termios.IGNBRK
-        | termios.BRKINT
-        | termios.PARMRK
-        | termios.ISTRIP
-        | termios.INLCR
-        | termios.IGNCR
-        | termios.ICRNL
-        | termios.IXON
-    )
+    attributes[0] &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP)
+    attributes[0] &= ~(termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON)
     attributes[1] &= ~termios.OPOST
     attributes[2] = attributes[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-    attributes[3] &= ~(
-        termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
-    )
+    attributes[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON)
+    attributes[3] &= ~(termios.ISIG | termios.IEXTEN)
     termios.tcsetattr(fd, termios.TCSANOW, attributes)
     try:
         yield
@@ -80,7 +71,7 @@ def relay(
     copy_size(stdin, master)
     before = signal.signal(signal.SIGWINCH, lambda *_: copy_size(stdin, master))
     os.set_blocking(master, False)
-    typed = _Typed(stdin, master)
+    typed = _Input(stdin, master)
     try:
         with raw(stdin):
             while True:
@@ -89,7 +80,7 @@ def relay(
                         typed.read()
                         continue
                     if event & select.POLLOUT:
-                        typed.pay()
+                        typed.write()
                     if event != select.POLLOUT:
                         try:
                             data = os.read(master, _CHUNK)
@@ -101,7 +92,7 @@ def relay(
         signal.signal(signal.SIGWINCH, before)
 
 
-class _Typed:
+class _Input:
     """Typed input that the program has not read yet; meanwhile only output is relayed.
 
     A program may read no more input before its output is taken.
@@ -109,30 +100,30 @@ class _Typed:
 
     def __init__(self, stdin: int, master: int) -> None:
         self._stdin, self._master = stdin, master
-        self._ended, self._owed = False, b""
+        self._ended, self._pending = False, b""
 
     def poll(self) -> list[tuple[int, int]]:
         """Wait for the next events."""
         poll = select.poll()
-        poll.register(self._master, select.POLLIN | (select.POLLOUT if self._owed else 0))
-        if not self._owed and not self._ended:
+        poll.register(self._master, select.POLLIN | (select.POLLOUT if self._pending else 0))
+        if not self._pending and not self._ended:
             poll.register(self._stdin, select.POLLIN)
         return poll.poll()
 
     def read(self) -> None:
         """Read typed input."""
-        self._owed = os.read(self._stdin, _CHUNK)
-        if not self._owed:
-            self._ended, self._owed = True, b"\x04"  # end of input on a terminal
+        self._pending = os.read(self._stdin, _CHUNK)
+        if not self._pending:
+            self._ended, self._pending = True, b"\x04"  # end of input on a terminal
 
-    def pay(self) -> None:
+    def write(self) -> None:
         """Write as much input as the terminal takes; drop it once all processes closed it."""
         try:
-            self._owed = self._owed[os.write(self._master, self._owed) :]
+            self._pending = self._pending[os.write(self._master, self._pending) :]
         except BlockingIOError:
             return
         except OSError:
-            self._ended, self._owed = True, b""
+            self._ended, self._pending = True, b""
 
 
 def _show(stdout: int, data: bytes) -> None:

@@ -39,10 +39,10 @@ def find(text: str) -> User:
     uid = int(known[2] if known else user)
     groups = _lines("/etc/group", 4)
     home = (known[5] if known else "") or "/"
-    _refuse_beyond("user", uid)
+    _check_id("user", uid)
     if group:
         gid = _group(group, groups)
-        _refuse_beyond("group", gid)
+        _check_id("group", gid)
         return User(uid, gid, (), home)
     if known is None:
         return User(uid, 0, (), home)
@@ -50,7 +50,7 @@ def find(text: str) -> User:
     return User(uid, int(known[3]) if known[3].isdigit() else 0, others, home)
 
 
-def _refuse_beyond(what: str, number: int) -> None:
+def _check_id(what: str, number: int) -> None:
     if number > _HIGHEST:
         raise InvalidError(
             f"run as the {what} {number}", "the kernel has no such id", f"the highest is {_HIGHEST}"

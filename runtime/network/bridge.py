@@ -33,7 +33,8 @@ def bridge_mac(network: NetworkConfig) -> str:
 # --- the bridge ---------------------------------------------------------------
 
 
-def _find(host: Netlink, name: str) -> rtnetlink_dump.Link | None:
+def find_link(host: Netlink, name: str) -> rtnetlink_dump.Link | None:
+    """Return an interface by name, if there is one."""
     try:
         return rtnetlink_dump.link(host, name)
     except NetlinkError as error:
@@ -46,18 +47,12 @@ def _is_ours(link: rtnetlink_dump.Link, network: NetworkConfig) -> bool:
     return link.kind == "bridge" and link.mac == bridge_mac(network)
 
 
-def is_up(network: NetworkConfig) -> bool:
-    """Return whether the network's own bridge is there; `ConflictError` as for `find`."""
-    with Netlink() as host:
-        return find(host, network) is not None
-
-
 def find(host: Netlink, network: NetworkConfig) -> rtnetlink_dump.Link | None:
     """Return the network's bridge, if there is one.
 
     `ConflictError` if an interface that mydocker did not create has its name.
     """
-    link = _find(host, network.bridge)
+    link = find_link(host, network.bridge)
     if link is not None and not _is_ours(link, network):
         raise ConflictError(
             f"use the bridge {network.bridge}",
@@ -73,10 +68,15 @@ def _scratch(network: NetworkConfig) -> str:
 
 
 def make(network: NetworkConfig) -> None:
-    """Create the bridge; it gets its name last, so that a bridge of that name is complete."""
+    """Create the bridge if it is missing; `ConflictError` as for `find`.
+
+    It gets its name last, so that a bridge of that name is complete.
+    """
     scratch = _scratch(network)
     try:
         with Netlink() as host:
+            if find(host, network) is not None:
+                return
             host.send([rtnetlink.del_link(scratch)], missing_ok=True)
             host.send([rtnetlink.add_bridge(scratch, mac=bridge_mac(network), up=False)])
             index = rtnetlink_dump.link(host, scratch).ifindex
@@ -100,7 +100,7 @@ def remove(network: NetworkConfig) -> None:
     """Remove the bridge, if it is there and mydocker's, and the remains of a killed `make`."""
     names = [_scratch(network)]
     with Netlink() as host:
-        link = _find(host, network.bridge)
+        link = find_link(host, network.bridge)
         if link is not None and _is_ours(link, network):
             names.append(network.bridge)
         host.send([rtnetlink.del_link(name) for name in names], missing_ok=True)

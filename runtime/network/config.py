@@ -5,19 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, TypedDict
 
 from runtime.errors import ConflictError, InvalidError
-from runtime.network.ipam import default_gateway
+from runtime.network.ipam import host_numbers
 from runtime.records import Address, Driver, Network, NetworkConfig
 from runtime.store import NAME, NAME_RULE, now
 
 RESERVED: Final = frozenset({"host", "none", "container", "default"})
 IPV6_MIN_MTU: Final = 1280
 """Lowest MTU in bytes at which a link has IPv6 (RFC 8200)."""
-DEFAULT_MTU: Final = 1500
 _MIN_MTU: Final = 68
 _MAX_MTU: Final = 65535
 
@@ -88,10 +86,10 @@ def design(
     wanted6 = parse(asked, subnet6, 6) if subnet6 else None
     if options.get("ipv6", False) and wanted6 is None:
         wanted6 = ula(identity)
-    for wish, (whole, told) in _WITHIN.items():
-        if options.get(wish, "") and not options.get(whole, ""):
+    for option, (whole, meaning) in _WITHIN.items():
+        if options.get(option, "") and not options.get(whole, ""):
             raise InvalidError(
-                asked, f"{told} was asked for, and no subnet for it", remedy="give --subnet too"
+                asked, f"{meaning} was asked for, and no subnet for it", remedy="give --subnet too"
             )
     chosen: Network = parse(asked, subnet, 4) if subnet else free(asked, used)
     for item in (chosen, wanted6):
@@ -109,7 +107,7 @@ def design(
         ip_range=str(within(asked, chosen, ip_range)) if ip_range else "",
         internal=options.get("internal", False),
         icc=options.get("icc", True),
-        mtu=options.get("mtu", DEFAULT_MTU),
+        mtu=options.get("mtu", 1500),
         created=now(),
         driver=driver,
         parent=options.get("parent", ""),
@@ -121,7 +119,7 @@ DEFAULT: Final = "172.17.0.0/16"
 
 
 _TAKEN: Final[dict[Network, str]] = {
-    ip_network("0.0.0.0/8"): "nobody's: they mean this network",
+    ip_network("0.0.0.0/8"): "reserved: they mean this network",
     ip_network("127.0.0.0/8"): "the loopback interface's",
     ip_network("169.254.0.0/16"): "link-local: no router passes them on",
     ip_network("224.0.0.0/4"): "groups of receivers (multicast)",
@@ -159,13 +157,12 @@ def parse(asked: str, text: str, version: int) -> Network:
 def gateway_of(asked: str, subnet: Network, text: str) -> Address:
     """Return the requested gateway or the first address; never the network or broadcast address."""
     if not text:
-        return default_gateway(subnet)
+        return subnet[1]
     try:
         gateway = ip_address(text)
     except ValueError as error:
         raise InvalidError(asked, f"the gateway is malformed: {error}") from None
-    edges = (subnet.network_address, subnet.broadcast_address)
-    if gateway not in subnet or gateway in (edges if subnet.version == 4 else edges[:1]):
+    if gateway not in subnet or int(gateway) not in host_numbers(subnet):
         raise InvalidError(asked, f"the gateway {text} is no host address of {subnet}")
     return gateway
 
@@ -173,9 +170,7 @@ def gateway_of(asked: str, subnet: Network, text: str) -> Address:
 def within(asked: str, subnet: Network, text: str) -> Network:
     """Return the part of an IPv4 subnet that container addresses come from."""
     part = parse(asked, text, 4)
-    if not (isinstance(part, IPv4Network) and isinstance(subnet, IPv4Network)):
-        raise InvalidError(asked, f"the range {text} is not IPv4")
-    if not part.subnet_of(subnet):
+    if part[0] not in subnet or part[-1] not in subnet:
         raise InvalidError(asked, f"the range {text} is not within {subnet}")
     return part
 
@@ -192,15 +187,13 @@ def refuse_overlap(asked: str, subnet: Network | None, used: list[Network]) -> N
             )
 
 
-def _candidates() -> Iterator[IPv4Network]:
-    yield from IPv4Network("172.16.0.0/12").subnets(new_prefix=16)
-    yield from IPv4Network("192.168.0.0/16").subnets(new_prefix=20)
-
-
 def free(asked: str, used: list[Network]) -> IPv4Network:
     """Return the first private subnet that overlaps no used one."""
     reserved = [IPv4Network("172.16.0.0/16"), IPv4Network(DEFAULT)]
-    for subnet in _candidates():
+    for subnet in (
+        *IPv4Network("172.16.0.0/12").subnets(new_prefix=16),
+        *IPv4Network("192.168.0.0/16").subnets(new_prefix=20),
+    ):
         if not any(subnet.overlaps(other) for other in [*reserved, *used] if other.version == 4):
             return subnet
     raise ConflictError(asked, "every private subnet is in use", remedy="give one with --subnet")

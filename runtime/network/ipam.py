@@ -1,51 +1,33 @@
 """IP address management: the addresses and MACs of containers.
 
 `pick` is pure: the lowest free address of a subnet, or the requested one. `Leases` stores the
-addresses in use, one file per network; a caller that changes it holds the root's lock, which
-makes concurrent starts safe.
+addresses in use, one file per network.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from runtime.errors import (
-    ConflictError,
-    InvalidError,
-)
-from runtime.records import (
-    Address,
-    Connection,
-    ContainerConfig,
-    Network,
-    NetworkConfig,
-)
+from runtime.errors import ConflictError, InvalidError
+from runtime.records import Address, Connection, ContainerConfig, Network, NetworkConfig
 from runtime.store import read_json, write_json
 
 _OWN_MACS: Final = "02:42:"
 """Prefix of the MACs derived from addresses; no IPv6 address is written like this."""
 
 
-def hosts(subnet: Network) -> Iterator[Address]:
-    """Yield the addresses that a container may have, lowest first.
+def host_numbers(subnet: Network) -> range:
+    """Return the addresses that a container may have, as integers.
 
-    Skip the network address (in IPv6 the subnet-router anycast, RFC 4291) and the broadcast
-    address. Both addresses of a /31 and a /127 count (RFC 3021, 6164).
+    Without the network address (in IPv6 the subnet-router anycast, RFC 4291) and the broadcast
+    address.
     """
-    kind = type(subnet.network_address)
-    return (kind(number) for number in _numbers(subnet))
-
-
-def _numbers(subnet: Network) -> range:
-    first, last = int(subnet.network_address), int(subnet.broadcast_address)
-    if last - first > 1:
-        first += 1
-        last -= 1 if subnet.version == 4 else 0
-    return range(first, last + 1)
+    last = int(subnet.broadcast_address)
+    return range(int(subnet.network_address) + 1, last if subnet.version == 4 else last + 1)
 
 
 def pick(
@@ -61,18 +43,24 @@ def pick(
     taken or no address is left, `InvalidError` if it lies outside or is the network or broadcast
     address.
     """
+    allowed = host_numbers(subnet)
     if requested is not None:
-        _refuse(subnet, taken, requested)
+        asked = f"give a container the address {requested}"
+        if requested not in subnet:
+            raise InvalidError(asked, f"it is not in the subnet {subnet}")
+        if int(requested) not in allowed:
+            raise InvalidError(
+                asked, f"it is the network's own address or the broadcast of {subnet}"
+            )
+        if str(requested) in taken:
+            raise ConflictError(asked, "it is taken", remedy="mydocker network inspect")
         return requested
-    allowed, edges = _numbers(subnet), set[int]()
     if within is not None:
-        allowed = range(int(within.network_address), int(within.broadcast_address) + 1)
-        edges = {int(subnet.network_address)}
-        if subnet.version == 4 and subnet.prefixlen < 31:
-            edges.add(int(subnet.broadcast_address))
+        first, last = int(within.network_address), int(within.broadcast_address)
+        allowed = range(max(first, allowed.start), min(last + 1, allowed.stop))
     text = _TEXT[subnet.version]
     for number in allowed:
-        if text(number) not in taken and number not in edges:
+        if text(number) not in taken:
             return type(subnet.network_address)(number)
     raise ConflictError(
         f"find a free address in {within or subnet}",
@@ -88,17 +76,6 @@ _TEXT: Final[dict[int, Callable[[int], str]]] = {
 }
 
 
-def _refuse(subnet: Network, taken: Container[str], requested: Address) -> None:
-    asked = f"give a container the address {requested}"
-    if requested not in subnet:
-        raise InvalidError(asked, f"it is not in the subnet {subnet}")
-    edges = (subnet.network_address, subnet.broadcast_address)
-    if subnet.num_addresses > 2 and requested in (edges if subnet.version == 4 else edges[:1]):
-        raise InvalidError(asked, f"it is the network's own address or the broadcast of {subnet}")
-    if str(requested) in taken:
-        raise ConflictError(asked, "it is taken", remedy="mydocker network inspect")
-
-
 def mac_of(address: Address) -> str:
     """Return the MAC of an address: 02:42 (locally administered) and its last four octets."""
     return f"{_OWN_MACS}{address.packed[-4:].hex(':')}"
@@ -111,24 +88,39 @@ def address_of(mac: str) -> str:
     return str(IPv4Address(bytes.fromhex(mac[6:].replace(":", ""))))
 
 
+def _read(path: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = read_json(path)
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _keep(path: str, entries: Mapping[str, object], kept: Mapping[str, object]) -> None:
+    """Write the kept ones of a file's entries; without any there is no file."""
+    if not kept and entries:
+        os.unlink(path)
+    elif len(kept) < len(entries):
+        write_json(path, kept)
+
+
 class Leases:
-    """Leases of one network: address, or requested MAC, to container id."""
+    """Leases of one network: address, or requested MAC, to container id.
+
+    Hold the root's lock around each call.
+    """
 
     def __init__(self, directory: str) -> None:
         self._path = f"{directory}/leases.json"
 
     def read(self) -> dict[str, str]:
-        """Return the leases, by address; hold the root's lock."""
-        try:
-            found: dict[str, str] = read_json(self._path)
-        except FileNotFoundError:
-            return {}
-        return found
+        """Return the leases, by address."""
+        return _read(self._path)
 
     def take(
         self, network: NetworkConfig, owner: str, *, ip: str = "", ip6: str = "", mac: str = ""
     ) -> list[Address]:
-        """Lease container `owner` one address per subnet of the network; hold the root's lock."""
+        """Lease container `owner` one address per subnet of the network."""
         leases = self.read()
         taken = {network.gateway, network.gateway6, *leases}
         # A requested MAC may be the one derived from a free address.
@@ -141,34 +133,18 @@ class Leases:
         within = ip_network(network.ip_range) if network.ip_range else None
         given: list[Address] = []
         for subnet in network.subnets:
-            wanted = ip if subnet.version == 4 else ip6
-            given.append(
-                pick(
-                    subnet,
-                    taken,
-                    within=within if subnet.version == 4 else None,
-                    requested=ip_address(wanted) if wanted else None,
-                )
-            )
+            wanted, part = (ip, within) if subnet.version == 4 else (ip6, None)
+            requested = ip_address(wanted) if wanted else None
+            given.append(pick(subnet, taken, within=part, requested=requested))
         keys = [str(address) for address in given] + ([mac] if mac else [])
         write_json(self._path, {**leases, **dict.fromkeys(keys, owner)})
         return given
 
     def release(self, owners: Collection[str]) -> None:
-        """Release all leases of these containers; hold the root's lock."""
+        """Release all leases of these containers."""
         leases = self.read()
         kept = {key: other for key, other in leases.items() if other not in owners}
-        if len(kept) == len(leases):
-            return
-        if kept:
-            write_json(self._path, kept)
-        else:
-            os.unlink(self._path)
-
-
-def default_gateway(subnet: Network) -> Address:
-    """Return the default address of a network's bridge: the first."""
-    return next(hosts(subnet))
+        _keep(self._path, leases, kept)
 
 
 class Member(NamedTuple):
@@ -186,11 +162,7 @@ class Members:
 
     def read(self) -> dict[str, Member]:
         """Return all members."""
-        try:
-            found = read_json(self.path)
-        except FileNotFoundError:
-            return {}
-        return {identity: Member(*entry) for identity, entry in found.items()}
+        return {identity: Member(*entry) for identity, entry in _read(self.path).items()}
 
     def add(self, identity: str, names: Iterable[str], addresses: Iterable[Address]) -> None:
         """Add a member, or replace it."""
@@ -201,12 +173,7 @@ class Members:
         """Remove members."""
         members = self.read()
         kept = {key: member for key, member in members.items() if key not in identities}
-        if len(kept) == len(members):
-            return
-        if kept:
-            write_json(self.path, kept)
-        else:
-            os.unlink(self.path)
+        _keep(self.path, members, kept)
 
 
 def names_of(config: ContainerConfig, connection: Connection) -> list[str]:

@@ -1,6 +1,6 @@
 """Driver macvlan: a container's link on an interface of the host.
 
-The container is a station of the parent's network, with its own MAC and address there. The host
+The container is a host on the parent's network, with its own MAC and address there. This host
 takes no part in its traffic, and the two do not reach each other over it (kernel: macvlan in
 bridge mode).
 """
@@ -15,6 +15,7 @@ from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError, u32
 from linux.netns import NetNS
 from runtime.errors import NotFoundError
+from runtime.network.bridge import find_link
 from runtime.records import EndpointRecord, NetworkConfig
 
 _MODE_BRIDGE: Final = 4
@@ -25,14 +26,10 @@ _BOUND, _AGAIN = 2.0, 0.005
 def parent(asked: str, name: str) -> rtnetlink_dump.Link:
     """Return the parent interface; `NotFoundError` if the host has none of that name."""
     with Netlink() as host:
-        try:
-            return rtnetlink_dump.link(host, name)
-        except NetlinkError as error:
-            if error.errno != errno.ENODEV:
-                raise
-            raise NotFoundError(
-                asked, f"there is no interface {name} on this host", remedy="ip link"
-            ) from None
+        found = find_link(host, name)
+    if found is None:
+        raise NotFoundError(asked, f"there is no interface {name} on this host", remedy="ip link")
+    return found
 
 
 def add(

@@ -144,7 +144,9 @@ class Networks:
                 gateway=DEFAULT_GATEWAY,
                 created=now(),
             )
-            if not bridge.is_up(network):  # left by a mydocker whose state was deleted
+            with Netlink() as host:
+                left = bridge.find(host, network)
+            if left is None:  # else left by a mydocker whose state was deleted
                 subnet, used = ip_network(config.DEFAULT), [*self._used(), *_routed()]
                 config.refuse_overlap("make the default network", subnet, used)
             return self._make(network)
@@ -203,8 +205,7 @@ class Networks:
             except NetlinkError as error:
                 asked = "install the rules of nft table inet mydocker"
                 raise bridge.refused(asked, error) from error
-            if not bridge.is_up(network):
-                bridge.make(network)
+            bridge.make(network)
             wanted = _forwarding(network)
             if _FORWARDING6 in wanted and sysctl.read(_FORWARDING6) != "1":
                 for name in _heard_routers():

@@ -128,7 +128,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
     "host bits": ({"subnet": "10.0.0.1/24"}, InvalidError, "host bits"),
     "nonsense": ({"subnet": "lan"}, InvalidError, "malformed"),
     "too small": ({"subnet": "10.0.0.0/31"}, InvalidError, "no room"),
-    "everything": ({"subnet": "0.0.0.0/0"}, InvalidError, r"those of 0\.0\.0\.0/8 are nobody's"),
+    "everything": ({"subnet": "0.0.0.0/0"}, InvalidError, r"those of 0\.0\.0\.0/8 are reserved"),
     "loopback": ({"subnet": "127.9.0.0/16"}, InvalidError, "are the loopback interface's"),
     "link-local": ({"subnet": "169.254.0.0/16"}, InvalidError, "are link-local"),
     "multicast": ({"subnet": "224.0.0.0/24"}, InvalidError, "multicast"),
