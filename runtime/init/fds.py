@@ -77,7 +77,7 @@ def require_free(asked: str) -> None:
 
 
 def _count_open() -> int:
-    """Return the number of open descriptors; 0 where the kernel does not tell (before 6.2)."""
+    """Return the number of open descriptors; 0 where the kernel does not report it (before 6.2)."""
     try:
         return os.stat("/proc/self/fd").st_size
     except OSError:

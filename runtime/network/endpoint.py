@@ -229,8 +229,8 @@ def _advertise(address: IPv6Address, index: int, mac: str) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as opened:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOP_LIMIT)
         opened.bind((str(address), 0))
-        said = _ADVERTISEMENT.pack(_TYPE, 0, 0, _OVERRIDE, *target)
-        opened.sendto(said, (_ALL_NODES, 0, 0, index))
+        message = _ADVERTISEMENT.pack(_TYPE, 0, 0, _OVERRIDE, *target)
+        opened.sendto(message, (_ALL_NODES, 0, 0, index))
 
 
 def leading(networks: Sequence[NetworkConfig], version: Literal[4, 6]) -> NetworkConfig | None:

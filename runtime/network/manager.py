@@ -316,8 +316,8 @@ class Networks:
     def _held(self, owners: Collection[str], keep: Collection[str]) -> Iterator[Address]:
         """Yield the containers' addresses on every network but those to `keep`."""
         for name in set(os.listdir(self._store.networks)) - set(keep):
-            for item, who in Leases(self._directory(name)).read().items():
-                if who in owners and not is_mac(item):
+            for item, owner in Leases(self._directory(name)).read().items():
+                if owner in owners and not is_mac(item):
                     yield ip_address(item)
 
     def _used(self) -> list[Network]:
