@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -60,13 +60,9 @@ class Networks:
         """Return every network, by name."""
         found = []
         for name in sorted(os.listdir(self._store.networks)):
-            try:
-                network = self._read(name)
-            except FileNotFoundError:
-                continue
-            if network.ready:
-                found.append(network)
-        return found
+            with suppress(FileNotFoundError):
+                found.append(self._read(name))
+        return [network for network in found if network.ready]
 
     def get(self, reference: str) -> NetworkConfig:
         """Return the network by name, id or unique prefix of an id; `NotFoundError` if none."""
@@ -126,12 +122,10 @@ class Networks:
 
     def default(self) -> NetworkConfig:
         """Return the default network, created on first use."""
-        try:
+        with suppress(FileNotFoundError):
             network = self._read(DEFAULT_NETWORK)
             if network.ready:
                 return network
-        except FileNotFoundError:
-            pass
         with room_for("make the default network"), self._store.locked():
             self._repair()
             if os.path.exists(self._directory(DEFAULT_NETWORK)):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, cast
 
 from linux.netns import NetNS
 from runtime.errors import InvalidError, NotFoundError
@@ -14,21 +14,13 @@ from runtime.store import NAME
 
 Kind = Literal["bridge", "host", "none", "container"]
 
+_ADDRESSED: Final = ("publish", "mac", "ip", "ip6")
+_SHARED: Final = ("hostname", "dns", "add-host", "alias", "net sysctl")
 CONTRADICTIONS: Final[dict[Kind, tuple[str, ...]]] = {
     "bridge": (),
-    "none": ("publish", "mac", "ip", "ip6"),
-    "host": ("publish", "mac", "ip", "ip6", "net sysctl"),
-    "container": (
-        "publish",
-        "mac",
-        "ip",
-        "ip6",
-        "hostname",
-        "dns",
-        "add-host",
-        "alias",
-        "net sysctl",
-    ),
+    "none": _ADDRESSED,
+    "host": (*_ADDRESSED, "net sysctl"),
+    "container": (*_ADDRESSED, *_SHARED),
 }
 """Options that each mode refuses, by name; each of them needs the container's own network."""
 
@@ -47,7 +39,7 @@ KNOWN: Final = "bridge, none, host, container:<name or id>, or the name of a net
 def parse(text: str) -> Mode:
     """Parse a mode; `InvalidError` lists the modes."""
     if text in ("host", "none"):
-        return Mode("host" if text == "host" else "none")
+        return Mode(cast("Kind", text))
     if text in ("bridge", "default", ""):
         return Mode("bridge", DEFAULT_NETWORK)
     prefix, colon, rest = text.partition(":")
@@ -55,11 +47,7 @@ def parse(text: str) -> Mode:
         return Mode("container", rest)
     if NAME.fullmatch(text):
         return Mode("bridge", text)
-    raise InvalidError(
-        f"use the network mode {text!r}",
-        "there is no such mode",
-        remedy=KNOWN,
-    )
+    raise InvalidError(f"use the network mode {text!r}", "there is no such mode", remedy=KNOWN)
 
 
 def refuse(mode: Mode, asked: str, options: list[str]) -> None:
