@@ -43,17 +43,13 @@ _NETWORK_HEADER, _TRANSPORT_HEADER = 8, 9
 _IIF, _OIF, _POLICY = 10, 12, 16
 _TYPES: Final = {1: "policy", 2: "return", 3: "rule"}
 _FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
-_VERDICTS: Final = {
-    0: "drop",
-    1: "accept",
-    2: "stolen",
-    3: "queue",
-    -1: "continue",
-    -2: "break",
-    -3: "jump",
-    -4: "goto",
-    -5: "return",
-}
+_VERDICTS: Final = dict(
+    zip(
+        range(-5, 4),
+        ("return", "goto", "jump", "break", "continue", "drop", "accept", "stolen", "queue"),
+        strict=True,
+    )
+)
 _REGISTER: Final = 1
 _META_NFTRACE: Final = 12
 _AT_LEAST: Final = 5  # NFT_CMP_GTE

@@ -14,7 +14,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from linux.netlink import (
     NETLINK_NETFILTER,
@@ -39,15 +39,13 @@ Rejection = Literal[
 ]
 
 _SUBSYSTEM: Final = 10
-_NEWTABLE, _GETTABLE, _DELTABLE = 0, 1, 2
-_NEWCHAIN: Final = 3
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN = 0, 1, 2, 3
 _NEWRULE, _GETRULE, _DELRULE = 6, 7, 8
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _FAMILIES: Final = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 _HOOKS: Final = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 _OWNED: Final = 2
-_REGISTER: Final = 1
-_SECOND: Final = 2
+_REGISTER, _SECOND = 1, 2
 _EQ, _NEQ = 0, 1
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
 _META: Final = {"iif": 4, "oif": 5, "iifname": 6, "oifname": 7, "nfproto": 15, "l4proto": 16}
@@ -56,12 +54,8 @@ _CT_BITS: Final = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untr
 _VERDICTS: Final = {"accept": 1, "drop": 0, "return": -5, "jump": -3}
 PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 _REJECT_RESET, _REJECT_ICMP = 1, 2
-_REJECTIONS: Final = {
-    "no-route": 0,
-    "port-unreachable": 1,
-    "host-unreachable": 2,
-    "admin-prohibited": 3,
-}
+_REJECTIONS: Final[tuple[Rejection, ...]] = get_args(Rejection)
+"""The codes of NFT_REJECT_ICMPX, in order, before the reset."""
 _NAME_LENGTH: Final = 16
 
 
@@ -236,7 +230,7 @@ def reject(how: Rejection = "port-unreachable") -> list[Expression]:
     """
     if how == "tcp-reset":
         return [expression("reject", be32(1, _REJECT_RESET))]
-    return [expression("reject", be32(1, _REJECT_ICMP), attr(2, bytes([_REJECTIONS[how]])))]
+    return [expression("reject", be32(1, _REJECT_ICMP), attr(2, bytes([_REJECTIONS.index(how)])))]
 
 
 _INTERNET_CHECKSUM: Final = 1

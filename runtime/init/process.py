@@ -93,7 +93,7 @@ def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = 
     if capabilities != security.DEFAULT_CAPABILITIES:
         security.forbid(capabilities)
     os.chdir(workdir)
-    found, beyond = _all_found(argv[0], env)  # as root: the user may have execute permission only
+    found, refused = _all_found(argv[0], env)  # as root: the user may have execute permission only
     if user:
         account = users.find(user)
         env.setdefault("HOME", account.home)
@@ -107,7 +107,7 @@ def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = 
             os.execve(path, argv, env)  # noqa: S606 - no shell is what we want
         except OSError as error:
             refusal = refusal or error
-    raise beyond or _explained(argv[0], refusal) from refusal
+    raise refused or _explained(argv[0], refusal) from refusal
 
 
 def _spawned(command: Command, stdio: Stdio) -> int:
@@ -152,7 +152,7 @@ def _all_found(name: str, env: dict[str, str]) -> tuple[list[str], CommandError 
     found: list[str] = []
     try:
         for path in _found(name, env, sees=True):
-            found.append(path)  # noqa: PERF402 - and kept, should the next not be told
+            found.append(path)  # noqa: PERF402 - kept if the next one raises
     except CommandError as error:
         return found, error
     return found, None

@@ -104,9 +104,9 @@ def drop_capabilities(*, guarded: bool, wanted: int = DEFAULT_CAPABILITIES) -> N
     directory (ptrace(2), "Ptrace access mode checking"), while the host's tools can.
     """
     held, kept = capget(), DEFAULT_CAPABILITIES | wanted
-    beyond = held & ~kept
+    extra = held & ~kept
     _bound(held, kept)
-    guard = 1 << (beyond.bit_length() - 1) if guarded and beyond else 0
+    guard = 1 << (extra.bit_length() - 1) if guarded and extra else 0
     capset(held & kept | guard)
 
 

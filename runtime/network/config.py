@@ -118,15 +118,17 @@ DEFAULT: Final = "172.17.0.0/16"
 """The subnet of the default network."""
 
 
+_ROUTERLESS: Final = "link-local: no router passes them on"
+_GROUPS: Final = "groups of receivers (multicast)"
 _TAKEN: Final[dict[Network, str]] = {
     ip_network("0.0.0.0/8"): "reserved: they mean this network",
     ip_network("127.0.0.0/8"): "the loopback interface's",
-    ip_network("169.254.0.0/16"): "link-local: no router passes them on",
-    ip_network("224.0.0.0/4"): "groups of receivers (multicast)",
+    ip_network("169.254.0.0/16"): _ROUTERLESS,
+    ip_network("224.0.0.0/4"): _GROUPS,
     ip_network("240.0.0.0/4"): "reserved, the last of them for broadcast",
     ip_network("::/8"): "reserved: the loopback address and mapped IPv4 are among them",
-    ip_network("fe80::/10"): "link-local: no router passes them on",
-    ip_network("ff00::/8"): "groups of receivers (multicast)",
+    ip_network("fe80::/10"): _ROUTERLESS,
+    ip_network("ff00::/8"): _GROUPS,
 }
 """Addresses that no container can have, and their purpose (RFC 6890, RFC 4291)."""
 

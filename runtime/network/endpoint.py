@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address, ip_interface
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -19,22 +19,13 @@ from linux.conntrack import Conntrack, Flow, protocol_mark
 from linux.netlink import Netlink, NetlinkError, Request
 from linux.netns import NetNS
 from linux.readiness import await_carrier, await_local
-from runtime.errors import (
-    ConflictError,
-    UnsupportedError,
-)
+from runtime.errors import ConflictError, UnsupportedError
 from runtime.network import bridge, macvlan, sysctl
 from runtime.network.ipam import mac_of
-from runtime.records import (
-    Address,
-    EndpointRecord,
-    Interface,
-    NetworkConfig,
-)
+from runtime.records import Address, EndpointRecord, Interface, NetworkConfig
 
 if TYPE_CHECKING:
     from linux.conntrack import FlowWatch
-
 
 ENDS: Final = 16
 """Most networks of one container."""
@@ -229,8 +220,8 @@ def _advertise(address: IPv6Address, index: int, mac: str) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as opened:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOP_LIMIT)
         opened.bind((str(address), 0))
-        said = _ADVERTISEMENT.pack(_TYPE, 0, 0, _OVERRIDE, *target)
-        opened.sendto(said, (_ALL_NODES, 0, 0, index))
+        message = _ADVERTISEMENT.pack(_TYPE, 0, 0, _OVERRIDE, *target)
+        opened.sendto(message, (_ALL_NODES, 0, 0, index))
 
 
 def leading(networks: Sequence[NetworkConfig], version: Literal[4, 6]) -> NetworkConfig | None:
@@ -254,8 +245,7 @@ def first_routes(endpoints: Sequence[EndpointRecord], indexes: Mapping[str, int]
     """Return the default routes of a netns that has none; `indexes` are of its interfaces."""
     found = []
     for version in (4, 6):
-        chosen = way_out(endpoints, version)
-        if chosen is not None:
+        if chosen := way_out(endpoints, version):
             via, index = ip_address(gateway(chosen, version)), indexes[chosen.interface]
             found.append(rtnetlink.add_route(None, via=via, oif=index))
     return found
@@ -264,11 +254,8 @@ def first_routes(endpoints: Sequence[EndpointRecord], indexes: Mapping[str, int]
 def settle(netns: NetNS, endpoints: Sequence[EndpointRecord]) -> None:
     """Correct the default routes, but keep a route that mydocker did not create."""
     with Netlink(netns) as inside:
-        there = {
-            route.via
-            for route in rtnetlink_dump.routes(inside)
-            if route.destination is None and route.via is not None
-        }
+        routes = rtnetlink_dump.routes(inside)
+        there = {item.via for item in routes if item.destination is None and item.via is not None}
         for version in (4, 6):
             chosen = way_out(endpoints, version)
             wanted = ip_address(gateway(chosen, version)) if chosen else None
@@ -297,11 +284,11 @@ def marked(flows: FlowWatch | None, *marks: bytes) -> list[Flow]:
         return conntrack.marked(*marks)
 
 
-def drop(flows: Collection[Flow]) -> None:
+def drop(flows: Iterable[Flow]) -> None:
     """Delete flows from the kernel's connection tracking table."""
-    if flows:
+    if found := list(flows):
         with Conntrack() as conntrack:
-            conntrack.forget(flows)
+            conntrack.forget(found)
 
 
 def forget(addresses: Collection[Address], flows: FlowWatch | None = None) -> None:
@@ -323,9 +310,7 @@ def forget(addresses: Collection[Address], flows: FlowWatch | None = None) -> No
     except NetlinkError:
         return
     drop(
-        [
-            flow
-            for flow in found
-            if flow.original.protocol == _IGMP or not flow.addresses.isdisjoint(addresses)
-        ]
+        flow
+        for flow in found
+        if flow.original.protocol == _IGMP or not flow.addresses.isdisjoint(addresses)
     )

@@ -55,11 +55,11 @@ def resolv_conf(host: str, behind_stub: str) -> str:
     A container with its own netns cannot reach 127.0.0.53. If the host has only such resolvers,
     take those behind the stub instead.
     """
-    for text in (host, behind_stub):
+    for text in (host, behind_stub, host):
         kept = [line for line in text.splitlines() if not _names_loopback(line)]
         if any(line.startswith("nameserver") for line in kept):
-            return "\n".join(kept) + "\n"
-    return "\n".join(line for line in host.splitlines() if not _names_loopback(line)) + "\n"
+            break
+    return "\n".join(kept) + "\n"
 
 
 def through_resolver(host: str) -> str:
@@ -98,22 +98,19 @@ def read_or_nothing(path: str) -> str:
         return ""
 
 
+def _host_settings(*keywords: str) -> list[list[str]]:
+    lines = (line.split() for line in read_or_nothing("/etc/resolv.conf").splitlines())
+    return [words[1:] for words in lines if words and words[0] in keywords]
+
+
 def upstream() -> list[str]:
     """Return the host's own resolvers, in order."""
-    lines = (line.split() for line in read_or_nothing("/etc/resolv.conf").splitlines())
-    return [words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1]
+    return [words[0] for words in _host_settings("nameserver") if words]
 
 
 def searched() -> list[str]:
     """Return the host's search domains: its last `search` or `domain` line."""
-    found: list[str] = []
-    for line in read_or_nothing("/etc/resolv.conf").splitlines():
-        match line.split():
-            case ["search" | "domain", *domains]:
-                found = domains
-            case _:
-                pass
-    return found
+    return [[], *_host_settings("search", "domain")][-1]
 
 
 def own_resolv_conf() -> str:

@@ -125,8 +125,8 @@ def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
     yield loopback_guard(TABLE, network.bridge, f"{network.name}: loopback")
     called, to = saddr(LOOPBACK), oifname(network.bridge)
     yield _rule(_POSTROUTING, network, "from 127.0.0.1", called, to, masquerade())
-    # A hairpin leaves by its incoming link. A router would tell the sender to go
-    # directly (ICMP redirect): past the translation.
+    # A hairpin leaves by its incoming link. A router would redirect the
+    # sender (ICMP redirect) past the translation.
     for version, protocol, number in ((4, "icmp", 5), (6, "icmpv6", 137)):
         redirect = [*family(version), *l4proto(protocol), *icmp_type(number)]
         yield _rule(_OUTPUT, network, "no redirects", to, redirect, verdict("drop"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -61,13 +61,9 @@ class Networks:
         """Return every network, by name."""
         found = []
         for name in sorted(os.listdir(self._store.networks)):
-            try:
-                network = self._read(name)
-            except FileNotFoundError:
-                continue
-            if network.ready:
-                found.append(network)
-        return found
+            with suppress(FileNotFoundError):
+                found.append(self._read(name))
+        return [network for network in found if network.ready]
 
     def get(self, reference: str) -> NetworkConfig:
         """Return the network by name, id or unique prefix of an id; `NotFoundError` if none."""
@@ -127,12 +123,10 @@ class Networks:
 
     def default(self) -> NetworkConfig:
         """Return the default network, created on first use."""
-        try:
+        with suppress(FileNotFoundError):
             network = self._read(DEFAULT_NETWORK)
             if network.ready:
                 return network
-        except FileNotFoundError:
-            pass
         with room_for("make the default network"), self._store.locked():
             self._repair()
             if os.path.exists(self._directory(DEFAULT_NETWORK)):
@@ -317,8 +311,8 @@ class Networks:
     def _held(self, owners: Collection[str], keep: Collection[str]) -> Iterator[Address]:
         """Yield the containers' addresses on every network but those to `keep`."""
         for name in set(os.listdir(self._store.networks)) - set(keep):
-            for item, who in Leases(self._directory(name)).read().items():
-                if who in owners and not is_mac(item):
+            for item, owner in Leases(self._directory(name)).read().items():
+                if owner in owners and not is_mac(item):
                     yield ip_address(item)
 
     def _used(self) -> list[Network]:

@@ -422,7 +422,7 @@ def redirect(
         nft.apply(dnat_rules(identity, name, publications, targets))
         own = {item.address.ip for item in rtnetlink_dump.addresses(host)}
     found = marked(flows, *{port_mark(item.host_port) for item in publications})
-    drop([flow for flow in found if _is_stale(flow, publications, own, targets)])
+    drop(flow for flow in found if _is_stale(flow, publications, own, targets))
 
 
 def withdraw(bridges: Iterable[str]) -> None:

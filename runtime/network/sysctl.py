@@ -17,12 +17,14 @@ from linux.netns import sysctl_path
 from runtime.errors import InvalidError
 from runtime.store import read_json, write_json
 
+_NO_SUCH_VALUE: Final = "the sysctl does not take such a value"
+_OF_THE_MACHINE: Final = "it belongs to the whole machine, not to a namespace"
 _CAUSES: Final = {
     errno.ENOENT: "this kernel, or a network namespace of it, has no such sysctl",
-    errno.EINVAL: "the sysctl does not take such a value",
-    errno.ERANGE: "the sysctl does not take such a value",
-    errno.EACCES: "it belongs to the whole machine, not to a namespace",
-    errno.EPERM: "it belongs to the whole machine, not to a namespace",
+    errno.EINVAL: _NO_SUCH_VALUE,
+    errno.ERANGE: _NO_SUCH_VALUE,
+    errno.EACCES: _OF_THE_MACHINE,
+    errno.EPERM: _OF_THE_MACHINE,
 }
 """Reasons why a sysctl cannot be written, by the kernel's error."""
 
@@ -43,11 +45,9 @@ def apply(wanted: Mapping[str, str]) -> None:
         try:
             write(name, value)
         except OSError as error:
-            raise InvalidError(
-                f"set the sysctl {name}={value}",
-                str(error.strerror),
-                _CAUSES.get(error.errno or 0, ""),
-            ) from error
+            cause = _CAUSES.get(error.errno or 0, "")
+            asked = f"set the sysctl {name}={value}"
+            raise InvalidError(asked, str(error.strerror), cause) from error
 
 
 class BorrowedSysctls:
@@ -62,18 +62,17 @@ class BorrowedSysctls:
     def ensure(self, name: str, value: str) -> None:
         """Set a sysctl unless it has that value; record the original value first."""
         found = read(name)
-        if found == value:
-            return
-        changed = self._changed()
-        write_json(self._path, {name: found, **changed})
-        write(name, value)
+        if found != value:
+            write_json(self._path, {name: found, **self._changed()})
+            write(name, value)
 
     def restore(self) -> None:
         """Restore the changed sysctls; skip those of a link that is gone."""
-        for name, value in self._changed().items():
+        changed = self._changed()
+        for name, value in changed.items():
             with suppress(FileNotFoundError):
                 write(name, value)
-        if self._changed():
+        if changed:
             os.unlink(self._path)
 
     def _changed(self) -> dict[str, str]:

@@ -25,7 +25,7 @@ def space() -> Iterator[NetNS]:
 
 @pytest.fixture
 def star(space: NetNS) -> Iterator[Star]:
-    """Make a router and three stations; the shared address is routed to the first."""
+    """Make a router and three hosts; the shared address is routed to the first."""
     with ExitStack() as stack:
         yield Star(stack, space)
 

@@ -162,19 +162,11 @@ def test_owned_table_refuses_other_sockets(rules: Nft, space: NetNS) -> None:
     """Another socket can neither add to it nor remove it; its owner can."""
     with Nft(space) as owner:
         owner.apply([nftables.add_table(OWNED, owned=True)])
-        for request in (
-            nftables.add_chain(OWNED, "more"),
-            nftables.del_table(OWNED),
-        ):
+        for request in (nftables.add_chain(OWNED, "more"), nftables.del_table(OWNED)):
             with pytest.raises(NetlinkError, match="Operation not permitted"):
                 rules.apply([request])
         owner.apply([nftables.add_chain(OWNED, "more")])
-        owner.apply(
-            [
-                nftables.del_table(OWNED),
-                nftables.add_table(OWNED, owned=True),
-            ]
-        )
+        owner.apply([nftables.del_table(OWNED), nftables.add_table(OWNED, owned=True)])
         assert rules.tables() == [OWNED]
     assert rules.tables() == []
 
@@ -188,13 +180,6 @@ def test_flush_keeps_owned_tables(rules: Nft, space: NetNS) -> None:
         assert rules.tables() == [OWNED]
         owner.apply([nftables.flush()])
         assert rules.tables() == []
-
-
-def test_table_without_owner_outlives_its_socket(rules: Nft, space: NetNS) -> None:
-    """The kernel keeps it after the socket is closed."""
-    with Nft(space) as maker:
-        maker.apply([nftables.add_table(OWNED)])
-    assert rules.tables() == [OWNED]
 
 
 def test_owned_table_ends_with_the_last_process_that_holds_the_socket(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from ipaddress import ip_network
+from typing import Literal
 
 import pytest
 
@@ -23,12 +24,15 @@ PORT = 7777
 Parts = list[Expression]
 
 
-def forward(*parts: Parts, hook: nftables.Hook = "forward") -> list[Request]:
+def chain(
+    *parts: Parts, hook: nftables.Hook = "forward", kind: Literal["filter", "nat"] = "filter"
+) -> list[Request]:
     """Return requests for a table with one chain and one rule."""
+    priority = {"prerouting": -100, "postrouting": 100}[hook] if kind == "nat" else 0
     return [
         nftables.add_table(TABLE),
-        nftables.add_chain(TABLE, "chain", hook=hook),
-        nftables.add_rule(TABLE, "chain", *parts),
+        nftables.add_chain(TABLE, hook, hook=hook, priority=priority, kind=kind),
+        nftables.add_rule(TABLE, hook, *parts),
     ]
 
 
@@ -107,9 +111,9 @@ def test_expression_matches_its_packets(rules: Nft, star: Star) -> None:
     ]
     seen: dict[str, tuple[int, ...]] = dict.fromkeys(MATCHES, ())
     for family, kind in ((4, socket.AF_INET), (6, socket.AF_INET6)):
-        chain = nftables.add_chain(TABLE, "chain", hook="forward")
+        base = nftables.add_chain(TABLE, "chain", hook="forward")
         rules.apply([nftables.add_table(TABLE), nftables.del_table(TABLE)])
-        rules.apply([nftables.add_table(TABLE), chain, *matches])
+        rules.apply([nftables.add_table(TABLE), base, *matches])
         with (
             star.first.socket(kind, socket.SOCK_DGRAM) as listener,  # else there is an ICMP error
             star.client.socket(kind, socket.SOCK_DGRAM) as client,
@@ -125,16 +129,13 @@ def test_expression_matches_its_packets(rules: Nft, star: Star) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ct_state_established_matches_replies(rules: Nft, star: Star, family: int) -> None:
     """Replies pass a forward chain that accepts only established, and not without it."""
-    allowed = [
-        nftables.add_rule(
-            TABLE, "chain", nftables.ct_state("established"), nftables.verdict("accept")
-        )
-    ]
+    established, accept = nftables.ct_state("established"), nftables.verdict("accept")
+    allowed = nftables.add_rule(TABLE, "chain", established, accept)
     closed = nftables.add_rule(TABLE, "chain", nftables.iifname(OUT), nftables.verdict("drop"))
-    chain = [nftables.add_table(TABLE), nftables.add_chain(TABLE, "chain", hook="forward")]
-    rules.apply([*chain, *allowed, closed])
+    base = [nftables.add_table(TABLE), nftables.add_chain(TABLE, "chain", hook="forward")]
+    rules.apply([*base, allowed, closed])
     assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
-    rules.apply([nftables.del_table(TABLE), *chain, closed])
+    rules.apply([nftables.del_table(TABLE), *base, closed])
     assert star.probe(star.client, family, star.first).outcome is Outcome.DROPPED
 
 
@@ -143,7 +144,7 @@ def test_to_local_matches_only_packets_to_own_addresses(
     rules: Nft, star: Star, family: int
 ) -> None:
     """`to_local` fits packets to any address of the namespace, and none that pass through."""
-    rules.apply(forward(UDP, nftables.to_local(), nftables.verdict("drop"), hook="prerouting"))
+    rules.apply(chain(UDP, nftables.to_local(), nftables.verdict("drop"), hook="prerouting"))
     assert star.probe(star.client, family, star.first, Protocol.UDP).outcome is Outcome.REPLY
     for own in ROUTER[family]:
         seen = star.probe(star.client, family, star.router, Protocol.UDP, to=own)
@@ -152,11 +153,11 @@ def test_to_local_matches_only_packets_to_own_addresses(
 
 # --- what becomes of it -------------------------------------------------------------
 
-REJECTIONS: dict[Rejection, dict[int, str]] = {
-    "no-route": {4: "net-unreachable", 6: "net-unreachable"},
-    "port-unreachable": {4: "port-unreachable", 6: "port-unreachable"},
-    "host-unreachable": {4: "host-unreachable", 6: "host-unreachable"},
-    "admin-prohibited": {4: "admin-prohibited", 6: "admin-prohibited"},
+REJECTIONS: dict[Rejection, str] = {
+    "no-route": "net-unreachable",
+    "port-unreachable": "port-unreachable",
+    "host-unreachable": "host-unreachable",
+    "admin-prohibited": "admin-prohibited",
 }
 
 
@@ -166,16 +167,16 @@ def test_reject_sends_the_requested_icmp_error(
     rules: Nft, star: Star, family: int, how: Rejection
 ) -> None:
     """The client gets the error of its own family, for every protocol."""
-    rules.apply(forward(nftables.reject(how)))
+    rules.apply(chain(nftables.reject(how)))
     for protocol in PROTOCOLS:
         seen = star.probe(star.client, family, star.first, protocol)
-        assert (seen.outcome, seen.code) == (Outcome.REJECTED, REJECTIONS[how][family])
+        assert (seen.outcome, seen.code) == (Outcome.REJECTED, REJECTIONS[how])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reject_with_tcp_reset_affects_tcp_only(rules: Nft, star: Star, family: int) -> None:
     """A TCP connection is refused by a RST, and nothing else is refused."""
-    rules.apply(forward(nftables.l4proto("tcp"), nftables.reject("tcp-reset")))
+    rules.apply(chain(nftables.l4proto("tcp"), nftables.reject("tcp-reset")))
     outcomes = [star.probe(star.client, family, star.first, protocol) for protocol in PROTOCOLS]
     assert [seen.outcome for seen in outcomes] == [Outcome.REPLY, Outcome.REPLY, Outcome.REJECTED]
     assert outcomes[2].code == "rst"
@@ -198,11 +199,8 @@ def test_verdicts_accept_drop_jump_and_return(rules: Nft, star: Star, family: in
         )
         return star.probe(star.client, family, star.first).outcome
 
-    accept, drop, back = (
-        nftables.verdict("accept"),
-        nftables.verdict("drop"),
-        nftables.verdict("return"),
-    )
+    accept, drop = nftables.verdict("accept"), nftables.verdict("drop")
+    back = nftables.verdict("return")
     assert outcome(drop) is Outcome.DROPPED
     assert outcome(accept, drop) is Outcome.REPLY
     assert outcome(policy="drop") is Outcome.DROPPED
@@ -220,13 +218,8 @@ def test_masquerade_replaces_the_source_address(
 ) -> None:
     """The server sees the router's address on that side, and the client gets the reply."""
     before = star.probe(star.client, family, star.first, protocol)
-    rules.apply(
-        [
-            nftables.add_table(TABLE),
-            nftables.add_chain(TABLE, "nat", hook="postrouting", priority=100, kind="nat"),
-            nftables.add_rule(TABLE, "nat", nftables.oifname(OUT), nftables.masquerade()),
-        ]
-    )
+    out = nftables.oifname(OUT)
+    rules.apply(chain(out, nftables.masquerade(), hook="postrouting", kind="nat"))
     after = star.probe(star.client, family, star.first, protocol)
     assert (before.outcome, before.seen_from) == (Outcome.REPLY, CLIENT[family])
     assert (after.outcome, after.seen_from) == (Outcome.REPLY, ROUTER[family][1])
@@ -237,18 +230,14 @@ def test_masquerade_replaces_the_source_address(
 def test_dnat_redirects_to_another_station(
     rules: Nft, star: Star, family: int, protocol: Protocol
 ) -> None:
-    """A packet to the router arrives at the station, and `ct_dnat` matches it."""
-    to = star.station(2, family)
-    own = ROUTER[family][0]
+    """A packet to the router arrives at the host, and `ct_dnat` matches it."""
+    own, version = ROUTER[family][0], nftables.family(family)
+    to = nftables.dnat(star.address(2, family))
     rules.apply(
         [
-            nftables.add_table(TABLE),
-            nftables.add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
-            nftables.add_rule(
-                TABLE, "nat", nftables.to_local(), nftables.family(family), nftables.dnat(to)
-            ),
-            nftables.add_chain(TABLE, "chain", hook="forward", policy="drop"),
-            nftables.add_rule(TABLE, "chain", nftables.ct_dnat(), nftables.verdict("accept")),
+            *chain(nftables.to_local(), version, to, hook="prerouting", kind="nat"),
+            nftables.add_chain(TABLE, "forward", hook="forward", policy="drop"),
+            nftables.add_rule(TABLE, "forward", nftables.ct_dnat(), nftables.verdict("accept")),
         ]
     )
     seen = star.probe(star.client, family, star.second, protocol, to=own)
@@ -259,22 +248,9 @@ def test_dnat_redirects_to_another_station(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dnat_rewrites_the_port(rules: Nft, star: Star, family: int) -> None:
     """A published port leads to another port behind the router."""
-    to = star.station(2, family)
     own = ROUTER[family][0]
-    rules.apply(
-        [
-            nftables.add_table(TABLE),
-            nftables.add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
-            nftables.add_rule(
-                TABLE,
-                "nat",
-                nftables.family(family),
-                UDP,
-                nftables.dport(PORT),
-                nftables.dnat(to, PORT + 1),
-            ),
-        ]
-    )
+    port, to = nftables.dport(PORT), nftables.dnat(star.address(2, family), PORT + 1)
+    rules.apply(chain(nftables.family(family), UDP, port, to, hook="prerouting", kind="nat"))
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     with (
         star.second.socket(kind, socket.SOCK_DGRAM) as listener,

@@ -85,8 +85,8 @@ def test_common_protocols_are_available(name: str) -> None:
 
 def test_available_sctp_has_sockets() -> None:
     """SCTP is available only where a socket for it can be opened."""
-    said = protocol_available("SCTP")
-    if said:
+    available = protocol_available("SCTP")
+    if available:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     else:
         assert not protocol_available("SCTPv6")

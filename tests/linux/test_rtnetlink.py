@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import socket
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from harness.model.plan import Outcome
-from linux import rtnetlink
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError, Request, u32
 from linux.netns import NetNS
 from linux.rtnetlink import Address
 from tests.linux import decoder
-from tests.linux.star_topology import Star
 
 MAC, OTHER_MAC = "02:42:0a:00:00:01", "02:42:0a:00:00:02"
 BRIDGE = 5
@@ -47,14 +45,6 @@ def test_bridge_has_requested_attributes_and_no_spanning_tree(space: NetNS) -> N
     assert (found.get_attr("IFLA_ADDRESS"), found.get_attr("IFLA_MTU")) == (MAC, 1400)
     assert found.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "bridge"
     assert data.get_attr("IFLA_BR_STP_STATE") == data.get_attr("IFLA_BR_FORWARD_DELAY") == 0
-
-
-def test_link_stays_down_without_up(space: NetNS) -> None:
-    """A bridge with `up=False`, and a link of any kind by default."""
-    send(space, rtnetlink.add_bridge("br7", up=False), rtnetlink.add_link("bridge", "br8", mac=MAC))
-    assert not decoder.link(space, "br7")["flags"] & UP
-    assert not decoder.link(space, "br8")["flags"] & UP
-    assert decoder.link(space, "br8").get_attr("IFLA_ADDRESS") == MAC
 
 
 def test_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
@@ -101,6 +91,30 @@ def test_macvlan_has_parent_and_mode_in_another_namespace(bridged: NetNS) -> Non
         found = decoder.link(far, "mv")
     assert (found["index"], found.get_attr("IFLA_LINK")) == (8, BRIDGE)
     assert found.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_MACVLAN_MODE") == "bridge"
+
+
+def test_bridge_port_is_isolated_and_hairpin(bridged: NetNS) -> None:
+    """Both options are switched on and off."""
+    send(bridged, rtnetlink.add_veth("near", "far", index=20, master=BRIDGE))
+    for on in (True, False):
+        send(bridged, rtnetlink.isolate_port(20, isolated=on), rtnetlink.hairpin_port(20, on=on))
+        port = decoder.link(bridged, "near").get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
+        assert port.get_attr("IFLA_BRPORT_ISOLATED") == port.get_attr("IFLA_BRPORT_MODE") == on
+
+
+def test_no_link_local_keeps_a_link_without_ipv6_address(space: NetNS) -> None:
+    """A link that comes up after `no_link_local` has no address; any other gets one."""
+    send(
+        space,
+        rtnetlink.add_veth("with", "without", index=20, peer_index=21, up=False),
+        rtnetlink.no_link_local("without"),
+        rtnetlink.set_link(20, up=True),
+        rtnetlink.set_link(21, up=True),
+    )
+    with Netlink(space) as netlink:
+        rtnetlink_dump.links_named(netlink, ["with", "without"])  # the kernel sees the carrier
+    assert decoder.addresses(space, 20)
+    assert not decoder.addresses(space, 21)
 
 
 def test_set_link_changes_only_the_given_attributes(bridged: NetNS) -> None:
@@ -334,61 +348,3 @@ def test_neighbour_is_added_replaced_and_removed(routed: NetNS, address: Address
         assert entries() == [(mac, 0x80, BRIDGE)]  # NUD_PERMANENT
     send(routed, rtnetlink.del_neighbour(BRIDGE, address))
     assert entries() == []
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_policy_rule_routes_packets_of_its_input_interface(
-    star: Star, family: Literal[4, 6]
-) -> None:
-    """With `iif` an interface, what comes in there uses the other table, and nothing else."""
-    ways = [
-        rtnetlink.add_route(star.shared(family), via=star.station(2, family), table=100),
-        rtnetlink.add_rule(family, iif="eth0", table=100, priority=7),
-    ]
-    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
-    star.netlink.send(ways)
-    assert star.probe(star.client, family, star.second).outcome is Outcome.REPLY
-    assert star.probe(star.router, family, star.first).outcome is Outcome.REPLY
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_policy_rule_for_lo_routes_locally_sent_packets(star: Star, family: Literal[4, 6]) -> None:
-    """With `iif` `lo` only what the router sends itself uses the other table."""
-    star.netlink.send(
-        [
-            rtnetlink.add_route(star.shared(family), via=star.station(2, family), table=100),
-            rtnetlink.add_rule(family, iif="lo", table=100, priority=7),
-        ]
-    )
-    assert star.probe(star.router, family, star.second).outcome is Outcome.REPLY
-    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_policy_rules_apply_in_order_of_priority(star: Star, family: Literal[4, 6]) -> None:
-    """The matching rule with the smaller number decides."""
-    for table, number in ((100, 1), (200, 2)):
-        way = rtnetlink.add_route(
-            star.shared(family), via=star.station(number, family), table=table
-        )
-        star.netlink.send(
-            [way, rtnetlink.add_rule(family, iif="eth0", table=table, priority=table)]
-        )
-    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
-    star.netlink.send([rtnetlink.add_rule(family, iif="eth0", table=200, priority=50)])
-    assert star.probe(star.client, family, star.second).outcome is Outcome.REPLY
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_blackhole_route_drops_without_an_icmp_error(star: Star, family: Literal[4, 6]) -> None:
-    """Without a route there is an error; more specific routes still apply."""
-    elsewhere = {4: "198.51.100.77", 6: "2001:db8:9::77"}[family]
-    around = {4: "198.51.100.0/24", 6: "2001:db8:9::/64"}[family]
-
-    def outcome() -> Outcome:
-        return star.probe(star.client, family, star.first, to=elsewhere).outcome
-
-    assert outcome() is Outcome.REJECTED
-    star.netlink.send([rtnetlink.add_blackhole(ip_network(around))])
-    assert outcome() is Outcome.DROPPED
-    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_interface, ip_network
@@ -13,7 +14,7 @@ from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 from linux.readiness import await_local
-from linux.rtnetlink_dump import Link, Neighbour, Route, route_to
+from linux.rtnetlink_dump import Link, LinkWatch, Neighbour, Route, RouteLookup, route_to
 from tests.linux import decoder
 from tests.linux.star_topology import Star
 
@@ -22,22 +23,26 @@ RTN_LOCAL = 2
 
 
 @pytest.fixture
-def netlink(space: NetNS) -> Iterator[Netlink]:
-    """Open a netlink socket in a namespace with a bridge, one port and addresses."""
+def plain(space: NetNS) -> Iterator[Netlink]:
+    """Open a netlink socket in a namespace that has only `lo`."""
     with Netlink(space) as opened:
-        opened.send(
-            [
-                rtnetlink.add_bridge("br0", index=5),
-                rtnetlink.add_veth(
-                    "port", "peer", index=7, peer_index=8, master=5, mac=MAC, mtu=1400
-                ),
-                rtnetlink.set_link(8, up=True),
-                rtnetlink.isolate_port(7),
-                rtnetlink.add_address(5, ip_interface("10.0.0.1/24")),
-                rtnetlink.add_address(5, ip_interface("fd00::1/64")),
-            ]
-        )
         yield opened
+
+
+@pytest.fixture
+def netlink(plain: Netlink) -> Netlink:
+    """Add a bridge, one port and addresses to the namespace."""
+    plain.send(
+        [
+            rtnetlink.add_bridge("br0", index=5),
+            rtnetlink.add_veth("port", "peer", index=7, peer_index=8, master=5, mac=MAC, mtu=1400),
+            rtnetlink.set_link(8, up=True),
+            rtnetlink.isolate_port(7),
+            rtnetlink.add_address(5, ip_interface("10.0.0.1/24")),
+            rtnetlink.add_address(5, ip_interface("fd00::1/64")),
+        ]
+    )
+    return plain
 
 
 def test_links_agree_with_pyroute2(netlink: Netlink, space: NetNS) -> None:
@@ -48,23 +53,12 @@ def test_links_agree_with_pyroute2(netlink: Netlink, space: NetNS) -> None:
                 item["index"],
                 item.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
                 item["state"] == "up",
-                item.get_attr("IFLA_ADDRESS"),
-                item.get_attr("IFLA_MTU"),
-                item.get_attr("IFLA_MASTER"),
-                item.get_attr("IFLA_LINK"),
+                *map(item.get_attr, ("IFLA_ADDRESS", "IFLA_MTU", "IFLA_MASTER", "IFLA_LINK")),
             )
             for item in ipr.get_links()
         }
     found = {
-        link.name: (
-            link.ifindex,
-            link.kind,
-            link.up,
-            link.mac,
-            link.mtu,
-            link.master,
-            link.peer,
-        )
+        link.name: (link.ifindex, link.kind, link.up, link.mac, link.mtu, link.master, link.peer)
         for link in rtnetlink_dump.links(netlink)
     }
     assert found == expected
@@ -92,18 +86,11 @@ def test_bridge_port_has_state_and_isolation(netlink: Netlink) -> None:
 
 
 def test_addresses_have_their_link(netlink: Netlink) -> None:
-    """Every address with its prefix, in order of link and family, or those of one link."""
-    own = [ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")]
+    """Every address with its prefix, or those of one link."""
     found = rtnetlink_dump.addresses(netlink)
-    told = [(item.ifindex, item.address) for item in found if not item.address.is_link_local]
-    assert sorted(told, key=repr) == sorted(
-        [
-            *((5, item) for item in own),
-            (rtnetlink.LO, ip_interface("127.0.0.1/8")),
-            (rtnetlink.LO, ip_interface("::1/128")),
-        ],
-        key=repr,
-    )
+    assert {
+        (item.ifindex, str(item.address)) for item in found if not item.address.is_link_local
+    } == {(1, "127.0.0.1/8"), (1, "::1/128"), (5, "10.0.0.1/24"), (5, "fd00::1/64")}
     assert rtnetlink_dump.addresses(netlink, index=5) == [
         item for item in found if item.ifindex == 5
     ]
@@ -177,7 +164,7 @@ def test_routes_are_selected_by_table_and_kind(netlink: Netlink, text: str, blac
     via = ip_address("10.0.0.2" if family == 4 else "fd00::2")
     direct = ip_network("10.0.0.0/24" if family == 4 else "fd00::/64")
 
-    def told(**options: Any) -> list[Route]:
+    def selected(**options: Any) -> list[Route]:
         return [item for item in rtnetlink_dump.routes(netlink, **options) if item.family == family]
 
     netlink.send(
@@ -188,9 +175,9 @@ def test_routes_are_selected_by_table_and_kind(netlink: Netlink, text: str, blac
         ]
     )
     unicast = [Route(direct, None, 5, family), Route(network, via, 5, family)]
-    assert sorted(told(), key=repr) == sorted(unicast, key=repr)
-    assert told(table=1000) == [Route(None, via, 5, family)]
-    extra = set(told(every_kind=True)) - set(unicast)
+    assert sorted(selected(), key=repr) == sorted(unicast, key=repr)
+    assert selected(table=1000) == [Route(None, via, 5, family)]
+    extra = set(selected(every_kind=True)) - set(unicast)
     assert {route.destination for route in extra} == {swallowed}
 
 
@@ -207,9 +194,9 @@ def test_automatic_ipv6_routes_are_left_out(netlink: Netlink) -> None:
     """A link-local route of IPv4 is listed, as it was added."""
     links = [ip_network("169.254.0.0/16"), ip_network("fe80::/64")]
     netlink.send([rtnetlink.add_route(network, oif=5, replace=True) for network in links])
-    told = {route.destination for route in rtnetlink_dump.routes(netlink)}
-    assert links[0] in told
-    assert links[1] not in told
+    selected = {route.destination for route in rtnetlink_dump.routes(netlink)}
+    assert links[0] in selected
+    assert links[1] not in selected
 
 
 @pytest.mark.parametrize("address", [ip_address("10.0.0.9"), ip_address("fd00::9")])
@@ -222,31 +209,100 @@ def test_neighbour_has_link_address_mac_and_state(
     assert found == [Neighbour(5, address, MAC, rtnetlink.NUD_PERMANENT)]
 
 
-def test_route_to_neighbour_has_link_and_no_gateway(star: Star) -> None:
-    """The destination is on the link."""
-    found = route_to(star.netlink, star.station(0, 4))
-    assert (found.refused, found.local, found.oif, found.via) == ("", False, 10, None)
+@pytest.mark.parametrize("family", [4, 6])
+def test_route_to_returns_link_gateway_and_reason(star: Star, family: int) -> None:
+    """A neighbour, a remote address, an own one, a blackhole, and an address without a route."""
+    black, nowhere = {
+        4: ("203.0.113.0", "192.0.3.1"),
+        6: ("2001:db8:fff::", "2001:db8:ffff::1"),
+    }[family]
+    star.netlink.send([rtnetlink.add_blackhole(ip_network(f"{black}/{24 if family == 4 else 48}"))])
+    remote = star.shared(family).network_address
+    own = ip_address("192.0.2.1" if family == 4 else "2001:db8::1")
+    assert route_to(star.netlink, star.address(0, family)) == RouteLookup(oif=10)
+    assert route_to(star.netlink, remote) == RouteLookup(oif=11, via=star.address(1, family))
+    assert route_to(star.netlink, own).local
+    assert route_to(star.netlink, ip_address(black)).refused == "blackhole"
+    assert route_to(star.netlink, ip_address(nowhere)).refused == "no route"
 
 
-def test_route_to_remote_address_has_the_gateway(star: Star) -> None:
-    """Both families are looked up."""
-    for family in (4, 6):
-        found = route_to(star.netlink, star.shared(family).network_address)
-        assert (found.oif, found.via) == (11, star.station(1, family))
+# --- watched ----------------------------------------------------------------------
 
 
-def test_route_to_own_address_is_local(star: Star) -> None:
-    """Packets to it do not leave the namespace."""
-    assert route_to(star.netlink, ip_address("192.0.2.1")).local
+@pytest.fixture
+def watch(space: NetNS) -> Iterator[LinkWatch]:
+    """Watch the namespace's links, after a first dump."""
+    with LinkWatch(space) as opened:
+        opened.links()
+        yield opened
 
 
-def test_route_to_uncovered_address_is_refused(star: Star) -> None:
-    """There is no default route."""
-    for nowhere in ("203.0.113.1", "2001:db8:ffff::1"):
-        assert route_to(star.netlink, ip_address(nowhere)).refused == "no route"
+def change(plain: Netlink, *requests: Request) -> None:
+    """Send requests that change the links, and check that they did."""
+    before = rtnetlink_dump.links(plain)
+    plain.send(list(requests))
+    # A query by name makes the kernel bring the link's state up to date.
+    rtnetlink_dump.links_named(plain, [link.name for link in rtnetlink_dump.links(plain)])
+    assert rtnetlink_dump.links(plain) != before
 
 
-def test_route_to_blackhole_differs_from_no_route(star: Star) -> None:
-    """The lookup tells both refusals apart."""
-    star.netlink.send([rtnetlink.add_blackhole(ip_network("203.0.113.0/24"))])
-    assert route_to(star.netlink, ip_address("203.0.113.1")).refused == "blackhole"
+def test_watch_follows_every_change_of_a_link(watch: LinkWatch, plain: Netlink) -> None:
+    """A link is made, gets a carrier, a master and an MTU, is removed, and made of another kind."""
+    pair = rtnetlink.add_veth("near", "far", index=20, peer_index=21)
+    for requests in (
+        [pair],
+        [rtnetlink.set_link(21, up=True)],
+        [rtnetlink.add_bridge("br1", index=9)],
+        [rtnetlink.set_link(20, master=9)],
+        [rtnetlink.set_link(20, mtu=1400)],
+        [rtnetlink.isolate_port(20)],
+        [rtnetlink.del_link("near")],
+        [rtnetlink.add_bridge("near", index=20)],
+    ):
+        change(plain, *requests)
+        assert watch.links() == rtnetlink_dump.links(plain)
+
+
+def test_watch_dumps_only_after_a_notification(
+    watch: LinkWatch, plain: Netlink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links are dumped once for each change, however often they are read."""
+    dumps: list[Netlink] = []
+
+    def links(by: Netlink) -> list[rtnetlink_dump.Link]:
+        dumps.append(by)
+        return list_links(by)
+
+    list_links = rtnetlink_dump.links
+    monkeypatch.setattr(rtnetlink_dump, "links", links)
+    watch.links()
+    watch.links()
+    assert not dumps
+    plain.send([rtnetlink.add_bridge("br1")])
+    assert [item.name for item in watch.links()] == ["lo", "br1"]
+    watch.links()
+    assert len(dumps) == 1
+
+
+def test_overrun_triggers_a_new_dump(watch: LinkWatch, plain: Netlink) -> None:
+    """After lost notifications the links are dumped, and later notifications count again."""
+    with socket.socket(fileno=os.dup(watch.fileno())) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
+    for number in range(200):
+        plain.send([rtnetlink.set_link(rtnetlink.LO, mtu=1400 + number)])
+    change(plain, rtnetlink.add_bridge("br1"))
+    assert watch.links() == rtnetlink_dump.links(plain)
+    change(plain, rtnetlink.del_link("br1"))
+    assert watch.links() == rtnetlink_dump.links(plain)
+
+
+def test_watch_dumps_again_after_a_failed_dump(
+    watch: LinkWatch, plain: Netlink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notification before the failure is not forgotten."""
+    plain.send([rtnetlink.add_bridge("br1")])
+    with monkeypatch.context() as patched:
+        patched.setattr(rtnetlink_dump, "links", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            watch.links()
+    assert watch.links() == rtnetlink_dump.links(plain)

@@ -263,7 +263,7 @@ def test_rejection_affects_only_its_own_request(star: Star, family: Family) -> N
     """Hundreds of rejections between other requests are each assigned to the right one."""
     refuse(star, nftables.oifname("eth2"), nftables.reject())
     asked = [
-        question(star.client, str(star.station(to, family)), star.stations[to], protocol, number)
+        question(star.client, str(star.address(to, family)), star.hosts[to], protocol, number)
         for number, (protocol, to) in enumerate(product(PROTOCOLS * 60, (1, 2)))
     ]
     found = ask_all(asked, through=star.namespaces)
@@ -277,10 +277,10 @@ def test_reply_delivered_to_another_namespace_does_not_count(
     star: Star, family: Family, *, refused: bool
 ) -> None:
     """A reply or an ICMP error in a namespace that sent no request is ignored."""
-    own = ip_interface(star.station(0, family))
+    own = ip_interface(star.address(0, family))
     with Netlink(star.second) as netlink:
         netlink.send([rtnetlink.add_address(rtnetlink.LO, own)])
-    star.netlink.send([rtnetlink.add_route(own.network, via=star.station(2, family))])
+    star.netlink.send([rtnetlink.add_route(own.network, via=star.address(2, family))])
     if refused:
         refuse(star, nftables.iifname("eth0"), nftables.reject())
     lost = [question(star.client, SHARED[family], star.first, protocol) for protocol in PROTOCOLS]

@@ -21,7 +21,7 @@ def shared(root: Path) -> Path:
     return made
 
 
-def _said(engine: Engine, reference: str, script: str) -> str:
+def _output(engine: Engine, reference: str, script: str) -> str:
     done = engine.exec(reference, ["sh", "-c", script])
     return (done.stdout + done.stderr).decode()
 
@@ -29,8 +29,8 @@ def _said(engine: Engine, reference: str, script: str) -> str:
 def test_bind_mounted_directory_is_shared_with_the_host(engine: Engine, shared: Path) -> None:
     """Writes on one side are read on the other; missing mount points are created."""
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/deep/in/here"])
-    assert _said(engine, "web", "cat /deep/in/here/file") == "from the host\n"
-    assert _said(engine, "web", "echo back > /deep/in/here/answer") == ""
+    assert _output(engine, "web", "cat /deep/in/here/file") == "from the host\n"
+    assert _output(engine, "web", "echo back > /deep/in/here/answer") == ""
     assert (shared / "answer").read_text() == "back\n"
 
 
@@ -38,14 +38,14 @@ def test_single_file_is_bind_mounted(engine: Engine, shared: Path) -> None:
     """A file is mounted on a new path, or on an existing file of the image."""
     binds = [f"{shared}/file:/new/file", f"{shared}/file:/etc/passwd:ro"]
     engine.run("base", FOR_EVER, name="web", network="none", binds=binds)
-    assert _said(engine, "web", "cat /new/file /etc/passwd") == "from the host\n" * 2
+    assert _output(engine, "web", "cat /new/file /etc/passwd") == "from the host\n" * 2
 
 
 def test_read_only_bind_is_not_writable_for_root(engine: Engine, shared: Path) -> None:
     """Root inside cannot write to the mount, nor to the mounts below it."""
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/data:ro"])
-    assert "Read-only" in _said(engine, "web", "echo x > /data/file")
-    assert "Read-only" in _said(engine, "web", "echo x > /data/new")
+    assert "Read-only" in _output(engine, "web", "echo x > /data/file")
+    assert "Read-only" in _output(engine, "web", "echo x > /data/new")
     assert (shared / "file").read_text() == "from the host\n"
 
 
@@ -60,7 +60,7 @@ def test_symlink_in_mount_target_is_resolved_inside_the_root(
     (upper / "link").symlink_to(outside)
     engine.start("web")
     assert not outside.exists()
-    assert _said(engine, "web", f"cat {outside}/place/file") == "from the host\n"
+    assert _output(engine, "web", f"cat {outside}/place/file") == "from the host\n"
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_volume_outlives_its_containers(engine: Engine) -> None:
     """A volume is created at its first use, shared by its containers, and kept."""
     engine.run("base", FOR_EVER, name="one", network="none", binds=["data:/data"])
     engine.run("base", FOR_EVER, name="two", network="none", binds=["data:/other:ro"])
-    assert _said(engine, "one", "echo kept > /data/file") == ""
-    assert _said(engine, "two", "cat /other/file") == "kept\n"
+    assert _output(engine, "one", "echo kept > /data/file") == ""
+    assert _output(engine, "two", "cat /other/file") == "kept\n"
     assert [item.name for item in engine.volumes.all()] == ["data"]
     with pytest.raises(ConflictError, match="one"):
         engine.volumes.remove("data")
@@ -145,4 +145,4 @@ def test_volume_is_accessible_for_every_user(engine: Engine) -> None:
         binds=["data:/data"],
         cap_drop=["dac_override"],
     )
-    assert _said(engine, "web", "stat -c %a /data") == "755\n"
+    assert _output(engine, "web", "stat -c %a /data") == "755\n"

@@ -32,7 +32,7 @@ _SCRIPTS = {
 
 
 @pytest.fixture
-def place(root: Path) -> Path:
+def shared(root: Path) -> Path:
     """Make the directory mounted at /x, with files that an image or a volume may hold."""
     made = root / "x"
     made.mkdir()
@@ -49,11 +49,11 @@ def place(root: Path) -> Path:
 
 
 @pytest.fixture(params=["start", "start as a user", "exec", "exec as a user"])
-def run(request: pytest.FixtureRequest, engine: Engine, place: Path) -> Iterator[Run]:
+def run(request: pytest.FixtureRequest, engine: Engine, shared: Path) -> Iterator[Run]:
     """Return a function that executes a command in a container, for each way of execution."""
-    how, _, who = request.param.partition(" as a ")
-    user = "1000" if who else ""
-    path, binds = {"PATH": "/x:/bin"}, [f"{place}:/x"]
+    how, _, other = request.param.partition(" as a ")
+    user = "1000" if other else ""
+    path, binds = {"PATH": "/x:/bin"}, [f"{shared}:/x"]
     if how == "exec":
         engine.run("base", FOR_EVER, name="web", network="none", binds=binds)
         yield lambda *argv, env=path: engine.exec("web", argv, env=env, workdir="/x", user=user)
@@ -87,30 +87,30 @@ def test_magic_link_of_pid_1_is_refused(run: Run) -> None:
         run("/proc/1/exe")
 
 
-def test_magic_link_as_relative_interpreter_is_refused(engine: Engine, place: Path) -> None:
+def test_magic_link_as_relative_interpreter_is_refused(engine: Engine, shared: Path) -> None:
     """The link is also found by a process that cannot see itself in the container's /proc."""
-    (place / "odd").write_text("#!self/exe\n")
-    (place / "odd").chmod(0o755)
-    engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{place}:/x"])
+    (shared / "odd").write_text("#!self/exe\n")
+    (shared / "odd").chmod(0o755)
+    engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/x"])
     with pytest.raises(CommandError, match="a link of /proc"):
         engine.exec("web", ["/x/odd"], workdir="/proc")
 
 
-def test_magic_link_behind_the_command_in_path_has_no_effect(run: Run, place: Path) -> None:
-    """A link behind the command's place in PATH has no effect; a link before that place has."""
-    (place / "linked").unlink()
-    (place / "linked").symlink_to("/proc/self/root/bin")
+def test_magic_link_behind_the_command_in_path_has_no_effect(run: Run, shared: Path) -> None:
+    """A link behind the command in PATH has no effect; a link before it has."""
+    (shared / "linked").unlink()
+    (shared / "linked").symlink_to("/proc/self/root/bin")
     behind, before = ({"PATH": path} for path in ("/bin:/x/linked", "/x/linked:/bin"))
     run("true", env=behind)
     with pytest.raises(CommandError, match="a link of /proc"):
         run("true", env=before)
 
 
-def test_command_with_a_file_lease_is_not_executed(run: Run, place: Path) -> None:
+def test_command_with_a_file_lease_is_not_executed(run: Run, shared: Path) -> None:
     """A file with a lease (fcntl(2)) is refused: execve(2) would wait, then follow the link."""
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
-        with (place / "script").open() as opened:
+        with (shared / "script").open() as opened:
             fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             with pytest.raises(CommandError, match=os.strerror(errno.EAGAIN)):
                 run("/x/script")
@@ -138,7 +138,7 @@ def test_ordinary_symlink_to_a_command_is_followed(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "told"),
+    ("command", "code", "message"),
     [
         ("/x/circle", 126, "Too many levels"),
         ("circle", 126, "Too many levels"),
@@ -149,9 +149,9 @@ def test_ordinary_symlink_to_a_command_is_followed(run: Run) -> None:
     ],
 )
 def test_unusable_command_has_the_kernels_message(
-    run: Run, command: str, code: int, told: str
+    run: Run, command: str, code: int, message: str
 ) -> None:
     """The error has the kernel's message."""
-    with pytest.raises(CommandError, match=told) as caught:
+    with pytest.raises(CommandError, match=message) as caught:
         run(command)
     assert caught.value.exit_code == code

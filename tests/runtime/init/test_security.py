@@ -50,7 +50,7 @@ def test_command_has_the_requested_capabilities(
         cap_drop=drop,
     )
     assert set(_sets(engine, web.id).values()) == {expected}
-    until(lambda: len(list(engine.logs(web.id))) == 3, "the command has told")
+    until(lambda: len(list(engine.logs(web.id))) == 3, "the command has written")
     logged = [line.data.decode().split(":") for line in engine.logs(web.id)]
     assert {int(bits, 16) for _, bits in logged} == {expected}
 
@@ -66,12 +66,12 @@ def test_capability_names_apply_after_all() -> None:
 def test_read_only_container_cannot_change_its_files(engine: Engine) -> None:
     """No command can change the container's own files; volumes and /dev/shm are writable."""
     engine.run("base", FOR_EVER, name="web", network="none", read_only=True, binds=["v:/data"])
-    for place in ("/new", "/etc/passwd", "/tmp/new", "/etc/hosts", "/etc/resolv.conf"):
-        done = engine.exec("web", ["sh", "-c", f"echo x > {place}"])
+    for path in ("/new", "/etc/passwd", "/tmp/new", "/etc/hosts", "/etc/resolv.conf"):
+        done = engine.exec("web", ["sh", "-c", f"echo x > {path}"])
         assert done.exit_code != 0
         assert b"Read-only" in done.stderr
-    for place in ("/data/new", "/dev/shm/new"):
-        assert engine.exec("web", ["sh", "-c", f"echo x > {place}"]).exit_code == 0
+    for path in ("/data/new", "/dev/shm/new"):
+        assert engine.exec("web", ["sh", "-c", f"echo x > {path}"]).exit_code == 0
 
 
 def test_container_cannot_change_metadata_of_host_devices(engine: Engine) -> None:

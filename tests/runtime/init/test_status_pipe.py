@@ -25,12 +25,12 @@ from tests.runtime.support.inspection import nothing_left, until
 def test_error_of_init_has_kernel_message_and_cause(number: int, cause: str) -> None:
     """The error is in words and has a remedy; an error of the interpreter would be no help."""
     reading, writing = os.pipe()
-    with open(reading) as told_to, open(writing, "w") as pipe:
-        send_error(pipe.fileno(), OSError(number, "unshare(0x2e020000): said the kernel"))
+    with open(reading) as reader, open(writing, "w") as pipe:
+        send_error(pipe.fileno(), OSError(number, "unshare(0x2e020000): the kernel refused"))
         with pytest.raises(UnsupportedError) as caught:
-            InitReport(told_to.fileno()).end()
-    told = str(caught.value)
-    assert told.startswith("start the container: unshare(0x2e020000): said the kernel\n")
+            InitReport(reader.fileno()).end()
+    message = str(caught.value)
+    assert message.startswith("start the container: unshare(0x2e020000): the kernel refused\n")
     assert cause in caught.value.cause
     assert "netmodes doctor" in caught.value.remedy
 

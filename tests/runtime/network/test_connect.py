@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from linux import rtnetlink
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from runtime import store
@@ -25,8 +26,7 @@ from runtime.errors import (
 )
 from runtime.network import bridge, etc_files, manager
 from runtime.network import endpoint as plug
-from runtime.network import endpoint as routes
-from runtime.records import ContainerRecord, EndpointRecord
+from runtime.records import Address, ContainerRecord, EndpointRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import links, netns, network, nothing_left
 from tests.runtime.support.killing import killed_at, steps
@@ -312,7 +312,7 @@ def test_impossible_connect_or_disconnect_changes_nothing(
     case: tuple[Callable[[Engine], object], type[MydockerError], str],
 ) -> None:
     """The error gives the reason; the container's links and record are unchanged."""
-    act, kind, said = case
+    act, kind, message = case
     web = engine.run("base", FOR_EVER, name="web")
     engine.run("base", FOR_EVER, name="onhost", network="host")
     engine.run("base", FOR_EVER, name="alone", network="none")
@@ -321,7 +321,7 @@ def test_impossible_connect_or_disconnect_changes_nothing(
     engine.network_connect("dmz", "other")
     engine.network_disconnect("dmz", "other")
     inside, record = _inside(web), engine.inspect("web")
-    with nothing_left(root), pytest.raises(kind, match=said):
+    with nothing_left(root), pytest.raises(kind, match=message):
         act(engine)
     assert (_inside(web), engine.inspect("web")) == (inside, record)
 
@@ -346,6 +346,52 @@ def test_unused_networks_are_pruned(engine: Engine, lan: str) -> None:
     assert engine.network_prune() == []
 
 
+def test_announcement_leaves_arp_notify_unchanged(engine: Engine, lan: str) -> None:
+    """With arp_notify the kernel would announce, but the setting inside stays unchanged."""
+    web = engine.run("base", FOR_EVER, network=lan)
+    shown = engine.exec(web.id, ["cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify"])
+    assert shown.stdout == b"0\n"
+
+
+def test_start_opens_no_packet_socket(
+    engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing a packet socket takes the kernel longer than the rest of a start."""
+    opened: list[int] = []
+    original = socket.socket.__init__
+
+    def opening(self: socket.socket, family: int = -1, *args: Any, **kwargs: Any) -> None:
+        opened.append(family)
+        original(self, family, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "__init__", opening)
+    engine.run("base", FOR_EVER, network=lan)
+    assert socket.AF_NETLINK in opened
+    assert socket.AF_PACKET not in opened
+
+
+def test_announced_ipv6_address_already_accepts_packets(
+    engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel accepts packets for an IPv6 address a little later than it lists the address."""
+    early: list[Address] = []
+    announce = plug.announce
+
+    def announcing(inside: Netlink, *args: Any) -> None:
+        own: Sequence[Address] = args[-1]
+        early.extend(
+            address for address in own if not rtnetlink_dump.route_to(inside, address).local
+        )
+        announce(inside, *args)
+
+    monkeypatch.setattr(plug, "announce", announcing)
+    web = engine.run("base", FOR_EVER)
+    for _ in range(30):
+        engine.network_connect(lan, web.id)
+        engine.network_disconnect(lan, web.id)
+    assert early == []
+
+
 # --- killed ---------------------------------------------------------------------
 
 
@@ -358,7 +404,7 @@ CHANGING = steps(
     (bridge, "wait_until_forwarding"),
     (plug, "unplug"),
     (manager.Networks, "release"),
-    (routes, "settle"),
+    (plug, "settle"),
     (networking.ContainerNetworking, "_rewrite_files"),
     (networking.ContainerNetworking, "_apply"),
 )
@@ -395,12 +441,3 @@ def test_killed_connect_or_disconnect_is_complete_or_undone(
             engine.network_disconnect(lan, "web")
     assert _inside(web) == apart
     assert os.listdir(root / "networks" / lan)
-
-
-def test_container_without_networks_starts_with_lo_only(engine: Engine) -> None:
-    """The container has `lo` and nothing else, as before."""
-    engine.run("base", FOR_EVER, name="web")
-    engine.network_disconnect("bridge", "web")
-    engine.stop("web", timeout=0)
-    assert engine.start("web").state.endpoints == ()
-    assert engine.exec("web", ["ls", "/sys/class/net"]).stdout == b"lo\n"

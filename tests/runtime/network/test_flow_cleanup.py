@@ -18,12 +18,12 @@ from tests.runtime.conftest import FOR_EVER
 PORT = 4242
 
 
-@pytest.fixture(params=["asked for", "heard of"])
+@pytest.fixture(params=["without a watch", "with a watch"])
 def removing(root: Path, host: NetNS, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Yield an engine for one removal, without and with a flow watch."""
     with ExitStack() as stack:
-        heard = request.param == "heard of"
-        made = Engine(root, flows=stack.enter_context(FlowWatch(host)) if heard else None)
+        watched = request.param == "with a watch"
+        made = Engine(root, flows=stack.enter_context(FlowWatch(host)) if watched else None)
         stack.callback(made.teardown)
         yield made
 
@@ -34,7 +34,7 @@ def flows(address: str) -> list[Flow]:
         return [item for item in conntrack.all() if ip_address(address) in item.addresses]
 
 
-def say(address: str) -> None:
+def begin_flow(address: str) -> None:
     """Begin a flow from the host."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
         caller.sendto(b"hello", (address, PORT))
@@ -45,7 +45,7 @@ def test_removal_deletes_only_flows_of_its_container(removing: Engine) -> None:
     several = [removing.run("base", FOR_EVER) for _ in range(3)]
     addresses = [str(ip_interface(item.state.endpoints[0].address).ip) for item in several]
     for address in addresses:
-        say(address)
+        begin_flow(address)
     assert all(map(flows, addresses))
     for number, item in enumerate(several, 1):
         removing.remove(item.id, force=True)
@@ -57,7 +57,7 @@ def test_removal_deletes_only_flows_of_its_container(removing: Engine) -> None:
 def test_new_published_port_deletes_earlier_flows(removing: Engine) -> None:
     """A flow that a client began before is redirected anew."""
     removing.run("base", FOR_EVER)  # this container's network has rules that track flows
-    say("127.0.0.1")
+    begin_flow("127.0.0.1")
     assert [item.original.destination_port for item in flows("127.0.0.1")] == [PORT]
     removing.run("base", FOR_EVER, publish=[f"127.0.0.1:{PORT}:{PORT}/udp"])
     assert flows("127.0.0.1") == []

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyroute2 import IPRoute
 
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
-from linux.netns import NetNS
 from linux.nftables import Nft
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, MydockerError, NotFoundError
 from runtime.network import firewall
-from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import (
     WITHIN,
@@ -27,7 +24,6 @@ from tests.runtime.support.inspection import (
     network,
     nothing_left,
     tables,
-    until,
 )
 
 PORT = 4242
@@ -92,13 +88,13 @@ def test_fragments_pass_a_bridge_with_a_large_mtu(engine: Engine) -> None:
         netns(one) as here,
         netns(other) as there,
         here.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller,
-        there.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
+        there.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener,
     ):
-        ear.settimeout(WITHIN)
-        ear.bind(("", PORT))
+        listener.settimeout(WITHIN)
+        listener.bind(("", PORT))
         address = str(ip_interface(other.state.endpoints[0].address).ip)
         caller.sendto(bytes(8000), (address, PORT))
-        assert ear.recv(1 << 16) == bytes(8000)
+        assert listener.recv(1 << 16) == bytes(8000)
 
 
 def test_default_subnets_do_not_overlap(engine: Engine) -> None:
@@ -166,9 +162,9 @@ def test_refused_network_creation_leaves_nothing(
     engine: Engine, root: Path, case: tuple[dict[str, Any], type[MydockerError], str]
 ) -> None:
     """No bridge, rule or file of the attempt is left."""
-    options, kind, said = case
+    options, kind, message = case
     engine.network_inspect("bridge")
-    with nothing_left(root), pytest.raises(kind, match=said):
+    with nothing_left(root), pytest.raises(kind, match=message):
         engine.network_create("lan", **options)
 
 
@@ -228,170 +224,30 @@ def test_repair_restores_rules_bridge_and_forwarding(engine: Engine) -> None:
     assert firewall.TABLE in tables()
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
     assert links()[endpoint.veth].master == links()["docker0"].ifindex
-    assert _arrives(NetNS.own(), web)
 
 
-# --- traffic -----------------------------------------------------------------------
+def test_host_keeps_accepting_router_advertisements(engine: Engine) -> None:
+    """The host starts to forward IPv6; at the end its setting is as before, if still possible."""
+    with Netlink() as netlink:
+        for index, name in ((90, "up.90"), (91, "up91"), (92, "aside")):
+            netlink.send([rtnetlink.add_bridge(name, index=index)])
+            own = ip_interface(f"2001:db8:{index}::1/64")
+            netlink.send([rtnetlink.add_address(index, own)])
+    with IPRoute() as ipr:
+        for index in (90, 91):
+            via = f"2001:db8:{index}::2"
+            ipr.route("add", dst=f"2001:db8:{index + 10}::/64", gateway=via, oif=index, proto=9)
+    assert [accepts(name) for name in ("up.90", "up91", "aside")] == ["1", "1", "1"]
+    engine.network_create("four")
+    assert accepts("up.90") == "1"
+    engine.network_create("lan", ipv6=True)
+    assert [accepts(name) for name in ("up.90", "up91", "aside")] == ["2", "2", "1"]
+    with Netlink() as netlink:
+        netlink.send([rtnetlink.del_link("up91")])
+    engine.teardown()
+    assert accepts("up.90") == "1"
 
 
-def _where(target: ContainerRecord | tuple[str, NetNS]) -> tuple[str, NetNS]:
-    """Return address and netns of a container; or both as given."""
-    if isinstance(target, ContainerRecord):
-        return target.state.endpoints[0].address.partition("/")[0], netns(target)
-    return target
-
-
-@contextmanager
-def _sockets(source: NetNS, space: NetNS, address: str) -> Iterator[tuple[socket.socket, ...]]:
-    """Yield a witness and a control socket at the target, and a sender."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with (
-        space.socket(family, socket.SOCK_DGRAM) as witness,
-        space.socket(family, socket.SOCK_DGRAM) as control,
-        source.socket(family, socket.SOCK_DGRAM) as sender,
-    ):
-        witness.bind(("", PORT))
-        witness.settimeout(WITHIN)
-        yield witness, control, sender
-
-
-def _arrives(source: NetNS, target: ContainerRecord | tuple[str, NetNS]) -> bool:
-    """Return whether the first datagram from `source` arrives at the target."""
-    address, space = _where(target)
-    with _sockets(source, space, address) as (witness, _, sender):
-        sender.sendto(b"asked", (address, PORT))
-        return witness.recv(64) == b"asked"
-
-
-def _stopped(source: NetNS, target: ContainerRecord | tuple[str, NetNS]) -> bool:
-    """Return whether no datagram from `source` arrives at the target.
-
-    All is in one kernel: a datagram that has not arrived before a later one from the target
-    itself was dropped. Repeat it several times, in case a neighbour is resolved first.
-    """
-    address, space = _where(target)
-    loopback = "::1" if ":" in address else "127.0.0.1"
-    with _sockets(source, space, address) as (witness, control, sender):
-        for _ in range(5):
-            try:
-                sender.sendto(b"asked", (address, PORT))
-            except OSError:
-                return True  # no route
-            control.sendto(b"control", (loopback, PORT))
-            if witness.recv(64) == b"asked":
-                return False
-        return True
-
-
-@contextmanager
-def _outside() -> Iterator[NetNS]:
-    """Yield a neighbour of the host on a LAN, 198.51.100.66, with the host as its router."""
-    with NetNS.new() as lan, Netlink() as near, Netlink(lan) as far:
-        near.send([rtnetlink.add_veth("eth9", "eth0", peer_netns=lan.fd, peer_index=2)])
-        index = links()["eth9"].ifindex
-        near.send([rtnetlink.add_address(index, ip_interface("198.51.100.7/24"))])
-        far.send(
-            [
-                rtnetlink.set_link(1, up=True),
-                rtnetlink.set_link(2, up=True),
-                rtnetlink.add_address(2, ip_interface("198.51.100.66/24")),
-                rtnetlink.add_route(None, via=ip_interface("198.51.100.7/24").ip),
-            ]
-        )
-        # A query for one link makes the kernel notice its carrier; a dump does not.
-        until(lambda: rtnetlink_dump.link(near, "eth9").running, "the LAN carries")
-        until(lambda: rtnetlink_dump.link(far, "eth0").running, "the LAN carries, seen from there")
-        yield lan
-
-
-def test_peers_on_a_bridge_reach_each_other(engine: Engine) -> None:
-    """Peers on the bridge reach each other at once after the start."""
-    one, two = engine.run("base", FOR_EVER), engine.run("base", FOR_EVER)
-    assert _arrives(netns(one), two)
-    assert _arrives(netns(two), one)
-    assert _arrives(NetNS.own(), two)
-
-
-def test_routed_packet_from_a_neighbour_is_dropped(engine: Engine) -> None:
-    """A neighbour's packet is dropped even if it has a route through the host."""
-    web = engine.run("base", FOR_EVER)
-    with _outside() as lan:
-        assert _arrives(netns(web), ("198.51.100.66", lan))
-        assert _stopped(lan, web)
-
-
-def test_packets_between_networks_are_dropped(engine: Engine) -> None:
-    """Packets are dropped in both directions, also if one network is internal."""
-    engine.network_create("a")
-    engine.network_create("b", internal=True)
-    one = engine.run("base", FOR_EVER, network="a")
-    two = engine.run("base", FOR_EVER, network="b")
-    assert _stopped(netns(one), two)
-    assert _stopped(netns(two), one)
-
-
-def test_internal_network_has_no_route_to_the_outside(engine: Engine) -> None:
-    """There is no default route, and with an added one still nothing beyond the bridge answers."""
-    engine.network_create("a", internal=True)
-    one = engine.run("base", FOR_EVER, network="a")
-    peer = engine.run("base", FOR_EVER, network="a")
-    with _outside() as lan, netns(one) as inside:
-        assert not [route for route in network(inside).routes if route[0] == "None"]
-        assert _arrives(inside, peer)
-        with Netlink(inside) as netlink:
-            gateway = engine.network_inspect("a").gateways[0].ip
-            netlink.send([rtnetlink.add_route(None, via=gateway)])
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-        assert _stopped(inside, ("198.51.100.66", lan))
-
-
-def test_network_without_icc_isolates_its_peers(engine: Engine) -> None:
-    """Bridge ports are isolated, so that even raw Ethernet is dropped; the host is reachable."""
-    engine.network_create("a", icc=False)
-    one = engine.run("base", FOR_EVER, network="a")
-    two = engine.run("base", FOR_EVER, network="a")
-    assert _stopped(netns(one), two)
-    assert _arrives(NetNS.own(), two)
-    assert all(links()[item.state.endpoints[0].veth].isolated for item in (one, two))
-
-
-def test_packet_with_forged_source_is_dropped(engine: Engine) -> None:
-    """A packet with a source outside the subnet is dropped instead of masqueraded."""
-    web = engine.run("base", FOR_EVER)
-    with _outside() as lan, netns(web) as inside:
-        with Netlink(inside) as netlink:
-            netlink.send([rtnetlink.add_address(2, ip_interface("203.0.113.5/32"))])
-        with (
-            lan.socket(socket.AF_INET, socket.SOCK_DGRAM) as witness,
-            inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger,
-            inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as honest,
-        ):
-            witness.bind(("", PORT))
-            witness.settimeout(WITHIN)
-            forger.bind(("203.0.113.5", 0))
-            forger.sendto(b"forged", ("198.51.100.66", PORT))
-            honest.sendto(b"honest", ("198.51.100.66", PORT))
-            data, sender = witness.recvfrom(64)
-    assert (data, sender[0]) == (b"honest", "198.51.100.7")
-
-
-def test_ipv6_network_connects_peers_and_masquerades(engine: Engine) -> None:
-    """Peers reach each other by IPv6 at once, without duplicate address detection."""
-    engine.network_create("six", ipv6=True)
-    one = engine.run("base", FOR_EVER, network="six")
-    two = engine.run("base", FOR_EVER, network="six")
-    address = two.state.endpoints[0].address6.partition("/")[0]
-    assert _arrives(netns(one), (address, netns(two)))
-    with Nft() as nft:
-        comments = [rule.comment for rule in nft.rules(firewall.TABLE)]
-    assert comments.count("six: masquerade") == 2
-
-
-def test_bridge_and_container_ignore_router_advertisements(engine: Engine) -> None:
-    """`accept_ra` is 0 on the bridge and on eth0."""
-    made = engine.network_create("six", ipv6=True)
-    web = engine.run("base", FOR_EVER, network="six")
-    listens = Path(f"/proc/sys/net/ipv6/conf/{made.bridge}/accept_ra")
-    assert listens.read_text() == "0\n"
-    with netns(web) as inside, inside.entered():
-        assert Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").read_text() == "0\n"
+def accepts(link: str) -> str:
+    """Return whether a link of the host accepts router advertisements."""
+    return Path(f"/proc/sys/net/ipv6/conf/{link}/accept_ra").read_text().strip()

@@ -126,7 +126,7 @@ def test_port_options_have_dockers_meaning(text: str, wanted: list[PortRequest])
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "no port"),
         ("a:80", "no port"),
@@ -147,8 +147,8 @@ def test_port_options_have_dockers_meaning(text: str, wanted: list[PortRequest])
         ("[fe80::1%eth0]:80:80", "not an IPv6 address"),
     ],
 )
-def test_malformed_port_is_refused_with_its_text(text: str, said: str) -> None:
+def test_malformed_port_is_refused_with_its_text(text: str, message: str) -> None:
     """The error quotes the input and names the mistake."""
-    with pytest.raises(InvalidError, match=said) as refused:
+    with pytest.raises(InvalidError, match=message) as refused:
         parse("run web", text)
     assert f"publish {text!r}" in str(refused.value)
