@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.cli import output
@@ -211,10 +212,8 @@ def _container_or_image(engine: Engine, reference: str) -> dict[str, Any]:
     try:
         return output.container(engine.inspect(reference))
     except NotFoundError:
-        try:
+        with suppress(MydockerError):  # the error about the container is the one to report
             return output.image(*engine.images.inspect(reference))
-        except MydockerError:
-            pass  # the error about the container is the one to report
         raise
 
 

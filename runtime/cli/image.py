@@ -295,22 +295,21 @@ def _write(pieces: Iterable[bytes], path: str) -> None:
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return
-    if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "wb") as file:  # a FIFO or a device cannot be replaced
-            file.writelines(pieces)
-        return
-    scratch = f"{path}.{os.getpid()}.new"
+    replaced = os.path.isfile(path) or not os.path.exists(path)  # no FIFO and no device
+    scratch = f"{path}.{os.getpid()}.new" if replaced else path
     try:
-        file = open(scratch, "xb")  # noqa: SIM115 - closed below
+        file = open(scratch, "wb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise NotFoundError(f"write {path}", str(error.strerror)) from None
     try:
         with file:
             file.writelines(pieces)
-        os.rename(scratch, path)
-    finally:
-        if os.path.exists(scratch):
+        if replaced:
+            os.rename(scratch, path)
+    except BaseException:
+        if replaced:
             os.unlink(scratch)
+        raise
 
 
 COMMANDS: Final = (

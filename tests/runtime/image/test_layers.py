@@ -84,13 +84,6 @@ def test_whiteouts_remove_files_of_lower_layers(engine: Engine, what: str) -> No
     assert ".wh." not in listed
 
 
-def test_upper_layer_restores_a_removed_file(engine: Engine) -> None:
-    """A third layer may have a file that the second removed."""
-    gone, back = tars.tar(Item("d/.wh.old")), tars.tar(Item("d/old", b"back"))
-    make(engine, base_layer(engine), BELOW, gone, back)
-    assert output(engine, "made", "cat /d/old") == "back"
-
-
 def test_file_metadata_survives_unpacking(engine: Engine) -> None:
     """Modes with set-uid and sticky bits, times, links of both kinds, FIFOs, capabilities."""
     capability = bytes.fromhex("0100000200040000000000000000000000000000")
@@ -189,11 +182,14 @@ def test_image_has_at_most_125_layers(engine: Engine) -> None:
         make(engine, base, *layers, tars.tar(Item("one more")))
 
 
-def test_repeated_layer_counts_at_its_upper_place(engine: Engine) -> None:
-    """A build step that changes nothing repeats a layer."""
-    one, two = tars.tar(Item("f", b"one")), tars.tar(Item("f", b"two"))
-    make(engine, base_layer(engine), one, two, one)
-    assert output(engine, "made", "cat /f") == "one"
+GONE, ONE, TWO = (tars.tar(Item("d/.wh.old")), *(tars.tar(Item("d/old", b)) for b in (b"1", b"2")))
+
+
+@pytest.mark.parametrize("layers", [(BELOW, GONE, ONE), (ONE, TWO, ONE)], ids=["removed", "twice"])
+def test_uppermost_layer_with_a_file_wins(engine: Engine, layers: tuple[bytes, ...]) -> None:
+    """Also when a layer between removes it, or when a layer is repeated (by an empty step)."""
+    make(engine, base_layer(engine), *layers)
+    assert output(engine, "made", "cat /d/old") == "1"
 
 
 def test_image_without_files_starts(engine: Engine) -> None:
