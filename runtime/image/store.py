@@ -117,7 +117,7 @@ class ImageStore:
         if identity is not None:
             return self.image(index, identity, reference)
         digits = id_prefix(reference)
-        if with_tag(reference) == with_tag(base.BASE):
+        if with_tag(reference) == base.BASE:
             return base.get(self.cache)
         if digits and (found := base.get(self.cache)).id.startswith(digits):
             return found

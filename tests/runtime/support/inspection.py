@@ -24,7 +24,7 @@ WITHIN = 10.0
 
 def brought(engine: Engine) -> list[str]:
     """Return the names of the images in order, except `base`."""
-    return sorted(item.name for item in engine.images.all() if item.name != f"{BASE}:latest")
+    return sorted(item.name for item in engine.images.all() if item.name != BASE)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
