@@ -107,8 +107,8 @@ def container(found: ContainerRecord) -> dict[str, Any]:
 
 def _mount(bind: Bind) -> dict[str, Any]:
     kind = {"Type": "volume", "Name": bind.source} if bind.volume else {"Type": "bind"}
-    place = {"Source": bind.source, "Destination": bind.target}
-    return {**kind, **place, "Mode": "ro" if bind.read_only else "", "RW": not bind.read_only}
+    paths = {"Source": bind.source, "Destination": bind.target}
+    return {**kind, **paths, "Mode": "ro" if bind.read_only else "", "RW": not bind.read_only}
 
 
 def status_word(found: ContainerRecord) -> str:
@@ -405,7 +405,7 @@ def _filled(parts: Sequence[Any], data: Any, template: str) -> str:
 
 
 def _end(parts: Sequence[Any], start: int, template: str) -> int:
-    """Return the place of the `end` of the range at `start`."""
+    """Return the position of the `end` of the range at `start`."""
     depth = 0
     for position in range(start, len(parts)):
         depth += {"range": 1, "end": -1}.get("".join(parts[position][:1]), 0)

@@ -14,7 +14,7 @@ from runtime.errors import InvalidError, NotFoundError
 from tests.runtime.image import tars
 from tests.runtime.image.image_files import base_layer, import_root, load, make, output
 from tests.runtime.image.tars import Item, directory
-from tests.runtime.support.inspection import brought
+from tests.runtime.support.inspection import loaded_images
 
 UPPER = tars.tar(directory("./"), directory("srv"), Item("srv/word", b"carried over\n"))
 
@@ -24,7 +24,7 @@ LAYOUTS = {"docker 24": tars.old_docker, "docker 25": tars.new_docker, "oci": ta
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("compressed", ["plain", "layers", "all"])
 def test_archive_of_each_layout_loads(engine: Engine, layout: str, compressed: str) -> None:
-    """The image has its name and files, whatever part is compressed."""
+    """The image has its name and files, plain or with any part compressed."""
     layers = [base_layer(engine), UPPER]
     if compressed != "plain":
         layers = [gzip.compress(layer, 1) for layer in layers]
@@ -54,7 +54,7 @@ def test_archive_with_several_images_loads_all(engine: Engine) -> None:
     both = [tars.new_docker([UPPER], one, ["a", "b:2"]), tars.new_docker([UPPER], other)]
     found = load(engine, tars.merged(*both))
     assert [item.names for item in found] == [("a:latest", "b:2"), ()]
-    assert brought(engine) == ["<none>:<none>", "a:latest", "b:2"]
+    assert loaded_images(engine) == ["<none>:<none>", "a:latest", "b:2"]
 
 
 def _many_platforms(*platforms: str) -> bytes:

@@ -14,7 +14,7 @@ from runtime.errors import InvalidError
 from tests.runtime.image import tars
 from tests.runtime.image.image_files import load, make, unchanged
 from tests.runtime.image.tars import Item, symlink
-from tests.runtime.support.inspection import brought
+from tests.runtime.support.inspection import loaded_images
 
 # --- documents --------------------------------------------------------------------
 
@@ -145,4 +145,4 @@ def test_archive_with_one_bad_image_changes_nothing(engine: Engine, root: Path) 
     ]
     with unchanged(root), pytest.raises(InvalidError, match="leads out"):
         load(engine, tars.merged(*both))
-    assert brought(engine) == ["before:latest"]
+    assert loaded_images(engine) == ["before:latest"]

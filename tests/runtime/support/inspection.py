@@ -22,7 +22,7 @@ WITHIN = 10.0
 """Timeout in seconds for a condition, on the slowest machine."""
 
 
-def brought(engine: Engine) -> list[str]:
+def loaded_images(engine: Engine) -> list[str]:
     """Return the names of the images in order, except `base`."""
     return sorted(item.name for item in engine.images.all() if item.name != BASE)
 
