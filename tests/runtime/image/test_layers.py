@@ -26,49 +26,27 @@ BELOW = tars.tar(
 SEEN = {"d/kept", "d/old", "file", "tree/sub", "whole/old"}
 NEW = Item("whole/new")
 
+REPLACED: dict[str, list[Item]] = {
+    "all of a directory": [directory("whole"), Item("whole/.wh..wh..opq"), NEW],
+    "all, marked last": [NEW, Item("whole/.wh.x"), Item("whole/.wh..wh..opq")],
+    "all, and one file": [Item("whole/.wh..wh..opq"), Item("whole/.wh.old"), NEW],
+    "a directory made anew": [Item(".wh.whole"), directory("whole"), NEW],
+    "a directory made anew, marked last": [directory("whole"), NEW, Item(".wh.whole")],
+    "a directory made anew by its content": [Item(".wh.whole"), NEW],
+}
+"""Entries that replace the content of one directory."""
+AUFS = [Item(".wh..wh.aufs"), directory(".wh..wh.plnk"), Item("d/.wh..wh.orph")]
+
 # entries, the files of `SEEN` that they hide, and the files that they add
 WHITEOUTS: dict[str, tuple[list[Item], set[str], set[str]]] = {
     "a file": ([Item("d/.wh.old")], {"d/old"}, set()),
     "a directory": ([Item(".wh.d")], {"d/kept", "d/old"}, set()),
     "several": ([Item("d/.wh.old"), Item(".wh.file")], {"d/old", "file"}, set()),
     "a missing file": ([Item("d/.wh.x")], set(), set()),
-    "all of a directory": (
-        [directory("whole"), Item("whole/.wh..wh..opq"), NEW],
-        {"whole/old"},
-        {"whole/new"},
-    ),
-    "all of a directory, marked last": (
-        [NEW, Item("whole/.wh.x"), Item("whole/.wh..wh..opq")],
-        {"whole/old"},
-        {"whole/new"},
-    ),
-    "all of a directory, and one file": (
-        [Item("whole/.wh..wh..opq"), Item("whole/.wh.old"), NEW],
-        {"whole/old"},
-        {"whole/new"},
-    ),
-    "a directory made anew": (
-        [Item(".wh.whole"), directory("whole"), NEW],
-        {"whole/old"},
-        {"whole/new"},
-    ),
-    "a directory made anew, marked last": (
-        [directory("whole"), NEW, Item(".wh.whole")],
-        {"whole/old"},
-        {"whole/new"},
-    ),
-    "a directory made anew by its content": (
-        [Item(".wh.whole"), NEW],
-        {"whole/old"},
-        {"whole/new"},
-    ),
     "a file made anew": ([Item(".wh.file"), Item("file", b"new")], set(), set()),
     "a directory becomes a file": ([Item("tree")], {"tree/sub"}, set()),
-    "internal names of AUFS": (
-        [Item(".wh..wh.aufs"), directory(".wh..wh.plnk"), Item("d/.wh..wh.orph")],
-        set(),
-        set(),
-    ),
+    "internal names of AUFS": (AUFS, set(), set()),
+    **{what: (items, {"whole/old"}, {"whole/new"}) for what, items in REPLACED.items()},
 }
 
 
