@@ -68,16 +68,13 @@ _NAME: Final = option(
 )
 def images(engine: Engine, arguments: argparse.Namespace) -> int:
     """List images."""
-    from runtime.image.config import split_reference, with_tag
+    from runtime.image.config import split_reference
 
-    found = engine.images.all()
-    if arguments.name:
-        wanted, exact = arguments.name, arguments.name == with_tag(arguments.name)
-        found = [
-            item
-            for item in found
-            if wanted == (item.name if exact else split_reference(item.name)[0])
-        ]
+    found = [
+        item
+        for item in engine.images.all()
+        if arguments.name in ("", item.name, split_reference(item.name)[0])
+    ]
     items = [output.images(item, trunc=not arguments.no_trunc) for item in found]
     if arguments.quiet:
         for identity in dict.fromkeys(item["ID"] for item in items):
