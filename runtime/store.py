@@ -148,8 +148,8 @@ class Lock:
 
     @classmethod
     def take(cls, path: str, *, wait: bool = True, create: bool = True) -> Lock | None:
-        """Return the lock of the file at `path`; `None` if it is taken and `wait` is false."""
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        """Return the lock of the file or directory at `path`; `None` if taken and not `wait`."""
+        flags = os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if create else os.O_RDONLY)
         fd = os.open(path, flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -12,8 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runtime.errors import InvalidError, MydockerError, OutputError, output_lost
 
@@ -189,23 +188,6 @@ def for_each(references: Sequence[str], act: Callable[[str], object]) -> int:
         else:
             print_line(str(answer) if isinstance(answer, int | str) else reference)
     return code
-
-
-def for_each_at_once(
-    references: Sequence[str], begin: Callable[[str], Callable[[], object]]
-) -> int:
-    """Call `begin` for every reference first, then what each returned, as `for_each` does."""
-    begun: dict[str, Callable[[], object]] = {}
-    for reference in references:
-        try:
-            begun[reference] = begin(reference)
-        except MydockerError as error:
-            begun[reference] = partial(_raise, error)
-    return for_each(references, lambda reference: begun[reference]())
-
-
-def _raise(error: MydockerError) -> NoReturn:
-    raise error
 
 
 # --- values of options -----------------------------------------------------------

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.cli import output
@@ -19,7 +20,6 @@ from runtime.cli.base import (
     command,
     flag,
     for_each,
-    for_each_at_once,
     option,
     print_error,
     print_line,
@@ -29,6 +29,7 @@ from runtime.errors import InvalidError, MydockerError, NotFoundError
 from runtime.records import ContainerRecord
 
 if TYPE_CHECKING:
+    from runtime.container.lifecycle import Stopping
     from runtime.engine import Engine
 
 _DURATION: Final = r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?"
@@ -61,9 +62,14 @@ def start(engine: Engine, arguments: argparse.Namespace) -> int:
 @command("stop", _TIME, CONTAINERS)
 def stop(engine: Engine, arguments: argparse.Namespace) -> int:
     """Stop containers by SIGTERM, then SIGKILL."""
+    begun: dict[str, Stopping] = {}
     seconds = arguments.time
-    return for_each_at_once(
-        arguments.containers, lambda item: engine.stopping(item, timeout=seconds).finish
+    for item in arguments.containers:  # all are signalled before the first is waited for
+        with suppress(MydockerError):  # reported below
+            begun[item] = engine.stopping(item, timeout=seconds)
+    return for_each(
+        arguments.containers,
+        lambda item: (begun.get(item) or engine.stopping(item, timeout=seconds)).finish(),
     )
 
 
@@ -211,10 +217,8 @@ def _container_or_image(engine: Engine, reference: str) -> dict[str, Any]:
     try:
         return output.container(engine.inspect(reference))
     except NotFoundError:
-        try:
+        with suppress(MydockerError):  # the error about the container is the one to report
             return output.image(*engine.images.inspect(reference))
-        except MydockerError:
-            pass  # the error about the container is the one to report
         raise
 
 

@@ -68,16 +68,13 @@ _NAME: Final = option(
 )
 def images(engine: Engine, arguments: argparse.Namespace) -> int:
     """List images."""
-    from runtime.image.config import split_reference, with_tag
+    from runtime.image.config import split_reference
 
-    found = engine.images.all()
-    if arguments.name:
-        wanted, exact = arguments.name, arguments.name == with_tag(arguments.name)
-        found = [
-            item
-            for item in found
-            if wanted == (item.name if exact else split_reference(item.name)[0])
-        ]
+    found = [
+        item
+        for item in engine.images.all()
+        if arguments.name in ("", item.name, split_reference(item.name)[0])
+    ]
     items = [output.images(item, trunc=not arguments.no_trunc) for item in found]
     if arguments.quiet:
         for identity in dict.fromkeys(item["ID"] for item in items):
@@ -295,22 +292,21 @@ def _write(pieces: Iterable[bytes], path: str) -> None:
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return
-    if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "wb") as file:  # a FIFO or a device cannot be replaced
-            file.writelines(pieces)
-        return
-    scratch = f"{path}.{os.getpid()}.new"
+    replaced = os.path.isfile(path) or not os.path.exists(path)  # no FIFO and no device
+    scratch = f"{path}.{os.getpid()}.new" if replaced else path
     try:
-        file = open(scratch, "xb")  # noqa: SIM115 - closed below
+        file = open(scratch, "wb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise NotFoundError(f"write {path}", str(error.strerror)) from None
     try:
         with file:
             file.writelines(pieces)
-        os.rename(scratch, path)
-    finally:
-        if os.path.exists(scratch):
+        if replaced:
+            os.rename(scratch, path)
+    except BaseException:
+        if replaced:
             os.unlink(scratch)
+        raise
 
 
 COMMANDS: Final = (

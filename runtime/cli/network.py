@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from runtime.cli import output
 from runtime.cli.base import (
@@ -24,7 +24,7 @@ from runtime.errors import InvalidError
 
 if TYPE_CHECKING:
     from runtime.engine import Engine
-    from runtime.records import Driver
+    from runtime.network.config import NetworkOptions
 
 _MTU_KEYS: Final = ("mtu", "com.docker.network.driver.mtu")
 _ICC_KEYS: Final = ("icc", "com.docker.network.bridge.enable_icc")
@@ -61,24 +61,16 @@ def create(engine: Engine, arguments: argparse.Namespace) -> int:
     On a bridge network the host is the router. A macvlan network connects containers to the
     network of a host interface (--opt parent=).
     """
-    from runtime.network.config import NetworkOptions
-
-    wanted = NetworkOptions(
-        driver=cast("Driver", arguments.driver),
-        ip_range=arguments.ip_range,
-        ipv6=arguments.ipv6,
-        internal=arguments.internal,
-    )
+    wanted: dict[str, Any] = {
+        key: getattr(arguments, key) for key in ("driver", "ip_range", "ipv6", "internal")
+    }
     for name in ("subnet", "gateway"):
-        given = getattr(arguments, name)
-        of_six = [text for text in given if ":" in text]
-        if len(of_six) > 1 or len(given) - len(of_six) > 1:
-            asked = f"use --{name} {' '.join(given)}"
-            raise InvalidError(asked, f"a network has one {name} of each family")
-    for subnet in arguments.subnet:
-        wanted["subnet6" if ":" in subnet else "subnet"] = subnet
-    for gateway in arguments.gateway:
-        wanted["gateway6" if ":" in gateway else "gateway"] = gateway
+        for address in getattr(arguments, name):
+            key = f"{name}6" if ":" in address else name
+            if key in wanted:
+                asked = f"use --{name} {' '.join(getattr(arguments, name))}"
+                raise InvalidError(asked, f"a network has one {name} of each family")
+            wanted[key] = address
     for key, value in pairs("--opt", arguments.opt).items():
         if key in _MTU_KEYS and value.isdigit():
             wanted["mtu"] = int(value)
@@ -89,7 +81,8 @@ def create(engine: Engine, arguments: argparse.Namespace) -> int:
         else:
             asked = f"use --opt {key}={value}"
             raise InvalidError(asked, "there is no such option or value", remedy="mtu=1400")
-    print_line(engine.network_create(arguments.name, **wanted).id)
+    options = cast("NetworkOptions", wanted)
+    print_line(engine.network_create(arguments.name, **options).id)
     return 0
 
 

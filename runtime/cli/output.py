@@ -107,8 +107,8 @@ def container(found: ContainerRecord) -> dict[str, Any]:
 
 def _mount(bind: Bind) -> dict[str, Any]:
     kind = {"Type": "volume", "Name": bind.source} if bind.volume else {"Type": "bind"}
-    place = {"Source": bind.source, "Destination": bind.target}
-    return {**kind, **place, "Mode": "ro" if bind.read_only else "", "RW": not bind.read_only}
+    paths = {"Source": bind.source, "Destination": bind.target}
+    return {**kind, **paths, "Mode": "ro" if bind.read_only else "", "RW": not bind.read_only}
 
 
 def status_word(found: ContainerRecord) -> str:
@@ -256,8 +256,7 @@ def network_settings(found: ContainerRecord) -> dict[str, Any]:
     return {
         **addresses(endpoints[0] if endpoints else None),
         "Ports": bindings(
-            (f"{item.port}/{item.protocol}", item.address, str(item.host_port))
-            for item in found.state.ports
+            (_port(item), item.address, str(item.host_port)) for item in found.state.ports
         ),
         "Networks": {
             item.network: {**addresses(item), "Aliases": aliases.get(item.network, [])}
@@ -303,29 +302,24 @@ def requested_ports(publish: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 def port_lines(publications: Sequence[Publication]) -> list[str]:
     """Return published ports as `mydocker ps` shows them: 0.0.0.0:8080->80/tcp."""
-    return [
-        f"{_bracketed(item.address)}:{item.host_port}->{item.port}/{item.protocol}"
-        for item in publications
-    ]
+    return [f"{_host_socket(item)}->{_port(item)}" for item in publications]
 
 
 def port_rows(publications: Sequence[Publication], wanted: str = "") -> list[str]:
     """Return the lines of `mydocker port`; for `wanted` (`80`, `80/udp`) host sockets alone."""
-    port, slash, protocol = wanted.partition("/")
-    asked = f"{port}/{protocol if slash else 'tcp'}"
-    rows = []
-    for item in publications:
-        own = f"{item.port}/{item.protocol}"
-        socket = f"{_bracketed(item.address)}:{item.host_port}"
-        if not wanted:
-            rows.append(f"{own} -> {socket}")
-        elif own == asked:
-            rows.append(socket)
-    return rows
+    if not wanted:
+        return [f"{_port(item)} -> {_host_socket(item)}" for item in publications]
+    port = wanted if "/" in wanted else f"{wanted}/tcp"
+    return [_host_socket(item) for item in publications if _port(item) == port]
 
 
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+def _port(item: Publication) -> str:
+    return f"{item.port}/{item.protocol}"
+
+
+def _host_socket(item: Publication) -> str:
+    address = f"[{item.address}]" if ":" in item.address else item.address
+    return f"{address}:{item.host_port}"
 
 
 def network(found: NetworkConfig, containers: Sequence[ContainerRecord]) -> dict[str, Any]:
@@ -405,7 +399,7 @@ def _filled(parts: Sequence[Any], data: Any, template: str) -> str:
 
 
 def _end(parts: Sequence[Any], start: int, template: str) -> int:
-    """Return the place of the `end` of the range at `start`."""
+    """Return the position of the `end` of the range at `start`."""
     depth = 0
     for position in range(start, len(parts)):
         depth += {"range": 1, "end": -1}.get("".join(parts[position][:1]), 0)

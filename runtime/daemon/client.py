@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -192,6 +191,8 @@ def _fork_daemon(root: str, listening: int, log: int) -> None:
     The daemon is forked and not executed: its imports took 0.1 s a time, and a host process of the
     harness, which has no byte-code cache, has imported them before.
     """
+    import threading  # imported here: only the first container needs it
+
     if threading.active_count() > 1:  # one of the others may hold the lock of a module (threading)
         from runtime.daemon import daemon
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -241,41 +241,33 @@ def save(images: Sequence[NamedImage], directories: Mapping[str, str]) -> Iterat
     `InvalidArchive` when a layer on disk has changed since it was made.
     """
     known = {diff_id: layers.read(path) for diff_id, path in directories.items()}
-    documents: dict[str, bytes] = {}
+    yield _directory("blobs") + _directory("blobs/sha256")
+    for diff_id, path in directories.items():
+        yield from _stored(known[diff_id], path)
     descriptors, listed = [], []
     for config, names in images:
-        documents[config.identity] = config.raw
+        found = [known[diff_id] for diff_id in config.layers]
+        kinds = [f"{_LAYER}+gzip" if layer.gzip else _LAYER for layer in found]
         manifest = encode(
             {
                 "schemaVersion": 2,
                 "mediaType": _MANIFEST,
                 "config": _descriptor(_CONFIG, config.identity, len(config.raw)),
                 "layers": [
-                    _descriptor(
-                        f"{_LAYER}+gzip" if layer.gzip else _LAYER, layer.digest, layer.stored
-                    )
-                    for layer in map(known.__getitem__, config.layers)
+                    _descriptor(kind, layer.digest, layer.stored)
+                    for kind, layer in zip(kinds, found, strict=True)
                 ],
             }
         )
-        documents[sha256(manifest)] = manifest
+        yield _file(_blob_name(config.identity), config.raw)
+        yield _file(_blob_name(sha256(manifest)), manifest)
         described = _descriptor(_MANIFEST, sha256(manifest), len(manifest))
         annotated = [{**described, "annotations": _annotations(name)} for name in names]
         descriptors += annotated or [described]
+        blobs = [_blob_name(layer.digest) for layer in found]
         listed.append(
-            {
-                "Config": _blob_name(config.identity),
-                "RepoTags": list(names),
-                "Layers": [_blob_name(known[item].digest) for item in config.layers],
-            }
+            {"Config": _blob_name(config.identity), "RepoTags": list(names), "Layers": blobs}
         )
-    blobs = {known[diff_id].digest: diff_id for diff_id in directories}
-    yield _directory("blobs") + _directory("blobs/sha256")
-    for found in sorted({*documents, *blobs}):
-        if found in documents:
-            yield _file(_blob_name(found), documents[found])
-        else:
-            yield from _stored(known[blobs[found]], directories[blobs[found]])
     index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": descriptors}
     yield _file("index.json", encode(index))
     yield _file("manifest.json", encode(listed))

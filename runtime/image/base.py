@@ -14,7 +14,7 @@ from linux import proc
 from runtime.image.config import Image
 from runtime.store import Lock, read_json
 
-BASE: Final = "base"
+BASE: Final = "base:latest"
 RECIPE: Final = f"{os.path.dirname(__file__)}/assemble.py"
 """Source of the code that assembles `base`: an image of another recipe is made anew."""
 
@@ -51,6 +51,12 @@ def get(cache: str) -> Image:
         return cached(cache) or assemble(cache)
     finally:
         lock.release()
+
+
+def config(cache: str) -> bytes:
+    """Return the configuration of `base`, which is in the cache."""
+    made: str = read_json(f"{cache}/base.json")["config"]
+    return made.encode()
 
 
 def add_mount_points(root: str) -> None:

@@ -31,13 +31,12 @@ from runtime.image.config import (
     id_prefix,
     parse_reference,
     split_reference,
-    with_tag,
 )
 from runtime.image.documents import apply_changes, compose, parse_config
 from runtime.image.layer import Budget, Chunks
 from runtime.image.store import ImageStore, NamedImage
 from runtime.image.tar import Readable, pack
-from runtime.store import Store, now, read_json
+from runtime.store import Store, now
 
 NO_NAME: Final = "<none>:<none>"
 _CAUSES: Final = {
@@ -55,17 +54,6 @@ class RemovedImages(NamedTuple):
     names: list[str]
     images: list[str]
     layers: list[str]
-
-
-class ParentImage(NamedTuple):
-    """An image to build on, name or save.
-
-    `tree` is the directory of `base`, whose one layer is not in the store; it becomes
-    a layer with a digest once it is needed as one.
-    """
-
-    config: ImageConfig
-    tree: str = ""
 
 
 @contextmanager
@@ -108,21 +96,19 @@ class Images:
             for name in index.names_of(identity) or [NO_NAME]
         ]
         if index.named(base.BASE) is None:
-            found.append(base.get(self._store.cache)._replace(name=with_tag(base.BASE)))
+            found.append(base.get(self._store.cache))
         return sorted(found, key=lambda item: item.created, reverse=True)
 
     def inspect(self, reference: str) -> tuple[Image, list[str], dict[str, Any]]:
         """Return an image, all its names, and its whole configuration."""
         found = self.get(reference)
-        config: dict[str, Any] = json.loads(self._parent(found).config.raw)
-        return found, self._store.index().names_of(found.id) or [with_tag(found.name)], config
+        config: dict[str, Any] = json.loads(self._config(found).raw)
+        return found, self._store.index().names_of(found.id) or [found.name], config
 
-    def _parent(self, found: Image) -> ParentImage:
+    def _config(self, found: Image) -> ImageConfig:
         if found.id in self._store.index().images:
-            return ParentImage(parse_config(self._store.config(found.id)))
-        made = read_json(f"{self._store.cache}/base.json")
-        tree = f"{self._store.cache}/{made['layer']}"
-        return ParentImage(parse_config(made["config"].encode()), tree)
+            return parse_config(self._store.config(found.id))
+        return parse_config(base.config(self._store.cache))
 
     # --- making --------------------------------------------------------------
 
@@ -182,12 +168,12 @@ class Images:
         names = [parse_reference(name)] if name else []
         asked = f"commit to {name or 'an image'}"
         with user_errors(asked), self._store.scratch() as scratch:
-            parent = self._parent(found)
+            parent = self._config(found)
             self._add_base(scratch, parent)
             made = [_add_tree(scratch, upper)] if os.path.isdir(upper) else []
-            before = json.loads(parent.config.raw).get("history") or []
+            before = json.loads(parent.raw).get("history") or []
             step = {"created": now(), "created_by": comment or "mydocker commit"}
-            layers = [*parent.config.layers, *made]
+            layers = [*parent.layers, *made]
             new = compose(layers, config, author=author, history=[*before, step])
             return self._publish(scratch, new, names)
 
@@ -195,10 +181,10 @@ class Images:
         """Tag an image; an existing tag of that name is moved."""
         names = [parse_reference(name)]
         with user_errors(f"tag {reference}"):
-            parent = self._parent(self.get(reference))
+            config = self._config(self.get(reference))
             with self._store.scratch() as scratch:
-                self._add_base(scratch, parent)
-                self._publish(scratch, parent.config, names)
+                self._add_base(scratch, config)
+                self._publish(scratch, config, names)
 
     def save(self, wanted: Sequence[str]) -> Iterator[bytes]:
         """Yield the pieces of an archive of images.
@@ -207,30 +193,32 @@ class Images:
         """
         with user_errors(f"save {' '.join(wanted)}"):
             names: dict[str, list[str]] = {}
-            parents: dict[str, ParentImage] = {}
+            configs: dict[str, ImageConfig] = {}
             for reference in wanted:
                 found = self.get(reference)
-                parents[found.id] = self._parent(found)
+                configs[found.id] = self._config(found)
                 digits = id_prefix(reference)
                 if not digits or not found.id.startswith(digits):
                     names.setdefault(found.id, []).append(parse_reference(found.name))
             images = [
-                NamedImage(parent.config, tuple(dict.fromkeys(names.get(identity, ()))))
-                for identity, parent in parents.items()
+                NamedImage(config, tuple(dict.fromkeys(names.get(identity, ()))))
+                for identity, config in configs.items()
             ]
             with self._store.scratch() as scratch:
                 directories = {}
-                for parent in parents.values():
-                    self._add_base(scratch, parent)
-                    for item in parent.config.layers:
+                for config in configs.values():
+                    self._add_base(scratch, config)
+                    for item in config.layers:
                         made = f"{scratch}/{item}"
                         directories[item] = made if os.path.isdir(made) else self._store.layer(item)
                 yield from archive.save(images, directories)
 
-    def _add_base(self, scratch: str, parent: ParentImage) -> None:
+    def _add_base(self, scratch: str, config: ImageConfig) -> None:
         """Make `base` a layer in `scratch` where the store does not have it."""
-        if parent.tree and self._store.missing(parent.config.layers):
-            _add_tree(scratch, parent.tree)
+        if self._store.missing(config.layers):
+            own = base.get(self._store.cache)
+            if own.id == config.identity:
+                _add_tree(scratch, own.layers[0])
 
     def _publish(self, scratch: str, config: ImageConfig, names: Sequence[str]) -> str:
         if self._store.publish(scratch, [NamedImage(config, tuple(names))]):

@@ -23,7 +23,7 @@ from runtime.image.unpack import extract
 from runtime.store import read_json, write_json
 
 MOST_BYTES: Final = 64 << 30
-"""Limit on the bytes of an archive, whatever the disk's size: more is taken for a bomb."""
+"""Limit on the bytes of an archive for any size of the disk: more is taken for a bomb."""
 
 _GZIP: Final = b"\x1f\x8b"
 _OTHERS: Final = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}

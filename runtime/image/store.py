@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple
 
 from runtime import store
 from runtime.errors import NotFoundError
@@ -36,8 +36,6 @@ from runtime.image.config import (
 )
 from runtime.records import ContainerConfig
 from runtime.store import Lock, match_prefix, read_json, write_json
-
-_LOCK: Final = ".lock"
 
 
 class IndexEntry(NamedTuple):
@@ -119,7 +117,7 @@ class ImageStore:
         if identity is not None:
             return self.image(index, identity, reference)
         digits = id_prefix(reference)
-        if with_tag(reference) == with_tag(base.BASE):
+        if with_tag(reference) == base.BASE:
             return base.get(self.cache)
         if digits and (found := base.get(self.cache)).id.startswith(digits):
             return found
@@ -187,25 +185,38 @@ class ImageStore:
             os.makedirs(f"{self.path}/{directory}", mode=0o700, exist_ok=True)
         lock = Lock.take(f"{self.path}/lock")
         assert lock is not None
-        abandoned: list[_Scratch] = []
+        abandoned: dict[str, Lock] = {}
         try:
             yield
             self._remove_unlisted()
             abandoned = self._abandoned()
         finally:
             lock.release()
-        for item in abandoned:
-            item.remove()
+        for path, own in abandoned.items():
+            store.remove_tree(path)
+            own.release()
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
-        """Make a directory on the library's file system, which is removed after the body."""
+        """Make a directory on the library's file system, which is removed after the body.
+
+        It is locked as long as its maker is alive.
+        """
         with self.locked():
-            made = _Scratch.make(f"{self.path}/scratch")
+            made = self._make_scratch()
+            lock = Lock.take(made, create=False)
+            assert lock is not None
         try:
-            yield made.directory
+            yield made
         finally:
-            made.remove()
+            store.remove_tree(made)
+            lock.release()
+
+    def _make_scratch(self) -> str:
+        """Make a directory. Until it is locked, the library's lock must be held."""
+        made = f"{self.path}/scratch/{os.urandom(8).hex()}"
+        os.mkdir(made, 0o700)
+        return made
 
     def publish(self, scratch: str, images: Sequence[NamedImage]) -> list[str]:
         """List images in the index, all at once, whose layers are on disk or in `scratch`.
@@ -256,41 +267,14 @@ class ImageStore:
             if name not in index.images:
                 os.unlink(f"{self.path}/configs/{name}")
         for name in set(os.listdir(f"{self.path}/layers")) - index.layers():
-            doomed = _Scratch.make(f"{self.path}/scratch")
-            os.rename(self.layer(name), f"{doomed.directory}/{name}")
-            doomed.lock.release()
+            os.rename(self.layer(name), f"{self._make_scratch()}/{name}")
 
-    def _abandoned(self) -> list[_Scratch]:
+    def _abandoned(self) -> dict[str, Lock]:
         """Lock and return the scratch directories whose makers were killed."""
-        found = []
+        found = {}
         for name in os.listdir(f"{self.path}/scratch"):
             path = f"{self.path}/scratch/{name}"
-            if name.endswith(_LOCK) and (lock := Lock.take(path, wait=False)) is not None:
-                found.append(_Scratch(path.removesuffix(_LOCK), lock))
+            with suppress(FileNotFoundError):  # its maker has just removed it
+                if (lock := Lock.take(path, wait=False, create=False)) is not None:
+                    found[path] = lock
         return found
-
-
-class _Scratch(NamedTuple):
-    """A directory whose maker is alive as long as its lock is taken.
-
-    The lock is a file beside it, made before the directory and removed after it.
-    """
-
-    directory: str
-    lock: Lock
-
-    @classmethod
-    def make(cls, below: str) -> Self:
-        """Make and lock one. Without the library's lock it could be taken for abandoned."""
-        directory = f"{below}/{os.urandom(8).hex()}"
-        lock = Lock.take(directory + _LOCK)
-        assert lock is not None
-        os.mkdir(directory, 0o700)
-        return cls(directory, lock)
-
-    def remove(self) -> None:
-        """Remove it and release its lock."""
-        store.remove_tree(self.directory)
-        with suppress(FileNotFoundError):  # another process may have found it abandoned
-            os.unlink(self.directory + _LOCK)
-        self.lock.release()

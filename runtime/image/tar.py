@@ -226,7 +226,7 @@ class TarReader:
         elif kind == "symlink" and (not target or "\0" in target or len(target) > _MAX_PATH):
             raise InvalidArchive(f"the link {path!r} has no target that could be")
         size = _number(extended, "size", info.size, _MAX_SIZE)
-        if kind != "file":  # whatever its header says
+        if kind != "file":  # also if its header says otherwise
             size = 0
         self._expect(size)
         return TarEntry(

@@ -198,23 +198,18 @@ def test_reset_removes_containers_networks_and_default_bridge(mydocker: Mydocker
     assert mydocker("ps", "-aq").stdout == ""
 
 
-def test_run_forwards_signals(env: dict[str, str]) -> None:
-    """Ctrl-C at a foreground `run` ends the command, and its exit code is returned."""
-    script = "trap 'exit 5' INT; echo ready; while :; do sleep 0.01; done"
-    watched = Watched([*MYDOCKER, "run", "--rm", "base", "sh", "-c", script], env=env)
-    watched.expect("ready\n")
-    os.kill(watched.process.pid, signal.SIGINT)
-    assert watched.end() == 5
-
-
-def test_exec_forwards_signals_to_its_command(env: dict[str, str], mydocker: Mydocker) -> None:
-    """The command of the container itself continues."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", ["run --rm base", "exec web"])
+def test_signal_is_forwarded_to_the_command(
+    env: dict[str, str], mydocker: Mydocker, how: str, number: int
+) -> None:
+    """The command's exit code is returned; with `exec` the container continues."""
     mydocker("run", "-d", "--name", "web", "base", "sleep", "1000")
-    script = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done"
-    watched = Watched([*MYDOCKER, "exec", "web", "sh", "-c", script], env=env)
+    script = "trap 'exit 5' INT TERM; echo ready; while :; do sleep 0.01; done"
+    watched = Watched([*MYDOCKER, *how.split(), "sh", "-c", script], env=env)
     watched.expect("ready\n")
-    os.kill(watched.process.pid, signal.SIGTERM)
-    assert watched.end() == 6
+    os.kill(watched.process.pid, number)
+    assert watched.end() == 5
     assert mydocker("ps", "-q").stdout
 
 

@@ -13,27 +13,6 @@ from runtime.engine import Engine
 from tests.support.programs import WITHIN, environment
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("how", ["run --rm -i --net none base", "exec -i web"])
-def test_closed_standard_stream_is_replaced_by_dev_null(
-    engine: Engine, root: Path, how: str, closed: str
-) -> None:
-    """No other file of mydocker gets its number, and the exit code is the command's."""
-    engine.run("base", ["sleep", "1000000"], name="web", network="none")
-    script = f'"$0" -m runtime {how} sh -c "readlink /proc/self/fd/0; exit 3" {closed}'
-    done = subprocess.run(
-        ["sh", "-c", script, sys.executable],
-        env=environment(MYDOCKER_ROOT=str(root)),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=WITHIN,
-    )
-    assert (done.returncode, done.stderr) == (3, "")
-    if closed == "<&-":
-        assert done.stdout == "/dev/null\n"
-
-
 def run(root: Path, words: str, redirection: str = "", **env: str) -> tuple[int, str, str]:
     """Return exit code, standard output and standard error of a command."""
     done = subprocess.run(
@@ -45,6 +24,19 @@ def run(root: Path, words: str, redirection: str = "", **env: str) -> tuple[int,
         timeout=WITHIN,
     )
     return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("how", ["run --rm -i --net none base", "exec -i web"])
+def test_closed_standard_stream_is_replaced_by_dev_null(
+    engine: Engine, root: Path, how: str, closed: str
+) -> None:
+    """No other file of mydocker gets its number, and the exit code is the command's."""
+    engine.run("base", ["sleep", "1000000"], name="web", network="none")
+    code, output, errors = run(root, f'{how} sh -c "readlink /proc/self/fd/0; exit 3"', closed)
+    assert (code, errors) == (3, "")
+    if closed == "<&-":
+        assert output == "/dev/null\n"
 
 
 def test_character_missing_in_the_encoding_is_replaced(engine: Engine, root: Path) -> None:

@@ -23,7 +23,7 @@ from tests.runtime.container.container_files import SLEEP, sh
 from tests.runtime.image import tars
 from tests.runtime.image.image_files import base_layer, import_root, load, make, output, unchanged
 from tests.runtime.image.tars import Item, directory, symlink
-from tests.runtime.support.inspection import brought
+from tests.runtime.support.inspection import loaded_images
 
 # --- diff -------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ def test_commit_refuses_whiteout_name(engine: Engine) -> None:
     sh(engine, "touch /.wh.etc")
     with pytest.raises(InvalidError, match=r"/\.wh\.etc has a name that images use"):
         engine.inside.commit("web", "bad")
-    assert brought(engine) == []
+    assert loaded_images(engine) == []
 
 
 def test_mounted_files_are_copied_out_but_not_in_the_diff(engine: Engine, here: Path) -> None:

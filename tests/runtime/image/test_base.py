@@ -170,8 +170,8 @@ def test_cache_directory_order_and_permissions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The variable comes first, then the user's cache, then mydocker's root."""
-    monkeypatch.setenv("MYDOCKER_IMAGE_CACHE", f"{tmp_path}/asked")
-    assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/asked"
+    monkeypatch.setenv("MYDOCKER_IMAGE_CACHE", f"{tmp_path}/cache")
+    assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/cache"
     monkeypatch.delenv("MYDOCKER_IMAGE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}/home")
     assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/home/mydocker"
@@ -182,12 +182,12 @@ def test_cache_directory_order_and_permissions(
 def test_base_has_a_python_with_sockets(cache: str) -> None:
     """The modules are those of a probe, without source."""
     root = base.get(cache).layers[0]
-    told = subprocess.run(
+    done = subprocess.run(
         ["/usr/bin/python3", "-I", "-S", "-c", "import json, socket; print(json.__file__)"],
         capture_output=True,
         text=True,
         check=True,
         preexec_fn=lambda: os.chroot(root),  # no thread has a lock here
     )
-    assert told.stdout.strip().endswith("json/__init__.pyc")
+    assert done.stdout.strip().endswith("json/__init__.pyc")
     assert not list(Path(root).rglob("*.py"))

@@ -26,49 +26,27 @@ BELOW = tars.tar(
 SEEN = {"d/kept", "d/old", "file", "tree/sub", "whole/old"}
 NEW = Item("whole/new")
 
+REPLACED: dict[str, list[Item]] = {
+    "all of a directory": [directory("whole"), Item("whole/.wh..wh..opq"), NEW],
+    "all, marked last": [NEW, Item("whole/.wh.x"), Item("whole/.wh..wh..opq")],
+    "all, and one file": [Item("whole/.wh..wh..opq"), Item("whole/.wh.old"), NEW],
+    "a directory made anew": [Item(".wh.whole"), directory("whole"), NEW],
+    "a directory made anew, marked last": [directory("whole"), NEW, Item(".wh.whole")],
+    "a directory made anew by its content": [Item(".wh.whole"), NEW],
+}
+"""Entries that replace the content of one directory."""
+AUFS = [Item(".wh..wh.aufs"), directory(".wh..wh.plnk"), Item("d/.wh..wh.orph")]
+
 # entries, the files of `SEEN` that they hide, and the files that they add
 WHITEOUTS: dict[str, tuple[list[Item], set[str], set[str]]] = {
     "a file": ([Item("d/.wh.old")], {"d/old"}, set()),
     "a directory": ([Item(".wh.d")], {"d/kept", "d/old"}, set()),
     "several": ([Item("d/.wh.old"), Item(".wh.file")], {"d/old", "file"}, set()),
     "a missing file": ([Item("d/.wh.x")], set(), set()),
-    "all of a directory": (
-        [directory("whole"), Item("whole/.wh..wh..opq"), NEW],
-        {"whole/old"},
-        {"whole/new"},
-    ),
-    "all of a directory, marked last": (
-        [NEW, Item("whole/.wh.x"), Item("whole/.wh..wh..opq")],
-        {"whole/old"},
-        {"whole/new"},
-    ),
-    "all of a directory, and one file": (
-        [Item("whole/.wh..wh..opq"), Item("whole/.wh.old"), NEW],
-        {"whole/old"},
-        {"whole/new"},
-    ),
-    "a directory made anew": (
-        [Item(".wh.whole"), directory("whole"), NEW],
-        {"whole/old"},
-        {"whole/new"},
-    ),
-    "a directory made anew, marked last": (
-        [directory("whole"), NEW, Item(".wh.whole")],
-        {"whole/old"},
-        {"whole/new"},
-    ),
-    "a directory made anew by its content": (
-        [Item(".wh.whole"), NEW],
-        {"whole/old"},
-        {"whole/new"},
-    ),
     "a file made anew": ([Item(".wh.file"), Item("file", b"new")], set(), set()),
     "a directory becomes a file": ([Item("tree")], {"tree/sub"}, set()),
-    "internal names of AUFS": (
-        [Item(".wh..wh.aufs"), directory(".wh..wh.plnk"), Item("d/.wh..wh.orph")],
-        set(),
-        set(),
-    ),
+    "internal names of AUFS": (AUFS, set(), set()),
+    **{what: (items, {"whole/old"}, {"whole/new"}) for what, items in REPLACED.items()},
 }
 
 
@@ -82,13 +60,6 @@ def test_whiteouts_remove_files_of_lower_layers(engine: Engine, what: str) -> No
     names = {name for name in listed.splitlines()[0].split() if not set(name) & set("*[")}
     assert names == SEEN - hidden | added
     assert ".wh." not in listed
-
-
-def test_upper_layer_restores_a_removed_file(engine: Engine) -> None:
-    """A third layer may have a file that the second removed."""
-    gone, back = tars.tar(Item("d/.wh.old")), tars.tar(Item("d/old", b"back"))
-    make(engine, base_layer(engine), BELOW, gone, back)
-    assert output(engine, "made", "cat /d/old") == "back"
 
 
 def test_file_metadata_survives_unpacking(engine: Engine) -> None:
@@ -189,11 +160,14 @@ def test_image_has_at_most_125_layers(engine: Engine) -> None:
         make(engine, base, *layers, tars.tar(Item("one more")))
 
 
-def test_repeated_layer_counts_at_its_upper_place(engine: Engine) -> None:
-    """A build step that changes nothing repeats a layer."""
-    one, two = tars.tar(Item("f", b"one")), tars.tar(Item("f", b"two"))
-    make(engine, base_layer(engine), one, two, one)
-    assert output(engine, "made", "cat /f") == "one"
+GONE, ONE, TWO = (tars.tar(Item("d/.wh.old")), *(tars.tar(Item("d/old", b)) for b in (b"1", b"2")))
+
+
+@pytest.mark.parametrize("layers", [(BELOW, GONE, ONE), (ONE, TWO, ONE)], ids=["removed", "twice"])
+def test_uppermost_layer_with_a_file_wins(engine: Engine, layers: tuple[bytes, ...]) -> None:
+    """Also when a layer between removes it, or when a layer is repeated (by an empty step)."""
+    make(engine, base_layer(engine), *layers)
+    assert output(engine, "made", "cat /d/old") == "1"
 
 
 def test_image_without_files_starts(engine: Engine) -> None:

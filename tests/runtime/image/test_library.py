@@ -23,7 +23,7 @@ from runtime.image.store import ImageStore
 from tests.runtime.image import tars
 from tests.runtime.image.image_files import base_layer, import_root, load, make, on_disk, output
 from tests.runtime.image.tars import Item, directory
-from tests.runtime.support.inspection import brought
+from tests.runtime.support.inspection import loaded_images
 from tests.runtime.support.killing import in_process, killed_at, steps
 
 ONE = tars.tar(directory("d"), Item("d/f", b"one"))
@@ -58,7 +58,7 @@ def test_killed_load_leaves_the_whole_image_or_none(
     """The next call removes the rest, and the next load works."""
     compressed = gzip.compress(_archive(ONE, TWO))  # so that a copy is written to `scratch`
     killed_at(step, lambda: load(Engine(root), compressed))
-    names = brought(engine)
+    names = loaded_images(engine)
     assert names in ([], ["made:latest"])
     if names:
         made = engine.images.get("made")

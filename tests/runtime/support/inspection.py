@@ -22,9 +22,9 @@ WITHIN = 10.0
 """Timeout in seconds for a condition, on the slowest machine."""
 
 
-def brought(engine: Engine) -> list[str]:
+def loaded_images(engine: Engine) -> list[str]:
     """Return the names of the images in order, except `base`."""
-    return sorted(item.name for item in engine.images.all() if item.name != f"{BASE}:latest")
+    return sorted(item.name for item in engine.images.all() if item.name != BASE)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
