@@ -70,15 +70,15 @@ class MydockerAdapter:
 
     def _call(
         self,
-        asked: str,
+        request: str,
         method: Callable[Concatenate[Engine, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         try:
-            return self._calls.call(asked, partial(_with_engine, method), *args, **kwargs)
+            return self._calls.call(request, partial(_with_engine, method), *args, **kwargs)
         except MydockerError as error:
-            raise RuntimeRefused(asked, str(error)) from error
+            raise RuntimeRefused(request, str(error)) from error
 
     def start(self) -> None:
         """Assemble the image and create the default network."""
@@ -90,8 +90,8 @@ class MydockerAdapter:
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
         """Call `mydocker network create`."""
-        asked, given = f"create network {spec.name}", _network_options(spec)
-        return _network_facts(self._call(asked, Engine.network_create, spec.name, **given))
+        request, given = f"create network {spec.name}", _network_options(spec)
+        return _network_facts(self._call(request, Engine.network_create, spec.name, **given))
 
     def network_facts(self, name: str) -> NetworkInfo:
         """Call `mydocker network inspect`."""
@@ -113,13 +113,13 @@ class MydockerAdapter:
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
         """Call `mydocker network connect`."""
-        asked = f"connect {name} to {network}"
-        return _facts(self._call(asked, Engine.network_connect, network, name, aliases=aliases))
+        request = f"connect {name} to {network}"
+        return _facts(self._call(request, Engine.network_connect, network, name, aliases=aliases))
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
         """Call `mydocker network disconnect`."""
-        asked = f"disconnect {name} from {network}"
-        return _facts(self._call(asked, Engine.network_disconnect, network, name))
+        request = f"disconnect {name} from {network}"
+        return _facts(self._call(request, Engine.network_disconnect, network, name))
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
         """Call `mydocker exec`; a command that is not there exits with 127, as in a shell."""

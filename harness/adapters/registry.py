@@ -94,7 +94,7 @@ def load(name: str) -> AdapterFactory:
     return named
 
 
-# --- what a factory tells, if it has programs of its own; a third-party class may have none -------
+# --- optional members of a factory, which a third-party class may lack ------------------------
 
 
 def missing(factory: AdapterFactory) -> list[str]:
@@ -107,8 +107,10 @@ def missing_message(absent: list[str]) -> str:
     """Return a message about `missing` programs; a path may exist and not be executable."""
     inert = [name for name in absent if "/" in name and os.path.exists(name)]
     gone = [name for name in absent if name not in inert]
-    told = [f"{name} is there, and cannot be executed" for name in inert]
-    return "; ".join([*([f"not installed: there is no {', '.join(gone)}"] if gone else []), *told])
+    blocked = [f"{name} is there, and cannot be executed" for name in inert]
+    return "; ".join(
+        [*([f"not installed: there is no {', '.join(gone)}"] if gone else []), *blocked]
+    )
 
 
 def obstacle(factory: AdapterFactory) -> str:
@@ -202,4 +204,4 @@ def _remedy(factory: AdapterFactory) -> str:
         return f"They are looked for in {prefix} and on the PATH"
     if install := how_to_install(factory):
         return f"Try: {install}"
-    return "`netmodes vendors` tells what is there"
+    return "`netmodes vendors` lists the runtimes"

@@ -248,7 +248,7 @@ def refusal(error: sandbox.SandboxError) -> Finding:
         remedy = "Boot a kernel with CONFIG_USER_NS, CONFIG_PID_NS and CONFIG_NET_NS"
     else:
         remedy = access_remedy()
-    return Finding(error.step, required=True, ok=False, why=error.said, remedy=remedy)
+    return Finding(error.step, required=True, ok=False, why=error.reason, remedy=remedy)
 
 
 def access_remedy() -> str:
@@ -291,7 +291,7 @@ def diagnose() -> list[Finding]:
             reached = steps[: steps.index(error.step)] if error.step in steps else ()
             return [*_passed(reached), refusal(error)]
         if code != 0:
-            raise RuntimeError(f"the checks ended with {code}: see what they said above")
+            raise RuntimeError(f"the checks ended with {code}: see their output above")
         mine.close()
         return [*_passed(sandbox.STEPS), *(Finding(**fields) for fields in json.load(answers))]
 

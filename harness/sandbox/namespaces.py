@@ -49,9 +49,9 @@ class SandboxError(Exception):
     `step` names the step, `errno` and the message are the kernel's. No resources remain.
     """
 
-    def __init__(self, step: str, number: int, said: str) -> None:
-        super().__init__(f"{step}: {said}")
-        self.step, self.errno, self.said = step, number, said
+    def __init__(self, step: str, number: int, reason: str) -> None:
+        super().__init__(f"{step}: {reason}")
+        self.step, self.errno, self.reason = step, number, reason
 
 
 @contextlib.contextmanager

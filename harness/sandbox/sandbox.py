@@ -123,7 +123,7 @@ def _fork_into_sandbox() -> int | Waiter:
         stream.flush()  # a copied buffer would be written twice
     ids = None if namespaces.privileged() else namespaces.Ids.of_caller()
     outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    asked, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    served, requesting = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # With SIGCHLD ignored the kernel discards exit statuses.
     was_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     was_blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*_RELAYED, signal.SIGCHLD})
@@ -135,18 +135,18 @@ def _fork_into_sandbox() -> int | Waiter:
         if stone == 0:
             outer.close()
             _descend(inner, ids, group)
-            return Waiter(asking)
+            return Waiter(requesting)
         inner.close()
-        asking.close()
-        return _wait(_see_in(stone, outer, ids), outer, asked, was_blocked)
+        requesting.close()
+        return _wait(_see_in(stone, outer, ids), outer, served, was_blocked)
     finally:
         signal.signal(signal.SIGCHLD, was_child)
         signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
         inner.close()
         outer.close()
-        asked.close()
+        served.close()
         if stone != 0:
-            asking.close()
+            requesting.close()
             sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 0)
             if group is not None:
                 cgroup.remove(group)
@@ -164,14 +164,14 @@ def _fork() -> int:
 
 def _see_in(stone: int, channel: socket.socket, ids: namespaces.Ids | None) -> int:
     """Map ids for the new processes; return the pid of init, as seen outside, once it is ready."""
-    child, told = stone, ["failed", "sandbox", str(errno.ECHILD), "it ended before it was ready"]
+    child, failure = stone, ["failed", "sandbox", str(errno.ECHILD), "it ended before it was ready"]
     while message := channel.recv(4096):
         match message.decode().split("\0"):
             case ["map"] if ids is not None:
                 try:
                     ids.write(stone)
                 except OSError as error:
-                    told = ["failed", "id maps", str(error.errno), str(error)]
+                    failure = ["failed", "id maps", str(error.errno), str(error)]
                     break
                 channel.send(b"mapped")
             case ["init", pid]:
@@ -180,18 +180,18 @@ def _see_in(stone: int, channel: socket.socket, ids: namespaces.Ids | None) -> i
                 channel.send(b"known")
             case ["ready"]:
                 return child
-            case told:
+            case failure:
                 break
     channel.close()
     os.waitpid(child, 0)
-    _, name, number, said = told
-    raise SandboxError(name, int(number), said)
+    _, name, number, reason = failure
+    raise SandboxError(name, int(number), reason)
 
 
 def _wait(
     init: int,
     channel: socket.socket,
-    asked: socket.socket,
+    served: socket.socket,
     was_blocked: set[int | signal.Signals],
 ) -> int:
     """Pass signals in and serve requests until init is gone; return the status it reported."""
@@ -204,9 +204,9 @@ def _wait(
     signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
     try:
         with contextlib.suppress(OSError):  # the requester has died
-            while asked.recv(1):  # until init, which has the other end too, is gone
+            while served.recv(1):  # until init, which has the other end too, is gone
                 _take_terminal_back()
-                asked.send(b"!")
+                served.send(b"!")
         _, own = os.waitpid(init, 0)
     finally:
         for number, handler in handlers.items():
@@ -270,7 +270,7 @@ def _descend(channel: socket.socket, ids: namespaces.Ids | None, group: Path | N
             channel.send(b"ready")
             _be_init(child, channel)
     except SandboxError as error:
-        channel.send(f"failed\0{error.step}\0{error.errno}\0{error.said}".encode())
+        channel.send(f"failed\0{error.step}\0{error.errno}\0{error.reason}".encode())
         os._exit(1)
     except BaseException:
         traceback.print_exc()

@@ -83,21 +83,21 @@ class Zone:
         if len(query) < _HEADER or query[2] & _RESPONSE:
             return None, None
         try:
-            asked = dns.message.from_wire(query)
+            parsed = dns.message.from_wire(query)
         except dns.exception.DNSException:
             flags = bytes((_RESPONSE | query[2] & _KEPT_OF_QUERY, dns.rcode.FORMERR))
             return query[:2] + flags + bytes(8), None
-        response = dns.message.make_response(asked, recursion_available=True)
-        if asked.opcode() != dns.opcode.QUERY:
+        response = dns.message.make_response(parsed, recursion_available=True)
+        if parsed.opcode() != dns.opcode.QUERY:
             response.set_rcode(dns.rcode.NOTIMP)
-        elif len(asked.question) != 1:  # RFC 9619
+        elif len(parsed.question) != 1:  # RFC 9619
             response.set_rcode(dns.rcode.FORMERR)
-        elif asked.question[0].rdclass != dns.rdataclass.IN:
+        elif parsed.question[0].rdclass != dns.rdataclass.IN:
             response.set_rcode(dns.rcode.REFUSED)
         else:
             self._fill(response)
         limit = UDP_LIMIT if udp else 65535
-        return response.to_wire(max_size=limit, prefer_truncation=True), _told(asked)
+        return response.to_wire(max_size=limit, prefer_truncation=True), _question(parsed)
 
     def _fill(self, response: dns.message.Message) -> None:
         name, kind = response.question[0].name, response.question[0].rdtype
@@ -117,7 +117,7 @@ class Zone:
             response.set_rcode(dns.rcode.NXDOMAIN)
 
 
-def _told(query: dns.message.Message) -> DnsQuery | None:
+def _question(query: dns.message.Message) -> DnsQuery | None:
     if not query.question:
         return None
     first = query.question[0]

@@ -296,13 +296,13 @@ def _serve(channel: Channel) -> NoReturn:
 def _portable(error: BaseException) -> Exception:
     """Return the error with a note of its traceback; as `RuntimeError` if it cannot be pickled."""
     note = f"raised inside the host:\n{''.join(traceback.format_exception(error))}"
-    told: Exception = RuntimeError(f"{type(error).__name__}: {error}")
+    portable: Exception = RuntimeError(f"{type(error).__name__}: {error}")
     with contextlib.suppress(Exception):
         again = pickle.loads(pickle.dumps(error))  # noqa: S301 # just made
         if isinstance(again, Exception) and str(again) == str(error):
-            told = again
-    told.add_note(note)
-    return told
+            portable = again
+    portable.add_note(note)
+    return portable
 
 
 def _unwrap(answer: bytes) -> Any:

@@ -66,7 +66,7 @@ def furnish(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
 def _protect() -> None:
     """Make all mounts read-only except devices and the cache, which are moved aside first."""
     kept = [("/dev", open_tree("/dev", recursive=True))]
-    with contextlib.suppress(OSError):  # no place for a cache: keep nothing
+    with contextlib.suppress(OSError):  # a cache is impossible: keep nothing
         os.makedirs(cache(), mode=0o700, exist_ok=True)
         kept.append((cache(), open_tree(cache())))
     restrict_tree(AT_FDCWD, MOUNT_ATTR_RDONLY, path="/")

@@ -49,7 +49,7 @@ _NOTICES: Final = 0x1 | 0x4 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR."""
 _HEADER: Final = 16
 _WAS_AND_IS: Final = re.compile(r"expressions was (.*), is ((?:(?!, is ).)*)")
-_MOVED: Final = re.compile(r"place was \d+, is \d+")
+_MOVED: Final = re.compile(r"position was \d+, is \d+")
 _LOOK_AGAIN: Final = 0.005
 """Seconds between two looks: the kernel does not notify of every change."""
 _MOST: Final = 8
@@ -60,10 +60,10 @@ class Violation(Exception):
 
     def __init__(self, found: Mapping[str, Sequence[str]], *, bound: float = BOUND) -> None:
         self.broken = tuple(found)
-        super().__init__("\n".join(_told(found, bound)))
+        super().__init__("\n".join(_described(found, bound)))
 
 
-def _told(found: Mapping[str, Sequence[str]], bound: float) -> Iterator[str]:
+def _described(found: Mapping[str, Sequence[str]], bound: float) -> Iterator[str]:
     heads = {
         LEFT_BEHIND: f"left behind, and still there after {bound:g} s:",
         BYSTANDER: f"not what it was, and not back after {bound:g} s:",
@@ -261,9 +261,9 @@ class LeakGuard:
 
     def _found(self, base: State, now: State, *, links_gone: bool) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for place in _WATCHED:
-            for change in self._in_order(differences(base.raws[place], now.raws[place])):
-                self._note(found, place, change)
+        for name in _WATCHED:
+            for change in self._in_order(differences(base.raws[name], now.raws[name])):
+                self._note(found, name, change)
         if base.outside != now.outside:
             was, is_now = (
                 gathered(self._surroundings.things(seen)) for seen in (base.outside, now.outside)
@@ -276,7 +276,7 @@ class LeakGuard:
         return found
 
     def _in_order(self, changes: Sequence[StateChange]) -> Iterator[StateChange]:
-        """Yield changes, except of the runtime's own chains whose rules only changed places."""
+        """Yield changes, except of the runtime's own chains whose rules only changed positions."""
         chains: dict[str, list[StateChange]] = {}
         for change in changes:
             table = next((item for item in self._tables if change.thing.startswith(item)), None)
@@ -290,36 +290,36 @@ class LeakGuard:
             if not all(seen) or was != now:
                 yield from moved
 
-    def _note(self, found: dict[str, list[str]], place: str, change: StateChange) -> None:
+    def _note(self, found: dict[str, list[str]], name: str, change: StateChange) -> None:
         if change.how == "gone" and change.thing.startswith(DESCRIPTOR):
             return  # every process that looks into a namespace closes it again
         excused = self._fleeting if change.how == "gone" else self._residue
         if any(fnmatchcase(change.thing, pattern) for pattern in excused):
             return
-        left = place == HOST and change.how == NEW
+        left = name == HOST and change.how == NEW
         requirement = LEFT_BEHIND if left else BYSTANDER
-        found.setdefault(requirement, []).append(f"{place}: {change}")
+        found.setdefault(requirement, []).append(f"{name}: {change}")
 
     def _traces(self, base: State, now: State, *, links_gone: bool) -> Iterator[str]:
         """Yield neighbours and flows of addresses that containers had."""
         neighbours = {
-            (place, item)
-            for place in _WATCHED
-            if base.raws[place].neighbours != now.raws[place].neighbours
-            for item in learned(now.raws[place].neighbours, names(now.raws[place]))
-            - learned(base.raws[place].neighbours, names(base.raws[place]))
+            (name, item)
+            for name in _WATCHED
+            if base.raws[name].neighbours != now.raws[name].neighbours
+            for item in learned(now.raws[name].neighbours, names(now.raws[name]))
+            - learned(base.raws[name].neighbours, names(base.raws[name]))
             if self._of_container(item.address)
         }
-        heard = self._counted(self._begun.marked(*self._marks())) if links_gone else []
-        if not (neighbours or heard):
+        begun = self._counted(self._begun.marked(*self._marks())) if links_gone else []
+        if not (neighbours or begun):
             return
         alive = self._alive(now.outside.processes)
-        for place, neighbour in sorted(neighbours, key=str):
+        for name, neighbour in sorted(neighbours, key=str):
             if neighbour.address not in alive:
-                yield f"{place}: neighbour {neighbour.address} of {neighbour.link}: {NEW}"
+                yield f"{name}: neighbour {neighbour.address} of {neighbour.link}: {NEW}"
         # The kernel reports an expired flow only when it next scans the table. Reading the table
         # takes milliseconds, and most flows belong to running containers.
-        if any(self._dead(flow, alive) for flow in heard):
+        if any(self._dead(flow, alive) for flow in begun):
             for flow in self._flows():
                 if dead := self._dead(flow, alive):
                     first = flow.original

@@ -68,11 +68,11 @@ def run(
             kill(process.pid)
             if isinstance(error, OutputTooLong):
                 raise OutputTooLong(f"{shlex.join(argv)} {error}, and was killed") from None
-            said = (error.output or b"") + (error.stderr or b"")
+            output = (error.output or b"") + (error.stderr or b"")
             raise TimeoutError(
                 f"{shlex.join(argv)} did not end within {timeout} s, or left something behind that "
                 f"holds its output, and was killed; it said: "
-                f"{said.decode(errors='replace')[-_SHOWN:]!r}"
+                f"{output.decode(errors='replace')[-_SHOWN:]!r}"
             ) from None
     return CompletedCommand(
         argv=tuple(argv),
@@ -101,11 +101,11 @@ def spawn(
             os._exit(0)  # so the daemon's parent is gone
     os.close(write)
     with open(read, "rb") as pipe:
-        told = pickle.load(pipe)  # noqa: S301 # from our own child
+        answer = pickle.load(pipe)  # noqa: S301 # from our own child
     os.waitpid(middle, 0)
-    if isinstance(told, Exception):
-        raise told
-    return int(told)
+    if isinstance(answer, Exception):
+        raise answer
+    return int(answer)
 
 
 def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, int, int, int]:
@@ -152,7 +152,7 @@ def _start(
                 env=_environment(env),
                 start_new_session=True,
             ).pid
-    except Exception as error:  # raised where it was asked for
+    except Exception as error:  # raised by `spawn`
         return error
 
 

@@ -43,12 +43,12 @@ class ServiceClient(NamedTuple):
     """Client of a service: address and port, the namespace, and the recorder of DNS queries."""
 
     address: tuple[str, int]
-    place: str
+    namespace: str
     note: Callable[[DnsQuery], None]
 
     def line(self, **more: object) -> bytes:
         """Return the line that tells the client which address the service saw."""
-        seen = {"you": list(self.address), "me": self.place, **more}
+        seen = {"you": list(self.address), "me": self.namespace, **more}
         return json.dumps(seen).encode() + b"\n"
 
 

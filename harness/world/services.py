@@ -66,12 +66,12 @@ class ServicesDied(Exception):
 class ServiceVisit:
     """One TCP connection or one datagram that reached a service.
 
-    `at` is in seconds since the epoch, `place` the namespace's name, `client` the
+    `at` is in seconds since the epoch, `namespace` the namespace's name, `client` the
     address and port that the service saw, `address` the one that was visited.
     """
 
     at: float
-    place: str
+    namespace: str
     transport: Transport
     client: tuple[str, int]
     service: str
@@ -83,7 +83,7 @@ class ServiceQuery:
     """One DNS query. `name` is in lower case without the final dot, `type` as `AAAA`."""
 
     at: float
-    place: str
+    namespace: str
     transport: Transport
     client: tuple[str, int]
     name: str
@@ -92,7 +92,7 @@ class ServiceQuery:
 
 class _Listener(NamedTuple):
     socket: socket.socket
-    place: str
+    namespace: str
     transport: Transport
     service: str
     address: str
@@ -110,11 +110,11 @@ class Services:
     @classmethod
     def start(
         cls,
-        places: Mapping[str, tuple[NetNS, Sequence[Address]]],
+        served: Mapping[str, tuple[NetNS, Sequence[Address]]],
         *,
         topology: Topology | None = None,
     ) -> Self:
-        """Start all services on every address of every place.
+        """Start all services on every address of every namespace.
 
         Packets that arrive before the process runs wait in its sockets. The DNS names
         are those of `topology`. Raises `OSError`, which names the socket, if an
@@ -123,7 +123,7 @@ class Services:
         parent = os.getpid()
         with contextlib.ExitStack() as stack:
             listeners = []
-            for listener in _listeners(places):
+            for listener in _listeners(served):
                 stack.enter_context(listener.socket)
                 listeners.append(listener)
             here, there = Channel.pair()
@@ -176,9 +176,9 @@ class Services:
         if not self.pid:
             return
         gone = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        told = self._end("ended before it was stopped")
+        error = self._end("ended before it was stopped")
         if gone:
-            raise told
+            raise error
 
     def _end(self, what: str) -> ServicesDied:
         """Make sure that the process is gone; return the error that describes its end."""
@@ -200,17 +200,17 @@ class Services:
         self.stop()
 
 
-def _listeners(places: Mapping[str, tuple[NetNS, Sequence[Address]]]) -> Iterator[_Listener]:
-    for place, (netns, addresses) in places.items():
+def _listeners(served: Mapping[str, tuple[NetNS, Sequence[Address]]]) -> Iterator[_Listener]:
+    for namespace, (netns, addresses) in served.items():
         for address in addresses:
             for transport, ports in _PORTS.items():
                 for service, port in ports.items():
-                    opened = _open(netns, place, transport, address, port)
-                    yield _Listener(opened, place, transport, service, str(address))
+                    opened = _open(netns, namespace, transport, address, port)
+                    yield _Listener(opened, namespace, transport, service, str(address))
 
 
 def _open(
-    netns: NetNS, place: str, transport: Transport, address: Address, port: int
+    netns: NetNS, namespace: str, transport: Transport, address: Address, port: int
 ) -> socket.socket:
     opened = netns.socket(_FAMILIES[address.version], _KINDS[transport] | socket.SOCK_NONBLOCK)
     try:
@@ -222,7 +222,7 @@ def _open(
         opened.close()
         raise OSError(
             error.errno,
-            f"cannot serve {transport} port {port} of {address} in {place}: {error.strerror}. "
+            f"cannot serve {transport} port {port} of {address} in {namespace}: {error.strerror}. "
             "The address must be on an interface there, not tentative, and the port free",
         ) from error
     return opened
@@ -318,13 +318,13 @@ class _Server:
 
     def _note_visit(self, listener: _Listener, client: tuple[str, int]) -> ServiceClient:
         """Record a visit."""
-        where = (listener.place, listener.transport, client)
+        where = (listener.namespace, listener.transport, client)
         self._record.append(ServiceVisit(time.time(), *where, listener.service, listener.address))
 
         def note(query: DnsQuery) -> None:
             self._record.append(ServiceQuery(time.time(), *where, query.name, query.type))
 
-        return ServiceClient(client, listener.place, note)
+        return ServiceClient(client, listener.namespace, note)
 
     def _accept(self, listener: _Listener) -> None:
         accepted, client = listener.socket.accept()

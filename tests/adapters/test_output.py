@@ -28,7 +28,7 @@ ENDPOINT: Final = {
 }
 
 
-def told(**settings: Any) -> str:
+def inspected(**settings: Any) -> str:
     """Return the output of `inspect` for a running container."""
     state = {"Running": True, "Pid": 42, "ExitCode": 0}
     return json.dumps([{"Id": ID, "Name": "/web", "State": state, "NetworkSettings": settings}])
@@ -36,7 +36,7 @@ def told(**settings: Any) -> str:
 
 def test_container_inspect_is_parsed() -> None:
     """The facts have id, name without slash, pid and endpoints."""
-    facts = output.container(PLAIN, told(Networks={"lan": ENDPOINT}))
+    facts = output.container(PLAIN, inspected(Networks={"lan": ENDPOINT}))
     assert (facts.id, facts.name, facts.pid, facts.running) == (ID, "web", 42, True)
     assert facts.exit_code is None
     assert facts.endpoints == (
@@ -51,22 +51,16 @@ def test_container_inspect_is_parsed() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("without", "family"), [("GlobalIPv6Address", 4), ("IPAddress", 6)], ids=["IPv4", "IPv6"]
-)
-def test_endpoint_with_one_family_is_parsed(without: str, family: int) -> None:
-    """The other family is left out."""
-    (endpoint,) = output.container(
-        PLAIN, told(Networks={"lan": {**ENDPOINT, without: ""}})
-    ).endpoints
-    assert (endpoint.address is not None) == (family == 4)
-    assert (endpoint.address6 is not None) == (family == 6)
-
-
-def test_mode_reported_as_network_is_no_endpoint() -> None:
-    """Docker reports `host` and `none` so, without an address."""
-    empty = {"IPAddress": "", "IPPrefixLen": 0, "GlobalIPv6Address": ""}
-    assert output.container(PLAIN, told(Networks={"none": empty})).endpoints == ()
+def test_endpoint_has_the_reported_families() -> None:
+    """Docker reports the modes `host` and `none` as networks without an address."""
+    networks = {
+        "four": {**ENDPOINT, "GlobalIPv6Address": ""},
+        "six": {**ENDPOINT, "IPAddress": ""},
+        "none": {"IPAddress": "", "IPPrefixLen": 0, "GlobalIPv6Address": ""},
+    }
+    four, six = output.container(PLAIN, inspected(Networks=networks)).endpoints
+    assert (four.network, four.address6) == ("four", None)
+    assert (six.network, six.address) == ("six", None)
 
 
 def test_published_ports_are_parsed() -> None:
@@ -75,7 +69,7 @@ def test_published_ports_are_parsed() -> None:
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostIp": "", "HostPort": "81"}],
         "443/tcp": None,
     }
-    assert output.container(PLAIN, told(Ports=ports)).ports == (
+    assert output.container(PLAIN, inspected(Ports=ports)).ports == (
         Publish(8080, 80, "tcp", IPv4Address("127.0.0.1")),
         Publish(81, 80, "tcp", None),
     )
@@ -111,7 +105,7 @@ def test_podman_network_inspect_is_parsed() -> None:
     gateways = (IPv4Interface("10.88.0.1/16"),)
     facts = NetworkInfo("bridge", ID, "podman0", gateways)
     assert output.network(spec, json.dumps(text)) == (facts, ["10.88.0.0/16"])
-    (endpoint,) = output.container(spec, told(Networks={"podman": ENDPOINT})).endpoints
+    (endpoint,) = output.container(spec, inspected(Networks={"podman": ENDPOINT})).endpoints
     assert endpoint.network == "bridge"
 
 
@@ -127,10 +121,10 @@ def test_podman_network_inspect_is_parsed() -> None:
             "no description of a container: ValueError: ",
         ),
         (
-            told(Networks={"lan": {**ENDPOINT, "IPAddress": "elsewhere"}}),
+            inspected(Networks={"lan": {**ENDPOINT, "IPAddress": "elsewhere"}}),
             "no description of a container: A",
         ),
-        (told(Ports={"80/tcp": [{"HostPort": ""}]}), "no description of a container: V"),
+        (inspected(Ports={"80/tcp": [{"HostPort": ""}]}), "no description of a container: V"),
     ],
 )
 def test_unexpected_output_is_an_error_with_the_reason(text: str, words: str) -> None:

@@ -20,7 +20,7 @@ from harness.world.leak_guard import guarded
 from tests.adapters.vendors import TRIED
 
 SEEN = Path("/run/netmodes/seen")
-"""Where programs from a folder say that they were there."""
+"""File in the host to which programs of a prefix write their names."""
 EXPECTED = Path(__file__).parents[2] / "suites/expected"
 
 
@@ -49,7 +49,7 @@ def test_start_during_duplicate_address_detection_is_refused_as_listed(name: str
 
 @pytest.mark.parametrize("name", sorted({"podman", "podman-runc"} & set(TRIED)))
 def test_helpers_of_podman_come_from_the_prefix(name: str, tmp_path: Path) -> None:
-    """By itself podman looks in fixed folders before the PATH."""
+    """By default podman looks in fixed folders before the PATH."""
     path = f"{search_path()}:/usr/libexec/podman:/usr/lib/podman"
     started = {"conmon", "runc" if name.endswith("runc") else "crun", "netavark"}
     for program in started:

@@ -84,10 +84,10 @@ def test_non_executable_program_is_reported(tmp_path: Path) -> None:
 def test_invalid_pid_file_is_reported(tmp_path: Path, said: str) -> None:
     """An empty or missing file is invalid too."""
     path = tmp_path / "pid"
-    with pytest.raises(ProgramBroken, match=r"pid is to tell a pid, and says ''"):
+    with pytest.raises(ProgramBroken, match=r"there is no pid in .*pid, but ''"):
         read_pid(path)
     path.write_text(f"{said}\n")
-    with pytest.raises(ProgramBroken, match=f"and says '{said}'"):
+    with pytest.raises(ProgramBroken, match=f"pid, but '{said}'"):
         read_pid(path)
     path.write_text("17\n")
     assert read_pid(path) == 17

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def end_of_count(program: Watched) -> list[str]:
-    """Send the last signal; the names of all that arrived."""
+    """Send the last signal; return the names of all that arrived."""
     os.kill(program.process.pid, signal.SIGUSR1)
     program.expect("all ")
     names = program.expect("\n").split()
@@ -44,22 +45,15 @@ def end_of_count(program: Watched) -> list[str]:
     return names
 
 
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["the process", "its group"])
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signal_to_the_waiting_process_arrives_once(number: signal.Signals) -> None:
-    """A signal to the process that waits outside arrives inside, once."""
+def test_signal_to_the_waiting_process_arrives_once(
+    number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
+    """A signal to the group reaches the process inside directly too."""
     with Watched(python(COUNTING)) as program:
         program.expect("ready")
-        os.kill(program.process.pid, number)
-        program.expect(f"got {number.name}")
-        assert end_of_count(program) == [number.name, "SIGUSR1"]
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_signal_to_the_process_group_arrives_once(number: signal.Signals) -> None:
-    """A signal to the whole process group arrives inside directly, and once."""
-    with Watched(python(COUNTING)) as program:
-        program.expect("ready")
-        os.killpg(program.process.pid, number)
+        send(program.process.pid, number)
         program.expect(f"got {number.name}")
         assert end_of_count(program) == [number.name, "SIGUSR1"]
 

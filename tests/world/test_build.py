@@ -1,4 +1,4 @@
-"""The world as built: who has which address, how far away everybody is, and what is left."""
+"""The world as built: addresses, hops, dropped packets, and nothing left."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def built(request: pytest.FixtureRequest) -> Iterator[World]:
 
 
 def asked(world: World, source: str, target: str, *, to: str = "") -> list[ProbeRequest]:
-    """Every protocol in both families, or to the address `to` in its own."""
+    """Return a question per protocol: in both families, or to the address `to`."""
     spaces = world.namespaces
     addresses = [to] if to else [str(world.address(target, family)) for family in FAMILIES]
     return [
@@ -59,7 +59,7 @@ def outcomes(world: World, questions: list[ProbeRequest]) -> list[Outcome]:
     return [seen.outcome for seen in ask_all(questions, through=list(world.namespaces.values()))]
 
 
-# --- who and where ------------------------------------------------------------------
+# --- addresses and hops ------------------------------------------------------------------
 
 
 def interfaces(world: World, name: str) -> dict[str, set[Interface]]:
@@ -137,7 +137,7 @@ def test_duplicate_address_detection_is_off_only_on_links_of_the_world(world: Wo
     assert list(netns.read_sysctls(host, keys).values()) == ["0", "0", "1"]
 
 
-# --- what nobody has ----------------------------------------------------------------
+# --- unused addresses ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_packet_to_unused_address_is_dropped(world: World, source: str, address:
 
 
 def passed_on(world: World) -> int:
-    """How many packets the routers have forwarded, which they do not what neighbours say."""
+    """Return how many packets the routers have forwarded."""
     total = 0
     for name in routers(world.topology):
         with world.namespaces[name].entered():
@@ -234,15 +234,15 @@ def test_narrow_link_reports_its_path_mtu(
 ) -> None:
     """A packet one byte too long is dropped, its sender learns the MTU; one that fits arrives."""
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    # The internet hears of the narrow link from its own router, where that is the one.
+    # A sender beside the narrow link knows its MTU without an ICMP error.
     told = NARROW if narrow.topology.routers > 1 or source == HOST else None
     spaces = list(narrow.namespaces.values())
     with (
         narrow.namespaces[source].socket(kind, socket.SOCK_DGRAM) as sender,
-        narrow.namespaces[target].socket(kind, socket.SOCK_DGRAM) as ear,
+        narrow.namespaces[target].socket(kind, socket.SOCK_DGRAM) as listener,
     ):
-        ear.bind(("", 4242))
-        ear.setblocking(False)
+        listener.bind(("", 4242))
+        listener.setblocking(False)
         sender.setsockopt(*DISCOVER[family], DO)
         sender.connect((str(narrow.address(target, family)), 4242))
         if told:
@@ -250,31 +250,31 @@ def test_narrow_link_reports_its_path_mtu(
             sender.send(bytes(NARROW - HEADERS[family] + 1))
             settle(*spaces)
             with pytest.raises(BlockingIOError):
-                ear.recv(2000)
+                listener.recv(2000)
             assert sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EMSGSIZE
         assert sender.getsockopt(*MTU[family]) == NARROW
         sender.send(bytes(NARROW - HEADERS[family]))
         settle(*spaces)
-        assert len(ear.recv(2000)) == NARROW - HEADERS[family]
+        assert len(listener.recv(2000)) == NARROW - HEADERS[family]
 
 
 # --- the end ------------------------------------------------------------------------
 
 
 def held() -> tuple[set[str], set[int]]:
-    """Every network namespace that is held, and every process, of this test's family."""
+    """Return all network namespaces that are held, and this test's processes."""
     return network_namespaces(), family()
 
 
 def nothing_more(before: tuple[set[str], set[int]]) -> bool:
-    """Whether all that is held now was held before; who was on the way out then may be gone."""
+    """Return whether no namespace and no process is new."""
     spaces, processes = held()
     return spaces <= before[0] and processes <= before[1]
 
 
 def test_closed_world_leaves_no_namespace_or_process() -> None:
     """Its namespaces and processes are there while it is, and none of them afterwards."""
-    gc.collect()  # or what earlier tests have left to it is let go of meanwhile
+    gc.collect()  # earlier tests' namespaces must not be released meanwhile
     before = held()
     world = World.build(Topology())
     spaces, processes = held()
@@ -288,7 +288,7 @@ def test_closed_world_leaves_no_namespace_or_process() -> None:
 def test_failed_world_build_leaves_no_namespace_or_process() -> None:
     """When the kernel refuses something, the error names it, and what was made is gone."""
     twice = replace(Topology(), resolver=Topology().internet)
-    gc.collect()  # or what earlier tests have left to it is let go of meanwhile
+    gc.collect()  # earlier tests' namespaces must not be released meanwhile
     before = held()
     with pytest.raises(NetlinkError, match=r"add address 203\.0\.113\.10/24 .* File exists"):
         World.build(twice)

@@ -20,27 +20,27 @@ LINK = 999
 
 @pytest.fixture
 def guard(world: World) -> Iterator[LeakGuard]:
-    """One that guards these tests' tests, not these."""
+    """Return a guard besides the one that guards these tests themselves."""
     with LeakGuard(world) as made:
         yield made
 
 
 def send(world: World, *requests: Request) -> None:
-    """To the host."""
+    """Send requests to the host's kernel."""
     with Netlink(world.namespaces[HOST]) as opened:
         opened.send(requests)
 
 
 @contextmanager
 def route(world: World) -> Iterator[None]:
-    """One that is there meanwhile."""
+    """Add a route for the time of the body."""
     send(world, made := rtnetlink.add_blackhole(SUBNET))
     yield
     send(world, made._replace(kind=rtnetlink.RTM_DELROUTE, flags=0))
 
 
 def a_test(guard: LeakGuard) -> None:
-    """One that does nothing."""
+    """Run a test that changes nothing."""
     guard.begin()
     guard.check()
 

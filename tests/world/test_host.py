@@ -212,21 +212,21 @@ def test_interrupted_host_call_does_not_affect_the_next(doomed: HostMachine) -> 
 
     def cut_off() -> None:
         """Once the call is under way inside, interrupt it here, and let it end there."""
-        _, inside = ear.recvfrom(10)
+        _, inside = listener.recvfrom(10)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
         assert interrupted.wait(WITHIN)
-        ear.sendto(b"go", inside)
+        listener.sendto(b"go", inside)
 
     interrupted = threading.Event()
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        with doomed.netns.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
-            ear.bind(("127.0.0.1", 0))
-            ear.settimeout(WITHIN)
+        with doomed.netns.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.settimeout(WITHIN)
             thread = threading.Thread(target=cut_off)
             thread.start()
             with pytest.raises(Interrupted):
-                doomed.call(_wait_for_word, ear.getsockname()[1])
+                doomed.call(_wait_for_word, listener.getsockname()[1])
             interrupted.set()
             assert doomed.call(_add, 1, other=1) == 2
             thread.join()

@@ -61,7 +61,7 @@ def test_services_record_every_visit(services: Services, client: NetNS) -> None:
     assert sorted(
         (visit.transport, visit.client, visit.service, visit.address) for visit in seen
     ) == sorted(expected)
-    assert {visit.place for visit in seen} == {"internet"}
+    assert {visit.namespace for visit in seen} == {"internet"}
     assert [visit.at for visit in seen] == sorted(visit.at for visit in seen)
 
 
@@ -166,7 +166,7 @@ def test_services_process_serves_several_namespaces(
     with Services.start(both) as services:
         assert echoed(client, "192.0.2.1") == "elsewhere"
         assert echoed(namespaces[0], CLIENT[4]) == "far"
-        assert [visit.place for visit in services.visits()] == ["elsewhere", "far"]
+        assert [visit.namespace for visit in services.visits()] == ["elsewhere", "far"]
 
 
 def test_services_name_an_address_they_cannot_bind(elsewhere: tuple[Places, NetNS]) -> None:

@@ -205,31 +205,31 @@ class BareAdapter:
         self.version = factory.version
         if not self.version:
             raise RuntimeBroken(
-                f"{' '.join((factory.command[0], *factory.version_options))} tells no version: "
+                f"{' '.join((factory.command[0], *factory.version_options))} prints no version: "
                 "see whether it can be executed here"
             )
         self.dialect = self._daemons.allow_restarts(factory.dialect)
 
-    def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _call(self, request: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return self._calls.call(asked, function, *args, **kwargs)
+            return self._calls.call(request, function, *args, **kwargs)
         except (ProgramRefused, CniError) as error:
             if self._daemons.ended:  # the refusal is that it cannot be reached
-                raise self._broken(asked, str(error)) from error
-            raise RuntimeRefused(asked, str(error)) from error
+                raise self._broken(request, str(error)) from error
+            raise RuntimeRefused(request, str(error)) from error
         except (ProgramBroken, CniBroken) as error:
-            raise self._broken(asked, str(error)) from error
+            raise self._broken(request, str(error)) from error
 
-    def _broken(self, asked: str, why: str) -> RuntimeBroken:
+    def _broken(self, request: str, why: str) -> RuntimeBroken:
         self._cache.forget()
-        told = [f"{asked}: {why}"]
+        lines = [f"{request}: {why}"]
         ended = self._daemons.ended
         if ended:
-            told.append("Its daemon has ended; it is started anew.")
-        told += self._daemons.hints(self._factory.called or self.name)
+            lines.append("Its daemon has ended; it is started anew.")
+        lines += self._daemons.hints(self._factory.called or self.name)
         if ended:
             self._start_daemons()
-        return RuntimeBroken("\n".join(told))
+        return RuntimeBroken("\n".join(lines))
 
     @property
     def commands(self) -> Sequence[CompletedCommand]:
@@ -296,12 +296,12 @@ class BareAdapter:
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
         """Call `exec`; a missing command exits with 127, as in a shell."""
-        asked = f"exec in {name}"
-        words = self._call(asked, self._engine.exec_words, name)
+        request = f"exec in {name}"
+        words = self._call(request, self._engine.exec_words, name)
         try:
             done = self._host.run((*words, *argv), env={"PATH": self._path}, timeout=timeout)
         except (TimeoutError, OutputTooLong) as error:
-            raise RuntimeBroken(f"{asked}: {error}") from None
+            raise RuntimeBroken(f"{request}: {error}") from None
         self._calls.keep(done)
         code = done.returncode
         if code and argv and argv[0] in done.stderr and _ABSENT.search(done.stderr):

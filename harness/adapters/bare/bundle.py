@@ -45,8 +45,8 @@ def unpack(archive: str, root: Path) -> None:
         return
     root.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as whole:
-        told = whole.extractfile("manifest.json")
-        layers = json.load(told)[0]["Layers"] if told else ()
+        manifest = whole.extractfile("manifest.json")
+        layers = json.load(manifest)[0]["Layers"] if manifest else ()
         for name in layers:
             with tarfile.open(fileobj=whole.extractfile(name)) as layer:
                 layer.extractall(root, filter="fully_trusted")  # noqa: S202 # our own image

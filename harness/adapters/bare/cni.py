@@ -62,8 +62,8 @@ def folder(prefix: str = "") -> str:
 
     Folders below a `prefix`, with an unpacked package, come first.
     """
-    places = [f"{prefix}{name}" for name in _FOLDERS] if prefix else []
-    for name in (*places, *_FOLDERS):
+    own = [f"{prefix}{name}" for name in _FOLDERS] if prefix else []
+    for name in (*own, *_FOLDERS):
         if all(os.access(f"{name}/{plugin}", os.X_OK) for plugin in PLUGINS):
             return name
     return ""
@@ -148,11 +148,11 @@ def add(
     for plugin in network["plugins"]:
         wanted = dict(plugin)
         if spec is not None and first:
-            wanted |= _asked(plugin["type"], spec)
+            wanted |= _arguments(plugin["type"], spec)
         if plugin["type"] == "bridge" and not first:
             wanted["ipam"] = {**plugin["ipam"], "routes": []}
-        told = _call("ADD", attachment, network["name"], wanted, answer)
-        answer = _answer(told, f"{plugin['type']} ADD") if told.strip() else answer
+        output = _call("ADD", attachment, network["name"], wanted, answer)
+        answer = _answer(output, f"{plugin['type']} ADD") if output.strip() else answer
         attachment.kept.write_text(json.dumps(answer), encoding="utf-8")
     return endpoint(attachment.network, attachment.interface, answer)
 
@@ -185,13 +185,13 @@ def delete(
     attachment.kept.unlink(missing_ok=True)
 
 
-def _answer(told: str, what: str) -> dict[str, Any]:
+def _answer(output: str, what: str) -> dict[str, Any]:
     try:
-        answer = json.loads(told)
+        answer = json.loads(output)
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise CniBroken(f"CNI plugin {what} is to answer by an object of JSON, not {told[:200]!r}")
+        raise CniBroken(f"CNI plugin {what} printed no JSON object, but {output[:200]!r}")
     return answer
 
 
@@ -205,10 +205,10 @@ def lease(attachment: CniAttachment, ipam: Mapping[str, Any], wanted: Sequence[o
 
     Raises `CniError` if the `wanted` addresses are unavailable or none is free.
     """
-    asked = {"args": {"cni": {"ips": list(map(str, wanted))}}} if wanted else {}
-    conf = {"type": ipam["type"], "ipam": ipam, **asked}
-    told = _call("ADD", attachment, attachment.network, conf, {})
-    answer = _answer(told, f"{ipam['type']} ADD")
+    args = {"args": {"cni": {"ips": list(map(str, wanted))}}} if wanted else {}
+    conf = {"type": ipam["type"], "ipam": ipam, **args}
+    output = _call("ADD", attachment, attachment.network, conf, {})
+    answer = _answer(output, f"{ipam['type']} ADD")
     return endpoint(attachment.network, attachment.interface, answer)
 
 
@@ -218,7 +218,7 @@ def release(attachment: CniAttachment, ipam: Mapping[str, Any]) -> None:
     _call("DEL", attachment, attachment.network, conf, {})
 
 
-def _asked(kind: str, spec: ContainerSpec) -> dict[str, Any]:
+def _arguments(kind: str, spec: ContainerSpec) -> dict[str, Any]:
     """Return a container's `args` and `runtimeConfig` for one plugin, by CNI's conventions.
 
     https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. A
@@ -229,11 +229,11 @@ def _asked(kind: str, spec: ContainerSpec) -> dict[str, Any]:
         return _ports(spec)
     if kind != "bridge":
         return {}
-    asked: dict[str, Any] = {"mac": spec.mac} if spec.mac else {}
+    args: dict[str, Any] = {"mac": spec.mac} if spec.mac else {}
     if ips := [str(item) for item in (spec.ip, spec.ip6) if item is not None]:
-        asked["ips"] = ips
+        args["ips"] = ips
     hairpin = {"hairpinMode": True} if spec.ports else {}
-    return {**hairpin, **({"args": {"cni": asked}} if asked else {})}
+    return {**hairpin, **({"args": {"cni": args}} if args else {})}
 
 
 def _ports(spec: ContainerSpec) -> dict[str, Any]:
@@ -314,12 +314,12 @@ def _call(
     if not done.returncode:
         return done.stdout
     try:
-        told = json.loads(done.stdout)
-        words = " ".join(str(told[key]) for key in ("msg", "details") if told.get(key))
+        refusal = json.loads(done.stdout)
+        words = " ".join(str(refusal[key]) for key in ("msg", "details") if refusal.get(key))
     except (ValueError, TypeError, KeyError, AttributeError):
-        said = (done.stdout + done.stderr).strip()
+        output = (done.stdout + done.stderr).strip()
         raise CniBroken(
             f"CNI plugin {what} exited with {done.returncode} and no error of the "
-            f"specification's; it was told {text} and said {said[-2000:]!r}"
+            f"specification's; its input was {text}, its output {output[-2000:]!r}"
         ) from None
     raise CniError(f"CNI plugin {what}: {words}")

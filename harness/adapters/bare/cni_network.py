@@ -152,19 +152,19 @@ class CniBackend:
             shutil.rmtree(HOME / TRIAL.name, ignore_errors=True)
 
     def _try(self, conf: Mapping[str, Any], spec: ContainerSpec | None = None) -> None:
-        place = HOME / f"trial-{os.getpid()}"
-        place.mkdir(parents=True)
+        home = HOME / f"trial-{os.getpid()}"
+        home.mkdir(parents=True)
         try:
             with NetNS.new() as space:
-                path = bundle.hold_netns(place, space.fd)
-            item = CniAttachment(conf["name"], place.name, "eth0", str(path), place, self.prefix)
+                path = bundle.hold_netns(home, space.fd)
+            item = CniAttachment(conf["name"], home.name, "eth0", str(path), home, self.prefix)
             try:
                 cni.add(item, conf, spec)
             finally:
                 cni.delete(item, conf, spec)
         finally:
-            bundle.unmount(place)
-            shutil.rmtree(place, ignore_errors=True)
+            bundle.unmount(home)
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def _bridge(network: str) -> str:

@@ -146,9 +146,9 @@ class LinuxBridge:
         found = []
         for number, item in enumerate(store.attachments(record, self.prefix)):
             ipam = self._ipam(item.network)
-            asked = record.spec if not number else ContainerSpec(record.spec.name)
-            one = cni.lease(item, ipam, [ip for ip in (asked.ip, asked.ip6) if ip is not None])
-            one = replace(one, mac=asked.mac)
+            wanted = record.spec if not number else ContainerSpec(record.spec.name)
+            one = cni.lease(item, ipam, [ip for ip in (wanted.ip, wanted.ip6) if ip is not None])
+            one = replace(one, mac=wanted.mac)
             found.append(one if not number else replace(one, gateway=None, gateway6=None))
         return WiredNetns(tuple(found))
 

@@ -133,15 +133,15 @@ def _is_of_links(network: Subnet) -> bool:
     return network.is_loopback or network.is_link_local or network.is_multicast
 
 
-def _requested(kind: type[T], asked: object, used: Sequence[Subnet]) -> T | None:
-    if asked is None:
+def _requested(kind: type[T], wanted: object, used: Sequence[Subnet]) -> T | None:
+    if wanted is None:
         return None
     try:
-        found = kind(str(asked))
+        found = kind(str(wanted))
     except ValueError as error:
-        raise ProgramRefused(f"subnet {asked}: {error}") from None
+        raise ProgramRefused(f"subnet {wanted}: {error}") from None
     if found.max_prefixlen - found.prefixlen < 2 or _is_of_links(found):
-        raise ProgramRefused(f"subnet {asked} has no room for containers")
+        raise ProgramRefused(f"subnet {wanted} has no room for containers")
     for other in used:
         if found.overlaps(other):
             raise ProgramRefused(f"subnet {found} overlaps {other}, which is in use")
@@ -152,15 +152,15 @@ def _free(candidates: Iterator[T], used: Sequence[Subnet]) -> T | None:
     return next((item for item in candidates if not any(map(item.overlaps, used))), None)
 
 
-def _gateway(kind: type[A], asked: object, subnet: Subnet) -> A:
+def _gateway(kind: type[A], wanted: object, subnet: Subnet) -> A:
     """Return the requested gateway, or else the first address of the subnet."""
-    if asked is None:
+    if wanted is None:
         return kind(int(subnet[1]))
     try:
-        found = kind(str(asked))
+        found = kind(str(wanted))
     except ValueError as error:
-        raise ProgramRefused(f"gateway {asked}: {error}") from None
+        raise ProgramRefused(f"gateway {wanted}: {error}") from None
     reserved = (subnet[0], subnet[-1]) if subnet.version == 4 else (subnet[0],)
     if found not in subnet or found in reserved:
-        raise ProgramRefused(f"gateway {asked} is no address of subnet {subnet}")
+        raise ProgramRefused(f"gateway {wanted} is no address of subnet {subnet}")
     return found

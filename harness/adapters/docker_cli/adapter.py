@@ -116,12 +116,12 @@ class CliAdapter:
             # A tap of each container's own: nothing that could be inspected, or shared.
             return NetworkInfo(name, self._spec.default_network, None)
         own = arguments.network_name(self._spec, name)
-        asked = f"inspect network {name}"
-        done = self._run_checked(asked, *self._words.network_inspect, own)
+        request = f"inspect network {name}"
+        done = self._run_checked(request, *self._words.network_inspect, own)
         try:
             found, subnets = output.network(self._spec, done.stdout)
         except UnreadableOutput as garbage:
-            raise self._broken(asked, done, f"it printed what is {garbage}") from None
+            raise self._broken(request, done, f"it printed what is {garbage}") from None
         if len(found.gateways) < len(subnets) and found.interface:
             where = f"/proc/{self.bridges_at() or 'self/ns/net'}"
             held = self._host.call(_addresses, where, found.interface, tuple(subnets))
@@ -133,8 +133,10 @@ class CliAdapter:
 
     def bridges_at(self) -> str:
         """Return the path of the bridges' netns below /proc of the host, `""` for its own."""
-        told, path = self._spec.bridges_at
-        return f"{self._host.call(Path.read_text, Path(told)).strip()}/{path}" if told else ""
+        pid_file, path = self._spec.bridges_at
+        return (
+            f"{self._host.call(Path.read_text, Path(pid_file)).strip()}/{path}" if pid_file else ""
+        )
 
     def remove_network(self, name: str) -> None:
         """Call `network rm`."""
@@ -161,18 +163,20 @@ class CliAdapter:
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
         """Call `run -d`, or `create`, `network connect` and `start`; undo a refused start."""
-        asked, words = f"run {spec.name}", arguments.container(self._spec, spec)
+        request, words = f"run {spec.name}", arguments.container(self._spec, spec)
         self._cache.containers.pop(spec.name, None)
         self._cache.joins(spec)
         with self._removed_on_refusal(spec.name) as cid_option:
             if not spec.also:
-                done = self._run_checked(asked, *self._words.run, *cid_option, *words)
+                done = self._run_checked(request, *self._words.run, *cid_option, *words)
             else:
-                self._run_checked(asked, *self._words.create, *cid_option, *words)
+                self._run_checked(request, *self._words.create, *cid_option, *words)
                 for network in spec.also:
                     own = arguments.network_name(self._spec, network)
-                    self._run_checked(asked, *self._words.connect, own, self._spec.named(spec.name))
-                done = self._run_checked(asked, *self._words.start, self._spec.named(spec.name))
+                    self._run_checked(
+                        request, *self._words.connect, own, self._spec.named(spec.name)
+                    )
+                done = self._run_checked(request, *self._words.start, self._spec.named(spec.name))
             facts = self._inspect(spec.name)
         warnings = tuple(line for line in done.stderr.splitlines() if line.strip())
         return replace(facts, warnings=warnings)
@@ -196,12 +200,12 @@ class CliAdapter:
         return self._cache.container(name) or self._inspect(name)
 
     def _inspect(self, name: str) -> ContainerInfo:
-        asked = f"inspect {name}"
-        done = self._run_checked(asked, *self._words.inspect, self._spec.named(name))
+        request = f"inspect {name}"
+        done = self._run_checked(request, *self._words.inspect, self._spec.named(name))
         try:
             facts = output.container(self._spec, done.stdout)
         except UnreadableOutput as garbage:
-            raise self._broken(asked, done, f"it printed what is {garbage}") from None
+            raise self._broken(request, done, f"it printed what is {garbage}") from None
         if facts.name == self._spec.named(name):
             facts = replace(facts, name=name)
         self._cache.keep(name, facts)
@@ -209,14 +213,14 @@ class CliAdapter:
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
         """Call `exec`; a missing command exits with 127, as in a shell."""
-        asked = f"exec in {name}"
+        request = f"exec in {name}"
         words = (*self._words.execute, self._spec.named(name), *argv)
-        done = self._command(asked, words, timeout=timeout)
+        done = self._command(request, words, timeout=timeout)
         if done.returncode and done.returncode not in _NOT_EXECUTABLE:
             self._cache.containers.pop(name, None)
             running = self.inspect(name).running  # refused when there is no such container
             if not running and done.stderr.strip():
-                raise RuntimeRefused(asked, done.stderr.strip())
+                raise RuntimeRefused(request, done.stderr.strip())
         return replace(done, argv=tuple(argv))
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
@@ -278,22 +282,22 @@ class CliAdapter:
 
     # --- one command -----------------------------------------------------------
 
-    def _run_checked(self, asked: str, *words: str) -> CompletedCommand:
+    def _run_checked(self, request: str, *words: str) -> CompletedCommand:
         """Run a command that must succeed, or raise `RuntimeRefused` with its output."""
-        done = self._command(asked, words, timeout=self._spec.timeout)
+        done = self._command(request, words, timeout=self._spec.timeout)
         if not done.returncode:
             return done
-        said = done.stderr.strip() or done.stdout.strip()
-        if not said:
-            raise self._broken(asked, done, f"it exited with {done.returncode} and said nothing")
+        message = done.stderr.strip() or done.stdout.strip()
+        if not message:
+            raise self._broken(request, done, f"it exited with {done.returncode} and said nothing")
         self._cache.forget()
-        raise RuntimeRefused(asked, said)
+        raise RuntimeRefused(request, message)
 
     def _line(self, *words: str) -> tuple[str, ...]:
         line = (*self._spec.command, *words)
         return rootless.command(line) if self._spec.rootless else line
 
-    def _command(self, asked: str, words: Sequence[str], *, timeout: float) -> CompletedCommand:
+    def _command(self, request: str, words: Sequence[str], *, timeout: float) -> CompletedCommand:
         """Run a command to its end; raise `RuntimeBroken` if it hangs, crashes or is killed."""
         argv = self._line(*words)
         at, began = time.time(), time.perf_counter()
@@ -305,29 +309,29 @@ class CliAdapter:
             code = _KILLED if killed else _NOT_EXECUTABLE[0]
             self.commands.append(CompletedCommand(argv, code, "", str(error), seconds, at))
             if killed:
-                raise self._broken(asked, None, str(error)) from None
-            raise self._broken(asked, None, f"{argv[0]} cannot be executed: {error}") from None
+                raise self._broken(request, None, str(error)) from None
+            raise self._broken(request, None, f"{argv[0]} cannot be executed: {error}") from None
         self.commands.append(done)
         if done.returncode < 0:
-            raise self._broken(asked, done, f"it was ended by signal {-done.returncode}")
+            raise self._broken(request, done, f"it was ended by signal {-done.returncode}")
         if done.returncode and is_crash_report(done.stderr):
-            raise self._broken(asked, done, "it crashed")
+            raise self._broken(request, done, "it crashed")
         if done.returncode and self._daemons.ended:
-            broken = self._broken(asked, done, "its daemon has ended; it is started anew")
+            broken = self._broken(request, done, "its daemon has ended; it is started anew")
             self._start_daemons()
             raise broken
         return done
 
-    def _broken(self, asked: str, done: CompletedCommand | None, why: str) -> RuntimeBroken:
+    def _broken(self, request: str, done: CompletedCommand | None, why: str) -> RuntimeBroken:
         self._cache.forget()
-        told = [f"{asked}: {why}."]
+        lines = [f"{request}: {why}."]
         if done is not None:
-            told.append(f"It was {shlex.join(done.argv)}, {done.seconds:.1f} s.")
+            lines.append(f"It was {shlex.join(done.argv)}, {done.seconds:.1f} s.")
             for name, text in (("output", done.stdout), ("error output", done.stderr)):
                 if text:
-                    told.append(f"Its {name}: {text[-_SAID:].strip()}")
-        told += self._daemons.hints(self._spec.called or self.name)
-        return RuntimeBroken("\n".join(told))
+                    lines.append(f"Its {name}: {text[-_SAID:].strip()}")
+        lines += self._daemons.hints(self._spec.called or self.name)
+        return RuntimeBroken("\n".join(lines))
 
     def _ask_version(self) -> str:
         done = self._command("ask for the version", self._words.version, timeout=self._spec.timeout)

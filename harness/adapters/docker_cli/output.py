@@ -40,13 +40,13 @@ def single_object(text: str) -> Mapping[str, Any]:
 
 def container(cli: CliSpec, text: str) -> ContainerInfo:
     """Return the facts about a container."""
-    told = single_object(text)
+    fields = single_object(text)
     try:
-        state, settings = told["State"], told.get("NetworkSettings") or {}
+        state, settings = fields["State"], fields.get("NetworkSettings") or {}
         running = bool(state["Running"])
         return ContainerInfo(
-            id=told["Id"],
-            name=told["Name"].removeprefix("/"),
+            id=fields["Id"],
+            name=fields["Name"].removeprefix("/"),
             pid=int(state["Pid"]) if running else 0,
             running=running,
             endpoints=tuple(_endpoints(cli, settings.get("Networks") or {})),
@@ -63,24 +63,24 @@ def _why(error: Exception) -> str:
 
 
 def _endpoints(cli: CliSpec, networks: Mapping[str, Mapping[str, Any]]) -> Iterator[Endpoint]:
-    for name, told in networks.items():
-        address, address6 = told.get("IPAddress"), told.get("GlobalIPv6Address")
+    for name, fields in networks.items():
+        address, address6 = fields.get("IPAddress"), fields.get("GlobalIPv6Address")
         if not (address or address6):
             continue  # a mode reported as a network, or a stopped container
         yield Endpoint(
             network=plan_name(cli, name),
-            address=IPv4Interface(f"{address}/{told['IPPrefixLen']}") if address else None,
-            gateway=told.get("Gateway") or None,
+            address=IPv4Interface(f"{address}/{fields['IPPrefixLen']}") if address else None,
+            gateway=fields.get("Gateway") or None,
             address6=(
-                IPv6Interface(f"{address6}/{told['GlobalIPv6PrefixLen']}") if address6 else None
+                IPv6Interface(f"{address6}/{fields['GlobalIPv6PrefixLen']}") if address6 else None
             ),
-            gateway6=told.get("IPv6Gateway") or None,
-            mac=told.get("MacAddress") or None,
+            gateway6=fields.get("IPv6Gateway") or None,
+            mac=fields.get("MacAddress") or None,
         )
 
 
-def _ports(told: Mapping[str, list[Mapping[str, str]] | None]) -> Iterator[Publish]:
-    for own, bindings in told.items():
+def _ports(ports: Mapping[str, list[Mapping[str, str]] | None]) -> Iterator[Publish]:
+    for own, bindings in ports.items():
         number, _, protocol = own.partition("/")
         for binding in bindings or ():
             address = binding.get("HostIp")
@@ -94,17 +94,17 @@ def _ports(told: Mapping[str, list[Mapping[str, str]] | None]) -> Iterator[Publi
 
 def network(cli: CliSpec, text: str) -> tuple[NetworkInfo, list[str]]:
     """Return the facts about a network, without gateways that are not reported, and its subnets."""
-    told = single_object(text)
+    fields = single_object(text)
     try:
-        if "network_interface" in told:
-            pools = [(item["subnet"], item.get("gateway")) for item in told.get("subnets") or ()]
-            name, identity, interface = told["name"], told["id"], told["network_interface"]
+        if "network_interface" in fields:
+            pools = [(item["subnet"], item.get("gateway")) for item in fields.get("subnets") or ()]
+            name, identity, interface = fields["name"], fields["id"], fields["network_interface"]
         else:
-            config = told["IPAM"]["Config"] or ()
+            config = fields["IPAM"]["Config"] or ()
             pools = [(item["Subnet"], item.get("Gateway")) for item in config]
-            name, identity = told["Name"], told["Id"]
-            default = f"br-{identity[:_SHORT]}" if told["Driver"] == "bridge" else None
-            interface = (told.get("Options") or {}).get(_BRIDGE_NAME, default)
+            name, identity = fields["Name"], fields["Id"]
+            default = f"br-{identity[:_SHORT]}" if fields["Driver"] == "bridge" else None
+            interface = (fields.get("Options") or {}).get(_BRIDGE_NAME, default)
         gateways = tuple(_gateway(*pool) for pool in pools if pool[1])
         found = NetworkInfo(plan_name(cli, name), identity, interface, gateways)
         return found, [subnet for subnet, _ in pools]
@@ -113,5 +113,5 @@ def network(cli: CliSpec, text: str) -> tuple[NetworkInfo, list[str]]:
 
 
 def _gateway(subnet: str, gateway: str) -> IPv4Interface | IPv6Interface:
-    address = gateway.partition("/")[0]  # docker tells an IPv6 gateway with its prefix
+    address = gateway.partition("/")[0]  # docker prints an IPv6 gateway with its prefix
     return ip_interface(f"{address}/{ip_network(subnet).prefixlen}")

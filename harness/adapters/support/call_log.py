@@ -23,7 +23,7 @@ _LONGEST: Final = 2000
 
 
 class _Call(NamedTuple):
-    asked: str
+    request: str
     arguments: tuple[Any, ...]
     answer: Any
     refusal: str
@@ -38,8 +38,8 @@ class CallLog:
         self._host = host
         self._kept: deque[_Call | CompletedCommand] = deque(maxlen=_KEPT)
 
-    def call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` inside the host and log it as `asked`; its exceptions pass through."""
+    def call(self, request: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` inside the host and log it as `request`; its exceptions pass through."""
         at, began = time.time(), time.perf_counter()
         answer: T | None = None
         refusal = ""
@@ -53,7 +53,7 @@ class CallLog:
         finally:
             arguments = (*args, kwargs) if kwargs else args
             seconds = time.perf_counter() - began
-            self._kept.append(_Call(asked, arguments, answer, refusal, at, seconds))
+            self._kept.append(_Call(request, arguments, answer, refusal, at, seconds))
 
     def keep(self, done: CompletedCommand) -> None:
         """Add a command that was run for the runtime."""
@@ -72,7 +72,7 @@ class CallLog:
 
 
 def _command(call: _Call) -> CompletedCommand:
-    argv = (call.asked, *(repr(item)[:_LONGEST] for item in call.arguments))
+    argv = (call.request, *(repr(item)[:_LONGEST] for item in call.arguments))
     answer = "" if call.answer is None else repr(call.answer)[:_LONGEST]
     return CompletedCommand(
         argv, int(bool(call.refusal)), answer, call.refusal, call.seconds, call.at

@@ -32,18 +32,18 @@ class ProgramSilent(ProgramBroken):
     """A program failed without any output."""
 
 
-def is_crash_report(said: str) -> bool:
+def is_crash_report(output: str) -> bool:
     """Return True if the output of a failed program is a crash report."""
-    return _PANIC.search(said) is not None
+    return _PANIC.search(output) is not None
 
 
-def failure(what: str, how: str, said: str) -> ProgramRefused | ProgramBroken:
+def failure(what: str, how: str, output: str) -> ProgramRefused | ProgramBroken:
     """Return the exception for a failed program, by its output; `how` describes its end."""
-    if not said:
+    if not output:
         return ProgramSilent(f"{what} {how}; it said nothing")
-    if is_crash_report(said):
-        return ProgramBroken(f"{what} crashed; it said {said!r}")
-    return ProgramRefused(said)
+    if is_crash_report(output):
+        return ProgramBroken(f"{what} crashed; it said {output!r}")
+    return ProgramRefused(output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ class Program:
                 done = self._ended(words, file)
             except ProgramBroken as error:
                 raise ProgramBroken(f"{error}; it said {_read(log)!r}") from None
-        said = _read(log)
+        output = _read(log)
         if done.returncode < 0:
             why = f"{shlex.join(done.args)} was ended by signal {-done.returncode}"
-            raise ProgramBroken(f"{why}; it said {said!r}")
+            raise ProgramBroken(f"{why}; it said {output!r}")
         if done.returncode:
-            raise failure(shlex.join(done.args), f"exited with {done.returncode}", said)
+            raise failure(shlex.join(done.args), f"exited with {done.returncode}", output)
 
     def _ended(
         self, words: tuple[str, ...], output: int | IO[bytes]
@@ -97,8 +97,8 @@ class Program:
                 late = f"did not end within {BOUND:g} s"
                 why = str(error) if isinstance(error, OutputTooLong) else late
                 raise ProgramBroken(f"{shlex.join(argv)} {why}, and was killed") from None
-        said = (text.decode(errors="replace") for text in (out, err))
-        return subprocess.CompletedProcess(argv, process.returncode, *said)
+        decoded = (text.decode(errors="replace") for text in (out, err))
+        return subprocess.CompletedProcess(argv, process.returncode, *decoded)
 
     def environment(self) -> Mapping[str, str]:
         """Return the environment of the program."""
@@ -110,14 +110,11 @@ def read_pid(path: Path) -> int:
     return parse_pid(_read(path) if path.exists() else "", str(path))
 
 
-def parse_pid(said: str, whose: str) -> int:
-    """Return the pid that is the whole output; raise `ProgramBroken` if it is none.
-
-    `whose` names the source of the output.
-    """
-    if not said.strip().isdecimal():
-        raise ProgramBroken(f"{whose} is to tell a pid, and says {said[:_SHOWN]!r}")
-    return int(said)
+def parse_pid(text: str, source: str) -> int:
+    """Return the pid that is the whole text; raise `ProgramBroken` with its source otherwise."""
+    if not text.strip().isdecimal():
+        raise ProgramBroken(f"there is no pid in {source}, but {text[:_SHOWN]!r}")
+    return int(text)
 
 
 def _read(path: Path) -> str:

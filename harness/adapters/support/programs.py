@@ -90,5 +90,5 @@ def provenance(
         return ""
     apart = {*from_prefix, *absent}
     others = [name for name in wanted if name.rpartition("/")[2] not in apart]
-    told = f"from {prefix}: {', '.join(from_prefix)}"
-    return f"{told}; as installed: {', '.join(others)}" if others else told
+    text = f"from {prefix}: {', '.join(from_prefix)}"
+    return f"{text}; as installed: {', '.join(others)}" if others else text

@@ -178,8 +178,8 @@ def _link_sysctls(answer: bytes) -> Iterator[Thing]:
     spec = dict(attributes(answer, rtnetlink.LINK.size)).get(rtnetlink.IFLA_AF_SPEC, b"")
     for family, array in _confs(spec).items():
         labels = _CONF[family].split()
-        for place, (value,) in enumerate(struct.iter_unpack("=i", array)):
-            label = labels[place] if place < len(labels) else f"({place})"
+        for index, (value,) in enumerate(struct.iter_unpack("=i", array)):
+            label = labels[index] if index < len(labels) else f"({index})"
             yield f"sysctl net.{family}.conf.{_name(answer)}.{label}", {"value": str(value)}
 
 
@@ -204,13 +204,13 @@ _TIMINGS: Final = {
 
 _NDTA_PARMS: Final = 6
 _NDTPA_IFINDEX: Final = 1
-_TOLD: Final = frozenset({_NDTPA_IFINDEX, *_TIMINGS})
+_REPORTED: Final = frozenset({_NDTPA_IFINDEX, *_TIMINGS})
 
 
 def _still_timings(answer: bytes) -> Still:
     """Return a neighbour table's parameters, without counters and the randomized time."""
     parameters = dict(attributes(answer, 4, (_NDTA_PARMS,))).get(_NDTA_PARMS, b"")
-    return answer[0], *dict(attributes(parameters, 0, _TOLD)).items()
+    return answer[0], *dict(attributes(parameters, 0, _REPORTED)).items()
 
 
 def _timings(answer: bytes, names: Names) -> Iterator[Thing]:
@@ -306,8 +306,8 @@ def _is_entered(answer: bytes) -> bool:
 
 
 def _without_age(answer: bytes) -> Still:
-    told = attributes(answer, rtnetlink.NEIGH.size)
-    return answer[: rtnetlink.NEIGH.size], *(item for item in told if item[0] != _NDA_CACHEINFO)
+    found = attributes(answer, rtnetlink.NEIGH.size)
+    return answer[: rtnetlink.NEIGH.size], *(item for item in found if item[0] != _NDA_CACHEINFO)
 
 
 def _kept_neighbour(answer: bytes, names: Names) -> Iterator[Thing]:
@@ -380,7 +380,7 @@ _EXPRESSIONS: Final = 4
 _LEFT_OUT: Final = {
     "table": frozenset({3, 4}),  # use, handle
     "chain": frozenset({2, 6, 8}),  # handle, use, counters
-    "rule": frozenset({3, _EXPRESSIONS, 6}),  # handle, told apart, position
+    "rule": frozenset({3, _EXPRESSIONS, 6}),  # handle, compared by themselves, position
     "set": frozenset({9, 16, 17, 18, 20}),  # size, handle, counters, count
     "object": frozenset({4, 5, 6}),  # its count, use, handle
     "flowtable": frozenset({4, 5}),  # use, handle
@@ -394,13 +394,13 @@ def ruleset(found: Ruleset) -> Iterator[tuple[str, dict[str, str]]]:
     """
     yield from _plain("table", found.tables, 1)
     yield from _plain("chain", found.chains, 1, 3)
-    places: Counter[tuple[int, bytes, bytes]] = Counter()
+    positions: Counter[tuple[int, bytes, bytes]] = Counter()
     for answer in found.rules:
         parts = dict(attributes(answer, 4))
         chain = (answer[0], parts[1], parts[2])
-        places[chain] += 1
+        positions[chain] += 1
         known = _known("rule", parts)
-        known["place"] = str(places[chain])
+        known["position"] = str(positions[chain])
         known["expressions"] = _expressions(parts.get(_EXPRESSIONS, b""))
         comment = comment_of(parts.get(7, b""))
         yield f"nft rule {_where(answer, parts, 1, 2)} {comment}".rstrip(), known
@@ -433,9 +433,9 @@ def _known(what: str, parts: dict[int, bytes]) -> dict[str, str]:
 
 
 def _expressions(value: bytes) -> str:
-    told = []
+    words = []
     for _, element in attributes(value):
         parts = dict(attributes(element))
         name = parts[1].rstrip(b"\0").decode(errors="replace")
-        told.append(name if name in _COUNTING else f"{name} {parts.get(2, b'').hex()}")
-    return ", ".join(told)
+        words.append(name if name in _COUNTING else f"{name} {parts.get(2, b'').hex()}")
+    return ", ".join(words)

@@ -85,12 +85,12 @@ def changes(
         elif now is None:
             found.append(StateChange(thing, "gone"))
         else:
-            told = (
+            facts = (
                 f"{key} was {was.get(key, 'absent')}, is {now.get(key, 'absent')}"
                 for key in sorted({*was, *now})
                 if was.get(key) != now.get(key)
             )
-            found.append(StateChange(thing, "; ".join(told)))
+            found.append(StateChange(thing, "; ".join(facts)))
     return found
 
 

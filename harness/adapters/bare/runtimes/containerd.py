@@ -43,12 +43,19 @@ class Ctr:
         """`run --detach` on a root of our own, which no snapshotter has to know."""
         if request.spec.sysctls:
             raise ProgramRefused("sysctl: `ctr run` has no such option")
-        told = request.home / "pid"
-        words = ("--detach", "--null-io", "--pid-file", str(told), *_options(request), "--rootfs")
+        pid_file = request.home / "pid"
+        words = (
+            "--detach",
+            "--null-io",
+            "--pid-file",
+            str(pid_file),
+            *_options(request),
+            "--rootfs",
+        )
         self.program.run_checked(
             "run", *words, str(request.root), request.name, *request.args, log=request.log
         )
-        return read_pid(told)
+        return read_pid(pid_file)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
         """Remove the task and the container, if they exist."""

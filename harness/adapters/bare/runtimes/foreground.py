@@ -40,8 +40,8 @@ def start(argv: Sequence[str], request: StartRequest, environment: Mapping[str, 
         if found := _container(monitor):
             return found
         if not store.start_time(monitor):
-            said = request.log.read_text(encoding="utf-8", errors="replace").strip()
-            raise failure(shlex.join(argv), "ended at once", said)
+            output = request.log.read_text(encoding="utf-8", errors="replace").strip()
+            raise failure(shlex.join(argv), "ended at once", output)
         select.select([], [], [], _AGAIN)
     raise ProgramBroken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")
 

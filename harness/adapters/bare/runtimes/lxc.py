@@ -69,9 +69,11 @@ class Lxc:
         try:
             self.program.run_checked(*words, *log, "--", *request.args, log=request.log)
         except (ProgramRefused, ProgramSilent):
-            said = (request.home / "lxc.log").read_text(encoding="utf-8", errors="replace").strip()
+            reason = (
+                (request.home / "lxc.log").read_text(encoding="utf-8", errors="replace").strip()
+            )
             raise ProgramRefused(
-                said or request.log.read_text(encoding="utf-8", errors="replace")
+                reason or request.log.read_text(encoding="utf-8", errors="replace")
             ) from None
         return parse_pid(self._other("lxc-info").run(*words, "-p", "-H").stdout, "lxc-info")
 
@@ -134,7 +136,7 @@ def _link(request: StartRequest, number: int, endpoint: Endpoint) -> dict[str, o
 def start_net() -> None:
     """Call `lxc-net restart`, which makes bridge, rules and dnsmasq."""
     if not os.path.exists(_OURS):
-        _furnish()
+        _prepare()
     program = Program((_NET,), programs.search_path())
     try:
         program.run_checked("restart", log=Path("/run/netmodes/lxc-net.log"))
@@ -142,8 +144,8 @@ def start_net() -> None:
         raise ProgramBroken(f"{_NET} restart: {error}") from error
 
 
-def _furnish() -> None:
-    """Its settings, and a place for dnsmasq's leases."""
+def _prepare() -> None:
+    """Write lxc-net's settings, and make dnsmasq's directory of leases writable."""
     mount("tmpfs", _LEASES, "tmpfs", 0, "mode=755")
     with contextlib.suppress(FileNotFoundError):
         os.unlink("/etc/default")  # a link to the machine's own

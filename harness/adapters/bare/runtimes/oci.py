@@ -26,10 +26,17 @@ class OciRuntime:
     def start(self, request: StartRequest) -> int:
         """Write config.json and call `run --detach`."""
         bundle.write_config(request)
-        told = request.home / "pid"
-        words = ("--detach", "--pid-file", str(told), "--bundle", str(request.home), request.name)
+        pid_file = request.home / "pid"
+        words = (
+            "--detach",
+            "--pid-file",
+            str(pid_file),
+            "--bundle",
+            str(request.home),
+            request.name,
+        )
         self.program.run_checked("run", *words, log=request.log)
-        return read_pid(told)
+        return read_pid(pid_file)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
         """Call `delete --force`, whether it knows the container or not."""

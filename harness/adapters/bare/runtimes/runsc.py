@@ -52,7 +52,7 @@ class Runsc:
 
     def start(self, request: StartRequest) -> int:
         """Write config.json and call `run --detach`."""
-        told, pod = request.home / "pid", _pod(request.name)
+        pid_file, pod = request.home / "pid", _pod(request.name)
         config = bundle.config_of(request)
         del config["linux"]["cgroupsPath"]  # there is none for it here
         if tuple(request.args) == FOR_EVER:
@@ -61,9 +61,16 @@ class Runsc:
             config["annotations"] = {_KIND: "container", _POD: pod}
         bundle.write_config(request, config)
         network = {Host: "host", Nothing: "none"}.get(type(store.load(pod).spec.mode), "sandbox")
-        words = ("--detach", "--pid-file", str(told), "--bundle", str(request.home), request.name)
+        words = (
+            "--detach",
+            "--pid-file",
+            str(pid_file),
+            "--bundle",
+            str(request.home),
+            request.name,
+        )
         self.program.run_checked(f"--network={network}", "run", *words, log=request.log)
-        return read_pid(told)
+        return read_pid(pid_file)
 
     def end(self, name: str, pid: int, grace: float) -> None:
         """Call `kill`; the first container ends with its sandbox."""
