@@ -46,6 +46,8 @@ class Moment(StrEnum):
     BEFORE_REMOVE = "before-remove"
     """A container is about to be removed."""
     CONTAINER_REMOVED = "container-removed"
+    CRASHED = "crashed"
+    """The runtime was killed while it started a container."""
     REFUSED = "refused"
     """The runtime has refused to create or start a container."""
     REPAIRED = "repaired"

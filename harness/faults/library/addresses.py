@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults.fault import PLUGGED, AdapterCall, Moment, fault
-from harness.faults.helpers import address_at, gateway_of, readdress
+from harness.faults.helpers import address_at, gateway_of, gateways, readdress
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host
 
@@ -26,11 +26,8 @@ def narrow_prefix(site: FaultContext) -> None:
 @fault(violates="BR-1", moment=PLUGGED)
 def second_address(site: FaultContext) -> None:
     """Give the container a second address on its network."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            site.inside.add_address(
-                plug.inside, address_at(gateway, gateway.network.num_addresses - 6)
-            )
+    for plug, gateway in gateways(site):
+        site.inside.add_address(plug.inside, address_at(gateway, gateway.network.num_addresses - 6))
 
 
 @fault(violates="BR-10", moment=PLUGGED, history="moby#27404")
@@ -47,25 +44,22 @@ def address_given_twice(site: FaultContext) -> None:
 @fault(violates=("BR-10", "LIFE-4"), moment=PLUGGED, history="moby#29610")
 def one_address_for_all(site: FaultContext) -> None:
     """Assign the same address to every container."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            readdress(site, plug, address_at(gateway, 7))
+    for plug, gateway in gateways(site):
+        readdress(site, plug, address_at(gateway, 7))
 
 
 @fault(violates="BR-10", moment=PLUGGED)
 def gateways_address_given(site: FaultContext) -> None:
     """Assign the gateway's address to a container."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            readdress(site, plug, gateway)
+    for plug, gateway in gateways(site):
+        readdress(site, plug, gateway)
 
 
 @fault(violates="BR-10", moment=PLUGGED)
 def broadcast_address_given(site: FaultContext) -> None:
     """Assign the subnet's broadcast address to a container."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            readdress(site, plug, address_at(gateway, gateway.network.num_addresses - 1))
+    for plug, gateway in gateways(site):
+        readdress(site, plug, address_at(gateway, gateway.network.num_addresses - 1))
 
 
 @fault(violates="BR-10", around="inspect")
@@ -141,22 +135,20 @@ def requested_mac_ignored(site: FaultContext, verb: AdapterCall) -> object:
 def address_in_use_granted(site: FaultContext, verb: AdapterCall) -> object:
     """Start the container with other addresses when the requested ones are unavailable."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused:
-        facts = verb.call_with(ip=None, ip6=None, mac=None)
-    return facts
+        return verb.call_with(ip=None, ip6=None, mac=None)
 
 
 @fault(violates="BR-16", around="run")
 def empty_pool_passed_over(site: FaultContext, verb: AdapterCall) -> object:
     """Start the container in mode host when the address pool is exhausted."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused:
         if not isinstance(verb.spec.mode, Bridge) or verb.spec.ip:
             raise
-        facts = verb.call_with(mode=Host(), ports=())
-    return facts
+        return verb.call_with(mode=Host(), ports=())
 
 
 @fault(violates="BR-16", around="connect", narrow=True)
@@ -178,17 +170,15 @@ def ipv6_address_nobody_asked_for(site: FaultContext) -> None:
 @fault(violates="V6-1", moment=PLUGGED)
 def ipv6_address_given_twice(site: FaultContext) -> None:
     """Assign the same IPv6 address to every container."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug, 6):
-            readdress(site, plug, address_at(gateway, 77))
+    for plug, gateway in gateways(site, 6):
+        readdress(site, plug, address_at(gateway, 77))
 
 
 @fault(violates="LIFE-7", moment=Moment.CONTAINER_RESTARTED)
 def old_address_kept(site: FaultContext) -> None:
     """Assign another address on restart than the runtime reports."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            readdress(site, plug, address_at(gateway, 119))
+    for plug, gateway in gateways(site):
+        readdress(site, plug, address_at(gateway, 119))
 
 
 @fault(violates="NET-1", moment=Moment.NETWORK_CREATED)
@@ -234,10 +224,9 @@ def answers_for_an_address_on_lo(site: FaultContext) -> None:
 def refused_without_a_word(site: FaultContext, verb: AdapterCall) -> object:
     """Refuse a start without a message when the address pool is exhausted."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused as refused:
         raise RuntimeRefused(refused.asked, "") from refused
-    return facts
 
 
 @fault(violates="BR-11", moment=Moment.CONTAINER_STARTED)

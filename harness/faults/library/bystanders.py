@@ -175,9 +175,10 @@ _PROMISC = 0x100
 """IFF_PROMISC (linux/if.h)."""
 
 
+@fault("crash-closes-published-ports", violates="LIFE-6", moment=Moment.CRASHED)
 @fault(violates="BYS-3", moment=Moment.REPAIRED)
 def repair_forgets_published_ports(site: FaultContext) -> None:
-    """Drop packets to published ports after a flush and a repair."""
+    """Drop packets to published ports."""
     drop(site, "forward", ct_dnat())
 
 
@@ -193,9 +194,10 @@ def bystanders_lose_a_service_of_each_other(site: FaultContext) -> None:
     site.host.rule("forward", l4proto("tcp"), dport(80), DROP, bridge=True)
 
 
+@fault("crash-closes-ports-of-ipv6", violates="LIFE-6", moment=Moment.CRASHED)
 @fault(violates="BYS-3", moment=Moment.REPAIRED)
 def repair_forgets_ports_of_ipv6(site: FaultContext) -> None:
-    """Drop IPv6 to published ports after a flush and a repair."""
+    """Drop IPv6 to published ports."""
     drop(site, "forward", family(6), ct_dnat())
 
 

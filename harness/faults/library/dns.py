@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from dataclasses import replace
 from typing import Final
 
 from harness.adapters.protocol import ContainerInfo
 from harness.faults.fault import PLUGGED, RULES, AdapterCall, Moment, fault
+from harness.faults.helpers import drop_queries
 from harness.faults.nft_rules import (
     DROP,
     longer_than,
@@ -119,11 +119,7 @@ def names_lead_nowhere(site: FaultContext) -> None:
 @fault(violates="NET-4", around=("run", "connect"), narrow=True)
 def aliases_are_forgotten(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore network aliases."""
-    if verb.called == "connect":
-        facts: ContainerInfo = verb(aliases=())
-    else:
-        facts = verb.call_with(aliases=())
-    return facts
+    return verb(aliases=()) if verb.called == "connect" else verb.call_with(aliases=())
 
 
 @fault(violates="NET-4", moment=Moment.CONTAINER_STARTED)
@@ -211,8 +207,7 @@ def resolver_for_everybody(site: FaultContext) -> None:
 def internal_peers_have_no_names(site: FaultContext) -> None:
     """Drop DNS queries on internal networks."""
     if site.is_internal and site.is_bridged:
-        for protocol in ("udp", "tcp"):
-            site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+        drop_queries(site.inside)
 
 
 @fault(violates="FILE-1", moment=Moment.CONTAINER_STARTED)
@@ -273,7 +268,7 @@ def hostnames_lead_nowhere(site: FaultContext, verb: AdapterCall) -> object:
     """Set a requested hostname inside only, not in DNS."""
     if verb.called == "run":
         spec = verb.spec
-        facts: ContainerInfo = verb(spec=replace(spec, hostname=None))
+        facts: ContainerInfo = verb.call_with(hostname=None)
     else:
         spec, facts = site.specs[verb.name], verb()
     if spec.hostname and isinstance(spec.mode, Bridge):

@@ -10,6 +10,7 @@ from harness.faults.helpers import (
     FAMILIES,
     bridges_without_icc,
     drop,
+    drop_between_peers,
     internal_bridges,
     new_bridges,
     remove_drops,
@@ -170,34 +171,19 @@ def host_cannot_reach_in(site: FaultContext) -> None:
 @fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_lose_datagrams(site: FaultContext) -> None:
     """Drop UDP between containers on one network."""
-    for version in FAMILIES:
-        site.host.rule(
-            "forward",
-            nft_rules.bridged(version),
-            l4proto("udp"),
-            nft_rules.DROP,
-            priority=0,
-            bridge=True,
-        )
+    drop_between_peers(site, l4proto("udp"))
 
 
 @fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_lose_connections(site: FaultContext) -> None:
     """Drop TCP between containers on one network."""
-    site.host.rule(
-        "forward",
-        nft_rules.bridged(4),
-        l4proto("tcp"),
-        nft_rules.DROP,
-        priority=0,
-        bridge=True,
-    )
+    drop_between_peers(site, l4proto("tcp"), families=[4])
 
 
 @fault(violates="V6-1", moment=Moment.HOST_READY)
 def ipv6_peers_are_deaf(site: FaultContext) -> None:
     """Drop IPv6 between containers on one network."""
-    site.host.rule("forward", nft_rules.bridged(6), nft_rules.DROP, priority=0, bridge=True)
+    drop_between_peers(site, families=[6])
 
 
 @fault(violates="V6-1", moment=RULES)
@@ -254,8 +240,7 @@ def host_cannot_connect_in(site: FaultContext) -> None:
 @fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_lose_the_web(site: FaultContext) -> None:
     """Drop TCP port 80 between containers on one network."""
-    web = [*nft_rules.bridged(4), *l4proto("tcp"), *dport(80)]
-    site.host.rule("forward", web, nft_rules.DROP, priority=0, bridge=True)
+    drop_between_peers(site, l4proto("tcp"), dport(80), families=[4])
 
 
 @fault(violates="BR-7", moment=RULES)

@@ -9,16 +9,17 @@ from dataclasses import replace
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop, leave_link
+from harness.faults.helpers import leave_link
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Nothing
-from linux.nftables import Table, add_chain, add_rule, add_table, counter, ct_dnat, dport, l4proto
+from linux.nftables import Table, add_chain, add_rule, add_table, counter, dport, l4proto
 from linux.rtnetlink import NTF_MASTER, NUD_NOARP
 from linux.syscalls import MS_BIND, mount
 
 # --- left behind -------------------------------------------------------------------
 
 
+@fault("restart-leaves-the-crash", violates="LIFE-6", moment=Moment.CRASHED)
 @fault("network-leaves-a-link", violates="LIFE-1", moment=Moment.NETWORK_REMOVED)
 @fault("disconnecting-leaves-a-link", violates="NET-3", moment=Moment.DISCONNECTED)
 @fault(
@@ -117,12 +118,11 @@ def process_stays(site: FaultContext) -> None:
 def failed_start_keeps_its_name(site: FaultContext, verb: AdapterCall) -> object:
     """Keep the name of a container that could not be started."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused:
         if isinstance(verb.spec.mode, Bridge):
             verb(spec=ContainerSpec(verb.spec.name, Nothing()))
         raise
-    return facts
 
 
 @fault(violates="LIFE-5", around="remove", narrow=True)
@@ -186,17 +186,9 @@ def starts_at_once_are_refused(site: FaultContext, verb: AdapterCall) -> object:
     return verb()
 
 
-@fault(violates="LIFE-6", around="crash")
-def restart_leaves_the_crash(site: FaultContext, verb: AdapterCall) -> None:
-    """Leave the link of a killed start behind."""
-    verb()
-    leave_link(site)
-
-
-@fault(violates="LIFE-6", around="crash")
-def crash_takes_everybody_down(site: FaultContext, verb: AdapterCall) -> None:
+@fault(violates="LIFE-6", moment=Moment.CRASHED)
+def crash_takes_everybody_down(site: FaultContext) -> None:
     """Take down running containers' links when the runtime is killed."""
-    verb()
     for facts in site.other_containers().values():
         if site.netns_of(facts).place.identity != site.host.place.identity:
             site.netns_of(facts).set_link("eth0", up=False)
@@ -230,17 +222,9 @@ def traffic_control_stays(site: FaultContext) -> None:
     site.host.ensure("tc", "add", "clsact", index=site.host.link(site.uplink()).ifindex)
 
 
-@fault(violates="LIFE-6", around="crash")
-def crash_closes_published_ports(site: FaultContext, verb: AdapterCall) -> None:
-    """Drop packets to published ports after the runtime is killed."""
-    verb()
-    drop(site, "forward", ct_dnat())
-
-
-@fault(violates="LIFE-6", around="crash")
-def crash_ends_names(site: FaultContext, verb: AdapterCall) -> None:
+@fault(violates="LIFE-6", moment=Moment.CRASHED)
+def crash_ends_names(site: FaultContext) -> None:
     """Drop DNS queries on user-defined networks after the runtime is killed."""
-    verb()
     for facts in site.other_containers().values():
         if any(endpoint.network != DEFAULT_NETWORK for endpoint in facts.endpoints):
             site.netns_of(facts).rule("output", l4proto("udp"), dport(53), nft_rules.DROP)

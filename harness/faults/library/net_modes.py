@@ -9,29 +9,21 @@ from typing import Final
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop, joined_container, restart_without_network
+from harness.faults.helpers import drop, drop_queries, joined_container, restart_without_network
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing, Publish
 from harness.model.topology import Topology, pick
-from harness.world.process import CompletedCommand
 from linux.nftables import (
     ct_dnat,
     ct_state,
     daddr,
-    dport,
     iifname,
     l4proto,
     oifname,
     to_local,
     verdict,
 )
-
-
-def _executed(verb: AdapterCall, name: str) -> CompletedCommand:
-    done: CompletedCommand = verb(name=name)
-    return done
-
 
 # --- none ------------------------------------------------------------------------
 
@@ -48,8 +40,7 @@ def none_is_shared(site: FaultContext, verb: AdapterCall) -> object:
     if isinstance(verb.spec.mode, Nothing):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Nothing) and name in site.other_containers():
-                joined: ContainerInfo = verb.call_with(mode=Joined(name))
-                return joined
+                return verb.call_with(mode=Joined(name))
     return verb()
 
 
@@ -85,13 +76,13 @@ def host_mode_has_a_namespace(site: FaultContext, verb: AdapterCall) -> object:
 
 
 @fault(violates="HOST-1", around="exec", narrow=False)
-def exec_elsewhere(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
+def exec_elsewhere(site: FaultContext, verb: AdapterCall) -> object:
     """Run commands for a container in mode host in another netns."""
     if isinstance(site.mode, Host):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Bridge) and name in site.other_containers():
-                return _executed(verb, name)
-    return _executed(verb, verb.name)
+                return verb(name=name)
+    return verb()
 
 
 @fault(violates="HOST-2", moment=Moment.CONTAINER_STARTED, history="moby#32639")
@@ -167,13 +158,13 @@ def daemon_on_an_abstract_socket(site: FaultContext) -> None:
 
 
 @fault(violates="ATT-2", around="exec")
-def exec_sees_another_namespace(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
+def exec_sees_another_namespace(site: FaultContext, verb: AdapterCall) -> object:
     """Run commands for a container in mode none in another netns."""
     if isinstance(site.mode, Nothing):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Bridge) and name in site.other_containers():
-                return _executed(verb, name)
-    return _executed(verb, verb.name)
+                return verb(name=name)
+    return verb()
 
 
 @fault(violates="ATT-1", around="inspect")
@@ -185,9 +176,9 @@ def pid_leads_nowhere(site: FaultContext, verb: AdapterCall) -> object:
 
 
 @fault(violates="ATT-5", around="exec")
-def exec_takes_the_interface_away(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
+def exec_takes_the_interface_away(site: FaultContext, verb: AdapterCall) -> object:
     """Remove the addresses of a manually attached interface after exec."""
-    done: CompletedCommand = verb()
+    done = verb()
     if isinstance(site.mode, Nothing) and "eth0" in site.inside.links():
         for address in site.inside.addresses("eth0"):
             site.inside.del_address("eth0", address)
@@ -280,24 +271,22 @@ def joiner_reports_the_joined_ones_process(site: FaultContext, verb: AdapterCall
 def joining_nobody(site: FaultContext, verb: AdapterCall) -> object:
     """Start without a network when the container to join is missing or stopped."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused:
         if not isinstance(verb.spec.mode, Joined):
             raise
-        facts = verb.call_with(mode=Nothing())
-    return facts
+        return verb.call_with(mode=Nothing())
 
 
 @fault(violates="CTR-6", around="run", narrow=True, also=("CTR-7", "LIFE-2"))
 def joining_refused_without_a_name(site: FaultContext, verb: AdapterCall) -> object:
     """Refuse to join without naming the container."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused as refused:
         if isinstance(verb.spec.mode, Joined):
             raise RuntimeRefused(refused.asked, "no such container") from refused
         raise
-    return facts
 
 
 @fault(violates="CTR-7", around="run", narrow=True)
@@ -313,13 +302,12 @@ def contradictions_accepted(site: FaultContext, verb: AdapterCall) -> object:
 def contradictions_refused_in_general(site: FaultContext, verb: AdapterCall) -> object:
     """Refuse options that contradict joining without naming the option."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused as refused:
         if isinstance(verb.spec.mode, Joined):
             said = f"conflicting options for {verb.spec.mode.container}"
             raise RuntimeRefused(refused.asked, said) from refused
         raise
-    return facts
 
 
 @fault(violates="CTR-9", moment=Moment.CONTAINER_STOPPED)
@@ -348,8 +336,7 @@ def joiner_takes_the_names_along(site: FaultContext) -> None:
     """Drop the joined container's DNS queries when its joiner is removed."""
     home = site.specs.get(getattr(site.mode, "container", ""))
     if home and isinstance(home.mode, Bridge) and home.mode.network != DEFAULT_NETWORK:
-        for protocol in ("udp", "tcp"):
-            site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+        drop_queries(site.inside)
 
 
 @fault(violates="CTR-1", around="start_container", narrow=True)

@@ -8,9 +8,8 @@ from ipaddress import IPv4Network, IPv6Network
 
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop
+from harness.faults.helpers import drop, forget_flows
 from harness.faults.target import FaultContext
-from linux.conntrack import Conntrack
 from linux.nftables import (
     Table,
     add_chain,
@@ -150,8 +149,7 @@ def connections_forget_flows(site: FaultContext) -> None:
     The connections that are lost are translated ones in which the other side sends next.
     """
     kept = {item.ip for plug in site.plugs() for item in plug.addresses}
-    with site.host.place.open() as space, Conntrack(space) as conntrack:
-        conntrack.forget(conntrack.of(kept))
+    forget_flows(site, lambda flow: bool(kept & flow.addresses))
 
 
 @fault(violates="NET-3", moment=Moment.CONNECTED, narrow=True)

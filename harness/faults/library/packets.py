@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from harness.faults import nft_rules
 from harness.faults.fault import RULES, Moment, fault
-from harness.faults.helpers import FAMILIES, drop, new_bridges, remove_drops
+from harness.faults.helpers import FAMILIES, drop, drop_between_peers, new_bridges, remove_drops
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
-from linux.nftables import Hook, ct_dnat, ct_state, iifname, l4proto, oifname, reject
+from linux.nftables import Expression, Hook, ct_dnat, ct_state, iifname, l4proto, oifname, reject
 
-_UNREACHABLE = {4: 3, 6: 1}
-_EXCEEDED = {4: 11, 6: 3}
+_UNREACHABLE = {4: (3,), 6: (1,)}
+_EXCEEDED = {4: (11,), 6: (3,)}
 _TOO_BIG = {4: (3, 4), 6: (2, 0)}
+"""ICMP and ICMPv6 errors by family: the type, and the code if it matters."""
 
 _OUTWARDS: Final[tuple[Hook, ...]] = ("output", "forward")
+
+
+def _drop_errors(
+    site: FaultContext, hook: Hook, which: list[Expression], kinds: Mapping[int, tuple[int, ...]]
+) -> None:
+    for version, kind in kinds.items():
+        drop(site, hook, which, nft_rules.icmp_errors(version, *kind))
 
 
 @fault("connected-it-is-told-of-no-ttl", violates="BR-19", moment=Moment.CONNECTED)
@@ -23,10 +32,7 @@ _OUTWARDS: Final[tuple[Hook, ...]] = ("output", "forward")
 def time_exceeded_in_silence(site: FaultContext) -> None:
     """Drop ICMP time-exceeded messages from the host to containers."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            drop(
-                site, "output", oifname(bridge), nft_rules.icmp_errors(version, _EXCEEDED[version])
-            )
+        _drop_errors(site, "output", oifname(bridge), _EXCEEDED)
 
 
 @fault("connected-it-refuses-in-silence", violates="BR-20", moment=Moment.CONNECTED)
@@ -34,8 +40,8 @@ def time_exceeded_in_silence(site: FaultContext) -> None:
 def closed_udp_ports_are_silent(site: FaultContext) -> None:
     """Drop ICMP port-unreachable messages that the container sends."""
     if site.is_bridged:
-        for version in FAMILIES:
-            site.inside.rule("output", nft_rules.icmp_errors(version, _UNREACHABLE[version]), DROP)
+        for version, kind in _UNREACHABLE.items():
+            site.inside.rule("output", nft_rules.icmp_errors(version, *kind), DROP)
 
 
 @fault(violates="BR-20", moment=Moment.CONTAINER_STARTED, narrow=True)
@@ -57,19 +63,14 @@ def refusals_stay_outside(site: FaultContext) -> None:
 def errors_of_routers_stay_outside(site: FaultContext) -> None:
     """Drop ICMP time-exceeded messages from outside to containers."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            drop(
-                site, "forward", oifname(bridge), nft_rules.icmp_errors(version, _EXCEEDED[version])
-            )
+        _drop_errors(site, "forward", oifname(bridge), _EXCEEDED)
 
 
 @fault(violates="BR-22", moment=RULES, history="gvisor#12568", narrow=True)
 def path_mtu_black_hole(site: FaultContext) -> None:
     """Drop ICMP fragmentation-needed and packet-too-big messages to containers."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            kind, code = _TOO_BIG[version]
-            drop(site, "forward", oifname(bridge), nft_rules.icmp_errors(version, kind, code))
+        _drop_errors(site, "forward", oifname(bridge), _TOO_BIG)
 
 
 @fault(violates="BR-23", moment=RULES)
@@ -92,7 +93,7 @@ def segments_are_corrupted(site: FaultContext) -> None:
 @fault(violates=("BR-12", "BR-25"), moment=Moment.HOST_READY)
 def large_packets_between_peers_are_lost(site: FaultContext) -> None:
     """Drop packets longer than 1000 bytes between peers."""
-    site.host.rule("forward", nft_rules.longer_than(1000), DROP, priority=0, bridge=True)
+    drop_between_peers(site, nft_rules.longer_than(1000))
 
 
 @fault(violates="BR-23", moment=Moment.HOST_READY)
@@ -140,7 +141,7 @@ def sent_segments_are_corrupted(site: FaultContext) -> None:
 def ipv6_errors_of_the_host_are_silent(site: FaultContext) -> None:
     """Drop ICMPv6 time-exceeded messages from the host to containers."""
     for bridge in site.bridges():
-        drop(site, "output", oifname(bridge), nft_rules.icmp_errors(6, _EXCEEDED[6]))
+        drop(site, "output", oifname(bridge), nft_rules.icmp_errors(6, *_EXCEEDED[6]))
 
 
 @fault(violates="BR-9", moment=RULES)
@@ -157,8 +158,7 @@ def other_protocols_get_in(site: FaultContext) -> None:
 @fault(violates="BR-22", moment=Moment.HOST_READY)
 def host_is_silent_about_its_own_mtu(site: FaultContext) -> None:
     """Drop the host's own fragmentation-needed and packet-too-big messages."""
-    drop(site, "output", nft_rules.icmp_errors(4, 3, 4))
-    drop(site, "output", nft_rules.icmp_errors(6, 2))
+    _drop_errors(site, "output", [], _TOO_BIG)
 
 
 @fault(violates="BR-20", moment=Moment.NETWORK_CREATED)
@@ -184,9 +184,7 @@ def own_networks_swallow_time_exceeded(site: FaultContext) -> None:
 def published_ports_swallow_refusals(site: FaultContext) -> None:
     """Drop ICMP port-unreachable messages of published UDP ports."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            refused = nft_rules.icmp_errors(version, _UNREACHABLE[version])
-            drop(site, "forward", iifname(bridge), ct_dnat(), refused)
+        _drop_errors(site, "forward", [*iifname(bridge), *ct_dnat()], _UNREACHABLE)
 
 
 @fault(violates="BR-20", moment=RULES, narrow=True)
@@ -200,23 +198,14 @@ def published_ports_swallow_resets(site: FaultContext) -> None:
 def published_ports_hear_of_no_errors(site: FaultContext) -> None:
     """Drop ICMP unreachable messages for replies of published ports."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            lost = nft_rules.icmp_errors(version, _UNREACHABLE[version], 1 if version == 4 else 3)
-            drop(site, "forward", oifname(bridge), ct_dnat(), lost)
+        _drop_errors(site, "forward", [*oifname(bridge), *ct_dnat()], {4: (3, 1), 6: (1, 3)})
 
 
 @fault(violates="BR-22", moment=RULES, narrow=True)
 def published_ports_are_a_black_hole(site: FaultContext) -> None:
     """Drop fragmentation-needed and packet-too-big messages for replies of published ports."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            drop(
-                site,
-                "forward",
-                oifname(bridge),
-                ct_dnat(),
-                nft_rules.icmp_errors(version, *_TOO_BIG[version]),
-            )
+        _drop_errors(site, "forward", [*oifname(bridge), *ct_dnat()], _TOO_BIG)
 
 
 @fault(violates="BR-23", moment=RULES, narrow=True)
@@ -242,9 +231,7 @@ _ENDED: Final = 1
 @fault(violates="BR-4", moment=Moment.HOST_READY)
 def ends_between_peers_are_lost(site: FaultContext) -> None:
     """Drop TCP FIN segments between peers."""
-    for version in FAMILIES:
-        ends = [*nft_rules.bridged(version), *nft_rules.with_flags("F")]
-        site.host.rule("forward", ends, DROP, priority=0, bridge=True)
+    drop_between_peers(site, nft_rules.with_flags("F"))
 
 
 @fault(violates="BR-7", moment=RULES)
@@ -274,9 +261,7 @@ def published_ports_close_both_halves(site: FaultContext) -> None:
 @fault(violates="BR-4", moment=Moment.HOST_READY)
 def congestion_is_not_to_be_asked_about(site: FaultContext) -> None:
     """Drop TCP SYN segments that offer ECN between peers."""
-    for version in FAMILIES:
-        offer = [*nft_rules.bridged(version), *nft_rules.with_flags("SEC")]
-        site.host.rule("forward", offer, DROP, priority=0, bridge=True)
+    drop_between_peers(site, nft_rules.with_flags("SEC"))
 
 
 @fault(violates="BR-7", moment=RULES, narrow=True)
@@ -289,16 +274,13 @@ def marked_packets_do_not_get_out(site: FaultContext) -> None:
 @fault(violates="BR-4", moment=Moment.HOST_READY, narrow=True)
 def nothing_is_no_datagram(site: FaultContext) -> None:
     """Drop empty UDP datagrams between peers."""
-    for version in FAMILIES:
-        empty = [*nft_rules.bridged(version), *nft_rules.empty_datagrams()]
-        site.host.rule("forward", empty, DROP, priority=0, bridge=True)
+    drop_between_peers(site, nft_rules.empty_datagrams())
 
 
 @fault(violates="BR-4", moment=Moment.HOST_READY, narrow=True)
 def no_checksum_is_a_wrong_one(site: FaultContext) -> None:
     """Drop UDP datagrams without a checksum between peers, which IPv4 allows."""
-    bare = [*nft_rules.bridged(4), *nft_rules.datagrams_without_checksum()]
-    site.host.rule("forward", bare, DROP, priority=0, bridge=True)
+    drop_between_peers(site, nft_rules.datagrams_without_checksum(), families=[4])
 
 
 @fault(violates="BR-28", moment=RULES, narrow=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
@@ -14,6 +14,7 @@ from harness.faults.helpers import (
     FAMILIES,
     address_at,
     drop,
+    forget_flows,
     gateway_of,
     joined_container,
     new_bridges,
@@ -21,7 +22,6 @@ from harness.faults.helpers import (
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import Family, Host, Nothing, Publish
-from linux.conntrack import Conntrack, Flow
 from linux.nftables import (
     Address,
     Expression,
@@ -239,12 +239,11 @@ def the_internets_port_is_taken(site: FaultContext) -> None:
 def port_in_use_passed_over(site: FaultContext, verb: AdapterCall) -> object:
     """Start the container without its ports when a port is taken."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused:
         if not verb.spec.ports:
             raise
-        facts = verb.call_with(ports=())
-    return facts
+        return verb.call_with(ports=())
 
 
 @fault(violates="PUB-7", moment=Moment.REFUSED)
@@ -351,14 +350,14 @@ def loopback6_is_for_few_words(site: FaultContext) -> None:
 @fault(violates="LIFE-8", moment=Moment.CONTAINER_STARTED)
 def starts_forget_others_flows(site: FaultContext) -> None:
     """Delete every conntrack entry of the host."""
-    _forget(site, lambda _: True)
+    forget_flows(site, lambda _: True)
 
 
 @fault(violates="LIFE-8", moment=Moment.CONTAINER_STARTED, history="moby#46276", narrow=True)
 def starts_forget_flows_of_the_port(site: FaultContext) -> None:
     """Delete the conntrack entries of UDP flows to the published ports, on any address."""
     own = {port.host_port for port in (site.facts.ports if site.facts else ())}
-    _forget(
+    forget_flows(
         site,
         lambda flow: (
             flow.original.protocol == socket.IPPROTO_UDP and flow.original.destination_port in own
@@ -370,13 +369,13 @@ def starts_forget_flows_of_the_port(site: FaultContext) -> None:
 def others_modes_forget_flows(site: FaultContext) -> None:
     """Delete every conntrack entry when a container in mode none or host starts."""
     if isinstance(site.mode, Nothing | Host):
-        _forget(site, lambda _: True)
+        forget_flows(site, lambda _: True)
 
 
 @fault(violates="LIFE-8", moment=Moment.CONTAINER_REMOVED)
 def removals_forget_ipv6_flows(site: FaultContext) -> None:
     """Delete every IPv6 conntrack entry when a container is removed."""
-    _forget(site, lambda flow: any(address.version == 6 for address in flow.addresses))
+    forget_flows(site, lambda flow: any(address.version == 6 for address in flow.addresses))
 
 
 @fault(violates="LIFE-8", moment=Moment.CONTAINER_REMOVED, narrow=True)
@@ -384,9 +383,4 @@ def joiner_takes_the_flows_along(site: FaultContext) -> None:
     """Delete the conntrack entries of the joined container when its joiner is removed."""
     if facts := joined_container(site):
         kept = {item.ip for end in facts.endpoints for item in (end.address, end.address6) if item}
-        _forget(site, lambda flow: bool(kept & flow.addresses))
-
-
-def _forget(site: FaultContext, which: Callable[[Flow], bool]) -> None:
-    with site.host.place.open() as space, Conntrack(space) as conntrack:
-        conntrack.forget([flow for flow in conntrack.all() if which(flow)])
+        forget_flows(site, lambda flow: bool(kept & flow.addresses))

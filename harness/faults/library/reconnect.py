@@ -10,16 +10,20 @@ from ipaddress import IPv4Interface, ip_network
 
 from harness.adapters.protocol import ContainerInfo
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import address_at, drop, gateway_of, readdress
-from harness.faults.nft_rules import DROP
+from harness.faults.helpers import (
+    address_at,
+    drop,
+    drop_queries,
+    forget_flows,
+    gateway_of,
+    readdress,
+)
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Joined
-from linux.conntrack import Conntrack
 from linux.nftables import (
     ct_dnat,
     daddr,
     dport,
-    family,
     l4proto,
 )
 
@@ -185,13 +189,6 @@ def shared_aliases_end_with_one(site: FaultContext) -> None:
             _renamed(site, spec, *(alias for alias in spec.aliases if alias not in own))
 
 
-@fault(violates="LIFE-6", around="crash")
-def crash_closes_ports_of_ipv6(site: FaultContext, verb: AdapterCall) -> None:
-    """Drop IPv6 to published ports after the runtime is killed."""
-    verb()
-    drop(site, "forward", family(6), ct_dnat())
-
-
 # --- addresses and requests ------------------------------------------------------------
 
 
@@ -235,8 +232,7 @@ def address_of_a_connection_is_given(site: FaultContext, verb: AdapterCall) -> o
 def connections_forget_flows_from_outside(site: FaultContext) -> None:
     """Delete the conntrack entries of published ports when a network is connected or left."""
     own = {port.host_port for port in (site.spec.ports if site.spec else ())}
-    with site.host.place.open() as space, Conntrack(space) as conntrack:
-        conntrack.forget([it for it in conntrack.all() if it.original.destination_port in own])
+    forget_flows(site, lambda flow: flow.original.destination_port in own)
 
 
 @fault(violates="NET-3", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
@@ -266,8 +262,7 @@ def names_do_not_come_back(site: FaultContext) -> None:
     if site.moment == Moment.DISCONNECTED:
         left.add(where)
     elif where in left:
-        for protocol in ("udp", "tcp"):
-            site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+        drop_queries(site.inside)
 
 
 @fault(violates="DNS-2", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
@@ -299,10 +294,9 @@ def forwarding_ends_with_a_connection(site: FaultContext) -> None:
     site.host.sysctl("net.ipv6.conf.all.forwarding", 0)
 
 
-@fault(violates="LIFE-6", around="crash")
-def crash_ends_second_networks(site: FaultContext, verb: AdapterCall) -> None:
+@fault(violates="LIFE-6", moment=Moment.CRASHED)
+def crash_ends_second_networks(site: FaultContext) -> None:
     """Take down eth1 of containers on two networks when the runtime is killed."""
-    verb()
     for facts in site.other_containers().values():
         if len(facts.endpoints) > 1:
             with suppress(KeyError):

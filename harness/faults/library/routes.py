@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.faults import nft_rules
 from harness.faults.fault import PLUGGED, RULES, Moment, fault
-from harness.faults.helpers import FAMILIES, address_at, gateway_of, new_bridges
+from harness.faults.helpers import FAMILIES, address_at, gateway_of, gateways, new_bridges
 from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import DEFAULT_NETWORK, Nothing
 from linux.nftables import iifname, l4proto, oifname
@@ -28,26 +28,23 @@ def no_default_route(site: FaultContext) -> None:
 @fault(violates="BR-2", moment=PLUGGED)
 def default_route_to_nobody(site: FaultContext) -> None:
     """Point the default route at an unused address."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            unused = address_at(gateway, gateway.network.num_addresses - 9)
-            site.inside.ensure("route", "replace", dst="default", gateway=unused.ip)
+    for _, gateway in gateways(site):
+        unused = address_at(gateway, gateway.network.num_addresses - 9)
+        site.inside.ensure("route", "replace", dst="default", gateway=unused.ip)
 
 
 @fault(violates="BR-2", moment=PLUGGED)
 def route_too_many(site: FaultContext) -> None:
     """Add a route beyond those of the container's network."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            site.inside.ensure("route", "add", dst="10.66.0.0/16", gateway=gateway.ip)
+    for _, gateway in gateways(site):
+        site.inside.ensure("route", "add", dst="10.66.0.0/16", gateway=gateway.ip)
 
 
 @fault(violates="V6-1", moment=PLUGGED)
 def no_ipv6_default_route(site: FaultContext) -> None:
     """Remove the IPv6 default route."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug, 6):
-            site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
+    for _, gateway in gateways(site, 6):
+        site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
 @fault(violates="NONE-3", moment=Moment.CONTAINER_STARTED, narrow=True)
@@ -137,9 +134,8 @@ def policy_rule_for_the_host(site: FaultContext) -> None:
 @fault(violates="BR-2", moment=PLUGGED)
 def second_default_route(site: FaultContext) -> None:
     """Add a second default route with a higher metric."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            site.inside.ensure("route", "add", dst="default", gateway=gateway.ip, priority=500)
+    for _, gateway in gateways(site):
+        site.inside.ensure("route", "add", dst="default", gateway=gateway.ip, priority=500)
 
 
 @fault(violates="INT-1", moment=PLUGGED)
