@@ -231,6 +231,7 @@ class FaultyAdapter:
         """Kill the runtime while it starts a container."""
         self._specs[spec.name] = spec
         self._do("crash", {"spec": spec, "after": after}, name=spec.name, spec=spec)
+        self._at(Moment.CRASHED, name=spec.name, spec=spec)
 
     def prune(self) -> None:
         """Remove every container and every network."""

@@ -7,8 +7,6 @@ from harness import moved
 __getattr__ = moved(
     __name__,
     {
-        "Act": "harness.faults.fault",
-        "Around": "harness.faults.fault",
         "Fault": "harness.faults.fault",
         "FaultError": "harness.faults.fault",
         "Moment": "harness.faults.fault",

@@ -12,17 +12,13 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import Any, Final
 
 import harness.faults.library
 from harness.model.requirements import Catalogue, UnknownRequirement
-
-if TYPE_CHECKING:
-    from harness.faults.target import FaultContext
-
 
 _ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -50,6 +46,8 @@ class Moment(StrEnum):
     BEFORE_REMOVE = "before-remove"
     """A container is about to be removed."""
     CONTAINER_REMOVED = "container-removed"
+    CRASHED = "crashed"
+    """The runtime was killed while it started a container."""
     REFUSED = "refused"
     """The runtime has refused to create or start a container."""
     REPAIRED = "repaired"
@@ -68,9 +66,6 @@ RULES: Final = (
 """The moments at which a runtime may have rewritten its firewall rules."""
 PLUGGED: Final = (Moment.CONTAINER_STARTED, Moment.CONNECTED)
 """The moments at which a container may have got an interface."""
-
-Act = Callable[["FaultContext"], None]
-Around = Callable[["FaultContext", "AdapterCall"], Any]
 
 
 class FaultError(ValueError):
@@ -118,36 +113,10 @@ class Fault:
         return f"{code.co_filename}:{code.co_firstlineno}"
 
 
-@overload
 def fault(
-    id_: str,
+    id_: str = "",
     *,
-    violates: Sequence[str],
-    moment: str | Sequence[str],
-    history: str | Sequence[str] = ...,
-    narrow: bool = ...,
-    also: Sequence[str] = ...,
-    errors: bool = ...,
-) -> Callable[[Act | Fault], Fault]: ...
-
-
-@overload
-def fault(
-    id_: str,
-    *,
-    violates: Sequence[str],
-    around: str | Sequence[str],
-    history: str | Sequence[str] = ...,
-    narrow: bool = ...,
-    also: Sequence[str] = ...,
-    errors: bool = ...,
-) -> Callable[[Around | Fault], Fault]: ...
-
-
-def fault(
-    id_: str,
-    *,
-    violates: Sequence[str],
+    violates: str | Sequence[str],
     moment: str | Sequence[str] = (),
     around: str | Sequence[str] = (),
     history: str | Sequence[str] = (),
@@ -155,11 +124,12 @@ def fault(
     also: Sequence[str] = (),
     errors: bool = False,
 ) -> Callable[[Callable[..., Any] | Fault], Fault]:
-    """Make a fault of a function: `@fault("no-masquerade", violates=("BR-7",), moment=…)`.
+    """Make a fault of a function: `@fault(violates="BR-7", moment="container-started")`.
 
-    With `moment` the function is called with a `FaultContext` at that moment, or at each of
-    several. With `around` it is called with a `FaultContext` and an `AdapterCall` in place of the
-    adapter's verb of that name. Raises `FaultError` for a declaration that makes no sense.
+    The id is by default the function's name with hyphens. With `moment` the function is called
+    with a `FaultContext` at that moment, or at each of several. With `around` it is called with a
+    `FaultContext` and an `AdapterCall` in place of the adapter's verb of that name. Raises
+    `FaultError` for a declaration that makes no sense.
 
     Several `@fault` on one function are several faults, each with its own id and moments.
     """
@@ -168,7 +138,7 @@ def fault(
         below = (target, *target.stacked) if isinstance(target, Fault) else ()
         function = target.function if isinstance(target, Fault) else target
         found = Fault(
-            id_,
+            id_ or function.__name__.replace("_", "-"),
             _several(violates),
             function,
             moments=tuple(_moment(item, function) for item in _several(moment)),
@@ -310,6 +280,10 @@ class AdapterCall:
             )
         return self._do(**{**self.arguments, **changed})
 
+    def call_with(self, **changed: Any) -> Any:
+        """Call the verb with some fields of its `spec` changed."""
+        return self(spec=replace(self.arguments["spec"], **changed))
+
     def __getattr__(self, argument: str) -> Any:
         try:
             return self.arguments[argument]
@@ -317,23 +291,13 @@ class AdapterCall:
             raise AttributeError(f"{self.called} has no argument {argument}") from None
 
 
-def built_in() -> Iterator[ModuleType]:
-    """Import the modules of `harness.faults.library`."""
-    package = harness.faults.library
-    for found in sorted(item.name for item in pkgutil.iter_modules(package.__path__)):
-        yield importlib.import_module(f"{package.__name__}.{found}")
-
-
 def discover(requirements: Catalogue, others: Iterable[object] = ()) -> FaultCatalogue:
     """Return the built-in faults and those of modules among `others`, which are pytest plugins.
 
     Raises `FaultError` for a fault that is declared wrongly or twice.
     """
-    own = list(built_in())
-    theirs = [item for item in others if isinstance(item, ModuleType) and _has_faults(item)]
-    modules = {module.__name__: module for module in (*own, *theirs)}
-    return collect(modules.values(), requirements)
-
-
-def _has_faults(module: ModuleType) -> bool:
-    return any(isinstance(item, Fault) for item in vars(module).values())
+    package = harness.faults.library
+    names = sorted(item.name for item in pkgutil.iter_modules(package.__path__))
+    own = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+    theirs = [item for item in others if isinstance(item, ModuleType)]
+    return collect({item.__name__: item for item in (*own, *theirs)}.values(), requirements)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults.fault import AdapterCall, Moment
-from harness.faults.nft_rules import DROP
-from harness.faults.target import BRIDGE_TABLE, TABLE, FaultContext, FaultLink
+from harness.faults.nft_rules import DROP, bridged
+from harness.faults.target import BRIDGE_TABLE, TABLE, FaultContext, FaultLink, NetnsEditor
 from harness.model.plan import Family, Joined, Mode, Nothing
 from harness.model.topology import Interface
-from linux.nftables import Expression, Hook
+from linux.conntrack import Conntrack, Flow
+from linux.nftables import Expression, Hook, dport, l4proto
 
 FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 
@@ -32,6 +33,26 @@ def drop(
     if key not in done or site.moment == Moment.REPAIRED:
         done.add(key)
         site.host.rule(hook, *parts, DROP, priority=priority)
+
+
+def drop_between_peers(
+    site: FaultContext, *parts: Iterable[Expression], families: Iterable[Family] = FAMILIES
+) -> None:
+    """Drop matching packets between the containers of one network, which the bridge forwards."""
+    for version in families:
+        site.host.rule("forward", bridged(version), *parts, DROP, priority=0, bridge=True)
+
+
+def drop_queries(netns: NetnsEditor) -> None:
+    """Drop the DNS queries that a container sends."""
+    for protocol in ("udp", "tcp"):
+        netns.rule("output", l4proto(protocol), dport(53), DROP)
+
+
+def forget_flows(site: FaultContext, which: Callable[[Flow], bool]) -> None:
+    """Delete the selected conntrack entries of the host."""
+    with site.host.place.open() as space, Conntrack(space) as conntrack:
+        conntrack.forget([flow for flow in conntrack.all() if which(flow)])
 
 
 def new_bridges(site: FaultContext) -> Iterator[str]:
@@ -69,6 +90,13 @@ def address_at(gateway: Interface, number: int) -> Interface:
     value = int(gateway.network.network_address) + number
     made = (value, gateway.network.prefixlen)
     return IPv4Interface(made) if gateway.version == 4 else IPv6Interface(made)
+
+
+def gateways(site: FaultContext, version: Family = 4) -> Iterator[tuple[FaultLink, Interface]]:
+    """Yield each link of the container with its gateway of this family, if it has one."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug, version):
+            yield plug, gateway
 
 
 def gateway_of(plug: FaultLink, version: Family = 4) -> Interface | None:
@@ -115,13 +143,10 @@ def leave_link(site: FaultContext) -> None:
     site.host.ip("link", "add", ifname=f"left{count}", kind="veth", peer=peer, state="up")
 
 
-def restart_without_network(
-    site: FaultContext, verb: AdapterCall, mode: type[Mode]
-) -> ContainerInfo:
+def restart_without_network(site: FaultContext, verb: AdapterCall, mode: type[Mode]) -> object:
     """Restart a container; one of this mode is replaced by a container in mode none."""
     spec = site.specs[verb.name]
     if not isinstance(spec.mode, mode):
-        facts: ContainerInfo = verb()
-        return facts
+        return verb()
     site.runtime.remove(spec.name)
     return site.runtime.run(replace(spec, mode=Nothing()))

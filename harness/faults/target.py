@@ -158,10 +158,11 @@ class FaultContext:
 
     # --- files and processes
 
-    def path(self, inner: str) -> str:
+    def path(self, inner: str, container: ContainerInfo | None = None) -> str:
         """Return the path of a container's file, below /proc/PID/root."""
-        assert self.facts is not None, f"there is no container at the moment {self.moment}"
-        return f"{self.world_host.proc}/{self.facts.pid}/root{inner}"
+        facts = container or self.facts
+        assert facts is not None, f"there is no container at the moment {self.moment}"
+        return f"{self.world_host.proc}/{facts.pid}/root{inner}"
 
     def read(self, inner: str) -> str:
         """Return the text of a file of the running container."""
@@ -324,11 +325,6 @@ class NetnsEditor:
             nftables.add_chain(table, chain, hook=hook, priority=priority, kind=kind),
             nftables.add_rule(table, chain, *parts, comment="sabotage"),
         )
-
-    def clear_rules(self) -> None:
-        """Remove all rules of the fault's own tables."""
-        for table in (TABLE, BRIDGE_TABLE):
-            self.firewall(nftables.add_table(table), nftables.del_table(table))
 
     def rules(self) -> list[DecodedRule]:
         """Return all nftables rules of the namespace, decoded."""

@@ -49,10 +49,10 @@ def test_wrong_declaration_names_file_and_line(
     assert f"{__file__}:" in str(raised.value)
 
 
-def test_docstring_is_the_title() -> None:
-    """The title is the first paragraph."""
+def test_function_gives_id_and_title() -> None:
+    """The id is its name with hyphens, the title its docstring's first paragraph."""
 
-    @fault("two-lines", violates=("AB-1",), moment="host-ready")
+    @fault(violates="AB-1", moment="host-ready")
     def two_lines(site: FaultContext) -> None:
         """Break the first thing.
 
@@ -60,6 +60,7 @@ def test_docstring_is_the_title() -> None:
         out.
         """
 
+    assert (two_lines.id, two_lines.violates) == ("two-lines", ("AB-1",))
     assert two_lines.about == "Break the first thing."
     assert two_lines.moments == (Moment.HOST_READY,)
 

@@ -8,12 +8,12 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults.fault import PLUGGED, AdapterCall, Moment, fault
-from harness.faults.helpers import address_at, gateway_of, readdress
+from harness.faults.helpers import address_at, gateway_of, gateways, readdress
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host
 
 
-@fault("narrow-prefix", violates=("BR-1",), moment=PLUGGED)
+@fault(violates="BR-1", moment=PLUGGED)
 def narrow_prefix(site: FaultContext) -> None:
     """Give the container's address the prefix length 32."""
     for plug in site.plugs():
@@ -23,17 +23,14 @@ def narrow_prefix(site: FaultContext) -> None:
                 site.inside.del_address(plug.inside, address)
 
 
-@fault("second-address", violates=("BR-1",), moment=PLUGGED)
+@fault(violates="BR-1", moment=PLUGGED)
 def second_address(site: FaultContext) -> None:
     """Give the container a second address on its network."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            site.inside.add_address(
-                plug.inside, address_at(gateway, gateway.network.num_addresses - 6)
-            )
+    for plug, gateway in gateways(site):
+        site.inside.add_address(plug.inside, address_at(gateway, gateway.network.num_addresses - 6))
 
 
-@fault("address-given-twice", violates=("BR-10",), moment=PLUGGED, history="moby#27404")
+@fault(violates="BR-10", moment=PLUGGED, history="moby#27404")
 def address_given_twice(site: FaultContext) -> None:
     """Assign the address of another container on the network."""
     for plug in site.plugs():
@@ -44,37 +41,29 @@ def address_given_twice(site: FaultContext) -> None:
     return None
 
 
-@fault(
-    "one-address-for-all",
-    violates=("BR-10", "LIFE-4"),
-    moment=PLUGGED,
-    history="moby#29610",
-)
+@fault(violates=("BR-10", "LIFE-4"), moment=PLUGGED, history="moby#29610")
 def one_address_for_all(site: FaultContext) -> None:
     """Assign the same address to every container."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            readdress(site, plug, address_at(gateway, 7))
+    for plug, gateway in gateways(site):
+        readdress(site, plug, address_at(gateway, 7))
 
 
-@fault("gateways-address-given", violates=("BR-10",), moment=PLUGGED)
+@fault(violates="BR-10", moment=PLUGGED)
 def gateways_address_given(site: FaultContext) -> None:
     """Assign the gateway's address to a container."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            readdress(site, plug, gateway)
+    for plug, gateway in gateways(site):
+        readdress(site, plug, gateway)
 
 
-@fault("broadcast-address-given", violates=("BR-10",), moment=PLUGGED)
+@fault(violates="BR-10", moment=PLUGGED)
 def broadcast_address_given(site: FaultContext) -> None:
     """Assign the subnet's broadcast address to a container."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            readdress(site, plug, address_at(gateway, gateway.network.num_addresses - 1))
+    for plug, gateway in gateways(site):
+        readdress(site, plug, address_at(gateway, gateway.network.num_addresses - 1))
 
 
-@fault("reports-another-address", violates=("BR-10",), around="inspect")
-def reports_another_address(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="BR-10", around="inspect")
+def reports_another_address(site: FaultContext, verb: AdapterCall) -> object:
     """Report a wrong IPv4 address for the container."""
     facts: ContainerInfo = verb()
     told = []
@@ -86,36 +75,35 @@ def reports_another_address(site: FaultContext, verb: AdapterCall) -> ContainerI
     return replace(facts, endpoints=tuple(told))
 
 
-@fault("reports-another-mac", violates=("BR-10",), around="inspect")
-def reports_another_mac(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="BR-10", around="inspect")
+def reports_another_mac(site: FaultContext, verb: AdapterCall) -> object:
     """Report a wrong MAC for the container."""
     facts: ContainerInfo = verb()
     told = (replace(endpoint, mac="02:42:00:00:00:99") for endpoint in facts.endpoints)
     return replace(facts, endpoints=tuple(told))
 
 
-@fault("addresses-are-counted-up", violates=("BR-10",), around="run", narrow=True)
-def addresses_are_counted_up(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="BR-10", around="run", narrow=True)
+def addresses_are_counted_up(site: FaultContext, verb: AdapterCall) -> object:
     """Count addresses up instead of reusing freed ones, contrary to the declared behaviour."""
     spec, count = verb.spec, site.memory.get("counted", 100)
     if isinstance(spec.mode, Bridge) and spec.mode.network == "bridge" and spec.ip is None:
         site.memory["counted"] = count + 1
         gateway = site.runtime.network_facts("bridge").gateways[0]
         spec = replace(spec, ip=address_at(gateway, count).ip)
-    facts: ContainerInfo = verb(spec=spec)
-    return facts
+    return verb(spec=spec)
 
 
-@fault("one-mac-for-all", violates=("BR-11",), moment=PLUGGED, history="for-linux#589")
+@fault(violates="BR-11", moment=PLUGGED, history="for-linux#589")
 def one_mac_for_all(site: FaultContext) -> None:
     """Assign the same MAC to every container."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mac="02:42:ac:11:00:63")
 
 
-@fault("products-after-a-restart", violates=("BR-11",), moment=Moment.CONTAINER_RESTARTED)
-@fault("products-by-connection", violates=("BR-11",), moment=Moment.CONNECTED)
-@fault("somebodys-product", violates=("BR-11",), moment=PLUGGED)
+@fault("products-after-a-restart", violates="BR-11", moment=Moment.CONTAINER_RESTARTED)
+@fault("products-by-connection", violates="BR-11", moment=Moment.CONNECTED)
+@fault(violates="BR-11", moment=PLUGGED)
 def somebodys_product(site: FaultContext) -> None:
     """Assign a MAC with a vendor's OUI, which is not locally administered."""
     for plug in site.new_plugs():
@@ -123,7 +111,7 @@ def somebodys_product(site: FaultContext) -> None:
         site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
 
 
-@fault("mac-by-lot", violates=("BR-11",), moment=PLUGGED, history="moby#48595")
+@fault(violates="BR-11", moment=PLUGGED, history="moby#48595")
 def mac_by_lot(site: FaultContext) -> None:
     """Assign a MAC by another rule than the runtime declares."""
     for plug in site.plugs():
@@ -131,54 +119,46 @@ def mac_by_lot(site: FaultContext) -> None:
         site.inside.set_link(plug.inside, mac=":".join(["0a", *reversed(octets[1:])]))
 
 
-@fault("requested-address-ignored", violates=("NET-5",), around="run", narrow=True)
-def requested_address_ignored(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NET-5", around="run", narrow=True)
+def requested_address_ignored(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore the requested IP addresses."""
-    facts: ContainerInfo = verb(spec=replace(verb.spec, ip=None, ip6=None))
-    return facts
+    return verb.call_with(ip=None, ip6=None)
 
 
-@fault("requested-mac-ignored", violates=("NET-5",), around="run", narrow=True)
-def requested_mac_ignored(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NET-5", around="run", narrow=True)
+def requested_mac_ignored(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore the requested MAC."""
-    facts: ContainerInfo = verb(spec=replace(verb.spec, mac=None))
-    return facts
+    return verb.call_with(mac=None)
 
 
-@fault("address-in-use-granted", violates=("NET-5",), around="run", narrow=True)
-def address_in_use_granted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NET-5", around="run", narrow=True)
+def address_in_use_granted(site: FaultContext, verb: AdapterCall) -> object:
     """Start the container with other addresses when the requested ones are unavailable."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused:
-        facts = verb(spec=replace(verb.spec, ip=None, ip6=None, mac=None))
-    return facts
+        return verb.call_with(ip=None, ip6=None, mac=None)
 
 
-@fault("empty-pool-passed-over", violates=("BR-16",), around="run")
-def empty_pool_passed_over(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="BR-16", around="run")
+def empty_pool_passed_over(site: FaultContext, verb: AdapterCall) -> object:
     """Start the container in mode host when the address pool is exhausted."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused:
         if not isinstance(verb.spec.mode, Bridge) or verb.spec.ip:
             raise
-        facts = verb(spec=replace(verb.spec, mode=Host(), ports=()))
-    return facts
+        return verb.call_with(mode=Host(), ports=())
 
 
-@fault("full-network-passed-over", violates=("BR-16",), around="connect", narrow=True)
+@fault(violates="BR-16", around="connect", narrow=True)
 def full_network_passed_over(_: FaultContext, verb: AdapterCall) -> None:
     """Report success when a network without free addresses cannot be connected."""
     with suppress(RuntimeRefused):
         verb()
 
 
-@fault(
-    "ipv6-address-nobody-asked-for",
-    violates=("V6-3",),
-    moment=PLUGGED,
-)
+@fault(violates="V6-3", moment=PLUGGED)
 def ipv6_address_nobody_asked_for(site: FaultContext) -> None:
     """Assign a global IPv6 address on a network without IPv6."""
     for plug in site.plugs():
@@ -187,23 +167,21 @@ def ipv6_address_nobody_asked_for(site: FaultContext) -> None:
             site.inside.add_address(plug.inside, IPv6Interface("2001:db8:bad::7/64"))
 
 
-@fault("ipv6-address-given-twice", violates=("V6-1",), moment=PLUGGED)
+@fault(violates="V6-1", moment=PLUGGED)
 def ipv6_address_given_twice(site: FaultContext) -> None:
     """Assign the same IPv6 address to every container."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug, 6):
-            readdress(site, plug, address_at(gateway, 77))
+    for plug, gateway in gateways(site, 6):
+        readdress(site, plug, address_at(gateway, 77))
 
 
-@fault("old-address-kept", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
+@fault(violates="LIFE-7", moment=Moment.CONTAINER_RESTARTED)
 def old_address_kept(site: FaultContext) -> None:
     """Assign another address on restart than the runtime reports."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            readdress(site, plug, address_at(gateway, 119))
+    for plug, gateway in gateways(site):
+        readdress(site, plug, address_at(gateway, 119))
 
 
-@fault("subnet-of-a-bystander", violates=("NET-1",), moment=Moment.NETWORK_CREATED)
+@fault(violates="NET-1", moment=Moment.NETWORK_CREATED)
 def subnet_of_a_bystander(site: FaultContext) -> None:
     """Create a network whose subnet overlaps a route of the host."""
     for gateway in site.network.gateways if site.network else ():
@@ -212,47 +190,46 @@ def subnet_of_a_bystander(site: FaultContext) -> None:
             site.host.ensure("route", "add", dst=half, oif=site.host.link("br0").ifindex)
 
 
-@fault("overlapping-subnet-accepted", violates=("NET-7",), around="network")
+@fault(violates="NET-7", around="network")
 def overlapping_subnet_accepted(site: FaultContext, verb: AdapterCall) -> object:
     """Choose another subnet when the requested one is refused."""
     try:
         return verb()
     except RuntimeRefused:
-        return verb(spec=replace(verb.spec, subnet=None, gateway=None, ip_range=None))
+        return verb.call_with(subnet=None, gateway=None, ip_range=None)
 
 
-@fault("one-subnet-for-all", violates=("NET-1",), around=("network", "network_facts"))
+@fault(violates="NET-1", around=("network", "network_facts"))
 def one_subnet_for_all(site: FaultContext, verb: AdapterCall) -> object:
     """Report the same subnet for every network."""
     facts = verb()
     return replace(facts, gateways=(IPv4Interface((IPv4Address("172.17.42.1"), 16)),))
 
 
-@fault("mac-of-the-bridge", violates=("BR-11",), moment=PLUGGED)
+@fault(violates="BR-11", moment=PLUGGED)
 def mac_of_the_bridge(site: FaultContext) -> None:
     """Assign the bridge's MAC to the container."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mac=site.host.link(plug.bridge).mac)
 
 
-@fault("answers-for-an-address-on-lo", violates=("BR-18",), moment=PLUGGED)
+@fault(violates="BR-18", moment=PLUGGED)
 def answers_for_an_address_on_lo(site: FaultContext) -> None:
     """Answer ARP requests for a bystander's address, which is on the container's loopback."""
     for _ in site.plugs():
         site.inside.add_address("lo", IPv4Interface("192.168.2.10/32"))
 
 
-@fault("refused-without-a-word", violates=("BR-16",), around="run")
-def refused_without_a_word(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="BR-16", around="run")
+def refused_without_a_word(site: FaultContext, verb: AdapterCall) -> object:
     """Refuse a start without a message when the address pool is exhausted."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused as refused:
         raise RuntimeRefused(refused.asked, "") from refused
-    return facts
 
 
-@fault("products-on-own-networks", violates=("BR-11",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BR-11", moment=Moment.CONTAINER_STARTED)
 def products_on_own_networks(site: FaultContext) -> None:
     """Assign a MAC that is not locally administered on user-defined networks."""
     for plug in site.plugs():
@@ -261,7 +238,7 @@ def products_on_own_networks(site: FaultContext) -> None:
             site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
 
 
-@fault("requested-ipv6-ends-with-a-restart", violates=("NET-5",), moment=Moment.CONTAINER_RESTARTED)
+@fault(violates="NET-5", moment=Moment.CONTAINER_RESTARTED)
 def requested_ipv6_ends_with_a_restart(site: FaultContext) -> None:
     """Assign another IPv6 address than the requested one on restart."""
     for plug in site.plugs():
@@ -270,7 +247,7 @@ def requested_ipv6_ends_with_a_restart(site: FaultContext) -> None:
             readdress(site, plug, address_at(gateway, 77))
 
 
-@fault("beginning-of-the-subnet-given", violates=("BR-10",), moment=PLUGGED, narrow=True)
+@fault(violates="BR-10", moment=PLUGGED, narrow=True)
 def beginning_of_the_subnet_given(site: FaultContext) -> None:
     """Assign the subnet's network address when the gateway is not the first host address."""
     for plug in site.plugs():
@@ -282,7 +259,7 @@ def beginning_of_the_subnet_given(site: FaultContext) -> None:
 _BEGINNING = 16
 
 
-@fault("takes-a-mac-that-was-given", violates=("NET-5",), around="run", narrow=True)
+@fault(violates="NET-5", around="run", narrow=True)
 def takes_a_mac_that_was_given(site: FaultContext, verb: AdapterCall) -> object:
     """Accept a requested MAC that a peer derives from its own address."""
     try:
@@ -291,13 +268,11 @@ def takes_a_mac_that_was_given(site: FaultContext, verb: AdapterCall) -> object:
         mac = (verb.spec.mac or "").lower()
         others = (spec for name, spec in site.specs.items() if name != verb.spec.name)
         if mac.startswith("02:42") and mac not in {spec.mac for spec in others}:
-            return verb(spec=replace(verb.spec, mac=None))
+            return verb.call_with(mac=None)
         raise
 
 
-@fault(
-    "ipv6-loopback-changes-with-a-restart", violates=("BR-1",), moment=Moment.CONTAINER_RESTARTED
-)
+@fault(violates="BR-1", moment=Moment.CONTAINER_RESTARTED)
 def ipv6_loopback_changes_with_a_restart(site: FaultContext) -> None:
     """Toggle ::1 on the loopback interface on restart."""
     if site.is_bridged:

@@ -29,8 +29,7 @@ _EVER = (Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE)
 
 
 @fault(
-    "routers-are-not-listened-to",
-    violates=("BYS-5",),
+    violates="BYS-5",
     moment=Moment.NETWORK_CREATED,
     history=("moby#43466", "for-linux#844", "cni-plugins#21"),
 )
@@ -39,12 +38,7 @@ def routers_are_not_listened_to(site: FaultContext) -> None:
     site.host.sysctl(f"net.ipv6.conf.{site.uplink()}.accept_ra", 0)
 
 
-@fault(
-    "bystanders-lose-ipv6",
-    violates=("BYS-1",),
-    moment=Moment.NETWORK_CREATED,
-    history="moby#32639",
-)
+@fault(violates="BYS-1", moment=Moment.NETWORK_CREATED, history="moby#32639")
 def bystanders_lose_ipv6(site: FaultContext) -> None:
     """Remove the IPv6 addresses of a bystander's bridge when a network is created."""
     for address in site.host.addresses("br0"):
@@ -52,7 +46,7 @@ def bystanders_lose_ipv6(site: FaultContext) -> None:
             site.host.del_address("br0", address)
 
 
-@fault("uplink-gets-an-address", violates=("BYS-1",), moment=_EVER)
+@fault(violates="BYS-1", moment=_EVER)
 def uplink_gets_an_address(site: FaultContext) -> None:
     """Add an address to the uplink while a container runs."""
     address = IPv4Interface("198.51.100.207/32")
@@ -62,23 +56,22 @@ def uplink_gets_an_address(site: FaultContext) -> None:
         site.host.del_address(site.uplink(), address)
 
 
-@fault("bystanders-bridge-has-another-mtu", violates=("BYS-1",), moment=_EVER)
+@fault(violates="BYS-1", moment=_EVER)
 def bystanders_bridge_has_another_mtu(site: FaultContext) -> None:
     """Change the MTU of a bystander's bridge while a container runs."""
     started = site.moment == Moment.CONTAINER_STARTED
     site.host.set_link("br0", mtu=1400 if started else 1500)
 
 
-@fault("reverse-path-filter-is-changed", violates=("BYS-1",), moment=Moment.NETWORK_CREATED)
+@fault(violates="BYS-1", moment=Moment.NETWORK_CREATED)
 def reverse_path_filter_is_changed(site: FaultContext) -> None:
     """Turn on rp_filter on a bystander's bridge when a network is created."""
     site.host.sysctl("net.ipv4.conf.br0.rp_filter", 1)
 
 
-@fault("bystanders-stop-with-a-connection", violates=("BYS-2",), moment=Moment.CONNECTED)
+@fault("bystanders-stop-with-a-connection", violates="BYS-2", moment=Moment.CONNECTED)
 @fault(
-    "forwarding-of-bystanders-stops",
-    violates=("BYS-2",),
+    violates="BYS-2",
     moment=Moment.CONTAINER_STARTED,
     history=("moby#39439", "moby#48365", "moby#49518"),
 )
@@ -87,20 +80,20 @@ def forwarding_of_bystanders_stops(site: FaultContext) -> None:
     drop(site, "forward", iifname("br0"), oifname(site.uplink()))
 
 
-@fault("bystanders-lose-connections", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_connections(site: FaultContext) -> None:
     """Drop established TCP connections of bystanders when a container starts."""
     drop(site, "forward", iifname("br0"), l4proto("tcp"), ct_state("established"))
 
 
-@fault("host-is-not-reached-from-the-lan", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def host_is_not_reached_from_the_lan(site: FaultContext) -> None:
     """Drop new connections from the LAN to the host when a container starts."""
     for protocol in ("icmp", "icmpv6", "udp"):
         drop(site, "input", iifname(site.uplink()), l4proto(protocol), ct_state("new"))
 
 
-@fault("operators-rules-are-flushed", violates=("BYS-3",), moment=Moment.NETWORK_CREATED)
+@fault(violates="BYS-3", moment=Moment.NETWORK_CREATED)
 def operators_rules_are_flushed(site: FaultContext) -> None:
     """Delete the operator's nftables tables when a network is created."""
     with site.host.place.open() as space, Nft(space) as opened:
@@ -110,10 +103,10 @@ def operators_rules_are_flushed(site: FaultContext) -> None:
 
 @fault(
     "connections-empty-operators-chains",
-    violates=("BYS-3",),
+    violates="BYS-3",
     moment=(Moment.CONNECTED, Moment.DISCONNECTED),
 )
-@fault("operators-chains-are-emptied", violates=("BYS-3",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-3", moment=Moment.CONTAINER_STARTED)
 def operators_chains_are_emptied(site: FaultContext) -> None:
     """Delete the drop rules of the operator's table."""
     site.host.take_rules(lambda entry: entry.table == _OPERATORS and entry.refuses)
@@ -122,39 +115,33 @@ def operators_chains_are_emptied(site: FaultContext) -> None:
 _OPERATORS = Table("inet", "operator")
 
 
-@fault(
-    "repair-does-nothing", violates=("BYS-3",), around="repair", history="netavark#230", narrow=True
-)
+@fault(violates="BYS-3", around="repair", history="netavark#230", narrow=True)
 def repair_does_nothing(site: FaultContext, verb: AdapterCall) -> None:
     """Skip the repair after a flush of the host's firewall."""
 
 
-@fault("forwarding-ends-with-a-stop", violates=("BYS-4",), moment=Moment.CONTAINER_STOPPED)
-@fault("forwarding-is-not-turned-on", violates=("BYS-4",), moment=Moment.CONTAINER_STARTED)
-@fault(
-    "forwarding-ends-with-the-last-container",
-    violates=("BYS-4",),
-    moment=(Moment.CONTAINER_REMOVED, Moment.NETWORK_REMOVED),
-)
+@fault("forwarding-ends-with-a-stop", violates="BYS-4", moment=Moment.CONTAINER_STOPPED)
+@fault("forwarding-is-not-turned-on", violates="BYS-4", moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-4", moment=(Moment.CONTAINER_REMOVED, Moment.NETWORK_REMOVED))
 def forwarding_ends_with_the_last_container(site: FaultContext) -> None:
     """Turn off the host's IPv4 forwarding."""
     site.host.sysctl("net.ipv4.ip_forward", 0)
 
 
-@fault("ipv6-forwarding-without-ipv6", violates=("BYS-4",), moment=Moment.HOST_READY)
+@fault(violates="BYS-4", moment=Moment.HOST_READY)
 def ipv6_forwarding_without_ipv6(site: FaultContext) -> None:
     """Turn on IPv6 forwarding on a host without IPv6 networks."""
     site.host.sysctl("net.ipv6.conf.all.forwarding", 1)
 
 
-@fault("sysctl-of-the-host-stays", violates=("BYS-1",), moment=Moment.CONTAINER_REMOVED)
+@fault(violates="BYS-1", moment=Moment.CONTAINER_REMOVED)
 def sysctl_of_the_host_stays(site: FaultContext) -> None:
     """Leave a host sysctl changed when a container is removed."""
     count = site.memory["counted"] = site.memory.get("counted", 1) + 1
     site.host.sysctl("net.ipv4.conf.all.log_martians", count)
 
 
-@fault("neighbour-of-a-bystander", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-1", moment=Moment.CONTAINER_STARTED)
 def neighbour_of_a_bystander(site: FaultContext) -> None:
     """Add a neighbour entry on a bystander's bridge with each container."""
     count = site.memory["counted"] = site.memory.get("counted", 100) + 1
@@ -163,13 +150,13 @@ def neighbour_of_a_bystander(site: FaultContext) -> None:
     site.host.ensure("neigh", "replace", ifindex=index, dst=address, lladdr="02:00:00:00:00:01")
 
 
-@fault("bystanders-lose-their-way-over-ipv6", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_their_way_over_ipv6(site: FaultContext) -> None:
     """Drop forwarded IPv6 of bystanders when a container starts."""
     drop(site, "forward", iifname("br0"), oifname(site.uplink()), family(6))
 
 
-@fault("operators-policy-is-tightened", violates=("BYS-3",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-3", moment=Moment.CONTAINER_STARTED)
 def operators_policy_is_tightened(site: FaultContext) -> None:
     """Set the policy of the operator's chain to drop when a container starts."""
     if any(entry.table == _OPERATORS for entry in site.host.rules()):
@@ -177,7 +164,7 @@ def operators_policy_is_tightened(site: FaultContext) -> None:
         site.host.firewall(chain, add_rule(_OPERATORS, "forward", verdict("accept")))
 
 
-@fault("promiscuous-bridge", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-1", moment=Moment.CONTAINER_STARTED)
 def promiscuous_bridge(site: FaultContext) -> None:
     """Toggle promiscuous mode of a bystander's bridge with each container."""
     count = site.memory["counted"] = site.memory.get("counted", 0) + 1
@@ -188,49 +175,39 @@ _PROMISC = 0x100
 """IFF_PROMISC (linux/if.h)."""
 
 
-@fault("repair-forgets-published-ports", violates=("BYS-3",), moment=Moment.REPAIRED)
+@fault("crash-closes-published-ports", violates="LIFE-6", moment=Moment.CRASHED)
+@fault(violates="BYS-3", moment=Moment.REPAIRED)
 def repair_forgets_published_ports(site: FaultContext) -> None:
-    """Drop packets to published ports after a flush and a repair."""
+    """Drop packets to published ports."""
     drop(site, "forward", ct_dnat())
 
 
-@fault("bystanders-lose-the-web", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_the_web(site: FaultContext) -> None:
     """Drop TCP port 443 of bystanders once a container has run."""
     drop(site, "forward", iifname("br0"), l4proto("tcp"), dport(443))
 
 
-@fault(
-    "bystanders-lose-a-service-of-each-other", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED
-)
+@fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_a_service_of_each_other(site: FaultContext) -> None:
     """Drop TCP port 80 between the ports of any bridge once a container has run."""
     site.host.rule("forward", l4proto("tcp"), dport(80), DROP, bridge=True)
 
 
-@fault("repair-forgets-ports-of-ipv6", violates=("BYS-3",), moment=Moment.REPAIRED)
+@fault("crash-closes-ports-of-ipv6", violates="LIFE-6", moment=Moment.CRASHED)
+@fault(violates="BYS-3", moment=Moment.REPAIRED)
 def repair_forgets_ports_of_ipv6(site: FaultContext) -> None:
-    """Drop IPv6 to published ports after a flush and a repair."""
+    """Drop IPv6 to published ports."""
     drop(site, "forward", family(6), ct_dnat())
 
 
-@fault(
-    "bystanders-lose-long-packets",
-    violates=("BYS-2",),
-    moment=Moment.CONTAINER_STARTED,
-    narrow=True,
-)
+@fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED, narrow=True)
 def bystanders_lose_long_packets(site: FaultContext) -> None:
     """Drop forwarded packets longer than 1400 bytes of bystanders."""
     drop(site, "forward", iifname("br0"), longer_than(1400))
 
 
-@fault(
-    "bystanders-are-told-of-no-error",
-    violates=("BYS-2",),
-    moment=Moment.CONTAINER_STARTED,
-    narrow=True,
-)
+@fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED, narrow=True)
 def bystanders_are_told_of_no_error(site: FaultContext) -> None:
     """Drop ICMP errors to bystanders, so that their connections time out."""
     for version, kinds in ((4, (3, 11)), (6, (1, 2, 3))):
@@ -240,9 +217,7 @@ def bystanders_are_told_of_no_error(site: FaultContext) -> None:
             )
 
 
-@fault(
-    "bystanders-lose-a-protocol", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED, narrow=True
-)
+@fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED, narrow=True)
 def bystanders_lose_a_protocol(site: FaultContext) -> None:
     """Drop forwarded GRE of bystanders."""
     drop(site, "forward", iifname("br0"), of_protocol(_GRE))
@@ -251,7 +226,7 @@ def bystanders_lose_a_protocol(site: FaultContext) -> None:
 _GRE = 47
 
 
-@fault("repair-forgets-hairpins", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
+@fault(violates="BYS-3", moment=Moment.REPAIRED, narrow=True)
 def repair_forgets_hairpins(site: FaultContext) -> None:
     """Remove the hairpin masquerade rules of user-defined networks after a repair.
 
@@ -264,24 +239,19 @@ def repair_forgets_hairpins(site: FaultContext) -> None:
     )
 
 
-@fault("repair-forgets-forged-sources", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
+@fault(violates="BYS-3", moment=Moment.REPAIRED, narrow=True)
 def repair_forgets_forged_sources(site: FaultContext) -> None:
     """Let forged sources leave user-defined networks after a flush and a repair."""
     remove_drops(site, "in", bridges=site.bridges()[1:] or ["-"])
 
 
-@fault(
-    "uplink-computes-no-checksums",
-    violates=("BYS-1",),
-    moment=Moment.CONTAINER_STARTED,
-    narrow=True,
-)
+@fault(violates="BYS-1", moment=Moment.CONTAINER_STARTED, narrow=True)
 def uplink_computes_no_checksums(site: FaultContext) -> None:
     """Turn off checksum and segmentation offload on the uplink."""
     switch_off(site.host.place, site.uplink())
 
 
-@fault("bystanders-lose-broadcasts", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_broadcasts(site: FaultContext) -> None:
     """Drop Ethernet broadcasts, such as DHCP, between the ports of any bridge."""
     if not site.memory.setdefault("silenced", False):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from dataclasses import replace
 from typing import Final
 
 from harness.adapters.protocol import ContainerInfo
 from harness.faults.fault import PLUGGED, RULES, AdapterCall, Moment, fault
+from harness.faults.helpers import drop_queries
 from harness.faults.nft_rules import (
     DROP,
     longer_than,
@@ -33,22 +33,22 @@ def _on_own_network(site: FaultContext) -> bool:
     return isinstance(site.mode, Bridge) and site.mode.network != DEFAULT_NETWORK
 
 
-@fault("resolver-ends-with-a-restart", violates=("DNS-1",), moment=Moment.CONTAINER_RESTARTED)
-@fault("resolver-is-nobody", violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
+@fault("resolver-ends-with-a-restart", violates="DNS-1", moment=Moment.CONTAINER_RESTARTED)
+@fault(violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
 def resolver_is_nobody(site: FaultContext) -> None:
     """Point resolv.conf at an unused address."""
     if site.is_bridged:
         site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\n")
 
 
-@fault("no-resolver-at-all", violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
+@fault(violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
 def no_resolver_at_all(site: FaultContext) -> None:
     """Leave resolv.conf empty."""
     if site.is_bridged:
         site.write(_RESOLV_CONF, "")
 
 
-@fault("resolvers-out-of-reach", violates=("BR-8",), moment=RULES)
+@fault(violates="BR-8", moment=RULES)
 def resolvers_out_of_reach(site: FaultContext) -> None:
     """Drop DNS queries that leave the host."""
     out = oifname(site.uplink())
@@ -60,7 +60,7 @@ def resolvers_out_of_reach(site: FaultContext) -> None:
                 site.host.rule(hook, out, question, DROP)
 
 
-@fault("own-name-is-unknown", violates=("DNS-2", "FILE-1"), moment=Moment.CONTAINER_STARTED)
+@fault(violates=("DNS-2", "FILE-1"), moment=Moment.CONTAINER_STARTED)
 def own_name_is_unknown(site: FaultContext) -> None:
     """Leave out the container's own name from its hosts file and DNS."""
     if site.is_bridged:
@@ -68,7 +68,7 @@ def own_name_is_unknown(site: FaultContext) -> None:
         site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\noptions timeout:1 attempts:1\n")
 
 
-@fault("own-name-is-the-loopback", violates=("DNS-2",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="DNS-2", moment=Moment.CONTAINER_STARTED)
 def own_name_is_the_loopback(site: FaultContext) -> None:
     """Resolve the container's own name to 127.0.1.1."""
     if site.is_bridged:
@@ -77,36 +77,31 @@ def own_name_is_the_loopback(site: FaultContext) -> None:
         site.write(_HOSTS, "\n".join([*others, f"127.0.1.1 {name}", ""]))
 
 
-@fault("connections-change-the-hostname", violates=("FILE-1",), moment=Moment.CONNECTED)
-@fault("hostname-is-the-hosts", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED, narrow=True)
+@fault("connections-change-the-hostname", violates="FILE-1", moment=Moment.CONNECTED)
+@fault(violates="FILE-1", moment=Moment.CONTAINER_STARTED, narrow=True)
 def hostname_is_the_hosts(site: FaultContext) -> None:
     """Write the host's name into /etc/hostname."""
     if site.is_bridged:
         site.write("/etc/hostname", "host\n")
 
 
-@fault("hosts-file-is-the-hosts", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="FILE-1", moment=Moment.CONTAINER_STARTED)
 def hosts_file_is_the_hosts(site: FaultContext) -> None:
     """Replace /etc/hosts by the host's file."""
     if site.is_bridged:
         site.write(_HOSTS, "127.0.0.1 localhost\n127.0.1.1 host\n::1 ip6-localhost\n")
 
 
-@fault("restarted-it-hears-no-long-answers", violates=("DNS-4",), moment=Moment.CONTAINER_RESTARTED)
-@fault("connected-it-hears-no-long-answers", violates=("DNS-4",), moment=Moment.CONNECTED)
-@fault("truncated-answers-are-final", violates=("DNS-4",), moment=Moment.CONTAINER_STARTED)
+@fault("restarted-it-hears-no-long-answers", violates="DNS-4", moment=Moment.CONTAINER_RESTARTED)
+@fault("connected-it-hears-no-long-answers", violates="DNS-4", moment=Moment.CONNECTED)
+@fault(violates="DNS-4", moment=Moment.CONTAINER_STARTED)
 def truncated_answers_are_final(site: FaultContext) -> None:
     """Drop DNS queries over TCP."""
     if site.is_bridged:
         site.inside.rule("output", l4proto("tcp"), dport(53), DROP)
 
 
-@fault(
-    "search-domain-comes-first",
-    violates=("DNS-3",),
-    moment=Moment.CONTAINER_STARTED,
-    history="podman#26198",
-)
+@fault(violates="DNS-3", moment=Moment.CONTAINER_STARTED, history="podman#26198")
 def search_domain_comes_first(site: FaultContext) -> None:
     """Query a peer's name under a search domain first."""
     if _on_own_network(site):
@@ -114,24 +109,20 @@ def search_domain_comes_first(site: FaultContext) -> None:
         site.write(_RESOLV_CONF, f"{told}search example.com\noptions ndots:5\n")
 
 
-@fault("names-lead-nowhere", violates=("NET-4", "DNS-3"), moment=Moment.CONTAINER_STARTED)
+@fault(violates=("NET-4", "DNS-3"), moment=Moment.CONTAINER_STARTED)
 def names_lead_nowhere(site: FaultContext) -> None:
     """Use the host's resolver on user-defined networks, which knows no peers."""
     if _on_own_network(site):
         site.write(_RESOLV_CONF, f"nameserver {site.resolver()}\n")
 
 
-@fault("aliases-are-forgotten", violates=("NET-4",), around=("run", "connect"), narrow=True)
-def aliases_are_forgotten(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NET-4", around=("run", "connect"), narrow=True)
+def aliases_are_forgotten(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore network aliases."""
-    if verb.called == "connect":
-        facts: ContainerInfo = verb(aliases=())
-    else:
-        facts = verb(spec=replace(verb.spec, aliases=()))
-    return facts
+    return verb(aliases=()) if verb.called == "connect" else verb.call_with(aliases=())
 
 
-@fault("names-on-the-default-network", violates=("NET-4",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="NET-4", moment=Moment.CONTAINER_STARTED)
 def names_on_the_default_network(site: FaultContext) -> None:
     """Resolve peers' names on the default network."""
     if not site.is_bridged or _on_own_network(site) or site.facts is None:
@@ -146,7 +137,7 @@ def names_on_the_default_network(site: FaultContext) -> None:
                         file.write(f"{endpoint.address.ip} {told}\n")
 
 
-@fault("names-cross-networks", violates=("NET-4",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="NET-4", moment=Moment.CONTAINER_STARTED)
 def names_cross_networks(site: FaultContext) -> None:
     """Resolve names of containers on other networks."""
     if _on_own_network(site):
@@ -158,12 +149,7 @@ def names_cross_networks(site: FaultContext) -> None:
         site.write(_HOSTS, told)
 
 
-@fault(
-    "internal-names-are-asked-for-outside",
-    violates=("INT-2",),
-    moment=PLUGGED,
-    history=("CVE-2024-29018", "aardvark-dns#447"),
-)
+@fault(violates="INT-2", moment=PLUGGED, history=("CVE-2024-29018", "aardvark-dns#447"))
 def internal_names_are_asked_for_outside(site: FaultContext) -> None:
     """Forward DNS queries from internal networks to the outside resolver."""
     for plug in site.plugs():
@@ -197,8 +183,7 @@ def _relay(site: FaultContext, address: str) -> None:
 
 
 @fault(
-    "other-records-deny-the-name",
-    violates=("DNS-5",),
+    violates="DNS-5",
     moment=Moment.CONTAINER_STARTED,
     history=("libnetwork#2026", "aardvark-dns#679"),
     narrow=True,
@@ -209,7 +194,7 @@ def other_records_deny_the_name(site: FaultContext) -> None:
         site.inside.rule("input", other_dns_records("web"), set_nxdomain())
 
 
-@fault("resolver-for-everybody", violates=("DNS-6",), moment=PLUGGED)
+@fault(violates="DNS-6", moment=PLUGGED)
 def resolver_for_everybody(site: FaultContext) -> None:
     """Run an open DNS resolver on the network's gateway address."""
     for plug in site.plugs() if _on_own_network(site) and not site.is_internal else ():
@@ -218,20 +203,14 @@ def resolver_for_everybody(site: FaultContext) -> None:
             _relay(site, str(next(item.ip for item in plug.gateways if item.version == 4)))
 
 
-@fault(
-    "internal-peers-have-no-names",
-    violates=("INT-3",),
-    moment=Moment.CONTAINER_STARTED,
-    history="netavark#1055",
-)
+@fault(violates="INT-3", moment=Moment.CONTAINER_STARTED, history="netavark#1055")
 def internal_peers_have_no_names(site: FaultContext) -> None:
     """Drop DNS queries on internal networks."""
     if site.is_internal and site.is_bridged:
-        for protocol in ("udp", "tcp"):
-            site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+        drop_queries(site.inside)
 
 
-@fault("hosts-file-of-the-host", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="FILE-1", moment=Moment.CONTAINER_STARTED)
 def hosts_file_of_the_host(site: FaultContext) -> None:
     """Prepend the host's entry to the container's hosts file."""
     if site.is_bridged:
@@ -241,9 +220,7 @@ def hosts_file_of_the_host(site: FaultContext) -> None:
 # --- a restart -----------------------------------------------------------------------
 
 
-@fault(
-    "asked-for-hosts-end-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED
-)
+@fault(violates="FILE-1", moment=Moment.CONTAINER_RESTARTED)
 def asked_for_hosts_end_with_a_restart(site: FaultContext) -> None:
     """Remove the requested hosts entries on restart."""
     if site.is_bridged and site.spec:
@@ -252,8 +229,8 @@ def asked_for_hosts_end_with_a_restart(site: FaultContext) -> None:
         site.write(_HOSTS, "".join(line for line in lines if not asked & set(line.split())))
 
 
-@fault("connected-with-the-hosts-domain", violates=("DNS-3",), moment=Moment.CONNECTED)
-@fault("restarted-with-the-hosts-domain", violates=("DNS-3",), moment=Moment.CONTAINER_RESTARTED)
+@fault("connected-with-the-hosts-domain", violates="DNS-3", moment=Moment.CONNECTED)
+@fault(violates="DNS-3", moment=Moment.CONTAINER_RESTARTED)
 def restarted_with_the_hosts_domain(site: FaultContext) -> None:
     """Add the host's search domain to resolv.conf."""
     if site.is_bridged:
@@ -261,8 +238,8 @@ def restarted_with_the_hosts_domain(site: FaultContext) -> None:
         site.write(_RESOLV_CONF, site.read(_RESOLV_CONF) + searched)
 
 
-@fault("aliases-end-with-a-restart", violates=("NET-4",), around="start_container")
-def aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NET-4", around="start_container")
+def aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> object:
     """Lose network aliases on restart."""
     facts: ContainerInfo = verb()
     spec = site.specs[verb.name]
@@ -272,8 +249,8 @@ def aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> Contain
     return facts
 
 
-@fault("connections-without-own-ipv6", violates=("FILE-1",), moment=Moment.CONNECTED)
-@fault("own-ipv6-ends-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED)
+@fault("connections-without-own-ipv6", violates="FILE-1", moment=Moment.CONNECTED)
+@fault(violates="FILE-1", moment=Moment.CONTAINER_RESTARTED)
 def own_ipv6_ends_with_a_restart(site: FaultContext) -> None:
     """Remove the container's own IPv6 entry from its hosts file."""
     if site.is_bridged:
@@ -286,12 +263,12 @@ def own_ipv6_ends_with_a_restart(site: FaultContext) -> None:
 # --- what was asked for, or said, besides ------------------------------------------------
 
 
-@fault("hostnames-lead-nowhere", violates=("NET-4",), around=("run", "start_container"))
-def hostnames_lead_nowhere(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NET-4", around=("run", "start_container"))
+def hostnames_lead_nowhere(site: FaultContext, verb: AdapterCall) -> object:
     """Set a requested hostname inside only, not in DNS."""
     if verb.called == "run":
         spec = verb.spec
-        facts: ContainerInfo = verb(spec=replace(spec, hostname=None))
+        facts: ContainerInfo = verb.call_with(hostname=None)
     else:
         spec, facts = site.specs[verb.name], verb()
     if spec.hostname and isinstance(spec.mode, Bridge):
@@ -311,14 +288,13 @@ def _rename(site: FaultContext, pid: int, name: str) -> None:
             file.write(said)
 
 
-@fault("second-resolver-is-left-out", violates=("DNS-1",), around="run", narrow=True)
-def second_resolver_is_left_out(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="DNS-1", around="run", narrow=True)
+def second_resolver_is_left_out(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore all requested resolvers but the first."""
-    facts: ContainerInfo = verb(spec=replace(verb.spec, dns=verb.spec.dns[:1]))
-    return facts
+    return verb.call_with(dns=verb.spec.dns[:1])
 
 
-@fault("second-search-domain-comes-first", violates=("DNS-3",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="DNS-3", moment=Moment.CONTAINER_STARTED)
 def second_search_domain_comes_first(site: FaultContext) -> None:
     """Query a peer's name under the host's second search domain first."""
     said = [line.split() for line in site.call(_text, _RESOLV_CONF).splitlines()]
@@ -334,7 +310,7 @@ def _text(path: str) -> str:
         return file.read()
 
 
-@fault("aliases-of-connections-end-with-a-restart", violates=("NET-4",), around="start_container")
+@fault(violates="NET-4", around="start_container")
 def aliases_of_connections_end_with_a_restart(
     site: FaultContext, verb: AdapterCall
 ) -> ContainerInfo:
@@ -348,19 +324,14 @@ def aliases_of_connections_end_with_a_restart(
     return facts
 
 
-@fault(
-    "long-questions-are-not-heard",
-    violates=("NET-4", "DNS-1"),
-    moment=Moment.CONTAINER_STARTED,
-    narrow=True,
-)
+@fault(violates=("NET-4", "DNS-1"), moment=Moment.CONTAINER_STARTED, narrow=True)
 def long_questions_are_not_heard(site: FaultContext) -> None:
     """Drop DNS queries for long names."""
     if site.is_bridged:
         site.inside.rule("output", l4proto("udp"), dport(53), longer_than(90), DROP)
 
 
-@fault("second-question-is-lost", violates=("DNS-1",), moment=Moment.CONTAINER_STARTED, narrow=True)
+@fault(violates="DNS-1", moment=Moment.CONTAINER_STARTED, narrow=True)
 def second_question_is_lost(site: FaultContext) -> None:
     """Drop the second DNS query on a socket, such as the C library's AAAA query."""
     if site.is_bridged:
@@ -369,7 +340,7 @@ def second_question_is_lost(site: FaultContext) -> None:
         site.inside.rule("output", question, mark_flow(_ASKED), priority=-150)
 
 
-@fault("later-peers-stand-in-the-hosts-file", violates=("FILE-1",), moment=Moment.CONNECTED)
+@fault(violates="FILE-1", moment=Moment.CONNECTED)
 def later_peers_stand_in_the_hosts_file(site: FaultContext) -> None:
     """Add peers to the hosts file when a network is connected."""
     told = site.read(_HOSTS)

@@ -10,6 +10,7 @@ from harness.faults.helpers import (
     FAMILIES,
     bridges_without_icc,
     drop,
+    drop_between_peers,
     internal_bridges,
     new_bridges,
     remove_drops,
@@ -32,17 +33,15 @@ from linux.nftables import (
 
 
 @fault(
-    "no-masquerade-once-connected",
-    violates=("BR-7",),
-    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
+    "no-masquerade-once-connected", violates="BR-7", moment=(Moment.CONNECTED, Moment.DISCONNECTED)
 )
-@fault("no-masquerade", violates=("BR-7",), moment=RULES)
+@fault(violates="BR-7", moment=RULES)
 def no_masquerade(site: FaultContext) -> None:
     """Remove the masquerade rules."""
     site.host.take_rules(lambda entry: entry.does == "masq")
 
 
-@fault("one-protocol-untranslated", violates=("BR-7",), moment=PLUGGED)
+@fault(violates="BR-7", moment=PLUGGED)
 def one_protocol_untranslated(site: FaultContext) -> None:
     """Masquerade all protocols but UDP."""
     for plug in site.plugs():
@@ -54,7 +53,7 @@ def one_protocol_untranslated(site: FaultContext) -> None:
             )
 
 
-@fault("translated-to-another-address", violates=("BR-7",), moment=RULES)
+@fault(violates="BR-7", moment=RULES)
 def translated_to_another_address(site: FaultContext) -> None:
     """Translate to another address of the host than the uplink's."""
     other = next(item.ip for item in site.host.addresses("br0") if item.version == 4)
@@ -64,7 +63,7 @@ def translated_to_another_address(site: FaultContext) -> None:
         site.host.rule("postrouting", mine, out, nft_rules.snat(other), priority=90, nat=True)
 
 
-@fault("ipv6-untranslated", violates=("V6-1",), moment=PLUGGED)
+@fault(violates="V6-1", moment=PLUGGED)
 def ipv6_untranslated(site: FaultContext) -> None:
     """Do not masquerade IPv6."""
     for plug in site.plugs():
@@ -75,7 +74,7 @@ def ipv6_untranslated(site: FaultContext) -> None:
                 site.host.rule("postrouting", mine, out, kept, priority=90, nat=True)
 
 
-@fault("every-flow-has-one-port", violates=("BR-24",), moment=Moment.HOST_READY)
+@fault(violates="BR-24", moment=Moment.HOST_READY)
 def every_flow_has_one_port(site: FaultContext) -> None:
     """Masquerade every connection with the same source port."""
     out = oifname(site.uplink())
@@ -91,37 +90,29 @@ def every_flow_has_one_port(site: FaultContext) -> None:
 
 @fault(
     "repair-forgets-who-is-outside",
-    violates=("BYS-3",),
+    violates="BYS-3",
     moment=Moment.REPAIRED,
     history="CVE-2025-54388",
 )
-@fault("direct-routing-open", violates=("BR-9",), moment=RULES, history="moby#14041")
+@fault(violates="BR-9", moment=RULES, history="moby#14041")
 def direct_routing_open(site: FaultContext) -> None:
     """Remove the rules that drop packets routed directly to containers."""
     remove_drops(site, "out")
 
 
-@fault("internal-network-is-open", violates=("INT-1",), moment=RULES)
-@fault("connections-open-internal-networks", violates=("INT-1",), moment=Moment.CONNECTED)
+@fault("internal-network-is-open", violates="INT-1", moment=RULES)
+@fault("connections-open-internal-networks", violates="INT-1", moment=Moment.CONNECTED)
 @fault(
-    "repair-forgets-isolation",
-    violates=("BYS-3",),
-    moment=Moment.REPAIRED,
-    history="CVE-2025-54410",
+    "repair-forgets-isolation", violates="BYS-3", moment=Moment.REPAIRED, history="CVE-2025-54410"
 )
-@fault(
-    "networks-are-not-isolated",
-    violates=("NET-2",),
-    moment=RULES,
-    history="netavark#331",
-)
+@fault(violates="NET-2", moment=RULES, history="netavark#331")
 def networks_are_not_isolated(site: FaultContext) -> None:
     """Remove the rules that drop packets between networks."""
     for way in ("in", "out"):
         remove_drops(site, way)
 
 
-@fault("isolation-of-one-family", violates=("NET-2",), moment=RULES, history="netavark#1515")
+@fault(violates="NET-2", moment=RULES, history="netavark#1515")
 def isolation_of_one_family(site: FaultContext) -> None:
     """Isolate networks for IPv4 only."""
     remove_drops(site, "out")
@@ -130,9 +121,9 @@ def isolation_of_one_family(site: FaultContext) -> None:
         drop(site, "forward", strange, ct_state("new"))
 
 
-@fault("forged-sources-pass-once-connected", violates=("BR-26",), moment=Moment.CONNECTED)
-@fault("internal-network-ends-for-want-of-a-route", violates=("INT-1",), moment=RULES)
-@fault("forged-sources-pass", violates=("BR-26",), moment=RULES)
+@fault("forged-sources-pass-once-connected", violates="BR-26", moment=Moment.CONNECTED)
+@fault("internal-network-ends-for-want-of-a-route", violates="INT-1", moment=RULES)
+@fault(violates="BR-26", moment=RULES)
 def forged_sources_pass(site: FaultContext) -> None:
     """Let packets with a source outside the network's subnet leave the host."""
     remove_drops(site, "in")
@@ -141,7 +132,7 @@ def forged_sources_pass(site: FaultContext) -> None:
 # --- what is kept out or in that should not be ------------------------------------------
 
 
-@fault("gateway-is-deaf-to-pings", violates=("BR-5",), moment=RULES)
+@fault(violates="BR-5", moment=RULES)
 def gateway_is_deaf_to_pings(site: FaultContext) -> None:
     """Drop echo requests from containers to the host."""
     for bridge in site.bridges():
@@ -149,68 +140,53 @@ def gateway_is_deaf_to_pings(site: FaultContext) -> None:
             drop(site, "input", iifname(bridge), nft_rules.echo_requests(protocol))
 
 
-@fault("host-is-out-of-reach", violates=("BR-5",), moment=RULES)
+@fault(violates="BR-5", moment=RULES)
 def host_is_out_of_reach(site: FaultContext) -> None:
     """Drop TCP from containers to the host."""
     for bridge in site.bridges():
         drop(site, "input", iifname(bridge), l4proto("tcp"))
 
 
-@fault("bystanders-are-out-of-reach", violates=("BR-6",), moment=RULES)
+@fault(violates="BR-6", moment=RULES)
 def bystanders_are_out_of_reach(site: FaultContext) -> None:
     """Drop packets from containers to other networks behind the host."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname("br0"))
 
 
-@fault("internet-is-out-of-reach", violates=("BR-7",), moment=RULES)
+@fault(violates="BR-7", moment=RULES)
 def internet_is_out_of_reach(site: FaultContext) -> None:
     """Drop packets from containers to the internet."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(site.uplink()))
 
 
-@fault("host-cannot-reach-in", violates=("BR-27",), moment=RULES)
+@fault(violates="BR-27", moment=RULES)
 def host_cannot_reach_in(site: FaultContext) -> None:
     """Drop new connections from the host to containers."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), ct_state("new"))
 
 
-@fault("peers-lose-datagrams", violates=("BR-4",), moment=Moment.HOST_READY)
+@fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_lose_datagrams(site: FaultContext) -> None:
     """Drop UDP between containers on one network."""
-    for version in FAMILIES:
-        site.host.rule(
-            "forward",
-            nft_rules.bridged(version),
-            l4proto("udp"),
-            nft_rules.DROP,
-            priority=0,
-            bridge=True,
-        )
+    drop_between_peers(site, l4proto("udp"))
 
 
-@fault("peers-lose-connections", violates=("BR-4",), moment=Moment.HOST_READY)
+@fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_lose_connections(site: FaultContext) -> None:
     """Drop TCP between containers on one network."""
-    site.host.rule(
-        "forward",
-        nft_rules.bridged(4),
-        l4proto("tcp"),
-        nft_rules.DROP,
-        priority=0,
-        bridge=True,
-    )
+    drop_between_peers(site, l4proto("tcp"), families=[4])
 
 
-@fault("ipv6-peers-are-deaf", violates=("V6-1",), moment=Moment.HOST_READY)
+@fault(violates="V6-1", moment=Moment.HOST_READY)
 def ipv6_peers_are_deaf(site: FaultContext) -> None:
     """Drop IPv6 between containers on one network."""
-    site.host.rule("forward", nft_rules.bridged(6), nft_rules.DROP, priority=0, bridge=True)
+    drop_between_peers(site, families=[6])
 
 
-@fault("icmpv6-is-dropped", violates=("V6-1",), moment=RULES)
+@fault(violates="V6-1", moment=RULES)
 def icmpv6_is_dropped(site: FaultContext) -> None:
     """Drop ICMPv6 errors to containers."""
     for bridge in site.bridges():
@@ -221,7 +197,7 @@ def icmpv6_is_dropped(site: FaultContext) -> None:
 # --- half-open doors ----------------------------------------------------------------
 
 
-@fault("pings-from-outside-get-in", violates=("BR-9",), moment=RULES)
+@fault(violates="BR-9", moment=RULES)
 def pings_from_outside_get_in(site: FaultContext) -> None:
     """Let echo requests from outside in to containers."""
     remove_drops(site, "out")
@@ -231,7 +207,7 @@ def pings_from_outside_get_in(site: FaultContext) -> None:
             drop(site, "forward", strange, l4proto(protocol), ct_state("new"))
 
 
-@fault("what-looks-like-an-answer-gets-in", violates=("BR-9",), moment=RULES)
+@fault(violates="BR-9", moment=RULES)
 def what_looks_like_an_answer_gets_in(site: FaultContext) -> None:
     """Let TCP segments with ACK from outside in, as a stateless firewall does."""
     remove_drops(site, "out")
@@ -241,7 +217,7 @@ def what_looks_like_an_answer_gets_in(site: FaultContext) -> None:
         drop(site, "forward", strange, l4proto("tcp"))
 
 
-@fault("networks-leak-one-way", violates=("NET-2",), moment=RULES)
+@fault(violates="NET-2", moment=RULES)
 def networks_leak_one_way(site: FaultContext) -> None:
     """Let the default network reach the other networks."""
     first, *rest = site.bridges()
@@ -251,7 +227,7 @@ def networks_leak_one_way(site: FaultContext) -> None:
         drop(site, "forward", strange, ct_state("new"))
 
 
-@fault("host-cannot-connect-in", violates=("BR-27",), moment=RULES)
+@fault(violates="BR-27", moment=RULES)
 def host_cannot_connect_in(site: FaultContext) -> None:
     """Drop new TCP connections from the host to containers."""
     for bridge in site.bridges():
@@ -261,14 +237,13 @@ def host_cannot_connect_in(site: FaultContext) -> None:
 # --- one port of all ------------------------------------------------------------------
 
 
-@fault("peers-lose-the-web", violates=("BR-4",), moment=Moment.HOST_READY)
+@fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_lose_the_web(site: FaultContext) -> None:
     """Drop TCP port 80 between containers on one network."""
-    web = [*nft_rules.bridged(4), *l4proto("tcp"), *dport(80)]
-    site.host.rule("forward", web, nft_rules.DROP, priority=0, bridge=True)
+    drop_between_peers(site, l4proto("tcp"), dport(80), families=[4])
 
 
-@fault("the-internets-web-is-filtered", violates=("BR-7",), moment=RULES)
+@fault(violates="BR-7", moment=RULES)
 def the_internets_web_is_filtered(site: FaultContext) -> None:
     """Drop TCP port 443 from containers to the internet."""
     for bridge in site.bridges():
@@ -276,7 +251,7 @@ def the_internets_web_is_filtered(site: FaultContext) -> None:
         drop(site, "forward", iifname(bridge), oifname(site.uplink()), web)
 
 
-@fault("a-service-of-the-host-is-closed", violates=("BR-5",), moment=RULES)
+@fault(violates="BR-5", moment=RULES)
 def a_service_of_the_host_is_closed(site: FaultContext) -> None:
     """Drop TCP port 22 from containers to the host."""
     for bridge in site.bridges():
@@ -286,7 +261,7 @@ def a_service_of_the_host_is_closed(site: FaultContext) -> None:
 # --- holes for some ----------------------------------------------------------------
 
 
-@fault("questions-pass-between-networks", violates=("NET-2",), moment=RULES)
+@fault(violates="NET-2", moment=RULES)
 def questions_pass_between_networks(site: FaultContext) -> None:
     """Let port 53 pass between networks."""
     remove_drops(site, "out")
@@ -297,7 +272,7 @@ def questions_pass_between_networks(site: FaultContext) -> None:
         drop(site, "forward", others, ct_state("new", "invalid"), priority=-350)
 
 
-@fault("ipv6-answers-nobody-asked-for-get-in", violates=("BR-9",), moment=RULES)
+@fault(violates="BR-9", moment=RULES)
 def ipv6_answers_nobody_asked_for_get_in(site: FaultContext) -> None:
     """Let unsolicited IPv6 datagrams from port 53 in to containers."""
     remove_drops(site, "out")
@@ -308,7 +283,7 @@ def ipv6_answers_nobody_asked_for_get_in(site: FaultContext) -> None:
         drop(site, "forward", others, ct_state("new", "invalid"), priority=-350)
 
 
-@fault("internal-network-is-open-to-other-protocols", violates=("INT-1",), moment=RULES)
+@fault(violates="INT-1", moment=RULES)
 def internal_network_is_open_to_other_protocols(site: FaultContext) -> None:
     """Let protocols other than TCP, UDP and ICMP leave internal networks."""
     for bridge in internal_bridges(site):
@@ -318,21 +293,21 @@ def internal_network_is_open_to_other_protocols(site: FaultContext) -> None:
             drop(site, "forward", out, l4proto(protocol))
 
 
-@fault("host-cannot-log-in", violates=("BR-27",), moment=RULES)
+@fault(violates="BR-27", moment=RULES)
 def host_cannot_log_in(site: FaultContext) -> None:
     """Drop TCP port 22 from the host to containers."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), l4proto("tcp"), dport(22))
 
 
-@fault("forged-sources-pass-without-icc", violates=("BR-26",), moment=RULES)
+@fault(violates="BR-26", moment=RULES)
 def forged_sources_pass_without_icc(site: FaultContext) -> None:
     """Let packets with forged sources leave networks with icc=false."""
     if bridges := list(bridges_without_icc(site)):
         remove_drops(site, "in", bridges=bridges)
 
 
-@fault("internal-network-reaches-published-ports", violates=("INT-1",), moment=RULES)
+@fault(violates="INT-1", moment=RULES)
 def internal_network_reaches_published_ports(site: FaultContext) -> None:
     """Let internal networks reach ports that other containers publish."""
     for bridge in internal_bridges(site):
@@ -341,7 +316,7 @@ def internal_network_reaches_published_ports(site: FaultContext) -> None:
         drop(site, "forward", iifname(bridge), oifname(bridge, is_not=True), priority=-350)
 
 
-@fault("databases-are-out-of-reach", violates=("BR-7",), moment=RULES, narrow=True)
+@fault(violates="BR-7", moment=RULES, narrow=True)
 def databases_are_out_of_reach(site: FaultContext) -> None:
     """Drop TCP port 5432 from containers to the internet."""
     for bridge in site.bridges():

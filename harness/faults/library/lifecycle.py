@@ -9,40 +9,32 @@ from dataclasses import replace
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop, leave_link
+from harness.faults.helpers import leave_link
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Nothing
-from linux.nftables import Table, add_chain, add_rule, add_table, counter, ct_dnat, dport, l4proto
+from linux.nftables import Table, add_chain, add_rule, add_table, counter, dport, l4proto
 from linux.rtnetlink import NTF_MASTER, NUD_NOARP
 from linux.syscalls import MS_BIND, mount
 
 # --- left behind -------------------------------------------------------------------
 
 
-@fault("network-leaves-a-link", violates=("LIFE-1",), moment=Moment.NETWORK_REMOVED)
-@fault("disconnecting-leaves-a-link", violates=("NET-3",), moment=Moment.DISCONNECTED)
+@fault("restart-leaves-the-crash", violates="LIFE-6", moment=Moment.CRASHED)
+@fault("network-leaves-a-link", violates="LIFE-1", moment=Moment.NETWORK_REMOVED)
+@fault("disconnecting-leaves-a-link", violates="NET-3", moment=Moment.DISCONNECTED)
 @fault(
     "failed-start-leaves-a-link",
     violates=("LIFE-2", "BR-16", "CTR-6"),
     moment=Moment.REFUSED,
     history="containerd#5768",
 )
-@fault(
-    "veth-stays",
-    violates=("LIFE-1",),
-    moment=Moment.CONTAINER_REMOVED,
-    history="libnetwork#846",
-)
+@fault(violates="LIFE-1", moment=Moment.CONTAINER_REMOVED, history="libnetwork#846")
 def veth_stays(site: FaultContext) -> None:
     """Leave a veth pair behind in the host."""
     leave_link(site)
 
 
-@fault(
-    "neighbour-stays",
-    violates=("LIFE-1",),
-    moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED),
-)
+@fault(violates="LIFE-1", moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED))
 def neighbour_stays(site: FaultContext) -> None:
     """Leave a removed container's neighbour entry behind."""
     if site.moment == Moment.BEFORE_REMOVE:
@@ -55,11 +47,7 @@ def neighbour_stays(site: FaultContext) -> None:
             site.host.ensure("neigh", "replace", ifindex=index, dst=item.ip, lladdr=mac)
 
 
-@fault(
-    "address-stays",
-    violates=("LIFE-1",),
-    moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED),
-)
+@fault(violates="LIFE-1", moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED))
 def address_stays(site: FaultContext) -> None:
     """Leave a removed container's address on the host's loopback."""
     if site.moment == Moment.BEFORE_REMOVE:
@@ -69,13 +57,13 @@ def address_stays(site: FaultContext) -> None:
         site.host.add_address("lo", address)
 
 
-@fault("route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+@fault(violates="LIFE-1", moment=Moment.CONTAINER_REMOVED)
 def route_stays(site: FaultContext) -> None:
     """Leave a route behind when a container is removed."""
     site.host.ensure("route", "add", dst="172.31.254.0/24", type="blackhole")
 
 
-@fault("forwarding-entry-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+@fault(violates="LIFE-1", moment=Moment.CONTAINER_REMOVED)
 def forwarding_entry_stays(site: FaultContext) -> None:
     """Leave a removed container's MAC in a bridge's forwarding database."""
     port = next(link for link in site.host.links().values() if link.master)
@@ -83,7 +71,7 @@ def forwarding_entry_stays(site: FaultContext) -> None:
     site.host.ensure("fdb", "add", state=NUD_NOARP, **entry)
 
 
-@fault("rules-stay", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED, history="moby#22397")
+@fault(violates="LIFE-1", moment=Moment.CONTAINER_REMOVED, history="moby#22397")
 def rules_stay(site: FaultContext) -> None:
     """Leave a nftables rule behind when a container is removed."""
     table = Table("inet", "leftover")
@@ -91,12 +79,7 @@ def rules_stay(site: FaultContext) -> None:
     site.host.firewall(add_table(table), chain, add_rule(table, "forward", counter()))
 
 
-@fault(
-    "namespace-is-held",
-    violates=("LIFE-1",),
-    moment=Moment.BEFORE_REMOVE,
-    history="moby#32090",
-)
+@fault(violates="LIFE-1", moment=Moment.BEFORE_REMOVE, history="moby#32090")
 def namespace_is_held(site: FaultContext) -> None:
     """Keep a removed container's netns open in a helper process."""
     if site.facts:
@@ -104,12 +87,7 @@ def namespace_is_held(site: FaultContext) -> None:
         site.spawn("sh", "-c", held)
 
 
-@fault(
-    "namespace-is-named",
-    violates=("LIFE-1",),
-    moment=Moment.BEFORE_REMOVE,
-    history="podman#858",
-)
+@fault(violates="LIFE-1", moment=Moment.BEFORE_REMOVE, history="podman#858")
 def namespace_is_named(site: FaultContext) -> None:
     """Keep a removed container's netns bind-mounted."""
     if site.facts:
@@ -123,11 +101,11 @@ def _name(pid: int, path: str) -> None:
 
 @fault(
     "failed-start-leaves-a-process",
-    violates=("LIFE-2",),
+    violates="LIFE-2",
     moment=Moment.REFUSED,
     history="podman#18205",
 )
-@fault("process-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+@fault(violates="LIFE-1", moment=Moment.CONTAINER_REMOVED)
 def process_stays(site: FaultContext) -> None:
     """Leave a helper process running."""
     site.spawn("sleep", "2147483647")
@@ -136,19 +114,18 @@ def process_stays(site: FaultContext) -> None:
 # --- refusals ----------------------------------------------------------------------
 
 
-@fault("failed-start-keeps-its-name", violates=("LIFE-2",), around="run")
-def failed_start_keeps_its_name(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="LIFE-2", around="run")
+def failed_start_keeps_its_name(site: FaultContext, verb: AdapterCall) -> object:
     """Keep the name of a container that could not be started."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused:
         if isinstance(verb.spec.mode, Bridge):
             verb(spec=ContainerSpec(verb.spec.name, Nothing()))
         raise
-    return facts
 
 
-@fault("removing-nobody-succeeds", violates=("LIFE-5",), around="remove", narrow=True)
+@fault(violates="LIFE-5", around="remove", narrow=True)
 def removing_nobody_succeeds(site: FaultContext, verb: AdapterCall) -> None:
     """Report success when a missing container is removed, contrary to the declared behaviour."""
     for name in verb.names:
@@ -158,7 +135,7 @@ def removing_nobody_succeeds(site: FaultContext, verb: AdapterCall) -> None:
             continue
 
 
-@fault("unknown-names-are-known", violates=("LIFE-5",), around=("inspect", "stop_container"))
+@fault(violates="LIFE-5", around=("inspect", "stop_container"))
 def unknown_names_are_known(site: FaultContext, verb: AdapterCall) -> object:
     """Report a stopped container for an unknown name."""
     try:
@@ -167,7 +144,7 @@ def unknown_names_are_known(site: FaultContext, verb: AdapterCall) -> object:
         return ContainerInfo(id="0" * 64, name=verb.name, pid=0, running=False)
 
 
-@fault("stopping-twice-is-refused", violates=("LIFE-5",), around="stop_container", narrow=True)
+@fault(violates="LIFE-5", around="stop_container", narrow=True)
 def stopping_twice_is_refused(site: FaultContext, verb: AdapterCall) -> None:
     """Refuse to stop a stopped container, contrary to the declared behaviour."""
     if site.facts and not site.facts.running:
@@ -178,8 +155,8 @@ def stopping_twice_is_refused(site: FaultContext, verb: AdapterCall) -> None:
 # --- ends and beginnings -------------------------------------------------------------
 
 
-@fault("the-dead-are-running", violates=("LIFE-3",), around="inspect", narrow=True)
-def the_dead_are_running(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="LIFE-3", around="inspect", narrow=True)
+def the_dead_are_running(site: FaultContext, verb: AdapterCall) -> object:
     """Report a container as running after its process was killed."""
     facts: ContainerInfo = verb()
     known = site.memory.setdefault("alive", {})
@@ -193,57 +170,45 @@ def the_dead_are_running(site: FaultContext, verb: AdapterCall) -> ContainerInfo
 _KILLED = 137
 
 
-@fault("the-dead-cannot-be-started", violates=("LIFE-3",), around="start_container", narrow=True)
-def the_dead_cannot_be_started(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="LIFE-3", around="start_container", narrow=True)
+def the_dead_cannot_be_started(site: FaultContext, verb: AdapterCall) -> object:
     """Refuse to restart a container whose process was killed."""
     if site.facts and site.facts.exit_code == _KILLED:
         raise RuntimeRefused(f"start {verb.name}", "its network is in use")
-    facts: ContainerInfo = verb()
-    return facts
+    return verb()
 
 
-@fault("starts-at-once-are-refused", violates=("LIFE-4",), around="run")
-def starts_at_once_are_refused(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="LIFE-4", around="run")
+def starts_at_once_are_refused(site: FaultContext, verb: AdapterCall) -> object:
     """Refuse one of several concurrent starts as busy."""
     if os.getpid() % 4 == 0 and os.getppid() != 1:
         raise RuntimeRefused(f"run {verb.spec.name}", "database is locked")
-    facts: ContainerInfo = verb()
-    return facts
+    return verb()
 
 
-@fault("restart-leaves-the-crash", violates=("LIFE-6",), around="crash")
-def restart_leaves_the_crash(site: FaultContext, verb: AdapterCall) -> None:
-    """Leave the link of a killed start behind."""
-    verb()
-    leave_link(site)
-
-
-@fault("crash-takes-everybody-down", violates=("LIFE-6",), around="crash")
-def crash_takes_everybody_down(site: FaultContext, verb: AdapterCall) -> None:
+@fault(violates="LIFE-6", moment=Moment.CRASHED)
+def crash_takes_everybody_down(site: FaultContext) -> None:
     """Take down running containers' links when the runtime is killed."""
-    verb()
     for facts in site.other_containers().values():
         if site.netns_of(facts).place.identity != site.host.place.identity:
             site.netns_of(facts).set_link("eth0", up=False)
 
 
-@fault("policy-rule-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+@fault(violates="LIFE-1", moment=Moment.CONTAINER_REMOVED)
 def policy_rule_stays(site: FaultContext) -> None:
     """Leave a policy rule behind when a container is removed."""
     count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
     site.host.ensure("rule", "add", iifname="gone0", table=254, priority=count)
 
 
-@fault("ipv6-route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+@fault(violates="LIFE-1", moment=Moment.CONTAINER_REMOVED)
 def ipv6_route_stays(site: FaultContext) -> None:
     """Leave an IPv6 route behind when a container is removed."""
     count = site.memory["routes"] = site.memory.get("routes", 0) + 1
     site.host.ensure("route", "add", dst=f"fd00:dead:{count:x}::/48", type="blackhole")
 
 
-@fault(
-    "daemon-takes-abstract-datagrams", violates=("HOST-6",), moment=Moment.HOST_READY, narrow=True
-)
+@fault(violates="HOST-6", moment=Moment.HOST_READY, narrow=True)
 def daemon_takes_abstract_datagrams(site: FaultContext) -> None:
     """Bind an abstract datagram socket that is reachable from mode host."""
     opened = site.host.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -251,23 +216,15 @@ def daemon_takes_abstract_datagrams(site: FaultContext) -> None:
     site.memory["daemon"] = opened
 
 
-@fault("traffic-control-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="LIFE-1", moment=Moment.CONTAINER_STARTED)
 def traffic_control_stays(site: FaultContext) -> None:
     """Leave a clsact qdisc on the uplink."""
     site.host.ensure("tc", "add", "clsact", index=site.host.link(site.uplink()).ifindex)
 
 
-@fault("crash-closes-published-ports", violates=("LIFE-6",), around="crash")
-def crash_closes_published_ports(site: FaultContext, verb: AdapterCall) -> None:
-    """Drop packets to published ports after the runtime is killed."""
-    verb()
-    drop(site, "forward", ct_dnat())
-
-
-@fault("crash-ends-names", violates=("LIFE-6",), around="crash")
-def crash_ends_names(site: FaultContext, verb: AdapterCall) -> None:
+@fault(violates="LIFE-6", moment=Moment.CRASHED)
+def crash_ends_names(site: FaultContext) -> None:
     """Drop DNS queries on user-defined networks after the runtime is killed."""
-    verb()
     for facts in site.other_containers().values():
         if any(endpoint.network != DEFAULT_NETWORK for endpoint in facts.endpoints):
             site.netns_of(facts).rule("output", l4proto("udp"), dport(53), nft_rules.DROP)

@@ -9,17 +9,15 @@ from typing import Final
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop, joined_container, restart_without_network
+from harness.faults.helpers import drop, drop_queries, joined_container, restart_without_network
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing, Publish
 from harness.model.topology import Topology, pick
-from harness.world.process import CompletedCommand
 from linux.nftables import (
     ct_dnat,
     ct_state,
     daddr,
-    dport,
     iifname,
     l4proto,
     oifname,
@@ -27,52 +25,39 @@ from linux.nftables import (
     verdict,
 )
 
-
-def _executed(verb: AdapterCall, name: str) -> CompletedCommand:
-    done: CompletedCommand = verb(name=name)
-    return done
-
-
 # --- none ------------------------------------------------------------------------
 
 
-@fault("none-is-the-hosts", violates=("NONE-1", "NONE-2", "NONE-3", "NONE-5"), around="run")
-def none_is_the_hosts(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates=("NONE-1", "NONE-2", "NONE-3", "NONE-5"), around="run")
+def none_is_the_hosts(site: FaultContext, verb: AdapterCall) -> object:
     """Start a container in mode none in the host's netns."""
-    wrong = isinstance(verb.spec.mode, Nothing)
-    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Host()) if wrong else verb.spec)
-    return facts
+    return verb.call_with(mode=Host()) if isinstance(verb.spec.mode, Nothing) else verb()
 
 
-@fault("none-is-shared", violates=("NONE-1",), around="run")
-def none_is_shared(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NONE-1", around="run")
+def none_is_shared(site: FaultContext, verb: AdapterCall) -> object:
     """Start all containers in mode none in one netns."""
     if isinstance(verb.spec.mode, Nothing):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Nothing) and name in site.other_containers():
-                joined: ContainerInfo = verb(spec=replace(verb.spec, mode=Joined(name)))
-                return joined
-    facts: ContainerInfo = verb()
-    return facts
+                return verb.call_with(mode=Joined(name))
+    return verb()
 
 
-@fault("none-is-bridged", violates=("NONE-2", "NONE-3", "NONE-4", "NONE-5"), around="run")
-def none_is_bridged(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates=("NONE-2", "NONE-3", "NONE-4", "NONE-5"), around="run")
+def none_is_bridged(site: FaultContext, verb: AdapterCall) -> object:
     """Start a container in mode none on the default network."""
-    wrong = isinstance(verb.spec.mode, Nothing)
-    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Bridge()) if wrong else verb.spec)
-    return facts
+    return verb.call_with(mode=Bridge()) if isinstance(verb.spec.mode, Nothing) else verb()
 
 
-@fault("publishing-without-a-network", violates=("NONE-7", "HOST-7"), around="run", narrow=True)
-def publishing_without_a_network(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates=("NONE-7", "HOST-7"), around="run", narrow=True)
+def publishing_without_a_network(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore published ports in modes none and host."""
     apart = isinstance(verb.spec.mode, Nothing | Host)
-    facts: ContainerInfo = verb(spec=replace(verb.spec, ports=()) if apart else verb.spec)
-    return facts
+    return verb(spec=replace(verb.spec, ports=()) if apart else verb.spec)
 
 
-@fault("refused-and-taken", violates=("NONE-7", "HOST-7"), moment=Moment.REFUSED)
+@fault(violates=("NONE-7", "HOST-7"), moment=Moment.REFUSED)
 def refused_and_taken(site: FaultContext) -> None:
     """Block the host's port when publishing it is refused."""
     for port in site.spec.ports if site.spec else ():
@@ -84,30 +69,23 @@ def refused_and_taken(site: FaultContext) -> None:
 # --- host ------------------------------------------------------------------------
 
 
-@fault("host-mode-has-a-namespace", violates=("HOST-1", "HOST-3", "HOST-4"), around="run")
-def host_mode_has_a_namespace(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates=("HOST-1", "HOST-3", "HOST-4"), around="run")
+def host_mode_has_a_namespace(site: FaultContext, verb: AdapterCall) -> object:
     """Start a container in mode host on the default network."""
-    wrong = isinstance(verb.spec.mode, Host)
-    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Bridge()) if wrong else verb.spec)
-    return facts
+    return verb.call_with(mode=Bridge()) if isinstance(verb.spec.mode, Host) else verb()
 
 
-@fault("exec-elsewhere", violates=("HOST-1",), around="exec", narrow=False)
-def exec_elsewhere(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
+@fault(violates="HOST-1", around="exec", narrow=False)
+def exec_elsewhere(site: FaultContext, verb: AdapterCall) -> object:
     """Run commands for a container in mode host in another netns."""
     if isinstance(site.mode, Host):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Bridge) and name in site.other_containers():
-                return _executed(verb, name)
-    return _executed(verb, verb.name)
+                return verb(name=name)
+    return verb()
 
 
-@fault(
-    "host-mode-strips-ipv6",
-    violates=("HOST-2",),
-    moment=Moment.CONTAINER_STARTED,
-    history="moby#32639",
-)
+@fault(violates="HOST-2", moment=Moment.CONTAINER_STARTED, history="moby#32639")
 def host_mode_strips_ipv6(site: FaultContext) -> None:
     """Remove the host's IPv6 addresses when a container in mode host starts."""
     if isinstance(site.mode, Host):
@@ -116,8 +94,8 @@ def host_mode_strips_ipv6(site: FaultContext) -> None:
                 site.host.del_address("br0", address)
 
 
-@fault("host-mode-tunes-when-it-goes", violates=("HOST-2",), moment=Moment.CONTAINER_REMOVED)
-@fault("host-mode-tunes-the-host", violates=("HOST-2",), moment=Moment.CONTAINER_STARTED)
+@fault("host-mode-tunes-when-it-goes", violates="HOST-2", moment=Moment.CONTAINER_REMOVED)
+@fault(violates="HOST-2", moment=Moment.CONTAINER_STARTED)
 def host_mode_tunes_the_host(site: FaultContext) -> None:
     """Set a host sysctl for a container in mode host."""
     if isinstance(site.mode, Host):
@@ -125,7 +103,7 @@ def host_mode_tunes_the_host(site: FaultContext) -> None:
         site.host.sysctl("net.ipv4.conf.all.log_martians", count)
 
 
-@fault("host-mode-is-translated", violates=("HOST-3",), moment=Moment.HOST_READY)
+@fault(violates="HOST-3", moment=Moment.HOST_READY)
 def host_mode_is_translated(site: FaultContext) -> None:
     """Randomize the source ports of connections from mode host."""
     out = oifname(site.uplink())
@@ -134,7 +112,7 @@ def host_mode_is_translated(site: FaultContext) -> None:
         site.host.rule("postrouting", out, l4proto(protocol), again, priority=90, nat=True)
 
 
-@fault("host-mode-listens-in-vain", violates=("HOST-3",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="HOST-3", moment=Moment.CONTAINER_STARTED)
 def host_mode_listens_in_vain(site: FaultContext) -> None:
     """Drop new connections from the LAN to listeners in mode host."""
     if isinstance(site.mode, Host):
@@ -142,14 +120,14 @@ def host_mode_listens_in_vain(site: FaultContext) -> None:
             drop(site, "input", iifname(site.uplink()), l4proto(protocol), ct_state("new"))
 
 
-@fault("host-mode-reaches-less", violates=("HOST-4",), moment=Moment.HOST_READY)
+@fault(violates="HOST-4", moment=Moment.HOST_READY)
 def host_mode_reaches_less(site: FaultContext) -> None:
     """Drop pings from mode host to the bystanders behind br0."""
     drop(site, "output", oifname("br0"), l4proto("icmp"))
 
 
-@fault("host-sysctl-granted", violates=("HOST-5",), around="run", history="runc#2693")
-def host_sysctl_granted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="HOST-5", around="run", history="runc#2693")
+def host_sysctl_granted(site: FaultContext, verb: AdapterCall) -> object:
     """Set the host's sysctls for a container in mode host."""
     spec = verb.spec
     mode = spec.mode
@@ -158,25 +136,16 @@ def host_sysctl_granted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
         for key, value in spec.sysctls:
             site.host.sysctl(key.replace("/", "."), value)
         spec = replace(spec, sysctls=())
-    facts: ContainerInfo = verb(spec=spec)
-    return facts
+    return verb(spec=spec)
 
 
-@fault("host-sysctl-ignored", violates=("HOST-5",), around="run", narrow=True)
-def host_sysctl_ignored(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="HOST-5", around="run", narrow=True)
+def host_sysctl_ignored(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore requested sysctls in mode host."""
-    wrong = isinstance(verb.spec.mode, Host)
-    facts: ContainerInfo = verb(spec=replace(verb.spec, sysctls=()) if wrong else verb.spec)
-    return facts
+    return verb.call_with(sysctls=()) if isinstance(verb.spec.mode, Host) else verb()
 
 
-@fault(
-    "daemon-on-an-abstract-socket",
-    violates=("HOST-6",),
-    moment=Moment.HOST_READY,
-    history="CVE-2020-15257",
-    narrow=True,
-)
+@fault(violates="HOST-6", moment=Moment.HOST_READY, history="CVE-2020-15257", narrow=True)
 def daemon_on_an_abstract_socket(site: FaultContext) -> None:
     """Listen on an abstract socket that is reachable from mode host."""
     opened = site.host.socket(1, 1)  # AF_UNIX, SOCK_STREAM
@@ -188,43 +157,43 @@ def daemon_on_an_abstract_socket(site: FaultContext) -> None:
 # --- attached by hand ------------------------------------------------------------------
 
 
-@fault("exec-sees-another-namespace", violates=("ATT-2",), around="exec")
-def exec_sees_another_namespace(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
+@fault(violates="ATT-2", around="exec")
+def exec_sees_another_namespace(site: FaultContext, verb: AdapterCall) -> object:
     """Run commands for a container in mode none in another netns."""
     if isinstance(site.mode, Nothing):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Bridge) and name in site.other_containers():
-                return _executed(verb, name)
-    return _executed(verb, verb.name)
+                return verb(name=name)
+    return verb()
 
 
-@fault("pid-leads-nowhere", violates=("ATT-1",), around="inspect")
-def pid_leads_nowhere(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="ATT-1", around="inspect")
+def pid_leads_nowhere(site: FaultContext, verb: AdapterCall) -> object:
     """Report pid 1 of the host for a container in mode none."""
     facts: ContainerInfo = verb()
     wrong = site.spec is not None and isinstance(site.spec.mode, Nothing) and facts.running
     return replace(facts, pid=1) if wrong else facts
 
 
-@fault("exec-takes-the-interface-away", violates=("ATT-5",), around="exec")
-def exec_takes_the_interface_away(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
+@fault(violates="ATT-5", around="exec")
+def exec_takes_the_interface_away(site: FaultContext, verb: AdapterCall) -> object:
     """Remove the addresses of a manually attached interface after exec."""
-    done: CompletedCommand = verb()
+    done = verb()
     if isinstance(site.mode, Nothing) and "eth0" in site.inside.links():
         for address in site.inside.addresses("eth0"):
             site.inside.del_address("eth0", address)
     return done
 
 
-@fault("none-has-more-after-a-restart", violates=("NONE-2",), moment=Moment.CONTAINER_RESTARTED)
-@fault("attached-comes-back", violates=("ATT-5",), moment=Moment.CONTAINER_RESTARTED)
+@fault("none-has-more-after-a-restart", violates="NONE-2", moment=Moment.CONTAINER_RESTARTED)
+@fault(violates="ATT-5", moment=Moment.CONTAINER_RESTARTED)
 def attached_comes_back(site: FaultContext) -> None:
     """Add an interface to a restarted container in mode none."""
     if isinstance(site.mode, Nothing) and site.facts:
         site.leave_inside(site.facts)
 
 
-@fault("attached-is-not-answered", violates=("ATT-3",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="ATT-3", moment=Moment.CONTAINER_STARTED)
 def attached_is_not_answered(site: FaultContext) -> None:
     """Drop packets that a container in mode none sends by a manually attached interface."""
     if isinstance(site.mode, Nothing):
@@ -232,23 +201,13 @@ def attached_is_not_answered(site: FaultContext) -> None:
             site.inside.rule("output", oifname("eth0"), l4proto(protocol), verdict("drop"))
 
 
-@fault(
-    "restarted-on-the-host-it-is-alone",
-    violates=("HOST-1",),
-    around="start_container",
-    narrow=True,
-)
-def restarted_on_the_host_it_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="HOST-1", around="start_container", narrow=True)
+def restarted_on_the_host_it_is_alone(site: FaultContext, verb: AdapterCall) -> object:
     """Start a container in mode host in its own netns on restart."""
     return restart_without_network(site, verb, Host)
 
 
-@fault(
-    "host-mode-ends-ways-to-the-loopback",
-    violates=("HOST-2",),
-    moment=Moment.CONTAINER_REMOVED,
-    narrow=True,
-)
+@fault(violates="HOST-2", moment=Moment.CONTAINER_REMOVED, narrow=True)
 def host_mode_ends_ways_to_the_loopback(site: FaultContext) -> None:
     """Turn off route_localnet when a container in mode host is removed."""
     if isinstance(site.mode, Host):
@@ -256,47 +215,40 @@ def host_mode_ends_ways_to_the_loopback(site: FaultContext) -> None:
             site.host.sysctl(f"net.ipv4.conf.{bridge}.route_localnet", 0)
 
 
-@fault("joiner-is-alone", violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4", "CTR-8"), around="run")
-def joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4", "CTR-8"), around="run")
+def joiner_is_alone(site: FaultContext, verb: AdapterCall) -> object:
     """Start a joiner in a netns of its own."""
-    wrong = isinstance(verb.spec.mode, Joined)
-    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Nothing()) if wrong else verb.spec)
-    return facts
+    return verb.call_with(mode=Nothing()) if isinstance(verb.spec.mode, Joined) else verb()
 
 
-@fault("joiner-is-a-peer", violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4"), around="run")
-def joiner_is_a_peer(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4"), around="run")
+def joiner_is_a_peer(site: FaultContext, verb: AdapterCall) -> object:
     """Start a joiner as a peer on the joined container's network."""
     spec = verb.spec
     home = site.specs.get(getattr(spec.mode, "container", ""))
     if home is not None and isinstance(home.mode, Bridge):
         spec = replace(spec, mode=home.mode)
-    facts: ContainerInfo = verb(spec=spec)
-    return facts
+    return verb(spec=spec)
 
 
-@fault("joiner-is-the-hosts", violates=("CTR-1",), around="run")
-def joiner_is_the_hosts(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="CTR-1", around="run")
+def joiner_is_the_hosts(site: FaultContext, verb: AdapterCall) -> object:
     """Start a joiner in the host's netns."""
-    wrong = isinstance(verb.spec.mode, Joined)
-    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Host()) if wrong else verb.spec)
-    return facts
+    return verb.call_with(mode=Host()) if isinstance(verb.spec.mode, Joined) else verb()
 
 
-@fault("joiners-joiner-is-alone", violates=("CTR-8",), around="run", narrow=True)
-def joiners_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="CTR-8", around="run", narrow=True)
+def joiners_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> object:
     """Start the joiner of a joiner in a netns of its own."""
     home = site.specs.get(getattr(verb.spec.mode, "container", ""))
-    wrong = home is not None and isinstance(home.mode, Joined)
-    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Nothing()) if wrong else verb.spec)
-    return facts
+    return (
+        verb.call_with(mode=Nothing())
+        if home is not None and isinstance(home.mode, Joined)
+        else verb()
+    )
 
 
-@fault(
-    "common-loopback-filtered",
-    violates=("CTR-4",),
-    moment=Moment.CONTAINER_STARTED,
-)
+@fault(violates="CTR-4", moment=Moment.CONTAINER_STARTED)
 def common_loopback_filtered(site: FaultContext) -> None:
     """Drop TCP and UDP on the loopback of a shared netns."""
     if isinstance(site.mode, Joined):
@@ -304,8 +256,8 @@ def common_loopback_filtered(site: FaultContext) -> None:
             site.inside.rule("input", iifname("lo"), l4proto(protocol), verdict("drop"))
 
 
-@fault("joiner-reports-the-joined-ones-process", violates=("CTR-5",), around="inspect")
-def joiner_reports_the_joined_ones_process(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="CTR-5", around="inspect")
+def joiner_reports_the_joined_ones_process(site: FaultContext, verb: AdapterCall) -> object:
     """Report the joined container's pid for a joiner."""
     facts: ContainerInfo = verb()
     spec = site.specs.get(facts.name)
@@ -315,60 +267,50 @@ def joiner_reports_the_joined_ones_process(site: FaultContext, verb: AdapterCall
     return facts
 
 
-@fault("joining-nobody", violates=("CTR-6",), around="run")
-def joining_nobody(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="CTR-6", around="run")
+def joining_nobody(site: FaultContext, verb: AdapterCall) -> object:
     """Start without a network when the container to join is missing or stopped."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused:
         if not isinstance(verb.spec.mode, Joined):
             raise
-        facts = verb(spec=replace(verb.spec, mode=Nothing()))
-    return facts
+        return verb.call_with(mode=Nothing())
 
 
-@fault(
-    "joining-refused-without-a-name",
-    violates=("CTR-6",),
-    around="run",
-    narrow=True,
-    also=("CTR-7", "LIFE-2"),
-)
-def joining_refused_without_a_name(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="CTR-6", around="run", narrow=True, also=("CTR-7", "LIFE-2"))
+def joining_refused_without_a_name(site: FaultContext, verb: AdapterCall) -> object:
     """Refuse to join without naming the container."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused as refused:
         if isinstance(verb.spec.mode, Joined):
             raise RuntimeRefused(refused.asked, "no such container") from refused
         raise
-    return facts
 
 
-@fault("contradictions-accepted", violates=("CTR-7",), around="run", narrow=True)
-def contradictions_accepted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="CTR-7", around="run", narrow=True)
+def contradictions_accepted(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore options that contradict joining."""
     spec = verb.spec
     if isinstance(spec.mode, Joined):
         spec = replace(spec, ports=(), mac=None, ip=None, hostname=None, dns=(), hosts=())
-    facts: ContainerInfo = verb(spec=spec)
-    return facts
+    return verb(spec=spec)
 
 
-@fault("contradictions-refused-in-general", violates=("CTR-7",), around="run", narrow=True)
-def contradictions_refused_in_general(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="CTR-7", around="run", narrow=True)
+def contradictions_refused_in_general(site: FaultContext, verb: AdapterCall) -> object:
     """Refuse options that contradict joining without naming the option."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused as refused:
         if isinstance(verb.spec.mode, Joined):
             said = f"conflicting options for {verb.spec.mode.container}"
             raise RuntimeRefused(refused.asked, said) from refused
         raise
-    return facts
 
 
-@fault("joiner-keeps-more", violates=("CTR-9",), moment=Moment.CONTAINER_STOPPED)
+@fault(violates="CTR-9", moment=Moment.CONTAINER_STOPPED)
 def joiner_keeps_more(site: FaultContext) -> None:
     """Leave an extra interface in the joiner when the joined container stops."""
     for name, facts in site.other_containers().items():
@@ -376,37 +318,34 @@ def joiner_keeps_more(site: FaultContext) -> None:
             site.leave_inside(facts)
 
 
-@fault("one-contradiction-accepted", violates=("CTR-7",), around="run", narrow=True)
-def one_contradiction_accepted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="CTR-7", around="run", narrow=True)
+def one_contradiction_accepted(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore a requested resolver of a joiner."""
-    wrong = isinstance(verb.spec.mode, Joined)
-    facts: ContainerInfo = verb(spec=replace(verb.spec, dns=()) if wrong else verb.spec)
-    return facts
+    return verb.call_with(dns=()) if isinstance(verb.spec.mode, Joined) else verb()
 
 
-@fault("joiner-takes-the-ports-along", violates=("CTR-9",), moment=Moment.BEFORE_REMOVE)
+@fault(violates="CTR-9", moment=Moment.BEFORE_REMOVE)
 def joiner_takes_the_ports_along(site: FaultContext) -> None:
     """Drop packets to the joined container's published ports when its joiner is removed."""
     if isinstance(site.mode, Joined) and site.specs[site.mode.container].ports:
         site.host.rule("forward", ct_dnat(), DROP)
 
 
-@fault("joiner-takes-the-names-along", violates=("CTR-9",), moment=Moment.BEFORE_REMOVE)
+@fault(violates="CTR-9", moment=Moment.BEFORE_REMOVE)
 def joiner_takes_the_names_along(site: FaultContext) -> None:
     """Drop the joined container's DNS queries when its joiner is removed."""
     home = site.specs.get(getattr(site.mode, "container", ""))
     if home and isinstance(home.mode, Bridge) and home.mode.network != DEFAULT_NETWORK:
-        for protocol in ("udp", "tcp"):
-            site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+        drop_queries(site.inside)
 
 
-@fault("restarted-joiner-is-alone", violates=("CTR-1",), around="start_container", narrow=True)
-def restarted_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="CTR-1", around="start_container", narrow=True)
+def restarted_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> object:
     """Start a joiner in a netns of its own on restart."""
     return restart_without_network(site, verb, Joined)
 
 
-@fault("joiner-keeps-its-resolver", violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)
+@fault(violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)
 def joiner_keeps_its_resolver(site: FaultContext) -> None:
     """Break a joiner's resolv.conf when the joined container is disconnected."""
     for name, facts in site.other_containers().items():
@@ -416,12 +355,7 @@ def joiner_keeps_its_resolver(site: FaultContext) -> None:
                 file.write("nameserver 192.0.2.250\noptions timeout:1 attempts:1\n")
 
 
-@fault(
-    "stopped-joiner-takes-the-route-along",
-    violates=("CTR-9",),
-    moment=Moment.CONTAINER_STOPPED,
-    narrow=True,
-)
+@fault(violates="CTR-9", moment=Moment.CONTAINER_STOPPED, narrow=True)
 def stopped_joiner_takes_the_route_along(site: FaultContext) -> None:
     """Remove the joined container's default route when its joiner stops."""
     if facts := joined_container(site):
@@ -438,7 +372,7 @@ def _is_behind_a_tap(site: FaultContext) -> bool:
     return site.mode == Bridge(DEFAULT_NETWORK) and site.runtime.dialect.default_network != "bridge"
 
 
-@fault("one-more-address-on-a-tap", violates=("UM-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="UM-1", moment=Moment.CONTAINER_STARTED)
 def one_more_address_on_a_tap(site: FaultContext) -> None:
     """Add an undeclared address to a user-mode tap."""
     if _is_behind_a_tap(site):
@@ -446,7 +380,7 @@ def one_more_address_on_a_tap(site: FaultContext) -> None:
         site.inside.add_address(tap, IPv4Interface("10.9.8.7/24"))
 
 
-@fault("a-tap-that-leads-to-the-host-alone", violates=("UM-2",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="UM-2", moment=Moment.CONTAINER_STARTED)
 def a_tap_that_leads_to_the_host_alone(site: FaultContext) -> None:
     """Drop packets from a user-mode tap to the internet."""
     if _is_behind_a_tap(site):
@@ -455,7 +389,7 @@ def a_tap_that_leads_to_the_host_alone(site: FaultContext) -> None:
         site.inside.rule("output", daddr(beyond), DROP)
 
 
-@fault("a-tap-that-leads-past-the-host", violates=("UM-3",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="UM-3", moment=Moment.CONTAINER_STARTED)
 def a_tap_that_leads_past_the_host(site: FaultContext) -> None:
     """Drop packets from a user-mode tap to the host's address on br0."""
     if _is_behind_a_tap(site):
@@ -464,24 +398,23 @@ def a_tap_that_leads_past_the_host(site: FaultContext) -> None:
         site.inside.rule("output", daddr(IPv4Network(own.ip)), DROP)
 
 
-@fault("published-without-being-asked", violates=("UM-4",), around="run")
-def published_without_being_asked(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="UM-4", around="run")
+def published_without_being_asked(site: FaultContext, verb: AdapterCall) -> object:
     """Publish unrequested ports for the first container."""
     first = verb.spec.mode == Bridge(DEFAULT_NETWORK) and not site.memory.get("opened")
     site.memory["opened"] = True
     ports = tuple(Publish(_UNASKED, _UNASKED, transport) for transport in ("tcp", "udp"))
-    facts: ContainerInfo = verb(spec=replace(verb.spec, ports=ports) if first else verb.spec)
-    return facts
+    return verb(spec=replace(verb.spec, ports=ports) if first else verb.spec)
 
 
-@fault("a-tap-that-shows-in-the-host", violates=("UM-5",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="UM-5", moment=Moment.CONTAINER_STARTED)
 def a_tap_that_shows_in_the_host(site: FaultContext) -> None:
     """Add an interface to the host for a user-mode tap."""
     if _is_behind_a_tap(site):
         site.host.ensure("link", "add", ifname="tap9", kind="bridge", state="up")
 
 
-@fault("a-network-of-the-users-that-is-deaf", violates=("UM-6",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="UM-6", moment=Moment.CONTAINER_STARTED)
 def a_network_of_the_users_that_is_deaf(site: FaultContext) -> None:
     """Drop packets that arrive on a rootless user-defined network."""
     apart = site.runtime.dialect.bridges != "host"

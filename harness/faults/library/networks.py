@@ -8,9 +8,8 @@ from ipaddress import IPv4Network, IPv6Network
 
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop
+from harness.faults.helpers import drop, forget_flows
 from harness.faults.target import FaultContext
-from linux.conntrack import Conntrack
 from linux.nftables import (
     Table,
     add_chain,
@@ -26,15 +25,15 @@ from linux.nftables import (
 )
 
 
-@fault("restarted-without-a-network", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
-@fault("connected-later", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
+@fault("restarted-without-a-network", violates="LIFE-7", moment=Moment.CONTAINER_RESTARTED)
+@fault(violates="NET-3", moment=Moment.CONNECTED, narrow=True)
 def connected_later(site: FaultContext) -> None:
     """Leave the container's interface down."""
     for plug in site.new_plugs():
         site.inside.set_link(plug.inside, up=False)
 
 
-@fault("connecting-disturbs", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
+@fault(violates="NET-3", moment=Moment.CONNECTED, narrow=True)
 def connecting_disturbs(site: FaultContext) -> None:
     """Take down the links of other networks when a container is connected."""
     for plug in site.plugs():
@@ -42,13 +41,13 @@ def connecting_disturbs(site: FaultContext) -> None:
             site.host.set_link(plug.outside, up=False)
 
 
-@fault("disconnecting-does-nothing", violates=("NET-3",), around="disconnect")
-def disconnecting_does_nothing(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NET-3", around="disconnect")
+def disconnecting_does_nothing(site: FaultContext, verb: AdapterCall) -> object:
     """Report a disconnect without doing it."""
     return site.runtime.inspect(verb.name)
 
 
-@fault("disconnecting-disturbs", violates=("NET-3",), moment=Moment.DISCONNECTED)
+@fault(violates="NET-3", moment=Moment.DISCONNECTED)
 def disconnecting_disturbs(site: FaultContext) -> None:
     """Remove the remaining default routes when a network is disconnected."""
     for plug in site.plugs():
@@ -56,7 +55,7 @@ def disconnecting_disturbs(site: FaultContext) -> None:
             site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
-@fault("network-in-use-removed", violates=("NET-6",), around="remove_network", narrow=True)
+@fault(violates="NET-6", around="remove_network", narrow=True)
 def network_in_use_removed(site: FaultContext, verb: AdapterCall) -> None:
     """Report success when a network in use is not removed."""
     try:
@@ -66,14 +65,14 @@ def network_in_use_removed(site: FaultContext, verb: AdapterCall) -> None:
             raise
 
 
-@fault("bridge-outlives-its-network", violates=("NET-6",), moment=Moment.NETWORK_REMOVED)
+@fault(violates="NET-6", moment=Moment.NETWORK_REMOVED)
 def bridge_outlives_its_network(site: FaultContext) -> None:
     """Leave the bridge of a removed network behind."""
     if site.network and site.network.interface:
         site.host.ensure("link", "add", ifname=site.network.interface, kind="bridge", state="up")
 
 
-@fault("rules-outlive-their-network", violates=("NET-6",), moment=Moment.NETWORK_REMOVED)
+@fault(violates="NET-6", moment=Moment.NETWORK_REMOVED)
 def rules_outlive_their_network(site: FaultContext) -> None:
     """Leave nftables rules of a removed network behind."""
     table = Table("inet", f"left-{site.name}"[:30])
@@ -81,7 +80,7 @@ def rules_outlive_their_network(site: FaultContext) -> None:
     site.host.firewall(add_table(table), chain, add_rule(table, "forward", counter()))
 
 
-@fault("bad-subnet-corrected", violates=("NET-7",), around="network")
+@fault(violates="NET-7", around="network")
 def bad_subnet_corrected(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore a gateway or address range outside its subnet."""
     try:
@@ -91,7 +90,7 @@ def bad_subnet_corrected(site: FaultContext, verb: AdapterCall) -> object:
         return verb(spec=replace(spec, subnet6=None, gateway6=None))
 
 
-@fault("refused-removal-breaks-the-network", violates=("NET-6",), around="remove_network")
+@fault(violates="NET-6", around="remove_network")
 def refused_removal_breaks_the_network(site: FaultContext, verb: AdapterCall) -> None:
     """Take the bridge down when the removal of a network in use is refused."""
     try:
@@ -102,18 +101,14 @@ def refused_removal_breaks_the_network(site: FaultContext, verb: AdapterCall) ->
         raise
 
 
-@fault(
-    "connections-close-published-ports",
-    violates=("NET-3",),
-    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
-)
+@fault(violates="NET-3", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def connections_close_published_ports(site: FaultContext) -> None:
     """Drop packets to published ports when a network is connected or disconnected."""
     if site.spec and site.spec.ports:
         drop(site, "forward", ct_dnat())
 
 
-@fault("published-ports-stay-behind", violates=("NET-3",), moment=Moment.DISCONNECTED, narrow=True)
+@fault(violates="NET-3", moment=Moment.DISCONNECTED, narrow=True)
 def published_ports_stay_behind(site: FaultContext) -> None:
     """Drop packets to published ports when the first network is disconnected."""
     left = site.network.name if site.network else ""
@@ -121,13 +116,13 @@ def published_ports_stay_behind(site: FaultContext) -> None:
         drop(site, "forward", ct_dnat())
 
 
-@fault("connections-close-the-loopback", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
+@fault(violates="NET-3", moment=Moment.CONNECTED, narrow=True)
 def connections_close_the_loopback(site: FaultContext) -> None:
     """Drop packets from 127.0.0.1 to published ports when a network is connected."""
     _close(site, IPv4Network("127.0.0.0/8"))
 
 
-@fault("connections-close-the-loopback6", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
+@fault(violates="NET-3", moment=Moment.CONNECTED, narrow=True)
 def connections_close_the_loopback6(site: FaultContext) -> None:
     """Drop packets from ::1 to published ports when a network is connected."""
     _close(site, IPv6Network("::1/128"))
@@ -139,7 +134,7 @@ def _close(site: FaultContext, network: IPv4Network | IPv6Network) -> None:
         drop(site, "output", daddr(network), l4proto(port.protocol), dport(port.host_port))
 
 
-@fault("connections-end-hairpins", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
+@fault(violates="NET-3", moment=Moment.CONNECTED, narrow=True)
 def connections_end_hairpins(site: FaultContext) -> None:
     """Drop peers' packets to published ports when a network is connected."""
     if site.spec and site.spec.ports:
@@ -147,23 +142,17 @@ def connections_end_hairpins(site: FaultContext) -> None:
             drop(site, "forward", iifname(plug.bridge), oifname(plug.bridge), ct_dnat())
 
 
-@fault(
-    "connections-forget-flows",
-    violates=("NET-3",),
-    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
-    narrow=True,
-)
+@fault(violates="NET-3", moment=(Moment.CONNECTED, Moment.DISCONNECTED), narrow=True)
 def connections_forget_flows(site: FaultContext) -> None:
     """Delete the conntrack entries of the container's addresses.
 
     The connections that are lost are translated ones in which the other side sends next.
     """
     kept = {item.ip for plug in site.plugs() for item in plug.addresses}
-    with site.host.place.open() as space, Conntrack(space) as conntrack:
-        conntrack.forget(conntrack.of(kept))
+    forget_flows(site, lambda flow: bool(kept & flow.addresses))
 
 
-@fault("connections-without-ipv6-end-it", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
+@fault(violates="NET-3", moment=Moment.CONNECTED, narrow=True)
 def connections_without_ipv6_end_it(site: FaultContext) -> None:
     """Remove the IPv6 default route when a network without IPv6 is connected."""
     if site.network and not any(item.version == 6 for item in site.network.gateways):
@@ -173,8 +162,8 @@ def connections_without_ipv6_end_it(site: FaultContext) -> None:
                     site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
-@fault("left-address-has-flows", violates=("NET-3", "LIFE-1"), around="disconnect")
-def left_address_has_flows(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates=("NET-3", "LIFE-1"), around="disconnect")
+def left_address_has_flows(site: FaultContext, verb: AdapterCall) -> object:
     """Leave a conntrack entry for the disconnected address."""
     left = [
         item for item in site.runtime.inspect(verb.name).endpoints if item.network == verb.network
@@ -187,11 +176,7 @@ def left_address_has_flows(site: FaultContext, verb: AdapterCall) -> ContainerIn
     return facts
 
 
-@fault(
-    "last-network-leads-out",
-    violates=("INT-1",),
-    moment=Moment.DISCONNECTED,
-)
+@fault(violates="INT-1", moment=Moment.DISCONNECTED)
 def last_network_leads_out(site: FaultContext) -> None:
     """Add a default route by an internal network when it is the only one left."""
     if not any(item.destination is None for item in site.inside.place.routes()):
@@ -200,7 +185,7 @@ def last_network_leads_out(site: FaultContext) -> None:
                 site.inside.ensure("route", "add", dst="default", gateway=gateway.ip)
 
 
-@fault("names-of-networks-are-remembered", violates=("NET-6",), around="network")
+@fault(violates="NET-6", around="network")
 def names_of_networks_are_remembered(site: FaultContext, verb: AdapterCall) -> object:
     """Reuse the options of a removed network for a new one of its name."""
     spec = verb.spec

@@ -2,81 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from harness.faults import nft_rules
 from harness.faults.fault import RULES, Moment, fault
-from harness.faults.helpers import FAMILIES, drop, new_bridges, remove_drops
+from harness.faults.helpers import FAMILIES, drop, drop_between_peers, new_bridges, remove_drops
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
-from linux.nftables import Hook, ct_dnat, ct_state, iifname, l4proto, oifname, reject
+from linux.nftables import Expression, Hook, ct_dnat, ct_state, iifname, l4proto, oifname, reject
 
-_UNREACHABLE = {4: 3, 6: 1}
-_EXCEEDED = {4: 11, 6: 3}
+_UNREACHABLE = {4: (3,), 6: (1,)}
+_EXCEEDED = {4: (11,), 6: (3,)}
 _TOO_BIG = {4: (3, 4), 6: (2, 0)}
+"""ICMP and ICMPv6 errors by family: the type, and the code if it matters."""
 
 _OUTWARDS: Final[tuple[Hook, ...]] = ("output", "forward")
 
 
-@fault("connected-it-is-told-of-no-ttl", violates=("BR-19",), moment=Moment.CONNECTED)
-@fault("time-exceeded-in-silence", violates=("BR-19",), moment=RULES, narrow=True)
+def _drop_errors(
+    site: FaultContext, hook: Hook, which: list[Expression], kinds: Mapping[int, tuple[int, ...]]
+) -> None:
+    for version, kind in kinds.items():
+        drop(site, hook, which, nft_rules.icmp_errors(version, *kind))
+
+
+@fault("connected-it-is-told-of-no-ttl", violates="BR-19", moment=Moment.CONNECTED)
+@fault(violates="BR-19", moment=RULES, narrow=True)
 def time_exceeded_in_silence(site: FaultContext) -> None:
     """Drop ICMP time-exceeded messages from the host to containers."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            drop(
-                site, "output", oifname(bridge), nft_rules.icmp_errors(version, _EXCEEDED[version])
-            )
+        _drop_errors(site, "output", oifname(bridge), _EXCEEDED)
 
 
-@fault("connected-it-refuses-in-silence", violates=("BR-20",), moment=Moment.CONNECTED)
-@fault("closed-udp-ports-are-silent", violates=("BR-20",), moment=Moment.CONTAINER_STARTED)
+@fault("connected-it-refuses-in-silence", violates="BR-20", moment=Moment.CONNECTED)
+@fault(violates="BR-20", moment=Moment.CONTAINER_STARTED)
 def closed_udp_ports_are_silent(site: FaultContext) -> None:
     """Drop ICMP port-unreachable messages that the container sends."""
     if site.is_bridged:
-        for version in FAMILIES:
-            site.inside.rule("output", nft_rules.icmp_errors(version, _UNREACHABLE[version]), DROP)
+        for version, kind in _UNREACHABLE.items():
+            site.inside.rule("output", nft_rules.icmp_errors(version, *kind), DROP)
 
 
-@fault(
-    "closed-tcp-ports-are-silent", violates=("BR-20",), moment=Moment.CONTAINER_STARTED, narrow=True
-)
+@fault(violates="BR-20", moment=Moment.CONTAINER_STARTED, narrow=True)
 def closed_tcp_ports_are_silent(site: FaultContext) -> None:
     """Drop TCP resets that the container sends."""
     if site.is_bridged:
         site.inside.rule("output", nft_rules.tcp_resets(), DROP)
 
 
-@fault("connected-it-hears-of-no-errors", violates=("BR-21",), moment=Moment.CONNECTED)
-@fault("refusals-stay-outside", violates=("BR-20", "BR-21"), moment=RULES)
+@fault("connected-it-hears-of-no-errors", violates="BR-21", moment=Moment.CONNECTED)
+@fault(violates=("BR-20", "BR-21"), moment=RULES)
 def refusals_stay_outside(site: FaultContext) -> None:
     """Drop ICMP errors that belong to a container's connections (conntrack state related)."""
     for bridge in site.bridges():
         drop(site, "forward", oifname(bridge), ct_state("related"))
 
 
-@fault("errors-of-routers-stay-outside", violates=("BR-21",), moment=RULES)
+@fault(violates="BR-21", moment=RULES)
 def errors_of_routers_stay_outside(site: FaultContext) -> None:
     """Drop ICMP time-exceeded messages from outside to containers."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            drop(
-                site, "forward", oifname(bridge), nft_rules.icmp_errors(version, _EXCEEDED[version])
-            )
+        _drop_errors(site, "forward", oifname(bridge), _EXCEEDED)
 
 
-@fault(
-    "path-mtu-black-hole", violates=("BR-22",), moment=RULES, history="gvisor#12568", narrow=True
-)
+@fault(violates="BR-22", moment=RULES, history="gvisor#12568", narrow=True)
 def path_mtu_black_hole(site: FaultContext) -> None:
     """Drop ICMP fragmentation-needed and packet-too-big messages to containers."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            kind, code = _TOO_BIG[version]
-            drop(site, "forward", oifname(bridge), nft_rules.icmp_errors(version, kind, code))
+        _drop_errors(site, "forward", oifname(bridge), _TOO_BIG)
 
 
-@fault("fragments-are-dropped", violates=("BR-23",), moment=RULES)
+@fault(violates="BR-23", moment=RULES)
 def fragments_are_dropped(site: FaultContext) -> None:
     """Drop IP fragments from containers before reassembly."""
     for bridge in new_bridges(site):
@@ -85,12 +82,7 @@ def fragments_are_dropped(site: FaultContext) -> None:
             site.host.rule("prerouting", iifname(bridge), parts, DROP, priority=-450)
 
 
-@fault(
-    "segments-are-corrupted",
-    violates=("BR-25",),
-    moment=Moment.CONTAINER_STARTED,
-    history="gvisor#14011",
-)
+@fault(violates="BR-25", moment=Moment.CONTAINER_STARTED, history="gvisor#14011")
 def segments_are_corrupted(site: FaultContext) -> None:
     """Corrupt large TCP segments that the container receives, with a valid checksum."""
     if site.is_bridged:
@@ -98,22 +90,20 @@ def segments_are_corrupted(site: FaultContext) -> None:
         site.inside.rule("input", nft_rules.longer_than(1400), broken, priority=-350)
 
 
-@fault(
-    "large-packets-between-peers-are-lost", violates=("BR-12", "BR-25"), moment=Moment.HOST_READY
-)
+@fault(violates=("BR-12", "BR-25"), moment=Moment.HOST_READY)
 def large_packets_between_peers_are_lost(site: FaultContext) -> None:
     """Drop packets longer than 1000 bytes between peers."""
-    site.host.rule("forward", nft_rules.longer_than(1000), DROP, priority=0, bridge=True)
+    drop_between_peers(site, nft_rules.longer_than(1000))
 
 
-@fault("fragments-between-peers-are-lost", violates=("BR-23",), moment=Moment.HOST_READY)
+@fault(violates="BR-23", moment=Moment.HOST_READY)
 def fragments_between_peers_are_lost(site: FaultContext) -> None:
     """Drop IPv4 fragments between peers."""
     parts = [*nft_rules.bridged(4), *nft_rules.is_fragment(4)]
     site.host.rule("prerouting", parts, DROP, priority=-310, bridge=True)
 
 
-@fault("refused-with-another-code", violates=("BR-20",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BR-20", moment=Moment.CONTAINER_STARTED)
 def refused_with_another_code(site: FaultContext) -> None:
     """Reject UDP datagrams to closed ports with host-unreachable."""
     if site.is_bridged:
@@ -121,14 +111,14 @@ def refused_with_another_code(site: FaultContext) -> None:
         site.inside.rule("input", l4proto("udp"), refused, priority=0)
 
 
-@fault("pings-are-not-counted", violates=("BR-19",), moment=RULES)
+@fault(violates="BR-19", moment=RULES)
 def pings_are_not_counted(site: FaultContext) -> None:
     """Forward containers' ICMP packets without decrementing the TTL."""
     for bridge in new_bridges(site):
         site.host.rule("prerouting", iifname(bridge), l4proto("icmp"), nft_rules.set_ttl(4, 65))
 
 
-@fault("one-router-too-many", violates=("BR-7",), moment=RULES)
+@fault(violates="BR-7", moment=RULES)
 def one_router_too_many(site: FaultContext) -> None:
     """Decrement the TTL of packets to the internet twice."""
     if not site.memory.setdefault("aged", False):
@@ -138,7 +128,7 @@ def one_router_too_many(site: FaultContext) -> None:
             site.host.rule("postrouting", out, nft_rules.set_ttl(version, 62), priority=300)
 
 
-@fault("sent-segments-are-corrupted", violates=("BR-25",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BR-25", moment=Moment.CONTAINER_STARTED)
 def sent_segments_are_corrupted(site: FaultContext) -> None:
     """Corrupt large TCP segments that the container sends."""
     if site.is_bridged:
@@ -147,14 +137,14 @@ def sent_segments_are_corrupted(site: FaultContext) -> None:
         )
 
 
-@fault("ipv6-errors-of-the-host-are-silent", violates=("V6-1",), moment=RULES)
+@fault(violates="V6-1", moment=RULES)
 def ipv6_errors_of_the_host_are_silent(site: FaultContext) -> None:
     """Drop ICMPv6 time-exceeded messages from the host to containers."""
     for bridge in site.bridges():
-        drop(site, "output", oifname(bridge), nft_rules.icmp_errors(6, _EXCEEDED[6]))
+        drop(site, "output", oifname(bridge), nft_rules.icmp_errors(6, *_EXCEEDED[6]))
 
 
-@fault("other-protocols-get-in", violates=("BR-9",), moment=RULES)
+@fault(violates="BR-9", moment=RULES)
 def other_protocols_get_in(site: FaultContext) -> None:
     """Let protocols other than TCP, UDP and ICMP in from outside."""
     remove_drops(site, "out")
@@ -165,14 +155,13 @@ def other_protocols_get_in(site: FaultContext) -> None:
                 drop(site, "forward", strange, l4proto(protocol), ct_state(state))
 
 
-@fault("host-is-silent-about-its-own-mtu", violates=("BR-22",), moment=Moment.HOST_READY)
+@fault(violates="BR-22", moment=Moment.HOST_READY)
 def host_is_silent_about_its_own_mtu(site: FaultContext) -> None:
     """Drop the host's own fragmentation-needed and packet-too-big messages."""
-    drop(site, "output", nft_rules.icmp_errors(4, 3, 4))
-    drop(site, "output", nft_rules.icmp_errors(6, 2))
+    _drop_errors(site, "output", [], _TOO_BIG)
 
 
-@fault("own-networks-swallow-refusals", violates=("BR-20",), moment=Moment.NETWORK_CREATED)
+@fault(violates="BR-20", moment=Moment.NETWORK_CREATED)
 def own_networks_swallow_refusals(site: FaultContext) -> None:
     """Drop ICMP port-unreachable messages to user-defined networks."""
     for bridge in site.bridges()[1:]:
@@ -180,7 +169,7 @@ def own_networks_swallow_refusals(site: FaultContext) -> None:
             drop(site, hook, oifname(bridge), nft_rules.icmp_errors(4, 3, 3))
 
 
-@fault("own-networks-swallow-time-exceeded", violates=("BR-19",), moment=Moment.NETWORK_CREATED)
+@fault(violates="BR-19", moment=Moment.NETWORK_CREATED)
 def own_networks_swallow_time_exceeded(site: FaultContext) -> None:
     """Drop ICMP time-exceeded messages to user-defined networks."""
     for bridge in site.bridges()[1:]:
@@ -191,46 +180,35 @@ def own_networks_swallow_time_exceeded(site: FaultContext) -> None:
 # --- by a published port ---------------------------------------------------------------
 
 
-@fault("published-ports-swallow-refusals", violates=("BR-20",), moment=RULES, narrow=True)
+@fault(violates="BR-20", moment=RULES, narrow=True)
 def published_ports_swallow_refusals(site: FaultContext) -> None:
     """Drop ICMP port-unreachable messages of published UDP ports."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            refused = nft_rules.icmp_errors(version, _UNREACHABLE[version])
-            drop(site, "forward", iifname(bridge), ct_dnat(), refused)
+        _drop_errors(site, "forward", [*iifname(bridge), *ct_dnat()], _UNREACHABLE)
 
 
-@fault("published-ports-swallow-resets", violates=("BR-20",), moment=RULES, narrow=True)
+@fault(violates="BR-20", moment=RULES, narrow=True)
 def published_ports_swallow_resets(site: FaultContext) -> None:
     """Drop TCP resets of published ports."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), ct_dnat(), nft_rules.tcp_resets())
 
 
-@fault("published-ports-hear-of-no-errors", violates=("BR-21",), moment=RULES, narrow=True)
+@fault(violates="BR-21", moment=RULES, narrow=True)
 def published_ports_hear_of_no_errors(site: FaultContext) -> None:
     """Drop ICMP unreachable messages for replies of published ports."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            lost = nft_rules.icmp_errors(version, _UNREACHABLE[version], 1 if version == 4 else 3)
-            drop(site, "forward", oifname(bridge), ct_dnat(), lost)
+        _drop_errors(site, "forward", [*oifname(bridge), *ct_dnat()], {4: (3, 1), 6: (1, 3)})
 
 
-@fault("published-ports-are-a-black-hole", violates=("BR-22",), moment=RULES, narrow=True)
+@fault(violates="BR-22", moment=RULES, narrow=True)
 def published_ports_are_a_black_hole(site: FaultContext) -> None:
     """Drop fragmentation-needed and packet-too-big messages for replies of published ports."""
     for bridge in site.bridges():
-        for version in FAMILIES:
-            drop(
-                site,
-                "forward",
-                oifname(bridge),
-                ct_dnat(),
-                nft_rules.icmp_errors(version, *_TOO_BIG[version]),
-            )
+        _drop_errors(site, "forward", [*oifname(bridge), *ct_dnat()], _TOO_BIG)
 
 
-@fault("long-pings-are-lost", violates=("BR-23",), moment=RULES, narrow=True)
+@fault(violates="BR-23", moment=RULES, narrow=True)
 def long_pings_are_lost(site: FaultContext) -> None:
     """Drop fragmented echo requests that containers send beyond the host."""
     for bridge in site.bridges():
@@ -238,7 +216,7 @@ def long_pings_are_lost(site: FaultContext) -> None:
             drop(site, "forward", iifname(bridge), l4proto(protocol), nft_rules.longer_than(2000))
 
 
-@fault("host-hears-no-long-pings", violates=("BR-23",), moment=RULES, narrow=True)
+@fault(violates="BR-23", moment=RULES, narrow=True)
 def host_hears_no_long_pings(site: FaultContext) -> None:
     """Drop fragmented echo requests from containers to the host."""
     for bridge in site.bridges():
@@ -250,22 +228,20 @@ _ENDED: Final = 1
 """Conntrack mark of a flow whose client has sent FIN."""
 
 
-@fault("ends-between-peers-are-lost", violates=("BR-4",), moment=Moment.HOST_READY)
+@fault(violates="BR-4", moment=Moment.HOST_READY)
 def ends_between_peers_are_lost(site: FaultContext) -> None:
     """Drop TCP FIN segments between peers."""
-    for version in FAMILIES:
-        ends = [*nft_rules.bridged(version), *nft_rules.with_flags("F")]
-        site.host.rule("forward", ends, DROP, priority=0, bridge=True)
+    drop_between_peers(site, nft_rules.with_flags("F"))
 
 
-@fault("ends-do-not-get-out", violates=("BR-7",), moment=RULES)
+@fault(violates="BR-7", moment=RULES)
 def ends_do_not_get_out(site: FaultContext) -> None:
     """Drop TCP FIN segments from containers to outside."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), nft_rules.with_flags("F"))
 
 
-@fault("published-ports-close-both-halves", violates=("PUB-1",), moment=RULES)
+@fault(violates="PUB-1", moment=RULES)
 def published_ports_close_both_halves(site: FaultContext) -> None:
     """Close both directions of a published port's connection when the client half-closes it."""
     for bridge in site.bridges():
@@ -282,37 +258,32 @@ def published_ports_close_both_halves(site: FaultContext) -> None:
         site.host.rule("forward", ends, nft_rules.mark_flow(_ENDED), priority=-150)
 
 
-@fault("congestion-is-not-to-be-asked-about", violates=("BR-4",), moment=Moment.HOST_READY)
+@fault(violates="BR-4", moment=Moment.HOST_READY)
 def congestion_is_not_to_be_asked_about(site: FaultContext) -> None:
     """Drop TCP SYN segments that offer ECN between peers."""
-    for version in FAMILIES:
-        offer = [*nft_rules.bridged(version), *nft_rules.with_flags("SEC")]
-        site.host.rule("forward", offer, DROP, priority=0, bridge=True)
+    drop_between_peers(site, nft_rules.with_flags("SEC"))
 
 
-@fault("marked-packets-do-not-get-out", violates=("BR-7",), moment=RULES, narrow=True)
+@fault(violates="BR-7", moment=RULES, narrow=True)
 def marked_packets_do_not_get_out(site: FaultContext) -> None:
     """Drop packets with a DSCP value that containers send to outside."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), nft_rules.with_dscp())
 
 
-@fault("nothing-is-no-datagram", violates=("BR-4",), moment=Moment.HOST_READY, narrow=True)
+@fault(violates="BR-4", moment=Moment.HOST_READY, narrow=True)
 def nothing_is_no_datagram(site: FaultContext) -> None:
     """Drop empty UDP datagrams between peers."""
-    for version in FAMILIES:
-        empty = [*nft_rules.bridged(version), *nft_rules.empty_datagrams()]
-        site.host.rule("forward", empty, DROP, priority=0, bridge=True)
+    drop_between_peers(site, nft_rules.empty_datagrams())
 
 
-@fault("no-checksum-is-a-wrong-one", violates=("BR-4",), moment=Moment.HOST_READY, narrow=True)
+@fault(violates="BR-4", moment=Moment.HOST_READY, narrow=True)
 def no_checksum_is_a_wrong_one(site: FaultContext) -> None:
     """Drop UDP datagrams without a checksum between peers, which IPv4 allows."""
-    bare = [*nft_rules.bridged(4), *nft_rules.datagrams_without_checksum()]
-    site.host.rule("forward", bare, DROP, priority=0, bridge=True)
+    drop_between_peers(site, nft_rules.datagrams_without_checksum(), families=[4])
 
 
-@fault("urgency-is-forgotten", violates=("BR-28",), moment=RULES, narrow=True)
+@fault(violates="BR-28", moment=RULES, narrow=True)
 def urgency_is_forgotten(site: FaultContext) -> None:
     """Clear the DSCP and ECN bits of packets that containers send to outside."""
     for bridge in new_bridges(site):

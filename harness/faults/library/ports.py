@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
@@ -14,6 +14,7 @@ from harness.faults.helpers import (
     FAMILIES,
     address_at,
     drop,
+    forget_flows,
     gateway_of,
     joined_container,
     new_bridges,
@@ -21,7 +22,6 @@ from harness.faults.helpers import (
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import Family, Host, Nothing, Publish
-from linux.conntrack import Conntrack, Flow
 from linux.nftables import (
     Expression,
     Table,
@@ -68,7 +68,7 @@ def _redirect(site: FaultContext, *which: list[Expression], to: Address, port: i
 # --- where it answers --------------------------------------------------------------
 
 
-@fault("datagrams-are-not-published", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def datagrams_are_not_published(site: FaultContext) -> None:
     """Publish TCP only for a port that is published for TCP and UDP."""
     for port, version, _ in _published(site):
@@ -76,7 +76,7 @@ def datagrams_are_not_published(site: FaultContext) -> None:
             drop(site, "prerouting", family(version), _to(port))
 
 
-@fault("callers-do-not-break-off", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def callers_do_not_break_off(site: FaultContext) -> None:
     """Drop TCP resets from clients of a published port."""
     for port in site.facts.ports if site.facts and site.is_bridged else ():
@@ -84,7 +84,7 @@ def callers_do_not_break_off(site: FaultContext) -> None:
             site.inside.rule("input", [*nft_rules.tcp_resets(), *dport(port.container_port)], DROP)
 
 
-@fault("what-is-cut-short-looks-whole", violates=("PUB-14",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-14", moment=Moment.CONTAINER_STARTED)
 def what_is_cut_short_looks_whole(site: FaultContext) -> None:
     """Turn the container's TCP resets to clients of a published port into FINs."""
     ended = nft_rules.overwrite_tcp(13, bytes([0x11]))  # FIN and ACK, in place of RST and ACK
@@ -92,7 +92,7 @@ def what_is_cut_short_looks_whole(site: FaultContext) -> None:
         site.inside.rule("output", nft_rules.with_flags("RA"), ended)
 
 
-@fault("loopback-is-published-too", violates=("PUB-15",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-15", moment=Moment.CONTAINER_STARTED)
 def loopback_is_published_too(site: FaultContext) -> None:
     """Redirect connections to a published port to the container's 127.0.0.1."""
     for plug in site.plugs() if site.facts and site.facts.ports else ():
@@ -106,7 +106,7 @@ def loopback_is_published_too(site: FaultContext) -> None:
             )
 
 
-@fault("published-for-others-only", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def published_for_others_only(site: FaultContext) -> None:
     """Drop packets from the host to ports published on 127.0.0.1."""
     for port, version, _ in _published(site):
@@ -114,13 +114,8 @@ def published_for_others_only(site: FaultContext) -> None:
             drop(site, "output", daddr(_LOOPBACK), _to(port))
 
 
-@fault("one-address-becomes-all-on-restart", violates=("PUB-2",), moment=Moment.CONTAINER_RESTARTED)
-@fault(
-    "published-on-every-address",
-    violates=("PUB-2",),
-    moment=Moment.CONTAINER_STARTED,
-    history="netavark#881",
-)
+@fault("one-address-becomes-all-on-restart", violates="PUB-2", moment=Moment.CONTAINER_RESTARTED)
+@fault(violates="PUB-2", moment=Moment.CONTAINER_STARTED, history="netavark#881")
 def published_on_every_address(site: FaultContext) -> None:
     """Publish a port on every host address instead of the requested one."""
     for port, version, own in _published(site):
@@ -128,18 +123,17 @@ def published_on_every_address(site: FaultContext) -> None:
         _redirect(site, anywhere, to=own, port=port.container_port)
 
 
-@fault("published-range-is-short", violates=("PUB-12",), around="run", narrow=True)
-def published_range_is_short(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="PUB-12", around="run", narrow=True)
+def published_range_is_short(site: FaultContext, verb: AdapterCall) -> object:
     """Leave out the last port of a published range."""
     ports = tuple(
         replace(port, count=port.count - 1) if port.count > 1 else port for port in verb.spec.ports
     )
-    facts: ContainerInfo = verb(spec=replace(verb.spec, ports=ports))
-    return facts
+    return verb.call_with(ports=ports)
 
 
-@fault("ipv6-ports-end-with-a-restart", violates=("PUB-12",), moment=Moment.CONTAINER_RESTARTED)
-@fault("ipv6-ports-are-closed", violates=("PUB-12",), moment=Moment.CONTAINER_STARTED)
+@fault("ipv6-ports-end-with-a-restart", violates="PUB-12", moment=Moment.CONTAINER_RESTARTED)
+@fault(violates="PUB-12", moment=Moment.CONTAINER_STARTED)
 def ipv6_ports_are_closed(site: FaultContext) -> None:
     """Drop IPv6 packets to published ports."""
     for port, version, _ in _published(site):
@@ -148,23 +142,17 @@ def ipv6_ports_are_closed(site: FaultContext) -> None:
                 drop(site, hook, family(6), _to(port))
 
 
-@fault("no-hairpin-once-restarted", violates=("PUB-4",), moment=Moment.CONTAINER_RESTARTED)
-@fault(
-    "no-hairpin",
-    violates=("PUB-4",),
-    moment=RULES,
-    history=("cni-plugins#68", "moby#38784"),
-)
+@fault("no-hairpin-once-restarted", violates="PUB-4", moment=Moment.CONTAINER_RESTARTED)
+@fault(violates="PUB-4", moment=RULES, history=("cni-plugins#68", "moby#38784"))
 def no_hairpin(site: FaultContext) -> None:
     """Drop packets from a container to ports that the container or a peer publishes."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(bridge), ct_dnat())
 
 
-@fault("restarted-for-one-network", violates=("PUB-5",), moment=Moment.CONTAINER_RESTARTED)
+@fault("restarted-for-one-network", violates="PUB-5", moment=Moment.CONTAINER_RESTARTED)
 @fault(
-    "published-for-one-network",
-    violates=("PUB-5",),
+    violates="PUB-5",
     moment=RULES,
     history=("moby#49509", "moby#49511", "netavark#709"),
     narrow=True,
@@ -177,15 +165,9 @@ def published_for_one_network(site: FaultContext) -> None:
                 drop(site, "forward", iifname(bridge), oifname(other), ct_dnat())
 
 
-@fault("restarts-hide-callers", violates=("PUB-6",), moment=Moment.CONTAINER_RESTARTED)
-@fault("connections-hide-callers", violates=("PUB-6",), moment=Moment.CONNECTED)
-@fault(
-    "callers-are-hidden",
-    violates=("PUB-6",),
-    moment=RULES,
-    history="podman#5138",
-    narrow=True,
-)
+@fault("restarts-hide-callers", violates="PUB-6", moment=Moment.CONTAINER_RESTARTED)
+@fault("connections-hide-callers", violates="PUB-6", moment=Moment.CONNECTED)
+@fault(violates="PUB-6", moment=RULES, history="podman#5138", narrow=True)
 def callers_are_hidden(site: FaultContext) -> None:
     """Masquerade connections to published ports, so that clients appear as the gateway."""
     for bridge in new_bridges(site):
@@ -193,15 +175,8 @@ def callers_are_hidden(site: FaultContext) -> None:
         site.host.rule("postrouting", called, masquerade(), priority=90, nat=True)
 
 
-@fault(
-    "published-port-is-anybodys",
-    violates=("PUB-11",),
-    around="run",
-    history="moby#52783",
-    narrow=True,
-    also=("PUB-2", "PUB-9"),
-)
-def published_port_is_anybodys(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="PUB-11", around="run", history="moby#52783", narrow=True, also=("PUB-2", "PUB-9"))
+def published_port_is_anybodys(site: FaultContext, verb: AdapterCall) -> object:
     """Refuse a port that is published on another host address."""
     running = site.other_containers()
     wanted = {(port.host_port, port.protocol) for port in verb.spec.ports}
@@ -212,21 +187,19 @@ def published_port_is_anybodys(site: FaultContext, verb: AdapterCall) -> Contain
     return facts_
 
 
-@fault("sctp-is-not-published", violates=("PUB-13",), around="run")
-def sctp_is_not_published(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="PUB-13", around="run")
+def sctp_is_not_published(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore published SCTP ports."""
     ports = tuple(port for port in verb.spec.ports if port.protocol != "sctp")
-    facts: ContainerInfo = verb(spec=replace(verb.spec, ports=ports))
-    return facts
+    return verb.call_with(ports=ports)
 
 
 # --- access by others ----------------------------------------------------------------
 
 
-@fault("restart-opens-the-loopbacks-ports", violates=("PUB-3",), moment=Moment.CONTAINER_RESTARTED)
+@fault("restart-opens-the-loopbacks-ports", violates="PUB-3", moment=Moment.CONTAINER_RESTARTED)
 @fault(
-    "loopback-ports-are-open-to-the-lan",
-    violates=("PUB-3",),
+    violates="PUB-3",
     moment=Moment.CONTAINER_STARTED,
     history=("moby#45610", "moby#41872", "CVE-2020-8558"),
 )
@@ -240,19 +213,16 @@ def loopback_ports_are_open_to_the_lan(site: FaultContext) -> None:
             _redirect(site, which, to=own, port=port.container_port)
 
 
-@fault("services-of-the-loopback-are-open", violates=("PUB-3",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-3", moment=Moment.CONTAINER_STARTED)
 def services_of_the_loopback_are_open(site: FaultContext) -> None:
     """Let the LAN reach the host's own services on 127.0.0.1."""
     if site.facts and site.facts.ports:
         site.host.sysctl(f"net.ipv4.conf.{site.uplink()}.route_localnet", 1)
 
 
-@fault("restarts-take-the-internets-port", violates=("PUB-9",), moment=Moment.CONTAINER_RESTARTED)
+@fault("restarts-take-the-internets-port", violates="PUB-9", moment=Moment.CONTAINER_RESTARTED)
 @fault(
-    "the-internets-port-is-taken",
-    violates=("PUB-9",),
-    moment=Moment.CONTAINER_STARTED,
-    history=("CVE-2025-67499", "netavark#904"),
+    violates="PUB-9", moment=Moment.CONTAINER_STARTED, history=("CVE-2025-67499", "netavark#904")
 )
 def the_internets_port_is_taken(site: FaultContext) -> None:
     """Redirect containers' packets to that port of any address to the publishing container."""
@@ -265,19 +235,18 @@ def the_internets_port_is_taken(site: FaultContext) -> None:
 # --- whose it is ---------------------------------------------------------------------
 
 
-@fault("port-in-use-passed-over", violates=("PUB-7",), around="run", narrow=True)
-def port_in_use_passed_over(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="PUB-7", around="run", narrow=True)
+def port_in_use_passed_over(site: FaultContext, verb: AdapterCall) -> object:
     """Start the container without its ports when a port is taken."""
     try:
-        facts: ContainerInfo = verb()
+        return verb()
     except RuntimeRefused:
         if not verb.spec.ports:
             raise
-        facts = verb(spec=replace(verb.spec, ports=()))
-    return facts
+        return verb.call_with(ports=())
 
 
-@fault("refused-port-leaves-rules", violates=("PUB-7",), moment=Moment.REFUSED)
+@fault(violates="PUB-7", moment=Moment.REFUSED)
 def refused_port_leaves_rules(site: FaultContext) -> None:
     """Leave a port rule behind when a start is refused."""
     for port in site.spec.ports if site.spec else ():
@@ -293,16 +262,14 @@ def _leave_rule(site: FaultContext, port: Publish) -> None:
     site.host.firewall(add_table(table), chain, add_rule(table, "dstnat", which, unused))
 
 
-@fault(
-    "port-rules-stay", violates=("PUB-10",), moment=Moment.BEFORE_REMOVE, history="netavark#1129"
-)
+@fault(violates="PUB-10", moment=Moment.BEFORE_REMOVE, history="netavark#1129")
 def port_rules_stay(site: FaultContext) -> None:
     """Keep the port rules of a removed container."""
     for port in site.facts.ports if site.facts else ():
         _leave_rule(site, port)
 
 
-@fault("port-listener-stays", violates=("PUB-10",), moment=Moment.CONTAINER_STOPPED)
+@fault(violates="PUB-10", moment=Moment.CONTAINER_STOPPED)
 def port_listener_stays(site: FaultContext) -> None:
     """Keep a listener on the published port of a stopped container."""
     for port in site.spec.ports if site.spec else ():
@@ -317,8 +284,7 @@ def port_listener_stays(site: FaultContext) -> None:
 
 
 @fault(
-    "flows-stick-to-the-old-container",
-    violates=("PUB-8",),
+    violates="PUB-8",
     moment=(Moment.CONTAINER_STARTED, Moment.CONTAINER_STOPPED, Moment.BEFORE_REMOVE),
     history=("moby#8795", "cni-plugins#123", "moby#53384"),
 )
@@ -337,14 +303,14 @@ def flows_stick_to_the_old_container(site: FaultContext) -> None:
             _redirect(site, old, to=unused.ip, port=port.container_port)
 
 
-@fault("ports-are-closed-to-bystanders", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def ports_are_closed_to_bystanders(site: FaultContext) -> None:
     """Drop packets from networks behind the host to published ports."""
     for port, version, _ in _published(site):
         drop(site, "prerouting", iifname("br0"), family(version), _to(port))
 
 
-@fault("published-by-the-first-network", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def published_by_the_first_network(site: FaultContext) -> None:
     """Publish ports by the network whose name sorts first, even an internal one."""
     networks = site.spec.networks if site.spec else ()
@@ -356,21 +322,21 @@ def published_by_the_first_network(site: FaultContext) -> None:
 # --- much at once ----------------------------------------------------------------------
 
 
-@fault("published-for-few-words", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def published_for_few_words(site: FaultContext) -> None:
     """Drop packets longer than 1000 bytes to published ports."""
     for plug in site.plugs():
         drop(site, "forward", oifname(plug.bridge), ct_dnat(), nft_rules.longer_than(1000))
 
 
-@fault("published-for-short-answers", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def published_for_short_answers(site: FaultContext) -> None:
     """Drop replies longer than 1000 bytes from published ports."""
     for plug in site.plugs():
         drop(site, "forward", iifname(plug.bridge), ct_dnat(), nft_rules.longer_than(1000))
 
 
-@fault("loopback6-is-for-few-words", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def loopback6_is_for_few_words(site: FaultContext) -> None:
     """Drop packets longer than 1000 bytes from ::1 to published ports."""
     for port, version, _ in _published(site):
@@ -378,26 +344,20 @@ def loopback6_is_for_few_words(site: FaultContext) -> None:
             drop(site, "output", daddr(_LOOPBACK6), _to(port), nft_rules.longer_than(1000))
 
 
-@fault("removals-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
-@fault("networks-forget-others-flows", violates=("LIFE-8",), moment=Moment.NETWORK_REMOVED)
-@fault("refused-starts-forget-flows", violates=("LIFE-8",), moment=Moment.REFUSED)
-@fault("starts-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_STARTED)
+@fault("removals-forget-others-flows", violates="LIFE-8", moment=Moment.CONTAINER_REMOVED)
+@fault("networks-forget-others-flows", violates="LIFE-8", moment=Moment.NETWORK_REMOVED)
+@fault("refused-starts-forget-flows", violates="LIFE-8", moment=Moment.REFUSED)
+@fault(violates="LIFE-8", moment=Moment.CONTAINER_STARTED)
 def starts_forget_others_flows(site: FaultContext) -> None:
     """Delete every conntrack entry of the host."""
-    _forget(site, lambda _: True)
+    forget_flows(site, lambda _: True)
 
 
-@fault(
-    "starts-forget-flows-of-the-port",
-    violates=("LIFE-8",),
-    moment=Moment.CONTAINER_STARTED,
-    history="moby#46276",
-    narrow=True,
-)
+@fault(violates="LIFE-8", moment=Moment.CONTAINER_STARTED, history="moby#46276", narrow=True)
 def starts_forget_flows_of_the_port(site: FaultContext) -> None:
     """Delete the conntrack entries of UDP flows to the published ports, on any address."""
     own = {port.host_port for port in (site.facts.ports if site.facts else ())}
-    _forget(
+    forget_flows(
         site,
         lambda flow: (
             flow.original.protocol == socket.IPPROTO_UDP and flow.original.destination_port in own
@@ -405,32 +365,22 @@ def starts_forget_flows_of_the_port(site: FaultContext) -> None:
     )
 
 
-@fault("others-modes-forget-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="LIFE-8", moment=Moment.CONTAINER_STARTED)
 def others_modes_forget_flows(site: FaultContext) -> None:
     """Delete every conntrack entry when a container in mode none or host starts."""
     if isinstance(site.mode, Nothing | Host):
-        _forget(site, lambda _: True)
+        forget_flows(site, lambda _: True)
 
 
-@fault("removals-forget-ipv6-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
+@fault(violates="LIFE-8", moment=Moment.CONTAINER_REMOVED)
 def removals_forget_ipv6_flows(site: FaultContext) -> None:
     """Delete every IPv6 conntrack entry when a container is removed."""
-    _forget(site, lambda flow: any(address.version == 6 for address in flow.addresses))
+    forget_flows(site, lambda flow: any(address.version == 6 for address in flow.addresses))
 
 
-@fault(
-    "joiner-takes-the-flows-along",
-    violates=("LIFE-8",),
-    moment=Moment.CONTAINER_REMOVED,
-    narrow=True,
-)
+@fault(violates="LIFE-8", moment=Moment.CONTAINER_REMOVED, narrow=True)
 def joiner_takes_the_flows_along(site: FaultContext) -> None:
     """Delete the conntrack entries of the joined container when its joiner is removed."""
     if facts := joined_container(site):
         kept = {item.ip for end in facts.endpoints for item in (end.address, end.address6) if item}
-        _forget(site, lambda flow: bool(kept & flow.addresses))
-
-
-def _forget(site: FaultContext, which: Callable[[Flow], bool]) -> None:
-    with site.host.place.open() as space, Conntrack(space) as conntrack:
-        conntrack.forget([flow for flow in conntrack.all() if which(flow)])
+        forget_flows(site, lambda flow: bool(kept & flow.addresses))

@@ -10,16 +10,20 @@ from ipaddress import IPv4Interface, ip_network
 
 from harness.adapters.protocol import ContainerInfo
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import address_at, drop, gateway_of, readdress
-from harness.faults.nft_rules import DROP
+from harness.faults.helpers import (
+    address_at,
+    drop,
+    drop_queries,
+    forget_flows,
+    gateway_of,
+    readdress,
+)
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Joined
-from linux.conntrack import Conntrack
 from linux.nftables import (
     ct_dnat,
     daddr,
     dport,
-    family,
     l4proto,
 )
 
@@ -31,8 +35,8 @@ _MARK = "# written inside"
 # --- links and packets -----------------------------------------------------------------
 
 
-@fault("connected-it-follows-advertisements", violates=("V6-2",), moment=Moment.CONNECTED)
-@fault("restarted-it-follows-advertisements", violates=("V6-2",), moment=Moment.CONTAINER_RESTARTED)
+@fault("connected-it-follows-advertisements", violates="V6-2", moment=Moment.CONNECTED)
+@fault(violates="V6-2", moment=Moment.CONTAINER_RESTARTED)
 def restarted_it_follows_advertisements(site: FaultContext) -> None:
     """Accept router advertisements on interfaces of networks with IPv6."""
     for plug in site.new_plugs():
@@ -41,11 +45,7 @@ def restarted_it_follows_advertisements(site: FaultContext) -> None:
                 site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.{key}", value)
 
 
-@fault(
-    "requested-mac-ends-beside-another-network",
-    violates=("NET-5",),
-    moment=Moment.CONTAINER_RESTARTED,
-)
+@fault(violates="NET-5", moment=Moment.CONTAINER_RESTARTED)
 def requested_mac_ends_beside_another_network(site: FaultContext) -> None:
     """Replace the requested MAC on restart when the container is on two networks."""
     plugs = list(site.plugs())
@@ -58,7 +58,7 @@ def requested_mac_ends_beside_another_network(site: FaultContext) -> None:
 # --- published ports -------------------------------------------------------------------
 
 
-@fault("ranges-end-with-a-restart", violates=("PUB-12",), moment=Moment.CONTAINER_RESTARTED)
+@fault(violates="PUB-12", moment=Moment.CONTAINER_RESTARTED)
 def ranges_end_with_a_restart(site: FaultContext) -> None:
     """Drop packets to all ports of a published range but the first after a restart."""
     for asked in site.spec.ports if site.spec else ():
@@ -66,11 +66,7 @@ def ranges_end_with_a_restart(site: FaultContext) -> None:
             drop(site, "prerouting", l4proto(asked.protocol), dport(asked.host_port + number))
 
 
-@fault(
-    "restart-closes-the-same-port-elsewhere",
-    violates=("PUB-11",),
-    moment=Moment.CONTAINER_RESTARTED,
-)
+@fault(violates="PUB-11", moment=Moment.CONTAINER_RESTARTED)
 def restart_closes_the_same_port_elsewhere(site: FaultContext) -> None:
     """Close the same port of another container on another address after a restart."""
     own = {(port.host_port, port.protocol) for port in (site.spec.ports if site.spec else ())}
@@ -84,8 +80,8 @@ def restart_closes_the_same_port_elsewhere(site: FaultContext) -> None:
 # --- names and files of a restarted container -------------------------------------------
 
 
-@fault("second-aliases-end-with-a-restart", violates=("NET-4",), around="start_container")
-def second_aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NET-4", around="start_container")
+def second_aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> object:
     """Lose all aliases but the first on restart."""
     facts: ContainerInfo = verb()
     spec = site.specs[verb.name]
@@ -99,20 +95,16 @@ def _renamed(site: FaultContext, spec: ContainerSpec, *aliases: str) -> Containe
     return site.runtime.connect(spec.name, spec.mode.network, aliases=aliases)
 
 
-@fault("connections-end-the-resolver-asked-for", violates=("DNS-1",), moment=Moment.CONNECTED)
-@fault(
-    "resolver-asked-for-ends-with-a-restart",
-    violates=("DNS-1",),
-    moment=Moment.CONTAINER_RESTARTED,
-)
+@fault("connections-end-the-resolver-asked-for", violates="DNS-1", moment=Moment.CONNECTED)
+@fault(violates="DNS-1", moment=Moment.CONTAINER_RESTARTED)
 def resolver_asked_for_ends_with_a_restart(site: FaultContext) -> None:
     """Replace the requested resolvers by the host's."""
     if site.is_bridged and site.spec and site.spec.dns:
         site.write(_RESOLV_CONF, f"nameserver {site.resolver()}\n")
 
 
-@fault("connections-without-localhost", violates=("FILE-1",), moment=Moment.CONNECTED)
-@fault("restarts-without-localhost", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED)
+@fault("connections-without-localhost", violates="FILE-1", moment=Moment.CONNECTED)
+@fault(violates="FILE-1", moment=Moment.CONTAINER_RESTARTED)
 def restarts_without_localhost(site: FaultContext) -> None:
     """Remove localhost from the hosts file."""
     if site.is_bridged:
@@ -120,15 +112,15 @@ def restarts_without_localhost(site: FaultContext) -> None:
         site.write(_HOSTS, "".join(line for line in lines if "localhost" not in line))
 
 
-@fault("connections-hide-the-files", violates=("FILE-1",), moment=Moment.CONNECTED)
-@fault("restarts-hide-the-files", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED)
+@fault("connections-hide-the-files", violates="FILE-1", moment=Moment.CONNECTED)
+@fault(violates="FILE-1", moment=Moment.CONTAINER_RESTARTED)
 def restarts_hide_the_files(site: FaultContext) -> None:
     """Make the hosts, hostname and resolv.conf files readable by root only."""
     for path in (_HOSTS, _HOSTNAME, _RESOLV_CONF) if site.is_bridged else ():
         os.chmod(site.path(path), 0o600)
 
 
-@fault("files-are-shared-on-own-networks", violates=("FILE-1",), around="exec")
+@fault(violates="FILE-1", around="exec")
 def files_are_shared_on_own_networks(site: FaultContext, verb: AdapterCall) -> object:
     """Share writes to the hosts file between containers on user-defined networks."""
     done = verb()
@@ -141,14 +133,14 @@ def files_are_shared_on_own_networks(site: FaultContext, verb: AdapterCall) -> o
     return done
 
 
-@fault("joiners-file-says-another-name", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="FILE-1", moment=Moment.CONTAINER_STARTED)
 def joiners_file_says_another_name(site: FaultContext) -> None:
     """Write a wrong name into a joiner's /etc/hostname."""
     if isinstance(site.mode, Joined):
         site.write(_HOSTNAME, "somebody\n")
 
 
-@fault("joiners-joiner-has-no-name", violates=("DNS-2",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="DNS-2", moment=Moment.CONTAINER_STARTED)
 def joiners_joiner_has_no_name(site: FaultContext) -> None:
     """Resolve the name of a joiner's joiner to an unused address."""
     home = site.specs.get(getattr(site.mode, "container", ""))
@@ -157,7 +149,7 @@ def joiners_joiner_has_no_name(site: FaultContext) -> None:
         site.write(_HOSTS, f"127.0.0.1 localhost\n::1 localhost\n{_NOBODY} {name}\n")
 
 
-@fault("restarted-joiner-asks-nobody", violates=("DNS-1",), moment=Moment.CONTAINER_RESTARTED)
+@fault(violates="DNS-1", moment=Moment.CONTAINER_RESTARTED)
 def restarted_joiner_asks_nobody(site: FaultContext) -> None:
     """Point a restarted joiner's resolv.conf at an unused address."""
     if isinstance(site.mode, Joined):
@@ -167,8 +159,8 @@ def restarted_joiner_asks_nobody(site: FaultContext) -> None:
 # --- containers and networks that stay, when one stops or goes ------------------------------
 
 
-@fault("networks-end-ways-to-the-loopback", violates=("NET-6",), moment=Moment.NETWORK_REMOVED)
-@fault("stops-end-ways-to-the-loopback", violates=("PUB-1",), moment=Moment.CONTAINER_STOPPED)
+@fault("networks-end-ways-to-the-loopback", violates="NET-6", moment=Moment.NETWORK_REMOVED)
+@fault(violates="PUB-1", moment=Moment.CONTAINER_STOPPED)
 def stops_end_ways_to_the_loopback(site: FaultContext) -> None:
     """Turn off route_localnet, so that ports on 127.0.0.1 do not answer."""
     if site.moment == Moment.CONTAINER_STOPPED and not (site.spec and site.spec.ports):
@@ -178,7 +170,7 @@ def stops_end_ways_to_the_loopback(site: FaultContext) -> None:
             site.host.sysctl(f"net.ipv4.conf.{bridge}.route_localnet", 0)
 
 
-@fault("networks-take-others-ipv6", violates=("NET-6",), moment=Moment.NETWORK_REMOVED)
+@fault(violates="NET-6", moment=Moment.NETWORK_REMOVED)
 def networks_take_others_ipv6(site: FaultContext) -> None:
     """Remove the IPv6 addresses of other bridges when a network is removed."""
     for bridge in set(site.bridges()) & site.host.links().keys():
@@ -187,7 +179,7 @@ def networks_take_others_ipv6(site: FaultContext) -> None:
                 site.host.del_address(bridge, address)
 
 
-@fault("shared-aliases-end-with-one", violates=("NET-4",), moment=Moment.CONTAINER_REMOVED)
+@fault(violates="NET-4", moment=Moment.CONTAINER_REMOVED)
 def shared_aliases_end_with_one(site: FaultContext) -> None:
     """Remove an alias of several containers when one of them is removed."""
     own = set(site.spec.aliases) if site.spec else set()
@@ -197,18 +189,11 @@ def shared_aliases_end_with_one(site: FaultContext) -> None:
             _renamed(site, spec, *(alias for alias in spec.aliases if alias not in own))
 
 
-@fault("crash-closes-ports-of-ipv6", violates=("LIFE-6",), around="crash")
-def crash_closes_ports_of_ipv6(site: FaultContext, verb: AdapterCall) -> None:
-    """Drop IPv6 to published ports after the runtime is killed."""
-    verb()
-    drop(site, "forward", family(6), ct_dnat())
-
-
 # --- addresses and requests ------------------------------------------------------------
 
 
-@fault("reports-one-network-aright", violates=("BR-10",), around="inspect")
-def reports_one_network_aright(_: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="BR-10", around="inspect")
+def reports_one_network_aright(_: FaultContext, verb: AdapterCall) -> object:
     """Report wrong addresses for all networks but the first."""
     facts: ContainerInfo = verb()
     first, others = facts.endpoints[:1], facts.endpoints[1:]
@@ -220,7 +205,7 @@ def reports_one_network_aright(_: FaultContext, verb: AdapterCall) -> ContainerI
     return replace(facts, endpoints=(*first, *wrong))
 
 
-@fault("connections-change-what-was-asked-for", violates=("NET-5",), moment=Moment.CONNECTED)
+@fault(violates="NET-5", moment=Moment.CONNECTED)
 def connections_change_what_was_asked_for(site: FaultContext) -> None:
     """Replace the requested address when another network is connected."""
     for plug in site.plugs() if site.spec and site.spec.ip else ():
@@ -229,38 +214,28 @@ def connections_change_what_was_asked_for(site: FaultContext) -> None:
             readdress(site, plug, address_at(gateway, 99))
 
 
-@fault("address-of-a-connection-is-given", violates=("NET-5",), around="run", narrow=True)
-def address_of_a_connection_is_given(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NET-5", around="run", narrow=True)
+def address_of_a_connection_is_given(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore a requested address that a later connection of another container holds."""
     spec = verb.spec
     for name, other in site.other_containers().items():
         late = (end for end in other.endpoints if end.network not in site.specs[name].networks)
         if spec.ip in {item.address.ip for item in late if item.address}:
             spec = replace(spec, ip=None)
-    facts: ContainerInfo = verb(spec=spec)
-    return facts
+    return verb(spec=spec)
 
 
 # --- published ports of a reconnected container -------------------------------------------
 
 
-@fault(
-    "connections-forget-flows-from-outside",
-    violates=("NET-3",),
-    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
-)
+@fault(violates="NET-3", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def connections_forget_flows_from_outside(site: FaultContext) -> None:
     """Delete the conntrack entries of published ports when a network is connected or left."""
     own = {port.host_port for port in (site.spec.ports if site.spec else ())}
-    with site.host.place.open() as space, Conntrack(space) as conntrack:
-        conntrack.forget([it for it in conntrack.all() if it.original.destination_port in own])
+    forget_flows(site, lambda flow: flow.original.destination_port in own)
 
 
-@fault(
-    "ports-do-not-come-back",
-    violates=("NET-3",),
-    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
-)
+@fault(violates="NET-3", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def ports_do_not_come_back(site: FaultContext) -> None:
     """Drop packets to published ports when a container returns from having no network."""
     left = site.memory.setdefault("left", set())
@@ -273,16 +248,13 @@ def ports_do_not_come_back(site: FaultContext) -> None:
 # --- names of a reconnected container -----------------------------------------------------
 
 
-@fault("connections-have-one-alias", violates=("NET-4",), around="connect", narrow=True)
-def connections_have_one_alias(_: FaultContext, verb: AdapterCall) -> ContainerInfo:
+@fault(violates="NET-4", around="connect", narrow=True)
+def connections_have_one_alias(_: FaultContext, verb: AdapterCall) -> object:
     """Ignore all aliases of a connection but the first."""
-    facts: ContainerInfo = verb(aliases=verb.aliases[:1])
-    return facts
+    return verb(aliases=verb.aliases[:1])
 
 
-@fault(
-    "names-do-not-come-back", violates=("NET-4",), moment=(Moment.CONNECTED, Moment.DISCONNECTED)
-)
+@fault(violates="NET-4", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def names_do_not_come_back(site: FaultContext) -> None:
     """Drop DNS queries when a container returns to a network that it left."""
     left = site.memory.setdefault("left", set())
@@ -290,15 +262,10 @@ def names_do_not_come_back(site: FaultContext) -> None:
     if site.moment == Moment.DISCONNECTED:
         left.add(where)
     elif where in left:
-        for protocol in ("udp", "tcp"):
-            site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+        drop_queries(site.inside)
 
 
-@fault(
-    "joiners-names-stay-behind",
-    violates=("DNS-2",),
-    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
-)
+@fault(violates="DNS-2", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def joiners_names_stay_behind(site: FaultContext) -> None:
     """Resolve a joiner's own name to an unused address."""
     for root in _joiners(site):
@@ -321,16 +288,15 @@ def _joiners(site: FaultContext) -> Iterator[str]:
 # --- other containers and the host -------------------------------------------------------
 
 
-@fault("forwarding-ends-with-a-connection", violates=("BYS-4",), moment=Moment.DISCONNECTED)
+@fault(violates="BYS-4", moment=Moment.DISCONNECTED)
 def forwarding_ends_with_a_connection(site: FaultContext) -> None:
     """Turn off the host's IPv6 forwarding when a network is disconnected."""
     site.host.sysctl("net.ipv6.conf.all.forwarding", 0)
 
 
-@fault("crash-ends-second-networks", violates=("LIFE-6",), around="crash")
-def crash_ends_second_networks(site: FaultContext, verb: AdapterCall) -> None:
+@fault(violates="LIFE-6", moment=Moment.CRASHED)
+def crash_ends_second_networks(site: FaultContext) -> None:
     """Take down eth1 of containers on two networks when the runtime is killed."""
-    verb()
     for facts in site.other_containers().values():
         if len(facts.endpoints) > 1:
             with suppress(KeyError):

@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.faults import nft_rules
 from harness.faults.fault import PLUGGED, RULES, Moment, fault
-from harness.faults.helpers import FAMILIES, address_at, gateway_of, new_bridges
+from harness.faults.helpers import FAMILIES, address_at, gateway_of, gateways, new_bridges
 from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import DEFAULT_NETWORK, Nothing
 from linux.nftables import iifname, l4proto, oifname
@@ -17,7 +17,7 @@ from linux.rtnetlink import LO
 _LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
 
 
-@fault("no-default-route", violates=("BR-2",), moment=PLUGGED)
+@fault(violates="BR-2", moment=PLUGGED)
 def no_default_route(site: FaultContext) -> None:
     """Remove the container's default routes."""
     for plug in site.plugs():
@@ -25,39 +25,36 @@ def no_default_route(site: FaultContext) -> None:
             site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
-@fault("default-route-to-nobody", violates=("BR-2",), moment=PLUGGED)
+@fault(violates="BR-2", moment=PLUGGED)
 def default_route_to_nobody(site: FaultContext) -> None:
     """Point the default route at an unused address."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            unused = address_at(gateway, gateway.network.num_addresses - 9)
-            site.inside.ensure("route", "replace", dst="default", gateway=unused.ip)
+    for _, gateway in gateways(site):
+        unused = address_at(gateway, gateway.network.num_addresses - 9)
+        site.inside.ensure("route", "replace", dst="default", gateway=unused.ip)
 
 
-@fault("route-too-many", violates=("BR-2",), moment=PLUGGED)
+@fault(violates="BR-2", moment=PLUGGED)
 def route_too_many(site: FaultContext) -> None:
     """Add a route beyond those of the container's network."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            site.inside.ensure("route", "add", dst="10.66.0.0/16", gateway=gateway.ip)
+    for _, gateway in gateways(site):
+        site.inside.ensure("route", "add", dst="10.66.0.0/16", gateway=gateway.ip)
 
 
-@fault("no-ipv6-default-route", violates=("V6-1",), moment=PLUGGED)
+@fault(violates="V6-1", moment=PLUGGED)
 def no_ipv6_default_route(site: FaultContext) -> None:
     """Remove the IPv6 default route."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug, 6):
-            site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
+    for _, gateway in gateways(site, 6):
+        site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
-@fault("none-has-a-route", violates=("NONE-3",), moment=Moment.CONTAINER_STARTED, narrow=True)
+@fault(violates="NONE-3", moment=Moment.CONTAINER_STARTED, narrow=True)
 def none_has_a_route(site: FaultContext) -> None:
     """Add a route to a container in mode none."""
     if isinstance(site.mode, Nothing):
         site.inside.ensure("route", "add", dst="10.66.0.0/16", oif=LO)
 
 
-@fault("none-swallows", violates=("NONE-3", "NONE-4"), moment=Moment.CONTAINER_STARTED)
+@fault(violates=("NONE-3", "NONE-4"), moment=Moment.CONTAINER_STARTED)
 def none_swallows(site: FaultContext) -> None:
     """Route all packets of a container in mode none to its loopback."""
     if isinstance(site.mode, Nothing):
@@ -65,7 +62,7 @@ def none_swallows(site: FaultContext) -> None:
             site.inside.ensure("route", "add", dst=network, oif=LO)
 
 
-@fault("internal-has-a-default-route", violates=("INT-1",), moment=PLUGGED, narrow=True)
+@fault(violates="INT-1", moment=PLUGGED, narrow=True)
 def internal_has_a_default_route(site: FaultContext) -> None:
     """Add a default route to a container on an internal network."""
     for plug in site.plugs():
@@ -74,7 +71,7 @@ def internal_has_a_default_route(site: FaultContext) -> None:
                 site.inside.ensure("route", "add", dst="default", gateway=gateway.ip)
 
 
-@fault("ttl-is-not-counted", violates=("BR-6", "BR-7", "BR-19"), moment=RULES)
+@fault(violates=("BR-6", "BR-7", "BR-19"), moment=RULES)
 def ttl_is_not_counted(site: FaultContext) -> None:
     """Forward containers' packets without decrementing the TTL."""
     for bridge in new_bridges(site):
@@ -82,7 +79,7 @@ def ttl_is_not_counted(site: FaultContext) -> None:
             site.host.rule("prerouting", iifname(bridge), nft_rules.set_ttl(version, 65))
 
 
-@fault("answers-of-the-host-are-old", violates=("BR-5",), moment=RULES)
+@fault(violates="BR-5", moment=RULES)
 def answers_of_the_host_are_old(site: FaultContext) -> None:
     """Send the host's replies to containers with a TTL of 63."""
     for bridge in new_bridges(site):
@@ -90,7 +87,7 @@ def answers_of_the_host_are_old(site: FaultContext) -> None:
             site.host.rule("output", oifname(bridge), nft_rules.set_ttl(version, 63), priority=300)
 
 
-@fault("peers-are-a-router-apart", violates=("BR-4",), moment=Moment.HOST_READY)
+@fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_are_a_router_apart(site: FaultContext) -> None:
     """Decrement the TTL between containers on one network."""
     for version in FAMILIES:
@@ -98,14 +95,14 @@ def peers_are_a_router_apart(site: FaultContext) -> None:
         site.host.rule("forward", aged, priority=0, bridge=True)
 
 
-@fault("hop-limit-is-not-counted", violates=("V6-1",), moment=RULES)
+@fault(violates="V6-1", moment=RULES)
 def hop_limit_is_not_counted(site: FaultContext) -> None:
     """Forward containers' IPv6 packets without decrementing the hop limit."""
     for bridge in new_bridges(site):
         site.host.rule("prerouting", iifname(bridge), nft_rules.set_ttl(6, 65))
 
 
-@fault("joiner-takes-the-route-along", violates=("CTR-9",), moment=Moment.CONTAINER_REMOVED)
+@fault(violates="CTR-9", moment=Moment.CONTAINER_REMOVED)
 def joiner_takes_the_route_along(site: FaultContext) -> None:
     """Remove the default route of the joined container when its joiner is removed."""
     home = getattr(site.mode, "container", None)
@@ -115,11 +112,7 @@ def joiner_takes_the_route_along(site: FaultContext) -> None:
                 site.netns_of(facts).ensure("route", "del", dst="default", gateway=gateway.ip)
 
 
-@fault(
-    "host-gets-a-route-of-its-own",
-    violates=("BYS-1",),
-    moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE),
-)
+@fault(violates="BYS-1", moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE))
 def host_gets_a_route_of_its_own(site: FaultContext) -> None:
     """Add a route by the host's uplink while a container runs."""
     _route_meanwhile(site, IPv4Network("10.88.0.0/16"))
@@ -131,22 +124,21 @@ def _route_meanwhile(site: FaultContext, network: IPv4Network) -> None:
     site.host.ensure("route", command, dst=network, oif=site.host.link(site.uplink()).ifindex)
 
 
-@fault("policy-rule-for-the-host", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
+@fault(violates="BYS-1", moment=Moment.CONTAINER_STARTED)
 def policy_rule_for_the_host(site: FaultContext) -> None:
     """Add a policy rule for the host's uplink with each container."""
     count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
     site.host.ensure("rule", "add", iifname=site.uplink(), table=254, priority=count)
 
 
-@fault("second-default-route", violates=("BR-2",), moment=PLUGGED)
+@fault(violates="BR-2", moment=PLUGGED)
 def second_default_route(site: FaultContext) -> None:
     """Add a second default route with a higher metric."""
-    for plug in site.plugs():
-        if gateway := gateway_of(plug):
-            site.inside.ensure("route", "add", dst="default", gateway=gateway.ip, priority=500)
+    for _, gateway in gateways(site):
+        site.inside.ensure("route", "add", dst="default", gateway=gateway.ip, priority=500)
 
 
-@fault("internal-reaches-the-host", violates=("INT-1",), moment=PLUGGED)
+@fault(violates="INT-1", moment=PLUGGED)
 def internal_reaches_the_host(site: FaultContext) -> None:
     """Add a route from an internal network to the host's uplink address."""
     for plug in site.plugs():
@@ -158,7 +150,7 @@ def internal_reaches_the_host(site: FaultContext) -> None:
                     site.inside.ensure("route", "add", dst=there, gateway=gateway.ip)
 
 
-@fault("route-too-many-on-own-networks", violates=("BR-2",), moment=PLUGGED)
+@fault(violates="BR-2", moment=PLUGGED)
 def route_too_many_on_own_networks(site: FaultContext) -> None:
     """Add a route to 10.0.0.0/8 on user-defined networks."""
     for plug in site.plugs():
@@ -167,7 +159,7 @@ def route_too_many_on_own_networks(site: FaultContext) -> None:
             site.inside.ensure("route", "add", dst="10.0.0.0/8", gateway=gateway.ip)
 
 
-@fault("internal-opens-with-a-restart", violates=("INT-1",), moment=Moment.CONTAINER_RESTARTED)
+@fault(violates="INT-1", moment=Moment.CONTAINER_RESTARTED)
 def internal_opens_with_a_restart(site: FaultContext) -> None:
     """Add a default route to a restarted container on an internal network."""
     for plug in site.plugs():
@@ -176,14 +168,14 @@ def internal_opens_with_a_restart(site: FaultContext) -> None:
             site.inside.ensure("route", "add", dst="default", gateway=gateway.ip)
 
 
-@fault("rule-leads-to-another-table", violates=("BR-2",), moment=PLUGGED, narrow=True)
+@fault(violates="BR-2", moment=PLUGGED, narrow=True)
 def rule_leads_to_another_table(site: FaultContext) -> None:
     """Add a policy rule to a second routing table inside the container."""
     for plug in site.plugs():
         _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
 
 
-@fault("host-answers-calls-as-from-afar", violates=("BR-5",), moment=RULES, narrow=True)
+@fault(violates="BR-5", moment=RULES, narrow=True)
 def host_answers_calls_as_from_afar(site: FaultContext) -> None:
     """Send the host's TCP replies to containers with a TTL of 63."""
     for bridge in new_bridges(site):
@@ -192,7 +184,7 @@ def host_answers_calls_as_from_afar(site: FaultContext) -> None:
             site.host.rule("output", oifname(bridge), aged, priority=300)
 
 
-@fault("answers-from-beyond-are-new", violates=("BR-7",), moment=RULES)
+@fault(violates="BR-7", moment=RULES)
 def answers_from_beyond_are_new(site: FaultContext) -> None:
     """Reset the TTL of TCP replies from the internet to 64."""
     for bridge in new_bridges(site):
@@ -201,26 +193,20 @@ def answers_from_beyond_are_new(site: FaultContext) -> None:
             site.host.rule("forward", oifname(bridge), new, priority=300)
 
 
-@fault("link-local-is-swallowed", violates=("BR-2",), moment=PLUGGED, narrow=True)
+@fault(violates="BR-2", moment=PLUGGED, narrow=True)
 def link_local_is_swallowed(site: FaultContext) -> None:
     """Add a blackhole route for 169.254.0.0/16, where clouds have their metadata, inside."""
     for _ in site.plugs():
         site.inside.ensure("route", "add", dst=_LINK_LOCAL, type="blackhole")
 
 
-@fault(
-    "host-gets-a-link-local-route",
-    violates=("BYS-1",),
-    moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE),
-)
+@fault(violates="BYS-1", moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE))
 def host_gets_a_link_local_route(site: FaultContext) -> None:
     """Add a route to 169.254.0.0/16 by the host's uplink while a container runs."""
     _route_meanwhile(site, _LINK_LOCAL)
 
 
-@fault(
-    "rule-leads-to-another-table-on-own-networks", violates=("BR-2",), moment=PLUGGED, narrow=True
-)
+@fault(violates="BR-2", moment=PLUGGED, narrow=True)
 def rule_leads_to_another_table_on_own_networks(site: FaultContext) -> None:
     """Add a policy rule to a second routing table on user-defined networks."""
     for plug in site.plugs():
@@ -228,7 +214,7 @@ def rule_leads_to_another_table_on_own_networks(site: FaultContext) -> None:
             _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
 
 
-@fault("rule-of-ipv6-leads-to-another-table", violates=("V6-1",), moment=PLUGGED, narrow=True)
+@fault(violates="V6-1", moment=PLUGGED, narrow=True)
 def rule_of_ipv6_leads_to_another_table(site: FaultContext) -> None:
     """Add an IPv6 policy rule to a second routing table on networks with IPv6."""
     for plug in site.plugs():
