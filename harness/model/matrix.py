@@ -149,16 +149,12 @@ def agree(left: Entry | None, right: Entry | None) -> bool:
 _AXES = {"source": "from {}", "target": "to {}", "protocol": "by {}", "family": "over IPv{}"}
 
 
-Tell = Callable[[Sequence["Difference"]], Mapping[Cell, Sequence[str]]]
+Tell = Callable[[Sequence[Difference]], Mapping[Cell, Sequence[str]]]
 """Function that returns further lines about wrong cells, by cell."""
 
 
-def _tell_nothing(shown: Sequence[Difference]) -> dict[Cell, Sequence[str]]:  # noqa: ARG001
-    return {}
-
-
 def explain(
-    left: AnyMatrix, right: AnyMatrix, *, limit: int = 6, tell: Tell = _tell_nothing
+    left: AnyMatrix, right: AnyMatrix, *, limit: int = 6, tell: Tell | None = None
 ) -> list[str]:
     """Explain why two matrices differ, in lines for an assertion message; empty if they do not.
 
@@ -179,10 +175,10 @@ def explain(
     ordered = list(entries.values())
     # TCP shows no TTL: of cells that fail alike, prefer one whose TTL is known.
     shown = [max(entry, key=_shown_ttl) for entry in ordered[:limit]]
-    told = tell(shown)
+    more = tell(shown) if tell else {}
     for entry, one in zip(ordered, shown, strict=False):
         lines += _entry_lines(entry, one, _labels(left, right))
-        lines += [f"      {printable(line)}" for line in told.get(one.cell, ())]
+        lines += [f"      {printable(line)}" for line in more.get(one.cell, ())]
     rest = [difference for entry in ordered[limit:] for difference in entry]
     if rest:
         sources = dict.fromkeys(printable(difference.cell.source) for difference in rest)
@@ -229,13 +225,10 @@ def _patterns(wrong: Sequence[Difference], cells: Collection[Cell]) -> Iterator[
 
 
 def _labels(left: AnyMatrix, right: AnyMatrix) -> tuple[str, str]:
-    match _promises(left), _promises(right):
-        case True, False:
-            return "promised", "observed"
-        case False, True:
-            return "observed", "promised"
-        case _:
-            return "left", "right"
+    first, second = _promises(left), _promises(right)
+    if first == second:
+        return "left", "right"
+    return ("promised", "observed") if first else ("observed", "promised")
 
 
 _READING_ORDER = ("promised", "left", "observed", "right")
@@ -253,8 +246,8 @@ def _entry_lines(
     for label in sorted(sides, key=_READING_ORDER.index):
         side = sides[label]
         detail = f" ({side.detail})" if isinstance(side, Observation) and side.detail else ""
-        said = _NOTHING.get(label, "nothing") if side is None else f"{side}{detail}"
-        yield f"    {label}: {printable(said)}"
+        words = _NOTHING.get(label, "nothing") if side is None else f"{side}{detail}"
+        yield f"    {label}: {printable(words)}"
     if shown.promise:
         yield f"    {printable(f'{shown.promise.requirement}: {shown.promise.why}')}"
 

@@ -175,74 +175,6 @@ def _way_out(places: Sequence[Attachment], family: Family) -> Attachment:
     return _first(leading, family)
 
 
-def _user_mode(
-    cell: Cell,
-    source: Attachment,
-    target: Attachment,
-    *,
-    dialect: Dialect,
-    topology: Topology,
-    to_host: int,
-) -> Promise | None:
-    """Return the promise, or `None` if neither end is behind a tap or both are behind the same.
-
-    `to_host` is the number of routers between the source and the host.
-    """
-    tap, other = _tap(dialect, source), _tap(dialect, target)
-    apart = not (source.network and target.network) and cell.target != GATEWAY
-    if source == target or not (tap or other) or not apart:
-        return None
-    if cell.family == 6 and source.network and dialect.beyond6 == "unreachable":
-        return _nowhere()
-    alike = tap and target.tap == tap and (tap == "pasta" or cell.family == 4)
-    if alike or (tap == "pasta" and target.name == HOST and cell.target != BR0):
-        return _mistaken(source, source.name, 0, "UM-4" if target.tap else "UM-3")
-    if target.tap == "pasta":
-        return _mistaken(source, HOST, to_host, "UM-4")
-    if other:
-        return Promise(Outcome.DROPPED, requirement="UM-4", why="no route leads to a tap")
-    routers = topology.routers if target.name == INTERNET else 0
-    if cell.protocol is Protocol.UDP:
-        # Datagrams keep their TTL for traceroute; libslirp decrements it as a router does.
-        routers += bool(source.network) + (tap == "slirp4netns")
-    return Promise(
-        Outcome.REPLY,
-        seen_ttl=START_TTL - routers,
-        seen_from=HOST,
-        requirement="UM-3" if target.name == HOST else "UM-2",
-        why=f"{tap} asks in its place, from the host",
-    )
-
-
-def _nowhere() -> Promise:
-    """Promise a reject, rate-limited, by the netns with the bridges: it has no IPv6 route."""
-    return Promise(
-        Outcome.REJECTED,
-        codes=frozenset({"net-unreachable"}),
-        limited=True,
-        requirement="UM-6",
-        why="IPv6 is declared to end where the bridges are",
-    )
-
-
-def _tap(dialect: Dialect, place: Attachment) -> str:
-    """Return the tap of a place: its own, or that of the netns with the bridges."""
-    if place.network and dialect.bridges != "host":
-        return dialect.bridges
-    return place.tap
-
-
-def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) -> Promise:
-    """Promise a reply from a nearer owner of the same address."""
-    return Promise(
-        Outcome.WRONG_PEER,
-        ttl=START_TTL - routers,
-        seen_from=source.name,
-        requirement=requirement,
-        why=f"{answers} has that address too",
-    )
-
-
 def promised(
     plan: Plan, dialect: Dialect, topology: Topology, cells: Collection[Cell] | None = None
 ) -> Matrix[Promise]:
@@ -257,14 +189,15 @@ def promised(
     """
     modes = {container.name: container.mode for container in plan.containers}
     world = _World(dialect, topology, attachments_of(plan, dialect), modes)
-    asked = model.cells(world.sources, world.targets) if cells is None else cells
-    return Matrix({cell: _promise(world, cell) for cell in asked if world.has(cell)})
+    if cells is None:
+        cells = list(model.cells((*modes, *OUTSIDERS), (*modes, *_TARGETS)))
+    return Matrix({cell: _promise(world, cell) for cell in cells if world.has(cell)})
 
 
 # --- places ------------------------------------------------------------------
 
 
-_ALWAYS_THERE: Final = (GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0)
+_TARGETS: Final = (SELF, LOOPBACK, GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,30 +208,12 @@ class _World:
     modes: Mapping[str, model.Mode]
     """Mode of each container, by name: a large matrix needs it in every cell."""
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return (*self.modes, *OUTSIDERS)
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (SELF, LOOPBACK, *self.modes, *_ALWAYS_THERE)
-
-    def mode(self, name: str) -> model.Mode | None:
-        """Return the mode of the container called `name`, or `None` if there is none."""
-        return self.modes.get(name)
-
     def home_mode(self, name: str) -> model.Mode | None:
         """Return the mode of the container that owns the netns of `name`, or `None`."""
         mode = self.modes.get(name)
         while isinstance(mode, Joined):
             mode = self.modes[mode.container]
         return mode
-
-    def is_in(self, cell: Cell) -> bool:
-        """Return whether the source and the target of a cell exist in this world."""
-        asks = cell.source in self.modes or cell.source in OUTSIDERS
-        asked = cell.target in self.modes or cell.target in (SELF, LOOPBACK, *_ALWAYS_THERE)
-        return asks and asked
 
     def targeted(self, cell: Cell) -> tuple[Attachment, ...]:
         """Return the attachments of the cell's target."""
@@ -321,7 +236,9 @@ class _World:
 
     def has(self, cell: Cell) -> bool:
         """Return whether the address that the cell asks about exists."""
-        if not self.is_in(cell):
+        source = cell.source in self.modes or cell.source in OUTSIDERS
+        target = cell.target in self.modes or cell.target in _TARGETS
+        if not (source and target):
             raise PlanError(f"no such cell in this plan: {cell}")
         if cell.target == LOOPBACK:
             return True
@@ -438,14 +355,61 @@ def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | N
 
 
 def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """Promise for a source or a target behind a user-space process."""
-    return _user_mode(
-        cell,
-        source,
-        target,
-        dialect=world.dialect,
-        topology=world.topology,
-        to_host=world.routers_between(source, world.places[HOST][0]),
+    """Promise if a user-space process is behind one end, and not the same behind both."""
+    dialect = world.dialect
+    tap, other = _tap(dialect, source), _tap(dialect, target)
+    apart = not (source.network and target.network) and cell.target != GATEWAY
+    if source == target or not (tap or other) or not apart:
+        return None
+    if cell.family == 6 and source.network and dialect.beyond6 == "unreachable":
+        return _nowhere()
+    alike = tap and target.tap == tap and (tap == "pasta" or cell.family == 4)
+    if alike or (tap == "pasta" and target.name == HOST and cell.target != BR0):
+        return _mistaken(source, source.name, 0, "UM-4" if target.tap else "UM-3")
+    if target.tap == "pasta":
+        to_host = world.routers_between(source, world.places[HOST][0])
+        return _mistaken(source, HOST, to_host, "UM-4")
+    if other:
+        return Promise(Outcome.DROPPED, requirement="UM-4", why="no route leads to a tap")
+    routers = world.topology.routers if target.name == INTERNET else 0
+    if cell.protocol is Protocol.UDP:
+        # Datagrams keep their TTL for traceroute; libslirp decrements it as a router does.
+        routers += bool(source.network) + (tap == "slirp4netns")
+    return Promise(
+        Outcome.REPLY,
+        seen_ttl=START_TTL - routers,
+        seen_from=HOST,
+        requirement="UM-3" if target.name == HOST else "UM-2",
+        why=f"{tap} asks in its place, from the host",
+    )
+
+
+def _nowhere() -> Promise:
+    """Promise a reject, rate-limited, by the netns with the bridges: it has no IPv6 route."""
+    return Promise(
+        Outcome.REJECTED,
+        codes=frozenset({"net-unreachable"}),
+        limited=True,
+        requirement="UM-6",
+        why="IPv6 is declared to end where the bridges are",
+    )
+
+
+def _tap(dialect: Dialect, place: Attachment) -> str:
+    """Return the tap of a place: its own, or that of the netns with the bridges."""
+    if place.network and dialect.bridges != "host":
+        return dialect.bridges
+    return place.tap
+
+
+def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) -> Promise:
+    """Promise a reply from a nearer owner of the same address."""
+    return Promise(
+        Outcome.WRONG_PEER,
+        ttl=START_TTL - routers,
+        seen_from=source.name,
+        requirement=requirement,
+        why=f"{answers} has that address too",
     )
 
 
@@ -478,10 +442,10 @@ def _cut_off(
     dialect: Dialect, cell: Cell, source: Attachment, target: Attachment
 ) -> Promise | None:
     """Promise a drop of forwarded IPv6 packets to or from br0 if the runtime declares it."""
-    kept = cell.family == 4 or dialect.router6 == "kept"
-    if kept or source.network is not None or BR0 not in (source.link, target.link):
+    forwarded = source.network is None and target.name != HOST
+    if cell.family == 4 or dialect.router6 == "kept" or not forwarded:
         return None
-    if target.name == HOST:
+    if BR0 not in (source.link, target.link):
         return None
     return Promise(
         Outcome.DROPPED, requirement="BYS-2", why="the host is declared to forward IPv6 no more"
@@ -564,7 +528,7 @@ def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:
     """Return the promise with its requirement: by the source's mode, the target's, then IPv6."""
     requirement, why = promise.requirement, promise.why
     bridged = requirement.startswith("BR-")
-    match world.mode(cell.source), world.mode(cell.target):
+    match world.modes.get(cell.source), world.modes.get(cell.target):
         case Joined(container=home), _:
             requirement, why = "CTR-1", f"it shares {home}'s namespace: {why}"
         case Host(), _:

@@ -179,32 +179,23 @@ class Plan:
         names: set[str] = set()
         for container in self.containers:
             _check_networks(container, networks)
-            match container.mode:
-                case Joined(container=name) if name not in names:
-                    raise PlanError(
-                        f"container {container.name!r} joins unknown container {name!r}"
-                    )
-                case _:
-                    pass
+            mode = container.mode
+            if isinstance(mode, Joined) and mode.container not in names:
+                raise PlanError(
+                    f"container {container.name!r} joins unknown container {mode.container!r}"
+                )
             if container.name in RESERVED:
                 raise PlanError(f"container name {container.name!r} means something else in a cell")
             _claim(container.name, names, "container")
 
     def container(self, name: str) -> ContainerSpec:
         """Return the container called `name`; raise `KeyError` if there is none."""
-        for container in self.containers:
-            if container.name == name:
-                return container
-        raise KeyError(name)
+        return {item.name: item for item in self.containers}[name]
 
     def network(self, name: str) -> NetworkSpec:
         """Return the network called `name`; the default one needs no entry."""
-        for network in self.networks:
-            if network.name == name:
-                return network
-        if name == DEFAULT_NETWORK:
-            return NetworkSpec(DEFAULT_NETWORK)
-        raise KeyError(name)
+        known = {item.name: item for item in (NetworkSpec(DEFAULT_NETWORK), *self.networks)}
+        return known[name]
 
     def home(self, name: str) -> ContainerSpec:
         """Return the owner of the netns of `name`: for a joiner, the joined container."""
@@ -312,14 +303,9 @@ class Observation:
     detail: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        parts = [f"{self.outcome}({self.code})" if self.code else str(self.outcome)]
-        if self.ttl is not None:
-            parts.append(f"ttl {self.ttl}")
-        if self.seen_from is not None:
-            parts.append(f"seen as {self.seen_from}")
-        if self.seen_ttl not in (None, self.ttl):
-            parts.append(f"seen with ttl {self.seen_ttl}")
-        return ", ".join(parts)
+        outcome = f"{self.outcome}({self.code})" if self.code else self.outcome
+        seen_ttl = None if self.seen_ttl == self.ttl else self.seen_ttl
+        return _words(outcome, self.ttl, self.seen_from, seen_ttl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,8 +343,8 @@ class Promise:
             seen.outcome is not self.outcome or (self.codes and seen.code not in self.codes)
         ):
             return False
-        heard = self.outcome in (Outcome.REPLY, Outcome.WRONG_PEER)
-        if not heard and seen.seen_from is not None:
+        arrives = self.outcome in (Outcome.REPLY, Outcome.WRONG_PEER)
+        if not arrives and seen.seen_from is not None:
             return False
         if self.seen_from is not None and seen.seen_from != self.seen_from:
             return False
@@ -368,17 +354,17 @@ class Promise:
         return self.ttl is None or (bool(known) and all(ttl == self.ttl for ttl in known))
 
     def __str__(self) -> str:
-        codes = "|".join(sorted(self.codes))
-        parts = [f"{self.outcome}({codes})" if codes else str(self.outcome)]
-        if self.limited:
-            parts[0] += f" or {Outcome.DROPPED}"
-        if self.ttl is not None:
-            parts.append(f"ttl {self.ttl}")
-        if self.seen_from is not None:
-            parts.append(f"seen as {self.seen_from}")
-        if self.seen_ttl is not None:
-            parts.append(f"seen with ttl {self.seen_ttl}")
-        return ", ".join(parts)
+        outcome = f"{self.outcome}({'|'.join(sorted(self.codes))})" if self.codes else self.outcome
+        outcome += f" or {Outcome.DROPPED}" if self.limited else ""
+        return _words(outcome, self.ttl, self.seen_from, self.seen_ttl)
+
+
+def _words(outcome: str, ttl: int | None, seen_from: str | None, seen_ttl: int | None) -> str:
+    parts = [str(outcome)]
+    parts += [f"ttl {ttl}"] if ttl is not None else []
+    parts += [f"seen as {seen_from}"] if seen_from is not None else []
+    parts += [f"seen with ttl {seen_ttl}"] if seen_ttl is not None else []
+    return ", ".join(parts)
 
 
 def cells(
