@@ -339,7 +339,7 @@ def register(
         config.pluginmanager.register(WorkerNotes(recorder, node_ids), "netmodes-notes")
     sharding = _sharding(config)
     if sharding:
-        part, seconds, _ = sharding
+        part, seconds = sharding
         plugin = Sharding(part, seconds, recorder, node_ids)
         config.pluginmanager.register(plugin, "netmodes-shard")
     if hasattr(config, "workerinput"):  # workers report to the controller
@@ -358,7 +358,7 @@ def register(
         expected=None if held is None else (expect, held[0]),
         expectations="none" if held is None else held[1],
         write=None if write is None else start / write,
-        shard=_as_shard(sharding),
+        shard=sharding[0] if sharding else None,
         narrowed=_narrowed(config, suites),
         arguments=tuple(map(str, config.args)),
         pyargs=config.getoption("pyargs"),
@@ -395,7 +395,7 @@ def _make_room(path: Path) -> None:
         raise pytest.UsageError(f"--write-expect {error}") from error
 
 
-def _sharding(config: pytest.Config) -> tuple[merge.ShardReport, dict[str, float], str] | None:
+def _sharding(config: pytest.Config) -> tuple[Shard, dict[str, float]] | None:
     asked, by = config.getoption("shard"), config.getoption("shard_by")
     if asked is None:
         if by is not None:
@@ -406,25 +406,18 @@ def _sharding(config: pytest.Config) -> tuple[merge.ShardReport, dict[str, float
     except merge.BadShard as error:
         raise pytest.UsageError(str(error)) from error
     if by is None:
-        return part, {}, ""
+        return part, {}
     try:
         report = schema.load(config.invocation_params.dir / by)
     except (BadReport, OSError) as error:
         raise pytest.UsageError(f"--shard-by {by}: {error}") from error
     seconds = {test.id: test.seconds for test in report.tests}
-    told = "\0".join(f"{id_} {took}" for id_, took in sorted(seconds.items()))
-    return part, seconds, _digest(told)
+    times = "\0".join(f"{id_} {took}" for id_, took in sorted(seconds.items()))
+    return replace(part, by=_digest(times)), seconds
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _as_shard(sharding: tuple[merge.ShardReport, dict[str, float], str] | None) -> Shard | None:
-    if sharding is None:
-        return None
-    part, _, by = sharding
-    return Shard(number=part.number, of=part.of, by=by)
 
 
 def _narrowed(config: pytest.Config, suites: Path) -> bool:

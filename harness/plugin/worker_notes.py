@@ -12,6 +12,7 @@ import pytest
 from harness.adapters.protocol import RuntimeRefused
 from harness.report import merge
 from harness.report.recorder import NODE_ID, RUNTIME_OUTPUT, NodeIds, Recorder
+from harness.report.schema import Shard
 
 
 class WorkerNotes:
@@ -52,7 +53,7 @@ class Sharding:
 
     def __init__(
         self,
-        part: merge.ShardReport,
+        part: Shard,
         seconds: dict[str, float],
         recorder: Recorder,
         node_ids: NodeIds,

@@ -27,7 +27,7 @@ from harness.model.plan import (
     Cell,
 )
 from harness.model.requirements import Catalogue, Reference
-from harness.report.judge import concluded, profile
+from harness.report.judge import concluded, matrix, profile
 from harness.report.recorder import (
     BREAKS,
     NODE_ID,
@@ -40,7 +40,6 @@ from harness.report.recorder import (
 )
 from harness.report.sanitize import address, folder, line, plain
 from harness.report.schema import (
-    CellCounts,
     CellResult,
     Failure,
     Implementation,
@@ -207,13 +206,6 @@ def _order(stage: Stage | None) -> Callable[[CellResult], Any]:
         )
 
     return key
-
-
-def matrix(title: str, cells: Sequence[CellResult], stage: Stage | None) -> MatrixResult:
-    """Return a matrix of these cells, with its counts."""
-    wrong = sum(not cell.kept for cell in cells)
-    counted = CellCounts(cells=len(cells), wrong=wrong)
-    return MatrixResult(title=title, counts=counted, cells=tuple(cells), stage=stage)
 
 
 def _cell(cell: Cell, seen: Seen) -> CellResult:

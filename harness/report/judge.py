@@ -8,11 +8,13 @@ from dataclasses import replace
 
 from harness.report.schema import (
     CellCounts,
+    CellResult,
     Counts,
     MatrixResult,
     Profile,
     Report,
     RequirementResult,
+    Stage,
     TestResult,
     Totals,
     Verdict,
@@ -71,33 +73,27 @@ def counts(verdicts: Iterable[Verdict]) -> Counts:
     return Counts(total=tally.total(), **{str(verdict): tally[verdict] for verdict in Verdict})
 
 
-def totals(
-    requirements: Sequence[RequirementResult],
-    tests: Sequence[TestResult],
-    matrices: Sequence[MatrixResult],
-) -> Totals:
-    """Return all counts of a report."""
-    by_profile = {
-        name: counts(item.verdict for item in requirements if item.profile is name)
-        for name in Profile
-    }
-    return Totals(
-        tests=counts(test.verdict for test in tests),
-        core=by_profile[Profile.CORE],
-        extended=by_profile[Profile.EXTENDED],
-        requirements=counts(item.verdict for item in requirements),
-        cells=CellCounts(
-            cells=sum(matrix.counts.cells for matrix in matrices),
-            wrong=sum(matrix.counts.wrong for matrix in matrices),
-        ),
-    )
+def matrix(title: str, cells: Sequence[CellResult], stage: Stage | None) -> MatrixResult:
+    """Return a matrix of these cells, with its counts."""
+    counted = CellCounts(cells=len(cells), wrong=sum(not cell.kept for cell in cells))
+    return MatrixResult(title=title, counts=counted, cells=tuple(cells), stage=stage)
 
 
 def concluded(report: Report) -> Report:
     """Return `report` with requirements judged and everything counted anew from its tests."""
     requirements = judged(report.requirements, report.tests)
-    return replace(
-        report,
-        requirements=requirements,
-        totals=totals(requirements, report.tests, report.matrices),
+    core, extended = (
+        counts(item.verdict for item in requirements if item.profile is name)
+        for name in (Profile.CORE, Profile.EXTENDED)
     )
+    totals = Totals(
+        tests=counts(test.verdict for test in report.tests),
+        core=core,
+        extended=extended,
+        requirements=counts(item.verdict for item in requirements),
+        cells=CellCounts(
+            cells=sum(matrix.counts.cells for matrix in report.matrices),
+            wrong=sum(matrix.counts.wrong for matrix in report.matrices),
+        ),
+    )
+    return replace(report, requirements=requirements, totals=totals)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 from typing import Final
 
-from harness.report.judge import concluded
+from harness.report.judge import concluded, matrix
 from harness.report.schema import (
-    CellCounts,
     CellResult,
     Implementation,
     MatrixResult,
     Report,
+    Shard,
     TestResult,
 )
 
@@ -171,15 +171,7 @@ def _matrices(parts: Sequence[Report]) -> tuple[MatrixResult, ...]:
                 if before is None or before.kept:
                     known[cell.cell] = cell
     return tuple(
-        MatrixResult(
-            title=title,
-            counts=CellCounts(
-                cells=len(known), wrong=sum(not cell.kept for cell in known.values())
-            ),
-            cells=tuple(known.values()),
-            stage=stages[title],
-        )
-        for title, known in cells.items()
+        matrix(title, tuple(known.values()), stages[title]) for title, known in cells.items()
     )
 
 
@@ -187,23 +179,12 @@ class BadShard(ValueError):
     """The value of `--shard` is malformed; the message shows the right form."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardReport:
-    """Shard `number`, counted from 1, of `of`."""
-
-    number: int
-    of: int
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
-
-def parse(text: str) -> ShardReport:
+def parse(text: str) -> Shard:
     """Return the shard of `2/5`. Raises `BadShard`."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", text, re.ASCII)
     if not found or int(found[1]) > int(found[2]):
         raise BadShard(f"--shard {text!r}: give k/n with k from 1 to n, such as 2/5")
-    return ShardReport(int(found[1]), int(found[2]))
+    return Shard(number=int(found[1]), of=int(found[2]))
 
 
 def file_of(node_id: str) -> str:

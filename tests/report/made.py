@@ -9,8 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from harness.model.plan import Family, Observation, Outcome, Promise, Protocol
-from harness.report.build import matrix
-from harness.report.judge import concluded, profile
+from harness.report.judge import concluded, matrix, profile
 from harness.report.schema import (
     CellResult,
     Excused,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.report import merge
 from harness.report.merge import BadShard
+from harness.report.schema import Shard
 
 IDS = st.lists(
     st.builds("f{}.py::test_{}".format, st.integers(0, 9), st.integers(0, 9)), unique=True
@@ -82,6 +83,6 @@ def test_new_file_moves_no_other_without_times() -> None:
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "\u0661/\u0662"])
 def test_malformed_shard_is_refused(text: str) -> None:
     """The message shows the right form."""
-    assert merge.parse("2/5") == merge.ShardReport(2, 5)
+    assert merge.parse("2/5") == Shard(number=2, of=5)
     with pytest.raises(BadShard, match="k/n"):
         merge.parse(text)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.model.plan import Attached, Bridge, Host, Joined, Plan
-from harness.report.render.topology_svg import Box, draw, stacked
+from harness.report.render.topology_svg import Box, draw
 from harness.report.schema import Stage, StagedContainer, StagedNetwork
 from harness.testbench.strategies import plans
 from tests.report import made
@@ -46,15 +48,10 @@ def apart(one: Box, other: Box) -> bool:
 def test_boxes_do_not_overlap(plan: Plan, routers: int) -> None:
     """Each container's box is inside the host's, for any plan."""
     stage = staged(plan)
-    drawing = draw(
-        Stage(
-            routers=routers, world=stage.world, networks=stage.networks, containers=stage.containers
-        )
-    )
-    boxes = stacked(drawing, stage)
-    host = boxes[0]
+    drawing = draw(replace(stage, routers=routers))
+    host, *boxes = drawing.boxes
     assert host.kind == "host"
-    inside = [box for box in boxes[1:] if box.kind not in ("outside", "joiner")]
+    inside = [box for box in boxes if box.kind not in ("outside", "joiner")]
     for number, box in enumerate(inside):
         assert host.x <= box.x
         assert box.x + box.width <= host.x + host.width
@@ -64,12 +61,12 @@ def test_boxes_do_not_overlap(plan: Plan, routers: int) -> None:
     for item in plan.containers:
         if not isinstance(item.mode, Host | Joined):
             assert item.name in drawn
-    assert max(box.y + box.height for box in boxes) <= drawing.height
+    assert max(box.y + box.height for box in (host, *boxes)) <= drawing.height
 
 
 def test_joined_container_is_drawn_inside_its_owner() -> None:
     """They share a namespace."""
-    boxes = {box.name: box for box in stacked(draw(made.STAGE), made.STAGE)}
+    boxes = {box.name: box for box in draw(made.STAGE).boxes}
     home, joiner = boxes["a"], boxes["d"]
     assert home.x < joiner.x
     assert home.y < joiner.y

@@ -13,7 +13,7 @@ from importlib.resources import files
 import jinja2
 from markupsafe import Markup
 
-from harness.model.plan import FAMILIES, PROTOCOLS, Family, Protocol
+from harness.model.plan import FAMILIES, PROTOCOLS
 from harness.report import failure_links, schema
 from harness.report.render import topology_svg
 from harness.report.render.markdown import verdict
@@ -119,7 +119,7 @@ class _Slot:
         return "reply" if self.cell.observed.outcome == "reply" else "silent"
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Description in one line."""
         cell = self.cell
         seen = str(cell.observed) if cell.observed else "never probed"
@@ -140,18 +140,13 @@ class _Heat:
             (cell.source, cell.target, cell.protocol, cell.family): _Slot(number, cell)
             for number, cell in enumerate(cells)
         }
-        stage = matrix.stage
-        self.drawing = topology_svg.draw(stage) if stage else None
-        self.boxes = topology_svg.stacked(self.drawing, stage) if stage and self.drawing else ()
+        self.drawing = topology_svg.draw(matrix.stage) if matrix.stage else None
 
     def slots(self, source: str, target: str) -> Iterator[_Slot | None]:
         """Return the squares of a pair: protocols across, families down."""
         for family in FAMILIES:
             for protocol in PROTOCOLS:
-                yield self._slot(source, target, protocol, family)
-
-    def _slot(self, source: str, target: str, protocol: Protocol, family: Family) -> _Slot | None:
-        return self._slots.get((source, target, protocol, family))
+                yield self._slots.get((source, target, protocol, family))
 
     def any(self, source: str, target: str) -> bool:
         """Return whether a pair has a square."""

@@ -12,7 +12,7 @@ attacker ───── LAN ─────┬───── r1 ─ r2 ─ r3 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -23,22 +23,23 @@ WIDTH: Final = 1000
 _MARGIN, _GAP = 24, 14
 _LEAF_WIDTH, _LEAF_HEIGHT, _JOINER = 160, 62, 34
 _LAN, _HOST_TOP = 62, 128
-_BAR = 30
-_BAR_TO_LEAF = 26
+_BAR, _BAR_TO_LEAF = 30, 26
+_JOINERS: Final = 3
+"""Maximal number of joiners that are drawn in a container's box."""
 
 Kind = Literal["outside", "host", "shared", "container", "joiner", "bystander", "bridge", "alone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A labelled box. `name` is the name in cells, empty if cells do not name it."""
+    """A labelled box, placed at 0, 0 at first. `name` is the name in cells."""
 
     name: str
     kind: Kind
-    x: int
-    y: int
-    width: int
-    height: int
+    x: int = 0
+    y: int = 0
+    width: int = _LEAF_WIDTH
+    height: int = _LEAF_HEIGHT
     label: str
     notes: tuple[str, ...] = ()
 
@@ -73,27 +74,23 @@ class Drawing:
 class _Group:
     """A bridge and its ports, placed at 0, 0."""
 
-    bar: Box | None
-    leaves: tuple[Box, ...]
+    boxes: tuple[Box, ...]
     lines: tuple[Line, ...]
     width: int
     height: int
 
     def moved(self, x: int, y: int) -> _Group:
-        def shift(box: Box) -> Box:
-            return replace(box, x=box.x + x, y=box.y + y)
-
+        boxes = tuple(replace(box, x=box.x + x, y=box.y + y) for box in self.boxes)
         lines = tuple(Line(i.x1 + x, i.y1 + y, i.x2 + x, i.y2 + y) for i in self.lines)
-        bar = None if self.bar is None else shift(self.bar)
-        return replace(self, bar=bar, leaves=tuple(map(shift, self.leaves)), lines=lines)
+        return replace(self, boxes=boxes, lines=lines)
 
 
 def draw(stage: Stage) -> Drawing:
     """Return the drawing of a world with its containers."""
     sharing = [item for item in stage.containers if item.mode == HOST]
     groups = _placed(_groups(stage), _HOST_TOP + (100 if sharing else 58))
-    bottom = max((_bottom(group) for group in groups), default=_HOST_TOP + 90)
-    height = bottom + 2 * _MARGIN
+    inside = [box for group in groups for box in group.boxes]
+    bottom = max((box.y + box.height for box in inside), default=_HOST_TOP + 90)
     host = Box(
         name=HOST,
         kind="host",
@@ -105,36 +102,33 @@ def draw(stage: Stage) -> Drawing:
         notes=_world(stage, HOST),
     )
     outside, wires, routers = _outside(stage)
-    boxes = [*outside, host, *_shared(sharing)]
-    for group in groups:
-        boxes += [*filter(None, [group.bar]), *group.leaves]
-        wires += group.lines
+    boxes = (host, *outside, *_shared(sharing), *inside)
     return Drawing(
         width=WIDTH,
-        height=height,
-        boxes=tuple(boxes),
-        lines=tuple(wires),
+        height=bottom + 2 * _MARGIN,
+        boxes=(*boxes, *_joiners(boxes, stage)),
+        lines=(*wires, *(wire for group in groups for wire in group.lines)),
         routers=tuple(routers),
     )
 
 
 def _outside(stage: Stage) -> tuple[list[Box], list[Line], list[tuple[int, int, str]]]:
     """Return attacker, LAN, routers and internet."""
-    side, top, tall = 190, 28, 68
+    side = 190
     right = WIDTH - _MARGIN - side
-    attacker = Box(
-        name=ATTACKER,
-        kind="outside",
-        x=_MARGIN,
-        y=top,
-        width=side,
-        height=tall,
-        label=ATTACKER,
-        notes=_world(stage, ATTACKER),
-    )
-    internet = replace(
-        attacker, name=INTERNET, x=right, label=INTERNET, notes=_world(stage, INTERNET)
-    )
+    boxes = [
+        Box(
+            name=name,
+            kind="outside",
+            x=x,
+            y=28,
+            width=side,
+            height=68,
+            label=name,
+            notes=_world(stage, name),
+        )
+        for name, x in ((ATTACKER, _MARGIN), (INTERNET, right))
+    ]
     count = max(stage.routers, 1)
     first, last = WIDTH // 2 + 60, right - 46
     step = (last - first) // max(count - 1, 1)
@@ -144,83 +138,51 @@ def _outside(stage: Stage) -> tuple[list[Box], list[Line], list[tuple[int, int, 
         Line(_MARGIN + side, _LAN, right, _LAN),
         Line(WIDTH // 2 - 60, _LAN, WIDTH // 2 - 60, _HOST_TOP),
     ]
-    return [attacker, internet], wires, routers
+    return boxes, wires, routers
 
 
-def _shared(sharing: Sequence[StagedContainer]) -> list[Box]:
-    """Return the containers in the host's namespace."""
-    return [
-        Box(
-            name=item.name,
-            kind="shared",
-            x=2 * _MARGIN + number * (_LEAF_WIDTH + 30 + _GAP),
-            y=_HOST_TOP + 46,
-            width=_LEAF_WIDTH + 30,
-            height=_JOINER,
-            label=item.name,
+def _shared(sharing: Sequence[StagedContainer]) -> Iterator[Box]:
+    """Yield the containers in the host's namespace."""
+    width = _LEAF_WIDTH + 30
+    for number, item in enumerate(sharing[:4]):
+        x, y = 2 * _MARGIN + number * (width + _GAP), _HOST_TOP + 46
+        yield Box(
+            name=item.name, kind="shared", x=x, y=y, width=width, height=_JOINER, label=item.name
         )
-        for number, item in enumerate(sharing[:4])
-    ]
 
 
-def _groups(stage: Stage) -> list[_Group]:
-    groups = [
-        _group(
-            _bar(network),
-            [_leaf(item, stage.containers) for item in stage.containers if _on(item, network)],
-        )
-        for network in stage.networks
-    ]
+def _groups(stage: Stage) -> Iterator[_Group]:
+    for network in stage.networks:
+        ports = [item for item in stage.containers if item.networks[:1] == (network.name,)]
+        yield _group(_bar(network), [_leaf(item, stage.containers) for item in ports])
     bystanders = [
-        Box(
-            name=name,
-            kind="bystander",
-            x=0,
-            y=0,
-            width=_LEAF_WIDTH,
-            height=_LEAF_HEIGHT,
-            label=name,
-            notes=_world(stage, name),
-        )
+        Box(name=name, kind="bystander", label=name, notes=_world(stage, name))
         for name in (NS1, NS2)
         if name in stage.world
     ]
     if bystanders:
         bar = _bar(StagedNetwork(name=BR0, interface=BR0, gateways=_world(stage, BR0)))
-        groups.append(_group(replace(bar, name=BR0), bystanders))
+        yield _group(replace(bar, name=BR0), bystanders)
     alone = [
         replace(_leaf(item, stage.containers), kind="alone")
         for item in stage.containers
         if not item.networks and not item.joined and item.mode != HOST
     ]
     if alone:
-        groups.append(_group(None, alone))
-    return groups
-
-
-def _on(item: StagedContainer, network: StagedNetwork) -> bool:
-    return item.networks[:1] == (network.name,)
+        yield _group(None, alone)
 
 
 def _bar(network: StagedNetwork) -> Box:
     label = network.interface or network.name
     if network.interface and network.name not in (network.interface, BR0, "bridge"):
         label = f"{network.interface} ({network.name})"
-    return Box(
-        name=GATEWAY,
-        kind="bridge",
-        x=0,
-        y=0,
-        width=0,
-        height=_BAR,
-        label=f"{label}, internal" if network.internal else label,
-        notes=network.gateways[:1],
-    )
+    label = f"{label}, internal" if network.internal else label
+    return Box(name=GATEWAY, kind="bridge", height=_BAR, label=label, notes=network.gateways[:1])
 
 
-def _leaf(item: StagedContainer, all_: Iterable[StagedContainer]) -> Box:
-    """Return a container; containers that join it are boxes below its name."""
-    joiners = [other.name for other in all_ if other.joined == item.name]
+def _leaf(item: StagedContainer, containers: Iterable[StagedContainer]) -> Box:
+    """Return a container, with room for the boxes of containers that join it."""
+    joiners = [other for other in containers if other.joined == item.name][:_JOINERS]
     also = tuple(f"also on {name}" for name in item.networks[1:2])
     notes = (*item.addresses[: 1 if also or item.mode == "none+veth" else 2], *also)
     if item.mode == "none+veth":
@@ -228,60 +190,40 @@ def _leaf(item: StagedContainer, all_: Iterable[StagedContainer]) -> Box:
     return Box(
         name=item.name,
         kind="container",
-        x=0,
-        y=0,
-        width=_LEAF_WIDTH,
-        height=_LEAF_HEIGHT + (_JOINER + 8) * len(joiners[:3]),
+        height=_LEAF_HEIGHT + (_JOINER + 8) * len(joiners),
         label=item.name,
         notes=notes or ("no network",),
     )
 
 
-def stacked(drawing: Drawing, stage: Stage) -> tuple[Box, ...]:
-    """Return every box, the lowest first: the host's box is the first."""
-    host = [box for box in drawing.boxes if box.kind == "host"]
-    rest = [box for box in drawing.boxes if box.kind != "host"]
-    return (*host, *rest, *_joiners(drawing, stage))
-
-
-def _joiners(drawing: Drawing, stage: Stage) -> tuple[Box, ...]:
-    """Return the boxes of the containers that join another's namespace."""
-    homes = {box.name: box for box in drawing.boxes if box.kind in ("container", "alone")}
-    found = []
-    for name, home in homes.items():
-        inside = [item for item in stage.containers if item.joined == name]
-        for number, item in enumerate(inside[:3]):
-            y = home.y + _LEAF_HEIGHT + number * (_JOINER + 8)
-            found.append(
-                Box(
-                    name=item.name,
-                    kind="joiner",
-                    x=home.x + 6,
-                    y=y,
-                    width=home.width - 12,
-                    height=_JOINER,
-                    label=item.name,
+def _joiners(boxes: Iterable[Box], stage: Stage) -> Iterator[Box]:
+    """Yield the boxes of the containers that join another's namespace."""
+    for home in boxes:
+        inside = [item.name for item in stage.containers if item.joined == home.name]
+        if home.kind in ("container", "alone"):
+            for number, name in enumerate(inside[:_JOINERS]):
+                x, y = home.x + 6, home.y + _LEAF_HEIGHT + number * (_JOINER + 8)
+                width = home.width - 12
+                yield Box(
+                    name=name, kind="joiner", x=x, y=y, width=width, height=_JOINER, label=name
                 )
-            )
-    return tuple(found)
 
 
 def _group(bar: Box | None, leaves: Sequence[Box]) -> _Group:
     """Return boxes side by side below their bridge, wrapped to the width of the host's box."""
     per_row = (WIDTH - 4 * _MARGIN + _GAP) // (_LEAF_WIDTH + _GAP)
-    placed, lines, y = [], [], _BAR + _BAR_TO_LEAF
+    columns = min(max(len(leaves), 1), per_row)
+    width = max(columns * (_LEAF_WIDTH + _GAP) - _GAP, 180 if bar else 0)
+    boxes, lines, y = [replace(bar, width=width)] if bar else [], [], _BAR + _BAR_TO_LEAF
     for start in range(0, len(leaves), per_row):
         row = leaves[start : start + per_row]
         for number, leaf in enumerate(row):
             box = replace(leaf, x=number * (_LEAF_WIDTH + _GAP), y=y)
-            placed.append(box)
+            boxes.append(box)
             if bar:
                 lines.append(Line(box.middle, _BAR, box.middle, y))
         y += max(leaf.height for leaf in row) + _GAP
-    columns = min(max(len(leaves), 1), per_row)
-    width = max(columns * (_LEAF_WIDTH + _GAP) - _GAP, 180 if bar else 0)
-    shown = None if bar is None else replace(bar, width=width)
-    return _Group(shown, tuple(placed), tuple(lines), width, y - _GAP)
+    return _Group(tuple(boxes), tuple(lines), width, y - _GAP)
 
 
 def _placed(groups: Iterable[_Group], top: int) -> list[_Group]:
@@ -296,10 +238,6 @@ def _placed(groups: Iterable[_Group], top: int) -> list[_Group]:
         x += group.width + 2 * _GAP
         tallest = max(tallest, group.height)
     return placed
-
-
-def _bottom(group: _Group) -> int:
-    return max(box.y + box.height for box in (*group.leaves, *filter(None, [group.bar])))
 
 
 def _world(stage: Stage, name: str) -> tuple[str, ...]:
