@@ -1,16 +1,18 @@
-"""The oracle: examples of every rule."""
+"""The oracle: examples of every rule, its reasons, and the cache of its promises."""
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Interface, IPv6Network
+from typing import Any
 
 import pytest
 
 from harness.model.dialect import Dialect
 from harness.model.matrix import Matrix
-from harness.model.oracle import promised
+from harness.model.oracle import Promises, promised
 from harness.model.plan import (
     Bridge,
     Cell,
@@ -53,232 +55,259 @@ def of(plan: Plan, dialect: Dialect = PLAIN) -> Matrix[Promise]:
     return promised(plan, dialect, THREE_ROUTERS)
 
 
-def said(matrix: Matrix[Promise], source: str, target: str, family: Family = 4) -> str:
+def ping(cell: str) -> Cell:
+    """Return the cell of `source → target/family`."""
+    source, _, target = cell.partition(" → ")
+    target, _, family = target.partition("/")
+    return Cell(source, target, Protocol.ICMP, 6 if family == "6" else 4)
+
+
+def said(matrix: Matrix[Promise], cell: str) -> str:
     """Return the promise for a ping and its requirement."""
-    promise = matrix[Cell(source, target, Protocol.ICMP, family)]
+    promise = matrix[ping(cell)]
     return f"{promise}, {promise.requirement}"
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "words"),
-    [
-        ("container01", "self", "reply, ttl 64, seen as container01, BR-1"),
-        ("container01", "loopback", "reply, ttl 64, seen as container01, BR-1"),
-        ("container01", "container01", "reply, ttl 64, seen as container01, BR-1"),
-        ("container01", "container02", "reply, ttl 64, seen as container01, BR-4"),
-        ("container01", "container03-host", "reply, ttl 64, seen as container01, HOST-3"),
-        ("container01", "container05-container", "reply, ttl 64, seen as container01, CTR-2"),
-        ("container01", "container07-attached", "reply, ttl 64, seen as container01, BR-4"),
-        ("container01", "gateway", "reply, ttl 64, seen as container01, BR-5"),
-        ("container01", "host", "reply, ttl 64, seen as container01, BR-5"),
-        ("container01", "br0", "reply, ttl 64, seen as container01, BR-6"),
-        ("container01", "ns1", "reply, ttl 63, seen as host, BR-6"),
-        ("container01", "internet", "reply, ttl 60, seen as host, BR-7"),
-        ("container01", "www.example.com", "reply, ttl 60, seen as host, BR-8"),
-        ("container02", "container05-container", "reply, ttl 64, seen as container02, CTR-2"),
-        ("container05-container", "container02", "reply, ttl 64, seen as container01, CTR-1"),
-        ("container05-container", "container01", "reply, ttl 64, seen as container01, CTR-1"),
-        ("container05-container", "loopback", "reply, ttl 64, seen as container01, CTR-1"),
-        ("container05-container", "ns2", "reply, ttl 63, seen as host, CTR-1"),
-        ("container03-host", "container01", "reply, ttl 64, seen as host, HOST-4"),
-        ("container03-host", "internet", "reply, ttl 61, seen as host, HOST-4"),
-        ("container03-host", "br0", "reply, ttl 64, seen as host, HOST-4"),
-        ("container06-none", "loopback", "reply, ttl 64, seen as container06-none, NONE-4"),
-        ("container06-none", "container01", "no-route, NONE-4"),
-        ("container06-none", "container03-host", "no-route, NONE-4"),
-        ("container06-none", "host", "no-route, NONE-4"),
-        ("container06-none", "www.example.com", "no-name, NONE-4"),
-        ("container07-attached", "self", "reply, ttl 64, seen as container07-attached, ATT-3"),
-        ("container07-attached", "gateway", "reply, ttl 64, seen as container07-attached, ATT-3"),
-        ("container07-attached", "ns1", "reply, ttl 63, seen as host, ATT-3"),
-        ("container07-attached", "www.example.com", "reply, ttl 60, seen as host, ATT-3"),
-    ],
-)
-def test_promises_of_reference_plan_follow_the_network_modes(
-    source: str, target: str, words: str
-) -> None:
+def rows(table: str) -> list[list[str]]:
+    """Return the rows of a table whose columns are two blanks apart."""
+    return [re.split(r"  +", row) for row in table.strip().splitlines()]
+
+
+REFERENCE = """
+container01 → self/4                      reply, ttl 64, seen as container01, BR-1
+container01 → loopback/4                  reply, ttl 64, seen as container01, BR-1
+container01 → container01/4               reply, ttl 64, seen as container01, BR-1
+container01 → container02/4               reply, ttl 64, seen as container01, BR-4
+container01 → container03-host/4          reply, ttl 64, seen as container01, HOST-3
+container01 → container05-container/4     reply, ttl 64, seen as container01, CTR-2
+container01 → container07-attached/4      reply, ttl 64, seen as container01, BR-4
+container01 → gateway/4                   reply, ttl 64, seen as container01, BR-5
+container01 → host/4                      reply, ttl 64, seen as container01, BR-5
+container01 → br0/4                       reply, ttl 64, seen as container01, BR-6
+container01 → ns1/4                       reply, ttl 63, seen as host, BR-6
+container01 → internet/4                  reply, ttl 60, seen as host, BR-7
+container01 → www.example.com/4           reply, ttl 60, seen as host, BR-8
+container02 → container05-container/4     reply, ttl 64, seen as container02, CTR-2
+container05-container → container02/4     reply, ttl 64, seen as container01, CTR-1
+container05-container → container01/4     reply, ttl 64, seen as container01, CTR-1
+container05-container → loopback/4        reply, ttl 64, seen as container01, CTR-1
+container05-container → ns2/4             reply, ttl 63, seen as host, CTR-1
+container03-host → container01/4          reply, ttl 64, seen as host, HOST-4
+container03-host → internet/4             reply, ttl 61, seen as host, HOST-4
+container03-host → br0/4                  reply, ttl 64, seen as host, HOST-4
+container06-none → loopback/4             reply, ttl 64, seen as container06-none, NONE-4
+container06-none → container01/4          no-route, NONE-4
+container06-none → container03-host/4     no-route, NONE-4
+container06-none → host/4                 no-route, NONE-4
+container06-none → www.example.com/4      no-name, NONE-4
+container07-attached → self/4             reply, ttl 64, seen as container07-attached, ATT-3
+container07-attached → gateway/4          reply, ttl 64, seen as container07-attached, ATT-3
+container07-attached → ns1/4              reply, ttl 63, seen as host, ATT-3
+container07-attached → www.example.com/4  reply, ttl 60, seen as host, ATT-3
+"""
+
+
+@pytest.mark.parametrize(("cell", "words"), rows(REFERENCE))
+def test_promises_of_reference_plan_follow_the_network_modes(cell: str, words: str) -> None:
     """Each mode's row reads as in the material on the four modes."""
-    assert said(of(PLAN), source, target) == words
+    assert said(of(PLAN), cell) == words
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "words"),
-    [
-        ("host", "self", "reply, ttl 64, seen as host, BYS-1"),
-        ("host", "container01", "reply, ttl 64, seen as host, BR-27"),
-        ("host", "container05-container", "reply, ttl 64, seen as host, CTR-2"),
-        ("host", "ns1", "reply, ttl 64, seen as host, BYS-2"),
-        ("host", "internet", "reply, ttl 61, seen as host, BYS-2"),
-        ("ns1", "ns2", "reply, ttl 64, seen as ns1, BYS-2"),
-        ("ns1", "host", "reply, ttl 64, seen as ns1, BYS-2"),
-        ("ns1", "internet", "reply, ttl 60, seen as ns1, BYS-2"),
-        ("ns1", "www.example.com", "reply, ttl 60, seen as ns1, BYS-2"),
-        ("ns1", "container01", "dropped, BR-9"),
-        ("ns1", "container03-host", "reply, ttl 64, seen as ns1, HOST-3"),
-        ("internet", "self", "reply, ttl 64, seen as internet, BYS-1"),
-        ("internet", "www.example.com", "reply, ttl 64, seen as internet, BYS-1"),
-        ("internet", "host", "reply, ttl 61, seen as internet, BYS-2"),
-        ("internet", "br0", "reply, ttl 61, seen as internet, BYS-2"),
-        ("internet", "ns2", "reply, ttl 60, seen as internet, BYS-2"),
-        ("internet", "container02", "dropped, BR-9"),
-        ("attacker", "host", "reply, ttl 64, seen as attacker, BYS-2"),
-        ("attacker", "br0", "reply, ttl 64, seen as attacker, BYS-2"),
-        ("attacker", "ns1", "reply, ttl 63, seen as attacker, BYS-2"),
-        ("attacker", "internet", "reply, ttl 61, seen as attacker, BYS-2"),
-        ("attacker", "container05-container", "dropped, BR-9"),
-    ],
-)
+OUTSIDE = """
+host → self/4                       reply, ttl 64, seen as host, BYS-1
+host → container01/4                reply, ttl 64, seen as host, BR-27
+host → container05-container/4      reply, ttl 64, seen as host, CTR-2
+host → ns1/4                        reply, ttl 64, seen as host, BYS-2
+host → internet/4                   reply, ttl 61, seen as host, BYS-2
+ns1 → ns2/4                         reply, ttl 64, seen as ns1, BYS-2
+ns1 → host/4                        reply, ttl 64, seen as ns1, BYS-2
+ns1 → internet/4                    reply, ttl 60, seen as ns1, BYS-2
+ns1 → www.example.com/4             reply, ttl 60, seen as ns1, BYS-2
+ns1 → container01/4                 dropped, BR-9
+ns1 → container03-host/4            reply, ttl 64, seen as ns1, HOST-3
+internet → self/4                   reply, ttl 64, seen as internet, BYS-1
+internet → www.example.com/4        reply, ttl 64, seen as internet, BYS-1
+internet → host/4                   reply, ttl 61, seen as internet, BYS-2
+internet → br0/4                    reply, ttl 61, seen as internet, BYS-2
+internet → ns2/4                    reply, ttl 60, seen as internet, BYS-2
+internet → container02/4            dropped, BR-9
+attacker → host/4                   reply, ttl 64, seen as attacker, BYS-2
+attacker → br0/4                    reply, ttl 64, seen as attacker, BYS-2
+attacker → ns1/4                    reply, ttl 63, seen as attacker, BYS-2
+attacker → internet/4               reply, ttl 61, seen as attacker, BYS-2
+attacker → container05-container/4  dropped, BR-9
+"""
+
+
+@pytest.mark.parametrize(("cell", "words"), rows(OUTSIDE))
 def test_bystanders_reach_each_other_and_only_the_host_reaches_containers(
-    source: str, target: str, words: str
+    cell: str, words: str
 ) -> None:
     """The world's own names reach each other as ever, and the host alone reaches containers."""
-    assert said(of(PLAN), source, target) == words
+    assert said(of(PLAN), cell) == words
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "family", "words"),
-    [
-        ("lan1", "lan2", 6, "reply, ttl 64, seen as lan1, V6-1"),
-        ("lan1", "gateway", 6, "reply, ttl 64, seen as lan1, V6-1"),
-        ("lan1", "ns1", 6, "reply, ttl 63, seen as host, V6-1"),
-        ("lan1", "internet", 6, "reply, ttl 60, seen as host, V6-1"),
-        ("lan1", "deaf1", 4, "dropped, NET-2"),
-        ("lan1", "vault1", 6, "dropped, INT-1"),
-        ("deaf1", "lan1", 4, "dropped, NET-2"),
-        ("deaf1", "lan1", 6, "no-route, V6-3"),
-        ("deaf1", "ns1", 6, "no-route, V6-3"),
-        ("deaf1", "www.example.com", 6, "no-route, V6-3"),
-        ("deaf1", "loopback", 6, "reply, ttl 64, seen as deaf1, V6-1"),
-        ("deaf1", "deaf2", 4, "dropped, ICC-1"),
-        ("deaf1", "deaf1", 4, "reply, ttl 64, seen as deaf1, BR-1"),
-        ("deaf1", "gateway", 4, "reply, ttl 64, seen as deaf1, BR-5"),
-        ("vault1", "vault2", 4, "reply, ttl 64, seen as vault1, INT-1"),
-        ("vault1", "gateway", 6, "reply, ttl 64, seen as vault1, INT-1"),
-        ("vault1", "self", 4, "reply, ttl 64, seen as vault1, BR-1"),
-        ("vault1", "host", 4, "no-route, INT-1"),
-        ("vault1", "br0", 6, "no-route, INT-1"),
-        ("vault1", "host1", 4, "no-route, INT-1"),
-        ("vault1", "lan1", 4, "no-route, INT-1"),
-        ("vault1", "internet", 4, "no-route, INT-1"),
-        ("vault1", "www.example.com", 6, "no-name, INT-2"),
-        ("host", "vault1", 4, "reply, ttl 64, seen as host, BR-27"),
-        ("attacker", "vault1", 6, "dropped, INT-1"),
-        ("attacker", "lan1", 6, "dropped, V6-1"),
-        ("lan1", "host1", 6, "reply, ttl 64, seen as lan1, HOST-3"),
-    ],
-)
-def test_promises_follow_network_options(
-    source: str, target: str, family: Family, words: str
-) -> None:
+OPTIONS = """
+lan1 → lan2/6               reply, ttl 64, seen as lan1, V6-1
+lan1 → gateway/6            reply, ttl 64, seen as lan1, V6-1
+lan1 → ns1/6                reply, ttl 63, seen as host, V6-1
+lan1 → internet/6           reply, ttl 60, seen as host, V6-1
+lan1 → deaf1/4              dropped, NET-2
+lan1 → vault1/6             dropped, INT-1
+deaf1 → lan1/4              dropped, NET-2
+deaf1 → lan1/6              no-route, V6-3
+deaf1 → ns1/6               no-route, V6-3
+deaf1 → www.example.com/6   no-route, V6-3
+deaf1 → loopback/6          reply, ttl 64, seen as deaf1, V6-1
+deaf1 → deaf2/4             dropped, ICC-1
+deaf1 → deaf1/4             reply, ttl 64, seen as deaf1, BR-1
+deaf1 → gateway/4           reply, ttl 64, seen as deaf1, BR-5
+vault1 → vault2/4           reply, ttl 64, seen as vault1, INT-1
+vault1 → gateway/6          reply, ttl 64, seen as vault1, INT-1
+vault1 → self/4             reply, ttl 64, seen as vault1, BR-1
+vault1 → host/4             no-route, INT-1
+vault1 → br0/6              no-route, INT-1
+vault1 → host1/4            no-route, INT-1
+vault1 → lan1/4             no-route, INT-1
+vault1 → internet/4         no-route, INT-1
+vault1 → www.example.com/6  no-name, INT-2
+host → vault1/4             reply, ttl 64, seen as host, BR-27
+attacker → vault1/6         dropped, INT-1
+attacker → lan1/6           dropped, V6-1
+lan1 → host1/6              reply, ttl 64, seen as lan1, HOST-3
+"""
+
+
+@pytest.mark.parametrize(("cell", "words"), rows(OPTIONS))
+def test_promises_follow_network_options(cell: str, words: str) -> None:
     """IPv6, inter-container communication and internal networks each change their own cells."""
-    assert said(of(NETWORKS), source, target, family) == words
+    assert said(of(NETWORKS), cell) == words
 
 
 def test_default_network_uses_resolver_of_the_host() -> None:
     """The declared resolver of user-defined networks has no effect here."""
     without = of(PLAN, Dialect(network_resolver="unreachable"))
-    assert said(without, "container01", "www.example.com").startswith("reply")
+    assert said(without, "container01 → www.example.com/4").startswith("reply")
 
 
 def test_attached_container_has_a_resolver_only_if_declared() -> None:
     """A container attached by hand resolves names as declared; a bridged one always does."""
     without = of(PLAN, Dialect(none_resolver=False))
-    assert said(without, "container07-attached", "www.example.com") == "no-name, ATT-3"
-    assert said(without, "container07-attached", "internet").startswith("reply")
-    assert said(without, "container01", "www.example.com").startswith("reply")
+    assert said(without, "container07-attached → www.example.com/4") == "no-name, ATT-3"
+    assert said(without, "container07-attached → internet/4").startswith("reply")
+    assert said(without, "container01 → www.example.com/4").startswith("reply")
+
+
+DECLARED = """
+direct_routing=reject  ns1 → lan1/4  rejected, BR-9
+direct_routing=reject  ns1 → vault1/4  dropped, INT-1
+direct_routing=reject  ns1 → lan1/6  rejected, V6-1
+direct_routing=accept direct_routing6=drop  ns1 → lan1/6  dropped, V6-1
+direct_routing6=accept  ns1 → lan1/6  reply, ttl 63, seen as ns1, V6-1
+direct_routing6=accept  ns1 → lan1/4  dropped, BR-9
+direct_routing=accept  ns1 → lan1/4  reply, ttl 63, seen as ns1, BR-9
+direct_routing=accept  internet → lan1/4  reply, ttl 60, seen as internet, BR-9
+direct_routing=accept  ns1 → vault1/4  dropped, INT-1
+network_resolver=unreachable  lan1 → www.example.com/4  no-name, BR-8
+network_resolver=unreachable  lan1 → www.example.com/6  no-name, V6-1
+router6=cut-off  ns1 → internet/6  dropped, BYS-2
+router6=cut-off  attacker → ns2/6  dropped, BYS-2
+router6=cut-off  ns1 → ns2/6  dropped, BYS-2
+router6=cut-off  ns1 → internet/4  reply, ttl 60, seen as ns1, BYS-2
+router6=cut-off  ns1 → host/6  reply, ttl 64, seen as ns1, BYS-2
+router6=cut-off  ns1 → self/6  reply, ttl 64, seen as ns1, BYS-1
+router6=cut-off  lan1 → ns1/6  reply, ttl 63, seen as host, V6-1
+router6=cut-off  attacker → internet/6  reply, ttl 61, seen as attacker, BYS-2
+isolation=none  lan1 → deaf1/4  reply, ttl 63, seen as host, NET-2
+isolation=none  deaf1 → deaf2/4  dropped, ICC-1
+isolation=none  lan1 → vault1/4  dropped, INT-1
+isolation=none masquerade_to_bystanders=False  lan1 → deaf1/4  reply, ttl 63, seen as lan1, NET-2
+masquerade_to_bystanders=False  lan1 → ns1/4  reply, ttl 63, seen as lan1, BR-6
+masquerade_to_bystanders=False  lan1 → internet/4  reply, ttl 60, seen as host, BR-7
+bridge_loopback6=False  deaf1 → loopback/6  no-route, V6-1
+bridge_loopback6=False  lan1 → loopback/6  reply, ttl 64, seen as lan1, V6-1
+"""
+
+
+@pytest.mark.parametrize(("choices", "cell", "words"), rows(DECLARED))
+def test_each_dialect_field_changes_only_its_own_promises(
+    choices: str, cell: str, words: str
+) -> None:
+    """Every declared choice that decides what reaches what decides just that."""
+    fields: dict[str, Any] = dict(choice.split("=") for choice in choices.split())
+    fields |= {name: False for name, value in fields.items() if value == "False"}
+    assert said(of(NETWORKS, Dialect(**fields)), cell) == words
+
+
+SHARED = "it shares container01's namespace"
+THERE = "container05-container has container01's addresses"
+REASONS = """
+lan1 → self/4                               delivered without leaving its namespace
+lan1 → loopback/4                           every namespace answers itself on lo
+lan1 → lan2/4                               no router between
+attacker → ns1/4                            one router between
+lan1 → ns1/4                                one router between, behind the host's address
+host → internet/4                           3 routers between
+lan1 → internet/4                           4 routers between, behind the host's address
+ns1 → internet/6                            4 routers between
+deaf1 → lan1/6                              its network has no IPv6
+vault1 → lan1/4                             an internal network has no default route
+vault1 → www.example.com/4                  no resolver outside is asked for an internal network
+lan1 → vault1/4                             nothing is forwarded into an internal network
+lan1 → deaf1/4                              they are on different networks
+deaf1 → deaf2/4                             inter-container communication is off on this network
+ns1 → lan1/4                                direct routing to unpublished containers is dropped
+host1 → lan1/4                              it is the host: no router between
+lan1 → host1/4                              host1 is the host: no router between
+container06-none → container01/4            there is no route at all
+container06-none → www.example.com/4        no resolver is reachable over lo alone
+container05-container → container02/4       it shares container01's namespace: no router between
+ns1 → container05-container/4               direct routing to unpublished containers is dropped
+"""
+LESS = Dialect(
+    direct_routing="reject",
+    router6="cut-off",
+    none_resolver=False,
+    network_resolver="unreachable",
+    none_loopback=False,
+    bridge_loopback6=False,
+)
+"""Dialect in which everything is missing that a dialect can declare to be missing."""
+REASONS_OF_LESS = """
+ns1 → lan1/4                              direct routing to unpublished containers is rejected
+lan1 → www.example.com/4                  the resolver of a network is declared to be out of reach
+ns1 → internet/6                          the host is declared to forward IPv6 no more
+deaf1 → loopback/6                        lo is declared not to have it
+container06-none → loopback/4             lo is declared not to have it
+container07-attached → www.example.com/4  a container in mode none is declared to know no resolver
+"""
 
 
 @pytest.mark.parametrize(
-    ("dialect", "source", "target", "family", "words"),
+    ("dialect", "cell", "why"),
     [
-        (Dialect(direct_routing="reject"), "ns1", "lan1", 4, "rejected, BR-9"),
-        (Dialect(direct_routing="reject"), "ns1", "vault1", 4, "dropped, INT-1"),
-        (Dialect(direct_routing="reject"), "ns1", "lan1", 6, "rejected, V6-1"),
-        (
-            Dialect(direct_routing="accept", direct_routing6="drop"),
-            "ns1",
-            "lan1",
-            6,
-            "dropped, V6-1",
-        ),
-        (
-            Dialect(direct_routing6="accept"),
-            "ns1",
-            "lan1",
-            6,
-            "reply, ttl 63, seen as ns1, V6-1",
-        ),
-        (Dialect(direct_routing6="accept"), "ns1", "lan1", 4, "dropped, BR-9"),
-        (Dialect(direct_routing="accept"), "ns1", "lan1", 4, "reply, ttl 63, seen as ns1, BR-9"),
-        (
-            Dialect(direct_routing="accept"),
-            "internet",
-            "lan1",
-            4,
-            "reply, ttl 60, seen as internet, BR-9",
-        ),
-        (Dialect(direct_routing="accept"), "ns1", "vault1", 4, "dropped, INT-1"),
-        (Dialect(network_resolver="unreachable"), "lan1", "www.example.com", 4, "no-name, BR-8"),
-        (Dialect(network_resolver="unreachable"), "lan1", "www.example.com", 6, "no-name, V6-1"),
-        (Dialect(router6="cut-off"), "ns1", "internet", 6, "dropped, BYS-2"),
-        (Dialect(router6="cut-off"), "attacker", "ns2", 6, "dropped, BYS-2"),
-        (Dialect(router6="cut-off"), "ns1", "ns2", 6, "dropped, BYS-2"),
-        (
-            Dialect(router6="cut-off"),
-            "ns1",
-            "internet",
-            4,
-            "reply, ttl 60, seen as ns1, BYS-2",
-        ),
-        (Dialect(router6="cut-off"), "ns1", "host", 6, "reply, ttl 64, seen as ns1, BYS-2"),
-        (Dialect(router6="cut-off"), "ns1", "self", 6, "reply, ttl 64, seen as ns1, BYS-1"),
-        (Dialect(router6="cut-off"), "lan1", "ns1", 6, "reply, ttl 63, seen as host, V6-1"),
-        (
-            Dialect(router6="cut-off"),
-            "attacker",
-            "internet",
-            6,
-            "reply, ttl 61, seen as attacker, BYS-2",
-        ),
-        (Dialect(isolation="none"), "lan1", "deaf1", 4, "reply, ttl 63, seen as host, NET-2"),
-        (Dialect(isolation="none"), "deaf1", "deaf2", 4, "dropped, ICC-1"),
-        (Dialect(isolation="none"), "lan1", "vault1", 4, "dropped, INT-1"),
-        (
-            Dialect(isolation="none", masquerade_to_bystanders=False),
-            "lan1",
-            "deaf1",
-            4,
-            "reply, ttl 63, seen as lan1, NET-2",
-        ),
-        (
-            Dialect(masquerade_to_bystanders=False),
-            "lan1",
-            "ns1",
-            4,
-            "reply, ttl 63, seen as lan1, BR-6",
-        ),
-        (
-            Dialect(masquerade_to_bystanders=False),
-            "lan1",
-            "internet",
-            4,
-            "reply, ttl 60, seen as host, BR-7",
-        ),
-        (Dialect(bridge_loopback6=False), "deaf1", "loopback", 6, "no-route, V6-1"),
-        (
-            Dialect(bridge_loopback6=False),
-            "lan1",
-            "loopback",
-            6,
-            "reply, ttl 64, seen as lan1, V6-1",
-        ),
+        *((PLAIN, *row) for row in rows(REASONS)),
+        *((LESS, *row) for row in rows(REASONS_OF_LESS)),
+        (PLAIN, "container02 → container05-container/4", f"{THERE}: no router between"),
+        (PLAIN, "container05-container → container03-host/6", f"{SHARED}: its network has no IPv6"),
     ],
 )
-def test_each_dialect_field_changes_only_its_own_promises(
-    dialect: Dialect, source: str, target: str, family: Family, words: str
+def test_promise_reason_names_path_isolation_or_declaration(
+    dialect: Dialect, cell: str, why: str
 ) -> None:
-    """Every declared choice that decides what reaches what decides just that."""
-    assert said(of(NETWORKS, dialect), source, target, family) == words
+    """A failed assertion shows it."""
+    promises = {**of(PLAN, dialect), **of(NETWORKS, dialect)}
+    assert promises[ping(cell)].why == why
+
+
+@pytest.mark.parametrize("name", ["host", "ns1", "internet", "attacker"])
+@pytest.mark.parametrize("target", ["self", "loopback"])
+def test_bystander_reaches_its_own_address(name: str, target: str) -> None:
+    """The promise belongs to the bystander requirement BYS-1."""
+    for family in (4, 6):
+        assert (
+            said(of(PLAN), f"{name} → {target}/{family}") == f"reply, ttl 64, seen as {name}, BYS-1"
+        )
 
 
 @pytest.mark.parametrize("target", ["internet", "www.example.com", "ns1", "br0"])
@@ -315,7 +344,7 @@ def test_mode_none_loopback_answers_as_declared(
     dialect: Dialect, family: Family, words: str
 ) -> None:
     """Whether 127.0.0.1 and ::1 answer in mode none is as declared."""
-    assert said(of(PLAN, dialect), "container06-none", "loopback", family) == words
+    assert said(of(PLAN, dialect), f"container06-none → loopback/{family}") == words
 
 
 def test_oracle_refuses_subnet_without_route() -> None:
@@ -359,3 +388,42 @@ def test_cost_of_a_promise_is_independent_of_plan_size() -> None:
     more = [*few, Cell("c1", "c2", Protocol.ICMP, 4), Cell("c2", "c0", Protocol.ICMP, 4)]
     costs = {size: calls(size, more) - calls(size, few) for size in (4, 64)}
     assert costs[4] == costs[64]
+
+
+# --- the cache -------------------------------------------------------------------
+
+
+def test_promises_are_cached_for_equal_arguments() -> None:
+    """The observing code and the comparing test request the same matrix."""
+    promises = Promises()
+    first = promises.of(PLAN, PLAIN, THREE_ROUTERS)
+    assert first == promised(PLAN, PLAIN, THREE_ROUTERS)
+    assert promises.of(replace(PLAN), PLAIN, THREE_ROUTERS) is first
+    some = [*first][:9]
+    few = promises.of(PLAN, PLAIN, THREE_ROUTERS, some)
+    assert [*few] == some
+    assert promises.of(PLAN, PLAIN, THREE_ROUTERS, tuple(some)) is few
+
+
+def test_promise_cache_distinguishes_plan_dialect_topology_and_cells() -> None:
+    """Any different argument gives a different matrix."""
+    promises = Promises()
+    fewer = replace(PLAN, containers=PLAN.containers[:1])
+    other = replace(PLAIN, masquerade_to_bystanders=not PLAIN.masquerade_to_bystanders)
+    far = replace(THREE_ROUTERS, routers=THREE_ROUTERS.routers - 1)
+    some = [*promised(PLAN, PLAIN, THREE_ROUTERS)][:9]
+    for given in (
+        (PLAN, PLAIN, THREE_ROUTERS),
+        (fewer, PLAIN, THREE_ROUTERS),
+        (PLAN, other, THREE_ROUTERS),
+        (PLAN, PLAIN, far),
+    ):
+        assert promises.of(*given) == promised(*given)
+        assert promises.of(*given, some[:1]) == promised(*given, some[:1])
+
+
+def test_promise_cache_accepts_unhashable_plan() -> None:
+    """A third-party description may contain lists instead of tuples."""
+    plan = Plan(containers=[ContainerSpec("a", Bridge())])  # type: ignore[arg-type] # on purpose
+    promises = Promises()
+    assert promises.of(plan, PLAIN, THREE_ROUTERS) == promised(plan, PLAIN, THREE_ROUTERS)

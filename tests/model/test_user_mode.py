@@ -17,10 +17,7 @@ from harness.model.plan import (
     Joined,
     NetworkSpec,
     Nothing,
-    Observation,
-    Outcome,
     Plan,
-    Promise,
     Protocol,
 )
 from harness.model.topology import Topology
@@ -185,26 +182,3 @@ def test_user_mode_has_no_gateway_cells() -> None:
     """The gateway of a tap is the process in user space."""
     cells = promised(PLAN, PASTA, Topology())
     assert not [cell for cell in cells if cell.target == "gateway"]
-
-
-def test_wrong_peer_promise_names_the_peer() -> None:
-    """The promise is kept only if the named peer saw the request."""
-    promise = Promise(Outcome.WRONG_PEER, ttl=64, seen_from="one")
-    seen = Observation(Outcome.WRONG_PEER, ttl=64, seen_ttl=64, seen_from="one")
-    assert promise.admits(seen)
-    for other in (
-        replace(seen, outcome=Outcome.REPLY),
-        replace(seen, seen_from="host"),
-        replace(seen, seen_from=None),
-        replace(seen, ttl=63),
-    ):
-        assert not promise.admits(other)
-
-
-def test_promise_of_request_ttl_ignores_reply_ttl() -> None:
-    """A request without a witness does not keep the promise."""
-    promise = Promise(Outcome.REPLY, seen_ttl=61)
-    seen = Observation(Outcome.REPLY, ttl=255, seen_ttl=61)
-    assert promise.admits(seen)
-    assert not promise.admits(replace(seen, seen_ttl=60))
-    assert not promise.admits(replace(seen, seen_ttl=None))
