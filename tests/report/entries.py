@@ -11,6 +11,7 @@ from harness.report.schema import Failure, GateResult, Report, TestResult, Verdi
 from tests.report import made
 from tests.report.made import OUTSIDE, PEERS
 
+CELL, REQUIREMENT, TEST = DeviationKind.CELL, DeviationKind.REQUIREMENT, DeviationKind.TEST
 RED = made.report(made.result(PEERS, Verdict.BROKEN), made.result(OUTSIDE, requirements=["BR-9"]))
 GREEN = made.report(made.result(PEERS), made.result(OUTSIDE, requirements=["BR-9"]))
 """Runs with and without a failed test."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,201 +18,129 @@ from harness.report.expectations import (
     Deviation,
     DeviationKind,
 )
-from harness.report.schema import (
-    Failure,
-    Report,
-    Selection,
-    Shard,
-    Verdict,
-)
+from harness.report.schema import Failure, Report, Selection, Shard, Verdict
 from tests.report import made
-from tests.report.entries import GREEN, RED, WRONG, compared, listed, matching, pattern
+from tests.report.entries import (
+    CELL,
+    GREEN,
+    RED,
+    REQUIREMENT,
+    TEST,
+    WRONG,
+    compared,
+    listed,
+    matching,
+    pattern,
+)
 from tests.report.made import OUTSIDE, PEERS
 
-
-def test_green_run_meets_an_empty_file() -> None:
-    """There is no failure and no entry."""
-    assert compared(GREEN).ok
-
-
-def test_new_failure_fails_the_run() -> None:
-    """It is named with its requirements."""
-    result = compared(RED)
-    assert not result.ok
-    assert result.new == (f"{PEERS} (broken: BR-4)",)
-
-
-@pytest.mark.parametrize(
-    "entry", [listed(DeviationKind.TEST, PEERS), listed(DeviationKind.REQUIREMENT, "BR-4")]
+BROKEN, ERROR, UNSUPPORTED, SKIPPED = (
+    Verdict.BROKEN,
+    Verdict.ERROR,
+    Verdict.UNSUPPORTED,
+    Verdict.SKIPPED,
 )
-def test_listed_failure_passes(entry: Deviation) -> None:
-    """It is listed by test or by requirement."""
-    result = compared(RED, entry)
-    assert result.ok
-    assert result.known == (f"{PEERS} (broken: BR-4)",)
+TEARDOWN = Failure(when="teardown")
+LEAK = made.result(PEERS, BROKEN, breaks=("LIFE-1",), failures=(TEARDOWN,))
+CALL_AND_LEAK = replace(LEAK, failures=(Failure(when="call"), TEARDOWN))
+LOST = made.cell("a", "b", seen=Outcome.DROPPED)
+BACK = made.cell("b", "a", seen=Outcome.DROPPED)
+NO_DNS = made.report(made.result(verdict=UNSUPPORTED, requirements=["DNS-1"]))
+
+ABOUT_TEST, ABOUT_CELL = listed(TEST, PEERS), listed(CELL, WRONG)
+BR4, BR9 = listed(REQUIREMENT, "BR-4"), listed(REQUIREMENT, "BR-9")
+LIFE1 = listed(REQUIREMENT, "LIFE-1")
+ABSENT_CELL = listed(CELL, "the cast: a → z icmp/4")
+OTHERS = [listed(TEST, PEERS, runtime="other"), listed(TEST, PEERS, versions=">=2")]
 
 
-@pytest.mark.parametrize(
-    "entry", [listed(DeviationKind.TEST, PEERS), listed(DeviationKind.REQUIREMENT, "BR-4")]
-)
-def test_fixed_failure_fails_the_run(entry: Deviation) -> None:
-    """The entry has to go, so that the failure cannot come back unnoticed."""
-    result = compared(GREEN, entry)
-    assert not result.ok
-    assert result.fixed == (str(entry),)
+def report(verdict: Verdict, *requirements: str) -> Report:
+    """Return a report of one test about these requirements, or BR-4."""
+    return made.report(made.result(PEERS, verdict, requirements or ("BR-4",)))
+
+
+NEW, FIXED = {"new": 1}, {"fixed": 1}
+CASES: dict[str, tuple[Report, list[Deviation], dict[str, int]]] = {
+    "green run": (GREEN, [], {}),
+    "new failure": (RED, [], NEW),
+    "failure listed by test": (RED, [ABOUT_TEST], {}),
+    "failure listed by requirement": (RED, [BR4], {}),
+    "fixed test": (GREEN, [ABOUT_TEST], FIXED),
+    "fixed requirement": (GREEN, [BR4], FIXED),
+    "deselected test": (GREEN, [listed(TEST, "o.py::test")], {}),
+    "unsupported": (NO_DNS, [], {"unsupported": 1}),
+    "unsupported, listed": (NO_DNS, [listed(REQUIREMENT, "DNS-1", UNSUPPORTED)], {}),
+    "listed as broken": (report(UNSUPPORTED), [BR4], {"unsupported": 1, "gone": 1}),
+    "listed as unsupported": (GREEN, [replace(BR4, verdict=UNSUPPORTED)], FIXED),
+    "error in a broken test": (report(ERROR), [ABOUT_TEST], NEW),
+    "error in a test, listed": (report(ERROR), [replace(ABOUT_TEST, verdict=ERROR)], {}),
+    "error in a broken requirement": (report(ERROR), [BR4], NEW),
+    "error in a requirement, listed": (report(ERROR), [replace(BR4, verdict=ERROR)], {}),
+    "one of two broken requirements": (report(BROKEN, "BR-4", "BR-9"), [BR4], NEW),
+    "both broken requirements": (report(BROKEN, "BR-4", "BR-9"), [BR4, BR9], {}),
+    "leak, listed": (made.report(LEAK), [LIFE1], {}),
+    "leak in a broken test": (made.report(LEAK), [BR4], NEW | FIXED),
+    "no requirement": (made.report(made.result(PEERS, BROKEN, [])), [], NEW),
+    "no requirement, listed": (made.report(made.result(PEERS, BROKEN, [])), [ABOUT_TEST], {}),
+    "wrong cell, listed": (made.report(*RED.tests, cells=[LOST]), [ABOUT_CELL], {}),
+    "another wrong cell": (made.report(*RED.tests, cells=[LOST, BACK]), [ABOUT_CELL], NEW),
+    "leak and wrong cell": (made.report(CALL_AND_LEAK, cells=[LOST]), [ABOUT_CELL], NEW),
+    "fixed cell": (made.report(made.result(), cells=[made.cell()]), [ABOUT_CELL], FIXED),
+    "part of the suites": (replace(GREEN, selection=Selection(narrowed=True)), [BR4], {}),
+    "cell of another part": (replace(GREEN, shard=Shard(number=1, of=2)), [BR4, ABSENT_CELL], {}),
+    "entries of others": (RED, OTHERS, NEW),
+}
+
+
+@pytest.mark.parametrize(("run", "entries", "problems"), CASES.values(), ids=list(CASES))
+def test_gate_compares_a_run_with_entries(
+    run: Report, entries: Sequence[Deviation], problems: dict[str, int]
+) -> None:
+    """Every failure is listed, and every entry is true."""
+    result = compared(run, *entries)
+    kinds = ("new", "unsupported", "fixed", "gone")
+    assert {kind: len(found) for kind in kinds if (found := getattr(result, kind))} == problems
+    assert result.ok == (not problems)
+
+
+def test_failure_is_named_with_its_requirements() -> None:
+    """Also a known one."""
+    assert compared(RED).new == (f"{PEERS} (broken: BR-4)",)
+    known = compared(RED, ABOUT_TEST, *OTHERS)
+    assert known.known == (f"{PEERS} (broken: BR-4)",)
+    assert known.entries == 1
 
 
 def test_chance_failure_may_pass_and_stays_listed() -> None:
     """One run does not prove that a flaky defect is gone."""
-    entry = replace(listed(DeviationKind.TEST, PEERS), chance=True)
-    for report in (RED, GREEN):
-        assert compared(report, entry).ok
-        assert expectations.updated(report, [entry], gone=lambda _: False) == (entry,)
-    assert not compared(made.report(made.result(PEERS, Verdict.ERROR)), entry).ok
-    assert not compared(made.report(made.result(PEERS, Verdict.SKIPPED)), entry).ok
-
-
-@pytest.mark.parametrize(
-    ("entry", "gone"),
-    [
-        (
-            listed(DeviationKind.TEST, "suites/test_it.py::test_renamed"),
-            ["suites/test_it.py::test_renamed"],
-        ),
-        (listed(DeviationKind.REQUIREMENT, "BR-999"), []),
-    ],
-)
-def test_missing_item_fails_the_run(entry: Deviation, gone: list[str]) -> None:
-    """The file has no entries that a run cannot check."""
-    result = compared(GREEN, entry, gone=gone)
-    assert not result.ok
-    assert len(result.gone) == 1
+    entry = replace(ABOUT_TEST, chance=True)
+    for run in (RED, GREEN):
+        assert compared(run, entry).ok
+        assert expectations.updated(run, [entry], gone=lambda _: False) == (entry,)
+    assert not compared(report(ERROR), entry).ok
+    assert not compared(report(SKIPPED), entry).ok
 
 
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        (listed(DeviationKind.TEST, "f.py::test_renamed"), "there is no such test"),
-        (listed(DeviationKind.TEST, PEERS), "the test does not run: skipped"),
-        (listed(DeviationKind.TEST, OUTSIDE), "the test does not run: unsupported"),
-        (listed(DeviationKind.REQUIREMENT, "BR-999"), "there is no such requirement"),
-        (listed(DeviationKind.REQUIREMENT, "DNS-1"), "it is unsupported, not broken"),
-        (listed(DeviationKind.CELL, "the cast: a → z icmp/4"), "there is no such cell"),
+        (listed(TEST, "f.py::test_renamed"), "there is no such test"),
+        (listed(TEST, PEERS), "the test does not run: skipped"),
+        (listed(TEST, OUTSIDE), "the test does not run: unsupported"),
+        (listed(REQUIREMENT, "BR-999"), "there is no such requirement"),
+        (listed(REQUIREMENT, "DNS-1"), "it is unsupported, not broken"),
+        (ABSENT_CELL, "there is no such cell"),
     ],
 )
 def test_missing_item_is_reported_as_gone(entry: Deviation, reason: str) -> None:
-    """It is not reported as fixed."""
-    skipped = made.result(PEERS, Verdict.SKIPPED, ["BR-9"])
-    unsupported = made.result(OUTSIDE, Verdict.UNSUPPORTED, ["DNS-1"])
-    report = made.report(skipped, unsupported, cells=[made.cell("a", "b")])
-    result = compared(report, entry, gone=["f.py::test_renamed"])
+    """It is not reported as fixed, and fails the run."""
+    skipped = made.result(PEERS, SKIPPED, ["BR-9"])
+    unsupported = made.result(OUTSIDE, UNSUPPORTED, ["DNS-1"])
+    run = made.report(skipped, unsupported, cells=[made.cell("a", "b")])
+    result = compared(run, entry, gone=["f.py::test_renamed"])
     assert result.gone == (f"{entry}: {reason}",)
     assert not result.fixed
-
-
-def test_deselected_test_makes_no_difference() -> None:
-    """A part of the suites can be compared with the whole file."""
-    assert compared(GREEN, listed(DeviationKind.TEST, "suites/other.py::test_it")).ok
-
-
-def test_unsupported_requirement_fails_the_run() -> None:
-    """It has to be listed as a failure has."""
-    report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["DNS-1"]))
-    result = compared(report)
     assert not result.ok
-    assert result.unsupported == ("DNS-1",)
-    assert compared(report, listed(DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED)).ok
-
-
-def test_broken_entry_does_not_cover_unsupported() -> None:
-    """The entry is stale, and the lack of support is new."""
-    report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["BR-4"]))
-    result = compared(report, listed(DeviationKind.REQUIREMENT, "BR-4"))
-    assert result.unsupported == ("BR-4",)
-    assert len(result.gone) == 1
-
-
-def test_supported_requirement_must_leave_the_list() -> None:
-    """Its entry says unsupported."""
-    result = compared(GREEN, listed(DeviationKind.REQUIREMENT, "BR-4", Verdict.UNSUPPORTED))
-    assert len(result.fixed) == 1
-
-
-@pytest.mark.parametrize("kind", [DeviationKind.TEST, DeviationKind.REQUIREMENT])
-def test_broken_entry_does_not_cover_an_error(kind: DeviationKind) -> None:
-    """The known failure was not observed."""
-    report = made.report(made.result(PEERS, Verdict.ERROR))
-    entry = listed(kind, PEERS if kind is DeviationKind.TEST else "BR-4")
-    assert len(compared(report, entry).new) == 1
-    assert compared(report, replace(entry, verdict=Verdict.ERROR)).ok
-
-
-def test_every_broken_requirement_must_be_listed() -> None:
-    """A listed requirement does not excuse another one of the same test."""
-    report = made.report(made.result(PEERS, Verdict.BROKEN, ["BR-4", "BR-9"]))
-    four, nine = (
-        listed(DeviationKind.REQUIREMENT, "BR-4"),
-        listed(DeviationKind.REQUIREMENT, "BR-9"),
-    )
-    assert compared(report, four).new == (f"{PEERS} (broken: BR-4, BR-9)",)
-    assert compared(report, four, nine).ok
-
-
-def test_leak_is_not_excused_by_the_tests_requirement() -> None:
-    """The leak breaks its own requirement."""
-    leak = made.result(
-        PEERS, Verdict.BROKEN, breaks=("LIFE-1",), failures=(Failure(when="teardown"),)
-    )
-    report = made.report(leak)
-    assert compared(report, listed(DeviationKind.REQUIREMENT, "LIFE-1")).ok
-    assert len(compared(report, listed(DeviationKind.REQUIREMENT, "BR-4")).new) == 1
-
-
-def test_test_without_requirement_is_listed_by_name() -> None:
-    """No other entry covers it."""
-    report = made.report(made.result(PEERS, Verdict.BROKEN, []))
-    assert len(compared(report).new) == 1
-    assert compared(report, listed(DeviationKind.TEST, PEERS)).ok
-
-
-def cells(*, reverse: Outcome = Outcome.REPLY) -> Report:
-    """Return a test that found one wrong cell, or two."""
-    seen = [made.cell("a", "b", seen=Outcome.DROPPED), made.cell("b", "a", seen=reverse)]
-    return made.report(made.result(PEERS, Verdict.BROKEN), cells=seen)
-
-
-def test_listed_cell_excuses_its_test() -> None:
-    """No other cell of that test may be wrong."""
-    assert compared(cells(), listed(DeviationKind.CELL, WRONG)).ok
-    assert len(compared(cells(reverse=Outcome.DROPPED), listed(DeviationKind.CELL, WRONG)).new) == 1
-
-
-def test_listed_cell_does_not_excuse_a_leak() -> None:
-    """The leak is independent of the cell."""
-    failures = (Failure(when="call"), Failure(when="teardown"))
-    leak = made.result(PEERS, Verdict.BROKEN, breaks=("LIFE-1",), failures=failures)
-    report = made.report(leak, cells=[made.cell("a", "b", seen=Outcome.DROPPED)])
-    assert len(compared(report, listed(DeviationKind.CELL, WRONG)).new) == 1
-
-
-def test_fixed_or_missing_cell_fails_the_run() -> None:
-    """Entries for cells must be true as well."""
-    right = made.report(made.result(PEERS), cells=[made.cell("a", "b")])
-    assert len(compared(right, listed(DeviationKind.CELL, WRONG)).fixed) == 1
-    assert len(compared(right, listed(DeviationKind.CELL, "the cast: a → z icmp/4")).gone) == 1
-
-
-@pytest.mark.parametrize(
-    "report",
-    [
-        replace(GREEN, selection=Selection(narrowed=True)),
-        replace(GREEN, shard=Shard(number=1, of=2)),
-    ],
-)
-def test_part_of_the_tests_does_not_fix_a_requirement(report: Report) -> None:
-    """Its other tests may fail; a listed cell may belong to another part."""
-    cell = listed(DeviationKind.CELL, "the cast: a → z icmp/4")
-    assert compared(report, listed(DeviationKind.REQUIREMENT, "BR-4"), cell).ok
 
 
 def test_partial_run_is_never_as_expected() -> None:
@@ -219,34 +148,18 @@ def test_partial_run_is_never_as_expected() -> None:
     assert not compared(replace(GREEN, partial=("interrupted",))).ok
 
 
-def test_entries_of_other_runtimes_and_versions_are_ignored() -> None:
-    """One file may serve several runtimes."""
-    others = [
-        listed(DeviationKind.TEST, PEERS, runtime="other"),
-        listed(DeviationKind.TEST, PEERS, versions=">=2"),
-    ]
-    assert compared(GREEN, *others).ok
-    assert len(compared(RED, *others).new) == 1
-    assert compared(RED, *others).entries == 0
-
-
 def test_overlapping_entries_are_refused() -> None:
     """Two entries about the same version could contradict each other."""
     with pytest.raises(BadExpectations, match="listed twice"):
-        compared(
-            RED, listed(DeviationKind.TEST, PEERS), listed(DeviationKind.TEST, PEERS, versions="<2")
-        )
+        compared(RED, ABOUT_TEST, listed(TEST, PEERS, versions="<2"))
 
 
 def test_gate_prints_six_lines() -> None:
     """They are verdict, new, unsupported, fixed, gone, excused."""
-    tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN) for number in range(5)]
-    report = made.report(*tests, made.result(OUTSIDE, Verdict.UNSUPPORTED, ["DNS-1"]))
-    fixed, lost = (
-        listed(DeviationKind.REQUIREMENT, "HOST-1"),
-        listed(DeviationKind.REQUIREMENT, "BR-999"),
-    )
-    kept = made.report(*report.tests, made.result(PEERS, requirements=["HOST-1"]))
+    tests = [made.result(f"f.py::test_{number}", BROKEN) for number in range(5)]
+    run = made.report(*tests, made.result(OUTSIDE, UNSUPPORTED, ["DNS-1"]))
+    fixed, lost = listed(REQUIREMENT, "HOST-1"), listed(REQUIREMENT, "BR-999")
+    kept = made.report(*run.tests, made.result(PEERS, requirements=["HOST-1"]))
     assert expectations.summary_lines(compared(kept, fixed, lost), kept) == [
         "gate: acme 1.2 is NOT AS EXPECTED by acme.toml, 2 known deviations",
         "  new failures       5: f.py::test_0 (broken: BR-4), f.py::test_1 (broken: BR-4), "
@@ -274,9 +187,9 @@ def test_gate_prints_as_expected() -> None:
 
 def test_gate_prints_that_the_run_is_partial() -> None:
     """Three items of a kind are all named."""
-    tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN, []) for number in range(3)]
-    report = made.report(*tests, partial=("interrupted",))
-    verdict, new, *_ = expectations.summary_lines(compared(report), report)
+    tests = [made.result(f"f.py::test_{number}", BROKEN, []) for number in range(3)]
+    run = made.report(*tests, partial=("interrupted",))
+    verdict, new, *_ = expectations.summary_lines(compared(run), run)
     assert verdict == (
         "gate: acme 1.2 is NOT AS EXPECTED, the run is partial by acme.toml, 0 known deviations"
     )
@@ -288,7 +201,7 @@ def test_gate_prints_that_the_run_is_partial() -> None:
 
 # --- writing -------------------------------------------------------------------------
 
-VERDICTS = st.sampled_from([Verdict.KEPT, Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED])
+VERDICTS = st.sampled_from([Verdict.KEPT, BROKEN, ERROR, UNSUPPORTED])
 Drawn = tuple[Verdict, list[str], bool]
 TESTS = st.lists(
     st.tuples(
@@ -340,9 +253,9 @@ def test_written_file_makes_the_gate_pass(
 
 def test_writing_keeps_reasons_and_ranges() -> None:
     """Entries of other runtimes stay; fixed ones go, new ones come."""
-    other = listed(DeviationKind.TEST, PEERS, runtime="other")
-    known = listed(DeviationKind.TEST, PEERS, versions="<2", reason="kernel bug")
-    fixed = listed(DeviationKind.TEST, OUTSIDE)
+    other = listed(TEST, PEERS, runtime="other")
+    known = listed(TEST, PEERS, versions="<2", reason="kernel bug")
+    fixed = listed(TEST, OUTSIDE)
     written = expectations.updated(RED, [other, known, fixed], gone=lambda _: False)
     assert set(written) == {other, known}
     (new,) = expectations.updated(RED, [], gone=lambda _: False)
@@ -351,19 +264,17 @@ def test_writing_keeps_reasons_and_ranges() -> None:
 
 def test_writing_lists_unsupported_requirements() -> None:
     """The verdict of a broken entry changes."""
-    report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["DNS-1"]))
-    (new,) = expectations.updated(report, [], gone=lambda _: False)
-    assert new == listed(
-        DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED, reason=UNEXPLAINED
-    )
-    before = listed(DeviationKind.REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
-    (after,) = expectations.updated(report, [before], gone=lambda _: False)
-    assert after == replace(before, verdict=Verdict.UNSUPPORTED)
+    run = made.report(made.result(verdict=UNSUPPORTED, requirements=["DNS-1"]))
+    (new,) = expectations.updated(run, [], gone=lambda _: False)
+    assert new == listed(REQUIREMENT, "DNS-1", UNSUPPORTED, reason=UNEXPLAINED)
+    before = listed(REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
+    (after,) = expectations.updated(run, [before], gone=lambda _: False)
+    assert after == replace(before, verdict=UNSUPPORTED)
 
 
 def test_writing_updates_the_verdict_of_an_entry() -> None:
     """The reason stays."""
-    report = made.report(made.result(PEERS, Verdict.ERROR))
-    before = listed(DeviationKind.TEST, PEERS, versions="<2", reason="kernel bug")
-    (after,) = expectations.updated(report, [before], gone=lambda _: False)
-    assert after == replace(before, verdict=Verdict.ERROR)
+    run = made.report(made.result(PEERS, ERROR))
+    before = listed(TEST, PEERS, versions="<2", reason="kernel bug")
+    (after,) = expectations.updated(run, [before], gone=lambda _: False)
+    assert after == replace(before, verdict=ERROR)

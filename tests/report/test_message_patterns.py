@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from harness.model.plan import Outcome
 from harness.report import expectations
-from harness.report.expectations import BadExpectations, DeviationKind
-from harness.report.schema import Excused, Failure, TestResult, Verdict
+from harness.report.expectations import BadExpectations, Deviation, DeviationKind
+from harness.report.schema import CellResult, Excused, Failure, Report, TestResult, Verdict
 from tests.report import made
 from tests.report.entries import (
     GREEN,
@@ -44,60 +46,62 @@ def test_matching_failure_is_known() -> None:
     )
 
 
-def test_message_pattern_is_never_fixed_or_gone() -> None:
-    """Whether a test meets the defect is chance."""
-    result = compared(GREEN, pattern())
-    assert result.ok
-    assert result.excused == ()
+def error(*results: TestResult) -> Report:
+    """Return a report of a matching test in error, and of others."""
+    return made.report(matching(verdict=Verdict.ERROR), *results)
 
 
-def test_message_pattern_applies_to_its_verdict() -> None:
-    """An error in a shared fixture needs its own entry."""
-    error = made.report(matching(verdict=Verdict.ERROR), matching(OUTSIDE, Verdict.ERROR))
-    assert len(compared(error, pattern()).new) == 2
-    both = compared(error, pattern(), pattern(verdict=Verdict.ERROR))
-    assert both.ok
-    assert [(item.verdict, item.tests) for item in both.excused] == [
-        (Verdict.ERROR, (PEERS, OUTSIDE))
-    ]
+def broken(*failures: Failure, cells: Sequence[CellResult] = ()) -> Report:
+    """Return a report of a test with these failures."""
+    return made.report(matching(failures=failures), cells=cells)
 
 
-@pytest.mark.parametrize(
-    "failures",
-    [
-        (),
-        (failed("call"),),
-        (failed("call", "Error: no address left"),),
-        (Failure(when="call", message=MESSAGE, text=f"assert {MESSAGE!r} in said"),),
-        (failed("call", MESSAGE), Failure(when="teardown", message="LIFE-1: left behind")),
-        (failed("call", MESSAGE), failed("teardown", "Error: no such network")),
-        (failed("call", MESSAGE, "Error: no address left"),),
-    ],
-)
-def test_other_failures_are_not_excused(failures: tuple[Failure, ...]) -> None:
-    """Other words, a quotation, or a further failure count as new."""
-    assert len(compared(made.report(matching(failures=failures)), pattern()).new) == 1
+AGAIN = MESSAGE.replace("63", "64")
+LEAK = Failure(when="teardown", message="LIFE-1: left behind")
+QUOTED = Failure(when="call", message=MESSAGE, text=f"assert {MESSAGE!r} in said")
+NO_ADDRESS = "Error: no address left"
+NO_NETWORK = failed("teardown", "Error: no such network")
+OF_ERRORS = pattern(verdict=Verdict.ERROR)
+ABOUT_CELL = listed(DeviationKind.CELL, WRONG)
+LOST = made.cell("a", "b", seen=Outcome.DROPPED)
+OUTSIDE_TOO = matching(OUTSIDE, Verdict.ERROR)
+NEITHER = made.result(OUTSIDE, Verdict.UNSUPPORTED)
+CASES: dict[str, tuple[Report, list[Deviation], int]] = {
+    "pattern without a failure": (GREEN, [pattern()], 0),
+    "error": (error(OUTSIDE_TOO), [pattern()], 2),
+    "error, listed": (error(OUTSIDE_TOO), [pattern(), OF_ERRORS], 0),
+    "failure without words": (broken(), [pattern()], 1),
+    "failure without output": (broken(failed("call")), [pattern()], 1),
+    "other words": (broken(failed("call", NO_ADDRESS)), [pattern()], 1),
+    "quotation": (broken(QUOTED), [pattern()], 1),
+    "leak too": (broken(failed("call", MESSAGE), LEAK), [pattern()], 1),
+    "second failure": (broken(failed("call", MESSAGE), NO_NETWORK), [pattern()], 1),
+    "second output": (broken(failed("call", MESSAGE, NO_ADDRESS)), [pattern()], 1),
+    "second matching output": (broken(failed("call", MESSAGE, AGAIN)), [pattern()], 0),
+    "second matching failure": (
+        broken(failed("call", MESSAGE), failed("teardown", f"Error:\n{AGAIN}")),
+        [pattern()],
+        0,
+    ),
+    "wrong cell before": (broken(failed("call", MESSAGE), cells=[LOST]), [pattern()], 1),
+    "unobserved cell": (error(), [ABOUT_CELL, OF_ERRORS], 0),
+    "other test unsupported": (made.report(matching(), NEITHER), [pattern()], 0),
+}
 
 
-def test_second_matching_failure_is_excused() -> None:
-    """Every failure of the test matches."""
-    again = MESSAGE.replace("63", "64")
-    failures = (failed("call", MESSAGE, again), failed("teardown", f"Error:\n{again}"))
-    assert compared(made.report(matching(failures=failures)), pattern()).ok
+@pytest.mark.parametrize(("run", "entries", "new"), CASES.values(), ids=list(CASES))
+def test_pattern_excuses_tests_whose_every_failure_matches(
+    run: Report, entries: list[Deviation], new: int
+) -> None:
+    """Only failures with the pattern's verdict; a pattern is never fixed or gone."""
+    result = compared(run, *entries)
+    assert len(result.new) == new
+    assert result.ok == (not new)
 
 
-def test_wrong_cell_is_not_excused() -> None:
-    """It was observed before the refusal."""
-    report = made.report(matching(), cells=[made.cell("a", "b", seen=Outcome.DROPPED)])
-    assert len(compared(report, pattern()).new) == 1
-
-
-def test_unobserved_cells_are_not_gone() -> None:
-    """A matrix that could not start says nothing about its cells."""
-    report = made.report(matching(verdict=Verdict.ERROR))
-    cell, entry = listed(DeviationKind.CELL, WRONG), pattern(verdict=Verdict.ERROR)
-    assert compared(report, cell, entry).ok
-    assert not compared(GREEN, cell, entry).ok
+def test_unobserved_cell_is_gone_without_an_excused_test() -> None:
+    """A matrix that could not start says nothing about its cells; a green run does."""
+    assert not compared(GREEN, ABOUT_CELL, OF_ERRORS).ok
 
 
 @pytest.mark.parametrize(
@@ -105,30 +109,20 @@ def test_unobserved_cells_are_not_gone() -> None:
     [
         (Verdict.BROKEN, []),
         (Verdict.BROKEN, [made.result(OUTSIDE)]),
-        (Verdict.BROKEN, [made.result(OUTSIDE, Verdict.UNSUPPORTED)]),
+        (Verdict.BROKEN, [NEITHER]),
         (Verdict.BROKEN, [made.result(OUTSIDE, Verdict.BROKEN)]),
         (Verdict.ERROR, [made.result(OUTSIDE, Verdict.ERROR)]),
         (Verdict.UNSUPPORTED, []),
-        (Verdict.UNSUPPORTED, [made.result(OUTSIDE, Verdict.UNSUPPORTED)]),
+        (Verdict.UNSUPPORTED, [NEITHER]),
     ],
 )
 def test_excused_test_does_not_judge_its_requirement(
     verdict: Verdict, others: list[TestResult]
 ) -> None:
     """The other tests decide."""
-    entries = [
-        pattern(),
-        pattern(verdict=Verdict.ERROR),
-        listed(DeviationKind.REQUIREMENT, "BR-4", verdict),
-    ]
+    entries = [pattern(), OF_ERRORS, listed(DeviationKind.REQUIREMENT, "BR-4", verdict)]
     for own in (Verdict.BROKEN, Verdict.ERROR):
         assert compared(made.report(matching(verdict=own), *others), *entries).ok
-
-
-def test_partly_supported_requirement_is_not_unsupported() -> None:
-    """The test that shows the support was excused."""
-    other = made.result(OUTSIDE, Verdict.UNSUPPORTED)
-    assert compared(made.report(matching(), other), pattern()).ok
 
 
 def test_listed_test_is_excused_too() -> None:
