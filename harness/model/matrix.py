@@ -32,10 +32,7 @@ class Matrix(Mapping[Cell, E]):
     __slots__ = ("_entries", "origin")
 
     def __init__(
-        self,
-        entries: Mapping[Cell, E] | Iterable[tuple[Cell, E]] = (),
-        *,
-        origin: object = None,
+        self, entries: Mapping[Cell, E] | Iterable[tuple[Cell, E]] = (), *, origin: object = None
     ) -> None:
         self._entries: dict[Cell, E] = dict(entries)
         self.origin = origin

@@ -480,11 +480,7 @@ def _reply(world: _World, cell: Cell, source: Attachment, target: Attachment) ->
         if sender != source.name:
             why += ", behind the host's address"
     return Promise(
-        Outcome.REPLY,
-        ttl=START_TTL - routers,
-        seen_from=sender,
-        requirement=requirement,
-        why=why,
+        Outcome.REPLY, ttl=START_TTL - routers, seen_from=sender, requirement=requirement, why=why
     )
 
 

@@ -46,7 +46,7 @@ _MUST_AGREE: Final[Mapping[str, Callable[[Report], object]]] = {
     "the machine": lambda report: report.environment.get("machine"),
 }
 _HELD: Final[Mapping[str, Callable[[Report], object]]] = {
-    "the expectations they are held against": lambda report: report.selection.expectations,
+    "the expectations they are held against": lambda report: report.selection.expectations
 }
 """Fields that an earlier version's report lacks. The profile decides which examples are drawn."""
 

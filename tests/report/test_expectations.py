@@ -327,12 +327,7 @@ def test_range_needs_a_known_version(version: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "version"),
-    [
-        ("1.2~rc1-3", "1.2"),
-        ("v20.10.24-x", "20.10.24"),
-        ("containerd 2", "2"),
-        ("\u0663.1~x", "1"),
-    ],
+    [("1.2~rc1-3", "1.2"), ("v20.10.24-x", "20.10.24"), ("containerd 2", "2"), ("\u0663.1~x", "1")],
 )
 def test_leading_numbers_of_an_unusual_version_count(text: str, version: str) -> None:
     """Only ASCII digits count."""
