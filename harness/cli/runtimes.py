@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
     about = "list the runtimes that can be tested: version, features, and what is their own way"
     parser = commands.add_parser("vendors", help=about, description=about)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="a runtime, or a TOML file, to tell all about"
+        "names", nargs="*", metavar="NAME", help="a runtime, or a TOML file, to show in full"
     )
     parser.set_defaults(run=run)
 
@@ -118,8 +118,8 @@ def _entries(factory: AdapterFactory, version: str) -> list[dialects.DocumentedC
         kin = spec.kin or (spec.name,)
         of = spec.like or version
         return [entry for name in kin for entry in dialects.entries(name, of)]
-    tell = getattr(factory, "entries", None)
-    return list(tell()) if tell else []
+    own = getattr(factory, "entries", None)
+    return list(own()) if own else []
 
 
 def _as_text(value: object) -> str:

@@ -235,7 +235,7 @@ class Reporter:
             raise BadExpectations(f"{path} is left as it was: the run is partial")
         before: Sequence[Deviation] = ()
         if path.exists():
-            before, _ = store.read_expectations(path)
+            before, _ = expectations.read(path)
         after = expectations.updated(report, before, gone=self._gone)
         try:
             store.replace(path, expectations.dumps(after))
@@ -381,7 +381,7 @@ def register(
 def _expected(path: Path) -> tuple[tuple[Deviation, ...], str]:
     """Return the deviations of an expectation file, and a digest of the file."""
     try:
-        listed, text = store.read_expectations(path)
+        listed, text = expectations.read(path)
     except BadExpectations as error:
         raise pytest.UsageError(f"--expect {error}") from error
     return listed, _digest(text)

@@ -56,7 +56,7 @@ def test_only_unknown_version_of_a_listed_runtime_is_reported(
     said = uncovered_version(name, version, known)
     assert bool(said) == reported
     if reported:
-        assert said.startswith(f"podman {version} has not been looked at")
+        assert said.startswith(f"podman {version} has no list of known deviations")
         assert ">=5.4,<5.5 and >=5.6,<5.7" in said
         assert f"`netmodes vendors {name}`" in said
 
@@ -79,4 +79,6 @@ def test_message_is_in_the_summary(
     )
     result = run(project, "--runtime=mydocker")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*mydocker: report*", "mydocker * has not been looked at: *"])
+    result.stdout.fnmatch_lines(
+        ["*mydocker: report*", "mydocker * has no list of known deviations: *"]
+    )

@@ -141,7 +141,7 @@ def test_merge_refuses_different_expectations(project: pytest.Pytester, netmodes
         sharded(project, "2/2", *other)
         status, _, complaint = netmodes(*merge)
         assert status == 2
-        assert "they differ in the expectations they are held against" in complaint
+        assert "they differ in the expectation file" in complaint
 
 
 @WORKERS
