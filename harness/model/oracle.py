@@ -1,30 +1,13 @@
 """Plan, topology and dialect → the promised matrix: the specification as code.
 
-Every cell is settled by the first rule that speaks:
+The first rule of `_promise` that applies settles a cell; `_credited` names its requirement. The
+rules take `harness.model.topology` as given: the world forwards, the routers and the attacker
+route private ranges towards the host, and every address of the host replies to every source that
+can reach the host (Linux's weak host model).
 
-1. `_loopback`   the target is the source's own loopback address;
-2. `_no_name`    the name does not resolve, because no resolver can be reached;
-3. `_no_route`   the source has no route to the target, and knows at once;
-4. `_by_tap`     the source or the target is behind a process in user space;
-5. `_kept_out`   the packet leaves and the host's rules keep it from arriving;
-6. `_reply`      the packet arrives and the target replies.
-
-`_credited` then names the requirement that the cell belongs to. The rules take
-`harness.model.topology` as given: the world forwards, the routers and the attacker
-route private ranges towards the host, and every address of the host replies to every
-source that can reach the host (Linux's weak host model).
-
-Attachments are the links of the containers and namespaces of a plan. A container can be on
-several networks. Two containers that share a network use it. Otherwise a packet leaves by the
-network of the sender's default route, and its destination is the target's address on the first
-of the target's networks.
-
-Containers behind a user-space process: the process sends the requests of a tap anew from a socket
-of the host, so targets see the host's address. No route leads to a tap. A packet for pasta's
-address, which is the host's, ends at the nearest owner of that address. A packet for slirp4netns'
-address ends at its nearest owner, or on the route of private addresses. Over IPv6 slirp4netns
-advertises a prefix, from which each container derives its own address.
-https://passt.top/passt/about/, https://github.com/rootless-containers/slirp4netns
+A container can be on several networks. Two containers that share a network use it. Otherwise a
+packet leaves by the network of the sender's default route, and its destination is the target's
+address on the first of the target's networks.
 """
 
 from __future__ import annotations
@@ -355,7 +338,15 @@ def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | N
 
 
 def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """Promise if a user-space process is behind one end, and not the same behind both."""
+    """Promise if a user-space process is behind one end, and not the same behind both.
+
+    The process sends the requests of a tap anew from a socket of the host, so targets see the
+    host's address. No route leads to a tap. A packet for pasta's address, which is the host's,
+    ends at the nearest owner of that address; one for slirp4netns' address ends there too, or on
+    the route of private addresses. Over IPv6 slirp4netns advertises a prefix, from which each
+    container derives its own address.
+    https://passt.top/passt/about/, https://github.com/rootless-containers/slirp4netns
+    """
     dialect = world.dialect
     tap, other = _tap(dialect, source), _tap(dialect, target)
     apart = not (source.network and target.network) and cell.target != GATEWAY

@@ -22,6 +22,7 @@ from tests.report.entries import (
     listed,
     matching,
     pattern,
+    updated,
 )
 from tests.report.made import OUTSIDE, PEERS
 
@@ -181,7 +182,7 @@ def test_writing_keeps_message_patterns() -> None:
     """Also exceeded ones stay; excused tests are not listed."""
     entries = {pattern(at_most=1), pattern(verdict=Verdict.ERROR), pattern(versions=">=2")}
     report = made.report(matching(), matching(OUTSIDE), matching("f.py::test", Verdict.ERROR))
-    assert set(expectations.updated(report, [*entries], gone=lambda _: False)) == entries
-    assert set(expectations.updated(GREEN, [*entries], gone=lambda _: False)) == entries
-    new, *_ = expectations.updated(report, [pattern(verdict=Verdict.ERROR)], gone=lambda _: False)
+    assert set(updated(report, *entries)) == entries
+    assert set(updated(GREEN, *entries)) == entries
+    new, *_ = updated(report, pattern(verdict=Verdict.ERROR))
     assert (new.kind, new.id) == (DeviationKind.TEST, PEERS)
