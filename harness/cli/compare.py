@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from harness.adapters import registry
 from harness.cli.faults import SUITES
-from harness.report import schema, store
+from harness.report import expectations, schema, store
 from harness.report.compare import Column, as_json, as_markdown
 from harness.report.expectations import BadExpectations
 from harness.report.sanitize import line
@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
         "-n", dest="workers", default="auto", metavar="N", help="workers of a run (default: auto)"
     )
     parser.add_argument(
-        "--tests", action="append", default=[], metavar="PATH", help="in place of the suites"
+        "--tests", action="append", default=[], metavar="PATH", help="instead of the suites"
     )
     parser.add_argument(
         "--output",
@@ -121,7 +121,7 @@ def _obstacle(name: str, expected: Path | None = None) -> str:
     try:
         registry.find(name)
         if expected is not None:
-            store.read_expectations(_expectations(name, expected))
+            expectations.read(_expectations(name, expected))
     except registry.UnknownRuntime as error:
         return str(error)
     except BadExpectations as error:
@@ -134,9 +134,9 @@ def _mistakes(names: Sequence[str], options: argparse.Namespace) -> Iterator[str
     for name in names:
         if why := _obstacle(name, options.expect):
             yield f"{name}: {why}"
-    for place in options.tests:
-        if not os.path.exists(place.partition("::")[0]):
-            yield f"--tests {place}: there is no such file or folder"
+    for path in options.tests:
+        if not os.path.exists(path.partition("::")[0]):
+            yield f"--tests {path}: there is no such file or folder"
     if not re.fullmatch(r"auto|logical|[0-9]+", options.workers, re.ASCII):
         yield f"-n {options.workers}: give a number, auto or logical"
 

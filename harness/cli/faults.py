@@ -40,7 +40,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
             "-p", dest="modules", action="append", default=[], metavar="MODULE", help="more faults"
         )
         command.add_argument(
-            "--tests", action="append", default=[], metavar="PATH", help="in place of the suites"
+            "--tests", action="append", default=[], metavar="PATH", help="instead of the suites"
         )
     table.set_defaults(run=triangle)
 

@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return workers.main(words[1:])
     arguments = _parser().parse_args(words)
     if sys.platform != "linux" and not arguments.anywhere:
-        sys.stderr.write("netmodes: this needs Linux; tests that do not run with --sandbox=never\n")
+        sys.stderr.write(
+            "netmodes: this needs Linux; elsewhere only tests with --sandbox=never run\n"
+        )
         return 1
     try:
         run: int = arguments.run(arguments)
@@ -85,9 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     examine = commands.add_parser("doctor", help=about, description=about)
     examine.add_argument("--json", action="store_true", help="print the findings as JSON")
     examine.set_defaults(run=_doctor)
-    about = "list what a runtime has to satisfy, or tell all about some of it"
+    about = "list what a runtime has to satisfy, or show some of it in full"
     rows = commands.add_parser("requirements", help=about, description=about)
-    rows.add_argument("ids", nargs="*", metavar="ID", help="a requirement to tell all about")
+    rows.add_argument("ids", nargs="*", metavar="ID", help="a requirement to show in full")
     rows.set_defaults(run=_requirements, anywhere=True)
     about = "a shell inside the world: hosts, routers, the runtime and its containers ready"
     lab = commands.add_parser("lab", help=about, description=about)
@@ -96,10 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     started = lab.add_mutually_exclusive_group()
     started.add_argument("--no-cast", action="store_true", help="start no containers")
     started.add_argument(
-        "--plan", type=Path, metavar="FILE", help="start what this plan says in place of the cast"
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="start the containers of this plan instead of the cast",
     )
     lab.add_argument(
-        "command", nargs="*", metavar="COMMAND", help="run this in place of a shell; put -- first"
+        "command", nargs="*", metavar="COMMAND", help="run this instead of a shell; put -- first"
     )
     lab.set_defaults(run=_lab)
     about = "in the lab: one echo request to each host, and the TTL with which the answer came"
@@ -164,13 +169,13 @@ def _requirements(arguments: argparse.Namespace) -> int:
     """Print the catalogue, or the given rows in full; return 2 for an unknown id."""
     catalogue = requirements.load(importlib.resources.files("suites") / "requirements.toml")
     try:
-        asked = [catalogue[id_] for id_ in arguments.ids]
+        shown = [catalogue[id_] for id_ in arguments.ids]
     except UnknownRequirement as error:
         sys.stderr.write(f"netmodes: {error}\n")
         return 2
     console = Console(highlight=False)
-    if asked:
-        console.print("\n\n".join(map(_in_full, asked)), markup=False, soft_wrap=True)
+    if shown:
+        console.print("\n\n".join(map(_in_full, shown)), markup=False, soft_wrap=True)
         return 0
     table = Table(box=None)
     for heading in ("id", "level", "statement"):

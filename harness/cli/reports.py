@@ -79,7 +79,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _gated(whole: Report, path: Path) -> tuple[Report, int]:
-    listed, _ = store.read_expectations(path)
+    listed, _ = expectations.read(path)
     ran = {test.id for test in whole.tests}
 
     def gone(id_: str) -> bool:

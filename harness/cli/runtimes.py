@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     about = "list the runtimes that can be tested: version, features, and what is their own way"
     parser = commands.add_parser("vendors", help=about, description=about)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="a runtime, or a TOML file, to tell all about"
+        "names", nargs="*", metavar="NAME", help="a runtime, or a TOML file, to show in full"
     )
     parser.set_defaults(run=run)
 

@@ -25,17 +25,14 @@ class Matrix(Mapping[Cell, E]):
     makes them unequal. Two of a kind are equal when their entries are. Order,
     the order of insertion, is for readers only.
 
-    `origin` is the place of the observation, for callers that probe there again. It takes
+    `origin` is the scene of the observations, for callers that probe again. It takes
     no part in comparisons.
     """
 
     __slots__ = ("_entries", "origin")
 
     def __init__(
-        self,
-        entries: Mapping[Cell, E] | Iterable[tuple[Cell, E]] = (),
-        *,
-        origin: object = None,
+        self, entries: Mapping[Cell, E] | Iterable[tuple[Cell, E]] = (), *, origin: object = None
     ) -> None:
         self._entries: dict[Cell, E] = dict(entries)
         self.origin = origin

@@ -1,30 +1,13 @@
 """Plan, topology and dialect → the promised matrix: the specification as code.
 
-Every cell is settled by the first rule that speaks:
+The first rule of `_promise` that applies settles a cell; `_credited` names its requirement. The
+rules take `harness.model.topology` as given: the world forwards, the routers and the attacker
+route private ranges towards the host, and every address of the host replies to every source that
+can reach the host (Linux's weak host model).
 
-1. `_loopback`   the target is the source's own loopback address;
-2. `_no_name`    the name does not resolve, because no resolver can be reached;
-3. `_no_route`   the source has no route to the target, and knows at once;
-4. `_by_tap`     the source or the target is behind a process in user space;
-5. `_kept_out`   the packet leaves and the host's rules keep it from arriving;
-6. `_reply`      the packet arrives and the target replies.
-
-`_credited` then names the requirement that the cell belongs to. The rules take
-`harness.model.topology` as given: the world forwards, the routers and the attacker
-route private ranges towards the host, and every address of the host replies to every
-source that can reach the host (Linux's weak host model).
-
-Attachments are the links of the containers and namespaces of a plan. A container can be on
-several networks. Two containers that share a network use it. Otherwise a packet leaves by the
-network of the sender's default route, and its destination is the target's address on the first
-of the target's networks.
-
-Containers behind a user-space process: the process sends the requests of a tap anew from a socket
-of the host, so targets see the host's address. No route leads to a tap. A packet for pasta's
-address, which is the host's, ends at the nearest owner of that address. A packet for slirp4netns'
-address ends at its nearest owner, or on the route of private addresses. Over IPv6 slirp4netns
-advertises a prefix, from which each container derives its own address.
-https://passt.top/passt/about/, https://github.com/rootless-containers/slirp4netns
+A container can be on several networks. Two containers that share a network use it. Otherwise a
+packet leaves by the network of the sender's default route, and its destination is the target's
+address on the first of the target's networks.
 """
 
 from __future__ import annotations
@@ -109,7 +92,7 @@ def attachments_of(plan: Plan, dialect: Dialect) -> Attachments:
 
     Raises `PlanError` if a subnet lies outside the ranges that the world routes.
     """
-    found: dict[str, tuple[Attachment, ...]] = {place.name: (place,) for place in _OUTSIDE}
+    found: dict[str, tuple[Attachment, ...]] = {item.name: (item,) for item in _OUTSIDE}
     for container in plan.containers:
         home = plan.home(container.name)
         if isinstance(home.mode, Host):
@@ -165,13 +148,13 @@ def shared_link(
     return _way_out(sources, family), _first(targets, family)
 
 
-def _first(places: Sequence[Attachment], family: Family) -> Attachment:
-    return next((item for item in places if family in item.families), places[0])
+def _first(links: Sequence[Attachment], family: Family) -> Attachment:
+    return next((item for item in links if family in item.families), links[0])
 
 
-def _way_out(places: Sequence[Attachment], family: Family) -> Attachment:
+def _way_out(links: Sequence[Attachment], family: Family) -> Attachment:
     """Return a network that has a way out; every way out leads through the host."""
-    leading = [item for item in places if not item.internal] or list(places)
+    leading = [item for item in links if not item.internal] or list(links)
     return _first(leading, family)
 
 
@@ -194,7 +177,7 @@ def promised(
     return Matrix({cell: _promise(world, cell) for cell in cells if world.has(cell)})
 
 
-# --- places ------------------------------------------------------------------
+# --- the world ----------------------------------------------------------------
 
 
 _TARGETS: Final = (SELF, LOOPBACK, GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0)
@@ -204,7 +187,7 @@ _TARGETS: Final = (SELF, LOOPBACK, GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, B
 class _World:
     dialect: Dialect
     topology: Topology
-    places: Attachments
+    attachments: Attachments
     modes: Mapping[str, model.Mode]
     """Mode of each container, by name: a large matrix needs it in every cell."""
 
@@ -219,17 +202,17 @@ class _World:
         """Return the attachments of the cell's target."""
         match cell.target:
             case model.SELF | model.LOOPBACK:
-                return self.places[cell.source]
+                return self.attachments[cell.source]
             case model.GATEWAY | model.BR0:
-                return self.places[HOST]
+                return self.attachments[HOST]
             case model.BY_NAME:
-                return self.places[INTERNET]
+                return self.attachments[INTERNET]
             case name:
-                return self.places[name]
+                return self.attachments[name]
 
     def asking(self, cell: Cell) -> tuple[Attachment, ...]:
         """Return the attachments of the cell's source; for its gateway, those of the family."""
-        own = self.places[cell.source]
+        own = self.attachments[cell.source]
         if cell.target == GATEWAY:
             own = tuple(item for item in own if cell.family in item.families) or own
         return own
@@ -243,7 +226,7 @@ class _World:
         if cell.target == LOOPBACK:
             return True
         if cell.target == GATEWAY:
-            own = (item for item in self.places[cell.source] if item.network is not None)
+            own = (item for item in self.attachments[cell.source] if item.network is not None)
             return any(cell.family in item.families for item in own)
         return any(cell.family in item.families for item in self.targeted(cell))
 
@@ -355,7 +338,15 @@ def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | N
 
 
 def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """Promise if a user-space process is behind one end, and not the same behind both."""
+    """Promise if a user-space process is behind one end, and not the same behind both.
+
+    The process sends the requests of a tap anew from a socket of the host, so targets see the
+    host's address. No route leads to a tap. A packet for pasta's address, which is the host's,
+    ends at the nearest owner of that address; one for slirp4netns' address ends there too, or on
+    the route of private addresses. Over IPv6 slirp4netns advertises a prefix, from which each
+    container derives its own address.
+    https://passt.top/passt/about/, https://github.com/rootless-containers/slirp4netns
+    """
     dialect = world.dialect
     tap, other = _tap(dialect, source), _tap(dialect, target)
     apart = not (source.network and target.network) and cell.target != GATEWAY
@@ -367,7 +358,7 @@ def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -
     if alike or (tap == "pasta" and target.name == HOST and cell.target != BR0):
         return _mistaken(source, source.name, 0, "UM-4" if target.tap else "UM-3")
     if target.tap == "pasta":
-        to_host = world.routers_between(source, world.places[HOST][0])
+        to_host = world.routers_between(source, world.attachments[HOST][0])
         return _mistaken(source, HOST, to_host, "UM-4")
     if other:
         return Promise(Outcome.DROPPED, requirement="UM-4", why="no route leads to a tap")
@@ -380,7 +371,7 @@ def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -
         seen_ttl=START_TTL - routers,
         seen_from=HOST,
         requirement="UM-3" if target.name == HOST else "UM-2",
-        why=f"{tap} asks in its place, from the host",
+        why=f"{tap} sends the request anew, from the host",
     )
 
 
@@ -395,11 +386,11 @@ def _nowhere() -> Promise:
     )
 
 
-def _tap(dialect: Dialect, place: Attachment) -> str:
-    """Return the tap of a place: its own, or that of the netns with the bridges."""
-    if place.network and dialect.bridges != "host":
+def _tap(dialect: Dialect, end: Attachment) -> str:
+    """Return the tap of an attachment: its own, or that of the netns with the bridges."""
+    if end.network and dialect.bridges != "host":
         return dialect.bridges
-    return place.tap
+    return end.tap
 
 
 def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) -> Promise:
@@ -480,11 +471,7 @@ def _reply(world: _World, cell: Cell, source: Attachment, target: Attachment) ->
         if sender != source.name:
             why += ", behind the host's address"
     return Promise(
-        Outcome.REPLY,
-        ttl=START_TTL - routers,
-        seen_from=sender,
-        requirement=requirement,
-        why=why,
+        Outcome.REPLY, ttl=START_TTL - routers, seen_from=sender, requirement=requirement, why=why
     )
 
 
@@ -517,11 +504,11 @@ def _relation(cell: Cell, source: Attachment, target: Attachment) -> str:
     return known.get(cell.target, "BR-6")
 
 
-def _within(place: Attachment) -> str:
+def _within(own: Attachment) -> str:
     """Return the requirement for a source that reaches itself."""
-    if place.tap:
+    if own.tap:
         return "UM-1"
-    return "BR-1" if place.network else "BYS-1"
+    return "BR-1" if own.network else "BYS-1"
 
 
 def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:

@@ -91,18 +91,9 @@ class Topology:
         IPv4Interface("203.0.113.1/24"),
         IPv6Interface("2001:db8:1::1/64"),
     )
-    br0: tuple[Interface, ...] = (
-        IPv4Interface("192.168.2.1/24"),
-        IPv6Interface("fd00:2::1/64"),
-    )
-    ns1: tuple[Interface, ...] = (
-        IPv4Interface("192.168.2.10/24"),
-        IPv6Interface("fd00:2::10/64"),
-    )
-    ns2: tuple[Interface, ...] = (
-        IPv4Interface("192.168.2.20/24"),
-        IPv6Interface("fd00:2::20/64"),
-    )
+    br0: tuple[Interface, ...] = (IPv4Interface("192.168.2.1/24"), IPv6Interface("fd00:2::1/64"))
+    ns1: tuple[Interface, ...] = (IPv4Interface("192.168.2.10/24"), IPv6Interface("fd00:2::10/64"))
+    ns2: tuple[Interface, ...] = (IPv4Interface("192.168.2.20/24"), IPv6Interface("fd00:2::20/64"))
 
     def __post_init__(self) -> None:
         if not 1 <= self.routers <= 30:

@@ -55,7 +55,7 @@ class Reporter:
         self._digest = "none"
         if self._expect is not None:
             with _as_usage_error("--expect"):
-                self._expected, text = store.read_expectations(start / self._expect)
+                self._expected, text = expectations.read(start / self._expect)
                 self._digest = _digest(text)
         write = config.getoption("write_expect")
         self._write_to = None if write is None else start / write
@@ -225,7 +225,7 @@ class Reporter:
             raise BadExpectations(f"{path} is left as it was: the run is partial")
         before: Sequence[Deviation] = ()
         if path.exists():
-            before, _ = store.read_expectations(path)
+            before, _ = expectations.read(path)
         after = expectations.updated(report, before, gone=self._gone)
         try:
             store.replace(path, expectations.dumps(after))

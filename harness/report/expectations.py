@@ -191,14 +191,14 @@ def _mistakes(item: Deviation, *, limited: bool) -> Iterator[tuple[bool, str]]:
     unspecific = all(len("".join(part.split())) < _SHORTEST for part in item.id.split(ANYTHING))
     yield (
         saying and unspecific,
-        f"anything that fails might say so; quote {_SHORTEST} characters, without blanks and "
-        f"{ANYTHING}, that one defect alone does",
+        f"the saying is too general; quote {_SHORTEST} characters, without blanks and "
+        f"{ANYTHING}, of a message that only one defect prints",
     )
     yield (
         saying and item.at_most < 1,
-        "at_most has to say how many tests of a run it may excuse, such as 3",
+        "at_most is missing: the number of tests of a run that it may excuse, from 1",
     )
-    yield limited and not saying, "at_most is said of a saying, which many tests may meet"
+    yield limited and not saying, "only a saying has at_most"
     web = not item.link or address(item.link)
     yield not web, f"link is no address of the web: {item.link!r}"
 
@@ -219,6 +219,21 @@ def _check_once(found: Iterable[Deviation]) -> None:
             )
 
 
+def read(path: Path) -> tuple[tuple[Deviation, ...], str]:
+    """Return deviations and text of an expectation file. Raises `BadExpectations` with its name."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return loads(text), text
+    except FileNotFoundError as error:
+        raise BadExpectations(
+            f"{path}: there is no such file; --write-expect writes one"
+        ) from error
+    except OSError as error:
+        raise BadExpectations(f"{path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, BadExpectations) as error:
+        raise BadExpectations(f"{path}: {error}") from error
+
+
 def dumps(deviations: Iterable[Deviation]) -> str:
     """Return the text of an expectation file, sorted: equal deviations give equal text."""
     entries = []
@@ -234,7 +249,7 @@ def dumps(deviations: Iterable[Deviation]) -> str:
             "link": item.link,
         }
         entries.append({key: value for key, value in entry.items() if value})
-    head = "# What is known not to be as it should. See docs/gate.md; `--write-expect` sorts it.\n"
+    head = "# Known deviations, see docs/gate.md. `--write-expect` sorts this file.\n"
     return head + "".join("\n[[deviation]]\n" + tomli_w.dumps(entry) for entry in entries)
 
 
@@ -248,14 +263,14 @@ def uncovered_version(runtime: str, version: str | None, folder: Path) -> str:
     own, file = as_version(version), folder / f"{name}.toml"
     if own is None or not file.is_file():
         return ""
-    listed = loads(file.read_text(encoding="utf-8"))
+    listed, _ = read(file)
     known = sorted({item.versions for item in listed if item.versions and item.runtime == name})
     if not known or any(SpecifierSet(item).contains(own, prereleases=True) for item in known):
         return ""
     return (
-        f"{name} {version} has not been looked at: what fails has been explained of "
-        f"{' and '.join(known)}, and here it may be a choice of this version's that nobody has "
-        f"declared (`netmodes vendors {runtime}`, docs/adapters.md)"
+        f"{name} {version} has no list of known deviations: the suites' list is for versions "
+        f"{' and '.join(known)}; a failure may be an undeclared choice of this version "
+        f"(`netmodes vendors {runtime}`, docs/adapters.md)"
     )
 
 

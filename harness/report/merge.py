@@ -35,10 +35,10 @@ _FOUND: Final[Mapping[str, Callable[[Report], object]]] = {
 _MUST_AGREE: Final[Mapping[str, Callable[[Report], object]]] = {
     "the runtime": lambda report: report.implementation.name,
     "netmodes": lambda report: report.generator,
-    "what was asked for": lambda report: report.selection.arguments,
+    "the arguments": lambda report: report.selection.arguments,
     "the catalogue of requirements": lambda report: report.selection.catalogue,
     "the number of shards": lambda report: report.shard.of if report.shard else None,
-    "what the shards were balanced by": lambda report: report.shard.by if report.shard else None,
+    "the durations file": lambda report: report.shard.by if report.shard else None,
     "the seeds": lambda report: dict(report.seeds),
     "the fault": lambda report: report.environment.get("fault"),
     "the probe": lambda report: report.environment.get("probe"),
@@ -46,7 +46,7 @@ _MUST_AGREE: Final[Mapping[str, Callable[[Report], object]]] = {
     "the machine": lambda report: report.environment.get("machine"),
 }
 _HELD: Final[Mapping[str, Callable[[Report], object]]] = {
-    "the expectations they are held against": lambda report: report.selection.expectations,
+    "the expectation file": lambda report: report.selection.expectations
 }
 """Fields that an earlier version's report lacks. The profile decides which examples are drawn."""
 
@@ -68,7 +68,7 @@ def merge(reports: Sequence[Report]) -> Report:
         raise Unmergeable("one of them is no shard: run its tests with --shard k/n")
     if twice := {number for number in numbers if numbers.count(number) > 1}:
         raise Unmergeable(
-            f"shard {', '.join(map(str, sorted(filter(None, twice))))} is there twice"
+            f"shard {', '.join(map(str, sorted(filter(None, twice))))} was given twice"
         )
     parts = sorted(reports, key=lambda report: report.shard.number if report.shard else 0)
     collected = sum(report.selection.collected for report in parts)
@@ -95,11 +95,11 @@ def merge(reports: Sequence[Report]) -> Report:
 
 
 def _check(reports: Sequence[Report], agree: Mapping[str, Callable[[Report], object]]) -> None:
-    for what, tell in agree.items():
+    for what, value in agree.items():
         for other in reports[1:]:
-            if tell(reports[0]) != tell(other):
+            if value(reports[0]) != value(other):
                 raise Unmergeable(
-                    f"they differ in {what}: {tell(reports[0])!r} and {tell(other)!r}"
+                    f"they differ in {what}: {value(reports[0])!r} and {value(other)!r}"
                 )
 
 

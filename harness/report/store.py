@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.report import expectations, failure_links, schema
-from harness.report.expectations import BadExpectations, Deviation
+from harness.report.expectations import BadExpectations
 from harness.report.failure_links import AGAIN, EVIDENCE, EVIDENCE_FILES, INDEX, STATES
 from harness.report.render import html, junit, markdown
 from harness.report.sanitize import plain
@@ -92,13 +92,13 @@ def remove_evidence(directory: Path, *, before: float) -> None:
             folder.rmdir()
 
 
-def relocated(report: Report, own: Path, place: Path) -> Report:
-    """Return `report` from the folder `own` for a page in the folder `place`.
+def relocated(report: Report, own: Path, folder: Path) -> Report:
+    """Return `report` from the folder `own` for a page in `folder`.
 
-    The evidence paths become relative to `place`, or are dropped if they would lead upwards.
+    The evidence paths become relative to `folder`, or are dropped if they would lead upwards.
     """
     try:
-        way = own.resolve().relative_to(place.resolve())
+        way = own.resolve().relative_to(folder.resolve())
     except ValueError:
         way = None
 
@@ -119,8 +119,8 @@ def copy_evidence(own: Path, directory: Path) -> None:
         )
 
 
-def bring_evidence(report: Report, own: Path, place: Path) -> Report:
-    """Copy the evidence from the folder `own` to `place`, and return `report` for `place`.
+def bring_evidence(report: Report, own: Path, target: Path) -> Report:
+    """Copy the evidence from the folder `own` to `target`, and return `report` for `target`.
 
     A failure whose evidence cannot be copied names the original folder.
     """
@@ -130,13 +130,13 @@ def bring_evidence(report: Report, own: Path, place: Path) -> Report:
         if found is None or not (own / found).is_dir():
             return failure
         try:
-            shutil.copytree(own / found, place / found, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(own / found, target / found, symlinks=True, dirs_exist_ok=True)
         except OSError as error:
-            shutil.rmtree(place / found, ignore_errors=True)  # the report needs the room
+            shutil.rmtree(target / found, ignore_errors=True)  # the report needs the room
             # `shutil.Error` lists source, target and reason; the first reason is enough.
             why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
-            told = f"is in {own / found}, for it could not be copied: {why}"
-            sections = (*failure.sections, Section(title=EVIDENCE, text=plain(told)))
+            words = f"is in {own / found}, for it could not be copied: {why}"
+            sections = (*failure.sections, Section(title=EVIDENCE, text=plain(words)))
             return dataclasses.replace(failure, evidence=None, files=(), sections=sections)
         return failure
 
@@ -178,21 +178,6 @@ def replace(path: Path, text: str) -> None:
         raise
 
 
-def read_expectations(path: Path) -> tuple[tuple[Deviation, ...], str]:
-    """Return deviations and text of an expectation file. Raises `BadExpectations` with its name."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        return expectations.loads(text), text
-    except FileNotFoundError as error:
-        raise BadExpectations(
-            f"{path}: there is no such file; --write-expect writes one"
-        ) from error
-    except OSError as error:
-        raise BadExpectations(f"{path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, BadExpectations) as error:
-        raise BadExpectations(f"{path}: {error}") from error
-
-
 def check_writable(path: Path) -> None:
     """Check that an expectation file can be written, and make its folder.
 
@@ -206,7 +191,7 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         raise BadExpectations(f"{path}: {error.strerror or error}") from error
     if there:
-        read_expectations(path)
+        expectations.read(path)
 
 
 def make_folder(directory: Path) -> None:

@@ -132,8 +132,7 @@ def test_link_pair_belongs_to_both_containers_and_is_shared_if_possible(plan: Pl
 def test_order_of_additional_networks_changes_no_promise(plan: Plan) -> None:
     """The order in which a container is connected to networks has no effect."""
     turned = replace(
-        plan,
-        containers=tuple(replace(item, also=item.also[::-1]) for item in plan.containers),
+        plan, containers=tuple(replace(item, also=item.also[::-1]) for item in plan.containers)
     )
     one, other = (promised(item, Dialect(), Topology()) for item in (plan, turned))
     said = [

@@ -198,8 +198,7 @@ def test_explanation_does_not_depend_on_argument_order() -> None:
 
 @given(matrices(promises(), max_size=30), matrices(observations(), max_size=30))
 @example(
-    Matrix({CELL: Promise(Outcome.REPLY, requirement="BR-4", why="→ ")}),
-    Matrix({CELL: LOST}),
+    Matrix({CELL: Promise(Outcome.REPLY, requirement="BR-4", why="→ ")}), Matrix({CELL: LOST})
 )  # a reason with the arrow of an entry
 def test_explanation_has_at_most_six_entries_and_counts_the_rest(
     expected: Matrix[Promise], seen: Matrix[Observation]

@@ -267,10 +267,7 @@ def test_observation_equality_ignores_rtt_and_detail(seen: Observation) -> None:
             Observation(Outcome.REPLY, ttl=64, seen_ttl=64, seen_from="a"),
             "reply, ttl 64, seen as a",
         ),
-        (
-            Observation(Outcome.REPLY, ttl=64, seen_ttl=63),
-            "reply, ttl 64, seen with ttl 63",
-        ),
+        (Observation(Outcome.REPLY, ttl=64, seen_ttl=63), "reply, ttl 64, seen with ttl 63"),
         (Promise(Outcome.REPLY, ttl=60, seen_from="host"), "reply, ttl 60, seen as host"),
         (Promise(Outcome.REJECTED, codes=frozenset({"b", "a"})), "rejected(a|b)"),
         (Promise(Outcome.REJECTED, limited=True), "rejected or dropped"),

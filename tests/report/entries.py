@@ -26,8 +26,8 @@ def listed(
     kind: DeviationKind, id_: str, verdict: Verdict = Verdict.BROKEN, **more: str
 ) -> Deviation:
     """Return an entry of the file."""
-    told: dict[str, Any] = {"runtime": "acme", "reason": "known"} | more
-    return Deviation(kind=kind, id=id_, verdict=verdict, **told)
+    fields: dict[str, Any] = {"runtime": "acme", "reason": "known"} | more
+    return Deviation(kind=kind, id=id_, verdict=verdict, **fields)
 
 
 def compared(report: Report, *entries: Deviation, gone: Sequence[str] = ()) -> GateResult:
@@ -35,11 +35,16 @@ def compared(report: Report, *entries: Deviation, gone: Sequence[str] = ()) -> G
     return expectations.compare(report, entries, file="acme.toml", gone=lambda id_: id_ in gone)
 
 
+def updated(report: Report, *entries: Deviation) -> tuple[Deviation, ...]:
+    """Return these entries as the report's `--write-expect` changes them."""
+    return expectations.updated(report, entries, gone=lambda _: False)
+
+
 def pattern(*, verdict: Verdict = Verdict.BROKEN, at_most: int = 3, **more: Any) -> Deviation:
     """Return an entry with a message pattern."""
-    told: dict[str, Any] = {"id": TENTATIVE, "reason": "bound too early"} | more
+    fields: dict[str, Any] = {"id": TENTATIVE, "reason": "bound too early"} | more
     return Deviation(
-        runtime="acme", kind=DeviationKind.SAYING, verdict=verdict, at_most=at_most, **told
+        runtime="acme", kind=DeviationKind.SAYING, verdict=verdict, at_most=at_most, **fields
     )
 
 

@@ -31,6 +31,7 @@ from tests.report.entries import (
     listed,
     matching,
     pattern,
+    updated,
 )
 from tests.report.made import OUTSIDE, PEERS
 
@@ -116,7 +117,7 @@ def test_chance_failure_may_pass_and_stays_listed() -> None:
     entry = replace(ABOUT_TEST, chance=True)
     for run in (RED, GREEN):
         assert compared(run, entry).ok
-        assert expectations.updated(run, [entry], gone=lambda _: False) == (entry,)
+        assert updated(run, entry) == (entry,)
     assert not compared(report(ERROR), entry).ok
     assert not compared(report(SKIPPED), entry).ok
 
@@ -229,11 +230,7 @@ def of(tests: list[Drawn]) -> Report:
 @given(
     TESTS,
     TESTS,
-    st.sets(
-        st.builds(
-            pattern, verdict=st.sampled_from(sorted(expectations.FAILING)), at_most=st.just(5)
-        )
-    ),
+    st.sets(st.builds(pattern, verdict=st.sampled_from(sorted(FAILING)), at_most=st.just(5))),
 )
 def test_written_file_makes_the_gate_pass(
     before: list[Drawn], now: list[Drawn], sayings: set[Deviation]
@@ -252,29 +249,22 @@ def test_written_file_makes_the_gate_pass(
 
 
 def test_writing_keeps_reasons_and_ranges() -> None:
-    """Entries of other runtimes stay; fixed ones go, new ones come."""
+    """Entries of other runtimes stay; fixed ones go, new ones come, verdicts change."""
     other = listed(TEST, PEERS, runtime="other")
     known = listed(TEST, PEERS, versions="<2", reason="kernel bug")
     fixed = listed(TEST, OUTSIDE)
-    written = expectations.updated(RED, [other, known, fixed], gone=lambda _: False)
+    written = updated(RED, other, known, fixed)
     assert set(written) == {other, known}
-    (new,) = expectations.updated(RED, [], gone=lambda _: False)
+    (new,) = updated(RED)
     assert (new.id, new.reason) == (PEERS, UNEXPLAINED)
+    (changed,) = updated(report(ERROR), known)
+    assert changed == replace(known, verdict=ERROR)
 
 
 def test_writing_lists_unsupported_requirements() -> None:
     """The verdict of a broken entry changes."""
-    run = made.report(made.result(verdict=UNSUPPORTED, requirements=["DNS-1"]))
-    (new,) = expectations.updated(run, [], gone=lambda _: False)
+    (new,) = updated(NO_DNS)
     assert new == listed(REQUIREMENT, "DNS-1", UNSUPPORTED, reason=UNEXPLAINED)
     before = listed(REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
-    (after,) = expectations.updated(run, [before], gone=lambda _: False)
+    (after,) = updated(NO_DNS, before)
     assert after == replace(before, verdict=UNSUPPORTED)
-
-
-def test_writing_updates_the_verdict_of_an_entry() -> None:
-    """The reason stays."""
-    run = made.report(made.result(PEERS, ERROR))
-    before = listed(TEST, PEERS, versions="<2", reason="kernel bug")
-    (after,) = expectations.updated(run, [before], gone=lambda _: False)
-    assert after == replace(before, verdict=ERROR)

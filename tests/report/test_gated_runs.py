@@ -26,11 +26,7 @@ from tests.report.projects import (
     [
         (RED, EXPECTED + FAILING, "gate: acme * is as expected by expect.toml*"),
         (RED, EXPECTED, "  new failures*1: test_it.py::test_broken (broken: BR-2, BR-4)*"),
-        (GREEN, EXPECTED, "gate: acme * is as expected by expect.toml*"),
         (GREEN, FAILING, "  gone*1: test test_it.py::test_broken*"),
-        (GREEN, "", "  not supported*1: HOST-1*"),
-        (GREEN, EXPECTED.replace("HOST-1", "HOST-99"), "  gone*1: requirement HOST-99*"),
-        (GREEN, EXPECTED.replace("HOST-1", "BR-1"), "  fixed*1: requirement BR-1*"),
     ],
 )
 def test_gate_decides_the_exit_status(
@@ -50,13 +46,15 @@ def test_gate_decides_the_exit_status(
 
 @WORKERS
 def test_run_meets_the_file_it_has_written(project: pytest.Pytester, workers: list[str]) -> None:
-    """A second --write-expect changes nothing."""
+    """Its folder is made, and a second --write-expect changes nothing."""
     project.makepyfile(test_it=RED)
-    assert run(project, "--write-expect=e.toml", *workers).ret == 1
-    written = (project.path / "e.toml").read_text()
+    path = project.path / "new" / "folder" / "e.toml"
+    assert run(project, f"--write-expect={path}", *workers).ret == 1
+    written = path.read_text()
     assert 'test = "test_it.py::test_broken"' in written
-    assert run(project, "--expect=e.toml", "--write-expect=e.toml", *workers).ret == 0
-    assert (project.path / "e.toml").read_text() == written
+    assert run(project, f"--expect={path}", f"--write-expect={path}", *workers).ret == 0
+    assert path.read_text() == written
+    assert [*path.parent.iterdir()] == [path]
 
 
 EXCUSED = '(error, at most 3 by the saying "failed to bind a listener on *": bound too early)'
@@ -120,20 +118,17 @@ def test_with_another(stand): pass
     )
 
 
-def test_gate_with_k_ignores_deselected_tests(project: pytest.Pytester) -> None:
-    """They are neither fixed nor gone."""
-    project.makepyfile(test_it=RED)
-    (project.path / "expect.toml").write_text(EXPECTED + FAILING)
-    result = run(project, "--expect=expect.toml", "-k", "kept", "-n", "2")
-    assert result.ret == 0
-
-
-def test_gate_with_a_test_name_ignores_the_rest_of_its_file(project: pytest.Pytester) -> None:
-    """Other tests are neither gone nor removed from the file."""
+@pytest.mark.parametrize(
+    "part", [["-k", "kept", "-n", "2"], ["test_it.py::test_kept"]], ids=["-k", "name"]
+)
+def test_gate_ignores_tests_that_were_not_selected(
+    project: pytest.Pytester, part: list[str]
+) -> None:
+    """They are neither fixed nor gone, and stay in the file."""
     project.makepyfile(test_it=RED)
     (project.path / "expect.toml").write_text(EXPECTED + FAILING)
     orders = ("--expect=expect.toml", "--write-expect=expect.toml")
-    assert run(project, *orders, "test_it.py::test_kept").ret == 0
+    assert run(project, *orders, *part).ret == 0
     assert 'test = "test_it.py::test_broken"' in (project.path / "expect.toml").read_text()
 
 
@@ -177,13 +172,6 @@ def test_unwritable_expectation_file_is_a_usage_error(
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: --write-expect {project.path / place}: {why}"])
     assert (project.path / "bad.toml").read_text() == "[[deviation"
-
-
-def test_folder_of_the_expectation_file_is_made(project: pytest.Pytester) -> None:
-    """It is made as the report's folder is."""
-    project.makepyfile(test_it=GREEN)
-    assert run(project, "--write-expect=new/folder/e.toml").ret == 0
-    assert [path.name for path in (project.path / "new" / "folder").iterdir()] == ["e.toml"]
 
 
 def test_expectation_file_spoilt_during_the_run_is_named(project: pytest.Pytester) -> None:

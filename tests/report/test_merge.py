@@ -125,11 +125,11 @@ def _second(**more: object) -> tuple[Report, Report]:
         ),
         (
             {"selection": Selection(collected=1, tests="t", catalogue="c", arguments=("x",))},
-            "what was asked for",
+            "the arguments",
         ),
         ({"shard": Shard(number=2, of=3)}, "the number of shards"),
-        ({"shard": Shard(number=2, of=2, by="x")}, "balanced by"),
-        ({"shard": Shard(number=1, of=2)}, "shard 1 is there twice"),
+        ({"shard": Shard(number=2, of=2, by="x")}, "the durations file"),
+        ({"shard": Shard(number=1, of=2)}, "shard 1 was given twice"),
         ({"shard": None}, "the number of shards"),
         ({"seeds": {"hypothesis seed": "1"}}, "the seeds"),
         ({"environment": {**made.BROKEN.environment, "fault": "x"}}, "the fault"),
@@ -158,7 +158,7 @@ def test_shards_with_different_expectations_are_refused() -> None:
     for same in (("a", "a"), ("none", "none"), ("", "a"), ("none", "")):
         assert merge(held(*same)).complete
     for different in (("a", "b"), ("none", "a")):
-        with pytest.raises(Unmergeable, match="the expectations they are held against"):
+        with pytest.raises(Unmergeable, match="the expectation file"):
             merge(held(*different))
 
 

@@ -22,6 +22,7 @@ from tests.report.entries import (
     listed,
     matching,
     pattern,
+    updated,
 )
 from tests.report.made import OUTSIDE, PEERS
 
@@ -127,11 +128,7 @@ def test_excused_test_does_not_judge_its_requirement(
 
 def test_listed_test_is_excused_too() -> None:
     """The pattern applies if the test does not fail as listed."""
-    entries = [
-        listed(DeviationKind.TEST, PEERS),
-        pattern(),
-        pattern(verdict=Verdict.ERROR),
-    ]
+    entries = [listed(DeviationKind.TEST, PEERS), pattern(), pattern(verdict=Verdict.ERROR)]
     (excused,) = compared(made.report(matching(verdict=Verdict.ERROR)), *entries).excused
     assert excused.tests == (PEERS,)
     for report in (RED, made.report(matching())):
@@ -176,25 +173,16 @@ def test_duplicate_message_pattern_is_refused() -> None:
     ):
         compared(RED, pattern(), pattern(at_most=5))
     assert (
-        compared(
-            RED,
-            pattern(),
-            pattern(versions=">=2"),
-            listed(DeviationKind.TEST, PEERS),
-        ).entries
+        compared(RED, pattern(), pattern(versions=">=2"), listed(DeviationKind.TEST, PEERS)).entries
         == 2
     )
 
 
 def test_writing_keeps_message_patterns() -> None:
     """Also exceeded ones stay; excused tests are not listed."""
-    entries = {
-        pattern(at_most=1),
-        pattern(verdict=Verdict.ERROR),
-        pattern(versions=">=2"),
-    }
+    entries = {pattern(at_most=1), pattern(verdict=Verdict.ERROR), pattern(versions=">=2")}
     report = made.report(matching(), matching(OUTSIDE), matching("f.py::test", Verdict.ERROR))
-    assert set(expectations.updated(report, [*entries], gone=lambda _: False)) == entries
-    assert set(expectations.updated(GREEN, [*entries], gone=lambda _: False)) == entries
-    new, *_ = expectations.updated(report, [pattern(verdict=Verdict.ERROR)], gone=lambda _: False)
+    assert set(updated(report, *entries)) == entries
+    assert set(updated(GREEN, *entries)) == entries
+    new, *_ = updated(report, pattern(verdict=Verdict.ERROR))
     assert (new.kind, new.id) == (DeviationKind.TEST, PEERS)

@@ -140,11 +140,14 @@ def test_informational_run_writes_no_report(project: pytest.Pytester, option: st
 def test_github_job_gets_the_summary(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is appended to the job's file, with or without a report."""
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path / "job.md"))
+    """It is appended to the job's file, also without a report; text of other steps stays."""
+    job = project.path / "job.md"
+    job.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(job))
     project.makepyfile(test_it=RED)
     run(project, "--no-report")
-    assert "Does not conform: 2 requirements not kept" in (project.path / "job.md").read_text()
+    assert job.read_text().startswith("before\n## netmodes: acme\n")
+    assert "Does not conform: 2 requirements not kept" in job.read_text()
 
 
 def test_runtime_output_is_escaped_on_the_terminal(project: pytest.Pytester) -> None:
@@ -230,9 +233,7 @@ def test_killed_worker_makes_the_report_partial(project: pytest.Pytester) -> Non
     assert "failed" not in result.parseoutcomes()
 
 
-def test_collection_error_makes_the_report_partial(
-    project: pytest.Pytester,
-) -> None:
+def test_collection_error_makes_the_report_partial(project: pytest.Pytester) -> None:
     """The tests of the file are missing."""
     project.makepyfile(test_it=GREEN, test_bad="import nothing_of_the_kind")
     result = run(project, "--report=r", "--continue-on-collection-errors")

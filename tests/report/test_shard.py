@@ -16,33 +16,24 @@ IDS = st.lists(
     st.builds("f{}.py::test_{}".format, st.integers(0, 9), st.integers(0, 9)), unique=True
 )
 SECONDS = st.dictionaries(
-    st.builds("f{}.py::test_{}".format, st.integers(0, 9), st.integers(0, 9)),
-    st.floats(0, 100),
+    st.builds("f{}.py::test_{}".format, st.integers(0, 9), st.integers(0, 9)), st.floats(0, 100)
 )
 
 
 @settings(deadline=None)
 @given(IDS, st.integers(1, 6), SECONDS, st.integers())
-def test_assignment_does_not_depend_on_the_order(
+def test_assignment_keeps_files_and_does_not_depend_on_the_order(
     ids: list[str], of: int, seconds: dict[str, float], seed: int
 ) -> None:
-    """Every test is in one shard."""
+    """Every test is in one shard, with its whole file, whose set-up happens once."""
     parts = merge.assign(ids, of, seconds)
+    assert len({(merge.file_of(id_), part) for id_, part in parts.items()}) == len(
+        {merge.file_of(id_) for id_ in ids}
+    )
     assert parts.keys() == set(ids)
     assert set(parts.values()) <= set(range(1, of + 1))
     shuffled = random.Random(seed).sample(ids, len(ids))
     assert merge.assign(shuffled, of, seconds) == parts
-
-
-@settings(deadline=None)
-@given(IDS, st.integers(1, 6), SECONDS)
-def test_file_is_in_one_shard(ids: list[str], of: int, seconds: dict[str, float]) -> None:
-    """A module's set-up happens once."""
-    parts = merge.assign(ids, of, seconds)
-    for id_ in ids:
-        assert {parts[other] for other in ids if merge.file_of(other) == merge.file_of(id_)} == {
-            parts[id_]
-        }
 
 
 @settings(deadline=None)

@@ -50,7 +50,7 @@ def sharded(project: pytest.Pytester, part: str, *more: str) -> str:
 
 
 def test_merged_shards_are_the_whole_run(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """Every test occurs once, with the same verdicts, counts and the worst exit status."""
+    """Verdicts and counts are the same, the exit status is the worst; all shards are needed."""
     parts = [sharded(project, f"{number}/2", "-n", "2") for number in (1, 2)]
     assert all(0 < len(last_report(project, part).tests) < 10 for part in parts)
     assert netmodes("merge", *parts, "--output", "joint")[0] == 1
@@ -60,6 +60,8 @@ def test_merged_shards_are_the_whole_run(project: pytest.Pytester, netmodes: Net
     assert joint.totals == whole.totals
     assert joint.selection.tests == whole.selection.tests
     assert netmodes("diff", "whole", "joint") == (0, "", "")
+    assert netmodes("merge", parts[0], "--output", "joint")[0] != 0
+    assert last_report(project, "joint").partial == ("shard 2 of 2 is missing",)
 
 
 def test_shards_are_balanced_by_an_earlier_run(project: pytest.Pytester) -> None:
@@ -139,27 +141,21 @@ def test_merge_refuses_different_expectations(project: pytest.Pytester, netmodes
         sharded(project, "2/2", *other)
         status, _, complaint = netmodes(*merge)
         assert status == 2
-        assert "they differ in the expectations they are held against" in complaint
-
-
-def test_merge_reports_a_missing_shard(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """The report is partial, and the exit status is not 0."""
-    part = sharded(project, "1/2")
-    assert netmodes("merge", part, "--output", "joint")[0] != 0
-    assert last_report(project, "joint").partial == ("shard 2 of 2 is missing",)
+        assert "they differ in the expectation file" in complaint
 
 
 @WORKERS
 def test_empty_shard_passes(
     project: pytest.Pytester, netmodes: Netmodes, workers: list[str]
 ) -> None:
-    """It leaves a report; if all shards are empty, the whole has no tests."""
-    project.makepyfile(test_it=GREEN)
+    """It leaves a report, as one without requirement; of empty shards the whole has no tests."""
+    project.makepyfile(test_it="def test_of_nothing(): pass")
     statuses = [run(project, f"--shard={n}/2", f"--report=part-{n}", *workers).ret for n in (1, 2)]
     assert statuses == [0, 0]
     reports = [last_report(project, f"part-{n}") for n in (1, 2)]
-    assert sorted(len(report.tests) for report in reports) == [0, 3]
+    assert sorted(len(report.tests) for report in reports) == [0, 1]
     assert [report.exit for report in reports] == [0, 0]
+    assert [report.shard for report in reports] == [Shard(number=n, of=2) for n in (1, 2)]
     assert netmodes("merge", "part-1", "part-2", "--output", "joint")[0] == 0
     none = [
         run(project, f"--shard={n}/2", f"--report=part-{n}", "-k", "absent", *workers).ret
@@ -170,14 +166,6 @@ def test_empty_shard_passes(
     merge = ["merge", "part-1", "part-2", "--output", "joint"]
     assert netmodes(*merge)[0] == pytest.ExitCode.NO_TESTS_COLLECTED
     assert netmodes(*merge, "--expect=expect.toml")[0] == pytest.ExitCode.NO_TESTS_COLLECTED
-
-
-def test_shard_without_requirement_leaves_a_report(project: pytest.Pytester) -> None:
-    """It is to be merged."""
-    project.makepyfile(test_it="def test_of_nothing(): pass")
-    for number in (1, 2):
-        assert run(project, f"--shard={number}/2").ret == 0
-        assert last_report(project).shard == Shard(number=number, of=2)
 
 
 def test_merge_copies_the_evidence(tmp_path: Path, netmodes: Netmodes) -> None:
@@ -191,8 +179,10 @@ def test_merge_copies_the_evidence(tmp_path: Path, netmodes: Netmodes) -> None:
     parts = [str(tmp_path / name) for name in ("a", "b")]
     netmodes("merge", *parts, "--output", str(joint))
     assert (joint / "evidence" / "peers" / "story.txt").read_text() == "it died"
-    netmodes("report", str(joint), "--output", str(tmp_path / "all.html"))
-    assert 'href="joint/evidence/peers/"' in (tmp_path / "all.html").read_text()
+    page = tmp_path / "all.html"
+    assert netmodes("report", str(joint), str(joint), "--output", str(page)) == (0, "", "")
+    assert 'href="joint/evidence/peers/"' in page.read_text()
+    assert page.read_text().count('role="tab"') == 2
 
 
 def test_diff_prints_changes(project: pytest.Pytester, netmodes: Netmodes) -> None:
@@ -208,16 +198,6 @@ def test_diff_prints_changes(project: pytest.Pytester, netmodes: Netmodes) -> No
     status, _, complaint = netmodes("diff", "old", "test_it.py")
     assert status == 2
     assert "test_it.py: it is no report" in complaint
-
-
-def test_report_command_writes_a_page_about_several(
-    project: pytest.Pytester, netmodes: Netmodes
-) -> None:
-    """Runtimes are side by side."""
-    project.makepyfile(test_it=RED)
-    run(project, "--report=one")
-    assert netmodes("report", "one", "one", "--output", "both.html") == (0, "", "")
-    assert (project.path / "both.html").read_text().count('role="tab"') == 2
 
 
 def test_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:

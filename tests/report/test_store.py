@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,9 +15,10 @@ from hypothesis import given, settings
 from harness.report import failure_links, store
 from harness.report import schema as json_file
 from harness.report.render import html, markdown
-from harness.report.schema import BadReport, GateResult, Report, Verdict
+from harness.report.schema import BadReport, GateResult, Report
 from linux import syscalls
 from tests.report import made
+from tests.report.test_sanitize import Page
 
 
 def without_surrogates(said: str) -> str:
@@ -84,8 +84,9 @@ def test_all_files_are_written(tmp_path: Path) -> None:
 
 
 def test_new_run_removes_the_earlier_report(tmp_path: Path) -> None:
-    """The folder has a partial report meanwhile."""
+    """The folder has a partial report meanwhile; a green run has no evidence."""
     store.write(made.report(made.result()), tmp_path)
+    assert {item.name for item in tmp_path.iterdir()} == {*store.NAMES}
     (tmp_path / "mine.txt").write_text("not the report's")
     store.begin(made.report(partial=("the run has not come to its end",)), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {json_file.NAME, "mine.txt"}
@@ -179,12 +180,6 @@ def test_report_without_evidence_names_is_read() -> None:
     assert re.findall(r'href="([^"#:]*evidence[^"]*)"', page) == led
 
 
-def test_green_run_has_no_evidence(tmp_path: Path) -> None:
-    """There is no folder either."""
-    store.write(made.report(made.result(made.PEERS, Verdict.KEPT, ["BR-4"])), tmp_path)
-    assert not (tmp_path / "evidence").exists()
-
-
 def test_index_of_earlier_evidence_is_removed(tmp_path: Path) -> None:
     """It goes with that evidence."""
     store.write(made.BROKEN, tmp_path)
@@ -214,43 +209,12 @@ def test_badge_shows_kept_core_requirements(report: Report, message: str, colour
     assert (drawn["schemaVersion"], drawn["message"], drawn["color"]) == (1, message, colour)
 
 
-def test_summary_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text of other steps stays."""
-    job = tmp_path / "job.md"
-    job.write_text("before\n")
-    monkeypatch.setenv(store.STEP_SUMMARY, str(job))
-    store.append_step_summary(made.BROKEN)
-    assert job.read_text().startswith("before\n## netmodes: acme 1.2\n")
-
-
-class _Text(HTMLParser):
-    """The visible text of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.text, self._hidden = "", 0
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._hidden += tag in ("script", "style")
-        self.text += " " + " ".join(
-            value or "" for name, value in attrs if name in ("data-tip", "aria-label")
-        )
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag in ("script", "style")
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.text += " " + data
-
-
 def test_numbers_of_the_page_are_in_the_json() -> None:
     """Each can be found in `report.json`."""
     gate = GateResult(file="x.toml", entries=7, ok=False, new=("test 31",), known=("test 57",))
     report = made.report(*made.BROKEN.tests, matrices=made.BROKEN.matrices, gate=gate, exit=1)
     number = re.compile(r"\d+(?:\.\d+)?")
-    shown = _Text(html.render([report])).text
+    shown = Page(html.render([report]), names=("data-tip", "aria-label")).words
     in_json = set(number.findall(json_file.dumps(report)))
     drawn = {"1", "2", "3", "4", "6"}  # routers by number; IPv4, IPv6
     assert report.totals.tests.kept == 1
@@ -263,15 +227,3 @@ def test_page_has_the_rerun_command() -> None:
     environment = {**made.BROKEN.environment, "fault": "x-y", "probe": "exec"}
     page = html.render([dataclasses.replace(made.BROKEN, environment=environment)])
     assert f"pytest {made.PEERS} --runtime acme --fault x-y --probe exec<" in page
-
-
-def test_reports_stand_side_by_side() -> None:
-    """Every runtime has its verdict in every row."""
-    other = made.report(made.result(), name="other", version="3")
-    page = html.render([made.BROKEN, other])
-    row = page[page.index('id="req-BR-4"') :].partition("</summary>")[0]
-    assert "v-broken" in row
-    assert "v-kept" in row
-    assert "acme 1.2" in page
-    assert "other 3" in page
-    assert Verdict.BROKEN in row
