@@ -43,7 +43,6 @@ from harness.probe.sockets import (
     seen_from_host,
     sockets_of,
     spelled,
-    syn_ttl,
 )
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
@@ -346,7 +345,7 @@ class _Exchange:
                 continue  # the source has closed: its own end reports why
             self._accepted.append(stream)
             source = plain(sender[0])
-            ttl = syn_ttl(stream) or self._syns[own.number, family].ttl(source, sender[1])
+            ttl = self._syns[own.number, family].ttl(source, sender[1])
             greeting = reception.pack_reply(self._run, reception.GREETING, own.number, ttl, source)
             with contextlib.suppress(OSError):  # likewise
                 stream.send(greeting)

@@ -42,6 +42,8 @@ class Container:
         self._agents_pid = 0
         self._pid_1: tuple[int, int] | None = None
         """Pid 1 when the namespace was last opened, and its start time."""
+        with contextlib.suppress(OSError):  # it has ended
+            self._pid_1 = facts.pid, self._start_time(facts.pid)
 
     def facts(self) -> ContainerInfo:
         """Return what the runtime reports now."""

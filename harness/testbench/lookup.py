@@ -27,7 +27,8 @@ import dns.rcode
 from harness.model.plan import Family
 from harness.model.topology import Address
 from harness.probe.resolver import nameservers
-from harness.testbench.listener import Transport
+from harness.probe.sockets import ADDRESS_FAMILIES
+from harness.testbench.listener import SOCKET_KINDS, Transport
 from harness.world.host import HostMachine, quiet_fork
 from linux.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
 
@@ -47,8 +48,6 @@ PATIENCE: Final = 5.0
 """Seconds that one resolver may take to answer the harness. It takes milliseconds."""
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
-_FAMILIES: Final = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
-_KINDS: Final = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
 
 
 class LookupResult(NamedTuple):
@@ -66,7 +65,7 @@ def look_up(
 ) -> LookupResult:
     """Return the result of getaddrinfo(3) inside, in both families at once without `family`."""
     if container.own_stack:
-        words = name.encode(), int(_FAMILIES[family])
+        words = name.encode(), int(_address_family(family))
         found, reason = container.agent().do(["resolve", *words])[0]
         return LookupResult(frozenset(map(ip_address, found)), reason)
     return host.call(inside, container.facts().pid, by_name, name, family)
@@ -90,7 +89,7 @@ def by_name(name: str, family: Family | None = None) -> LookupResult:
     """Resolve in the calling process; with `HostMachine.call` the host resolves."""
     # In bytes: for a text Python would load a codec, in the container's root.
     try:
-        found = socket.getaddrinfo(name.encode(), None, _FAMILIES[family], socket.SOCK_STREAM)
+        found = socket.getaddrinfo(name.encode(), None, _address_family(family), socket.SOCK_STREAM)
     except socket.gaierror as error:
         return LookupResult(frozenset(), str(error.strerror))
     return LookupResult(frozenset(ip_address(str(item[4][0])) for item in found))
@@ -102,6 +101,10 @@ def by_address(address: str) -> str:
         return socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
     except socket.gaierror:
         return ""
+
+
+def _address_family(family: Family | None) -> int:
+    return ADDRESS_FAMILIES[family] if family else socket.AF_UNSPEC
 
 
 def inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -200,8 +203,8 @@ def abandon_queries(container: Container, name: str, *, questions: int) -> None:
 @contextmanager
 def _to(server: Address, container: Container, transport: Transport) -> Iterator[socket.socket]:
     """Connect a socket, so that a refusal is reported at once."""
-    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
-    with container.net.socket(family, _KINDS[transport]) as opened:
+    family = ADDRESS_FAMILIES[server.version]
+    with container.net.socket(family, SOCKET_KINDS[transport]) as opened:
         opened.settimeout(PATIENCE)
         opened.connect((str(server), 53))
         yield opened

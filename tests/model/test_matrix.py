@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from harness.model.matrix import Matrix, MatrixConflict, diff, explain, printable
 from harness.model.plan import Cell, Observation, Outcome, Promise, Protocol
-from harness.testbench.strategies import cells, kept, matrices, observations, promises
 from tests.model.reference import CELL, KEPT, LOST, PROMISED, REPLY, changed, keeping
+from tests.model.strategies import cells, kept, matrices, observations, promises
 
 # --- equality ----------------------------------------------------------------
 

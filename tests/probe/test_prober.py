@@ -1,4 +1,4 @@
-"""Every outcome there is, met by real packets in a real world."""
+"""Every outcome, observed with real packets in a real world."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def one(world: World, source: str, target: str, protocol: Protocol, family: Fami
 # --- reply --------------------------------------------------------------------------
 
 HOPS = {HOST: 0, NS1: 1, NS2: 1}
-"""Routers between each of those behind the host and the LAN."""
+"""Routers between a namespace behind the host and the LAN."""
 
 
 def between(source: str, target: str) -> int:
-    """How many routers lie between two of the world's own."""
+    """Return the number of routers between two namespaces of the world."""
     one, other = ("host" if name == BR0 else name for name in (source, target))
     inside = {HOST, NS1, NS2}
     if one == other or {one, other} <= inside:
@@ -119,84 +119,60 @@ def test_observations_do_not_depend_on_slice_size(
 # --- wrong peer ---------------------------------------------------------------------
 
 
-@EACH
-@SPOKEN
-def test_reply_of_another_witness_is_a_wrong_peer(
-    world: World, rule: Put, protocol: Protocol, family: Family
-) -> None:
-    """The prober detects that ns2 replies instead of the internet, and names ns2."""
-    rule(
-        HOST,
-        "prerouting",
-        nftables.iifname("br0"),
-        nftables.daddr(_only(world.address(INTERNET, family))),
-        nftables.dnat(world.address(NS2, family)),
-        kind="nat",
-    )
-    seen = one(world, NS1, INTERNET, protocol, family)
-    assert seen.outcome is Outcome.WRONG_PEER
-    assert seen.detail == f"net:[{world.namespaces[NS2].id[1]}] answered instead"
-    assert one(world, NS1, ATTACKER, protocol, family).outcome is Outcome.REPLY
-
-
-def _only(address: Address) -> nftables.Network:
-    return ip_network(address)
-
-
-@EACH
-def test_echo_reply_without_witness_is_a_wrong_peer(
-    world: World, rule: Put, family: Family
-) -> None:
-    """A machine without a witness answers the ping instead of the target."""
-    rule(
-        HOST,
-        "prerouting",
-        nftables.iifname("br0"),
-        nftables.daddr(_only(world.address(INTERNET, family))),
-        nftables.dnat(world.address("lan_gateway", family)),
-        kind="nat",
-    )
-    seen = one(world, NS1, INTERNET, Protocol.ICMP, family)
-    assert seen.outcome is Outcome.WRONG_PEER
-    assert seen.detail.endswith("answered, but no witness saw the request")
-
-
-class Impostor(NamedTuple):
-    """A service of the internet that is no witness, and what is told when it answers."""
+class WrongPeer(NamedTuple):
+    """A diversion to a namespace or port without the target's witness, and its detail."""
 
     protocol: Protocol
-    port: int
+    to: str
+    port: int | None
     patience: float
-    told: str
+    detail: str
 
 
-IMPOSTORS = {
-    "tcp echo": Impostor(Protocol.TCP, 7, 5.0, "the connection was accepted, then came b'{"),
-    "udp echo": Impostor(Protocol.UDP, 7, 5.0, "what came back is b'{"),
-    "discard": Impostor(Protocol.TCP, 9, 0.0, "something accepted the connection and said nothing"),
+WRONG_PEERS = {
+    "another witness, icmp": WrongPeer(Protocol.ICMP, NS2, None, 0, "net:[{}] answered instead"),
+    "another witness, udp": WrongPeer(Protocol.UDP, NS2, None, 0, "net:[{}] answered instead"),
+    "another witness, tcp": WrongPeer(Protocol.TCP, NS2, None, 0, "net:[{}] answered instead"),
+    "no witness": WrongPeer(
+        Protocol.ICMP, "lan_gateway", None, 0, "{} answered, but no witness saw the request"
+    ),
+    "tcp echo": WrongPeer(
+        Protocol.TCP, INTERNET, 7, 5.0, "the connection was accepted, then came b'{{"
+    ),
+    "udp echo": WrongPeer(Protocol.UDP, INTERNET, 7, 5.0, "what came back is b'{{"),
+    "discard": WrongPeer(
+        Protocol.TCP, INTERNET, 9, 0, "something accepted the connection and said nothing"
+    ),
 }
 
 
 @EACH
-@pytest.mark.parametrize("service", IMPOSTORS)
-def test_foreign_service_on_the_probe_port_is_a_wrong_peer(
-    world: World, rule: Put, family: Family, service: str
+@pytest.mark.parametrize("peer", WRONG_PEERS)
+def test_reply_of_another_peer_is_detected(
+    world: World, rule: Put, family: Family, peer: str
 ) -> None:
-    """A service that answers for the target, with nonsense or with silence, is caught."""
-    impostor = IMPOSTORS[service]
+    """Another witness, a host without one, or a service that is silent or sends something else."""
+    protocol, to, port, patience, detail = WRONG_PEERS[peer]
     rule(
         HOST,
         "prerouting",
         nftables.iifname("br0"),
         nftables.daddr(_only(world.address(ATTACKER, family))),
-        nftables.l4proto(impostor.protocol.value),
-        nftables.dnat(world.address(INTERNET, family), impostor.port),
+        nftables.l4proto("icmpv6" if protocol is Protocol.ICMP and family == 6 else protocol.value),
+        nftables.dnat(world.address(to, family), port),
         kind="nat",
     )
-    cell = Cell(NS1, ATTACKER, impostor.protocol, family)
-    seen = observed(world, [cell], patience=impostor.patience)[cell]
+    # Without a witness on the probe port the target's kernel would refuse.
+    others = [Cell(NS1, to, Protocol.ICMP, family)] if to == NS2 else []
+    cell = Cell(NS1, ATTACKER, protocol, family)
+    seen = observed(world, [cell, *others], patience=patience)[cell]
     assert seen.outcome is Outcome.WRONG_PEER
-    assert seen.detail.startswith(impostor.told)
+    owner = world.namespaces[NS2].id[1] if to == NS2 else world.address(ATTACKER, family)
+    assert seen.detail.startswith(detail.format(owner))
+
+
+def _only(address: Address) -> nftables.Network:
+    return ip_network(address)
 
 
 # --- rejected -----------------------------------------------------------------------

@@ -18,11 +18,12 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from harness.testbench.packets import pcapng
-from harness.testbench.packets.packet_ring import SLOT, Frame, FrameKind, Ring, has_ethernet_header
+from harness.testbench.packets.packet_ring import SLOT, Frame, Ring
 from linux.netns import NetNS
 
 if TYPE_CHECKING:
@@ -70,22 +71,8 @@ class Tap:
 
     def collect(self) -> tuple[list[Frame], int]:
         """Return the frames since the last call, and the number of lost ones."""
-        names: dict[int, str] = {}
-        frames = []
-        for seen in self._ring.read():
-            if seen.interface not in names:
-                names[seen.interface] = self._name(self.ifname or self._look_up(seen.interface))
-            frames.append(
-                Frame(
-                    names[seen.interface],
-                    seen.at,
-                    FrameKind(seen.kind),
-                    seen.length,
-                    seen.data,
-                    seen.unfinished_checksum,
-                    has_ethernet_header(seen.hardware),
-                )
-            )
+        name = cache(lambda index: self._name(self.ifname or self._look_up(index)))
+        frames = list(self._ring.read(name))
         return frames, self._ring.lost()
 
     def covers(self, where: str) -> bool:
