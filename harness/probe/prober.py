@@ -57,7 +57,7 @@ _PORTS: Final = range(61000, 65536)
 _OWN_PORTS: Final = range(24576, 24576 + SLICE)
 """Source ports of agents: below the ephemeral range, so that no other socket has them."""
 _PUMP_EVERY: Final = 32
-_HELD_PAUSE: Final = 0.002
+_DELAYED_PAUSE: Final = 0.002
 """Seconds to receive answers while a kernel timer delays one."""
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """Errors from the limits of this process, not from the network."""
@@ -234,7 +234,7 @@ class _Exchange:
             while self.results.open:
                 if quiet.reached() and not self._pump() and not self._pump_agents():
                     break
-                self._pump(_HELD_PAUSE if quiet.held else 0.0)
+                self._pump(_DELAYED_PAUSE if quiet.delayed else 0.0)
         patience = max(patience, quiescence.agent_patience(self._spaces))
         quiescence.await_silence(patience, lambda: bool(self.results.open), self._pump)
         self._pump_agents()

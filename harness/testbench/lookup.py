@@ -1,10 +1,8 @@
 """Name resolution inside a container, by the C library and by the harness itself.
 
-The C library is what any program inside uses: `/etc/hosts`, then the resolvers of
-`/etc/resolv.conf` with its search domains, over TCP after a truncated response. A process of the
-harness calls it in the container's namespaces and root, because an image need not have a program
-that does. Where a container has a kernel of its own the agent inside calls it. The harness itself
-queries one resolver and sees the whole response.
+A process of the harness calls the C library in the container's namespaces and root, because an
+image need not have a program that does. Where a container has a kernel of its own the agent inside
+calls it. The harness itself queries one resolver and sees the whole response.
 """
 
 from __future__ import annotations
@@ -165,13 +163,12 @@ def query(
 
     `OSError` when it cannot be reached, `dns.exception.Timeout` when it stays silent.
     """
-    server = of or nameservers(container.read(RESOLV_CONF))[0]
     query = dns.message.make_query(name, kind)
-    with _to(server, container, transport) as opened:
+    with _to(container, transport, of) as (opened, server):
         opened.setblocking(False)
         if transport == "tcp":
-            return dns.query.tcp(query, str(server), PATIENCE, sock=opened)
-        return dns.query.udp(query, str(server), PATIENCE, sock=opened)
+            return dns.query.tcp(query, server, PATIENCE, sock=opened)
+        return dns.query.udp(query, server, PATIENCE, sock=opened)
 
 
 def query_concurrently(container: Container, name: str, kinds: Sequence[str]) -> list[Message]:
@@ -180,9 +177,8 @@ def query_concurrently(container: Container, name: str, kinds: Sequence[str]) ->
     From one socket, as the C library queries both families. `dns.exception.Timeout` when one is not
     answered.
     """
-    server = nameservers(container.read(RESOLV_CONF))[0]
     queries = [dns.message.make_query(name, kind) for kind in kinds]
-    with _to(server, container, "udp") as opened:
+    with _to(container, "udp") as (opened, _):
         for query in queries:
             opened.send(query.to_wire())
         opened.setblocking(False)
@@ -195,19 +191,21 @@ def query_concurrently(container: Container, name: str, kinds: Sequence[str]) ->
 def abandon_queries(container: Container, name: str, *, questions: int) -> None:
     """Send queries over one connection and close it without waiting for a response."""
     query = dns.message.make_query(name, "A").to_wire()
-    server = nameservers(container.read(RESOLV_CONF))[0]
-    with _to(server, container, "tcp") as opened:
+    with _to(container, "tcp") as (opened, _):
         opened.sendall((len(query).to_bytes(2, "big") + query) * questions)
 
 
 @contextmanager
-def _to(server: Address, container: Container, transport: Transport) -> Iterator[socket.socket]:
-    """Connect a socket, so that a refusal is reported at once."""
+def _to(
+    container: Container, transport: Transport, of: Address | None = None
+) -> Iterator[tuple[socket.socket, str]]:
+    """Connect a socket to a resolver, so that a refusal is reported at once."""
+    server = of or nameservers(container.read(RESOLV_CONF))[0]
     family = ADDRESS_FAMILIES[server.version]
     with container.net.socket(family, SOCKET_KINDS[transport]) as opened:
         opened.settimeout(PATIENCE)
         opened.connect((str(server), 53))
-        yield opened
+        yield opened, str(server)
 
 
 def values(answer: Message) -> set[str]:

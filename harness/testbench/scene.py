@@ -389,9 +389,9 @@ class Scene:
             lan, links = self.world.namespaces["lan"], self.world.links()
             quiet = stack.enter_context(Quiet(lan, watched, links=links))
             if patience := max(self._patience(), quiescence.agent_patience(spaces)):
-                quiet.outlast(patience, self.world.namespaces[HOST])
+                quiet.wait_for_user_space(patience, self.world.namespaces[HOST])
             else:
-                quiet.last()
+                quiet.wait()
 
     def _space(self, name: str) -> NetNS:
         """Open the netns in which a row's probes are sent and received; the caller closes it."""

@@ -56,7 +56,7 @@ def looked_up(scene: Scene, asker: str, name: str, family: Family | None = None)
     return lookup.look_up(scene.world.host, scene[asker], name, family)
 
 
-def leads_to_itself(scene: Scene, name: str) -> None:
+def assert_hostname_is_own(scene: Scene, name: str) -> None:
     """Assert that the own hostname, gethostname(2), leads to own addresses only."""
     called = lookup.hostname(scene.world.host, scene[name])
     for family in FAMILIES:

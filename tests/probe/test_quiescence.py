@@ -56,7 +56,7 @@ def test_proxied_requests_are_dumped_once_without_traffic(
 
     monkeypatch.setattr(rtnetlink_dump, "proxied_requests", requests)
     with Quiet(lo, ends) as quiet:
-        quiet.last()
+        quiet.wait()
         assert len(asked) == 1
 
 
@@ -166,7 +166,7 @@ def test_quiet_lasts_for_the_patience_after_the_last_packet(
     with Quiet(lo, ends) as quiet, ends[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         look = quiet.reached
         monkeypatch.setattr(quiet, "reached", reached)
-        quiet.outlast(0.2, ends[0])
+        quiet.wait_for_user_space(0.2, ends[0])
     assert passes[-1] - passes[1] >= 0.2
     assert len(passes) >= 4  # the third is the packet's
 

@@ -1,4 +1,4 @@
-"""When nothing comes back: how soon that is final, and what must not be taken for an answer."""
+"""Silence: how soon it is final, and packets that must not be taken for a reply."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROUTER: dict[Family, tuple[str, str]] = {
     4: ("192.0.2.1", "192.0.2.5"),
     6: ("2001:db8::1", "2001:db8:1::1"),
 }
-"""The router's addresses towards the asker and towards the first station."""
+"""The router's addresses towards the client and towards the first target."""
 NOBODY: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8::99"}
 PATIENCE = 10.0
 """Seconds after which something that must happen has not."""
@@ -50,15 +50,15 @@ def refuse(star: Star, *parts: list[nftables.Expression]) -> None:
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Record the result of each `Quiet.reached` call; the wait for silence consists of them."""
-    told: list[bool] = []
+    results: list[bool] = []
 
     class Counted(Quiet):
         def reached(self) -> bool:
-            told.append(super().reached())
-            return told[-1]
+            results.append(super().reached())
+            return results[-1]
 
     monkeypatch.setattr(prober, "Quiet", Counted)
-    return told
+    return results
 
 
 # --- how soon -----------------------------------------------------------------------
@@ -87,7 +87,10 @@ def test_matrix_with_all_replies_needs_no_quiescence_check(star: Star, passes: l
 
 
 def test_request_to_missing_neighbour_is_dropped() -> None:
-    """A probe to an unused address is dropped, now or when the kernel gives up on it later."""
+    """A probe to an unused address is dropped, now or when the kernel gives up on it later.
+
+    No incomplete neighbour is left: a queued packet would keep the source's netns alive.
+    """
     with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
         for family in ("ipv4", "ipv6"):
             write_sysctls(one, {f"net.{family}.neigh.eth0.retrans_time_ms": 10})
@@ -97,6 +100,8 @@ def test_request_to_missing_neighbour_is_dropped() -> None:
             for family in FAMILIES
         ]
         assert ask_all(asked) == [Observation(Outcome.DROPPED)] * 6
+        with Netlink(one) as netlink:
+            assert list(rtnetlink_dump.neighbours(netlink, state=rtnetlink.NUD_INCOMPLETE)) == []
         later = ask_all(asked, patience=PATIENCE)
     assert later == [Observation(Outcome.DROPPED)] * 6
     assert {seen.detail for seen in later} == {"no neighbour answered for the next hop"}
@@ -120,7 +125,7 @@ def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> Non
 
 
 def on_link(star: Star, address: str) -> None:
-    """Let the asker take an address for one of its own link."""
+    """Have the client look for an address on its own link."""
     with Netlink(star.client) as netlink:
         netlink.send([rtnetlink.add_route(ip_network(address), oif=2)])
 
@@ -170,17 +175,6 @@ def test_new_owner_of_an_address_is_found_at_once(family: Family) -> None:
         assert {seen.outcome for seen in ask_all(asked)} == {Outcome.REPLY}
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@EACH
-def test_prober_leaves_no_incomplete_neighbour(family: Family, protocol: Protocol) -> None:
-    """A queued packet would keep the source's netns alive for seconds."""
-    with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
-        (seen,) = ask_all([question(one, NOBODY[family], two, protocol)])
-        assert seen.outcome is Outcome.DROPPED
-        with Netlink(one) as netlink:
-            assert list(rtnetlink_dump.neighbours(netlink, state=rtnetlink.NUD_INCOMPLETE)) == []
-
-
 def test_missing_neighbours_do_not_block_other_requests() -> None:
     """Hundreds of packets queued for missing neighbours do not delay other requests."""
     with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
@@ -189,11 +183,11 @@ def test_missing_neighbours_do_not_block_other_requests() -> None:
             for number in range(300)
             for protocol in (Protocol.ICMP, Protocol.UDP)
         ]
-        heard = [
+        replied = [
             question(one, "10.0.0.2", other, protocol, 999)
             for protocol in (Protocol.ICMP, Protocol.UDP)
         ]
-        found = ask_all([*silent, *heard])
+        found = ask_all([*silent, *replied])
     assert set(found[:-2]) == {Observation(Outcome.DROPPED)}
     assert [seen.outcome for seen in found[-2:]] == [Outcome.REPLY] * 2
 
@@ -230,10 +224,10 @@ def test_late_userspace_reply_counts_within_patience(
         """Pass one datagram on, and its answer back, once the kernel has been quiet."""
         with star.router.socket(kind, socket.SOCK_DGRAM) as out:
             out.settimeout(PATIENCE)
-            data, asker = ear.recvfrom(100)
+            data, client = relay_socket.recvfrom(100)
             assert quiet.wait(PATIENCE)
             out.sendto(data, (SHARED[family], PORT))
-            ear.sendto(out.recv(100), asker)
+            relay_socket.sendto(out.recv(100), client)
 
     monkeypatch.setattr(Quiet, "reached", reached)
     monkeypatch.setattr(prober, "open_sockets", lambda spaces, _: open_sockets(spaces, [PORT]))
@@ -241,13 +235,13 @@ def test_late_userspace_reply_counts_within_patience(
     way = [nftables.iifname("eth0"), nftables.l4proto("udp"), nftables.family(family)]
     to = nftables.dnat(ip_address(own), RELAY)
     with (
-        star.router.socket(kind, socket.SOCK_DGRAM) as ear,
+        star.router.socket(kind, socket.SOCK_DGRAM) as relay_socket,
         nftables.Nft(star.router) as rules,
         ThreadPoolExecutor(1) as executor,
     ):
         rules.apply([nftables.add_table(TABLE), chain, nftables.add_rule(TABLE, "nat", *way, to)])
-        ear.bind((own, RELAY))
-        ear.settimeout(PATIENCE)
+        relay_socket.bind((own, RELAY))
+        relay_socket.settimeout(PATIENCE)
         relayed = executor.submit(relay)
         asked = [question(star.client, SHARED[family], star.first, Protocol.UDP)]
         (seen,) = ask_all(asked, through=star.namespaces, patience=PATIENCE)
@@ -255,7 +249,7 @@ def test_late_userspace_reply_counts_within_patience(
     assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, other)
 
 
-# --- what is no answer --------------------------------------------------------------
+# --- what is no reply ---------------------------------------------------------------
 
 
 @EACH

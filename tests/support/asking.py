@@ -62,5 +62,4 @@ def control() -> NetNS:
 def settle(*spaces: NetNS) -> None:
     """Wait until no packet is under way in the netns."""
     with control() as lo, Quiet(lo, spaces) as quiet:
-        while not quiet.reached():
-            pass
+        quiet.wait()

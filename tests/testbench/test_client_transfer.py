@@ -56,8 +56,7 @@ def wires(ends: Ends) -> Iterator[TapPool]:
 def settle(ends: Ends) -> None:
     """Return once no packet is under way between the two."""
     with ends[0].open() as near, ends[1].open() as far, Quiet(near, [near, far]) as quiet:
-        while not quiet.reached():
-            pass
+        quiet.wait()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,8 +72,8 @@ def test_message_is_answered(
     ):
         assert call.own_port == 40001
         call.send(b"a word")
-        heard = call.receive()
-        assert heard == b"a word" if protocol is Protocol.ICMP else b'"me": "far"' in heard
+        answer = call.receive()
+        assert answer == b"a word" if protocol is Protocol.ICMP else b'"me": "far"' in answer
         assert call.error() == ""
     request = craft.request(family, protocol, sport=40001, dport=ECHO)
     wire.expect_one(craft.ip(family, dst=FAR_ADDRESS[family], ttl=9) / request)
@@ -82,15 +81,15 @@ def test_message_is_answered(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    ("protocol", "told"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
+    ("protocol", "error"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
 )
-def test_refusal_is_reported(ends: Ends, family: Family, protocol: Protocol, told: str) -> None:
-    """By the name of the error, on every query."""
+def test_refusal_is_reported(ends: Ends, family: Family, protocol: Protocol, error: str) -> None:
+    """The error has its name, on every query."""
     with Client(ends[0], protocol, FAR_ADDRESS[family], port=CLOSED) as call:
         call.send(b"anybody?")
         settle(ends)
-        assert call.error() == told
-        assert call.error() == told
+        assert call.error() == error
+        assert call.error() == error
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,14 +8,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 import pytest
 
 from harness.probe.sockets import RESET_ON_CLOSE, connected
 from harness.testbench import listener as traffic
-from harness.testbench import netns_view
 from harness.testbench.listener import (
     TRANSPORTS,
     Listener,
@@ -287,31 +286,6 @@ def test_connection_with_other_data_is_not_the_call(
         assert listener.reached_from(ends[1], port=closed) is None
 
 
-def test_address_translation_is_reported(ends: Ends) -> None:
-    """The client's own end and the one seen differ."""
-    one, other = ends
-    own, seen, target = (ip_address(f"192.0.2.{number}") for number in (3, 2, 1))
-    table = nftables.Table("ip", "translate")
-    with other.open() as space, Netlink(space) as netlink, nftables.Nft(space) as opened:
-        netlink.send(
-            [
-                rtnetlink.add_address(rtnetlink.LO, ip_interface(own)),
-                rtnetlink.add_route(ip_network(target), oif=PORT, source=own),
-            ]
-        )
-        opened.apply(
-            [
-                nftables.add_table(table),
-                nftables.add_chain(table, "out", hook="postrouting", priority=100, kind="nat"),
-                nftables.add_rule(table, "out", nftables.oifname("eth0"), nftables.masquerade()),
-            ]
-        )
-    with Listener(one, "udp", address=target) as listener:
-        exchange = listener.reached_from(other)
-    assert exchange
-    assert (exchange.own[0], exchange.seen[0]) == (own, seen)
-
-
 def test_free_port_can_be_bound(ends: Ends) -> None:
     """A second listener on it is refused."""
     port = free_port(ends[0], "tcp")
@@ -340,13 +314,3 @@ def test_broadcast_uses_every_protocol(ends: Ends) -> None:
     assert broadcast(other, [ip_address("203.0.113.1")], port=9, payload=word) < broadcast(
         other, [ADDRESSES[4]], port=9, payload=word
     )
-
-
-def test_abstract_sockets_belong_to_the_netns(ends: Ends) -> None:
-    """They are found and reached in their own namespace only."""
-    one, other = ends
-    with netns_view.listening(one) as listener:
-        assert netns_view.connectable(one) == {listener}
-        assert netns_view.connects(one, listener)
-        assert not netns_view.connects(other, listener)
-    assert netns_view.connectable(one) == frozenset()

@@ -9,7 +9,7 @@ from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 
 import pytest
 
-from harness.testbench.netns_view import NetnsView, fixed, until
+from harness.testbench.netns_view import NetnsView, fixed, reachable_abstract_sockets, until
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
@@ -107,6 +107,17 @@ def test_socket_is_inside_the_namespace(view: NetnsView) -> None:
     with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind(("192.0.2.1", 0))
         assert len(descriptors()) == before + 1
+
+
+def test_abstract_sockets_are_reachable_in_their_netns(view: NetnsView) -> None:
+    """They are found and reached in their own namespace only."""
+    with NetNS.new() as elsewhere, view.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind("")
+        assert reachable_abstract_sockets(view, view) == set()
+        listener.listen()
+        name = listener.getsockname()[1:].decode()
+        assert reachable_abstract_sockets(view, view) == {name}
+        assert reachable_abstract_sockets(view, fixed("elsewhere", elsewhere)) == set()
 
 
 # --- waiting ------------------------------------------------------------------------

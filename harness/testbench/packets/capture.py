@@ -1,7 +1,6 @@
-"""A capture: taps in any namespaces, and what is expected of what they saw.
+"""Captures: taps in any namespaces, and expectations about the frames that passed them.
 
-Every tap listens before the body of the `with` runs, so nothing that the body
-causes is missed. What is expected can be said inside the body or after it:
+Every tap listens before the body of the `with` runs. Expectations are stated in it or after it:
 
 ```python
 with Tap(internet, "eth0", owner="internet") as tap:
