@@ -207,8 +207,8 @@ class _Exchange:
                     self._watch(stream, partial(self._on_greeting, index))
         except BlockingIOError as error:
             raise SendQueueFull(
-                f"{request.cell} cannot be asked: too many packets from there wait for neighbours "
-                "that do not answer; probe fewer containers at a time"
+                f"{request.cell} cannot be probed: too many packets of its source wait for "
+                "neighbours that do not answer; probe fewer containers at a time"
             ) from error
         except OSError as error:
             if error.errno in _OURS:
@@ -240,7 +240,7 @@ class _Exchange:
         self._pump_agents()
         for index in self.results.open & self._streams.keys():
             if connected(self._streams[index]):
-                self.results.impostor(index, "something accepted the connection and said nothing")
+                self.results.impostor(index, "a process accepted the connection and sent nothing")
         lost = {index: self._streams[index] for index in self.results.open & self._streams.keys()}
         for index, space, syn in received_syns(self._syns.values(), lost):
             self.results.received(index, RequestSeen(space, syn.source, syn.ttl))
@@ -332,7 +332,7 @@ class _Exchange:
             request = self._requests[index]
             by_udp = request.cell.protocol is Protocol.UDP and request.source == own.netns
             if by_udp and request.address == datagram.source:
-                self.results.impostor(index, f"what came back is {datagram.data[:40]!r}")
+                self.results.impostor(index, f"a reply came that is {datagram.data[:40]!r}")
 
     def _on_connection(self, own: ProbeSockets, family: Family) -> None:
         """Witness a connection: send at once the number of this witness and the peer it saw."""

@@ -108,7 +108,7 @@ class Quiet:
             busy = [f"{name} in {space!r}" for space, name, _ in moved]
             raise NeverQuiet(
                 f"the world is still busy after {self._bound} s, at "
-                f"{', '.join(sorted(busy)[:4]) or 'neighbours that somebody answers for'}: "
+                f"{', '.join(sorted(busy)[:4]) or 'neighbours with a proxied address'}: "
                 "something in it sends without end; look with `netmodes lab`"
             )
         self._last, self._moved = now, not still

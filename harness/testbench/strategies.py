@@ -52,9 +52,9 @@ def plans(
 
     plan = Plan()
     for number in range(draw(st.integers(0, max_networks)) if "networks" in features else 0):
-        internal, ipv6, deaf = perhaps("internal"), perhaps("ipv6"), perhaps("icc")
+        internal, ipv6, isolated = perhaps("internal"), perhaps("ipv6"), perhaps("icc")
         plan = plan.with_network(
-            NetworkSpec(f"net{number + 1}", internal=internal, ipv6=ipv6, icc=not deaf)
+            NetworkSpec(f"net{number + 1}", internal=internal, ipv6=ipv6, icc=not isolated)
         )
     for number in range(draw(st.integers(0, max_containers))):
         mode = draw(st.sampled_from(modes(plan, features)))

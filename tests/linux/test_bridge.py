@@ -11,7 +11,7 @@ import pytest
 from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
-from tests.support.asking import settle
+from tests.support.probing import settle
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 KIND = 0x88B5
@@ -22,42 +22,42 @@ BRIDGE, PORT = 5, 10
 
 
 def mac(number: int) -> str:
-    """Return the MAC of a station."""
+    """Return the MAC of a host."""
     return f"02:00:00:00:00:{number:02x}"
 
 
 class Segment:
-    """A bridge in one namespace, whose ports lead to one station each."""
+    """A bridge in one namespace, whose ports lead to one host each."""
 
     def __init__(self, stack: ExitStack, bridge: NetNS) -> None:
-        self.stations = [stack.enter_context(NetNS.new()) for _ in range(COUNT)]
+        self.hosts = [stack.enter_context(NetNS.new()) for _ in range(COUNT)]
         self.netlink = stack.enter_context(Netlink(bridge))
-        self._everybody = (bridge, *self.stations)
+        self._everybody = (bridge, *self.hosts)
         self.netlink.send([rtnetlink.add_bridge("br0", index=BRIDGE)])
         self._listeners = []
-        for number, station in enumerate(self.stations):
+        for number, host in enumerate(self.hosts):
             pair = rtnetlink.add_veth(
                 f"port{number}",
                 "eth0",
                 index=PORT + number,
                 master=BRIDGE,
-                peer_netns=station.fd,
+                peer_netns=host.fd,
                 peer_index=2,
                 peer_mac=mac(number),
             )
             self.netlink.send([pair])
-            netns.write_sysctls(station, {"net.ipv6.conf.eth0.disable_ipv6": 1})
-            with Netlink(station) as netlink:
+            netns.write_sysctls(host, {"net.ipv6.conf.eth0.disable_ipv6": 1})
+            with Netlink(host) as netlink:
                 netlink.send([rtnetlink.set_link(2, up=True)])
                 assert rtnetlink_dump.link(netlink, "eth0").running
             assert rtnetlink_dump.link(self.netlink, f"port{number}").port_state == 3
-            listener = station.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(KIND))
+            listener = host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(KIND))
             self._listeners.append(stack.enter_context(listener))
             listener.bind(("eth0", KIND))
             listener.setblocking(False)
 
     def reached(self, sender: int, to: str) -> set[int]:
-        """Send a frame from a station, and return the stations at which it arrived."""
+        """Send a frame from a host, and return the hosts at which it arrived."""
         frame = bytes.fromhex(to.replace(":", "")) + rtnetlink.mac_bytes(mac(sender))
         self._listeners[sender].send(frame + KIND.to_bytes(2, "big") + b"hello".ljust(46, b"."))
         settle(*self._everybody)
@@ -73,7 +73,7 @@ class Segment:
 
 @pytest.fixture
 def segment(space: NetNS) -> Iterator[Segment]:
-    """Three stations on one bridge."""
+    """Three hosts on one bridge."""
     with ExitStack() as stack:
         yield Segment(stack, space)
 

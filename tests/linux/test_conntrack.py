@@ -44,9 +44,9 @@ def tracked(star: Star) -> Iterator[Conntrack]:
 
 
 def divert(rules: Nft, star: Star, family: int, number: int) -> None:
-    """Redirect packets for the shared address to a station, by dnat."""
+    """Redirect packets for the shared address to a host, by dnat."""
     shared = ip_network(SHARED[family])
-    to = dnat(star.station(number, family))
+    to = dnat(star.address(number, family))
     rules.apply(
         [
             add_table(TABLE),
@@ -59,7 +59,7 @@ def divert(rules: Nft, star: Star, family: int, number: int) -> None:
 
 
 def udp(space: NetNS, family: int, *, port: int = 0) -> socket.socket:
-    """Open a datagram socket in a station."""
+    """Open a datagram socket in a host."""
     opened = space.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     opened.bind(("", port))
     opened.settimeout(WITHIN)
@@ -86,7 +86,7 @@ def test_flow_has_original_and_reply_tuple(
     with udp(star.client, family) as client, udp(star.first, family, port=PORT) as server:
         client.sendto(b"hello", (SHARED[family], PORT))
         assert server.recv(16) == b"hello"
-        own, translated = star.station(0, family), star.station(1, family)
+        own, translated = star.address(0, family), star.address(1, family)
         (flow,) = towards(tracked, PORT)
         assert flow.original == (
             own,
@@ -179,7 +179,7 @@ def test_marked_decodes_only_matching_flows(
     (flow,) = towards(tracked, PORT)
     for mark in (
         ip_address(SHARED[family]).packed,
-        star.station(1, family).packed,
+        star.address(1, family).packed,
         port_mark(PORT),
         protocol_mark(PROTOCOLS["udp"]),
     ):
@@ -199,10 +199,10 @@ def watch(star: Star) -> Iterator[FlowWatch]:
 
 
 def begin_flow(star: Star, rules: Nft, family: int = 4, *, to: int = 1) -> None:
-    """Send one datagram through the router, to a station by the shared address."""
+    """Send one datagram through the router, to a host by the shared address."""
     divert(rules, star, family, to)
-    station = {1: star.first, 2: star.second}[to]
-    with udp(star.client, family) as client, udp(station, family, port=PORT) as server:
+    host = {1: star.first, 2: star.second}[to]
+    with udp(star.client, family) as client, udp(host, family, port=PORT) as server:
         client.sendto(b"hello", (SHARED[family], PORT))
         assert server.recv(16) == b"hello"
 
@@ -218,11 +218,11 @@ def test_watch_lists_a_flow_until_it_is_deleted(
     star: Star, rules: Nft, watch: FlowWatch, family: int
 ) -> None:
     """The flow is found by either address, before and after translation."""
-    marks = [star.station(number, family).packed for number in (0, 1)]
+    marks = [star.address(number, family).packed for number in (0, 1)]
     assert not watch.marked(*marks)
     begin_flow(star, rules, family)
     assert all(watch.marked(mark) for mark in marks)
-    assert not watch.marked(star.station(2, family).packed)
+    assert not watch.marked(star.address(2, family).packed)
     assert not watch.marked()
     forget_all(star)
     assert not any(watch.marked(mark) for mark in marks)
@@ -231,7 +231,7 @@ def test_watch_lists_a_flow_until_it_is_deleted(
 def test_watch_lists_a_flow_that_is_older_than_itself(star: Star, rules: Nft) -> None:
     """The end of that flow has no event, nor has the begin of another."""
     begin_flow(star, rules)
-    first, second = (star.station(number, 4).packed for number in (1, 2))
+    first, second = (star.address(number, 4).packed for number in (1, 2))
     with FlowWatch(star.router) as watch:
         assert watch.marked(first)
         netns.write_sysctls(star.router, {EVENTS: 0})
@@ -243,19 +243,19 @@ def test_watch_lists_a_flow_that_is_older_than_itself(star: Star, rules: Nft) ->
 
 def test_watch_finds_a_flow_without_a_begin_event(star: Star, rules: Nft, watch: FlowWatch) -> None:
     """Such is a flow whose first packet a bridge floods to its own host."""
-    assert not watch.marked(star.station(1, 4).packed)
+    assert not watch.marked(star.address(1, 4).packed)
     netns.write_sysctls(star.router, {EVENTS: 0})
     begin_flow(star, rules)
-    assert watch.marked(star.station(1, 4).packed)
+    assert watch.marked(star.address(1, 4).packed)
     forget_all(star)
-    assert not watch.marked(star.station(1, 4).packed)
+    assert not watch.marked(star.address(1, 4).packed)
 
 
 def test_watch_drops_a_flow_without_a_begin_event_at_its_end(
     star: Star, rules: Nft, watch: FlowWatch
 ) -> None:
     """Its end has no event either, and another flow may begin in its place."""
-    first, second = (star.station(number, 4).packed for number in (1, 2))
+    first, second = (star.address(number, 4).packed for number in (1, 2))
     netns.write_sysctls(star.router, {EVENTS: 0})
     begin_flow(star, rules)
     assert watch.marked(first)
@@ -270,7 +270,7 @@ def test_flow_that_ends_during_the_count_hides_no_other(
 ) -> None:
     """The other flow has begun without an event."""
     begin_flow(star, rules)
-    first = watch.marked(star.station(1, 4).packed)
+    first = watch.marked(star.address(1, 4).packed)
     assert first
     netns.write_sysctls(star.router, {EVENTS: 0})
     begin_flow(star, rules, to=2)
@@ -282,15 +282,15 @@ def test_flow_that_ends_during_the_count_hides_no_other(
         return count(self)
 
     monkeypatch.setattr(Conntrack, "count", late)
-    assert watch.marked(star.station(2, 4).packed)
-    assert not watch.marked(star.station(1, 4).packed)
+    assert watch.marked(star.address(2, 4).packed)
+    assert not watch.marked(star.address(1, 4).packed)
 
 
 def test_watch_is_thread_safe(star: Star, rules: Nft) -> None:
     """No thread gets the answer to another thread's query."""
     begin_flow(star, rules)
     answers: list[int] = []
-    first = star.station(1, 4).packed
+    first = star.address(1, 4).packed
     with FlowWatch(star.router) as watch:
 
         def ask() -> None:
@@ -309,7 +309,7 @@ def test_closed_watch_raises(star: Star) -> None:
     with FlowWatch(star.router) as watch:
         pass
     with pytest.raises(OSError, match="Bad file descriptor"):
-        watch.marked(star.station(1, 4).packed)
+        watch.marked(star.address(1, 4).packed)
 
 
 def test_announced_flows_need_no_dump(
@@ -326,31 +326,31 @@ def test_announced_flows_need_no_dump(
     monkeypatch.setattr(Conntrack, "raw", counted)
     begin_flow(star, rules)
     begin_flow(star, rules, to=2)
-    assert watch.marked(star.station(1, 4).packed)
+    assert watch.marked(star.address(1, 4).packed)
     with Conntrack(star.router) as conntrack:
-        conntrack.forget(watch.marked(star.station(1, 4).packed))
-    assert not watch.marked(star.station(1, 4).packed)
-    assert watch.marked(star.station(2, 4).packed)
+        conntrack.forget(watch.marked(star.address(1, 4).packed))
+    assert not watch.marked(star.address(1, 4).packed)
+    assert watch.marked(star.address(2, 4).packed)
     assert not walked
     netns.write_sysctls(star.router, {EVENTS: 0})
     begin_flow(star, rules)
-    assert watch.marked(star.station(1, 4).packed)
+    assert watch.marked(star.address(1, 4).packed)
     assert walked
 
 
 def test_overrun_triggers_a_full_dump(star: Star, rules: Nft, watch: FlowWatch) -> None:
     """After ENOBUFS the table is dumped, so no flow is missed, also not the last one."""
     divert(rules, star, 4, 1)
-    assert not watch.marked(star.station(1, 4).packed)
+    assert not watch.marked(star.address(1, 4).packed)
     with socket.socket(fileno=os.dup(watch.fileno())) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
     with star.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as many:
         for port in range(1024, 1024 + 100):
-            many.sendto(b"x", (str(star.station(2, 4)), port))
+            many.sendto(b"x", (str(star.address(2, 4)), port))
     begin_flow(star, rules)
-    assert watch.marked(star.station(1, 4).packed)
+    assert watch.marked(star.address(1, 4).packed)
     forget_all(star)
-    assert not watch.marked(star.station(1, 4).packed)
+    assert not watch.marked(star.address(1, 4).packed)
 
 
 def test_watch_dumps_where_flow_events_are_disabled(star: Star, rules: Nft) -> None:
@@ -358,6 +358,6 @@ def test_watch_dumps_where_flow_events_are_disabled(star: Star, rules: Nft) -> N
     netns.write_sysctls(star.router, {EVENTS: 0})
     with FlowWatch(star.router) as watch:
         begin_flow(star, rules)
-        assert watch.marked(star.station(1, 4).packed)
+        assert watch.marked(star.address(1, 4).packed)
         forget_all(star)
-        assert not watch.marked(star.station(1, 4).packed)
+        assert not watch.marked(star.address(1, 4).packed)

@@ -14,7 +14,7 @@ from linux.netns import NetNS
 from linux.nftables import Expression, Nft, Rejection, Table
 from tests.linux import decoder
 from tests.linux.star_topology import SHARED, Star
-from tests.support.asking import settle
+from tests.support.probing import settle
 
 TABLE = Table("inet", "mine")
 FAMILIES = (4, 6)
@@ -236,8 +236,8 @@ def test_masquerade_replaces_the_source_address(
 def test_dnat_redirects_to_another_station(
     rules: Nft, star: Star, family: int, protocol: Protocol
 ) -> None:
-    """A packet to the router arrives at the station, and `ct_dnat` matches it."""
-    to = star.station(2, family)
+    """A packet to the router arrives at the host, and `ct_dnat` matches it."""
+    to = star.address(2, family)
     own = ROUTER[family][0]
     rules.apply(
         [
@@ -258,7 +258,7 @@ def test_dnat_redirects_to_another_station(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dnat_rewrites_the_port(rules: Nft, star: Star, family: int) -> None:
     """A published port leads to another port behind the router."""
-    to = star.station(2, family)
+    to = star.address(2, family)
     own = ROUTER[family][0]
     rules.apply(
         [

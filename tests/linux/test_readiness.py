@@ -14,7 +14,7 @@ from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import NLM_F_CREATE, Netlink, Request, attr, u32
 from linux.netns import NetNS
 from linux.readiness import NeverReady, await_carrier, await_local, await_ready
-from tests.support.asking import control, settle
+from tests.support.probing import control, settle
 from tests.world.pair import PORT, pair
 
 Pair = tuple[NetNS, NetNS]

@@ -342,7 +342,7 @@ def test_policy_rule_routes_packets_of_its_input_interface(
 ) -> None:
     """With `iif` an interface, what comes in there uses the other table, and nothing else."""
     ways = [
-        rtnetlink.add_route(star.shared(family), via=star.station(2, family), table=100),
+        rtnetlink.add_route(star.shared(family), via=star.address(2, family), table=100),
         rtnetlink.add_rule(family, iif="eth0", table=100, priority=7),
     ]
     assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
@@ -356,7 +356,7 @@ def test_policy_rule_for_lo_routes_locally_sent_packets(star: Star, family: Lite
     """With `iif` `lo` only what the router sends itself uses the other table."""
     star.netlink.send(
         [
-            rtnetlink.add_route(star.shared(family), via=star.station(2, family), table=100),
+            rtnetlink.add_route(star.shared(family), via=star.address(2, family), table=100),
             rtnetlink.add_rule(family, iif="lo", table=100, priority=7),
         ]
     )
@@ -369,7 +369,7 @@ def test_policy_rules_apply_in_order_of_priority(star: Star, family: Literal[4, 
     """The matching rule with the smaller number decides."""
     for table, number in ((100, 1), (200, 2)):
         way = rtnetlink.add_route(
-            star.shared(family), via=star.station(number, family), table=table
+            star.shared(family), via=star.address(number, family), table=table
         )
         star.netlink.send(
             [way, rtnetlink.add_rule(family, iif="eth0", table=table, priority=table)]

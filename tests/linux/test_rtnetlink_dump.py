@@ -224,7 +224,7 @@ def test_neighbour_has_link_address_mac_and_state(
 
 def test_route_to_neighbour_has_link_and_no_gateway(star: Star) -> None:
     """The destination is on the link."""
-    found = route_to(star.netlink, star.station(0, 4))
+    found = route_to(star.netlink, star.address(0, 4))
     assert (found.refused, found.local, found.oif, found.via) == ("", False, 10, None)
 
 
@@ -232,7 +232,7 @@ def test_route_to_remote_address_has_the_gateway(star: Star) -> None:
     """Both families are looked up."""
     for family in (4, 6):
         found = route_to(star.netlink, star.shared(family).network_address)
-        assert (found.oif, found.via) == (11, star.station(1, family))
+        assert (found.oif, found.via) == (11, star.address(1, family))
 
 
 def test_route_to_own_address_is_local(star: Star) -> None:

@@ -167,7 +167,7 @@ def test_missing_interpreter_for_exec_probe_is_named(web: Scene) -> None:
     """The error contains the output of the failed exec."""
     web["web"].hang_up()
     assert web["web"].exec("rm", "/usr/bin/python3").returncode == 0
-    with pytest.raises(AgentLost, match=r"container web has ended; it said .*python3"):
+    with pytest.raises(AgentLost, match=r"container web has ended; its output is .*python3"):
         web.observed([Cell("web", HOST, Protocol.TCP, 4)])
 
 

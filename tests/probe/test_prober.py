@@ -40,7 +40,7 @@ SPOKEN = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 
 def observed(
-    world: World, asked: Iterable[Cell], *, patience: float = 0.0
+    world: World, wanted: Iterable[Cell], *, patience: float = 0.0
 ) -> dict[Cell, Observation]:
     """Return the observations of cells between the world's own namespaces."""
     owners = world.topology.owners()
@@ -56,7 +56,7 @@ def observed(
                 world.address(cell.target, cell.family),
                 witness(cell.target),
             )
-            for cell in asked
+            for cell in wanted
         ],
         control=world.namespaces["lan"],
         watched=list(world.namespaces.values()),
@@ -91,9 +91,9 @@ def between(source: str, target: str) -> int:
 
 def test_reply_has_ttl_and_sender_at_both_ends(world: World) -> None:
     """Each router on the path decrements the TTL, and no source address is rewritten."""
-    asked = list(cells(EVERYBODY, (*EVERYBODY, BR0)))
-    found = observed(world, asked)
-    for cell in asked:
+    wanted = list(cells(EVERYBODY, (*EVERYBODY, BR0)))
+    found = observed(world, wanted)
+    for cell in wanted:
         ttl = 64 - between(cell.source, cell.target)
         assert found[cell] == Observation(
             Outcome.REPLY,
@@ -110,10 +110,10 @@ def test_observations_do_not_depend_on_slice_size(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked a few at a time, the same questions have the same answers."""
-    asked = list(cells((HOST, NS1), (INTERNET, NS2)))
-    whole = observed(world, asked)
+    wanted = list(cells((HOST, NS1), (INTERNET, NS2)))
+    whole = observed(world, wanted)
     monkeypatch.setattr(prober, "SLICE", 5)
-    assert observed(world, asked) == whole
+    assert observed(world, wanted) == whole
 
 
 # --- wrong peer ---------------------------------------------------------------------
@@ -139,9 +139,9 @@ WRONG_PEERS = {
     "tcp echo": WrongPeer(
         Protocol.TCP, INTERNET, 7, 5.0, "the connection was accepted, then came b'{{"
     ),
-    "udp echo": WrongPeer(Protocol.UDP, INTERNET, 7, 5.0, "what came back is b'{{"),
+    "udp echo": WrongPeer(Protocol.UDP, INTERNET, 7, 5.0, "a reply came that is b'{{"),
     "discard": WrongPeer(
-        Protocol.TCP, INTERNET, 9, 0, "something accepted the connection and said nothing"
+        Protocol.TCP, INTERNET, 9, 0, "a process accepted the connection and sent nothing"
     ),
 }
 
@@ -228,11 +228,11 @@ def test_packet_dropped_by_output_rule_is_local_policy(
 def test_namespace_with_only_loopback_has_no_route(
     world: World, protocol: Protocol, family: Family
 ) -> None:
-    """In a namespace with nothing but `lo` nothing can be sent to the internet."""
-    cell = Cell("nobody", INTERNET, protocol, family)
-    with NetNS.new() as nobody:
+    """A namespace with only `lo` cannot send to the internet."""
+    cell = Cell("isolated", INTERNET, protocol, family)
+    with NetNS.new() as isolated:
         question = ProbeRequest(
-            cell, nobody, world.address(INTERNET, family), world.namespaces[INTERNET]
+            cell, isolated, world.address(INTERNET, family), world.namespaces[INTERNET]
         )
         seen = observe(
             [question],

@@ -15,7 +15,7 @@ from linux import netns, nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.readiness import await_ready
-from tests.support.asking import control
+from tests.support.probing import control
 from tests.world.pair import pair
 
 PASSES = 1000
@@ -48,16 +48,16 @@ def test_proxied_requests_are_dumped_once_without_traffic(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The dump takes the RTNL lock, which may be busy for tens of milliseconds."""
-    asked: list[Netlink] = []
+    dumps: list[Netlink] = []
 
     def requests(netlink: Netlink) -> set[int]:
-        asked.append(netlink)
+        dumps.append(netlink)
         return set()
 
     monkeypatch.setattr(rtnetlink_dump, "proxied_requests", requests)
     with Quiet(lo, ends) as quiet:
         quiet.wait()
-        assert len(asked) == 1
+        assert len(dumps) == 1
 
 
 def test_packet_between_two_passes_is_not_quiet(ends: Pair, lo: NetNS) -> None:
@@ -110,7 +110,7 @@ def storm() -> Iterator[NetNS]:
 def test_endless_traffic_is_an_error_that_names_busy_links(
     storm: NetNS, ends: Pair, lo: NetNS
 ) -> None:
-    """While a frame goes round no pass is quiet; at last the error names links that are busy."""
+    """No pass is quiet while a frame goes round; the error names busy links."""
     with Quiet(lo, ends) as quiet:
         rest(quiet)
     with Quiet(lo, [*ends, storm], bound=0.05) as quiet:

@@ -212,7 +212,7 @@ def test_dns_reply_gives_an_address_or_a_reason(
 @pytest.mark.parametrize(
     ("server", "reason"),
     [
-        ("198.51.100.1", "198.51.100.1 cannot be asked: Network is unreachable"),
+        ("198.51.100.1", "198.51.100.1 cannot be queried: Network is unreachable"),
         (FIRST, f"{FIRST} cannot be reached: Connection refused"),
         ("192.0.2.99", "192.0.2.99 did not answer within 0.1 s"),
     ],
@@ -312,7 +312,7 @@ def test_silent_resolver_of_the_world_is_a_harness_error(monkeypatch: pytest.Mon
         control = Lookup(world.namespaces["internet"], f"nameserver {resolver}\n", NAME, 4)
         assert resolve([lost], control=control)[0].address is None
         os.kill(world.services.pid, signal.SIGSTOP)
-        monkeypatch.setattr(names, "ANSWER_BOUND", 0.1)  # from here on nobody is to answer
+        monkeypatch.setattr(names, "ANSWER_BOUND", 0.1)  # no resolver answers from here on
         try:
             with pytest.raises(WorldSilent, match="the world's own"):
                 resolve([lost], control=control)

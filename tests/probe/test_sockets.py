@@ -22,7 +22,7 @@ from harness.probe.sockets import (
     reply,
 )
 from linux.netns import NetNS
-from tests.support.asking import settle
+from tests.support.probing import settle
 from tests.support.processes import nothing_stays_open
 from tests.world.pair import pair
 
@@ -73,7 +73,7 @@ def test_port_in_use_in_one_namespace_is_skipped_in_all(
 
 
 def test_error_other_than_port_in_use_is_raised(ends: Pair) -> None:
-    """Only a port in use is passed over; another error is raised, and nothing stays open."""
+    """The next port is tried only if one is in use; another error leaves nothing open."""
     closed = NetNS.new()
     closed.close()
     with nothing_stays_open(), pytest.raises(OSError, match="Bad file descriptor"):

@@ -97,5 +97,5 @@ def test_group_has_its_mac(group: str, mac: str) -> None:
 
 def test_solicited_node_group() -> None:
     """The example of RFC 4291 section 2.7.1."""
-    asked = solicited_node(IPv6Address("4037::01:800:200e:8c6c"))
-    assert asked == IPv6Address("ff02::1:ff0e:8c6c")
+    group = solicited_node(IPv6Address("4037::01:800:200e:8c6c"))
+    assert group == IPv6Address("ff02::1:ff0e:8c6c")

@@ -57,7 +57,7 @@ def engaged(ends: Ends) -> Iterator[tuple[Listener, Listener, socket.socket]]:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_listener_reports_the_client(ends: Ends, transport: Transport, family: int) -> None:
-    """Without translation both ends agree; the reply arrives at the client's socket."""
+    """Both ends agree without address translation; the reply arrives at the client's socket."""
     one, other = ends
     with Listener(one, transport, address=ADDRESSES[family]) as listener:
         exchange = listener.reached_from(other, answered=True)
@@ -83,7 +83,7 @@ def test_call_without_listener_or_route_is_refused_at_once(
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_source_ports_are_not_reused(ends: Ends, transport: Transport, family: int) -> None:
-    """However few the kernel has: a translation would change the port of the second call."""
+    """Calls use new ports even if the kernel has few: NAT would change a reused port."""
     one, other = ends
     with other.open() as space:
         netns.write_sysctls(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
@@ -187,7 +187,7 @@ def test_connection_without_a_reply_is_not_answered(
 def test_connection_that_is_accepted_and_closed_is_not_delivered(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """Also during an earlier connection."""
+    """The call is not delivered, even during an earlier connection."""
     listener, beside, _ = engaged
 
     def hang_up() -> None:
@@ -235,7 +235,7 @@ def test_reply_from_another_address_is_not_an_answer(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_delivered_calls_are_reported(ends: Ends, transport: Transport) -> None:
-    """Not those that are refused, have no route, or reach another listener."""
+    """Calls that are refused, have no route, or reach another listener are not."""
     one, other = ends
     with (
         Listener(one, transport, address=ADDRESSES[4]) as listener,
@@ -259,7 +259,7 @@ def test_delivered_calls_are_reported(ends: Ends, transport: Transport) -> None:
 def test_foreign_connection_is_not_a_delivered_call(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """While the calls lead elsewhere."""
+    """A connection of another client does not count while the calls lead elsewhere."""
     one, other = ends
     listener, beside, _ = engaged
 
@@ -304,7 +304,7 @@ def test_echo_service_reports_the_client(ends: Ends, transport: Transport) -> No
 
 
 def test_broadcast_uses_every_protocol(ends: Ends) -> None:
-    """To the given address and to everybody; accepted attempts are counted."""
+    """Packets go to the given address and to everybody; accepted attempts are counted."""
     one, other = ends
     word = os.urandom(16)
     with one.capture() as wire:

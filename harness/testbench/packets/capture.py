@@ -143,9 +143,9 @@ class Capture:
                 self._lost[tap.where] += lost
         self._frames.sort(key=lambda frame: frame.at)
         if self._lost:
-            told = ", ".join(f"{count} at {where}" for where, count in self._lost.items())
+            where_lost = ", ".join(f"{count} at {where}" for where, count in self._lost.items())
             raise CaptureLost(
-                f"frames came faster than they were collected: lost {told}. Call drain() "
+                f"frames came faster than they were collected: lost {where_lost}. Call drain() "
                 f"in between, or give the tap more slots (of {SLOT} bytes each)"
             )
 
