@@ -146,15 +146,15 @@ class Agent:
         return self._keep(accepted), sender
 
     def _do_sendmsg(
-        self, handle: int, data: bytes, beside: list[Any], flags: int, address: Any
+        self, handle: int, data: bytes, ancillary: list[Any], flags: int, address: Any
     ) -> int:
-        return self._sockets[handle].sendmsg([data], beside, flags, address)
+        return self._sockets[handle].sendmsg([data], ancillary, flags, address)
 
-    def _do_recvmsg(self, handle: int, size: int, beside: int, flags: int) -> Any:
+    def _do_recvmsg(self, handle: int, size: int, ancillary: int, flags: int) -> Any:
         opened = self._sockets[handle]
         if flags & socket.MSG_ERRQUEUE:
-            return opened.recvmsg(size, beside, flags)
-        return self._read(handle, lambda: opened.recvmsg(size, beside, flags))
+            return opened.recvmsg(size, ancillary, flags)
+        return self._read(handle, lambda: opened.recvmsg(size, ancillary, flags))
 
     def _do_load(self, path: str) -> bytes:
         with open(path, "rb") as file:

@@ -43,7 +43,6 @@ from harness.probe.sockets import (
     seen_from_host,
     sockets_of,
     spelled,
-    syn_ttl,
 )
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
@@ -58,7 +57,7 @@ _PORTS: Final = range(61000, 65536)
 _OWN_PORTS: Final = range(24576, 24576 + SLICE)
 """Source ports of agents: below the ephemeral range, so that no other socket has them."""
 _PUMP_EVERY: Final = 32
-_HELD_PAUSE: Final = 0.002
+_DELAYED_PAUSE: Final = 0.002
 """Seconds to receive answers while a kernel timer delays one."""
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """Errors from the limits of this process, not from the network."""
@@ -208,8 +207,8 @@ class _Exchange:
                     self._watch(stream, partial(self._on_greeting, index))
         except BlockingIOError as error:
             raise SendQueueFull(
-                f"{request.cell} cannot be asked: too many packets from there wait for neighbours "
-                "that do not answer; probe fewer containers at a time"
+                f"{request.cell} cannot be probed: too many packets of its source wait for "
+                "neighbours that do not answer; probe fewer containers at a time"
             ) from error
         except OSError as error:
             if error.errno in _OURS:
@@ -235,13 +234,13 @@ class _Exchange:
             while self.results.open:
                 if quiet.reached() and not self._pump() and not self._pump_agents():
                     break
-                self._pump(_HELD_PAUSE if quiet.held else 0.0)
+                self._pump(_DELAYED_PAUSE if quiet.delayed else 0.0)
         patience = max(patience, quiescence.agent_patience(self._spaces))
         quiescence.await_silence(patience, lambda: bool(self.results.open), self._pump)
         self._pump_agents()
         for index in self.results.open & self._streams.keys():
             if connected(self._streams[index]):
-                self.results.impostor(index, "something accepted the connection and said nothing")
+                self.results.impostor(index, "a process accepted the connection and sent nothing")
         lost = {index: self._streams[index] for index in self.results.open & self._streams.keys()}
         for index, space, syn in received_syns(self._syns.values(), lost):
             self.results.received(index, RequestSeen(space, syn.source, syn.ttl))
@@ -333,7 +332,7 @@ class _Exchange:
             request = self._requests[index]
             by_udp = request.cell.protocol is Protocol.UDP and request.source == own.netns
             if by_udp and request.address == datagram.source:
-                self.results.impostor(index, f"what came back is {datagram.data[:40]!r}")
+                self.results.impostor(index, f"a reply came that is {datagram.data[:40]!r}")
 
     def _on_connection(self, own: ProbeSockets, family: Family) -> None:
         """Witness a connection: send at once the number of this witness and the peer it saw."""
@@ -346,7 +345,7 @@ class _Exchange:
                 continue  # the source has closed: its own end reports why
             self._accepted.append(stream)
             source = plain(sender[0])
-            ttl = syn_ttl(stream) or self._syns[own.number, family].ttl(source, sender[1])
+            ttl = self._syns[own.number, family].ttl(source, sender[1])
             greeting = reception.pack_reply(self._run, reception.GREETING, own.number, ttl, source)
             with contextlib.suppress(OSError):  # likewise
                 stream.send(greeting)

@@ -1,22 +1,15 @@
 """Quiescence: when silence is final, and when a matrix may start.
 
-The world is closed and lives in one kernel: each packet is delivered or dropped
-within microseconds, synchronously or from a per-CPU backlog queue. So no packet
-is in flight any more when
+The world is closed and lives in one kernel: each packet is delivered or dropped within
+microseconds, synchronously or from a per-CPU backlog queue. So no packet is in flight any more when
 
-1. a control packet has gone through the backlog of *every* CPU and come back, so every
-   packet queued before it has been handled, and a broadcast has gone through the queue of
-   each parent of macvlan links (`Control`), and
+1. a control packet has gone through the backlog of *every* CPU and come back, and a broadcast
+   through the queue of each parent of macvlan links (`Control`), and
 2. the packet counters of every watched interface stood still across such a pass: they
    count a packet that moves on by a hop and would be queued again behind the control.
 
-A first hop that is still being resolved is no exception: the ARP or NDP request for it has
-been delivered to everyone by then. The kernel delays its replies for proxied addresses but
-lists such requests, so they are waited for (`Proxies`).
-
-Some conditions *can* make an early packet get lost. `await_ready` waits for them before the
-matrix starts: links without carrier, tentative addresses (duplicate address detection),
-addresses that do not receive yet, bridge ports that do not forward.
+An ARP or NDP request has been delivered to everyone by then. The kernel delays its replies for
+proxied addresses but lists such requests, so they are waited for (`Proxies`).
 """
 
 from __future__ import annotations
@@ -79,11 +72,11 @@ class Quiet:
         bound: float = QUIET_BOUND,
     ) -> None:
         known = links or {}
-        controls = ways({**_links([item for item in watched if item not in known]), **known})
-        self._queues = [Control(way, bound=CONTROL_BOUND) for way in controls]
+        paths = macvlan_paths({**_links([item for item in watched if item not in known]), **known})
+        self._queues = [Control(path, bound=CONTROL_BOUND) for path in paths]
         self._counters = [(space, _open_counters(space)) for space in watched]
         self._proxies = Proxies(control, watched)
-        self.held = False
+        self.delayed = False
         """Whether the last pass found a delayed neighbour reply (tens of milliseconds or more)."""
         self._control = control.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._control.settimeout(CONTROL_BOUND)
@@ -104,10 +97,10 @@ class Quiet:
             # After this flush, a counted neighbour request is in the state "waiting for a reply".
             # After the next flush, a reply that ended such a wait has been counted.
             self._flush()
-            self.held = self._proxies.hold()
+            self.delayed = self._proxies.hold()
         self._flush()
         now = self._counted()
-        still = now == self._last and not self.held
+        still = now == self._last and not self.delayed
         if still and self._queues:
             now, still = self._past_queues(now)
         if self._last is not None and not still and time.monotonic() > self._deadline:
@@ -115,22 +108,22 @@ class Quiet:
             busy = [f"{name} in {space!r}" for space, name, _ in moved]
             raise NeverQuiet(
                 f"the world is still busy after {self._bound} s, at "
-                f"{', '.join(sorted(busy)[:4]) or 'neighbours that somebody answers for'}: "
+                f"{', '.join(sorted(busy)[:4]) or 'neighbours with a proxied address'}: "
                 "something in it sends without end; look with `netmodes lab`"
             )
         self._last, self._moved = now, not still
         return still
 
-    def last(self) -> None:
+    def wait(self) -> None:
         """Wait until the world is quiet. Raises as `reached`."""
         while not self.reached():
             pass
 
-    def outlast(self, seconds: float, at: NetNS) -> None:
-        """Wait until no counter has moved for `seconds`, for a path that is partly in user space.
+    def wait_for_user_space(self, seconds: float, at: NetNS) -> None:
+        """Wait until no counter has moved for `seconds`: part of the path is a user-space process.
 
-        The process in user space cannot be inspected. So the wait lasts until a packet passes
-        `at` or the time is over, and the counters decide. Raises as `reached`.
+        The process cannot be inspected. So the wait lasts until a packet passes `at` or the time is
+        over, and the counters decide. Raises as `reached`.
         """
         with (
             at.socket(socket.AF_PACKET, socket.SOCK_RAW, _ALL_PROTOCOLS) as listener,
@@ -340,10 +333,10 @@ class ParentPath(NamedTuple):
 class Control:
     """A broadcast through the queue of one macvlan parent. `TimeoutError` when it gets lost."""
 
-    def __init__(self, way: ParentPath, *, bound: float) -> None:
-        self.passed = way.passed
+    def __init__(self, path: ParentPath, *, bound: float) -> None:
+        self.passed = path.passed
         """The interfaces whose counters each call moves by one packet."""
-        self._source, self._sink = _opened(way.source), _opened(way.sink)
+        self._source, self._sink = _opened(path.source), _opened(path.sink)
         self._sink.settimeout(bound)
 
     def __call__(self) -> None:
@@ -359,7 +352,7 @@ class Control:
         self._sink.close()
 
 
-def ways(links: Links) -> Iterator[ParentPath]:
+def macvlan_paths(links: Links) -> Iterator[ParentPath]:
     """Yield a path through the queue of each macvlan parent that is a veth with its peer here."""
     children: dict[tuple[NetNS, int], list[Port]] = {}
     for space, found in links.items():

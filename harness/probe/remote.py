@@ -190,8 +190,8 @@ class AgentClient:
         with contextlib.suppress(OSError):
             output = self._log.read_text("utf-8", errors="replace").strip()[-2000:]
         return AgentLost(
-            f"the probe's agent in container {self.name} {how}; it said {output!r}. It is started "
-            "through the runtime's exec, and runs on the Python of the test image"
+            f"the probe's agent in container {self.name} {how}; its output is {output!r}. "
+            "It is started through the runtime's exec, and runs on the Python of the test image"
         )
 
 
@@ -252,8 +252,8 @@ class UserspaceStack(Exception):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"container {name} has a network stack of its own, which the kernel cannot be asked "
-            "about, nor told to change"
+            f"container {name} has a network stack of its own, which the host's kernel neither "
+            "shows nor changes"
         )
         self.name = name
 

@@ -95,7 +95,7 @@ def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list
                 try:
                     opened = stack.enter_context(_send(lookup.space, server, own + words[_ID:]))
                 except OSError as error:
-                    found[-1].append(_failed(server, f"cannot be asked: {error.strerror}"))
+                    found[-1].append(_failed(server, f"cannot be queried: {error.strerror}"))
                     continue
                 query = _Query(opened, server, own, message, found[-1], len(found[-1]))
                 selector.register(opened, selectors.EVENT_READ, query)
@@ -116,8 +116,8 @@ def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list
             query.answers[query.rank] = _failed(query.server, reason)
     if silent and control is not None and resolve([control])[0].address is None:
         raise WorldSilent(
-            f"no resolver answered within {ANSWER_BOUND} s, and neither did the world's own, asked "
-            "from beside it: this machine is too busy for a verdict; run with fewer workers"
+            f"no resolver answered within {ANSWER_BOUND} s, nor did the world's own, queried "
+            "from a netns beside it: this machine is too busy for a verdict; run with fewer workers"
         )
     return [_verdict(answers) or _NO_RESOLVER for answers in found]
 

@@ -47,11 +47,9 @@ _IP_RECVERR, _IP_RECVTTL, _IP_PKTINFO = 11, 12, 8
 _IPV6_RECVERR: Final = 25
 _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 49, 50
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 51, 52
-_TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
 _BACKLOG: Final = 4096
 _ANCILLARY: Final = 512
 _ORIGIN_ICMP: Final = (2, 3)
-_NO_SUCH_OPTION: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 ADDRESS_FAMILIES: Final[dict[int, int]] = {4: socket.AF_INET, 6: socket.AF_INET6}
 ICMP_PROTOCOLS: Final[dict[int, int]] = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
@@ -133,11 +131,6 @@ class ProbeSockets:
         udp.bind((anywhere(family), self.port))
         listener = self.listener[family] = _new(family, socket.SOCK_STREAM, 0, make)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
-        except OSError as error:  # a user-mode stack may lack it: then the TTL stays unknown
-            if not has_own_stack(self.netns) or error.errno not in _NO_SUCH_OPTION:
-                raise
         listener.bind((anywhere(family), self.port))
         listener.listen(_BACKLOG)
 
@@ -326,19 +319,6 @@ def connected(stream: socket.socket) -> bool:
     except OSError:
         return False
     return True
-
-
-def syn_ttl(accepted: socket.socket) -> int | None:
-    """Return the TTL or hop limit of the SYN of a connection, if the listener's stack saved it."""
-    try:
-        header = accepted.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, 256)
-    except OSError as error:
-        if error.errno != errno.ENOPROTOOPT:  # a stack other than Linux
-            raise
-        return None
-    if not header:
-        return None
-    return header[8] if header[0] >> 4 == 4 else header[7]
 
 
 _MANY = 4096

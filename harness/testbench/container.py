@@ -42,6 +42,8 @@ class Container:
         self._agents_pid = 0
         self._pid_1: tuple[int, int] | None = None
         """Pid 1 when the namespace was last opened, and its start time."""
+        with contextlib.suppress(OSError):  # it has ended
+            self._pid_1 = facts.pid, self._start_time(facts.pid)
 
     def facts(self) -> ContainerInfo:
         """Return what the runtime reports now."""
@@ -127,9 +129,11 @@ class Container:
             self._agent.close()
             self._agent = None
 
+    def _proc(self, pid: int) -> str:
+        return f"{self._scene.world.host.proc}/{pid}"
+
     def _start_time(self, pid: int) -> int:
-        """Return the start time of a process of the host."""
-        return ProcessStat.of(f"{self._scene.world.host.proc}/{pid}").born
+        return ProcessStat.of(self._proc(pid)).born
 
     def endpoint(self, network: str = DEFAULT_NETWORK) -> Endpoint:
         """Return its endpoint on a network, as reported; `KeyError` when it is not on it."""
@@ -147,8 +151,7 @@ class Container:
         if self.own_stack:
             content: bytes = self.agent().do(["load", path])[0]
             return content.decode(errors="replace")
-        host = self._scene.world.host
-        with open(f"/proc/{host.pid}/root/proc/{self.facts().pid}/root{path}", "rb") as file:
+        with open(f"{self._proc(self.facts().pid)}/root{path}", "rb") as file:
             return file.read().decode(errors="replace")
 
     def mode(self, path: str) -> int:
@@ -156,8 +159,7 @@ class Container:
         if self.own_stack:
             mode: int = self.agent().do(["mode", path])[0]
             return mode
-        host = self._scene.world.host
-        return os.stat(f"/proc/{host.pid}/root/proc/{self.facts().pid}/root{path}").st_mode
+        return os.stat(f"{self._proc(self.facts().pid)}/root{path}").st_mode
 
     def namespace(self, kind: str) -> tuple[int, int]:
         """Return device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup.
@@ -166,8 +168,7 @@ class Container:
         """
         with self.net.open() as space:
             by_kernel(space)
-        host = self._scene.world.host
-        status = os.stat(f"/proc/{host.pid}/root/proc/{self.facts().pid}/ns/{kind}")
+        status = os.stat(f"{self._proc(self.facts().pid)}/ns/{kind}")
         return status.st_dev, status.st_ino
 
     def attach(self, network: str = DEFAULT_NETWORK) -> None:

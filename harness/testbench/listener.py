@@ -42,7 +42,7 @@ EVERYBODY: Final = (
 _SOON: Final = 0.001
 """Seconds between two checks whether a connection is established."""
 
-_KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+SOCKET_KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _own_ports = itertools.cycle(range(20_000, 32_768))
 """Source ports of callers, below the ephemeral range.
 
@@ -323,7 +323,7 @@ def broadcast(view: NetnsView, addresses: Iterable[Address], *, port: int, paylo
 
 def _socket(view: NetnsView, transport: Transport, towards: Address) -> socket.socket:
     """Return a non-blocking socket of the family of `towards`."""
-    opened = view.socket(ADDRESS_FAMILIES[towards.version], _KINDS[transport])
+    opened = view.socket(ADDRESS_FAMILIES[towards.version], SOCKET_KINDS[transport])
     opened.setblocking(False)
     if towards.version == 6:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -1,10 +1,8 @@
 """Name resolution inside a container, by the C library and by the harness itself.
 
-The C library is what any program inside uses: `/etc/hosts`, then the resolvers of
-`/etc/resolv.conf` with its search domains, over TCP after a truncated response. A process of the
-harness calls it in the container's namespaces and root, because an image need not have a program
-that does. Where a container has a kernel of its own the agent inside calls it. The harness itself
-queries one resolver and sees the whole response.
+A process of the harness calls the C library in the container's namespaces and root, because an
+image need not have a program that does. Where a container has a kernel of its own the agent inside
+calls it. The harness itself queries one resolver and sees the whole response.
 """
 
 from __future__ import annotations
@@ -27,7 +25,8 @@ import dns.rcode
 from harness.model.plan import Family
 from harness.model.topology import Address
 from harness.probe.resolver import nameservers
-from harness.testbench.listener import Transport
+from harness.probe.sockets import ADDRESS_FAMILIES
+from harness.testbench.listener import SOCKET_KINDS, Transport
 from harness.world.host import HostMachine, quiet_fork
 from linux.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
 
@@ -47,8 +46,6 @@ PATIENCE: Final = 5.0
 """Seconds that one resolver may take to answer the harness. It takes milliseconds."""
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
-_FAMILIES: Final = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
-_KINDS: Final = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
 
 
 class LookupResult(NamedTuple):
@@ -66,7 +63,7 @@ def look_up(
 ) -> LookupResult:
     """Return the result of getaddrinfo(3) inside, in both families at once without `family`."""
     if container.own_stack:
-        words = name.encode(), int(_FAMILIES[family])
+        words = name.encode(), int(_address_family(family))
         found, reason = container.agent().do(["resolve", *words])[0]
         return LookupResult(frozenset(map(ip_address, found)), reason)
     return host.call(inside, container.facts().pid, by_name, name, family)
@@ -90,7 +87,7 @@ def by_name(name: str, family: Family | None = None) -> LookupResult:
     """Resolve in the calling process; with `HostMachine.call` the host resolves."""
     # In bytes: for a text Python would load a codec, in the container's root.
     try:
-        found = socket.getaddrinfo(name.encode(), None, _FAMILIES[family], socket.SOCK_STREAM)
+        found = socket.getaddrinfo(name.encode(), None, _address_family(family), socket.SOCK_STREAM)
     except socket.gaierror as error:
         return LookupResult(frozenset(), str(error.strerror))
     return LookupResult(frozenset(ip_address(str(item[4][0])) for item in found))
@@ -102,6 +99,10 @@ def by_address(address: str) -> str:
         return socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
     except socket.gaierror:
         return ""
+
+
+def _address_family(family: Family | None) -> int:
+    return ADDRESS_FAMILIES[family] if family else socket.AF_UNSPEC
 
 
 def inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -162,13 +163,12 @@ def query(
 
     `OSError` when it cannot be reached, `dns.exception.Timeout` when it stays silent.
     """
-    server = of or nameservers(container.read(RESOLV_CONF))[0]
     query = dns.message.make_query(name, kind)
-    with _to(server, container, transport) as opened:
+    with _to(container, transport, of) as (opened, server):
         opened.setblocking(False)
         if transport == "tcp":
-            return dns.query.tcp(query, str(server), PATIENCE, sock=opened)
-        return dns.query.udp(query, str(server), PATIENCE, sock=opened)
+            return dns.query.tcp(query, server, PATIENCE, sock=opened)
+        return dns.query.udp(query, server, PATIENCE, sock=opened)
 
 
 def query_concurrently(container: Container, name: str, kinds: Sequence[str]) -> list[Message]:
@@ -177,9 +177,8 @@ def query_concurrently(container: Container, name: str, kinds: Sequence[str]) ->
     From one socket, as the C library queries both families. `dns.exception.Timeout` when one is not
     answered.
     """
-    server = nameservers(container.read(RESOLV_CONF))[0]
     queries = [dns.message.make_query(name, kind) for kind in kinds]
-    with _to(server, container, "udp") as opened:
+    with _to(container, "udp") as (opened, _):
         for query in queries:
             opened.send(query.to_wire())
         opened.setblocking(False)
@@ -192,19 +191,21 @@ def query_concurrently(container: Container, name: str, kinds: Sequence[str]) ->
 def abandon_queries(container: Container, name: str, *, questions: int) -> None:
     """Send queries over one connection and close it without waiting for a response."""
     query = dns.message.make_query(name, "A").to_wire()
-    server = nameservers(container.read(RESOLV_CONF))[0]
-    with _to(server, container, "tcp") as opened:
+    with _to(container, "tcp") as (opened, _):
         opened.sendall((len(query).to_bytes(2, "big") + query) * questions)
 
 
 @contextmanager
-def _to(server: Address, container: Container, transport: Transport) -> Iterator[socket.socket]:
-    """Connect a socket, so that a refusal is reported at once."""
-    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
-    with container.net.socket(family, _KINDS[transport]) as opened:
+def _to(
+    container: Container, transport: Transport, of: Address | None = None
+) -> Iterator[tuple[socket.socket, str]]:
+    """Connect a socket to a resolver, so that a refusal is reported at once."""
+    server = of or nameservers(container.read(RESOLV_CONF))[0]
+    family = ADDRESS_FAMILIES[server.version]
+    with container.net.socket(family, SOCKET_KINDS[transport]) as opened:
         opened.settimeout(PATIENCE)
         opened.connect((str(server), 53))
-        yield opened
+        yield opened, str(server)
 
 
 def values(answer: Message) -> set[str]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from harness.model.plan import Family
 from harness.model.topology import Address, Interface
@@ -197,52 +197,25 @@ _SO_ACCEPTCON: Final = 1 << 16
 _PREFIX: Final = b" @"
 
 
-class AbstractSocket(NamedTuple):
-    """An abstract socket that can be connected to. `kind` is its type, as `socket.SOCK_…`.
+def reachable_abstract_sockets(owner: NetnsView, caller: NetnsView) -> set[str]:
+    """Return the abstract sockets of a netns to which a process in another one can connect.
 
-    NUL bytes of the name show as `@`, as the kernel prints them.
+    Those that listen or take datagrams, as the kernel prints them: with `@` for NUL bytes
+    (proc_net_unix). `UserspaceStack` where the caller has abstract sockets of its own.
     """
-
-    name: str
-    kind: int
-
-
-def connectable(view: NetnsView) -> frozenset[AbstractSocket]:
-    """Return every abstract socket that listens or takes datagrams (proc_net_unix)."""
-    with view.open() as space, space.entered(), open("/proc/thread-self/net/unix", "rb") as table:
+    with caller.open() as space:
+        by_kernel(space)
+    with owner.open() as space, space.entered(), open("/proc/thread-self/net/unix", "rb") as table:
         rows = [line.rstrip(b"\n").partition(_PREFIX) for line in table]
     found = set()
-    for columns, prefix, name in rows:
-        if not prefix:
-            continue
+    for columns, _, shown in (row for row in rows if row[1]):
         _, _, _, flags, kind, *_ = columns.split()  # Num RefCount Protocol Flags Type St Inode
-        if int(kind, 16) == socket.SOCK_DGRAM or int(flags, 16) & _SO_ACCEPTCON:
-            found.add(AbstractSocket(name.decode(errors="surrogateescape"), int(kind, 16)))
-    return frozenset(found)
-
-
-def connects(view: NetnsView, listener: AbstractSocket) -> bool:
-    """Return True if a process in a netns can connect to it.
-
-    `UserspaceStack` where the container has abstract sockets of its own.
-    """
-    with view.open() as space:
-        by_kernel(space)
-    shown = listener.name.encode(errors="surrogateescape")
-    for name in {shown, shown.replace(b"@", b"\0")}:
-        with view.socket(socket.AF_UNIX, listener.kind) as opened:
-            opened.settimeout(CONNECT_BOUND)
-            with contextlib.suppress(ConnectionRefusedError, PermissionError):
-                opened.connect(b"\0" + name)
-                return True
-    return False
-
-
-@contextlib.contextmanager
-def listening(view: NetnsView) -> Iterator[AbstractSocket]:
-    """Listen on an abstract socket under a name that the kernel chooses."""
-    with view.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
-        opened.bind("")
-        opened.listen()
-        name: bytes = opened.getsockname()
-        yield AbstractSocket(name[1:].decode(), socket.SOCK_STREAM)
+        if int(kind, 16) != socket.SOCK_DGRAM and not int(flags, 16) & _SO_ACCEPTCON:
+            continue
+        for name in {shown, shown.replace(b"@", b"\0")}:
+            with caller.socket(socket.AF_UNIX, int(kind, 16)) as opened:
+                opened.settimeout(CONNECT_BOUND)
+                with contextlib.suppress(ConnectionRefusedError, PermissionError):
+                    opened.connect(b"\0" + name)
+                    found.add(shown.decode(errors="surrogateescape"))
+    return found

@@ -1,10 +1,9 @@
 """Effort of the property suites: `--profile smoke`, `gate` or `explore`.
 
 A profile bounds the number of topologies that are tried and the steps of a history. `gate` draws
-the same examples in every run. So does every profile in a run that is compared with an expectation
-file and in one that tries faults: their verdicts must not change by themselves. Nothing is shrunk
-there, which takes minutes and explains only deviations that are known. The other runs draw new
-examples each time, and replay those that failed before.
+the same examples in every run, and so does every profile in a run with known deviations (an
+expectation file, faults): their verdicts must not change by themselves, and shrinking takes
+minutes. The other runs draw new examples each time, and replay those that failed before.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 from harness.adapters.protocol import Adapter, ContainerInfo, NetworkInfo, RuntimeRefused
 from harness.model import features
@@ -114,7 +114,8 @@ class Scene:
         self._containers: dict[str, Container] = {}
         self._networks: dict[str, Network] = {}
         self._by_hand: dict[str, set[Address]] = {}
-        self._pending = PendingRemovals()
+        self._interrupted: list[Callable[[], None]] = []
+        """Removals of objects whose creation was interrupted: Ctrl-C, a time-out, a crash."""
         self.world_netns = {name: view_of(world, name) for name in world.namespaces}
         """Views of the world's own namespaces: host, ns1, ns2, internet, attacker, lan, r1, …."""
         try:
@@ -137,7 +138,7 @@ class Scene:
     def _network(self, spec: NetworkSpec) -> Network:
         self._check(*features.of_network(spec))
         grown = self.plan.with_network(spec)
-        with self._pending.creating(self.runtime.remove_network, spec.name):
+        with self._creating(self.runtime.remove_network, spec.name):
             facts = self.runtime.network(spec)
         made = self._networks[spec.name] = Network(spec, facts)
         self.plan = grown
@@ -156,9 +157,7 @@ class Scene:
             return made
         self._check(*features.of_container(spec, self.runtime.features))
         if not {DEFAULT_NETWORK, *self._networks}.issuperset(spec.networks):
-            self._check(
-                Feature.NETWORKS
-            )  # it has networks of some kind only, and none was requested
+            self._check(Feature.NETWORKS)  # a kind of network that was not created
         grown = self.plan.with_container(spec)
         made = self._containers[spec.name] = Container(self, spec.name, self._run(spec))
         self.plan = grown
@@ -166,8 +165,24 @@ class Scene:
         return made
 
     def _run(self, spec: ContainerSpec) -> ContainerInfo:
-        with self._pending.creating(self.runtime.remove, spec.name):
+        with self._creating(self.runtime.remove, spec.name):
             return self.runtime.run(spec)
+
+    @contextlib.contextmanager
+    def _creating(self, remove: Callable[[str], None], name: str) -> Iterator[None]:
+        """Have the runtime create an object in the body; `remove` removes it after an interrupt."""
+        try:
+            yield
+        except RuntimeRefused:
+            raise  # the runtime's own answer: nothing was created
+        except BaseException:
+            self._interrupted.append(partial(remove, name))
+            raise
+
+    def _remove_interrupted(self) -> None:
+        while self._interrupted:
+            with contextlib.suppress(RuntimeRefused):  # it was not created
+                self._interrupted.pop()()
 
     def _prepare(self, container: Container) -> None:
         if self._by_exec:
@@ -297,7 +312,7 @@ class Scene:
                 partial(detach, self.world.host.netns, name, addresses)
                 for name, addresses in self._by_hand.items()
             ),
-            self._pending.remove_all,
+            self._remove_interrupted,
             partial(self.remove, *self._containers),
             *(partial(self.remove_network, name) for name in reversed(self._networks)),
         ]
@@ -329,7 +344,7 @@ class Scene:
     def observed(self, cells: Collection[Cell] | None = None) -> Matrix[Observation]:
         """Return the outcome of real packets, in every promised cell or those of `cells`."""
         promised = self.promised(cells)
-        asked = list(promised)
+        cells = list(promised)
         with contextlib.ExitStack() as stack:
             spaces = {
                 name: stack.enter_context(self._space(name))
@@ -337,16 +352,16 @@ class Scene:
             }
             foreign = netns_with_shared_addresses(self.plan, self.runtime.dialect, spaces)
             addresses = self._addresses()
-            found, asking = probe_requests(asked, spaces, addresses, self._resolv_conf)
+            found, requests = probe_requests(cells, spaces, addresses, self._resolv_conf)
             found |= observe(
-                asking,
+                requests,
                 control=self.world.namespaces["lan"],
                 watched=[*self.world.namespaces.values(), *foreign],
                 namer=addresses.namer(spaces),
                 witnesses=foreign,
                 patience=self._patience(),
             )
-        observed = Matrix({cell: found[cell] for cell in asked}, origin=self)
+        observed = Matrix({cell: found[cell] for cell in cells}, origin=self)
         if self._record is not None:
             self._record(promised, observed)
         return observed
@@ -364,9 +379,7 @@ class Scene:
             watched = list(self.world.namespaces.values())
             spaces: list[NetNS] = []
             for container in self._containers.values():
-                with contextlib.suppress(
-                    OSError, RuntimeRefused
-                ):  # a stopped container sends nothing
+                with contextlib.suppress(OSError, RuntimeRefused):  # stopped: it sends nothing
                     space = stack.enter_context(container.net.open())
                     spaces.append(space)
                     watched.append(seen_from_host(space, stack))
@@ -376,9 +389,9 @@ class Scene:
             lan, links = self.world.namespaces["lan"], self.world.links()
             quiet = stack.enter_context(Quiet(lan, watched, links=links))
             if patience := max(self._patience(), quiescence.agent_patience(spaces)):
-                quiet.outlast(patience, self.world.namespaces[HOST])
+                quiet.wait_for_user_space(patience, self.world.namespaces[HOST])
             else:
-                quiet.last()
+                quiet.wait()
 
     def _space(self, name: str) -> NetNS:
         """Open the netns in which a row's probes are sent and received; the caller closes it."""
@@ -413,38 +426,6 @@ class Scene:
         return f"nameserver {pick(self.world.topology.resolver, 4).ip}\n"
 
 
-class PendingRemovals:
-    """Objects whose creation was interrupted by Ctrl-C, a time-out or a crash."""
-
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], None]] = []
-
-    @contextlib.contextmanager
-    def creating(self, remove: Callable[[str], None], name: str) -> Iterator[None]:
-        """Have the runtime create an object in the body; `remove` removes it after an interrupt.
-
-        A refusal is the runtime's own answer: then nothing was created.
-        """
-        try:
-            yield
-        except RuntimeRefused:
-            raise
-        except BaseException:
-            self._undo.append(partial(remove, name))
-            raise
-
-    def remove_all(self) -> None:
-        """Remove those that exist."""
-        while self._undo:
-            with contextlib.suppress(RuntimeRefused):  # it was not created
-                self._undo.pop()()
-
-
-class _Tells(Protocol):
-    def bridges_at(self) -> str:
-        """Return the path of the bridges' namespace below /proc of the host."""
-
-
 def bridges_are_apart(plan: Plan, dialect: Dialect) -> bool:
     """Return True if the bridges have a netns: with a daemon always, else while it is in use."""
     if dialect.bridges == "host":
@@ -459,8 +440,8 @@ def open_bridge_netns(plan: Plan, runtime: Adapter, host: HostMachine) -> NetNS:
     """Open the namespace of the bridges, which the caller closes."""
     if not bridges_are_apart(plan, runtime.dialect):
         return NetNS.at(f"{host.proc}/1/ns/net")
-    tells: _Tells = runtime  # type: ignore[assignment] # who declares it can tell
-    return NetNS.at(f"{host.proc}/{tells.bridges_at()}")
+    path = runtime.bridges_at()  # type: ignore[attr-defined] # as its dialect declares bridges
+    return NetNS.at(f"{host.proc}/{path}")
 
 
 def netns_with_shared_addresses(
@@ -482,10 +463,10 @@ class AddressBook:
     ) -> None:
         self._plan, self._world = plan, world
         self._containers = {item.name for item in plan.containers}
-        self._whereabouts = attachments_of(plan, runtime.dialect)
-        self._known: dict[tuple[str, str, Family], Address | None] = {}
+        self._attachments = attachments_of(plan, runtime.dialect)
         self._interfaces = cache(lambda name: netns(name).interfaces())
         self._gateways = cache(lambda network: runtime.network_facts(network).gateways)
+        self._address = cache(self._look_up)
 
     def of(self, cell: Cell) -> Address | None:
         """Return the address of a cell's target, `None` without one in that family.
@@ -497,16 +478,13 @@ class AddressBook:
         if cell.target == GATEWAY:
             return self._gateway(cell.source, cell.family)
         name = cell.source if cell.target == SELF else cell.target
-        key = (name, self._network(cell.source, name, cell.family), cell.family)
-        if key not in self._known:
-            self._known[key] = self._look_up(*key)
-        return self._known[key]
+        return self._address(name, self._network(cell.source, name, cell.family), cell.family)
 
     def _network(self, source: str, target: str, family: Family) -> str:
         """Return the network on which a source reaches a target with several; `""` for others."""
         if target not in self._containers or not self._plan.home(target).also:
             return ""
-        _, link = shared_link(self._whereabouts[source], self._whereabouts[target], family)
+        _, link = shared_link(self._attachments[source], self._attachments[target], family)
         return link.network.name if link.network else ""
 
     def _look_up(self, name: str, network: str, family: Family) -> Address | None:
@@ -521,11 +499,9 @@ class AddressBook:
         return next((item.ip for item in own if item.network in subnets), None)
 
     def _gateway(self, name: str, family: Family) -> Address | None:
-        for network in self._plan.home(name).networks:
-            for gateway in self._gateways(network):
-                if gateway.version == family:
-                    return gateway.ip
-        return None
+        networks = self._plan.home(name).networks
+        every = (gateway for network in networks for gateway in self._gateways(network))
+        return next((gateway.ip for gateway in every if gateway.version == family), None)
 
     def namer(self, spaces: Mapping[str, NetNS]) -> Namer:
         """Return a function that names an address's owner.

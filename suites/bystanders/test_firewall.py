@@ -33,7 +33,7 @@ UNASSIGNED: Final = {4: "10.99.0.9", 6: "fd99::9"}
 def test_operator_rules_survive_container_lifecycle(scene: Scene) -> None:
     """Tables, chains with policies, and rules in their places stay the same after each step."""
     host = scene.netns(HOST)
-    with operator_firewall.operating(host):
+    with operator_firewall.operator_table(host):
         before = operator_firewall.facts(host)
         assert any(name.startswith("nft rule ") for name in before)
         own = lan(scene)
@@ -68,7 +68,7 @@ def test_flush_and_reload_is_repaired_as_documented(start_runtime: RuntimeStarte
     """
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
         host = scene.netns(HOST)
-        with operator_firewall.operating(host):
+        with operator_firewall.operator_table(host):
             before = operator_firewall.facts(host)
             own = lan(scene)
             scene.containers(a=own, b=own, c=lan(scene, "dmz"), d=Bridge())
@@ -91,7 +91,7 @@ def test_published_ports_work_after_flush_and_repair(
         host, attacker = scene.netns(HOST), scene.netns(ATTACKER)
         mode = Bridge(scene.network(DUAL, ipv6=True).name) if family == 6 else Bridge()
         web = scene.container("web", mode, ports=both(PUBLISHED, INSIDE))
-        with operator_firewall.operating(host):
+        with operator_firewall.operator_table(host):
             operator_firewall.flush(host)
             operator_firewall.load(host)
             runtime.repair()
@@ -121,7 +121,7 @@ def test_user_defined_network_works_after_flush_and_repair(
         scene.ready()
         trio = ThreeContainers(scene, family, mode.network, outside, inside)
         before = hairpins(trio), forgeries(trio)
-        with operator_firewall.operating(scene.netns(HOST)):
+        with operator_firewall.operator_table(scene.netns(HOST)):
             operator_firewall.flush(scene.netns(HOST))
             operator_firewall.load(scene.netns(HOST))
             runtime.repair()

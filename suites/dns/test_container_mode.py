@@ -13,7 +13,7 @@ from harness.model.topology import pick
 from harness.plugin.marks import requirement
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from suites.support.dns import fresh_name, held, leads_to_itself, resolved
+from suites.support.dns import assert_hostname_is_own, fresh_name, held, resolved
 from suites.support.features import families, has_ipv6, restarts
 
 IN_TURN = ("home", "joiner", "third")
@@ -80,4 +80,4 @@ def test_joiner_uses_resolver_of_the_current_network(
 def test_own_hostnames_resolve_to_current_address(joined_chain: Scene) -> None:
     """Hostnames of the joined container and of each joiner no longer lead to the old address."""
     for name in IN_TURN:
-        leads_to_itself(joined_chain, name)
+        assert_hostname_is_own(joined_chain, name)

@@ -8,7 +8,7 @@ from harness.model.plan import HOST, Bridge
 from harness.plugin.marks import requirement
 from harness.testbench import lookup
 from harness.testbench.scene import Scene
-from suites.support.dns import held, leads_to_itself, looked_up
+from suites.support.dns import assert_hostname_is_own, held, looked_up
 
 
 @requirement("DNS-2")
@@ -26,7 +26,7 @@ from suites.support.dns import held, leads_to_itself, looked_up
 def test_own_hostname_resolves_to_own_address(dns_scene: Scene, name: str) -> None:
     """In each family of the container, and to no foreign address."""
     assert held(dns_scene, name, 4)
-    leads_to_itself(dns_scene, name)
+    assert_hostname_is_own(dns_scene, name)
 
 
 @requirement("DNS-2", "HOST-4")
@@ -44,18 +44,18 @@ def test_requested_hostname_resolves_to_own_address(scene: Scene) -> None:
     """The name of the container is a different one."""
     scene.container("named", hostname="front-desk")
     assert lookup.hostname(scene.world.host, scene["named"]) == "front-desk"
-    leads_to_itself(scene, "named")
+    assert_hostname_is_own(scene, "named")
 
 
 @requirement("DNS-2", "LIFE-7")
 def test_own_hostname_resolves_to_current_address_after_restart(scene: Scene) -> None:
     """The address may differ from the one before."""
     scene.containers(again=Bridge())
-    leads_to_itself(scene, "again")
+    assert_hostname_is_own(scene, "again")
     scene["again"].stop()
     scene.containers(newcomer=Bridge())
     scene["again"].start()
-    leads_to_itself(scene, "again")
+    assert_hostname_is_own(scene, "again")
     assert not held(scene, "again", 4) & held(scene, "newcomer", 4)
 
 
@@ -67,7 +67,7 @@ def test_own_hostname_follows_network_connections(scene: Scene) -> None:
     scene.container("mover", Bridge("town"))
     first = held(scene, "mover", 4)
     scene.connect("mover", "village")
-    leads_to_itself(scene, "mover")
+    assert_hostname_is_own(scene, "mover")
     scene.disconnect("mover", "town")
     assert not held(scene, "mover", 4) & first
-    leads_to_itself(scene, "mover")
+    assert_hostname_is_own(scene, "mover")

@@ -9,12 +9,12 @@ import pytest
 from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import NetworkSpec
 from harness.testbench.netns_view import NetnsView
-from suites.support.host import at_rest
+from suites.support.host import await_local_addresses
 
 
 def assert_network_refused(runtime: Adapter, host: NetnsView, **options: Any) -> None:
     """Assert that a network is refused, leaves nothing in the host, and its name is free."""
-    at_rest(host)
+    await_local_addresses(host)
     before = host.snapshot()
     try:
         made = runtime.network(NetworkSpec("refused", **options))

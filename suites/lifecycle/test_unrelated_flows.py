@@ -15,7 +15,7 @@ from harness.testbench.listener import TRANSPORTS
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from suites.support.features import has_ipv6, lan
-from suites.support.open_flows import Flows, go_on, open_flow, survive
+from suites.support.open_flows import Flows, assert_flows_continue, assert_flows_survive, open_flow
 from suites.support.three_containers import both_families
 
 
@@ -45,14 +45,14 @@ def test_open_flows_survive_other_containers(scene: Scene, flows: Flows) -> None
     own = scene.plan.container("stays").mode
     assert own is not None
     scene.refusal("guest", own, command=("/no/such/command",))
-    go_on(flows, "refused")
+    assert_flows_continue(flows, "refused")
     guest = scene.container("guest", own)
-    survive(flows, guest, scene.runtime)
+    assert_flows_survive(flows, guest, scene.runtime)
     scene.world.host.call(os.kill, guest.facts().pid, signal.SIGKILL)
     until(scene.netns(HOST), lambda: not guest.facts().running, "the runtime knows of it")
-    go_on(flows, "killed")
+    assert_flows_continue(flows, "killed")
     scene.remove("guest")
-    go_on(flows, "removed")
+    assert_flows_continue(flows, "removed")
 
 
 @requirement("LIFE-8")
@@ -63,9 +63,9 @@ def test_open_flows_survive_containers_of_other_modes(
 ) -> None:
     """Containers without a network, in the host's netns, or in that of `stays`."""
     guest = scene.container("guest", mode)
-    survive(flows, guest, scene.runtime)
+    assert_flows_survive(flows, guest, scene.runtime)
     scene.remove("guest")
-    go_on(flows, "removed")
+    assert_flows_continue(flows, "removed")
 
 
 @requirement("LIFE-8", "NET-1")
@@ -74,7 +74,7 @@ def test_open_flows_survive_other_networks(scene: Scene, flows: Flows) -> None:
     """Another network is created, used and removed."""
     scene.network("passing", ipv6=has_ipv6(scene.runtime))
     scene.container("guest", Bridge("passing"))
-    go_on(flows, "a network was made")
+    assert_flows_continue(flows, "a network was made")
     scene.remove("guest")
     scene.remove_network("passing")
-    go_on(flows, "a network was removed")
+    assert_flows_continue(flows, "a network was removed")

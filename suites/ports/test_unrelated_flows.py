@@ -11,7 +11,13 @@ from harness.model.plan import ATTACKER
 from harness.plugin.marks import requirement
 from harness.testbench.listener import ANYWHERE
 from suites.ports.published import PublishNetwork, both
-from suites.support.open_flows import PORT, Flows, go_on, open_flow, survive
+from suites.support.open_flows import (
+    PORT,
+    Flows,
+    assert_flows_continue,
+    assert_flows_survive,
+    open_flow,
+)
 
 
 @pytest.fixture
@@ -45,9 +51,9 @@ def test_open_flows_survive_another_published_port(
 ) -> None:
     """To the same inner port; its container is stopped, restarted and removed."""
     guest = publish_network.container("guest", *both(publish_network.port + 1, PORT))
-    survive(flows, guest, publish_network.scene.runtime)
+    assert_flows_survive(flows, guest, publish_network.scene.runtime)
     publish_network.scene.remove("guest")
-    go_on(flows, "removed")
+    assert_flows_continue(flows, "removed")
 
 
 @requirement("LIFE-8", "PUB-11")
@@ -61,6 +67,6 @@ def test_open_flows_survive_the_same_port_on_another_address(
         for item in both(publish_network.port, PORT, at=publish_network.on_br0(family))
     ]
     publish_network.container("guest", *ports)
-    go_on(flows, "started")
+    assert_flows_continue(flows, "started")
     publish_network.scene.remove("guest")
-    go_on(flows, "removed")
+    assert_flows_continue(flows, "removed")

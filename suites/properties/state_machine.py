@@ -67,7 +67,7 @@ class History(RuleBasedStateMachine):
         with ExitStack() as stack:
             self.different = stack.enter_context(stage.guard.holding())
             self.scene = stack.enter_context(Scene(stage.world, stage.runtime))
-            stack.enter_context(operator_firewall.operating(self.scene.netns(HOST)))
+            stack.enter_context(operator_firewall.operator_table(self.scene.netns(HOST)))
             self.cables = {"": self._host_veths()}
             """Host ends of veth pairs, by container; some existed before."""
             self.marks = OwnershipMarks()

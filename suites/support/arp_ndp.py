@@ -30,9 +30,9 @@ def assert_no_proxy_answer(trio: ThreeContainers, address: Address) -> None:
 
 
 def ask(trio: ThreeContainers, address: Address, besides: Iterable[str]) -> None:
-    """Send container a's query to all, and to each of `besides` in person.
+    """Send container a's query to all, and by unicast to each of `besides`.
 
-    Even a proxy answers at once when asked in person; otherwise it delays its answer.
+    A proxy answers a unicast query at once; it delays its answer to others.
     """
     group = mac_of(solicited_node(address)) if address.version == 6 else EVERYBODY_MAC
     macs = [group, *(trio.mac(name) for name in besides)]

@@ -36,27 +36,27 @@ def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Addr
     }
 
 
-def resolved(scene: Scene, asker: str, name: str, family: Family) -> set[Address]:
-    """Return the addresses of a name inside `asker`, by C library and resolver alike.
+def resolved(scene: Scene, client: str, name: str, family: Family) -> set[Address]:
+    """Return the addresses of a name inside `client`, by C library and resolver alike.
 
     Raise `AssertionError` when the two disagree.
     """
-    library = looked_up(scene, asker, name, family)
-    answer = lookup.query(scene[asker], name, KINDS[family])
-    said = {ip_address(text) for text in lookup.values(answer)}
-    assert library.addresses == said, (
-        f"{name} (IPv{family}) in {asker}: the C library says {library}, the resolver "
-        f"{lookup.rcode(answer)} {sorted(map(str, said))}"
+    library = looked_up(scene, client, name, family)
+    answer = lookup.query(scene[client], name, KINDS[family])
+    addresses = {ip_address(text) for text in lookup.values(answer)}
+    assert library.addresses == addresses, (
+        f"{name} (IPv{family}) in {client}: the C library says {library}, the resolver "
+        f"{lookup.rcode(answer)} {sorted(map(str, addresses))}"
     )
-    return said
+    return addresses
 
 
-def looked_up(scene: Scene, asker: str, name: str, family: Family | None = None) -> LookupResult:
-    """Return the C library's result for a name inside `asker`."""
-    return lookup.look_up(scene.world.host, scene[asker], name, family)
+def looked_up(scene: Scene, client: str, name: str, family: Family | None = None) -> LookupResult:
+    """Return the C library's result for a name inside `client`."""
+    return lookup.look_up(scene.world.host, scene[client], name, family)
 
 
-def leads_to_itself(scene: Scene, name: str) -> None:
+def assert_hostname_is_own(scene: Scene, name: str) -> None:
     """Assert that the own hostname, gethostname(2), leads to own addresses only."""
     called = lookup.hostname(scene.world.host, scene[name])
     for family in FAMILIES:

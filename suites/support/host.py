@@ -16,7 +16,7 @@ def assert_change_shows(host: NetnsView, before: Snapshot) -> None:
     host.tune({"net.ipv4.ip_default_ttl": START_TTL})
 
 
-def at_rest(view: NetnsView) -> None:
+def await_local_addresses(view: NetnsView) -> None:
     """Wait until every address is local: until then routes appear by themselves.
 
     Tentative addresses are skipped: on a bridge without ports they stay tentative.

@@ -103,7 +103,7 @@ def _taken(listener: socket.socket, calling: socket.socket, transport: Transport
     return answering
 
 
-def go_on(flows: Flows, after: str) -> None:
+def assert_flows_continue(flows: Flows, after: str) -> None:
     """Assert that both sides can still send: nothing is refused or lost."""
     lost = {}
     for name, talk in flows.items():
@@ -114,11 +114,11 @@ def go_on(flows: Flows, after: str) -> None:
     assert not lost, after
 
 
-def survive(flows: Flows, guest: Container, runtime: Adapter) -> None:
+def assert_flows_survive(flows: Flows, guest: Container, runtime: Adapter) -> None:
     """Assert that the flows survive start, stop, restart of a container beside them."""
-    go_on(flows, "started")
+    assert_flows_continue(flows, "started")
     if restarts(runtime):
         guest.stop()
-        go_on(flows, "stopped")
+        assert_flows_continue(flows, "stopped")
         guest.start()
-        go_on(flows, "started again")
+        assert_flows_continue(flows, "started again")

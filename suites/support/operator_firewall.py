@@ -39,7 +39,7 @@ def rules() -> list[Request]:
 
 
 @contextmanager
-def operating(host: NetnsView) -> Iterator[None]:
+def operator_table(host: NetnsView) -> Iterator[None]:
     """Keep the operator's table in the host while the body runs."""
     load(host)
     try:

@@ -43,7 +43,7 @@ DUAL: Final = "dual"
 PLAIN: Final = "plain"
 """User-defined network with IPv4 alone."""
 
-Whom = str | Address | None
+EndName = str | Address | None
 """A name, an address, or in templates any."""
 
 
@@ -125,12 +125,12 @@ class ThreeContainers:
             self._taps[name] = wires.tap(self.netns(name), self.link(name))
         return self._taps[name]
 
-    def ip(self, src: Whom = None, dst: Whom = None, *, ttl: int | None = None) -> Packet:
+    def ip(self, src: EndName = None, dst: EndName = None, *, ttl: int | None = None) -> Packet:
         """Return an IP header from one to another."""
-        return craft.ip(self.family, src=self._whom(src), dst=self._whom(dst), ttl=ttl)
+        return craft.ip(self.family, src=self._end(src), dst=self._end(dst), ttl=ttl)
 
-    def _whom(self, whom: Whom) -> Address | None:
-        return self.address(whom) if isinstance(whom, str) else whom
+    def _end(self, end: EndName) -> Address | None:
+        return self.address(end) if isinstance(end, str) else end
 
     def error(self, name: str, **fields: Any) -> Packet:
         """Return an ICMP error, as in `craft.error`."""

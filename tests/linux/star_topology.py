@@ -11,7 +11,7 @@ from linux import netns, rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.readiness import await_ready
-from tests.support.asking import ask
+from tests.support.probing import observe_one
 
 SHARED = {4: "198.51.100.9", 6: "2001:db8:9::9"}
 """An address of two hosts, so that the answering one shows the route."""
@@ -78,4 +78,4 @@ class Star:
     ) -> Observation:
         """Probe the shared address, or `to`, from `source`; `target` is the expected witness."""
         address = to or SHARED[family]
-        return ask(source, address, target, protocol=protocol, through=self.namespaces)
+        return observe_one(source, address, target, protocol=protocol, through=self.namespaces)

@@ -16,7 +16,7 @@ from linux.nftables import Expression, Nft, Rejection, Table
 from linux.rtnetlink import Network
 from tests.linux import decoder
 from tests.linux.star_topology import SHARED, Star
-from tests.support.asking import settle
+from tests.support.probing import settle
 
 TABLE = Table("inet", "mine")
 FAMILIES = (4, 6)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from harness.model.matrix import Difference, Matrix, MatrixConflict, diff, explain, printable
 from harness.model.plan import Cell, Observation, Outcome, Promise, Protocol
-from harness.testbench.strategies import cells, kept, matrices, observations, promises
 from tests.model.reference import CELL, KEPT, LOST, PROMISED, REPLY, changed, keeping
+from tests.model.strategies import cells, kept, matrices, observations, promises
 
 TCP = replace(CELL, protocol=Protocol.TCP)
 

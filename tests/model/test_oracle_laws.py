@@ -32,7 +32,8 @@ from harness.model.plan import (
     Protocol,
 )
 from harness.model.topology import Topology
-from harness.testbench.strategies import dialects, plans, topologies
+from harness.testbench.strategies import plans
+from tests.model.strategies import dialects, topologies
 
 worlds = st.tuples(plans(), dialects(), topologies())
 World = tuple[Plan, Dialect, Topology]

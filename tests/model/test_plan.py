@@ -29,7 +29,8 @@ from harness.model.plan import (
     Protocol,
     cells,
 )
-from harness.testbench.strategies import kept, observations, plans, promises
+from harness.testbench.strategies import plans
+from tests.model.strategies import kept, observations, promises
 
 # --- plans -------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ Put = Callable[..., None]
 
 @pytest.fixture
 def star() -> Iterator[Star]:
-    """Build a router and three stations; the shared address is routed to the first."""
+    """Build a router and three hosts; the shared address is routed to the first."""
     with ExitStack() as stack:
         yield Star(stack, stack.enter_context(NetNS.new()))
 

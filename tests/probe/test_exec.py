@@ -1,4 +1,4 @@
-"""The exec probe: asked from inside, a matrix is what it is from sockets in the namespaces."""
+"""The exec probe, an agent inside each container, observes the same matrix as the netns probe."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from linux.nftables import Nft, Table
 from tests.adapters.vendors import OWN_STACK, TRIED
 
 KERNELS = tuple(name for name in TRIED if name not in OWN_STACK)
-"""The runtimes whose containers can be asked about in both ways."""
+"""Runtimes whose containers can be probed in both ways."""
 GIVEN_UP = 15.0
-"""Seconds in which whoever hangs has been, on a busy machine."""
+"""Seconds within which the time-out has come, on a busy machine."""
 FAULTS = (
     firewall.no_masquerade.stacked[0],  # the one of every container, not of the connected one
     firewall.gateway_is_deaf_to_pings,
@@ -65,7 +65,7 @@ def acting(name: str, fault: Fault | None = None) -> Iterator[tuple[Scene, Scene
 
 @pytest.fixture(scope="module", params=("mydocker", *KERNELS))
 def cast(request: pytest.FixtureRequest) -> Iterator[tuple[Scene, Scene]]:
-    """By each runtime that is installed."""
+    """Start the cast by each installed runtime."""
     with acting(request.param) as both:
         yield both
 
@@ -92,12 +92,12 @@ def test_exec_probe_runs_in_the_namespace_of_each_container(cast: tuple[Scene, S
 def test_exec_and_netns_probes_find_the_same_wrong_cells(fault: Fault) -> None:
     """Both probes report the same observations with the same fault."""
     with acting("mydocker", fault) as (from_outside, by_exec):
-        wrong = [told(scene.observed(), scene) for scene in (from_outside, by_exec)]
+        wrong = [wrong_cells(scene.observed(), scene) for scene in (from_outside, by_exec)]
     assert wrong[0]
     assert wrong[1] == wrong[0]
 
 
-def told(observed: Matrix[Observation], scene: Scene) -> dict[str, str]:
+def wrong_cells(observed: Matrix[Observation], scene: Scene) -> dict[str, str]:
     """Return the wrong cells and their observations."""
     promised = scene.promised()
     return {
@@ -107,7 +107,7 @@ def told(observed: Matrix[Observation], scene: Scene) -> dict[str, str]:
 
 @pytest.fixture
 def web() -> Iterator[Scene]:
-    """One container of mydocker's, looked at from inside."""
+    """Start one container of mydocker, probed from inside."""
     with World.build() as world:
         runtime = registry.find("mydocker")(world.host)
         runtime.start()
@@ -167,15 +167,15 @@ def test_missing_interpreter_for_exec_probe_is_named(web: Scene) -> None:
     """The error contains the output of the failed exec."""
     web["web"].hang_up()
     assert web["web"].exec("rm", "/usr/bin/python3").returncode == 0
-    with pytest.raises(AgentLost, match=r"container web has ended; it said .*python3"):
+    with pytest.raises(AgentLost, match=r"container web has ended; its output is .*python3"):
         web.observed([Cell("web", HOST, Protocol.TCP, 4)])
 
 
 class Hanging(MydockerAdapter):
-    """Executes nothing that a container is asked by."""
+    """Adapter whose exec never runs the agent."""
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """Says so, and never ends."""
+        """Return a command that reports on stderr and never ends."""
         return ExecCommand(("sh", "-c", f"echo no answer from {name} >&2; sleep 600", *argv))
 
 

@@ -18,7 +18,7 @@ from linux import rtnetlink
 from linux.netlink import Netlink, u32
 from linux.netns import NetNS, write_sysctls
 from linux.readiness import await_ready
-from tests.support.asking import ask_all, control, question
+from tests.support.probing import control, observe_all, probe
 from tests.world.pair import PORT, pair
 
 INSIDE, NOBODY = "192.0.2.3", "192.0.2.99"
@@ -92,15 +92,15 @@ def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_prober_waits_for_arp_request_queued_in_macvlan(busy: Lan, protocol: Protocol) -> None:
     """Silence is not final while an ARP request waits in the queue of the macvlan parent."""
-    asked = [question(busy.sender, INSIDE, busy.inside, protocol)]
-    (seen,) = ask_all(asked, through=[busy.parent])
+    requests = [probe(busy.sender, INSIDE, busy.inside, protocol)]
+    (seen,) = observe_all(requests, through=[busy.parent])
     assert seen.outcome is Outcome.REPLY
 
 
 def test_unused_address_behind_macvlan_queue_is_dropped(busy: Lan) -> None:
     """A packet to an unused address is dropped after the queue is empty."""
-    asked = [question(busy.sender, NOBODY, busy.inside, protocol) for protocol in PROTOCOLS]
-    assert ask_all(asked, through=[busy.parent]) == [Observation(Outcome.DROPPED)] * 3
+    requests = [probe(busy.sender, NOBODY, busy.inside, protocol) for protocol in PROTOCOLS]
+    assert observe_all(requests, through=[busy.parent]) == [Observation(Outcome.DROPPED)] * 3
 
 
 def test_control_packet_does_not_count_as_traffic(lan: Lan) -> None:

@@ -1,4 +1,4 @@
-"""Sockets of an agent's, which here runs beside us: they do what one's own do."""
+"""Sockets of an agent, which runs outside a container here, behave like local ones."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
 
-from harness.probe import remote
+from harness.probe import quiescence, remote, sockets
 from harness.probe.remote import AgentClient, AgentLost, AgentNetNS, RemoteSocket
 from harness.testbench.listener import Listener
 from harness.testbench.netns_view import NetnsView, fixed
 from harness.testbench.scene import LOOPBACKS
-from linux import rtnetlink
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -54,7 +55,7 @@ def process(tmp_path: Path, space: NetNS) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def agent(process: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[AgentClient]:
-    """Its near end."""
+    """Return the client of the agent."""
     assert process.stdin is not None
     assert process.stdout is not None
     ends = os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno())
@@ -72,11 +73,6 @@ def opened(agent: AgentClient, kind: int) -> RemoteSocket:
 def local(space: NetNS) -> socket.socket:
     """Open a local IPv4 UDP socket in the agent's netns."""
     return space.socket(socket.AF_INET, socket.SOCK_DGRAM)
-
-
-def test_agent_reports_its_netns(agent: AgentClient, space: NetNS) -> None:
-    """The agent reports the name that its kernel gives the netns."""
-    assert agent.netns == f"net:[{space.id[1]}]"
 
 
 def test_remote_stream_transfers_in_both_directions(agent: AgentClient, space: NetNS) -> None:
@@ -106,35 +102,35 @@ def test_remote_stream_transfers_in_both_directions(agent: AgentClient, space: N
 
 def test_remote_datagram_has_sender_and_ancillary_data(agent: AgentClient, space: NetNS) -> None:
     """The TTL of a datagram comes as ancillary data."""
-    with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
-        ear.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
-        ear.bind(LOOPBACK)
-        call.connect(ear.getsockname())
+    with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:
+        receiver.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+        receiver.bind(LOOPBACK)
+        call.connect(receiver.getsockname())
         call.send(b"hello")
-        data, beside, _, sender = ear.recvmsg(100, 512)
+        data, beside, _, sender = receiver.recvmsg(100, 512)
         assert (data, sender) == (b"hello", call.getsockname())
         assert [(level, kind) for level, kind, _ in beside] == [(socket.IPPROTO_IP, socket.IP_TTL)]
-        ear.sendto(b"well met", sender)
+        receiver.sendto(b"well met", sender)
         assert call.recv(100) == b"well met"
 
 
 def test_remote_socket_works_with_select(agent: AgentClient, space: NetNS) -> None:
     """The socket is readable exactly while a datagram is left."""
-    with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
-        ear.setblocking(False)
-        ear.bind(LOOPBACK)
-        assert not select.select([ear], [], [], 0)[0]
+    with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:
+        receiver.setblocking(False)
+        receiver.bind(LOOPBACK)
+        assert not select.select([receiver], [], [], 0)[0]
         for word in (b"one", b"two"):
-            call.sendto(word, ear.getsockname())
-        assert select.select([ear], [], [], 5)[0]
-        assert ear.recv(9) == b"one"
-        assert select.select([ear], [], [], 5)[0]
-        assert ear.recv(9) == b"two"
-        assert not select.select([ear], [], [], 0)[0]
+            call.sendto(word, receiver.getsockname())
+        assert select.select([receiver], [], [], 5)[0]
+        assert receiver.recv(9) == b"one"
+        assert select.select([receiver], [], [], 5)[0]
+        assert receiver.recv(9) == b"two"
+        assert not select.select([receiver], [], [], 0)[0]
         with pytest.raises(BlockingIOError):
-            ear.recv(9)
-        call.sendto(b"three", ear.getsockname())
-        assert select.select([ear], [], [], 5)[0]
+            receiver.recv(9)
+        call.sendto(b"three", receiver.getsockname())
+        assert select.select([receiver], [], [], 5)[0]
 
 
 def test_remote_socket_raises_errors_of_the_kernel(agent: AgentClient) -> None:
@@ -150,10 +146,10 @@ def test_remote_socket_raises_errors_of_the_kernel(agent: AgentClient) -> None:
 
 def test_remote_socket_is_readable_after_sync(agent: AgentClient, space: NetNS) -> None:
     """The notice of a datagram comes before the reply to sync."""
-    with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
-        ear.bind(LOOPBACK)
-        readable = ear.fileno()
-        call.sendto(b"now", ear.getsockname())
+    with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:
+        receiver.bind(LOOPBACK)
+        readable = receiver.fileno()
+        call.sendto(b"now", receiver.getsockname())
         agent.sync()
         assert select.select([readable], [], [], 0)[0]
 
@@ -162,22 +158,14 @@ def test_killed_agent_wakes_waiting_caller_with_an_error(
     agent: AgentClient, process: subprocess.Popen[bytes]
 ) -> None:
     """AgentLost is no OSError, so it is no network error."""
-    with opened(agent, socket.SOCK_DGRAM) as ear:
-        ear.bind(LOOPBACK)
-        readable = ear.fileno()
+    with opened(agent, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(LOOPBACK)
+        readable = receiver.fileno()
         process.send_signal(signal.SIGKILL)
         assert select.select([readable], [], [], 5)[0]
         with pytest.raises(AgentLost, match="container box"):
-            ear.recv(1)
+            receiver.recv(1)
     assert not issubclass(AgentLost, OSError)
-
-
-def test_closed_connection_ends_the_agent(
-    agent: AgentClient, process: subprocess.Popen[bytes]
-) -> None:
-    """The agent needs no signal."""
-    agent.close()
-    assert process.wait(5) == 0
 
 
 def test_netns_of_userspace_stack_cannot_be_entered(agent: AgentClient, space: NetNS) -> None:
@@ -186,8 +174,8 @@ def test_netns_of_userspace_stack_cannot_be_entered(agent: AgentClient, space: N
         assert inside == space
         with pytest.raises(remote.UserspaceStack, match="box"), inside.entered():
             pass
-        with inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
-            assert isinstance(ear, RemoteSocket)
+        with inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+            assert isinstance(receiver, RemoteSocket)
 
 
 def test_silent_connection_does_not_block_a_remote_listener(
@@ -198,12 +186,48 @@ def test_silent_connection_does_not_block_a_remote_listener(
     beside = fixed("beside", space)
     loopback = LOOPBACKS[4]
     with (
-        Listener(inside, "tcp", port=31080) as ear,
+        Listener(inside, "tcp", port=31080) as receiver,
         space.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
         Listener(beside, "tcp") as other,
     ):
-        stray.connect((str(loopback), ear.port))
-        calls = [(beside, loopback, port) for port in (ear.port, other.port)]
-        heard = ear.delivered(calls, agent.sync)
-        assert heard == [f"beside to {loopback} port {ear.port}"]
-        assert ear.reached_from(beside, at=loopback, answered=True)
+        stray.connect((str(loopback), receiver.port))
+        calls = [(beside, loopback, port) for port in (receiver.port, other.port)]
+        delivered = receiver.delivered(calls, agent.sync)
+        assert delivered == [f"beside to {loopback} port {receiver.port}"]
+        assert receiver.reached_from(beside, at=loopback, answered=True)
+
+
+# --- state of a user-mode stack ----------------------------------------------------
+
+ETH0 = 2
+
+
+def route(destination: str, family: int, *, oif: int = ETH0, via: str = "") -> rtnetlink_dump.Route:
+    """Return a route as the agent's rtnetlink reports it."""
+    kind = IPv6Network if ":" in destination else IPv4Network
+    return rtnetlink_dump.Route(
+        kind(destination) if destination else None,
+        IPv4Address(via) if via else None,
+        oif,
+        family,
+    )
+
+
+def test_userspace_stack_routes_of_lo_and_other_family_are_omitted() -> None:
+    """A gVisor stack has one routing table and returns all of it for either family."""
+    wanted = [route("10.1.0.0/16", 4), route("", 4, via="10.1.0.1"), route("fd00::/64", 6)]
+    routes = [
+        route("127.0.0.0/8", 4, oif=rtnetlink.LO),
+        route("fd00::/64", 4),
+        route("10.1.0.0/16", 6),
+        route("", 6, via="10.1.0.1"),
+        *wanted,
+    ]
+    assert remote.of_main_table(routes) == wanted
+
+
+def test_kernel_netns_needs_no_patience() -> None:
+    """Silence in a kernel netns is final at once."""
+    with NetNS.own() as own:
+        assert quiescence.agent_patience([own]) == 0.0
+        assert not sockets.has_own_stack(own)

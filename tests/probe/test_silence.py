@@ -1,4 +1,4 @@
-"""When nothing comes back: how soon that is final, and what must not be taken for an answer."""
+"""Silence: how soon it is final, and packets that must not be taken for a reply."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from linux.netlink import Netlink
 from linux.netns import write_sysctls
 from tests.linux.star_topology import SHARED, Star
 from tests.probe.conftest import TABLE
-from tests.support.asking import ask_all, question
+from tests.support.probing import observe_all, probe
 from tests.world.pair import pair
 
 EACH = pytest.mark.parametrize("family", FAMILIES)
@@ -29,7 +29,7 @@ ROUTER: dict[Family, tuple[str, str]] = {
     4: ("192.0.2.1", "192.0.2.5"),
     6: ("2001:db8::1", "2001:db8:1::1"),
 }
-"""The router's addresses towards the asker and towards the first station."""
+"""The router's addresses towards the client and towards the first target."""
 NOBODY: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8::99"}
 PATIENCE = 10.0
 """Seconds after which something that must happen has not."""
@@ -50,15 +50,15 @@ def refuse(star: Star, *parts: list[nftables.Expression]) -> None:
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Record the result of each `Quiet.reached` call; the wait for silence consists of them."""
-    told: list[bool] = []
+    results: list[bool] = []
 
     class Counted(Quiet):
         def reached(self) -> bool:
-            told.append(super().reached())
-            return told[-1]
+            results.append(super().reached())
+            return results[-1]
 
     monkeypatch.setattr(prober, "Quiet", Counted)
-    return told
+    return results
 
 
 # --- how soon -----------------------------------------------------------------------
@@ -67,13 +67,13 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -> None:
     """Dropped requests need no timeout, only a few passes for all cells together."""
     refuse(star, nftables.verdict("drop"))
-    asked = [
-        question(star.client, SHARED[family], star.first, protocol, number)
+    requests = [
+        probe(star.client, SHARED[family], star.first, protocol, number)
         for number in range(20)
         for protocol in PROTOCOLS
         for family in FAMILIES
     ]
-    found = ask_all(asked, through=star.namespaces)
+    found = observe_all(requests, through=star.namespaces)
     assert set(found) == {Observation(Outcome.DROPPED)}
     assert passes[-1]
     assert len(passes) < 20
@@ -81,23 +81,30 @@ def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -
 
 def test_matrix_with_all_replies_needs_no_quiescence_check(star: Star, passes: list[bool]) -> None:
     """The prober skips the check if every question has its reply."""
-    asked = [question(star.client, SHARED[family], star.first) for family in FAMILIES]
-    assert {seen.outcome for seen in ask_all(asked, through=star.namespaces)} == {Outcome.REPLY}
+    requests = [probe(star.client, SHARED[family], star.first) for family in FAMILIES]
+    assert {seen.outcome for seen in observe_all(requests, through=star.namespaces)} == {
+        Outcome.REPLY
+    }
     assert passes == []
 
 
 def test_request_to_missing_neighbour_is_dropped() -> None:
-    """A probe to an unused address is dropped, now or when the kernel gives up on it later."""
+    """A probe to an unused address is dropped, now or when the kernel gives up on it later.
+
+    No incomplete neighbour is left: a queued packet would keep the source's netns alive.
+    """
     with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
         for family in ("ipv4", "ipv6"):
             write_sysctls(one, {f"net.{family}.neigh.eth0.retrans_time_ms": 10})
-        asked = [
-            question(one, NOBODY[family], two, protocol)
+        requests = [
+            probe(one, NOBODY[family], two, protocol)
             for protocol in PROTOCOLS
             for family in FAMILIES
         ]
-        assert ask_all(asked) == [Observation(Outcome.DROPPED)] * 6
-        later = ask_all(asked, patience=PATIENCE)
+        assert observe_all(requests) == [Observation(Outcome.DROPPED)] * 6
+        with Netlink(one) as netlink:
+            assert list(rtnetlink_dump.neighbours(netlink, state=rtnetlink.NUD_INCOMPLETE)) == []
+        later = observe_all(requests, patience=PATIENCE)
     assert later == [Observation(Outcome.DROPPED)] * 6
     assert {seen.detail for seen in later} == {"no neighbour answered for the next hop"}
 
@@ -105,13 +112,13 @@ def test_request_to_missing_neighbour_is_dropped() -> None:
 def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> None:
     """The prober does not wait for packets to a missing neighbour: no reply can come late."""
     with pair(["10.0.0.1/16", "fd00::1/64"], ["10.0.0.2/16", "fd00::2/64"]) as (one, other):
-        asked = [
-            question(one, address, other, protocol)
+        requests = [
+            probe(one, address, other, protocol)
             for number in range(10, 30)
             for protocol in PROTOCOLS
             for address in (f"10.0.0.{number}", f"fd00::{number}")
         ]
-        assert set(ask_all(asked)) == {Observation(Outcome.DROPPED)}
+        assert set(observe_all(requests)) == {Observation(Outcome.DROPPED)}
     assert passes[-1]
     assert len(passes) < 20
 
@@ -120,7 +127,7 @@ def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> Non
 
 
 def on_link(star: Star, address: str) -> None:
-    """Let the asker take an address for one of its own link."""
+    """Have the client look for an address on its own link."""
     with Netlink(star.client) as netlink:
         netlink.send([rtnetlink.add_route(ip_network(address), oif=2)])
 
@@ -141,18 +148,18 @@ def test_prober_waits_for_delayed_proxy_neighbour(
 ) -> None:
     """A proxy delays its ARP or ND reply by up to 0.8 s."""
     on_link(star, SHARED[family])
-    (lost,) = ask_all([question(star.client, SHARED[family], star.first, protocol)])
+    (lost,) = observe_all([probe(star.client, SHARED[family], star.first, protocol)])
     assert lost.outcome is Outcome.DROPPED
     proxy(star, family)
-    asked = [question(star.client, SHARED[family], star.first, protocol)]
-    (seen,) = ask_all(asked, through=star.namespaces)
+    requests = [probe(star.client, SHARED[family], star.first, protocol)]
+    (seen,) = observe_all(requests, through=star.namespaces)
     assert seen.outcome is Outcome.REPLY
 
 
 def test_prober_waits_for_delayed_anycast_neighbour(star: Star) -> None:
     """The owner of an anycast address delays its reply like a proxy (RFC 4861, 7.2.7)."""
-    asked = [question(star.client, "2001:db8::", star.router)]
-    (seen,) = ask_all(asked, through=star.namespaces)
+    requests = [probe(star.client, "2001:db8::", star.router)]
+    (seen,) = observe_all(requests, through=star.namespaces)
     assert seen.detail == f"the answer came from {ROUTER[6][0]}, not from 2001:db8::"
 
 
@@ -166,34 +173,23 @@ def test_new_owner_of_an_address_is_found_at_once(family: Family) -> None:
         with one.socket(kind, socket.SOCK_DGRAM) as caller:
             caller.sendto(b"", (str(late.ip), PORT))
         netlink.send([rtnetlink.add_address(2, late)])
-        asked = [question(one, str(late.ip), other, protocol) for protocol in PROTOCOLS]
-        assert {seen.outcome for seen in ask_all(asked)} == {Outcome.REPLY}
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@EACH
-def test_prober_leaves_no_incomplete_neighbour(family: Family, protocol: Protocol) -> None:
-    """A queued packet would keep the source's netns alive for seconds."""
-    with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
-        (seen,) = ask_all([question(one, NOBODY[family], two, protocol)])
-        assert seen.outcome is Outcome.DROPPED
-        with Netlink(one) as netlink:
-            assert list(rtnetlink_dump.neighbours(netlink, state=rtnetlink.NUD_INCOMPLETE)) == []
+        requests = [probe(one, str(late.ip), other, protocol) for protocol in PROTOCOLS]
+        assert {seen.outcome for seen in observe_all(requests)} == {Outcome.REPLY}
 
 
 def test_missing_neighbours_do_not_block_other_requests() -> None:
     """Hundreds of packets queued for missing neighbours do not delay other requests."""
     with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
         silent = [
-            question(one, f"10.0.{1 + number // 200}.{1 + number % 200}", other, protocol, number)
+            probe(one, f"10.0.{1 + number // 200}.{1 + number % 200}", other, protocol, number)
             for number in range(300)
             for protocol in (Protocol.ICMP, Protocol.UDP)
         ]
-        heard = [
-            question(one, "10.0.0.2", other, protocol, 999)
+        replied = [
+            probe(one, "10.0.0.2", other, protocol, 999)
             for protocol in (Protocol.ICMP, Protocol.UDP)
         ]
-        found = ask_all([*silent, *heard])
+        found = observe_all([*silent, *replied])
     assert set(found[:-2]) == {Observation(Outcome.DROPPED)}
     assert [seen.outcome for seen in found[-2:]] == [Outcome.REPLY] * 2
 
@@ -202,12 +198,11 @@ def test_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full send queue raises an error, because it is not silence of the runtime."""
     monkeypatch.setattr("harness.probe.sockets._BUFFER", 4096)
     with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
-        asked = [
-            question(one, f"10.0.1.{1 + number}", other, Protocol.UDP, number)
-            for number in range(30)
+        requests = [
+            probe(one, f"10.0.1.{1 + number}", other, Protocol.UDP, number) for number in range(30)
         ]
-        with pytest.raises(SendQueueFull, match=r"source → target-\d+ udp/4 cannot be asked"):
-            ask_all(asked)
+        with pytest.raises(SendQueueFull, match=r"source → target-\d+ udp/4 cannot be probed"):
+            observe_all(requests)
 
 
 @EACH
@@ -230,10 +225,10 @@ def test_late_userspace_reply_counts_within_patience(
         """Pass one datagram on, and its answer back, once the kernel has been quiet."""
         with star.router.socket(kind, socket.SOCK_DGRAM) as out:
             out.settimeout(PATIENCE)
-            data, asker = ear.recvfrom(100)
+            data, client = relay_socket.recvfrom(100)
             assert quiet.wait(PATIENCE)
             out.sendto(data, (SHARED[family], PORT))
-            ear.sendto(out.recv(100), asker)
+            relay_socket.sendto(out.recv(100), client)
 
     monkeypatch.setattr(Quiet, "reached", reached)
     monkeypatch.setattr(prober, "open_sockets", lambda spaces, _: open_sockets(spaces, [PORT]))
@@ -241,32 +236,32 @@ def test_late_userspace_reply_counts_within_patience(
     way = [nftables.iifname("eth0"), nftables.l4proto("udp"), nftables.family(family)]
     to = nftables.dnat(ip_address(own), RELAY)
     with (
-        star.router.socket(kind, socket.SOCK_DGRAM) as ear,
+        star.router.socket(kind, socket.SOCK_DGRAM) as relay_socket,
         nftables.Nft(star.router) as rules,
         ThreadPoolExecutor(1) as executor,
     ):
         rules.apply([nftables.add_table(TABLE), chain, nftables.add_rule(TABLE, "nat", *way, to)])
-        ear.bind((own, RELAY))
-        ear.settimeout(PATIENCE)
+        relay_socket.bind((own, RELAY))
+        relay_socket.settimeout(PATIENCE)
         relayed = executor.submit(relay)
-        asked = [question(star.client, SHARED[family], star.first, Protocol.UDP)]
-        (seen,) = ask_all(asked, through=star.namespaces, patience=PATIENCE)
+        requests = [probe(star.client, SHARED[family], star.first, Protocol.UDP)]
+        (seen,) = observe_all(requests, through=star.namespaces, patience=PATIENCE)
         relayed.result(PATIENCE)
     assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, other)
 
 
-# --- what is no answer --------------------------------------------------------------
+# --- what is no reply ---------------------------------------------------------------
 
 
 @EACH
 def test_rejection_affects_only_its_own_request(star: Star, family: Family) -> None:
     """Hundreds of rejections between other requests are each assigned to the right one."""
     refuse(star, nftables.oifname("eth2"), nftables.reject())
-    asked = [
-        question(star.client, str(star.address(to, family)), star.hosts[to], protocol, number)
+    requests = [
+        probe(star.client, str(star.address(to, family)), star.hosts[to], protocol, number)
         for number, (protocol, to) in enumerate(product(PROTOCOLS * 60, (1, 2)))
     ]
-    found = ask_all(asked, through=star.namespaces)
+    found = observe_all(requests, through=star.namespaces)
     assert {seen.outcome for seen in found[::2]} == {Outcome.REPLY}
     assert set(found[1::2]) == {Observation(Outcome.REJECTED, code="port-unreachable")}
 
@@ -283,9 +278,9 @@ def test_reply_delivered_to_another_namespace_does_not_count(
     star.netlink.send([rtnetlink.add_route(own.network, via=star.address(2, family))])
     if refused:
         refuse(star, nftables.iifname("eth0"), nftables.reject())
-    lost = [question(star.client, SHARED[family], star.first, protocol) for protocol in PROTOCOLS]
-    witnessed = question(star.second, SHARED[family], star.second, number=1)
-    *found, control = ask_all([*lost, witnessed], through=star.namespaces)
+    lost = [probe(star.client, SHARED[family], star.first, protocol) for protocol in PROTOCOLS]
+    witnessed = probe(star.second, SHARED[family], star.second, number=1)
+    *found, control = observe_all([*lost, witnessed], through=star.namespaces)
     assert control.outcome is Outcome.REPLY
     assert [seen.outcome for seen in found] == [Outcome.DROPPED] * 3
     assert {seen.seen_from for seen in found[:2]} == {None if refused else str(own.ip)}

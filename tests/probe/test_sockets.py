@@ -1,4 +1,4 @@
-"""The sockets of one namespace: which port they get, what they see, from where they answer."""
+"""The probe sockets of a netns: their port, what they receive, and the address they reply from."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ from harness.probe.sockets import (
     plain,
     receive,
     reply,
-    syn_ttl,
 )
-from linux import netns
 from linux.netns import NetNS
-from tests.support.asking import settle
+from tests.support.probing import settle
 from tests.support.processes import nothing_stays_open
 from tests.world.pair import pair
 
 KINDS = {4: socket.AF_INET, 6: socket.AF_INET6}
-ASKER: dict[Family, str] = {4: "192.0.2.1", 6: "2001:db8:5::1"}
+SOURCE: dict[Family, str] = {4: "192.0.2.1", 6: "2001:db8:5::1"}
 FIRST: dict[Family, str] = {4: "192.0.2.2", 6: "2001:db8:5::2"}
 SECOND: dict[Family, str] = {4: "192.0.2.3", 6: "2001:db8:5::3"}
 PORT = 61234
@@ -42,7 +40,7 @@ def ends() -> Iterator[Pair]:
     own = [f"{item[4]}/24" for item in (FIRST, SECOND)] + [
         f"{item[6]}/64" for item in (FIRST, SECOND)
     ]
-    with pair([f"{ASKER[4]}/24", f"{ASKER[6]}/64"], own) as both:
+    with pair([f"{SOURCE[4]}/24", f"{SOURCE[6]}/64"], own) as both:
         yield both
 
 
@@ -53,9 +51,6 @@ def sockets(ends: Pair) -> Iterator[tuple[ProbeSockets, ProbeSockets]]:
     yield one, other
     one.close()
     other.close()
-
-
-# --- ports --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -78,14 +73,11 @@ def test_port_in_use_in_one_namespace_is_skipped_in_all(
 
 
 def test_error_other_than_port_in_use_is_raised(ends: Pair) -> None:
-    """Only a port in use is passed over; another error is raised, and nothing stays open."""
+    """The next port is tried only if one is in use; another error leaves nothing open."""
     closed = NetNS.new()
     closed.close()
     with nothing_stays_open(), pytest.raises(OSError, match="Bad file descriptor"):
         open_sockets([*ends, closed], [PORT, PORT + 1])
-
-
-# --- what is seen -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -94,47 +86,24 @@ def test_witness_replies_from_the_requested_address(
     sockets: tuple[ProbeSockets, ProbeSockets], family: Family, address: dict[Family, str]
 ) -> None:
     """The witness sees source address and TTL of the request."""
-    asker, witness = sockets
+    source, witness = sockets
     hops = {
         4: (socket.IPPROTO_IP, socket.IP_TTL),
         6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
     }
-    asker.udp[family].setsockopt(*hops[family], 33)
-    asker.udp[family].sendto(b"who?", (address[family], PORT))
-    settle(asker.netns, witness.netns)
-    asked = receive(witness.udp_witness[family])
-    assert asked is not None
-    assert (asked.data, asked.ttl) == (b"who?", 33)
-    assert (asked.source, asked.to) == (ip_address(ASKER[family]), ip_address(address[family]))
-    reply(witness.udp_witness[family], asked, b"me")
-    settle(asker.netns, witness.netns)
-    answered = receive(asker.udp[family])
-    assert answered is not None
-    assert (answered.data, answered.ttl) == (b"me", 64)
-    assert (answered.source, answered.port) == (ip_address(address[family]), PORT)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_listener_knows_the_ttl_of_the_syn(
-    sockets: tuple[ProbeSockets, ProbeSockets], family: Family
-) -> None:
-    """The kernel keeps the TTL of the SYN for an accepted connection."""
-    asker, witness = sockets
-    netns.write_sysctls(
-        asker.netns, {"net.ipv4.ip_default_ttl": 44, "net.ipv6.conf.eth0.hop_limit": 44}
-    )
-    with asker.netns.entered():
-        stream = asker.connecting(family)
-    with stream:
-        assert stream.connect_ex((FIRST[family], PORT)) == errno.EINPROGRESS
-        assert select.select([witness.listener[family]], [], [], 5)[0]
-        accepted, sender = witness.listener[family].accept()
-        with accepted:
-            assert syn_ttl(accepted) == 44
-            assert plain(sender[0]) == ip_address(ASKER[family])
-    netns.write_sysctls(
-        asker.netns, {"net.ipv4.ip_default_ttl": 64, "net.ipv6.conf.eth0.hop_limit": 64}
-    )
+    source.udp[family].setsockopt(*hops[family], 33)
+    source.udp[family].sendto(b"who?", (address[family], PORT))
+    settle(source.netns, witness.netns)
+    request = receive(witness.udp_witness[family])
+    assert request is not None
+    assert (request.data, request.ttl) == (b"who?", 33)
+    assert (request.source, request.to) == (ip_address(SOURCE[family]), ip_address(address[family]))
+    reply(witness.udp_witness[family], request, b"me")
+    settle(source.netns, witness.netns)
+    answer = receive(source.udp[family])
+    assert answer is not None
+    assert (answer.data, answer.ttl) == (b"me", 64)
+    assert (answer.source, answer.port) == (ip_address(address[family]), PORT)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -142,9 +111,9 @@ def test_closed_probe_connection_leaves_no_time_wait(
     sockets: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
     """The client resets the connection when closing it."""
-    asker, witness = sockets
-    with asker.netns.entered():
-        stream = asker.connecting(family)
+    source, witness = sockets
+    with source.netns.entered():
+        stream = source.connecting(family)
     stream.connect_ex((FIRST[family], PORT))
     assert select.select([witness.listener[family]], [], [], 5)[0]
     accepted, _ = witness.listener[family].accept()
@@ -153,7 +122,7 @@ def test_closed_probe_connection_leaves_no_time_wait(
         assert select.select([accepted], [], [], 5)[0]
         with pytest.raises(ConnectionResetError):
             accepted.recv(1)
-    for space in (asker.netns, witness.netns):
+    for space in (source.netns, witness.netns):
         table = "tcp" if family == 4 else "tcp6"
         with space.entered(), open(f"/proc/thread-self/net/{table}", encoding="ascii") as file:
             states = [line.split()[3] for line in file.readlines()[1:]]
@@ -165,24 +134,17 @@ def test_error_queue_has_the_icmp_error_and_its_datagram(
     sockets: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
     """The error has a name and its datagram, and the queue is empty afterwards."""
-    asker, witness = sockets
+    source, witness = sockets
     for text in (b"one", b"two"):
-        asker.udp[family].sendto(text, (FIRST[family], 9))
-        settle(asker.netns, witness.netns)
-        assert receive(asker.udp[family]) is None
-        error = pending_error(asker.udp[family], family)
-        told = SocketError(errno.ECONNREFUSED, text, "port-unreachable", ip_address(FIRST[family]))
-        assert error == told
-        assert pending_error(asker.udp[family], family) is None
-
-
-def test_receive_on_an_empty_socket_returns_none(
-    sockets: tuple[ProbeSockets, ProbeSockets],
-) -> None:
-    """Reading an empty socket neither waits nor fails."""
-    for opened in sockets[0].sockets():
-        if opened.type != socket.SOCK_STREAM:
-            assert receive(opened) is None
+        source.udp[family].sendto(text, (FIRST[family], 9))
+        settle(source.netns, witness.netns)
+        assert receive(source.udp[family]) is None
+        error = pending_error(source.udp[family], family)
+        expected = SocketError(
+            errno.ECONNREFUSED, text, "port-unreachable", ip_address(FIRST[family])
+        )
+        assert error == expected
+        assert pending_error(source.udp[family], family) is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from harness.testbench.netns_view import fixed
 from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
-from tests.support.asking import ask_all, control, question
+from tests.support.probing import control, observe_all, probe
 
 GATEWAYS = (ip_interface("172.20.0.1/16"), ip_interface("fd20::1/64"))
 LAST = {ip_address("172.20.255.254"), ip_address("fd20::ffff:ffff:ffff:fffe")}
@@ -52,12 +52,12 @@ def test_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> Non
     assert {interface.ip for interface in view.interfaces("eth0")} == LAST
     gateways = {route.via for route in view.routes() if route.destination is None}
     assert gateways == {gateway.ip for gateway in GATEWAYS}
-    asked = [
-        *(question(inside, str(gateway.ip), host, p) for gateway in GATEWAYS for p in PROTOCOLS),
-        *(question(host, str(address), inside, p, 1) for address in LAST for p in PROTOCOLS),
-        *(question(inside, text, inside, number=2) for text in ("127.0.0.1", "::1")),
+    requests = [
+        *(probe(inside, str(gateway.ip), host, p) for gateway in GATEWAYS for p in PROTOCOLS),
+        *(probe(host, str(address), inside, p, 1) for address in LAST for p in PROTOCOLS),
+        *(probe(inside, text, inside, number=2) for text in ("127.0.0.1", "::1")),
     ]
-    found = ask_all(asked)
+    found = observe_all(requests)
     assert {(seen.outcome, seen.seen_ttl) for seen in found} == {(Outcome.REPLY, 64)}
 
 
@@ -79,7 +79,7 @@ def test_detach_leaves_nothing(host: NetNS, inside: NetNS) -> None:
 
 def _come_and_go(host: NetNS, inside: NetNS) -> None:
     attach(host, inside, NETWORK, "alone")
-    ask_all([question(host, str(address), inside) for address in LAST])
+    observe_all([probe(host, str(address), inside) for address in LAST])
     machine = fixed("host", host)
     assert {neighbour.address for neighbour in machine.neighbours()} >= LAST
     for _ in range(2):
@@ -110,7 +110,7 @@ def test_second_attach_is_refused(host: NetNS, inside: NetNS) -> None:
     attach(host, inside, NETWORK, "alone")
     with pytest.raises(FileExistsError):
         attach(host, inside, NETWORK, "alone")
-    (seen,) = ask_all([question(inside, str(GATEWAYS[0].ip), host)])
+    (seen,) = observe_all([probe(inside, str(GATEWAYS[0].ip), host)])
     assert seen.outcome is Outcome.REPLY
 
 

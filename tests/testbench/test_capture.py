@@ -19,7 +19,7 @@ from scapy.utils import RawPcapNgReader
 
 from harness.testbench.packets import pcapng
 from harness.testbench.packets.capture import Capture, CaptureLost, Tap
-from harness.testbench.packets.packet_ring import Frame, FrameKind, has_ethernet_header
+from harness.testbench.packets.packet_ring import Frame, FrameKind
 from linux import rtnetlink
 from linux.netlink import Netlink, Request, attributes, number
 from linux.netns import NetNS
@@ -114,7 +114,7 @@ def test_tap_on_all_interfaces_names_each(everywhere: Tap, sock: socket.socket) 
 
 
 def test_removed_interface_is_named_by_index(everywhere: Tap, ends: tuple[NetNS, NetNS]) -> None:
-    """Its frames are kept."""
+    """Frames of a removed interface are kept."""
     with Netlink(ends[0]) as netlink, Capture([everywhere]) as wire:
         netlink.send([rtnetlink.add_bridge("gone", index=77)])
         with ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
@@ -199,7 +199,7 @@ def test_overflow_fails_every_expectation(small: Tap, sock: socket.socket, tmp_p
 
 
 def test_drained_capture_loses_nothing(small: Tap, sock: socket.socket) -> None:
-    """However many frames come, none is lost if they are collected in time."""
+    """No frame is lost if they are collected in time."""
     with Capture([small]) as wire:
         for _ in range(200):
             sock.sendto(b"", (FAR, SERVICE))
@@ -271,8 +271,8 @@ def test_capture_can_be_written(taps: list[Tap], sock: socket.socket, tmp_path: 
 
 @pytest.mark.parametrize("packet", [IP() / UDP(), IPv6() / UDP()])
 def test_bare_ip_is_dissected_by_its_version(packet: IP | IPv6) -> None:
-    """On an interface without Ethernet headers a frame begins with IPv4 or IPv6."""
-    frame = Frame("tun0", 0, FrameKind.HOST, 28, bytes(packet), ethernet=has_ethernet_header(65534))
+    """A frame of an interface without Ethernet headers begins with IPv4 or IPv6."""
+    frame = Frame("tun0", 0, FrameKind.HOST, 28, bytes(packet), ethernet=False)
     assert type(frame.packet) is type(packet)
     assert str(frame).startswith("tun0 in  IP")
 

@@ -56,8 +56,7 @@ def wires(ends: Ends) -> Iterator[TapPool]:
 def settle(ends: Ends) -> None:
     """Return once no packet is under way between the two."""
     with ends[0].open() as near, ends[1].open() as far, Quiet(near, [near, far]) as quiet:
-        while not quiet.reached():
-            pass
+        quiet.wait()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -65,7 +64,7 @@ def settle(ends: Ends) -> None:
 def test_message_is_answered(
     ends: Ends, wires: TapPool, family: Family, protocol: Protocol
 ) -> None:
-    """With the requested port and TTL."""
+    """The request has the requested port and TTL."""
     options: dict[str, Any] = {"port": ECHO, "own_port": 40001, "ttl": 9}
     with (
         wires.capture(ends[1]) as wire,
@@ -73,8 +72,8 @@ def test_message_is_answered(
     ):
         assert call.own_port == 40001
         call.send(b"a word")
-        heard = call.receive()
-        assert heard == b"a word" if protocol is Protocol.ICMP else b'"me": "far"' in heard
+        answer = call.receive()
+        assert answer == b"a word" if protocol is Protocol.ICMP else b'"me": "far"' in answer
         assert call.error() == ""
     request = craft.request(family, protocol, sport=40001, dport=ECHO)
     wire.expect_one(craft.ip(family, dst=FAR_ADDRESS[family], ttl=9) / request)
@@ -82,20 +81,20 @@ def test_message_is_answered(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    ("protocol", "told"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
+    ("protocol", "error"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
 )
-def test_refusal_is_reported(ends: Ends, family: Family, protocol: Protocol, told: str) -> None:
-    """By the name of the error, on every query."""
+def test_refusal_is_reported(ends: Ends, family: Family, protocol: Protocol, error: str) -> None:
+    """The error has its name, on every query."""
     with Client(ends[0], protocol, FAR_ADDRESS[family], port=CLOSED) as call:
         call.send(b"anybody?")
         settle(ends)
-        assert call.error() == told
-        assert call.error() == told
+        assert call.error() == error
+        assert call.error() == error
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_unfragmentable_message_beyond_mtu_is_refused(ends: Ends, family: Family) -> None:
-    """By the client's own kernel, which knows the MTU."""
+    """The client's own kernel refuses it, because it knows the MTU."""
     with Client(ends[0], Protocol.UDP, FAR_ADDRESS[family], port=ECHO, whole=True) as call:
         assert call.mtu == 1500
         with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
@@ -114,14 +113,14 @@ def test_silence_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_datagram_round_trip(ends: Ends, family: Family) -> None:
-    """In fragments, where it is that long."""
+    """A long datagram is fragmented and reassembled."""
     data = bytes(range(250)) * 40
     assert round_trip(*ends, FAR_ADDRESS[family], data) == (data, data)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transfer_arrives_unchanged(ends: Ends, family: Family) -> None:
-    """In both directions; a different size has a different digest."""
+    """Upload and download arrive whole; a different size has a different digest."""
     transfer, size = Transfer(*ends, FAR_ADDRESS[family]), 1 << 20
     assert transfer.upload(size) == transfer.download(size) == expected(size) != expected(size - 1)
 

@@ -55,7 +55,7 @@ def test_one_names_the_nearest_frame_and_its_difference() -> None:
 
 
 def test_one_rejects_two_frames() -> None:
-    """Both are listed."""
+    """The message lists both."""
     with pytest.raises(AssertionError, match=r"2 frames are like UDP\(\), not one:") as failure:
         expect.one([REQUEST, ERROR, REPLY], UDP())
     assert "ICMP" not in str(failure.value)
@@ -63,21 +63,21 @@ def test_one_rejects_two_frames() -> None:
 
 def test_one_each_rejects_more_than_were_sent() -> None:
     """A SYN is retransmitted after a second: two errors for one SYN are too many."""
-    told, sent = ICMP(type=11), UDP(dport=4242)
-    expect.one_each([REQUEST, ERROR], told, to=sent)
-    expect.one_each([REQUEST, ERROR, REQUEST, ERROR], told, to=sent)
-    expect.one_each([REQUEST, REQUEST, ERROR], told, to=sent)
-    expect.one_each([ERROR], told, to=sent)
+    error, sent = ICMP(type=11), UDP(dport=4242)
+    expect.one_each([REQUEST, ERROR], error, to=sent)
+    expect.one_each([REQUEST, ERROR, REQUEST, ERROR], error, to=sent)
+    expect.one_each([REQUEST, REQUEST, ERROR], error, to=sent)
+    expect.one_each([ERROR], error, to=sent)
     with pytest.raises(AssertionError, match=r"2 frames are like .*, though 1 were sent:"):
-        expect.one_each([REQUEST, ERROR, ERROR], told, to=sent)
+        expect.one_each([REQUEST, ERROR, ERROR], error, to=sent)
     with pytest.raises(AssertionError, match=r"2 frames are like .*, though 0 were sent:"):
-        expect.one_each([ERROR, ERROR], told, to=sent)
+        expect.one_each([ERROR, ERROR], error, to=sent)
     with pytest.raises(AssertionError, match="no frame is like"):
-        expect.one_each([REQUEST], told, to=sent)
+        expect.one_each([REQUEST], error, to=sent)
 
 
 def test_none_lists_matching_frames() -> None:
-    """Other frames are not listed."""
+    """The message lists no other frames."""
     expect.none([REQUEST, REPLY], ICMP(), IP(src="10.0.0.0/8"))
     with pytest.raises(AssertionError, match=r"like ICMP\(\), yet 1 are:\n .*192\.0\.2\.1"):
         expect.none([REQUEST, ERROR], UDP(dport=7), ICMP())
@@ -197,13 +197,13 @@ def test_template_compares_only_its_own_fields(packet: Packet, template: Packet)
 def test_differences_are_named(
     packet: Packet, template: Packet, expected: list[tuple[str, str]]
 ) -> None:
-    """Each differing field and each missing layer once."""
+    """The result has each differing field and each missing layer once."""
     found = expect.differences(template, captured(packet))
     assert [(difference.layer, difference.field) for difference in found] == expected
 
 
 def test_least_different_place_is_compared() -> None:
-    """In a tunnel the header that fits better is compared."""
+    """The header that fits better is compared in a tunnel."""
     packet = captured(IP(src="192.0.2.1") / IP(src="10.0.0.1") / UDP(dport=1))
     assert expect.differences(IP(src="192.0.2.1"), packet) == ()
     assert expect.differences(IP(src="10.0.0.1") / UDP(dport=1), packet) == ()
@@ -215,7 +215,7 @@ def test_least_different_place_is_compared() -> None:
 
 
 def test_unfinished_checksum_is_no_difference() -> None:
-    """Above IP; IP's own checksum is always there."""
+    """Checksums above IP are skipped; that of IP is always complete."""
     template = IP(chksum=1) / UDP(chksum=1)
     (difference,) = expect.differences(template, captured(UDP_PACKET), unfinished_checksum=True)
     assert (difference.layer, difference.field) == ("IP", "chksum")
@@ -255,7 +255,7 @@ FLAGS = st.sampled_from(["S", "SA", "A", "FA", "R"])
 
 @given(packet=packets(), data=st.data())
 def test_one_changed_field_is_the_one_difference(packet: Packet, data: Any) -> None:
-    """Any field, with both values; without a change the packet is like itself."""
+    """The difference has both values; without a change the packet is like itself."""
     seen = captured(packet)
     assert expect.differences(packet, seen) == expect.differences(seen, seen) == ()
     layer = data.draw(st.sampled_from([IP, type(packet.payload)]))

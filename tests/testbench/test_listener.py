@@ -8,14 +8,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 import pytest
 
 from harness.probe.sockets import RESET_ON_CLOSE, connected
 from harness.testbench import listener as traffic
-from harness.testbench import netns_view
 from harness.testbench.listener import (
     TRANSPORTS,
     Listener,
@@ -58,7 +57,7 @@ def engaged(ends: Ends) -> Iterator[tuple[Listener, Listener, socket.socket]]:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_listener_reports_the_client(ends: Ends, transport: Transport, family: int) -> None:
-    """Without translation both ends agree; the reply arrives at the client's socket."""
+    """Both ends agree without address translation; the reply arrives at the client's socket."""
     one, other = ends
     with Listener(one, transport, address=ADDRESSES[family]) as listener:
         exchange = listener.reached_from(other, answered=True)
@@ -84,7 +83,7 @@ def test_call_without_listener_or_route_is_refused_at_once(
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_source_ports_are_not_reused(ends: Ends, transport: Transport, family: int) -> None:
-    """However few the kernel has: a translation would change the port of the second call."""
+    """Calls use new ports even if the kernel has few: NAT would change a reused port."""
     one, other = ends
     with other.open() as space:
         netns.write_sysctls(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
@@ -188,7 +187,7 @@ def test_connection_without_a_reply_is_not_answered(
 def test_connection_that_is_accepted_and_closed_is_not_delivered(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """Also during an earlier connection."""
+    """The call is not delivered, even during an earlier connection."""
     listener, beside, _ = engaged
 
     def hang_up() -> None:
@@ -236,7 +235,7 @@ def test_reply_from_another_address_is_not_an_answer(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_delivered_calls_are_reported(ends: Ends, transport: Transport) -> None:
-    """Not those that are refused, have no route, or reach another listener."""
+    """Calls that are refused, have no route, or reach another listener are not."""
     one, other = ends
     with (
         Listener(one, transport, address=ADDRESSES[4]) as listener,
@@ -260,7 +259,7 @@ def test_delivered_calls_are_reported(ends: Ends, transport: Transport) -> None:
 def test_foreign_connection_is_not_a_delivered_call(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """While the calls lead elsewhere."""
+    """A connection of another client does not count while the calls lead elsewhere."""
     one, other = ends
     listener, beside, _ = engaged
 
@@ -287,31 +286,6 @@ def test_connection_with_other_data_is_not_the_call(
         assert listener.reached_from(ends[1], port=closed) is None
 
 
-def test_address_translation_is_reported(ends: Ends) -> None:
-    """The client's own end and the one seen differ."""
-    one, other = ends
-    own, seen, target = (ip_address(f"192.0.2.{number}") for number in (3, 2, 1))
-    table = nftables.Table("ip", "translate")
-    with other.open() as space, Netlink(space) as netlink, nftables.Nft(space) as opened:
-        netlink.send(
-            [
-                rtnetlink.add_address(rtnetlink.LO, ip_interface(own)),
-                rtnetlink.add_route(ip_network(target), oif=PORT, source=own),
-            ]
-        )
-        opened.apply(
-            [
-                nftables.add_table(table),
-                nftables.add_chain(table, "out", hook="postrouting", priority=100, kind="nat"),
-                nftables.add_rule(table, "out", nftables.oifname("eth0"), nftables.masquerade()),
-            ]
-        )
-    with Listener(one, "udp", address=target) as listener:
-        exchange = listener.reached_from(other)
-    assert exchange
-    assert (exchange.own[0], exchange.seen[0]) == (own, seen)
-
-
 def test_free_port_can_be_bound(ends: Ends) -> None:
     """A second listener on it is refused."""
     port = free_port(ends[0], "tcp")
@@ -330,7 +304,7 @@ def test_echo_service_reports_the_client(ends: Ends, transport: Transport) -> No
 
 
 def test_broadcast_uses_every_protocol(ends: Ends) -> None:
-    """To the given address and to everybody; accepted attempts are counted."""
+    """Packets go to the given address and to everybody; accepted attempts are counted."""
     one, other = ends
     word = os.urandom(16)
     with one.capture() as wire:
@@ -340,13 +314,3 @@ def test_broadcast_uses_every_protocol(ends: Ends) -> None:
     assert broadcast(other, [ip_address("203.0.113.1")], port=9, payload=word) < broadcast(
         other, [ADDRESSES[4]], port=9, payload=word
     )
-
-
-def test_abstract_sockets_belong_to_the_netns(ends: Ends) -> None:
-    """They are found and reached in their own namespace only."""
-    one, other = ends
-    with netns_view.listening(one) as listener:
-        assert netns_view.connectable(one) == {listener}
-        assert netns_view.connects(one, listener)
-        assert not netns_view.connects(other, listener)
-    assert netns_view.connectable(one) == frozenset()

@@ -35,7 +35,7 @@ def ends() -> None:
 
 
 def test_names_resolve_in_the_other_root(host: HostMachine) -> None:
-    """By its hosts file; a name without the family has no address, and a reason."""
+    """Its hosts file counts; a name without an address has a reason."""
     assert inside(host.pid, by_name, "localhost", 4).addresses == {ip_address("127.0.0.1")}
     assert inside(host.pid, by_name, "host", 4).addresses == {ip_address("127.0.1.1")}
     assert inside(host.pid, by_name, "host").addresses == {ip_address("127.0.1.1")}
@@ -60,7 +60,7 @@ def test_caller_keeps_its_namespaces(host: HostMachine) -> None:
 
 
 def test_failure_is_reported(host: HostMachine) -> None:
-    """With the child's message; an unknown process too."""
+    """The error has the child's message; an unknown process is reported too."""
     with pytest.raises(RuntimeError, match="nothing there"):
         inside(host.pid, refuses)
     with pytest.raises(RuntimeError, match="No such"):
@@ -81,7 +81,7 @@ def test_timeout_names_the_function(host: HostMachine, monkeypatch: pytest.Monke
 
 
 def test_host_file_is_replaced_and_restored(host: HostMachine) -> None:
-    """Also after a failure; a new file is removed again."""
+    """The text is restored after a failure too; a new file is removed again."""
     before = host.call(read, HOSTS)
     with host_file(host, "192.0.2.9 other\n", HOSTS):
         assert inside(host.pid, by_name, "other", 4).addresses == {ip_address("192.0.2.9")}

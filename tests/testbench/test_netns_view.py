@@ -9,7 +9,7 @@ from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 
 import pytest
 
-from harness.testbench.netns_view import NetnsView, fixed, until
+from harness.testbench.netns_view import NetnsView, fixed, reachable_abstract_sockets, until
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
@@ -34,7 +34,7 @@ def view() -> Iterator[NetnsView]:
 
 
 def test_view_shows_links_addresses_routes_and_neighbours(view: NetnsView) -> None:
-    """Each with its own fields."""
+    """Each query returns the objects of the namespace."""
     assert set(view.links()) == {"lo", "eth0"}
     assert view.links()["eth0"].kind == "veth"
     assert set(view.interfaces("eth0")) == {ip_interface(text) for text in ADDRESSES}
@@ -52,10 +52,10 @@ def test_view_shows_links_addresses_routes_and_neighbours(view: NetnsView) -> No
 
 
 def test_ipv4_addresses_come_first(view: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In whatever order a stack reports them; a stack of its own has no cable."""
-    told = rtnetlink_dump.addresses
+    """The order in which a stack reports them does not matter."""
+    dump = rtnetlink_dump.addresses
     monkeypatch.setattr(
-        rtnetlink_dump, "addresses", lambda *given, **named: told(*given, **named)[::-1]
+        rtnetlink_dump, "addresses", lambda *given, **named: dump(*given, **named)[::-1]
     )
     assert [item.version for item in view.interfaces("eth0")] == [4, 4, 6]
 
@@ -87,7 +87,7 @@ def test_identity_is_that_of_the_namespace(view: NetnsView) -> None:
 
 
 def test_view_does_not_keep_the_namespace_open(view: NetnsView) -> None:
-    """After every kind of query no descriptor is left."""
+    """No query leaves a descriptor open."""
     with nothing_stays_open():
         view.links()
         view.interfaces("eth0")
@@ -109,13 +109,24 @@ def test_socket_is_inside_the_namespace(view: NetnsView) -> None:
         assert len(descriptors()) == before + 1
 
 
+def test_abstract_sockets_are_reachable_in_their_netns(view: NetnsView) -> None:
+    """They are found and reached in their own namespace only."""
+    with NetNS.new() as elsewhere, view.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind("")
+        assert reachable_abstract_sockets(view, view) == set()
+        listener.listen()
+        name = listener.getsockname()[1:].decode()
+        assert reachable_abstract_sockets(view, view) == {name}
+        assert reachable_abstract_sockets(view, fixed("elsewhere", elsewhere)) == set()
+
+
 # --- waiting ------------------------------------------------------------------------
 
 MANY = 2000
 
 
-def test_lost_notifications_count_as_news() -> None:
-    """As when a thousand containers end during the wait."""
+def test_lost_notifications_trigger_a_check() -> None:
+    """An overrun of the monitor, as by a thousand ending containers, ends the wait for it."""
     looks: list[None] = []
     address = IPv4Interface("192.0.2.1/32")
     with NetNS.new() as space, Netlink(space) as opened:
@@ -134,6 +145,6 @@ def test_lost_notifications_count_as_news() -> None:
 
 
 def test_unmet_condition_is_named() -> None:
-    """After the bound."""
+    """The error comes after the bound."""
     with NetNS.new() as space, pytest.raises(TimeoutError, match=r"in somewhere, .*: pigs fly"):
         until(fixed("somewhere", space), lambda: False, "pigs fly", bound=0.05)

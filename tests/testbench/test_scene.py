@@ -29,7 +29,7 @@ def failing(error: BaseException) -> object:
 def test_first_error_is_raised_and_the_rest_is_removed(
     world: World, runtime: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a network in use cannot be removed either."""
+    """A later error is a consequence: a network in use cannot be removed either."""
     scene = Scene(world, runtime)
     scene.network("lan")
     with monkeypatch.context() as patched:

@@ -47,8 +47,8 @@ def test_mark_is_a_separate_word() -> None:
 @pytest.fixture
 def history(world: World, runtime: Adapter, guard: LeakGuard) -> Iterator[History]:
     """Begin a history."""
-    told = Steps(lambda _: None, "a history", examples=1, steps=1)
-    made = History(HistoryStage(world, runtime, guard, told))
+    steps = Steps(lambda _: None, "a history", examples=1, steps=1)
+    made = History(HistoryStage(world, runtime, guard, steps))
     yield made
     made.teardown()
 
@@ -75,12 +75,12 @@ def test_leftover_with_a_removed_id_is_found_at_the_step(
         history.scene.remove("one")
         with pytest.raises(TimeoutError, match=table.name.removeprefix("own-")) as raised:
             history.removed_objects_leave_nothing()
-        assert f"nft table inet {table.name}" in str(raised.value.__notes__), "what it is is told"
+        assert f"nft table inet {table.name}" in str(raised.value.__notes__)
         opened.apply([nftables.del_table(table)])
 
 
 def test_leftover_of_a_removed_network_is_found(history: History, world: World) -> None:
-    """By its subnet."""
+    """Its subnet marks the leftover."""
     history.acting = "net"
     history.scene.network("net")
     history.removed_objects_leave_nothing()
@@ -95,7 +95,7 @@ def test_leftover_of_a_removed_network_is_found(history: History, world: World) 
 
 
 def test_leftover_veth_of_a_disconnected_container_is_found(history: History, world: World) -> None:
-    """As of a container that leaves a network, or restarts."""
+    """A container that leaves a network or restarts may leave one."""
     begin(history, "one")
     left = "one has no more veth pairs than networks"
     with Netlink(world.namespaces[HOST]) as opened:
@@ -115,7 +115,7 @@ def test_removed_container_has_no_veths(history: History) -> None:
 
 
 def test_pending_neighbours_of_removed_container_are_dropped(history: History) -> None:
-    """At once, so that no waiting packet keeps its namespace and a manually moved veth.
+    """No waiting packet keeps its namespace and a manually moved veth.
 
     Isolated neighbours are not found over IPv6, and the kernel gives up on them after three
     seconds; a step waits for two.

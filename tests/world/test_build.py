@@ -29,7 +29,7 @@ from harness.probe.reception import ProbeRequest
 from harness.world.build import World, routers
 from linux import netns, nftables, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
-from tests.support.asking import ask_all, question, settle
+from tests.support.probing import observe_all, probe, settle
 from tests.support.processes import family, network_namespaces
 
 EACH = pytest.mark.parametrize("family", FAMILIES)
@@ -43,12 +43,12 @@ def built(request: pytest.FixtureRequest) -> Iterator[World]:
         yield world
 
 
-def asked(world: World, source: str, target: str, *, to: str = "") -> list[ProbeRequest]:
-    """Return a question per protocol: in both families, or to the address `to`."""
+def requests(world: World, source: str, target: str, *, to: str = "") -> list[ProbeRequest]:
+    """Every protocol in both families, or to the address `to` in its own."""
     spaces = world.namespaces
     addresses = [to] if to else [str(world.address(target, family)) for family in FAMILIES]
     return [
-        question(spaces[source], address, spaces[target], protocol)
+        probe(spaces[source], address, spaces[target], protocol)
         for address in addresses
         for protocol in PROTOCOLS
     ]
@@ -56,7 +56,9 @@ def asked(world: World, source: str, target: str, *, to: str = "") -> list[Probe
 
 def outcomes(world: World, questions: list[ProbeRequest]) -> list[Outcome]:
     """Return the outcomes of the questions."""
-    return [seen.outcome for seen in ask_all(questions, through=list(world.namespaces.values()))]
+    return [
+        seen.outcome for seen in observe_all(questions, through=list(world.namespaces.values()))
+    ]
 
 
 # --- addresses and hops ------------------------------------------------------------------
@@ -110,7 +112,9 @@ def test_each_router_decrements_the_ttl(built: World) -> None:
         (NS1, NS2): 0,
     }
     for (source, target), hops in expected.items():
-        found = ask_all(asked(built, source, target), through=list(built.namespaces.values()))
+        found = observe_all(
+            requests(built, source, target), through=list(built.namespaces.values())
+        )
         assert {seen.outcome for seen in found} == {Outcome.REPLY}, (source, target)
         assert {seen.seen_ttl for seen in found} == {64 - hops}, (source, target)
 
@@ -124,7 +128,7 @@ def test_router_addresses_answer_from_both_ends(built: World) -> None:
         for address in addresses
     ]
     questions = [
-        question(built.namespaces[source], address, built.namespaces[name], number=number)
+        probe(built.namespaces[source], address, built.namespaces[name], number=number)
         for number, (source, (name, address)) in enumerate(product((HOST, INTERNET), own))
     ]
     assert set(outcomes(built, questions)) == {Outcome.REPLY}
@@ -146,7 +150,7 @@ def test_duplicate_address_detection_is_off_only_on_links_of_the_world(world: Wo
 @pytest.mark.parametrize("source", [HOST, NS1, ATTACKER])
 def test_packet_to_unused_address_is_dropped(world: World, source: str, address: str) -> None:
     """A packet to an unused public or private address is dropped every time."""
-    questions = asked(world, source, INTERNET, to=address)
+    questions = requests(world, source, INTERNET, to=address)
     assert set(outcomes(world, questions)) == {Outcome.DROPPED}
 
 
@@ -186,7 +190,7 @@ def test_icmp_errors_of_a_router_are_not_rate_limited(world: World, family: Fami
         rules.apply([nftables.add_table(table), chain, rule])
         try:
             questions = [
-                question(
+                probe(
                     world.namespaces[source],
                     str(world.address(INTERNET, family)),
                     world.namespaces[INTERNET],
@@ -205,9 +209,9 @@ def test_icmp_errors_of_a_router_are_not_rate_limited(world: World, family: Fami
 def test_host_without_forwarding_drops_transit_packets() -> None:
     """The host itself still answers."""
     with World.build(Topology(routers=1, forwarding=False)) as world:
-        assert set(outcomes(world, asked(world, NS1, HOST))) == {Outcome.REPLY}
-        assert set(outcomes(world, asked(world, HOST, INTERNET))) == {Outcome.REPLY}
-        assert set(outcomes(world, asked(world, NS1, INTERNET))) == {Outcome.DROPPED}
+        assert set(outcomes(world, requests(world, NS1, HOST))) == {Outcome.REPLY}
+        assert set(outcomes(world, requests(world, HOST, INTERNET))) == {Outcome.REPLY}
+        assert set(outcomes(world, requests(world, NS1, INTERNET))) == {Outcome.DROPPED}
 
 
 # --- the narrow link ----------------------------------------------------------------
@@ -302,8 +306,8 @@ def test_two_worlds_with_equal_names_are_isolated(world: World) -> None:
         with nftables.Nft(other.namespaces[HOST]) as rules:
             chain = nftables.add_chain(table, "forward", hook="forward", policy="drop")
             rules.apply([nftables.add_table(table), chain])
-        assert set(outcomes(other, asked(other, NS1, INTERNET))) == {Outcome.DROPPED}
-        assert set(outcomes(world, asked(world, NS1, INTERNET))) == {Outcome.REPLY}
+        assert set(outcomes(other, requests(other, NS1, INTERNET))) == {Outcome.DROPPED}
+        assert set(outcomes(world, requests(world, NS1, INTERNET))) == {Outcome.REPLY}
         assert not set(world.namespaces.values()) & set(other.namespaces.values())
         assert world.host.run(["true"]).returncode == other.host.run(["true"]).returncode == 0
-    assert set(outcomes(world, asked(world, NS1, INTERNET))) == {Outcome.REPLY}
+    assert set(outcomes(world, requests(world, NS1, INTERNET))) == {Outcome.REPLY}

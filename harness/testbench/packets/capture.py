@@ -1,7 +1,6 @@
-"""A capture: taps in any namespaces, and what is expected of what they saw.
+"""Captures: taps in any namespaces, and expectations about the frames that passed them.
 
-Every tap listens before the body of the `with` runs, so nothing that the body
-causes is missed. What is expected can be said inside the body or after it:
+Every tap listens before the body of the `with` runs. Expectations are stated in it or after it:
 
 ```python
 with Tap(internet, "eth0", owner="internet") as tap:
@@ -18,11 +17,12 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from harness.testbench.packets import pcapng
-from harness.testbench.packets.packet_ring import SLOT, Frame, FrameKind, Ring, has_ethernet_header
+from harness.testbench.packets.packet_ring import SLOT, Frame, Ring
 from linux.netns import NetNS
 
 if TYPE_CHECKING:
@@ -70,22 +70,8 @@ class Tap:
 
     def collect(self) -> tuple[list[Frame], int]:
         """Return the frames since the last call, and the number of lost ones."""
-        names: dict[int, str] = {}
-        frames = []
-        for seen in self._ring.read():
-            if seen.interface not in names:
-                names[seen.interface] = self._name(self.ifname or self._look_up(seen.interface))
-            frames.append(
-                Frame(
-                    names[seen.interface],
-                    seen.at,
-                    FrameKind(seen.kind),
-                    seen.length,
-                    seen.data,
-                    seen.unfinished_checksum,
-                    has_ethernet_header(seen.hardware),
-                )
-            )
+        name = cache(lambda index: self._name(self.ifname or self._look_up(index)))
+        frames = list(self._ring.read(name))
         return frames, self._ring.lost()
 
     def covers(self, where: str) -> bool:
@@ -157,9 +143,9 @@ class Capture:
                 self._lost[tap.where] += lost
         self._frames.sort(key=lambda frame: frame.at)
         if self._lost:
-            told = ", ".join(f"{count} at {where}" for where, count in self._lost.items())
+            where_lost = ", ".join(f"{count} at {where}" for where, count in self._lost.items())
             raise CaptureLost(
-                f"frames came faster than they were collected: lost {told}. Call drain() "
+                f"frames came faster than they were collected: lost {where_lost}. Call drain() "
                 f"in between, or give the tap more slots (of {SLOT} bytes each)"
             )
 

@@ -40,10 +40,10 @@ def one(frames: Sequence[Frame], template: Packet) -> Frame:
 
 def one_each(frames: Sequence[Frame], template: Packet, *, to: Packet) -> None:
     """Assert at least one frame like `template`, and no more than there are like `to`."""
-    found, asked = like(template, frames), like(to, frames)
-    if len(found) > max(1, len(asked)):
+    found, sent = like(template, frames), like(to, frames)
+    if len(found) > max(1, len(sent)):
         raise AssertionError(
-            f"{len(found)} frames are like {describe(template)}, though {len(asked)} were sent:"
+            f"{len(found)} frames are like {describe(template)}, though {len(sent)} were sent:"
             f"{_listed(found)}"
         )
     if not found:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import mmap
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final
 
 from linux.netns import NetNS
 
@@ -45,103 +45,6 @@ _ADDRESS: Final = struct.Struct("=HHiHBB")  # struct sockaddr_ll, without the ad
 _ADDRESS_AT: Final = 32
 _VLAN_AT: Final = 12
 _ETHERTYPE_VLAN: Final = 0x8100
-
-
-class Captured(NamedTuple):
-    """One frame as the kernel had it.
-
-    `at` is in nanoseconds since the epoch, `length` that of the frame on the wire and `data` the
-    kept part, both with the VLAN tag that the kernel may have removed. `hardware` is an ARPHRD_…
-    and `kind` a PACKET_… of packet(7).
-    """
-
-    at: int
-    interface: int
-    hardware: int
-    kind: int
-    length: int
-    data: bytes
-    unfinished_checksum: bool
-
-
-class Ring:
-    """An open ring on one interface of a namespace, or on all of them.
-
-    It sees every frame from its creation on; `OSError` when the interface does not exist or the
-    caller has no CAP_NET_RAW. Creating one takes about 10 ms and closing one 25: each waits until
-    no processor of the machine handles a packet any more.
-    """
-
-    def __init__(self, netns: NetNS, ifname: str, slots: int) -> None:
-        blocks = -(-slots * SLOT // _BLOCK)
-        self._slots = blocks * (_BLOCK // SLOT)
-        self._next = 0
-        # With protocol 0 nothing arrives before the ring is bound to its interface. A ring for all
-        # interfaces cannot be bound; frames that come before it exists are discarded.
-        protocol = 0 if ifname else socket.htons(_ETH_P_ALL)
-        self._socket = netns.socket(socket.AF_PACKET, socket.SOCK_RAW, protocol)
-        try:
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
-            shape = struct.pack("=IIII", _BLOCK, blocks, SLOT, self._slots)
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, shape)
-            self._ring = mmap.mmap(self._socket.fileno(), blocks * _BLOCK)
-            if ifname:
-                self._socket.bind((ifname, _ETH_P_ALL))
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def read(self) -> Iterator[Captured]:
-        """Return the frames since the last call, oldest first; at most one lap of the ring."""
-        for _ in range(self._slots):
-            base = self._next * SLOT
-            status, length, kept, mac, _, seconds, nanoseconds, tci, tpid = _HEAD.unpack_from(
-                self._ring, base
-            )
-            if not status & _STATUS_USER:
-                return
-            _, _, interface, hardware, kind, _ = _ADDRESS.unpack_from(
-                self._ring, base + _ADDRESS_AT
-            )
-            data = self._ring[base + mac : base + mac + kept]
-            _STATUS.pack_into(self._ring, base, _STATUS_KERNEL)
-            self._next = (self._next + 1) % self._slots
-            if status & _STATUS_VLAN:
-                tag = struct.pack(
-                    ">HH", tpid if status & _STATUS_VLAN_TPID else _ETHERTYPE_VLAN, tci
-                )
-                data, length = data[:_VLAN_AT] + tag + data[_VLAN_AT:], length + len(tag)
-            yield Captured(
-                seconds * 10**9 + nanoseconds,
-                interface,
-                hardware,
-                kind,
-                length,
-                data,
-                bool(status & _STATUS_UNFINISHED_CHECKSUM),
-            )
-
-    def discard(self) -> None:
-        """Discard the frames so far, and the count of lost ones."""
-        for _ in self.read():
-            pass
-        self.lost()
-
-    def lost(self) -> int:
-        """Return the number of frames that were lost since the last call."""
-        statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
-        return int(struct.unpack("=II", statistics)[1])
-
-    def close(self) -> None:
-        """Close the ring."""
-        self._ring.close()
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 _WITH_ETHERNET_HEADER: Final = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
@@ -194,6 +97,78 @@ class Frame:
         return f"{self.where} {arrow}  {self.packet.summary()}"
 
 
-def has_ethernet_header(hardware: int) -> bool:
-    """Return True if frames of an interface of type ARPHRD_… have an Ethernet header."""
-    return hardware in _WITH_ETHERNET_HEADER
+class Ring:
+    """An open ring on one interface of a namespace, or on all of them.
+
+    It sees every frame from its creation on; `OSError` when the interface does not exist or the
+    caller has no CAP_NET_RAW. Creating one takes about 10 ms and closing one 25: each waits until
+    no processor of the machine handles a packet any more.
+    """
+
+    def __init__(self, netns: NetNS, ifname: str, slots: int) -> None:
+        blocks = -(-slots * SLOT // _BLOCK)
+        self._slots = blocks * (_BLOCK // SLOT)
+        self._next = 0
+        # With protocol 0 nothing arrives before the ring is bound to its interface. A ring for all
+        # interfaces cannot be bound; frames that come before it exists are discarded.
+        protocol = 0 if ifname else socket.htons(_ETH_P_ALL)
+        self._socket = netns.socket(socket.AF_PACKET, socket.SOCK_RAW, protocol)
+        try:
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
+            shape = struct.pack("=IIII", _BLOCK, blocks, SLOT, self._slots)
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, shape)
+            self._ring = mmap.mmap(self._socket.fileno(), blocks * _BLOCK)
+            if ifname:
+                self._socket.bind((ifname, _ETH_P_ALL))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def read(self, name: Callable[[int], str] = str) -> Iterator[Frame]:
+        """Return the frames since the last call, oldest first; at most one lap of the ring.
+
+        `name` returns the name of an interface by its index.
+        """
+        for _ in range(self._slots):
+            base = self._next * SLOT
+            status, length, kept, mac, _, seconds, nanoseconds, tci, tpid = _HEAD.unpack_from(
+                self._ring, base
+            )
+            if not status & _STATUS_USER:
+                return
+            _, _, interface, hardware, kind, _ = _ADDRESS.unpack_from(
+                self._ring, base + _ADDRESS_AT
+            )
+            data = self._ring[base + mac : base + mac + kept]
+            _STATUS.pack_into(self._ring, base, _STATUS_KERNEL)
+            self._next = (self._next + 1) % self._slots
+            if status & _STATUS_VLAN:
+                tag = struct.pack(
+                    ">HH", tpid if status & _STATUS_VLAN_TPID else _ETHERTYPE_VLAN, tci
+                )
+                data, length = data[:_VLAN_AT] + tag + data[_VLAN_AT:], length + len(tag)
+            yield Frame(
+                name(interface),
+                seconds * 10**9 + nanoseconds,
+                FrameKind(kind),
+                length,
+                data,
+                bool(status & _STATUS_UNFINISHED_CHECKSUM),
+                hardware in _WITH_ETHERNET_HEADER,
+            )
+
+    def discard(self) -> None:
+        """Discard the frames so far, and the count of lost ones."""
+        for _ in self.read():
+            pass
+        self.lost()
+
+    def lost(self) -> int:
+        """Return the number of frames that were lost since the last call."""
+        statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
+        return int(struct.unpack("=II", statistics)[1])
+
+    def close(self) -> None:
+        """Close the ring."""
+        self._ring.close()
+        self._socket.close()

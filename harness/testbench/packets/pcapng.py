@@ -56,8 +56,8 @@ def write(
             "=IIIII", interface, frame.at >> 32, frame.at & 0xFFFFFFFF, kept, frame.length
         )
         direction = struct.pack("=I", _OUTBOUND if frame.outgoing else _INBOUND)
-        said = _text(_COMMENT, (comments or {}).get(frame, ""))
-        blocks.append(_block(_PACKET, head + _padded(frame.data), _option(_FLAGS, direction), said))
+        note = _text(_COMMENT, (comments or {}).get(frame, ""))
+        blocks.append(_block(_PACKET, head + _padded(frame.data), _option(_FLAGS, direction), note))
     path.write_bytes(b"".join(blocks))
 
 

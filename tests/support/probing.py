@@ -14,7 +14,7 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 
 
-def question(
+def probe(
     source: NetNS, address: str, target: NetNS, protocol: Protocol = Protocol.ICMP, number: int = 0
 ) -> ProbeRequest:
     """Return a probe from `source` to `address` of `target`; `number` distinguishes cells."""
@@ -23,23 +23,23 @@ def question(
     return ProbeRequest(Cell("source", f"target-{number}", protocol, family), source, to, target)
 
 
-def ask_all(
-    questions: Sequence[ProbeRequest], *, through: Sequence[NetNS] = (), patience: float = 0.0
+def observe_all(
+    requests: Sequence[ProbeRequest], *, through: Sequence[NetNS] = (), patience: float = 0.0
 ) -> list[Observation]:
     """Return the outcome of each probe, in order. `through` are the netns on the way."""
-    spaces = {space.id: space for item in questions for space in (item.source, item.target)}
+    spaces = {space.id: space for item in requests for space in (item.source, item.target)}
     with control() as lo:
         found = observe(
-            questions,
+            requests,
             control=lo,
             watched=[*spaces.values(), *through],
             namer=lambda seen, _: str(seen),
             patience=patience,
         )
-    return [found[item.cell] for item in questions]
+    return [found[item.cell] for item in requests]
 
 
-def ask(
+def observe_one(
     source: NetNS,
     address: str,
     target: NetNS,
@@ -48,7 +48,7 @@ def ask(
     through: Sequence[NetNS] = (),
 ) -> Observation:
     """Return the outcome of one packet."""
-    return ask_all([question(source, address, target, protocol)], through=through)[0]
+    return observe_all([probe(source, address, target, protocol)], through=through)[0]
 
 
 def control() -> NetNS:
@@ -62,5 +62,4 @@ def control() -> NetNS:
 def settle(*spaces: NetNS) -> None:
     """Wait until no packet is under way in the netns."""
     with control() as lo, Quiet(lo, spaces) as quiet:
-        while not quiet.reached():
-            pass
+        quiet.wait()
