@@ -83,8 +83,8 @@ class Agent:
         try:
             values = [_unpacked(item) for item in arguments]
             if verb in SOCKET_METHODS:
-                return _packed(getattr(self._sockets[values[0]], verb)(*values[1:]))
-            return _packed(getattr(self, f"_do_{verb}")(*values))
+                return packed(getattr(self._sockets[values[0]], verb)(*values[1:]))
+            return packed(getattr(self, f"_do_{verb}")(*values))
         except OSError as error:
             return {"e": error.errno or errno.EIO}
         except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
@@ -181,11 +181,12 @@ class Agent:
         return socket.gethostname()
 
 
-def _packed(value: Any) -> Any:
-    if isinstance(value, bytes):
+def packed(value: Any) -> Any:
+    """Return a value for JSON."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
         return {"b": base64.b64encode(value).decode()}
     if isinstance(value, (tuple, list)):
-        return [_packed(item) for item in value]
+        return [packed(item) for item in value]
     return value
 
 

@@ -25,7 +25,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
-from harness.probe.agent import SOCKET_METHODS
+from harness.probe.agent import SOCKET_METHODS, packed
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS, sysctl_path
@@ -94,7 +94,7 @@ class AgentClient:
         self.netns  # noqa: B018 # wait until it has introduced itself
         with self._lock:
             number = next(self._numbers)
-            line = json.dumps([number, _packed(requests)], separators=(",", ":"))
+            line = json.dumps([number, packed(requests)], separators=(",", ":"))
             began = time.perf_counter()
             try:
                 data = line.encode() + b"\n"
@@ -256,14 +256,6 @@ class UserspaceStack(Exception):
             "shows nor changes"
         )
         self.name = name
-
-
-def _packed(value: Any) -> Any:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return {"b": base64.b64encode(value).decode()}
-    if isinstance(value, tuple | list):
-        return [_packed(item) for item in value]
-    return value
 
 
 def _unpacked(value: Any) -> Any:

@@ -43,8 +43,7 @@ _BUFFER: Final = 8 << 20
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SOL_RAW, _ICMP_FILTER = 255, 1
 _ICMP6_FILTER: Final = 1
-_IP_RECVERR, _IP_RECVTTL, _IP_PKTINFO = 11, 12, 8
-_IPV6_RECVERR: Final = 25
+_IP_RECVTTL, _IP_PKTINFO = 12, 8
 _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 49, 50
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 51, 52
 _BACKLOG: Final = 4096
@@ -53,9 +52,11 @@ _ORIGIN_ICMP: Final = (2, 3)
 
 ADDRESS_FAMILIES: Final[dict[int, int]] = {4: socket.AF_INET, 6: socket.AF_INET6}
 ICMP_PROTOCOLS: Final[dict[int, int]] = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
+RECVERR: Final[dict[int, int]] = {4: 11, 6: 25}
+"""IP_RECVERR and IPV6_RECVERR: the error queue has the ICMP errors."""
 RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: closing resets, so that no TIME_WAIT is left behind in the tested namespace."""
-_LEVEL: Final[dict[Family, int]] = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
+IP_LEVELS: Final[dict[int, int]] = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
 
 
 class PortsTaken(Exception):
@@ -144,7 +145,7 @@ class ProbeSockets:
         """
         stream = _new(family, socket.SOCK_STREAM, 0, make)
         stream.setblocking(False)
-        stream.setsockopt(_LEVEL[family], _IP_RECVERR if family == 4 else _IPV6_RECVERR, 1)
+        stream.setsockopt(IP_LEVELS[family], RECVERR[family], 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         if isinstance(self.netns, AgentNetNS):
             with contextlib.suppress(OSError):
@@ -246,11 +247,11 @@ def _echoes(family: Family, make: Make) -> socket.socket:
 def _udp(family: Family, make: Make) -> socket.socket:
     opened = _new(family, socket.SOCK_DGRAM, 0, make)
     if family == 4:
-        options = (_IP_RECVERR, _IP_RECVTTL, _IP_PKTINFO)
+        options = (RECVERR[4], _IP_RECVTTL, _IP_PKTINFO)
     else:
-        options = (_IPV6_RECVERR, _IPV6_RECVHOPLIMIT, _IPV6_RECVPKTINFO)
+        options = (RECVERR[6], _IPV6_RECVHOPLIMIT, _IPV6_RECVPKTINFO)
     for option in options:
-        opened.setsockopt(_LEVEL[family], option, 1)
+        opened.setsockopt(IP_LEVELS[family], option, 1)
     _enlarge_buffers(opened)
     return opened
 
@@ -299,10 +300,7 @@ def pending_error(opened: socket.socket, family: Family) -> SocketError | None:
     except OSError:
         return None
     for level, kind, value in ancillary:
-        if (level, kind) in (
-            (socket.IPPROTO_IP, _IP_RECVERR),
-            (socket.IPPROTO_IPV6, _IPV6_RECVERR),
-        ):
+        if (level, kind) == (IP_LEVELS[family], RECVERR[family]):
             number, origin, its_type, its_code = struct.unpack_from("=IBBB", value)
             if origin not in _ORIGIN_ICMP:
                 return SocketError(number, data)

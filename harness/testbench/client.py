@@ -19,6 +19,8 @@ from harness.probe.remote import by_kernel
 from harness.probe.sockets import (
     ADDRESS_FAMILIES,
     ICMP_PROTOCOLS,
+    IP_LEVELS,
+    RECVERR,
     RESET_ON_CLOSE,
     pending_error,
     receive,
@@ -29,8 +31,6 @@ from harness.testbench.netns_view import NetnsView
 BOUND: Final = 3.0
 """Seconds within which a reply arrives. It takes microseconds."""
 
-_LEVELS: Final = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
-_RECVERR: Final = {4: 11, 6: 25}
 _TTL: Final = {4: 2, 6: 16}  # IP_TTL, IPV6_UNICAST_HOPS
 _MTU_DISCOVER: Final = {4: 10, 6: 23}
 _MTU: Final = {4: 14, 6: 24}
@@ -67,11 +67,11 @@ class Client:
                 by_kernel(space)
         self._socket = self._open(caller)
         try:
-            self._set(_LEVELS[self._family], _RECVERR[self._family], 1)
+            self._set(IP_LEVELS[self._family], RECVERR[self._family], 1)
             if ttl is not None:
-                self._set(_LEVELS[self._family], _TTL[self._family], ttl)
+                self._set(IP_LEVELS[self._family], _TTL[self._family], ttl)
             if whole:
-                self._set(_LEVELS[self._family], _MTU_DISCOVER[self._family], _DO)
+                self._set(IP_LEVELS[self._family], _MTU_DISCOVER[self._family], _DO)
                 if self._family == 6:
                     self._set(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
             if protocol is not Protocol.ICMP:
@@ -111,7 +111,7 @@ class Client:
     @property
     def mtu(self) -> int:
         """The path MTU to the other side that the caller's kernel knows, in bytes."""
-        return self._socket.getsockopt(_LEVELS[self._family], _MTU[self._family])
+        return self._socket.getsockopt(IP_LEVELS[self._family], _MTU[self._family])
 
     def send(self, data: bytes = b"") -> None:
         """Send a datagram or an echo request that carries `data`; over TCP send a SYN.

@@ -44,35 +44,18 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
         yield both
 
 
-def address(text: str, *, ttl: int = 9) -> Reply:
-    """Return a reply with one address, A or AAAA depending on the text."""
+def answer(*records: str, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -> Reply:
+    """Return a reply with these records, each `name type value`, and a return code."""
 
     def make(query: dns.message.Message) -> bytes:
-        answer = dns.message.make_response(query)
-        kind = "AAAA" if ":" in text else "A"
-        answer.answer.append(dns.rrset.from_text(f"{NAME}.", ttl, "IN", kind, text))
-        return answer.to_wire()
+        response = dns.message.make_response(query)
+        response.set_rcode(rcode)
+        for record in records:
+            name, kind, value = record.split()
+            response.answer.append(dns.rrset.from_text(name, 9, "IN", kind, value))
+        return response.to_wire()
 
     return make
-
-
-def code(value: dns.rcode.Rcode) -> Reply:
-    """Return a reply without an address and with a return code."""
-
-    def make(query: dns.message.Message) -> bytes:
-        answer = dns.message.make_response(query)
-        answer.set_rcode(value)
-        return answer.to_wire()
-
-    return make
-
-
-def alias(query: dns.message.Message) -> bytes:
-    """Build a reply with a CNAME."""
-    answer = dns.message.make_response(query)
-    answer.answer.append(dns.rrset.from_text(f"{NAME}.", 9, "IN", "CNAME", "other.example."))
-    answer.answer.append(dns.rrset.from_text("other.example.", 9, "IN", "A", "203.0.113.10"))
-    return answer.to_wire()
 
 
 def another(query: dns.message.Message) -> bytes:
@@ -80,6 +63,11 @@ def another(query: dns.message.Message) -> bytes:
     answer = dns.message.make_response(query)
     answer.id ^= 1
     return answer.to_wire()
+
+
+GOOD, OTHER = answer(f"{NAME}. A 203.0.113.10"), answer(f"{NAME}. A 203.0.113.77")
+NXDOMAIN = answer(rcode=dns.rcode.NXDOMAIN)
+FAILS, REFUSED = answer(rcode=dns.rcode.SERVFAIL), answer(rcode=dns.rcode.REFUSED)
 
 
 @contextmanager
@@ -183,13 +171,13 @@ def test_equal_dns_queries_are_built_and_parsed_once(
 @pytest.mark.parametrize(
     ("reply", "family", "expected"),
     [
-        (address("203.0.113.10"), 4, "203.0.113.10"),
-        (address("2001:db8:1::10"), 6, "2001:db8:1::10"),
-        (alias, 4, "203.0.113.10"),
-        (address("2001:db8:1::10"), 4, f"{FIRST} answered no address"),
-        (code(dns.rcode.NOERROR), 4, f"{FIRST} answered no address"),
-        (code(dns.rcode.NXDOMAIN), 4, f"{FIRST} answered NXDOMAIN"),
-        (code(dns.rcode.SERVFAIL), 4, f"{FIRST} answered SERVFAIL"),
+        (GOOD, 4, "203.0.113.10"),
+        (answer(f"{NAME}. AAAA 2001:db8:1::10"), 6, "2001:db8:1::10"),
+        (answer(f"{NAME}. CNAME other.", "other. A 203.0.113.10"), 4, "203.0.113.10"),
+        (answer(f"{NAME}. AAAA 2001:db8:1::10"), 4, f"{FIRST} answered no address"),
+        (answer(), 4, f"{FIRST} answered no address"),
+        (NXDOMAIN, 4, f"{FIRST} answered NXDOMAIN"),
+        (FAILS, 4, f"{FIRST} answered SERVFAIL"),
         (another, 4, f"{FIRST} answered another question"),
         (b"\xff" * 20, 4, f"{FIRST} sent something that is no DNS message: .+"),
         (b"", 4, f"{FIRST} sent something that is no DNS message: .+"),
@@ -223,10 +211,6 @@ def test_unreachable_resolver_is_named(
     """A missing route, a missing server and a timeout have different reasons."""
     monkeypatch.setattr(names, "ANSWER_BOUND", 0.1 if "0.1 s" in reason else PATIENCE)
     assert look_up(ends[0], server) == Resolved(None, reason)
-
-
-GOOD, OTHER = address("203.0.113.10"), address("203.0.113.77")
-FAILS, REFUSED, NXDOMAIN = map(code, (dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NXDOMAIN))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_first_error_is_raised_and_the_rest_is_removed(
 def test_interrupt_is_raised_before_errors(
     world: World, runtime: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although an error came first."""
+    """The interrupt is raised although an error came first."""
     with Scene(world, runtime) as scene:
         scene.network("lan")
         with monkeypatch.context() as patched:

@@ -204,10 +204,8 @@ class Capture:
         self, path: Path, *, comment: str = "", comments: Mapping[Frame, str] | None = None
     ) -> None:
         """Write everything as a pcapng file, complete or not, with taps that saw nothing."""
-        with contextlib.suppress(CaptureLost):
-            self.drain()
         taps = [tap.where for tap in self._taps if tap.ifname]
-        pcapng.write(path, self._frames, interfaces=taps, comment=comment, comments=comments)
+        pcapng.write(path, self.kept, interfaces=taps, comment=comment, comments=comments)
 
 
 class TapPool:
