@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 
 from harness.adapters.protocol import Adapter
 from harness.model.topology import Address
+from harness.probe.sockets import ADDRESS_FAMILIES
 from harness.testbench.container import Container
-from harness.testbench.listener import End, Transport
+from harness.testbench.listener import SOCKET_KINDS, End, Transport
 from harness.testbench.netns_view import NetnsView
 from suites.support.features import restarts
 
@@ -19,11 +20,6 @@ PORT: Final = 31070
 BOUND: Final = 3.0
 LENGTH: Final = 500
 """Bytes of one message."""
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
-_KINDS: Final[dict[Transport, socket.SocketKind]] = {
-    "tcp": socket.SOCK_STREAM,
-    "udp": socket.SOCK_DGRAM,
-}
 
 
 class OpenFlow(NamedTuple):
@@ -84,7 +80,7 @@ def open_flow(
 
 
 def _socket(view: NetnsView, address: Address, transport: Transport) -> socket.socket:
-    opened = view.socket(_FAMILIES[address.version], _KINDS[transport])
+    opened = view.socket(ADDRESS_FAMILIES[address.version], SOCKET_KINDS[transport])
     opened.settimeout(BOUND)
     if address.version == 6:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -10,10 +10,10 @@ import pytest
 from harness.world.build import World
 from linux import nftables
 from linux.netns import NetNS
-from linux.nftables import Expression, Nft, Table
+from linux.nftables import Expression, Nft
 from tests.linux.star_topology import Star
+from tests.support.nft import TABLE, add_rule
 
-TABLE = Table("inet", "probed")
 Put = Callable[..., None]
 
 
@@ -38,10 +38,8 @@ def rule(world: World) -> Iterator[Put]:
             *parts: list[Expression],
             kind: str = "filter",
         ) -> None:
+            add_rule(world.namespaces[name], hook, *parts, kind=kind)
             rules = stack.enter_context(Nft(world.namespaces[name]))
-            chain = nftables.add_chain(TABLE, hook, hook=hook, kind=kind)  # type: ignore[arg-type] # a literal
-            added = nftables.add_rule(TABLE, hook, *parts)
-            rules.apply([nftables.add_table(TABLE), chain, added])
             stack.callback(rules.apply, [nftables.add_table(TABLE), nftables.del_table(TABLE)])
 
         yield put

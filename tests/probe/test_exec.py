@@ -32,8 +32,8 @@ from harness.world.build import World
 from harness.world.leak_guard import guarded
 from harness.world.process import ExecCommand
 from linux import nftables
-from linux.nftables import Nft, Table
 from tests.adapters.vendors import OWN_STACK, TRIED
+from tests.support.nft import add_rule
 
 KERNELS = tuple(name for name in TRIED if name not in OWN_STACK)
 """Runtimes whose containers can be probed in both ways."""
@@ -120,10 +120,7 @@ def web() -> Iterator[Scene]:
 def test_exec_probe_sees_syn_whose_reply_is_lost(web: Scene) -> None:
     """A source without access to the sequence number is identified by its source port."""
     dropped = [nftables.l4proto("tcp"), nftables.oifname("docker0"), nftables.verdict("drop")]
-    with Nft(web.world.namespaces[HOST]) as rules:
-        table = Table("inet", "deaf")
-        chain = nftables.add_chain(table, "out", hook="output")
-        rules.apply([nftables.add_table(table), chain, nftables.add_rule(table, "out", *dropped)])
+    add_rule(web.world.namespaces[HOST], "output", *dropped)
     (seen,) = web.observed([Cell("web", HOST, Protocol.TCP, 4)]).values()
     assert (seen.outcome, seen.seen_from) == (Outcome.DROPPED, "web")
 

@@ -15,6 +15,7 @@ from linux import netns, nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.readiness import await_ready
+from tests.support.nft import add_rule
 from tests.support.probing import control
 from tests.world.pair import pair
 
@@ -140,10 +141,7 @@ def test_lost_control_packet_is_an_error(
 ) -> None:
     """There is no verdict if not even `lo` delivers."""
     monkeypatch.setattr(quiescence, "CONTROL_BOUND", 0.02)
-    table = nftables.Table("inet", "swallow")
-    with nftables.Nft(lo) as rules:
-        chain = nftables.add_chain(table, "in", hook="input", policy="drop")
-        rules.apply([nftables.add_table(table), chain])
+    add_rule(lo, "input", nftables.verdict("drop"))
     with (
         Quiet(lo, ends) as quiet,
         pytest.raises(ControlLost, match=r"took more than 0\.02 s; .* run again with fewer"),

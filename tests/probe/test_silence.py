@@ -19,7 +19,7 @@ from linux import nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import write_sysctls
 from tests.linux.star_topology import SHARED, Star
-from tests.probe.conftest import TABLE
+from tests.support.nft import add_rule
 from tests.support.probing import observe_all, probe
 from tests.world.pair import pair
 
@@ -33,18 +33,6 @@ ROUTER: dict[Family, tuple[str, str]] = {
 NOBODY: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8::99"}
 PATIENCE = 10.0
 """Seconds after which something that must happen has not."""
-
-
-def refuse(star: Star, *parts: list[nftables.Expression]) -> None:
-    """Let the router refuse what these parts match."""
-    with nftables.Nft(star.router) as rules:
-        rules.apply(
-            [
-                nftables.add_table(TABLE),
-                nftables.add_chain(TABLE, "forward", hook="forward"),
-                nftables.add_rule(TABLE, "forward", *parts),
-            ]
-        )
 
 
 @pytest.fixture
@@ -66,7 +54,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -> None:
     """Dropped requests need no timeout, only a few passes for all cells together."""
-    refuse(star, nftables.verdict("drop"))
+    add_rule(star.router, "forward", nftables.verdict("drop"))
     requests = [
         probe(star.client, SHARED[family], star.first, protocol, number)
         for number in range(20)
@@ -232,15 +220,13 @@ def test_late_userspace_reply_counts_within_patience(
 
     monkeypatch.setattr(Quiet, "reached", reached)
     monkeypatch.setattr(prober, "open_sockets", lambda spaces, _: open_sockets(spaces, [PORT]))
-    chain = nftables.add_chain(TABLE, "nat", hook="prerouting", kind="nat")
     way = [nftables.iifname("eth0"), nftables.l4proto("udp"), nftables.family(family)]
     to = nftables.dnat(ip_address(own), RELAY)
     with (
         star.router.socket(kind, socket.SOCK_DGRAM) as relay_socket,
-        nftables.Nft(star.router) as rules,
         ThreadPoolExecutor(1) as executor,
     ):
-        rules.apply([nftables.add_table(TABLE), chain, nftables.add_rule(TABLE, "nat", *way, to)])
+        add_rule(star.router, "prerouting", *way, to, kind="nat")
         relay_socket.bind((own, RELAY))
         relay_socket.settimeout(PATIENCE)
         relayed = executor.submit(relay)
@@ -256,7 +242,7 @@ def test_late_userspace_reply_counts_within_patience(
 @EACH
 def test_rejection_affects_only_its_own_request(star: Star, family: Family) -> None:
     """Hundreds of rejections between other requests are each assigned to the right one."""
-    refuse(star, nftables.oifname("eth2"), nftables.reject())
+    add_rule(star.router, "forward", nftables.oifname("eth2"), nftables.reject())
     requests = [
         probe(star.client, str(star.address(to, family)), star.hosts[to], protocol, number)
         for number, (protocol, to) in enumerate(product(PROTOCOLS * 60, (1, 2)))
@@ -277,7 +263,7 @@ def test_reply_delivered_to_another_namespace_does_not_count(
         netlink.send([rtnetlink.add_address(rtnetlink.LO, own)])
     star.netlink.send([rtnetlink.add_route(own.network, via=star.address(2, family))])
     if refused:
-        refuse(star, nftables.iifname("eth0"), nftables.reject())
+        add_rule(star.router, "forward", nftables.iifname("eth0"), nftables.reject())
     lost = [probe(star.client, SHARED[family], star.first, protocol) for protocol in PROTOCOLS]
     witnessed = probe(star.second, SHARED[family], star.second, number=1)
     *found, control = observe_all([*lost, witnessed], through=star.namespaces)

@@ -27,6 +27,7 @@ from harness.testbench.netns_view import NetnsView, fixed
 from harness.world.services import Services
 from linux import netns, nftables, rtnetlink
 from linux.netlink import Netlink
+from tests.support.nft import add_rule
 from tests.world.pair import PORT, pair
 
 ADDRESSES = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
@@ -99,17 +100,8 @@ def test_dropped_call_is_not_a_refusal(
     """Silence raises an error that names client and target."""
     one, other = ends
     monkeypatch.setattr(traffic, "BOUND", 0.1)
-    table = nftables.Table("inet", "swallow")
-    with one.open() as space, nftables.Nft(space) as opened:
-        opened.apply(
-            [
-                nftables.add_table(table),
-                nftables.add_chain(table, "input", hook="input"),
-                nftables.add_rule(
-                    table, "input", nftables.iifname("eth0"), nftables.verdict("drop")
-                ),
-            ]
-        )
+    with one.open() as space:
+        add_rule(space, "input", nftables.iifname("eth0"), nftables.verdict("drop"))
     with (
         Listener(one, transport, address=ADDRESSES[4]) as listener,
         pytest.raises(TimeoutError, match=r"from other to 192\.0\.2\.1 port \d+"),
