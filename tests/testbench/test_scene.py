@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from harness.adapters.mydocker import MydockerAdapter
@@ -66,23 +69,23 @@ class Interrupted(MydockerAdapter):
     at: tuple[str, str] = ("", "")
     error: type[BaseException] = Cut
 
-    def _made(self, name: str, when: str) -> None:
-        if self.at == (name, when):
+    @contextmanager
+    def _creating(self, name: str) -> Iterator[None]:
+        if self.at == (name, "before"):
+            raise self.error
+        yield
+        if self.at == (name, "after"):
             raise self.error
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
         """Start a container, or interrupt."""
-        self._made(spec.name, "before")
-        facts = super().run(spec)
-        self._made(spec.name, "after")
-        return facts
+        with self._creating(spec.name):
+            return super().run(spec)
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
         """Create a network, or interrupt."""
-        self._made(spec.name, "before")
-        facts = super().network(spec)
-        self._made(spec.name, "after")
-        return facts
+        with self._creating(spec.name):
+            return super().network(spec)
 
 
 PLAN = Plan(
