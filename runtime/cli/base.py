@@ -161,7 +161,7 @@ def print_line(text: str) -> None:
 
 def unwritable(error: OSError) -> OutputError:
     """Return the error to report when standard output cannot be written to."""
-    return output_lost("tell what was asked for", error.errno or 0)
+    return output_lost("write to standard output", error.errno or 0)
 
 
 def print_error(error: Exception) -> None:

@@ -179,12 +179,6 @@ def _name_matches(found: ContainerRecord, value: str) -> bool:
         raise InvalidError(f"use --filter name={value}", str(error)) from None
 
 
-def _label_matches(found: ContainerRecord, value: str) -> bool:
-    key, equals, wanted = value.partition("=")
-    has = found.config.labels
-    return key in has and (not equals or has[key] == wanted)
-
-
 _FILTERS: Final[Mapping[str, Callable[[ContainerRecord, str], bool]]] = {
     "id": lambda found, value: found.id.startswith(value),
     "name": _name_matches,
@@ -193,7 +187,9 @@ _FILTERS: Final[Mapping[str, Callable[[ContainerRecord, str], bool]]] = {
     "network": lambda found, value: value in output.networks(found),
     "volume": lambda found, value: any(value in text.split(":")[:2] for text in found.config.binds),
     "ancestor": lambda found, value: value in (found.config.image, found.config.image_id),
-    "label": _label_matches,
+    "label": lambda found, value: any(
+        value in (key, f"{key}={text}") for key, text in found.config.labels.items()
+    ),
 }
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from runtime.cli import output
 from runtime.cli.base import FORMAT, Group, command, flag, for_each, option, print_line
 from runtime.store import new_id
 
 if TYPE_CHECKING:
-    from runtime.container.volumes import Volume
     from runtime.engine import Engine
 
 _VOLUMES: Final = option("volumes", nargs="+", metavar="VOLUME", help="name of a volume")
@@ -44,19 +43,18 @@ def rm(engine: Engine, arguments: argparse.Namespace) -> int:
 @command("inspect", FORMAT, _VOLUMES)
 def inspect(engine: Engine, arguments: argparse.Namespace) -> int:
     """Show details of volumes as JSON."""
-    found = [_details(engine.volumes.inspect(item)) for item in arguments.volumes]
+    found = [
+        {
+            "CreatedAt": item.created,
+            "Driver": "local",
+            "Mountpoint": item.directory,
+            "Name": item.name,
+            "Scope": "local",
+        }
+        for item in map(engine.volumes.inspect, arguments.volumes)
+    ]
     output.documents(arguments.format, found)
     return 0
-
-
-def _details(found: Volume) -> dict[str, Any]:
-    return {
-        "CreatedAt": found.created,
-        "Driver": "local",
-        "Mountpoint": found.directory,
-        "Name": found.name,
-        "Scope": "local",
-    }
 
 
 @command("prune")

@@ -29,8 +29,7 @@ from runtime.image import tar, whiteout
 from runtime.image.config import InvalidArchive
 from runtime.image.documents import apply_changes
 from runtime.image.images import Images, user_errors
-from runtime.image.layer import Chunks
-from runtime.image.tar import Readable, clean
+from runtime.image.tar import Chunks, Readable, clean
 from runtime.image.unpack import extract
 from runtime.init import init, rootfs, status_pipe, terminal
 from runtime.init.rootfs import Rootfs

@@ -33,9 +33,9 @@ from runtime.image.config import (
     split_reference,
 )
 from runtime.image.documents import apply_changes, compose, parse_config
-from runtime.image.layer import Budget, Chunks
+from runtime.image.layer import Budget
 from runtime.image.store import ImageStore, NamedImage
-from runtime.image.tar import Readable, pack
+from runtime.image.tar import Chunks, Readable, pack
 from runtime.store import Store, now
 
 NO_NAME: Final = "<none>:<none>"

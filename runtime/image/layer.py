@@ -14,7 +14,7 @@ import hashlib
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Self
 
 from runtime.image.config import InvalidArchive
@@ -140,24 +140,6 @@ class HashingReader(io.RawIOBase):
     def digest(self) -> str:
         """The SHA-256 of the bytes so far, in hexadecimal digits."""
         return self._hash.hexdigest()
-
-
-class Chunks:
-    """A file-like reader of an iterable of bytes."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self._left = b""
-
-    def read(self, size: int, /) -> bytes:
-        """Return at most `size` bytes; none at the end."""
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._left = piece
-        data, self._left = self._left[:size], self._left[size:]
-        return data
 
 
 def is_gzip(source: io.BufferedReader[Any]) -> bool:

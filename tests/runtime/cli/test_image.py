@@ -140,12 +140,15 @@ def test_imported_and_committed_images_run(
     mydocker: Mydocker, engine: Engine, host_dir: Path
 ) -> None:
     """Both commands print the ID of the new image."""
-    done = mydocker("import", "-c", "CMD cat /f", "-m", "mine", "-", stdin=base_layer(engine))
+    changes = ("-c", "CMD cat /f", "-c", "LABEL owner=me")
+    done = mydocker("import", *changes, "-m", "mine", "-", stdin=base_layer(engine))
     identity = done.stdout.strip()
     assert re.fullmatch("sha256:[0-9a-f]{64}", identity)
     (shown,) = json.loads(mydocker("inspect", identity).stdout)
     assert shown["Config"]["Cmd"] == ["/bin/sh", "-c", "cat /f"]
     mydocker("run", "--name", "web", "--net", "none", identity, "sh", "-c", "echo written > /f")
+    found = [mydocker("ps", "-aq", "-f", f"label=owner{end}").stdout for end in ("", "=me", "=you")]
+    assert [bool(ids) for ids in found] == [True, True, False]
     done = mydocker("commit", "-a", "me", "-c", "CMD cat /f", "web", "team/app:1")
     assert re.fullmatch(r"sha256:[0-9a-f]{64}\n", done.stdout)
     assert mydocker("tag", "team/app:1", "short").stdout == ""

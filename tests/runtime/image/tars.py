@@ -93,25 +93,21 @@ def config(layers: Sequence[bytes], **defaults: Any) -> bytes:
 def old_docker(layers: Sequence[bytes], made: bytes, names: Sequence[str] = ()) -> dict[str, bytes]:
     """Return the files of `docker save` until version 24."""
     paths = [f"{sha256(str(number).encode())}/layer.tar" for number in range(len(layers))]
-    manifest = [{"Config": f"{sha256(made)}.json", "RepoTags": list(names), "Layers": paths}]
-    return {
-        **dict(zip(paths, layers, strict=True)),
-        f"{sha256(made)}.json": made,
-        "manifest.json": json.dumps(manifest).encode(),
-    }
+    return _docker(f"{sha256(made)}.json", made, paths, layers, names)
 
 
 def new_docker(layers: Sequence[bytes], made: bytes, names: Sequence[str] = ()) -> dict[str, bytes]:
     """Return the files of `docker save` since version 25, without those for OCI's tools."""
-    blobs = {f"blobs/sha256/{sha256(data)}": data for data in (*layers, made)}
-    manifest = [
-        {
-            "Config": f"blobs/sha256/{sha256(made)}",
-            "RepoTags": list(names),
-            "Layers": [f"blobs/sha256/{sha256(layer)}" for layer in layers],
-        }
-    ]
-    return {**blobs, "manifest.json": json.dumps(manifest).encode()}
+    config, *paths = (f"blobs/sha256/{sha256(data)}" for data in (made, *layers))
+    return _docker(config, made, paths, layers, names)
+
+
+def _docker(
+    config: str, made: bytes, paths: Sequence[str], layers: Sequence[bytes], names: Sequence[str]
+) -> dict[str, bytes]:
+    manifest = json.dumps([{"Config": config, "RepoTags": list(names), "Layers": list(paths)}])
+    files = dict(zip(paths, layers, strict=True))
+    return {**files, config: made, "manifest.json": manifest.encode()}
 
 
 def merged(*archives: Tree) -> bytes:

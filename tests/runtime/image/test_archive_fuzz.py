@@ -20,9 +20,9 @@ from runtime.image import layer as layers
 from runtime.image.config import InvalidArchive
 from runtime.image.documents import parse_config
 from runtime.image.images import Images
-from runtime.image.layer import Budget, Chunks
+from runtime.image.layer import Budget
 from runtime.image.store import ImageStore
-from runtime.image.tar import pack
+from runtime.image.tar import Chunks, pack
 from runtime.store import Store
 from tests.runtime.image import tars
 from tests.runtime.image.tars import Item

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -119,19 +120,22 @@ def test_removal_killed_after_config_is_finished(engine: Engine, root: Path) -> 
     assert found.id not in os.listdir(root / "containers")
 
 
+def _at_once(*calls: Callable[[], object]) -> None:
+    workers = [get_context("fork").Process(target=call) for call in calls]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * len(calls)
+
+
 def test_concurrent_removal_of_one_directory(root: Path) -> None:
     """A file that another process removed is no failure."""
     doomed = root / "doomed"
     for number in range(400):
         (doomed / f"a{number % 20}" / f"b{number}" / "c").mkdir(parents=True)
         (doomed / f"a{number % 20}" / f"b{number}" / "f").touch()
-    context = get_context("fork")
-    workers = [context.Process(target=store.remove_tree, args=(str(doomed),)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0] * 4
+    _at_once(*[partial(store.remove_tree, str(doomed))] * 4)
     assert not doomed.exists()
 
 
@@ -155,13 +159,7 @@ def test_concurrent_loads_and_removals(
     engine: Engine, root: Path, work: Callable[[Path, str], None]
 ) -> None:
     """An image that several processes load and remove is there once, or not at all."""
-    context = get_context("fork")
-    workers = [context.Process(target=work, args=(root, f"p{n}")) for n in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0] * 4
+    _at_once(*(partial(work, root, f"p{number}") for number in range(4)))
     index = ImageStore(str(root)).index()
     kept = 6 if work is _load_many else 0
     assert set(index.layers()) == set(os.listdir(root / "library" / "layers"))
