@@ -3,8 +3,9 @@
 A handle is an open file descriptor, so the namespace lives at least as long as
 the handle, whatever becomes of its processes. Entering moves the calling
 *thread* only; a socket stays in the namespace in which it was opened, so one
-process can hold sockets in a thousand namespaces. `pyroute2.NetNS` is a netlink
-socket in a namespace and not a handle on it, and pyroute2 has no sysctls.
+process can hold sockets in a thousand namespaces. By hand, because
+`pyroute2.NetNS` is a netlink socket in a namespace and not a handle on it, and pyroute2 has
+no sysctls.
 """
 
 from __future__ import annotations

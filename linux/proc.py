@@ -1,6 +1,6 @@
 """Processes and files of /proc: stat fields, pidfds, small files, watches on files.
 
-pyroute2 has no part of it.
+By hand, because pyroute2 has no part of it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ An added IPv6 address gets its route in the table `local` from another worker
 then, tens of milliseconds on a busy machine, bind(2) and sending work, and packets to the
 address are dropped (Ip6InAddrErrors). Nothing makes the kernel catch up.
 
-By hand, because `mydocker run` waits here, as does every matrix of the harness.
+By hand, because `mydocker run` waits here, in less time than the import of pyroute2 takes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """System calls that Python 3.11 lacks, each with the reason beside it.
 
-`os.unshare` and `os.setns` exist from Python 3.12; this module replaces them on
-every version, so that there is one way of doing it. Functions are
-named after their system calls (section 2 of the manual), and raise `OSError` with
-the errno, the name of the call and its arguments. pyroute2 wraps
-few of these calls, and its import costs more than starting a container.
+`os.unshare` and `os.setns` exist from Python 3.12; this module replaces them on every version,
+so that there is one way of doing it. Functions are named after their system calls (section 2 of
+the manual), and raise `OSError` with the errno, the name of the call and its arguments. By hand,
+because pyroute2 wraps few of these calls, and its import costs more than starting a container.
 """
 
 from __future__ import annotations

@@ -113,7 +113,9 @@ def test_packet_after_forget_meets_the_current_nat_rule(
         divert(rules, star, family, 2)
         client.sendto(b"2", (SHARED[family], PORT))
         assert first.recv(16) == b"2"
-        tracked.forget(towards(tracked, PORT))
+        flows = towards(tracked, PORT)
+        for _ in range(2):  # a flow that has just gone is no failure
+            tracked.forget(flows)
         client.sendto(b"3", (SHARED[family], PORT))
         assert second.recv(16) == b"3"
 
@@ -143,24 +145,6 @@ def in_zone(number: int) -> list[bytes]:
     value = nest(2, attr(1, struct.pack("=H", number)))
     load = nest(1, text(1, "immediate"), nest(2, be32(1, 1), value))
     return [load, nest(1, text(1, "ct"), nest(2, be32(4, 1), be32(2, 17)))]
-
-
-@FAMILIES
-def test_forget_deletes_only_the_named_flows(
-    star: Star, rules: Nft, tracked: Conntrack, family: int
-) -> None:
-    """Another flow to the same port stays, and one that has just gone is no failure."""
-    divert(rules, star, family, 1)
-    with udp(star.client, family) as one, udp(star.client, family) as other:
-        for client in (one, other):
-            client.sendto(b"hello", (SHARED[family], PORT))
-        flows = towards(tracked, PORT)
-        ports = {flow.original.source_port: flow for flow in flows}
-        assert set(ports) == {one.getsockname()[1], other.getsockname()[1]}
-        for _ in range(2):
-            tracked.forget([ports[one.getsockname()[1]]])
-        (left,) = towards(tracked, PORT)
-        assert left == ports[other.getsockname()[1]]
 
 
 @FAMILIES
