@@ -67,10 +67,7 @@ class Engine:
     """
 
     def __init__(
-        self,
-        root: str | os.PathLike[str] | None = None,
-        *,
-        flows: FlowWatch | None = None,
+        self, root: str | os.PathLike[str] | None = None, *, flows: FlowWatch | None = None
     ) -> None:
         path = os.fspath(root) if root is not None else os.environ.get("MYDOCKER_ROOT")
         if os.geteuid() != 0:

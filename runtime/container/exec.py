@@ -69,13 +69,7 @@ class ExecResult(NamedTuple):
     stderr: bytes
 
 
-def spawn(
-    handle: int,
-    command: Command,
-    *,
-    tty: bool,
-    stdio: Stdio,
-) -> RunningExec:
+def spawn(handle: int, command: Command, *, tty: bool, stdio: Stdio) -> RunningExec:
     """Execute a command in the container whose pid 1 the pidfd `handle` refers to.
 
     Return once it is being executed; raise `CommandError` if it cannot be executed.
@@ -123,13 +117,7 @@ def _enter(handle: int) -> None:
         raise UnsupportedError("enter the container", "its root is the host's own")
 
 
-def _start_command(
-    command: Command,
-    stdio: Stdio,
-    *,
-    report: int,
-    console: int,
-) -> NoReturn:
+def _start_command(command: Command, stdio: Stdio, *, report: int, console: int) -> NoReturn:
     if console >= 0:
         master, slave = os.openpty()
         terminal.copy_size(stdio.stdin, master)

@@ -403,10 +403,19 @@ class ContainerNetworking:
     # --- container: mode and /etc files ----------------------------------------
 
     def _join(self, config: ContainerConfig, reference: str) -> NetNS:
-        """Return the netns of another container and share its resolv.conf."""
+        """Return the netns of another running container, also a joiner's; share its resolv.conf."""
         asked = f"join the network of container {reference[:12]!r}"
         joined = self._find(reference)
-        netns = _joined_netns(asked, joined)
+        if not joined.running:
+            raise NotFoundError(
+                asked,
+                f"container {joined.name} is not running ({joined.state.status})",
+                remedy=f"mydocker start {joined.name}",
+            )
+        try:
+            netns = _namespace(joined)
+        except FileNotFoundError:
+            raise NotFoundError(asked, f"container {joined.name} just stopped") from None
         home = joined
         while (mode := home.config.mode).kind == "container":
             home = self._find(mode.name)
@@ -475,20 +484,6 @@ def _bring_lo_up(netns: NetNS) -> None:
 
     with Netlink(netns) as inside:
         inside.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
-
-
-def _joined_netns(asked: str, joined: ContainerRecord) -> NetNS:
-    """Return the netns of a running container, also a joiner's; `NotFoundError` otherwise."""
-    if not joined.running:
-        raise NotFoundError(
-            asked,
-            f"container {joined.name} is not running ({joined.state.status})",
-            remedy=f"mydocker start {joined.name}",
-        )
-    try:
-        return NetNS.at(f"/proc/{joined.state.pid}/ns/net")
-    except FileNotFoundError:
-        raise NotFoundError(asked, f"container {joined.name} just stopped") from None
 
 
 def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:

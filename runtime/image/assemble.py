@@ -23,9 +23,9 @@ from contextlib import suppress
 from typing import Final
 
 from runtime.errors import UnsupportedError
-from runtime.image.base import BASE, add_mount_points, fingerprint, recipe
 from runtime.image.config import Image
 from runtime.image.documents import compose
+from runtime.image.store import BASE, add_mount_points, fingerprint, recipe_checksum
 from runtime.image.tar import pack
 from runtime.store import now, read_json, write_json
 
@@ -79,7 +79,7 @@ def assemble(cache: str) -> Image:
     _remove_replaced(cache)
     record = {
         "layer": layer,
-        "recipe": recipe(),
+        "recipe": recipe_checksum(),
         "from": made_of,
         "size": size,
         "created": created,

@@ -22,7 +22,7 @@ from runtime.errors import (
     exhausted,
     is_exhausted,
 )
-from runtime.image import archive, base, layer
+from runtime.image import archive, layer
 from runtime.image.config import (
     FETCH_AGAIN,
     Image,
@@ -34,7 +34,7 @@ from runtime.image.config import (
 )
 from runtime.image.documents import apply_changes, compose, parse_config
 from runtime.image.layer import Budget
-from runtime.image.store import ImageStore, NamedImage
+from runtime.image.store import BASE, ImageStore, NamedImage, base_config, base_image
 from runtime.image.tar import Chunks, Readable, pack
 from runtime.store import Store, now
 
@@ -95,8 +95,8 @@ class Images:
             for identity in index.images
             for name in index.names_of(identity) or [NO_NAME]
         ]
-        if index.named(base.BASE) is None:
-            found.append(base.get(self._store.cache))
+        if index.named(BASE) is None:
+            found.append(base_image(self._store.cache))
         return sorted(found, key=lambda item: item.created, reverse=True)
 
     def inspect(self, reference: str) -> tuple[Image, list[str], dict[str, Any]]:
@@ -108,7 +108,7 @@ class Images:
     def _config(self, found: Image) -> ImageConfig:
         if found.id in self._store.index().images:
             return parse_config(self._store.config(found.id))
-        return parse_config(base.config(self._store.cache))
+        return parse_config(base_config(self._store.cache))
 
     # --- making --------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class Images:
     def _add_base(self, scratch: str, config: ImageConfig) -> None:
         """Make `base` a layer in `scratch` where the store does not have it."""
         if self._store.missing(config.layers):
-            own = base.get(self._store.cache)
+            own = base_image(self._store.cache)
             if own.id == config.identity:
                 _add_tree(scratch, own.layers[0])
 

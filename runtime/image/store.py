@@ -1,4 +1,4 @@
-"""Images on disk, and the lookup of an image by name or id.
+"""Images on disk, the lookup of an image by name or id, and the cache of the image `base`.
 
 ```
 library/lock                 taken for moments: to publish, to name, to remove
@@ -14,18 +14,22 @@ Anything else on disk was left by a process that was killed, and the next change
 removes it. There are no reference counts: a layer is in use if the index says so.
 
 Lock order: a container's, the library's, the root's.
+
+`base` is assembled from this machine's own programs, once, without a network, and again
+whenever a file that it was made of has changed.
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from linux import proc
 from runtime import store
 from runtime.errors import NotFoundError
-from runtime.image import base
 from runtime.image.config import (
     Image,
     ImageConfig,
@@ -105,7 +109,7 @@ class ImageStore:
 
     def __init__(self, root: str) -> None:
         self.path = f"{root}/library"
-        self.cache = base.cache_directory(root)
+        self.cache = cache_directory(root)
         """Directory of `base`."""
 
     # --- lookup --------------------------------------------------------------
@@ -117,9 +121,9 @@ class ImageStore:
         if identity is not None:
             return self.image(index, identity, reference)
         digits = id_prefix(reference)
-        if with_tag(reference) == base.BASE:
-            return base.get(self.cache)
-        if digits and (found := base.get(self.cache)).id.startswith(digits):
+        if with_tag(reference) == BASE:
+            return base_image(self.cache)
+        if digits and (found := base_image(self.cache)).id.startswith(digits):
             return found
         raise NotFoundError(
             f"use the image {reference!r}", "there is no such image", remedy="mydocker images"
@@ -141,7 +145,7 @@ class ImageStore:
             return self.image(index, config.image_id, config.image)
         # Images that containers use stay in the index: this one is `base`, which changes with
         # the machine.
-        return base.get(self.cache)
+        return base_image(self.cache)
 
     def image(self, index: Index, identity: str, name: str) -> Image:
         """Return an image of the index under one of its names."""
@@ -257,7 +261,7 @@ class ImageStore:
     def _make_mount_points(self, scratch: str) -> None:
         """Make a container's mount points, which then need not be made in its own layer."""
         if not os.path.isdir(f"{self.path}/empty"):
-            base.add_mount_points(f"{scratch}/empty")
+            add_mount_points(f"{scratch}/empty")
             os.rename(f"{scratch}/empty", f"{self.path}/empty")
 
     def _remove_unlisted(self) -> None:
@@ -278,3 +282,83 @@ class ImageStore:
                 if (lock := Lock.take(path, wait=False, create=False)) is not None:
                     found[path] = lock
         return found
+
+
+BASE: Final = "base:latest"
+RECIPE: Final = f"{os.path.dirname(__file__)}/assemble.py"
+"""Source of the code that assembles `base`: an image of another recipe is made anew."""
+
+
+def cache_directory(root: str) -> str:
+    """Return the cache's directory: $MYDOCKER_IMAGE_CACHE, the user's cache, or below `root`.
+
+    A directory that another user can write to is not used.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = os.environ.get("MYDOCKER_IMAGE_CACHE") or f"{home}/mydocker"
+    try:
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        status = os.stat(path)
+        own = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+        if own and os.access(path, os.W_OK):
+            return path
+    except OSError:
+        pass
+    path = f"{root}/images"
+    os.makedirs(path, mode=0o755, exist_ok=True)
+    return path
+
+
+def base_image(cache: str) -> Image:
+    """Return `base`, assembled if need be."""
+    if (found := _cached_base(cache)) is not None:
+        return found
+    from runtime.image.assemble import assemble  # slow to import, needed once per machine
+
+    lock = Lock.take(f"{cache}/lock")
+    assert lock is not None
+    try:
+        return _cached_base(cache) or assemble(cache)
+    finally:
+        lock.release()
+
+
+def base_config(cache: str) -> bytes:
+    """Return the configuration of `base`, which is in the cache."""
+    made: str = read_json(f"{cache}/base.json")["config"]
+    return made.encode()
+
+
+def add_mount_points(root: str) -> None:
+    """Make the directories and files that every container has mounts on."""
+    for directory in ("", "dev", "etc", "proc", "sys"):
+        os.makedirs(f"{root}/{directory}", exist_ok=True)
+        os.chmod(f"{root}/{directory}", 0o755)  # noqa: S103 - their mode everywhere
+    for name in ("hosts", "hostname", "resolv.conf"):
+        with open(f"{root}/etc/{name}", "xb") as file:
+            os.fchmod(file.fileno(), 0o644)
+
+
+def recipe_checksum() -> int:
+    """Return a checksum of the recipe, the same in every copy of this mydocker."""
+    return zlib.crc32(proc.read(RECIPE))
+
+
+def fingerprint(path: str) -> list[int]:
+    """Return time, size and inode, which change when a file is replaced."""
+    status = os.stat(path)
+    return [status.st_mtime_ns, status.st_size, status.st_ino]
+
+
+def _cached_base(cache: str) -> Image | None:
+    """Return the cached image; `None` when anything that it was made of has changed."""
+    try:
+        made = read_json(f"{cache}/base.json")
+        same = all(fingerprint(path) == mark for path, mark in made["from"].items())
+        if same and made["recipe"] == recipe_checksum():
+            layer = f"{cache}/{made['layer']}"
+            os.stat(layer)
+            return Image(BASE, (layer,), made["size"], made["created"], made["id"])
+    except (OSError, ValueError, KeyError):
+        pass
+    return None

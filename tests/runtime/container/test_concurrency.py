@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tests.runtime.support.inspection import links, nothing_left
 MANY = 50
 
 
-def _at_once(jobs: list[Callable[[], None]]) -> list[int]:
+def _at_once(jobs: Sequence[Callable[[], None]]) -> list[int]:
     """Run each job in its own process, all released at one moment; return their exit codes."""
     gate, opener = os.pipe()
     children = []
@@ -44,7 +45,7 @@ def _at_once(jobs: list[Callable[[], None]]) -> list[int]:
 
 def test_fifty_concurrent_starts_get_distinct_addresses(engine: Engine, root: Path) -> None:
     """Only one of the starts creates the default network."""
-    assert _at_once([lambda: _start(root)] * MANY) == [0] * MANY
+    assert _at_once([partial(_start, root)] * MANY) == [0] * MANY
     found = engine.containers()
     endpoints = [item.state.endpoints[0] for item in found]
     assert all(item.running for item in found)
@@ -62,8 +63,8 @@ def test_concurrent_starts_and_removals_keep_addresses_unique(engine: Engine, ro
     with nothing_left(root):
         for number in range(8):
             engine.run("base", FOR_EVER, name=f"old{number}")
-        jobs: list[Callable[[], None]] = [lambda: _start(root)] * 8
-        jobs += [lambda name=f"old{number}": _remove(root, name) for number in range(8)]  # type: ignore[misc] # mypy knows no lambda with a default
+        jobs = [partial(_start, root)] * 8
+        jobs += [partial(_remove, root, f"old{number}") for number in range(8)]
         assert _at_once(jobs) == [0] * 16
         found = [item for item in engine.containers() if item.name != "stays"]
         assert len({item.state.endpoints[0].address for item in found}) == len(found) == 8
@@ -73,7 +74,7 @@ def test_concurrent_starts_and_removals_keep_addresses_unique(engine: Engine, ro
 
 def test_concurrent_creations_with_one_name_succeed_once(engine: Engine, root: Path) -> None:
     """Of several concurrent creations one succeeds and the others fail with an error."""
-    codes = _at_once([lambda: _start(root, name="web")] * 6)
+    codes = _at_once([partial(_start, root, name="web")] * 6)
     assert sorted(codes) == [0, 2, 2, 2, 2, 2]
     assert [item.name for item in engine.containers()] == ["web"]
 
@@ -81,7 +82,7 @@ def test_concurrent_creations_with_one_name_succeed_once(engine: Engine, root: P
 def test_concurrent_removals_succeed_once(engine: Engine, root: Path) -> None:
     """Of several concurrent removals one succeeds; none crashes."""
     engine.run("base", FOR_EVER, name="web")
-    codes = _at_once([lambda: _remove(root, "web")] * 6)
+    codes = _at_once([partial(_remove, root, "web")] * 6)
     assert codes.count(0) == 1
     assert set(codes) == {0, 2}
     assert engine.containers() == []
@@ -103,18 +104,14 @@ def test_concurrent_starts_of_a_container_make_one_pid_1(engine: Engine, root: P
 
 def test_concurrently_created_networks_do_not_overlap(engine: Engine, root: Path) -> None:
     """Networks made at once never overlap."""
-    jobs: list[Callable[[], None]] = [
-        lambda name=name: _network(root, name)  # type: ignore[misc] # as above
-        for name in "abcdef"
-    ]
-    assert _at_once(jobs) == [0] * 6
+    assert _at_once([partial(_network, root, name) for name in "abcdef"]) == [0] * 6
     assert len({item.subnet for item in engine.networks()}) == 7
 
 
 def test_concurrent_starts_beyond_the_subnet_are_refused(engine: Engine, root: Path) -> None:
     """A /29 has five free addresses: further starts are refused and leave nothing."""
     engine.network_create("small", subnet="10.9.0.0/29")
-    codes = _at_once([lambda: _start(root, network="small")] * 8)
+    codes = _at_once([partial(_start, root, network="small")] * 8)
     assert sorted(codes) == [0] * 5 + [2] * 3
     assert len(engine.containers()) == 5
     with nothing_left(root), pytest.raises(ConflictError, match=r"10\.9\.0\.0/29"):

@@ -13,18 +13,25 @@ import pytest
 
 from linux.proc import process_born
 from runtime.engine import Engine
+from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import WITHIN, until
 from tests.support.programs import environment
 
-STUBBORN = ["sh", "-c", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done"]
+STUBBORN = "trap 'echo signal' TERM; echo ready; while :; do sleep 0.01; done"
+
+
+def _run_ready(engine: Engine, script: str, name: str = "web") -> ContainerRecord:
+    """Start a container, and wait for the first output of its script."""
+    found = engine.run("base", ["sh", "-c", script], name=name, network="none")
+    until(lambda: any(engine.logs(name)), "it is ready")
+    return found
 
 
 def test_stop_sends_sigterm_and_keeps_the_exit_code(engine: Engine) -> None:
     """SIGTERM reaches the command, and its exit code is kept."""
     handler = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done"
-    web = engine.run("base", ["sh", "-c", handler], name="web")
-    until(lambda: any(engine.logs("web")), "the handler is set")
+    web = _run_ready(engine, handler)
     stopped = engine.stop("web")
     assert (stopped.state.status, stopped.state.exit_code, stopped.state.pid) == ("exited", 3, 0)
     assert process_born(web.state.pid) == 0
@@ -32,19 +39,17 @@ def test_stop_sends_sigterm_and_keeps_the_exit_code(engine: Engine) -> None:
 
 def test_stop_kills_the_container_at_the_timeout(engine: Engine) -> None:
     """At the timeout SIGKILL ends all processes inside: exit code 137."""
-    engine.run("base", ["sh", "-c", "trap '' TERM; echo ready; sleep 1000"], name="web")
-    until(lambda: any(engine.logs("web")), "the signal is ignored")
+    _run_ready(engine, "trap '' TERM; echo ready; sleep 1000")
     assert engine.stop("web", timeout=0.05).state.exit_code == 137
 
 
 @pytest.mark.parametrize("how", ["kill", "remove"])
 def test_stopping_container_can_be_killed_or_removed(engine: Engine, how: str) -> None:
     """A kill or removal does not wait for the timeout, and the stopping call succeeds."""
-    engine.run("base", STUBBORN, name="web")
-    until(lambda: any(engine.logs("web")), "the handler is set")
+    _run_ready(engine, STUBBORN)
     with ThreadPoolExecutor() as pool:
         stopped = pool.submit(engine.stop, "web", timeout=60)
-        until(lambda: len(list(engine.logs("web"))) == 2, "it was asked to end")
+        until(lambda: len(list(engine.logs("web"))) == 2, "it has the signal")
         engine.kill("web") if how == "kill" else engine.remove("web", force=True)
         assert stopped.result(timeout=10).config.name == "web"
 
@@ -66,8 +71,7 @@ def test_stop_timeouts_of_several_containers_run_in_parallel(engine: Engine) -> 
     """Containers that ignore the signal are killed at the timeout, which runs in parallel."""
     names = [f"web{number}" for number in range(6)]
     for name in names:
-        engine.run("base", STUBBORN, name=name, network="none")
-        until(lambda: any(engine.logs(name)), "the handler is set")  # noqa: B023
+        _run_ready(engine, STUBBORN, name)
     began = time.monotonic()
     stopping = [engine.stopping(name, timeout=1) for name in names]
     assert {item.finish().state.exit_code for item in stopping} == {137}
@@ -77,8 +81,7 @@ def test_stop_timeouts_of_several_containers_run_in_parallel(engine: Engine) -> 
 def test_stop_command_signals_all_containers_at_once(engine: Engine, root: Path) -> None:
     """Containers behind a slow or missing one are stopped too; then the error is reported."""
     for name in ("a", "b", "c"):
-        engine.run("base", STUBBORN, name=name, network="none")
-        until(lambda: any(engine.logs(name)), "the handler is set")  # noqa: B023
+        _run_ready(engine, STUBBORN, name)
     with subprocess.Popen(
         [sys.executable, "-m", "runtime", "stop", "-t", "1000", "a", "nope", "b", "c"],
         env=environment(MYDOCKER_ROOT=str(root)),
@@ -87,7 +90,7 @@ def test_stop_command_signals_all_containers_at_once(engine: Engine, root: Path)
         text=True,
     ) as stopping:
         for name in ("c", "b", "a"):
-            until(lambda: len(list(engine.logs(name))) == 2, f"{name} is asked")  # noqa: B023
+            until(lambda: len(list(engine.logs(name))) == 2, f"{name} has the signal")  # noqa: B023
             engine.kill(name)
         out, err = stopping.communicate(timeout=30)
     assert (stopping.returncode, out) == (1, "a\nb\nc\n")

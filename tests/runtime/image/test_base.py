@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import UnsupportedError
-from runtime.image import assemble, base
+from runtime.image import assemble, store
 
 LIMIT = 20_000_000
 """Upper bound on the size of `base` in bytes."""
@@ -29,7 +29,7 @@ def cache(tmp_path: Path) -> str:
 
 def test_base_has_a_shell_and_its_libraries(cache: str) -> None:
     """The image is small and readable; no file is set-uid, no link leads out."""
-    found = base.get(cache)
+    found = store.base_image(cache)
     (layer,) = map(Path, found.layers)
     assert found.size < LIMIT
     for name in ("sh", "sleep", "cat", "ls", "env", "true"):
@@ -46,13 +46,13 @@ def test_base_has_a_shell_and_its_libraries(cache: str) -> None:
 
 def test_base_is_assembled_again_after_a_program_changed(cache: str) -> None:
     """The old layer stays for the containers on it."""
-    first = base.get(cache)
+    first = store.base_image(cache)
     record = Path(cache, "base.json")
     made = json.loads(record.read_text())
     path = next(path for path in made["from"] if path.endswith(("/sleep", "/busybox")))
     made["from"][path][1] += 1
     record.write_text(json.dumps(made))
-    assert base.get(cache).layers != first.layers
+    assert store.base_image(cache).layers != first.layers
     assert os.path.isdir(first.layers[0])
 
 
@@ -60,13 +60,13 @@ def test_base_is_shared_by_copies_of_mydocker(
     cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Path and age of the recipe do not matter; its content does."""
-    first = base.get(cache)
+    first = store.base_image(cache)
     other = tmp_path / "elsewhere.py"
-    other.write_bytes(Path(base.RECIPE).read_bytes())
-    monkeypatch.setattr(base, "RECIPE", str(other))
-    assert base.get(cache) == first
+    other.write_bytes(Path(store.RECIPE).read_bytes())
+    monkeypatch.setattr(store, "RECIPE", str(other))
+    assert store.base_image(cache) == first
     other.write_text("# otherwise\n")
-    assert base.get(cache).layers != first.layers
+    assert store.base_image(cache).layers != first.layers
 
 
 def _delete(cache: str) -> None:
@@ -84,9 +84,9 @@ DAMAGE: dict[str, Callable[[str], object]] = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
 def test_damaged_cache_is_replaced(cache: str, damage: Callable[[str], object]) -> None:
     """A lookup returns a complete image."""
-    base.get(cache)
+    store.base_image(cache)
     damage(cache)
-    assert os.path.exists(f"{base.get(cache).layers[0]}/bin/sh")
+    assert os.path.exists(f"{store.base_image(cache).layers[0]}/bin/sh")
 
 
 def test_replaced_layer_is_removed_after_a_month(cache: str) -> None:
@@ -96,13 +96,13 @@ def test_replaced_layer_is_removed_after_a_month(cache: str) -> None:
     def remake() -> str:
         record = json.loads(Path(cache, "base.json").read_text())
         Path(cache, "base.json").write_text(json.dumps({**record, "recipe": "an older one"}))
-        (layer,) = base.get(cache).layers
+        (layer,) = store.base_image(cache).layers
         return layer
 
     def age(layer: str) -> None:
         os.utime(layer, (time.time() - month, time.time() - month))
 
-    (first,) = base.get(cache).layers
+    (first,) = store.base_image(cache).layers
     age(first)
     second = remake()
     assert os.path.isdir(first)
@@ -116,8 +116,8 @@ def test_replaced_layer_is_removed_after_a_month(cache: str) -> None:
 def test_concurrent_lookups_assemble_base_once(cache: str) -> None:
     """The first assembles it and the others wait; a later one copies nothing."""
     with ThreadPoolExecutor(4) as pool:
-        found = set(pool.map(lambda _: base.get(cache).layers, range(4)))
-    assert found == {base.get(cache).layers}
+        found = set(pool.map(lambda _: store.base_image(cache).layers, range(4)))
+    assert found == {store.base_image(cache).layers}
     assert len(list(Path(cache).glob("base-*"))) == 1
     assert not list(Path(cache).glob("new-*"))
 
@@ -126,7 +126,7 @@ def test_failed_assembly_leaves_nothing(cache: str, monkeypatch: pytest.MonkeyPa
     """A machine without a shell gets an error that names the package to install."""
     monkeypatch.setattr(assemble, "_DIRECTORIES", ("/nowhere",))
     with pytest.raises(UnsupportedError, match="no program 'sh'"):
-        base.get(cache)
+        store.base_image(cache)
     assert os.listdir(cache) == ["lock"]
 
 
@@ -152,7 +152,7 @@ def test_static_busybox_is_the_whole_image(
     busybox.write_text("#!/bin/sh\nprintf 'busybox\\nsh\\nsleep\\n'\n")
     busybox.chmod(0o755)
     monkeypatch.setattr(assemble, "_DIRECTORIES", (str(binaries),))
-    found = base.get(cache)
+    found = store.base_image(cache)
     assert sorted(os.listdir(f"{found.layers[0]}/bin")) == ["busybox", "sh", "sleep"]
     assert os.readlink(f"{found.layers[0]}/bin/sh") == "busybox"
 
@@ -165,17 +165,17 @@ def test_cache_directory_order_and_permissions(
 ) -> None:
     """The variable comes first, then the user's cache, then mydocker's root."""
     monkeypatch.setenv("MYDOCKER_IMAGE_CACHE", f"{tmp_path}/cache")
-    assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/cache"
+    assert store.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/cache"
     monkeypatch.delenv("MYDOCKER_IMAGE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}/home")
-    assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/home/mydocker"
+    assert store.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/home/mydocker"
     os.chmod(f"{tmp_path}/home/mydocker", 0o777)  # another user could put a program there
-    assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/root/images"
+    assert store.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/root/images"
 
 
 def test_base_has_a_python_with_sockets(cache: str) -> None:
     """The modules are those of a probe, without source."""
-    root = base.get(cache).layers[0]
+    root = store.base_image(cache).layers[0]
     done = subprocess.run(
         ["/usr/bin/python3", "-I", "-S", "-c", "import json, socket; print(json.__file__)"],
         capture_output=True,

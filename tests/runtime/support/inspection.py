@@ -15,7 +15,7 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.nftables import Nft, Table
 from runtime.engine import Engine
-from runtime.image.base import BASE
+from runtime.image.store import BASE
 from runtime.records import ContainerRecord
 
 WITHIN = 10.0
