@@ -67,7 +67,7 @@ class World:
     """How its containers are probed, unless their runtime decides it."""
     watched: dict[str, Dumps] = field(default_factory=dict)
     """Open dumps of the namespaces that are compared again and again."""
-    _heard: dict[NetNS, LinkWatch] = field(default_factory=dict)
+    _link_watches: dict[NetNS, LinkWatch] = field(default_factory=dict)
     _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
@@ -107,11 +107,11 @@ class World:
     def links(self) -> dict[NetNS, list[Link]]:
         """Return the links of each of its namespaces that are up."""
         for space in self.namespaces.values():
-            if space not in self._heard:
-                self._heard[space] = self._resources.enter_context(LinkWatch(space))
+            if space not in self._link_watches:
+                self._link_watches[space] = self._resources.enter_context(LinkWatch(space))
         return {
             space: [link for link in watch.links() if link.up]
-            for space, watch in self._heard.items()
+            for space, watch in self._link_watches.items()
         }
 
     def address(self, name: str, family: int) -> Address:
@@ -221,7 +221,7 @@ def _router(number: int, topology: Topology) -> Iterator[Request]:
         yield from _private(lower, table=DOWNWARD)
         links = (topology.link(below)[0] for below in range(1, number - 1))
         for interface in itertools.chain(topology.lan_gateway, *links):
-            yield rtnetlink.add_route(interface.network, via=_of(lower, interface.version))
+            yield rtnetlink.add_route(interface.network, via=pick(lower, interface.version).ip)
     if last:
         yield from _addresses(FAR, topology.internet_gateway)
         # Without a route the kernel answers a few such packets a second and no more
@@ -249,8 +249,4 @@ def _private(
     gateway: tuple[Interface, ...], *, table: int = rtnetlink.MAIN_TABLE
 ) -> Iterator[Request]:
     for network in PRIVATE:
-        yield rtnetlink.add_route(network, via=_of(gateway, network.version), table=table)
-
-
-def _of(interfaces: tuple[Interface, ...], version: int) -> Address:
-    return next(item.ip for item in interfaces if item.version == version)
+        yield rtnetlink.add_route(network, via=pick(gateway, network.version).ip, table=table)

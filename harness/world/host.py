@@ -195,6 +195,25 @@ def quiet_fork() -> int:
         return os.fork()
 
 
+def detach_from_parent(kept: set[int]) -> None:
+    """Make a fork end with its parent, without the parent's terminal, signals and descriptors.
+
+    All descriptors but those kept are closed; 0, 1 and 2 become /dev/null.
+    """
+    die_with_parent()
+    gc.freeze()  # leave the parent's objects alone: their pages stay shared
+    os.setsid()  # Ctrl-C is for pytest, which then ends the world in order
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(signal_number, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    first = 3
+    for number in [*sorted(kept), os.sysconf("SC_OPEN_MAX")]:
+        os.closerange(first, number)
+        first = number + 1
+
+
 def _fork_init(there: Channel, group: Path | None, resolver: str, hosts: Mapping[str, str]) -> int:
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -229,12 +248,8 @@ def _be_init(
 ) -> NoReturn:
     """Run as pid 1 of the host: set it up, start the server, reap until the server ends."""
     try:
-        die_with_parent()
-        gc.freeze()  # leave the parent's objects alone: their pages stay shared
-        os.setsid()  # Ctrl-C is for pytest, which then ends the world in order
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        channel = Channel.at(_keep_only(there.detach()))
+        detach_from_parent({there.fileno()})
+        channel = Channel.at(there.detach())
         try:
             if group is not None:
                 cgroup.join(group)
@@ -253,16 +268,6 @@ def _be_init(
     except BaseException:
         traceback.print_exc()
     os._exit(1)
-
-
-def _keep_only(fd: int) -> int:
-    """Close every descriptor but `fd`, which becomes 3; 0, 1 and 2 become /dev/null."""
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    os.dup2(fd, 3, inheritable=False)
-    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-    return 3
 
 
 def _settle_in(resolver: str, hosts: Mapping[str, str]) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import os
 import pickle
 import selectors
@@ -26,7 +25,7 @@ from typing import Final, Literal, NamedTuple, NoReturn, Self
 
 from harness.model.topology import Address, Topology
 from harness.world.dns import DnsQuery, Zone
-from harness.world.host import quiet_fork
+from harness.world.host import detach_from_parent, quiet_fork
 from harness.world.rpc import LAST_WORDS, Channel, FailedError
 from harness.world.service_protocols import (
     LISTEN,
@@ -43,7 +42,6 @@ from harness.world.service_protocols import (
     http,
 )
 from linux.netns import NetNS
-from linux.syscalls import die_with_parent
 
 Transport = Literal["tcp", "udp"]
 
@@ -235,31 +233,17 @@ def _be_services(
     parent: int, control: Channel, listeners: Sequence[_Listener], topology: Topology
 ) -> NoReturn:
     try:
-        die_with_parent()
+        detach_from_parent(
+            {control.fileno(), *(listener.socket.fileno() for listener in listeners)}
+        )
         if os.getppid() != parent:
             os._exit(1)  # the parent died before prctl(2) took effect
-        gc.freeze()  # leave the parent's objects alone: their descriptors are closed below
-        os.setsid()  # Ctrl-C is for pytest, which then ends the world in order
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        _keep_only({control.fileno(), *(listener.socket.fileno() for listener in listeners)})
         _Server(control, listeners, Zone(topology)).run()
     except BaseException:
         with contextlib.suppress(OSError):
             control.send(LAST_WORDS, traceback.format_exc().encode())
     finally:
         os._exit(1)
-
-
-def _keep_only(wanted: set[int]) -> None:
-    """Close every other descriptor; 0, 1 and 2 become /dev/null."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    first = 3
-    for number in [*sorted(wanted), os.sysconf("SC_OPEN_MAX")]:
-        os.closerange(first, number)
-        first = number + 1
 
 
 class _Server:

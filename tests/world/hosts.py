@@ -42,9 +42,10 @@ def doomed() -> Iterator[HostMachine]:
     running.stop()
 
 
-def members(host: HostMachine) -> list[int]:
-    """Return every process in the host's pid namespace, by its pid here."""
-    return [pid for pid in pids() if namespace(pid) == host.namespace("pid")]
+def members(init: int) -> list[int]:
+    """Return every process in the pid namespace of a host's init, by its pid here."""
+    own = namespace(init)
+    return [pid for pid in pids() if namespace(pid) == own]
 
 
 def pids() -> list[int]:

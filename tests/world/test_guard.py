@@ -194,7 +194,7 @@ def test_ending_process_is_recognized_by_proc_stat(
     tmp_path: Path, state: str, flags: int, pending: int, *, found: bool
 ) -> None:
     """Fields 3, 9 and 31 of proc_pid_stat(5) decide, for any process name."""
-    rest = [state, *["1", "2", "3", "4", "5"], str(flags), *["7"] * 21, str(pending), "0"]
+    rest = [state, *["1", "2", "3", "4", "5"], str(flags), *["7"] * 21, str(pending), *["0"] * 21]
     (tmp_path / "stat").write_text(f"41 (a) (b c) {' '.join(rest)}\n")
     assert ends(str(tmp_path)) == found
 

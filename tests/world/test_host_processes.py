@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import select
 import signal
-import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from harness.testbench.concurrent import at_once
 from harness.world.host import HostDied, HostMachine, quiet_fork
 from harness.world.process import OutputTooLong
 from tests.support.processes import family, nothing_stays_open
@@ -25,7 +25,6 @@ from tests.world.hosts import (
     killed,
     look,
     members,
-    namespace,
     pids,
     started,
 )
@@ -144,33 +143,13 @@ def test_daemon_survives_the_call_and_is_reaped_by_init(doomed: HostMachine) -> 
         doomed.netns_of(pid)
 
 
-def _leave_orphan() -> int:
-    """Start a process whose parent ends at once; return its pid."""
-    read, write = os.pipe()
-    if os.fork() == 0:
-        child = os.fork()
-        if child == 0:
-            signal.pause()
-        os.write(write, b"%d" % child)
-        os._exit(0)
-    os.wait()
-    return int(os.read(read, 16))
-
-
-def test_orphan_in_the_host_is_reaped_by_init(doomed: HostMachine) -> None:
-    """An orphan inside becomes a child of init and does not stay a zombie."""
-    orphan = doomed.call(_leave_orphan)
-    assert doomed.call(_parent, orphan) == 1
-    assert doomed.call(killed, orphan)
-
-
 # --- the end ------------------------------------------------------------------------
 
 
 def test_host_stop_leaves_no_process(doomed: HostMachine) -> None:
     """Init, server, daemons and what they have started are gone when `stop` returns."""
     doomed.spawn(["sh", "-c", "sleep 1000 & setsid sleep 1000"], log="/run/x")
-    inside = members(doomed)
+    inside = members(doomed.pid)
     assert len(inside) >= 3
     pid = doomed.pid
     doomed.stop()
@@ -190,7 +169,7 @@ def _die() -> None:
 def test_call_to_a_dead_host_raises(doomed: HostMachine, who: str) -> None:
     """The error names the call, and the dead host can still be stopped."""
     doomed.spawn(["sleep", "1000"], log="/run/x")
-    inside, end = members(doomed), os.pidfd_open(doomed.pid)
+    inside, end = members(doomed.pid), os.pidfd_open(doomed.pid)
     if who == "init":
         os.kill(doomed.pid, signal.SIGKILL)
     with pytest.raises(HostDied, match=r"the host ended during _die"):
@@ -221,7 +200,7 @@ def test_host_ends_when_its_parent_is_killed(*, busy: bool) -> None:
         if busy:
             host.call(_pause)
         signal.pause()
-    inside = _with_descendants(int(os.read(read, 64)))
+    inside = members(int(os.read(read, 64)))
     ends = [os.pidfd_open(member) for member in inside]
     assert len(ends) == 3
     deadline = time.monotonic() + WITHIN
@@ -240,34 +219,15 @@ def _name(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
 
 
-def _with_descendants(init: int) -> list[int]:
-    space = namespace(init)
-    return [pid for pid in pids() if namespace(pid) == space]
-
-
-def _enter_and_look(host: HostMachine) -> dict[str, object]:
-    """Return the namespaces of a child of a process that has entered the host."""
-    host.enter()
-    links = [f"/proc/self/ns/{kind}" for kind in KINDS]
-    child = subprocess.run(["readlink", *links], capture_output=True, check=True, text=True)
-    inodes = [int(line.partition("[")[2].rstrip("]")) for line in child.stdout.split()]
-    return {**dict(zip(KINDS, inodes, strict=True)), "calls": host.call(os.getpid) == os.getpid()}
+def _namespaces(host: HostMachine) -> dict[str, object]:
+    inodes = {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in KINDS}
+    return {**inodes, "calls": host.call(os.getpid) == os.getpid()}
 
 
 def test_process_enters_all_namespaces_of_the_host(host: HostMachine) -> None:
-    """Children of the process are in the same namespaces, and host calls run in the process."""
-    read, write = os.pipe()
-    child = quiet_fork()
-    if child == 0:
-        try:
-            os.write(write, pickle.dumps(_enter_and_look(host)))
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read, "rb") as pipe:
-        seen = pickle.load(pipe)
-    os.waitpid(child, 0)
-    assert seen == {**{kind: host.namespace(kind)[1] for kind in KINDS}, "calls": True}
+    """Host calls of a process that has entered run in the process itself."""
+    expected = {kind: host.namespace(kind)[1] for kind in KINDS}
+    assert at_once(host, [partial(_namespaces, host)]) == [{**expected, "calls": True}]
 
 
 def test_failed_host_start_leaves_no_process() -> None:
@@ -277,7 +237,7 @@ def test_failed_host_start_leaves_no_process() -> None:
     with nothing_stays_open(), pytest.raises(UnicodeEncodeError) as caught:
         HostMachine.start(resolver=RESOLVER, hosts=hosts)
     assert "in _own_etc" in caught.value.__notes__[0]
-    assert family() <= processes  # who was on the way out before may be gone
+    assert family() <= processes  # one that was ending before may be gone
     assert os.stat("/proc/self/ns/pid_for_children").st_ino == space
 
 
@@ -285,6 +245,7 @@ def test_host_start_in_foreign_pid_namespace_is_refused() -> None:
     """A start is refused before any change if setns() back is not permitted."""
     source = """
 import os
+from harness.testbench.concurrent import at_once
 from harness.world.host import HostMachine
 try:
     HostMachine.start(resolver="203.0.113.53", hosts={})

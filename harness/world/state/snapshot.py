@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.world.state.describe import Names, Thing, names, still, things
+from harness.world.state.describe import Thing, names, still, things
 from harness.world.state.netlink_dump import Dumps, Raw
 from linux.netns import NetNS
 from linux.readiness import await_ready
@@ -101,11 +101,7 @@ def differences(before: Raw, after: Raw) -> list[StateChange]:
     was, now = _unlike(before, after)
     if was == now == Raw():
         return []
-    return changes(_facts(was, names(before)), _facts(now, names(after)))
-
-
-def _facts(raw: Raw, links: Names) -> Facts:
-    return gathered(things(raw, links))
+    return changes(gathered(things(was, names(before))), gathered(things(now, names(after))))
 
 
 def _unlike(before: Raw, after: Raw) -> tuple[Raw, Raw]:
