@@ -150,22 +150,42 @@ def test_github_job_gets_the_summary(
     assert "Does not conform: 2 requirements not kept" in job.read_text()
 
 
-def test_runtime_output_is_escaped_on_the_terminal(project: pytest.Pytester) -> None:
-    """Failures and output are escaped, with and without workers."""
-    project.makepyfile(
-        test_it=r"""
-        import pytest
+HOSTILE = r"""
+import pytest, sys
 
-        @pytest.mark.parametrize("n", [1, 2])
-        def test_it(n):
-            print("printed \x1b[2J")
-            raise AssertionError("said \x1b]0;title\x07 and \x9b2J")
-        """
-    )
-    for workers in ([], ["-n", "2"]):
-        result = run(project, "--report=r", "--color=no", *workers)
-        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.stdout.str())
-        result.stdout.fnmatch_lines([r"*said \x1b]0;title\x07 and \x9b2J*"])
+def test_message(): raise AssertionError("\x1b]0;owned\x07" + "\x9b31m")
+
+def test_output():
+    print("out\x1b[2J")
+    sys.stderr.write("err\x1b[8m\x08")
+    assert 0
+
+@pytest.fixture
+def trouble(): raise OSError("\x1b[H")
+
+def test_error(trouble): pass
+
+def test_skip(): pytest.skip("reason \x1b[5n")
+
+class Evil:
+    def __repr__(self): return "\x1bc"
+
+def test_repr(): assert {"k": "\x1b[2J"} == {"k": Evil()}
+"""
+
+
+@WORKERS
+def test_runtime_output_is_escaped_on_the_terminal(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """Messages, source, output and the reason of a skip are escaped."""
+    project.makepyfile(HOSTILE)
+    result = run(project, "--report=r", "--color=no", "-rs", *workers)
+    result.assert_outcomes(failed=3, errors=1, skipped=1)
+    shown = result.stdout.str()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
+    for text in (r"\x1b]0;owned\x07\x9b31m", r"out\x1b[2J", r"err\x1b[8m\x08", r"reason \x1b[5n"):
+        assert text in shown
 
 
 # --- cut short -------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from markdown_it.token import Token
 from harness.report import expectations, failure_links, sanitize, schema
 from harness.report.compare import changes
 from harness.report.render import html, junit, markdown
-from harness.report.sanitize import sanitize_report
 from harness.report.schema import Failure, Report, Verdict
 from tests.report import made
 
@@ -260,47 +259,3 @@ def test_gate_and_diff_print_single_lines(old: Report, new: Report) -> None:
     for words in map(sanitize.line, said):
         assert acted_upon(words) == set()
         assert "\n" not in words
-
-
-def test_failure_is_sanitised_before_display(pytester: pytest.Pytester) -> None:
-    """Message, source, output and the reason of a skip are escaped."""
-    pytester.makepyfile(
-        r"""
-        import pytest, sys
-
-        def test_message(): raise AssertionError("\x1b]0;owned\x07" + "\x9b31m")
-
-        def test_output():
-            print("out\x1b[2J")
-            sys.stderr.write("err\x1b[8m\x08")
-            assert 0
-
-        @pytest.fixture
-        def trouble(): raise OSError("\x1b[H")
-
-        def test_error(trouble): pass
-
-        def test_skip(): pytest.skip("\x1b[5n")
-
-        class Evil:
-            def __repr__(self): return "\x1bc"
-
-        def test_repr(): assert {"k": "\x1b[2J"} == {"k": Evil()}
-        """
-    )
-    found = pytester.inline_run("-p", "no:netmodes-report")
-    reports = found.getreports("pytest_runtest_logreport")
-    for report in reports:
-        sanitize_report(report)
-    shown = "".join(
-        report.longreprtext + str(report.longrepr) + "".join(map("".join, report.sections))
-        for report in reports
-    )
-    assert r"out\x1b[2J" in shown
-    crashes = [
-        crash for report in reports if (crash := getattr(report.longrepr, "reprcrash", None))
-    ]
-    assert len(crashes) == 4
-    assert acted_upon("".join(crash.message for crash in crashes)) == set()
-    assert r"\x1b]0;owned\x07\x9b31m" in shown.replace("\\\\", "\\")
-    assert acted_upon(shown) == set()
