@@ -1,9 +1,8 @@
 """All benches, one table: `python -m bench [--small] [--json FILE] [--html FILE] [NAME…]`.
 
-Each bench is a process of its own, with a sandbox of its own. What they have found is printed
-once more as a whole in the end, with the machine; `--json` writes it, `--html` makes a page of it,
-`--svg` draws how costs grow. `--small` takes seconds: it is there to keep the benches working, and
-its figures say nothing.
+Each bench is a process with its own sandbox. All tables are printed again at the end, with the
+machine; `--json` writes them, `--html` makes a page of them, `--svg` draws how costs grow.
+`--small` takes seconds and only shows that the benches work: its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ BENCHES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "conformance": ((), ("1", "suites/modes/test_none.py")),
     "waits": ((), ("1", "suites/modes/test_none.py")),
 }
-"""By name: what each is given, and what it is given to be small."""
+"""Arguments of each bench, and its arguments with `--small`."""
 
 
 def main() -> int:
-    """Run them, print, write; 1 when one of them failed."""
+    """Run the benches, print and write the tables; return 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
     parser.add_argument("--small", action="store_true")

@@ -1,9 +1,9 @@
-"""How often an autopsy names the true place: `python -m bench.autopsy [FAULT…]`.
+"""Share of stories that name the place of a fault: `python -m bench.autopsy [FAULT…]`.
 
-Every fault of the catalogue that makes packets go astray, in a scene with two networks and
-a few more. Of the wrong cells the first of each of three kinds is examined; the fault counts
-as found when one of the stories has the words that name where it was made. Faults that show
-in no cell of such a scene (published ports, names, what a restart leaves) are not among them.
+Every fault of the catalogue that misroutes or drops packets is tried in a scene with two networks
+and ten containers. The first wrong cell of each of three kinds is diagnosed. The fault counts as
+found if one of the stories has the words that name its place. Faults that show in no cell of the
+scene (published ports, names, remains after a restart) are left out.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ PLACES = {
     "interface-has-another-name": r"c1 has no route",
     "host-end-down": r"other end, host/veth\w+, is down",
     "host-end-outside-the-bridge": r"host/veth\w+, is in no bridge",
-    "groups-are-not-flooded": r"question did not come through to it by host/veth",
-    "broadcasts-are-not-flooded": r"question did not come through to it by host/veth",
+    "groups-are-not-flooded": r"solicitation did not reach it by host/veth",
+    "broadcasts-are-not-flooded": r"solicitation did not reach it by host/veth",
     "peers-are-isolated": r"host/veth\w+, is isolated",
     "ports-answer-for-others": r"host/br-|host/docker0",
     "container-answers-for-everybody": r"forwarded by l2|l2/eth0",
@@ -92,11 +92,11 @@ PLACES = {
     "second-default-route": r"came by d1 → host|table inet \w+, chain \w+, .*internal",
     "internal-reaches-the-host": r"came by d1 → host",
 }
-"""By fault, the words of a story that name where it was made. Rules are in tables of their own."""
+"""The words of a story that name the place of a fault. Rules of faults are in own tables."""
 
 
 def main() -> int:
-    """Try them all, tell each, and the share; 1 when it is below the bar."""
+    """Try the faults, print each result and the share; return 1 if the share is below `BAR`."""
     return sandbox.run(_measure)
 
 

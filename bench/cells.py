@@ -1,15 +1,18 @@
-"""Cells per second, against whom a user would ask: `python -m bench.cells [ROUNDS [CONTAINERS]]`.
+"""Cells per second: `python -m bench.cells [ROUNDS [CONTAINERS]]`.
 
-So many containers on one bridge, every ordered pair asked by ICMP. The rivals: a C program
-with the same witnesses and the same rule for silence (`bench/reference/prober.c`, built where
-there is a compiler), `fping` in parallel, one in each container's namespace, and `ping` for a
-cell at a time, of which only some are asked. fping and ping do not look who answered. Everybody
-knows everybody's MAC. C and the mesh have their sockets open, and have just asked the same: it is
-the second time that counts. The mesh asks oneself as well, which does not count. What a mesh
-costs that is made for one time has a table of its own.
+Every ordered pair of containers on one bridge is probed by ICMP. The rivals:
 
-Then half of the pairs are cut off (isolated ports of the bridge): what a negative costs, against
-the C program and `ping -W1`, which waits a second for each.
+- a C program with the same witnesses and the same rule for silence (`bench/reference/prober.c`,
+  built if there is a compiler);
+- `fping`, one process in each container's namespace, all in parallel;
+- `ping`, one process for each of some cells.
+
+fping and ping do not check who replied. All neighbour entries exist. C and the mesh have open
+sockets, and their second pass counts. The mesh also probes each container's own address, which
+does not count. A mesh that is opened for a single pass has its own table.
+
+Then half of the pairs are cut off (isolated bridge ports): the cost of a negative, compared with
+the C program and with `ping -W1`, which waits a second for each.
 """
 
 from __future__ import annotations
@@ -37,12 +40,12 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 
 OF_C = 0.8
-"""The share of the C program's rate that is promised."""
+"""Promised share of the C program's rate."""
 OF_FPING = 4
 NEGATIVE_BAR = 0.1
-"""Seconds that a matrix may take of which half is negative."""
+"""Bound in seconds on a matrix of which half is negative."""
 _SOME = 20
-"""How many cells `ping` is asked."""
+"""Number of cells that `ping` probes."""
 _RATE = "cells/s"
 _EACH_FPING = "fping, one per namespace"
 
@@ -55,7 +58,7 @@ def main() -> int:
 
 
 class Ground(NamedTuple):
-    """Containers on one bridge, and who may ask them."""
+    """Containers on one bridge, and the host's namespace."""
 
     scene: Scene
     members: list[Member]
@@ -77,7 +80,7 @@ class Ground(NamedTuple):
 
 @contextmanager
 def ground(containers: int) -> Iterator[Ground]:
-    """So many of them, in a world of their own."""
+    """Yield a world with this number of containers."""
     with ExitStack() as stack:
         world = stack.enter_context(World.build())
         runtime = registry.find(registry.DEFAULT)(world.host)
@@ -201,7 +204,7 @@ def _all_reply(found: Ground, cells: Sequence[Cell]) -> None:
 
 
 def _cut_half(found: Ground) -> set[str]:
-    """Isolate so many ports that about half of the pairs are cut off; whose they are."""
+    """Isolate the ports of as many containers as cut off about half of the pairs; return them."""
     total, number = len(found.members), 0
     while 2 * number * (number - 1) < total * (total - 1):
         number += 1
@@ -215,7 +218,7 @@ def _cut_half(found: Ground) -> set[str]:
 
 
 def _in_c(found: Ground, *, answered: int, passes: int = 1) -> float:
-    """Cells per second of the C program in the last of so many passes, by its own clock."""
+    """Return the C program's cells per second in the last of its passes, by its own clock."""
     control = found.scene.world.namespaces["lan"]
     spaces = (control, found.host, *(member.space for member in found.members))
     paths = [f"/proc/self/fd/{space.fd}" for space in spaces]

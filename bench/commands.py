@@ -1,10 +1,9 @@
 """Whole commands, as a user types them: `python -m bench.commands [ROUNDS]`.
 
-`run --rm base true` in every mode, of mydocker, podman and docker, each in a host of
-its own with the same image; and `exec` of `true` in a container that runs. Measured is
-the whole process, interpreter included, from inside that host. A rival that is not
-installed is left out, and for an ordinary user both are. mydocker's modules are compiled
-beforehand, as an installer does.
+`run --rm base true` in every mode, and `exec` of `true` in a running container, by mydocker,
+podman and docker. Each runtime has its own host and the same image. The whole process is measured
+from inside that host, interpreter included. A rival that is not installed is left out; an ordinary
+user can run neither. mydocker's modules are compiled beforehand, as an installer does.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ from harness.world.build import World
 
 MODES = ("bridge", "none", "host", "container:first")
 BARS = {"podman": 0.75, "docker": 0.4}
-"""How much of a rival's time mydocker may take."""
+"""Bounds on mydocker's time, as shares of a rival's."""
 _MYDOCKER = (
     sys.executable,
     "-c",
     "import sys; from runtime.__main__ import main; sys.exit(main())",
 )
-"""The same as the command that an installer makes."""
+"""The command that an installer would write."""
 _PACKAGES = str(Path(__file__).parents[1])
 
 
 class Rival(NamedTuple):
-    """A runtime that is up in a host of its own: its command and what that needs to find."""
+    """A runtime that is up in its own host: its command and environment."""
 
     name: str
     host: HostHandle
@@ -48,7 +47,7 @@ class Rival(NamedTuple):
     env: dict[str, str]
 
     def seconds(self, *words: str) -> float:
-        """How long one command takes."""
+        """Return the seconds that one command takes."""
         return self.host.call(_timed, (*self.command, *words), self.env)
 
 
@@ -72,7 +71,7 @@ def _measure(rounds: int) -> int:
 
 
 def _running(mode: str) -> tuple[str, ...]:
-    # As little as a user types: the bridge is what each of them takes by itself.
+    # The bridge is every runtime's default, so a user omits it.
     network = () if mode == "bridge" else ("--network", mode)
     return ("run", "--rm", *network, "base", "true")
 
@@ -109,7 +108,7 @@ def _rival(name: str, factory: AdapterFactory) -> Iterator[Rival]:
 
 
 def _timed(argv: tuple[str, ...], env: dict[str, str]) -> float:
-    """In the host: execute a command, and how many seconds that took."""
+    """Execute a command in the host and return its seconds."""
     own = {**os.environ, **env}
     began = time.perf_counter()
     done = subprocess.run(argv, check=False, capture_output=True, text=True, env=own)

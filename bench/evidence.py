@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _processor_time() -> float:
-    """Seconds that the children that have ended had of a processor, and theirs."""
+    """Return the processor time of all ended descendants in seconds."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

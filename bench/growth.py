@@ -1,8 +1,8 @@
-"""How costs grow with the containers on one bridge: `python -m bench.growth [CONTAINERS…]`.
+"""Growth of costs with the containers on one bridge: `python -m bench.growth [CONTAINERS…]`.
 
-10, 30, 100, 300 and 1000 where nothing else is asked for. Of each size: all started one after
-the other, the whole mesh asked (every ordered pair and everybody oneself, none may be lost), all
-removed; and what a container's pid 1 keeps of the memory that it shares with nobody.
+By default 10, 30, 100, 300 and 1000 containers. For each size: all starts one after the other, the
+whole mesh (every ordered pair and each container's own address, without a loss), all removals, and
+the private memory of a container's pid 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.world.build import World
 SIZES = (10, 30, 100, 300, 1000)
 STARTED, ASKED, REMOVED, KEPT = "started", "mesh asked", "removed", "memory of one"
 BARS = {STARTED: 15.0, ASKED: 60.0, REMOVED: 30.0, KEPT: 2.0}
-"""Of a thousand containers: seconds, and MB."""
+"""Bounds for a thousand containers: seconds, and MB."""
 _AT = 1000
 
 
@@ -80,7 +80,7 @@ def _grown(world: World, runtime: Adapter, size: int) -> list[Row]:
 
 
 def _private(world: World, pid: int) -> float:
-    """MB that nobody shares with a process of the host: proc_pid_smaps(5)."""
+    """Return the process's private memory in MB: proc_pid_smaps(5)."""
     where = Path(f"{world.host.proc}/{pid}/smaps_rollup")
     lines = where.read_text(encoding="ascii").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024

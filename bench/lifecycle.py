@@ -1,16 +1,15 @@
 """Cost of a container's lifecycle, step by step: `python -m bench.lifecycle [ROUNDS]`.
 
-Start, exec of `true`, and removal, in every mode, of mydocker as a library and over its command
-line, of podman and docker, and of crun and runc with their network wired by hand. Each is in a
-host of its own with the same image and driven by its adapter, as the suites drive it. Measured is
-the one command or call that does it, with what it waits for: what the adapter asks afterwards, how
-it came out, is left out. A rival that cannot be tried here is left out too, and named.
+Start, exec of `true`, and removal in every mode: mydocker as a library and by its command line,
+podman and docker, crun and runc with networks that the adapter wires. Each has its own host and
+the same image, and its adapter drives it as in the suites. Only the command or call itself is
+measured; later queries of the adapter are left out. An unusable rival is left out and named.
 
-crun and runc are the commands, and what any user of them has to do besides: a root to mount, a
-config.json to write, for a bridge a namespace, an address from host-local, a veth pair and routes.
-So what the library's start on a bridge is held to is crun's in mode none, where nothing is wired at
-all. Commands are timed in their host; a call, which is how the library, crun and runc start and
-remove, pays for the way there as well, some tenths of a millisecond.
+For crun and runc the measure includes the work of any user: a mounted root, a config.json, and for
+a bridge a namespace, an address from host-local, a veth pair and routes. The bound on the
+library's start on a bridge is therefore crun's start in mode none, where nothing is wired.
+Commands are timed in their host. A call, by which the library, crun and runc start and remove,
+includes the way to the host, some tenths of a millisecond.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ MODES: Final[dict[str, Mode]] = {
     "container:first": Joined("first"),
 }
 BAR: Final = "crun-by-hand"
-"""Whose start in mode none may not be faster than the library's on a bridge."""
+"""The runtime whose start in mode none bounds the library's start on a bridge."""
 _UNWIRED: Final = f"{BAR}, in mode none"
 _OWN, _MEASURED, _FIRST = "mydocker", "measured", "first"
 
@@ -66,7 +65,7 @@ def _measure(rounds: int) -> int:
 
 
 class Life:
-    """A container's life, again and again, in one mode of one runtime."""
+    """A container's repeated lifecycle in one mode of one runtime."""
 
     def __init__(self, adapter: Adapter, mode: Mode) -> None:
         self._adapter, self._spec = adapter, ContainerSpec(_MEASURED, mode)
@@ -74,7 +73,7 @@ class Life:
         """Durations of all steps after the start, also of those that `alternate` does not count."""
 
     def __call__(self) -> float:
-        """Live it; the seconds of the start."""
+        """Run the lifecycle once, and return the seconds of the start."""
         started = self._first(lambda: self._adapter.run(self._spec))
         executed = self._adapter.exec(_MEASURED, ["true"])
         assert not executed.returncode, executed
@@ -83,7 +82,7 @@ class Life:
         return started
 
     def _first(self, verb: Callable[[], object]) -> float:
-        """Seconds of the first command, or call, by which the adapter does what it is asked for."""
+        """Return the seconds of the first command or call that the adapter makes for a step."""
         began = time.time()
         verb()
         told: Sequence[CompletedCommand] = list(cast("Any", self._adapter).commands)

@@ -1,9 +1,8 @@
-"""The cast's whole matrix against a `ping` per cell: `python -m bench.matrix [ROUNDS]`.
+"""The matrix of the reference plan against a `ping` per cell: `python -m bench.matrix [ROUNDS]`.
 
-The rival asks the ICMP cells of the same matrix the way scripts do: one
-`ping -c1 -W1` each, started inside the source's namespace (through setns, so
-without the cost of `ip netns exec`). It is left out where `ping` is missing, and
-runs once: its negative cells alone take a second each.
+The rival probes the ICMP cells of the same matrix as scripts do: one `ping -c1 -W1` each, started
+inside the source's namespace (through setns, so without the cost of `ip netns exec`). It runs
+once, since each negative cell takes a second, and is left out if `ping` is missing.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """As a plugin of such a run: tell what this process has had."""
+    """Report the peak memory of this process: a hook of the measured pytest run."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     peak = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
     who = "worker" if hasattr(session.config, "workerinput") else "controller"
@@ -30,7 +30,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def main() -> int:
-    """Run the suites, run nothing, print the table."""
+    """Run the suites and an empty run, and print the table."""
     suites = sys.argv[1:] or [str(_ROOT / "suites")]
     with tempfile.TemporaryDirectory(prefix="netmodes-bench-") as scratch:
         test = Path(scratch, "test_nothing.py")

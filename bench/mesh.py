@@ -1,16 +1,15 @@
-"""A full mesh on one bridge, at a thousand members: every ordered pair asked by ICMP, over IPv4.
+"""A full mesh on one bridge, for a thousand members: every ordered pair probed by ICMP over IPv4.
 
-The prober of `netns` asks any question; this one asks the same question a million times, so
-packets are made and read by the slot, and a cell is two bytes: the TTL with which the request
-came to its target, and that with which the answer came back to its source. A cell that has
-neither was not answered; nothing is inferred from another.
+The harness's prober takes any probes. This one sends the same probe a million times, so packets are
+written and read in fixed slots. A cell is two bytes: the TTL of the request at its target, and the
+TTL of the reply at its source. A cell without them had no reply; none is inferred from another.
 
-**Who has an address is asked once and told to all.** A request that goes to everybody reaches
-all ports of a bridge: asked for every pair, a thousand members would be sent a thousand times
-a million frames. So each is asked for by an ARP probe (RFC 5227) on the bridge, and what it
-answers is a permanent entry at the others while they ask: such entries do not count against
-`gc_thresh3`, which is one limit for all namespaces of the machine. Whoever does not answer is
-left to the kernel. What this does not observe is whether *each pair* resolves each other.
+**Neighbours are resolved once for all members.** A broadcast reaches all ports of a bridge: with
+one for every pair, a thousand members would receive a thousand times a million frames. So one ARP
+probe (RFC 5227) on the bridge resolves each member, and the result is a permanent entry at the
+others during the mesh: such entries do not count against `gc_thresh3`, a limit for the whole
+machine. The kernel resolves a member that does not answer. So the mesh does not observe whether
+*each pair* resolves each other.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _ALL_ONES: Final = 0xFFFFFFFF
 _AT_ONCE: Final = 64
 """Number of packets that a source sends before it receives replies."""
 _SOURCES: Final = 32
-"""After how many sources the targets' witnesses are heard: each has a packet from every one."""
+"""Number of sources after which the targets' sockets are read: each has a packet from each."""
 _ROOM: Final = 1 << 21
 
 _ARP: Final = struct.Struct("!6s6sHHHBBH6s4s6s4s")
@@ -55,7 +54,7 @@ _FOUND_WITHIN: Final = 0.2
 
 
 class Member(NamedTuple):
-    """Somebody on the bridge: by name, where, with which address."""
+    """A member on the bridge: name, namespace and address."""
 
     name: str
     space: NetNS
@@ -76,7 +75,7 @@ class Mesh(Mapping[Cell, Observation]):
         """Cells by number, and what went astray there."""
 
     def kept(self, ttl: int) -> int:
-        """How many requests came to their target, and answers back, with this TTL."""
+        """Return the number of cells whose request and reply arrived with this TTL."""
         if self.strays:
             return sum(
                 self.heard[at] == self.answered[at] == ttl and at not in self.strays
@@ -113,16 +112,16 @@ class Mesh(Mapping[Cell, Observation]):
 
 
 def ask(members: Sequence[Member], *, host: NetNS, bridge: str, control: NetNS) -> Mesh:
-    """Ask every pair once: what a `Prober` that is for that alone tells."""
+    """Probe every pair once with a new `Prober`."""
     with Prober(members, host=host, bridge=bridge, control=control) as prober:
         return prober.ask()
 
 
 class Prober:
-    """Members who have been introduced, with a socket in each: asked as often as one likes.
+    """Members that know each other's MACs, with a socket in each, for any number of meshes.
 
-    `bridge` is their link in the `host`; `control` as for `settle.Quiet`. To get there takes as
-    long as to ask some thirty members, and closing as long again: whoever asks twice does it once.
+    `bridge` is their link in the `host`; `control` as for `quiescence.Quiet`. Opening and closing
+    take as long as probing some thirty members each.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ class Prober:
         self._introduced = introduced(members, host=host, bridge=bridge)
 
     def ask(self) -> Mesh:
-        """Ask every pair, and tell what became of each; silence is final when the host is quiet."""
+        """Probe every pair and return the outcomes; silence is final when the host is quiet."""
         asking = _Asking(self._members, self._sockets, self._out, self._in)
         asking.send()
         if not asking.complete:
@@ -181,11 +180,11 @@ class _Asking:
 
     @property
     def complete(self) -> bool:
-        """Whether every request has come, and every answer."""
+        """Whether every request and every reply has arrived."""
         return 0 not in self.mesh.heard and 0 not in self.mesh.answered
 
     def send(self) -> None:
-        """Ask source by source, taking in what comes meanwhile."""
+        """Send source by source, and receive meanwhile."""
         total = len(self._sockets)
         for source, opened in enumerate(self._sockets):
             self._ask_as(source)
@@ -207,7 +206,7 @@ class _Asking:
             self._out.data[offset :: _ASKED.size] = bytes((octet,)) * total
 
     def gather(self) -> bool:
-        """Take in all that has come; whether there was anything."""
+        """Receive all that has arrived; return whether there was any."""
         heard = [self._hear(place) for place in range(len(self._sockets))]
         return any(heard)
 
@@ -237,7 +236,7 @@ class _Asking:
 
 @contextlib.contextmanager
 def introduced(members: Sequence[Member], *, host: NetNS, bridge: str) -> Iterator[None]:
-    """In the body every member knows the MAC of every other that answers for its address."""
+    """Give every member the MAC of every other that answers ARP while the body runs."""
     macs = found(members, host=host, bridge=bridge)
     known: dict[int, list[Request]] = {}
     told: list[tuple[NetNS, int]] = []
@@ -309,7 +308,7 @@ def _checksum(data: bytes) -> int:
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _NAME: Final = struct.Struct("=HH4s8x")
-"""`struct sockaddr_in`; the port of a raw socket is nobody's."""
+"""`struct sockaddr_in`; a raw socket ignores the port."""
 
 
 class _Header(ctypes.Structure):
@@ -327,7 +326,7 @@ class _Header(ctypes.Structure):
 
 
 class _Message(ctypes.Structure):
-    """`struct mmsghdr`: the header, and how long the packet came out."""
+    """`struct mmsghdr`: the header, and the length of the packet."""
 
     _fields_ = (("header", _Header), ("length", ctypes.c_uint))
 
@@ -360,7 +359,7 @@ class Batch:
                 message.name_length = _NAME.size
 
     def send(self, descriptor: int, first: int, last: int) -> int:
-        """Send the packets from `first` up to `last`; how many went. Raises `OSError` for none."""
+        """Send the packets from `first` up to `last`; return how many. Raises `OSError`."""
         start = ctypes.byref(self._messages, first * ctypes.sizeof(_Message))
         sent: int = _libc.sendmmsg(descriptor, start, last - first, 0)
         if sent < 0:

@@ -15,11 +15,11 @@ from harness.report.render import html
 
 _HERE: Final = Path(__file__).parent
 _WIDTH: Final = 100.0
-"""Of the longest bar of a table, in its drawing's units."""
+"""Length of the longest bar of a table in units of the drawing."""
 
 
 class Line(NamedTuple):
-    """A row as it is shown; `length` and `limit` are those of its bar and of its promise."""
+    """A row of the page; `length` and `limit` are those of its bar and its bound."""
 
     name: str
     median: str
@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the page; `against` is whose median the ratios are to."""
+    """A table of the page; `against` names the row that ratios refer to."""
 
     title: str
     against: str

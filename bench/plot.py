@@ -1,4 +1,4 @@
-"""How costs grow, drawn: both axes logarithmic, so that a straight line of slope 1 is linear."""
+"""Drawing of how costs grow: both axes are logarithmic, so slope 1 is linear growth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Point = tuple[float, float]
 
 
 def growth(tables: Sequence[dict[str, Any]]) -> str:
-    """Return the SVG of a `bench.growth` record: seconds by containers, a line for each verb."""
+    """Return the SVG of a `bench.growth` record: seconds by containers, a line per operation."""
     lines = _lines(tables)
     points = [point for line in lines.values() for point in line] or [(1.0, 1.0)]
     xs, ys = ([math.log10(point[axis]) for point in points] for axis in (0, 1))
@@ -64,7 +64,7 @@ def _lines(tables: Sequence[dict[str, Any]]) -> dict[str, list[Point]]:
 
 
 def _apart(wanted: dict[str, float]) -> dict[str, float]:
-    """Heights for labels, each as near as can be below what it wants, none upon another."""
+    """Return heights for labels, near to the wanted ones and without overlaps."""
     found: dict[str, float] = {}
     free = -math.inf
     for name in sorted(wanted, key=wanted.__getitem__):
@@ -82,5 +82,5 @@ def _drawn(lines: dict[str, list[Point]]) -> Iterator[str]:
         for x, y in line:
             yield f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>'
         x, y = line[-1][0], labels[name]
-        # An attribute, where a page's own rule lets no style be set, of what no rule is about.
+        # An attribute: the Content-Security-Policy of the page admits no inline style.
         yield f'<text x="{x + 8}" y="{y + 4}"><tspan fill="{colour}">{name}</tspan></text>'

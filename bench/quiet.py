@@ -1,7 +1,7 @@
-"""Waiting for what the kernel does behind one's back: the next to be measured would pay for it.
+"""Wait for the kernel's deferred work, which would slow down the next measurement.
 
-Who removes a namespace does not wait until it is taken apart. For every bridge in it that takes the
-kernel 20 to 30 ms with the lock for all links held, and for each link it is busy besides.
+The removal of a namespace returns before its links are gone. Each bridge in it takes the kernel
+20 to 30 ms with the rtnl lock held.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _BOUND: Final = 10.0
 
 
 def taken_apart() -> None:
-    """Return once all network namespaces that ended before are gone: they go one after another.
+    """Return once all namespaces that ended before are gone; the kernel removes them in order.
 
-    Told by a link into one that ends now. For who may make links where it is. It looks again and
-    again: a processor that has slept begins slowly, the more so the more processes hand over.
+    It makes a link into a namespace, ends the namespace, and waits for the end of the link, for
+    which it needs the right to make links here. It polls, since an idle processor wakes up slowly.
     """
     name = f"bench{os.getpid()}"
     with Netlink() as netlink, NetNS.new() as gone:

@@ -1,4 +1,4 @@
-"""Runtimes that are up, each in a host of its own, to be measured side by side."""
+"""Runtimes to be measured side by side, each up in its own host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FOR_ROOT: Final = ("podman", "docker")
 
 
 def there(names: Iterable[str]) -> Iterator[tuple[str, AdapterFactory]]:
-    """Those of these runtimes that can be measured here; of the others it is printed why not."""
+    """Return the runtimes that can be measured here; print why the others cannot."""
     for name in names:
         if name in _FOR_ROOT and in_user_namespace():
             print(f"{name} is left out: as it comes it wants the machine's root")

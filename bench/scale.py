@@ -1,10 +1,10 @@
 """Many containers: `python -m bench.scale [CONTAINERS [AT_ONCE [CYCLES]]]`; 200, 50 and 1000.
 
-So many containers at the same time on one bridge: how long each start takes as they get
-more, what each keeps of the memory, how long it takes to remove them. So many starts at the
-same moment, from processes of their own, whose addresses must all differ. So many starts
-and removals one after the other, after which every counter of the kernel must be where
-it was: those of the machine as a whole are told, those that are ours alone are held to it.
+- CONTAINERS at the same time on one bridge: the time of a start as they increase, the memory of
+  each, the time of a removal.
+- AT_ONCE starts at the same moment, from separate processes: all addresses must differ.
+- CYCLES starts and removals one after the other: the kernel's counters must be as before. Counters
+  of the whole machine are only printed; counters that nothing else changes are checked.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from runtime.records import ContainerRecord
 _FOR_EVER = ("sleep", "1000000")
 _SIZES = (200, 50, 1000)
 _STEP = 10
-"""Of how many starts, the first and the last, the median is told."""
+"""Number of first and of last starts whose median is printed."""
 _SETTLED = 10.0
-"""Seconds that the kernel gets to take namespaces down."""
+"""Seconds within which the kernel must remove the namespaces."""
 
 
 def main() -> int:
-    """Measure inside a sandbox; 1 when something was left or given twice."""
+    """Measure inside a sandbox; return 1 for a leak or a duplicate address."""
     given = [int(word) for word in sys.argv[1:]]
     containers, at_once, cycles = (*given, *_SIZES[len(given) :])
     return sandbox.run(lambda: _measure(containers, at_once, cycles))
@@ -65,7 +65,7 @@ def _many(engine: Engine, number: int) -> None:
 
 
 def _private(pid: int) -> int:
-    """KiB that nobody shares with the process: proc_pid_smaps(5)."""
+    """Return the process's private memory in KiB: proc_pid_smaps(5)."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 

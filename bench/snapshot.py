@@ -1,9 +1,9 @@
 """Cost of the leak guard per test: `python -m bench.snapshot [ROUNDS]`.
 
-The guard looks once at the end of every test, and at its beginning only if
-a shared resource was created since. Measured with the cast running, as in most tests.
-The rival reads the same state of the same three namespaces as scripts do: with `ip` and
-`nft`, before and after, started inside through setns. It is left out if they are missing.
+The guard takes a snapshot at the end of every test, and at its beginning only if a shared resource
+was created since. The reference plan is up, as in most tests. The rival reads the same state of the
+same three namespaces as scripts do: with `ip` and `nft`, before and after, started inside through
+setns. It is left out if they are missing.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""How fast a container starts: `python -m bench.start [ROUNDS]`.
+"""Time of a container's start: `python -m bench.start [ROUNDS]`.
 
-Measured is the library: from the call to the return, when the network is in
-place and the command is being executed. The rivals are a C program that makes the
-same system calls (`bench/reference/start.c`, built where there is a compiler), and
-the bare minimum that any machine has: `unshare` with the same namespaces and nothing
-in them, no file system, no network, as a process of its own.
+The library is measured from the call to the return, when the network is complete and the command
+executes. The rivals are a C program with the same system calls (`bench/reference/start.c`, built
+if there is a compiler), and the minimum of any machine: `unshare` with the same namespaces, without
+file system and network.
 
-The second table is the processor time of the same starts, all processes together but for
-the container's command: what a busy machine changes less. The third is what it does not change:
-how many pages pid 1 touches for the first time, each of which costs more than a system call.
+The second table is the processor time of the same starts, of all processes but the container's
+command: a busy machine changes it less. The third is the number of pages that pid 1 touches for
+the first time, which a busy machine does not change; each costs more than a system call.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from runtime.engine import Engine
 from runtime.records import ContainerRecord
 
 BAR = 3.0
-"""How many times as long as the C program a start on a bridge may take."""
+"""Bound on a start on a bridge, relative to the C program."""
 _C = "C, the same system calls"
 _UNSHARE = ("unshare", "--fork", "--pid", "--net", "--mount", "--uts", "--ipc", "--cgroup", "true")
 
@@ -131,7 +130,7 @@ def _own_time() -> float:
 
 
 def _processor_time(pid: int) -> float:
-    """Seconds that a process has had of a processor: proc_pid_schedstat(5)."""
+    """Return the processor time of a process in seconds: proc_pid_schedstat(5)."""
     with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
         return int(file.read().split()[0]) / 1e9
 

@@ -1,4 +1,4 @@
-"""Take turns, take medians, print one table; and keep it for who collects them all."""
+"""Measurement in turns, medians, and tables, which are also recorded for `python -m bench`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 RECORD: Final = "NETMODES_BENCH_RECORD"
-"""The variable that names a file to which every table is appended, as a line of JSON."""
+"""Environment variable: a file to which every table is appended as a line of JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,10 @@ def alternate(
     unit: str = "ms",
     before: Callable[[], object] = bool,
 ) -> list[Row]:
-    """Let each run in turn, `rounds` times after `warm_up` that do not count.
+    """Run the contestants in turn, `rounds` times after `warm_up` rounds that do not count.
 
-    A contestant returns the figure that counts, so that it can leave its own
-    set-up and clean-up out. `before` is called before each, to wait for what the one before it
-    has left to the kernel.
+    A contestant returns its figure, so that it can exclude set-up and clean-up. `before` is called
+    before each, to wait for work that the previous one left to the kernel.
     """
     taken: dict[str, list[float]] = {name: [] for name, _ in contestants}
     for number in range(warm_up + rounds):
@@ -85,7 +84,7 @@ def alternate(
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that `work` takes."""
+    """Return the seconds that `work` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began

@@ -73,7 +73,7 @@ def watched(command: Sequence[str]) -> dict[str, float]:
 
 
 def _processors() -> tuple[float, float]:
-    """Seconds that all processors have spent in user mode, and in kernel mode: proc_stat(5)."""
+    """Return the seconds of all processors in user mode and in kernel mode: proc_stat(5)."""
     with open("/proc/stat", encoding="ascii") as file:
         user, nice, system, _, _, hard, soft, *_ = map(int, file.readline().split()[1:])
     return (user + nice) / USER_HZ, (system + hard + soft) / USER_HZ

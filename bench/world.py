@@ -1,8 +1,8 @@
-"""How long a world takes to come up and to go: `python -m bench.world [ROUNDS]`.
+"""Time to build and to remove a world: `python -m bench.world [ROUNDS]`.
 
-The rival makes the same namespaces, bridges and veth pairs with one `ip -batch`,
-as a careful shell script would; without addresses, routes, services and a host
-process, which the world has on top. It is left out where `ip` is missing.
+The rival makes the same namespaces, bridges and veth pairs with one `ip -batch`, as a careful shell
+script would, without the world's addresses, routes, services and host process. It is left out if
+`ip` is missing.
 """
 
 from __future__ import annotations

@@ -88,9 +88,9 @@ def silence_causes(
     seen = _discovery(trail, namespace, hop)
     where = f"{namespace}/{link.name}"
     if (Role.ADVERTISEMENT, True) in seen:
-        how = "and answered: the answer got lost"
+        how = "and its answer got lost"
     elif (Role.SOLICITATION, False) in seen:
-        how = "was asked and kept silent"
+        how = "received the solicitation and did not answer"
     else:
         how = f"and {_undelivered(link, port)}"
     return [f"{where} has {hop}, {how}"]
@@ -116,7 +116,7 @@ def _undelivered(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) ->
         return f"{end} is in no bridge"
     if port and port.isolated:
         return f"{end} is isolated from other isolated ports"
-    return "the question did not come through to it" + (f" by host/{port.name}" if port else "")
+    return "the solicitation did not reach it" + (f" by host/{port.name}" if port else "")
 
 
 def duplicates(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]:
@@ -305,4 +305,4 @@ class _Inspection:
 
 def _reached(solicitations: Sequence[Sighting]) -> str:
     seen = list(dict.fromkeys(item.where for item in solicitations if not item.outgoing))
-    return f"; the question was seen at {', '.join(seen[-3:])}" if seen else ""
+    return f"; the solicitation was seen at {', '.join(seen[-3:])}" if seen else ""

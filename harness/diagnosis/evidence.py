@@ -80,7 +80,7 @@ def _stories(autopsies: Iterable[Diagnosis]) -> Iterable[str]:
         if item.promise is not None:
             yield f"  promised: {item.promise}"
             yield f"  {item.promise.requirement}: {item.promise.why}"
-        yield f"  observed, asked once more: {item.observed}"
+        yield f"  observed in the replay: {item.observed}"
         yield from (f"  {line}" for line in item.lines)
         yield ""
 
@@ -92,7 +92,7 @@ def _capture(
     comments: dict[Frame, str] = {}
     for item in autopsies:
         frames += item.frames
-        comments |= {frame: plain(said) for frame, said in item.comments.items()}
+        comments |= {frame: plain(text) for frame, text in item.comments.items()}
     frames.sort(key=lambda frame: frame.at)
     comment = f"run again with: {again}"
     pcapng.write(path, frames, interfaces=interfaces, comment=comment, comments=comments)
@@ -105,13 +105,13 @@ def _states(
     for name in dict.fromkeys(namespaces):
         try:
             if name in spaces:
-                told = state(spaces[name])
+                found = state(spaces[name])
             else:
                 with scene.netns(name).open() as space:
-                    told = state(space)
+                    found = state(space)
         except (OSError, ProcessLookupError, KeyError) as error:
-            told = {"error": f"{type(error).__name__}: {error}"}
-        text = json.dumps(told, indent=1, ensure_ascii=True)
+            found = {"error": f"{type(error).__name__}: {error}"}
+        text = json.dumps(found, indent=1, ensure_ascii=True)
         (where / f"{name[:_LONGEST_NAME]}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -153,7 +153,7 @@ def stories(
 
     Never raises: an error of the diagnosis becomes a line of the story.
     """
-    told: dict[Cell, Sequence[str]] = {}
+    lines: dict[Cell, Sequence[str]] = {}
     done: list[Diagnosis] = []
     current = shown[0].cell
     began = time.monotonic()
@@ -163,10 +163,10 @@ def stories(
             for difference in shown:
                 current = difference.cell
                 if done and time.monotonic() - began > BOUND:
-                    told[current] = ("not examined: this took long enough already",)
+                    lines[current] = ("not examined: this took long enough already",)
                     continue
                 done.append(look.of(current, difference.promise))
-                told[current] = done[-1].lines
+                lines[current] = done[-1].lines
             folder = where()
             if folder is not None:
                 current = shown[0].cell
@@ -178,8 +178,8 @@ def stories(
                     spaces=look.spaces,
                     interfaces=look.interfaces(),
                 )
-                told[current] = (*told[current], f"evidence: {folder}")
+                lines[current] = (*lines[current], f"evidence: {folder}")
     except Exception as error:  # the failure itself has to be shown
-        said = f"the autopsy failed: {type(error).__name__}: {error}".splitlines()[0]
-        told[current] = (*told.get(current, ()), said)
-    return told
+        reason = f"the diagnosis failed: {type(error).__name__}: {error}".splitlines()[0]
+        lines[current] = (*lines.get(current, ()), reason)
+    return lines

@@ -76,8 +76,8 @@ class NftVerdict:
         by = f"rule {self.number} (handle {self.handle})" if self.number else "its policy"
         if not self.number and self.handle:
             by = f"a rule (handle {self.handle})"
-        said = f', "{self.comment}"' if self.comment else ""
-        return f"table {self.table}, chain {self.chain}, {by}{said}"
+        comment = f', "{self.comment}"' if self.comment else ""
+        return f"table {self.table}, chain {self.chain}, {by}{comment}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ def story(trace: ProbeTrace) -> list[str]:
     """Return the lines: first the path, at the end where the trail ended and why."""
     now, promise = trace.observed, trace.promise
     if promise is not None and promise.admits(now):
-        return [f"asked once more it was as promised: {now}", *_trails(trace)]
+        return [f"the replay was as promised: {now}", *_trails(trace)]
     return [*_trails(trace), *_verdict(trace)]
 
 
@@ -141,7 +141,7 @@ def _other_than_promised(trace: ProbeTrace) -> Iterator[str]:
     for role, ttl in ((Role.REQUEST, now.seen_ttl), (Role.REPLY, now.ttl)):
         if None not in (ttl, promise.ttl) and ttl != promise.ttl:
             changes = ", ".join(_shortened(list(_ttl_changes(trace.trail(role)))))
-            yield f"the TTL of the {role} is not {promise.ttl}: {changes or 'nobody changed it'}"
+            yield f"the TTL of the {role} is not {promise.ttl}: {changes or 'no hop changed it'}"
 
 
 def _seen_as_another(trace: ProbeTrace) -> Iterator[str]:

@@ -39,11 +39,11 @@ def main(argv: Sequence[str]) -> int:
     answered = True
     for host in arguments.host:
         for sequence in range(1, arguments.count + 1):
-            fine, said = _ping(
+            fine, result = _ping(
                 host, sequence, family=arguments.family, ttl=arguments.ttl, within=arguments.within
             )
             answered &= fine
-            sys.stdout.write(f"{host:<{width}}  {said}\n")
+            sys.stdout.write(f"{host:<{width}}  {result}\n")
             sys.stdout.flush()
     return 0 if answered else 1
 

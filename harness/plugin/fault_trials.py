@@ -193,9 +193,9 @@ class _Display:
         fates = Counter(verdict.fate for verdict in trials.verdicts)
         counts = ", ".join(f"{fates[fate]} {fate}" for fate in Result if fates[fate])
         self._console.print(f"{len(trials.verdicts)} faults: {counts}")
-        for test, said in trials.unsound.items():
+        for test, message in trials.unsound.items():
             self._console.print(
-                f"[red]fails without any fault[/] {_escaped(test)}: {_escaped(said)}"
+                f"[red]fails without any fault[/] {_escaped(test)}: {_escaped(message)}"
             )
         caught = fates[Result.CAUGHT] + fates[Result.UNSUPPORTED]
         return caught == len(trials.verdicts) and not trials.unsound

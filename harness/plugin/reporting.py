@@ -101,8 +101,8 @@ class Reporter:
         """Note a worker that was killed: its records are lost."""
         if error:
             name = getattr(getattr(node, "gateway", None), "id", "a worker")
-            said = plain(str(error)).strip().splitlines()
-            self._trouble(f"worker {name} ended early: {said[-1] if said else 'killed'}")
+            lines = plain(str(error)).strip().splitlines()
+            self._trouble(f"worker {name} ended early: {lines[-1] if lines else 'killed'}")
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Note an interrupt."""
@@ -310,14 +310,14 @@ class Reporter:
 
 def directory(config: pytest.Config) -> Path | None:
     """Return the folder of the report, `None` for no report. Raises `pytest.UsageError`."""
-    asked = config.getoption("report")
+    report = config.getoption("report")
     if config.getoption("no_report"):
-        if asked:
+        if report:
             raise pytest.UsageError("--report and --no-report: which of the two?")
         return None
     if config.getoption("setuponly"):
         return None
-    return config.invocation_params.dir / asked if asked else config.rootpath / options.REPORT
+    return config.invocation_params.dir / report if report else config.rootpath / options.REPORT
 
 
 def register(
@@ -357,13 +357,13 @@ def _as_usage_error(option: str) -> Iterator[None]:
 
 def _sharding(config: pytest.Config) -> tuple[Shard | None, dict[str, float]]:
     """Return the shard of `--shard`, and the seconds of each test by `--shard-by`."""
-    asked, by = config.getoption("shard"), config.getoption("shard_by")
-    if asked is None:
+    shard, by = config.getoption("shard"), config.getoption("shard_by")
+    if shard is None:
         if by is not None:
             raise pytest.UsageError("--shard-by says how to divide a run: give --shard too")
         return None, {}
     try:
-        part = merge.parse(asked)
+        part = merge.parse(shard)
     except merge.BadShard as error:
         raise pytest.UsageError(str(error)) from error
     if by is None:

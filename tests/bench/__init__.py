@@ -1,1 +1,1 @@
-"""The benches keep working."""
+"""Tests of the benches."""

@@ -1,4 +1,4 @@
-"""The benches keep working: each at its smallest, whose figures say nothing."""
+"""The benches work: each runs at its smallest size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.programs import ROOT, environment
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m bench`, to its end."""
+    """Run `python -m bench` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         cwd=ROOT,

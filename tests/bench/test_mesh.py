@@ -1,4 +1,4 @@
-"""A full mesh asked at once: each cell is what its own packets did."""
+"""A full mesh: each cell is the outcome of its own packets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Ask = Callable[..., Mesh]
 
 @pytest.fixture
 def members(scene: Scene) -> Iterator[list[Member]]:
-    """Containers on one bridge."""
+    """Start containers on one bridge."""
     with ExitStack() as stack:
         found = []
         for name in NAMES:
@@ -35,19 +35,19 @@ def members(scene: Scene) -> Iterator[list[Member]]:
 
 @pytest.fixture
 def ask(scene: Scene) -> Iterator[Ask]:
-    """Ask them all."""
+    """Return a function that probes every pair of members."""
     bridge = scene.runtime.network_facts("bridge").interface
     with scene.netns(HOST).open() as host:
 
-        def asked(members: list[Member]) -> Mesh:
+        def ask_all(members: list[Member]) -> Mesh:
             control = scene.world.namespaces["lan"]
             return mesh.ask(members, host=host, bridge=bridge or "", control=control)
 
-        yield asked
+        yield ask_all
 
 
 def cell(source: str, target: str) -> Cell:
-    """By ICMP, over IPv4."""
+    """Return the cell by ICMP over IPv4."""
     return Cell(source, target, Protocol.ICMP, 4)
 
 

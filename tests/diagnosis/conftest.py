@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from harness.diagnosis.replay import Diagnosis, Replay
-from harness.model.plan import Cell, Family, Protocol
+from harness.model.plan import HOST, Cell, Family, Protocol
 from harness.report import schema
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
-from linux import nftables
+from linux import nftables, rtnetlink_dump
 from linux.nftables import Expression, Nft, Table
 from tests.support.programs import ROOT
 
@@ -69,6 +69,12 @@ def diagnosed(cast: Scene) -> Diagnose:
             return examination.of(cell, cast.promised([cell])[cell])
 
     return examine
+
+
+def port_of(cast: Scene, name: str) -> rtnetlink_dump.Link:
+    """Return the host's end of a container's veth pair."""
+    peer = cast[name].net.links()["eth0"].peer
+    return next(link for link in cast.place(HOST).links().values() if link.ifindex == peer)
 
 
 def story_text(autopsy: Diagnosis) -> str:

@@ -98,22 +98,20 @@ def test_failed_matrix_leaves_story_and_folder(
     assert where.name in (where.parent / "index.md").read_text()
 
 
-def test_capture_has_comments(run: Run, pytester: pytest.Pytester) -> None:
-    """An independent reader finds named interfaces, and the conclusion at the decisive frame."""
+def test_evidence_has_commented_capture_and_state(run: Run, pytester: pytest.Pytester) -> None:
+    """The capture has named interfaces and the conclusion at the decisive frame.
+
+    The state of namespaces on the path has the format of `ip -j`, and the rule that dropped.
+    """
     run()
-    reader: Any = RawPcapNgReader(str(evidence_of(pytester, "test_broken") / "capture.pcapng"))
+    where = evidence_of(pytester, "test_broken")
+    reader: Any = RawPcapNgReader(str(where / "capture.pcapng"))
     with reader:
         comments = [b" ".join(meta.comments or ()) for _, meta in reader]
     names = {dict(item[2] if len(item) > 2 else {}).get("name", b"") for item in reader.interfaces}
     assert b"web/eth0" in names
     assert any(b"dropped in db" in comment for comment in comments)
-
-
-def test_state_of_namespaces_on_the_path_is_kept(run: Run, pytester: pytest.Pytester) -> None:
-    """The state has the format of `ip -j` and contains the rule that dropped the packet."""
-    run()
-    where = evidence_of(pytester, "test_broken") / "state"
-    states = {file.stem: json.loads(file.read_text()) for file in where.iterdir()}
+    states = {file.stem: json.loads(file.read_text()) for file in (where / "state").iterdir()}
     assert {"web", "db", "host"} <= states.keys()
     assert "eth0" in [link["ifname"] for link in states["web"]["link"]]
     assert "default" in [route["dst"] for route in states["web"]["route"]]
@@ -137,8 +135,8 @@ def test_runtime_calls_are_kept(run: Run, pytester: pytest.Pytester) -> None:
     """Arguments, time, duration and refusals are there."""
     refused = "import pytest; pytest.raises(Exception, scene.runtime.remove_network, 'nobody'); "
     run(body=refused + ORDINARY)
-    told = (evidence_of(pytester, "test_broken") / "commands.txt").read_text()
-    blocks = [block.splitlines() for block in told.split("\n\n")]
+    text = (evidence_of(pytester, "test_broken") / "commands.txt").read_text()
+    blocks = [block.splitlines() for block in text.split("\n\n")]
     started = [block for block in blocks if block[0].startswith("$ run web ")]
     assert "('sleep', '2147483647')" in started[0][0]
     assert re.fullmatch(r"# \d\d:\d\d:\d\d\.\d{3} UTC, exit 0 after \d+\.\d{3} s", started[0][1])
@@ -148,29 +146,31 @@ def test_runtime_calls_are_kept(run: Run, pytester: pytest.Pytester) -> None:
     assert "nobody" in no[2]
 
 
-def line_after(run: Run, pytester: pytest.Pytester, *options: str) -> str:
-    """Return the rerun command after a run with these options."""
-    run(*options, "-k", "broken", body=ORDINARY)
-    again = (evidence_of(pytester, "test_broken") / "again.txt").read_text()
-    page = (pytester.path / "report" / "index.html").read_text()
-    assert f"Run it again: <code>{again.strip()}</code>" in page
-    return again
+KNOWN = ["--probe=exec", "--profile=gate", "--hypothesis-seed=3", "--expect=known.toml"]
 
 
-def test_rerun_command_has_the_options_of_the_run(run: Run, pytester: pytest.Pytester) -> None:
-    """Defaults are left out."""
-    said = ["--probe=exec", "--profile=gate", "--hypothesis-seed=3", "--expect=known.toml"]
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        (
+            KNOWN,
+            "test_it.py::test_broken --runtime mydocker " + " ".join(KNOWN).replace("=", " "),
+        ),
+        (["--pyargs", "test_it"], "--pyargs test_it::test_broken --runtime mydocker"),
+    ],
+    ids=["options", "installed suites"],
+)
+def test_rerun_command_repeats_the_run(
+    run: Run, pytester: pytest.Pytester, options: list[str], command: str
+) -> None:
+    """It has the options without defaults, works from any folder, and is on the page."""
     (pytester.path / "known.toml").touch()
-    again = line_after(run, pytester, *said)
-    told = " ".join(said).replace("=", " ")
-    assert again == f"pytest test_it.py::test_broken --runtime mydocker {told}\n"
-    assert schema.load(pytester.path / "report").environment["probe"] == "exec"
-
-
-def test_rerun_command_for_installed_suites(run: Run, pytester: pytest.Pytester) -> None:
-    """The command works from any folder."""
-    again = line_after(run, pytester, "--pyargs", "test_it")
-    assert again == "pytest --pyargs test_it::test_broken --runtime mydocker\n"
+    run(*options, "-k", "broken", body=ORDINARY)
+    assert (evidence_of(pytester, "test_broken") / "again.txt").read_text() == f"pytest {command}\n"
+    page = (pytester.path / "report" / "index.html").read_text()
+    assert f"Run it again: <code>pytest {command}</code>" in page
+    probe = schema.load(pytester.path / "report").environment.get("probe")
+    assert probe == ("exec" if options == KNOWN else None)
 
 
 def test_story_without_report(run: Run, pytester: pytest.Pytester) -> None:
@@ -217,8 +217,8 @@ def test_unwritable_evidence_is_not_linked(run: Run, pytester: pytest.Pytester, 
     result = run("-k", "broken", body=body)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["could not be written: NotADirectoryError: *"])
-    told = schema.load(pytester.path / "report")
-    assert [failure.evidence for test in told.tests for failure in test.failures] == [None]
+    report = schema.load(pytester.path / "report")
+    assert [failure.evidence for test in report.tests for failure in test.failures] == [None]
 
 
 FILL = """
@@ -272,7 +272,7 @@ def test_failed_diagnosis_does_not_hide_the_failure(run: Run) -> None:
     late = "found, row = scene.observed(), scene.promised()\n    scene.close()\n    "
     result = run(body=late + "assert found == row")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*web → db icmp, udp, tcp over IPv4", "*the autopsy failed: *"])
+    result.stdout.fnmatch_lines(["*web → db icmp, udp, tcp over IPv4", "*the diagnosis failed: *"])
 
 
 @given(test=st.text(min_size=1))

@@ -14,8 +14,8 @@ from tests.support.programs import Watched, environment, run
 FAILING = r"""
 def test_broken(scene):
     scene.container("web")
-    said = "said \x1b]0;owned\x07"
-    assert scene["web"].name == "another", said
+    text = "said \x1b]0;owned\x07"
+    assert scene["web"].name == "another", text
 
 def test_next(): pass
 """
@@ -40,9 +40,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_kept_world_can_be_entered(project: Path) -> None:
     """The printed commands lead into host and container; Ctrl-C ends the failed run."""
     with Watched([*PYTEST, "--keep"], env=environment()) as kept:
-        told = kept.expect("The run waits here")
-        assert r"said \x1b]0;owned\x07" in told
-        assert "\x1b]" not in told
+        text = kept.expect("The run waits here")
+        assert r"said \x1b]0;owned\x07" in text
+        assert "\x1b]" not in text
         kept.expect("as the same user:\n")
         enter = kept.expect(" -m -p -n\n").strip()
         kept.expect("and in there:\n")
@@ -74,38 +74,25 @@ def into(enter: str, further: str, command: str) -> str:
     return done.stdout
 
 
-def test_pause_opens_a_shell_on_the_host(project: Path) -> None:
-    """Containers are entered by name; the run goes on after the shell."""
-    argv = [*PYTEST, "--pause-on-fail"]
-    with Watched(argv, terminal=True, env=environment(SHELL="/bin/sh")) as paused:
-        assert "\x1b]" not in paused.expect("A shell on the host of the failed test")
-        paused.expect("lab:host ")
-        paused.type("inside web readlink /proc/self/ns/net | cut -c1-4\n")
-        paused.expect("net:")
-        paused.type("exit\n")
-        paused.expect("1 failed, 1 passed")
-        assert paused.end() == pytest.ExitCode.TESTS_FAILED
-
-
-TWICE = """
-import os
-
+TWICE = r"""
 def test_first(scene):
     scene.container("web")
-    assert False, "at first"
+    assert False, "said \x1b]0;owned\x07"
 
 def test_second(scene):
     scene.container("web")
     assert False, scene["web"].net.identity[1]
+
+def test_next(): pass
 """
 
 
-def test_each_pause_is_in_its_own_scene(project: Path) -> None:
-    """A name leads to the failed test's container; the shell leaves nothing."""
+def test_each_pause_opens_a_shell_in_its_own_scene(project: Path) -> None:
+    """The name is that of the failed test's container; the run goes on without leaks."""
     (project / "test_it.py").write_text(TWICE)
     argv = [*PYTEST, "--pause-on-fail"]
     with Watched(argv, terminal=True, env=environment(SHELL="/bin/sh")) as paused:
-        paused.expect("at first")
+        assert "\x1b]" not in paused.expect("A shell on the host of the failed test")
         paused.expect("lab:host ")
         paused.type("exit\n")
         paused.expect("AssertionError: ")
@@ -114,20 +101,22 @@ def test_each_pause_is_in_its_own_scene(project: Path) -> None:
         paused.type("inside web readlink /proc/self/ns/net | tr -d 'net:[]'\n")
         paused.expect(f"\n{own}")
         paused.type("exit\n")
-        assert "left behind" not in paused.expect("2 failed")
+        assert "left behind" not in paused.expect("2 failed, 1 passed")
         assert paused.end() == pytest.ExitCode.TESTS_FAILED
 
 
-@pytest.mark.parametrize("option", ["--keep", "--pause-on-fail"])
-def test_keep_is_refused_with_workers(project: Path, option: str) -> None:
-    """There would be several worlds. The run does not begin."""
-    done = run([*PYTEST, "-n", "2", option])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-n", "2", "--keep"], "--keep is about one world: run without -n"),
+        (["-n", "2", "--pause-on-fail"], "--pause-on-fail is about one world: run without -n"),
+        (["--pause-on-fail"], "--pause-on-fail opens a shell: it needs a terminal. See --keep"),
+    ],
+)
+def test_keep_is_refused_with_workers_and_pause_without_terminal(
+    project: Path, options: list[str], message: str
+) -> None:
+    """There would be several worlds, or no shell. The run does not begin."""
+    done = run([*PYTEST, *options])
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert f"{option} is about one world: run without -n" in done.stderr
-
-
-def test_pause_is_refused_without_terminal(project: Path) -> None:
-    """The message at the start names the alternative."""
-    done = run([*PYTEST, "--pause-on-fail"])
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "--pause-on-fail opens a shell: it needs a terminal. See --keep" in done.stderr
+    assert message in done.stderr

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from ipaddress import IPv4Network, ip_address
 
 import pytest
 
 from harness.model.plan import CONTAINER01, CONTAINER02, HOST, INTERNET
+from harness.model.topology import Address
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
-from linux import rtnetlink, rtnetlink_dump
+from linux import rtnetlink
 from linux.netlink import Netlink, Request
-from tests.diagnosis.conftest import Diagnose, story_text
+from tests.diagnosis.conftest import Diagnose, port_of, story_text
 
 INTERNETS = IPv4Network("203.0.113.0/24")
 
@@ -34,14 +35,26 @@ def forgotten(place: NetnsView, address: str) -> list[Request]:
 
 
 @contextmanager
-def route(place: NetnsView, via: str) -> Iterator[None]:
-    """Use another route to the internet while the body runs."""
-    gateway = ip_address(via)
-    carry_out(place, rtnetlink.add_route(INTERNETS, via=gateway))
+def undone(place: NetnsView, change: Request, back: Request) -> Iterator[None]:
+    """Make a change while the body runs."""
+    carry_out(place, change)
     try:
         yield
     finally:
-        carry_out(place, rtnetlink.del_route(INTERNETS, via=gateway))
+        carry_out(place, back)
+
+
+def route(place: NetnsView, via: str) -> AbstractContextManager[None]:
+    """Use another route to the internet while the body runs."""
+    there, gateway = INTERNETS, ip_address(via)
+    return undone(
+        place, rtnetlink.add_route(there, via=gateway), rtnetlink.del_route(there, via=gateway)
+    )
+
+
+def no_default_route(place: NetnsView, via: Address) -> AbstractContextManager[None]:
+    """Remove the default route while the body runs."""
+    return undone(place, rtnetlink.del_route(None, via=via), rtnetlink.add_route(None, via=via))
 
 
 @contextmanager
@@ -61,25 +74,17 @@ def test_missing_route_of_the_container_is_named(
     cast: Scene, diagnosed: Diagnose, protocol: str
 ) -> None:
     """Without a default route the request never leaves the container."""
-    net = cast[CONTAINER01].net
     gateway = cast.runtime.network_facts("bridge").gateways[0].ip
-    carry_out(net, rtnetlink.del_route(None, via=gateway))
-    try:
+    with no_default_route(cast[CONTAINER01].net, gateway):
         autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
-    finally:
-        carry_out(net, rtnetlink.add_route(None, via=gateway))
     assert f"the request never left {CONTAINER01}" in autopsy.lines
     assert f"{CONTAINER01} has no route to 203.0.113.10" in autopsy.lines
 
 
 def test_missing_route_of_the_host_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
     """The request reaches the host, which has no route."""
-    gateway = ip_address("198.51.100.1")
-    carry_out(host, rtnetlink.del_route(None, via=gateway))
-    try:
+    with no_default_route(host, ip_address("198.51.100.1")):
         autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
-    finally:
-        carry_out(host, rtnetlink.add_route(None, via=gateway))
     assert "the request was last seen at host/docker0 and ended in host" in autopsy.lines
     assert "host has no route to 203.0.113.10" in autopsy.lines
 
@@ -110,15 +115,11 @@ def test_disabled_forwarding_is_named(host: NetnsView, diagnosed: Diagnose) -> N
 
 def test_link_that_is_down_is_named(cast: Scene, host: NetnsView, diagnosed: Diagnose) -> None:
     """The bridge port of the other container is down."""
-    with cast[CONTAINER02].net.open() as space, Netlink(space) as netlink:
-        port = rtnetlink_dump.link(netlink, "eth0").peer
-    assert port is not None
-    name = next(link.name for link in host.links().values() if link.ifindex == port)
-    carry_out(host, rtnetlink.set_link(port, up=False))
-    try:
+    port = port_of(cast, CONTAINER02)
+    with undone(
+        host, rtnetlink.set_link(port.ifindex, up=False), rtnetlink.set_link(port.ifindex, up=True)
+    ):
         autopsy = diagnosed(CONTAINER01, CONTAINER02, "udp")
-    finally:
-        carry_out(host, rtnetlink.set_link(port, up=True))
     address = cast[CONTAINER02].net.address(4)
-    said = f"{CONTAINER02}/eth0 has {address}, and its other end, host/{name}, is down"
-    assert said in autopsy.lines
+    words = f"{CONTAINER02}/eth0 has {address}, and its other end, host/{port.name}, is down"
+    assert words in autopsy.lines

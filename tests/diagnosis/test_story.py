@@ -17,26 +17,26 @@ from harness.diagnosis.story import story
 from harness.model.plan import Cell, Observation, Outcome, Promise, Protocol
 
 CELL = Cell("web", "ns1", Protocol.UDP, 4)
-ASKED = PacketHeader(
+REQUEST = PacketHeader(
     Role.REQUEST, "udp", ip_address("172.17.0.2"), ip_address("192.168.2.10"), 40000, 61001, 64
 )
-ANSWER = PacketHeader(
+REPLY = PacketHeader(
     Role.REPLY, "udp", ip_address("192.168.2.10"), ip_address("172.17.0.2"), 61001, 40000, 64
 )
 PROMISE = Promise(Outcome.REPLY, ttl=63, seen_from="web", requirement="BR-6")
 LOST = Observation(Outcome.DROPPED)
 
 
-def trail(seen: PacketHeader, *places: str) -> tuple[Sighting, ...]:
-    """Return sightings of a packet, in order; `>` after a place marks an outgoing packet."""
+def trail(seen: PacketHeader, *namespaces: str) -> tuple[Sighting, ...]:
+    """Return sightings of a packet, in order; `>` after a namespace marks an outgoing packet."""
     found = []
-    for number, where in enumerate(places):
-        place, _, link = where.rstrip(">").partition("/")
-        found.append(Sighting(number, place, link, where.endswith(">"), seen))
+    for number, where in enumerate(namespaces):
+        namespace, _, link = where.rstrip(">").partition("/")
+        found.append(Sighting(number, namespace, link, where.endswith(">"), seen))
     return tuple(found)
 
 
-def account(
+def trace_of(
     observed: Observation, *sightings: Sighting, verdicts: tuple[NftVerdict, ...] = ()
 ) -> ProbeTrace:
     """Return the trace of a probe from web to ns1."""
@@ -53,27 +53,29 @@ def account(
 
 def test_local_packet_sent_to_the_routers_is_named() -> None:
     """The host sent it there, wherever it is lost then."""
-    seen = trail(ASKED, "web/eth0>", "host/docker0", "host/eth0>", "r1/eth0")
-    told = story(account(LOST, *seen))
-    assert "it went astray in host, which sent it out by host/eth0" in told
-    toward = replace(account(LOST, *seen), witness="internet")
+    seen = trail(REQUEST, "web/eth0>", "host/docker0", "host/eth0>", "r1/eth0")
+    lines = story(trace_of(LOST, *seen))
+    assert "it went astray in host, which sent it out by host/eth0" in lines
+    toward = replace(trace_of(LOST, *seen), witness="internet")
     assert "it went astray in host, which sent it out by host/eth0" not in story(toward)
 
 
 def test_unusual_initial_ttl_is_named() -> None:
     """No hop on the path has changed it."""
-    seen = trail(replace(ANSWER, ttl=60), "ns1/eth0>", "host/br0", "web/eth0")
-    told = story(account(Observation(Outcome.REPLY, ttl=60, seen_from="web"), *seen))
-    assert told[-1] == "the TTL of the reply is not 63: sent with 60 by ns1"
+    seen = trail(replace(REPLY, ttl=60), "ns1/eth0>", "host/br0", "web/eth0")
+    lines = story(trace_of(Observation(Outcome.REPLY, ttl=60, seen_from="web"), *seen))
+    assert lines[-1] == "the TTL of the reply is not 63: sent with 60 by ns1"
 
 
 def test_ttl_decrement_is_distinguished_from_rewrite() -> None:
     """A router decrements the TTL once."""
-    before, after = trail(ASKED, "web/eth0>", "host/docker0")
-    router = Sighting(2, "host", "br0", True, replace(ASKED, ttl=63))
-    other = Sighting(3, "ns1", "eth0", False, replace(ASKED, ttl=40))
+    before, after = trail(REQUEST, "web/eth0>", "host/docker0")
+    router = Sighting(2, "host", "br0", True, replace(REQUEST, ttl=63))
+    other = Sighting(3, "ns1", "eth0", False, replace(REQUEST, ttl=40))
     seen = Observation(Outcome.REPLY, seen_ttl=40, seen_from="web")
-    (line,) = (item for item in story(account(seen, before, after, router, other)) if "TTL" in item)
+    (line,) = (
+        item for item in story(trace_of(seen, before, after, router, other)) if "TTL" in item
+    )
     assert "forwarded by host (64 → 63)" in line
     assert "rewritten in host between host/br0 and ns1/eth0 (63 → 40)" in line
 
@@ -81,15 +83,15 @@ def test_ttl_decrement_is_distinguished_from_rewrite() -> None:
 def test_packet_in_a_loop_is_abbreviated() -> None:
     """Beginning and end of the path are shown."""
     around = [f"r{number}/eth0" for number in range(1, 200)]
-    told = story(account(LOST, *trail(ASKED, "web/eth0>", *around)))
-    assert "more …" in told[0]
-    assert len(told[0]) < 1000
+    lines = story(trace_of(LOST, *trail(REQUEST, "web/eth0>", *around)))
+    assert "more …" in lines[0]
+    assert len(lines[0]) < 1000
 
 
 def test_flooded_copy_is_not_the_end_of_the_trail() -> None:
     """The copy went to another port after the right one."""
-    seen = trail(ASKED, "web/eth0>", "host/veth-ns1>", "host/veth9>")
-    known = replace(account(LOST, *seen), behind={"host/veth-ns1": "ns1", "host/veth9": "other"})
+    seen = trail(REQUEST, "web/eth0>", "host/veth-ns1>", "host/veth9>")
+    known = replace(trace_of(LOST, *seen), behind={"host/veth-ns1": "ns1", "host/veth9": "other"})
     found = loss_point(known)
     assert found is not None
     assert found.last is not None
@@ -98,20 +100,20 @@ def test_flooded_copy_is_not_the_end_of_the_trail() -> None:
 
 def test_rule_that_dropped_another_packet_is_not_named() -> None:
     """The request is lost, and the rule dropped an ICMP error."""
-    seen = trail(ASKED, "web/eth0>", "host/docker0")
-    about = NftVerdict("host", "inet x", "y", 3, 7, "", rejects=False, seen=ASKED)
-    told = story(account(LOST, *seen, verdicts=(about,)))
-    assert "dropped in host, table inet x, chain y, rule 3 (handle 7)" in told
-    other = replace(about, seen=ANSWER)
-    told = story(account(LOST, *seen, verdicts=(other,)))
-    assert not any("dropped" in line for line in told)
-    assert told[-1] == "nothing in host says why"
+    seen = trail(REQUEST, "web/eth0>", "host/docker0")
+    about = NftVerdict("host", "inet x", "y", 3, 7, "", rejects=False, seen=REQUEST)
+    lines = story(trace_of(LOST, *seen, verdicts=(about,)))
+    assert "dropped in host, table inet x, chain y, rule 3 (handle 7)" in lines
+    other = replace(about, seen=REPLY)
+    lines = story(trace_of(LOST, *seen, verdicts=(other,)))
+    assert not any("dropped" in line for line in lines)
+    assert lines[-1] == "nothing in host says why"
 
 
 def test_failed_lookup_is_no_arrival() -> None:
     """A DNS reply says nothing about the probe."""
     nameless = replace(
-        account(Observation(Outcome.NO_NAME), *trail(ASKED, "web/eth0>"), *trail(ANSWER, "a/b")),
+        trace_of(Observation(Outcome.NO_NAME), *trail(REQUEST, "web/eth0>"), *trail(REPLY, "a/b")),
         promise=replace(PROMISE, outcome=Outcome.NO_ROUTE),
     )
     assert not any("should not have arrived" in line for line in story(nameless))

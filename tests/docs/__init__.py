@@ -1,1 +1,1 @@
-"""The documentation carried out: what it shows is what comes out."""
+"""Tests of the documentation: its commands run, and its examples are true."""

@@ -36,8 +36,8 @@ def machine(tmp_path: Path) -> Path:
     commands.mkdir()
     _command(commands / "sudo", 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"')
     # `python3 -m venv FOLDER`: what pip would install there is installed here.
-    venv = f'mkdir -p "$3/bin"; echo "$@" >>"{tmp_path}/asked"\n'
-    venv += f'printf \'#!/bin/sh\\necho pip "$@" >>"{tmp_path}/asked"\\n\' >"$3/bin/pip"\n'
+    venv = f'mkdir -p "$3/bin"; echo "$@" >>"{tmp_path}/log"\n'
+    venv += f'printf \'#!/bin/sh\\necho pip "$@" >>"{tmp_path}/log"\\n\' >"$3/bin/pip"\n'
     venv += f'printf \'#!/bin/sh\\nexec {sys.executable} -m pytest "$@"\\n\' >"$3/bin/pytest"\n'
     _command(commands / "python3", venv + 'chmod +x "$3"/bin/*')
     (tmp_path / "workspace").mkdir()
@@ -73,8 +73,8 @@ def action(machine: Path) -> Job:
         for step in ACTION["runs"]["steps"]:
             if "run" not in step:
                 continue  # one of GitHub's own actions
-            told = {name: _filled(text, inputs) for name, text in step["env"].items()}
-            done = _shell(machine, step["run"], **told, **temporary)
+            variables = {name: _filled(text, inputs) for name, text in step["env"].items()}
+            done = _shell(machine, step["run"], **variables, **temporary)
             if done.returncode:
                 break
         assert done is not None
@@ -112,7 +112,7 @@ def test_github_action_runs_the_suites_and_leaves_a_report(action: Job, machine:
     """The package is installed from the action's folder, and the summary is on the job's page."""
     done = action(runtime="mydocker", args=FEW)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (machine / "asked").read_text().splitlines()[1] == f"pip install --quiet {ROOT}"
+    assert (machine / "log").read_text().splitlines()[1] == f"pip install --quiet {ROOT}"
     assert report(machine)["implementation"]["name"] == "mydocker"
     assert "mydocker" in (machine / "summary").read_text()
 
@@ -146,7 +146,7 @@ def test_github_action_runs_a_shard(action: Job, machine: Path) -> None:
         ({"runtime": "acme"}, "netmodes-acme"),
         ({"runtime": "ci/acme.toml", "shard": "2/3"}, "netmodes-ci-acme.toml-part-2-3"),
         ({"runtime": 'a:"<b>|*?\\\n=c'}, "netmodes-a---b-------c"),
-        ({"runtime": "acme", "artifact": "told/so"}, "told-so"),
+        ({"runtime": "acme", "artifact": "sub/name"}, "sub-name"),
     ],
     ids=str,
 )
@@ -156,8 +156,8 @@ def test_every_matrix_job_has_its_own_artifact_name(
     """The name is valid for GitHub: two artifacts of a run cannot have the same name."""
     inputs = {key: item.get("default", "") for key, item in ACTION["inputs"].items()} | given
     (step,) = (item for item in ACTION["runs"]["steps"] if item.get("id") == "artifact")
-    told = {key: _filled(text, inputs) for key, text in step["env"].items()}
-    done = _shell(machine, step["run"], **told, GITHUB_OUTPUT=str(machine / "output"))
+    variables = {key: _filled(text, inputs) for key, text in step["env"].items()}
+    done = _shell(machine, step["run"], **variables, GITHUB_OUTPUT=str(machine / "output"))
     assert done.returncode == 0, done.stderr
     assert (machine / "output").read_text() == f"name={name}\n"
     (keep,) = (
@@ -169,11 +169,11 @@ def test_every_matrix_job_has_its_own_artifact_name(
 def test_ci_pages_install_netmodes_from_its_repository() -> None:
     """The user fills in the repository that netmodes is installed from; no package index has it."""
     page = (ROOT / "docs" / "ci.md").read_text()
-    asked = [TEMPLATE[".netmodes"]["variables"]["NETMODES_PACKAGE"]]
-    asked += re.findall(r"pip install (\S+)", page)
-    asked += re.findall(r"NETMODES_PACKAGE: (\S+)", page)
-    assert len(asked) == 3
-    assert all(re.fullmatch(r"git\+https://\S+/OWNER/netmodes@main", item) for item in asked)
+    packages = [TEMPLATE[".netmodes"]["variables"]["NETMODES_PACKAGE"]]
+    packages += re.findall(r"pip install (\S+)", page)
+    packages += re.findall(r"NETMODES_PACKAGE: (\S+)", page)
+    assert len(packages) == 3
+    assert all(re.fullmatch(r"git\+https://\S+/OWNER/netmodes@main", item) for item in packages)
     assert " git " in "\n".join(TEMPLATE[".netmodes"]["before_script"])
 
 

@@ -16,5 +16,5 @@ def test_four_modes_page_shows_the_real_output(tools: str) -> None:
     outputs = perform([step.command for step in steps(page)], setting=TOOLS[tools])
     found = differences(page, outputs)
     if found:
-        told = f"docs/four-modes.md is stale; if it is right so: {REGENERATE}\n\n{found}"
-        pytest.fail(told, pytrace=False)
+        message = f"docs/four-modes.md is stale; if the output is right: {REGENERATE}\n\n{found}"
+        pytest.fail(message, pytrace=False)

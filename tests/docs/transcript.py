@@ -134,10 +134,9 @@ def plain(outputs: Iterable[Sequence[str]]) -> list[list[str]]:
 
 def differences(page: str, outputs: Sequence[Sequence[str]]) -> str:
     """Return the differing steps of page and output as a diff; empty if none differs."""
-    told = steps(page)
-    shown, came = plain(step.output for step in told), plain(outputs)
+    shown, came = plain(step.output for step in steps(page)), plain(outputs)
     found = []
-    for step, before, after in zip(told, shown, came, strict=True):
+    for step, before, after in zip(steps(page), shown, came, strict=True):
         if before != after:
             diff = difflib.unified_diff(
                 before, after, "on the page", "in the lab", lineterm="", n=9

@@ -13,7 +13,7 @@ from harness.model.plan import Bridge, Host, Joined, Nothing
 from harness.model.topology import Topology
 
 BRIDGE = NetworkInfo("bridge", "0", "docker0", (IPv4Interface("172.17.42.1/16"),))
-SEATS = (
+CONTAINERS = (
     ContainerView("container01", Bridge(), (IPv4Interface("172.17.0.1/16"),)),
     ContainerView("container03-host", Host()),
     ContainerView("container05-container", Joined("container01")),
@@ -21,17 +21,19 @@ SEATS = (
 )
 
 
-def drawn(topology: Topology, bridge: NetworkInfo | None, seats: tuple[ContainerView, ...]) -> str:
+def drawn(
+    topology: Topology, bridge: NetworkInfo | None, containers: tuple[ContainerView, ...]
+) -> str:
     """Return the drawing on 80 columns."""
     console = Console(width=80, color_system=None)
     with console.capture() as captured:
-        console.print(draw(topology, bridge, seats))
+        console.print(draw(topology, bridge, containers))
     return captured.get()
 
 
 def test_containers_hang_where_they_are_attached() -> None:
     """They hang from the bridge, the host or the container that they joined."""
-    assert drawn(Topology(routers=1), BRIDGE, SEATS) == (
+    assert drawn(Topology(routers=1), BRIDGE, CONTAINERS) == (
         """\
 internet 203.0.113.10, 2001:db8:1::10  www.example.com
          203.0.113.53, 2001:db8:1::53  the name server
@@ -62,6 +64,6 @@ def test_long_chain_of_routers_is_abbreviated(count: int, chain: str) -> None:
 
 def test_drawing_without_bridge() -> None:
     """A runtime without a bridge is drawn without it."""
-    page = drawn(Topology(), None, SEATS[1:2])
+    page = drawn(Topology(), None, CONTAINERS[1:2])
     assert "docker0" not in page
     assert "container03-host" in page

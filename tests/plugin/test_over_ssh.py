@@ -145,7 +145,7 @@ def test_ssh_workers_run_in_sandboxes_of_their_machines(fleet: Fleet) -> None:
     The firewalls of the machines admit only ssh.
     """
     where = fleet.config.parent / "junit.xml"
-    arguments = ("afar", "suites.modes.test_none", f"--junitxml={where}", "--report=told")
+    arguments = ("afar", "suites.modes.test_none", f"--junitxml={where}", "--report=report")
     with over_ssh(fleet, SANDBOXED, *arguments) as watched:
         assert watched.end(within=_LONG) == 0, watched.output
     found: dict[str, set[str]] = {}
@@ -154,7 +154,7 @@ def test_ssh_workers_run_in_sandboxes_of_their_machines(fleet: Fleet) -> None:
     assert found["machine"] == set(fleet.addresses)
     assert len(found["sandbox"]) == 2
     assert found["links"] == {"lo"}
-    report = json.loads((fleet.config.parent / "told" / "report.json").read_text())
+    report = json.loads((fleet.config.parent / "report" / "report.json").read_text())
     assert "partial" not in report
     files = {item["id"].split("::")[0] for item in report["tests"]}
     assert {"suites/modes/test_none.py"} < files, files

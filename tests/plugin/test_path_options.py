@@ -61,24 +61,16 @@ def test_report_folder_inside_the_project(project: pytest.Pytester, workers: lis
 
 
 @WORKERS
-def test_expectation_files_outside_the_project(
+def test_option_files_outside_the_project(
     project: pytest.Pytester, elsewhere: Path, workers: list[str]
 ) -> None:
-    """`--expect FILE` and `--write-expect FILE`, in two words."""
-    known, written = elsewhere / "known.toml", elsewhere / "written.toml"
+    """`--expect FILE`, `--write-expect FILE` and `--shard-by REPORT`, in two words."""
+    passes(project.path, f"--report={elsewhere}")
+    known, written, times = (elsewhere / name for name in ("known", "written", "report.json"))
     known.touch()
     written.touch()
     passes(project.path, *workers, "--expect", str(known), "--write-expect", str(written))
-
-
-@WORKERS
-def test_shard_times_outside_the_project(
-    project: pytest.Pytester, elsewhere: Path, workers: list[str]
-) -> None:
-    """`--shard-by REPORT`, in two words."""
-    passes(project.path, f"--report={elsewhere}")
-    times = str(elsewhere / "report.json")
-    passes(project.path, *workers, "--shard", "1/1", "--shard-by", times)
+    passes(project.path, *workers, "--shard", "1/1", "--shard-by", str(times))
 
 
 def test_runtime_description_outside_the_project(project: pytest.Pytester, elsewhere: Path) -> None:

@@ -127,7 +127,6 @@ def test_adapter_bug_lost_agent_and_timeout_are_errors(project: pytest.Pytester)
 
 def test_leak_of_a_breakdown_breaks_no_requirement(project: pytest.Pytester) -> None:
     """It is an error as the breakdown is; the next test is judged as usual."""
-    project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
     project.makepyfile(
         """
         from harness.adapters.protocol import RuntimeBroken
@@ -141,7 +140,7 @@ def test_leak_of_a_breakdown_breaks_no_requirement(project: pytest.Pytester) -> 
         def test_leaves(world): world.host.spawn(["sleep", "60"], log="/dev/null")
         """
     )
-    arguments = ("-p", "harness.plugin", "--runtime", "mydocker")
+    arguments = ("--runtime", "mydocker")
     result = project.runpytest_subprocess(*arguments, "-k", "not leaves")
     result.stdout.fnmatch_lines(["*LIFE-1: left behind*", "error *BR-1 *", "1 error, *"])
     result.stdout.no_fnmatch_line("broken *")
@@ -245,7 +244,6 @@ def test_other_projects_are_left_alone(project: pytest.Pytester) -> None:
 
 def test_interrupt_is_no_violation(project: pytest.Pytester) -> None:
     """Leftovers of a test that Ctrl-C interrupted do not count."""
-    project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
     project.makepyfile(
         """
         def test_it(world):
@@ -253,14 +251,13 @@ def test_interrupt_is_no_violation(project: pytest.Pytester) -> None:
             raise KeyboardInterrupt
         """
     )
-    done = project.runpytest_subprocess("-p", "harness.plugin", "--runtime", "mydocker")
+    done = project.runpytest_subprocess("--runtime", "mydocker")
     assert done.ret == pytest.ExitCode.INTERRUPTED
     assert "Violation" not in done.stdout.str() + done.stderr.str()
 
 
 def test_refused_removal_breaks_life_1(project: pytest.Pytester) -> None:
     """A refusal in the teardown is no error of the harness."""
-    project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
     project.makepyfile(
         """
         import pytest
@@ -276,5 +273,5 @@ def test_refused_removal_breaks_life_1(project: pytest.Pytester) -> None:
         def test_it(stuck): pass
         """
     )
-    result = project.runpytest_subprocess("-p", "harness.plugin", "--runtime", "mydocker")
+    result = project.runpytest_subprocess("--runtime", "mydocker")
     result.stdout.fnmatch_lines(["broken *LIFE-1 *", "1 broken, 1 kept, *"])

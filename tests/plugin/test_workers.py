@@ -1,10 +1,12 @@
-"""Number of workers, and the order of tests."""
+"""Workers: their number, their machines, and the order of their tests."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+from harness.plugin.workers import gateways
 
 MANY = """
 import pytest
@@ -27,7 +29,7 @@ def test_two_workers_per_processor(project: pytest.Pytester, runtime: list[str])
     result.stdout.fnmatch_lines([f"{2 * processors} workers *"])
 
 
-@pytest.mark.parametrize("why", ["told so", "none of its concern"])
+@pytest.mark.parametrize("why", ["environment variable", "another project"])
 def test_xdist_decides_in_other_runs(
     project: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
@@ -39,7 +41,7 @@ def test_xdist_decides_in_other_runs(
     words = [*OURS]
     monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "1")
     expected = 1
-    if why == "none of its concern":
+    if why == "another project":
         words = ["-n", "auto", "-o", "netmodes=false", "-o", "addopts=-p harness.plugin"]
         monkeypatch.delenv("PYTEST_XDIST_AUTO_NUM_WORKERS")
         expected = _xdists_own(pytestconfig)
@@ -68,3 +70,34 @@ def test_garbage_collector_skips_collected_tests(
     """They stay until the end, and are not scanned again and again."""
     project.makepyfile("import gc\ndef test_frozen():\n    assert gc.get_freeze_count() > 10_000")
     project.runpytest_subprocess(*workers).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("specs", "proxies", "where"),
+    [
+        ((), (), (False, False)),
+        (("popen",), (), (True, False)),
+        (("2*popen//python=python3",), (), (True, False)),
+        (("ssh=one",), (), (False, True)),
+        (("3*ssh=one//python=netmodes python", "socket=two:8888"), (), (False, True)),
+        (("ssh=one", "popen"), (), (True, True)),
+        (("4*popen//via=far",), ("id=far//ssh=one",), (False, True)),
+        (("popen//via=near",), ("id=near//popen",), (True, False)),
+    ],
+)
+def test_worker_location_follows_from_xdist_specs(
+    specs: tuple[str, ...], proxies: tuple[str, ...], where: tuple[bool, bool]
+) -> None:
+    """The specs name workers here, elsewhere, or both."""
+    assert gateways(specs, proxies) == where
+
+
+@pytest.mark.parametrize("more", [["--tx", "popen"], ["--sandbox=always"]], ids=" ".join)
+def test_local_and_remote_workers_are_refused_together(
+    project: pytest.Pytester, more: list[str]
+) -> None:
+    """Local workers need the sandbox and remote ones the network."""
+    project.makepyfile("def test_it(): pass")
+    result = project.runpytest_subprocess("--dist=load", "--tx", "ssh=nobody.example", *more)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*reached over a network, and a sandbox has none*"])
