@@ -74,7 +74,7 @@ def diagnosed(cast: Scene) -> Diagnose:
 def port_of(cast: Scene, name: str) -> rtnetlink_dump.Link:
     """Return the host's end of a container's veth pair."""
     peer = cast[name].net.links()["eth0"].peer
-    return next(link for link in cast.place(HOST).links().values() if link.ifindex == peer)
+    return next(link for link in cast.netns(HOST).links().values() if link.ifindex == peer)
 
 
 def story_text(autopsy: Diagnosis) -> str:

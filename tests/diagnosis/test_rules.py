@@ -58,7 +58,7 @@ def test_dropping_rule_is_named(  # noqa: PLR0917 # pytest passes by name
     protocol: str,
 ) -> None:
     """The rule may be in any namespace on the path, at any hook and in either family."""
-    rule(cast.place(place), hook, nftables.verdict("drop"), family=table)
+    rule(cast.netns(place), hook, nftables.verdict("drop"), family=table)
     autopsy = diagnosed(source, target, protocol, version)
     assert f"dropped in {place}, table {table} built, chain {hook}, {SECOND}" in autopsy.lines
 
