@@ -64,7 +64,7 @@ def test_operator_rules_survive_container_lifecycle(scene: Scene) -> None:
 def test_flush_and_reload_is_repaired_as_documented(start_runtime: RuntimeStarter) -> None:
     """The flush breaks promises. After the repair all of them hold and the operator's rules stay.
 
-    The test has a world of its own: an incomplete repair would disturb other tests.
+    The test uses a separate world: an incomplete repair would disturb other tests.
     """
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
         host = scene.netns(HOST)

@@ -170,7 +170,7 @@ def test_second_resolver_answers_when_one_fails(
 
 @requirement("DNS-1", "DNS-4", "NET-3")
 def test_second_resolver_answers_after_connect_and_restart(world: World, scene: Scene) -> None:
-    """Of two requested resolvers the first does not listen; over TCP too."""
+    """The first of two requested resolvers does not listen; UDP and TCP."""
     unused, own = (pick(there, 4).ip for there in (world.topology.ns2, world.topology.ns1))
     address = pick(world.topology.internet, 4).ip
     network = scene.network("town").name

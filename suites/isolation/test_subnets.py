@@ -120,7 +120,7 @@ def test_overlapping_subnet_is_refused(
 def test_malformed_subnet_is_refused(
     runtime: Adapter, host: NetnsView, options: dict[str, str]
 ) -> None:
-    """So is a gateway or a range outside the subnet."""
+    """A gateway or a range outside the subnet is refused too."""
     assert_network_refused(runtime, host, **options)
 
 

@@ -22,7 +22,7 @@ PORT: Final = 31051
 @requirement("BR-18")
 @pytest.mark.parametrize("owner", OTHERS)
 def test_only_the_owner_answers_arp_and_nd(trio: ThreeContainers, owner: str) -> None:
-    """However it is asked, and also when other hosts are asked: no proxy answers."""
+    """The owner answers every form of the request, and no proxy answers beside it."""
     address, mac = trio.address(owner), trio.mac(owner)
     with trio.client(HOST, owner, Protocol.UDP, port=PORT) as call:
         call.send()

@@ -42,7 +42,7 @@ MOMENTS = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
 
 @pytest.fixture
 def scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
-    """Build an empty scene in a world of its own."""
+    """Build an empty scene in a separate world."""
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as made:
         yield made
 

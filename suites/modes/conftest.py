@@ -64,7 +64,7 @@ class BridgeNetwork:
 
 @pytest.fixture
 def fresh_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
-    """Build an empty scene in a world of its own, in which no container has ever run."""
+    """Build an empty scene in a new world, in which no container has ever run."""
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as made:
         yield made
 

@@ -20,7 +20,7 @@ GATEWAY_IN_THE_MIDDLE = IPv4Address("172.29.5.11")
 
 @requirement("BR-10")
 def test_addresses_are_unique(twenty_containers: Scene) -> None:
-    """Among twenty containers, the host and the bystanders."""
+    """Twenty containers, the host and the bystanders share no address."""
     held = [
         [item.ip for item in twenty_containers.netns(name).interfaces() if not item.ip.is_loopback]
         for name in (*members(twenty_containers), HOST, NS1, NS2)
@@ -95,7 +95,7 @@ def test_freed_address_is_reused_as_declared(scene: Scene, runtime: Adapter) -> 
 
 @requirement("BR-11")
 def test_macs_are_unique_on_the_network(twenty_containers: Scene, host: NetnsView) -> None:
-    """Among containers and ports of the host."""
+    """Containers and the host's bridge ports share no MAC."""
     macs = [twenty_containers[name].net.links()["eth0"].mac for name in members(twenty_containers)]
     assert len(set(macs)) == len(macs)
     assert not set(macs) & {link.mac for link in host.links().values()}

@@ -64,7 +64,7 @@ WORDS: Final = {
 
 @requirement("CTR-1")
 def test_joiner_is_in_the_joined_containers_netns(cast: Scene, host: NetnsView) -> None:
-    """So are exec'd processes; the host's and a peer's netns differ."""
+    """Exec'd processes are there too; the host's and a peer's netns differ."""
     joined = cast[CONTAINER01].net.identity
     assert cast[JOINER].net.identity == joined
     assert container.view(cast[JOINER]).netns == joined[1]

@@ -1,4 +1,4 @@
-"""Mode host: the host's network namespace and nothing of its own."""
+"""Mode host: the container shares the host's network namespace."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PUBLISHED, INSIDE = 8196, 31081
 
 @requirement("HOST-1")
 def test_container_is_in_the_hosts_netns(cast: Scene, host: NetnsView) -> None:
-    """So are exec'd processes; a bridged container is not."""
+    """Exec'd processes are there too; a bridged container is not."""
     assert cast[ON_HOST].net.identity == host.identity
     assert container.view(cast[ON_HOST]).netns == host.identity[1]
     assert cast[CONTAINER01].net.identity != host.identity
@@ -51,7 +51,7 @@ def test_container_is_in_the_hosts_netns(cast: Scene, host: NetnsView) -> None:
 
 @requirement("HOST-1", "LIFE-7")
 def test_restarted_container_is_in_the_hosts_netns(scene: Scene, host: NetnsView) -> None:
-    """So are exec'd processes."""
+    """Exec'd processes are there too."""
     guest = scene.container("guest", Host())
     guest.stop()
     guest.start()

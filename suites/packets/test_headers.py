@@ -48,7 +48,7 @@ def test_packet_with_unusual_header_arrives_unchanged(trio: ThreeContainers, tar
 
 
 def unusual(trio: ThreeContainers) -> Iterator[tuple[int, Packet]]:
-    """Craft packets with traffic classes and transport headers, each to a port of its own."""
+    """Craft packets with traffic classes and transport headers, each to a different port."""
     yield EXPEDITED, UDP(sport=OWN_PORT, dport=OWN_PORT) / b"in a hurry"
     yield CAPABLE, UDP(sport=OWN_PORT, dport=OWN_PORT + 1) / b"with patience"
     yield 0, UDP(sport=OWN_PORT, dport=OWN_PORT + 2)

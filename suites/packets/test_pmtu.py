@@ -48,7 +48,7 @@ pytestmark = both_families
 
 @pytest.fixture(scope="module")
 def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
-    """Build a world of its own with a narrow link: path MTUs that kernels learn end with it."""
+    """Build a separate world with a narrow link; learned path MTUs end with it."""
     with (
         World.build(Topology(narrow_mtu=NARROW)) as world,
         start_runtime(world) as runtime,

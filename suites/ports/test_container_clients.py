@@ -124,7 +124,7 @@ def internal_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
 def test_internal_network_reaches_no_published_port(
     internal_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """By no address of the host, including that of its own gateway."""
+    """No address of the host leads there, not even the network's gateway."""
     gateways = (item.ip for item in internal_scene.runtime.network_facts(VAULT).gateways)
     own = {
         *addresses(internal_scene, family),

@@ -97,7 +97,7 @@ def test_only_the_host_reaches_a_loopback_port(
 def test_loopback_port_survives_end_of_another_published_port(
     loopback_scene: Scene, family: Family
 ) -> None:
-    """Of a container on the same network, which is stopped and removed."""
+    """The other port's container is on the same network; it is stopped and removed."""
     passing = loopback_scene.container(
         "passing", home(loopback_scene.runtime, family), ports=both(PASSING)
     )

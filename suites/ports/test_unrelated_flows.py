@@ -60,7 +60,7 @@ def test_open_flows_survive_another_published_port(
 def test_open_flows_survive_the_same_port_on_another_address(
     publish_network: PublishNetwork, flows: Flows
 ) -> None:
-    """Of another container."""
+    """The other address belongs to another container."""
     ports = [
         item
         for family in publish_network.families

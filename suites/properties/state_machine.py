@@ -53,7 +53,7 @@ class HistoryStage:
 
 
 class History(RuleBasedStateMachine):
-    """One history, in a scene of its own."""
+    """One history, in its own scene."""
 
     def __init__(self, stage: HistoryStage) -> None:
         super().__init__()

@@ -90,7 +90,7 @@ class ThreeContainers:
         return self._macs[name]
 
     def link(self, name: str) -> str:
-        """Return the interface on the network, or on a link of its own."""
+        """Return the interface on the network, or the one on the separate link."""
         return self.bridge if name == GATEWAY else "eth0"
 
     # --- sending
