@@ -32,7 +32,6 @@ SOCKET_METHODS = frozenset(
 )
 """Requests that are a method of the socket with this handle."""
 _CHUNK = 1 << 16
-_WATCH = select.EPOLLIN | select.EPOLLONESHOT
 
 
 class Agent:
@@ -45,6 +44,7 @@ class Agent:
         self._last = 0
         self._idle: list[int] = []
         self._epoll = select.epoll()
+        self._watch = select.EPOLLIN | select.EPOLLONESHOT
         self._epoll.register(reading, select.EPOLLIN)
 
     def serve(self) -> None:
@@ -112,7 +112,7 @@ class Agent:
     def _watch_again(self, handle: int) -> None:
         opened = self._sockets[handle]
         if opened.fileno() in self._handles:
-            self._epoll.modify(opened.fileno(), _WATCH)
+            self._epoll.modify(opened.fileno(), self._watch)
             self._idle.append(handle)
 
     # --- verbs of a request
@@ -133,7 +133,7 @@ class Agent:
         number = self._sockets[handle].fileno()
         if number not in self._handles:
             self._handles[number] = handle
-            self._epoll.register(number, _WATCH)
+            self._epoll.register(number, self._watch)
 
     def _do_wait(self, handle: int, seconds: float | None) -> bool:
         """Return whether a socket becomes writable in time. The agent blocks meanwhile."""

@@ -91,6 +91,10 @@ def _overlay() -> None:
         base.rmdir()
 
 
+def _packet_socket() -> None:
+    socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
+
+
 def _raw_socket(*kinds: tuple[int, int]) -> None:
     for family, protocol in kinds:
         socket.socket(family, socket.SOCK_RAW, protocol).close()
@@ -160,12 +164,7 @@ CHECKS = (
     ),
     Check("overlay mount", _overlay, f"{_module('overlay')}, 5.11 or newer"),
     # Closing one waits for the kernel's grace period: 10 ms.
-    Check(
-        "packet socket",
-        partial(_raw_socket, (socket.AF_PACKET, 0)),
-        _module("af_packet"),
-        slow=True,
-    ),
+    Check("packet socket", _packet_socket, _module("af_packet"), slow=True),
     Check(
         "raw ICMP socket",
         partial(_raw_socket, (socket.AF_INET, 1), (socket.AF_INET6, 58)),

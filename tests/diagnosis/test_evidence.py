@@ -140,7 +140,7 @@ def test_runtime_calls_are_kept(run: Run, pytester: pytest.Pytester) -> None:
     started = [block for block in blocks if block[0].startswith("$ run web ")]
     assert "('sleep', '2147483647')" in started[0][0]
     assert re.fullmatch(r"# \d\d:\d\d:\d\d\.\d{3} UTC, exit 0 after \d+\.\d{3} s", started[0][1])
-    assert "ContainerInfo(id='" in started[0][2]
+    assert re.search(r"\bid='[0-9a-f]{64}'", started[0][2])
     (no,) = [block for block in blocks if block[0] == "$ remove network nobody 'nobody'"]
     assert "exit 1 after" in no[1]
     assert "nobody" in no[2]
