@@ -73,6 +73,14 @@ def joined_container(site: FaultContext) -> ContainerInfo | None:
     return site.other_containers().get(home)
 
 
+def joiners(site: FaultContext) -> Iterator[ContainerInfo]:
+    """Yield the running containers that have joined the container."""
+    for name, facts in site.other_containers().items():
+        mode = site.specs[name].mode
+        if isinstance(mode, Joined) and mode.container == site.name:
+            yield facts
+
+
 def readdress(site: FaultContext, plug: FaultLink, address: Interface) -> None:
     """Replace the container's address on a network."""
     version = address.version

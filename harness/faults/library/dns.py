@@ -132,8 +132,7 @@ def names_on_the_default_network(site: FaultContext) -> None:
             for endpoint in other.endpoints:
                 if endpoint.network == DEFAULT_NETWORK and endpoint.address:
                     told = name if other is facts else site.name
-                    path = f"{site.world_host.proc}/{one.pid}/root{_HOSTS}"
-                    with open(path, "a", encoding="utf-8") as file:
+                    with open(site.path(_HOSTS, one), "a", encoding="utf-8") as file:
                         file.write(f"{endpoint.address.ip} {told}\n")
 
 
@@ -272,16 +271,16 @@ def hostnames_lead_nowhere(site: FaultContext, verb: AdapterCall) -> object:
     else:
         spec, facts = site.specs[verb.name], verb()
     if spec.hostname and isinstance(spec.mode, Bridge):
-        _rename(site, facts.pid, spec.hostname)
+        _rename(site, facts, spec.hostname)
     return facts
 
 
-def _rename(site: FaultContext, pid: int, name: str) -> None:
+def _rename(site: FaultContext, facts: ContainerInfo, name: str) -> None:
     """Change the hostname of a running container, in the kernel and in its files."""
-    called = site.call(inside, pid, socket.gethostname)
-    site.call(inside, pid, socket.sethostname, name)
+    called = site.call(inside, facts.pid, socket.gethostname)
+    site.call(inside, facts.pid, socket.sethostname, name)
     for path in ("/etc/hostname", _HOSTS):
-        with open(f"{site.world_host.proc}/{pid}/root{path}", "r+", encoding="utf-8") as file:
+        with open(site.path(path, facts), "r+", encoding="utf-8") as file:
             said = file.read().replace(called, name)
             file.seek(0)
             file.truncate()

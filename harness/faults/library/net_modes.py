@@ -9,10 +9,15 @@ from typing import Final
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop, drop_queries, joined_container, restart_without_network
+from harness.faults.helpers import (
+    drop,
+    drop_queries,
+    joiners,
+    restart_without_network,
+)
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
-from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing, Publish
+from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Mode, Nothing, Publish
 from harness.model.topology import Topology, pick
 from linux.nftables import (
     ct_dnat,
@@ -78,7 +83,12 @@ def host_mode_has_a_namespace(site: FaultContext, verb: AdapterCall) -> object:
 @fault(violates="HOST-1", around="exec", narrow=False)
 def exec_elsewhere(site: FaultContext, verb: AdapterCall) -> object:
     """Run commands for a container in mode host in another netns."""
-    if isinstance(site.mode, Host):
+    return _execute_elsewhere(site, verb, Host)
+
+
+def _execute_elsewhere(site: FaultContext, verb: AdapterCall, mode: type[Mode]) -> object:
+    """Run commands for a container of this mode in a container on a bridge network."""
+    if isinstance(site.mode, mode):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Bridge) and name in site.other_containers():
                 return verb(name=name)
@@ -160,11 +170,7 @@ def daemon_on_an_abstract_socket(site: FaultContext) -> None:
 @fault(violates="ATT-2", around="exec")
 def exec_sees_another_namespace(site: FaultContext, verb: AdapterCall) -> object:
     """Run commands for a container in mode none in another netns."""
-    if isinstance(site.mode, Nothing):
-        for name, spec in site.specs.items():
-            if isinstance(spec.mode, Bridge) and name in site.other_containers():
-                return verb(name=name)
-    return verb()
+    return _execute_elsewhere(site, verb, Nothing)
 
 
 @fault(violates="ATT-1", around="inspect")
@@ -313,9 +319,8 @@ def contradictions_refused_in_general(site: FaultContext, verb: AdapterCall) -> 
 @fault(violates="CTR-9", moment=Moment.CONTAINER_STOPPED)
 def joiner_keeps_more(site: FaultContext) -> None:
     """Leave an extra interface in the joiner when the joined container stops."""
-    for name, facts in site.other_containers().items():
-        if getattr(site.specs[name].mode, "container", "") == site.name:
-            site.leave_inside(facts)
+    for facts in joiners(site):
+        site.leave_inside(facts)
 
 
 @fault(violates="CTR-7", around="run", narrow=True)
@@ -348,20 +353,9 @@ def restarted_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> object:
 @fault(violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)
 def joiner_keeps_its_resolver(site: FaultContext) -> None:
     """Break a joiner's resolv.conf when the joined container is disconnected."""
-    for name, facts in site.other_containers().items():
-        if getattr(site.specs[name].mode, "container", "") == site.name:
-            path = f"{site.world_host.proc}/{facts.pid}/root/etc/resolv.conf"
-            with open(path, "w", encoding="utf-8") as file:
-                file.write("nameserver 192.0.2.250\noptions timeout:1 attempts:1\n")
-
-
-@fault(violates="CTR-9", moment=Moment.CONTAINER_STOPPED, narrow=True)
-def stopped_joiner_takes_the_route_along(site: FaultContext) -> None:
-    """Remove the joined container's default route when its joiner stops."""
-    if facts := joined_container(site):
-        for endpoint in facts.endpoints:
-            for gateway in site.runtime.network_facts(endpoint.network).gateways:
-                site.netns_of(facts).ensure("route", "del", dst="default", gateway=gateway.ip)
+    for facts in joiners(site):
+        with open(site.path("/etc/resolv.conf", facts), "w", encoding="utf-8") as file:
+            file.write("nameserver 192.0.2.250\noptions timeout:1 attempts:1\n")
 
 
 _UNASKED: Final = 31080

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Interface, ip_network
@@ -16,6 +15,7 @@ from harness.faults.helpers import (
     drop_queries,
     forget_flows,
     gateway_of,
+    joiners,
     readdress,
 )
 from harness.faults.target import FaultContext
@@ -127,8 +127,7 @@ def files_are_shared_on_own_networks(site: FaultContext, verb: AdapterCall) -> o
     on_own = isinstance(site.mode, Bridge) and site.mode.network != DEFAULT_NETWORK
     if on_own and _MARK in site.read(_HOSTS):
         for facts in site.other_containers().values():
-            path = f"{site.world_host.proc}/{facts.pid}/root{_HOSTS}"
-            with open(path, "a", encoding="utf-8") as file:
+            with open(site.path(_HOSTS, facts), "a", encoding="utf-8") as file:
                 file.write(f"{_MARK}\n")
     return done
 
@@ -268,21 +267,13 @@ def names_do_not_come_back(site: FaultContext) -> None:
 @fault(violates="DNS-2", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def joiners_names_stay_behind(site: FaultContext) -> None:
     """Resolve a joiner's own name to an unused address."""
-    for root in _joiners(site):
-        with open(f"{root}{_HOSTNAME}", encoding="utf-8") as file:
+    for facts in joiners(site):
+        with open(site.path(_HOSTNAME, facts), encoding="utf-8") as file:
             name = file.read().strip()
-        with open(f"{root}{_HOSTS}", "r+", encoding="utf-8") as file:
+        with open(site.path(_HOSTS, facts), "r+", encoding="utf-8") as file:
             told = file.read()
             file.seek(0)
             file.write(f"{_NOBODY} {name}\n{told}")
-
-
-def _joiners(site: FaultContext) -> Iterator[str]:
-    """Yield the root directories of the containers that have joined this one."""
-    for name, facts in site.other_containers().items():
-        mode = site.specs[name].mode
-        if isinstance(mode, Joined) and mode.container == site.name:
-            yield f"{site.world_host.proc}/{facts.pid}/root"
 
 
 # --- other containers and the host -------------------------------------------------------

@@ -8,7 +8,14 @@ from typing import Final
 
 from harness.faults import nft_rules
 from harness.faults.fault import PLUGGED, RULES, Moment, fault
-from harness.faults.helpers import FAMILIES, address_at, gateway_of, gateways, new_bridges
+from harness.faults.helpers import (
+    FAMILIES,
+    address_at,
+    gateway_of,
+    gateways,
+    joined_container,
+    new_bridges,
+)
 from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import DEFAULT_NETWORK, Nothing
 from linux.nftables import iifname, l4proto, oifname
@@ -102,11 +109,16 @@ def hop_limit_is_not_counted(site: FaultContext) -> None:
         site.host.rule("prerouting", iifname(bridge), nft_rules.set_ttl(6, 65))
 
 
+@fault(
+    "stopped-joiner-takes-the-route-along",
+    violates="CTR-9",
+    moment=Moment.CONTAINER_STOPPED,
+    narrow=True,
+)
 @fault(violates="CTR-9", moment=Moment.CONTAINER_REMOVED)
 def joiner_takes_the_route_along(site: FaultContext) -> None:
-    """Remove the default route of the joined container when its joiner is removed."""
-    home = getattr(site.mode, "container", None)
-    if home and (facts := site.other_containers().get(home)):
+    """Remove the default route of the joined container when its joiner ends."""
+    if facts := joined_container(site):
         for endpoint in facts.endpoints:
             for gateway in site.runtime.network_facts(endpoint.network).gateways:
                 site.netns_of(facts).ensure("route", "del", dst="default", gateway=gateway.ip)
