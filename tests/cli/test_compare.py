@@ -187,10 +187,10 @@ def test_failed_start_of_a_run_is_reported(tmp_path: Path) -> None:
 def test_unknown_runtimes_are_refused_at_the_start(tmp_path: Path) -> None:
     """Each has its reason, and no run begins."""
     absent = acme(tmp_path, ACME.replace(sys.executable, "acmectl-7"))
-    done = compare(tmp_path, "mydocker", absent, "nobody")
+    done = compare(tmp_path, "mydocker", absent, "unknown")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"netmodes compare: {absent}: not installed: there is no acmectl-7" in done.stderr
-    assert "netmodes compare: nobody: no adapter is called 'nobody'" in done.stderr
+    assert "netmodes compare: unknown: no adapter is called 'unknown'" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

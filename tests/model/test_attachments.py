@@ -85,11 +85,8 @@ def test_peers_use_shared_network_before_default_route(
 
 def test_cell_exists_only_for_address_family_of_target() -> None:
     """A container has an address in a family when one of its networks has."""
-    nobody, somebody = (
-        Cell("host", "deaf1", Protocol.ICMP, 6),
-        Cell("host", "shut", Protocol.ICMP, 6),
-    )
-    assert list(of(nobody, somebody)) == [somebody]
+    absent, present = (Cell("host", name, Protocol.ICMP, 6) for name in ("deaf1", "shut"))
+    assert list(of(absent, present)) == [present]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The world as data: no address can reach the real world, and nobody shares one."""
+"""The world as data: no address can reach the real world, and each has one owner."""
 
 from __future__ import annotations
 

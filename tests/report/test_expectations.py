@@ -155,7 +155,7 @@ def test_unspecific_message_pattern_is_refused(words: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "again"),
     [
-        (ENTRY, ENTRY.replace("a neighbour", "somebody")),
+        (ENTRY, ENTRY.replace("a neighbour", "a peer")),
         (ENTRY, ENTRY.replace(">=26,<28", "<28, >=26") + 'verdict = "error"\nchance = true'),
         (SAYING, SAYING.replace("at_most = 3", "at_most = 4")),
     ],

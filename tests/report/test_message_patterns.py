@@ -156,7 +156,7 @@ def test_at_most_limits_the_excused_tests() -> None:
 def test_each_message_pattern_has_its_line() -> None:
     """The line has the excused tests and the reason."""
     report = made.report(matching(), matching(OUTSIDE, Verdict.ERROR))
-    other = pattern(id="said by nobody who is here today")
+    other = pattern(id="a message that no test of this run has")
     result = compared(report, pattern(), other, pattern(verdict=Verdict.ERROR, at_most=9))
     assert expectations.summary_lines(result, report)[5:] == [
         f'  excused            1: {PEERS} (broken, at most 3 by the saying "{TENTATIVE}": '

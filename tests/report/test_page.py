@@ -168,10 +168,10 @@ def test_drawing_shows_reachability_of_a_container(shown: Shown) -> None:
     status = page.locator(".reach")
     expect(status).to_have_text("a reaches host. Not as promised: b.")
     expect(page.locator(".box.source")).to_have_attribute("data-name", "a")
-    page.get_by_role("button", name="b: show whom it reaches").click()
+    page.get_by_role("button", name="b: show what it reaches").click()
     expect(status).to_have_text("b reaches a.")
-    page.get_by_role("button", name="host: show whom it reaches").press("Enter")
-    expect(status).to_contain_text("host reaches nobody. Not as promised: a.")
+    page.get_by_role("button", name="host: show what it reaches").press("Enter")
+    expect(status).to_contain_text("host reaches nothing. Not as promised: a.")
     assert page.locator(".arcs path.wrong").count() == 1
 
 

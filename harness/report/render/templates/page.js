@@ -9,7 +9,7 @@
     return made;
   };
 
-  // --- light and dark: the system's choice until somebody makes another
+  // --- light and dark: the system's choice until the reader makes another
   const root = document.documentElement;
   document.getElementById("theme").addEventListener("click", () => {
     const dark = root.dataset.theme
@@ -239,7 +239,7 @@
         arcs.append(arc);
       });
       box.classList.add("source");
-      const list = (names) => names.join(", ") || "nobody";
+      const list = (names) => names.join(", ") || "nothing";
       status.textContent = `${source} reaches ${list(reached.reply)}.` +
         (reached.wrong.length ? ` Not as promised: ${list(reached.wrong)}.` : "");
     };
