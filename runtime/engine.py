@@ -1,4 +1,4 @@
-"""mydocker as a library: one object, one state directory, no daemon.
+"""mydocker as a library: one object, one state directory, no daemon that manages containers.
 
 ```python
 engine = Engine()

@@ -295,7 +295,7 @@ def _write(pieces: Iterable[bytes], path: str) -> None:
     replaced = os.path.isfile(path) or not os.path.exists(path)  # no FIFO and no device
     scratch = f"{path}.{os.getpid()}.new" if replaced else path
     try:
-        file = open(scratch, "wb")  # noqa: SIM115 - closed below
+        file = open(scratch, "xb" if replaced else "wb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise NotFoundError(f"write {path}", str(error.strerror)) from None
     try:

@@ -29,7 +29,7 @@ from runtime.image import tar, whiteout
 from runtime.image.config import InvalidArchive
 from runtime.image.documents import apply_changes
 from runtime.image.images import Images, user_errors
-from runtime.image.tar import Chunks, Readable, clean
+from runtime.image.tar import Chunks, Readable, clean, closing
 from runtime.image.unpack import extract
 from runtime.init import init, rootfs, status_pipe, terminal
 from runtime.init.rootfs import Rootfs
@@ -56,15 +56,15 @@ class ContainerTrees:
         """
         with self._life.held(reference) as found:
             if not found.running:
-                with _closing(_mounted_root(self._rootfs(found))) as root:
+                with closing(_mounted_root(self._rootfs(found))) as root:
                     yield root
                 return
             handle = proc.pidfd(found.state.pid, found.state.born)
             if handle is None:
                 raise ConflictError(f"look into container {found.name!r}", "it just stopped")
-            with _closing(handle):
+            with closing(handle):
                 root = _running_root(handle, whole=whole)
-        with _closing(root):  # it stays the same when the container stops, starts or is removed
+        with closing(root):  # it stays the same when the container stops, starts or is removed
             yield root
 
     def _rootfs(self, found: ContainerRecord) -> Rootfs:
@@ -80,8 +80,8 @@ class ContainerTrees:
             # An overlay without an upper layer needs two lower layers: add the empty mount point.
             image = parts._replace(layers=(*parts.layers, parts.mountpoint))
             with (
-                _closing(_mounted_root(image, changes=False)) as below,
-                _closing(os.open(parts.upper, _DIRECTORY)) as upper,
+                closing(_mounted_root(image, changes=False)) as below,
+                closing(os.open(parts.upper, _DIRECTORY)) as upper,
             ):
                 return list(changes(upper, below))
 
@@ -138,7 +138,7 @@ class ContainerTrees:
         archive: bool = False,
     ) -> None:
         """Copy a file or directory of a container to the host, by the rules of `docker cp`."""
-        with self._root(reference, whole=True) as root, _closing(_host_root()) as host:
+        with self._root(reference, whole=True) as root, closing(_host_root()) as host:
             source = CopyEnd(root, path, f"{reference}:{path}")
             target = CopyEnd(host, _absolute(destination), destination)
             _copy(source, target, follow=follow, archive=archive)
@@ -153,7 +153,7 @@ class ContainerTrees:
         archive: bool = False,
     ) -> None:
         """Copy a file or directory of the host into a container."""
-        with self._root(reference, whole=True) as root, _closing(_host_root()) as host:
+        with self._root(reference, whole=True) as root, closing(_host_root()) as host:
             source = CopyEnd(host, _absolute(origin), origin)
             target = CopyEnd(root, path, f"{reference}:{path}")
             _copy(source, target, follow=follow, archive=archive)
@@ -163,7 +163,7 @@ class ContainerTrees:
         asked = f"copy {reference}:{path}"
         with self._root(reference, whole=True) as root, user_errors(asked):
             source = CopyEnd(root, path, f"{reference}:{path}")
-            with _closing(_open(source, asked, follow=follow)) as found:
+            with closing(_open(source, asked, follow=follow)) as found:
                 yield from tar.pack(found, _name(source))
 
     def unpack(self, stream: Readable, reference: str, path: str, *, archive: bool = False) -> None:
@@ -171,7 +171,7 @@ class ContainerTrees:
         shown = f"{reference}:{path}"
         with self._root(reference, whole=True) as root, _copied(f"copy to {shown}"):
             asked = f"unpack into {shown}"
-            with _closing(_open(CopyEnd(root, path, shown), asked, follow=True)) as directory:
+            with closing(_open(CopyEnd(root, path, shown), asked, follow=True)) as directory:
                 if not stat.S_ISDIR(os.fstat(directory).st_mode):
                     raise InvalidError(asked, "it is not a directory")
                 _fill(directory, stream, archive=archive)
@@ -180,14 +180,6 @@ class ContainerTrees:
 def _copied(asked: str) -> AbstractContextManager[None]:
     """Turn errors of a copy, whose files are written one by one, into `MydockerError`."""
     return user_errors(asked, kept="what came before that is there")
-
-
-@contextmanager
-def _closing(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _host_root() -> int:
@@ -264,13 +256,13 @@ class _Comparison:
     def _mode(self, path: str) -> int | None:
         """Return the mode of a path in the image; `None` if the image has no such path."""
         try:
-            with _closing(self._open(path, os.O_PATH | os.O_NOFOLLOW)) as fd:
+            with closing(self._open(path, os.O_PATH | os.O_NOFOLLOW)) as fd:
                 return os.fstat(fd).st_mode
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def _names(self, path: str) -> set[str]:
-        with _closing(self._open(path, _DIRECTORY)) as fd:
+        with closing(self._open(path, _DIRECTORY)) as fd:
             return set(os.listdir(fd))
 
 
@@ -295,10 +287,10 @@ def _copy(source: CopyEnd, target: CopyEnd, *, follow: bool, archive: bool) -> N
     all files belong to root.
     """
     asked = f"copy {source.shown} to {target.shown}"
-    with _copied(asked), _closing(_open(source, asked, follow=follow)) as found:
+    with _copied(asked), closing(_open(source, asked, follow=follow)) as found:
         whole = stat.S_ISDIR(os.fstat(found).st_mode)
         opened, name = _land(target, asked, whole=whole, name=_name(source))
-        with _closing(opened) as directory:
+        with closing(opened) as directory:
             pieces = tar.pack(found, name, owner=None if archive else (0, 0))
             _fill(directory, Chunks(pieces), archive=archive)
 

@@ -1,7 +1,7 @@
 """Life cycle of a container: start, stop, remove, repair.
 
-A call that starts, stops or removes a container holds its lock meanwhile. There is
-no daemon. Every call first runs `sweep`, which finds containers that ended by themselves
+A call that starts, stops or removes a container holds its lock meanwhile. No daemon
+manages containers. Every call first runs `sweep`, which finds containers that ended by themselves
 or whose start was killed, and repairs their records and networks.
 """
 
@@ -119,8 +119,10 @@ class Lifecycle:
             require_free("use mydocker")
         with room_for("use mydocker"):
             if os.path.exists(self.store.daemon_socket):
+                from runtime.daemon.client import DaemonClient  # without the rest of networking
+
                 with room_or_not():
-                    self.networking.daemon.revive()
+                    DaemonClient(self.store).revive()
             for identity in self._states.unsettled():
                 if self.store.exists(identity):
                     self._settle(identity)

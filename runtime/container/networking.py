@@ -83,7 +83,7 @@ class ContainerNetworking:
         return Networks(self._store, self._flows)
 
     @cached_property
-    def daemon(self) -> DaemonClient:
+    def _daemon(self) -> DaemonClient:
         """Client of the DNS and relay daemon."""
         from runtime.daemon.client import DaemonClient
 
@@ -140,15 +140,17 @@ class ContainerNetworking:
 
     def register(self, found: ContainerRecord, netns: NetNS) -> None:
         """Register a container that just started with the DNS and relay daemon."""
-        from runtime.network.ports import relays_of
+        relays: Sequence[RelayedPort] = ()
+        if found.state.ports:
+            from runtime.network.ports import relays_of
 
-        relays = relays_of(found.state.ports, found.state.endpoints)
+            relays = relays_of(found.state.ports, found.state.endpoints)
         self._register(found, netns, relays, first=True)
 
     def release(self, *ended: ContainerRecord) -> None:
         """Give back leases, links and rules of containers on bridge networks that have ended."""
         for found in ended:
-            self.daemon.forget(found.id)
+            self._daemon.forget(found.id)
         self.networks.release(*(found.id for found in ended))
         if any(found.config.publishes for found in ended):
             from runtime.network import ports
@@ -391,12 +393,12 @@ class ContainerNetworking:
         names = resolves_names(found.state.endpoints)
         if not names and not relays:
             if not first:
-                self.daemon.forget(found.id)
+                self._daemon.forget(found.id)
             return
         pidfd = os.pidfd_open(found.state.pid)
         try:
             within = netns if names else None
-            self.daemon.serve(found.id, pidfd, netns=within, relays=relays, began=first)
+            self._daemon.serve(found.id, pidfd, netns=within, relays=relays, began=first)
         finally:
             os.close(pidfd)
 

@@ -8,17 +8,18 @@ import socket
 import struct
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from linux.netns import NetNS
 from runtime.errors import UnsupportedError
 from runtime.init import init
 from runtime.init.status_pipe import MAX_DESCRIPTORS
-from runtime.network.ports import RelayedPort
 from runtime.store import LOG, SOCKET, Store
+
+if TYPE_CHECKING:
+    from runtime.network.ports import RelayedPort
 
 _BOUND: Final = 10.0
 """Seconds that the daemon may take to reply before another one is started in its place."""
@@ -106,16 +107,8 @@ class DaemonClient:
                 assert opened is not None
                 with opened:
                     socket.send_fds(opened, [message], fds)
-                    self._spawn(listening.fileno())
+                    _fork_daemon(store.root, listening.fileno())
         return True
-
-    def _spawn(self, listening: int) -> None:
-        root = self._store.root
-        log = os.open(f"{root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            _fork_daemon(root, listening, log)
-        finally:
-            os.close(log)
 
 
 def _is_running(store: Store) -> bool:
@@ -185,34 +178,43 @@ def _bind(store: Store, listening: socket.socket) -> None:
         os.close(directory)
 
 
-def _fork_daemon(root: str, listening: int, log: int) -> None:
-    """Run the daemon as a detached process; `listening` and `log` are descriptors.
+def _fork_daemon(root: str, listening: int) -> None:
+    """Run the daemon as a detached process with the descriptor `listening`.
 
     The daemon is forked and not executed: its imports took 0.1 s a time, and a host process of the
     harness, which has no byte-code cache, has imported them before.
     """
     import threading  # imported here: only the first container needs it
 
-    if threading.active_count() > 1:  # one of the others may hold the lock of a module (threading)
-        from runtime.daemon import daemon
-    nothing = os.open(os.devnull, os.O_RDWR)
-    child = init.fork()
-    if not child:
-        try:
-            init.forget_parent({listening, log, nothing})
-            if os.fork():
-                os._exit(0)
-            for target, fd in ((0, nothing), (1, log), (2, log)):
-                os.dup2(fd, target)
-            init.close_others({listening})
-            os.chdir("/")
-            sys.stdout = sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
-            from runtime.daemon import daemon
+    if threading.active_count() > 1:  # one of the others may hold the lock of a module
+        from runtime.daemon import daemon  # noqa: F401
+    log = os.open(f"{root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        child = init.fork()
+        if not child:
+            _run_daemon(root, listening, log)
+        os.waitpid(child, 0)
+    finally:
+        os.close(log)
 
-            daemon.main(root, listening)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    os.close(nothing)
-    os.waitpid(child, 0)
+
+def _run_daemon(root: str, listening: int, log: int) -> NoReturn:
+    """Run the code of the forked child: fork once more and become the daemon."""
+    try:
+        init.forget_parent({listening, log})
+        if os.fork():
+            os._exit(0)
+        for target, fd in ((0, os.open(os.devnull, os.O_RDWR)), (1, log), (2, log)):
+            os.dup2(fd, target)
+        init.close_others({listening})
+        os.chdir("/")
+        sys.stdout = sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+        from runtime.daemon import daemon
+
+        daemon.main(root, listening)
+    except BaseException:
+        import traceback  # imported here: takes milliseconds
+
+        traceback.print_exc()
+    finally:
+        os._exit(1)

@@ -101,8 +101,9 @@ def child(launch: InitSpec) -> NoReturn:
 def fork() -> int:
     """Fork (fork(2)) without Python's warning about a caller with several threads.
 
-    The warning is of locks that another thread holds at that moment. The child takes none: it
-    makes system calls, and ends in exec or _exit.
+    The warning is of locks that another thread holds at that moment. Children need none of those:
+    if the caller has other threads, it imports before the fork what the child needs. They end in
+    exec or _exit.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,4 +1,4 @@
-"""Messages between the caller of a start and the processes that it forks.
+"""Messages between a caller and the processes that it forks.
 
 By a pipe a process reports to its parent until it executes the command. A line of JSON has a
 pid, numbers of descriptors, or an error in words. The exec closes the pipe: an end without an

@@ -98,6 +98,6 @@ def test_local_and_remote_workers_are_refused_together(
 ) -> None:
     """Local workers need the sandbox and remote ones the network."""
     project.makepyfile("def test_it(): pass")
-    result = project.runpytest_subprocess("--dist=load", "--tx", "ssh=nobody.example", *more)
+    result = project.runpytest_subprocess("--dist=load", "--tx", "ssh=worker.example", *more)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*reached over a network, and a sandbox has none*"])

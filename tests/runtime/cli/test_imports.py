@@ -107,6 +107,18 @@ def test_command_imports_only_needed_modules(
     assert seen & (NEVER | unneeded) == set()
 
 
+def test_exec_beside_a_daemon_imports_only_its_client(
+    root: Path, engine: Engine, first: str
+) -> None:
+    """The look for a killed daemon needs none of the network code."""
+    network = engine.network_create("lan").name
+    engine.run("base", FOR_EVER, network=network)
+    unneeded = NETWORKS - {"runtime.daemon.client", "socket"} | {"runtime.container.networking"}
+    seen = imported_by(root, "exec", first, "true")
+    assert "runtime.daemon.client" in seen
+    assert seen & unneeded == set()
+
+
 def test_no_garbage_collection_during_imports(root: Path, first: str) -> None:
     """Imported objects stay until the end; looking for garbage takes a tenth of a command."""
     done = subprocess.run(
