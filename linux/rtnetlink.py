@@ -347,17 +347,3 @@ def del_neighbour(index: int, address: Address) -> Request:
     """Remove a neighbour entry."""
     body = NEIGH.pack(_family(address.version), index, 0, 0, 0) + attr(NDA_DST, address.packed)
     return Request(RTM_DELNEIGH, 0, body, f"forget neighbour {address} on link {index}")
-
-
-def add_forwarding(mac: str, *, port: int) -> Request:
-    """Add a permanent forwarding entry to a bridge (`bridge fdb add … master static`)."""
-    body = NEIGH.pack(socket.AF_BRIDGE, port, NUD_NOARP, NTF_MASTER, 0)
-    body += attr(NDA_LLADDR, mac_bytes(mac))
-    return Request(RTM_NEWNEIGH, _NEW, body, f"forward {mac} to port {port}")
-
-
-def del_forwarding(mac: str, *, port: int) -> Request:
-    """Remove a forwarding entry of a bridge."""
-    body = NEIGH.pack(socket.AF_BRIDGE, port, 0, NTF_MASTER, 0)
-    body += attr(NDA_LLADDR, mac_bytes(mac))
-    return Request(RTM_DELNEIGH, 0, body, f"forward {mac} to port {port} no more")

@@ -68,7 +68,12 @@ def read(choices: object) -> dict[str, Any]:
 
     Raises `toml_table.TableError`.
     """
-    return toml_table.convert(choices, get_type_hints(Dialect), "[dialect]")
+    return toml_table.convert(choices, _types(), "[dialect]")
+
+
+@cache
+def _types() -> dict[str, Any]:
+    return get_type_hints(Dialect)
 
 
 @cache

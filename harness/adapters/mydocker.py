@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, update_wrapper
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 from typing import Concatenate, Final, Literal, ParamSpec, TypeVar, cast
@@ -76,7 +76,8 @@ class MydockerAdapter:
         **kwargs: P.kwargs,
     ) -> T:
         try:
-            return self._calls.call(request, partial(_with_engine, method), *args, **kwargs)
+            job = update_wrapper(partial(_with_engine, method), method, ("__qualname__",), ())
+            return self._calls.call(request, job, *args, **kwargs)
         except MydockerError as error:
             raise RuntimeRefused(request, str(error)) from error
 

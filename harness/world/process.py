@@ -222,13 +222,17 @@ def wait_for_end(pid: int, seconds: float) -> None:
         select.select([handle], [], [], seconds)
 
 
-def end(pid: int, grace: float, bound: float = 10.0) -> bool:
+_KILL: Final = 10.0
+"""Seconds that a killed process may take to end."""
+
+
+def end(pid: int, grace: float) -> bool:
     """End a process: SIGTERM, and SIGKILL after `grace` seconds, at once without any.
 
-    Return whether it has ended within `bound` seconds after SIGKILL.
+    Return whether it has ended within 10 seconds after SIGKILL.
     """
     with contextlib.suppress(ProcessLookupError), _pidfd(pid) as handle:
-        for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, bound)):
+        for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL)):
             if seconds:
                 signal.pidfd_send_signal(handle, number)
                 if select.select([handle], [], [], seconds)[0]:

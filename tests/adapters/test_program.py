@@ -98,6 +98,7 @@ def test_invalid_pid_file_is_reported(tmp_path: Path, said: str) -> None:
     [
         ("exit 1", ProgramBroken),
         ("echo no >&2; exit 1", ProgramRefused),
+        ("echo 'panic: oh' >&2; exit 2", ProgramBroken),
     ],
 )
 def test_foreground_runtime_that_exits_at_start_is_refused_or_broken(

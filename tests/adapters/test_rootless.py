@@ -16,6 +16,7 @@ from harness.adapters import registry
 from harness.adapters.docker_cli import adapter
 from harness.adapters.docker_cli.docker import ROOTLESS
 from harness.adapters.docker_cli.spec import CliSpec
+from harness.adapters.protocol import RuntimeRefused
 from harness.adapters.support import rootless
 from harness.lab import session
 from harness.model import oracle
@@ -43,6 +44,7 @@ from tests.adapters.vendors import (
     OBSTACLE,
     TRIED_DOCKER,
     TRIED_ROOTLESS,
+    assert_published_port_answers,
     the_cast,
 )
 
@@ -139,6 +141,18 @@ def owners_of(pids: list[int]) -> set[int]:
                 carriers.add(os.stat(f"/proc/{name}").st_uid)
     assert carriers
     return carriers | {os.stat(f"/proc/{pid}").st_uid for pid in pids}
+
+
+def test_rootless_published_port_is_reported_and_answers(vendor: Scene) -> None:
+    """The port number is the requested one."""
+    assert_published_port_answers(vendor)
+
+
+def test_refused_rootless_start_leaves_no_container(vendor: Scene) -> None:
+    """A created but never started container is removed too."""
+    vendor.refusal("late", Bridge(), command=("/no/such/command",))
+    with pytest.raises(RuntimeRefused):
+        vendor.runtime.inspect("late")
 
 
 @pytest.mark.parametrize("vendor", RELAYED, indirect=True)

@@ -14,6 +14,8 @@ from harness.testbench import lookup
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.world.build import World
+from linux import rtnetlink_dump
+from linux.netlink import Netlink
 from tests.adapters.vendors import OWN_STACK, rests
 
 
@@ -33,6 +35,18 @@ def test_runsc_release_is_its_version(pod: Scene) -> None:
     """The first number of the output is the same in all releases."""
     release, _, _ = pod.runtime.version.partition(".")
     assert len(release) == len("20240729")
+
+
+def test_runsc_addresses_are_visible_inside_only(pod: Scene) -> None:
+    """The host's side has none; the veth pair is the host's."""
+    home = pod["home"]
+    with home.inside() as space, space.outside() as outside, Netlink(outside) as netlink:
+        held = {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
+    assert home.net.address(4) not in held
+    eth0 = home.net.links()["eth0"]
+    ends = {link.ifindex for link in pod.netns(HOST).links().values()}
+    assert eth0.carrier
+    assert eth0.peer in ends
 
 
 def test_runsc_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:

@@ -19,7 +19,6 @@ from tests.adapters.vendors import (
     BY_COMMAND,
     OWN_STACK,
     TRIED,
-    TRIED_ROOTLESS,
     assert_published_port_answers,
     claiming,
     the_cast,
@@ -66,7 +65,7 @@ def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
     assert endpoint.mac == inside.links()["eth0"].mac
 
 
-@pytest.mark.parametrize("vendor", [*claiming(Feature.PUBLISH), *TRIED_ROOTLESS], indirect=True)
+@pytest.mark.parametrize("vendor", claiming(Feature.PUBLISH), indirect=True)
 def test_published_port_is_inspected_and_answers(vendor: Scene) -> None:
     """The port has the requested number."""
     assert_published_port_answers(vendor)
@@ -85,7 +84,6 @@ def test_two_networks_and_one_letter_names(vendor: Scene) -> None:
     vendor.remove_network("n2")
 
 
-@pytest.mark.parametrize("vendor", [*TRIED, *TRIED_ROOTLESS], indirect=True)
 def test_refused_start_leaves_no_container(vendor: Scene) -> None:
     """A created container that never started is removed as well."""
     vendor.refusal("late", Bridge(), command=("/no/such/command",))

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -157,10 +156,6 @@ def test_host_call_raises_remote_exception_with_traceback(
 
 def _socket() -> socket.socket:
     return socket.socket()
-
-
-def _unknown_here() -> Callable[[], int]:
-    return _add_later
 
 
 def _add_later() -> int:

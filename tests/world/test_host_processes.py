@@ -245,7 +245,6 @@ def test_host_start_in_foreign_pid_namespace_is_refused() -> None:
     """A start is refused before any change if setns() back is not permitted."""
     source = """
 import os
-from harness.testbench.concurrent import at_once
 from harness.world.host import HostMachine
 try:
     HostMachine.start(resolver="203.0.113.53", hosts={})

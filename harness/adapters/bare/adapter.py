@@ -360,7 +360,9 @@ def _write(files: Sequence[tuple[str, str]]) -> None:
 
 def _remove(engine: BareEngine, some: Sequence[str]) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(engine.remove, some))  # raises the first failure when all have ended
+        removals = [pool.submit(engine.remove, name) for name in some]
+    for removal in removals:
+        removal.result()  # all have ended: raises the first failure
 
 
 def _crash(engine: BareEngine, spec: ContainerSpec, args: tuple[str, ...], after: float) -> None:

@@ -27,6 +27,7 @@ from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Host, Joi
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
+from linux.proc import process_born
 from linux.readiness import await_ready
 
 _STOP: Final = 1.0
@@ -96,7 +97,7 @@ class BareEngine:
         pid = self.runtime.start(
             StartRequest(spec, record.args, home, netns, record.endpoints, links)
         )
-        record = replace(record, is_complete=True, pid=pid, start_time=store.start_time(pid))
+        record = replace(record, is_complete=True, pid=pid, start_time=process_born(pid))
         if record.endpoints and not netns:
             record = replace(record, endpoints=_in_place(record))
         store.save(record)

@@ -30,7 +30,8 @@ from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
-ADDRESSES: Final = HOME / "networks" / "addresses"
+_FOLDER: Final = HOME / "networks"
+ADDRESSES: Final = _FOLDER / "addresses"
 """The directory in which host-local notes the assigned addresses."""
 POOL: Final = IPv4Network("10.86.0.0/15")
 _POOL6: Final = IPv6Network("fd00:86::/48")
@@ -42,7 +43,7 @@ A = TypeVar("A", IPv4Address, IPv6Address)
 
 def names() -> list[str]:
     """Return the names of all networks."""
-    return sorted(path.stem for path in _path("x").parent.glob("*.spec"))
+    return sorted(path.stem for path in _FOLDER.glob("*.spec"))
 
 
 def load(name: str) -> NetworkSpec:
@@ -56,7 +57,7 @@ def load(name: str) -> NetworkSpec:
 
 def save(spec: NetworkSpec) -> None:
     """Write the spec of a network whose subnets and gateways are set."""
-    _path(spec.name).parent.mkdir(parents=True, exist_ok=True)
+    _FOLDER.mkdir(parents=True, exist_ok=True)
     _path(spec.name).write_bytes(pickle.dumps(spec))
 
 
@@ -66,7 +67,7 @@ def forget(name: str) -> None:
 
 
 def _path(name: str) -> Path:
-    return HOME / "networks" / f"{name}.spec"
+    return _FOLDER / f"{name}.spec"
 
 
 def bridge_name(kind: str, network: str) -> str:

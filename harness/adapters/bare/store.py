@@ -19,7 +19,7 @@ from harness.adapters.protocol import ContainerInfo, Endpoint
 from harness.adapters.support.program import ProgramBroken, ProgramRefused
 from harness.model.plan import ContainerSpec, Publish
 from harness.world import process
-from linux import proc
+from linux.proc import process_born
 
 HOME: Final = Path("/run/netmodes/bare")
 
@@ -43,7 +43,7 @@ class BareRecord:
     @property
     def alive(self) -> bool:
         """True while its pid 1 runs."""
-        return bool(self.pid) and start_time(self.pid) == self.start_time
+        return bool(self.pid) and process_born(self.pid) == self.start_time
 
 
 # --- what is on disk -------------------------------------------------------------
@@ -110,11 +110,6 @@ def facts(record: BareRecord) -> ContainerInfo:
 
 
 # --- processes ---------------------------------------------------------------------
-
-
-def start_time(pid: int) -> int:
-    """Return the start time of a process, 0 if it has ended or is a zombie."""
-    return proc.born(f"/proc/{pid}")
 
 
 def end_process(pid: int, grace: float) -> None:

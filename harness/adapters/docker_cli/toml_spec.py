@@ -100,9 +100,7 @@ def _spec(tables: Mapping[str, Any], stem: str) -> CliSpec:
     if "daemon" in tables:
         given["daemons"] = _daemons(tables["daemon"])
     spec = replace(base, like=version or _NEWEST, **given)
-    dialect = spec.dialect or dialects.composed(
-        *replace(spec, kin=spec.kin or (like,)).table_entries("")
-    )
+    dialect = spec.dialect or dialects.composed(*((name, spec.like) for name in spec.kin))
     return replace(spec, dialect=replace(dialect, **dialects.read(tables.get("dialect", {}))))
 
 

@@ -17,7 +17,7 @@ from harness.adapters.protocol import HostHandle, RuntimeBroken
 from harness.adapters.support import programs
 from harness.model.dialect import Dialect
 from harness.world import process
-from linux import proc
+from linux.proc import process_born
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ def _await_socket(path: str, pid: int, bound: float) -> str:
 
 def _exists(pid: int) -> bool:
     """Return True while a process runs; a zombie has ended."""
-    return bool(proc.born(f"/proc/{pid}"))
+    return bool(process_born(pid))
 
 
 def _last(path: str) -> list[str]:

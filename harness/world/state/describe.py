@@ -380,7 +380,7 @@ _EXPRESSIONS: Final = 4
 _LEFT_OUT: Final = {
     "table": frozenset({3, 4}),  # use, handle
     "chain": frozenset({2, 6, 8}),  # handle, use, counters
-    "rule": frozenset({3, _EXPRESSIONS, 6}),  # handle, compared by themselves, position
+    "rule": frozenset({3, _EXPRESSIONS, 6}),  # handle, described separately, position
     "set": frozenset({9, 16, 17, 18, 20}),  # size, handle, counters, count
     "object": frozenset({4, 5, 6}),  # its count, use, handle
     "flowtable": frozenset({4, 5}),  # use, handle

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.adapters.bare import store
 from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.support.program import BOUND, ProgramBroken, failure
 from harness.world import process
+from linux.proc import process_born
 
 ENTERING: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
 """The namespaces that nsenter(1) enters: all but the user namespace."""
@@ -39,7 +39,7 @@ def start(argv: Sequence[str], request: StartRequest, environment: Mapping[str, 
     while time.monotonic() < deadline:
         if found := _container(monitor):
             return found
-        if not store.start_time(monitor):
+        if not process_born(monitor):
             output = request.log.read_text(encoding="utf-8", errors="replace").strip()
             raise failure(shlex.join(argv), "ended at once", output)
         select.select([], [], [], _AGAIN)

@@ -26,16 +26,12 @@ class OciRuntime:
     def start(self, request: StartRequest) -> int:
         """Write config.json and call `run --detach`."""
         bundle.write_config(request)
+        return self._run(request)
+
+    def _run(self, request: StartRequest, *options: str) -> int:
         pid_file = request.home / "pid"
-        words = (
-            "--detach",
-            "--pid-file",
-            str(pid_file),
-            "--bundle",
-            str(request.home),
-            request.name,
-        )
-        self.program.run_checked("run", *words, log=request.log)
+        words = ("--pid-file", str(pid_file), "--bundle", str(request.home), request.name)
+        self.program.run_checked(*options, "run", "--detach", *words, log=request.log)
         return read_pid(pid_file)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records

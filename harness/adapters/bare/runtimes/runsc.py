@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from harness.adapters.bare import bundle, store
 from harness.adapters.bare.adapter import CNI, FEATURES, FOR_EVER, BareFactory
 from harness.adapters.bare.protocol import StartRequest
-from harness.adapters.support.program import Program, read_pid
+from harness.adapters.bare.runtimes.oci import OciRuntime
+from harness.adapters.support.program import Program
 from harness.model.features import Feature
 from harness.model.plan import Host, Joined, Nothing
 
@@ -38,21 +38,12 @@ _KIND, _POD = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 
 
 @dataclass(frozen=True, slots=True)
-class Runsc:
-    """Driver of runsc by its command line: runc's with further options."""
-
-    runsc: Program
-
-    @property
-    def program(self) -> Program:
-        """The program with its wrapper and options."""
-        return replace(
-            self.runsc, command=(*HIDDEN, *self.runsc.command, "--root", _ROOT, *OPTIONS)
-        )
+class Runsc(OciRuntime):
+    """Driver of runsc: runc's command line with further options."""
 
     def start(self, request: StartRequest) -> int:
         """Write config.json and call `run --detach`."""
-        pid_file, pod = request.home / "pid", _pod(request.name)
+        pod = _pod(request.name)
         config = bundle.config_of(request)
         del config["linux"]["cgroupsPath"]  # there is none for it here
         if tuple(request.args) == FOR_EVER:
@@ -61,16 +52,7 @@ class Runsc:
             config["annotations"] = {_KIND: "container", _POD: pod}
         bundle.write_config(request, config)
         network = {Host: "host", Nothing: "none"}.get(type(store.load(pod).spec.mode), "sandbox")
-        words = (
-            "--detach",
-            "--pid-file",
-            str(pid_file),
-            "--bundle",
-            str(request.home),
-            request.name,
-        )
-        self.program.run_checked(f"--network={network}", "run", *words, log=request.log)
-        return read_pid(pid_file)
+        return self._run(request, f"--network={network}")
 
     def end(self, name: str, pid: int, grace: float) -> None:
         """Call `kill`; the first container ends with its sandbox."""
@@ -89,14 +71,6 @@ class Runsc:
                     check=False,
                 )
 
-    def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
-        """Call `delete --force`, whether it knows the container or not."""
-        self.program.run("delete", "--force", name)
-
-    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """Return the words of `exec`."""
-        return (*self.program.command, "exec", name)
-
 
 def _pod(name: str) -> str:
     """Return the container whose sandbox this one shares: the first in a chain of joiners."""
@@ -105,11 +79,17 @@ def _pod(name: str) -> str:
     return name
 
 
+def _driver(program: Program) -> Runsc:
+    """Return the driver, with the wrapper and the options of every call."""
+    command = (*HIDDEN, *program.command, "--root", _ROOT, *OPTIONS)
+    return Runsc(replace(program, command=command))
+
+
 RUNSC: Final = BareFactory(
     name="runsc",
     command=("runsc",),
     programs=("unshare",),
-    make=Runsc,
+    make=_driver,
     packages=("runsc",),
     version_pattern=r"\d{8}\.\d+",
     features=FEATURES - {Feature.SYSCTL},
