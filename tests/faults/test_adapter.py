@@ -20,8 +20,6 @@ from harness.world.build import World
 from harness.world.leak_guard import guarded
 from linux import nftables
 
-Sabotage = Callable[..., FaultyAdapter]
-
 
 @pytest.fixture
 def sabotage() -> Iterator[Callable[[Any], Scene]]:
