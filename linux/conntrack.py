@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-import socket
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import ip_address
@@ -29,7 +28,7 @@ from linux.netlink import (
     nest,
 )
 from linux.netns import NetNS, read_sysctls
-from linux.rtnetlink import Address
+from linux.rtnetlink import Address, address_family
 
 _SUBSYSTEM: Final = 1
 _GET, _DELETE, _GET_STATS, _ENTRIES = 1, 2, 5, 1
@@ -38,7 +37,6 @@ _IP, _PROTOCOL = 1, 2
 _SOURCES: Final = {4: 1, 6: 3}
 _DESTINATIONS: Final = {4: 2, 6: 4}
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class FlowTuple(NamedTuple):
@@ -158,7 +156,7 @@ def read_flow(answer: bytes) -> Flow:
     """Decode a flow of an answer or a notification."""
     found = dict(attributes(answer, 4))
     original, reply = _ends(found[_ORIGINAL]), _ends(found[_REPLY])
-    head = struct.pack(">BBH", _FAMILIES[original.source.version], 0, 0)
+    head = struct.pack(">BBH", address_family(original.source.version), 0, 0)
     zone = attr(_ZONE, found[_ZONE]) if _ZONE in found else b""
     handle = head + nest(_ORIGINAL, found[_ORIGINAL]) + zone + attr(_ID, found[_ID])
     return Flow(original, reply, handle)

@@ -11,7 +11,6 @@ is imported, and because pyroute2 has no owned tables.
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple, get_args
@@ -29,7 +28,7 @@ from linux.netlink import (
     text,
 )
 from linux.netns import NetNS
-from linux.rtnetlink import Address, Network
+from linux.rtnetlink import Address, Network, address_family
 
 Expression = bytes
 Hook = Literal["prerouting", "input", "forward", "output", "postrouting"]
@@ -200,7 +199,7 @@ def immediate(register: int, value: bytes) -> Expression:
 
 def dnat(to: Address, port: int | None = None) -> list[Expression]:
     """Rewrite the destination address, and the port if one is given."""
-    number = socket.AF_INET if to.version == 4 else socket.AF_INET6
+    number = address_family(to.version)
     load = [immediate(_REGISTER, to.packed)]
     nat = [be32(1, 1), be32(2, number), be32(3, _REGISTER)]
     if port is not None:

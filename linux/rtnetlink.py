@@ -233,12 +233,13 @@ def del_group(group: int) -> Request:
 # --- addresses, routes, neighbours ------------------------------------------
 
 
-def _family(version: int) -> int:
+def address_family(version: int) -> int:
+    """Return the AF_… constant of an IP version."""
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
 def _address_body(index: int, address: Interface, flags: int = 0) -> bytes:
-    body = ADDR.pack(_family(address.version), address.network.prefixlen, flags, 0, index)
+    body = ADDR.pack(address_family(address.version), address.network.prefixlen, flags, 0, index)
     packed = address.ip.packed
     return body + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
 
@@ -265,14 +266,13 @@ def _route_body(
     table: int = MAIN_TABLE,
     source: Address | None = None,
     kind: int = 0,
-    protocol: int = RTPROT_STATIC,
 ) -> bytes:
     version = next(item.version for item in (destination, via, source) if item is not None)
     length = destination.prefixlen if destination is not None else 0
     # RT_SCOPE_LINK for a route without a gateway
     scope = 253 if kind == _UNICAST and via is None and version == 4 else 0
     short = table if table < 256 else 0  # gVisor supports only the short table number
-    body = ROUTE.pack(_family(version), length, 0, 0, short, protocol, scope, kind, 0)
+    body = ROUTE.pack(address_family(version), length, 0, 0, short, RTPROT_STATIC, scope, kind, 0)
     if destination is not None and length:
         body += attr(RTA_DST, destination.network_address.packed)
     if via is not None:
@@ -292,12 +292,9 @@ def add_route(
     table: int = MAIN_TABLE,
     source: Address | None = None,
     replace: bool = False,
-    protocol: int = RTPROT_STATIC,
 ) -> Request:
     """Add a unicast route; `None` is the default route, whose family is that of `via`."""
-    body = _route_body(
-        destination, via=via, oif=oif, table=table, source=source, kind=_UNICAST, protocol=protocol
-    )
+    body = _route_body(destination, via=via, oif=oif, table=table, source=source, kind=_UNICAST)
     flags = NLM_F_CREATE | NLM_F_REPLACE if replace else _NEW
     what = f"add route {destination or 'default'} via {via or f'link {oif}'}"
     return Request(RTM_NEWROUTE, flags, body, what)
@@ -309,9 +306,9 @@ def add_blackhole(network: Network) -> Request:
     return Request(RTM_NEWROUTE, _NEW, body, f"add blackhole {network}")
 
 
-def del_route(destination: Network | None, *, via: Address, table: int = MAIN_TABLE) -> Request:
+def del_route(destination: Network | None, *, via: Address) -> Request:
     """Remove a route."""
-    body = _route_body(destination, via=via, table=table)
+    body = _route_body(destination, via=via)
     return Request(RTM_DELROUTE, 0, body, f"remove route {destination or 'default'} via {via}")
 
 
@@ -320,7 +317,7 @@ def add_rule(family: Literal[4, 6], *, iif: str, table: int, priority: int) -> R
 
     `iif` `lo` matches packets that this namespace sends itself.
     """
-    body = RULE.pack(_family(family), 0, 0, 0, 0, _TO_TABLE, 0)
+    body = RULE.pack(address_family(family), 0, 0, 0, 0, _TO_TABLE, 0)
     body += text(_FRA_IIFNAME, iif) + u32(_FRA_PRIORITY, priority) + u32(_FRA_TABLE, table)
     what = f"add rule {priority}: from {iif} to table {table}"
     return Request(RTM_NEWRULE, _NEW, body, what)
@@ -328,7 +325,7 @@ def add_rule(family: Literal[4, 6], *, iif: str, table: int, priority: int) -> R
 
 def add_neighbour(index: int, address: Address, mac: str) -> Request:
     """Add a permanent neighbour entry."""
-    body = NEIGH.pack(_family(address.version), index, NUD_PERMANENT, 0, 0)
+    body = NEIGH.pack(address_family(address.version), index, NUD_PERMANENT, 0, 0)
     body += attr(NDA_DST, address.packed) + attr(NDA_LLADDR, mac_bytes(mac))
     what = f"add neighbour {address} at {mac} to link {index}"
     return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, what)
@@ -336,7 +333,7 @@ def add_neighbour(index: int, address: Address, mac: str) -> Request:
 
 def add_proxy(index: int, address: Address) -> Request:
     """Answer ARP or NDP on a link for an address of another link (ip-neighbour(8), proxy)."""
-    body = NEIGH.pack(_family(address.version), index, 0, NTF_PROXY, 0) + attr(
+    body = NEIGH.pack(address_family(address.version), index, 0, NTF_PROXY, 0) + attr(
         NDA_DST, address.packed
     )
     what = f"answer for {address} on link {index}"
@@ -345,5 +342,7 @@ def add_proxy(index: int, address: Address) -> Request:
 
 def del_neighbour(index: int, address: Address) -> Request:
     """Remove a neighbour entry."""
-    body = NEIGH.pack(_family(address.version), index, 0, 0, 0) + attr(NDA_DST, address.packed)
+    body = NEIGH.pack(address_family(address.version), index, 0, 0, 0) + attr(
+        NDA_DST, address.packed
+    )
     return Request(RTM_DELNEIGH, 0, body, f"forget neighbour {address} on link {index}")

@@ -365,7 +365,7 @@ def route_to(
 
     Raises `NetlinkError` when the query itself is invalid: no such link.
     """
-    family = socket.AF_INET if to.version == 4 else socket.AF_INET6
+    family = rtnetlink.address_family(to.version)
     bits = to.max_prefixlen
     body = rtnetlink.ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, 0)
     body += attr(rtnetlink.RTA_DST, to.packed)

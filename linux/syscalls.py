@@ -220,9 +220,9 @@ def move_mount(tree: int, target: str) -> None:
 
 
 def restrict_tree(tree: int, attributes: int, *, path: str = "") -> None:
-    """Add mount attributes to a tree before it is attached, or (AT_FDCWD) to that at `path`.
+    """Add mount attributes to a detached tree and the mounts below it: mount_setattr(2).
 
-    To the mounts below, too: mount_setattr(2).
+    With AT_FDCWD and `path`, add them to the mounts at and below that path.
     """
     request = struct.pack("=QQQQ", attributes, 0, 0, 0)
     flags = _AT_RECURSIVE | (0 if path else _AT_EMPTY_PATH)

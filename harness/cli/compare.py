@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.markup import escape
 
 from harness.adapters import registry
@@ -97,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
         if rest := names[len(columns) :]:
             trouble += f"; not run: {', '.join(rest)}"
     if columns:
+        from rich.markdown import Markdown  # loads pygments, which nothing else here needs
+
         console.print(Markdown(as_markdown(columns)))
     if trouble:
         _complain(trouble)

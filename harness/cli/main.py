@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     _replace_unencodable()
     if words[:1] == ["ping"]:
-        from harness.lab import ping  # its sockets need Linux's epoll
+        from harness.lab import ping  # only this command needs the probe's sockets
 
         return ping.main(words[1:])
     if words[:1] == [workers.COMMAND]:

@@ -174,14 +174,14 @@ class _Inspection:
 
     def within(self, packet: PacketHeader, link: rtnetlink_dump.Link | None) -> Iterator[str]:
         """Return why the packet came in and went nowhere."""
+        if link is None:
+            yield f"its link is gone from {self.namespace}"
+            return
         entered = link
-        if link is not None and link.master is not None:
+        if link.master is not None:
             bridge = self._by_index(link.master)
             yield from self._in_bridge(link, bridge)
             entered = bridge or link  # the kernel's input is the bridge
-        if entered is None:
-            yield f"its link {link.name if link else '?'} is gone from {self.namespace}"
-            return
         own = any(
             item.address.ip == packet.destination for item in rtnetlink_dump.addresses(self.netlink)
         )

@@ -9,25 +9,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-    ip_address,
-)
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
 from harness.adapters.protocol import Adapter, ContainerInfo, NetworkInfo, RuntimeRefused
 from harness.faults.fault import Moment
 from harness.faults.nft_rules import DecodedRule, decode_rules
 from harness.model.plan import Bridge, ContainerSpec, Mode
-from harness.model.topology import Address, Interface
+from harness.model.topology import Address, Interface, Network
 from harness.testbench.netns_view import NetnsView, fixed, iproute
 from harness.world.host import HostMachine
-from linux import nftables, rtnetlink_dump
+from linux import nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import NetlinkError, Request
 
 _LOG: Final = "/run/netmodes/fault.log"
@@ -221,10 +213,7 @@ _ALL: Final = 3  # ETH_P_ALL
 _THERE_OR_NOT: Final = frozenset(
     {errno.EEXIST, errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 )
-_TEXT: Final = (IPv4Address, IPv6Address, IPv4Network, IPv6Network)
 _LINK_KEYS: Final = {"mac": "address", "name": "ifname"}
-_NODAD: Final = 0x02
-"""IFA_F_NODAD: without duplicate address detection (linux/if_addr.h)."""
 
 Answer = Callable[[bytes], Iterable[bytes]]
 """Function that returns the reply frames to an incoming frame."""
@@ -246,7 +235,7 @@ class NetnsEditor:
         """Return an interface; raise `KeyError` if there is none."""
         return self.links()[name]
 
-    def addresses(self, link: str) -> list[IPv4Interface | IPv6Interface]:
+    def addresses(self, link: str) -> list[Interface]:
         """Return the addresses of an interface, without link-local ones."""
         return self.place.interfaces(link)
 
@@ -258,7 +247,9 @@ class NetnsEditor:
         Addresses and networks may be objects of `ipaddress`. Raises `OSError`, which names the
         request.
         """
-        named = {key: str(it) if isinstance(it, _TEXT) else it for key, it in named.items()}
+        named = {
+            key: str(it) if isinstance(it, Address | Network) else it for key, it in named.items()
+        }
         try:
             with self.place.open() as space, iproute(space) as opened:
                 getattr(opened, what)(command, *arguments, **named)
@@ -281,11 +272,12 @@ class NetnsEditor:
             changes["state"] = "up" if up else "down"
         self.ip("link", "set", index=self.link(link).ifindex, **changes)
 
-    def add_address(self, link: str, address: IPv4Interface | IPv6Interface) -> None:
+    def add_address(self, link: str, address: Interface) -> None:
         """Add an address unless it exists."""
-        self._address("add", link, address, flags=_NODAD if address.version == 6 else 0)
+        flags = rtnetlink.IFA_F_NODAD if address.version == 6 else 0
+        self._address("add", link, address, flags=flags)
 
-    def del_address(self, link: str, address: IPv4Interface | IPv6Interface) -> None:
+    def del_address(self, link: str, address: Interface) -> None:
         """Remove an address if it exists."""
         self._address("del", link, address)
 

@@ -15,14 +15,10 @@ from typing import Final
 
 from harness.model.plan import Family
 from harness.probe import icmp
-from harness.probe.sockets import raw_socket, receive
+from harness.probe.sockets import ICMP_PROTOCOLS, IP_LEVELS, raw_socket, receive
 from harness.sandbox import sandbox
 
-_PROTOCOLS: Final[dict[Family, int]] = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
-_TTL: Final[dict[Family, tuple[int, int]]] = {
-    4: (socket.IPPROTO_IP, socket.IP_TTL),
-    6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
-}
+_TTL: Final[dict[Family, int]] = {4: socket.IP_TTL, 6: socket.IPV6_UNICAST_HOPS}
 _OUTSIDE: Final = (
     "ping: this would send packets from the machine itself, and netmodes never does that. "
     "Run it in a lab: netmodes lab\n"
@@ -73,9 +69,9 @@ def _ping(
     except socket.gaierror as error:
         return False, f"no such name: {error.strerror}"
     version: Family = 4 if found[0][0] == socket.AF_INET else 6
-    with raw_socket(version, _PROTOCOLS[version], socket.socket) as opened:
+    with raw_socket(version, ICMP_PROTOCOLS[version], socket.socket) as opened:
         if ttl is not None:
-            opened.setsockopt(*_TTL[version], ttl)
+            opened.setsockopt(IP_LEVELS[version], _TTL[version], ttl)
         began = time.perf_counter()
         echo = (os.getpid() & 0xFFFF, sequence)
         try:

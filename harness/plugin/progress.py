@@ -179,10 +179,14 @@ class ProgressBars:
 
     def _show(self) -> None:
         """Draw the bars on the lines below the one that pytest writes on."""
+        from rich.console import ConsoleDimensions
         from rich.live import Live
 
         if self._tasks and self._live is None:
             self._terminal.write("\n")
+            size = os.get_terminal_size(self._terminal.fileno())
+            if size.columns:  # else the size at the start
+                self._progress.console.size = ConsoleDimensions(*size)
             self._live = Live(
                 self._progress,
                 console=self._progress.console,

@@ -146,8 +146,8 @@ class Reporter:
         known = self._suites / "expected"
         try:
             self._say(uncovered_version(self._runtime, report.implementation.version, known))
-        except (BadExpectations, OSError, UnicodeDecodeError) as error:
-            self._say(f"{known}: {error}", bad=True)
+        except (BadExpectations, OSError) as error:
+            self._say(str(error), bad=True)
         if report.partial:
             self._say(f"report: partial: {'; '.join(report.partial)}", bad=True)
             status = status or pytest.ExitCode.TESTS_FAILED

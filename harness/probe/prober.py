@@ -345,7 +345,9 @@ class _Exchange:
                 continue  # the source has closed: its own end reports why
             self._accepted.append(stream)
             source = plain(sender[0])
-            ttl = self._syns[own.number, family].ttl(source, sender[1])
+            # A client outside the matrix may connect in a family without TCP requests.
+            syns = self._syns.get((own.number, family))
+            ttl = syns.ttl(source, sender[1]) if syns else None
             greeting = reception.pack_reply(self._run, reception.GREETING, own.number, ttl, source)
             with contextlib.suppress(OSError):  # likewise
                 stream.send(greeting)

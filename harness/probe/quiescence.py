@@ -1,4 +1,4 @@
-"""Quiescence: when silence is final, and when a matrix may start.
+"""Quiescence: when silence is final.
 
 The world is closed and lives in one kernel: each packet is delivered or dropped within
 microseconds, synchronously or from a per-CPU backlog queue. So no packet is in flight any more when

@@ -25,6 +25,7 @@ import dns.rdatatype
 
 from harness.model.plan import Family
 from harness.model.topology import Address
+from harness.probe.sockets import ADDRESS_FAMILIES
 from linux.netns import NetNS
 
 ANSWER_BOUND: Final = 2.0
@@ -165,8 +166,7 @@ def _message(name: str, family: Family) -> tuple[dns.message.Message, bytes]:
 
 
 def _send(space: NetNS, server: Address, query: bytes) -> socket.socket:
-    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
-    opened = space.socket(family, socket.SOCK_DGRAM)
+    opened = space.socket(ADDRESS_FAMILIES[server.version], socket.SOCK_DGRAM)
     try:
         opened.setblocking(False)
         opened.connect((str(server), _PORT))

@@ -222,7 +222,7 @@ def _enlarge_buffers(opened: socket.socket) -> None:
 
 
 def raw_socket(family: Family, protocol: int, make: Make) -> socket.socket:
-    """Open a raw socket with buffers for the replies of a whole matrix."""
+    """Open a raw socket with buffers for the packets of a whole slice."""
     opened = _new(family, socket.SOCK_RAW, protocol, make)
     if family == 6:
         opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)

@@ -50,6 +50,7 @@ from harness.report.schema import (
     Section,
     Stage,
     TestResult,
+    Totals,
     Verdict,
 )
 
@@ -253,6 +254,7 @@ def report(
             tests=tests.tests(),
             matrices=matrices(recorder),
             environment=environment(),
+            totals=Totals(),  # `concluded` counts
             **more,
         )
     )

@@ -196,7 +196,7 @@ def _mistakes(item: Deviation, *, limited: bool) -> Iterator[tuple[bool, str]]:
     )
     yield (
         saying and item.at_most < 1,
-        "at_most is missing: the number of tests of a run that it may excuse, from 1",
+        "at_most has to be the number of tests of a run that it may excuse, from 1",
     )
     yield limited and not saying, "only a saying has at_most"
     web = not item.link or address(item.link)

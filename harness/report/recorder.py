@@ -264,15 +264,13 @@ def describe_runtime(runtime: Adapter) -> Implementation:
         name=line(runtime.name),
         version=line(runtime.version) if runtime.version else None,
         features=tuple(line(str(item)) for item in sorted(runtime.features)),
-        dialect={name: _word(getattr(dialect, name)) for name in sorted(dialect.__slots__)},
+        dialect={name: line(_word(getattr(dialect, name))) for name in sorted(dialect.__slots__)},
     )
 
 
 def _word(value: object) -> str:
     if isinstance(value, frozenset | tuple):
-        return line(", ".join(map(str, sorted(value))))
-    return (
-        "none"
-        if value is None
-        else line(str(value).lower() if value in (True, False) else str(value))
-    )
+        return ", ".join(map(str, sorted(value)))
+    if value is None:
+        return "none"
+    return str(value).lower() if value in (True, False) else str(value)

@@ -310,7 +310,7 @@ class Report:
     seeds: Mapping[str, str] = field(default_factory=dict)
     selection: Selection = field(default_factory=Selection)
     shard: Shard | None = None
-    totals: Totals = Totals()
+    totals: Totals
     requirements: tuple[RequirementResult, ...] = ()
     tests: tuple[TestResult, ...] = ()
     matrices: tuple[MatrixResult, ...] = ()

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_address
-from typing import Final
 
 from harness.adapters.protocol import NetworkInfo
 from harness.model.topology import Address, Interface
@@ -44,6 +44,8 @@ def attach(
     network has no bridge in the host, and `OSError`, with the pair removed again, when the
     namespace has an `eth0` or a default route already.
     """
+    from pyroute2.netlink.exceptions import NetlinkError  # slow to import, as in `iproute`
+
     by_kernel(space)
     if network.interface is None:
         raise ValueError(f"network {network.name} has no bridge in the host to attach to")
@@ -55,7 +57,11 @@ def attach(
         peer = {"ifname": "eth0", "net_ns_fd": space.fd, "mtu": mtu}
         if mac := _mac(own):
             peer["address"] = mac
-        ip.link("add", ifname=end, kind="veth", peer=peer, mtu=mtu, master=bridge["index"])
+        try:
+            ip.link("add", ifname=end, kind="veth", peer=peer, mtu=mtu, master=bridge["index"])
+        except NetlinkError as error:
+            reason = os.strerror(error.code)
+            raise OSError(error.code, f"add veth {end} with peer eth0: {reason}") from error
         try:
             ip.link("set", ifname=end, state="up")
             _configure(space, own, network.gateways if routed else ())
@@ -74,17 +80,14 @@ def _configure(space: NetNS, own: Iterable[Interface], gateways: Iterable[Interf
         for link in (rtnetlink.LO, eth0):
             ip.link("set", index=link, state="up")
         for item in own:
-            flags, prefix = _NODAD if item.version == 6 else 0, item.network.prefixlen
+            flags = rtnetlink.IFA_F_NODAD if item.version == 6 else 0
+            prefix = item.network.prefixlen
             ip.addr("add", index=eth0, address=str(item.ip), prefixlen=prefix, flags=flags)
         for item in gateways:
             ip.route("add", dst="default", gateway=str(item.ip))
     with Netlink(space) as netlink:
         await_carrier(netlink, ["eth0"])
         await_local(netlink, (item.ip for item in own))
-
-
-_NODAD: Final = 0x02
-"""IFA_F_NODAD: without duplicate address detection (linux/if_addr.h)."""
 
 
 def detach(host: NetNS, name: str, addresses: set[Address]) -> None:

@@ -41,7 +41,7 @@ class Container:
         self._agent: AgentClient | None = None
         self._agents_pid = 0
         self._pid_1: tuple[int, int] | None = None
-        """Pid 1 when the namespace was last opened, and its start time."""
+        """Pid 1 when the container was created or its namespace last opened, and its start time."""
         with contextlib.suppress(OSError):  # it has ended
             self._pid_1 = facts.pid, self._start_time(facts.pid)
 

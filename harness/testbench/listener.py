@@ -293,10 +293,10 @@ def broadcast(view: NetnsView, addresses: Iterable[Address], *, port: int, paylo
     accepted = 0
     for address, link in targets:
         family: Family = 4 if address.version == 4 else 6
-        for kind, protocol in (
-            (socket.SOCK_DGRAM, 0),
-            (socket.SOCK_RAW, ICMP_PROTOCOLS[family]),
-            (socket.SOCK_STREAM, 0),
+        for kind, protocol, data, to_port in (
+            (socket.SOCK_DGRAM, 0, payload, port),
+            (socket.SOCK_RAW, ICMP_PROTOCOLS[family], icmp.echo_request(family, 1, 1, payload), 0),
+            (socket.SOCK_STREAM, 0, b"", port),
         ):
             with (
                 contextlib.suppress(OSError),  # refused: not counted
@@ -304,16 +304,14 @@ def broadcast(view: NetnsView, addresses: Iterable[Address], *, port: int, paylo
             ):
                 opened.setblocking(False)
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                 if link:  # send by it even without a route
                     opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
                 if kind == socket.SOCK_STREAM:
                     with contextlib.suppress(BlockingIOError):
-                        opened.connect((str(address), port))
-                elif kind == socket.SOCK_RAW:
-                    echo = icmp.echo_request(family, 1, 1, payload)
-                    opened.sendto(echo, (str(address), 0))
+                        opened.connect((str(address), to_port))
                 else:
-                    opened.sendto(payload, (str(address), port))
+                    opened.sendto(data, (str(address), to_port))
                 accepted += 1
     return accepted
 

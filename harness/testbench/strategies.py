@@ -7,7 +7,6 @@ left to it, and `features` excludes what it does not claim.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
@@ -23,10 +22,6 @@ from harness.model.plan import (
     Nothing,
     Plan,
 )
-
-if TYPE_CHECKING:
-    from harness.model.plan import Plan
-
 
 EVERYTHING = frozenset(
     {"bridge", "host", "none", "container", "networks", "internal", "icc", "ipv6", "connect"}

@@ -58,7 +58,6 @@ def assemble(cache: str) -> Image:
     # new pid namespaces have.
     scratch = tempfile.mkdtemp(prefix=f"new-{secrets.token_hex(4)}", dir=cache)
     try:
-        os.chmod(scratch, 0o755)  # noqa: S103 - it becomes "/"
         busybox = _find("busybox")
         if busybox is not None and interpreter(busybox) is None:
             # busybox lacks a program that asks the C library's resolver

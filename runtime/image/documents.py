@@ -49,7 +49,7 @@ class _Container(Struct, frozen=True, rename="pascal"):
     user: Text = ""
     exposed_ports: dict[Text, Any] = {}
     stop_signal: Text = ""
-    labels: dict[Text, Text] = {}
+    labels: dict[Text, Text | None] = {}
 
 
 class _RootFs(Struct, frozen=True):
@@ -115,13 +115,26 @@ def encode(data: Any) -> bytes:
 def parse(raw: bytes, kind: type[_Document], name: str) -> _Document:
     """Decode and check a document; `InvalidArchive` has its name and the offending part."""
     try:
-        return msgspec.convert(json.loads(raw, object_hook=_without_null), kind)
+        return msgspec.convert(_without_null(json.loads(raw)), kind)
     except (ValueError, RecursionError) as error:
         raise InvalidArchive(f"{name} is malformed: {error}") from None
 
 
-def _without_null(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if value is not None}
+_MAPS: Final = frozenset({"ExposedPorts", "Labels"})
+"""Fields whose keys are data: an entry that is `null` stays."""
+
+
+def _without_null(found: Any) -> Any:
+    match found:
+        case dict():
+            return {
+                key: value if key in _MAPS else _without_null(value)
+                for key, value in found.items()
+                if value is not None
+            }
+        case list():
+            return list(map(_without_null, found))
+    return found
 
 
 # --- configurations ----------------------------------------------------------------
@@ -160,7 +173,7 @@ def parse_config(raw: bytes) -> ImageConfig:
             user=config.user,
             exposed=sorted(config.exposed_ports),
             stop_signal=config.stop_signal,
-            labels=config.labels,
+            labels={key: value or "" for key, value in config.labels.items()},
         ),
     )
 

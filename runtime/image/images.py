@@ -145,7 +145,7 @@ class Images:
     ) -> str:
         """Make an image of the tar of a root file system, and return its id.
 
-        `changes` are Dockerfile instructions: `config.INSTRUCTIONS`. Errors as for `load`.
+        `changes` are Dockerfile instructions: `documents.INSTRUCTIONS`. Errors as for `load`.
         """
         config = apply_changes({}, changes)
         names = [parse_reference(name)] if name else []

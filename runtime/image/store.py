@@ -330,7 +330,10 @@ def base_config(cache: str) -> bytes:
 
 
 def add_mount_points(root: str) -> None:
-    """Make the directories and files that every container has mounts on."""
+    """Make the directories and files that every container has mounts on.
+
+    They are part of `base`, but not of its recipe: after a change here, change `assemble.py` too.
+    """
     for directory in ("", "dev", "etc", "proc", "sys"):
         os.makedirs(f"{root}/{directory}", exist_ok=True)
         os.chmod(f"{root}/{directory}", 0o755)  # noqa: S103 - their mode everywhere

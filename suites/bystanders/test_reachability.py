@@ -25,6 +25,7 @@ from harness.model.plan import (
     Family,
 )
 from harness.plugin.marks import requirement
+from harness.probe.sockets import ADDRESS_FAMILIES
 from harness.testbench.listener import BOUND, TRANSPORTS, Transport
 from harness.testbench.scene import Scene
 from harness.world.service_protocols import TCP_PORTS
@@ -107,8 +108,7 @@ def test_bystanders_reach_each_other_on_every_port(
 @contextmanager
 def _echoing(scene: Scene, name: str, family: Family) -> Iterator[socket.socket]:
     """Open a connection from a namespace to the internet's echo service."""
-    kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    with scene.netns(name).socket(kind, socket.SOCK_STREAM) as call:
+    with scene.netns(name).socket(ADDRESS_FAMILIES[family], socket.SOCK_STREAM) as call:
         call.settimeout(BOUND)
         call.connect((str(scene.world.address(INTERNET, family)), TCP_PORTS["echo"]))
         assert call.recv(4096)  # the service reports the client's address

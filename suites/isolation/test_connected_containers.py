@@ -28,6 +28,7 @@ from harness.model.plan import (
 )
 from harness.model.topology import Address, pick
 from harness.plugin.marks import requirement
+from harness.probe.sockets import ADDRESS_FAMILIES
 from harness.testbench.attach import last_address
 from harness.testbench.client import Client
 from harness.testbench.listener import TRANSPORTS, Listener, Transport, ask_echo_service, free_port
@@ -177,10 +178,9 @@ def test_broadcasts_on_connected_network_are_received(reconnected: Scene, family
     if family == 4:
         gateway = pick(reconnected.runtime.network_facts(MORE).gateways, 4)
         everyone.append(gateway.network.broadcast_address)
-    kind = socket.AF_INET if family == 4 else socket.AF_INET6
     with (
         Listener(reconnected["moved"].net, "udp", family=family, port=PORT) as listener,
-        reconnected["third"].net.socket(kind, socket.SOCK_DGRAM) as caller,
+        reconnected["third"].net.socket(ADDRESS_FAMILIES[family], socket.SOCK_DGRAM) as caller,
     ):
         if family == 4:
             caller.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)

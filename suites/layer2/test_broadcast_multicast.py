@@ -15,6 +15,7 @@ from scapy.packet import Packet
 from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, NS2, Protocol
 from harness.model.topology import START_TTL, Address
 from harness.plugin.marks import requirement
+from harness.probe.sockets import ADDRESS_FAMILIES
 from harness.testbench.container import Container
 from harness.testbench.listener import Listener
 from harness.testbench.packets.craft import GROUPS, mac_of, member, send_frame, send_packet
@@ -57,7 +58,7 @@ def test_unprivileged_broadcast_reaches_all_peers(trio: ThreeContainers) -> None
             stack.enter_context(Listener(trio.netns(name), "udp", family=trio.family, port=PORT))
             for name in ("b", "c")
         ]
-        kind = socket.AF_INET if trio.family == 4 else socket.AF_INET6
+        kind = ADDRESS_FAMILIES[trio.family]
         caller = stack.enter_context(trio.netns("a").socket(kind, socket.SOCK_DGRAM))
         if trio.family == 4:
             caller.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)

@@ -58,6 +58,7 @@ def test_fault_is_called_at_every_moment(sabotage: Callable[[Any], Scene]) -> No
     scene.remove_network("lan")
     scene.refusal("none", Bridge("unheard-of"))
     scene.runtime.repair()
+    scene.runtime.crash(ContainerSpec("victim"), after=0.0)
     assert seen == [
         ("host-ready", ""),
         ("network-created", "lan"),
@@ -75,6 +76,7 @@ def test_fault_is_called_at_every_moment(sabotage: Callable[[Any], Scene]) -> No
         ("before-container", "none"),
         ("refused", "none"),
         ("repaired", ""),
+        ("crashed", "victim"),
     ]
 
 

@@ -227,7 +227,7 @@ def test_masquerade_replaces_the_source_address(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_dnat_redirects_to_another_station(
+def test_dnat_redirects_to_another_host(
     rules: Nft, star: Star, family: int, protocol: Protocol
 ) -> None:
     """A packet to the router arrives at the host, and `ct_dnat` matches it."""

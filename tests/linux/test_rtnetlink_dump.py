@@ -237,13 +237,13 @@ def watch(space: NetNS) -> Iterator[LinkWatch]:
         yield opened
 
 
-def change(plain: Netlink, *requests: Request) -> None:
+def change(netlink: Netlink, *requests: Request) -> None:
     """Send requests that change the links, and check that they did."""
-    before = rtnetlink_dump.links(plain)
-    plain.send(list(requests))
+    before = rtnetlink_dump.links(netlink)
+    netlink.send(list(requests))
     # A query by name makes the kernel bring the link's state up to date.
-    rtnetlink_dump.links_named(plain, [link.name for link in rtnetlink_dump.links(plain)])
-    assert rtnetlink_dump.links(plain) != before
+    rtnetlink_dump.links_named(netlink, [link.name for link in rtnetlink_dump.links(netlink)])
+    assert rtnetlink_dump.links(netlink) != before
 
 
 def test_watch_follows_every_change_of_a_link(watch: LinkWatch, plain: Netlink) -> None:

@@ -144,6 +144,14 @@ def test_remote_socket_raises_errors_of_the_kernel(agent: AgentClient) -> None:
         agent.do(["dance"])
 
 
+def test_closed_connection_ends_the_agent(
+    agent: AgentClient, process: subprocess.Popen[bytes]
+) -> None:
+    """The agent needs no signal."""
+    agent.close()
+    assert process.wait(5) == 0
+
+
 def test_remote_socket_is_readable_after_sync(agent: AgentClient, space: NetNS) -> None:
     """The notice of a datagram comes before the reply to sync."""
     with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:

@@ -27,6 +27,7 @@ from harness.report.schema import (
     StagedContainer,
     StagedNetwork,
     TestResult,
+    Totals,
     Verdict,
 )
 
@@ -141,6 +142,7 @@ def report(
         requirements=ROWS,
         tests=tests,
         matrices=(cast(cells),) if cells else (),
+        totals=Totals(),
     )
     return concluded(replace(made, **more))
 

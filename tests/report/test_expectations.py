@@ -118,8 +118,8 @@ def test_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
         (SAYING, "failed", "\\n", "a saying is within one line"),
         (SAYING, "[[d", 'verdict = "unsupported"', "only a requirement can be unsupported"),
         (SAYING, "[[d", "chance = true", "only a test fails by chance"),
-        (SAYING, "at_most", "#", "at_most is missing: the number of tests of a run that it "),
-        (SAYING, "= 3", "= 0", "at_most is missing: the number of tests of a run that it "),
+        (SAYING, "at_most", "#", "at_most has to be the number of tests of a run that it "),
+        (SAYING, "= 3", "= 0", "at_most has to be the number of tests of a run that it "),
         (SAYING, "= 3", "= true", "Expected `int`, got `bool` - at `$.at_most`"),
     ],
 )

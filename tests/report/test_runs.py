@@ -179,13 +179,14 @@ def test_runtime_output_is_escaped_on_the_terminal(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
     """Messages, source, output and the reason of a skip are escaped."""
-    project.makepyfile(HOSTILE)
-    result = run(project, "--report=r", "--color=no", "-rs", *workers)
+    project.makepyfile(test_it=HOSTILE)  # a short name leaves room for the message in the summary
+    result = run(project, "--report=r", "--color=no", "-rfEs", *workers)
     result.assert_outcomes(failed=3, errors=1, skipped=1)
     shown = result.stdout.str()
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
     for text in (r"\x1b]0;owned\x07\x9b31m", r"out\x1b[2J", r"err\x1b[8m\x08", r"reason \x1b[5n"):
         assert text in shown
+    assert r"FAILED test_it.py::test_message - AssertionError: \x1b]0;owned" in shown
 
 
 # --- cut short -------------------------------------------------------------------------

@@ -96,10 +96,10 @@ def test_network_without_bridge_is_refused(host: NetNS, inside: NetNS) -> None:
 
 
 def test_namespace_with_eth0_is_unchanged(host: NetNS, inside: NetNS) -> None:
-    """The error names the interface, and both ends of the new pair are removed."""
+    """The error names the pair, and both ends of it are removed."""
     with Netlink(inside) as netlink:
         netlink.send([rtnetlink.add_bridge("eth0")])
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=f"add veth {host_end('alone')}.*File exists"):
         attach(host, inside, NETWORK, "alone")
     assert set(fixed("host", host).links()) == {"lo", "docker9"}
     assert set(fixed("alone", inside).links()) == {"lo", "eth0"}
@@ -108,7 +108,7 @@ def test_namespace_with_eth0_is_unchanged(host: NetNS, inside: NetNS) -> None:
 def test_second_attach_is_refused(host: NetNS, inside: NetNS) -> None:
     """The first one keeps working."""
     attach(host, inside, NETWORK, "alone")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=f"add veth {host_end('alone')}.*File exists"):
         attach(host, inside, NETWORK, "alone")
     (seen,) = observe_all([probe(inside, str(GATEWAYS[0].ip), host)])
     assert seen.outcome is Outcome.REPLY

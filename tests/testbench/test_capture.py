@@ -19,12 +19,14 @@ from scapy.utils import RawPcapNgReader
 
 from harness.testbench.packets import pcapng
 from harness.testbench.packets.capture import Capture, CaptureLost, Tap
-from harness.testbench.packets.packet_ring import Frame, FrameKind
+from harness.testbench.packets.packet_ring import WITH_ETHERNET_HEADER, Frame, FrameKind
 from linux import rtnetlink
 from linux.netlink import Netlink, Request, attributes, number
 from linux.netns import NetNS
 from tests.support.processes import nothing_stays_open
 from tests.world.pair import PORT, pair
+
+ARPHRD_NONE = 0xFFFE
 
 NEAR, FAR = "192.0.2.1", "192.0.2.2"
 SERVICE = 4242
@@ -272,7 +274,8 @@ def test_capture_can_be_written(taps: list[Tap], sock: socket.socket, tmp_path: 
 @pytest.mark.parametrize("packet", [IP() / UDP(), IPv6() / UDP()])
 def test_bare_ip_is_dissected_by_its_version(packet: IP | IPv6) -> None:
     """A frame of an interface without Ethernet headers begins with IPv4 or IPv6."""
-    frame = Frame("tun0", 0, FrameKind.HOST, 28, bytes(packet), ethernet=False)
+    ethernet = ARPHRD_NONE in WITH_ETHERNET_HEADER  # that of a tun interface
+    frame = Frame("tun0", 0, FrameKind.HOST, 28, bytes(packet), ethernet=ethernet)
     assert type(frame.packet) is type(packet)
     assert str(frame).startswith("tun0 in  IP")
 

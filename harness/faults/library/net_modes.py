@@ -59,7 +59,7 @@ def none_is_bridged(site: FaultContext, verb: AdapterCall) -> object:
 def publishing_without_a_network(site: FaultContext, verb: AdapterCall) -> object:
     """Ignore published ports in modes none and host."""
     apart = isinstance(verb.spec.mode, Nothing | Host)
-    return verb(spec=replace(verb.spec, ports=()) if apart else verb.spec)
+    return verb.call_with(ports=()) if apart else verb()
 
 
 @fault(violates=("NONE-7", "HOST-7"), moment=Moment.REFUSED)
@@ -398,7 +398,7 @@ def published_without_being_asked(site: FaultContext, verb: AdapterCall) -> obje
     first = verb.spec.mode == Bridge(DEFAULT_NETWORK) and not site.memory.get("opened")
     site.memory["opened"] = True
     ports = tuple(Publish(_UNASKED, _UNASKED, transport) for transport in ("tcp", "udp"))
-    return verb(spec=replace(verb.spec, ports=ports) if first else verb.spec)
+    return verb.call_with(ports=ports) if first else verb()
 
 
 @fault(violates="UM-5", moment=Moment.CONTAINER_STARTED)

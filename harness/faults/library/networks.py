@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
@@ -86,8 +85,7 @@ def bad_subnet_corrected(site: FaultContext, verb: AdapterCall) -> object:
     try:
         return verb()
     except RuntimeRefused:
-        spec = replace(verb.spec, subnet=None, gateway=None, ip_range=None)
-        return verb(spec=replace(spec, subnet6=None, gateway6=None))
+        return verb.call_with(subnet=None, gateway=None, ip_range=None, subnet6=None, gateway6=None)
 
 
 @fault(violates="NET-6", around="remove_network")
@@ -190,4 +188,4 @@ def names_of_networks_are_remembered(site: FaultContext, verb: AdapterCall) -> o
     """Reuse the options of a removed network for a new one of its name."""
     spec = verb.spec
     first = site.memory.setdefault("first", {}).setdefault(spec.name, spec)
-    return verb(spec=replace(spec, mtu=first.mtu, internal=first.internal, icc=first.icc))
+    return verb.call_with(mtu=first.mtu, internal=first.internal, icc=first.icc)

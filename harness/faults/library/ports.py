@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
-from harness.adapters.protocol import ContainerInfo, RuntimeRefused
+from harness.adapters.protocol import RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import RULES, AdapterCall, Moment, fault
 from harness.faults.helpers import (
@@ -183,8 +183,7 @@ def published_port_is_anybodys(site: FaultContext, verb: AdapterCall) -> object:
     for name, facts in running.items():
         if wanted & {(port.host_port, port.protocol) for port in facts.ports if port.host_port}:
             raise RuntimeRefused(f"run {verb.spec.name}", f"port is taken by {name}")
-    facts_: ContainerInfo = verb()
-    return facts_
+    return verb()
 
 
 @fault(violates="PUB-13", around="run")

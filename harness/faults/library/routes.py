@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
@@ -18,6 +17,7 @@ from harness.faults.helpers import (
 )
 from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import DEFAULT_NETWORK, Nothing
+from harness.probe.sockets import ADDRESS_FAMILIES
 from linux.nftables import iifname, l4proto, oifname
 from linux.rtnetlink import LO
 
@@ -237,6 +237,6 @@ def rule_of_ipv6_leads_to_another_table(site: FaultContext) -> None:
 def _lead_away(site: FaultContext, plug: FaultLink, network: IPv4Network | IPv6Network) -> None:
     """Route the container's own packets by a table with one route."""
     index = site.inside.link(plug.inside).ifindex
-    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    family = ADDRESS_FAMILIES[network.version]
     site.inside.ensure("rule", "add", family=family, iifname="lo", table=100, priority=50)
     site.inside.ensure("route", "add", dst=network, oif=index, table=100)

@@ -47,7 +47,7 @@ _VLAN_AT: Final = 12
 _ETHERTYPE_VLAN: Final = 0x8100
 
 
-_WITH_ETHERNET_HEADER: Final = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
+WITH_ETHERNET_HEADER: Final = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
 
 class FrameKind(IntEnum):
@@ -154,7 +154,7 @@ class Ring:
                 length,
                 data,
                 bool(status & _STATUS_UNFINISHED_CHECKSUM),
-                hardware in _WITH_ETHERNET_HEADER,
+                hardware in WITH_ETHERNET_HEADER,
             )
 
     def discard(self) -> None:

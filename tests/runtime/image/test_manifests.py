@@ -135,6 +135,19 @@ def test_image_from_year_one_has_a_four_digit_year(engine: Engine) -> None:
     assert engine.images.get(found.identity).created == "0001-01-01T00:00:00Z"
 
 
+def test_null_is_a_missing_field_and_an_empty_entry(engine: Engine) -> None:
+    """Go's encoding/json reads them so: an entry of a map keeps its key."""
+    config: dict[str, object] = {
+        "Env": None,
+        "ExposedPorts": {"80/tcp": None, "81/tcp": {}},
+        "Labels": {"a": None, "b": "c"},
+    }
+    (found,) = load(engine, _config({"config": config}))
+    defaults = engine.images.get(found.identity).defaults
+    assert (defaults.env, defaults.exposed) == ([], ["80/tcp", "81/tcp"])
+    assert defaults.labels == {"a": "", "b": "c"}
+
+
 def test_archive_with_one_bad_image_changes_nothing(engine: Engine, root: Path) -> None:
     """No image of the archive is loaded; earlier images stay."""
     make(engine, LAYER, name="before")

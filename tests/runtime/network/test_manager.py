@@ -1,4 +1,4 @@
-"""User-defined networks: create, inspect, remove; and the traffic that they allow."""
+"""User-defined networks: create, inspect, repair, remove."""
 
 from __future__ import annotations
 
@@ -224,6 +224,15 @@ def test_repair_restores_rules_bridge_and_forwarding(engine: Engine) -> None:
     assert firewall.TABLE in tables()
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
     assert links()[endpoint.veth].master == links()["docker0"].ifindex
+    with (
+        netns(web) as inside,
+        inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller,
+    ):
+        listener.settimeout(WITHIN)
+        listener.bind(("", PORT))
+        caller.sendto(b"hello", (str(ip_interface(endpoint.address).ip), PORT))
+        assert listener.recv(64) == b"hello"
 
 
 def test_host_keeps_accepting_router_advertisements(engine: Engine) -> None:

@@ -59,6 +59,8 @@ def test_joined_container_keeps_lo_after_the_owner_stops(engine: Engine) -> None
     web = engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, network="container:web")
     shared = namespace(joiner, "net")
+    for kind in ("uts", "ipc", "cgroup"):
+        assert namespace(joiner, kind) not in (namespace(web, kind), namespace(None, kind))
     engine.stop("web")
     assert namespace(joiner, "net") == shared
     assert list(links(netns(joiner))) == ["lo"]

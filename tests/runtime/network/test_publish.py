@@ -206,20 +206,29 @@ def test_ports_beyond_one_message_are_published(engine: Engine) -> None:
 # --- redirected -----------------------------------------------------------------------
 
 
-def _called(web: ContainerRecord, port: int = 8080, address: str = "127.0.0.1") -> str:
+def _called(web: ContainerRecord) -> str:
     """Return the client that a listener on port 80 sees when the host connects; `""` if none."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with netns(web) as space, space.socket(family, socket.SOCK_STREAM) as listener:
+    with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind(("", 80))
         listener.listen()
         listener.settimeout(10)
         try:
-            with socket.create_connection((address, port), 10):
+            with socket.create_connection(("127.0.0.1", 8080), 10):
                 accepted, caller = listener.accept()
         except ConnectionRefusedError:
             return ""
         accepted.close()
         return str(caller[0])
+
+
+def test_published_port_stays_reserved_without_a_network(engine: Engine) -> None:
+    """Nothing answers until the container is connected again."""
+    web = engine.run("base", FOR_EVER, publish=["8080:80"])
+    engine.network_disconnect("bridge", web.id)
+    assert not _called(web)
+    assert not _free(8080)
+    engine.network_connect("bridge", web.id)
+    assert _called(web) == "172.17.42.1"
 
 
 def test_forged_frame_does_not_reach_the_host_loopback(engine: Engine) -> None:
