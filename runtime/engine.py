@@ -31,6 +31,7 @@ from runtime.errors import (
     require_free,
     room_for,
 )
+from runtime.init.fork_server import Spawn, fork_here
 from runtime.init.process import Command, Stdio
 from runtime.init.security import capabilities
 from runtime.records import (
@@ -63,11 +64,16 @@ class Engine:
     `root` is the state directory: $MYDOCKER_ROOT, else /run/mydocker. It must be on a
     file system that supports an overlay's upper layer (tmpfs, ext4, xfs), not on an
     overlay. A caller that removes many containers passes the `flows` of its network
-    namespace; `flows` belong to one process and not to its forks. Errors are `MydockerError`s.
+    namespace; `flows` belong to one process and not to its forks. A large caller that starts
+    many containers passes the `spawn` of a `ForkServer`. Errors are `MydockerError`s.
     """
 
     def __init__(
-        self, root: str | os.PathLike[str] | None = None, *, flows: FlowWatch | None = None
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        flows: FlowWatch | None = None,
+        spawn: Spawn = fork_here,
     ) -> None:
         path = os.fspath(root) if root is not None else os.environ.get("MYDOCKER_ROOT")
         if os.geteuid() != 0:
@@ -80,7 +86,7 @@ class Engine:
         require_free("use mydocker")
         self._store = store = Store(os.path.abspath(path or DEFAULT_ROOT))
         store.prepare()
-        self._life = Lifecycle(store, flows)
+        self._life = Lifecycle(store, flows, spawn)
 
     @property
     def images(self) -> Images:

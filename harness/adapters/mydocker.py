@@ -33,6 +33,7 @@ from linux.netns import NetNS
 from runtime.container.options import ContainerOptions
 from runtime.engine import Engine
 from runtime.errors import CommandError, MydockerError
+from runtime.init.fork_server import ForkServer
 from runtime.network.config import NetworkOptions
 from runtime.records import DEFAULT_NETWORK, ContainerRecord, NetworkConfig
 
@@ -87,7 +88,7 @@ class MydockerAdapter:
 
     def stop(self) -> None:
         """Remove everything that mydocker made in this host."""
-        self._call("stop mydocker", Engine.teardown)
+        self._call("stop mydocker", _stop)
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
         """Call `mydocker network create`."""
@@ -230,23 +231,33 @@ def _facts(container: ContainerRecord) -> ContainerInfo:
 # --- inside the host -----------------------------------------------------------
 
 
-_engines: Final[dict[int, Engine]] = {}
+_engines: Final[dict[int, tuple[Engine, ForkServer]]] = {}
 """Engines that watch flows, by process id: a fork must not use its parent's."""
 
 
 def _with_engine(
     method: Callable[Concatenate[Engine, P], T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    return method(_engines.get(os.getpid()) or Engine(), *args, **kwargs)
+    kept = _engines.get(os.getpid())
+    return method(kept[0] if kept else Engine(), *args, **kwargs)
 
 
 def _start(engine: Engine) -> None:
     if os.getpid() not in _engines:
+        server = ForkServer.begin()
         with NetNS.own() as here:
-            engine = _engines[os.getpid()] = Engine(flows=FlowWatch(here))
+            engine = Engine(flows=FlowWatch(here), spawn=server.spawn)
+        _engines[os.getpid()] = engine, server
     engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
     engine.containers()  # every call cleans up after a killed one
+
+
+def _stop(engine: Engine) -> None:
+    engine.teardown()
+    if kept := _engines.pop(os.getpid(), None):
+        _, server = kept
+        server.close()
 
 
 def _run(

@@ -28,6 +28,7 @@ from runtime.errors import (
     room_for,
     room_or_not,
 )
+from runtime.init.fork_server import Spawn, fork_here
 from runtime.init.process import Stdio
 from runtime.records import ContainerRecord, ContainerState
 from runtime.store import Store, now
@@ -47,8 +48,10 @@ _AT_ONCE = 128
 class Lifecycle:
     """Start and end of the containers of one store."""
 
-    def __init__(self, store: Store, flows: FlowWatch | None = None) -> None:
-        self.store, self._flows = store, flows
+    def __init__(
+        self, store: Store, flows: FlowWatch | None = None, spawn: Spawn = fork_here
+    ) -> None:
+        self.store, self._flows, self._spawn = store, flows, spawn
         self._states = StateCache(store)
 
     # --- parts that only some calls need, imported by those -------------------
@@ -72,7 +75,7 @@ class Lifecycle:
         """Networks, endpoints and published ports of the containers."""
         from runtime.container.networking import ContainerNetworking
 
-        return ContainerNetworking(self.store, self.get, self._flows)
+        return ContainerNetworking(self.store, self.get, self._flows, self._spawn)
 
     # --- looking -----------------------------------------------------------
 
@@ -244,6 +247,7 @@ class Lifecycle:
                     lost=lost,
                     on_pid=on_pid,
                     binds=self.volumes.sources(config.binds) if config.binds else (),
+                    spawn=self._spawn,
                 )
             finally:
                 if netns is not None:

@@ -24,6 +24,7 @@ from runtime.errors import (
     is_full,
     require_free,
 )
+from runtime.init.fork_server import Spawn, fork_here
 from runtime.network import etc_files, sysctl
 from runtime.records import (
     DEFAULT_NETWORK,
@@ -72,8 +73,9 @@ class ContainerNetworking:
         store: Store,
         find: Callable[[str], ContainerRecord],
         flows: FlowWatch | None = None,
+        spawn: Spawn = fork_here,
     ) -> None:
-        self._store, self._find, self._flows = store, find, flows
+        self._store, self._find, self._flows, self._spawn = store, find, flows, spawn
 
     @cached_property
     def networks(self) -> Networks:
@@ -87,7 +89,7 @@ class ContainerNetworking:
         """Client of the DNS and relay daemon."""
         from runtime.daemon.client import DaemonClient
 
-        return DaemonClient(self._store)
+        return DaemonClient(self._store, self._spawn)
 
     # --- start and end -------------------------------------------------------
 

@@ -16,6 +16,7 @@ from linux.netns import NetNS
 from linux.proc import ended_within, process_born
 from runtime.errors import UnsupportedError
 from runtime.init import init, status_pipe, terminal
+from runtime.init.fork_server import Spawn, fork_here
 from runtime.init.init import InitSpec
 from runtime.init.process import Command, Stdio
 from runtime.init.rootfs import Bind, Rootfs
@@ -28,6 +29,7 @@ from runtime.records import ContainerRecord, Publication
 if TYPE_CHECKING:  # most starts do not need these imports
     from runtime.container.networking import ConnectedContainer, ContainerNetworking
 
+_CHILD = "runtime.init.init:child"
 _END_BOUND = 30_000
 """Milliseconds that a killed container may take to end before that is an error."""
 
@@ -54,6 +56,7 @@ def start(
     lost: int = -1,
     on_pid: Callable[[int, int, ConnectedContainer], None],
     binds: Sequence[Bind] = (),
+    spawn: Spawn = fork_here,
 ) -> StartedContainer:
     """Start the container and return once its command is being executed.
 
@@ -95,9 +98,7 @@ def start(
             read_only=config.read_only,
             publishes=config.publishes,
         )
-        outer = init.fork()
-        if not outer:
-            init.child(launch)
+        outer = spawn(_CHILD, (launch,), launch.descriptors)
         for fd in (report_in, go_out, far_console):
             open_here.close(fd)
         reader = InitReport(report)
@@ -123,7 +124,8 @@ def start(
         finally:
             if connected is not None:
                 connected.close()
-            collect(outer)
+            if outer:
+                collect(outer)
         master = terminal.receive(console) if console >= 0 else -1
         return StartedContainer(master, ports, rules)
 

@@ -6,21 +6,21 @@ import json
 import os
 import socket
 import struct
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from linux.netns import NetNS
 from runtime.errors import UnsupportedError
-from runtime.init import init
+from runtime.init.fork_server import Spawn, fork_here
 from runtime.init.status_pipe import MAX_DESCRIPTORS
 from runtime.store import LOG, SOCKET, Store
 
 if TYPE_CHECKING:
     from runtime.network.ports import RelayedPort
 
+_DAEMON: Final = "runtime.daemon.daemon:run"
 _BOUND: Final = 10.0
 """Seconds that the daemon may take to reply before another one is started in its place."""
 
@@ -28,8 +28,8 @@ _BOUND: Final = 10.0
 class DaemonClient:
     """Client of the one daemon of a store."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, spawn: Spawn = fork_here) -> None:
+        self._store, self._fork = store, spawn
 
     def serve(
         self,
@@ -107,8 +107,18 @@ class DaemonClient:
                 assert opened is not None
                 with opened:
                     socket.send_fds(opened, [message], fds)
-                    _fork_daemon(store.root, listening.fileno())
+                    self._spawn(listening.fileno())
         return True
+
+    def _spawn(self, listening: int) -> None:
+        root = self._store.root
+        log = os.open(f"{root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            child = self._fork(_DAEMON, (root, listening, log), (listening, log))
+            if child:
+                os.waitpid(child, 0)
+        finally:
+            os.close(log)
 
 
 def _is_running(store: Store) -> bool:
@@ -176,45 +186,3 @@ def _bind(store: Store, listening: socket.socket) -> None:
         listening.listen(64)
     finally:
         os.close(directory)
-
-
-def _fork_daemon(root: str, listening: int) -> None:
-    """Run the daemon as a detached process with the descriptor `listening`.
-
-    The daemon is forked and not executed: its imports took 0.1 s a time, and a host process of the
-    harness, which has no byte-code cache, has imported them before.
-    """
-    import threading  # imported here: only the first container needs it
-
-    if threading.active_count() > 1:  # one of the others may hold the lock of a module
-        from runtime.daemon import daemon  # noqa: F401
-    log = os.open(f"{root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        child = init.fork()
-        if not child:
-            _run_daemon(root, listening, log)
-        os.waitpid(child, 0)
-    finally:
-        os.close(log)
-
-
-def _run_daemon(root: str, listening: int, log: int) -> NoReturn:
-    """Run the code of the forked child: fork once more and become the daemon."""
-    try:
-        init.forget_parent({listening, log})
-        if os.fork():
-            os._exit(0)
-        for target, fd in ((0, os.open(os.devnull, os.O_RDWR)), (1, log), (2, log)):
-            os.dup2(fd, target)
-        init.close_others({listening})
-        os.chdir("/")
-        sys.stdout = sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
-        from runtime.daemon import daemon
-
-        daemon.main(root, listening)
-    except BaseException:
-        import traceback  # imported here: takes milliseconds
-
-        traceback.print_exc()
-    finally:
-        os._exit(1)

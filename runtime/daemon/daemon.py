@@ -10,9 +10,10 @@ import resource
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Final
+from typing import Final, NoReturn
 
 from linux.proc import pidfd as pidfd_of
 from linux.syscalls import pidfd_getfd
@@ -21,6 +22,7 @@ from runtime.daemon.dns_server import Resolver
 from runtime.daemon.dns_socket import DnsSockets, namespace, open_dns_sockets, redirect_queries
 from runtime.daemon.relay import End, Relay, RelayQuota
 from runtime.daemon.tasks import AGAIN, EXHAUSTED
+from runtime.init import init
 from runtime.init.init import set_title
 from runtime.init.status_pipe import MAX_DESCRIPTORS
 from runtime.network.ports import relays_of
@@ -198,6 +200,25 @@ class Daemon:
                     self._resolve(stack, found.id, pidfd, open_dns_sockets(space))
             if relays or names:
                 self._served[found.id] = stack.pop_all()
+
+
+def run(root: str, listening: int, log: int) -> NoReturn:
+    """Run the daemon detached from its parent, in a process that was just forked."""
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        init.forget_parent({listening, log, nothing})
+        if os.fork():
+            os._exit(0)
+        for target, fd in ((0, nothing), (1, log), (2, log)):
+            os.dup2(fd, target)
+        init.close_others({listening})
+        os.chdir("/")
+        sys.stdout = sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+        main(root, listening)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def main(root: str, listening: int) -> None:

@@ -1,3 +1,12 @@
 """Code that runs inside the new container: rootfs, mounts, security, pid 1."""
 
-__all__ = ["init", "process", "rootfs", "security", "status_pipe", "supervise", "terminal"]
+__all__ = [
+    "fork_server",
+    "init",
+    "process",
+    "rootfs",
+    "security",
+    "status_pipe",
+    "supervise",
+    "terminal",
+]

@@ -1,0 +1,102 @@
+"""The fork server: its children are like the caller's own, and smaller."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from linux.netns import NetNS
+from runtime.engine import Engine
+from runtime.errors import CommandNotFoundError
+from runtime.init import fork_server
+from runtime.init.fork_server import ForkServer
+from tests.runtime.conftest import FOR_EVER
+
+
+@pytest.fixture
+def server(host: NetNS) -> Iterator[ForkServer]:
+    """Begin a fork server in the host netns."""
+    with closing(ForkServer.begin()) as made:
+        yield made
+
+
+@pytest.fixture
+def served(root: Path, server: ForkServer) -> Iterator[Engine]:
+    """Make an engine that starts its containers by the fork server."""
+    made = Engine(root, spawn=server.spawn)
+    yield made
+    made.teardown()
+
+
+def test_container_starts_by_the_server(served: Engine) -> None:
+    """The container runs, writes its log and reports its exit code."""
+    made = served.run("base", ["sh", "-c", "echo hello; exit 3"], network="none")
+    assert served.wait(made.id) == 3
+    assert [entry.data for entry in served.logs(made.id)] == [b"hello\n"]
+
+
+def test_running_command_has_no_descriptor_of_the_start(served: Engine) -> None:
+    """The start returns although the command runs on: the exec closes the status pipe."""
+    made = served.run("base", FOR_EVER, network="none")
+    below = Path(f"/proc/{made.state.pid}/task/{made.state.pid}/children").read_text().split()
+    assert sorted(os.listdir(f"/proc/{below[0]}/fd")) == ["0", "1", "2"]
+
+
+def test_error_of_a_start_comes_through_the_server(served: Engine) -> None:
+    """An error in the container's first process is raised in the caller."""
+    with pytest.raises(CommandNotFoundError):
+        served.run("base", ["/nosuch"], network="none")
+
+
+def test_interpreter_of_pid_1_is_on_a_read_only_mount(served: Engine) -> None:
+    """The owner of the interpreter's file cannot change its mode through pid 1's `exe`."""
+    made = served.run("base", FOR_EVER, network="none")
+    opened = os.open(f"/proc/{made.state.pid}/exe", os.O_RDONLY)
+    try:
+        assert os.fstatvfs(opened).f_flag & os.ST_RDONLY
+        with pytest.raises(OSError, match="Read-only file system"):
+            os.fchmod(opened, os.fstat(opened).st_mode)
+    finally:
+        os.close(opened)
+
+
+def test_daemon_starts_by_the_server(served: Engine) -> None:
+    """Containers of a user-defined network resolve each other's names."""
+    served.network_create("lan")
+    served.run("base", FOR_EVER, name="web", network="lan")
+    asks = served.run("base", ["nslookup", "web"], network="lan")
+    assert served.wait(asks.id) == 0
+
+
+def test_caller_forks_when_the_server_has_ended(root: Path, host: NetNS) -> None:
+    """A server that was killed costs time and no container."""
+    with closing(ForkServer.begin()) as server:
+        engine = Engine(root, spawn=server.spawn)
+        server.process.kill()
+        server.process.wait()
+        try:
+            assert engine.run("base", FOR_EVER, network="none").running
+        finally:
+            engine.teardown()
+
+
+def test_caller_forks_when_the_request_is_too_large(served: Engine) -> None:
+    """An environment above the limit of a message starts too."""
+    size = fork_server.LARGEST_REQUEST // 16
+    env = {f"LARGE_{number}": "x" * size for number in range(16)}
+    made = served.run("base", ["sh", "-c", "test ${#LARGE_7} = $0", str(size)], env=env)
+    assert served.wait(made.id) == 0
+
+
+def test_server_ends_with_its_caller(host: NetNS) -> None:
+    """The server exits once no process has the other end of its channel."""
+    server = ForkServer.begin()
+    server.channel.close()
+    try:
+        assert server.process.wait(timeout=10) == 0
+    finally:
+        server.close()
