@@ -29,7 +29,7 @@ class DaemonClient:
     """Client of the one daemon of a store."""
 
     def __init__(self, store: Store, spawn: Spawn = fork_here) -> None:
-        self._store, self._fork = store, spawn
+        self._store, self._spawn = store, spawn
 
     def serve(
         self,
@@ -107,14 +107,15 @@ class DaemonClient:
                 assert opened is not None
                 with opened:
                     socket.send_fds(opened, [message], fds)
-                    self._spawn(listening.fileno())
+                    self._start(listening.fileno())
         return True
 
-    def _spawn(self, listening: int) -> None:
+    def _start(self, listening: int) -> None:
+        """Start the daemon with the descriptor of its listening socket."""
         root = self._store.root
         log = os.open(f"{root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            child = self._fork(_DAEMON, (root, listening, log), (listening, log))
+            child = self._spawn(_DAEMON, (root, listening, log), (listening, log))
             if child:
                 os.waitpid(child, 0)
         finally:

@@ -43,9 +43,8 @@ _PROGRAM: Final = (
 
 def fork_here(entry: str, arguments: tuple[Any, ...], _keep: Collection[int]) -> int:
     """Fork this process: the `Spawn` of a caller without a server."""
-    import threading
-
-    if threading.active_count() > 1:  # another thread may hold the lock of a module
+    threading = sys.modules.get("threading")  # unless it was imported, there is one thread
+    if threading and threading.active_count() > 1:  # another may hold the lock of a module
         _function(entry)
     child = init.fork()
     if not child:

@@ -246,7 +246,7 @@ def _connect_and_read(call: socket.socket) -> None:
         (client, "_request"),
         (DaemonClient, "_begin"),
         (client, "_bind"),
-        (client, "_fork_daemon"),
+        (DaemonClient, "_start"),
         (dns_socket, "open_dns_sockets"),
     ).values(),
 )
