@@ -111,15 +111,20 @@ class DaemonClient:
         return True
 
     def _start(self, listening: int) -> None:
-        """Start the daemon with the descriptor of its listening socket."""
+        """Start the daemon with the descriptor of its listening socket; return when it runs."""
         root = self._store.root
-        log = os.open(f"{root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            child = self._spawn(_DAEMON, (root, listening, log), (listening, log))
-            if child:
-                os.waitpid(child, 0)
-        finally:
-            os.close(log)
+        begun, begins = os.pipe()  # ends when the daemon has closed what it does not need
+        with os.fdopen(begun, "rb") as pipe:
+            with os.fdopen(begins, "wb"), open(f"{root}/{LOG}", "ab", opener=_private) as log:
+                keep = (listening, log.fileno(), begins)
+                child = self._spawn(_DAEMON, (root, *keep), keep)
+            pipe.read()
+        if child:
+            os.waitpid(child, 0)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _is_running(store: Store) -> bool:

@@ -202,11 +202,14 @@ class Daemon:
                 self._served[found.id] = stack.pop_all()
 
 
-def run(root: str, listening: int, log: int) -> NoReturn:
-    """Run the daemon detached from its parent, in a process that was just forked."""
+def run(root: str, listening: int, log: int, begins: int) -> NoReturn:
+    """Run the daemon detached from its parent, in a process that was just forked.
+
+    The pipe `begins` is closed when the daemon is the only process left.
+    """
     try:
         nothing = os.open(os.devnull, os.O_RDWR)
-        init.forget_parent({listening, log, nothing})
+        init.forget_parent({listening, log, nothing, begins})
         if os.fork():
             os._exit(0)
         for target, fd in ((0, nothing), (1, log), (2, log)):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from linux.netns import NetNS
+from runtime.daemon.client import DaemonClient
 from runtime.engine import Engine
 from runtime.errors import CommandNotFoundError
 from runtime.init import fork_server
 from runtime.init.fork_server import ForkServer
+from runtime.store import Store
 from tests.runtime.conftest import FOR_EVER
 
 
@@ -70,6 +74,20 @@ def test_daemon_starts_by_the_server(served: Engine) -> None:
     served.run("base", FOR_EVER, name="web", network="lan")
     asks = served.run("base", ["nslookup", "web"], network="lan")
     assert served.wait(asks.id) == 0
+
+
+def test_daemon_runs_when_its_start_returns(root: Path, server: ForkServer) -> None:
+    """The caller waits for the daemon although the server starts it."""
+    store = Store(str(root))
+    store.prepare()
+    os.kill(server.process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        begun = pool.submit(DaemonClient(store, server.spawn).revive)
+        try:
+            assert wait([begun], timeout=0.2).not_done
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        begun.result(timeout=10)
 
 
 def test_caller_forks_when_the_server_has_ended(root: Path, host: NetNS) -> None:
