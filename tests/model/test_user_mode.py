@@ -178,6 +178,49 @@ def test_rootless_bridges_without_outside_ipv6_have_no_route_beyond(
     assert f"{found[over4]}" == "reply, seen as host, seen with ttl 61"
 
 
+def why(plan: Plan, dialect: Dialect, cell: Cell) -> str:
+    """Return the reason of a promise."""
+    return promised(plan, dialect, Topology(), [cell])[cell].why
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize(
+    ("dialect", "source", "target", "reason"),
+    [
+        (PASTA, "one", "other", "one has that address too"),
+        (PASTA, "one", "host", "one has that address too"),
+        (PASTA, "ns1", "one", "host has that address too"),
+        (PASTA, "one", "internet", "pasta sends the request anew, from the host"),
+        (SLIRP, "one", "ns1", "slirp4netns sends the request anew, from the host"),
+        (SLIRP, "host", "one", "no route leads to a tap"),
+    ],
+)
+def test_reason_names_the_tap_or_the_nearer_owner(
+    dialect: Dialect, source: str, target: str, reason: str, family: Family
+) -> None:
+    """A failed assertion shows it."""
+    assert why(PLAN, dialect, Cell(source, target, Protocol.TCP, family)) == reason
+
+
+def test_reason_of_a_missing_route_names_the_declaration() -> None:
+    """IPv6 that ends at the bridges is declared, and no defect."""
+    plan = Plan(
+        networks=(NetworkSpec("lan", ipv6=True),), containers=(ContainerSpec("a", Bridge("lan")),)
+    )
+    dialect = Dialect(bridges="pasta", beyond6="unreachable")
+    cell = Cell("a", "internet", Protocol.TCP, 6)
+    assert why(plan, dialect, cell) == "IPv6 is declared to end where the bridges are"
+
+
+def test_container_with_a_tap_reaches_its_other_network_too() -> None:
+    """A tap in place of the default network leaves the attachments after it."""
+    both = ContainerSpec("both", Bridge(), also=("lan",))
+    peer = ContainerSpec("peer", Bridge("lan"))
+    plan = Plan(networks=(NetworkSpec("lan"),), containers=(both, peer))
+    cell = Cell("peer", "both", Protocol.TCP, 4)
+    assert f"{promised(plan, PASTA, Topology(), [cell])[cell]}" == "reply, ttl 64, seen as peer"
+
+
 def test_user_mode_has_no_gateway_cells() -> None:
     """The gateway of a tap is the process in user space."""
     cells = promised(PLAN, PASTA, Topology())

@@ -57,3 +57,18 @@ def matching(id_: str = PEERS, verdict: Verdict = Verdict.BROKEN, **more: Any) -
     """Return a test that failed by that message alone."""
     when = "call" if verdict is Verdict.BROKEN else "setup"
     return made.result(id_, verdict, **{"failures": (failed(when, MESSAGE),)} | more)
+
+
+TWO_VERSIONS = """
+[[deviation]]
+runtime = "{0}"
+versions = ">=5.4,<5.5"
+test = "a"
+reason = "known"
+[[deviation]]
+runtime = "{0}"
+versions = ">=5.6,<5.7"
+test = "b"
+reason = "known"
+"""
+"""Expectation file of the runtime {0}, with entries for two versions."""

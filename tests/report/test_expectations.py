@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.report import expectations
-from harness.report.expectations import BadExpectations, Deviation, DeviationKind, as_version
+from harness.report.expectations import (
+    BadExpectations,
+    Deviation,
+    DeviationKind,
+    as_version,
+    uncovered_version,
+)
 from harness.report.schema import Verdict
+from tests.report.entries import TWO_VERSIONS
 
 ENTRY = """
 [[deviation]]
@@ -332,3 +340,80 @@ def test_range_needs_a_known_version(version: str | None) -> None:
 def test_leading_numbers_of_an_unusual_version_count(text: str, version: str) -> None:
     """Only ASCII digits count."""
     assert str(as_version(text)) == version
+
+
+def test_file_is_read_with_its_text(tmp_path: Path) -> None:
+    """The text is kept, because only a changed file is written again."""
+    path = tmp_path / "expect.toml"
+    path.write_text(ENTRY + "# caf\u00e9\n", encoding="utf-8")
+    deviations, text = expectations.read(path)
+    assert [item.runtime for item in deviations] == ["docker"]
+    assert text == ENTRY + "# caf\u00e9\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no such file; --write-expect writes one"),
+        (b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (b"[[deviation]]", "deviation 1: name one requirement"),
+    ],
+)
+def test_unreadable_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    """The error begins with the path."""
+    path = tmp_path / "expect.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadExpectations) as caught:
+        expectations.read(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    """The error is that of the kernel."""
+    with pytest.raises(BadExpectations, match=f"^{tmp_path}: Is a directory$"):
+        expectations.read(tmp_path)
+
+
+def test_pattern_may_excuse_one_test() -> None:
+    """The least limit is one."""
+    (found,) = expectations.loads(SAYING.replace("at_most = 3", "at_most = 1"))
+    assert found.at_most == 1
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Path:
+    """Return expectation files: podman's for two versions, and another for all versions."""
+    (tmp_path / "podman.toml").write_text(TWO_VERSIONS.format("podman"))
+    (tmp_path / "acme.toml").write_text(
+        '[[deviation]]\nruntime = "acme"\ntest = "a"\nreason = "b"\n'
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "reported"),
+    [
+        ("podman", "4.9.3", True),
+        ("podman", "5.5.0", True),
+        ("podman", "6.0.0~rc1-1", True),
+        ("podman@/opt/podman-4", "5.7", True),
+        ("podman", "5.4.2", False),
+        ("podman", "5.6.1-rc1", False),
+        ("podman", None, False),
+        ("acme", "1", False),
+        ("another", "1", False),
+        ("./podman.toml", "1", False),
+        ("podman@5.toml", "1", False),
+    ],
+)
+def test_only_unknown_version_of_a_listed_runtime_is_reported(
+    known: Path, name: str, version: str | None, *, reported: bool
+) -> None:
+    """The message lists the known versions; a user's description is not covered."""
+    said = uncovered_version(name, version, known)
+    assert bool(said) == reported
+    if reported:
+        assert said.startswith(f"podman {version} has no list of known deviations")
+        assert ">=5.4,<5.5 and >=5.6,<5.7" in said
+        assert f"`netmodes vendors {name}`" in said

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from harness.report import expectations
+from tests.report.entries import TWO_VERSIONS
 from tests.report.projects import (
     BY_SAYING,
     EXPECTED,
@@ -181,3 +182,26 @@ def test_expectation_file_spoilt_during_the_run_is_named(project: pytest.Pyteste
     result = run(project, "--write-expect=e.toml")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines([f"gate: {project.path}/e.toml: it is not TOML: *"])
+
+
+def test_version_without_a_list_is_in_the_summary(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime has to report its version first."""
+    folder = project.mkdir("suites") / "expected"
+    folder.mkdir()
+    monkeypatch.setattr("harness.plugin.requirements.SUITES", folder.parent)
+    (folder / "mydocker.toml").write_text(TWO_VERSIONS.format("mydocker"))
+    project.makepyfile(
+        test_it="""
+        from harness.plugin.marks import requirement
+
+        @requirement("CTR-2")
+        def test_it(runtime): assert runtime.version
+        """
+    )
+    result = run(project, "--runtime=mydocker")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["*mydocker: report*", "mydocker * has no list of known deviations: *"]
+    )
