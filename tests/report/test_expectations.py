@@ -417,3 +417,11 @@ def test_only_unknown_version_of_a_listed_runtime_is_reported(
         assert said.startswith(f"podman {version} has no list of known deviations")
         assert ">=5.4,<5.5 and >=5.6,<5.7" in said
         assert f"`netmodes vendors {name}`" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [("28.0.0-rc.1", "28.0.0rc1"), ("1.2.post1", "1.2.post1")]
+)
+def test_whole_version_counts_if_it_is_standard(text: str, version: str) -> None:
+    """A release candidate is before its release, and a post-release after it (PEP 440)."""
+    assert str(as_version(text)) == version

@@ -268,3 +268,9 @@ def test_writing_lists_unsupported_requirements() -> None:
     before = listed(REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
     (after,) = updated(NO_DNS, before)
     assert after == replace(before, verdict=UNSUPPORTED)
+
+
+def test_new_failure_names_all_broken_requirements() -> None:
+    """The ids are separated by commas."""
+    report = made.report(made.result(PEERS, Verdict.BROKEN, requirements=["BR-4", "BR-2"]))
+    assert compared(report).new == (f"{PEERS} (broken: BR-4, BR-2)",)
