@@ -384,7 +384,8 @@ def test_pattern_may_excuse_one_test() -> None:
 @pytest.fixture
 def known(tmp_path: Path) -> Path:
     """Return expectation files: podman's for two versions, and another for all versions."""
-    (tmp_path / "podman.toml").write_text(TWO_VERSIONS.format("podman"))
+    rootless = ENTRY.replace("docker", "podman-rootless").replace(">=26,<28", ">=4,<5")
+    (tmp_path / "podman.toml").write_text(TWO_VERSIONS.format("podman") + rootless)
     (tmp_path / "acme.toml").write_text(
         '[[deviation]]\nruntime = "acme"\ntest = "a"\nreason = "b"\n'
     )
