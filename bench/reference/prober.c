@@ -12,10 +12,10 @@
  *
  *   prober CONTROL WATCHED [PASSES] < PLACES
  *
- * CONTROL and WATCHED are files of network namespaces. Each line of PLACES has the file of a network
- * namespace and an IPv4 address. The program probes every ordered pair of different places, PASSES
- * times. It prints a line about the last pass: cells, cells with a reply, and seconds from the first
- * packet to the last verdict.
+ * CONTROL and WATCHED are files of network namespaces. Each line of PLACES has the file of a
+ * network namespace and an IPv4 address. The program probes every ordered pair of different places,
+ * PASSES times. It prints a line about the last pass: cells, cells with a reply, and seconds from
+ * the first packet to the last verdict.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
