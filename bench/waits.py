@@ -24,12 +24,12 @@ _KERNEL_THREADS: Final = "2"
 """The pid of kthreadd, the parent of all kernel threads."""
 
 WAITS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("holding the rtnl lock, bridge removal", ("br_multicast_dev_del",)),
-    ("without the rtnl lock, link removal", ("netdev_run_todo",)),
-    ("removal of a packet socket or its ring", ("packet_release", "packet_set_ring")),
-    ("removal of nft rules", ("nft_rcv_nl_event",)),
+    ("waits with the rtnl lock, bridge removal", ("br_multicast_dev_del",)),
+    ("waits without the rtnl lock, link removal", ("netdev_run_todo",)),
+    ("waits for removal of a packet socket", ("packet_release", "packet_set_ring")),
+    ("waits for removal of nft rules", ("nft_rcv_nl_event",)),
     (
-        "for the rtnl lock",
+        "waits for the rtnl lock",
         (
             *("rtnl_", "rtnetlink_", "inet_rtm_", "inet6_rtm_", "inet6_addr_"),
             *("register_nexthop_notifier", "register_netdevice_notifier", "dev_ioctl"),
