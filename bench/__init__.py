@@ -1,5 +1,5 @@
-"""Side-by-side measurements: every figure next to that of an alternative.
+"""Benchmarks of netmodes and mydocker beside the tools that a user would run instead.
 
-Each module runs by itself (`python -m bench.matrix`); `python -m bench` runs all.
-Contestants take turns in the same run. The median counts, and the spread is shown.
+`python -m bench.matrix` runs one bench, `python -m bench` all in `BENCHES`. Contestants take turns
+in the same run. Tables show median, minimum and maximum; bars refer to the median.
 """

@@ -1,8 +1,9 @@
-"""All benches, one table: `python -m bench [--small] [--json FILE] [--html FILE] [NAME…]`.
+"""All benches: `python -m bench [--small] [--json FILE] [--html FILE] [--svg FILE] [NAME…]`.
 
-Each bench is a process with its own sandbox. All tables are printed again at the end, with the
-machine; `--json` writes them, `--html` makes a page of them, `--svg` draws how costs grow.
-`--small` takes seconds and only shows that the benches work: its figures mean nothing.
+Each bench is a process with its own sandbox. A table of all figures ends the output. `--json`
+writes the figures and the machine, `--html` a page with the tables, `--svg` the plot of
+`bench.growth`. `--small` runs each bench at its smallest size, to test the bench: such figures mean
+nothing.
 """
 
 from __future__ import annotations
@@ -39,14 +40,19 @@ BENCHES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 
 def main() -> int:
-    """Run the benches, print and write the tables; return 1 if one failed."""
-    parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
-    parser.add_argument("--small", action="store_true")
-    written = parser.add_argument_group("what is written")
-    written.add_argument("--json", metavar="FILE", help="every figure, and the machine")
-    written.add_argument("--html", metavar="FILE", help="a page: the tables, and how costs grow")
-    written.add_argument("--svg", metavar="FILE", help="how costs grow, alone")
+    """Run the benches, print and write the tables; return 1 if a bench failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure netmodes and mydocker beside their rivals."
+    )
+    known = ", ".join(BENCHES)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{known}; default: all")
+    parser.add_argument(
+        "--small", action="store_true", help="smallest sizes, to check that the benches work"
+    )
+    written = parser.add_argument_group("output files")
+    written.add_argument("--json", metavar="FILE", help="write all figures and the machine")
+    written.add_argument("--html", metavar="FILE", help="write a page with tables and plot")
+    written.add_argument("--svg", metavar="FILE", help="write the plot of bench.growth")
     asked = parser.parse_args()
     if unknown := set(asked.names) - BENCHES.keys():
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
@@ -61,7 +67,7 @@ def main() -> int:
                 failed.append(name)
         tables = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     found = {"machine": machine(), "tables": tables, "failed": failed}
-    show("All of it", [row for table in tables for row in _rows(table)])
+    show("All benches", [row for table in tables for row in _rows(table)])
     if asked.json:
         _write(asked.json, json.dumps(found, indent=2) + "\n")
     if asked.html:

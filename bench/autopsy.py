@@ -1,9 +1,10 @@
-"""Share of stories that name the place of a fault: `python -m bench.autopsy [FAULT…]`.
+"""Share of faults whose place the diagnosis names: `python -m bench.autopsy [FAULT…]`.
 
-Every fault of the catalogue that misroutes or drops packets is tried in a scene with two networks
-and ten containers. The first wrong cell of each of three kinds is diagnosed. The fault counts as
-found if one of the stories has the words that name its place. Faults that show in no cell of the
-scene (published ports, names, remains after a restart) are left out.
+The bench tries every fault of `PLACES` in a scene with three networks and nine containers. These
+are the faults of the catalogue that misroute or drop packets. The bench diagnoses the first wrong
+cell of at most three kinds. A fault counts as found if a story has the words that name its place.
+Faults that make no cell of this scene wrong (published ports, names, leftovers after a restart) are
+not in `PLACES`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 
 BAR = 0.95
+"""Lower bound on the share of faults whose place is named."""
 _KINDS = 3
 _RULE = r"in {}, table {} sabotage, chain {}"
 _NO_MASQUERADE = r"masquerade did not apply: source stayed"
@@ -92,7 +94,7 @@ PLACES = {
     "second-default-route": r"came by d1 → host|table inet \w+, chain \w+, .*internal",
     "internal-reaches-the-host": r"came by d1 → host",
 }
-"""The words of a story that name the place of a fault. Rules of faults are in own tables."""
+"""Pattern of the words that name the place of each fault; rules of faults have their own tables."""
 
 
 def main() -> int:
@@ -106,7 +108,7 @@ def _measure() -> int:
     for id_ in asked:
         told = stories(id_)
         if not told:
-            print(f"unseen  {id_}: no cell was wrong this time", flush=True)
+            print(f"unseen  {id_}: no cell was wrong", flush=True)
             continue
         seen += 1
         named = bool(re.search(PLACES[id_], told))
@@ -115,12 +117,12 @@ def _measure() -> int:
         if not named:
             print("\n".join(f"          {line}" for line in told.splitlines()))
     share = found / max(1, seen)
-    print(f"{found} of {seen}: {share:.1%}, at least {BAR:.0%} are wanted")
+    print(f"The diagnosis names the place of {found} of {seen} faults: {share:.1%} (bar {BAR:.0%})")
     return int(share < BAR)
 
 
 def stories(id_: str) -> str:
-    """Return the report on the cells that a fault makes wrong, without its packet captures."""
+    """Return the diagnosis of the cells that a fault makes wrong, without packet captures."""
     rows = requirements.load(importlib.resources.files("suites") / "requirements.toml")
     fault, lines = discover(rows)[id_], []
     made: list[FaultyAdapter] = []

@@ -1,18 +1,18 @@
 """Cells per second: `python -m bench.cells [ROUNDS [CONTAINERS]]`.
 
-Every ordered pair of containers on one bridge is probed by ICMP. The rivals:
+The contestants probe every ordered pair of containers on one bridge by ICMP. The rivals are:
 
 - a C program with the same witnesses and the same rule for silence (`bench/reference/prober.c`,
-  built if there is a compiler);
-- `fping`, one process in each container's namespace, all in parallel;
+  built if a compiler is installed);
+- `fping`, one process in each container's netns, all in parallel;
 - `ping`, one process for each of some cells.
 
-fping and ping do not check who replied. All neighbour entries exist. C and the mesh have open
-sockets, and their second pass counts. The mesh also probes each container's own address, which
-does not count. A mesh that is opened for a single pass has its own table.
+fping and ping do not check which container replied. All neighbour entries exist. C and the mesh
+have open sockets, and their second pass counts. The mesh also probes each container's own address,
+which does not count. A mesh that is opened for a single pass has its own table.
 
-Then half of the pairs are cut off (isolated bridge ports): the cost of a negative, compared with
-the C program and with `ping -W1`, which waits a second for each.
+Then isolated bridge ports cut off half of the pairs. The last table compares the cost of a cell
+without a reply with the C program and with `ping -W1`, which waits a second for each.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 
 OF_C = 0.8
-"""Promised share of the C program's rate."""
+"""Lower bound on the mesh's rate, as a share of the C program's."""
 OF_FPING = 4
+"""Lower bound on the mesh's rate, as a multiple of fping's."""
 NEGATIVE_BAR = 0.1
-"""Bound in seconds on a matrix of which half is negative."""
+"""Bound in seconds on a matrix in which half of the cells have no reply."""
 _SOME = 20
 """Number of cells that `ping` probes."""
 _RATE = "cells/s"
@@ -51,7 +52,7 @@ _EACH_FPING = "fping, one per namespace"
 
 
 def main() -> int:
-    """Measure inside a sandbox and print both tables."""
+    """Measure inside a sandbox and print the tables."""
     given = [int(word) for word in sys.argv[1:]]
     rounds, containers = (*given, *(15, 30)[len(given) :])
     return sandbox.run(lambda: _measure(rounds, containers))
@@ -64,11 +65,11 @@ class Ground(NamedTuple):
     members: list[Member]
     host: NetNS
     prober: str | None
-    """The C program."""
+    """Path of the C program; `None` without a compiler."""
 
     @property
     def cells(self) -> list[Cell]:
-        """Every ordered pair."""
+        """Every ordered pair of containers."""
         names = [member.name for member in self.members]
         return [
             Cell(source, target, Protocol.ICMP, 4)
@@ -80,7 +81,7 @@ class Ground(NamedTuple):
 
 @contextmanager
 def ground(containers: int) -> Iterator[Ground]:
-    """Yield a world with this number of containers."""
+    """Yield a world with this number of containers on one bridge."""
     with ExitStack() as stack:
         world = stack.enter_context(World.build())
         runtime = registry.find(registry.DEFAULT)(world.host)
@@ -106,7 +107,7 @@ def members(scene: Scene, stack: ExitStack) -> list[Member]:
 
 
 def build(name: str, scratch: str) -> str | None:
-    """Compile a reference program and return its path, `None` without a compiler."""
+    """Compile a reference program and return its path; `None` without a compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
@@ -129,7 +130,7 @@ def _positives(found: Ground, rounds: int) -> None:
 
     def complete(ask: Callable[[], Mesh]) -> None:
         lost = asked - ask().kept(64)
-        assert not lost, f"{lost} cells were lost"
+        assert not lost, f"{lost} cells have no reply"
 
     def once() -> Mesh:
         return mesh.ask(found.members, host=found.host, bridge=bridge, control=control)
@@ -149,10 +150,10 @@ def _positives(found: Ground, rounds: int) -> None:
     by_name = {row.name: row.median for row in rows}
     bars = [OF_C * by_name.get("C", 0), OF_FPING * by_name.get(_EACH_FPING, 0)]
     rows[0] = replace(rows[0], bar=max(bars) or None)
-    title = f"{len(cells)} cells that reply, {len(found.members)} containers"
+    title = f"{len(cells)} cells with a reply, {len(found.members)} containers"
     show(title, rows, against="C" if found.prober else rows[0].name)
     first = [("netmodes, the mesh", lambda: len(cells) / timed(lambda: complete(once)))]
-    show("For one time, made and closed", alternate(first, rounds=rounds, unit=_RATE))
+    show("Mesh, opened and closed for one pass", alternate(first, rounds=rounds, unit=_RATE))
 
 
 def _rivals(found: Ground) -> Iterator[tuple[str, Callable[[], float]]]:
@@ -174,7 +175,7 @@ def _negatives(found: Ground, rounds: int) -> None:
     def by_matrix() -> None:
         seen = found.scene.observed(cells)
         lost = {cell for cell in cells if seen[cell].outcome is not Outcome.REPLY}
-        assert lost == set(silent), f"{len(lost)} cells are silent, not {len(silent)}"
+        assert lost == set(silent), f"{len(lost)} cells have no reply, expected {len(silent)}"
 
     contestants: list[tuple[str, Callable[[], float]]] = [
         ("netmodes, the matrix", lambda: timed(by_matrix))
@@ -186,8 +187,8 @@ def _negatives(found: Ground, rounds: int) -> None:
     rows[0] = replace(rows[0], bar=NEGATIVE_BAR)
     if shutil.which("ping") and silent:
         one = timed(lambda: _ping(found, silent[:1], replies=False))
-        rows.append(Row("ping -W1, one negative", (one,)))
-    title = f"{len(cells)} cells, {len(silent)} of them silent"
+        rows.append(Row("ping -W1, one cell without a reply", (one,)))
+    title = f"{len(cells)} cells, {len(silent)} of them without a reply"
     show(title, rows, against="C" if found.prober else rows[0].name)
 
 
@@ -200,11 +201,11 @@ def _bridge(scene: Scene) -> str:
 def _all_reply(found: Ground, cells: Sequence[Cell]) -> None:
     seen = found.scene.observed(cells)
     lost = [cell for cell in cells if seen[cell].outcome is not Outcome.REPLY]
-    assert not lost, f"{len(lost)} cells were lost, {lost[0]} first"
+    assert not lost, f"{len(lost)} cells have no reply, the first is {lost[0]}"
 
 
 def _cut_half(found: Ground) -> set[str]:
-    """Isolate the ports of as many containers as cut off about half of the pairs; return them."""
+    """Isolate bridge ports until about half of the pairs are cut off; return the containers."""
     total, number = len(found.members), 0
     while 2 * number * (number - 1) < total * (total - 1):
         number += 1
@@ -233,7 +234,7 @@ def _in_c(found: Ground, *, answered: int, passes: int = 1) -> float:
         pass_fds=[space.fd for space in spaces],
     )
     cells, got, seconds = said.stdout.split()
-    assert int(got) == answered, f"C has {int(got)} answers, not {answered}"
+    assert int(got) == answered, f"C has {int(got)} replies, expected {answered}"
     return int(cells) / float(seconds)
 
 

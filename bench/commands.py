@@ -1,9 +1,9 @@
 """Whole commands, as a user types them: `python -m bench.commands [ROUNDS]`.
 
-`run --rm base true` in every mode, and `exec` of `true` in a running container, by mydocker,
-podman and docker. Each runtime has its own host and the same image. The whole process is measured
-from inside that host, interpreter included. A rival that is not installed is left out; an ordinary
-user can run neither. mydocker's modules are compiled beforehand, as an installer does.
+mydocker, podman and docker execute `run --rm base true` in every mode, and `exec` of `true` in a
+running container. Each runtime has its own host and the same image. The whole process is measured
+in that host, interpreter included. A rival is skipped if it is not installed or if an ordinary user
+runs the bench. mydocker's modules are compiled beforehand, as by an installer.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _MYDOCKER = (
     "-c",
     "import sys; from runtime.__main__ import main; sys.exit(main())",
 )
-"""The command that an installer would write."""
+"""The command, as an installer writes it."""
 _PACKAGES = str(Path(__file__).parents[1])
 
 
 class Rival(NamedTuple):
-    """A runtime that is up in its own host: its command and environment."""
+    """A runtime in its own host: its command and environment."""
 
     name: str
     host: HostHandle

@@ -1,4 +1,4 @@
-"""The conformance run, as a user starts it: `python -m bench.conformance [ROUNDS [SUITE…]]`."""
+"""Time of a run of all suites: `python -m bench.conformance [ROUNDS [SUITE…]]`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import replace
 from bench.timing import alternate, show, timed
 
 BAR = 25.0
+"""Bound on `pytest -n auto` in seconds."""
 
 
 def main() -> int:
-    """Run `pytest` with one worker and with as many as it chooses, in turn; print the table."""
+    """Run `pytest` with `-n auto`, with one worker and to collect, in turn; print the table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     suites = sys.argv[2:] or ["suites"]
 

@@ -1,7 +1,7 @@
 """Cost of evidence in a run without failures: `python -m bench.evidence [ROUNDS [SUITE…]]`.
 
-The same run with report and evidence and without either, in turn. The figures are wall-clock
-time and processor time of all processes, which a busy machine changes less.
+Two pytest runs take turns: with report and evidence, and with neither. The figures are wall-clock
+time and the processor time of all processes, which a busy machine changes less.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WITH, _WITHOUT = "with report and evidence", "with neither"
 
 
 def main() -> int:
-    """Run `pytest` both ways in turn and print two tables."""
+    """Run `pytest` with and without evidence in turn and print two tables."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     suites = sys.argv[2:] or ["suites/modes", "suites/matrix"]
     spent: dict[str, list[float]] = {_WITH: [], _WITHOUT: []}

@@ -1,8 +1,8 @@
 """Growth of costs with the containers on one bridge: `python -m bench.growth [CONTAINERS…]`.
 
-By default 10, 30, 100, 300 and 1000 containers. For each size: all starts one after the other, the
-whole mesh (every ordered pair and each container's own address, without a loss), all removals, and
-the private memory of a container's pid 1.
+The default sizes are 10, 30, 100, 300 and 1000. For each size the bench measures all starts, one
+after the other, the full mesh (every ordered pair and each container's own address, none lost), all
+removals, and the private memory of a container's pid 1.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 
 SIZES = (10, 30, 100, 300, 1000)
-STARTED, ASKED, REMOVED, KEPT = "started", "mesh asked", "removed", "memory of one"
+STARTED, ASKED, REMOVED, KEPT = "started", "full mesh", "removed", "memory of a pid 1"
 BARS = {STARTED: 15.0, ASKED: 60.0, REMOVED: 30.0, KEPT: 2.0}
-"""Bounds for a thousand containers: seconds, and MB."""
+"""Bounds for a thousand containers in seconds, for `KEPT` in MB."""
 _AT = 1000
 
 
@@ -60,7 +60,7 @@ def _grown(world: World, runtime: Adapter, size: int) -> list[Row]:
             def ask() -> None:
                 seen = mesh.ask(found, host=host, bridge=bridge, control=control)
                 lost = size * size - seen.kept(64)
-                assert not lost, f"{lost} of {size * size} cells were lost"
+                assert not lost, f"{lost} of {size * size} cells have no reply"
 
             asked = timed(ask)
         pids = [scene[f"c{number}"].started.pid for number in range(size)]

@@ -1,7 +1,7 @@
 """Start-up time before the first test: `python -m bench.imports [ROUNDS]`.
 
-Each contestant is a separate process. An empty pytest run with and without the plugin shows
-the cost of netmodes for every other project in its environment.
+Each contestant is a separate process. An empty pytest run with the plugin and without it shows
+the cost of netmodes for another project in the same environment.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from bench.timing import alternate, show, timed
 
 BAR = 1.2
-"""Seconds that collecting all suites may take."""
+"""Bound on the collection of all suites in seconds."""
 _COLLECT = "all suites, --collect-only"
 _ROOT = Path(__file__).parents[1]
 
 
 def main() -> int:
-    """Run them in turn and print the table."""
+    """Run the contestants in turn and print the table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     with tempfile.TemporaryDirectory(prefix="netmodes-bench-") as empty:
         test = Path(empty, "test_nothing.py")
@@ -37,8 +37,8 @@ def main() -> int:
         rows = alternate(
             [
                 (_COLLECT, pytest("--collect-only", *suites, str(_ROOT / "suites"))),
-                ("another project, with netmodes", pytest("-p", "harness.plugin", str(test))),
-                ("another project, without", pytest("-p", "no:harness.plugin", str(test))),
+                ("empty run, with the plugin", pytest("-p", "harness.plugin", str(test))),
+                ("empty run, without the plugin", pytest("-p", "no:harness.plugin", str(test))),
                 ("mydocker --help", lambda: _seconds("-m", "runtime", "--help", at=empty)),
                 ("import scapy.all", lambda: _seconds("-c", "import scapy.all", at=empty)),
                 ("import nothing", lambda: _seconds("-c", "", at=empty)),
@@ -46,7 +46,7 @@ def main() -> int:
             rounds=rounds,
         )
     rows = [replace(row, bar=BAR) if row.name == _COLLECT else row for row in rows]
-    show("Import and collection", rows, against="another project, without")
+    show("Import and collection", rows, against="empty run, without the plugin")
     return 0
 
 

@@ -1,15 +1,16 @@
 """Cost of a container's lifecycle, step by step: `python -m bench.lifecycle [ROUNDS]`.
 
-Start, exec of `true`, and removal in every mode: mydocker as a library and by its command line,
-podman and docker, crun and runc with networks that the adapter wires. Each has its own host and
-the same image, and its adapter drives it as in the suites. Only the command or call itself is
-measured; later queries of the adapter are left out. An unusable rival is left out and named.
+The steps are start, exec of `true` and removal, in every mode. The contestants are mydocker as a
+library and by its command line, podman, docker, and crun and runc with networks that the adapter
+makes. Each has its own host and the same image, and its adapter drives it as in the suites. Only
+the command or call itself is measured, not later queries of the adapter. The output names each
+runtime that is skipped.
 
-For crun and runc the measure includes the work of any user: a mounted root, a config.json, and for
-a bridge a namespace, an address from host-local, a veth pair and routes. The bound on the
-library's start on a bridge is therefore crun's start in mode none, where nothing is wired.
-Commands are timed in their host. A call, by which the library, crun and runc start and remove,
-includes the way to the host, some tenths of a millisecond.
+For crun and runc the figures include the work that every user has: a mounted root, a config.json,
+and for a bridge a netns, an address from host-local, a veth pair and routes. So the bound on the
+library's start on a bridge is crun's start in mode none, which makes no network. Commands are
+timed in their host. The library, crun and runc start and remove by a call into the host, which
+adds some tenths of a millisecond.
 """
 
 from __future__ import annotations
@@ -65,12 +66,12 @@ def _measure(rounds: int) -> int:
 
 
 class Life:
-    """A container's repeated lifecycle in one mode of one runtime."""
+    """Repeated lifecycle of a container in one mode of one runtime."""
 
     def __init__(self, adapter: Adapter, mode: Mode) -> None:
         self._adapter, self._spec = adapter, ContainerSpec(_MEASURED, mode)
         self.seconds: dict[str, list[float]] = {"exec": [], "removal": []}
-        """Durations of all steps after the start, also of those that `alternate` does not count."""
+        """Seconds of every exec and removal, warm-up rounds included."""
 
     def __call__(self) -> float:
         """Run the lifecycle once, and return the seconds of the start."""

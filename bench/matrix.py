@@ -1,8 +1,8 @@
-"""The matrix of the reference plan against a `ping` per cell: `python -m bench.matrix [ROUNDS]`.
+"""Time of the reference plan's matrix beside a `ping` per cell: `python -m bench.matrix [ROUNDS]`.
 
-The rival probes the ICMP cells of the same matrix as scripts do: one `ping -c1 -W1` each, started
-inside the source's namespace (through setns, so without the cost of `ip netns exec`). It runs
-once, since each negative cell takes a second, and is left out if `ping` is missing.
+The rival probes the ICMP cells of the same matrix as scripts do, by one `ping -c1 -W1` each. It is
+started in the source's netns through setns, without the cost of `ip netns exec`. The rival runs
+once, because each cell without a reply takes a second, and is skipped if `ping` is missing.
 """
 
 from __future__ import annotations
@@ -39,15 +39,18 @@ def _measure(rounds: int) -> int:
             rows = alternate(
                 [
                     (f"all {len(promised)} cells", lambda: timed(lambda: scene.observed(promised))),
-                    (f"{len(replies)} that reply", lambda: timed(lambda: scene.observed(replies))),
-                    (f"{len(others)} that do not", lambda: timed(lambda: scene.observed(others))),
+                    (
+                        f"{len(replies)} cells with a reply",
+                        lambda: timed(lambda: scene.observed(replies)),
+                    ),
+                    (f"{len(others)} cells without", lambda: timed(lambda: scene.observed(others))),
                 ],
                 rounds=rounds,
             )
             rows[0] = replace(rows[0], bar=BAR)
             if shutil.which("ping"):
                 rows.append(_pings(scene))
-            show("The cast's matrix", rows, against=rows[0].name)
+            show("Matrix of the reference plan", rows, against=rows[0].name)
         runtime.stop()
     return 0
 

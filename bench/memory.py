@@ -1,7 +1,8 @@
 """Peak memory of a run: `python -m bench.memory [SUITE…]`.
 
-Peak resident memory of the controller and of each of two workers (VmHWM, proc_pid_status(5)),
-beside that of a pytest run with two workers and no tests. Without SUITE, all suites run.
+The bench reads the peak resident memory of the controller and of both workers (VmHWM,
+proc_pid_status(5)). The rival is a pytest run with two workers and one empty test, without the
+plugin. Without SUITE all suites run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Report the peak memory of this process: a hook of the measured pytest run."""
+    """Append the peak memory of this process to the record: a hook of the measured pytest run."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     peak = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
     who = "worker" if hasattr(session.config, "workerinput") else "controller"
@@ -38,8 +39,10 @@ def main() -> int:
         own = _peaks(scratch, "--no-report", *suites)
         others = _peaks(scratch, "-p", "no:harness.plugin", str(test), at=scratch)
     rows = [Row(who, tuple(peaks), unit="MB") for who, peaks in own.items()]
-    rows += [Row(f"pytest's own {who}", tuple(peaks), unit="MB") for who, peaks in others.items()]
-    show("Resident at most", rows, against="pytest's own worker")
+    rows += [
+        Row(f"{who} of an empty run", tuple(peaks), unit="MB") for who, peaks in others.items()
+    ]
+    show("Peak resident memory", rows, against="worker of an empty run")
     return 0
 
 

@@ -1,15 +1,15 @@
-"""A full mesh on one bridge, for a thousand members: every ordered pair probed by ICMP over IPv4.
+"""Prober of a full mesh on one bridge: every ordered pair of a thousand members, by ICMP over IPv4.
 
-The harness's prober takes any probes. This one sends the same probe a million times, so packets are
-written and read in fixed slots. A cell is two bytes: the TTL of the request at its target, and the
-TTL of the reply at its source. A cell without them had no reply; none is inferred from another.
+The harness's prober takes any probes. This prober sends the same probe a million times, so it
+writes and reads packets in fixed slots. A cell is two bytes: the TTL of the request at its target,
+and the TTL of the reply at its source. No cell is inferred from another.
 
-**Neighbours are resolved once for all members.** A broadcast reaches all ports of a bridge: with
-one for every pair, a thousand members would receive a thousand times a million frames. So one ARP
-probe (RFC 5227) on the bridge resolves each member, and the result is a permanent entry at the
-others during the mesh: such entries do not count against `gc_thresh3`, a limit for the whole
-machine. The kernel resolves a member that does not answer. So the mesh does not observe whether
-*each pair* resolves each other.
+**Neighbours are resolved once for all members.** A broadcast reaches all ports of a bridge: with a
+broadcast for every pair, a thousand members would receive a thousand times a million frames. So one
+ARP probe (RFC 5227) on the bridge resolves each member, and the other members have the result as a
+permanent neighbour entry during the mesh. Permanent entries do not count against `gc_thresh3`, a
+limit for the whole machine. The kernel resolves a member that sends no ARP reply. So the mesh does
+not observe whether *each pair* resolves each other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from linux.netns import NetNS
 _ASKED: Final = struct.Struct("!BBHHH8sIIII")
 """An echo request: type, code, checksum, identifier, sequence; nonce, source, target.
 
-Each number is followed by its complement, so that all have the same checksum.
+The complement follows each number, so that all requests have the same checksum.
 """
 _CAME: Final = struct.Struct("!B7xBx2x4s4xBx2x2x2x8sI4xI4x")
 """A received message: TTL and sender from its IP header, then type, nonce, numbers."""
@@ -44,13 +44,13 @@ _ALL_ONES: Final = 0xFFFFFFFF
 _AT_ONCE: Final = 64
 """Number of packets that a source sends before it receives replies."""
 _SOURCES: Final = 32
-"""Number of sources after which the targets' sockets are read: each has a packet from each."""
+"""Number of sources after which the prober reads all sockets: each source sent to each socket."""
 _ROOM: Final = 1 << 21
 
 _ARP: Final = struct.Struct("!6s6sHHHBBH6s4s6s4s")
 _ARP_TYPE, _ARP_REQUEST, _ARP_REPLY = 0x0806, 1, 2
 _FOUND_WITHIN: Final = 0.2
-"""Seconds after which the kernel resolves a member that does not answer the ARP probe."""
+"""Seconds to wait for an ARP reply; without it the kernel resolves the member."""
 
 
 class Member(NamedTuple):
@@ -62,17 +62,17 @@ class Member(NamedTuple):
 
 
 class Mesh(Mapping[Cell, Observation]):
-    """Outcome of every ordered pair of members, each with itself included."""
+    """Outcomes of every ordered pair of members, and of each member with itself."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = members
         self.number = {member.name: at for at, member in enumerate(members)}
         self.heard = bytearray(len(members) ** 2)
-        """The TTL with which each request came to its target; 0: it did not."""
+        """TTL of each request at its target; 0 if it did not arrive."""
         self.answered = bytearray(len(members) ** 2)
-        """The TTL with which each answer came back; 0: it did not."""
+        """TTL of each reply at its source; 0 if it did not arrive."""
         self.strays: dict[int, str] = {}
-        """Cells by number, and what went astray there."""
+        """Misdirected packets in words, by the number of their cell."""
 
     def kept(self, ttl: int) -> int:
         """Return the number of cells whose request and reply arrived with this TTL."""
@@ -112,16 +112,16 @@ class Mesh(Mapping[Cell, Observation]):
 
 
 def ask(members: Sequence[Member], *, host: NetNS, bridge: str, control: NetNS) -> Mesh:
-    """Probe every pair once with a new `Prober`."""
+    """Probe every pair once with a new `Prober` and return the outcomes."""
     with Prober(members, host=host, bridge=bridge, control=control) as prober:
         return prober.ask()
 
 
 class Prober:
-    """Members that know each other's MACs, with a socket in each, for any number of meshes.
+    """Prober with known MAC addresses and an open socket per member, for any number of meshes.
 
-    `bridge` is their link in the `host`; `control` as for `quiescence.Quiet`. Opening and closing
-    take as long as probing some thirty members each.
+    `bridge` is the members' bridge in the `host`, `control` the namespace of control packets as in
+    `quiescence.Quiet`. To open and to close it take as long as a mesh of thirty members each.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Prober:
 
 
 class _Asking:
-    """A mesh in progress: the sockets of all members and their results so far."""
+    """A mesh in progress: the sockets of all members and the results so far."""
 
     def __init__(
         self, members: Sequence[Member], sockets: Sequence[socket.socket], out: Batch, into: Batch
@@ -184,7 +184,7 @@ class _Asking:
         return 0 not in self.mesh.heard and 0 not in self.mesh.answered
 
     def send(self) -> None:
-        """Send source by source, and receive meanwhile."""
+        """Send all requests, source by source, and receive meanwhile."""
         total = len(self._sockets)
         for source, opened in enumerate(self._sockets):
             self._ask_as(source)
@@ -192,7 +192,7 @@ class _Asking:
             while sent < total:
                 try:
                     sent += self._out.send(opened.fileno(), sent, min(total, sent + _AT_ONCE))
-                except OSError:  # no way there: nobody hears it, and that is what is told
+                except OSError:  # no route: the target does not receive the request
                     sent += 1
                 self._hear(source)
             if source % _SOURCES == _SOURCES - 1:
@@ -206,7 +206,7 @@ class _Asking:
             self._out.data[offset :: _ASKED.size] = bytes((octet,)) * total
 
     def gather(self) -> bool:
-        """Receive all that has arrived; return whether there was any."""
+        """Receive all packets that have arrived; return whether there was any."""
         heard = [self._hear(place) for place in range(len(self._sockets))]
         return any(heard)
 
@@ -226,17 +226,20 @@ class _Asking:
                     mesh.answered[cell] = ttl
                 else:
                     name = mesh.members[place].name
-                    what = "the request" if kind == _REQUEST else "an answer"
-                    mesh.strays[cell] = f"{what} came to {name}, from {IPv4Address(sender)}"
+                    what = "the request" if kind == _REQUEST else "a reply"
+                    mesh.strays[cell] = f"{what} arrived at {name} from {IPv4Address(sender)}"
         return any_packet
 
 
-# --- who has which address ------------------------------------------------------------
+# --- neighbour resolution -------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def introduced(members: Sequence[Member], *, host: NetNS, bridge: str) -> Iterator[None]:
-    """Give every member the MAC of every other that answers ARP while the body runs."""
+    """Give every member permanent neighbour entries of all members that reply to ARP.
+
+    The entries exist while the body runs.
+    """
     macs = found(members, host=host, bridge=bridge)
     known: dict[int, list[Request]] = {}
     told: list[tuple[NetNS, int]] = []
@@ -270,9 +273,9 @@ def _link(netlink: Netlink, address: IPv4Address) -> int | None:
 
 
 def found(members: Sequence[Member], *, host: NetNS, bridge: str) -> dict[IPv4Address, str]:
-    """Return the MAC of each member that answers an ARP probe on the bridge.
+    """Return the MAC address of each member that replies to an ARP probe on the bridge.
 
-    An ARP probe creates no neighbour entry.
+    An ARP probe creates no neighbour entry at the member (RFC 5227).
     """
     with host.entered(), Netlink() as netlink:
         own = rtnetlink.mac_bytes(rtnetlink_dump.link(netlink, bridge).mac)
@@ -338,11 +341,11 @@ class _Vector(ctypes.Structure):
 
 
 class Batch:
-    """`count` slots of `size` bytes; with `to`, a packet for each of these addresses."""
+    """Buffer of `count` slots of `size` bytes; with `to`, slot n is sent to the nth address."""
 
     def __init__(self, count: int, size: int, *, to: Sequence[IPv4Address] = ()) -> None:
         self.data = bytearray(count * size)
-        """All slots, one after the other."""
+        """The bytes of all slots, one after the other."""
         self._size, self._count = size, count
         base = ctypes.addressof((ctypes.c_char * len(self.data)).from_buffer(self.data))
         self._vectors = (_Vector * count)(*(_Vector(base + at * size, size) for at in range(count)))
@@ -359,7 +362,10 @@ class Batch:
                 message.name_length = _NAME.size
 
     def send(self, descriptor: int, first: int, last: int) -> int:
-        """Send the packets from `first` up to `last`; return how many. Raises `OSError`."""
+        """Send the packets from `first` up to `last` and return how many were sent.
+
+        Raises `OSError`.
+        """
         start = ctypes.byref(self._messages, first * ctypes.sizeof(_Message))
         sent: int = _libc.sendmmsg(descriptor, start, last - first, 0)
         if sent < 0:
@@ -368,9 +374,9 @@ class Batch:
         return sent
 
     def receive(self, descriptor: int) -> memoryview:
-        """Return the received datagrams, one per slot; no slots when none has arrived.
+        """Return the received datagrams, one per slot; an empty view if none has arrived.
 
-        A datagram shorter than a slot is padded with zeros, a longer one is cut off.
+        A shorter datagram is padded with zeros, a longer one is cut off. Raises `OSError`.
         """
         self.data[:] = self._nothing
         got = _libc.recvmmsg(descriptor, self._messages, self._count, socket.MSG_DONTWAIT, None)

@@ -1,4 +1,4 @@
-"""HTML page of the measurements: one self-contained file, drawn from the record alone."""
+"""HTML page of the measurements: one self-contained file, rendered from the record alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.report.render import html
 
 _HERE: Final = Path(__file__).parent
 _WIDTH: Final = 100.0
-"""Length of the longest bar of a table in units of the drawing."""
+"""Length of the longest bar of a table, in units of the SVG."""
 
 
 class Line(NamedTuple):
-    """A row of the page; `length` and `limit` are those of its bar and its bound."""
+    """A row of the page; `length` is that of its drawn bar, `limit` the position of its bound."""
 
     name: str
     median: str
@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the page; `against` names the row that ratios refer to."""
+    """A table of the page; `against` names the row to which ratios refer."""
 
     title: str
     against: str

@@ -1,4 +1,4 @@
-"""Drawing of how costs grow: both axes are logarithmic, so slope 1 is linear growth."""
+"""Plot of costs by number of containers: both axes are logarithmic, slope 1 is linear growth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 _WIDTH, _HEIGHT = 640, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 130, 20, 50
 _LINE: Final = 16
-_COLOURS: Final = {"started": "#2a7de1", "mesh asked": "#d9822b", "removed": "#3a9d5d"}
+_COLOURS: Final = {"started": "#2a7de1", "full mesh": "#d9822b", "removed": "#3a9d5d"}
 _STYLE: Final = (
     "text{font:13px sans-serif;fill:#666}.grid{stroke:#8884;stroke-width:1}"
     "polyline{fill:none;stroke-width:2}"
@@ -19,7 +19,7 @@ Point = tuple[float, float]
 
 
 def growth(tables: Sequence[dict[str, Any]]) -> str:
-    """Return the SVG of a `bench.growth` record: seconds by containers, a line per operation."""
+    """Return the SVG plot of a `bench.growth` record: seconds by containers, a line per figure."""
     lines = _lines(tables)
     points = [point for line in lines.values() for point in line] or [(1.0, 1.0)]
     xs, ys = ([math.log10(point[axis]) for point in points] for axis in (0, 1))
@@ -64,7 +64,7 @@ def _lines(tables: Sequence[dict[str, Any]]) -> dict[str, list[Point]]:
 
 
 def _apart(wanted: dict[str, float]) -> dict[str, float]:
-    """Return heights for labels, near to the wanted ones and without overlaps."""
+    """Return vertical positions for labels, near the wanted ones and without overlaps."""
     found: dict[str, float] = {}
     free = -math.inf
     for name in sorted(wanted, key=wanted.__getitem__):
@@ -82,5 +82,5 @@ def _drawn(lines: dict[str, list[Point]]) -> Iterator[str]:
         for x, y in line:
             yield f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>'
         x, y = line[-1][0], labels[name]
-        # An attribute: the Content-Security-Policy of the page admits no inline style.
+        # An attribute, because the Content-Security-Policy of the page admits no inline style.
         yield f'<text x="{x + 8}" y="{y + 4}"><tspan fill="{colour}">{name}</tspan></text>'

@@ -1,7 +1,7 @@
 """Wait for the kernel's deferred work, which would slow down the next measurement.
 
-The removal of a namespace returns before its links are gone. Each bridge in it takes the kernel
-20 to 30 ms with the rtnl lock held.
+The removal of a namespace returns before its links are gone. Each bridge in it takes the kernel 20
+to 30 ms with the rtnl lock held.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ _BOUND: Final = 10.0
 
 
 def taken_apart() -> None:
-    """Return once all namespaces that ended before are gone; the kernel removes them in order.
+    """Wait until the kernel has removed all namespaces that ended before.
 
-    It makes a link into a namespace, ends the namespace, and waits for the end of the link, for
-    which it needs the right to make links here. It polls, since an idle processor wakes up slowly.
+    The kernel removes namespaces in order. So the function makes a veth pair into a new namespace,
+    ends that namespace and waits until the link is gone. The caller must be allowed to make links.
+    The wait polls, because an idle processor wakes up slowly. Raises `TimeoutError` after 10 s.
     """
     name = f"bench{os.getpid()}"
     with Netlink() as netlink, NetNS.new() as gone:
@@ -30,7 +31,7 @@ def taken_apart() -> None:
     deadline = time.monotonic() + _BOUND
     while _there(name):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"a namespace was not taken apart within {_BOUND:g} s")
+            raise TimeoutError(f"the kernel did not remove a namespace within {_BOUND:g} s")
 
 
 def _there(link: str) -> bool:

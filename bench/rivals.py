@@ -1,4 +1,4 @@
-"""Runtimes to be measured side by side, each up in its own host."""
+"""Runtimes to measure side by side, each in its own host."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _FOR_ROOT: Final = ("podman", "docker")
 
 
 def there(names: Iterable[str]) -> Iterator[tuple[str, AdapterFactory]]:
-    """Return the runtimes that can be measured here; print why the others cannot."""
+    """Yield the runtimes that can be measured here; print why others are skipped."""
     for name in names:
         if name in _FOR_ROOT and in_user_namespace():
-            print(f"{name} is left out: as it comes it wants the machine's root")
+            print(f"{name} is skipped: it needs root outside a user namespace")
             continue
         try:
             found = registry.find(name)
         except registry.UnknownRuntime as error:
-            print(f"{name} is left out: {error}")
+            print(f"{name} is skipped: {error}")
         else:
             yield name, found
 

@@ -1,9 +1,9 @@
 """Many containers: `python -m bench.scale [CONTAINERS [AT_ONCE [CYCLES]]]`; 200, 50 and 1000.
 
-- CONTAINERS at the same time on one bridge: the time of a start as they increase, the memory of
-  each, the time of a removal.
-- AT_ONCE starts at the same moment, from separate processes: all addresses must differ.
-- CYCLES starts and removals one after the other: the kernel's counters must be as before. Counters
+- CONTAINERS run at the same time on one bridge. The bench prints the time of the first and last
+  starts, the memory of a pid 1 and the time of a removal.
+- AT_ONCE processes start a container at the same moment. All addresses must differ.
+- CYCLES starts and removals follow one another. The kernel's counters must be as before. Counters
   of the whole machine are only printed; counters that nothing else changes are checked.
 """
 
@@ -55,13 +55,13 @@ def _many(engine: Engine, number: int) -> None:
     seconds = [timed(lambda: found.append(engine.run("base", _FOR_EVER))) for _ in range(number)]
     first, last = (statistics.median(part) for part in (seconds[:_STEP], seconds[-_STEP:]))
     print(
-        f"{number} containers on one bridge: started in {sum(seconds):.1f} s, "
-        f"one in {first * 1000:.1f} ms at first and in {last * 1000:.1f} ms at last"
+        f"{number} containers on one bridge: started in {sum(seconds):.1f} s "
+        f"(median of the first {_STEP}: {first * 1000:.1f} ms, of the last: {last * 1000:.1f} ms)"
     )
     private = [_private(item.state.pid) for item in found]
-    print(f"  memory of a container's pid 1 alone: {statistics.median(private):.0f} KiB")
+    print(f"  private memory of a pid 1: {statistics.median(private):.0f} KiB (median)")
     removed = timed(lambda: _remove(engine, found))
-    print(f"  removed in {removed:.1f} s, one in {removed / number * 1000:.1f} ms")
+    print(f"  removed in {removed:.1f} s, {removed / number * 1000:.1f} ms each")
 
 
 def _private(pid: int) -> int:
@@ -92,8 +92,8 @@ def _race(engine: Engine, number: int) -> bool:
     found = [item for item in engine.containers() if item.name != "first"]
     addresses = {item.state.endpoints[0].address for item in found}
     print(
-        f"{number} starts at the same moment: {failed} failed, {len(addresses)} addresses, "
-        f"in {seconds:.1f} s"
+        f"{number} starts at the same moment: {failed} failed, {seconds:.1f} s, "
+        f"{len(addresses)} different addresses"
     )
     _remove(engine, found)
     return len(addresses) == number
@@ -116,9 +116,9 @@ def _turn_over(engine: Engine, number: int) -> bool:
     while (grown := _grown(before, _counters())) and time.monotonic() < deadline:
         os.sched_yield()
     print(f"{number} starts and removals: {seconds / number * 1000:.1f} ms each")
-    print(f"  more than before: {', '.join(grown) or 'nothing'} (of {', '.join(before)})")
+    print(f"  counters that grew: {', '.join(grown) or 'none'} (of {', '.join(before)})")
     for name, value in _machine().items():
-        print(f"  {name}, of the whole machine: {machine[name]} before, {value} after")
+        print(f"  whole machine, {name}: {machine[name]} before, {value} after")
     return not grown
 
 
@@ -129,7 +129,7 @@ def _grown(before: dict[str, int], after: dict[str, int]) -> Sequence[str]:
 
 
 def _counters() -> dict[str, int]:
-    """Return the counters that only this benchmark changes."""
+    """Return the counters that only this bench changes."""
     with Netlink() as host, Conntrack() as conntrack, Nft() as nft:
         return {
             "links": len(rtnetlink_dump.links(host)),
@@ -154,13 +154,13 @@ def _namespaces(pid: str) -> tuple[str, ...]:
 
 
 def _machine() -> dict[str, int]:
-    """Return the counters that other processes change as well: reported, never judged."""
+    """Return the counters that other processes change too: printed, not checked."""
     found = {"open files": int(Path("/proc/sys/fs/file-nr").read_text().split()[0])}
     for line in Path("/proc/cgroups").read_text().splitlines()[1:2]:
-        found["cgroups of a hierarchy"] = int(line.split()[2])
+        found["cgroups of the first hierarchy"] = int(line.split()[2])
     try:
         slabs = Path("/proc/slabinfo").read_text().splitlines()[2:]
-    except OSError:  # for the machine's root only
+    except OSError:  # readable by real root only
         return found
     wanted = ("net_namespace", "mnt_cache", "pid_namespace", "nf_conntrack")
     for name, active in (line.split()[:2] for line in slabs):

@@ -1,9 +1,9 @@
 """Cost of the leak guard per test: `python -m bench.snapshot [ROUNDS]`.
 
-The guard takes a snapshot at the end of every test, and at its beginning only if a shared resource
-was created since. The reference plan is up, as in most tests. The rival reads the same state of the
-same three namespaces as scripts do: with `ip` and `nft`, before and after, started inside through
-setns. It is left out if they are missing.
+The guard takes a snapshot at the end of every test, and at the beginning only if a shared resource
+was created since. The containers of the reference plan run, as in most tests. The rival reads the
+state of the same three namespaces before and after as scripts do, with `ip`, `sysctl` and `nft`
+started through setns. Missing commands are skipped.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def _measure(rounds: int) -> int:
 
             rows = alternate(
                 [
-                    ("a test: look and compare", lambda: timed(guard.check)),
-                    ("looking anew before it", anew),
+                    ("after a test: snapshot and comparison", lambda: timed(guard.check)),
+                    ("before a test: new snapshot", anew),
                 ],
                 rounds=rounds,
             )
@@ -65,7 +65,7 @@ def _measure(rounds: int) -> int:
                 rows.append(
                     Row(f"{len(tools)} commands", (timed(lambda: _with_tools(world, tools)),))
                 )
-            show("Held against what was before", rows, against=rows[0].name)
+            show("Leak guard around a test", rows, against=rows[0].name)
         runtime.stop()
     return 0
 

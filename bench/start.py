@@ -1,13 +1,13 @@
 """Time of a container's start: `python -m bench.start [ROUNDS]`.
 
 The library is measured from the call to the return, when the network is complete and the command
-executes. The rivals are a C program with the same system calls (`bench/reference/start.c`, built
-if there is a compiler), and the minimum of any machine: `unshare` with the same namespaces, without
-file system and network.
+executes. One rival is a C program with the same system calls (`bench/reference/start.c`, built if a
+compiler is installed). The other is the minimum on any machine: `unshare` with the same namespaces,
+without file system and network.
 
-The second table is the processor time of the same starts, of all processes but the container's
-command: a busy machine changes it less. The third is the number of pages that pid 1 touches for
-the first time, which a busy machine does not change; each costs more than a system call.
+The second table has the processor time of the same starts, of all processes except the container's
+command: a busy machine changes it less. The third has the number of pages that pid 1 touches for
+the first time, which a busy machine does not change. Such a page takes longer than a system call.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _measure(rounds: int) -> int:
 
 
 def _build(scratch: str) -> str | None:
-    """Compile the reference program and return its path, `None` without a compiler."""
+    """Compile the reference program and return its path; `None` without a compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None

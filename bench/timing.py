@@ -1,4 +1,4 @@
-"""Measurement in turns, medians, and tables, which are also recorded for `python -m bench`."""
+"""Measurements in turn, and their tables, which `python -m bench` also records."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ RECORD: Final = "NETMODES_BENCH_RECORD"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Figures of a contestant, one per round: seconds, or in `unit`."""
+    """Figures of a contestant, one per round."""
 
     name: str
     figures: tuple[float, ...]
     bar: float | None = None
     """Upper bound on the median, or lower bound for a rate; `None` without a bound."""
     unit: str = "ms"
-    """Unit of the printed figures. With `ms` the figures are stored in seconds."""
+    """Unit of the printed figures. With `ms` `figures` and `bar` are in seconds."""
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
-        """Return the row of a record."""
+        """Return the row that a record describes."""
         return cls(told["name"], tuple(told["figures"]), told["bar"], told["unit"])
 
     @property
@@ -37,7 +37,7 @@ class Row:
         return statistics.median(self.figures)
 
     def shown(self, figure: float) -> str:
-        """Return a figure in the unit of the row."""
+        """Return a figure as text in the unit of the row."""
         return f"{figure * 1000:.1f}" if self.unit == "ms" else f"{figure:,.1f}"
 
     @property
@@ -68,10 +68,11 @@ def alternate(
     unit: str = "ms",
     before: Callable[[], object] = bool,
 ) -> list[Row]:
-    """Run the contestants in turn, `rounds` times after `warm_up` rounds that do not count.
+    """Run the contestants in turn and return a row for each.
 
-    A contestant returns its figure, so that it can exclude set-up and clean-up. `before` is called
-    before each, to wait for work that the previous one left to the kernel.
+    Each runs `rounds` times, after `warm_up` rounds that do not count. A contestant returns its
+    figure, so that it can exclude set-up and clean-up. `before` is called before each contestant
+    and waits for work that the previous contestant left to the kernel.
     """
     taken: dict[str, list[float]] = {name: [] for name, _ in contestants}
     for number in range(warm_up + rounds):

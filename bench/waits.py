@@ -1,8 +1,8 @@
 """Cost and kernel waits of a run: `python -m bench.waits [ROUNDS [SUITE…]]`.
 
-All figures are seconds. Wall-clock and processor times are of the whole machine, so let nothing
-else run. A wait is the sum over all processes in uninterruptible sleep, sampled every 50 ms. Only
-root may read the kernel stacks (proc_pid_stack(5)).
+All figures are seconds. Processor times are of the whole machine: stop everything else. A wait is
+the sum over all processes in uninterruptible sleep, sampled every 50 ms. Only root may read the
+kernel stacks (proc_pid_stack(5)); without root the waits are missing.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _KERNEL_THREADS: Final = "2"
 """The pid of kthreadd, the parent of all kernel threads."""
 
 WAITS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("with the lock for links: a bridge goes", ("br_multicast_dev_del",)),
-    ("without it: a link goes", ("netdev_run_todo",)),
-    ("a packet socket or its ring goes", ("packet_release", "packet_set_ring")),
-    ("old rules go", ("nft_rcv_nl_event",)),
+    ("waits with the rtnl lock, bridge removal", ("br_multicast_dev_del",)),
+    ("waits without the rtnl lock, link removal", ("netdev_run_todo",)),
+    ("waits for removal of a packet socket", ("packet_release", "packet_set_ring")),
+    ("waits for removal of nft rules", ("nft_rcv_nl_event",)),
     (
-        "for the lock for links",
+        "waits for the rtnl lock",
         (
             *("rtnl_", "rtnetlink_", "inet_rtm_", "inet6_rtm_", "inet6_addr_"),
             *("register_nexthop_notifier", "register_netdevice_notifier", "dev_ioctl"),
@@ -47,7 +47,7 @@ def main() -> int:
     for _ in range(rounds):
         for name, figure in watched(command).items():
             taken[name].append(figure)
-    show("A run", [Row(name, tuple(figures), unit="s") for name, figures in taken.items()])
+    show("Times of a run", [Row(name, tuple(figures), unit="s") for name, figures in taken.items()])
     return 0
 
 
@@ -65,9 +65,9 @@ def watched(command: Sequence[str]) -> dict[str, float]:
         raise subprocess.CalledProcessError(running.returncode, command)
     clock, (user_now, kernel_now) = time.monotonic() - began, _processors()
     found = {
-        "by the clock": clock,
-        "of the processors, in user mode": user_now - user,
-        "of the processors, in kernel mode": kernel_now - kernel,
+        "wall-clock time": clock,
+        "processors in user mode": user_now - user,
+        "processors in kernel mode": kernel_now - kernel,
     }
     return found | {name: seen[name] * clock / looks for name, _ in WAITS if seen[name]}
 
@@ -80,7 +80,7 @@ def _processors() -> tuple[float, float]:
 
 
 def _waiting() -> list[str]:
-    """Return the entry of `WAITS` for each process in uninterruptible sleep, as far as known."""
+    """Return the name in `WAITS` of each process in uninterruptible sleep that has one."""
     found = []
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -88,7 +88,7 @@ def _waiting() -> list[str]:
             if state != "D" or parent == _KERNEL_THREADS:
                 continue
             stack = Path(f"/proc/{process}/stack").read_text()
-        except OSError:  # it has ended, or access is denied
+        except OSError:  # The process has ended, or access is denied.
             continue
         calls = [line.split()[1] for line in stack.splitlines()]
         found += [name for name, marks in WAITS if _is(calls, marks)][:1]

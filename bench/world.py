@@ -1,8 +1,8 @@
 """Time to build and to remove a world: `python -m bench.world [ROUNDS]`.
 
 The rival makes the same namespaces, bridges and veth pairs with one `ip -batch`, as a careful shell
-script would, without the world's addresses, routes, services and host process. It is left out if
-`ip` is missing.
+script would. It makes no addresses, routes, services and host process, and is skipped if `ip` is
+missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-/* What start.c says to rtnetlink(7) and nf_tables: several messages to one system call. */
+/* Requests of start.c to rtnetlink(7) and nf_tables: several messages in one system call. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if_link.h>
@@ -75,7 +75,7 @@ static void commit(void) {
     filled = 0;
 }
 
-/* Ask, and read answers until the last; the flags of the link that was asked for. */
+/* Send a request and read all replies; return the flags of the requested link. */
 static unsigned ask(int protocol, int type, int flags, const void *body, size_t size,
                     const char *name) {
     char answer[8192];

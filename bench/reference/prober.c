@@ -1,21 +1,21 @@
-/* The rival of the matrix: what a C program needs for the same cells.
+/* The rival of bench.cells: a C program that probes the same cells.
  *
- * Every socket is opened inside its namespace through setns and used from here: per place one
- * raw ICMP socket, which asks, witnesses what arrives and takes in the answers. Requests go out
- * by sendmmsg, everything comes in by recvmmsg, driven by one epoll. A cell is an ICMP echo
- * request with a nonce, the numbers of both ends and the kernel's own answer to it; it counts
- * when its target's witness has it from its source's address and the answer has come back.
+ * The program opens one raw ICMP socket for each place inside its network namespace (setns). The
+ * socket sends requests, receives requests as a witness, and receives replies: sendmmsg and
+ * recvmmsg, driven by one epoll. A cell is an ICMP echo request with a nonce and the numbers of
+ * both ends. It counts if the target's socket has the request from the source's address and the
+ * source's socket has the kernel's reply.
  *
- * Silence is final by the rule of harness/probe/quiescence.py: a control packet has gone through the
- * backlog of every processor and come back, and the counters of all interfaces of the watched
- * namespaces stood still across such a pass.
+ * Silence is final by the rule of harness/probe/quiescence.py: a control packet has passed the
+ * backlog of every processor, and the counters of all interfaces of the watched namespaces stood
+ * still during such a pass.
  *
  *   prober CONTROL WATCHED [PASSES] < PLACES
  *
- * CONTROL and WATCHED are files of network namespaces. PLACES has a line for each place, a file
- * of a namespace and an IPv4 address; every ordered pair is asked, oneself left out, so many times
- * as there are PASSES. Says of the last one in a line: cells, cells answered, and seconds from the
- * first packet to the last verdict.
+ * CONTROL and WATCHED are files of network namespaces. Each line of PLACES has the file of a
+ * network namespace and an IPv4 address. The program probes every ordered pair of different places,
+ * PASSES times. It prints a line about the last pass: cells, cells with a reply, and seconds from
+ * the first packet to the last verdict.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -98,7 +98,7 @@ static void note(uint8_t *flags, const uint8_t *others, size_t cell)
     }
 }
 
-/* Take in what has come to one place; whether there was anything. */
+/* Receive all packets at one place; return whether there were any. */
 static int hear(uint32_t number)
 {
     static struct came slots[BATCH];
@@ -165,13 +165,13 @@ static void ask(uint32_t source, int epoll)
         }
         for (unsigned sent = 0; sent < filled;) {
             int now = sendmmsg(places[source].socket, messages + sent, filled - sent, 0);
-            sent += now > 0 ? now : 1; /* refused: nobody hears it, and that is what is told */
+            sent += now > 0 ? now : 1; /* an error: the target does not receive the request */
         }
         pump(epoll);
     }
 }
 
-/* One control packet through the backlog of every processor. */
+/* Send a control packet through the backlog of every processor. */
 static void flush(int control)
 {
     cpu_set_t all, one;

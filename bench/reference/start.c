@@ -1,22 +1,21 @@
 /*
- * The system calls of a container start on a bridge, and nothing else.
+ * The rival of bench.start: the system calls of a container's start on a bridge, in C.
  *
- * What mydocker's library does between the call and the running command, in C: a
- * network namespace, a veth pair on a bridge with address and default route, the
+ * The program makes the calls of mydocker's library between the call and the running command:
+ * a network namespace, a veth pair on a bridge with address and default route, the
  * other namespaces, an overlay, /proc, /sys, /dev with its devices, masked paths,
- * the capabilities of the default set, two forks and an exec. What mydocker promises
- * it pays for here too: records replaced in one step under locks, so that a kill at
- * any moment can be made good; a look at what other containers have come to, at the
- * image, at the bridge, the rules and forwarding, which somebody may have removed; a
- * wait for the carrier, and a word to the neighbours. Only the policy is left out:
- * nothing is parsed and nothing decided.
+ * the capabilities of the default set, two forks and an exec. It also does what
+ * mydocker's promises need. It replaces records atomically under locks, so that a kill at
+ * any moment can be repaired. It checks other containers, the image, the bridge, the rules and
+ * forwarding, which another process may have removed. It waits for the carrier and
+ * announces the address. Only the policy is missing: it parses and decides nothing.
  *
  *     start LOWER SCRATCH ROUNDS
  *
  * prints one line per round: milliseconds, and milliseconds of processor time of all
- * its processes but the container's command.
+ * processes except the container's command.
  *
- * Run it inside namespaces of its own (bench/start.py does): it makes a bridge.
+ * Run the program in a separate network namespace, as bench/start.py does: it makes a bridge.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -51,7 +50,7 @@ static const char *HIDDEN[] = {"/proc/acpi", "/proc/asound", "/proc/kcore", "/pr
 static const char *READ_ONLY[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
                                   "/proc/sysrq-trigger"};
 static const int KEPT[] = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31};
-/* What the image was made of: a change of any would mean to make it anew. */
+/* The sources of the image: a change of any of them would require a new image. */
 static const char *MADE_OF[] = {"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin",
                                 "/lib", "/usr/lib", "/etc", "/usr", "/proc/self/exe"};
 #define COUNT(list) (sizeof(list) / sizeof *(list))
@@ -109,7 +108,7 @@ static void record(const char *directory, const char *name) {
     CHECK(rename(scratch, path));
 }
 
-/* In place: what is mounted over a file follows its inode. */
+/* In place, because a bind mount of the file refers to its inode. */
 static void rewrite(const char *directory, const char *name) {
     char path[512], text[256];
     memset(text, 'x', sizeof text);
@@ -223,7 +222,7 @@ static void pid_1(const char *lower, const char *directory, int go, int report, 
         CHECK(setsid());
         dup2(null, 0), dup2(out[1], 1), dup2(err[1], 2);
         execl("/bin/sleep", "sleep", "1000", NULL);
-        _exit(127); /* closes `report` as the exec does; the caller sees the pipe stay silent */
+        _exit(127); /* closes `report`, as the exec does */
     }
     close(report), close(voice);
     while (wait(NULL) > 0)
@@ -231,7 +230,7 @@ static void pid_1(const char *lower, const char *directory, int go, int report, 
     _exit(0);
 }
 
-/* Of this process and of those that it has collected, in milliseconds. */
+/* Return the processor time of this process and its reaped children in milliseconds. */
 static double own_time(void) {
     struct timespec own;
     struct rusage collected;
@@ -261,7 +260,7 @@ static double start(unsigned bridge, const char *lower, const char *scratch, int
     snprintf(directory, sizeof directory, "%s/%d", scratch, number);
     clock_gettime(CLOCK_MONOTONIC, &began);
 
-    /* what became of the others, and what the image is made of */
+    /* the state of other containers, and the sources of the image */
     snprintf(path, sizeof path, "%s/config", scratch);
     struct stat status;
     stat(path, &status), look("/proc/self/stat"), look(path), look(path), look(path);
@@ -336,7 +335,7 @@ static double start(unsigned bridge, const char *lower, const char *scratch, int
     record(directory, "state");
     CHECK(write(go[1], "1", 1));
     char nothing;
-    CHECK(read(report[0], &nothing, 1)); /* its end: the command is being executed */
+    CHECK(read(report[0], &nothing, 1)); /* end of file: the command executes */
     waitpid(outer, NULL, 0);
     record(directory, "state");
 

@@ -88,12 +88,12 @@ def test_growth_is_drawn_on_logarithmic_axes() -> None:
 
 def test_labels_of_lines_at_one_height_do_not_overlap() -> None:
     """Labels of lines that end at one height are at least a font size apart."""
-    rows = [row(f"1000 {what}", 10.0) for what in ("started", "mesh asked", "removed")]
+    rows = [row(f"1000 {what}", 10.0) for what in ("started", "full mesh", "removed")]
     drawn = ElementTree.fromstring(growth([{"title": "Growth: …", "rows": rows}]))
     labels = [
         float(text.attrib["y"])
         for text in drawn.iter("{http://www.w3.org/2000/svg}text")
-        if "".join(text.itertext()) in ("started", "mesh asked", "removed")
+        if "".join(text.itertext()) in ("started", "full mesh", "removed")
     ]
     assert all(below - above >= 13 for above, below in pairwise(sorted(labels)))  # the font's size
     assert len(labels) == 3
