@@ -24,6 +24,10 @@ html_title = "netmodes"
 html_copy_source = False
 exclude_patterns = ["_build"]
 
+suppress_warnings = [
+    "misc.highlighting_failure",  # of transcripts, whose shell input the lexer cannot follow
+    "toc.not_included",  # findings are linked from their table alone
+]
 myst_heading_anchors = 4  # as on GitHub, so that one link serves both
 myst_enable_extensions = ["attrs_inline"]
 
