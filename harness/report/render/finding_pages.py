@@ -25,6 +25,11 @@ def link_text(link: str) -> str:
     return f"{found[1]}#{found[2]}" if found else link.partition("://")[2]
 
 
+def anchor(heading: str) -> str:
+    """Return the anchor that GitHub gives to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 def overview(files: Sequence[FindingsFile], catalogue: Catalogue) -> str:
     """Return the page that lists all findings."""
     lines = [
@@ -32,7 +37,7 @@ def overview(files: Sequence[FindingsFile], catalogue: Catalogue) -> str:
         "# Findings",
         "Violations of [the requirements](../suites/requirements.toml) that the suites have shown "
         "in released runtimes. Each finding is reproduced by hand with the commands on its page. "
-        "[Declared differences](adapters.md#dialects) of a runtime are not among the findings. "
+        "[Declared differences](adapters.md) of a runtime are not among the findings. "
         "The tests of a finding keep failing, so that a version that fixes it is noticed.",
         "Versions: Debian 13 with Linux 6.18. `netmodes findings --runtime NAME` prints the "
         "findings of one runtime. To see one:",
@@ -58,7 +63,6 @@ def overview(files: Sequence[FindingsFile], catalogue: Catalogue) -> str:
 def page(finding: Finding, group: RuntimeGroup, catalogue: Catalogue) -> str:
     """Return the page of one finding."""
     names = ", ".join(f"`{name}`" for name in finding.runtime)
-    anchor = re.sub(r"[^\w -]", "", group.title.lower()).replace(" ", "-")
     tests = "\n".join(f"- `{test}`" for test in finding.tests) or "No test covers this finding."
     parts = [
         _GENERATED,
@@ -70,7 +74,7 @@ def page(finding: Finding, group: RuntimeGroup, catalogue: Catalogue) -> str:
         f"## Expected\n\n{finding.expected.strip()}",
         f"## Actual\n\n{finding.actual.strip()}",
         "## Reproduce\n\n"
-        f"The set-up is in [{group.title}](../findings.md#{anchor}).\n\n"
+        f"The set-up is in [{group.title}](../findings.md#{anchor(group.title)}).\n\n"
         f"```sh\n{finding.shell.strip(chr(10))}\n```",
     ]
     if finding.cause:
