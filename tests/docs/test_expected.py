@@ -11,6 +11,7 @@ import pytest
 from harness.model import requirements
 from harness.report import expectations, findings
 from harness.report.expectations import DeviationKind
+from harness.report.findings import Finding
 from harness.report.schema import Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,15 @@ def test_expected_deviation_is_among_the_findings(file: Path) -> None:
             path, _, test = item.id.partition("::")
             assert known & set(rows(ROOT / path, test)), item
             assert item.id.partition("[")[0] in tests, item
+
+
+@pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.id)
+def test_finding_is_an_expected_deviation_of_its_runtimes(finding: Finding) -> None:
+    """Each runtime of a finding has at least one of the finding's tests in its expectation file."""
+    tests = {test.partition("[")[0] for test in finding.tests}
+    for runtime in finding.runtime if tests else ():
+        listed = expectations.loads((ROOT / f"suites/expected/{runtime}.toml").read_text())
+        assert tests & {item.id.partition("[")[0] for item in listed}, runtime
 
 
 def rows(path: Path, test: str) -> list[str]:
