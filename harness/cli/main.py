@@ -21,6 +21,7 @@ from rich.table import Table
 
 from harness import __version__
 from harness.cli import compare, faults, rename_tests, runtimes
+from harness.cli import findings as findings_command
 from harness.cli import reports as report_commands
 from harness.model import requirements
 from harness.model.requirements import Requirement, UnknownRequirement
@@ -115,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add(commands)
     faults.register(commands)
     report_commands.add(commands)
+    findings_command.add(commands)
     rename_tests.add(commands)
     return parser
 

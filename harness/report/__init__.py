@@ -5,6 +5,7 @@ __all__ = [
     "compare",
     "expectations",
     "failure_links",
+    "findings",
     "merge",
     "recorder",
     "sanitize",

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.report import expectations
+from harness.model import requirements
+from harness.report import expectations, findings
 from harness.report.expectations import DeviationKind
+from harness.report.findings import Finding
 from harness.report.schema import Verdict
 
 ROOT = Path(__file__).parents[2]
+CATALOGUE = requirements.load(ROOT / "suites/requirements.toml")
+FINDINGS = [
+    finding
+    for content in findings.load(ROOT / "suites/findings", CATALOGUE)
+    for finding in content.finding
+]
 FILES = sorted((ROOT / "suites/expected").glob("*.toml"))
 
 
@@ -42,15 +50,28 @@ def test_expected_deviation_names_an_existing_test(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_expected_deviation_is_among_the_findings(file: Path) -> None:
-    """The findings list each deviation of a runtime by requirement, with the upstream link."""
-    findings = (ROOT / "docs/findings.md").read_text()
+    """The findings about a runtime name the test, a requirement and the link of each deviation."""
+    about = [finding for finding in FINDINGS if file.stem in finding.runtime]
+    known = {id_ for finding in about for id_ in finding.requirements}
+    tests = {test.partition("[")[0] for finding in about for test in finding.tests}
     for item in expectations.loads(file.read_text()):
         if item.verdict is Verdict.UNSUPPORTED:
             continue
-        assert not item.link or item.link in findings, item
+        texts = [(*finding.upstream, finding.expected, finding.cause) for finding in about]
+        assert any(item.link in text for fields in texts for text in fields), item
         if item.kind is DeviationKind.TEST:
             path, _, test = item.id.partition("::")
-            assert any(re.search(rf"\b{row}\b", findings) for row in rows(ROOT / path, test)), item
+            assert known & set(rows(ROOT / path, test)), item
+            assert item.id.partition("[")[0] in tests, item
+
+
+@pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.id)
+def test_finding_is_an_expected_deviation_of_its_runtimes(finding: Finding) -> None:
+    """Each runtime of a finding has at least one of the finding's tests in its expectation file."""
+    tests = {test.partition("[")[0] for test in finding.tests}
+    for runtime in finding.runtime if tests else ():
+        listed = expectations.loads((ROOT / f"suites/expected/{runtime}.toml").read_text())
+        assert tests & {item.id.partition("[")[0] for item in listed}, runtime
 
 
 def rows(path: Path, test: str) -> list[str]:

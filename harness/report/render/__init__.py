@@ -1,3 +1,3 @@
-"""One module per output format of a report."""
+"""One module per output format of a report, and one for the pages of the findings."""
 
-__all__ = ["html", "junit", "markdown", "terminal"]
+__all__ = ["finding_pages", "html", "junit", "markdown", "terminal"]
