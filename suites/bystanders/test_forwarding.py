@@ -39,7 +39,7 @@ ETHERNET: Final = 14
 """Length of an Ethernet header in bytes."""
 DATAGRAM: Final = hashlib.shake_128(b"between others").digest(8000)
 
-pytestmark = pytest.mark.parametrize("family", FAMILIES)
+pytestmark = pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 each_pair = pytest.mark.parametrize(("source", "target"), PAIRS)
 
 
@@ -56,7 +56,7 @@ def mixed_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 def test_every_protocol_passes_between_bystanders_and_outsiders(
     mixed_scene: Scene, wires: TapPool, family: Family, source: str, target: str
 ) -> None:
-    """New flows pass by any port, and by protocols without ports."""
+    """New flows of every protocol pass between bystanders and outsiders while containers run."""
     here, there = (mixed_scene.world.address(name, family) for name in (source, target))
     head = craft.ip(family, src=here, dst=there, ttl=START_TTL)
     sent = list(beginnings(family, head))
@@ -65,10 +65,10 @@ def test_every_protocol_passes_between_bystanders_and_outsiders(
 
 @requirement("BYS-2")
 @pytest.mark.parametrize(("source", "target"), [(NS1, NS2), (ATTACKER, HOST), (HOST, ATTACKER)])
-def test_broadcasts_and_multicasts_pass(
+def test_broadcasts_and_multicasts_reach_bystanders_and_lan(
     mixed_scene: Scene, wires: TapPool, family: Family, source: str, target: str
 ) -> None:
-    """Between two ports of a bridge and on the LAN."""
+    """Broadcasts and multicasts pass between bridge ports and on the LAN while containers run."""
     caller, here = mixed_scene.netns(source), mixed_scene.world.address(source, family)
     heads = [craft.ip(family, src=here, dst=group, ttl=START_TTL) for group in GROUPS[family]]
     word = UDP(sport=OWN_PORT, dport=OWN_PORT) / b"to all"
@@ -84,10 +84,10 @@ def test_broadcasts_and_multicasts_pass(
 
 @requirement("BYS-2")
 @pytest.mark.parametrize("target", [INTERNET, ATTACKER])
-def test_icmp_errors_reach_the_bystander(
+def test_icmp_errors_from_outside_reach_the_bystander(
     mixed_scene: Scene, wires: TapPool, family: Family, target: str
 ) -> None:
-    """Every kind of error from outside about a bystander's datagram arrives."""
+    """Every kind of ICMP error about a bystander's datagram reaches the bystander."""
     here, there = (mixed_scene.world.address(name, family) for name in (NS1, target))
     port = free_port(mixed_scene.netns(target), "udp")
     caller = mixed_scene.netns(NS1)
@@ -101,10 +101,10 @@ def test_icmp_errors_reach_the_bystander(
 
 @requirement("BYS-2")
 @each_pair
-def test_closed_port_is_reported_to_the_sender(
+def test_sender_receives_port_unreachable_from_closed_port(
     mixed_scene: Scene, family: Family, source: str, target: str
 ) -> None:
-    """Port-unreachable arrives at the calling socket."""
+    """A bystander or outsider that sends to a closed UDP port receives port-unreachable."""
     port = free_port(mixed_scene.netns(target), "udp")
     at = mixed_scene.world.address(target, family)
     with Client(mixed_scene.netns(source), Protocol.UDP, at, port=port) as call:
@@ -115,10 +115,10 @@ def test_closed_port_is_reported_to_the_sender(
 
 @requirement("BYS-2")
 @each_pair
-def test_large_transfer_passes_unchanged(
+def test_large_transfer_between_bystanders_arrives_intact(
     mixed_scene: Scene, family: Family, source: str, target: str
 ) -> None:
-    """Over one connection, and a fragmented datagram in both directions."""
+    """A large TCP transfer and a fragmented datagram arrive intact in both directions."""
     caller, called = mixed_scene.netns(source), mixed_scene.netns(target)
     at = mixed_scene.world.address(target, family)
     transfer = Transfer(caller, called, at)

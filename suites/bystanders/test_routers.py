@@ -25,10 +25,13 @@ LIFETIME: Final = 1800
 
 
 @requirement("BYS-5")
-def test_host_keeps_accepting_router_advertisements(
+def test_host_accepts_router_advertisements_while_runtime_forwards(
     start_runtime: RuntimeStarter,
 ) -> None:
-    """The default route stays while a network has IPv6, and ends when the router withdraws it."""
+    """The host still accepts router advertisements when the runtime enables IPv6 forwarding.
+
+    The default route stays while a network has IPv6, and ends when the router withdraws it.
+    """
     topology = Topology(forwarding=False)
     with World.build(topology) as world:
         host, router = view_of(world, HOST), view_of(world, routers(topology)[0])

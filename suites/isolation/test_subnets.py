@@ -38,8 +38,10 @@ TAKEN: Final[dict[int, Network]] = {
 
 @requirement("NET-1")
 @both_families
-def test_automatic_subnet_overlaps_nothing(scene: Scene, host: NetnsView, family: Family) -> None:
-    """Neither other networks, including the default one, nor any route of the host."""
+def test_automatic_subnet_overlaps_no_network_and_no_route(
+    scene: Scene, host: NetnsView, family: Family
+) -> None:
+    """An automatic subnet overlaps no other network and no route of the host."""
     before = routed(host, family)
     chosen = [
         subnet(scene.network(f"n{number}", ipv6=family == 6).facts.gateways, family)
@@ -55,7 +57,10 @@ def test_automatic_subnet_overlaps_nothing(scene: Scene, host: NetnsView, family
 def test_automatic_subnet_avoids_operator_routes(
     scene: Scene, host: NetnsView, family: Family, kind: str
 ) -> None:
-    """Routes to the next subnet in turn, wider, narrower, static or connected."""
+    """An automatic subnet overlaps no route of the operator, static or connected.
+
+    The route covers the subnet that the runtime would choose next, or is wider or narrower.
+    """
     operated = related(next(choices(scene, family)), kind)
     with operator(host, operated, connected=kind == "connected"):
         assert operated in routed(host, family)
@@ -67,8 +72,8 @@ def test_automatic_subnet_avoids_operator_routes(
 
 @requirement("NET-1", "NET-5")
 @both_families
-def test_requested_subnet_is_used(scene: Scene, family: Family) -> None:
-    """On the bridge, whose address is the gateway's, and in the host's routes."""
+def test_requested_subnet_is_used_by_bridge_and_routes(scene: Scene, family: Family) -> None:
+    """The requested subnet is on the bridge, which has the gateway's address, and in the routes."""
     made = scene.network("asked", **asked(TAKEN[family]))
     scene.container("first", Bridge("asked"))  # some runtimes have no bridge without it
     assert subnet(made.facts.gateways, family) == TAKEN[family]
@@ -80,11 +85,11 @@ def test_requested_subnet_is_used(scene: Scene, family: Family) -> None:
 
 @requirement("NET-7")
 @both_families
-@pytest.mark.parametrize("other", ["network", "default network", "route", "uplink", "br0"])
+@pytest.mark.parametrize("other", ["network", "default-network", "route", "uplink", "br0"])
 def test_overlapping_subnet_is_refused(
     scene: Scene, host: NetnsView, family: Family, other: str
 ) -> None:
-    """With another network, the default one, a route, or a network of the host.
+    """A requested subnet that overlaps a network, a route or the host's own subnets is refused.
 
     The requested subnet is the same, wider or narrower.
     """
@@ -115,12 +120,12 @@ def test_overlapping_subnet_is_refused(
             {"subnet6": "fd00:30:16::/64", "gateway6": "fd00:30:17::1"}, marks=requirement("V6-1")
         ),
     ],
-    ids=lambda options: " ".join(options.values()),
+    ids=lambda options: ",".join(f"{name}={value}" for name, value in options.items()),
 )
-def test_malformed_subnet_is_refused(
+def test_malformed_subnet_gateway_or_range_is_refused(
     runtime: Adapter, host: NetnsView, options: dict[str, str]
 ) -> None:
-    """A gateway or a range outside the subnet is refused too."""
+    """A malformed subnet, or a gateway or range outside the subnet, is refused."""
     assert_network_refused(runtime, host, **options)
 
 
@@ -129,7 +134,7 @@ def test_malformed_subnet_is_refused(
 def test_subnet_with_host_bits_is_handled_as_declared(
     scene: Scene, host: NetnsView, family: Family
 ) -> None:
-    """Refused, or reduced to the network address."""
+    """A subnet with host bits is refused or reduced to its network address, as declared."""
     wanted = TAKEN[family]
     option = {"subnet" if family == 4 else "subnet6": f"{wanted[5]}/{wanted.prefixlen}"}
     if scene.runtime.dialect.host_bits == "refused":
@@ -178,7 +183,7 @@ def in_use(scene: Scene, host: NetnsView, by: str, family: Family) -> Iterator[N
         case "network":
             scene.network("first", **asked(TAKEN[family]))
             yield TAKEN[family]
-        case "default network":
+        case "default-network":
             gateways = scene.runtime.network_facts(DEFAULT_NETWORK).gateways
             yield next(
                 (item.network for item in gateways if item.version == family),

@@ -33,8 +33,8 @@ OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET)
 
 
 @requirement("BR-17")
-def test_container_broadcasts_reach_only_peers(trio: ThreeContainers) -> None:
-    """Peers receive broadcasts and their groups; nothing passes the bridge."""
+def test_container_broadcasts_and_multicasts_reach_only_peers(trio: ThreeContainers) -> None:
+    """A container's broadcasts and multicasts reach its peers on the bridge and nothing else."""
     groups = everybody(trio)
     with trio.capture("b", "c", *OUTSIDE) as wire, contextlib.ExitStack() as stack:
         for group in groups:
@@ -52,7 +52,10 @@ def test_container_broadcasts_reach_only_peers(trio: ThreeContainers) -> None:
 
 @requirement("BR-17")
 def test_unprivileged_broadcast_reaches_all_peers(trio: ThreeContainers) -> None:
-    """By the link's or subnet's broadcast address, or the all-nodes group."""
+    """A broadcast of an ordinary socket reaches all peers.
+
+    The destination is the link's or subnet's broadcast address, or the all-nodes group.
+    """
     with contextlib.ExitStack() as stack:
         listeners = [
             stack.enter_context(Listener(trio.netns(name), "udp", family=trio.family, port=PORT))
@@ -73,10 +76,13 @@ def test_unprivileged_broadcast_reaches_all_peers(trio: ThreeContainers) -> None
 
 @requirement("BR-17")
 @pytest.mark.parametrize(("outsider", "neighbour"), [(NS1, NS2), (ATTACKER, HOST)])
-def test_outside_broadcasts_reach_no_container(
+def test_broadcasts_of_outsiders_reach_no_container(
     trio: ThreeContainers, outsider: str, neighbour: str
 ) -> None:
-    """Neither does a directed broadcast that an outsider sends through the host."""
+    """Broadcasts and multicasts of outsiders reach no container.
+
+    A directed broadcast that an outsider sends through the host reaches none either.
+    """
     groups = everybody(trio)
     with trio.capture(*NAMES, neighbour, HOST) as wire:
         broadcast(trio, outsider, groups, by=FROM_OUTSIDE)
@@ -93,10 +99,10 @@ def test_outside_broadcasts_reach_no_container(
 
 @requirement("BR-17", "NET-2")
 @pytest.mark.parametrize(("one", "other"), [("a", "d"), ("d", "a")])
-def test_broadcasts_stay_on_their_network(
+def test_broadcasts_do_not_reach_other_networks(
     trio: ThreeContainers, other_network_container: Container, one: str, other: str
 ) -> None:
-    """A container on another network of the same host receives none."""
+    """Broadcasts of a container reach no container on another network of the same host."""
     groups = everybody(trio)
     with trio.capture(one, other) as wire, contextlib.ExitStack() as stack:
         for group in groups:

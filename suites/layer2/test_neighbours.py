@@ -22,7 +22,7 @@ PORT: Final = 31051
 @requirement("BR-18")
 @pytest.mark.parametrize("owner", OTHERS)
 def test_only_the_owner_answers_arp_and_nd(trio: ThreeContainers, owner: str) -> None:
-    """The owner answers every form of the request, and no proxy answers beside it."""
+    """Only the owner of an address answers ARP requests and neighbour solicitations for it."""
     address, mac = trio.address(owner), trio.mac(owner)
     with trio.client(HOST, owner, Protocol.UDP, port=PORT) as call:
         call.send()
@@ -40,8 +40,13 @@ def test_only_the_owner_answers_arp_and_nd(trio: ThreeContainers, owner: str) ->
 
 @requirement("BR-18")
 @pytest.mark.parametrize("whose", ["unused", NS1, ATTACKER, INTERNET])
-def test_no_proxy_answer_for_addresses_elsewhere(trio: ThreeContainers, whose: str) -> None:
-    """The bridge does not answer either: what lies beyond it is routed."""
+def test_bridge_does_not_proxy_arp_or_nd_for_other_addresses(
+    trio: ThreeContainers, whose: str
+) -> None:
+    """Neither the bridge nor a container answers ARP or ND for an address outside the network.
+
+    Packets to such an address are routed.
+    """
     assert_no_proxy_answer(trio, unused(trio) if whose == "unused" else trio.address(whose))
 
 

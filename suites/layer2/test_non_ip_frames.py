@@ -27,10 +27,10 @@ MULTICAST_SOURCE: Final = "03:00:5e:10:00:01"
 
 
 @requirement("L2-2")
-def test_non_ip_frames_stay_on_the_bridge(
+def test_tagged_and_non_ip_frames_stay_on_the_bridge(
     trio: ThreeContainers, other_network_container: Container
 ) -> None:
-    """Tagged, of unknown EtherType, from a multicast source: not passed to the host or `d`."""
+    """Frames with a VLAN tag, an unknown EtherType or a multicast source stay on their bridge."""
     frames = [
         frame
         for target in (NS1, ATTACKER, INTERNET, "d", GATEWAY)
@@ -57,7 +57,7 @@ def test_non_ip_frames_stay_on_the_bridge(
 
 @requirement("L2-2")
 def test_tagged_frames_of_the_lan_reach_no_container(trio: ThreeContainers) -> None:
-    """A reply that would be accepted untagged is not accepted with a tag."""
+    """A reply with a VLAN tag from the LAN reaches no container, while the untagged one does."""
     with (
         trio.capture("a", ATTACKER, HOST) as wire,
         trio.client("a", ATTACKER, Protocol.UDP, port=PORT) as call,

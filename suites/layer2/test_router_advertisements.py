@@ -47,10 +47,15 @@ BELIEVE: Final = {
         pytest.param(True, marks=requirement("V6-1")),
         pytest.param(False, marks=requirement("V6-3")),
     ],
-    ids=["with IPv6", "without IPv6"],
+    ids=["with-IPv6", "without-IPv6"],
 )
-def test_rogue_advertisement_changes_nothing(scene: Scene, host: NetnsView, *, ipv6: bool) -> None:
-    """No address, route, MTU or hop limit of the host or a peer; a control accepts it."""
+def test_rogue_router_advertisement_changes_neither_host_nor_peer(
+    scene: Scene, host: NetnsView, *, ipv6: bool
+) -> None:
+    """A container's router advertisement changes no address, route, MTU or hop limit elsewhere.
+
+    A control container that accepts advertisements does change.
+    """
     network = Bridge(scene.network("routed", ipv6=True).name if ipv6 else DEFAULT_NETWORK)
     rogue, peer, believer = (
         scene.container(name, network) for name in ("rogue", "peer", "believer")
@@ -69,8 +74,11 @@ def test_rogue_advertisement_changes_nothing(scene: Scene, host: NetnsView, *, i
 
 
 @requirement("V6-2", "V6-3", "NET-3")
-def test_connected_container_ignores_rogue_advertisements(scene: Scene) -> None:
-    """Connected to a network without IPv6, before and after a restart."""
+def test_rogue_router_advertisement_is_ignored_by_connected_container(scene: Scene) -> None:
+    """A container connected to a network without IPv6 ignores a peer's router advertisements.
+
+    The same holds after its restart.
+    """
     for name in ("home", "later"):
         scene.network(name)
     rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer", Bridge("home"))
@@ -79,8 +87,11 @@ def test_connected_container_ignores_rogue_advertisements(scene: Scene) -> None:
 
 
 @requirement("V6-1", "V6-2", "NET-3")
-def test_ipv6_connection_ignores_rogue_advertisements(scene: Scene) -> None:
-    """Neither the connected container, its peers nor the host accept it."""
+def test_rogue_router_advertisement_is_ignored_on_connected_ipv6_network(scene: Scene) -> None:
+    """A container connected to a network with IPv6 ignores a peer's router advertisements.
+
+    The host ignores them too. The same holds after the container's restart.
+    """
     scene.network("later", ipv6=True)
     rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer")
     scene.connect("peer", "later")

@@ -32,8 +32,10 @@ def spoofing_trio(trio: ThreeContainers) -> Iterator[ThreeContainers]:
 
 @requirement("L2-1")
 @pytest.mark.parametrize("owner", ["b", GATEWAY])
-def test_spoofed_arp_is_contained_as_declared(spoofing_trio: ThreeContainers, owner: str) -> None:
-    """Packets of c reach the owner or, where openness is declared, a."""
+def test_spoofed_arp_and_nd_are_contained_as_declared(
+    spoofing_trio: ThreeContainers, owner: str
+) -> None:
+    """A container that claims a foreign address receives its packets only where declared."""
     round_trip(
         spoofing_trio.netns("c"), spoofing_trio.netns(owner), spoofing_trio.address(owner), WORD
     )
@@ -55,8 +57,10 @@ def test_spoofed_arp_is_contained_as_declared(spoofing_trio: ThreeContainers, ow
 
 
 @requirement("L2-1")
-def test_spoofed_arp_does_not_affect_other_links(spoofing_trio: ThreeContainers) -> None:
-    """The host still reaches its own neighbours, whose addresses were claimed on the bridge."""
+def test_spoofed_arp_and_nd_do_not_affect_other_links_of_the_host(
+    spoofing_trio: ThreeContainers,
+) -> None:
+    """The host still reaches its neighbours whose addresses a container claims on the bridge."""
     host = spoofing_trio.netns(HOST)
     for name in (NS1, ATTACKER):
         round_trip(host, spoofing_trio.netns(name), spoofing_trio.address(name), WORD)

@@ -50,11 +50,11 @@ def scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
 @pytest.mark.long
 @pytest.mark.timeout(300)  # forty commands, each of which is bounded, on a busy machine
 @requirement("LIFE-6")
-def test_killed_start_is_cleaned_up_by_the_next_start(scene: Scene) -> None:
-    """The next start completes or undoes it, whatever the moment of the kill.
+def test_killed_start_is_cleaned_up_by_next_runtime_start(scene: Scene) -> None:
+    """The runtime's next start completes or undoes a start that was killed at any moment.
 
-    The network has one address to give, where possible: it is free again for another container.
-    Containers that run meanwhile fare as declared.
+    The network has one free address, where possible: another container can have it afterwards.
+    Containers that run meanwhile keep their network as the runtime declares.
     """
     host, runtime = scene.netns(HOST), scene.runtime
     mode = _small(scene) if Feature.NETWORKS in runtime.features else Bridge()
@@ -85,11 +85,11 @@ def test_killed_start_is_cleaned_up_by_the_next_start(scene: Scene) -> None:
 
 @pytest.mark.timeout(300)  # likewise
 @requirement("LIFE-6")
-def test_running_containers_fare_as_declared_after_a_crash(scene: Scene) -> None:
-    """They keep network, published port and names, or are stopped.
+def test_running_containers_survive_runtime_crash_as_declared(scene: Scene) -> None:
+    """Running containers survive a kill of the runtime or stop, as the runtime declares.
 
-    A container that can be inspected by exec alone is inspected after the runtime is back, where
-    exec is declared impossible without it.
+    The runtime declares which. If exec is declared impossible without the runtime, containers that
+    only exec can inspect are inspected after the runtime is back.
     """
     runtime = scene.runtime
     own = lan(scene)

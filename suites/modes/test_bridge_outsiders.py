@@ -31,8 +31,11 @@ THROUGH_THE_HOST: Final = {ATTACKER: NS1, INTERNET: NS1, NS1: INTERNET, NS2: INT
 
 @requirement("BR-9")
 @pytest.mark.parametrize("outsider", THROUGH_THE_HOST)
-def test_outsider_opens_no_flow_to_container(cast: Scene, outsider: str) -> None:
-    """A static route through the host does not help, by any protocol; the host's calls work."""
+def test_outsider_opens_no_flow_to_unpublished_container(cast: Scene, outsider: str) -> None:
+    """No outsider opens a flow to an unpublished container, even with a static route.
+
+    The host reaches the container, and the outsider reaches other targets through the host.
+    """
     control = cast.promised(
         [
             *cells((HOST,), (CONTAINER01, CONTAINER02)),
@@ -48,10 +51,13 @@ def test_outsider_opens_no_flow_to_container(cast: Scene, outsider: str) -> None
 
 
 @requirement("BR-9")
-def test_no_packet_of_outsider_enters_the_container(
+def test_no_packet_of_outsider_enters_unpublished_container(
     cast: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """Packets of the attacker arrive at the host, and none at the container's interface."""
+    """An outsider's packets to an unpublished container arrive at the host and go no further.
+
+    A runtime may declare that the host forwards them.
+    """
     inside = cast[CONTAINER01].net
     attack = IP(src=str(cast.world.address(ATTACKER, 4)), dst=str(inside.address(4)))
     with host.capture("eth0") as lan, inside.capture("eth0") as wire:
@@ -64,8 +70,11 @@ def test_no_packet_of_outsider_enters_the_container(
 
 
 @requirement("BR-9")
-def test_outgoing_flow_does_not_open_other_ports(cast: Scene, runtime: Adapter) -> None:
-    """Replies of the called server arrive; its other packets do not."""
+def test_outgoing_flow_opens_no_other_port_of_container(cast: Scene, runtime: Adapter) -> None:
+    """An outgoing UDP flow lets in its server's replies and no packet to another port.
+
+    A runtime may declare that the host forwards such packets.
+    """
     inside, attacker = cast[CONTAINER01].net, cast.netns(ATTACKER)
     answer, knock = os.urandom(16), os.urandom(16)
     with Listener(attacker, "udp") as listener, inside.capture("eth0") as wire:

@@ -98,7 +98,10 @@ def wide_trio(
 def test_too_large_packet_is_reported_with_the_mtu(
     narrow_trio: ThreeContainers, protocol: Protocol
 ) -> None:
-    """By the router before the narrow link; the container's kernel adopts the value."""
+    """The router before a narrow link reports a too large packet with the link's MTU.
+
+    The container's kernel adopts the value.
+    """
     with (
         narrow_trio.capture("a", INTERNET) as wire,
         narrow_trio.client(
@@ -126,8 +129,8 @@ def test_too_large_packet_is_reported_with_the_mtu(
 
 
 @requirement("BR-22")
-def test_only_the_sender_fragments(narrow_trio: ThreeContainers) -> None:
-    """After the error the container fragments its datagrams itself, and they arrive."""
+def test_only_the_sender_fragments_after_packet_too_big(narrow_trio: ThreeContainers) -> None:
+    """After packet-too-big, the container fragments its datagrams itself, and they arrive."""
     with narrow_trio.client("a", INTERNET, Protocol.UDP, port=ECHO) as call:
         call.send(TOO_LONG)
         narrow_trio.settle()
@@ -147,7 +150,7 @@ def test_only_the_sender_fragments(narrow_trio: ThreeContainers) -> None:
 
 @requirement("BR-22")
 def test_large_tcp_transfer_passes_a_narrow_link(narrow_trio: ThreeContainers) -> None:
-    """Upload and download arrive whole, with smaller segments."""
+    """A large TCP upload and download pass a narrow link with smaller segments."""
     transfer = Transfer(
         narrow_trio.netns("a"), narrow_trio.netns(INTERNET), narrow_trio.address(INTERNET)
     )
@@ -159,8 +162,8 @@ def test_large_tcp_transfer_passes_a_narrow_link(narrow_trio: ThreeContainers) -
 
 
 @requirement("BR-22", "NET-8")
-def test_narrow_uplink_of_the_host_is_reported_by_the_bridge(wide_trio: ThreeContainers) -> None:
-    """On a network whose links carry more than the host's uplink."""
+def test_bridge_reports_uplink_mtu_to_network_with_larger_mtu(wide_trio: ThreeContainers) -> None:
+    """The bridge reports the uplink's MTU to a container whose network has a larger MTU."""
     uplink = wide_trio.netns(HOST).links()["eth0"].mtu
     with (
         wide_trio.capture("a") as wire,

@@ -34,8 +34,13 @@ PORTLESS: Final = (47, 50, 51, 132, 136, 253)
 
 @requirement("BR-26")
 @pytest.mark.parametrize("target", [NS1, ATTACKER, INTERNET])
-def test_spoofed_source_does_not_leave_the_host(trio: ThreeContainers, target: str) -> None:
-    """A bystander's, a neighbour's or an unassigned address, to any target."""
+def test_packet_with_spoofed_source_does_not_leave_the_host(
+    trio: ThreeContainers, target: str
+) -> None:
+    """A packet with a spoofed source does not leave the host, whatever its target.
+
+    The source is a bystander's, a neighbour's, an unassigned or an invalid address.
+    """
     others = (trio.address(name) for name in (HOST, NS1, ATTACKER, INTERNET, GATEWAY))
     spoofed = [*others, *(ip_address(text) for text in UNASSIGNED[trio.family])]
     with trio.capture(GATEWAY, HOST, NS1) as wire:
@@ -51,10 +56,13 @@ def test_spoofed_source_does_not_leave_the_host(trio: ThreeContainers, target: s
 
 
 @requirement("BR-7")
-def test_invalid_packets_do_not_leave_with_the_containers_address(
+def test_invalid_packets_do_not_leave_with_container_address(
     trio: ThreeContainers,
 ) -> None:
-    """Stray resets and replies, broken checksums, protocols without ports."""
+    """Packets that conntrack calls invalid do not leave the host with a container's address.
+
+    They are stray resets and replies, broken checksums and protocols without ports.
+    """
     forget_flows(trio)
     odd = invalid_packets(trio)
     with trio.capture(GATEWAY, HOST, INTERNET) as wire:

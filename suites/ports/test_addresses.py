@@ -59,11 +59,14 @@ def assert_served(published: PublishedContainer, address: Address, beside: str) 
 
 
 @requirement("PUB-2")
-@pytest.mark.parametrize("name", ["first", "second"])
-def test_port_answers_only_on_its_address(
+@pytest.mark.parametrize("name", ["first", "second"], ids=["lan-address", "br0-address"])
+def test_port_published_on_one_address_answers_only_there(
     single_address: Scene, transport: Transport, family: Family, name: str
 ) -> None:
-    """For every caller, and not on other addresses of the host, its loopback included."""
+    """A port published on one address of the host answers there and on no other address.
+
+    The host's loopback is closed too. Outsiders, the host and containers are the clients.
+    """
     own = own_addresses(single_address, family)[name]
     others = set(addresses(single_address, family)) - {own}
     with PublishedContainer(
@@ -77,8 +80,10 @@ def test_port_answers_only_on_its_address(
 
 
 @requirement("PUB-2", "LIFE-7")
-def test_restarted_container_answers_only_on_its_address(publish_network: PublishNetwork) -> None:
-    """Other addresses of the host stay closed."""
+def test_restarted_port_published_on_one_address_answers_only_there(
+    publish_network: PublishNetwork,
+) -> None:
+    """A port published on one address answers there only after its container restarts."""
     found = publish_network.publish("web", at=publish_network.own)
     found[0].container.stop()
     found[0].container.start()
@@ -92,8 +97,11 @@ def test_restarted_container_answers_only_on_its_address(publish_network: Publis
 
 
 @requirement("PUB-2", "PUB-12")
-def test_port_on_address_of_one_family_is_closed_in_the_other(scene: Scene) -> None:
-    """For containers with both families."""
+def test_port_published_in_one_family_is_closed_in_the_other(scene: Scene) -> None:
+    """A port published on an address of one family is closed on the other family's addresses.
+
+    The container has both families.
+    """
     both_families = dual(scene)
     ways: list[tuple[Family, Family]] = [(4, 6), (6, 4)]
     for family, other in ways:
@@ -112,7 +120,7 @@ def test_port_on_address_of_one_family_is_closed_in_the_other(scene: Scene) -> N
 
 @requirement("PUB-11")
 def test_one_port_on_two_addresses_leads_to_two_containers(publish_network: PublishNetwork) -> None:
-    """Each address leads to its own container."""
+    """The same port on two addresses of the host leads to two containers."""
     fronts = {"first": publish_network.own, "second": publish_network.on_br0}
     made = {name: publish_network.publish(name, at=where) for name, where in fronts.items()}
     publish_network.await_taps()
@@ -129,10 +137,12 @@ def test_one_port_on_two_addresses_leads_to_two_containers(publish_network: Publ
 
 
 @requirement("PUB-11", "PUB-10")
-def test_port_survives_end_of_container_on_other_address(publish_network: PublishNetwork) -> None:
-    """Only the removed container's address is closed.
+def test_published_port_survives_end_of_container_on_other_address(
+    publish_network: PublishNetwork,
+) -> None:
+    """A published port answers while the container with that port on another address ends.
 
-    Before its removal the container is restarted, where possible, and serves only its address.
+    That container is restarted, where possible, and removed. Only its address is closed then.
     """
     left = publish_network.publish("left", at=publish_network.own)
     gone = publish_network.publish("gone", at=publish_network.on_br0)
@@ -159,10 +169,13 @@ def test_port_survives_end_of_container_on_other_address(publish_network: Publis
 
 
 @requirement("PUB-9")
-def test_port_on_other_machines_is_not_redirected(
+def test_port_published_on_one_address_leaves_other_machines_alone(
     single_address: Scene, transport: Transport, family: Family
 ) -> None:
-    """Calls through the host or from it reach the other machine."""
+    """Calls of the same port on other machines, from the host or through it, are not redirected.
+
+    The port is published on one address of the host.
+    """
     port = ALONE["first"]
     published = PublishedContainer(single_address, single_address["alone"], transport, family, port)
     assert published.serves(NS1, own_addresses(single_address, family)["first"])

@@ -146,22 +146,25 @@ def assert_unreached(
 
 
 @requirement("PUB-8")
-@pytest.mark.parametrize("how", ["started again", "removed and replaced"])
-def test_continued_flow_reaches_the_new_container(
+@pytest.mark.parametrize("how", ["restarted", "replaced"])
+def test_continued_udp_flow_reaches_restarted_or_new_container(
     publish_network: PublishNetwork, how: str
 ) -> None:
-    """At once and from any caller; in between it reaches no container, whatever its address."""
+    """A UDP flow that continues over a restart or replacement reaches the new container at once.
+
+    In between it reaches no container, whatever that container's address.
+    """
     found = publish_network.publish("web")
     web = found[0].container
     with flows(publish_network) as calling:
         before = served_clients(publish_network, found, calling)
-        if how == "started again":
+        if how == "restarted":
             web.stop()
         else:
             web.remove()
         heir = publish_network.container("heir")
         assert_unreached(publish_network, heir, calling)
-        if how == "started again":
+        if how == "restarted":
             web.start()
         else:
             found = publish_network.publish("new")
@@ -170,8 +173,10 @@ def test_continued_flow_reaches_the_new_container(
 
 
 @requirement("PUB-8")
-def test_earlier_flow_reaches_the_container_once_published(publish_network: PublishNetwork) -> None:
-    """A flow that began before the port was published arrives afterwards."""
+def test_udp_flow_older_than_published_port_reaches_container(
+    publish_network: PublishNetwork,
+) -> None:
+    """A UDP flow that begins before its port is published reaches the container afterwards."""
     with flows(publish_network) as calling:
         assert_unreached(publish_network, publish_network.scene[BESIDE], calling)
         found = publish_network.publish("web")

@@ -48,7 +48,7 @@ NEIGHBOURS: Final = (
     ATTACKER,
     NS1,
     pytest.param("peer", marks=requirement("BR-5")),
-    pytest.param("outside", marks=requirement("PUB-5", "BR-5")),
+    pytest.param("outside", id="other-network", marks=requirement("PUB-5", "BR-5")),
 )
 """Neighbours with a link to the host: on the LAN, on br0, on two networks of the runtime's."""
 
@@ -76,10 +76,10 @@ def taps(loopback_scene: Scene) -> Iterator[TapPool]:
 
 
 @requirement("PUB-3", "PUB-2")
-def test_only_the_host_reaches_a_loopback_port(
+def test_only_the_host_reaches_port_published_on_loopback(
     loopback_scene: Scene, transport: Transport, family: Family
 ) -> None:
-    """By its loopback; no other caller and no other address works."""
+    """Only the host, by its loopback, reaches a port published on the loopback."""
     inside = (item.name for item in loopback_scene.plan.containers)
     everybody = (INTERNET, ATTACKER, NS1, HOST, *inside)
     with PublishedContainer(
@@ -94,10 +94,10 @@ def test_only_the_host_reaches_a_loopback_port(
 
 
 @requirement("PUB-1", "PUB-10")
-def test_loopback_port_survives_end_of_another_published_port(
+def test_port_published_on_loopback_survives_end_of_another_port(
     loopback_scene: Scene, family: Family
 ) -> None:
-    """The other port's container is on the same network; it is stopped and removed."""
+    """A port published on the loopback answers while another port's container starts and ends."""
     passing = loopback_scene.container(
         "passing", home(loopback_scene.runtime, family), ports=both(PASSING)
     )
@@ -115,10 +115,13 @@ def test_loopback_port_survives_end_of_another_published_port(
 
 @requirement("PUB-3")
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_spoofed_frames_to_the_loopback_enter_only_as_declared(
+def test_spoofed_frames_to_loopback_port_enter_only_as_declared(
     loopback_scene: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
-    """With the host's MAC and any source; regular frames enter beside them."""
+    """Spoofed frames reach a port published on the loopback only where the runtime declares so.
+
+    The frames have the host's MAC and any source. Regular frames to other ports arrive.
+    """
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
     spoofed = forging.frames(LOOPBACKS[family], INNER, WORD)
     proper = [
@@ -146,10 +149,13 @@ def test_spoofed_frames_to_the_loopback_enter_only_as_declared(
 
 @requirement("PUB-3", "BR-9")
 @pytest.mark.parametrize("neighbour", [ATTACKER, NS1])
-def test_container_address_does_not_bypass_the_loopback_restriction(
+def test_container_address_does_not_bypass_loopback_restriction(
     loopback_scene: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
-    """Routed packets enter as they do to a container without published ports."""
+    """A port published on the loopback makes its container's address no more reachable.
+
+    Routed packets arrive only as at a container without published ports.
+    """
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
     own = loopback_scene.netns("inner").address(family)
     assert own
@@ -166,10 +172,13 @@ def test_container_address_does_not_bypass_the_loopback_restriction(
 
 @requirement("PUB-3")
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_host_services_on_loopback_stay_closed(
+def test_port_published_on_loopback_opens_no_host_service(
     loopback_scene: Scene, family: Family, neighbour: str
 ) -> None:
-    """Settings that let the loopback lead to a container do not open other services."""
+    """A port published on the loopback opens no other service on the host's loopback.
+
+    A runtime may change settings so that the loopback leads to a container.
+    """
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
     proper = forging.calls(forging.own(), forging.host(), SERVICE, CONTROL)
     with Listener(loopback_scene.netns(HOST), "udp", family=family, port=SERVICE) as listener:

@@ -42,10 +42,10 @@ def end(publish_network: PublishNetwork, container: Container, how: str) -> None
 
 @requirement("PUB-10")
 @pytest.mark.parametrize("how", ["stopped", "removed", "killed"])
-def test_rules_and_listeners_end_with_the_container(
+def test_port_rules_and_listeners_end_with_the_container(
     publish_network: PublishNetwork, how: str
 ) -> None:
-    """The host's state is as before, its ports are free, and calls are refused at once.
+    """A published port's rules and listeners end with its container; calls are rejected.
 
     A sysctl of the network's link may stay changed, and an empty chain may stay.
     """
@@ -104,8 +104,10 @@ def assert_refused(publish_network: PublishNetwork, family: Family) -> None:
 
 
 @requirement("PUB-10")
-def test_port_is_not_inherited_with_the_address(publish_network: PublishNetwork) -> None:
-    """The next container with the address is called by its address, not by the host's."""
+def test_published_port_does_not_pass_on_with_container_address(
+    publish_network: PublishNetwork,
+) -> None:
+    """A published port does not lead to the next container that gets the address."""
     web, *_ = found = publish_network.publish("web")
     assert all(
         published.serves(ATTACKER, publish_network.own(published.family)) for published in found
@@ -119,8 +121,8 @@ def test_port_is_not_inherited_with_the_address(publish_network: PublishNetwork)
 
 
 @requirement("PUB-10")
-def test_restarted_container_publishes_its_ports_again(publish_network: PublishNetwork) -> None:
-    """The same ports."""
+def test_restarted_container_publishes_the_same_ports(publish_network: PublishNetwork) -> None:
+    """A restarted container publishes the same ports, and they answer."""
     web, *_ = found = publish_network.publish("web")
     reported = web.container.facts().ports
     web.container.stop()

@@ -31,9 +31,10 @@ def test_any_history_keeps_every_promise(
     plans_folder: Path,
     steps: Telling,
 ) -> None:
-    """Create, connect, publish, restart, kill, remove, flush: observed equals promised.
+    """After each step of any history, observed equals promised reachability.
 
-    Addresses and MACs are unique, bystanders are unchanged, and in the end nothing is left.
+    The steps create, connect, publish, restart, kill, remove and flush. Addresses and MACs are
+    unique, bystanders are unchanged, and nothing is left at the end.
     """
     # Collecting does not wait for hypothesis.
     from hypothesis.stateful import run_state_machine_as_test

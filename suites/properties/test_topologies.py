@@ -32,7 +32,10 @@ def test_any_topology_keeps_its_promises(
     plans_folder: Path,
     steps: Telling,
 ) -> None:
-    """Networks of every kind, containers in every mode, on one or several; and nothing is left."""
+    """In any topology, observed equals promised reachability, and removal leaves nothing.
+
+    The networks are of every kind, and containers of every mode are on one or several of them.
+    """
     # Collecting does not wait for hypothesis.
     from hypothesis import given
 

@@ -170,7 +170,7 @@ both_families: Final = pytest.mark.parametrize("family", EACH_FAMILY)
     params=[
         pytest.param(TrioNetwork(4), id="IPv4"),
         pytest.param(TrioNetwork(6, DUAL), id="IPv6", marks=requirement("V6-1")),
-        pytest.param(TrioNetwork(4, PLAIN), id="IPv4, own network"),
+        pytest.param(TrioNetwork(4, PLAIN), id="IPv4-user-defined"),
     ],
 )
 def trio(

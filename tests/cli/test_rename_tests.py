@@ -39,11 +39,11 @@ def test_renamed_tests_exist() -> None:
             "suites/ports/test_loopback.py::"
             "test_forged_frames_for_the_loopback_get_in_as_declared[IPv4-stranger]",
             "suites/ports/test_loopback.py::"
-            "test_spoofed_frames_to_the_loopback_enter_only_as_declared[IPv4-outside]",
+            "test_spoofed_frames_to_loopback_port_enter_only_as_declared[IPv4-other-network]",
         ),
         (
             "suites/matrix/test_cast.py::test_the_host_reaches_its_containers",
-            "suites/matrix/test_reference_plan.py::test_host_reaches_its_containers",
+            "suites/matrix/test_reference_plan.py::test_host_reaches_its_containers_directly",
         ),
         ("tests/own.py::test_own[a-b]", "tests/own.py::test_own[a-b]"),
     ],
@@ -63,7 +63,7 @@ def test_merged_tests_have_one_entry(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text(expectations.dumps(listed))
     assert main.main(["rename-tests", str(path)]) == 0
     assert "2 of 3 entries changed" in capsys.readouterr().out
-    merged = known("suites/modes/test_bridge.py::test_container_has_only_lo_and_eth0[default]")
+    merged = known("suites/modes/test_bridge.py::test_bridged_container_has_only_lo_and_eth0[default]")
     assert set(expectations.loads(path.read_text())) == {requirement, merged}
     text = path.read_text()
     assert main.main(["rename-tests", str(path)]) == 0
