@@ -1,4 +1,4 @@
-"""The operator's nft rules survive, and a flush is repaired as documented."""
+"""The operator's nft rules, and the runtime's documented repair after a firewall flush."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def hairpins(trio: ThreeContainers) -> list[Address]:
 
 
 def forgeries(trio: ThreeContainers) -> list[str]:
-    """Return the foreign source addresses whose packets from `a` leave the host."""
+    """Return the spoofed source addresses with which packets of `a` leave the host."""
     sources = (trio.address("b"), trio.address(NS1), ip_address(UNASSIGNED[trio.family]))
     head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))
     with trio.capture(HOST) as wire:

@@ -28,13 +28,13 @@ from suites.support.features import every_mode
 from suites.support.packet_kinds import beginnings
 
 PAIRS: Final = ((NS1, NS2), (NS1, INTERNET), (ATTACKER, NS1), (HOST, NS2))
-"""Between two ports of a bridge, out, in, and from the host itself."""
+"""Source and target: two ports of a bridge, outgoing, incoming, and from the host itself."""
 KINDS: Final = ("net-unreachable", "port-unreachable", "packet-too-big", "ttl-exceeded")
 MTU: Final = 1500
-"""MTU in size errors: as large as every link carries, so that no path MTU is learnt."""
+"""MTU in packet-too-big errors: that of every link, so that no path MTU is learnt."""
 OWN_PORT: Final = 31049
 SIZE: Final = 1_000_000
-"""Bytes over one connection."""
+"""Bytes that one connection transfers."""
 ETHERNET: Final = 14
 """Length of an Ethernet header in bytes."""
 DATAGRAM: Final = hashlib.shake_128(b"between others").digest(8000)
@@ -45,7 +45,7 @@ each_pair = pytest.mark.parametrize(("source", "target"), PAIRS)
 
 @pytest.fixture(scope="module")
 def mixed_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share containers in every mode that publish no ports; tests must not change them."""
+    """Share containers of every mode without published ports; tests must not change them."""
     with Scene(world, runtime) as made:
         every_mode(made)
         yield made
@@ -138,7 +138,7 @@ def lost(
 ) -> list[str]:
     """Return the packets of one family that do not arrive unchanged."""
     sent = {carried(bytes(packet)): packet.summary() for packet in packets}
-    assert len(sent) == len(packets), "two that are alike could not be told apart"
+    assert len(sent) == len(packets), "two packets are equal: one of them could not be missed"
     with wires.capture(scene.netns(target)) as wire:
         for packet in packets:
             craft.send_packet(scene.netns(source), packet)

@@ -59,7 +59,9 @@ def test_link_offloads_of_the_host_are_unchanged(scene: Scene) -> None:
     own = {link for link in host.links() if _is_documented(f"link {link}", dialect, start=True)}
     before = {link: features(host, link) for link in host.links().keys() - own}
     with without_offload(host):
-        assert features(host, "eth0") != before["eth0"], "what is changed must show"
+        assert features(host, "eth0") != before["eth0"], (
+            "the control change of an offload is not visible"
+        )
     assert features(host, "eth0") == before["eth0"]
     every_mode(scene)
     assert {link: features(host, link) for link in before} == before

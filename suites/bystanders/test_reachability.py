@@ -1,4 +1,4 @@
-"""Reachability between ns1, ns2, the host and the outside, whatever containers do."""
+"""Reachability between ns1, ns2, the host and the outside while containers start and end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def test_outsiders_reach_each_other_before_during_and_after_containers(scene: Sc
 
 
 def _assert_as_promised(scene: Scene) -> None:
-    """Compare with the promises of a runtime that blocks no outsider, whatever is declared."""
+    """Compare with the promises of a runtime that blocks no outsider.
+
+    The runtime's own declaration on router advertisements is ignored.
+    """
     kept = replace(scene.runtime.dialect, router6="kept")
     row = oracle.promised(scene.plan, kept, scene.world.topology)
     row = row.restrict(cell for cell in row if _is_between_outsiders(cell))

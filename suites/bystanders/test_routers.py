@@ -83,7 +83,7 @@ def way(view: NetnsView) -> Address | None:
 
 def await_way(view: NetnsView, wanted: Address | None) -> None:
     """Wait until a router advertisement has made `wanted` the next hop."""
-    until(view, lambda: way(view) == wanted, f"its way out over IPv6 is by {wanted}")
+    until(view, lambda: way(view) == wanted, f"the next hop of the IPv6 default route is {wanted}")
 
 
 def link_local(view: NetnsView, link: str) -> Address:

@@ -22,9 +22,9 @@ IN_TURN = ("home", "joiner", "third")
 
 @pytest.fixture(scope="module")
 def joined_chain(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `IN_TURN`, whose first member moved from a user-defined to the default network.
+    """Share `IN_TURN`, whose first container has moved from a user-defined to the default network.
 
-    The last container is restarted after that, where the runtime can restart.
+    The last container is restarted after the move, where the runtime can restart.
     """
     home, *joining = IN_TURN
     plan = Plan(

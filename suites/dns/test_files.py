@@ -22,7 +22,7 @@ from suites.support.features import has_ipv6
 SHORT: Final = 12
 """Hexadecimal digits of a short id."""
 ASKED_FOR: Final = (("db", IPv4Address("192.0.2.7")), ("six", IPv6Address("2001:db8:7::7")))
-"""Names for `/etc/hosts`, with unassigned addresses."""
+"""Requested entries of `/etc/hosts`, with unassigned addresses."""
 
 some: Final = pytest.mark.parametrize(
     "name",
@@ -97,7 +97,7 @@ def test_hosts_file_inherits_names_of_the_host_as_declared(
     """
     own = set().union(*_lines(dns_scene.world.host.call(_text, "/etc/hosts")).values())
     beyond = {item for item in own if not item.endswith(("localhost", "loopback"))}
-    assert beyond, "the host has names that could be passed on"
+    assert beyond, "the host's own file has no name that a container could inherit"
     passed_on = set().union(*hosts(dns_scene[name]).values()) & beyond
     assert passed_on == (beyond if runtime.dialect.hosts_base == "host" else set())
 

@@ -1,4 +1,4 @@
-"""Names of peers: on shared user-defined networks only, while the peer is connected."""
+"""Names of peers resolve on shared user-defined networks only, while the peer is connected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from suites.support.three_containers import both_families
 SHORT: Final = 12
 """Hexadecimal digits of a short id."""
 OTHERS: Final = ("TXT", "MX", "SRV", "HTTPS")
-"""Record types that programs query besides addresses; the last is queried by every browser."""
+"""Record types that programs query besides addresses; every browser queries the last one."""
 
 
 # --- resolution ------------------------------------------------------------------
@@ -150,7 +150,9 @@ def test_resolver_ignores_queries_from_other_networks(dns_scene: Scene, asker: s
                 for name in names:
                     call.send(dns.message.make_query(name, "A").to_wire())
         assert calls
-        assert resolved(dns_scene, "db", "web", 4), "a later query is answered later"
+        assert resolved(dns_scene, "db", "web", 4), (
+            "the resolver does not answer a later query of a peer"
+        )
         assert resolved(dns_scene, "db", f"control.{beyond}", 4)
         dns_scene.settle()
         assert [value for call in calls for value in responses(call)] == []
@@ -158,7 +160,7 @@ def test_resolver_ignores_queries_from_other_networks(dns_scene: Scene, asker: s
 
 
 def responses(call: Client) -> list[str]:
-    """Return the response of a resolver that has arrived, if any."""
+    """Return the values in the resolver's responses that have arrived."""
     values: list[str] = []
     with contextlib.suppress(OSError):  # refused
         while (received := call.receive_nowait()) is not None:

@@ -31,9 +31,9 @@ from suites.support.dns import KINDS, fresh_name, looked_up, present, received, 
 from suites.support.features import restarts
 
 TIMES: Final = 5
-"""Number of interrupted queries: the effect may depend on the order of events."""
+"""Number of interrupted queries: a failure may depend on the order of events."""
 QUESTIONS: Final = 20
-"""Queries on one connection: the reset of the first response meets the others."""
+"""Queries on one connection: the client resets it at the first response."""
 
 STUB: Final = IPv4Address("127.0.0.53")
 """Address of a local stub resolver such as systemd-resolved."""
@@ -174,7 +174,7 @@ def test_second_resolver_is_used_when_first_fails(
 ) -> None:
     """A container uses the second resolver when the first does not listen or answers SERVFAIL."""
     failing, fine = pick(world.topology.ns1, 4).ip, pick(world.topology.resolver, 4).ip
-    with giving_up(view_of(world, NS1), failing) if first == "SERVFAIL" else nullcontext():
+    with failing_server(view_of(world, NS1), failing) if first == "SERVFAIL" else nullcontext():
         scene.container("asker", mode(scene, network), dns=(failing, fine))
         for family in FAMILIES:
             address = pick(world.topology.internet, family).ip
@@ -266,29 +266,29 @@ def test_truncated_response_has_tc_flag(dns_scene: Scene, asker: str, kind: str)
 
 
 def name_server(world: World, name: str, address: Address) -> Services:
-    """Serve the world's names in another namespace too, and keep the queries."""
+    """Serve the world's names in another namespace too, and record the queries."""
     spaces = world.namespaces
     return Services.start({name: (spaces[name], [address])}, topology=world.topology)
 
 
 @contextmanager
-def giving_up(view: NetnsView, address: Address) -> Iterator[None]:
+def failing_server(view: NetnsView, address: Address) -> Iterator[None]:
     """Run a name server that answers every query with SERVFAIL (RFC 1035, 4.1.1)."""
     with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind((str(address), 53))
-        answering = threading.Thread(target=_give_up, args=(opened,))
+        answering = threading.Thread(target=_answer_servfail, args=(opened,))
         answering.start()
         try:
             yield
         finally:
             with suppress(
                 OSError
-            ):  # the socket is unconnected, so that shutdown() fails but wakes the receiver
+            ):  # shutdown() of an unconnected socket fails, but wakes the receiver
                 opened.shutdown(socket.SHUT_RDWR)
             answering.join()
 
 
-def _give_up(opened: socket.socket) -> None:
+def _answer_servfail(opened: socket.socket) -> None:
     while True:
         question, asker = opened.recvfrom(4096)
         if not question:

@@ -1,4 +1,4 @@
-"""The host's search domain: names of peers are not queried in it."""
+"""The host's search domain, in which names of peers are not queried."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_peer_name_is_not_queried_in_the_search_domain_after_restart(
 
     Before its restart, the container may have another configuration.
     """
-    # In full: part of the host's present configuration may come from `search_scene`.
+    # The whole file is replaced, because `search_scene` may have changed the present one.
     resolver = pick(world.topology.resolver, 4).ip
     with host_file(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
         scene.network("anew")

@@ -1,4 +1,4 @@
-"""Connect and disconnect a running container: immediate effect, and no side effects."""
+"""Connect and disconnect of a running container: immediate effect, no side effects."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def connect_scene(scene: Scene) -> Scene:
 def pair(world: World, runtime: Adapter) -> Iterator[Scene]:
     """Share `left` and `right` on one of two networks; tests undo their changes.
 
-    The other network has a container too: a bridge without ports has no link-local address.
+    The other network has a container too, because a bridge without ports has no link-local address.
     """
     dual = has_ipv6(runtime)
     plan = Plan(

@@ -1,4 +1,4 @@
-"""Promises for a container that was connected and disconnected while it ran."""
+"""Promises for a container that is connected and disconnected while it runs."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ SUBNET: Final = IPv4Network("172.30.72.0/24")
 
 @pytest.fixture(scope="module")
 def reconnected(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `reconnected`, started on one network, connected to two, disconnected from one.
+    """Share `moved`, started on one network, connected to two others, disconnected from one.
 
-    `still` stays on the first network, `third` on the one that it was connected to; `third` is
-    restarted, where the runtime can restart.
+    `still` stays on the first network. `third` is on the connected network and is restarted, where
+    the runtime can restart.
     """
     dual = has_ipv6(runtime)
     plan = Plan(
@@ -190,7 +190,7 @@ def test_connected_container_receives_broadcasts_of_peers(
             index = reconnected["third"].net.links()["eth0"].ifindex
             caller.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
         for address in everyone:
-            word = f"to {address}, whom it may concern".encode()
+            word = f"to {address}, all peers".encode()
             caller.sendto(word, (str(address), PORT))
             assert listener.receive()[0] == word
 

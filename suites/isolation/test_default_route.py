@@ -24,7 +24,7 @@ from suites.support.open_flows import open_flow
 from suites.support.three_containers import both_families
 
 HOME, BESIDE, PLAIN = "home", "more", "plain"
-"""By name the first is that of the default route, where a runtime goes by names."""
+"""Networks, in the order by which some runtimes choose the network of the default route."""
 NAME: Final = "mover"
 
 
@@ -32,7 +32,7 @@ NAME: Final = "mover"
 def route_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
     """Share a container on one of three networks, the last without IPv6; tests undo changes.
 
-    Each network has another container: a bridge without ports has no link-local address.
+    Each network has another container, because a bridge without ports has no link-local address.
     """
     dual = has_ipv6(runtime)
     networks = (NetworkSpec(HOME, ipv6=dual), NetworkSpec(BESIDE, ipv6=dual), NetworkSpec(PLAIN))

@@ -1,4 +1,4 @@
-"""Networks without inter-container communication: peers are unreachable, everything else is not."""
+"""Networks without inter-container communication (ICC): only peers are unreachable."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, EXPERIMENTAL, 0x88CC, 0x900
 def icc_scene(world: World, runtime: Adapter) -> Iterator[tuple[Scene, TapPool]]:
     """Share three containers on a network without inter-container communication.
 
-    `b` and `c` publish a port each, which makes no difference to their peers.
+    `b` and `c` publish a port each, so that a published port might let frames of peers in.
     """
     published = {"b": PUBLISHED, "c": PUBLISHED + 1} if Feature.PUBLISH in runtime.features else {}
     ports = {name: (Publish(port, PORT, "udp"),) for name, port in published.items()}
@@ -178,7 +178,10 @@ def test_frames_of_connected_container_do_not_reach_peers_without_icc(scene: Sce
 
 
 def receivers(scene: Scene, name: str, network: str, *, link: str) -> list[bytes]:
-    """Return the receivers of a frame with an unknown EtherType that `y` sends by a link."""
+    """Return the payloads that a container receives: that of `y`, sent by `link`, and the control.
+
+    The frames have an unknown EtherType.
+    """
     bridge = scene.runtime.network_facts(network).interface
     assert bridge is not None
     with TapPool() as own, own.capture(scene[name].net) as wire:
@@ -193,7 +196,7 @@ def receivers(scene: Scene, name: str, network: str, *, link: str) -> list[bytes
 
 
 def addressed(trio: ThreeContainers, target: str) -> Iterator[Packet]:
-    """Craft frames from `a` that a peer would accept, each with the same word in it."""
+    """Craft frames from `a` that a peer would accept, each with `WORD` as payload."""
     own, mac = trio.mac("a"), trio.mac(target)
     datagram = trio.ip("a", target) / UDP(dport=PORT) / WORD
     groups = [item for item in EVERYBODY if item.version == trio.family]

@@ -52,7 +52,7 @@ STUB: Final = IPv4Address("127.0.0.53")
 
 @pytest.fixture(scope="module")
 def internal_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `a` and `b` on an internal network, `c` on another, `d` on one with a way out.
+    """Share `a` and `b` on an internal network, `c` on another one, and `d` on an open one.
 
     `e` is on a network whose resolver knows outside names. Tests must not change them.
     """
@@ -147,7 +147,9 @@ def test_packets_of_every_protocol_stay_on_internal_network(internal_trio: Three
     assert carrying(wire, internal_trio, "a", at="a")
     for name in outside:
         seen = wire.frames(at=internal_trio.at(name))
-        assert [frame for frame in seen if CONTROL in frame.data], f"nothing was seen at {name}"
+        assert [frame for frame in seen if CONTROL in frame.data], (
+            f"the control packet is not captured at {name}"
+        )
         assert [str(frame) for frame in seen if WORD in frame.data] == []
 
 

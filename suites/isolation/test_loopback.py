@@ -1,4 +1,4 @@
-"""ARP for the host's loopback addresses, to which published ports lead."""
+"""ARP and neighbour discovery for the host's loopback addresses, to which ports are published."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from suites.support.three_containers import ThreeContainers, TrioNetwork, both_f
 PORT: Final = 8197
 INSIDE: Final = 31081
 APART: Final = "apart"
-"""A network without other published ports: its bridge may keep state."""
+"""A network without other published ports, because a bridge may keep their settings."""
 
 
 @requirement("BR-18")

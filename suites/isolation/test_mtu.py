@@ -1,4 +1,4 @@
-"""A network with a configured MTU: on every interface, and exact on the wire."""
+"""The requested MTU of a network: on every interface, and exact on the wire."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class NetworkWithMtu(NamedTuple):
 def mtu_scene(
     world: World, runtime: Adapter, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Scene, TapPool, int]]:
-    """Share two containers on such a network; tests must not change them."""
+    """Share two containers on a network with a requested MTU; tests must not change them."""
     dual = has_ipv6(runtime)
     plan = Plan(
         networks=(NetworkSpec(NETWORK, ipv6=dual, mtu=request.param),),

@@ -1,4 +1,4 @@
-"""Containers on different networks: no packet from one reaches the other."""
+"""Isolation of networks: no packet of a container reaches a container on another network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONTROL: Final = b"from the host"
 def two_networks(
     world: World, runtime: Adapter, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Scene, TapPool]]:
-    """Share `a` and `b` on one network, and `c` on another, created before or after it."""
+    """Share `a` and `b` on one network, and `c` on another one, created first or last."""
     dual = has_ipv6(runtime)
     isolated_trio = [
         (ONE, [ContainerSpec(name, Bridge(ONE)) for name in ("a", "b")]),

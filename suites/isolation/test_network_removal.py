@@ -1,4 +1,4 @@
-"""A network in use cannot be removed; a removed network takes its bridge and rules along."""
+"""Removal of networks: refused while in use, and complete with bridge and rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requested addresses and MACs: effective on the wire, or refused."""
+"""Requested addresses and MACs: in force on the wire, or refused."""
 
 from __future__ import annotations
 
@@ -165,8 +165,12 @@ def assert_refused(
     """Assert that a container with these options does not start and leaves nothing."""
     before = host.snapshot()
     requested.refusal("refused", Bridge(NETWORK), **options)
-    # The kernel may take a moment to remove the attempt's netns and links.
-    until(host, lambda: not before.changes(host.snapshot()), "nothing is left of what was refused")
+    # The kernel removes the attempt's netns and links asynchronously.
+    until(
+        host,
+        lambda: not before.changes(host.snapshot()),
+        "the refused start leaves no state on the host",
+    )
     with pytest.raises(RuntimeRefused):
         runtime.inspect("refused")
 
@@ -189,7 +193,7 @@ def test_request_for_automatic_mac_of_a_peer_is_handled_as_declared(
 
 
 def assert_as_declared(requested: Scene, runtime: Adapter, host: NetnsView, mac: str) -> None:
-    """Assert that a container with a MAC in use is refused, or has it too, as declared."""
+    """Assert that a request for a MAC in use is refused or granted, as declared."""
     if runtime.dialect.taken_mac == "refused":
         assert_refused(requested, runtime, host, {"mac": mac})
     else:

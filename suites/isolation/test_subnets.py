@@ -1,4 +1,4 @@
-"""Subnets of networks: unused by anything else, or the network is refused."""
+"""Subnets of networks overlap nothing, or the network is refused."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from suites.support.three_containers import both_families
 
 SEVERAL: Final = 4
 MANY: Final = 64
-"""More networks than a runtime has subnets in turn."""
+"""More networks than any runtime has subnets to choose from in turn."""
 DRAWN: Final = 12
 TAKEN: Final[dict[int, Network]] = {
     4: IPv4Network("172.30.16.0/20"),
     6: IPv6Network("fd00:30:16::/48"),
 }
-"""Size of the subnet of another network, or of the operator's route."""
+"""Subnet of another network or of the operator's route, by address family."""
 
 
 # --- a subnet of the runtime's choice ----------------------------------------------
@@ -75,7 +75,9 @@ def test_automatic_subnet_avoids_operator_routes(
 def test_requested_subnet_is_used_by_bridge_and_routes(scene: Scene, family: Family) -> None:
     """The requested subnet is on the bridge, which has the gateway's address, and in the routes."""
     made = scene.network("asked", **asked(TAKEN[family]))
-    scene.container("first", Bridge("asked"))  # some runtimes have no bridge without it
+    scene.container(
+        "first", Bridge("asked")
+    )  # some runtimes create the bridge with the first container
     assert subnet(made.facts.gateways, family) == TAKEN[family]
     assert made.facts.interface is not None
     bridges = scene.netns(GATEWAY)
@@ -153,7 +155,7 @@ def asked(wanted: Network) -> dict[str, Network]:
 
 
 def related(network: Network, how: str) -> Network:
-    """Return a network, one twice as wide around it, or the upper quarter of it."""
+    """Return the network itself, its supernet of twice the size, or its last quarter."""
     found: Network = network
     if how == "wider":
         found = network.supernet()
@@ -178,7 +180,7 @@ def routed(host: NetnsView, family: Family) -> list[Network]:
 
 @contextmanager
 def in_use(scene: Scene, host: NetnsView, by: str, family: Family) -> Iterator[Network]:
-    """Have a subnet in use while the body runs."""
+    """Keep a subnet in use while the body runs, and yield it."""
     match by:
         case "network":
             scene.network("first", **asked(TAKEN[family]))
@@ -200,9 +202,10 @@ def in_use(scene: Scene, host: NetnsView, by: str, family: Family) -> Iterator[N
 def choices(scene: Scene, family: Family) -> Iterator[Network]:
     """Return the subnets that the runtime chooses in turn, until they repeat.
 
-    Some choose the first free one, some go round: Docker among 31, of which it takes the first
-    twice in a row. Some draw from too many to wait for: without a repetition the search stops when
-    one of thirty-one would have come again eleven times in twelve.
+    Some runtimes choose the first free subnet. Some go round: Docker among 31 subnets, the first of
+    which it chooses twice in a row. Some draw at random from too many subnets to wait for. Without
+    a repetition the search stops after `DRAWN` subnets: among 31, one would have repeated with a
+    probability of eleven in twelve.
     """
     had: list[Network] = []
     for _ in range(MANY):
@@ -219,7 +222,7 @@ def choices(scene: Scene, family: Family) -> Iterator[Network]:
 
 @contextmanager
 def operator(host: NetnsView, network: Network, *, connected: bool = False) -> Iterator[None]:
-    """Add an operator's route to the host, by its gateway or connected."""
+    """Keep an operator's route on the host while the body runs, by the gateway or connected."""
     with host.open() as space, Netlink(space) as netlink:
         if connected:
             netlink.send([rtnetlink.add_bridge("operated", up=True)])

@@ -1,4 +1,4 @@
-"""MACs and addresses over time: the bridge's own, reused ones, and the last one of a pool."""
+"""The bridge's MAC over time, reused addresses, and an empty address pool."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from suites.support.three_containers import both_families
 
 SUBNET: Final = IPv4Network("172.30.15.0/24")
 SUBNET6: Final = IPv6Network("fd00:15::/64")
-"""Chosen here: some runtimes accept a requested address only with a requested subnet."""
+"""Requested subnets: some runtimes accept a requested address only with them."""
 
 SMALL: Final = IPv4Network("172.30.15.0/29")
 SMALL6: Final = IPv6Network("fd00:15::/125")
 ROOM: Final = 6
-"""Largest number of containers on these networks."""
+"""Largest number of containers on the small networks."""
 
 ANOTHER_MAC = "02:00:5e:10:00:15"
-"""Locally administered, and unassigned."""
+"""A locally administered MAC that no interface has."""
 WORD = b"is it you?"
 NAMES = ("first", "second", "third")
 
@@ -49,7 +49,7 @@ def test_bridge_mac_survives_container_lifecycle(
     def macs() -> list[str]:
         return [link.mac for link in host.links().values() if link.name == facts.interface]
 
-    seen = macs()  # of a bridge without ports, where the runtime has created one
+    seen = macs()  # the MAC of a bridge without ports, where the runtime creates one
     for name in NAMES:
         scene.container(name, Bridge(network))
         seen += macs()
@@ -99,7 +99,7 @@ def test_reused_address_is_reachable_at_once_after_connect(scene: Scene, family:
     assert address is not None
     round_trip(peer.net, old.net, address, WORD)
     old.remove()
-    for _ in range(ROOM):  # until its turn has come, where addresses are given out in turn
+    for _ in range(ROOM):  # until the address is next, where the runtime assigns addresses in turn
         scene.connect("new", "reused")
         if address in held(scene, "new", family):
             break

@@ -1,4 +1,4 @@
-"""Answers to ARP requests and neighbour solicitations."""
+"""Answers to ARP requests and neighbour solicitations: only from the owner of an address."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_only_the_owner_answers_arp_and_nd(trio: ThreeContainers, owner: str) ->
         ask(trio, address, besides=(name for name in OTHERS if name != owner))
     answers = wire.matching(answer(address), at=trio.at("a"))
     answers = wire.matching(answer(address), at=trio.at(owner))
-    # A container with a network stack of its own may probe its gateway meanwhile.
+    # A container with its own network stack may probe its gateway meanwhile.
     said = [frame for frame in answers if frame.packet[Ether].dst == trio.mac("a")]
     assert {claims(frame.packet) for frame in answers} == {(mac, mac)}
     assert len(answers) == len(said)
@@ -51,13 +51,13 @@ def test_bridge_does_not_proxy_arp_or_nd_for_other_addresses(
 
 
 def claims(packet: Packet) -> tuple[str, str]:
-    """Return the MAC that an answer comes from, and the one that it names."""
+    """Return the source MAC of an answer, and the MAC that the answer announces."""
     named = packet[ARP].hwsrc if ARP in packet else packet[ICMPv6NDOptDstLLAddr].lladdr
     return packet[Ether].src, named
 
 
 def unused(trio: ThreeContainers) -> Address:
-    """Return the last address of the network: runtimes count from the first."""
+    """Return the network's last address, which is unused: runtimes count from the first."""
     gateways = trio.scene.runtime.network_facts(trio.network).gateways
     (gateway,) = (item for item in gateways if item.version == trio.family)
     return last_address(gateway).ip

@@ -1,4 +1,4 @@
-"""Containers that claim foreign addresses, by ARP and by neighbour discovery."""
+"""Containers that claim foreign addresses by ARP and neighbour discovery."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORD: Final = b"for your eyes only"
 
 @pytest.fixture
 def spoofing_trio(trio: ThreeContainers) -> Iterator[ThreeContainers]:
-    """Yield the trio; afterwards the owners' own announcements repair the caches."""
+    """Yield the trio; afterwards announcements of the owners repair the neighbour caches."""
     yield trio
     for owner in ("b", "c", GATEWAY):
         claim(trio, owner, trio.address(owner))
@@ -77,7 +77,7 @@ def test_spoofed_arp_and_nd_do_not_affect_other_links_of_the_host(
 
 
 def claim(trio: ThreeContainers, name: str, *addresses: Address) -> None:
-    """Announce the addresses of `who` to the network."""
+    """Announce addresses to the network from the MAC of `name`."""
     frames = [frame for address in addresses for frame in claims(trio.mac(name), address)]
     send_frame(trio.netns(name), *frames, link=trio.link(name))
     trio.settle()

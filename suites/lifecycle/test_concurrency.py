@@ -1,4 +1,4 @@
-"""Concurrent operations: addresses stay unique, whatever else starts or stops."""
+"""Concurrent starts and removals, with unique addresses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from suites.support.features import lan
 MANY = 20
 
 
-@pytest.mark.timeout(300)  # twenty commands, each of which is bounded, on a busy machine
+@pytest.mark.timeout(300)  # twenty commands, each with a bound, on a busy machine
 @requirement("LIFE-4")
 def test_twenty_concurrent_starts_get_unique_addresses(scene: Scene, runtime: Adapter) -> None:
     """Twenty containers that start at once get unique addresses and MACs.
@@ -30,7 +30,7 @@ def test_twenty_concurrent_starts_get_unique_addresses(scene: Scene, runtime: Ad
     _assert_unique(scene, [spec.name for spec in specs])
 
 
-@pytest.mark.timeout(300)  # likewise
+@pytest.mark.timeout(300)  # for the same reason
 @requirement("LIFE-4")
 def test_starts_racing_removals_get_unique_addresses(scene: Scene, runtime: Adapter) -> None:
     """Containers that start while others are removed get unique addresses and are reachable."""

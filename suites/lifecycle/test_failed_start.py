@@ -1,4 +1,4 @@
-"""A start that fails half-way leaves nothing behind."""
+"""Failed starts, which leave nothing behind."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from suites.support.features import has_ipv6, has_networks
 SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")
 TAKEN, TAKEN6 = IPv4Address("172.30.9.5"), IPv6Address("fd00:99::5")
 TAKEN_BY_FIRST: Final[dict[str, Any]] = {"ip": TAKEN, "ip6": TAKEN6}
-"""Requested by `first`, where a case needs it."""
+"""Addresses that `first` requests, where a case needs them."""
 
 
 @dataclass(frozen=True)
 class FailingStart:
-    """A start that cannot succeed on the network of `first`, or in another mode."""
+    """A start that cannot succeed, on the network of `first` or in another mode."""
 
     mode: Mode | None = None
     options: dict[str, Any] = field(default_factory=dict)

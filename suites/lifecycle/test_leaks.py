@@ -1,4 +1,4 @@
-"""The kernel's state after removal equals the state before."""
+"""Kernel state after removal, which equals the state before."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_removed_container_leaves_no_kernel_state(
     """
     own = lan(scene)
     scene.container("home", Bridge())
-    scene.container("stays", own)  # a bridge's first carrier brings its fe80:: address
+    scene.container("stays", own)  # a bridge gets its fe80:: address with its first carrier
     with guard.holding() as different:
         scene.container("guest", mode)
         scene["guest"].exec("true")
@@ -102,10 +102,10 @@ def test_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> None:
     if how == "killed":
         scene.world.host.call(_signal, guest.facts().pid, signal.SIGKILL)
     else:
-        with contextlib.suppress(RuntimeRefused):  # the container may end before the answer comes
+        with contextlib.suppress(RuntimeRefused):  # the container may end before exec returns
             guest.exec("kill", "-TERM", "1")
-    until(host, lambda: not guest.facts().running, "the runtime tells that it has ended")
-    until(host, lambda: not stopped.changes(host.snapshot()), "its network is gone")
+    until(host, lambda: not guest.facts().running, "the runtime reports the container as ended")
+    until(host, lambda: not stopped.changes(host.snapshot()), "the container's network is removed")
     _begun_again(scene, guest)
     assert scene.observed() == scene.promised()
 

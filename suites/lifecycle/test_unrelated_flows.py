@@ -52,7 +52,11 @@ def test_open_flows_survive_lifecycle_of_other_containers(scene: Scene, flows: F
     guest = scene.container("guest", own)
     assert_flows_survive(flows, guest, scene.runtime)
     scene.world.host.call(os.kill, guest.facts().pid, signal.SIGKILL)
-    until(scene.netns(HOST), lambda: not guest.facts().running, "the runtime knows of it")
+    until(
+        scene.netns(HOST),
+        lambda: not guest.facts().running,
+        "the runtime reports the container as ended",
+    )
     assert_flows_continue(flows, "killed")
     scene.remove("guest")
     assert_flows_continue(flows, "removed")
@@ -79,7 +83,7 @@ def test_open_flows_survive_creation_and_removal_of_other_networks(
     """Open flows continue while another network is created, used and removed."""
     scene.network("passing", ipv6=has_ipv6(scene.runtime))
     scene.container("guest", Bridge("passing"))
-    assert_flows_continue(flows, "a network was made")
+    assert_flows_continue(flows, "a network is created")
     scene.remove("guest")
     scene.remove_network("passing")
-    assert_flows_continue(flows, "a network was removed")
+    assert_flows_continue(flows, "the network is removed")

@@ -1,6 +1,6 @@
-"""Matrix of the cast after a veth was moved into `container06-none` by hand.
+"""Matrix of the reference plan after a veth end is moved into `container06-none` manually.
 
-The container is then on the bridge like any other, although the runtime does not know it.
+The container is then on the bridge like any other, although the runtime does not know about it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""User-defined networks in both families: reachability and isolation."""
+"""Reachability and isolation of user-defined networks in both families."""
 
 from __future__ import annotations
 

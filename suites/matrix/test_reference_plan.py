@@ -1,7 +1,7 @@
-"""The reference plan, all to all: observed reachability equals promised reachability.
+"""Matrix of the reference plan: observed reachability equals promised reachability.
 
-One test for each source, so that a failure names the source; the cells of a row are measured at
-once.
+Each source has its own test, so that a failure names the source. The cells of a source are measured
+at once.
 """
 
 from __future__ import annotations

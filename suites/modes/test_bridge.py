@@ -1,6 +1,6 @@
 """Mode bridge: a veth pair into the runtime's bridge, an address on its network, masquerading.
 
-On the default network, on a user-defined one, and on one with both families.
+The tests run on the default network, on a user-defined one, and on one with both families.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mode bridge with many containers: every address and every MAC is unique."""
+"""Addresses and MACs of many containers in mode bridge."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_addresses_of_twenty_containers_are_unique(twenty_containers: Scene) -> 
         [item.ip for item in twenty_containers.netns(name).interfaces() if not item.ip.is_loopback]
         for name in (*members(twenty_containers), HOST, NS1, NS2)
     ]
-    assert all(held), "everybody has an address"
+    assert all(held), "a container, the host or a bystander has no address"
     together = [address for addresses in held for address in addresses]
     assert len(set(together)) == len(together)
 
@@ -79,7 +79,7 @@ def test_range_at_subnet_boundary_excludes_reserved_address(scene: Scene, part: 
     subnet, part4 = IPv4Network("172.29.6.0/24"), IPv4Network(part)
     scene.network("ranged", subnet=subnet, gateway=subnet[100], ip_range=part4)
     usable = set(subnet.hosts()) & set(part4)
-    with contextlib.suppress(RuntimeRefused):  # when no address is left
+    with contextlib.suppress(RuntimeRefused):  # no address is left
         for number in range(len(usable) + 1):
             scene.container(f"c{number}", Bridge("ranged"))
     given = {scene[name].net.address(4) for name in members(scene)}

@@ -1,4 +1,4 @@
-"""Mode bridge from outside: no outsider opens a flow to an unpublished container."""
+"""Mode bridge as seen by outsiders, which open no flow to an unpublished container."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 
 THROUGH_THE_HOST: Final = {ATTACKER: NS1, INTERNET: NS1, NS1: INTERNET, NS2: INTERNET}
-"""Outsiders, and targets that each reaches through the host: forwarding works."""
+"""Targets that each outsider reaches through the host, as controls of the forwarding."""
 
 
 @requirement("BR-9")
@@ -64,7 +64,7 @@ def test_no_packet_of_outsider_enters_unpublished_container(
         cast.observed(list(cells((ATTACKER,), (CONTAINER01,), families=(4,))))
         cast.settle()
     for protocol in (ICMP(), UDP(), TCP()):
-        assert lan.matching(attack / protocol), "the attacker's packets do come to the host"
+        assert lan.matching(attack / protocol), "the attacker's packets do not arrive at the host"
         got_in = bool(wire.matching(attack / protocol))
         assert got_in == (runtime.dialect.direct_routing == "accept")
 

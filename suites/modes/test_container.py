@@ -1,4 +1,4 @@
-"""Mode container:<id>: the network namespace of another container, and nothing else of it."""
+"""Mode container:<id>: shares only the network namespace of another container."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "dns": {"dns": (IPv4Address("203.0.113.53"),)},
     "add-host": {"hosts": (("somewhere", IPv4Address("203.0.113.10")),)},
 }
-"""Options that contradict joining, by the names of `Dialect.joined_refuses`."""
+"""Options that contradict joining, by their names in `Dialect.joined_refuses`."""
 
 PUBLISHED: Final = 8190
 INSIDE: Final = 31080
@@ -56,7 +56,7 @@ WORDS: Final = {
     "dns": r"\bdns\b",
     "add-host": r"add-host|host-to-ip|extra host",
 }
-"""Words by which a refusal names an option."""
+"""Patterns of the words by which a refusal names an option."""
 
 
 # --- one namespace -----------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_joining_and_joined_container_see_the_same_network_state(
     one, other = cast[CONTAINER01].net, cast[JOINER].net
     ask = cast.promised(list(cells((JOINER,), (GATEWAY, CONTAINER02))))
     assert cast.observed(ask) == ask
-    assert one.neighbours(), "having spoken to neighbours, it has neighbour entries"
+    assert one.neighbours(), "the joined container has no neighbour entry after the probes"
     assert one.neighbours() == other.neighbours()
     assert one.snapshot().changes(other.snapshot()) == []
     assert container.view(cast[JOINER]) == container.view(cast[CONTAINER01])
@@ -256,7 +256,7 @@ def test_options_that_contradict_joining_are_refused_by_name(
         for option, said in refused.items()
         if not re.search(WORDS[option], said, re.IGNORECASE)
     }
-    assert unnamed == {}, "a refusal says which option it is about"
+    assert unnamed == {}, "a refusal does not name its option"
     assert before.changes(host.snapshot()) == []
 
 
@@ -334,10 +334,10 @@ def test_joining_container_survives_stop_of_joined_container_as_declared(
             before = joiner.net.snapshot()
             home.stop()
             assert before.changes(joiner.net.snapshot()) == []
-            keeps_its_address(scene, joiner)
+            assert_address_is_not_reassigned(scene, joiner)
         case "loopback-only":
             home.stop()
-            until(joiner.net, lambda: joiner.net.links().keys() == {"lo"}, "lo is what is left")
+            until(joiner.net, lambda: joiner.net.links().keys() == {"lo"}, "lo is the only link")
             assert [item for item in joiner.net.interfaces() if item.version == 4] == [
                 IPv4Interface("127.0.0.1/8")
             ]
@@ -345,8 +345,8 @@ def test_joining_container_survives_stop_of_joined_container_as_declared(
             assert container.view(joiner).interfaces == {"lo"}
 
 
-def keeps_its_address(scene: Scene, joiner: Container) -> None:
-    """Assert that the address of a joiner that still uses it is not given to another container."""
+def assert_address_is_not_reassigned(scene: Scene, joiner: Container) -> None:
+    """Assert that a new container does not get the address that a joining container uses."""
     held = joiner.net.address(4)
     assert held is not None
     assert scene.container("newcomer", Bridge()).net.address(4) != held

@@ -36,7 +36,7 @@ SYSCTLS = (
     "net.core.somaxconn",
     "net/ipv4/ip_default_ttl",
 )
-"""Sysctls of several kinds, one in the other spelling of sysctl(8)."""
+"""Sysctls of several kinds, one with the slashes that sysctl(8) accepts too."""
 
 PUBLISHED, INSIDE = 8196, 31081
 
@@ -227,7 +227,7 @@ def test_abstract_sockets_of_daemons_are_unreachable_in_host_mode(
     It does reach the test's own control listener.
     """
     with host.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
-        control.bind("")  # under a name that the kernel chooses
+        control.bind("")  # the kernel chooses the name
         control.listen()
         name = control.getsockname()[1:].decode()
         assert reachable_abstract_sockets(host, cast[ON_HOST].net) == {name}

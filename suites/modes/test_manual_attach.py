@@ -1,4 +1,4 @@
-"""Mode none with a manually moved veth: the runtime takes no part and does not interfere."""
+"""Mode none with a veth end that is moved in manually, without the runtime."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Lifecycle of a manually attached container: named netns, exec, removal and restart.
 
-One container at a time can be attached to a network manually, so these tests are apart from those
-that share one.
+Only one container at a time can be attached to a network manually, so these tests do not share the
+scene of `test_manual_attach.py`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def test_restart_of_manually_attached_container_leaves_only_lo(
 
 
 def _alone(scene: Scene) -> Container:
-    """Return a container to attach, beside one that keeps the bridge in existence."""
+    """Start a container to attach, beside a peer that keeps the bridge in existence."""
     scene.container("peer", Bridge())
     return scene.container("alone", Nothing())
 
@@ -104,7 +104,7 @@ def _alone(scene: Scene) -> Container:
 def wait_for_the_end_of(alone: Container, host: NetnsView) -> None:
     """Wait until the kernel has removed the netns, which it does asynchronously."""
     end = host_end(alone.name)
-    until(host, lambda: end not in host.links(), f"{end} is gone")
+    until(host, lambda: end not in host.links(), f"the link {end} is removed")
 
 
 def ports(host: NetnsView, runtime: Adapter) -> set[str]:

@@ -1,4 +1,4 @@
-"""Mode none: a network namespace with a loopback and nothing else."""
+"""Mode none: a network namespace with only a loopback."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """User-mode networking: a tap interface in the container, behind an unprivileged process.
 
-The process sends the container's traffic by sockets of the host and listens on published ports. It
-changes nothing in the host's kernel, so that root is not needed:
+The process sends the container's traffic by sockets on the host and listens on published ports. It
+changes no kernel state of the host and needs no root:
 https://docs.podman.io/en/latest/markdown/podman-run.1.html#network-mode-net.
 """
 
@@ -47,7 +47,7 @@ from suites.support.host import assert_change_shows
 
 ALIKE = (CONTAINER01, CONTAINER02)
 SLIRP = "10.0.2.100/24"
-"""Addresses that slirp4netns gives to every container."""
+"""Address that slirp4netns assigns to every container."""
 HOST_NAME = "host.containers.internal"
 
 
@@ -256,7 +256,7 @@ def test_user_mode_process_ends_with_the_container(scene: Scene, host: NetnsView
     until(host, lambda: pid not in inside.call(_datapaths), f"process {pid} has ended")
 
 
-# --- the user's own networks -------------------------------------------------------
+# --- rootless user-defined networks -------------------------------------------------------
 
 
 @requirement("UM-6")
@@ -287,7 +287,7 @@ def test_rootless_network_has_no_link_on_the_host(scene: Scene, host: NetnsView)
 
 
 def _datapaths() -> set[int]:
-    """Return the user-mode networking processes."""
+    """Return the pids of the user-mode networking processes."""
     found = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{name}/comm", encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""Packets from outsiders to a container by a route through the host: none arrives."""
+"""Packets that outsiders route to a container through the host: none arrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals are reported: port-unreachable, resets, and ICMP errors that come back through NAT."""
+"""Port-unreachable, resets, and ICMP errors that return through the address translation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = (
     "ttl-exceeded",
 )
 PAIRS = [("a", "b"), ("a", GATEWAY), ("a", HOST), ("a", NS1), ("a", INTERNET), (GATEWAY, "a")]
-"""Callers and targets. The host calls a container from the bridge's address."""
+"""Clients and targets. The host sends to a container from the bridge's address."""
 
 
 @requirement("BR-20")

@@ -1,4 +1,4 @@
-"""Datagrams larger than the MTU: fragmented on the way, reassembled at both ends."""
+"""Datagrams larger than the MTU, which pass in fragments and are reassembled."""
 
 from __future__ import annotations
 

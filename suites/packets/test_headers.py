@@ -1,4 +1,4 @@
-"""Unusual IP and transport headers do not keep a packet from its target."""
+"""Packets with unusual IP and transport headers, which arrive like others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS: Final = [
     ("WScale", 14),
     (254, b"x"),
 ]
-"""TCP options that every system has, and an experimental one (RFC 4727)."""
+"""TCP options that every system sends, and an experimental one (RFC 4727)."""
 
 
 CLASS: Final = {4: "tos", 6: "tc"}

@@ -1,4 +1,4 @@
-"""Path MTU discovery over a narrow link: errors reach the sender, and all data arrives."""
+"""Path MTU discovery over a narrow link: the sender gets the error, and all data arrives."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ NARROW: Final = 1400
 """MTU of the link behind the first router, in bytes. Every other link has 1500."""
 WIDE: Final = 9000
 TOO_LONG: Final = b"x" * 1440
-"""Payload that fits a link of 1500 with its headers, and not the narrow one."""
+"""Payload that with its headers fits an MTU of 1500, and not the narrow one."""
 FITS: Final = b"x" * 1300
 FRAGMENTED: Final = b"x" * 3000
 """Payload that fits no link.
 
-A datagram that fits the host's link and came in fragments goes on whole where bridged frames pass
-the firewall: connection tracking reassembles it, and the fragment size is forgotten between the
-bridge and IP. Over IPv6 it is lost further on.
+A datagram that arrives in fragments and fits the host's link leaves unfragmented where bridged
+frames pass the firewall: conntrack reassembles it, and the fragment size is lost between the bridge
+and IP. Over IPv6 it is then dropped at the narrow link.
 """
 OWN_PORT: Final = 31043
 ECHO: Final = UDP_PORTS["echo"]
 SIZE: Final = 300_000
-"""Bytes: few enough frames for a tap to keep."""
+"""Bytes of a transfer: its frames fit in the buffer of a tap."""
 ETHERNET: Final = 14
 """Length of an Ethernet header in bytes."""
 
@@ -48,7 +48,7 @@ pytestmark = both_families
 
 @pytest.fixture(scope="module")
 def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
-    """Build a separate world with a narrow link; learned path MTUs end with it."""
+    """Build a separate world with a narrow link, so that no other test sees learned path MTUs."""
     with (
         World.build(Topology(narrow_mtu=NARROW)) as world,
         start_runtime(world) as runtime,
@@ -61,7 +61,7 @@ def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def narrow_wires(narrow_scene: Scene) -> Iterator[TapPool]:
-    """Open taps on that world's namespaces."""
+    """Open taps on the namespaces of the narrow world."""
     with TapPool() as opened:
         yield opened
 
@@ -83,7 +83,7 @@ def narrow_trio(
 def wide_trio(
     narrow_scene: Scene, narrow_wires: TapPool, family: Family
 ) -> Iterator[ThreeContainers]:
-    """View a container `a` on a network whose own links carry more than every other."""
+    """View a container `a` on a network whose links have the largest MTU."""
     narrow_scene.network("wide", mtu=WIDE, ipv6=family == 6)
     container = narrow_scene.container("a", Bridge("wide"))
     narrow_scene.ready()

@@ -1,4 +1,4 @@
-"""Spoofed sources and packets outside any flow: none leaves the host with a container's address."""
+"""Packets with spoofed sources and packets outside any flow, which must not leave the host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNASSIGNED: Final = {
     4: ("192.0.2.250", "10.99.0.9", "127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1"),  # noqa: S104
     6: ("2001:db8:99::1", "fd99::9", "::1", "::", "ff02::1", "fe80::99"),
 }
-"""Unassigned sources, and sources that must not be used."""
+"""Unassigned and invalid source addresses."""
 
 PORTLESS: Final = (47, 50, 51, 132, 136, 253)
 """Other protocols: GRE, ESP, AH, SCTP, UDP-Lite, an experimental one."""
@@ -74,11 +74,11 @@ def test_invalid_packets_do_not_leave_with_container_address(
 
 
 def forget_flows(trio: ThreeContainers) -> None:
-    """Delete conntrack's flows of container a.
+    """Delete the conntrack entries of container a.
 
-    A packet that a bystander sent to the container by a route, in a test before, may have left a
-    flow without translation. A protocol without ports has one flow for each pair of addresses, so
-    packets of the container would be its replies.
+    An earlier test's packet from a bystander, routed to the container, may have left a flow without
+    translation. A protocol without ports has one flow for each pair of addresses. Packets of the
+    container would then count as replies of that flow.
     """
     with trio.netns(GATEWAY).open() as space, Conntrack(space) as conntrack:
         conntrack.forget(conntrack.of({trio.address("a")}))

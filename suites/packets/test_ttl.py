@@ -1,4 +1,4 @@
-"""TTL and hop limit: each router decrements it, and time-exceeded comes from the last one."""
+"""TTL and hop limit: each router decrements it, and the last one sends time-exceeded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports published on one address of the host: reachable there and nowhere else."""
+"""Ports published on one address of the host, which are reachable only there."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from suites.ports.published import (
 from suites.support.features import restarts
 
 ALONE: Final = {"first": 8103, "second": 8106}
-"""Ports that one container publishes, each on an address of its own."""
+"""Ports that one container publishes, each on a different address of the host."""
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST)
-"""Every outsider, and the host itself."""
+"""Clients: every outsider, and the host itself."""
 
 
 def own_addresses(ports_scene: Scene, family: Family) -> Mapping[str, Address]:
@@ -52,7 +52,7 @@ def single_address(ports_scene: Scene, family: Family) -> Iterator[Scene]:
 
 
 def assert_served(published: PublishedContainer, address: Address, beside: str) -> None:
-    """Assert that every caller of the address reaches this container, also from beside it."""
+    """Assert that every client of the address, `beside` included, reaches the container."""
     for caller in (*CALLERS, beside):
         if reaches_host(published.scene, caller, address):
             assert published.serves(caller, address), f"{caller} calls {address}"

@@ -1,4 +1,4 @@
-"""Published ports called by containers: the container itself, its peers, and other networks."""
+"""Published ports with containers as clients: itself, its peers, and other networks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ VAULT: Final = "vault"
 
 
 def is_cut_off(ports_scene: Scene, published: PublishedContainer, caller: str) -> bool:
-    """Return True if a container reaches no host address, as declared; the host itself does."""
+    """Return True if a container reaches no address of the host, as declared.
+
+    Assert as a control that the host itself reaches them.
+    """
     own = addresses(ports_scene, published.family)
     assert all(published.serves(HOST, address) for address in own)
     calls = [PortCall(caller, address) for address in own]

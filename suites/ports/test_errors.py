@@ -1,4 +1,4 @@
-"""Resets and ICMP errors of flows through a published port: each reaches its flow."""
+"""Resets and ICMP errors of flows through a published port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from suites.ports.published import INSIDE, PORTS, PublishedContainer, PublishNet
 
 REFUSALS: Final = {"tcp": "reset", "udp": "port-unreachable"}
 MTUS: Final = {"packet-too-big": 1300, "host-unreachable": None}
-"""ICMP errors from further on, and the MTU in bytes that they report."""
+"""ICMP errors of a router, and the MTU in bytes that they report."""
 
 
 @requirement("BR-20", "PUB-1")
@@ -40,7 +40,7 @@ def test_published_port_without_listener_is_rejected(
 
 @pytest.fixture
 def web(publish_network: PublishNetwork) -> Iterator[tuple[list[PublishedContainer], TapPool]]:
-    """Publish a port over UDP, with taps for the container's lifetime."""
+    """Publish a port over UDP, and open taps for the container's lifetime."""
     found = publish_network.publish("web")
     with TapPool() as own:
         yield [published for published in found if published.transport == "udp"], own
@@ -80,7 +80,7 @@ def test_icmp_error_about_reply_reaches_published_server(
 
 
 def answer(published: PublishedContainer, caller: NetnsView, at: Address) -> None:
-    """Call the published port and send a reply."""
+    """Send a datagram to the published port, and a reply to its source."""
     with (
         published.listener() as listener,
         Client(caller, Protocol.UDP, at, port=published.port) as call,

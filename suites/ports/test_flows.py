@@ -21,24 +21,24 @@ CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
 
 
 Way = tuple[str, Address]
-"""Callers and addresses."""
+"""A client, and the address that it calls."""
 
 
 class PortFlow(NamedTuple):
-    """A socket that calls the published port and keeps its source port."""
+    """A client of the published port that keeps its source port."""
 
     way: Way
     call: Client
 
     def send(self, word: bytes) -> None:
         """Send another datagram."""
-        self.call.error()  # else the next send would fail
+        self.call.error()  # a pending error would make the next send fail
         self.call.send(word)
 
 
 @contextmanager
 def flows(publish_network: PublishNetwork) -> Iterator[list[PortFlow]]:
-    """Open one flow from each caller in each family, and one from the host to its loopback."""
+    """Open one flow from each client in each family, and one from the host to its loopback."""
     ways: list[Way] = [
         (name, publish_network.own(family))
         for name in CALLERS
@@ -69,9 +69,9 @@ def served_clients(
     found: Sequence[PublishedContainer],
     calling: Sequence[PortFlow],
 ) -> ServedClients:
-    """Return them once the world is quiet; the LAN arrives and gets a reply.
+    """Return the served clients once the world is quiet, and assert that the LAN is among them.
 
-    Arrival of all, and the source of replies, are other promises.
+    Other tests assert that all clients arrive, and check the source of replies.
     """
     publish_network.await_taps()
     arrived = set()
@@ -102,7 +102,7 @@ def assert_served(
     calling: Sequence[PortFlow],
     before: ServedClients,
 ) -> None:
-    """Assert that the next datagram of every flow arrives, and gets a reply where it did before."""
+    """Assert that each flow's next datagram arrives and gets a reply, if earlier ones did."""
     publish_network.await_taps()
     for published in found:
         if published.transport == "udp":
@@ -117,7 +117,7 @@ def assert_served(
 
 
 def source_of(word: bytes, listener: Listener) -> tuple[Address, int]:
-    """Return the source of a word; one of an earlier round may come late."""
+    """Return the source of a word, ignoring late words of an earlier round."""
     while True:
         data, sender = listener.receive()
         if data == word:
@@ -127,7 +127,7 @@ def source_of(word: bytes, listener: Listener) -> tuple[Address, int]:
 def assert_unreached(
     publish_network: PublishNetwork, other: Container, calling: Sequence[PortFlow]
 ) -> None:
-    """Assert that no flow reaches a container without published ports, whatever its address."""
+    """Assert that no flow reaches a container without published ports at any of its addresses."""
     with ExitStack() as stack:
         listeners = {
             other.net.address(family): stack.enter_context(

@@ -1,4 +1,4 @@
-"""A lot of data by a published port: long streams, and datagrams that fit no link."""
+"""Large transfers through a published port: long streams, and datagrams larger than the MTU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE: Final = 1 << 20
 SHORT: Final = 10_000
 """Bytes of a request, and of its response."""
 TIMES: Final = 5
-"""Number of aborted calls: the effect may depend on the order of events."""
+"""Number of aborted connections: a failure may depend on the order of events."""
 DATAGRAM: Final = hashlib.shake_128(b"too much for one frame").digest(8000)
 
 callers = pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_reset_through_published_port_is_not_an_end_of_stream(
 
 
 def transfers(ports_scene: Scene, family: Family, sources: Collection[str]) -> Iterator[Transfer]:
-    """Yield a transfer for each caller that reaches the host."""
+    """Yield a transfer for each client that reaches the host."""
     for caller in sources:
         transfer = through_port(ports_scene, caller, family)
         assert transfer.by
@@ -103,7 +103,7 @@ def transfers(ports_scene: Scene, family: Family, sources: Collection[str]) -> I
 
 
 def through_port(ports_scene: Scene, caller: str, family: Family) -> Transfer:
-    """Return a transfer from a caller to the container by its published port."""
+    """Return a transfer from a client to the container through its published port."""
     at = ANYWHERE[inner_family(ports_scene.runtime, family)]
     by = called(ports_scene, caller, family, PORTS["tcp"])
     return Transfer(
@@ -112,6 +112,6 @@ def through_port(ports_scene: Scene, caller: str, family: Family) -> Transfer:
 
 
 def called(ports_scene: Scene, caller: str, family: Family, port: int) -> End:
-    """Return the address of the published port for a caller: for the host its loopback."""
+    """Return the address and port that a client calls: the loopback if it is the host."""
     own = LOOPBACKS[family] if caller == HOST else ports_scene.world.address(HOST, family)
     return own, port

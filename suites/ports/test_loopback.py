@@ -1,4 +1,4 @@
-"""Ports published on the host's loopback: only the host reaches them, whatever is spoofed."""
+"""Ports published on the host's loopback, which only the host reaches, also by spoofed frames."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from suites.ports.published import (
 from suites.support.features import restarts
 
 INNER: Final = 8110
-"""Port that is published on the loopback."""
+"""Port published on the loopback."""
 SERVICE: Final = 8111
-"""Port of a service of the host's own."""
+"""Port of a service on the host."""
 PASSING: Final = 8112
-"""Port of another container, for a while."""
+"""Port that another container publishes temporarily."""
 WORD: Final = b"forged, every bit of it"
 CONTROL: Final = b"just as it should be"
 NEIGHBOURS: Final = (
@@ -50,12 +50,12 @@ NEIGHBOURS: Final = (
     pytest.param("peer", marks=requirement("BR-5")),
     pytest.param("outside", id="other-network", marks=requirement("PUB-5", "BR-5")),
 )
-"""Neighbours with a link to the host: on the LAN, on br0, on two networks of the runtime's."""
+"""Neighbours with a link to the host: on the LAN, on br0, and on two container networks."""
 
 
 @pytest.fixture(scope="module")
 def loopback_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
-    """Add a container `loopback_scene` that publishes `INNER` on the loopback.
+    """Add a container `inner` that publishes `INNER` on the loopback.
 
     The container is restarted, where possible.
     """
@@ -134,8 +134,8 @@ def test_spoofed_frames_to_loopback_port_enter_only_as_declared(
         loopback_scene.settle()
     assert_came(wire, spoofed)
     if neighbour != "outside" or runtime.dialect.published_across == "reachable":
-        # A process in user space accepts the connection before it connects to the container:
-        # pasta and rootlesskit accept all, docker-proxy those of containers.
+        # A process in user space accepts a connection before it connects to the container: pasta
+        # and rootlesskit accept all connections, docker-proxy those of containers.
         proxied = is_relayed(runtime) or neighbour in ("peer", "outside")
         for kind in (UDP,) if proxied else (UDP, TCP):
             assert like(kind(dport=INSIDE) / CONTROL, within(wire, "published"))
@@ -197,7 +197,7 @@ class ForgingNeighbour:
     neighbour: str
     family: Family
     port: int = field(default_factory=own_port)
-    """Source port: packets of one flow follow the route of its first packet, from any sender."""
+    """Source port, different for each test: conntrack treats all packets of a flow as its first."""
 
     @property
     def link(self) -> str:
@@ -220,7 +220,7 @@ class ForgingNeighbour:
         return self.scene.world.address(HOST, self.family)
 
     def frames(self, target: Address, port: int, word: bytes) -> list[Packet]:
-        """Craft calls from itself, from the loopback, from the host and from a container."""
+        """Craft frames with the source of itself, the loopback, the host and a container."""
         others = (
             LOOPBACKS[self.family],
             self.host(),
@@ -232,7 +232,7 @@ class ForgingNeighbour:
     def calls(
         self, source: Address | None, target: Address, port: int, word: bytes
     ) -> list[Packet]:
-        """Craft a datagram and a SYN, to the host's MAC."""
+        """Craft a datagram and a SYN to the host's MAC."""
         near, far = self.scene.netns(self.neighbour).links(), self.scene.netns(HOST).links()
         head = Ether(src=near["eth0"].mac, dst=far[self.link].mac)
         packet = head / craft.ip(self.family, src=source, dst=target)
@@ -243,9 +243,9 @@ class ForgingNeighbour:
 
 
 def watched(loopback_scene: Scene, taps: TapPool) -> list[Tap]:
-    """Open taps at every link of the host, at veth ends, and inside.
+    """Open taps at every link of the host, and inside `inner` and `published`.
 
-    Inside `loopback_scene`, and inside `published`, where regular frames arrive.
+    Regular frames arrive in `published`.
     """
     inside = [
         taps.tap(loopback_scene.netns(name), link_of(loopback_scene, name))
@@ -255,7 +255,7 @@ def watched(loopback_scene: Scene, taps: TapPool) -> list[Tap]:
 
 
 def within(wire: Capture, name: str) -> list[Frame]:
-    """Return the frames captured in a namespace, at any link."""
+    """Return the frames that are captured at any link of a namespace."""
     return [frame for frame in wire.frames() if frame.where.startswith(f"{name}/")]
 
 
@@ -265,6 +265,6 @@ def carrying(word: bytes, frames: Sequence[Frame]) -> list[str]:
 
 
 def assert_came(wire: Capture, frames: Sequence[Packet]) -> None:
-    """Assert that the sent frames arrived at the host, where they are handled."""
+    """Assert that the sent frames arrived at the host."""
     came = {frame.data for frame in wire.frames() if frame.where.startswith(f"{HOST}/")}
     assert {bytes(frame) for frame in frames} <= came

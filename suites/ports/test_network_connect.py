@@ -1,4 +1,4 @@
-"""Published ports of a running container that is connected and disconnected."""
+"""Published ports of a running container that is connected to networks and disconnected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MovingContainer:
         return self.scene.world.address(HOST, self.published.family)
 
     def served(self, *callers: str) -> set[str]:
-        """Return the callers that are answered; the host also by its loopback."""
+        """Return the clients that get a reply; the host is called by its loopback too."""
         found = set(self.published.delivered(PortCall(caller, self.own()) for caller in callers))
         if self.published.reaches(HOST, LOOPBACKS[self.published.family]):
             found.add("host by its loopback")
@@ -47,7 +47,7 @@ class MovingContainer:
 
 @pytest.fixture
 def moving(scene: Scene, transport: Transport, family: Family) -> MovingContainer:
-    """Start the container, which listens only while it is called."""
+    """Start the container, which listens only during calls."""
     for name in (HOME, OTHER):
         scene.network(name, ipv6=family == 6)
     web = scene.container("web", Bridge(HOME), ports=both(PORT))

@@ -1,4 +1,4 @@
-"""A host port in use is refused to others; the attempt leaves nothing."""
+"""Host ports in use, which are refused without leftovers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from suites.ports.published import INSIDE, PublishNetwork
 
 
 def assert_refused(publish_network: PublishNetwork, publish: Publish) -> None:
-    """Assert that a container that publishes this does not start."""
-    # A free port comes first: it must be released again.
+    """Assert that a container with this port mapping does not start."""
+    # A free port comes first, which the runtime must release again.
     first = replace(publish, host_port=publish_network.port + 1, host_ip=None)
     publish_network.scene.refusal("late", publish_network.home, ports=(first, publish))
     with pytest.raises(RuntimeRefused):

@@ -1,4 +1,4 @@
-"""Ranges of ports, ports of the runtime's choice, and ports on IPv6 addresses."""
+"""Ranges of ports, automatic host ports, and ports on IPv6 addresses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COUNT: Final = 4
 
 @pytest.fixture(scope="module")
 def range_ports(ports_scene: Scene, family: Family) -> Iterator[Container]:
-    """Start a container that publishes a range, and a port of the runtime's choice."""
+    """Start a container that publishes a range and an automatic host port."""
     ports = ranged(FIRST, COUNT)
     yield ports_scene.container("stalls", home(ports_scene.runtime, family), ports=ports)
     ports_scene.remove("stalls")

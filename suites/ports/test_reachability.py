@@ -23,7 +23,7 @@ from suites.ports.published import (
 )
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
-"""The LAN, a host beyond the routers, and a bystander behind the host."""
+"""Clients on the LAN, on the internet, and behind the host."""
 
 
 @requirement("PUB-1")

@@ -1,4 +1,4 @@
-"""A published port ends with its container: rules, listeners and reachability."""
+"""Release of published ports at the end of a container: rules, listeners and reachability."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from suites.ports.published import INSIDE, PortCall, PublishNetwork, callers
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 REFUSED: Final = {(Protocol.TCP, "reset"), (Protocol.UDP, "port-unreachable")}
-"""Errors for a caller without a listener (RFC 1122)."""
+"""Errors of a client without a listener (RFC 1122)."""
 
 
 def end(publish_network: PublishNetwork, container: Container, how: str) -> None:
-    """End a container in one of the usual ways."""
+    """Stop, remove or kill a container."""
     match how:
         case "stopped":
             container.stop()
@@ -36,7 +36,7 @@ def end(publish_network: PublishNetwork, container: Container, how: str) -> None
             until(
                 publish_network.host,
                 lambda: not container.facts().running,
-                "the runtime knows of it",
+                "the runtime reports the container as ended",
             )
 
 
@@ -62,14 +62,14 @@ def test_port_rules_and_listeners_end_with_the_container(
     )
     assert made() or not is_free(publish_network)
     end(publish_network, web.container, how)
-    until(publish_network.host, lambda: not made(), "the host is what it was")
+    until(publish_network.host, lambda: not made(), "the host's state is as before")
     until(publish_network.host, lambda: is_free(publish_network), "the port is free")
     for family in publish_network.families:
         assert_refused(publish_network, family)
 
 
 def is_free(publish_network: PublishNetwork) -> bool:
-    """Return True if a process of the host can bind the port, on every address."""
+    """Return True if a process of the host can bind the port on every address."""
     try:
         for family in publish_network.families:
             for transport in TRANSPORTS:
@@ -84,7 +84,7 @@ def is_free(publish_network: PublishNetwork) -> bool:
 
 
 def assert_refused(publish_network: PublishNetwork, family: Family) -> None:
-    """Assert that calls by every address of the host are refused."""
+    """Assert that calls of the port on every address of the host are rejected."""
     with ExitStack() as stack:
         made = [
             (

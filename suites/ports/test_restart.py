@@ -1,4 +1,4 @@
-"""Published ports of a restarted container, for every caller."""
+"""Published ports of a restarted container."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COUNT: Final = 3
 
 @pytest.fixture(scope="module")
 def restarted(ports_scene: Scene, family: Family) -> Iterator[Container]:
-    """Start a container with a range and a chosen port, and restart it."""
+    """Start a container with a range and an automatic host port, and restart it."""
     ports = ranged(FIRST, COUNT)
     made = ports_scene.container("again", home(ports_scene.runtime, family), ports=ports)
     made.stop()

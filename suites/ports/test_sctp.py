@@ -1,4 +1,4 @@
-"""SCTP, where the kernel supports it: crafted packets, which need no listener."""
+"""Published SCTP ports, tested with crafted packets, which need no listener."""
 
 from __future__ import annotations
 

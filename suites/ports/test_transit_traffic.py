@@ -1,4 +1,4 @@
-"""Traffic to addresses other than the host's own is not redirected."""
+"""Traffic to addresses other than the host's, which published ports must not redirect."""
 
 from __future__ import annotations
 
@@ -83,4 +83,4 @@ def test_broadcasts_to_published_port_are_not_redirected(
         assert broadcast(beside, [ports_scene.world.address(HOST, family)], port=port, payload=WORD)
         ports_scene.settle()
     came = [frame for frame in wire.matching(UDP(dport=INSIDE) / WORD) if not frame.outgoing]
-    assert len(came) == 1, came  # only the call of the host's address
+    assert len(came) == 1, came  # only the packet to the host's address

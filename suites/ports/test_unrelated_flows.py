@@ -1,4 +1,4 @@
-"""Flows through a published port while other ports are published and released."""
+"""Flows through a published port, while other ports are published and released."""
 
 from __future__ import annotations
 

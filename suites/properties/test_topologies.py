@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(0)  # as long as the profile says; every step of it is bounded
+@pytest.mark.timeout(0)  # the profile limits the duration, and every step has a bound
 @requirement("BR-4", "NET-2", "LIFE-1")
 def test_any_topology_keeps_its_promises(
     world: World,
