@@ -138,7 +138,7 @@ def lost(
 ) -> list[str]:
     """Return the packets of one family that do not arrive unchanged."""
     sent = {carried(bytes(packet)): packet.summary() for packet in packets}
-    assert len(sent) == len(packets), "two packets are equal: one of them could not be missed"
+    assert len(sent) == len(packets), "two packets are equal and cannot be told apart"
     with wires.capture(scene.netns(target)) as wire:
         for packet in packets:
             craft.send_packet(scene.netns(source), packet)
