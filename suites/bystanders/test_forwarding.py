@@ -115,10 +115,10 @@ def test_sender_receives_port_unreachable_from_closed_port(
 
 @requirement("BYS-2")
 @each_pair
-def test_large_transfer_between_bystanders_arrives_intact(
+def test_large_transfer_between_bystanders_and_outsiders_arrives_intact(
     mixed_scene: Scene, family: Family, source: str, target: str
 ) -> None:
-    """A large TCP transfer and a fragmented datagram arrive intact in both directions."""
+    """While containers run, a large transfer and a fragmented datagram arrive intact both ways."""
     caller, called = mixed_scene.netns(source), mixed_scene.netns(target)
     at = mixed_scene.world.address(target, family)
     transfer = Transfer(caller, called, at)

@@ -52,7 +52,7 @@ def test_containers_only_add_to_host_network_state(scene: Scene) -> None:
 
 
 @requirement("BYS-1")
-def test_link_offloads_of_the_host_are_unchanged(scene: Scene) -> None:
+def test_link_offloads_of_the_host_are_unchanged_by_containers(scene: Scene) -> None:
     """The host's checksum and segmentation offloads stay while containers run and afterwards."""
     host = scene.netns(HOST)
     dialect = scene.runtime.dialect

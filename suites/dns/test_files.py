@@ -139,7 +139,7 @@ def test_requested_hostname_and_hosts_entries_are_present(scene: Scene, network:
 
 @requirement("FILE-1", "NET-3")
 def test_hosts_file_follows_connect_and_disconnect(scene: Scene) -> None:
-    """A container's hosts file lists its name at its current addresses after each connect.
+    """Connect and disconnect update a container's own addresses in its hosts file.
 
     Requested entries stay, and no other line is added. Entries of peers are not judged.
     """

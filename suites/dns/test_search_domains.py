@@ -83,10 +83,7 @@ def test_name_of_ipv4_peer_is_not_queried_in_the_search_domain(
 def test_peer_name_is_not_queried_in_the_search_domain_after_restart(
     world: World, scene: Scene
 ) -> None:
-    """A restarted container's query for a peer's name does not reach the host's search domain.
-
-    Before its restart, the container may have another configuration.
-    """
+    """A restarted container's query for a peer's name does not reach the host's search domain."""
     # The whole file is replaced, because `search_scene` may have changed the present one.
     resolver = pick(world.topology.resolver, 4).ip
     with host_file(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):

@@ -228,7 +228,7 @@ def test_time_exceeded_reaches_connected_container(reconnected: Scene, family: F
 @pytest.mark.parametrize(
     ("protocol", "refusal"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
 )
-def test_closed_port_on_connected_network_rejects_the_host(
+def test_closed_port_of_connected_container_rejects_packets(
     reconnected: Scene, family: Family, protocol: Protocol, refusal: str
 ) -> None:
     """A connected container rejects packets from the host to a closed port."""

@@ -35,7 +35,7 @@ def spoofing_trio(trio: ThreeContainers) -> Iterator[ThreeContainers]:
 def test_spoofed_arp_and_nd_are_contained_as_declared(
     spoofing_trio: ThreeContainers, owner: str
 ) -> None:
-    """A container that claims a foreign address receives its packets only where declared."""
+    """A container that claims a foreign address receives packets for it only where declared."""
     round_trip(
         spoofing_trio.netns("c"), spoofing_trio.netns(owner), spoofing_trio.address(owner), WORD
     )

@@ -88,8 +88,9 @@ def test_killed_start_is_cleaned_up_by_next_runtime_start(scene: Scene) -> None:
 def test_running_containers_survive_runtime_crash_as_declared(scene: Scene) -> None:
     """Running containers survive a kill of the runtime or stop, as the runtime declares.
 
-    The runtime declares which. If exec is declared impossible without the runtime, containers that
-    only exec can inspect are inspected after the runtime is back.
+    They keep their network, published ports and names, or all of them stop. If exec is declared
+    impossible without the runtime, containers that only exec can inspect are inspected after the
+    runtime is back.
     """
     runtime = scene.runtime
     own = lan(scene)

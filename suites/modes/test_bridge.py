@@ -189,7 +189,7 @@ def test_macs_of_bridged_containers_are_unique_and_as_declared(network: BridgeNe
         pytest.param((NS1, NS2), 1, id="behind-the-host", marks=requirement("BR-6")),
     ],
 )
-def test_reply_ttl_equals_64_minus_routers_on_the_way(
+def test_reply_ttl_of_bridged_container_shows_the_routers(
     network: BridgeNetwork, targets: tuple[str, ...], routers: int
 ) -> None:
     """Replies to a bridged container have TTL 64 minus the routers on the way.
@@ -232,7 +232,7 @@ def test_internet_replies_to_bridged_container_and_sees_host_address(
 @requirement("BR-7")
 @in_each_family
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_internet_server_reports_host_address_as_client(
+def test_internet_server_sees_host_address_of_bridged_container(
     network: BridgeNetwork, internet: NetnsView, transport: Transport
 ) -> None:
     """A server on the internet reports the host's address as the client of a bridged container."""

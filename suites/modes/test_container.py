@@ -64,7 +64,7 @@ WORDS: Final = {
 
 @requirement("CTR-1")
 def test_joining_container_is_in_netns_of_joined_container(cast: Scene, host: NetnsView) -> None:
-    """A joining container is in the joined container's netns, which is no other container's.
+    """A joining container is in the joined container's netns, not in the host's or a peer's.
 
     Exec'd processes are in it too.
     """

@@ -80,10 +80,10 @@ def test_port_published_on_one_address_answers_only_there(
 
 
 @requirement("PUB-2", "LIFE-7")
-def test_restarted_port_published_on_one_address_answers_only_there(
+def test_port_published_on_one_address_answers_only_there_after_restart(
     publish_network: PublishNetwork,
 ) -> None:
-    """A port published on one address answers there only after its container restarts."""
+    """After a restart, a port published on one address still answers only on that address."""
     found = publish_network.publish("web", at=publish_network.own)
     found[0].container.stop()
     found[0].container.start()
@@ -169,7 +169,7 @@ def test_published_port_survives_end_of_container_on_other_address(
 
 
 @requirement("PUB-9")
-def test_port_published_on_one_address_leaves_other_machines_alone(
+def test_port_published_on_one_address_does_not_redirect_other_machines(
     single_address: Scene, transport: Transport, family: Family
 ) -> None:
     """Calls of the same port on other machines, from the host or through it, are not redirected.

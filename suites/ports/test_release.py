@@ -104,7 +104,7 @@ def assert_refused(publish_network: PublishNetwork, family: Family) -> None:
 
 
 @requirement("PUB-10")
-def test_published_port_does_not_pass_on_with_container_address(
+def test_published_port_does_not_lead_to_next_container_with_its_address(
     publish_network: PublishNetwork,
 ) -> None:
     """A published port does not lead to the next container that gets the address."""
