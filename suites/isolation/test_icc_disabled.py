@@ -56,7 +56,7 @@ ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, EXPERIMENTAL, 0x88CC, 0x900
 def icc_scene(world: World, runtime: Adapter) -> Iterator[tuple[Scene, TapPool]]:
     """Share three containers on a network without inter-container communication.
 
-    `b` and `c` publish a port each, so that a published port might let frames of peers in.
+    The published ports of `b` and `c` must not let frames of peers in.
     """
     published = {"b": PUBLISHED, "c": PUBLISHED + 1} if Feature.PUBLISH in runtime.features else {}
     ports = {name: (Publish(port, PORT, "udp"),) for name, port in published.items()}

@@ -36,7 +36,7 @@ def test_any_history_keeps_every_promise(
     The steps create, connect, publish, restart, kill, remove and flush. Addresses and MACs are
     unique, bystanders are unchanged, and nothing is left at the end.
     """
-    # Collecting does not wait for hypothesis.
+    # Imported here, so that collection does not wait for hypothesis.
     from hypothesis.stateful import run_state_machine_as_test
 
     from suites.properties.state_machine import History, HistoryStage

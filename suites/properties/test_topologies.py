@@ -36,7 +36,7 @@ def test_any_topology_keeps_its_promises(
 
     The networks are of every kind, and containers of every mode are on one or several of them.
     """
-    # Collecting does not wait for hypothesis.
+    # Imported here, so that collection does not wait for hypothesis.
     from hypothesis import given
 
     from harness.testbench.strategies import plans
