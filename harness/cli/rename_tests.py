@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.resources
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -18,10 +19,14 @@ _BAD = 2
 
 
 class Renamed(NamedTuple):
-    """Former node ids and their present ones: of test functions, and of single tests."""
+    """Former node ids and parameters of tests, and the present ones."""
 
     functions: Mapping[str, str]
+    """Present node ids of test functions, by former ones."""
     tests: Mapping[str, str]
+    """Present node ids of single tests, by former ones."""
+    parameters: Mapping[str, Mapping[str, str]]
+    """Present parameters by former ones, for each beginning of a present node id."""
 
     @classmethod
     def of_suites(cls) -> Self:
@@ -34,7 +39,17 @@ class Renamed(NamedTuple):
         if node_id in self.tests:
             return self.tests[node_id]
         function, bracket, parameters = node_id.partition("[")
-        return self.functions.get(function, function) + bracket + parameters
+        function = self.functions.get(function, function)
+        renamed: dict[str, str] = {}
+        for beginning, words in self.parameters.items():
+            if function.startswith(beginning):
+                renamed |= words
+        if not bracket or not renamed:
+            return function + bracket + parameters
+        longest_first = sorted(renamed, key=len, reverse=True)
+        whole = re.compile(rf"(?<![^-])({'|'.join(map(re.escape, longest_first))})(?![^-])")
+        present = whole.sub(lambda found: renamed[found[1]], parameters.removesuffix("]"))
+        return f"{function}[{present}]"
 
     def convert(self, deviations: Iterable[Deviation]) -> list[Deviation]:
         """Return the deviations with present node ids; of tests that became one, the first."""

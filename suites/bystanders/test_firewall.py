@@ -1,4 +1,4 @@
-"""The operator's nft rules survive, and a flush is repaired as documented."""
+"""The operator's nft rules, and the runtime's documented repair after a firewall flush."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ UNASSIGNED: Final = {4: "10.99.0.9", 6: "fd99::9"}
 
 
 @requirement("BYS-3", "BYS-4")
-def test_operator_rules_survive_container_lifecycle(scene: Scene) -> None:
-    """Tables, chains with policies, and rules in their places stay the same after each step."""
+def test_operator_firewall_rules_survive_container_lifecycle(scene: Scene) -> None:
+    """The operator's nft tables, chains, policies and rules survive every container step."""
     host = scene.netns(HOST)
     with operator_firewall.operator_table(host):
         before = operator_firewall.facts(host)
@@ -61,10 +61,13 @@ def test_operator_rules_survive_container_lifecycle(scene: Scene) -> None:
 
 
 @requirement("BYS-3")
-def test_flush_and_reload_is_repaired_as_documented(start_runtime: RuntimeStarter) -> None:
-    """The flush breaks promises. After the repair all of them hold and the operator's rules stay.
+def test_documented_repair_restores_reachability_after_firewall_flush(
+    start_runtime: RuntimeStarter,
+) -> None:
+    """The runtime's documented repair restores the whole matrix after a firewall flush.
 
-    The test uses a separate world: an incomplete repair would disturb other tests.
+    The flush breaks promises. The repair keeps the operator's rules. The test uses a separate
+    world: an incomplete repair would disturb other tests.
     """
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
         host = scene.netns(HOST)
@@ -83,10 +86,10 @@ def test_flush_and_reload_is_repaired_as_documented(start_runtime: RuntimeStarte
 
 @requirement("BYS-3", "PUB-1")
 @both_families
-def test_published_ports_work_after_flush_and_repair(
+def test_published_ports_work_after_firewall_flush_and_repair(
     start_runtime: RuntimeStarter, family: Family
 ) -> None:
-    """The ports answer to the LAN and to the host, over TCP and UDP."""
+    """Published ports answer to the LAN and the host after a firewall flush and the repair."""
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
         host, attacker = scene.netns(HOST), scene.netns(ATTACKER)
         mode = Bridge(scene.network(DUAL, ipv6=True).name) if family == 6 else Bridge()
@@ -104,10 +107,10 @@ def test_published_ports_work_after_flush_and_repair(
 
 @requirement("BYS-3", "PUB-4")
 @both_families
-def test_user_defined_network_works_after_flush_and_repair(
+def test_user_defined_network_works_after_firewall_flush_and_repair(
     start_runtime: RuntimeStarter, family: Family
 ) -> None:
-    """Hairpin calls succeed and forged sources are dropped as before the flush."""
+    """Hairpin and spoofing protection work as before after a firewall flush and the repair."""
     with (
         World.build() as world,
         start_runtime(world) as runtime,
@@ -140,7 +143,7 @@ def hairpins(trio: ThreeContainers) -> list[Address]:
 
 
 def forgeries(trio: ThreeContainers) -> list[str]:
-    """Return the foreign source addresses whose packets from `a` leave the host."""
+    """Return the spoofed source addresses with which packets of `a` leave the host."""
     sources = (trio.address("b"), trio.address(NS1), ip_address(UNASSIGNED[trio.family]))
     head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))
     with trio.capture(HOST) as wire:

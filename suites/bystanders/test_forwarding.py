@@ -28,24 +28,24 @@ from suites.support.features import every_mode
 from suites.support.packet_kinds import beginnings
 
 PAIRS: Final = ((NS1, NS2), (NS1, INTERNET), (ATTACKER, NS1), (HOST, NS2))
-"""Between two ports of a bridge, out, in, and from the host itself."""
+"""Source and target: two ports of a bridge, outgoing, incoming, and from the host itself."""
 KINDS: Final = ("net-unreachable", "port-unreachable", "packet-too-big", "ttl-exceeded")
 MTU: Final = 1500
-"""MTU in size errors: as large as every link carries, so that no path MTU is learnt."""
+"""MTU in packet-too-big errors: that of every link, so that no path MTU is learnt."""
 OWN_PORT: Final = 31049
 SIZE: Final = 1_000_000
-"""Bytes over one connection."""
+"""Bytes that one connection transfers."""
 ETHERNET: Final = 14
 """Length of an Ethernet header in bytes."""
 DATAGRAM: Final = hashlib.shake_128(b"between others").digest(8000)
 
-pytestmark = pytest.mark.parametrize("family", FAMILIES)
+pytestmark = pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 each_pair = pytest.mark.parametrize(("source", "target"), PAIRS)
 
 
 @pytest.fixture(scope="module")
 def mixed_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share containers in every mode that publish no ports; tests must not change them."""
+    """Share containers of every mode without published ports; tests must not change them."""
     with Scene(world, runtime) as made:
         every_mode(made)
         yield made
@@ -56,7 +56,7 @@ def mixed_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 def test_every_protocol_passes_between_bystanders_and_outsiders(
     mixed_scene: Scene, wires: TapPool, family: Family, source: str, target: str
 ) -> None:
-    """New flows pass by any port, and by protocols without ports."""
+    """New flows of every protocol pass between bystanders and outsiders while containers run."""
     here, there = (mixed_scene.world.address(name, family) for name in (source, target))
     head = craft.ip(family, src=here, dst=there, ttl=START_TTL)
     sent = list(beginnings(family, head))
@@ -65,10 +65,10 @@ def test_every_protocol_passes_between_bystanders_and_outsiders(
 
 @requirement("BYS-2")
 @pytest.mark.parametrize(("source", "target"), [(NS1, NS2), (ATTACKER, HOST), (HOST, ATTACKER)])
-def test_broadcasts_and_multicasts_pass(
+def test_broadcasts_and_multicasts_reach_bystanders_and_lan(
     mixed_scene: Scene, wires: TapPool, family: Family, source: str, target: str
 ) -> None:
-    """Between two ports of a bridge and on the LAN."""
+    """Broadcasts and multicasts pass between bridge ports and on the LAN while containers run."""
     caller, here = mixed_scene.netns(source), mixed_scene.world.address(source, family)
     heads = [craft.ip(family, src=here, dst=group, ttl=START_TTL) for group in GROUPS[family]]
     word = UDP(sport=OWN_PORT, dport=OWN_PORT) / b"to all"
@@ -84,10 +84,10 @@ def test_broadcasts_and_multicasts_pass(
 
 @requirement("BYS-2")
 @pytest.mark.parametrize("target", [INTERNET, ATTACKER])
-def test_icmp_errors_reach_the_bystander(
+def test_icmp_errors_from_outside_reach_the_bystander(
     mixed_scene: Scene, wires: TapPool, family: Family, target: str
 ) -> None:
-    """Every kind of error from outside about a bystander's datagram arrives."""
+    """Every kind of ICMP error about a bystander's datagram reaches the bystander."""
     here, there = (mixed_scene.world.address(name, family) for name in (NS1, target))
     port = free_port(mixed_scene.netns(target), "udp")
     caller = mixed_scene.netns(NS1)
@@ -101,10 +101,10 @@ def test_icmp_errors_reach_the_bystander(
 
 @requirement("BYS-2")
 @each_pair
-def test_closed_port_is_reported_to_the_sender(
+def test_sender_receives_port_unreachable_from_closed_port(
     mixed_scene: Scene, family: Family, source: str, target: str
 ) -> None:
-    """Port-unreachable arrives at the calling socket."""
+    """A bystander or outsider that sends to a closed UDP port receives port-unreachable."""
     port = free_port(mixed_scene.netns(target), "udp")
     at = mixed_scene.world.address(target, family)
     with Client(mixed_scene.netns(source), Protocol.UDP, at, port=port) as call:
@@ -115,10 +115,10 @@ def test_closed_port_is_reported_to_the_sender(
 
 @requirement("BYS-2")
 @each_pair
-def test_large_transfer_passes_unchanged(
+def test_large_transfer_between_bystanders_and_outsiders_arrives_intact(
     mixed_scene: Scene, family: Family, source: str, target: str
 ) -> None:
-    """Over one connection, and a fragmented datagram in both directions."""
+    """While containers run, a large transfer and a fragmented datagram arrive intact both ways."""
     caller, called = mixed_scene.netns(source), mixed_scene.netns(target)
     at = mixed_scene.world.address(target, family)
     transfer = Transfer(caller, called, at)
@@ -138,7 +138,7 @@ def lost(
 ) -> list[str]:
     """Return the packets of one family that do not arrive unchanged."""
     sent = {carried(bytes(packet)): packet.summary() for packet in packets}
-    assert len(sent) == len(packets), "two that are alike could not be told apart"
+    assert len(sent) == len(packets), "two packets are equal and cannot be told apart"
     with wires.capture(scene.netns(target)) as wire:
         for packet in packets:
             craft.send_packet(scene.netns(source), packet)

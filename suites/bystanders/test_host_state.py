@@ -24,8 +24,8 @@ FORWARDING6 = "net.ipv6.conf.all.forwarding"
 
 
 @requirement("BYS-1")
-def test_bystander_state_is_unchanged(scene: Scene) -> None:
-    """Nothing in ns1 and ns2 changes while containers of every mode run and send."""
+def test_bystander_network_state_is_unchanged_while_containers_run(scene: Scene) -> None:
+    """The network state of ns1 and ns2 is unchanged while containers of every mode run and send."""
     views = [scene.netns(name) for name in (NS1, NS2)]
     before = [view.snapshot() for view in views]
     every_mode(scene)
@@ -35,8 +35,8 @@ def test_bystander_state_is_unchanged(scene: Scene) -> None:
 
 
 @requirement("BYS-1")
-def test_host_state_is_only_added_to(scene: Scene) -> None:
-    """While containers run, existing state of the host is neither changed nor removed."""
+def test_containers_only_add_to_host_network_state(scene: Scene) -> None:
+    """Running containers change and remove no existing network state of the host."""
     host = scene.netns(HOST)
     before = host.snapshot()
     every_mode(scene)
@@ -52,14 +52,16 @@ def test_host_state_is_only_added_to(scene: Scene) -> None:
 
 
 @requirement("BYS-1")
-def test_link_offloads_of_the_host_are_unchanged(scene: Scene) -> None:
-    """Checksum and segmentation offloads stay, while containers run and after their removal."""
+def test_link_offloads_of_the_host_are_unchanged_by_containers(scene: Scene) -> None:
+    """The host's checksum and segmentation offloads stay while containers run and afterwards."""
     host = scene.netns(HOST)
     dialect = scene.runtime.dialect
     own = {link for link in host.links() if _is_documented(f"link {link}", dialect, start=True)}
     before = {link: features(host, link) for link in host.links().keys() - own}
     with without_offload(host):
-        assert features(host, "eth0") != before["eth0"], "what is changed must show"
+        assert features(host, "eth0") != before["eth0"], (
+            "the control change of an offload is not visible"
+        )
     assert features(host, "eth0") == before["eth0"]
     every_mode(scene)
     assert {link: features(host, link) for link in before} == before
@@ -68,8 +70,8 @@ def test_link_offloads_of_the_host_are_unchanged(scene: Scene) -> None:
 
 
 @requirement("BYS-1")
-def test_new_host_state_belongs_to_runtime_links(scene: Scene) -> None:
-    """No address, route or sysctl appears on a link that existed before."""
+def test_new_host_addresses_and_routes_are_on_runtime_links(scene: Scene) -> None:
+    """No address, route or neighbour entry appears on a link that existed before the containers."""
     host = scene.netns(HOST)
     own = set(host.links())
     before = host.snapshot()
@@ -91,11 +93,11 @@ def _is_documented(line: str, dialect: Dialect, *, start: bool = False) -> bool:
 
 
 @requirement("BYS-4")
-@pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "both"])
-def test_forwarding_changes_only_as_documented(
+@pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "dual-stack"])
+def test_ip_forwarding_changes_only_as_documented(
     start_runtime: RuntimeStarter, *, ipv6: bool
 ) -> None:
-    """In a host that does not forward, only documented sysctls change."""
+    """On a host that does not forward, the runtime changes only the documented sysctls."""
     with World.build(Topology(forwarding=False)) as world:
         host = view_of(world, HOST)
         before = host.snapshot()
@@ -118,8 +120,8 @@ def test_forwarding_changes_only_as_documented(
 
 
 @requirement("BYS-4")
-def test_enabled_forwarding_stays_enabled(scene: Scene) -> None:
-    """Networks and containers come and go; one container is connected, disconnected and stopped."""
+def test_enabled_ip_forwarding_stays_enabled(scene: Scene) -> None:
+    """IP forwarding stays enabled while networks and containers start, connect and end."""
     host = scene.netns(HOST)
     own = lan(scene)
     scene.containers(a=own, b=Bridge())

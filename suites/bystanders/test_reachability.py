@@ -1,4 +1,4 @@
-"""Reachability between ns1, ns2, the host and the outside, whatever containers do."""
+"""Reachability between ns1, ns2, the host and the outside while containers start and end."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
 
 
 @requirement("BYS-2")
-def test_outsiders_reach_each_other_before_during_and_after(scene: Scene) -> None:
-    """Targets and TTLs stay the same, and no further target answers."""
+def test_outsiders_reach_each_other_before_during_and_after_containers(scene: Scene) -> None:
+    """Outsiders reach the same targets with equal TTLs before, during and after container runs."""
     _assert_as_promised(scene)
     every_mode(scene)
     _assert_as_promised(scene)
@@ -48,7 +48,10 @@ def test_outsiders_reach_each_other_before_during_and_after(scene: Scene) -> Non
 
 
 def _assert_as_promised(scene: Scene) -> None:
-    """Compare with the promises of a runtime that blocks no outsider, whatever is declared."""
+    """Compare with the promises of a runtime that blocks no outsider.
+
+    The runtime's own declaration on router advertisements is ignored.
+    """
     kept = replace(scene.runtime.dialect, router6="kept")
     row = oracle.promised(scene.plan, kept, scene.world.topology)
     row = row.restrict(cell for cell in row if _is_between_outsiders(cell))
@@ -61,9 +64,11 @@ def _is_between_outsiders(cell: Cell) -> bool:
 
 
 @requirement("BYS-2")
-@pytest.mark.parametrize("family", FAMILIES)
-def test_open_connections_of_bystanders_survive(scene: Scene, family: Family) -> None:
-    """Open connections stay open while containers, networks and rules come and go."""
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+def test_open_connections_of_bystanders_survive_container_lifecycle(
+    scene: Scene, family: Family
+) -> None:
+    """Open connections of bystanders survive while containers and networks start and end."""
     with ExitStack() as stack:
         calls = [stack.enter_context(_echoing(scene, name, family)) for name in (NS1, NS2, HOST)]
         for _ in _comings_and_goings(scene):
@@ -94,12 +99,12 @@ def _comings_and_goings(scene: Scene) -> Iterator[None]:
 
 
 @requirement("BYS-2")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_bystanders_reach_each_other_on_every_port(
     scene: Scene, family: Family, transport: Transport
 ) -> None:
-    """While containers without published ports run, no port is intercepted."""
+    """Bystanders reach each other and the internet on every port that no container publishes."""
     every_mode(scene)
     for caller, target in ((NS1, NS2), (NS1, INTERNET), (ATTACKER, NS1), (HOST, INTERNET)):
         every_port_answers(scene, caller, target, transport, family)

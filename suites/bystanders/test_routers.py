@@ -25,10 +25,13 @@ LIFETIME: Final = 1800
 
 
 @requirement("BYS-5")
-def test_host_keeps_accepting_router_advertisements(
+def test_host_accepts_router_advertisements_while_runtime_forwards(
     start_runtime: RuntimeStarter,
 ) -> None:
-    """The default route stays while a network has IPv6, and ends when the router withdraws it."""
+    """The host still accepts router advertisements when the runtime enables IPv6 forwarding.
+
+    The default route stays while a network has IPv6, and ends when the router withdraws it.
+    """
     topology = Topology(forwarding=False)
     with World.build(topology) as world:
         host, router = view_of(world, HOST), view_of(world, routers(topology)[0])
@@ -80,7 +83,7 @@ def way(view: NetnsView) -> Address | None:
 
 def await_way(view: NetnsView, wanted: Address | None) -> None:
     """Wait until a router advertisement has made `wanted` the next hop."""
-    until(view, lambda: way(view) == wanted, f"its way out over IPv6 is by {wanted}")
+    until(view, lambda: way(view) == wanted, f"the next hop of the IPv6 default route is {wanted}")
 
 
 def link_local(view: NetnsView, link: str) -> Address:

@@ -1,4 +1,7 @@
-"""Names inside containers: the resolver and the files. Names of the shared scene."""
+"""Names inside containers: the resolver and the files.
+
+The constants name networks and aliases of the shared scene.
+"""
 
 LAN, DMZ, FOUR, CLOSED, VAULT = "lan", "dmz", "four", "closed", "vault"
 ALIAS, SHARED, NEIGHBOUR = "front", "shared", "neighbour"

@@ -17,7 +17,7 @@ from suites.dns import ALIAS, CLOSED, DMZ, FOUR, LAN, LONG, NEIGHBOUR, SHARED, V
 
 @pytest.fixture(scope="package")
 def dns_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share named containers on every kind of network; tests must not change them."""
+    """Share named containers on networks of every kind; tests must not change them."""
     with Scene(world, runtime, plan(runtime.features)) as made:
         yield made
 
@@ -25,9 +25,10 @@ def dns_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 def plan(features: Collection[str]) -> Plan:
     """Return the part of the scene that a runtime with these features can build.
 
-    `web` and `db` are on one network, `far` is on another, `both` on both; `solo` and `mate` are on
-    one without IPv6, `inner` and `peer` on an internal one, `shut` on another internal one. On the
-    default network are `plain` and `other`.
+    `web` and `db` are on one network, `far` is on another, `both` on both. `solo` and `mate` are
+    on a network without IPv6, `plain` and `other` on the default network. `inner` and `peer` are on
+    an internal network, `shut` is on another one. `guest` joins `plain`, `lodger` joins `web`, and
+    `house` is in mode host.
     """
     dual = Feature.IPV6 in features
     networks: list[NetworkSpec] = []

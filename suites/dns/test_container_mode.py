@@ -22,9 +22,9 @@ IN_TURN = ("home", "joiner", "third")
 
 @pytest.fixture(scope="module")
 def joined_chain(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `IN_TURN`, whose first member moved from a user-defined to the default network.
+    """Share `IN_TURN`, whose first container has moved from a user-defined to the default network.
 
-    The last container is restarted after that, where the runtime can restart.
+    The last container is restarted after the move, where the runtime can restart.
     """
     home, *joining = IN_TURN
     plan = Plan(
@@ -54,10 +54,13 @@ def stopped(scene: Scene, name: str) -> None:
 
 @requirement("CTR-9", "NET-4")
 @pytest.mark.parametrize("end", [Scene.remove, stopped], ids=["removed", "stopped"])
-def test_names_of_joined_container_survive_end_of_joiner(
+def test_names_of_joined_container_survive_end_of_joining_container(
     scene: Scene, end: Callable[[Scene, str], None]
 ) -> None:
-    """On a user-defined network peers and the container resolve each other as before."""
+    """The joined container's name resolves as before when the joining container ends.
+
+    On a user-defined network, the joined container and its peers resolve each other.
+    """
     own = Bridge(scene.network("town", ipv6=has_ipv6(scene.runtime)).name)
     scene.containers(home=own, beside=own, joiner=Joined("home"))
     end(scene, "joiner")
@@ -67,17 +70,17 @@ def test_names_of_joined_container_survive_end_of_joiner(
 
 
 @requirement("DNS-1", "CTR-1", "NET-3")
-def test_joiner_uses_resolver_of_the_current_network(
+def test_joining_container_uses_resolver_of_the_current_network(
     joined_chain: Scene,
 ) -> None:
-    """After the move to the default network, outside names resolve in every member."""
+    """A joining container resolves names after the joined container moves to another network."""
     address = pick(joined_chain.world.topology.internet, 4).ip
     for asker in IN_TURN:
         assert resolved(joined_chain, asker, fresh_name(), 4) == {address}
 
 
 @requirement("DNS-2", "CTR-1", "NET-3")
-def test_own_hostnames_resolve_to_current_address(joined_chain: Scene) -> None:
-    """Hostnames of the joined container and of each joiner no longer lead to the old address."""
+def test_hostname_of_joining_container_resolves_to_current_address(joined_chain: Scene) -> None:
+    """Hostnames of joined and joining containers resolve to the current address after a move."""
     for name in IN_TURN:
         assert_hostname_is_own(joined_chain, name)

@@ -22,7 +22,7 @@ from suites.support.features import has_ipv6
 SHORT: Final = 12
 """Hexadecimal digits of a short id."""
 ASKED_FOR: Final = (("db", IPv4Address("192.0.2.7")), ("six", IPv6Address("2001:db8:7::7")))
-"""Names for `/etc/hosts`, with unassigned addresses."""
+"""Requested entries of `/etc/hosts`, with unassigned addresses."""
 
 some: Final = pytest.mark.parametrize(
     "name",
@@ -33,10 +33,18 @@ some: Final = pytest.mark.parametrize(
     ],
 )
 
+networks: Final = pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param("", id="bridge"),
+        pytest.param("own", id="user-defined", marks=requirement("NET-4")),
+    ],
+)
+
 
 @requirement("FILE-1", "CTR-5")
-def test_hostname_file_matches_kernel_hostname(dns_scene: Scene) -> None:
-    """For the joined container and its joiner."""
+def test_hostname_file_of_joining_container_matches_kernel_hostname(dns_scene: Scene) -> None:
+    """The hostname file of a joining container matches the hostname that the kernel reports."""
     called = lookup.hostname(dns_scene.world.host, dns_scene["guest"])
     assert dns_scene["guest"].read("/etc/hostname") == f"{called}\n"
     themselves = [(dns_scene[name].started.id[:SHORT], name) for name in ("plain", "guest")]
@@ -45,8 +53,10 @@ def test_hostname_file_matches_kernel_hostname(dns_scene: Scene) -> None:
 
 @requirement("FILE-1")
 @some
-def test_hostname_is_as_declared(dns_scene: Scene, runtime: Adapter, name: str) -> None:
-    """The short id or the name; the kernel reports the same inside."""
+def test_hostname_of_container_is_as_declared(
+    dns_scene: Scene, runtime: Adapter, name: str
+) -> None:
+    """A container's hostname is its short id or its name, as the runtime declares."""
     container = dns_scene[name]
     wanted = {"short-id": container.started.id[:SHORT], "name": name}[runtime.dialect.hostname]
     assert container.read("/etc/hostname") == f"{wanted}\n"
@@ -58,7 +68,7 @@ def test_hostname_is_as_declared(dns_scene: Scene, runtime: Adapter, name: str) 
 def test_own_names_in_hosts_file_are_as_declared(
     dns_scene: Scene, runtime: Adapter, name: str
 ) -> None:
-    """The declared names stand at each of the container's addresses and at no other."""
+    """A container's hosts file maps exactly the declared own names to each of its addresses."""
     container = dns_scene[name]
     aliases = {ALIAS, SHARED} if name == "web" else set()
     called = {
@@ -78,13 +88,16 @@ def test_own_names_in_hosts_file_are_as_declared(
 
 @requirement("FILE-1")
 @some
-def test_names_from_the_hosts_own_file_are_as_declared(
+def test_hosts_file_inherits_names_of_the_host_as_declared(
     dns_scene: Scene, runtime: Adapter, name: str
 ) -> None:
-    """All names but the loopback's, where a container's file starts as a copy; else no name."""
+    """A container's hosts file has all names of the host's file or none, as declared.
+
+    The names of the loopback are not compared.
+    """
     own = set().union(*_lines(dns_scene.world.host.call(_text, "/etc/hosts")).values())
     beyond = {item for item in own if not item.endswith(("localhost", "loopback"))}
-    assert beyond, "the host has names that could be passed on"
+    assert beyond, "the host's own file has no name that a container could inherit"
     passed_on = set().union(*hosts(dns_scene[name]).values()) & beyond
     assert passed_on == (beyond if runtime.dialect.hosts_base == "host" else set())
 
@@ -100,7 +113,7 @@ def test_names_from_the_hosts_own_file_are_as_declared(
     ],
 )
 def test_localhost_resolves_to_loopback(dns_scene: Scene, name: str) -> None:
-    """By the file and by the C library, in each family of the loopback."""
+    """The name localhost resolves to the loopback address in each family that the container has."""
     assert_localhost_is_itself(dns_scene, name)
     for address in {item.ip for item in dns_scene[name].net.interfaces("lo")}:
         family: Family = 4 if address.version == 4 else 6
@@ -108,9 +121,9 @@ def test_localhost_resolves_to_loopback(dns_scene: Scene, name: str) -> None:
 
 
 @requirement("FILE-1")
-@pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
+@networks
 def test_requested_hostname_and_hosts_entries_are_present(scene: Scene, network: str) -> None:
-    """No other container has them."""
+    """A container has the requested hostname and hosts entries, and no other container has them."""
     mode = Bridge(scene.network(network).name) if network else Bridge()
     asking = scene.container("asking", mode, hostname="box", hosts=ASKED_FOR)
     scene.container("another", mode)
@@ -125,10 +138,10 @@ def test_requested_hostname_and_hosts_entries_are_present(scene: Scene, network:
 
 
 @requirement("FILE-1", "NET-3")
-def test_hosts_file_follows_network_connections(scene: Scene) -> None:
-    """The name stands at current addresses, requested entries stay, and no other line is added.
+def test_hosts_file_follows_connect_and_disconnect(scene: Scene) -> None:
+    """Connect and disconnect update a container's own addresses in its hosts file.
 
-    Entries of peers are not judged.
+    Requested entries stay, and no other line is added. Entries of peers are not judged.
     """
     for network in ("town", "village"):
         scene.network(network, ipv6=has_ipv6(scene.runtime))
@@ -149,9 +162,9 @@ def test_hosts_file_follows_network_connections(scene: Scene) -> None:
 
 
 @requirement("FILE-1", "LIFE-7")
-@pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
-def test_hostname_and_hosts_entries_survive_restart(scene: Scene, network: str) -> None:
-    """The hostname and the requested entries are the same after a restart."""
+@networks
+def test_requested_hostname_and_hosts_entries_survive_restart(scene: Scene, network: str) -> None:
+    """The requested hostname and hosts entries are the same after a container restarts."""
     dual = has_ipv6(scene.runtime)
     mode = Bridge(scene.network(network, ipv6=dual).name) if network else Bridge()
     asking = scene.container("asking", mode, hostname="box", hosts=ASKED_FOR)
@@ -169,15 +182,15 @@ def test_hostname_and_hosts_entries_survive_restart(scene: Scene, network: str) 
 
 
 @requirement("FILE-1")
-def test_files_are_readable_by_every_user(dns_scene: Scene) -> None:
-    """The files belong to root and have the usual mode."""
+def test_hosts_hostname_and_resolv_conf_are_world_readable(dns_scene: Scene) -> None:
+    """Every user in a container can read /etc/hosts, /etc/hostname and /etc/resolv.conf."""
     assert_readable(dns_scene["plain"])
 
 
 @requirement("FILE-1")
-@pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
-def test_changes_to_the_files_stay_inside(scene: Scene, network: str) -> None:
-    """The host and other containers on the network do not see them."""
+@networks
+def test_changes_to_hosts_hostname_and_resolv_conf_stay_inside(scene: Scene, network: str) -> None:
+    """Changes to a container's hosts, hostname and resolv.conf files do not leave the container."""
     mode = Bridge(scene.network(network).name) if network else Bridge()
     scene.containers(writer=mode, reader=mode)
     mark = "# written inside"

@@ -1,4 +1,4 @@
-"""Names of peers: on shared user-defined networks only, while the peer is connected."""
+"""Names of peers resolve on shared user-defined networks only, while the peer is connected."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from suites.support.three_containers import both_families
 
 SHORT: Final = 12
 """Hexadecimal digits of a short id."""
-IN_TOWN: Final = ("far", "plain")
-"""Containers on another network, and on the default one."""
 OTHERS: Final = ("TXT", "MX", "SRV", "HTTPS")
-"""Record types that programs query besides addresses; the last is queried by every browser."""
+"""Record types that programs query besides addresses; every browser queries the last one."""
 
 
 # --- resolution ------------------------------------------------------------------
@@ -35,10 +33,17 @@ OTHERS: Final = ("TXT", "MX", "SRV", "HTTPS")
 @requirement("NET-4")
 @both_families
 @pytest.mark.parametrize(
-    "name", ["web", ALIAS, "WEB", ALIAS.title(), pytest.param(LONG, id="long")]
+    "name",
+    ["web", ALIAS, "WEB", ALIAS.title(), LONG],
+    ids=["name", "alias", "uppercase-name", "capitalized-alias", "longest-alias"],
 )
-def test_name_resolves_to_container_address(dns_scene: Scene, name: str, family: Family) -> None:
-    """Name, alias in any case (RFC 4343) and longest name, for peers and the container itself."""
+def test_container_name_and_alias_resolve_to_its_address(
+    dns_scene: Scene, name: str, family: Family
+) -> None:
+    """A container's name and aliases, in any case (RFC 4343), resolve to its address.
+
+    Peers and the container itself resolve them. One alias has the longest label.
+    """
     own = held(dns_scene, "web", family)
     assert own
     for asker in present(dns_scene, "db", "web", "lodger"):
@@ -47,8 +52,10 @@ def test_name_resolves_to_container_address(dns_scene: Scene, name: str, family:
 
 @requirement("NET-4")
 @both_families
-def test_shared_alias_resolves_to_every_holder(dns_scene: Scene, family: Family) -> None:
-    """Only holders on the network of the querying container are returned."""
+def test_shared_alias_resolves_to_every_holder_on_the_network(
+    dns_scene: Scene, family: Family
+) -> None:
+    """An alias that several containers share resolves to all of them on the client's network."""
     assert resolved(dns_scene, "db", SHARED, family) == held(dns_scene, "web", family) | held(
         dns_scene, "db", family
     )
@@ -57,9 +64,11 @@ def test_shared_alias_resolves_to_every_holder(dns_scene: Scene, family: Family)
 
 @requirement("NET-4", "NET-2")
 @both_families
-@pytest.mark.parametrize("name", ["web", ALIAS])
-def test_name_is_unknown_on_other_networks(dns_scene: Scene, name: str, family: Family) -> None:
-    """Neither another user-defined network nor the default one resolves it."""
+@pytest.mark.parametrize("name", ["web", ALIAS], ids=["name", "alias"])
+def test_container_name_is_unknown_on_other_networks(
+    dns_scene: Scene, name: str, family: Family
+) -> None:
+    """A container's name does not resolve on another user-defined or the default network."""
     assert resolved(dns_scene, "db", name, family)
     for asker in ("far", "solo", "plain"):
         assert resolved(dns_scene, asker, name, family) == set()
@@ -67,7 +76,7 @@ def test_name_is_unknown_on_other_networks(dns_scene: Scene, name: str, family: 
 
 @requirement("NET-4")
 def test_default_network_has_no_container_names(dns_scene: Scene) -> None:
-    """Names of containers on the default network do not resolve elsewhere either."""
+    """Names of containers on the default network do not resolve, there or on other networks."""
     assert resolved(dns_scene, "solo", "mate", 4) == held(dns_scene, "mate", 4)
     for asker in present(dns_scene, "plain", "guest", "web"):
         assert resolved(dns_scene, asker, "other", 4) == set()
@@ -75,10 +84,10 @@ def test_default_network_has_no_container_names(dns_scene: Scene) -> None:
 
 @requirement("NET-4", "NET-3")
 @both_families
-def test_name_on_several_networks_resolves_to_the_shared_network(
+def test_name_of_container_on_two_networks_resolves_to_shared_network(
     dns_scene: Scene, family: Family
 ) -> None:
-    """A peer gets the address on the shared network; a container on both networks gets both."""
+    """The name of a container on two networks resolves to its address on the client's network."""
     for asker, network in (("web", LAN), ("far", DMZ)):
         shared = held(dns_scene, "both", family, network)
         assert len(shared) == 1
@@ -88,8 +97,11 @@ def test_name_on_several_networks_resolves_to_the_shared_network(
 
 
 @requirement("NET-4")
-def test_aaaa_query_without_ipv6_returns_no_data(dns_scene: Scene) -> None:
-    """The answer is NOERROR without records, and the query is not forwarded."""
+def test_aaaa_query_for_ipv4_container_returns_no_data(dns_scene: Scene) -> None:
+    """An AAAA query for a container without IPv6 returns NOERROR without records.
+
+    The resolver does not forward the query.
+    """
     since = dns_scene.world.services.mark()
     assert resolved(dns_scene, "solo", "mate", 6) == set()
     answer = lookup.query(dns_scene["solo"], "mate", "AAAA")
@@ -100,8 +112,13 @@ def test_aaaa_query_without_ipv6_returns_no_data(dns_scene: Scene) -> None:
 
 @requirement("DNS-5")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_other_record_types_return_no_data(dns_scene: Scene, transport: Transport) -> None:
-    """The name exists without such a record: NOERROR, and the query is not forwarded."""
+def test_query_for_other_record_types_returns_no_data(
+    dns_scene: Scene, transport: Transport
+) -> None:
+    """A query for a peer's name and another record type returns NOERROR without records.
+
+    The resolver does not forward the query.
+    """
     since = dns_scene.world.services.mark()
     for kind in OTHERS:
         answer = lookup.query(dns_scene["db"], "web", kind, transport=transport)
@@ -111,10 +128,16 @@ def test_other_record_types_return_no_data(dns_scene: Scene, transport: Transpor
 
 @requirement("DNS-6")
 @pytest.mark.parametrize(
-    "asker", [ATTACKER, NS1, *(pytest.param(name, marks=requirement("NET-2")) for name in IN_TOWN)]
+    "asker",
+    [
+        ATTACKER,
+        NS1,
+        pytest.param("far", id="other-network", marks=requirement("NET-2")),
+        pytest.param("plain", id="default-network", marks=requirement("NET-2")),
+    ],
 )
 def test_resolver_ignores_queries_from_other_networks(dns_scene: Scene, asker: str) -> None:
-    """Neither the gateway nor containers answer, and no query is forwarded for a foreign client."""
+    """A network's resolver neither answers nor forwards queries of clients on other networks."""
     gateways = [item.ip for item in dns_scene.runtime.network_facts(LAN).gateways]
     beyond, since = fresh_name(), dns_scene.world.services.mark()
     names = ["web", beyond] if asker in dns_scene.world_netns else ["web"]
@@ -127,7 +150,9 @@ def test_resolver_ignores_queries_from_other_networks(dns_scene: Scene, asker: s
                 for name in names:
                     call.send(dns.message.make_query(name, "A").to_wire())
         assert calls
-        assert resolved(dns_scene, "db", "web", 4), "a later query is answered later"
+        assert resolved(dns_scene, "db", "web", 4), (
+            "the resolver does not answer a later query of a peer"
+        )
         assert resolved(dns_scene, "db", f"control.{beyond}", 4)
         dns_scene.settle()
         assert [value for call in calls for value in responses(call)] == []
@@ -135,7 +160,7 @@ def test_resolver_ignores_queries_from_other_networks(dns_scene: Scene, asker: s
 
 
 def responses(call: Client) -> list[str]:
-    """Return the response of a resolver that has arrived, if any."""
+    """Return the values in the resolver's responses that have arrived."""
     values: list[str] = []
     with contextlib.suppress(OSError):  # refused
         while (received := call.receive_nowait()) is not None:
@@ -148,16 +173,18 @@ def responses(call: Client) -> list[str]:
 
 @requirement("NET-4")
 @both_families
-def test_short_id_resolves_as_declared(dns_scene: Scene, runtime: Adapter, family: Family) -> None:
-    """The first twelve digits, as runtimes print them."""
+def test_short_container_id_resolves_as_declared(
+    dns_scene: Scene, runtime: Adapter, family: Family
+) -> None:
+    """A container's short id, its first twelve digits, resolves if the runtime declares so."""
     found = resolved(dns_scene, "db", dns_scene["web"].started.id[:SHORT], family)
     declared = "short-id" in runtime.dialect.peer_names
     assert found == (held(dns_scene, "web", family) if declared else set())
 
 
 @requirement("NET-4")
-def test_requested_hostname_resolves_as_declared(scene: Scene, runtime: Adapter) -> None:
-    """A requested hostname resolves beside the container's name."""
+def test_requested_hostname_resolves_for_peers_as_declared(scene: Scene, runtime: Adapter) -> None:
+    """A container's requested hostname resolves for its peers if the runtime declares so."""
     own = Bridge(scene.network("town", ipv6=has_ipv6(runtime)).name)
     scene.container("called", own, hostname="box")
     scene.container("asker", own)
@@ -169,8 +196,13 @@ def test_requested_hostname_resolves_as_declared(scene: Scene, runtime: Adapter)
 
 @requirement("NET-4")
 @both_families
-def test_reverse_lookup_is_as_declared(dns_scene: Scene, runtime: Adapter, family: Family) -> None:
-    """The PTR name leads to the address again; other networks get no answer."""
+def test_reverse_lookup_of_container_address_is_as_declared(
+    dns_scene: Scene, runtime: Adapter, family: Family
+) -> None:
+    """A reverse lookup of a container's address returns its name if the runtime declares so.
+
+    The returned name resolves to the address again. Clients on other networks get no answer.
+    """
     (address,) = held(dns_scene, "web", family)
     name = lookup.name_of(dns_scene.world.host, dns_scene["db"], address)
     assert bool(name) == ("reverse" in runtime.dialect.peer_names)
@@ -190,10 +222,12 @@ def stopped(scene: Scene, name: str) -> None:
 
 @requirement("NET-4")
 @pytest.mark.parametrize("end", [Scene.remove, stopped], ids=["removed", "stopped"])
-def test_name_ends_with_its_container(scene: Scene, end: Callable[[Scene, str], None]) -> None:
-    """After removal or stop the name is unknown at once; its next holder resolves at once.
+def test_container_name_is_unknown_after_its_end(
+    scene: Scene, end: Callable[[Scene, str], None]
+) -> None:
+    """A container's name and aliases are unknown at once after it stops or is removed.
 
-    A shared alias still resolves to its other holder.
+    The next holder of an alias resolves at once. A shared alias still resolves to its other holder.
     """
     scene.network("town", ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"), aliases=("common",))
@@ -217,8 +251,8 @@ def test_name_ends_with_its_container(scene: Scene, end: Callable[[Scene, str], 
 
 
 @requirement("NET-4", "LIFE-7")
-def test_name_survives_restart(scene: Scene) -> None:
-    """Name and aliases resolve to the current address."""
+def test_container_name_survives_restart(scene: Scene) -> None:
+    """A restarted container's name and aliases resolve to its current address."""
     scene.network("town", ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"))
     again = scene.container("again", Bridge("town"), aliases=("service", "spare"))
@@ -232,8 +266,8 @@ def test_name_survives_restart(scene: Scene) -> None:
 
 
 @requirement("NET-4", "NET-3", "LIFE-7")
-def test_connection_alias_survives_restart(scene: Scene) -> None:
-    """The alias of a connection made at run time."""
+def test_alias_of_connected_network_survives_restart(scene: Scene) -> None:
+    """An alias given when a running container is connected still resolves after a restart."""
     for network in ("town", "village"):
         scene.network(network, ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"))
@@ -247,8 +281,8 @@ def test_connection_alias_survives_restart(scene: Scene) -> None:
 
 
 @requirement("NET-4", "NET-3")
-def test_name_follows_connect_and_disconnect(scene: Scene) -> None:
-    """The aliases of the connection resolve at once, and are unknown at once after disconnect.
+def test_container_name_follows_connect_and_disconnect(scene: Scene) -> None:
+    """A container's name and aliases resolve on a network exactly while it is connected.
 
     The same holds after a second connect.
     """

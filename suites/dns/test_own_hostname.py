@@ -24,14 +24,14 @@ from suites.support.dns import assert_hostname_is_own, held, looked_up
     ],
 )
 def test_own_hostname_resolves_to_own_address(dns_scene: Scene, name: str) -> None:
-    """In each family of the container, and to no foreign address."""
+    """A container's own hostname resolves inside to its own addresses only, in each family."""
     assert held(dns_scene, name, 4)
     assert_hostname_is_own(dns_scene, name)
 
 
 @requirement("DNS-2", "HOST-4")
-def test_own_hostname_on_host_network_resolves_to_the_host(dns_scene: Scene) -> None:
-    """To one of the host's addresses, including the loopback."""
+def test_own_hostname_in_host_mode_resolves_to_the_host(dns_scene: Scene) -> None:
+    """The hostname of a host-mode container resolves to the host's addresses or its loopback."""
     called = lookup.hostname(dns_scene.world.host, dns_scene["house"])
     found = looked_up(dns_scene, "house", called, 4).addresses
     assert found
@@ -40,8 +40,8 @@ def test_own_hostname_on_host_network_resolves_to_the_host(dns_scene: Scene) -> 
 
 
 @requirement("DNS-2")
-def test_requested_hostname_resolves_to_own_address(scene: Scene) -> None:
-    """The name of the container is a different one."""
+def test_requested_hostname_resolves_inside_to_own_address(scene: Scene) -> None:
+    """A requested hostname that differs from the container's name resolves to its own address."""
     scene.container("named", hostname="front-desk")
     assert lookup.hostname(scene.world.host, scene["named"]) == "front-desk"
     assert_hostname_is_own(scene, "named")
@@ -49,7 +49,7 @@ def test_requested_hostname_resolves_to_own_address(scene: Scene) -> None:
 
 @requirement("DNS-2", "LIFE-7")
 def test_own_hostname_resolves_to_current_address_after_restart(scene: Scene) -> None:
-    """The address may differ from the one before."""
+    """A restarted container's own hostname resolves to its current address only."""
     scene.containers(again=Bridge())
     assert_hostname_is_own(scene, "again")
     scene["again"].stop()
@@ -60,8 +60,8 @@ def test_own_hostname_resolves_to_current_address_after_restart(scene: Scene) ->
 
 
 @requirement("DNS-2", "NET-3")
-def test_own_hostname_follows_network_connections(scene: Scene) -> None:
-    """The running container moves from one network to another."""
+def test_own_hostname_follows_connect_and_disconnect(scene: Scene) -> None:
+    """A container's own hostname resolves to its current address after a move between networks."""
     for network in ("town", "village"):
         scene.network(network)
     scene.container("mover", Bridge("town"))

@@ -31,9 +31,9 @@ from suites.support.dns import KINDS, fresh_name, looked_up, present, received, 
 from suites.support.features import restarts
 
 TIMES: Final = 5
-"""Number of interrupted queries: the effect may depend on the order of events."""
+"""Number of interrupted queries: a failure may depend on the order of events."""
 QUESTIONS: Final = 20
-"""Queries on one connection: the reset of the first response meets the others."""
+"""Queries on one connection: the client resets it at the first response."""
 
 STUB: Final = IPv4Address("127.0.0.53")
 """Address of a local stub resolver such as systemd-resolved."""
@@ -55,9 +55,14 @@ everywhere: Final = pytest.mark.parametrize(
 
 @requirement("DNS-1")
 @everywhere
-@pytest.mark.parametrize("family", [4, 6])
-def test_outside_name_resolves(dns_scene: Scene, asker: str, family: Family) -> None:
-    """The address is right in either family, and the world's name server received the query."""
+@pytest.mark.parametrize("family", [4, 6], ids="IPv{}".format)
+def test_internet_name_resolves_inside_container(
+    dns_scene: Scene, asker: str, family: Family
+) -> None:
+    """A container resolves an internet name to its address in each family.
+
+    The world's name server receives the query.
+    """
     since = dns_scene.world.services.mark()
     address = pick(dns_scene.world.topology.internet, family).ip
     for name in (WWW, fresh_name()):
@@ -68,8 +73,13 @@ def test_outside_name_resolves(dns_scene: Scene, asker: str, family: Family) -> 
 @requirement("DNS-1")
 @everywhere
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_every_query_is_answered(dns_scene: Scene, asker: str, transport: Transport) -> None:
-    """Other record types and long names, over UDP and TCP; unknown names yield NXDOMAIN."""
+def test_resolver_answers_every_record_type_and_name_length(
+    dns_scene: Scene, asker: str, transport: Transport
+) -> None:
+    """The resolver answers queries of other record types and of long names.
+
+    Unknown names yield NXDOMAIN.
+    """
     web = pick(dns_scene.world.topology.internet, 4).ip
     for name, kind, value in (
         ("example.com", "NS", "dns.example.com."),
@@ -84,8 +94,11 @@ def test_every_query_is_answered(dns_scene: Scene, asker: str, transport: Transp
 
 @requirement("DNS-1")
 @everywhere
-def test_concurrent_queries_for_both_families_are_answered(dns_scene: Scene, asker: str) -> None:
-    """Both queries come from one socket, as the C library sends them."""
+def test_concurrent_a_and_aaaa_queries_are_answered(dns_scene: Scene, asker: str) -> None:
+    """The resolver answers concurrent A and AAAA queries that a client sends from one socket.
+
+    The C library sends them like this.
+    """
     wanted = [{str(pick(dns_scene.world.topology.internet, family).ip)} for family in FAMILIES]
     answers = lookup.query_concurrently(
         dns_scene[asker], fresh_name(), [KINDS[item] for item in FAMILIES]
@@ -104,8 +117,8 @@ networks: Final = pytest.mark.parametrize(
 
 @requirement("DNS-1")
 @networks
-def test_requested_resolver_receives_the_queries(world: World, scene: Scene, network: str) -> None:
-    """No other resolver receives them."""
+def test_only_requested_resolver_receives_queries(world: World, scene: Scene, network: str) -> None:
+    """The requested resolver receives a container's queries, and no other resolver does."""
     own = pick(world.topology.ns1, 4).ip
     with name_server(world, NS1, own) as server:
         scene.container("asker", mode(scene, network), dns=(own,))
@@ -117,10 +130,10 @@ def test_requested_resolver_receives_the_queries(world: World, scene: Scene, net
 
 @requirement("DNS-1")
 @networks
-def test_stub_resolver_on_host_loopback_is_bypassed(
+def test_names_resolve_when_host_uses_loopback_stub_resolver(
     start_runtime: RuntimeStarter, network: str
 ) -> None:
-    """Names resolve although the host's own resolver address is unreachable from containers.
+    """Containers resolve names although the host's stub resolver listens on its loopback only.
 
     The stub exists before the runtime starts, because a runtime may look for it only then.
     """
@@ -141,10 +154,10 @@ def test_stub_resolver_on_host_loopback_is_bypassed(
 
 @requirement("DNS-1")
 @networks
-def test_ipv6_resolver_is_no_hindrance_without_ipv6(
+def test_names_resolve_without_ipv6_when_host_lists_ipv6_resolver_first(
     world: World, scene: Scene, network: str
 ) -> None:
-    """Names resolve where the host lists an IPv6 resolver first and the container has no IPv6."""
+    """A container without IPv6 resolves names although the host lists an IPv6 resolver first."""
     first, second = (pick(world.topology.resolver, family).ip for family in (6, 4))
     with host_file(world.host, f"nameserver {first}\nnameserver {second}\n"):
         scene.container("asker", mode(scene, network))
@@ -155,13 +168,13 @@ def test_ipv6_resolver_is_no_hindrance_without_ipv6(
 
 @requirement("DNS-1")
 @networks
-@pytest.mark.parametrize("first", ["not there", "giving up"])
-def test_second_resolver_answers_when_one_fails(
+@pytest.mark.parametrize("first", ["no-listener", "SERVFAIL"])
+def test_second_resolver_is_used_when_first_fails(
     world: World, scene: Scene, network: str, first: str
 ) -> None:
-    """One resolver does not listen or answers SERVFAIL."""
+    """A container uses the second resolver when the first does not listen or answers SERVFAIL."""
     failing, fine = pick(world.topology.ns1, 4).ip, pick(world.topology.resolver, 4).ip
-    with giving_up(view_of(world, NS1), failing) if first == "giving up" else nullcontext():
+    with failing_server(view_of(world, NS1), failing) if first == "SERVFAIL" else nullcontext():
         scene.container("asker", mode(scene, network), dns=(failing, fine))
         for family in FAMILIES:
             address = pick(world.topology.internet, family).ip
@@ -169,8 +182,11 @@ def test_second_resolver_answers_when_one_fails(
 
 
 @requirement("DNS-1", "DNS-4", "NET-3")
-def test_second_resolver_answers_after_connect_and_restart(world: World, scene: Scene) -> None:
-    """The first of two requested resolvers does not listen; UDP and TCP."""
+def test_second_resolver_is_used_after_connect_and_restart(world: World, scene: Scene) -> None:
+    """A container uses its second resolver over UDP and TCP after connect and after restart.
+
+    The first of the two requested resolvers does not listen.
+    """
     unused, own = (pick(there, 4).ip for there in (world.topology.ns2, world.topology.ns1))
     address = pick(world.topology.internet, 4).ip
     network = scene.network("town").name
@@ -190,8 +206,8 @@ def test_second_resolver_answers_after_connect_and_restart(world: World, scene: 
 
 @requirement("DNS-1", "LIFE-7")
 @networks
-def test_names_resolve_after_restart(scene: Scene, network: str) -> None:
-    """The restarted container's resolv.conf leads to a working resolver."""
+def test_internet_names_resolve_after_restart(scene: Scene, network: str) -> None:
+    """A restarted container resolves internet names."""
     asker = scene.container("asker", mode(scene, network))
     asker.stop()
     asker.start()
@@ -202,8 +218,10 @@ def test_names_resolve_after_restart(scene: Scene, network: str) -> None:
 
 @requirement("DNS-1")
 @everywhere
-def test_closed_client_does_not_affect_other_queries(dns_scene: Scene, asker: str) -> None:
-    """Queries after a client closed early are answered, in this container and elsewhere."""
+def test_client_that_closes_early_does_not_affect_other_queries(
+    dns_scene: Scene, asker: str
+) -> None:
+    """The resolver still answers all containers after a client closes its connection early."""
     for _ in range(TIMES):
         lookup.abandon_queries(dns_scene[asker], fresh_name(), questions=QUESTIONS)
     address = pick(dns_scene.world.topology.internet, 4).ip
@@ -221,8 +239,8 @@ def mode(scene: Scene, network: str) -> Bridge:
 
 @requirement("DNS-4")
 @everywhere
-def test_truncated_response_is_complete_over_tcp(dns_scene: Scene, asker: str) -> None:
-    """The C library gets every address of a name that exceeds one datagram."""
+def test_truncated_response_is_completed_over_tcp(dns_scene: Scene, asker: str) -> None:
+    """The C library gets every address of a name whose response exceeds one datagram."""
     since = dns_scene.world.services.mark()
     assert looked_up(dns_scene, asker, BIG, 4).addresses == frozenset(BIG_ADDRESSES)
     assert {item.transport for item in received(dns_scene, since, BIG)} == {"udp", "tcp"}
@@ -232,7 +250,7 @@ def test_truncated_response_is_complete_over_tcp(dns_scene: Scene, asker: str) -
 @everywhere
 @pytest.mark.parametrize("kind", ["A", "TXT"])
 def test_truncated_response_has_tc_flag(dns_scene: Scene, asker: str, kind: str) -> None:
-    """Whichever server truncated it (RFC 2181, 9); over TCP no record is missing."""
+    """A truncated response has the TC flag (RFC 2181, 9), and the TCP response is complete."""
     values = {
         "A": set(map(str, BIG_ADDRESSES)),
         "TXT": {" ".join(f'"{text}"' for text in BIG_TEXT)},
@@ -248,29 +266,29 @@ def test_truncated_response_has_tc_flag(dns_scene: Scene, asker: str, kind: str)
 
 
 def name_server(world: World, name: str, address: Address) -> Services:
-    """Serve the world's names in another namespace too, and keep the queries."""
+    """Serve the world's names in another namespace too, and record the queries."""
     spaces = world.namespaces
     return Services.start({name: (spaces[name], [address])}, topology=world.topology)
 
 
 @contextmanager
-def giving_up(view: NetnsView, address: Address) -> Iterator[None]:
+def failing_server(view: NetnsView, address: Address) -> Iterator[None]:
     """Run a name server that answers every query with SERVFAIL (RFC 1035, 4.1.1)."""
     with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind((str(address), 53))
-        answering = threading.Thread(target=_give_up, args=(opened,))
+        answering = threading.Thread(target=_answer_servfail, args=(opened,))
         answering.start()
         try:
             yield
         finally:
             with suppress(
                 OSError
-            ):  # the socket is unconnected, so that shutdown() fails but wakes the receiver
+            ):  # shutdown() of an unconnected socket fails, but wakes the receiver
                 opened.shutdown(socket.SHUT_RDWR)
             answering.join()
 
 
-def _give_up(opened: socket.socket) -> None:
+def _answer_servfail(opened: socket.socket) -> None:
     while True:
         question, asker = opened.recvfrom(4096)
         if not question:

@@ -1,4 +1,4 @@
-"""The host's search domain: names of peers are not queried in it."""
+"""The host's search domain, in which names of peers are not queried."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES: Final = (PEER, ALIAS)
         f"domain {SENTINEL_ZONE}\noptions ndots:5\n",
         f"search nothing.example.com {SENTINEL_ZONE}\n",
     ],
-    ids=["search", "domain and ndots", "second domain"],
+    ids=["search", "domain-and-ndots", "second-search-domain"],
 )
 def search_scene(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """Share peers on networks with and without IPv6, on a host with a search domain.
@@ -54,11 +54,11 @@ def search_scene(world: World, runtime: Adapter, request: pytest.FixtureRequest)
 
 @requirement("DNS-3")
 @both_families
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES, ids=["name", "alias"])
 def test_peer_name_is_not_queried_in_the_search_domain(
     search_scene: Scene, name: str, family: Family
 ) -> None:
-    """It resolves to the peer, and no outside resolver receives a query."""
+    """A peer's name resolves to the peer and is never queried under the host's search domain."""
     since = search_scene.world.services.mark()
     for asked in (family, None):
         found = looked_up(search_scene, ASKER, name, asked).addresses
@@ -68,11 +68,11 @@ def test_peer_name_is_not_queried_in_the_search_domain(
 
 
 @requirement("DNS-3")
-@pytest.mark.parametrize("family", [None, 4, 6])
-def test_peer_name_without_ipv6_is_not_queried_in_the_search_domain(
+@pytest.mark.parametrize("family", [None, 4, 6], ids=["any-family", "IPv4", "IPv6"])
+def test_name_of_ipv4_peer_is_not_queried_in_the_search_domain(
     search_scene: Scene, family: Family | None
 ) -> None:
-    """A missing AAAA record is no reason for another query."""
+    """The name of a peer without an AAAA record is never queried under the host's search domain."""
     since = search_scene.world.services.mark()
     found = looked_up(search_scene, "companion", FOURTH, family).addresses
     assert found == (set() if family == 6 else held(search_scene, FOURTH, 4))
@@ -83,8 +83,8 @@ def test_peer_name_without_ipv6_is_not_queried_in_the_search_domain(
 def test_peer_name_is_not_queried_in_the_search_domain_after_restart(
     world: World, scene: Scene
 ) -> None:
-    """The container had a different search domain before."""
-    # In full: part of the host's present configuration may come from `search_scene`.
+    """A restarted container's query for a peer's name does not reach the host's search domain."""
+    # The whole file is replaced, because `search_scene` may have changed the present one.
     resolver = pick(world.topology.resolver, 4).ip
     with host_file(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
         scene.network("anew")
@@ -101,7 +101,7 @@ def test_peer_name_is_not_queried_in_the_search_domain_after_restart(
 def test_peer_name_is_not_queried_in_the_search_domain_after_connect(
     world: World, scene: Scene
 ) -> None:
-    """The container joins the peer's network from one where the search domain is harmless."""
+    """After connect, a query for a peer's name does not reach the host's search domain."""
     resolver = pick(world.topology.resolver, 4).ip
     with host_file(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
         scene.network("anew")
@@ -113,8 +113,12 @@ def test_peer_name_is_not_queried_in_the_search_domain_after_connect(
 
 
 @requirement("DNS-3")
-def test_search_domain_of_the_host_has_names(search_scene: Scene) -> None:
-    """By the host, as a control, and by a container that uses the full name."""
+def test_search_domain_of_the_host_resolves_outside_names(search_scene: Scene) -> None:
+    """The host and a container resolve names of the search domain that are not a peer's.
+
+    This is the control of the other tests. The host uses the short name, the container the full
+    one.
+    """
     address = pick(search_scene.world.topology.internet, 4).ip
     full = fresh_name()
     bare = full.removesuffix(f".{SENTINEL_ZONE}")

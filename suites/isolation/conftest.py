@@ -13,7 +13,7 @@ from suites.support.host import await_local_addresses
 
 
 def assert_network_refused(runtime: Adapter, host: NetnsView, **options: Any) -> None:
-    """Assert that a network is refused, leaves nothing in the host, and its name is free."""
+    """Assert that a network is refused and leaves nothing on the host, and its name is free."""
     await_local_addresses(host)
     before = host.snapshot()
     try:
@@ -22,7 +22,7 @@ def assert_network_refused(runtime: Adapter, host: NetnsView, **options: Any) ->
         pass
     else:
         runtime.remove_network("refused")
-        raise AssertionError(f"a network with {options} was made: {made}")
+        raise AssertionError(f"the runtime created a network with {options}: {made}")
     changes = before.changes(host.snapshot())
     assert not changes, "; ".join(changes)
     with pytest.raises(RuntimeRefused):

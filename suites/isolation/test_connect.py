@@ -1,4 +1,4 @@
-"""Connect and disconnect a running container: immediate effect, and no side effects."""
+"""Connect and disconnect of a running container: immediate effect, no side effects."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def connect_scene(scene: Scene) -> Scene:
 def pair(world: World, runtime: Adapter) -> Iterator[Scene]:
     """Share `left` and `right` on one of two networks; tests undo their changes.
 
-    The other network has a container too: a bridge without ports has no link-local address.
+    The other network has a container too, because a bridge without ports has no link-local address.
     """
     dual = has_ipv6(runtime)
     plan = Plan(
@@ -66,7 +66,7 @@ def pair(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 @requirement("NET-3", "NET-2")
 def test_reachability_follows_connect_and_disconnect(connect_scene: Scene) -> None:
-    """After each step the whole matrix equals the promises of the current networks."""
+    """After each connect and disconnect, observed equals promised reachability in every cell."""
     assert connect_scene.observed() == connect_scene.promised()
     connect_scene.connect("a", SECOND)
     assert connect_scene.observed() == connect_scene.promised()
@@ -79,8 +79,8 @@ def test_reachability_follows_connect_and_disconnect(connect_scene: Scene) -> No
 
 
 @requirement("NET-3")
-def test_disconnect_restores_the_previous_state(pair: Scene, host: NetnsView) -> None:
-    """Inside the container and in the host."""
+def test_disconnect_restores_the_state_before_connect(pair: Scene, host: NetnsView) -> None:
+    """Disconnect restores the state before connect, inside the container and on the host."""
     inside = pair["left"].net
     before = network_of(inside), host.snapshot()
     pair.connect("left", FOURTH)
@@ -93,7 +93,10 @@ def test_disconnect_restores_the_previous_state(pair: Scene, host: NetnsView) ->
 @requirement("NET-3")
 @both_families
 def test_flow_on_other_network_survives_connect_and_disconnect(pair: Scene, family: Family) -> None:
-    """No packet is lost, retransmitted or refused while networks come and go."""
+    """A flow on one network loses no packet while its container connects to another network.
+
+    No packet is retransmitted or refused either.
+    """
     inside = pair["left"].net
     before = inside.links()["eth0"], held(pair, "left", family)
     (address,) = held(pair, "right", family)
@@ -120,7 +123,7 @@ def test_flow_on_other_network_survives_connect_and_disconnect(pair: Scene, fami
 
 @requirement("NET-3", "BR-14")
 def test_bridge_mac_survives_connect_and_disconnect(pair: Scene) -> None:
-    """The MAC of the bridge that a container is connected to and disconnected from."""
+    """A bridge keeps its MAC while a running container is connected to it and disconnected."""
     bridge = pair.runtime.network_facts(FOURTH).interface
     assert bridge is not None
     macs = [pair.netns(GATEWAY).links()[bridge].mac]
@@ -132,10 +135,12 @@ def test_bridge_mac_survives_connect_and_disconnect(pair: Scene) -> None:
 
 @requirement("NET-3", "PUB-1", "PUB-6")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_published_ports_survive_connect(scene: Scene, transport: Transport) -> None:
-    """The ports answer to the LAN during and after the connect.
+def test_published_ports_and_flows_survive_connect_and_disconnect(
+    scene: Scene, transport: Transport
+) -> None:
+    """Published ports answer to the LAN while their container is connected to another network.
 
-    An open flow continues, and clients are seen as before.
+    An open flow continues, and the container sees the same client address as before.
     """
     scene.network("home")
     scene.network("passing")
@@ -156,8 +161,8 @@ def test_published_ports_survive_connect(scene: Scene, transport: Transport) -> 
 
 
 @requirement("NET-3", "LIFE-7")
-def test_connections_survive_restart(connect_scene: Scene) -> None:
-    """Networks connected at run time stay, and disconnected ones stay away."""
+def test_connected_networks_survive_restart(connect_scene: Scene) -> None:
+    """A restarted container is on the networks that it had before, and on no others."""
     connect_scene.connect("a", SECOND)
     connect_scene.disconnect("a", FIRST)
     connect_scene["a"].stop()
@@ -167,8 +172,11 @@ def test_connections_survive_restart(connect_scene: Scene) -> None:
 
 
 @requirement("NET-3")
-def test_invalid_connect_is_refused(pair: Scene, host: NetnsView) -> None:
-    """Connected already, unknown network, or not connected: nothing changes."""
+def test_invalid_connect_and_disconnect_are_refused(pair: Scene, host: NetnsView) -> None:
+    """An invalid connect or disconnect is refused and changes nothing.
+
+    The network is connected already, unknown or not connected, or the container is unknown.
+    """
     before = host.snapshot(), pair["left"].net.snapshot()
     runtime = pair.runtime
     for verb, name, network in (

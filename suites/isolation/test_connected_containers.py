@@ -1,4 +1,4 @@
-"""Promises for a container that was connected and disconnected while it ran."""
+"""Promises for a container that is connected and disconnected while it runs."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ SUBNET: Final = IPv4Network("172.30.72.0/24")
 
 @pytest.fixture(scope="module")
 def reconnected(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `reconnected`, started on one network, connected to two, disconnected from one.
+    """Share `moved`, started on one network, connected to two others, disconnected from one.
 
-    `still` stays on the first network, `third` on the one that it was connected to; `third` is
-    restarted, where the runtime can restart.
+    `still` stays on the first network. `third` is on the connected network and is restarted, where
+    the runtime can restart.
     """
     dual = has_ipv6(runtime)
     plan = Plan(
@@ -90,11 +90,11 @@ def reconnected(world: World, runtime: Adapter) -> Iterator[Scene]:
 @requirement("NET-3", "BR-7")
 @both_families
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("name", ["moved", "still"])
-def test_internet_sees_the_host_address(
+@pytest.mark.parametrize("name", ["moved", "still"], ids=["connected", "peer"])
+def test_internet_sees_host_address_of_connected_container(
     reconnected: Scene, internet: NetnsView, name: str, transport: Transport, family: Family
 ) -> None:
-    """For the connected container and for one beside it."""
+    """The internet sees the host's address for a connected container and for its peer."""
     address = internet.address(family)
     assert address is not None
     exchange = ask_echo_service(reconnected[name].net, address, transport)
@@ -103,8 +103,8 @@ def test_internet_sees_the_host_address(
 
 
 @requirement("NET-3", "BR-10")
-def test_reported_endpoint_matches_interface(reconnected: Scene) -> None:
-    """For each network: the MAC of an interface, and the addresses of that interface."""
+def test_reported_endpoint_of_connected_container_matches_interface(reconnected: Scene) -> None:
+    """The reported MAC and addresses of a connected container match its interfaces."""
     inside = reconnected["moved"].net
     for network in (HOME, MORE):
         reported, link = (
@@ -118,8 +118,8 @@ def test_reported_endpoint_matches_interface(reconnected: Scene) -> None:
 
 
 @requirement("NET-3", "BR-11")
-def test_macs_of_connected_container_are_unique(reconnected: Scene) -> None:
-    """Unicast, locally administered, unique on either network, and as declared."""
+def test_macs_of_connected_container_are_unique_and_as_declared(reconnected: Scene) -> None:
+    """A connected container's MACs are unique, unicast, locally administered and as declared."""
     macs = [link.mac for name, link in reconnected["moved"].net.links().items() if name != "lo"]
     macs += [reconnected[name].net.links()["eth0"].mac for name in ("still", "third")]
     assert len(set(macs)) == len(macs) == 4
@@ -132,15 +132,15 @@ def test_macs_of_connected_container_are_unique(reconnected: Scene) -> None:
 
 
 @requirement("NET-3", "NET-5")
-def test_address_on_connected_network_is_reserved(reconnected: Scene) -> None:
-    """A container that requests it is refused."""
+def test_address_on_connected_network_is_refused_to_others(reconnected: Scene) -> None:
+    """A request for the address that a connected container has on that network is refused."""
     (own,) = held(reconnected, "moved", 4, MORE)
     reconnected.refusal("late", Bridge(MORE), ip=own)
 
 
 @requirement("NET-3", "BR-12")
-def test_mtu_is_equal_on_every_link(reconnected: Scene) -> None:
-    """Each interface, its veth peer in the host, and the bridge of that port."""
+def test_mtu_of_connected_container_is_equal_on_every_link(reconnected: Scene) -> None:
+    """A connected container's interfaces, their veth peers and the bridges have the same MTU."""
     host = {link.ifindex: link for link in reconnected.netns(GATEWAY).links().values()}
     inside = [link for name, link in reconnected["moved"].net.links().items() if name != "lo"]
     ends = [host[link.peer or 0] for link in inside]
@@ -152,8 +152,8 @@ def test_mtu_is_equal_on_every_link(reconnected: Scene) -> None:
 
 @requirement("NET-3", "BR-13")
 @both_families
-def test_unicast_on_connected_network_is_not_flooded(reconnected: Scene, family: Family) -> None:
-    """An echo request reaches its target and no third container."""
+def test_unicast_to_connected_container_is_not_flooded(reconnected: Scene, family: Family) -> None:
+    """An echo request to a connected container reaches its target and no third container."""
     addresses = {name: held(reconnected, name, family, MORE).pop() for name in ("moved", "third")}
     with TapPool() as own, own.capture(reconnected["third"].net) as wire:
         for address in addresses.values():
@@ -172,8 +172,10 @@ def test_unicast_on_connected_network_is_not_flooded(reconnected: Scene, family:
 
 @requirement("NET-3", "BR-17")
 @both_families
-def test_broadcasts_on_connected_network_are_received(reconnected: Scene, family: Family) -> None:
-    """From a peer on the network that the container was connected to."""
+def test_connected_container_receives_broadcasts_of_peers(
+    reconnected: Scene, family: Family
+) -> None:
+    """A connected container receives broadcasts of a peer on the network that was connected."""
     everyone = [GROUPS[family][0]]
     if family == 4:
         gateway = pick(reconnected.runtime.network_facts(MORE).gateways, 4)
@@ -188,14 +190,14 @@ def test_broadcasts_on_connected_network_are_received(reconnected: Scene, family
             index = reconnected["third"].net.links()["eth0"].ifindex
             caller.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
         for address in everyone:
-            word = f"to {address}, whom it may concern".encode()
+            word = f"to {address}, all peers".encode()
             caller.sendto(word, (str(address), PORT))
             assert listener.receive()[0] == word
 
 
 @requirement("NET-3", "BR-18")
-def test_connected_container_does_not_proxy_arp(reconnected: Scene) -> None:
-    """It answers ARP requests for its own address and not for an unassigned one."""
+def test_connected_container_answers_arp_only_for_its_own_address(reconnected: Scene) -> None:
+    """A connected container answers ARP requests for its own address only."""
     (own,) = held(reconnected, "moved", 4, MORE)
     (asker,) = held(reconnected, "third", 4, MORE)
     unused = last_address(pick(reconnected.runtime.network_facts(MORE).gateways, 4)).ip
@@ -213,7 +215,7 @@ def test_connected_container_does_not_proxy_arp(reconnected: Scene) -> None:
 @requirement("NET-3", "BR-19")
 @both_families
 def test_time_exceeded_reaches_connected_container(reconnected: Scene, family: Family) -> None:
-    """From the host, about a packet to the internet."""
+    """Time-exceeded from the host reaches a connected container that sends a packet with TTL 1."""
     beyond = reconnected.world.address(INTERNET, family)
     with Client(reconnected["moved"].net, Protocol.UDP, beyond, port=9, ttl=1) as call:
         call.send(b"not far")
@@ -226,10 +228,10 @@ def test_time_exceeded_reaches_connected_container(reconnected: Scene, family: F
 @pytest.mark.parametrize(
     ("protocol", "refusal"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
 )
-def test_closed_port_on_connected_network_refuses(
+def test_closed_port_of_connected_container_rejects_packets(
     reconnected: Scene, family: Family, protocol: Protocol, refusal: str
 ) -> None:
-    """The host calls the address on the network that was connected."""
+    """A connected container rejects packets from the host to a closed port."""
     (own,) = held(reconnected, "moved", family, MORE)
     port = free_port(reconnected["moved"].net, "udp" if protocol is Protocol.UDP else "tcp")
     with Client(reconnected.netns(HOST), protocol, own, port=port) as call:
@@ -243,7 +245,7 @@ def test_closed_port_on_connected_network_refuses(
 def test_port_unreachable_from_internet_reaches_connected_container(
     reconnected: Scene, family: Family
 ) -> None:
-    """The error comes back through the address translation."""
+    """Port-unreachable from the internet reaches a connected container through masquerading."""
     beyond, port = reconnected.netns(INTERNET), free_port(reconnected.netns(INTERNET), "udp")
     address = reconnected.world.address(INTERNET, family)
     with Client(reconnected["moved"].net, Protocol.UDP, address, port=port) as call:
@@ -254,20 +256,20 @@ def test_port_unreachable_from_internet_reaches_connected_container(
 
 @requirement("NET-3", "BR-26")
 @both_families
-def test_spoofed_source_on_connected_network_is_dropped(
+def test_spoofed_source_of_connected_container_is_dropped(
     reconnected: Scene, wires: TapPool, family: Family
 ) -> None:
-    """Packets with the container's own address leave translated.
+    """The host drops packets with a spoofed source of a connected container or a restarted peer.
 
-    The same holds for a restarted peer on that network.
+    Packets with the container's own address leave masqueraded.
     """
     for name in ("moved", "third"):
         assert_forged_sources_stay(reconnected, wires, name, family)
 
 
 @requirement("NET-3", "BR-16")
-def test_connect_without_free_address_is_refused(scene: Scene, guard: LeakGuard) -> None:
-    """With a reason, and without traces inside or in the host."""
+def test_connect_to_network_without_free_address_is_refused(scene: Scene, guard: LeakGuard) -> None:
+    """Connect to a network without a free address is refused with a reason and leaves nothing."""
     scene.network("full", subnet=ROOM_FOR_ONE)
     scene.network("roomy")
     scene.containers(only=Bridge("full"), late=Bridge("roomy"))

@@ -24,7 +24,7 @@ from suites.support.open_flows import open_flow
 from suites.support.three_containers import both_families
 
 HOME, BESIDE, PLAIN = "home", "more", "plain"
-"""By name the first is that of the default route, where a runtime goes by names."""
+"""Networks, in the order by which some runtimes choose the network of the default route."""
 NAME: Final = "mover"
 
 
@@ -32,7 +32,7 @@ NAME: Final = "mover"
 def route_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
     """Share a container on one of three networks, the last without IPv6; tests undo changes.
 
-    Each network has another container: a bridge without ports has no link-local address.
+    Each network has another container, because a bridge without ports has no link-local address.
     """
     dual = has_ipv6(runtime)
     networks = (NetworkSpec(HOME, ipv6=dual), NetworkSpec(BESIDE, ipv6=dual), NetworkSpec(PLAIN))
@@ -47,7 +47,10 @@ def route_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 def test_flow_to_internet_survives_connect_and_disconnect(
     route_scene: Scene, internet: NetnsView, family: Family
 ) -> None:
-    """The server speaks next after each change: conntrack still translates the flow."""
+    """A flow to the internet survives while its container connects to another network.
+
+    The server sends first after each change, so conntrack must still translate the flow.
+    """
     address = pick(route_scene.world.topology.internet, family).ip
     with open_flow(route_scene[NAME].net, internet, address) as talk:
         with connected(route_scene, BESIDE):
@@ -56,8 +59,8 @@ def test_flow_to_internet_survives_connect_and_disconnect(
 
 
 @requirement("NET-3", "V6-1")
-def test_network_without_ipv6_keeps_ipv6_default_route(route_scene: Scene) -> None:
-    """The internet is reached by IPv6 while both networks are connected."""
+def test_ipv6_default_route_survives_connect_to_ipv4_network(route_scene: Scene) -> None:
+    """A container keeps its IPv6 default route when it is connected to a network without IPv6."""
     mover = route_scene[NAME].net
     before = default_routes(mover, 6)
     assert before
@@ -69,12 +72,12 @@ def test_network_without_ipv6_keeps_ipv6_default_route(route_scene: Scene) -> No
 
 @requirement("NET-3", "LIFE-1")
 @both_families
-def test_disconnected_address_leaves_no_flows_or_neighbours(
+def test_disconnect_removes_flows_and_neighbours_of_the_address(
     scene: Scene, family: Family, guard: LeakGuard
 ) -> None:
-    """Conntrack entries and neighbours of the address are removed at disconnect.
+    """Disconnect removes the conntrack and neighbour entries of the container's address.
 
-    Where the runtime declares that it leaves those to the kernel, nothing else stays.
+    If the runtime declares that it leaves those entries to the kernel, nothing else stays.
     """
     for network in ("kept", "left"):
         scene.network(network, ipv6=family == 6)

@@ -1,4 +1,4 @@
-"""Networks without inter-container communication: peers are unreachable, everything else is not."""
+"""Networks without inter-container communication (ICC): only peers are unreachable."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, EXPERIMENTAL, 0x88CC, 0x900
 def icc_scene(world: World, runtime: Adapter) -> Iterator[tuple[Scene, TapPool]]:
     """Share three containers on a network without inter-container communication.
 
-    `b` and `c` publish a port each, which makes no difference to their peers.
+    The published ports of `b` and `c` must not let frames of peers in.
     """
     published = {"b": PUBLISHED, "c": PUBLISHED + 1} if Feature.PUBLISH in runtime.features else {}
     ports = {name: (Publish(port, PORT, "udp"),) for name, port in published.items()}
@@ -80,15 +80,20 @@ def icc_trio(
 
 
 @requirement("ICC-1")
-def test_all_but_peers_are_reachable(icc_scene: tuple[Scene, TapPool]) -> None:
-    """Gateway, host, bystanders and the internet answer; no peer does."""
+def test_container_without_icc_reaches_everything_but_peers(
+    icc_scene: tuple[Scene, TapPool],
+) -> None:
+    """Without ICC, a container reaches gateway, host, bystanders and internet, but no peer."""
     scene, _ = icc_scene
     assert scene.observed() == scene.promised()
 
 
 @requirement("ICC-1")
-def test_frames_do_not_reach_peers(icc_trio: ThreeContainers) -> None:
-    """To the peer's MAC, to broadcast and to groups; IP, ARP, ND or other, tagged or not."""
+def test_frames_do_not_reach_peers_without_icc(icc_trio: ThreeContainers) -> None:
+    """Without ICC, no unicast, broadcast or multicast frame of a container reaches a peer.
+
+    The frames carry IP, ARP, neighbour discovery and other EtherTypes, with and without a tag.
+    """
     frames = list(addressed(icc_trio, "b"))
     with icc_trio.capture("a", "b", "c", GATEWAY) as wire:
         send_frame(icc_trio.netns("a"), *frames)
@@ -107,8 +112,8 @@ def test_frames_do_not_reach_peers(icc_trio: ThreeContainers) -> None:
 
 
 @requirement("ICC-1")
-def test_gateway_does_not_forward_to_peers(icc_trio: ThreeContainers) -> None:
-    """Packets through the gateway are dropped, and it does not answer for a peer."""
+def test_gateway_does_not_forward_to_peers_without_icc(icc_trio: ThreeContainers) -> None:
+    """Without ICC, the gateway neither forwards packets to a peer nor answers for a peer."""
     with icc_trio.capture("b") as wire:
         for target in ("b", HOST):
             packet = icc_trio.ip("a", target, ttl=START_TTL) / UDP(dport=PORT) / WORD
@@ -123,8 +128,11 @@ def test_gateway_does_not_forward_to_peers(icc_trio: ThreeContainers) -> None:
 
 
 @requirement("BR-26", "ICC-1")
-def test_spoofed_source_does_not_leave_the_host(icc_trio: ThreeContainers) -> None:
-    """A bystander's address or an unassigned one; packets with the own address leave."""
+def test_spoofed_source_does_not_leave_the_host_without_icc(icc_trio: ThreeContainers) -> None:
+    """Without ICC, a packet with a spoofed source does not leave the host.
+
+    Packets with the container's own address leave.
+    """
     spoofed = [icc_trio.address(NS1), icc_trio.address(INTERNET), UNASSIGNED[icc_trio.family]]
     head = Ether(src=icc_trio.mac("a"), dst=icc_trio.mac(GATEWAY))
     posing = [icc_trio.ip(source, ATTACKER) / UDP(dport=PORT) / WORD for source in spoofed]
@@ -140,8 +148,8 @@ def test_spoofed_source_does_not_leave_the_host(icc_trio: ThreeContainers) -> No
 
 
 @requirement("ICC-1", "NET-3")
-def test_connected_container_is_isolated_from_peers(scene: Scene) -> None:
-    """In both directions."""
+def test_connected_container_is_isolated_from_peers_without_icc(scene: Scene) -> None:
+    """Without ICC, a connected container and its peers do not reach each other."""
     scene.network("later", icc=False)
     scene.containers(x=Bridge("later"), y=Bridge())
     scene.connect("y", "later")
@@ -149,8 +157,8 @@ def test_connected_container_is_isolated_from_peers(scene: Scene) -> None:
 
 
 @requirement("ICC-1", "LIFE-7")
-def test_restarted_container_is_isolated_from_peers(scene: Scene) -> None:
-    """The bridge port is a new one."""
+def test_restarted_container_is_isolated_from_peers_without_icc(scene: Scene) -> None:
+    """Without ICC, a restarted container does not reach its peers by its new bridge port."""
     scene.network("again", icc=False)
     scene.containers(x=Bridge("again"), y=Bridge("again"))
     scene["y"].stop()
@@ -159,8 +167,8 @@ def test_restarted_container_is_isolated_from_peers(scene: Scene) -> None:
 
 
 @requirement("ICC-1", "NET-3")
-def test_frames_of_connected_container_do_not_reach_peers(scene: Scene) -> None:
-    """Including a frame with an unknown EtherType."""
+def test_frames_of_connected_container_do_not_reach_peers_without_icc(scene: Scene) -> None:
+    """Without ICC, a frame with an unknown EtherType of a connected container reaches no peer."""
     scene.network("later", icc=False)
     scene.containers(x=Bridge("later"), y=Bridge())
     before = scene["y"].net.links().keys()
@@ -170,7 +178,10 @@ def test_frames_of_connected_container_do_not_reach_peers(scene: Scene) -> None:
 
 
 def receivers(scene: Scene, name: str, network: str, *, link: str) -> list[bytes]:
-    """Return the receivers of a frame with an unknown EtherType that `y` sends by a link."""
+    """Return the payloads that a container receives: that of `y`, sent by `link`, and the control.
+
+    The frames have an unknown EtherType.
+    """
     bridge = scene.runtime.network_facts(network).interface
     assert bridge is not None
     with TapPool() as own, own.capture(scene[name].net) as wire:
@@ -185,7 +196,7 @@ def receivers(scene: Scene, name: str, network: str, *, link: str) -> list[bytes
 
 
 def addressed(trio: ThreeContainers, target: str) -> Iterator[Packet]:
-    """Craft frames from `a` that a peer would accept, each with the same word in it."""
+    """Craft frames from `a` that a peer would accept, each with `WORD` as payload."""
     own, mac = trio.mac("a"), trio.mac(target)
     datagram = trio.ip("a", target) / UDP(dport=PORT) / WORD
     groups = [item for item in EVERYBODY if item.version == trio.family]

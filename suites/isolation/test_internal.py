@@ -52,7 +52,7 @@ STUB: Final = IPv4Address("127.0.0.53")
 
 @pytest.fixture(scope="module")
 def internal_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `a` and `b` on an internal network, `c` on another, `d` on one with a way out.
+    """Share `a` and `b` on an internal network, `c` on another one, and `d` on an open one.
 
     `e` is on a network whose resolver knows outside names. Tests must not change them.
     """
@@ -74,15 +74,18 @@ def internal_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 
 @requirement("INT-1", "NET-2")
-def test_only_peers_and_bridge_are_reachable(internal_scene: Scene) -> None:
-    """In either direction, and from another internal network."""
+def test_internal_network_reaches_only_peers_and_bridge(internal_scene: Scene) -> None:
+    """A container on an internal network reaches only its peers and the bridge.
+
+    Nothing else reaches the container, another internal network included.
+    """
     assert internal_scene.observed() == internal_scene.promised()
 
 
 @requirement("INT-1")
 @both_families
 def test_internal_network_has_no_default_route(internal_scene: Scene, family: Family) -> None:
-    """Only the subnet is routed."""
+    """A container on an internal network has a route for the subnet and no default route."""
     gateways = internal_scene.runtime.network_facts(CLOSED).gateways
     inside = [
         item.destination for item in internal_scene["a"].net.routes() if item.family == family
@@ -91,8 +94,8 @@ def test_internal_network_has_no_default_route(internal_scene: Scene, family: Fa
 
 
 @requirement("INT-1", "NET-3")
-def test_container_disconnected_from_open_network_is_isolated(scene: Scene) -> None:
-    """The container was connected to both networks and then left the open one."""
+def test_internal_network_isolates_container_disconnected_from_open_network(scene: Scene) -> None:
+    """A container with an internal network only is isolated after disconnect from an open one."""
     six = has_ipv6(scene.runtime)
     scene.network("leading-out", ipv6=six)
     scene.network("shut", ipv6=six, internal=True)
@@ -106,8 +109,11 @@ def test_container_disconnected_from_open_network_is_isolated(scene: Scene) -> N
 
 
 @requirement("INT-1", "LIFE-7")
-def test_restarted_container_is_isolated(scene: Scene) -> None:
-    """It has no default route, and reaches only its peers."""
+def test_restarted_container_on_internal_network_is_isolated(scene: Scene) -> None:
+    """A restarted container on an internal network reaches only its peers.
+
+    It has no default route.
+    """
     dual = has_ipv6(scene.runtime)
     scene.network("shut", internal=True, ipv6=dual)
     scene.containers(x=Bridge("shut"), y=Bridge("shut"))
@@ -127,8 +133,8 @@ def internal_trio(
 
 
 @requirement("INT-1")
-def test_packets_of_every_protocol_stay_inside(internal_trio: ThreeContainers) -> None:
-    """No packet leaves for any target, not even a packet to the bridge's MAC."""
+def test_packets_of_every_protocol_stay_on_internal_network(internal_trio: ThreeContainers) -> None:
+    """Packets of every protocol that are sent to an internal network's gateway do not leave."""
     outside = (NS1, HOST, "c", "d")
     head = Ether(src=internal_trio.mac("a"), dst=internal_trio.mac(GATEWAY))
     with internal_trio.capture("a", *outside) as wire:
@@ -141,7 +147,9 @@ def test_packets_of_every_protocol_stay_inside(internal_trio: ThreeContainers) -
     assert carrying(wire, internal_trio, "a", at="a")
     for name in outside:
         seen = wire.frames(at=internal_trio.at(name))
-        assert [frame for frame in seen if CONTROL in frame.data], f"nothing was seen at {name}"
+        assert [frame for frame in seen if CONTROL in frame.data], (
+            f"the control packet is not captured at {name}"
+        )
         assert [str(frame) for frame in seen if WORD in frame.data] == []
 
 
@@ -150,11 +158,14 @@ def test_packets_of_every_protocol_stay_inside(internal_trio: ThreeContainers) -
 
 @requirement("INT-3", "NET-4")
 @both_families
-@pytest.mark.parametrize("name", ["b", ALIAS])
+@pytest.mark.parametrize("name", ["b", ALIAS], ids=["name", "alias"])
 def test_peers_resolve_each_other_on_internal_network(
     internal_scene: Scene, name: str, family: Family
 ) -> None:
-    """By name and alias, without delay; names of another internal network are unknown."""
+    """Peers on an internal network resolve each other by name and alias.
+
+    Names of another internal network are unknown.
+    """
     own = held(internal_scene, "b", family)
     for asker in ("a", "b"):
         assert resolved(internal_scene, asker, name, family) == own
@@ -163,8 +174,8 @@ def test_peers_resolve_each_other_on_internal_network(
 
 @requirement("INT-3")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_resolver_answers_over_udp_and_tcp(internal_scene: Scene, transport: Transport) -> None:
-    """Over both transports."""
+def test_resolver_answers_on_internal_network(internal_scene: Scene, transport: Transport) -> None:
+    """The resolver on an internal network answers queries for a peer over UDP and TCP."""
     answer = lookup.query(internal_scene["a"], "b", transport=transport)
     assert lookup.values(answer) == set(map(str, held(internal_scene, "b", 4)))
 
@@ -172,10 +183,10 @@ def test_resolver_answers_over_udp_and_tcp(internal_scene: Scene, transport: Tra
 @requirement("INT-2")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("kind", ["A", "AAAA", "TXT", "ANY"])
-def test_resolver_does_not_forward_queries(
+def test_resolver_forwards_no_query_of_internal_network(
     internal_scene: Scene, transport: Transport, kind: str
 ) -> None:
-    """No outside resolver receives a query of any type."""
+    """The resolver on an internal network forwards no query of any type to an outside resolver."""
     name = fresh_name()
     since = internal_scene.world.services.mark()
     asked_by_resolver(internal_scene, "a", name, kind, transport=transport)
@@ -184,8 +195,8 @@ def test_resolver_does_not_forward_queries(
 
 
 @requirement("INT-2")
-def test_c_library_does_not_query_outside(internal_scene: Scene) -> None:
-    """The C library reports an unknown name."""
+def test_c_library_queries_no_outside_resolver_from_internal_network(internal_scene: Scene) -> None:
+    """On an internal network, the C library finds no outside name and queries no outside server."""
     names = [WWW, fresh_name(), "203.0.113.10.in-addr.arpa", "b.example.com"]
     since = internal_scene.world.services.mark()
     for name in names:
@@ -200,17 +211,20 @@ def test_c_library_does_not_query_outside(internal_scene: Scene) -> None:
 
 @requirement("INT-2")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("whom", ["the internet's", "the bridge's", "the host's"])
-@pytest.mark.parametrize("family", [4, pytest.param(6, marks=requirement("V6-1"))])
-def test_direct_queries_do_not_leave(
+@pytest.mark.parametrize("whom", ["internet", "bridge", "host"])
+@both_families
+def test_direct_queries_do_not_leave_internal_network(
     internal_scene: Scene, family: Family, whom: str, transport: Transport
 ) -> None:
-    """Neither the internet's resolver nor one by way of the host receives the query."""
+    """A direct query from an internal network reaches no resolver on the internet.
+
+    The client sends it to the internet's resolver, the bridge's address or the host's address.
+    """
     name, since = fresh_name(), internal_scene.world.services.mark()
     server = {
-        "the internet's": pick(internal_scene.world.topology.resolver, family).ip,
-        "the bridge's": pick(internal_scene.runtime.network_facts(CLOSED).gateways, family).ip,
-        "the host's": pick(internal_scene.world.topology.host, family).ip,
+        "internet": pick(internal_scene.world.topology.resolver, family).ip,
+        "bridge": pick(internal_scene.runtime.network_facts(CLOSED).gateways, family).ip,
+        "host": pick(internal_scene.world.topology.host, family).ip,
     }[whom]
     asked_by_resolver(internal_scene, "a", name, KINDS[family], transport=transport, of=server)
     outside = pick(internal_scene.world.topology.resolver, family).ip
@@ -221,8 +235,10 @@ def test_direct_queries_do_not_leave(
 
 
 @requirement("INT-2")
-def test_no_query_leaves_by_the_uplink(internal_scene: Scene, host: NetnsView) -> None:
-    """The uplink carries queries of other containers only."""
+def test_no_query_of_internal_network_leaves_by_the_uplink(
+    internal_scene: Scene, host: NetnsView
+) -> None:
+    """The host's uplink carries no DNS query of a container on an internal network."""
     with host.capture("eth0") as wire:
         for transport in TRANSPORTS:
             asked_by_resolver(internal_scene, "a", fresh_name(), "A", transport=transport)
@@ -234,11 +250,14 @@ def test_no_query_leaves_by_the_uplink(internal_scene: Scene, host: NetnsView) -
 
 
 @requirement("INT-2")
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_stub_resolver_on_host_loopback_is_not_queried(
+@pytest.mark.parametrize("when", ["before", "after"], ids=["container-first", "stub-first"])
+def test_host_stub_resolver_receives_no_query_of_internal_network(
     scene: Scene, world: World, when: str
 ) -> None:
-    """The host would query it in the container's stead (CVE-2024-29018)."""
+    """The host's stub resolver receives no query of an internal network (CVE-2024-29018).
+
+    A runtime's resolver could query the stub from the host in the container's stead.
+    """
     names = [fresh_name() for _ in range(3)]
     spaces = {HOST: (world.namespaces[HOST], [STUB])}
     scene.network("shut", internal=True)
@@ -260,8 +279,13 @@ def test_stub_resolver_on_host_loopback_is_not_queried(
 
 
 @requirement("INT-2")
-def test_requested_outside_resolver_is_unreachable(scene: Scene, world: World) -> None:
-    """Neither the container nor the runtime on its behalf queries it."""
+def test_requested_outside_resolver_is_unreachable_from_internal_network(
+    scene: Scene, world: World
+) -> None:
+    """A requested outside resolver receives no query of a container on an internal network.
+
+    The runtime does not query it on the container's behalf either.
+    """
     outside = pick(world.topology.resolver, 4).ip
     scene.network("shut", internal=True)
     scene.network("leading-out")
@@ -276,8 +300,8 @@ def test_requested_outside_resolver_is_unreachable(scene: Scene, world: World) -
 
 
 @requirement("INT-2", "NET-3")
-def test_second_network_enables_outside_names(scene: Scene) -> None:
-    """Names resolve while connected to an open network, and no longer after disconnect."""
+def test_outside_names_resolve_only_while_connected_to_open_network(scene: Scene) -> None:
+    """A container on an internal network resolves outside names only while on an open one too."""
     scene.network("shut", internal=True)
     scene.network("leading-out")
     scene.containers(x=Bridge("shut"))

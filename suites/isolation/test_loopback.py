@@ -1,4 +1,4 @@
-"""ARP for the host's loopback addresses, to which published ports lead."""
+"""ARP and neighbour discovery for the host's loopback addresses, to which ports are published."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ from suites.support.three_containers import ThreeContainers, TrioNetwork, both_f
 PORT: Final = 8197
 INSIDE: Final = 31081
 APART: Final = "apart"
-"""A network without other published ports: its bridge may keep state."""
+"""A network without other published ports, because a bridge may keep their settings."""
 
 
 @requirement("BR-18")
 @both_families
-@pytest.mark.parametrize("published", [False, True], ids=["no ports", "a published port"])
-def test_no_arp_answer_for_loopback_addresses(
+@pytest.mark.parametrize("published", [False, True], ids=["no-published-port", "published-port"])
+def test_host_answers_no_arp_or_nd_for_loopback_addresses(
     world: World, runtime: Adapter, wires: TapPool, family: Family, *, published: bool
 ) -> None:
-    """A runtime may configure the host so that its loopback leads to published ports."""
+    """The host answers no ARP request or neighbour solicitation for its loopback addresses.
+
+    A runtime may configure the host so that its loopback leads to published ports.
+    """
     own = family == 6 or Feature.NETWORKS in runtime.features
     home = TrioNetwork(family, APART if own else DEFAULT_NETWORK)
     ports = (Publish(PORT, INSIDE),) if published and Feature.PUBLISH in runtime.features else ()

@@ -1,4 +1,4 @@
-"""A network with a configured MTU: on every interface, and exact on the wire."""
+"""The requested MTU of a network: on every interface, and exact on the wire."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class NetworkWithMtu(NamedTuple):
     mtu: int
 
 
-@pytest.fixture(scope="module", params=[SMALL, LARGE])
+@pytest.fixture(scope="module", params=[SMALL, LARGE], ids="mtu={}".format)
 def mtu_scene(
     world: World, runtime: Adapter, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Scene, TapPool, int]]:
-    """Share two containers on such a network; tests must not change them."""
+    """Share two containers on a network with a requested MTU; tests must not change them."""
     dual = has_ipv6(runtime)
     plan = Plan(
         networks=(NetworkSpec(NETWORK, ipv6=dual, mtu=request.param),),
@@ -61,8 +61,10 @@ def mtu_trio(
 
 
 @requirement("NET-8")
-def test_every_interface_has_the_mtu(mtu_scene: tuple[Scene, TapPool, int]) -> None:
-    """The bridge, and both ends of each veth pair."""
+def test_every_interface_of_network_has_the_requested_mtu(
+    mtu_scene: tuple[Scene, TapPool, int],
+) -> None:
+    """The bridge and both ends of each veth pair have the MTU that the network requests."""
     scene, _, mtu = mtu_scene
     host, bridge = scene.netns(GATEWAY).links(), scene.runtime.network_facts(NETWORK).interface
     assert bridge is not None
@@ -73,8 +75,11 @@ def test_every_interface_has_the_mtu(mtu_scene: tuple[Scene, TapPool, int]) -> N
 
 
 @requirement("NET-8", "NET-3")
-def test_connected_interface_has_the_mtu(scene: Scene) -> None:
-    """The interface on the other network keeps its own MTU."""
+def test_connected_interface_has_the_requested_mtu(scene: Scene) -> None:
+    """The interface of a connected container has its network's requested MTU.
+
+    The interface on the other network keeps its own MTU.
+    """
     scene.network("later", mtu=SMALL)
     scene.network("first")
     container = scene.container("late", Bridge("first"))
@@ -88,8 +93,11 @@ def test_connected_interface_has_the_mtu(scene: Scene) -> None:
 
 
 @requirement("NET-8", "LIFE-7")
-def test_restarted_container_has_the_mtu(scene: Scene) -> None:
-    """At both ends of the new veth pair, and at the bridge, which had no port in between."""
+def test_restarted_container_has_the_requested_mtu(scene: Scene) -> None:
+    """A restarted container's new veth pair and its bridge have the requested MTU.
+
+    The bridge has no port while the container is stopped.
+    """
     network = scene.network("kept", mtu=SMALL)
     container = scene.container("again", Bridge("kept"))
     container.stop()
@@ -103,10 +111,10 @@ def test_restarted_container_has_the_mtu(scene: Scene) -> None:
 
 @requirement("NET-8")
 @pytest.mark.parametrize(("source", "target"), [("a", "b"), ("a", GATEWAY), (GATEWAY, "a")])
-def test_packet_of_mtu_size_arrives_and_larger_is_refused(
+def test_packet_of_requested_mtu_arrives_and_larger_is_refused(
     mtu_trio: NetworkWithMtu, source: str, target: str
 ) -> None:
-    """The sender's kernel refuses one byte more."""
+    """A packet of the requested MTU arrives, and the sender's kernel refuses one byte more."""
     trio, largest = mtu_trio.trio, bytes(mtu_trio.mtu - HEADERS[mtu_trio.trio.family])
     with (
         trio.capture(target) as wire,
@@ -122,8 +130,8 @@ def test_packet_of_mtu_size_arrives_and_larger_is_refused(
 
 
 @requirement("NET-8")
-def test_larger_datagram_is_fragmented_to_the_mtu(mtu_trio: NetworkWithMtu) -> None:
-    """No fragment exceeds the MTU, and the peer reassembles the datagram."""
+def test_larger_datagram_is_fragmented_to_the_requested_mtu(mtu_trio: NetworkWithMtu) -> None:
+    """A datagram larger than the requested MTU is fragmented to it and reassembled by the peer."""
     trio, whole = mtu_trio.trio, os.urandom(2 * mtu_trio.mtu)
     with trio.capture("a") as wire:
         arrived, back = round_trip(trio.netns("a"), trio.netns("b"), trio.address("b"), whole)
@@ -135,10 +143,13 @@ def test_larger_datagram_is_fragmented_to_the_mtu(mtu_trio: NetworkWithMtu) -> N
 
 @requirement("NET-8")
 @both_families
-@pytest.mark.parametrize("mtu", ["too small", "too large"])
+@pytest.mark.parametrize("mtu", ["below-minimum", "above-maximum"])
 def test_impossible_mtu_is_refused(
     runtime: Adapter, host: NetnsView, family: Family, mtu: str
 ) -> None:
-    """Below the minimum of IP (RFC 791, RFC 8200), or above the interface's maximum."""
-    wanted = 70_000 if mtu == "too large" else {4: 67, 6: 1279}[family]
+    """A network with an MTU below IP's minimum or above the interface's maximum is refused.
+
+    The minimum is 68 for IPv4 (RFC 791) and 1280 for IPv6 (RFC 8200).
+    """
+    wanted = 70_000 if mtu == "above-maximum" else {4: 67, 6: 1279}[family]
     assert_network_refused(runtime, host, ipv6=family == 6, mtu=wanted)

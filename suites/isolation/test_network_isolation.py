@@ -1,4 +1,4 @@
-"""Containers on different networks: no packet from one reaches the other."""
+"""Isolation of networks: no packet of a container reaches a container on another network."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ONE, OTHER = "one", "other"
 CONTROL: Final = b"from the host"
 
 
-@pytest.fixture(scope="module", params=["made before", "made after"])
+@pytest.fixture(scope="module", params=["other-network-first", "other-network-last"])
 def two_networks(
     world: World, runtime: Adapter, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Scene, TapPool]]:
-    """Share `a` and `b` on one network, and `c` on another, created before or after it."""
+    """Share `a` and `b` on one network, and `c` on another one, created first or last."""
     dual = has_ipv6(runtime)
     isolated_trio = [
         (ONE, [ContainerSpec(name, Bridge(ONE)) for name in ("a", "b")]),
@@ -37,7 +37,7 @@ def two_networks(
     ]
     with Scene(world, runtime) as scene, TapPool() as own:
         for network, specs in (
-            isolated_trio if request.param == "made after" else isolated_trio[::-1]
+            isolated_trio if request.param == "other-network-last" else isolated_trio[::-1]
         ):
             scene.network(network, ipv6=dual)
             for spec in specs:
@@ -55,25 +55,29 @@ def isolated_trio(
 
 
 @requirement("NET-2")
-def test_containers_on_different_networks_are_unreachable(
+def test_containers_on_different_networks_do_not_reach_each_other(
     two_networks: tuple[Scene, TapPool],
 ) -> None:
-    """In either order of creation, and without loss of promised reachability."""
+    """Containers on different networks do not reach each other, in either order of creation.
+
+    All other promised reachability holds.
+    """
     scene, _ = two_networks
     assert scene.observed() == scene.promised()
 
 
 @requirement("NET-2")
-@pytest.mark.parametrize("way", ["there", "back"])
+@pytest.mark.parametrize("way", ["a-to-c", "c-to-a"])
 def test_packets_of_every_protocol_do_not_cross_networks(
     isolated_trio: ThreeContainers, runtime: Adapter, way: str
 ) -> None:
-    """Including packets that look like a reply or like part of a flow.
+    """No packet of any protocol crosses from one network to another, as the runtime declares.
 
-    A peer receives the same packets, except those the runtime treats as invalid.
+    Some packets look like a reply or like part of a flow. A peer receives the same packets, except
+    those that the runtime treats as invalid.
     """
     trio = isolated_trio
-    source, target = ("a", "c") if way == "there" else ("c", "a")
+    source, target = ("a", "c") if way == "a-to-c" else ("c", "a")
     sent = list(everything(trio, source, target))
     beginning = sum(isinstance(packet.payload, UDP) for packet in sent)
     with trio.capture("a", "b", "c") as wire:
@@ -96,7 +100,10 @@ def test_packets_of_every_protocol_do_not_cross_networks(
 def test_gateway_does_not_forward_to_other_network(
     isolated_trio: ThreeContainers, runtime: Adapter
 ) -> None:
-    """Including frames to the other bridge's MAC, or to the target's own."""
+    """The gateway does not forward frames to another network, whatever MAC they are sent to.
+
+    The MACs are those of the gateway, of the other bridge and of the target.
+    """
     trio = isolated_trio
     host = trio.netns(GATEWAY).links()
     bridge = trio.scene.runtime.network_facts(OTHER).interface

@@ -1,4 +1,4 @@
-"""A network in use cannot be removed; a removed network takes its bridge and rules along."""
+"""Removal of networks: refused while in use, and complete with bridge and rules."""
 
 from __future__ import annotations
 
@@ -22,20 +22,18 @@ SUBNET, SUBNET6 = IPv4Network("172.30.192.0/20"), IPv6Network("fd00:30:192::/64"
 SMALL: Final = 1400
 PUBLISHED: Final = 8189
 KINDS: Final[dict[str, dict[str, Any]]] = {
-    "plain": {},
+    "default-options": {},
     "internal": {"internal": True},
-    "without icc, small": {"icc": False, "mtu": SMALL},
+    "no-icc-small-mtu": {"icc": False, "mtu": SMALL},
 }
 
 
 @requirement("NET-6")
-@pytest.mark.parametrize(
-    "how", ["started there", pytest.param("connected", marks=requirement("NET-3"))]
-)
-def test_network_in_use_is_not_removed(
+@pytest.mark.parametrize("how", ["started", pytest.param("connected", marks=requirement("NET-3"))])
+def test_removal_of_network_in_use_is_refused(
     scene: Scene, runtime: Adapter, host: NetnsView, how: str
 ) -> None:
-    """Used by a started or a connected container: nothing changes."""
+    """Removal of a network that a container uses is refused and changes nothing."""
     for name in ("used", "home"):
         scene.network(name)
     connected = how == "connected"
@@ -56,8 +54,8 @@ def test_network_in_use_is_not_removed(
 
 
 @requirement("NET-6")
-def test_default_network_is_not_removed(scene: Scene, runtime: Adapter) -> None:
-    """In use or not, it is the runtime's own."""
+def test_removal_of_default_network_is_refused(scene: Scene, runtime: Adapter) -> None:
+    """Removal of the default network is refused, whether or not containers use it."""
     with pytest.raises(RuntimeRefused):
         runtime.remove_network(DEFAULT_NETWORK)
     scene.containers(a=Bridge(), b=Bridge())
@@ -65,8 +63,8 @@ def test_default_network_is_not_removed(scene: Scene, runtime: Adapter) -> None:
 
 
 @requirement("NET-6", "LIFE-5")
-def test_unknown_network_is_not_removed(runtime: Adapter) -> None:
-    """Never created, or removed before."""
+def test_removal_of_unknown_network_is_refused(runtime: Adapter) -> None:
+    """Removal of a network that does not exist is refused."""
     with pytest.raises(RuntimeRefused):
         runtime.remove_network("nowhere")
 
@@ -75,15 +73,15 @@ def test_unknown_network_is_not_removed(runtime: Adapter) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        "plain",
+        "default-options",
         pytest.param("internal", marks=requirement("INT-1")),
-        pytest.param("without icc, small", marks=requirement("ICC-1")),
+        pytest.param("no-icc-small-mtu", marks=requirement("ICC-1")),
     ],
 )
-def test_removed_network_leaves_nothing(
+def test_removed_network_leaves_no_link_route_or_rule(
     scene: Scene, runtime: Adapter, host: NetnsView, guard: LeakGuard, kind: str
 ) -> None:
-    """No link, address, route or rule after use by containers; name and subnet are free."""
+    """A removed network leaves no link, address, route or rule; its name and subnet are free."""
     six = {"subnet6": SUBNET6} if has_ipv6(runtime) else {}
     options = {"subnet": SUBNET, **six, **KINDS[kind]}
     with guard.holding():
@@ -99,8 +97,8 @@ def test_removed_network_leaves_nothing(
 
 
 @requirement("NET-6", "NET-8")
-def test_reused_name_has_only_the_new_settings(scene: Scene) -> None:
-    """Subnet, MTU and isolation of the former network are gone."""
+def test_network_with_reused_name_has_only_the_new_settings(scene: Scene) -> None:
+    """A network with a reused name has no subnet, MTU or isolation of the former network."""
     closed = {"internal": True} if Feature.INTERNAL in scene.runtime.features else {}
     scene.containers(a=scene.network("name", subnet=SUBNET, mtu=SMALL, **closed))
     assert scene["a"].net.links()["eth0"].mtu == SMALL
@@ -115,8 +113,8 @@ def test_reused_name_has_only_the_new_settings(scene: Scene) -> None:
 
 
 @requirement("NET-6", "NET-2")
-def test_other_networks_are_unchanged(scene: Scene, host: NetnsView) -> None:
-    """Links, rules and published ports of other networks stay while one comes and goes."""
+def test_other_networks_are_unchanged_by_network_removal(scene: Scene, host: NetnsView) -> None:
+    """Links, rules and published ports of other networks survive a network's removal."""
     lan, dmz = (scene.network(name, ipv6=has_ipv6(scene.runtime)) for name in ("lan", "dmz"))
     ports = both(PUBLISHED, INSIDE) if Feature.PUBLISH in scene.runtime.features else ()
     scene.container("a", Bridge(lan.name), ports=ports)

@@ -1,4 +1,4 @@
-"""Requested addresses and MACs: effective on the wire, or refused."""
+"""Requested addresses and MACs: in force on the wire, or refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def requested(world: World, runtime: Adapter) -> Iterator[Scene]:
 def test_peer_sees_requested_addresses_and_mac(
     requested: Scene, wires: TapPool, family: Family
 ) -> None:
-    """In received packets and in the peer's neighbour entry."""
+    """A peer sees the requested addresses and MAC in packets and in its neighbour entry."""
     wanted = IP if family == 4 else IP6
     with TapPool() as own:
         trio = ThreeContainers(requested, family, NETWORK, wires, own)
@@ -68,7 +68,7 @@ def test_peer_sees_requested_addresses_and_mac(
 
 @requirement("NET-5", "BR-10")
 def test_requested_addresses_are_reported_and_assigned(requested: Scene) -> None:
-    """The interface inside has the reported addresses and no others."""
+    """The interface has the requested addresses and no others, as the runtime reports them."""
     endpoint, inside = requested["a"].endpoint(NETWORK), requested["a"].net
     assert inside.links()["eth0"].mac == MAC == endpoint.mac
     reported = [item for item in (endpoint.address, endpoint.address6) if item]
@@ -78,7 +78,7 @@ def test_requested_addresses_are_reported_and_assigned(requested: Scene) -> None
 
 @requirement("NET-5", "NET-3")
 def test_requested_addresses_survive_connect_and_restart(scene: Scene) -> None:
-    """While connected to another network, and after a restart there."""
+    """Requested addresses and MAC stay after connect to another network and after restart."""
     ip, ip6 = IPv4Address("172.30.145.7"), IPv6Address("fd00:30:144::7")
     options: dict[str, Any] = {"ip": ip, "mac": MAC}
     if has_ipv6(scene.runtime):
@@ -96,8 +96,8 @@ def test_requested_addresses_survive_connect_and_restart(scene: Scene) -> None:
 
 
 @requirement("NET-5", "V6-1", "LIFE-7")
-def test_requested_ipv6_address_is_assigned(scene: Scene) -> None:
-    """Beside an automatic IPv4 address."""
+def test_requested_ipv6_address_survives_restart(scene: Scene) -> None:
+    """A restarted container has its requested IPv6 address beside an automatic IPv4 address."""
     scene.network("kept", subnet6=IPv6Network("fd00:30:80::/64"))
     wanted = IPv6Address("fd00:30:80::81:7")
     container = scene.container("again", Bridge("kept"), ip6=wanted)
@@ -107,8 +107,8 @@ def test_requested_ipv6_address_is_assigned(scene: Scene) -> None:
 
 
 @requirement("NET-5", "BR-10")
-def test_requested_addresses_are_not_given_to_others(scene: Scene) -> None:
-    """Automatic addresses and MACs avoid them."""
+def test_requested_addresses_are_not_assigned_to_other_containers(scene: Scene) -> None:
+    """Automatic addresses and MACs of other containers avoid requested ones."""
     network = IPv4Network("172.30.96.0/28")
     scene.network("small", subnet=network)
     second, third, fourth = list(network.hosts())[1:4]
@@ -150,12 +150,12 @@ def test_requested_addresses_are_not_given_to_others(scene: Scene) -> None:
         pytest.param({"ip6": "fd00:30:64::7::7"}, marks=requirement("V6-1")),
         pytest.param({"ip6": str(IP)}, marks=requirement("V6-1")),
     ],
-    ids=lambda options: " ".join(options.values()),
+    ids=lambda options: ",".join(f"{name}={value}" for name, value in options.items()),
 )
-def test_invalid_request_is_refused(
+def test_invalid_address_or_mac_is_refused(
     requested: Scene, runtime: Adapter, host: NetnsView, options: dict[str, Any]
 ) -> None:
-    """Outside the subnet, in use, not assignable or malformed: nothing is left."""
+    """A malformed, used or unassignable address or MAC is refused, and nothing is left."""
     assert_refused(requested, runtime, host, options)
 
 
@@ -165,31 +165,35 @@ def assert_refused(
     """Assert that a container with these options does not start and leaves nothing."""
     before = host.snapshot()
     requested.refusal("refused", Bridge(NETWORK), **options)
-    # The kernel may take a moment to remove the attempt's netns and links.
-    until(host, lambda: not before.changes(host.snapshot()), "nothing is left of what was refused")
+    # The kernel removes the attempt's netns and links asynchronously.
+    until(
+        host,
+        lambda: not before.changes(host.snapshot()),
+        "the refused start leaves no state on the host",
+    )
     with pytest.raises(RuntimeRefused):
         runtime.inspect("refused")
 
 
 @requirement("NET-5")
-@pytest.mark.parametrize("mac", [MAC, MAC.upper()])
-def test_requested_mac_of_a_peer_is_handled_as_declared(
+@pytest.mark.parametrize("mac", [MAC, MAC.upper()], ids=["lowercase", "uppercase"])
+def test_request_for_requested_mac_of_a_peer_is_handled_as_declared(
     requested: Scene, runtime: Adapter, host: NetnsView, mac: str
 ) -> None:
-    """In every notation."""
+    """A request for a peer's requested MAC, in either case, is refused or granted as declared."""
     assert_as_declared(requested, runtime, host, mac)
 
 
 @requirement("NET-5")
-def test_automatic_mac_of_a_peer_is_handled_as_declared(
+def test_request_for_automatic_mac_of_a_peer_is_handled_as_declared(
     requested: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """Whether the peer's MAC is random or derives from its address."""
+    """A request for a peer's automatic MAC is refused or granted, as the runtime declares."""
     assert_as_declared(requested, runtime, host, requested["b"].net.links()["eth0"].mac)
 
 
 def assert_as_declared(requested: Scene, runtime: Adapter, host: NetnsView, mac: str) -> None:
-    """Assert that a container with a MAC in use is refused, or has it too, as declared."""
+    """Assert that a request for a MAC in use is refused or granted, as declared."""
     if runtime.dialect.taken_mac == "refused":
         assert_refused(requested, runtime, host, {"mac": mac})
     else:
@@ -202,8 +206,8 @@ def assert_as_declared(requested: Scene, runtime: Adapter, host: NetnsView, mac:
 
 @requirement("NET-5")
 @pytest.mark.parametrize("options", [{"ip": "172.30.112.9"}, {"mac": MAC}], ids=["address", "MAC"])
-def test_freed_address_and_mac_are_available(scene: Scene, options: dict[str, Any]) -> None:
-    """A later container gets them after the holder's removal."""
+def test_freed_address_and_mac_are_available_again(scene: Scene, options: dict[str, Any]) -> None:
+    """An address and a MAC are available again after the container that had them is removed."""
     scene.network("handed-on", subnet=IPv4Network("172.30.112.0/24"))
     for name in ("first", "second"):
         scene.container(name, Bridge("handed-on"), **options)

@@ -1,4 +1,4 @@
-"""Subnets of networks: unused by anything else, or the network is refused."""
+"""Subnets of networks overlap nothing, or the network is refused."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from suites.support.three_containers import both_families
 
 SEVERAL: Final = 4
 MANY: Final = 64
-"""More networks than a runtime has subnets in turn."""
+"""More networks than any runtime has subnets to choose from in turn."""
 DRAWN: Final = 12
 TAKEN: Final[dict[int, Network]] = {
     4: IPv4Network("172.30.16.0/20"),
     6: IPv6Network("fd00:30:16::/48"),
 }
-"""Size of the subnet of another network, or of the operator's route."""
+"""Subnet of another network or of the operator's route, by address family."""
 
 
 # --- a subnet of the runtime's choice ----------------------------------------------
@@ -38,8 +38,10 @@ TAKEN: Final[dict[int, Network]] = {
 
 @requirement("NET-1")
 @both_families
-def test_automatic_subnet_overlaps_nothing(scene: Scene, host: NetnsView, family: Family) -> None:
-    """Neither other networks, including the default one, nor any route of the host."""
+def test_automatic_subnet_overlaps_no_network_and_no_route(
+    scene: Scene, host: NetnsView, family: Family
+) -> None:
+    """An automatic subnet overlaps no other network and no route of the host."""
     before = routed(host, family)
     chosen = [
         subnet(scene.network(f"n{number}", ipv6=family == 6).facts.gateways, family)
@@ -55,7 +57,10 @@ def test_automatic_subnet_overlaps_nothing(scene: Scene, host: NetnsView, family
 def test_automatic_subnet_avoids_operator_routes(
     scene: Scene, host: NetnsView, family: Family, kind: str
 ) -> None:
-    """Routes to the next subnet in turn, wider, narrower, static or connected."""
+    """An automatic subnet overlaps no route of the operator, static or connected.
+
+    The route covers the subnet that the runtime would choose next, or is wider or narrower.
+    """
     operated = related(next(choices(scene, family)), kind)
     with operator(host, operated, connected=kind == "connected"):
         assert operated in routed(host, family)
@@ -67,10 +72,12 @@ def test_automatic_subnet_avoids_operator_routes(
 
 @requirement("NET-1", "NET-5")
 @both_families
-def test_requested_subnet_is_used(scene: Scene, family: Family) -> None:
-    """On the bridge, whose address is the gateway's, and in the host's routes."""
+def test_requested_subnet_is_used_by_bridge_and_routes(scene: Scene, family: Family) -> None:
+    """The requested subnet is on the bridge, which has the gateway's address, and in the routes."""
     made = scene.network("asked", **asked(TAKEN[family]))
-    scene.container("first", Bridge("asked"))  # some runtimes have no bridge without it
+    scene.container(
+        "first", Bridge("asked")
+    )  # some runtimes create the bridge with the first container
     assert subnet(made.facts.gateways, family) == TAKEN[family]
     assert made.facts.interface is not None
     bridges = scene.netns(GATEWAY)
@@ -80,11 +87,11 @@ def test_requested_subnet_is_used(scene: Scene, family: Family) -> None:
 
 @requirement("NET-7")
 @both_families
-@pytest.mark.parametrize("other", ["network", "default network", "route", "uplink", "br0"])
+@pytest.mark.parametrize("other", ["network", "default-network", "route", "uplink", "br0"])
 def test_overlapping_subnet_is_refused(
     scene: Scene, host: NetnsView, family: Family, other: str
 ) -> None:
-    """With another network, the default one, a route, or a network of the host.
+    """A requested subnet that overlaps a network, a route or the host's own subnets is refused.
 
     The requested subnet is the same, wider or narrower.
     """
@@ -115,12 +122,12 @@ def test_overlapping_subnet_is_refused(
             {"subnet6": "fd00:30:16::/64", "gateway6": "fd00:30:17::1"}, marks=requirement("V6-1")
         ),
     ],
-    ids=lambda options: " ".join(options.values()),
+    ids=lambda options: ",".join(f"{name}={value}" for name, value in options.items()),
 )
-def test_malformed_subnet_is_refused(
+def test_malformed_subnet_gateway_or_range_is_refused(
     runtime: Adapter, host: NetnsView, options: dict[str, str]
 ) -> None:
-    """A gateway or a range outside the subnet is refused too."""
+    """A malformed subnet, or a gateway or range outside the subnet, is refused."""
     assert_network_refused(runtime, host, **options)
 
 
@@ -129,7 +136,7 @@ def test_malformed_subnet_is_refused(
 def test_subnet_with_host_bits_is_handled_as_declared(
     scene: Scene, host: NetnsView, family: Family
 ) -> None:
-    """Refused, or reduced to the network address."""
+    """A subnet with host bits is refused or reduced to its network address, as declared."""
     wanted = TAKEN[family]
     option = {"subnet" if family == 4 else "subnet6": f"{wanted[5]}/{wanted.prefixlen}"}
     if scene.runtime.dialect.host_bits == "refused":
@@ -148,7 +155,7 @@ def asked(wanted: Network) -> dict[str, Network]:
 
 
 def related(network: Network, how: str) -> Network:
-    """Return a network, one twice as wide around it, or the upper quarter of it."""
+    """Return the network itself, its supernet of twice the size, or its last quarter."""
     found: Network = network
     if how == "wider":
         found = network.supernet()
@@ -173,12 +180,12 @@ def routed(host: NetnsView, family: Family) -> list[Network]:
 
 @contextmanager
 def in_use(scene: Scene, host: NetnsView, by: str, family: Family) -> Iterator[Network]:
-    """Have a subnet in use while the body runs."""
+    """Keep a subnet in use while the body runs, and yield it."""
     match by:
         case "network":
             scene.network("first", **asked(TAKEN[family]))
             yield TAKEN[family]
-        case "default network":
+        case "default-network":
             gateways = scene.runtime.network_facts(DEFAULT_NETWORK).gateways
             yield next(
                 (item.network for item in gateways if item.version == family),
@@ -195,9 +202,10 @@ def in_use(scene: Scene, host: NetnsView, by: str, family: Family) -> Iterator[N
 def choices(scene: Scene, family: Family) -> Iterator[Network]:
     """Return the subnets that the runtime chooses in turn, until they repeat.
 
-    Some choose the first free one, some go round: Docker among 31, of which it takes the first
-    twice in a row. Some draw from too many to wait for: without a repetition the search stops when
-    one of thirty-one would have come again eleven times in twelve.
+    Some runtimes choose the first free subnet. Some go round: Docker among 31 subnets, the first of
+    which it chooses twice in a row. Some draw at random from too many subnets to wait for. Without
+    a repetition the search stops after `DRAWN` subnets: among 31, one would have repeated with a
+    probability of eleven in twelve.
     """
     had: list[Network] = []
     for _ in range(MANY):
@@ -214,7 +222,7 @@ def choices(scene: Scene, family: Family) -> Iterator[Network]:
 
 @contextmanager
 def operator(host: NetnsView, network: Network, *, connected: bool = False) -> Iterator[None]:
-    """Add an operator's route to the host, by its gateway or connected."""
+    """Keep an operator's route on the host while the body runs, by the gateway or connected."""
     with host.open() as space, Netlink(space) as netlink:
         if connected:
             netlink.send([rtnetlink.add_bridge("operated", up=True)])

@@ -1,4 +1,4 @@
-"""MACs and addresses over time: the bridge's own, reused ones, and the last one of a pool."""
+"""The bridge's MAC over time, reused addresses, and an empty address pool."""
 
 from __future__ import annotations
 
@@ -21,22 +21,27 @@ from suites.support.three_containers import both_families
 
 SUBNET: Final = IPv4Network("172.30.15.0/24")
 SUBNET6: Final = IPv6Network("fd00:15::/64")
-"""Chosen here: some runtimes accept a requested address only with a requested subnet."""
+"""Requested subnets: some runtimes accept a requested address only with them."""
 
 SMALL: Final = IPv4Network("172.30.15.0/29")
 SMALL6: Final = IPv6Network("fd00:15::/125")
 ROOM: Final = 6
-"""Largest number of containers on these networks."""
+"""Largest number of containers on the small networks."""
 
 ANOTHER_MAC = "02:00:5e:10:00:15"
-"""Locally administered, and unassigned."""
+"""A locally administered MAC that no interface has."""
 WORD = b"is it you?"
 NAMES = ("first", "second", "third")
 
 
 @requirement("BR-14")
-def test_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: NetnsView) -> None:
-    """While containers come and go, first the one with the lowest MAC on the host."""
+def test_bridge_mac_survives_container_lifecycle(
+    scene: Scene, runtime: Adapter, host: NetnsView
+) -> None:
+    """A bridge keeps its MAC while containers start, restart and are removed.
+
+    The container with the lowest MAC on the host is removed first.
+    """
     new = Feature.NETWORKS in runtime.features
     network = scene.network("changing").name if new else DEFAULT_NETWORK
     facts = runtime.network_facts(network)
@@ -44,7 +49,7 @@ def test_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: NetnsView) -
     def macs() -> list[str]:
         return [link.mac for link in host.links().values() if link.name == facts.interface]
 
-    seen = macs()  # of a bridge without ports, where the runtime has created one
+    seen = macs()  # the MAC of a bridge without ports, where the runtime creates one
     for name in NAMES:
         scene.container(name, Bridge(network))
         seen += macs()
@@ -64,8 +69,8 @@ def test_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: NetnsView) -
 
 @requirement("BR-15")
 @both_families
-def test_reused_address_is_reached_at_once(scene: Scene, host: NetnsView, family: Family) -> None:
-    """By a peer and by the host, which both have a neighbour entry with another MAC."""
+def test_reused_address_is_reachable_at_once(scene: Scene, host: NetnsView, family: Family) -> None:
+    """A new container is reachable at once at an address that its peers know with another MAC."""
     own: dict[str, Any] = {"subnet": SUBNET} | ({"subnet6": SUBNET6} if family == 6 else {})
     network = Bridge(scene.network("reused", **own).name)
     peer, old = scene.container("peer", network), scene.container("old", network)
@@ -83,8 +88,8 @@ def test_reused_address_is_reached_at_once(scene: Scene, host: NetnsView, family
 
 @requirement("BR-15", "NET-3")
 @both_families
-def test_reused_address_of_a_connection_is_reached_at_once(scene: Scene, family: Family) -> None:
-    """A running container is connected and gets an address that a peer knows with another MAC."""
+def test_reused_address_is_reachable_at_once_after_connect(scene: Scene, family: Family) -> None:
+    """A connected container is reachable at once at an address known with another MAC."""
     own: dict[str, Any] = {"subnet": SMALL} | ({"subnet6": SMALL6} if family == 6 else {})
     network = Bridge(scene.network("reused", **own).name)
     scene.network("aside", ipv6=family == 6)
@@ -94,7 +99,7 @@ def test_reused_address_of_a_connection_is_reached_at_once(scene: Scene, family:
     assert address is not None
     round_trip(peer.net, old.net, address, WORD)
     old.remove()
-    for _ in range(ROOM):  # until its turn has come, where addresses are given out in turn
+    for _ in range(ROOM):  # until the address is next, where the runtime assigns addresses in turn
         scene.connect("new", "reused")
         if address in held(scene, "new", family):
             break
@@ -114,7 +119,10 @@ def test_reused_address_of_a_connection_is_reached_at_once(scene: Scene, family:
 def test_start_with_empty_address_pool_is_refused(
     scene: Scene, host: NetnsView, room: dict[str, Any], containers: int
 ) -> None:
-    """With a reason and without traces; a freed address is available again."""
+    """A start without a free address is refused with a reason and leaves nothing.
+
+    A freed address is available again.
+    """
     network = Bridge(scene.network("small", **room).name)
     full = [scene.container(f"fits{number}", network) for number in range(containers)]
     before = host.snapshot()

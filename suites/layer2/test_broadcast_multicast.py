@@ -1,4 +1,4 @@
-"""Scope of broadcasts and multicasts: the peers on the bridge, and nothing further."""
+"""Scope of broadcasts and multicasts: they reach the peers on the bridge and nothing else."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ PORT: Final = 31048
 TO_PEERS, FROM_OUTSIDE, TO_STRANGERS = 31052, 31053, 31054
 """Source port of each test's packets.
 
-The kernel goes on to translate a flow as when it began; with the address of a removed container a
-packet would belong to the old flow.
+The kernel translates all packets of a flow as the first one. With an equal source port, a packet of
+a container that has a removed container's address would belong to the old flow.
 """
 CONTROL: Final = "for you alone"
 OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET)
 
 
 @requirement("BR-17")
-def test_container_broadcasts_reach_only_peers(trio: ThreeContainers) -> None:
-    """Peers receive broadcasts and their groups; nothing passes the bridge."""
+def test_container_broadcasts_and_multicasts_reach_only_peers(trio: ThreeContainers) -> None:
+    """A container's broadcasts and multicasts reach its peers on the bridge and nothing else."""
     groups = everybody(trio)
     with trio.capture("b", "c", *OUTSIDE) as wire, contextlib.ExitStack() as stack:
         for group in groups:
@@ -52,7 +52,10 @@ def test_container_broadcasts_reach_only_peers(trio: ThreeContainers) -> None:
 
 @requirement("BR-17")
 def test_unprivileged_broadcast_reaches_all_peers(trio: ThreeContainers) -> None:
-    """By the link's or subnet's broadcast address, or the all-nodes group."""
+    """A broadcast of an ordinary socket reaches all peers.
+
+    The destination is the link's or subnet's broadcast address, or the all-nodes group.
+    """
     with contextlib.ExitStack() as stack:
         listeners = [
             stack.enter_context(Listener(trio.netns(name), "udp", family=trio.family, port=PORT))
@@ -66,17 +69,20 @@ def test_unprivileged_broadcast_reaches_all_peers(trio: ThreeContainers) -> None
             index = trio.netns("a").links()[trio.link("a")].ifindex
             caller.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
         for everyone in (GROUPS[trio.family][0], *directed(trio)):
-            word = f"to {everyone}, whom it may concern".encode()
+            word = f"to {everyone}, all peers".encode()
             caller.sendto(word, (str(everyone), PORT))
             assert [listener.receive()[0] for listener in listeners] == [word] * len(listeners)
 
 
 @requirement("BR-17")
 @pytest.mark.parametrize(("outsider", "neighbour"), [(NS1, NS2), (ATTACKER, HOST)])
-def test_outside_broadcasts_reach_no_container(
+def test_broadcasts_of_outsiders_reach_no_container(
     trio: ThreeContainers, outsider: str, neighbour: str
 ) -> None:
-    """Neither does a directed broadcast that an outsider sends through the host."""
+    """Broadcasts and multicasts of outsiders reach no container.
+
+    A directed broadcast that an outsider sends through the host reaches none either.
+    """
     groups = everybody(trio)
     with trio.capture(*NAMES, neighbour, HOST) as wire:
         broadcast(trio, outsider, groups, by=FROM_OUTSIDE)
@@ -93,10 +99,10 @@ def test_outside_broadcasts_reach_no_container(
 
 @requirement("BR-17", "NET-2")
 @pytest.mark.parametrize(("one", "other"), [("a", "d"), ("d", "a")])
-def test_broadcasts_stay_on_their_network(
+def test_broadcasts_do_not_reach_other_networks(
     trio: ThreeContainers, other_network_container: Container, one: str, other: str
 ) -> None:
-    """A container on another network of the same host receives none."""
+    """Broadcasts of a container reach no container on another network of the same host."""
     groups = everybody(trio)
     with trio.capture(one, other) as wire, contextlib.ExitStack() as stack:
         for group in groups:
@@ -121,7 +127,7 @@ def directed(trio: ThreeContainers) -> list[Address]:
 
 
 def broadcast(trio: ThreeContainers, name: str, groups: Iterable[Address], *, by: int) -> None:
-    """Send a distinct word to each group, by `eth0`, with a large TTL.
+    """Send a different payload to each group, by `eth0`, with a large TTL.
 
     `by` is the source port.
     """
@@ -138,13 +144,13 @@ def broadcast(trio: ThreeContainers, name: str, groups: Iterable[Address], *, by
 
 
 def tell(trio: ThreeContainers, names: Iterable[str]) -> None:
-    """Send a packet from the host to each of these as a control of the captures."""
+    """Send a control packet from the host to each name, which its capture must show."""
     for name in names:
         with trio.client(HOST, name, Protocol.UDP, port=PORT) as call:
             call.send(CONTROL.encode())
 
 
 def said(word: str, *, by: int | None = None) -> Packet:
-    """Return a word in a datagram, from any port or from one."""
+    """Return a datagram with a word as payload, from any source port or from `by`."""
     head = UDP(dport=PORT) if by is None else UDP(sport=by, dport=PORT)
     return head / word.encode()

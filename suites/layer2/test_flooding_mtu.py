@@ -27,7 +27,7 @@ AGEING = 300
 
 @requirement("BR-13")
 def test_third_container_receives_no_unicast_of_others(trio: ThreeContainers) -> None:
-    """No frame between two others, to the host or to the internet."""
+    """A third container receives no unicast frame between two others, the host and the internet."""
     two = [
         *cells(("a",), ("b", GATEWAY, HOST, INTERNET), families=(trio.family,)),
         *cells(("b",), ("a", GATEWAY), families=(trio.family,)),
@@ -45,15 +45,21 @@ def test_third_container_receives_no_unicast_of_others(trio: ThreeContainers) ->
 
 
 @requirement("BR-13")
-def test_third_container_receives_no_unicast_after_a_pause(trio: ThreeContainers) -> None:
-    """The bridge keeps its forwarding entries for the standard's ageing time."""
+def test_bridge_keeps_forwarding_entries_for_ageing_time(trio: ThreeContainers) -> None:
+    """A bridge keeps its forwarding entries for the standard's ageing time of 300 s.
+
+    A shorter time would flood unicast frames after a pause.
+    """
     with trio.netns(GATEWAY).open() as space, Netlink(by_kernel(space)) as netlink:
         assert rtnetlink_dump.ageing(netlink, trio.bridge) >= AGEING
 
 
 @requirement("BR-12")
-def test_every_link_of_the_network_has_the_same_mtu(trio: ThreeContainers) -> None:
-    """Both ends of each veth pair, and the bridge: the declared MTU, or the uplink's."""
+def test_every_link_of_network_has_the_declared_mtu(trio: ThreeContainers) -> None:
+    """The bridge and both ends of each veth pair have the MTU that the runtime declares.
+
+    The declared MTU is a value, or that of the host's uplink.
+    """
     host = trio.netns(HOST).links()
     declared = trio.scene.runtime.dialect.mtu
     wanted = host["eth0"].mtu if declared == "inherit" else declared
@@ -66,8 +72,8 @@ def test_every_link_of_the_network_has_the_same_mtu(trio: ThreeContainers) -> No
 
 @requirement("BR-12")
 @pytest.mark.parametrize("target", ["b", GATEWAY])
-def test_frame_of_mtu_size_arrives(trio: ThreeContainers, target: str) -> None:
-    """Unfragmented; the sender's kernel refuses larger ones."""
+def test_frame_of_mtu_size_arrives_unfragmented(trio: ThreeContainers, target: str) -> None:
+    """A frame of MTU size arrives unfragmented, and the sender's kernel refuses a larger one."""
     mtu = trio.netns("a").links()["eth0"].mtu
     largest = bytes(mtu - HEADERS[trio.family])
     with (

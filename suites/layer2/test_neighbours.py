@@ -1,4 +1,4 @@
-"""Answers to ARP requests and neighbour solicitations."""
+"""Answers to ARP requests and neighbour solicitations: only from the owner of an address."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PORT: Final = 31051
 @requirement("BR-18")
 @pytest.mark.parametrize("owner", OTHERS)
 def test_only_the_owner_answers_arp_and_nd(trio: ThreeContainers, owner: str) -> None:
-    """The owner answers every form of the request, and no proxy answers beside it."""
+    """Only the owner of an address answers ARP requests and neighbour solicitations for it."""
     address, mac = trio.address(owner), trio.mac(owner)
     with trio.client(HOST, owner, Protocol.UDP, port=PORT) as call:
         call.send()
@@ -31,7 +31,7 @@ def test_only_the_owner_answers_arp_and_nd(trio: ThreeContainers, owner: str) ->
         ask(trio, address, besides=(name for name in OTHERS if name != owner))
     answers = wire.matching(answer(address), at=trio.at("a"))
     answers = wire.matching(answer(address), at=trio.at(owner))
-    # A container with a network stack of its own may probe its gateway meanwhile.
+    # A container with its own network stack may probe its gateway meanwhile.
     said = [frame for frame in answers if frame.packet[Ether].dst == trio.mac("a")]
     assert {claims(frame.packet) for frame in answers} == {(mac, mac)}
     assert len(answers) == len(said)
@@ -40,19 +40,24 @@ def test_only_the_owner_answers_arp_and_nd(trio: ThreeContainers, owner: str) ->
 
 @requirement("BR-18")
 @pytest.mark.parametrize("whose", ["unused", NS1, ATTACKER, INTERNET])
-def test_no_proxy_answer_for_addresses_elsewhere(trio: ThreeContainers, whose: str) -> None:
-    """The bridge does not answer either: what lies beyond it is routed."""
+def test_bridge_does_not_proxy_arp_or_nd_for_other_addresses(
+    trio: ThreeContainers, whose: str
+) -> None:
+    """Neither the bridge nor a container answers ARP or ND for an address outside the network.
+
+    Packets to such an address are routed.
+    """
     assert_no_proxy_answer(trio, unused(trio) if whose == "unused" else trio.address(whose))
 
 
 def claims(packet: Packet) -> tuple[str, str]:
-    """Return the MAC that an answer comes from, and the one that it names."""
+    """Return the source MAC of an answer, and the MAC that the answer announces."""
     named = packet[ARP].hwsrc if ARP in packet else packet[ICMPv6NDOptDstLLAddr].lladdr
     return packet[Ether].src, named
 
 
 def unused(trio: ThreeContainers) -> Address:
-    """Return the last address of the network: runtimes count from the first."""
+    """Return the network's last address, which is unused: runtimes count from the first."""
     gateways = trio.scene.runtime.network_facts(trio.network).gateways
     (gateway,) = (item for item in gateways if item.version == trio.family)
     return last_address(gateway).ip

@@ -1,4 +1,4 @@
-"""Frames that are not IP end at the bridge."""
+"""Tagged frames and frames with other EtherTypes, which do not leave the bridge."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ MULTICAST_SOURCE: Final = "03:00:5e:10:00:01"
 
 
 @requirement("L2-2")
-def test_non_ip_frames_stay_on_the_bridge(
+def test_tagged_and_non_ip_frames_stay_on_the_bridge(
     trio: ThreeContainers, other_network_container: Container
 ) -> None:
-    """Tagged, of unknown EtherType, from a multicast source: not passed to the host or `d`."""
+    """Frames with a VLAN tag, an unknown EtherType or a multicast source stay on their bridge."""
     frames = [
         frame
         for target in (NS1, ATTACKER, INTERNET, "d", GATEWAY)
@@ -51,13 +51,15 @@ def test_non_ip_frames_stay_on_the_bridge(
     assert [frame for frame in wire.frames(at=trio.at("b")) if WORD in frame.data]
     for name in OUTSIDE:
         seen = wire.frames(at=trio.at(name))
-        assert [frame for frame in seen if PLAIN in frame.data], f"nothing was seen at {name}"
+        assert [frame for frame in seen if PLAIN in frame.data], (
+            f"the control packet is not captured at {name}"
+        )
         assert [str(frame) for frame in seen if WORD in frame.data] == []
 
 
 @requirement("L2-2")
 def test_tagged_frames_of_the_lan_reach_no_container(trio: ThreeContainers) -> None:
-    """A reply that would be accepted untagged is not accepted with a tag."""
+    """A reply with a VLAN tag from the LAN reaches no container, while the untagged one does."""
     with (
         trio.capture("a", ATTACKER, HOST) as wire,
         trio.client("a", ATTACKER, Protocol.UDP, port=PORT) as call,
@@ -79,7 +81,7 @@ def test_tagged_frames_of_the_lan_reach_no_container(trio: ThreeContainers) -> N
 
 
 def disguised(trio: ThreeContainers, target: str) -> list[Packet]:
-    """Craft datagrams of container a, tagged and from a multicast source, through the bridge."""
+    """Craft datagrams of container a to a target: tagged, or with a multicast source MAC."""
     mac, gateway = trio.mac("a"), trio.mac(GATEWAY)
     datagram = trio.ip("a", target) / UDP(dport=PORT) / WORD
     return [

@@ -1,4 +1,4 @@
-"""Router advertisements of a container: received by all, accepted by none."""
+"""Router advertisements of a container: the host and its peers do not accept them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ PREFIX: Final = IPv6Network("2001:db8:bad::/64")
 BEYOND: Final = IPv6Network("2001:db8:bad:beef::/64")
 ROUTER: Final = "fe80::bad"
 PROOF: Final = Ether(src="02:00:5e:10:00:77", dst=EVERYBODY_MAC, type=0x88B5) / b"heard"
-"""Control that a peer receives what is sent to all."""
-BELIEVE: Final = {
+"""Control frame: a peer receives frames to the broadcast address."""
+ACCEPT_RA: Final = {
     "net.ipv6.conf.eth0.accept_dad": 0,
     "net.ipv6.conf.eth0.autoconf": 1,
     "net.ipv6.conf.eth0.accept_ra": 2,
     "net.ipv6.conf.eth0.disable_ipv6": 0,
 }
-"""Sysctls that make a container accept advertisements: the control of the crafted one."""
+"""Sysctls that make the control container accept the crafted advertisement."""
 
 
 @requirement("V6-2")
@@ -47,47 +47,60 @@ BELIEVE: Final = {
         pytest.param(True, marks=requirement("V6-1")),
         pytest.param(False, marks=requirement("V6-3")),
     ],
-    ids=["with IPv6", "without IPv6"],
+    ids=["with-IPv6", "without-IPv6"],
 )
-def test_rogue_advertisement_changes_nothing(scene: Scene, host: NetnsView, *, ipv6: bool) -> None:
-    """No address, route, MTU or hop limit of the host or a peer; a control accepts it."""
+def test_rogue_router_advertisement_changes_neither_host_nor_peer(
+    scene: Scene, host: NetnsView, *, ipv6: bool
+) -> None:
+    """A container's router advertisement changes no address, route, MTU or hop limit elsewhere.
+
+    A control container that accepts advertisements does change.
+    """
     network = Bridge(scene.network("routed", ipv6=True).name if ipv6 else DEFAULT_NETWORK)
-    rogue, peer, believer = (
-        scene.container(name, network) for name in ("rogue", "peer", "believer")
-    )
-    believer.net.tune(BELIEVE)
+    rogue, peer, control = (scene.container(name, network) for name in ("rogue", "peer", "control"))
+    control.net.tune(ACCEPT_RA)
     before = {view.name: (view, view.snapshot()) for view in (host, peer.net)}
     said = IPv6(src=ROUTER) / ICMPv6ND_RA()
     with peer.net.capture() as wire, host.capture() as outside:
         send_frame(rogue.net, advertisement(rogue.net.links()["eth0"].mac))
         scene.settle()
-    assert outside.matching(said), "it does leave the container"
+    assert outside.matching(said), "the advertisement does not leave the container"
     if wire.matching(said):
-        until(believer.net, lambda: believes(believer.net), "the advertisement is believed")
+        until(
+            control.net,
+            lambda: has_accepted(control.net),
+            "the control container accepts the advertisement",
+        )
     changes = {name: then.changes(view.snapshot()) for name, (view, then) in before.items()}
     assert changes == {"host": [], "peer": []}
 
 
 @requirement("V6-2", "V6-3", "NET-3")
-def test_connected_container_ignores_rogue_advertisements(scene: Scene) -> None:
-    """Connected to a network without IPv6, before and after a restart."""
+def test_rogue_router_advertisement_is_ignored_by_connected_container(scene: Scene) -> None:
+    """A container connected to a network without IPv6 ignores a peer's router advertisements.
+
+    The same holds after its restart.
+    """
     for name in ("home", "later"):
         scene.network(name)
     rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer", Bridge("home"))
     scene.connect("peer", "later")
-    assert_not_believed(scene, rogue, peer)
+    assert_ignored(scene, rogue, peer)
 
 
 @requirement("V6-1", "V6-2", "NET-3")
-def test_ipv6_connection_ignores_rogue_advertisements(scene: Scene) -> None:
-    """Neither the connected container, its peers nor the host accept it."""
+def test_rogue_router_advertisement_is_ignored_on_connected_ipv6_network(scene: Scene) -> None:
+    """A container connected to a network with IPv6 ignores a peer's router advertisements.
+
+    The host ignores them too. The same holds after the container's restart.
+    """
     scene.network("later", ipv6=True)
     rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer")
     scene.connect("peer", "later")
-    assert_not_believed(scene, rogue, peer)
+    assert_ignored(scene, rogue, peer)
 
 
-def assert_not_believed(scene: Scene, rogue: Container, peer: Container) -> None:
+def assert_ignored(scene: Scene, rogue: Container, peer: Container) -> None:
     """Assert that nothing changes in the peer or the host, also after the peer's restart."""
     host = scene.netns(GATEWAY)
     scene.ready()
@@ -116,7 +129,7 @@ def advertisement(mac: str) -> Packet:
     return head / said / prefix / offers
 
 
-def believes(view: NetnsView) -> bool:
+def has_accepted(view: NetnsView) -> bool:
     """Return True if a namespace has an address of the prefix, and the router as default route."""
     addressed = any(item.ip in PREFIX for item in view.interfaces("eth0"))
     return addressed and any(str(route.via) == ROUTER for route in view.routes())

@@ -1,4 +1,4 @@
-"""Containers that claim foreign addresses, by ARP and by neighbour discovery."""
+"""Containers that claim foreign addresses by ARP and neighbour discovery."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORD: Final = b"for your eyes only"
 
 @pytest.fixture
 def spoofing_trio(trio: ThreeContainers) -> Iterator[ThreeContainers]:
-    """Yield the trio; afterwards the owners' own announcements repair the caches."""
+    """Yield the trio; afterwards announcements of the owners repair the neighbour caches."""
     yield trio
     for owner in ("b", "c", GATEWAY):
         claim(trio, owner, trio.address(owner))
@@ -32,8 +32,10 @@ def spoofing_trio(trio: ThreeContainers) -> Iterator[ThreeContainers]:
 
 @requirement("L2-1")
 @pytest.mark.parametrize("owner", ["b", GATEWAY])
-def test_spoofed_arp_is_contained_as_declared(spoofing_trio: ThreeContainers, owner: str) -> None:
-    """Packets of c reach the owner or, where openness is declared, a."""
+def test_spoofed_arp_and_nd_are_contained_as_declared(
+    spoofing_trio: ThreeContainers, owner: str
+) -> None:
+    """A container that claims a foreign address receives packets for it only where declared."""
     round_trip(
         spoofing_trio.netns("c"), spoofing_trio.netns(owner), spoofing_trio.address(owner), WORD
     )
@@ -55,8 +57,10 @@ def test_spoofed_arp_is_contained_as_declared(spoofing_trio: ThreeContainers, ow
 
 
 @requirement("L2-1")
-def test_spoofed_arp_does_not_affect_other_links(spoofing_trio: ThreeContainers) -> None:
-    """The host still reaches its own neighbours, whose addresses were claimed on the bridge."""
+def test_spoofed_arp_and_nd_do_not_affect_other_links_of_the_host(
+    spoofing_trio: ThreeContainers,
+) -> None:
+    """The host still reaches its neighbours whose addresses a container claims on the bridge."""
     host = spoofing_trio.netns(HOST)
     for name in (NS1, ATTACKER):
         round_trip(host, spoofing_trio.netns(name), spoofing_trio.address(name), WORD)
@@ -73,7 +77,7 @@ def test_spoofed_arp_does_not_affect_other_links(spoofing_trio: ThreeContainers)
 
 
 def claim(trio: ThreeContainers, name: str, *addresses: Address) -> None:
-    """Announce the addresses of `who` to the network."""
+    """Announce addresses to the network from the MAC of `name`."""
     frames = [frame for address in addresses for frame in claims(trio.mac(name), address)]
     send_frame(trio.netns(name), *frames, link=trio.link(name))
     trio.settle()

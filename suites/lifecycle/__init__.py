@@ -1,1 +1,1 @@
-"""Start and end of containers: nothing is left, whatever happens in between."""
+"""Start and end of containers, after which no state is left."""

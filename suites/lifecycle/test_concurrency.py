@@ -1,4 +1,4 @@
-"""Concurrent operations: addresses stay unique, whatever else starts or stops."""
+"""Concurrent starts and removals, with unique addresses."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from suites.support.features import lan
 MANY = 20
 
 
-@pytest.mark.timeout(300)  # twenty commands, each of which is bounded, on a busy machine
+@pytest.mark.timeout(300)  # twenty commands, each with a bound, on a busy machine
 @requirement("LIFE-4")
 def test_twenty_concurrent_starts_get_unique_addresses(scene: Scene, runtime: Adapter) -> None:
-    """In each family, with twenty MACs, as reported and as assigned; the host reaches all."""
+    """Twenty containers that start at once get unique addresses and MACs.
+
+    The reported addresses are the assigned ones, in each family. The host reaches all containers.
+    """
     own = lan(scene)
     specs = [ContainerSpec(f"member{number:02}", own) for number in range(MANY)]
     _adopt(scene, specs, at_once(scene.world.host, [partial(runtime.run, spec) for spec in specs]))
     _assert_unique(scene, [spec.name for spec in specs])
 
 
-@pytest.mark.timeout(300)  # likewise
+@pytest.mark.timeout(300)  # for the same reason
 @requirement("LIFE-4")
 def test_starts_racing_removals_get_unique_addresses(scene: Scene, runtime: Adapter) -> None:
-    """A freed address is given out once, and in the end all containers are reachable."""
+    """Containers that start while others are removed get unique addresses and are reachable."""
     own = lan(scene)
     scene.container("stays", own)
     for number in range(MANY // 2):

@@ -1,6 +1,6 @@
-"""The runtime is killed: its next start cleans up, and running containers continue.
+"""A killed runtime: its next start cleans up, and running containers continue.
 
-The tests have a world of their own, so that an incomplete clean-up disturbs no other test.
+The tests have a separate world, so that an incomplete clean-up disturbs no other test.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from suites.support.features import families, lan
 
 PUBLISHED, PORT = 8196, 31074
 MOMENTS = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
-"""Moments of the kill, as shares of the duration of a start."""
+"""Moments of the kill, as fractions of the duration of a start."""
 
 
 @pytest.fixture
@@ -48,19 +48,19 @@ def scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)  # forty commands, each of which is bounded, on a busy machine
+@pytest.mark.timeout(300)  # forty commands, each with a bound, on a busy machine
 @requirement("LIFE-6")
-def test_killed_start_is_cleaned_up_by_the_next_start(scene: Scene) -> None:
-    """The next start completes or undoes it, whatever the moment of the kill.
+def test_killed_start_is_cleaned_up_by_next_runtime_start(scene: Scene) -> None:
+    """The runtime's next start completes or undoes a start that was killed at any moment.
 
-    The network has one address to give, where possible: it is free again for another container.
-    Containers that run meanwhile fare as declared.
+    The network has one free address, where possible: another container can have it afterwards.
+    Containers that run meanwhile keep their network as the runtime declares.
     """
     host, runtime = scene.netns(HOST), scene.runtime
     mode = _small(scene) if Feature.NETWORKS in runtime.features else Bridge()
     victim, heir = (ContainerSpec(name, mode) for name in ("victim", "heir"))
     scene.container("stays", Bridge())
-    _seconds_of_a_start(runtime, heir)  # a bridge's first carrier brings its fe80:: address
+    _seconds_of_a_start(runtime, heir)  # a bridge gets its fe80:: address with its first carrier
     whole = _seconds_of_a_start(runtime, heir)
     with guarded(scene.world, runtime.dialect) as different:
         for moment in MOMENTS:
@@ -69,27 +69,28 @@ def test_killed_start_is_cleaned_up_by_the_next_start(scene: Scene) -> None:
             until(
                 host,
                 lambda: _running(runtime, victim.name) or not different(),
-                f"undone or finished what was killed at {moment:.0%} of its start",
+                f"the start that was killed after {moment:.0%} is undone or completed",
             )
             if _running(runtime, victim.name) or runtime.dialect.restart_address == "kept":
                 _remove(runtime, victim.name)
             runtime.run(heir)
             runtime.remove(heir.name)
             _remove(runtime, victim.name)
-            with contextlib.suppress(TimeoutError):  # the leftovers tell more
-                until(host, lambda: not different(), "nothing is left of victim and heir")
+            with contextlib.suppress(TimeoutError):  # the next assertion shows the leftovers
+                until(host, lambda: not different(), "no state of victim and heir is left")
             assert different() == []
             if runtime.dialect.crash == "keeps-network":
                 assert scene.observed() == scene.promised()
 
 
-@pytest.mark.timeout(300)  # likewise
+@pytest.mark.timeout(300)  # for the same reason
 @requirement("LIFE-6")
-def test_running_containers_fare_as_declared_after_a_crash(scene: Scene) -> None:
-    """They keep network, published port and names, or are stopped.
+def test_running_containers_survive_runtime_crash_as_declared(scene: Scene) -> None:
+    """Running containers survive a kill of the runtime or stop, as the runtime declares.
 
-    A container that can be inspected by exec alone is inspected after the runtime is back, where
-    exec is declared impossible without it.
+    They keep their network, published ports and names, or all of them stop. If exec is declared
+    impossible without the runtime, containers that only exec can inspect are inspected after the
+    runtime is back.
     """
     runtime = scene.runtime
     own = lan(scene)
@@ -139,7 +140,7 @@ def _small(scene: Scene) -> Bridge:
 
 
 def _seconds_of_a_start(runtime: Adapter, spec: ContainerSpec) -> float:
-    """Return the duration of a container's start; the container is removed again."""
+    """Start a container, remove it, and return the duration of the start in seconds."""
     began = time.monotonic()
     runtime.run(spec)
     seconds = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""A start that fails half-way leaves nothing behind."""
+"""Failed starts, which leave nothing behind."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from suites.support.features import has_ipv6, has_networks
 SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")
 TAKEN, TAKEN6 = IPv4Address("172.30.9.5"), IPv6Address("fd00:99::5")
 TAKEN_BY_FIRST: Final[dict[str, Any]] = {"ip": TAKEN, "ip6": TAKEN6}
-"""Requested by `first`, where a case needs it."""
+"""Addresses that `first` requests, where a case needs them."""
 
 
 @dataclass(frozen=True)
 class FailingStart:
-    """A start that cannot succeed on the network of `first`, or in another mode."""
+    """A start that cannot succeed, on the network of `first` or in another mode."""
 
     mode: Mode | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
 FAILING = {
-    "no such command": FailingStart(options={"command": ("/no/such/command",)}),
-    "not executable": FailingStart(options={"command": ("/etc/hosts",)}),
-    "address in use": FailingStart(options={"ip": TAKEN}),
-    "IPv6 address in use": FailingStart(options={"ip6": TAKEN6}),
-    "address outside": FailingStart(options={"ip": IPv4Address("172.30.10.5")}),
-    "unknown sysctl": FailingStart(options={"sysctls": (("net.ipv4.unheard_of", "1"),)}),
-    "unknown network": FailingStart(mode=Bridge("unheard-of")),
-    "unknown container": FailingStart(mode=Joined("unheard-of")),
+    "missing-command": FailingStart(options={"command": ("/no/such/command",)}),
+    "non-executable-command": FailingStart(options={"command": ("/etc/hosts",)}),
+    "address-in-use": FailingStart(options={"ip": TAKEN}),
+    "IPv6-address-in-use": FailingStart(options={"ip6": TAKEN6}),
+    "address-outside-subnet": FailingStart(options={"ip": IPv4Address("172.30.10.5")}),
+    "unknown-sysctl": FailingStart(options={"sysctls": (("net.ipv4.unheard_of", "1"),)}),
+    "unknown-network": FailingStart(mode=Bridge("unheard-of")),
+    "unknown-container": FailingStart(mode=Joined("unheard-of")),
 }
 
 
 @requirement("LIFE-2")
 @pytest.mark.parametrize("case", FAILING.values(), ids=list(FAILING))
-def test_failed_start_leaves_nothing(
+def test_failed_start_leaves_no_kernel_state(
     scene: Scene, runtime: Adapter, case: FailingStart, guard: LeakGuard
 ) -> None:
-    """Neither kernel state nor name and address: the next start gets both."""
+    """A failed start leaves no kernel state, and the next start gets its name and address."""
     asked = {key: TAKEN_BY_FIRST[key] for key in case.options if key in TAKEN_BY_FIRST}
     home = _small(scene, **asked) if asked or has_networks(runtime) else _default(scene)
     with guard.holding():
@@ -61,10 +61,13 @@ def test_failed_start_leaves_nothing(
 
 
 @requirement("LIFE-2")
-def test_start_without_free_address_leaves_nothing(
+def test_start_without_free_address_leaves_no_kernel_state(
     scene: Scene, runtime: Adapter, guard: LeakGuard
 ) -> None:
-    """After a container is removed the next start gets its address."""
+    """A start that fails for want of a free address leaves no kernel state.
+
+    After a container is removed, the next start gets its address.
+    """
     home = _small(scene)
     names = [f"member{number}" for number in range(SUBNET.num_addresses - 4)]
     for name in names:

@@ -1,4 +1,4 @@
-"""The kernel's state after removal equals the state before."""
+"""Kernel state after removal, which equals the state before."""
 
 from __future__ import annotations
 
@@ -21,20 +21,25 @@ from suites.support.features import has_ipv6, has_networks, lan, minimal_contain
 
 MODES: dict[str, Mode] = {
     "bridge": Bridge(),
-    "own network": Bridge("lan"),
+    "user-defined": Bridge("lan"),
     "host": Host(),
     "none": Nothing(),
-    "joined": Joined("home"),
+    "container": Joined("home"),
 }
 
 
 @requirement("LIFE-1")
 @pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
-def test_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: LeakGuard) -> None:
-    """In every mode; while the container runs the guard sees it."""
+def test_removed_container_leaves_no_kernel_state(
+    scene: Scene, mode: Mode, guard: LeakGuard
+) -> None:
+    """A removed container of any mode leaves no kernel state.
+
+    The leak guard sees the container's state while it runs.
+    """
     own = lan(scene)
     scene.container("home", Bridge())
-    scene.container("stays", own)  # a bridge's first carrier brings its fe80:: address
+    scene.container("stays", own)  # a bridge gets its fe80:: address with its first carrier
     with guard.holding() as different:
         scene.container("guest", mode)
         scene["guest"].exec("true")
@@ -43,13 +48,13 @@ def test_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: LeakG
 
 
 @requirement("LIFE-1")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 def test_removed_container_leaves_no_flows_or_neighbours(
     scene: Scene, family: Family, guard: LeakGuard
 ) -> None:
-    """Conntrack and neighbour entries go although others still use the bridge.
+    """A removed container leaves no conntrack or neighbour entry while others use its bridge.
 
-    Where the runtime declares that it leaves those to the kernel, nothing else stays.
+    If the runtime declares that it leaves those entries to the kernel, nothing else stays.
     """
     own = lan(scene, family=family)
     stays = scene.container("stays", own).net
@@ -66,8 +71,11 @@ def test_removed_container_leaves_no_flows_or_neighbours(
 
 
 @requirement("LIFE-1")
-def test_removed_network_leaves_nothing(scene: Scene, guard: LeakGuard) -> None:
-    """Bridge, addresses, routes, rules and sysctls go with it, or with its last container."""
+def test_removed_network_leaves_no_kernel_state(scene: Scene, guard: LeakGuard) -> None:
+    """A removed network leaves no bridge, address, route, rule or sysctl.
+
+    Its last container or its own removal takes them along.
+    """
     scene.container("stays", Bridge())
     with guard.holding() as different:
         scene.network("lan", ipv6=has_ipv6(scene.runtime))
@@ -78,9 +86,12 @@ def test_removed_network_leaves_nothing(scene: Scene, guard: LeakGuard) -> None:
 
 
 @requirement("LIFE-3")
-@pytest.mark.parametrize("how", ["killed from outside", "ended by itself"])
+@pytest.mark.parametrize("how", ["killed", "exited"])
 def test_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> None:
-    """The host's state is as after a stop; the next start, or another container, is reached."""
+    """After the end of a container's pid 1, the host's state is the same as after a stop.
+
+    The next start, or another container, is reachable.
+    """
     host = scene.netns(HOST)
     guest = scene.container("guest", Bridge())
     scene.container("peer", Bridge())
@@ -88,13 +99,13 @@ def test_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> None:
     stopped = host.snapshot()
     guest = _begun_again(scene, guest)
     assert stopped.changes(host.snapshot())
-    if how == "killed from outside":
+    if how == "killed":
         scene.world.host.call(_signal, guest.facts().pid, signal.SIGKILL)
     else:
-        with contextlib.suppress(RuntimeRefused):  # the container may end before the answer comes
+        with contextlib.suppress(RuntimeRefused):  # the container may end before exec returns
             guest.exec("kill", "-TERM", "1")
-    until(host, lambda: not guest.facts().running, "the runtime tells that it has ended")
-    until(host, lambda: not stopped.changes(host.snapshot()), "its network is gone")
+    until(host, lambda: not guest.facts().running, "the runtime reports the container as ended")
+    until(host, lambda: not stopped.changes(host.snapshot()), "the container's network is removed")
     _begun_again(scene, guest)
     assert scene.observed() == scene.promised()
 
@@ -114,7 +125,7 @@ def _signal(pid: int, number: int) -> None:
 
 @requirement("LIFE-5")
 def test_unknown_container_or_network_is_refused_by_name(runtime: Adapter, scene: Scene) -> None:
-    """Every operation reports a clear error."""
+    """Every operation on an unknown container or network is refused with an error that names it."""
     known = minimal_container(scene, "known")
     verbs: list[Callable[[str], object]] = [
         runtime.inspect,
@@ -132,8 +143,13 @@ def test_unknown_container_or_network_is_refused_by_name(runtime: Adapter, scene
 
 
 @requirement("LIFE-5")
-def test_removing_an_unknown_container_is_as_declared(runtime: Adapter, scene: Scene) -> None:
-    """A second removal, and a removal of a container that never existed."""
+def test_removal_of_unknown_container_is_handled_as_declared(
+    runtime: Adapter, scene: Scene
+) -> None:
+    """Removal of a container that does not exist is refused or does nothing, as declared.
+
+    It was removed before or never existed.
+    """
     scene.container("once", Bridge())
     scene.remove("once")
     for name in ("once", "never"):
@@ -145,8 +161,11 @@ def test_removing_an_unknown_container_is_as_declared(runtime: Adapter, scene: S
 
 
 @requirement("LIFE-5")
-def test_stopping_a_stopped_container_is_as_declared(runtime: Adapter, scene: Scene) -> None:
-    """A second stop; the container can be started afterwards where restart is possible."""
+def test_stop_of_stopped_container_is_handled_as_declared(runtime: Adapter, scene: Scene) -> None:
+    """A second stop of a container is refused or does nothing, as the runtime declares.
+
+    The container can be started afterwards where the runtime can restart.
+    """
     guest = scene.container("guest", Bridge())
     guest.stop()
     if runtime.dialect.stopping_stopped == "refused":

@@ -15,8 +15,13 @@ from suites.support.features import lan
 
 
 @requirement("LIFE-7")
-def test_address_is_kept_or_renewed_as_declared(scene: Scene, runtime: Adapter) -> None:
-    """Another container starts in between: it gets the address only if that was free."""
+def test_restarted_container_keeps_or_renews_its_address_as_declared(
+    scene: Scene, runtime: Adapter
+) -> None:
+    """A restarted container keeps or renews its address, as the runtime declares.
+
+    A container that starts in between gets the address only if it is free.
+    """
     own = lan(scene)
     guest = scene.container("guest", own)
     before = _addresses(guest)
@@ -40,9 +45,9 @@ def _addresses(container: Container) -> set[Address]:
 
 
 @requirement("LIFE-7")
-@pytest.mark.parametrize("family", FAMILIES)
-def test_restarted_container_is_reached_at_once(scene: Scene, family: Family) -> None:
-    """By a peer and by the host, which both have a neighbour entry for it."""
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+def test_restarted_container_is_reachable_at_once(scene: Scene, family: Family) -> None:
+    """A peer and the host that know its earlier MAC reach a restarted container at once."""
     own = lan(scene, family=family)
     peer = scene.container("peer", own).net
     guest = scene.container("guest", own)

@@ -40,8 +40,11 @@ def flows(scene: Scene, family: Family) -> Iterator[Flows]:
 
 @requirement("LIFE-8")
 @both_families
-def test_open_flows_survive_other_containers(scene: Scene, flows: Flows) -> None:
-    """Another container starts, restarts, is killed and removed; and another fails to start."""
+def test_open_flows_survive_lifecycle_of_other_containers(scene: Scene, flows: Flows) -> None:
+    """Open flows continue while another container starts, restarts, is killed and is removed.
+
+    They continue also while another container fails to start.
+    """
     own = scene.plan.container("stays").mode
     assert own is not None
     scene.refusal("guest", own, command=("/no/such/command",))
@@ -49,19 +52,23 @@ def test_open_flows_survive_other_containers(scene: Scene, flows: Flows) -> None
     guest = scene.container("guest", own)
     assert_flows_survive(flows, guest, scene.runtime)
     scene.world.host.call(os.kill, guest.facts().pid, signal.SIGKILL)
-    until(scene.netns(HOST), lambda: not guest.facts().running, "the runtime knows of it")
+    until(
+        scene.netns(HOST),
+        lambda: not guest.facts().running,
+        "the runtime reports the container as ended",
+    )
     assert_flows_continue(flows, "killed")
     scene.remove("guest")
     assert_flows_continue(flows, "removed")
 
 
 @requirement("LIFE-8")
-@pytest.mark.parametrize("family", [4])
+@pytest.mark.parametrize("family", [4], ids=["IPv4"])
 @pytest.mark.parametrize("mode", [Nothing(), Host(), Joined("stays")], ids=str)
-def test_open_flows_survive_containers_of_other_modes(
+def test_open_flows_survive_lifecycle_of_containers_of_other_modes(
     scene: Scene, flows: Flows, mode: Mode
 ) -> None:
-    """Containers without a network, in the host's netns, or in that of `stays`."""
+    """Open flows continue while a container without a bridge port starts, stops and is removed."""
     guest = scene.container("guest", mode)
     assert_flows_survive(flows, guest, scene.runtime)
     scene.remove("guest")
@@ -70,11 +77,13 @@ def test_open_flows_survive_containers_of_other_modes(
 
 @requirement("LIFE-8", "NET-1")
 @both_families
-def test_open_flows_survive_other_networks(scene: Scene, flows: Flows) -> None:
-    """Another network is created, used and removed."""
+def test_open_flows_survive_creation_and_removal_of_other_networks(
+    scene: Scene, flows: Flows
+) -> None:
+    """Open flows continue while another network is created, used and removed."""
     scene.network("passing", ipv6=has_ipv6(scene.runtime))
     scene.container("guest", Bridge("passing"))
-    assert_flows_continue(flows, "a network was made")
+    assert_flows_continue(flows, "a network is created")
     scene.remove("guest")
     scene.remove_network("passing")
-    assert_flows_continue(flows, "a network was removed")
+    assert_flows_continue(flows, "the network is removed")

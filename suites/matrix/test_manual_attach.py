@@ -1,6 +1,6 @@
-"""Matrix of the cast after a veth was moved into `container06-none` by hand.
+"""Matrix of the reference plan after a veth end is moved into `container06-none` manually.
 
-The container is then on the bridge like any other, although the runtime does not know it.
+The container is then on the bridge like any other, although the runtime does not know about it.
 """
 
 from __future__ import annotations
@@ -22,25 +22,29 @@ from harness.testbench.scene import Scene
 
 
 @requirement("ATT-3")
-def test_attached_container_reaches_what_a_bridged_container_reaches(
+def test_manually_attached_container_has_reachability_of_bridged_container(
     attached: Scene,
 ) -> None:
-    """The manual veth serves as well as the runtime's own."""
+    """A manually attached container reaches the same targets as a bridged container."""
     row = attached.promised().select(source=ALONE)
     assert attached.observed(row) == row
 
 
 @requirement("ATT-3", "BR-4", "BR-27")
 @pytest.mark.parametrize("source", [CONTAINER01, CONTAINER02, JOINER, HOST])
-def test_attached_container_is_reachable_from_peers_and_host(attached: Scene, source: str) -> None:
-    """By the manually assigned address on the bridge."""
+def test_manually_attached_container_is_reachable_from_peers_and_host(
+    attached: Scene, source: str
+) -> None:
+    """Peers and the host reach a manually attached container at its address on the bridge."""
     column = attached.promised().select(source=source, target=ALONE)
     assert attached.observed(column) == column
 
 
 @requirement("BR-9")
 @pytest.mark.parametrize("source", [NS1, INTERNET, ATTACKER])
-def test_attached_container_is_unreachable_for_outsiders(attached: Scene, source: str) -> None:
-    """The runtime's protection of the bridge covers the attached container too."""
+def test_manually_attached_container_is_unreachable_for_outsiders(
+    attached: Scene, source: str
+) -> None:
+    """Outsiders do not reach a manually attached container."""
     column = attached.promised().select(source=source, target=ALONE)
     assert attached.observed(column) == column

@@ -1,7 +1,7 @@
-"""The reference plan, all to all: observed reachability equals promised reachability.
+"""Matrix of the reference plan: observed reachability equals promised reachability.
 
-One test for each source, so that a failure names the source; the cells of a row are measured at
-once.
+Each source has its own test, so that a failure names the source. The cells of a source are measured
+at once.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ from harness.testbench.scene import Scene
 @requirement("BR-1", "BR-4", "BR-5", "BR-6", "BR-7", "BR-8", "V6-3")
 @pytest.mark.parametrize("source", [CONTAINER01, CONTAINER02])
 def test_bridged_container_reaches_promised_targets(cast: Scene, source: str) -> None:
-    """Peers and the host directly, everything beyond through the host and under its address."""
+    """A bridged container reaches peers and host directly, and others under the host's address."""
     row = cast.promised().select(source=source)
     assert cast.observed(row) == row
 
 
 @requirement("HOST-4")
-def test_host_mode_container_reaches_what_the_host_reaches(cast: Scene) -> None:
-    """Its row of the matrix is the host's own, TTLs included."""
+def test_host_mode_container_has_reachability_of_the_host(cast: Scene) -> None:
+    """A host-mode container reaches the same targets as the host, with the same TTLs."""
     row = cast.promised().select(source=ON_HOST)
     assert cast.observed(row) == row
 
 
 @requirement("CTR-1", "CTR-2")
-def test_joiner_reaches_what_the_joined_container_reaches(cast: Scene) -> None:
-    """It sends from the joined container's addresses and is answered like it."""
+def test_joining_container_has_reachability_of_joined_container(cast: Scene) -> None:
+    """A joining container reaches the same targets as the joined container, from its addresses."""
     row = cast.promised().select(source=JOINER)
     assert cast.observed(row) == row
 
 
 @requirement("NONE-4")
 def test_container_without_network_reaches_only_itself(cast: Scene) -> None:
-    """Loopback answers; all else fails at once without a route."""
+    """A container without a network reaches its loopback, and every other target has no route."""
     row = cast.promised().select(source=ALONE)
     assert cast.observed(row) == row
 
 
 @requirement("BR-27")
-def test_host_reaches_its_containers(cast: Scene) -> None:
-    """Directly over their bridge, without a router between."""
+def test_host_reaches_its_containers_directly(cast: Scene) -> None:
+    """The host reaches its containers directly over their bridge."""
     row = cast.promised().select(source=HOST)
     assert cast.observed(row) == row
 
 
 @requirement("BR-9", "BYS-2")
 @pytest.mark.parametrize("source", [NS1, NS2, INTERNET, ATTACKER])
-def test_outsiders_reach_the_host_and_no_container(cast: Scene, source: str) -> None:
-    """The host forwards no packet to an unpublished container."""
+def test_outsiders_reach_the_host_and_no_unpublished_container(cast: Scene, source: str) -> None:
+    """Outsiders reach the host, and the host forwards none of their packets to a container."""
     row = cast.promised().select(source=source)
     assert cast.observed(row) == row

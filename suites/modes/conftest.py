@@ -1,4 +1,4 @@
-"""Scenes that the mode suites share besides the cast."""
+"""Scenes that the mode suites share besides the reference plan."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _DUAL_STACK = pytest.param("dual-stack", marks=requirement("V6-1"))
 in_each_family: Final = pytest.mark.parametrize(
     "network", ["default", _DUAL_STACK], indirect=True, scope="module"
 )
-"""IPv4 on the default network, and IPv6 on a network with both families."""
+"""Parameters: IPv4 on the default network, and IPv6 on a network with both families."""
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeNetwork:
-    """A network of the runtime's with containers on it, and the family in which it is tested."""
+    """A network with containers on it, and the family in which it is tested."""
 
     scene: Scene
     name: str
@@ -82,8 +82,8 @@ def network(
 ) -> Iterator[BridgeNetwork]:
     """Share containers on a network; tests must not change them.
 
-    On the default network these are the cast's. On the others `b` is restarted, where the runtime
-    can restart. A runtime without user-defined networks has the default one in their place.
+    On the default network they are those of the reference plan. On the others, `b` is restarted,
+    where the runtime can restart. A runtime without user-defined networks uses the default one.
     """
     if request.param == "default":
         cast = request.getfixturevalue("cast")
@@ -107,9 +107,9 @@ def network(
 def assert_not_published(
     scene: Scene, mode: Mode, declared: Literal["refused", "warned"], transport: Transport
 ) -> None:
-    """Assert that publishing in `mode` is refused by name or warned of.
+    """Assert that publishing in `mode` is refused by name or brings a warning.
 
-    Either way the port stays the host's: a listener there receives every call.
+    Either way the port stays free on the host: a listener there receives every connection.
     """
     host, attacker = scene.netns(HOST), scene.netns(ATTACKER)
     before, port = host.snapshot(), free_port(host, transport)

@@ -1,6 +1,6 @@
 """Mode bridge: a veth pair into the runtime's bridge, an address on its network, masquerading.
 
-On the default network, on a user-defined one, and on one with both families.
+The tests run on the default network, on a user-defined one, and on one with both families.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from suites.modes.conftest import BridgeNetwork, in_each_family
 
 
 @requirement("BR-1")
-def test_container_has_only_lo_and_eth0(network: BridgeNetwork) -> None:
-    """Both are up, and a process inside sees the same."""
+def test_bridged_container_has_only_lo_and_eth0(network: BridgeNetwork) -> None:
+    """A bridged container has only lo and eth0, both up, and a process inside sees the same."""
     for name in network.containers:
         links = network.scene[name].net.links()
         assert links.keys() == {"lo", "eth0"}, name
@@ -57,8 +57,11 @@ def test_container_has_only_lo_and_eth0(network: BridgeNetwork) -> None:
 
 
 @requirement("BR-1")
-def test_addresses_are_in_the_subnet_and_as_reported(network: BridgeNetwork) -> None:
-    """One address per family of the network, with the subnet's prefix."""
+def test_bridged_container_has_one_reported_address_per_family(network: BridgeNetwork) -> None:
+    """A bridged container has one address per family of its network, with the subnet's prefix.
+
+    The runtime reports the same addresses.
+    """
     gateways = network.facts().gateways
     for name in network.containers:
         held = network.scene[name].net.interfaces("eth0")
@@ -68,8 +71,8 @@ def test_addresses_are_in_the_subnet_and_as_reported(network: BridgeNetwork) -> 
 
 
 @requirement("BR-1")
-def test_loopback_is_as_declared(network: BridgeNetwork) -> None:
-    """127.0.0.1/8, and ::1 on a network with IPv6 or where every container has it."""
+def test_loopback_addresses_of_bridged_container_are_as_declared(network: BridgeNetwork) -> None:
+    """A bridged container's lo has 127.0.0.1/8, and ::1 where the network or runtime has IPv6."""
     six = any(item.version == 6 for item in network.facts().gateways)
     wanted = {"127.0.0.1/8"}
     if six or network.scene.runtime.dialect.bridge_loopback6:
@@ -81,17 +84,19 @@ def test_loopback_is_as_declared(network: BridgeNetwork) -> None:
 
 @requirement("BR-1")
 @in_each_family
-def test_container_reaches_itself(network: BridgeNetwork) -> None:
-    """By its own address and by the loopback."""
+def test_bridged_container_reaches_itself(network: BridgeNetwork) -> None:
+    """A bridged container reaches itself by its own address and by the loopback."""
     row = network.scene.promised(list(cells(network.containers, (SELF, LOOPBACK))))
     assert network.scene.observed(row) == row
 
 
 @requirement("BR-1", "BR-2")
-def test_default_bridge_is_as_declared(cast: Scene, runtime: Adapter, host: NetnsView) -> None:
-    """The bridge is up under its name and holds its address, where the runtime documents them.
+def test_default_bridge_name_and_address_are_as_declared(
+    cast: Scene, runtime: Adapter, host: NetnsView
+) -> None:
+    """The default bridge is up and has the name and address that the runtime declares.
 
-    A container is on it: some runtimes create a bridge only then.
+    A container is on it, because some runtimes create a bridge only then.
     """
     assert CONTAINER01 in {item.name for item in cast.plan.containers}
     facts = runtime.network_facts(DEFAULT_NETWORK)
@@ -104,8 +109,8 @@ def test_default_bridge_is_as_declared(cast: Scene, runtime: Adapter, host: Netn
 
 
 @requirement("BR-2")
-def test_container_has_only_default_and_on_link_route(network: BridgeNetwork) -> None:
-    """For each family one by way of the bridge's address, and one for the subnet."""
+def test_bridged_container_has_only_default_and_on_link_routes(network: BridgeNetwork) -> None:
+    """A bridged container has one default route by the bridge and one on-link route per family."""
     for name in network.containers:
         inside = network.scene[name].net
         eth0 = inside.links()["eth0"].ifindex
@@ -119,8 +124,8 @@ def test_container_has_only_default_and_on_link_route(network: BridgeNetwork) ->
 
 
 @requirement("BR-2")
-def test_container_has_no_policy_routing(network: BridgeNetwork) -> None:
-    """The rules are those of a new netns, and only the main and the local table have routes."""
+def test_bridged_container_has_no_policy_routing(network: BridgeNetwork) -> None:
+    """A bridged container has the policy rules of a new netns and no routes in other tables."""
     fresh = network.scene.netns(NS1).snapshot().facts
     for name in network.containers:
         inside = network.scene[name].net.snapshot().facts
@@ -133,8 +138,8 @@ def test_container_has_no_policy_routing(network: BridgeNetwork) -> None:
 
 
 @requirement("BR-3")
-def test_host_end_of_veth_is_a_bridge_port(network: BridgeNetwork) -> None:
-    """The peer of eth0 is up, with the network's bridge as its master."""
+def test_host_end_of_veth_pair_is_a_bridge_port(network: BridgeNetwork) -> None:
+    """The host's end of a container's veth pair is up and a port of the network's bridge."""
     links = network.scene.netns(GATEWAY).links()
     bridge = network.facts().interface
     assert bridge is not None
@@ -147,8 +152,8 @@ def test_host_end_of_veth_is_a_bridge_port(network: BridgeNetwork) -> None:
 
 
 @requirement("BR-10")
-def test_addresses_are_unique_host_addresses(network: BridgeNetwork) -> None:
-    """Never the network's, the broadcast's or the gateway's."""
+def test_addresses_of_bridged_containers_are_unique_host_addresses(network: BridgeNetwork) -> None:
+    """Containers' addresses are unique and never the network, broadcast or gateway address."""
     gateways, names = network.facts().gateways, network.containers
     held = [item.ip for name in names for item in network.scene[name].net.interfaces("eth0")]
     taken = {gateway.ip for gateway in gateways}
@@ -159,8 +164,8 @@ def test_addresses_are_unique_host_addresses(network: BridgeNetwork) -> None:
 
 
 @requirement("BR-11")
-def test_macs_are_unique_and_derived_as_declared(network: BridgeNetwork) -> None:
-    """Unicast, locally administered, and derived from the address or not."""
+def test_macs_of_bridged_containers_are_unique_and_as_declared(network: BridgeNetwork) -> None:
+    """Containers' MACs are unique, unicast and locally administered, and derived as declared."""
     derived = network.scene.runtime.dialect.mac == "from-address"
     inside = {name: network.scene[name].net for name in network.containers}
     macs = {name: mac_bytes(net.links()["eth0"].mac) for name, net in inside.items()}
@@ -184,10 +189,14 @@ def test_macs_are_unique_and_derived_as_declared(network: BridgeNetwork) -> None
         pytest.param((NS1, NS2), 1, id="behind-the-host", marks=requirement("BR-6")),
     ],
 )
-def test_replies_have_the_ttl_of_the_distance(
+def test_reply_ttl_of_bridged_container_shows_the_routers(
     network: BridgeNetwork, targets: tuple[str, ...], routers: int
 ) -> None:
-    """64 on link and at the host's own addresses, 63 behind one router; by every protocol."""
+    """Replies to a bridged container have TTL 64 minus the routers on the way.
+
+    That is 64 on link and from the host's own addresses, and 63 behind the host. By every protocol,
+    the targets answer as promised.
+    """
     pairs = cells(network.containers, targets or network.containers, families=(network.family,))
     row = network.scene.promised([cell for cell in pairs if cell.source != cell.target])
     seen = network.scene.observed(row)
@@ -203,8 +212,13 @@ def test_replies_have_the_ttl_of_the_distance(
 @pytest.mark.parametrize(
     "target", [INTERNET, pytest.param(BY_NAME, marks=requirement("BR-8"))], ids=["address", "name"]
 )
-def test_internet_answers_and_sees_the_host_address(network: BridgeNetwork, target: str) -> None:
-    """By address and by name; the host and every router decrement the TTL."""
+def test_internet_replies_to_bridged_container_and_sees_host_address(
+    network: BridgeNetwork, target: str
+) -> None:
+    """The internet replies to a bridged container and sees only the host's address.
+
+    The host and every router decrement the TTL.
+    """
     scene, family = network.scene, network.family
     row = scene.promised(list(cells(network.containers, (target,), families=(family,))))
     seen = scene.observed(row)
@@ -218,10 +232,10 @@ def test_internet_answers_and_sees_the_host_address(network: BridgeNetwork, targ
 @requirement("BR-7")
 @in_each_family
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_internet_server_reports_the_host_address(
+def test_internet_server_sees_host_address_of_bridged_container(
     network: BridgeNetwork, internet: NetnsView, transport: Transport
 ) -> None:
-    """The container's own socket has the container's address."""
+    """A server on the internet reports the host's address as the client of a bridged container."""
     address, inside = internet.address(network.family), network.scene[network.containers[0]].net
     assert address is not None
     exchange = ask_echo_service(inside, address, transport)
@@ -231,10 +245,10 @@ def test_internet_server_reports_the_host_address(
 
 @requirement("BR-7")
 @in_each_family
-def test_no_packet_with_a_container_address_leaves_the_host(
+def test_no_packet_with_container_address_leaves_the_host(
     network: BridgeNetwork, host: NetnsView, internet: NetnsView
 ) -> None:
-    """Pings, datagrams and connections carry the host's address on the LAN already."""
+    """No packet with a container's address leaves the host: the host masquerades all of them."""
     scene, family, subnet = network.scene, network.family, network.gateway().network
     with host.capture("eth0") as lan, internet.capture("eth0") as wire:
         scene.observed(list(cells(network.containers, (INTERNET, BY_NAME), families=(family,))))
@@ -250,8 +264,13 @@ def test_no_packet_with_a_container_address_leaves_the_host(
 @requirement("V6-1", "BR-9")
 @pytest.mark.parametrize("network", ["dual-stack"], indirect=True, scope="module")
 @pytest.mark.parametrize("outsider", [ATTACKER, INTERNET, NS1, NS2])
-def test_outsider_opens_no_ipv6_flow_to_container(network: BridgeNetwork, outsider: str) -> None:
-    """A static route through the host does not help, by any protocol; the host's calls work."""
+def test_outsider_opens_no_ipv6_flow_to_unpublished_container(
+    network: BridgeNetwork, outsider: str
+) -> None:
+    """No outsider opens an IPv6 flow to an unpublished container, even with a static route.
+
+    The host reaches the container.
+    """
     scene, family = network.scene, network.family
     control = scene.promised(list(cells((HOST,), network.containers, families=(family,))))
     assert {met.outcome for met in scene.observed(control).values()} == {Outcome.REPLY}

@@ -1,4 +1,4 @@
-"""Mode bridge with many containers: every address and every MAC is unique."""
+"""Addresses and MACs of many containers in mode bridge."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ GATEWAY_IN_THE_MIDDLE = IPv4Address("172.29.5.11")
 
 
 @requirement("BR-10")
-def test_addresses_are_unique(twenty_containers: Scene) -> None:
+def test_addresses_of_twenty_containers_are_unique(twenty_containers: Scene) -> None:
     """Twenty containers, the host and the bystanders share no address."""
     held = [
         [item.ip for item in twenty_containers.netns(name).interfaces() if not item.ip.is_loopback]
         for name in (*members(twenty_containers), HOST, NS1, NS2)
     ]
-    assert all(held), "everybody has an address"
+    assert all(held), "a container, the host or a bystander has no address"
     together = [address for addresses in held for address in addresses]
     assert len(set(together)) == len(together)
 
 
 @requirement("BR-10")
-def test_addresses_are_host_addresses_of_the_subnet(
+def test_addresses_of_twenty_containers_are_host_addresses_of_the_subnet(
     twenty_containers: Scene, runtime: Adapter
 ) -> None:
-    """Never the network's, the broadcast's or the gateway's."""
+    """No container has the network's, the broadcast's or the gateway's address."""
     gateways = runtime.network_facts(DEFAULT_NETWORK).gateways
     (gateway,) = (item for item in gateways if isinstance(item, IPv4Interface))
     network = gateway.network
@@ -44,8 +44,8 @@ def test_addresses_are_host_addresses_of_the_subnet(
 
 
 @requirement("BR-10")
-def test_reported_endpoint_matches_interface(twenty_containers: Scene) -> None:
-    """Address and MAC of every container's endpoint are those of its eth0."""
+def test_reported_endpoint_matches_interface_of_bridged_container(twenty_containers: Scene) -> None:
+    """The reported address and MAC of every container are those of its eth0."""
     for name in members(twenty_containers):
         endpoint, inside = twenty_containers[name].endpoint(), twenty_containers[name].net
         assert endpoint.address in inside.interfaces("eth0")
@@ -53,10 +53,13 @@ def test_reported_endpoint_matches_interface(twenty_containers: Scene) -> None:
 
 
 @requirement("BR-10", "BR-16")
-def test_small_network_gives_out_every_usable_address(
+def test_small_network_assigns_every_usable_address(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """All around the gateway in the middle; then the next start is refused."""
+    """A small network assigns every usable address, and then refuses the next start.
+
+    The gateway is in the middle of the subnet.
+    """
     small = scene.network("small", subnet=SMALL, gateway=GATEWAY_IN_THE_MIDDLE)
     usable = set(SMALL.hosts()) - {GATEWAY_IN_THE_MIDDLE}
     for number in range(len(usable)):
@@ -70,13 +73,13 @@ def test_small_network_gives_out_every_usable_address(
 
 
 @requirement("BR-10")
-@pytest.mark.parametrize("part", ["172.29.6.0/30", "172.29.6.252/30"])
+@pytest.mark.parametrize("part", ["172.29.6.0/30", "172.29.6.252/30"], ids=["first", "last"])
 def test_range_at_subnet_boundary_excludes_reserved_address(scene: Scene, part: str) -> None:
-    """Neither the network's address nor the broadcast's is given out."""
+    """A range at a subnet's boundary assigns neither the network's nor the broadcast's address."""
     subnet, part4 = IPv4Network("172.29.6.0/24"), IPv4Network(part)
     scene.network("ranged", subnet=subnet, gateway=subnet[100], ip_range=part4)
     usable = set(subnet.hosts()) & set(part4)
-    with contextlib.suppress(RuntimeRefused):  # when no address is left
+    with contextlib.suppress(RuntimeRefused):  # no address is left
         for number in range(len(usable) + 1):
             scene.container(f"c{number}", Bridge("ranged"))
     given = {scene[name].net.address(4) for name in members(scene)}
@@ -86,7 +89,7 @@ def test_range_at_subnet_boundary_excludes_reserved_address(scene: Scene, part: 
 
 @requirement("BR-10")
 def test_freed_address_is_reused_as_declared(scene: Scene, runtime: Adapter) -> None:
-    """At once where the lowest is taken, later where a counter goes on."""
+    """A freed address goes to the next container or to a later one, as the runtime declares."""
     freed = scene.container("first").net.address(4)
     scene["first"].remove()
     newcomer = scene.container("second").net.address(4)
@@ -94,7 +97,9 @@ def test_freed_address_is_reused_as_declared(scene: Scene, runtime: Adapter) -> 
 
 
 @requirement("BR-11")
-def test_macs_are_unique_on_the_network(twenty_containers: Scene, host: NetnsView) -> None:
+def test_macs_of_twenty_containers_are_unique_on_the_network(
+    twenty_containers: Scene, host: NetnsView
+) -> None:
     """Containers and the host's bridge ports share no MAC."""
     macs = [twenty_containers[name].net.links()["eth0"].mac for name in members(twenty_containers)]
     assert len(set(macs)) == len(macs)
@@ -102,8 +107,8 @@ def test_macs_are_unique_on_the_network(twenty_containers: Scene, host: NetnsVie
 
 
 @requirement("BR-11")
-def test_macs_are_unicast_and_locally_administered(twenty_containers: Scene) -> None:
-    """By the two lowest bits of the first octet."""
+def test_macs_of_containers_are_unicast_and_locally_administered(twenty_containers: Scene) -> None:
+    """Containers' MACs are unicast and locally administered."""
     firsts = {
         mac_bytes(twenty_containers[name].net.links()["eth0"].mac)[0]
         for name in members(twenty_containers)
@@ -112,8 +117,10 @@ def test_macs_are_unicast_and_locally_administered(twenty_containers: Scene) -> 
 
 
 @requirement("BR-11")
-def test_macs_are_derived_as_declared(twenty_containers: Scene, runtime: Adapter) -> None:
-    """02:42 and the address where the MAC derives from it; else unrelated."""
+def test_macs_of_containers_are_derived_as_declared(
+    twenty_containers: Scene, runtime: Adapter
+) -> None:
+    """A container's MAC is 02:42 and its IPv4 address exactly where the runtime declares so."""
     derived = runtime.dialect.mac == "from-address"
     for name in members(twenty_containers):
         inside = twenty_containers[name].net
@@ -124,7 +131,11 @@ def test_macs_are_derived_as_declared(twenty_containers: Scene, runtime: Adapter
 
 @requirement("BR-11")
 def test_mac_of_recreated_container_is_as_declared(scene: Scene, runtime: Adapter) -> None:
-    """Equal where it derives from the name, different where random, else by the address."""
+    """A container's MAC after removal and recreation is equal or different, as declared.
+
+    It is equal where it derives from the name, different where it is random, and otherwise depends
+    on the address.
+    """
     again = []
     for _ in range(2):
         inside = scene.container("again").net

@@ -1,4 +1,4 @@
-"""Mode bridge from outside: no outsider opens a flow to an unpublished container."""
+"""Mode bridge as seen by outsiders, which open no flow to an unpublished container."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 
 THROUGH_THE_HOST: Final = {ATTACKER: NS1, INTERNET: NS1, NS1: INTERNET, NS2: INTERNET}
-"""Outsiders, and targets that each reaches through the host: forwarding works."""
+"""Targets that each outsider reaches through the host, as controls of the forwarding."""
 
 
 @requirement("BR-9")
 @pytest.mark.parametrize("outsider", THROUGH_THE_HOST)
-def test_outsider_opens_no_flow_to_container(cast: Scene, outsider: str) -> None:
-    """A static route through the host does not help, by any protocol; the host's calls work."""
+def test_outsider_opens_no_flow_to_unpublished_container(cast: Scene, outsider: str) -> None:
+    """No outsider opens a flow to an unpublished container, even with a static route.
+
+    The host reaches the container, and the outsider reaches other targets through the host.
+    """
     control = cast.promised(
         [
             *cells((HOST,), (CONTAINER01, CONTAINER02)),
@@ -48,24 +51,30 @@ def test_outsider_opens_no_flow_to_container(cast: Scene, outsider: str) -> None
 
 
 @requirement("BR-9")
-def test_no_packet_of_outsider_enters_the_container(
+def test_no_packet_of_outsider_enters_unpublished_container(
     cast: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """Packets of the attacker arrive at the host, and none at the container's interface."""
+    """An outsider's packets to an unpublished container arrive at the host and go no further.
+
+    A runtime may declare that the host forwards them.
+    """
     inside = cast[CONTAINER01].net
     attack = IP(src=str(cast.world.address(ATTACKER, 4)), dst=str(inside.address(4)))
     with host.capture("eth0") as lan, inside.capture("eth0") as wire:
         cast.observed(list(cells((ATTACKER,), (CONTAINER01,), families=(4,))))
         cast.settle()
     for protocol in (ICMP(), UDP(), TCP()):
-        assert lan.matching(attack / protocol), "the attacker's packets do come to the host"
+        assert lan.matching(attack / protocol), "the attacker's packets do not arrive at the host"
         got_in = bool(wire.matching(attack / protocol))
         assert got_in == (runtime.dialect.direct_routing == "accept")
 
 
 @requirement("BR-9")
-def test_outgoing_flow_does_not_open_other_ports(cast: Scene, runtime: Adapter) -> None:
-    """Replies of the called server arrive; its other packets do not."""
+def test_outgoing_flow_opens_no_other_port_of_container(cast: Scene, runtime: Adapter) -> None:
+    """An outgoing UDP flow lets in its server's replies and no packet to another port.
+
+    A runtime may declare that the host forwards such packets.
+    """
     inside, attacker = cast[CONTAINER01].net, cast.netns(ATTACKER)
     answer, knock = os.urandom(16), os.urandom(16)
     with Listener(attacker, "udp") as listener, inside.capture("eth0") as wire:

@@ -23,10 +23,10 @@ from suites.support.packet_kinds import every_port_answers
         pytest.param(INTERNET, marks=requirement("BR-7")),
     ],
 )
-def test_target_answers_on_every_port(
+def test_target_answers_bridged_container_on_every_port(
     network: BridgeNetwork, target: str, transport: Transport
 ) -> None:
-    """The listener on each port receives the container's call."""
+    """A listener on any port of the target receives a bridged container's connection."""
     source, peer = network.containers[:2]
     called = peer if target == "peer" else target
     every_port_answers(network.scene, source, called, transport, network.family)
@@ -35,8 +35,8 @@ def test_target_answers_on_every_port(
 @requirement("BR-27")
 @in_each_family
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_container_answers_the_host_on_every_port(
+def test_bridged_container_answers_the_host_on_every_port(
     network: BridgeNetwork, transport: Transport
 ) -> None:
-    """The host calls the container's own address."""
+    """A listener on any port of a bridged container receives the host's connection."""
     every_port_answers(network.scene, HOST, network.containers[0], transport, network.family)

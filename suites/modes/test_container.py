@@ -1,4 +1,4 @@
-"""Mode container:<id>: the network namespace of another container, and nothing else of it."""
+"""Mode container:<id>: shares only the network namespace of another container."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "dns": {"dns": (IPv4Address("203.0.113.53"),)},
     "add-host": {"hosts": (("somewhere", IPv4Address("203.0.113.10")),)},
 }
-"""Options that contradict joining, by the names of `Dialect.joined_refuses`."""
+"""Options that contradict joining, by their names in `Dialect.joined_refuses`."""
 
 PUBLISHED: Final = 8190
 INSIDE: Final = 31080
@@ -56,15 +56,18 @@ WORDS: Final = {
     "dns": r"\bdns\b",
     "add-host": r"add-host|host-to-ip|extra host",
 }
-"""Words by which a refusal names an option."""
+"""Patterns of the words by which a refusal names an option."""
 
 
 # --- one namespace -----------------------------------------------------------------
 
 
 @requirement("CTR-1")
-def test_joiner_is_in_the_joined_containers_netns(cast: Scene, host: NetnsView) -> None:
-    """Exec'd processes are there too; the host's and a peer's netns differ."""
+def test_joining_container_is_in_netns_of_joined_container(cast: Scene, host: NetnsView) -> None:
+    """A joining container is in the joined container's netns, not in the host's or a peer's.
+
+    Exec'd processes are in it too.
+    """
     joined = cast[CONTAINER01].net.identity
     assert cast[JOINER].net.identity == joined
     assert container.view(cast[JOINER]).netns == joined[1]
@@ -72,8 +75,8 @@ def test_joiner_is_in_the_joined_containers_netns(cast: Scene, host: NetnsView) 
 
 
 @requirement("CTR-1", "LIFE-7")
-def test_restarted_joiner_is_in_the_joined_containers_netns(scene: Scene) -> None:
-    """The netns and its network persist meanwhile."""
+def test_restarted_joining_container_is_in_netns_of_joined_container(scene: Scene) -> None:
+    """A restarted joining container is in the joined container's netns, which stays the same."""
     home = scene.container("home", Bridge())
     joiner = scene.container("joiner", Joined("home"))
     before = home.net.identity
@@ -84,24 +87,29 @@ def test_restarted_joiner_is_in_the_joined_containers_netns(scene: Scene) -> Non
 
 
 @requirement("CTR-2")
-def test_joiner_and_joined_see_the_same_network(cast: Scene, runtime: Adapter) -> None:
-    """Interfaces, addresses, MACs, routes and neighbours are the same."""
+def test_joining_and_joined_container_see_the_same_network_state(
+    cast: Scene, runtime: Adapter
+) -> None:
+    """A joining and a joined container see equal interfaces, addresses, routes and neighbours."""
     one, other = cast[CONTAINER01].net, cast[JOINER].net
     ask = cast.promised(list(cells((JOINER,), (GATEWAY, CONTAINER02))))
     assert cast.observed(ask) == ask
-    assert one.neighbours(), "having spoken to neighbours, it has neighbour entries"
+    assert one.neighbours(), "the joined container has no neighbour entry after the probes"
     assert one.neighbours() == other.neighbours()
     assert one.snapshot().changes(other.snapshot()) == []
     assert container.view(cast[JOINER]) == container.view(cast[CONTAINER01])
 
 
 @requirement("CTR-3")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_joiner_and_joined_share_the_port_space(
+def test_joining_and_joined_container_share_one_port_space(
     cast: Scene, family: Family, transport: Transport
 ) -> None:
-    """A port bound in one cannot be bound in the other; a peer can bind it."""
+    """A port bound in a joined or joining container cannot be bound in the other.
+
+    A peer can bind it.
+    """
     one, other = cast[CONTAINER01].net, cast[JOINER].net
     for first, second in ((one, other), (other, one)):
         with Listener(first, transport, family=family) as listener:
@@ -115,12 +123,12 @@ def test_joiner_and_joined_share_the_port_space(
 
 
 @requirement("CTR-4")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_joiner_and_joined_share_the_loopback(
+def test_joining_and_joined_container_share_the_loopback(
     cast: Scene, runtime: Adapter, family: Family, transport: Transport
 ) -> None:
-    """A listener on the loopback of one answers in the other, and not in a peer."""
+    """A loopback listener of a joined or joining container answers in both, and not in a peer."""
     one, other = cast[CONTAINER01].net, cast[JOINER].net
     loopback = LOOPBACKS[family]
     if family == 6 and not runtime.dialect.bridge_loopback6:
@@ -144,16 +152,19 @@ def test_joiner_and_joined_share_the_loopback(
 
 @requirement("CTR-5")
 @pytest.mark.parametrize("kind", ["pid", "mnt"])
-def test_other_namespaces_are_not_shared(cast: Scene, kind: str) -> None:
-    """The namespaces are neither the joined container's nor the host's."""
+def test_joining_container_has_its_own_pid_and_mount_namespace(cast: Scene, kind: str) -> None:
+    """A joining container has its own PID and mount namespaces.
+
+    They are neither the joined container's nor the host's.
+    """
     own = cast[JOINER].namespace(kind)
     assert own != cast[CONTAINER01].namespace(kind)
     assert own != cast.world.host.namespace(kind)
 
 
 @requirement("CTR-5")
-def test_files_are_not_shared(scene: Scene) -> None:
-    """A file written by one is readable there, and absent in the other."""
+def test_files_of_joined_container_are_absent_in_joining_container(scene: Scene) -> None:
+    """A file that a joined container writes is absent in the joining container."""
     home = scene.container("home", Bridge())
     joiner = scene.container("joiner", Joined("home"))
     home.exec("sh", "-c", "echo here > /only-here")
@@ -163,8 +174,11 @@ def test_files_are_not_shared(scene: Scene) -> None:
 
 
 @requirement("CTR-5")
-def test_hostname_is_shared_as_declared(cast: Scene, runtime: Adapter) -> None:
-    """One UTS namespace where the runtime declares it, two otherwise; never the host's."""
+def test_joining_container_shares_uts_namespace_as_declared(cast: Scene, runtime: Adapter) -> None:
+    """A joining and a joined container share one UTS namespace exactly where declared.
+
+    Neither is in the host's.
+    """
     own, joined = cast[JOINER].namespace("uts"), cast[CONTAINER01].namespace("uts")
     assert (own == joined) == (runtime.dialect.joined_hostname == "shared")
     assert cast.world.host.namespace("uts") not in (own, joined)
@@ -174,10 +188,10 @@ def test_hostname_is_shared_as_declared(cast: Scene, runtime: Adapter) -> None:
 
 
 @requirement("CTR-6")
-def test_joining_an_unknown_container_is_refused(
+def test_joining_unknown_container_is_refused(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """The error names it, and nothing is left behind."""
+    """Joining an unknown container is refused with an error that names it and leaves nothing."""
     before = host.snapshot()
     refused = scene.refusal("joiner", Joined("nobody-of-that-name"))
     assert "nobody-of-that-name" in refused.said
@@ -187,10 +201,13 @@ def test_joining_an_unknown_container_is_refused(
 
 
 @requirement("CTR-6")
-def test_joining_a_stopped_container_is_handled_as_declared(
+def test_joining_stopped_container_is_handled_as_declared(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """It is started, or the refusal names it, leaves nothing, and ends once it runs."""
+    """Joining a stopped container starts it or is refused by name, as the runtime declares.
+
+    A refusal leaves nothing. Joining succeeds once the container runs.
+    """
     home = scene.container("home", Bridge())
     home.stop()
     if runtime.dialect.joining_stopped == "starts-it":
@@ -211,9 +228,9 @@ def test_joining_a_stopped_container_is_handled_as_declared(
 def test_options_that_contradict_joining_are_refused_by_name(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """Each option that the runtime declares and no other; nothing is left behind.
+    """Options that contradict joining are refused by name exactly where declared.
 
-    Only options that the runtime claims are tried.
+    Nothing is left. Only options that the runtime claims are tried.
     """
     scene.container("home", Bridge())
     scene.container("joiner", Joined("home")).remove()
@@ -239,7 +256,7 @@ def test_options_that_contradict_joining_are_refused_by_name(
         for option, said in refused.items()
         if not re.search(WORDS[option], said, re.IGNORECASE)
     }
-    assert unnamed == {}, "a refusal says which option it is about"
+    assert unnamed == {}, "a refusal does not name its option"
     assert before.changes(host.snapshot()) == []
 
 
@@ -248,10 +265,10 @@ def test_options_that_contradict_joining_are_refused_by_name(
 
 @requirement("CTR-8")
 @pytest.mark.parametrize("mode", [Bridge(), Nothing(), Host()], ids=str)
-def test_joining_a_joiner_leads_to_the_same_netns(
+def test_joining_a_joining_container_leads_to_the_same_netns(
     scene: Scene, mode: Bridge | Nothing | Host
 ) -> None:
-    """The mode of the first container of the chain makes no difference."""
+    """A container that joins a joining container is in the netns of the chain's first container."""
     scene.container("first", mode)
     scene.container("second", Joined("first"))
     scene.container("third", Joined("second"))
@@ -260,10 +277,12 @@ def test_joining_a_joiner_leads_to_the_same_netns(
 
 
 @requirement("CTR-9")
-def test_removed_joiner_leaves_the_joined_containers_network(scene: Scene, host: NetnsView) -> None:
-    """Inside and on the host all stays, and the internet still answers.
+def test_end_of_joining_container_leaves_network_of_joined_container(
+    scene: Scene, host: NetnsView
+) -> None:
+    """The end of a joining container leaves the joined container's network unchanged.
 
-    The same holds when the joiner is only stopped.
+    The joining container is first stopped, then removed. The internet still answers.
     """
     home = scene.container("home", Bridge())
     before, outside = home.net.snapshot(), host.snapshot()
@@ -279,10 +298,10 @@ def test_removed_joiner_leaves_the_joined_containers_network(scene: Scene, host:
 
 @requirement("CTR-9", "PUB-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_removed_joiner_leaves_published_ports_of_the_joined(
+def test_end_of_joining_container_leaves_published_ports_of_joined_container(
     scene: Scene, host: NetnsView, transport: Transport
 ) -> None:
-    """The joined container's ports answer to the LAN as before."""
+    """The joined container's published ports still answer after a joining container is removed."""
     home = scene.container("home", Bridge(), ports=(Publish(PUBLISHED, INSIDE, transport),))
     joiner = scene.container("joiner", Joined("home"))
     with Listener(home.net, transport, port=INSIDE) as listener:
@@ -293,10 +312,13 @@ def test_removed_joiner_leaves_published_ports_of_the_joined(
 
 
 @requirement("CTR-9")
-def test_joiner_keeps_what_is_declared_when_the_joined_stops(
+def test_joining_container_survives_stop_of_joined_container_as_declared(
     scene: Scene, runtime: Adapter
 ) -> None:
-    """Its network, or its loopback, or nothing; or the stop is refused."""
+    """When the joined container stops, the joining one keeps its network, only lo, or ends.
+
+    The runtime declares which, or that it refuses the stop.
+    """
     home = scene.container("home", Bridge())
     joiner = scene.container("joiner", Joined("home"))
     match runtime.dialect.joined_survives:
@@ -312,10 +334,10 @@ def test_joiner_keeps_what_is_declared_when_the_joined_stops(
             before = joiner.net.snapshot()
             home.stop()
             assert before.changes(joiner.net.snapshot()) == []
-            keeps_its_address(scene, joiner)
+            assert_address_is_not_reassigned(scene, joiner)
         case "loopback-only":
             home.stop()
-            until(joiner.net, lambda: joiner.net.links().keys() == {"lo"}, "lo is what is left")
+            until(joiner.net, lambda: joiner.net.links().keys() == {"lo"}, "lo is the only link")
             assert [item for item in joiner.net.interfaces() if item.version == 4] == [
                 IPv4Interface("127.0.0.1/8")
             ]
@@ -323,8 +345,8 @@ def test_joiner_keeps_what_is_declared_when_the_joined_stops(
             assert container.view(joiner).interfaces == {"lo"}
 
 
-def keeps_its_address(scene: Scene, joiner: Container) -> None:
-    """Assert that the address of a joiner that still uses it is not given to another container."""
+def assert_address_is_not_reassigned(scene: Scene, joiner: Container) -> None:
+    """Assert that a new container does not get the address that a joining container uses."""
     held = joiner.net.address(4)
     assert held is not None
     assert scene.container("newcomer", Bridge()).net.address(4) != held

@@ -36,22 +36,24 @@ SYSCTLS = (
     "net.core.somaxconn",
     "net/ipv4/ip_default_ttl",
 )
-"""Sysctls of several kinds, one in the other spelling of sysctl(8)."""
+"""Sysctls of several kinds, one with the slashes that sysctl(8) accepts too."""
 
 PUBLISHED, INSIDE = 8196, 31081
 
 
 @requirement("HOST-1")
-def test_container_is_in_the_hosts_netns(cast: Scene, host: NetnsView) -> None:
-    """Exec'd processes are there too; a bridged container is not."""
+def test_host_mode_container_is_in_netns_of_the_host(cast: Scene, host: NetnsView) -> None:
+    """A host-mode container and its exec'd processes are in the host's netns."""
     assert cast[ON_HOST].net.identity == host.identity
     assert container.view(cast[ON_HOST]).netns == host.identity[1]
     assert cast[CONTAINER01].net.identity != host.identity
 
 
 @requirement("HOST-1", "LIFE-7")
-def test_restarted_container_is_in_the_hosts_netns(scene: Scene, host: NetnsView) -> None:
-    """Exec'd processes are there too."""
+def test_restarted_host_mode_container_is_in_netns_of_the_host(
+    scene: Scene, host: NetnsView
+) -> None:
+    """A restarted host-mode container and its exec'd processes are in the host's netns."""
     guest = scene.container("guest", Host())
     guest.stop()
     guest.start()
@@ -60,14 +62,14 @@ def test_restarted_container_is_in_the_hosts_netns(scene: Scene, host: NetnsView
 
 
 @requirement("HOST-1")
-def test_host_interfaces_are_visible_inside(cast: Scene, host: NetnsView) -> None:
-    """All of them and no others."""
+def test_host_mode_container_sees_interfaces_of_the_host(cast: Scene, host: NetnsView) -> None:
+    """A host-mode container sees all interfaces of the host and no others."""
     assert container.view(cast[ON_HOST]).interfaces == set(host.links())
 
 
 @requirement("HOST-2")
-def test_lifecycle_changes_nothing_on_the_host(fresh_scene: Scene) -> None:
-    """Start, run, exec, stop, restart and removal."""
+def test_host_mode_container_changes_nothing_on_the_host(fresh_scene: Scene) -> None:
+    """A host-mode container's start, exec, stop, restart and removal change nothing on the host."""
     host = fresh_scene.netns(HOST)
     before = host.snapshot()
     guest = fresh_scene.container("guest", Host())
@@ -86,10 +88,13 @@ def test_lifecycle_changes_nothing_on_the_host(fresh_scene: Scene) -> None:
 
 @requirement("HOST-2", "PUB-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_published_ports_of_others_are_unaffected(
+def test_host_mode_container_leaves_published_ports_of_others(
     scene: Scene, host: NetnsView, transport: Transport
 ) -> None:
-    """On the LAN and on 127.0.0.1: while the container runs, and after its removal."""
+    """Published ports of other containers survive start and removal of a host-mode container.
+
+    They answer to the LAN and on 127.0.0.1.
+    """
     web = scene.container("web", Bridge(), ports=(Publish(PUBLISHED, INSIDE, transport),))
     with Listener(web.net, transport, port=INSIDE) as listener:
 
@@ -112,12 +117,12 @@ def test_published_ports_of_others_are_unaffected(
 
 
 @requirement("HOST-3")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_listener_inside_is_a_listener_on_the_host(
+def test_listener_in_host_mode_container_is_a_listener_on_the_host(
     cast: Scene, host: NetnsView, family: Family, transport: Transport
 ) -> None:
-    """It answers at the host's addresses, and its port is in use on the host."""
+    """A listener in a host-mode container answers at the host's addresses and occupies its port."""
     address = cast.world.address(HOST, family)
     with Listener(cast[ON_HOST].net, transport, family=family) as listener:
         callers = [cast.netns(ATTACKER), host]
@@ -134,12 +139,12 @@ def test_listener_inside_is_a_listener_on_the_host(
 
 
 @requirement("HOST-3")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_outgoing_packets_carry_the_untranslated_host_address(
+def test_host_mode_packets_carry_untranslated_host_address(
     cast: Scene, internet: NetnsView, family: Family, transport: Transport
 ) -> None:
-    """The internet sees the address and port of the container's own socket."""
+    """The internet sees a host-mode container's packets with its socket's own address and port."""
     address = internet.address(family)
     assert address is not None
     exchange = ask_echo_service(cast[ON_HOST].net, address, transport)
@@ -148,8 +153,8 @@ def test_outgoing_packets_carry_the_untranslated_host_address(
 
 
 @requirement("HOST-4")
-def test_reachability_equals_the_hosts(cast: Scene) -> None:
-    """The same replies and TTLs, to and from the same addresses, or the same silence."""
+def test_reachability_of_host_mode_container_equals_that_of_the_host(cast: Scene) -> None:
+    """A host-mode container gets the same replies and TTLs as the host, from every target."""
     asked = cast.promised()
     own, hosts = asked.select(source=ON_HOST), asked.select(source=HOST)
     seen = cast.observed([*own, *hosts])
@@ -165,8 +170,10 @@ def _question(cell: Cell) -> tuple[object, ...]:
 
 @requirement("HOST-5")
 @pytest.mark.parametrize("key", SYSCTLS)
-def test_net_sysctl_is_refused(scene: Scene, host: NetnsView, runtime: Adapter, key: str) -> None:
-    """The refusal names it, the host's value stays, and nothing is left."""
+def test_net_sysctl_is_refused_in_host_mode(
+    scene: Scene, host: NetnsView, runtime: Adapter, key: str
+) -> None:
+    """A net.* sysctl of a host-mode container is refused by name, and nothing changes."""
     before, dotted = host.snapshot(), key.replace("/", ".")
     value = host.sysctl(dotted)
     other = "0" if value == "1" else "1"
@@ -182,8 +189,10 @@ def test_net_sysctl_is_refused(scene: Scene, host: NetnsView, runtime: Adapter, 
 
 
 @requirement("HOST-5")
-def test_net_sysctl_is_refused_for_joiners(scene: Scene, host: NetnsView) -> None:
-    """By way of container:<id>, in any number of steps, the netns is the host's."""
+def test_net_sysctl_is_refused_for_container_joining_host_mode(
+    scene: Scene, host: NetnsView
+) -> None:
+    """A net.* sysctl is refused for a container that joins a host-mode container, in any chain."""
     key = "net.ipv4.ip_default_ttl"
     scene.container("guest", Host())
     scene.container("between", Joined("guest"))
@@ -197,8 +206,11 @@ def test_net_sysctl_is_refused_for_joiners(scene: Scene, host: NetnsView) -> Non
 
 
 @requirement("HOST-5")
-def test_net_sysctl_is_granted_in_an_own_netns(scene: Scene, host: NetnsView) -> None:
-    """A bridged container gets it in its own netns only: the option itself is valid."""
+def test_net_sysctl_is_set_in_netns_of_bridged_container(scene: Scene, host: NetnsView) -> None:
+    """A net.* sysctl of a bridged container is set in its own netns and not on the host.
+
+    The option itself is valid.
+    """
     key = "net.ipv4.ip_default_ttl"
     value = host.sysctl(key)
     own = scene.container("own", Bridge(), sysctls=((key, "61"),))
@@ -207,10 +219,15 @@ def test_net_sysctl_is_granted_in_an_own_netns(scene: Scene, host: NetnsView) ->
 
 
 @requirement("HOST-6")
-def test_abstract_sockets_of_daemons_are_unreachable(cast: Scene, host: NetnsView) -> None:
-    """A control listener is found and reached; no other is."""
+def test_abstract_sockets_of_daemons_are_unreachable_in_host_mode(
+    cast: Scene, host: NetnsView
+) -> None:
+    """A host-mode container reaches no abstract socket of the runtime's daemons.
+
+    It does reach the test's own control listener.
+    """
     with host.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
-        control.bind("")  # under a name that the kernel chooses
+        control.bind("")  # the kernel chooses the name
         control.listen()
         name = control.getsockname()[1:].decode()
         assert reachable_abstract_sockets(host, cast[ON_HOST].net) == {name}
@@ -218,8 +235,11 @@ def test_abstract_sockets_of_daemons_are_unreachable(cast: Scene, host: NetnsVie
 
 @requirement("HOST-7")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_publishing_is_refused_or_warned_of(
+def test_publishing_in_host_mode_is_refused_or_warned_about(
     scene: Scene, runtime: Adapter, transport: Transport
 ) -> None:
-    """As declared, and by name; either way the port stays the host's."""
+    """Publishing a port in host mode is refused or discarded with a warning, as declared.
+
+    Either way the port stays free on the host.
+    """
     assert_not_published(scene, Host(), runtime.dialect.host_publish, transport)

@@ -1,4 +1,4 @@
-"""Mode none with a manually moved veth: the runtime takes no part and does not interfere."""
+"""Mode none with a veth end that is moved in manually, without the runtime."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ ONE_ROUTER_AWAY = (NS1, NS2)
 
 
 @requirement("ATT-2")
-def test_later_process_sees_the_interface(attached: Scene) -> None:
-    """eth0 beside lo, in the netns of its addresses and routes."""
+def test_later_process_sees_manually_attached_interface(attached: Scene) -> None:
+    """A process that starts after a manual attach sees eth0 beside lo."""
     seen = container.view(attached[ALONE])
     assert seen.interfaces == {"lo", "eth0"}
     assert seen.netns == attached[ALONE].net.identity[1]
 
 
 @requirement("ATT-2")
-def test_interface_keeps_its_manual_setup(attached: Scene, runtime: Adapter) -> None:
-    """Up, with the manually assigned address and default route, and no others."""
+def test_manually_attached_interface_keeps_its_setup(attached: Scene, runtime: Adapter) -> None:
+    """A manually attached interface keeps exactly the assigned address and default route."""
     network = runtime.network_facts(DEFAULT_NETWORK)
     inside = attached[ALONE].net
     eth0 = inside.links()["eth0"]
@@ -60,8 +60,11 @@ def test_interface_keeps_its_manual_setup(attached: Scene, runtime: Adapter) -> 
 
 
 @requirement("ATT-3")
-def test_attached_container_reaches_promised_targets(attached: Scene) -> None:
-    """Itself, peers, bridge, host, bystanders and the internet, by ICMP, UDP and TCP."""
+def test_manually_attached_container_reaches_promised_targets(attached: Scene) -> None:
+    """A manually attached container reaches the promised targets by ICMP, UDP and TCP.
+
+    The targets are itself, peers, bridge, host, bystanders and the internet.
+    """
     row = attached.promised().select(source=ALONE)
     assert attached.observed(row) == row
 
@@ -70,20 +73,28 @@ def test_attached_container_reaches_promised_targets(attached: Scene) -> None:
 @pytest.mark.parametrize(
     ("targets", "ttl"),
     [(ON_LINK, START_TTL), (ONE_ROUTER_AWAY, START_TTL - 1)],
-    ids=["on link", "one router away"],
+    ids=["on-link", "behind-one-router"],
 )
-def test_ttl_shows_the_number_of_routers(
+def test_reply_ttl_of_manually_attached_container_shows_the_routers(
     attached: Scene, targets: tuple[str, ...], ttl: int
 ) -> None:
-    """64 on link and at the host's own addresses, 63 behind one router."""
+    """Replies to a manually attached container have TTL 64 on link and 63 behind one router.
+
+    The host's own addresses count as on link.
+    """
     pings = list(cells((ALONE,), targets, (Protocol.ICMP,), (4,)))
     seen = attached.observed(pings)
     assert {cell.target: seen[cell].ttl for cell in pings} == dict.fromkeys(targets, ttl)
 
 
 @requirement("ATT-3")
-def test_internet_reply_has_the_expected_ttl(attached: Scene, runtime: Adapter) -> None:
-    """By name where a resolver is configured; the host and each router decrement the TTL."""
+def test_internet_reply_to_manually_attached_container_has_expected_ttl(
+    attached: Scene, runtime: Adapter
+) -> None:
+    """The internet replies to a manually attached container, and each router decrements the TTL.
+
+    The target is a name where a resolver is configured.
+    """
     ping = Cell(ALONE, BY_NAME if runtime.dialect.none_resolver else INTERNET, Protocol.ICMP, 4)
     seen = attached.observed([ping])[ping]
     assert seen.outcome is Outcome.REPLY
@@ -91,10 +102,10 @@ def test_internet_reply_has_the_expected_ttl(attached: Scene, runtime: Adapter) 
 
 
 @requirement("ATT-3")
-def test_masquerade_of_attached_container_is_as_declared(
+def test_masquerade_of_manually_attached_container_is_as_declared(
     attached: Scene, internet: NetnsView, runtime: Adapter
 ) -> None:
-    """The internet sees the host's address, or the container's."""
+    """The internet sees the host's or the attached container's address, as the runtime declares."""
     address = internet.address(4)
     assert address is not None
     exchange = ask_echo_service(attached[ALONE].net, address, "udp")

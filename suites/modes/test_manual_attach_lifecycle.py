@@ -1,7 +1,7 @@
 """Lifecycle of a manually attached container: named netns, exec, removal and restart.
 
-One container at a time can be attached to a network manually, so these tests are apart from those
-that share one.
+Only one container at a time can be attached to a network manually, so these tests do not share the
+scene of `test_manual_attach.py`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from harness.testbench.scene import Scene
 
 
 @requirement("ATT-1")
-def test_netns_can_be_named_and_entered_from_outside(scene: Scene, host: NetnsView) -> None:
-    """The pid leads to the netns, and a name given to it leads to the same one."""
+def test_container_netns_can_be_named_and_entered_from_outside(
+    scene: Scene, host: NetnsView
+) -> None:
+    """A container's netns can be named by its pid's /proc/PID/ns/net and entered by that name."""
     alone = scene.container("alone", Nothing())
     with container.named(scene.world.host, alone) as view:
         assert view.identity == alone.net.identity
@@ -29,7 +31,7 @@ def test_netns_can_be_named_and_entered_from_outside(scene: Scene, host: NetnsVi
 
 @requirement("ATT-1", "ATT-2")
 def test_veth_moved_by_netns_name_arrives_in_the_container(scene: Scene) -> None:
-    """The name stands for the container's netns."""
+    """A veth end that is moved by the name of a container's netns arrives in the container."""
     alone = _alone(scene)
     with container.named(scene.world.host, alone) as view:
         alone.attach()
@@ -38,10 +40,10 @@ def test_veth_moved_by_netns_name_arrives_in_the_container(scene: Scene) -> None
 
 
 @requirement("ATT-4")
-def test_removed_container_takes_its_veth_pair_along(
+def test_removal_of_manually_attached_container_removes_its_veth_pair(
     scene: Scene, host: NetnsView, runtime: Adapter
 ) -> None:
-    """Both ends are gone, and the bridge keeps its other ports."""
+    """Removal of a manually attached container removes its veth pair and frees the bridge port."""
     alone = _alone(scene)
     before = ports(host, runtime)
     alone.attach()
@@ -52,8 +54,8 @@ def test_removed_container_takes_its_veth_pair_along(
 
 
 @requirement("ATT-4")
-def test_freed_bridge_port_can_be_reused(scene: Scene, host: NetnsView) -> None:
-    """A container of the same name gets the same address and is reachable."""
+def test_bridge_port_of_removed_container_can_be_reused(scene: Scene, host: NetnsView) -> None:
+    """A container of the same name can be attached again with the same address after removal."""
     scene.container("peer", Bridge())
     for _ in range(2):
         alone = scene.container("alone", Nothing())
@@ -65,8 +67,8 @@ def test_freed_bridge_port_can_be_reused(scene: Scene, host: NetnsView) -> None:
 
 
 @requirement("ATT-5")
-def test_attachment_survives_exec(scene: Scene) -> None:
-    """Links, addresses and routes are the same after processes came and went inside."""
+def test_manual_attach_survives_exec(scene: Scene) -> None:
+    """A manually attached container's links, addresses and routes are the same after an exec."""
     alone = _alone(scene)
     alone.attach()
     before = alone.net.snapshot()
@@ -77,8 +79,10 @@ def test_attachment_survives_exec(scene: Scene) -> None:
 
 
 @requirement("ATT-5")
-def test_restarted_container_is_a_clean_none_again(scene: Scene, host: NetnsView) -> None:
-    """Nothing of the attachment comes back, inside or in the host."""
+def test_restart_of_manually_attached_container_leaves_only_lo(
+    scene: Scene, host: NetnsView
+) -> None:
+    """A restarted container that was manually attached has only lo, and the host keeps nothing."""
     alone = _alone(scene)
     alone.attach()
     assert "eth0" in alone.net.links()
@@ -92,7 +96,7 @@ def test_restarted_container_is_a_clean_none_again(scene: Scene, host: NetnsView
 
 
 def _alone(scene: Scene) -> Container:
-    """Return a container to attach, beside one that keeps the bridge in existence."""
+    """Start a container to attach, beside a peer that keeps the bridge in existence."""
     scene.container("peer", Bridge())
     return scene.container("alone", Nothing())
 
@@ -100,7 +104,7 @@ def _alone(scene: Scene) -> Container:
 def wait_for_the_end_of(alone: Container, host: NetnsView) -> None:
     """Wait until the kernel has removed the netns, which it does asynchronously."""
     end = host_end(alone.name)
-    until(host, lambda: end not in host.links(), f"{end} is gone")
+    until(host, lambda: end not in host.links(), f"the link {end} is removed")
 
 
 def ports(host: NetnsView, runtime: Adapter) -> set[str]:

@@ -1,4 +1,4 @@
-"""Mode none: a network namespace with a loopback and nothing else."""
+"""Mode none: a network namespace with only a loopback."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ from suites.modes.conftest import assert_not_published
 
 
 @requirement("NONE-1")
-def test_container_has_a_netns_of_its_own(cast: Scene, host: NetnsView) -> None:
-    """Neither the host nor another container is in it; exec'd processes are."""
+def test_container_without_network_has_its_own_netns(cast: Scene, host: NetnsView) -> None:
+    """A container without a network has its own netns, not the host's or another container's.
+
+    Exec'd processes are in it too.
+    """
     own = cast[ALONE].net.identity
     others = [spec.name for spec in cast.plan.containers if spec.name != ALONE]
     assert own not in {cast[name].net.identity for name in others}
@@ -42,15 +45,15 @@ def test_container_has_a_netns_of_its_own(cast: Scene, host: NetnsView) -> None:
 
 
 @requirement("NONE-1")
-def test_two_containers_have_separate_netns(scene: Scene) -> None:
-    """A second container does not join the first one's netns."""
+def test_two_containers_without_network_have_separate_netns(scene: Scene) -> None:
+    """Two containers without a network have separate netns."""
     scene.containers(one=Nothing(), other=Nothing())
     assert scene["one"].net.identity != scene["other"].net.identity
 
 
 @requirement("NONE-2")
-def test_lo_is_the_only_interface(cast: Scene, runtime: Adapter) -> None:
-    """It is up and has 127.0.0.1/8, also as seen from inside."""
+def test_container_without_network_has_only_lo(cast: Scene, runtime: Adapter) -> None:
+    """A container without a network has only lo, which is up and has 127.0.0.1/8 where declared."""
     inside = cast[ALONE].net
     assert set(inside.links()) == {"lo"}
     assert inside.links()["lo"].up == runtime.dialect.none_loopback
@@ -61,8 +64,8 @@ def test_lo_is_the_only_interface(cast: Scene, runtime: Adapter) -> None:
 
 
 @requirement("NONE-2", "NONE-3", "NONE-6", "LIFE-7")
-def test_restarted_container_has_only_lo(scene: Scene) -> None:
-    """As before the restart, and no route."""
+def test_restarted_container_without_network_has_only_lo(scene: Scene) -> None:
+    """A restarted container without a network has only lo, as before, and no route."""
     alone = scene.container("alone", Nothing())
     before = loopback_of(alone)
     alone.stop()
@@ -73,15 +76,20 @@ def test_restarted_container_has_only_lo(scene: Scene) -> None:
 
 
 @requirement("NONE-3")
-def test_main_routing_table_is_empty(cast: Scene) -> None:
-    """No route of any kind in either family; a bridged container's table is the control."""
+def test_container_without_network_has_empty_main_routing_table(cast: Scene) -> None:
+    """A container without a network has an empty main routing table in both families.
+
+    A bridged container's table is the control.
+    """
     assert cast[CONTAINER01].net.routes()
     assert cast[ALONE].net.routes() == []
 
 
 @requirement("NONE-4")
-def test_loopback_answers_with_ttl_64(cast: Scene, runtime: Adapter) -> None:
-    """127.0.0.1 answers pings, datagrams and connections."""
+def test_loopback_of_container_without_network_replies_with_ttl_64(
+    cast: Scene, runtime: Adapter
+) -> None:
+    """In a container without a network, 127.0.0.1 replies with TTL 64, over ICMP, UDP and TCP."""
     row = cast.promised().select(source=ALONE, target=LOOPBACK, family=4)
     assert cast.observed(row) == row
     there = Outcome.REPLY if runtime.dialect.none_loopback else Outcome.NO_ROUTE
@@ -91,8 +99,11 @@ def test_loopback_answers_with_ttl_64(cast: Scene, runtime: Adapter) -> None:
 
 
 @requirement("NONE-4")
-def test_all_other_targets_fail_at_once_without_a_route(cast: Scene) -> None:
-    """The own kernel reports it before any packet; no attempt times out."""
+def test_targets_of_container_without_network_fail_at_once(cast: Scene) -> None:
+    """Every target of a container without a network, except its loopback, fails at once.
+
+    The container's own kernel reports the missing route, so no attempt times out.
+    """
     row = cast.promised().select(source=ALONE)
     beyond = row.restrict(cell for cell in row if cell.target != LOOPBACK)
     assert {promise.outcome for promise in beyond.values()} == {Outcome.NO_ROUTE, Outcome.NO_NAME}
@@ -100,8 +111,13 @@ def test_all_other_targets_fail_at_once_without_a_route(cast: Scene) -> None:
 
 
 @requirement("NONE-5")
-def test_no_frame_appears_on_host_interfaces(scene: Scene, host: NetnsView) -> None:
-    """Pings, UDP, TCP, broadcasts and multicasts; a bridged container is the control."""
+def test_container_without_network_sends_no_frame_to_the_host(
+    scene: Scene, host: NetnsView
+) -> None:
+    """Nothing that a container without a network sends appears on an interface of the host.
+
+    It sends pings, UDP, TCP, broadcasts and multicasts. A bridged container is the control.
+    """
     scene.containers(bridged=Bridge(), alone=Nothing())
     word, port = os.urandom(16), free_port(host, "udp")
     targets = [item.ip for name in (HOST, INTERNET, NS1) for item in scene.netns(name).interfaces()]
@@ -122,8 +138,10 @@ def test_no_frame_appears_on_host_interfaces(scene: Scene, host: NetnsView) -> N
 
 
 @requirement("NONE-6")
-def test_ipv6_loopback_is_as_declared(cast: Scene, runtime: Adapter) -> None:
-    """::1 exists and answers, or does not exist."""
+def test_ipv6_loopback_of_container_without_network_is_as_declared(
+    cast: Scene, runtime: Adapter
+) -> None:
+    """In a container without a network, ::1 is present and answers only where declared."""
     declared = runtime.dialect.none_loopback6
     held = [item for item in cast[ALONE].net.interfaces() if item.version == 6]
     assert held == ([IPv6Interface("::1/128")] if declared else [])
@@ -135,10 +153,13 @@ def test_ipv6_loopback_is_as_declared(cast: Scene, runtime: Adapter) -> None:
 
 @requirement("NONE-7")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_publishing_is_refused_or_warned_of(
+def test_publishing_without_network_is_refused_or_warned_about(
     scene: Scene, runtime: Adapter, transport: Transport
 ) -> None:
-    """As declared, and by name; a refusal leaves nothing behind."""
+    """Publishing a port without a network is refused or discarded with a warning, as declared.
+
+    The port stays free on the host, and a refusal leaves nothing.
+    """
     assert_not_published(scene, Nothing(), runtime.dialect.none_publish, transport)
 
 

@@ -1,7 +1,7 @@
 """User-mode networking: a tap interface in the container, behind an unprivileged process.
 
-The process sends the container's traffic by sockets of the host and listens on published ports. It
-changes nothing in the host's kernel, so that root is not needed:
+The process sends the container's traffic by sockets on the host and listens on published ports. It
+changes no kernel state of the host and needs no root:
 https://docs.podman.io/en/latest/markdown/podman-run.1.html#network-mode-net.
 """
 
@@ -47,7 +47,7 @@ from suites.support.host import assert_change_shows
 
 ALIKE = (CONTAINER01, CONTAINER02)
 SLIRP = "10.0.2.100/24"
-"""Addresses that slirp4netns gives to every container."""
+"""Address that slirp4netns assigns to every container."""
 HOST_NAME = "host.containers.internal"
 
 
@@ -56,8 +56,8 @@ HOST_NAME = "host.containers.internal"
 
 @requirement("UM-1")
 @pytest.mark.parametrize("name", ALIKE)
-def test_container_has_lo_and_one_other_interface(cast: Scene, runtime: Adapter, name: str) -> None:
-    """Both are up, and a process inside sees the same."""
+def test_user_mode_container_has_lo_and_one_tap(cast: Scene, runtime: Adapter, name: str) -> None:
+    """A user-mode container has lo and one tap, both up, and a process inside sees the same."""
     own = {"pasta": "eth0", "slirp4netns": "tap0"}[runtime.dialect.default_network]
     links = cast[name].net.links()
     assert links.keys() == {"lo", own}
@@ -67,10 +67,10 @@ def test_container_has_lo_and_one_other_interface(cast: Scene, runtime: Adapter,
 
 @requirement("UM-1")
 @pytest.mark.parametrize("name", ALIKE)
-def test_addresses_are_as_declared(
+def test_user_mode_addresses_are_as_declared(
     cast: Scene, runtime: Adapter, host: NetnsView, name: str
 ) -> None:
-    """The host's own in both families, or those that slirp4netns gives to every container."""
+    """A user-mode container has the host's addresses or those of slirp4netns, as declared."""
     held = {item for item in cast[name].net.interfaces() if not item.ip.is_loopback}
     if runtime.dialect.default_network == "pasta":
         assert held == set(host.interfaces("eth0"))
@@ -79,25 +79,32 @@ def test_addresses_are_as_declared(
 
 
 @requirement("UM-1")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 @pytest.mark.parametrize("name", ALIKE)
-def test_container_has_one_default_route(cast: Scene, name: str, family: Family) -> None:
-    """The route leads to the user-mode process."""
+def test_user_mode_container_has_one_default_route_per_family(
+    cast: Scene, name: str, family: Family
+) -> None:
+    """A user-mode container has one default route in each family."""
     routes = cast[name].net.routes()
     assert len([item for item in routes if not item.destination and item.family == family]) == 1
 
 
 @requirement("UM-1")
-def test_netns_belongs_to_an_unprivileged_user_namespace(cast: Scene, host: NetnsView) -> None:
-    """Root inside is an ordinary user outside."""
+def test_user_mode_netns_belongs_to_unprivileged_user_namespace(
+    cast: Scene, host: NetnsView
+) -> None:
+    """A user-mode container's netns belongs to a user namespace that is not the host's."""
     with cast[CONTAINER01].net.open() as inside, host.open() as outside:
         assert syscalls.user_namespace(inside.fd) != syscalls.user_namespace(outside.fd)
 
 
 @requirement("UM-1")
 @pytest.mark.parametrize("name", ALIKE)
-def test_container_reaches_itself(cast: Scene, name: str) -> None:
-    """At its own addresses, though others may have the same, and on its loopback."""
+def test_user_mode_container_reaches_itself(cast: Scene, name: str) -> None:
+    """A user-mode container reaches itself at its own addresses and on its loopback.
+
+    Other containers may have the same addresses.
+    """
     row = cast.promised(list(cells((name,), (SELF, LOOPBACK))))
     assert cast.observed(row) == row
 
@@ -107,19 +114,22 @@ def test_container_reaches_itself(cast: Scene, name: str) -> None:
 
 @requirement("UM-2")
 @pytest.mark.parametrize("name", [*ALIKE, JOINER])
-def test_targets_beyond_the_host_answer(cast: Scene, name: str) -> None:
-    """The internet, by name too, and ns1 and ns2: they see the host and no further router."""
+def test_targets_beyond_the_host_answer_user_mode_container(cast: Scene, name: str) -> None:
+    """The internet, also by name, and ns1 and ns2 answer a user-mode container.
+
+    They see the host's address, as from the host itself.
+    """
     row = cast.promised(list(cells((name,), (INTERNET, BY_NAME, NS1, NS2))))
     assert cast.observed(row) == row
 
 
 @requirement("UM-2")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_internet_server_sees_the_host_address(
+def test_internet_server_sees_host_address_of_user_mode_container(
     cast: Scene, family: Family, transport: Transport
 ) -> None:
-    """As the server itself reports."""
+    """A server on the internet sees the host's address as the client of a user-mode container."""
     exchange = ask_echo_service(
         cast[CONTAINER01].net, cast.world.address(INTERNET, family), transport
     )
@@ -128,18 +138,21 @@ def test_internet_server_sees_the_host_address(
 
 @requirement("UM-3")
 @pytest.mark.parametrize("name", ALIKE)
-def test_host_answers_at_addresses_it_does_not_share(cast: Scene, name: str) -> None:
-    """At br0's; at its LAN address where the container does not have the same one."""
+def test_host_answers_user_mode_container_at_unshared_addresses(cast: Scene, name: str) -> None:
+    """The host answers a user-mode container at each address that the container does not have.
+
+    These are br0's address, and the LAN address where the container has another one.
+    """
     row = cast.promised(list(cells((name,), (HOST, BR0))))
     assert cast.observed(row) == row
 
 
 @requirement("UM-3")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_host_name_entry_leads_to_the_host(
+def test_host_entry_in_hosts_file_of_user_mode_container_leads_to_the_host(
     cast: Scene, host: NetnsView, transport: Transport
 ) -> None:
-    """The container's hosts file gives the address."""
+    """The host's entry in a user-mode container's hosts file leads to a listener on the host."""
     lines = (line.split() for line in cast[CONTAINER01].read("/etc/hosts").splitlines())
     (address,) = (words[0] for words in lines if HOST_NAME in words)
     with Listener(host, transport, address=cast.world.address(HOST, 4)) as listener:
@@ -147,12 +160,15 @@ def test_host_name_entry_leads_to_the_host(
 
 
 @requirement("UM-3")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_host_loopback_is_unreachable(
+def test_host_loopback_is_unreachable_for_user_mode_container(
     cast: Scene, host: NetnsView, transport: Transport, family: Family
 ) -> None:
-    """Neither a gateway's address nor any address from a file leads to its listeners."""
+    """A user-mode container does not reach listeners on the host's loopback.
+
+    Neither a gateway's address nor any address in the container's files leads to them.
+    """
     inside = cast[CONTAINER01]
     known = {route.via for route in inside.net.routes() if route.via}
     for name in ("/etc/hosts", "/etc/resolv.conf"):
@@ -181,20 +197,23 @@ def _addresses(text: str) -> set[Address]:
 
 @requirement("UM-4")
 @pytest.mark.parametrize("source", [*ALIKE, HOST, NS1, INTERNET, ATTACKER])
-def test_container_is_unreachable_by_its_address(cast: Scene, source: str) -> None:
-    """Neither from a peer nor from the host: an equal address there is their own."""
+def test_user_mode_container_is_unreachable_by_its_address(cast: Scene, source: str) -> None:
+    """Neither a peer, the host nor an outsider reaches a user-mode container by its address.
+
+    An equal address is the caller's own.
+    """
     row = cast.promised(list(cells((source,), ALIKE)))
     row = row.restrict(cell for cell in row if cell.source != cell.target)
     assert cast.observed(row) == row
 
 
 @requirement("UM-4")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_unpublished_listener_is_unreachable(
+def test_unpublished_listener_of_user_mode_container_is_unreachable(
     cast: Scene, transport: Transport, family: Family
 ) -> None:
-    """Calls to the host's addresses, from the host and the LAN, do not arrive."""
+    """Calls to the host's address do not reach an unpublished listener of a user-mode container."""
     at = cast.world.address(HOST, family)
     callers = [cast.netns(name) for name in (HOST, ATTACKER, NS1)]
     with Listener(cast[CONTAINER01].net, transport, family=family, port=INSIDE) as listener:
@@ -206,8 +225,13 @@ def test_unpublished_listener_is_unreachable(
 
 
 @requirement("UM-5")
-def test_kernel_state_of_the_host_is_unchanged(scene: Scene, host: NetnsView) -> None:
-    """While it runs, sends, stops and starts: no new link, address, route or rule."""
+def test_user_mode_container_leaves_host_kernel_state_unchanged(
+    scene: Scene, host: NetnsView
+) -> None:
+    """A user-mode container adds no link, address, route or rule to the host while it runs.
+
+    The host is also unchanged after the container's stop, restart and removal.
+    """
     before = host.snapshot()
     guest = scene.container("guest", Bridge())
     ask_echo_service(guest.net, pick(scene.world.topology.internet, 4).ip, "tcp")
@@ -222,7 +246,7 @@ def test_kernel_state_of_the_host_is_unchanged(scene: Scene, host: NetnsView) ->
 
 @requirement("UM-5")
 def test_user_mode_process_ends_with_the_container(scene: Scene, host: NetnsView) -> None:
-    """One unprivileged process per container, and none after its removal."""
+    """Each user-mode container has one unprivileged process on the host, which ends with it."""
     inside = scene.world.host
     before = inside.call(_datapaths)
     guest = scene.container("guest", Bridge())
@@ -232,20 +256,23 @@ def test_user_mode_process_ends_with_the_container(scene: Scene, host: NetnsView
     until(host, lambda: pid not in inside.call(_datapaths), f"process {pid} has ended")
 
 
-# --- the user's own networks -------------------------------------------------------
+# --- rootless user-defined networks -------------------------------------------------------
 
 
 @requirement("UM-6")
 def test_rootless_network_is_a_bridge_behind_a_tap(scene: Scene, runtime: Adapter) -> None:
-    """Peers and gateway are on link, all else by the tap; a container elsewhere is no peer."""
+    """On a rootless network, peers and gateway are on link and everything else is behind a tap.
+
+    A container on another network is no peer.
+    """
     scene.network("lan", ipv6=has_ipv6(runtime))
     scene.containers(a=Bridge("lan"), b=Bridge("lan"), c=Bridge(), d=Host())
     assert scene.observed() == scene.promised()
 
 
 @requirement("UM-6")
-def test_rootless_network_has_no_link_in_the_host(scene: Scene, host: NetnsView) -> None:
-    """No rule or route either: the bridge is in a netns of the user's."""
+def test_rootless_network_has_no_link_on_the_host(scene: Scene, host: NetnsView) -> None:
+    """A rootless network adds no link, route or rule to the host; its netns has the bridge."""
     before = host.snapshot()
     lan = scene.network("lan")
     scene.containers(a=lan, b=lan)
@@ -260,7 +287,7 @@ def test_rootless_network_has_no_link_in_the_host(scene: Scene, host: NetnsView)
 
 
 def _datapaths() -> set[int]:
-    """Return the user-mode networking processes."""
+    """Return the pids of the user-mode networking processes."""
     found = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{name}/comm", encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""Packets from outsiders to a container by a route through the host: none arrives."""
+"""Packets that outsiders route to a container through the host: none arrives."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ CONTROL: Final = b"from the host"
 
 @requirement("BR-9")
 @pytest.mark.parametrize("outsider", [ATTACKER, INTERNET, NS1])
-def test_routed_packets_do_not_reach_a_container(trio: ThreeContainers, outsider: str) -> None:
-    """Including packets that look like a reply or like part of a flow."""
+def test_routed_packets_of_outsider_do_not_reach_container(
+    trio: ThreeContainers, outsider: str
+) -> None:
+    """No packet that an outsider routes through the host reaches a container, as declared.
+
+    Some packets look like a reply or like part of a flow.
+    """
     sent = list(everything(trio, outsider, "a"))
     with trio.netns(HOST).capture() as outside, trio.capture("a") as wire:
         for packet in sent:

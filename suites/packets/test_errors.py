@@ -1,4 +1,4 @@
-"""Refusals are reported: port-unreachable, resets, and ICMP errors that come back through NAT."""
+"""Port-unreachable, resets, and ICMP errors that return through the address translation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = (
     "ttl-exceeded",
 )
 PAIRS = [("a", "b"), ("a", GATEWAY), ("a", HOST), ("a", NS1), ("a", INTERNET), (GATEWAY, "a")]
-"""Callers and targets. The host calls a container from the bridge's address."""
+"""Clients and targets. The host sends to a container from the bridge's address."""
 
 
 @requirement("BR-20")
@@ -35,7 +35,10 @@ PAIRS = [("a", "b"), ("a", GATEWAY), ("a", HOST), ("a", NS1), ("a", INTERNET), (
 def test_closed_udp_port_returns_port_unreachable(
     trio: ThreeContainers, caller: str, target: str
 ) -> None:
-    """At once, from the called address, with the datagram quoted."""
+    """A closed UDP port returns port-unreachable at once, with the datagram quoted.
+
+    The error comes from the called address.
+    """
     port = free_port(trio.netns(target), "udp")
     with (
         trio.capture("a") as wire,
@@ -54,7 +57,7 @@ def test_closed_udp_port_returns_port_unreachable(
 @requirement("BR-20")
 @pytest.mark.parametrize(("caller", "target"), PAIRS)
 def test_closed_tcp_port_returns_reset(trio: ThreeContainers, caller: str, target: str) -> None:
-    """At once, from the called address, and no other packet."""
+    """A closed TCP port returns a reset at once from the called address, and no other packet."""
     port = free_port(trio.netns(target), "tcp")
     with (
         trio.capture("a") as wire,
@@ -70,8 +73,10 @@ def test_closed_tcp_port_returns_reset(trio: ThreeContainers, caller: str, targe
 
 
 @requirement("BR-21")
-def test_equal_calls_of_two_containers_get_their_own_errors(trio: ThreeContainers) -> None:
-    """Both call the same closed port from the same source port."""
+def test_two_containers_with_equal_ports_receive_their_own_icmp_errors(
+    trio: ThreeContainers,
+) -> None:
+    """Two containers that send from the same port to one closed port receive their own errors."""
     port = free_port(trio.netns(INTERNET), "udp")
     options = {"port": port, "own_port": OWN_PORT}
     with (
@@ -94,8 +99,10 @@ def test_equal_calls_of_two_containers_get_their_own_errors(trio: ThreeContainer
 
 @requirement("BR-21")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_icmp_errors_are_translated_back(trio: ThreeContainers, protocol: Protocol) -> None:
-    """Outer and quoted headers have the container's own address and port again."""
+def test_icmp_errors_from_internet_are_translated_back(
+    trio: ThreeContainers, protocol: Protocol
+) -> None:
+    """ICMP errors from the internet reach the container with its own address and port quoted."""
     for number, kind in enumerate(KINDS):
         own_port = OWN_PORT + number
         with (
@@ -112,10 +119,10 @@ def test_icmp_errors_are_translated_back(trio: ThreeContainers, protocol: Protoc
 
 
 @requirement("BR-21")
-def test_unrelated_icmp_errors_do_not_enter(trio: ThreeContainers) -> None:
-    """An error that quotes an unknown flow, or a container's address, reaches no container.
+def test_icmp_errors_about_unknown_flows_reach_no_container(trio: ThreeContainers) -> None:
+    """ICMP errors that quote an unknown flow or a container's address reach no container.
 
-    The errors go to the host, or to the container where unpublished traffic is dropped.
+    They are sent to the host, and to the container where unpublished traffic is dropped.
     """
     direct = trio.scene.runtime.dialect.direct(trio.family)
     addressed = (HOST,) if direct == "accept" else (HOST, "a")

@@ -24,10 +24,10 @@ SHORT: Final = 10_000
 
 @requirement("BR-24")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_two_containers_may_use_the_same_source_port(
+def test_two_containers_with_same_source_port_receive_their_own_replies(
     trio: ThreeContainers, protocol: Protocol
 ) -> None:
-    """Towards one server at the same time; each receives its own reply."""
+    """Two containers that use the same source port to one server receive their own replies."""
     options = {"port": ECHO, "own_port": OWN_PORT}
     with (
         trio.capture(INTERNET) as wire,
@@ -47,14 +47,14 @@ def test_two_containers_may_use_the_same_source_port(
 
 
 @requirement("BR-25")
-@pytest.mark.parametrize("offload", [True, False], ids=["offloaded", "done in software"])
+@pytest.mark.parametrize("offload", [True, False], ids=["with-offload", "without-offload"])
 @pytest.mark.parametrize(
     ("caller", "server"), [("a", "b"), ("a", INTERNET), (GATEWAY, "a"), ("a", GATEWAY)]
 )
 def test_large_tcp_transfer_arrives_intact(
     trio: ThreeContainers, caller: str, server: str, *, offload: bool
 ) -> None:
-    """In both directions, with segmentation and checksum offload and without."""
+    """A large TCP transfer arrives intact in both directions, with and without offloads."""
     transfer = Transfer(trio.netns(caller), trio.netns(server), trio.address(server))
     with contextlib.nullcontext() if offload else without_offload(trio.netns("a")):
         assert transfer.upload(SIZE) == transfer.download(SIZE) == expected(SIZE)
@@ -62,9 +62,9 @@ def test_large_tcp_transfer_arrives_intact(
 
 @requirement("BR-4", "BR-7", "BR-25")
 @pytest.mark.parametrize(("caller", "server"), [("a", "b"), ("a", INTERNET), ("a", GATEWAY)])
-def test_half_closed_connection_is_answered(
+def test_half_closed_connection_receives_its_response(
     trio: ThreeContainers, caller: str, server: str
 ) -> None:
-    """The server reads to the end of stream and then responds."""
+    """A client that closes its sending side still receives the server's response."""
     transfer = Transfer(trio.netns(caller), trio.netns(server), trio.address(server))
     assert transfer.half_closed(SHORT) == (expected(SHORT), expected(SHORT))

@@ -1,4 +1,4 @@
-"""Datagrams larger than the MTU: fragmented on the way, reassembled at both ends."""
+"""Datagrams larger than the MTU, which pass in fragments and are reassembled."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PIECE: Final = 1200
 
 @requirement("BR-23")
 @pytest.mark.parametrize("target", ["b", GATEWAY, HOST, NS1, INTERNET])
-def test_datagram_of_8000_bytes_is_echoed(trio: ThreeContainers, target: str) -> None:
-    """It leaves in fragments, arrives whole, and comes back the same way."""
+def test_datagram_of_8000_bytes_is_echoed_in_fragments(trio: ThreeContainers, target: str) -> None:
+    """A datagram of 8000 bytes passes in fragments, arrives whole and comes back the same way."""
     with trio.capture("a") as wire:
         there, back = round_trip(
             trio.netns("a"), trio.netns(target), trio.address(target), DATAGRAM
@@ -43,8 +43,10 @@ def test_datagram_of_8000_bytes_is_echoed(trio: ThreeContainers, target: str) ->
 
 @requirement("BR-23")
 @pytest.mark.parametrize("target", ["b", GATEWAY, INTERNET])
-def test_echo_request_of_8000_bytes_is_answered(trio: ThreeContainers, target: str) -> None:
-    """Protocols without ports pass in fragments as well."""
+def test_echo_request_of_8000_bytes_is_answered_in_fragments(
+    trio: ThreeContainers, target: str
+) -> None:
+    """An ICMP echo request of 8000 bytes passes in fragments and is answered."""
     with (
         trio.capture("a") as wire,
         trio.client("a", target, Protocol.ICMP, own_port=OWN_PORT) as call,
@@ -57,8 +59,8 @@ def test_echo_request_of_8000_bytes_is_answered(trio: ThreeContainers, target: s
 
 
 @requirement("BR-23")
-def test_fragments_arrive_in_any_order(trio: ThreeContainers) -> None:
-    """Last one first, the one with the ports last: the internet reassembles them."""
+def test_fragments_in_reverse_order_are_reassembled(trio: ThreeContainers) -> None:
+    """A datagram whose fragments are sent in reverse order is reassembled on the internet."""
     with trio.client("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call:
         for piece in reversed(pieces(trio, DATAGRAM)):
             send_packet(trio.netns("a"), piece)

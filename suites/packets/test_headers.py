@@ -1,4 +1,4 @@
-"""Unusual IP and transport headers do not keep a packet from its target."""
+"""Packets with unusual IP and transport headers, which arrive like others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS: Final = [
     ("WScale", 14),
     (254, b"x"),
 ]
-"""TCP options that every system has, and an experimental one (RFC 4727)."""
+"""TCP options that every system sends, and an experimental one (RFC 4727)."""
 
 
 CLASS: Final = {4: "tos", 6: "tc"}
@@ -35,7 +35,10 @@ CLASS: Final = {4: "tos", 6: "tc"}
 @requirement("BR-4", "BR-5", "BR-7", "BR-28")
 @pytest.mark.parametrize("target", ["b", GATEWAY, INTERNET])
 def test_packet_with_unusual_header_arrives_unchanged(trio: ThreeContainers, target: str) -> None:
-    """Traffic class, ECN, options, no checksum, or no payload."""
+    """A packet with a traffic class, ECN, TCP options, no checksum or no payload arrives.
+
+    Its traffic class and ECN are unchanged.
+    """
     with trio.capture(target) as wire:
         for marked, said in unusual(trio):
             head = trio.ip("a", target, ttl=START_TTL)

@@ -1,4 +1,4 @@
-"""Path MTU discovery over a narrow link: errors reach the sender, and all data arrives."""
+"""Path MTU discovery over a narrow link: the sender gets the error, and all data arrives."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ NARROW: Final = 1400
 """MTU of the link behind the first router, in bytes. Every other link has 1500."""
 WIDE: Final = 9000
 TOO_LONG: Final = b"x" * 1440
-"""Payload that fits a link of 1500 with its headers, and not the narrow one."""
+"""Payload that with its headers fits an MTU of 1500, and not the narrow one."""
 FITS: Final = b"x" * 1300
 FRAGMENTED: Final = b"x" * 3000
 """Payload that fits no link.
 
-A datagram that fits the host's link and came in fragments goes on whole where bridged frames pass
-the firewall: connection tracking reassembles it, and the fragment size is forgotten between the
-bridge and IP. Over IPv6 it is lost further on.
+A datagram that arrives in fragments and fits the host's link leaves unfragmented where bridged
+frames pass the firewall: conntrack reassembles it, and the fragment size is lost between the bridge
+and IP. Over IPv6 it is then dropped at the narrow link.
 """
 OWN_PORT: Final = 31043
 ECHO: Final = UDP_PORTS["echo"]
 SIZE: Final = 300_000
-"""Bytes: few enough frames for a tap to keep."""
+"""Bytes of a transfer: its frames fit in the buffer of a tap."""
 ETHERNET: Final = 14
 """Length of an Ethernet header in bytes."""
 
@@ -48,7 +48,7 @@ pytestmark = both_families
 
 @pytest.fixture(scope="module")
 def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
-    """Build a separate world with a narrow link; learned path MTUs end with it."""
+    """Build a separate world with a narrow link, so that no other test sees learned path MTUs."""
     with (
         World.build(Topology(narrow_mtu=NARROW)) as world,
         start_runtime(world) as runtime,
@@ -61,7 +61,7 @@ def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def narrow_wires(narrow_scene: Scene) -> Iterator[TapPool]:
-    """Open taps on that world's namespaces."""
+    """Open taps on the namespaces of the narrow world."""
     with TapPool() as opened:
         yield opened
 
@@ -83,7 +83,7 @@ def narrow_trio(
 def wide_trio(
     narrow_scene: Scene, narrow_wires: TapPool, family: Family
 ) -> Iterator[ThreeContainers]:
-    """View a container `a` on a network whose own links carry more than every other."""
+    """View a container `a` on a network whose links have the largest MTU."""
     narrow_scene.network("wide", mtu=WIDE, ipv6=family == 6)
     container = narrow_scene.container("a", Bridge("wide"))
     narrow_scene.ready()
@@ -98,7 +98,10 @@ def wide_trio(
 def test_too_large_packet_is_reported_with_the_mtu(
     narrow_trio: ThreeContainers, protocol: Protocol
 ) -> None:
-    """By the router before the narrow link; the container's kernel adopts the value."""
+    """The router before a narrow link reports a too large packet with the link's MTU.
+
+    The container's kernel adopts the value.
+    """
     with (
         narrow_trio.capture("a", INTERNET) as wire,
         narrow_trio.client(
@@ -126,8 +129,8 @@ def test_too_large_packet_is_reported_with_the_mtu(
 
 
 @requirement("BR-22")
-def test_only_the_sender_fragments(narrow_trio: ThreeContainers) -> None:
-    """After the error the container fragments its datagrams itself, and they arrive."""
+def test_only_the_sender_fragments_after_packet_too_big(narrow_trio: ThreeContainers) -> None:
+    """After packet-too-big, the container fragments its datagrams itself, and they arrive."""
     with narrow_trio.client("a", INTERNET, Protocol.UDP, port=ECHO) as call:
         call.send(TOO_LONG)
         narrow_trio.settle()
@@ -147,7 +150,7 @@ def test_only_the_sender_fragments(narrow_trio: ThreeContainers) -> None:
 
 @requirement("BR-22")
 def test_large_tcp_transfer_passes_a_narrow_link(narrow_trio: ThreeContainers) -> None:
-    """Upload and download arrive whole, with smaller segments."""
+    """A large TCP upload and download pass a narrow link with smaller segments."""
     transfer = Transfer(
         narrow_trio.netns("a"), narrow_trio.netns(INTERNET), narrow_trio.address(INTERNET)
     )
@@ -159,8 +162,8 @@ def test_large_tcp_transfer_passes_a_narrow_link(narrow_trio: ThreeContainers) -
 
 
 @requirement("BR-22", "NET-8")
-def test_narrow_uplink_of_the_host_is_reported_by_the_bridge(wide_trio: ThreeContainers) -> None:
-    """On a network whose links carry more than the host's uplink."""
+def test_bridge_reports_uplink_mtu_to_network_with_larger_mtu(wide_trio: ThreeContainers) -> None:
+    """The bridge reports the uplink's MTU to a container whose network has a larger MTU."""
     uplink = wide_trio.netns(HOST).links()["eth0"].mtu
     with (
         wide_trio.capture("a") as wire,

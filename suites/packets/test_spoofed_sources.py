@@ -1,4 +1,4 @@
-"""Spoofed sources and packets outside any flow: none leaves the host with a container's address."""
+"""Packets with spoofed sources and packets outside any flow, which must not leave the host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNASSIGNED: Final = {
     4: ("192.0.2.250", "10.99.0.9", "127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1"),  # noqa: S104
     6: ("2001:db8:99::1", "fd99::9", "::1", "::", "ff02::1", "fe80::99"),
 }
-"""Unassigned sources, and sources that must not be used."""
+"""Unassigned and invalid source addresses."""
 
 PORTLESS: Final = (47, 50, 51, 132, 136, 253)
 """Other protocols: GRE, ESP, AH, SCTP, UDP-Lite, an experimental one."""
@@ -34,8 +34,13 @@ PORTLESS: Final = (47, 50, 51, 132, 136, 253)
 
 @requirement("BR-26")
 @pytest.mark.parametrize("target", [NS1, ATTACKER, INTERNET])
-def test_spoofed_source_does_not_leave_the_host(trio: ThreeContainers, target: str) -> None:
-    """A bystander's, a neighbour's or an unassigned address, to any target."""
+def test_packet_with_spoofed_source_does_not_leave_the_host(
+    trio: ThreeContainers, target: str
+) -> None:
+    """A packet with a spoofed source does not leave the host, whatever its target.
+
+    The source is a bystander's, a neighbour's, an unassigned or an invalid address.
+    """
     others = (trio.address(name) for name in (HOST, NS1, ATTACKER, INTERNET, GATEWAY))
     spoofed = [*others, *(ip_address(text) for text in UNASSIGNED[trio.family])]
     with trio.capture(GATEWAY, HOST, NS1) as wire:
@@ -51,10 +56,13 @@ def test_spoofed_source_does_not_leave_the_host(trio: ThreeContainers, target: s
 
 
 @requirement("BR-7")
-def test_invalid_packets_do_not_leave_with_the_containers_address(
+def test_invalid_packets_do_not_leave_with_container_address(
     trio: ThreeContainers,
 ) -> None:
-    """Stray resets and replies, broken checksums, protocols without ports."""
+    """Packets that conntrack calls invalid do not leave the host with a container's address.
+
+    They are stray resets and replies, broken checksums and protocols without ports.
+    """
     forget_flows(trio)
     odd = invalid_packets(trio)
     with trio.capture(GATEWAY, HOST, INTERNET) as wire:
@@ -66,11 +74,11 @@ def test_invalid_packets_do_not_leave_with_the_containers_address(
 
 
 def forget_flows(trio: ThreeContainers) -> None:
-    """Delete conntrack's flows of container a.
+    """Delete the conntrack entries of container a.
 
-    A packet that a bystander sent to the container by a route, in a test before, may have left a
-    flow without translation. A protocol without ports has one flow for each pair of addresses, so
-    packets of the container would be its replies.
+    An earlier test's packet from a bystander, routed to the container, may have left a flow without
+    translation. A protocol without ports has one flow for each pair of addresses. Packets of the
+    container would then count as replies of that flow.
     """
     with trio.netns(GATEWAY).open() as space, Conntrack(space) as conntrack:
         conntrack.forget(conntrack.of({trio.address("a")}))

@@ -1,4 +1,4 @@
-"""TTL and hop limit: each router decrements it, and time-exceeded comes from the last one."""
+"""TTL and hop limit: each router decrements it, and the last one sends time-exceeded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ ECHO_REPLY = {4: ICMP(type=0), 6: ICMPv6EchoReply()}
 @requirement("BR-19")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("target", [NS1, ATTACKER, INTERNET])
-def test_ttl_1_ends_at_the_bridge(trio: ThreeContainers, target: str, protocol: Protocol) -> None:
-    """The bridge's address sends time-exceeded with the packet quoted."""
+def test_packet_with_ttl_1_brings_time_exceeded_from_the_bridge(
+    trio: ThreeContainers, target: str, protocol: Protocol
+) -> None:
+    """A packet with TTL 1 to another network brings time-exceeded from the bridge's address."""
     with (
         trio.capture("a", target) as wire,
         trio.client("a", target, protocol, port=PORT, own_port=IDENTIFIER, ttl=1) as call,
@@ -43,7 +45,7 @@ def test_ttl_1_ends_at_the_bridge(trio: ThreeContainers, target: str, protocol: 
 @requirement("BR-19", "BR-21")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_each_router_decrements_the_ttl(trio: ThreeContainers, protocol: Protocol) -> None:
-    """Each larger TTL reaches the next router, which answers with its own address."""
+    """Each router on the way to the internet decrements the TTL and reports time-exceeded."""
     chain = hops(trio)
     sent = trio.request(protocol, sport=IDENTIFIER, dport=PORT)
     for ttl, hop in enumerate(chain, 1):
@@ -71,7 +73,7 @@ def test_each_router_decrements_the_ttl(trio: ThreeContainers, protocol: Protoco
 def test_packet_with_sufficient_ttl_reaches_the_internet(
     trio: ThreeContainers, protocol: Protocol
 ) -> None:
-    """It arrives with TTL 1 from the host's address, and is answered."""
+    """A packet whose TTL just suffices arrives with TTL 1 from the host's address."""
     enough = len(hops(trio)) + 1
     with (
         trio.capture(INTERNET) as wire,
@@ -90,8 +92,8 @@ def test_packet_with_sufficient_ttl_reaches_the_internet(
 
 
 @requirement("BR-4", "BR-5", "BR-6", "BR-7")
-def test_replies_have_the_expected_ttl(trio: ThreeContainers) -> None:
-    """ICMP, UDP and TCP replies, at the container's own interface."""
+def test_replies_to_container_have_ttl_of_the_distance(trio: ThreeContainers) -> None:
+    """ICMP, UDP and TCP replies reach the container with TTL 64 minus the routers on the way."""
     routers = {"b": 0, GATEWAY: 0, HOST: 0, NS1: 1, INTERNET: len(hops(trio))}
     with trio.capture("a") as wire:
         trio.scene.observed(list(cells(("a",), tuple(routers), families=(trio.family,))))

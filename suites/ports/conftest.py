@@ -1,4 +1,4 @@
-"""Fixtures: a container with published ports, a peer on its network, a container elsewhere."""
+"""Fixtures: a container with published ports, a peer, and a container on another network."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from suites.support.features import families, has_ipv6
     ],
 )
 def family(request: pytest.FixtureRequest) -> Family:
-    """Return the address family; every promise is tested in each."""
+    """Return the address family; every test runs in each."""
     chosen: Family = request.param
     return chosen
 
 
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> Transport:
-    """Return the transport; every promise is tested over TCP and over UDP."""
+    """Return the transport; every test runs over TCP and over UDP."""
     chosen: Transport = request.param
     return chosen
 
@@ -53,8 +53,8 @@ def transport(request: pytest.FixtureRequest) -> Transport:
 def ports_scene(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
     """Share `published`, which publishes `PORTS` on every address; tests must not change it.
 
-    `peer` is on its network, which is the default one where that has the family; `outside` is on
-    another, where the runtime has networks.
+    `peer` is on the same network, which is the default one where that has the family. `outside` is
+    on another network, where the runtime has networks.
     """
     dual, here = family == 6, home(runtime, family)
     networks = [NetworkSpec(SHARED_NETWORK, ipv6=dual)] if here == Bridge(SHARED_NETWORK) else []
@@ -73,7 +73,7 @@ def ports_scene(world: World, runtime: Adapter, family: Family) -> Iterator[Scen
 def published(
     ports_scene: Scene, transport: Transport, family: Family
 ) -> Iterator[PublishedContainer]:
-    """Share the published container over one transport, with a listener that stays open."""
+    """Share the published container in one transport and family, with an open listener."""
     with PublishedContainer(
         ports_scene, ports_scene["published"], transport, family, PORTS[transport]
     ).open() as opened:
@@ -82,7 +82,7 @@ def published(
 
 @pytest.fixture(scope="package")
 def shared_network(world: World, runtime: Adapter) -> Iterator[Callable[[int], PublishNetwork]]:
-    """Share a network with only `BESIDE` on it, as a factory that takes a port."""
+    """Return a function from a host port to a view of a shared network with only `BESIDE` on it."""
     networks: tuple[NetworkSpec, ...] = ()
     those: tuple[Family, ...] = (4,)
     where = Bridge()
@@ -98,7 +98,7 @@ def shared_network(world: World, runtime: Adapter) -> Iterator[Callable[[int], P
 
 @pytest.fixture(scope="package")
 def port_numbers() -> Iterator[int]:
-    """Count ports in steps, so that a port still in use disturbs no later test."""
+    """Count host ports in steps of 10, so that a port still in use disturbs no later test."""
     return itertools.count(OWN + 10, 10)
 
 

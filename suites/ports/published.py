@@ -1,4 +1,4 @@
-"""A container with published ports, and calls of them."""
+"""A container with published ports, and its clients."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from linux.readiness import await_local
 INSIDE: Final = 31080
 """Port of listeners inside, outside the kernel's ephemeral range."""
 CHOSEN: Final = INSIDE + 100
-"""Port of listeners behind a host port of the runtime's choice."""
+"""Port of listeners behind an automatic host port."""
 PORTS: Final[dict[Transport, int]] = {"tcp": 8080, "udp": 8053}
-"""Host ports of the shared container, on every address."""
+"""Host ports that the shared container publishes on every address."""
 OWN: Final = 8180
-"""First host port for ports that single tests publish."""
+"""First host port that single tests publish."""
 SHARED_NETWORK: Final = "market"
-"""Network with IPv6 of the shared containers where the family is IPv6."""
+"""Network of the shared containers where the default network lacks the family."""
 
 
 class PortCall(NamedTuple):
-    """A call: the caller, the address, and the port unless it is the published one."""
+    """A client's call: the client, the address, and the port, or 0 for the published one."""
 
     caller: str
     address: Address
@@ -53,7 +53,7 @@ class PortCall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PublishedContainer:
-    """A container that listens on `INSIDE` over one transport, called by `port` of the host."""
+    """A container that listens on `INSIDE` over one transport, published on `port` of the host."""
 
     scene: Scene
     container: Container
@@ -61,7 +61,7 @@ class PublishedContainer:
     family: Family
     port: int
     listeners: Mapping[Family, Listener] = field(default_factory=dict)
-    """Listeners that stay open; elsewhere one is opened for each call."""
+    """Listeners that stay open; without one, each call opens its own."""
 
     @property
     def network(self) -> str:
@@ -74,7 +74,7 @@ class PublishedContainer:
         return inner_family(self.scene.runtime, self.family)
 
     def own(self) -> Address:
-        """Return the container's own address, at which it is called."""
+        """Return the container's own address in the inner family."""
         address = self.container.net.address(self.inner_family)
         assert address is not None
         return address
@@ -91,7 +91,7 @@ class PublishedContainer:
             yield replace(self, listeners={self.inner_family: listener})
 
     def listener(self, family: Family | None = None) -> Listener:
-        """Return a listener inside, in the family that the port leads to or the given one."""
+        """Return a listener inside, in the given family or that to which the port leads."""
         family = family or self.inner_family
         return Listener(self.container.net, self.transport, family=family, port=INSIDE)
 
@@ -104,27 +104,27 @@ class PublishedContainer:
                 yield listener
 
     def serves(self, caller: str, address: Address, *, port: int = 0) -> Exchange | None:
-        """Call the published port, or another, on an address of the host, and await the answer.
+        """Call the published port, or another, on an address of the host, and await the reply.
 
-        Return `None` when the call is refused.
+        Return `None` when the call is rejected.
         """
         with self._listening(self.inner_family) as listener:
             view = self.scene.netns(caller)
             return listener.reached_from(view, at=address, port=port or self.port, answered=True)
 
     def reaches(self, caller: str, address: Address) -> bool:
-        """Return whether a call is answered; False for a refused or dropped one.
+        """Return whether a call gets a reply; False when it is rejected or dropped.
 
-        For calls that a process in user space may take: it may be late where all else is quiet.
+        For calls through a process in user space, which may still be pending in a quiet world.
         """
         with suppress(TimeoutError):
             return self.serves(caller, address) is not None
         return False
 
     def delivered(self, calls: Iterable[PortCall]) -> list[str]:
-        """Make many calls at once and return those that arrive, neither refused nor dropped.
+        """Make many calls at once and return those that arrive, neither rejected nor dropped.
 
-        They are looked for in their own family, and in that to which a published port leads.
+        Listeners wait in the calls' own family and in that to which a published port leads.
         """
         made = [(self.scene.netns(caller), at, port or self.port) for caller, at, port in calls]
         found: dict[str, None] = {}
@@ -151,12 +151,12 @@ def published_on(
 
 
 def both(port: int, inside: int = INSIDE, *, at: Address | None = None) -> tuple[Publish, ...]:
-    """Publish a port over TCP and UDP."""
+    """Return the port mappings of one port over TCP and UDP."""
     return tuple(Publish(port, inside, transport, at) for transport in TRANSPORTS)
 
 
 def ranged(first: int, count: int) -> tuple[Publish, ...]:
-    """Publish a range, and a port of the runtime's choice for `CHOSEN`, over TCP and UDP."""
+    """Return a range of ports, and an automatic host port for `CHOSEN`, over TCP and UDP."""
     return (
         *(Publish(first, INSIDE, transport, count=count) for transport in TRANSPORTS),
         *(Publish(0, CHOSEN, transport) for transport in TRANSPORTS),
@@ -166,8 +166,8 @@ def ranged(first: int, count: int) -> tuple[Publish, ...]:
 def home(runtime: Adapter, family: Family) -> Bridge:
     """Return the mode of the shared containers of a family.
 
-    The default one if that has the family, as a tap has both; else a network. A runtime with
-    networks and taps by default is on a network in either family.
+    It is the default network if that has the family, as a tap has both; otherwise a user-defined
+    one. A runtime with networks and taps by default uses a user-defined network in both families.
     """
     by_default = has_taps(runtime) or (family == 4 and runtime.dialect.default_network == "bridge")
     return Bridge() if by_default else Bridge(SHARED_NETWORK)
@@ -176,7 +176,7 @@ def home(runtime: Adapter, family: Family) -> Bridge:
 def has_taps(runtime: Adapter) -> bool:
     """Return True if a container with published ports has a tap in place of a network.
 
-    Runtimes with networks besides are tested on those.
+    A runtime that has networks too is tested on networks.
     """
     taps = runtime.dialect.default_network != "bridge"
     return taps and Feature.NETWORKS not in runtime.features
@@ -188,9 +188,9 @@ def is_relayed(runtime: Adapter) -> bool:
 
 
 def link_of(scene: Scene, name: str) -> str:
-    """Return the interface by which a container is called; empty where `lo` may be one.
+    """Return the interface at which a container's clients arrive; empty where `lo` may be it.
 
-    Behind a tap, and where the caller has the container's own address.
+    That is behind a tap, and where the source is the container's own address.
     """
     tap = scene.plan.container(name).mode == Bridge() and has_taps(scene.runtime)
     return "" if tap or scene.runtime.dialect.published_source == "own" else "eth0"
@@ -205,9 +205,9 @@ def dual(scene: Scene) -> Bridge:
 
 
 def reaches_host(scene: Scene, caller: str, address: Address) -> bool:
-    """Return True if a call of the host's address gets to the host.
+    """Return True if a call of the host's address reaches the host.
 
-    A caller with the same address calls itself; IPv6 does not lead out of some bridges.
+    A caller with the same address calls itself. Some bridges do not forward IPv6.
     """
     if caller == HOST:
         return True
@@ -254,7 +254,7 @@ def extra_address(scene: Scene, family: Family) -> Iterator[Address]:
 def callers(
     scene: Scene, family: Family, outside: Collection[str]
 ) -> Iterator[tuple[str, Address]]:
-    """Return the calls of the host's addresses: from outside, itself, and on its loopback."""
+    """Yield clients and addresses of the host: outsiders, the host itself, and its loopback."""
     for address in addresses(scene, family):
         for caller in (*outside, HOST):
             yield caller, address
@@ -270,11 +270,11 @@ ELSEWHERE: Final[dict[str, tuple[str, ...]]] = {
     ATTACKER: (NS1, INTERNET),
     INTERNET: (NS1,),
 }
-"""Callers and targets other than the host: from it, through it, and past it."""
+"""Targets other than the host, by client: traffic from the host, through it and past it."""
 
 
 def _reaches(scene: Scene, family: Family, caller: str, other: str) -> bool:
-    """Return True if one reaches another that is not the host, whatever the port."""
+    """Return True if a client reaches a target that is not the host, on any port."""
     runtime = scene.runtime
     inside = {item.name for item in scene.plan.containers}
     match caller in inside, other in inside:
@@ -302,7 +302,7 @@ def assert_seen_as_declared(published: PublishedContainer, caller: str, address:
 
 
 def assert_not_redirected(scene: Scene, transport: Transport, family: Family, port: int) -> None:
-    """Assert that a published port on every other machine is that machine's own."""
+    """Assert that calls of a published port's number on other machines reach those machines."""
     inside = {item.name for item in scene.plan.containers}
     present = inside | scene.world_netns.keys()
     for caller, others in ELSEWHERE.items():
@@ -321,18 +321,18 @@ BESIDE: Final = "beside"
 """Name of a running container without published ports."""
 
 Where = Callable[[Family], Address]
-"""An address of the host's, for each family."""
+"""Function from a family to an address of the host."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishNetwork:
-    """A network of the runtime's, and the families of its containers."""
+    """A network, the families of its containers, and a host port for one test."""
 
     scene: Scene
     home: Bridge
     families: tuple[Family, ...]
     port: int
-    """Host port for one test; the next one too."""
+    """Host port for one test, which may use the next port too."""
 
     @property
     def host(self) -> NetnsView:
@@ -348,10 +348,10 @@ class PublishNetwork:
         return pick(self.scene.world.topology.br0, family).ip
 
     def await_taps(self) -> None:
-        """Wait until the host itself can call, where containers have taps.
+        """Wait until the host itself reaches published ports, where containers have taps.
 
-        pasta directs the host's own calls to the tap's fe80:: address, which the kernel checks for
-        a second (RFC 4862) like any other.
+        pasta sends the host's own calls to the tap's fe80:: address, which is tentative for one
+        second (RFC 4862).
         """
         if has_taps(self.scene.runtime):
             self.scene.ready()
@@ -367,9 +367,9 @@ class PublishNetwork:
         return self.scene.container(name, self.home, ports=ports)
 
     def publish(self, name: str, *, at: Where | None = None) -> list[PublishedContainer]:
-        """Start a container that publishes `port`, and return its views.
+        """Start a container that publishes `port` over TCP and UDP, and return its views.
 
-        On one address of the host in each family or on all, over TCP and over UDP.
+        `at` returns the one address of the host in each family; by default it is every address.
         """
         ports = both(self.port)
         if at is not None:
@@ -379,7 +379,7 @@ class PublishNetwork:
         return self.views(self.container(name, *ports))
 
     def views(self, container: Container) -> list[PublishedContainer]:
-        """Return every way to call a container by `port`."""
+        """Return the views of a container with `port`, for each family and transport."""
         return [
             published
             for family in self.families

@@ -1,4 +1,4 @@
-"""Ports published on one address of the host: reachable there and nowhere else."""
+"""Ports published on one address of the host, which are reachable only there."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from suites.ports.published import (
 from suites.support.features import restarts
 
 ALONE: Final = {"first": 8103, "second": 8106}
-"""Ports that one container publishes, each on an address of its own."""
+"""Ports that one container publishes, each on a different address of the host."""
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST)
-"""Every outsider, and the host itself."""
+"""Clients: every outsider, and the host itself."""
 
 
 def own_addresses(ports_scene: Scene, family: Family) -> Mapping[str, Address]:
@@ -52,18 +52,21 @@ def single_address(ports_scene: Scene, family: Family) -> Iterator[Scene]:
 
 
 def assert_served(published: PublishedContainer, address: Address, beside: str) -> None:
-    """Assert that every caller of the address reaches this container, also from beside it."""
+    """Assert that every client of the address, `beside` included, reaches the container."""
     for caller in (*CALLERS, beside):
         if reaches_host(published.scene, caller, address):
             assert published.serves(caller, address), f"{caller} calls {address}"
 
 
 @requirement("PUB-2")
-@pytest.mark.parametrize("name", ["first", "second"])
-def test_port_answers_only_on_its_address(
+@pytest.mark.parametrize("name", ["first", "second"], ids=["lan-address", "br0-address"])
+def test_port_published_on_one_address_answers_only_there(
     single_address: Scene, transport: Transport, family: Family, name: str
 ) -> None:
-    """For every caller, and not on other addresses of the host, its loopback included."""
+    """A port published on one address of the host answers there and on no other address.
+
+    The host's loopback is closed too. Outsiders, the host and containers are the clients.
+    """
     own = own_addresses(single_address, family)[name]
     others = set(addresses(single_address, family)) - {own}
     with PublishedContainer(
@@ -77,8 +80,10 @@ def test_port_answers_only_on_its_address(
 
 
 @requirement("PUB-2", "LIFE-7")
-def test_restarted_container_answers_only_on_its_address(publish_network: PublishNetwork) -> None:
-    """Other addresses of the host stay closed."""
+def test_port_published_on_one_address_answers_only_there_after_restart(
+    publish_network: PublishNetwork,
+) -> None:
+    """After a restart, a port published on one address still answers only on that address."""
     found = publish_network.publish("web", at=publish_network.own)
     found[0].container.stop()
     found[0].container.start()
@@ -92,8 +97,11 @@ def test_restarted_container_answers_only_on_its_address(publish_network: Publis
 
 
 @requirement("PUB-2", "PUB-12")
-def test_port_on_address_of_one_family_is_closed_in_the_other(scene: Scene) -> None:
-    """For containers with both families."""
+def test_port_published_in_one_family_is_closed_in_the_other(scene: Scene) -> None:
+    """A port published on an address of one family is closed on the other family's addresses.
+
+    The container has both families.
+    """
     both_families = dual(scene)
     ways: list[tuple[Family, Family]] = [(4, 6), (6, 4)]
     for family, other in ways:
@@ -112,7 +120,7 @@ def test_port_on_address_of_one_family_is_closed_in_the_other(scene: Scene) -> N
 
 @requirement("PUB-11")
 def test_one_port_on_two_addresses_leads_to_two_containers(publish_network: PublishNetwork) -> None:
-    """Each address leads to its own container."""
+    """The same port on two addresses of the host leads to two containers."""
     fronts = {"first": publish_network.own, "second": publish_network.on_br0}
     made = {name: publish_network.publish(name, at=where) for name, where in fronts.items()}
     publish_network.await_taps()
@@ -129,10 +137,12 @@ def test_one_port_on_two_addresses_leads_to_two_containers(publish_network: Publ
 
 
 @requirement("PUB-11", "PUB-10")
-def test_port_survives_end_of_container_on_other_address(publish_network: PublishNetwork) -> None:
-    """Only the removed container's address is closed.
+def test_published_port_survives_end_of_container_on_other_address(
+    publish_network: PublishNetwork,
+) -> None:
+    """A published port answers while the container with that port on another address ends.
 
-    Before its removal the container is restarted, where possible, and serves only its address.
+    That container is restarted, where possible, and removed. Only its address is closed then.
     """
     left = publish_network.publish("left", at=publish_network.own)
     gone = publish_network.publish("gone", at=publish_network.on_br0)
@@ -159,10 +169,13 @@ def test_port_survives_end_of_container_on_other_address(publish_network: Publis
 
 
 @requirement("PUB-9")
-def test_port_on_other_machines_is_not_redirected(
+def test_port_published_on_one_address_does_not_redirect_other_machines(
     single_address: Scene, transport: Transport, family: Family
 ) -> None:
-    """Calls through the host or from it reach the other machine."""
+    """Calls of the same port on other machines, from the host or through it, are not redirected.
+
+    The port is published on one address of the host.
+    """
     port = ALONE["first"]
     published = PublishedContainer(single_address, single_address["alone"], transport, family, port)
     assert published.serves(NS1, own_addresses(single_address, family)["first"])

@@ -1,4 +1,4 @@
-"""Published ports called by containers: the container itself, its peers, and other networks."""
+"""Published ports with containers as clients: itself, its peers, and other networks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ VAULT: Final = "vault"
 
 
 def is_cut_off(ports_scene: Scene, published: PublishedContainer, caller: str) -> bool:
-    """Return True if a container reaches no host address, as declared; the host itself does."""
+    """Return True if a container reaches no address of the host, as declared.
+
+    Assert as a control that the host itself reaches them.
+    """
     own = addresses(ports_scene, published.family)
     assert all(published.serves(HOST, address) for address in own)
     calls = [PortCall(caller, address) for address in own]
@@ -35,11 +38,11 @@ def is_cut_off(ports_scene: Scene, published: PublishedContainer, caller: str) -
 
 
 @requirement("PUB-4")
-@pytest.mark.parametrize("caller", ["published", "peer"])
+@pytest.mark.parametrize("caller", ["published", "peer"], ids=["itself", "peer"])
 def test_container_and_peer_reach_published_port_by_host_address(
     ports_scene: Scene, published: PublishedContainer, family: Family, caller: str
 ) -> None:
-    """By every address of the host."""
+    """The container itself and its peer reach a published port by every address of the host."""
     reaching = [
         at for at in addresses(ports_scene, family) if reaches_host(ports_scene, caller, at)
     ]
@@ -49,12 +52,13 @@ def test_container_and_peer_reach_published_port_by_host_address(
 
 
 @requirement("PUB-4")
-def test_source_of_a_peer_is_as_declared(
+def test_published_port_sees_source_of_peer_as_declared(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """The peer's address, or the gateway's; never the container's own, and never `lo`.
+    """A published port sees a peer's address or the gateway's as the source, as declared.
 
-    Where a process in user space listens on the host all sources look alike.
+    The source is never the container's own address or a loopback address. Behind a process in user
+    space, all sources look alike.
     """
     peer = ports_scene.netns("peer").address(family)
     reaching = [
@@ -85,7 +89,10 @@ def test_source_of_a_peer_is_as_declared(
 def test_other_network_reaches_published_port_as_declared(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """By any address of the host; a peer that may be served is the control."""
+    """A container on another network reaches a published port by host address as declared.
+
+    The peer is the control.
+    """
     reachable = runtime.dialect.published_across == "reachable"
     reaching = [
         at for at in addresses(ports_scene, family) if reaches_host(ports_scene, "outside", at)
@@ -100,10 +107,10 @@ def test_other_network_reaches_published_port_as_declared(
 
 
 @requirement("PUB-5", "NET-2", "BR-4")
-def test_publishing_opens_no_other_way_between_networks(
+def test_published_port_opens_no_other_way_between_networks(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer
 ) -> None:
-    """The container's own address stays as reachable from another network as declared."""
+    """A published port does not make the container's own address reachable from another network."""
     assert published.serves("peer", published.own(), port=INSIDE)
     assert published.delivered([PortCall("outside", published.own())]) == []
     received = published.delivered([PortCall("outside", published.own(), INSIDE)])
@@ -124,7 +131,7 @@ def internal_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
 def test_internal_network_reaches_no_published_port(
     internal_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """No address of the host leads there, not even the network's gateway."""
+    """A container on an internal network reaches no published port by any address of the host."""
     gateways = (item.ip for item in internal_scene.runtime.network_facts(VAULT).gateways)
     own = {
         *addresses(internal_scene, family),
@@ -135,11 +142,11 @@ def test_internal_network_reaches_no_published_port(
 
 
 @requirement("PUB-4", "LIFE-7")
-@pytest.mark.parametrize("caller", ["web", BESIDE])
-def test_restarted_container_is_reached_by_itself_and_peer(
+@pytest.mark.parametrize("caller", ["web", BESIDE], ids=["itself", "peer"])
+def test_container_and_peer_reach_published_port_after_restart(
     publish_network: PublishNetwork, caller: str
 ) -> None:
-    """Over both transports, in every family."""
+    """A restarted container and its peer reach its published port by the host's address."""
     container = publish_network.publish("web")[0].container
     container.stop()
     publish_network.scene.start("web")

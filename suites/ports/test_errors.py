@@ -1,4 +1,4 @@
-"""Resets and ICMP errors of flows through a published port: each reaches its flow."""
+"""Resets and ICMP errors of flows through a published port."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from suites.ports.published import INSIDE, PORTS, PublishedContainer, PublishNet
 
 REFUSALS: Final = {"tcp": "reset", "udp": "port-unreachable"}
 MTUS: Final = {"packet-too-big": 1300, "host-unreachable": None}
-"""ICMP errors from further on, and the MTU in bytes that they report."""
+"""ICMP errors of a router, and the MTU in bytes that they report."""
 
 
 @requirement("BR-20", "PUB-1")
 @pytest.mark.parametrize("caller", [ATTACKER, INTERNET])
-def test_published_port_without_listener_is_refused(
+def test_published_port_without_listener_is_rejected(
     ports_scene: Scene, transport: Transport, family: Family, caller: str
 ) -> None:
-    """The client gets the refusal at once."""
+    """A client of a published port without a listener inside gets a reset or port-unreachable."""
     address, port = ports_scene.world.address(HOST, family), PORTS[transport]
     with Client(ports_scene.netns(caller), Protocol(transport), address, port=port) as call:
         call.send()
@@ -40,7 +40,7 @@ def test_published_port_without_listener_is_refused(
 
 @pytest.fixture
 def web(publish_network: PublishNetwork) -> Iterator[tuple[list[PublishedContainer], TapPool]]:
-    """Publish a port over UDP, with taps for the container's lifetime."""
+    """Publish a port over UDP, and open taps for the container's lifetime."""
     found = publish_network.publish("web")
     with TapPool() as own:
         yield [published for published in found if published.transport == "udp"], own
@@ -48,13 +48,13 @@ def web(publish_network: PublishNetwork) -> Iterator[tuple[list[PublishedContain
 
 @requirement("BR-21", "BR-22", "PUB-1")
 @pytest.mark.parametrize("kind", MTUS)
-def test_icmp_error_about_a_reply_reaches_the_server(
+def test_icmp_error_about_reply_reaches_published_server(
     publish_network: PublishNetwork,
     web: tuple[list[PublishedContainer], TapPool],
     wires: TapPool,
     kind: str,
 ) -> None:
-    """Outer and quoted headers have the container's own address and port."""
+    """An ICMP error about a published server's reply reaches the server with translated headers."""
     published_on, own = web
     caller = publish_network.scene.netns(ATTACKER)
     inside, outside = own.tap(published_on[0].container.net), wires.tap(caller)
@@ -80,7 +80,7 @@ def test_icmp_error_about_a_reply_reaches_the_server(
 
 
 def answer(published: PublishedContainer, caller: NetnsView, at: Address) -> None:
-    """Call the published port and send a reply."""
+    """Send a datagram to the published port, and a reply to its source."""
     with (
         published.listener() as listener,
         Client(caller, Protocol.UDP, at, port=published.port) as call,

@@ -21,24 +21,24 @@ CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
 
 
 Way = tuple[str, Address]
-"""Callers and addresses."""
+"""A client, and the address that it calls."""
 
 
 class PortFlow(NamedTuple):
-    """A socket that calls the published port and keeps its source port."""
+    """A client of the published port that keeps its source port."""
 
     way: Way
     call: Client
 
     def send(self, word: bytes) -> None:
         """Send another datagram."""
-        self.call.error()  # else the next send would fail
+        self.call.error()  # a pending error would make the next send fail
         self.call.send(word)
 
 
 @contextmanager
 def flows(publish_network: PublishNetwork) -> Iterator[list[PortFlow]]:
-    """Open one flow from each caller in each family, and one from the host to its loopback."""
+    """Open one flow from each client in each family, and one from the host to its loopback."""
     ways: list[Way] = [
         (name, publish_network.own(family))
         for name in CALLERS
@@ -69,9 +69,9 @@ def served_clients(
     found: Sequence[PublishedContainer],
     calling: Sequence[PortFlow],
 ) -> ServedClients:
-    """Return them once the world is quiet; the LAN arrives and gets a reply.
+    """Return the served clients once the world is quiet, and assert that the LAN is among them.
 
-    Arrival of all, and the source of replies, are other promises.
+    Other tests assert that all clients arrive, and check the source of replies.
     """
     publish_network.await_taps()
     arrived = set()
@@ -102,7 +102,7 @@ def assert_served(
     calling: Sequence[PortFlow],
     before: ServedClients,
 ) -> None:
-    """Assert that the next datagram of every flow arrives, and gets a reply where it did before."""
+    """Assert that each flow's next datagram arrives and gets a reply, if earlier ones did."""
     publish_network.await_taps()
     for published in found:
         if published.transport == "udp":
@@ -117,7 +117,7 @@ def assert_served(
 
 
 def source_of(word: bytes, listener: Listener) -> tuple[Address, int]:
-    """Return the source of a word; one of an earlier round may come late."""
+    """Return the source of a word, ignoring late words of an earlier round."""
     while True:
         data, sender = listener.receive()
         if data == word:
@@ -127,7 +127,7 @@ def source_of(word: bytes, listener: Listener) -> tuple[Address, int]:
 def assert_unreached(
     publish_network: PublishNetwork, other: Container, calling: Sequence[PortFlow]
 ) -> None:
-    """Assert that no flow reaches a container without published ports, whatever its address."""
+    """Assert that no flow reaches a container without published ports at any of its addresses."""
     with ExitStack() as stack:
         listeners = {
             other.net.address(family): stack.enter_context(
@@ -146,22 +146,25 @@ def assert_unreached(
 
 
 @requirement("PUB-8")
-@pytest.mark.parametrize("how", ["started again", "removed and replaced"])
-def test_continued_flow_reaches_the_new_container(
+@pytest.mark.parametrize("how", ["restarted", "replaced"])
+def test_continued_udp_flow_reaches_restarted_or_new_container(
     publish_network: PublishNetwork, how: str
 ) -> None:
-    """At once and from any caller; in between it reaches no container, whatever its address."""
+    """A UDP flow that continues over a restart or replacement reaches the new container at once.
+
+    In between it reaches no container, whatever that container's address.
+    """
     found = publish_network.publish("web")
     web = found[0].container
     with flows(publish_network) as calling:
         before = served_clients(publish_network, found, calling)
-        if how == "started again":
+        if how == "restarted":
             web.stop()
         else:
             web.remove()
         heir = publish_network.container("heir")
         assert_unreached(publish_network, heir, calling)
-        if how == "started again":
+        if how == "restarted":
             web.start()
         else:
             found = publish_network.publish("new")
@@ -170,8 +173,10 @@ def test_continued_flow_reaches_the_new_container(
 
 
 @requirement("PUB-8")
-def test_earlier_flow_reaches_the_container_once_published(publish_network: PublishNetwork) -> None:
-    """A flow that began before the port was published arrives afterwards."""
+def test_udp_flow_older_than_published_port_reaches_container(
+    publish_network: PublishNetwork,
+) -> None:
+    """A UDP flow that begins before its port is published reaches the container afterwards."""
     with flows(publish_network) as calling:
         assert_unreached(publish_network, publish_network.scene[BESIDE], calling)
         found = publish_network.publish("web")

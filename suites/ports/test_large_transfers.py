@@ -1,4 +1,4 @@
-"""A lot of data by a published port: long streams, and datagrams that fit no link."""
+"""Large transfers through a published port: long streams, and datagrams larger than the MTU."""
 
 from __future__ import annotations
 
@@ -21,39 +21,43 @@ SIZE: Final = 1 << 20
 SHORT: Final = 10_000
 """Bytes of a request, and of its response."""
 TIMES: Final = 5
-"""Number of aborted calls: the effect may depend on the order of events."""
+"""Number of aborted connections: a failure may depend on the order of events."""
 DATAGRAM: Final = hashlib.shake_128(b"too much for one frame").digest(8000)
 
 callers = pytest.mark.parametrize(
-    "caller", [ATTACKER, "peer", pytest.param(HOST, id="the host by its loopback")]
+    "caller", [ATTACKER, "peer", pytest.param(HOST, id="host-loopback")]
 )
 groups = pytest.mark.parametrize(
-    "sources", [(ATTACKER, "peer"), (HOST,)], ids=["others", "the host by its loopback"]
+    "sources", [(ATTACKER, "peer"), (HOST,)], ids=["lan-and-peer", "host-loopback"]
 )
 
 
 @requirement("PUB-1", "BR-25")
 @callers
-def test_large_tcp_transfer_arrives_intact(ports_scene: Scene, family: Family, caller: str) -> None:
-    """In both directions."""
+def test_large_tcp_transfer_through_published_port_arrives_intact(
+    ports_scene: Scene, family: Family, caller: str
+) -> None:
+    """A large TCP transfer through a published port arrives intact in both directions."""
     transfer = through_port(ports_scene, caller, family)
     assert transfer.upload(SIZE) == transfer.download(SIZE) == expected(SIZE)
 
 
 @requirement("PUB-1")
 @groups
-def test_half_closed_connection_is_answered(
+def test_half_closed_connection_through_published_port_receives_response(
     ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
-    """The container reads to the end of stream and then responds."""
+    """A client that closes its sending side still gets the response through a published port."""
     for transfer in transfers(ports_scene, family, sources):
         assert transfer.half_closed(SHORT) == (expected(SHORT), expected(SHORT))
 
 
 @requirement("PUB-1", "BR-23")
 @callers
-def test_datagram_of_8000_bytes_is_echoed(ports_scene: Scene, family: Family, caller: str) -> None:
-    """In as many fragments as needed."""
+def test_datagram_of_8000_bytes_through_published_port_is_echoed(
+    ports_scene: Scene, family: Family, caller: str
+) -> None:
+    """A datagram of 8000 bytes passes a published port in fragments and is echoed."""
     ends = (
         ports_scene.netns(caller),
         ports_scene.netns("published"),
@@ -65,10 +69,13 @@ def test_datagram_of_8000_bytes_is_echoed(ports_scene: Scene, family: Family, ca
 
 @requirement("PUB-1")
 @groups
-def test_aborted_connection_affects_no_other(
+def test_aborted_connection_through_published_port_affects_no_other(
     ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
-    """Either side aborts amid a transfer: the other sees a reset, and the next call works."""
+    """When one side aborts a transfer through a published port, the other side sees a reset.
+
+    The next connection works.
+    """
     for transfer in transfers(ports_scene, family, sources):
         for by_caller in (True, False) * TIMES:
             assert transfer.abort_while_sending(by_caller=by_caller)
@@ -77,17 +84,17 @@ def test_aborted_connection_affects_no_other(
 
 @requirement("PUB-14")
 @groups
-def test_reset_is_not_seen_as_end_of_stream(
+def test_reset_through_published_port_is_not_an_end_of_stream(
     ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
-    """Either side resets after all data is delivered: the other sees no end of stream."""
+    """A reset after delivered data through a published port does not look like end of stream."""
     for transfer in transfers(ports_scene, family, sources):
         for by_caller in (True, False):
             assert transfer.reset_after_delivery(by_caller=by_caller), by_caller
 
 
 def transfers(ports_scene: Scene, family: Family, sources: Collection[str]) -> Iterator[Transfer]:
-    """Yield a transfer for each caller that reaches the host."""
+    """Yield a transfer for each client that reaches the host."""
     for caller in sources:
         transfer = through_port(ports_scene, caller, family)
         assert transfer.by
@@ -96,7 +103,7 @@ def transfers(ports_scene: Scene, family: Family, sources: Collection[str]) -> I
 
 
 def through_port(ports_scene: Scene, caller: str, family: Family) -> Transfer:
-    """Return a transfer from a caller to the container by its published port."""
+    """Return a transfer from a client to the container through its published port."""
     at = ANYWHERE[inner_family(ports_scene.runtime, family)]
     by = called(ports_scene, caller, family, PORTS["tcp"])
     return Transfer(
@@ -105,6 +112,6 @@ def through_port(ports_scene: Scene, caller: str, family: Family) -> Transfer:
 
 
 def called(ports_scene: Scene, caller: str, family: Family, port: int) -> End:
-    """Return the address of the published port for a caller: for the host its loopback."""
+    """Return the address and port that a client calls: the loopback if it is the host."""
     own = LOOPBACKS[family] if caller == HOST else ports_scene.world.address(HOST, family)
     return own, port

@@ -1,4 +1,4 @@
-"""Ports published on the host's loopback: only the host reaches them, whatever is spoofed."""
+"""Ports published on the host's loopback, which only the host reaches, also by spoofed frames."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ from suites.ports.published import (
 from suites.support.features import restarts
 
 INNER: Final = 8110
-"""Port that is published on the loopback."""
+"""Port published on the loopback."""
 SERVICE: Final = 8111
-"""Port of a service of the host's own."""
+"""Port of a service on the host."""
 PASSING: Final = 8112
-"""Port of another container, for a while."""
+"""Port that another container publishes temporarily."""
 WORD: Final = b"forged, every bit of it"
 CONTROL: Final = b"just as it should be"
 NEIGHBOURS: Final = (
     ATTACKER,
     NS1,
     pytest.param("peer", marks=requirement("BR-5")),
-    pytest.param("outside", marks=requirement("PUB-5", "BR-5")),
+    pytest.param("outside", id="other-network", marks=requirement("PUB-5", "BR-5")),
 )
-"""Neighbours with a link to the host: on the LAN, on br0, on two networks of the runtime's."""
+"""Neighbours with a link to the host: on the LAN, on br0, and on two container networks."""
 
 
 @pytest.fixture(scope="module")
 def loopback_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
-    """Add a container `loopback_scene` that publishes `INNER` on the loopback.
+    """Add a container `inner` that publishes `INNER` on the loopback.
 
     The container is restarted, where possible.
     """
@@ -76,10 +76,10 @@ def taps(loopback_scene: Scene) -> Iterator[TapPool]:
 
 
 @requirement("PUB-3", "PUB-2")
-def test_only_the_host_reaches_a_loopback_port(
+def test_only_the_host_reaches_port_published_on_loopback(
     loopback_scene: Scene, transport: Transport, family: Family
 ) -> None:
-    """By its loopback; no other caller and no other address works."""
+    """Only the host, by its loopback, reaches a port published on the loopback."""
     inside = (item.name for item in loopback_scene.plan.containers)
     everybody = (INTERNET, ATTACKER, NS1, HOST, *inside)
     with PublishedContainer(
@@ -94,10 +94,10 @@ def test_only_the_host_reaches_a_loopback_port(
 
 
 @requirement("PUB-1", "PUB-10")
-def test_loopback_port_survives_end_of_another_published_port(
+def test_port_published_on_loopback_survives_end_of_another_port(
     loopback_scene: Scene, family: Family
 ) -> None:
-    """The other port's container is on the same network; it is stopped and removed."""
+    """A port published on the loopback answers while another port's container starts and ends."""
     passing = loopback_scene.container(
         "passing", home(loopback_scene.runtime, family), ports=both(PASSING)
     )
@@ -115,10 +115,13 @@ def test_loopback_port_survives_end_of_another_published_port(
 
 @requirement("PUB-3")
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_spoofed_frames_to_the_loopback_enter_only_as_declared(
+def test_spoofed_frames_to_loopback_port_enter_only_as_declared(
     loopback_scene: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
-    """With the host's MAC and any source; regular frames enter beside them."""
+    """Spoofed frames reach a port published on the loopback only where the runtime declares so.
+
+    The frames have the host's MAC and any source. Regular frames to other ports arrive.
+    """
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
     spoofed = forging.frames(LOOPBACKS[family], INNER, WORD)
     proper = [
@@ -131,8 +134,8 @@ def test_spoofed_frames_to_the_loopback_enter_only_as_declared(
         loopback_scene.settle()
     assert_came(wire, spoofed)
     if neighbour != "outside" or runtime.dialect.published_across == "reachable":
-        # A process in user space accepts the connection before it connects to the container:
-        # pasta and rootlesskit accept all, docker-proxy those of containers.
+        # A process in user space accepts a connection before it connects to the container: pasta
+        # and rootlesskit accept all connections, docker-proxy those of containers.
         proxied = is_relayed(runtime) or neighbour in ("peer", "outside")
         for kind in (UDP,) if proxied else (UDP, TCP):
             assert like(kind(dport=INSIDE) / CONTROL, within(wire, "published"))
@@ -146,10 +149,13 @@ def test_spoofed_frames_to_the_loopback_enter_only_as_declared(
 
 @requirement("PUB-3", "BR-9")
 @pytest.mark.parametrize("neighbour", [ATTACKER, NS1])
-def test_container_address_does_not_bypass_the_loopback_restriction(
+def test_container_address_does_not_bypass_loopback_restriction(
     loopback_scene: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
-    """Routed packets enter as they do to a container without published ports."""
+    """A port published on the loopback makes its container's address no more reachable.
+
+    Routed packets arrive only as at a container without published ports.
+    """
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
     own = loopback_scene.netns("inner").address(family)
     assert own
@@ -166,10 +172,13 @@ def test_container_address_does_not_bypass_the_loopback_restriction(
 
 @requirement("PUB-3")
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_host_services_on_loopback_stay_closed(
+def test_port_published_on_loopback_opens_no_host_service(
     loopback_scene: Scene, family: Family, neighbour: str
 ) -> None:
-    """Settings that let the loopback lead to a container do not open other services."""
+    """A port published on the loopback opens no other service on the host's loopback.
+
+    A runtime may change settings so that the loopback leads to a container.
+    """
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
     proper = forging.calls(forging.own(), forging.host(), SERVICE, CONTROL)
     with Listener(loopback_scene.netns(HOST), "udp", family=family, port=SERVICE) as listener:
@@ -188,7 +197,7 @@ class ForgingNeighbour:
     neighbour: str
     family: Family
     port: int = field(default_factory=own_port)
-    """Source port: packets of one flow follow the route of its first packet, from any sender."""
+    """Source port, different for each test: conntrack treats all packets of a flow as its first."""
 
     @property
     def link(self) -> str:
@@ -211,7 +220,7 @@ class ForgingNeighbour:
         return self.scene.world.address(HOST, self.family)
 
     def frames(self, target: Address, port: int, word: bytes) -> list[Packet]:
-        """Craft calls from itself, from the loopback, from the host and from a container."""
+        """Craft frames with the source of itself, the loopback, the host and a container."""
         others = (
             LOOPBACKS[self.family],
             self.host(),
@@ -223,7 +232,7 @@ class ForgingNeighbour:
     def calls(
         self, source: Address | None, target: Address, port: int, word: bytes
     ) -> list[Packet]:
-        """Craft a datagram and a SYN, to the host's MAC."""
+        """Craft a datagram and a SYN to the host's MAC."""
         near, far = self.scene.netns(self.neighbour).links(), self.scene.netns(HOST).links()
         head = Ether(src=near["eth0"].mac, dst=far[self.link].mac)
         packet = head / craft.ip(self.family, src=source, dst=target)
@@ -234,9 +243,9 @@ class ForgingNeighbour:
 
 
 def watched(loopback_scene: Scene, taps: TapPool) -> list[Tap]:
-    """Open taps at every link of the host, at veth ends, and inside.
+    """Open taps at every link of the host, and inside `inner` and `published`.
 
-    Inside `loopback_scene`, and inside `published`, where regular frames arrive.
+    Regular frames arrive in `published`.
     """
     inside = [
         taps.tap(loopback_scene.netns(name), link_of(loopback_scene, name))
@@ -246,7 +255,7 @@ def watched(loopback_scene: Scene, taps: TapPool) -> list[Tap]:
 
 
 def within(wire: Capture, name: str) -> list[Frame]:
-    """Return the frames captured in a namespace, at any link."""
+    """Return the frames that are captured at any link of a namespace."""
     return [frame for frame in wire.frames() if frame.where.startswith(f"{name}/")]
 
 
@@ -256,6 +265,6 @@ def carrying(word: bytes, frames: Sequence[Frame]) -> list[str]:
 
 
 def assert_came(wire: Capture, frames: Sequence[Packet]) -> None:
-    """Assert that the sent frames arrived at the host, where they are handled."""
+    """Assert that the sent frames arrived at the host."""
     came = {frame.data for frame in wire.frames() if frame.where.startswith(f"{HOST}/")}
     assert {bytes(frame) for frame in frames} <= came

@@ -1,4 +1,4 @@
-"""Published ports of a running container that is connected and disconnected."""
+"""Published ports of a running container that is connected to networks and disconnected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MovingContainer:
         return self.scene.world.address(HOST, self.published.family)
 
     def served(self, *callers: str) -> set[str]:
-        """Return the callers that are answered; the host also by its loopback."""
+        """Return the clients that get a reply; the host is called by its loopback too."""
         found = set(self.published.delivered(PortCall(caller, self.own()) for caller in callers))
         if self.published.reaches(HOST, LOOPBACKS[self.published.family]):
             found.add("host by its loopback")
@@ -47,7 +47,7 @@ class MovingContainer:
 
 @pytest.fixture
 def moving(scene: Scene, transport: Transport, family: Family) -> MovingContainer:
-    """Start the container, which listens only while it is called."""
+    """Start the container, which listens only during calls."""
     for name in (HOME, OTHER):
         scene.network(name, ipv6=family == 6)
     web = scene.container("web", Bridge(HOME), ports=both(PORT))
@@ -57,8 +57,8 @@ def moving(scene: Scene, transport: Transport, family: Family) -> MovingContaine
 
 
 @requirement("NET-3", "PUB-1")
-def test_published_port_survives_connect(moving: MovingContainer) -> None:
-    """For outsiders, the host, a peer and itself."""
+def test_published_port_survives_connect_to_another_network(moving: MovingContainer) -> None:
+    """A published port answers the same clients after its container connects to another network."""
     callers = (*OUTSIDE, HOST, "mate", "web")
     before = moving.served(*callers)
     assert before
@@ -68,7 +68,7 @@ def test_published_port_survives_connect(moving: MovingContainer) -> None:
 
 @requirement("NET-3", "PUB-1")
 def test_published_port_moves_to_the_remaining_network(moving: MovingContainer) -> None:
-    """After disconnect from the network that the port led to."""
+    """A published port answers after its container is disconnected from the network it led to."""
     before = moving.served(*OUTSIDE, HOST)
     moving.scene.connect("web", OTHER)
     moving.scene.disconnect("web", HOME)
@@ -77,8 +77,10 @@ def test_published_port_moves_to_the_remaining_network(moving: MovingContainer) 
 
 
 @requirement("NET-3", "PUB-1")
-def test_published_port_returns_with_the_network(publish_network: PublishNetwork) -> None:
-    """After disconnect from the only network and a new connect."""
+def test_published_port_answers_after_disconnect_and_connect(
+    publish_network: PublishNetwork,
+) -> None:
+    """A published port answers after disconnect from its only network and a new connect."""
     found = publish_network.publish("web")
     for change in (publish_network.scene.disconnect, publish_network.scene.connect):
         change("web", publish_network.home.network)
@@ -87,11 +89,14 @@ def test_published_port_returns_with_the_network(publish_network: PublishNetwork
 
 
 @requirement("PUB-1", "INT-1")
-@pytest.mark.parametrize("inner", ["a-vault", "z-vault"])
-def test_published_port_uses_the_network_with_a_way_out(
+@pytest.mark.parametrize("inner", ["a-vault", "z-vault"], ids=["internal-first", "internal-last"])
+def test_published_port_uses_open_network_beside_internal_one(
     scene: Scene, family: Family, inner: str
 ) -> None:
-    """Not the internal one, whichever is first by name or in the request."""
+    """A published port of a container on an internal and an open network uses the open one.
+
+    The order by name and in the request makes no difference.
+    """
     scene.network(inner, internal=True, ipv6=family == 6)
     scene.network(HOME, ipv6=family == 6)
     own = scene.world.address(HOST, family)

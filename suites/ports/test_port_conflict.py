@@ -1,4 +1,4 @@
-"""A host port in use is refused to others; the attempt leaves nothing."""
+"""Host ports in use, which are refused without leftovers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from suites.ports.published import INSIDE, PublishNetwork
 
 
 def assert_refused(publish_network: PublishNetwork, publish: Publish) -> None:
-    """Assert that a container that publishes this does not start."""
-    # A free port comes first: it must be released again.
+    """Assert that a container with this port mapping does not start."""
+    # A free port comes first, which the runtime must release again.
     first = replace(publish, host_port=publish_network.port + 1, host_ip=None)
     publish_network.scene.refusal("late", publish_network.home, ports=(first, publish))
     with pytest.raises(RuntimeRefused):
@@ -39,10 +39,13 @@ def nothing_left(publish_network: PublishNetwork, guard: LeakGuard) -> Iterator[
 
 
 @requirement("PUB-7")
-def test_port_of_another_container_is_refused(
+def test_port_published_by_another_container_is_refused(
     publish_network: PublishNetwork, guard: LeakGuard
 ) -> None:
-    """On all addresses or one; the container that has the port keeps serving."""
+    """A port that another container publishes is refused, on all addresses and on one.
+
+    The other container's port still answers, and the attempt leaves nothing.
+    """
     found = publish_network.publish("first")
     with nothing_left(publish_network, guard):
         for transport in TRANSPORTS:
@@ -58,10 +61,10 @@ def test_port_of_another_container_is_refused(
 
 
 @requirement("PUB-7")
-def test_port_used_on_one_address_is_refused_on_all_addresses(
+def test_port_published_on_one_address_is_refused_on_all_addresses(
     publish_network: PublishNetwork, guard: LeakGuard
 ) -> None:
-    """On another address it can be published."""
+    """A port published on one address is refused on all addresses and allowed on another one."""
     first = publish_network.publish("first", at=publish_network.own)
     with nothing_left(publish_network, guard):
         for transport in TRANSPORTS:
@@ -74,10 +77,11 @@ def test_port_used_on_one_address_is_refused_on_all_addresses(
 
 
 @requirement("PUB-7")
-def test_port_of_a_host_process_is_refused(
-    publish_network: PublishNetwork, guard: LeakGuard
-) -> None:
-    """In the family of the listener, which keeps serving; after its end a start succeeds."""
+def test_port_of_host_process_is_refused(publish_network: PublishNetwork, guard: LeakGuard) -> None:
+    """A port on which a process of the host listens is refused, and the process still answers.
+
+    After the process closes it, the port can be published.
+    """
     with nothing_left(publish_network, guard):
         for family in publish_network.families:
             own = publish_network.own(family)

@@ -1,4 +1,4 @@
-"""Ranges of ports, ports of the runtime's choice, and ports on IPv6 addresses."""
+"""Ranges of ports, automatic host ports, and ports on IPv6 addresses."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ COUNT: Final = 4
 
 @pytest.fixture(scope="module")
 def range_ports(ports_scene: Scene, family: Family) -> Iterator[Container]:
-    """Start a container that publishes a range, and a port of the runtime's choice."""
+    """Start a container that publishes a range and an automatic host port."""
     ports = ranged(FIRST, COUNT)
     yield ports_scene.container("stalls", home(ports_scene.runtime, family), ports=ports)
     ports_scene.remove("stalls")
 
 
 @requirement("PUB-12")
-def test_range_maps_ports_one_to_one(
+def test_published_range_maps_ports_one_to_one(
     ports_scene: Scene, transport: Transport, family: Family, range_ports: Container
 ) -> None:
-    """Each host port to its container port, from the first to the last."""
+    """Each host port of a published range leads to the container port at the same position."""
     address, attacker = ports_scene.world.address(HOST, family), ports_scene.netns(ATTACKER)
     family_inside = inner_family(ports_scene.runtime, family)
     for number in range(COUNT):
@@ -56,10 +56,10 @@ def test_range_maps_ports_one_to_one(
 
 
 @requirement("PUB-12")
-def test_ports_beside_a_range_are_closed(
+def test_ports_beside_published_range_are_closed(
     ports_scene: Scene, transport: Transport, family: Family, range_ports: Container
 ) -> None:
-    """The port before and the one behind."""
+    """The ports before and behind a published range are closed."""
     address, attacker = ports_scene.world.address(HOST, family), ports_scene.netns(ATTACKER)
     family_inside = inner_family(ports_scene.runtime, family)
     for number in range(-1, COUNT + 1):
@@ -75,8 +75,8 @@ def test_ports_beside_a_range_are_closed(
 
 
 @requirement("PUB-12")
-def test_each_port_of_a_range_is_reported(family: Family, range_ports: Container) -> None:
-    """As single ports, or as the range."""
+def test_published_range_is_reported_completely(family: Family, range_ports: Container) -> None:
+    """The runtime reports each port of a published range, as single ports or as the range."""
     for transport in TRANSPORTS:
         reported = {
             (item.host_port + number, item.container_port + number)
@@ -88,10 +88,10 @@ def test_each_port_of_a_range_is_reported(family: Family, range_ports: Container
 
 
 @requirement("PUB-12")
-def test_port_of_the_runtimes_choice_is_reported(
+def test_automatic_host_port_is_reported_and_answers(
     ports_scene: Scene, transport: Transport, family: Family, range_ports: Container
 ) -> None:
-    """The reported port works in every family of the container."""
+    """The runtime reports the host port that it chooses, which answers in each family."""
     (port,) = {
         item.host_port
         for item in range_ports.facts().ports
@@ -110,10 +110,10 @@ def test_port_of_the_runtimes_choice_is_reported(
 
 
 @requirement("PUB-12")
-@pytest.mark.parametrize("where", ["::1", "the host's"])
-def test_port_is_published_on_an_ipv6_address(scene: Scene, where: str) -> None:
-    """It answers there, and is reported as requested."""
-    address = IPv6Address("::1") if where == "::1" else scene.world.address(HOST, 6)
+@pytest.mark.parametrize("where", ["loopback", "host"])
+def test_port_published_on_ipv6_address_answers_there(scene: Scene, where: str) -> None:
+    """A port published on an IPv6 address answers there and is reported as requested."""
+    address = IPv6Address("::1") if where == "loopback" else scene.world.address(HOST, 6)
     web = scene.container("web", dual(scene), ports=both(OWN, at=address))
     scene.ready()
     for published in published_on(web, scene, 6):

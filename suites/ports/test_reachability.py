@@ -23,14 +23,17 @@ from suites.ports.published import (
 )
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
-"""The LAN, a host beyond the routers, and a bystander behind the host."""
+"""Clients on the LAN, on the internet, and behind the host."""
 
 
 @requirement("PUB-1")
 def test_published_port_answers_on_every_host_address(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """To the LAN, the internet, a bystander and the host, and on the host's loopback."""
+    """A published port answers on every address of the host and on its loopback.
+
+    The clients are the LAN, the internet, a bystander and the host.
+    """
     bridge = 0 if is_relayed(ports_scene.runtime) else 1
     assert len(addresses(ports_scene, family)) >= 2 + bridge  # its own, br0's, the network's
     for caller, address in callers(ports_scene, family, OUTSIDE):
@@ -38,20 +41,20 @@ def test_published_port_answers_on_every_host_address(
 
 
 @requirement("PUB-1")
-def test_published_port_answers_on_a_later_host_address(
+def test_published_port_answers_on_later_host_address(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """To the LAN, and to the host itself."""
+    """A published port answers on an address that the host gets later, to the LAN and the host."""
     with extra_address(ports_scene, family) as address:
         for caller in (ATTACKER, HOST):
             assert published.serves(caller, address), caller
 
 
 @requirement("PUB-1")
-def test_only_published_ports_are_reachable(
+def test_only_published_ports_are_reachable_by_host_address(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """Neither other ports, nor the other transport."""
+    """Outsiders reach published ports by the host's address, and no other port or transport."""
     address = ports_scene.world.address(HOST, family)
     (other,) = set(PORTS.values()) - {published.port}
     for caller in OUTSIDE:
@@ -61,10 +64,13 @@ def test_only_published_ports_are_reachable(
 
 
 @requirement("PUB-1", "BR-9")
-def test_container_address_is_as_reachable_as_declared(
+def test_address_of_published_container_is_reachable_as_declared(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """At the container's port; the host's port is closed there."""
+    """Outsiders reach a published container by its own address only where declared.
+
+    The host's port is closed at the container's address.
+    """
     for caller in OUTSIDE:
         assert published.serves(caller, ports_scene.world.address(HOST, family))
         assert published.delivered([PortCall(caller, published.own(), published.port)]) == []
@@ -73,10 +79,10 @@ def test_container_address_is_as_reachable_as_declared(
 
 
 @requirement("PUB-15")
-def test_listener_on_container_loopback_is_unreachable(
+def test_listener_on_container_loopback_is_not_published(
     ports_scene: Scene, transport: Transport, family: Family
 ) -> None:
-    """A listener at the same port on the container's own loopback is not called."""
+    """A published port does not lead to a listener on the container's loopback."""
     published = PublishedContainer(
         ports_scene, ports_scene["published"], transport, family, PORTS[transport]
     )
@@ -96,22 +102,22 @@ def test_listener_on_container_loopback_is_unreachable(
 
 
 @requirement("PUB-6")
-def test_source_of_outside_clients_is_as_declared(
+def test_published_port_sees_source_of_outsider_as_declared(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """Their own address and port, or the gateway; by any address of the host."""
+    """A published port sees an outsider's own address and port or the gateway's, as declared."""
     for caller in OUTSIDE:
         for address in addresses(ports_scene, family):
             assert_seen_as_declared(published, caller, address)
 
 
 @requirement("PUB-6")
-def test_source_is_never_the_loopback(
+def test_published_port_never_sees_loopback_source(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """Not even for the host: inside, the loopback is the container itself.
+    """A published port never sees a loopback address as the source, not even the host's.
 
-    Neither is it the container's address, unless declared or equal to the caller's.
+    Nor does it see the container's address, unless that is declared or the caller's too.
     """
     hosts = published.own() in addresses(ports_scene, family)
     alike = hosts or runtime.dialect.published_source == "own"

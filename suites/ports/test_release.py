@@ -1,4 +1,4 @@
-"""A published port ends with its container: rules, listeners and reachability."""
+"""Release of published ports at the end of a container: rules, listeners and reachability."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from suites.ports.published import INSIDE, PortCall, PublishNetwork, callers
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 REFUSED: Final = {(Protocol.TCP, "reset"), (Protocol.UDP, "port-unreachable")}
-"""Errors for a caller without a listener (RFC 1122)."""
+"""Errors of a client without a listener (RFC 1122)."""
 
 
 def end(publish_network: PublishNetwork, container: Container, how: str) -> None:
-    """End a container in one of the usual ways."""
+    """Stop, remove or kill a container."""
     match how:
         case "stopped":
             container.stop()
@@ -36,16 +36,16 @@ def end(publish_network: PublishNetwork, container: Container, how: str) -> None
             until(
                 publish_network.host,
                 lambda: not container.facts().running,
-                "the runtime knows of it",
+                "the runtime reports the container as ended",
             )
 
 
 @requirement("PUB-10")
 @pytest.mark.parametrize("how", ["stopped", "removed", "killed"])
-def test_rules_and_listeners_end_with_the_container(
+def test_port_rules_and_listeners_end_with_the_container(
     publish_network: PublishNetwork, how: str
 ) -> None:
-    """The host's state is as before, its ports are free, and calls are refused at once.
+    """A published port's rules and listeners end with its container; calls are rejected.
 
     A sysctl of the network's link may stay changed, and an empty chain may stay.
     """
@@ -62,14 +62,14 @@ def test_rules_and_listeners_end_with_the_container(
     )
     assert made() or not is_free(publish_network)
     end(publish_network, web.container, how)
-    until(publish_network.host, lambda: not made(), "the host is what it was")
+    until(publish_network.host, lambda: not made(), "the host's state is as before")
     until(publish_network.host, lambda: is_free(publish_network), "the port is free")
     for family in publish_network.families:
         assert_refused(publish_network, family)
 
 
 def is_free(publish_network: PublishNetwork) -> bool:
-    """Return True if a process of the host can bind the port, on every address."""
+    """Return True if a process of the host can bind the port on every address."""
     try:
         for family in publish_network.families:
             for transport in TRANSPORTS:
@@ -84,7 +84,7 @@ def is_free(publish_network: PublishNetwork) -> bool:
 
 
 def assert_refused(publish_network: PublishNetwork, family: Family) -> None:
-    """Assert that calls by every address of the host are refused."""
+    """Assert that calls of the port on every address of the host are rejected."""
     with ExitStack() as stack:
         made = [
             (
@@ -104,8 +104,10 @@ def assert_refused(publish_network: PublishNetwork, family: Family) -> None:
 
 
 @requirement("PUB-10")
-def test_port_is_not_inherited_with_the_address(publish_network: PublishNetwork) -> None:
-    """The next container with the address is called by its address, not by the host's."""
+def test_published_port_does_not_lead_to_next_container_with_its_address(
+    publish_network: PublishNetwork,
+) -> None:
+    """A published port does not lead to the next container that gets the address."""
     web, *_ = found = publish_network.publish("web")
     assert all(
         published.serves(ATTACKER, publish_network.own(published.family)) for published in found
@@ -119,8 +121,8 @@ def test_port_is_not_inherited_with_the_address(publish_network: PublishNetwork)
 
 
 @requirement("PUB-10")
-def test_restarted_container_publishes_its_ports_again(publish_network: PublishNetwork) -> None:
-    """The same ports."""
+def test_restarted_container_publishes_the_same_ports(publish_network: PublishNetwork) -> None:
+    """A restarted container publishes the same ports, and they answer."""
     web, *_ = found = publish_network.publish("web")
     reported = web.container.facts().ports
     web.container.stop()

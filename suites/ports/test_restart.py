@@ -1,4 +1,4 @@
-"""Published ports of a restarted container, for every caller."""
+"""Published ports of a restarted container."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COUNT: Final = 3
 
 @pytest.fixture(scope="module")
 def restarted(ports_scene: Scene, family: Family) -> Iterator[Container]:
-    """Start a container with a range and a chosen port, and restart it."""
+    """Start a container with a range and an automatic host port, and restart it."""
     ports = ranged(FIRST, COUNT)
     made = ports_scene.container("again", home(ports_scene.runtime, family), ports=ports)
     made.stop()
@@ -50,10 +50,10 @@ def restarted_port(
 
 
 @requirement("PUB-12", "LIFE-7")
-def test_each_published_port_survives_restart(
+def test_each_port_of_published_range_survives_restart(
     ports_scene: Scene, restarted: Container, transport: Transport, family: Family
 ) -> None:
-    """The range from the first to the last, and the newly reported port."""
+    """Each port of a published range and the automatic host port answer after a restart."""
     led = {FIRST + number: INSIDE + number for number in range(COUNT)}
     reported = (item for item in restarted.facts().ports if item.container_port == CHOSEN)
     (chosen,) = {item.host_port for item in reported if item.protocol == transport}
@@ -68,20 +68,23 @@ def test_each_published_port_survives_restart(
 
 
 @requirement("PUB-6", "LIFE-7")
-def test_source_after_restart_is_as_declared(
+def test_published_port_sees_source_after_restart_as_declared(
     restarted_port: PublishedContainer, family: Family
 ) -> None:
-    """As before a restart."""
+    """A restarted container's published port sees an outsider's source as the runtime declares."""
     assert_seen_as_declared(
         restarted_port, ATTACKER, restarted_port.scene.world.address(HOST, family)
     )
 
 
 @requirement("PUB-5", "LIFE-7")
-def test_other_network_reaches_restarted_container_as_declared(
+def test_other_network_reaches_published_port_after_restart_as_declared(
     ports_scene: Scene, runtime: Adapter, restarted: Container, family: Family
 ) -> None:
-    """By the host's LAN address, over TCP; a neighbour on the LAN is the control."""
+    """A container on another network reaches a restarted container's port as declared.
+
+    It calls the host's LAN address over TCP. A neighbour on the LAN is the control.
+    """
     restarted_port, address = (
         PublishedContainer(ports_scene, restarted, "tcp", family, FIRST),
         ports_scene.world.address(HOST, family),
@@ -95,10 +98,10 @@ def test_other_network_reaches_restarted_container_as_declared(
 
 
 @requirement("PUB-9", "LIFE-7")
-def test_published_port_on_the_internet_is_not_redirected(
+def test_port_on_the_internet_is_not_redirected_after_restart(
     ports_scene: Scene, restarted_port: PublishedContainer, family: Family
 ) -> None:
-    """A peer that calls the internet reaches the internet."""
+    """A peer's call of the same port on the internet is not redirected to a restarted container."""
     assert restarted_port.serves(ATTACKER, ports_scene.world.address(HOST, family))
     if not is_closed(ports_scene.runtime, family):
         internet, beyond = ports_scene.netns(INTERNET), ports_scene.world.address(INTERNET, family)

@@ -1,4 +1,4 @@
-"""SCTP, where the kernel supports it: crafted packets, which need no listener."""
+"""Published SCTP ports, tested with crafted packets, which need no listener."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from suites.ports.published import INSIDE, PublishNetwork
 
 
 @requirement("PUB-13")
-def test_sctp_init_is_forwarded_to_the_container(publish_network: PublishNetwork) -> None:
-    """From any caller, with only address and port changed; other ports are closed."""
+def test_sctp_init_to_published_port_is_forwarded_to_the_container(
+    publish_network: PublishNetwork,
+) -> None:
+    """An SCTP INIT to a published port reaches the container with translated address and port.
+
+    Other ports are closed.
+    """
     web = publish_network.container("web", Publish(publish_network.port, INSIDE, "sctp"))
     attacker = publish_network.scene.netns(ATTACKER)
     begins = SCTPChunkInit(init_tag=7, a_rwnd=1500, n_out_streams=1, n_in_streams=1, init_tsn=1)
@@ -39,8 +44,8 @@ def test_sctp_init_is_forwarded_to_the_container(publish_network: PublishNetwork
 
 
 @requirement("PUB-13")
-def test_sctp_port_is_separate_from_other_transports(publish_network: PublishNetwork) -> None:
-    """The SCTP port is refused to another container, and the TCP port is free."""
+def test_published_sctp_port_is_separate_from_tcp_port(publish_network: PublishNetwork) -> None:
+    """A published SCTP port is refused to another container, and the same TCP port is free."""
     publish_network.container("web", Publish(publish_network.port, INSIDE, "sctp"))
     publish_network.scene.refusal(
         "late", publish_network.home, ports=(Publish(publish_network.port, INSIDE, "sctp"),)

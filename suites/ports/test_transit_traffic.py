@@ -1,4 +1,4 @@
-"""Traffic to addresses other than the host's own is not redirected."""
+"""Traffic to addresses other than the host's, which published ports must not redirect."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ WORD: Final = b"not for the host"
 
 
 @requirement("PUB-9")
-def test_port_on_other_machines_is_not_redirected(
+def test_published_port_on_other_machines_is_not_redirected(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """Containers, bystanders and the host reach the machine that they call."""
+    """Calls of a published port's number on other machines reach those machines."""
     assert published.serves(NS1, ports_scene.world.address(HOST, family))
     assert_not_redirected(ports_scene, published.transport, family, published.port)
 
 
 @requirement("PUB-9", "BR-4", "BR-27")
-def test_direct_call_of_a_peer_is_not_redirected(
+def test_direct_call_of_container_address_is_not_redirected(
     ports_scene: Scene, published: PublishedContainer
 ) -> None:
-    """On a container's own address only the port of its listener answers."""
+    """A peer and the host reach only the listener's port on a container's own address."""
     for caller in ("peer", HOST):
         assert published.serves(caller, published.own(), port=INSIDE)
         assert published.delivered([PortCall(caller, published.own())]) == []
@@ -50,7 +50,7 @@ def test_direct_call_of_a_peer_is_not_redirected(
 def test_routed_traffic_of_the_lan_is_not_redirected(
     ports_scene: Scene, published: PublishedContainer, family: Family, wires: TapPool
 ) -> None:
-    """A neighbour with the host as its router reaches its target."""
+    """A packet of a LAN neighbour that uses the host as its router is not redirected."""
     host, attacker, internet = (ports_scene.netns(name) for name in (HOST, ATTACKER, INTERNET))
     source, target = (ports_scene.world.address(name, family) for name in (ATTACKER, INTERNET))
     head = Ether(src=attacker.links()["eth0"].mac, dst=host.links()["eth0"].mac)
@@ -64,12 +64,13 @@ def test_routed_traffic_of_the_lan_is_not_redirected(
 
 
 @requirement("PUB-9")
-def test_broadcasts_to_a_published_port_are_not_redirected(
+def test_broadcasts_to_published_port_are_not_redirected(
     ports_scene: Scene, family: Family
 ) -> None:
-    """Broadcasts and multicasts, on the LAN and on the container's own network.
+    """Broadcasts to a published port's number are not redirected to the container.
 
-    On br0 instead, where the container has no network with peers.
+    They are sent on the LAN and on the container's network, or on br0 where the container has no
+    network with peers.
     """
     port = PORTS["udp"]
     attacker = ports_scene.netns(ATTACKER)
@@ -82,4 +83,4 @@ def test_broadcasts_to_a_published_port_are_not_redirected(
         assert broadcast(beside, [ports_scene.world.address(HOST, family)], port=port, payload=WORD)
         ports_scene.settle()
     came = [frame for frame in wire.matching(UDP(dport=INSIDE) / WORD) if not frame.outgoing]
-    assert len(came) == 1, came  # only the call of the host's address
+    assert len(came) == 1, came  # only the packet to the host's address

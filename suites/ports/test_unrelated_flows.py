@@ -1,4 +1,4 @@
-"""Flows through a published port while other ports are published and released."""
+"""Flows through a published port, while other ports are published and released."""
 
 from __future__ import annotations
 
@@ -46,10 +46,13 @@ def flows(publish_network: PublishNetwork) -> Iterator[Flows]:
 
 
 @requirement("LIFE-8", "PUB-1", "PUB-2")
-def test_open_flows_survive_another_published_port(
+def test_published_flows_survive_another_published_port(
     publish_network: PublishNetwork, flows: Flows
 ) -> None:
-    """To the same inner port; its container is stopped, restarted and removed."""
+    """Open flows through a published port survive the lifecycle of another port's container.
+
+    The other port leads to the same container port number.
+    """
     guest = publish_network.container("guest", *both(publish_network.port + 1, PORT))
     assert_flows_survive(flows, guest, publish_network.scene.runtime)
     publish_network.scene.remove("guest")
@@ -57,10 +60,10 @@ def test_open_flows_survive_another_published_port(
 
 
 @requirement("LIFE-8", "PUB-11")
-def test_open_flows_survive_the_same_port_on_another_address(
+def test_published_flows_survive_same_port_on_another_address(
     publish_network: PublishNetwork, flows: Flows
 ) -> None:
-    """The other address belongs to another container."""
+    """Open flows through a published port survive the same port on another address."""
     ports = [
         item
         for family in publish_network.families

@@ -34,9 +34,9 @@ def steps(request: pytest.FixtureRequest, profile: hypothesis.settings) -> Telli
 
 @pytest.fixture
 def plans_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder for plans of failures, from which they can be rebuilt.
+    """Return the folder for plans of failures, from which a scene can be rebuilt.
 
-    A temporary one where pytest has no cache, as with `-p no:cacheprovider`.
+    It is temporary where pytest has no cache, as with `-p no:cacheprovider`.
     """
     cache = getattr(request.config, "cache", None)
     return cache.mkdir("netmodes-plans") if cache else tmp_path_factory.mktemp("netmodes-plans")

@@ -1,4 +1,4 @@
-"""Names and addresses that tell which container or network a host object belongs to."""
+"""Names and addresses that show to which container or network a host object belongs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ class OwnershipMarks:
         self._gone: set[str] = set()
 
     def know(self, name: str, marks: set[str]) -> None:
-        """Set the marks of a name; earlier ones are gone."""
+        """Set the marks of a name; its earlier marks count as removed."""
         self._gone |= self._of.get(name, set()) - marks
         self._of[name] = marks
 
     def forget_except(self, there: Collection[str]) -> set[str]:
-        """Return the marks of names that are gone, except those that others have by now."""
+        """Return removed marks, without those that other names have now.
+
+        The marks of all names except `there` count as removed.
+        """
         for name in self._of.keys() - set(there):
             self._gone |= self._of.pop(name)
         gone = self._gone.difference(*self._of.values())
@@ -28,7 +31,7 @@ class OwnershipMarks:
 
 
 def borne(marks: Collection[str], things: Iterable[str]) -> list[str]:
-    """Return the things that have one of the marks in their name, as a separate word."""
+    """Return the things whose names have one of the marks as a separate word."""
     if not marks:
         return []
     every = "|".join(map(re.escape, sorted(marks)))

@@ -45,7 +45,7 @@ SHORT: Final = 12
 
 
 class HistoryStage:
-    """Environment of histories; `last` is the last live plan."""
+    """World, runtime and leak guard of histories; `last` is the last live plan."""
 
     def __init__(self, world: World, runtime: Adapter, guard: LeakGuard, progress: Steps) -> None:
         self.world, self.runtime, self.guard, self.progress = world, runtime, guard, progress
@@ -61,22 +61,22 @@ class History(RuleBasedStateMachine):
         stage.progress.example()
         self.features = {str(item) for item in stage.runtime.features}
         self.made = 0
-        """Number of networks and containers so far: no name and no port is used twice."""
+        """Number of networks and containers so far, so that no name or port is used twice."""
         self.bridged: set[str] = set()
-        """Containers that were started on a network, wherever they are by now."""
+        """Containers that were started on a network, on whatever networks they are now."""
         with ExitStack() as stack:
             self.different = stack.enter_context(stage.guard.holding())
             self.scene = stack.enter_context(Scene(stage.world, stage.runtime))
             stack.enter_context(operator_firewall.operator_table(self.scene.netns(HOST)))
-            self.cables = {"": self._host_veths()}
-            """Host ends of veth pairs, by container; some existed before."""
+            self.veths = {"": self._host_veths()}
+            """Host ends of veth pairs by container; `""` has those that existed before."""
             self.marks = OwnershipMarks()
             self.acting = ""
-            """Container or network of the last step."""
+            """Container or network that the last step changed."""
             self._resources = stack.pop_all()
 
     def teardown(self) -> None:
-        """Remove everything; leftovers are a violation, unless the history failed."""
+        """Remove everything; leftovers are a failure, unless the history failed already."""
         self._resources.__exit__(*sys.exc_info())
 
     # --- state -----------------------------------------------------------------
@@ -92,7 +92,7 @@ class History(RuleBasedStateMachine):
         return f"{kind}{self.made}"
 
     def free(self) -> list[str]:
-        """Return the containers without joiners: the fate of joined ones is another subject."""
+        """Return the containers that no other container joins."""
         modes_in_use = (item.mode for item in self.plan.containers)
         joined = {mode.container for mode in modes_in_use if isinstance(mode, Joined)}
         return [item.name for item in self.plan.containers if item.name not in joined]
@@ -111,12 +111,12 @@ class History(RuleBasedStateMachine):
         return {link.name for link in links if link.kind == "veth"}
 
     def _host_veths_of(self, name: str) -> set[str]:
-        """Return the host ends that came with a container."""
-        others = (cables for owner, cables in self.cables.items() if owner != name)
+        """Return the host ends of a container's veth pairs."""
+        others = (veths for owner, veths in self.veths.items() if owner != name)
         return self._host_veths().difference(*others)
 
     def claims(self, *features: Feature) -> bool:
-        """Return True if the runtime claims all of these."""
+        """Return True if the runtime claims all of the features."""
         return self.stage.runtime.features.issuperset(features)
 
     # --- steps -----------------------------------------------------------------
@@ -169,7 +169,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.claims(Feature.CONNECT) and self._disconnections())
     @rule(data=st.data())
     def disconnect(self, data: st.DataObject) -> None:
-        """Disconnect a container, even from its last network; published ports keep theirs."""
+        """Disconnect a container without published ports, even from its last network."""
         name, network = data.draw(st.sampled_from(self._disconnections()), label="connection")
         self.acting = name
         self.scene.disconnect(name, network)
@@ -224,7 +224,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.stage.runtime.dialect.repair == "whole")
     @rule()
     def reload_firewall(self) -> None:
-        """Flush every rule, load the operator's own ones, and repair."""
+        """Flush all firewall rules, load the operator's rules, and repair the runtime's."""
         host = self.scene.netns(HOST)
         operator_firewall.flush(host)
         operator_firewall.load(host)
@@ -234,14 +234,14 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def observed_equals_promised(self) -> None:
-        """Assert equality in every cell."""
+        """Assert that observed equals promised reachability in every cell."""
         self.stage.last = self.plan
         self.stage.progress.state()
         assert self.scene.observed() == self.scene.promised()
 
     @invariant()
     def addresses_and_macs_are_unique(self) -> None:
-        """Assert uniqueness on all networks, by the containers' own links."""
+        """Assert that addresses and MACs of all containers' links are unique on all networks."""
         addresses: list[str] = []
         macs: list[str] = []
         for item in self.plan.containers:
@@ -254,7 +254,7 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def published_ports_answer(self) -> None:
-        """Assert that ports answer to the LAN, in each family of the container."""
+        """Assert that published ports answer to the LAN in each family of the container."""
         for item in self.plan.containers:
             for port in item.ports:
                 for family in self._families(item):
@@ -274,10 +274,10 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def removed_objects_leave_nothing(self) -> None:
-        """Assert that no veth, address, MAC, name or id of removed objects is left, at each step.
+        """Assert after each step that no veth, address, MAC, name or id of removed objects is left.
 
-        A restarted container leaves nothing of its former pid 1, others nothing at all, and one
-        that left a network no veth. Flows are checked at the end of the history.
+        A restarted container leaves nothing of its former pid 1, a removed one leaves nothing, and
+        a disconnected one leaves no veth. Flows are checked at the end of the history.
         """
         there = {item.name for item in self.plan.containers}
         there |= {item.name for item in self.plan.networks}
@@ -287,14 +287,14 @@ class History(RuleBasedStateMachine):
         if gone:
             host, condition = (
                 self.scene.netns(HOST),
-                f"nothing is left of {', '.join(sorted(gone))}",
+                f"no state of {', '.join(sorted(gone))} is left",
             )
             try:
                 until(host, lambda: not borne(gone, self._new()), condition, bound=BOUND)
             except TimeoutError as error:
-                error.add_note("\n".join(["these do:", *borne(gone, self._new())]))
+                error.add_note("\n".join(["leftovers:", *borne(gone, self._new())]))
                 raise
-        self.cables = {name: cables for name, cables in self.cables.items() if name in {"", *there}}
+        self.veths = {name: veths for name, veths in self.veths.items() if name in {"", *there}}
 
     def _marks(self, name: str) -> set[str]:
         """Return the marks of a container or network in the host."""
@@ -307,8 +307,8 @@ class History(RuleBasedStateMachine):
             host, condition = self.scene.netns(HOST), f"{name} has no more veth pairs than networks"
             most = len(facts.endpoints)
             until(host, lambda: len(self._host_veths_of(name)) <= most, condition, bound=BOUND)
-        self.cables[name] = self._host_veths_of(name)
-        known = {name, facts.id, facts.id[:SHORT], f"process {facts.pid}", *self.cables[name]}
+        self.veths[name] = self._host_veths_of(name)
+        known = {name, facts.id, facts.id[:SHORT], f"process {facts.pid}", *self.veths[name]}
         for item in facts.endpoints:
             addresses = (each.ip for each in (item.address, item.address6) if each is not None)
             known |= {str(each) for each in (*addresses, item.mac) if each}
@@ -320,9 +320,9 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def bystander_state_is_unchanged(self) -> None:
-        """Assert that nothing older is gone or different, except the runtime's own.
+        """Assert that no earlier state of the host is removed or changed.
 
-        That is its bridge and, while containers run, the rules in its tables.
+        Exempt are the runtime's bridge and, while containers run, the rules in its tables.
         """
         runtime = self.stage.runtime
         own = [f".{runtime.network_facts(DEFAULT_NETWORK).interface}."]
@@ -332,7 +332,7 @@ class History(RuleBasedStateMachine):
 
 
 def _end(pid: int) -> None:
-    """Kill a process and return once it has ended; inside the host."""
+    """Kill a process of the host and wait for its end."""
     handle = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(handle, signal.SIGKILL)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(0)  # as long as the profile says; every step of it is bounded
+@pytest.mark.timeout(0)  # the profile limits the duration, and every step has a bound
 @requirement("LIFE-1", "LIFE-7", "NET-2", "NET-3", "BR-10", "BR-11", "BYS-1", "BYS-3", "PUB-1")
 def test_any_history_keeps_every_promise(
     world: World,
@@ -31,11 +31,12 @@ def test_any_history_keeps_every_promise(
     plans_folder: Path,
     steps: Telling,
 ) -> None:
-    """Create, connect, publish, restart, kill, remove, flush: observed equals promised.
+    """After each step of any history, observed equals promised reachability.
 
-    Addresses and MACs are unique, bystanders are unchanged, and in the end nothing is left.
+    The steps create, connect, publish, restart, kill, remove and flush. Addresses and MACs are
+    unique, bystanders are unchanged, and nothing is left at the end.
     """
-    # Collecting does not wait for hypothesis.
+    # Imported here, so that collection does not wait for hypothesis.
     from hypothesis.stateful import run_state_machine_as_test
 
     from suites.properties.state_machine import History, HistoryStage
@@ -43,4 +44,4 @@ def test_any_history_keeps_every_promise(
     with steps("any history", steps=True) as progress:
         stage = HistoryStage(world, runtime, guard, progress)
         with replayable(lambda: stage.last, plans_folder, "any-history"):
-            run_state_machine_as_test(partial(History, stage), settings=profile)  # type: ignore[arg-type] # it calls what it is given
+            run_state_machine_as_test(partial(History, stage), settings=profile)  # type: ignore[arg-type] # it accepts a callable

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(0)  # as long as the profile says; every step of it is bounded
+@pytest.mark.timeout(0)  # the profile limits the duration, and every step has a bound
 @requirement("BR-4", "NET-2", "LIFE-1")
 def test_any_topology_keeps_its_promises(
     world: World,
@@ -32,8 +32,11 @@ def test_any_topology_keeps_its_promises(
     plans_folder: Path,
     steps: Telling,
 ) -> None:
-    """Networks of every kind, containers in every mode, on one or several; and nothing is left."""
-    # Collecting does not wait for hypothesis.
+    """In any topology, observed equals promised reachability, and removal leaves nothing.
+
+    The networks are of every kind, and containers of every mode are on one or several of them.
+    """
+    # Imported here, so that collection does not wait for hypothesis.
     from hypothesis import given
 
     from harness.testbench.strategies import plans

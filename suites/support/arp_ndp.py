@@ -15,11 +15,11 @@ from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, send_frame, s
 from suites.support.three_containers import ThreeContainers
 
 OTHERS: Final = ("b", "c", GATEWAY)
-"""Requests of container a."""
+"""Names that container a asks besides the broadcast address."""
 
 
 def assert_no_proxy_answer(trio: ThreeContainers, address: Address) -> None:
-    """Assert that neither the asked host nor another answers, while b answers for its own."""
+    """Assert that no container or bridge answers for an address, while b answers for its own."""
     with trio.capture("a", *OTHERS) as wire:
         ask(trio, address, besides=OTHERS)
         ask(trio, trio.address("b"), besides=())
@@ -30,9 +30,9 @@ def assert_no_proxy_answer(trio: ThreeContainers, address: Address) -> None:
 
 
 def ask(trio: ThreeContainers, address: Address, besides: Iterable[str]) -> None:
-    """Send container a's query to all, and by unicast to each of `besides`.
+    """Send container a's query to the broadcast or multicast address, and to each of `besides`.
 
-    A proxy answers a unicast query at once; it delays its answer to others.
+    A proxy answers a unicast query at once and delays its answer to other queries.
     """
     group = mac_of(solicited_node(address)) if address.version == 6 else EVERYBODY_MAC
     macs = [group, *(trio.mac(name) for name in besides)]
@@ -49,5 +49,5 @@ def query(trio: ThreeContainers, address: Address, *, to: str) -> Packet:
 
 
 def answer(address: Address) -> Packet:
-    """Return a pattern of any answer for an address."""
+    """Return a pattern of every answer for an address."""
     return ARP(op=2, psrc=str(address)) if address.version == 4 else ICMPv6ND_NA(tgt=str(address))

@@ -19,12 +19,12 @@ KINDS: Final[dict[int, str]] = {4: "A", 6: "AAAA"}
 
 
 def present(scene: Scene, *names: str) -> list[str]:
-    """Return the containers that exist: joiners do where that mode is claimed."""
+    """Return those of the containers that exist: some need modes that not every runtime claims."""
     return [spec.name for spec in scene.plan.containers if spec.name in names]
 
 
 def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Address]:
-    """Return the addresses of a container, or those of one network."""
+    """Return the addresses of a container, on all networks or on one."""
     gateways = scene.runtime.network_facts(network).gateways if network else ()
     within = {item.network for item in gateways}
     return {
@@ -37,7 +37,7 @@ def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Addr
 
 
 def resolved(scene: Scene, client: str, name: str, family: Family) -> set[Address]:
-    """Return the addresses of a name inside `client`, by C library and resolver alike.
+    """Return the addresses to which C library and resolver resolve a name inside `client`.
 
     Raise `AssertionError` when the two disagree.
     """
@@ -57,26 +57,30 @@ def looked_up(scene: Scene, client: str, name: str, family: Family | None = None
 
 
 def assert_hostname_is_own(scene: Scene, name: str) -> None:
-    """Assert that the own hostname, gethostname(2), leads to own addresses only."""
+    """Assert that a container's gethostname(2) resolves to its own addresses only."""
     called = lookup.hostname(scene.world.host, scene[name])
     for family in FAMILIES:
         own, found = held(scene, name, family), looked_up(scene, name, called, family)
         others = set(found.addresses - own)
-        if isinstance(scene.plan.container(name).mode, Joined):  # its loopback is its own too
+        if isinstance(
+            scene.plan.container(name).mode, Joined
+        ):  # resolving to its loopback is correct too
             others = {address for address in others if not address.is_loopback}
-        assert not others, f"{called} leads to {found}, it has {own}"
-        assert bool(found.addresses) >= bool(own), f"{called} leads to {found}, it has {own}"
+        assert not others, f"{called} resolves to {found}, the container has {own}"
+        assert bool(found.addresses) >= bool(own), (
+            f"{called} resolves to {found}, the container has {own}"
+        )
 
 
 def with_names(runtime: Adapter, network: str) -> Bridge:
-    """Return a mode with outside names: a network or, if that has no resolver, the default one."""
+    """Return a mode with outside names: the network, or the default one if that has no resolver."""
     return Bridge(network) if runtime.dialect.network_resolver == "reached" else Bridge()
 
 
 def fresh_name() -> str:
-    """Return a new name that the world's name server has an address for.
+    """Return a new name for which the world's name server has an address.
 
-    Its first label is no number: the C library would take that for an address.
+    Its first label is no number, because the C library would take a number for an address.
     """
     return f"n{os.urandom(6).hex()}.{SENTINEL_ZONE}"
 

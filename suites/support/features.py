@@ -19,20 +19,20 @@ from harness.testbench.scene import Scene
 
 
 def has_ipv6(runtime: Adapter) -> bool:
-    """Return True if its networks can have IPv6 beside IPv4."""
+    """Return True if the runtime's networks can have IPv6 beside IPv4."""
     return Feature.IPV6 in runtime.features
 
 
 def families(runtime: Adapter) -> tuple[Family, ...]:
-    """Return the families of a network with all that it can have."""
+    """Return the families that a network can have."""
     return FAMILIES if has_ipv6(runtime) else (4,)
 
 
 def lan(scene: Scene, name: str = "lan", *, family: Family = 4) -> Bridge:
     """Return the mode for a user-defined network, created here, or else the default one.
 
-    With IPv6 where possible, and for a test of `family` 6 in any case. A runtime with IPv6 on
-    bridges has such a network, whether or not it claims several networks.
+    The network has IPv6 where the runtime claims it, and always for a test of `family` 6. A runtime
+    with IPv6 on bridges can create it, whether or not it claims several networks.
     """
     if not (family == 6 or has_networks(scene.runtime)):
         return Bridge()
@@ -41,7 +41,7 @@ def lan(scene: Scene, name: str = "lan", *, family: Family = 4) -> Bridge:
 
 
 def another(scene: Scene, name: str = "another") -> str:
-    """Return a network to connect to: the default one, or a new one where that is no bridge."""
+    """Return a network to connect to: the default one if it is a bridge, otherwise a new one."""
     if scene.runtime.dialect.default_network == "bridge":
         return DEFAULT_NETWORK
     scene.network(name)
@@ -49,18 +49,18 @@ def another(scene: Scene, name: str = "another") -> str:
 
 
 def has_networks(runtime: Adapter) -> bool:
-    """Return True if at least one kind of open network can be created."""
+    """Return True if the runtime can create at least one kind of open network."""
     own = Feature.NETWORKS in runtime.features
     return own or {Feature.BRIDGE, Feature.IPV6} <= runtime.features
 
 
 def can_start(runtime: Adapter, spec: ContainerSpec) -> bool:
-    """Return True if the runtime claims all that a container requests."""
+    """Return True if the runtime claims all features that a container needs."""
     return runtime.features.issuperset(of_container(spec, runtime.features))
 
 
 def restarts(runtime: Adapter) -> bool:
-    """Return True if it can restart a stopped container."""
+    """Return True if the runtime can restart a stopped container."""
     return Feature.RESTART in runtime.features
 
 
@@ -72,7 +72,7 @@ def minimal_container(scene: Scene, name: str) -> Container:
 
 
 def every_mode(scene: Scene) -> None:
-    """Start containers in every mode, on open and on closed networks."""
+    """Start containers in every claimed mode, on open and internal networks."""
     claimed = scene.runtime.features
     if has_networks(scene.runtime):
         own = lan(scene)

@@ -10,16 +10,17 @@ from linux.netlink import Netlink
 
 
 def assert_change_shows(host: NetnsView, before: Snapshot) -> None:
-    """Change one sysctl of the host, assert that it shows, and restore it."""
+    """Change one sysctl of the host, assert that snapshots show it, and restore it."""
     host.tune({"net.ipv4.ip_default_ttl": 61})
-    assert before.changes(host.snapshot()), "what is changed must show"
+    assert before.changes(host.snapshot()), "the control change of a sysctl is not visible"
     host.tune({"net.ipv4.ip_default_ttl": START_TTL})
 
 
 def await_local_addresses(view: NetnsView) -> None:
-    """Wait until every address is local: until then routes appear by themselves.
+    """Wait until every IPv6 address is in the local routing table.
 
-    Tentative addresses are skipped: on a bridge without ports they stay tentative.
+    Until then the kernel still adds routes by itself. Tentative addresses are skipped, because on a
+    bridge without ports they stay tentative.
     """
     with view.open() as space, Netlink(space) as netlink:
 
@@ -33,5 +34,5 @@ def await_local_addresses(view: NetnsView) -> None:
         until(
             view,
             lambda: in_use() <= rtnetlink_dump.local_addresses(netlink),
-            "its addresses are its own",
+            "every IPv6 address is in the local routing table",
         )

@@ -1,4 +1,4 @@
-"""A flow between two namespaces that stays open while others come and go."""
+"""Flows between two namespaces that stay open while other containers start and end."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class OpenFlow(NamedTuple):
     def exchange(self) -> None:
         """Send new data each way; raise `OSError` or `TimeoutError` when it does not arrive.
 
-        The server sends first: through an address translation its data arrives only while the flow
-        is known; the client's data would create the flow anew.
+        The server sends first. Through an address translation, its data arrives only if conntrack
+        knows the flow; data of the client would create the flow again.
         """
         for one, other in ((self.far, self.near), (self.near, self.far)):
             word = os.urandom(LENGTH)
@@ -41,13 +41,13 @@ class OpenFlow(NamedTuple):
             while len(received) < len(word):
                 more = other.recv(len(word))
                 if not more:
-                    raise ConnectionError("it was closed")
+                    raise ConnectionError("the connection was closed")
                 received += more
             assert received == word
 
 
 Flows = dict[str, OpenFlow]
-"""Names in failures."""
+"""Flows by the names that failures show."""
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def open_flow(
 ) -> Iterator[OpenFlow]:
     """Open a flow from one namespace to the other's address, used once before the body.
 
-    With `by` it goes to a port that is published for `PORT` of that address.
+    With `by`, the client calls that published port, which leads to `PORT` of `address`.
     """
     called = by or (address, PORT)
     with (
@@ -88,7 +88,7 @@ def _socket(view: NetnsView, address: Address, transport: Transport) -> socket.s
 
 
 def _taken(listener: socket.socket, calling: socket.socket, transport: Transport) -> socket.socket:
-    """Return the server's socket for the client and no other."""
+    """Return the server's socket for this client."""
     if transport == "udp":
         calling.send(b"hello")
         _, caller = listener.recvfrom(LENGTH)
@@ -100,7 +100,7 @@ def _taken(listener: socket.socket, calling: socket.socket, transport: Transport
 
 
 def assert_flows_continue(flows: Flows, after: str) -> None:
-    """Assert that both sides can still send: nothing is refused or lost."""
+    """Assert that data of both sides arrives on every flow; `after` names the last step."""
     lost = {}
     for name, talk in flows.items():
         try:
@@ -111,7 +111,7 @@ def assert_flows_continue(flows: Flows, after: str) -> None:
 
 
 def assert_flows_survive(flows: Flows, guest: Container, runtime: Adapter) -> None:
-    """Assert that the flows survive start, stop, restart of a container beside them."""
+    """Assert that the flows survive stop and restart of another container."""
     assert_flows_continue(flows, "started")
     if restarts(runtime):
         guest.stop()

@@ -14,11 +14,11 @@ from linux.netlink import Request
 TABLE: Final = nftables.Table("inet", "operator")
 FORWARD: Final = "forward"
 _FORBIDDEN: Final = (IPv4Network("203.0.113.99/32"), IPv6Network("2001:db8:1::99/128"))
-"""Address that the operator blocks; it is unassigned too."""
+"""Addresses that the operator blocks, which are unassigned too."""
 
 
 def rules() -> list[Request]:
-    """Return a table with chains at the hooks that runtimes use, and rules in them."""
+    """Return requests for a table with chains at the hooks that runtimes use, and rules in them."""
     requests = [
         nftables.add_table(TABLE),
         nftables.add_chain(TABLE, FORWARD, hook="forward", priority=-5),
@@ -54,7 +54,7 @@ def load(host: NetnsView) -> None:
 
 
 def flush(host: NetnsView) -> None:
-    """Run `nft flush ruleset`: every table goes that no process owns."""
+    """Run `nft flush ruleset`, which removes every table that no process owns."""
     _apply(host, [nftables.flush()])
 
 

@@ -1,4 +1,4 @@
-"""Packets of every protocol and state, for firewalls that check only some."""
+"""Packets of every protocol and state, for firewalls that check only some of them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ WORD: Final = b"over there!"
 PROTOCOLS: Final = (4, 41, 47, 50, 51, 94, 253)
 """Protocols: IP in IP, IPv6 in IP, GRE, ESP, AH, IPIP, an experimental one."""
 TRACKED: Final = (33, 132, 136)
-"""DCCP, SCTP, UDP-Lite: conntrack can tell that these carry nothing valid."""
+"""DCCP, SCTP, UDP-Lite: conntrack recognises their payload as invalid."""
 
 
 def everything(trio: ThreeContainers, source: str, target: str) -> Iterator[Packet]:
-    """Craft new flows and parts of flows from one to another; each carries `WORD`."""
+    """Craft first packets and parts of flows from source to target, each with `WORD`."""
     head = trio.ip(source, target, ttl=START_TTL)
     yield from beginnings(trio.family, head)
     yield from strays(trio.family, head, trio.ip(target, source))
 
 
 def beginnings(family: Family, head: Packet) -> Iterator[Packet]:
-    """Craft new flows behind one IP header."""
+    """Craft the first packets of new flows with one IP header."""
     yield head / TCP(sport=53, dport=PORT, flags="S") / WORD
     for port in (53, 67, PORT):
         yield head / UDP(sport=port, dport=PORT) / WORD
@@ -64,7 +64,7 @@ def strays(family: Family, head: Packet, back: Packet) -> Iterator[Packet]:
 
 
 def of_protocol(head: Packet, number: int) -> Packet:
-    """Craft a packet of a protocol by number, with nothing in it but `WORD`."""
+    """Craft a packet of a protocol number with `WORD` as its only payload."""
     packet = head.copy()
     setattr(packet, "nh" if isinstance(packet, IPv6) else "proto", number)
     return packet / Raw(WORD * 8)
@@ -73,7 +73,7 @@ def of_protocol(head: Packet, number: int) -> Packet:
 def carrying(
     wire: Capture, trio: ThreeContainers, source: str, target: str | None = None, *, at: str
 ) -> list[Frame]:
-    """Return the frames from one to another with `WORD` in them, at a tap."""
+    """Return the frames from source to target with `WORD` that a tap has captured."""
     seen = wire.matching(trio.ip(source, target), at=trio.at(at))
     return [item for item in seen if WORD in item.data]
 
@@ -82,17 +82,17 @@ SERVICES: Final = (
     *(1, 22, 25, 53, 80, 111, 123, 137, 443, 445, 853, 2375, 3306, 4789),
     *(5432, 6379, 8080, 9200, 27017, 65535),
 )
-"""The first and the last port, and those that firewalls, proxies and resolvers use."""
+"""The first and the last port, and ports that firewalls, proxies and resolvers handle."""
 _ANY: Final = range(1024, 20000)
-"""Port outside the ephemeral range."""
+"""Ports outside the ephemeral range."""
 
 
 def every_port_answers(
     scene: Scene, caller: str, target: str, transport: Transport, family: Family
 ) -> None:
-    """Assert that a listener hears the caller on each port that the world does not use.
+    """Assert that a listener on each port that the world does not use receives the client's call.
 
-    One more port is drawn each time, so that no fixed list suffices.
+    Another port is drawn at random each time, so that a fixed list of ports does not suffice.
     """
     view = scene.netns(HOST if target == GATEWAY else target)
     address = scene.address(Cell(caller, target, Protocol.ICMP, family))

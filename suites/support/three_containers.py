@@ -1,7 +1,7 @@
 """Three containers on one network in one address family, for packet tests.
 
-The fixtures are package-scoped: a suite's `conftest.py` imports them, and its tests share one trio
-per family, which they must not change.
+The fixtures are package-scoped. A suite's `conftest.py` imports them, and its tests share one trio
+for each family, which they must not change.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from suites.support.features import restarts
 
 NAMES: Final = ("a", "b", "c")
 DUAL: Final = "dual"
-"""Network with IPv4 and IPv6 of the IPv6 trio."""
+"""Network of the IPv6 trio, with IPv4 and IPv6."""
 PLAIN: Final = "plain"
-"""User-defined network with IPv4 alone."""
+"""User-defined network with IPv4 only."""
 
 EndName = str | Address | None
-"""A name, an address, or in templates any."""
+"""A name, an address, or `None` for any address in a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThreeContainers:
     """The containers a, b and c of a scene, on `network`, in one family.
 
-    A name is a container's, one of the world's own, or `gateway` for the host's end of the network.
+    A name is one of a container, of the world, or `gateway` for the host's end of the network.
     """
 
     scene: Scene
@@ -59,7 +59,7 @@ class ThreeContainers:
     network: str
     world_wires: TapPool
     own_wires: TapPool
-    # Cached: a trio's addresses do not change.
+    # Caches: a trio's addresses do not change.
     _addresses: dict[str, Address] = field(default_factory=dict)
     _macs: dict[str, str] = field(default_factory=dict)
     _taps: dict[str, Tap] = field(default_factory=dict)
@@ -90,24 +90,24 @@ class ThreeContainers:
         return self._macs[name]
 
     def link(self, name: str) -> str:
-        """Return the interface on the network, or the one on the separate link."""
+        """Return the interface of a name on its network: the bridge for `gateway`, or `eth0`."""
         return self.bridge if name == GATEWAY else "eth0"
 
     # --- sending
 
     def client(self, caller: str, to: str, protocol: Protocol, **options: Any) -> Client:
-        """Open a client socket towards a name; options as in `Client`."""
+        """Open a client socket to a name; options as in `Client`."""
         return Client(self.netns(caller), protocol, self.address(to), **options)
 
     def settle(self) -> None:
-        """Return once no sent packet is under way."""
+        """Wait until no sent packet is in transit."""
         self.scene.settle()
 
     # --- capturing
 
     @contextlib.contextmanager
     def capture(self, *names: str) -> Iterator[Capture]:
-        """Capture `eth0` of each of them, the network's bridge for `gateway`.
+        """Capture at `eth0` of each name, and at the network's bridge for `gateway`.
 
         The capture ends once the body's packets have arrived.
         """
@@ -126,7 +126,7 @@ class ThreeContainers:
         return self._taps[name]
 
     def ip(self, src: EndName = None, dst: EndName = None, *, ttl: int | None = None) -> Packet:
-        """Return an IP header from one to another."""
+        """Return an IP header from `src` to `dst`."""
         return craft.ip(self.family, src=self._end(src), dst=self._end(dst), ttl=ttl)
 
     def _end(self, end: EndName) -> Address | None:
@@ -160,9 +160,9 @@ EACH_FAMILY: Final = (
     pytest.param(4, id="IPv4"),
     pytest.param(6, id="IPv6", marks=requirement("V6-1")),
 )
-"""For fixtures that have a family each."""
+"""Parameters of fixtures that have an address family."""
 both_families: Final = pytest.mark.parametrize("family", EACH_FAMILY)
-"""For tests without a trio: once for each family."""
+"""Parameters of tests without a trio: each family."""
 
 
 @pytest.fixture(
@@ -170,7 +170,7 @@ both_families: Final = pytest.mark.parametrize("family", EACH_FAMILY)
     params=[
         pytest.param(TrioNetwork(4), id="IPv4"),
         pytest.param(TrioNetwork(6, DUAL), id="IPv6", marks=requirement("V6-1")),
-        pytest.param(TrioNetwork(4, PLAIN), id="IPv4, own network"),
+        pytest.param(TrioNetwork(4, PLAIN), id="IPv4-user-defined"),
     ],
 )
 def trio(
@@ -178,8 +178,8 @@ def trio(
 ) -> Iterator[ThreeContainers]:
     """Share three containers on one network; tests must not change them.
 
-    Once for each family, and for IPv4 on a user-defined network too, where the runtime has
-    networks; there `a` and `b` are restarted, where possible.
+    There is one trio for each family, and another one for IPv4 on a user-defined network, where the
+    runtime has networks. Its `a` and `b` are restarted, where the runtime can restart.
     """
     home: TrioNetwork = request.param
     if home.network == PLAIN and Feature.NETWORKS not in runtime.features:

@@ -39,15 +39,21 @@ def test_renamed_tests_exist() -> None:
             "suites/ports/test_loopback.py::"
             "test_forged_frames_for_the_loopback_get_in_as_declared[IPv4-stranger]",
             "suites/ports/test_loopback.py::"
-            "test_spoofed_frames_to_the_loopback_enter_only_as_declared[IPv4-outside]",
+            "test_spoofed_frames_to_loopback_port_enter_only_as_declared[IPv4-other-network]",
         ),
         (
             "suites/matrix/test_cast.py::test_the_host_reaches_its_containers",
-            "suites/matrix/test_reference_plan.py::test_host_reaches_its_containers",
+            "suites/matrix/test_reference_plan.py::test_host_reaches_its_containers_directly",
         ),
-        ("tests/own.py::test_own[a-b]", "tests/own.py::test_own[a-b]"),
+        (
+            "suites/dns/test_resolver.py::"
+            "test_second_resolver_answers_when_one_fails[giving up-user-defined]",
+            "suites/dns/test_resolver.py::"
+            "test_second_resolver_is_used_when_first_fails[SERVFAIL-user-defined]",
+        ),
+        ("tests/own.py::test_own[4-b]", "tests/own.py::test_own[4-b]"),
     ],
-    ids=["parameters", "file", "foreign test"],
+    ids=["parameters", "file", "one parameter", "foreign test"],
 )
 def test_former_node_id_leads_to_the_present_one(former: str, present: str) -> None:
     """With renamed parameters, in a renamed file, and for a test of another project."""
@@ -63,7 +69,8 @@ def test_merged_tests_have_one_entry(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text(expectations.dumps(listed))
     assert main.main(["rename-tests", str(path)]) == 0
     assert "2 of 3 entries changed" in capsys.readouterr().out
-    merged = known("suites/modes/test_bridge.py::test_container_has_only_lo_and_eth0[default]")
+    present = "suites/modes/test_bridge.py::test_bridged_container_has_only_lo_and_eth0"
+    merged = known(f"{present}[default]")
     assert set(expectations.loads(path.read_text())) == {requirement, merged}
     text = path.read_text()
     assert main.main(["rename-tests", str(path)]) == 0

@@ -101,7 +101,7 @@ def test_requirement_lookup_by_id() -> None:
     """A row carries everything that a verdict shows."""
     row = CATALOGUE["BR-7"]
     assert (row.id, row.level, row.section) == ("BR-7", Level.MUST, "bridge")
-    assert row.statement.startswith("The internet is reached")
+    assert row.statement.startswith("A bridged container reaches the internet")
     assert row.features == {"bridge"}
     assert "BR-7" in CATALOGUE
     assert "BR-99" not in CATALOGUE

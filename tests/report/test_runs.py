@@ -92,7 +92,7 @@ def test_node_ids_of_suites_do_not_depend_on_their_folder(
     project: pytest.Pytester, argument: str
 ) -> None:
     """An expectation file is valid on another machine and for any command line."""
-    name = "test_container_has_a_netns_of_its_own"
+    name = "test_container_without_network_has_its_own_netns"
     options = ("--pyargs", argument, "-k", name, "--runtime=mydocker")
     project.runpytest_subprocess(*options).assert_outcomes(passed=1)
     report = last_report(project)

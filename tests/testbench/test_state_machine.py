@@ -107,11 +107,11 @@ def test_leftover_veth_of_a_disconnected_container_is_found(history: History, wo
 
 def test_removed_container_has_no_veths(history: History) -> None:
     """Some runtimes count them: the next one reuses the name."""
-    before = dict(history.cables)
+    before = dict(history.veths)
     begin(history, "one")
     history.scene.remove("one")
     history.removed_objects_leave_nothing()
-    assert history.cables == before
+    assert history.veths == before
 
 
 def test_pending_neighbours_of_removed_container_are_dropped(history: History) -> None:

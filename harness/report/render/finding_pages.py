@@ -41,7 +41,7 @@ def overview(files: Sequence[FindingsFile], catalogue: Catalogue) -> str:
         "The tests of a finding keep failing, so that a version that fixes it is noticed.",
         "Versions: Debian 13 with Linux 6.18. `netmodes findings --runtime NAME` prints the "
         "findings of one runtime. To see one:",
-        "```console\n$ pytest --runtime podman suites/modes/test_host.py -k joiners\n"
+        "```console\n$ pytest --runtime podman suites/modes/test_host.py -k joining\n"
         "$ netmodes lab --runtime podman\n```",
         "The second command opens a shell for the commands on the pages. `IMAGE` is `base` there.",
         "Kinds:",
