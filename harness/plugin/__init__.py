@@ -117,7 +117,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
             raise pytest.UsageError(
                 "workers on other machines are reached over a network, and a sandbox has none: "
                 "ask for no worker of this machine beside them but by ssh to itself, and leave "
-                "out --sandbox=always (docs/ci.md)"
+                "out --sandbox=always (docs/gate.md)"
             )
     elif _wants_sandbox(config):
         from harness.sandbox import doctor, sandbox

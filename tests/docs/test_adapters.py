@@ -1,4 +1,4 @@
-"""`docs/adapters.md` is correct: its example description is tested on real containers."""
+"""The pages about adapters are correct: their example is tested on real containers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from harness.adapters.protocol import Adapter
 from tests.support.programs import ROOT, environment
 
 PAGE = ROOT / "docs" / "adapters.md"
+REFERENCE = ROOT / "docs" / "adapter-protocol.md"
 
 
 def block(name: str) -> str:
@@ -54,9 +55,9 @@ def test_adapters_page_example_prints_its_output(tmp_path: Path) -> None:
     assert end in done.stdout
 
 
-def test_adapters_page_tables_name_every_key_and_verb() -> None:
+def test_protocol_page_tables_name_every_key_and_verb() -> None:
     """The tables name the keys of a description and the verbs of the protocol."""
-    page = PAGE.read_text()
+    page = REFERENCE.read_text()
     verbs = [name for name in vars(Adapter) if not name.startswith("_")]
     missing = [
         word
@@ -66,9 +67,9 @@ def test_adapters_page_tables_name_every_key_and_verb() -> None:
     assert missing == []
 
 
-def test_adapters_page_dialect_entry_is_in_the_table() -> None:
-    """The example entry is in the table word by word."""
-    shown = re.search(r"```toml\n(\[\[docker\]\]\n.*?)```", PAGE.read_text(), re.S)
+def test_protocol_page_dialect_entry_is_in_dialects_toml() -> None:
+    """`dialects.toml` has the entry on the page, word for word."""
+    shown = re.search(r"```toml\n(\[\[docker\]\]\n.*?)```", REFERENCE.read_text(), re.S)
     assert shown
     table = Path(str(dialects.__file__)).with_name("dialects.toml").read_text()
     assert shown[1] in table

@@ -168,11 +168,12 @@ def test_every_matrix_job_has_its_own_artifact_name(
 
 def test_ci_pages_install_netmodes_from_its_repository() -> None:
     """The user fills in the repository that netmodes is installed from; no package index has it."""
-    page = (ROOT / "docs" / "ci.md").read_text()
+    page = (ROOT / "docs" / "gate.md").read_text()
     packages = [TEMPLATE[".netmodes"]["variables"]["NETMODES_PACKAGE"]]
-    packages += re.findall(r"pip install (\S+)", page)
+    packages += re.findall(r"pip install ([^\s']+)", page)
     packages += re.findall(r"NETMODES_PACKAGE: (\S+)", page)
-    assert len(packages) == 3
+    packages += re.findall(r"deps = netmodes @ (\S+)", page)
+    assert len(packages) == 5
     assert all(re.fullmatch(r"git\+https://\S+/OWNER/netmodes@main", item) for item in packages)
     assert " git " in "\n".join(TEMPLATE[".netmodes"]["before_script"])
 

@@ -9,7 +9,7 @@ features = ["bridge", "host", "none"]
 mac = "random"
 ```
 
-`docs/adapters.md` has every table and key.
+`docs/adapter-protocol.md` has every table and key.
 """
 
 from __future__ import annotations
