@@ -50,13 +50,13 @@ def overview(files: Sequence[FindingsFile], catalogue: Catalogue) -> str:
         "- **documented risk**: the runtime's documentation or its maintainers describe it.",
     ]
     for file in files:
-        lines += [f"## {file.runtime.title}", file.runtime.about.strip()]
+        lines.append(f"## {file.runtime.title}")
         rows = ["| requirements | finding | kind | upstream |", "|---|---|---|---|"]
         for item in file.finding:
             title = f"[{item.title}](findings/{item.id}.md)"
             ids = _requirements(item, catalogue)
             rows.append(f"| {ids} | {title} | {item.kind} | {_upstream(item)} |")
-        lines.append("\n".join(rows))
+        lines += ["\n".join(rows), file.runtime.about.strip()]
     return "\n\n".join(lines) + "\n"
 
 
