@@ -43,7 +43,7 @@ def _occupied(path: Path) -> bool:
         return True  # just removed
 
 
-def _or_refused(controller: str, ask: Callable[[], Any]) -> Any:
+def _result_or_refusal(controller: str, ask: Callable[[], Any]) -> Any:
     """Return the result of `ask`; `None` if it is refused correctly and leaves no cgroup."""
     try:
         return ask()
@@ -78,7 +78,7 @@ def test_resource_limit_is_in_the_cgroup_or_refused(
     """The container's processes are in a cgroup with the limit; it ends with the container."""
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with nothing_left(root):
-        found = _or_refused(
+        found = _result_or_refusal(
             controller, lambda: engine.run("base", FOR_EVER, network="none", **options)
         )
         if found is not None:
@@ -94,7 +94,7 @@ def test_pids_limit_stops_further_processes(engine: Engine, root: Path) -> None:
     script = "for i in $(seq 20); do sleep 1000000 & done; echo all"
     free = engine.run("base", ["sh", "-c", script], network="none")
     assert engine.wait(free.id) == 0
-    found = _or_refused(
+    found = _result_or_refusal(
         "pids",
         lambda: engine.run("base", ["sh", "-c", script], network="none", pids_limit=8),
     )
@@ -112,7 +112,7 @@ def test_container_without_limits_has_no_own_cgroup(engine: Engine) -> None:
 
 
 def test_too_small_limit_is_refused(engine: Engine) -> None:
-    """A limit that is too small for a start, or below the kernel's minimum, is refused."""
+    """A limit below the need of a start, or below the kernel's minimum, is refused."""
     for options in ({"memory": 4096}, {"cpus": 0.001}, {"pids_limit": 1}):
         with pytest.raises(InvalidError):
             engine.create("base", FOR_EVER, **options)
@@ -138,10 +138,13 @@ def _counts(root: Path, found: ContainerRecord) -> bool:
 
 
 def test_paused_container_runs_no_process(engine: Engine, root: Path) -> None:
-    """No process runs until unpause; meanwhile the container can be inspected, but not entered."""
+    """No process of a paused container runs until unpause.
+
+    Meanwhile the container can be inspected, but not entered.
+    """
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
-    until(_count(root, web).exists, "it counts")
-    if _or_refused("freezer", lambda: engine.pause("web")) is None:
+    until(_count(root, web).exists, "the counter increases")
+    if _result_or_refusal("freezer", lambda: engine.pause("web")) is None:
         assert not engine.inspect("web").state.paused
         return
     assert engine.inspect("web").state.paused
@@ -150,7 +153,7 @@ def test_paused_container_runs_no_process(engine: Engine, root: Path) -> None:
         with pytest.raises(ConflictError, match="paused"):
             act("web")
     engine.unpause("web")
-    until(lambda: _counts(root, web), "it counts again")
+    until(lambda: _counts(root, web), "the counter increases again")
     with pytest.raises(ConflictError, match="not paused"):
         engine.unpause("web")
 
@@ -159,7 +162,7 @@ def test_paused_container_runs_no_process(engine: Engine, root: Path) -> None:
 def test_paused_container_can_be_stopped_killed_or_removed(engine: Engine, end: str) -> None:
     """A frozen container ends in each way, and no cgroup is left."""
     web = engine.run("base", FOR_EVER, name="web", network="none")
-    if _or_refused("freezer", lambda: engine.pause("web")) is not None:
+    if _result_or_refusal("freezer", lambda: engine.pause("web")) is not None:
         assert _cgroups(f"mydocker-{web.id[:12]}") != []
     match end:
         case "stop":
@@ -184,7 +187,7 @@ _PAUSING: dict[str, Step] = {
 def test_killed_pause_can_be_unpaused(engine: Engine, root: Path, step: Step) -> None:
     """After a killed pause the container can be unpaused and removed; no cgroup is left."""
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
-    until(_count(root, web).exists, "it counts")
+    until(_count(root, web).exists, "the counter increases")
 
     def hold_and_let_go() -> None:
         Engine(root).pause("web")
@@ -192,7 +195,7 @@ def test_killed_pause_can_be_unpaused(engine: Engine, root: Path, step: Step) ->
 
     killed_at(step, hold_and_let_go)
     engine.unpause("web")
-    until(lambda: _counts(root, web), "it counts")
+    until(lambda: _counts(root, web), "the counter increases")
     engine.remove("web", force=True)
     assert _cgroups(f"mydocker-{web.id[:12]}") == []
 
@@ -203,6 +206,6 @@ def test_killed_start_with_limits_leaves_no_cgroup(engine: Engine, root: Path) -
         (cgroup.Cgroups, "limit", False),
         lambda: Engine(root).run("base", FOR_EVER, name="web", network="none", pids_limit=8),
     )
-    until(lambda: engine.inspect("web").state.status == "created", "it is put in order")
+    until(lambda: engine.inspect("web").state.status == "created", "the state is repaired")
     engine.remove("web")
     until(_none_left, "no cgroup is left")

@@ -1,4 +1,4 @@
-"""The log keeps a container's output to the last byte, and can be followed."""
+"""Tests of the log, which keeps a container's output to the last byte."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def test_log_lines_have_stream_and_time(engine: Engine) -> None:
     ids=["unfinished line", "no text", "one long line", "nothing", "many lines"],
 )
 def test_log_keeps_every_byte(engine: Engine, script: str, written: bytes) -> None:
-    """The log keeps any bytes, also the last ones before the end."""
+    """The log keeps bytes of any value, also the last ones before the container's end."""
     entries = list(engine.logs(_ran(engine, script)))
     assert b"".join(item.data for item in entries) == written
     assert all(len(item.data) <= 16384 for item in entries)
 
 
 def test_followed_log_ends_with_the_container(engine: Engine) -> None:
-    """Lines are seen as they are written, and the iteration ends with the container."""
+    """A followed log yields lines as they are written, and ends with the container."""
     script = "echo first; while ! test -e /go; do sleep 0.01; done; echo last"
     found = engine.run("base", ["sh", "-c", script], network="none")
     seen: list[bytes] = []
@@ -83,7 +83,7 @@ def test_followed_log_ends_with_the_container(engine: Engine) -> None:
 
 
 def test_followed_log_of_a_stopped_container_returns(engine: Engine) -> None:
-    """Following a stopped container yields the existing lines and returns."""
+    """A followed log of a stopped container yields the existing lines and ends."""
     identity = _ran(engine, "echo done")
     assert [item.data for item in engine.logs(identity, follow=True)] == [b"done\n"]
 
@@ -97,7 +97,7 @@ def test_log_continues_across_a_restart(engine: Engine) -> None:
 
 
 def test_output_of_an_attached_container_is_logged(engine: Engine) -> None:
-    """The caller gets a copy of the log, each stream on the requested descriptor."""
+    """The output of an attached container goes to the log and to the caller's descriptors."""
     out, err = os.pipe(), os.pipe()
     stdin = os.open("/dev/null", os.O_RDONLY)
     script = "echo out; echo err >&2"
@@ -114,7 +114,7 @@ def test_output_of_an_attached_container_is_logged(engine: Engine) -> None:
 
 
 def test_container_and_log_continue_after_the_reader_exits(engine: Engine) -> None:
-    """The log still gets the output after the reader of the copy has exited."""
+    """The container and its log continue after the reader of the copy has exited."""
     out, writer = os.pipe()
     script = "echo one; while ! test -e /go; do sleep 0.01; done; echo two; exit 3"
     found = run_attached(engine, ["sh", "-c", script], writer)
@@ -137,7 +137,10 @@ def crowded(root: Path) -> Iterator[None]:
 
 
 def test_followed_log_ends_despite_many_open_descriptors(engine: Engine, crowded: None) -> None:
-    """The log is followed to the end of the container, which comes when its stdin ends."""
+    """A log is followed to the container's end although 1024 descriptors are in use.
+
+    The container ends when its stdin ends.
+    """
     out, into = os.pipe()
     nothing = os.open(os.devnull, os.O_WRONLY)
     stdio = Stdio(out, nothing, nothing)
@@ -165,7 +168,10 @@ def test_signals_reach_the_command_while_its_output_is_blocked(
     narrow: tuple[int, int],
     waits: bool,  # noqa: FBT001
 ) -> None:
-    """Both streams lead to one pipe (`2>&1`) with room for the output of only one of them."""
+    """A signal reaches the command while its output is blocked.
+
+    Both streams lead to one pipe (`2>&1`) with room for the output of only one of them.
+    """
     out, into = narrow
     os.set_blocking(into, waits)
     run_attached(engine, ["sh", "-c", _PRINTS], into, name="web")
@@ -173,7 +179,7 @@ def test_signals_reach_the_command_while_its_output_is_blocked(
         assert len(os.read(out, _PAGE)) == _PAGE
         until(lambda: _waiting(out) == _PAGE, "the pipe is full again")
         engine.kill("web", signal.SIGUSR1)
-        until(partial(_has_signals, engine, count), f"it has got {count} signals")
+        until(partial(_has_signals, engine, count), f"the command has {count} signals")
     engine.remove("web", force=True)
 
 
@@ -186,7 +192,7 @@ def _waiting(out: int) -> int:
 
 
 def test_logs_of_unknown_or_never_started_container(engine: Engine) -> None:
-    """The error names an unknown container; a container that never ran has an empty log."""
+    """A container that never ran has an empty log; an unknown one is an error with its name."""
     with pytest.raises(NotFoundError, match="nope"):
         engine.logs("nope")
     engine.create("base", FOR_EVER, name="new")

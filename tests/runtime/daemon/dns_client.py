@@ -56,7 +56,7 @@ def connected(asker: ContainerRecord) -> Iterator[socket.socket]:
 
 
 def questions(*names: str) -> bytes:
-    """Return queries as they follow each other on a connection, each after its length."""
+    """Return DNS queries as they follow each other on a connection, each after its length."""
     queries = [dns.message.make_query(name, "A", use_edns=False) for name in names]
     return b"".join(query.to_wire(prepend_length=True) for query in queries)
 

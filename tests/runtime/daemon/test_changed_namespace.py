@@ -1,4 +1,4 @@
-"""A container that changes its own network harms only itself."""
+"""Tests of a container that changes its own network: other containers are unharmed."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
     )
 
 
-def _others_go_on(engine: Engine) -> None:
-    """Check that list, start and remove work, also for the container itself."""
+def _check_other_containers(engine: Engine) -> None:
+    """Check that list, start and remove work, also for the changed container."""
     assert {item.name for item in engine.containers()} >= {"web", "db"}
     other = engine.run("base", FOR_EVER, network="lan")
     assert told(ask(other, "db")) == {"10.9.0.2"}
@@ -52,24 +52,30 @@ def _others_go_on(engine: Engine) -> None:
 def test_changed_interfaces_harm_no_other_container(
     engine: Engine, web: ContainerRecord, script: str
 ) -> None:
-    """Networks can be connected and disconnected despite the change, or the call is refused."""
+    """Networks can be connected to a container that changed its links, or the call fails.
+
+    Disconnecting works or fails the same way, and other containers are unharmed.
+    """
     assert engine.exec("web", ["sh", "-c", script]).exit_code == 0
     engine.repair()
     with suppress(MydockerError):
         engine.network_connect("wan", "web")
     with suppress(MydockerError):
         engine.network_disconnect("lan", "web")
-    _others_go_on(engine)
+    _check_other_containers(engine)
 
 
 def test_container_without_free_ports_harms_no_other_container(
     engine: Engine, web: ContainerRecord
 ) -> None:
-    """The daemon can bind no socket in a container without free ports; this needs no rights."""
+    """A container that has bound all its ports, which needs no rights, harms no other.
+
+    The daemon cannot bind a socket in such a container.
+    """
     with _no_port_left(web):
         with suppress(MydockerError):
             engine.network_connect("wan", "web")
-        _others_go_on(engine)
+        _check_other_containers(engine)
 
 
 @contextmanager

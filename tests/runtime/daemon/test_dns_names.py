@@ -1,4 +1,4 @@
-"""Name resolution on user-defined networks."""
+"""Tests of name resolution on user-defined networks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ _AAAA = 28
 
 
 def test_every_name_of_a_container_resolves(engine: Engine, lan: str) -> None:
-    """Name, alias, short id and hostname resolve, also with the network's name, in any case."""
+    """Name, alias, short id and hostname of a container resolve, in any case.
+
+    Each resolves also with the network's name appended.
+    """
     web = engine.run("base", FOR_EVER, name="Web", network=lan, aliases=["www"], hostname="box")
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     for name in ("Web", "web", "WWW", web.id[:12], "box", "web.lan", "www.LAN."):
@@ -49,7 +52,7 @@ def test_every_name_of_a_container_resolves(engine: Engine, lan: str) -> None:
 
 
 def test_ptr_queries_return_container_names(engine: Engine, lan: str) -> None:
-    """PTR queries find members in both families; NXDOMAIN for free addresses of the subnet."""
+    """PTR queries return peers' names in both families, NXDOMAIN for free addresses."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     for address in ("10.9.0.2", "fd00:9::2"):
         reverse = dns.reversename.from_address(address).to_text()
@@ -60,7 +63,10 @@ def test_ptr_queries_return_container_names(engine: Engine, lan: str) -> None:
 
 
 def test_query_for_absent_address_family_is_an_empty_reply(engine: Engine) -> None:
-    """AAAA without IPv6 is an empty reply: the name exists, and no query goes outside."""
+    """An AAAA query for a peer without IPv6 gets an empty reply: the name exists.
+
+    No query goes outside.
+    """
     engine.network_create("four", subnet="10.8.0.0/24")
     web = engine.run("base", FOR_EVER, name="web", network="four")
     for kind in ("AAAA", "MX"):
@@ -71,7 +77,10 @@ def test_query_for_absent_address_family_is_an_empty_reply(engine: Engine) -> No
 def test_peer_name_in_the_search_domain_is_not_forwarded(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The C library tries the search domain if the peer has no address of the family."""
+    """A peer's name in the search domain is not forwarded.
+
+    The C library tries the search domain if the peer has no address of the family.
+    """
     monkeypatch.setattr(dns_names, "searched", lambda: ["..", "corp.example"])
     engine.network_create("four", subnet="10.8.0.0/24")
     web = engine.run("base", FOR_EVER, name="web", network="four", aliases=["www"])
@@ -90,7 +99,7 @@ def test_peer_name_in_the_search_domain_is_not_forwarded(
 
 
 def test_shared_alias_resolves_to_all_its_containers(engine: Engine, lan: str) -> None:
-    """The reply holds the address of each container with the alias."""
+    """A shared alias resolves to the address of each container that has it."""
     for name in ("one", "two", "three"):
         engine.run("base", FOR_EVER, name=name, network=lan, aliases=["all"])
     asker = engine.inspect("one")
@@ -98,7 +107,7 @@ def test_shared_alias_resolves_to_all_its_containers(engine: Engine, lan: str) -
 
 
 def test_program_in_a_container_resolves_peer_names(engine: Engine, lan: str) -> None:
-    """A program inside resolves names through its resolv.conf."""
+    """A program in a container resolves peers' names through its resolv.conf."""
     engine.run("base", FOR_EVER, name="web", network=lan)
     engine.run("base", FOR_EVER, name="db", network=lan)
     pid = engine.inspect("db").state.pid
@@ -107,7 +116,7 @@ def test_program_in_a_container_resolves_peer_names(engine: Engine, lan: str) ->
 
 
 def test_next_query_sees_start_stop_connect_and_disconnect(engine: Engine, lan: str) -> None:
-    """The next query already sees a start, stop, connect or disconnect."""
+    """The DNS query after a start, stop, connect or disconnect gets the new addresses."""
     engine.network_create("dmz", subnet="10.8.0.0/24")
     asker = engine.run("base", FOR_EVER, name="asker", network=lan)
     other = engine.run("base", FOR_EVER, name="other", network="dmz")
@@ -128,7 +137,7 @@ def test_next_query_sees_start_stop_connect_and_disconnect(engine: Engine, lan: 
 
 
 def test_default_network_has_no_name_resolution(engine: Engine) -> None:
-    """Containers there query the host's resolvers, and the daemon does not serve them."""
+    """Containers of the default network query the host's resolvers, not the daemon."""
     web = engine.run("base", FOR_EVER, name="web")
     engine.run("base", FOR_EVER, name="db")
     assert RESOLVER.encode() not in engine.exec("web", ["cat", "/etc/resolv.conf"]).stdout
@@ -137,7 +146,10 @@ def test_default_network_has_no_name_resolution(engine: Engine) -> None:
 
 
 def test_connect_from_the_default_network_adds_the_resolver(engine: Engine, lan: str) -> None:
-    """Connecting it to another network changes resolv.conf in place, disconnecting restores it."""
+    """Connecting a container of the default network changes its resolv.conf in place.
+
+    Disconnecting restores the file.
+    """
     web = engine.run("base", FOR_EVER, name="web")
 
     def resolv_conf() -> str:
@@ -169,7 +181,7 @@ def test_container_can_bind_port_53_itself(engine: Engine, lan: str) -> None:
 
 
 def test_large_reply_is_truncated_over_udp_and_whole_over_tcp(engine: Engine, lan: str) -> None:
-    """Over UDP the reply is truncated to the client's limit and has the TC flag."""
+    """A large reply is whole over TCP; over UDP it has the client's limit and the TC flag."""
     for number in range(30):
         engine.run("base", FOR_EVER, name=f"c{number}", network=lan, aliases=["many"])
     asker = engine.inspect("c0")
@@ -185,7 +197,7 @@ def test_large_reply_is_truncated_over_udp_and_whole_over_tcp(engine: Engine, la
 
 
 def test_malformed_dns_message_gets_no_reply(engine: Engine, lan: str) -> None:
-    """A message that is no query gets no reply, and the next query gets its own."""
+    """A DNS message that is no query gets no reply, and the next query gets its own."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.connect((RESOLVER, 53))
@@ -195,7 +207,7 @@ def test_malformed_dns_message_gets_no_reply(engine: Engine, lan: str) -> None:
 
 
 def test_every_dns_query_on_a_tcp_connection_is_answered(engine: Engine, lan: str) -> None:
-    """Queries sent at once or in pieces are answered, also when no other follows."""
+    """DNS queries sent over TCP at once or in pieces get replies, also if no other follows."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
     three = ("web", "www", "w3")
     together = questions(*three)
@@ -210,7 +222,7 @@ def test_every_dns_query_on_a_tcp_connection_is_answered(engine: Engine, lan: st
 
 
 def test_dns_query_split_across_tcp_segments_is_answered(engine: Engine, lan: str) -> None:
-    """The first query is answered at once, the second when the rest of it has arrived."""
+    """A whole DNS query gets its reply at once, a split one when its rest has arrived."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
     together = questions("web", "www", "w3")
     whole = len(questions("web"))
@@ -224,7 +236,7 @@ def test_dns_query_split_across_tcp_segments_is_answered(engine: Engine, lan: st
 
 
 def test_idle_tcp_connections_do_not_block_dns_queries(engine: Engine, lan: str) -> None:
-    """A new connection replaces the one that has been idle longest (RFC 7766, 6.2.3)."""
+    """A new TCP connection replaces the one that has been idle longest (RFC 7766, 6.2.3)."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=["10.9.0.200"])
     with contextlib.ExitStack() as stack:
         waits, first, *_, last = [stack.enter_context(connected(web)) for _ in range(250)]

@@ -1,4 +1,4 @@
-"""A daemon without free descriptors: new clients wait, and nothing ends."""
+"""Tests of a daemon without free descriptors: new clients wait, and nothing ends."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
 
 
 def test_dns_over_tcp_waits_while_descriptors_are_exhausted(web: ContainerRecord) -> None:
-    """The connection waits in the kernel's accept queue."""
+    """A DNS connection waits in the accept queue while the daemon has no free descriptor."""
     with ExitStack() as stack:
         with _none_left(web):
             opened = stack.enter_context(connected(web))
@@ -54,7 +54,10 @@ def test_dns_over_tcp_waits_while_descriptors_are_exhausted(web: ContainerRecord
 
 
 def test_relayed_connection_waits_while_descriptors_are_exhausted(web: ContainerRecord) -> None:
-    """The host's own clients can open any number of connections."""
+    """A relayed connection waits while the daemon has no free descriptor.
+
+    The host's own clients can open any number of connections.
+    """
     with netns(web) as space, space.socket(socket.AF_INET6, socket.SOCK_STREAM) as server:
         server.bind(("::", 80))
         server.listen()
@@ -69,7 +72,10 @@ def test_relayed_connection_waits_while_descriptors_are_exhausted(web: Container
 def test_engine_call_waits_while_descriptors_are_exhausted(
     engine: Engine, lan: str, root: Path, web: ContainerRecord
 ) -> None:
-    """The daemon does not retry without pause, with a line in its log each time."""
+    """A call waits while the daemon has no free descriptor, without a busy loop.
+
+    A busy loop would write a line into the daemon's log for each attempt.
+    """
     with _none_left(web):
         engine.containers()
     engine.run("base", FOR_EVER, name="db", network=lan)
@@ -81,7 +87,10 @@ def test_engine_call_waits_while_descriptors_are_exhausted(
 def test_partly_received_call_leaks_no_descriptor(
     engine: Engine, lan: str, web: ContainerRecord, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
-    """The kernel passes as many descriptors as are free; the others are lost."""
+    """The daemon closes the descriptors of a call that arrived only in part.
+
+    The kernel passes as many descriptors as are free; the others are lost.
+    """
     (pid,) = processes_titled(b"mydocker-daemon")
     before = sorted(os.listdir(f"/proc/{pid}/fd"))
     monkeypatch.setattr(client, "_BOUND", 0.2)

@@ -1,4 +1,4 @@
-"""Queries for names of no peer are forwarded to other resolvers, or to none."""
+"""Tests of DNS queries for other names than peers', forwarded to resolvers or to none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ from tests.runtime.support.inspection import netns, until
 
 
 def test_foreign_names_are_forwarded_to_the_requested_resolver(engine: Engine, lan: str) -> None:
-    """The query keeps its transport; queries for peers' names are not forwarded."""
+    """Queries for foreign names go to the requested resolver over the same transport.
+
+    Queries for peers' names are not forwarded.
+    """
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
     with name_server(known) as outside:
         for tcp in (False, True):
@@ -44,7 +47,7 @@ def test_foreign_names_are_forwarded_to_the_requested_resolver(engine: Engine, l
 
 
 def test_truncated_forwarded_reply_is_whole_over_tcp(engine: Engine, lan: str) -> None:
-    """The truncated reply is passed on, and a repeated query over TCP gets all of it."""
+    """A truncated forwarded reply is passed on, and the query over TCP gets all of it."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
     with name_server(known) as outside:
         assert ask(web, "big.example").flags & dns.flags.TC
@@ -90,7 +93,7 @@ def test_nxdomain_is_not_retried_with_another_resolver(engine: Engine, lan: str)
 
 
 def test_internal_network_resolves_only_its_peers(engine: Engine) -> None:
-    """Peers' names resolve; no other name exists, though the host has resolvers."""
+    """An internal network resolves only peers' names, though the host has resolvers."""
     engine.network_create("closed", internal=True, subnet="10.7.0.0/24")
     web = engine.run("base", FOR_EVER, name="web", network="closed")
     engine.run("base", FOR_EVER, name="db", network="closed")
@@ -100,7 +103,7 @@ def test_internal_network_resolves_only_its_peers(engine: Engine) -> None:
 
 
 def test_every_dns_query_on_a_tcp_connection_is_forwarded(engine: Engine, lan: str) -> None:
-    """Queries sent at once are all forwarded; a peer's name does not wait for the others."""
+    """All queries sent at once over TCP are forwarded; a peer's name does not wait for them."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
     outside = [f"{number}.example" for number in range(40)]
     with name_server(known), connected(web) as opened:
@@ -111,7 +114,10 @@ def test_every_dns_query_on_a_tcp_connection_is_forwarded(engine: Engine, lan: s
 
 
 def test_peer_name_resolves_while_resolvers_are_silent(engine: Engine, lan: str) -> None:
-    """Any number of queries may come; the number pending at a time has a limit."""
+    """A peer's name resolves while resolvers are silent, however many queries came before.
+
+    The number of queries that are pending at a time has a limit.
+    """
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY] * 6)
     with (
         name_server(lambda query, tcp: None) as outside,  # noqa: ARG005
@@ -122,7 +128,7 @@ def test_peer_name_resolves_while_resolvers_are_silent(engine: Engine, lan: str)
         opened.connect((RESOLVER, 53))
         for number in range(400):
             opened.send(dns.message.make_query(f"{number}.example", "A").to_wire())
-        until(lambda: len(outside.asked) > 200, "the questions are passed on")
+        until(lambda: len(outside.asked) > 200, "the queries are forwarded")
         assert told(ask(web, "web", patience=3)) == {"10.9.0.2"}
         connection.sendall(questions("www.example", "web"))
         heard = answers(connection)

@@ -1,4 +1,4 @@
-"""Hostile queries of a container harm only the container itself."""
+"""Tests of hostile DNS queries, which harm only the container that sends them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROOM = 65_000
 
 
 def _records() -> bytes:
-    """Return a question with thousands of records, each with three long names."""
+    """Return a DNS query with thousands of records, each with three long names."""
     body = bytearray(_LONG + struct.pack(">HH", dns.rdatatype.A, 1))
     count = 0
     while len(body) < _ROOM:
@@ -38,7 +38,7 @@ def _records() -> bytes:
 
 
 def _questions() -> bytes:
-    """Return thousands of questions, each about a long name."""
+    """Return a DNS message of thousands of questions, each about a long name."""
     body = bytearray(_LONG + struct.pack(">HH", 1, 1))
     count = 1
     while len(body) < _ROOM:
@@ -48,7 +48,7 @@ def _questions() -> bytes:
 
 
 def _options() -> bytes:
-    """Return a question with an EDNS record that has thousands of options."""
+    """Return a DNS query with an EDNS record that has thousands of options."""
     options = struct.pack(">HH", 65001, 0) * (_ROOM // 4)
     query = dns.message.make_query("web", "A", use_edns=False).to_wire()
     edns = struct.pack(">BHHIH", 0, dns.rdatatype.OPT, 1232, 0, len(options))
@@ -59,7 +59,10 @@ def _options() -> bytes:
 def test_expensive_dns_query_does_not_delay_other_containers(
     engine: Engine, lan: str, made: Callable[[], bytes]
 ) -> None:
-    """One process answers all containers: no query may keep it busy for seconds."""
+    """An expensive DNS query does not delay other containers' queries for seconds.
+
+    One process serves all containers.
+    """
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     assert told(ask(db, "web")) == {"10.9.0.2"}
@@ -76,7 +79,7 @@ def test_expensive_dns_query_does_not_delay_other_containers(
 
 
 def test_many_tcp_connections_do_not_starve_other_containers(engine: Engine, lan: str) -> None:
-    """A waiting query of another container comes after one of these queries, not hundreds."""
+    """A container's DNS query is not delayed by hundreds of queries on another's connections."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     with ExitStack() as stack:

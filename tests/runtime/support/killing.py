@@ -1,6 +1,6 @@
-"""Kill mydocker at a named step: a function of mydocker does it, in a forked process.
+"""Kill mydocker at a named step, in a forked process.
 
-The kill comes before or after the work of that function.
+A function of mydocker kills it, before or after its work.
 """
 
 from __future__ import annotations
