@@ -1,4 +1,4 @@
-"""The matrix in the terminal: complete, narrow enough, readable without colour."""
+"""Tests of the matrix in the terminal: complete, narrow, readable without colour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.model.reference import CELL, KEPT, LOST, PROMISED, REPLY, changed, ke
 
 
 def test_table_fits_the_terminal() -> None:
-    """With 100 columns two blocks stand side by side."""
+    """The table fits the terminal; with 100 columns two blocks are side by side."""
     picture = render(PROMISED, keeping(PROMISED))
     lines = picture.splitlines()
     assert max(map(len, lines)) <= 100
@@ -25,7 +25,7 @@ def test_table_fits_the_terminal() -> None:
 
 
 def test_table_has_every_source_and_target() -> None:
-    """Every promised cell is shown."""
+    """The table shows every promised cell."""
     lines = render(PROMISED, width=50).splitlines()
     for source in {cell.source for cell in PROMISED}:
         start = lines.index(next(ln for ln in lines if ln.startswith(source + " ")))
@@ -63,14 +63,14 @@ def test_symbols_need_no_colour(
 
 
 def test_table_without_observations_shows_the_promise() -> None:
-    """The oracle's matrix is drawn."""
+    """The table without observations shows the oracle's matrix."""
     picture = render(Matrix({CELL: REPLY}))
     assert "✓64" in picture
     assert picture.splitlines()[-1] == "1 cells promised"
 
 
 def test_table_counts_wrong_cells() -> None:
-    """The last line has the count."""
+    """The last line of the table has the number of wrong cells."""
     seen = changed(keeping(PROMISED), source="container01", target="ns1", family=4)
     assert (
         render(PROMISED, seen).splitlines()[-1]
@@ -79,7 +79,10 @@ def test_table_counts_wrong_cells() -> None:
 
 
 def test_colour_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the option there is no escape sequence, whatever the environment says."""
+    """Without the option for colour the table has no escape sequence.
+
+    Environment variables have no effect.
+    """
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in render(PROMISED)
@@ -87,7 +90,7 @@ def test_colour_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_are_not_markup() -> None:
-    """Rich's markup in a name is shown as it is."""
+    """The table shows Rich's markup in a name unchanged."""
     cells = {
         Cell(n, n, *ch): REPLY for n, ch in product(["[red]x[/]"], product(PROTOCOLS, FAMILIES))
     }
@@ -96,6 +99,6 @@ def test_names_are_not_markup() -> None:
 
 @given(st.text())
 def test_control_characters_in_names_are_escaped(text: str) -> None:
-    """No control character reaches the terminal."""
+    """No control character of a name reaches the terminal."""
     cell = replace(CELL, source=text, target=text)
     assert all(line.isprintable() for line in render(Matrix({cell: REPLY})).split("\n"))

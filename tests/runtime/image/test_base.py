@@ -172,7 +172,7 @@ def test_static_busybox_is_the_whole_image(
     assert os.readlink(f"{found.layers[0]}/bin/sh") == "busybox"
 
 
-# --- where it is kept ----------------------------------------------------------------
+# --- cache directory -----------------------------------------------------------------
 
 
 def test_cache_directory_is_the_first_safe_one(
