@@ -1,4 +1,4 @@
-"""The oracle: examples of every rule, its reasons, and the cache of its promises."""
+"""Tests of the oracle: examples of every rule, its reasons, and its cache."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ container07-attached → www.example.com/4  reply, ttl 60, seen as host, ATT-3
 
 @pytest.mark.parametrize(("cell", "words"), rows(REFERENCE))
 def test_promises_of_reference_plan_follow_the_network_modes(cell: str, words: str) -> None:
-    """Each mode's row reads as in the material on the four modes."""
+    """The promises of each mode are those of the material on the four modes."""
     assert said(of(PLAN), cell) == words
 
 
@@ -143,7 +143,7 @@ attacker → container05-container/4  dropped, BR-9
 def test_bystanders_reach_each_other_and_only_the_host_reaches_containers(
     cell: str, words: str
 ) -> None:
-    """The world's own names reach each other as ever, and the host alone reaches containers."""
+    """Bystanders reach each other as before; of them only the host reaches containers."""
     assert said(of(PLAN), cell) == words
 
 
@@ -180,18 +180,21 @@ lan1 → host1/6              reply, ttl 64, seen as lan1, HOST-3
 
 @pytest.mark.parametrize(("cell", "words"), rows(OPTIONS))
 def test_promises_follow_network_options(cell: str, words: str) -> None:
-    """IPv6, inter-container communication and internal networks each change their own cells."""
+    """IPv6, inter-container communication and internal each change their own cells."""
     assert said(of(NETWORKS), cell) == words
 
 
 def test_default_network_uses_resolver_of_the_host() -> None:
-    """The declared resolver of user-defined networks has no effect here."""
+    """The default network uses the host's resolver.
+
+    The declared resolver of user-defined networks has no effect there.
+    """
     without = of(PLAN, Dialect(network_resolver="unreachable"))
     assert said(without, "container01 → www.example.com/4").startswith("reply")
 
 
 def test_attached_container_has_a_resolver_only_if_declared() -> None:
-    """A container attached by hand resolves names as declared; a bridged one always does."""
+    """An attached container resolves names only if declared; a bridged one always does."""
     without = of(PLAN, Dialect(none_resolver=False))
     assert said(without, "container07-attached → www.example.com/4") == "no-name, ATT-3"
     assert said(without, "container07-attached → internet/4").startswith("reply")
@@ -233,7 +236,7 @@ bridge_loopback6=False  lan1 → loopback/6  reply, ttl 64, seen as lan1, V6-1
 def test_each_dialect_field_changes_only_its_own_promises(
     choices: str, cell: str, words: str
 ) -> None:
-    """Every declared choice that decides what reaches what decides just that."""
+    """Each field of the dialect changes only the promises that depend on the field."""
     fields: dict[str, Any] = dict(choice.split("=") for choice in choices.split())
     fields |= {name: False for name, value in fields.items() if value == "False"}
     assert said(of(NETWORKS, Dialect(**fields)), cell) == words
@@ -295,7 +298,7 @@ container07-attached → www.example.com/4  a container in mode none is declared
 def test_promise_reason_names_path_isolation_or_declaration(
     dialect: Dialect, cell: str, why: str
 ) -> None:
-    """A failed assertion shows it."""
+    """The reason of a promise, shown on failure, names path, isolation or declaration."""
     promises = {**of(PLAN, dialect), **of(NETWORKS, dialect)}
     assert promises[ping(cell)].why == why
 
@@ -303,7 +306,7 @@ def test_promise_reason_names_path_isolation_or_declaration(
 @pytest.mark.parametrize("name", ["host", "ns1", "internet", "attacker"])
 @pytest.mark.parametrize("target", ["self", "loopback"])
 def test_bystander_reaches_its_own_address(name: str, target: str) -> None:
-    """The promise belongs to the bystander requirement BYS-1."""
+    """A bystander reaches its own address; the promise belongs to requirement BYS-1."""
     for family in (4, 6):
         assert (
             said(of(PLAN), f"{name} → {target}/{family}") == f"reply, ttl 64, seen as {name}, BYS-1"
@@ -312,7 +315,10 @@ def test_bystander_reaches_its_own_address(name: str, target: str) -> None:
 
 @pytest.mark.parametrize("target", ["internet", "www.example.com", "ns1", "br0"])
 def test_attached_container_is_masqueraded_as_declared(target: str) -> None:
-    """The TTL and the promises of other containers stay the same."""
+    """An attached container is masqueraded as declared.
+
+    The TTL and the promises of other containers stay the same.
+    """
     cast, attached = "container01", "container07-attached"
     declared = of(PLAN, Dialect(attached_masquerade=False))
     by_hand, own = (Cell(name, target, Protocol.ICMP, 4) for name in (attached, cast))
@@ -325,7 +331,7 @@ def test_attached_container_is_masqueraded_as_declared(target: str) -> None:
 
 
 def test_default_network_has_ipv6_if_declared() -> None:
-    """An IPv6 address of the default bridge gives its containers IPv6."""
+    """Containers of the default bridge have IPv6 if the bridge has an IPv6 address."""
     six = Dialect(bridge_address6=IPv6Interface("fd00:17::1/64"))
     cell = Cell("container01", "container02", Protocol.ICMP, 6)
     assert cell not in of(PLAN)
@@ -343,12 +349,12 @@ def test_default_network_has_ipv6_if_declared() -> None:
 def test_mode_none_loopback_answers_as_declared(
     dialect: Dialect, family: Family, words: str
 ) -> None:
-    """Whether 127.0.0.1 and ::1 answer in mode none is as declared."""
+    """In mode none, 127.0.0.1 and ::1 reply as declared."""
     assert said(of(PLAN, dialect), f"container06-none → loopback/{family}") == words
 
 
 def test_oracle_refuses_subnet_without_route() -> None:
-    """The oracle does not guess about addresses that no router knows."""
+    """The oracle refuses a subnet that no router has a route to, and does not guess."""
     for network in (
         NetworkSpec("lan", subnet=IPv4Network("100.64.0.0/24")),
         NetworkSpec("lan", subnet6=IPv6Network("2001:db8:77::/64")),
@@ -361,13 +367,16 @@ def test_oracle_refuses_subnet_without_route() -> None:
 
 @pytest.mark.parametrize(("source", "target"), [("a", "host"), ("host", "a"), ("br0", "host")])
 def test_oracle_refuses_cell_with_unknown_source_or_target(source: str, target: str) -> None:
-    """The error names the cell."""
+    """The error for a cell with an unknown source or target names the cell."""
     with pytest.raises(PlanError, match=f"no such cell in this plan: {source} → {target} icmp/4"):
         promised(Plan(), PLAIN, THREE_ROUTERS, [Cell(source, target, Protocol.ICMP, 4)])
 
 
 def test_cost_of_a_promise_is_independent_of_plan_size() -> None:
-    """A mesh of 1000 containers has a million cells, so no cell may visit all containers."""
+    """A promise costs the same in a plan of any size: no cell visits all containers.
+
+    A mesh of 1000 containers has a million cells.
+    """
 
     def calls(containers: int, cells: list[Cell]) -> int:
         plan = Plan(containers=tuple(ContainerSpec(f"c{n}", Bridge()) for n in range(containers)))
@@ -394,7 +403,7 @@ def test_cost_of_a_promise_is_independent_of_plan_size() -> None:
 
 
 def test_promises_are_cached_for_equal_arguments() -> None:
-    """The observing code and the comparing test request the same matrix."""
+    """Promises are cached, as the observing code and the comparing test request the same."""
     promises = Promises()
     first = promises.of(PLAN, PLAIN, THREE_ROUTERS)
     assert first == promised(PLAN, PLAIN, THREE_ROUTERS)
@@ -406,7 +415,7 @@ def test_promises_are_cached_for_equal_arguments() -> None:
 
 
 def test_promise_cache_distinguishes_plan_dialect_topology_and_cells() -> None:
-    """Any different argument gives a different matrix."""
+    """Any different argument gives a different matrix of promises."""
     promises = Promises()
     fewer = replace(PLAN, containers=PLAN.containers[:1])
     other = replace(PLAIN, masquerade_to_bystanders=not PLAIN.masquerade_to_bystanders)
@@ -423,7 +432,7 @@ def test_promise_cache_distinguishes_plan_dialect_topology_and_cells() -> None:
 
 
 def test_promise_cache_accepts_unhashable_plan() -> None:
-    """A third-party description may contain lists instead of tuples."""
+    """The oracle accepts a plan with lists instead of tuples, as others may write it."""
     plan = Plan(containers=[ContainerSpec("a", Bridge())])  # type: ignore[arg-type] # on purpose
     promises = Promises()
     assert promises.of(plan, PLAIN, THREE_ROUTERS) == promised(plan, PLAIN, THREE_ROUTERS)
