@@ -1,4 +1,4 @@
-"""Handles on network namespaces, and sysctls of a namespace from outside it."""
+"""Tests of handles on network namespaces, and of their sysctls from outside."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def of(opened: socket.socket) -> NetNS:
 
 
 def test_new_namespace_has_only_lo_and_caller_stays() -> None:
-    """The namespace holds `lo`, down, and the caller does not move."""
+    """A new namespace has only `lo`, down, and the caller stays in its own."""
     before = here()
     with NetNS.new() as made, Netlink(made) as netlink:
         assert made != before == here()
@@ -51,7 +51,7 @@ def test_new_namespace_has_only_lo_and_caller_stays() -> None:
 
 
 def test_handles_on_one_namespace_are_equal(space: NetNS) -> None:
-    """Handles on two namespaces differ, and a handle equals nothing else."""
+    """Handles on one namespace are equal; a handle equals nothing else."""
     with NetNS(os.dup(space.fd)) as again, NetNS.new() as other:
         assert (again, hash(again)) == (space, hash(space))
         assert other != space
@@ -61,7 +61,7 @@ def test_handles_on_one_namespace_are_equal(space: NetNS) -> None:
 
 
 def test_at_opens_the_namespace_of_a_path(space: NetNS) -> None:
-    """`at` opens what a path such as `/proc/PID/ns/net` stands for."""
+    """`at` opens the namespace of a path such as `/proc/PID/ns/net`."""
     with space.entered(), NetNS.at(f"/proc/{os.getpid()}/task/{_tid()}/ns/net") as found:
         assert found == space
     with pytest.raises(FileNotFoundError, match="/proc/self/ns/nowhere"):
@@ -73,7 +73,10 @@ def _tid() -> int:
 
 
 def test_entered_moves_the_caller_and_back(space: NetNS) -> None:
-    """Bodies nest, and an exception comes through."""
+    """`entered` moves the caller into the namespace and back, also nested.
+
+    An exception of the body is raised.
+    """
     before = here()
     with NetNS.new() as inner, space.entered():
         assert here() == space
@@ -89,7 +92,7 @@ def test_entered_moves_the_caller_and_back(space: NetNS) -> None:
 
 
 def test_handle_on_another_file_cannot_be_entered() -> None:
-    """A file that is no network namespace raises, and the caller stays."""
+    """A handle on a file that is no network namespace raises, and the caller stays."""
     before = here()
     for path in ("/proc/self/ns/uts", "/dev/null"):
         with NetNS.at(path) as wrong:
@@ -115,8 +118,8 @@ def test_entered_moves_only_the_calling_thread(space: NetNS, thread: ThreadPoolE
     assert here() == thread.submit(here).result(WITHIN) == before
 
 
-def test_socket_stays_in_the_namespace_it_was_opened_in(space: NetNS) -> None:
-    """It connects there, from wherever it is used."""
+def test_socket_stays_in_the_namespace_of_its_opening(space: NetNS) -> None:
+    """A socket connects in the namespace where it was opened, from any other."""
     stream = (socket.AF_INET, socket.SOCK_STREAM)
     with space.socket(*stream) as listener, space.socket(*stream) as client:
         listener.bind(("127.0.0.1", 0))
@@ -128,7 +131,7 @@ def test_socket_stays_in_the_namespace_it_was_opened_in(space: NetNS) -> None:
 
 
 def test_second_close_does_nothing() -> None:
-    """The descriptor's number may belong to another file by then."""
+    """A second close does nothing, as the number may be another file's by then."""
     handle = NetNS.new()
     number = handle.fd
     handle.close()
@@ -139,7 +142,7 @@ def test_second_close_does_nothing() -> None:
 
 
 def test_handles_and_sockets_are_close_on_exec(space: NetNS) -> None:
-    """A program that is started has no descriptor of a namespace, nor of its sockets."""
+    """A started program has no descriptor of a namespace, nor of its sockets."""
     with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened, Netlink(space) as netlink:
         held = (space.fd, opened.fileno(), netlink._socket.fileno())
         look = "import os, sys; print([n for n in sys.argv[1:] if os.path.exists(f'/dev/fd/{n}')])"
@@ -157,7 +160,7 @@ FORWARD = "net.ipv4.ip_forward"
 
 
 def test_sysctl_belongs_to_its_namespace(space: NetNS) -> None:
-    """A value written in one namespace is read there and in no other."""
+    """A sysctl value that is written in one namespace is read there and in no other."""
     with NetNS.new() as other, NetNS.own() as own:
         before = netns.read_sysctls(own, [FORWARD])
         netns.write_sysctls(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": "77"})
@@ -179,7 +182,10 @@ def test_sysctl_belongs_to_its_namespace(space: NetNS) -> None:
     ],
 )
 def test_sysctl_reads_as_written(space: NetNS, key: str, value: str) -> None:
-    """White space is folded, a mask is cleared, a slash is a dot in a name (sysctl.d(5))."""
+    """A sysctl reads as it was written.
+
+    White space is folded, a mask is cleared, a slash is a dot in a name (sysctl.d(5)).
+    """
     with Netlink(space) as netlink:
         netlink.send([rtnetlink.add_bridge("br0.7")])
     assert netns.read_sysctls(space, [key]) != {key: value}
@@ -188,7 +194,7 @@ def test_sysctl_reads_as_written(space: NetNS, key: str, value: str) -> None:
 
 
 def test_refused_sysctl_is_named(space: NetNS) -> None:
-    """An unknown key, read or written, and a value that the kernel does not take."""
+    """The error names a sysctl that is unknown, or whose value the kernel refuses."""
     with pytest.raises(FileNotFoundError, match=r"net/ipv4/nothing"):
         netns.read_sysctls(space, [FORWARD, "net.ipv4.nothing"])
     with pytest.raises(FileNotFoundError, match=r"net\.ipv4\.nothing = 1: No such file"):

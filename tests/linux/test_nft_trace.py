@@ -1,4 +1,4 @@
-"""Packet traces of nftables."""
+"""Tests of nftables packet traces."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def put(
 
 @pytest.mark.parametrize("hook", ["output", "input"])
 def test_trace_names_the_rule_that_drops(space: NetNS, rules: Nft, hook: nftables.Hook) -> None:
-    """The step has table, chain and the rule's handle in the ruleset."""
+    """A trace has the table, chain and handle of the rule that drops a packet."""
     put(rules, hook, nftables.daddr(ip_network("127.0.0.1/32")), nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
@@ -53,7 +53,7 @@ def test_trace_names_the_rule_that_drops(space: NetNS, rules: Nft, hook: nftable
 
 
 def test_trace_names_the_policy_that_drops(space: NetNS, rules: Nft) -> None:
-    """A chain without a matching rule ends with its policy."""
+    """A trace names the policy that drops a packet in a chain without a matching rule."""
     put(rules, "input", policy="drop")
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
@@ -61,7 +61,7 @@ def test_trace_names_the_policy_that_drops(space: NetNS, rules: Nft) -> None:
 
 
 def test_trace_reports_only_matching_packets(space: NetNS, rules: Nft) -> None:
-    """Other packets are dropped too, without a step."""
+    """A trace reports only matching packets; other dropped ones have no step."""
     put(rules, "input", nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"another")
@@ -71,7 +71,7 @@ def test_trace_reports_only_matching_packets(space: NetNS, rules: Nft) -> None:
 
 
 def test_port_from_matches_ports_from_a_number_on(space: NetNS, rules: Nft) -> None:
-    """The first port matches, the one before does not."""
+    """`port_from` matches the first port and later ones, not the one before."""
     put(rules, "input", nftables.verdict("drop"))
     flow = [[*nftables.l4proto("udp"), *port_from(61000, 2)]]
     with Tracer(space, flow, name="tracing") as tracer:
@@ -91,8 +91,8 @@ def test_trace_carries_the_packet_headers(space: NetNS, rules: Nft) -> None:
     assert int.from_bytes(head[22:24], "big") == 4242
 
 
-def test_tracer_tables_exist_only_while_it_is_open(space: NetNS, rules: Nft) -> None:
-    """The tables are owned by its socket."""
+def test_tracer_tables_end_with_the_tracer(space: NetNS, rules: Nft) -> None:
+    """The tables of a tracer, which its socket owns, exist only while it is open."""
     with Tracer(space, MARKED, name="tracing"):
         assert {table.name for table in rules.tables()} == {"tracing"}
     assert rules.tables() == []

@@ -34,7 +34,7 @@ raise SystemExit(sandbox.run(look))
 
 
 def test_sandbox_has_new_namespaces_and_an_empty_network() -> None:
-    """Every namespace is new, the network has only `lo`, down, and two processes exist."""
+    """A sandbox has new namespaces, a network with only `lo`, down, and two processes."""
     done = run(python(LOOK))
     outside, inside = map(json.loads, done.stdout.splitlines())
     assert inside["inside"]
@@ -126,7 +126,10 @@ except ChildProcessError:
 
 
 def test_sandbox_leaves_the_host_unchanged() -> None:
-    """Links, mounts, files, processes, cgroups and signals outside are unchanged."""
+    """A sandbox leaves the host's links, mounts, files and processes unchanged.
+
+    Cgroups and signals are unchanged too.
+    """
     done = run(python(UNCHANGED))
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["[]", "[]", "[]", "no children"]
