@@ -53,7 +53,7 @@ def test_distribution_suffix_of_a_version_is_ignored() -> None:
 
 
 def test_patterns_of_several_entries_add_up() -> None:
-    """Patterns of several entries add up, without the default residue, mydocker's."""
+    """Residue patterns of several entries add up, without mydocker's, which are the default."""
     found = dialects.composed(
         ("podman", "5.4.2"), ("netavark", "5.4.2"), ("netavark-root", "5.4.2")
     ).residue
@@ -115,7 +115,7 @@ def test_differences_are_fields_that_differ_from_the_default() -> None:
 
 @pytest.mark.parametrize("home", ["/var/lib", "/home/user/.local/share"])
 def test_podmans_layer_mount_is_fleeting_but_no_residue(home: str) -> None:
-    """podman's layer mount is fleeting, and no residue.
+    """The layer mount of podman is fleeting, and no residue.
 
     A snapshot may see the mount before a cleanup has ended.
     """

@@ -107,7 +107,7 @@ def test_unreported_gateway_is_left_out() -> None:
 
 
 def test_podman_network_inspect_is_parsed() -> None:
-    """podman's own format is parsed; its default network has the name in plans."""
+    """The format of podman is parsed; its default network has the name in plans."""
     pools = [{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1"}]
     text = [{"name": "podman", "id": ID, "network_interface": "podman0", "subnets": pools}]
     spec = replace(PLAIN, default_network="podman")

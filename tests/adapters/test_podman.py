@@ -52,7 +52,7 @@ def test_start_during_duplicate_address_detection_is_refused_as_listed(name: str
 
 @pytest.mark.parametrize("name", sorted({"podman", "podman-runc"} & set(TRIED)))
 def test_helpers_of_podman_come_from_the_prefix(name: str, tmp_path: Path) -> None:
-    """podman's helpers come from the prefix.
+    """The helpers of podman come from the prefix.
 
     By default podman looks in fixed folders before the PATH.
     """

@@ -32,7 +32,7 @@ def pod(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 def test_runsc_release_is_its_version(pod: Scene) -> None:
-    """runsc's version is its release.
+    """The version of runsc is its release.
 
     The first number of the output is the same in all releases.
     """
@@ -88,7 +88,7 @@ def test_idle_runsc_container_uses_no_cpu(pod: Scene) -> None:
 
 
 def test_joining_runsc_container_ends_with_its_sandbox(pod: Scene) -> None:
-    """A joining runsc container, which can end alone, ends with the joined one's sandbox."""
+    """A joining runsc container can end alone, and ends with the joined container."""
     assert pod["joiner"].net.address(4) == pod["home"].net.address(4)
     pod["joiner"].stop()
     assert pod["home"].net.address(4)

@@ -1,4 +1,4 @@
-"""Packets that end without a rule: routes, filters, neighbours, links, forwarding."""
+"""Tests of packets that end without a rule: routes, filters, neighbours, links, forwarding."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def forgotten(place: NetnsView, address: str) -> list[Request]:
 
 @contextmanager
 def undone(place: NetnsView, change: Request, back: Request) -> Iterator[None]:
-    """Make a change while the body runs."""
+    """Make a change while the body runs, then undo it."""
     carry_out(place, change)
     try:
         yield
@@ -73,7 +73,7 @@ def tuned(place: NetnsView, **values: int) -> Iterator[None]:
 def test_missing_route_of_the_container_is_named(
     cast: Scene, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """Without a default route the request never leaves the container."""
+    """The story names a container's missing route: the request never leaves it."""
     gateway = cast.runtime.network_facts("bridge").gateways[0].ip
     with no_default_route(cast[CONTAINER01].net, gateway):
         autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
@@ -82,7 +82,7 @@ def test_missing_route_of_the_container_is_named(
 
 
 def test_missing_route_of_the_host_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
-    """The request reaches the host, which has no route."""
+    """The story names a missing route of the host, which the request reaches."""
     with no_default_route(host, ip_address("198.51.100.1")):
         autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
     assert "the request was last seen at host/docker0 and ended in host" in autopsy.lines
@@ -91,7 +91,7 @@ def test_missing_route_of_the_host_is_named(host: NetnsView, diagnosed: Diagnose
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
 def test_silent_neighbour_is_named(host: NetnsView, diagnosed: Diagnose, protocol: str) -> None:
-    """The solicitation leaves by the host's uplink, and no reply comes."""
+    """The story names a silent neighbour: the solicitation leaves the host without reply."""
     with route(host, "198.51.100.222"):
         autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert "no neighbour answered for 198.51.100.222, asked for at host/eth0" in story_text(autopsy)
@@ -99,7 +99,10 @@ def test_silent_neighbour_is_named(host: NetnsView, diagnosed: Diagnose, protoco
 
 
 def test_reverse_path_filter_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
-    """The filter drops a packet from an address that the host would route elsewhere."""
+    """The story names the reverse path filter that drops a packet.
+
+    The host would route the packet's source address elsewhere.
+    """
     strict = {"net__ipv4__conf__all__rp_filter": 1}
     with route(host, "192.168.2.10"), tuned(host, **strict):
         autopsy = diagnosed(INTERNET, HOST, "udp")
@@ -107,14 +110,14 @@ def test_reverse_path_filter_is_named(host: NetnsView, diagnosed: Diagnose) -> N
 
 
 def test_disabled_forwarding_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
-    """The host receives the request and sends nothing on."""
+    """The story names disabled forwarding: the host receives the request and sends none."""
     with tuned(host, net__ipv4__conf__docker0__forwarding=0):
         autopsy = diagnosed(CONTAINER01, INTERNET, "tcp")
     assert "host does not forward IPv4 from docker0" in autopsy.lines
 
 
 def test_link_that_is_down_is_named(cast: Scene, host: NetnsView, diagnosed: Diagnose) -> None:
-    """The bridge port of the other container is down."""
+    """The story names a link that is down, the bridge port of the other container."""
     port = port_of(cast, CONTAINER02)
     with undone(
         host, rtnetlink.set_link(port.ifindex, up=False), rtnetlink.set_link(port.ifindex, up=True)

@@ -1,4 +1,7 @@
-"""Packets that end in nftables: the story names namespace, table, chain and rule."""
+"""Tests of packets that end in nftables: the story names table, chain and rule.
+
+It also names the namespace.
+"""
 
 from __future__ import annotations
 
@@ -57,14 +60,20 @@ def test_dropping_rule_is_named(  # noqa: PLR0917 # pytest passes by name
     version: Family,
     protocol: str,
 ) -> None:
-    """The rule may be in any namespace on the path, at any hook and in either family."""
+    """The story names a dropping rule in any namespace on the path.
+
+    The rule is at any hook and in either family.
+    """
     rule(cast.netns(place), hook, nftables.verdict("drop"), family=table)
     autopsy = diagnosed(source, target, protocol, version)
     assert f"dropped in {place}, table {table} built, chain {hook}, {SECOND}" in autopsy.lines
 
 
 def test_story_without_rule_is_as_promised(diagnosed: Diagnose) -> None:
-    """Without a rule the packet arrives at its target: the control."""
+    """Without a rule the packet arrives at its target, as promised.
+
+    This is the positive control of the other tests.
+    """
     assert "as promised" in story_text(diagnosed(CONTAINER01, CONTAINER02, "icmp"))
     autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
     assert autopsy.lines[0].startswith("the replay was as promised")
@@ -74,7 +83,7 @@ def test_story_without_rule_is_as_promised(diagnosed: Diagnose) -> None:
 
 
 def test_drop_policy_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
-    """The chain's policy decides if no rule does."""
+    """The story names the drop policy of a chain, which decides if no rule does."""
     rule(host, "forward", policy="drop")
     assert "dropped in host, table inet built, chain forward, its policy" in story_text(
         diagnosed(CONTAINER01, INTERNET, "udp")
@@ -87,7 +96,7 @@ def test_drop_policy_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -
 def test_rule_that_drops_arp_is_named(  # noqa: PLR0917 # pytest passes by name
     cast: Scene, rule: Put, diagnosed: Diagnose, family: str, hook: nftables.Hook, place: str
 ) -> None:
-    """The neighbour does not answer since the request is dropped."""
+    """The story names a rule that drops ARP requests, so that the neighbour is silent."""
     net = cast[CONTAINER01].net
     address = cast[CONTAINER02].net.address(4)
     carry_out(net, *forgotten(net, str(address)))
@@ -103,7 +112,7 @@ def test_rule_that_drops_arp_is_named(  # noqa: PLR0917 # pytest passes by name
 def test_reject_is_distinguished_from_drop(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The story has the ICMP error and the rule that sent it."""
+    """The story of a reject has the ICMP error and the rule that sent it."""
     rule(host, "forward", nftables.reject("admin-prohibited"))
     autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert autopsy.observed is not None
@@ -116,7 +125,7 @@ def test_reject_is_distinguished_from_drop(
 def test_lost_reply_is_distinguished_from_lost_request(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The reply is seen at the host's uplink and not behind it."""
+    """The story says that the reply is lost: it is seen only at the host's uplink."""
     rule(host, "forward", nftables.iifname("eth0"), nftables.verdict("drop"))
     autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert f"dropped in host, table inet built, chain forward, {SECOND}" in autopsy.lines
@@ -124,7 +133,7 @@ def test_lost_reply_is_distinguished_from_lost_request(
 
 
 def test_dnat_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
-    """The story has both destinations and the host that replied."""
+    """The story of a dnat has both destinations and the host that replied."""
     meant = nftables.daddr(ip_network("203.0.113.10/32"))
     rule(
         host,
@@ -139,8 +148,8 @@ def test_dnat_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
     assert "destination rewritten in host: 203.0.113.10 → 192.168.2.10" in autopsy.lines
 
 
-def test_unwanted_arrival_is_told_by_its_path(cast: Scene) -> None:
-    """The story has the links of the host on the path."""
+def test_story_of_unwanted_arrival_has_its_path(cast: Scene) -> None:
+    """The story of an unwanted arrival has the host's links on the path."""
     cell = Cell(CONTAINER01, CONTAINER02, Protocol.UDP, 4)
     with Replay(cast, [cell]) as examination:
         autopsy = examination.of(cell, Promise(Outcome.DROPPED, requirement="NET-2"))
@@ -155,7 +164,10 @@ def test_unwanted_arrival_is_told_by_its_path(cast: Scene) -> None:
 def test_missing_masquerade_is_named(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """Untracked connections are not masqueraded; the story has the address that stayed."""
+    """The story of a missing masquerade has the source address that stayed.
+
+    Untracked connections are not masqueraded.
+    """
     rule(host, "prerouting", nftables.iifname("docker0"), [NOTRACK], priority=-290)
     address = diagnosed(CONTAINER01, INTERNET, protocol)
     assert "masquerade did not apply: source stayed 172.17.0." in story_text(address)
@@ -164,7 +176,7 @@ def test_missing_masquerade_is_named(
 def test_rule_against_neighbour_discovery_is_named(
     cast: Scene, rule: Put, diagnosed: Diagnose
 ) -> None:
-    """The request is not sent: the solicitation for ns1 is dropped."""
+    """The story names a rule that drops the solicitation for ns1, so no request is sent."""
     carry_out(cast.world_netns[HOST], *forgotten(cast.world_netns[HOST], "fd00:2::10"))
     rule(
         cast.world_netns[NS1],

@@ -1,4 +1,4 @@
-"""`docs/adapters.md` is correct: its example description is tested on real containers."""
+"""Tests of `docs/adapters.md`: its example description runs on real containers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_adapters_page_example_prints_its_output(tmp_path: Path) -> None:
 
 
 def test_adapters_page_tables_name_every_key_and_verb() -> None:
-    """The tables name the keys of a description and the verbs of the protocol."""
+    """The page's tables name each key of a description and each verb of the protocol."""
     page = PAGE.read_text()
     verbs = [name for name in vars(Adapter) if not name.startswith("_")]
     missing = [
@@ -67,7 +67,7 @@ def test_adapters_page_tables_name_every_key_and_verb() -> None:
 
 
 def test_adapters_page_dialect_entry_is_in_the_table() -> None:
-    """The example entry is in the table word by word."""
+    """The page's example entry is in the table of dialects word by word."""
     shown = re.search(r"```toml\n(\[\[docker\]\]\n.*?)```", PAGE.read_text(), re.S)
     assert shown
     table = Path(str(dialects.__file__)).with_name("dialects.toml").read_text()

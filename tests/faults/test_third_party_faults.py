@@ -1,4 +1,4 @@
-"""A project with its own tests and faults, under pytest and under netmodes."""
+"""Tests of a project with its own tests and faults, under pytest and under netmodes."""
 
 from __future__ import annotations
 
@@ -97,19 +97,22 @@ def interrupts(site):
 
 @pytest.fixture
 def outsider(project: pytest.Pytester) -> pytest.Pytester:
-    """Three tests, and a module of faults."""
+    """Make a project of three tests and a module of faults."""
     project.makepyfile(test_it=TESTS, my_faults=FAULTS)
     return project
 
 
 def tried(*ids: str, tests: str = ".") -> tuple[int, str]:
-    """Exit code and words of `netmodes faults` for these faults."""
+    """Return exit code and output of `netmodes faults` for these faults."""
     done = run([*NETMODES, "faults", "-p", "my_faults", "--tests", tests, "-n", "2", *ids])
     return done.returncode, done.stdout + done.stderr
 
 
 def test_third_party_fault_is_caught(outsider: pytest.Pytester) -> None:
-    """Exit code 0; trials and their forks leave the report of an earlier run alone."""
+    """A third-party fault is caught with exit code 0.
+
+    Trials and their forks leave the report of an earlier run unchanged.
+    """
     outsider.runpytest_subprocess()
     folder = outsider.path / "report"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
@@ -137,7 +140,10 @@ NOT_CAUGHT = {
 
 
 def test_fault_that_is_not_caught_is_reported(outsider: pytest.Pytester) -> None:
-    """The exit code is 1; each fault has its verdict and reason, control characters escaped."""
+    """A fault that is not caught is reported, with exit code 1.
+
+    Each fault has its verdict and reason, control characters escaped.
+    """
     code, told = tried(*NOT_CAUGHT)
     assert code == 1, told
     unfolded = " ".join(told.split())  # long lines are folded, depending on the path
@@ -147,7 +153,7 @@ def test_fault_that_is_not_caught_is_reported(outsider: pytest.Pytester) -> None
 
 
 def test_terminal_shows_a_progress_bar(outsider: pytest.Pytester) -> None:
-    """The bar is removed at the end; other outputs have none."""
+    """A terminal shows a progress bar until the end; other outputs have none."""
     words = ["faults", "-p", "my_faults", "--tests", ".", "lo-down", "harmless"]
     with Watched([*NETMODES, *words], terminal=True) as watched:
         watched.expect("the healthy runtime")
@@ -161,7 +167,7 @@ def test_terminal_shows_a_progress_bar(outsider: pytest.Pytester) -> None:
 
 
 def test_ctrl_c_ends_faults_command_cleanly(outsider: pytest.Pytester) -> None:
-    """The command ends at once, without a traceback, with exit code 2."""
+    """Ctrl-C ends `netmodes faults` at once, without a traceback, with exit code 2."""
     words = ["faults", "-p", "my_faults", "--tests", ".", "waits"]
     with Watched([*NETMODES, *words], terminal=True) as watched:
         watched.expect("waiting")
@@ -172,7 +178,10 @@ def test_ctrl_c_ends_faults_command_cleanly(outsider: pytest.Pytester) -> None:
 
 
 def test_fault_that_exceeds_the_time_limit_is_broken(outsider: pytest.Pytester) -> None:
-    """The trial is killed, and the output has the limit."""
+    """A fault that exceeds the time limit is killed and broken.
+
+    The output has the limit.
+    """
     bound = "\nfrom harness.faults import trials\ntrials.BOUND = 4.0\n"
     outsider.makepyfile(my_faults=FAULTS + bound)
     code, told = tried("waits")
@@ -181,7 +190,10 @@ def test_fault_that_exceeds_the_time_limit_is_broken(outsider: pytest.Pytester) 
 
 
 def test_fault_of_an_unclaimed_feature_is_unsupported(outsider: pytest.Pytester) -> None:
-    """The fault is not tried, the exit code is 0, and the requirement is named."""
+    """A fault of an unclaimed feature is not tried, with exit code 0.
+
+    The output names the requirement.
+    """
     outsider.makepyfile(test_it=TESTS.replace("BR-3", "PUB-13"))
     code, told = tried("sctp-is-not-published")
     assert code == 0, told
@@ -189,7 +201,7 @@ def test_fault_of_an_unclaimed_feature_is_unsupported(outsider: pytest.Pytester)
 
 
 def test_test_that_fails_without_a_fault_is_reported(outsider: pytest.Pytester) -> None:
-    """The test catches nothing, and the exit code is 1."""
+    """A test that fails without a fault catches none and is reported, with exit code 1."""
     outsider.makepyfile(test_it=TESTS.replace('["lo"].up', '["lo"].up == 7'))
     code, told = tried("harmless")
     assert code == 1, told
@@ -198,7 +210,10 @@ def test_test_that_fails_without_a_fault_is_reported(outsider: pytest.Pytester) 
 
 
 def test_fault_option_runs_tests_on_the_sabotaged_runtime(outsider: pytest.Pytester) -> None:
-    """The header names the fault, and the test fails."""
+    """`--fault` runs tests on the sabotaged runtime: one fails.
+
+    The header names the fault.
+    """
     options = ("-p", "my_faults", "--fault", "lo-down")
     result = outsider.runpytest_subprocess(*options, "-n", "2")
     result.assert_outcomes(passed=2, failed=1)
@@ -206,7 +221,7 @@ def test_fault_option_runs_tests_on_the_sabotaged_runtime(outsider: pytest.Pytes
 
 
 def test_requirement_option_selects_tests(outsider: pytest.Pytester) -> None:
-    """One or several requirements can be given."""
+    """`--requirement` selects the tests of one or several requirements."""
     result = outsider.runpytest_subprocess("--requirement", "BR-1", "--requirement", "BR-3")
     result.assert_outcomes(passed=2, deselected=1)
 
@@ -222,14 +237,17 @@ def test_requirement_option_selects_tests(outsider: pytest.Pytester) -> None:
 def test_unknown_id_is_a_usage_error(
     outsider: pytest.Pytester, options: list[str], said: str
 ) -> None:
-    """The error comes before the run and lists similar ids."""
+    """An unknown id is an error before the run, with similar ids."""
     result = outsider.runpytest_subprocess("-p", "my_faults", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {said}"])
 
 
 def test_wrong_declaration_is_an_error_at_the_start(outsider: pytest.Pytester) -> None:
-    """The error names the file, also in `netmodes faults --list`."""
+    """A wrong declaration is an error at the start that names the file.
+
+    The same holds for `netmodes faults --list`.
+    """
     bad = FAULTS.replace(
         'violates=("BR-1",), moment="connected"', 'violates=("BRR-1",), moment="connected"'
     )
@@ -243,7 +261,7 @@ def test_wrong_declaration_is_an_error_at_the_start(outsider: pytest.Pytester) -
 
 
 def test_list_shows_built_in_and_third_party_faults(outsider: pytest.Pytester) -> None:
-    """The list has ids, requirements and titles."""
+    """The list has the ids, requirements and titles of all faults, third-party ones included."""
     done = run([*NETMODES, "faults", "--list", "-p", "my_faults"])
     assert done.returncode == 0, done.stderr
     assert "no-masquerade" in done.stdout
@@ -252,7 +270,10 @@ def test_list_shows_built_in_and_third_party_faults(outsider: pytest.Pytester) -
 
 
 def test_triangle_of_a_project_shows_untested_requirements(outsider: pytest.Pytester) -> None:
-    """Holes make the exit code 1."""
+    """The coverage table of a project shows untested requirements.
+
+    Holes make the exit code 1.
+    """
     done = run([*NETMODES, "triangle", "--tests", ".", "-p", "my_faults"])
     assert done.returncode == 1, done.stdout + done.stderr
     row, _ = done.stdout.split(" BR-2 ")
@@ -262,14 +283,14 @@ def test_triangle_of_a_project_shows_untested_requirements(outsider: pytest.Pyte
 
 @pytest.mark.parametrize("number", ["0", "many"])
 def test_invalid_number_of_workers_is_refused(number: str) -> None:
-    """The exit code is 2."""
+    """An invalid number of workers is refused with exit code 2."""
     done = run([*NETMODES, "faults", "-n", number])
     assert (done.returncode, done.stdout) == (2, "")
     assert f"-n {number}: a number from 1, or auto" in done.stderr
 
 
-def test_example_of_the_documentation_works(project: pytest.Pytester) -> None:
-    """The modules are copied from `docs/faults.md`."""
+def test_fault_example_of_the_documentation_works(project: pytest.Pytester) -> None:
+    """The example of `docs/faults.md` works: its modules are copied from the page."""
     page = Path(ROOT, "docs", "faults.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 2

@@ -1,4 +1,4 @@
-"""The lab's interactive shell: keys, jobs, prompts."""
+"""Tests of the lab's interactive shell: keys, jobs, prompts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def greeted(lab: Watched) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_keys_reach_the_foreground_job(shell: str, tmp_path: Path) -> None:
-    """Ctrl-Z stops a job, `fg` resumes it, Ctrl-C ends it, and the shell stays."""
+    """Ctrl-Z stops the foreground job, `fg` resumes it, and Ctrl-C ends it.
+
+    The shell stays.
+    """
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
         greeted(lab)
         lab.type("sh -c 'echo started; read line; echo got $line; exec cat'\n")
@@ -43,7 +46,7 @@ def test_keys_reach_the_foreground_job(shell: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
-    """Entering and leaving a namespace changes the prompt."""
+    """The prompt shows the namespace that was entered, and changes after leaving."""
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
         greeted(lab)
         lab.type("inside ns1\n")
@@ -57,7 +60,10 @@ def test_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
 
 
 def test_greeting_shows_the_topology(tmp_path: Path) -> None:
-    """The drawing with real addresses and the hints come before the first prompt."""
+    """The greeting shows the drawing with real addresses, and the hints.
+
+    It comes before the first prompt.
+    """
     with at_terminal(LAB, home=tmp_path) as lab:
         page = lab.expect("lab:host ")
         for text in ("203.0.113.10", "172.17.0.1/16", "container06-none", "To try:"):
@@ -68,7 +74,7 @@ def test_greeting_shows_the_topology(tmp_path: Path) -> None:
 
 
 def test_history_of_the_user_stays_unchanged(tmp_path: Path) -> None:
-    """The user's settings are read, and none of the user's files is written."""
+    """The lab's shell reads the user's settings and writes none of the user's files."""
     (tmp_path / ".bashrc").write_text("HISTFILE=~/.bash_history\nalias greet='echo hello'\n")
     with at_terminal(NO_CAST, shell="/bin/bash", home=tmp_path) as lab:
         greeted(lab)
@@ -80,7 +86,7 @@ def test_history_of_the_user_stays_unchanged(tmp_path: Path) -> None:
 
 
 def test_outer_shell_gets_the_terminal_back() -> None:
-    """Its jobs can use the terminal again."""
+    """The outer shell gets the terminal back after the lab, also for its jobs."""
     with at_terminal(OUTER) as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")
         greeted(outer)
@@ -99,7 +105,7 @@ def test_outer_shell_gets_the_terminal_back() -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_killed_lab_restores_the_terminal(shell: str, tmp_path: Path) -> None:
-    """Echo is on again although the shell could not restore it."""
+    """Echo is on after a killed lab, although its shell could not restore it."""
     source = """stty -g >before; sh -c 'echo $$ >pid; exec "$@"' - "$@"; stty -g >after; cat pid"""
     wrapped = ["sh", "-c", f"cd {tmp_path}; {source}", "-", *NO_CAST]
     with at_terminal(wrapped, shell=shell, home=tmp_path) as lab:
@@ -112,7 +118,7 @@ def test_killed_lab_restores_the_terminal(shell: str, tmp_path: Path) -> None:
 
 
 def test_lab_can_be_suspended() -> None:
-    """`suspend` gives the terminal to the outer shell, `fg` brings the lab back."""
+    """`suspend` gives the terminal to the outer shell, and `fg` resumes the lab."""
     with at_terminal(["/bin/bash", "--norc", "-i"], shell="/bin/bash") as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")
         greeted(outer)

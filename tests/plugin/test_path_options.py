@@ -1,4 +1,4 @@
-"""Options whose value is a path elsewhere, which pytest could take for a place of tests."""
+"""Tests of options whose value is a path, which pytest could take for test paths."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def elsewhere(project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
 
 
 def passes(root: Path, *words: str) -> None:
-    """Run pytest in the project; its one test passes, by its settings."""
+    """Run pytest in the project; check that its one test passes, by its settings."""
     done = run([*PYTEST, *words])
     assert (done.returncode, done.stderr) == (pytest.ExitCode.OK, ""), done.stdout
     assert f"rootdir: {root}\nconfigfile: pyproject.toml" in done.stdout
@@ -52,7 +52,7 @@ def test_report_folder_outside_the_project(
 
 @WORKERS
 def test_report_folder_inside_the_project(project: pytest.Pytester, workers: list[str]) -> None:
-    """A relative folder works, and so does an absolute one."""
+    """A relative report folder inside the project works, and so does an absolute one."""
     project.makepyfile(TEST)
     inside = project.mkdir("inside")
     for folder in (str(inside), "inside"):
@@ -64,7 +64,7 @@ def test_report_folder_inside_the_project(project: pytest.Pytester, workers: lis
 def test_option_files_outside_the_project(
     project: pytest.Pytester, elsewhere: Path, workers: list[str]
 ) -> None:
-    """`--expect FILE`, `--write-expect FILE` and `--shard-by REPORT`, in two words."""
+    """`--expect`, `--write-expect` and `--shard-by` take a file outside the project."""
     passes(project.path, f"--report={elsewhere}")
     known, written, times = (elsewhere / name for name in ("known", "written", "report.json"))
     known.touch()
@@ -74,7 +74,7 @@ def test_option_files_outside_the_project(
 
 
 def test_runtime_description_outside_the_project(project: pytest.Pytester, elsewhere: Path) -> None:
-    """`--runtime FILE` is read as a description, and its mistake is reported."""
+    """`--runtime FILE` reads a description outside the project, and reports its mistake."""
     description = elsewhere / "acme.toml"
     description.write_text("nonsense = 1\n")
     done = run([*PYTEST, "--runtime", str(description)])
