@@ -11,7 +11,7 @@ from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.protocol import AdapterFactory
 from tests.support.programs import ROOT
 
-# It says `launch`, `destroy` and `forget` where others say run, rm and network rm.
+# Its verbs are `launch`, `destroy` and `forget` for run, rm and network rm.
 _ACMECTL: Final = """\
 #!/bin/sh
 verb=$1

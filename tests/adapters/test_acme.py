@@ -52,7 +52,7 @@ def broken(own_world: World, folder: Path, trick: str, *, timeout: int = 30) -> 
     return adapter
 
 
-# --- it works ------------------------------------------------------------------
+# --- success -------------------------------------------------------------------
 
 
 def test_described_runtime_keeps_the_oracles_promises(scene: Scene) -> None:
@@ -117,7 +117,7 @@ def test_inspect_cache_ends_with_the_container(scene: Scene) -> None:
     assert scene.netns(HOST).links()
 
 
-# --- it breaks -----------------------------------------------------------------
+# --- failures ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_non_executable_program_is_an_error(own_world: World, tmp_path: Path) ->
         runtime.inspect("web")
 
 
-# --- its daemon ------------------------------------------------------------------
+# --- daemon ----------------------------------------------------------------------
 
-# A daemon that only listens: what the command line does has no need of it.
+# A daemon that only listens; the command line does not need it.
 _LISTEN: Final = (
     "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); "
     "print('listening', flush=True); [s.accept() for _ in iter(int, 1)]"
@@ -285,7 +285,7 @@ def _called(name: str) -> list[int]:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         words = [b""]
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             words = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
         if words[0] == name.encode() and b"s.listen" in b" ".join(words):
             found.append(int(pid))

@@ -37,7 +37,7 @@ def test_network_is_a_bridge_and_is_removed_completely(world: World) -> None:
     """
     host = fixed(HOST, world.namespaces[HOST])
     spec = NetworkSpec("lan", subnet=IPv4Network("10.86.9.0/24"), ipv6=True, mtu=1400)
-    world.host.call(WIRING.create, NetworkSpec("first", ipv6=True))  # which turns forwarding on
+    world.host.call(WIRING.create, NetworkSpec("first", ipv6=True))  # turns forwarding on
     before = host.snapshot()
     facts = world.host.call(WIRING.create, spec)
     assert facts.interface is not None

@@ -147,7 +147,7 @@ def owners_of(pids: list[int]) -> set[int]:
     """Return the owners of these processes and of those of pasta and slirp4netns."""
     carriers = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
-        # One that only starts another may end at any moment.
+        # A process that only starts another may end at any moment.
         with contextlib.suppress(OSError), open(f"/proc/{name}/comm", encoding="ascii") as file:
             if file.read().startswith(("pasta", "slirp4netns", "conmon")):
                 carriers.add(os.stat(f"/proc/{name}").st_uid)

@@ -35,7 +35,7 @@ def machine(tmp_path: Path) -> Path:
     commands = tmp_path / "commands"
     commands.mkdir()
     _command(commands / "sudo", 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"')
-    # `python3 -m venv FOLDER`: what pip would install there is installed here.
+    # `python3 -m venv FOLDER`: the packages are installed already.
     venv = f'mkdir -p "$3/bin"; echo "$@" >>"{tmp_path}/log"\n'
     venv += f'printf \'#!/bin/sh\\necho pip "$@" >>"{tmp_path}/log"\\n\' >"$3/bin/pip"\n'
     venv += f'printf \'#!/bin/sh\\nexec {sys.executable} -m pytest "$@"\\n\' >"$3/bin/pytest"\n'

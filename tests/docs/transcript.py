@@ -119,7 +119,7 @@ def plain(outputs: Iterable[Sequence[str]]) -> list[list[str]]:
         known = seen.setdefault(kind, [])
         value = match.group()
         if kind == "id":
-            value = value[:12]  # the short form stands for the long one
+            value = value[:12]  # the short form equals the long one
         if value not in known:
             known.append(value)
         return f"<{kind} {known.index(value) + 1}>"

@@ -24,7 +24,7 @@ def state():
 
 def changed(before):
     now = state()
-    # Other workers share /dev/shm; a copied mount of theirs goes with its mount point.
+    # Other workers share /dev/shm; a copied mount of theirs ends with its mount point.
     gone = {item for item in before - now if not item.startswith(("mount ", "/dev/shm/"))}
     return sorted(now - before | gone)
 

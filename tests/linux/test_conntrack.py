@@ -114,7 +114,7 @@ def test_packet_after_forget_meets_the_current_nat_rule(
         client.sendto(b"2", (SHARED[family], PORT))
         assert first.recv(16) == b"2"
         flows = towards(tracked, PORT)
-        for _ in range(2):  # a flow that has just gone is no failure
+        for _ in range(2):  # a missing flow is no failure
             tracked.forget(flows)
         client.sendto(b"3", (SHARED[family], PORT))
         assert second.recv(16) == b"3"
@@ -326,7 +326,7 @@ def test_overrun_triggers_a_full_dump(star: Star, rules: Nft, watch: FlowWatch) 
     divert(rules, star, 4, 1)
     assert not watch.marked(star.address(1, 4).packed)
     with socket.socket(fileno=os.dup(watch.fileno())) as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the smallest buffer: a few
     with star.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as many:
         for port in range(1024, 1024 + 100):
             many.sendto(b"x", (str(star.address(2, 4)), port))

@@ -170,7 +170,7 @@ def test_nft_transaction_with_a_jump_loop_is_undone(space: NetNS) -> None:
         assert rules.tables() == []
 
 
-# --- questions ----------------------------------------------------------------------
+# --- queries ------------------------------------------------------------------------
 
 
 class _Meddled(Netlink):

@@ -25,7 +25,7 @@ WITHIN = 10.0
 def thread() -> Iterator[ThreadPoolExecutor]:
     """Start one other thread, the same for every call of a test."""
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(here).result(WITHIN)  # it starts with the first call, where that is made
+        executor.submit(here).result(WITHIN)  # the thread starts in the first caller's netns
         yield executor
 
 

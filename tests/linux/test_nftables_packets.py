@@ -36,7 +36,7 @@ def chain(
     ]
 
 
-# --- what matches -------------------------------------------------------------------
+# --- matches ------------------------------------------------------------------------
 
 IN, OUT = "eth0", "eth1"
 CLIENT = {4: "192.0.2.2", 6: "2001:db8::2"}
@@ -154,7 +154,7 @@ def test_to_local_matches_only_packets_to_own_addresses(
         assert seen.outcome is Outcome.DROPPED
 
 
-# --- what becomes of it -------------------------------------------------------------
+# --- verdicts and NAT ---------------------------------------------------------------
 
 REJECTIONS: dict[Rejection, str] = {
     "no-route": "net-unreachable",

@@ -55,7 +55,7 @@ def test_touched_page_counts_as_one_fault() -> None:
     """The first access to a page counts as one fault, and a second access as none."""
     before = ProcessStat.of("/proc/self").faults
     with mmap.mmap(-1, 100 * mmap.PAGESIZE) as area:
-        with contextlib.suppress(OSError):  # a kernel that has no others
+        with contextlib.suppress(OSError):  # the kernel may have no other
             area.madvise(mmap.MADV_NOHUGEPAGE)
         for _ in range(2):
             area[:: mmap.PAGESIZE] = bytes(100)

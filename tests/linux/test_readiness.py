@@ -137,7 +137,7 @@ def test_tentative_address_is_awaited_without_polling(
     for space, text in ((one, OWN), (other, PEER)):
         netns.write_sysctls(
             space, {"net.ipv6.conf.eth0.dad_transmits": 10}
-        )  # else it may be over by then
+        )  # else duplicate detection may have ended
         give(space, text)
         assert state(space, text) == (True, False)
     await_ready(bare)

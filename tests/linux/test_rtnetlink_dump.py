@@ -298,7 +298,7 @@ def test_watch_dumps_only_after_a_notification(
 def test_overrun_triggers_a_new_dump(watch: LinkWatch, plain: Netlink) -> None:
     """After lost notifications the links are dumped, and later notifications count again."""
     with socket.socket(fileno=os.dup(watch.fileno())) as duplicate:
-        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the smallest buffer: a few
     for number in range(200):
         plain.send([rtnetlink.set_link(rtnetlink.LO, mtu=1400 + number)])
     change(plain, rtnetlink.add_bridge("br1"))

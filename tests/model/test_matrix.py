@@ -172,7 +172,7 @@ def test_diff_follows_order_of_promised_matrix(
         assert all(d.observation == seen.get(d.cell) for d in differences)
 
 
-# --- in words ----------------------------------------------------------------
+# --- explanations ------------------------------------------------------------
 
 
 def test_explanation_shows_promise_observation_requirement_and_reason() -> None:
@@ -296,7 +296,7 @@ def test_oracle_and_matrix_import_without_rich() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-# --- where it was observed -------------------------------------------------------
+# --- origin ----------------------------------------------------------------------
 
 
 def test_parts_of_a_matrix_keep_its_origin() -> None:
@@ -319,7 +319,7 @@ def test_matrix_repr_shows_number_of_cells() -> None:
     assert repr(lost(CELL, TCP)) == "<Matrix of 2 cells>"
 
 
-# --- how much is shown -----------------------------------------------------------
+# --- limits ----------------------------------------------------------------------
 
 
 def test_seventh_explanation_entry_is_only_counted() -> None:
@@ -344,7 +344,7 @@ def test_last_line_of_explanation_names_sources_of_hidden_cells() -> None:
     assert last == r"  and 4 more, from c, d\x1b"
 
 
-# --- what they share -------------------------------------------------------------
+# --- common values ---------------------------------------------------------------
 
 
 def test_explanation_omits_uninformative_common_values() -> None:
@@ -428,7 +428,7 @@ def test_explanation_separates_different_promises_outcomes_and_ttls() -> None:
     assert lines[1] == "  a → b icmp, tcp over IPv4"
 
 
-# --- what is known besides -------------------------------------------------------
+# --- callback --------------------------------------------------------------------
 
 
 def test_explanation_shows_lines_of_tell_callback_below_entry() -> None:

@@ -40,7 +40,7 @@ KERNELS = tuple(name for name in TRIED if name not in OWN_STACK)
 GIVEN_UP = 15.0
 """Seconds within which the time-out has come, on a busy machine."""
 FAULTS = (
-    firewall.no_masquerade.stacked[0],  # the one of every container, not of the connected one
+    firewall.no_masquerade.stacked[0],  # the fault of every container, not of connected ones
     firewall.gateway_is_deaf_to_pings,
     firewall.host_is_out_of_reach,
     firewall.internet_is_out_of_reach,

@@ -63,7 +63,9 @@ def lan() -> Iterator[Lan]:
         inside, crowd = (stack.enter_context(NetNS.new()) for _ in range(2))
         sender, parent = stack.enter_context(pair(["192.0.2.1/24"], []))
         for space in (sender, parent, inside, crowd):
-            write_sysctls(space, {"net.ipv6.conf.all.disable_ipv6": 1})  # else it sends unasked
+            write_sysctls(
+                space, {"net.ipv6.conf.all.disable_ipv6": 1}
+            )  # else the kernel sends packets by itself
         add_macvlan(parent, inside, 8, "eth0")
         with Netlink(inside) as netlink:
             netlink.send([rtnetlink.add_address(8, ip_interface(f"{INSIDE}/24"))])

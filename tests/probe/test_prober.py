@@ -173,7 +173,7 @@ def test_reply_of_another_peer_is_detected(
         nftables.dnat(world.address(to, family), port),
         kind="nat",
     )
-    # Without a witness on the probe port the target's kernel would refuse.
+    # Without a witness on the probe port the target's kernel would reject.
     others = [Cell(NS1, to, Protocol.ICMP, family)] if to == NS2 else []
     cell = Cell(NS1, ATTACKER, protocol, family)
     seen = observed(world, [cell, *others], patience=patience)[cell]

@@ -169,7 +169,7 @@ def test_quiet_lasts_for_the_patience_after_the_last_packet(
         monkeypatch.setattr(quiet, "reached", reached)
         quiet.wait_for_user_space(0.2, ends[0])
     assert passes[-1] - passes[1] >= 0.2
-    assert len(passes) >= 4  # the third is the packet's
+    assert len(passes) >= 4  # the packet costs the third pass
 
 
 def test_quiescence_pass_restores_cpu_affinity(ends: Pair, lo: NetNS) -> None:

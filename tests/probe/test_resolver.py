@@ -169,7 +169,7 @@ def test_equal_dns_queries_are_built_and_parsed_once(
     assert sorted(counted) == ["from_wire"] * 2 + ["make_query"] * 2
 
 
-# --- answers of all kinds -----------------------------------------------------------
+# --- replies ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_first_resolver_that_replies_counts(
     The next one is queried if the first fails, is silent or unreachable, but not after
     NXDOMAIN.
     """
-    # Only where the first is silent does it take so long; the second must answer meanwhile.
+    # Only a silent first resolver takes so long; the second has to reply meanwhile.
     silent = replies.get(order[0], GOOD) is None
     monkeypatch.setattr(names, "ANSWER_BOUND", 1.0 if silent else PATIENCE)
     with resolvers(ends[1], replies):
@@ -307,7 +307,7 @@ def test_silent_resolver_of_the_world_is_a_harness_error(monkeypatch: pytest.Mon
         control = Lookup(world.namespaces["internet"], f"nameserver {resolver}\n", NAME, 4)
         assert resolve([lost], control=control)[0].address is None
         os.kill(world.services.pid, signal.SIGSTOP)
-        monkeypatch.setattr(names, "ANSWER_BOUND", 0.1)  # no resolver answers from here on
+        monkeypatch.setattr(names, "ANSWER_BOUND", 0.1)  # from here on no resolver replies in time
         try:
             with pytest.raises(WorldSilent, match="the world's own"):
                 resolve([lost], control=control)

@@ -49,7 +49,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return results
 
 
-# --- how soon -----------------------------------------------------------------------
+# --- duration -----------------------------------------------------------------------
 
 
 def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -> None:
@@ -111,7 +111,7 @@ def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> Non
     assert len(passes) < 20
 
 
-# --- neighbours that are found late -------------------------------------------------
+# --- late neighbours ----------------------------------------------------------------
 
 
 def on_link(star: Star, address: str) -> None:
@@ -236,7 +236,7 @@ def test_late_userspace_reply_counts_within_patience(
     assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, other)
 
 
-# --- what is no reply ---------------------------------------------------------------
+# --- packets that are no reply ------------------------------------------------------
 
 
 @EACH

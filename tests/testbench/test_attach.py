@@ -81,7 +81,7 @@ def test_detach_leaves_nothing(host: NetNS, inside: NetNS) -> None:
 
     A second detach has no effect.
     """
-    with NetNS.new() as another:  # keeps the bridge, and its neighbour entries, alive
+    with NetNS.new() as another:  # its port keeps the bridge and its neighbour entries
         attach(host, another, replace(NETWORK, gateways=()), "another")
         _come_and_go(host, inside)
 

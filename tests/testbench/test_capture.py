@@ -289,7 +289,7 @@ def test_capture_can_be_written(taps: list[Tap], sock: socket.socket, tmp_path: 
 @pytest.mark.parametrize("packet", [IP() / UDP(), IPv6() / UDP()])
 def test_bare_ip_is_dissected_by_its_version(packet: IP | IPv6) -> None:
     """A frame without an Ethernet header is dissected by its IP version."""
-    ethernet = ARPHRD_NONE in WITH_ETHERNET_HEADER  # that of a tun interface
+    ethernet = ARPHRD_NONE in WITH_ETHERNET_HEADER  # the type of a tun interface
     frame = Frame("tun0", 0, FrameKind.HOST, 28, bytes(packet), ethernet=ethernet)
     assert type(frame.packet) is type(packet)
     assert str(frame).startswith("tun0 in  IP")

@@ -218,7 +218,7 @@ def test_least_different_place_is_compared() -> None:
     assert expect.differences(IP(src="10.0.0.1") / UDP(dport=1), packet) == ()
     (difference,) = expect.differences(IP(src="10.0.0.9") / UDP(dport=1), packet)
     assert difference == expect.PacketDifference("IP", "src", "10.0.0.9", "10.0.0.1")
-    # The outer header is right but for what follows it: that is farther off than an address.
+    # The outer header differs in its next protocol, which counts more than an address.
     (difference,) = expect.differences(IP(src="192.0.2.1") / UDP(dport=1), packet)
     assert difference == expect.PacketDifference("IP", "src", "192.0.2.1", "10.0.0.1")
 
@@ -257,7 +257,7 @@ def packets(draw: st.DrawFn) -> Packet:
     return network / TCP(sport=source, dport=target, seq=number, flags=flags)
 
 
-# Ports that scapy does not take for a protocol's own.
+# Ports that scapy does not associate with a protocol.
 PORTS = st.integers(20000, 30000)
 FLAGS = st.sampled_from(["S", "SA", "A", "FA", "R"])
 

@@ -14,7 +14,7 @@ from harness.testbench.lookup import by_address, by_name, host_file, inside
 from harness.world.host import HostMachine
 from tests.world.hosts import host
 
-__all__ = ["host"]  # the fixture is the world's tests'
+__all__ = ["host"]  # a fixture of the world's tests
 
 HOSTS = "/etc/hosts"
 
