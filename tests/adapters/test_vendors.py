@@ -52,7 +52,7 @@ def test_container_namespace_follows_its_mode(vendor: Scene) -> None:
     assert own[joined] == own[CONTAINER01] != own[ON_HOST]
 
 
-def test_matrix_is_as_promised(vendor: Scene) -> None:
+def test_matrix_of_each_runtime_is_as_promised(vendor: Scene) -> None:
     """The matrix of each runtime is as its own dialect promises, and not as another."""
     assert vendor.observed() == vendor.promised()
     own = vendor.runtime.dialect

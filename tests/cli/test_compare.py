@@ -93,7 +93,7 @@ def comparing(folder: Path, *names: str, tests: str, more: Sequence[str] = ()) -
     return [sys.executable, "-m", "harness.cli.main", "compare", *names, *words, *more]
 
 
-def test_table_has_a_verdict_per_runtime(tmp_path: Path) -> None:
+def test_compare_table_has_a_verdict_per_runtime(tmp_path: Path) -> None:
     """The table has a verdict per runtime, printed, and in Markdown, JSON and page."""
     lesser = acme(tmp_path)
     done = compare(tmp_path, "mydocker", lesser)

@@ -138,7 +138,7 @@ def test_failure_without_matrix_leaves_its_scene(run: Run, pytester: pytest.Pyte
     }
 
 
-def test_runtime_calls_are_kept(run: Run, pytester: pytest.Pytester) -> None:
+def test_evidence_has_the_runtime_calls(run: Run, pytester: pytest.Pytester) -> None:
     """The evidence has the runtime calls with arguments, time, duration and refusals."""
     refused = "import pytest; pytest.raises(Exception, scene.runtime.remove_network, 'nobody'); "
     run(body=refused + ORDINARY)

@@ -70,7 +70,7 @@ def tuned(place: NetnsView, **values: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
-def test_missing_route_of_the_container_is_named(
+def test_story_names_a_missing_route_of_the_container(
     cast: Scene, diagnosed: Diagnose, protocol: str
 ) -> None:
     """The story names a container's missing route: the request never leaves it."""
@@ -81,7 +81,7 @@ def test_missing_route_of_the_container_is_named(
     assert f"{CONTAINER01} has no route to 203.0.113.10" in autopsy.lines
 
 
-def test_missing_route_of_the_host_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
+def test_story_names_a_missing_route_of_the_host(host: NetnsView, diagnosed: Diagnose) -> None:
     """The story names a missing route of the host, which the request reaches."""
     with no_default_route(host, ip_address("198.51.100.1")):
         autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
@@ -90,7 +90,9 @@ def test_missing_route_of_the_host_is_named(host: NetnsView, diagnosed: Diagnose
 
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
-def test_silent_neighbour_is_named(host: NetnsView, diagnosed: Diagnose, protocol: str) -> None:
+def test_story_names_a_silent_neighbour(
+    host: NetnsView, diagnosed: Diagnose, protocol: str
+) -> None:
     """The story names a silent neighbour: the solicitation leaves the host without reply."""
     with route(host, "198.51.100.222"):
         autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
@@ -98,7 +100,7 @@ def test_silent_neighbour_is_named(host: NetnsView, diagnosed: Diagnose, protoco
     assert "r1/eth0" in story_text(autopsy)  # the kernel may add a drop reason
 
 
-def test_reverse_path_filter_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
+def test_story_names_the_reverse_path_filter(host: NetnsView, diagnosed: Diagnose) -> None:
     """The story names the reverse path filter that drops a packet.
 
     The host would route the packet's source address elsewhere.
@@ -109,14 +111,14 @@ def test_reverse_path_filter_is_named(host: NetnsView, diagnosed: Diagnose) -> N
     assert "IP_RPFILTER: host does not expect 203.0.113.10 at host/eth0" in story_text(autopsy)
 
 
-def test_disabled_forwarding_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
+def test_story_names_disabled_forwarding(host: NetnsView, diagnosed: Diagnose) -> None:
     """The story names disabled forwarding: the host receives the request and sends none."""
     with tuned(host, net__ipv4__conf__docker0__forwarding=0):
         autopsy = diagnosed(CONTAINER01, INTERNET, "tcp")
     assert "host does not forward IPv4 from docker0" in autopsy.lines
 
 
-def test_link_that_is_down_is_named(cast: Scene, host: NetnsView, diagnosed: Diagnose) -> None:
+def test_story_names_a_link_that_is_down(cast: Scene, host: NetnsView, diagnosed: Diagnose) -> None:
     """The story names a link that is down, the bridge port of the other container."""
     port = port_of(cast, CONTAINER02)
     with undone(

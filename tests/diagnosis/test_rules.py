@@ -48,7 +48,7 @@ SECOND = 'rule 2 (handle 3), "on purpose"'
         ("r2", "inet", "forward", HOST, INTERNET, 6),
     ],
 )
-def test_dropping_rule_is_named(  # noqa: PLR0917 # pytest passes by name
+def test_story_names_the_dropping_rule(  # noqa: PLR0917 # pytest passes by name
     cast: Scene,
     rule: Put,
     diagnosed: Diagnose,
@@ -82,7 +82,7 @@ def test_story_without_rule_is_as_promised(diagnosed: Diagnose) -> None:
     assert autopsy.namespaces[-1] == INTERNET
 
 
-def test_drop_policy_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
+def test_story_names_the_drop_policy(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
     """The story names the drop policy of a chain, which decides if no rule does."""
     rule(host, "forward", policy="drop")
     assert "dropped in host, table inet built, chain forward, its policy" in story_text(
@@ -93,7 +93,7 @@ def test_drop_policy_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -
 @pytest.mark.parametrize(
     ("family", "hook", "place"), [("bridge", "forward", HOST), ("arp", "prerouting", CONTAINER02)]
 )
-def test_rule_that_drops_arp_is_named(  # noqa: PLR0917 # pytest passes by name
+def test_story_names_a_rule_that_drops_arp(  # noqa: PLR0917 # pytest passes by name
     cast: Scene, rule: Put, diagnosed: Diagnose, family: str, hook: nftables.Hook, place: str
 ) -> None:
     """The story names a rule that drops ARP requests, so that the neighbour is silent."""
@@ -109,7 +109,7 @@ def test_rule_that_drops_arp_is_named(  # noqa: PLR0917 # pytest passes by name
 
 
 @PROTOCOLS
-def test_reject_is_distinguished_from_drop(
+def test_story_distinguishes_reject_from_drop(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
     """The story of a reject has the ICMP error and the rule that sent it."""
@@ -122,7 +122,7 @@ def test_reject_is_distinguished_from_drop(
 
 
 @PROTOCOLS
-def test_lost_reply_is_distinguished_from_lost_request(
+def test_story_distinguishes_lost_reply_from_lost_request(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
     """The story says that the reply is lost: it is seen only at the host's uplink."""
@@ -132,7 +132,7 @@ def test_lost_reply_is_distinguished_from_lost_request(
     assert f"the reply was seen at host/eth0, never at {CONTAINER01}" in autopsy.lines
 
 
-def test_dnat_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
+def test_story_names_the_dnat(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
     """The story of a dnat has both destinations and the host that replied."""
     meant = nftables.daddr(ip_network("203.0.113.10/32"))
     rule(
@@ -161,7 +161,7 @@ def test_story_of_unwanted_arrival_has_its_path(cast: Scene) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
-def test_missing_masquerade_is_named(
+def test_story_names_a_missing_masquerade(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
     """The story of a missing masquerade has the source address that stayed.
@@ -173,7 +173,7 @@ def test_missing_masquerade_is_named(
     assert "masquerade did not apply: source stayed 172.17.0." in story_text(address)
 
 
-def test_rule_against_neighbour_discovery_is_named(
+def test_story_names_a_rule_against_neighbour_discovery(
     cast: Scene, rule: Put, diagnosed: Diagnose
 ) -> None:
     """The story names a rule that drops the solicitation for ns1, so no request is sent."""

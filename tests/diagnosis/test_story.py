@@ -51,7 +51,7 @@ def trace_of(
     )
 
 
-def test_local_packet_sent_to_the_routers_is_named() -> None:
+def test_story_names_a_local_packet_sent_to_the_routers() -> None:
     """The story says that the host sent a local packet to the routers.
 
     It does not matter where the packet is lost then.
@@ -63,14 +63,14 @@ def test_local_packet_sent_to_the_routers_is_named() -> None:
     assert "it went astray in host, which sent it out by host/eth0" not in story(toward)
 
 
-def test_unusual_initial_ttl_is_named() -> None:
+def test_story_names_an_unusual_initial_ttl() -> None:
     """The story names an unusual initial TTL that no hop on the path has changed."""
     seen = trail(replace(REPLY, ttl=60), "ns1/eth0>", "host/br0", "web/eth0")
     lines = story(trace_of(Observation(Outcome.REPLY, ttl=60, seen_from="web"), *seen))
     assert lines[-1] == "the TTL of the reply is not 63: sent with 60 by ns1"
 
 
-def test_ttl_decrement_is_distinguished_from_rewrite() -> None:
+def test_story_distinguishes_ttl_decrement_from_rewrite() -> None:
     """A TTL lower by one is a router's decrement; any other change is a rewrite."""
     before, after = trail(REQUEST, "web/eth0>", "host/docker0")
     router = Sighting(2, "host", "br0", True, replace(REQUEST, ttl=63))
@@ -83,7 +83,7 @@ def test_ttl_decrement_is_distinguished_from_rewrite() -> None:
     assert "rewritten in host between host/br0 and ns1/eth0 (63 → 40)" in line
 
 
-def test_packet_in_a_loop_is_abbreviated() -> None:
+def test_story_abbreviates_the_path_of_a_looping_packet() -> None:
     """The path of a packet in a loop is abbreviated to its beginning and end."""
     around = [f"r{number}/eth0" for number in range(1, 200)]
     lines = story(trace_of(LOST, *trail(REQUEST, "web/eth0>", *around)))

@@ -116,7 +116,7 @@ mode = "attached:lan"
 """
 
 
-def test_plan_replaces_the_reference_plan(tmp_path: Path) -> None:
+def test_given_plan_replaces_the_reference_plan_of_the_lab(tmp_path: Path) -> None:
     """A given plan, such as that of a shrunk failure, replaces the reference plan.
 
     Manual attachments are included.
@@ -182,12 +182,12 @@ def test_namespace_names_of_the_runtime_stay(tmp_path: Path) -> None:
         ("crun-by-hand", ""),
     ],
 )
-def test_greeting_names_the_runtimes_program(runtime: str, typed: str) -> None:
+def test_lab_greeting_names_the_runtimes_program(runtime: str, typed: str) -> None:
     """The greeting names the runtime's Docker-like program, not the adapter."""
     assert session.user_command(registry.load(runtime)) == typed
 
 
-def test_greeting_names_the_described_command(tmp_path: Path) -> None:
+def test_lab_greeting_names_the_described_command(tmp_path: Path) -> None:
     """The greeting names the command of a description, not its file."""
     acme(tmp_path)
     (tmp_path / "usr/bin").mkdir(parents=True)

@@ -20,7 +20,7 @@ def greeted(lab: Watched) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_keys_reach_the_foreground_job(shell: str, tmp_path: Path) -> None:
+def test_keys_reach_the_foreground_job_of_the_lab(shell: str, tmp_path: Path) -> None:
     """Ctrl-Z stops the foreground job, `fg` resumes it, and Ctrl-C ends it.
 
     The shell stays.
@@ -45,7 +45,7 @@ def test_keys_reach_the_foreground_job(shell: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
+def test_lab_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
     """The prompt shows the namespace that was entered, and changes after leaving."""
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
         greeted(lab)
@@ -59,7 +59,7 @@ def test_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
         assert lab.end() == 0
 
 
-def test_greeting_shows_the_topology(tmp_path: Path) -> None:
+def test_lab_greeting_shows_the_topology(tmp_path: Path) -> None:
     """The greeting shows the drawing with real addresses, and the hints.
 
     It comes before the first prompt.
@@ -73,7 +73,7 @@ def test_greeting_shows_the_topology(tmp_path: Path) -> None:
         assert lab.end() == 0
 
 
-def test_history_of_the_user_stays_unchanged(tmp_path: Path) -> None:
+def test_lab_leaves_the_users_shell_history_unchanged(tmp_path: Path) -> None:
     """The lab's shell reads the user's settings and writes none of the user's files."""
     (tmp_path / ".bashrc").write_text("HISTFILE=~/.bash_history\nalias greet='echo hello'\n")
     with at_terminal(NO_CAST, shell="/bin/bash", home=tmp_path) as lab:
@@ -85,7 +85,7 @@ def test_history_of_the_user_stays_unchanged(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".bashrc"]
 
 
-def test_outer_shell_gets_the_terminal_back() -> None:
+def test_outer_shell_of_the_lab_gets_the_terminal_back() -> None:
     """The outer shell gets the terminal back after the lab, also for its jobs."""
     with at_terminal(OUTER) as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")

@@ -43,7 +43,7 @@ def test_mistakes_in_lab_tools_are_explained() -> None:
 
 
 @pytest.mark.parametrize("module", ["ip", "ping"])
-def test_tools_refuse_outside_of_a_lab(module: str) -> None:
+def test_lab_tools_refuse_to_run_outside_a_lab(module: str) -> None:
     """Outside a lab its tools refuse to run, and say that they need one."""
     source = f"""
 import sys
@@ -100,7 +100,7 @@ eth0 192.168.2.10/24
 
 
 @pytest.mark.parametrize("tools", TOOLS)
-def test_changes_are_shown_in_iproute2s_words(tools: str) -> None:
+def test_lab_ip_shows_changes_in_iproute2s_words(tools: str) -> None:
     """The lab's `ip` shows links, addresses and routes appear and disappear like iproute2."""
     done = script(f"{TOOLS[tools]}\n{LINKS}")
     lines = re.sub(r"@if\d+", "", done.stdout.partition("--\n")[2]).splitlines()

@@ -269,7 +269,7 @@ def test_flow_that_ends_during_the_count_hides_no_other(
     assert not watch.marked(star.address(1, 4).packed)
 
 
-def test_watch_is_thread_safe(star: Star, rules: Nft) -> None:
+def test_flow_watch_is_thread_safe(star: Star, rules: Nft) -> None:
     """No thread gets the reply to another thread's query of a watch."""
     begin_flow(star, rules)
     answers: list[int] = []
@@ -287,7 +287,7 @@ def test_watch_is_thread_safe(star: Star, rules: Nft) -> None:
         assert answers == [1] * 800
 
 
-def test_closed_watch_raises(star: Star) -> None:
+def test_closed_flow_watch_raises(star: Star) -> None:
     """A query of a closed watch raises an error and does not wait forever."""
     with FlowWatch(star.router) as watch:
         pass

@@ -130,7 +130,7 @@ def test_socket_stays_in_the_namespace_of_its_opening(space: NetNS) -> None:
             assert of(listener) == of(accepted) == of(client) == space != here()
 
 
-def test_second_close_does_nothing() -> None:
+def test_second_close_of_a_netns_does_nothing() -> None:
     """A second close does nothing, as the number may be another file's by then."""
     handle = NetNS.new()
     number = handle.fd

@@ -103,7 +103,7 @@ def packets(space: NetNS) -> dict[str, int]:
         }
 
 
-def test_expression_matches_its_packets(rules: Nft, star: Star) -> None:
+def test_nft_expression_matches_its_packets(rules: Nft, star: Star) -> None:
     """Each expression matches the packets that fit and no other, in each family."""
     matches = [
         nftables.add_rule(TABLE, "chain", *parts, nftables.counter(), comment=comment)

@@ -71,7 +71,7 @@ def test_plan_file_keeps_every_field() -> None:
 
 
 @given(plans())
-def test_plan_file_round_trip_of_any_plan(plan: Plan) -> None:
+def test_any_plan_survives_its_file(plan: Plan) -> None:
     """Any plan, also an empty one, survives writing and reading."""
     assert plan_file.loads(plan_file.dumps(plan)) == plan
 
@@ -86,7 +86,7 @@ def test_plan_file_round_trip_of_any_plan(plan: Plan) -> None:
         st.integers(1, 100),
     )
 )
-def test_plan_file_round_trip_of_any_published_port(port: Publish) -> None:
+def test_any_published_port_survives_a_plan_file(port: Publish) -> None:
     """Any published port survives writing and reading.
 
     Ports are single ones and ranges, on addresses of both families.

@@ -100,7 +100,7 @@ def test_reference_resolves_to_url_of_its_source(id_: str, name: str, url: str) 
 # --- lookups -----------------------------------------------------------------
 
 
-def test_requirement_lookup_by_id() -> None:
+def test_requirement_is_found_by_its_id() -> None:
     """A requirement that is found by id has all fields that a verdict shows."""
     row = CATALOGUE["BR-7"]
     assert (row.id, row.level, row.section) == ("BR-7", Level.MUST, "bridge")

@@ -45,7 +45,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("where", ["always", "never"])
 @pytest.mark.parametrize(("source", "args", "code"), ENDINGS.values(), ids=list(ENDINGS))
-def test_exit_code_is_pytests_own(
+def test_exit_code_of_a_sandboxed_run_is_pytests_own(
     project: pytest.Pytester, source: str, args: list[str], code: int, where: str
 ) -> None:
     """The exit code of a run is pytest's, with and without the sandbox."""

@@ -31,7 +31,7 @@ REPLY = ReplySeen(0.001, TARGET, 63)
     ttl=st.none() | st.integers(1, 255),
     seen=st.ip_addresses(),
 )
-def test_probe_payloads_round_trip(
+def test_probe_payload_survives_building_and_parsing(
     run: bytes, index: int, trailing: bytes, ttl: int | None, seen: Address
 ) -> None:
     """Payloads of requests and replies parse to their fields.

@@ -85,7 +85,7 @@ reason = "no resolver"
     ],
     ids=["test", "saying", "requirement"],
 )
-def test_entry_has_subject_reason_and_verdict(text: str, expected: Deviation) -> None:
+def test_expectation_has_subject_reason_and_verdict(text: str, expected: Deviation) -> None:
     """An entry has a subject, a reason and a verdict, which is broken by default.
 
     Versions and link may be absent.
@@ -106,7 +106,7 @@ def test_entry_has_subject_reason_and_verdict(text: str, expected: Deviation) ->
         (ENTRY + 'reasons = "x"', "deviation 1: unknown keys ['reasons']; known are ['at_most', "),
     ],
 )
-def test_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
+def test_expectation_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
     """The error for a mistake in an entry names the entry and the correction."""
     with pytest.raises(BadExpectations, match=f"^{re.escape(complaint)}"):
         expectations.loads(text)
@@ -134,7 +134,9 @@ def test_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
         (SAYING, "= 3", "= true", "Expected `int`, got `bool` - at `$.at_most`"),
     ],
 )
-def test_mistake_is_named_with_its_subject(entry: str, old: str, new: str, complaint: str) -> None:
+def test_expectation_mistake_is_named_with_its_subject(
+    entry: str, old: str, new: str, complaint: str
+) -> None:
     """The error for a mistake has the entry's number, its subject and the key.
 
     `[[d` puts a key at the end.
@@ -174,7 +176,7 @@ def test_unspecific_message_pattern_is_refused(words: str) -> None:
         (SAYING, SAYING.replace("at_most = 3", "at_most = 4")),
     ],
 )
-def test_duplicate_entry_is_refused(entry: str, again: str) -> None:
+def test_duplicate_expectation_is_refused(entry: str, again: str) -> None:
     """A second entry about the same item is refused, whatever its other fields."""
     other = ENTRY.replace("test_it", "test_other")
     (about, _) = expectations.loads(entry + other)
@@ -267,7 +269,7 @@ reason = "it binds before the address may be used"
 """
 
 
-def test_written_file_is_readable() -> None:
+def test_written_expectation_file_is_readable() -> None:
     """A written file has a heading and the entries in order, without empty fields."""
     assert expectations.dumps(reversed(expectations.loads(WRITTEN))) == WRITTEN
 
@@ -298,7 +300,9 @@ DEVIATIONS = st.builds(
 
 @settings(deadline=None)
 @given(st.lists(DEVIATIONS, unique_by=lambda item: item.key[:4]), st.randoms())
-def test_same_deviations_give_the_same_file(found: list[Deviation], random: object) -> None:
+def test_same_deviations_give_the_same_expectation_file(
+    found: list[Deviation], random: object
+) -> None:
     """The same deviations in any order give the same file, and reading restores them."""
     text = expectations.dumps(found)
     assert sorted(expectations.loads(text), key=lambda item: item.key) == sorted(
@@ -318,7 +322,7 @@ def test_same_deviations_give_the_same_file(found: list[Deviation], random: obje
         ("27.0rc1", True),
     ],
 )
-def test_entry_applies_to_a_range_of_versions(version: str, concerned: int) -> None:
+def test_expectation_applies_to_a_range_of_versions(version: str, concerned: int) -> None:
     """An entry applies to a range of versions.
 
     Versions of distributions and release candidates are compared as versions.
@@ -351,7 +355,7 @@ def test_leading_numbers_of_an_unusual_version_count(text: str, version: str) ->
     assert str(as_version(text)) == version
 
 
-def test_file_is_read_with_its_text(tmp_path: Path) -> None:
+def test_expectation_file_is_read_with_its_text(tmp_path: Path) -> None:
     """The text of a read file is kept, because only a changed file is written again."""
     path = tmp_path / "expect.toml"
     path.write_text(ENTRY + "# caf\u00e9\n", encoding="utf-8")
@@ -368,7 +372,9 @@ def test_file_is_read_with_its_text(tmp_path: Path) -> None:
         (b"[[deviation]]", "deviation 1: name one requirement"),
     ],
 )
-def test_unreadable_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_unreadable_expectation_file_is_named(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     """The error for an unreadable file begins with the path."""
     path = tmp_path / "expect.toml"
     if content is not None:
@@ -378,7 +384,7 @@ def test_unreadable_file_is_named(tmp_path: Path, content: bytes | None, message
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
-def test_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+def test_folder_in_place_of_an_expectation_file_is_named(tmp_path: Path) -> None:
     """The error for a folder in place of a file is the kernel's, with the path."""
     with pytest.raises(BadExpectations, match=f"^{tmp_path}: Is a directory$"):
         expectations.read(tmp_path)

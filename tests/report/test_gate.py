@@ -133,7 +133,7 @@ def test_chance_failure_may_pass_and_stays_listed() -> None:
         (ABSENT_CELL, "there is no such cell"),
     ],
 )
-def test_missing_item_is_reported_as_gone(entry: Deviation, reason: str) -> None:
+def test_missing_expected_item_is_reported_as_gone(entry: Deviation, reason: str) -> None:
     """A listed item that does not exist is reported as gone, not as fixed.
 
     It fails the run.
@@ -152,7 +152,7 @@ def test_partial_run_is_never_as_expected() -> None:
     assert not compared(replace(GREEN, partial=("interrupted",))).ok
 
 
-def test_overlapping_entries_are_refused() -> None:
+def test_overlapping_expectations_are_refused() -> None:
     """Two entries about the same version are refused, as they could contradict each other."""
     with pytest.raises(BadExpectations, match="listed twice"):
         compared(RED, ABOUT_TEST, listed(TEST, PEERS, versions="<2"))
@@ -235,7 +235,7 @@ def of(tests: list[Drawn]) -> Report:
     TESTS,
     st.sets(st.builds(pattern, verdict=st.sampled_from(sorted(FAILING)), at_most=st.just(5))),
 )
-def test_written_file_makes_the_gate_pass(
+def test_written_expectations_make_the_gate_pass(
     before: list[Drawn], now: list[Drawn], sayings: set[Deviation]
 ) -> None:
     """A written expectation file makes the gate pass; writing again changes nothing.
@@ -254,7 +254,7 @@ def test_written_file_makes_the_gate_pass(
     assert set(expectations.updated(of(now), written, gone=gone)) == set(written)
 
 
-def test_writing_keeps_reasons_and_ranges() -> None:
+def test_writing_expectations_keeps_reasons_and_ranges() -> None:
     """Writing keeps reasons, ranges and other runtimes' entries.
 
     Fixed entries are removed, new ones added, and verdicts changed.
@@ -270,7 +270,7 @@ def test_writing_keeps_reasons_and_ranges() -> None:
     assert changed == replace(known, verdict=ERROR)
 
 
-def test_writing_lists_unsupported_requirements() -> None:
+def test_writing_expectations_lists_unsupported_requirements() -> None:
     """Writing lists unsupported requirements; a broken entry's verdict changes."""
     (new,) = updated(NO_DNS)
     assert new == listed(REQUIREMENT, "DNS-1", UNSUPPORTED, reason=UNEXPLAINED)

@@ -184,7 +184,7 @@ def test_duplicate_message_pattern_is_refused() -> None:
     )
 
 
-def test_writing_keeps_message_patterns() -> None:
+def test_writing_expectations_keeps_message_patterns() -> None:
     """Writing keeps message patterns, also exceeded ones, and lists no excused test."""
     entries = {pattern(at_most=1), pattern(verdict=Verdict.ERROR), pattern(versions=">=2")}
     report = made.report(matching(), matching(OUTSIDE), matching("f.py::test", Verdict.ERROR))

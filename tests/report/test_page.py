@@ -130,7 +130,7 @@ def test_click_on_a_cell_shows_its_details(shown: Shown) -> None:
     expect(page.locator("#req-BR-4 dl")).to_be_in_viewport()
 
 
-def test_cell_has_a_tooltip(shown: Shown) -> None:
+def test_cell_of_the_page_has_a_tooltip(shown: Shown) -> None:
     """The tooltip of a cell names source, target and result."""
     page = shown(made.BROKEN)
     page.locator(".heat button.wrong").first.hover()
@@ -210,7 +210,7 @@ def test_link_shows_a_filtered_requirement(shown: Shown) -> None:
     expect(page.locator("#req-BR-4 dl")).to_be_in_viewport()
 
 
-def test_slash_focuses_the_search(shown: Shown) -> None:
+def test_slash_focuses_the_search_of_the_page(shown: Shown) -> None:
     """The key `/` focuses the search, as on other sites."""
     page = shown(made.BROKEN)
     page.keyboard.press("/")
@@ -281,7 +281,7 @@ _FAINTEST = """() => {
 """JavaScript that finds text with a contrast below 4.5:1 (WCAG 2.2, 1.4.3)."""
 
 
-def test_controls_have_accessible_names(shown: Shown) -> None:
+def test_controls_of_the_page_have_accessible_names(shown: Shown) -> None:
     """Each control has a name that a screen reader announces."""
     page = shown(made.BROKEN, GREEN)
     nameless = page.evaluate(
@@ -319,7 +319,7 @@ HOSTILE = made.report(
 )
 
 
-def test_hostile_text_is_inert(shown: Shown) -> None:
+def test_hostile_text_is_inert_in_the_page(shown: Shown) -> None:
     """Neither the HTML nor the script's details execute hostile text."""
     page = shown(HOSTILE)
     page.on("dialog", lambda dialog: pytest.fail(f"it ran: {dialog.message}"))

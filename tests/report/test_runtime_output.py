@@ -17,7 +17,7 @@ def raised(error: BaseException, *, on_account_of: BaseException | None = None) 
     return error
 
 
-def test_output_is_taken_from_refusals() -> None:
+def test_runtime_output_is_taken_from_refusals() -> None:
     """Runtime output is taken from refusals, without the command."""
     assert runtime_output(NO) == ("Error: no address left",)
 

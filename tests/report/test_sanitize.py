@@ -41,7 +41,7 @@ def test_plain_text_has_no_control_characters(said: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(categories=("L", "N", "P", "S")) | st.just(" ")))
-def test_visible_characters_stay(said: str) -> None:
+def test_visible_characters_are_not_escaped(said: str) -> None:
     """Letters, digits, signs and blanks of any script are unchanged."""
     assert sanitize.line(said) == said
 

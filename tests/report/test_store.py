@@ -76,7 +76,7 @@ def test_every_field_is_documented() -> None:
     assert {field for field in fields if f"`{field.partition('.')[2]}`" not in page} == set()
 
 
-def test_all_files_are_written(tmp_path: Path) -> None:
+def test_report_has_all_its_files(tmp_path: Path) -> None:
     """A report has five files and the index of evidence, and no drafts."""
     store.write(made.BROKEN, tmp_path / "new" / "report")
     written = {item.name for item in (tmp_path / "new" / "report").iterdir()}
@@ -96,7 +96,7 @@ def test_new_run_removes_the_earlier_report(tmp_path: Path) -> None:
     assert json_file.load(tmp_path).partial == ("the run has not come to its end",)
 
 
-def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+def test_failed_write_of_a_report_keeps_the_old_file(tmp_path: Path) -> None:
     """A failed write keeps the old file and removes the draft."""
     path = tmp_path / "file"
     store.replace(path, "old")

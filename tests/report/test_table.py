@@ -28,7 +28,7 @@ def test_json_has_every_requirement_and_runtime() -> None:
     assert found["runtimes"][2] == {"name": "three", "note": ABSENT.note}
 
 
-def test_table_has_runtimes_that_ran_and_tested_requirements() -> None:
+def test_compare_table_has_runtimes_that_ran_and_tested_requirements() -> None:
     """The table has the runtimes that ran and the tested requirements.
 
     The reason of a runtime that did not run is escaped.
@@ -40,7 +40,7 @@ def test_table_has_runtimes_that_ran_and_tested_requirements() -> None:
     assert "BR-9" not in text
 
 
-def test_each_runtime_has_a_line_of_counts() -> None:
+def test_compare_table_has_a_line_of_counts_per_runtime() -> None:
     """Each runtime has a line of counts, or the reason if it did not run."""
     assert str(BAD).startswith("two 1.2: 0 pass, 1 fail, 0 unsupported, 0 error, ")
     assert str(ABSENT) == "three: did not run: exit code 4: a [bad] `thing`"

@@ -45,7 +45,7 @@ def apart(one: Box, other: Box) -> bool:
 
 @settings(deadline=None)
 @given(plans(max_containers=8), st.integers(1, 30))
-def test_boxes_do_not_overlap(plan: Plan, routers: int) -> None:
+def test_drawn_boxes_of_containers_do_not_overlap(plan: Plan, routers: int) -> None:
     """The boxes of containers do not overlap and are inside the host's, for any plan."""
     stage = staged(plan)
     drawing = draw(replace(stage, routers=routers))

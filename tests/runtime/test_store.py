@@ -143,7 +143,7 @@ def test_json_file_is_replaced_atomically(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.json"]
 
 
-def test_lock_is_exclusive_until_release(tmp_path: Path) -> None:
+def test_store_lock_is_exclusive_until_release(tmp_path: Path) -> None:
     """A lock excludes other processes until its release."""
     path = str(tmp_path / "lock")
     held = Lock.take(path)
@@ -155,7 +155,7 @@ def test_lock_is_exclusive_until_release(tmp_path: Path) -> None:
     again.release()
 
 
-def test_container_state_survives_json() -> None:
+def test_container_state_survives_storage_as_json() -> None:
     """A state that is written as JSON and read again is equal."""
     state = ContainerState(status="exited", exit_code=3, started="now")
     assert state_from_json(state_to_json(state)) == state

@@ -232,7 +232,7 @@ def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
         pass
 
 
-def test_unknown_interface_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
+def test_expectation_at_unknown_interface_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
     """An expectation at an interface without a tap fails, also that of no packet."""
     with Capture([*taps, everywhere]) as wire:
         with pytest.raises(ValueError, match="nothing is captured at 'eth0', only at far/eth0, n"):
@@ -240,7 +240,7 @@ def test_unknown_interface_is_an_error(taps: list[Tap], everywhere: Tap) -> None
         wire.expect_none(UDP(), at="near/lo")
 
 
-def test_unknown_interface_is_named(ends: tuple[NetNS, NetNS]) -> None:
+def test_capture_names_an_unknown_interface(ends: tuple[NetNS, NetNS]) -> None:
     """The error for an unknown interface names interface and namespace.
 
     No socket stays open.

@@ -61,7 +61,7 @@ def settle(ends: Ends) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_message_is_answered(
+def test_client_message_gets_a_reply(
     ends: Ends, wires: TapPool, family: Family, protocol: Protocol
 ) -> None:
     """A client's message gets a reply, and its request has the requested port and TTL."""
@@ -83,7 +83,9 @@ def test_message_is_answered(
 @pytest.mark.parametrize(
     ("protocol", "error"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
 )
-def test_refusal_is_reported(ends: Ends, family: Family, protocol: Protocol, error: str) -> None:
+def test_client_reports_a_refused_message(
+    ends: Ends, family: Family, protocol: Protocol, error: str
+) -> None:
     """The error of a refused message has its name, on every query."""
     with Client(ends[0], protocol, FAR_ADDRESS[family], port=CLOSED) as call:
         call.send(b"anybody?")
@@ -101,7 +103,9 @@ def test_unfragmentable_message_beyond_mtu_is_refused(ends: Ends, family: Family
             call.send(bytes(1500))
 
 
-def test_silence_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_message_without_reply_is_an_error(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error for silence names the target, and says that no error arrived either."""
     monkeypatch.setattr("harness.testbench.client.BOUND", 0.01)
     with (
@@ -155,7 +159,7 @@ def test_without_offload_packets_are_as_on_a_wire(ends: Ends, wires: TapPool) ->
     assert any(long and unfinished for long, unfinished in sent())
 
 
-def test_taps_are_opened_once(ends: Ends, wires: TapPool) -> None:
+def test_second_capture_reuses_a_tap(ends: Ends, wires: TapPool) -> None:
     """A second capture uses a tap of the first one, and not its frames."""
     for word in (b"first", b"second"):
         with wires.capture(*ends) as wire, Client(ends[0], Protocol.UDP, FAR_ADDRESS[4]) as call:

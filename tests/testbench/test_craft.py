@@ -34,7 +34,7 @@ def on_the_wire(packet: Packet) -> Packet:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_header_has_the_requested_fields(family: Family) -> None:
+def test_crafted_header_has_the_requested_fields(family: Family) -> None:
     """A crafted header has the requested ends and TTL.
 
     A template leaves other fields open, and may name a network.
@@ -61,7 +61,7 @@ def test_header_has_the_requested_fields(family: Family) -> None:
         (6, "packet-too-big", {"mtu": 1400}, ICMPv6PacketTooBig(mtu=1400)),
     ],
 )
-def test_error_has_the_type_of_its_name(
+def test_icmp_error_has_the_type_of_its_name(
     family: Family, name: str, options: dict[str, int], same: Packet
 ) -> None:
     """An ICMP error has type, code and MTU of its name (RFC 792, RFC 1191, RFC 4443)."""
@@ -93,7 +93,7 @@ def test_fragment_template_excludes_the_last_fragment(family: Family, packet: Pa
         ("ff02::1:ff28:9c5a", "33:33:ff:28:9c:5a"),
     ],
 )
-def test_group_has_its_mac(group: str, mac: str) -> None:
+def test_multicast_group_has_its_mac(group: str, mac: str) -> None:
     """Groups and broadcasts have the MACs of the examples in RFC 1112 and RFC 2464."""
     assert mac_of(ip_address(group)) == mac
 

@@ -41,7 +41,7 @@ HOUSEKEEPING = [
 ]
 
 
-def test_one_names_the_nearest_frame_and_its_difference() -> None:
+def test_expect_one_names_the_nearest_frame_and_its_difference() -> None:
     """A failed `expect_one` begins with the nearest frame and its difference."""
     with pytest.raises(AssertionError) as failure:
         expect.one([ERROR, REPLY, REQUEST], IP(src="172.17.0.2") / UDP(dport=4242))
@@ -54,14 +54,14 @@ def test_one_names_the_nearest_frame_and_its_difference() -> None:
     assert lines[-1].strip() == "there is no UDP there"
 
 
-def test_one_rejects_two_frames() -> None:
+def test_expect_one_rejects_two_frames() -> None:
     """`expect_one` rejects two matching frames and lists both."""
     with pytest.raises(AssertionError, match=r"2 frames are like UDP\(\), not one:") as failure:
         expect.one([REQUEST, ERROR, REPLY], UDP())
     assert "ICMP" not in str(failure.value)
 
 
-def test_one_each_rejects_more_than_were_sent() -> None:
+def test_expect_one_each_rejects_more_frames_than_sent() -> None:
     """`expect_one_each` rejects more frames than were sent.
 
     A SYN is retransmitted after a second: two errors for one SYN are too many.
@@ -79,14 +79,14 @@ def test_one_each_rejects_more_than_were_sent() -> None:
         expect.one_each([REQUEST], error, to=sent)
 
 
-def test_none_lists_matching_frames() -> None:
+def test_expect_none_lists_matching_frames() -> None:
     """A failed `expect_none` lists the matching frames and no others."""
     expect.none([REQUEST, REPLY], ICMP(), IP(src="10.0.0.0/8"))
     with pytest.raises(AssertionError, match=r"like ICMP\(\), yet 1 are:\n .*192\.0\.2\.1"):
         expect.none([REQUEST, ERROR], UDP(dport=7), ICMP())
 
 
-def test_long_list_is_truncated_and_counted() -> None:
+def test_long_list_of_frames_is_truncated_and_counted() -> None:
     """A long list of frames has six of them and the complete number.
 
     The same holds for the list of the nearest frames.
@@ -99,18 +99,18 @@ def test_long_list_is_truncated_and_counted() -> None:
     assert str(failure.value).count("internet/eth0") == 6
 
 
-def test_only_accepts_each_template_and_housekeeping() -> None:
+def test_expect_only_accepts_each_template_and_housekeeping() -> None:
     """`expect_only` accepts any number of frames of each template, and housekeeping."""
     expect.only([REQUEST, REPLY, REPLY, *HOUSEKEEPING], UDP(dport=4242), UDP(sport=4242))
 
 
-def test_only_names_other_frames() -> None:
+def test_expect_only_names_other_frames() -> None:
     """`expect_only` lists a frame that matches no template."""
     with pytest.raises(AssertionError, match=r"besides UDP\(\) there were 1 others:\n .*ICMP"):
         expect.only([REQUEST, ERROR, *HOUSEKEEPING], UDP())
 
 
-def test_only_rejects_an_empty_capture() -> None:
+def test_expect_only_rejects_an_empty_capture() -> None:
     """`expect_only` fails if a template has no frame."""
     with pytest.raises(AssertionError, match="nothing at all was captured"):
         expect.only([], UDP())
@@ -165,7 +165,7 @@ def captured(packet: Packet) -> Packet:
         (ARP(op="who-has", pdst="192.0.2.1"), ARP(pdst="192.0.2.1")),
     ],
 )
-def test_template_compares_only_its_own_fields(packet: Packet, template: Packet) -> None:
+def test_packet_template_compares_only_its_own_fields(packet: Packet, template: Packet) -> None:
     """A template compares only its own fields.
 
     Outer layers, unset fields and other notations make no difference.
@@ -203,7 +203,7 @@ def test_template_compares_only_its_own_fields(packet: Packet, template: Packet)
         (ERROR_PACKET, IP(src="192.0.2.1"), [("IP", "src")]),
     ],
 )
-def test_differences_are_named(
+def test_differences_from_a_template_are_named(
     packet: Packet, template: Packet, expected: list[tuple[str, str]]
 ) -> None:
     """The result names each differing field and each missing layer once."""
@@ -233,7 +233,7 @@ def test_unfinished_checksum_is_no_difference() -> None:
     assert expect.differences(v6, captured(V6_PACKET)) != ()
 
 
-def test_template_has_a_readable_form() -> None:
+def test_packet_template_has_a_readable_form() -> None:
     """A message names the layers, fields and values that the template sets."""
     template = IP(src="192.0.2.9", dst=IPv4Network("10.0.0.0/8")) / UDP(dport=53) / b"x"
     written = "IP(src=192.0.2.9, dst=10.0.0.0/8) / UDP(dport=53) / Raw(load=b'x')"
@@ -263,7 +263,7 @@ FLAGS = st.sampled_from(["S", "SA", "A", "FA", "R"])
 
 
 @given(packet=packets(), data=st.data())
-def test_one_changed_field_is_the_one_difference(packet: Packet, data: Any) -> None:
+def test_one_changed_field_is_the_only_difference(packet: Packet, data: Any) -> None:
     """One changed field is the only difference, with both values.
 
     Without a change the packet matches itself.

@@ -46,7 +46,7 @@ def test_names_resolve_in_the_other_root(host: HostMachine) -> None:
     assert missing.reason
 
 
-def test_caller_keeps_its_namespaces(host: HostMachine) -> None:
+def test_caller_of_a_lookup_keeps_its_namespaces(host: HostMachine) -> None:
     """The caller keeps its root, namespaces and hostname after a lookup."""
 
     def where() -> tuple[os.stat_result, str, str]:
@@ -76,7 +76,9 @@ def test_child_without_a_result_is_reported(host: HostMachine) -> None:
         inside(host.pid, ends)
 
 
-def test_timeout_names_the_function(host: HostMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout_in_another_root_names_the_function(
+    host: HostMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error for a timeout names the function and the bound."""
     monkeypatch.setattr(lookup, "BOUND", 0.05)
     with pytest.raises(TimeoutError, match="hangs"):

@@ -60,7 +60,7 @@ def test_ipv4_addresses_come_first(view: NetnsView, monkeypatch: pytest.MonkeyPa
     assert [item.version for item in view.interfaces("eth0")] == [4, 4, 6]
 
 
-def test_missing_objects_are_reported() -> None:
+def test_view_reports_missing_objects() -> None:
     """A missing address is `None`; an unknown link or sysctl is named by an error."""
     with NetNS.new() as space:
         empty = fixed("empty", space)
@@ -150,7 +150,7 @@ def test_lost_notifications_trigger_a_check() -> None:
         until(fixed("somewhere", space), condition, "it has been looked at twice")
 
 
-def test_unmet_condition_is_named() -> None:
+def test_unmet_condition_of_a_wait_is_named() -> None:
     """The error for a condition that is unmet at the bound names it."""
     with NetNS.new() as space, pytest.raises(TimeoutError, match=r"in somewhere, .*: pigs fly"):
         until(fixed("somewhere", space), lambda: False, "pigs fly", bound=0.05)

@@ -158,7 +158,7 @@ def test_errors_have_dockers_exit_codes(
     assert "Traceback" not in done.stderr
 
 
-def test_version_is_printed(mydocker: Mydocker) -> None:
+def test_version_option_prints_the_version(mydocker: Mydocker) -> None:
     """`--version` prints a version of three numbers."""
     done = mydocker("--version")
     assert (done.returncode, done.stderr) == (0, "")

@@ -19,7 +19,7 @@ from tests.runtime.cli.conftest import Command, Mydocker
 from tests.runtime.conftest import FOR_EVER
 
 
-def test_ps_filters_and_formats(engine: Engine, command: Command) -> None:
+def test_ps_applies_filters_and_formats(engine: Engine, command: Command) -> None:
     """`ps` lists containers that match any value of each key and all of the keys."""
     engine.run("base", FOR_EVER, name="web-1", network="none")
     engine.run("base", FOR_EVER, name="web-2", network="host")
@@ -82,7 +82,7 @@ DATA = {"A": {"b": [1, 2]}, "N": None, "T": True, "L": {"k.x": "v"}, "S": "text"
         ("plain", "plain"),
     ],
 )
-def test_template_is_filled(text: str, filled: str) -> None:
+def test_inspect_template_is_filled(text: str, filled: str) -> None:
     """A template may use the common part of Go's template language."""
     assert output.render(text, DATA) == filled
 
@@ -102,13 +102,13 @@ def test_template_is_filled(text: str, filled: str) -> None:
         ("{{range .S}}x{{end}}", ".S is nothing to go through"),
     ],
 )
-def test_invalid_template_is_refused(text: str, why: str) -> None:
+def test_invalid_inspect_template_is_refused(text: str, why: str) -> None:
     """The error for a template names the existing fields or the unsupported expression."""
     with pytest.raises(InvalidError, match=re.escape(why)):
         output.render(text, DATA)
 
 
-def test_logs_tail_and_since(engine: Engine, command: Command) -> None:
+def test_logs_are_limited_by_tail_and_since(engine: Engine, command: Command) -> None:
     """Lines before `tail` or `since` are left out, and `follow` also prints later output."""
     found = engine.run("base", ["seq", "100"], name="web", network="none")
     engine.wait(found.id)

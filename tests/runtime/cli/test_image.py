@@ -106,7 +106,7 @@ SIZES = {0: "0B", 999: "999B", 1000: "1kB", 5_610_000: "5.61MB", 999_999: "1MB",
 
 
 @pytest.mark.parametrize("count", SIZES)
-def test_sizes_have_three_digits(count: int) -> None:
+def test_image_sizes_have_three_digits(count: int) -> None:
     """A printed size has three digits and the largest unit that fits."""
     assert output.size(count) == SIZES[count]
 
@@ -187,7 +187,9 @@ def test_rmi_prints_untagged_and_deleted(mydocker: Mydocker, engine: Engine) -> 
     assert mydocker("rmi", identity[:12]).stdout == deleted
 
 
-def test_diff_and_export(mydocker: Mydocker, engine: Engine, host_dir: Path) -> None:
+def test_diff_prints_changes_and_export_writes_a_tar(
+    mydocker: Mydocker, engine: Engine, host_dir: Path
+) -> None:
     """`diff` prints one change per line, and `export` writes a tar of all files."""
     make(engine, base_layer(engine), tars.tar(Item("d/old")))
     script = "echo x > /f; rm /d/old"

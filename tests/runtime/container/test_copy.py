@@ -20,7 +20,9 @@ from tests.runtime.image.image_files import has_id
 from tests.runtime.image.tars import Item, symlink
 
 
-def test_file_is_copied_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
+def test_file_is_copied_out_of_a_container(
+    engine: Engine, web: ContainerRecord, here: Path
+) -> None:
     """A copied file keeps its name in a directory, or gets the requested name."""
     (here / "there").write_text("before")
     engine.inside.copy_out("web", "/srv/a/one", str(here))
@@ -33,7 +35,9 @@ def test_file_is_copied_out(engine: Engine, web: ContainerRecord, here: Path) ->
     }
 
 
-def test_directory_is_copied_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
+def test_directory_is_copied_out_of_a_container(
+    engine: Engine, web: ContainerRecord, here: Path
+) -> None:
     """A directory is copied whole into an existing or a new directory.
 
     With `/.` only its content is copied.
@@ -49,7 +53,9 @@ def test_directory_is_copied_out(engine: Engine, web: ContainerRecord, here: Pat
     assert stat.S_IMODE((here / "content").stat().st_mode) == 0o700
 
 
-def test_files_are_copied_in(engine: Engine, web: ContainerRecord, here: Path) -> None:
+def test_files_are_copied_into_a_container(
+    engine: Engine, web: ContainerRecord, here: Path
+) -> None:
     """Copies into a container follow the same rules; a running container sees them at once."""
     (here / "d" / "sub").mkdir(parents=True)
     (here / "d" / "sub" / "f").write_text("in\n")

@@ -197,7 +197,7 @@ def test_layer_removed_during_a_load_is_made_again(
 # --- names ------------------------------------------------------------------------
 
 
-def test_tag_adds_a_name(engine: Engine) -> None:
+def test_image_tag_adds_a_name(engine: Engine) -> None:
     """`tag` adds a name, and the image is removed with its last name."""
     identity = make(engine, ONE)
     engine.images.tag("made", "example.com:5000/team/made:v1")

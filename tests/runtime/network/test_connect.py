@@ -255,7 +255,7 @@ def test_start_waits_for_the_mac_of_an_ended_macvlan(
     assert waited
 
 
-def test_connections_survive_a_stop(engine: Engine, lan: str) -> None:
+def test_network_connections_of_a_container_survive_a_stop(engine: Engine, lan: str) -> None:
     """A container's networks can change while it is stopped; each start connects all in order."""
     web = engine.create("base", FOR_EVER, name="web")
     engine.network_connect(lan, "web", ip="10.9.0.77")
