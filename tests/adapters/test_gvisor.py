@@ -20,7 +20,7 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
-from tests.adapters.vendors import OWN_STACK, rests
+from tests.adapters.vendors import OWN_STACK, is_asleep
 
 ENGINES = tuple(name for name in OWN_STACK if name != "runsc")
 SPECS = (gvisor.PODMAN, gvisor.DOCKER)
@@ -79,7 +79,9 @@ def test_resolver_is_reachable_as_declared(engine: Scene) -> None:
 
 def test_idle_gvisor_container_uses_no_cpu(engine: Scene) -> None:
     """An idle gVisor container uses no CPU, as it has no unused terminal to poll."""
-    until(engine.netns(HOST), lambda: rests(engine["home"]), "the container's first process waits")
+    until(
+        engine.netns(HOST), lambda: is_asleep(engine["home"]), "the container's first process waits"
+    )
 
 
 def test_restarted_gvisor_container_is_on_its_network(engine: Scene) -> None:

@@ -73,7 +73,7 @@ def host() -> Iterator[HostMachine]:
         yield world.host
 
 
-def says(host: HostMachine, text: str) -> str:
+def user_output(host: HostMachine, text: str) -> str:
     """Return the output of a shell of the user."""
     words = rootless.command(("sh", "-ec", text))
     done = host.run(words, env=adapter.environment(SPEC))
@@ -86,9 +86,9 @@ def test_rootless_command_runs_as_ordinary_user(host: HostMachine) -> None:
 
     The user has a home and /dev/net/tun.
     """
-    assert says(host, "id -u; id -un").split() == [str(rootless.UID), rootless.NAME]
-    assert not says(host, "grep CapEff /proc/self/status").split()[1].strip("0")
-    assert says(host, "cat $XDG_CONFIG_HOME/acme.conf") == "quiet = true"
+    assert user_output(host, "id -u; id -un").split() == [str(rootless.UID), rootless.NAME]
+    assert not user_output(host, "grep CapEff /proc/self/status").split()[1].strip("0")
+    assert user_output(host, "cat $XDG_CONFIG_HOME/acme.conf") == "quiet = true"
 
 
 def test_lab_shell_can_switch_to_the_rootless_user(host: HostMachine) -> None:
@@ -100,7 +100,7 @@ def test_lab_shell_can_switch_to_the_rootless_user(host: HostMachine) -> None:
     told = "id -u; pwd; cat $XDG_CONFIG_HOME/acme.conf"
     done = host.run(("sh", "-c", script, "as-user", "sh", "-c", told))
     assert done.stdout.split("\n")[:3] == [str(rootless.UID), rootless.HOME, "quiet = true"], done
-    assert not says(host, "touch $HOME/here $XDG_RUNTIME_DIR/there; : <>/dev/net/tun")
+    assert not user_output(host, "touch $HOME/here $XDG_RUNTIME_DIR/there; : <>/dev/net/tun")
 
 
 def test_rootless_user_can_map_subordinate_ids(host: HostMachine) -> None:
@@ -115,7 +115,7 @@ def test_rootless_user_can_map_subordinate_ids(host: HostMachine) -> None:
         newuidmap $pid 0 {rootless.UID} 1 1 {first} 1000
         cat /proc/$pid/uid_map; kill $pid"""
     told = ["0", str(rootless.UID), "1", "1", str(first), "1000"]
-    assert says(host, script).split() == told
+    assert user_output(host, script).split() == told
 
 
 @pytest.fixture(scope="module", params=TRIED_ROOTLESS)

@@ -16,7 +16,7 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
-from tests.adapters.vendors import OWN_STACK, rests
+from tests.adapters.vendors import OWN_STACK, is_asleep
 
 
 @pytest.fixture(scope="module", params=[name for name in OWN_STACK if name == "runsc"])
@@ -84,7 +84,7 @@ def test_kernel_only_operations_are_refused_for_runsc(pod: Scene) -> None:
 
 def test_idle_runsc_container_uses_no_cpu(pod: Scene) -> None:
     """An idle runsc container uses no CPU; a spinning one would starve the others."""
-    until(pod.netns(HOST), lambda: rests(pod["home"]), "the container's first process waits")
+    until(pod.netns(HOST), lambda: is_asleep(pod["home"]), "the container's first process waits")
 
 
 def test_joining_runsc_container_ends_with_its_sandbox(pod: Scene) -> None:

@@ -52,10 +52,10 @@ def test_kept_world_can_be_entered(project: Path) -> None:
         host = kept.expect(" -i -p\n").split("host", 1)[1].strip()
         kept.expect("  web ")
         container = kept.expect("\n").strip()
-        listed = into(enter, host, "ls /sys/class/net /proc/sys/net/ipv4/conf")
+        listed = output_in_namespace(enter, host, "ls /sys/class/net /proc/sys/net/ipv4/conf")
         assert "docker0" in listed
         assert "br0" in listed
-        inside = into(enter, container, "cat /proc/thread-self/net/dev")
+        inside = output_in_namespace(enter, container, "cat /proc/thread-self/net/dev")
         assert "eth0" in inside
         assert "docker0" not in inside
         kept.process.send_signal(signal.SIGINT)
@@ -64,7 +64,7 @@ def test_kept_world_can_be_entered(project: Path) -> None:
         assert kept.end() != 0
 
 
-def into(enter: str, further: str, command: str) -> str:
+def output_in_namespace(enter: str, further: str, command: str) -> str:
     """Return the output of a command in a namespace, entered by the printed command."""
     done = subprocess.run(
         ["/bin/sh", "-c", f"{enter} -- {further} -- {command}"],

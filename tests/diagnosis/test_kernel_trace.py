@@ -14,7 +14,7 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import rtnetlink
 from linux.netlink import Netlink, Request
-from tests.diagnosis.conftest import Diagnose, port_of, story_text
+from tests.diagnosis.conftest import Diagnose, host_end_of, story_text
 
 INTERNETS = IPv4Network("203.0.113.0/24")
 
@@ -25,7 +25,7 @@ def carry_out(place: NetnsView, *requests: Request) -> None:
         netlink.send(requests)
 
 
-def forgotten(place: NetnsView, address: str) -> list[Request]:
+def delete_neighbour(place: NetnsView, address: str) -> list[Request]:
     """Return the request that deletes a neighbour entry, if there is one."""
     return [
         rtnetlink.del_neighbour(entry.ifindex, entry.address)
@@ -35,7 +35,7 @@ def forgotten(place: NetnsView, address: str) -> list[Request]:
 
 
 @contextmanager
-def undone(place: NetnsView, change: Request, back: Request) -> Iterator[None]:
+def changed_meanwhile(place: NetnsView, change: Request, back: Request) -> Iterator[None]:
     """Make a change while the body runs, then undo it."""
     carry_out(place, change)
     try:
@@ -47,18 +47,20 @@ def undone(place: NetnsView, change: Request, back: Request) -> Iterator[None]:
 def route(place: NetnsView, via: str) -> AbstractContextManager[None]:
     """Use another route to the internet while the body runs."""
     there, gateway = INTERNETS, ip_address(via)
-    return undone(
+    return changed_meanwhile(
         place, rtnetlink.add_route(there, via=gateway), rtnetlink.del_route(there, via=gateway)
     )
 
 
 def no_default_route(place: NetnsView, via: Address) -> AbstractContextManager[None]:
     """Remove the default route while the body runs."""
-    return undone(place, rtnetlink.del_route(None, via=via), rtnetlink.add_route(None, via=via))
+    return changed_meanwhile(
+        place, rtnetlink.del_route(None, via=via), rtnetlink.add_route(None, via=via)
+    )
 
 
 @contextmanager
-def tuned(place: NetnsView, **values: int) -> Iterator[None]:
+def sysctls_set(place: NetnsView, **values: int) -> Iterator[None]:
     """Set sysctls while the body runs; `__` stands for a dot."""
     keys = {key.replace("__", "."): value for key, value in values.items()}
     before = {key: place.sysctl(key) for key in keys}
@@ -106,22 +108,22 @@ def test_story_names_the_reverse_path_filter(host: NetnsView, diagnosed: Diagnos
     The host would route the packet's source address elsewhere.
     """
     strict = {"net__ipv4__conf__all__rp_filter": 1}
-    with route(host, "192.168.2.10"), tuned(host, **strict):
+    with route(host, "192.168.2.10"), sysctls_set(host, **strict):
         autopsy = diagnosed(INTERNET, HOST, "udp")
     assert "IP_RPFILTER: host does not expect 203.0.113.10 at host/eth0" in story_text(autopsy)
 
 
 def test_story_names_disabled_forwarding(host: NetnsView, diagnosed: Diagnose) -> None:
     """The story names disabled forwarding: the host receives the request and sends none."""
-    with tuned(host, net__ipv4__conf__docker0__forwarding=0):
+    with sysctls_set(host, net__ipv4__conf__docker0__forwarding=0):
         autopsy = diagnosed(CONTAINER01, INTERNET, "tcp")
     assert "host does not forward IPv4 from docker0" in autopsy.lines
 
 
 def test_story_names_a_link_that_is_down(cast: Scene, host: NetnsView, diagnosed: Diagnose) -> None:
     """The story names a link that is down, the bridge port of the other container."""
-    port = port_of(cast, CONTAINER02)
-    with undone(
+    port = host_end_of(cast, CONTAINER02)
+    with changed_meanwhile(
         host, rtnetlink.set_link(port.ifindex, up=False), rtnetlink.set_link(port.ifindex, up=True)
     ):
         autopsy = diagnosed(CONTAINER01, CONTAINER02, "udp")

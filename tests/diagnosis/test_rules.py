@@ -26,8 +26,8 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import nftables
 from linux.netlink import nest, text
-from tests.diagnosis.conftest import Diagnose, Put, port_of, story_text
-from tests.diagnosis.test_kernel_trace import carry_out, forgotten
+from tests.diagnosis.conftest import Diagnose, Put, host_end_of, story_text
+from tests.diagnosis.test_kernel_trace import carry_out, delete_neighbour
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
 NOTRACK = nest(1, text(1, "notrack"))
@@ -99,7 +99,7 @@ def test_story_names_a_rule_that_drops_arp(  # noqa: PLR0917 # pytest passes by 
     """The story names a rule that drops ARP requests, so that the neighbour is silent."""
     net = cast[CONTAINER01].net
     address = cast[CONTAINER02].net.address(4)
-    carry_out(net, *forgotten(net, str(address)))
+    carry_out(net, *delete_neighbour(net, str(address)))
     rule(cast.netns(place), hook, nftables.verdict("drop"), family=family)
     autopsy = diagnosed(CONTAINER01, CONTAINER02, "udp")
     assert f"dropped in {place}, table {family} built, chain {hook}, {SECOND}" in autopsy.lines
@@ -157,7 +157,7 @@ def test_story_of_unwanted_arrival_has_its_path(cast: Scene) -> None:
         f"it should not have arrived, and came by {CONTAINER01} → host → {CONTAINER02}"
         in story_text(autopsy)
     )
-    assert f"in the host by host/{port_of(cast, CONTAINER01).name}" in story_text(autopsy)
+    assert f"in the host by host/{host_end_of(cast, CONTAINER01).name}" in story_text(autopsy)
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
@@ -177,7 +177,7 @@ def test_story_names_a_rule_against_neighbour_discovery(
     cast: Scene, rule: Put, diagnosed: Diagnose
 ) -> None:
     """The story names a rule that drops the solicitation for ns1, so no request is sent."""
-    carry_out(cast.world_netns[HOST], *forgotten(cast.world_netns[HOST], "fd00:2::10"))
+    carry_out(cast.world_netns[HOST], *delete_neighbour(cast.world_netns[HOST], "fd00:2::10"))
     rule(
         cast.world_netns[NS1],
         "input",

@@ -22,7 +22,7 @@ def outcome(
     return PhaseOutcome(test, when, requirements, **more)
 
 
-def fate(
+def verdict_on(
     *outcomes: PhaseOutcome, unsound: tuple[str, ...] = (), acted: int = 1, **fault: Any
 ) -> Result:
     """Return the verdict on a fault after these outcomes."""
@@ -39,47 +39,47 @@ def fate(
 
 def test_failing_test_of_the_requirement_catches_the_fault() -> None:
     """Only a failing test of the violated requirement catches a fault."""
-    assert fate(outcome(**FAILED)) is Result.CAUGHT
-    assert fate(outcome()) is Result.SURVIVED
-    assert fate(outcome(requirements=("AB-2",), **FAILED)) is Result.SURVIVED
+    assert verdict_on(outcome(**FAILED)) is Result.CAUGHT
+    assert verdict_on(outcome()) is Result.SURVIVED
+    assert verdict_on(outcome(requirements=("AB-2",), **FAILED)) is Result.SURVIVED
 
 
 def test_each_violated_requirement_needs_a_failing_test() -> None:
     """Each violated requirement needs a failing test; one of two is not enough."""
     both = ("AB-1", "AB-2")
     one, other = outcome(**FAILED), outcome(requirements=("AB-2",), **FAILED)
-    assert fate(one, violates=both) is Result.SURVIVED
-    assert fate(one, other, violates=both) is Result.CAUGHT
+    assert verdict_on(one, violates=both) is Result.SURVIVED
+    assert verdict_on(one, other, violates=both) is Result.CAUGHT
 
 
 def test_failing_setup_counts_only_with_errors() -> None:
     """A failing set-up counts only with errors, as the test itself has not run."""
     set_up = outcome(when="setup", **FAILED)
-    assert fate(set_up) is Result.SURVIVED
-    assert fate(set_up, errors=True) is Result.CAUGHT
+    assert verdict_on(set_up) is Result.SURVIVED
+    assert verdict_on(set_up, errors=True) is Result.CAUGHT
 
 
 @pytest.mark.parametrize("error", ["RuntimeBroken", "HostDied", "PytestTimeout"])
 def test_crash_does_not_catch_a_fault(error: str) -> None:
     """A crash or a timeout of a test does not catch a fault."""
-    assert fate(outcome(error=error)) is Result.SURVIVED
+    assert verdict_on(outcome(error=error)) is Result.SURVIVED
 
 
 def test_leak_counts_for_its_own_requirement() -> None:
     """A leak counts for the requirement that the guard names, whatever the test."""
     left = outcome(when="teardown", requirements=("AB-2",), breaks=("AB-1",), error="Violation")
-    assert fate(left) is Result.CAUGHT
+    assert verdict_on(left) is Result.CAUGHT
 
 
 def test_test_that_fails_without_a_fault_does_not_count() -> None:
     """A test that fails without a fault does not count, as it fails with every fault."""
-    assert fate(outcome(**FAILED), unsound=("test_it",)) is Result.SURVIVED
+    assert verdict_on(outcome(**FAILED), unsound=("test_it",)) is Result.SURVIVED
 
 
 def test_failing_fault_is_broken() -> None:
     """A failing fault is broken, even if a test failed."""
     wrong = outcome(error="FaultFailed", said="fault harmless failed")
-    assert fate(outcome(**FAILED), wrong) is Result.BROKEN
+    assert verdict_on(outcome(**FAILED), wrong) is Result.BROKEN
 
 
 def test_dead_trial_is_broken() -> None:
@@ -94,8 +94,8 @@ def test_dead_trial_is_broken() -> None:
 
 def test_untested_and_unsupported_are_different_verdicts() -> None:
     """A fault without a test is untested; without a supported test it is unsupported."""
-    assert fate(outcome(), violates=("AB-9",)) is Result.UNTESTED
-    assert fate(outcome(), violates=("AB-3",)) is Result.UNSUPPORTED
+    assert verdict_on(outcome(), violates=("AB-9",)) is Result.UNTESTED
+    assert verdict_on(outcome(), violates=("AB-3",)) is Result.UNSUPPORTED
 
 
 def test_narrow_fault_may_break_only_named_requirements() -> None:
@@ -105,10 +105,10 @@ def test_narrow_fault_may_break_only_named_requirements() -> None:
     """
     caught, other = outcome(**FAILED), outcome("test_other", requirements=("AB-2",), **FAILED)
     leak = outcome("test_other", when="teardown", requirements=(), breaks=("AB-3",), error="V")
-    assert fate(caught, other) is Result.CAUGHT
-    assert fate(caught, other, narrow=True) is Result.STRAY
-    assert fate(caught, leak, narrow=True) is Result.STRAY
-    assert fate(caught, other, leak, narrow=True, also=("AB-2", "AB-3")) is Result.CAUGHT
+    assert verdict_on(caught, other) is Result.CAUGHT
+    assert verdict_on(caught, other, narrow=True) is Result.STRAY
+    assert verdict_on(caught, leak, narrow=True) is Result.STRAY
+    assert verdict_on(caught, other, leak, narrow=True, also=("AB-2", "AB-3")) is Result.CAUGHT
 
 
 def test_verdict_on_surviving_fault_has_its_activity() -> None:

@@ -14,7 +14,7 @@ from tests.support.programs import Watched
 OUTER = ["/bin/sh", "-i"]
 
 
-def greeted(lab: Watched) -> None:
+def first_prompt(lab: Watched) -> None:
     """Wait for the first prompt."""
     lab.expect("lab:host ")
 
@@ -26,7 +26,7 @@ def test_keys_reach_the_foreground_job_of_the_lab(shell: str, tmp_path: Path) ->
     The shell stays.
     """
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
-        greeted(lab)
+        first_prompt(lab)
         lab.type("sh -c 'echo started; read line; echo got $line; exec cat'\n")
         lab.expect("started\r\n")
         lab.type("\x1a")
@@ -48,7 +48,7 @@ def test_keys_reach_the_foreground_job_of_the_lab(shell: str, tmp_path: Path) ->
 def test_lab_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
     """The prompt shows the namespace that was entered, and changes after leaving."""
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
-        greeted(lab)
+        first_prompt(lab)
         lab.type("inside ns1\n")
         lab.expect("lab:ns1 ")
         lab.type("readlink /proc/self/ns/net /run/netns/ns1 | wc -l\n")
@@ -77,7 +77,7 @@ def test_lab_leaves_the_users_shell_history_unchanged(tmp_path: Path) -> None:
     """The lab's shell reads the user's settings and writes none of the user's files."""
     (tmp_path / ".bashrc").write_text("HISTFILE=~/.bash_history\nalias greet='echo hello'\n")
     with at_terminal(NO_CAST, shell="/bin/bash", home=tmp_path) as lab:
-        greeted(lab)
+        first_prompt(lab)
         lab.type("greet\n")
         lab.expect("\r\nhello\r\n")
         lab.type("exit\n")
@@ -89,7 +89,7 @@ def test_outer_shell_of_the_lab_gets_the_terminal_back() -> None:
     """The outer shell gets the terminal back after the lab, also for its jobs."""
     with at_terminal(OUTER) as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")
-        greeted(outer)
+        first_prompt(outer)
         outer.type("exit 4\n")
         outer.type("echo lab ended by $?\n")
         outer.expect("lab ended by 4\r\n")
@@ -109,7 +109,7 @@ def test_killed_lab_restores_the_terminal(shell: str, tmp_path: Path) -> None:
     source = """stty -g >before; sh -c 'echo $$ >pid; exec "$@"' - "$@"; stty -g >after; cat pid"""
     wrapped = ["sh", "-c", f"cd {tmp_path}; {source}", "-", *NO_CAST]
     with at_terminal(wrapped, shell=shell, home=tmp_path) as lab:
-        greeted(lab)
+        first_prompt(lab)
         lab.expect("# ")
         pid = int((tmp_path / "pid").read_text())
         os.kill(pid, signal.SIGTERM)
@@ -121,7 +121,7 @@ def test_lab_can_be_suspended() -> None:
     """`suspend` gives the terminal to the outer shell, and `fg` resumes the lab."""
     with at_terminal(["/bin/bash", "--norc", "-i"], shell="/bin/bash") as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")
-        greeted(outer)
+        first_prompt(outer)
         outer.type("place=kept; suspend\n")
         outer.expect("Stopped")
         outer.type("echo outside $((6 * 7))\n")
@@ -143,7 +143,7 @@ def test_lab_in_the_background_waits_for_the_foreground() -> None:
         outer.type("until jobs | grep -q Stopped; do :; done; echo it $((1 + 1)) waits\n")
         outer.expect("it 2 waits\r\n")
         outer.type("fg\n")
-        greeted(outer)
+        first_prompt(outer)
         outer.type("exit 0\n")
         outer.type("exit 0\n")
         assert outer.end() == 0

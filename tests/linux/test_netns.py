@@ -25,17 +25,19 @@ WITHIN = 10.0
 def thread() -> Iterator[ThreadPoolExecutor]:
     """Start one other thread, the same for every call of a test."""
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(here).result(WITHIN)  # the thread starts in the first caller's netns
+        executor.submit(current_netns).result(
+            WITHIN
+        )  # the thread starts in the first caller's netns
         yield executor
 
 
-def here() -> NetNS:
+def current_netns() -> NetNS:
     """Return the namespace of the calling thread."""
     with NetNS.own() as own:
         return own
 
 
-def of(opened: socket.socket) -> NetNS:
+def netns_of_socket(opened: socket.socket) -> NetNS:
     """Return the namespace of a socket: SIOCGSKNS, socket(7)."""
     with NetNS(fcntl.ioctl(opened, _SIOCGSKNS)) as found:
         return found
@@ -43,9 +45,9 @@ def of(opened: socket.socket) -> NetNS:
 
 def test_new_namespace_has_only_lo_and_caller_stays() -> None:
     """A new namespace has only `lo`, down, and the caller stays in its own."""
-    before = here()
+    before = current_netns()
     with NetNS.new() as made, Netlink(made) as netlink:
-        assert made != before == here()
+        assert made != before == current_netns()
         (lo,) = rtnetlink_dump.links(netlink)
         assert (lo.name, lo.up) == ("lo", False)
 
@@ -77,45 +79,45 @@ def test_entered_moves_the_caller_and_back(space: NetNS) -> None:
 
     An exception of the body is raised.
     """
-    before = here()
+    before = current_netns()
     with NetNS.new() as inner, space.entered():
-        assert here() == space
+        assert current_netns() == space
         with inner.entered():
-            assert here() == inner
-        assert here() == space
+            assert current_netns() == inner
+        assert current_netns() == space
         with NetNS.new() as made:
-            assert made != here() == space
-    assert here() == before
+            assert made != current_netns() == space
+    assert current_netns() == before
     with pytest.raises(ZeroDivisionError), space.entered():
         raise ZeroDivisionError
-    assert here() == before
+    assert current_netns() == before
 
 
 def test_handle_on_another_file_cannot_be_entered() -> None:
     """A handle on a file that is no network namespace raises, and the caller stays."""
-    before = here()
+    before = current_netns()
     for path in ("/proc/self/ns/uts", "/dev/null"):
         with NetNS.at(path) as wrong:
             with pytest.raises(OSError, match=rf"setns\({wrong.fd}, 0x40000000\): Invalid"):
                 wrong.entered().__enter__()
             with pytest.raises(OSError, match="setns"):
                 wrong.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    assert here() == before
+    assert current_netns() == before
 
 
 def test_entered_moves_only_the_calling_thread(space: NetNS, thread: ThreadPoolExecutor) -> None:
     """Two threads may be inside two namespaces at once."""
-    before = here()
+    before = current_netns()
     with space.entered():
-        assert thread.submit(here).result(WITHIN) == before
+        assert thread.submit(current_netns).result(WITHIN) == before
     with NetNS.new() as other:
         body = other.entered()
         thread.submit(body.__enter__).result(WITHIN)
         with space.entered():
-            assert (here(), thread.submit(here).result(WITHIN)) == (space, other)
+            assert (current_netns(), thread.submit(current_netns).result(WITHIN)) == (space, other)
         left: Future[bool | None] = thread.submit(body.__exit__, None, None, None)
         left.result(WITHIN)
-    assert here() == thread.submit(here).result(WITHIN) == before
+    assert current_netns() == thread.submit(current_netns).result(WITHIN) == before
 
 
 def test_socket_stays_in_the_namespace_of_its_opening(space: NetNS) -> None:
@@ -127,7 +129,13 @@ def test_socket_stays_in_the_namespace_of_its_opening(space: NetNS) -> None:
         client.connect(listener.getsockname())
         accepted, _ = listener.accept()
         with accepted:
-            assert of(listener) == of(accepted) == of(client) == space != here()
+            assert (
+                netns_of_socket(listener)
+                == netns_of_socket(accepted)
+                == netns_of_socket(client)
+                == space
+                != current_netns()
+            )
 
 
 def test_second_close_of_a_netns_does_nothing() -> None:

@@ -30,7 +30,7 @@ def drops(steps: list[TraceStep]) -> list[tuple[str, str, str]]:
     return [(step.table, step.chain, step.kind) for step in steps if step.verdict == "drop"]
 
 
-def put(
+def make_chain(
     rules: Nft, hook: nftables.Hook, *parts: list[nftables.Expression], policy: str = "accept"
 ) -> None:
     """Make a chain with one rule, or none."""
@@ -42,7 +42,7 @@ def put(
 @pytest.mark.parametrize("hook", ["output", "input"])
 def test_trace_names_the_rule_that_drops(space: NetNS, rules: Nft, hook: nftables.Hook) -> None:
     """A trace has the table, chain and handle of the rule that drops a packet."""
-    put(rules, hook, nftables.daddr(ip_network("127.0.0.1/32")), nftables.verdict("drop"))
+    make_chain(rules, hook, nftables.daddr(ip_network("127.0.0.1/32")), nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
         found = [step for step in tracer.steps() if step.verdict == "drop"]
@@ -54,7 +54,7 @@ def test_trace_names_the_rule_that_drops(space: NetNS, rules: Nft, hook: nftable
 
 def test_trace_names_the_policy_that_drops(space: NetNS, rules: Nft) -> None:
     """A trace names the policy that drops a packet in a chain without a matching rule."""
-    put(rules, "input", policy="drop")
+    make_chain(rules, "input", policy="drop")
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
         assert drops(tracer.steps()) == [("checked", "input", "policy")]
@@ -62,7 +62,7 @@ def test_trace_names_the_policy_that_drops(space: NetNS, rules: Nft) -> None:
 
 def test_trace_reports_only_matching_packets(space: NetNS, rules: Nft) -> None:
     """A trace reports only matching packets; other dropped ones have no step."""
-    put(rules, "input", nftables.verdict("drop"))
+    make_chain(rules, "input", nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"another")
         assert tracer.steps() == []
@@ -72,7 +72,7 @@ def test_trace_reports_only_matching_packets(space: NetNS, rules: Nft) -> None:
 
 def test_port_from_matches_ports_from_a_number_on(space: NetNS, rules: Nft) -> None:
     """`port_from` matches the first port and later ones, not the one before."""
-    put(rules, "input", nftables.verdict("drop"))
+    make_chain(rules, "input", nftables.verdict("drop"))
     flow = [[*nftables.l4proto("udp"), *port_from(61000, 2)]]
     with Tracer(space, flow, name="tracing") as tracer:
         send(space, b"", port=60999)
@@ -83,7 +83,7 @@ def test_port_from_matches_ports_from_a_number_on(space: NetNS, rules: Nft) -> N
 
 def test_trace_carries_the_packet_headers(space: NetNS, rules: Nft) -> None:
     """The first step of a chain has the headers, which identify the packet."""
-    put(rules, "input", nftables.verdict("accept"))
+    make_chain(rules, "input", nftables.verdict("accept"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked", port=4242)
         head = next(step.head for step in tracer.steps() if step.head)

@@ -113,7 +113,7 @@ def give(space: NetNS, text: str, index: int = PORT) -> None:
         netlink.send([rtnetlink.add_address(index, IPv6Interface(text), nodad=False)])
 
 
-def state(space: NetNS, text: str) -> tuple[bool, bool]:
+def address_state(space: NetNS, text: str) -> tuple[bool, bool]:
     """Return whether an address is tentative, and whether it failed."""
     with Netlink(space) as netlink:
         (found,) = (a for a in rtnetlink_dump.addresses(netlink) if str(a.address) == text)
@@ -139,11 +139,11 @@ def test_tentative_address_is_awaited_without_polling(
             space, {"net.ipv6.conf.eth0.dad_transmits": 10}
         )  # else duplicate detection may have ended
         give(space, text)
-        assert state(space, text) == (True, False)
+        assert address_state(space, text) == (True, False)
     await_ready(bare)
     assert woken
     assert all(woken)
-    assert state(one, OWN) == state(other, PEER) == (False, False)
+    assert address_state(one, OWN) == address_state(other, PEER) == (False, False)
 
 
 def test_address_without_duplicate_detection_is_awaited_until_reachable(ends6: Pair) -> None:
@@ -232,7 +232,7 @@ def test_duplicate_address_is_not_awaited(bare: Pair) -> None:
     await_ready(bare)
     give(one, OWN)
     await_ready(bare)
-    assert state(one, OWN)[1]
+    assert address_state(one, OWN)[1]
 
 
 def test_address_on_a_link_without_carrier_is_not_awaited() -> None:
@@ -250,7 +250,7 @@ def test_address_on_a_link_without_carrier_is_not_awaited() -> None:
         )
         give(space, OWN, index=5)
         await_ready([space], bound=0.0)
-        assert state(space, OWN) == (True, False)
+        assert address_state(space, OWN) == (True, False)
 
 
 def test_link_local_address_alone_is_not_awaited(bare: Pair) -> None:

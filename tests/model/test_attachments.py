@@ -45,7 +45,7 @@ PLAN = Plan(
 )
 
 
-def of(*cells: Cell) -> Matrix[Promise]:
+def promises_of(*cells: Cell) -> Matrix[Promise]:
     """Compute the promises of these cells."""
     return promised(PLAN, Dialect(), Topology(), cells)
 
@@ -82,14 +82,14 @@ def test_peers_use_shared_network_before_default_route(
     The networks on the path of that route decide too.
     """
     cell = Cell(source, target, Protocol.ICMP, family)
-    promise = of(cell)[cell]
+    promise = promises_of(cell)[cell]
     assert f"{promise}, {promise.requirement}" == words
 
 
 def test_cell_exists_only_for_address_family_of_target() -> None:
     """A cell exists only for an address family of one of the target's networks."""
     absent, present = (Cell("host", name, Protocol.ICMP, 6) for name in ("deaf1", "shut"))
-    assert list(of(absent, present)) == [present]
+    assert list(promises_of(absent, present)) == [present]
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_rootless_bridges_without_outside_ipv6_have_no_route_beyond(
     assert f"{found[over4]}" == "reply, seen as host, seen with ttl 61"
 
 
-def why(plan: Plan, dialect: Dialect, cell: Cell) -> str:
+def reason_of(plan: Plan, dialect: Dialect, cell: Cell) -> str:
     """Return the reason of a promise."""
     return promised(plan, dialect, Topology(), [cell])[cell].why
 
@@ -211,7 +211,7 @@ def test_reason_names_the_tap_or_the_nearer_owner(
     dialect: Dialect, source: str, target: str, reason: str, family: Family
 ) -> None:
     """The reason of a promise, shown on failure, names the tap or the nearer owner."""
-    assert why(PLAN, dialect, Cell(source, target, Protocol.TCP, family)) == reason
+    assert reason_of(PLAN, dialect, Cell(source, target, Protocol.TCP, family)) == reason
 
 
 def test_reason_of_a_missing_route_names_the_declaration() -> None:
@@ -221,7 +221,7 @@ def test_reason_of_a_missing_route_names_the_declaration() -> None:
     )
     dialect = Dialect(bridges="pasta", beyond6="unreachable")
     cell = Cell("a", "internet", Protocol.TCP, 6)
-    assert why(plan, dialect, cell) == "IPv6 is declared to end where the bridges are"
+    assert reason_of(plan, dialect, cell) == "IPv6 is declared to end where the bridges are"
 
 
 def test_container_with_a_tap_reaches_its_other_network_too() -> None:

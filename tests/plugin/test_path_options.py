@@ -29,7 +29,7 @@ def elsewhere(project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-def passes(root: Path, *words: str) -> None:
+def assert_passes(root: Path, *words: str) -> None:
     """Run pytest in the project; check that its one test passes, by its settings."""
     done = run([*PYTEST, *words])
     assert (done.returncode, done.stderr) == (pytest.ExitCode.OK, ""), done.stdout
@@ -46,7 +46,7 @@ def test_report_folder_outside_the_project(
     """`--report DIR` and `--report=DIR` both work, whether the folder exists or not."""
     folder = elsewhere if exists else elsewhere / "new"
     words = ["--report", str(folder)] if form == "two words" else [f"--report={folder}"]
-    passes(project.path, *workers, *words)
+    assert_passes(project.path, *workers, *words)
     assert json.loads((folder / "report.json").read_text())["exit"] == 0
 
 
@@ -56,7 +56,7 @@ def test_report_folder_inside_the_project(project: pytest.Pytester, workers: lis
     project.makepyfile(TEST)
     inside = project.mkdir("inside")
     for folder in (str(inside), "inside"):
-        passes(project.path, *workers, "--report", folder)
+        assert_passes(project.path, *workers, "--report", folder)
         assert (inside / "report.json").is_file()
 
 
@@ -65,12 +65,12 @@ def test_option_files_outside_the_project(
     project: pytest.Pytester, elsewhere: Path, workers: list[str]
 ) -> None:
     """`--expect`, `--write-expect` and `--shard-by` take a file outside the project."""
-    passes(project.path, f"--report={elsewhere}")
+    assert_passes(project.path, f"--report={elsewhere}")
     known, written, times = (elsewhere / name for name in ("known", "written", "report.json"))
     known.touch()
     written.touch()
-    passes(project.path, *workers, "--expect", str(known), "--write-expect", str(written))
-    passes(project.path, *workers, "--shard", "1/1", "--shard-by", str(times))
+    assert_passes(project.path, *workers, "--expect", str(known), "--write-expect", str(written))
+    assert_passes(project.path, *workers, "--shard", "1/1", "--shard-by", str(times))
 
 
 def test_runtime_description_outside_the_project(project: pytest.Pytester, elsewhere: Path) -> None:

@@ -40,7 +40,7 @@ def lo() -> Iterator[NetNS]:
         yield space
 
 
-def rest(quiet: Quiet) -> None:
+def pass_until_quiet(quiet: Quiet) -> None:
     """Make passes until the world is quiet."""
     assert any(quiet.reached() for _ in range(PASSES)), "no pass was quiet"
 
@@ -70,17 +70,17 @@ def test_packet_between_two_passes_is_not_quiet(ends: Pair, lo: NetNS) -> None:
     with Quiet(lo, ends) as quiet:
         for sender, address in ((one, "192.0.2.2"), (other, "192.0.2.1")):
             with sender.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                rest(quiet)
+                pass_until_quiet(quiet)
                 sock.sendto(b"!", (address, 9))
                 assert not quiet.reached()
-                rest(quiet)
+                pass_until_quiet(quiet)
 
 
 def test_traffic_on_loopback_and_elsewhere_does_not_count(ends: Pair, lo: NetNS) -> None:
     """Packets over `lo` and in unwatched namespaces are no traffic."""
     one, other = ends
     with Quiet(lo, [one]) as quiet, pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as (far, _):
-        rest(quiet)
+        pass_until_quiet(quiet)
         for space, address in ((one, "127.0.0.1"), (other, "127.0.0.1"), (far, "192.0.2.2")):
             with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.sendto(b"!", (address, 9))
@@ -116,10 +116,10 @@ def test_endless_traffic_is_an_error_that_names_busy_links(
 ) -> None:
     """Endless traffic, such as a frame in a loop, is an error that names busy links."""
     with Quiet(lo, ends) as quiet:
-        rest(quiet)
+        pass_until_quiet(quiet)
     with Quiet(lo, [*ends, storm], bound=0.05) as quiet:
         with pytest.raises(NeverQuiet) as caught:
-            rest(quiet)
+            pass_until_quiet(quiet)
         message = str(caught.value)
         assert message.startswith("the world is still busy after 0.05 s, at ")
         assert f"{storm!r}" in message
@@ -128,13 +128,13 @@ def test_endless_traffic_is_an_error_that_names_busy_links(
     with Netlink(storm) as netlink:
         netlink.send([rtnetlink.set_link(5, up=False)])
     with Quiet(lo, [storm]) as quiet:
-        rest(quiet)
+        pass_until_quiet(quiet)
 
 
 def test_quiet_at_the_end_of_the_bound_is_no_error(ends: Pair, lo: NetNS) -> None:
     """A world that is at rest at the end of the bound is quiet."""
     with Quiet(lo, ends) as quiet:
-        rest(quiet)
+        pass_until_quiet(quiet)
     with Quiet(lo, ends, bound=0.0) as quiet:
         assert [quiet.reached(), quiet.reached()] == [False, True]
 

@@ -217,7 +217,7 @@ TESTS = st.lists(
 )
 
 
-def of(tests: list[Drawn]) -> Report:
+def report_of(tests: list[Drawn]) -> Report:
     """Return a report of such tests; the last kind failed by runtime output, if at all."""
     return made.report(
         *(
@@ -247,11 +247,11 @@ def test_written_expectations_make_the_gate_pass(
     def gone(id_: str) -> bool:
         return id_ not in there
 
-    earlier = expectations.updated(of(before), [*sayings], gone=gone)
-    written = expectations.updated(of(now), earlier, gone=gone)
+    earlier = expectations.updated(report_of(before), [*sayings], gone=gone)
+    written = expectations.updated(report_of(now), earlier, gone=gone)
     assert {item for item in written if item.kind is DeviationKind.SAYING} == sayings
-    assert expectations.compare(of(now), written, file="x", gone=gone).ok
-    assert set(expectations.updated(of(now), written, gone=gone)) == set(written)
+    assert expectations.compare(report_of(now), written, file="x", gone=gone).ok
+    assert set(expectations.updated(report_of(now), written, gone=gone)) == set(written)
 
 
 def test_writing_expectations_keeps_reasons_and_ranges() -> None:

@@ -83,10 +83,10 @@ def test_detach_leaves_nothing(host: NetNS, inside: NetNS) -> None:
     """
     with NetNS.new() as another:  # its port keeps the bridge and its neighbour entries
         attach(host, another, replace(NETWORK, gateways=()), "another")
-        _come_and_go(host, inside)
+        _attach_and_detach(host, inside)
 
 
-def _come_and_go(host: NetNS, inside: NetNS) -> None:
+def _attach_and_detach(host: NetNS, inside: NetNS) -> None:
     attach(host, inside, NETWORK, "alone")
     observe_all([probe(host, str(address), inside) for address in LAST])
     machine = fixed("host", host)

@@ -197,12 +197,12 @@ def test_connection_that_is_accepted_and_closed_is_not_delivered(
     """
     listener, beside, _ = engaged
 
-    def hang_up() -> None:
+    def close_accepted() -> None:
         select.select([beside._socket], [], [], traffic.BOUND)
         for accepted, _ in beside._accepted():
             accepted.close()
 
-    thread = threading.Thread(target=hang_up)
+    thread = threading.Thread(target=close_accepted)
     thread.start()
     assert listener.reached_from(ends[1], port=beside.port) is None
     thread.join()

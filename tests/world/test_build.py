@@ -157,7 +157,7 @@ def test_packet_to_unused_address_is_dropped(world: World, source: str, address:
     assert set(outcomes(world, questions)) == {Outcome.DROPPED}
 
 
-def passed_on(world: World) -> int:
+def forwarded_packets(world: World) -> int:
     """Return how many packets the routers have forwarded."""
     total = 0
     for name in routers(world.topology):
@@ -176,11 +176,11 @@ def test_packet_to_unused_private_address_does_not_loop(world: World, address: s
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     spaces = list(world.namespaces.values())
     settle(*spaces)
-    before = passed_on(world)
+    before = forwarded_packets(world)
     with world.namespaces[HOST].socket(kind, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"!", (address, 9))
         settle(*spaces)
-    assert passed_on(world) - before <= len(routers(world.topology))
+    assert forwarded_packets(world) - before <= len(routers(world.topology))
 
 
 @EACH
@@ -271,27 +271,27 @@ def test_narrow_link_reports_its_path_mtu(
 # --- the end ------------------------------------------------------------------------
 
 
-def held() -> tuple[set[str], set[int]]:
+def existing_namespaces() -> tuple[set[str], set[int]]:
     """Return all network namespaces that exist, and this test's processes."""
     return network_namespaces(), family()
 
 
-def nothing_more(before: tuple[set[str], set[int]]) -> bool:
+def nothing_new(before: tuple[set[str], set[int]]) -> bool:
     """Return whether no namespace and no process is new."""
-    spaces, processes = held()
+    spaces, processes = existing_namespaces()
     return spaces <= before[0] and processes <= before[1]
 
 
 def test_closed_world_leaves_no_namespace_or_process() -> None:
     """A world has namespaces and processes until it is closed, and none afterwards."""
     gc.collect()  # earlier tests' namespaces must not be released meanwhile
-    before = held()
+    before = existing_namespaces()
     world = World.build(Topology())
-    spaces, processes = held()
+    spaces, processes = existing_namespaces()
     assert len(spaces - before[0]) == len(world.namespaces) == 9
     assert len(processes - before[1]) == 3  # the host's init and server, and the services
     world.close()
-    assert nothing_more(before)
+    assert nothing_new(before)
     world.close()
 
 
@@ -299,10 +299,10 @@ def test_failed_world_build_leaves_no_namespace_or_process() -> None:
     """A failed world build leaves no namespace or process, and names the refused step."""
     twice = replace(Topology(), resolver=Topology().internet)
     gc.collect()  # earlier tests' namespaces must not be released meanwhile
-    before = held()
+    before = existing_namespaces()
     with pytest.raises(NetlinkError, match=r"add address 203\.0\.113\.10/24 .* File exists"):
         World.build(twice)
-    assert nothing_more(before)
+    assert nothing_new(before)
 
 
 def test_two_worlds_with_equal_names_are_isolated(world: World) -> None:

@@ -211,7 +211,7 @@ def test_interrupted_host_call_does_not_affect_the_next(doomed: HostMachine) -> 
     def interrupt(*_: object) -> None:
         raise Interrupted
 
-    def cut_off() -> None:
+    def interrupt_call() -> None:
         """Interrupt the call here once it runs inside, and let it end there."""
         _, inside = listener.recvfrom(10)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
@@ -224,7 +224,7 @@ def test_interrupted_host_call_does_not_affect_the_next(doomed: HostMachine) -> 
         with doomed.netns.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
             listener.bind(("127.0.0.1", 0))
             listener.settimeout(WITHIN)
-            thread = threading.Thread(target=cut_off)
+            thread = threading.Thread(target=interrupt_call)
             thread.start()
             with pytest.raises(Interrupted):
                 doomed.call(_wait_for_word, listener.getsockname()[1])

@@ -182,9 +182,9 @@ def test_snapshot_formats_nothing_if_only_counters_change(
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
     netlink(rtnetlink.add_neighbour(PORT, ip_address("192.0.2.77"), "02:00:00:00:00:77"))(ends[0])
     with Dumps(ends[0]) as dumps:
-        _chat(one, other)
+        _exchange_packets(one, other)
         before = dumps.take()
-        _chat(one, other)
+        _exchange_packets(one, other)
         after = dumps.take()
     assert before != after
     monkeypatch.setattr("harness.world.state.snapshot.changes", lambda *_: pytest.fail("words"))
@@ -202,7 +202,7 @@ def test_snapshot_ignores_counters_and_neighbour_states(ends: tuple[NetNS, NetNS
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
     rules(*CHAIN, nftables.add_rule(TABLE, "input", nftables.counter()))(ends[0])
     before = one.snapshot()
-    _chat(one, other)
+    _exchange_packets(one, other)
     assert before.changes(one.snapshot()) == []
 
 
@@ -216,7 +216,7 @@ def test_snapshot_ignores_the_carrier(ends: tuple[NetNS, NetNS]) -> None:
     assert lines == []
 
 
-def _chat(one: NetnsView, other: NetnsView) -> None:
+def _exchange_packets(one: NetnsView, other: NetnsView) -> None:
     for transport, address in zip(TRANSPORTS, ("192.0.2.1", "2001:db8::1"), strict=True):
         with Listener(one, transport, address=ip_address(address)) as listener:
             assert listener.reached_from(other)

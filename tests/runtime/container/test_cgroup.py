@@ -31,7 +31,7 @@ def _cgroups(name: str) -> list[Path]:
     ]
 
 
-def _none_left() -> bool:
+def _no_cgroup_left() -> bool:
     """Return True if no cgroup of a container is empty; cgroups of other tests are included."""
     return all(_occupied(path) for path in _cgroups("mydocker-*"))
 
@@ -50,7 +50,7 @@ def _result_or_refusal(controller: str, ask: Callable[[], Any]) -> Any:
     except UnsupportedError as error:
         message = str(error)
     assert f"'{controller}'" in message
-    until(_none_left, "no cgroup is left")
+    until(_no_cgroup_left, "no cgroup is left")
     return None
 
 
@@ -86,7 +86,7 @@ def test_resource_limit_is_in_the_cgroup_or_refused(
             members = _read(found, "cgroup.procs")[0].split()
             assert set(map(int, members)) == set(processes.of(found.state.pid))
             engine.remove(found.id, force=True)
-        until(_none_left, "no cgroup is left")
+        until(_no_cgroup_left, "no cgroup is left")
 
 
 def test_pids_limit_stops_further_processes(engine: Engine, root: Path) -> None:
@@ -121,14 +121,14 @@ def test_too_small_limit_is_refused(engine: Engine) -> None:
 _COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /count; done"
 
 
-def _count(root: Path, found: ContainerRecord) -> Path:
+def _counter_path(root: Path, found: ContainerRecord) -> Path:
     """Return the path of the container's counter, which exists once its command runs."""
     return root / "containers" / found.id / "upper" / "count"
 
 
-def _counts(root: Path, found: ContainerRecord) -> bool:
+def _counter_increases(root: Path, found: ContainerRecord) -> bool:
     """Return True if the counter increases while the test does some work."""
-    path = _count(root, found)
+    path = _counter_path(root, found)
     before = path.read_text()
     for _ in range(3000):
         os.sched_yield()
@@ -143,17 +143,17 @@ def test_paused_container_runs_no_process(engine: Engine, root: Path) -> None:
     Meanwhile the container can be inspected, but not entered.
     """
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
-    until(_count(root, web).exists, "the counter increases")
+    until(_counter_path(root, web).exists, "the counter increases")
     if _result_or_refusal("freezer", lambda: engine.pause("web")) is None:
         assert not engine.inspect("web").state.paused
         return
     assert engine.inspect("web").state.paused
-    assert not _counts(root, web)
+    assert not _counter_increases(root, web)
     for act in (engine.pause, lambda name: engine.exec(name, ["true"])):
         with pytest.raises(ConflictError, match="paused"):
             act("web")
     engine.unpause("web")
-    until(lambda: _counts(root, web), "the counter increases again")
+    until(lambda: _counter_increases(root, web), "the counter increases again")
     with pytest.raises(ConflictError, match="not paused"):
         engine.unpause("web")
 
@@ -187,15 +187,15 @@ _PAUSING: dict[str, Step] = {
 def test_killed_pause_can_be_unpaused(engine: Engine, root: Path, step: Step) -> None:
     """After a killed pause the container can be unpaused and removed; no cgroup is left."""
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
-    until(_count(root, web).exists, "the counter increases")
+    until(_counter_path(root, web).exists, "the counter increases")
 
-    def hold_and_let_go() -> None:
+    def pause_and_unpause() -> None:
         Engine(root).pause("web")
         Engine(root).unpause("web")
 
-    killed_at(step, hold_and_let_go)
+    killed_at(step, pause_and_unpause)
     engine.unpause("web")
-    until(lambda: _counts(root, web), "the counter increases")
+    until(lambda: _counter_increases(root, web), "the counter increases")
     engine.remove("web", force=True)
     assert _cgroups(f"mydocker-{web.id[:12]}") == []
 
@@ -208,4 +208,4 @@ def test_killed_start_with_limits_leaves_no_cgroup(engine: Engine, root: Path) -
     )
     until(lambda: engine.inspect("web").state.status == "created", "the state is repaired")
     engine.remove("web")
-    until(_none_left, "no cgroup is left")
+    until(_no_cgroup_left, "no cgroup is left")

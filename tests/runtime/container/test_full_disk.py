@@ -70,12 +70,12 @@ def test_container_runs_on_while_a_full_disk_stops_its_log(engine: Engine, small
     """
     web = engine.run("base", ["sh", "-c", TALKING], name="web", network="none")
 
-    def spoken() -> int:
+    def written_bytes() -> int:
         return int(engine.exec("web", ["wc", "-c", "/dev/shm/spoken"]).stdout.split()[0])
 
     with full(small):
-        before = spoken()
-        until(lambda: spoken() > before + PIPEFUL, "pid 1 has read the lost lines")
+        before = written_bytes()
+        until(lambda: written_bytes() > before + PIPEFUL, "pid 1 has read the lost lines")
         assert engine.inspect("web").running
         entries = list(engine.logs("web"))
     until(lambda: len(list(engine.logs("web"))) > len(entries), "output is logged again")
@@ -169,7 +169,7 @@ def test_failed_start_on_a_full_disk_leaves_the_container_usable(
         assert "a disk is full" in caught.value.cause
         assert "`df`" in caught.value.remedy
         # Others take the space that is freed when the container stops.
-        monkeypatch.setattr("runtime.container.networking.etc_files.write", _finds_no_room)
+        monkeypatch.setattr("runtime.container.networking.etc_files.write", _raise_full_disk)
         with pytest.raises(UnsupportedError, match="start container 'web': No space"):
             engine.restart("web", timeout=0)
         monkeypatch.undo()
@@ -179,7 +179,7 @@ def test_failed_start_on_a_full_disk_leaves_the_container_usable(
         assert engine.containers() == []
 
 
-def _finds_no_room(*_: object, **__: object) -> None:
+def _raise_full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -215,7 +215,7 @@ def test_full_disk_error_names_the_command(
 ) -> None:
     """The error names the command, also without a container, network or volume."""
     monkeypatch.setenv("MYDOCKER_ROOT", str(small))
-    monkeypatch.setattr(Engine, "containers", _finds_no_room)
+    monkeypatch.setattr(Engine, "containers", _raise_full_disk)
     assert main.main(["ps", "-a"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "mydocker: mydocker ps -a: No space left on device"

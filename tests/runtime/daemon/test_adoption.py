@@ -13,7 +13,7 @@ from linux.proc import process_born
 from runtime.engine import Engine
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import RESOLVER, ask, told
+from tests.runtime.daemon.dns_client import RESOLVER, ask, reply_values
 from tests.runtime.support.inspection import netns, processes_titled, until
 
 _TITLE = b"mydocker-daemon"
@@ -24,7 +24,7 @@ def test_container_without_free_ports_loses_only_its_own_dns(engine: Engine, lan
     few = {"net.ipv4.ip_local_port_range": "40000 40009"}
     web = engine.run("base", FOR_EVER, name="web", network=lan, sysctls=few)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(db, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(db, "web")) == {"10.9.0.2"}
     (old,) = processes_titled(_TITLE)
     os.kill(old, signal.SIGKILL)
     until(lambda: not process_born(old), "the old daemon is dead")
@@ -34,11 +34,11 @@ def test_container_without_free_ports_loses_only_its_own_dns(engine: Engine, lan
             taken.bind((RESOLVER, port))
         engine.containers()
         until(lambda: _answers(db, "web"), "another daemon runs")
-        assert told(ask(db, "db")) == {"10.9.0.3"}
+        assert reply_values(ask(db, "db")) == {"10.9.0.3"}
 
 
 def _answers(asker: ContainerRecord, name: str) -> bool:
     try:
-        return bool(told(ask(asker, name, patience=0.2)))
+        return bool(reply_values(ask(asker, name, patience=0.2)))
     except (ConnectionRefusedError, dns.exception.Timeout):
         return False

@@ -12,7 +12,7 @@ from runtime.engine import Engine
 from runtime.errors import MydockerError
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import RESOLVER, ask, told
+from tests.runtime.daemon.dns_client import RESOLVER, ask, reply_values
 from tests.runtime.support.inspection import netns
 
 _CHANGES = {
@@ -43,7 +43,7 @@ def _check_other_containers(engine: Engine) -> None:
     """Check that list, start and remove work, also for the changed container."""
     assert {item.name for item in engine.containers()} >= {"web", "db"}
     other = engine.run("base", FOR_EVER, network="lan")
-    assert told(ask(other, "db")) == {"10.9.0.2"}
+    assert reply_values(ask(other, "db")) == {"10.9.0.2"}
     engine.repair()
     engine.remove("web", force=True)
 
@@ -72,14 +72,14 @@ def test_container_without_free_ports_harms_no_other_container(
 
     The daemon cannot bind a socket in such a container.
     """
-    with _no_port_left(web):
+    with _bind_every_port(web):
         with suppress(MydockerError):
             engine.network_connect("wan", "web")
         _check_other_containers(engine)
 
 
 @contextmanager
-def _no_port_left(container: ContainerRecord) -> Iterator[None]:
+def _bind_every_port(container: ContainerRecord) -> Iterator[None]:
     """Bind every port of the resolver's address inside the container."""
     with ExitStack() as stack, netns(container) as space:
         for port in range(40_000, 40_010):

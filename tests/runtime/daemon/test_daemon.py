@@ -25,7 +25,14 @@ from runtime.engine import Engine
 from runtime.errors import ConflictError, MydockerError
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import GATEWAY, RESOLVER, ask, known, name_server, told
+from tests.runtime.daemon.dns_client import (
+    GATEWAY,
+    RESOLVER,
+    ask,
+    fixed_reply,
+    name_server,
+    reply_values,
+)
 from tests.runtime.support.inspection import netns, nothing_left, processes, until
 from tests.runtime.support.killing import Step, killed_at, steps
 
@@ -53,18 +60,18 @@ def test_daemon_runs_from_the_first_container_to_the_last(
         two = engine.run("base", FOR_EVER, network=lan)
         assert len(_daemons()) == 1
         engine.remove(one.id, force=True)
-        assert told(ask(two, two.name)) == {"10.9.0.3"}
+        assert reply_values(ask(two, two.name)) == {"10.9.0.3"}
         engine.remove(two.id, force=True)
         assert not _daemons()
     three = engine.run("base", FOR_EVER, name="three", network=lan)
-    assert told(ask(three, "three")) == {"10.9.0.2"}
+    assert reply_values(ask(three, "three")) == {"10.9.0.2"}
 
 
 def test_daemon_releases_netns_of_an_exited_container(engine: Engine, lan: str) -> None:
     """The daemon releases the netns of an exited container without any call."""
     web = engine.run("base", FOR_EVER, network=lan)
     until(lambda: bool(_daemons()), "the daemon runs")
-    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    assert reply_values(ask(web, web.name)) == {"10.9.0.2"}
     os.kill(web.state.pid, signal.SIGKILL)
     until(lambda: not _daemons(), "the daemon has ended")
 
@@ -74,7 +81,7 @@ def test_daemon_keeps_no_descriptor_of_a_stopped_container(engine: Engine, lan: 
     engine.run("base", FOR_EVER, name="stays", network=lan)
     until(lambda: bool(_daemons()), "the daemon runs")
     (pid,) = _daemons()
-    assert told(ask(engine.inspect("stays"), "stays"))
+    assert reply_values(ask(engine.inspect("stays"), "stays"))
     before = _descriptors(pid)
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=["10.9.0.200"])
     with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as idle:
@@ -101,24 +108,24 @@ def test_next_call_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
     """After a killed daemon the next call starts another one for the same containers."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, publish=["8080:80"])
     db = engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(web, "db")) == {"10.9.0.3"}
+    assert reply_values(ask(web, "db")) == {"10.9.0.3"}
     (old,) = _daemons()
     os.kill(old, signal.SIGKILL)
     until(lambda: not process_born(old), "the old daemon is dead")
     engine.containers()
     until(lambda: _daemons() - {old} != set(), "another daemon runs")
     until(lambda: _answers(web), "the daemon serves the container")
-    assert told(ask(db, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(db, "web")) == {"10.9.0.2"}
     assert _called_on_loopback6(web) == "fd00:9::1"
     engine.remove("web", force=True)
-    assert told(ask(db, "db")) == {"10.9.0.3"}
+    assert reply_values(ask(db, "db")) == {"10.9.0.3"}
     engine.remove("db", force=True)
     assert not _daemons()
 
 
 def _answers(asker: ContainerRecord) -> bool:
     try:
-        return bool(told(ask(asker, asker.name, patience=0.2)))
+        return bool(reply_values(ask(asker, asker.name, patience=0.2)))
     except (ConnectionRefusedError, dns.exception.Timeout):
         return False
 
@@ -156,7 +163,7 @@ def test_next_start_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
     os.kill(old, signal.SIGKILL)
     until(lambda: not process_born(old), "the old daemon is dead")
     db = engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(db, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(db, "web")) == {"10.9.0.2"}
     until(lambda: _answers(web), "the daemon serves the container")
 
 
@@ -172,7 +179,7 @@ def test_concurrent_starts_share_one_daemon(engine: Engine, lan: str, root: Path
                     try:
                         own = Engine(root)
                         web = own.run("base", FOR_EVER, name=f"w{number}", network=lan)
-                        code = 0 if len(told(ask(web, f"w{number}"))) == 1 else 2
+                        code = 0 if len(reply_values(ask(web, f"w{number}"))) == 1 else 2
                         own.remove(web.id, force=True)
                     finally:
                         os._exit(code)
@@ -266,7 +273,7 @@ def test_start_after_a_killed_start_has_name_resolution(
         with contextlib.suppress(MydockerError):
             engine.remove("web", force=True)
         db = engine.run("base", FOR_EVER, name="web", network=lan)
-        assert told(ask(db, "web")) == {"10.9.0.2"}
+        assert reply_values(ask(db, "web")) == {"10.9.0.2"}
         engine.remove("web", force=True)
         until(lambda: not _daemons(), "the daemon has ended")
 
@@ -318,7 +325,7 @@ def test_list_works_with_a_full_daemon_queue(
     finally:
         os.kill(pid, signal.SIGCONT)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(db, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(db, "web")) == {"10.9.0.2"}
     assert _daemons() == {pid}
 
 
@@ -327,7 +334,7 @@ def test_daemon_returns_to_the_host_netns_after_a_query(
 ) -> None:
     """The daemon is in the host's netns again after a query from inside a container."""
     web = engine.run("base", FOR_EVER, network=lan, dns=[GATEWAY])
-    with name_server(known):
-        assert told(ask(web, "www.example")) == {"192.0.2.1"}
+    with name_server(fixed_reply):
+        assert reply_values(ask(web, "www.example")) == {"192.0.2.1"}
     (pid,) = _daemons()
     assert os.readlink(f"/proc/{pid}/ns/net") == f"net:[{host.id[1]}]"

@@ -16,7 +16,14 @@ from runtime.engine import Engine
 from runtime.errors import MydockerError
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import answers, ask, connected, questions, rcode, told
+from tests.runtime.daemon.dns_client import (
+    ask,
+    connected_to_resolver,
+    encoded_queries,
+    rcode,
+    replies_on,
+    reply_values,
+)
 from tests.runtime.support.inspection import netns, processes_titled
 
 
@@ -24,12 +31,12 @@ from tests.runtime.support.inspection import netns, processes_titled
 def web(engine: Engine, lan: str) -> ContainerRecord:
     """Start a container that answers on a published port and has the daemon's service."""
     made = engine.run("base", FOR_EVER, name="web", network=lan, publish=["[::1]:8080:80"])
-    assert told(ask(made, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(made, "web")) == {"10.9.0.2"}
     return made
 
 
 @contextmanager
-def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
+def _no_descriptors_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
     """Leave the daemon no free descriptors, or `spare` ones."""
     (pid,) = processes_titled(b"mydocker-daemon")
     used = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
@@ -47,10 +54,10 @@ def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
 def test_dns_over_tcp_waits_while_descriptors_are_exhausted(web: ContainerRecord) -> None:
     """A DNS connection waits in the accept queue while the daemon has no free descriptor."""
     with ExitStack() as stack:
-        with _none_left(web):
-            opened = stack.enter_context(connected(web))
-            opened.sendall(questions("web"))
-        assert told(next(answers(opened))) == {"10.9.0.2"}
+        with _no_descriptors_left(web):
+            opened = stack.enter_context(connected_to_resolver(web))
+            opened.sendall(encoded_queries("web"))
+        assert reply_values(next(replies_on(opened))) == {"10.9.0.2"}
 
 
 def test_relayed_connection_waits_while_descriptors_are_exhausted(web: ContainerRecord) -> None:
@@ -62,7 +69,7 @@ def test_relayed_connection_waits_while_descriptors_are_exhausted(web: Container
         server.bind(("::", 80))
         server.listen()
         server.settimeout(10)
-        with _none_left(web):
+        with _no_descriptors_left(web):
             opened = socket.create_connection(("::1", 8080), 10)
         with opened, server.accept()[0] as accepted:
             opened.sendall(b"hi")
@@ -76,10 +83,10 @@ def test_engine_call_waits_while_descriptors_are_exhausted(
 
     A busy loop would write a line into the daemon's log for each attempt.
     """
-    with _none_left(web):
+    with _no_descriptors_left(web):
         engine.containers()
     engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(web, "db")) == {"10.9.0.3"}
+    assert reply_values(ask(web, "db")) == {"10.9.0.3"}
     assert (root / "daemon.log").read_text() == ""
 
 
@@ -94,8 +101,8 @@ def test_partly_received_call_leaks_no_descriptor(
     (pid,) = processes_titled(b"mydocker-daemon")
     before = sorted(os.listdir(f"/proc/{pid}/fd"))
     monkeypatch.setattr(client, "_BOUND", 0.2)
-    with _none_left(web, spare), suppress(MydockerError):
+    with _no_descriptors_left(web, spare), suppress(MydockerError):
         engine.run("base", FOR_EVER, name="db", network=lan)
         engine.remove("db", force=True)
-    assert told(ask(web, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(web, "web")) == {"10.9.0.2"}
     assert sorted(os.listdir(f"/proc/{pid}/fd")) == before

@@ -16,7 +16,13 @@ import pytest
 
 from runtime.engine import Engine
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import RESOLVER, ask, connected, questions, told
+from tests.runtime.daemon.dns_client import (
+    RESOLVER,
+    ask,
+    connected_to_resolver,
+    encoded_queries,
+    reply_values,
+)
 from tests.runtime.support.inspection import netns
 
 _LONG = b"\x01a" * 126 + b"\0"
@@ -65,17 +71,17 @@ def test_expensive_dns_query_does_not_delay_other_containers(
     """
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(db, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(db, "web")) == {"10.9.0.2"}
     wire = made()
     with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.connect((RESOLVER, 53))
         for _ in range(20):
             opened.send(wire)
-        assert told(ask(db, "web", patience=2)) == {"10.9.0.2"}
-    with connected(web) as opened:
+        assert reply_values(ask(db, "web", patience=2)) == {"10.9.0.2"}
+    with connected_to_resolver(web) as opened:
         for _ in range(5):
             opened.sendall(len(wire).to_bytes(2, "big") + wire)
-        assert told(ask(db, "web", patience=2)) == {"10.9.0.2"}
+        assert reply_values(ask(db, "web", patience=2)) == {"10.9.0.2"}
 
 
 def test_many_tcp_connections_do_not_starve_other_containers(engine: Engine, lan: str) -> None:
@@ -83,14 +89,14 @@ def test_many_tcp_connections_do_not_starve_other_containers(engine: Engine, lan
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     with ExitStack() as stack:
-        opened = [stack.enter_context(connected(web)) for _ in range(200)]
+        opened = [stack.enter_context(connected_to_resolver(web)) for _ in range(200)]
         for connection in opened:
-            connection.sendall(questions("db") * 100)
+            connection.sendall(encoded_queries("db") * 100)
         between = []
         for _ in range(5):
             before = _unread(opened)
-            assert told(ask(db, "web")) == {"10.9.0.2"}
-            between.append((_unread(opened) - before) // len(questions("db")))
+            assert reply_values(ask(db, "web")) == {"10.9.0.2"}
+            between.append((_unread(opened) - before) // len(encoded_queries("db")))
     assert min(between) < 100
 
 

@@ -12,14 +12,14 @@ import pytest
 from runtime.daemon import daemon
 from runtime.engine import Engine
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import RESOLVER, ask, told
+from tests.runtime.daemon.dns_client import RESOLVER, ask, reply_values
 from tests.runtime.support.inspection import netns, processes_titled, until
 
 
 def test_daemon_process_is_detached_from_its_caller(engine: Engine, root: Path, lan: str) -> None:
     """The daemon has its own session, works in `/`, writes into its log, and ends when unused."""
     web = engine.run("base", FOR_EVER, network=lan)
-    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    assert reply_values(ask(web, web.name)) == {"10.9.0.2"}
     (pid,) = processes_titled(b"mydocker-daemon")
     assert os.getsid(pid) != os.getsid(0)
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
@@ -33,14 +33,14 @@ def test_daemon_survives_a_client_that_closes_early(engine: Engine, lan: str) ->
     """A client that closes its connection before the replies does not end the daemon (SIGPIPE)."""
     web = engine.run("base", FOR_EVER, network=lan)
     query = dns.message.make_query(web.name, "A").to_wire()
-    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    assert reply_values(ask(web, web.name)) == {"10.9.0.2"}
     (before,) = processes_titled(b"mydocker-daemon")
     with netns(web) as space:
         for _ in range(20):
             with space.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
                 client.connect((RESOLVER, 53))
                 client.sendall((len(query).to_bytes(2, "big") + query) * 20)
-    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    assert reply_values(ask(web, web.name)) == {"10.9.0.2"}
     assert processes_titled(b"mydocker-daemon") == {before}
 
 

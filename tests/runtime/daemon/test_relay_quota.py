@@ -13,7 +13,7 @@ import pytest
 from runtime.engine import Engine
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import ask, told
+from tests.runtime.daemon.dns_client import ask, reply_values
 from tests.runtime.support.inspection import netns, processes_titled, until
 
 _ROOM = 100
@@ -29,7 +29,7 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
         publish = [f"[::1]:{port}:80", f"[::1]:{port}:80/udp"]
         engine.run("base", FOR_EVER, name=name, network=lan, publish=publish)
     found = engine.inspect("web")
-    assert told(ask(found, "db")) == {"10.9.0.3"}
+    assert reply_values(ask(found, "db")) == {"10.9.0.3"}
     (pid,) = processes_titled(b"mydocker-daemon")
     _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (_ROOM, most))
@@ -79,8 +79,8 @@ def test_relay_flood_delays_neither_dns_nor_other_containers(
         for _ in range(_ROOM):
             stack.enter_context(_call(8080))
         until(lambda: len(flooded.taken()) == _BESIDE_ANOTHER, "the relay quota is used up")
-        assert told(ask(web, "db")) == {"10.9.0.3"}
-        assert told(ask(web, "db", tcp=True)) == {"10.9.0.3"}
+        assert reply_values(ask(web, "db")) == {"10.9.0.3"}
+        assert reply_values(ask(web, "db", tcp=True)) == {"10.9.0.3"}
         for _ in range(_BESIDE_ANOTHER):
             stack.enter_context(_call(8090))
         until(lambda: len(other.taken()) == _BESIDE_ANOTHER, "all connections are relayed")
@@ -112,7 +112,7 @@ def test_relay_quota_grows_when_another_container_ends(
         until(lambda: len(server.taken()) == _BESIDE_ANOTHER, "the relay quota is used up")
         engine.remove("db", force=True)
         until(lambda: len(server.taken()) == _ALONE, "the relay quota has grown")
-        assert told(ask(web, "web")) == {"10.9.0.2"}
+        assert reply_values(ask(web, "web")) == {"10.9.0.2"}
         assert len(server.taken()) == _ALONE
 
 
@@ -140,6 +140,6 @@ def test_udp_relay_serves_new_clients_beyond_its_quota(web: ContainerRecord) -> 
             said, at = server.opened.recvfrom(16)
             server.opened.sendto(said, at)
             assert caller.recv(16) == bytes([number])
-        assert told(ask(web, "db")) == {"10.9.0.3"}
+        assert reply_values(ask(web, "db")) == {"10.9.0.3"}
         (pid,) = processes_titled(b"mydocker-daemon")
         assert len(os.listdir(f"/proc/{pid}/fd")) < _ROOM // 2

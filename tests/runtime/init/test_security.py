@@ -103,7 +103,7 @@ def test_command_without_cap_net_admin_leaves_no_network(
     The error also has the kernel's refusal.
     """
 
-    def lose() -> None:
+    def drop_net_admin() -> None:
         forbid(capget() & ~_NET_ADMIN)
 
     (root / "lock").touch()  # this file stays in any case
@@ -111,7 +111,7 @@ def test_command_without_cap_net_admin_leaves_no_network(
         done = subprocess.run(
             [sys.executable, "-m", "runtime", *words],
             env=environment(MYDOCKER_ROOT=str(root)),
-            preexec_fn=lose,
+            preexec_fn=drop_net_admin,
             capture_output=True,
             text=True,
             check=False,
