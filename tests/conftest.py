@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-# A busy machine is no finding: pytest's timeout bounds slow tests.
+# No deadline: a busy machine is no finding, and pytest's timeout bounds slow tests.
 settings.register_profile("tests", settings(), deadline=None)
 settings.load_profile("tests")
 settings.register_profile(

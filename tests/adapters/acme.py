@@ -1,4 +1,4 @@
-"""Made-up runtimes: a wrapper of mydocker with failures on demand, and a bare one."""
+"""Invented runtimes: a wrapper of mydocker with failures on demand, and a bare one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.protocol import AdapterFactory
 from tests.support.programs import ROOT
 
-# It says `launch`, `destroy` and `forget` where others say run, rm and network rm.
+# Its verbs are `launch`, `destroy` and `forget` for run, rm and network rm.
 _ACMECTL: Final = """\
 #!/bin/sh
 verb=$1
@@ -43,8 +43,8 @@ network_remove = ["forget"]
 def acme(folder: Path, *, trick: str = "", more: str = "", timeout: int = 30) -> AdapterFactory:
     """Return the adapter factory of a description and a program in a folder.
 
-    `trick` is what the program does, as a shell, before it lets mydocker do the work; `more`
-    comes at the end of the description.
+    `trick` is shell text that the program runs before it calls mydocker; `more` is the end of
+    the description.
     """
     command = folder / "acmectl"
     command.write_text(_ACMECTL.format(trick=trick, root=ROOT, python=sys.executable))

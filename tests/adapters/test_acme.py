@@ -1,4 +1,4 @@
-"""A runtime from a TOML description, with real containers and real failures."""
+"""Tests of a runtime from a TOML description, with real containers and real failures."""
 
 from __future__ import annotations
 
@@ -52,18 +52,21 @@ def broken(own_world: World, folder: Path, trick: str, *, timeout: int = 30) -> 
     return adapter
 
 
-# --- it works ------------------------------------------------------------------
+# --- success -------------------------------------------------------------------
 
 
 def test_described_runtime_keeps_the_oracles_promises(scene: Scene) -> None:
-    """The containers are on the default network, on a user-defined one and in mode none."""
+    """A described runtime keeps the oracle's promises in several modes.
+
+    The containers are on the default network, on a user-defined one and in mode none.
+    """
     lan = scene.network("lan", ipv6=True)
     scene.containers(a=Bridge(), b=lan, c=lan, d=Nothing())
     assert scene.observed() == scene.promised()
 
 
 def test_described_runtime_is_called_by_its_own_verbs(scene: Scene) -> None:
-    """The verbs are `launch`, `destroy` and `forget`."""
+    """A described runtime is called by its own verbs `launch`, `destroy` and `forget`."""
     network = scene.network("lan")
     assert scene.container("web", Bridge(network.name)).facts().running
     scene.remove("web")
@@ -75,7 +78,7 @@ def test_described_runtime_is_called_by_its_own_verbs(scene: Scene) -> None:
 
 
 def test_refusal_carries_request_and_runtime_message(scene: Scene) -> None:
-    """A refused start leaves nothing."""
+    """A refused start has the request and the runtime's message, and leaves nothing."""
     refused = scene.refusal("joiner", Joined("nobody"))
     assert refused.asked == "run joiner"
     assert "nobody" in refused.said
@@ -84,7 +87,10 @@ def test_refusal_carries_request_and_runtime_message(scene: Scene) -> None:
 
 
 def test_exec_returns_the_commands_exit_code(scene: Scene) -> None:
-    """Exit code 127 of a missing command is no refusal; a stopped container is one."""
+    """Exec returns the command's exit code, 127 for a missing command.
+
+    Only exec in a stopped container is a refusal.
+    """
     web = scene.container("web")
     assert web.exec("sh", "-c", "echo said; exit 7").returncode == 7
     assert web.exec("sh", "-c", "echo said").stdout == "said\n"
@@ -95,7 +101,10 @@ def test_exec_returns_the_commands_exit_code(scene: Scene) -> None:
 
 
 def test_inspect_cache_ends_with_the_container(scene: Scene) -> None:
-    """The container ends by itself; a reused name is another container."""
+    """The cache of inspect ends with the container, also if it ends by itself.
+
+    A reused name is another container.
+    """
     web = scene.container("web")
     first = web.facts()
     assert web.facts() == first
@@ -108,7 +117,7 @@ def test_inspect_cache_ends_with_the_container(scene: Scene) -> None:
     assert scene.netns(HOST).links()
 
 
-# --- it breaks -----------------------------------------------------------------
+# --- failures ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,7 +133,7 @@ def test_inspect_cache_ends_with_the_container(scene: Scene) -> None:
 def test_crash_is_an_error_with_command_and_output(
     own_world: World, tmp_path: Path, trick: str, words: str
 ) -> None:
-    """The error has the request, the command line, the output and a hint."""
+    """The error for a crash has the request, the command line, the output and a hint."""
     runtime = broken(own_world, tmp_path, trick)
     with pytest.raises(RuntimeBroken) as raised:
         runtime.inspect("web")
@@ -146,7 +155,10 @@ def test_crash_is_an_error_with_command_and_output(
 def test_command_without_end_is_killed(
     own_world: World, tmp_path: Path, does: str, timeout: int, words: str
 ) -> None:
-    """The error has the output so far; the log has the command and the code of timeout(1)."""
+    """A command without end is killed, and the error has its output.
+
+    The log has the command and the code of timeout(1).
+    """
     runtime = broken(own_world, tmp_path, f'[ "$1" = run ] && {does}', timeout=timeout)
     began = time.monotonic()
     with pytest.raises(RuntimeBroken, match=rf"^run web: .*{words}"):
@@ -166,7 +178,7 @@ def test_command_without_end_is_killed(
 def test_impossible_scratch_or_file_is_named(
     own_world: World, tmp_path: Path, more: str, words: str
 ) -> None:
-    """The error says which paths are possible."""
+    """The error for an impossible scratch or file path says which paths are possible."""
     path = describe(tmp_path, command="true")
     Path(path).write_text(Path(path).read_text().replace("[words]", f"{more}\n[words]"))
     own_world.host.call(Path("/run/netmodes/prepared").unlink, missing_ok=True)
@@ -175,7 +187,7 @@ def test_impossible_scratch_or_file_is_named(
 
 
 def test_non_executable_program_is_an_error(own_world: World, tmp_path: Path) -> None:
-    """The error has the kernel's reason."""
+    """The error for a non-executable program has the kernel's reason."""
     factory = acme(tmp_path)
     (tmp_path / "acmectl").write_text("neither a script nor a binary")
     runtime = factory(own_world.host)
@@ -183,9 +195,9 @@ def test_non_executable_program_is_an_error(own_world: World, tmp_path: Path) ->
         runtime.inspect("web")
 
 
-# --- its daemon ------------------------------------------------------------------
+# --- daemon ----------------------------------------------------------------------
 
-# A daemon that only listens: what the command line does has no need of it.
+# A daemon that only listens; the command line does not need it.
 _LISTEN: Final = (
     "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); "
     "print('listening', flush=True); [s.accept() for _ in iter(int, 1)]"
@@ -206,7 +218,7 @@ def listening(folder: Path) -> str:
 def test_daemon_that_exits_at_start_is_an_error_with_its_log(
     own_world: World, tmp_path: Path
 ) -> None:
-    """The log gives the reason."""
+    """The error for a daemon that exits at its start has its log, which gives the reason."""
     command = ["sh", "-c", "echo no licence; exit 1"]
     more = _DAEMON.format(command=command, socket="/run/nobody.sock")
     runtime = acme(tmp_path, more=more)(own_world.host)
@@ -215,7 +227,7 @@ def test_daemon_that_exits_at_start_is_an_error_with_its_log(
 
 
 def test_daemon_that_never_listens_is_killed(own_world: World, tmp_path: Path) -> None:
-    """The error has the socket and the time limit."""
+    """A daemon that never listens is killed; the error has the socket and the time limit."""
     more = _DAEMON.format(command=["sh", "-c", "exec sleep 600"], socket="/run/nobody.sock")
     runtime = acme(tmp_path, more=more, timeout=1)(own_world.host)
     began = time.monotonic()
@@ -225,7 +237,7 @@ def test_daemon_that_never_listens_is_killed(own_world: World, tmp_path: Path) -
 
 
 def test_ended_daemon_is_restarted(own_world: World, tmp_path: Path) -> None:
-    """The verb that finds it ended fails with its log, and the next verb succeeds."""
+    """The first verb after a daemon's end fails with its log, and the next succeeds."""
     trick = f'[ "$1" = inspect ] && [ ! -e {tmp_path}/up ] && echo no answer >&2 && exit 1'
     runtime = acme(tmp_path, more=listening(tmp_path), trick=trick)(own_world.host)
     runtime.start()
@@ -241,7 +253,10 @@ def test_ended_daemon_is_restarted(own_world: World, tmp_path: Path) -> None:
 
 
 def test_ended_daemon_of_a_bare_runtime_is_restarted(own_world: World, tmp_path: Path) -> None:
-    """A refusal meanwhile is an error, because the daemon is unreachable."""
+    """The ended daemon of a bare runtime is restarted.
+
+    A refusal meanwhile is an error, because the daemon is unreachable.
+    """
     socket = f"/run/{tmp_path.name}.sock"
     listens = DaemonSpec(command=("python3", "-c", _LISTEN, socket), socket=socket)
     adapter = BareFactory(
@@ -270,7 +285,7 @@ def _called(name: str) -> list[int]:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         words = [b""]
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             words = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
         if words[0] == name.encode() and b"s.listen" in b" ".join(words):
             found.append(int(pid))

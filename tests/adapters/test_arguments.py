@@ -1,4 +1,4 @@
-"""Arguments of Docker-compatible commands."""
+"""Tests of the arguments of Docker-compatible commands."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ PLAIN: Final = CliSpec(name="acme", command=("acmectl",), features=frozenset())
     ids=str,
 )
 def test_mode_becomes_network_option(mode: Mode, value: str) -> None:
-    """The default network has the runtime's own name."""
+    """A mode becomes a network option, with the runtime's name of the default network."""
     spec = replace(PLAIN, default_network="podman")
     words = arguments.container(spec, ContainerSpec("it", mode))
     assert words[:4] == ["--name", "it", "--network", value]
 
 
 def test_mode_host_adds_its_own_options() -> None:
-    """No other mode has them."""
+    """Only mode host adds the options that a description has for it."""
     spec = replace(PLAIN, words=CliVerbs(host=("--annotation", "network=host")))
     words = arguments.container(spec, ContainerSpec("it", Host()))
     assert words[2:6] == ["--network", "host", "--annotation", "network=host"]
@@ -52,7 +52,10 @@ def test_mode_host_adds_its_own_options() -> None:
 
 
 def test_every_field_of_a_spec_becomes_an_option() -> None:
-    """The spelling is that of Docker and podman; image and command come last."""
+    """Every field of a spec becomes an option in the spelling of Docker and podman.
+
+    Image and command are the last arguments.
+    """
     wish = ContainerSpec(
         "web",
         Bridge("lan"),
@@ -77,7 +80,10 @@ def test_every_field_of_a_spec_becomes_an_option() -> None:
 
 
 def test_default_command_is_that_of_the_description() -> None:
-    """A shell has a handler of SIGTERM, which a pid 1 without one ignores."""
+    """The default command is the description's.
+
+    It is a shell with a handler of SIGTERM, which a pid 1 without one ignores.
+    """
     assert arguments.container(PLAIN, ContainerSpec("web"))[-4:] == ["base", *FOR_EVER]
     waiting = replace(PLAIN, idle=("sleep", "9"))
     assert arguments.container(waiting, ContainerSpec("web"))[-3:] == ["base", "sleep", "9"]
@@ -96,12 +102,18 @@ def test_default_command_is_that_of_the_description() -> None:
     ids=str,
 )
 def test_port_is_written_in_dockers_format(port: Publish, value: str) -> None:
-    """https://docs.docker.com/reference/cli/docker/container/run/#publish."""
+    """A published port is written in Docker's format.
+
+    https://docs.docker.com/reference/cli/docker/container/run/#publish
+    """
     assert options.published(port) == value
 
 
 def test_network_create_has_families_and_options() -> None:
-    """Each family has a subnet and a gateway; the description names the MTU and ICC options."""
+    """A network is created with a subnet and a gateway per family, and options.
+
+    The description names the options of MTU and inter-container communication.
+    """
     spec = replace(PLAIN, words=CliVerbs(mtu="mtu", icc="icc"))
     wish = NetworkSpec(
         "lan",
@@ -119,7 +131,7 @@ def test_network_create_has_families_and_options() -> None:
 
 
 def test_short_name_is_padded_and_kept_as_alias() -> None:
-    """Networks without aliases do not have it."""
+    """A short name is padded, and kept as an alias on networks that have aliases."""
     spec = replace(PLAIN, shortest_name=2)
     words = arguments.container(spec, ContainerSpec("a", Bridge("lan")))
     assert words[:6] == ["--name", "ax", "--network", "lan", "--network-alias", "a"]

@@ -1,4 +1,4 @@
-"""Logs of calls and commands, which are evidence of a failure."""
+"""Tests of the logs of calls and commands, which are evidence of a failure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def world() -> Iterator[World]:
 
 
 def test_call_log_keeps_verbs_of_a_bare_runtime(world: World) -> None:
-    """An entry has arguments, result or refusal, and the time."""
+    """The call log has a bare runtime's verbs with arguments, result or refusal, and time."""
     before = time.time()
     factory = BareFactory(name="sh", command=("bash",), make=Unasked, packages=())
     adapter = factory(world.host)
@@ -36,7 +36,7 @@ def test_call_log_keeps_verbs_of_a_bare_runtime(world: World) -> None:
 
 
 def test_call_log_drops_the_oldest_entries(world: World) -> None:
-    """The log has a bounded size, and results are cut off."""
+    """The call log drops its oldest entries at its size limit, and cuts results off."""
     calls = CallLog(world.host)
     for number in range(300):
         calls.call("say", _say, number)

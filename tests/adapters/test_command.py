@@ -1,4 +1,4 @@
-"""The command `netmodes vendors`."""
+"""Tests of the command `netmodes vendors`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.adapters.acme import describe
 
 
 class AsksForItsVersion:
-    """A third party's adapter class: only its objects have a version and a dialect."""
+    """A third party's adapter class, of which only objects have a version and a dialect."""
 
     features = frozenset({Feature.BRIDGE})
 
@@ -36,7 +36,10 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_vendors_lists_every_adapter(capsys: pytest.CaptureFixture[str]) -> None:
-    """A line has the version or the missing programs, the features and the differing fields."""
+    """`netmodes vendors` has a line for each adapter.
+
+    The line has the version or the missing programs, the features and the differing fields.
+    """
     assert main.main(["vendors"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines if line[1:2] != " "} >= {
@@ -53,7 +56,7 @@ def test_vendors_lists_every_adapter(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_vendors_shows_one_adapter_in_full(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each documented choice has its value and its source."""
+    """`netmodes vendors NAME` shows each documented choice with its value and source."""
     assert main.main(["vendors", "podman"]) == 0
     told = capsys.readouterr().out
     assert "does not claim: icc" in told
@@ -62,7 +65,7 @@ def test_vendors_shows_one_adapter_in_full(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_vendors_shows_a_description(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Missing programs are listed."""
+    """`netmodes vendors FILE` shows a description and its missing programs."""
     assert main.main(["vendors", describe(tmp_path, command="acmectl-7")]) == 0
     told = capsys.readouterr().out
     assert "not installed: there is no acmectl-7" in told
@@ -72,7 +75,7 @@ def test_vendors_shows_a_description(capsys: pytest.CaptureFixture[str], tmp_pat
 def test_dialect_of_a_description_precedes_the_table(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The table applies to the version of `like`."""
+    """A description's dialect has priority over the table for the version of `like`."""
     path = tmp_path / "acme.toml"
     path.write_text(
         '[runtime]\nlike = "docker"\ncommand = ["acmectl"]\nversion = "7.1"\n'
@@ -86,7 +89,7 @@ def test_dialect_of_a_description_precedes_the_table(
 
 
 def test_vendors_names_an_unknown_adapter(capsys: pytest.CaptureFixture[str]) -> None:
-    """The other adapters are shown, and the exit code is 2."""
+    """The command names an unknown adapter, shows the others and exits with 2."""
     assert main.main(["vendors", "dokcer", "mydocker"]) == 2
     told = capsys.readouterr().out
     assert "no adapter is called 'dokcer'; there are: bwrap, " in told
@@ -96,7 +99,7 @@ def test_vendors_names_an_unknown_adapter(capsys: pytest.CaptureFixture[str]) ->
 def test_version_that_needs_a_host_is_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The dialect is left out too."""
+    """The command omits the version and the dialect of an adapter that needs a host for them."""
     point = EntryPoint("acme", f"{__name__}:AsksForItsVersion", registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
     assert main.main(["vendors"]) == 0

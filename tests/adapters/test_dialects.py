@@ -1,4 +1,4 @@
-"""The table of documented choices."""
+"""Tests of the table of documented choices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ DOCKER_26, DOCKER_28 = "26.1.5", "28.0.0"
 @pytest.mark.parametrize("runtime", sorted(TABLE))
 @pytest.mark.parametrize("version", ["0", "26.1.5+dfsg1", "999"])
 def test_every_choice_has_a_source(runtime: str, version: str) -> None:
-    """The source is a page or a line of code with a sentence; every field is one of a dialect."""
+    """Every choice is of a dialect's field, and has a source with a sentence.
+
+    The source is a page or a line of code.
+    """
     for entry in dialects.entries((runtime, version)):
         assert entry.source.startswith("https://")
         assert entry.about.endswith(".")
@@ -29,7 +32,10 @@ def test_every_choice_has_a_source(runtime: str, version: str) -> None:
 
 
 def test_choices_depend_on_the_version() -> None:
-    """Docker drew no MACs before 28, and let the LAN route to containers."""
+    """Choices depend on the runtime's version.
+
+    Docker drew no MACs before 28, and let the LAN route to containers.
+    """
     old, new = dialects.composed(("docker", DOCKER_26)), dialects.composed(("docker", DOCKER_28))
     assert (old.mac, new.mac) == ("from-address", "random")
     assert (old.direct(4), new.direct(4)) == ("accept", "drop")
@@ -37,14 +43,17 @@ def test_choices_depend_on_the_version() -> None:
 
 
 def test_distribution_suffix_of_a_version_is_ignored() -> None:
-    """Debian's 26.1.5+dfsg1-9+b9 is 26.1.5."""
+    """A distribution's suffix of a version is ignored: 26.1.5+dfsg1-9+b9 is 26.1.5.
+
+    The example is Debian's package of Docker.
+    """
     assert dialects.composed(("docker", "26.1.5+dfsg1-9+b9")) == dialects.composed(
         ("docker", DOCKER_26)
     )
 
 
 def test_patterns_of_several_entries_add_up() -> None:
-    """The default residue, which is mydocker's, is not included."""
+    """Residue patterns of several entries add up, without mydocker's, which are the default."""
     found = dialects.composed(
         ("podman", "5.4.2"), ("netavark", "5.4.2"), ("netavark-root", "5.4.2")
     ).residue
@@ -57,7 +66,10 @@ def test_patterns_of_several_entries_add_up() -> None:
 
 
 def test_bare_runtime_has_choices_of_its_network_backend() -> None:
-    """Its own choices come later and take precedence."""
+    """A bare runtime has the choices of its network backend.
+
+    Its own choices take precedence.
+    """
     alone = dialects.composed(("crun", "1.21"))
     wired = dialects.composed(("cni", "1.0.0"), ("crun", "1.21"))
     assert (alone.mac, wired.mac) == ("from-address", "random")
@@ -66,7 +78,7 @@ def test_bare_runtime_has_choices_of_its_network_backend() -> None:
 
 
 def test_unknown_runtime_has_the_default_dialect() -> None:
-    """The table has no entry for it."""
+    """A runtime without an entry in the table has the default dialect."""
     assert dialects.composed(("acme", "1.0")) == Dialect()
 
 
@@ -82,13 +94,13 @@ def test_unknown_runtime_has_the_default_dialect() -> None:
     ],
 )
 def test_invalid_choice_is_refused(choices: dict[str, Any], words: str) -> None:
-    """The error names the field, the value, and the possible ones."""
+    """The error for an invalid choice names the field, the value, and the possible ones."""
     with pytest.raises(TableError, match=words):
         dialects.read(choices)
 
 
 def test_empty_text_means_not_documented() -> None:
-    """TOML has no null."""
+    """An empty text in the table means not documented, as TOML has no null."""
     assert dialects.read({"bridge_name": "", "mtu": "inherit"}) == {
         "bridge_name": None,
         "mtu": "inherit",
@@ -96,14 +108,17 @@ def test_empty_text_means_not_documented() -> None:
 
 
 def test_differences_are_fields_that_differ_from_the_default() -> None:
-    """Residue patterns are left out."""
+    """The differences of a dialect are its fields unlike the default, except residue."""
     changed = Dialect(mac="random", residue=("link x",))
     assert dict(dialects.differences(changed)) == {"mac": "random"}
 
 
 @pytest.mark.parametrize("home", ["/var/lib", "/home/user/.local/share"])
 def test_podmans_layer_mount_is_fleeting_but_no_residue(home: str) -> None:
-    """A snapshot may see the mount before a cleanup has ended."""
+    """The layer mount of podman is fleeting, and no residue.
+
+    A snapshot may see the mount before a cleanup has ended.
+    """
     found = dialects.composed(
         ("podman", "5.4.2"), ("netavark", "5.4.2"), ("netavark-root", "5.4.2")
     )
@@ -114,6 +129,9 @@ def test_podmans_layer_mount_is_fleeting_but_no_residue(home: str) -> None:
 
 @pytest.mark.parametrize("runtime", sorted(TABLE))
 def test_no_residue_excuses_a_change_for_all_links(runtime: str) -> None:
-    """A runtime keeps router advertisements of single links (BYS-5), never those of `all`."""
+    """No residue pattern excuses a change of router advertisements of `all`.
+
+    A runtime changes those of single links only (BYS-5).
+    """
     for pattern in dialects.composed((runtime, "999")).residue:
         assert not fnmatchcase("sysctl net.ipv6.conf.all.accept_ra", pattern)

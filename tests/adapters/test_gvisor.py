@@ -1,4 +1,4 @@
-"""gVisor under podman and Docker: a sandbox takes over what the engine has made of a network."""
+"""Tests of gVisor under podman and Docker: a sandbox takes over a network's interface."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
-from tests.adapters.vendors import OWN_STACK, rests
+from tests.adapters.vendors import OWN_STACK, is_asleep
 
 ENGINES = tuple(name for name in OWN_STACK if name != "runsc")
 SPECS = (gvisor.PODMAN, gvisor.DOCKER)
@@ -41,7 +41,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 @pytest.mark.parametrize("name", ["home", "away"])
 def test_sandbox_addresses_are_visible_inside_only(engine: Scene, name: str) -> None:
-    """The host's side of the interface has none."""
+    """The addresses of a gVisor sandbox are visible inside, and not on the host's side."""
     (endpoint,) = engine[name].facts().endpoints
     assert endpoint.address in engine[name].net.interfaces("eth0")
     with engine[name].inside() as space, space.outside() as outside, Netlink(outside) as netlink:
@@ -51,33 +51,41 @@ def test_sandbox_addresses_are_visible_inside_only(engine: Scene, name: str) -> 
 
 @pytest.mark.parametrize("name", ["home", "away"])
 def test_veth_peer_is_found_in_spite_of_sandbox_ifindex(engine: Scene, name: str) -> None:
-    """Each end has the other's interface index from the kernel."""
+    """A veth peer is found by the kernel's interface index, not by the sandbox's."""
     cable = engine[name].net.kernel_link("eth0")
     (end,) = (link for link in engine.netns(HOST).links().values() if link.ifindex == cable.peer)
     assert (cable.kind, end.kind, end.peer) == ("veth", "veth", cable.ifindex)
 
 
 def test_mode_host_uses_the_hosts_sockets(engine: Scene) -> None:
-    """Without the annotation the sandbox would have no interface."""
+    """In mode host a gVisor container uses the host's sockets.
+
+    Without the annotation the sandbox would have no interface.
+    """
     own = engine["guest"].net.interfaces()
     assert set(own) == set(engine.netns(HOST).interfaces())
 
 
 def test_resolver_is_reachable_as_declared(engine: Scene) -> None:
-    """With podman it is at the gateway; Docker's is unreachable except on the default network."""
+    """The resolver of a gVisor container is reachable as declared.
+
+    podman's is at the gateway; Docker's is unreachable except on the default network.
+    """
     reached = engine.runtime.dialect.network_resolver == "reached"
     host = engine.world.host
     assert bool(lookup.look_up(host, engine["away"], "www.example.com", 4).addresses) == reached
     assert lookup.look_up(host, engine["home"], "www.example.com", 4).addresses
 
 
-def test_idle_container_uses_no_cpu(engine: Scene) -> None:
-    """Waiting at an unused terminal would spin."""
-    until(engine.netns(HOST), lambda: rests(engine["home"]), "the container's first process waits")
+def test_idle_gvisor_container_uses_no_cpu(engine: Scene) -> None:
+    """An idle gVisor container uses no CPU, as it has no unused terminal to poll."""
+    until(
+        engine.netns(HOST), lambda: is_asleep(engine["home"]), "the container's first process waits"
+    )
 
 
-def test_restarted_container_is_on_its_network(engine: Scene) -> None:
-    """It has a new sandbox and a new agent."""
+def test_restarted_gvisor_container_is_on_its_network(engine: Scene) -> None:
+    """A restarted gVisor container is on its network, with a new sandbox and agent."""
     again = engine.container("again", Bridge("lan"))
     again.stop()
     again.start()
@@ -87,7 +95,7 @@ def test_restarted_container_is_on_its_network(engine: Scene) -> None:
 
 
 def test_user_space_stack_accepts_a_route(engine: Scene) -> None:
-    """The requests are those of the kernel."""
+    """A user-space stack accepts a route by the requests of the kernel."""
     network = IPv4Network("198.18.0.0/15")
     (gateway,) = engine.runtime.network_facts("lan").gateways
     with engine["away"].net.open() as space, Netlink(space) as netlink:
@@ -100,7 +108,10 @@ def test_user_space_stack_accepts_a_route(engine: Scene) -> None:
 def test_engine_calls_an_executable_wrapper_script(
     spec: CliSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The script passes its arguments on; other files are not executable."""
+    """The engine calls an executable script that passes its arguments on.
+
+    Other files of the folder are not executable.
+    """
     files = [(f"{tmp_path}{path}", content) for path, content in spec.files]
     monkeypatch.setattr(adapter, "_PREPARED", str(tmp_path / "done"))
     adapter._prepare((), files, for_user=False)

@@ -1,4 +1,4 @@
-"""Records, Linux bridges and veth pairs of bare runtimes."""
+"""Tests of records, Linux bridges and veth pairs of bare runtimes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ def world() -> Iterator[World]:
 
 
 def test_network_is_a_bridge_and_is_removed_completely(world: World) -> None:
-    """It has both families, a MAC and an MTU; the host forwards."""
+    """A network is a bridge with both families, a MAC and an MTU, and is removed whole.
+
+    The host forwards packets meanwhile.
+    """
     host = fixed(HOST, world.namespaces[HOST])
     spec = NetworkSpec("lan", subnet=IPv4Network("10.86.9.0/24"), ipv6=True, mtu=1400)
-    world.host.call(WIRING.create, NetworkSpec("first", ipv6=True))  # which turns forwarding on
+    world.host.call(WIRING.create, NetworkSpec("first", ipv6=True))  # turns forwarding on
     before = host.snapshot()
     facts = world.host.call(WIRING.create, spec)
     assert facts.interface is not None
@@ -58,7 +61,7 @@ def test_network_is_a_bridge_and_is_removed_completely(world: World) -> None:
 def test_impossible_network_is_refused_and_leaves_nothing(
     world: World, spec: NetworkSpec, said: str
 ) -> None:
-    """The error gives the reason."""
+    """An impossible network is refused with the reason, and leaves nothing."""
     host = fixed(HOST, world.namespaces[HOST])
     before = set(host.links())
     with pytest.raises(ProgramRefused, match=said):
@@ -68,7 +71,10 @@ def test_impossible_network_is_refused_and_leaves_nothing(
 
 
 def test_container_has_a_veth_pair_per_network(world: World) -> None:
-    """Addresses, MAC, MTU and default routes are set; the pairs go even if a joiner stays."""
+    """A container has a veth pair per network, with addresses, MAC, MTU and default routes.
+
+    The pairs are removed even if a joining container stays.
+    """
     host = fixed(HOST, world.namespaces[HOST])
     record = BareRecord(WANTED, (), attached=WANTED.networks)
     for name in WANTED.networks:
@@ -99,7 +105,7 @@ def test_container_has_a_veth_pair_per_network(world: World) -> None:
 
 
 def test_cni_container_id_is_unique_per_container() -> None:
-    """A container of the same name has another id; a restart keeps the id."""
+    """A container of the same name has another CNI id; a restart keeps the id."""
     record = BareRecord(ContainerSpec("web", Bridge("one")), (), attached=("one", "other"))
     again = BareRecord(record.spec, (), attached=("one", "other"))
     own, later, others = (

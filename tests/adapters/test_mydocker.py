@@ -1,4 +1,4 @@
-"""The adapter of the embedded runtime."""
+"""Tests of the adapter of the embedded runtime."""
 
 from __future__ import annotations
 
@@ -49,13 +49,19 @@ LISTED = "import sys; {}; print(*sys.modules)"
 
 
 def test_host_process_imports_no_further_modules() -> None:
-    """A host has no byte-code cache, so each import there would compile the module."""
+    """A host process imports no further modules.
+
+    Without a byte-code cache each import there would compile the module.
+    """
     done = run(python(IN_A_HOST))
     assert done.stdout == "[]\n", done.stderr
 
 
 def test_modules_of_host_processes_are_imported_beforehand() -> None:
-    """The DNS daemon would compile other modules in each host."""
+    """The modules of the DNS daemon are imported before a host starts.
+
+    The daemon would compile other modules in each host.
+    """
     theirs = "import runtime.daemon.daemon"
     needed, known = (
         set(run(python(LISTED.format(modules))).stdout.split())

@@ -1,4 +1,4 @@
-"""Output of `inspect` in the formats of Docker and of podman."""
+"""Tests of the output of `inspect` in the formats of Docker and of podman."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def inspected(**settings: Any) -> str:
 
 
 def test_container_inspect_is_parsed() -> None:
-    """The facts have id, name without slash, pid and endpoints."""
+    """The facts of an inspected container have id, name without slash, pid and endpoints."""
     facts = output.container(PLAIN, inspected(Networks={"lan": ENDPOINT}))
     assert (facts.id, facts.name, facts.pid, facts.running) == (ID, "web", 42, True)
     assert facts.exit_code is None
@@ -52,7 +52,10 @@ def test_container_inspect_is_parsed() -> None:
 
 
 def test_endpoint_has_the_reported_families() -> None:
-    """Docker reports the modes `host` and `none` as networks without an address."""
+    """An endpoint has only the families that are reported.
+
+    Docker reports the modes `host` and `none` as networks without an address.
+    """
     networks = {
         "four": {**ENDPOINT, "GlobalIPv6Address": ""},
         "six": {**ENDPOINT, "IPAddress": ""},
@@ -64,7 +67,7 @@ def test_endpoint_has_the_reported_families() -> None:
 
 
 def test_published_ports_are_parsed() -> None:
-    """A port has its host address or none; exposed ports are left out."""
+    """A published port has its host address or none; exposed ports are left out."""
     ports = {
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostIp": "", "HostPort": "81"}],
         "443/tcp": None,
@@ -76,7 +79,10 @@ def test_published_ports_are_parsed() -> None:
 
 
 def test_docker_network_inspect_is_parsed() -> None:
-    """The bridge comes from its option or the id; an IPv6 gateway may have a prefix length."""
+    """The bridge of a Docker network comes from its option or the id.
+
+    An IPv6 gateway may have a prefix length.
+    """
     pools = [
         {"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"},
         {"Subnet": "fd00::/64", "Gateway": "fd00::1/64"},
@@ -90,7 +96,10 @@ def test_docker_network_inspect_is_parsed() -> None:
 
 
 def test_unreported_gateway_is_left_out() -> None:
-    """Docker before 28 reports no gateway for an automatic subnet."""
+    """A gateway that is not reported is left out.
+
+    Docker before 28 reports no gateway for an automatic subnet.
+    """
     pools = [{"Subnet": "172.18.0.0/16"}]
     text = json.dumps([{"Name": "l", "Id": ID, "Driver": "bridge", "IPAM": {"Config": pools}}])
     facts, subnets = output.network(PLAIN, text)
@@ -98,7 +107,7 @@ def test_unreported_gateway_is_left_out() -> None:
 
 
 def test_podman_network_inspect_is_parsed() -> None:
-    """The format is podman's own; the default network has its name in plans."""
+    """The format of podman is parsed; its default network has the name in plans."""
     pools = [{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1"}]
     text = [{"name": "podman", "id": ID, "network_interface": "podman0", "subnets": pools}]
     spec = replace(PLAIN, default_network="podman")
@@ -128,6 +137,6 @@ def test_podman_network_inspect_is_parsed() -> None:
     ],
 )
 def test_unexpected_output_is_an_error_with_the_reason(text: str, words: str) -> None:
-    """The output is no JSON, has another format or invalid values."""
+    """Output that is no JSON, of another format or invalid is an error with the reason."""
     with pytest.raises(UnreadableOutput, match=f"^{words}"):
         output.container(PLAIN, text)

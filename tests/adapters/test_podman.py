@@ -1,4 +1,4 @@
-"""podman: a rare refusal, and helpers from a prefix, on real containers."""
+"""Tests of podman on real containers: a rare refusal, and helpers from a prefix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ EXPECTED = Path(__file__).parents[2] / "suites/expected"
 
 @pytest.mark.parametrize("name", sorted({"podman", "podman-runc", "podman-runsc"} & set(TRIED)))
 def test_start_during_duplicate_address_detection_is_refused_as_listed(name: str) -> None:
-    """The refusal is the expected message, and nothing is left."""
+    """A start of podman during duplicate address detection is refused as listed.
+
+    The refusal is the expected message, and nothing is left.
+    """
     listed = expectations.loads((EXPECTED / f"{name}.toml").read_text())
     sayings = [item for item in listed if item.kind is DeviationKind.SAYING]
     assert len(sayings) == 2
@@ -49,7 +52,10 @@ def test_start_during_duplicate_address_detection_is_refused_as_listed(name: str
 
 @pytest.mark.parametrize("name", sorted({"podman", "podman-runc"} & set(TRIED)))
 def test_helpers_of_podman_come_from_the_prefix(name: str, tmp_path: Path) -> None:
-    """By default podman looks in fixed folders before the PATH."""
+    """The helpers of podman come from the prefix.
+
+    By default podman looks in fixed folders before the PATH.
+    """
     path = f"{search_path()}:/usr/libexec/podman:/usr/lib/podman"
     started = {"conmon", "runc" if name.endswith("runc") else "crun", "netavark"}
     for program in started:

@@ -1,4 +1,4 @@
-"""Programs of runtimes: refusals, failures and crashes."""
+"""Tests of the programs of runtimes: refusals, failures and crashes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shell(folder: Path, script: str) -> Program:
 
 
 def test_arguments_follow_global_options(tmp_path: Path) -> None:
-    """The output is in the log."""
+    """A program's arguments follow its global options; the output is in the log."""
     shell(tmp_path, 'echo "$@"').run_checked("start", "a", log=tmp_path / "log")
     assert (tmp_path / "log").read_text() == "--global start a\n"
 
@@ -47,7 +47,10 @@ def test_arguments_follow_global_options(tmp_path: Path) -> None:
 def test_failed_program_is_refused_or_broken(
     tmp_path: Path, script: str, error: type[Exception], words: str
 ) -> None:
-    """An orderly failure has a message; silence, a signal and a crash report are errors."""
+    """A failed program with a message is a refusal.
+
+    Silence, a signal and a crash report are errors.
+    """
     with pytest.raises(error, match=words):
         shell(tmp_path, script).run_checked("start", log=tmp_path / "log")
 
@@ -55,7 +58,7 @@ def test_failed_program_is_refused_or_broken(
 def test_hanging_program_is_killed_with_its_children(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The error has the output so far."""
+    """A hanging program is killed with its children; the error has the output so far."""
     monkeypatch.setattr("harness.adapters.support.program.BOUND", 0.5)
     script = f"echo thinking; sleep 600 & echo $! > {tmp_path}/child; wait"
     with pytest.raises(ProgramBroken, match=r"did not end within 0.5 s.*thinking"):
@@ -65,7 +68,7 @@ def test_hanging_program_is_killed_with_its_children(
 
 
 def test_program_with_endless_output_is_killed(tmp_path: Path) -> None:
-    """It is killed at once."""
+    """A program with endless output is killed at once."""
     with pytest.raises(
         ProgramBroken, match=r"acme --global list printed more than 4 MiB.* was killed"
     ):
@@ -73,7 +76,7 @@ def test_program_with_endless_output_is_killed(tmp_path: Path) -> None:
 
 
 def test_non_executable_program_is_reported(tmp_path: Path) -> None:
-    """The error has the kernel's reason."""
+    """The error for a non-executable program has the kernel's reason."""
     program = shell(tmp_path, "")
     (tmp_path / "acme").write_text("\0")
     with pytest.raises(ProgramBroken, match=r"^acme cannot be executed: .*Exec format error"):
@@ -82,7 +85,7 @@ def test_non_executable_program_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("said", ["", "garbage", "-1", "7 8"])
 def test_invalid_pid_file_is_reported(tmp_path: Path, said: str) -> None:
-    """An empty or missing file is invalid too."""
+    """An invalid pid file, also an empty or missing one, is reported."""
     path = tmp_path / "pid"
     with pytest.raises(ProgramBroken, match=r"there is no pid in .*pid, but ''"):
         read_pid(path)
@@ -104,7 +107,7 @@ def test_invalid_pid_file_is_reported(tmp_path: Path, said: str) -> None:
 def test_foreground_runtime_that_exits_at_start_is_refused_or_broken(
     tmp_path: Path, script: str, error: type[Exception]
 ) -> None:
-    """A crash is no refusal."""
+    """A foreground runtime that exits at its start is a refusal, a crash an error."""
     program = shell(tmp_path, script)
     request = StartRequest(ContainerSpec("web"), ("true",), tmp_path, "")
     with pytest.raises(error):
@@ -115,7 +118,7 @@ def test_foreground_runtime_that_exits_at_start_is_refused_or_broken(
 def test_crash_of_lxc_start_is_an_error_and_no_refusal(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
 ) -> None:
-    """Earlier log messages do not make it one."""
+    """A crash of lxc-start is an error and no refusal, whatever it logged before."""
     monkeypatch.setattr("harness.adapters.bare.runtimes.lxc._HOME", str(tmp_path / "lxc"))
     (tmp_path / "lxc.log").write_text("it is going well\n")
     request = StartRequest(ContainerSpec("web", Nothing()), ("true",), tmp_path, "")
@@ -127,7 +130,7 @@ def test_crash_of_lxc_start_is_an_error_and_no_refusal(
 def test_cni_plugin_without_result_is_broken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
 ) -> None:
-    """It is an error of the plugin, whatever it printed."""
+    """A CNI plugin without a result is an error of the plugin, whatever it printed."""
     monkeypatch.setattr("harness.adapters.bare.cni.folder", lambda _: str(tmp_path))
     shell(tmp_path, script)
     attachment = CniAttachment("lan", "web", "eth0", "", tmp_path)
@@ -140,7 +143,7 @@ def test_cni_plugin_without_result_is_broken(
 def test_non_executable_cni_plugin_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The call fails; a version query returns none."""
+    """The call of a non-executable CNI plugin fails; a version query returns none."""
     monkeypatch.setattr("harness.adapters.bare.cni.folder", lambda _: str(tmp_path))
     for name in ("acme", "bridge"):
         (tmp_path / name).write_text("\0")

@@ -1,4 +1,4 @@
-"""Described and bare runtimes in the registry, installed, missing or from a prefix."""
+"""Tests of described and bare runtimes in the registry: installed, missing, from a prefix."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def program(path: Path, content: str) -> None:
 def test_error_of_a_missing_runtime_names_the_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """One line has the missing programs and the packages."""
+    """The error for a missing runtime names the programs and packages in one line."""
     monkeypatch.setattr("harness.adapters.support.programs._SYSTEM", (str(tmp_path),))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotInstalled) as raised:
@@ -38,7 +38,7 @@ def test_error_of_a_missing_runtime_names_the_package(
 
 
 def test_at_sign_in_a_path_belongs_to_the_path(tmp_path: Path) -> None:
-    """A folder follows the file's name."""
+    """An at sign in a path belongs to the path; a folder follows the file's name."""
     folder = tmp_path / "us@home"
     folder.mkdir()
     path = describe(folder, command="acmectl")
@@ -68,7 +68,7 @@ def test_broken_entry_point_is_named_and_hides_no_other(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The list still shows the other adapters."""
+    """A broken entry point is named, and the list still shows the other adapters."""
     point = EntryPoint("acme", value, registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
     with pytest.raises(DoesNotLoad, match=f"'acme', which is {value}, .*{words}"):
@@ -82,7 +82,7 @@ def test_broken_entry_point_is_named_and_hides_no_other(
 def test_non_executable_command_of_a_description_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The path exists, and the message says so."""
+    """The error says that a description's command exists but is not executable."""
     (tmp_path / "notes").write_text("no program\n")
     path = describe(tmp_path, command=f"{tmp_path}/notes")
     told = f"{tmp_path}/notes is there, and cannot be executed"
@@ -93,7 +93,7 @@ def test_non_executable_command_of_a_description_is_named(
 
 
 def test_invalid_description_is_an_unknown_runtime(tmp_path: Path) -> None:
-    """The message has the error."""
+    """An invalid description is an unknown runtime, and the message has the error."""
     (tmp_path / "acme.toml").write_text("[runtme]")
     with pytest.raises(UnknownRuntime, match="no table called 'runtme'"):
         registry.find(str(tmp_path / "acme.toml"))
@@ -103,7 +103,7 @@ def test_invalid_description_is_an_unknown_runtime(tmp_path: Path) -> None:
 def test_bare_runtime_and_cni_plugins_come_from_the_prefix_first(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The version is that of the program in the folder."""
+    """Bare runtimes and CNI plugins come from the prefix first, with their version."""
     monkeypatch.setattr("harness.adapters.bare.cni._FOLDERS", ("/no/plugins",))
     programs = [f"usr/bin/{item}" for item in (name, "ctr")]
     for path in (*programs, *(f"no/plugins/{plugin}" for plugin in cni.PLUGINS)):
@@ -130,7 +130,7 @@ def test_bare_runtime_and_cni_plugins_come_from_the_prefix_first(
     ],
 )
 def test_unusable_prefix_is_refused(name: str, words: str, tmp_path: Path) -> None:
-    """Otherwise the installed programs would be tested."""
+    """An unusable prefix is refused, as else the installed programs would be tested."""
     with pytest.raises(UnknownRuntime, match=words.format(empty=tmp_path)):
         registry.find(name.format(empty=tmp_path))
 
@@ -142,7 +142,10 @@ def test_unusable_prefix_is_refused(name: str, words: str, tmp_path: Path) -> No
 def test_provenance_lists_prefix_and_installed_programs(
     name: str, own: str, others: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The network backend is included."""
+    """The provenance lists programs of the prefix and installed ones.
+
+    The network backend is included.
+    """
     monkeypatch.setattr("harness.adapters.support.programs._SYSTEM", ("/usr/bin",))
     monkeypatch.setattr("harness.adapters.bare.cni._FOLDERS", (f"{tmp_path}/plugins",))
     monkeypatch.setenv("PATH", str(tmp_path / "installed"))
@@ -161,7 +164,10 @@ def test_provenance_lists_prefix_and_installed_programs(
 def test_non_executable_program_in_the_prefix_is_not_skipped(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A search along PATH would find the installed one."""
+    """A non-executable program in the prefix is an error.
+
+    A search along PATH would find the installed one.
+    """
     command = name.partition("-")[0]
     program(tmp_path / "installed" / command, "#!/bin/sh\necho version 1.2.3\n")
     program(tmp_path / "folder/usr/bin" / command, "\0")
@@ -172,7 +178,7 @@ def test_non_executable_program_in_the_prefix_is_not_skipped(
 
 
 def test_root_only_runtime_is_refused_to_ordinary_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message comes once, at the start of a run."""
+    """A root-only runtime is refused to ordinary users, once at the start of a run."""
     monkeypatch.setattr("harness.adapters.bare.adapter.in_user_namespace", lambda: True)
     factory = registry.load("nspawn")
     assert "does not run in a user namespace" in registry.obstacle(factory)
@@ -183,7 +189,7 @@ def test_root_only_runtime_is_refused_to_ordinary_users(monkeypatch: pytest.Monk
 def test_runtime_that_needs_cgroups_is_refused_without_delegation(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runtimes without cgroups are accepted."""
+    """A runtime that needs cgroups is refused without delegation; others are accepted."""
     monkeypatch.setattr("harness.adapters.support.rootless.in_user_namespace", lambda: True)
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: False)
     assert "makes cgroups, and none is delegated" in registry.obstacle(registry.load(name))

@@ -1,4 +1,4 @@
-"""Adapters of entry points, which are imported on demand."""
+"""Tests of adapters of entry points, which are imported on demand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_installed_adapter_is_found_by_its_entry_point(installed: Path) -> None:
-    """It is listed, imported only when it is found, and made with the given host."""
+    """An installed adapter is found by its entry point, and imported only then.
+
+    It is listed, and made with the given host.
+    """
     assert {"acme", registry.DEFAULT} <= set(registry.names())
     assert registry.names() == sorted(registry.names())
     registry.find(registry.DEFAULT)
@@ -47,7 +50,7 @@ def test_installed_adapter_is_found_by_its_entry_point(installed: Path) -> None:
 
 
 def test_finding_mydocker_imports_no_other_driver() -> None:
-    """Neither CNI and bundles nor the command-line drivers are needed for it."""
+    """Finding mydocker imports neither CNI and bundles nor the command-line drivers."""
     program = (
         "import sys; from harness.adapters import registry; registry.find('mydocker'); "
         "print(*(name for name in sys.modules if name.startswith('harness.adapters.')))"
@@ -72,14 +75,17 @@ def test_finding_mydocker_imports_no_other_driver() -> None:
 def test_adapter_with_unknown_feature_does_not_load(
     features: str, words: str, installed: Path
 ) -> None:
-    """Its run would skip the tests that were meant."""
+    """An adapter with an unknown feature does not load.
+
+    Its run would skip the tests of the intended feature.
+    """
     (installed / "acme_netmodes.py").write_text(ADAPTER.replace("frozenset()", features))
     with pytest.raises(DoesNotLoad, match=f"'acme', which is acme_netmodes:Adapter, {words}"):
         registry.find("acme")
 
 
 def test_features_may_be_plain_strings(installed: Path) -> None:
-    """A string equals the member of `Feature`."""
+    """Features may be strings: a string equals the member of `Feature`."""
     told = ADAPTER.replace("frozenset()", 'frozenset({"bridge", "user-mode"})')
     (installed / "acme_netmodes.py").write_text(told)
     assert registry.find("acme").features == {Feature.BRIDGE, Feature.USER_MODE}

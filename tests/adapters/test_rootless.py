@@ -1,4 +1,4 @@
-"""The host's ordinary user, and rootless runtimes on real containers."""
+"""Tests of the host's ordinary user, and of rootless runtimes on real containers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def host() -> Iterator[HostMachine]:
         yield world.host
 
 
-def says(host: HostMachine, text: str) -> str:
+def user_output(host: HostMachine, text: str) -> str:
     """Return the output of a shell of the user."""
     words = rootless.command(("sh", "-ec", text))
     done = host.run(words, env=adapter.environment(SPEC))
@@ -82,23 +82,32 @@ def says(host: HostMachine, text: str) -> str:
 
 
 def test_rootless_command_runs_as_ordinary_user(host: HostMachine) -> None:
-    """The user has no capabilities, a home and /dev/net/tun."""
-    assert says(host, "id -u; id -un").split() == [str(rootless.UID), rootless.NAME]
-    assert not says(host, "grep CapEff /proc/self/status").split()[1].strip("0")
-    assert says(host, "cat $XDG_CONFIG_HOME/acme.conf") == "quiet = true"
+    """A rootless command runs as an ordinary user without capabilities.
+
+    The user has a home and /dev/net/tun.
+    """
+    assert user_output(host, "id -u; id -un").split() == [str(rootless.UID), rootless.NAME]
+    assert not user_output(host, "grep CapEff /proc/self/status").split()[1].strip("0")
+    assert user_output(host, "cat $XDG_CONFIG_HOME/acme.conf") == "quiet = true"
 
 
 def test_lab_shell_can_switch_to_the_rootless_user(host: HostMachine) -> None:
-    """The lab's program has the adapter's PATH."""
+    """The lab's shell can switch to the rootless user.
+
+    The lab's program has the adapter's PATH.
+    """
     script = session.scripts_for(SPEC)["as-user"]
     told = "id -u; pwd; cat $XDG_CONFIG_HOME/acme.conf"
     done = host.run(("sh", "-c", script, "as-user", "sh", "-c", told))
     assert done.stdout.split("\n")[:3] == [str(rootless.UID), rootless.HOME, "quiet = true"], done
-    assert not says(host, "touch $HOME/here $XDG_RUNTIME_DIR/there; : <>/dev/net/tun")
+    assert not user_output(host, "touch $HOME/here $XDG_RUNTIME_DIR/there; : <>/dev/net/tun")
 
 
 def test_rootless_user_can_map_subordinate_ids(host: HostMachine) -> None:
-    """The program newuidmap runs with the rights of the host's root."""
+    """The rootless user can map subordinate ids.
+
+    The program newuidmap runs with the rights of the host's root.
+    """
     first = rootless.SUBORDINATE.start
     script = f"""
         unshare -U sleep 100 & pid=$!
@@ -106,7 +115,7 @@ def test_rootless_user_can_map_subordinate_ids(host: HostMachine) -> None:
         newuidmap $pid 0 {rootless.UID} 1 1 {first} 1000
         cat /proc/$pid/uid_map; kill $pid"""
     told = ["0", str(rootless.UID), "1", "1", str(first), "1000"]
-    assert says(host, script).split() == told
+    assert user_output(host, script).split() == told
 
 
 @pytest.fixture(scope="module", params=TRIED_ROOTLESS)
@@ -117,7 +126,7 @@ def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 def test_rootless_matrix_is_as_promised(vendor: Scene) -> None:
-    """Each runtime has its own dialect; the other dialect's promise is seen broken."""
+    """Each rootless runtime keeps its own dialect's promises, and breaks the other's."""
     assert vendor.observed() == vendor.promised()
     own = vendor.runtime.dialect.default_network
     other = replace(vendor.runtime.dialect, default_network=OTHER[own])
@@ -125,7 +134,10 @@ def test_rootless_matrix_is_as_promised(vendor: Scene) -> None:
 
 
 def test_rootless_processes_belong_to_the_user(vendor: Scene) -> None:
-    """The rule holds for the container's pid 1 and the user-mode network process."""
+    """All processes of a rootless runtime belong to the user.
+
+    Among them are the container's pid 1 and the user-mode network process.
+    """
     pids = [vendor[name].facts().pid for name in (CONTAINER01, ON_HOST)]
     owners = vendor.world.host.call(owners_of, pids)
     assert owners == {rootless.UID}
@@ -135,7 +147,7 @@ def owners_of(pids: list[int]) -> set[int]:
     """Return the owners of these processes and of those of pasta and slirp4netns."""
     carriers = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
-        # One that only starts another may end at any moment.
+        # A process that only starts another may end at any moment.
         with contextlib.suppress(OSError), open(f"/proc/{name}/comm", encoding="ascii") as file:
             if file.read().startswith(("pasta", "slirp4netns", "conmon")):
                 carriers.add(os.stat(f"/proc/{name}").st_uid)
@@ -144,12 +156,12 @@ def owners_of(pids: list[int]) -> set[int]:
 
 
 def test_rootless_published_port_is_reported_and_answers(vendor: Scene) -> None:
-    """The port number is the requested one."""
+    """A rootless published port replies, and is reported with the requested number."""
     assert_published_port_answers(vendor)
 
 
 def test_refused_rootless_start_leaves_no_container(vendor: Scene) -> None:
-    """A created but never started container is removed too."""
+    """A refused rootless start leaves no container, not even a created one."""
     vendor.refusal("late", Bridge(), command=("/no/such/command",))
     with pytest.raises(RuntimeRefused):
         vendor.runtime.inspect("late")
@@ -158,7 +170,10 @@ def test_refused_rootless_start_leaves_no_container(vendor: Scene) -> None:
 @pytest.mark.parametrize("vendor", RELAYED, indirect=True)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rootless_published_port_leads_to_the_ipv4_address(vendor: Scene, family: Family) -> None:
-    """The client appears as the container itself: rootlessport connects from there."""
+    """A rootless published port leads to the container's IPv4 address.
+
+    The client appears as the container itself: rootlessport connects from there.
+    """
     port = free_port(vendor.netns(HOST), "tcp")
     mode = Bridge()
     if Feature.NETWORKS in vendor.runtime.features:
@@ -177,7 +192,10 @@ def test_rootless_published_port_leads_to_the_ipv4_address(vendor: Scene, family
 
 @pytest.mark.parametrize("name", TRIED_DOCKER)
 def test_rootless_docker_bridges_are_in_the_users_netns(name: str) -> None:
-    """The host gets no further link, and the outside is reachable."""
+    """Rootless Docker's bridges are in the user's netns, and reach the outside.
+
+    The host gets no further link.
+    """
     with World.build() as world:
         adapter = registry.find(name)(world.host)
         host = fixed(HOST, world.namespaces[HOST])
@@ -194,7 +212,10 @@ def test_rootless_docker_bridges_are_in_the_users_netns(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRIED_DOCKER)
 def test_rootless_docker_has_ipv6_on_its_bridges_only(name: str) -> None:
-    """The outside is unreachable by IPv6; published ports answer by IPv6."""
+    """Rootless Docker has IPv6 on its bridges only; its published ports reply by IPv6.
+
+    The outside is unreachable by IPv6.
+    """
     with World.build() as world:
         adapter = registry.find(name)(world.host)
         adapter.start()
@@ -227,7 +248,10 @@ def test_rootless_docker_has_ipv6_on_its_bridges_only(name: str) -> None:
 
 
 def test_rootless_docker_pools_avoid_the_hosts_subnet() -> None:
-    """Rootless dockerd cannot see that subnet from its netns; ns1 would be unreachable."""
+    """Rootless Docker's address pools avoid the host's subnet.
+
+    Rootless dockerd cannot see that subnet from its netns; ns1 would be unreachable.
+    """
     conf = json.loads(dict(ROOTLESS.files)[f"{rootless.HOME}/daemon.json"])
     pools = [ip_network(pool["base"]) for pool in conf["default-address-pools"]]
     own = [item.network for item in (*Topology().host, *Topology().br0)]
@@ -249,5 +273,5 @@ def test_rootless_docker_pools_avoid_the_hosts_subnet() -> None:
 def test_uid_map_covers_every_id_up_to_the_last(
     rows: list[str], last: int, *, enough: bool
 ) -> None:
-    """Order and pieces do not matter; a gap does."""
+    """A uid map covers every id up to the last, in any order and pieces without a gap."""
     assert rootless.maps_every_id(rows, last) == enough

@@ -1,4 +1,4 @@
-"""runsc: its containers are examined from inside, and joiners share a sandbox."""
+"""Tests of runsc: containers are examined from inside; joining ones share a sandbox."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
-from tests.adapters.vendors import OWN_STACK, rests
+from tests.adapters.vendors import OWN_STACK, is_asleep
 
 
 @pytest.fixture(scope="module", params=[name for name in OWN_STACK if name == "runsc"])
 def pod(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Start a container, a joiner of it, and one in mode none, if the runtime is installed."""
+    """Start a container, one that joins it, and one in mode none, if runsc is installed."""
     with World.build() as world:
         runtime = registry.find(request.param)(world.host)
         runtime.start()
@@ -32,13 +32,19 @@ def pod(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 def test_runsc_release_is_its_version(pod: Scene) -> None:
-    """The first number of the output is the same in all releases."""
+    """The version of runsc is its release.
+
+    The first number of the output is the same in all releases.
+    """
     release, _, _ = pod.runtime.version.partition(".")
     assert len(release) == len("20240729")
 
 
 def test_runsc_addresses_are_visible_inside_only(pod: Scene) -> None:
-    """The host's side has none; the veth pair is the host's."""
+    """The addresses of a runsc container are visible inside only.
+
+    The host's side has none; the veth pair is the host's.
+    """
     home = pod["home"]
     with home.inside() as space, space.outside() as outside, Netlink(outside) as netlink:
         held = {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
@@ -50,7 +56,10 @@ def test_runsc_addresses_are_visible_inside_only(pod: Scene) -> None:
 
 
 def test_runsc_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:
-    """The agent is a process of the container."""
+    """Files, names and sysctls of a runsc container are those inside.
+
+    The agent is a process of the container.
+    """
     home = pod["home"]
     assert home.read("/etc/hostname") == "home\n"
     assert home.mode("/etc/hosts") & 0o777 == 0o644
@@ -64,7 +73,7 @@ def test_runsc_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:
 
 
 def test_kernel_only_operations_are_refused_for_runsc(pod: Scene) -> None:
-    """There is no netns to enter, attach to or dump."""
+    """Operations that need a kernel netns to enter, attach to or dump are refused for runsc."""
     with pytest.raises(UserspaceStack, match="alone"):
         pod.attach("alone")
     with pytest.raises(UserspaceStack, match="home"):
@@ -74,12 +83,12 @@ def test_kernel_only_operations_are_refused_for_runsc(pod: Scene) -> None:
 
 
 def test_idle_runsc_container_uses_no_cpu(pod: Scene) -> None:
-    """A spinning container would starve the others."""
-    until(pod.netns(HOST), lambda: rests(pod["home"]), "the container's first process waits")
+    """An idle runsc container uses no CPU; a spinning one would starve the others."""
+    until(pod.netns(HOST), lambda: is_asleep(pod["home"]), "the container's first process waits")
 
 
-def test_runsc_joiner_ends_with_the_joined_container(pod: Scene) -> None:
-    """A joiner is another container of the sandbox and can end alone."""
+def test_joining_runsc_container_ends_with_its_sandbox(pod: Scene) -> None:
+    """A joining runsc container can end alone, and ends with the joined container."""
     assert pod["joiner"].net.address(4) == pod["home"].net.address(4)
     pod["joiner"].stop()
     assert pod["home"].net.address(4)

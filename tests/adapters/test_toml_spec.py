@@ -1,4 +1,4 @@
-"""TOML descriptions of runtimes, valid and invalid."""
+"""Tests of TOML descriptions of runtimes, valid and invalid."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def described(tmp_path: Path, text: str) -> CliSpec:
 
 
 def test_command_and_features_are_sufficient(tmp_path: Path) -> None:
-    """The name is the file's; everything else is Docker's."""
+    """A description needs only a command and features.
+
+    The name is the file's; everything else is Docker's.
+    """
     spec = described(tmp_path, SMALL)
     assert (spec.name, spec.command) == ("acme", ("acmectl", "--quiet"))
     assert spec.features == {Feature.BRIDGE, Feature.NONE}
@@ -36,7 +39,10 @@ def test_command_and_features_are_sufficient(tmp_path: Path) -> None:
 
 
 def test_description_may_be_like_a_known_runtime(tmp_path: Path) -> None:
-    """It has only the differences; the dialect is that of the given version."""
+    """A description may be like a known runtime, and then has only the differences.
+
+    The dialect is that of the given version.
+    """
     spec = described(
         tmp_path,
         """
@@ -65,7 +71,10 @@ def test_description_may_be_like_a_known_runtime(tmp_path: Path) -> None:
 
 
 def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
-    """Docker drops packets routed to containers since 28."""
+    """`like` without a version means the newest one.
+
+    Docker drops packets routed to containers since 28.
+    """
     spec = described(tmp_path, '[runtime]\nlike = "docker"\ncommand = ["acmectl"]\n')
     assert spec.dialect is not None
     assert spec.dialect.direct(4) == "drop"
@@ -99,13 +108,13 @@ def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_description_is_reported(tmp_path: Path, text: str, words: str) -> None:
-    """The error has file, table, key and value, and what is possible."""
+    """The error for an invalid description has file, table, key, value and valid choices."""
     with pytest.raises(DescriptionError, match=words) as raised:
         described(tmp_path, text)
     assert str(raised.value).startswith(str(tmp_path / "acme.toml"))
 
 
 def test_missing_description_file_is_named() -> None:
-    """The error has the system's reason."""
+    """The error for a missing description has its path and the system's reason."""
     with pytest.raises(DescriptionError, match=r"/nowhere/acme.toml cannot be read: No such file"):
         toml_spec.load("/nowhere/acme.toml")

@@ -1,4 +1,4 @@
-"""Each installed runtime: up, containers in every mode, down, nothing left."""
+"""Tests of each installed runtime: up, containers in every mode, down, nothing left."""
 
 from __future__ import annotations
 
@@ -36,21 +36,24 @@ def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 def test_runtime_has_a_version(vendor: Scene) -> None:
-    """The version is numeric, since the dialect depends on it."""
+    """Each runtime has a numeric version, since the dialect depends on it."""
     assert vendor.runtime.version[0].isdigit()
     assert "." in vendor.runtime.version
 
 
 def test_container_namespace_follows_its_mode(vendor: Scene) -> None:
-    """The netns is the host's, another container's if that is claimed, or a new one."""
+    """A container's netns is the host's, the joined container's or a new one, as its mode says.
+
+    The joined container's is checked if that mode is claimed.
+    """
     joined = JOINER if Feature.CONTAINER in vendor.runtime.features else CONTAINER01
     own = {name: vendor[name].net.identity for name in (CONTAINER01, ON_HOST, joined)}
     assert own[ON_HOST] == vendor.netns(HOST).identity
     assert own[joined] == own[CONTAINER01] != own[ON_HOST]
 
 
-def test_matrix_is_as_promised(vendor: Scene) -> None:
-    """The runtime's own dialect holds, and a different one does not."""
+def test_matrix_of_each_runtime_is_as_promised(vendor: Scene) -> None:
+    """The matrix of each runtime is as its own dialect promises, and not as another."""
     assert vendor.observed() == vendor.promised()
     own = vendor.runtime.dialect
     other = replace(own, bridge_loopback6=not own.bridge_loopback6)
@@ -58,7 +61,7 @@ def test_matrix_is_as_promised(vendor: Scene) -> None:
 
 
 def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
-    """Address, MAC and the network's name in the plan are the same."""
+    """An inspected endpoint has the kernel's address and MAC, and the plan's network name."""
     endpoint, inside = vendor[CONTAINER01].endpoint(), vendor[CONTAINER01].net
     assert endpoint.network == "bridge"
     assert endpoint.address in inside.interfaces("eth0")
@@ -67,13 +70,13 @@ def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
 
 @pytest.mark.parametrize("vendor", claiming(Feature.PUBLISH), indirect=True)
 def test_published_port_is_inspected_and_answers(vendor: Scene) -> None:
-    """The port has the requested number."""
+    """A published port replies, and is inspected with the requested number."""
     assert_published_port_answers(vendor)
 
 
 @pytest.mark.parametrize("vendor", claiming(Feature.NETWORKS), indirect=True)
-def test_two_networks_and_one_letter_names(vendor: Scene) -> None:
-    """A name may be shorter than the runtime allows."""
+def test_container_with_one_letter_name_is_on_two_networks(vendor: Scene) -> None:
+    """A container with a one-letter name, which not every runtime allows, has two networks."""
     vendor.network("n1")
     vendor.network("n2")
     both = vendor.container("x", Bridge("n1"), also=("n2",))
@@ -85,7 +88,7 @@ def test_two_networks_and_one_letter_names(vendor: Scene) -> None:
 
 
 def test_refused_start_leaves_no_container(vendor: Scene) -> None:
-    """A created container that never started is removed as well."""
+    """A refused start leaves no container, not even one that was created."""
     vendor.refusal("late", Bridge(), command=("/no/such/command",))
     with pytest.raises(RuntimeRefused):
         vendor.runtime.inspect("late")
@@ -93,7 +96,10 @@ def test_refused_start_leaves_no_container(vendor: Scene) -> None:
 
 @pytest.mark.parametrize("vendor", OF_THE_KERNEL, indirect=True)
 def test_stopped_container_starts_again(vendor: Scene) -> None:
-    """Mode and network stay the same, whether restart is claimed or not."""
+    """A stopped container starts again with its mode and network.
+
+    This holds whether restart is claimed or not.
+    """
     again = vendor.container("again", Bridge())
     again.stop()
     assert not again.facts().running
@@ -105,7 +111,10 @@ def test_stopped_container_starts_again(vendor: Scene) -> None:
 
 @pytest.mark.parametrize("vendor", BY_COMMAND, indirect=True)
 def test_sleeping_container_has_no_child(vendor: Scene) -> None:
-    """A child that appears after `run` has returned would count as a leak."""
+    """A sleeping container has no child.
+
+    A child that appears after `run` has returned would count as a leak.
+    """
     pid, host = vendor[CONTAINER01].facts().pid, vendor.world.host
     assert pid is not None
     until(
@@ -117,7 +126,7 @@ def test_sleeping_container_has_no_child(vendor: Scene) -> None:
 
 
 def test_exec_returns_exit_code_and_output(vendor: Scene) -> None:
-    """A missing command has the code of a shell."""
+    """Exec returns exit code and output; a missing command has the code of a shell."""
     name = CONTAINER01
     done = vendor.runtime.exec(name, ["sh", "-c", "echo out; echo err >&2; exit 3"])
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")

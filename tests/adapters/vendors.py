@@ -63,7 +63,7 @@ TRIED_ROOTLESS: Final = tuple(name for name in ROOTLESS if name not in ABSENT an
 TRIED_DOCKER: Final = () if DOCKER in ABSENT or OBSTACLE else (DOCKER,)
 
 
-def rests(container: Container) -> bool:
+def is_asleep(container: Container) -> bool:
     """Return whether its first process sleeps each time that it is read from inside."""
     return {container.read("/proc/1/stat").split()[2] for _ in range(20)} == {"S"}
 

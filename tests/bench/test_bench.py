@@ -1,4 +1,4 @@
-"""The benches work: each runs at its smallest size."""
+"""Tests of the benches, each at its smallest size."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(600)  # every step of a bench is bounded; docker comes up in one of them
 @pytest.mark.parametrize("name", BENCHES)
 def test_small_bench_has_a_figure_per_contestant(name: str, tmp_path: Path) -> None:
-    """Each contestant's figures are printed, and are written to JSON with the machine."""
+    """A bench prints each contestant's figures, and writes them to JSON with the machine."""
     done = bench("--small", "--json", str(tmp_path / "found.json"), name)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
@@ -75,7 +75,10 @@ def row(name: str, seconds: float) -> dict[str, Any]:
 
 
 def test_growth_is_drawn_on_logarithmic_axes() -> None:
-    """Ten times the containers in ten times the time: equal steps across and up."""
+    """The axes of growth are logarithmic.
+
+    Ten times the containers in ten times the time are equal steps across and up.
+    """
     rows = [row("10 started", 0.1), row("100 started", 1.0), row("1000 started", 10.0)]
     drawn = ElementTree.fromstring(growth([{"title": "Growth: …", "rows": rows}]))
     (line,) = drawn.iter("{http://www.w3.org/2000/svg}polyline")
@@ -139,7 +142,7 @@ def test_bench_page_compares_medians_with_their_bars() -> None:
 
 
 def test_bench_page_policy_admits_only_its_own_styles() -> None:
-    """The Content-Security-Policy admits the styles of the page and the drawing, and no other."""
+    """The page's Content-Security-Policy admits only the styles of page and drawing."""
     page = render(FOUND)
     admitted = re.findall(r"'sha256-([^']+)'", page)
     styles = re.findall("<style>(.*?)</style>", page, re.DOTALL)
@@ -150,7 +153,10 @@ def test_bench_page_policy_admits_only_its_own_styles() -> None:
 
 
 def test_bench_page_without_growth_has_no_growth_drawing() -> None:
-    """The Content-Security-Policy has no entry for the drawing's style either."""
+    """A page without growth has neither its drawing nor the style in the policy.
+
+    The policy is the Content-Security-Policy.
+    """
     page = render({**FOUND, "tables": FOUND["tables"][:1]})
     assert "How it grows" not in page
     assert len(re.findall("'sha256-", page)) == 1

@@ -1,4 +1,4 @@
-"""A full mesh: each cell is the outcome of its own packets."""
+"""Tests of a full mesh: each cell is the outcome of its own packets."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def cell(source: str, target: str) -> Cell:
 def test_mesh_observes_every_pair_as_promised(
     scene: Scene, members: list[Member], ask: Ask
 ) -> None:
-    """The mesh equals the oracle's promise, including each container's packets to itself."""
+    """The mesh equals the oracle's promise, also for each container's packets to itself."""
     found = ask(members)
     assert len(found) == found.kept(64) == len(NAMES) ** 2
     assert Matrix(found) == scene.promised(list(found))
@@ -107,7 +107,7 @@ def test_mesh_reports_reply_of_another_member_as_wrong_peer(
 
 
 def test_mesh_reports_unused_address_as_dropped(members: list[Member], ask: Ask) -> None:
-    """No container has the address, so neither ARP nor ICMP replies."""
+    """A request to an unused address, without ARP or ICMP reply, is dropped."""
     nobody = members[1]._replace(name="nobody", address=IPv4Address("172.17.77.77"))
     found = ask([*members[:1], nobody, *members[2:]])
     assert {seen.outcome for item, seen in found.items() if item.target == "nobody"} == {
@@ -117,7 +117,7 @@ def test_mesh_reports_unused_address_as_dropped(members: list[Member], ask: Ask)
 
 
 def test_mesh_leaves_no_permanent_neighbour_entries(members: list[Member], ask: Ask) -> None:
-    """The members have no permanent neighbour entries after a mesh."""
+    """A mesh leaves its members without permanent neighbour entries."""
     ask(members)
     for member in members:
         with Netlink(member.space) as netlink:

@@ -9,7 +9,10 @@ from linux.netns import NetNS
 
 
 def test_quiet_waits_for_links_of_ended_namespaces() -> None:
-    """The kernel removes the links of an ended namespace some time after its end."""
+    """The wait before a measurement ends after the links of ended namespaces are removed.
+
+    The kernel removes them some time after the namespace's end.
+    """
     with NetNS.new() as here, here.entered(), Netlink() as netlink:
         for number in range(8):
             with NetNS.new() as gone:

@@ -1,4 +1,4 @@
-"""`netmodes compare`: one run per runtime, and one table."""
+"""Tests of `netmodes compare`: one run per runtime, and one table."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def comparing(folder: Path, *names: str, tests: str, more: Sequence[str] = ()) -
     return [sys.executable, "-m", "harness.cli.main", "compare", *names, *words, *more]
 
 
-def test_table_has_a_verdict_per_runtime(tmp_path: Path) -> None:
-    """The table is printed, and written as Markdown, JSON and page."""
+def test_compare_table_has_a_verdict_per_runtime(tmp_path: Path) -> None:
+    """The table has a verdict per runtime, printed, and in Markdown, JSON and page."""
     lesser = acme(tmp_path)
     done = compare(tmp_path, "mydocker", lesser)
     assert done.returncode == 0, done.stderr
@@ -116,7 +116,10 @@ def test_table_has_a_verdict_per_runtime(tmp_path: Path) -> None:
 
 
 def test_interrupt_keeps_the_finished_runs(tmp_path: Path) -> None:
-    """The current run ends in good order, and one line is printed."""
+    """An interrupt keeps the finished runs and ends the current one in good order.
+
+    One line is printed.
+    """
     argv = comparing(tmp_path, "mydocker", acme(tmp_path), tests=WAITING)
     with Watched(argv) as watched:
         watched.expect("mydocker ")
@@ -129,7 +132,10 @@ def test_interrupt_keeps_the_finished_runs(tmp_path: Path) -> None:
 
 
 def test_runs_are_compared_with_expectation_files(tmp_path: Path) -> None:
-    """The written files are met by the next run; a change is reported and counts."""
+    """Runs are compared with expectation files; a change is reported and counts.
+
+    The next run meets the files that a run has written.
+    """
     lesser, known = acme(tmp_path), tmp_path / "known"
     assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
     (written,) = known.iterdir()
@@ -160,7 +166,10 @@ reason = "as it was"
 
 
 def test_unwritten_expectations_are_reported(tmp_path: Path) -> None:
-    """A file may contradict itself for the version of the run only."""
+    """Expectations that could not be written are reported.
+
+    A file may contradict itself for the version of the run only.
+    """
     lesser, known = acme(tmp_path), tmp_path / "known"
     assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
     (written,) = known.iterdir()
@@ -172,7 +181,10 @@ def test_unwritten_expectations_are_reported(tmp_path: Path) -> None:
 
 
 def test_failed_start_of_a_run_is_reported(tmp_path: Path) -> None:
-    """The table has its output, the other runs go on, and the exit code is 1."""
+    """The table has the output of a run that could not start.
+
+    The other runs continue, and the exit code is 1.
+    """
     (tmp_path / "conftest.py").write_text(NOT_WITH_ACME)
     lesser = acme(tmp_path)
     done = compare(tmp_path, lesser, "mydocker")
@@ -185,7 +197,7 @@ def test_failed_start_of_a_run_is_reported(tmp_path: Path) -> None:
 
 
 def test_unknown_runtimes_are_refused_at_the_start(tmp_path: Path) -> None:
-    """Each has its reason, and no run begins."""
+    """Unknown runtimes are refused with their reasons, and no run begins."""
     absent = acme(tmp_path, ACME.replace(sys.executable, "acmectl-7"))
     done = compare(tmp_path, "mydocker", absent, "unknown")
     assert (done.returncode, done.stdout) == (2, "")
@@ -195,7 +207,7 @@ def test_unknown_runtimes_are_refused_at_the_start(tmp_path: Path) -> None:
 
 
 def test_bad_tests_and_workers_are_refused_at_the_start(tmp_path: Path) -> None:
-    """Each has a sentence, and no run begins."""
+    """Bad tests and numbers of workers are refused by a sentence, and no run begins."""
     absent = tmp_path / "absent"
     more = ["--tests", f"{tmp_path}/test_it.py::test_kept", "--tests", f"{absent}::test_it"]
     done = compare(tmp_path, "mydocker", more=[*more, "-n", "banana"])
@@ -208,7 +220,10 @@ def test_bad_tests_and_workers_are_refused_at_the_start(tmp_path: Path) -> None:
 
 
 def test_unwritable_output_is_refused_at_the_start(tmp_path: Path, small_disk: Path) -> None:
-    """A missing folder, a full disk and a malformed expectation file have a sentence each."""
+    """Unwritable output is refused at the start, with a sentence.
+
+    Examples are a missing folder, a full disk and a malformed expectation file.
+    """
     (tmp_path / "known").mkdir()
     (tmp_path / "known" / "mydocker.toml").write_text("[deviation]")
     fill(small_disk)
@@ -238,7 +253,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> None:
-    """Leave no room on it."""
+    """Fill the small file system."""
     with contextlib.suppress(OSError), open(disk / "full", "wb", buffering=0) as file:
         while file.write(bytes(4096)) == 4096:
             pass
@@ -253,7 +268,10 @@ def pytest_unconfigure(): fill(Path("{disk}"))
 
 
 def test_disk_full_amid_runs_is_one_sentence(tmp_path: Path, small_disk: Path) -> None:
-    """The finished runs are printed, and the missing ones named."""
+    """A disk that is full amid runs is an error of one sentence.
+
+    The finished runs are printed, and the missing ones named.
+    """
     (tmp_path / "conftest.py").write_text(FILLING.format(disk=small_disk))
     lesser = acme(tmp_path)
     done = compare(tmp_path, "mydocker", lesser, more=["--output", str(small_disk)])

@@ -1,4 +1,4 @@
-"""`netmodes rename-tests`, and the table of renamed tests that it reads."""
+"""Tests of `netmodes rename-tests`, and of the table of renamed tests that it reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def known(node_id: str, kind: DeviationKind = DeviationKind.TEST) -> Deviation:
 
 
 def test_renamed_tests_exist() -> None:
-    """Every present node id leads to a test function of the suites."""
+    """Every present node id in the table of renamed tests is a test function of the suites."""
     functions: set[str] = set()
     for path in (ROOT / "suites").rglob("test_*.py"):
         for node in ast.parse(path.read_text()).body:
@@ -56,12 +56,18 @@ def test_renamed_tests_exist() -> None:
     ids=["parameters", "file", "one parameter", "foreign test"],
 )
 def test_former_node_id_leads_to_the_present_one(former: str, present: str) -> None:
-    """With renamed parameters, in a renamed file, and for a test of another project."""
+    """A former node id leads to the present one, with parameters and files renamed.
+
+    The id of another project's test is unchanged.
+    """
     assert RENAMED.present(former) == present
 
 
 def test_merged_tests_have_one_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The file is sorted, and a second conversion changes nothing."""
+    """Merged tests have one entry, and the file is sorted.
+
+    A second conversion changes nothing.
+    """
     former = "suites/modes/test_bridge.py::test_it_has_lo_and_eth0_only"
     path = tmp_path / "acme.toml"
     requirement = known("BR-1", DeviationKind.REQUIREMENT)
@@ -77,8 +83,10 @@ def test_merged_tests_have_one_entry(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert path.read_text() == text
 
 
-def test_invalid_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The error names the file, which stays as it is."""
+def test_rename_tests_refuses_an_invalid_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error for an invalid file names it, and the file stays as it is."""
     path = tmp_path / "acme.toml"
     path.write_text("[[deviation]]\n")
     assert main.main(["rename-tests", str(path)]) == 2

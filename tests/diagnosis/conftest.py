@@ -71,7 +71,7 @@ def diagnosed(cast: Scene) -> Diagnose:
     return examine
 
 
-def port_of(cast: Scene, name: str) -> rtnetlink_dump.Link:
+def host_end_of(cast: Scene, name: str) -> rtnetlink_dump.Link:
     """Return the host's end of a container's veth pair."""
     peer = cast[name].net.links()["eth0"].peer
     return next(link for link in cast.netns(HOST).links().values() if link.ifindex == peer)

@@ -1,7 +1,7 @@
-"""Every fault that misroutes or drops packets: the story names its place.
+"""Tests of every fault that misroutes or drops packets: the story names its place.
 
-Takes a minute, and is collected only if named: `tox -e autopsy`. `python -m bench.autopsy` prints
-the share.
+The test takes a minute, and is collected only if named: `tox -e autopsy`. `python -m bench.autopsy`
+prints the share.
 """
 
 from __future__ import annotations
@@ -18,6 +18,6 @@ RACES = {"container-answers-for-everybody"}
 
 @pytest.mark.parametrize("fault", PLACES)
 def test_story_names_the_place_of_every_fault(fault: str) -> None:
-    """One of three stories of a matrix of ten containers names it."""
+    """One of three stories of a matrix of ten containers names the place of each fault."""
     found = stories(fault)
     assert re.search(PLACES[fault], found) or (fault in RACES and not found), found

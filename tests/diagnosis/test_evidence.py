@@ -1,4 +1,4 @@
-"""Evidence of a failed test: a story in its message, a folder, a link."""
+"""Tests of the evidence of a failed test: a story in its message, a folder, a link."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ def run(project: Project) -> Run:
 def test_failed_matrix_leaves_story_and_folder(
     run: Run, pytester: pytest.Pytester, workers: list[str]
 ) -> None:
-    """The message names the rule; report and folder exist, with and without workers."""
+    """The message of a failed matrix names the rule, and its folder is in the report.
+
+    This holds with and without workers.
+    """
     result = run(*workers)
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*web → db icmp, udp, tcp over IPv4", "*dropped in db, table*"])
@@ -99,9 +102,10 @@ def test_failed_matrix_leaves_story_and_folder(
 
 
 def test_evidence_has_commented_capture_and_state(run: Run, pytester: pytest.Pytester) -> None:
-    """The capture has named interfaces and the conclusion at the decisive frame.
+    """The evidence has a commented capture and the state of the path.
 
-    The state of namespaces on the path has the format of `ip -j`, and the rule that dropped.
+    The capture has named interfaces and the conclusion at the decisive frame. The state of
+    namespaces on the path has the format of `ip -j`, and the rule that dropped.
     """
     run()
     where = evidence_of(pytester, "test_broken")
@@ -120,7 +124,10 @@ def test_evidence_has_commented_capture_and_state(run: Run, pytester: pytest.Pyt
 
 
 def test_failure_without_matrix_leaves_its_scene(run: Run, pytester: pytest.Pytester) -> None:
-    """State, plan and rerun command are there; no cell is replayed."""
+    """A failure without a matrix leaves state, plan and rerun command.
+
+    No cell is replayed.
+    """
     run(body=ORDINARY).assert_outcomes(passed=1, failed=1)
     where = evidence_of(pytester, "test_broken")
     assert {item.name for item in where.iterdir()} == {
@@ -131,8 +138,8 @@ def test_failure_without_matrix_leaves_its_scene(run: Run, pytester: pytest.Pyte
     }
 
 
-def test_runtime_calls_are_kept(run: Run, pytester: pytest.Pytester) -> None:
-    """Arguments, time, duration and refusals are there."""
+def test_evidence_has_the_runtime_calls(run: Run, pytester: pytest.Pytester) -> None:
+    """The evidence has the runtime calls with arguments, time, duration and refusals."""
     refused = "import pytest; pytest.raises(Exception, scene.runtime.remove_network, 'nobody'); "
     run(body=refused + ORDINARY)
     text = (evidence_of(pytester, "test_broken") / "commands.txt").read_text()
@@ -163,7 +170,10 @@ KNOWN = ["--probe=exec", "--profile=gate", "--hypothesis-seed=3", "--expect=know
 def test_rerun_command_repeats_the_run(
     run: Run, pytester: pytest.Pytester, options: list[str], command: str
 ) -> None:
-    """It has the options without defaults, works from any folder, and is on the page."""
+    """The rerun command has the options that are no defaults, and works from any folder.
+
+    The page has it too.
+    """
     (pytester.path / "known.toml").touch()
     run(*options, "-k", "broken", body=ORDINARY)
     assert (evidence_of(pytester, "test_broken") / "again.txt").read_text() == f"pytest {command}\n"
@@ -173,8 +183,8 @@ def test_rerun_command_repeats_the_run(
     assert probe == ("exec" if options == KNOWN else None)
 
 
-def test_story_without_report(run: Run, pytester: pytest.Pytester) -> None:
-    """`--no-report` leaves no folder, `--no-evidence` no story either."""
+def test_story_needs_no_report_but_evidence(run: Run, pytester: pytest.Pytester) -> None:
+    """`--no-report` leaves the story but no folder; `--no-evidence` leaves no story either."""
     assert "dropped in db" in run("--no-report").stdout.str()
     assert not (pytester.path / "report").exists()
     result = run("--no-evidence")
@@ -184,7 +194,7 @@ def test_story_without_report(run: Run, pytester: pytest.Pytester) -> None:
 
 
 def test_evidence_of_an_earlier_run_is_removed(run: Run, pytester: pytest.Pytester) -> None:
-    """Other files beside it stay."""
+    """The evidence of an earlier run is removed; other files beside it stay."""
     run(body=ORDINARY)
     old = evidence_of(pytester, "test_broken").parent / "old"
     kept = old.with_name("kept")
@@ -201,7 +211,10 @@ def test_evidence_of_an_earlier_run_is_removed(run: Run, pytester: pytest.Pytest
 
 
 def test_timeout_while_writing_evidence_ends_no_run(run: Run) -> None:
-    """pytest-timeout raises wherever a test is, also behind its end."""
+    """A test's timeout while evidence is written does not end the run.
+
+    pytest-timeout raises wherever a test is, also behind its end.
+    """
     late = "import pytest; from harness.diagnosis import evidence; "
     late += "evidence.write = lambda *_, **__: pytest.fail('Timeout (>60.0s)'); assert 1 == 2"
     result = run(body=late)
@@ -211,7 +224,7 @@ def test_timeout_while_writing_evidence_ends_no_run(run: Run) -> None:
 
 @pytest.mark.parametrize("body", [MATRIX, ORDINARY])
 def test_unwritable_evidence_is_not_linked(run: Run, pytester: pytest.Pytester, body: str) -> None:
-    """The failure has the reason."""
+    """Evidence that cannot be written is not linked, and the failure has the reason."""
     (pytester.path / "report").mkdir()
     (pytester.path / "report" / "evidence").touch()
     result = run("-k", "broken", body=body)
@@ -251,7 +264,7 @@ def test_moved_report_takes_its_evidence_along(
     *,
     body: str,
 ) -> None:
-    """The fresh folder has everything that was written."""
+    """A report that is written to a fresh folder has all the written evidence there."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     pytester.makepyfile(test_z=FILL)
     result = run("--report=small", body=body)
@@ -268,7 +281,7 @@ def test_moved_report_takes_its_evidence_along(
 
 
 def test_failed_diagnosis_does_not_hide_the_failure(run: Run) -> None:
-    """The error is a line of the story; the wrong cells are shown as usual."""
+    """The error of a failed diagnosis is a line of the story, beside the wrong cells."""
     late = "found, row = scene.observed(), scene.promised()\n    scene.close()\n    "
     result = run(body=late + "assert found == row")
     result.assert_outcomes(passed=1, failed=1)
@@ -277,7 +290,7 @@ def test_failed_diagnosis_does_not_hide_the_failure(run: Run) -> None:
 
 @given(test=st.text(min_size=1))
 def test_any_test_id_makes_a_safe_folder_name(test: str) -> None:
-    """The report accepts it as a folder below its own."""
+    """Any test id makes a folder name that the report accepts as below its own."""
     name = folder_name(test)
     assert folder(f"evidence/{name}") == f"evidence/{name}"
     assert "/" not in name
@@ -285,7 +298,7 @@ def test_any_test_id_makes_a_safe_folder_name(test: str) -> None:
 
 
 def test_similar_test_ids_have_different_folders() -> None:
-    """Truncated and replaced characters still make a difference."""
+    """Test ids that differ in truncated or replaced characters have different folders."""
     long = "test_it.py::test_" + "x" * 200
     names = {folder_name(name) for name in (long, long + "y", "a::b", "a/b", "a-b", "a b")}
     assert len(names) == 6

@@ -1,6 +1,6 @@
-"""The story names the place of a fault: one fault of each kind.
+"""Tests of stories about one fault of each kind.
 
-`every_fault` tries all of them.
+`every_fault` tests all faults.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ ONE_OF_EACH_KIND = (
 
 @pytest.mark.parametrize("fault", ONE_OF_EACH_KIND)
 def test_story_names_the_place_of_the_fault(fault: str) -> None:
-    """One of three stories of a matrix of ten containers names it."""
+    """One of three stories of a matrix of ten containers names the place of the fault."""
     assert re.search(PLACES[fault], stories(fault))

@@ -1,4 +1,4 @@
-"""`--keep` and `--pause-on-fail`: the world stays up after a failure."""
+"""Tests of `--keep` and `--pause-on-fail`: the world stays up after a failure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_kept_world_can_be_entered(project: Path) -> None:
-    """The printed commands lead into host and container; Ctrl-C ends the failed run."""
+    """The printed commands enter host and container of a kept world.
+
+    Ctrl-C ends the failed run.
+    """
     with Watched([*PYTEST, "--keep"], env=environment()) as kept:
         text = kept.expect("The run waits here")
         assert r"said \x1b]0;owned\x07" in text
@@ -49,10 +52,10 @@ def test_kept_world_can_be_entered(project: Path) -> None:
         host = kept.expect(" -i -p\n").split("host", 1)[1].strip()
         kept.expect("  web ")
         container = kept.expect("\n").strip()
-        listed = into(enter, host, "ls /sys/class/net /proc/sys/net/ipv4/conf")
+        listed = output_in_namespace(enter, host, "ls /sys/class/net /proc/sys/net/ipv4/conf")
         assert "docker0" in listed
         assert "br0" in listed
-        inside = into(enter, container, "cat /proc/thread-self/net/dev")
+        inside = output_in_namespace(enter, container, "cat /proc/thread-self/net/dev")
         assert "eth0" in inside
         assert "docker0" not in inside
         kept.process.send_signal(signal.SIGINT)
@@ -61,7 +64,7 @@ def test_kept_world_can_be_entered(project: Path) -> None:
         assert kept.end() != 0
 
 
-def into(enter: str, further: str, command: str) -> str:
+def output_in_namespace(enter: str, further: str, command: str) -> str:
     """Return the output of a command in a namespace, entered by the printed command."""
     done = subprocess.run(
         ["/bin/sh", "-c", f"{enter} -- {further} -- {command}"],
@@ -88,7 +91,10 @@ def test_next(): pass
 
 
 def test_each_pause_opens_a_shell_in_its_own_scene(project: Path) -> None:
-    """The name is that of the failed test's container; the run goes on without leaks."""
+    """Each pause opens a shell in the scene of the failed test.
+
+    The name is that of the failed test's container; the run then continues without leaks.
+    """
     (project / "test_it.py").write_text(TWICE)
     argv = [*PYTEST, "--pause-on-fail"]
     with Watched(argv, terminal=True, env=environment(SHELL="/bin/sh")) as paused:
@@ -116,7 +122,10 @@ def test_each_pause_opens_a_shell_in_its_own_scene(project: Path) -> None:
 def test_keep_is_refused_with_workers_and_pause_without_terminal(
     project: Path, options: list[str], message: str
 ) -> None:
-    """There would be several worlds, or no shell. The run does not begin."""
+    """`--keep` is refused with workers, and `--pause-on-fail` without a terminal.
+
+    There would be several worlds, or no shell. The run does not begin.
+    """
     done = run([*PYTEST, *options])
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert message in done.stderr

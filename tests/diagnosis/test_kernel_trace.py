@@ -1,4 +1,4 @@
-"""Packets that end without a rule: routes, filters, neighbours, links, forwarding."""
+"""Tests of packets that end without a rule: routes, filters, neighbours, links, forwarding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import rtnetlink
 from linux.netlink import Netlink, Request
-from tests.diagnosis.conftest import Diagnose, port_of, story_text
+from tests.diagnosis.conftest import Diagnose, host_end_of, story_text
 
 INTERNETS = IPv4Network("203.0.113.0/24")
 
@@ -25,7 +25,7 @@ def carry_out(place: NetnsView, *requests: Request) -> None:
         netlink.send(requests)
 
 
-def forgotten(place: NetnsView, address: str) -> list[Request]:
+def delete_neighbour(place: NetnsView, address: str) -> list[Request]:
     """Return the request that deletes a neighbour entry, if there is one."""
     return [
         rtnetlink.del_neighbour(entry.ifindex, entry.address)
@@ -35,8 +35,8 @@ def forgotten(place: NetnsView, address: str) -> list[Request]:
 
 
 @contextmanager
-def undone(place: NetnsView, change: Request, back: Request) -> Iterator[None]:
-    """Make a change while the body runs."""
+def changed_meanwhile(place: NetnsView, change: Request, back: Request) -> Iterator[None]:
+    """Make a change while the body runs, then undo it."""
     carry_out(place, change)
     try:
         yield
@@ -47,18 +47,20 @@ def undone(place: NetnsView, change: Request, back: Request) -> Iterator[None]:
 def route(place: NetnsView, via: str) -> AbstractContextManager[None]:
     """Use another route to the internet while the body runs."""
     there, gateway = INTERNETS, ip_address(via)
-    return undone(
+    return changed_meanwhile(
         place, rtnetlink.add_route(there, via=gateway), rtnetlink.del_route(there, via=gateway)
     )
 
 
 def no_default_route(place: NetnsView, via: Address) -> AbstractContextManager[None]:
     """Remove the default route while the body runs."""
-    return undone(place, rtnetlink.del_route(None, via=via), rtnetlink.add_route(None, via=via))
+    return changed_meanwhile(
+        place, rtnetlink.del_route(None, via=via), rtnetlink.add_route(None, via=via)
+    )
 
 
 @contextmanager
-def tuned(place: NetnsView, **values: int) -> Iterator[None]:
+def sysctls_set(place: NetnsView, **values: int) -> Iterator[None]:
     """Set sysctls while the body runs; `__` stands for a dot."""
     keys = {key.replace("__", "."): value for key, value in values.items()}
     before = {key: place.sysctl(key) for key in keys}
@@ -70,10 +72,10 @@ def tuned(place: NetnsView, **values: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
-def test_missing_route_of_the_container_is_named(
+def test_story_names_a_missing_route_of_the_container(
     cast: Scene, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """Without a default route the request never leaves the container."""
+    """The story names a container's missing route: the request never leaves it."""
     gateway = cast.runtime.network_facts("bridge").gateways[0].ip
     with no_default_route(cast[CONTAINER01].net, gateway):
         autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
@@ -81,8 +83,8 @@ def test_missing_route_of_the_container_is_named(
     assert f"{CONTAINER01} has no route to 203.0.113.10" in autopsy.lines
 
 
-def test_missing_route_of_the_host_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
-    """The request reaches the host, which has no route."""
+def test_story_names_a_missing_route_of_the_host(host: NetnsView, diagnosed: Diagnose) -> None:
+    """The story names a missing route of the host, which the request reaches."""
     with no_default_route(host, ip_address("198.51.100.1")):
         autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
     assert "the request was last seen at host/docker0 and ended in host" in autopsy.lines
@@ -90,33 +92,38 @@ def test_missing_route_of_the_host_is_named(host: NetnsView, diagnosed: Diagnose
 
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
-def test_silent_neighbour_is_named(host: NetnsView, diagnosed: Diagnose, protocol: str) -> None:
-    """The solicitation leaves by the host's uplink, and no reply comes."""
+def test_story_names_a_silent_neighbour(
+    host: NetnsView, diagnosed: Diagnose, protocol: str
+) -> None:
+    """The story names a silent neighbour: the solicitation leaves the host without reply."""
     with route(host, "198.51.100.222"):
         autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert "no neighbour answered for 198.51.100.222, asked for at host/eth0" in story_text(autopsy)
     assert "r1/eth0" in story_text(autopsy)  # the kernel may add a drop reason
 
 
-def test_reverse_path_filter_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
-    """The filter drops a packet from an address that the host would route elsewhere."""
+def test_story_names_the_reverse_path_filter(host: NetnsView, diagnosed: Diagnose) -> None:
+    """The story names the reverse path filter that drops a packet.
+
+    The host would route the packet's source address elsewhere.
+    """
     strict = {"net__ipv4__conf__all__rp_filter": 1}
-    with route(host, "192.168.2.10"), tuned(host, **strict):
+    with route(host, "192.168.2.10"), sysctls_set(host, **strict):
         autopsy = diagnosed(INTERNET, HOST, "udp")
     assert "IP_RPFILTER: host does not expect 203.0.113.10 at host/eth0" in story_text(autopsy)
 
 
-def test_disabled_forwarding_is_named(host: NetnsView, diagnosed: Diagnose) -> None:
-    """The host receives the request and sends nothing on."""
-    with tuned(host, net__ipv4__conf__docker0__forwarding=0):
+def test_story_names_disabled_forwarding(host: NetnsView, diagnosed: Diagnose) -> None:
+    """The story names disabled forwarding: the host receives the request and sends none."""
+    with sysctls_set(host, net__ipv4__conf__docker0__forwarding=0):
         autopsy = diagnosed(CONTAINER01, INTERNET, "tcp")
     assert "host does not forward IPv4 from docker0" in autopsy.lines
 
 
-def test_link_that_is_down_is_named(cast: Scene, host: NetnsView, diagnosed: Diagnose) -> None:
-    """The bridge port of the other container is down."""
-    port = port_of(cast, CONTAINER02)
-    with undone(
+def test_story_names_a_link_that_is_down(cast: Scene, host: NetnsView, diagnosed: Diagnose) -> None:
+    """The story names a link that is down, the bridge port of the other container."""
+    port = host_end_of(cast, CONTAINER02)
+    with changed_meanwhile(
         host, rtnetlink.set_link(port.ifindex, up=False), rtnetlink.set_link(port.ifindex, up=True)
     ):
         autopsy = diagnosed(CONTAINER01, CONTAINER02, "udp")

@@ -1,4 +1,7 @@
-"""Packets that end in nftables: the story names namespace, table, chain and rule."""
+"""Tests of packets that end in nftables: the story names table, chain and rule.
+
+It also names the namespace.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import nftables
 from linux.netlink import nest, text
-from tests.diagnosis.conftest import Diagnose, Put, port_of, story_text
-from tests.diagnosis.test_kernel_trace import carry_out, forgotten
+from tests.diagnosis.conftest import Diagnose, Put, host_end_of, story_text
+from tests.diagnosis.test_kernel_trace import carry_out, delete_neighbour
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
 NOTRACK = nest(1, text(1, "notrack"))
@@ -45,7 +48,7 @@ SECOND = 'rule 2 (handle 3), "on purpose"'
         ("r2", "inet", "forward", HOST, INTERNET, 6),
     ],
 )
-def test_dropping_rule_is_named(  # noqa: PLR0917 # pytest passes by name
+def test_story_names_the_dropping_rule(  # noqa: PLR0917 # pytest passes by name
     cast: Scene,
     rule: Put,
     diagnosed: Diagnose,
@@ -57,14 +60,20 @@ def test_dropping_rule_is_named(  # noqa: PLR0917 # pytest passes by name
     version: Family,
     protocol: str,
 ) -> None:
-    """The rule may be in any namespace on the path, at any hook and in either family."""
+    """The story names a dropping rule in any namespace on the path.
+
+    The rule is at any hook and in either family.
+    """
     rule(cast.netns(place), hook, nftables.verdict("drop"), family=table)
     autopsy = diagnosed(source, target, protocol, version)
     assert f"dropped in {place}, table {table} built, chain {hook}, {SECOND}" in autopsy.lines
 
 
 def test_story_without_rule_is_as_promised(diagnosed: Diagnose) -> None:
-    """Without a rule the packet arrives at its target: the control."""
+    """Without a rule the packet arrives at its target, as promised.
+
+    This is the positive control of the other tests.
+    """
     assert "as promised" in story_text(diagnosed(CONTAINER01, CONTAINER02, "icmp"))
     autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
     assert autopsy.lines[0].startswith("the replay was as promised")
@@ -73,8 +82,8 @@ def test_story_without_rule_is_as_promised(diagnosed: Diagnose) -> None:
     assert autopsy.namespaces[-1] == INTERNET
 
 
-def test_drop_policy_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
-    """The chain's policy decides if no rule does."""
+def test_story_names_the_drop_policy(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
+    """The story names the drop policy of a chain, which decides if no rule does."""
     rule(host, "forward", policy="drop")
     assert "dropped in host, table inet built, chain forward, its policy" in story_text(
         diagnosed(CONTAINER01, INTERNET, "udp")
@@ -84,13 +93,13 @@ def test_drop_policy_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -
 @pytest.mark.parametrize(
     ("family", "hook", "place"), [("bridge", "forward", HOST), ("arp", "prerouting", CONTAINER02)]
 )
-def test_rule_that_drops_arp_is_named(  # noqa: PLR0917 # pytest passes by name
+def test_story_names_a_rule_that_drops_arp(  # noqa: PLR0917 # pytest passes by name
     cast: Scene, rule: Put, diagnosed: Diagnose, family: str, hook: nftables.Hook, place: str
 ) -> None:
-    """The neighbour does not answer since the request is dropped."""
+    """The story names a rule that drops ARP requests, so that the neighbour is silent."""
     net = cast[CONTAINER01].net
     address = cast[CONTAINER02].net.address(4)
-    carry_out(net, *forgotten(net, str(address)))
+    carry_out(net, *delete_neighbour(net, str(address)))
     rule(cast.netns(place), hook, nftables.verdict("drop"), family=family)
     autopsy = diagnosed(CONTAINER01, CONTAINER02, "udp")
     assert f"dropped in {place}, table {family} built, chain {hook}, {SECOND}" in autopsy.lines
@@ -100,10 +109,10 @@ def test_rule_that_drops_arp_is_named(  # noqa: PLR0917 # pytest passes by name
 
 
 @PROTOCOLS
-def test_reject_is_distinguished_from_drop(
+def test_story_distinguishes_reject_from_drop(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The story has the ICMP error and the rule that sent it."""
+    """The story of a reject has the ICMP error and the rule that sent it."""
     rule(host, "forward", nftables.reject("admin-prohibited"))
     autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert autopsy.observed is not None
@@ -113,18 +122,18 @@ def test_reject_is_distinguished_from_drop(
 
 
 @PROTOCOLS
-def test_lost_reply_is_distinguished_from_lost_request(
+def test_story_distinguishes_lost_reply_from_lost_request(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The reply is seen at the host's uplink and not behind it."""
+    """The story says that the reply is lost: it is seen only at the host's uplink."""
     rule(host, "forward", nftables.iifname("eth0"), nftables.verdict("drop"))
     autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert f"dropped in host, table inet built, chain forward, {SECOND}" in autopsy.lines
     assert f"the reply was seen at host/eth0, never at {CONTAINER01}" in autopsy.lines
 
 
-def test_dnat_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
-    """The story has both destinations and the host that replied."""
+def test_story_names_the_dnat(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
+    """The story of a dnat has both destinations and the host that replied."""
     meant = nftables.daddr(ip_network("203.0.113.10/32"))
     rule(
         host,
@@ -139,8 +148,8 @@ def test_dnat_is_named(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
     assert "destination rewritten in host: 203.0.113.10 → 192.168.2.10" in autopsy.lines
 
 
-def test_unwanted_arrival_is_told_by_its_path(cast: Scene) -> None:
-    """The story has the links of the host on the path."""
+def test_story_of_unwanted_arrival_has_its_path(cast: Scene) -> None:
+    """The story of an unwanted arrival has the host's links on the path."""
     cell = Cell(CONTAINER01, CONTAINER02, Protocol.UDP, 4)
     with Replay(cast, [cell]) as examination:
         autopsy = examination.of(cell, Promise(Outcome.DROPPED, requirement="NET-2"))
@@ -148,24 +157,27 @@ def test_unwanted_arrival_is_told_by_its_path(cast: Scene) -> None:
         f"it should not have arrived, and came by {CONTAINER01} → host → {CONTAINER02}"
         in story_text(autopsy)
     )
-    assert f"in the host by host/{port_of(cast, CONTAINER01).name}" in story_text(autopsy)
+    assert f"in the host by host/{host_end_of(cast, CONTAINER01).name}" in story_text(autopsy)
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
-def test_missing_masquerade_is_named(
+def test_story_names_a_missing_masquerade(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """Untracked connections are not masqueraded; the story has the address that stayed."""
+    """The story of a missing masquerade has the source address that stayed.
+
+    Untracked connections are not masqueraded.
+    """
     rule(host, "prerouting", nftables.iifname("docker0"), [NOTRACK], priority=-290)
     address = diagnosed(CONTAINER01, INTERNET, protocol)
     assert "masquerade did not apply: source stayed 172.17.0." in story_text(address)
 
 
-def test_rule_against_neighbour_discovery_is_named(
+def test_story_names_a_rule_against_neighbour_discovery(
     cast: Scene, rule: Put, diagnosed: Diagnose
 ) -> None:
-    """The request is not sent: the solicitation for ns1 is dropped."""
-    carry_out(cast.world_netns[HOST], *forgotten(cast.world_netns[HOST], "fd00:2::10"))
+    """The story names a rule that drops the solicitation for ns1, so no request is sent."""
+    carry_out(cast.world_netns[HOST], *delete_neighbour(cast.world_netns[HOST], "fd00:2::10"))
     rule(
         cast.world_netns[NS1],
         "input",

@@ -1,4 +1,4 @@
-"""The scene that the evidence of a failed test describes."""
+"""Tests of the scene that the evidence of a failed test describes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ def containers(pytester: pytest.Pytester) -> list[str]:
 def test_evidence_describes_the_failed_scene(
     project: Project, pytester: pytest.Pytester, fixtures: str, body: str, names: list[str]
 ) -> None:
-    """The scene is a fixture, part of a fixture, or opened by the test."""
+    """The evidence describes the failed scene.
+
+    The scene is a fixture, part of a fixture, or opened by the test.
+    """
     result = project(HEAD + TEST.format(fixtures=fixtures, body=body))
     result.assert_outcomes(failed=1)
     assert containers(pytester) == names
@@ -81,13 +84,13 @@ def test_evidence_describes_the_failed_scene(
 
 
 def test_failing_fixture_leaves_evidence(project: Project, pytester: pytest.Pytester) -> None:
-    """An error in set-up explains itself as well as a failure."""
+    """An error in the set-up of a fixture leaves evidence, as a failure does."""
     project(HEAD + TEST.format(fixtures="breaks", body="pass")).assert_outcomes(errors=1)
     assert containers(pytester) == ["made"]
 
 
 def test_expected_error_leaves_no_evidence(project: Project, pytester: pytest.Pytester) -> None:
-    """The error ends a scene, and the test passes."""
+    """An expected error that ends a scene of a passing test leaves no evidence."""
     body = """with pytest.raises(OSError), Scene(world, runtime) as scene:
         scene.container("web")
         raise OSError

@@ -1,4 +1,4 @@
-"""The text of a story, without a kernel: cases that are rare in live worlds."""
+"""Tests of the text of a story, without a kernel: cases that are rare in live worlds."""
 
 from __future__ import annotations
 
@@ -51,8 +51,11 @@ def trace_of(
     )
 
 
-def test_local_packet_sent_to_the_routers_is_named() -> None:
-    """The host sent it there, wherever it is lost then."""
+def test_story_names_a_local_packet_sent_to_the_routers() -> None:
+    """The story says that the host sent a local packet to the routers.
+
+    It does not matter where the packet is lost then.
+    """
     seen = trail(REQUEST, "web/eth0>", "host/docker0", "host/eth0>", "r1/eth0")
     lines = story(trace_of(LOST, *seen))
     assert "it went astray in host, which sent it out by host/eth0" in lines
@@ -60,15 +63,15 @@ def test_local_packet_sent_to_the_routers_is_named() -> None:
     assert "it went astray in host, which sent it out by host/eth0" not in story(toward)
 
 
-def test_unusual_initial_ttl_is_named() -> None:
-    """No hop on the path has changed it."""
+def test_story_names_an_unusual_initial_ttl() -> None:
+    """The story names an unusual initial TTL that no hop on the path has changed."""
     seen = trail(replace(REPLY, ttl=60), "ns1/eth0>", "host/br0", "web/eth0")
     lines = story(trace_of(Observation(Outcome.REPLY, ttl=60, seen_from="web"), *seen))
     assert lines[-1] == "the TTL of the reply is not 63: sent with 60 by ns1"
 
 
-def test_ttl_decrement_is_distinguished_from_rewrite() -> None:
-    """A router decrements the TTL once."""
+def test_story_distinguishes_ttl_decrement_from_rewrite() -> None:
+    """A TTL lower by one is a router's decrement; any other change is a rewrite."""
     before, after = trail(REQUEST, "web/eth0>", "host/docker0")
     router = Sighting(2, "host", "br0", True, replace(REQUEST, ttl=63))
     other = Sighting(3, "ns1", "eth0", False, replace(REQUEST, ttl=40))
@@ -80,8 +83,8 @@ def test_ttl_decrement_is_distinguished_from_rewrite() -> None:
     assert "rewritten in host between host/br0 and ns1/eth0 (63 → 40)" in line
 
 
-def test_packet_in_a_loop_is_abbreviated() -> None:
-    """Beginning and end of the path are shown."""
+def test_story_abbreviates_the_path_of_a_looping_packet() -> None:
+    """The path of a packet in a loop is abbreviated to its beginning and end."""
     around = [f"r{number}/eth0" for number in range(1, 200)]
     lines = story(trace_of(LOST, *trail(REQUEST, "web/eth0>", *around)))
     assert "more …" in lines[0]
@@ -89,7 +92,10 @@ def test_packet_in_a_loop_is_abbreviated() -> None:
 
 
 def test_flooded_copy_is_not_the_end_of_the_trail() -> None:
-    """The copy went to another port after the right one."""
+    """A flooded copy to another port is not the end of the packet's trail.
+
+    The copy comes after the packet itself.
+    """
     seen = trail(REQUEST, "web/eth0>", "host/veth-ns1>", "host/veth9>")
     known = replace(trace_of(LOST, *seen), behind={"host/veth-ns1": "ns1", "host/veth9": "other"})
     found = loss_point(known)
@@ -99,7 +105,7 @@ def test_flooded_copy_is_not_the_end_of_the_trail() -> None:
 
 
 def test_rule_that_dropped_another_packet_is_not_named() -> None:
-    """The request is lost, and the rule dropped an ICMP error."""
+    """A rule that dropped an ICMP error is not named as the place of a lost request."""
     seen = trail(REQUEST, "web/eth0>", "host/docker0")
     about = NftVerdict("host", "inet x", "y", 3, 7, "", rejects=False, seen=REQUEST)
     lines = story(trace_of(LOST, *seen, verdicts=(about,)))
@@ -111,7 +117,7 @@ def test_rule_that_dropped_another_packet_is_not_named() -> None:
 
 
 def test_failed_lookup_is_no_arrival() -> None:
-    """A DNS reply says nothing about the probe."""
+    """The DNS reply of a failed lookup is no arrival of the probe."""
     nameless = replace(
         trace_of(Observation(Outcome.NO_NAME), *trail(REQUEST, "web/eth0>"), *trail(REPLY, "a/b")),
         promise=replace(PROMISE, outcome=Outcome.NO_ROUTE),

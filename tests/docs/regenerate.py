@@ -1,6 +1,6 @@
 """Write the lab's present output into the pages: `python -m tests.docs.regenerate`.
 
-A page whose outputs still hold is left alone. Check the difference before committing it: an
+A page whose outputs still hold is left unchanged. Check the difference before a commit: an
 unintended change is a bug that the page has found.
 """
 

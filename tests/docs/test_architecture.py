@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md and the rooms' public faces agree with the tree."""
+"""Tests that ARCHITECTURE.md and the folders' public modules agree with the tree."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MOST_STOPS = 8
 
 
 def modules(room: Path) -> list[str]:
-    """Return the names of the modules directly in a room."""
+    """Return the names of the modules directly in a folder."""
     return sorted(path.stem for path in (ROOT / room).glob("*.py") if path.stem != "__init__")
 
 
 def public(room: Path) -> list[str]:
-    """Return the modules that a room's `__all__` names."""
+    """Return the modules that a folder's `__all__` names."""
     tree = ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
@@ -49,7 +49,7 @@ def imported() -> Iterator[tuple[Path, str]]:
 
 
 def test_every_source_folder_is_in_the_architecture_tree() -> None:
-    """The tree names each folder of harness, runtime and linux."""
+    """The architecture tree names each folder of harness, runtime and linux."""
     drawing = TEXT.partition("```")[2].partition("```")[0]
     named = set(re.findall(r"(\w+)/", drawing))
     assert {room.name for room in ROOMS} <= named
@@ -57,14 +57,14 @@ def test_every_source_folder_is_in_the_architecture_tree() -> None:
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)
 def test_source_folder_is_small_and_has_a_docstring(room: Path) -> None:
-    """The docstring of a room's `__init__` says what it is for."""
+    """Each folder is small, and the docstring of its `__init__` says its purpose."""
     assert ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8")))
     assert len(modules(room)) <= MOST_MODULES
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)
 def test_all_names_existing_modules_of_its_folder(room: Path) -> None:
-    """`__all__` names modules and rooms that exist, in order."""
+    """`__all__` names modules and folders that exist, in order."""
     found = public(room)
     inner = [item.name for item in ROOMS if item.parent == room]
     assert set(found) <= {*modules(room), *inner}
@@ -72,7 +72,7 @@ def test_all_names_existing_modules_of_its_folder(room: Path) -> None:
 
 
 def test_other_folders_import_public_modules_only() -> None:
-    """Other rooms import only modules that the room's `__all__` names."""
+    """Other folders import only modules that the folder's `__all__` names."""
     wrong = set()
     for path, name in imported():
         *parents, module = name.split(".")
@@ -85,7 +85,7 @@ def test_other_folders_import_public_modules_only() -> None:
 
 
 def test_architecture_paths_name_existing_modules() -> None:
-    """Each of the four paths has at most eight stops."""
+    """Each of the four paths names existing modules, at most eight."""
     paths = TEXT.partition("## Four paths")[2].partition("## Glossary")[0].split("\n**")[1:]
     assert len(paths) == 4
     for path in paths:

@@ -35,7 +35,7 @@ def machine(tmp_path: Path) -> Path:
     commands = tmp_path / "commands"
     commands.mkdir()
     _command(commands / "sudo", 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"')
-    # `python3 -m venv FOLDER`: what pip would install there is installed here.
+    # `python3 -m venv FOLDER`: the packages are installed already.
     venv = f'mkdir -p "$3/bin"; echo "$@" >>"{tmp_path}/log"\n'
     venv += f'printf \'#!/bin/sh\\necho pip "$@" >>"{tmp_path}/log"\\n\' >"$3/bin/pip"\n'
     venv += f'printf \'#!/bin/sh\\nexec {sys.executable} -m pytest "$@"\\n\' >"$3/bin/pytest"\n'
@@ -109,7 +109,10 @@ def report(machine: Path, name: str = "report") -> dict[str, Any]:
 
 
 def test_github_action_runs_the_suites_and_leaves_a_report(action: Job, machine: Path) -> None:
-    """The package is installed from the action's folder, and the summary is on the job's page."""
+    """The GitHub action runs the suites and leaves a report.
+
+    The package is installed from the action's folder, and the summary is on the job's page.
+    """
     done = action(runtime="mydocker", args=FEW)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (machine / "log").read_text().splitlines()[1] == f"pip install --quiet {ROOT}"
@@ -118,7 +121,10 @@ def test_github_action_runs_the_suites_and_leaves_a_report(action: Job, machine:
 
 
 def test_property_suites_pass_without_a_pytest_cache(action: Job, machine: Path) -> None:
-    """The action passes `-p no:cacheprovider`, so a run has no folder for the plans of failures."""
+    """The property suites pass without a pytest cache.
+
+    The action passes `-p no:cacheprovider`, so a run has no folder for the plans of failures.
+    """
     done = action(runtime="mydocker", args="-n 2 -k properties")
     assert done.returncode == 0, done.stdout + done.stderr
     counts = report(machine)["totals"]["tests"]
@@ -135,7 +141,7 @@ def test_unlisted_deviation_fails_the_action_with_a_report(action: Job, machine:
 
 
 def test_github_action_runs_a_shard(action: Job, machine: Path) -> None:
-    """Each job of a matrix names its shard."""
+    """The GitHub action runs the shard that a job of a matrix names."""
     action(runtime="mydocker", args=FEW, shard="2/3")
     assert report(machine)["shard"] == {"number": 2, "of": 3}
 
@@ -153,7 +159,10 @@ def test_github_action_runs_a_shard(action: Job, machine: Path) -> None:
 def test_every_matrix_job_has_its_own_artifact_name(
     machine: Path, given: dict[str, str], name: str
 ) -> None:
-    """The name is valid for GitHub: two artifacts of a run cannot have the same name."""
+    """Every job of a matrix has its own artifact name.
+
+    The name is valid for GitHub: two artifacts of a run cannot have the same name.
+    """
     inputs = {key: item.get("default", "") for key, item in ACTION["inputs"].items()} | given
     (step,) = (item for item in ACTION["runs"]["steps"] if item.get("id") == "artifact")
     variables = {key: _filled(text, inputs) for key, text in step["env"].items()}
@@ -167,7 +176,10 @@ def test_every_matrix_job_has_its_own_artifact_name(
 
 
 def test_ci_pages_install_netmodes_from_its_repository() -> None:
-    """The user fills in the repository that netmodes is installed from; no package index has it."""
+    """The CI pages install netmodes from a repository that the user fills in.
+
+    No package index has netmodes.
+    """
     page = (ROOT / "docs" / "gate.md").read_text()
     packages = [TEMPLATE[".netmodes"]["variables"]["NETMODES_PACKAGE"]]
     packages += re.findall(r"pip install ([^\s']+)", page)
@@ -181,7 +193,7 @@ def test_ci_pages_install_netmodes_from_its_repository() -> None:
 def test_ci_jobs_accept_a_description_outside_the_workspace(
     action: Job, gitlab: Job, machine: Path
 ) -> None:
-    """The description may lie outside the workspace, for example among a job's downloads."""
+    """A CI job accepts a description outside the workspace, such as a download."""
     acme(machine)
     runtime = str(machine / "acme.toml")
     for done in (
@@ -199,7 +211,10 @@ def test_action_input_is_not_executed_as_shell(action: Job, machine: Path) -> No
 
 
 def test_gitlab_template_runs_the_suites_and_leaves_a_report(gitlab: Job, machine: Path) -> None:
-    """The report includes JUnit, which GitLab shows. A single job is no shard."""
+    """The GitLab template runs the suites and leaves a report with JUnit.
+
+    GitLab shows the JUnit report. A single job is no shard.
+    """
     done = gitlab(NETMODES_ARGS=FEW, CI_NODE_TOTAL="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert report(machine)["implementation"]["name"] == "mydocker"
@@ -208,6 +223,6 @@ def test_gitlab_template_runs_the_suites_and_leaves_a_report(gitlab: Job, machin
 
 
 def test_gitlab_template_runs_a_shard(gitlab: Job, machine: Path) -> None:
-    """A job with `parallel` runs its shard, set as the page says."""
+    """A GitLab job with `parallel` runs its shard, set as the page says."""
     gitlab(NETMODES_ARGS=FEW, NETMODES_SHARD="2/3")
     assert report(machine)["shard"] == {"number": 2, "of": 3}

@@ -1,4 +1,4 @@
-"""Known deviations of runtimes: `suites/expected`."""
+"""Tests of the known deviations of runtimes, `suites/expected`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ FILES = sorted((ROOT / "suites/expected").glob("*.toml"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_expected_deviation_has_a_reason_and_versions(file: Path) -> None:
-    """Each entry has a reason, and the versions of the file's runtime in which it was seen.
+    """Each expected deviation has a reason and versions of the file's runtime.
 
-    Entries of mydocker need no versions: the file belongs to the same version.
+    The versions are those in which it was seen. Entries of mydocker need no versions: the file
+    belongs to the same version.
     """
     for item in expectations.loads(file.read_text()):
         assert item.runtime == file.stem
@@ -87,5 +88,5 @@ def rows(path: Path, test: str) -> list[str]:
 
 
 def test_documented_runtimes_have_an_expectation_file() -> None:
-    """Each runtime that the documentation names has a file."""
+    """Each runtime that the documentation names has an expectation file."""
     assert {"crun", "docker", "podman", "runsc"} <= {file.stem for file in FILES}

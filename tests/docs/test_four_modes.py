@@ -1,4 +1,4 @@
-"""`docs/four-modes.md` shows the lab's present output."""
+"""Test that `docs/four-modes.md` shows the lab's present output."""
 
 from __future__ import annotations
 

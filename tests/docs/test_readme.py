@@ -1,4 +1,4 @@
-"""README.md shows the present output."""
+"""Test that README.md shows the present output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from tests.support.programs import ROOT
 
 
 def test_readme_matrix_is_promised_by_the_oracle() -> None:
-    """The lines of the matrix are promised in the same order; some may be left out."""
+    """The oracle promises the lines of the README's matrix, in the same order.
+
+    Some lines may be left out.
+    """
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (shown,) = (block for block in text.split("```")[1::2] if "container01" in block)
     drawn = iter(render(oracle.promised(CAST, Dialect(), Topology()), width=80).splitlines())

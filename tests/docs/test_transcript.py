@@ -1,4 +1,4 @@
-"""Comparison of pages with output: differences that it accepts and differences that it reports."""
+"""Tests of the comparison of pages with output: accepted and reported differences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ $ no command
 
 
 def test_console_block_is_split_into_commands_and_outputs() -> None:
-    """A command may continue over several lines, and only console blocks count."""
+    """A console block is split into commands, also of several lines, and outputs.
+
+    Only console blocks count.
+    """
     assert steps(PAGE) == [
         Step("first", ("net:[4026531840]",), 4, 5),
         Step("second |\nthird", ("net:[4026531840]", "net:[4026531999]"), 7, 9),
@@ -33,13 +36,13 @@ def test_console_block_is_split_into_commands_and_outputs() -> None:
 
 
 def test_output_without_a_command_is_an_error() -> None:
-    """A block that begins with output cannot be run."""
+    """A console block that begins with output is an error, as it cannot be run."""
     with pytest.raises(ValueError, match="line 2: output without a command: 'lost'"):
         steps("```console\nlost\n```\n")
 
 
 def test_consistently_renamed_inodes_are_no_difference() -> None:
-    """Inode numbers may all differ from the page's, as long as equal ones stay equal."""
+    """Inode numbers may all differ from the page's, if equal ones stay equal."""
     outputs = [("net:[1000000001]",), ("net:[1000000001]", "net:[1000000002]")]
     assert differences(PAGE, outputs) == ""
 
@@ -89,7 +92,7 @@ def test_volatile_values_are_not_compared(shown: str, came: str) -> None:
 
 
 def test_rewriting_a_page_changes_only_its_outputs() -> None:
-    """The outputs change, and nothing else does."""
+    """The rewriting of a page changes its outputs, and nothing else."""
     page = rewritten(PAGE, [("one", "two"), ()])
     assert page == PAGE.replace("net:[4026531840]\n$", "one\ntwo\n$").replace(
         "net:[4026531840]\nnet:[4026531999]\n", ""
@@ -97,7 +100,10 @@ def test_rewriting_a_page_changes_only_its_outputs() -> None:
 
 
 def test_commands_of_a_page_run_in_one_shell() -> None:
-    """A command sees earlier variables; errors are recorded; no command reads the script."""
+    """All commands of a page run in one shell, so a command sees earlier variables.
+
+    Errors are recorded; no command reads the script.
+    """
     commands = [
         "place=here",
         "echo $place",
@@ -110,6 +116,6 @@ def test_commands_of_a_page_run_in_one_shell() -> None:
 
 
 def test_early_end_of_the_shell_is_an_error() -> None:
-    """A page that ends the shell half-way does not pass."""
+    """A page that ends the shell before its last command is an error."""
     with pytest.raises(RuntimeError, match="the shell ended early, 3: "):
         perform(["exit 3", "echo never"])

@@ -1,12 +1,11 @@
 """Run the console blocks of a page in one lab and compare the output.
 
-In a block fenced as `console` a line that begins with `$ ` is a command, one that begins with `>
-` continues it, and the rest is output. All commands of a page run in one shell, so that
-variables, functions and changes last. Standard error is output too.
-
-Values that differ from run to run are not compared by value. Ids, pids, inode numbers, MACs drawn
-by the kernel and names made of them are compared by *identity*: values that are equal on the page
-must be equal in the run, and values that differ must differ.
+In a block fenced as `console` a line that begins with `$ ` is a command, one that begins with `> `
+continues it, and the rest is output. All commands of a page run in one shell, so that variables,
+functions and changes last. Standard error is output too. Values that differ from run to run are
+compared by *identity*, not by value: values that are equal on the page must be equal in the run,
+and values that differ must differ. Examples are ids, pids, inode numbers, MACs drawn by the kernel
+and names made of them.
 """
 
 from __future__ import annotations
@@ -120,7 +119,7 @@ def plain(outputs: Iterable[Sequence[str]]) -> list[list[str]]:
         known = seen.setdefault(kind, [])
         value = match.group()
         if kind == "id":
-            value = value[:12]  # the short form stands for the long one
+            value = value[:12]  # the short form equals the long one
         if value not in known:
             known.append(value)
         return f"<{kind} {known.index(value) + 1}>"

@@ -25,7 +25,7 @@ def harmless(id_: str = "harmless", *, violates: tuple[str, ...] = ("AB-1",), **
     """Return a fault that does nothing."""
 
     @fault(id_, violates=violates, moment=more.pop("moment", "host-ready"), **more)
-    def does_nothing(site: FaultContext) -> None:  # every fault takes one
+    def does_nothing(site: FaultContext) -> None:  # every fault takes a context
         """Do nothing."""
 
     return does_nothing

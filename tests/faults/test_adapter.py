@@ -1,4 +1,4 @@
-"""The sabotaged adapter: moments, contexts and delegation."""
+"""Tests of the sabotaged adapter: moments, contexts and delegation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sabotage() -> Iterator[Callable[[Any], Scene]]:
 
 
 def test_fault_is_called_at_every_moment(sabotage: Callable[[Any], Scene]) -> None:
-    """The context has the container or network of the moment."""
+    """A fault is called at every moment, with the moment's container or network."""
     seen: list[tuple[str, str]] = []
 
     @fault(violates="BR-1", moment=tuple(Moment))
@@ -81,7 +81,7 @@ def test_fault_is_called_at_every_moment(sabotage: Callable[[Any], Scene]) -> No
 
 
 def test_context_knows_the_links_of_a_container(sabotage: Callable[[Any], Scene]) -> None:
-    """Modes without a network have none."""
+    """The context has the links of a container; modes without a network have none."""
     plugs: dict[str, list[tuple[str, str, bool]]] = {}
 
     @fault(violates="BR-1", moment=("container-started", "connected"))
@@ -106,11 +106,14 @@ def test_context_knows_the_links_of_a_container(sabotage: Callable[[Any], Scene]
 
 
 def test_fault_can_change_or_skip_a_verb(sabotage: Callable[[Any], Scene]) -> None:
-    """The arguments are attributes of the call."""
+    """A fault can change the arguments of a verb's call, or skip the verb.
+
+    The arguments are attributes of the call.
+    """
 
     @fault(violates="BR-1", around=("run", "remove", "connect"))
     def decides(site: FaultContext, verb: AdapterCall) -> Any:
-        """Every container is without a network."""
+        """Give no container a network."""
         if verb.called == "run":
             changed = ContainerSpec(verb.spec.name, Nothing())
             assert verb.arguments == {"spec": verb.spec}
@@ -134,7 +137,10 @@ def test_fault_can_change_or_skip_a_verb(sabotage: Callable[[Any], Scene]) -> No
 
 
 def test_failing_fault_is_reported_as_such(sabotage: Callable[[Any], Scene]) -> None:
-    """The message has id, place and moment; an exit counts, a refusal of the runtime does not."""
+    """The error of a failing fault has its id, place and moment.
+
+    An exit of the fault counts, a refusal of the runtime does not.
+    """
 
     @fault(violates="BR-1", moment="container-started")
     def goes_wrong(site: FaultContext) -> None:
@@ -153,7 +159,7 @@ def test_failing_fault_is_reported_as_such(sabotage: Callable[[Any], Scene]) -> 
 
 
 def test_rules_of_others_are_listed_and_removed(sabotage: Callable[[Any], Scene]) -> None:
-    """They are selected by verdict and interface."""
+    """A fault lists and removes rules of others by verdict and interface."""
     found: list[tuple[str, bool]] = []
 
     @fault(violates="BR-1", moment="network-created")
@@ -173,8 +179,8 @@ def test_rules_of_others_are_listed_and_removed(sabotage: Callable[[Any], Scene]
     assert not left
 
 
-def test_fault_answers_incoming_frames(sabotage: Callable[[Any], Scene]) -> None:
-    """The reply is the fault's choice."""
+def test_fault_replies_to_incoming_frames(sabotage: Callable[[Any], Scene]) -> None:
+    """A fault replies to incoming frames with frames of its choice."""
 
     @fault(violates="BR-1", moment="container-started")
     def echoes(site: FaultContext) -> None:
@@ -202,11 +208,11 @@ def _turned(frame: bytes) -> list[bytes]:
 
 
 def test_fault_rules_are_in_their_own_tables(sabotage: Callable[[Any], Scene]) -> None:
-    """One table for packets, one for frames of bridges."""
+    """The rules of faults are in one table for packets and one for frames of bridges."""
 
     @fault(violates="BR-1", moment="host-ready")
     def drops(site: FaultContext) -> None:
-        """Nothing is forwarded."""
+        """Drop all forwarded packets."""
         site.host.rule("forward", nftables.verdict("drop"))
         site.host.rule("forward", nftables.verdict("drop"), bridge=True, priority=0)
         tables = {entry.table for entry in site.host.rules() if entry.rule.comment == "sabotage"}
@@ -219,11 +225,11 @@ def test_fault_rules_are_in_their_own_tables(sabotage: Callable[[Any], Scene]) -
 def test_flush_of_fault_rules_is_no_leak(
     sabotage: Callable[[Any], Scene],
 ) -> None:
-    """The guard ignores it, and a repair restores the rules."""
+    """A flush of a fault's rules is no leak, and a repair restores the rules."""
 
     @fault(violates="BR-7", moment=RULES)
     def drops_calls(site: FaultContext) -> None:
-        """Nothing is forwarded."""
+        """Drop all forwarded packets."""
         drop(site, "forward", nftables.oifname(site.uplink()))
 
     scene = sabotage(drops_calls)
@@ -238,12 +244,12 @@ def test_flush_of_fault_rules_is_no_leak(
 
 
 def test_drop_rules_of_a_fault_survive_the_next_moment(sabotage: Callable[[Any], Scene]) -> None:
-    """The runtime's rules are removed again; the fault's own are not."""
+    """The drop rules of a fault survive the next moment; the runtime's are removed again."""
     seen: list[int] = []
 
     @fault(violates="BR-9", moment=RULES)
     def narrower(site: FaultContext) -> None:
-        """Something else is kept out."""
+        """Drop other packets."""
         remove_drops(site, "out")
         for bridge in site.bridges():
             drop(site, "forward", nftables.oifname(bridge))

@@ -1,4 +1,4 @@
-"""Declaration and collection of faults, and their error messages."""
+"""Tests of the declaration and collection of faults, and of their error messages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WRONG: dict[str, tuple[dict[str, Any], Callable[..., Any], str]] = {
 def test_wrong_declaration_names_file_and_line(
     given: dict[str, Any], function: Callable[..., Any], said: str
 ) -> None:
-    """The error gives the reason."""
+    """The error for a wrong declaration names file, line and reason."""
     options = {"id_": "some-fault", "violates": ("AB-1",), **given}
     declared: Any = fault
     with pytest.raises(FaultError, match=said) as raised:
@@ -50,7 +50,10 @@ def test_wrong_declaration_names_file_and_line(
 
 
 def test_function_gives_id_and_title() -> None:
-    """The id is its name with hyphens, the title its docstring's first paragraph."""
+    """The function of a fault gives its id and title.
+
+    The id is its name with hyphens, the title its docstring's first paragraph.
+    """
 
     @fault(violates="AB-1", moment="host-ready")
     def two_lines(site: FaultContext) -> None:
@@ -66,7 +69,7 @@ def test_function_gives_id_and_title() -> None:
 
 
 def test_faults_are_collected_from_modules() -> None:
-    """The order is that of the modules; an imported fault counts once."""
+    """Faults are collected in the order of the modules; an imported fault counts once."""
     one, other = harmless("one"), harmless("other")
     found = collect([module("a", one, other), module("b", one)], catalogue("AB-1"))
     assert list(found) == [one, other]
@@ -74,7 +77,7 @@ def test_faults_are_collected_from_modules() -> None:
 
 
 def test_duplicate_id_names_both_places() -> None:
-    """The places are file and line."""
+    """The error for a duplicate id names both places by file and line."""
     one, other = harmless("same"), harmless("same")
     with pytest.raises(FaultError) as raised:
         collect([module("a", one), module("b", other)], catalogue("AB-1"))
@@ -83,14 +86,14 @@ def test_duplicate_id_names_both_places() -> None:
 
 @pytest.mark.parametrize("where", ["violates", "also"])
 def test_unknown_requirement_is_an_error(where: str) -> None:
-    """The error has similar ids."""
+    """The error for an unknown requirement has similar ids."""
     options: dict[str, Any] = {"violates": ("AB-1",), where: ("AB1",)}
     with pytest.raises(FaultError, match="no requirement 'AB1': did you mean AB-1"):
         collect([module("a", harmless("it", **options))], catalogue("AB-1"))
 
 
 def test_unknown_fault_lists_similar_ids() -> None:
-    """Without similar ids the error names the list command."""
+    """The error for an unknown fault has similar ids, or else the list command."""
     found = collect([module("a", harmless("no-masquerade"))], catalogue("AB-1"))
     with pytest.raises(UnknownFault, match="did you mean no-masquerade"):
         found["masquerade"]
@@ -99,7 +102,10 @@ def test_unknown_fault_lists_similar_ids() -> None:
 
 
 def test_stacked_decorators_declare_one_fault_each() -> None:
-    """Both call the same function; the title of the upper one names its moments."""
+    """Stacked decorators declare one fault each for the same function.
+
+    The title of the upper one names its moments.
+    """
 
     @fault("after-restart", violates=("AB-2",), moment=Moment.CONTAINER_RESTARTED)
     @fault("at-start", violates=("AB-1",), moment=Moment.CONTAINER_STARTED)

@@ -1,4 +1,4 @@
-"""A project with its own tests and faults, under pytest and under netmodes."""
+"""Tests of a project with its own tests and faults, under pytest and under netmodes."""
 
 from __future__ import annotations
 
@@ -96,25 +96,28 @@ def interrupts(site):
 
 
 @pytest.fixture
-def outsider(project: pytest.Pytester) -> pytest.Pytester:
-    """Three tests, and a module of faults."""
+def third_party_project(project: pytest.Pytester) -> pytest.Pytester:
+    """Make a project of three tests and a module of faults."""
     project.makepyfile(test_it=TESTS, my_faults=FAULTS)
     return project
 
 
-def tried(*ids: str, tests: str = ".") -> tuple[int, str]:
-    """Exit code and words of `netmodes faults` for these faults."""
+def try_faults(*ids: str, tests: str = ".") -> tuple[int, str]:
+    """Return exit code and output of `netmodes faults` for these faults."""
     done = run([*NETMODES, "faults", "-p", "my_faults", "--tests", tests, "-n", "2", *ids])
     return done.returncode, done.stdout + done.stderr
 
 
-def test_third_party_fault_is_caught(outsider: pytest.Pytester) -> None:
-    """Exit code 0; trials and their forks leave the report of an earlier run alone."""
-    outsider.runpytest_subprocess()
-    folder = outsider.path / "report"
+def test_third_party_fault_is_caught(third_party_project: pytest.Pytester) -> None:
+    """A third-party fault is caught with exit code 0.
+
+    Trials and their forks leave the report of an earlier run unchanged.
+    """
+    third_party_project.runpytest_subprocess()
+    folder = third_party_project.path / "report"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert "index.html" in before
-    code, told = tried("lo-down")
+    code, told = try_faults("lo-down")
     assert code == 0, told
     assert "1 faults: 1 caught" in told
     assert re.search(r"lo-down +caught +BR-1 +test_it.py::test_loopback_is_up", told), told
@@ -136,9 +139,12 @@ NOT_CAUGHT = {
 }
 
 
-def test_fault_that_is_not_caught_is_reported(outsider: pytest.Pytester) -> None:
-    """The exit code is 1; each fault has its verdict and reason, control characters escaped."""
-    code, told = tried(*NOT_CAUGHT)
+def test_fault_that_is_not_caught_is_reported(third_party_project: pytest.Pytester) -> None:
+    """A fault that is not caught is reported, with exit code 1.
+
+    Each fault has its verdict and reason, control characters escaped.
+    """
+    code, told = try_faults(*NOT_CAUGHT)
     assert code == 1, told
     unfolded = " ".join(told.split())  # long lines are folded, depending on the path
     assert [said for said in NOT_CAUGHT.values() if not re.search(said, unfolded)] == [], told
@@ -146,8 +152,8 @@ def test_fault_that_is_not_caught_is_reported(outsider: pytest.Pytester) -> None
     assert "\x1b]" not in told
 
 
-def test_terminal_shows_a_progress_bar(outsider: pytest.Pytester) -> None:
-    """The bar is removed at the end; other outputs have none."""
+def test_terminal_shows_a_progress_bar(third_party_project: pytest.Pytester) -> None:
+    """A terminal shows a progress bar until the end; other outputs have none."""
     words = ["faults", "-p", "my_faults", "--tests", ".", "lo-down", "harmless"]
     with Watched([*NETMODES, *words], terminal=True) as watched:
         watched.expect("the healthy runtime")
@@ -157,11 +163,11 @@ def test_terminal_shows_a_progress_bar(outsider: pytest.Pytester) -> None:
         watched.expect("2/2")
         watched.expect("2 faults: 1 caught, 1 survived")
         assert watched.end() == 1
-    assert "1/2" not in tried("lo-down", "harmless")[1]
+    assert "1/2" not in try_faults("lo-down", "harmless")[1]
 
 
-def test_ctrl_c_ends_faults_command_cleanly(outsider: pytest.Pytester) -> None:
-    """The command ends at once, without a traceback, with exit code 2."""
+def test_ctrl_c_ends_faults_command_cleanly(third_party_project: pytest.Pytester) -> None:
+    """Ctrl-C ends `netmodes faults` at once, without a traceback, with exit code 2."""
     words = ["faults", "-p", "my_faults", "--tests", ".", "waits"]
     with Watched([*NETMODES, *words], terminal=True) as watched:
         watched.expect("waiting")
@@ -171,43 +177,56 @@ def test_ctrl_c_ends_faults_command_cleanly(outsider: pytest.Pytester) -> None:
         assert "Traceback" not in watched.output
 
 
-def test_fault_that_exceeds_the_time_limit_is_broken(outsider: pytest.Pytester) -> None:
-    """The trial is killed, and the output has the limit."""
+def test_fault_that_exceeds_the_time_limit_is_broken(third_party_project: pytest.Pytester) -> None:
+    """A fault that exceeds the time limit is killed and broken.
+
+    The output has the limit.
+    """
     bound = "\nfrom harness.faults import trials\ntrials.BOUND = 4.0\n"
-    outsider.makepyfile(my_faults=FAULTS + bound)
-    code, told = tried("waits")
+    third_party_project.makepyfile(my_faults=FAULTS + bound)
+    code, told = try_faults("waits")
     assert code == 1, told
     assert "broken waits: its trial did not come to its end: it was killed after 4 s" in told, told
 
 
-def test_fault_of_an_unclaimed_feature_is_unsupported(outsider: pytest.Pytester) -> None:
-    """The fault is not tried, the exit code is 0, and the requirement is named."""
-    outsider.makepyfile(test_it=TESTS.replace("BR-3", "PUB-13"))
-    code, told = tried("sctp-is-not-published")
+def test_fault_of_an_unclaimed_feature_is_unsupported(third_party_project: pytest.Pytester) -> None:
+    """A fault of an unclaimed feature is not tried, with exit code 0.
+
+    The output names the requirement.
+    """
+    third_party_project.makepyfile(test_it=TESTS.replace("BR-3", "PUB-13"))
+    code, told = try_faults("sctp-is-not-published")
     assert code == 0, told
     assert "unsupported sctp-is-not-published: the runtime does not claim PUB-13" in told
 
 
-def test_test_that_fails_without_a_fault_is_reported(outsider: pytest.Pytester) -> None:
-    """The test catches nothing, and the exit code is 1."""
-    outsider.makepyfile(test_it=TESTS.replace('["lo"].up', '["lo"].up == 7'))
-    code, told = tried("harmless")
+def test_test_that_fails_without_a_fault_is_reported(third_party_project: pytest.Pytester) -> None:
+    """A test that fails without a fault catches none and is reported, with exit code 1."""
+    third_party_project.makepyfile(test_it=TESTS.replace('["lo"].up', '["lo"].up == 7'))
+    code, told = try_faults("harmless")
     assert code == 1, told
     assert re.search(r"harmless +survived|survived harmless", told), told
     assert "fails without any fault test_it.py::test_loopback_is_up" in told
 
 
-def test_fault_option_runs_tests_on_the_sabotaged_runtime(outsider: pytest.Pytester) -> None:
-    """The header names the fault, and the test fails."""
+def test_fault_option_runs_tests_on_the_sabotaged_runtime(
+    third_party_project: pytest.Pytester,
+) -> None:
+    """`--fault` runs tests on the sabotaged runtime: one fails.
+
+    The header names the fault.
+    """
     options = ("-p", "my_faults", "--fault", "lo-down")
-    result = outsider.runpytest_subprocess(*options, "-n", "2")
+    result = third_party_project.runpytest_subprocess(*options, "-n", "2")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["fault lo-down: The loopback is down."])
 
 
-def test_requirement_option_selects_tests(outsider: pytest.Pytester) -> None:
-    """One or several requirements can be given."""
-    result = outsider.runpytest_subprocess("--requirement", "BR-1", "--requirement", "BR-3")
+def test_requirement_option_selects_tests(third_party_project: pytest.Pytester) -> None:
+    """`--requirement` selects the tests of one or several requirements."""
+    result = third_party_project.runpytest_subprocess(
+        "--requirement", "BR-1", "--requirement", "BR-3"
+    )
     result.assert_outcomes(passed=2, deselected=1)
 
 
@@ -220,21 +239,24 @@ def test_requirement_option_selects_tests(outsider: pytest.Pytester) -> None:
     ids=["fault", "requirement"],
 )
 def test_unknown_id_is_a_usage_error(
-    outsider: pytest.Pytester, options: list[str], said: str
+    third_party_project: pytest.Pytester, options: list[str], said: str
 ) -> None:
-    """The error comes before the run and lists similar ids."""
-    result = outsider.runpytest_subprocess("-p", "my_faults", *options)
+    """An unknown id is an error before the run, with similar ids."""
+    result = third_party_project.runpytest_subprocess("-p", "my_faults", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {said}"])
 
 
-def test_wrong_declaration_is_an_error_at_the_start(outsider: pytest.Pytester) -> None:
-    """The error names the file, also in `netmodes faults --list`."""
+def test_wrong_declaration_is_an_error_at_the_start(third_party_project: pytest.Pytester) -> None:
+    """A wrong declaration is an error at the start that names the file.
+
+    The same holds for `netmodes faults --list`.
+    """
     bad = FAULTS.replace(
         'violates=("BR-1",), moment="connected"', 'violates=("BRR-1",), moment="connected"'
     )
-    outsider.makepyfile(my_faults=bad)
-    result = outsider.runpytest_subprocess("-p", "my_faults", "--fault", "lo-down")
+    third_party_project.makepyfile(my_faults=bad)
+    result = third_party_project.runpytest_subprocess("-p", "my_faults", "--fault", "lo-down")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *my_faults.py:*'late': no requirement 'BRR-1'*"])
     done = run([*NETMODES, "faults", "--list", "-p", "my_faults"])
@@ -242,8 +264,8 @@ def test_wrong_declaration_is_an_error_at_the_start(outsider: pytest.Pytester) -
     assert "my_faults.py:" in done.stderr
 
 
-def test_list_shows_built_in_and_third_party_faults(outsider: pytest.Pytester) -> None:
-    """The list has ids, requirements and titles."""
+def test_list_shows_built_in_and_third_party_faults(third_party_project: pytest.Pytester) -> None:
+    """The list has the ids, requirements and titles of all faults, third-party ones included."""
     done = run([*NETMODES, "faults", "--list", "-p", "my_faults"])
     assert done.returncode == 0, done.stderr
     assert "no-masquerade" in done.stdout
@@ -251,8 +273,13 @@ def test_list_shows_built_in_and_third_party_faults(outsider: pytest.Pytester) -
     assert " internal-network-is-open-to-other-protocols " in done.stdout, "to be typed, so whole"
 
 
-def test_triangle_of_a_project_shows_untested_requirements(outsider: pytest.Pytester) -> None:
-    """Holes make the exit code 1."""
+def test_triangle_of_a_project_shows_untested_requirements(
+    third_party_project: pytest.Pytester,
+) -> None:
+    """The coverage table of a project shows untested requirements.
+
+    Holes make the exit code 1.
+    """
     done = run([*NETMODES, "triangle", "--tests", ".", "-p", "my_faults"])
     assert done.returncode == 1, done.stdout + done.stderr
     row, _ = done.stdout.split(" BR-2 ")
@@ -262,21 +289,21 @@ def test_triangle_of_a_project_shows_untested_requirements(outsider: pytest.Pyte
 
 @pytest.mark.parametrize("number", ["0", "many"])
 def test_invalid_number_of_workers_is_refused(number: str) -> None:
-    """The exit code is 2."""
+    """An invalid number of workers is refused with exit code 2."""
     done = run([*NETMODES, "faults", "-n", number])
     assert (done.returncode, done.stdout) == (2, "")
     assert f"-n {number}: a number from 1, or auto" in done.stderr
 
 
-def test_example_of_the_documentation_works(project: pytest.Pytester) -> None:
-    """The modules are copied from `docs/faults.md`."""
+def test_fault_example_of_the_documentation_works(project: pytest.Pytester) -> None:
+    """The example of `docs/faults.md` works: its modules are copied from the page."""
     page = Path(ROOT, "docs", "faults.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 2
     project.makepyfile(my_faults=blocks[0] + "\n" + blocks[1].replace("from __future__", "#"))
     suites = str(Path(ROOT, "suites", "layer2", "test_flooding_mtu.py"))
-    code, told = tried("small-mtu", tests=suites)
+    code, told = try_faults("small-mtu", tests=suites)
     assert code == 0, told
     suites = str(Path(ROOT, "suites", "isolation", "test_static_addresses.py"))
-    code, told = tried("takes-any-address", tests=suites)
+    code, told = try_faults("takes-any-address", tests=suites)
     assert code == 0, told

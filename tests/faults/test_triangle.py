@@ -1,4 +1,4 @@
-"""The coverage table of requirements, tests and faults."""
+"""Tests of the coverage table of requirements, tests and faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEAST = 120
 
 
 def test_missing_test_fault_or_replay_is_a_hole() -> None:
-    """A hole is a requirement without a test or a fault, or a history without a replay."""
+    """A requirement without a test or a fault, or a history without a replay, is a hole."""
     requirements = catalogue("AB-1", "AB-2", history="moby#1")
     found = rows(requirements, {"AB-1": 3}, [harmless(violates=("AB-1",))])
     assert list(holes(found)) == [
@@ -25,14 +25,14 @@ def test_missing_test_fault_or_replay_is_a_hole() -> None:
 
 
 def test_complete_row_has_no_hole() -> None:
-    """The row has the number of tests and the faults."""
+    """A complete row has the number of tests and the faults, and no hole."""
     whole = harmless(violates=("AB-1",), history="moby#1")
     (row,) = rows(catalogue("AB-1", history="moby#1"), {"AB-1": 3}, [whole])
     assert (row.tests, row.faults, row.holes) == (3, (whole,), ())
 
 
 def test_every_requirement_has_a_fault() -> None:
-    """Every known bug of a real runtime is replayed."""
+    """Every requirement has a fault, and every known bug of a real runtime is replayed."""
     faults = discover(CATALOGUE)
     assert len(faults) >= LEAST
     tested = {requirement.id: 1 for requirement in CATALOGUE}
@@ -40,6 +40,6 @@ def test_every_requirement_has_a_fault() -> None:
 
 
 def test_every_history_of_a_fault_is_in_the_catalogue() -> None:
-    """The requirement has a link to it."""
+    """Every history of a fault is a link of its requirement in the catalogue."""
     known = {reference.name for requirement in CATALOGUE for reference in requirement.history}
     assert {name for item in discover(CATALOGUE) for name in item.history} <= known

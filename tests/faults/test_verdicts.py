@@ -1,4 +1,4 @@
-"""Verdicts on faults from test outcomes."""
+"""Tests of verdicts on faults from test outcomes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def outcome(
     return PhaseOutcome(test, when, requirements, **more)
 
 
-def fate(
+def verdict_on(
     *outcomes: PhaseOutcome, unsound: tuple[str, ...] = (), acted: int = 1, **fault: Any
 ) -> Result:
     """Return the verdict on a fault after these outcomes."""
@@ -38,52 +38,52 @@ def fate(
 
 
 def test_failing_test_of_the_requirement_catches_the_fault() -> None:
-    """A test of another requirement does not."""
-    assert fate(outcome(**FAILED)) is Result.CAUGHT
-    assert fate(outcome()) is Result.SURVIVED
-    assert fate(outcome(requirements=("AB-2",), **FAILED)) is Result.SURVIVED
+    """Only a failing test of the violated requirement catches a fault."""
+    assert verdict_on(outcome(**FAILED)) is Result.CAUGHT
+    assert verdict_on(outcome()) is Result.SURVIVED
+    assert verdict_on(outcome(requirements=("AB-2",), **FAILED)) is Result.SURVIVED
 
 
 def test_each_violated_requirement_needs_a_failing_test() -> None:
-    """One of two is not enough."""
+    """Each violated requirement needs a failing test; one of two is not enough."""
     both = ("AB-1", "AB-2")
     one, other = outcome(**FAILED), outcome(requirements=("AB-2",), **FAILED)
-    assert fate(one, violates=both) is Result.SURVIVED
-    assert fate(one, other, violates=both) is Result.CAUGHT
+    assert verdict_on(one, violates=both) is Result.SURVIVED
+    assert verdict_on(one, other, violates=both) is Result.CAUGHT
 
 
 def test_failing_setup_counts_only_with_errors() -> None:
-    """The test itself has not run."""
+    """A failing set-up counts only with errors, as the test itself has not run."""
     set_up = outcome(when="setup", **FAILED)
-    assert fate(set_up) is Result.SURVIVED
-    assert fate(set_up, errors=True) is Result.CAUGHT
+    assert verdict_on(set_up) is Result.SURVIVED
+    assert verdict_on(set_up, errors=True) is Result.CAUGHT
 
 
 @pytest.mark.parametrize("error", ["RuntimeBroken", "HostDied", "PytestTimeout"])
-def test_crash_does_not_count(error: str) -> None:
-    """Nor does a test timeout."""
-    assert fate(outcome(error=error)) is Result.SURVIVED
+def test_crash_does_not_catch_a_fault(error: str) -> None:
+    """A crash or a timeout of a test does not catch a fault."""
+    assert verdict_on(outcome(error=error)) is Result.SURVIVED
 
 
 def test_leak_counts_for_its_own_requirement() -> None:
-    """The guard names the requirement, whatever the test."""
+    """A leak counts for the requirement that the guard names, whatever the test."""
     left = outcome(when="teardown", requirements=("AB-2",), breaks=("AB-1",), error="Violation")
-    assert fate(left) is Result.CAUGHT
+    assert verdict_on(left) is Result.CAUGHT
 
 
 def test_test_that_fails_without_a_fault_does_not_count() -> None:
-    """Such a test would fail with every fault."""
-    assert fate(outcome(**FAILED), unsound=("test_it",)) is Result.SURVIVED
+    """A test that fails without a fault does not count, as it fails with every fault."""
+    assert verdict_on(outcome(**FAILED), unsound=("test_it",)) is Result.SURVIVED
 
 
 def test_failing_fault_is_broken() -> None:
-    """A failed test does not change that."""
+    """A failing fault is broken, even if a test failed."""
     wrong = outcome(error="FaultFailed", said="fault harmless failed")
-    assert fate(outcome(**FAILED), wrong) is Result.BROKEN
+    assert verdict_on(outcome(**FAILED), wrong) is Result.BROKEN
 
 
 def test_dead_trial_is_broken() -> None:
-    """The verdict says how the trial ended."""
+    """A fault whose trial died is broken; the verdict says how the trial ended."""
     known = {"AB-1"}
     told = [
         judge(harmless(), outcomes, tested=known, claimed=known, acted=0, died="it was killed")
@@ -92,24 +92,30 @@ def test_dead_trial_is_broken() -> None:
     assert [(item.fate, item.said) for item in told] == [(Result.BROKEN, "it was killed")] * 2
 
 
-def test_untested_and_unsupported_are_told_apart() -> None:
-    """There is no test, or none that the runtime supports."""
-    assert fate(outcome(), violates=("AB-9",)) is Result.UNTESTED
-    assert fate(outcome(), violates=("AB-3",)) is Result.UNSUPPORTED
+def test_untested_and_unsupported_are_different_verdicts() -> None:
+    """A fault without a test is untested; without a supported test it is unsupported."""
+    assert verdict_on(outcome(), violates=("AB-9",)) is Result.UNTESTED
+    assert verdict_on(outcome(), violates=("AB-3",)) is Result.UNSUPPORTED
 
 
 def test_narrow_fault_may_break_only_named_requirements() -> None:
-    """A leak counts by its own requirements."""
+    """A narrow fault may break only the requirements that it names.
+
+    A leak counts by its own requirements.
+    """
     caught, other = outcome(**FAILED), outcome("test_other", requirements=("AB-2",), **FAILED)
     leak = outcome("test_other", when="teardown", requirements=(), breaks=("AB-3",), error="V")
-    assert fate(caught, other) is Result.CAUGHT
-    assert fate(caught, other, narrow=True) is Result.STRAY
-    assert fate(caught, leak, narrow=True) is Result.STRAY
-    assert fate(caught, other, leak, narrow=True, also=("AB-2", "AB-3")) is Result.CAUGHT
+    assert verdict_on(caught, other) is Result.CAUGHT
+    assert verdict_on(caught, other, narrow=True) is Result.STRAY
+    assert verdict_on(caught, leak, narrow=True) is Result.STRAY
+    assert verdict_on(caught, other, leak, narrow=True, also=("AB-2", "AB-3")) is Result.CAUGHT
 
 
-def test_surviving_fault_says_whether_it_acted() -> None:
-    """An inactive fault is no hole of the suites."""
+def test_verdict_on_surviving_fault_has_its_activity() -> None:
+    """The verdict on a surviving fault says whether the fault acted.
+
+    An inactive fault is no hole of the suites.
+    """
     known = {"AB-1"}
     told = [
         judge(harmless(), [outcome()], tested=known, claimed=known, acted=acted).said

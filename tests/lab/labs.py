@@ -1,4 +1,4 @@
-"""Start a lab in a test."""
+"""Helpers that start a lab in a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`netmodes lab -- COMMAND`: the lab in scripts."""
+"""Tests of `netmodes lab -- COMMAND`: the lab in scripts."""
 
 from __future__ import annotations
 
@@ -17,39 +17,42 @@ from tests.support.programs import ALL_BUT_SETFCAP, confined, python, run
     ("command", "code"),
     [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -INT $$", 130)],
 )
-def test_exit_code_is_the_commands(command: str, code: int) -> None:
-    """The code is 128+N after signal N."""
+def test_lab_exit_code_is_the_commands(command: str, code: int) -> None:
+    """The lab's exit code is its command's, 128+N after signal N."""
     assert script(command).returncode == code
 
 
-def test_output_is_only_the_commands() -> None:
-    """A script gets no drawing and no greeting."""
+def test_lab_output_is_only_the_commands() -> None:
+    """The lab's output in a script is its command's, without drawing and greeting."""
     done = run([*LAB, "--", "echo", "one", "two  three"])
     assert (done.stdout, done.stderr) == ("one two  three\n", "")
 
 
 def test_shell_reads_a_script_from_standard_input() -> None:
-    """No terminal is needed."""
+    """The lab's shell reads a script from standard input, without a terminal."""
     assert run(NO_CAST, stdin="place=here\necho $place\nexit 3\n").stdout == "here\n"
 
 
 @pytest.mark.parametrize(("program", "code"), [("no-such", 127), ("/etc/passwd", 126)])
 def test_command_that_cannot_run_is_named(program: str, code: int) -> None:
-    """The exit codes are those of a shell, and the reason is printed."""
+    """A command that cannot run is named with the reason, and the exit code is a shell's."""
     done = run([*NO_CAST, "--", program])
     assert done.returncode == code
     assert done.stderr.startswith(f"netmodes lab: cannot run {program!r}: ")
 
 
-def test_working_directory_stays(tmp_path: Path) -> None:
-    """A command finds the files beside it."""
+def test_lab_command_keeps_the_working_directory(tmp_path: Path) -> None:
+    """A command in the lab has the caller's working directory and finds its files."""
     (tmp_path / "beside").write_text("found\n")
     done = run(["sh", "-c", f'cd {tmp_path} && "$@"', "-", *NO_CAST, "--", "cat", "beside"])
     assert done.stdout == "found\n", done.stderr
 
 
 def test_command_runs_in_all_namespaces_of_the_host() -> None:
-    """The command sees processes, mounts, network and hostname of the host's pid 1."""
+    """A command in the lab runs in all namespaces of the host.
+
+    The command sees processes, mounts, network and hostname of the host's pid 1.
+    """
     kinds = "cgroup ipc mnt net pid user uts"
     done = script(f"for kind in {kinds}; do readlink /proc/1/ns/$kind /proc/self/ns/$kind; done")
     names = done.stdout.split()
@@ -65,7 +68,7 @@ def test_lab_needs_no_privilege() -> None:
 
 
 def test_unknown_runtime_is_refused_with_the_known() -> None:
-    """Nothing is put up."""
+    """The error for an unknown runtime lists the known ones, and nothing is started."""
     done = run([*LAB, "--runtime", "nosuch"])
     assert done.returncode == 2
     assert "no adapter is called 'nosuch'" in done.stderr
@@ -73,7 +76,7 @@ def test_unknown_runtime_is_refused_with_the_known() -> None:
 
 
 def test_bad_number_of_routers_is_refused() -> None:
-    """The message has the possible numbers."""
+    """The error for a bad number of routers has the possible numbers."""
     done = run([*LAB, "--routers", "0"])
     assert (done.returncode, done.stderr) == (
         2,
@@ -82,7 +85,7 @@ def test_bad_number_of_routers_is_refused() -> None:
 
 
 def test_refused_sandbox_is_explained() -> None:
-    """The lab prints the finding of the doctor."""
+    """The lab explains a refused sandbox by the finding of the doctor."""
     done = run(confined(LAB, limits={"net": 0}))
     assert done.returncode == 1
     assert done.stderr.startswith("netmodes lab: no sandbox to put the lab in. network namespace: ")
@@ -90,7 +93,7 @@ def test_refused_sandbox_is_explained() -> None:
 
 
 def test_refused_world_is_one_line() -> None:
-    """The sandbox exists, and the world in it is refused."""
+    """A world that is refused in an existing sandbox is an error of one line."""
     done = run(confined(LAB, limits={"net": 1}))
     assert done.returncode == 1
     assert done.stderr.startswith("netmodes lab: the machine refused a part of the lab (see ")
@@ -113,8 +116,11 @@ mode = "attached:lan"
 """
 
 
-def test_plan_replaces_the_reference_plan(tmp_path: Path) -> None:
-    """The plan of a shrunk failure is built, manual attachments included."""
+def test_given_plan_replaces_the_reference_plan_of_the_lab(tmp_path: Path) -> None:
+    """A given plan, such as that of a shrunk failure, replaces the reference plan.
+
+    Manual attachments are included.
+    """
     file = tmp_path / "plan.toml"
     file.write_text(PLAN)
     source = "mydocker ps -a --format '{{.Names}}' | sort; mydocker exec hand ls /sys/class/net"
@@ -123,7 +129,7 @@ def test_plan_replaces_the_reference_plan(tmp_path: Path) -> None:
 
 
 def test_malformed_plan_is_refused(tmp_path: Path) -> None:
-    """The message has file and entry; nothing is put up."""
+    """The error for a malformed plan has file and entry, and nothing is started."""
     file = tmp_path / "plan.toml"
     file.write_text("[[container]]\nname = 'a'\nmode = 'x'")
     done = run([*LAB, "--plan", str(file)])
@@ -134,7 +140,7 @@ def test_malformed_plan_is_refused(tmp_path: Path) -> None:
 
 
 def test_plan_with_unclaimed_features_is_refused(tmp_path: Path) -> None:
-    """The message has the missing features; nothing is put up."""
+    """The error for a plan with unclaimed features names them, and nothing is started."""
     acme(tmp_path)
     runtime, file = tmp_path / "acme.toml", tmp_path / "plan.toml"
     runtime.write_text(runtime.read_text().replace("[words]", 'features = ["bridge"]\n[words]'))
@@ -146,7 +152,7 @@ def test_plan_with_unclaimed_features_is_refused(tmp_path: Path) -> None:
 
 
 def test_lab_finds_the_runtimes_programs(tmp_path: Path) -> None:
-    """The shell has the environment and PATH of the runtime's description."""
+    """The lab's shell has the environment and PATH of the runtime's description."""
     acme(tmp_path)
     path = tmp_path / "acme.toml"
     path.write_text(path.read_text().replace("[words]", 'env = {ACME = "of its own"}\n[words]'))
@@ -160,7 +166,7 @@ def test_lab_finds_the_runtimes_programs(tmp_path: Path) -> None:
 
 
 def test_namespace_names_of_the_runtime_stay(tmp_path: Path) -> None:
-    """Podman keeps names in the directory that the lab uses."""
+    """The names of namespaces that podman keeps in the lab's directory stay."""
     acme(tmp_path, trick="mkdir -p /run/netns")
     done = run([*NO_CAST, "--runtime", str(tmp_path / "acme.toml"), "--", "inside", "ns1", "true"])
     assert done.returncode == 0, done.stderr
@@ -176,13 +182,13 @@ def test_namespace_names_of_the_runtime_stay(tmp_path: Path) -> None:
         ("crun-by-hand", ""),
     ],
 )
-def test_greeting_names_the_runtimes_program(runtime: str, typed: str) -> None:
-    """The adapter's name may differ from that of its Docker-like program."""
+def test_lab_greeting_names_the_runtimes_program(runtime: str, typed: str) -> None:
+    """The greeting names the runtime's Docker-like program, not the adapter."""
     assert session.user_command(registry.load(runtime)) == typed
 
 
-def test_greeting_names_the_described_command(tmp_path: Path) -> None:
-    """The name is the command of the description, not its file name."""
+def test_lab_greeting_names_the_described_command(tmp_path: Path) -> None:
+    """The greeting names the command of a description, not its file."""
     acme(tmp_path)
     (tmp_path / "usr/bin").mkdir(parents=True)
     (tmp_path / "acmectl").rename(tmp_path / "usr/bin/acmectl")
@@ -206,6 +212,9 @@ raise SystemExit(session.run(session.LabOptions(command=("true",))))
 
 
 def test_obstacle_of_the_runtime_is_explained() -> None:
-    """A rootless runtime may lack ids in the sandbox; nothing is put up."""
+    """The lab explains an obstacle of the runtime, and starts nothing.
+
+    A rootless runtime, for example, may lack ids in the sandbox.
+    """
     done = run(python(CANNOT_BE_TRIED))
     assert (done.returncode, done.stderr) == (2, "netmodes lab: it does not run in here\n")

@@ -1,4 +1,4 @@
-"""The lab leaves the machine as it was."""
+"""Tests that the lab leaves the machine as it was."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def state():
 
 def changed(before):
     now = state()
-    # Other workers share /dev/shm; a copied mount of theirs goes with its mount point.
+    # Other workers share /dev/shm; a copied mount of theirs ends with its mount point.
     gone = {item for item in before - now if not item.startswith(("mount ", "/dev/shm/"))}
     return sorted(now - before | gone)
 
@@ -61,7 +61,7 @@ raise SystemExit(sandbox.run(leave))
 
 @pytest.mark.parametrize("how", ["exit\n", "\x04", "SIGHUP", "SIGTERM", "SIGKILL"])
 def test_lab_leaves_nothing_behind(how: str) -> None:
-    """After exit or a signal no process, mount, link, file or cgroup stays."""
+    """After exit or a signal the lab leaves no process, mount, link, file or cgroup."""
     done = run(python(LEAVING, how))
     changed, there = json.loads(done.stdout)
     assert changed == []
@@ -69,6 +69,6 @@ def test_lab_leaves_nothing_behind(how: str) -> None:
 
 
 def test_killed_lab_of_an_ordinary_user_leaves_nothing_behind() -> None:
-    """The same holds without privileges."""
+    """A killed lab of an ordinary user leaves nothing behind."""
     done = run(confined(python(LEAVING, "SIGKILL"), without=ALL_BUT_SETFCAP))
     assert json.loads(done.stdout)[0] == []

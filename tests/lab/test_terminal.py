@@ -1,4 +1,4 @@
-"""The lab's interactive shell: keys, jobs, prompts."""
+"""Tests of the lab's interactive shell: keys, jobs, prompts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from tests.support.programs import Watched
 OUTER = ["/bin/sh", "-i"]
 
 
-def greeted(lab: Watched) -> None:
+def first_prompt(lab: Watched) -> None:
     """Wait for the first prompt."""
     lab.expect("lab:host ")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_keys_reach_the_foreground_job(shell: str, tmp_path: Path) -> None:
-    """Ctrl-Z stops a job, `fg` resumes it, Ctrl-C ends it, and the shell stays."""
+def test_keys_reach_the_foreground_job_of_the_lab(shell: str, tmp_path: Path) -> None:
+    """Ctrl-Z stops the foreground job, `fg` resumes it, and Ctrl-C ends it.
+
+    The shell stays.
+    """
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
-        greeted(lab)
+        first_prompt(lab)
         lab.type("sh -c 'echo started; read line; echo got $line; exec cat'\n")
         lab.expect("started\r\n")
         lab.type("\x1a")
@@ -42,10 +45,10 @@ def test_keys_reach_the_foreground_job(shell: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
-    """Entering and leaving a namespace changes the prompt."""
+def test_lab_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
+    """The prompt shows the namespace that was entered, and changes after leaving."""
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
-        greeted(lab)
+        first_prompt(lab)
         lab.type("inside ns1\n")
         lab.expect("lab:ns1 ")
         lab.type("readlink /proc/self/ns/net /run/netns/ns1 | wc -l\n")
@@ -56,8 +59,11 @@ def test_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
         assert lab.end() == 0
 
 
-def test_greeting_shows_the_topology(tmp_path: Path) -> None:
-    """The drawing with real addresses and the hints come before the first prompt."""
+def test_lab_greeting_shows_the_topology(tmp_path: Path) -> None:
+    """The greeting shows the drawing with real addresses, and the hints.
+
+    It comes before the first prompt.
+    """
     with at_terminal(LAB, home=tmp_path) as lab:
         page = lab.expect("lab:host ")
         for text in ("203.0.113.10", "172.17.0.1/16", "container06-none", "To try:"):
@@ -67,11 +73,11 @@ def test_greeting_shows_the_topology(tmp_path: Path) -> None:
         assert lab.end() == 0
 
 
-def test_history_of_the_user_stays_unchanged(tmp_path: Path) -> None:
-    """The user's settings are read, and none of the user's files is written."""
+def test_lab_leaves_the_users_shell_history_unchanged(tmp_path: Path) -> None:
+    """The lab's shell reads the user's settings and writes none of the user's files."""
     (tmp_path / ".bashrc").write_text("HISTFILE=~/.bash_history\nalias greet='echo hello'\n")
     with at_terminal(NO_CAST, shell="/bin/bash", home=tmp_path) as lab:
-        greeted(lab)
+        first_prompt(lab)
         lab.type("greet\n")
         lab.expect("\r\nhello\r\n")
         lab.type("exit\n")
@@ -79,11 +85,11 @@ def test_history_of_the_user_stays_unchanged(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".bashrc"]
 
 
-def test_outer_shell_gets_the_terminal_back() -> None:
-    """Its jobs can use the terminal again."""
+def test_outer_shell_of_the_lab_gets_the_terminal_back() -> None:
+    """The outer shell gets the terminal back after the lab, also for its jobs."""
     with at_terminal(OUTER) as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")
-        greeted(outer)
+        first_prompt(outer)
         outer.type("exit 4\n")
         outer.type("echo lab ended by $?\n")
         outer.expect("lab ended by 4\r\n")
@@ -99,11 +105,11 @@ def test_outer_shell_gets_the_terminal_back() -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_killed_lab_restores_the_terminal(shell: str, tmp_path: Path) -> None:
-    """Echo is on again although the shell could not restore it."""
+    """Echo is on after a killed lab, although its shell could not restore it."""
     source = """stty -g >before; sh -c 'echo $$ >pid; exec "$@"' - "$@"; stty -g >after; cat pid"""
     wrapped = ["sh", "-c", f"cd {tmp_path}; {source}", "-", *NO_CAST]
     with at_terminal(wrapped, shell=shell, home=tmp_path) as lab:
-        greeted(lab)
+        first_prompt(lab)
         lab.expect("# ")
         pid = int((tmp_path / "pid").read_text())
         os.kill(pid, signal.SIGTERM)
@@ -112,10 +118,10 @@ def test_killed_lab_restores_the_terminal(shell: str, tmp_path: Path) -> None:
 
 
 def test_lab_can_be_suspended() -> None:
-    """`suspend` gives the terminal to the outer shell, `fg` brings the lab back."""
+    """`suspend` gives the terminal to the outer shell, and `fg` resumes the lab."""
     with at_terminal(["/bin/bash", "--norc", "-i"], shell="/bin/bash") as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")
-        greeted(outer)
+        first_prompt(outer)
         outer.type("place=kept; suspend\n")
         outer.expect("Stopped")
         outer.type("echo outside $((6 * 7))\n")
@@ -137,7 +143,7 @@ def test_lab_in_the_background_waits_for_the_foreground() -> None:
         outer.type("until jobs | grep -q Stopped; do :; done; echo it $((1 + 1)) waits\n")
         outer.expect("it 2 waits\r\n")
         outer.type("fg\n")
-        greeted(outer)
+        first_prompt(outer)
         outer.type("exit 0\n")
         outer.type("exit 0\n")
         assert outer.end() == 0

@@ -1,4 +1,4 @@
-"""The lab's own `ip`, `ping` and `inside`."""
+"""Tests of the lab's own `ip`, `ping` and `inside`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ REFUSED = {
 }
 
 
-def test_mistakes_are_explained() -> None:
-    """Each mistake has its reason and an exit code."""
+def test_mistakes_in_lab_tools_are_explained() -> None:
+    """A mistake in a call of a lab tool has its reason and an exit code."""
     done = script("\n".join([OWN_TOOLS, *(f"{command} || echo -- $?" for command in REFUSED)]))
     answers = re.split(r"^-- \d+\n", done.stdout, flags=re.MULTILINE)[:-1]
     for (command, expected), answer in zip(REFUSED.items(), answers, strict=True):
@@ -43,8 +43,8 @@ def test_mistakes_are_explained() -> None:
 
 
 @pytest.mark.parametrize("module", ["ip", "ping"])
-def test_tools_refuse_outside_of_a_lab(module: str) -> None:
-    """They say where they belong."""
+def test_lab_tools_refuse_to_run_outside_a_lab(module: str) -> None:
+    """Outside a lab its tools refuse to run, and say that they need one."""
     source = f"""
 import sys
 from harness.sandbox import namespaces
@@ -100,8 +100,8 @@ eth0 192.168.2.10/24
 
 
 @pytest.mark.parametrize("tools", TOOLS)
-def test_changes_are_shown_in_iproute2s_words(tools: str) -> None:
-    """Links, addresses and routes appear and disappear."""
+def test_lab_ip_shows_changes_in_iproute2s_words(tools: str) -> None:
+    """The lab's `ip` shows links, addresses and routes appear and disappear like iproute2."""
     done = script(f"{TOOLS[tools]}\n{LINKS}")
     lines = re.sub(r"@if\d+", "", done.stdout.partition("--\n")[2]).splitlines()
     assert "".join(f"{' '.join(line.split())}\n" for line in lines) == SHOWN

@@ -1,4 +1,4 @@
-"""The drawing of the topology is complete and readable."""
+"""Tests of the drawing of the topology: complete and readable."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def drawn(
     return captured.get()
 
 
-def test_containers_hang_where_they_are_attached() -> None:
-    """They hang from the bridge, the host or the container that they joined."""
+def test_containers_are_drawn_below_their_attachment() -> None:
+    """Containers are drawn below the bridge, the host or the container that they joined."""
     assert drawn(Topology(routers=1), BRIDGE, CONTAINERS) == (
         """\
 internet 203.0.113.10, 2001:db8:1::10  www.example.com
@@ -58,12 +58,12 @@ internet 203.0.113.10, 2001:db8:1::10  www.example.com
     [(2, "r2 ── r1  2 routers"), (6, "r6 ── r5 ── r4 ── r3 ── r2 ── r1"), (30, "r30 ── … ── r1")],
 )
 def test_long_chain_of_routers_is_abbreviated(count: int, chain: str) -> None:
-    """The ends of the chain are named."""
+    """The drawing abbreviates a long chain of routers to its ends."""
     assert f"└── {chain}" in drawn(Topology(routers=count), None, ())
 
 
-def test_drawing_without_bridge() -> None:
-    """A runtime without a bridge is drawn without it."""
+def test_runtime_without_a_bridge_is_drawn_without_bridge() -> None:
+    """The drawing for a runtime without a bridge has no bridge."""
     page = drawn(Topology(), None, CONTAINERS[1:2])
     assert "docker0" not in page
     assert "container03-host" in page

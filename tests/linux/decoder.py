@@ -1,4 +1,4 @@
-"""The kernel's state as pyroute2 decodes it, which shares no code with `linux`."""
+"""The kernel's state as pyroute2 decodes it, without any code of `linux`."""
 
 from __future__ import annotations
 

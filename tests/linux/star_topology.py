@@ -1,4 +1,4 @@
-"""A router and three hosts; the answering host shows which route applies."""
+"""A router and three hosts; the host that replies shows which route applies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connection tracking: listed and watched flows, and the effect of deleting one."""
+"""Tests of connection tracking: listed and watched flows, and deleted ones."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def towards(tracked: Conntrack, port: int) -> list[Flow]:
 def test_flow_has_original_and_reply_tuple(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """Addresses and ports of both directions are those of the packets, with dnat."""
+    """A flow has the addresses and ports of both directions, with dnat."""
     before = tracked.count()
     divert(rules, star, family, 1)
     with udp(star.client, family) as client, udp(star.first, family, port=PORT) as server:
@@ -101,7 +101,7 @@ def test_flow_has_original_and_reply_tuple(
 def test_packet_after_forget_meets_the_current_nat_rule(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """A socket that goes on sending keeps its dnat until the flow is deleted."""
+    """A socket's packets keep their dnat until the flow is deleted."""
     with (
         udp(star.client, family) as client,
         udp(star.first, family, port=PORT) as first,
@@ -114,7 +114,7 @@ def test_packet_after_forget_meets_the_current_nat_rule(
         client.sendto(b"2", (SHARED[family], PORT))
         assert first.recv(16) == b"2"
         flows = towards(tracked, PORT)
-        for _ in range(2):  # a flow that has just gone is no failure
+        for _ in range(2):  # a missing flow is no failure
             tracked.forget(flows)
         client.sendto(b"3", (SHARED[family], PORT))
         assert second.recv(16) == b"3"
@@ -123,7 +123,10 @@ def test_packet_after_forget_meets_the_current_nat_rule(
 def test_flow_in_a_conntrack_zone_is_found_and_forgotten(
     star: Star, rules: Nft, tracked: Conntrack
 ) -> None:
-    """A request names a flow with its zone, as equal addresses may occur in several zones."""
+    """A flow in a conntrack zone is found and deleted.
+
+    A request names a flow with its zone, as equal addresses may occur in several zones.
+    """
     divert(rules, star, 4, 1)
     rules.apply(
         [
@@ -151,7 +154,10 @@ def in_zone(number: int) -> list[bytes]:
 def test_marked_decodes_only_matching_flows(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """A mark is an address of either direction, a port or a protocol."""
+    """Only flows with a matching address, port or protocol are decoded.
+
+    An address of either direction matches.
+    """
     divert(rules, star, family, 1)
     with udp(star.client, family) as client, udp(star.first, family, port=PORT) as server:
         client.sendto(b"hello", (SHARED[family], PORT))
@@ -194,10 +200,10 @@ def forget_all(star: Star) -> None:
 
 
 @FAMILIES
-def test_watch_lists_a_flow_until_it_is_deleted(
+def test_watch_lists_a_flow_until_its_deletion(
     star: Star, rules: Nft, watch: FlowWatch, family: int
 ) -> None:
-    """The flow is found by either address, before and after translation."""
+    """A watch finds a flow by each address, before and after translation, until deletion."""
     marks = [star.address(number, family).packed for number in (0, 1)]
     assert not watch.marked(*marks)
     begin_flow(star, rules, family)
@@ -208,8 +214,11 @@ def test_watch_lists_a_flow_until_it_is_deleted(
     assert not any(watch.marked(mark) for mark in marks)
 
 
-def test_watch_lists_a_flow_that_is_older_than_itself(star: Star, rules: Nft) -> None:
-    """The end of that flow has no event, nor has the begin of another."""
+def test_watch_lists_a_flow_that_began_earlier(star: Star, rules: Nft) -> None:
+    """A watch lists a flow that began before it, although the flow's end has no event.
+
+    The begin of another flow has no event either.
+    """
     begin_flow(star, rules)
     first, second = (star.address(number, 4).packed for number in (1, 2))
     with FlowWatch(star.router) as watch:
@@ -224,7 +233,10 @@ def test_watch_lists_a_flow_that_is_older_than_itself(star: Star, rules: Nft) ->
 def test_watch_lists_a_flow_without_a_begin_event_until_its_end(
     star: Star, rules: Nft, watch: FlowWatch
 ) -> None:
-    """A bridge floods its first packet to its own host; its end has no event either."""
+    """A watch lists a flow without a begin event until its end, which has no event either.
+
+    A bridge floods the flow's first packet to its own host.
+    """
     first, second = (star.address(number, 4).packed for number in (1, 2))
     assert not watch.marked(first)
     netns.write_sysctls(star.router, {EVENTS: 0})
@@ -239,7 +251,7 @@ def test_watch_lists_a_flow_without_a_begin_event_until_its_end(
 def test_flow_that_ends_during_the_count_hides_no_other(
     star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other flow has begun without an event."""
+    """A flow that ends during the count does not hide a flow that began without an event."""
     begin_flow(star, rules)
     first = watch.marked(star.address(1, 4).packed)
     assert first
@@ -257,8 +269,8 @@ def test_flow_that_ends_during_the_count_hides_no_other(
     assert not watch.marked(star.address(1, 4).packed)
 
 
-def test_watch_is_thread_safe(star: Star, rules: Nft) -> None:
-    """No thread gets the answer to another thread's query."""
+def test_flow_watch_is_thread_safe(star: Star, rules: Nft) -> None:
+    """No thread gets the reply to another thread's query of a watch."""
     begin_flow(star, rules)
     answers: list[int] = []
     first = star.address(1, 4).packed
@@ -275,8 +287,8 @@ def test_watch_is_thread_safe(star: Star, rules: Nft) -> None:
         assert answers == [1] * 800
 
 
-def test_closed_watch_raises(star: Star) -> None:
-    """A closed watch does not wait forever."""
+def test_closed_flow_watch_raises(star: Star) -> None:
+    """A query of a closed watch raises an error and does not wait forever."""
     with FlowWatch(star.router) as watch:
         pass
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -286,7 +298,7 @@ def test_closed_watch_raises(star: Star) -> None:
 def test_announced_flows_need_no_dump(
     star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel's table is walked only for flows without an event."""
+    """The kernel's table is dumped only for flows without an event."""
     walked: list[Conntrack] = []
     raw = Conntrack.raw
 
@@ -314,7 +326,7 @@ def test_overrun_triggers_a_full_dump(star: Star, rules: Nft, watch: FlowWatch) 
     divert(rules, star, 4, 1)
     assert not watch.marked(star.address(1, 4).packed)
     with socket.socket(fileno=os.dup(watch.fileno())) as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the smallest buffer: a few
     with star.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as many:
         for port in range(1024, 1024 + 100):
             many.sendto(b"x", (str(star.address(2, 4)), port))
@@ -325,7 +337,7 @@ def test_overrun_triggers_a_full_dump(star: Star, rules: Nft, watch: FlowWatch) 
 
 
 def test_watch_dumps_where_flow_events_are_disabled(star: Star, rules: Nft) -> None:
-    """The sysctl nf_conntrack_events is 0."""
+    """A watch dumps the table if the sysctl nf_conntrack_events is 0."""
     netns.write_sysctls(star.router, {EVENTS: 0})
     with FlowWatch(star.router) as watch:
         begin_flow(star, rules)

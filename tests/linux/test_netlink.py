@@ -1,4 +1,4 @@
-"""Batches, dumps and errors over real netlink sockets."""
+"""Tests of batches, dumps and errors over real netlink sockets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def unprivileged(call: Callable[[], object]) -> object:
 
 
 def test_batch_and_dump_of_a_thousand_fit_the_smallest_receive_buffer(space: NetNS) -> None:
-    """pyroute2 lists all the addresses; a dump has each of them once and in order."""
+    """A batch and a dump of a thousand addresses fit the smallest receive buffer.
+
+    pyroute2 lists all the addresses; a dump has each of them once and in order.
+    """
     with Netlink(space) as netlink:
         netlink._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         netlink.send(many())
@@ -62,7 +65,7 @@ def test_batch_and_dump_of_a_thousand_fit_the_smallest_receive_buffer(space: Net
 
 
 def test_empty_batch_returns_at_once(space: NetNS) -> None:
-    """Without a request there is no answer to wait for."""
+    """A batch without a request returns without waiting for a reply."""
     with Netlink(space) as netlink, nftables.Nft(space) as rules:
         netlink.send([])
         rules.apply([])
@@ -70,7 +73,7 @@ def test_empty_batch_returns_at_once(space: NetNS) -> None:
 
 
 def test_error_names_the_failed_request_of_a_batch(space: NetNS) -> None:
-    """The error has the description of the failed request, and the kernel's explanation."""
+    """The error of a batch has the failed request and the kernel's explanation."""
     culprit = rtnetlink.add_route(IPv4Network("10.9.0.0/16"), via=IPv4Address("192.0.2.1"))
     batch = many()
     batch.insert(700, culprit)
@@ -85,7 +88,7 @@ def test_error_names_the_failed_request_of_a_batch(space: NetNS) -> None:
 
 
 def test_batch_goes_on_after_a_failure_and_raises_the_first(space: NetNS) -> None:
-    """A failure stops none of those after it, and the first of several is raised."""
+    """A batch carries out all requests despite failures, and raises the first failure."""
     bad = [rtnetlink.add_address(index, IPv4Interface("10.0.0.1/8")) for index in (77, 78)]
     good = rtnetlink.add_bridge("after")
     with Netlink(space) as netlink:
@@ -112,7 +115,7 @@ def test_missing_ok_ignores_missing_objects(space: NetNS) -> None:
 
 
 def test_missing_ok_raises_other_failures(space: NetNS) -> None:
-    """Another failure after an ignored one is raised all the same."""
+    """With `missing_ok` another failure after an ignored one is raised."""
     batch = [rtnetlink.del_link("missing"), rtnetlink.add_bridge("b"), rtnetlink.add_bridge("b")]
     with Netlink(space) as netlink, pytest.raises(NetlinkError, match="add bridge b: File exists"):
         netlink.send(batch, missing_ok=True)
@@ -124,7 +127,7 @@ TABLE = nftables.Table("inet", "mine")
 
 
 def test_batch_without_permission_is_refused(space: NetNS) -> None:
-    """The error names the first request."""
+    """The error of a batch without permission names the first request."""
     with Netlink(space) as netlink, pytest.raises(NetlinkError, match=r"10\.0\.0\.1/32.* not perm"):
         unprivileged(lambda: netlink.send(many()))
     assert not any(name.startswith("10.") for name in decoder.addresses(space, rtnetlink.LO))
@@ -139,7 +142,7 @@ def test_transaction_without_permission_is_refused(space: NetNS) -> None:
 
 
 def test_nft_transaction_is_all_or_nothing(space: NetNS) -> None:
-    """One bad request among many undoes the others, and the error names it."""
+    """One bad request of an nft transaction undoes the others, and the error names it."""
     good = [nftables.add_rule(TABLE, "here", nftables.counter()) for _ in range(MANY)]
     bad = nftables.add_rule(TABLE, "nowhere", nftables.counter(), comment="the culprit")
     base = [nftables.add_table(TABLE), nftables.add_chain(TABLE, "here")]
@@ -153,7 +156,7 @@ def test_nft_transaction_is_all_or_nothing(space: NetNS) -> None:
 
 
 def test_nft_transaction_with_a_jump_loop_is_undone(space: NetNS) -> None:
-    """An error that the kernel finds at the commit is raised too."""
+    """An nft transaction with a jump loop, which the commit finds, raises and is undone."""
     loop = [
         nftables.add_table(TABLE),
         nftables.add_chain(TABLE, "base", hook="input"),
@@ -167,7 +170,7 @@ def test_nft_transaction_with_a_jump_loop_is_undone(space: NetNS) -> None:
         assert rules.tables() == []
 
 
-# --- questions ----------------------------------------------------------------------
+# --- queries ------------------------------------------------------------------------
 
 
 class _Meddled(Netlink):
@@ -183,7 +186,7 @@ class _Meddled(Netlink):
 
 
 def test_interrupted_dump_is_repeated(space: NetNS) -> None:
-    """When addresses change during a dump, the answer is one consistent state."""
+    """A dump during which addresses change is repeated, until it is one consistent state."""
     new = IPv4Interface("10.1.0.1/32")
     with Netlink(space) as other, _Meddled(space) as netlink:
         netlink.send(many())
@@ -199,7 +202,7 @@ def test_interrupted_dump_is_repeated(space: NetNS) -> None:
 
 @pytest.mark.parametrize("request_", [rtnetlink.add_bridge("b"), rtnetlink.del_link("missing")])
 def test_answer_of_an_interrupted_call_is_discarded(space: NetNS, request_: Request) -> None:
-    """The answer to an interrupted call is not taken for that of the next one."""
+    """The reply to an interrupted call is discarded, and the next call gets its own."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -217,7 +220,7 @@ def test_answer_of_an_interrupted_call_is_discarded(space: NetNS, request_: Requ
 
 
 def test_failed_query_names_its_object(space: NetNS) -> None:
-    """A look-up of a missing link raises, and the socket stays usable."""
+    """A query of a missing link raises an error with its name; the socket stays usable."""
     with Netlink(space) as netlink:
         with pytest.raises(NetlinkError, match="look up link missing: No such device"):
             rtnetlink_dump.link(netlink, "missing")
@@ -231,7 +234,7 @@ def test_failed_query_names_its_object(space: NetNS) -> None:
 def test_netlink_error_survives_pickle_and_copy(
     again: Callable[[NetlinkError], NetlinkError],
 ) -> None:
-    """An error that crosses from one process to another has the same text there."""
+    """A netlink error has the same text after pickling and copying."""
     error = NetlinkError(errno.ENODEV, "remove link x", "not mine")
     error.add_note("seen in passing")
     copied = again(error)
@@ -246,7 +249,7 @@ def test_netlink_error_survives_pickle_and_copy(
 
 @given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40))))
 def test_attributes_decode_after_attr_and_nest(pairs: list[tuple[int, bytes]]) -> None:
-    """Padding and flags are removed."""
+    """Encoded attributes decode to the same, without padding and flags."""
     built = nest(7, *(attr(kind, payload) for kind, payload in pairs))
     ((kind, inside),) = attributes(built)
     assert kind == 7
@@ -255,13 +258,13 @@ def test_attributes_decode_after_attr_and_nest(pairs: list[tuple[int, bytes]]) -
 
 @pytest.mark.parametrize("length", [0, 3, 9])
 def test_malformed_attribute_is_an_error(length: int) -> None:
-    """A length below the header, or beyond the message, raises."""
+    """An attribute whose length is below the header or beyond the message is an error."""
     with pytest.raises(ValueError, match=f"attribute of length {length} at 4"):
         list(itertools.islice(attributes(attr(1, b"") + struct.pack("=HH4s", length, 1, b"")), 9))
 
 
 @given(st.binary(max_size=60), st.integers(0, 20))
 def test_arbitrary_bytes_decode_or_raise_value_error(data: bytes, offset: int) -> None:
-    """The decoder raises no other error."""
+    """Arbitrary bytes decode, or raise ValueError and no other error."""
     with contextlib.suppress(ValueError):
         list(attributes(data, offset))

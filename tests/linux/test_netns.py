@@ -1,4 +1,4 @@
-"""Handles on network namespaces, and sysctls of a namespace from outside it."""
+"""Tests of handles on network namespaces, and of their sysctls from outside."""
 
 from __future__ import annotations
 
@@ -25,33 +25,35 @@ WITHIN = 10.0
 def thread() -> Iterator[ThreadPoolExecutor]:
     """Start one other thread, the same for every call of a test."""
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(here).result(WITHIN)  # it starts with the first call, where that is made
+        executor.submit(current_netns).result(
+            WITHIN
+        )  # the thread starts in the first caller's netns
         yield executor
 
 
-def here() -> NetNS:
+def current_netns() -> NetNS:
     """Return the namespace of the calling thread."""
     with NetNS.own() as own:
         return own
 
 
-def of(opened: socket.socket) -> NetNS:
+def netns_of_socket(opened: socket.socket) -> NetNS:
     """Return the namespace of a socket: SIOCGSKNS, socket(7)."""
     with NetNS(fcntl.ioctl(opened, _SIOCGSKNS)) as found:
         return found
 
 
 def test_new_namespace_has_only_lo_and_caller_stays() -> None:
-    """The namespace holds `lo`, down, and the caller does not move."""
-    before = here()
+    """A new namespace has only `lo`, down, and the caller stays in its own."""
+    before = current_netns()
     with NetNS.new() as made, Netlink(made) as netlink:
-        assert made != before == here()
+        assert made != before == current_netns()
         (lo,) = rtnetlink_dump.links(netlink)
         assert (lo.name, lo.up) == ("lo", False)
 
 
 def test_handles_on_one_namespace_are_equal(space: NetNS) -> None:
-    """Handles on two namespaces differ, and a handle equals nothing else."""
+    """Handles on one namespace are equal; a handle equals nothing else."""
     with NetNS(os.dup(space.fd)) as again, NetNS.new() as other:
         assert (again, hash(again)) == (space, hash(space))
         assert other != space
@@ -61,7 +63,7 @@ def test_handles_on_one_namespace_are_equal(space: NetNS) -> None:
 
 
 def test_at_opens_the_namespace_of_a_path(space: NetNS) -> None:
-    """`at` opens what a path such as `/proc/PID/ns/net` stands for."""
+    """`at` opens the namespace of a path such as `/proc/PID/ns/net`."""
     with space.entered(), NetNS.at(f"/proc/{os.getpid()}/task/{_tid()}/ns/net") as found:
         assert found == space
     with pytest.raises(FileNotFoundError, match="/proc/self/ns/nowhere"):
@@ -73,50 +75,53 @@ def _tid() -> int:
 
 
 def test_entered_moves_the_caller_and_back(space: NetNS) -> None:
-    """Bodies nest, and an exception comes through."""
-    before = here()
+    """`entered` moves the caller into the namespace and back, also nested.
+
+    An exception of the body is raised.
+    """
+    before = current_netns()
     with NetNS.new() as inner, space.entered():
-        assert here() == space
+        assert current_netns() == space
         with inner.entered():
-            assert here() == inner
-        assert here() == space
+            assert current_netns() == inner
+        assert current_netns() == space
         with NetNS.new() as made:
-            assert made != here() == space
-    assert here() == before
+            assert made != current_netns() == space
+    assert current_netns() == before
     with pytest.raises(ZeroDivisionError), space.entered():
         raise ZeroDivisionError
-    assert here() == before
+    assert current_netns() == before
 
 
 def test_handle_on_another_file_cannot_be_entered() -> None:
-    """A file that is no network namespace raises, and the caller stays."""
-    before = here()
+    """A handle on a file that is no network namespace raises, and the caller stays."""
+    before = current_netns()
     for path in ("/proc/self/ns/uts", "/dev/null"):
         with NetNS.at(path) as wrong:
             with pytest.raises(OSError, match=rf"setns\({wrong.fd}, 0x40000000\): Invalid"):
                 wrong.entered().__enter__()
             with pytest.raises(OSError, match="setns"):
                 wrong.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    assert here() == before
+    assert current_netns() == before
 
 
 def test_entered_moves_only_the_calling_thread(space: NetNS, thread: ThreadPoolExecutor) -> None:
     """Two threads may be inside two namespaces at once."""
-    before = here()
+    before = current_netns()
     with space.entered():
-        assert thread.submit(here).result(WITHIN) == before
+        assert thread.submit(current_netns).result(WITHIN) == before
     with NetNS.new() as other:
         body = other.entered()
         thread.submit(body.__enter__).result(WITHIN)
         with space.entered():
-            assert (here(), thread.submit(here).result(WITHIN)) == (space, other)
+            assert (current_netns(), thread.submit(current_netns).result(WITHIN)) == (space, other)
         left: Future[bool | None] = thread.submit(body.__exit__, None, None, None)
         left.result(WITHIN)
-    assert here() == thread.submit(here).result(WITHIN) == before
+    assert current_netns() == thread.submit(current_netns).result(WITHIN) == before
 
 
-def test_socket_stays_in_the_namespace_it_was_opened_in(space: NetNS) -> None:
-    """It connects there, from wherever it is used."""
+def test_socket_stays_in_the_namespace_of_its_opening(space: NetNS) -> None:
+    """A socket connects in the namespace where it was opened, from any other."""
     stream = (socket.AF_INET, socket.SOCK_STREAM)
     with space.socket(*stream) as listener, space.socket(*stream) as client:
         listener.bind(("127.0.0.1", 0))
@@ -124,11 +129,17 @@ def test_socket_stays_in_the_namespace_it_was_opened_in(space: NetNS) -> None:
         client.connect(listener.getsockname())
         accepted, _ = listener.accept()
         with accepted:
-            assert of(listener) == of(accepted) == of(client) == space != here()
+            assert (
+                netns_of_socket(listener)
+                == netns_of_socket(accepted)
+                == netns_of_socket(client)
+                == space
+                != current_netns()
+            )
 
 
-def test_second_close_does_nothing() -> None:
-    """The descriptor's number may belong to another file by then."""
+def test_second_close_of_a_netns_does_nothing() -> None:
+    """A second close does nothing, as the number may be another file's by then."""
     handle = NetNS.new()
     number = handle.fd
     handle.close()
@@ -139,7 +150,7 @@ def test_second_close_does_nothing() -> None:
 
 
 def test_handles_and_sockets_are_close_on_exec(space: NetNS) -> None:
-    """A program that is started has no descriptor of a namespace, nor of its sockets."""
+    """A started program has no descriptor of a namespace, nor of its sockets."""
     with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened, Netlink(space) as netlink:
         held = (space.fd, opened.fileno(), netlink._socket.fileno())
         look = "import os, sys; print([n for n in sys.argv[1:] if os.path.exists(f'/dev/fd/{n}')])"
@@ -157,7 +168,7 @@ FORWARD = "net.ipv4.ip_forward"
 
 
 def test_sysctl_belongs_to_its_namespace(space: NetNS) -> None:
-    """A value written in one namespace is read there and in no other."""
+    """A sysctl value that is written in one namespace is read there and in no other."""
     with NetNS.new() as other, NetNS.own() as own:
         before = netns.read_sysctls(own, [FORWARD])
         netns.write_sysctls(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": "77"})
@@ -179,7 +190,10 @@ def test_sysctl_belongs_to_its_namespace(space: NetNS) -> None:
     ],
 )
 def test_sysctl_reads_as_written(space: NetNS, key: str, value: str) -> None:
-    """White space is folded, a mask is cleared, a slash is a dot in a name (sysctl.d(5))."""
+    """A sysctl reads as it was written.
+
+    White space is folded, a mask is cleared, a slash is a dot in a name (sysctl.d(5)).
+    """
     with Netlink(space) as netlink:
         netlink.send([rtnetlink.add_bridge("br0.7")])
     assert netns.read_sysctls(space, [key]) != {key: value}
@@ -188,7 +202,7 @@ def test_sysctl_reads_as_written(space: NetNS, key: str, value: str) -> None:
 
 
 def test_refused_sysctl_is_named(space: NetNS) -> None:
-    """An unknown key, read or written, and a value that the kernel does not take."""
+    """The error names a sysctl that is unknown, or whose value the kernel refuses."""
     with pytest.raises(FileNotFoundError, match=r"net/ipv4/nothing"):
         netns.read_sysctls(space, [FORWARD, "net.ipv4.nothing"])
     with pytest.raises(FileNotFoundError, match=r"net\.ipv4\.nothing = 1: No such file"):

@@ -1,4 +1,4 @@
-"""Packet traces of nftables."""
+"""Tests of nftables packet traces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def drops(steps: list[TraceStep]) -> list[tuple[str, str, str]]:
     return [(step.table, step.chain, step.kind) for step in steps if step.verdict == "drop"]
 
 
-def put(
+def make_chain(
     rules: Nft, hook: nftables.Hook, *parts: list[nftables.Expression], policy: str = "accept"
 ) -> None:
     """Make a chain with one rule, or none."""
@@ -41,8 +41,8 @@ def put(
 
 @pytest.mark.parametrize("hook", ["output", "input"])
 def test_trace_names_the_rule_that_drops(space: NetNS, rules: Nft, hook: nftables.Hook) -> None:
-    """The step has table, chain and the rule's handle in the ruleset."""
-    put(rules, hook, nftables.daddr(ip_network("127.0.0.1/32")), nftables.verdict("drop"))
+    """A trace has the table, chain and handle of the rule that drops a packet."""
+    make_chain(rules, hook, nftables.daddr(ip_network("127.0.0.1/32")), nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
         found = [step for step in tracer.steps() if step.verdict == "drop"]
@@ -53,16 +53,16 @@ def test_trace_names_the_rule_that_drops(space: NetNS, rules: Nft, hook: nftable
 
 
 def test_trace_names_the_policy_that_drops(space: NetNS, rules: Nft) -> None:
-    """A chain without a matching rule ends with its policy."""
-    put(rules, "input", policy="drop")
+    """A trace names the policy that drops a packet in a chain without a matching rule."""
+    make_chain(rules, "input", policy="drop")
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
         assert drops(tracer.steps()) == [("checked", "input", "policy")]
 
 
 def test_trace_reports_only_matching_packets(space: NetNS, rules: Nft) -> None:
-    """Other packets are dropped too, without a step."""
-    put(rules, "input", nftables.verdict("drop"))
+    """A trace reports only matching packets; other dropped ones have no step."""
+    make_chain(rules, "input", nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"another")
         assert tracer.steps() == []
@@ -71,8 +71,8 @@ def test_trace_reports_only_matching_packets(space: NetNS, rules: Nft) -> None:
 
 
 def test_port_from_matches_ports_from_a_number_on(space: NetNS, rules: Nft) -> None:
-    """The first port matches, the one before does not."""
-    put(rules, "input", nftables.verdict("drop"))
+    """`port_from` matches the first port and later ones, not the one before."""
+    make_chain(rules, "input", nftables.verdict("drop"))
     flow = [[*nftables.l4proto("udp"), *port_from(61000, 2)]]
     with Tracer(space, flow, name="tracing") as tracer:
         send(space, b"", port=60999)
@@ -83,7 +83,7 @@ def test_port_from_matches_ports_from_a_number_on(space: NetNS, rules: Nft) -> N
 
 def test_trace_carries_the_packet_headers(space: NetNS, rules: Nft) -> None:
     """The first step of a chain has the headers, which identify the packet."""
-    put(rules, "input", nftables.verdict("accept"))
+    make_chain(rules, "input", nftables.verdict("accept"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked", port=4242)
         head = next(step.head for step in tracer.steps() if step.head)
@@ -91,8 +91,8 @@ def test_trace_carries_the_packet_headers(space: NetNS, rules: Nft) -> None:
     assert int.from_bytes(head[22:24], "big") == 4242
 
 
-def test_tracer_tables_exist_only_while_it_is_open(space: NetNS, rules: Nft) -> None:
-    """The tables are owned by its socket."""
+def test_tracer_tables_end_with_the_tracer(space: NetNS, rules: Nft) -> None:
+    """The tables of a tracer, which its socket owns, exist only while it is open."""
     with Tracer(space, MARKED, name="tracing"):
         assert {table.name for table in rules.tables()} == {"tracing"}
     assert rules.tables() == []

@@ -1,4 +1,4 @@
-"""Tables, owned tables, chains and rules, read back through pyroute2."""
+"""Tests of tables, owned tables, chains and rules, read back through pyroute2."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLE = Table("inet", "mine")
 
 
 def test_base_chain_has_hook_priority_type_and_policy(rules: Nft, space: NetNS) -> None:
-    """Priorities below zero too."""
+    """A base chain has hook, priority (also below zero), type and policy."""
     asked = [
         ("a", "prerouting", -150, "filter", "accept"),
         ("b", "input", 0, "filter", "drop"),
@@ -66,7 +66,7 @@ def test_base_chain_has_hook_priority_type_and_policy(rules: Nft, space: NetNS) 
 
 @pytest.mark.parametrize("family", ["inet", "ip", "ip6", "arp", "bridge"])
 def test_table_is_listed_under_its_family(rules: Nft, space: NetNS, family: str) -> None:
-    """Adding an existing table changes nothing."""
+    """A table is listed under its family; a second addition changes nothing."""
     table = Table(family, "name")
     rules.apply([nftables.add_table(table), nftables.add_chain(table, "inside")])
     rules.apply([nftables.add_table(table)])
@@ -78,7 +78,10 @@ def test_table_is_listed_under_its_family(rules: Nft, space: NetNS, family: str)
 
 
 def test_rules_are_listed_in_order_with_comments(rules: Nft, space: NetNS) -> None:
-    """A rule is added at the end or in front, and its handle and comment are the kernel's own."""
+    """Rules, added at the end or in front, are listed in order with comments.
+
+    Handle and comment are the kernel's own.
+    """
     long = "x" * 300
     rules.apply(
         [
@@ -100,8 +103,8 @@ def test_rules_are_listed_in_order_with_comments(rules: Nft, space: NetNS) -> No
     assert dumped[0].get_attr("NFTA_RULE_USERDATA") == "first"
 
 
-def test_rule_and_table_removal(rules: Nft) -> None:
-    """A rule is removed by its handle, and the table with its content."""
+def test_removed_rule_and_table_are_not_listed(rules: Nft) -> None:
+    """A rule is removed by its handle, and a table with its content."""
     rules.apply(
         [
             nftables.add_table(TABLE),
@@ -124,7 +127,10 @@ def test_rule_and_table_removal(rules: Nft) -> None:
 
 
 def test_rules_of_a_table_exclude_other_tables(rules: Nft) -> None:
-    """Tables of the same name in another family, or of another name, are left out."""
+    """The rules of a table exclude those of other tables.
+
+    Those have the same name in another family, or another name.
+    """
     others = [Table("ip", "mine"), Table("inet", "other")]
     for table in (TABLE, *others):
         comment = f"{table.family} {table.name}"
@@ -159,7 +165,7 @@ def holder(fd: int) -> Iterator[int]:
 
 
 def test_owned_table_refuses_other_sockets(rules: Nft, space: NetNS) -> None:
-    """Another socket can neither add to it nor remove it; its owner can."""
+    """Only the socket that owns a table can add to it or remove it."""
     with Nft(space) as owner:
         owner.apply([nftables.add_table(OWNED, owned=True)])
         for request in (nftables.add_chain(OWNED, "more"), nftables.del_table(OWNED)):
@@ -172,7 +178,7 @@ def test_owned_table_refuses_other_sockets(rules: Nft, space: NetNS) -> None:
 
 
 def test_flush_keeps_owned_tables(rules: Nft, space: NetNS) -> None:
-    """A flush by another socket removes the other tables."""
+    """A flush by another socket keeps owned tables and removes the others."""
     plain = Table("ip6", "plain")
     with Nft(space) as owner:
         owner.apply([nftables.add_table(OWNED, owned=True), nftables.add_table(plain)])
@@ -185,7 +191,10 @@ def test_flush_keeps_owned_tables(rules: Nft, space: NetNS) -> None:
 def test_owned_table_ends_with_the_last_process_that_holds_the_socket(
     rules: Nft, space: NetNS
 ) -> None:
-    """The kernel closes the descriptors of a process, however it ends."""
+    """An owned table ends with the last process that holds its socket.
+
+    The kernel closes the descriptors of a process, however it ends.
+    """
     with Nft(space) as owner, holder(owner.fileno()):
         owner.apply([nftables.add_table(OWNED, owned=True)])
         owner.close()
@@ -194,7 +203,7 @@ def test_owned_table_ends_with_the_last_process_that_holds_the_socket(
 
 
 def test_process_that_inherits_the_socket_owns_the_table(rules: Nft, space: NetNS) -> None:
-    """A duplicate taken from the holder changes the table as the original did."""
+    """A duplicate of the socket, taken from its holder, can change the owned table."""
     with Nft(space) as owner:
         number = owner.fileno()
         with holder(number) as process:

@@ -1,4 +1,4 @@
-"""Effects of nftables rules on packets."""
+"""Tests of the effects of nftables rules on packets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def chain(
     ]
 
 
-# --- what matches -------------------------------------------------------------------
+# --- matches ------------------------------------------------------------------------
 
 IN, OUT = "eth0", "eth1"
 CLIENT = {4: "192.0.2.2", 6: "2001:db8::2"}
@@ -103,8 +103,8 @@ def packets(space: NetNS) -> dict[str, int]:
         }
 
 
-def test_expression_matches_its_packets(rules: Nft, star: Star) -> None:
-    """One datagram of each family passes: every match counts those it fits and no other."""
+def test_nft_expression_matches_its_packets(rules: Nft, star: Star) -> None:
+    """Each expression matches the packets that fit and no other, in each family."""
     matches = [
         nftables.add_rule(TABLE, "chain", *parts, nftables.counter(), comment=comment)
         for comment, (parts, _) in MATCHES.items()
@@ -128,7 +128,10 @@ def test_expression_matches_its_packets(rules: Nft, star: Star) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ct_state_established_matches_replies(rules: Nft, star: Star, family: int) -> None:
-    """Replies pass a forward chain that accepts only established, and not without it."""
+    """Replies pass a forward chain that accepts only established connections.
+
+    Without that rule they do not pass.
+    """
     established, accept = nftables.ct_state("established"), nftables.verdict("accept")
     allowed = nftables.add_rule(TABLE, "chain", established, accept)
     closed = nftables.add_rule(TABLE, "chain", nftables.iifname(OUT), nftables.verdict("drop"))
@@ -143,7 +146,7 @@ def test_ct_state_established_matches_replies(rules: Nft, star: Star, family: in
 def test_to_local_matches_only_packets_to_own_addresses(
     rules: Nft, star: Star, family: int
 ) -> None:
-    """`to_local` fits packets to any address of the namespace, and none that pass through."""
+    """`to_local` matches packets to any address of the namespace, and none that pass through."""
     rules.apply(chain(UDP, nftables.to_local(), nftables.verdict("drop"), hook="prerouting"))
     assert star.probe(star.client, family, star.first, Protocol.UDP).outcome is Outcome.REPLY
     for own in ROUTER[family]:
@@ -151,7 +154,7 @@ def test_to_local_matches_only_packets_to_own_addresses(
         assert seen.outcome is Outcome.DROPPED
 
 
-# --- what becomes of it -------------------------------------------------------------
+# --- verdicts and NAT ---------------------------------------------------------------
 
 REJECTIONS: dict[Rejection, str] = {
     "no-route": "net-unreachable",
@@ -166,7 +169,7 @@ REJECTIONS: dict[Rejection, str] = {
 def test_reject_sends_the_requested_icmp_error(
     rules: Nft, star: Star, family: int, how: Rejection
 ) -> None:
-    """The client gets the error of its own family, for every protocol."""
+    """The client of a rejected packet gets the ICMP error of its family, for any protocol."""
     rules.apply(chain(nftables.reject(how)))
     for protocol in PROTOCOLS:
         seen = star.probe(star.client, family, star.first, protocol)
@@ -175,7 +178,7 @@ def test_reject_sends_the_requested_icmp_error(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reject_with_tcp_reset_affects_tcp_only(rules: Nft, star: Star, family: int) -> None:
-    """A TCP connection is refused by a RST, and nothing else is refused."""
+    """A TCP connection is rejected by a RST, and no other packet is."""
     rules.apply(chain(nftables.l4proto("tcp"), nftables.reject("tcp-reset")))
     outcomes = [star.probe(star.client, family, star.first, protocol) for protocol in PROTOCOLS]
     assert [seen.outcome for seen in outcomes] == [Outcome.REPLY, Outcome.REPLY, Outcome.REJECTED]
@@ -230,7 +233,7 @@ def test_masquerade_replaces_the_source_address(
 def test_dnat_redirects_to_another_host(
     rules: Nft, star: Star, family: int, protocol: Protocol
 ) -> None:
-    """A packet to the router arrives at the host, and `ct_dnat` matches it."""
+    """A packet to the router arrives at another host by dnat, and `ct_dnat` matches it."""
     own, version = ROUTER[family][0], nftables.family(family)
     to = nftables.dnat(star.address(2, family))
     rules.apply(

@@ -1,4 +1,4 @@
-"""Fields of proc_pid_stat(5), and transport protocols of the kernel."""
+"""Tests of fields of proc_pid_stat(5), and of the kernel's transport protocols."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.parametrize("name", ["plain", "a) R 1 (b", "three words ) ("])
 def test_stat_is_parsed_for_any_command_name(name: str) -> None:
-    """Spaces and parentheses in the name do not shift the fields."""
+    """Spaces and parentheses in a command's name do not shift the fields of stat."""
     pipe = subprocess.PIPE
     with subprocess.Popen([*_NAMED, name], stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
@@ -40,7 +40,7 @@ def test_stat_is_parsed_for_any_command_name(name: str) -> None:
 
 
 def test_start_time_of_living_and_ended_processes(child: subprocess.Popen[bytes]) -> None:
-    """A child starts after its parent; an ended process has none, zombie or not."""
+    """A child starts after its parent; an ended process has no start time, zombie or not."""
     where = f"/proc/{child.pid}"
     assert 0 < proc.born("/proc/self") <= proc.born(where) == ProcessStat.of(where).born
     child.kill()
@@ -52,18 +52,18 @@ def test_start_time_of_living_and_ended_processes(child: subprocess.Popen[bytes]
 
 
 def test_touched_page_counts_as_one_fault() -> None:
-    """A second access does not count."""
+    """The first access to a page counts as one fault, and a second access as none."""
     before = ProcessStat.of("/proc/self").faults
     with mmap.mmap(-1, 100 * mmap.PAGESIZE) as area:
-        with contextlib.suppress(OSError):  # a kernel that has no others
+        with contextlib.suppress(OSError):  # the kernel may have no other
             area.madvise(mmap.MADV_NOHUGEPAGE)
         for _ in range(2):
             area[:: mmap.PAGESIZE] = bytes(100)
     assert 100 <= ProcessStat.of("/proc/self").faults - before < 200
 
 
-def test_pending_signals_and_argument_area() -> None:
-    """A blocked signal stays pending; the command line has a begin and an end."""
+def test_pending_signals_and_command_line_are_parsed() -> None:
+    """A blocked signal is pending, and the command line has a begin and an end."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:
         signal.raise_signal(signal.SIGUSR1)
@@ -78,13 +78,13 @@ def test_pending_signals_and_argument_area() -> None:
 
 @pytest.mark.parametrize("name", ["TCP", "UDP", "TCPv6", "UDPv6"])
 def test_common_protocols_are_available(name: str) -> None:
-    """Names are compared as a whole."""
+    """Common protocols are available; names are compared as a whole."""
     assert protocol_available(name)
     assert not protocol_available(name[:2])
 
 
 def test_available_sctp_has_sockets() -> None:
-    """SCTP is available only where a socket for it can be opened."""
+    """SCTP is available only if a socket for it can be opened."""
     available = protocol_available("SCTP")
     if available:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()

@@ -1,4 +1,4 @@
-"""Waiting for carriers, addresses and bridge ports, which the kernel makes ready late."""
+"""Tests of waiting for carriers, addresses and bridge ports, which become ready late."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def add_veth(netlink: Netlink, *, far: bool) -> None:
 
 
 def test_await_carrier_returns_when_both_ends_run(space: NetNS) -> None:
-    """An end that is up before its peer carries only after a kernel worker has run."""
+    """`await_carrier` returns when both ends of a veth pair run.
+
+    An end that is up before its peer carries only after a kernel worker has run.
+    """
     with Netlink(space) as netlink:
         for _ in range(OFTEN):
             add_veth(netlink, far=True)
@@ -40,8 +43,11 @@ def test_await_carrier_returns_when_both_ends_run(space: NetNS) -> None:
             netlink.send([rtnetlink.del_link("near")])
 
 
-def test_await_carrier_names_a_link_whose_peer_is_down(space: NetNS) -> None:
-    """The message says what to check."""
+def test_await_carrier_names_a_link_with_peer_down(space: NetNS) -> None:
+    """The error of `await_carrier` names a link with a peer that is down.
+
+    The message says what to check.
+    """
     with Netlink(space) as netlink:
         add_veth(netlink, far=False)
         with pytest.raises(TimeoutError, match=r"near has no carrier .* is its peer up"):
@@ -49,7 +55,10 @@ def test_await_carrier_names_a_link_whose_peer_is_down(space: NetNS) -> None:
 
 
 def test_await_local_returns_when_ipv6_is_received(space: NetNS) -> None:
-    """Before that one can bind to the address, but packets to it are dropped."""
+    """`await_local` returns when packets to an IPv6 address are received.
+
+    Before that one can bind to the address, but packets to it are dropped.
+    """
     with Netlink(space) as netlink:
         netlink.send([rtnetlink.add_bridge("br0", index=NEAR)])
         for number in range(1, OFTEN):
@@ -60,7 +69,10 @@ def test_await_local_returns_when_ipv6_is_received(space: NetNS) -> None:
 
 
 def test_await_local_names_a_missing_ipv6_address(space: NetNS) -> None:
-    """An IPv4 address would receive at once and is not checked."""
+    """The error of `await_local` names a missing IPv6 address.
+
+    An IPv4 address receives at once and is not checked.
+    """
     with Netlink(space) as netlink:
         await_local(netlink, [ip_address("192.0.2.1")], bound=0)
         with pytest.raises(TimeoutError, match=r"fd00::1 takes no packets .* is it there"):
@@ -74,7 +86,7 @@ OWN, PEER, THERE = "fd00::1/64", "fd00::2/64", "fd00::ffff/64"
 
 @pytest.fixture
 def bare() -> Iterator[Pair]:
-    """Connect two namespaces; duplicate address detection takes a tenth second."""
+    """Connect two namespaces; duplicate address detection takes a tenth of a second."""
     with pair([], []) as both:
         for space in both:
             netns.write_sysctls(
@@ -101,7 +113,7 @@ def give(space: NetNS, text: str, index: int = PORT) -> None:
         netlink.send([rtnetlink.add_address(index, IPv6Interface(text), nodad=False)])
 
 
-def state(space: NetNS, text: str) -> tuple[bool, bool]:
+def address_state(space: NetNS, text: str) -> tuple[bool, bool]:
     """Return whether an address is tentative, and whether it failed."""
     with Netlink(space) as netlink:
         (found,) = (a for a in rtnetlink_dump.addresses(netlink) if str(a.address) == text)
@@ -111,7 +123,7 @@ def state(space: NetNS, text: str) -> tuple[bool, bool]:
 def test_tentative_address_is_awaited_without_polling(
     bare: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wait ends on a notification of the kernel, without polling."""
+    """The wait for a tentative address ends on a kernel notification, without polling."""
     one, other = bare
     woken: list[bool] = []
 
@@ -125,17 +137,20 @@ def test_tentative_address_is_awaited_without_polling(
     for space, text in ((one, OWN), (other, PEER)):
         netns.write_sysctls(
             space, {"net.ipv6.conf.eth0.dad_transmits": 10}
-        )  # else it may be over by then
+        )  # else duplicate detection may have ended
         give(space, text)
-        assert state(space, text) == (True, False)
+        assert address_state(space, text) == (True, False)
     await_ready(bare)
     assert woken
     assert all(woken)
-    assert state(one, OWN) == state(other, PEER) == (False, False)
+    assert address_state(one, OWN) == address_state(other, PEER) == (False, False)
 
 
 def test_address_without_duplicate_detection_is_awaited_until_reachable(ends6: Pair) -> None:
-    """Neighbours reach an address without duplicate address detection after a short delay."""
+    """An address without duplicate address detection is awaited until it is reachable.
+
+    Neighbours reach the address after a short delay.
+    """
     one, other = ends6
     fresh = [IPv6Interface(f"fd00::{number:x}/64") for number in range(1, 100)]
     with Netlink(one) as netlink, other.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
@@ -158,7 +173,7 @@ def _local_route(kind: int, flags: int) -> Request:
 
 
 def test_address_without_local_route_is_named(ends6: Pair) -> None:
-    """The kernel discards packets to an address without a local route."""
+    """The error names an address without a local route: the kernel discards its packets."""
     _, other = ends6
     await_ready([other])
     with Netlink(other) as netlink:
@@ -167,10 +182,13 @@ def test_address_without_local_route_is_named(ends6: Pair) -> None:
             await_ready([other], bound=0.05)
 
 
-def test_address_is_awaited_until_it_has_a_local_route(
+def test_address_is_awaited_until_its_local_route_exists(
     ends6: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel announces an address before it adds the local route."""
+    """An address is awaited until the kernel adds its local route.
+
+    The kernel announces an address before it adds the local route.
+    """
     _, other = ends6
     await_ready([other])
     woken: list[bool] = []
@@ -195,7 +213,7 @@ def _neighbours(space: NetNS) -> list[rtnetlink_dump.Neighbour]:
 
 
 def test_address_that_stays_tentative_is_named(bare: Pair) -> None:
-    """The error names the address, the link and the namespace."""
+    """The error for an address that stays tentative names address, link and namespace."""
     one, _ = bare
     netns.write_sysctls(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
     give(one, OWN)
@@ -207,18 +225,21 @@ def test_address_that_stays_tentative_is_named(bare: Pair) -> None:
 
 
 def test_duplicate_address_is_not_awaited(bare: Pair) -> None:
-    """A duplicate address never becomes usable: there is nothing to wait for."""
+    """A duplicate address is not awaited, because it never becomes usable."""
     one, other = bare
     with Netlink(other) as netlink:
         netlink.send([rtnetlink.add_address(PORT, IPv6Interface(OWN))])
     await_ready(bare)
     give(one, OWN)
     await_ready(bare)
-    assert state(one, OWN)[1]
+    assert address_state(one, OWN)[1]
 
 
 def test_address_on_a_link_without_carrier_is_not_awaited() -> None:
-    """A bridge without ports detects no duplicates, so the address stays tentative."""
+    """An address on a link without a carrier is not awaited.
+
+    A bridge without ports detects no duplicates, so the address stays tentative.
+    """
     with control() as space, Netlink(space) as netlink:
         netlink.send(
             [
@@ -229,11 +250,11 @@ def test_address_on_a_link_without_carrier_is_not_awaited() -> None:
         )
         give(space, OWN, index=5)
         await_ready([space], bound=0.0)
-        assert state(space, OWN) == (True, False)
+        assert address_state(space, OWN) == (True, False)
 
 
 def test_link_local_address_alone_is_not_awaited(bare: Pair) -> None:
-    """A link without a global IPv6 address takes no part in IPv6."""
+    """A link-local address is not awaited on a link without a global IPv6 address."""
     one, _ = bare
     netns.write_sysctls(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
     with Netlink(one) as netlink:
@@ -244,7 +265,10 @@ def test_link_local_address_alone_is_not_awaited(bare: Pair) -> None:
 
 
 def test_bridge_port_that_does_not_forward_is_named() -> None:
-    """A bridge with a spanning tree lets its ports listen and learn for seconds first."""
+    """The error names a bridge port that does not forward.
+
+    A bridge with a spanning tree lets its ports listen and learn for seconds first.
+    """
     slow = u32(rtnetlink.IFLA_BR_STP_STATE, 1) + u32(rtnetlink.IFLA_BR_FORWARD_DELAY, 200)
     with pair([], []) as (one, _), Netlink(one) as netlink:
         netlink.send(

@@ -1,4 +1,7 @@
-"""Links, addresses, routes, rules, neighbours: changed, then read through pyroute2 or probed."""
+"""Tests of links, addresses, routes, rules and neighbours: changed, then read or probed.
+
+pyroute2 reads them.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def bridged(space: NetNS) -> NetNS:
 
 
 def test_bridge_has_requested_attributes_and_no_spanning_tree(space: NetNS) -> None:
-    """The bridge has no forward delay either."""
+    """A bridge has the requested attributes, no spanning tree and no forward delay."""
     send(space, rtnetlink.add_bridge("br7", index=77, mac=MAC, mtu=1400))
     found = decoder.link(space, "br7")
     data = found.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
@@ -48,7 +51,10 @@ def test_bridge_has_requested_attributes_and_no_spanning_tree(space: NetNS) -> N
 
 
 def test_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
-    """Both ends have place, name and size; the near one is up, and a bridge port."""
+    """One message makes a veth pair, up and a bridge port at its near end.
+
+    Both ends have place, name and size.
+    """
     with NetNS.new() as far:
         send(
             bridged,
@@ -73,7 +79,7 @@ def test_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
 
 
 def test_both_veth_ends_can_be_placed_from_a_third_namespace(space: NetNS) -> None:
-    """The third namespace gets no link."""
+    """Both veth ends can be placed from a third namespace, which gets no link."""
     with NetNS.new() as one, NetNS.new() as other:
         send(space, rtnetlink.add_veth("a", "b", netns=one.fd, peer_netns=other.fd, up=False))
         assert not decoder.link(one, "a")["flags"] & UP
@@ -83,7 +89,7 @@ def test_both_veth_ends_can_be_placed_from_a_third_namespace(space: NetNS) -> No
 
 
 def test_macvlan_has_parent_and_mode_in_another_namespace(bridged: NetNS) -> None:
-    """It is made there by one message."""
+    """One message makes a macvlan with parent and mode in another namespace."""
     mode = u32(rtnetlink.IFLA_MACVLAN_MODE, 4)  # MACVLAN_MODE_BRIDGE
     with NetNS.new() as far:
         made = rtnetlink.add_link("macvlan", "mv", parent=BRIDGE, netns=far.fd, data=mode, index=8)
@@ -94,7 +100,7 @@ def test_macvlan_has_parent_and_mode_in_another_namespace(bridged: NetNS) -> Non
 
 
 def test_bridge_port_is_isolated_and_hairpin(bridged: NetNS) -> None:
-    """Both options are switched on and off."""
+    """The options isolated and hairpin of a bridge port are switched on and off."""
     send(bridged, rtnetlink.add_veth("near", "far", index=20, master=BRIDGE))
     for on in (True, False):
         send(bridged, rtnetlink.isolate_port(20, isolated=on), rtnetlink.hairpin_port(20, on=on))
@@ -103,7 +109,7 @@ def test_bridge_port_is_isolated_and_hairpin(bridged: NetNS) -> None:
 
 
 def test_no_link_local_keeps_a_link_without_ipv6_address(space: NetNS) -> None:
-    """A link that comes up after `no_link_local` has no address; any other gets one."""
+    """A link that comes up after `no_link_local` has no IPv6 address; any other gets one."""
     send(
         space,
         rtnetlink.add_veth("with", "without", index=20, peer_index=21, up=False),
@@ -118,7 +124,7 @@ def test_no_link_local_keeps_a_link_without_ipv6_address(space: NetNS) -> None:
 
 
 def test_set_link_changes_only_the_given_attributes(bridged: NetNS) -> None:
-    """Name, MTU, MAC, master and state change one by one, and nothing else does."""
+    """`set_link` changes name, MTU, MAC, master or state, and nothing else."""
 
     def state() -> tuple[Any, ...]:
         found = decoder.link(bridged, name)
@@ -144,7 +150,7 @@ def test_set_link_changes_only_the_given_attributes(bridged: NetNS) -> None:
 
 
 def test_link_moves_and_del_link_removes_both_ends(space: NetNS) -> None:
-    """`netns` moves a link; removing one end of a pair by name removes both."""
+    """`netns` moves a link; the removal of one end of a veth pair by name removes both."""
     with NetNS.new() as far:
         send(space, rtnetlink.add_veth("near", "far", index=20))
         send(space, rtnetlink.set_link(20, netns=far.fd))
@@ -156,7 +162,7 @@ def test_link_moves_and_del_link_removes_both_ends(space: NetNS) -> None:
 
 
 def test_del_group_removes_all_links_of_the_group(space: NetNS) -> None:
-    """Both ends of each pair go, other links stay."""
+    """`del_group` removes both ends of each pair of the group, and no other link."""
     send(space, *(rtnetlink.add_veth(f"near{number}", f"far{number}") for number in range(3)))
     send(space, *(rtnetlink.set_link(0, name=f"near{number}", group=77) for number in range(2)))
     send(space, rtnetlink.del_group(77))
@@ -167,7 +173,7 @@ def test_del_group_removes_all_links_of_the_group(space: NetNS) -> None:
 
 @pytest.mark.parametrize("mac", ["02:42:0a:00:00", "02:42:0a:00:00:01:02", "not a mac"])
 def test_malformed_mac_is_refused(mac: str) -> None:
-    """Anything else is refused before it reaches the kernel."""
+    """A malformed MAC is refused before it reaches the kernel."""
     with pytest.raises(ValueError, match=r"is not a MAC address|non-hexadecimal"):
         rtnetlink.set_link(1, mac=mac)
 
@@ -187,7 +193,7 @@ def test_malformed_mac_is_refused(mac: str) -> None:
     ],
 )
 def test_address_is_added_and_removed(bridged: NetNS, text: str, broadcast: str | None) -> None:
-    """Address, prefix and broadcast address are there, and gone after removal."""
+    """An added address has its prefix and broadcast address, and is gone after removal."""
     send(bridged, rtnetlink.add_address(BRIDGE, ip_interface(text)))
     found = decoder.addresses(bridged, BRIDGE)[text]
     assert found.get_attr("IFA_BROADCAST") == broadcast
@@ -199,14 +205,14 @@ def test_address_is_added_and_removed(bridged: NetNS, text: str, broadcast: str 
 def test_nodad_makes_ipv6_address_usable_at_once(
     bridged: NetNS, *, nodad: bool, flags: int
 ) -> None:
-    """Without `nodad` the address is tentative first."""
+    """An IPv6 address is usable at once with `nodad`, and tentative without."""
     send(bridged, rtnetlink.add_address(BRIDGE, ip_interface("fd00::3/64"), nodad=nodad))
     found = decoder.addresses(bridged, BRIDGE)["fd00::3/64"].get_attr("IFA_FLAGS")
     assert found & (0x02 | 0x40) == flags  # IFA_F_NODAD, IFA_F_TENTATIVE
 
 
 def test_existing_address_is_refused(bridged: NetNS) -> None:
-    """The error names the address and the link."""
+    """The error for an existing address names the address and the link."""
     request = rtnetlink.add_address(BRIDGE, ip_interface("10.1.2.3/16"))
     send(bridged, request)
     with pytest.raises(NetlinkError, match=r"add address 10\.1\.2\.3/16 to link 5: File exists"):
@@ -228,7 +234,7 @@ RouteFields = tuple[str | None, int, str | None, int | None, str | None, int, in
 
 
 def routes(space: NetNS, family: int, table: int) -> set[RouteFields]:
-    """Routes as (destination, prefix, gateway, link, source, scope, type)."""
+    """Return routes as (destination, prefix, gateway, link, source, scope, type)."""
     with decoder.rtnetlink(space) as ipr:
         found = [item for item in ipr.get_routes(family=family) if in_table(item) == table]
     attributes = ("RTA_GATEWAY", "RTA_OIF", "RTA_PREFSRC")
@@ -252,7 +258,10 @@ def in_table(item: Any) -> int:
 
 @pytest.mark.parametrize("table", [254, 100, 1000])
 def test_route_has_requested_attributes(routed: NetNS, table: int) -> None:
-    """Destination, gateway, link, source and table are the requested ones, in both families."""
+    """A route has the requested attributes in both families.
+
+    They are destination, gateway, link, source and table.
+    """
     four, six = ip_network("10.9.0.0/16"), ip_network("fd09::/16")
     send(
         routed,
@@ -287,7 +296,10 @@ def test_route_has_requested_attributes(routed: NetNS, table: int) -> None:
 def test_route_is_added_replaced_and_removed(
     routed: NetNS, destination: str | None, first: str, second: str
 ) -> None:
-    """A second route to the same place is refused unless it replaces; the right one goes."""
+    """A second route to a destination is refused unless it replaces the first.
+
+    A removal removes the right route.
+    """
     where = ip_network(destination) if destination else None
     family = socket.AF_INET if "." in first else socket.AF_INET6
 
@@ -307,7 +319,10 @@ def test_route_is_added_replaced_and_removed(
 
 @pytest.mark.parametrize("text", ["10.9.0.0/16", "fd09::/16", "0.0.0.0/0", "::/0"])
 def test_blackhole_route_has_its_type_in_the_main_table(space: NetNS, text: str) -> None:
-    """Networks of both families, and default routes."""
+    """A blackhole route has its type in the main table.
+
+    It may be for a network of either family, or a default route.
+    """
     network = ip_network(text)
     send(space, rtnetlink.add_blackhole(network))
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
@@ -321,7 +336,7 @@ def test_blackhole_route_has_its_type_in_the_main_table(space: NetNS, text: str)
 
 @pytest.mark.parametrize("table", [100, 1000])
 def test_policy_rule_has_requested_attributes(space: NetNS, table: int) -> None:
-    """Priority, interface and table of a rule are the requested ones, in both families."""
+    """A policy rule has the requested priority, interface and table in both families."""
     for family in (4, 6):
         send(space, rtnetlink.add_rule(family, iif="eth9", table=table, priority=7))
     for number in (socket.AF_INET, socket.AF_INET6):
@@ -336,7 +351,7 @@ def test_policy_rule_has_requested_attributes(space: NetNS, table: int) -> None:
 
 @pytest.mark.parametrize("address", [ip_address("10.0.0.9"), ip_address("fd00::9")])
 def test_neighbour_is_added_replaced_and_removed(routed: NetNS, address: Address) -> None:
-    """A permanent entry says whose MAC it is; a second one replaces it; then it is gone."""
+    """A permanent neighbour has the MAC, is replaced by a second one, and is removed."""
 
     def entries() -> list[tuple[str, int, int]]:
         with decoder.rtnetlink(routed) as ipr:

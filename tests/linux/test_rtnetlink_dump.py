@@ -1,4 +1,4 @@
-"""Dumps of rtnetlink, compared with those of pyroute2, and route lookups."""
+"""Tests of rtnetlink dumps, compared with those of pyroute2, and of route lookups."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def netlink(plain: Netlink) -> Netlink:
 
 
 def test_links_agree_with_pyroute2(netlink: Netlink, space: NetNS) -> None:
-    """Index, name, kind, state, MAC, MTU, master and peer of every link agree."""
+    """Index, name, kind, state, MAC, MTU, master and peer of each link agree with pyroute2."""
     with decoder.rtnetlink(space) as ipr:
         expected = {
             item.get_attr("IFLA_IFNAME"): (
@@ -66,13 +66,13 @@ def test_links_agree_with_pyroute2(netlink: Netlink, space: NetNS) -> None:
 
 
 def test_link_by_name_equals_link_in_the_dump(netlink: Netlink) -> None:
-    """Both queries give the same fields."""
+    """A query by name and a dump give the same fields of a link."""
     by_name = {name: rtnetlink_dump.link(netlink, name) for name in ("lo", "br0", "port", "peer")}
     assert {link.name: link for link in rtnetlink_dump.links(netlink)} == by_name
 
 
 def test_bridge_port_has_state_and_isolation(netlink: Netlink) -> None:
-    """A port with a carrier forwards at once; a link that is no port has no state."""
+    """A bridge port with a carrier forwards at once; a link that is no port has no state."""
 
     def port() -> Link:
         return rtnetlink_dump.link(netlink, "port")
@@ -86,7 +86,7 @@ def test_bridge_port_has_state_and_isolation(netlink: Netlink) -> None:
 
 
 def test_addresses_have_their_link(netlink: Netlink) -> None:
-    """Every address with its prefix, or those of one link."""
+    """A dump has every address with its prefix, or those of one link."""
     found = rtnetlink_dump.addresses(netlink)
     assert {
         (item.ifindex, str(item.address)) for item in found if not item.address.is_link_local
@@ -100,14 +100,14 @@ def test_addresses_have_their_link(netlink: Netlink) -> None:
 def test_dump_of_unsupported_family_is_empty(
     netlink: Netlink, make: Callable[[int], Request]
 ) -> None:
-    """The kernel answers such a request with all families."""
+    """A dump of an unsupported family is empty, although the kernel returns all families."""
     request = make(socket.AF_APPLETALK)
     assert netlink.ask(request)
     assert not rtnetlink_dump.dump_family(netlink, request)
 
 
 def test_point_to_point_address_is_the_local_end(netlink: Netlink, space: NetNS) -> None:
-    """The peer's address is not the link's own."""
+    """A point-to-point address is the local end's, not the peer's."""
     with decoder.rtnetlink(space) as ipr:
         ipr.addr("add", index=5, local="10.5.0.1", address="10.5.0.2", prefixlen=32)
     found = [item.address for item in rtnetlink_dump.addresses(netlink, index=5)]
@@ -115,7 +115,7 @@ def test_point_to_point_address_is_the_local_end(netlink: Netlink, space: NetNS)
 
 
 def test_address_is_tentative_during_dad(netlink: Netlink, space: NetNS) -> None:
-    """An address with `nodad` is usable at once."""
+    """An address is tentative during duplicate address detection, unless `nodad` is set."""
 
     def flags(text: str) -> tuple[bool, bool]:
         (found,) = (
@@ -129,7 +129,11 @@ def test_address_is_tentative_during_dad(netlink: Netlink, space: NetNS) -> None
 
 
 def test_local_addresses_equal_the_local_routes(space: NetNS) -> None:
-    """Link-local addresses and those of `lo` too; no subnet, group or anycast address."""
+    """The local addresses are those of the local routes.
+
+    Link-local addresses and those of `lo` are included; subnets, groups and anycast addresses
+    are not.
+    """
     own = [ip_interface(text) for text in ("fd00::12:3456/64", "fe80::7/64")]
     # a router has anycast addresses
     netns.write_sysctls(space, {"net.ipv6.conf.all.forwarding": 1})
@@ -149,7 +153,7 @@ def test_local_addresses_equal_the_local_routes(space: NetNS) -> None:
 
 
 def test_lo_resolves_no_neighbours(netlink: Netlink) -> None:
-    """Bridges and veth ends do."""
+    """`lo` resolves no neighbours, but bridges and veth ends do."""
     resolves = {link.name: link.resolves for link in rtnetlink_dump.links(netlink)}
     assert resolves == {"lo": False, "br0": True, "port": True, "peer": True}
 
@@ -158,7 +162,7 @@ def test_lo_resolves_no_neighbours(netlink: Netlink) -> None:
     ("text", "black"), [("10.9.0.0/16", "10.8.0.0/16"), ("fd09::/16", "fd08::/16")]
 )
 def test_routes_are_selected_by_table_and_kind(netlink: Netlink, text: str, black: str) -> None:
-    """Each route is in its own table; kinds other than unicast show only when asked for."""
+    """Each route is in its own table; kinds other than unicast are listed on request only."""
     network, swallowed = ip_network(text), ip_network(black)
     family = network.version
     via = ip_address("10.0.0.2" if family == 4 else "fd00::2")
@@ -182,7 +186,7 @@ def test_routes_are_selected_by_table_and_kind(netlink: Netlink, text: str, blac
 
 
 def test_links_with_ra_routes_need_a_router_advertisement(netlink: Netlink, space: NetNS) -> None:
-    """A static route through the link is not enough."""
+    """A link with a static route only is not among the links with RA routes."""
     with decoder.rtnetlink(space) as ipr:
         ipr.route("add", dst="2001:db8::/32", gateway="fd00::2", oif=5)
         assert rtnetlink_dump.links_with_ra_routes(netlink) == []
@@ -191,7 +195,7 @@ def test_links_with_ra_routes_need_a_router_advertisement(netlink: Netlink, spac
 
 
 def test_automatic_ipv6_routes_are_left_out(netlink: Netlink) -> None:
-    """A link-local route of IPv4 is listed, as it was added."""
+    """Automatic IPv6 routes are left out; an added link-local route of IPv4 is listed."""
     links = [ip_network("169.254.0.0/16"), ip_network("fe80::/64")]
     netlink.send([rtnetlink.add_route(network, oif=5, replace=True) for network in links])
     selected = {route.destination for route in rtnetlink_dump.routes(netlink)}
@@ -203,7 +207,7 @@ def test_automatic_ipv6_routes_are_left_out(netlink: Netlink) -> None:
 def test_neighbour_has_link_address_mac_and_state(
     netlink: Netlink, address: rtnetlink.Address
 ) -> None:
-    """Both families are listed."""
+    """A neighbour of either family has link, address, MAC and state."""
     netlink.send([rtnetlink.add_neighbour(5, address, MAC)])
     found = [item for item in rtnetlink_dump.neighbours(netlink) if item.address == address]
     assert found == [Neighbour(5, address, MAC, rtnetlink.NUD_PERMANENT)]
@@ -211,7 +215,11 @@ def test_neighbour_has_link_address_mac_and_state(
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_route_to_returns_link_gateway_and_reason(star: Star, family: int) -> None:
-    """A neighbour, a remote address, an own one, a blackhole, and an address without a route."""
+    """`route_to` returns link and gateway, or the reason why there is none.
+
+    The targets are a neighbour, a remote address, an own one, a blackhole, and one without
+    route.
+    """
     black, nowhere = {
         4: ("203.0.113.0", "192.0.3.1"),
         6: ("2001:db8:fff::", "2001:db8:ffff::1"),
@@ -247,7 +255,10 @@ def change(netlink: Netlink, *requests: Request) -> None:
 
 
 def test_watch_follows_every_change_of_a_link(watch: LinkWatch, plain: Netlink) -> None:
-    """A link is made, gets a carrier, a master and an MTU, is removed, and made of another kind."""
+    """A watch follows every change of a link.
+
+    A link is made, gets a carrier, a master and an MTU, is removed, and made of another kind.
+    """
     pair = rtnetlink.add_veth("near", "far", index=20, peer_index=21)
     for requests in (
         [pair],
@@ -266,7 +277,7 @@ def test_watch_follows_every_change_of_a_link(watch: LinkWatch, plain: Netlink) 
 def test_watch_dumps_only_after_a_notification(
     watch: LinkWatch, plain: Netlink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Links are dumped once for each change, however often they are read."""
+    """A watch dumps the links once for each change, however often they are read."""
     dumps: list[Netlink] = []
 
     def links(by: Netlink) -> list[rtnetlink_dump.Link]:
@@ -287,7 +298,7 @@ def test_watch_dumps_only_after_a_notification(
 def test_overrun_triggers_a_new_dump(watch: LinkWatch, plain: Netlink) -> None:
     """After lost notifications the links are dumped, and later notifications count again."""
     with socket.socket(fileno=os.dup(watch.fileno())) as duplicate:
-        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the smallest buffer: a few
     for number in range(200):
         plain.send([rtnetlink.set_link(rtnetlink.LO, mtu=1400 + number)])
     change(plain, rtnetlink.add_bridge("br1"))
@@ -299,7 +310,7 @@ def test_overrun_triggers_a_new_dump(watch: LinkWatch, plain: Netlink) -> None:
 def test_watch_dumps_again_after_a_failed_dump(
     watch: LinkWatch, plain: Netlink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A notification before the failure is not forgotten."""
+    """A watch dumps again after a failed dump, for a notification before the failure."""
     plain.send([rtnetlink.add_bridge("br1")])
     with monkeypatch.context() as patched:
         patched.setattr(rtnetlink_dump, "links", lambda _: 1 / 0)

@@ -1,4 +1,4 @@
-"""System calls and their errors."""
+"""Tests of system calls and their errors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def permitted() -> int:
 
 
 def test_capset_affects_only_the_calling_thread() -> None:
-    """Both halves of the set are dropped for that thread, and for no other."""
+    """A call of capset drops both halves of the set for the calling thread only."""
     before = sys_.capget()
     assert before == permitted()
     kept = before & (1 << 12 | 1 << 38)  # CAP_NET_ADMIN, CAP_PERFMON

@@ -1,4 +1,4 @@
-"""Shared by tests of the pure core: the cast, and a cell for changes."""
+"""Helpers of the tests of the pure modules: the cast, and a cell for changes."""
 
 from __future__ import annotations
 

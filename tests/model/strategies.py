@@ -30,12 +30,12 @@ from harness.model.topology import Topology
 
 
 def topologies() -> SearchStrategy[Topology]:
-    """Return worlds with any number of routers."""
+    """Return a strategy of worlds with any number of routers."""
     return st.builds(Topology, routers=st.integers(1, 30))
 
 
 def dialects() -> SearchStrategy[Dialect]:
-    """Return every combination of the choices that decide reachability."""
+    """Return a strategy of every combination of the choices that decide reachability."""
     return st.builds(
         Dialect,
         bridge_address6=st.sampled_from([None, IPv6Interface("fd00:17::1/64")]),
@@ -58,7 +58,7 @@ _TARGETS = (SELF, LOOPBACK, *_NAMES[:2], GATEWAY, HOST, INTERNET, BY_NAME, BR0)
 
 
 def cells() -> SearchStrategy[Cell]:
-    """Return any cell of a small world."""
+    """Return a strategy of the cells of a small world."""
     return st.builds(
         Cell,
         st.sampled_from(_NAMES),
@@ -74,7 +74,7 @@ _SENDERS = st.none() | st.sampled_from([*_NAMES, "172.17.42.2"])
 
 
 def observations() -> SearchStrategy[Observation]:
-    """Return anything that a probe can report."""
+    """Return a strategy of all that a probe can report."""
     return st.builds(
         Observation,
         _OUTCOMES,
@@ -88,7 +88,10 @@ def observations() -> SearchStrategy[Observation]:
 
 
 def promises() -> SearchStrategy[Promise]:
-    """Return anything that an oracle can promise: a sender only where a packet arrives."""
+    """Return a strategy of all that an oracle can promise.
+
+    A promise has a sender only if a packet arrives.
+    """
     anything = st.builds(
         Promise,
         _OUTCOMES,
@@ -110,13 +113,13 @@ def _sensible(drawn: Promise) -> Promise:
 
 
 def matrices(entries: SearchStrategy[E], *, max_size: int = 12) -> SearchStrategy[Matrix[E]]:
-    """Return matrices of `promises()` or `observations()`."""
+    """Return a strategy of matrices of `promises()` or `observations()`."""
     return st.dictionaries(cells(), entries, max_size=max_size).map(Matrix)
 
 
 @st.composite
 def kept(draw: st.DrawFn, promise: Promise) -> Observation:
-    """Draw observations that keep `promise`, free in all that it leaves open."""
+    """Draw observations that keep `promise`, with any value in the fields that it leaves open."""
     ttl, seen_ttl = draw(_TTLS), draw(_TTLS)
     if promise.ttl is not None:
         ttl, seen_ttl = draw(

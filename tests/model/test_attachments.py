@@ -1,4 +1,4 @@
-"""Containers on several networks: by which of them two talk, and what is promised then."""
+"""Tests of containers on several networks: the network that two use, and the promises."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PLAN = Plan(
 )
 
 
-def of(*cells: Cell) -> Matrix[Promise]:
+def promises_of(*cells: Cell) -> Matrix[Promise]:
     """Compute the promises of these cells."""
     return promised(PLAN, Dialect(), Topology(), cells)
 
@@ -77,16 +77,19 @@ def of(*cells: Cell) -> Matrix[Promise]:
 def test_peers_use_shared_network_before_default_route(
     source: str, target: str, family: Family, words: str
 ) -> None:
-    """Otherwise the sender's default route and the networks on that path decide."""
+    """Peers use a shared network; without one the sender's default route decides.
+
+    The networks on the path of that route decide too.
+    """
     cell = Cell(source, target, Protocol.ICMP, family)
-    promise = of(cell)[cell]
+    promise = promises_of(cell)[cell]
     assert f"{promise}, {promise.requirement}" == words
 
 
 def test_cell_exists_only_for_address_family_of_target() -> None:
-    """A container has an address in a family when one of its networks has."""
+    """A cell exists only for an address family of one of the target's networks."""
     absent, present = (Cell("host", name, Protocol.ICMP, 6) for name in ("deaf1", "shut"))
-    assert list(of(absent, present)) == [present]
+    assert list(promises_of(absent, present)) == [present]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,10 @@ def test_cell_exists_only_for_address_family_of_target() -> None:
 def test_target_without_shared_network_is_asked_on_first_network_of_family(
     source: str, target: str, family: Family, links: tuple[str, str]
 ) -> None:
-    """The first network with the family counts, also for a container that asks itself."""
+    """A target without a shared network is addressed on its first network of the family.
+
+    The same holds for a container that addresses itself.
+    """
     places = attachments_of(PLAN, Dialect())
     one, other = shared_link(places[source], places[target], family)
     assert (one.link, other.link) == links
@@ -111,7 +117,7 @@ def test_target_without_shared_network_is_asked_on_first_network_of_family(
 
 @given(plans())
 def test_link_pair_belongs_to_both_containers_and_is_shared_if_possible(plan: Plan) -> None:
-    """Each container uses one of its own links, the shared one if there is one."""
+    """Each of two containers uses one of its own links, on the shared network if any."""
     places = attachments_of(plan, Dialect())
     for source in places.values():
         for target in places.values():
@@ -127,7 +133,7 @@ def test_link_pair_belongs_to_both_containers_and_is_shared_if_possible(plan: Pl
 
 @given(plans())
 def test_order_of_additional_networks_changes_no_promise(plan: Plan) -> None:
-    """The order in which a container is connected to networks has no effect."""
+    """The order in which a container is connected to networks changes no promise."""
     turned = replace(
         plan, containers=tuple(replace(item, also=item.also[::-1]) for item in plan.containers)
     )
@@ -141,7 +147,7 @@ def test_order_of_additional_networks_changes_no_promise(plan: Plan) -> None:
 
 
 def test_unrouted_subnet_is_refused_with_list_of_routed_subnets() -> None:
-    """The error lists the valid choices for the author of the plan."""
+    """The error for an unrouted subnet lists the routed ones for the plan's author."""
     lan = NetworkSpec("lan", subnet=IPv4Network("100.64.0.0/24"))
     said = (
         "network 'lan': the world has no route to 100.64.0.0/24; "

@@ -1,4 +1,4 @@
-"""Features that a plan requires, and the part of the cast for runtimes with few features."""
+"""Tests of the features that a plan requires, and of the cast for few features."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from harness.model.plan import (
     ],
 )
 def test_network_spec_requires_features_of_its_options(spec: NetworkSpec, asked: set[str]) -> None:
-    """A network without options requires `networks`."""
+    """A network requires the features of its options, or only `networks` without options."""
     assert set(of_network(spec)) == asked
 
 
@@ -72,7 +72,7 @@ def test_network_spec_requires_features_of_its_options(spec: NetworkSpec, asked:
 def test_container_spec_requires_features_of_its_mode_and_options(
     spec: ContainerSpec, asked: set[str]
 ) -> None:
-    """A container requires the features of all its options together."""
+    """A container requires the features of its mode and of all its options."""
     assert set(of_container(spec, set())) == asked
 
 
@@ -107,11 +107,11 @@ def test_check_lists_all_unclaimed_features() -> None:
 def test_containers_with_unclaimed_mode_are_absent_from_cast(
     withheld: list[str], without: dict[str, set[str]]
 ) -> None:
-    """Containers that join an absent container are absent too."""
+    """Containers with an unclaimed mode are absent, and so are those that join them."""
     assert absent(CAST, set(Feature) - {Feature.USER_MODE, *withheld}) == without
 
 
 def test_plan_requires_features_of_its_networks_and_containers() -> None:
-    """The features of a plan are the union over its networks and containers."""
+    """A plan requires the features of all its networks and containers."""
     plan = Plan((NetworkSpec("n", internal=True),), (ContainerSpec("c", Host()),))
     assert set(of_plan(plan, set(Feature))) == {"internal", "host"}

@@ -1,4 +1,4 @@
-"""The matrix: when two are equal, and what an assertion says when they are not."""
+"""Tests of the matrix: when two are equal, and the text of an assertion when they differ."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def promised(*cells: Cell) -> Matrix[Promise]:
 
 
 def lost(*cells: Cell) -> Matrix[Observation]:
-    """Nothing came through in any of these cells."""
+    """Return a matrix of these cells without any reply."""
     return Matrix(dict.fromkeys(cells, LOST))
 
 
 def peers(count: int) -> list[Cell]:
-    """Cells from `a` to as many targets."""
+    """Return cells from `a` to as many targets."""
     return [replace(CELL, target=f"b{number}") for number in range(count)]
 
 
@@ -54,7 +54,7 @@ def test_matrices_are_equal_if_all_promises_are_kept(
 def test_matrix_equality_means_same_cells_and_kept_promises(
     expected: Matrix[Promise], seen: Matrix[Observation]
 ) -> None:
-    """Equality is nothing but: the same cells, and each promise admits its observation."""
+    """Matrices are equal if they have the same cells and each promise admits its observation."""
     held = set(expected) == set(seen) and all(expected[cell].admits(seen[cell]) for cell in seen)
     assert (seen == expected) == (expected == seen) == held
     assert (seen != expected) != held
@@ -62,7 +62,7 @@ def test_matrix_equality_means_same_cells_and_kept_promises(
 
 @given(matrices(promises()).filter(len))
 def test_promised_cell_without_observation_is_a_difference(expected: Matrix[Promise]) -> None:
-    """Leaving out a single cell makes the matrices unequal, and the cell is named."""
+    """A promised cell without observation makes the matrices unequal, and is named."""
     seen = keeping(expected)
     assert seen == expected
     *rest, missing = seen
@@ -74,7 +74,7 @@ def test_promised_cell_without_observation_is_a_difference(expected: Matrix[Prom
 def test_observed_cell_without_promise_is_a_difference(
     expected: Matrix[Promise], cell: Cell
 ) -> None:
-    """A cell beyond those that were promised makes the matrices unequal."""
+    """An observed cell without promise makes the matrices unequal."""
     expected = expected.restrict(set(expected) - {cell})
     seen = keeping(expected).merge(Matrix({cell: KEPT}))
     assert [difference.cell for difference in diff(expected, seen)] == [cell]
@@ -84,20 +84,20 @@ def test_observed_cell_without_promise_is_a_difference(
 def test_observed_matrices_with_equal_entries_are_equal(
     one: Matrix[Observation], other: Matrix[Observation]
 ) -> None:
-    """Among matrices of a kind equality is that of dictionaries."""
+    """Two observed matrices are equal like dictionaries, as are two promised ones."""
     assert one == Matrix(dict(one))
     assert (one == other) == (dict(one) == dict(other))
 
 
 def test_matrix_differs_from_dict_and_is_unhashable() -> None:
-    """A matrix is no dictionary, and has no hash, because an equal one could differ."""
+    """A matrix differs from a dictionary and has no hash, as equal matrices could differ in it."""
     assert Matrix({CELL: KEPT}) != {CELL: KEPT}
     with pytest.raises(TypeError, match="unhashable"):
         hash(Matrix[Promise]())
 
 
 def test_pickled_matrix_keeps_cells_and_order() -> None:
-    """Pickling keeps every cell, in order."""
+    """Pickling keeps every cell of a matrix, in order."""
     again = pickle.loads(pickle.dumps(PROMISED))
     assert again == PROMISED
     assert list(again) == list(PROMISED)
@@ -108,7 +108,7 @@ def test_pickled_matrix_keeps_cells_and_order() -> None:
 
 @given(matrices(promises()), st.sampled_from(["source", "target", "protocol", "family"]))
 def test_selections_along_an_axis_partition_the_matrix(matrix: Matrix[Promise], axis: str) -> None:
-    """Every cell is in the selection by its own value, and merging them all restores the whole."""
+    """Every cell is in the selection of its own value; all selections merge to the whole."""
     whole: Matrix[Promise] = Matrix()
     for value in {getattr(cell, axis) for cell in matrix}:
         part = matrix.select(**{axis: value})
@@ -122,7 +122,7 @@ def test_selections_along_an_axis_partition_the_matrix(matrix: Matrix[Promise], 
 def test_select_by_all_four_properties_finds_at_most_one_cell(
     matrix: Matrix[Promise], cell: Cell
 ) -> None:
-    """All four properties together leave one cell, or none."""
+    """A selection by all four properties has one cell, or none."""
     found = matrix.select(
         source=cell.source, target=cell.target, protocol=cell.protocol, family=cell.family
     )
@@ -134,7 +134,7 @@ def test_select_by_all_four_properties_finds_at_most_one_cell(
 def test_repeated_restrict_of_matrix_intersects_cells(
     matrix: Matrix[Promise], some: frozenset[Cell], others: frozenset[Cell]
 ) -> None:
-    """Restricting twice is restricting to what both have, and restricting to all is nothing."""
+    """A second restriction leaves the cells of both; a restriction to all changes nothing."""
     assert matrix.restrict(some).restrict(others) == matrix.restrict(some & others)
     assert matrix.restrict(matrix) == matrix
     assert set(matrix.restrict(some)) == set(matrix) & some
@@ -144,7 +144,7 @@ def test_repeated_restrict_of_matrix_intersects_cells(
 def test_merge_of_matrix_parts_equals_restrict_to_their_union(
     matrix: Matrix[Promise], some: frozenset[Cell], others: frozenset[Cell]
 ) -> None:
-    """Parts of one matrix never conflict, in whatever order they are merged."""
+    """Parts of one matrix merge without conflict, in any order."""
     one, other = matrix.restrict(some), matrix.restrict(others)
     assert one.merge(other) == other.merge(one) == matrix.restrict(some | others)
     assert one.merge(one) == one
@@ -152,7 +152,7 @@ def test_merge_of_matrix_parts_equals_restrict_to_their_union(
 
 
 def test_merge_of_conflicting_matrices_names_the_cell() -> None:
-    """Matrices with different entries for a cell are not merged."""
+    """A merge of matrices with different entries for a cell fails and names the cell."""
     said = "a → b icmp/4: reply, ttl 64, seen as a here, dropped there"
     with pytest.raises(MatrixConflict, match=f"^{said}$"):
         Matrix({CELL: KEPT}).merge(Matrix({CELL: LOST}))
@@ -162,7 +162,7 @@ def test_merge_of_conflicting_matrices_names_the_cell() -> None:
 def test_diff_follows_order_of_promised_matrix(
     expected: Matrix[Promise], seen: Matrix[Observation]
 ) -> None:
-    """The promised matrix's order rules, whichever side it is on; strangers come last."""
+    """A difference has the promised matrix's order on either side, other cells last."""
     order = list(dict.fromkeys([*expected, *seen]))
     for differences in (diff(expected, seen), diff(seen, expected)):
         where = [order.index(difference.cell) for difference in differences]
@@ -172,11 +172,14 @@ def test_diff_follows_order_of_promised_matrix(
         assert all(d.observation == seen.get(d.cell) for d in differences)
 
 
-# --- in words ----------------------------------------------------------------
+# --- explanations ------------------------------------------------------------
 
 
 def test_explanation_shows_promise_observation_requirement_and_reason() -> None:
-    """One wrong pair reads as one entry that explains itself, and right cells are not shown."""
+    """An explanation shows promise, observation, requirement and reason of wrong cells.
+
+    It does not show right cells.
+    """
     expected = PROMISED.select(source="container01")
     seen = changed(keeping(expected), target="container02")
     assert explain(seen, expected) == [
@@ -191,7 +194,7 @@ def test_explanation_shows_promise_observation_requirement_and_reason() -> None:
 
 
 def test_explanation_does_not_depend_on_argument_order() -> None:
-    """The promised matrix may stand on either side of `==`."""
+    """An explanation is the same with the promised matrix on either side of `==`."""
     seen = changed(keeping(PROMISED), target="ns1")
     assert explain(seen, PROMISED) == explain(PROMISED, seen)
 
@@ -203,7 +206,7 @@ def test_explanation_does_not_depend_on_argument_order() -> None:
 def test_explanation_has_at_most_six_entries_and_counts_the_rest(
     expected: Matrix[Promise], seen: Matrix[Observation]
 ) -> None:
-    """Every wrong cell is either in one of at most six entries or counted as one more."""
+    """Every wrong cell is in one of at most six entries, or counted in the last line."""
     lines = explain(seen, expected)
     wrong = diff(seen, expected)
     # A line of an entry's details stands further in, and may have an arrow of its own.
@@ -219,7 +222,7 @@ def test_explanation_has_at_most_six_entries_and_counts_the_rest(
 
 
 def _cells_in(entry: str) -> int:
-    """How many cells the first line of an entry stands for."""
+    """Return the number of cells that the first line of an entry stands for."""
     channels = entry.split(" → ")[1].split(" ", 1)[1]
     protocols, over, families = channels.partition(" over ")
     return len(protocols.split(", ")) * (len(families.split(" and ")) if over else 1)
@@ -241,7 +244,10 @@ def test_explanation_distinguishes_missing_from_unexpected_cell() -> None:
 
 
 def test_explanation_of_two_observed_matrices_says_left_and_right() -> None:
-    """The detail from the probe is shown beside the outcome, and there is no reason."""
+    """An explanation of two observed matrices says left and right, without a reason.
+
+    The probe's detail is shown beside the outcome.
+    """
     told = Matrix({CELL: replace(KEPT, detail="a stray")})
     assert explain(told, Matrix[Observation]()) == [
         "1 of 1 cells are wrong",
@@ -268,7 +274,7 @@ def test_explanation_groups_cells_with_equal_failure() -> None:
 
 
 def test_explanation_entry_names_only_wrong_cells() -> None:
-    """Cells are listed one by one if protocols and families do not multiply out."""
+    """An entry lists cells one by one if protocols and families do not multiply out."""
     corner = [CELL, Cell("a", "b", Protocol.UDP, 6)]
     lines = explain(Matrix(dict.fromkeys(corner, LOST)), Matrix(dict.fromkeys(corner, REPLY)))
     assert lines[1] == "  a → b icmp/4, udp/6"
@@ -276,7 +282,7 @@ def test_explanation_entry_names_only_wrong_cells() -> None:
 
 @given(st.text())
 def test_explanation_escapes_control_characters(text: str) -> None:
-    """Names and addresses are shown with every control character written out."""
+    """An explanation shows every control character of names and addresses escaped."""
     assert printable(text).isprintable()
     cell = replace(CELL, source=text, target=text)
     seen = Matrix({cell: replace(LOST, code=text, detail=text)})
@@ -285,16 +291,19 @@ def test_explanation_escapes_control_characters(text: str) -> None:
 
 
 def test_oracle_and_matrix_import_without_rich() -> None:
-    """Only a picture needs rich: importing the oracle and the matrix does not load it."""
+    """The oracle and the matrix do not import rich, which only drawings need."""
     script = "import sys, harness.model.oracle; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-# --- where it was observed -------------------------------------------------------
+# --- origin ----------------------------------------------------------------------
 
 
 def test_parts_of_a_matrix_keep_its_origin() -> None:
-    """The origin allows further queries and has no effect on equality."""
+    """Parts of a matrix keep its origin.
+
+    The origin allows further queries and has no effect on equality.
+    """
     here, there = object(), object()
     one = Matrix({CELL: KEPT}, origin=here)
     assert one.select(source="a").origin is here
@@ -306,15 +315,15 @@ def test_parts_of_a_matrix_keep_its_origin() -> None:
 
 
 def test_matrix_repr_shows_number_of_cells() -> None:
-    """The repr is short because the assertion message shows the cells."""
+    """The repr of a matrix has only the number of cells, as assertions show the cells."""
     assert repr(lost(CELL, TCP)) == "<Matrix of 2 cells>"
 
 
-# --- how much is shown -----------------------------------------------------------
+# --- limits ----------------------------------------------------------------------
 
 
 def test_seventh_explanation_entry_is_only_counted() -> None:
-    """Six entries are shown, and the last line counts the rest."""
+    """An explanation shows six entries, and its last line counts the others."""
     six, seven = (explain(lost(*peers(count)), promised(*peers(count))) for count in (6, 7))
     assert [line for line in six if " → " in line] == [
         f"  a → b{number} icmp over IPv4" for number in range(6)
@@ -325,14 +334,17 @@ def test_seventh_explanation_entry_is_only_counted() -> None:
 
 
 def test_last_line_of_explanation_names_sources_of_hidden_cells() -> None:
-    """Each source is named once, in order, with control characters escaped."""
+    """The last line names each source of hidden cells once, in order, escaped.
+
+    Control characters of names are escaped.
+    """
     cells = [CELL, *(replace(CELL, source=name) for name in ("c", "d\x1b"))]
     cells += [replace(cell, target="z") for cell in cells[1:]]
     *_, last = explain(lost(*cells), promised(*cells), limit=1)
     assert last == r"  and 4 more, from c, d\x1b"
 
 
-# --- what they share -------------------------------------------------------------
+# --- common values ---------------------------------------------------------------
 
 
 def test_explanation_omits_uninformative_common_values() -> None:
@@ -352,7 +364,7 @@ def test_explanation_omits_uninformative_common_values() -> None:
 
 
 def test_explanation_says_every_cell_only_for_two_or_more_cells() -> None:
-    """Two of two cells are "every cell"; one of one and two of three are not."""
+    """Two wrong cells of two are "every cell"; one of one and two of three are not."""
     corner, single = replace(CELL, target="c"), replace(CELL, target="d")
     row = [CELL, TCP, corner, replace(corner, protocol=Protocol.TCP), single]
     row.append(replace(CELL, source="z", target="c", family=6))
@@ -366,7 +378,7 @@ def test_explanation_says_every_cell_only_for_two_or_more_cells() -> None:
 
 
 def test_explanation_has_a_preposition_for_each_axis() -> None:
-    """Source, target, protocol and family are introduced by from, to, by and over."""
+    """The prepositions from, to, by and over introduce source, target, protocol and family."""
     cells = [
         Cell(source, target, protocol, family)
         for source in ("a", "c")
@@ -389,7 +401,7 @@ def test_explanation_has_a_preposition_for_each_axis() -> None:
 
 
 def test_explanation_entry_shows_a_cell_with_ttl_if_there_is_one() -> None:
-    """TCP cells have no TTL, so a cell of another protocol is shown."""
+    """An entry shows a cell with a TTL if there is one, as TCP cells have no TTL."""
     udp = replace(CELL, protocol=Protocol.UDP)
     expected = Matrix({TCP: replace(REPLY, ttl=None), CELL: REPLY, udp: replace(REPLY, ttl=None)})
     assert explain(lost(TCP, CELL, udp), expected)[1:3] == [
@@ -416,11 +428,11 @@ def test_explanation_separates_different_promises_outcomes_and_ttls() -> None:
     assert lines[1] == "  a → b icmp, tcp over IPv4"
 
 
-# --- what is known besides -------------------------------------------------------
+# --- callback --------------------------------------------------------------------
 
 
 def test_explanation_shows_lines_of_tell_callback_below_entry() -> None:
-    """The callback is called once, with the cells that are shown."""
+    """The callback gets the shown cells once, and its lines follow each entry."""
     asked: list[Sequence[Difference]] = []
 
     def tell(shown: Sequence[Difference]) -> dict[Cell, list[str]]:

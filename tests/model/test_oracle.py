@@ -1,4 +1,4 @@
-"""The oracle: examples of every rule, its reasons, and the cache of its promises."""
+"""Tests of the oracle: examples of every rule, its reasons, and its cache."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ NETWORKS = Plan(
 )
 
 
-def of(plan: Plan, dialect: Dialect = PLAIN) -> Matrix[Promise]:
+def promises_of(plan: Plan, dialect: Dialect = PLAIN) -> Matrix[Promise]:
     """Return the promises of `plan` in a world of three routers."""
     return promised(plan, dialect, THREE_ROUTERS)
 
@@ -62,7 +62,7 @@ def ping(cell: str) -> Cell:
     return Cell(source, target, Protocol.ICMP, 6 if family == "6" else 4)
 
 
-def said(matrix: Matrix[Promise], cell: str) -> str:
+def ping_promise(matrix: Matrix[Promise], cell: str) -> str:
     """Return the promise for a ping and its requirement."""
     promise = matrix[ping(cell)]
     return f"{promise}, {promise.requirement}"
@@ -109,8 +109,8 @@ container07-attached → www.example.com/4  reply, ttl 60, seen as host, ATT-3
 
 @pytest.mark.parametrize(("cell", "words"), rows(REFERENCE))
 def test_promises_of_reference_plan_follow_the_network_modes(cell: str, words: str) -> None:
-    """Each mode's row reads as in the material on the four modes."""
-    assert said(of(PLAN), cell) == words
+    """The promises of each mode are those of the material on the four modes."""
+    assert ping_promise(promises_of(PLAN), cell) == words
 
 
 OUTSIDE = """
@@ -143,8 +143,8 @@ attacker → container05-container/4  dropped, BR-9
 def test_bystanders_reach_each_other_and_only_the_host_reaches_containers(
     cell: str, words: str
 ) -> None:
-    """The world's own names reach each other as ever, and the host alone reaches containers."""
-    assert said(of(PLAN), cell) == words
+    """Bystanders reach each other as before; of them only the host reaches containers."""
+    assert ping_promise(promises_of(PLAN), cell) == words
 
 
 OPTIONS = """
@@ -180,22 +180,25 @@ lan1 → host1/6              reply, ttl 64, seen as lan1, HOST-3
 
 @pytest.mark.parametrize(("cell", "words"), rows(OPTIONS))
 def test_promises_follow_network_options(cell: str, words: str) -> None:
-    """IPv6, inter-container communication and internal networks each change their own cells."""
-    assert said(of(NETWORKS), cell) == words
+    """IPv6, inter-container communication and internal each change their own cells."""
+    assert ping_promise(promises_of(NETWORKS), cell) == words
 
 
 def test_default_network_uses_resolver_of_the_host() -> None:
-    """The declared resolver of user-defined networks has no effect here."""
-    without = of(PLAN, Dialect(network_resolver="unreachable"))
-    assert said(without, "container01 → www.example.com/4").startswith("reply")
+    """The default network uses the host's resolver.
+
+    The declared resolver of user-defined networks has no effect there.
+    """
+    without = promises_of(PLAN, Dialect(network_resolver="unreachable"))
+    assert ping_promise(without, "container01 → www.example.com/4").startswith("reply")
 
 
 def test_attached_container_has_a_resolver_only_if_declared() -> None:
-    """A container attached by hand resolves names as declared; a bridged one always does."""
-    without = of(PLAN, Dialect(none_resolver=False))
-    assert said(without, "container07-attached → www.example.com/4") == "no-name, ATT-3"
-    assert said(without, "container07-attached → internet/4").startswith("reply")
-    assert said(without, "container01 → www.example.com/4").startswith("reply")
+    """An attached container resolves names only if declared; a bridged one always does."""
+    without = promises_of(PLAN, Dialect(none_resolver=False))
+    assert ping_promise(without, "container07-attached → www.example.com/4") == "no-name, ATT-3"
+    assert ping_promise(without, "container07-attached → internet/4").startswith("reply")
+    assert ping_promise(without, "container01 → www.example.com/4").startswith("reply")
 
 
 DECLARED = """
@@ -233,10 +236,10 @@ bridge_loopback6=False  lan1 → loopback/6  reply, ttl 64, seen as lan1, V6-1
 def test_each_dialect_field_changes_only_its_own_promises(
     choices: str, cell: str, words: str
 ) -> None:
-    """Every declared choice that decides what reaches what decides just that."""
+    """Each field of the dialect changes only the promises that depend on the field."""
     fields: dict[str, Any] = dict(choice.split("=") for choice in choices.split())
     fields |= {name: False for name, value in fields.items() if value == "False"}
-    assert said(of(NETWORKS, Dialect(**fields)), cell) == words
+    assert ping_promise(promises_of(NETWORKS, Dialect(**fields)), cell) == words
 
 
 SHARED = "it shares container01's namespace"
@@ -295,41 +298,45 @@ container07-attached → www.example.com/4  a container in mode none is declared
 def test_promise_reason_names_path_isolation_or_declaration(
     dialect: Dialect, cell: str, why: str
 ) -> None:
-    """A failed assertion shows it."""
-    promises = {**of(PLAN, dialect), **of(NETWORKS, dialect)}
+    """The reason of a promise, shown on failure, names path, isolation or declaration."""
+    promises = {**promises_of(PLAN, dialect), **promises_of(NETWORKS, dialect)}
     assert promises[ping(cell)].why == why
 
 
 @pytest.mark.parametrize("name", ["host", "ns1", "internet", "attacker"])
 @pytest.mark.parametrize("target", ["self", "loopback"])
 def test_bystander_reaches_its_own_address(name: str, target: str) -> None:
-    """The promise belongs to the bystander requirement BYS-1."""
+    """A bystander reaches its own address; the promise belongs to requirement BYS-1."""
     for family in (4, 6):
         assert (
-            said(of(PLAN), f"{name} → {target}/{family}") == f"reply, ttl 64, seen as {name}, BYS-1"
+            ping_promise(promises_of(PLAN), f"{name} → {target}/{family}")
+            == f"reply, ttl 64, seen as {name}, BYS-1"
         )
 
 
 @pytest.mark.parametrize("target", ["internet", "www.example.com", "ns1", "br0"])
 def test_attached_container_is_masqueraded_as_declared(target: str) -> None:
-    """The TTL and the promises of other containers stay the same."""
+    """An attached container is masqueraded as declared.
+
+    The TTL and the promises of other containers stay the same.
+    """
     cast, attached = "container01", "container07-attached"
-    declared = of(PLAN, Dialect(attached_masquerade=False))
+    declared = promises_of(PLAN, Dialect(attached_masquerade=False))
     by_hand, own = (Cell(name, target, Protocol.ICMP, 4) for name in (attached, cast))
-    sender = of(PLAN)[by_hand].seen_from
+    sender = promises_of(PLAN)[by_hand].seen_from
     assert declared[by_hand] == replace(
-        of(PLAN)[by_hand], seen_from=attached, why=declared[by_hand].why
+        promises_of(PLAN)[by_hand], seen_from=attached, why=declared[by_hand].why
     )
-    assert declared[own] == of(PLAN)[own]
+    assert declared[own] == promises_of(PLAN)[own]
     assert (sender == "host") == (target != "br0")
 
 
 def test_default_network_has_ipv6_if_declared() -> None:
-    """An IPv6 address of the default bridge gives its containers IPv6."""
+    """Containers of the default bridge have IPv6 if the bridge has an IPv6 address."""
     six = Dialect(bridge_address6=IPv6Interface("fd00:17::1/64"))
     cell = Cell("container01", "container02", Protocol.ICMP, 6)
-    assert cell not in of(PLAN)
-    assert of(PLAN, six)[cell].outcome is Outcome.REPLY
+    assert cell not in promises_of(PLAN)
+    assert promises_of(PLAN, six)[cell].outcome is Outcome.REPLY
 
 
 @pytest.mark.parametrize(
@@ -343,31 +350,36 @@ def test_default_network_has_ipv6_if_declared() -> None:
 def test_mode_none_loopback_answers_as_declared(
     dialect: Dialect, family: Family, words: str
 ) -> None:
-    """Whether 127.0.0.1 and ::1 answer in mode none is as declared."""
-    assert said(of(PLAN, dialect), f"container06-none → loopback/{family}") == words
+    """In mode none, 127.0.0.1 and ::1 reply as declared."""
+    assert (
+        ping_promise(promises_of(PLAN, dialect), f"container06-none → loopback/{family}") == words
+    )
 
 
 def test_oracle_refuses_subnet_without_route() -> None:
-    """The oracle does not guess about addresses that no router knows."""
+    """The oracle refuses a subnet that no router has a route to, and does not guess."""
     for network in (
         NetworkSpec("lan", subnet=IPv4Network("100.64.0.0/24")),
         NetworkSpec("lan", subnet6=IPv6Network("2001:db8:77::/64")),
     ):
         with pytest.raises(PlanError, match=r"network 'lan': the world has no route to .*within"):
-            of(Plan((network,), (ContainerSpec("a", Bridge("lan")),)))
+            promises_of(Plan((network,), (ContainerSpec("a", Bridge("lan")),)))
     lan = NetworkSpec("lan", subnet=IPv4Network("10.9.0.0/24"), subnet6=IPv6Network("fd00:9::/64"))
-    assert of(Plan((lan,), (ContainerSpec("a", Bridge("lan")),)))
+    assert promises_of(Plan((lan,), (ContainerSpec("a", Bridge("lan")),)))
 
 
 @pytest.mark.parametrize(("source", "target"), [("a", "host"), ("host", "a"), ("br0", "host")])
 def test_oracle_refuses_cell_with_unknown_source_or_target(source: str, target: str) -> None:
-    """The error names the cell."""
+    """The error for a cell with an unknown source or target names the cell."""
     with pytest.raises(PlanError, match=f"no such cell in this plan: {source} → {target} icmp/4"):
         promised(Plan(), PLAIN, THREE_ROUTERS, [Cell(source, target, Protocol.ICMP, 4)])
 
 
 def test_cost_of_a_promise_is_independent_of_plan_size() -> None:
-    """A mesh of 1000 containers has a million cells, so no cell may visit all containers."""
+    """A promise costs the same in a plan of any size: no cell visits all containers.
+
+    A mesh of 1000 containers has a million cells.
+    """
 
     def calls(containers: int, cells: list[Cell]) -> int:
         plan = Plan(containers=tuple(ContainerSpec(f"c{n}", Bridge()) for n in range(containers)))
@@ -394,7 +406,7 @@ def test_cost_of_a_promise_is_independent_of_plan_size() -> None:
 
 
 def test_promises_are_cached_for_equal_arguments() -> None:
-    """The observing code and the comparing test request the same matrix."""
+    """Promises are cached, as the observing code and the comparing test request the same."""
     promises = Promises()
     first = promises.of(PLAN, PLAIN, THREE_ROUTERS)
     assert first == promised(PLAN, PLAIN, THREE_ROUTERS)
@@ -406,7 +418,7 @@ def test_promises_are_cached_for_equal_arguments() -> None:
 
 
 def test_promise_cache_distinguishes_plan_dialect_topology_and_cells() -> None:
-    """Any different argument gives a different matrix."""
+    """Any different argument gives a different matrix of promises."""
     promises = Promises()
     fewer = replace(PLAN, containers=PLAN.containers[:1])
     other = replace(PLAIN, masquerade_to_bystanders=not PLAIN.masquerade_to_bystanders)
@@ -423,7 +435,7 @@ def test_promise_cache_distinguishes_plan_dialect_topology_and_cells() -> None:
 
 
 def test_promise_cache_accepts_unhashable_plan() -> None:
-    """A third-party description may contain lists instead of tuples."""
+    """The oracle accepts a plan with lists instead of tuples, as others may write it."""
     plan = Plan(containers=[ContainerSpec("a", Bridge())])  # type: ignore[arg-type] # on purpose
     promises = Promises()
     assert promises.of(plan, PLAIN, THREE_ROUTERS) == promised(plan, PLAIN, THREE_ROUTERS)

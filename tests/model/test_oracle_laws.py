@@ -1,4 +1,4 @@
-"""The oracle: the laws that hold whatever the plan, the dialect and the world."""
+"""Tests of the oracle's laws, which hold for any plan, dialect and world."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def row(matrix: Matrix[Promise], source: str) -> dict[tuple[str, Protocol, Famil
 
 @given(worlds)
 def test_every_promise_names_a_requirement_and_a_reason(world: World) -> None:
-    """Every cell names a requirement of the catalogue and gives a reason."""
+    """Every promise names a requirement of the catalogue and gives a reason."""
     catalogue = requirements.load(Path(__file__).parents[2] / "suites" / "requirements.toml")
     for cell, promise in promised(*world).items():
         assert promise.requirement in catalogue, cell
@@ -72,8 +72,8 @@ def test_every_promise_names_a_requirement_and_a_reason(world: World) -> None:
 
 
 @given(worlds)
-def test_joined_container_has_promises_of_the_container_it_joins(world: World) -> None:
-    """A joined container reaches, and is reached by, exactly the same as its home."""
+def test_joined_container_has_promises_of_its_namespace_owner(world: World) -> None:
+    """A joined container reaches, and is reached by, the same as its namespace's owner."""
     matrix = promised(*world)
     for name in names(world[0], Joined):
         home = world[0].home(name).name
@@ -85,7 +85,7 @@ def test_joined_container_has_promises_of_the_container_it_joins(world: World) -
 
 @given(worlds)
 def test_mode_host_container_has_promises_of_the_host(world: World) -> None:
-    """Mode host reaches what the host reaches, in the same way."""
+    """A container in mode host reaches the same targets as the host, in the same way."""
     matrix = promised(*world)
     for name in names(world[0], Host):
         assert row(matrix, name) == row(matrix, HOST)
@@ -93,9 +93,9 @@ def test_mode_host_container_has_promises_of_the_host(world: World) -> None:
 
 @given(worlds)
 def test_reply_between_bridged_containers_is_promised_both_ways(world: World) -> None:
-    """If one bridged container is answered by another, so is the other, with the same TTL.
+    """If one bridged container gets a reply from another, the other does too, with equal TTL.
 
-    Only containers on one network count. A container on several networks is asked at one
+    Only containers on one network count. A container on several networks is probed at one
     address, which a peer may not reach even if the peer's own address is reached.
     """
     matrix = promised(*world)
@@ -137,7 +137,7 @@ def test_isolated_networks_are_promised_no_reply(world: World) -> None:
 
 @given(worlds)
 def test_only_the_host_reaches_containers_without_direct_routing(world: World) -> None:
-    """Unless direct routing is declared, no outsider but the host is answered by a container."""
+    """Without direct routing, no bystander but the host gets a reply from a container."""
     plan, dialect, _ = world
     assume("accept" not in (dialect.direct(4), dialect.direct(6)))
     matrix = promised(*world)
@@ -148,7 +148,10 @@ def test_only_the_host_reaches_containers_without_direct_routing(world: World) -
 
 @given(worlds)
 def test_internal_network_reaches_only_itself_peers_and_gateway(world: World) -> None:
-    """A container on an internal network is answered by itself, its peers and the gateway alone."""
+    """On an internal network a container gets replies only from peers and the gateway.
+
+    It also reaches itself.
+    """
     plan = world[0]
     matrix = promised(*world)
     for name in bridged(plan):
@@ -162,7 +165,7 @@ def test_internal_network_reaches_only_itself_peers_and_gateway(world: World) ->
 
 @given(worlds)
 def test_mode_none_reaches_only_loopback(world: World) -> None:
-    """Every target except loopback has no route or no name."""
+    """In mode none every target except loopback has no route or no name."""
     matrix = promised(*world)
     for name in names(world[0], Nothing):
         for cell, promise in matrix.select(source=name).items():
@@ -172,7 +175,7 @@ def test_mode_none_reaches_only_loopback(world: World) -> None:
 
 @given(worlds)
 def test_oracle_has_a_cell_for_every_address_of_a_target(world: World) -> None:
-    """A cell exists where its target has an address in the family, and nowhere else."""
+    """The oracle has a cell for each family in which the target has an address, and no other."""
     plan, dialect, _ = world
     matrix = promised(*world)
     for name in (container.name for container in plan.containers):
@@ -197,7 +200,7 @@ def test_oracle_has_a_cell_for_every_address_of_a_target(world: World) -> None:
 
 @given(worlds)
 def test_additional_container_changes_no_other_promise(world: World) -> None:
-    """A plan's promises stand whatever is started beside it."""
+    """An additional container changes no promise of the other containers."""
     plan, dialect, topology = world
     assume(plan.containers)
     before = promised(replace(plan, containers=plan.containers[:-1]), dialect, topology)
@@ -209,7 +212,7 @@ def test_additional_container_changes_no_other_promise(world: World) -> None:
 def test_additional_router_decrements_internet_ttl_by_one(
     plan: Plan, dialect: Dialect, routers: int
 ) -> None:
-    """The TTL to and from the internet, and no other, drops by one with each router."""
+    """Each router decrements the TTL to and from the internet, and no other, by one."""
     near = promised(plan, dialect, Topology(routers=routers))
     far = promised(plan, dialect, Topology(routers=routers + 1))
     assert list(near) == list(far)
@@ -223,7 +226,7 @@ def test_additional_router_decrements_internet_ttl_by_one(
 
 @given(worlds)
 def test_promises_are_equal_for_all_protocols(world: World) -> None:
-    """ICMP, UDP and TCP are promised the same: the specification knows no protocol apart."""
+    """Promises are equal for ICMP, UDP and TCP."""
     matrix = promised(*world)
     for cell, promise in matrix.items():
         assert promise == matrix[replace(cell, protocol=Protocol.ICMP)]
@@ -231,7 +234,7 @@ def test_promises_are_equal_for_all_protocols(world: World) -> None:
 
 @given(worlds)
 def test_promises_of_selected_cells_equal_those_of_the_whole(world: World) -> None:
-    """Cells outside the plan are left out."""
+    """The promises of selected cells equal those of the whole, without cells outside the plan."""
     whole = promised(*world)
     every_fifth = list(whole)[::5]
     assert promised(*world, every_fifth) == whole.restrict(every_fifth)

@@ -1,4 +1,4 @@
-"""The vocabulary: plans that contradict themselves are refused, promises admit what keeps them."""
+"""Tests of plans and promises: contradictions are refused, kept promises are admitted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from tests.model.strategies import kept, observations, promises
 def test_contradictory_plan_is_refused_with_name_of_entry(
     networks: list[str], containers: list[tuple[str, Mode]], complaint: str
 ) -> None:
-    """The error names the contradictory entry and the reason."""
+    """The error for a contradictory plan names the entry and the reason."""
     with pytest.raises(PlanError, match=complaint):
         Plan(
             tuple(NetworkSpec(name) for name in networks),
@@ -72,13 +72,16 @@ def test_contradictory_plan_is_refused_with_name_of_entry(
 def test_invalid_additional_networks_of_a_container_are_refused(
     container: ContainerSpec, complaint: str
 ) -> None:
-    """Additional networks are known, distinct, and need a container with its own netns."""
+    """Additional networks of a container have to be known and distinct.
+
+    The container needs its own netns.
+    """
     with pytest.raises(PlanError, match=complaint):
         Plan((NetworkSpec("lan"),), (container,))
 
 
 def test_networks_of_container_begin_with_network_of_its_mode() -> None:
-    """Additional networks follow; mode none has no network."""
+    """A container's networks begin with its mode's; mode none has no network."""
     assert ContainerSpec("a", Bridge("lan"), also=("dmz",)).networks == ("lan", "dmz")
     assert ContainerSpec("a", Attached()).networks == ("bridge",)
     assert ContainerSpec("a", Nothing()).networks == ()
@@ -92,7 +95,7 @@ def test_reserved_container_name_is_refused(name: str) -> None:
 
 
 def test_home_follows_chain_of_joined_containers() -> None:
-    """Joining a joiner leads to the namespace that the first one lives in."""
+    """The home of a joined container is the netns at the end of the chain of joins."""
     plan = Plan(
         containers=(
             ContainerSpec("a"),
@@ -104,7 +107,7 @@ def test_home_follows_chain_of_joined_containers() -> None:
 
 
 def test_plan_has_default_network_without_entry() -> None:
-    """Every plan knows the default network, and no other that it does not list."""
+    """A plan has the default network without an entry, and no other unlisted one."""
     plan = Plan((NetworkSpec("lan"),))
     assert plan.network("bridge") == NetworkSpec("bridge")
     assert plan.network("lan") == plan.networks[0]
@@ -115,7 +118,7 @@ def test_plan_has_default_network_without_entry() -> None:
 
 
 def test_network_spec_has_ipv6_with_flag_or_subnet6() -> None:
-    """IPv4 is always there, IPv6 where `ipv6` or `subnet6` says so."""
+    """A network always has IPv4, and has IPv6 with `ipv6` or `subnet6`."""
     assert NetworkSpec("lan").families == (4,)
     assert NetworkSpec("lan", ipv6=True).families == (4, 6)
     assert NetworkSpec("lan", subnet6=IPv6Network("fd00:9::/64")).families == (4, 6)
@@ -123,7 +126,7 @@ def test_network_spec_has_ipv6_with_flag_or_subnet6() -> None:
 
 @given(plans())
 def test_plan_built_entry_by_entry_is_equal(plan: Plan) -> None:
-    """Adding one entry at a time builds an equal plan with an equal hash."""
+    """A plan built entry by entry is equal to one built at once, with an equal hash."""
     grown = Plan()
     for network in plan.networks:
         grown = grown.with_network(network)
@@ -135,7 +138,7 @@ def test_plan_built_entry_by_entry_is_equal(plan: Plan) -> None:
 
 @given(plans(features={"bridge", "container"}))
 def test_generated_plan_uses_only_claimed_features(plan: Plan) -> None:
-    """Plans for the features bridge and container use only the default network."""
+    """A plan generated for the features bridge and container uses only the default network."""
     assert not plan.networks
     assert all(isinstance(container.mode, Bridge | Joined) for container in plan.containers)
 
@@ -152,7 +155,7 @@ def test_generated_plan_uses_only_claimed_features(plan: Plan) -> None:
     ],
 )
 def test_network_mode_prints_as_on_command_line(mode: Mode, spelling: str) -> None:
-    """A mode prints as what a user would write after `--net`."""
+    """A mode prints as a user writes it after `--net`."""
     assert str(mode) == spelling
 
 
@@ -160,7 +163,7 @@ def test_network_mode_prints_as_on_command_line(mode: Mode, spelling: str) -> No
 
 
 def test_cells_are_ordered_by_source_target_protocol_family() -> None:
-    """All combinations are there once, in the order of the arguments."""
+    """All combinations are cells once, in the order of the arguments."""
     found = list(cells(("a", "b"), ("x",), (Protocol.ICMP, Protocol.TCP), (4, 6)))
     assert [str(cell) for cell in found] == [
         "a → x icmp/4",
@@ -179,8 +182,10 @@ def test_cells_are_ordered_by_source_target_protocol_family() -> None:
 
 
 @given(st.data(), promises())
-def test_promise_admits_observation_that_keeps_it(data: st.DataObject, promise: Promise) -> None:
-    """An observation that keeps the whole promise is admitted, for any round-trip time."""
+def test_promise_admits_observation_that_keeps_all_fields(
+    data: st.DataObject, promise: Promise
+) -> None:
+    """A promise admits an observation that keeps it whole, for any round-trip time."""
     assert promise.admits(data.draw(kept(promise)))
 
 
@@ -188,7 +193,7 @@ def test_promise_admits_observation_that_keeps_it(data: st.DataObject, promise: 
 def test_promise_admits_no_other_outcome(
     data: st.DataObject, promise: Promise, outcome: Outcome
 ) -> None:
-    """The only exception is a rate-limited rejection."""
+    """A promise admits no other outcome, except a rate-limited rejection."""
     seen = replace(data.draw(kept(promise)), outcome=outcome)
     allowed = {promise.outcome} | ({Outcome.DROPPED} if promise.limited else set())
     if promise.codes and seen.code not in promise.codes:
@@ -200,7 +205,7 @@ def test_promise_admits_no_other_outcome(
 def test_promise_with_fewer_fields_admits_full_observation(
     data: st.DataObject, promise: Promise
 ) -> None:
-    """Leaving a field of a promise open still admits everything that keeps the full promise."""
+    """A promise with fewer fields admits each observation that keeps the full promise."""
     seen = data.draw(kept(promise))
     assert replace(promise, codes=frozenset()).admits(seen)
     assert replace(promise, ttl=None).admits(seen)
@@ -247,7 +252,10 @@ LIMITED = Promise(Outcome.REJECTED, codes=frozenset({"rst", "net-unreachable"}),
 def test_promise_refuses_observation_with_one_different_field(
     promise: Promise, kept: Observation, changes: list[dict[str, Any]]
 ) -> None:
-    """Of a promise of no reply, even the request must not arrive."""
+    """A promise refuses an observation with one different field.
+
+    If no reply is promised, even the request must not arrive.
+    """
     assert promise.admits(kept)
     for change in changes:
         assert not promise.admits(replace(kept, **change)), change
@@ -255,7 +263,7 @@ def test_promise_refuses_observation_with_one_different_field(
 
 @given(observations())
 def test_observation_equality_ignores_rtt_and_detail(seen: Observation) -> None:
-    """Two observations that differ in what varies from run to run are equal."""
+    """Observations are equal if they differ only in round-trip time and detail."""
     assert replace(seen, rtt=0.25, detail="somewhat later") == seen
 
 
@@ -277,5 +285,5 @@ def test_observation_equality_ignores_rtt_and_detail(seen: Observation) -> None:
 def test_promise_and_observation_print_in_the_same_words(
     said: Observation | Promise, text: str
 ) -> None:
-    """Promise and observation print in the same words, everything that decides among them."""
+    """Promise and observation print in the same words, with every deciding field."""
     assert str(said) == text

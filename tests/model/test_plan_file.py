@@ -1,4 +1,4 @@
-"""A plan written to a file is the same plan when it is read again; what is wrong is named."""
+"""Tests of plan files: a read plan equals the written one, and mistakes are named."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_plan_file_keeps_every_field() -> None:
 
 
 @given(plans())
-def test_plan_file_round_trip_of_any_plan(plan: Plan) -> None:
-    """The empty plan is included."""
+def test_any_plan_survives_its_file(plan: Plan) -> None:
+    """Any plan, also an empty one, survives writing and reading."""
     assert plan_file.loads(plan_file.dumps(plan)) == plan
 
 
@@ -86,8 +86,11 @@ def test_plan_file_round_trip_of_any_plan(plan: Plan) -> None:
         st.integers(1, 100),
     )
 )
-def test_plan_file_round_trip_of_any_published_port(port: Publish) -> None:
-    """Single ports and ranges, on addresses of both families."""
+def test_any_published_port_survives_a_plan_file(port: Publish) -> None:
+    """Any published port survives writing and reading.
+
+    Ports are single ones and ranges, on addresses of both families.
+    """
     plan = Plan(containers=(ContainerSpec("a", ports=(port,)),))
     assert plan_file.loads(plan_file.dumps(plan)) == plan
 
@@ -126,13 +129,13 @@ NET = "[[network]]\nname = 'a'\n"
     ],
 )
 def test_plan_file_error_names_entry_and_key(text: str, complaint: str) -> None:
-    """The message suggests a similar key or lists the valid choices."""
+    """The error for a plan file names entry and key, and suggests a similar or valid one."""
     with pytest.raises(PlanError, match=f"^{re.escape(complaint)}"):
         plan_file.loads(text)
 
 
 def test_plan_file_omits_default_values() -> None:
-    """A file contains only the values that differ from the defaults."""
+    """A plan file contains only the values that differ from the defaults."""
     plan = Plan(containers=(ContainerSpec("a"), ContainerSpec("b", Host())))
     told = {"container": [{"name": "a"}, {"name": "b", "mode": "host"}]}
     assert tomllib.loads(plan_file.dumps(plan)) == told
@@ -147,7 +150,7 @@ def written(mode: str) -> ContainerSpec:
 
 
 def test_plan_file_writes_each_mode_as_one_word() -> None:
-    """The six forms of the documentation are read."""
+    """A plan file has each mode as one word, in the six forms of the documentation."""
     texts = ["bridge", "host", "none", "network:lan", "container:web", "attached:lan"]
     modes = [Bridge(), Host(), Nothing(), Bridge("lan"), Joined("web"), Attached("lan")]
     assert [written(text).mode for text in texts] == modes
@@ -155,7 +158,7 @@ def test_plan_file_writes_each_mode_as_one_word() -> None:
 
 @pytest.mark.parametrize("mode", ["network", "network:", "host:lan", ":lan", "lan:network", ""])
 def test_plan_file_refuses_unknown_mode_with_list_of_modes(mode: str) -> None:
-    """A valid mode has the right kind, a colon and a name."""
+    """An unknown mode is refused; a valid one has the right kind, a colon and a name."""
     said = (
         f"container 'a': there is no mode '{mode}'; "
         "there are bridge, host, none, network:NAME, container:NAME, attached:NETWORK"
@@ -184,7 +187,10 @@ def published(text: str) -> Publish:
     ],
 )
 def test_plan_file_has_ports_as_on_command_line(text: str, port: Publish) -> None:
-    """TCP is the default; a range maps to a host range of equal length or to any ports."""
+    """A plan file has ports as on the command line, TCP by default.
+
+    A range maps to a host range of equal length or to any ports.
+    """
     assert published(text) == published(text.removesuffix("/tcp")) == port
     plan = tomllib.loads(plan_file.dumps(Plan(containers=(ContainerSpec("a", ports=(port,)),))))
     assert plan["container"][0]["ports"] == [text]
@@ -198,14 +204,17 @@ BAD_PORTS = """
 
 @pytest.mark.parametrize("text", BAD_PORTS.split())
 def test_plan_file_refuses_invalid_port_with_expected_format(text: str) -> None:
-    """Invalid are ports out of range, unequal ranges, names and other protocols."""
+    """The error for an invalid port in a plan file shows the expected format.
+
+    Invalid are ports out of range, unequal ranges, names and other protocols.
+    """
     said = f"container 'a': '{text}' is no port; write [ADDRESS:]HOST:OWN[/tcp|udp|sctp]"
     with pytest.raises(PlanError, match=f"^{re.escape(said)}$"):
         published(text)
 
 
 def test_invalid_or_missing_plan_file_is_named(tmp_path: Path) -> None:
-    """The error has the name of the file and the reason."""
+    """The error for an invalid or missing plan file has its name and the reason."""
     path = tmp_path / "plan.toml"
     path.write_bytes("# für später\n[[container]]\nname = 'a'".encode())
     assert plan_file.read(path) == Plan(containers=(ContainerSpec("a"),))

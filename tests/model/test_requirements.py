@@ -1,4 +1,4 @@
-"""The catalogue: complete, well formed, and helpful when an id does not exist."""
+"""Tests of the catalogue: complete, well formed, and helpful for an unknown id."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ features = ["bridge"]
 
 
 def test_catalogue_ids_have_no_gap() -> None:
-    """Each group's ids run from 1 without a gap, up to the known number."""
+    """The ids of each group run from 1 without a gap, up to the known number."""
     numbers: dict[str, list[int]] = {}
     for requirement in CATALOGUE:
         group, number = requirement.id.split("-")
@@ -57,7 +57,10 @@ def test_catalogue_ids_have_no_gap() -> None:
 
 
 def test_every_requirement_has_a_source_and_known_features() -> None:
-    """A row whose promise depends on a declaration names the field of Dialect."""
+    """Every requirement has a source and known features.
+
+    A requirement that depends on a declaration names the field of Dialect.
+    """
     for row in CATALOGUE:
         assert row.sources, row
         assert row.features <= set(Feature), row
@@ -65,7 +68,7 @@ def test_every_requirement_has_a_source_and_known_features() -> None:
 
 
 def test_every_reference_except_seed_is_an_https_url() -> None:
-    """No placeholder is left in it."""
+    """Every reference except `seed` resolves to an https URL without a placeholder."""
     references = [ref for row in CATALOGUE for ref in (*row.sources, *row.history)]
     assert {ref.name for ref in references if ref.url is None} == {"seed"}
     assert all(ref.url.startswith("https://") for ref in references if ref.url)
@@ -73,7 +76,7 @@ def test_every_reference_except_seed_is_an_https_url() -> None:
 
 
 def test_requirement_statements_are_unique() -> None:
-    """No two rows say the same."""
+    """No two requirements have the same statement."""
     assert Counter(r.statement for r in CATALOGUE).most_common(1)[0][1] == 1
 
 
@@ -89,7 +92,7 @@ def test_requirement_statements_are_unique() -> None:
     ],
 )
 def test_reference_resolves_to_url_of_its_source(id_: str, name: str, url: str) -> None:
-    """Issues, RFCs, CVEs and documentation resolve to where they can be read."""
+    """Issues, RFCs, CVEs and documentation resolve to the URLs of their texts."""
     row = CATALOGUE[id_]
     assert (name, url) in [(ref.name, ref.url) for ref in (*row.sources, *row.history)]
 
@@ -97,8 +100,8 @@ def test_reference_resolves_to_url_of_its_source(id_: str, name: str, url: str) 
 # --- lookups -----------------------------------------------------------------
 
 
-def test_requirement_lookup_by_id() -> None:
-    """A row carries everything that a verdict shows."""
+def test_requirement_is_found_by_its_id() -> None:
+    """A requirement that is found by id has all fields that a verdict shows."""
     row = CATALOGUE["BR-7"]
     assert (row.id, row.level, row.section) == ("BR-7", Level.MUST, "bridge")
     assert row.statement.startswith("A bridged container reaches the internet")
@@ -118,7 +121,7 @@ def test_requirement_lookup_by_id() -> None:
     ],
 )
 def test_unknown_requirement_id_suggests_similar_id(id_: str, hint: str) -> None:
-    """The error suggests a similar id or the command that lists all ids."""
+    """The error for an unknown id suggests a similar id or the command that lists all."""
     text = GOOD
     for name in ("BR-2", "BR-4", "NONE-4", "NET-2", "DNS-1", "LIFE-1"):
         text += GOOD[GOOD.index("[[section.requirement]]") :].replace("BR-1", name)
@@ -132,7 +135,7 @@ def test_unknown_requirement_id_suggests_similar_id(id_: str, hint: str) -> None
 
 
 def test_parser_reads_every_field_of_a_catalogue() -> None:
-    """Every field arrives where it belongs."""
+    """The parser reads every field of a catalogue into the field of that name."""
     (row,) = parse(GOOD.replace('["seed"]', '["seed", "RFC 792"]'))
     assert row == Requirement(
         "BR-1",
@@ -172,20 +175,23 @@ def test_parser_reads_every_field_of_a_catalogue() -> None:
     ],
 )
 def test_malformed_catalogue_error_names_the_entry(old: str, new: str, complaint: str) -> None:
-    """An error says which row is wrong, and in what."""
+    """The error for a malformed catalogue names the entry and the mistake."""
     assert old in GOOD
     with pytest.raises(CatalogueError, match=complaint):
         parse(GOOD.replace(old, new, 1))
 
 
 def test_duplicate_requirement_id_is_refused() -> None:
-    """An id stands for one row."""
+    """A catalogue with the same id twice is refused."""
     with pytest.raises(CatalogueError, match="BR-1: the id is taken"):
         parse(GOOD + GOOD[GOOD.index("[[section.requirement]]") :])
 
 
 def test_optional_catalogue_fields_may_be_absent() -> None:
-    """Optional are links, sections, rows, and all fields except id, level and statement."""
+    """A catalogue may omit links, sections, requirements, and optional fields.
+
+    All fields are optional except id, level and statement.
+    """
     assert not parse("")
     assert not parse("[[section]]")
     row = '[[section.requirement]]\nid = "BR-1"\nlevel = "MUST"\nstatement = "It holds."'
@@ -196,7 +202,7 @@ def test_optional_catalogue_fields_may_be_absent() -> None:
 
 
 def test_catalogue_file_is_read_as_utf_8(tmp_path: Path) -> None:
-    """A `Path` as well as a package's resource."""
+    """A catalogue is read as UTF-8 from a `Path` and from a package's resource."""
     path = tmp_path / "requirements.toml"
     path.write_bytes(GOOD.replace("It holds.", "It holds everywhere → always.").encode())
     assert load(path)["BR-1"].statement == "It holds everywhere → always."

@@ -1,4 +1,4 @@
-"""The world as data: no address can reach the real world, and each has one owner."""
+"""Tests of the topology: no address is of the real world, and each has one owner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST = Topology(routers=30)
 
 
 def outside(world: Topology) -> list[Interface]:
-    """Every address of the world that is not the machine's own."""
+    """Return every address of the world that is not the host's own."""
     ends = [
         *(world.host, world.attacker, world.lan_gateway),
         *(world.internet, world.resolver, world.internet_gateway),
@@ -28,28 +28,31 @@ def outside(world: Topology) -> list[Interface]:
 
 
 def behind(world: Topology) -> list[Interface]:
-    """Every address on the machine's own network."""
+    """Return every address on the host's own networks."""
     return [*world.br0, *world.ns1, *world.ns2]
 
 
 def within(interface: Interface, ranges: tuple[Network, ...] | list[Network]) -> bool:
-    """Whether the address lies in one of the ranges."""
+    """Return whether the address is in one of the ranges."""
     return any(interface.ip in network for network in ranges)
 
 
 def test_addresses_outside_the_host_are_documentation_ranges() -> None:
-    """No packet to the LAN, a router or the internet can reach a real machine."""
+    """Addresses of the LAN, routers and internet are documentation ranges.
+
+    No packet to them can reach a real machine.
+    """
     assert [one for one in outside(LONGEST) if not within(one, DOCUMENTATION)] == []
 
 
 def test_addresses_behind_the_host_are_private() -> None:
-    """The routes to the host cover its own networks and no outside address."""
+    """The routes to the host cover its own networks, all private, and no outside address."""
     assert all(within(interface, PRIVATE) for interface in behind(LONGEST))
     assert not any(within(interface, PRIVATE) for interface in outside(LONGEST))
 
 
 def test_topology_addresses_are_unique() -> None:
-    """Even on the longest chain every address has one owner."""
+    """Every address has one owner, even on the longest chain."""
     addresses = [interface.ip for interface in (*outside(LONGEST), *behind(LONGEST))]
     assert len(addresses) == len(set(addresses))
 
@@ -79,7 +82,7 @@ def test_neighbours_on_a_link_share_a_subnet(family: Family) -> None:
 
 @pytest.mark.parametrize("routers", [0, 31, -1])
 def test_invalid_number_of_routers_is_refused(routers: int) -> None:
-    """A world has at least one router and no more than the link ranges hold."""
+    """A world has at least one router and at most as many as the link ranges hold."""
     with pytest.raises(ValueError, match=f"1 to 30 routers, not {routers}"):
         Topology(routers=routers)
 

@@ -1,4 +1,4 @@
-"""Containers with a tap of their own in place of a network: what is promised of them."""
+"""Tests of containers with a tap of their own in place of a network: their promises."""
 
 from __future__ import annotations
 
@@ -68,7 +68,10 @@ def promise(
 def test_user_mode_traffic_leaves_with_host_address(
     dialect: Dialect, source: str, target: str, words: str
 ) -> None:
-    """The TTL is that of the host; traffic inside the netns stays inside."""
+    """Traffic from a tap leaves with the host's address and the host's TTL.
+
+    Traffic inside the netns stays inside.
+    """
     assert promise(dialect, source, target) == words
 
 
@@ -84,7 +87,10 @@ def test_user_mode_traffic_leaves_with_host_address(
     ],
 )
 def test_pasta_container_answers_for_the_host_address(source: str, target: str, words: str) -> None:
-    """A packet to an address with two owners ends at the nearer one."""
+    """In a pasta container a packet to the host's address, which it copies, stays inside.
+
+    A packet to an address with two owners ends at the nearer one.
+    """
     assert promise(PASTA, source, target) == words
 
 
@@ -99,19 +105,25 @@ def test_pasta_container_answers_for_the_host_address(source: str, target: str, 
 def test_slirp4netns_internal_addresses_are_unreachable(
     source: str, target: str, words: str
 ) -> None:
-    """The host answers only at its own address, and no other container reaches a tap."""
+    """The internal addresses of slirp4netns are unreachable.
+
+    The host replies only at its own address, and no other container reaches a tap.
+    """
     assert promise(SLIRP, source, target) == words
 
 
 def test_slirp4netns_decrements_ttl_of_datagrams() -> None:
-    """slirp4netns takes one off the TTL of datagrams; pasta sends them with a new TTL."""
+    """slirp4netns decrements the TTL of datagrams by one; pasta sends a new TTL."""
     words = "reply, seen as host, seen with ttl {}, UM-2"
     assert promise(SLIRP, "one", "internet", protocol=Protocol.UDP) == words.format(60)
     assert promise(PASTA, "one", "internet", protocol=Protocol.UDP) == words.format(61)
 
 
 def test_ipv6_address_of_another_tap_is_unreachable() -> None:
-    """slirp4netns gives each tap its own address; pasta copies that of the host."""
+    """A container cannot reach the IPv6 address of another tap.
+
+    slirp4netns gives each tap its own address; pasta copies that of the host.
+    """
     assert promise(SLIRP, "one", "other", family=6) == "dropped, UM-4"
     assert promise(PASTA, "one", "other", family=6) == "wrong-peer, ttl 64, seen as one, UM-4"
 
@@ -166,7 +178,7 @@ def test_rootless_bridges_share_one_tap(source: str, target: str, words: str) ->
 def test_rootless_bridges_without_outside_ipv6_have_no_route_beyond(
     source: str, target: str, words: str
 ) -> None:
-    """IPv6 beyond the bridges is unreachable as declared; IPv4 leaves through the tap."""
+    """IPv6 beyond rootless bridges is unreachable as declared; IPv4 leaves by the tap."""
     networks = (NetworkSpec("lan", ipv6=True), NetworkSpec("shut", ipv6=True, internal=True))
     on = {"a": "lan", "b": "lan", "closed": "shut"}
     containers = tuple(ContainerSpec(name, Bridge(network)) for name, network in on.items())
@@ -178,7 +190,7 @@ def test_rootless_bridges_without_outside_ipv6_have_no_route_beyond(
     assert f"{found[over4]}" == "reply, seen as host, seen with ttl 61"
 
 
-def why(plan: Plan, dialect: Dialect, cell: Cell) -> str:
+def reason_of(plan: Plan, dialect: Dialect, cell: Cell) -> str:
     """Return the reason of a promise."""
     return promised(plan, dialect, Topology(), [cell])[cell].why
 
@@ -198,22 +210,22 @@ def why(plan: Plan, dialect: Dialect, cell: Cell) -> str:
 def test_reason_names_the_tap_or_the_nearer_owner(
     dialect: Dialect, source: str, target: str, reason: str, family: Family
 ) -> None:
-    """A failed assertion shows it."""
-    assert why(PLAN, dialect, Cell(source, target, Protocol.TCP, family)) == reason
+    """The reason of a promise, shown on failure, names the tap or the nearer owner."""
+    assert reason_of(PLAN, dialect, Cell(source, target, Protocol.TCP, family)) == reason
 
 
 def test_reason_of_a_missing_route_names_the_declaration() -> None:
-    """IPv6 that ends at the bridges is declared, and no defect."""
+    """The reason of a missing IPv6 route names the declaration: it is no defect."""
     plan = Plan(
         networks=(NetworkSpec("lan", ipv6=True),), containers=(ContainerSpec("a", Bridge("lan")),)
     )
     dialect = Dialect(bridges="pasta", beyond6="unreachable")
     cell = Cell("a", "internet", Protocol.TCP, 6)
-    assert why(plan, dialect, cell) == "IPv6 is declared to end where the bridges are"
+    assert reason_of(plan, dialect, cell) == "IPv6 is declared to end where the bridges are"
 
 
 def test_container_with_a_tap_reaches_its_other_network_too() -> None:
-    """A tap in place of the default network leaves the attachments after it."""
+    """A container with a tap as default network also reaches its other networks."""
     both = ContainerSpec("both", Bridge(), also=("lan",))
     peer = ContainerSpec("peer", Bridge("lan"))
     plan = Plan(networks=(NetworkSpec("lan"),), containers=(both, peer))
@@ -222,6 +234,6 @@ def test_container_with_a_tap_reaches_its_other_network_too() -> None:
 
 
 def test_user_mode_has_no_gateway_cells() -> None:
-    """The gateway of a tap is the process in user space."""
+    """User mode has no gateway cells, as the gateway of a tap is a user-space process."""
     cells = promised(PLAN, PASTA, Topology())
     assert not [cell for cell in cells if cell.target == "gateway"]

@@ -1,4 +1,4 @@
-"""A small project that uses netmodes."""
+"""Fixture of a small project that uses netmodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports: only the modules that a run needs, and no module that needs Linux for it."""
+"""Tests of imports: only needed modules are imported, and some need no Linux."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def loaded(*arguments: str) -> set[str]:
 
 
 def test_unrelated_run_imports_only_the_options(pytester: pytest.Pytester) -> None:
-    """The plugin is loaded wherever netmodes is installed, so it must cost nothing there."""
+    """A run that does not use netmodes imports only the module of its options.
+
+    The plugin is loaded wherever netmodes is installed, so it must cost nothing there.
+    """
     pytester.makepyfile("def test_passes(): pass")
     own = {name for name in loaded() if name.partition(".")[0] in {"harness", "linux", "runtime"}}
     assert own == {
@@ -40,7 +43,10 @@ def test_unrelated_run_imports_only_the_options(pytester: pytest.Pytester) -> No
 
 
 def test_collecting_suites_imports_no_hypothesis() -> None:
-    """The property suites import it when they run: it is a third of the time otherwise."""
+    """Collecting the suites imports no Hypothesis, which takes a third of the time.
+
+    The property suites import it when they run.
+    """
     seen = loaded("--collect-only", "--rootdir", str(ROOT), str(ROOT / "suites" / "properties"))
     assert "suites.properties.test_histories" in seen
     assert not [name for name in seen if name.partition(".")[0] == "hypothesis"]

@@ -1,4 +1,4 @@
-"""A run leaves the machine as it was, also if it is killed."""
+"""Tests that a run leaves the machine as it was, also if the run is killed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def assert_unchanged(before: Machine) -> None:
     loaded = re.compile(r"sysctl .*: new")
     changes = network.changes(network_after)
     assert [line for line in changes if not loaded.fullmatch(line)] == []
-    # A copied mount of another worker goes with its mount point.
+    # A copied mount of another worker ends with its mount point.
     assert (mounts_after - mounts, names_after) == (set(), names)
 
 
@@ -94,7 +94,10 @@ def family(pid: int) -> set[tuple[int, str]]:
 def test_killed_run_leaves_machine_unchanged(
     project: pytest.Pytester, view: None, workers: int
 ) -> None:
-    """SIGKILL amid worlds and containers leaves no process, link, rule or mount."""
+    """A run killed by SIGKILL amid worlds and containers leaves the machine unchanged.
+
+    No process, link, rule or mount is left.
+    """
     project.makepyfile(test_a=LIVE, test_b=LIVE)
     before = machine()
     argv = [sys.executable, "-m", "pytest", "--sandbox=always", "--runtime=mydocker"]
@@ -131,7 +134,10 @@ def sent() -> int:
 def test_run_sends_no_packet_from_its_start_namespace(
     project: pytest.Pytester, workers: str
 ) -> None:
-    """No packet leaves, not even by the loopback, while worlds and containers come and go."""
+    """A run sends no packet from its start namespace, not even by the loopback.
+
+    Worlds and containers come and go meanwhile.
+    """
     project.makepyfile(test_a=LIVE.replace("signal.pause()", "pass"))
     with NetNS.new() as outside, outside.entered():
         with Netlink() as netlink:

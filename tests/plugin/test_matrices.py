@@ -1,4 +1,4 @@
-"""Output of a run about its matrices: wrong cells of a failure, the table at the end."""
+"""Tests of a run's output about matrices: wrong cells of a failure, the final table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_cells(request, wrong):
 
 
 def test_failure_shows_only_wrong_cells(project: pytest.Pytester) -> None:
-    """The assertion names wrong cells, six at most, with promise and requirement."""
+    """A failure shows only wrong cells, six at most, with promise and requirement."""
     project.makepyfile(MATRICES)
     result = project.runpytest_subprocess()
     result.assert_outcomes(passed=1, failed=1)

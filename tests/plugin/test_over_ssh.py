@@ -1,4 +1,4 @@
-"""Workers on other machines, through pytest-xdist's ssh gateways."""
+"""Tests of workers on other machines, through pytest-xdist's ssh gateways."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """Build them in the namespaces of a world.
+    """Build the machines in the namespaces of a world.
 
     The machines are ns1 and ns2; the controller runs on the host.
     """
@@ -140,7 +140,7 @@ SANDBOXED = f"{sys.executable} -m harness.cli.main python"
 
 @pytest.mark.timeout(300)
 def test_ssh_workers_run_in_sandboxes_of_their_machines(fleet: Fleet) -> None:
-    """Tests run on both machines, each in its own world; there is one report.
+    """Workers on two machines run tests in their own worlds, and there is one report.
 
     The firewalls of the machines admit only ssh.
     """

@@ -1,4 +1,4 @@
-"""Options whose value is a path elsewhere, which pytest could take for a place of tests."""
+"""Tests of options whose value is a path, which pytest could take for test paths."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def elsewhere(project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-def passes(root: Path, *words: str) -> None:
-    """Run pytest in the project; its one test passes, by its settings."""
+def assert_passes(root: Path, *words: str) -> None:
+    """Run pytest in the project; check that its one test passes, by its settings."""
     done = run([*PYTEST, *words])
     assert (done.returncode, done.stderr) == (pytest.ExitCode.OK, ""), done.stdout
     assert f"rootdir: {root}\nconfigfile: pyproject.toml" in done.stdout
@@ -46,17 +46,17 @@ def test_report_folder_outside_the_project(
     """`--report DIR` and `--report=DIR` both work, whether the folder exists or not."""
     folder = elsewhere if exists else elsewhere / "new"
     words = ["--report", str(folder)] if form == "two words" else [f"--report={folder}"]
-    passes(project.path, *workers, *words)
+    assert_passes(project.path, *workers, *words)
     assert json.loads((folder / "report.json").read_text())["exit"] == 0
 
 
 @WORKERS
 def test_report_folder_inside_the_project(project: pytest.Pytester, workers: list[str]) -> None:
-    """A relative folder works, and so does an absolute one."""
+    """A relative report folder inside the project works, and so does an absolute one."""
     project.makepyfile(TEST)
     inside = project.mkdir("inside")
     for folder in (str(inside), "inside"):
-        passes(project.path, *workers, "--report", folder)
+        assert_passes(project.path, *workers, "--report", folder)
         assert (inside / "report.json").is_file()
 
 
@@ -64,17 +64,17 @@ def test_report_folder_inside_the_project(project: pytest.Pytester, workers: lis
 def test_option_files_outside_the_project(
     project: pytest.Pytester, elsewhere: Path, workers: list[str]
 ) -> None:
-    """`--expect FILE`, `--write-expect FILE` and `--shard-by REPORT`, in two words."""
-    passes(project.path, f"--report={elsewhere}")
+    """`--expect`, `--write-expect` and `--shard-by` take a file outside the project."""
+    assert_passes(project.path, f"--report={elsewhere}")
     known, written, times = (elsewhere / name for name in ("known", "written", "report.json"))
     known.touch()
     written.touch()
-    passes(project.path, *workers, "--expect", str(known), "--write-expect", str(written))
-    passes(project.path, *workers, "--shard", "1/1", "--shard-by", str(times))
+    assert_passes(project.path, *workers, "--expect", str(known), "--write-expect", str(written))
+    assert_passes(project.path, *workers, "--shard", "1/1", "--shard-by", str(times))
 
 
 def test_runtime_description_outside_the_project(project: pytest.Pytester, elsewhere: Path) -> None:
-    """`--runtime FILE` is read as a description, and its mistake is reported."""
+    """`--runtime FILE` reads a description outside the project, and reports its mistake."""
     description = elsewhere / "acme.toml"
     description.write_text("nonsense = 1\n")
     done = run([*PYTEST, "--runtime", str(description)])

@@ -1,4 +1,4 @@
-"""Reproducibility of the property suites."""
+"""Tests of the reproducibility of the property suites."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ import pytest
 def test_gated_runs_draw_the_same_examples(
     project: pytest.Pytester, options: list[str], *, same: bool
 ) -> None:
-    """Otherwise chance would decide whether a known deviation occurs."""
+    """Gated runs draw the same examples.
+
+    Otherwise chance would decide whether a known deviation occurs.
+    """
     (project.path / "acme.toml").write_text("")
     # `try` is an option of the plugin behind `netmodes faults`.
     project.makepyfile(tries="def pytest_addoption(parser): parser.addoption('--try')")

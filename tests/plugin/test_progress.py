@@ -1,4 +1,4 @@
-"""Progress bars of the property suites: on a terminal, in a long run, and nowhere else."""
+"""Tests of progress bars: on a terminal, in a long run of the property suites only."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def screen(written: str) -> list[str]:
 def test_long_run_shows_progress_and_time_left(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """The bar names property, example and step, and is erased at the end."""
+    """The bar of a long run names property, example and step, and is erased at the end."""
     written = shown(project, "--profile=gate", *workers)
     assert re.search(r"any \d: example 1 of 3, step \d of 5 .*\d:\d\d:\d\d", written)
     seen = "\n".join(screen(written))
@@ -85,7 +85,7 @@ def test_long_run_shows_progress_and_time_left(
 
 
 def test_shrinking_shows_no_end(project: pytest.Pytester) -> None:
-    """A failure is shrunk for an unknown number of examples."""
+    """While a failure shrinks, the bar shows no end: the number of examples is unknown."""
     written = shown(project, "--profile=explore", tests=MORE)
     assert "any: example 3 of 3 " in written
     assert "any: example 5 " in written
@@ -95,10 +95,10 @@ def test_shrinking_shows_no_end(project: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("profile", "terminal"), [("gate", False), ("smoke", True)], ids=["log", "quick run"]
 )
-def test_no_bar_in_a_log_or_a_quick_run(
+def test_log_and_quick_run_have_no_progress_bar(
     project: pytest.Pytester, workers: list[str], profile: str, *, terminal: bool
 ) -> None:
-    """A log has no bar, and a run of seconds needs none."""
+    """A log has no progress bar, and a run of seconds needs none."""
     written = shown(project, f"--profile={profile}", *workers, terminal=terminal)
     assert "example" not in written
     assert "\x1b[A" not in written

@@ -1,4 +1,4 @@
-"""A machine that cannot run live tests: the run fails at once."""
+"""Tests of machines that cannot run live tests: the run fails at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ NO_NETNS = {"net": 0}
 
 
 def test_missing_sandbox_fails_the_run_at_its_start(project: pytest.Pytester) -> None:
-    """The run ends before collection, with one line: problem, reason, remedy."""
+    """Without a sandbox the run ends before collection.
+
+    One line has the problem, the reason and the remedy.
+    """
     project.makepyfile(PURE)
     done = run(confined(PYTEST, limits=NO_NETNS))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
@@ -29,7 +32,7 @@ def test_missing_sandbox_fails_the_run_at_its_start(project: pytest.Pytester) ->
 
 
 def test_missing_essential_in_the_sandbox_fails_the_run(project: pytest.Pytester) -> None:
-    """The run ends although the sandbox was entered."""
+    """A missing essential in the sandbox ends the run, although the sandbox was entered."""
     project.makepyfile(PURE)
     done = run(confined(PYTEST, denied=[PIDFD_OPEN]))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
@@ -46,7 +49,10 @@ def test_pure_tests_run_without_sandbox(project: pytest.Pytester) -> None:
 
 
 def test_live_tests_fail_without_sandbox(project: pytest.Pytester) -> None:
-    """A test that asks for the world fails with the reason; the machine stays untouched."""
+    """A test that requests the world without a sandbox fails with the reason.
+
+    The machine stays unchanged.
+    """
     project.makepyfile(LIVE)
     done = run(confined([*PYTEST, "--sandbox=never"], masked=["/run"]))
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
@@ -54,15 +60,15 @@ def test_live_tests_fail_without_sandbox(project: pytest.Pytester) -> None:
     assert "a world needs the sandbox" in done.stdout
 
 
-def test_run_as_ordinary_user(project: pytest.Pytester) -> None:
-    """The run has a user namespace, and private temporary directories."""
+def test_ordinary_user_can_run_live_tests(project: pytest.Pytester) -> None:
+    """A run of an ordinary user has a user namespace and private temporary directories."""
     project.makepyfile("def test_it(tmp_path): (tmp_path / 'file').touch()")
     done = run(confined(PYTEST, without=ALL_BUT_SETFCAP))
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_doctor_passes_on_a_healthy_machine() -> None:
-    """No required finding is missing, and the exit code is 0."""
+    """The doctor of a healthy machine misses no required finding and exits with 0."""
     done = run([*DOCTOR, "--json"])
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 0
@@ -71,7 +77,7 @@ def test_doctor_passes_on_a_healthy_machine() -> None:
 
 
 def test_doctor_ends_with_the_refused_step() -> None:
-    """The last finding is the refused step, with its remedy."""
+    """The doctor's last finding is the refused step, with its remedy."""
     done = run(confined([*DOCTOR, "--json"], limits=NO_NETNS))
     *before, last = json.loads(done.stdout)
     assert done.returncode == 1
@@ -82,7 +88,7 @@ def test_doctor_ends_with_the_refused_step() -> None:
 
 
 def test_doctor_finds_filtered_system_calls() -> None:
-    """A system call that a seccomp filter denies is found, whatever the kernel supports."""
+    """The doctor finds system calls that a seccomp filter denies, on any kernel."""
     done = run(confined([*DOCTOR, "--json"], denied=[PIDFD_OPEN]))
     missing = [f for f in json.loads(done.stdout) if f["required"] and not f["ok"]]
     assert done.returncode == 1
@@ -91,7 +97,7 @@ def test_doctor_finds_filtered_system_calls() -> None:
 
 
 def test_doctor_prints_a_table() -> None:
-    """Each finding is a row: name, need, reason and remedy."""
+    """The doctor prints a row for each finding: name, need, reason and remedy."""
     done = run(DOCTOR)
     (line,) = (line for line in done.stdout.splitlines() if " bridge " in line)
     assert line.split() == ["ok", "bridge", "required"]

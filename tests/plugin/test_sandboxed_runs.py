@@ -1,4 +1,4 @@
-"""A run inside the sandbox behaves like a run without it."""
+"""Tests of a run inside the sandbox, which behaves like a run without it."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ ENDINGS = {
 
 @pytest.mark.parametrize("where", ["always", "never"])
 @pytest.mark.parametrize(("source", "args", "code"), ENDINGS.values(), ids=list(ENDINGS))
-def test_exit_code_is_pytests_own(
+def test_exit_code_of_a_sandboxed_run_is_pytests_own(
     project: pytest.Pytester, source: str, args: list[str], code: int, where: str
 ) -> None:
-    """The exit code is the same with and without the sandbox."""
+    """The exit code of a run is pytest's, with and without the sandbox."""
     project.makepyfile(test_it=source)
     assert project.runpytest_subprocess(f"--sandbox={where}", *args).ret == code
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"], ["-p", "no:xdist"]], ids=" ".join)
 def test_tests_and_workers_run_in_the_sandbox(project: pytest.Pytester, workers: list[str]) -> None:
-    """The temporary directories are inside as well."""
+    """Tests and workers run in the sandbox, with their temporary directories."""
     project.makepyfile(test_a=INSIDE, test_b=INSIDE)
     result = project.runpytest_subprocess("--sandbox=always", *workers)
     result.assert_outcomes(passed=2)
@@ -63,7 +63,7 @@ def test_tests_and_workers_run_in_the_sandbox(project: pytest.Pytester, workers:
 
 
 def test_header_lists_programs_from_a_folder(project: pytest.Pytester) -> None:
-    """It lists missing programs too.
+    """The header lists programs from a folder, and missing ones.
 
     With only a client in the folder, another version's daemon would run.
     """
@@ -89,14 +89,14 @@ def test_header_lists_programs_from_a_folder(project: pytest.Pytester) -> None:
 
 
 def test_run_in_a_sandbox_makes_no_other(project: pytest.Pytester) -> None:
-    """By default a run that is in a sandbox stays there."""
+    """A run that is in a sandbox makes no other by default."""
     project.makepyfile("import os\ndef test_pid(): assert os.getpid() != 2")
     project.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--markers", "--help"])
 def test_informational_options_make_no_sandbox(project: pytest.Pytester, option: str) -> None:
-    """Options with which no test runs need nothing of the machine."""
+    """An option with which no test runs makes no sandbox, and needs nothing of the machine."""
     project.makeconftest("import os\ndef pytest_unconfigure(): print(f'<pid {os.getpid()}>')")
     result = project.runpytest_subprocess("--sandbox=always", option)
     result.stdout.fnmatch_lines(["*<pid *>"])
@@ -136,7 +136,7 @@ def pytest_on_terminal(*args: str) -> Watched:
 
 
 def test_debugger_uses_the_terminal(project: pytest.Pytester) -> None:
-    """`--pdb` prompts, evaluates and continues."""
+    """`--pdb` prompts, evaluates and continues on the terminal of the run."""
     project.makepyfile("def test_bad():\n    answer = 6\n    assert answer == 7")
     with pytest_on_terminal("--pdb") as run:
         run.expect("(Pdb)")
@@ -165,7 +165,7 @@ def test_waits(capfd):
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
 def test_ctrl_c_tears_down_fixtures(project: pytest.Pytester, workers: list[str]) -> None:
-    """One Ctrl-C interrupts once: fixtures are torn down, and the summary is printed."""
+    """Ctrl-C interrupts a run once: fixtures are torn down, and the summary is printed."""
     project.makepyfile(SLOW)
     with pytest_on_terminal("-s", *workers) as run:
         run.expect("waiting")

@@ -1,4 +1,4 @@
-"""Unsupported features: those that the runtime does not claim, and a user-space network stack."""
+"""Tests of unsupported features: unclaimed ones, and those of a user-space stack."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def claim(project: pytest.Pytester, *features: str) -> None:
 def test_use_of_unclaimed_feature_is_unsupported(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """The test gets no verdict but the reason; other tests go on."""
+    """A test that uses an unclaimed feature has no verdict but the reason.
+
+    Other tests run.
+    """
     claim(project, "bridge", "host", "internal")
     project.makepyfile(
         """
@@ -129,7 +132,7 @@ def test_suites_use_only_claimed_features(
 def test_look_into_userspace_stack_is_unsupported(
     project: pytest.Pytester, options: list[str]
 ) -> None:
-    """Tests and fixtures that need the kernel's view get no verdict but the reason.
+    """Tests and fixtures that need the kernel's view have no verdict but the reason.
 
     `--exitfirst` and `--pdb` do not stop there.
     """
@@ -162,7 +165,10 @@ def test_look_into_userspace_stack_is_unsupported(
 
 
 def test_leak_of_an_unsupported_test_is_reported(project: pytest.Pytester) -> None:
-    """The leak counts, and an adapter that could not look is no breakdown of the runtime."""
+    """A leak of an unsupported test is reported.
+
+    An adapter that could not look is no breakdown of the runtime.
+    """
     project.makepyfile(
         """
         import pytest

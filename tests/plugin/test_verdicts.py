@@ -1,4 +1,4 @@
-"""From the requirement mark of a test to the verdict at the end of the run."""
+"""Tests of verdicts, from a test's requirement mark to the end of the run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def test_mine(runtime, world): assert (runtime, world) == ("acme", "flat")
 
 
 def test_fixtures_of_the_same_name_are_left_alone(project: pytest.Pytester) -> None:
-    """They work beside live tests, whose guard knows the runtime by its fixture."""
+    """Fixtures of netmodes' names in a project work beside live tests.
+
+    The guard of a live test knows the runtime by its fixture.
+    """
     project.makepyfile(NAMESAKES)
     result = project.runpytest_subprocess(
         "--sandbox=always", "--runtime=mydocker", "-p", "no:xdist"
@@ -52,7 +55,7 @@ def test_fixtures_of_the_same_name_are_left_alone(project: pytest.Pytester) -> N
 
 
 def test_unknown_requirement_is_a_collection_error(project: pytest.Pytester) -> None:
-    """The error lists similar ids, before anything runs."""
+    """An unknown requirement is a collection error that lists similar ids."""
     project.makepyfile(
         'from harness.plugin.marks import requirement\n@requirement("BRR-7")\ndef test_it(): pass'
     )
@@ -72,7 +75,10 @@ def test_unclaimed_feature_is_unsupported(project: pytest.Pytester) -> None:
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
 def test_breakdown_of_the_runtime_is_an_error(project: pytest.Pytester, workers: list[str]) -> None:
-    """The adapter's message is shown without a traceback; other tests go on."""
+    """A breakdown of the runtime is an error with the adapter's message.
+
+    There is no traceback, and other tests run.
+    """
     project.makepyfile(
         """
         from harness.adapters.protocol import RuntimeBroken
@@ -94,7 +100,7 @@ def test_breakdown_of_the_runtime_is_an_error(project: pytest.Pytester, workers:
 
 
 def test_adapter_bug_lost_agent_and_timeout_are_errors(project: pytest.Pytester) -> None:
-    """None of them is a verdict about the runtime."""
+    """An adapter bug, a lost agent and a timeout are errors, not verdicts."""
     with Path(project.path, "site/acme.py").open("a") as acme:
         acme.write('def pid(): return int("garbage")\n')
     project.makepyfile(
@@ -126,7 +132,10 @@ def test_adapter_bug_lost_agent_and_timeout_are_errors(project: pytest.Pytester)
 
 
 def test_leak_of_a_breakdown_breaks_no_requirement(project: pytest.Pytester) -> None:
-    """It is an error as the breakdown is; the next test is judged as usual."""
+    """A leak of a breakdown is an error and breaks no requirement.
+
+    The next test is judged as usual.
+    """
     project.makepyfile(
         """
         from harness.adapters.protocol import RuntimeBroken
@@ -152,7 +161,7 @@ def test_leak_of_a_breakdown_breaks_no_requirement(project: pytest.Pytester) -> 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
 def test_summary_counts_requirements(project: pytest.Pytester, workers: list[str]) -> None:
-    """The worst verdict of a requirement's tests counts."""
+    """The summary counts each requirement by the worst verdict of its tests."""
     project.makepyfile(FOUR)
     result = project.runpytest_subprocess(*workers)
     result.stdout.fnmatch_lines(
@@ -168,7 +177,10 @@ def test_summary_counts_requirements(project: pytest.Pytester, workers: list[str
 
 
 def test_summary_names_the_smallest_lack_of_a_requirement(project: pytest.Pytester) -> None:
-    """It omits further features that single tests need."""
+    """The summary names the fewest features that a requirement lacks.
+
+    It omits further features that single tests need.
+    """
     project.makepyfile(
         """
         from harness.plugin.marks import requirement
@@ -195,7 +207,7 @@ def test_verbose_summary_lists_kept_requirements(project: pytest.Pytester) -> No
 
 
 def test_junit_has_requirements_as_properties(project: pytest.Pytester) -> None:
-    """Each test case of the XML report names its requirements."""
+    """Each test case of the JUnit report names its requirements."""
     project.makepyfile(FOUR)
     project.runpytest_subprocess("--junitxml=report.xml", "-n", "2")
     named = {
@@ -210,14 +222,14 @@ def test_junit_has_requirements_as_properties(project: pytest.Pytester) -> None:
 
 
 def test_unknown_runtime_is_a_usage_error(project: pytest.Pytester) -> None:
-    """The run ends at once and lists the known runtimes."""
+    """An unknown runtime ends the run at once, with the list of known ones."""
     result = project.runpytest_subprocess("--runtime", "dcoker", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *'dcoker'*acme, *mydocker*"])
 
 
 def test_broken_adapter_is_a_usage_error(project: pytest.Pytester) -> None:
-    """The run ends at once with the reason."""
+    """A broken adapter ends the run at once, with the reason."""
     (project.path / "site" / "acme.py").write_text("import acmelib")
     result = project.runpytest_subprocess("-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -243,7 +255,7 @@ def test_other_projects_are_left_alone(project: pytest.Pytester) -> None:
 
 
 def test_interrupt_is_no_violation(project: pytest.Pytester) -> None:
-    """Leftovers of a test that Ctrl-C interrupted do not count."""
+    """Leftovers of a test that Ctrl-C interrupted are no violation."""
     project.makepyfile(
         """
         def test_it(world):
@@ -257,7 +269,7 @@ def test_interrupt_is_no_violation(project: pytest.Pytester) -> None:
 
 
 def test_refused_removal_breaks_life_1(project: pytest.Pytester) -> None:
-    """A refusal in the teardown is no error of the harness."""
+    """A refused removal in the teardown breaks LIFE-1, and is no error of the harness."""
     project.makepyfile(
         """
         import pytest

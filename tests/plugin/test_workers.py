@@ -1,4 +1,4 @@
-"""Workers: their number, their machines, and the order of their tests."""
+"""Tests of workers: their number, their machines, and the order of their tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OURS = ["--runtime", "mydocker", "-n", "auto"]
 
 @pytest.mark.parametrize("runtime", [["--runtime", "mydocker"], []], ids=["mydocker", "another"])
 def test_two_workers_per_processor(project: pytest.Pytester, runtime: list[str]) -> None:
-    """Half of the time a test waits for the kernel."""
+    """A run has two workers per processor, as a test waits for the kernel half of the time."""
     project.makepyfile(MANY)
     result = project.runpytest_subprocess(*runtime, "-n", "auto")
     processors = len(os.sched_getaffinity(0))
@@ -36,7 +36,7 @@ def test_xdist_decides_in_other_runs(
     pytestconfig: pytest.Config,
     why: str,
 ) -> None:
-    """The environment variable and unrelated runs are left to xdist."""
+    """An unrelated run, or one with xdist's variable, has xdist's number of workers."""
     project.makepyfile(MANY)
     words = [*OURS]
     monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "1")
@@ -56,7 +56,7 @@ def _xdists_own(config: pytest.Config) -> int:
 
 @pytest.mark.parametrize("workers", [["-n", "1"], ["-p", "no:xdist"]], ids=" ".join)
 def test_workers_start_long_tests_first(project: pytest.Pytester, workers: list[str]) -> None:
-    """One process keeps the order of the file."""
+    """Workers start long tests first; a single process keeps the order of the file."""
     project.makepyfile(MANY)
     result = project.runpytest_subprocess("-v", *workers)
     order = [line for line in result.outlines if "test_quick[0]" in line or "test_slow" in line]
@@ -67,7 +67,7 @@ def test_workers_start_long_tests_first(project: pytest.Pytester, workers: list[
 def test_garbage_collector_skips_collected_tests(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """They stay until the end, and are not scanned again and again."""
+    """The garbage collector does not scan collected tests, which stay until the end."""
     project.makepyfile("import gc\ndef test_frozen():\n    assert gc.get_freeze_count() > 10_000")
     project.runpytest_subprocess(*workers).assert_outcomes(passed=1)
 
@@ -88,7 +88,7 @@ def test_garbage_collector_skips_collected_tests(
 def test_worker_location_follows_from_xdist_specs(
     specs: tuple[str, ...], proxies: tuple[str, ...], where: tuple[bool, bool]
 ) -> None:
-    """The specs name workers here, elsewhere, or both."""
+    """The specs of xdist name workers here, elsewhere, or both."""
     assert gateways(specs, proxies) == where
 
 
@@ -96,7 +96,10 @@ def test_worker_location_follows_from_xdist_specs(
 def test_local_and_remote_workers_are_refused_together(
     project: pytest.Pytester, more: list[str]
 ) -> None:
-    """Local workers need the sandbox and remote ones the network."""
+    """Local and remote workers are refused together.
+
+    Local workers need the sandbox and remote ones the network.
+    """
     project.makepyfile("def test_it(): pass")
     result = project.runpytest_subprocess("--dist=load", "--tx", "ssh=worker.example", *more)
     assert result.ret == pytest.ExitCode.USAGE_ERROR

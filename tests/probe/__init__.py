@@ -1,1 +1,1 @@
-"""The probe tells what really happened, and says so when it cannot."""
+"""Tests of the probe, which observes each cell or raises an error."""

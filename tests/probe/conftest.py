@@ -28,7 +28,7 @@ def star() -> Iterator[Star]:
 def rule(world: World) -> Iterator[Put]:
     """Put a rule into a namespace of the world: `rule("host", "forward", *parts)`.
 
-    It is gone after the test.
+    The rule is removed after the test.
     """
     with ExitStack() as stack:
 

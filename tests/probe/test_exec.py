@@ -1,4 +1,4 @@
-"""The exec probe, an agent inside each container, observes the same matrix as the netns probe."""
+"""Tests of the exec probe, an agent inside each container, beside the netns probe."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KERNELS = tuple(name for name in TRIED if name not in OWN_STACK)
 GIVEN_UP = 15.0
 """Seconds within which the time-out has come, on a busy machine."""
 FAULTS = (
-    firewall.no_masquerade.stacked[0],  # the one of every container, not of the connected one
+    firewall.no_masquerade.stacked[0],  # the fault of every container, not of connected ones
     firewall.gateway_is_deaf_to_pings,
     firewall.host_is_out_of_reach,
     firewall.internet_is_out_of_reach,
@@ -71,7 +71,10 @@ def cast(request: pytest.FixtureRequest) -> Iterator[tuple[Scene, Scene]]:
 
 
 def test_exec_and_netns_probes_observe_the_same(cast: tuple[Scene, Scene]) -> None:
-    """Every cell has the same outcome, code, TTLs and sender, and all promises are kept."""
+    """Exec and netns probe observe the same, and all promises are kept.
+
+    Every cell has the same outcome, code, TTLs and sender.
+    """
     from_outside, by_exec = cast
     observed = by_exec.observed()
     assert dict(observed) == dict(from_outside.observed())
@@ -79,7 +82,10 @@ def test_exec_and_netns_probes_observe_the_same(cast: tuple[Scene, Scene]) -> No
 
 
 def test_exec_probe_runs_in_the_namespace_of_each_container(cast: tuple[Scene, Scene]) -> None:
-    """A joined container has its own agent in the netns of the container it joins."""
+    """The exec probe runs in the namespace of each container.
+
+    A joined container has its own agent in the netns of the container it joins.
+    """
     _, by_exec = cast
     agents = [by_exec[name].agent() for name in (CONTAINER01, JOINER)]
     assert agents[0] is not agents[1]
@@ -90,7 +96,7 @@ def test_exec_probe_runs_in_the_namespace_of_each_container(cast: tuple[Scene, S
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
 def test_exec_and_netns_probes_find_the_same_wrong_cells(fault: Fault) -> None:
-    """Both probes report the same observations with the same fault."""
+    """Exec and netns probe report the same wrong cells for a fault."""
     with acting("mydocker", fault) as (from_outside, by_exec):
         wrong = [wrong_cells(scene.observed(), scene) for scene in (from_outside, by_exec)]
     assert wrong[0]
@@ -117,8 +123,11 @@ def web() -> Iterator[Scene]:
         runtime.stop()
 
 
-def test_exec_probe_sees_syn_whose_reply_is_lost(web: Scene) -> None:
-    """A source without access to the sequence number is identified by its source port."""
+def test_exec_probe_sees_syn_without_reply(web: Scene) -> None:
+    """The exec probe sees a SYN with a lost reply, and its source.
+
+    A source without access to the sequence number is identified by its source port.
+    """
     dropped = [nftables.l4proto("tcp"), nftables.oifname("docker0"), nftables.verdict("drop")]
     add_rule(web.world.namespaces[HOST], "output", *dropped)
     (seen,) = web.observed([Cell("web", HOST, Protocol.TCP, 4)]).values()
@@ -126,7 +135,10 @@ def test_exec_probe_sees_syn_whose_reply_is_lost(web: Scene) -> None:
 
 
 def test_exec_agent_ends_with_its_container(web: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends before a stop: podman sometimes refuses to clean up with a running exec session."""
+    """The exec agent ends before its container is stopped.
+
+    podman sometimes refuses to clean up with a running exec session.
+    """
     first, stop = web["web"].agent(), web.runtime.stop_container
     assert web["web"].agent() is first
     gone: list[bool] = []
@@ -146,14 +158,14 @@ def test_exec_agent_ends_with_its_container(web: Scene, monkeypatch: pytest.Monk
 
 
 def test_failed_exec_raises_instead_of_a_verdict(web: Scene) -> None:
-    """Without an agent there is no matrix, only an error with the runtime's message."""
+    """A failed exec raises an error with the runtime's message, and gives no matrix."""
     web.runtime.stop_container("web")
     with pytest.raises((AgentLost, ProcessLookupError)):
         web.observed([Cell("web", HOST, Protocol.TCP, 4)])
 
 
 def test_missing_interpreter_for_exec_probe_is_named(web: Scene) -> None:
-    """The error contains the output of the failed exec."""
+    """The error for a missing interpreter contains the output of the failed exec."""
     web["web"].hang_up()
     assert web["web"].exec("rm", "/usr/bin/python3").returncode == 0
     with pytest.raises(AgentLost, match=r"container web has ended; its output is .*python3"):
@@ -169,7 +181,7 @@ class Hanging(MydockerAdapter):
 
 
 def test_hanging_exec_times_out_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time-out occurs once for all containers, and the exec process is ended."""
+    """A hanging exec times out once for all containers, and its process is ended."""
     monkeypatch.setattr("harness.probe.remote.ANSWER_BOUND", 1.0)
     monkeypatch.setattr("harness.probe.remote.ENDING_BOUND", 1.0)
     with World.build() as world:

@@ -1,4 +1,4 @@
-"""ICMP messages compared with those of scapy, and arbitrary bytes."""
+"""Tests of ICMP messages, compared with those of scapy, and of arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ SOURCE6, TARGET6 = "2001:db8::1", "2001:db8::2"
 def test_icmp_echo_request_equals_that_of_scapy(
     identifier: int, sequence: int, payload: bytes
 ) -> None:
-    """All bytes and the checksum are equal, for payloads of even and odd length."""
+    """An ICMP echo request equals that of scapy, with its checksum.
+
+    Payloads of even and odd length are tried.
+    """
     expected = bytes(ICMP(id=identifier, seq=sequence) / Raw(payload))
     assert icmp.echo_request(4, identifier, sequence, payload) == expected
     assert icmp.checksum(expected) == 0
@@ -37,7 +40,7 @@ def test_icmp_echo_request_equals_that_of_scapy(
 def test_icmpv6_echo_request_has_no_checksum(
     identifier: int, sequence: int, payload: bytes
 ) -> None:
-    """All but the checksum, which needs the addresses, is what scapy builds."""
+    """An ICMPv6 echo request equals scapy's except its checksum, which needs the addresses."""
     packet = IPv6(src=SOURCE6, dst=TARGET6) / ICMPv6EchoRequest(id=identifier, seq=sequence)
     expected = bytearray(bytes(packet / Raw(payload))[40:])
     expected[2:4] = bytes(2)
@@ -54,7 +57,10 @@ def test_icmpv6_echo_request_has_no_checksum(
 def test_icmp_parser_reads_echo_reply_of_scapy(
     identifier: int, sequence: int, payload: bytes, ttl: int, options: int
 ) -> None:
-    """Every field is found, behind IP options too; IPv6 comes without its header."""
+    """The parser reads every field of an echo reply, behind IP options too.
+
+    IPv6 packets come without their header.
+    """
     header = IP(src=SOURCE, dst=TARGET, ttl=ttl, options=[IPOption_NOP()] * 4 * options)
     four = bytes(header / ICMP(type=0, id=identifier, seq=sequence) / Raw(payload))
     expected = icmp.Message(0, 0, identifier, sequence, payload, ttl)
@@ -66,7 +72,7 @@ def test_icmp_parser_reads_echo_reply_of_scapy(
 
 @given(identifier=NUMBERS, sequence=NUMBERS, options=st.integers(0, 10))
 def test_icmp_error_quotes_the_echo_request(identifier: int, sequence: int, options: int) -> None:
-    """Identifier and sequence of the request are found behind headers of any length."""
+    """The quoted request's identifier and sequence are found behind headers of any length."""
     header = IP(src=SOURCE, dst=TARGET, options=[IPOption_NOP()] * 4 * options)
     quoted = header / ICMP(id=identifier, seq=sequence)
     error = IP(src=TARGET, dst=SOURCE) / ICMP(type=3, code=13) / Raw(bytes(quoted))
@@ -91,7 +97,7 @@ OTHERS = [
 
 @pytest.mark.parametrize(("family", "quoted"), OTHERS)
 def test_icmp_error_about_another_packet_quotes_no_request(family: Family, quoted: Packet) -> None:
-    """A quoted datagram, or a quoted reply, is not taken for a request of ours."""
+    """An ICMP error that quotes a datagram or a reply quotes no echo request."""
     assert icmp.quoted_echo(family, bytes(quoted)) is None
 
 
@@ -106,7 +112,10 @@ def test_icmp_parser_survives_arbitrary_bytes(family: Family, data: bytes) -> No
 
 
 def test_icmp_errors_have_the_same_name_in_both_families() -> None:
-    """Equal errors have equal names; an error without a name is named by its numbers."""
+    """Equal ICMP errors have equal names in both families.
+
+    An error without a name is named by its numbers.
+    """
     same = {
         "net-unreachable": ((3, 0), (1, 0)),
         "host-unreachable": ((3, 1), (1, 3)),

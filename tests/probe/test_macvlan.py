@@ -1,4 +1,4 @@
-"""Silence is not final while a macvlan's parent still has frames to hand on."""
+"""Tests of silence, which is not final while a macvlan's parent has frames to hand on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Lan(NamedTuple):
     inside: NetNS
 
     def burst(self) -> None:
-        """Keep the parent busy for milliseconds with what is for the crowd."""
+        """Keep the parent busy for milliseconds with frames for the many listeners."""
         with self.sender.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
             raw.bind(("eth0", 0))
             for _ in range(BURST):
@@ -58,12 +58,14 @@ def add_macvlan(parent: NetNS, child: NetNS, index: int, name: str) -> None:
 
 @pytest.fixture
 def lan() -> Iterator[Lan]:
-    """All of them, ready."""
+    """Make the LAN, with all links ready."""
     with ExitStack() as stack:
         inside, crowd = (stack.enter_context(NetNS.new()) for _ in range(2))
         sender, parent = stack.enter_context(pair(["192.0.2.1/24"], []))
         for space in (sender, parent, inside, crowd):
-            write_sysctls(space, {"net.ipv6.conf.all.disable_ipv6": 1})  # else it sends unasked
+            write_sysctls(
+                space, {"net.ipv6.conf.all.disable_ipv6": 1}
+            )  # else the kernel sends packets by itself
         add_macvlan(parent, inside, 8, "eth0")
         with Netlink(inside) as netlink:
             netlink.send([rtnetlink.add_address(8, ip_interface(f"{INSIDE}/24"))])
@@ -78,7 +80,7 @@ def lan() -> Iterator[Lan]:
 
 @pytest.fixture
 def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
-    """Return the LAN with a burst of packets right before the questions."""
+    """Return the LAN right after a burst of packets, before the probes."""
     send = prober._Exchange.send
 
     def after_burst(self: prober._Exchange) -> None:
@@ -98,13 +100,13 @@ def test_prober_waits_for_arp_request_queued_in_macvlan(busy: Lan, protocol: Pro
 
 
 def test_unused_address_behind_macvlan_queue_is_dropped(busy: Lan) -> None:
-    """A packet to an unused address is dropped after the queue is empty."""
+    """A packet to an unused address is dropped after the macvlan queue is empty."""
     requests = [probe(busy.sender, NOBODY, busy.inside, protocol) for protocol in PROTOCOLS]
     assert observe_all(requests, through=[busy.parent]) == [Observation(Outcome.DROPPED)] * 3
 
 
 def test_control_packet_does_not_count_as_traffic(lan: Lan) -> None:
-    """A LAN without traffic is quiet after two passes."""
+    """A LAN without traffic is quiet after two passes: control packets do not count."""
     with control() as lo, Quiet(lo, [lan.sender, lan.parent, lan.inside]) as quiet:
         assert any(quiet.reached() for _ in range(1000))
         assert quiet.reached()

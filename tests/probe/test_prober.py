@@ -1,4 +1,4 @@
-"""Every outcome, observed with real packets in a real world."""
+"""Tests of every outcome, observed with real packets in a real world."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ def observed(
 
 
 def one(world: World, source: str, target: str, protocol: Protocol, family: Family) -> Observation:
-    """Return the observation of one cell. All witnesses listen, to identify a wrong peer."""
+    """Return the observation of one cell.
+
+    All witnesses listen, to identify a wrong peer.
+    """
     cell = Cell(source, target, protocol, family)
     others = [Cell(NS1, name, Protocol.ICMP, family) for name in EVERYBODY]
     return observed(world, [*others, cell])[cell]
@@ -91,7 +94,10 @@ def between(source: str, target: str) -> int:
 
 
 def test_reply_has_ttl_and_sender_at_both_ends(world: World) -> None:
-    """Each router on the path decrements the TTL, and no source address is rewritten."""
+    """A reply has TTL and sender at both ends.
+
+    Each router on the path decrements the TTL, and no source address is rewritten.
+    """
     wanted = list(cells(EVERYBODY, (*EVERYBODY, BR0)))
     found = observed(world, wanted)
     for cell in wanted:
@@ -110,7 +116,7 @@ def test_reply_has_ttl_and_sender_at_both_ends(world: World) -> None:
 def test_observations_do_not_depend_on_slice_size(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked a few at a time, the same questions have the same answers."""
+    """Observations do not depend on the number of cells that are probed at once."""
     wanted = list(cells((HOST, NS1), (INTERNET, NS2)))
     whole = observed(world, wanted)
     monkeypatch.setattr(prober, "SLICE", 5)
@@ -152,7 +158,11 @@ WRONG_PEERS = {
 def test_reply_of_another_peer_is_detected(
     world: World, rule: Put, family: Family, peer: str
 ) -> None:
-    """Another witness, a host without one, or a service that is silent or sends something else."""
+    """A reply of another peer than the target is detected.
+
+    The peer is another witness, a host without one, or a service that is silent or sends
+    something else.
+    """
     protocol, to, port, patience, detail = WRONG_PEERS[peer]
     rule(
         HOST,
@@ -163,7 +173,7 @@ def test_reply_of_another_peer_is_detected(
         nftables.dnat(world.address(to, family), port),
         kind="nat",
     )
-    # Without a witness on the probe port the target's kernel would refuse.
+    # Without a witness on the probe port the target's kernel would reject.
     others = [Cell(NS1, to, Protocol.ICMP, family)] if to == NS2 else []
     cell = Cell(NS1, ATTACKER, protocol, family)
     seen = observed(world, [cell, *others], patience=patience)[cell]
@@ -191,7 +201,7 @@ REJECTIONS: tuple[tuple[Rejection, str], ...] = (
 def test_icmp_rejection_has_its_code(
     world: World, rule: Put, family: Family, how: Rejection, code: str
 ) -> None:
-    """The code is that of the router's ICMP error, for every protocol."""
+    """A rejection has the code of the router's ICMP error, for every protocol."""
     rule("r2", "forward", nftables.oifname("eth1"), nftables.reject(how))
     for protocol in PROTOCOLS:
         seen = one(world, NS1, INTERNET, protocol, family)
@@ -229,7 +239,7 @@ def test_packet_dropped_by_output_rule_is_local_policy(
 def test_namespace_with_only_loopback_has_no_route(
     world: World, protocol: Protocol, family: Family
 ) -> None:
-    """A namespace with only `lo` cannot send to the internet."""
+    """A namespace with only `lo` has no route to the internet."""
     cell = Cell("isolated", INTERNET, protocol, family)
     with NetNS.new() as isolated:
         question = ProbeRequest(
@@ -264,7 +274,7 @@ def test_request_dropped_by_a_router_is_dropped(
 def test_lost_reply_is_dropped_with_sender_and_ttl_of_the_request(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
-    """The witness saw the request, so its sender and TTL are known."""
+    """A lost reply is dropped, with sender and TTL of the request that the witness saw."""
     rule("r2", "forward", nftables.iifname("eth1"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, protocol, family)
     assert seen == Observation(Outcome.DROPPED, seen_ttl=60, seen_from=NS1)
@@ -284,7 +294,7 @@ LEAKS = {
 def test_lost_syn_ack_is_dropped_with_sender_of_the_syn(
     world: World, rule: Put, family: Family, where: str
 ) -> None:
-    """When the target's SYN-ACK is lost, the SYN is known to have arrived, and from whom."""
+    """A lost SYN-ACK is dropped, with the sender of the SYN that arrived."""
     name, hook, match = LEAKS[where]
     rule(name, hook, match, nftables.l4proto("tcp"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)
@@ -296,7 +306,7 @@ def test_lost_syn_ack_is_dropped_with_sender_of_the_syn(
 def test_syn_dropped_at_the_target_reached_no_witness(
     world: World, rule: Put, family: Family
 ) -> None:
-    """A SYN that the target's own rules drop reached no witness, as a datagram would not."""
+    """A SYN that the target's own rules drop reaches no witness, just like a datagram."""
     rule(INTERNET, "input", nftables.l4proto("tcp"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)
     assert (seen, seen.detail) == (

@@ -1,4 +1,4 @@
-"""Silence is final when nothing moves any more, and not before."""
+"""Tests of silence, which is final when no packet moves, and not before."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def lo() -> Iterator[NetNS]:
         yield space
 
 
-def rest(quiet: Quiet) -> None:
+def pass_until_quiet(quiet: Quiet) -> None:
     """Make passes until the world is quiet."""
     assert any(quiet.reached() for _ in range(PASSES)), "no pass was quiet"
 
@@ -48,7 +48,10 @@ def rest(quiet: Quiet) -> None:
 def test_proxied_requests_are_dumped_once_without_traffic(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The dump takes the RTNL lock, which may be busy for tens of milliseconds."""
+    """Proxied requests are dumped once if there is no traffic.
+
+    The dump takes the RTNL lock, which may be busy for tens of milliseconds.
+    """
     dumps: list[Netlink] = []
 
     def requests(netlink: Netlink) -> set[int]:
@@ -62,22 +65,22 @@ def test_proxied_requests_are_dumped_once_without_traffic(
 
 
 def test_packet_between_two_passes_is_not_quiet(ends: Pair, lo: NetNS) -> None:
-    """One packet in either direction since the last pass means traffic."""
+    """A packet in either direction between two passes is traffic."""
     one, other = ends
     with Quiet(lo, ends) as quiet:
         for sender, address in ((one, "192.0.2.2"), (other, "192.0.2.1")):
             with sender.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                rest(quiet)
+                pass_until_quiet(quiet)
                 sock.sendto(b"!", (address, 9))
                 assert not quiet.reached()
-                rest(quiet)
+                pass_until_quiet(quiet)
 
 
 def test_traffic_on_loopback_and_elsewhere_does_not_count(ends: Pair, lo: NetNS) -> None:
     """Packets over `lo` and in unwatched namespaces are no traffic."""
     one, other = ends
     with Quiet(lo, [one]) as quiet, pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as (far, _):
-        rest(quiet)
+        pass_until_quiet(quiet)
         for space, address in ((one, "127.0.0.1"), (other, "127.0.0.1"), (far, "192.0.2.2")):
             with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.sendto(b"!", (address, 9))
@@ -86,7 +89,7 @@ def test_traffic_on_loopback_and_elsewhere_does_not_count(ends: Pair, lo: NetNS)
 
 @pytest.fixture
 def storm() -> Iterator[NetNS]:
-    """Two bridges joined by two cables, and one frame that goes round and round between them."""
+    """Make two bridges joined by two veth pairs, and one frame that loops between them."""
     with NetNS.new() as space, Netlink(space) as netlink:
         netns.write_sysctls(space, {"net.ipv6.conf.default.disable_ipv6": 1})
         netlink.send([rtnetlink.add_bridge("west", index=5), rtnetlink.add_bridge("east", index=6)])
@@ -111,12 +114,12 @@ def storm() -> Iterator[NetNS]:
 def test_endless_traffic_is_an_error_that_names_busy_links(
     storm: NetNS, ends: Pair, lo: NetNS
 ) -> None:
-    """No pass is quiet while a frame goes round; the error names busy links."""
+    """Endless traffic, such as a frame in a loop, is an error that names busy links."""
     with Quiet(lo, ends) as quiet:
-        rest(quiet)
+        pass_until_quiet(quiet)
     with Quiet(lo, [*ends, storm], bound=0.05) as quiet:
         with pytest.raises(NeverQuiet) as caught:
-            rest(quiet)
+            pass_until_quiet(quiet)
         message = str(caught.value)
         assert message.startswith("the world is still busy after 0.05 s, at ")
         assert f"{storm!r}" in message
@@ -125,13 +128,13 @@ def test_endless_traffic_is_an_error_that_names_busy_links(
     with Netlink(storm) as netlink:
         netlink.send([rtnetlink.set_link(5, up=False)])
     with Quiet(lo, [storm]) as quiet:
-        rest(quiet)
+        pass_until_quiet(quiet)
 
 
 def test_quiet_at_the_end_of_the_bound_is_no_error(ends: Pair, lo: NetNS) -> None:
-    """A world that is at rest when time is up is quiet all the same."""
+    """A world that is at rest at the end of the bound is quiet."""
     with Quiet(lo, ends) as quiet:
-        rest(quiet)
+        pass_until_quiet(quiet)
     with Quiet(lo, ends, bound=0.0) as quiet:
         assert [quiet.reached(), quiet.reached()] == [False, True]
 
@@ -139,7 +142,7 @@ def test_quiet_at_the_end_of_the_bound_is_no_error(ends: Pair, lo: NetNS) -> Non
 def test_lost_control_packet_is_an_error(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no verdict if not even `lo` delivers."""
+    """A control packet lost on `lo` is an error, and there is no verdict."""
     monkeypatch.setattr(quiescence, "CONTROL_BOUND", 0.02)
     add_rule(lo, "input", nftables.verdict("drop"))
     with (
@@ -152,7 +155,7 @@ def test_lost_control_packet_is_an_error(
 def test_quiet_lasts_for_the_patience_after_the_last_packet(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A packet during the wait restarts the time."""
+    """A packet during the wait for the patience restarts the time."""
     passes: list[float] = []
 
     def reached() -> bool:
@@ -166,11 +169,11 @@ def test_quiet_lasts_for_the_patience_after_the_last_packet(
         monkeypatch.setattr(quiet, "reached", reached)
         quiet.wait_for_user_space(0.2, ends[0])
     assert passes[-1] - passes[1] >= 0.2
-    assert len(passes) >= 4  # the third is the packet's
+    assert len(passes) >= 4  # the packet costs the third pass
 
 
 def test_quiescence_pass_restores_cpu_affinity(ends: Pair, lo: NetNS) -> None:
-    """A pass visits every processor, and the caller may use the same ones as before."""
+    """A pass visits every processor, and restores the caller's CPU affinity."""
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))

@@ -1,4 +1,4 @@
-"""Decisions about received packets, and the payloads that name their witness."""
+"""Tests of decisions about received packets, and of payloads that name their witness."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ REPLY = ReplySeen(0.001, TARGET, 63)
     ttl=st.none() | st.integers(1, 255),
     seen=st.ip_addresses(),
 )
-def test_probe_payloads_round_trip(
+def test_probe_payload_survives_building_and_parsing(
     run: bytes, index: int, trailing: bytes, ttl: int | None, seen: Address
 ) -> None:
-    """A request may be padded; a reply carries index, witness, TTL and an address."""
+    """Payloads of requests and replies parse to their fields.
+
+    A request may be padded; a reply carries index, witness, TTL and an address.
+    """
     request = reception.pack_request(run, index)
     assert reception.read_request(request + trailing, run) == index
     reply = reception.pack_reply(run, index, 7, ttl, seen)
@@ -46,7 +49,7 @@ def test_probe_payloads_round_trip(
 def test_foreign_or_damaged_probe_payload_is_ignored(
     run: bytes, other: bytes, index: int, seen: Address, cut: int
 ) -> None:
-    """It is of another run or kind, is truncated, or is too long for a reply."""
+    """A payload of another run or kind, truncated, or too long for a reply is ignored."""
     request = reception.pack_request(run, index)
     reply = reception.pack_reply(run, index, 0, 64, seen)
     assert (reception.read_request(request, other) is None) == (run != other)
@@ -90,7 +93,10 @@ def observation(results: ProbeResults) -> Observation:
 def test_request_is_open_until_witness_and_source_have_reported(
     results: ProbeResults, spaces: list[NetNS], *, received_first: bool
 ) -> None:
-    """The order of the two events does not matter; a later error changes nothing."""
+    """A request is open until witness and source have reported, in any order.
+
+    A later error changes nothing.
+    """
     events: list[Callable[[], None]] = [
         lambda: results.received(0, RequestSeen(spaces[1], SOURCE, 62)),
         lambda: results.replied(0, REPLY),
@@ -107,7 +113,7 @@ def test_request_is_open_until_witness_and_source_have_reported(
 
 
 def test_reply_after_an_error_changes_nothing(results: ProbeResults, spaces: list[NetNS]) -> None:
-    """The first result is final."""
+    """A reply after an error changes nothing, because the first result is final."""
     results.failed(0, errno.ECONNREFUSED)
     results.received(0, RequestSeen(spaces[1], SOURCE, 64))
     results.replied(0, REPLY)
@@ -117,7 +123,7 @@ def test_reply_after_an_error_changes_nothing(results: ProbeResults, spaces: lis
 def test_reply_from_another_address_is_a_wrong_peer(
     results: ProbeResults, spaces: list[NetNS]
 ) -> None:
-    """The right witness saw the request, but the reply has another source address."""
+    """A reply from another address is a wrong peer, though the right witness saw the request."""
     results.received(0, RequestSeen(spaces[1], SOURCE, 64))
     results.replied(0, REPLY._replace(source=OTHER))
     seen = observation(results)
@@ -128,7 +134,7 @@ def test_reply_from_another_address_is_a_wrong_peer(
 def test_request_seen_by_two_witnesses_is_a_wrong_peer(
     results: ProbeResults, spaces: list[NetNS]
 ) -> None:
-    """A request that another witness saw too has strayed."""
+    """A request that another witness saw too reached a wrong peer."""
     for space in spaces[1:]:
         results.received(0, RequestSeen(space, SOURCE, 64))
     results.replied(0, REPLY)
@@ -158,7 +164,7 @@ def test_request_seen_by_two_witnesses_is_a_wrong_peer(
 def test_socket_error_determines_the_outcome(
     results: ProbeResults, number: int, code: str, expected: Observation | None, *, late: bool
 ) -> None:
-    """The ICMP error decides if there is one, otherwise the errno."""
+    """The ICMP error, or else the errno, determines the outcome of a socket error."""
     results.failed(0, number, code, late=late)
     assert results.open == set()
     assert observation(results) == (expected or Observation(Outcome.REJECTED, code=code))

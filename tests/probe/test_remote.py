@@ -1,4 +1,4 @@
-"""Sockets of an agent, which runs outside a container here, behave like local ones."""
+"""Tests of an agent's sockets, which behave like local ones; the agent runs here."""
 
 from __future__ import annotations
 
@@ -76,7 +76,10 @@ def local(space: NetNS) -> socket.socket:
 
 
 def test_remote_stream_transfers_in_both_directions(agent: AgentClient, space: NetNS) -> None:
-    """Blocking calls time out when the buffers are full or empty."""
+    """A remote stream transfers data in both directions.
+
+    Blocking calls time out when the buffers are full or empty.
+    """
     with (
         opened(agent, socket.SOCK_STREAM) as listener,
         space.socket(socket.AF_INET, socket.SOCK_STREAM) as call,
@@ -101,7 +104,7 @@ def test_remote_stream_transfers_in_both_directions(agent: AgentClient, space: N
 
 
 def test_remote_datagram_has_sender_and_ancillary_data(agent: AgentClient, space: NetNS) -> None:
-    """The TTL of a datagram comes as ancillary data."""
+    """A remote datagram has its sender, and its TTL as ancillary data."""
     with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:
         receiver.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
         receiver.bind(LOOPBACK)
@@ -115,7 +118,7 @@ def test_remote_datagram_has_sender_and_ancillary_data(agent: AgentClient, space
 
 
 def test_remote_socket_works_with_select(agent: AgentClient, space: NetNS) -> None:
-    """The socket is readable exactly while a datagram is left."""
+    """A remote socket is readable in select exactly while a datagram is left."""
     with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:
         receiver.setblocking(False)
         receiver.bind(LOOPBACK)
@@ -134,7 +137,7 @@ def test_remote_socket_works_with_select(agent: AgentClient, space: NetNS) -> No
 
 
 def test_remote_socket_raises_errors_of_the_kernel(agent: AgentClient) -> None:
-    """The errno determines the exception class."""
+    """The errno of a remote socket's error determines the exception class."""
     with opened(agent, socket.SOCK_STREAM) as call:
         with pytest.raises(ConnectionRefusedError):
             call.connect(("127.0.0.1", 1))
@@ -147,13 +150,16 @@ def test_remote_socket_raises_errors_of_the_kernel(agent: AgentClient) -> None:
 def test_closed_connection_ends_the_agent(
     agent: AgentClient, process: subprocess.Popen[bytes]
 ) -> None:
-    """The agent needs no signal."""
+    """A closed connection ends the agent without a signal."""
     agent.close()
     assert process.wait(5) == 0
 
 
 def test_remote_socket_is_readable_after_sync(agent: AgentClient, space: NetNS) -> None:
-    """The notice of a datagram comes before the reply to sync."""
+    """A remote socket with a datagram is readable after sync.
+
+    The notice of a datagram comes before the reply to sync.
+    """
     with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:
         receiver.bind(LOOPBACK)
         readable = receiver.fileno()
@@ -165,7 +171,10 @@ def test_remote_socket_is_readable_after_sync(agent: AgentClient, space: NetNS) 
 def test_killed_agent_wakes_waiting_caller_with_an_error(
     agent: AgentClient, process: subprocess.Popen[bytes]
 ) -> None:
-    """AgentLost is no OSError, so it is no network error."""
+    """A killed agent wakes a waiting caller with AgentLost.
+
+    AgentLost is no OSError, so it is no network error.
+    """
     with opened(agent, socket.SOCK_DGRAM) as receiver:
         receiver.bind(LOOPBACK)
         readable = receiver.fileno()
@@ -177,7 +186,10 @@ def test_killed_agent_wakes_waiting_caller_with_an_error(
 
 
 def test_netns_of_userspace_stack_cannot_be_entered(agent: AgentClient, space: NetNS) -> None:
-    """The netns has the host's identity, and its sockets are those of the agent."""
+    """The netns of a user-space stack cannot be entered.
+
+    The netns has the host's identity, and its sockets are those of the agent.
+    """
     with AgentNetNS(os.dup(space.fd), agent, own_stack=True) as inside:
         assert inside == space
         with pytest.raises(remote.UserspaceStack, match="box"), inside.entered():
@@ -189,7 +201,7 @@ def test_netns_of_userspace_stack_cannot_be_entered(agent: AgentClient, space: N
 def test_silent_connection_does_not_block_a_remote_listener(
     agent: AgentClient, space: NetNS
 ) -> None:
-    """The listener accepts the silent connection and still serves others."""
+    """A remote listener accepts a silent connection and still serves others."""
     inside = NetnsView("box", lambda: AgentNetNS(os.dup(space.fd), agent, own_stack=True))
     beside = fixed("beside", space)
     loopback = LOOPBACKS[4]
@@ -222,7 +234,10 @@ def route(destination: str, family: int, *, oif: int = ETH0, via: str = "") -> r
 
 
 def test_userspace_stack_routes_of_lo_and_other_family_are_omitted() -> None:
-    """A gVisor stack has one routing table and returns all of it for either family."""
+    """Routes of `lo` and of another family are omitted for a user-space stack.
+
+    A gVisor stack has one routing table and returns all of it for either family.
+    """
     wanted = [route("10.1.0.0/16", 4), route("", 4, via="10.1.0.1"), route("fd00::/64", 6)]
     routes = [
         route("127.0.0.0/8", 4, oif=rtnetlink.LO),

@@ -1,4 +1,4 @@
-"""DNS queries to the resolvers of a netns: the address of a name, or the reason without one."""
+"""Tests of DNS queries to resolvers of a netns: an address, or the reason without one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ FAILS, REFUSED = answer(rcode=dns.rcode.SERVFAIL), answer(rcode=dns.rcode.REFUSE
 
 @contextmanager
 def resolvers(space: NetNS, replies: dict[str, Reply | bytes | None]) -> Iterator[None]:
-    """Run resolvers at these addresses. Each answers one query; `None` stays silent."""
+    """Run resolvers at these addresses.
+
+    Each replies to one query; `None` stays silent.
+    """
 
     def serve(sock: socket.socket, reply: Reply | bytes | None) -> None:
         data, client = sock.recvfrom(4096)
@@ -120,7 +123,7 @@ def look_up(space: NetNS, *servers: str, family: Family = 4) -> Resolved:
     ],
 )
 def test_nameservers_are_read_in_order_from_resolv_conf(text: str, expected: list[str]) -> None:
-    """At most three nameservers count, and invalid addresses are skipped as in the C library."""
+    """At most three valid name servers of resolv.conf are read, in order, as in the C library."""
     assert nameservers(text) == [ip_address(item) for item in expected]
 
 
@@ -137,9 +140,10 @@ def test_resolv_conf_parser_survives_arbitrary_text(text: str) -> None:
 def test_equal_dns_queries_are_built_and_parsed_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Building a message costs more than sending it, and a matrix repeats one name.
+    """Equal DNS queries are built and parsed once.
 
-    Each namespace queries the resolver of its resolv.conf, over IPv4 or IPv6.
+    Building a message costs more than sending it, and a matrix repeats one name. Each namespace
+    queries the resolver of its resolv.conf, over IPv4 or IPv6.
     """
     counted: list[str] = []
 
@@ -165,7 +169,7 @@ def test_equal_dns_queries_are_built_and_parsed_once(
     assert sorted(counted) == ["from_wire"] * 2 + ["make_query"] * 2
 
 
-# --- answers of all kinds -----------------------------------------------------------
+# --- replies ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,7 +193,7 @@ def test_dns_reply_gives_an_address_or_a_reason(
     family: Family,
     expected: str,
 ) -> None:
-    """Any reply of the resolver leads to an address or to a reason why there is none."""
+    """Any DNS reply leads to an address or to a reason why there is none."""
     client, server_space = ends
     with resolvers(server_space, {FIRST: reply}):
         found = look_up(client, FIRST, family=family)
@@ -235,8 +239,12 @@ def test_first_resolver_that_replies_counts(
     replies: dict[str, Reply | bytes | None],
     expected: str,
 ) -> None:
-    """The next one counts if the first fails, is silent or unreachable, but not after NXDOMAIN."""
-    # Only where the first is silent does it take so long; the second must answer meanwhile.
+    """The first resolver that replies counts.
+
+    The next one is queried if the first fails, is silent or unreachable, but not after
+    NXDOMAIN.
+    """
+    # Only a silent first resolver takes so long; the second has to reply meanwhile.
     silent = replies.get(order[0], GOOD) is None
     monkeypatch.setattr(names, "ANSWER_BOUND", 1.0 if silent else PATIENCE)
     with resolvers(ends[1], replies):
@@ -245,7 +253,7 @@ def test_first_resolver_that_replies_counts(
 
 
 def test_dns_reply_with_id_of_another_query_is_refused(ends: tuple[NetNS, NetNS]) -> None:
-    """Each query has a unique id."""
+    """A DNS reply with the id of another query is refused, as each query has a unique id."""
     ids: Queue[int] = Queue()
 
     def first(query: dns.message.Message) -> bytes:
@@ -266,7 +274,10 @@ def test_dns_reply_with_id_of_another_query_is_refused(ends: tuple[NetNS, NetNS]
 def test_lookup_of_invalid_name_without_resolver_names_missing_resolver(
     ends: tuple[NetNS, NetNS],
 ) -> None:
-    """No query is built without a resolver."""
+    """A lookup without a resolver names the missing resolver, even for an invalid name.
+
+    No query is built without a resolver.
+    """
     found = resolve([Lookup(ends[0], "", "a..b", 4)])
     assert found == [Resolved(None, "resolv.conf names no resolver")]
 
@@ -288,7 +299,7 @@ def test_lookup_survives_arbitrary_dns_reply(
 
 
 def test_silent_resolver_of_the_world_is_a_harness_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the world's own resolver is silent too, the failure is a harness error."""
+    """A silent resolver of the world itself is a harness error."""
     with World.build() as world:
         inside = world.namespaces["ns1"]
         resolver = str(world.topology.resolver[0].ip)
@@ -296,7 +307,7 @@ def test_silent_resolver_of_the_world_is_a_harness_error(monkeypatch: pytest.Mon
         control = Lookup(world.namespaces["internet"], f"nameserver {resolver}\n", NAME, 4)
         assert resolve([lost], control=control)[0].address is None
         os.kill(world.services.pid, signal.SIGSTOP)
-        monkeypatch.setattr(names, "ANSWER_BOUND", 0.1)  # no resolver answers from here on
+        monkeypatch.setattr(names, "ANSWER_BOUND", 0.1)  # from here on no resolver replies in time
         try:
             with pytest.raises(WorldSilent, match="the world's own"):
                 resolve([lost], control=control)

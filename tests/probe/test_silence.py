@@ -1,4 +1,4 @@
-"""Silence: how soon it is final, and packets that must not be taken for a reply."""
+"""Tests of silence: how soon it is final, and packets that are no reply."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return results
 
 
-# --- how soon -----------------------------------------------------------------------
+# --- duration -----------------------------------------------------------------------
 
 
 def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -> None:
@@ -68,7 +68,7 @@ def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -
 
 
 def test_matrix_with_all_replies_needs_no_quiescence_check(star: Star, passes: list[bool]) -> None:
-    """The prober skips the check if every question has its reply."""
+    """The prober skips the check for silence if every probe has its reply."""
     requests = [probe(star.client, SHARED[family], star.first) for family in FAMILIES]
     assert {seen.outcome for seen in observe_all(requests, through=star.namespaces)} == {
         Outcome.REPLY
@@ -77,7 +77,7 @@ def test_matrix_with_all_replies_needs_no_quiescence_check(star: Star, passes: l
 
 
 def test_request_to_missing_neighbour_is_dropped() -> None:
-    """A probe to an unused address is dropped, now or when the kernel gives up on it later.
+    """A request to a missing neighbour is dropped, now or when the kernel gives up later.
 
     No incomplete neighbour is left: a queued packet would keep the source's netns alive.
     """
@@ -111,17 +111,17 @@ def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> Non
     assert len(passes) < 20
 
 
-# --- neighbours that are found late -------------------------------------------------
+# --- late neighbours ----------------------------------------------------------------
 
 
 def on_link(star: Star, address: str) -> None:
-    """Have the client look for an address on its own link."""
+    """Make the client resolve an address on its own link."""
     with Netlink(star.client) as netlink:
         netlink.send([rtnetlink.add_route(ip_network(address), oif=2)])
 
 
 def proxy(star: Star, family: Family) -> None:
-    """Let the router answer its first cable's neighbours for the shared address."""
+    """Make the router reply to the neighbours of its first link for the shared address."""
     if family == 4:
         write_sysctls(star.router, {"net.ipv4.conf.eth0.proxy_arp": 1})
     else:
@@ -134,7 +134,7 @@ def proxy(star: Star, family: Family) -> None:
 def test_prober_waits_for_delayed_proxy_neighbour(
     star: Star, family: Family, protocol: Protocol
 ) -> None:
-    """A proxy delays its ARP or ND reply by up to 0.8 s."""
+    """The prober waits for a proxy, which delays its ARP or ND reply by up to 0.8 s."""
     on_link(star, SHARED[family])
     (lost,) = observe_all([probe(star.client, SHARED[family], star.first, protocol)])
     assert lost.outcome is Outcome.DROPPED
@@ -145,7 +145,7 @@ def test_prober_waits_for_delayed_proxy_neighbour(
 
 
 def test_prober_waits_for_delayed_anycast_neighbour(star: Star) -> None:
-    """The owner of an anycast address delays its reply like a proxy (RFC 4861, 7.2.7)."""
+    """The prober waits for an anycast owner's delayed reply (RFC 4861, 7.2.7)."""
     requests = [probe(star.client, "2001:db8::", star.router)]
     (seen,) = observe_all(requests, through=star.namespaces)
     assert seen.detail == f"the answer came from {ROUTER[6][0]}, not from 2001:db8::"
@@ -210,7 +210,7 @@ def test_late_userspace_reply_counts_within_patience(
         return found
 
     def relay() -> None:
-        """Pass one datagram on, and its answer back, once the kernel has been quiet."""
+        """Pass one datagram and its reply on, after the kernel has been quiet."""
         with star.router.socket(kind, socket.SOCK_DGRAM) as out:
             out.settimeout(PATIENCE)
             data, client = relay_socket.recvfrom(100)
@@ -236,7 +236,7 @@ def test_late_userspace_reply_counts_within_patience(
     assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, other)
 
 
-# --- what is no reply ---------------------------------------------------------------
+# --- packets that are no reply ------------------------------------------------------
 
 
 @EACH

@@ -1,4 +1,4 @@
-"""The probe sockets of a netns: their port, what they receive, and the address they reply from."""
+"""Tests of the probe sockets of a netns: port, reception, and reply address."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def sockets(ends: Pair) -> Iterator[tuple[ProbeSockets, ProbeSockets]]:
 def test_port_in_use_in_one_namespace_is_skipped_in_all(
     ends: Pair, family: Family, kind: int
 ) -> None:
-    """A conflict in one protocol, family or namespace moves all sockets to another port."""
+    """A port in use in one protocol, family or namespace is skipped for all sockets."""
     with nothing_stays_open(), ends[1].socket(KINDS[family], kind) as taken:
         taken.bind((FIRST[family], PORT))
         if kind == socket.SOCK_STREAM:
@@ -73,7 +73,7 @@ def test_port_in_use_in_one_namespace_is_skipped_in_all(
 
 
 def test_error_other_than_port_in_use_is_raised(ends: Pair) -> None:
-    """The next port is tried only if one is in use; another error leaves nothing open."""
+    """An error other than a port in use is raised, and leaves nothing open."""
     closed = NetNS.new()
     closed.close()
     with nothing_stays_open(), pytest.raises(OSError, match="Bad file descriptor"):
@@ -85,7 +85,7 @@ def test_error_other_than_port_in_use_is_raised(ends: Pair) -> None:
 def test_witness_replies_from_the_requested_address(
     sockets: tuple[ProbeSockets, ProbeSockets], family: Family, address: dict[Family, str]
 ) -> None:
-    """The witness sees source address and TTL of the request."""
+    """The witness replies from the requested address, and sees the source address and TTL."""
     source, witness = sockets
     hops = {
         4: (socket.IPPROTO_IP, socket.IP_TTL),
@@ -110,7 +110,7 @@ def test_witness_replies_from_the_requested_address(
 def test_closed_probe_connection_leaves_no_time_wait(
     sockets: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
-    """The client resets the connection when closing it."""
+    """The client of a probe connection resets it at the close, which leaves no TIME_WAIT."""
     source, witness = sockets
     with source.netns.entered():
         stream = source.connecting(family)
@@ -133,7 +133,7 @@ def test_closed_probe_connection_leaves_no_time_wait(
 def test_error_queue_has_the_icmp_error_and_its_datagram(
     sockets: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
-    """The error has a name and its datagram, and the queue is empty afterwards."""
+    """The error queue has an ICMP error's name and datagram, and is empty afterwards."""
     source, witness = sockets
     for text in (b"one", b"two"):
         source.udp[family].sendto(text, (FIRST[family], 9))
@@ -157,5 +157,5 @@ def test_error_queue_has_the_icmp_error_and_its_datagram(
     ],
 )
 def test_plain_address_has_no_scope_and_no_ipv4_mapping(text: str, expected: str) -> None:
-    """The scope is removed, and an IPv4-mapped address becomes IPv4."""
+    """A plain address has no scope, and an IPv4-mapped address becomes IPv4."""
     assert str(plain(text)) == expected

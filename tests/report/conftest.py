@@ -1,4 +1,4 @@
-"""The small project of the plugin's tests."""
+"""Fixture of the small project of the plugin's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries of an expectation file, and a report to compare them with."""
+"""Helpers that make expectation entries and a report to compare with the entries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MESSAGE = TENTATIVE.replace("…", "63:1::1")
 def listed(
     kind: DeviationKind, id_: str, verdict: Verdict = Verdict.BROKEN, **more: str
 ) -> Deviation:
-    """Return an entry of the file."""
+    """Return an entry of the expectation file."""
     fields: dict[str, Any] = {"runtime": "acme", "reason": "known"} | more
     return Deviation(kind=kind, id=id_, verdict=verdict, **fields)
 
@@ -36,7 +36,7 @@ def compared(report: Report, *entries: Deviation, gone: Sequence[str] = ()) -> G
 
 
 def updated(report: Report, *entries: Deviation) -> tuple[Deviation, ...]:
-    """Return these entries as the report's `--write-expect` changes them."""
+    """Return these entries as `--write-expect` changes them for the report."""
     return expectations.updated(report, entries, gone=lambda _: False)
 
 
@@ -54,7 +54,7 @@ def failed(when: str = "call", *said: str) -> Failure:
 
 
 def matching(id_: str = PEERS, verdict: Verdict = Verdict.BROKEN, **more: Any) -> TestResult:
-    """Return a test that failed by that message alone."""
+    """Return a test whose only failure has that message."""
     when = "call" if verdict is Verdict.BROKEN else "setup"
     return made.result(id_, verdict, **{"failures": (failed(when, MESSAGE),)} | more)
 

@@ -37,7 +37,7 @@ ELSEWHERE = "suites/test_other.py::test_elsewhere"
 
 
 def requirement(id_: str, *, level: str = "MUST", **more: Any) -> RequirementResult:
-    """Return a row of the catalogue."""
+    """Return a requirement of the catalogue."""
     needs = more.setdefault("features", ("bridge",))
     told: dict[str, Any] = {"section": "bridge", "statement": f"{id_} is kept."} | more
     return RequirementResult(id=id_, level=level, profile=profile(level, needs), **told)
@@ -185,7 +185,7 @@ BROKEN = report(
 """A run with one result of each kind."""
 
 
-# --- hostile ones ----------------------------------------------------------------
+# --- hostile reports ---------------------------------------------------------------
 
 _SPITE = st.sampled_from(
     [

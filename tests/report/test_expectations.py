@@ -1,4 +1,4 @@
-"""The expectation file: parsing, checks, and a stable output."""
+"""Tests of the expectation file: parsing, checks, and a stable output."""
 
 from __future__ import annotations
 
@@ -85,8 +85,11 @@ reason = "no resolver"
     ],
     ids=["test", "saying", "requirement"],
 )
-def test_entry_has_subject_reason_and_verdict(text: str, expected: Deviation) -> None:
-    """The verdict is broken by default; versions and link may be absent."""
+def test_expectation_has_subject_reason_and_verdict(text: str, expected: Deviation) -> None:
+    """An entry has a subject, a reason and a verdict, which is broken by default.
+
+    Versions and link may be absent.
+    """
     assert expectations.loads(text) == (expected,)
 
 
@@ -103,8 +106,8 @@ def test_entry_has_subject_reason_and_verdict(text: str, expected: Deviation) ->
         (ENTRY + 'reasons = "x"', "deviation 1: unknown keys ['reasons']; known are ['at_most', "),
     ],
 )
-def test_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
-    """The message says how to mend it."""
+def test_expectation_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
+    """The error for a mistake in an entry names the entry and the correction."""
     with pytest.raises(BadExpectations, match=f"^{re.escape(complaint)}"):
         expectations.loads(text)
 
@@ -131,8 +134,13 @@ def test_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
         (SAYING, "= 3", "= true", "Expected `int`, got `bool` - at `$.at_most`"),
     ],
 )
-def test_mistake_is_named_with_its_subject(entry: str, old: str, new: str, complaint: str) -> None:
-    """The message has the number, the subject and the key; `[[d` puts a key at the end."""
+def test_expectation_mistake_is_named_with_its_subject(
+    entry: str, old: str, new: str, complaint: str
+) -> None:
+    """The error for a mistake has the entry's number, its subject and the key.
+
+    `[[d` puts a key at the end.
+    """
     text = entry + new if old == "[[d" else entry.replace(old, new)
     about = re.escape(complaint)
     with pytest.raises(BadExpectations, match=rf"^deviation 1 \((test|saying) (.|\n)+\): {about}"):
@@ -152,7 +160,7 @@ def test_mistake_is_named_with_its_subject(entry: str, old: str, new: str, compl
     ],
 )
 def test_unspecific_message_pattern_is_refused(words: str) -> None:
-    """A pattern needs enough words of the defect in one piece."""
+    """A message pattern without enough words of the defect in one piece is refused."""
     said = f"deviation 1 (saying {words}): the saying is too general; quote 20 characters, "
     with pytest.raises(BadExpectations, match=f"^{re.escape(said)}"):
         expectations.loads(
@@ -168,8 +176,8 @@ def test_unspecific_message_pattern_is_refused(words: str) -> None:
         (SAYING, SAYING.replace("at_most = 3", "at_most = 4")),
     ],
 )
-def test_duplicate_entry_is_refused(entry: str, again: str) -> None:
-    """Other fields make no difference."""
+def test_duplicate_expectation_is_refused(entry: str, again: str) -> None:
+    """A second entry about the same item is refused, whatever its other fields."""
     other = ENTRY.replace("test_it", "test_other")
     (about, _) = expectations.loads(entry + other)
     said = f"deviation 3 ({about}): deviation 1 lists it already"
@@ -188,7 +196,7 @@ def test_duplicate_entry_is_refused(entry: str, again: str) -> None:
     ],
 )
 def test_entries_about_different_things_are_accepted(entries: str) -> None:
-    """Versions, runtime or kind differ, or the verdict of a message pattern."""
+    """Entries that differ in version, runtime, kind or a pattern's verdict are accepted."""
     assert len(expectations.loads(entries)) == 2
 
 
@@ -209,13 +217,13 @@ BOUND = "failed to bind udp listener on [fd63:1::1]:53: IO error"
     ],
 )
 def test_message_pattern_matches_within_a_line(text: str, *, does: bool) -> None:
-    """`…` matches any text."""
+    """The `…` of a message pattern matches any text within a line."""
     (found,) = expectations.loads(SAYING)
     assert found.says(text) == does
 
 
 def test_other_entries_match_no_message() -> None:
-    """A test's name in a failure excuses no test."""
+    """An entry about a test excuses no test whose failure mentions the name."""
     (found,) = expectations.loads(ENTRY)
     assert not found.says(found.id)
 
@@ -227,7 +235,7 @@ PIECES = st.lists(st.text(st.characters(exclude_characters="…\n")), min_size=1
 def test_message_pattern_matches_any_text_between_pieces(
     pieces: list[str], data: st.DataObject
 ) -> None:
-    """Text before and after the pieces, and other lines, make no difference."""
+    """A message pattern matches with any text around its pieces, and with other lines."""
     within = st.text(st.characters(exclude_characters="\n"), max_size=9)
     text = "".join(data.draw(within) + piece for piece in pieces)
     saying = Deviation(runtime="acme", kind=DeviationKind.SAYING, id="…".join(pieces), at_most=1)
@@ -261,8 +269,8 @@ reason = "it binds before the address may be used"
 """
 
 
-def test_written_file_is_readable() -> None:
-    """It has a heading and the entries in order, without empty fields."""
+def test_written_expectation_file_is_readable() -> None:
+    """A written file has a heading and the entries in order, without empty fields."""
     assert expectations.dumps(reversed(expectations.loads(WRITTEN))) == WRITTEN
 
 
@@ -292,8 +300,10 @@ DEVIATIONS = st.builds(
 
 @settings(deadline=None)
 @given(st.lists(DEVIATIONS, unique_by=lambda item: item.key[:4]), st.randoms())
-def test_same_deviations_give_the_same_file(found: list[Deviation], random: object) -> None:
-    """The order does not matter, and reading restores them."""
+def test_same_deviations_give_the_same_expectation_file(
+    found: list[Deviation], random: object
+) -> None:
+    """The same deviations in any order give the same file, and reading restores them."""
     text = expectations.dumps(found)
     assert sorted(expectations.loads(text), key=lambda item: item.key) == sorted(
         found, key=lambda item: item.key
@@ -312,8 +322,11 @@ def test_same_deviations_give_the_same_file(found: list[Deviation], random: obje
         ("27.0rc1", True),
     ],
 )
-def test_entry_applies_to_a_range_of_versions(version: str, concerned: int) -> None:
-    """Versions of distributions and release candidates are compared as versions."""
+def test_expectation_applies_to_a_range_of_versions(version: str, concerned: int) -> None:
+    """An entry applies to a range of versions.
+
+    Versions of distributions and release candidates are compared as versions.
+    """
     (entry,) = expectations.loads(ENTRY)
     assert entry.concerns("docker", version) == bool(concerned)
     assert not entry.concerns("podman", version)
@@ -321,7 +334,7 @@ def test_entry_applies_to_a_range_of_versions(version: str, concerned: int) -> N
 
 @pytest.mark.parametrize("version", [None, "", "unknown"])
 def test_range_needs_a_known_version(version: str | None) -> None:
-    """An unknown version is an error."""
+    """A range of versions and an unknown version of the runtime are an error."""
     (entry,) = expectations.loads(ENTRY)
     assert as_version(version) is None
     said = (
@@ -338,12 +351,12 @@ def test_range_needs_a_known_version(version: str | None) -> None:
     [("1.2~rc1-3", "1.2"), ("v20.10.24-x", "20.10.24"), ("containerd 2", "2"), ("\u0663.1~x", "1")],
 )
 def test_leading_numbers_of_an_unusual_version_count(text: str, version: str) -> None:
-    """Only ASCII digits count."""
+    """An unusual version is compared by its leading numbers, in ASCII digits."""
     assert str(as_version(text)) == version
 
 
-def test_file_is_read_with_its_text(tmp_path: Path) -> None:
-    """The text is kept, because only a changed file is written again."""
+def test_expectation_file_is_read_with_its_text(tmp_path: Path) -> None:
+    """The text of a read file is kept, because only a changed file is written again."""
     path = tmp_path / "expect.toml"
     path.write_text(ENTRY + "# caf\u00e9\n", encoding="utf-8")
     deviations, text = expectations.read(path)
@@ -359,8 +372,10 @@ def test_file_is_read_with_its_text(tmp_path: Path) -> None:
         (b"[[deviation]]", "deviation 1: name one requirement"),
     ],
 )
-def test_unreadable_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
-    """The error begins with the path."""
+def test_unreadable_expectation_file_is_named(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    """The error for an unreadable file begins with the path."""
     path = tmp_path / "expect.toml"
     if content is not None:
         path.write_bytes(content)
@@ -369,14 +384,14 @@ def test_unreadable_file_is_named(tmp_path: Path, content: bytes | None, message
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
-def test_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
-    """The error is that of the kernel."""
+def test_folder_in_place_of_an_expectation_file_is_named(tmp_path: Path) -> None:
+    """The error for a folder in place of a file is the kernel's, with the path."""
     with pytest.raises(BadExpectations, match=f"^{tmp_path}: Is a directory$"):
         expectations.read(tmp_path)
 
 
 def test_pattern_may_excuse_one_test() -> None:
-    """The least limit is one."""
+    """The smallest limit of a message pattern is one test."""
     (found,) = expectations.loads(SAYING.replace("at_most = 3", "at_most = 1"))
     assert found.at_most == 1
 
@@ -411,7 +426,10 @@ def known(tmp_path: Path) -> Path:
 def test_only_unknown_version_of_a_listed_runtime_is_reported(
     known: Path, name: str, version: str | None, *, reported: bool
 ) -> None:
-    """The message lists the known versions; a user's description is not covered."""
+    """Only an unknown version of a runtime with a list is reported.
+
+    The message lists the known versions; a user's description is not covered.
+    """
     said = uncovered_version(name, version, known)
     assert bool(said) == reported
     if reported:
@@ -423,6 +441,9 @@ def test_only_unknown_version_of_a_listed_runtime_is_reported(
 @pytest.mark.parametrize(
     ("text", "version"), [("28.0.0-rc.1", "28.0.0rc1"), ("1.2.post1", "1.2.post1")]
 )
-def test_whole_version_counts_if_it_is_standard(text: str, version: str) -> None:
-    """A release candidate is before its release, and a post-release after it (PEP 440)."""
+def test_standard_version_is_compared_as_a_whole(text: str, version: str) -> None:
+    """A standard version is compared as a whole (PEP 440).
+
+    A release candidate is before its release, and a post-release after it.
+    """
     assert str(as_version(text)) == version

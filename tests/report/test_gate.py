@@ -1,4 +1,4 @@
-"""The gate is strict in both directions: failures are listed, and listed items fail."""
+"""Tests of the gate: failures have to be listed, and listed items have to fail."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Report, list[Deviation], dict[str, int]]] = {
 def test_gate_compares_a_run_with_entries(
     run: Report, entries: Sequence[Deviation], problems: dict[str, int]
 ) -> None:
-    """Every failure is listed, and every entry is true."""
+    """A run passes the gate if every failure is listed and every entry is true."""
     result = compared(run, *entries)
     kinds = ("new", "unsupported", "fixed", "gone")
     assert {kind: len(found) for kind in kinds if (found := getattr(result, kind))} == problems
@@ -105,7 +105,7 @@ def test_gate_compares_a_run_with_entries(
 
 
 def test_failure_is_named_with_its_requirements() -> None:
-    """Also a known one."""
+    """The gate names each failure, also a known one, with its requirements."""
     assert compared(RED).new == (f"{PEERS} (broken: BR-4)",)
     known = compared(RED, ABOUT_TEST, *OTHERS)
     assert known.known == (f"{PEERS} (broken: BR-4)",)
@@ -113,7 +113,7 @@ def test_failure_is_named_with_its_requirements() -> None:
 
 
 def test_chance_failure_may_pass_and_stays_listed() -> None:
-    """One run does not prove that a flaky defect is gone."""
+    """A flaky failure may pass and stays listed: one run does not prove that it is fixed."""
     entry = replace(ABOUT_TEST, chance=True)
     for run in (RED, GREEN):
         assert compared(run, entry).ok
@@ -133,8 +133,11 @@ def test_chance_failure_may_pass_and_stays_listed() -> None:
         (ABSENT_CELL, "there is no such cell"),
     ],
 )
-def test_missing_item_is_reported_as_gone(entry: Deviation, reason: str) -> None:
-    """It is not reported as fixed, and fails the run."""
+def test_missing_expected_item_is_reported_as_gone(entry: Deviation, reason: str) -> None:
+    """A listed item that does not exist is reported as gone, not as fixed.
+
+    It fails the run.
+    """
     skipped = made.result(PEERS, SKIPPED, ["BR-9"])
     unsupported = made.result(OUTSIDE, UNSUPPORTED, ["DNS-1"])
     run = made.report(skipped, unsupported, cells=[made.cell("a", "b")])
@@ -145,18 +148,18 @@ def test_missing_item_is_reported_as_gone(entry: Deviation, reason: str) -> None
 
 
 def test_partial_run_is_never_as_expected() -> None:
-    """Tests that did not run may fail."""
+    """A partial run is never as expected, because tests that did not run may fail."""
     assert not compared(replace(GREEN, partial=("interrupted",))).ok
 
 
-def test_overlapping_entries_are_refused() -> None:
-    """Two entries about the same version could contradict each other."""
+def test_overlapping_expectations_are_refused() -> None:
+    """Two entries about the same version are refused, as they could contradict each other."""
     with pytest.raises(BadExpectations, match="listed twice"):
         compared(RED, ABOUT_TEST, listed(TEST, PEERS, versions="<2"))
 
 
 def test_gate_prints_six_lines() -> None:
-    """They are verdict, new, unsupported, fixed, gone, excused."""
+    """The gate prints lines for verdict, new, unsupported, fixed, gone and excused."""
     tests = [made.result(f"f.py::test_{number}", BROKEN) for number in range(5)]
     run = made.report(*tests, made.result(OUTSIDE, UNSUPPORTED, ["DNS-1"]))
     fixed, lost = listed(REQUIREMENT, "HOST-1"), listed(REQUIREMENT, "BR-999")
@@ -174,7 +177,7 @@ def test_gate_prints_six_lines() -> None:
 
 
 def test_gate_prints_as_expected() -> None:
-    """An unknown version is named as such."""
+    """The gate prints that a run is as expected, and names an unknown version as such."""
     unknown = made.report(made.result(PEERS), version=None)
     assert expectations.summary_lines(compared(unknown), unknown) == [
         "gate: acme (version unknown) is as expected by acme.toml, 0 known deviations",
@@ -187,7 +190,7 @@ def test_gate_prints_as_expected() -> None:
 
 
 def test_gate_prints_that_the_run_is_partial() -> None:
-    """Three items of a kind are all named."""
+    """The gate prints that a run is partial, and names three items of a kind."""
     tests = [made.result(f"f.py::test_{number}", BROKEN, []) for number in range(3)]
     run = made.report(*tests, partial=("interrupted",))
     verdict, new, *_ = expectations.summary_lines(compared(run), run)
@@ -214,7 +217,7 @@ TESTS = st.lists(
 )
 
 
-def of(tests: list[Drawn]) -> Report:
+def report_of(tests: list[Drawn]) -> Report:
     """Return a report of such tests; the last kind failed by runtime output, if at all."""
     return made.report(
         *(
@@ -232,24 +235,30 @@ def of(tests: list[Drawn]) -> Report:
     TESTS,
     st.sets(st.builds(pattern, verdict=st.sampled_from(sorted(FAILING)), at_most=st.just(5))),
 )
-def test_written_file_makes_the_gate_pass(
+def test_written_expectations_make_the_gate_pass(
     before: list[Drawn], now: list[Drawn], sayings: set[Deviation]
 ) -> None:
-    """The earlier file does not matter, and writing again changes nothing."""
+    """A written expectation file makes the gate pass; writing again changes nothing.
+
+    The earlier file does not matter.
+    """
     there = {f"f.py::test_{n}" for n in range(len(now))}
 
     def gone(id_: str) -> bool:
         return id_ not in there
 
-    earlier = expectations.updated(of(before), [*sayings], gone=gone)
-    written = expectations.updated(of(now), earlier, gone=gone)
+    earlier = expectations.updated(report_of(before), [*sayings], gone=gone)
+    written = expectations.updated(report_of(now), earlier, gone=gone)
     assert {item for item in written if item.kind is DeviationKind.SAYING} == sayings
-    assert expectations.compare(of(now), written, file="x", gone=gone).ok
-    assert set(expectations.updated(of(now), written, gone=gone)) == set(written)
+    assert expectations.compare(report_of(now), written, file="x", gone=gone).ok
+    assert set(expectations.updated(report_of(now), written, gone=gone)) == set(written)
 
 
-def test_writing_keeps_reasons_and_ranges() -> None:
-    """Entries of other runtimes stay; fixed ones go, new ones come, verdicts change."""
+def test_writing_expectations_keeps_reasons_and_ranges() -> None:
+    """Writing keeps reasons, ranges and other runtimes' entries.
+
+    Fixed entries are removed, new ones added, and verdicts changed.
+    """
     other = listed(TEST, PEERS, runtime="other")
     known = listed(TEST, PEERS, versions="<2", reason="kernel bug")
     fixed = listed(TEST, OUTSIDE)
@@ -261,8 +270,8 @@ def test_writing_keeps_reasons_and_ranges() -> None:
     assert changed == replace(known, verdict=ERROR)
 
 
-def test_writing_lists_unsupported_requirements() -> None:
-    """The verdict of a broken entry changes."""
+def test_writing_expectations_lists_unsupported_requirements() -> None:
+    """Writing lists unsupported requirements; a broken entry's verdict changes."""
     (new,) = updated(NO_DNS)
     assert new == listed(REQUIREMENT, "DNS-1", UNSUPPORTED, reason=UNEXPLAINED)
     before = listed(REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
@@ -271,6 +280,6 @@ def test_writing_lists_unsupported_requirements() -> None:
 
 
 def test_new_failure_names_all_broken_requirements() -> None:
-    """The ids are separated by commas."""
+    """A new failure names all broken requirements, separated by commas."""
     report = made.report(made.result(PEERS, Verdict.BROKEN, requirements=["BR-4", "BR-2"]))
     assert compared(report).new == (f"{PEERS} (broken: BR-4, BR-2)",)

@@ -1,4 +1,4 @@
-"""The gate in a run."""
+"""Tests of runs with an expectation file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.report.projects import (
 def test_gate_decides_the_exit_status(
     project: pytest.Pytester, tests: str, expected: str, told: str
 ) -> None:
-    """Listed failures pass, and untrue entries fail."""
+    """A run with listed failures exits with 0, and one with untrue entries fails."""
     status = 0 if told.startswith("gate: ") else 1
     project.makepyfile(test_it=tests)
     (project.path / "expect.toml").write_text(expected)
@@ -46,8 +46,13 @@ def test_gate_decides_the_exit_status(
 
 
 @WORKERS
-def test_run_meets_the_file_it_has_written(project: pytest.Pytester, workers: list[str]) -> None:
-    """Its folder is made, and a second --write-expect changes nothing."""
+def test_run_meets_the_expectation_file_of_an_equal_run(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """A run meets the expectation file that an equal run has written.
+
+    The file's folder is made, and a second --write-expect changes nothing.
+    """
     project.makepyfile(test_it=RED)
     path = project.path / "new" / "folder" / "e.toml"
     assert run(project, f"--write-expect={path}", *workers).ret == 1
@@ -62,10 +67,13 @@ EXCUSED = '(error, at most 3 by the saying "failed to bind a listener on *": bou
 
 
 @WORKERS
-def test_known_refusal_excuses_every_test_that_meets_it(
+def test_known_refusal_excuses_every_affected_test(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """Tests that share the fixture are excused, and those that write expectations."""
+    """A known refusal of the runtime excuses every test that meets the refusal.
+
+    Among these are tests that share the fixture and tests that write expectations.
+    """
     project.makepyfile(test_it=REFUSED)
     (project.path / "expect.toml").write_text(BY_SAYING)
     orders = ("--expect=expect.toml", "--write-expect=expect.toml")
@@ -87,7 +95,10 @@ def test_known_refusal_excuses_every_test_that_meets_it(
 
 
 def test_further_failure_is_not_excused(project: pytest.Pytester) -> None:
-    """It may be in the teardown, or while the refusal is handled."""
+    """A further failure of an excused test is not excused.
+
+    The further failure is in the teardown, or while the refusal is handled.
+    """
     besides = """
 @pytest.fixture
 def trouble():
@@ -125,7 +136,7 @@ def test_with_another(stand): pass
 def test_gate_ignores_tests_that_were_not_selected(
     project: pytest.Pytester, part: list[str]
 ) -> None:
-    """They are neither fixed nor gone, and stay in the file."""
+    """Tests that were not selected are neither fixed nor gone, and stay in the file."""
     project.makepyfile(test_it=RED)
     (project.path / "expect.toml").write_text(EXPECTED + FAILING)
     orders = ("--expect=expect.toml", "--write-expect=expect.toml")
@@ -134,7 +145,7 @@ def test_gate_ignores_tests_that_were_not_selected(
 
 
 def test_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None:
-    """The run ends at once, with the entry and the mistake."""
+    """A bad expectation file ends the run at once, with the entry and the mistake."""
     project.makepyfile(test_it=GREEN)
     (project.path / "expect.toml").write_text('[[deviation]]\nruntime = "acme"')
     result = run(project, "--expect=expect.toml")
@@ -163,7 +174,10 @@ def test_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None
 def test_unwritable_expectation_file_is_a_usage_error(
     project: pytest.Pytester, place: str, why: str
 ) -> None:
-    """The run ends at once, and an existing file stays as it was."""
+    """An unwritable expectation file ends the run at once.
+
+    An existing file stays as it was.
+    """
     project.makepyfile(test_it=GREEN)
     (project.path / "bad.toml").write_text("[[deviation")
     (project.path / "twice.toml").write_text(EXPECTED + EXPECTED)
@@ -176,7 +190,7 @@ def test_unwritable_expectation_file_is_a_usage_error(
 
 
 def test_expectation_file_spoilt_during_the_run_is_named(project: pytest.Pytester) -> None:
-    """The run fails at its end."""
+    """The run fails at its end and names an expectation file that was spoilt meanwhile."""
     spoils = "def test_spoils(tmp_path):\n    (Path.cwd() / 'e.toml').write_text('[[deviation')\n"
     project.makepyfile(test_it=f"from pathlib import Path\n{GREEN}\n{spoils}")
     result = run(project, "--write-expect=e.toml")
@@ -187,7 +201,10 @@ def test_expectation_file_spoilt_during_the_run_is_named(project: pytest.Pyteste
 def test_version_without_a_list_is_in_the_summary(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runtime has to report its version first."""
+    """The summary has the runtime's version if no list covers it.
+
+    The runtime has to report its version first.
+    """
     folder = project.mkdir("suites") / "expected"
     folder.mkdir()
     monkeypatch.setattr("harness.plugin.requirements.SUITES", folder.parent)

@@ -1,4 +1,4 @@
-"""Judgement: from tests to requirements to counts."""
+"""Tests of the judgement: from tests to requirements to counts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def verdict_of(id_: str, *tests: TestResult) -> Verdict:
     ],
 )
 def test_most_severe_verdict_counts(others: list[Verdict], worst: Verdict) -> None:
-    """A skipped test does not count."""
+    """A requirement has the most severe verdict of its tests; a skipped test does not count."""
     tests = [made.result(f"f.py::test_{n}", verdict) for n, verdict in enumerate(others)]
     assert verdict_of("BR-4", *tests) is worst
 
 
 def test_leak_breaks_only_its_own_requirement() -> None:
-    """It counts against LIFE-1, not against the test's requirements."""
+    """A leak counts against LIFE-1 and not against the test's requirements."""
     left = made.result(
         verdict=Verdict.BROKEN, breaks=("LIFE-1",), failures=(Failure(when="teardown"),)
     )
@@ -43,7 +43,7 @@ def test_leak_breaks_only_its_own_requirement() -> None:
 
 
 def test_failure_with_leak_breaks_both() -> None:
-    """The leak does not excuse the failure."""
+    """A failed test with a leak breaks LIFE-1 and its own requirements."""
     failures = (Failure(when="call"), Failure(when="teardown"))
     both = made.result(verdict=Verdict.BROKEN, breaks=("LIFE-1",), failures=failures)
     assert verdict_of("LIFE-1", both) is Verdict.BROKEN
@@ -62,30 +62,33 @@ def test_failure_with_leak_breaks_both() -> None:
 def test_core_requirements_are_must_and_need_the_four_modes(
     level: str, features: list[str], expected: Profile
 ) -> None:
-    """Other requirements are counted apart."""
+    """Core requirements are MUST and need only the four modes; others are counted apart."""
     assert profile(level, features) is expected
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(Verdict)))
 def test_counts_add_up_to_the_total(verdicts: list[Verdict]) -> None:
-    """Any selection of verdicts is possible."""
+    """The counts add up to the total for any selection of verdicts."""
     found = counts(verdicts)
     assert found.total == len(verdicts) == sum(getattr(found, name) for name in Verdict)
 
 
 def test_unsupported_core_does_not_conform() -> None:
-    """No requirement is broken."""
+    """A runtime with an unsupported core requirement does not conform, even if none is broken."""
     assert made.report(made.result(verdict=Verdict.UNSUPPORTED)).conforms is False
 
 
 def test_untested_core_has_no_verdict() -> None:
-    """No test has failed."""
+    """A run with an untested core requirement has no verdict if no test has failed."""
     assert made.report(made.result()).conforms is None
 
 
 def test_kept_core_conforms() -> None:
-    """Extended requirements may be unsupported or untested."""
+    """A runtime that keeps the core conforms; extended requirements may be unsupported.
+
+    Extended requirements may also be untested.
+    """
     kept = made.result(requirements=["BR-4", "BR-9", "HOST-1"])
     dns = made.result("f.py::test_dns", Verdict.UNSUPPORTED, ["DNS-1"])
     assert made.report(kept, dns).conforms is True

@@ -1,4 +1,4 @@
-"""Merging of shards, and differences between two reports."""
+"""Tests of the merging of shards, and of differences between two reports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VERDICTS = st.sampled_from([Verdict.KEPT, Verdict.BROKEN, Verdict.ERROR, Verdict
 def test_merged_report_equals_that_of_one_run(
     drawn: list[tuple[Verdict, int, RequirementResult]],
 ) -> None:
-    """Verdicts and counts do not depend on the division."""
+    """A merged report equals that of one run, for any division into shards."""
     tests = [
         (part, made.result(f"f.py::test_{number}", verdict, [row.id]))
         for number, (verdict, part, row) in enumerate(drawn)
@@ -46,19 +46,19 @@ def test_merged_report_equals_that_of_one_run(
 
 
 def test_order_of_shards_does_not_matter() -> None:
-    """The folders may come in any order."""
+    """The merged report does not depend on the order of the shards' folders."""
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     assert merge([second, first]) == merge([first, second])
 
 
 def test_missing_shard_makes_the_whole_partial() -> None:
-    """The report names it."""
+    """A missing shard makes the merged report partial, and is named."""
     first, _, third = made.shards([made.result(PEERS)], [], [made.result(OUTSIDE)])
     assert merge([third, first]).partial == ("shard 2 of 3 is missing",)
 
 
 def test_partial_shard_makes_the_whole_partial() -> None:
-    """Its missing tests are missing in the whole."""
+    """A partial shard makes the merged report partial, without the missing tests."""
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     cut = replace(second, partial=("interrupted",), exit=2)
     merged = merge([first, cut])
@@ -67,7 +67,10 @@ def test_partial_shard_makes_the_whole_partial() -> None:
 
 
 def test_empty_shard_does_not_change_the_status() -> None:
-    """The status is pytest's for no tests only if all shards are empty."""
+    """An empty shard does not change the merged exit status.
+
+    The status is pytest's for no tests only if all shards are empty.
+    """
     parts = made.shards([made.result(PEERS)], [], [made.result(OUTSIDE)])
 
     def whole(*statuses: int) -> int:
@@ -82,7 +85,10 @@ def test_empty_shard_does_not_change_the_status() -> None:
 
 @pytest.mark.parametrize("turn", [1, -1])
 def test_cell_wrong_in_one_shard_is_wrong(turn: int) -> None:
-    """The cells of a matrix may come from several machines, in any order."""
+    """A cell that is wrong in one shard is wrong in the merged report.
+
+    The cells of a matrix may come from several machines, in any order.
+    """
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     right, wrong = made.cell("a", "b"), made.cell("a", "b", seen=Outcome.DROPPED)
     other = made.cell("b", "a")
@@ -100,7 +106,7 @@ def test_cell_wrong_in_one_shard_is_wrong(turn: int) -> None:
 
 
 def test_kernels_of_all_shards_are_named() -> None:
-    """The machines may differ."""
+    """The merged report names the kernels of all shards, which may differ."""
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     other = replace(second, environment={**second.environment, "kernel": "6.18.0"})
     assert merge([first, other]).environment["kernel"] == "6.12.0, 6.18.0"
@@ -139,14 +145,17 @@ def _second(**more: object) -> tuple[Report, Report]:
     ],
 )
 def test_shards_of_different_runs_are_refused(other: dict[str, object], complaint: str) -> None:
-    """The message names the difference."""
+    """Shards of different runs are refused, and the error names the difference."""
     merge(_second())
     with pytest.raises(Unmergeable, match=complaint):
         merge(_second(**other))
 
 
 def test_shards_with_different_expectations_are_refused() -> None:
-    """A run without a file differs too; a report of an earlier version is accepted."""
+    """Shards with different expectations, or with and without, are refused.
+
+    A report of an earlier version is accepted.
+    """
 
     def held(*digests: str) -> list[Report]:
         parts = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
@@ -163,7 +172,7 @@ def test_shards_with_different_expectations_are_refused() -> None:
 
 
 def test_whole_runs_are_not_merged() -> None:
-    """They are compared instead."""
+    """Reports of whole runs are refused: they can only be compared."""
     with pytest.raises(Unmergeable, match="--shard"):
         merge([made.BROKEN])
     with pytest.raises(Unmergeable, match="nothing to merge"):
@@ -171,7 +180,7 @@ def test_whole_runs_are_not_merged() -> None:
 
 
 def test_shard_that_failed_before_collection_is_merged() -> None:
-    """It makes the whole partial."""
+    """A shard that failed before collection makes the merged report partial."""
     first, second = _second(
         selection=Selection(catalogue="c"), tests=(), partial=("worker gw0 ended early",)
     )
@@ -179,7 +188,10 @@ def test_shard_that_failed_before_collection_is_merged() -> None:
 
 
 def test_diff_lists_changed_verdicts() -> None:
-    """It covers requirements, tests, cells, missing and new items, and the version."""
+    """The difference lists changed requirements, tests, cells and version.
+
+    It also lists missing and new items.
+    """
     old = made.report(made.result(PEERS), made.result(ELSEWHERE), cells=[made.cell("a", "b")])
     new = made.report(
         made.result(PEERS, Verdict.BROKEN),

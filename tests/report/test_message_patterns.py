@@ -1,4 +1,4 @@
-"""Message patterns: defects that any test may meet, known by the runtime's output."""
+"""Tests of message patterns: defects that any test may meet, known by runtime output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.report.made import OUTSIDE, PEERS
 
 
 def test_matching_failure_is_known() -> None:
-    """Any test may meet the defect; --write-expect does not list it."""
+    """Any test with a matching failure is known, and --write-expect does not list it."""
     report = made.report(matching(), made.result(OUTSIDE, requirements=["BR-9"]))
     result = compared(report, pattern(link="https://example.com/1"))
     assert result.ok
@@ -91,17 +91,23 @@ CASES: dict[str, tuple[Report, list[Deviation], int]] = {
 
 
 @pytest.mark.parametrize(("run", "entries", "new"), CASES.values(), ids=list(CASES))
-def test_pattern_excuses_tests_whose_every_failure_matches(
+def test_pattern_excuses_tests_if_all_failures_match(
     run: Report, entries: list[Deviation], new: int
 ) -> None:
-    """Only failures with the pattern's verdict; a pattern is never fixed or gone."""
+    """A message pattern excuses a test if all its failures match the pattern and verdict.
+
+    A pattern is never fixed or gone.
+    """
     result = compared(run, *entries)
     assert len(result.new) == new
     assert result.ok == (not new)
 
 
 def test_unobserved_cell_is_gone_without_an_excused_test() -> None:
-    """A matrix that could not start says nothing about its cells; a green run does."""
+    """A listed cell that was not observed is gone, unless a test is excused.
+
+    A matrix that could not start says nothing about its cells; a green run does.
+    """
     assert not compared(GREEN, ABOUT_CELL, OF_ERRORS).ok
 
 
@@ -120,14 +126,14 @@ def test_unobserved_cell_is_gone_without_an_excused_test() -> None:
 def test_excused_test_does_not_judge_its_requirement(
     verdict: Verdict, others: list[TestResult]
 ) -> None:
-    """The other tests decide."""
+    """An excused test has no effect on its requirement: the other tests decide."""
     entries = [pattern(), OF_ERRORS, listed(DeviationKind.REQUIREMENT, "BR-4", verdict)]
     for own in (Verdict.BROKEN, Verdict.ERROR):
         assert compared(made.report(matching(verdict=own), *others), *entries).ok
 
 
 def test_listed_test_is_excused_too() -> None:
-    """The pattern applies if the test does not fail as listed."""
+    """A pattern also excuses a listed test that does not fail as listed."""
     entries = [listed(DeviationKind.TEST, PEERS), pattern(), pattern(verdict=Verdict.ERROR)]
     (excused,) = compared(made.report(matching(verdict=Verdict.ERROR)), *entries).excused
     assert excused.tests == (PEERS,)
@@ -138,7 +144,7 @@ def test_listed_test_is_excused_too() -> None:
 
 
 def test_at_most_limits_the_excused_tests() -> None:
-    """More of them fail the run."""
+    """A pattern that excuses more tests than its limit fails the run."""
     tests = [matching(f"f.py::test_{number}") for number in range(4)]
     assert compared(made.report(*tests[:3]), pattern()).ok
     report = made.report(*tests)
@@ -154,7 +160,7 @@ def test_at_most_limits_the_excused_tests() -> None:
 
 
 def test_each_message_pattern_has_its_line() -> None:
-    """The line has the excused tests and the reason."""
+    """Each message pattern has a line with the excused tests and the reason."""
     report = made.report(matching(), matching(OUTSIDE, Verdict.ERROR))
     other = pattern(id="a message that no test of this run has")
     result = compared(report, pattern(), other, pattern(verdict=Verdict.ERROR, at_most=9))
@@ -167,7 +173,7 @@ def test_each_message_pattern_has_its_line() -> None:
 
 
 def test_duplicate_message_pattern_is_refused() -> None:
-    """It may be listed once with each verdict."""
+    """A message pattern that is listed twice with one verdict is refused."""
     with pytest.raises(
         BadExpectations, match=r"^saying failed to bind .* is listed twice for acme"
     ):
@@ -178,8 +184,8 @@ def test_duplicate_message_pattern_is_refused() -> None:
     )
 
 
-def test_writing_keeps_message_patterns() -> None:
-    """Also exceeded ones stay; excused tests are not listed."""
+def test_writing_expectations_keeps_message_patterns() -> None:
+    """Writing keeps message patterns, also exceeded ones, and lists no excused test."""
     entries = {pattern(at_most=1), pattern(verdict=Verdict.ERROR), pattern(versions=">=2")}
     report = made.report(matching(), matching(OUTSIDE), matching("f.py::test", Verdict.ERROR))
     assert set(updated(report, *entries)) == entries

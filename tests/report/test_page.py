@@ -1,4 +1,4 @@
-"""The HTML page in a real browser."""
+"""Tests of the HTML page in a real browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import CHROMIUM
 from tests.report import made
 
 _FLAGS = (
-    "--no-sandbox",  # it runs in the tests' sandbox
+    "--no-sandbox",  # Chromium runs in the tests' sandbox
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
@@ -46,7 +46,8 @@ Shown = Callable[..., Page]
 def shown(browser: Browser, tmp_path: Path) -> Iterator[Shown]:
     """Return a function that opens the page about some reports.
 
-    The page may have requested nothing else, and the console may have shown no error.
+    At the end it checks that the page requested nothing else and that the console showed no
+    error.
     """
     asked: list[str] = []
     said: list[str] = []
@@ -80,7 +81,7 @@ def shown(browser: Browser, tmp_path: Path) -> Iterator[Shown]:
 
 
 def test_page_shows_verdict_world_matrix_and_requirements(shown: Shown) -> None:
-    """All of them are drawn."""
+    """The page draws the verdict, the world, the matrix and the requirements."""
     page = shown(made.BROKEN)
     expect(page.get_by_role("heading", level=1)).to_have_text("acme 1.2")
     expect(page.get_by_text("Does not conform: 1 requirement not kept.")).to_be_visible()
@@ -93,7 +94,7 @@ def test_page_shows_verdict_world_matrix_and_requirements(shown: Shown) -> None:
 
 
 def test_page_is_readable_without_script(shown: Shown) -> None:
-    """The script adds only convenience."""
+    """The page is readable without its script, which adds only convenience."""
     page = shown(made.BROKEN, java_script_enabled=False)
     expect(page.locator(".heat button.wrong").first).to_be_visible()
     page.locator("#req-BR-4 summary").click()
@@ -104,7 +105,7 @@ def test_page_is_readable_without_script(shown: Shown) -> None:
 
 
 def test_click_on_a_cell_shows_its_details(shown: Shown) -> None:
-    """The details are promise, observation, reason, requirement and test."""
+    """A click on a cell shows promise, observation, reason, requirement and test."""
     page = shown(made.BROKEN)
     page.locator(".heat button.wrong").first.click()
     dialog = page.get_by_role("dialog")
@@ -129,8 +130,8 @@ def test_click_on_a_cell_shows_its_details(shown: Shown) -> None:
     expect(page.locator("#req-BR-4 dl")).to_be_in_viewport()
 
 
-def test_cell_has_a_tooltip(shown: Shown) -> None:
-    """It names source, target and result."""
+def test_cell_of_the_page_has_a_tooltip(shown: Shown) -> None:
+    """The tooltip of a cell names source, target and result."""
     page = shown(made.BROKEN)
     page.locator(".heat button.wrong").first.hover()
     expect(page.get_by_role("tooltip")).to_contain_text("a → b icmp/4: dropped")
@@ -139,7 +140,7 @@ def test_cell_has_a_tooltip(shown: Shown) -> None:
 
 
 def test_matrix_is_used_by_keyboard(shown: Shown) -> None:
-    """Tab stops once; arrows, Enter and Escape work inside."""
+    """The matrix is one stop for Tab; arrows, Enter and Escape work inside."""
     page = shown(made.BROKEN)
     stops = page.locator(".heat button[tabindex='0']")
     expect(stops).to_have_count(1)
@@ -163,7 +164,10 @@ def test_matrix_is_used_by_keyboard(shown: Shown) -> None:
 
 
 def test_drawing_shows_reachability_of_a_container(shown: Shown) -> None:
-    """The first container has a wrong cell; click or Enter selects another."""
+    """The drawing shows the reachability of the first container with a wrong cell.
+
+    A click or Enter selects another container.
+    """
     page = shown(made.BROKEN)
     status = page.locator(".reach")
     expect(status).to_have_text("a reaches host. Not as promised: b.")
@@ -179,7 +183,7 @@ def test_drawing_shows_reachability_of_a_container(shown: Shown) -> None:
 
 
 def test_requirements_are_filtered_by_word_and_verdict(shown: Shown) -> None:
-    """Ids, statements and sources are searched; no match is reported."""
+    """A filter finds requirements by id, statement, source and verdict, or reports none."""
     page = shown(made.BROKEN)
     rows = page.locator(".req:visible")
     search = page.get_by_role("searchbox")
@@ -198,7 +202,7 @@ def test_requirements_are_filtered_by_word_and_verdict(shown: Shown) -> None:
 
 
 def test_link_shows_a_filtered_requirement(shown: Shown) -> None:
-    """The requirement is opened as well."""
+    """A link to a requirement that the filter hides shows and opens it."""
     page = shown(made.BROKEN)
     page.get_by_role("searchbox").fill("DNS-1")
     expect(page.locator("#req-BR-4")).to_be_hidden()
@@ -206,18 +210,18 @@ def test_link_shows_a_filtered_requirement(shown: Shown) -> None:
     expect(page.locator("#req-BR-4 dl")).to_be_in_viewport()
 
 
-def test_slash_focuses_the_search(shown: Shown) -> None:
-    """The key is common on other sites."""
+def test_slash_focuses_the_search_of_the_page(shown: Shown) -> None:
+    """The key `/` focuses the search, as on other sites."""
     page = shown(made.BROKEN)
     page.keyboard.press("/")
     expect(page.get_by_role("searchbox")).to_be_focused()
 
 
-# --- several, everywhere ---------------------------------------------------------------
+# --- several runtimes ---------------------------------------------------------------
 
 
 def test_several_runtimes_are_compared(shown: Shown) -> None:
-    """Each has a tab, and a verdict in the rows that differ."""
+    """Each of several runtimes has a tab, and a verdict in the rows that differ."""
     page = shown(made.BROKEN, GREEN)
     expect(page.get_by_role("tabpanel")).to_have_count(1)
     expect(page.get_by_role("tabpanel")).to_contain_text("Does not conform")
@@ -235,7 +239,7 @@ def test_several_runtimes_are_compared(shown: Shown) -> None:
 def test_page_fits_every_screen_with_enough_contrast(
     shown: Shown, scheme: str, size: dict[str, int]
 ) -> None:
-    """No element is wider than the screen."""
+    """No element is wider than the screen, and all text has enough contrast."""
     page = shown(made.BROKEN, GREEN, color_scheme=scheme, viewport=size)
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert page.evaluate(_FAINTEST) == []
@@ -277,8 +281,8 @@ _FAINTEST = """() => {
 """JavaScript that finds text with a contrast below 4.5:1 (WCAG 2.2, 1.4.3)."""
 
 
-def test_controls_have_accessible_names(shown: Shown) -> None:
-    """A screen reader announces each control."""
+def test_controls_of_the_page_have_accessible_names(shown: Shown) -> None:
+    """Each control has a name that a screen reader announces."""
     page = shown(made.BROKEN, GREEN)
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("a[href], button, input, summary, [role=button]")]
@@ -315,8 +319,8 @@ HOSTILE = made.report(
 )
 
 
-def test_hostile_text_is_inert(shown: Shown) -> None:
-    """Neither the HTML nor the script's details execute it."""
+def test_hostile_text_is_inert_in_the_page(shown: Shown) -> None:
+    """Neither the HTML nor the script's details execute hostile text."""
     page = shown(HOSTILE)
     page.on("dialog", lambda dialog: pytest.fail(f"it ran: {dialog.message}"))
     page.locator(".heat button").first.click()
@@ -328,7 +332,7 @@ def test_hostile_text_is_inert(shown: Shown) -> None:
 
 
 def test_content_security_policy_blocks_foreign_scripts(browser: Browser) -> None:
-    """Injected markup would have no effect."""
+    """The content security policy blocks scripts of injected markup."""
     page = browser.new_page()
     text = html.render([made.BROKEN])
     with page.expect_console_message() as said:

@@ -1,4 +1,4 @@
-"""The matrix in the terminal: complete, narrow enough, readable without colour."""
+"""Tests of the matrix in the terminal: complete, narrow, readable without colour."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness.report.render.terminal import render
 from tests.model.reference import CELL, KEPT, LOST, PROMISED, REPLY, changed, keeping
 
 
-def test_table_fits_the_terminal() -> None:
-    """With 100 columns two blocks stand side by side."""
+def test_matrix_table_fits_the_terminal() -> None:
+    """The table fits the terminal; with 100 columns two blocks are side by side."""
     picture = render(PROMISED, keeping(PROMISED))
     lines = picture.splitlines()
     assert max(map(len, lines)) <= 100
@@ -24,8 +24,8 @@ def test_table_fits_the_terminal() -> None:
     assert max(map(len, render(PROMISED, width=50).splitlines())) <= 50
 
 
-def test_table_has_every_source_and_target() -> None:
-    """Every promised cell is shown."""
+def test_matrix_table_has_every_source_and_target() -> None:
+    """The table shows every promised cell."""
     lines = render(PROMISED, width=50).splitlines()
     for source in {cell.source for cell in PROMISED}:
         start = lines.index(next(ln for ln in lines if ln.startswith(source + " ")))
@@ -52,7 +52,7 @@ def test_table_has_every_source_and_target() -> None:
         (None, KEPT, "!64"),
     ],
 )
-def test_symbols_need_no_colour(
+def test_matrix_symbols_need_no_colour(
     promise: Promise | None, seen: Observation | None, mark: str
 ) -> None:
     """Every outcome has its symbol, and a wrong cell is marked."""
@@ -62,15 +62,15 @@ def test_symbols_need_no_colour(
     assert picture.splitlines()[2].split() == ["b", mark]
 
 
-def test_table_without_observations_shows_the_promise() -> None:
-    """The oracle's matrix is drawn."""
+def test_matrix_table_without_observations_shows_the_promise() -> None:
+    """The table without observations shows the oracle's matrix."""
     picture = render(Matrix({CELL: REPLY}))
     assert "✓64" in picture
     assert picture.splitlines()[-1] == "1 cells promised"
 
 
-def test_table_counts_wrong_cells() -> None:
-    """The last line has the count."""
+def test_matrix_table_counts_wrong_cells() -> None:
+    """The last line of the table has the number of wrong cells."""
     seen = changed(keeping(PROMISED), source="container01", target="ns1", family=4)
     assert (
         render(PROMISED, seen).splitlines()[-1]
@@ -78,16 +78,19 @@ def test_table_counts_wrong_cells() -> None:
     )
 
 
-def test_colour_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the option there is no escape sequence, whatever the environment says."""
+def test_matrix_colour_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the option for colour the table has no escape sequence.
+
+    Environment variables have no effect.
+    """
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in render(PROMISED)
     assert "\x1b[32m✓64" in render(PROMISED, colour=True)
 
 
-def test_names_are_not_markup() -> None:
-    """Rich's markup in a name is shown as it is."""
+def test_matrix_names_are_no_rich_markup() -> None:
+    """The table shows Rich's markup in a name unchanged."""
     cells = {
         Cell(n, n, *ch): REPLY for n, ch in product(["[red]x[/]"], product(PROTOCOLS, FAMILIES))
     }
@@ -95,7 +98,7 @@ def test_names_are_not_markup() -> None:
 
 
 @given(st.text())
-def test_control_characters_in_names_are_escaped(text: str) -> None:
-    """No control character reaches the terminal."""
+def test_matrix_escapes_control_characters_in_names(text: str) -> None:
+    """No control character of a name reaches the terminal."""
     cell = replace(CELL, source=text, target=text)
     assert all(line.isprintable() for line in render(Matrix({cell: REPLY})).split("\n"))

@@ -1,4 +1,4 @@
-"""The report of a run, also of one that was cut short."""
+"""Tests of the report of a run, also of one that was cut short."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from linux import syscalls
 from tests.report.projects import GREEN, RED, WORKERS, last_report, run
 from tests.support.programs import Watched
 
-# --- what is in it ---------------------------------------------------------------------
+# --- contents ---------------------------------------------------------------------------
 
 
 @WORKERS
 def test_run_leaves_a_report(project: pytest.Pytester, workers: list[str]) -> None:
-    """It has runtime, verdicts, times, failures and output; the terminal has its path."""
+    """A run leaves a report of runtime, verdicts, times, failures and output.
+
+    The terminal has its path.
+    """
     project.makepyfile(test_it=RED)
     result = run(project, *workers)
     result.stdout.fnmatch_lines([f"report: {project.path}/report/index.html"])
@@ -49,7 +52,7 @@ def test_run_leaves_a_report(project: pytest.Pytester, workers: list[str]) -> No
 
 @WORKERS
 def test_cells_are_reported_with_their_test(project: pytest.Pytester, workers: list[str]) -> None:
-    """Any process may have run it."""
+    """Each cell is reported with its test, whichever process has run the test."""
     from tests.plugin.test_matrices import MATRICES
 
     project.makepyfile(test_it=MATRICES)
@@ -63,7 +66,7 @@ def test_cells_are_reported_with_their_test(project: pytest.Pytester, workers: l
 
 
 def test_live_run_reports_runtime_and_plan(project: pytest.Pytester) -> None:
-    """The report has version, features, dialect, and the plan behind each matrix."""
+    """A live run reports version, features, dialect, and the plan of each matrix."""
     project.makepyfile(
         test_it="""
         from harness.plugin.marks import requirement
@@ -91,7 +94,10 @@ def test_live_run_reports_runtime_and_plan(project: pytest.Pytester) -> None:
 def test_node_ids_of_suites_do_not_depend_on_their_folder(
     project: pytest.Pytester, argument: str
 ) -> None:
-    """An expectation file is valid on another machine and for any command line."""
+    """Node ids of the suites do not depend on their folder or the command line.
+
+    An expectation file is therefore valid on another machine.
+    """
     name = "test_container_without_network_has_its_own_netns"
     options = ("--pyargs", argument, "-k", name, "--runtime=mydocker")
     project.runpytest_subprocess(*options).assert_outcomes(passed=1)
@@ -101,7 +107,7 @@ def test_node_ids_of_suites_do_not_depend_on_their_folder(
 
 
 def test_run_without_requirement_leaves_no_report(project: pytest.Pytester) -> None:
-    """An earlier report stays; --report writes one anyway."""
+    """A run without requirement keeps the earlier report; --report writes one anyway."""
     project.makepyfile(test_it="def test_of_nothing(): pass")
     run(project)
     assert not (project.path / "report").exists()
@@ -110,7 +116,7 @@ def test_run_without_requirement_leaves_no_report(project: pytest.Pytester) -> N
 
 
 def test_no_report_option_writes_none(project: pytest.Pytester) -> None:
-    """Together with --report it is a usage error."""
+    """--no-report writes no report; together with --report it is a usage error."""
     project.makepyfile(test_it=GREEN)
     run(project, "--no-report").assert_outcomes(passed=2, skipped=1)
     assert not (project.path / "report").exists()
@@ -120,7 +126,7 @@ def test_no_report_option_writes_none(project: pytest.Pytester) -> None:
 
 @pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--setup-only"])
 def test_informational_run_writes_no_report(project: pytest.Pytester, option: str) -> None:
-    """An earlier report stays."""
+    """An informational run such as --collect-only keeps the earlier report."""
     project.makepyfile(
         test_it="""
         from harness.plugin.marks import requirement
@@ -140,7 +146,10 @@ def test_informational_run_writes_no_report(project: pytest.Pytester, option: st
 def test_github_job_gets_the_summary(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is appended to the job's file, also without a report; text of other steps stays."""
+    """The summary is appended to the GitHub job's file, after the text of other steps.
+
+    This holds also without a report.
+    """
     job = project.path / "job.md"
     job.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(job))
@@ -178,7 +187,7 @@ def test_repr(): assert {"k": "\x1b[2J"} == {"k": Evil()}
 def test_runtime_output_is_escaped_on_the_terminal(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """Messages, source, output and the reason of a skip are escaped."""
+    """Runtime output is escaped in messages, source, output and the reason of a skip."""
     project.makepyfile(test_it=HOSTILE)  # a short name leaves room for the message in the summary
     result = run(project, "--report=r", "--color=no", "-rfEs", *workers)
     result.assert_outcomes(failed=3, errors=1, skipped=1)
@@ -211,7 +220,7 @@ def test_slow(capfd):
 def test_interrupted_run_leaves_a_partial_report(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """It has the results until Ctrl-C."""
+    """An interrupted run leaves a partial report with the results until Ctrl-C."""
     project.makepyfile(test_it=WAITING)
     argv = [sys.executable, "-m", "pytest", "-p", "no:randomly", *workers]
     with Watched(argv) as watched:
@@ -226,7 +235,7 @@ def test_interrupted_run_leaves_a_partial_report(
 
 
 def test_killed_run_leaves_no_earlier_success(project: pytest.Pytester) -> None:
-    """The report is partial after SIGKILL; the earlier page is gone."""
+    """A run that was killed (SIGKILL) leaves a partial report and no earlier page."""
     project.makepyfile(test_it=GREEN)
     run(project)
     assert last_report(project).complete
@@ -240,7 +249,10 @@ def test_killed_run_leaves_no_earlier_success(project: pytest.Pytester) -> None:
 
 
 def test_killed_worker_makes_the_report_partial(project: pytest.Pytester) -> None:
-    """Its current test is an error, the rest goes on, and the run fails."""
+    """A killed worker makes the report partial and the run fail.
+
+    Its current test is an error, and the other tests run.
+    """
     killed = WAITING.replace('until_interrupted("waiting")', "__import__('os').abort()")
     project.makepyfile(test_it=killed)
     result = run(project, "-n", "1", "--max-worker-restart=1")
@@ -255,7 +267,7 @@ def test_killed_worker_makes_the_report_partial(project: pytest.Pytester) -> Non
 
 
 def test_collection_error_makes_the_report_partial(project: pytest.Pytester) -> None:
-    """The tests of the file are missing."""
+    """A collection error makes the report partial, without the tests of the file."""
     project.makepyfile(test_it=GREEN, test_bad="import nothing_of_the_kind")
     result = run(project, "--report=r", "--continue-on-collection-errors")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -263,7 +275,7 @@ def test_collection_error_makes_the_report_partial(project: pytest.Pytester) -> 
 
 
 def test_exitfirst_makes_the_report_partial(project: pytest.Pytester) -> None:
-    """The tests that did not run are counted."""
+    """`--exitfirst` makes the report partial, with the number of tests that did not run."""
     project.makepyfile(test_it=RED.replace("def test_kept(): pass", "def test_kept(): assert 0"))
     run(project, "-x")
     assert last_report(project).partial == ("3 of 4 tests did not run",)
@@ -280,7 +292,10 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_unwritable_folder_fails_the_run(project: pytest.Pytester, temporary: Path) -> None:
-    """One line names the folder that has the report instead; the verdicts are shown."""
+    """An unwritable folder fails the run, but the verdicts are shown.
+
+    One line names the folder that has the report instead.
+    """
     project.makepyfile(test_it=GREEN)
     (project.path / "file").write_text("in the way")
     result = run(project, "--report=file/report")
@@ -312,7 +327,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 def test_full_disk_fails_the_run(
     project: pytest.Pytester, small_disk: Path, temporary: Path
 ) -> None:
-    """A valid partial report is left, and no other file."""
+    """A full disk fails the run and leaves a valid partial report, and no other file."""
     project.makepyfile(test_it=GREEN)
     result = run(project, f"--report={small_disk}")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -329,7 +344,7 @@ def test_full_disk_fails_the_run(
 
 
 def test_full_disk_leaves_no_earlier_success(project: pytest.Pytester, small_disk: Path) -> None:
-    """The earlier files make room for the partial report."""
+    """On a full disk the earlier files are removed to make room for the partial report."""
     project.makepyfile(test_it=GREEN)
     run(project)
     shutil.copy(project.path / "report" / "report.json", small_disk)

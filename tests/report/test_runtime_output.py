@@ -1,4 +1,4 @@
-"""The runtime's own output in failures."""
+"""Tests of the runtime's own output in failures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def raised(error: BaseException, *, on_account_of: BaseException | None = None) 
     return error
 
 
-def test_output_is_taken_from_refusals() -> None:
-    """The command is left out."""
+def test_runtime_output_is_taken_from_refusals() -> None:
+    """Runtime output is taken from refusals, without the command."""
     assert runtime_output(NO) == ("Error: no address left",)
 
 
@@ -37,12 +37,15 @@ def test_output_is_taken_from_refusals() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_mixed_failure_has_no_runtime_output(error: BaseException) -> None:
-    """A second failure, or a quotation of the runtime, is not its output."""
+    """A failure with a second cause, or with a quotation, has no runtime output."""
     assert runtime_output(error) == ()
 
 
 def test_each_refusal_counts_once() -> None:
-    """Refusals may be grouped, nested, or chained, also to themselves."""
+    """Each refusal counts once.
+
+    Refusals may be grouped, nested, or chained, also to themselves.
+    """
     other = RuntimeRefused("run other", "Error: no name")
     other.__cause__ = other
     again = RuntimeRefused("run again", "Error: no address left")
@@ -55,7 +58,7 @@ def test_each_refusal_counts_once() -> None:
 
 
 def test_suppressed_context_does_not_count() -> None:
-    """`raise … from None` suppresses it."""
+    """A refusal in a context that `raise … from None` suppresses does not count."""
     error = raised(RuntimeRefused("run web", "Error: no"), on_account_of=KeyError("web"))
     error.__suppress_context__ = True
     assert runtime_output(error) == ("Error: no",)
@@ -102,7 +105,7 @@ def test_once(number):
 
 @WORKERS
 def test_report_has_the_runtime_output(project: pytest.Pytester, workers: list[str]) -> None:
-    """It is sanitised, and in property suites it appears once."""
+    """The report has the sanitised runtime output, in property suites once."""
     project.makepyfile(test_it=FAILING)
     run(project, "-p", "no:cacheprovider", *workers)
     found = {

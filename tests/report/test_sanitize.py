@@ -1,4 +1,4 @@
-"""Foreign text does nothing to the reader of a report."""
+"""Tests of foreign text, which has no effect on the reader of a report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def acted_upon(said: str) -> set[str]:
 @settings(deadline=None)
 @given(made.HOSTILE)
 def test_plain_text_has_no_control_characters(said: str) -> None:
-    """Line breaks stay; other invisible characters are escaped."""
+    """Plain text keeps line breaks and has other invisible characters escaped."""
     assert acted_upon(sanitize.plain(said)) == set()
     assert acted_upon(sanitize.line(said)) == set()
     assert "\n" not in sanitize.line(said)
@@ -41,7 +41,7 @@ def test_plain_text_has_no_control_characters(said: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(categories=("L", "N", "P", "S")) | st.just(" ")))
-def test_visible_characters_stay(said: str) -> None:
+def test_visible_characters_are_not_escaped(said: str) -> None:
     """Letters, digits, signs and blanks of any script are unchanged."""
     assert sanitize.line(said) == said
 
@@ -58,7 +58,7 @@ def test_visible_characters_stay(said: str) -> None:
     ],
 )
 def test_only_web_addresses_are_links(url: str) -> None:
-    """Other sources are shown without a link."""
+    """Only web addresses are links; other sources are shown without a link."""
     assert sanitize.address("https://example.com/a?b=c#d") == "https://example.com/a?b=c#d"
     assert sanitize.address(url) is None
 
@@ -67,7 +67,7 @@ def test_only_web_addresses_are_links(url: str) -> None:
     "path", ["/etc", "../x", "a/../../x", "a//b", "javascript:x", "a\\b", "a?b", "", ".", "a\nb"]
 )
 def test_evidence_is_below_the_report(path: str) -> None:
-    """A folder elsewhere is no evidence."""
+    """Only a folder below the report is accepted as evidence."""
     assert sanitize.folder("evidence/test-1") == "evidence/test-1"
     assert sanitize.folder(path) is None
 
@@ -77,7 +77,7 @@ def test_evidence_is_below_the_report(path: str) -> None:
     ["../x", "/etc/passwd", "state/../x.json", "state/a/b.json", "x.html", "javascript:x", ""],
 )
 def test_only_evidence_files_are_linked(name: str) -> None:
-    """Other files in the folder, and other folders, are not linked."""
+    """Only evidence files are linked: no other file in the folder, no other folder."""
     own = Failure(when="call", evidence="evidence/one", files=(name, "story.txt", "state/a.json"))
     ways = ("evidence/one/story.txt", "evidence/one/state/a.json")
     assert tuple(way for _, way in failure_links.links(own)) == ways
@@ -135,7 +135,10 @@ class Page(HTMLParser):
 @settings(deadline=None)
 @given(made.hostile_reports())
 def test_page_has_only_template_elements(report: Report) -> None:
-    """No tag, attribute or comment comes from a text; links lead to the web or down."""
+    """No tag, attribute or comment of the page comes from a text.
+
+    Links lead to the web or to files below the page.
+    """
     page = Page(html.render([report]))
     tags = {item[0] for item in page.shape if isinstance(item, tuple)}
     assert tags <= OURS
@@ -159,7 +162,10 @@ OURS = set(_OURS.split())
 @settings(deadline=None)
 @given(made.hostile_reports())
 def test_data_of_the_page_cannot_end_their_element(report: Report) -> None:
-    """They are JSON, with the same cells as `report.json`."""
+    """The data of the page cannot end their element.
+
+    They are JSON, with the same cells as `report.json`.
+    """
     page = html.render([report])
     data = page.partition('id="data">')[2].partition("</script>")[0]
     assert json.loads(data) == [schema.plain(report)["matrices"]]
@@ -180,7 +186,7 @@ def tokens(nodes: list[Token]) -> Iterator[Token]:
 @settings(deadline=None)
 @given(made.HOSTILE)
 def test_markdown_escapes_text(said: str) -> None:
-    """A reader sees the text without markup, mentions or links."""
+    """A reader of the Markdown sees the text without markup, mentions or links."""
     escaped = sanitize.markdown(said)
     found = list(tokens(_MARKDOWN.parse(f"- said: {escaped}")))
     kinds = {node.type for node in found} - {"text", "text_special", "inline"}
@@ -194,7 +200,7 @@ def test_markdown_escapes_text(said: str) -> None:
 @settings(deadline=None)
 @given(made.hostile_reports())
 def test_summary_has_only_template_markup(report: Report) -> None:
-    """Its HTML is folds and quoted failures; links lead to the web."""
+    """The summary's HTML is folds and quoted failures; its links lead to the web."""
     found = list(tokens(_MARKDOWN.parse(markdown.render(report))))
     blocks = "".join(node.content for node in found if node.type.startswith("html"))
     assert set(re.findall(r"</?(\w+)", blocks)) <= {"details", "summary", "pre"}
@@ -209,7 +215,7 @@ def test_summary_has_only_template_markup(report: Report) -> None:
 @settings(deadline=None)
 @given(made.HOSTILE)
 def test_evidence_index_has_only_template_markup(said: str) -> None:
-    """Its links lead to its folders."""
+    """The index of evidence has only template markup, and links to its folders."""
     names = ("story.txt", said)
     failure = Failure(when="call", message=said, evidence="evidence/one", files=names)
     report = made.report(made.result(said, Verdict.BROKEN, [said], failures=(failure,)))
@@ -229,7 +235,7 @@ _JUNIT = "testsuites testsuite properties property testcase failure error system
 @settings(deadline=None)
 @given(made.hostile_reports())
 def test_junit_is_valid_xml(report: Report) -> None:
-    """It has only template elements."""
+    """The JUnit file is valid XML with only template elements."""
     root = ElementTree.fromstring(junit.render(report))
     assert {item.tag for item in root.iter()} <= set(_JUNIT.split())
     said = "".join(root.itertext()) + "".join(
@@ -241,14 +247,14 @@ def test_junit_is_valid_xml(report: Report) -> None:
 @settings(deadline=None)
 @given(made.hostile_reports())
 def test_json_and_badge_have_no_control_characters(report: Report) -> None:
-    """`cat report.json` is safe."""
+    """The JSON files have no control characters, so `cat report.json` is safe."""
     assert acted_upon(schema.dumps(report) + markdown.badge(report)) == set()
 
 
 @settings(deadline=None)
 @given(made.hostile_reports(), made.hostile_reports())
 def test_gate_and_diff_print_single_lines(old: Report, new: Report) -> None:
-    """Names from a forged report are escaped."""
+    """Gate and diff print names from a forged report in single lines, escaped."""
     result = expectations.compare(old, [], file="x", gone=lambda _: False)
     assert old.gate
     said = [

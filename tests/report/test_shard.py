@@ -1,4 +1,4 @@
-"""Shards: every test is in exactly one, the same on every machine."""
+"""Tests of shards: every test is in exactly one, the same on every machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ SECONDS = st.dictionaries(
 def test_assignment_keeps_files_and_does_not_depend_on_the_order(
     ids: list[str], of: int, seconds: dict[str, float], seed: int
 ) -> None:
-    """Every test is in one shard, with its whole file, whose set-up happens once."""
+    """Every test is in one shard with its whole file, for any order of tests.
+
+    The set-up of a file happens once.
+    """
     parts = merge.assign(ids, of, seconds)
     assert len({(merge.file_of(id_), part) for id_, part in parts.items()}) == len(
         {merge.file_of(id_) for id_ in ids}
@@ -49,21 +52,21 @@ def test_shards_are_balanced_by_time(ids: list[str], of: int, seconds: dict[str,
 
 
 def test_longest_files_are_assigned_first() -> None:
-    """The short ones balance the rest."""
+    """The longest files are assigned first, and the short ones balance the rest."""
     seconds = {"a.py::test": 1.0, "b.py::test": 1.0, "c.py::test": 1.0, "z.py::test": 3.0}
     parts = merge.assign(seconds, 2, seconds)
     assert parts == {"z.py::test": 1, "a.py::test": 2, "b.py::test": 2, "c.py::test": 2}
 
 
 def test_unknown_test_counts_as_the_median() -> None:
-    """A file without a recorded time is not free."""
+    """A test without a recorded time counts as the median, so a new file is not free."""
     seconds = {"a.py::test": 10.0, "b.py::test": 9.0, "c.py::test": 8.0}
     parts = merge.assign([*seconds, "new.py::test"], 3, seconds)
     assert parts == {"a.py::test": 1, "b.py::test": 2, "new.py::test": 3, "c.py::test": 2}
 
 
 def test_new_file_moves_no_other_without_times() -> None:
-    """The shard depends on the hash of the file's name."""
+    """Without times a new file moves no other: the hash of its name decides."""
     ids = [f"f{number}.py::test" for number in range(20)]
     before = merge.assign(ids, 3, {})
     after = merge.assign([*ids, "new.py::test"], 3, {})
@@ -73,7 +76,7 @@ def test_new_file_moves_no_other_without_times() -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "\u0661/\u0662"])
 def test_malformed_shard_is_refused(text: str) -> None:
-    """The message shows the right form."""
+    """The error for a malformed shard shows the right form."""
     assert merge.parse("2/5") == Shard(number=2, of=5)
     with pytest.raises(BadShard, match="k/n"):
         merge.parse(text)

@@ -1,4 +1,4 @@
-"""Runs in shards, and the commands about several reports."""
+"""Tests of runs in shards, and of the commands about several reports."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def sharded(project: pytest.Pytester, part: str, *more: str) -> str:
 
 
 def test_merged_shards_are_the_whole_run(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """Verdicts and counts are the same, the exit status is the worst; all shards are needed."""
+    """Merged shards have the verdicts and counts of the whole run.
+
+    The exit status is the worst of the shards; all shards are needed.
+    """
     parts = [sharded(project, f"{number}/2", "-n", "2") for number in (1, 2)]
     assert all(0 < len(last_report(project, part).tests) < 10 for part in parts)
     assert netmodes("merge", *parts, "--output", "joint")[0] == 1
@@ -65,7 +68,7 @@ def test_merged_shards_are_the_whole_run(project: pytest.Pytester, netmodes: Net
 
 
 def test_shards_are_balanced_by_an_earlier_run(project: pytest.Pytester) -> None:
-    """The longest file is alone in its shard."""
+    """Shards balanced by an earlier run's times have the longest file alone in its shard."""
     project.makepyfile(test_a=GREEN, test_b="import time\n" + RED, test_c=GREEN)
     run(project, "--report=timed")
     text = (project.path / "timed" / "report.json").read_text()
@@ -82,7 +85,7 @@ def test_shards_are_balanced_by_an_earlier_run(project: pytest.Pytester) -> None
 
 
 def test_merge_applies_the_gate(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """`netmodes merge --expect` judges the whole."""
+    """`netmodes merge --expect` judges the merged run."""
     parts = [sharded(project, f"{number}/2") for number in (1, 2)]
     listed = EXPECTED + FAILING.replace("test_it", "test_b")
     (project.path / "expect.toml").write_text(listed)
@@ -101,7 +104,7 @@ def test_merge_applies_the_gate(project: pytest.Pytester, netmodes: Netmodes) ->
 
 
 def test_at_most_applies_to_the_merged_run(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """Each shard is as expected, and the whole exceeds the limit."""
+    """The limit `at most` applies to the merged run, even if each shard is as expected."""
     project.makepyfile(test_a=REFUSED, test_b=REFUSED, test_c=REFUSED)
     expected = project.path / "expect.toml"
     expected.write_text(BY_SAYING.replace("at_most = 3", "at_most = 5"))
@@ -120,7 +123,10 @@ def test_at_most_applies_to_the_merged_run(project: pytest.Pytester, netmodes: N
 def test_merge_refuses_shards_of_different_runs(
     project: pytest.Pytester, netmodes: Netmodes
 ) -> None:
-    """The exit status is 2, the difference is named, and nothing is written."""
+    """The merge of shards of different runs exits with 2 and names the difference.
+
+    Nothing is written.
+    """
     parts = [sharded(project, "1/2"), sharded(project, "2/2", "-k", "kept")]
     status, _, complaint = netmodes("merge", *parts, "--output", "joint")
     assert status == 2
@@ -129,7 +135,7 @@ def test_merge_refuses_shards_of_different_runs(
 
 
 def test_merge_refuses_different_expectations(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """The content of the file counts, not its path."""
+    """The merge refuses expectation files that differ in content, whatever their paths."""
     (project.path / "a.toml").write_text(EXPECTED)
     (project.path / "same.toml").write_text(EXPECTED)
     (project.path / "b.toml").write_text("")
@@ -148,7 +154,10 @@ def test_merge_refuses_different_expectations(project: pytest.Pytester, netmodes
 def test_empty_shard_passes(
     project: pytest.Pytester, netmodes: Netmodes, workers: list[str]
 ) -> None:
-    """It leaves a report, as one without requirement; of empty shards the whole has no tests."""
+    """An empty shard passes with a report, as does one without requirement.
+
+    The merge of empty shards has no tests.
+    """
     project.makepyfile(test_it="def test_of_nothing(): pass")
     statuses = [run(project, f"--shard={n}/2", f"--report=part-{n}", *workers).ret for n in (1, 2)]
     assert statuses == [0, 0]
@@ -169,7 +178,10 @@ def test_empty_shard_passes(
 
 
 def test_merge_copies_the_evidence(tmp_path: Path, netmodes: Netmodes) -> None:
-    """The joint page links it, and so does a page about several reports above it."""
+    """The merge copies the evidence, and its page links the copy.
+
+    A page about several reports above links the copy too.
+    """
     first, second = made.shards(made.BROKEN.tests[:1], made.BROKEN.tests[1:])
     for name, part in (("a", first), ("b", second)):
         store.write(part, tmp_path / name)
@@ -186,7 +198,7 @@ def test_merge_copies_the_evidence(tmp_path: Path, netmodes: Netmodes) -> None:
 
 
 def test_diff_prints_changes(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """The exit status is 1, and 2 for a file that is no report."""
+    """`netmodes diff` prints changes and exits with 1, or with 2 for a file that is no report."""
     project.makepyfile(test_it=GREEN)
     run(project, "--report=old")
     project.makepyfile(test_it=RED)
@@ -201,7 +213,7 @@ def test_diff_prints_changes(project: pytest.Pytester, netmodes: Netmodes) -> No
 
 
 def test_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
-    """The shard does not exist, or times are given without a shard."""
+    """A shard that does not exist, or times without a shard, are a usage error."""
     project.makepyfile(test_it=GREEN)
     for options, why in (
         (["--shard=3/2"], "--shard '3/2': give k/n *"),
@@ -215,7 +227,7 @@ def test_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
 
 
 def test_report_commands_need_no_linux(netmodes: Netmodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Merging and comparing work on any system."""
+    """The commands that merge and compare reports work on any system."""
     monkeypatch.setattr(sys, "platform", "darwin")
     status, _, complaint = netmodes("diff", "a", "b")
     assert status == 2

@@ -1,4 +1,4 @@
-"""`report.json` and the files beside it: contents and completeness."""
+"""Tests of `report.json` and the files beside it: contents and completeness."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def without_surrogates(said: str) -> str:
 @settings(deadline=None)
 @given(made.hostile_reports(made.HOSTILE.map(without_surrogates)))
 def test_report_survives_writing_and_reading(report: Report) -> None:
-    """Every field is restored."""
+    """Writing and reading a report restores every field."""
     assert json_file.loads(json_file.dumps(report)) == report
 
 
 def test_json_has_a_line_per_record() -> None:
-    """A diff of two reports shows tests, rows and cells."""
+    """`report.json` has a line for each test, requirement and cell, so a diff shows them."""
     lines = json_file.dumps(made.BROKEN).splitlines()
     assert sum(f'"{made.PEERS}"' in line and '"seconds"' in line for line in lines) == 1
     assert sum('"source": "a"' in line for line in lines) == 3
@@ -51,13 +51,13 @@ def test_json_has_a_line_per_record() -> None:
     ],
 )
 def test_malformed_report_is_refused(text: str, complaint: str) -> None:
-    """The message names the version or the field."""
+    """The error for a malformed report names the version or the field."""
     with pytest.raises(BadReport, match=re.escape(complaint)):
         json_file.loads(text)
 
 
 def test_unknown_field_is_ignored() -> None:
-    """Fields may be added within a version."""
+    """An unknown field of a report is ignored, as a version may add fields."""
     plain = json_file.plain(made.BROKEN) | {"weather": "fine"}
     assert json_file.loads(json.dumps(plain)) == made.BROKEN
 
@@ -76,15 +76,18 @@ def test_every_field_is_documented() -> None:
     assert {field for field in fields if f"`{field.partition('.')[2]}`" not in page} == set()
 
 
-def test_all_files_are_written(tmp_path: Path) -> None:
-    """There are five files and the index of evidence, and no drafts."""
+def test_report_has_all_its_files(tmp_path: Path) -> None:
+    """A report has five files and the index of evidence, and no drafts."""
     store.write(made.BROKEN, tmp_path / "new" / "report")
     written = {item.name for item in (tmp_path / "new" / "report").iterdir()}
     assert written == {*store.NAMES, failure_links.EVIDENCE}
 
 
 def test_new_run_removes_the_earlier_report(tmp_path: Path) -> None:
-    """The folder has a partial report meanwhile; a green run has no evidence."""
+    """A new run replaces the earlier report by a partial one at its start.
+
+    A green run has no evidence.
+    """
     store.write(made.report(made.result()), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {*store.NAMES}
     (tmp_path / "mine.txt").write_text("not the report's")
@@ -93,8 +96,8 @@ def test_new_run_removes_the_earlier_report(tmp_path: Path) -> None:
     assert json_file.load(tmp_path).partial == ("the run has not come to its end",)
 
 
-def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
-    """The draft is removed."""
+def test_failed_write_of_a_report_keeps_the_old_file(tmp_path: Path) -> None:
+    """A failed write keeps the old file and removes the draft."""
     path = tmp_path / "file"
     store.replace(path, "old")
     with pytest.raises(UnicodeEncodeError):
@@ -104,7 +107,10 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 
 
 def test_junit_has_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
-    """Requirement ids are properties; failure, error and unsupported differ."""
+    """The JUnit file has requirements as properties, and evidence.
+
+    Failure, error and unsupported have different elements.
+    """
     store.write(made.BROKEN, tmp_path)
     suite = ElementTree.parse(tmp_path / store.JUNIT).getroot().find("testsuite")
     assert suite is not None
@@ -118,7 +124,7 @@ def test_junit_has_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
 
 
 def test_evidence_has_an_index(tmp_path: Path) -> None:
-    """It has each failure with evidence, its requirements, first words and path."""
+    """The index lists each failure with evidence, its requirements, first words and path."""
     store.write(made.BROKEN, tmp_path)
     listed = (tmp_path / "evidence" / "index.md").read_text()
     entry, words, names = listed.splitlines()[2:]
@@ -128,8 +134,8 @@ def test_evidence_has_an_index(tmp_path: Path) -> None:
     assert re.findall(r"\(<(.*?)>\)", names) == ways
 
 
-def test_page_elsewhere_links_evidence_below_it(tmp_path: Path) -> None:
-    """Evidence elsewhere is not linked."""
+def test_page_elsewhere_links_only_evidence_below(tmp_path: Path) -> None:
+    """A page elsewhere links only the evidence below its own folder."""
     below, beside = tmp_path / "pages" / "acme", tmp_path / "acme"
     names = ("index.md", "peers/", "peers/story.txt", "peers/again.txt", "peers/state/host.json")
     for own, led in ((below, [f"acme/evidence/{name}" for name in names]), (beside, [])):
@@ -140,7 +146,7 @@ def test_page_elsewhere_links_evidence_below_it(tmp_path: Path) -> None:
 
 
 def test_uncopied_evidence_is_named_in_the_failure(tmp_path: Path) -> None:
-    """The failure names the original folder."""
+    """A failure whose evidence could not be copied names the original folder."""
     own, place = tmp_path / "own", tmp_path / "place"
     (own / "evidence" / "peers").mkdir(parents=True)
     place.mkdir()
@@ -154,7 +160,7 @@ def test_uncopied_evidence_is_named_in_the_failure(tmp_path: Path) -> None:
 
 
 def test_partly_copied_evidence_is_removed(tmp_path: Path) -> None:
-    """The report needs the room."""
+    """Evidence that was copied only in part is removed to make room for the report."""
     own, place = tmp_path / "own", tmp_path / "place"
     (own / "evidence" / "peers" / "state").mkdir(parents=True)
     (own / "evidence" / "peers" / "again.txt").write_text("pytest x")
@@ -171,7 +177,10 @@ def test_partly_copied_evidence_is_removed(tmp_path: Path) -> None:
 
 
 def test_report_without_evidence_names_is_read() -> None:
-    """An earlier version wrote it; the page links the folder."""
+    """A report of an earlier version, without evidence names, is read.
+
+    The page links the folder.
+    """
     text = json_file.dumps(made.BROKEN)
     before = re.sub(r', "files": \[.*?\]', "", text)
     assert before != text
@@ -181,7 +190,7 @@ def test_report_without_evidence_names_is_read() -> None:
 
 
 def test_index_of_earlier_evidence_is_removed(tmp_path: Path) -> None:
-    """It goes with that evidence."""
+    """The index of earlier evidence is removed with that evidence."""
     store.write(made.BROKEN, tmp_path)
     listed = tmp_path / "evidence" / "index.md"
     store.remove_evidence(tmp_path, before=listed.stat().st_mtime)
@@ -204,13 +213,13 @@ def test_index_of_earlier_evidence_is_removed(tmp_path: Path) -> None:
     ],
 )
 def test_badge_shows_kept_core_requirements(report: Report, message: str, colour: str) -> None:
-    """Only a conforming runtime is green."""
+    """The badge shows the kept core requirements; only a conforming runtime is green."""
     drawn = json.loads(markdown.badge(report))
     assert (drawn["schemaVersion"], drawn["message"], drawn["color"]) == (1, message, colour)
 
 
 def test_numbers_of_the_page_are_in_the_json() -> None:
-    """Each can be found in `report.json`."""
+    """Each number of the page is in `report.json`."""
     gate = GateResult(file="x.toml", entries=7, ok=False, new=("test 31",), known=("test 57",))
     report = made.report(*made.BROKEN.tests, matrices=made.BROKEN.matrices, gate=gate, exit=1)
     number = re.compile(r"\d+(?:\.\d+)?")
@@ -223,7 +232,7 @@ def test_numbers_of_the_page_are_in_the_json() -> None:
 
 
 def test_page_has_the_rerun_command() -> None:
-    """It includes fault and probe."""
+    """The page has the command that runs the tests again, with fault and probe."""
     environment = {**made.BROKEN.environment, "fault": "x-y", "probe": "exec"}
     page = html.render([dataclasses.replace(made.BROKEN, environment=environment)])
     assert f"pytest {made.PEERS} --runtime acme --fault x-y --probe exec<" in page

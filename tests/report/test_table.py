@@ -1,4 +1,4 @@
-"""The table of `netmodes compare`."""
+"""Tests of the table of `netmodes compare`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ ABSENT = Column("three", None, "exit code 4: a [bad] `thing`")
 
 
 def test_json_has_every_requirement_and_runtime() -> None:
-    """The words are pass, fail, unsupported and error; the order is the catalogue's."""
+    """The JSON has every requirement and runtime, in the catalogue's order.
+
+    The words are pass, fail, unsupported and error.
+    """
     found = json.loads(compare.as_json([GOOD, BAD, ABSENT]))
     first, second, *_ = found["requirements"]
     assert (first["id"], second["id"]) == ("BR-4", "BR-9")
@@ -25,8 +28,11 @@ def test_json_has_every_requirement_and_runtime() -> None:
     assert found["runtimes"][2] == {"name": "three", "note": ABSENT.note}
 
 
-def test_table_has_runtimes_that_ran_and_tested_requirements() -> None:
-    """The reason of a runtime that did not run is escaped."""
+def test_compare_table_has_runtimes_that_ran_and_tested_requirements() -> None:
+    """The table has the runtimes that ran and the tested requirements.
+
+    The reason of a runtime that did not run is escaped.
+    """
     text = compare.as_markdown([GOOD, BAD, ABSENT])
     assert "three: exit code 4: a &#91;bad&#93; &#96;thing&#96;" in text
     assert "| | level | one | two |" in text
@@ -34,7 +40,7 @@ def test_table_has_runtimes_that_ran_and_tested_requirements() -> None:
     assert "BR-9" not in text
 
 
-def test_each_runtime_has_a_line_of_counts() -> None:
-    """A runtime that did not run has the reason instead."""
+def test_compare_table_has_a_line_of_counts_per_runtime() -> None:
+    """Each runtime has a line of counts, or the reason if it did not run."""
     assert str(BAD).startswith("two 1.2: 0 pass, 1 fail, 0 unsupported, 0 error, ")
     assert str(ABSENT) == "three: did not run: exit code 4: a [bad] `thing`"

@@ -1,4 +1,4 @@
-"""The drawing of a world: complete, and without overlaps."""
+"""Tests of the drawing of a world: complete, and without overlaps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.report import made
 
 
 def staged(plan: Plan) -> Stage:
-    """Return a plan's containers on the world of the other tests."""
+    """Return a plan's containers in the world of the other tests."""
     networks = dict.fromkeys(name for item in plan.containers for name in item.networks)
     return Stage(
         routers=3,
@@ -45,8 +45,8 @@ def apart(one: Box, other: Box) -> bool:
 
 @settings(deadline=None)
 @given(plans(max_containers=8), st.integers(1, 30))
-def test_boxes_do_not_overlap(plan: Plan, routers: int) -> None:
-    """Each container's box is inside the host's, for any plan."""
+def test_drawn_boxes_of_containers_do_not_overlap(plan: Plan, routers: int) -> None:
+    """The boxes of containers do not overlap and are inside the host's, for any plan."""
     stage = staged(plan)
     drawing = draw(replace(stage, routers=routers))
     host, *boxes = drawing.boxes
@@ -65,7 +65,7 @@ def test_boxes_do_not_overlap(plan: Plan, routers: int) -> None:
 
 
 def test_joined_container_is_drawn_inside_its_owner() -> None:
-    """They share a namespace."""
+    """A joined container is drawn inside the one whose namespace it shares."""
     boxes = {box.name: box for box in draw(made.STAGE).boxes}
     home, joiner = boxes["a"], boxes["d"]
     assert home.x < joiner.x

@@ -1,4 +1,4 @@
-"""A call with too few free descriptors fails before its first step, and nothing is left."""
+"""Tests of calls with too few free descriptors: they fail early and leave nothing."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ CALLS: dict[str, tuple[Callable[[Engine], object], Callable[[Engine], object]]] 
 def test_call_with_few_free_descriptors_works_or_leaves_nothing(
     engine: Engine, lan: str, root: Path, call: str
 ) -> None:
-    """The call works, or nothing of it is left, for any number of free descriptors up to enough."""
+    """A call with any number of free descriptors works, or leaves nothing."""
     prepare, act = CALLS[call]
     engine.run("base", FOR_EVER, name="web", network=lan)
     prepare(engine)
@@ -91,7 +91,7 @@ def test_call_with_few_free_descriptors_works_or_leaves_nothing(
             with free_descriptors(spare):
                 act(own)
         except ExhaustedError:
-            until(lambda: family(root) <= before.processes, "its processes are gone")  # noqa: B023
+            until(lambda: family(root) <= before.processes, "the processes have ended")  # noqa: B023
             assert everything(root)._replace(processes=before.processes) == before
         else:
             return
@@ -99,7 +99,10 @@ def test_call_with_few_free_descriptors_works_or_leaves_nothing(
 
 
 def test_connect_without_descriptors_for_its_ports_is_repaired(engine: Engine) -> None:
-    """A connect needs a descriptor for each relayed port; the next call completes the repair."""
+    """The next call repairs a connect that lacked descriptors for its ports.
+
+    A connect needs a descriptor for each relayed port.
+    """
     engine.network_create("lan", subnet6="fd00:9::/64")
     engine.network_create("two", subnet6="fd00:8::/64")
     engine.run("base", FOR_EVER, name="x", network="two", publish=["[::1]:8000-8049:80-129"])
@@ -112,7 +115,10 @@ def test_connect_without_descriptors_for_its_ports_is_repaired(engine: Engine) -
 
 
 def test_commit_of_tree_deeper_than_free_descriptors_is_refused(engine: Engine, root: Path) -> None:
-    """The error says that the tree is too deep, with a remedy; nothing of the image is left."""
+    """`commit` of a tree deeper than the free descriptors allow is refused.
+
+    The error says that the tree is too deep, with a remedy; nothing of the image is left.
+    """
     engine.run("base", FOR_EVER, name="x", network="none")
     engine.exec("x", ["sh", "-c", f"mkdir -p {'/d' * 2 * REQUIRED_DESCRIPTORS}"])
     with (
@@ -128,7 +134,10 @@ def test_commit_of_tree_deeper_than_free_descriptors_is_refused(engine: Engine, 
 def test_command_with_low_descriptor_limit_names_the_remedy(
     root: Path, words: list[str], limit: int
 ) -> None:
-    """The error is one sentence, with the exit code of a command that was not carried out."""
+    """A command with a low descriptor limit prints one sentence with the remedy.
+
+    The exit code is that of a command that was not carried out.
+    """
 
     def lower() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))

@@ -1,4 +1,4 @@
-"""The store on disk: ids, names, locks, atomic files."""
+"""Tests of the store on disk: ids, names, locks, atomic files."""
 
 from __future__ import annotations
 
@@ -35,22 +35,25 @@ def _create(store: Store, name: str, identity: str = "") -> str:
 
 
 @given(ids, st.text("0123456789abcdef", max_size=6))
-def test_id_prefix_matches_every_id_that_starts_with_it(known: list[str], prefix: str) -> None:
-    """All matches are returned, in order; a whole id matches itself alone."""
+def test_id_prefix_matches_every_id_with_that_start(known: list[str], prefix: str) -> None:
+    """An id prefix matches every id with that start, in order; a whole id matches itself."""
     found = match_prefix(prefix, known)
     matches = sorted(item for item in known if item.startswith(prefix))
     assert found == ([prefix] if prefix in known else matches)
 
 
 def test_container_ids_are_64_hexadecimal_digits() -> None:
-    """Two ids are never the same."""
+    """Container ids have 64 hexadecimal digits and never repeat."""
     found = {new_id() for _ in range(100)}
     assert len(found) == 100
     assert all(len(item) == 64 and set(item) <= set("0123456789abcdef") for item in found)
 
 
 def test_short_container_id_is_a_valid_hostname(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number is no hostname: one id in 280 would begin with twelve decimal digits."""
+    """A container's short id is a valid host name, so not a number.
+
+    One id in 280 would begin with twelve decimal digits.
+    """
     drawn = iter(
         [bytes.fromhex("735170308526" + "ab" * 26), bytes.fromhex("73517030852e" * 5 + "0000")]
     )
@@ -59,7 +62,7 @@ def test_short_container_id_is_a_valid_hostname(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_container_is_found_by_name_id_and_prefix(store: Store) -> None:
-    """The name wins over a prefix that looks like it."""
+    """A container is found by name, id and prefix; a name wins over an equal prefix."""
     one = _create(store, "web", "a" * 64)
     other = _create(store, "aa", "b" * 64)
     assert store.resolve("web") == store.resolve("a" * 64) == store.resolve("aaa") == one
@@ -85,7 +88,10 @@ def test_whole_id_precedes_an_equal_name(store: Store) -> None:
 def test_ambiguous_or_unknown_container_reference_is_refused(
     store: Store, reference: str, message: str
 ) -> None:
-    """The error lists an ambiguous prefix's matches; no reference leads out of the directory."""
+    """An ambiguous prefix is refused with its matches, and so is an unknown reference.
+
+    No reference leads out of the directory.
+    """
     _create(store, "one", "ab1" + "1" * 61)
     _create(store, "two", "ab2" + "2" * 61)
     with pytest.raises(NotFoundError, match=message) as caught:
@@ -94,7 +100,7 @@ def test_ambiguous_or_unknown_container_reference_is_refused(
 
 
 def test_container_name_is_free_again_after_deletion(store: Store) -> None:
-    """The second creation with that name is refused and leaves nothing behind."""
+    """A name in use is refused and the attempt leaves nothing; after deletion it is free."""
     _create(store, "web")
     config = store.config(store.resolve("web"))
     with pytest.raises(ConflictError, match="web"):
@@ -106,14 +112,14 @@ def test_container_name_is_free_again_after_deletion(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "a/b", "..", "ü", "a:b"])
 def test_malformed_container_name_is_refused(store: Store, name: str) -> None:
-    """Names are file names and host names, so other characters are refused."""
+    """A name with characters that file or host names cannot have is refused."""
     with pytest.raises(InvalidError, match="malformed"):
         _create(store, name)
     assert store.ids() == []
 
 
 def test_container_name_of_a_killed_creation_is_free(store: Store) -> None:
-    """The killed creator has never written the container."""
+    """The name is free if its creator was killed before it wrote the container."""
     os.symlink("f" * 64, f"{store.names}/web")
     assert store.resolve(_create(store, "web")) != "f" * 64
 
@@ -137,8 +143,8 @@ def test_json_file_is_replaced_atomically(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.json"]
 
 
-def test_lock_is_exclusive_until_release(tmp_path: Path) -> None:
-    """The lock is free again after the release."""
+def test_store_lock_is_exclusive_until_release(tmp_path: Path) -> None:
+    """A lock excludes other processes until its release."""
     path = str(tmp_path / "lock")
     held = Lock.take(path)
     assert held is not None
@@ -149,7 +155,7 @@ def test_lock_is_exclusive_until_release(tmp_path: Path) -> None:
     again.release()
 
 
-def test_container_state_survives_json() -> None:
-    """The read state equals the written one."""
+def test_container_state_survives_storage_as_json() -> None:
+    """A state that is written as JSON and read again is equal."""
     state = ContainerState(status="exited", exit_code=3, started="now")
     assert state_from_json(state_to_json(state)) == state

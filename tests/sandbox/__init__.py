@@ -1,1 +1,1 @@
-"""The sandbox keeps what it promises, seen from outside."""
+"""Tests of the sandbox from outside."""

@@ -34,7 +34,7 @@ raise SystemExit(sandbox.run(look))
 
 
 def test_sandbox_has_new_namespaces_and_an_empty_network() -> None:
-    """Every namespace is new, the network has only `lo`, down, and two processes exist."""
+    """A sandbox has new namespaces, a network with only `lo`, down, and two processes."""
     done = run(python(LOOK))
     outside, inside = map(json.loads, done.stdout.splitlines())
     assert inside["inside"]
@@ -74,7 +74,7 @@ from pathlib import Path
 from harness.sandbox import cgroup, sandbox
 from linux import syscalls
 
-# A view of its own, in which no other worker mounts anything; what the sandbox mounts would show.
+# A separate view without mounts of other workers; mounts of the sandbox would show.
 syscalls.unshare(syscalls.CLONE_NEWNS)
 syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SHARED)
 
@@ -116,7 +116,7 @@ before, mounted = state(), mounts()
 assert sandbox.run(change) == 0
 after = state()
 print(json.dumps([name for name in before if before[name] != after[name]]))
-print(json.dumps(sorted(mounts() - mounted)))  # the copy of a mount goes with its directory
+print(json.dumps(sorted(mounts() - mounted)))  # the copy of a mount ends with its directory
 print(json.dumps([str(p) for p in (Path("/mnt/left"), Path("/run/left")) if p.exists()]))
 try:
     os.waitpid(-1, os.WNOHANG)
@@ -126,7 +126,10 @@ except ChildProcessError:
 
 
 def test_sandbox_leaves_the_host_unchanged() -> None:
-    """Links, mounts, files, processes, cgroups and signals outside are unchanged."""
+    """A sandbox leaves the host's links, mounts, files and processes unchanged.
+
+    Cgroups and signals are unchanged too.
+    """
     done = run(python(UNCHANGED))
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["[]", "[]", "[]", "no children"]

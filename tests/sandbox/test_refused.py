@@ -1,4 +1,4 @@
-"""Refused sandboxes: the error names the step, and nothing is changed."""
+"""Tests of refused sandboxes: the error names the step, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ REFUSALS: list[tuple[str, int, dict[str, Any]]] = [
 def test_sandbox_error_names_the_refused_step(
     step: str, number: int, confinement: dict[str, Any]
 ) -> None:
-    """Nothing is changed; a container with a masked /proc may not mount a new one."""
+    """The error names the refused step of a sandbox, and nothing is changed.
+
+    A container with a masked /proc, for example, may not mount a new one.
+    """
     done = run(confined(python(ENTER), **confinement))
     said = json.loads(done.stdout)
     assert (said["step"], said["errno"], said["unchanged"]) == (step, number, True)
@@ -61,13 +64,13 @@ def test_sandbox_error_names_the_refused_step(
 
 
 def test_sandbox_starts_with_a_masked_sys() -> None:
-    """An optional part of the sandbox may be missing."""
+    """A sandbox starts with a masked /sys, as an optional part of it may be missing."""
     done = run(confined(python(ENTER), masked=["/sys/kernel"], without=ALL_BUT_SETFCAP))
     assert done.stdout == "entered 0\n"
 
 
 def test_sandbox_starts_without_privileges() -> None:
-    """An ordinary user enters by a user namespace and keeps USER and LOGNAME."""
+    """An ordinary user enters a sandbox by a user namespace and keeps USER and LOGNAME."""
     source = """
 import os
 from harness.sandbox import namespaces, sandbox
@@ -101,5 +104,5 @@ except sandbox.SandboxError as error:
 
 
 def test_sandbox_starts_from_any_directory() -> None:
-    """The caller's working directory may be `/`."""
+    """A sandbox starts from any working directory, also from `/`."""
     assert run(python(f"import os; os.chdir('/')\n{ENTER}")).stdout == "entered 0\n"

@@ -1,4 +1,4 @@
-"""Signals reach the process inside as if there were no sandbox: each one once."""
+"""Tests of signals, which reach the process inside once each, as without a sandbox."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def end_of_count(program: Watched) -> list[str]:
 def test_signal_to_the_waiting_process_arrives_once(
     number: signal.Signals, send: Callable[[int, int], None]
 ) -> None:
-    """A signal to the group reaches the process inside directly too."""
+    """A signal to the waiting process arrives inside once.
+
+    A signal to the group reaches the process inside directly too.
+    """
     with Watched(python(COUNTING)) as program:
         program.expect("ready")
         send(program.process.pid, number)
@@ -96,7 +99,7 @@ raise SystemExit(5)
 
 
 def test_late_signal_does_not_hide_the_exit_code() -> None:
-    """The exit code is returned also if signals are being forwarded at that moment."""
+    """A signal that is forwarded at the end does not hide the exit code."""
     with Watched(python(LATE)) as program:
         program.expect("ready")
         waiter = program.process.pid
@@ -160,7 +163,7 @@ raise SystemExit(job.wait())
 
 
 def test_job_control_stops_and_continues_a_sandboxed_run() -> None:
-    """Ctrl-Z stops the run, SIGCONT continues it, and later input is read."""
+    """Ctrl-Z stops a sandboxed run, SIGCONT continues it, and it reads later input."""
     with Watched(python(SHELL_WITH_JOB), terminal=True) as program:
         program.expect("ready")
         program.type("\x1a")
@@ -187,7 +190,7 @@ print("outer", input())
 
 
 def test_terminal_returns_from_a_shell_in_the_sandbox() -> None:
-    """A shell inside takes the terminal's foreground; the waiting process gets it back."""
+    """The waiting process gets the terminal's foreground back from a shell inside."""
     with Watched(python(SANDBOX_WITH_SHELL), terminal=True) as program:
         program.type("one\n")
         program.expect("inner one")
@@ -212,7 +215,7 @@ signal.pause()
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_killed_waiting_process_ends_the_sandbox(number: signal.Signals) -> None:
-    """No process inside survives the waiting process's death, stopped before or not."""
+    """All processes inside end with the waiting process, stopped before or not."""
     with Watched(python(KILLED)) as program:
         for _ in range(3):
             program.expect("there")

@@ -1,1 +1,1 @@
-"""Tests of what the suites themselves are built from."""
+"""Tests of the parts that the suites are built from."""

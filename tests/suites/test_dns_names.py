@@ -1,4 +1,4 @@
-"""Names that the suites look up."""
+"""Tests of the names that the suites look up."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from suites.support.dns import fresh_name
 
 
 def test_fresh_name_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once in 280 its digits are decimal ones: inet_aton(3) takes that for an address."""
+    """A fresh name is no number, which inet_aton(3) would take for an address.
+
+    Once in 280 its digits are decimal ones.
+    """
     monkeypatch.setattr(os, "urandom", lambda size: b"\x12" * size)
     assert not re.match(r"(0x)?[0-9]+\.", fresh_name())

@@ -1,4 +1,4 @@
-"""The scene of the DNS suites: as much of it as a runtime can build."""
+"""Tests of the scene of the DNS suites, which has the parts that a runtime can build."""
 
 from __future__ import annotations
 
@@ -11,5 +11,8 @@ from suites.dns.conftest import plan
 
 @given(claimed=st.frozensets(st.sampled_from(Feature)))
 def test_dns_scene_requires_only_claimed_features(claimed: frozenset[Feature]) -> None:
-    """But for the default network, which every DNS test is about."""
+    """The DNS scene requires only claimed features, and the default network.
+
+    Every DNS test is about the default network.
+    """
     assert set(of_plan(plan(claimed), claimed)) - claimed <= {Feature.BRIDGE}

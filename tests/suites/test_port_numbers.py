@@ -1,4 +1,4 @@
-"""Ports of the suites' listeners and clients."""
+"""Tests of the ports of the suites' listeners and clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ GIVEN = range(32768, 61000)
 
 
 def test_fixed_ports_are_not_ephemeral() -> None:
-    """A resolver of the runtime's own may listen there already, once in some hundred runs."""
+    """The suites' fixed ports are not ephemeral ones.
+
+    A resolver of the runtime's own may listen on such a port, once in some hundred runs.
+    """
     taken = {
         f"{path.name}: {number}"
         for path in (ROOT / "suites").rglob("*.py")

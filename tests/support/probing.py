@@ -26,7 +26,10 @@ def probe(
 def observe_all(
     requests: Sequence[ProbeRequest], *, through: Sequence[NetNS] = (), patience: float = 0.0
 ) -> list[Observation]:
-    """Return the outcome of each probe, in order. `through` are the netns on the way."""
+    """Return the outcome of each probe, in order.
+
+    `through` are the namespaces on the way.
+    """
     spaces = {space.id: space for item in requests for space in (item.source, item.target)}
     with control() as lo:
         found = observe(

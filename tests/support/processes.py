@@ -13,7 +13,7 @@ def family() -> set[int]:
     """Return the calling process and all its descendants, in whatever namespaces they are."""
     children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):  # the process is gone, or is just ending
+        with contextlib.suppress(OSError):  # the process has ended, or is ending
             fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(name))
     found, new = set(), {os.getpid()}

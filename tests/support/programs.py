@@ -60,7 +60,7 @@ def until_interrupted(say: str) -> None:
 _ON_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
-def _heed() -> None:
+def _reset_signals() -> None:
     """Reset signals as a shell does in the foreground: below `&` or nohup some are ignored."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -97,12 +97,12 @@ class Watched:
             stdout=its,
             stderr=its,
             start_new_session=not terminal,
-            preexec_fn=_heed,  # noqa: PLW1509 # nobody who starts one has threads
+            preexec_fn=_reset_signals,  # noqa: PLW1509 # the callers have no threads
         )
         os.close(its)
 
     def expect(self, text: str) -> str:
-        """Read until `text` has come, and return everything up to it.
+        """Read until `text` has arrived, and return everything up to the text.
 
         Raise `AssertionError` with all output read if the program ends or at the timeout.
         """

@@ -1,4 +1,4 @@
-"""The manual attach: what it creates, what detaching removes, and what a failure leaves."""
+"""Tests of the manual attach: its links, what detaching removes, and failures."""
 
 from __future__ import annotations
 
@@ -35,14 +35,17 @@ def host() -> Iterator[NetNS]:
 
 @pytest.fixture
 def inside() -> Iterator[NetNS]:
-    """Create a container's namespace: `lo`, down."""
+    """Create a container's namespace, with `lo` down."""
     with NetNS.new() as space:
         netns.write_sysctls(space, {"net.ipv6.conf.default.accept_dad": 0})
         yield space
 
 
 def test_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> None:
-    """It has `eth0`, the last addresses, the bridge's MTU and a default route; both ends answer."""
+    """An attached namespace has `eth0`, the last addresses, MTU and a default route.
+
+    Both ends reply; the MTU is the bridge's.
+    """
     assert attach(host, inside, NETWORK, "alone") == LAST
     view, machine = fixed("alone", inside), fixed("host", host)
     assert set(view.links()) == {"lo", "eth0"}
@@ -62,7 +65,10 @@ def test_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> Non
 
 
 def test_attached_namespace_receives_at_once(host: NetNS, inside: NetNS) -> None:
-    """Over IPv6 too, where the kernel takes its time (`linux.readiness`)."""
+    """An attached namespace receives packets at once, over IPv6 too.
+
+    The kernel delivers IPv6 some time later (`linux.readiness`).
+    """
     with Netlink(inside) as netlink:
         for _ in range(30):
             attach(host, inside, NETWORK, "alone")
@@ -71,13 +77,16 @@ def test_attached_namespace_receives_at_once(host: NetNS, inside: NetNS) -> None
 
 
 def test_detach_leaves_nothing(host: NetNS, inside: NetNS) -> None:
-    """Both ends and the host's neighbour entries are gone; a second detach has no effect."""
-    with NetNS.new() as another:  # keeps the bridge, and its neighbour entries, alive
+    """Detaching removes both ends and the host's neighbour entries.
+
+    A second detach has no effect.
+    """
+    with NetNS.new() as another:  # its port keeps the bridge and its neighbour entries
         attach(host, another, replace(NETWORK, gateways=()), "another")
-        _come_and_go(host, inside)
+        _attach_and_detach(host, inside)
 
 
-def _come_and_go(host: NetNS, inside: NetNS) -> None:
+def _attach_and_detach(host: NetNS, inside: NetNS) -> None:
     attach(host, inside, NETWORK, "alone")
     observe_all([probe(host, str(address), inside) for address in LAST])
     machine = fixed("host", host)
@@ -90,13 +99,16 @@ def _come_and_go(host: NetNS, inside: NetNS) -> None:
 
 
 def test_network_without_bridge_is_refused(host: NetNS, inside: NetNS) -> None:
-    """The error says that the host has no bridge of the network."""
+    """The error for a network without a bridge says that the host has no such bridge."""
     with pytest.raises(ValueError, match="network net has no bridge in the host"):
         attach(host, inside, NetworkInfo("net", "id", None, GATEWAYS), "alone")
 
 
 def test_namespace_with_eth0_is_unchanged(host: NetNS, inside: NetNS) -> None:
-    """The error names the pair, and both ends of it are removed."""
+    """An attach to a namespace with `eth0` fails and changes nothing.
+
+    The error names the veth pair, and both ends of it are removed.
+    """
     with Netlink(inside) as netlink:
         netlink.send([rtnetlink.add_bridge("eth0")])
     with pytest.raises(FileExistsError, match=f"add veth {host_end('alone')}.*File exists"):
@@ -106,7 +118,7 @@ def test_namespace_with_eth0_is_unchanged(host: NetNS, inside: NetNS) -> None:
 
 
 def test_second_attach_is_refused(host: NetNS, inside: NetNS) -> None:
-    """The first one keeps working."""
+    """A second attach is refused, and the first one keeps working."""
     attach(host, inside, NETWORK, "alone")
     with pytest.raises(FileExistsError, match=f"add veth {host_end('alone')}.*File exists"):
         attach(host, inside, NETWORK, "alone")
@@ -115,7 +127,10 @@ def test_second_attach_is_refused(host: NetNS, inside: NetNS) -> None:
 
 
 def test_host_end_names_are_distinct() -> None:
-    """Names that differ only at their ends, or are long, give distinct valid interface names."""
+    """Container names that are long, or differ at their ends, have distinct host ends.
+
+    The names of host ends are valid for interfaces.
+    """
     ends = {host_end(f"{'container' * 9}{number:02}") for number in range(50)}
     assert len(ends) == 50
     assert all(len(f"{end}p") <= 15 for end in ends)
@@ -131,7 +146,10 @@ def test_host_end_names_are_distinct() -> None:
         ("fd00::1/126", "fd00::2/126"),
     ],
 )
-def test_last_usable_address(gateway: str, last: str) -> None:
-    """It is in the subnet, is not the broadcast address, and keeps the prefix."""
+def test_last_usable_address_is_inside_the_subnet(gateway: str, last: str) -> None:
+    """The last usable address is in the subnet and keeps the prefix.
+
+    It is not the broadcast address.
+    """
     own: Interface = ip_interface(gateway)
     assert str(last_address(own)) == last

@@ -1,4 +1,4 @@
-"""Captures of packets between two namespaces, and their files read by an independent reader."""
+"""Tests of captures between two namespaces, and of their files, read independently."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IFLA_PROMISCUITY = 30
 
 @pytest.fixture(scope="module")
 def ends() -> Iterator[tuple[NetNS, NetNS]]:
-    """Connect two namespaces by a veth pair with known neighbours: no ARP interferes."""
+    """Connect two namespaces by a veth pair with known neighbours, so no ARP interferes."""
     with pair([f"{NEAR}/24", "2001:db8::1/64"], [f"{FAR}/24", "2001:db8::2/64"]) as both:
         with both[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"", (FAR, 9))
@@ -44,7 +44,7 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
 
 @pytest.fixture(scope="module")
 def taps(ends: tuple[NetNS, NetNS]) -> Iterator[list[Tap]]:
-    """Open one tap at each end; the far one first, so that the order is not that of the taps."""
+    """Open one tap at each end, the far one first, so that the order is not the packets'."""
     with Tap(ends[1], "eth0", owner="far") as far, Tap(ends[0], "eth0", owner="near") as near:
         yield [far, near]
 
@@ -64,7 +64,7 @@ def sock(ends: tuple[NetNS, NetNS]) -> Iterator[socket.socket]:
 
 
 def test_packet_is_seen_at_every_tap(taps: list[Tap], sock: socket.socket) -> None:
-    """It leaves one end and arrives at the other; the reply comes back the same way."""
+    """A packet is seen at the tap of each end, and the reply on the way back."""
     before = time.time_ns()
     with Capture(taps) as wire:
         sock.sendto(b"hello", (FAR, SERVICE))
@@ -84,7 +84,10 @@ def test_packet_is_seen_at_every_tap(taps: list[Tap], sock: socket.socket) -> No
 
 
 def test_frames_are_in_order_of_time(taps: list[Tap], sock: socket.socket) -> None:
-    """Regression: a fresh socket's first frames were stamped when read, tap by tap."""
+    """Frames of several taps are in order of time.
+
+    Regression: a fresh socket's first frames were stamped when read, tap by tap.
+    """
     for _ in range(20):
         with Capture(taps) as wire:
             sock.sendto(b"", (FAR, SERVICE))
@@ -93,7 +96,7 @@ def test_frames_are_in_order_of_time(taps: list[Tap], sock: socket.socket) -> No
 
 
 def test_capture_is_limited_to_its_block(taps: list[Tap], sock: socket.socket) -> None:
-    """Packets before and after are excluded; inside the block the capture can be read."""
+    """A capture has only the packets of its block, and can be read inside it."""
     sock.sendto(b"before", (FAR, SERVICE))
     with Capture(taps) as wire:
         wire.expect_none(UDP(dport=SERVICE))
@@ -105,7 +108,7 @@ def test_capture_is_limited_to_its_block(taps: list[Tap], sock: socket.socket) -
 
 
 def test_tap_on_all_interfaces_names_each(everywhere: Tap, sock: socket.socket) -> None:
-    """Loopback and veth are both seen, each under its own name."""
+    """A tap on all interfaces names the interface of each frame, loopback or veth."""
     with Capture([everywhere]) as wire:
         sock.sendto(b"out", (FAR, SERVICE))
         sock.sendto(b"in", (NEAR, SERVICE))
@@ -116,7 +119,7 @@ def test_tap_on_all_interfaces_names_each(everywhere: Tap, sock: socket.socket) 
 
 
 def test_removed_interface_is_named_by_index(everywhere: Tap, ends: tuple[NetNS, NetNS]) -> None:
-    """Frames of a removed interface are kept."""
+    """Frames of a removed interface are kept, with its index as name."""
     with Netlink(ends[0]) as netlink, Capture([everywhere]) as wire:
         netlink.send([rtnetlink.add_bridge("gone", index=77)])
         with ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
@@ -129,7 +132,10 @@ def test_removed_interface_is_named_by_index(everywhere: Tap, ends: tuple[NetNS,
 def test_unfinished_checksum_is_marked(
     taps: list[Tap], ends: tuple[NetNS, NetNS], sock: socket.socket
 ) -> None:
-    """The kernel's own datagram lacks its checksum on the wire; a wrong one is not excused."""
+    """A checksum that the kernel has not finished is marked; a wrong one is not excused.
+
+    The kernel's own datagram lacks its checksum when a tap sees it.
+    """
     wrong = Ether(dst=b"\xff" * 6) / IP(src=NEAR, dst=FAR) / UDP(dport=SERVICE, chksum=1) / b"raw"
     with Capture(taps) as wire, ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
         sock.sendto(b"cooked", (FAR, SERVICE))
@@ -141,7 +147,7 @@ def test_unfinished_checksum_is_marked(
 
 
 def test_vlan_tag_is_restored(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
-    """The kernel removes the tag before a tap sees the frame; the capture inserts it again."""
+    """The capture restores the VLAN tag that the kernel removes before a tap sees the frame."""
     sent = bytes(Ether(dst=b"\xff" * 6) / Dot1Q(vlan=7, prio=3) / IP() / UDP(dport=SERVICE))
     with Capture(taps) as wire, ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
         raw.bind(("eth0", 0))
@@ -151,7 +157,7 @@ def test_vlan_tag_is_restored(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> Non
 
 
 def test_long_frame_is_truncated_with_its_length(ends: tuple[NetNS, NetNS]) -> None:
-    """A frame longer than a slot is cut, and its length is known."""
+    """A frame longer than a slot is truncated, and its length is known."""
     with (
         ends[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
         Tap(ends[0], "lo") as tap,
@@ -185,7 +191,10 @@ def small(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
 
 
 def test_overflow_fails_every_expectation(small: Tap, sock: socket.socket, tmp_path: Path) -> None:
-    """Lost frames are counted; those that were kept are evidence. The next capture begins anew."""
+    """An overflow of a tap fails every expectation of that capture.
+
+    Lost frames are counted; the kept ones are evidence. The next capture begins anew.
+    """
     wire = Capture([small])
     with pytest.raises(CaptureLost, match=r"lost \d+ at far/eth0\. Call drain\(\) in betw"), wire:
         flood(sock)
@@ -201,7 +210,7 @@ def test_overflow_fails_every_expectation(small: Tap, sock: socket.socket, tmp_p
 
 
 def test_drained_capture_loses_nothing(small: Tap, sock: socket.socket) -> None:
-    """No frame is lost if they are collected in time."""
+    """A capture loses no frame if its frames are collected in time."""
     with Capture([small]) as wire:
         for _ in range(200):
             sock.sendto(b"", (FAR, SERVICE))
@@ -210,7 +219,10 @@ def test_drained_capture_loses_nothing(small: Tap, sock: socket.socket) -> None:
 
 
 def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
-    """Two captures at one tap would take frames from each other; a failed body frees the taps."""
+    """A tap serves one capture at a time; a failed body frees the taps.
+
+    Two captures at one tap would take frames from each other.
+    """
     taken = r"going on at far/eth0, near/eth0"
     with Capture(taps), pytest.raises(RuntimeError, match=taken), Capture(taps):
         pass
@@ -220,16 +232,19 @@ def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
         pass
 
 
-def test_unknown_interface_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
-    """An expectation of nothing at an interface without a tap fails."""
+def test_expectation_at_unknown_interface_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
+    """An expectation at an interface without a tap fails, also that of no packet."""
     with Capture([*taps, everywhere]) as wire:
         with pytest.raises(ValueError, match="nothing is captured at 'eth0', only at far/eth0, n"):
             wire.expect_none(IP(), at="eth0")
         wire.expect_none(UDP(), at="near/lo")
 
 
-def test_unknown_interface_is_named(ends: tuple[NetNS, NetNS]) -> None:
-    """The error names interface and namespace, and no socket stays open."""
+def test_capture_names_an_unknown_interface(ends: tuple[NetNS, NetNS]) -> None:
+    """The error for an unknown interface names interface and namespace.
+
+    No socket stays open.
+    """
     with nothing_stays_open():
         with pytest.raises(
             OSError, match=r"cannot capture at far/eth7: No such device\. The inter"
@@ -258,7 +273,7 @@ def read(path: Path) -> tuple[list[Any], list[tuple[bytes, Any]]]:
 
 
 def test_capture_can_be_written(taps: list[Tap], sock: socket.socket, tmp_path: Path) -> None:
-    """The file names every tap, and its packets are in order of time."""
+    """A written capture names every tap, and has its packets in order of time."""
     file = tmp_path / "wire.pcapng"
     with Tap(taps[0]._netns, "lo", owner="far") as idle, Capture([*taps, idle]) as wire:
         sock.sendto(b"", (FAR, SERVICE))
@@ -273,8 +288,8 @@ def test_capture_can_be_written(taps: list[Tap], sock: socket.socket, tmp_path: 
 
 @pytest.mark.parametrize("packet", [IP() / UDP(), IPv6() / UDP()])
 def test_bare_ip_is_dissected_by_its_version(packet: IP | IPv6) -> None:
-    """A frame of an interface without Ethernet headers begins with IPv4 or IPv6."""
-    ethernet = ARPHRD_NONE in WITH_ETHERNET_HEADER  # that of a tun interface
+    """A frame without an Ethernet header is dissected by its IP version."""
+    ethernet = ARPHRD_NONE in WITH_ETHERNET_HEADER  # the type of a tun interface
     frame = Frame("tun0", 0, FrameKind.HOST, 28, bytes(packet), ethernet=ethernet)
     assert type(frame.packet) is type(packet)
     assert str(frame).startswith("tun0 in  IP")
@@ -297,7 +312,10 @@ def test_bare_ip_is_dissected_by_its_version(packet: IP | IPv6) -> None:
 def test_written_frames_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, frames: list[Frame], comment: str
 ) -> None:
-    """Bytes, interface, link type, time in nanoseconds, direction, length and comment."""
+    """A written frame is read back with all its properties.
+
+    They are bytes, interface, link type, time in nanoseconds, direction, length and comment.
+    """
     file = tmp_path_factory.getbasetemp() / "frames.pcapng"
     pcapng.write(file, frames, comment=comment, comments=dict.fromkeys(frames, comment))
     for (data, meta), frame in zip(read(file)[1], frames, strict=True):

@@ -1,4 +1,4 @@
-"""Clients, transfers, offload and shared taps, between two namespaces on a veth pair."""
+"""Tests of clients, transfers, offload and shared taps on a veth pair."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def settle(ends: Ends) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_message_is_answered(
+def test_client_message_gets_a_reply(
     ends: Ends, wires: TapPool, family: Family, protocol: Protocol
 ) -> None:
-    """The request has the requested port and TTL."""
+    """A client's message gets a reply, and its request has the requested port and TTL."""
     options: dict[str, Any] = {"port": ECHO, "own_port": 40001, "ttl": 9}
     with (
         wires.capture(ends[1]) as wire,
@@ -83,8 +83,10 @@ def test_message_is_answered(
 @pytest.mark.parametrize(
     ("protocol", "error"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
 )
-def test_refusal_is_reported(ends: Ends, family: Family, protocol: Protocol, error: str) -> None:
-    """The error has its name, on every query."""
+def test_client_reports_a_refused_message(
+    ends: Ends, family: Family, protocol: Protocol, error: str
+) -> None:
+    """The error of a refused message has its name, on every query."""
     with Client(ends[0], protocol, FAR_ADDRESS[family], port=CLOSED) as call:
         call.send(b"anybody?")
         settle(ends)
@@ -94,15 +96,17 @@ def test_refusal_is_reported(ends: Ends, family: Family, protocol: Protocol, err
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_unfragmentable_message_beyond_mtu_is_refused(ends: Ends, family: Family) -> None:
-    """The client's own kernel refuses it, because it knows the MTU."""
+    """The client's kernel refuses an unfragmentable message beyond the MTU that it knows."""
     with Client(ends[0], Protocol.UDP, FAR_ADDRESS[family], port=ECHO, whole=True) as call:
         assert call.mtu == 1500
         with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
             call.send(bytes(1500))
 
 
-def test_silence_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names the target, and that no error arrived either."""
+def test_client_message_without_reply_is_an_error(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error for silence names the target, and says that no error arrived either."""
     monkeypatch.setattr("harness.testbench.client.BOUND", 0.01)
     with (
         Client(ends[0], Protocol.UDP, FAR_ADDRESS[4], port=ECHO) as call,
@@ -112,15 +116,15 @@ def test_silence_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_datagram_round_trip(ends: Ends, family: Family) -> None:
-    """A long datagram is fragmented and reassembled."""
+def test_long_datagram_survives_fragmentation(ends: Ends, family: Family) -> None:
+    """A long datagram is fragmented, reassembled, and returned unchanged."""
     data = bytes(range(250)) * 40
     assert round_trip(*ends, FAR_ADDRESS[family], data) == (data, data)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transfer_arrives_unchanged(ends: Ends, family: Family) -> None:
-    """Upload and download arrive whole; a different size has a different digest."""
+    """Uploads and downloads arrive whole; a different size has a different digest."""
     transfer, size = Transfer(*ends, FAR_ADDRESS[family]), 1 << 20
     assert transfer.upload(size) == transfer.download(size) == expected(size) != expected(size - 1)
 
@@ -130,7 +134,7 @@ def test_transfer_arrives_unchanged(ends: Ends, family: Family) -> None:
 def test_reset_differs_from_end_of_stream(
     ends: Ends, family: Family, monkeypatch: pytest.MonkeyPatch, *, by_caller: bool
 ) -> None:
-    """A reset is not taken for an end of stream, nor the other way round."""
+    """A reset and an end of stream are different results of a transfer."""
     transfer = Transfer(*ends, FAR_ADDRESS[family])
     assert transfer.reset_after_delivery(by_caller=by_caller)
     monkeypatch.setattr("harness.testbench.transfer._reset", socket.socket.close)
@@ -139,7 +143,10 @@ def test_reset_differs_from_end_of_stream(
 
 
 def test_without_offload_packets_are_as_on_a_wire(ends: Ends, wires: TapPool) -> None:
-    """Segments of at most the MTU with finished checksums; afterwards offload is restored."""
+    """Without offload, segments have at most the MTU and finished checksums.
+
+    Afterwards offload is restored.
+    """
 
     def sent() -> list[tuple[bool, bool]]:
         with wires.capture(ends[0]) as wire:
@@ -152,7 +159,7 @@ def test_without_offload_packets_are_as_on_a_wire(ends: Ends, wires: TapPool) ->
     assert any(long and unfinished for long, unfinished in sent())
 
 
-def test_taps_are_opened_once(ends: Ends, wires: TapPool) -> None:
+def test_second_capture_reuses_a_tap(ends: Ends, wires: TapPool) -> None:
     """A second capture uses a tap of the first one, and not its frames."""
     for word in (b"first", b"second"):
         with wires.capture(*ends) as wire, Client(ends[0], Protocol.UDP, FAR_ADDRESS[4]) as call:

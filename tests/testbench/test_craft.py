@@ -1,4 +1,4 @@
-"""Crafted packets and templates in both families, and multicast groups."""
+"""Tests of crafted packets and templates in both families, and of multicast groups."""
 
 from __future__ import annotations
 
@@ -34,8 +34,11 @@ def on_the_wire(packet: Packet) -> Packet:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_header_has_the_requested_fields(family: Family) -> None:
-    """Ends and TTL are set; a template leaves other fields open, and may name a network."""
+def test_crafted_header_has_the_requested_fields(family: Family) -> None:
+    """A crafted header has the requested ends and TTL.
+
+    A template leaves other fields open, and may name a network.
+    """
     packet = on_the_wire(craft.ip(family, **ENDS[family], ttl=7) / UDP(dport=9))
     head = packet.payload
     assert (head.src, head.dst) == tuple(map(str, ENDS[family].values()))
@@ -58,10 +61,10 @@ def test_header_has_the_requested_fields(family: Family) -> None:
         (6, "packet-too-big", {"mtu": 1400}, ICMPv6PacketTooBig(mtu=1400)),
     ],
 )
-def test_error_has_the_type_of_its_name(
+def test_icmp_error_has_the_type_of_its_name(
     family: Family, name: str, options: dict[str, int], same: Packet
 ) -> None:
-    """Type, code and MTU as in RFC 792, RFC 1191 and RFC 4443."""
+    """An ICMP error has type, code and MTU of its name (RFC 792, RFC 1191, RFC 4443)."""
     quoted = craft.ip(family, **ENDS[family]) / UDP(sport=1, dport=9) / b"quoted"
     packet = on_the_wire(craft.ip(family, **ENDS[family]) / same / bytes(quoted))
     wanted = craft.error(family, name, **options) / craft.ip(family, **ENDS[family]) / UDP(sport=1)
@@ -74,7 +77,7 @@ def test_error_has_the_type_of_its_name(
     [(4, IP(flags="MF") / b"x"), (6, IPv6() / IPv6ExtHdrFragment(m=1, nh=59) / b"x")],
 )
 def test_fragment_template_excludes_the_last_fragment(family: Family, packet: Packet) -> None:
-    """And a whole datagram."""
+    """A fragment template matches neither the last fragment nor a whole datagram."""
     assert not differences(craft.fragment(family), on_the_wire(packet))
     assert differences(craft.fragment(family), on_the_wire(craft.ip(family) / UDP()))
 
@@ -90,12 +93,12 @@ def test_fragment_template_excludes_the_last_fragment(family: Family, packet: Pa
         ("ff02::1:ff28:9c5a", "33:33:ff:28:9c:5a"),
     ],
 )
-def test_group_has_its_mac(group: str, mac: str) -> None:
-    """The examples of RFC 1112 and RFC 2464, and broadcasts."""
+def test_multicast_group_has_its_mac(group: str, mac: str) -> None:
+    """Groups and broadcasts have the MACs of the examples in RFC 1112 and RFC 2464."""
     assert mac_of(ip_address(group)) == mac
 
 
-def test_solicited_node_group() -> None:
-    """The example of RFC 4291 section 2.7.1."""
+def test_solicited_node_group_is_that_of_rfc_4291() -> None:
+    """The solicited-node group of an address is that of RFC 4291, section 2.7.1."""
     group = solicited_node(IPv6Address("4037::01:800:200e:8c6c"))
     assert group == IPv6Address("ff02::1:ff0e:8c6c")

@@ -1,4 +1,4 @@
-"""Templates against packets, expectations about frames, and their failure messages."""
+"""Tests of templates, of expectations about frames, and of their failure messages."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ HOUSEKEEPING = [
 ]
 
 
-def test_one_names_the_nearest_frame_and_its_difference() -> None:
-    """A failure begins with the packet that came closest, and its difference."""
+def test_expect_one_names_the_nearest_frame_and_its_difference() -> None:
+    """A failed `expect_one` begins with the nearest frame and its difference."""
     with pytest.raises(AssertionError) as failure:
         expect.one([ERROR, REPLY, REQUEST], IP(src="172.17.0.2") / UDP(dport=4242))
     lines = str(failure.value).splitlines()
@@ -54,15 +54,18 @@ def test_one_names_the_nearest_frame_and_its_difference() -> None:
     assert lines[-1].strip() == "there is no UDP there"
 
 
-def test_one_rejects_two_frames() -> None:
-    """The message lists both."""
+def test_expect_one_rejects_two_frames() -> None:
+    """`expect_one` rejects two matching frames and lists both."""
     with pytest.raises(AssertionError, match=r"2 frames are like UDP\(\), not one:") as failure:
         expect.one([REQUEST, ERROR, REPLY], UDP())
     assert "ICMP" not in str(failure.value)
 
 
-def test_one_each_rejects_more_than_were_sent() -> None:
-    """A SYN is retransmitted after a second: two errors for one SYN are too many."""
+def test_expect_one_each_rejects_more_frames_than_sent() -> None:
+    """`expect_one_each` rejects more frames than were sent.
+
+    A SYN is retransmitted after a second: two errors for one SYN are too many.
+    """
     error, sent = ICMP(type=11), UDP(dport=4242)
     expect.one_each([REQUEST, ERROR], error, to=sent)
     expect.one_each([REQUEST, ERROR, REQUEST, ERROR], error, to=sent)
@@ -76,15 +79,18 @@ def test_one_each_rejects_more_than_were_sent() -> None:
         expect.one_each([REQUEST], error, to=sent)
 
 
-def test_none_lists_matching_frames() -> None:
-    """The message lists no other frames."""
+def test_expect_none_lists_matching_frames() -> None:
+    """A failed `expect_none` lists the matching frames and no others."""
     expect.none([REQUEST, REPLY], ICMP(), IP(src="10.0.0.0/8"))
     with pytest.raises(AssertionError, match=r"like ICMP\(\), yet 1 are:\n .*192\.0\.2\.1"):
         expect.none([REQUEST, ERROR], UDP(dport=7), ICMP())
 
 
-def test_long_list_is_truncated_and_counted() -> None:
-    """The number of frames is complete, the list has six; of the nearest too."""
+def test_long_list_of_frames_is_truncated_and_counted() -> None:
+    """A long list of frames has six of them and the complete number.
+
+    The same holds for the list of the nearest frames.
+    """
     with pytest.raises(AssertionError, match=r"yet 20 are:(?s:.*)… and 14 more$") as failure:
         expect.none([REQUEST] * 20, UDP())
     assert str(failure.value).count("internet/eth0") == 6
@@ -93,19 +99,19 @@ def test_long_list_is_truncated_and_counted() -> None:
     assert str(failure.value).count("internet/eth0") == 6
 
 
-def test_only_accepts_each_template_and_housekeeping() -> None:
-    """Every template is met, by any number of frames."""
+def test_expect_only_accepts_each_template_and_housekeeping() -> None:
+    """`expect_only` accepts any number of frames of each template, and housekeeping."""
     expect.only([REQUEST, REPLY, REPLY, *HOUSEKEEPING], UDP(dport=4242), UDP(sport=4242))
 
 
-def test_only_names_other_frames() -> None:
-    """A frame that no template is like is listed."""
+def test_expect_only_names_other_frames() -> None:
+    """`expect_only` lists a frame that matches no template."""
     with pytest.raises(AssertionError, match=r"besides UDP\(\) there were 1 others:\n .*ICMP"):
         expect.only([REQUEST, ERROR, *HOUSEKEEPING], UDP())
 
 
-def test_only_rejects_an_empty_capture() -> None:
-    """A template without a frame is a failure."""
+def test_expect_only_rejects_an_empty_capture() -> None:
+    """`expect_only` fails if a template has no frame."""
     with pytest.raises(AssertionError, match="nothing at all was captured"):
         expect.only([], UDP())
     with pytest.raises(AssertionError, match=r"no frame is like ICMP\(\)"):
@@ -159,8 +165,11 @@ def captured(packet: Packet) -> Packet:
         (ARP(op="who-has", pdst="192.0.2.1"), ARP(pdst="192.0.2.1")),
     ],
 )
-def test_template_compares_only_its_own_fields(packet: Packet, template: Packet) -> None:
-    """Outer layers, unset fields and other notations make no difference."""
+def test_packet_template_compares_only_its_own_fields(packet: Packet, template: Packet) -> None:
+    """A template compares only its own fields.
+
+    Outer layers, unset fields and other notations make no difference.
+    """
     assert expect.differences(template, captured(packet)) == ()
 
 
@@ -194,28 +203,28 @@ def test_template_compares_only_its_own_fields(packet: Packet, template: Packet)
         (ERROR_PACKET, IP(src="192.0.2.1"), [("IP", "src")]),
     ],
 )
-def test_differences_are_named(
+def test_differences_from_a_template_are_named(
     packet: Packet, template: Packet, expected: list[tuple[str, str]]
 ) -> None:
-    """The result has each differing field and each missing layer once."""
+    """The result names each differing field and each missing layer once."""
     found = expect.differences(template, captured(packet))
     assert [(difference.layer, difference.field) for difference in found] == expected
 
 
 def test_least_different_place_is_compared() -> None:
-    """The header that fits better is compared in a tunnel."""
+    """In a tunnel the header that fits better is compared with the template."""
     packet = captured(IP(src="192.0.2.1") / IP(src="10.0.0.1") / UDP(dport=1))
     assert expect.differences(IP(src="192.0.2.1"), packet) == ()
     assert expect.differences(IP(src="10.0.0.1") / UDP(dport=1), packet) == ()
     (difference,) = expect.differences(IP(src="10.0.0.9") / UDP(dport=1), packet)
     assert difference == expect.PacketDifference("IP", "src", "10.0.0.9", "10.0.0.1")
-    # The outer header is right but for what follows it: that is farther off than an address.
+    # The outer header differs in its next protocol, which counts more than an address.
     (difference,) = expect.differences(IP(src="192.0.2.1") / UDP(dport=1), packet)
     assert difference == expect.PacketDifference("IP", "src", "192.0.2.1", "10.0.0.1")
 
 
 def test_unfinished_checksum_is_no_difference() -> None:
-    """Checksums above IP are skipped; that of IP is always complete."""
+    """An unfinished checksum above IP is no difference; that of IP is always compared."""
     template = IP(chksum=1) / UDP(chksum=1)
     (difference,) = expect.differences(template, captured(UDP_PACKET), unfinished_checksum=True)
     assert (difference.layer, difference.field) == ("IP", "chksum")
@@ -224,8 +233,8 @@ def test_unfinished_checksum_is_no_difference() -> None:
     assert expect.differences(v6, captured(V6_PACKET)) != ()
 
 
-def test_template_has_a_readable_form() -> None:
-    """A message names layers, fields and values that the template sets."""
+def test_packet_template_has_a_readable_form() -> None:
+    """A message names the layers, fields and values that the template sets."""
     template = IP(src="192.0.2.9", dst=IPv4Network("10.0.0.0/8")) / UDP(dport=53) / b"x"
     written = "IP(src=192.0.2.9, dst=10.0.0.0/8) / UDP(dport=53) / Raw(load=b'x')"
     assert expect.describe(template) == written
@@ -248,14 +257,17 @@ def packets(draw: st.DrawFn) -> Packet:
     return network / TCP(sport=source, dport=target, seq=number, flags=flags)
 
 
-# Ports that scapy does not take for a protocol's own.
+# Ports that scapy does not associate with a protocol.
 PORTS = st.integers(20000, 30000)
 FLAGS = st.sampled_from(["S", "SA", "A", "FA", "R"])
 
 
 @given(packet=packets(), data=st.data())
-def test_one_changed_field_is_the_one_difference(packet: Packet, data: Any) -> None:
-    """The difference has both values; without a change the packet is like itself."""
+def test_one_changed_field_is_the_only_difference(packet: Packet, data: Any) -> None:
+    """One changed field is the only difference, with both values.
+
+    Without a change the packet matches itself.
+    """
     seen = captured(packet)
     assert expect.differences(packet, seen) == expect.differences(seen, seen) == ()
     layer = data.draw(st.sampled_from([IP, type(packet.payload)]))

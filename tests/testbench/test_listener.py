@@ -1,4 +1,4 @@
-"""Calls between two namespaces: delivered, refused or dropped, and the reported source."""
+"""Tests of calls between two namespaces: delivered, refused or dropped; their source."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def engaged(ends: Ends) -> Iterator[tuple[Listener, Listener, socket.socket]]:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_listener_reports_the_client(ends: Ends, transport: Transport, family: int) -> None:
-    """Both ends agree without address translation; the reply arrives at the client's socket."""
+    """The listener and the client report the same client without address translation.
+
+    The reply arrives at the client's socket.
+    """
     one, other = ends
     with Listener(one, transport, address=ADDRESSES[family]) as listener:
         exchange = listener.reached_from(other, answered=True)
@@ -72,7 +75,10 @@ def test_listener_reports_the_client(ends: Ends, transport: Transport, family: i
 def test_call_without_listener_or_route_is_refused_at_once(
     ends: Ends, transport: Transport, family: int
 ) -> None:
-    """A listener on the loopback is not reached by the address, nor by one without a route."""
+    """A call without a listener or a route is refused at once.
+
+    A listener on the loopback is not reached by another address.
+    """
     one, other = ends
     loopback = ip_address("127.0.0.1" if family == 4 else "::1")
     with Listener(one, transport, address=loopback) as listener:
@@ -84,7 +90,10 @@ def test_call_without_listener_or_route_is_refused_at_once(
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_source_ports_are_not_reused(ends: Ends, transport: Transport, family: int) -> None:
-    """Calls use new ports even if the kernel has few: NAT would change a reused port."""
+    """Each call uses a new source port, even if the kernel has few.
+
+    NAT would change a reused port.
+    """
     one, other = ends
     with other.open() as space:
         netns.write_sysctls(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
@@ -97,7 +106,7 @@ def test_source_ports_are_not_reused(ends: Ends, transport: Transport, family: i
 def test_dropped_call_is_not_a_refusal(
     ends: Ends, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Silence raises an error that names client and target."""
+    """The error of a dropped call is silence, not a refusal, and names client and target."""
     one, other = ends
     monkeypatch.setattr(traffic, "BOUND", 0.1)
     with one.open() as space:
@@ -153,10 +162,13 @@ def between(
         ("reset", "before it was closed"),
     ],
 )
-def test_connection_without_a_reply_is_not_answered(
+def test_connection_without_a_reply_is_an_error(
     ends: Ends, monkeypatch: pytest.MonkeyPatch, how: str, message: str
 ) -> None:
-    """The client's data arrives, the reply does not: the relay drops it, or ends the connection."""
+    """A connection without a reply is an error, although the client's data arrives.
+
+    A relay drops the reply, or ends the connection.
+    """
 
     def end(near: socket.socket, far: socket.socket) -> None:
         if how != "open":
@@ -179,15 +191,18 @@ def test_connection_without_a_reply_is_not_answered(
 def test_connection_that_is_accepted_and_closed_is_not_delivered(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """The call is not delivered, even during an earlier connection."""
+    """A connection that is accepted and closed is no delivered call.
+
+    This holds even during an earlier connection.
+    """
     listener, beside, _ = engaged
 
-    def hang_up() -> None:
+    def close_accepted() -> None:
         select.select([beside._socket], [], [], traffic.BOUND)
         for accepted, _ in beside._accepted():
             accepted.close()
 
-    thread = threading.Thread(target=hang_up)
+    thread = threading.Thread(target=close_accepted)
     thread.start()
     assert listener.reached_from(ends[1], port=beside.port) is None
     thread.join()
@@ -196,17 +211,20 @@ def test_connection_that_is_accepted_and_closed_is_not_delivered(
 def test_connection_established_late_for_its_client_is_delivered(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The listener accepts before the client knows: the client is polled again."""
+    """A call is delivered although its client knows of the connection late.
+
+    The listener accepts before the client knows, so the client is polled again.
+    """
     early = iter([False, False])
     monkeypatch.setattr(traffic, "connected", lambda call: next(early, True) and connected(call))
     with Listener(ends[0], "tcp", address=ADDRESSES[4]) as listener:
         assert listener.reached_from(ends[1])
 
 
-def test_reply_from_another_address_is_not_an_answer(
+def test_reply_from_another_address_does_not_count(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A datagram arrives at a second address, and the reply comes from the first."""
+    """A reply from another address than the datagram's target does not count."""
     one, other = ends
     second = ip_address("192.0.2.3")
     with one.open() as space, Netlink(space) as netlink:
@@ -227,7 +245,10 @@ def test_reply_from_another_address_is_not_an_answer(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_delivered_calls_are_reported(ends: Ends, transport: Transport) -> None:
-    """Calls that are refused, have no route, or reach another listener are not."""
+    """Delivered calls are reported.
+
+    Calls that are refused, have no route, or reach another listener are not.
+    """
     one, other = ends
     with (
         Listener(one, transport, address=ADDRESSES[4]) as listener,
@@ -251,7 +272,7 @@ def test_delivered_calls_are_reported(ends: Ends, transport: Transport) -> None:
 def test_foreign_connection_is_not_a_delivered_call(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """A connection of another client does not count while the calls lead elsewhere."""
+    """A connection of another client is no delivered call while the calls lead elsewhere."""
     one, other = ends
     listener, beside, _ = engaged
 
@@ -265,7 +286,10 @@ def test_foreign_connection_is_not_a_delivered_call(
 def test_connection_with_other_data_is_not_the_call(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """The call is accepted after it; without the call nothing is delivered."""
+    """A connection with other data is not the call, which is accepted after it.
+
+    Without the call nothing is delivered.
+    """
     listener, beside, stray = engaged
     stray.send(b"an earlier one, tried again")
     exchange = listener.reached_from(ends[1], answered=True)
@@ -279,7 +303,7 @@ def test_connection_with_other_data_is_not_the_call(
 
 
 def test_free_port_can_be_bound(ends: Ends) -> None:
-    """A second listener on it is refused."""
+    """A listener can bind a free port, and a second one on it is refused."""
     port = free_port(ends[0], "tcp")
     with Listener(ends[0], "tcp", port=port), pytest.raises(OSError, match="in use"):
         Listener(ends[0], "tcp", port=port)
@@ -287,7 +311,7 @@ def test_free_port_can_be_bound(ends: Ends) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_echo_service_reports_the_client(ends: Ends, transport: Transport) -> None:
-    """The exchange has both ends."""
+    """The exchange with an echo service has the client at both ends."""
     one, other = ends
     with one.open() as space, Services.start({"one": (space, [ADDRESSES[4]])}):
         exchange = ask_echo_service(other, ADDRESSES[4], transport)
@@ -296,7 +320,10 @@ def test_echo_service_reports_the_client(ends: Ends, transport: Transport) -> No
 
 
 def test_broadcast_uses_every_protocol(ends: Ends) -> None:
-    """Packets go to the given address and to everybody; accepted attempts are counted."""
+    """`broadcast` sends packets by every protocol to the given address and to group addresses.
+
+    Accepted attempts are counted.
+    """
     one, other = ends
     word = os.urandom(16)
     with one.capture() as wire:

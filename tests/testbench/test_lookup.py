@@ -1,4 +1,4 @@
-"""Names resolved by the C library of another root, and the host's files."""
+"""Tests of names that the C library of another root resolves, and of the host's files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.testbench.lookup import by_address, by_name, host_file, inside
 from harness.world.host import HostMachine
 from tests.world.hosts import host
 
-__all__ = ["host"]  # the fixture is the world's tests'
+__all__ = ["host"]  # a fixture of the world's tests
 
 HOSTS = "/etc/hosts"
 
@@ -35,7 +35,7 @@ def ends() -> None:
 
 
 def test_names_resolve_in_the_other_root(host: HostMachine) -> None:
-    """Its hosts file counts; a name without an address has a reason."""
+    """Names resolve by the other root's hosts file; a failed lookup has a reason."""
     assert inside(host.pid, by_name, "localhost", 4).addresses == {ip_address("127.0.0.1")}
     assert inside(host.pid, by_name, "host", 4).addresses == {ip_address("127.0.1.1")}
     assert inside(host.pid, by_name, "host").addresses == {ip_address("127.0.1.1")}
@@ -46,8 +46,8 @@ def test_names_resolve_in_the_other_root(host: HostMachine) -> None:
     assert missing.reason
 
 
-def test_caller_keeps_its_namespaces(host: HostMachine) -> None:
-    """Root, namespaces and hostname are its own afterwards."""
+def test_caller_of_a_lookup_keeps_its_namespaces(host: HostMachine) -> None:
+    """The caller keeps its root, namespaces and hostname after a lookup."""
 
     def where() -> tuple[os.stat_result, str, str]:
         return os.stat("/"), os.readlink("/proc/self/ns/net"), socket.gethostname()
@@ -59,8 +59,11 @@ def test_caller_keeps_its_namespaces(host: HostMachine) -> None:
     assert os.path.samestat(now, root)
 
 
-def test_failure_is_reported(host: HostMachine) -> None:
-    """The error has the child's message; an unknown process is reported too."""
+def test_failure_in_another_root_is_reported(host: HostMachine) -> None:
+    """The error of a call in another root has the child's message.
+
+    An unknown process is reported too.
+    """
     with pytest.raises(RuntimeError, match="nothing there"):
         inside(host.pid, refuses)
     with pytest.raises(RuntimeError, match="No such"):
@@ -68,20 +71,25 @@ def test_failure_is_reported(host: HostMachine) -> None:
 
 
 def test_child_without_a_result_is_reported(host: HostMachine) -> None:
-    """The error names the function."""
+    """The error for a child that ends without a result names the function."""
     with pytest.raises(RuntimeError, match="ended"):
         inside(host.pid, ends)
 
 
-def test_timeout_names_the_function(host: HostMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the function and the bound."""
+def test_timeout_in_another_root_names_the_function(
+    host: HostMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error for a timeout names the function and the bound."""
     monkeypatch.setattr(lookup, "BOUND", 0.05)
     with pytest.raises(TimeoutError, match="hangs"):
         inside(host.pid, hangs)
 
 
 def test_host_file_is_replaced_and_restored(host: HostMachine) -> None:
-    """The text is restored after a failure too; a new file is removed again."""
+    """A replaced file of the host is restored, after a failure too.
+
+    A new file is removed again.
+    """
     before = host.call(read, HOSTS)
     with host_file(host, "192.0.2.9 other\n", HOSTS):
         assert inside(host.pid, by_name, "other", 4).addresses == {ip_address("192.0.2.9")}

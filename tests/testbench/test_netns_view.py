@@ -1,4 +1,4 @@
-"""A view shows the state of a namespace, and does not keep it alive."""
+"""Tests of a view, which shows the state of a namespace and does not keep it alive."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def view() -> Iterator[NetnsView]:
 
 
 def test_view_shows_links_addresses_routes_and_neighbours(view: NetnsView) -> None:
-    """Each query returns the objects of the namespace."""
+    """A view returns the links, addresses, routes and neighbours of its namespace."""
     assert set(view.links()) == {"lo", "eth0"}
     assert view.links()["eth0"].kind == "veth"
     assert set(view.interfaces("eth0")) == {ip_interface(text) for text in ADDRESSES}
@@ -52,7 +52,7 @@ def test_view_shows_links_addresses_routes_and_neighbours(view: NetnsView) -> No
 
 
 def test_ipv4_addresses_come_first(view: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order in which a stack reports them does not matter."""
+    """IPv4 addresses come first, whatever the order of the stack's report."""
     dump = rtnetlink_dump.addresses
     monkeypatch.setattr(
         rtnetlink_dump, "addresses", lambda *given, **named: dump(*given, **named)[::-1]
@@ -60,8 +60,8 @@ def test_ipv4_addresses_come_first(view: NetnsView, monkeypatch: pytest.MonkeyPa
     assert [item.version for item in view.interfaces("eth0")] == [4, 4, 6]
 
 
-def test_missing_objects_are_reported() -> None:
-    """No address is `None`; the error for an unknown link or sysctl names it."""
+def test_view_reports_missing_objects() -> None:
+    """A missing address is `None`; an unknown link or sysctl is named by an error."""
     with NetNS.new() as space:
         empty = fixed("empty", space)
         assert (empty.address(4), empty.address(6), empty.interfaces()) == (None, None, [])
@@ -72,7 +72,7 @@ def test_missing_objects_are_reported() -> None:
 
 
 def test_sysctls_are_those_of_the_namespace(view: NetnsView) -> None:
-    """A value that is set there is read there."""
+    """A sysctl that is set in the namespace has that value in the view."""
     assert view.sysctl("net.ipv4.ip_forward") == "0"
     view.tune({"net.ipv4.ip_forward": 1})
     assert view.sysctl("net.ipv4.ip_forward") == "1"
@@ -87,7 +87,7 @@ def test_identity_is_that_of_the_namespace(view: NetnsView) -> None:
 
 
 def test_view_does_not_keep_the_namespace_open(view: NetnsView) -> None:
-    """No query leaves a descriptor open."""
+    """No query of a view leaves a descriptor open."""
     with nothing_stays_open():
         view.links()
         view.interfaces("eth0")
@@ -101,7 +101,10 @@ def test_view_does_not_keep_the_namespace_open(view: NetnsView) -> None:
 
 
 def test_socket_is_inside_the_namespace(view: NetnsView) -> None:
-    """It can be bound to an address that exists only there, and is all that stays open."""
+    """A view's socket is inside the namespace, and is all that stays open.
+
+    The socket can be bound to an address that exists only there.
+    """
     gc.collect()  # or leftovers of earlier tests are closed meanwhile
     before = len(descriptors())
     with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
@@ -110,7 +113,7 @@ def test_socket_is_inside_the_namespace(view: NetnsView) -> None:
 
 
 def test_abstract_sockets_are_reachable_in_their_netns(view: NetnsView) -> None:
-    """They are found and reached in their own namespace only."""
+    """Abstract sockets are found and reached in their own netns only."""
     with NetNS.new() as elsewhere, view.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind("")
         assert reachable_abstract_sockets(view, view) == set()
@@ -126,7 +129,10 @@ MANY = 2000
 
 
 def test_lost_notifications_trigger_a_check() -> None:
-    """An overrun of the monitor, as by a thousand ending containers, ends the wait for it."""
+    """Lost notifications trigger a check of the awaited condition.
+
+    A thousand ending containers, for example, overrun the monitor.
+    """
     looks: list[None] = []
     address = IPv4Interface("192.0.2.1/32")
     with NetNS.new() as space, Netlink(space) as opened:
@@ -144,7 +150,7 @@ def test_lost_notifications_trigger_a_check() -> None:
         until(fixed("somewhere", space), condition, "it has been looked at twice")
 
 
-def test_unmet_condition_is_named() -> None:
-    """The error comes after the bound."""
+def test_unmet_condition_of_a_wait_is_named() -> None:
+    """The error for a condition that is unmet at the bound names it."""
     with NetNS.new() as space, pytest.raises(TimeoutError, match=r"in somewhere, .*: pigs fly"):
         until(fixed("somewhere", space), lambda: False, "pigs fly", bound=0.05)

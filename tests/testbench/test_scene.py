@@ -1,4 +1,4 @@
-"""A scene removes everything after an interrupt, and reports the first error after all steps."""
+"""Tests of a scene's end: all objects are removed, then the first error is raised."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def failing(error: BaseException) -> object:
 def test_first_error_is_raised_and_the_rest_is_removed(
     world: World, runtime: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A later error is a consequence: a network in use cannot be removed either."""
+    """The first error is raised, and the rest of the scene is removed.
+
+    A later error is a consequence: a network in use, for example, cannot be removed.
+    """
     scene = Scene(world, runtime)
     scene.network("lan")
     with monkeypatch.context() as patched:
@@ -49,7 +52,7 @@ def test_first_error_is_raised_and_the_rest_is_removed(
 def test_interrupt_is_raised_before_errors(
     world: World, runtime: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The interrupt is raised although an error came first."""
+    """An interrupt is raised although an error came first."""
     with Scene(world, runtime) as scene:
         scene.network("lan")
         with monkeypatch.context() as patched:
@@ -98,7 +101,7 @@ PLAN = Plan(
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", ["lan", "second"])
 def test_interrupted_object_is_removed(name: str, when: str, error: type[BaseException]) -> None:
-    """Created already or not; the scene raises the interrupt."""
+    """An object whose creation was interrupted is removed, and the interrupt is raised."""
     with World.build() as world:
         runtime = Interrupted(world.host)
         runtime.start()

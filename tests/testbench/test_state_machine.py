@@ -1,4 +1,4 @@
-"""Histories detect leftovers of removed objects, and nothing else."""
+"""Tests of histories, which detect leftovers of removed objects, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from suites.properties.state_machine import SHORT, History, HistoryStage
 
 
 def test_ended_container_leaves_the_marks_that_no_other_has() -> None:
-    """An address that another container has by now is no leftover."""
+    """The marks of an ended container are those that no other container has.
+
+    An address that another container has by now is no leftover.
+    """
     marks = OwnershipMarks()
     marks.know("a", {"a", "172.18.0.2", "process 5"})
     marks.know("b", {"b", "172.18.0.3"})
@@ -31,7 +34,7 @@ def test_ended_container_leaves_the_marks_that_no_other_has() -> None:
 
 
 def test_mark_is_a_separate_word() -> None:
-    """Longer addresses, names and numbers are others."""
+    """A mark matches as a separate word, not within longer addresses, names or numbers."""
     things = ["address 172.18.0.2/16 of lo", "address 172.18.0.21/16 of lo", "process 50 (sleep)"]
     assert borne({"172.18.0.2"}, things) == things[:1]
     assert borne({"process 5"}, things) == []
@@ -65,7 +68,10 @@ def begin(history: History, name: str) -> None:
 def test_leftover_with_a_removed_id_is_found_at_the_step(
     history: History, world: World, digits: int | None
 ) -> None:
-    """A table stays, while all else is removed and other containers keep theirs."""
+    """A leftover with a removed container's id is found at the step of its removal.
+
+    All else is removed, and other containers keep their tables.
+    """
     for name in ("one", "other"):
         begin(history, name)
     table = nftables.Table("inet", f"own-{history.scene['one'].facts().id[:digits]}")
@@ -80,7 +86,7 @@ def test_leftover_with_a_removed_id_is_found_at_the_step(
 
 
 def test_leftover_of_a_removed_network_is_found(history: History, world: World) -> None:
-    """Its subnet marks the leftover."""
+    """A leftover of a removed network is found by its subnet."""
     history.acting = "net"
     history.scene.network("net")
     history.removed_objects_leave_nothing()
@@ -95,7 +101,7 @@ def test_leftover_of_a_removed_network_is_found(history: History, world: World) 
 
 
 def test_leftover_veth_of_a_disconnected_container_is_found(history: History, world: World) -> None:
-    """A container that leaves a network or restarts may leave one."""
+    """A leftover veth of a container that was disconnected or restarted is found."""
     begin(history, "one")
     left = "one has no more veth pairs than networks"
     with Netlink(world.namespaces[HOST]) as opened:
@@ -106,7 +112,10 @@ def test_leftover_veth_of_a_disconnected_container_is_found(history: History, wo
 
 
 def test_removed_container_has_no_veths(history: History) -> None:
-    """Some runtimes count them: the next one reuses the name."""
+    """A removed container has no veths, although the next one may reuse a name.
+
+    Some runtimes number their veths.
+    """
     before = dict(history.veths)
     begin(history, "one")
     history.scene.remove("one")
@@ -115,10 +124,10 @@ def test_removed_container_has_no_veths(history: History) -> None:
 
 
 def test_pending_neighbours_of_removed_container_are_dropped(history: History) -> None:
-    """No waiting packet keeps its namespace and a manually moved veth.
+    """Pending neighbours of a removed container are dropped.
 
-    Isolated neighbours are not found over IPv6, and the kernel gives up on them after three
-    seconds; a step waits for two.
+    No waiting packet keeps its namespace and a manually moved veth. Isolated neighbours are not
+    found over IPv6, and the kernel gives up on them after three seconds; a step waits for two.
     """
     history.scene.network("net", ipv6=True, icc=False)
     for history.acting, mode in (("one", Bridge("net")), ("by-hand", Attached("net"))):

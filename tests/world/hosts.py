@@ -1,4 +1,4 @@
-"""Hosts without a world around them, and looking at their processes from outside."""
+"""Helpers that start a host without a world, and look at its processes from outside."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def members(init: int) -> list[int]:
 
 
 def pids() -> list[int]:
-    """Return every process that is seen here."""
+    """Return every process that this process sees."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def namespace(pid: int) -> tuple[int, int] | None:
     """Return the pid namespace of a process, `None` when the process has ended."""
-    with contextlib.suppress(OSError):  # it has gone, or is going
+    with contextlib.suppress(OSError):  # the process has ended, or is ending
         status = os.stat(f"/proc/{pid}/ns/pid")
         return status.st_dev, status.st_ino
     return None

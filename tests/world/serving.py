@@ -1,4 +1,4 @@
-"""The world's services on one side of a cable, and their clients on the other."""
+"""The world's services at one end of a veth pair, and their clients at the other."""
 
 from __future__ import annotations
 

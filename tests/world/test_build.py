@@ -1,4 +1,4 @@
-"""The world as built: addresses, hops, dropped packets, and nothing left."""
+"""Tests of the world as built: addresses, hops, dropped packets, and nothing left."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def built(request: pytest.FixtureRequest) -> Iterator[World]:
 
 
 def requests(world: World, source: str, target: str, *, to: str = "") -> list[ProbeRequest]:
-    """Every protocol in both families, or to the address `to` in its own."""
+    """Return a cell of every protocol in both families, or to the address `to` in its own."""
     spaces = world.namespaces
     addresses = [to] if to else [str(world.address(target, family)) for family in FAMILIES]
     return [
@@ -55,7 +55,7 @@ def requests(world: World, source: str, target: str, *, to: str = "") -> list[Pr
 
 
 def outcomes(world: World, questions: list[ProbeRequest]) -> list[Outcome]:
-    """Return the outcomes of the questions."""
+    """Return the outcomes of the cells."""
     return [
         seen.outcome for seen in observe_all(questions, through=list(world.namespaces.values()))
     ]
@@ -76,7 +76,7 @@ def interfaces(world: World, name: str) -> dict[str, set[Interface]]:
 
 
 def test_namespaces_have_the_addresses_of_the_topology(built: World) -> None:
-    """Each link has what the topology says, in both families, and nothing else."""
+    """Each link has exactly the addresses of the topology, in both families."""
     topology, chain = built.topology, routers(built.topology)
     expected: dict[str, dict[str, set[Any]]] = {
         HOST: {"eth0": {*topology.host}, "br0": {*topology.br0}},
@@ -98,7 +98,10 @@ def test_namespaces_have_the_addresses_of_the_topology(built: World) -> None:
 
 
 def test_each_router_decrements_the_ttl(built: World) -> None:
-    """Every protocol, family and direction crosses the declared number of routers."""
+    """A packet crosses the declared number of routers, each of which decrements the TTL.
+
+    This holds for every protocol, family and direction.
+    """
     length = built.topology.routers
     expected = {
         (HOST, INTERNET): length,
@@ -120,7 +123,7 @@ def test_each_router_decrements_the_ttl(built: World) -> None:
 
 
 def test_router_addresses_answer_from_both_ends(built: World) -> None:
-    """Every address of every router is reached from either end of the chain."""
+    """Every address of every router replies to either end of the chain."""
     own = [
         (name, str(address.ip))
         for name in routers(built.topology)
@@ -135,7 +138,7 @@ def test_router_addresses_answer_from_both_ends(built: World) -> None:
 
 
 def test_duplicate_address_detection_is_off_only_on_links_of_the_world(world: World) -> None:
-    """Links of the world are usable at once; links of a runtime keep the kernel default."""
+    """Links of the world are usable at once; links of a runtime keep the kernel's default."""
     host = world.namespaces[HOST]
     keys = [f"net.ipv6.conf.{link}.accept_dad" for link in ("eth0", "br0", "default")]
     assert list(netns.read_sysctls(host, keys).values()) == ["0", "0", "1"]
@@ -154,7 +157,7 @@ def test_packet_to_unused_address_is_dropped(world: World, source: str, address:
     assert set(outcomes(world, questions)) == {Outcome.DROPPED}
 
 
-def passed_on(world: World) -> int:
+def forwarded_packets(world: World) -> int:
     """Return how many packets the routers have forwarded."""
     total = 0
     for name in routers(world.topology):
@@ -169,15 +172,15 @@ def passed_on(world: World) -> int:
 
 @pytest.mark.parametrize("address", ["10.77.77.77", "fd77::77"])
 def test_packet_to_unused_private_address_does_not_loop(world: World, address: str) -> None:
-    """A packet of the host to an unused private address does not loop between router and host."""
+    """A host's packet to an unused private address does not loop between router and host."""
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     spaces = list(world.namespaces.values())
     settle(*spaces)
-    before = passed_on(world)
+    before = forwarded_packets(world)
     with world.namespaces[HOST].socket(kind, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"!", (address, 9))
         settle(*spaces)
-    assert passed_on(world) - before <= len(routers(world.topology))
+    assert forwarded_packets(world) - before <= len(routers(world.topology))
 
 
 @EACH
@@ -207,7 +210,7 @@ def test_icmp_errors_of_a_router_are_not_rate_limited(world: World, family: Fami
 
 
 def test_host_without_forwarding_drops_transit_packets() -> None:
-    """The host itself still answers."""
+    """A host without forwarding drops transit packets, and itself still replies."""
     with World.build(Topology(routers=1, forwarding=False)) as world:
         assert set(outcomes(world, requests(world, NS1, HOST))) == {Outcome.REPLY}
         assert set(outcomes(world, requests(world, HOST, INTERNET))) == {Outcome.REPLY}
@@ -236,7 +239,10 @@ def narrow(request: pytest.FixtureRequest) -> Iterator[World]:
 def test_narrow_link_reports_its_path_mtu(
     narrow: World, family: Family, source: str, target: str
 ) -> None:
-    """A packet one byte too long is dropped, its sender learns the MTU; one that fits arrives."""
+    """A narrow link drops a packet one byte too long, and its sender learns the MTU.
+
+    A packet that fits arrives.
+    """
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     # A sender beside the narrow link knows its MTU without an ICMP error.
     told = NARROW if narrow.topology.routers > 1 or source == HOST else None
@@ -265,42 +271,42 @@ def test_narrow_link_reports_its_path_mtu(
 # --- the end ------------------------------------------------------------------------
 
 
-def held() -> tuple[set[str], set[int]]:
-    """Return all network namespaces that are held, and this test's processes."""
+def existing_namespaces() -> tuple[set[str], set[int]]:
+    """Return all network namespaces that exist, and this test's processes."""
     return network_namespaces(), family()
 
 
-def nothing_more(before: tuple[set[str], set[int]]) -> bool:
+def nothing_new(before: tuple[set[str], set[int]]) -> bool:
     """Return whether no namespace and no process is new."""
-    spaces, processes = held()
+    spaces, processes = existing_namespaces()
     return spaces <= before[0] and processes <= before[1]
 
 
 def test_closed_world_leaves_no_namespace_or_process() -> None:
-    """Its namespaces and processes are there while it is, and none of them afterwards."""
+    """A world has namespaces and processes until it is closed, and none afterwards."""
     gc.collect()  # earlier tests' namespaces must not be released meanwhile
-    before = held()
+    before = existing_namespaces()
     world = World.build(Topology())
-    spaces, processes = held()
+    spaces, processes = existing_namespaces()
     assert len(spaces - before[0]) == len(world.namespaces) == 9
     assert len(processes - before[1]) == 3  # the host's init and server, and the services
     world.close()
-    assert nothing_more(before)
+    assert nothing_new(before)
     world.close()
 
 
 def test_failed_world_build_leaves_no_namespace_or_process() -> None:
-    """When the kernel refuses something, the error names it, and what was made is gone."""
+    """A failed world build leaves no namespace or process, and names the refused step."""
     twice = replace(Topology(), resolver=Topology().internet)
     gc.collect()  # earlier tests' namespaces must not be released meanwhile
-    before = held()
+    before = existing_namespaces()
     with pytest.raises(NetlinkError, match=r"add address 203\.0\.113\.10/24 .* File exists"):
         World.build(twice)
-    assert nothing_more(before)
+    assert nothing_new(before)
 
 
 def test_two_worlds_with_equal_names_are_isolated(world: World) -> None:
-    """A rule in one world has no effect in the other."""
+    """A rule in one world has no effect in another with equal names."""
     table = nftables.Table("inet", "closed")
     with World.build(Topology()) as other:
         with nftables.Nft(other.namespaces[HOST]) as rules:

@@ -1,4 +1,4 @@
-"""Answers of the world's name server, message by message."""
+"""Tests of the replies of the world's name server, message by message."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ZONE = Zone(Topology())
 
 
 def ask(name: str, kind: str, *, udp: bool = True, edns: int = -1) -> dns.message.Message:
-    """Return the zone's answer to a query."""
+    """Return the zone's reply to a query."""
     query = dns.message.make_query(name, kind, use_edns=0 if edns >= 0 else -1, payload=edns)
     wire, asked = ZONE.answer(query.to_wire(), udp=udp)
     assert wire is not None
@@ -56,7 +56,7 @@ def data(response: dns.message.Message) -> list[str]:
 def test_known_dns_name_is_answered_with_authority(
     name: str, kind: str, expected: list[str]
 ) -> None:
-    """A known name gets its records and the AA bit, however it is written."""
+    """A known name in any spelling gets its records and the AA bit."""
     response = ask(name, kind)
     assert (response.rcode(), data(response)) == (dns.rcode.NOERROR, expected)
     assert response.flags & dns.flags.AA
@@ -77,7 +77,10 @@ def test_known_dns_name_is_answered_with_authority(
 def test_dns_reply_without_records_has_an_soa(
     name: str, kind: str, rcode: dns.rcode.Rcode, apex: str
 ) -> None:
-    """A name with other records, or only names below it, gets an empty NOERROR: RFC 2308."""
+    """A name without records of the type gets an empty NOERROR with an SOA (RFC 2308).
+
+    Such a name has other records, or only names below it.
+    """
     response = ask(name, kind)
     (authority,) = response.authority
     assert (response.rcode(), response.answer) == (rcode, [])
@@ -95,7 +98,7 @@ def test_reverse_and_forward_dns_records_match(address: object) -> None:
 @pytest.mark.parametrize("edns", [-1, 512, 4096, 65535])
 @pytest.mark.parametrize("kind", ["TXT", "A"])
 def test_large_dns_reply_is_truncated_over_udp(kind: str, edns: int) -> None:
-    """A reply too big for a datagram is empty and truncated, for any size the client offers."""
+    """A reply too big for the client's UDP size is empty and truncated, for any size."""
     response = ask(BIG, kind, edns=edns)
     assert response.flags & dns.flags.TC
     assert not response.answer
@@ -103,7 +106,7 @@ def test_large_dns_reply_is_truncated_over_udp(kind: str, edns: int) -> None:
 
 
 def test_large_dns_reply_is_complete_over_tcp() -> None:
-    """Over TCP the same names are answered in full."""
+    """A reply that is too large for UDP is complete over TCP."""
     text, addresses = ask(BIG, "TXT", udp=False), ask(BIG, "A", udp=False)
     assert not (text.flags | addresses.flags) & dns.flags.TC
     assert data(text) == [" ".join(f'"{part}"' for part in BIG_TEXT)]
@@ -111,7 +114,7 @@ def test_large_dns_reply_is_complete_over_tcp() -> None:
 
 
 def test_dns_records_have_ttl_zero() -> None:
-    """No reply is cached, so that every query reaches the server's record."""
+    """DNS records have TTL 0: no reply is cached, and every query reaches the record."""
     for name in ("www.example.com", "missing.example.com"):
         response = ask(name, "A")
         assert {rrset.ttl for rrset in (*response.answer, *response.authority)} == {0}
@@ -130,8 +133,8 @@ def test_malformed_dns_query_gets_formerr(tail: bytes) -> None:
 
 
 @pytest.mark.parametrize("wire", [b"", bytes(11), ask("a.b", "A").to_wire()], ids=len)
-def test_dns_server_ignores_what_is_no_query(wire: bytes) -> None:
-    """A reply to a response could loop between two servers."""
+def test_dns_server_ignores_responses(wire: bytes) -> None:
+    """The DNS server ignores responses, because a reply could loop between two servers."""
     assert ZONE.answer(wire, udp=True) == (None, None)
 
 

@@ -1,4 +1,7 @@
-"""The guard names leaks and changed bystanders; test_snapshot has the kinds of kernel state."""
+"""Tests of the guard, which names leaks and changed bystanders.
+
+tests/world/test_snapshot.py has the kinds of kernel state.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ TABLE = nftables.Table("inet", "leak")
 
 
 def netlink(plant: list[Request], undo: list[Request], *, place: str = HOST) -> Plant:
-    """Return a plant by rtnetlink requests."""
+    """Return a function that changes the host by rtnetlink requests."""
 
     def planted(world: World) -> Callable[[World], object]:
         _send(world.namespaces[place], plant)
@@ -51,7 +54,7 @@ def _send(space: NetNS, requests: list[Request]) -> None:
 
 
 def sysctls(key: str, value: int, *, place: str = HOST) -> Plant:
-    """Return a plant that sets a sysctl to another value."""
+    """Return a function that sets a sysctl to another value."""
 
     def planted(world: World) -> Callable[[World], object]:
         before = netns.read_sysctls(world.namespaces[place], [key])[key]
@@ -62,7 +65,7 @@ def sysctls(key: str, value: int, *, place: str = HOST) -> Plant:
 
 
 def a_mount(world: World) -> Callable[[World], object]:
-    """Plant a mounted file system in the host."""
+    """Mount a file system in the host."""
     world.host.call(_mounted)
     return lambda world: world.host.call(umount, "/run/leak")
 
@@ -73,13 +76,13 @@ def _mounted() -> None:
 
 
 def a_process(world: World) -> Callable[[World], object]:
-    """Plant a child process of the host's init."""
+    """Start a child process of the host's init."""
     pid = world.host.spawn(["sleep", "1000"], log="/run/leak.log")
     return lambda world: world.host.call(os.kill, pid, signal.SIGKILL)
 
 
 def a_descriptor(world: World) -> Callable[[World], object]:
-    """Plant a descriptor in the host's server that keeps a netns without processes alive."""
+    """Open a descriptor in the host's server that keeps a netns without processes alive."""
     fd = world.host.call(_namespace_kept)
     return lambda world: world.host.call(os.close, fd)
 
@@ -89,7 +92,7 @@ def _namespace_kept() -> int:
 
 
 def a_namespace(world: World) -> Callable[[World], object]:
-    """Plant a netns that a mount keeps alive, as `ip netns add` does."""
+    """Make a netns that a mount keeps alive, as `ip netns add` does."""
     world.host.call(_namespace_named)
     return lambda world: world.host.call(umount, "/run/netns-leak")
 
@@ -129,7 +132,7 @@ CHANGES: dict[str, Plant] = {
 
 
 def test_closed_namespace_descriptor_is_no_leak(world: World) -> None:
-    """A server may briefly hold a namespace when a test begins."""
+    """A namespace that a server briefly holds open when a test begins is no leak."""
     let_go = a_descriptor(world)
     with LeakGuard(world) as guard:
         guard.begin()
@@ -141,7 +144,7 @@ def test_closed_namespace_descriptor_is_no_leak(world: World) -> None:
 def test_leak_guard_names_leftover_and_repairs_nothing(
     guard: LeakGuard, world: World, told: str
 ) -> None:
-    """A leftover violates LIFE-1."""
+    """The guard names a leftover as a violation of LIFE-1 and repairs nothing."""
     _assert_found(guard, world, LEAKS[told], told, LEFT_BEHIND)
 
 
@@ -149,7 +152,7 @@ def test_leak_guard_names_leftover_and_repairs_nothing(
 def test_leak_guard_names_changed_bystander_state(
     guard: LeakGuard, world: World, told: str
 ) -> None:
-    """A change violates BYS-1."""
+    """The guard names a changed state of a bystander as a violation of BYS-1."""
     _assert_found(guard, world, CHANGES[told], told, BYSTANDER)
 
 
@@ -168,7 +171,10 @@ def _assert_found(guard: LeakGuard, world: World, plant: Plant, told: str, broke
 
 
 def test_leak_guard_names_leftover_cgroup(world: World, tmp_path: Path) -> None:
-    """Cgroups are listed below the given directory, because not every user has a cgroup."""
+    """The guard names a leftover cgroup below the given directory.
+
+    Not every user has a cgroup.
+    """
     surroundings = Surroundings(world.host.pid, tmp_path)
     before = dict(surroundings.things(surroundings.take()))
     (tmp_path / "leak" / "deeper").mkdir(parents=True)
@@ -177,7 +183,10 @@ def test_leak_guard_names_leftover_cgroup(world: World, tmp_path: Path) -> None:
 
 
 def test_process_that_ends_during_a_scan_is_skipped(tmp_path: Path) -> None:
-    """A process without a name could not be matched by a runtime's exceptions later."""
+    """A process that ends during a scan is skipped.
+
+    Without a name it could not be matched by a runtime's exceptions later.
+    """
     for pid in ("7", "8", "9"):
         (tmp_path / pid).mkdir()
     (tmp_path / "8" / "comm").write_text("conmon\n")
@@ -193,7 +202,7 @@ def test_process_that_ends_during_a_scan_is_skipped(tmp_path: Path) -> None:
 def test_ending_process_is_recognized_by_proc_stat(
     tmp_path: Path, state: str, flags: int, pending: int, *, found: bool
 ) -> None:
-    """Fields 3, 9 and 31 of proc_pid_stat(5) decide, for any process name."""
+    """Fields 3, 9 and 31 of proc_pid_stat(5) show an ending process of any name."""
     rest = [state, *["1", "2", "3", "4", "5"], str(flags), *["7"] * 21, str(pending), *["0"] * 21]
     (tmp_path / "stat").write_text(f"41 (a) (b c) {' '.join(rest)}\n")
     assert ends(str(tmp_path)) == found
@@ -222,7 +231,10 @@ def test_leak_guard_names_flows_and_neighbours_of_removed_container(
 def test_flows_of_running_containers_cause_no_conntrack_dump(
     guard: LeakGuard, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dump of the whole table takes milliseconds, so only flows of dead containers cause one."""
+    """Only flows of removed containers cause a dump of conntrack.
+
+    A dump of the whole table takes milliseconds.
+    """
     stays = scene.container("stays", Bridge()).net
 
     def read(*_: object) -> NoReturn:
@@ -244,7 +256,7 @@ def _flows(scene: Scene) -> list[Flow]:
 def test_declared_traces_of_a_container_are_no_leak(
     guard: LeakGuard, scene: Scene, allow: Callable[..., None]
 ) -> None:
-    """The dialect can permit flows and neighbours to stay, but not links."""
+    """Flows and neighbours are no leak if the dialect permits them; links always are."""
     scene.network("lan", ipv6=True)
     scene.container("stays", Bridge("lan"))
     allow(traces="left")
@@ -267,7 +279,10 @@ def test_reordered_rules_in_runtime_tables_are_no_leak(
     *,
     named: bool,
 ) -> None:
-    """A restarted daemon reorders its rules; other tables and changed rules are violations."""
+    """Reordered rules in a runtime's own tables are no leak, as a restarted daemon does so.
+
+    Other tables and changed rules are violations.
+    """
     _load(world, 80, 443, named=named)
     allow(tables=tables)
     try:

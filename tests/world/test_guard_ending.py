@@ -1,4 +1,4 @@
-"""Tests of resources that end some time after the runtime's command: how long, and whose."""
+"""Tests of resources that end some time after the runtime's command, and their bounds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_only_declared_fleeting_process_may_end_by_itself(
 def test_declared_fleeting_process_has_longer_time_to_end(
     guard: LeakGuard, world: World, allow: Callable[..., None], pattern: str
 ) -> None:
-    """Other leftovers keep the usual bound."""
+    """A declared fleeting process has a longer bound than other leftovers."""
     allow(fleeting=(pattern,))
     with (
         contextlib.nullcontext()
@@ -50,7 +50,7 @@ def test_declared_fleeting_process_has_longer_time_to_end(
 def test_effects_of_ended_process_have_the_usual_bound(
     guard: LeakGuard, world: World, allow: Callable[..., None]
 ) -> None:
-    """The bound starts when the process ends."""
+    """The bound for a process's effects starts when the process ends."""
     allow(fleeting=("process *",))
     leaves = f"sleep {5 * SOON}; ip link add late type bridge; sleep {SOON / 2}; ip link del late"
     with guard.holding(bound=2 * SOON):
@@ -60,7 +60,7 @@ def test_effects_of_ended_process_have_the_usual_bound(
 def test_fleeting_process_does_not_extend_bound_of_other_leftovers(
     guard: LeakGuard, world: World, allow: Callable[..., None]
 ) -> None:
-    """Other leftovers have the same bound as without a fleeting process."""
+    """Other leftovers have the same bound beside a fleeting process as without."""
     allow(fleeting=("process *",))
     add = "ip link add stays type bridge; exec sleep 60"
     pid = 0
@@ -78,7 +78,10 @@ def test_fleeting_process_does_not_extend_bound_of_other_leftovers(
 def test_process_that_is_ending_when_a_test_begins_is_no_leak(
     guard: LeakGuard, world: World
 ) -> None:
-    """The process is a zombie of a runtime command until its parent waits for it."""
+    """A process that is ending when a test begins is no leak.
+
+    The process is a zombie of a runtime command until its parent waits for it.
+    """
     pid = world.host.call(_ended)
     with guard.holding(bound=SOON):
         assert world.host.call(os.waitpid, pid, 0) == (pid, 0)

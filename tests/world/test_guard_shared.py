@@ -46,7 +46,7 @@ def a_test(guard: LeakGuard) -> None:
 
 
 def test_shared_scene_is_no_leak_of_any_test(guard: LeakGuard, world: World) -> None:
-    """Tests before, during and after the shared scene have no violation."""
+    """A shared scene is no leak of a test before, during or after the scene."""
     a_test(guard)
     guard.share()
     with route(world):
@@ -62,7 +62,7 @@ def test_shared_scene_is_no_leak_of_any_test(guard: LeakGuard, world: World) -> 
 def test_leftover_of_shared_scene_is_found_when_the_last_one_ends(
     guard: LeakGuard, world: World
 ) -> None:
-    """The leftover is reported once, even if several scenes were shared."""
+    """A leftover of shared scenes is reported once, when the last of them ends."""
     guard.share()
     guard.share()
     with route(world):
@@ -85,7 +85,10 @@ def test_leak_between_two_tests_is_found(guard: LeakGuard, world: World) -> None
 
 
 def test_tentative_address_in_first_snapshot_is_no_leak(guard: LeakGuard, world: World) -> None:
-    """The route of an address appears after duplicate address detection."""
+    """A tentative address in the first snapshot is no leak.
+
+    Its route appears after duplicate address detection.
+    """
     send(
         world,
         rtnetlink.add_veth("early0", "early1", index=LINK, peer_index=LINK + 1),
@@ -94,7 +97,7 @@ def test_tentative_address_in_first_snapshot_is_no_leak(guard: LeakGuard, world:
     )
     try:
         guard.share()
-        a_test(guard)  # which waits for the address
+        a_test(guard)  # the test waits for the address
         guard.unshare()
     finally:
         send(world, rtnetlink.del_link("early0"))

@@ -1,4 +1,4 @@
-"""A host seen from inside, and calls into it."""
+"""Tests of a host seen from inside, and of calls into it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from linux import rtnetlink
 from linux.netlink import Netlink, NetlinkError
 from tests.world.hosts import KINDS, RESOLVER, WITHIN, look, started
 
-# --- what it is like inside ---------------------------------------------------------
+# --- namespaces and files --------------------------------------------------------
 
 
 def test_host_has_namespaces_and_processes_of_its_own(host: HostMachine) -> None:
-    """Init is pid 1, the server is pid 2, and every namespace is separate."""
+    """A host has its own namespaces of each kind; init is pid 1, the server is pid 2."""
     seen = host.call(look)
     assert (seen["pid"], seen["parent"], seen["processes"]) == (2, 1, [1, 2])
     assert (seen["hostname"], seen["cwd"]) == (HOSTNAME, "/")
@@ -36,7 +36,10 @@ def test_host_has_namespaces_and_processes_of_its_own(host: HostMachine) -> None
 
 
 def test_process_that_enters_the_host_is_in_its_cgroup(host: HostMachine) -> None:
-    """Some runtimes create their cgroups below that of the caller."""
+    """A process that enters the host is in the host's cgroup.
+
+    Some runtimes create their cgroups below that of the caller.
+    """
     assert at_once(host, [_cgroup]) == [host.call(_cgroup)]
 
 
@@ -64,7 +67,10 @@ def _open(host: HostMachine) -> dict[str, str]:
 
 
 def test_host_has_resolv_conf_and_hosts_of_the_world(host: HostMachine) -> None:
-    """Other files in /etc are those of the machine."""
+    """The host has the world's resolv.conf and hosts file.
+
+    Other files in /etc are those of the machine.
+    """
     said = host.run(["cat", "/etc/resolv.conf", "/etc/hosts", "/etc/hostname"]).stdout
     assert (
         said == f"nameserver {RESOLVER}\n127.0.0.1\tlocalhost\n127.0.1.1\t{HOSTNAME}\n{HOSTNAME}\n"
@@ -73,7 +79,7 @@ def test_host_has_resolv_conf_and_hosts_of_the_world(host: HostMachine) -> None:
 
 
 def test_changes_in_etc_stay_inside_the_host() -> None:
-    """A change in /etc affects neither the machine nor another host."""
+    """A change in the host's /etc affects neither the machine nor another host."""
     before = _of_etc()
     one, other = started(), started()
     try:
@@ -107,7 +113,7 @@ def _add(one: int, *, other: int) -> int:
 
 
 def test_host_call_returns_the_result(host: HostMachine) -> None:
-    """Positional and keyword arguments and large results are passed."""
+    """A call into the host passes arguments of both kinds and returns large results."""
     assert host.call(_add, 1, other=2) == 3
     assert host.call(bytes, 3_000_000) == bytes(3_000_000)
 
@@ -176,7 +182,7 @@ def test_host_call_survives_unpicklable_values(host: HostMachine) -> None:
 def test_host_call_of_unknown_function_raises(
     doomed: HostMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The host answers the next call."""
+    """A call of an unknown function raises, and the host serves the next call."""
     doomed.call(_add, 1, other=1)  # from here on the module is loaded there as it is now
     monkeypatch.setattr(sys.modules[__name__], "_made_later", _add_later, raising=False)
     monkeypatch.setattr(_add_later, "__qualname__", "_made_later")
@@ -205,8 +211,8 @@ def test_interrupted_host_call_does_not_affect_the_next(doomed: HostMachine) -> 
     def interrupt(*_: object) -> None:
         raise Interrupted
 
-    def cut_off() -> None:
-        """Once the call is under way inside, interrupt it here, and let it end there."""
+    def interrupt_call() -> None:
+        """Interrupt the call here once it runs inside, and let it end there."""
         _, inside = listener.recvfrom(10)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
         assert interrupted.wait(WITHIN)
@@ -218,7 +224,7 @@ def test_interrupted_host_call_does_not_affect_the_next(doomed: HostMachine) -> 
         with doomed.netns.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
             listener.bind(("127.0.0.1", 0))
             listener.settimeout(WITHIN)
-            thread = threading.Thread(target=cut_off)
+            thread = threading.Thread(target=interrupt_call)
             thread.start()
             with pytest.raises(Interrupted):
                 doomed.call(_wait_for_word, listener.getsockname()[1])

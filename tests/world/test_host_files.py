@@ -1,4 +1,4 @@
-"""The host cannot change the machine's files, whatever runs in it."""
+"""Tests that the host cannot change the machine's files, whatever runs in it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_directories_of_the_machine_are_read_only(host: HostMachine, directory: 
 
 
 def test_files_written_to_tmp_stay_in_the_host(host: HostMachine, tmp_path: Path) -> None:
-    """Existing files in /tmp are readable, and new files are invisible to the machine."""
+    """The host reads existing files in /tmp; the machine does not see its new files."""
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     theirs.write_text("to be read")
     done = host.run(["sh", "-c", f"cat {theirs}; echo new > {ours}"])
@@ -55,7 +55,10 @@ def test_cache_survives_the_host(host: HostMachine) -> None:
 
 
 def test_host_does_not_copy_temporary_mounts_of_the_sandbox() -> None:
-    """Another worker's tests mount and unmount file systems in the sandbox."""
+    """The host does not copy temporary mounts of the sandbox.
+
+    Another worker's tests mount and unmount file systems in the sandbox.
+    """
     beside = Path(tempfile.mkdtemp(dir="/run"))
     mount("tmpfs", str(beside), "tmpfs")
     try:

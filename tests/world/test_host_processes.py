@@ -1,4 +1,4 @@
-"""Commands, daemons and orphans in a host, and its end."""
+"""Tests of commands, daemons and orphans in a host, and of its end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def _add(one: int, *, other: int) -> int:
 
 
 def test_command_result_has_output_exit_code_and_duration(host: HostMachine) -> None:
-    """A signal has its negative number, and bytes that are no UTF-8 are replaced."""
+    """A command's result has output, exit code and duration.
+
+    A signal has its negative number, and bytes that are no UTF-8 are replaced.
+    """
     before = time.time()
     done = host.run(
         ["sh", "-c", "read line; echo $line $COLOUR; echo oops >&2; exit 3"],
@@ -57,7 +60,7 @@ def test_command_result_has_output_exit_code_and_duration(host: HostMachine) -> 
 def test_command_that_cannot_start_raises_the_kernels_error(
     host: HostMachine, argv: list[str], kind: type[OSError]
 ) -> None:
-    """The error is the kernel's, with the name of the command, for daemons too."""
+    """A command or daemon that cannot start raises the kernel's error with its name."""
     with pytest.raises(kind, match=argv[0]):
         host.run(argv)
     with pytest.raises(kind, match=argv[0]):
@@ -78,7 +81,10 @@ def test_command_that_cannot_start_raises_the_kernels_error(
 def test_command_timeout_kills_the_process_group(
     doomed: HostMachine, script: str, said: str
 ) -> None:
-    """The error contains the output so far; an orphan in another group does not prolong it."""
+    """A timeout kills the command's process group, and the error has the output so far.
+
+    An orphan in another group does not prolong the timeout.
+    """
     with pytest.raises(TimeoutError, match=rf"sh -c .* within 1\.0 s.*{said}"):
         doomed.run(["sh", "-c", script], timeout=1.0)
     if "setsid" not in script:
@@ -86,7 +92,7 @@ def test_command_timeout_kills_the_process_group(
 
 
 def _wait_until_alone() -> list[int]:
-    """Wait until only init and server are left; return all processes."""
+    """Wait until only init and server remain; return all processes."""
     deadline = time.monotonic() + WITHIN
     while True:
         found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
@@ -97,7 +103,10 @@ def _wait_until_alone() -> list[int]:
 
 @pytest.mark.parametrize("stream", ["", ">&2"])
 def test_command_with_endless_output_is_killed(doomed: HostMachine, stream: str) -> None:
-    """The error comes before the timeout and contains the beginning of the output."""
+    """A command with endless output is killed before its timeout.
+
+    The error contains the beginning of the output.
+    """
     began = time.monotonic()
     with pytest.raises(OutputTooLong, match=r"sh -c .* printed more than 4 MiB.*'ha\\nha.* killed"):
         doomed.run(["sh", "-c", f"yes ha {stream}"], timeout=600)
@@ -106,7 +115,10 @@ def test_command_with_endless_output_is_killed(doomed: HostMachine, stream: str)
 
 
 def test_command_input_may_exceed_the_pipe_buffer(host: HostMachine) -> None:
-    """Output is read meanwhile, and a command need not read all its input."""
+    """Input beyond the pipe buffer passes while output is read.
+
+    A command need not read all its input.
+    """
     text = b"0123456789abcdef" * 40_000
     assert host.run(["cat"], stdin=text).stdout.encode() == text
     assert host.run(["head", "-c", "2"], stdin=text).stdout == "01"
@@ -131,7 +143,7 @@ def _await_text(path: str, text: str) -> bool:
 
 
 def test_daemon_survives_the_call_and_is_reaped_by_init(doomed: HostMachine) -> None:
-    """The daemon writes to its log, is a child of init and leaves no zombie."""
+    """A daemon survives its call, writes to its log and is reaped by init."""
     script = "echo up $COLOUR; echo moan >&2; exec sleep 1000"
     pid = doomed.spawn(["sh", "-c", script], log="/run/daemon.log", env={"COLOUR": "red"})
     assert doomed.call(_await_text, "/run/daemon.log", "up red\nmoan\n")
@@ -147,7 +159,7 @@ def test_daemon_survives_the_call_and_is_reaped_by_init(doomed: HostMachine) -> 
 
 
 def test_host_stop_leaves_no_process(doomed: HostMachine) -> None:
-    """Init, server, daemons and what they have started are gone when `stop` returns."""
+    """Init, server, daemons and their children have ended when `stop` returns."""
     doomed.spawn(["sh", "-c", "sleep 1000 & setsid sleep 1000"], log="/run/x")
     inside = members(doomed.pid)
     assert len(inside) >= 3
@@ -167,7 +179,7 @@ def _die() -> None:
 
 @pytest.mark.parametrize("who", ["init", "server"])
 def test_call_to_a_dead_host_raises(doomed: HostMachine, who: str) -> None:
-    """The error names the call, and the dead host can still be stopped."""
+    """A call to a dead host raises an error with its name; the host can still be stopped."""
     doomed.spawn(["sleep", "1000"], log="/run/x")
     inside, end = members(doomed.pid), os.pidfd_open(doomed.pid)
     if who == "init":
@@ -190,7 +202,7 @@ def _pause() -> None:
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_host_ends_when_its_parent_is_killed(*, busy: bool) -> None:
-    """All processes in the host end too, also during a call."""
+    """All processes in the host end when its parent is killed, also during a call."""
     read, write = os.pipe()
     parent = quiet_fork()
     if parent == 0:
@@ -225,19 +237,19 @@ def _namespaces(host: HostMachine) -> dict[str, object]:
 
 
 def test_process_enters_all_namespaces_of_the_host(host: HostMachine) -> None:
-    """Host calls of a process that has entered run in the process itself."""
+    """A process enters all namespaces of the host, and its host calls run in the process."""
     expected = {kind: host.namespace(kind)[1] for kind in KINDS}
     assert at_once(host, [partial(_namespaces, host)]) == [{**expected, "calls": True}]
 
 
 def test_failed_host_start_leaves_no_process() -> None:
-    """An error during setup is raised in the caller."""
+    """An error during a host's start is raised in the caller, and leaves no process."""
     hosts = {"::1": "Z\N{LATIN SMALL LETTER U WITH DIAERESIS}rich"}
     processes, space = family(), os.stat("/proc/self/ns/pid_for_children").st_ino
     with nothing_stays_open(), pytest.raises(UnicodeEncodeError) as caught:
         HostMachine.start(resolver=RESOLVER, hosts=hosts)
     assert "in _own_etc" in caught.value.__notes__[0]
-    assert family() <= processes  # one that was ending before may be gone
+    assert family() <= processes  # a process that was ending may be gone
     assert os.stat("/proc/self/ns/pid_for_children").st_ino == space
 
 

@@ -1,4 +1,4 @@
-"""Messages between two processes: whole, whatever cuts a reader or a writer off."""
+"""Tests of messages between two processes: whole, also if one end is interrupted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Cut(Exception):
 
 @pytest.fixture
 def ends() -> Iterator[tuple[Channel, Channel]]:
-    """Both ends of a channel."""
+    """Make both ends of a channel."""
     here, there = Channel.pair()
     with here, there:
         yield here, there
@@ -30,7 +30,7 @@ def ends() -> Iterator[tuple[Channel, Channel]]:
 
 @pytest.mark.parametrize("size", [0, 1, LARGEST, LARGEST + 1, 30 << 20])
 def test_rpc_messages_keep_content_and_order(ends: tuple[Channel, Channel], size: int) -> None:
-    """Messages of any size are sent without a concurrent reader."""
+    """Messages of any size arrive whole and in order, without a concurrent reader."""
     here, there = ends
     messages = [(7, os.urandom(size)), (1 << 63, b"next")]
     for number, message in messages:
@@ -47,7 +47,7 @@ def test_long_rpc_message_leaves_no_descriptor_open(ends: tuple[Channel, Channel
 
 
 def test_rpc_skips_reply_to_an_interrupted_request(ends: tuple[Channel, Channel]) -> None:
-    """The next request gets its own reply."""
+    """The request after an interrupted one gets its own reply."""
     here, there = ends
     there.send(1, b"late")
     there.send(2, b"mine")
@@ -72,7 +72,7 @@ def test_rpc_distinguishes_timeout_failure_and_end(ends: tuple[Channel, Channel]
 
 
 def test_rpc_survives_interruption_at_any_instruction() -> None:
-    """Signal handlers raise at random points between requests and replies."""
+    """Each request gets its own reply although signal handlers raise at random points."""
 
     def cut(_: int, frame: FrameType | None) -> None:
         while frame:

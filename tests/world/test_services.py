@@ -1,4 +1,4 @@
-"""Replies of the world's services, over real packets."""
+"""Tests of the replies of the world's services, over real packets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("services")
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_udp_echo_names_sender_and_receiver(client: NetNS, family: Family) -> None:
-    """A datagram comes back as a line that names its sender and its receiver."""
+    """The UDP echo replies with a line that names sender and receiver."""
     with datagrams(client, family, "echo") as sock:
         sock.send(b"caf\xe9 \x00")
         seen = json.loads(sock.recv(4096))
@@ -44,7 +44,7 @@ def test_udp_echo_names_sender_and_receiver(client: NetNS, family: Family) -> No
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_udp_echo_answers_the_largest_datagram(client: NetNS, family: Family) -> None:
-    """The reply to a fragmented datagram has its whole size."""
+    """The reply to the largest datagram, which is fragmented, has its whole size."""
     with datagrams(client, family, "echo") as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
         sock.send(b"\xff" * 65507)
@@ -54,7 +54,7 @@ def test_udp_echo_answers_the_largest_datagram(client: NetNS, family: Family) ->
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tcp_echo_names_the_client_and_returns_all_bytes(client: NetNS, family: Family) -> None:
-    """The first line names the client, and all bytes follow until the end."""
+    """The TCP echo sends a line with the client's name, then all bytes until the end."""
     with stream(client, family, "echo") as sock, sock.makefile("rb") as lines:
         assert json.loads(lines.readline()) == {
             "you": list(sock.getsockname()[:2]),
@@ -68,7 +68,7 @@ def test_tcp_echo_names_the_client_and_returns_all_bytes(client: NetNS, family: 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_discard_reports_size_and_checksum(client: NetNS, family: Family) -> None:
-    """The report follows the last byte."""
+    """The discard service reports size and checksum after the last byte."""
     digest, size = hashlib.sha256(), 3_000_001
     with stream(client, family, "discard") as sock:
         for chunk in bulk(size):
@@ -84,21 +84,24 @@ def test_discard_reports_size_and_checksum(client: NetNS, family: Family) -> Non
 def test_chargen_sends_the_requested_number_of_bytes(
     client: NetNS, family: Family, size: int
 ) -> None:
-    """The bytes are those of `bulk`, exactly as many as the line says."""
+    """Chargen sends exactly the requested number of bytes of `bulk`."""
     with stream(client, family, "chargen") as sock:
         sock.sendall(f"{size}\n".encode())
         assert everything(sock) == b"".join(bulk(size))
 
 
 def test_chunks_of_bulk_data_are_distinct() -> None:
-    """A segment in the wrong place changes the checksum of the whole."""
+    """The chunks of bulk data are distinct.
+
+    A segment in the wrong place therefore changes the checksum of the whole.
+    """
     chunks = list(bulk(1 << 20))
     assert len(set(chunks)) == len(chunks) > 1
 
 
 @pytest.mark.parametrize("asked", [b"many\n", b"\n", b"-1\n", b"9" * 40])
 def test_chargen_explains_its_format_on_invalid_request(client: NetNS, asked: bytes) -> None:
-    """A request that is not a valid number gets a reply that explains the format."""
+    """A chargen request without a valid number gets a reply that explains the format."""
     with stream(client, 4, "chargen") as sock:
         sock.sendall(asked)
         assert everything(sock).startswith(b"? how many bytes")
@@ -163,7 +166,7 @@ def test_http_response_survives_excess_request_data(client: NetNS) -> None:
 def test_sentinel_dns_query_is_answered_and_recorded(
     services: Services, client: NetNS, family: Family
 ) -> None:
-    """The record has time, transport, client, name and type."""
+    """A DNS query is recorded with its time, transport, client, name and type."""
     mark, before = services.mark(), time.time()
     query = dns.message.make_query(
         f"X{family}.sentinel.example.com", "A" if family == 4 else "AAAA"
@@ -187,7 +190,7 @@ def test_sentinel_dns_query_is_answered_and_recorded(
 
 
 def test_dns_queries_over_tcp_may_be_split_or_joined(client: NetNS) -> None:
-    """Every query on a connection is answered, however its bytes are cut."""
+    """Every DNS query on a TCP connection gets a reply, however its bytes are segmented."""
     queries = [
         dns.message.make_query("www.example.com", kind, id=number)
         for number, kind in enumerate(("A", "AAAA", "MX"))

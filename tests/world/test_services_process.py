@@ -1,4 +1,4 @@
-"""Record and process of the world's services."""
+"""Tests of the record and the process of the world's services."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_delivered_datagrams_are_in_the_record(services: Services, client: NetNS
 def test_client_without_return_route_is_recorded(
     services: Services, client: NetNS, namespaces: tuple[NetNS, NetNS]
 ) -> None:
-    """A datagram without a return route is recorded, and the next one is answered."""
+    """A datagram without a return route is recorded, and the next one gets a reply."""
     mark = services.mark()
     with Netlink(client) as netlink:
         netlink.send([rtnetlink.add_address(PORT, ip_interface("fd00:9::9/128"))])
@@ -111,7 +111,7 @@ def test_endless_transfer_does_not_delay_the_record(services: Services, client: 
 def test_datagram_from_a_service_port_is_not_answered(
     services: Services, client: NetNS, service: str
 ) -> None:
-    """A datagram that claims to come from a service is recorded, not answered."""
+    """A datagram whose source is a service's port is recorded, but gets no reply."""
     mark = services.mark()
     for port in UDP_PORTS.values():
         with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -142,7 +142,7 @@ def elsewhere() -> Iterator[tuple[Places, NetNS]]:
 
 
 def test_services_restart_on_the_same_ports(elsewhere: tuple[Places, NetNS]) -> None:
-    """The ports are free after a stop, despite lingering connections."""
+    """Services restart on the same ports, despite lingering connections."""
     places, client = elsewhere
     for _ in range(2):
         with (
@@ -170,7 +170,10 @@ def test_services_process_serves_several_namespaces(
 
 
 def test_services_name_an_address_they_cannot_bind(elsewhere: tuple[Places, NetNS]) -> None:
-    """The error names the socket, and no descriptor stays open."""
+    """The error for an address that cannot be bound names the socket.
+
+    No descriptor stays open.
+    """
     places, _ = elsewhere
     netns = places["elsewhere"][0]
     wrong = [ip_address("192.0.2.1"), ip_address("192.0.2.9")]
@@ -182,7 +185,10 @@ def test_services_name_an_address_they_cannot_bind(elsewhere: tuple[Places, NetN
 def test_services_process_inherits_neither_descriptors_nor_the_process_group(
     services: Services,
 ) -> None:
-    """It holds only sockets, one epoll and /dev/null; Ctrl-C does not reach it."""
+    """The services process holds only sockets, one epoll and /dev/null.
+
+    Ctrl-C does not reach it.
+    """
     assert os.getpgid(services.pid) == services.pid != os.getpgid(0)
     folder = f"/proc/{services.pid}/fd"
     held = {os.readlink(f"{folder}/{number}").partition(":")[0] for number in os.listdir(folder)}
@@ -206,7 +212,7 @@ def test_request_to_killed_services_raises(elsewhere: tuple[Places, NetNS], use:
 def test_failed_services_process_reports_its_traceback(
     elsewhere: tuple[Places, NetNS], use: Any
 ) -> None:
-    """The error contains the exit status and the traceback."""
+    """The error for a failed services process has its exit status and traceback."""
     services = Services.start(elsewhere[0], topology=cast("Topology", object()))
     pidfd = os.pidfd_open(services.pid)
     assert select.select([pidfd], [], [], PATIENCE)[0]
@@ -218,7 +224,7 @@ def test_failed_services_process_reports_its_traceback(
 def test_hanging_services_process_is_killed(
     elsewhere: tuple[Places, NetNS], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A late reply is an error, and the process is killed."""
+    """A hanging services process is killed, and its late reply is an error."""
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     services = Services.start(elsewhere[0])
     os.kill(services.pid, signal.SIGSTOP)
@@ -253,11 +259,11 @@ def test_services_die_with_their_parent(elsewhere: tuple[Places, NetNS]) -> None
 def test_services_survive_arbitrary_tcp_streams(
     services: Services, client: NetNS, service: str, pieces: list[bytes], *, reset: bool
 ) -> None:
-    """Services go on after any bytes over TCP and any end of the connection."""
+    """Services survive any bytes over TCP and any end of the connection."""
     with stream(client, 4, service) as sock:
         if reset:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        with contextlib.suppress(ConnectionError):  # it may hang up on nonsense
+        with contextlib.suppress(ConnectionError):  # the service may reset the connection
             for piece in pieces:
                 sock.sendall(piece)
     assert services.mark() > 0
@@ -269,7 +275,7 @@ def test_services_survive_arbitrary_tcp_streams(
 def test_services_survive_arbitrary_datagrams(
     services: Services, client: NetNS, service: str, data: bytes
 ) -> None:
-    """Services go on after any bytes in a datagram."""
+    """Services survive any bytes in a datagram."""
     mark = services.mark()
     with datagrams(client, 4, service) as sock:
         sock.send(data)

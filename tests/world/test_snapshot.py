@@ -1,4 +1,4 @@
-"""A snapshot has every kind of kernel state, and no values that change by themselves."""
+"""Tests of snapshots: every kind of kernel state, no values that change by themselves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ StateChange = Callable[[NetNS], None]
 
 @pytest.fixture
 def ends() -> Iterator[tuple[NetNS, NetNS]]:
-    """Two namespaces and a cable; IPv6 without duplicate address detection, usable at once."""
+    """Make two namespaces and a veth pair between them.
+
+    IPv6 has no duplicate address detection, so its addresses are usable at once.
+    """
     with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as both:
         for space, address in zip(both, ("2001:db8::1/64", "2001:db8::2/64"), strict=True):
             for key, value in (("disable_ipv6", 1), ("accept_dad", 0), ("disable_ipv6", 0)):
@@ -116,7 +119,10 @@ CHANGES: dict[str, StateChange] = {
 
 @pytest.mark.parametrize("told", CHANGES)
 def test_snapshot_difference_names_the_change(ends: tuple[NetNS, NetNS], told: str) -> None:
-    """Snapshots are compared by facts; the guard compares dumps message by message."""
+    """The difference of two snapshots names each change.
+
+    Snapshots are compared by facts; the guard compares dumps message by message.
+    """
     with Dumps(ends[0]) as dumps:
         before, raw = fixed("one", ends[0]).snapshot(), dumps.take()
         CHANGES[told](ends[0])
@@ -127,7 +133,7 @@ def test_snapshot_difference_names_the_change(ends: tuple[NetNS, NetNS], told: s
 
 
 def test_snapshot_difference_names_removed_address(ends: tuple[NetNS, NetNS]) -> None:
-    """The removed address is reported as gone."""
+    """The difference of two snapshots names a removed address as gone."""
     place = fixed("one", ends[0])
     before = place.snapshot()
     netlink(rtnetlink.del_address(PORT, IPv6Interface("2001:db8::1/64")))(ends[0])
@@ -136,7 +142,10 @@ def test_snapshot_difference_names_removed_address(ends: tuple[NetNS, NetNS]) ->
 
 
 def test_snapshot_notices_nft_table_removed_with_its_owner(ends: tuple[NetNS, NetNS]) -> None:
-    """The kernel does not increase the ruleset generation in this case."""
+    """A snapshot notices an nft table that its owner's end removes.
+
+    The kernel does not increase the ruleset generation in this case.
+    """
     with Dumps(ends[0]) as dumps:
         before = dumps.take()
         with nftables.Nft(ends[0]) as owner:
@@ -148,7 +157,7 @@ def test_snapshot_notices_nft_table_removed_with_its_owner(ends: tuple[NetNS, Ne
 
 
 def test_snapshot_notices_duplicate_policy_rule(ends: tuple[NetNS, NetNS]) -> None:
-    """Two policy rules may be identical."""
+    """A snapshot notices a second policy rule that is identical to the first."""
     once = rtnetlink.add_rule(4, iif="eth0", table=99, priority=7)
     netlink(once)(ends[0])
     with Dumps(ends[0]) as dumps:
@@ -166,13 +175,16 @@ def _of_rules(before: Raw, after: Raw) -> list[Told]:
 def test_snapshot_formats_nothing_if_only_counters_change(
     ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counters and ages always change, and formatting costs more than the dump."""
+    """A snapshot formats nothing if only counters and ages have changed.
+
+    They always change, and formatting costs more than the dump.
+    """
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
     netlink(rtnetlink.add_neighbour(PORT, ip_address("192.0.2.77"), "02:00:00:00:00:77"))(ends[0])
     with Dumps(ends[0]) as dumps:
-        _chat(one, other)
+        _exchange_packets(one, other)
         before = dumps.take()
-        _chat(one, other)
+        _exchange_packets(one, other)
         after = dumps.take()
     assert before != after
     monkeypatch.setattr("harness.world.state.snapshot.changes", lambda *_: pytest.fail("words"))
@@ -186,16 +198,16 @@ def _of_nft(before: Raw, after: Raw) -> list[str]:
 
 
 def test_snapshot_ignores_counters_and_neighbour_states(ends: tuple[NetNS, NetNS]) -> None:
-    """Traffic changes counters, neighbours and cached routes."""
+    """Snapshots ignore counters, neighbour states and cached routes, which traffic changes."""
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
     rules(*CHAIN, nftables.add_rule(TABLE, "input", nftables.counter()))(ends[0])
     before = one.snapshot()
-    _chat(one, other)
+    _exchange_packets(one, other)
     assert before.changes(one.snapshot()) == []
 
 
 def test_snapshot_ignores_the_carrier(ends: tuple[NetNS, NetNS]) -> None:
-    """The carrier depends on the peer and changes with a delay."""
+    """Snapshots ignore the carrier, which depends on the peer and changes with a delay."""
     place = fixed("one", ends[0])
     before = place.snapshot()
     netlink(rtnetlink.set_link(PORT, up=False))(ends[1])
@@ -204,7 +216,7 @@ def test_snapshot_ignores_the_carrier(ends: tuple[NetNS, NetNS]) -> None:
     assert lines == []
 
 
-def _chat(one: NetnsView, other: NetnsView) -> None:
+def _exchange_packets(one: NetnsView, other: NetnsView) -> None:
     for transport, address in zip(TRANSPORTS, ("192.0.2.1", "2001:db8::1"), strict=True):
         with Listener(one, transport, address=ip_address(address)) as listener:
             assert listener.reached_from(other)
@@ -212,7 +224,7 @@ def _chat(one: NetnsView, other: NetnsView) -> None:
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_snapshot_names_link_sysctls_as_in_procfs(ends: tuple[NetNS, NetNS], family: str) -> None:
-    """The kernel numbers the values, and each must have the name of its file."""
+    """A snapshot names each link sysctl as its file, although the kernel numbers them."""
     facts = fixed("one", ends[0]).snapshot().facts
     start = f"sysctl net.{family}.conf.eth0."
     told = {key.removeprefix(start): facts[key]["value"] for key in facts if key.startswith(start)}
@@ -237,7 +249,7 @@ _IN_JIFFIES = {
 def test_snapshot_works_with_few_file_descriptors(
     ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a low limit the files are reopened for each snapshot."""
+    """With a low descriptor limit, files are reopened for each snapshot."""
     space = ends[0]
     with Dumps(space) as roomy:
         with monkeypatch.context() as limited:
@@ -250,7 +262,10 @@ def test_snapshot_works_with_few_file_descriptors(
 
 
 def test_snapshot_notices_change_at_the_end_of_a_long_sysctl(ends: tuple[NetNS, NetNS]) -> None:
-    """A list such as ip_local_reserved_ports may have any length."""
+    """A snapshot notices a change at the end of a long sysctl.
+
+    A list such as ip_local_reserved_ports may have any length.
+    """
     key = "net.ipv4.ip_local_reserved_ports"
     ports = ",".join(str(port) for port in range(10001, 10401, 2))
     with Dumps(ends[0]) as dumps:

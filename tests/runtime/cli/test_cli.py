@@ -1,4 +1,4 @@
-"""mydocker as whole processes: Docker's names, exit codes and output."""
+"""Tests of mydocker as a separate process: Docker's names, exit codes and output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.programs import Watched
 
 
 def test_run_passes_on_streams_and_exit_code(mydocker: Mydocker, root: Path) -> None:
-    """Standard input needs -i; standard output and error stay apart; --rm leaves nothing."""
+    """`run` passes on stdin (with -i), stdout, stderr and the exit code; --rm leaves nothing."""
     mydocker("network", "ls")
     with nothing_left(root):
         script = "cat; echo err >&2; exit 7"
@@ -39,7 +39,7 @@ def test_run_passes_on_streams_and_exit_code(mydocker: Mydocker, root: Path) -> 
 
 
 def test_detached_run_prints_only_the_id(mydocker: Mydocker) -> None:
-    """`exec`, `logs`, `stop` and `rm` take the name, the ID or a prefix of the ID."""
+    """`run -d` prints only the ID; later commands accept the name, the ID or a prefix of it."""
     script = "echo hello; exec sleep 1000"
     identity = mydocker("run", "-d", "--name", "web", "base", "sh", "-c", script).stdout.strip()
     assert re.fullmatch("[0-9a-f]{64}", identity)
@@ -55,7 +55,7 @@ def test_detached_run_prints_only_the_id(mydocker: Mydocker) -> None:
 
 
 def test_lists_have_dockers_columns(mydocker: Mydocker) -> None:
-    """`ps`, `images` and `network ls`; -q prints IDs, one per line."""
+    """`ps`, `images` and `network ls` print Docker's columns; -q prints one ID per line."""
     identity = mydocker("run", "-d", "--name", "web", "base", "sleep", "1000").stdout.strip()
     mydocker("create", "--name", "new", "base", "true")
     head, row = mydocker("ps").stdout.splitlines()
@@ -77,7 +77,7 @@ def test_lists_have_dockers_columns(mydocker: Mydocker) -> None:
 
 
 def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
-    """Scripts read the PID, status, address and network."""
+    """`inspect` prints the PID, status, address and network under Docker's keys."""
     mydocker("network", "create", "--subnet", "10.9.0.0/24", "-o", "mtu=1400", "lan")
     mydocker("run", "-d", "--name", "web", "--net", "lan", "base", "sleep", "1000")
     (web,) = json.loads(mydocker("inspect", "web").stdout)
@@ -151,15 +151,15 @@ def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
 def test_errors_have_dockers_exit_codes(
     mydocker: Mydocker, argv: list[str], code: int, message: str
 ) -> None:
-    """The cause is on standard error, without a traceback."""
+    """A failed command exits with Docker's code and prints the cause, without a traceback."""
     done = mydocker(*argv)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_version_is_printed(mydocker: Mydocker) -> None:
-    """The version has three numbers."""
+def test_version_option_prints_the_version(mydocker: Mydocker) -> None:
+    """`--version` prints a version of three numbers."""
     done = mydocker("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"mydocker \d+\.\d+\.\d+\n", done.stdout)
@@ -171,7 +171,7 @@ def test_version_is_printed(mydocker: Mydocker) -> None:
 def test_unusable_state_directory_is_reported(
     tmp_path: Path, mydocker: Mydocker, env: dict[str, str], where: str, cause: str
 ) -> None:
-    """The error names the directory, the cause if it is known, and a remedy."""
+    """The error names an unusable state directory, a remedy, and the cause if it is known."""
     (tmp_path / "file").touch()
     env["MYDOCKER_ROOT"] = str(tmp_path / where)
     done = mydocker("ps")
@@ -183,14 +183,14 @@ def test_unusable_state_directory_is_reported(
 
 
 def test_failed_container_does_not_stop_the_command(mydocker: Mydocker) -> None:
-    """All other containers are processed, and the exit code is 1."""
+    """A command processes all other containers if one fails, and exits with 1."""
     mydocker("create", "--name", "a", "base", "true")
     done = mydocker("rm", "nope", "a")
     assert (done.returncode, done.stdout) == (1, "a\n")
 
 
 def test_reset_removes_containers_networks_and_default_bridge(mydocker: Mydocker) -> None:
-    """Only `lo` is left on the host."""
+    """`reset` leaves only the interface `lo` on the host."""
     mydocker("run", "-d", "base", "sleep", "1000")
     assert "docker0" in links()
     assert mydocker("system", "reset").returncode == 0
@@ -203,7 +203,10 @@ def test_reset_removes_containers_networks_and_default_bridge(mydocker: Mydocker
 def test_signal_is_forwarded_to_the_command(
     env: dict[str, str], mydocker: Mydocker, how: str, number: int
 ) -> None:
-    """The command's exit code is returned; with `exec` the container continues."""
+    """The command gets the signals that mydocker gets, and mydocker returns its exit code.
+
+    The container keeps running if `exec` started the command.
+    """
     mydocker("run", "-d", "--name", "web", "base", "sleep", "1000")
     script = "trap 'exit 5' INT TERM; echo ready; while :; do sleep 0.01; done"
     watched = Watched([*MYDOCKER, *how.split(), "sh", "-c", script], env=env)
@@ -217,7 +220,10 @@ def test_signal_is_forwarded_to_the_command(
 def test_terminal_is_controlling_and_follows_the_size(
     env: dict[str, str], mydocker: Mydocker, how: str
 ) -> None:
-    """`run` and `exec` relay input, output, Ctrl-C and the exit code."""
+    """`run -t` and `exec -t` give the command a controlling terminal of the caller's size.
+
+    The terminal relays input, output, Ctrl-C and the exit code.
+    """
     argv = ["run", "--rm", "-it", "base", "sh"]
     if how == "exec":
         mydocker("run", "-d", "--name", "web", "base", "sleep", "1000")
@@ -244,7 +250,7 @@ def _resize(watched: Watched, rows: int, columns: int) -> None:
 
 
 def test_terminal_output_is_logged(env: dict[str, str], mydocker: Mydocker) -> None:
-    """`logs` shows the output that was seen in the terminal."""
+    """`logs` prints the output that the terminal showed."""
     argv = ["run", "-it", "--name", "web", "base", "sh", "-c", "echo seen; exit 3"]
     watched = Watched([*MYDOCKER, *argv], terminal=True, env=env)
     watched.expect("seen")
@@ -253,14 +259,14 @@ def test_terminal_output_is_logged(env: dict[str, str], mydocker: Mydocker) -> N
 
 
 def test_detached_container_has_a_terminal(mydocker: Mydocker) -> None:
-    """With -d -t the command has a terminal, and its output is logged."""
+    """With -d -t the command has a terminal, and mydocker logs its output."""
     mydocker("run", "-d", "-t", "--name", "web", "base", "sh", "-c", "tty; exit 3")
     assert mydocker("wait", "web").stdout == "3\n"
     assert mydocker("logs", "web").stdout.strip() == "/dev/pts/0"
 
 
 def test_logs_follow_ends_with_the_container(env: dict[str, str], mydocker: Mydocker) -> None:
-    """`logs -f` prints new output until then."""
+    """`logs -f` prints new output until the container ends."""
     script = "echo first; while ! test -e /go; do sleep 0.01; done; echo last"
     mydocker("run", "-d", "--name", "web", "base", "sh", "-c", script)
     watched = Watched([*MYDOCKER, "logs", "-f", "web"], env=env)
@@ -290,7 +296,7 @@ def _parsers(of: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
 
 
 def test_every_command_and_option_has_help() -> None:
-    """Help texts are complete for all parsers."""
+    """Every command and every option has a help text."""
     top = parser().format_help()
     for name in ("run", "ps", "exec", "inspect", "logs", "stop", "rm", "images", "network"):
         assert re.search(rf"^ +{name} ", top, re.MULTILINE)
@@ -309,7 +315,7 @@ def test_every_command_and_option_has_help() -> None:
 def test_completion_script_completes_commands(
     env: dict[str, str], mydocker: Mydocker, shell: str
 ) -> None:
-    """Bash itself completes a command with it."""
+    """Bash completes a command with the generated completion script."""
     script = mydocker("completion", shell).stdout
     assert "mydocker" in script
     assert "unpause" in script
@@ -324,21 +330,24 @@ def test_completion_script_completes_commands(
 def test_completion_without_shtab_names_the_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error has the command that installs it."""
+    """The error for a missing shtab contains the command that installs it."""
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main.main(["completion", "bash"]) == 1
     assert "netmodes[completion]" in capsys.readouterr().err
 
 
 def test_error_without_root_names_alternatives(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of them is `netmodes lab`."""
+    """The error for a missing root privilege names alternatives, `netmodes lab` among them."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(UnsupportedError, match="netmodes lab"):
         Engine(root)
 
 
 def test_state_on_overlay_is_refused(engine: Engine, root: Path) -> None:
-    """The kernel reports only EINVAL; the error names the cause."""
+    """A state directory on an overlay is refused, and the error names that cause.
+
+    The kernel reports only EINVAL.
+    """
     for name in ("lower", "upper", "work", "merged"):
         (root / name).mkdir()
     options = f"lowerdir={root}/lower,upperdir={root}/upper,workdir={root}/work"
@@ -348,5 +357,5 @@ def test_state_on_overlay_is_refused(engine: Engine, root: Path) -> None:
         with pytest.raises(UnsupportedError, match="lies on an overlay itself"):
             inner.run("base", ["true"], network="none")
     finally:
-        until(lambda: not inner.containers(), "it is removed")
+        until(lambda: not inner.containers(), "the container is removed")
         umount(f"{root}/merged")

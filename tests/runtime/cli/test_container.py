@@ -1,4 +1,4 @@
-"""Commands on containers and volumes: filters, templates, logs, top."""
+"""Tests of commands on containers and volumes: filters, templates, logs, top."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.runtime.cli.conftest import Command, Mydocker
 from tests.runtime.conftest import FOR_EVER
 
 
-def test_ps_filters_and_formats(engine: Engine, command: Command) -> None:
-    """Values of one key are alternatives; all keys must match."""
+def test_ps_applies_filters_and_formats(engine: Engine, command: Command) -> None:
+    """`ps` lists containers that match any value of each key and all of the keys."""
     engine.run("base", FOR_EVER, name="web-1", network="none")
     engine.run("base", FOR_EVER, name="web-2", network="host")
     engine.create("base", FOR_EVER, name="db", network="none")
@@ -47,13 +47,13 @@ def test_ps_filters_and_formats(engine: Engine, command: Command) -> None:
 
 @pytest.mark.parametrize("text", ["name", "colour=red", "status=asleep", "name=(", "exited=x"])
 def test_invalid_filter_is_refused(engine: Engine, command: Command, text: str) -> None:
-    """An empty list would hide the mistake."""
+    """`ps` refuses an invalid filter, because an empty list would hide the mistake."""
     engine.create("base", FOR_EVER, network="none")
     assert "use --filter" in command("ps", "-a", "--filter", text)
 
 
 def test_inspect_fills_templates_of_docker_scripts(engine: Engine, command: Command) -> None:
-    """Scripts ask for addresses, state and mounts."""
+    """`inspect -f` fills templates of Docker scripts for addresses, state and mounts."""
     web = engine.run("base", FOR_EVER, name="web", binds=["data:/data:ro"], pids_limit=0)
     address = web.state.endpoints[0].address.partition("/")[0]
     assert command("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web") == f"{address}\n"
@@ -82,8 +82,8 @@ DATA = {"A": {"b": [1, 2]}, "N": None, "T": True, "L": {"k.x": "v"}, "S": "text"
         ("plain", "plain"),
     ],
 )
-def test_template_is_filled(text: str, filled: str) -> None:
-    """Templates support the common part of Go's."""
+def test_inspect_template_is_filled(text: str, filled: str) -> None:
+    """A template may use the common part of Go's template language."""
     assert output.render(text, DATA) == filled
 
 
@@ -102,14 +102,14 @@ def test_template_is_filled(text: str, filled: str) -> None:
         ("{{range .S}}x{{end}}", ".S is nothing to go through"),
     ],
 )
-def test_invalid_template_is_refused(text: str, why: str) -> None:
-    """The error names the existing fields, or the unsupported expression."""
+def test_invalid_inspect_template_is_refused(text: str, why: str) -> None:
+    """The error for a template names the existing fields or the unsupported expression."""
     with pytest.raises(InvalidError, match=re.escape(why)):
         output.render(text, DATA)
 
 
-def test_logs_tail_and_since(engine: Engine, command: Command) -> None:
-    """With `follow` later output is printed too."""
+def test_logs_are_limited_by_tail_and_since(engine: Engine, command: Command) -> None:
+    """Lines before `tail` or `since` are left out, and `follow` also prints later output."""
     found = engine.run("base", ["seq", "100"], name="web", network="none")
     engine.wait(found.id)
     assert command("logs", "--tail", "2", "web") == "99\n100\n"
@@ -127,7 +127,7 @@ def test_logs_tail_and_since(engine: Engine, command: Command) -> None:
 
 
 def test_since_accepts_seconds_durations_and_dates() -> None:
-    """All become times in UTC with nanoseconds."""
+    """`since` converts seconds, durations and dates to UTC times with nanoseconds."""
     assert log_time("0") == "1970-01-01T00:00:00.000000000Z"
     assert log_time("2026-01-31T12:00:00+02:00") == "2026-01-31T10:00:00.000000000Z"
     assert log_time("1h") < log_time("10m30s") < log_time("0.5s")
@@ -136,7 +136,7 @@ def test_since_accepts_seconds_durations_and_dates() -> None:
 
 
 def test_top_lists_processes_by_host_pid(engine: Engine, command: Command) -> None:
-    """A stopped container is refused."""
+    """`top` lists processes by their host PID, and refuses a stopped container."""
     web = engine.run("base", FOR_EVER, name="web", network="none")
     head, *rows = command("top", "web").splitlines()
     assert head.split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
@@ -148,7 +148,10 @@ def test_top_lists_processes_by_host_pid(engine: Engine, command: Command) -> No
 
 
 def test_restart_starts_a_new_process(engine: Engine, command: Command) -> None:
-    """A running container is stopped first; with --rm it is refused."""
+    """`restart` stops a running container and starts a new process.
+
+    A container with --rm is refused.
+    """
     web = engine.run("base", FOR_EVER, name="web", network="none")
     assert command("restart", "-t", "1", "web") == "web\n"
     again = engine.inspect("web")
@@ -161,7 +164,7 @@ def test_restart_starts_a_new_process(engine: Engine, command: Command) -> None:
 
 
 def test_env_file_is_read(mydocker: Mydocker, env: dict[str, str], tmp_path: Path) -> None:
-    """Comments are ignored, a name alone takes the caller's value, -e has priority."""
+    """An environment file may have comments; a name alone takes the caller's value; -e wins."""
     path = tmp_path / "env"
     path.write_text("# no\n\nA=1\nB= two words=x \nHERE\nNOWHERE\nC=old\n")
     env["HERE"] = "ours"
@@ -179,7 +182,7 @@ def test_env_file_is_read(mydocker: Mydocker, env: dict[str, str], tmp_path: Pat
 def test_relative_bind_source_is_below_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plain word is a volume."""
+    """A relative bind source is below the working directory; a plain word names a volume."""
     monkeypatch.chdir(tmp_path)
     asked = ["./a:/a:ro", ".:/b", "../c:/c", "data:/d", ".e:/e"]
     words = [word for text in asked for word in ("-v", text)]
@@ -196,7 +199,7 @@ def test_relative_bind_source_is_below_the_working_directory(
 def test_inspect_shows_found_containers_and_reports_missing_ones(
     engine: Engine, mydocker: Mydocker
 ) -> None:
-    """The exit code is 1."""
+    """`inspect` prints the containers that it finds, reports the others, and exits with 1."""
     engine.create("base", FOR_EVER, name="web", network="none")
     done = mydocker("inspect", "-f", "{{.Name}}", "nope", "web")
     assert (done.returncode, done.stdout) == (1, "/web\n")
@@ -204,7 +207,7 @@ def test_inspect_shows_found_containers_and_reports_missing_ones(
 
 
 def test_volume_commands_have_dockers_output(command: Command, mydocker: Mydocker) -> None:
-    """A volume keeps its files between containers."""
+    """`volume` commands print Docker's output, and a volume keeps its files."""
     assert command("volume", "create", "data") == "data\n"
     assert command("volume", "ls").split() == ["DRIVER", "VOLUME", "NAME", "local", "data"]
     (shown,) = json.loads(command("volume", "inspect", "data"))
@@ -223,7 +226,7 @@ def test_volume_commands_have_dockers_output(command: Command, mydocker: Mydocke
     ("text", "count"), [("64m", 64 << 20), ("1.5G", 3 << 29), ("512", 512), ("1kb", 1024), ("", 0)]
 )
 def test_sizes_are_powers_of_1024(text: str, count: int) -> None:
-    """Units are those of Docker, in upper or lower case."""
+    """A size may have Docker's units in upper or lower case; they are powers of 1024."""
     assert size("--memory", text) == count
     with pytest.raises(InvalidError, match="no size"):
         size("--memory", "lots")

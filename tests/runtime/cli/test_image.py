@@ -1,4 +1,4 @@
-"""Commands on images and files of containers: Docker's names, output, exit codes."""
+"""Tests of commands on images and container files: Docker's names, output, exit codes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def _rows(mydocker: Mydocker, *options: str) -> list[list[str]]:
 
 
 def test_load_prints_loaded_names(mydocker: Mydocker, host_dir: Path) -> None:
-    """Archives come from files or standard input; -q prints nothing; unnamed images have IDs."""
+    """`load` reads a file or standard input, and prints the name or ID of each image.
+
+    With -q it prints nothing.
+    """
     made = tars.config([LAYER])
     archive = tars.packed(tars.new_docker([LAYER], made, ["team/app:1", "app"]))
     (host_dir / "x.tar").write_bytes(archive)
@@ -52,7 +55,7 @@ def test_load_prints_loaded_names(mydocker: Mydocker, host_dir: Path) -> None:
 
 
 def test_refused_archive_is_reported(mydocker: Mydocker, host_dir: Path) -> None:
-    """Standard error has the archive, the cause and a remedy."""
+    """The error for a refused archive names the archive, the cause and a remedy."""
     bad = tars.tar(Item("../../evil"))
     archive = tars.packed(tars.new_docker([bad], tars.config([bad]), ["bad"]))
     (host_dir / "bad.tar").write_bytes(archive)
@@ -70,7 +73,10 @@ def test_refused_archive_is_reported(mydocker: Mydocker, host_dir: Path) -> None
 
 
 def test_images_lists_names_ids_and_sizes(mydocker: Mydocker, engine: Engine) -> None:
-    """Filtered by name; -q prints each ID once, --no-trunc in full."""
+    """`images` lists names, IDs and sizes, filtered by name.
+
+    -q prints each ID once; --no-trunc prints it in full.
+    """
     identity = make(engine, LAYER, name="team/app:1")
     engine.images.tag("team/app:1", "team/app:2")
     engine.images.tag("team/app:1", "other")
@@ -100,15 +106,18 @@ SIZES = {0: "0B", 999: "999B", 1000: "1kB", 5_610_000: "5.61MB", 999_999: "1MB",
 
 
 @pytest.mark.parametrize("count", SIZES)
-def test_sizes_have_three_digits(count: int) -> None:
-    """The unit is the largest that fits."""
+def test_image_sizes_have_three_digits(count: int) -> None:
+    """A printed size has three digits and the largest unit that fits."""
     assert output.size(count) == SIZES[count]
 
 
 def test_failed_save_leaves_the_file_unchanged(
     mydocker: Mydocker, engine: Engine, host_dir: Path
 ) -> None:
-    """The file appears when it is complete, with the same content as standard output."""
+    """A failed `save -o` leaves the file unchanged.
+
+    The file appears when it is complete, with the same content as standard output.
+    """
     make(engine, LAYER, name="app")
     make(engine, LAYER, name="other", Env=["A=b"])
     assert mydocker("save", "-o", str(host_dir / "x.tar"), "app", "other").returncode == 0
@@ -125,7 +134,7 @@ def test_failed_save_leaves_the_file_unchanged(
 def test_archives_are_not_read_from_or_written_to_terminals(
     env: dict[str, str], engine: Engine
 ) -> None:
-    """`save` and `load` end with an error."""
+    """`save` to a terminal and `load` from a terminal fail with an error."""
     make(engine, LAYER, name="app")
     for argv, message in (
         (["save", "app"], "output is a terminal"),
@@ -139,7 +148,7 @@ def test_archives_are_not_read_from_or_written_to_terminals(
 def test_imported_and_committed_images_run(
     mydocker: Mydocker, engine: Engine, host_dir: Path
 ) -> None:
-    """Both commands print the ID of the new image."""
+    """`import` and `commit` print the ID of the new image, and the image runs."""
     changes = ("-c", "CMD cat /f", "-c", "LABEL owner=me")
     done = mydocker("import", *changes, "-m", "mine", "-", stdin=base_layer(engine))
     identity = done.stdout.strip()
@@ -160,7 +169,7 @@ def test_imported_and_committed_images_run(
 
 
 def test_rmi_prints_untagged_and_deleted(mydocker: Mydocker, engine: Engine) -> None:
-    """Images after one that is refused are removed."""
+    """`rmi` prints untagged and deleted images, and continues after a refused one."""
     identity = make(engine, LAYER, name="app")
     engine.images.tag("app", "app:2")
     assert mydocker("rmi", "app:2").stdout == "Untagged: app:2\n"
@@ -178,8 +187,10 @@ def test_rmi_prints_untagged_and_deleted(mydocker: Mydocker, engine: Engine) -> 
     assert mydocker("rmi", identity[:12]).stdout == deleted
 
 
-def test_diff_and_export(mydocker: Mydocker, engine: Engine, host_dir: Path) -> None:
-    """`diff` prints one change per line, `export` a tar of all files."""
+def test_diff_prints_changes_and_export_writes_a_tar(
+    mydocker: Mydocker, engine: Engine, host_dir: Path
+) -> None:
+    """`diff` prints one change per line, and `export` writes a tar of all files."""
     make(engine, base_layer(engine), tars.tar(Item("d/old")))
     script = "echo x > /f; rm /d/old"
     mydocker("run", "--name", "web", "--net", "none", "made", "sh", "-c", script)
@@ -194,7 +205,10 @@ def test_diff_and_export(mydocker: Mydocker, engine: Engine, host_dir: Path) -> 
 
 
 def test_cp_copies_in_both_directions(mydocker: Mydocker, host_dir: Path) -> None:
-    """Files, directories and tars; relative container paths begin at the root."""
+    """`cp` copies files, directories and tars in both directions.
+
+    A relative path in the container begins at its root.
+    """
     mydocker("run", "-d", "--name", "web", "--net", "none", "base", "sleep", "1000")
     (host_dir / "a:b").write_text("colon")
     (host_dir / "f").write_text("in")

@@ -101,7 +101,7 @@ def first(engine: Engine) -> str:
 def test_command_imports_only_needed_modules(
     root: Path, first: str, words: tuple[str, ...], unneeded: set[str]
 ) -> None:
-    """Only `run` needs images and options, and only a bridge needs the network code."""
+    """Only `run` imports images and options, and only commands on bridges the network code."""
     seen = imported_by(root, *(word.replace("FIRST", first) for word in words))
     assert "runtime.engine" in seen
     assert seen & (NEVER | unneeded) == set()
@@ -110,7 +110,10 @@ def test_command_imports_only_needed_modules(
 def test_exec_beside_a_daemon_imports_only_its_client(
     root: Path, engine: Engine, first: str
 ) -> None:
-    """The look for a killed daemon needs none of the network code."""
+    """`exec` beside a running daemon imports only the daemon's client.
+
+    The check for a killed daemon needs none of the network code.
+    """
     network = engine.network_create("lan").name
     engine.run("base", FOR_EVER, network=network)
     unneeded = NETWORKS - {"runtime.daemon.client", "socket"} | {"runtime.container.networking"}
@@ -120,7 +123,10 @@ def test_exec_beside_a_daemon_imports_only_its_client(
 
 
 def test_no_garbage_collection_during_imports(root: Path, first: str) -> None:
-    """Imported objects stay until the end; looking for garbage takes a tenth of a command."""
+    """The garbage collector does not run during imports.
+
+    Imported objects stay until the end, and a collection takes a tenth of a command's time.
+    """
     done = subprocess.run(
         python(COLLECTING, "exec", first, "true"),
         env=environment(MYDOCKER_ROOT=str(root)),
@@ -134,7 +140,7 @@ def test_no_garbage_collection_during_imports(root: Path, first: str) -> None:
 
 @pytest.mark.parametrize("columns", ["40", "100", "", "wide"])
 def test_help_is_as_wide_as_with_plain_argparse(columns: str) -> None:
-    """Finding the width without shutil gives the same help."""
+    """Help texts have argparse's width, although mydocker finds the width without shutil."""
     source = "import sys; from runtime.cli.main import parser; parser(sys.argv[1]).parse_args()"
     plain = "import argparse, runtime.cli.base as c; c.Parser = argparse.ArgumentParser; "
     helps = [

@@ -1,4 +1,4 @@
-"""Start of the program, and its error messages."""
+"""Tests of the start of the program and of its error messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def run(root: Path, words: str, redirection: str = "", **env: str) -> tuple[int,
 def test_closed_standard_stream_is_replaced_by_dev_null(
     engine: Engine, root: Path, how: str, closed: str
 ) -> None:
-    """No other file of mydocker gets its number, and the exit code is the command's."""
+    """/dev/null replaces a closed standard stream, so no file of mydocker gets its number.
+
+    The exit code is the command's.
+    """
     engine.run("base", ["sleep", "1000000"], name="web", network="none")
     code, output, errors = run(root, f'{how} sh -c "readlink /proc/self/fd/0; exit 3"', closed)
     assert (code, errors) == (3, "")
@@ -40,7 +43,10 @@ def test_closed_standard_stream_is_replaced_by_dev_null(
 
 
 def test_character_missing_in_the_encoding_is_replaced(engine: Engine, root: Path) -> None:
-    """`ps` shortens long commands with an ellipsis."""
+    """A command replaces a character that the output's encoding does not have.
+
+    `ps` shortens long commands with an ellipsis.
+    """
     engine.run("base", ["sleep", "1000000", "a long word", "and another"], network="none")
     code, output, errors = run(root, "ps -a", PYTHONIOENCODING="latin-1")
     assert (code, errors) == (0, "")
@@ -52,7 +58,7 @@ def test_character_missing_in_the_encoding_is_replaced(engine: Engine, root: Pat
 def test_full_disk_at_standard_output_is_reported_once(
     engine: Engine, root: Path, words: str
 ) -> None:
-    """The error names the likely cause."""
+    """A full disk at standard output is reported once, with the likely cause."""
     engine.run("base", ["true"], name="web", network="none")
     code, output, errors = run(root, words, "> /dev/full")
     assert (code, output) == (1, "")
@@ -63,7 +69,7 @@ def test_full_disk_at_standard_output_is_reported_once(
 
 
 def test_os_error_is_printed_without_its_number(capsys: pytest.CaptureFixture[str]) -> None:
-    """The file that it is about is printed."""
+    """An error of the operating system is printed with its file and without its number."""
     print_error(PermissionError(13, "Permission denied", "/x"))
     print_error(PermissionError(13, "add an address: Permission denied"))
     assert capsys.readouterr().err.splitlines() == [

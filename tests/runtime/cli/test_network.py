@@ -1,4 +1,4 @@
-"""Commands on networks and ports: Docker's names and output."""
+"""Tests of commands on networks and ports: Docker's names and output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ def _web(command: Command, *options: str) -> None:
 
 
 def test_published_ports_in_ps_inspect_and_port(command: Command) -> None:
-    """`HostConfig` has the requested ports, `NetworkSettings` the actual ones."""
+    """`ps`, `inspect` and `port` show published ports.
+
+    `HostConfig` has the requested ports, `NetworkSettings` the actual ones.
+    """
     command("network", "create", "--ipv6", "lan")
     _web(command, "--net", "lan", "-p", "8080:80", "-p", "127.0.0.1:53:53/udp")
     head, row = command("ps").splitlines()
@@ -51,14 +54,17 @@ def test_published_ports_in_ps_inspect_and_port(command: Command) -> None:
 
 
 def test_publish_all_publishes_exposed_ports(command: Command) -> None:
-    """`port` prints the chosen host ports."""
+    """`run -P` publishes the exposed ports, and `port` prints the chosen host ports."""
     _web(command, "-P", "--expose", "80", "--expose", "53/udp")
     rows = command("port", "web").splitlines()
     assert [row.partition(" -> ")[0] for row in rows] == ["80/tcp", "53/udp"]
 
 
-def test_connect_and_disconnect(command: Command) -> None:
-    """Addresses and alias are as requested; both commands print nothing."""
+def test_connect_and_disconnect_print_nothing(command: Command) -> None:
+    """`network connect` assigns the requested addresses and alias.
+
+    `connect` and `disconnect` print nothing.
+    """
     command("network", "create", "--subnet", "10.9.0.0/24", "--subnet", "fd00:9::/64", "lan")
     _web(command)
     options = ("--ip", "10.9.0.7", "--ip6", "fd00:9::7", "--alias", "www")
@@ -80,7 +86,7 @@ def test_connect_and_disconnect(command: Command) -> None:
 
 
 def test_prune_prints_removed_networks(command: Command) -> None:
-    """Nothing is printed if nothing is removed; -f has no effect."""
+    """`network prune` prints the removed networks, or nothing; -f has no effect."""
     command("network", "create", "one")
     command("network", "create", "two")
     command("run", "-d", "--net", "one", "base", "sleep", "1000")
@@ -90,7 +96,7 @@ def test_prune_prints_removed_networks(command: Command) -> None:
 
 
 def test_macvlan_network_is_created_and_inspected(command: Command) -> None:
-    """It has the MTU of the host interface; options of bridges are refused."""
+    """A macvlan network has the MTU of the host interface; bridge options are refused."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_veth("eth0", "wire", mtu=1400)])
     subnet = ("-d", "macvlan", "--subnet", "198.51.100.0/24", "--gateway", "198.51.100.1")
@@ -117,7 +123,7 @@ def test_macvlan_network_is_created_and_inspected(command: Command) -> None:
 
 
 def test_docker_names_of_network_options_are_accepted(command: Command) -> None:
-    """Docker's long names of MTU and inter-container communication mean the same."""
+    """Docker's long option names for the MTU and inter-container communication are accepted."""
     given = {
         "com.docker.network.driver.mtu": "1300",
         "com.docker.network.bridge.enable_icc": "false",

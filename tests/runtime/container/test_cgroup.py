@@ -31,7 +31,7 @@ def _cgroups(name: str) -> list[Path]:
     ]
 
 
-def _none_left() -> bool:
+def _no_cgroup_left() -> bool:
     """Return True if no cgroup of a container is empty; cgroups of other tests are included."""
     return all(_occupied(path) for path in _cgroups("mydocker-*"))
 
@@ -43,14 +43,14 @@ def _occupied(path: Path) -> bool:
         return True  # just removed
 
 
-def _or_refused(controller: str, ask: Callable[[], Any]) -> Any:
+def _result_or_refusal(controller: str, ask: Callable[[], Any]) -> Any:
     """Return the result of `ask`; `None` if it is refused correctly and leaves no cgroup."""
     try:
         return ask()
     except UnsupportedError as error:
         message = str(error)
     assert f"'{controller}'" in message
-    until(_none_left, "no cgroup is left")
+    until(_no_cgroup_left, "no cgroup is left")
     return None
 
 
@@ -78,7 +78,7 @@ def test_resource_limit_is_in_the_cgroup_or_refused(
     """The container's processes are in a cgroup with the limit; it ends with the container."""
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with nothing_left(root):
-        found = _or_refused(
+        found = _result_or_refusal(
             controller, lambda: engine.run("base", FOR_EVER, network="none", **options)
         )
         if found is not None:
@@ -86,7 +86,7 @@ def test_resource_limit_is_in_the_cgroup_or_refused(
             members = _read(found, "cgroup.procs")[0].split()
             assert set(map(int, members)) == set(processes.of(found.state.pid))
             engine.remove(found.id, force=True)
-        until(_none_left, "no cgroup is left")
+        until(_no_cgroup_left, "no cgroup is left")
 
 
 def test_pids_limit_stops_further_processes(engine: Engine, root: Path) -> None:
@@ -94,7 +94,7 @@ def test_pids_limit_stops_further_processes(engine: Engine, root: Path) -> None:
     script = "for i in $(seq 20); do sleep 1000000 & done; echo all"
     free = engine.run("base", ["sh", "-c", script], network="none")
     assert engine.wait(free.id) == 0
-    found = _or_refused(
+    found = _result_or_refusal(
         "pids",
         lambda: engine.run("base", ["sh", "-c", script], network="none", pids_limit=8),
     )
@@ -112,7 +112,7 @@ def test_container_without_limits_has_no_own_cgroup(engine: Engine) -> None:
 
 
 def test_too_small_limit_is_refused(engine: Engine) -> None:
-    """A limit that is too small for a start, or below the kernel's minimum, is refused."""
+    """A limit below the need of a start, or below the kernel's minimum, is refused."""
     for options in ({"memory": 4096}, {"cpus": 0.001}, {"pids_limit": 1}):
         with pytest.raises(InvalidError):
             engine.create("base", FOR_EVER, **options)
@@ -121,14 +121,14 @@ def test_too_small_limit_is_refused(engine: Engine) -> None:
 _COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /count; done"
 
 
-def _count(root: Path, found: ContainerRecord) -> Path:
+def _counter_path(root: Path, found: ContainerRecord) -> Path:
     """Return the path of the container's counter, which exists once its command runs."""
     return root / "containers" / found.id / "upper" / "count"
 
 
-def _counts(root: Path, found: ContainerRecord) -> bool:
+def _counter_increases(root: Path, found: ContainerRecord) -> bool:
     """Return True if the counter increases while the test does some work."""
-    path = _count(root, found)
+    path = _counter_path(root, found)
     before = path.read_text()
     for _ in range(3000):
         os.sched_yield()
@@ -138,19 +138,22 @@ def _counts(root: Path, found: ContainerRecord) -> bool:
 
 
 def test_paused_container_runs_no_process(engine: Engine, root: Path) -> None:
-    """No process runs until unpause; meanwhile the container can be inspected, but not entered."""
+    """No process of a paused container runs until unpause.
+
+    Meanwhile the container can be inspected, but not entered.
+    """
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
-    until(_count(root, web).exists, "it counts")
-    if _or_refused("freezer", lambda: engine.pause("web")) is None:
+    until(_counter_path(root, web).exists, "the counter increases")
+    if _result_or_refusal("freezer", lambda: engine.pause("web")) is None:
         assert not engine.inspect("web").state.paused
         return
     assert engine.inspect("web").state.paused
-    assert not _counts(root, web)
+    assert not _counter_increases(root, web)
     for act in (engine.pause, lambda name: engine.exec(name, ["true"])):
         with pytest.raises(ConflictError, match="paused"):
             act("web")
     engine.unpause("web")
-    until(lambda: _counts(root, web), "it counts again")
+    until(lambda: _counter_increases(root, web), "the counter increases again")
     with pytest.raises(ConflictError, match="not paused"):
         engine.unpause("web")
 
@@ -159,7 +162,7 @@ def test_paused_container_runs_no_process(engine: Engine, root: Path) -> None:
 def test_paused_container_can_be_stopped_killed_or_removed(engine: Engine, end: str) -> None:
     """A frozen container ends in each way, and no cgroup is left."""
     web = engine.run("base", FOR_EVER, name="web", network="none")
-    if _or_refused("freezer", lambda: engine.pause("web")) is not None:
+    if _result_or_refusal("freezer", lambda: engine.pause("web")) is not None:
         assert _cgroups(f"mydocker-{web.id[:12]}") != []
     match end:
         case "stop":
@@ -184,15 +187,15 @@ _PAUSING: dict[str, Step] = {
 def test_killed_pause_can_be_unpaused(engine: Engine, root: Path, step: Step) -> None:
     """After a killed pause the container can be unpaused and removed; no cgroup is left."""
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
-    until(_count(root, web).exists, "it counts")
+    until(_counter_path(root, web).exists, "the counter increases")
 
-    def hold_and_let_go() -> None:
+    def pause_and_unpause() -> None:
         Engine(root).pause("web")
         Engine(root).unpause("web")
 
-    killed_at(step, hold_and_let_go)
+    killed_at(step, pause_and_unpause)
     engine.unpause("web")
-    until(lambda: _counts(root, web), "it counts")
+    until(lambda: _counter_increases(root, web), "the counter increases")
     engine.remove("web", force=True)
     assert _cgroups(f"mydocker-{web.id[:12]}") == []
 
@@ -203,6 +206,6 @@ def test_killed_start_with_limits_leaves_no_cgroup(engine: Engine, root: Path) -
         (cgroup.Cgroups, "limit", False),
         lambda: Engine(root).run("base", FOR_EVER, name="web", network="none", pids_limit=8),
     )
-    until(lambda: engine.inspect("web").state.status == "created", "it is put in order")
+    until(lambda: engine.inspect("web").state.status == "created", "the state is repaired")
     engine.remove("web")
-    until(_none_left, "no cgroup is left")
+    until(_no_cgroup_left, "no cgroup is left")

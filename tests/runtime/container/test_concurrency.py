@@ -1,4 +1,4 @@
-"""Concurrent calls from many processes, without a daemon."""
+"""Tests of concurrent calls from many processes; no daemon coordinates them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _at_once(jobs: Sequence[Callable[[], None]]) -> list[int]:
 
 
 def test_fifty_concurrent_starts_get_distinct_addresses(engine: Engine, root: Path) -> None:
-    """Only one of the starts creates the default network."""
+    """Fifty concurrent starts get distinct addresses; one of them creates the default network."""
     assert _at_once([partial(_start, root)] * MANY) == [0] * MANY
     found = engine.containers()
     endpoints = [item.state.endpoints[0] for item in found]
@@ -58,7 +58,7 @@ def test_fifty_concurrent_starts_get_distinct_addresses(engine: Engine, root: Pa
 
 
 def test_concurrent_starts_and_removals_keep_addresses_unique(engine: Engine, root: Path) -> None:
-    """Addresses stay unique while others are released, and nothing is left in the end."""
+    """Addresses stay unique while starts and removals run at once, and nothing is left."""
     engine.run("base", FOR_EVER, name="stays")
     with nothing_left(root):
         for number in range(8):
@@ -73,14 +73,14 @@ def test_concurrent_starts_and_removals_keep_addresses_unique(engine: Engine, ro
 
 
 def test_concurrent_creations_with_one_name_succeed_once(engine: Engine, root: Path) -> None:
-    """Of several concurrent creations one succeeds and the others fail with an error."""
+    """Of several concurrent creations with one name, one succeeds and the others fail."""
     codes = _at_once([partial(_start, root, name="web")] * 6)
     assert sorted(codes) == [0, 2, 2, 2, 2, 2]
     assert [item.name for item in engine.containers()] == ["web"]
 
 
 def test_concurrent_removals_succeed_once(engine: Engine, root: Path) -> None:
-    """Of several concurrent removals one succeeds; none crashes."""
+    """Of several concurrent removals of a container, one succeeds and none crashes."""
     engine.run("base", FOR_EVER, name="web")
     codes = _at_once([partial(_remove, root, "web")] * 6)
     assert codes.count(0) == 1
@@ -103,13 +103,16 @@ def test_concurrent_starts_of_a_container_make_one_pid_1(engine: Engine, root: P
 
 
 def test_concurrently_created_networks_do_not_overlap(engine: Engine, root: Path) -> None:
-    """Networks made at once never overlap."""
+    """The subnets of networks that are created at once do not overlap."""
     assert _at_once([partial(_network, root, name) for name in "abcdef"]) == [0] * 6
     assert len({item.subnet for item in engine.networks()}) == 7
 
 
 def test_concurrent_starts_beyond_the_subnet_are_refused(engine: Engine, root: Path) -> None:
-    """A /29 has five free addresses: further starts are refused and leave nothing."""
+    """Concurrent starts beyond the five free addresses of a /29 are refused.
+
+    They leave nothing.
+    """
     engine.network_create("small", subnet="10.9.0.0/29")
     codes = _at_once([partial(_start, root, network="small")] * 8)
     assert sorted(codes) == [0] * 5 + [2] * 3

@@ -1,4 +1,4 @@
-"""Copies of files and directories out of containers and into them."""
+"""Tests of copies of files and directories out of containers and into them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from tests.runtime.image.image_files import has_id
 from tests.runtime.image.tars import Item, symlink
 
 
-def test_file_is_copied_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
-    """The copy keeps its name in a directory, or gets the requested name."""
+def test_file_is_copied_out_of_a_container(
+    engine: Engine, web: ContainerRecord, here: Path
+) -> None:
+    """A copied file keeps its name in a directory, or gets the requested name."""
     (here / "there").write_text("before")
     engine.inside.copy_out("web", "/srv/a/one", str(here))
     engine.inside.copy_out("web", "/srv/a/one", str(here / "other"))
@@ -33,8 +35,13 @@ def test_file_is_copied_out(engine: Engine, web: ContainerRecord, here: Path) ->
     }
 
 
-def test_directory_is_copied_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
-    """The copy is whole in an existing directory, content only with `/.`, or a new directory."""
+def test_directory_is_copied_out_of_a_container(
+    engine: Engine, web: ContainerRecord, here: Path
+) -> None:
+    """A directory is copied whole into an existing or a new directory.
+
+    With `/.` only its content is copied.
+    """
     (here / "there").mkdir(mode=0o700)
     (here / "content").mkdir(mode=0o700)
     engine.inside.copy_out("web", "/srv/a", str(here / "there"))
@@ -46,8 +53,10 @@ def test_directory_is_copied_out(engine: Engine, web: ContainerRecord, here: Pat
     assert stat.S_IMODE((here / "content").stat().st_mode) == 0o700
 
 
-def test_files_are_copied_in(engine: Engine, web: ContainerRecord, here: Path) -> None:
-    """The same rules apply; a running container sees the files at once."""
+def test_files_are_copied_into_a_container(
+    engine: Engine, web: ContainerRecord, here: Path
+) -> None:
+    """Copies into a container follow the same rules; a running container sees them at once."""
     (here / "d" / "sub").mkdir(parents=True)
     (here / "d" / "sub" / "f").write_text("in\n")
     (here / "program").write_text("#!/bin/sh\necho ran\n")
@@ -63,7 +72,10 @@ def test_files_are_copied_in(engine: Engine, web: ContainerRecord, here: Path) -
 
 
 def test_copy_keeps_owners_with_archive(engine: Engine, web: ContainerRecord, here: Path) -> None:
-    """Owners are kept if this user namespace maps them; otherwise all files belong to root."""
+    """`cp -a` keeps owners that this user namespace maps; other files belong to root.
+
+    Without -a all files belong to root.
+    """
     if not has_id(1234):
         engine.inside.copy_out("web", "/srv/a/one", str(here), archive=True)
         assert (here / "one").stat().st_uid == 0
@@ -102,7 +114,7 @@ def secret(here: Path) -> Path:
 def test_copy_resolves_links_inside_the_container(
     engine: Engine, web: ContainerRecord, secret: Path, follow: str
 ) -> None:
-    """A link to a host path means the container's own file at that path, or no file."""
+    """A link to a host path leads to the container's own file at that path, or to none."""
     here, out = secret, secret / "out"
     links = {"file": f"{here}/secret", "dir": str(here), "dots": f"{'../' * 20}{here}"}
     for name, target in links.items():
@@ -164,7 +176,7 @@ REFUSED: dict[str, tuple[str, str, str]] = {
 def test_impossible_copy_is_refused(
     engine: Engine, web: ContainerRecord, here: Path, what: str
 ) -> None:
-    """The error names the obstacle, and no file is copied."""
+    """The error for an impossible copy names the obstacle, and no file is copied."""
     source, target, message = REFUSED[what]
     (here / "file").touch()
     os.mkfifo(here / "pipe")
@@ -184,7 +196,7 @@ def test_copy_does_not_read_named_pipes(engine: Engine, web: ContainerRecord, he
 def test_whiteout_name_is_copied_as_a_file(
     engine: Engine, web: ContainerRecord, here: Path
 ) -> None:
-    """The name .wh.one marks a deleted file only in a layer."""
+    """A file called .wh.one is copied like any file; it marks a deletion only in a layer."""
     (here / ".wh.one").write_text("a file\n")
     engine.inside.copy_in(str(here / ".wh.one"), "web", "/srv/a")
     engine.inside.copy_out("web", "/srv/a/.wh.one", str(here / "back"))
@@ -193,7 +205,7 @@ def test_whiteout_name_is_copied_as_a_file(
 
 
 def test_copy_reads_and_writes_tar_streams(engine: Engine, web: ContainerRecord) -> None:
-    """`-` stands for the other side; the tar is checked like any untrusted tar."""
+    """`cp` reads or writes a tar stream at `-`, and checks it like any untrusted tar."""
     data = b"".join(engine.inside.pack("web", "/srv/a"))
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:
         assert opened.getnames() == ["a", "a/b", "a/b/two", "a/one"]
@@ -207,7 +219,10 @@ def test_copy_reads_and_writes_tar_streams(engine: Engine, web: ContainerRecord)
 
 
 def test_stopped_container_is_locked_during_a_copy(engine: Engine) -> None:
-    """A start would mount the file system twice. A running container is not locked by a copy."""
+    """A copy locks a stopped container, because a start would mount its file system twice.
+
+    A copy does not lock a running container.
+    """
     found = engine.create("base", SLEEP, name="web", network="none")
     for held in (True, False):
         pieces = engine.inside.pack("web", "/bin")
@@ -221,7 +236,10 @@ def test_stopped_container_is_locked_during_a_copy(engine: Engine) -> None:
 
 
 def test_interrupted_copy_reports_the_copied_part(engine: Engine, here: Path) -> None:
-    """A device is not reported as a damaged archive, and the files before it are there."""
+    """An interrupted copy reports the cause and keeps the files before it.
+
+    A device, for example, is not reported as a damaged archive.
+    """
     engine.run("base", SLEEP, name="web", network="none")
     with pytest.raises(MydockerError) as refused:
         engine.inside.copy_out("web", "/dev", str(here))

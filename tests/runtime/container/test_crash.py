@@ -1,7 +1,7 @@
-"""mydocker is killed half-way: the next call repairs the state.
+"""Tests of calls that are killed half-way: the next call repairs the state.
 
-The kill comes at a named step: a forked process replaces a function of mydocker by one
-that kills the process before or after its work.
+The kill comes at a named step: a forked process replaces a function of mydocker by one that kills
+the process before or after its work.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ STARTING = steps(
 
 @pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
 def test_container_of_a_killed_start_can_be_removed(engine: Engine, root: Path, step: Step) -> None:
-    """A container that is still listed can be started or removed; then nothing is left of it."""
+    """A container whose start was killed can be started or removed, and nothing is left."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
-        until(lambda: not _in_limbo(engine), "its child has let go of the lock too")
+        until(lambda: not _is_half_done(engine), "the killed start's child has ended")
         for item in [item for item in engine.containers() if item.name == "web"]:
             assert item.state.status in ("created", "running")
             assert engine.start(item.id).state.endpoints[0].address == "172.17.0.2/16"
@@ -53,7 +53,7 @@ def test_container_of_a_killed_start_can_be_removed(engine: Engine, root: Path, 
         engine.remove("web", force=True)
 
 
-def _in_limbo(engine: Engine) -> bool:
+def _is_half_done(engine: Engine) -> bool:
     return any(item.state.status in ("starting", "removing") for item in engine.containers())
 
 
@@ -71,12 +71,12 @@ ENDING = steps(
 
 @pytest.mark.parametrize("step", ENDING.values(), ids=list(ENDING))
 def test_killed_removal_is_finished_or_undone(engine: Engine, root: Path, step: Step) -> None:
-    """The next call finishes the removal, or the container is unchanged and can be removed."""
+    """The next call finishes a killed removal, or the container is unchanged and removable."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         web = engine.run("base", FOR_EVER, name="web")
         killed_at(step, lambda: Engine(root).remove("web", force=True))
-        assert not _in_limbo(engine)
+        assert not _is_half_done(engine)
         try:
             engine.remove("web", force=True)
         except NotFoundError:
@@ -96,7 +96,7 @@ NETWORK = steps(
 def test_network_can_be_created_after_a_killed_creation(
     engine: Engine, root: Path, step: Step
 ) -> None:
-    """The name, the subnet and the bridge are free for the next creation."""
+    """After a killed network creation the name, the subnet and the bridge are free."""
     engine.network_inspect("bridge")
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).network_create("lan", subnet="10.9.0.0/24"))
@@ -117,7 +117,7 @@ REMOVING = steps((Nft, "apply"), (bridge, "remove"))
 def test_network_can_be_removed_after_a_killed_removal(
     engine: Engine, root: Path, step: Step
 ) -> None:
-    """The network is still there and can be removed, or it is gone."""
+    """After a killed network removal the network is gone, or can still be removed."""
     engine.network_inspect("bridge")
     with nothing_left(root):
         engine.network_create("lan")
@@ -131,4 +131,4 @@ def test_pid_1_exits_if_its_start_is_killed(engine: Engine, root: Path) -> None:
     before = family(root)
     step = (status_pipe.InitReport, "pid", True)
     killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
-    until(lambda: family(root) <= before, "pid 1 has left by itself")
+    until(lambda: family(root) <= before, "pid 1 has exited")

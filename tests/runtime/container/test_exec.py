@@ -1,4 +1,4 @@
-"""Execution of a further command in a running container, and the environment of commands."""
+"""Tests of `exec` in a running container, and of the environment of commands."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def web(engine: Engine) -> ContainerRecord:
 
 
 def test_exec_returns_output_and_exit_code(engine: Engine, web: ContainerRecord) -> None:
-    """Stdout and stderr are separate; a killed command returns 128 plus its signal."""
+    """`exec` returns stdout and stderr apart; a killed command returns 128 plus its signal."""
     result = engine.exec(web.id, ["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert result == (7, b"out\n", b"err\n")
     assert engine.exec(web.id, ["sh", "-c", "kill -9 $$"]).exit_code == 137
 
 
 def test_exec_returns_output_beyond_the_pipe_capacity(engine: Engine, web: ContainerRecord) -> None:
-    """Output that exceeds any pipe's capacity comes back, on both streams at once."""
+    """`exec` returns output larger than any pipe's capacity, on both streams at once."""
     script = "dd if=/dev/zero bs=1024 count=512 2>/dev/null; dd if=/dev/zero bs=1024 count=256 >&2"
     result = engine.exec(web.id, ["sh", "-c", script])
     assert len(result.stdout) == 512 * 1024
@@ -48,7 +48,7 @@ def test_exec_returns_output_beyond_the_pipe_capacity(engine: Engine, web: Conta
 
 
 def test_exec_reports_container_that_just_stopped(engine: Engine, web: ContainerRecord) -> None:
-    """The error says that the container has stopped, and not that a system call failed."""
+    """`exec` reports that the container has stopped, not that a system call failed."""
     handle = os.pidfd_open(web.state.pid)
     nothing = os.open("/dev/null", os.O_RDWR)
     try:
@@ -63,7 +63,7 @@ def test_exec_reports_container_that_just_stopped(engine: Engine, web: Container
 
 
 def test_exec_enters_every_namespace_of_the_container(engine: Engine, web: ContainerRecord) -> None:
-    """Each namespace is that of pid 1, and none is the caller's."""
+    """A command of `exec` is in each namespace of pid 1, and in none of the caller's."""
     for kind in ("pid", "mnt", "net", "uts", "ipc", "cgroup"):
         inside = sh(engine, f"readlink /proc/self/ns/{kind}").strip()
         assert inside == os.readlink(f"/proc/{web.state.pid}/ns/{kind}")
@@ -71,7 +71,7 @@ def test_exec_enters_every_namespace_of_the_container(engine: Engine, web: Conta
 
 
 def test_exec_has_requested_environment_and_directory(engine: Engine, web: ContainerRecord) -> None:
-    """The command gets the container's environment with additions, and the requested directory."""
+    """A command of `exec` has the container's environment with additions, and its directory."""
     result = engine.exec(
         web.id, ["sh", "-c", "echo $COLOUR $SHAPE; pwd"], env={"SHAPE": "round"}, workdir="/tmp"
     )
@@ -85,7 +85,7 @@ def test_exec_has_requested_environment_and_directory(engine: Engine, web: Conta
 def test_exec_of_unusable_command_has_the_shells_exit_code(
     engine: Engine, web: ContainerRecord, root: Path, command: str, code: int
 ) -> None:
-    """The error has the exit code of a shell, and nothing is left behind."""
+    """`exec` of an unusable command has a shell's exit code and leaves nothing behind."""
     kind = CommandNotFoundError if code == 127 else CommandError
     with nothing_left(root), pytest.raises(kind, match=command) as caught:
         engine.exec(web.id, [command])
@@ -95,20 +95,20 @@ def test_exec_of_unusable_command_has_the_shells_exit_code(
 def test_exec_timeout_kills_every_process_of_the_command(
     engine: Engine, web: ContainerRecord, root: Path
 ) -> None:
-    """The command is killed at the timeout, and none of its processes stays."""
+    """`exec` kills every process of its command at the timeout."""
     with nothing_left(root), pytest.raises(TimeoutError, match=r"0\.05 s"):
         engine.exec(web.id, FOR_EVER, timeout=0.05)
 
 
 def test_exec_does_not_wait_for_background_processes(engine: Engine, web: ContainerRecord) -> None:
-    """A background child may hold the output open; pid 1 of the container reaps it."""
+    """`exec` returns while a background child holds its output open; pid 1 reaps the child."""
     assert engine.exec(web.id, ["sh", "-c", "sleep 1000 & echo done"]).stdout == b"done\n"
 
 
 def test_exec_in_stopped_or_unknown_container_is_refused(
     engine: Engine, web: ContainerRecord
 ) -> None:
-    """The error names a stopped or unknown container."""
+    """The error of `exec` names a stopped or unknown container."""
     engine.stop(web.id)
     with pytest.raises(ConflictError, match="'web': it is not running"):
         engine.exec("web", ["true"])
@@ -120,14 +120,14 @@ def test_exec_in_stopped_or_unknown_container_is_refused(
 
 
 def test_pid_1_is_mydocker_and_the_command_is_pid_2(engine: Engine, web: ContainerRecord) -> None:
-    """Pid 1 shows no part of the host's command line."""
+    """Pid 1 is mydocker, without any part of the host's command line; pid 2 is the command."""
     assert sh(engine, "cat /proc/1/comm") == "mydocker-init\n"
     assert sh(engine, "cat /proc/1/cmdline").rstrip("\0") == "mydocker-init"
     assert sh(engine, "tr '\\0' ' ' < /proc/2/cmdline").split() == FOR_EVER
 
 
 def test_container_cannot_inspect_its_pid_1(engine: Engine, web: ContainerRecord) -> None:
-    """Root inside cannot see pid 1's files, memory, environment or namespaces."""
+    """Root of the container cannot read pid 1's files, memory, environment or namespaces."""
     for name in ("fd", "root/", "cwd/", "environ", "mem", "ns/net", "maps"):
         shown = engine.exec(web.id, ["sh", "-c", f"ls /proc/1/{name}; cat /proc/1/{name}"])
         assert shown.exit_code, f"/proc/1/{name} can be read"
@@ -136,7 +136,10 @@ def test_container_cannot_inspect_its_pid_1(engine: Engine, web: ContainerRecord
 
 @pytest.mark.parametrize("who", ["2", "self"])
 def test_default_capabilities_are_dockers(engine: Engine, web: ContainerRecord, who: str) -> None:
-    """The default holds for the command and later exec: permitted, effective, bounding."""
+    """The command and later `exec` have Docker's default capabilities.
+
+    The default holds for the permitted, effective and bounding sets.
+    """
     status = dict(
         line.split(":\t", 1) for line in sh(engine, f"cat /proc/{who}/status").splitlines()
     )
@@ -146,25 +149,28 @@ def test_default_capabilities_are_dockers(engine: Engine, web: ContainerRecord, 
 
 
 def test_command_has_only_three_file_descriptors(engine: Engine, web: ContainerRecord) -> None:
-    """The command and later exec have three descriptors (and `ls` one of its own)."""
+    """The command and later `exec` have three descriptors (and `ls` a fourth)."""
     assert sh(engine, "ls /proc/2/fd").split() == ["0", "1", "2"]
     assert sh(engine, "ls /proc/self/fd").split() == ["0", "1", "2", "3"]
 
 
 def test_pid_1_keeps_no_descriptor_of_its_caller(engine: Engine, root: Path) -> None:
-    """Pid 1 keeps no lock, file or socket from the fork: only its pipes, log and record."""
+    """Pid 1 keeps only its pipes, log and record: no lock, file or socket of its caller."""
     with open(root / "secret", "w", encoding="ascii"):
         web = engine.run("base", FOR_EVER, network="none")
     directory = f"{root}/containers/{web.id}"
     wanted = {"/dev/null", "pipe", f"{directory}/log", f"{directory}/exit"}
     # The start returns once the command runs; pid 1 closes its start-up descriptors after that.
-    until(lambda: opened(web.state.pid) == wanted, f"it has {wanted} open and nothing else")
+    until(lambda: opened(web.state.pid) == wanted, f"pid 1 has only {wanted} open")
 
 
 def test_command_starts_with_no_signal_ignored_or_blocked(
     engine: Engine, web: ContainerRecord
 ) -> None:
-    """No signal is ignored or blocked: not even SIGPIPE, which Python ignores for itself."""
+    """A command starts with no signal ignored or blocked.
+
+    Python ignores SIGPIPE for itself, but the command does not.
+    """
     for who in ("2", "self"):
         # Without a shell: busybox's shell ignores SIGQUIT for its children too.
         looked = engine.exec("web", ["grep", "-E", "Sig(Ign|Blk)", f"/proc/{who}/status"])
@@ -175,10 +181,10 @@ def test_command_starts_with_no_signal_ignored_or_blocked(
 def test_host_file_system_is_unreachable_from_the_container(
     engine: Engine, web: ContainerRecord
 ) -> None:
-    """No part of the host's file system is reachable, and files written inside stay inside.
+    """A container reaches no part of the host's file system, and its files stay inside.
 
-    The test first checks from outside and never deletes files inside: if the root were the host's
-    by mistake, the test must not destroy it.
+    The test checks from outside first and never deletes files inside: if the root were the
+    host's by mistake, the test must not destroy it.
     """
     inside, outside = os.stat(f"/proc/{web.state.pid}/root"), os.stat("/")
     assert (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino)
@@ -193,7 +199,7 @@ def test_host_file_system_is_unreachable_from_the_container(
 
 
 def test_host_root_as_container_root_is_refused() -> None:
-    """The refusal comes before any command runs: on creation of a container and on entry."""
+    """Creation and entry of a container refuse the host's root before any command runs."""
     with pytest.raises(UnsupportedError, match="still in reach"):
         rootfs._refuse_host_root(os.stat("/"))
     idle = os.fork()
@@ -218,7 +224,10 @@ def test_host_root_as_container_root_is_refused() -> None:
 
 
 def test_proc_and_sys_show_only_the_container(engine: Engine, web: ContainerRecord) -> None:
-    """Only the container's processes and devices are visible; host settings cannot be changed."""
+    """/proc and /sys show only the container's processes and devices.
+
+    Host settings cannot be changed through them.
+    """
     pids = {int(item) for item in sh(engine, "ls /proc").split() if item.isdigit()}
     assert {1, 2} <= pids
     assert len(pids) <= 5
@@ -232,7 +241,7 @@ def test_proc_and_sys_show_only_the_container(engine: Engine, web: ContainerReco
 
 
 def test_dev_has_only_harmless_devices(engine: Engine, web: ContainerRecord) -> None:
-    """The harmless devices work; device nodes that the container makes cannot be opened."""
+    """The devices in /dev work; device nodes that the container makes cannot be opened."""
     sh(
         engine,
         "head -c 8 /dev/urandom > /dev/null; test -c /dev/full -a -d /dev/pts -a -d /dev/shm",

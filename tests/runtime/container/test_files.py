@@ -1,7 +1,7 @@
-"""A container's files from outside: compare, copy both ways, export, commit.
+"""Tests of a container's files from outside: compare, copy both ways, export, commit.
 
-Files removed inside have names that exist on no host: if a command ran outside by mistake,
-nothing would be lost.
+Files removed inside have names that exist on no host: if a command ran outside by mistake, nothing
+would be lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _diff(engine: Engine) -> list[str]:
 
 
 def test_diff_of_an_unchanged_container_is_empty(engine: Engine) -> None:
-    """A container that was only created, or that wrote nothing, has no changes."""
+    """`diff` of a container that was only created, or that wrote nothing, is empty."""
     engine.create("base", SLEEP, name="web", network="none")
     assert _diff(engine) == []
     engine.start("web")
@@ -41,7 +41,10 @@ def test_diff_of_an_unchanged_container_is_empty(engine: Engine) -> None:
 
 
 def test_diff_lists_added_changed_and_deleted_paths(engine: Engine) -> None:
-    """Added, changed and deleted paths are listed, also in a recreated directory; parents first."""
+    """`diff` lists added, changed and deleted paths, parents first.
+
+    This holds also in a recreated directory.
+    """
     below = tars.tar(
         *(Item(name, b"x") for name in ("d/changed", "d/gone", "d/kept", "anew/old", "tree/a/f")),
         symlink("alias", "tree"),
@@ -77,7 +80,7 @@ def test_diff_lists_added_changed_and_deleted_paths(engine: Engine) -> None:
 
 
 def test_diff_skips_files_removed_meanwhile(here: Path) -> None:
-    """A running container removes files during the diff."""
+    """`diff` skips files that the running container removes meanwhile."""
     (here / "lower").mkdir()
     for name in "abcd":
         (here / "upper" / name / "in").mkdir(parents=True)
@@ -95,7 +98,10 @@ def test_diff_skips_files_removed_meanwhile(here: Path) -> None:
 
 
 def test_export_has_no_content_of_mounts(engine: Engine, web: ContainerRecord) -> None:
-    """The tar can be imported again; /proc, /dev and other mounts are empty directories."""
+    """An exported tar has /proc, /dev and other mounts as empty directories.
+
+    The tar can be imported again.
+    """
     data = b"".join(engine.inside.export("web"))
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:
         names = set(opened.getnames())
@@ -107,7 +113,7 @@ def test_export_has_no_content_of_mounts(engine: Engine, web: ContainerRecord) -
 
 
 def test_commit_save_and_load_keep_deletions(engine: Engine, root: Path) -> None:
-    """After commit, save and load the written files are there and the removed ones are not."""
+    """A committed, saved and loaded image has the written files and not the removed ones."""
     below = tars.tar(Item("w/gone"), Item("w/tree/old"))
     make(engine, base_layer(engine), below)
     engine.run("made", SLEEP, name="web", network="none")
@@ -123,7 +129,7 @@ def test_commit_save_and_load_keep_deletions(engine: Engine, root: Path) -> None
 
 
 def test_repeated_commits_share_lower_layers(engine: Engine) -> None:
-    """Each layer has only the changed files, and all images share the layers below."""
+    """Each committed layer has only the changed files, and images share the layers below."""
     image = "base"
     for number in range(3):
         engine.run(image, SLEEP, name="web", network="none")
@@ -137,7 +143,7 @@ def test_repeated_commits_share_lower_layers(engine: Engine) -> None:
 
 
 def test_commit_keeps_configuration_with_changes(engine: Engine) -> None:
-    """Environment, command and directory are the container's, changed by Dockerfile lines."""
+    """A committed image has the container's configuration, changed by Dockerfile lines."""
     make(
         engine,
         base_layer(engine),
@@ -171,7 +177,7 @@ def test_commit_keeps_configuration_with_changes(engine: Engine) -> None:
 
 
 def test_commit_refuses_whiteout_name(engine: Engine) -> None:
-    """A layer cannot hold a file called .wh.x, nor a device."""
+    """`commit` refuses a file called .wh.x and a device: a layer cannot hold them."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "touch /.wh.etc")
     with pytest.raises(InvalidError, match=r"/\.wh\.etc has a name that images use"):
@@ -180,7 +186,7 @@ def test_commit_refuses_whiteout_name(engine: Engine) -> None:
 
 
 def test_mounted_files_are_copied_out_but_not_in_the_diff(engine: Engine, here: Path) -> None:
-    """A copy from a running container includes its mounts as the container sees them."""
+    """A copy from a running container includes its mounts, but `diff` does not list them."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "echo x > /dev/shm/f")
     engine.inside.copy_out("web", "/dev/shm/f", str(here))
@@ -189,7 +195,7 @@ def test_mounted_files_are_copied_out_but_not_in_the_diff(engine: Engine, here: 
 
 
 def test_file_operations_leave_no_mount_or_process(engine: Engine, root: Path, here: Path) -> None:
-    """No mount, process or descriptor is left, after success or failure."""
+    """No file operation leaves a mount, process or descriptor, after success or failure."""
     engine.run("base", SLEEP, name="web", network="none")
     engine.create("base", SLEEP, name="new", network="none")
     for name in ("web", "new"):
@@ -207,7 +213,7 @@ def test_file_operations_leave_no_mount_or_process(engine: Engine, root: Path, h
 
 
 def test_export_mounts_do_not_propagate_to_the_host(engine: Engine, here: Path) -> None:
-    """Mounts stay private also if the state directory is on a mount with shared propagation."""
+    """The mounts of an export do not propagate to a shared mount of the state directory."""
     mount("tmpfs", str(here), "tmpfs")
     mount("", str(here), flags=MS_SHARED)
     try:
@@ -226,7 +232,7 @@ def test_export_mounts_do_not_propagate_to_the_host(engine: Engine, here: Path) 
 
 
 def test_commit_refuses_too_deep_directory_tree(engine: Engine) -> None:
-    """A tree may have the depth of an image; a deeper one is refused, and can still be removed."""
+    """`commit` refuses a tree deeper than an image may have; the container is removable."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, f"mkdir -p /deep/{'d/' * 250}")
     engine.inside.commit("web", "deep")
@@ -242,7 +248,7 @@ def test_commit_refuses_too_deep_directory_tree(engine: Engine) -> None:
 
 
 def test_commit_and_export_keep_hard_and_symbolic_links(engine: Engine) -> None:
-    """Two hard links of one file stay hard links after a commit and in an export."""
+    """`commit` and `export` keep symbolic links, and two hard links of one file."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "mkdir /l; echo one > /l/a; ln /l/a /l/b; ln -s a /l/c")
     engine.inside.commit("web", "linked")

@@ -1,4 +1,4 @@
-"""A full disk ends no container, and does not prevent listing and removal."""
+"""Tests of a full disk: it ends no container, and lists and removal still work."""
 
 from __future__ import annotations
 
@@ -64,18 +64,21 @@ def fill(small: Path) -> None:
 
 
 def test_container_runs_on_while_a_full_disk_stops_its_log(engine: Engine, small: Path) -> None:
-    """Lines that find no room are lost; later lines are logged once there is room again."""
+    """A container keeps running when a full disk stops its log.
+
+    Lines that find no room are lost; later lines are logged once there is room again.
+    """
     web = engine.run("base", ["sh", "-c", TALKING], name="web", network="none")
 
-    def spoken() -> int:
+    def written_bytes() -> int:
         return int(engine.exec("web", ["wc", "-c", "/dev/shm/spoken"]).stdout.split()[0])
 
     with full(small):
-        before = spoken()
-        until(lambda: spoken() > before + PIPEFUL, "pid 1 has taken what there was no room for")
+        before = written_bytes()
+        until(lambda: written_bytes() > before + PIPEFUL, "pid 1 has read the lost lines")
         assert engine.inspect("web").running
         entries = list(engine.logs("web"))
-    until(lambda: len(list(engine.logs("web"))) > len(entries), "it is logged again")
+    until(lambda: len(list(engine.logs("web"))) > len(entries), "output is logged again")
     engine.exec("web", ["touch", "/dev/shm/go"])
     assert engine.wait("web") == 6
     assert {item.data for item in engine.logs("web")} == {b"and so on\n"}
@@ -83,7 +86,7 @@ def test_container_runs_on_while_a_full_disk_stops_its_log(engine: Engine, small
 
 
 def test_attached_client_gets_all_output_on_a_full_disk(engine: Engine, small: Path) -> None:
-    """The client gets all of the output."""
+    """An attached client gets all of the output although the disk is full."""
     out, writer = os.pipe()
     script = "while ! test -e /dev/shm/go; do sleep 0.01; done; seq 10000"
     found = run_attached(engine, ["sh", "-c", script], writer)
@@ -96,9 +99,12 @@ def test_attached_client_gets_all_output_on_a_full_disk(engine: Engine, small: P
 
 @pytest.mark.parametrize("network", ["bridge", "none"])
 def test_exit_code_is_recorded_on_a_full_disk(engine: Engine, small: Path, network: str) -> None:
-    """The exit code, its time and the record have disk space allocated at the start."""
+    """The exit code is recorded on a full disk, as its space was allocated at the start.
+
+    The same holds for its time and the record.
+    """
     web = engine.run("base", ["sh", "-c", LISTENING], name="web", network=network)
-    until(lambda: any(engine.logs("web")), "it listens")
+    until(lambda: any(engine.logs("web")), "the command listens")
     with full(small):
         os.kill(web.state.pid, signal.SIGTERM)
         assert engine.wait("web") == 6
@@ -108,7 +114,7 @@ def test_exit_code_is_recorded_on_a_full_disk(engine: Engine, small: Path, netwo
 
 
 def test_exit_record_of_an_earlier_run_is_not_reused(engine: Engine) -> None:
-    """A start clears the allocated exit record of the earlier run."""
+    """A start clears the exit record that an earlier run left."""
     web = engine.run("base", ["sh", "-c", "test -e /x && exec sleep 1000; touch /x; exit 3"])
     assert engine.wait(web.id) == 3
     web = engine.start(web.id)
@@ -128,7 +134,10 @@ ENDINGS: dict[str, Callable[[Engine], object]] = {
 def test_container_can_be_ended_and_removed_on_a_full_disk(
     engine: Engine, small: Path, how: str
 ) -> None:
-    """The container and its network can be removed too; each step is visible to other calls."""
+    """A container and its network can be ended and removed on a full disk.
+
+    Each step is visible to other calls.
+    """
     engine.network_create("lan")
     engine.run("base", FOR_EVER, name="web", network="lan")
     engine.run("base", FOR_EVER, name="other", network="lan")
@@ -136,7 +145,7 @@ def test_container_can_be_ended_and_removed_on_a_full_disk(
         ENDINGS[how](engine)
         fill(small)
         if how != "rm -f":
-            until(lambda: engine.inspect("web").state.status == "exited", "it has ended")
+            until(lambda: engine.inspect("web").state.status == "exited", "the container has ended")
             assert "lan" in [item.name for item in Engine(small).networks()]
             fill(small)
             engine.remove("web")
@@ -148,7 +157,10 @@ def test_container_can_be_ended_and_removed_on_a_full_disk(
 def test_failed_start_on_a_full_disk_leaves_the_container_usable(
     engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the full disk; the container can be listed, stopped and removed."""
+    """A start that fails on a full disk leaves a container that can be listed and removed.
+
+    The error names the full disk; the container can also be stopped.
+    """
     engine.create("base", FOR_EVER, name="new")
     engine.run("base", FOR_EVER, name="web")
     with full(small):
@@ -157,7 +169,7 @@ def test_failed_start_on_a_full_disk_leaves_the_container_usable(
         assert "a disk is full" in caught.value.cause
         assert "`df`" in caught.value.remedy
         # Others take the space that is freed when the container stops.
-        monkeypatch.setattr("runtime.container.networking.etc_files.write", _finds_no_room)
+        monkeypatch.setattr("runtime.container.networking.etc_files.write", _raise_full_disk)
         with pytest.raises(UnsupportedError, match="start container 'web': No space"):
             engine.restart("web", timeout=0)
         monkeypatch.undo()
@@ -167,7 +179,7 @@ def test_failed_start_on_a_full_disk_leaves_the_container_usable(
         assert engine.containers() == []
 
 
-def _finds_no_room(*_: object, **__: object) -> None:
+def _raise_full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -182,7 +194,10 @@ NEEDING: dict[str, Callable[[Engine], object]] = {
 def test_operation_on_a_full_disk_fails_with_a_remedy(
     engine: Engine, small: Path, asked: str
 ) -> None:
-    """The error has the request, the kernel's message and the remedy; no resource is left."""
+    """An operation that a full disk stops fails with a remedy and leaves no resource.
+
+    The error also has the request and the kernel's message.
+    """
     engine.run("base", FOR_EVER, name="web")
     with full(small):
         with pytest.raises(NoRoomError) as caught:
@@ -198,9 +213,9 @@ def test_operation_on_a_full_disk_fails_with_a_remedy(
 def test_full_disk_error_names_the_command(
     small: Path, host: NetNS, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error names the command, also if no container, network or volume is involved."""
+    """The error names the command, also without a container, network or volume."""
     monkeypatch.setenv("MYDOCKER_ROOT", str(small))
-    monkeypatch.setattr(Engine, "containers", _finds_no_room)
+    monkeypatch.setattr(Engine, "containers", _raise_full_disk)
     assert main.main(["ps", "-a"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "mydocker: mydocker ps -a: No space left on device"
@@ -208,7 +223,7 @@ def test_full_disk_error_names_the_command(
 
 
 def test_lists_and_removal_work_on_a_full_disk(engine: Engine, small: Path) -> None:
-    """A list of networks does not need the default network to exist."""
+    """Lists and removal work on a full disk, also if there is no default network."""
     made = engine.create("base", FOR_EVER, name="new", network="none")
     with full(small):
         assert engine.networks() == []
@@ -218,7 +233,10 @@ def test_lists_and_removal_work_on_a_full_disk(engine: Engine, small: Path) -> N
 
 
 def test_fitting_record_is_replaced_on_a_full_disk(small: Path) -> None:
-    """A record that fits into the old blocks is written; a larger one keeps the old record."""
+    """A record that fits into its old blocks is replaced on a full disk.
+
+    A larger one is not, and the old record stays.
+    """
     path = str(small / "record.json")
     write_json(path, ["x" * 100])
     with full(small):
@@ -236,7 +254,10 @@ def test_fitting_record_is_replaced_on_a_full_disk(small: Path) -> None:
 def test_unwritable_optional_record_is_no_failure_on_a_full_disk(
     engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the record the next reader comes to the same result."""
+    """A call succeeds if it cannot write an optional record.
+
+    The next reader comes to the same result without the record.
+    """
     web = engine.run("base", FOR_EVER, name="web")
     monkeypatch.setattr("runtime.store._refilled", lambda *_: False)
     with full(small):
@@ -248,7 +269,7 @@ def test_unwritable_optional_record_is_no_failure_on_a_full_disk(
 
 
 def test_state_cache_sees_state_rewritten_in_place(engine: Engine, small: Path) -> None:
-    """A process with the old state in its cache sees the change, however soon it comes."""
+    """The state cache notices a state that was rewritten in place, however soon."""
     made = engine.create("base", FOR_EVER)
     store = Store(str(small))
     cache = StateCache(store)

@@ -1,4 +1,4 @@
-"""Life cycle of a container from create to remove; nothing is left in the end."""
+"""Tests of a container's life cycle, from create to remove; nothing is left."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODES = ["bridge", "none", "host", "container:base0"]
 
 @pytest.mark.parametrize("mode", MODES)
 def test_removed_container_leaves_no_resources(engine: Engine, root: Path, mode: str) -> None:
-    """Links, addresses, rules, mounts, processes, descriptors and files are as before the start."""
+    """A removed container leaves no link, address, rule, mount, process, descriptor or file."""
     engine.run("base", FOR_EVER, name="base0")  # creates the default network, which stays
     with nothing_left(root):
         found = engine.run("base", FOR_EVER, network=mode)
@@ -46,7 +46,7 @@ def test_removed_container_leaves_no_resources(engine: Engine, root: Path, mode:
 
 
 def test_teardown_restores_the_host(root: Path, host: NetNS) -> None:
-    """Bridge, rules and ip_forward are as they were before the first container."""
+    """Teardown restores bridge, rules and ip_forward as before the first container."""
     forward = Path("/proc/sys/net/ipv4/ip_forward")
     forward.write_text("0")
     Engine(root)
@@ -57,7 +57,7 @@ def test_teardown_restores_the_host(root: Path, host: NetNS) -> None:
     assert forward.read_text() == "1\n"
     assert tables()
     engine.teardown()
-    until(lambda: family(root) <= before.processes, "its processes are gone")
+    until(lambda: family(root) <= before.processes, "the processes have ended")
     after = everything(root)
     assert (after.network, after.tables, after.mounts) == (
         before.network,
@@ -69,7 +69,10 @@ def test_teardown_restores_the_host(root: Path, host: NetNS) -> None:
 
 
 def test_restarted_container_keeps_files_and_gets_a_new_netns(engine: Engine) -> None:
-    """The written files are there; the container gets the lowest free address and a new netns."""
+    """A restarted container keeps its files and gets a new netns.
+
+    The container gets the lowest free address.
+    """
     web = engine.run("base", FOR_EVER, name="web")
     engine.exec("web", ["sh", "-c", "echo kept > /kept"])
     before = namespace(web, "mnt")
@@ -97,7 +100,10 @@ def test_failed_start_is_reported_and_leaves_no_container(
     error: type[MydockerError],
     reason: str,
 ) -> None:
-    """The error names the missing command, or the sysctl that the kernel does not have."""
+    """A failed start leaves no container, and its error names the cause.
+
+    The cause is a missing command, or a sysctl that the kernel does not have.
+    """
     with pytest.raises(error, match=reason):
         engine.run("base", command, sysctls=sysctls)
     assert engine.containers() == []
@@ -106,7 +112,7 @@ def test_failed_start_is_reported_and_leaves_no_container(
 def test_pid_is_reported_after_the_netns_is_entered(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A caller that enters the namespaces of that pid is never in those of the host."""
+    """A caller that enters the namespaces of a reported pid is never in the host's."""
     found: list[str] = []
     original = status_pipe.InitReport.pid
 
@@ -130,7 +136,7 @@ def test_created_container_has_no_process_or_address(engine: Engine) -> None:
 
 
 def test_wait_returns_the_exit_code_of_the_command(engine: Engine) -> None:
-    """The exit code is the command's own, or 128 plus the signal that ended it."""
+    """`wait` returns the command's exit code, or 128 plus the signal that ended it."""
     found = engine.run("base", ["sh", "-c", "exit 7"])
     assert engine.wait(found.id) == 7
     assert engine.inspect(found.id).state.exit_code == 7
@@ -139,7 +145,10 @@ def test_wait_returns_the_exit_code_of_the_command(engine: Engine) -> None:
 
 
 def test_auto_remove_container_is_removed_after_its_end(engine: Engine, root: Path) -> None:
-    """The next call after the end removes the container; the waiting call gets the exit code."""
+    """The next call removes an auto-remove container after its end.
+
+    The waiting call gets the exit code.
+    """
     engine.run("base", FOR_EVER)
     with nothing_left(root):
         found = engine.run("base", ["sh", "-c", "exit 4"], auto_remove=True)
@@ -149,7 +158,10 @@ def test_auto_remove_container_is_removed_after_its_end(engine: Engine, root: Pa
 
 
 def test_container_with_killed_pid_1_is_exited_137(engine: Engine) -> None:
-    """The next call sees the container as exited with 137; its veth and address are free again."""
+    """A container whose pid 1 was killed is exited with 137; its address is free again.
+
+    Its veth pair is gone.
+    """
     web = engine.run("base", FOR_EVER, name="web")
     os.kill(web.state.pid, signal.SIGKILL)
     until(lambda: process_born(web.state.pid) == 0, "pid 1 is gone")
@@ -170,7 +182,7 @@ def test_removal_of_a_running_container_needs_force(engine: Engine) -> None:
 
 
 def test_pid_1_reaps_orphans(engine: Engine) -> None:
-    """Orphaned processes become children of pid 1 and leave no zombies, also many at once.
+    """Pid 1 reaps orphaned processes, also many at once.
 
     A zombie keeps its directory in /proc until its parent has read its exit code.
     """
@@ -188,7 +200,7 @@ def test_pid_1_reaps_orphans(engine: Engine) -> None:
 
 
 def test_containers_are_listed_newest_first(engine: Engine) -> None:
-    """The list has all containers, or the running ones only."""
+    """The list has all containers or only the running ones, the newest first."""
     engine.run("base", FOR_EVER, name="one")
     engine.run("base", FOR_EVER, name="two")
     engine.stop("one")

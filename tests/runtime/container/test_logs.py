@@ -1,4 +1,4 @@
-"""The log keeps a container's output to the last byte, and can be followed."""
+"""Tests of the log, which keeps a container's output to the last byte."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PAGE = os.sysconf("SC_PAGESIZE")
 _PRINTS = "trap 'echo >> /signals' USR1; yes & yes >&2 & while :; do wait; done"
 
 
-def _ran(engine: Engine, script: str) -> str:
+def _run_to_end(engine: Engine, script: str) -> str:
     found = engine.run("base", ["sh", "-c", script], network="none")
     engine.wait(found.id)
     return found.id
@@ -37,7 +37,7 @@ def _ran(engine: Engine, script: str) -> str:
 
 def test_log_lines_have_stream_and_time(engine: Engine) -> None:
     """The log has each line once, in order, with its stream and an RFC 3339 time."""
-    identity = _ran(engine, "echo one; echo two; echo three >&2")
+    identity = _run_to_end(engine, "echo one; echo two; echo three >&2")
     entries = list(engine.logs(identity))
     assert [item.data for item in entries if item.stream == "stdout"] == [b"one\n", b"two\n"]
     assert [item.data for item in entries if item.stream == "stderr"] == [b"three\n"]
@@ -58,14 +58,14 @@ def test_log_lines_have_stream_and_time(engine: Engine) -> None:
     ids=["unfinished line", "no text", "one long line", "nothing", "many lines"],
 )
 def test_log_keeps_every_byte(engine: Engine, script: str, written: bytes) -> None:
-    """The log keeps any bytes, also the last ones before the end."""
-    entries = list(engine.logs(_ran(engine, script)))
+    """The log keeps bytes of any value, also the last ones before the container's end."""
+    entries = list(engine.logs(_run_to_end(engine, script)))
     assert b"".join(item.data for item in entries) == written
     assert all(len(item.data) <= 16384 for item in entries)
 
 
 def test_followed_log_ends_with_the_container(engine: Engine) -> None:
-    """Lines are seen as they are written, and the iteration ends with the container."""
+    """A followed log yields lines as they are written, and ends with the container."""
     script = "echo first; while ! test -e /go; do sleep 0.01; done; echo last"
     found = engine.run("base", ["sh", "-c", script], network="none")
     seen: list[bytes] = []
@@ -83,21 +83,21 @@ def test_followed_log_ends_with_the_container(engine: Engine) -> None:
 
 
 def test_followed_log_of_a_stopped_container_returns(engine: Engine) -> None:
-    """Following a stopped container yields the existing lines and returns."""
-    identity = _ran(engine, "echo done")
+    """A followed log of a stopped container yields the existing lines and ends."""
+    identity = _run_to_end(engine, "echo done")
     assert [item.data for item in engine.logs(identity, follow=True)] == [b"done\n"]
 
 
 def test_log_continues_across_a_restart(engine: Engine) -> None:
     """The log continues across restarts, like Docker's."""
-    identity = _ran(engine, "echo again")
+    identity = _run_to_end(engine, "echo again")
     engine.start(identity)
     engine.wait(identity)
     assert [item.data for item in engine.logs(identity)] == [b"again\n"] * 2
 
 
 def test_output_of_an_attached_container_is_logged(engine: Engine) -> None:
-    """The caller gets a copy of the log, each stream on the requested descriptor."""
+    """The output of an attached container goes to the log and to the caller's descriptors."""
     out, err = os.pipe(), os.pipe()
     stdin = os.open("/dev/null", os.O_RDONLY)
     script = "echo out; echo err >&2"
@@ -114,7 +114,7 @@ def test_output_of_an_attached_container_is_logged(engine: Engine) -> None:
 
 
 def test_container_and_log_continue_after_the_reader_exits(engine: Engine) -> None:
-    """The log still gets the output after the reader of the copy has exited."""
+    """The container and its log continue after the reader of the copy has exited."""
     out, writer = os.pipe()
     script = "echo one; while ! test -e /go; do sleep 0.01; done; echo two; exit 3"
     found = run_attached(engine, ["sh", "-c", script], writer)
@@ -127,7 +127,7 @@ def test_container_and_log_continue_after_the_reader_exits(engine: Engine) -> No
 
 
 @pytest.fixture
-def crowded(root: Path) -> Iterator[None]:
+def used_descriptors(root: Path) -> Iterator[None]:
     """Use up all descriptor numbers below 1024."""
     with ExitStack() as stack:
         while (opened := os.open(os.devnull, os.O_RDONLY)) < _FD_SETSIZE:
@@ -136,8 +136,13 @@ def crowded(root: Path) -> Iterator[None]:
         yield
 
 
-def test_followed_log_ends_despite_many_open_descriptors(engine: Engine, crowded: None) -> None:
-    """The log is followed to the end of the container, which comes when its stdin ends."""
+def test_followed_log_ends_despite_many_open_descriptors(
+    engine: Engine, used_descriptors: None
+) -> None:
+    """A log is followed to the container's end although 1024 descriptors are in use.
+
+    The container ends when its stdin ends.
+    """
     out, into = os.pipe()
     nothing = os.open(os.devnull, os.O_WRONLY)
     stdio = Stdio(out, nothing, nothing)
@@ -150,7 +155,7 @@ def test_followed_log_ends_despite_many_open_descriptors(engine: Engine, crowded
 
 
 @pytest.fixture
-def narrow() -> Iterator[tuple[int, int]]:
+def small_pipe() -> Iterator[tuple[int, int]]:
     """Return the read end and the write end of a pipe with room for one page."""
     out, into = os.pipe()
     fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PAGE)
@@ -162,18 +167,21 @@ def narrow() -> Iterator[tuple[int, int]]:
 @pytest.mark.parametrize("waits", [True, False], ids=["blocking", "not blocking"])
 def test_signals_reach_the_command_while_its_output_is_blocked(
     engine: Engine,
-    narrow: tuple[int, int],
+    small_pipe: tuple[int, int],
     waits: bool,  # noqa: FBT001
 ) -> None:
-    """Both streams lead to one pipe (`2>&1`) with room for the output of only one of them."""
-    out, into = narrow
+    """A signal reaches the command while its output is blocked.
+
+    Both streams lead to one pipe (`2>&1`) with room for the output of only one of them.
+    """
+    out, into = small_pipe
     os.set_blocking(into, waits)
     run_attached(engine, ["sh", "-c", _PRINTS], into, name="web")
     for count in range(1, 5):
         assert len(os.read(out, _PAGE)) == _PAGE
-        until(lambda: _waiting(out) == _PAGE, "the pipe is full again")
+        until(lambda: _unread_bytes(out) == _PAGE, "the pipe is full again")
         engine.kill("web", signal.SIGUSR1)
-        until(partial(_has_signals, engine, count), f"it has got {count} signals")
+        until(partial(_has_signals, engine, count), f"the command has {count} signals")
     engine.remove("web", force=True)
 
 
@@ -181,12 +189,12 @@ def _has_signals(engine: Engine, times: int) -> bool:
     return engine.exec("web", ["cat", "/signals"]).stdout == b"\n" * times
 
 
-def _waiting(out: int) -> int:
+def _unread_bytes(out: int) -> int:
     return int.from_bytes(fcntl.ioctl(out, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_logs_of_unknown_or_never_started_container(engine: Engine) -> None:
-    """The error names an unknown container; a container that never ran has an empty log."""
+    """A container that never ran has an empty log; an unknown one is an error with its name."""
     with pytest.raises(NotFoundError, match="nope"):
         engine.logs("nope")
     engine.create("base", FOR_EVER, name="new")

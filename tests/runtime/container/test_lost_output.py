@@ -1,4 +1,4 @@
-"""A command in the foreground reports at once that its output is lost."""
+"""Tests of lost output, which a command in the foreground reports at once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def test_closed_stdout_ends_the_run_command_with_an_error(engine: Engine, root: 
 def test_run_with_unwritable_output_exits_with_1(
     engine: Engine, root: Path, redirected: str, after: str
 ) -> None:
-    """`run` fails for either stream, before or after the command's end, and any exit code."""
+    """`run` exits with 1 if it cannot write one of its output streams.
+
+    This holds before and after the command's end, and for any exit code.
+    """
     words = "echo out; echo err >&2" + after
     script = f"$mydocker run --name web base sh -c '{words}' {redirected}; echo $?"
     if redirected.startswith(">&2"):
@@ -63,32 +66,38 @@ def test_run_with_unwritable_output_exits_with_1(
         out, err = shell(root, script)
         assert out == "1\n"
         assert "pass on the stdout of container 'web': No space left on device" in err
-    until(lambda: engine.inspect("web").running is ("sleep" in after), "all others have ended")
+    until(
+        lambda: engine.inspect("web").running is ("sleep" in after),
+        "the end is recorded",
+    )
 
 
 def test_auto_remove_container_is_removed_after_lost_output(engine: Engine, root: Path) -> None:
-    """--rm: only the message is left; it promises the logs only until the container ends."""
+    """A container with --rm is removed after its output was lost.
+
+    Only the message is left; it promises the logs only until the container ends.
+    """
     out, err = shell(root, "$mydocker run --rm --name web base echo hi >/dev/full; echo $?")
     assert out == "1\n"
     assert err.endswith("`mydocker logs -f web`, which has all of it until it ends (--rm)\n")
-    until(lambda: not engine.containers(), "it has ended, and is removed")
+    until(lambda: not engine.containers(), "the container is removed")
 
 
 def test_run_with_terminal_reports_lost_output(engine: Engine, root: Path) -> None:
-    """The error comes also with -t, where the caller itself writes the output."""
+    """`run -t`, which writes the output itself, reports lost output too."""
     out, err = shell(root, "$mydocker run -t base yes | head -n 1; echo ${PIPESTATUS[0]}")
     assert out.split() == ["y", "1"]
     assert "show what is written to the terminal: Broken pipe" in err
 
 
 def test_wait_raises_error_for_lost_output(engine: Engine) -> None:
-    """`wait` raises the error if it gets `lost`, also after the container's end was recorded."""
+    """`wait` with `lost` raises the error, also after the container's end was recorded."""
     lost, reporting = os.pipe()
     full = os.open("/dev/full", os.O_WRONLY)
     found = run_attached(engine, ["echo", "hi"], full, lost=reporting)
     os.close(reporting)
     os.close(full)
-    until(lambda: not engine.inspect(found.id).running, "it has ended")
+    until(lambda: not engine.inspect(found.id).running, "the container has ended")
     with pytest.raises(OutputError) as caught:
         engine.wait(found.id, lost=lost)
     assert caught.value.happened == os.strerror(errno.ENOSPC)
@@ -98,7 +107,7 @@ def test_wait_raises_error_for_lost_output(engine: Engine) -> None:
 
 @pytest.mark.parametrize("blocking", [True, False])
 def test_slow_reader_gets_all_output(engine: Engine, *, blocking: bool) -> None:
-    """Pid 1 waits for a slow reader, whether or not its end of the pipe blocks."""
+    """A slow reader gets all output, whether or not pid 1's end of the pipe blocks."""
     out, writer = os.pipe()
     os.set_blocking(writer, blocking)
     lost, reporting = os.pipe()

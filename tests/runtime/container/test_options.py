@@ -1,4 +1,4 @@
-"""Options of a container, and the errors for invalid ones."""
+"""Tests of a container's options, and of the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_container_option_defaults_are_dockers() -> None:
     ],
 )
 def test_network_mode_is_parsed(text: str, kind: str, name: str) -> None:
-    """A mode is one of the four models, or the name of a network."""
+    """A network mode is one of the four modes, or the name of a network."""
     assert NetworkMode.parse(text) == (kind, name)
 
 
 @pytest.mark.parametrize("text", ["container:", "host:x", "bri dge", "/"])
 def test_unknown_network_mode_is_refused(text: str) -> None:
-    """The error lists the existing modes."""
+    """The error for an unknown network mode lists the existing modes."""
     with pytest.raises(InvalidError, match="bridge, none, host"):
         NetworkMode.parse(text)
 
@@ -65,7 +65,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("network", ["none", "host", "container:web"])
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_contradicting_the_network_mode_is_refused(network: str, option: str) -> None:
-    """The error names each option that a mode cannot have; the other options are accepted."""
+    """The error names each option that a mode cannot have; other options are accepted."""
     kind = NetworkMode.parse(network).kind
     if option in CONTRADICTIONS[kind]:
         with pytest.raises(InvalidError, match=rf"{option}.* cannot go with network mode {kind}"):
@@ -96,19 +96,19 @@ def test_option_contradicting_the_network_mode_is_refused(network: str, option: 
     ],
 )
 def test_malformed_container_option_is_refused(options: dict[str, Any], message: str) -> None:
-    """The error comes before any resource is created."""
+    """A malformed option is refused before any resource is created."""
     with pytest.raises(InvalidError, match=message):
         _configure(**options)
 
 
 def test_container_without_a_command_is_refused() -> None:
-    """The image `base` has no command of its own."""
+    """A container of `base` without a command is refused: that image has no default command."""
     with pytest.raises(InvalidError, match="no command"):
         configure(IDENTITY, "base", [], ContainerOptions())
 
 
 def test_mydocker_error_survives_pickling() -> None:
-    """The error can then be raised on the other side of a process boundary."""
+    """A pickled error can be raised on the other side of a process boundary."""
     error = CommandNotFoundError("execute 'x'", "there is none", "a typo", "ls /bin")
     copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, MydockerError)

@@ -1,7 +1,7 @@
-"""Many containers: at the same time, and one after the other.
+"""Tests of many containers, at the same time and one after the other.
 
-The sizes fit a few seconds; `python -m bench.scale` does the same with two hundred
-containers at once, fifty starts at the same moment and a thousand cycles.
+The sizes fit a few seconds; `python -m bench.scale` does the same with two hundred containers at
+once, fifty starts at the same moment and a thousand cycles.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ CYCLES = 30
 def test_start_cost_is_independent_of_running_containers(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The number of files read, checked and written, and of netlink requests, stays the same."""
+    """A start costs the same beside many running containers as beside few.
+
+    The counts of files read, checked and written, and of netlink requests, are compared.
+    """
     done = Counter[str]()
     calls = ((proc, "read"), (proc, "write"), (os, "stat"), (Netlink, "send"), (Netlink, "ask"))
     for owner, name in calls:
@@ -48,7 +51,7 @@ def test_start_cost_is_independent_of_running_containers(
 def test_links_of_many_containers_are_deleted_at_once(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel waits for a grace period before a link is gone: only once for all of them."""
+    """The kernel waits only one grace period to delete the links of many containers."""
     engine.network_inspect("bridge")
     sent: list[Request] = []
     original = Netlink.send
@@ -74,7 +77,7 @@ def _counting(done: Counter[str], name: str, original: Callable[..., Any]) -> Ca
 
 
 def test_start_and_remove_cycles_leak_no_resources(engine: Engine, root: Path) -> None:
-    """Counters of the host, of the runtime's state and of the caller are unchanged."""
+    """Cycles of start and removal leave all counters of host, state and caller unchanged."""
 
     def cycle(network: str) -> None:
         engine.remove(engine.run("base", FOR_EVER, network=network).id, force=True)
@@ -86,7 +89,7 @@ def test_start_and_remove_cycles_leak_no_resources(engine: Engine, root: Path) -
         for number in range(CYCLES):
             cycle(("bridge", "none", "host")[number % 3])
     # The kernel may free its records of groups meanwhile.
-    until(lambda: not _grown(before, _counters(root)), f"nothing is more than {before}")
+    until(lambda: not _grown(before, _counters(root)), f"no counter is above {before}")
 
 
 def _grown(before: dict[str, int], after: dict[str, int]) -> list[str]:

@@ -45,7 +45,7 @@ def test_unchanged_state_is_read_once(engine: Engine, root: Path, read: list[str
 def test_state_changed_by_another_process_is_read(
     engine: Engine, root: Path, read: list[str]
 ) -> None:
-    """The new state is read also if another process wrote it."""
+    """A state is read again after another process changed it."""
     web = engine.run("base", FOR_EVER, network="none")
     cache = StateCache(Store(str(root)))
     assert list(cache.unsettled()) == []
@@ -59,7 +59,10 @@ def test_state_changed_by_another_process_is_read(
 def test_state_cache_notices_a_killed_container(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch, *, watched: bool
 ) -> None:
-    """No process records the end. A container found running twice is watched and not read again."""
+    """The state cache notices a killed container, although no process records its end.
+
+    A container found running twice is watched and not read again.
+    """
     web = engine.run("base", FOR_EVER, network="none")
     cache = StateCache(Store(str(root)))
     assert list(cache.unsettled()) == []
@@ -76,7 +79,7 @@ def test_state_cache_notices_a_killed_container(
 
 
 def test_state_cache_notices_a_killed_connect(engine: Engine, root: Path) -> None:
-    """The interruption is noticed although the container runs and is watched."""
+    """The state cache notices a killed connect of a container that runs and is watched."""
     engine.network_create("lan")
     web = engine.run("base", FOR_EVER)
     cache = StateCache(Store(str(root)))

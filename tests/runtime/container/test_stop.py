@@ -1,4 +1,4 @@
-"""Stop: signal, timeout, kill; several containers at once."""
+"""Tests of stop: signal, timeout, kill; several containers at once."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ STUBBORN = "trap 'echo signal' TERM; echo ready; while :; do sleep 0.01; done"
 def _run_ready(engine: Engine, script: str, name: str = "web") -> ContainerRecord:
     """Start a container, and wait for the first output of its script."""
     found = engine.run("base", ["sh", "-c", script], name=name, network="none")
-    until(lambda: any(engine.logs(name)), "it is ready")
+    until(lambda: any(engine.logs(name)), "the command is ready")
     return found
 
 
 def test_stop_sends_sigterm_and_keeps_the_exit_code(engine: Engine) -> None:
-    """SIGTERM reaches the command, and its exit code is kept."""
+    """`stop` sends SIGTERM to the command and keeps its exit code."""
     handler = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done"
     web = _run_ready(engine, handler)
     stopped = engine.stop("web")
@@ -38,37 +38,40 @@ def test_stop_sends_sigterm_and_keeps_the_exit_code(engine: Engine) -> None:
 
 
 def test_stop_kills_the_container_at_the_timeout(engine: Engine) -> None:
-    """At the timeout SIGKILL ends all processes inside: exit code 137."""
+    """`stop` ends all processes with SIGKILL at the timeout: exit code 137."""
     _run_ready(engine, "trap '' TERM; echo ready; sleep 1000")
     assert engine.stop("web", timeout=0.05).state.exit_code == 137
 
 
 @pytest.mark.parametrize("how", ["kill", "remove"])
 def test_stopping_container_can_be_killed_or_removed(engine: Engine, how: str) -> None:
-    """A kill or removal does not wait for the timeout, and the stopping call succeeds."""
+    """A kill or removal does not wait for a stop's timeout, and the stop succeeds."""
     _run_ready(engine, STUBBORN)
     with ThreadPoolExecutor() as pool:
         stopped = pool.submit(engine.stop, "web", timeout=60)
-        until(lambda: len(list(engine.logs("web"))) == 2, "it has the signal")
+        until(lambda: len(list(engine.logs("web"))) == 2, "the command has the signal")
         engine.kill("web") if how == "kill" else engine.remove("web", force=True)
         assert stopped.result(timeout=10).config.name == "web"
 
 
 def test_stop_of_a_stopped_container_is_no_error(engine: Engine) -> None:
-    """The container is stopped, as requested."""
+    """`stop` of a stopped container succeeds."""
     engine.run("base", FOR_EVER, name="web")
     assert engine.stop("web") == engine.stop("web")
 
 
 def test_stop_right_after_start_is_not_lost(engine: Engine) -> None:
-    """The signal waits until pid 1 can pass it on, so the stop does not time out."""
+    """The signal of a stop right after the start is not lost.
+
+    The signal waits until pid 1 can pass it on, so the stop does not time out.
+    """
     for _ in range(20):
         web = engine.run("base", FOR_EVER)
         assert engine.stop(web.id, timeout=WITHIN).state.exit_code == 128 + signal.SIGTERM
 
 
 def test_stop_timeouts_of_several_containers_run_in_parallel(engine: Engine) -> None:
-    """Containers that ignore the signal are killed at the timeout, which runs in parallel."""
+    """The timeouts of containers that ignore the stop signal run in parallel."""
     names = [f"web{number}" for number in range(6)]
     for name in names:
         _run_ready(engine, STUBBORN, name)
@@ -79,7 +82,7 @@ def test_stop_timeouts_of_several_containers_run_in_parallel(engine: Engine) -> 
 
 
 def test_stop_command_signals_all_containers_at_once(engine: Engine, root: Path) -> None:
-    """Containers behind a slow or missing one are stopped too; then the error is reported."""
+    """`stop` also stops the containers behind a slow or missing one, then reports the error."""
     for name in ("a", "b", "c"):
         _run_ready(engine, STUBBORN, name)
     with subprocess.Popen(

@@ -46,7 +46,7 @@ def ask(
 
 
 @contextlib.contextmanager
-def connected(asker: ContainerRecord) -> Iterator[socket.socket]:
+def connected_to_resolver(asker: ContainerRecord) -> Iterator[socket.socket]:
     """Connect to a container's resolver from a socket inside."""
     with netns(asker) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as opened:
         opened.settimeout(10)
@@ -55,13 +55,13 @@ def connected(asker: ContainerRecord) -> Iterator[socket.socket]:
         yield opened
 
 
-def questions(*names: str) -> bytes:
-    """Return queries as they follow each other on a connection, each after its length."""
+def encoded_queries(*names: str) -> bytes:
+    """Return DNS queries as they follow each other on a connection, each after its length."""
     queries = [dns.message.make_query(name, "A", use_edns=False) for name in names]
     return b"".join(query.to_wire(prepend_length=True) for query in queries)
 
 
-def answers(opened: socket.socket) -> Iterator[Message]:
+def replies_on(opened: socket.socket) -> Iterator[Message]:
     """Yield the replies on a connection, until the other side closes it."""
     with contextlib.suppress(EOFError):
         while True:
@@ -69,12 +69,12 @@ def answers(opened: socket.socket) -> Iterator[Message]:
             yield answer
 
 
-def asked(answer: Message) -> str:
+def queried_name(answer: Message) -> str:
     """Return the name that a reply is about."""
     return answer.question[0].name.to_text(omit_final_dot=True)
 
 
-def told(answer: Message) -> set[str]:
+def reply_values(answer: Message) -> set[str]:
     """Return the values in a reply."""
     return {rdata.to_text() for rrset in answer.answer for rdata in rrset}
 
@@ -84,11 +84,11 @@ def rcode(answer: Message) -> str:
     return dns.rcode.to_text(answer.rcode())
 
 
-class Outside:
+class NameServer:
     """Name server of the host that replies as a function says, and records its queries."""
 
     def __init__(self, address: str, answer: Callable[[Message, bool], Message | None]) -> None:
-        self.asked: list[tuple[str, bool]] = []
+        self.queries: list[tuple[str, bool]] = []
         self._answer = answer
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -96,31 +96,33 @@ class Outside:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind((address, 53))
         self._tcp.listen()
-        self._threads = [threading.Thread(target=work) for work in (self._hear, self._listen)]
+        self._threads = [
+            threading.Thread(target=work) for work in (self._serve_udp, self._serve_tcp)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def _said(self, wire: bytes, *, tcp: bool) -> bytes | None:
+    def _reply_to(self, wire: bytes, *, tcp: bool) -> bytes | None:
         query = dns.message.from_wire(wire)
-        self.asked.append((query.question[0].name.to_text(), tcp))
+        self.queries.append((query.question[0].name.to_text(), tcp))
         answer = self._answer(query, tcp)
         return answer.to_wire() if answer else None
 
-    def _hear(self) -> None:
+    def _serve_udp(self) -> None:
         while True:
             wire, asker = self._udp.recvfrom(4096)
             if not wire:
                 return
-            if answer := self._said(wire, tcp=False):
+            if answer := self._reply_to(wire, tcp=False):
                 self._udp.sendto(answer, asker)
 
-    def _listen(self) -> None:
+    def _serve_tcp(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 accepted, _ = self._tcp.accept()
                 with accepted:
                     wire = accepted.recv(4096)[2:]
-                    if answer := self._said(wire, tcp=True):
+                    if answer := self._reply_to(wire, tcp=True):
                         accepted.sendall(len(answer).to_bytes(2, "big") + answer)
 
     def close(self) -> None:
@@ -137,13 +139,13 @@ class Outside:
 @contextlib.contextmanager
 def name_server(
     answer: Callable[[Message, bool], Message | None], address: str = GATEWAY
-) -> Iterator[Outside]:
+) -> Iterator[NameServer]:
     """Run a name server on one of the host's addresses for the duration of the body."""
-    with contextlib.closing(Outside(address, answer)) as server:
+    with contextlib.closing(NameServer(address, answer)) as server:
         yield server
 
 
-def known(query: Message, tcp: bool) -> Message:  # noqa: FBT001 - what `Outside` calls
+def fixed_reply(query: Message, tcp: bool) -> Message:  # noqa: FBT001 - `NameServer` calls it so
     """Reply with one address for any name; with 200, which only TCP fits, for `big.example`."""
     answer = dns.message.make_response(query, recursion_available=True)
     if query.question[0].name.to_text() == "big.example.":

@@ -1,4 +1,4 @@
-"""A container that changes its own network harms only itself."""
+"""Tests of a container that changes its own network: other containers are unharmed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.engine import Engine
 from runtime.errors import MydockerError
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import RESOLVER, ask, told
+from tests.runtime.daemon.dns_client import RESOLVER, ask, reply_values
 from tests.runtime.support.inspection import netns
 
 _CHANGES = {
@@ -39,11 +39,11 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
     )
 
 
-def _others_go_on(engine: Engine) -> None:
-    """Check that list, start and remove work, also for the container itself."""
+def _check_other_containers(engine: Engine) -> None:
+    """Check that list, start and remove work, also for the changed container."""
     assert {item.name for item in engine.containers()} >= {"web", "db"}
     other = engine.run("base", FOR_EVER, network="lan")
-    assert told(ask(other, "db")) == {"10.9.0.2"}
+    assert reply_values(ask(other, "db")) == {"10.9.0.2"}
     engine.repair()
     engine.remove("web", force=True)
 
@@ -52,28 +52,34 @@ def _others_go_on(engine: Engine) -> None:
 def test_changed_interfaces_harm_no_other_container(
     engine: Engine, web: ContainerRecord, script: str
 ) -> None:
-    """Networks can be connected and disconnected despite the change, or the call is refused."""
+    """Networks can be connected to a container that changed its links, or the call fails.
+
+    Disconnecting works or fails the same way, and other containers are unharmed.
+    """
     assert engine.exec("web", ["sh", "-c", script]).exit_code == 0
     engine.repair()
     with suppress(MydockerError):
         engine.network_connect("wan", "web")
     with suppress(MydockerError):
         engine.network_disconnect("lan", "web")
-    _others_go_on(engine)
+    _check_other_containers(engine)
 
 
 def test_container_without_free_ports_harms_no_other_container(
     engine: Engine, web: ContainerRecord
 ) -> None:
-    """The daemon can bind no socket in a container without free ports; this needs no rights."""
-    with _no_port_left(web):
+    """A container that has bound all its ports, which needs no rights, harms no other.
+
+    The daemon cannot bind a socket in such a container.
+    """
+    with _bind_every_port(web):
         with suppress(MydockerError):
             engine.network_connect("wan", "web")
-        _others_go_on(engine)
+        _check_other_containers(engine)
 
 
 @contextmanager
-def _no_port_left(container: ContainerRecord) -> Iterator[None]:
+def _bind_every_port(container: ContainerRecord) -> Iterator[None]:
     """Bind every port of the resolver's address inside the container."""
     with ExitStack() as stack, netns(container) as space:
         for port in range(40_000, 40_010):

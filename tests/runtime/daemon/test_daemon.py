@@ -1,4 +1,4 @@
-"""The daemon: its start and end, and its relays."""
+"""Tests of the daemon's start and end, and of its relays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from runtime.engine import Engine
 from runtime.errors import ConflictError, MydockerError
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import GATEWAY, RESOLVER, ask, known, name_server, told
+from tests.runtime.daemon.dns_client import (
+    GATEWAY,
+    RESOLVER,
+    ask,
+    fixed_reply,
+    name_server,
+    reply_values,
+)
 from tests.runtime.support.inspection import netns, nothing_left, processes, until
 from tests.runtime.support.killing import Step, killed_at, steps
 
@@ -44,37 +51,37 @@ def _daemons() -> set[int]:
 def test_daemon_runs_from_the_first_container_to_the_last(
     engine: Engine, lan: str, root: Path
 ) -> None:
-    """One daemon serves all containers and ends with the last; the default network needs none."""
+    """One daemon serves all containers of user-defined networks and ends with the last."""
     engine.run("base", FOR_EVER)
     assert not _daemons()
     with nothing_left(root):
         one = engine.run("base", FOR_EVER, network=lan)
-        until(lambda: len(_daemons()) == 1, "it has come")
+        until(lambda: len(_daemons()) == 1, "the daemon runs")
         two = engine.run("base", FOR_EVER, network=lan)
         assert len(_daemons()) == 1
         engine.remove(one.id, force=True)
-        assert told(ask(two, two.name)) == {"10.9.0.3"}
+        assert reply_values(ask(two, two.name)) == {"10.9.0.3"}
         engine.remove(two.id, force=True)
         assert not _daemons()
     three = engine.run("base", FOR_EVER, name="three", network=lan)
-    assert told(ask(three, "three")) == {"10.9.0.2"}
+    assert reply_values(ask(three, "three")) == {"10.9.0.2"}
 
 
 def test_daemon_releases_netns_of_an_exited_container(engine: Engine, lan: str) -> None:
-    """The daemon does not keep the netns of an exited container alive, without any call."""
+    """The daemon releases the netns of an exited container without any call."""
     web = engine.run("base", FOR_EVER, network=lan)
-    until(lambda: bool(_daemons()), "it has come")
-    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    until(lambda: bool(_daemons()), "the daemon runs")
+    assert reply_values(ask(web, web.name)) == {"10.9.0.2"}
     os.kill(web.state.pid, signal.SIGKILL)
-    until(lambda: not _daemons(), "it has gone with the last")
+    until(lambda: not _daemons(), "the daemon has ended")
 
 
 def test_daemon_keeps_no_descriptor_of_a_stopped_container(engine: Engine, lan: str) -> None:
-    """An open connection and a pending query do not keep the netns alive."""
+    """An open connection and a pending query do not keep a stopped container's netns alive."""
     engine.run("base", FOR_EVER, name="stays", network=lan)
-    until(lambda: bool(_daemons()), "it has come")
+    until(lambda: bool(_daemons()), "the daemon runs")
     (pid,) = _daemons()
-    assert told(ask(engine.inspect("stays"), "stays"))
+    assert reply_values(ask(engine.inspect("stays"), "stays"))
     before = _descriptors(pid)
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=["10.9.0.200"])
     with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as idle:
@@ -98,33 +105,33 @@ def _descriptors(pid: int) -> list[str]:
 
 
 def test_next_call_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
-    """The new daemon answers and relays for the same containers."""
+    """After a killed daemon the next call starts another one for the same containers."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, publish=["8080:80"])
     db = engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(web, "db")) == {"10.9.0.3"}
+    assert reply_values(ask(web, "db")) == {"10.9.0.3"}
     (old,) = _daemons()
     os.kill(old, signal.SIGKILL)
-    until(lambda: not process_born(old), "it is dead, its socket too")
+    until(lambda: not process_born(old), "the old daemon is dead")
     engine.containers()
-    until(lambda: _daemons() - {old} != set(), "another has come")
-    until(lambda: _answers(web), "it has found whom to attend to")
-    assert told(ask(db, "web")) == {"10.9.0.2"}
+    until(lambda: _daemons() - {old} != set(), "another daemon runs")
+    until(lambda: _answers(web), "the daemon serves the container")
+    assert reply_values(ask(db, "web")) == {"10.9.0.2"}
     assert _called_on_loopback6(web) == "fd00:9::1"
     engine.remove("web", force=True)
-    assert told(ask(db, "db")) == {"10.9.0.3"}
+    assert reply_values(ask(db, "db")) == {"10.9.0.3"}
     engine.remove("db", force=True)
     assert not _daemons()
 
 
 def _answers(asker: ContainerRecord) -> bool:
     try:
-        return bool(told(ask(asker, asker.name, patience=0.2)))
+        return bool(reply_values(ask(asker, asker.name, patience=0.2)))
     except (ConnectionRefusedError, dns.exception.Timeout):
         return False
 
 
 def test_ipv6_relay_ignores_multicast_from_peers(engine: Engine, lan: str) -> None:
-    """A peer's packet to all nodes on the link, the host among them, is not relayed."""
+    """The relay ignores a peer's packet to all nodes on the link, the host among them."""
     web = engine.run("base", FOR_EVER, network=lan, publish=["8080:80/udp"])
     peer = engine.run("base", FOR_EVER, network=lan)
     with (
@@ -149,19 +156,19 @@ def test_ipv6_relay_ignores_multicast_from_peers(engine: Engine, lan: str) -> No
 
 
 def test_next_start_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
-    """The new container and the running ones all get replies."""
+    """After a killed daemon the next start gives all containers name resolution again."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
-    until(lambda: bool(_daemons()), "it has come")
+    until(lambda: bool(_daemons()), "the daemon runs")
     (old,) = _daemons()
     os.kill(old, signal.SIGKILL)
-    until(lambda: not process_born(old), "it is dead, its socket too")
+    until(lambda: not process_born(old), "the old daemon is dead")
     db = engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(db, "web")) == {"10.9.0.2"}
-    until(lambda: _answers(web), "it has found out about the others")
+    assert reply_values(ask(db, "web")) == {"10.9.0.2"}
+    until(lambda: _answers(web), "the daemon serves the container")
 
 
 def test_concurrent_starts_share_one_daemon(engine: Engine, lan: str, root: Path) -> None:
-    """As many processes start at most one daemon, and every query is answered."""
+    """Concurrent starts share one daemon, and every query gets a reply."""
     with nothing_left(root):
         for _ in range(2):
             workers = []
@@ -172,7 +179,7 @@ def test_concurrent_starts_share_one_daemon(engine: Engine, lan: str, root: Path
                     try:
                         own = Engine(root)
                         web = own.run("base", FOR_EVER, name=f"w{number}", network=lan)
-                        code = 0 if len(told(ask(web, f"w{number}"))) == 1 else 2
+                        code = 0 if len(reply_values(ask(web, f"w{number}"))) == 1 else 2
                         own.remove(web.id, force=True)
                     finally:
                         os._exit(code)
@@ -214,7 +221,10 @@ def _called_on_loopback6(
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_port_published_on_ipv6_loopback_is_relayed(engine: Engine, lan: str, kind: str) -> None:
-    """Data passes in both directions with the host as client; an unaccepted call is reset."""
+    """The daemon relays a port on `::1` in both directions, with the host as client.
+
+    A connection that the container does not accept is reset.
+    """
     number = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     web = engine.run("base", FOR_EVER, network=lan, publish=[f"[::1]:8080:80/{kind}"])
     assert _called_on_loopback6(web, kind=number) == "fd00:9::1"
@@ -253,16 +263,19 @@ def _connect_and_read(call: socket.socket) -> None:
 def test_start_after_a_killed_start_has_name_resolution(
     engine: Engine, root: Path, lan: str, step: Step
 ) -> None:
-    """After a kill at any step the next start has name resolution, and nothing is left."""
+    """The start after a start that was killed at any step has name resolution.
+
+    Nothing of the killed start is left.
+    """
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web", network=lan))
-        until(lambda: not _starting(engine), "its child has let go of the lock too")
+        until(lambda: not _starting(engine), "the killed start's child has ended")
         with contextlib.suppress(MydockerError):
             engine.remove("web", force=True)
         db = engine.run("base", FOR_EVER, name="web", network=lan)
-        assert told(ask(db, "web")) == {"10.9.0.2"}
+        assert reply_values(ask(db, "web")) == {"10.9.0.2"}
         engine.remove("web", force=True)
-        until(lambda: not _daemons(), "it has gone with the last")
+        until(lambda: not _daemons(), "the daemon has ended")
 
 
 def _starting(engine: Engine) -> bool:
@@ -272,9 +285,12 @@ def _starting(engine: Engine) -> bool:
 def test_start_with_a_stopped_daemon_is_an_error(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the stopped daemon; the start fails and leaves nothing running."""
+    """A start fails if the daemon is stopped by a signal, and leaves nothing running.
+
+    The error names the stopped daemon.
+    """
     engine.run("base", FOR_EVER, network=lan)
-    until(lambda: bool(_daemons()), "it has come")
+    until(lambda: bool(_daemons()), "the daemon runs")
     (pid,) = _daemons()
     monkeypatch.setattr(client, "_BOUND", 0.2)
     os.kill(pid, signal.SIGSTOP)
@@ -291,9 +307,12 @@ def test_start_with_a_stopped_daemon_is_an_error(
 def test_list_works_with_a_full_daemon_queue(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a full queue of connections, listing works, and other calls wait or get an error."""
+    """List works while the daemon's queue of connections is full.
+
+    Other calls wait or get an error.
+    """
     engine.run("base", FOR_EVER, name="web", network=lan)
-    until(lambda: bool(_daemons()), "it has come")
+    until(lambda: bool(_daemons()), "the daemon runs")
     (pid,) = _daemons()
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -306,16 +325,16 @@ def test_list_works_with_a_full_daemon_queue(
     finally:
         os.kill(pid, signal.SIGCONT)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(db, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(db, "web")) == {"10.9.0.2"}
     assert _daemons() == {pid}
 
 
 def test_daemon_returns_to_the_host_netns_after_a_query(
     engine: Engine, lan: str, host: NetNS
 ) -> None:
-    """A query from inside a container does not move the daemon into its netns."""
+    """The daemon is in the host's netns again after a query from inside a container."""
     web = engine.run("base", FOR_EVER, network=lan, dns=[GATEWAY])
-    with name_server(known):
-        assert told(ask(web, "www.example")) == {"192.0.2.1"}
+    with name_server(fixed_reply):
+        assert reply_values(ask(web, "www.example")) == {"192.0.2.1"}
     (pid,) = _daemons()
     assert os.readlink(f"/proc/{pid}/ns/net") == f"net:[{host.id[1]}]"

@@ -1,4 +1,4 @@
-"""A daemon without free descriptors: new clients wait, and nothing ends."""
+"""Tests of a daemon without free descriptors: new clients wait, and nothing ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from runtime.engine import Engine
 from runtime.errors import MydockerError
 from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import answers, ask, connected, questions, rcode, told
+from tests.runtime.daemon.dns_client import (
+    ask,
+    connected_to_resolver,
+    encoded_queries,
+    rcode,
+    replies_on,
+    reply_values,
+)
 from tests.runtime.support.inspection import netns, processes_titled
 
 
@@ -24,12 +31,12 @@ from tests.runtime.support.inspection import netns, processes_titled
 def web(engine: Engine, lan: str) -> ContainerRecord:
     """Start a container that answers on a published port and has the daemon's service."""
     made = engine.run("base", FOR_EVER, name="web", network=lan, publish=["[::1]:8080:80"])
-    assert told(ask(made, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(made, "web")) == {"10.9.0.2"}
     return made
 
 
 @contextmanager
-def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
+def _no_descriptors_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
     """Leave the daemon no free descriptors, or `spare` ones."""
     (pid,) = processes_titled(b"mydocker-daemon")
     used = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
@@ -45,21 +52,24 @@ def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
 
 
 def test_dns_over_tcp_waits_while_descriptors_are_exhausted(web: ContainerRecord) -> None:
-    """The connection waits in the kernel's accept queue."""
+    """A DNS connection waits in the accept queue while the daemon has no free descriptor."""
     with ExitStack() as stack:
-        with _none_left(web):
-            opened = stack.enter_context(connected(web))
-            opened.sendall(questions("web"))
-        assert told(next(answers(opened))) == {"10.9.0.2"}
+        with _no_descriptors_left(web):
+            opened = stack.enter_context(connected_to_resolver(web))
+            opened.sendall(encoded_queries("web"))
+        assert reply_values(next(replies_on(opened))) == {"10.9.0.2"}
 
 
 def test_relayed_connection_waits_while_descriptors_are_exhausted(web: ContainerRecord) -> None:
-    """The host's own clients can open any number of connections."""
+    """A relayed connection waits while the daemon has no free descriptor.
+
+    The host's own clients can open any number of connections.
+    """
     with netns(web) as space, space.socket(socket.AF_INET6, socket.SOCK_STREAM) as server:
         server.bind(("::", 80))
         server.listen()
         server.settimeout(10)
-        with _none_left(web):
+        with _no_descriptors_left(web):
             opened = socket.create_connection(("::1", 8080), 10)
         with opened, server.accept()[0] as accepted:
             opened.sendall(b"hi")
@@ -69,11 +79,14 @@ def test_relayed_connection_waits_while_descriptors_are_exhausted(web: Container
 def test_engine_call_waits_while_descriptors_are_exhausted(
     engine: Engine, lan: str, root: Path, web: ContainerRecord
 ) -> None:
-    """The daemon does not retry without pause, with a line in its log each time."""
-    with _none_left(web):
+    """A call waits while the daemon has no free descriptor, without a busy loop.
+
+    A busy loop would write a line into the daemon's log for each attempt.
+    """
+    with _no_descriptors_left(web):
         engine.containers()
     engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(web, "db")) == {"10.9.0.3"}
+    assert reply_values(ask(web, "db")) == {"10.9.0.3"}
     assert (root / "daemon.log").read_text() == ""
 
 
@@ -81,12 +94,15 @@ def test_engine_call_waits_while_descriptors_are_exhausted(
 def test_partly_received_call_leaks_no_descriptor(
     engine: Engine, lan: str, web: ContainerRecord, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
-    """The kernel passes as many descriptors as are free; the others are lost."""
+    """The daemon closes the descriptors of a call that arrived only in part.
+
+    The kernel passes as many descriptors as are free; the others are lost.
+    """
     (pid,) = processes_titled(b"mydocker-daemon")
     before = sorted(os.listdir(f"/proc/{pid}/fd"))
     monkeypatch.setattr(client, "_BOUND", 0.2)
-    with _none_left(web, spare), suppress(MydockerError):
+    with _no_descriptors_left(web, spare), suppress(MydockerError):
         engine.run("base", FOR_EVER, name="db", network=lan)
         engine.remove("db", force=True)
-    assert told(ask(web, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(web, "web")) == {"10.9.0.2"}
     assert sorted(os.listdir(f"/proc/{pid}/fd")) == before

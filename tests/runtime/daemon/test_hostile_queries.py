@@ -1,4 +1,4 @@
-"""Hostile queries of a container harm only the container itself."""
+"""Tests of hostile DNS queries, which harm only the container that sends them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ import pytest
 
 from runtime.engine import Engine
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import RESOLVER, ask, connected, questions, told
+from tests.runtime.daemon.dns_client import (
+    RESOLVER,
+    ask,
+    connected_to_resolver,
+    encoded_queries,
+    reply_values,
+)
 from tests.runtime.support.inspection import netns
 
 _LONG = b"\x01a" * 126 + b"\0"
@@ -27,7 +33,7 @@ _ROOM = 65_000
 
 
 def _records() -> bytes:
-    """Return a question with thousands of records, each with three long names."""
+    """Return a DNS query with thousands of records, each with three long names."""
     body = bytearray(_LONG + struct.pack(">HH", dns.rdatatype.A, 1))
     count = 0
     while len(body) < _ROOM:
@@ -38,7 +44,7 @@ def _records() -> bytes:
 
 
 def _questions() -> bytes:
-    """Return thousands of questions, each about a long name."""
+    """Return a DNS message of thousands of questions, each about a long name."""
     body = bytearray(_LONG + struct.pack(">HH", 1, 1))
     count = 1
     while len(body) < _ROOM:
@@ -48,7 +54,7 @@ def _questions() -> bytes:
 
 
 def _options() -> bytes:
-    """Return a question with an EDNS record that has thousands of options."""
+    """Return a DNS query with an EDNS record that has thousands of options."""
     options = struct.pack(">HH", 65001, 0) * (_ROOM // 4)
     query = dns.message.make_query("web", "A", use_edns=False).to_wire()
     edns = struct.pack(">BHHIH", 0, dns.rdatatype.OPT, 1232, 0, len(options))
@@ -59,35 +65,38 @@ def _options() -> bytes:
 def test_expensive_dns_query_does_not_delay_other_containers(
     engine: Engine, lan: str, made: Callable[[], bytes]
 ) -> None:
-    """One process answers all containers: no query may keep it busy for seconds."""
+    """An expensive DNS query does not delay other containers' queries for seconds.
+
+    One process serves all containers.
+    """
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
-    assert told(ask(db, "web")) == {"10.9.0.2"}
+    assert reply_values(ask(db, "web")) == {"10.9.0.2"}
     wire = made()
     with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.connect((RESOLVER, 53))
         for _ in range(20):
             opened.send(wire)
-        assert told(ask(db, "web", patience=2)) == {"10.9.0.2"}
-    with connected(web) as opened:
+        assert reply_values(ask(db, "web", patience=2)) == {"10.9.0.2"}
+    with connected_to_resolver(web) as opened:
         for _ in range(5):
             opened.sendall(len(wire).to_bytes(2, "big") + wire)
-        assert told(ask(db, "web", patience=2)) == {"10.9.0.2"}
+        assert reply_values(ask(db, "web", patience=2)) == {"10.9.0.2"}
 
 
 def test_many_tcp_connections_do_not_starve_other_containers(engine: Engine, lan: str) -> None:
-    """A waiting query of another container comes after one of these queries, not hundreds."""
+    """A container's DNS query is not delayed by hundreds of queries on another's connections."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     with ExitStack() as stack:
-        opened = [stack.enter_context(connected(web)) for _ in range(200)]
+        opened = [stack.enter_context(connected_to_resolver(web)) for _ in range(200)]
         for connection in opened:
-            connection.sendall(questions("db") * 100)
+            connection.sendall(encoded_queries("db") * 100)
         between = []
         for _ in range(5):
             before = _unread(opened)
-            assert told(ask(db, "web")) == {"10.9.0.2"}
-            between.append((_unread(opened) - before) // len(questions("db")))
+            assert reply_values(ask(db, "web")) == {"10.9.0.2"}
+            between.append((_unread(opened) - before) // len(encoded_queries("db")))
     assert min(between) < 100
 
 

@@ -1,4 +1,4 @@
-"""The process of the DNS daemon: its streams, its directory, its signals."""
+"""Tests of the DNS daemon's process: its streams, its directory, its signals."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from runtime.daemon import daemon
 from runtime.engine import Engine
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.daemon.dns_client import RESOLVER, ask, told
+from tests.runtime.daemon.dns_client import RESOLVER, ask, reply_values
 from tests.runtime.support.inspection import netns, processes_titled, until
 
 
 def test_daemon_process_is_detached_from_its_caller(engine: Engine, root: Path, lan: str) -> None:
-    """It has a session apart, works in `/`, and writes into its log; it ends with the last user."""
+    """The daemon has its own session, works in `/`, writes into its log, and ends when unused."""
     web = engine.run("base", FOR_EVER, network=lan)
-    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    assert reply_values(ask(web, web.name)) == {"10.9.0.2"}
     (pid,) = processes_titled(b"mydocker-daemon")
     assert os.getsid(pid) != os.getsid(0)
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
@@ -33,21 +33,24 @@ def test_daemon_survives_a_client_that_closes_early(engine: Engine, lan: str) ->
     """A client that closes its connection before the replies does not end the daemon (SIGPIPE)."""
     web = engine.run("base", FOR_EVER, network=lan)
     query = dns.message.make_query(web.name, "A").to_wire()
-    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    assert reply_values(ask(web, web.name)) == {"10.9.0.2"}
     (before,) = processes_titled(b"mydocker-daemon")
     with netns(web) as space:
         for _ in range(20):
             with space.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
                 client.connect((RESOLVER, 53))
                 client.sendall((len(query).to_bytes(2, "big") + query) * 20)
-    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    assert reply_values(ask(web, web.name)) == {"10.9.0.2"}
     assert processes_titled(b"mydocker-daemon") == {before}
 
 
 def test_daemon_writes_its_own_error_into_the_log(
     engine: Engine, root: Path, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon is a fork of its caller, and neither returns into it nor writes to its stderr."""
+    """The daemon writes its own error into its log, not to its caller's stderr.
+
+    The daemon is a fork of its caller, and never returns into it.
+    """
 
     def broken(root: str, listening: int) -> None:
         raise RuntimeError(f"broken in {root}, {os.fstat(listening).st_mode:o}")

@@ -15,7 +15,7 @@ from tests.runtime.support.inspection import descriptors, mounts
 
 
 def load(engine: Engine, archive: bytes) -> list[NamedImage]:
-    """Load an archive from a file that is gone afterwards."""
+    """Load an archive from a file, and delete the file."""
     with tempfile.TemporaryFile(dir="/run", buffering=0) as file:
         file.write(archive)
         file.seek(0)

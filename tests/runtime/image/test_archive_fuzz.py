@@ -83,7 +83,10 @@ def scratch() -> Iterator[Path]:
 @fuzz
 @given(st.lists(items(), max_size=12))
 def test_arbitrary_entries_stay_in_the_layer_directory(entries: list[Item]) -> None:
-    """A layer that is accepted packs to a tar that is accepted as the same."""
+    """A layer of arbitrary entries writes inside its directory only.
+
+    If the layer is accepted, it packs to a tar that is accepted as the same.
+    """
     with scratch() as made:
         descriptors = set(os.listdir("/proc/self/fd"))
         with suppress(InvalidArchive):
@@ -128,7 +131,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 @fuzz
 @given(damaged())
 def test_damaged_archive_loads_whole_or_not_at_all(data: bytes) -> None:
-    """The store has the image that the digests describe, or nothing."""
+    """A damaged archive loads the image that its digests describe, or nothing."""
     with scratch() as made, tempfile.TemporaryFile(dir="/run", buffering=0) as file:
         store = ImageStore(str(made))
         file.write(data)

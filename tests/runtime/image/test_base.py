@@ -1,4 +1,4 @@
-"""Assembly and cache of the image `base`."""
+"""Tests of the assembly and the cache of the image `base`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def cache(tmp_path: Path) -> str:
 
 
 def test_base_has_a_shell_and_its_libraries(cache: str) -> None:
-    """The image is small and readable; no file is set-uid, no link leads out."""
+    """The image `base` has a shell and its libraries, and is small and readable.
+
+    No file is set-uid, and no link leads out.
+    """
     found = store.base_image(cache)
     (layer,) = map(Path, found.layers)
     assert found.size < LIMIT
@@ -45,7 +48,10 @@ def test_base_has_a_shell_and_its_libraries(cache: str) -> None:
 
 
 def test_base_is_assembled_again_after_a_program_changed(cache: str) -> None:
-    """The old layer stays for the containers on it."""
+    """`base` is assembled again after a program changed.
+
+    The old layer stays for the containers on it.
+    """
     first = store.base_image(cache)
     record = Path(cache, "base.json")
     made = json.loads(record.read_text())
@@ -59,7 +65,10 @@ def test_base_is_assembled_again_after_a_program_changed(cache: str) -> None:
 def test_base_is_shared_by_copies_of_mydocker(
     cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Path and age of the recipe do not matter; its content does."""
+    """Copies of mydocker share `base` if the recipe's content is the same.
+
+    Path and age of the recipe do not matter.
+    """
     first = store.base_image(cache)
     other = tmp_path / "elsewhere.py"
     other.write_bytes(Path(store.RECIPE).read_bytes())
@@ -83,14 +92,14 @@ DAMAGE: dict[str, Callable[[str], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
 def test_damaged_cache_is_replaced(cache: str, damage: Callable[[str], object]) -> None:
-    """A lookup returns a complete image."""
+    """A lookup replaces a damaged cache and returns a complete image."""
     store.base_image(cache)
     damage(cache)
     assert os.path.exists(f"{store.base_image(cache).layers[0]}/bin/sh")
 
 
 def test_replaced_layer_is_removed_after_a_month(cache: str) -> None:
-    """The month begins with the replacement, as a container may run on the layer."""
+    """A layer is removed a month after its replacement, as a container may run on it."""
     month = 31 * 24 * 3600
 
     def remake() -> str:
@@ -114,7 +123,10 @@ def test_replaced_layer_is_removed_after_a_month(cache: str) -> None:
 
 
 def test_concurrent_lookups_assemble_base_once(cache: str) -> None:
-    """The first assembles it and the others wait; a later one copies nothing."""
+    """The first of several lookups assembles `base`, and the others wait for it.
+
+    A later lookup copies nothing.
+    """
     with ThreadPoolExecutor(4) as pool:
         found = set(pool.map(lambda _: store.base_image(cache).layers, range(4)))
     assert found == {store.base_image(cache).layers}
@@ -123,7 +135,10 @@ def test_concurrent_lookups_assemble_base_once(cache: str) -> None:
 
 
 def test_failed_assembly_leaves_nothing(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a shell gets an error that names the package to install."""
+    """A failed assembly leaves nothing.
+
+    On a machine without a shell the error names the package to install.
+    """
     monkeypatch.setattr(assemble, "_DIRECTORIES", ("/nowhere",))
     with pytest.raises(UnsupportedError, match="no program 'sh'"):
         store.base_image(cache)
@@ -133,8 +148,8 @@ def test_failed_assembly_leaves_nothing(cache: str, monkeypatch: pytest.MonkeyPa
 # --- busybox -------------------------------------------------------------------------
 
 
-def test_interpreter_of_elf_file(tmp_path: Path) -> None:
-    """A loader has no loader, and neither has a script."""
+def test_elf_interpreter_is_found_for_programs_only(tmp_path: Path) -> None:
+    """A dynamic program has an ELF interpreter; a loader and a script have none."""
     loader = assemble.interpreter(sys.executable)
     assert loader is not None
     assert assemble.interpreter(loader) is None
@@ -145,7 +160,7 @@ def test_interpreter_of_elf_file(tmp_path: Path) -> None:
 def test_static_busybox_is_the_whole_image(
     tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One file, and a link for each of its applets."""
+    """With a static busybox, `base` has one file and a link for each of its applets."""
     binaries = tmp_path / "machine"
     binaries.mkdir()
     busybox = binaries / "busybox"
@@ -157,13 +172,16 @@ def test_static_busybox_is_the_whole_image(
     assert os.readlink(f"{found.layers[0]}/bin/sh") == "busybox"
 
 
-# --- where it is kept ----------------------------------------------------------------
+# --- cache directory -----------------------------------------------------------------
 
 
-def test_cache_directory_order_and_permissions(
+def test_cache_directory_is_the_first_safe_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The variable comes first, then the user's cache, then mydocker's root."""
+    """The image cache is the variable's directory, else the user's, else in mydocker's root.
+
+    The user's directory is skipped if another user can write into it.
+    """
     monkeypatch.setenv("MYDOCKER_IMAGE_CACHE", f"{tmp_path}/cache")
     assert store.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/cache"
     monkeypatch.delenv("MYDOCKER_IMAGE_CACHE")
@@ -174,7 +192,7 @@ def test_cache_directory_order_and_permissions(
 
 
 def test_base_has_a_python_with_sockets(cache: str) -> None:
-    """The modules are those of a probe, without source."""
+    """`base` has a Python with the modules of a probe, without their source."""
     root = store.base_image(cache).layers[0]
     done = subprocess.run(
         ["/usr/bin/python3", "-I", "-S", "-c", "import json, socket; print(json.__file__)"],

@@ -1,4 +1,4 @@
-"""Hostile and damaged archives are refused, and leave nothing."""
+"""Tests of hostile and damaged archives, which are refused and leave nothing."""
 
 from __future__ import annotations
 
@@ -68,14 +68,17 @@ LEADING_OUT = _leading_to("x")
 def test_entry_that_leads_out_is_refused(
     engine: Engine, root: Path, canary: Path, how: str
 ) -> None:
-    """Dots, absolute paths, and links of either kind reach no file outside."""
+    """An entry that leads out of the layer is refused.
+
+    Dots, absolute paths, and links of either kind reach no file outside.
+    """
     items, reason = _leading_to(str(canary).lstrip("/"))[how]
     with unchanged(root), pytest.raises(InvalidError, match=reason):
         make(engine, tars.tar(*items))
 
 
 def test_link_to_outside_is_kept_as_a_link(engine: Engine, canary: Path) -> None:
-    """An entry of its name replaces the link and is written inside."""
+    """A link to outside stays a link until an entry of its name replaces it inside."""
     items = [symlink("out", str(canary)), symlink("file", f"{canary}/file")]
     make(engine, tars.tar(*items, Item("file", b"mine"), directory("out"), Item("out/file")))
     tree = Path(engine.images.get("made").layers[0])
@@ -120,7 +123,7 @@ ENTRIES: dict[str, tuple[list[Item], str]] = {
 
 @pytest.mark.parametrize("what", ENTRIES)
 def test_invalid_tar_entry_is_refused(engine: Engine, root: Path, what: str) -> None:
-    """The error names the entry and the reason."""
+    """The error for an invalid tar entry names the entry and the reason."""
     items, reason = ENTRIES[what]
     with unchanged(root), pytest.raises(InvalidError, match=reason):
         make(engine, tars.tar(Item("good", b"x" * 10_000), *items))
@@ -189,7 +192,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
 def test_damaged_tar_is_refused(
     engine: Engine, root: Path, use: Callable[[Engine, bytes], object], what: str
 ) -> None:
-    """A root file system has no digest that would show the damage."""
+    """A damaged tar of a root file system is refused, without a digest to show the damage."""
     data, reason = DAMAGED[what]
     with unchanged(root), pytest.raises(InvalidError, match=reason):
         use(engine, data)
@@ -204,7 +207,10 @@ def test_damaged_tar_is_refused(
 def test_archive_beyond_the_byte_budget_is_refused(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch, files: list[int], *, whole: bool
 ) -> None:
-    """A small compressed layer or archive unpacks to more; the budget is for all layers."""
+    """An archive that unpacks beyond the byte budget of all its layers is refused.
+
+    A small compressed layer or archive can unpack to more.
+    """
     monkeypatch.setattr(streams, "MOST_BYTES", 1 << 20)
     layers = [gzip.compress(tars.tar(Item(f"f{n}", bytes(size)))) for n, size in enumerate(files)]
     archive = layers[0] if whole else tars.packed(tars.new_docker(layers, tars.config(layers)))
@@ -216,7 +222,7 @@ def test_archive_beyond_the_byte_budget_is_refused(
 def test_archive_with_too_many_entries_is_refused(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Headers without a file count as well."""
+    """An archive with too many entries is refused; headers without a file count as well."""
     monkeypatch.setattr(tar, "MAX_ENTRIES", 100)
     with unchanged(root), pytest.raises(InvalidError, match="more than 100 entries"):
         make(engine, tars.tar(*(Item(f"f{n}") for n in range(200))))
@@ -228,7 +234,7 @@ def test_archive_with_too_many_entries_is_refused(
 def test_load_on_a_full_disk_is_reported_and_undone(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the reason, and the written space is free again."""
+    """A load on a full disk names the reason, and the written space is free again."""
     small = root / "small"
     small.mkdir()
     mount("tmpfs", str(small), "tmpfs", 0, "size=2m")

@@ -1,4 +1,4 @@
-"""Stacked layers as a container sees them."""
+"""Tests of stacked layers as a container sees them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ WHITEOUTS: dict[str, tuple[list[Item], set[str], set[str]]] = {
 
 @pytest.mark.parametrize("what", WHITEOUTS)
 def test_whiteouts_remove_files_of_lower_layers(engine: Engine, what: str) -> None:
-    """Nothing else disappears, and the order of entries does not matter."""
+    """Whiteouts remove only their files of lower layers, in any order of entries."""
     items, hidden, added = WHITEOUTS[what]
     make(engine, base_layer(engine), BELOW, tars.tar(*items))
     # the listing of directories, not the lookup of names
@@ -63,7 +63,10 @@ def test_whiteouts_remove_files_of_lower_layers(engine: Engine, what: str) -> No
 
 
 def test_file_metadata_survives_unpacking(engine: Engine) -> None:
-    """Modes with set-uid and sticky bits, times, links of both kinds, FIFOs, capabilities."""
+    """Modes, times, links, FIFOs and capabilities of files survive unpacking.
+
+    The modes include set-uid and sticky bits; links are of both kinds.
+    """
     capability = bytes.fromhex("0100000200040000000000000000000000000000")
     layer = tars.tar(
         Item("suid", b"x", mode=0o4755),
@@ -98,7 +101,7 @@ def test_file_metadata_survives_unpacking(engine: Engine) -> None:
 
 
 def test_unmapped_owner_becomes_root(engine: Engine) -> None:
-    """Ids that the user namespace maps are kept."""
+    """An owner that the user namespace does not map becomes root; mapped ids are kept."""
     layer = tars.tar(Item("mine", uid=0, gid=0), Item("others", uid=1234, gid=56))
     make(engine, layer)
     tree = Path(engine.images.get("made").layers[0])
@@ -107,7 +110,7 @@ def test_unmapped_owner_becomes_root(engine: Engine) -> None:
 
 
 def test_last_entry_of_a_name_wins(engine: Engine) -> None:
-    """A directory keeps its content."""
+    """The last entry of a name wins; a repeated directory keeps its content."""
     layer = tars.tar(
         directory("d", 0o700), Item("d/f", b"first"), directory("d", 0o755), Item("d/f", b"last")
     )
@@ -121,13 +124,13 @@ def test_last_entry_of_a_name_wins(engine: Engine) -> None:
 def test_digest_covers_bytes_after_the_end_of_the_tar(
     engine: Engine, compress: Callable[[bytes], bytes]
 ) -> None:
-    """Some programs pad a tar."""
+    """A layer's digest covers bytes after the tar's end, as some programs pad a tar."""
     make(engine, compress(tars.tar(Item("f", b"x")) + bytes(3 << 20)))
     assert os.listdir(engine.images.get("made").layers[0]) == ["f"]
 
 
 def test_names_may_be_long_and_of_any_bytes(engine: Engine) -> None:
-    """A name need not be valid UTF-8."""
+    """A file name may be long and need not be valid UTF-8."""
     name = "/".join(["ü" * 60] * 5) + "/\udcff\udc80"
     layer = tars.tar(Item(name, b"found"))
     make(engine, layer)
@@ -135,7 +138,7 @@ def test_names_may_be_long_and_of_any_bytes(engine: Engine) -> None:
 
 
 def test_containers_share_layers_but_not_changes(engine: Engine, root: Path) -> None:
-    """Two images with a common layer have it once."""
+    """A layer of two images is stored once; containers do not share their changes."""
     base = base_layer(engine)
     make(engine, base, BELOW, tars.tar(Item("one")), name="one")
     make(engine, base, BELOW, tars.tar(Item("two")), name="two")
@@ -151,7 +154,7 @@ def test_containers_share_layers_but_not_changes(engine: Engine, root: Path) -> 
 
 
 def test_image_has_at_most_125_layers(engine: Engine) -> None:
-    """The uppermost of 125 layers wins; 126 are refused."""
+    """An image of 125 layers runs, with the uppermost first; one of 126 is refused."""
     base = base_layer(engine)
     layers = [tars.tar(Item("n", str(n).encode()), Item(f"f{n}")) for n in range(124)]
     make(engine, base, *layers)
@@ -165,13 +168,16 @@ GONE, ONE, TWO = (tars.tar(Item("d/.wh.old")), *(tars.tar(Item("d/old", b)) for 
 
 @pytest.mark.parametrize("layers", [(BELOW, GONE, ONE), (ONE, TWO, ONE)], ids=["removed", "twice"])
 def test_uppermost_layer_with_a_file_wins(engine: Engine, layers: tuple[bytes, ...]) -> None:
-    """Also when a layer between removes it, or when a layer is repeated (by an empty step)."""
+    """The uppermost layer with a file wins, also if a layer between removes the file.
+
+    The same holds when a layer is repeated (by an empty step).
+    """
     make(engine, base_layer(engine), *layers)
     assert output(engine, "made", "cat /d/old") == "1"
 
 
 def test_image_without_files_starts(engine: Engine) -> None:
-    """Missing mount points are not written into the container's layer."""
+    """An image without files starts, and missing mount points are not in its layer."""
     made = tars.config([])
     (found,) = load(engine, tars.packed(tars.new_docker([], made, ["nothing"])))
     created = engine.create(found.names[0], ["true"], network="none")
@@ -203,7 +209,7 @@ ROOTS = ("0", "root")
 
 @pytest.mark.parametrize("user", USERS)
 def test_image_user_has_groups_and_home(engine: Engine, user: str) -> None:
-    """The user is looked up in the image's files, by name or number."""
+    """The image's user has the groups and home of the image's files, by name or number."""
     make(engine, base_layer(engine), PASSWD, User=user)
     script = f"{WHO}; echo written > /dev/stdout; grep CapEff /proc/self/status"
     if not has_id(101) and user not in ROOTS:
@@ -217,7 +223,7 @@ def test_image_user_has_groups_and_home(engine: Engine, user: str) -> None:
 
 
 def test_user_option_overrides_image_user(engine: Engine) -> None:
-    """The option works for `run` and `exec`."""
+    """The user option overrides the image's user for `run` and `exec`."""
     make(engine, base_layer(engine), PASSWD, User="web")
     found = engine.run("made", ["sleep", "1000"], user="0", network="none")
     assert engine.exec(found.id, ["id", "-u"]).stdout == b"0\n"
@@ -227,7 +233,7 @@ def test_user_option_overrides_image_user(engine: Engine) -> None:
 
 @pytest.mark.parametrize("wanted", ["SIGUSR1", "RTMIN+3", "37"])
 def test_stop_sends_the_image_stop_signal(engine: Engine, wanted: str) -> None:
-    """The container ends by that signal and not by SIGTERM or SIGKILL."""
+    """`stop` ends a container by the image's stop signal, not by SIGTERM or SIGKILL."""
     make(engine, base_layer(engine), StopSignal=wanted)
     name = wanted.removeprefix("SIG").replace("RTMIN+3", "37")
     script = f"trap '' TERM; trap 'exit 3' {name}; echo ready; while :; do sleep 0.01; done"
@@ -237,7 +243,7 @@ def test_stop_sends_the_image_stop_signal(engine: Engine, wanted: str) -> None:
 
 
 def test_unknown_stop_signal_is_refused(engine: Engine) -> None:
-    """No container is made."""
+    """An unknown stop signal is refused before a container is made."""
     make(engine, base_layer(engine), StopSignal="SIGNOPE")
     with pytest.raises(InvalidError, match="no signal 'SIGNOPE'"):
         engine.run("made", ["true"], network="none")
@@ -245,7 +251,10 @@ def test_unknown_stop_signal_is_refused(engine: Engine) -> None:
 
 
 def test_unknown_user_is_refused(engine: Engine, root: Path) -> None:
-    """An /etc/passwd that is a FIFO or a directory does not block."""
+    """An unknown user is refused, and an /etc/passwd that is a FIFO does not block.
+
+    An /etc/passwd that is a directory does not block either.
+    """
     make(engine, base_layer(engine), PASSWD)
     with pytest.raises(InvalidError, match=r"'nobody-knows'.*no such user"):
         engine.run("made", ["true"], user="nobody-knows", network="none")

@@ -1,4 +1,4 @@
-"""The image store: killed and concurrent changes, names, removal."""
+"""Tests of the image store: killed and concurrent changes, names, removal."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ LOADING = steps(
 def test_killed_load_leaves_the_whole_image_or_none(
     engine: Engine, root: Path, step: tuple[Any, str, bool]
 ) -> None:
-    """The next call removes the rest, and the next load works."""
+    """A killed load leaves the whole image or none.
+
+    The next call removes the rest, and the next load works.
+    """
     compressed = gzip.compress(_archive(ONE, TWO))  # so that a copy is written to `scratch`
     killed_at(step, lambda: load(Engine(root), compressed))
     names = loaded_images(engine)
@@ -89,7 +92,7 @@ REMOVING = steps(
 def test_killed_image_removal_is_finished_by_the_next_change(
     engine: Engine, root: Path, step: tuple[Any, str, bool]
 ) -> None:
-    """The image is whole or removed."""
+    """The image of a killed removal is whole, or the next change finishes its removal."""
     make(engine, ONE, TWO)
     make(engine, ONE, name="other")
     killed_at(step, lambda: Engine(root).images.remove("made"))
@@ -104,7 +107,10 @@ def test_killed_image_removal_is_finished_by_the_next_change(
 
 
 def test_removal_killed_after_config_is_finished(engine: Engine, root: Path) -> None:
-    """config.json may be the first file that a directory lists."""
+    """A removal that was killed after it removed config.json is finished.
+
+    config.json may be the first file that a directory lists.
+    """
     found = engine.create("base", ["true"], name="web", network="none")
 
     def remove_one_file(path: str) -> None:
@@ -129,8 +135,8 @@ def _at_once(*calls: Callable[[], object]) -> None:
     assert [worker.exitcode for worker in workers] == [0] * len(calls)
 
 
-def test_concurrent_removal_of_one_directory(root: Path) -> None:
-    """A file that another process removed is no failure."""
+def test_concurrent_removals_of_one_directory_succeed(root: Path) -> None:
+    """A removal succeeds if another process removed one of its files first."""
     doomed = root / "doomed"
     for number in range(400):
         (doomed / f"a{number % 20}" / f"b{number}" / "c").mkdir(parents=True)
@@ -155,7 +161,7 @@ def _load_and_remove(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("work", [_load_many, _load_and_remove])
-def test_concurrent_loads_and_removals(
+def test_concurrent_loads_and_removals_leave_one_image_or_none(
     engine: Engine, root: Path, work: Callable[[Path, str], None]
 ) -> None:
     """An image that several processes load and remove is there once, or not at all."""
@@ -170,7 +176,10 @@ def test_concurrent_loads_and_removals(
 def test_layer_removed_during_a_load_is_made_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The load counted on a layer of another image."""
+    """A load makes a layer again that was removed during the load.
+
+    The load counted on that layer of another image.
+    """
     make(engine, ONE, name="first")
     original = ImageStore.publish
     pending = [lambda: engine.images.remove("first")]
@@ -188,8 +197,8 @@ def test_layer_removed_during_a_load_is_made_again(
 # --- names ------------------------------------------------------------------------
 
 
-def test_tag_adds_a_name(engine: Engine) -> None:
-    """The image is removed with its last name."""
+def test_image_tag_adds_a_name(engine: Engine) -> None:
+    """`tag` adds a name, and the image is removed with its last name."""
     identity = make(engine, ONE)
     engine.images.tag("made", "example.com:5000/team/made:v1")
     engine.images.tag(identity[:10], "again")
@@ -202,7 +211,7 @@ def test_tag_adds_a_name(engine: Engine) -> None:
 
 
 def test_name_moves_to_the_new_image(engine: Engine) -> None:
-    """The old image stays without a name, and can be removed by its id."""
+    """A name moves to the new image; the old one stays unnamed and removable by its id."""
     first, second = make(engine, ONE), make(engine, TWO)
     assert engine.images.get("made").id == second
     assert {(item.name, item.id) for item in engine.images.all()} >= {
@@ -213,7 +222,7 @@ def test_name_moves_to_the_new_image(engine: Engine) -> None:
 
 
 def test_tagged_base_is_an_ordinary_image(engine: Engine) -> None:
-    """It has the id of `base` and starts as `base` does."""
+    """A tagged `base` has the id of `base` and starts as `base` does."""
     engine.images.tag("base", "mine:1")
     assert engine.images.get("mine:1").id == engine.images.get("base").id
     assert output(engine, "mine:1", "echo here") == "here\n"
@@ -221,7 +230,10 @@ def test_tagged_base_is_an_ordinary_image(engine: Engine) -> None:
 
 
 def test_image_in_use_is_not_removed(engine: Engine) -> None:
-    """The error names the container; by force the image loses only its name."""
+    """The error for the removal of an image in use names the container.
+
+    By force the image loses only its name.
+    """
     make(engine, base_layer(engine), ONE)
     found = engine.create("made", ["cat", "/d/f"], name="web", network="none")
     with pytest.raises(ConflictError, match="container 'web' uses it"):
@@ -238,7 +250,7 @@ def test_image_in_use_is_not_removed(engine: Engine) -> None:
 
 
 def test_image_with_several_repositories_is_not_removed_by_id(engine: Engine) -> None:
-    """It is removed by force, or by its names."""
+    """An image with several repositories is removed by force or by names, not by id."""
     identity = make(engine, ONE)
     engine.images.tag("made", "made:2")
     engine.images.tag("made", "other")
@@ -251,7 +263,7 @@ def test_image_with_several_repositories_is_not_removed_by_id(engine: Engine) ->
 def test_image_is_locked_while_a_container_is_created(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A removal waits, and then finds the image in use."""
+    """The removal of an image waits for a container's creation, and then is refused."""
     make(engine, ONE)
     original = store.Store.create
     held: list[bool] = []
@@ -268,7 +280,7 @@ def test_image_is_locked_while_a_container_is_created(
 
 
 def test_ambiguous_id_prefix_is_refused(engine: Engine) -> None:
-    """The error lists the ids."""
+    """The error for an ambiguous id prefix lists the ids."""
     made = [import_root(engine, tars.tar(Item(str(n))), f"n{n}") for n in range(17)]
     digit = next(d for d in "0123456789abcdef" if sum(item.startswith(d) for item in made) > 1)
     with pytest.raises(NotFoundError, match=r"\d ids start so"):
@@ -293,7 +305,7 @@ NAMES = {
 
 @pytest.mark.parametrize("text", NAMES)
 def test_reference_is_normalized_as_by_docker(text: str) -> None:
-    """The implied registry and tag are left out or added."""
+    """An image reference gets or loses the implied registry and tag, as with Docker."""
     assert parse_reference(text) == NAMES[text]
 
 
@@ -305,6 +317,6 @@ MALFORMED = (
 
 @pytest.mark.parametrize("text", MALFORMED)
 def test_malformed_reference_is_refused(text: str) -> None:
-    """Nothing is made."""
+    """A malformed image reference is refused, and nothing is made."""
     with pytest.raises(InvalidError, match=re.escape(f"name an image {text!r}")):
         parse_reference(text)

@@ -1,4 +1,4 @@
-"""Load, import and save of archives, and the defaults of images."""
+"""Tests of load, import and save of archives, and of the defaults of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ LAYOUTS = {"docker 24": tars.old_docker, "docker 25": tars.new_docker, "oci": ta
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("compressed", ["plain", "layers", "all"])
 def test_archive_of_each_layout_loads(engine: Engine, layout: str, compressed: str) -> None:
-    """The image has its name and files, plain or with any part compressed."""
+    """An archive of each layout loads with its name and files.
+
+    The parts are plain or compressed in any format.
+    """
     layers = [base_layer(engine), UPPER]
     if compressed != "plain":
         layers = [gzip.compress(layer, 1) for layer in layers]
@@ -39,7 +42,7 @@ def test_archive_of_each_layout_loads(engine: Engine, layout: str, compressed: s
 
 
 def test_layer_may_be_a_link_to_another(engine: Engine) -> None:
-    """Docker wrote repeated layers so."""
+    """A layer in an archive may be a link to another, as Docker wrote repeated layers."""
     files = tars.old_docker([UPPER], tars.config([UPPER]), ["linked"])
     (path,) = (name for name in files if name.endswith("layer.tar"))
     items = [Item(name, data) for name, data in files.items() if name != path]
@@ -49,7 +52,7 @@ def test_layer_may_be_a_link_to_another(engine: Engine) -> None:
 
 
 def test_archive_with_several_images_loads_all(engine: Engine) -> None:
-    """Each image has all its names."""
+    """An archive with several images loads all of them, each with all its names."""
     one, other = tars.config([UPPER]), tars.config([UPPER], Env=["A=b"])
     both = [tars.new_docker([UPPER], one, ["a", "b:2"]), tars.new_docker([UPPER], other)]
     found = load(engine, tars.merged(*both))
@@ -74,20 +77,23 @@ def _many_platforms(*platforms: str) -> bytes:
 
 
 def test_variant_for_this_machine_is_loaded(engine: Engine) -> None:
-    """An index of several platforms is what buildx writes."""
+    """Of an index of several platforms, as buildx writes, this machine's variant is loaded."""
     own = f"linux/{tars.MACHINES.get(os.uname().machine, os.uname().machine)}"
     (found,) = load(engine, _many_platforms("windows/amd64", "linux/none", own))
     assert engine.images.get(found.identity).defaults.env == ["N=2"]
 
 
 def test_archive_without_variant_for_this_machine_is_refused(engine: Engine) -> None:
-    """The error lists the variants."""
+    """An archive without a variant for this machine is refused; the error lists them."""
     with pytest.raises(InvalidError, match=r"no image for linux/\w+\n.*plan9/z80"):
         load(engine, _many_platforms("plan9/z80"))
 
 
 def test_container_gets_image_defaults(engine: Engine) -> None:
-    """Options of `run` override environment, directory, entrypoint and command."""
+    """A container gets the image's defaults, unless options of `run` override them.
+
+    The defaults are environment, directory, entrypoint and command.
+    """
     script = 'echo "$A,$B,$PWD,$*"'
     make(
         engine,
@@ -116,7 +122,7 @@ def test_container_gets_image_defaults(engine: Engine) -> None:
 
 
 def test_container_keeps_its_image_when_the_name_moves(engine: Engine) -> None:
-    """A restart uses the image that the container was made from."""
+    """A restart uses the image that the container was made from, although its name moved."""
     layer = base_layer(engine)
     make(engine, layer, UPPER, name="moving")
     found = engine.run("moving", ["sleep", "1000"], network="none")
@@ -127,7 +133,7 @@ def test_container_keeps_its_image_when_the_name_moves(engine: Engine) -> None:
 
 
 def test_loaded_image_named_base_hides_the_built_in(engine: Engine) -> None:
-    """The built-in image is back when the loaded one is removed."""
+    """A loaded image named `base` hides the built-in one until the loaded one is removed."""
     make(engine, base_layer(engine), UPPER, name="base")
     assert output(engine, "base", "ls /srv") == "word\n"
     assert [item.name for item in engine.images.all()].count("base:latest") == 1
@@ -137,7 +143,7 @@ def test_loaded_image_named_base_hides_the_built_in(engine: Engine) -> None:
 
 
 def test_import_makes_one_layer_with_changes(engine: Engine) -> None:
-    """A root file system, changed by Dockerfile instructions."""
+    """`import` makes an image of one layer, changed by Dockerfile instructions."""
     archive = gzip.compress(base_layer(engine), 1)
     changes = ['CMD ["echo", "hello"]', "ENV A=b 'C=d e'", "EXPOSE 80"]
     identity = import_root(engine, archive, "rootfs:1", changes)
@@ -153,7 +159,10 @@ def test_import_makes_one_layer_with_changes(engine: Engine) -> None:
 
 
 def test_save_and_load_keep_the_image(engine: Engine, root: Path) -> None:
-    """Id, names and the bytes of layers are equal, as is a second archive."""
+    """Save and load keep the image's id, names and layer bytes.
+
+    A second archive is equal to the first.
+    """
     layers = [gzip.compress(UPPER), tars.tar(Item("x", b"y"))]
     made = tars.config(layers, Env=["A=b"])
     load(engine, tars.packed(tars.old_docker(layers, made, ["a:1", "b:2"])))
@@ -168,7 +177,10 @@ def test_save_and_load_keep_the_image(engine: Engine, root: Path) -> None:
 
 
 def test_saved_archive_is_an_oci_layout(engine: Engine) -> None:
-    """The documents' digests and sizes are checked without mydocker's code."""
+    """A saved archive is an OCI layout with correct digests and sizes.
+
+    The test checks the documents without mydocker's code.
+    """
     layers = [gzip.compress(UPPER), tars.tar(Item("x", b"y"))]
     made = tars.config(layers)
     load(engine, tars.packed(tars.new_docker(layers, made, ["example.com:5000/a/b:1"])))
@@ -199,7 +211,7 @@ def test_saved_archive_is_an_oci_layout(engine: Engine) -> None:
 
 
 def test_damaged_layer_is_not_saved(engine: Engine, root: Path) -> None:
-    """The digest on disk is checked while it is saved."""
+    """`save` checks each layer's digest and refuses a damaged layer."""
     make(engine, UPPER)
     (blob,) = (root / "library" / "layers").glob("*/blob")
     blob.write_bytes(blob.read_bytes().replace(b"carried", b"dropped"))
@@ -208,7 +220,7 @@ def test_damaged_layer_is_not_saved(engine: Engine, root: Path) -> None:
 
 
 def test_unknown_image_is_named_by_every_command(engine: Engine) -> None:
-    """The remedy is the command that lists images."""
+    """Every command names an unknown image, and the command that lists images."""
     for use in (
         lambda: engine.run("no/such", ["true"]),
         lambda: engine.images.remove("no/such"),

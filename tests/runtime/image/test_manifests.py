@@ -1,4 +1,4 @@
-"""Archives with invalid manifests, configurations or indexes are refused."""
+"""Tests of archives with invalid manifests, configurations or indexes: all are refused."""
 
 from __future__ import annotations
 
@@ -123,20 +123,26 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("what", DOCUMENTS)
 def test_invalid_document_is_refused(engine: Engine, root: Path, what: str) -> None:
-    """The error gives the reason, and no layer stays."""
+    """The error for an invalid document gives the reason, and no layer stays."""
     archive, reason = DOCUMENTS[what]
     with unchanged(root), pytest.raises(InvalidError, match=reason):
         load(engine, archive())
 
 
 def test_image_from_year_one_has_a_four_digit_year(engine: Engine) -> None:
-    """Some build tools write Go's zero time."""
+    """An image from the year 1, Go's zero time, has a year of four digits.
+
+    Some build tools write Go's zero time.
+    """
     (found,) = load(engine, _config({"created": "0001-01-01T00:00:00Z"}))
     assert engine.images.get(found.identity).created == "0001-01-01T00:00:00Z"
 
 
 def test_null_is_a_missing_field_and_an_empty_entry(engine: Engine) -> None:
-    """Go's encoding/json reads them so: an entry of a map keeps its key."""
+    """A null is a missing field, or an empty entry of a map, as in Go's encoding/json.
+
+    An entry of a map keeps its key.
+    """
     config: dict[str, object] = {
         "Env": None,
         "ExposedPorts": {"80/tcp": None, "81/tcp": {}},
@@ -149,7 +155,7 @@ def test_null_is_a_missing_field_and_an_empty_entry(engine: Engine) -> None:
 
 
 def test_archive_with_one_bad_image_changes_nothing(engine: Engine, root: Path) -> None:
-    """No image of the archive is loaded; earlier images stay."""
+    """An archive with one bad image loads no image, and earlier images stay."""
     make(engine, LAYER, name="before")
     bad = tars.tar(Item("../x"))
     both = [

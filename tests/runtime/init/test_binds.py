@@ -1,4 +1,4 @@
-"""Host files and volumes in a container: the requested mounts, and no others."""
+"""Tests of host files and volumes in a container: only the requested mounts are there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def _output(engine: Engine, reference: str, script: str) -> str:
 
 
 def test_bind_mounted_directory_is_shared_with_the_host(engine: Engine, shared: Path) -> None:
-    """Writes on one side are read on the other; missing mount points are created."""
+    """Host and container read each other's writes to a bind-mounted directory.
+
+    Missing mount points are created.
+    """
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/deep/in/here"])
     assert _output(engine, "web", "cat /deep/in/here/file") == "from the host\n"
     assert _output(engine, "web", "echo back > /deep/in/here/answer") == ""
@@ -35,14 +38,14 @@ def test_bind_mounted_directory_is_shared_with_the_host(engine: Engine, shared: 
 
 
 def test_single_file_is_bind_mounted(engine: Engine, shared: Path) -> None:
-    """A file is mounted on a new path, or on an existing file of the image."""
+    """A single file is mounted on a new path, or on an existing file of the image."""
     binds = [f"{shared}/file:/new/file", f"{shared}/file:/etc/passwd:ro"]
     engine.run("base", FOR_EVER, name="web", network="none", binds=binds)
     assert _output(engine, "web", "cat /new/file /etc/passwd") == "from the host\n" * 2
 
 
 def test_read_only_bind_is_not_writable_for_root(engine: Engine, shared: Path) -> None:
-    """Root inside cannot write to the mount, nor to the mounts below it."""
+    """Root of the container cannot write to a read-only mount, nor to mounts below it."""
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/data:ro"])
     assert "Read-only" in _output(engine, "web", "echo x > /data/file")
     assert "Read-only" in _output(engine, "web", "echo x > /data/new")
@@ -52,7 +55,7 @@ def test_read_only_bind_is_not_writable_for_root(engine: Engine, shared: Path) -
 def test_symlink_in_mount_target_is_resolved_inside_the_root(
     engine: Engine, shared: Path, root: Path
 ) -> None:
-    """A target that is a symbolic link is resolved inside the container's own root."""
+    """A symbolic link in a mount target is resolved inside the container's root."""
     outside = root / "outside"
     engine.create("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/link/place"])
     upper = root / "containers" / engine.inspect("web").id / "upper"
@@ -80,13 +83,13 @@ def test_symlink_in_mount_target_is_resolved_inside_the_root(
     ],
 )
 def test_invalid_bind_mount_is_refused(engine: Engine, root: Path, text: str, why: str) -> None:
-    """The error names the mount, and nothing is left."""
+    """The error for an invalid bind mount names the mount, and nothing is left."""
     with nothing_left(root), pytest.raises(InvalidError, match=why):
         engine.run("base", FOR_EVER, network="none", binds=[text])
 
 
 def test_missing_bind_source_is_refused(engine: Engine, root: Path) -> None:
-    """A missing source is an error and no empty directory is created; nothing is left."""
+    """A missing bind source is an error: no empty directory is created, and nothing is left."""
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with nothing_left(root), pytest.raises(InvalidError, match="No such file"):
         engine.run("base", FOR_EVER, network="none", binds=[f"{root}/nowhere:/x"])
@@ -97,7 +100,7 @@ def test_missing_bind_source_is_refused(engine: Engine, root: Path) -> None:
 def test_bind_between_file_and_directory_is_refused(
     engine: Engine, shared: Path, root: Path
 ) -> None:
-    """The error names which is the file and which the directory; a volume is a directory."""
+    """The error says which path is a file and which a directory; a volume is a directory."""
     (shared / "file").write_text("x")
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with nothing_left(root), pytest.raises(InvalidError, match=r"it is a file, .* a directory"):
@@ -107,7 +110,10 @@ def test_bind_between_file_and_directory_is_refused(
 
 
 def test_bind_target_linked_into_proc_is_refused(engine: Engine, shared: Path, root: Path) -> None:
-    """No mount covers the paths that protect the kernel's settings."""
+    """A mount target that links into /proc is refused, as it could cover protected paths.
+
+    Those paths protect the kernel's settings.
+    """
     engine.create("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/link"])
     upper = root / "containers" / engine.inspect("web").id / "upper"
     upper.mkdir()
@@ -136,7 +142,7 @@ def test_volume_outlives_its_containers(engine: Engine) -> None:
 
 
 def test_volume_is_accessible_for_every_user(engine: Engine) -> None:
-    """The volume is accessible for every user, whatever the caller's umask."""
+    """A volume is accessible for every user, whatever the caller's umask."""
     engine.run(
         "base",
         FOR_EVER,

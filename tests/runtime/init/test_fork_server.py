@@ -1,4 +1,4 @@
-"""The fork server: its children are like the caller's own, and smaller."""
+"""Tests of the fork server: its children are like the caller's own, and smaller."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ def served(root: Path, server: ForkServer) -> Iterator[Engine]:
 
 
 def test_container_starts_by_the_server(served: Engine) -> None:
-    """The container runs, writes its log and reports its exit code."""
+    """A container started by the fork server runs, logs and reports its exit code."""
     made = served.run("base", ["sh", "-c", "echo hello; exit 3"], network="none")
     assert served.wait(made.id) == 3
     assert [entry.data for entry in served.logs(made.id)] == [b"hello\n"]
 
 
 def test_running_command_has_no_descriptor_of_the_start(served: Engine) -> None:
-    """The start returns although the command runs on: the exec closes the status pipe."""
+    """A start returns while the command runs, because the exec closes the status pipe."""
     made = served.run("base", FOR_EVER, network="none")
     below = Path(f"/proc/{made.state.pid}/task/{made.state.pid}/children").read_text().split()
     assert sorted(os.listdir(f"/proc/{below[0]}/fd")) == ["0", "1", "2"]
 
 
 def test_error_of_a_start_comes_through_the_server(served: Engine) -> None:
-    """An error in the container's first process is raised in the caller."""
+    """An error in a container's first process is raised in the fork server's caller."""
     with pytest.raises(CommandNotFoundError):
         served.run("base", ["/nosuch"], network="none")
 
 
 def test_interpreter_of_pid_1_is_on_a_read_only_mount(served: Engine) -> None:
-    """The owner of the interpreter's file cannot change its mode through pid 1's `exe`."""
+    """The interpreter's owner cannot change its mode through pid 1's `exe`."""
     made = served.run("base", FOR_EVER, network="none")
     opened = os.open(f"/proc/{made.state.pid}/exe", os.O_RDONLY)
     try:
@@ -69,7 +69,7 @@ def test_interpreter_of_pid_1_is_on_a_read_only_mount(served: Engine) -> None:
 
 
 def test_daemon_starts_by_the_server(served: Engine) -> None:
-    """Containers of a user-defined network resolve each other's names."""
+    """Containers started by the fork server resolve each other's names."""
     served.network_create("lan")
     served.run("base", FOR_EVER, name="web", network="lan")
     asks = served.run("base", ["nslookup", "web"], network="lan")
@@ -77,7 +77,7 @@ def test_daemon_starts_by_the_server(served: Engine) -> None:
 
 
 def test_daemon_runs_when_its_start_returns(root: Path, server: ForkServer) -> None:
-    """The caller waits for the daemon although the server starts it."""
+    """The caller waits until the daemon runs, also if the fork server starts it."""
     store = Store(str(root))
     store.prepare()
     os.kill(server.process.pid, signal.SIGSTOP)
@@ -91,7 +91,7 @@ def test_daemon_runs_when_its_start_returns(root: Path, server: ForkServer) -> N
 
 
 def test_caller_forks_when_the_server_has_ended(root: Path, host: NetNS) -> None:
-    """A server that was killed costs time and no container."""
+    """A killed fork server costs time but no container: the caller forks itself."""
     with closing(ForkServer.begin()) as server:
         engine = Engine(root, spawn=server.spawn)
         server.process.kill()
@@ -103,7 +103,7 @@ def test_caller_forks_when_the_server_has_ended(root: Path, host: NetNS) -> None
 
 
 def test_caller_forks_when_the_request_is_too_large(served: Engine) -> None:
-    """An environment above the limit of a message starts too."""
+    """A container starts with an environment above the limit of a message to the fork server."""
     size = fork_server.LARGEST_REQUEST // 16
     env = {f"LARGE_{number}": "x" * size for number in range(16)}
     made = served.run("base", ["sh", "-c", "test ${#LARGE_7} = $0", str(size)], env=env)
@@ -111,7 +111,7 @@ def test_caller_forks_when_the_request_is_too_large(served: Engine) -> None:
 
 
 def test_server_ends_with_its_caller(host: NetNS) -> None:
-    """The server exits once no process has the other end of its channel."""
+    """The fork server exits once no process has the other end of its channel."""
     server = ForkServer.begin()
     server.channel.close()
     try:

@@ -1,4 +1,4 @@
-"""Magic links of /proc lead to the host's interpreter of the command: none is followed."""
+"""Tests of magic links in /proc, which lead to the host's interpreter: none is followed."""
 
 from __future__ import annotations
 
@@ -82,13 +82,16 @@ def test_magic_link_as_command_or_interpreter_is_refused(
 
 
 def test_magic_link_of_pid_1_is_refused(run: Run) -> None:
-    """The link is refused if the kernel has not refused it already."""
+    """A magic link of pid 1 is refused, if not already by the kernel."""
     with pytest.raises(CommandError, match=r"a link of /proc|Permission denied"):
         run("/proc/1/exe")
 
 
 def test_magic_link_as_relative_interpreter_is_refused(engine: Engine, shared: Path) -> None:
-    """The link is also found by a process that cannot see itself in the container's /proc."""
+    """A magic link as a relative interpreter is refused.
+
+    A process that cannot see itself in the container's /proc also finds the link.
+    """
     (shared / "odd").write_text("#!self/exe\n")
     (shared / "odd").chmod(0o755)
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/x"])
@@ -97,7 +100,7 @@ def test_magic_link_as_relative_interpreter_is_refused(engine: Engine, shared: P
 
 
 def test_magic_link_behind_the_command_in_path_has_no_effect(run: Run, shared: Path) -> None:
-    """A link behind the command in PATH has no effect; a link before it has."""
+    """A magic link in PATH is refused before the command, and has no effect behind it."""
     (shared / "linked").unlink()
     (shared / "linked").symlink_to("/proc/self/root/bin")
     behind, before = ({"PATH": path} for path in ("/bin:/x/linked", "/x/linked:/bin"))
@@ -107,7 +110,10 @@ def test_magic_link_behind_the_command_in_path_has_no_effect(run: Run, shared: P
 
 
 def test_command_with_a_file_lease_is_not_executed(run: Run, shared: Path) -> None:
-    """A file with a lease (fcntl(2)) is refused: execve(2) would wait, then follow the link."""
+    """A command's file with a lease is refused (fcntl(2)).
+
+    execve(2) would wait, then follow the link.
+    """
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         with (shared / "script").open() as opened:
@@ -121,7 +127,10 @@ def test_command_with_a_file_lease_is_not_executed(run: Run, shared: Path) -> No
 def test_command_is_not_executed_without_openat2(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A seccomp filter around mydocker may not know openat2(2)."""
+    """No command is executed if openat2(2) is missing.
+
+    A seccomp filter around mydocker may not know it.
+    """
 
     def unknown(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -132,7 +141,10 @@ def test_command_is_not_executed_without_openat2(
 
 
 def test_ordinary_symlink_to_a_command_is_followed(run: Run) -> None:
-    """Other links, and any interpreter of the container's own, are followed."""
+    """An ordinary symbolic link to a command is followed.
+
+    The same holds for any interpreter of the container's own.
+    """
     for command in ("/x/fine", "fine", "./plain", "plain", "true"):
         run(command)
 
@@ -151,7 +163,7 @@ def test_ordinary_symlink_to_a_command_is_followed(run: Run) -> None:
 def test_unusable_command_has_the_kernels_message(
     run: Run, command: str, code: int, message: str
 ) -> None:
-    """The error has the kernel's message."""
+    """The error for an unusable command has the kernel's message."""
     with pytest.raises(CommandError, match=message) as caught:
         run(command)
     assert caught.value.exit_code == code

@@ -1,4 +1,4 @@
-"""Confinement of a container: capabilities added and dropped, read-only root."""
+"""Tests of a container's confinement: capabilities added and dropped, read-only root."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _sets(engine: Engine, reference: str) -> dict[str, int]:
 def test_command_has_the_requested_capabilities(
     engine: Engine, add: list[str], drop: list[str], expected: int
 ) -> None:
-    """The command and later exec have the requested capabilities in all sets, and no more."""
+    """The command and later `exec` have exactly the requested capabilities in all sets."""
     web = engine.run(
         "base",
         ["sh", "-c", f"{_SETS}; exec sleep 1000000"],
@@ -56,7 +56,7 @@ def test_command_has_the_requested_capabilities(
 
 
 def test_capability_names_apply_after_all() -> None:
-    """Names apply after ALL, as with Docker; an unknown name is refused."""
+    """Capability names apply after ALL, as with Docker; an unknown name is refused."""
     assert capabilities("x", ["ALL"], ["net_raw"]) & _NET_RAW == 0
     assert capabilities("x", ["all"], []).bit_length() == 41
     with pytest.raises(InvalidError, match="fly"):
@@ -64,7 +64,7 @@ def test_capability_names_apply_after_all() -> None:
 
 
 def test_read_only_container_cannot_change_its_files(engine: Engine) -> None:
-    """No command can change the container's own files; volumes and /dev/shm are writable."""
+    """No command can change files of a read-only container, except volumes and /dev/shm."""
     engine.run("base", FOR_EVER, name="web", network="none", read_only=True, binds=["v:/data"])
     for path in ("/new", "/etc/passwd", "/tmp/new", "/etc/hosts", "/etc/resolv.conf"):
         done = engine.exec("web", ["sh", "-c", f"echo x > {path}"])
@@ -75,7 +75,7 @@ def test_read_only_container_cannot_change_its_files(engine: Engine) -> None:
 
 
 def test_container_cannot_change_metadata_of_host_devices(engine: Engine) -> None:
-    """Root of the container can use the host's devices, but not change their mode or owner."""
+    """Root of a container can use the host's devices, but not change their mode or owner."""
     before = os.stat("/dev/full")
     engine.run("base", FOR_EVER, name="web", network="none")
     for change in ("chmod 666 /dev/full", "chown 0:0 /dev/full", "touch /dev/full"):
@@ -87,7 +87,7 @@ def test_container_cannot_change_metadata_of_host_devices(engine: Engine) -> Non
 
 @pytest.mark.parametrize("key", ["net.ipv4.ip_forward", "net/ipv4/ip_forward"])
 def test_net_sysctl_is_refused_with_mode_host(engine: Engine, key: str) -> None:
-    """`net.*` sysctls are refused with mode host, in any spelling."""
+    """Mode host refuses `net.*` sysctls in any spelling."""
     with pytest.raises(InvalidError, match="sysctl"):
         engine.create("base", FOR_EVER, network="host", sysctls={key: "1"})
 
@@ -98,9 +98,12 @@ def test_net_sysctl_is_refused_with_mode_host(engine: Engine, key: str) -> None:
 def test_command_without_cap_net_admin_leaves_no_network(
     engine: Engine, root: Path, words: list[str]
 ) -> None:
-    """The error gives the kernel's refusal, cause and remedy; no partly made network stays."""
+    """Without CAP_NET_ADMIN the error names cause and remedy, and no network is left.
 
-    def lose() -> None:
+    The error also has the kernel's refusal.
+    """
+
+    def drop_net_admin() -> None:
         forbid(capget() & ~_NET_ADMIN)
 
     (root / "lock").touch()  # this file stays in any case
@@ -108,7 +111,7 @@ def test_command_without_cap_net_admin_leaves_no_network(
         done = subprocess.run(
             [sys.executable, "-m", "runtime", *words],
             env=environment(MYDOCKER_ROOT=str(root)),
-            preexec_fn=lose,
+            preexec_fn=drop_net_admin,
             capture_output=True,
             text=True,
             check=False,

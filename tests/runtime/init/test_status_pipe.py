@@ -1,4 +1,4 @@
-"""Errors of a process on its way to the command are reported with their cause."""
+"""Tests of errors of a process before it executes the command: the cause is reported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from tests.runtime.support.inspection import nothing_left, until
     [(errno.ENOSPC, "/proc/sys/user"), (errno.EPERM, "CAP_SYS_ADMIN")],
 )
 def test_error_of_init_has_kernel_message_and_cause(number: int, cause: str) -> None:
-    """The error is in words and has a remedy; an error of the interpreter would be no help."""
+    """An error of init has the kernel's message, a cause and a remedy.
+
+    An error of the interpreter would be no help.
+    """
     reading, writing = os.pipe()
     with open(reading) as reader, open(writing, "w") as pipe:
         send_error(pipe.fileno(), OSError(number, "unshare(0x2e020000): the kernel refused"))
@@ -36,7 +39,7 @@ def test_error_of_init_has_kernel_message_and_cause(number: int, cause: str) -> 
 
 
 def test_error_of_init_names_its_file() -> None:
-    """The error names the file, if it has one."""
+    """An error of init names its file, if it has one."""
     error = refused("start it", FileNotFoundError(errno.ENOENT, "No such file", "/there"))
     assert str(error).startswith("start it: No such file: '/there'\n")
 
@@ -44,7 +47,7 @@ def test_error_of_init_names_its_file() -> None:
 def test_early_exit_of_init_is_reported_with_its_error(
     engine: Engine, lan: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error is the one that pid 1 reported, and not ESRCH."""
+    """The error is the one that pid 1 reported before its early exit, and not ESRCH."""
     register = ContainerNetworking.register
 
     def late(networking: ContainerNetworking, found: ContainerRecord, netns: NetNS) -> None:

@@ -1,4 +1,4 @@
-"""Caller's side of a container's terminal."""
+"""Tests of the caller's side of a container's terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _MUCH = 1_000_000
 
 
 def test_terminal_input_does_not_block_its_output(engine: Engine, root: Path) -> None:
-    """A program may read no input before its output is taken: neither side waits for ever."""
+    """Terminal input and output never wait for each other for ever.
+
+    A program may read no input before its output is taken.
+    """
     engine.run("base", FOR_EVER, name="web", network="none")
     script = f"stty raw -echo; echo ready; exec head -c {_MUCH}"
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Containers on several networks: connect and disconnect, running or stopped, killed half-way."""
+"""Tests of connect and disconnect: containers running or stopped, calls killed half-way."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ def _named(container: ContainerRecord, name: str) -> EndpointRecord:
 
 
 def test_connect_adds_an_interface_to_a_running_container(engine: Engine, lan: str) -> None:
-    """The new interface is up with the requested addresses and announced; eth0 is unchanged."""
+    """A connect adds an interface that is up, with the requested addresses, and announced.
+
+    The interface eth0 is unchanged.
+    """
     web = engine.run("base", FOR_EVER, name="web")
     before = _inside(web)
     found = engine.network_connect(
@@ -83,7 +86,10 @@ def test_connect_adds_an_interface_to_a_running_container(engine: Engine, lan: s
 
 
 def test_disconnect_removes_interface_lease_and_names(engine: Engine, lan: str, root: Path) -> None:
-    """Interface, lease, name and line in /etc/hosts are gone; the address is free again."""
+    """A disconnect removes interface, lease, name and the line in /etc/hosts.
+
+    The address is free again.
+    """
     web = engine.run("base", FOR_EVER, name="web")
     inside = _inside(web)
     engine.network_connect(lan, "web")
@@ -101,7 +107,10 @@ def test_disconnect_removes_interface_lease_and_names(engine: Engine, lan: str, 
 
 
 def test_connect_updates_hosts_file_of_joined_containers(engine: Engine, lan: str) -> None:
-    """A joined container, over any number of joins, finds both names at every address."""
+    """After a connect the hosts file of joined containers has both names at each address.
+
+    This holds over any number of joins.
+    """
     web = engine.run("base", FOR_EVER, name="web")
     first = engine.run("base", FOR_EVER, name="first", network="container:web")
     second = engine.run("base", FOR_EVER, name="second", network="container:first")
@@ -120,7 +129,10 @@ def test_connect_updates_hosts_file_of_joined_containers(engine: Engine, lan: st
 def test_connect_succeeds_while_a_joined_container_is_removed(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process removes it just before its files are written; the connect succeeds."""
+    """A connect succeeds while another process removes a joined container.
+
+    The removal comes just before the joined container's files are written.
+    """
     engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
     write = etc_files.write
@@ -136,7 +148,10 @@ def test_connect_succeeds_while_a_joined_container_is_removed(
 
 
 def test_connect_skips_containers_joined_before_a_restart(engine: Engine, lan: str) -> None:
-    """A container that joined before the restart is still in the old netns and is not updated."""
+    """A connect does not update a container that joined before the restart.
+
+    Such a container is still in the old netns.
+    """
     engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
     engine.stop("web", timeout=0)
@@ -151,7 +166,10 @@ def test_connect_skips_containers_joined_before_a_restart(engine: Engine, lan: s
 def test_connect_to_ipv6_network_is_refused_with_ipv6_disabled(
     engine: Engine, lan: str, root: Path
 ) -> None:
-    """The error names the sysctl that forbids IPv6; nothing of the attempt is left."""
+    """A connect to an IPv6 network is refused if a sysctl disables IPv6 in the container.
+
+    The error names the sysctl; nothing of the attempt is left.
+    """
     off = {"net.ipv6.conf.default.disable_ipv6": "1"}
     web = engine.run("base", FOR_EVER, name="web", sysctls=off)
     before = _inside(web)
@@ -168,7 +186,7 @@ def test_connect_to_ipv6_network_is_refused_with_ipv6_disabled(
 
 
 def test_default_route_uses_the_first_network_by_name(engine: Engine, lan: str) -> None:
-    """The choice is made per address family; an internal network never counts."""
+    """The default route of each family uses the first network by name that is not internal."""
     engine.network_create("aaa", internal=True, subnet="10.7.0.0/24")
     web = engine.run("base", FOR_EVER, network=lan)
     assert _defaults(web) == {"10.9.0.1", "fd00:9::1"}
@@ -186,7 +204,7 @@ def test_default_route_uses_the_first_network_by_name(engine: Engine, lan: str) 
 
 
 def test_stopped_container_can_leave_a_removed_network(engine: Engine, lan: str) -> None:
-    """The container can leave it by its former name and starts without it."""
+    """A stopped container can leave a removed network by its former name, and then starts."""
     engine.run("base", FOR_EVER, name="web")
     engine.network_connect(lan, "web")
     engine.stop("web", timeout=0)
@@ -198,7 +216,10 @@ def test_stopped_container_can_leave_a_removed_network(engine: Engine, lan: str)
 
 
 def test_container_with_published_port_starts_without_a_network(engine: Engine) -> None:
-    """No port is reserved without a network; after a connect and restart the port is published."""
+    """A container without a network starts, and its published port is not reserved.
+
+    After a connect and restart the port is published.
+    """
     engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
     engine.network_disconnect("bridge", "web")
     assert engine.restart("web", timeout=0).state.ports == ()
@@ -210,7 +231,10 @@ def test_container_with_published_port_starts_without_a_network(engine: Engine) 
 def test_start_waits_for_the_mac_of_an_ended_macvlan(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A netns that has ended keeps its macvlan until the kernel has torn it down."""
+    """A start waits until the MAC of an ended container's macvlan is free.
+
+    A netns that has ended keeps its macvlan until the kernel has torn it down.
+    """
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_veth("eth0", "wire")])
     engine.network_create(
@@ -231,8 +255,8 @@ def test_start_waits_for_the_mac_of_an_ended_macvlan(
     assert waited
 
 
-def test_connections_survive_a_stop(engine: Engine, lan: str) -> None:
-    """A stopped container's connections can change too; each start creates them all in order."""
+def test_network_connections_of_a_container_survive_a_stop(engine: Engine, lan: str) -> None:
+    """A container's networks can change while it is stopped; each start connects all in order."""
     web = engine.create("base", FOR_EVER, name="web")
     engine.network_connect(lan, "web", ip="10.9.0.77")
     engine.network_connect("dmz", "web")
@@ -253,7 +277,7 @@ def test_connections_survive_a_stop(engine: Engine, lan: str) -> None:
 
 
 def test_container_disconnected_from_its_last_network_has_lo(engine: Engine, lan: str) -> None:
-    """The container keeps running and can be connected again."""
+    """A container without its last network keeps running with `lo` and can be connected again."""
     web = engine.run("base", FOR_EVER, network=lan)
     engine.network_disconnect(lan, web.id)
     assert [name for name, _, _ in _inside(web).links] == ["lo"]
@@ -262,7 +286,7 @@ def test_container_disconnected_from_its_last_network_has_lo(engine: Engine, lan
 
 
 def test_connect_leaves_foreign_interface_unchanged(engine: Engine, lan: str) -> None:
-    """The next free name is used, and the foreign interface is not touched."""
+    """A connect takes the next free name and leaves a foreign interface unchanged."""
     web = engine.run("base", FOR_EVER)
     with netns(web) as space, Netlink(space) as inside:
         inside.send([rtnetlink.add_bridge("eth1")])
@@ -311,7 +335,10 @@ def test_impossible_connect_or_disconnect_changes_nothing(
     root: Path,
     case: tuple[Callable[[Engine], object], type[MydockerError], str],
 ) -> None:
-    """The error gives the reason; the container's links and record are unchanged."""
+    """A refused connect or disconnect changes neither links nor record.
+
+    The error gives the reason.
+    """
     act, kind, message = case
     web = engine.run("base", FOR_EVER, name="web")
     engine.run("base", FOR_EVER, name="onhost", network="host")
@@ -327,7 +354,7 @@ def test_impossible_connect_or_disconnect_changes_nothing(
 
 
 def test_seventeenth_interface_is_refused(engine: Engine) -> None:
-    """The seventeenth connection is refused, and the others stay."""
+    """A container's seventeenth network is refused, and the others stay connected."""
     web = engine.run("base", FOR_EVER)
     for number in range(plug.ENDS):
         engine.network_create(f"n{number}", subnet=f"10.{number}.0.0/24")
@@ -339,7 +366,7 @@ def test_seventeenth_interface_is_refused(engine: Engine) -> None:
 
 
 def test_unused_networks_are_pruned(engine: Engine, lan: str) -> None:
-    """The default network and those of running containers stay."""
+    """`prune` removes networks except the default one and those of running containers."""
     engine.run("base", FOR_EVER, network=lan)
     assert [item.name for item in engine.network_prune()] == ["dmz"]
     assert [item.name for item in engine.networks()] == ["bridge", "lan"]
@@ -347,7 +374,10 @@ def test_unused_networks_are_pruned(engine: Engine, lan: str) -> None:
 
 
 def test_announcement_leaves_arp_notify_unchanged(engine: Engine, lan: str) -> None:
-    """With arp_notify the kernel would announce, but the setting inside stays unchanged."""
+    """The announcement of an address leaves arp_notify inside the container unchanged.
+
+    With arp_notify the kernel would announce the address itself.
+    """
     web = engine.run("base", FOR_EVER, network=lan)
     shown = engine.exec(web.id, ["cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify"])
     assert shown.stdout == b"0\n"
@@ -356,7 +386,7 @@ def test_announcement_leaves_arp_notify_unchanged(engine: Engine, lan: str) -> N
 def test_start_opens_no_packet_socket(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Closing a packet socket takes the kernel longer than the rest of a start."""
+    """A start opens no packet socket, because closing one takes longer than the other steps."""
     opened: list[int] = []
     original = socket.socket.__init__
 
@@ -373,7 +403,10 @@ def test_start_opens_no_packet_socket(
 def test_announced_ipv6_address_already_accepts_packets(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel accepts packets for an IPv6 address a little later than it lists the address."""
+    """An IPv6 address is announced only when the kernel accepts packets for it.
+
+    The kernel lists the address a little earlier.
+    """
     early: list[Address] = []
     announce = plug.announce
 

@@ -1,4 +1,4 @@
-"""Resolvers in a container's resolv.conf."""
+"""Tests of a container's resolv.conf and hosts file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ STUB = "nameserver 127.0.0.53\noptions edns0\nsearch example.com\n"
 def test_resolv_conf_excludes_resolvers_on_the_host_loopback(
     host: str, behind: str, expected: str
 ) -> None:
-    """A container's own netns cannot reach it; only the resolvers behind the stub are listed."""
+    """resolv.conf omits resolvers on the host's loopback, which a container cannot reach.
+
+    It lists the resolvers behind the host's stub instead.
+    """
     assert resolv_conf(host, behind) == expected
 
 
 def test_extra_hosts_are_lines_of_the_hosts_file() -> None:
-    """The address comes first (hosts(5)); an IPv6 address keeps its colons."""
+    """An extra host is a line of the hosts file, the address first (hosts(5)).
+
+    An IPv6 address keeps its colons.
+    """
     assert extra_hosts(["db:192.0.2.7", "six:2001:db8::7"]) == "192.0.2.7\tdb\n2001:db8::7\tsix\n"

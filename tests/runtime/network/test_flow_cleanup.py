@@ -1,4 +1,7 @@
-"""A container's removal deletes the flows of its addresses, with and without a flow watch."""
+"""Tests of removal, which deletes the flows of a container's addresses.
+
+They run with and without a flow watch.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,10 @@ def begin_flow(address: str) -> None:
 
 
 def test_removal_deletes_only_flows_of_its_container(removing: Engine) -> None:
-    """Containers are removed one after the other, with new flows in between."""
+    """A removal deletes the flows of its container only.
+
+    Containers are removed one after the other, with new flows in between.
+    """
     several = [removing.run("base", FOR_EVER) for _ in range(3)]
     addresses = [str(ip_interface(item.state.endpoints[0].address).ip) for item in several]
     for address in addresses:
@@ -55,7 +61,7 @@ def test_removal_deletes_only_flows_of_its_container(removing: Engine) -> None:
 
 
 def test_new_published_port_deletes_earlier_flows(removing: Engine) -> None:
-    """A flow that a client began before is redirected anew."""
+    """A new published port deletes earlier flows, so a client's flow is redirected anew."""
     removing.run("base", FOR_EVER)  # this container's network has rules that track flows
     begin_flow("127.0.0.1")
     assert [item.original.destination_port for item in flows("127.0.0.1")] == [PORT]

@@ -1,4 +1,4 @@
-"""Address assignment, for any subnet and any number of neighbours."""
+"""Tests of address assignment, for any subnet and any number of neighbours."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _taken(subnet: Network) -> st.SearchStrategy[set[str]]:
 
 @given(st.data(), subnets)
 def test_lowest_free_address_is_allocated(data: st.DataObject, subnet: Network) -> None:
-    """The address is free, lower than any other free one, and no network or broadcast address."""
+    """The lowest free address is allocated, and never a network or broadcast address."""
     taken = data.draw(_taken(subnet))
     free = [address for address in subnet.hosts() if str(address) not in taken]
     if not free:
@@ -51,7 +51,7 @@ def test_lowest_free_address_is_allocated(data: st.DataObject, subnet: Network) 
 
 @given(st.data(), subnets)
 def test_requested_address_is_allocated_or_refused(data: st.DataObject, subnet: Network) -> None:
-    """A free address inside is given exactly; otherwise the error names the address."""
+    """A requested free address of the subnet is allocated; any other is named by the error."""
     taken = data.draw(_taken(subnet))
     wanted = subnet[data.draw(st.integers(0, min(subnet.num_addresses, 40) - 1))]
     if wanted in set(subnet.hosts()) and str(wanted) not in taken:
@@ -63,7 +63,7 @@ def test_requested_address_is_allocated_or_refused(data: st.DataObject, subnet: 
 
 @given(st.data(), st.builds(_v4, st.integers(0, 2**32 - 1), st.integers(25, 28)))
 def test_ip_range_limits_allocation(data: st.DataObject, subnet: IPv4Network) -> None:
-    """Only addresses of the range are given out, and none that is reserved."""
+    """Only addresses of the IP range are allocated, and none that is reserved."""
     parts = list(subnet.subnets(prefixlen_diff=2))
     part = data.draw(st.sampled_from(parts))
     taken: set[str] = set()
@@ -79,7 +79,10 @@ def test_ip_range_limits_allocation(data: st.DataObject, subnet: IPv4Network) ->
 
 @given(st.integers(0, 2**32 - 1))
 def test_mac_is_derived_from_the_address(bits: int) -> None:
-    """02:42 and the four octets: locally administered, unicast, and convertible back."""
+    """A MAC is 02:42 and the address's four octets, and can be converted back.
+
+    Such a MAC is locally administered and unicast.
+    """
     address = ip_address(bits)
     mac = mac_of(address)
     assert mac.startswith("02:42:")
@@ -111,13 +114,13 @@ def take(tmp_path: Path) -> Take:
 
 
 def test_container_gets_one_address_per_family(take: Take) -> None:
-    """An IPv6 network gives one of both families, and neither is the gateway's."""
+    """A container on an IPv6 network gets one address of each family, never the gateway's."""
     assert take("a") == ["10.0.0.2", "fd00::2"]
     assert take("b") == ["10.0.0.3", "fd00::3"]
 
 
 def test_released_address_is_allocated_again(take: Take, tmp_path: Path) -> None:
-    """The lowest is given first, also after a release, and no other lease changes."""
+    """A released address is allocated again, the lowest first; other leases stay."""
     for owner in "abc":
         take(owner)
     Leases(str(tmp_path)).release("b")
@@ -139,7 +142,7 @@ def test_exhausted_subnet_leaves_no_partial_lease(take: Take, tmp_path: Path) ->
     "mac", ["02:42:0a:00:00:02", "02:42:0a:00:00:01", "5e:00:00:00:00:01"], ids=str
 )
 def test_mac_is_never_allocated_twice(take: Take, mac: str) -> None:
-    """The MAC may be derived from an address, the bridge's, or requested before."""
+    """No MAC is allocated twice, whether derived, requested, or the bridge's."""
     take("a")
     if mac.startswith("5e"):
         take("b", mac=mac)
@@ -150,6 +153,9 @@ def test_mac_is_never_allocated_twice(take: Take, mac: str) -> None:
 def test_address_with_a_taken_mac_is_skipped(
     take: Take,
 ) -> None:
-    """The MAC of 10.0.0.2 is in use, so the next container gets 10.0.0.3."""
+    """An address whose MAC is in use is skipped.
+
+    The MAC of 10.0.0.2 is in use, so the next container gets 10.0.0.3.
+    """
     take("a", ip="10.0.0.6", mac="02:42:0a:00:00:02")
     assert take("b")[0] == "10.0.0.3"

@@ -1,4 +1,4 @@
-"""User-defined networks: create, inspect, repair, remove."""
+"""Tests of user-defined networks: create, inspect, repair, remove."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ PORT = 4242
 
 
 def test_network_has_its_requested_options(engine: Engine) -> None:
-    """The bridge, the veth pair and the container have its subnet, gateway, range, IPv6 and MTU."""
+    """Bridge, veth pair and container have the network's subnet, gateway, IPv6 and MTU.
+
+    Containers get addresses of the network's range.
+    """
     made = engine.network_create(
         "lan",
         subnet="10.9.0.0/16",
@@ -54,7 +57,10 @@ def test_network_has_its_requested_options(engine: Engine) -> None:
 
 
 def test_gateway_of_a_new_network_accepts_packets_at_once(engine: Engine) -> None:
-    """Also over IPv6, where the kernel lists an address before it accepts packets for it."""
+    """The gateway of a new network accepts packets at once, also over IPv6.
+
+    The kernel lists an IPv6 address before it accepts packets for it.
+    """
     for _ in range(30):
         made = engine.network_create("six", subnet6="fd00:9::/64")
         with Netlink() as host:
@@ -63,7 +69,7 @@ def test_gateway_of_a_new_network_accepts_packets_at_once(engine: Engine) -> Non
 
 
 def test_firewall_rules_do_not_depend_on_creation_order(engine: Engine) -> None:
-    """The table is the same as before after a network's creation and removal."""
+    """The rules are the same as before after a network's creation and removal."""
     for name in ("later", "earlier"):
         engine.network_create(name)
     before = _rules()
@@ -81,7 +87,7 @@ def _rules() -> list[tuple[str, str]]:
 
 
 def test_fragments_pass_a_bridge_with_a_large_mtu(engine: Engine) -> None:
-    """Fragments pass also if br_netfilter reassembles and fragments them again."""
+    """Fragments pass a bridge, also if br_netfilter reassembles and fragments them again."""
     engine.network_create("wide", mtu=4000)
     one, other = (engine.run("base", FOR_EVER, network="wide") for _ in range(2))
     with (
@@ -98,7 +104,7 @@ def test_fragments_pass_a_bridge_with_a_large_mtu(engine: Engine) -> None:
 
 
 def test_default_subnets_do_not_overlap(engine: Engine) -> None:
-    """Each network gets a subnet that overlaps no other, nor the default network's."""
+    """The default subnet of a network overlaps no other network's."""
     made = [engine.network_create(name, ipv6=True) for name in ("a", "b", "c")]
     found = [
         subnet for item in (*made, engine.network_inspect("bridge")) for subnet in item.subnets
@@ -109,7 +115,7 @@ def test_default_subnets_do_not_overlap(engine: Engine) -> None:
 
 
 def test_subnet_of_a_host_route_is_not_used(engine: Engine) -> None:
-    """A subnet of a route of the host is not chosen, and is refused as an option."""
+    """A subnet of a host's route is never chosen, and is refused as an option."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_bridge("lan0")])
         index = links()["lan0"].ifindex
@@ -161,7 +167,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
 def test_refused_network_creation_leaves_nothing(
     engine: Engine, root: Path, case: tuple[dict[str, Any], type[MydockerError], str]
 ) -> None:
-    """No bridge, rule or file of the attempt is left."""
+    """A refused network creation leaves no bridge, rule or file."""
     options, kind, message = case
     engine.network_inspect("bridge")
     with nothing_left(root), pytest.raises(kind, match=message):
@@ -170,14 +176,17 @@ def test_refused_network_creation_leaves_nothing(
 
 @pytest.mark.parametrize("name", ["host", "none", "bridge", "a b", ""])
 def test_reserved_or_invalid_network_name_is_refused(engine: Engine, name: str) -> None:
-    """Modes, the default network, and invalid names are refused."""
+    """A mode, the default network's name and an invalid name are refused for a network."""
     engine.network_inspect("bridge")
     with pytest.raises((ConflictError, InvalidError)):
         engine.network_create(name)
 
 
 def test_network_in_use_is_not_removed(engine: Engine, root: Path) -> None:
-    """An unused network is removed with bridge, rules and addresses, by any prefix of its id."""
+    """A network in use is not removed; an unused one is, by any prefix of its id.
+
+    Its bridge, rules and addresses are removed too.
+    """
     engine.network_inspect("bridge")
     with nothing_left(root):
         made = engine.network_create("lan", ipv6=True)
@@ -203,7 +212,7 @@ def test_foreign_bridge_is_neither_used_nor_removed(engine: Engine) -> None:
 
 
 def test_teardown_keeps_a_foreign_bridge_of_the_same_name(engine: Engine) -> None:
-    """A foreign bridge in the place of mydocker's own is not removed."""
+    """Teardown does not remove a foreign bridge that has the name of mydocker's own."""
     engine.network_inspect("bridge")
     with Netlink() as netlink:
         netlink.send([rtnetlink.del_link("docker0")])
@@ -213,7 +222,7 @@ def test_teardown_keeps_a_foreign_bridge_of_the_same_name(engine: Engine) -> Non
 
 
 def test_repair_restores_rules_bridge_and_forwarding(engine: Engine) -> None:
-    """Rules, bridge and forwarding are restored; running containers are on the bridge again."""
+    """Repair restores rules, bridge and forwarding; running containers are ports of the bridge."""
     web = engine.run("base", FOR_EVER)
     (endpoint,) = web.state.endpoints
     with Nft() as nft, Netlink() as netlink:
@@ -236,7 +245,10 @@ def test_repair_restores_rules_bridge_and_forwarding(engine: Engine) -> None:
 
 
 def test_host_keeps_accepting_router_advertisements(engine: Engine) -> None:
-    """The host starts to forward IPv6; at the end its setting is as before, if still possible."""
+    """The host accepts router advertisements while it forwards IPv6.
+
+    At the end its setting is as before, if that is still possible.
+    """
     with Netlink() as netlink:
         for index, name in ((90, "up.90"), (91, "up91"), (92, "aside")):
             netlink.send([rtnetlink.add_bridge(name, index=index)])

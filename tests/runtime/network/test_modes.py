@@ -1,4 +1,4 @@
-"""The network modes: netns, its contents, and refused options."""
+"""Tests of the network modes: the netns, its contents, and refused options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from tests.runtime.support.inspection import links, namespace, netns, network, n
 
 
 def test_mode_bridge_has_address_and_default_route(engine: Engine) -> None:
-    """`lo` and `eth0`, both up, 172.17.0.1/16, one default route, the MAC of the address."""
+    """Mode bridge gives `lo` and `eth0`, both up, with one default route.
+
+    `eth0` has the address 172.17.0.1/16 and the MAC of that address.
+    """
     web = engine.run("base", FOR_EVER)
     with netns(web) as inside:
         seen = network(inside)
@@ -34,7 +37,10 @@ def test_mode_bridge_has_address_and_default_route(engine: Engine) -> None:
 
 
 def test_ipv4_network_has_no_ipv6_address(engine: Engine) -> None:
-    """Not even a link-local address is on `eth0`, its peer or the bridge; `lo` keeps ::1."""
+    """On an IPv4 network `eth0`, its peer and the bridge have no IPv6 address.
+
+    Not even a link-local address is there; `lo` keeps ::1.
+    """
     web = engine.run("base", FOR_EVER)
     for space in (netns(web), NetNS.own()):
         with space, Netlink(space) as netlink:
@@ -45,7 +51,10 @@ def test_ipv4_network_has_no_ipv6_address(engine: Engine) -> None:
 
 
 def test_joined_container_resolves_both_names(engine: Engine) -> None:
-    """Both containers' names resolve to the shared address; resolv.conf is the same."""
+    """A joined container resolves both containers' names to the shared address.
+
+    Its resolv.conf is the same.
+    """
     engine.run("base", FOR_EVER, name="web", hostname="web", dns=["192.0.2.1"])
     engine.run("base", FOR_EVER, name="one", network="container:web")
     hostname = engine.exec("one", ["hostname"]).stdout.decode().strip()
@@ -55,7 +64,10 @@ def test_joined_container_resolves_both_names(engine: Engine) -> None:
 
 
 def test_joined_container_keeps_lo_after_the_owner_stops(engine: Engine) -> None:
-    """The netns stays alive for the joiner; the veth pair and the address are released."""
+    """A joined container keeps the netns with `lo` after the owner of the netns stops.
+
+    The veth pair and the address are released.
+    """
     web = engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, network="container:web")
     shared = namespace(joiner, "net")
@@ -104,7 +116,10 @@ REFUSED: dict[str, Case] = {
 def test_refused_start_names_its_cause_and_leaves_nothing(
     engine: Engine, root: Path, case: Case
 ) -> None:
-    """No link, address, lease, process, mount, descriptor or file of the attempt is left."""
+    """A refused start names its cause and leaves nothing of the attempt.
+
+    No link, address, lease, process, mount, descriptor or file is left.
+    """
     attempt, kind, message = case
     engine.run("base", FOR_EVER, name="stopped")
     engine.stop("stopped")
@@ -114,7 +129,10 @@ def test_refused_start_names_its_cause_and_leaves_nothing(
 
 
 def test_sysctls_are_set_in_the_container_only(engine: Engine) -> None:
-    """Network sysctls are set from outside the container's file system, ipc ones from inside."""
+    """Sysctls of a container are set in its namespaces only.
+
+    Network sysctls are set from outside the container's file system, ipc ones from inside.
+    """
     wanted = {"net.ipv4.conf.eth0.arp_ignore": "1", "kernel.shmmni": "1234"}
     web = engine.run("base", FOR_EVER, sysctls=wanted)
     shown = engine.exec(

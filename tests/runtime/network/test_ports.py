@@ -1,4 +1,4 @@
-"""Published ports as users write them: valid ones are understood, and others refused."""
+"""Tests of published ports as users write them: valid ones are parsed, others refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ protocols = st.none() | st.sampled_from(PROTOCOLS)
 def test_port_ranges_map_in_order(
     data: st.DataObject, inside: range, address: object, protocol: Protocol | None
 ) -> None:
-    """Ports map in order, with the given address and protocol or the defaults."""
+    """The ports of two ranges map in order.
+
+    The address and protocol are the given ones or the defaults.
+    """
     outside = data.draw(ranges(length=len(inside)))
     text = f"{written(outside)}:{written(inside)}"
     if address is not None:
@@ -53,7 +56,7 @@ def test_port_ranges_map_in_order(
 def test_port_without_host_port_accepts_any_host_port(
     inside: range, protocol: Protocol | None
 ) -> None:
-    """The host port may be absent, empty or 0."""
+    """A port whose host port is absent, empty or 0 accepts any host port."""
     tail = written(inside) + (f"/{protocol}" if protocol else "")
     wanted = [PortRequest(protocol or "tcp", "", 0, 0, port) for port in inside]
     for head in ("", ":", "0:"):
@@ -62,14 +65,14 @@ def test_port_without_host_port_accepts_any_host_port(
 
 @given(outside=ranges(), inside=st.integers(1, LAST))
 def test_host_port_range_for_one_port_is_a_choice(outside: range, inside: int) -> None:
-    """The host port is any free one of the range."""
+    """The host port is any free one of the range if the container port is a single one."""
     found = parse("run", f"{written(outside)}:{inside}")
     assert found == [PortRequest("tcp", "", outside[0], outside[-1], inside)]
 
 
 @given(outside=ranges(), inside=ranges())
 def test_port_ranges_of_different_length_are_refused(outside: range, inside: range) -> None:
-    """Only a single container port may have a longer range."""
+    """Only a single container port may have a longer range of host ports."""
     if len(inside) in (1, len(outside)):
         return
     with pytest.raises(InvalidError, match="do not fit"):
@@ -78,7 +81,7 @@ def test_port_ranges_of_different_length_are_refused(outside: range, inside: ran
 
 @given(text=st.text(alphabet=st.sampled_from("0123456789:-/[].tcpudsx \u0663\uff18\n")) | st.text())
 def test_arbitrary_port_text_is_parsed_or_refused(text: str) -> None:
-    """Understood ports exist, in ASCII digits."""
+    """Any text is refused or parsed to ports that exist, in ASCII digits."""
     try:
         found = parse("run", text)
     except InvalidError:
@@ -93,7 +96,7 @@ def test_arbitrary_port_text_is_parsed_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["\uff18\uff10", "80:\u0663", "\uff11-\uff12:1-2"])
 def test_port_in_non_ascii_digits_is_refused(text: str) -> None:
-    """int() would accept them."""
+    """A port in non-ASCII digits is refused, although int() accepts it."""
     with pytest.raises(InvalidError, match="no port"):
         parse("run", text)
 
@@ -148,7 +151,7 @@ def test_port_options_have_dockers_meaning(text: str, wanted: list[PortRequest])
     ],
 )
 def test_malformed_port_is_refused_with_its_text(text: str, message: str) -> None:
-    """The error quotes the input and names the mistake."""
+    """The error for a malformed port quotes the text and names the mistake."""
     with pytest.raises(InvalidError, match=message) as refused:
         parse("run web", text)
     assert f"publish {text!r}" in str(refused.value)

@@ -1,4 +1,4 @@
-"""Published ports, from the host: parsed, reserved, redirected, and released.
+"""Tests of published ports on the host: parsed, reserved, redirected and released.
 
 The suites test reachability; these tests are about mydocker's state.
 """
@@ -48,7 +48,7 @@ def _free(port: int, kind: int = socket.SOCK_STREAM, address: str = "") -> bool:
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_published_port_is_reserved_while_the_container_runs(engine: Engine, kind: str) -> None:
-    """No other process can listen on the port, on any address, until the container stops."""
+    """No process can listen on a published port of any address until the container stops."""
     number = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     web = engine.run("base", FOR_EVER, publish=[f"8080:80/{kind}"])
     assert [(item.address, item.host_port, item.port) for item in web.state.ports] == [
@@ -63,7 +63,10 @@ def test_published_port_is_reserved_while_the_container_runs(engine: Engine, kin
 
 
 def test_kernel_releases_published_port_when_pid_1_is_killed(engine: Engine) -> None:
-    """The kernel itself releases the port and the rules, without any mydocker process."""
+    """The kernel releases a published port and its rules when pid 1 is killed.
+
+    No mydocker process has to run.
+    """
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     assert ports.table(web.id) in tables()
     os.kill(web.state.pid, signal.SIGKILL)
@@ -72,7 +75,10 @@ def test_kernel_releases_published_port_when_pid_1_is_killed(engine: Engine) -> 
 
 
 def test_flush_does_not_change_rules_of_published_ports(engine: Engine) -> None:
-    """An operator cannot delete a published port's table; repair restores the networks' table."""
+    """An operator cannot delete the table of published ports.
+
+    Repair restores the table of networks.
+    """
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     with Nft() as nft:
         with pytest.raises(NetlinkError, match="not permitted"):
@@ -84,7 +90,7 @@ def test_flush_does_not_change_rules_of_published_ports(engine: Engine) -> None:
 
 
 def test_time_wait_connections_do_not_block_a_published_port(engine: Engine) -> None:
-    """Connections of a host's server in TIME_WAIT do not block the port."""
+    """Connections of a host's server in TIME_WAIT do not block a published port."""
     with socket.create_server(("127.0.0.1", 8080)) as server:
         client = socket.create_connection(("127.0.0.1", 8080))
         accepted, _ = server.accept()
@@ -96,7 +102,7 @@ def test_time_wait_connections_do_not_block_a_published_port(engine: Engine) -> 
 
 
 def test_relayed_connections_do_not_block_a_published_port(engine: Engine) -> None:
-    """TIME_WAIT connections of an earlier container's relay do not block the port."""
+    """TIME_WAIT connections of an earlier container's relay do not block a published port."""
     engine.network_create("lan", ipv6=True)
     serve = "while :; do echo hello | nc -l -p 80; done"
     web = engine.run("base", ["sh", "-c", serve], network="lan", publish=["8080:80"])
@@ -107,7 +113,7 @@ def test_relayed_connections_do_not_block_a_published_port(engine: Engine) -> No
             return client.makefile("rb").read() == b"hello\n"  # to the end: the container closes
         return False
 
-    until(answered, "it serves")
+    until(answered, "the container serves")
     engine.stop(web.id, timeout=0)
     with socket.socket(socket.AF_INET6) as plain, pytest.raises(OSError, match="in use"):
         plain.bind(("::1", 8080))
@@ -115,7 +121,10 @@ def test_relayed_connections_do_not_block_a_published_port(engine: Engine) -> No
 
 
 def test_chosen_host_port_is_free_in_both_families(engine: Engine) -> None:
-    """The port is free in both families and recorded; of a range it is the first free one."""
+    """A chosen host port is free in both families and recorded.
+
+    Of a range it is the first free one.
+    """
     engine.network_create("lan", ipv6=True)
     web = engine.run("base", FOR_EVER, network="lan", publish=["80", "8000-8009:81"])
     by_port: dict[int, set[tuple[str, int]]] = {80: set(), 81: set()}
@@ -131,7 +140,7 @@ def test_chosen_host_port_is_free_in_both_families(engine: Engine) -> None:
 
 
 def test_publish_all_publishes_every_exposed_port(engine: Engine) -> None:
-    """With -P each gets a free port; without -P exposing changes nothing."""
+    """With -P each exposed port gets a free host port; without -P it is not published."""
     web = engine.run("base", FOR_EVER, expose=["80", "53/udp"], publish_all=True)
     assert {(item.port, item.protocol) for item in web.state.ports} == {(80, "tcp"), (53, "udp")}
     assert len({item.host_port for item in web.state.ports}) == 2
@@ -160,7 +169,10 @@ REFUSED: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
 def test_refused_publish_leaves_nothing(
     engine: Engine, root: Path, case: tuple[dict[str, Any], type[MydockerError], str]
 ) -> None:
-    """The error names the port or the option; no container, rule or socket is left."""
+    """The error for a refused published port names the port or the option.
+
+    No container, rule or socket is left.
+    """
     options, kind, message = case
     engine.network_create("closed", internal=True)
     engine.run("base", FOR_EVER, publish=["8080:80"])
@@ -174,7 +186,7 @@ def test_refused_publish_leaves_nothing(
 
 
 def test_sctp_port_is_published_with_kernel_support(engine: Engine) -> None:
-    """Without kernel support, an SCTP port is refused, because no process could listen on it."""
+    """An SCTP port is published only with kernel support, as no process could listen without."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError:
@@ -188,7 +200,7 @@ def test_sctp_port_is_published_with_kernel_support(engine: Engine) -> None:
 def test_too_many_ports_on_the_ipv6_loopback_are_refused(
     engine: Engine, lan: str, root: Path
 ) -> None:
-    """The error gives the remedy in words; nothing is left."""
+    """Too many ports on `::1` are refused with a remedy, and nothing is left."""
     ports = "8000-8299:80-379"
     with nothing_left(root), pytest.raises(UnsupportedError, match="300 on the IPv6 loopback"):
         engine.run("base", FOR_EVER, network=lan, publish=[ports])
@@ -196,7 +208,7 @@ def test_too_many_ports_on_the_ipv6_loopback_are_refused(
 
 
 def test_ports_beyond_one_message_are_published(engine: Engine) -> None:
-    """Each port is reserved."""
+    """More published ports than fit into one message are all reserved."""
     web = engine.run("base", FOR_EVER, publish=["8000-8299:80-379"])
     assert len(web.state.ports) == 300
     for port in range(8000, 8300):
@@ -225,7 +237,10 @@ def _called(web: ContainerRecord) -> str:
 
 
 def test_published_port_stays_reserved_without_a_network(engine: Engine) -> None:
-    """Nothing answers until the container is connected again."""
+    """A published port stays reserved while its container has no network.
+
+    The port gives no reply until the container is connected again.
+    """
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     engine.network_disconnect("bridge", web.id)
     assert not _called(web)
@@ -237,8 +252,8 @@ def test_published_port_stays_reserved_without_a_network(engine: Engine) -> None
 def test_forged_frame_does_not_reach_the_host_loopback(engine: Engine) -> None:
     """A container's forged frame for 127.0.0.1 reaches no service of the host.
 
-    The link has `route_localnet`, for connections from the host. The same frame for the bridge's
-    own address arrives, and without the guards the forged one does too.
+    The link has `route_localnet`, for connections from the host. The same frame for the
+    bridge's own address arrives, and without the guards the forged one does too.
     """
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     bridge = engine.network_inspect("bridge").bridge
@@ -273,7 +288,10 @@ def test_forged_frame_does_not_reach_the_host_loopback(engine: Engine) -> None:
 
 
 def test_route_localnet_is_reset_without_published_ports(engine: Engine) -> None:
-    """The sysctl is reset on one bridge while another bridge still has published ports."""
+    """`route_localnet` of a bridge is reset after its last published port.
+
+    Another bridge with published ports keeps it.
+    """
     bridges = [engine.network_create(name).bridge for name in ("lan", "dmz")]
     one = engine.run("base", FOR_EVER, network="lan", publish=["8080:80"])
     engine.run("base", FOR_EVER, network="dmz", publish=["8081:80"])
@@ -326,11 +344,11 @@ STARTING = steps(
 def test_port_of_a_killed_start_is_published_or_free(
     engine: Engine, root: Path, step: Step
 ) -> None:
-    """The port is either published, or free without any rule."""
+    """The port of a killed start is either published, or free without any rule."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web", publish=["8080:80"]))
-        until(lambda: not _starting(engine), "its child has let go of the lock too")
+        until(lambda: not _starting(engine), "the killed start's child has ended")
         found = {item.name: item for item in engine.containers()}.get("web")
         if found is not None and found.running:
             assert _called(found) == "172.17.42.1"
@@ -350,7 +368,10 @@ def test_port_of_a_killed_start_is_published_or_free(
 def test_port_of_a_killed_start_is_free_for_the_next_call(
     engine: Engine, lan: str, root: Path, step: Step, way: str
 ) -> None:
-    """The next call waits for the killed container's end; a running container keeps its port."""
+    """The next call waits for the end of a killed start's container, so its port is free.
+
+    A running container keeps its port.
+    """
     doomed, published = Engine(root), ["8080:80", "8080:80/udp"]
     engine.create("base", FOR_EVER, name="next", network=lan, publish=published)
     killed_at(
@@ -381,7 +402,7 @@ MOVING: dict[str, Callable[[Engine], object]] = {
 def test_killed_port_move_is_completed_by_the_next_call(
     engine: Engine, root: Path, step: Step
 ) -> None:
-    """The next call redirects the port to the address in the record."""
+    """The next call redirects the port of a killed move to the address in the record."""
     engine.network_create("aaa", subnet="10.9.0.0/24")
     engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
     for move in MOVING.values():

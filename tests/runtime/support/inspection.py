@@ -186,7 +186,7 @@ def nothing_left(root: Path) -> Iterator[None]:
     before = everything(root)
     yield
     # A process that was ending before may be gone meanwhile.
-    until(lambda: family(root) <= before.processes, "its processes are gone")
+    until(lambda: family(root) <= before.processes, "the processes have ended")
     after = everything(root)._replace(processes=before.processes)
     for name, was, now in zip(Everything._fields, before, after, strict=True):
         assert now == was, f"{name} differ: {was} before, {now} after"

@@ -1,6 +1,6 @@
-"""Kill mydocker at a named step: a function of mydocker does it, in a forked process.
+"""Kill mydocker at a named step, in a forked process.
 
-The kill comes before or after the work of that function.
+A function of mydocker kills it, before or after its work.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def killed_at(step: Step, work: Callable[[], object]) -> None:
     """Do the work in a process that is killed when it reaches the step."""
     owner, name, after = step
 
-    def until_then() -> None:
+    def work_until_step() -> None:
         original = getattr(owner, name)
 
-        def deadly(*args: Any, **kwargs: Any) -> Any:
+        def kill_process(*args: Any, **kwargs: Any) -> Any:
             if after:
                 original(*args, **kwargs)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        setattr(owner, name, deadly)
+        setattr(owner, name, kill_process)
         work()
 
-    assert in_process(until_then) == -signal.SIGKILL
+    assert in_process(work_until_step) == -signal.SIGKILL
 
 
 def steps(*functions: tuple[Any, str]) -> dict[str, Step]:
