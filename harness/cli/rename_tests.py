@@ -1,4 +1,4 @@
-"""The command `netmodes rename-tests`: present names of tests in older expectation files."""
+"""The command `netmodes rename-tests`: update test names in older expectation files."""
 
 from __future__ import annotations
 
@@ -51,9 +51,11 @@ class Renamed(NamedTuple):
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command, which needs no Linux."""
-    about = "give the tests in expectation files of an earlier release their present names"
+    about = "update the test names in expectation files of an earlier release"
     parser = commands.add_parser("rename-tests", help=about, description=about)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="an expectation file")
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="expectation file to update"
+    )
     parser.set_defaults(run=_rename, anywhere=True)
 
 

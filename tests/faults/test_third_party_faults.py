@@ -194,7 +194,7 @@ def test_test_that_fails_without_a_fault_is_reported(outsider: pytest.Pytester) 
     code, told = tried("harmless")
     assert code == 1, told
     assert re.search(r"harmless +survived|survived harmless", told), told
-    assert "fails without any fault test_it.py::test_loopback_is_up" in told
+    assert "fails without a fault test_it.py::test_loopback_is_up" in told
 
 
 def test_fault_option_runs_tests_on_the_sabotaged_runtime(outsider: pytest.Pytester) -> None:
@@ -265,7 +265,7 @@ def test_invalid_number_of_workers_is_refused(number: str) -> None:
     """The exit code is 2."""
     done = run([*NETMODES, "faults", "-n", number])
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"-n {number}: a number from 1, or auto" in done.stderr
+    assert f"-n {number}: invalid number of trials; give a number from 1, or auto" in done.stderr
 
 
 def test_example_of_the_documentation_works(project: pytest.Pytester) -> None:

@@ -205,7 +205,7 @@ def test_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
     project.makepyfile(test_it=GREEN)
     for options, why in (
         (["--shard=3/2"], "--shard '3/2': give k/n *"),
-        (["--shard-by=x"], "--shard-by says how to divide a run: give --shard too"),
+        (["--shard-by=x"], "--shard-by needs --shard: it balances shards"),
         (["--shard=1/2", "--shard-by=absent"], "--shard-by absent: *No such file or directory: *"),
         (["--shard=1/2", "--shard-by=test_it.py"], "--shard-by test_it.py: *it is no report: *"),
     ):

@@ -88,9 +88,9 @@ def test_new_run_removes_the_earlier_report(tmp_path: Path) -> None:
     store.write(made.report(made.result()), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {*store.NAMES}
     (tmp_path / "mine.txt").write_text("not the report's")
-    store.begin(made.report(partial=("the run has not come to its end",)), tmp_path)
+    store.begin(made.report(partial=("the run did not finish",)), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {json_file.NAME, "mine.txt"}
-    assert json_file.load(tmp_path).partial == ("the run has not come to its end",)
+    assert json_file.load(tmp_path).partial == ("the run did not finish",)
 
 
 def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
