@@ -11,7 +11,7 @@ from typing import Any, Final
 from harness.report.sanitize import line, markdown
 from harness.report.schema import Report, Verdict
 
-_MISSING: Final = "not there"
+_MISSING: Final = "absent"
 
 
 def changes(old: Report, new: Report) -> list[str]:
@@ -38,7 +38,7 @@ def _compared(report: Report) -> Iterator[tuple[str, Mapping[str, str]]]:
 
 
 VERSION: Final = 1
-"""Version of the JSON; a field may be added within a version."""
+"""Version of the JSON. Added fields do not change it."""
 WORDS: Final = {
     Verdict.KEPT: "pass",
     Verdict.BROKEN: "fail",

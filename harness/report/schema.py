@@ -339,7 +339,7 @@ _LISTS = frozenset({"requirements", "tests", "matrices", "cells"})
 
 
 class BadReport(ValueError):
-    """A file is no report, or has an unknown version; the message says which."""
+    """A file is not a report, or has an unknown version; the message says which."""
 
 
 def dumps(report: Report) -> str:
@@ -358,10 +358,12 @@ def loads(text: str | bytes) -> Report:
         head = msgspec.json.decode(text, type=dict[str, Any])
         found = head.get("version")
         if found != VERSION:
-            raise BadReport(f"it is of version {found!r}; this program reads version {VERSION}")
+            raise BadReport(
+                f"the report has version {found!r}; this program reads version {VERSION}"
+            )
         return msgspec.convert(head, type=Report)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadReport(f"it is no report: {error}") from error
+        raise BadReport(f"not a report: {error}") from error
 
 
 def load(path: Path) -> Report:

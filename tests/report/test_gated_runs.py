@@ -25,7 +25,7 @@ from tests.report.projects import (
 @pytest.mark.parametrize(
     ("tests", "expected", "told"),
     [
-        (RED, EXPECTED + FAILING, "gate: acme * is as expected by expect.toml*"),
+        (RED, EXPECTED + FAILING, "gate passed: acme *, compared with expect.toml*"),
         (RED, EXPECTED, "  new failures*1: test_it.py::test_broken (broken: BR-2, BR-4)*"),
         (GREEN, FAILING, "  gone*1: test test_it.py::test_broken*"),
     ],
@@ -58,7 +58,9 @@ def test_run_meets_the_file_it_has_written(project: pytest.Pytester, workers: li
     assert [*path.parent.iterdir()] == [path]
 
 
-EXCUSED = '(error, at most 3 by the saying "failed to bind a listener on *": bound too early)'
+EXCUSED = (
+    '(error, at most 3 by the error pattern "failed to bind a listener on *": bound too early)'
+)
 
 
 @WORKERS
@@ -73,7 +75,7 @@ def test_known_refusal_excuses_every_test_that_meets_it(
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "gate: acme * is as expected by expect.toml, 1 known deviations",
+            "gate passed: acme *, compared with expect.toml (1 known deviations)",
             f"  excused * 2: test_it.py::test_shared, test_it.py::test_shared_too {EXCUSED}",
         ]
     )
@@ -153,10 +155,10 @@ def test_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None
 @pytest.mark.parametrize(
     ("place", "why"),
     [
-        ("bad.toml", "it is not TOML: *"),
-        ("twice.toml", "deviation 2 (requirement HOST-1): deviation 1 lists it already"),
-        ("folder", "it is no file"),
-        ("pipe", "it is no file"),
+        ("bad.toml", "the file is not TOML: *"),
+        ("twice.toml", "deviation 2 (requirement HOST-1): it repeats deviation 1; remove one"),
+        ("folder", "not a regular file"),
+        ("pipe", "not a regular file"),
         ("bad.toml/below.toml", "Not a directory"),
     ],
 )
@@ -181,7 +183,7 @@ def test_expectation_file_spoilt_during_the_run_is_named(project: pytest.Pyteste
     project.makepyfile(test_it=f"from pathlib import Path\n{GREEN}\n{spoils}")
     result = run(project, "--write-expect=e.toml")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines([f"gate: {project.path}/e.toml: it is not TOML: *"])
+    result.stdout.fnmatch_lines([f"gate: {project.path}/e.toml: the file is not TOML: *"])
 
 
 def test_version_without_a_list_is_in_the_summary(
