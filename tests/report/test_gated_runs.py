@@ -141,7 +141,7 @@ def test_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None
     (project.path / "expect.toml").write_text('[[deviation]]\nruntime = "acme"')
     result = run(project, "--expect=expect.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --expect *deviation 1: name one requirement*"])
+    result.stderr.fnmatch_lines(["ERROR: --expect *deviation 1: give exactly one of requirement*"])
     result = run(project, "--expect=absent.toml")
     result.stderr.fnmatch_lines(["ERROR: --expect *no such file; --write-expect writes one"])
     (project.path / "twice.toml").write_text(EXPECTED + FAILING + EXPECTED)
