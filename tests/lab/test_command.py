@@ -85,7 +85,7 @@ def test_refused_sandbox_is_explained() -> None:
     """The lab prints the finding of the doctor."""
     done = run(confined(LAB, limits={"net": 0}))
     assert done.returncode == 1
-    assert done.stderr.startswith("netmodes lab: no sandbox to put the lab in. network namespace: ")
+    assert done.stderr.startswith("netmodes lab: cannot make the sandbox: network namespace: ")
     assert "No space left on device. Raise the limit user." in done.stderr
 
 
@@ -93,7 +93,7 @@ def test_refused_world_is_one_line() -> None:
     """The sandbox exists, and the world in it is refused."""
     done = run(confined(LAB, limits={"net": 1}))
     assert done.returncode == 1
-    assert done.stderr.startswith("netmodes lab: the machine refused a part of the lab (see ")
+    assert done.stderr.startswith("netmodes lab: the machine refused an operation: ")
     assert done.stderr.count("\n") == 1
 
 
@@ -141,7 +141,7 @@ def test_plan_with_unclaimed_features_is_refused(tmp_path: Path) -> None:
     file.write_text(PLAN)
     done = run([*LAB, "--runtime", str(runtime), "--plan", str(file), "--", "true"])
     assert done.returncode == 2
-    assert done.stderr.startswith("netmodes lab: the plan asks for more than there is: ")
+    assert done.stderr.startswith("netmodes lab: the runtime cannot start the plan: ")
     assert "does not declare dns, networks, none;" in done.stderr, done.stderr
 
 

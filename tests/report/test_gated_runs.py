@@ -34,7 +34,7 @@ def test_gate_decides_the_exit_status(
     project: pytest.Pytester, tests: str, expected: str, told: str
 ) -> None:
     """Listed failures pass, and untrue entries fail."""
-    status = 0 if told.startswith("gate: ") else 1
+    status = 0 if told.startswith("gate passed: ") else 1
     project.makepyfile(test_it=tests)
     (project.path / "expect.toml").write_text(expected)
     result = run(project, "--expect=expect.toml")
