@@ -128,7 +128,7 @@ def test_malformed_plan_is_refused(tmp_path: Path) -> None:
     file.write_text("[[container]]\nname = 'a'\nmode = 'x'")
     done = run([*LAB, "--plan", str(file)])
     assert done.returncode == 2
-    assert "plan.toml: container 'a': there is no mode 'x'" in done.stderr
+    assert "plan.toml: container 'a': unknown mode 'x'" in done.stderr
     absent = run([*LAB, "--plan", str(tmp_path / "absent")])
     assert (absent.returncode, absent.stderr.count("absent")) == (2, 1)
 
