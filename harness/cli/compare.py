@@ -79,8 +79,8 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the suites on each runtime, and write the table.
 
-    Return 0 if every run was complete and as expected, 1 if not or if the disk is full, 2 for bad
-    arguments, 130 for an interrupt. After an interrupt the table of the earlier runs is there.
+    Return 0 if every run is complete and as expected, 1 if not or if the disk is full, 2 for bad
+    arguments, 130 after an interrupt. The table of the earlier runs remains after an interrupt.
     """
     names = list(dict.fromkeys(arguments.runtimes)) or _installed()
     if problems := list(_mistakes(names, arguments)) or list(_unwritable(names, arguments)):
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         if rest := names[len(columns) :]:
             trouble += f"; not run: {', '.join(rest)}"
     if columns:
-        from rich.markdown import Markdown  # loads pygments, which nothing else here needs
+        from rich.markdown import Markdown  # loads pygments, which only this call needs
 
         console.print(Markdown(as_markdown(columns)))
     if trouble:
@@ -142,7 +142,7 @@ def _obstacle(name: str, expected: Path | None = None) -> str:
 
 
 def _mistakes(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
-    """Yield the mistakes in the arguments, a sentence each."""
+    """Yield a sentence for each mistake in the arguments."""
     for name in names:
         if why := _obstacle(name, options.expect):
             yield f"{name}: {why}"
@@ -154,7 +154,7 @@ def _mistakes(names: Sequence[str], options: argparse.Namespace) -> Iterator[str
 
 
 def _unwritable(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
-    """Make the folders, and yield what could not be written, a sentence each."""
+    """Make the folders, and yield a sentence for each file or folder that cannot be written."""
     for option, folder in (("--output", options.output), ("--write-expect", options.write_expect)):
         try:
             if folder is not None:
@@ -181,7 +181,7 @@ def _file_name(runtime: str) -> str:
 
 
 def _run_one(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Column:
-    """Run pytest on one runtime; return its report, or the reason why there is none."""
+    """Run pytest on one runtime; return its report, or the reason why it wrote no report."""
     home = (options.output / _file_name(name)).absolute()
     home.mkdir(parents=True, exist_ok=True)
     (home / schema.NAME).unlink(missing_ok=True)

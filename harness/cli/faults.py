@@ -117,7 +117,7 @@ def _list(rows: Catalogue, modules: list[str]) -> int:
         sys.stderr.write(f"netmodes faults: {error}\n")
         return 2
     table = Table(box=None)
-    table.add_column("fault", no_wrap=True)  # names are to be typed
+    table.add_column("fault", no_wrap=True)  # users copy the names
     for heading in ("violates", "description", "known bug"):
         table.add_column(heading, overflow="fold")
     for item in faults:

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _UNWRITABLE:
             raise
         _discard_output()
-        with contextlib.suppress(OSError):  # standard error may be as full
+        with contextlib.suppress(OSError):  # standard error may be full too
             sys.stderr.write(f"netmodes: cannot write all output: {error.strerror}\n")
         return 1
     return run
@@ -144,7 +144,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _lab(arguments: argparse.Namespace) -> int:
     """Run the lab; return 2 for bad arguments."""
-    # It loads the whole harness; the other commands need little.
+    # This loads the whole harness, which other commands do not need.
     from harness.lab import session
     from harness.model import plan_file
 
@@ -178,7 +178,7 @@ def _print_findings(findings: Sequence[doctor.Finding]) -> None:
 
 
 def _requirements(arguments: argparse.Namespace) -> int:
-    """Print the catalogue, or the given rows in full; return 2 for an unknown id."""
+    """Print all requirements, or the given ones in full; return 2 for an unknown id."""
     catalogue = requirements.load(importlib.resources.files("suites") / "requirements.toml")
     try:
         shown = [catalogue[id_] for id_ in arguments.ids]

@@ -18,7 +18,7 @@ _BAD = 2
 
 
 class Renamed(NamedTuple):
-    """Former node ids and their present ones: of test functions, and of single tests."""
+    """Maps from former to present node ids, of test functions and of single tests."""
 
     functions: Mapping[str, str]
     tests: Mapping[str, str]
@@ -30,14 +30,14 @@ class Renamed(NamedTuple):
         return cls(**tomllib.loads(text))
 
     def present(self, node_id: str) -> str:
-        """Return the present node id of a test; an unknown one stays as it is."""
+        """Return the present node id of a test, or `node_id` itself if it is unknown."""
         if node_id in self.tests:
             return self.tests[node_id]
         function, bracket, parameters = node_id.partition("[")
         return self.functions.get(function, function) + bracket + parameters
 
     def convert(self, deviations: Iterable[Deviation]) -> list[Deviation]:
-        """Return the deviations with present node ids; of tests that became one, the first."""
+        """Return the deviations with present node ids; if tests were merged, the first is kept."""
         found: dict[tuple[str, str, str, str], Deviation] = {}
         kept: list[Deviation] = []
         for item in deviations:
@@ -60,7 +60,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _rename(arguments: argparse.Namespace) -> int:
-    """Rewrite the files, sorted as `--write-expect` sorts them; 2 when one cannot be read."""
+    """Rewrite the files, sorted as by `--write-expect`; return 2 if a file cannot be read."""
     renamed = Renamed.of_suites()
     for path in arguments.files:
         try:

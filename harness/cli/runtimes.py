@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _overview() -> Table:
     table = Table(box=None)
-    table.add_column("runtime", no_wrap=True)  # names are to be typed
+    table.add_column("runtime", no_wrap=True)  # users copy the names
     for heading in ("version", "features", "differs from mydocker in"):
         table.add_column(heading)
     for name in registry.names():

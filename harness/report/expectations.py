@@ -44,10 +44,10 @@ from harness.report.schema import (
 UNEXPLAINED = "not looked into yet"
 """The reason that `--write-expect` writes for a new entry."""
 ANYTHING = "…"
-"""The placeholder in a message pattern: any text within a line."""
+"""The placeholder in an error pattern: any text within a line."""
 FAILING = frozenset({Verdict.BROKEN, Verdict.ERROR})
 _SHORTEST = 20
-"""Minimal length of a piece of a message pattern, blanks not counted."""
+"""Minimal length of a piece of an error pattern, not counting blanks."""
 _SHOWN = 3
 """Number of items of a kind that the summary names."""
 
@@ -72,11 +72,11 @@ class DeviationKind(StrEnum):
 class Deviation:
     """A known deviation in some versions of a runtime.
 
-    - `id`: a requirement id, a node id, a cell as `title: source → target icmp/4`, or a message
-      pattern.
+    - `id`: a requirement id, a node id, a cell as `title: source → target icmp/4`, or an error
+      pattern (saying).
     - `versions`: a PEP 440 specifier set, empty for all versions.
     - `chance`: the test fails in some runs and passes in others.
-    - `at_most`: the number of tests that a message pattern may excuse in a run.
+    - `at_most`: the number of tests that an error pattern may excuse in a run.
     """
 
     runtime: str
@@ -116,7 +116,7 @@ class Deviation:
         return SpecifierSet(self.versions).contains(known, prereleases=True)
 
     def says(self, text: str) -> bool:
-        """Return whether the message pattern matches a line of `text`."""
+        """Return whether the error pattern matches a line of `text`."""
         pieces = map(re.escape, self.id.split(ANYTHING))
         return self.kind is DeviationKind.SAYING and bool(re.search(".*".join(pieces), text))
 
@@ -214,7 +214,7 @@ def _mistakes(item: Deviation, *, limited: bool) -> Iterator[tuple[bool, str]]:
 
 
 def _check_once(found: Iterable[Deviation]) -> None:
-    """Refuse duplicate entries; a message pattern may occur once with each verdict.
+    """Refuse duplicate entries; an error pattern may occur once with each verdict.
 
     The gate finds entries whose versions overlap: it knows the version of the run.
     """
@@ -315,7 +315,7 @@ class _Comparison:
     def _list(self, item: Deviation) -> None:
         """Register a deviation; raise if it is listed twice.
 
-        A message pattern may be listed once with each verdict.
+        An error pattern may be listed once with each verdict.
         """
         if item.kind is DeviationKind.SAYING:
             known = self.sayings.setdefault((item.id, item.verdict), item)
@@ -365,7 +365,7 @@ class _Comparison:
         return found is not None and found.verdict is self.without[id_]
 
     def _saying_of(self, test: TestResult) -> Deviation | None:
-        """Return the message pattern that explains all failures of a test.
+        """Return the error pattern that explains all failures of a test.
 
         A test that is listed itself has none.
         """
@@ -494,8 +494,8 @@ def updated(
     """Return the deviations of this report, as `--write-expect` writes them.
 
     Reasons, links and version ranges stay. Fixed and missing items go. Deviations of other runtimes
-    and versions, and those not observed in this run, stay as they are. Message patterns stay as
-    well: people decide how many tests of a run they may excuse.
+    and versions, and those not observed in this run, stay as they are. Error patterns stay as
+    well: their author decides how many tests of a run they may excuse.
     """
     both = _Comparison(report, deviations, gone)
     sayings = [item for item in deviations if item.kind is DeviationKind.SAYING]
@@ -521,7 +521,7 @@ def updated(
 
 
 def summary_lines(result: GateResult, report: Report) -> list[str]:
-    """Return the result in six lines, and another one per further message pattern."""
+    """Return the result in six lines, and a line for each further error pattern."""
     verdict = "passed" if result.ok else "FAILED"
     partial = "" if report.complete else "; the run is partial"
     return [

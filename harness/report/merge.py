@@ -48,7 +48,8 @@ _MUST_AGREE: Final[Mapping[str, Callable[[Report], object]]] = {
 _HELD: Final[Mapping[str, Callable[[Report], object]]] = {
     "the expectation file": lambda report: report.selection.expectations
 }
-"""Fields that an earlier version's report lacks. The profile decides which examples are drawn."""
+"""Fields that a report of an earlier version lacks. With an expectation file, the property suites
+draw the same examples in every run."""
 
 
 def merge(reports: Sequence[Report]) -> Report:

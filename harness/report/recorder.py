@@ -140,7 +140,7 @@ class Recorder:
     """Matrices by title in the order of their first record, and data for the report.
 
     `test` is the node id of the current test, `runtime` the runtime's description of itself.
-    `stages` has the plan that is up by title, `collected` the collected node ids, and `elsewhere`
+    `stages` has the live plan by title, `collected` the collected node ids, and `elsewhere`
     the node ids of other shards.
     """
 

@@ -25,7 +25,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def as_partial(report: Report, why: str) -> Report:
-    """Return `report`, partial for another reason."""
+    """Return `report` with another reason why it is partial."""
     return dataclasses.replace(report, partial=(*report.partial, why), exit=report.exit or 1)
 
 
