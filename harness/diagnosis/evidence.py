@@ -1,6 +1,6 @@
 """The evidence folder of a failed test.
 
-story.txt        promise, observation, and where each packet ended
+story.txt        promise, observation, and the place and cause of each loss
 capture.pcapng   all captured frames, one interface for each, with comments
 state/NAME.json  links, addresses, routes, rules, neighbours, nft, flows: `ip -j` shaped
 commands.txt     commands to the runtime with time and output, if the adapter logs them

@@ -56,9 +56,9 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class NftVerdict:
-    """The end of a packet in nftables: chain, rule (`number` counts from 1), role.
+    """The nftables verdict that ended a packet: chain, rule (`number` counts from 1), role.
 
-    Without a `number` it was the chain's policy. With `rejects` the rule sends a reject.
+    Without a `number` the chain's policy decided. With `rejects` the rule sends a reject.
     """
 
     namespace: str
@@ -125,7 +125,7 @@ class LossPoint:
 
 
 def loss_point(trace: ProbeTrace) -> LossPoint | None:
-    """Return where the request or the reply was lost, or `None` if the probe was complete."""
+    """Return the place where request or reply was lost, or `None` if the probe was complete."""
     if trace.observed.outcome in (Outcome.REPLY, Outcome.WRONG_PEER):
         return None
     if trace.arrived:

@@ -107,7 +107,7 @@ class Dialect:
     network_resolver: Literal["reached", "unreachable"] = "reached"
     """Whether a container on a user-defined network reaches the resolver in its resolv.conf.
     `unreachable` breaks BR-8, whose tests send DNS queries whatever is declared. It is declared
-    for the other rows, whose tests compare the whole matrix."""
+    for the other requirements, whose tests compare the whole matrix."""
     gateway_ports: tuple[int, ...] = ()
     """Ports of a user-defined network's gateway that the runtime itself uses, for its resolver
     (BR-5)."""
@@ -144,7 +144,7 @@ class Dialect:
     meanwhile and each start assigns a new one (LIFE-7)."""
     router6: Literal["kept", "cut-off"] = "kept"
     """Fate of IPv6 packets that the host forwards for its own networks. `cut-off` breaks BYS-2,
-    whose tests demand `kept` whatever is declared. It is declared for the other rows, whose
+    whose tests demand `kept` whatever is declared. It is declared for the other requirements, whose
     tests compare the whole matrix."""
     repair: Literal["whole", "in-part"] = "whole"
     """Rules that the documented repair restores after a flush of the firewall. `in-part` breaks

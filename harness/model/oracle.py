@@ -1,6 +1,6 @@
 """The oracle: the promised matrix of a plan, by topology and dialect.
 
-The first rule of `_promise` that applies settles a cell; `_credited` names its requirement. The
+The first rule of `_promise` that applies decides a cell; `_credited` names its requirement. The
 rules take `harness.model.topology` as given: the world forwards, the routers and the attacker
 route private ranges towards the host, and every address of the host replies to every source that
 can reach the host (Linux's weak host model).
@@ -70,7 +70,7 @@ class Attachment:
 
     @property
     def internal(self) -> bool:
-        """Whether the attachment is to a network without a way out."""
+        """Whether the attachment is to an internal network."""
         return self.network is not None and self.network.internal
 
 
@@ -153,7 +153,7 @@ def _first(links: Sequence[Attachment], family: Family) -> Attachment:
 
 
 def _way_out(links: Sequence[Attachment], family: Family) -> Attachment:
-    """Return a network that has a way out; every way out leads through the host."""
+    """Return the link of the default route, which leads to the host."""
     leading = [item for item in links if not item.internal] or list(links)
     return _first(leading, family)
 
@@ -287,9 +287,9 @@ def _loopback(world: _World, cell: Cell, source: Attachment) -> Promise | None:
 
 
 def _no_name(world: _World, cell: Cell, source: Attachment) -> Promise | None:
-    """Promise that no name resolves on a network without a way out.
+    """Promise that no name resolves if the source reaches no resolver.
 
-    The runtime forwards no DNS query for it. Docker once did for internal networks
+    The runtime forwards no DNS query of an internal network. Docker once forwarded them
     (CVE-2024-29018).
     """
     if cell.target != BY_NAME:
@@ -344,7 +344,7 @@ def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | N
 def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
     """Promise the outcome if a user-space process is behind one end, or different ones are.
 
-    The process sends the requests of a tap anew from a socket of the host, so targets see the
+    The process sends the requests of a tap again from a socket of the host, so targets see the
     host's address. No route leads to a tap. A packet for pasta's address, which is the host's,
     ends at the nearest owner of that address; one for slirp4netns' address ends there too, or on
     the route of private addresses. Over IPv6 slirp4netns advertises a prefix, from which each

@@ -104,7 +104,7 @@ class Evidence:
             return {}
         text = evidence.stories(scene, shown, again=self._again(), where=self._folder)
         if self._directory and self._written and not (self._directory / self._written).is_dir():
-            self._written = None  # the disk was full, or a file was in the way
+            self._written = None  # the disk was full, or the path is a file
         return text
 
     def _folder(self) -> Path | None:

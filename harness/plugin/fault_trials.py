@@ -1,7 +1,7 @@
 """The pytest plugin behind `netmodes faults` and `netmodes triangle`.
 
-It collects the tests as usual. Then it tries faults in place of running the tests once, or, with
-`--triangle`, prints the tests and faults of each requirement and runs nothing.
+It collects the tests as usual. Then it tries the faults with these tests. With `--triangle` it
+prints the tests and faults of each requirement, and runs no test.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _SHARED: Final = frozenset({"module", "class", "package"})
 def _leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
     """Guard a test.
 
-    The guard begins after shared fixtures are set up and checks after the test's own are gone.
+    The guard begins after shared fixtures are set up, and checks after the test's own fixtures end.
     """
     guard = request.config.stash.get(GUARD, None)
     if guard is None or "world" not in request.fixturenames:
@@ -50,13 +50,13 @@ def guard(
     world: World,  # noqa: ARG001 # the guard watches it
     request: pytest.FixtureRequest,
 ) -> LeakGuard:
-    """Return the guard of this worker's world, for a test that checks a part of itself."""
+    """Return the guard of this worker's world, for a test that checks the world in its body."""
     return request.config.stash[GUARD]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Stop judging after an interrupt: a container may be half started."""
+    """Stop the guard after an interrupt: a container may be half started."""
     try:
         return (yield)
     except BaseException:

@@ -178,7 +178,7 @@ def _lacking(config: pytest.Config, required: list[Requirement]) -> frozenset[st
 def pytest_assertrepr_compare(
     config: pytest.Config, op: str, left: object, right: object
 ) -> list[str] | None:
-    """Explain a wrong matrix by its wrong cells only, with their stories."""
+    """Explain an unequal matrix: list the wrong cells and their stories."""
     if op == "==" and isinstance(left, Matrix) and isinstance(right, Matrix):
         evidence = config.pluginmanager.get_plugin(diagnosis.NAME)
         if evidence is None:

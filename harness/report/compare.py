@@ -51,9 +51,9 @@ WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A runtime under the name given by the user; without a report it did not run.
+    """A runtime under the name that the user gave, and its report, or `None` if it did not run.
 
-    `note` gives the reason, or the reason why the report is partial.
+    `note` has the reason why the runtime did not run, or why the report is partial.
     """
 
     name: str
@@ -113,7 +113,7 @@ def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
 
 
 def as_markdown(columns: Sequence[Column]) -> str:
-    """Return the table of tested requirements, after the figures of each runtime."""
+    """Return the table of tested requirements, after the counts of each runtime."""
     return "\n".join(_lines(columns)) + "\n"
 
 

@@ -41,7 +41,7 @@ RUNTIME_OUTPUT: Final = "netmodes_said"
 
 
 class NodeIds:
-    """Node ids for reports: those of the suites are the same wherever they are installed."""
+    """Node ids for reports. Ids of the suites do not depend on the place of installation."""
 
     def __init__(self, root: Path, suites: Path) -> None:
         self._root, self._suites = root, suites.resolve()

@@ -105,7 +105,7 @@ class ReportLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementResult:
-    """A row of the catalogue and its verdict."""
+    """A requirement of the catalogue and its verdict."""
 
     id: str
     level: str
@@ -343,7 +343,7 @@ class BadReport(ValueError):
 
 
 def dumps(report: Report) -> str:
-    """Return the report as JSON: empty fields are left out; each test, row and cell is a line."""
+    """Return the report as JSON: empty fields are left out; each record is one line."""
     return _pretty(_lean(msgspec.to_builtins(report, order="deterministic"))) + "\n"
 
 

@@ -95,7 +95,7 @@ def remove_evidence(directory: Path, *, before: float) -> None:
 def relocated(report: Report, own: Path, folder: Path) -> Report:
     """Return `report` from the folder `own` for a page in `folder`.
 
-    The evidence paths become relative to `folder`, or are dropped if they would lead upwards.
+    The evidence paths become relative to `folder`, or are dropped if they lead outside of it.
     """
     try:
         way = own.resolve().relative_to(folder.resolve())
