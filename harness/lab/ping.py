@@ -79,7 +79,7 @@ def _ping(
     try:
         found = socket.getaddrinfo(host, None, wanted, socket.SOCK_RAW)
     except socket.gaierror as error:
-        return False, f"cannot resolve the name: {error.strerror}"
+        return False, f"no such name: {error.strerror}"
     version: Family = 4 if found[0][0] == socket.AF_INET else 6
     with raw_socket(version, ICMP_PROTOCOLS[version], socket.socket) as opened:
         if ttl is not None:

@@ -135,7 +135,7 @@ def _kind(kind: str, data: bytes = b"", *, below: bool = False) -> None:
 
 
 def _module(*names: str) -> str:
-    return f"Run as root: modprobe {' '.join(names)}; or boot a kernel that has these modules"
+    return f"Run as root: modprobe {' '.join(names)}; or boot a kernel with {', '.join(names)}"
 
 
 _IN_CONTAINER = (

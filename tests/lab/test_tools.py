@@ -28,7 +28,7 @@ REFUSED = {
     "inside nosuch true": "inside: cannot enter the namespace 'nosuch': No such file or directory",
     "inside ../../proc/1/ns/net true": "inside: cannot enter the namespace '../../proc/1/ns/net'",
     "inside ns1 no-such": "inside: no-such: No such file or directory",
-    "netmodes ping nosuch.example.com": "nosuch.example.com  cannot resolve the name: ",
+    "netmodes ping nosuch.example.com": "nosuch.example.com  no such name: ",
     "netmodes ping -W 0.1 203.0.113.99": "203.0.113.99  no reply within 0.1 s",
     "inside r1 ping -t 1 203.0.113.10": "203.0.113.10  ttl-exceeded from 192.0.2.6, ttl 64, ",
 }
