@@ -77,10 +77,10 @@ class CoverageTable:
         console.print(_coverage(table))
         missing = list(holes(table))
         for hole in missing:
-            console.print(f"[red]hole[/] {hole}", soft_wrap=True)
+            console.print(f"[red]missing[/] {hole}", soft_wrap=True)
         console.print(
-            f"{len(table)} requirements, {sum(tests.values())} times tested, {len(faults)} faults, "
-            f"{len(missing)} holes"
+            f"{len(table)} requirements, {sum(tests.values())} tests of them, {len(faults)} faults, "
+            f"{len(missing)} missing"
         )
         self._exit = int(bool(missing))
 

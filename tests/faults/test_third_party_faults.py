@@ -257,7 +257,7 @@ def test_triangle_of_a_project_shows_untested_requirements(outsider: pytest.Pyte
     assert done.returncode == 1, done.stdout + done.stderr
     row, _ = done.stdout.split(" BR-2 ")
     assert re.search(r" BR-1 +MUST +1 [^|]*lo-down", row)
-    assert "hole BR-4: no test" in done.stdout
+    assert "missing BR-4: no test" in done.stdout
 
 
 @pytest.mark.parametrize("number", ["0", "many"])
