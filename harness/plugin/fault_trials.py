@@ -79,7 +79,7 @@ class CoverageTable:
         for hole in missing:
             console.print(f"[red]missing[/] {hole}", soft_wrap=True)
         console.print(
-            f"{len(table)} requirements, {sum(tests.values())} tests of them, {len(faults)} faults, "
+            f"{len(table)} requirements, {sum(tests.values())} tests, {len(faults)} faults, "
             f"{len(missing)} missing"
         )
         self._exit = int(bool(missing))
