@@ -143,12 +143,12 @@ def test_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --expect *deviation 1: give exactly one of requirement*"])
     result = run(project, "--expect=absent.toml")
-    result.stderr.fnmatch_lines(["ERROR: --expect *no such file; --write-expect writes one"])
+    result.stderr.fnmatch_lines(["ERROR: --expect *no such file; --write-expect creates one"])
     (project.path / "twice.toml").write_text(EXPECTED + FAILING + EXPECTED)
     result = run(project, "--expect=twice.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        ["ERROR: --expect *twice.toml: deviation 3 (requirement HOST-1): deviation 1 lists it*"]
+        ["ERROR: --expect *twice.toml: deviation 3 (requirement HOST-1): it repeats deviation 1*"]
     )
 
 
