@@ -144,7 +144,7 @@ def enter(name: str) -> None:
 
     Raises `OSError` if there is no such namespace.
     """
-    if name not in names():  # a path is no name
+    if name not in names():  # a path is not a name
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     with NetNS.at(str(NAMES / name)) as space:
         setns(space.fd, CLONE_NEWNET)

@@ -25,7 +25,7 @@ _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def has_job_control() -> bool:
-    """Return whether standard input is the terminal of this session: then job control works."""
+    """Return whether standard input is this session's terminal, so that job control works."""
     try:
         os.tcgetpgrp(TERMINAL)
     except OSError:

@@ -1,7 +1,7 @@
 """Features that networks, containers and plans need, compared with the runtime's claims (pure).
 
 A scene that needs an unclaimed feature raises `Unclaimed`. The test is then *unsupported*, which
-is no verdict about the runtime.
+is not a verdict on the runtime.
 """
 
 from __future__ import annotations

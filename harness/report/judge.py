@@ -1,4 +1,4 @@
-"""Judge a report: from tests to requirements to counts (pure)."""
+"""Verdicts of requirements from the verdicts of tests, and their counts (pure)."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class TestResult:
     `seconds` includes set-up and tear-down.
     """
 
-    __test__ = False  # tells pytest that the class is no test
+    __test__ = False  # keeps pytest from collecting the class
 
     id: str
     verdict: Verdict

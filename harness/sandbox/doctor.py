@@ -2,8 +2,8 @@
 
 A sysctl shows the configuration, not the capability: AppArmor permits a new user
 namespace and then denies every operation in it, and a container runtime filters
-system calls. Every check therefore tries the operation itself, in a sandbox, in a
-network namespace that ends with the check.
+system calls. Every check therefore tries the operation itself, in a network
+namespace that exists only during the check.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ CHECKS = (
 
 
 def examine(checks: tuple[Check, ...] = CHECKS) -> list[Finding]:
-    """Try each of `checks`. The caller must be in a sandbox; it is left as it was.
+    """Try each of `checks` and leave the sandbox unchanged. The caller must be in a sandbox.
 
     Raises `SandboxError` outside.
     """

@@ -201,7 +201,7 @@ def _wait(
     """Pass signals in and serve requests until init is gone; return the status it reported."""
 
     def relay(number: int, _frame: object) -> None:
-        with contextlib.suppress(OSError):  # init exits just now
+        with contextlib.suppress(OSError):  # init has just exited
             channel.send(bytes([number]))
 
     handlers = {number: signal.signal(number, relay) for number in _RELAYED}
