@@ -29,8 +29,8 @@ BAR = 0.95
 """Lower bound on the share of faults whose place is named."""
 _KINDS = 3
 _RULE = r"in {}, table {} sabotage, chain {}"
-_NO_MASQUERADE = r"masquerade did not apply: source stayed"
-_CAME = r"should not have arrived, and came by \S+ → host"
+_NO_MASQUERADE = r"the host did not masquerade the source"
+_CAME = r"the request arrived, against the promise, by \S+ → host"
 _DOUBLE = r"{} is used by .* and by"
 
 PLACES = {
@@ -42,11 +42,11 @@ PLACES = {
     "one-mac-for-all": _DOUBLE.format(r"the MAC \S+"),
     "mac-of-the-bridge": _DOUBLE.format(r"the MAC \S+"),
     "ipv6-address-given-twice": _DOUBLE.format(r"fd\S+"),
-    "subnet-of-a-bystander": r"no neighbour answered for 172\.18\.0\.2, asked for at host/br0",
+    "subnet-of-a-bystander": r"no neighbour replied for 172\.18\.0\.2, solicited at host/br0",
     "no-masquerade": _NO_MASQUERADE,
     "one-protocol-untranslated": _NO_MASQUERADE,
     "ipv6-untranslated": _NO_MASQUERADE,
-    "every-flow-has-one-port": r"host/docker0 and ended in host|port 40000",
+    "every-flow-has-one-port": r"host/docker0 and was lost in host|port 40000",
     "direct-routing-open": _CAME,
     "networks-are-not-isolated": _CAME,
     "isolation-of-one-family": _CAME,
@@ -68,15 +68,15 @@ PLACES = {
     "host-mode-reaches-less": _RULE.format("host", "inet", "output"),
     "refused-with-another-code": _RULE.format("c1", "inet", "input"),
     "host-mode-is-translated": r"source rewritten in host: 192\.168\.2\.\d0 port",
-    "host-mode-strips-ipv6": r"astray in host",
+    "host-mode-strips-ipv6": r"the host sent the \w+ out of the wrong interface",
     "loopback-down": r"link c1/lo is down",
     "none-is-down": r"link n/lo is down",
     "none-without-ipv6-loopback": r"n has no route to ::1",
     "interface-has-another-name": r"c1 has no route",
     "host-end-down": r"other end, host/veth\w+, is down",
-    "host-end-outside-the-bridge": r"host/veth\w+, is in no bridge",
-    "groups-are-not-flooded": r"solicitation did not reach it by host/veth",
-    "broadcasts-are-not-flooded": r"solicitation did not reach it by host/veth",
+    "host-end-outside-the-bridge": r"host/veth\w+, is not in a bridge",
+    "groups-are-not-flooded": r"solicitation did not arrive through host/veth",
+    "broadcasts-are-not-flooded": r"solicitation did not arrive through host/veth",
     "peers-are-isolated": r"host/veth\w+, is isolated",
     "ports-answer-for-others": r"host/br-|host/docker0",
     "container-answers-for-everybody": r"forwarded by l2|l2/eth0",
@@ -87,12 +87,12 @@ PLACES = {
     "answers-of-the-host-are-old": r"sent with 63 by host",
     "peers-are-a-router-apart": r"in host .*64 → 63|by host \(64 → 63\)",
     "no-default-route": r"c1 has no route",
-    "default-route-to-nobody": r"no neighbour answered for 172\.17\.\S+, asked for at c1/eth0",
+    "default-route-to-nobody": r"no neighbour replied for 172\.17\.\S+, solicited at c1/eth0",
     "no-ipv6-default-route": r"l1 has no route",
-    "none-swallows": r"came by n|ended in n",
-    "internal-has-a-default-route": r"came by d1 → host|table inet \w+, chain \w+, .*internal",
-    "second-default-route": r"came by d1 → host|table inet \w+, chain \w+, .*internal",
-    "internal-reaches-the-host": r"came by d1 → host",
+    "none-swallows": r"promise, by n|lost in n",
+    "internal-has-a-default-route": r"promise, by d1 → host|table inet \w+, chain \w+, .*internal",
+    "second-default-route": r"promise, by d1 → host|table inet \w+, chain \w+, .*internal",
+    "internal-reaches-the-host": r"promise, by d1 → host",
 }
 """Pattern of the words that name the place of each fault; rules of faults have their own tables."""
 

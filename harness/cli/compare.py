@@ -32,35 +32,46 @@ _LAST: Final = 3
 
 def add(commands: Any) -> None:
     """Add the command to a parser's subcommands."""
-    about = "run the same suites on several runtimes, and put what came out side by side"
+    about = "run the suites on several runtimes, and write one table of the results"
     parser = commands.add_parser("compare", help=about, description=about)
     parser.add_argument(
-        "runtimes", nargs="*", metavar="NAME", help="a runtime; all that are installed when none"
+        "runtimes",
+        nargs="*",
+        metavar="NAME",
+        help="runtime to test (default: every installed runtime)",
     )
     parser.add_argument(
-        "-n", dest="workers", default="auto", metavar="N", help="workers of a run (default: auto)"
+        "-n",
+        dest="workers",
+        default="auto",
+        metavar="N",
+        help="number of workers in each run (default: auto)",
     )
     parser.add_argument(
-        "--tests", action="append", default=[], metavar="PATH", help="instead of the suites"
+        "--tests",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="tests to run instead of the suites; may be repeated",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("comparison"),
         metavar="DIR",
-        help="the table, and each run's report below it (default: comparison)",
+        help="folder for the table and for each run's report (default: comparison)",
     )
     parser.add_argument(
         "--expect",
         type=Path,
         metavar="DIR",
-        help="hold each run against DIR/NAME.toml; exit code 1 when one is different",
+        help="compare each run with the expectation file DIR/NAME.toml; exit with 1 if one differs",
     )
     parser.add_argument(
         "--write-expect",
         type=Path,
         metavar="DIR",
-        help="write what each run has found to DIR/NAME.toml, reasons in it are kept",
+        help="write the deviations of each run to DIR/NAME.toml; reasons in the file are kept",
     )
     parser.set_defaults(run=run)
 
@@ -68,8 +79,8 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the suites on each runtime, and write the table.
 
-    Return 0 if every run was complete and as expected, 1 if not or if the disk is full, 2 for bad
-    arguments, 130 for an interrupt. After an interrupt the table of the earlier runs is there.
+    Return 0 if every run is complete and as expected, 1 if not or if the disk is full, 2 for bad
+    arguments, 130 after an interrupt. The table of the earlier runs remains after an interrupt.
     """
     names = list(dict.fromkeys(arguments.runtimes)) or _installed()
     if problems := list(_mistakes(names, arguments)) or list(_unwritable(names, arguments)):
@@ -86,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
             _write(columns, arguments.output)
             console.print(line(str(columns[-1])), markup=False, soft_wrap=True)
     except KeyboardInterrupt:
-        there = f", {arguments.output / TABLE} has the runs before" if columns else ""
+        there = f"; {arguments.output / TABLE} has the earlier runs" if columns else ""
         _complain(f"interrupted{there}")
         return 130
     except BrokenPipeError:
@@ -96,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         if rest := names[len(columns) :]:
             trouble += f"; not run: {', '.join(rest)}"
     if columns:
-        from rich.markdown import Markdown  # loads pygments, which nothing else here needs
+        from rich.markdown import Markdown  # loads pygments, which only this call needs
 
         console.print(Markdown(as_markdown(columns)))
     if trouble:
@@ -111,7 +122,7 @@ def _complain(*problems: str) -> None:
     sys.stderr.write("".join(f"netmodes compare: {problem}\n" for problem in problems))
 
 
-# --- what can be known before anything is run ---------------------------------------
+# --- checks before the first run ------------------------------------------------------
 
 
 def _installed() -> list[str]:
@@ -131,19 +142,19 @@ def _obstacle(name: str, expected: Path | None = None) -> str:
 
 
 def _mistakes(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
-    """Yield the mistakes in the arguments, a sentence each."""
+    """Yield a sentence for each mistake in the arguments."""
     for name in names:
         if why := _obstacle(name, options.expect):
             yield f"{name}: {why}"
     for path in options.tests:
         if not os.path.exists(path.partition("::")[0]):
-            yield f"--tests {path}: there is no such file or folder"
+            yield f"--tests {path}: no such file or folder"
     if not re.fullmatch(r"auto|logical|[0-9]+", options.workers, re.ASCII):
-        yield f"-n {options.workers}: give a number, auto or logical"
+        yield f"-n {options.workers}: invalid number of workers; give a number, auto or logical"
 
 
 def _unwritable(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
-    """Make the folders, and yield what could not be written, a sentence each."""
+    """Make the folders, and yield a sentence for each file or folder that cannot be written."""
     for option, folder in (("--output", options.output), ("--write-expect", options.write_expect)):
         try:
             if folder is not None:
@@ -170,7 +181,7 @@ def _file_name(runtime: str) -> str:
 
 
 def _run_one(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Column:
-    """Run pytest on one runtime; return its report, or the reason why there is none."""
+    """Run pytest on one runtime; return its report, or the reason why it wrote no report."""
     home = (options.output / _file_name(name)).absolute()
     home.mkdir(parents=True, exist_ok=True)
     (home / schema.NAME).unlink(missing_ok=True)
@@ -192,9 +203,9 @@ def _run_one(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Co
         return Column(name, None, f"exit code {code}: {_last_lines(output)}")
     notes = list(report.partial)
     if report.gate is not None and not report.gate.ok:
-        notes.append(f"not as in {report.gate.file}")
+        notes.append(f"differs from {report.gate.file}")
     if kept and _inode(kept) == before:
-        notes.append(f"{kept} was not written: {home / LOG} tells why")
+        notes.append(f"{kept} was not written; the reason is in {home / LOG}")
     if code not in _RAN and not notes:
         notes.append(f"exit code {code}")
     return Column(name, report, "; ".join(notes))

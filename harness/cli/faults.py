@@ -20,27 +20,40 @@ from harness.model.requirements import Catalogue
 from harness.plugin.workers import default_number
 
 SUITES: Final = Path(__file__).parents[2] / "suites"
-_ABOUT: Final = "sabotage the runtime, fault by fault, and see whether the suites notice"
+_ABOUT: Final = "sabotage the runtime with each fault, and check that the suites catch it"
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands to the parser."""
     parser = commands.add_parser("faults", help=_ABOUT, description=_ABOUT)
-    parser.add_argument("ids", nargs="*", metavar="ID", help="a fault; all of them when none")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="fault to try (default: all)")
     parser.add_argument(
-        "-n", dest="workers", default="auto", metavar="N", help="how many at once (default: auto)"
+        "-n",
+        dest="workers",
+        default="auto",
+        metavar="N",
+        help="number of faults to try at once (default: auto)",
     )
-    parser.add_argument("--list", action="store_true", help="list the faults and try none")
-    parser.add_argument("--runtime", metavar="NAME", help="the runtime to sabotage")
+    parser.add_argument("--list", action="store_true", help="list the faults, and try none")
+    parser.add_argument("--runtime", metavar="NAME", help="runtime to sabotage (default: mydocker)")
     parser.set_defaults(run=run)
-    about = "which tests check each requirement and which faults violate it; 1 where one is missing"
+    about = "list the tests and faults of each requirement; exit with 1 if one has none"
     table = commands.add_parser("triangle", help=about, description=about)
     for command in (parser, table):
         command.add_argument(
-            "-p", dest="modules", action="append", default=[], metavar="MODULE", help="more faults"
+            "-p",
+            dest="modules",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="module with further faults; may be repeated",
         )
         command.add_argument(
-            "--tests", action="append", default=[], metavar="PATH", help="instead of the suites"
+            "--tests",
+            action="append",
+            default=[],
+            metavar="PATH",
+            help="tests to use instead of the suites; may be repeated",
         )
     table.set_defaults(run=triangle)
 
@@ -57,7 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _list(rows, arguments.modules)
     workers = _workers(arguments.workers)
     if workers is None:
-        sys.stderr.write(f"netmodes faults: -n {arguments.workers}: a number from 1, or auto\n")
+        sys.stderr.write(
+            f"netmodes faults: -n {arguments.workers}: invalid number of trials; "
+            "give a number from 1, or auto\n"
+        )
         return 2
     argv = ["-p", "harness.plugin.fault_trials", "--at-once", str(workers), "--capture=sys"]
     argv += [f"--runtime={arguments.runtime}"] if arguments.runtime else []
@@ -101,8 +117,8 @@ def _list(rows: Catalogue, modules: list[str]) -> int:
         sys.stderr.write(f"netmodes faults: {error}\n")
         return 2
     table = Table(box=None)
-    table.add_column("fault", no_wrap=True)  # names are to be typed
-    for heading in ("violates", "what it does", "seen as"):
+    table.add_column("fault", no_wrap=True)  # users copy the names
+    for heading in ("violates", "description", "known bug"):
         table.add_column(heading, overflow="fold")
     for item in faults:
         table.add_row(item.id, ", ".join(item.violates), item.about, ", ".join(item.history))

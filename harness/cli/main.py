@@ -1,4 +1,4 @@
-"""The command `netmodes`: everything outside of a test run."""
+"""The command `netmodes`: all subcommands, and their common errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from harness.plugin import workers
 from harness.sandbox import doctor
 
 _UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Errors of a full or broken disk, which are no bug of the command."""
+"""Errors of a full or broken disk, which are not a bug of the command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     if sys.platform != "linux" and not arguments.anywhere:
         sys.stderr.write(
-            "netmodes: this needs Linux; elsewhere only tests with --sandbox=never run\n"
+            "netmodes: this command needs Linux; on other systems, run only the tests that need "
+            "no sandbox: pytest --sandbox=never\n"
         )
         return 1
     try:
@@ -59,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _UNWRITABLE:
             raise
         _discard_output()
-        with contextlib.suppress(OSError):  # standard error may be as full
-            sys.stderr.write(f"netmodes: not all of it could be written: {error.strerror}\n")
+        with contextlib.suppress(OSError):  # standard error may be full too
+            sys.stderr.write(f"netmodes: cannot write all output: {error.strerror}\n")
         return 1
     return run
 
@@ -79,39 +80,50 @@ def _discard_output() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="netmodes", description="Does a container runtime network the way it says it does?"
+        prog="netmodes", description="Check that a container runtime networks as it promises."
     )
     parser.add_argument("--version", action="version", version=f"netmodes {__version__}")
     parser.set_defaults(anywhere=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    about = "try what live tests need from this machine, and say what to do where it is missing"
+    about = "check that this machine can run live tests, and say how to fix what is missing"
     examine = commands.add_parser("doctor", help=about, description=about)
     examine.add_argument("--json", action="store_true", help="print the findings as JSON")
     examine.set_defaults(run=_doctor)
-    about = "list what a runtime has to satisfy, or show some of it in full"
+    about = "list the requirements for a runtime, or show some of them in full"
     rows = commands.add_parser("requirements", help=about, description=about)
-    rows.add_argument("ids", nargs="*", metavar="ID", help="a requirement to show in full")
+    rows.add_argument("ids", nargs="*", metavar="ID", help="id of a requirement to show in full")
     rows.set_defaults(run=_requirements, anywhere=True)
-    about = "a shell inside the world: hosts, routers, the runtime and its containers ready"
+    about = "open a shell in a world, on a host with the runtime and its containers"
     lab = commands.add_parser("lab", help=about, description=about)
-    lab.add_argument("--runtime", default="mydocker", metavar="NAME", help="default: mydocker")
-    lab.add_argument("--routers", type=int, default=3, metavar="N", help="default: 3")
+    lab.add_argument(
+        "--runtime", default="mydocker", metavar="NAME", help="runtime to use (default: mydocker)"
+    )
+    lab.add_argument(
+        "--routers",
+        type=int,
+        default=3,
+        metavar="N",
+        help="number of routers between LAN and internet (default: 3)",
+    )
     started = lab.add_mutually_exclusive_group()
     started.add_argument("--no-cast", action="store_true", help="start no containers")
     started.add_argument(
         "--plan",
         type=Path,
         metavar="FILE",
-        help="start the containers of this plan instead of the cast",
+        help="start the containers of this plan instead of the reference plan",
     )
     lab.add_argument(
-        "command", nargs="*", metavar="COMMAND", help="run this instead of a shell; put -- first"
+        "command",
+        nargs="*",
+        metavar="COMMAND",
+        help="command to run instead of a shell; put -- before it",
     )
     lab.set_defaults(run=_lab)
-    about = "in the lab: one echo request to each host, and the TTL with which the answer came"
+    about = "in the lab: send an echo request to each host, and print the TTL of the reply"
     commands.add_parser("ping", help=about)  # main() passes it its arguments
-    about = "the interpreter in a sandbox: how a worker starts that pytest-xdist reaches by ssh"
-    commands.add_parser(workers.COMMAND, help=about)  # the interpreter parses the rest
+    about = "run Python in a new sandbox; pytest-xdist starts workers by ssh with it"
+    commands.add_parser(workers.COMMAND, help=about)  # Python parses the rest
     runtimes.add(commands)
     compare.add(commands)
     faults.register(commands)
@@ -134,7 +146,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _lab(arguments: argparse.Namespace) -> int:
     """Run the lab; return 2 for bad arguments."""
-    # It loads the whole harness; the other commands need little.
+    # This loads the whole harness, which other commands do not need.
     from harness.lab import session
     from harness.model import plan_file
 
@@ -156,7 +168,7 @@ def _lab(arguments: argparse.Namespace) -> int:
 
 def _print_findings(findings: Sequence[doctor.Finding]) -> None:
     table = Table(title=f"Live tests on Linux {platform.release()}", title_justify="left", box=None)
-    for heading in ("", "what", "needed", "why not, and what to do"):
+    for heading in ("", "check", "needed", "problem and remedy"):
         table.add_column(heading)
     for finding in findings:
         mark = "[green]ok[/]" if finding.ok else "[red]missing[/]"
@@ -168,7 +180,7 @@ def _print_findings(findings: Sequence[doctor.Finding]) -> None:
 
 
 def _requirements(arguments: argparse.Namespace) -> int:
-    """Print the catalogue, or the given rows in full; return 2 for an unknown id."""
+    """Print all requirements, or the given ones in full; return 2 for an unknown id."""
     catalogue = requirements.load(importlib.resources.files("suites") / "requirements.toml")
     try:
         shown = [catalogue[id_] for id_ in arguments.ids]
@@ -192,9 +204,9 @@ def _in_full(requirement: Requirement) -> str:
     lines = [f"{requirement.id} ({requirement.level}) {requirement.statement}"]
     for title, entries in (
         ("source", requirement.sources),
-        ("would have caught", requirement.history),
-        ("depends on the dialect's", requirement.dialect),
-        ("needs", sorted(requirement.features)),
+        ("known bug", requirement.history),
+        ("dialect field", requirement.dialect),
+        ("needs feature", sorted(requirement.features)),
     ):
         lines += [f"  {title}: {entry}" for entry in entries]
     return "\n".join(lines)

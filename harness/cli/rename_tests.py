@@ -1,4 +1,4 @@
-"""The command `netmodes rename-tests`: present names of tests in older expectation files."""
+"""The command `netmodes rename-tests`: update test names in older expectation files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Renamed(NamedTuple):
         return cls(**tomllib.loads(text))
 
     def present(self, node_id: str) -> str:
-        """Return the present node id of a test; an unknown one stays as it is."""
+        """Return the present node id of a test, or `node_id` itself if it is unknown."""
         if node_id in self.tests:
             return self.tests[node_id]
         function, bracket, parameters = node_id.partition("[")
@@ -52,7 +52,7 @@ class Renamed(NamedTuple):
         return f"{function}[{present}]"
 
     def convert(self, deviations: Iterable[Deviation]) -> list[Deviation]:
-        """Return the deviations with present node ids; of tests that became one, the first."""
+        """Return the deviations with present node ids; if tests were merged, the first is kept."""
         found: dict[tuple[str, str, str, str], Deviation] = {}
         kept: list[Deviation] = []
         for item in deviations:
@@ -66,14 +66,16 @@ class Renamed(NamedTuple):
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command, which needs no Linux."""
-    about = "give the tests in expectation files of an earlier release their present names"
+    about = "update the test names in expectation files of an earlier release"
     parser = commands.add_parser("rename-tests", help=about, description=about)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="an expectation file")
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="expectation file to update"
+    )
     parser.set_defaults(run=_rename, anywhere=True)
 
 
 def _rename(arguments: argparse.Namespace) -> int:
-    """Rewrite the files, sorted as `--write-expect` sorts them; 2 when one cannot be read."""
+    """Rewrite the files, sorted as by `--write-expect`; return 2 if a file cannot be read."""
     renamed = Renamed.of_suites()
     for path in arguments.files:
         try:

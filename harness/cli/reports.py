@@ -22,20 +22,31 @@ _JUDGED = (0, 1)
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the three commands; none of them needs Linux."""
-    about = "join the reports of the shards of one run"
+    about = "merge the reports of one run's shards into one report"
     join = commands.add_parser("merge", help=about, description=about)
-    join.add_argument("reports", nargs="+", type=Path, metavar="DIR", help="a shard's report")
     join.add_argument(
-        "--output", type=Path, default=Path("report"), metavar="DIR", help="default: report"
+        "reports", nargs="+", type=Path, metavar="DIR", help="report folder of a shard"
     )
-    join.add_argument("--expect", type=Path, metavar="FILE", help="the gate, over the whole run")
+    join.add_argument(
+        "--output",
+        type=Path,
+        default=Path("report"),
+        metavar="DIR",
+        help="folder for the merged report (default: report)",
+    )
+    join.add_argument(
+        "--expect",
+        type=Path,
+        metavar="FILE",
+        help="fail unless the whole run has exactly the deviations in this expectation file",
+    )
     join.set_defaults(run=_merge, anywhere=True)
-    about = "what is different between two reports; exits 1 when anything is"
+    about = "list the differences between two reports; exit with 1 if there are any"
     differ = commands.add_parser("diff", help=about, description=about)
-    differ.add_argument("old", type=Path, metavar="OLD", help="report.json, or its folder")
-    differ.add_argument("new", type=Path, metavar="NEW", help="report.json, or its folder")
+    differ.add_argument("old", type=Path, metavar="OLD", help="earlier report.json, or its folder")
+    differ.add_argument("new", type=Path, metavar="NEW", help="later report.json, or its folder")
     differ.set_defaults(run=_diff, anywhere=True)
-    about = "one page about one report, or several side by side"
+    about = "write one HTML page about one or more reports"
     page = commands.add_parser("report", help=about, description=about)
     page.add_argument(
         "reports", nargs="+", type=Path, metavar="REPORT", help="report.json, or its folder"
@@ -45,7 +56,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         type=Path,
         default=Path("comparison.html"),
         metavar="FILE",
-        help="default: comparison.html",
+        help="file to write (default: comparison.html)",
     )
     page.set_defaults(run=_page, anywhere=True)
 

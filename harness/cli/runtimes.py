@@ -22,10 +22,13 @@ _PATTERNS: Final = frozenset({"residue", "made_by_start", "fleeting"})
 
 def add(commands: Any) -> None:
     """Add the command to a parser's subcommands."""
-    about = "list the runtimes that can be tested: version, features, and what is their own way"
+    about = "list the runtimes that can be tested, with versions, features and dialects"
     parser = commands.add_parser("vendors", help=about, description=about)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="a runtime, or a TOML file, to show in full"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="runtime, or TOML file that describes one, to show in full",
     )
     parser.set_defaults(run=run)
 
@@ -50,14 +53,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _overview() -> Table:
     table = Table(box=None)
-    table.add_column("runtime", no_wrap=True)  # names are to be typed
-    for heading in ("version", "claims", "does its own way"):
+    table.add_column("runtime", no_wrap=True)  # users copy the names
+    for heading in ("version", "features", "differs from mydocker in"):
         table.add_column(heading)
     for name in registry.names():
         try:
             factory = registry.load(name)
         except registry.UnknownRuntime:
-            table.add_row(name, "does not load", f"`netmodes vendors {escape(name)}` tells why")
+            table.add_row(name, "does not load", f"see `netmodes vendors {escape(name)}`")
             continue
         absent = registry.missing(factory)
         version = version_of(factory)
@@ -97,7 +100,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
             if field in _PATTERNS or value == getattr(dialect, field)
         }
         if not choices:
-            continue  # not in a user's description
+            continue  # a user's description replaces them
         yield f"  {entry.about}"
         shown.update(choices)
         for field, value in choices.items():
@@ -106,7 +109,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
         yield f"    {entry.source}"
     own = {field: value for field, value in dialects.differences(dialect) if field not in shown}
     if own and len(shown) > len(_PATTERNS):
-        yield "  Its description says:"
+        yield "  from its description file:"
     yield from (f"    {field} = {_as_text(value)}" for field, value in own.items())
 
 

@@ -1,4 +1,4 @@
-"""Causes of a lost packet in the state of the namespace where its trail ends.
+"""Causes of a lost packet in the state of the namespace where it was lost.
 
 Read after the replay, mostly by the kernel's own route lookup (`linux.rtnetlink_dump`).
 """
@@ -19,7 +19,7 @@ from linux.nftables import PROTOCOLS
 from linux.rtnetlink import Address
 from linux.rtnetlink_dump import RouteLookup, route_to
 
-UNANSWERED: Final = "no neighbour answered for"
+UNANSWERED: Final = "no neighbour replied for"
 _FORWARDING: Final = {4: "net.ipv4.conf.{}.forwarding", 6: "net.ipv6.conf.{}.forwarding"}
 _UNRESOLVED: Final = rtnetlink.NUD_INCOMPLETE | rtnetlink.NUD_FAILED
 
@@ -33,7 +33,7 @@ def causes(
     trail: Sequence[Sighting],
     far: str = "",
 ) -> list[str]:
-    """Return why `packet` went no further than `last`; the likeliest cause first.
+    """Return the causes why `packet` went no further than `last`, the likeliest first.
 
     `last` is `None` if no interface has seen the packet. `trail` has all sightings. `far` is the
     other end of the namespace's veth pair on the host, as `host/veth1`. The result is empty if the
@@ -53,7 +53,7 @@ def causes(
 
 
 def _translated(space: NetNS, packet: PacketHeader) -> PacketHeader:
-    """Return the packet as it is routed: after the translation of its flow."""
+    """Return the packet as the kernel routes it: after the address translation of its flow."""
     names = {4: packet.protocol, 6: packet.protocol.replace("icmp", "icmpv6")}
     number = PROTOCOLS.get(names[packet.source.version])
     mine = (packet.source, packet.destination, packet.source_port, packet.destination_port)
@@ -75,9 +75,11 @@ def silence_causes(
     *,
     port: rtnetlink_dump.Link | None = None,
 ) -> list[str]:
-    """Return why the owner of an address did not answer its neighbour; empty if it does not own it.
+    """Return why the owner of an address did not reply to a neighbour solicitation.
 
-    `port` is the host's end of its veth pair.
+    The result is empty if the namespace does not own the address.
+
+    `port` is the host's end of the veth pair.
     """
     with Netlink(space) as netlink:
         own = [item for item in rtnetlink_dump.addresses(netlink) if item.address.ip == hop]
@@ -88,9 +90,9 @@ def silence_causes(
     seen = _discovery(trail, namespace, hop)
     where = f"{namespace}/{link.name}"
     if (Role.ADVERTISEMENT, True) in seen:
-        how = "and its answer got lost"
+        how = "and its reply was lost"
     elif (Role.SOLICITATION, False) in seen:
-        how = "received the solicitation and did not answer"
+        how = "received the solicitation and did not reply"
     else:
         how = f"and {_undelivered(link, port)}"
     return [f"{where} has {hop}, {how}"]
@@ -113,14 +115,14 @@ def _undelivered(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) ->
     if not link.carrier:
         return f"{end} is down"
     if port and port.master is None:
-        return f"{end} is in no bridge"
+        return f"{end} is not in a bridge"
     if port and port.isolated:
         return f"{end} is isolated from other isolated ports"
-    return "the solicitation did not reach it" + (f" by host/{port.name}" if port else "")
+    return "the solicitation did not arrive" + (f" through host/{port.name}" if port else "")
 
 
 def duplicates(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]:
-    """Return addresses and MACs that two of these namespaces have, and that must be unique.
+    """Return the addresses and MACs that several of these namespaces have, and must be unique.
 
     Only addresses of packets in the trail count, and MACs of namespaces on it.
     """
@@ -162,7 +164,7 @@ class _Inspection:
         far = self.far and f", {self.far},"
         return f"link {self.namespace}/{link.name} has no carrier: its other end{far} is down"
 
-    # --- where the trail can end
+    # --- places of the loss
 
     def leaving(self, packet: PacketHeader) -> Iterator[str]:
         """Return why the packet never left its own namespace."""
@@ -173,9 +175,9 @@ class _Inspection:
         yield from self._next_hop(found, packet.destination)
 
     def within(self, packet: PacketHeader, link: rtnetlink_dump.Link | None) -> Iterator[str]:
-        """Return why the packet came in and went nowhere."""
+        """Return why the packet entered the namespace and went no further."""
         if link is None:
-            yield f"its link is gone from {self.namespace}"
+            yield f"the link no longer exists in {self.namespace}"
             return
         entered = link
         if link.master is not None:
@@ -190,7 +192,7 @@ class _Inspection:
                 self.netlink, packet.destination, source=packet.source, iif=entered.ifindex
             )
         except NetlinkError as error:
-            yield f"the kernel of {self.namespace} cannot say where it would go: {error}"
+            yield f"the kernel of {self.namespace} cannot look up the route: {error}"
             return
         if found.refused:
             yield from self._refused(found, packet, entered, own=own)
@@ -198,7 +200,7 @@ class _Inspection:
             yield from self._next_hop(found, packet.destination)
 
     def beyond(self, last: Sighting, link: rtnetlink_dump.Link | None) -> Iterator[str]:
-        """Return why the packet left by a link and was not seen behind it."""
+        """Return why the packet left through a link and was not seen behind it."""
         if link is None:
             return
         if not link.up:
@@ -209,11 +211,11 @@ class _Inspection:
         if link.kind == "bridge":
             closed = [item.name for item in ports if not item.up or not item.carrier]
             if closed:
-                yield f"ports of {last.where} that carry nothing: {', '.join(closed)}"
+                yield f"ports of {last.where} that are down: {', '.join(closed)}"
             if not ports:
                 yield f"bridge {last.where} has no port"
 
-    # --- what is amiss there
+    # --- causes at a place
 
     def _in_bridge(
         self, port: rtnetlink_dump.Link, bridge: rtnetlink_dump.Link | None
@@ -233,19 +235,19 @@ class _Inspection:
         if not own and not self._forwards(version, entered.name):
             yield f"{self.namespace} does not forward IPv{version} from {entered.name}"
         elif packet.source.is_loopback or packet.destination.is_loopback:
-            yield f"a loopback address came in at {at} (route_localnet is off)"
+            yield f"{at} received a loopback address (route_localnet is off)"
         elif version == 4 and self._filters(packet.source, entered):
             yield (
                 f"IP_RPFILTER: {self.namespace} does not expect {packet.source} at {at}: "
-                f"its own way there is another (rp_filter)"
+                f"its route to that address uses another link (rp_filter)"
             )
         elif not own:
             yield from self._no_route(found, packet.destination)
         else:
-            yield f"{self.namespace} takes no packet from {packet.source} in at {at}"
+            yield f"{self.namespace} accepts no packet from {packet.source} at {at}"
 
     def _filters(self, source: Address, entered: rtnetlink_dump.Link) -> bool:
-        """Return whether the reverse path filter drops it.
+        """Return whether the reverse path filter drops a packet from `source`.
 
         ip-sysctl, `rp_filter`: 1 is strict, 2 is loose.
         """
@@ -265,9 +267,9 @@ class _Inspection:
         if found.refused == "no route":
             yield f"{self.namespace} has no route to {to}"
         else:
-            yield f"the route of {self.namespace} to {to} refuses it: {found.refused}"
+            yield f"the route of {self.namespace} to {to} rejects the packet: {found.refused}"
         if down:
-            yield f"down in {self.namespace}: {', '.join(down)}"
+            yield f"links that are down in {self.namespace}: {', '.join(down)}"
 
     def _next_hop(self, found: RouteLookup, to: Address) -> Iterator[str]:
         hop, link = found.via or to, self._by_index(found.oif)
@@ -290,9 +292,9 @@ class _Inspection:
         neighbours = rtnetlink_dump.neighbours(self.netlink)
         state = next((item.state for item in neighbours if item.address == hop), 0)
         if state & _UNRESOLVED or (solicitations and not answered):
-            yield f"{UNANSWERED} {hop}, asked for at {out}{_reached(solicitations)}"
+            yield f"{UNANSWERED} {hop}, solicited at {out}{_reached(solicitations)}"
         if not link.carrier and link.kind == "bridge":
-            yield f"bridge {out} has no port that carries"
+            yield f"no port of bridge {out} has carrier"
         elif not link.carrier:
             yield self._no_carrier(link)
 

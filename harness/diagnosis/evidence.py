@@ -1,6 +1,6 @@
 """The evidence folder of a failed test.
 
-story.txt        promise, observation, and where each packet ended
+story.txt        promise, observation, and the place and cause of each loss
 capture.pcapng   all captured frames, one interface for each, with comments
 state/NAME.json  links, addresses, routes, rules, neighbours, nft, flows: `ip -j` shaped
 commands.txt     commands to the runtime with time and output, if the adapter logs them
@@ -163,7 +163,7 @@ def stories(
             for difference in shown:
                 current = difference.cell
                 if done and time.monotonic() - began > BOUND:
-                    lines[current] = ("not examined: this took long enough already",)
+                    lines[current] = ("not replayed: the time for diagnosis is over",)
                     continue
                 done.append(look.of(current, difference.promise))
                 lines[current] = done[-1].lines
@@ -179,7 +179,7 @@ def stories(
                     interfaces=look.interfaces(),
                 )
                 lines[current] = (*lines[current], f"evidence: {folder}")
-    except Exception as error:  # the failure itself has to be shown
+    except Exception as error:  # the report must show the failure itself
         reason = f"the diagnosis failed: {type(error).__name__}: {error}".splitlines()[0]
         lines[current] = (*lines.get(current, ()), reason)
     return lines

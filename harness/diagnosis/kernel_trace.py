@@ -1,4 +1,4 @@
-"""The kernel's own account of the probe's packets: nft traces, and drop reasons of tracefs."""
+"""The kernel's records of the probe's packets: nft traces, and drop reasons from tracefs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Tracing:
             self._resources = stack.pop_all()
 
     def verdicts(self, *, names: bool = False) -> list[NftVerdict]:
-        """Return where packets ended; with `names` DNS packets count."""
+        """Return the verdicts that ended packets; with `names`, also those of DNS packets."""
         found = []
         for namespace, tracer in self._tracers.items():
             heads: dict[int, bytes] = {}
@@ -123,7 +123,7 @@ UNINFORMATIVE: Final = frozenset(
         "UNICAST_IN_L2_MULTICAST",
     }
 )
-"""Frequent reasons, and those that `causes` explains better."""
+"""Drop reasons that are frequent, or that `causes` explains better."""
 
 
 class DropReasons:
@@ -150,7 +150,7 @@ class DropReasons:
         self._write("trace_marker", TABLE)
         found = _MARK.search(self._output())
         if not found:
-            raise ValueError("the mark did not come back")
+            raise ValueError("tracefs did not return the mark")
         self._write("set_event_pid", found["pid"])
         self._write("events/skb/kfree_skb/enable", "1")
 

@@ -1,4 +1,4 @@
-"""The path of a replayed probe: where its packets were seen, and where one was lost (pure)."""
+"""The path of a replayed probe: the sightings of its packets, and the place of a loss (pure)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Role(StrEnum):
     REQUEST = "request"
     REPLY = "reply"
     ERROR = "error"
-    """A refusal: an ICMP error about the probe, or a RST."""
+    """A reject: an ICMP error about the probe, or a RST."""
     SOLICITATION = "neighbour solicitation"
     ADVERTISEMENT = "neighbour advertisement"
 
@@ -56,9 +56,9 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class NftVerdict:
-    """The end of a packet in nftables: chain, rule (`number` counts from 1), role.
+    """The nftables verdict that ended a packet: chain, rule (`number` counts from 1), role.
 
-    Without a `number` it was the chain's policy. With `rejects` the rule sends a refusal.
+    Without a `number` the chain's policy decided. With `rejects` the rule sends a reject.
     """
 
     namespace: str
@@ -82,7 +82,7 @@ class NftVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTrace:
-    """Everything that is known about a replayed probe.
+    """The data about a replayed probe.
 
     - `source` and `witness`: the namespaces where it begins and where it should end.
     - `behind`: the owner of the other end of each link of the host.
@@ -125,7 +125,7 @@ class LossPoint:
 
 
 def loss_point(trace: ProbeTrace) -> LossPoint | None:
-    """Return where the request or the reply was lost, or `None` if the probe was complete."""
+    """Return the place where request or reply was lost, or `None` if the probe was complete."""
     if trace.observed.outcome in (Outcome.REPLY, Outcome.WRONG_PEER):
         return None
     if trace.arrived:
@@ -146,7 +146,7 @@ def _furthest_request(trace: ProbeTrace) -> Sighting | None:
 
 
 def unanswered(trail: Iterable[Sighting]) -> list[Address]:
-    """Return the neighbours whose solicitations got no answer at the soliciting interface."""
+    """Return the neighbours whose advertisement did not reach the soliciting interface."""
     solicited: dict[tuple[str, Address], None] = {}
     advertised: set[tuple[str, Address]] = set()
     for item in trail:

@@ -1,7 +1,7 @@
-"""Recognition of a probe's packets in captured frames: bytes in, a `Sighting` out.
+"""Recognition of a probe's packets in captured frames.
 
-Dissected by hand: the import of scapy takes longer than a whole diagnosis may last, and only a few
-fields of five protocols matter.
+The module parses the headers itself: the import of scapy takes longer than a whole diagnosis may
+last, and only a few fields of five protocols matter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DNS: Final = 53
 def sightings(frames: Iterable[Frame], *, names: bool = False) -> tuple[Sighting, ...]:
     """Return the frames that belong to the probe, in order; with `names` DNS is the probe.
 
-    An error before any request concerns an earlier probe.
+    An error before the first request concerns an earlier probe and is left out.
     """
     found: list[Sighting] = []
     begun = False
@@ -59,7 +59,7 @@ def of_frame(data: bytes, *, ethernet: bool = True, names: bool = False) -> Pack
         if kind in (_IPV4, _IPV6):
             return of_packet(data[start:], names=names)
     except (struct.error, IndexError, ValueError):
-        pass  # truncated: no frame of a probe is
+        pass  # truncated, so not a frame of a probe
     return None
 
 
@@ -123,7 +123,7 @@ def _icmp(
 ) -> PacketHeader | None:
     kind, code = body[0], body[1]
     if family == 6 and kind in (_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT):
-        # A trace has only twenty bytes: then the solicited-node group stands for the address.
+        # A trace has only twenty bytes: use the solicited-node group instead of the address.
         target = ip_address(body[8:24]) if len(body) >= 24 else destination
         if kind == _NEIGHBOUR_SOLICITATION:
             return PacketHeader(Role.SOLICITATION, "nd", source, target)

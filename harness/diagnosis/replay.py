@@ -40,8 +40,8 @@ class Diagnosis:
 class Replay:
     """Captures and tracers in a scene's namespaces, for any number of cells.
 
-    Use it as a context manager. Raises `OSError` if the kernel refuses, and what `Scene` raises
-    once it is gone.
+    Use it as a context manager. Raises `OSError` if the kernel refuses, and the errors of a closed
+    `Scene`.
     """
 
     def __init__(self, scene: Scene, cells: Iterable[Cell]) -> None:
@@ -101,7 +101,7 @@ class Replay:
             verdicts = tracing.verdicts(names=dns)
         frames = wire.kept
         seen = probe_frames.sightings(frames, names=dns)
-        # The probe's control query to that resolver is no part of the story.
+        # The story omits the probe's control query to that resolver.
         seen = tuple(item for item in seen if item.where != f"{INTERNET}/lo" or not names)
         trace = ProbeTrace(
             cell=cell,
@@ -161,7 +161,7 @@ class Replay:
         return found
 
     def _unseen(self, trace: ProbeTrace, loss: LossPoint) -> PacketHeader | None:
-        """Return the packet that no interface has seen, as it must have been."""
+        """Return the header of the lost packet if no interface has seen it."""
         if loss.role is Role.REPLY:
             requests = trace.trail(Role.REQUEST)
             if not requests:
@@ -179,7 +179,7 @@ class Replay:
 
 
 def _comments(seen: Iterable[Sighting], lines: Iterable[str]) -> dict[int, str]:
-    """Return comments for frames: the first and last of each kind, and why it was the last."""
+    """Return comments for frames: the first and last of each kind, and the story at the last."""
     by_role: dict[Role, list[Sighting]] = {}
     for item in seen:
         by_role.setdefault(item.seen.role, []).append(item)

@@ -1,4 +1,4 @@
-"""The story of a replayed probe: from sightings and verdicts to a few lines of text (pure)."""
+"""The story of a replayed probe: a few lines of text from sightings and verdicts (pure)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from harness.model.topology import START_TTL
 
 _IN_BETWEEN = re.compile(r"lan|r\d+")
 _NETNS = re.compile(r"net:\[(\d+)\]")
-_NO_RULE = ": no rule that is traced, so connection tracking, or the older iptables"
+_NO_RULE = ": no traced rule, so probably connection tracking or legacy iptables"
 _MOST = 20
 _ARRIVAL = frozenset({Outcome.REPLY, Outcome.NO_NAME})
-"""Promises with which it is right that the packet arrives."""
+"""Promised outcomes that let the request arrive."""
 
 
 def story(trace: ProbeTrace) -> list[str]:
-    """Return the lines: first the path, at the end where the trail ended and why."""
+    """Return the lines: first the path, then the place and the cause of the loss."""
     now, promise = trace.observed, trace.promise
     if promise is not None and promise.admits(now):
         return [f"the replay was as promised: {now}", *_trails(trace)]
     return [*_trails(trace), *_verdict(trace)]
 
 
-# --- where it was seen -----------------------------------------------------------
+# --- the path -----------------------------------------------------------
 
 
 def _trails(trace: ProbeTrace) -> Iterator[str]:
@@ -48,13 +48,13 @@ def _trails(trace: ProbeTrace) -> Iterator[str]:
     errors = trace.trail(Role.ERROR)
     if errors:
         codes = ", ".join(dict.fromkeys(item.seen.code for item in errors))
-        yield f"refusal ({codes}) {_path(errors, trace)}"
+        yield f"reject ({codes}) {_path(errors, trace)}"
 
 
 def _path(trail: Sequence[Sighting], trace: ProbeTrace) -> str:
-    """Return the path.
+    """Return the path of a packet.
 
-    `172.17.0.2 → 203.0.113.10 udp: container01/eth0 (ttl 64), host/docker0; then …`.
+    Example: `172.17.0.2 → 203.0.113.10 udp: container01/eth0 (ttl 64), host/docker0; then …`.
     """
     parts = []
     for ends, group in itertools.groupby(trail, key=lambda item: _ends(item.seen)):
@@ -95,7 +95,7 @@ def _behind(item: Sighting, trace: ProbeTrace) -> str:
     return f" (to {who})" if who and item.outgoing else ""
 
 
-# --- where it ended, and why ---------------------------------------------------------
+# --- the cause ---------------------------------------------------------
 
 
 def _verdict(trace: ProbeTrace) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _wrong_peer(trace: ProbeTrace) -> Iterator[str]:
     detail = _NETNS.sub(lambda found: _owner(trace, int(found[1])), trace.observed.detail)
     first = next((item for item in trace.trail(Role.REPLY) if item.outgoing), None)
     who = first.namespace if first else trace.observed.seen_from or "an unknown sender"
-    yield f"answered by the wrong peer: {who}, where {trace.witness} was meant ({detail})"
+    yield f"the reply came from the wrong peer: {who} instead of {trace.witness} ({detail})"
     yield from trace.causes
     yield from _rewritten(trace, Role.REQUEST)
 
@@ -127,8 +127,8 @@ def _should_not_have(trace: ProbeTrace) -> Iterator[str]:
     way = list(dict.fromkeys(item.namespace for item in trace.trail(Role.REQUEST)))
     by = " → ".join(way) or trace.source
     links = [item.where for item in trace.trail(Role.REQUEST) if item.namespace == "host"]
-    through = f", in the host by {', '.join(dict.fromkeys(links))}" if links else ""
-    yield f"it should not have arrived, and came by {by}{through}; no rule on the way stopped it"
+    through = f", through {', '.join(dict.fromkeys(links))}" if links else ""
+    yield f"the request arrived, against the promise, by {by}{through}; no rule dropped it"
     yield from _rewritten(trace, Role.REQUEST)
 
 
@@ -151,17 +151,17 @@ def _seen_as_another(trace: ProbeTrace) -> Iterator[str]:
     requests = trace.trail(Role.REQUEST)
     sources = list(dict.fromkeys(item.seen.source for item in requests))
     if len(sources) == 1 and promise.seen_from == HOST != trace.source:
-        yield f"masquerade did not apply: source stayed {sources[0]}"
+        yield f"the host did not masquerade the source {sources[0]}"
     elif len(sources) == 1:
-        yield f"{sources[0]} is {now.seen_from}'s, where {promise.seen_from}'s was promised"
+        yield f"the source {sources[0]} belongs to {now.seen_from}, not to {promise.seen_from}"
         yield from trace.causes
     else:
-        yield f"it was seen as {now.seen_from}, where {promise.seen_from} was promised"
+        yield f"the target saw {now.seen_from} as sender instead of {promise.seen_from}"
     yield from changed
 
 
 def _rewritten(trace: ProbeTrace, role: Role) -> Iterator[str]:
-    """Return each namespace that changed an address or a port."""
+    """Return a line for each namespace that changed an address or a port."""
     known: set[str] = set()
     for before, after in itertools.pairwise(trace.trail(role)):
         for side in ("source", "destination"):
@@ -180,7 +180,7 @@ def _socket(seen: PacketHeader, side: str) -> str:
 
 
 def _ttl_changes(trail: Sequence[Sighting]) -> Iterator[str]:
-    """Return the namespaces that decremented the TTL, as a router does, or rewrote it."""
+    """Return a clause for each namespace that decremented or rewrote the TTL."""
     if trail and trail[0].seen.ttl not in (None, START_TTL):
         yield f"sent with {trail[0].seen.ttl} by {trail[0].namespace}"
     for before, after in itertools.pairwise(trail):
@@ -213,35 +213,36 @@ def _ended(trace: ProbeTrace) -> Iterator[str]:
     yield from trace.causes
     for reason in trace.reasons:
         unexplained = reason.startswith("NETFILTER_DROP") and not neighbours
-        yield f"the kernel says {reason}" + (_NO_RULE if unexplained else "")
+        yield f"the kernel's drop reason is {reason}" + (_NO_RULE if unexplained else "")
     explained = (*rewrites, *neighbours, *trace.causes, *trace.reasons)
     if not explained and trace.observed.outcome is not Outcome.REJECTED:
-        yield f"nothing in {found.namespace} says why"
+        yield f"the state of {found.namespace} shows no cause"
 
 
 def _lost(trace: ProbeTrace, found: LossPoint) -> Iterator[str]:
     what = found.role.value
     if found.role is Role.REPLY:
         if found.last is None:
-            yield f"the request arrived at {trace.witness}, and no reply left it"
+            yield f"the request arrived at {trace.witness}, but {trace.witness} sent no reply"
         else:
-            yield f"the reply was seen at {found.last.where}, never at {trace.source}"
+            yield f"the reply was last seen at {found.last.where} and never reached {trace.source}"
     elif found.last is not None:
-        leaving = "left by" if found.last.outgoing else "was last seen at"
-        yield f"the {what} {leaving} {found.last.where} and ended in {found.namespace}"
+        leaving = "left through" if found.last.outgoing else "was last seen at"
+        yield f"the {what} {leaving} {found.last.where} and was lost in {found.namespace}"
     else:
-        yield f"it ended in {found.namespace} before any interface"
+        yield f"the {what} was lost in {found.namespace} before it reached an interface"
 
 
 def _astray(trace: ProbeTrace, found: LossPoint) -> Iterator[str]:
-    """Return a line if the host sent a packet between its own containers to the routers."""
+    """Return a line if the host routed a packet between its own containers to the LAN."""
     outside = {INTERNET, ATTACKER}
     beyond = found.namespace in outside or _IN_BETWEEN.fullmatch(found.namespace)
     if not beyond or outside & {trace.source, trace.witness}:
         return
     leaving = [item for item in trace.trail(found.role) if item.namespace == HOST and item.outgoing]
     if leaving:
-        yield f"it went astray in host, which sent it out by {leaving[-1].where}"
+        out = leaving[-1].where
+        yield f"the host sent the {found.role.value} out of the wrong interface, {out}"
 
 
 def _stopped(trace: ProbeTrace, found: LossPoint, roles: Collection[Role]) -> Iterator[str]:
@@ -259,14 +260,14 @@ def _refuser(trace: ProbeTrace) -> Iterator[str]:
     first = next(iter(trace.trail(Role.ERROR)), None)
     code = trace.observed.code
     if first is None:
-        yield f"{trace.source} itself refused it ({code})"
+        yield f"{trace.source} itself rejected it ({code})"
         return
     who = first.namespace if first.outgoing else trace.behind.get(first.where, first.namespace)
-    yield f"{who} refused it ({code}), as {first.seen.source}"
+    yield f"{who} rejected it ({code}), from {first.seen.source}"
 
 
 def _untranslated(trace: ProbeTrace) -> Iterator[str]:
-    """Return a line if no reply can arrive since the request had a private source."""
+    """Return a line if no reply can arrive because the request kept a private source address."""
     promise = trace.promise
     if promise is None or promise.seen_from != HOST or trace.source == HOST:
         return
@@ -276,4 +277,4 @@ def _untranslated(trace: ProbeTrace) -> Iterator[str]:
         return
     sources = list(dict.fromkeys(item.seen.source for item in trace.trail(Role.REQUEST)))
     if len(sources) == 1:
-        yield f"masquerade did not apply: source stayed {sources[0]}"
+        yield f"the host did not masquerade the source {sources[0]}"

@@ -1,8 +1,8 @@
 """A small ip(8) for machines without iproute2.
 
-The grammar is iproute2's own, so commands learnt here work there. The output is
-iproute2's brief form (`ip -br`), line for line, whether `-br` is given or not:
-`docs/four-modes.md` is carried out with either, and the outputs must be equal.
+The grammar is that of iproute2, so the same commands work there. The output is
+iproute2's brief form (`ip -br`), line for line, with or without `-br`. A test runs
+`docs/four-modes.md` with both programs, and the outputs must be equal.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ usage: ip [-4|-6] [-n NETNS] OBJECT COMMAND
   ip route add|del default|PREFIX [via ADDRESS] [dev NAME]
   ip link|addr [show] [[dev] NAME] [master BRIDGE]      ip route [show] [default|PREFIX]
   ip netns [list]                                       ip netns exec NAME COMMAND…
-This is the lab's own, for machines without iproute2: what it shows is always brief (-br).
+This ip belongs to the lab, for machines without iproute2. Its output is always brief (-br).
 """
-_OUTSIDE: Final = "ip: this one is for the lab only; run it in there: netmodes lab\n"
+_OUTSIDE: Final = "ip: this ip works only in a lab; start one with: netmodes lab\n"
 _COMMANDS: Final = ("add", "set", "show", "list", "delete")
 _FLAGS: Final = {
     "LOOPBACK": 0x8,
@@ -62,7 +62,7 @@ IPRoute = Any
 
 
 def main(argv: Sequence[str]) -> int:
-    """Carry out one command; 1 for a malformed command line, 2 when the kernel refuses."""
+    """Run one command; return 1 for a malformed command line, 2 if the kernel refuses."""
     if not sandbox.inside():
         sys.stderr.write(_OUTSIDE)
         return 1
@@ -178,19 +178,19 @@ def _add_link(ip: IPRoute, words: Arguments) -> None:
     words.skip("name")
     name = words.take("the link's name")
     if not words.skip("type"):
-        raise UsageError("the type is missing: type veth, bridge or dummy")
+        raise UsageError("the type is missing: give type veth, bridge or dummy")
     kind = words.choice("the type", among=("veth", "bridge", "dummy"))
     more = {}
     if kind == "veth":
         if not (words.skip("peer") and words.skip("name")):
-            raise UsageError("a veth has two ends: peer name PEER is missing")
+            raise UsageError("the other end of the veth pair is missing: give peer name PEER")
         more["peer"] = words.take("the peer's name")
     with _request(f"add {kind} {name}"):
         ip.link("add", ifname=name, kind=kind, **more)
 
 
 def _set_link(ip: IPRoute, words: Arguments) -> None:
-    """Change a link in one message: one that is moved *and* renamed is renamed over there."""
+    """Change a link in one message: the kernel moves the link first, then renames it."""
     index = _index(ip, words)
     changes: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
@@ -212,7 +212,7 @@ def _set_link(ip: IPRoute, words: Arguments) -> None:
                     space = _namespace(words.take("a namespace's name, or a pid"))
                     changes["net_ns_fd"] = stack.enter_context(space).fd
                 case other:
-                    raise UsageError(f"{other!r} is nothing that can be set")
+                    raise UsageError(f"unknown setting {other!r}")
         with _request(f"change link {changes.get('ifname', index)}"):
             ip.link("set", index=index, **changes)
 
@@ -270,7 +270,7 @@ def _address(ip: IPRoute, words: Arguments, family: Family | None) -> list[str]:
 def _address_lines(
     ip: IPRoute, selected: list[Any], links: list[Any], family: Family | None
 ) -> Iterator[str]:
-    """Yield lines of `ip -br addr`: of one family the links that have addresses, else all."""
+    """Yield lines of `ip -br addr`: all links, or those with addresses of `family`."""
     found = list(ip.get_addr())
     for link in selected:
         texts = [
@@ -306,7 +306,7 @@ def _route(ip: IPRoute, words: Arguments, family: Family | None) -> list[str]:
         with _request(f"remove route {where}"):
             ip.route("del", **route, scope=_NOWHERE_SCOPE, proto=0, type=0)
     elif network is None and via is None:
-        raise UsageError("a default route goes via ADDRESS")
+        raise UsageError("the gateway of the default route is missing: give via ADDRESS")
     else:
         scope = 0 if via or version == 6 else _LINK_SCOPE
         hop = via or f"link {found.get('dev')}"
@@ -356,7 +356,7 @@ class Arguments:
         return bool(self._words)
 
     def take(self, what: str) -> str:
-        """Return the next word; `UsageError` names `what` is missing."""
+        """Return the next word. Raises `UsageError`, which names `what` is missing."""
         if not self._words:
             raise UsageError(f"{what} is missing")
         return self._words.pop(0)
@@ -376,7 +376,7 @@ class Arguments:
     def choice(self, what: str, *, among: Sequence[str], default: str = "") -> str:
         """Return the first of `among` that the next word abbreviates, as in iproute2.
 
-        `UsageError` when none does.
+        Raises `UsageError` if there is none.
         """
         if not self._words and default:
             return default
@@ -384,14 +384,14 @@ class Arguments:
         for name in among:
             if name.startswith(word):
                 return name
-        raise UsageError(f"{what} {word!r} is not among: {', '.join(among)}")
+        raise UsageError(f"{what} {word!r} is not one of: {', '.join(among)}")
 
     def pairs(self, *keys: str) -> dict[str, str]:
-        """Read `key value` pairs to the end; `UsageError` for another key."""
+        """Read `key value` pairs to the end. Raises `UsageError` for another key."""
         found = {}
         while self._words:
             key = self.take("a key")
             if key not in keys:
-                raise UsageError(f"{key!r} is not among: {', '.join(keys)}")
+                raise UsageError(f"{key!r} is not one of: {', '.join(keys)}")
             found[key] = self.take(f"the value of {key}")
         return found

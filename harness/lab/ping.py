@@ -20,8 +20,8 @@ from harness.sandbox import sandbox
 
 _TTL: Final[dict[Family, int]] = {4: socket.IP_TTL, 6: socket.IPV6_UNICAST_HOPS}
 _OUTSIDE: Final = (
-    "ping: this would send packets from the machine itself, and netmodes never does that. "
-    "Run it in a lab: netmodes lab\n"
+    "ping: this ping works only in a lab, so that the machine itself sends no packets; "
+    "start one with: netmodes lab\n"
 )
 
 
@@ -47,12 +47,24 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="netmodes ping",
-        description="One echo request to each host, and the TTL with which the answer came.",
+        description="Send an echo request to each host, and print the TTL of the reply.",
     )
-    parser.add_argument("host", nargs="+", help="an address, or a name")
-    parser.add_argument("-c", dest="count", type=int, default=1, help="requests per host")
-    parser.add_argument("-t", dest="ttl", type=int, help="TTL to send with")
-    parser.add_argument("-W", dest="within", type=float, default=2.0, help="seconds to wait")
+    parser.add_argument("host", nargs="+", help="address or name")
+    parser.add_argument(
+        "-c",
+        dest="count",
+        type=int,
+        default=1,
+        help="number of requests for each host (default: 1)",
+    )
+    parser.add_argument("-t", dest="ttl", type=int, help="TTL of the requests")
+    parser.add_argument(
+        "-W",
+        dest="within",
+        type=float,
+        default=2.0,
+        help="seconds to wait for a reply (default: 2)",
+    )
     only = parser.add_mutually_exclusive_group()
     for number in (4, 6):
         only.add_argument(f"-{number}", dest="family", action="store_const", const=number)

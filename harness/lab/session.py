@@ -1,4 +1,4 @@
-"""The session of a lab: put it up, run the shell, take everything down."""
+"""The session of a lab: build it, run the shell, remove everything."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class LabOptions:
 
 
 def run(options: LabOptions) -> int:
-    """Put the lab up, run the shell or the command, and return its exit status.
+    """Build the lab, run the shell or the command, and return its exit status.
 
-    Return 1 or 2, with the reason on standard error, if there can be no such lab.
+    Return 1 or 2, with the reason on standard error, if the lab cannot be built.
     """
     try:
         factory = registry.find(options.runtime)
@@ -58,12 +58,12 @@ def run(options: LabOptions) -> int:
     except registry.UnknownRuntime as error:
         return _fail(str(error), code=2)
     except Unclaimed as error:
-        return _fail(f"the plan asks for more than there is: {error}; see netmodes vendors", code=2)
+        return _fail(f"the runtime cannot start the plan: {error}; see `netmodes vendors`", code=2)
     try:
         with terminal.restored():
             code = sandbox.run(lambda: _in_sandbox(options, factory))
     except sandbox.SandboxError as error:
-        return _fail(f"no sandbox to put the lab in. {doctor.refusal(error)}")
+        return _fail(f"cannot make the sandbox: {doctor.refusal(error)}")
     return code if code >= 0 else 128 - code
 
 
@@ -73,7 +73,7 @@ def _fail(message: str, *, code: int = 1) -> int:
 
 
 def _in_sandbox(options: LabOptions, factory: AdapterFactory) -> int:
-    """Put the lab up, unless the runtime has an obstacle that exists only in a sandbox."""
+    """Build the lab, unless the runtime has an obstacle that exists only in a sandbox."""
     reason = registry.obstacle(factory)
     return _fail(reason, code=2) if reason else _put_up(options, factory)
 
@@ -83,15 +83,15 @@ def _put_up(options: LabOptions, factory: AdapterFactory) -> int:
     try:
         if missing := doctor.essentials():
             found = "\n  ".join(str(finding) for finding in missing)
-            return _fail(f"this machine lacks what a world needs (see netmodes doctor):\n  {found}")
+            return _fail(f"this machine cannot build a world; run `netmodes doctor`:\n  {found}")
         with World.build(options.topology) as world:
             return _with_runtime(options, world, factory)
     except (RuntimeRefused, RuntimeBroken) as error:
-        return _fail(f"{options.runtime} did not do its part: {error}")
+        return _fail(f"{options.runtime} failed: {error}")
     except HostDied as error:
-        return _fail(f"the lab is gone: {error}")
+        return _fail(f"the lab ended: {error}")
     except OSError as error:
-        return _fail(f"the machine refused a part of the lab (see netmodes doctor): {error}")
+        return _fail(f"the machine refused an operation: {error}; run `netmodes doctor`")
     except KeyboardInterrupt:
         return 130
 
@@ -120,9 +120,9 @@ def _with_runtime(options: LabOptions, world: World, factory: AdapterFactory) ->
 
 
 def user_command(factory: AdapterFactory) -> str:
-    """Return the command of a Docker-like runtime as a person types it; `""` for others.
+    """Return the command of a Docker-like runtime as users type it; `""` for other runtimes.
 
-    A rootless runtime is called as its user.
+    The command of a rootless runtime runs as its user.
     """
     if isinstance(factory, CliSpec):
         program, *words = factory.command
@@ -143,7 +143,7 @@ def scripts_for(factory: AdapterFactory) -> dict[str, str]:
 
 
 def _draw(scene: Scene, command: str) -> str:
-    """Return the topology and what to try as text, with colours for a terminal."""
+    """Return the topology and some commands to try as text, with colours for a terminal."""
     containers = [
         topology_tree.ContainerView(
             container.name,
@@ -180,12 +180,12 @@ def _hints(scene: Scene, command: str) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     if command:
-        table.add_row(f"{command} ps", "what runs here")
+        table.add_row(f"{command} ps", "list the containers")
     if command and container:
-        table.add_row(f"{command} exec -it {container} sh", "a shell in a container")
-    table.add_row("ip -br addr", "the interfaces of the host")
-    table.add_row("inside ns1 netmodes ping 203.0.113.10", "from another namespace, with the TTL")
-    table.add_row("inside internet", f"a shell in one of: {names}")
-    table.add_row(f"cat {shell.PICTURE}", "this page again")
-    table.add_row("exit", "leave; the lab is removed")
+        table.add_row(f"{command} exec -it {container} sh", "open a shell in a container")
+    table.add_row("ip -br addr", "show the interfaces of the host")
+    table.add_row("inside ns1 netmodes ping 203.0.113.10", "ping from ns1, and show the TTL")
+    table.add_row("inside internet", f"open a shell in one of: {names}")
+    table.add_row(f"cat {shell.PICTURE}", "show this page again")
+    table.add_row("exit", "leave and remove the lab")
     return table

@@ -1,6 +1,6 @@
 """Files for a shell in the lab: names of namespaces, programs, a prompt.
 
-They lie on the host's private /run and disappear with it.
+The files are on the host's private /run and disappear with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from linux.syscalls import CLONE_NEWNET, MS_BIND, mount, setns, umount
 HOME: Final = Path("/run/netmodes")
 BIN: Final = HOME / "bin"
 SUBSTITUTES: Final = HOME / "spare"
-"""Substitutes for missing programs: last on the PATH, so that those of the machine come first."""
+"""Substitutes for missing programs, last on the PATH: programs of the machine come first."""
 PICTURE: Final = HOME / "picture"
 
 _PROGRAMS: Final = {
@@ -42,7 +42,7 @@ def install(
     outer: Mapping[str, str],
     scripts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write everything. The caller is in all of the host's namespaces.
+    """Write all files. The caller is in all of the host's namespaces.
 
     `outer` is the base of the lab's environment, `scripts` are further programs.
     """
@@ -66,7 +66,7 @@ def install(
 def remove_names(names: Iterable[str]) -> None:
     """Remove the names of namespaces, which would keep the namespaces alive.
 
-    The caller is where `install` was called.
+    The caller is in the same namespaces as for `install`.
     """
     for name in names:
         handle = NAMES / name
@@ -106,7 +106,7 @@ def _launcher(name: str, module: str) -> str:
 def _shellrc(outer: Mapping[str, str]) -> str:
     """Return the startup file of an interactive bash or sh: the user's settings, then the lab's.
 
-    The history belongs to the lab as well: the user's own history stays as it is.
+    The lab has its own history file, so the user's history does not change.
     """
     return f"""\
 if [ "${{BASH_VERSION:-}}" ] && [ -r ~/.bashrc ]; then . ~/.bashrc; fi
@@ -123,7 +123,7 @@ NAMESPACE: Final = "NETMODES_PLACE"
 RC: Final = Path("/run/netmodes/shellrc")
 """Startup file of an interactive shell of the lab."""
 
-USAGE: Final = "usage: inside NAME [COMMAND…]    without a command: a shell"
+USAGE: Final = "usage: inside NAME [COMMAND…]    (default command: a shell)"
 
 
 def shell(environment: Mapping[str, str]) -> list[str]:
@@ -142,16 +142,16 @@ def names() -> list[str]:
 def enter(name: str) -> None:
     """Move the calling process into the namespace called `name`.
 
-    Raises `OSError` if there is no such namespace, or not any more.
+    Raises `OSError` if there is no such namespace.
     """
-    if name not in names():  # a path is no name
+    if name not in names():  # a path is not a name
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     with NetNS.at(str(NAMES / name)) as space:
         setns(space.fd, CLONE_NEWNET)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Execute the command; return only if that fails, with an exit code as a shell gives it."""
+    """Execute the command; return an exit code, as a shell does, only if that fails."""
     if not argv or argv[0] in ("-h", "--help"):
         sys.stderr.write(f"{USAGE}\nnames: {' '.join(names())}\n")
         return 2
@@ -172,9 +172,9 @@ def main(argv: Sequence[str]) -> int:
 def _refusal(name: str, error: OSError) -> str:
     if name in names() and isinstance(error, FileNotFoundError):
         gone = os.readlink(NAMES / name)
-        return f"inside: {name!r} leads nowhere any more: {gone} is gone with its process\n"
+        return f"inside: the namespace {name!r} no longer exists: the process of {gone} has ended\n"
     return (
-        f"inside: no namespace is called {name!r}: {error.strerror}\n"
+        f"inside: cannot enter the namespace {name!r}: {error.strerror}\n"
         f"names: {' '.join(names())}\n"
-        f"to name a container's: ln -s /proc/PID/ns/net {NAMES}/NAME\n"
+        f"to name the namespace of a container: ln -s /proc/PID/ns/net {NAMES}/NAME\n"
     )

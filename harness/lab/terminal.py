@@ -1,10 +1,9 @@
 """Run a shell on the host with job control, as if the caller's shell had started it.
 
-An interactive shell gets its own process group in the terminal's foreground *before* it starts:
-seen from its pid namespace the group of the caller has number 0, and no shell can work with that. A
-process of the caller's group gives it the foreground, so that a lab in the background waits for
-`fg` as any job does. When the shell stops (`suspend`), the whole group stops: the outer shell takes
-over.
+An interactive shell gets its own process group in the terminal's foreground *before* it starts: in
+its pid namespace the group of the caller has id 0, which no shell can use. A process of the
+caller's group gives it the foreground, so that a lab in the background waits for `fg` as any job
+does. When the shell stops (`suspend`), the whole group stops, and the outer shell continues.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def has_job_control() -> bool:
-    """Return whether standard input is the terminal of this session: then job control works."""
+    """Return whether standard input is this session's terminal, so that job control works."""
     try:
         os.tcgetpgrp(TERMINAL)
     except OSError:
@@ -94,7 +93,7 @@ def _supervise(
     *,
     interactive: bool,
 ) -> NoReturn:
-    """Start the program, wait for it and end as it ended. Children are born on the host."""
+    """Start the program on the host, wait for it, and exit with its status."""
     code = 1
     try:
         directory = os.getcwd()

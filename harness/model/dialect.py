@@ -1,8 +1,7 @@
-"""The documented choices in which runtimes legitimately differ.
+"""The documented choices in which runtimes may differ.
 
-A runtime declares its dialect; the suites check the runtime against it. Each
-field states its meaning and the requirement rows that depend on it. Defaults are
-mydocker's.
+A runtime declares its dialect, and the suites check the runtime against it. Each field
+states its meaning and the requirements that depend on it. Defaults are mydocker's.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Dialect:
     mtu: int | Literal["inherit"] = 1500
     """MTU of a network without an MTU option (BR-12), in bytes, or the uplink's."""
     address_reuse: Literal["lowest", "next"] = "lowest"
-    """Whether a freed address is assigned again at once or the counter goes on (BR-10)."""
+    """Whether a new container gets the lowest free address, or the next one (BR-10)."""
     none_loopback: bool = True
     """Whether `lo` is up in mode none (NONE-2, NONE-4)."""
     none_loopback6: bool = True
@@ -63,7 +62,7 @@ class Dialect:
     host_publish: Literal["refused", "warned"] = "refused"
     """Treatment of a port published in mode host (HOST-7)."""
     joined_hostname: Literal["shared", "own"] = "own"
-    """Whether a joiner shares the joined container's UTS namespace (CTR-5)."""
+    """Whether a joining container shares the joined container's UTS namespace (CTR-5)."""
     joined_refuses: frozenset[str] = frozenset(
         {"publish", "mac", "ip", "hostname", "dns", "add-host"}
     )
@@ -71,8 +70,8 @@ class Dialect:
     joining_stopped: Literal["refused", "starts-it"] = "refused"
     """Result of joining a container that does not run (CTR-6)."""
     joined_survives: Literal["loopback-only", "keeps-network", "refused", "ends"] = "keeps-network"
-    """Network of a joiner once the joined container has stopped (CTR-9); with `ends` the joiner
-    stops too."""
+    """Network of a joining container once the joined container has stopped (CTR-9); with `ends`
+    the joining container stops too."""
     direct_routing: Literal["drop", "reject", "accept"] = "drop"
     """Treatment of a packet from outside to an unpublished container's address (BR-9)."""
     direct_routing6: Literal["drop", "reject", "accept"] | None = None
@@ -108,7 +107,7 @@ class Dialect:
     network_resolver: Literal["reached", "unreachable"] = "reached"
     """Whether a container on a user-defined network reaches the resolver in its resolv.conf.
     `unreachable` breaks BR-8, whose tests send DNS queries whatever is declared. It is declared
-    for the other rows, whose tests compare the whole matrix."""
+    for the other requirements, whose tests compare the whole matrix."""
     gateway_ports: tuple[int, ...] = ()
     """Ports of a user-defined network's gateway that the runtime itself uses, for its resolver
     (BR-5)."""
@@ -145,7 +144,7 @@ class Dialect:
     meanwhile and each start assigns a new one (LIFE-7)."""
     router6: Literal["kept", "cut-off"] = "kept"
     """Fate of IPv6 packets that the host forwards for its own networks. `cut-off` breaks BYS-2,
-    whose tests demand `kept` whatever is declared. It is declared for the other rows, whose
+    whose tests demand `kept` whatever is declared. It is declared for the other requirements, whose
     tests compare the whole matrix."""
     repair: Literal["whole", "in-part"] = "whole"
     """Rules that the documented repair restores after a flush of the firewall. `in-part` breaks

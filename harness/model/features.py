@@ -1,7 +1,7 @@
 """Features that networks, containers and plans need, compared with the runtime's claims (pure).
 
 A scene that needs an unclaimed feature raises `Unclaimed`. The test is then *unsupported*, which
-is no verdict about the runtime.
+is not a verdict on the runtime.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _OF_NETWORK: Final[dict[Feature, Callable[[NetworkSpec], object]]] = {
 
 
 def _published(spec: ContainerSpec) -> tuple[Publish, ...]:
-    """Return the published ports: none outside bridge mode, which discards or refuses them."""
+    """Return the published ports; other modes than bridge discard or refuse them."""
     return spec.ports if isinstance(spec.mode, Bridge) else ()
 
 
@@ -101,10 +101,10 @@ def of_network(spec: NetworkSpec) -> Iterator[Feature]:
 
 
 def has_default_network(claimed: Collection[Feature]) -> bool:
-    """Return whether a container that names no network is on a default network.
+    """Return whether a container without a named network is on a default network.
 
-    A tap of the container counts as one. A runtime that claims networks has a default network
-    among them. The feature `bridge` covers a default network whose bridge is in the host.
+    A tap of the container counts as a network. A runtime that claims `networks` has a default
+    network among them. The feature `bridge` is a default network whose bridge is in the host.
     """
     return not {Feature.BRIDGE, Feature.NETWORKS, Feature.USER_MODE}.isdisjoint(claimed)
 
@@ -112,7 +112,7 @@ def has_default_network(claimed: Collection[Feature]) -> bool:
 def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
     """Return the features that a container needs, its mode's first.
 
-    Of networks only the default one counts.
+    Only the default network counts; other networks need their own features.
     """
     if mode := _MODES.get(type(spec.mode)):
         yield mode
@@ -132,7 +132,7 @@ def of_plan(plan: Plan, claimed: Collection[Feature]) -> Iterator[Feature]:
 def absent(plan: Plan, claimed: Collection[Feature]) -> dict[str, frozenset[Feature]]:
     """Return the containers of a plan that the runtime cannot run, with the unclaimed features.
 
-    A joiner lacks the features that its joined container lacks.
+    A joining container lacks the features that the joined container lacks.
     """
     found: dict[str, frozenset[Feature]] = {}
     for spec in plan.containers:

@@ -20,13 +20,12 @@ class MatrixConflict(ValueError):
 class Matrix(Mapping[Cell, E]):
     """An immutable mapping from `Cell` to `Promise`, or to `Observation`.
 
-    An observed and a promised matrix are equal when they have the same cells
-    and every promise admits its observation; a promise that was never observed
-    makes them unequal. Two of a kind are equal when their entries are. Order,
-    the order of insertion, is for readers only.
+    An observed and a promised matrix are equal if they have the same cells and every
+    promise admits its observation. Two promised, or two observed, matrices are equal if
+    their entries are. The order of cells has no effect on comparisons.
 
-    `origin` is the scene of the observations, for callers that probe again. It takes
-    no part in comparisons.
+    `origin` is the scene of the observations, for callers that probe again. Comparisons
+    ignore it.
     """
 
     __slots__ = ("_entries", "origin")
@@ -93,7 +92,7 @@ class Matrix(Mapping[Cell, E]):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One wrong cell with the entry of each side; `None` if a side has no entry."""
+    """One wrong cell, with the entry of each matrix or `None`."""
 
     cell: Cell
     left: Entry | None
@@ -101,12 +100,12 @@ class Difference:
 
     @property
     def promise(self) -> Promise | None:
-        """The side that promises, if one does."""
+        """The promise, or `None` if there is none."""
         return next((e for e in (self.left, self.right) if isinstance(e, Promise)), None)
 
     @property
     def observation(self) -> Observation | None:
-        """The side that was observed, if one was."""
+        """The observation, or `None` if there is none."""
         return next((e for e in (self.left, self.right) if isinstance(e, Observation)), None)
 
 
@@ -114,9 +113,9 @@ AnyMatrix = Matrix[Promise] | Matrix[Observation]
 
 
 def diff(left: AnyMatrix, right: AnyMatrix) -> tuple[Difference, ...]:
-    """Return the wrong cells in the order of the promised matrix (or of `left`).
+    """Return the wrong cells in the order of the promised matrix, or of `left`.
 
-    Cells that only the other matrix has come last.
+    Cells of the other matrix alone come last.
     """
     first, second = (right, left) if _promises(right) else (left, right)
     return tuple(
@@ -131,7 +130,7 @@ def _promises(matrix: AnyMatrix) -> bool:
 
 
 def agree(left: Entry | None, right: Entry | None) -> bool:
-    """Return whether a promise admits an observation, or for two entries of a kind equality."""
+    """Return whether a promise admits an observation, or whether entries of one kind are equal."""
     match left, right:
         case (Promise() as promise, Observation() as seen):
             return promise.admits(seen)
@@ -147,18 +146,18 @@ _AXES = {"source": "from {}", "target": "to {}", "protocol": "by {}", "family": 
 
 
 Tell = Callable[[Sequence[Difference]], Mapping[Cell, Sequence[str]]]
-"""Function that returns further lines about wrong cells, by cell."""
+"""Function from wrong cells to further lines about each cell."""
 
 
 def explain(
     left: AnyMatrix, right: AnyMatrix, *, limit: int = 6, tell: Tell | None = None
 ) -> list[str]:
-    """Explain why two matrices differ, in lines for an assertion message; empty if they do not.
+    """Return lines for an assertion message that explain why two matrices differ.
 
-    Each entry is one pair of source and target that failed in one way, with both sides, the
-    requirement and its reason. At most `limit` entries are shown. The properties that the
-    wrong cells share stand above them, the number of entries left out below. `tell` is
-    called once with the cells that are shown.
+    The result is empty if they do not differ. Each entry is one pair of source and target that
+    failed in one way, with both matrices' entries, the requirement and its reason. The first
+    lines give the properties that the wrong cells share. At most `limit` entries follow, then
+    the number of cells left out. `tell` is called once with the cells that are shown.
     """
     wrong = diff(left, right)
     if not wrong:
@@ -170,7 +169,7 @@ def explain(
         entries.setdefault((pair, _likeness(difference)), []).append(difference)
     lines = [f"{len(wrong)} of {len(cells)} cells are wrong", *_patterns(wrong, cells)]
     ordered = list(entries.values())
-    # TCP shows no TTL: of cells that fail alike, prefer one whose TTL is known.
+    # TCP shows no TTL: of cells that fail in the same way, prefer a cell with a known TTL.
     shown = [max(entry, key=_shown_ttl) for entry in ordered[:limit]]
     more = tell(shown) if tell else {}
     for entry, one in zip(ordered, shown, strict=False):
@@ -184,12 +183,12 @@ def explain(
 
 
 def printable(text: str) -> str:
-    """Return `text` with every character that a terminal might act on escaped."""
+    """Return `text` with every control and format character escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _likeness(difference: Difference) -> object:
-    """Return the key that the differences of one entry share; a TTL that is right is left out."""
+    """Return the key that the differences of one entry share; correct TTLs are left out."""
     promise, seen = difference.promise, difference.observation
     if promise is None or seen is None:
         return difference.left, difference.right
@@ -203,7 +202,7 @@ def _likeness(difference: Difference) -> object:
 
 
 def _patterns(wrong: Sequence[Difference], cells: Collection[Cell]) -> Iterator[str]:
-    """Yield the properties that all wrong cells share, and those all of whose cells are wrong."""
+    """Yield the properties of all wrong cells, and the properties whose cells are all wrong."""
     if len(wrong) in (1, len(cells)):
         return
     shared, lost = [], []

@@ -1,6 +1,6 @@
-"""Plan, topology and dialect → the promised matrix: the specification as code.
+"""The oracle: the promised matrix of a plan, by topology and dialect.
 
-The first rule of `_promise` that applies settles a cell; `_credited` names its requirement. The
+The first rule of `_promise` that applies decides a cell; `_credited` names its requirement. The
 rules take `harness.model.topology` as given: the world forwards, the routers and the attacker
 route private ranges towards the host, and every address of the host replies to every source that
 can reach the host (Linux's weak host model).
@@ -56,9 +56,9 @@ LAN: Final = "the LAN"
 class Attachment:
     """One link of a network namespace of the world.
 
-    `name` is the owner of its addresses. `link` is `None` for a container without
-    one; the host is on every link but the internet's. `network` is the runtime's
-    network, for containers that are on one.
+    `name` is the owner of the link's addresses. `link` is `None` for a container
+    without a link; the host is on every link except the internet's. `network` is the
+    runtime's network if the container is on one.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Attachment:
 
     @property
     def internal(self) -> bool:
-        """Whether the attachment is to a network without a way out."""
+        """Whether the attachment is to an internal network."""
         return self.network is not None and self.network.internal
 
 
@@ -88,7 +88,7 @@ _OUTSIDE: Final = (
 
 
 def attachments_of(plan: Plan, dialect: Dialect) -> Attachments:
-    """Return all attachments of a plan; a joiner has those of its joined container.
+    """Return all attachments of a plan; a joining container has those of the joined one.
 
     Raises `PlanError` if a subnet lies outside the ranges that the world routes.
     """
@@ -153,7 +153,7 @@ def _first(links: Sequence[Attachment], family: Family) -> Attachment:
 
 
 def _way_out(links: Sequence[Attachment], family: Family) -> Attachment:
-    """Return a network that has a way out; every way out leads through the host."""
+    """Return the link of the default route, which leads to the host."""
     leading = [item for item in links if not item.internal] or list(links)
     return _first(leading, family)
 
@@ -163,12 +163,12 @@ def promised(
 ) -> Matrix[Promise]:
     """Return the promises for all cells of `plan`, or for the valid ones among `cells`.
 
-    A question about an address that does not exist (the IPv6 address of a container
-    on an IPv4 network, the gateway of a container without a network) is no cell.
-    A target that exists and cannot be reached is one.
+    An address that does not exist (the IPv6 address of a container on an IPv4
+    network, the gateway of a container without a network) has no cell. An existing
+    target that cannot be reached has one.
 
-    Raises `PlanError` when `cells` asks about a name that is not in the plan, or
-    if a subnet lies outside the routed ranges (`topology.PRIVATE`).
+    Raises `PlanError` if `cells` names a container that is not in the plan, or if a
+    subnet lies outside the routed ranges (`topology.PRIVATE`).
     """
     modes = {container.name: container.mode for container in plan.containers}
     world = _World(dialect, topology, attachments_of(plan, dialect), modes)
@@ -231,7 +231,7 @@ class _World:
         return any(cell.family in item.families for item in self.targeted(cell))
 
     def routers_between(self, one: Attachment, other: Attachment) -> int:
-        """Return how many routers, the host included, decrement the TTL on the way."""
+        """Return the number of routers, with the host, that decrement the TTL on the way."""
         if _on_one_link(one, other):
             return 0
         if INTERNET not in (one.name, other.name):
@@ -273,47 +273,51 @@ def _loopback(world: _World, cell: Cell, source: Attachment) -> Promise | None:
         requirement = _within(source)
     if not there:
         return Promise(
-            Outcome.NO_ROUTE, requirement=requirement, why="lo is declared not to have it"
+            Outcome.NO_ROUTE,
+            requirement=requirement,
+            why="the runtime declares that lo lacks this address",
         )
     return Promise(
         Outcome.REPLY,
         ttl=START_TTL,
         seen_from=source.name,
         requirement=requirement,
-        why="every namespace answers itself on lo",
+        why="lo replies within its own namespace",
     )
 
 
 def _no_name(world: _World, cell: Cell, source: Attachment) -> Promise | None:
-    """Promise that no name resolves on a network without a way out.
+    """Promise that no name resolves if the source reaches no resolver.
 
-    The runtime forwards no DNS query for it. Docker once did for internal networks
+    The runtime forwards no DNS query of an internal network. Docker once forwarded them
     (CVE-2024-29018).
     """
     if cell.target != BY_NAME:
         return None
     if source.link is None:
         return Promise(
-            Outcome.NO_NAME, requirement="NONE-4", why="no resolver is reachable over lo alone"
+            Outcome.NO_NAME,
+            requirement="NONE-4",
+            why="a namespace with only lo reaches no resolver",
         )
     if source.internal:
         return Promise(
             Outcome.NO_NAME,
             requirement="INT-2",
-            why="no resolver outside is asked for an internal network",
+            why="the runtime forwards no DNS query of an internal network",
         )
     if not world.dialect.none_resolver and isinstance(world.home_mode(cell.source), Attached):
         return Promise(
             Outcome.NO_NAME,
             requirement="ATT-3",
-            why="a container in mode none is declared to know no resolver",
+            why="the runtime declares no resolver for mode none",
         )
     on_network = source.network is not None and source.network.name != DEFAULT_NETWORK
     if on_network and world.dialect.network_resolver == "unreachable":
         return Promise(
             Outcome.NO_NAME,
             requirement="BR-8",
-            why="the resolver of a network is declared to be out of reach",
+            why="the runtime declares the resolver of a network unreachable",
         )
     return None
 
@@ -327,7 +331,7 @@ def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | N
     if source == target:
         return None
     if source.link is None:
-        requirement, why = "NONE-4", "there is no route at all"
+        requirement, why = "NONE-4", "its namespace has no route"
     elif cell.family not in source.families:
         requirement, why = "V6-3", "its network has no IPv6"
     elif source.internal and source.link != target.link and cell.target != GATEWAY:
@@ -338,9 +342,9 @@ def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | N
 
 
 def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """Promise if a user-space process is behind one end, and not the same behind both.
+    """Promise the outcome if a user-space process is behind one end, or different ones are.
 
-    The process sends the requests of a tap anew from a socket of the host, so targets see the
+    The process sends the requests of a tap again from a socket of the host, so targets see the
     host's address. No route leads to a tap. A packet for pasta's address, which is the host's,
     ends at the nearest owner of that address; one for slirp4netns' address ends there too, or on
     the route of private addresses. Over IPv6 slirp4netns advertises a prefix, from which each
@@ -371,18 +375,18 @@ def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -
         seen_ttl=START_TTL - routers,
         seen_from=HOST,
         requirement="UM-3" if target.name == HOST else "UM-2",
-        why=f"{tap} sends the request anew, from the host",
+        why=f"{tap} sends the request again from the host",
     )
 
 
 def _nowhere() -> Promise:
-    """Promise a reject, rate-limited, by the netns with the bridges: it has no IPv6 route."""
+    """Promise a rate-limited reject by the netns with the bridges, which has no IPv6 route."""
     return Promise(
         Outcome.REJECTED,
         codes=frozenset({"net-unreachable"}),
         limited=True,
         requirement="UM-6",
-        why="IPv6 is declared to end where the bridges are",
+        why="the runtime declares no IPv6 route beyond the bridges",
     )
 
 
@@ -407,8 +411,8 @@ def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) 
 def _kept_out(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
     """Promise a drop or reject of packets from other networks, outsiders and isolated peers.
 
-    Without a declaration the rules stop no packet from the host, and none to a target that is
-    not a container.
+    By default the runtime's rules drop no packet from the host, and none to a target that is not
+    a container.
     """
     if source == target or source.name == HOST:
         return None
@@ -419,7 +423,7 @@ def _kept_out(world: _World, cell: Cell, source: Attachment, target: Attachment)
             return None
         requirement, why = "ICC-1", "inter-container communication is off on this network"
     elif target.network.internal:
-        requirement, why = "INT-1", "nothing is forwarded into an internal network"
+        requirement, why = "INT-1", "the host forwards no packet into an internal network"
     elif source.network is None:
         return _direct_routing(world.dialect, cell.family)
     elif world.dialect.isolation == "none":
@@ -439,7 +443,9 @@ def _cut_off(
     if BR0 not in (source.link, target.link):
         return None
     return Promise(
-        Outcome.DROPPED, requirement="BYS-2", why="the host is declared to forward IPv6 no more"
+        Outcome.DROPPED,
+        requirement="BYS-2",
+        why="the runtime declares that the host stops forwarding IPv6",
     )
 
 
@@ -463,13 +469,13 @@ def _reply(world: _World, cell: Cell, source: Attachment, target: Attachment) ->
     sender = _sender(world, cell, source, target)
     requirement = _relation(cell, source, target)
     if source == target:
-        why = "delivered without leaving its namespace"
+        why = "the packet stays in its namespace"
     elif routers == 0:
         why = "no router between"
     else:
         why = "one router between" if routers == 1 else f"{routers} routers between"
         if sender != source.name:
-            why += ", behind the host's address"
+            why += ", masqueraded"
     return Promise(
         Outcome.REPLY, ttl=START_TTL - routers, seen_from=sender, requirement=requirement, why=why
     )

@@ -1,7 +1,7 @@
-"""The vocabulary: networks, containers, plans, cells, promises, observations.
+"""Data classes for networks, containers, plans, cells, promises and observations (pure).
 
-Pure data: the module opens no socket and no file, so that any machine can draw,
-compare and shrink a plan. All classes are frozen; two equal plans are the same plan.
+The module opens no socket and no file, so that any machine can draw, compare and
+shrink a plan. All classes are frozen; equal plans are interchangeable.
 """
 
 from __future__ import annotations
@@ -164,9 +164,9 @@ class ContainerSpec:
 class Plan:
     """Networks and containers to build, in the order in which they are built.
 
-    The default network need not be listed. Raises `PlanError` when a name is
-    malformed, taken or `RESERVED`, or when a mode names something that was not
-    built before.
+    The default network need not be listed. Raises `PlanError` if a name is malformed,
+    taken or `RESERVED`, or if a mode names a network or container that is not built
+    before.
     """
 
     networks: tuple[NetworkSpec, ...] = ()
@@ -185,7 +185,7 @@ class Plan:
                     f"container {container.name!r} joins unknown container {mode.container!r}"
                 )
             if container.name in RESERVED:
-                raise PlanError(f"container name {container.name!r} means something else in a cell")
+                raise PlanError(f"container name {container.name!r} is reserved for a cell")
             _claim(container.name, names, "container")
 
     def container(self, name: str) -> ContainerSpec:
@@ -198,7 +198,7 @@ class Plan:
         return known[name]
 
     def home(self, name: str) -> ContainerSpec:
-        """Return the owner of the netns of `name`: for a joiner, the joined container."""
+        """Return the owner of the netns of `name`: the container itself or the joined one."""
         container = self.container(name)
         while isinstance(container.mode, Joined):
             container = self.container(container.mode.container)
@@ -228,7 +228,7 @@ def _check_networks(container: ContainerSpec, known: set[str]) -> None:
 
 def _claim(name: str, taken: set[str], kind: str) -> None:
     if not _NAME.fullmatch(name):
-        raise PlanError(f"{kind} name {name!r} is malformed: letters, digits, '_', '.', '-'")
+        raise PlanError(f"{kind} name {name!r} is malformed: use letters, digits, '_', '.', '-'")
     if name in taken:
         raise PlanError(f"{kind} name {name!r} is taken")
     taken.add(name)
@@ -251,12 +251,12 @@ OUTSIDERS: tuple[str, ...] = (HOST, NS1, NS2, INTERNET, ATTACKER)
 """Sources that are not containers: the world's own namespaces."""
 
 RESERVED = frozenset({*OUTSIDERS, SELF, LOOPBACK, GATEWAY, BY_NAME, BR0})
-"""Names that no container can have, because they have another meaning in a cell."""
+"""Names that a container cannot have, because they have another meaning in a cell."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """One question: whether `source` reaches `target` by `protocol` over `family`.
+    """One cell of the matrix: whether `source` reaches `target` by `protocol` over `family`.
 
     Source and target are names: a container's, one of `OUTSIDERS`, or (targets
     only) `self`, `loopback`, `gateway`, `br0`, `www.example.com`.
@@ -310,7 +310,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """The promised result of a cell. A field that is `None` (or empty) promises nothing.
+    """The promised result of a cell. A field that is `None` or empty allows any value.
 
     `ttl` is the TTL of both request and reply. `seen_ttl` is the TTL of the request alone,
     for a user-space process that replies with new packets.
@@ -318,8 +318,8 @@ class Promise:
     `limited` marks a reject by a kernel whose ICMP errors are rate-limited
     (`net.ipv6.icmp.ratelimit`: six for one source, then one a second). A drop keeps it too.
 
-    `requirement` is the id of the row that makes the promise, `why` one clause for the
-    failure message.
+    `requirement` is the id of the requirement that makes the promise, `why` one clause for
+    the failure message.
     """
 
     outcome: Outcome
@@ -334,9 +334,9 @@ class Promise:
     def admits(self, seen: Observation) -> bool:
         """Return whether `seen` keeps this promise.
 
-        A promise of no reply promises that no request *arrives*: a request that a witness saw
-        breaks it, even if the reply was lost. `WRONG_PEER` is promised if the address has
-        another owner too.
+        A promise of no reply promises that no request *arrives*: a request that the target saw
+        breaks the promise, even if the reply was lost. `WRONG_PEER` is promised if the address
+        has another owner too.
         """
         silence = self.limited and seen.outcome is Outcome.DROPPED
         if not silence and (

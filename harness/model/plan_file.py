@@ -1,4 +1,4 @@
-"""Plans as TOML files that a person can read, edit and build again.
+"""Plans as TOML files, which users can read and edit, and `netmodes lab` builds.
 
 ```toml
 [[network]]
@@ -12,7 +12,7 @@ also = ["bridge"]
 ports = ["0.0.0.0:8080:80/tcp"]
 ```
 
-A key that is left out leaves the choice to the runtime, as in `harness.model.plan`.
+The runtime chooses the value of an absent key, as in `harness.model.plan`.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def loads(text: str) -> Plan:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"this is no TOML: {error}") from error
+        raise PlanError(f"the plan is not TOML: {error}") from error
     _refuse_unknown("the plan", document, _KINDS)
     made: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
     for kind, entries in document.items():
         if not isinstance(entries, list) or not all(isinstance(item, dict) for item in entries):
-            raise PlanError(f"a {kind} is written as [[{kind}]]")
+            raise PlanError(f"write each {kind} under [[{kind}]]")
         made[kind] = [_read(kind, entry) for entry in entries]
     return Plan(tuple(made["network"]), tuple(made["container"]))
 
@@ -122,7 +122,7 @@ def _read(kind: str, entry: Mapping[str, Any]) -> Any:
     where = f"{kind} {entry['name']!r}" if "name" in entry else f"a {kind} without a name"
     _refuse_unknown(where, entry, known)
     if "name" not in entry:
-        raise PlanError(f"{where}: every {kind} needs one")
+        raise PlanError(f"{where}: every {kind} needs a name")
     try:
         values = {name: _value(name, value) for name, value in entry.items()}
     except ValueError as error:
@@ -166,7 +166,7 @@ def _refuse_unknown(where: str, entry: Mapping[str, Any], known: Mapping[str, ob
     for name in entry:
         if name not in known:
             close = get_close_matches(name, known)
-            meant = f": {close[0]!r} is meant, perhaps" if close else f"; known: {', '.join(known)}"
+            meant = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
             raise PlanError(f"{where} has an unknown key {name!r}{meant}")
 
 
@@ -188,7 +188,7 @@ def _mode(text: str) -> Mode:
         return _PLAIN[text]
     kind, colon, name = text.partition(":")
     if not colon or not name or kind not in _NAMED:
-        raise ValueError(f"there is no mode {text!r}; there are {_MODES}")
+        raise ValueError(f"unknown mode {text!r}; the modes are {_MODES}")
     return _NAMED[kind](name)
 
 
@@ -204,7 +204,9 @@ def _port_text(port: Publish) -> str:
 
 
 def _port(text: str) -> Publish:
-    wrong = ValueError(f"{text!r} is no port; write [ADDRESS:]HOST:OWN[/tcp|udp|sctp]")
+    wrong = ValueError(
+        f"{text!r} is not a port mapping; write [ADDRESS:]HOST:CONTAINER[/tcp|udp|sctp]"
+    )
     rest, _, protocol = text.partition("/")
     where, _, own = rest.rpartition(":")
     address, _, host = where.rpartition(":")

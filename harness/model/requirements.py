@@ -36,7 +36,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Source of a requirement, or of a past fault.
+    """Source of a requirement, or of a past bug.
 
     `url` is `None` for an unpublished source.
     """
@@ -50,9 +50,9 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One sentence that a runtime satisfies or does not.
+    """One sentence that a runtime satisfies or violates.
 
-    `history` are faults of real runtimes that its test would have caught.
+    `history` are bugs of real runtimes that the requirement's tests catch.
     `dialect` are the fields of `Dialect` on which the exact promise depends.
     `features` are the values of `adapters.protocol.Feature` that a runtime must
     claim for the requirement to apply to it.
@@ -120,7 +120,7 @@ def parse(text: str) -> Catalogue:
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True):
-    """A requirement as the file has it."""
+    """A requirement as it is in the file."""
 
     id: str
     level: Level
@@ -134,7 +134,9 @@ class _Row(msgspec.Struct, forbid_unknown_fields=True):
 def _requirement(raw: Mapping[str, Any], section: str, links: Mapping[str, str]) -> Requirement:
     id_ = raw.get("id", "")
     if not _ID.fullmatch(str(id_)):
-        raise CatalogueError(f"{id_!r} in {raw} is no id: letters, a hyphen, a number")
+        raise CatalogueError(
+            f"{id_!r} in {raw} is not an id: write capital letters, a hyphen and a number"
+        )
     try:
         row = msgspec.convert(raw, _Row)
     except msgspec.ValidationError as error:
@@ -142,7 +144,7 @@ def _requirement(raw: Mapping[str, Any], section: str, links: Mapping[str, str])
     if not row.statement.endswith("."):
         raise CatalogueError(f"{id_}: the statement is not a full sentence: {row.statement!r}")
     if unknown := set(row.dialect) - _DIALECT_KEYS:
-        raise CatalogueError(f"{id_}: {sorted(unknown)} are no fields of Dialect")
+        raise CatalogueError(f"{id_}: {sorted(unknown)} are not fields of Dialect")
     return Requirement(
         id_,
         row.level,
@@ -163,4 +165,4 @@ def _reference(id_: str, name: str, links: Mapping[str, str]) -> Reference:
         prefix, placeholder, _ = pattern.partition("{}")
         if placeholder and name.startswith(prefix):
             return Reference(name, url.replace("{}", name.removeprefix(prefix)))
-    raise CatalogueError(f"{id_}: nothing in [links] tells where {name!r} can be read up")
+    raise CatalogueError(f"{id_}: [links] has no entry for {name!r}")

@@ -1,13 +1,13 @@
 """The world as data: its namespaces, their addresses, and the routers between them.
 
-LAN, links and internet use documentation ranges only (RFC 5737, RFC 3849), so
-that no mistake can ever send a packet to a real host. The network behind `br0` is
-the machine's own and uses private ranges (RFC 1918, RFC 4193).
+LAN, links and internet use only documentation ranges (RFC 5737, RFC 3849), so that
+a mistake never sends a packet to a real host. The network behind `br0` belongs to
+the host and uses private ranges (RFC 1918, RFC 4193).
 
 ```
                      internet  203.0.113.10 (www.example.com), 203.0.113.53 (DNS)
                         |
-                     r3 - r2 - r1      a chain, so that TTLs mean something
+                     r3 - r2 - r1      a chain, so that TTLs differ
                         |
       attacker ------ LAN 198.51.100.0/24 ------ host eth0 198.51.100.7
                                                    |-- br0 192.168.2.1/24 -- ns1 .10, ns2 .20
@@ -39,7 +39,7 @@ START_TTL = 64
 
 WWW = "www.example.com"
 SENTINEL_ZONE = "sentinel.example.com"
-"""Zone whose every name resolves to the internet's address; queries are recorded with client."""
+"""Zone in which every name has the internet's address; its queries are recorded with client."""
 
 PRIVATE: tuple[Network, ...] = (
     IPv4Network("10.0.0.0/8"),
@@ -49,8 +49,8 @@ PRIVATE: tuple[Network, ...] = (
 )
 """Ranges that the routers and the attacker route towards the host.
 
-A packet from the internet to a container's own address therefore arrives at the
-host, and only the runtime's rules keep it from the container.
+A packet from the internet to a container's address therefore arrives at the host, and
+only the runtime's rules stop it there.
 """
 
 

@@ -1,8 +1,8 @@
 """The pytest plugin of netmodes: hooks, options and fixtures of a conformance run.
 
-Once installed, the plugin is loaded in every pytest run of its environment. It does nothing there
-and imports next to nothing unless the run is a conformance run: the ini option `netmodes` is set,
-or a runtime is named, or the suites that come with netmodes are to be run.
+Once installed, the plugin is loaded in every pytest run of its environment. It does nothing and
+imports almost nothing unless the run is a conformance run: the ini option `netmodes` is set, the
+command line names a runtime, or it names the suites of netmodes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["fixtures", "marks", "progress", "workers"]
 
 WAITER: pytest.StashKey[Waiter] = pytest.StashKey()
-"""The process that stays outside of the sandbox into which the run was moved."""
+"""The process outside of the sandbox that waits for the run inside."""
 SUITES = Path(__file__).parents[2] / "suites"
 _INFORMATIONAL = (
     "collectonly",
@@ -59,11 +59,9 @@ def _is_conformance_run(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Load the rest of the plugin in a conformance run."""
     config.addinivalue_line(
-        "markers", "requirement(*ids): the rows of the requirement catalogue that a test checks"
+        "markers", "requirement(*ids): ids of the requirements that the test checks"
     )
-    config.addinivalue_line(
-        "markers", "long: takes seconds, and is begun first where tests run side by side"
-    )
+    config.addinivalue_line("markers", "long: the test takes seconds; workers start it first")
     if not _is_conformance_run(config):
         return
     from harness.plugin import fixtures, requirements
@@ -74,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Return the number of workers for `-n auto`, unless xdist's environment variable does."""
+    """Return the number of workers for `-n auto`, unless xdist's environment variable sets it."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _is_conformance_run(config):
         return None  # xdist decides
     from harness.plugin import workers
@@ -84,10 +82,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(specname="pytest_cmdline_main", tryfirst=True)
 def pytest_join_path_options(config: pytest.Config) -> int | None:
-    """Keep pytest from taking the value of an option such as `--report DIR` for a place of tests.
+    """Keep pytest from taking the value of an option such as `--report DIR` as a path of tests.
 
-    Workers parse the command line again, when the folder may exist. If the folder existed from the
-    start, the run begins again here, with settings that are looked for in the right place.
+    Workers parse the command line again, when the folder may exist. If the folder exists at the
+    start, the run begins again here, and pytest looks for its settings in the right place.
     """
     given = config.invocation_params
     words = options.joined_arguments(config)
@@ -106,8 +104,8 @@ def pytest_join_path_options(config: pytest.Config) -> int | None:
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """Move the whole run into a sandbox, before any worker is started.
 
-    On a machine that cannot run live tests the run ends here, with the reason and the remedy. Such
-    a run never passes.
+    On a machine that cannot run live tests, the run ends here with an error that has the reason
+    and the remedy.
     """
     if options.is_misled(config):
         return (yield)
@@ -115,9 +113,8 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     if elsewhere and _is_conformance_run(config):
         if here or config.getoption("sandbox") == "always":
             raise pytest.UsageError(
-                "workers on other machines are reached over a network, and a sandbox has none: "
-                "ask for no worker of this machine beside them but by ssh to itself, and leave "
-                "out --sandbox=always (docs/gate.md)"
+                "workers on other machines need a network, and the sandbox has none: leave out "
+                "--sandbox=always, and start workers of this machine by ssh too (docs/gate.md)"
             )
     elif _wants_sandbox(config):
         from harness.sandbox import doctor, sandbox
@@ -158,6 +155,6 @@ def _wants_sandbox(config: pytest.Config) -> bool:
 
 def _refusal(finding: Finding) -> str:
     return (
-        f"this machine cannot run live tests: {finding}. "
-        "`netmodes doctor` tells more; --sandbox=never runs what needs no sandbox"
+        f"this machine cannot run live tests: {finding}. Run `netmodes doctor` for all checks, "
+        "or pass --sandbox=never to run only the tests that need no sandbox"
     )

@@ -40,9 +40,9 @@ def register(config: pytest.Config, recorder: Recorder, directory: Path | None) 
     for name in requested:
         option = f"--{name.replace('_', '-')}"
         if hasattr(config, "workerinput") or config.getoption("numprocesses", default=None):
-            raise pytest.UsageError(f"{option} is about one world: run without -n")
+            raise pytest.UsageError(f"{option} keeps one world: run without -n")
         if name == "pause_on_fail" and not _on_a_terminal(config):
-            raise pytest.UsageError(f"{option} opens a shell: it needs a terminal. See --keep")
+            raise pytest.UsageError(f"{option} needs a terminal; without one, use --keep")
     if config.getoption("no_evidence"):
         directory = None
     config.pluginmanager.register(Evidence(config, recorder, directory), NAME)
@@ -89,7 +89,7 @@ class Evidence:
         """Note the current test."""
         self._item, self._written, self._unwritten = item, None, ""
 
-    # --- a matrix that is not as promised
+    # --- a matrix with wrong cells
 
     def tell(
         self, left: AnyMatrix, right: AnyMatrix, shown: Sequence[Difference]
@@ -104,7 +104,7 @@ class Evidence:
             return {}
         text = evidence.stories(scene, shown, again=self._again(), where=self._folder)
         if self._directory and self._written and not (self._directory / self._written).is_dir():
-            self._written = None  # the disk was full, or a file was in the way
+            self._written = None  # the disk was full, or the path is a file
         return text
 
     def _folder(self) -> Path | None:
@@ -151,12 +151,12 @@ class Evidence:
         return report
 
     def _left(self, scene: Scene, error: BaseException) -> None:
-        """Write the evidence of a scene that ends by an error and that no fixture holds."""
+        """Write the evidence of a scene that ends with an error and is not a fixture."""
         if isinstance(error, Exception | pytest.fail.Exception) and not _is_shrinking():
             self._write_down(scene)
 
     def _take_back(self) -> None:
-        """Remove the evidence of a test that did not fail in the end."""
+        """Remove the evidence of a test that passed after all."""
         if self._written is not None and self._directory is not None:
             shutil.rmtree(self._directory / self._written, ignore_errors=True)
         self._written, self._unwritten = None, ""
@@ -170,7 +170,7 @@ class Evidence:
         setattr(report, FILES, list(evidence_files(self._directory / written)))
 
     def _write_down(self, scene: Scene) -> None:
-        """Write the evidence of the scene, once per test: the first failure counts."""
+        """Write the evidence of the scene, once per test: for its first failure."""
         done = self._written is not None or self._unwritten
         if done or self._config.getoption("no_evidence") or (folder := self._folder()) is None:
             return
@@ -178,7 +178,7 @@ class Evidence:
 
         try:
             evidence.write(folder, scene, again=self._again())
-        # The failure itself has to be shown, and the timeout of the test may expire here too.
+        # The report must show the failure itself. The timeout of the test may expire here too.
         except (Exception, pytest.fail.Exception) as error:
             self._written = None
             self._unwritten = f"{type(error).__name__}: {error}"
@@ -243,12 +243,12 @@ def _world_of(item: pytest.Item) -> World | None:
 
 
 def _is_shrinking() -> bool:
-    """Return whether hypothesis still looks for a smaller failure, and will report the last one."""
+    """Return whether hypothesis is shrinking a failure, and reports it later."""
     if "hypothesis" not in sys.modules:
         return False
     from hypothesis import control
 
-    context = control._current_build_context.value  # there is no public way to ask
+    context = control._current_build_context.value  # there is no public function
     return context is not None and not context.is_final
 
 
@@ -257,15 +257,15 @@ def _is_shrinking() -> bool:
 
 def _instructions(world: World | None, scene: Scene | None) -> str:
     """Return the commands that enter the world from another terminal; Ctrl-C ends the run."""
-    lines = ["The run waits here: press Ctrl-C to take everything down and end it."]
+    lines = ["The world is kept. Press Ctrl-C to remove it and to end the run."]
     waiter, _, users = os.environ.get(sandbox.OUTSIDE, "").partition(" ")
     if not waiter or world is None:
         return "\n".join([*lines, ""])
     own = os.stat("/proc/self/ns/user").st_ino
     into = "nsenter" if str(own) == users else "nsenter -U --preserve-credentials"
     enter = f"{into} -t $(pgrep -P {waiter}) -m -p -n"
-    lines += ["From another terminal of this machine, as the same user:", f"  {enter}"]
-    lines += ["", "and in there:"]
+    lines += ["To enter it from another terminal, as the same user, run:", f"  {enter}"]
+    lines += ["", "Then enter a namespace:"]
     lines.append(f"  {'host':24}nsenter -t {world.host.pid} -m -n -u -i -p")
     for name, path in _paths(world, scene):
         lines.append(f"  {name:24}nsenter --net={path}")
@@ -297,8 +297,8 @@ def _open_shell(world: World, scene: Scene | None) -> int:
         spaces[item.name] = opened[-1]
     names = " ".join(spaces)
     text = (
-        "A shell on the host of the failed test; `exit` goes on with the run.\n"
-        f"inside NAME [COMMAND…] enters one of: {names}\n"
+        "This is a shell on the host of the failed test. `exit` continues the run.\n"
+        f"`inside NAME [COMMAND…]` enters a namespace: {names}\n"
     )
     sys.stdout.write(text)
     sys.stdout.flush()

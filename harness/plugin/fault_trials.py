@@ -1,7 +1,7 @@
 """The pytest plugin behind `netmodes faults` and `netmodes triangle`.
 
-It collects the tests as usual. Then it tries faults in place of running the tests once, or, with
-`--triangle`, prints the tests and faults of each requirement and runs nothing.
+It collects the tests as usual. Then it tries the faults with these tests. With `--triangle` it
+prints the tests and faults of each requirement, and runs no test.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ _SILENCED: Final = ("netmodes-summary", "netmodes-report", "netmodes-notes", "ne
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that `netmodes faults` and `netmodes triangle` pass on."""
     group = parser.getgroup("netmodes faults")
-    group.addoption("--try", action="append", default=[], metavar="ID", help="a fault to try")
-    group.addoption("--at-once", type=int, default=1, metavar="N", help="how many at once")
-    group.addoption("--triangle", action="store_true", help="print what covers each requirement")
+    group.addoption("--try", action="append", default=[], metavar="ID", help="fault to try")
+    group.addoption("--at-once", type=int, default=1, metavar="N", help="faults to try at once")
+    group.addoption(
+        "--triangle", action="store_true", help="print the tests and faults of each requirement"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,7 +61,7 @@ def _console() -> Console:
 
 
 class CoverageTable:
-    """Print the tests and faults of each requirement; exit with 1 if any are missing."""
+    """Print the tests and faults of each requirement; exit with 1 if a requirement has none."""
 
     def __init__(self) -> None:
         self._exit = 0
@@ -75,10 +77,10 @@ class CoverageTable:
         console.print(_coverage(table))
         missing = list(holes(table))
         for hole in missing:
-            console.print(f"[red]hole[/] {hole}", soft_wrap=True)
+            console.print(f"[red]missing[/] {hole}", soft_wrap=True)
         console.print(
-            f"{len(table)} requirements, {sum(tests.values())} times tested, {len(faults)} faults, "
-            f"{len(missing)} holes"
+            f"{len(table)} requirements, {sum(tests.values())} tests, {len(faults)} faults, "
+            f"{len(missing)} missing"
         )
         self._exit = int(bool(missing))
 
@@ -145,7 +147,7 @@ class _Display:
     def __init__(self, total: int) -> None:
         self._console = _console()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        # Drawn by this thread alone: a second thread would not exist in a fork.
+        # This thread draws it: a fork would not have a second thread.
         self._progress = Progress(
             *columns,
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -176,8 +178,8 @@ class _Display:
 
     def sum_up(self, trials: Trials) -> bool:
         """Print the table; return whether every fault was caught and every test is sound."""
-        table = Table(title="what caught what", title_justify="left", box=None)
-        for heading in ("fault", "fate", "violates", "caught by", "s"):
+        table = Table(title="results of the faults", title_justify="left", box=None)
+        for heading in ("fault", "result", "violates", "caught by", "seconds"):
             table.add_column(heading, overflow="fold")
         for verdict in trials.verdicts:
             killers = "\n".join(
@@ -195,7 +197,7 @@ class _Display:
         self._console.print(f"{len(trials.verdicts)} faults: {counts}")
         for test, message in trials.unsound.items():
             self._console.print(
-                f"[red]fails without any fault[/] {_escaped(test)}: {_escaped(message)}"
+                f"[red]fails without a fault[/] {_escaped(test)}: {_escaped(message)}"
             )
         caught = fates[Result.CAUGHT] + fates[Result.UNSUPPORTED]
         return caught == len(trials.verdicts) and not trials.unsound

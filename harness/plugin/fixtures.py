@@ -1,7 +1,7 @@
 """Fixtures of a conformance run.
 
-A worker builds one world and starts one runtime in it, once. A test gets a `scene` of its own, or
-shares `cast` with the other tests of its module if it changes nothing.
+A worker builds one world and starts one runtime in it. Each test has its own `scene`, or shares
+`cast` with the other tests of its module if it changes nothing.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """Yield the world of this worker: host, LAN, routers, internet, ns1, ns2."""
     if not sandbox.inside():
         pytest.fail(
-            "a world needs the sandbox, and this run is outside: "
-            "run without --sandbox=never, start a worker on another machine by `netmodes python`; "
-            "`netmodes doctor` tells what the machine can do",
+            "a world needs the sandbox, and this run is outside of it: leave out --sandbox=never, "
+            "and start workers on other machines with `netmodes python`; `netmodes doctor` checks "
+            "the machine",
             pytrace=False,
         )
     with World.build(Topology()) as built:

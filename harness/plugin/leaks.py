@@ -34,7 +34,7 @@ _SHARED: Final = frozenset({"module", "class", "package"})
 def _leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
     """Guard a test.
 
-    The guard begins after shared fixtures are set up and checks after the test's own are gone.
+    The guard begins after shared fixtures are set up, and checks after the test's own fixtures end.
     """
     guard = request.config.stash.get(GUARD, None)
     if guard is None or "world" not in request.fixturenames:
@@ -47,16 +47,16 @@ def _leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def guard(
-    world: World,  # noqa: ARG001 # it is what the guard watches
+    world: World,  # noqa: ARG001 # the guard watches it
     request: pytest.FixtureRequest,
 ) -> LeakGuard:
-    """Return the guard of this worker's world, for a test that checks a part of itself."""
+    """Return the guard of this worker's world, for a test that checks the world in its body."""
     return request.config.stash[GUARD]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Stop judging after an interrupt: a container may be half started."""
+    """Stop the guard after an interrupt: a container may be half started."""
     try:
         return (yield)
     except BaseException:
@@ -70,7 +70,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """Guard the session's world; fixtures that modules share may leave nothing either."""
+    """Guard the session's world, also against leftovers of fixtures that modules share."""
     if request.config.getoption("setupplan"):  # prints the fixtures and makes none
         return (yield)
     stash = request.config.stash
@@ -108,9 +108,9 @@ def pytest_runtest_makereport(
     """Count a violation against the requirements that it breaks, and no other.
 
     - A removal that the runtime refuses after the test is a leak as well.
-    - A runtime that crashed, hung or returned garbage is an error, whatever the test checks, and so
-      is what it left behind.
-    - A feature that the runtime does not claim is unsupported, and so is a look into a container
+    - A runtime that crashed, hung or returned garbage is an error, whatever the test checks. Its
+      leftovers are then errors too.
+    - A feature that the runtime does not claim is unsupported. So is an inspection of a container
       with a network stack in user space.
     """
     why = ""
@@ -142,8 +142,8 @@ def pytest_runtest_makereport(
 def _is_breakdown(config: pytest.Config, error: pytest.ExceptionInfo[BaseException]) -> bool:
     """Return whether a runtime broke down or a test timed out.
 
-    An exception that an adapter raises and that is no `RuntimeRefused` counts too: the adapter met
-    output that it cannot read, or has a bug.
+    An exception of an adapter other than `RuntimeRefused` counts too: the adapter cannot read the
+    runtime's output, or has a bug.
     """
     match error.value:
         case RuntimeRefused():

@@ -1,6 +1,6 @@
 """The mark that links a test to the requirement catalogue.
 
-A module of its own: test modules import it, also in runs that are no conformance runs.
+A separate module, because test modules import it also in other runs than conformance runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ def requirement(*ids: str) -> pytest.MarkDecorator:
 
     The ids are those of `suites/requirements.toml`.
 
-    An unknown id is an error when the test is collected. A test whose rows need a feature that the
-    runtime does not declare is skipped as unsupported, by the plugin.
+    An unknown id is an error when the test is collected. The plugin skips a test as unsupported
+    if its requirements need a feature that the runtime does not claim.
     """
     return pytest.mark.requirement(*ids)

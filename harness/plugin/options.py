@@ -1,6 +1,6 @@
 """All options of a conformance run.
 
-Every pytest run where netmodes is installed imports this module, so it imports next to nothing.
+Every pytest run where netmodes is installed imports this module, so it imports almost nothing.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ def add(parser: pytest.Parser) -> None:
     group.addoption(
         "--runtime",
         metavar="NAME",
-        help="the container runtime under test: `netmodes vendors` has their names; or a TOML file "
+        help="container runtime to test: a name that `netmodes vendors` lists, or a TOML file "
         "that describes a command line (default: mydocker)",
     )
     group.addoption(
         "--sandbox",
         choices=("auto", "always", "never"),
         default="auto",
-        help="private namespaces around the whole run: auto makes them unless the run is in "
-        "some already, always makes new ones, never runs only what needs none (default: auto)",
+        help="run in private namespaces: auto makes them unless the run is in a sandbox already, "
+        "always makes new ones, never makes none, so that live tests fail (default: auto)",
     )
     group.addoption(
         "--fault",
         metavar="ID",
-        help="sabotage the runtime under test with this fault; `netmodes faults --list` has them",
+        help="sabotage the runtime under test with this fault; `netmodes faults --list` lists them",
     )
     group.addoption(
         "--requirement",
         metavar="ID",
         action="append",
         default=[],
-        help="run only the tests of this requirement; may be given several times",
+        help="run only the tests of this requirement; may be repeated",
     )
     group.addoption(
         "--probe",
         choices=("netns", "exec"),
         default=profiles.RUN_DEFAULTS["probe"],
-        help="how a matrix is asked: from sockets opened in the containers' namespaces, or from "
-        "inside through the runtime's exec, as with a network stack of its own in any case "
+        help="where probes start: netns opens sockets in the containers' namespaces, exec runs "
+        "a program in each container; a container with its own network stack always uses exec "
         "(default: netns)",
     )
     _add_profile(group)
@@ -61,7 +61,7 @@ def add(parser: pytest.Parser) -> None:
     _add_evidence(group)
     parser.addini(
         "netmodes",
-        "whether this project's tests are conformance tests: sandbox, requirements, summary",
+        "treat the tests of this project as conformance tests: sandbox, requirements, summary",
         type="bool",
         default=False,
     )
@@ -78,7 +78,8 @@ def _add_profile(group: pytest.OptionGroup) -> None:
         "--profile",
         choices=tuple(profiles.PROFILES),
         default=profiles.RUN_DEFAULTS["profile"],
-        help="how long the property suites look: seconds, minutes and always the same, or long "
+        help="number of examples in the property suites: smoke takes seconds, gate takes minutes "
+        "and always draws the same examples, explore takes long "
         f"(default: {profiles.DEFAULT})",
     )
 
@@ -87,29 +88,29 @@ def _add_reports(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--report",
         metavar="DIR",
-        help="where the report goes: index.html, report.json, junit.xml, summary.md, badge.json "
-        f"(default: {REPORT}/ in the root directory, when a requirement was tested)",
+        help="folder for the report: index.html, report.json, junit.xml, summary.md, badge.json "
+        f"(default: {REPORT}/ in the root directory, if the run tests a requirement)",
     )
     group.addoption("--no-report", action="store_true", help="write no report")
     group.addoption(
         "--expect",
         metavar="FILE",
-        help="the gate: fail unless exactly the deviations in this TOML file are found",
+        help="gate: fail unless the run has exactly the deviations in this expectation file",
     )
     group.addoption(
         "--write-expect",
         metavar="FILE",
-        help="write what this run has found to an expectation file, reasons in it are kept",
+        help="write the deviations of this run to an expectation file; reasons in it are kept",
     )
     group.addoption(
         "--shard",
         metavar="K/N",
-        help="run only part K of N of the test files; `netmodes merge` joins the reports",
+        help="run only part K of N of the test files; `netmodes merge` merges the reports",
     )
     group.addoption(
         "--shard-by",
         metavar="REPORT",
-        help="balance the shards by the times in an earlier report.json, the same for all",
+        help="balance the shards by the test times in this report.json, the same for all shards",
     )
 
 
@@ -117,22 +118,22 @@ def _add_evidence(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--no-evidence",
         action="store_true",
-        help="do not examine what failed: no story, no evidence folder",
+        help="do not diagnose failures, and write no evidence folder",
     )
     group.addoption(
         "--keep",
         action="store_true",
-        help="end at the first failure, leave the world up and say how to enter it, until Ctrl-C",
+        help="stop at the first failure, and keep the world until Ctrl-C; print how to enter it",
     )
     group.addoption(
         "--pause-on-fail",
         action="store_true",
-        help="open a shell in the world at each failure, before anything is taken down",
+        help="open a shell in the world at each failure, before the teardown",
     )
 
 
 def joined_arguments(config: pytest.Config) -> tuple[str, ...]:
-    """Return the command line with `--report DIR` and the like as `--report=DIR`."""
+    """Return the command line with options such as `--report DIR` as `--report=DIR`."""
     words: list[str] = []
     for word in map(str, config.invocation_params.args):
         if words and words[-1] in _PATHS:
@@ -143,10 +144,10 @@ def joined_arguments(config: pytest.Config) -> tuple[str, ...]:
 
 
 def is_misled(config: pytest.Config) -> bool:
-    """Return whether pytest took the value of an option for a place of tests.
+    """Return whether pytest took the value of an option for the path of tests.
 
     Pytest looks for its root directory and settings before it knows the options of plugins. It
-    takes a word without a leading dash that is an existing path for a place of tests, and uses the
+    takes any word without a leading dash that is an existing path as a path of tests. It uses the
     settings found from there up (`determine_setup` in _pytest/config/findpaths.py).
     """
     own = config.invocation_params.dir

@@ -1,8 +1,8 @@
 """Progress of the property suites: a bar for each test of many examples, below pytest's output.
 
-The process that has the terminal draws the bars, in a run with a long profile. Workers report
-through a socket that a thread reads. Tests in that process report directly: a thread may not exist
-beside them, since they make namespaces and fork.
+In a run with a long profile, the process that has the terminal draws the bars. Workers report
+through a socket that a thread reads. Tests in that process report directly: they make namespaces
+and fork, so that no thread may run beside them.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from linux.syscalls import in_user_namespace
 class Reporter:
     """Plugin of the controlling process: collects results, applies the gate, writes the report.
 
-    Raises `pytest.UsageError` for an expectation file that cannot be read, or not be written at the
+    Raises `pytest.UsageError` if an expectation file cannot be read, or could not be written at the
     end of the run.
     """
 
@@ -71,7 +71,7 @@ class Reporter:
         self._words: list[str] = []
         self._failed = False
 
-    # --- gathering
+    # --- during the run
 
     def pytest_sessionstart(self) -> None:
         """Replace an earlier report by a partial one."""
@@ -119,7 +119,7 @@ class Reporter:
         self._announced = True
         if self._directory is None:
             return
-        begun = self._report(pytest.ExitCode.INTERRUPTED, ["the run has not come to its end"])
+        begun = self._report(pytest.ExitCode.INTERRUPTED, ["the run did not finish"])
         try:
             store.begin(begun, self._directory)
             store.remove_evidence(self._directory, before=self._began)
@@ -222,7 +222,7 @@ class Reporter:
 
     def _write_expectations(self, report: Report, path: Path) -> None:
         if report.partial:
-            raise BadExpectations(f"{path} is left as it was: the run is partial")
+            raise BadExpectations(f"{path} is unchanged: the run is partial")
         before: Sequence[Deviation] = ()
         if path.exists():
             before, _ = expectations.read(path)
@@ -230,14 +230,14 @@ class Reporter:
         try:
             store.replace(path, expectations.dumps(after))
         except OSError as error:
-            why = f"{path} is left as it was: {error.strerror or error}"
+            why = f"{path} is unchanged: {error.strerror or error}"
             raise BadExpectations(why) from error
         self._say(f"expectations: {len(after)} deviations in {path}")
 
     def _gone(self, node_id: str) -> bool:
         """Return whether a test no longer exists: neither the test nor its file was found.
 
-        If the command line names tests, nothing is known about the other tests of their files.
+        If the command line names tests, the other tests of their files are unknown.
         """
         known = {id_ for ids in self._recorder.collected.values() for id_ in ids}
         if not known or node_id in known:
@@ -264,7 +264,7 @@ class Reporter:
 
     def _put(self, report: Report, folder: Path) -> None:
         """Write the report to a folder, with its evidence."""
-        first = directory(self._config)  # workers put it there, wherever the report goes now
+        first = directory(self._config)  # workers write it there, also if the report is elsewhere
         if first is not None and folder != first:
             report = store.bring_evidence(report, first, folder)
         store.write(report, folder)
@@ -276,7 +276,7 @@ class Reporter:
         self._failed = True
         why = f"cannot write to {self._directory}: {error.strerror or error}"
         self._trouble(why)
-        instead = "give another folder with --report, or --no-report"
+        instead = "give another folder with --report, or pass --no-report"
         with contextlib.suppress(OSError):
             fresh = Path(tempfile.mkdtemp(prefix="netmodes-report-"))
             self._put(store.as_partial(report, line(why)), fresh)
@@ -284,7 +284,7 @@ class Reporter:
             instead = f"a partial report is in {fresh}"
         self._say(f"report: {why}; {instead}", bad=True)
 
-    # --- telling
+    # --- messages
 
     def _say(self, words: str, *, bad: bool = False) -> None:
         if words:
@@ -313,7 +313,9 @@ def directory(config: pytest.Config) -> Path | None:
     report = config.getoption("report")
     if config.getoption("no_report"):
         if report:
-            raise pytest.UsageError("--report and --no-report: which of the two?")
+            raise pytest.UsageError(
+                "--report and --no-report contradict each other: give one of them"
+            )
         return None
     if config.getoption("setuponly"):
         return None
@@ -360,7 +362,7 @@ def _sharding(config: pytest.Config) -> tuple[Shard | None, dict[str, float]]:
     shard, by = config.getoption("shard"), config.getoption("shard_by")
     if shard is None:
         if by is not None:
-            raise pytest.UsageError("--shard-by says how to divide a run: give --shard too")
+            raise pytest.UsageError("--shard-by needs --shard: it balances shards")
         return None, {}
     try:
         part = merge.parse(shard)

@@ -74,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _unload_hypothesis(config: pytest.Config) -> None:
-    # Its plugin imports all of hypothesis in the end, a third of the time, for an empty summary.
+    # At the end its plugin imports hypothesis for an empty summary, a third of the total time.
     plugin = config.pluginmanager.get_plugin("hypothesispytest")
     if plugin is not None:
         config.pluginmanager.unregister(plugin)
@@ -103,9 +103,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_keyboard_interrupt() -> None:
-    """Let Ctrl-C, or leaving the debugger, end a run with its own exit code and message.
+    """Keep the exit code and message of a run that ends by Ctrl-C or in the debugger.
 
-    An interrupted test does not close its sockets. Where warnings are errors, each of them would
+    An interrupted test does not close its sockets. If warnings are errors, each open socket would
     end the run with a traceback.
     """
     warnings.filterwarnings("ignore", category=pytest.PytestUnraisableExceptionWarning)
@@ -178,7 +178,7 @@ def _lacking(config: pytest.Config, required: list[Requirement]) -> frozenset[st
 def pytest_assertrepr_compare(
     config: pytest.Config, op: str, left: object, right: object
 ) -> list[str] | None:
-    """Explain a wrong matrix by its wrong cells only, with their stories."""
+    """Explain an unequal matrix: list the wrong cells and their stories."""
     if op == "==" and isinstance(left, Matrix) and isinstance(right, Matrix):
         evidence = config.pluginmanager.get_plugin(diagnosis.NAME)
         if evidence is None:

@@ -27,7 +27,7 @@ class Summary:
     ) -> tuple[str, str, str] | None:
         """Report a breakdown of the runtime as an error, and a leak as a failure.
 
-        Pytest goes by the phase: an exception in a test's body is a failure, around it an error.
+        Pytest decides by the phase: an exception in a test's body is a failure, any other an error.
         """
         if not (isinstance(report, pytest.TestReport) and report.failed):
             return None

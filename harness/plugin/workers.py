@@ -12,9 +12,8 @@ from typing import Final, NoReturn
 def default_number() -> int:
     """Return two workers per processor.
 
-    Half of the time a test waits for the kernel: before the kernel frees a link, a namespace or a
-    rule it waits for an RCU grace period. The same holds for every runtime, although its daemons
-    then run twice as often.
+    A test waits half of its time for the kernel, which frees a link, a namespace or a rule only
+    after an RCU grace period. This holds for every runtime, although twice as many daemons run.
     """
     return 2 * len(os.sched_getaffinity(0))
 
@@ -49,7 +48,7 @@ def _via(spec: str, key: str) -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Become the interpreter inside a new sandbox, with these arguments; return 1 if that fails."""
+    """Execute Python in a new sandbox with these arguments; return 1 if that fails."""
     from harness.sandbox import doctor, sandbox
 
     try:
@@ -62,7 +61,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _become(argv: list[str]) -> NoReturn:
-    os.execv(argv[0], argv)  # noqa: S606 # the same interpreter, elsewhere
+    os.execv(argv[0], argv)  # noqa: S606 # the running interpreter
 
 
 def _cannot(finding: object) -> int:

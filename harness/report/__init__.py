@@ -1,4 +1,4 @@
-"""From test results to one report: its judgement, its gate and its files. No pytest hooks."""
+"""The report of a run, its gate and its files. No pytest hooks."""
 
 __all__ = [
     "build",

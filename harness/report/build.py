@@ -95,7 +95,7 @@ class Collected:
         )
 
     def tests(self) -> tuple[TestResult, ...]:
-        """Return all tests in the order of their names, without those that never ended."""
+        """Return all tests that ended, in the order of their names."""
         return tuple(
             self._tests[id_]
             for id_ in sorted(self._tests)
@@ -143,11 +143,11 @@ def shortened(text: str) -> str:
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
 
 
-# --- from the harness's own words to the report's ------------------------------
+# --- conversion to the classes of the report ------------------------------
 
 
 def rows(catalogue: Catalogue) -> tuple[RequirementResult, ...]:
-    """Return the rows of the catalogue, not judged yet."""
+    """Return the requirements of the catalogue, without verdicts."""
     return tuple(
         RequirementResult(
             id=item.id,

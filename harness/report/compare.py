@@ -11,7 +11,7 @@ from typing import Any, Final
 from harness.report.sanitize import line, markdown
 from harness.report.schema import Report, Verdict
 
-_MISSING: Final = "not there"
+_MISSING: Final = "absent"
 
 
 def changes(old: Report, new: Report) -> list[str]:
@@ -38,7 +38,7 @@ def _compared(report: Report) -> Iterator[tuple[str, Mapping[str, str]]]:
 
 
 VERSION: Final = 1
-"""Version of the JSON; a field may be added within a version."""
+"""Version of the JSON. Added fields do not change it."""
 WORDS: Final = {
     Verdict.KEPT: "pass",
     Verdict.BROKEN: "fail",
@@ -51,9 +51,9 @@ WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A runtime under the name given by the user; without a report it did not run.
+    """A runtime under the name that the user gave, and its report, or `None` if it did not run.
 
-    `note` gives the reason, or the reason why the report is partial.
+    `note` has the reason why the runtime did not run, or why the report is partial.
     """
 
     name: str
@@ -113,7 +113,7 @@ def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
 
 
 def as_markdown(columns: Sequence[Column]) -> str:
-    """Return the table of tested requirements, after the figures of each runtime."""
+    """Return the table of tested requirements, after the counts of each runtime."""
     return "\n".join(_lines(columns)) + "\n"
 
 

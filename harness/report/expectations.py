@@ -44,10 +44,10 @@ from harness.report.schema import (
 UNEXPLAINED = "not looked into yet"
 """The reason that `--write-expect` writes for a new entry."""
 ANYTHING = "…"
-"""The placeholder in a message pattern: any text within a line."""
+"""The placeholder in an error pattern: any text within a line."""
 FAILING = frozenset({Verdict.BROKEN, Verdict.ERROR})
 _SHORTEST = 20
-"""Minimal length of a piece of a message pattern, blanks not counted."""
+"""Minimal length of a piece of an error pattern, not counting blanks."""
 _SHOWN = 3
 """Number of items of a kind that the summary names."""
 
@@ -72,11 +72,11 @@ class DeviationKind(StrEnum):
 class Deviation:
     """A known deviation in some versions of a runtime.
 
-    - `id`: a requirement id, a node id, a cell as `title: source → target icmp/4`, or a message
-      pattern.
+    - `id`: a requirement id, a node id, a cell as `title: source → target icmp/4`, or an error
+      pattern (saying).
     - `versions`: a PEP 440 specifier set, empty for all versions.
     - `chance`: the test fails in some runs and passes in others.
-    - `at_most`: the number of tests that a message pattern may excuse in a run.
+    - `at_most`: the number of tests that an error pattern may excuse in a run.
     """
 
     runtime: str
@@ -109,14 +109,14 @@ class Deviation:
         known = as_version(version)
         if known is None:
             raise BadExpectations(
-                f"{self}: it is about versions {self.versions}, and the version of {runtime} in "
-                f"this run is {version!r}; run a test that starts the runtime, or leave "
-                "`versions` out"
+                f"{self}: the entry is for versions {self.versions}, but the run does not know "
+                f"the version of {runtime} ({version!r}); run a test that starts the runtime, or "
+                "remove `versions`"
             )
         return SpecifierSet(self.versions).contains(known, prereleases=True)
 
     def says(self, text: str) -> bool:
-        """Return whether the message pattern matches a line of `text`."""
+        """Return whether the error pattern matches a line of `text`."""
         pieces = map(re.escape, self.id.split(ANYTHING))
         return self.kind is DeviationKind.SAYING and bool(re.search(".*".join(pieces), text))
 
@@ -141,9 +141,9 @@ def loads(text: str) -> tuple[Deviation, ...]:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadExpectations(f"it is not TOML: {error}") from error
+        raise BadExpectations(f"the file is not TOML: {error}") from error
     if unknown := document.keys() - {"deviation"}:
-        raise BadExpectations(f"unknown tables {sorted(unknown)}; there is only [[deviation]]")
+        raise BadExpectations(f"unknown tables {sorted(unknown)}; the only table is [[deviation]]")
     entries = document.get("deviation", [])
     if not isinstance(entries, list):
         raise BadExpectations("write each entry under [[deviation]], in double brackets")
@@ -155,22 +155,26 @@ def loads(text: str) -> tuple[Deviation, ...]:
 def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
     where = f"deviation {number}"
     if unknown := entry.keys() - _KEYS:
-        raise BadExpectations(f"{where}: unknown keys {sorted(unknown)}; known are {sorted(_KEYS)}")
+        raise BadExpectations(
+            f"{where}: unknown keys {sorted(unknown)}; the keys are {sorted(_KEYS)}"
+        )
     about = [kind for kind in DeviationKind if entry.get(kind)]
     if len(about) != 1:
-        raise BadExpectations(f"{where}: name one requirement, test, cell or saying")
+        raise BadExpectations(f"{where}: give exactly one of requirement, test, cell and saying")
     (kind,) = about
     where = f"deviation {number} ({kind} {entry[kind]})"
     for key in ("runtime", "reason"):
         if not str(entry.get(key, "")).strip():
-            raise BadExpectations(f"{where}: it has no {key}")
+            raise BadExpectations(f"{where}: {key} is missing")
     try:
         found = msgspec.convert({**entry, "kind": kind, "id": entry[kind]}, Deviation)
         SpecifierSet(found.versions)
     except msgspec.ValidationError as error:
         raise BadExpectations(f"{where}: {error}") from error
     except InvalidSpecifier as error:
-        raise BadExpectations(f"{where}: versions: {error}; write such as '>=26,<28'") from error
+        raise BadExpectations(
+            f"{where}: versions: {error}; write for example '>=26,<28'"
+        ) from error
     for wrong, why in _mistakes(found, limited="at_most" in entry):
         if wrong:
             raise BadExpectations(f"{where}: {why}")
@@ -181,30 +185,36 @@ def _mistakes(item: Deviation, *, limited: bool) -> Iterator[tuple[bool, str]]:
     """Yield each rule about the fields of an entry: whether it is violated, and a sentence."""
     saying = item.kind is DeviationKind.SAYING
     verdicts = (*sorted(FAILING), Verdict.UNSUPPORTED)
-    yield item.verdict not in verdicts, f"verdict '{item.verdict}' is none of {', '.join(verdicts)}"
+    yield (
+        item.verdict not in verdicts,
+        f"verdict '{item.verdict}' is not one of {', '.join(verdicts)}",
+    )
     unsupported = item.verdict is Verdict.UNSUPPORTED
     about_requirement = item.kind is DeviationKind.REQUIREMENT
-    yield unsupported and not about_requirement, "only a requirement can be unsupported"
+    yield (
+        unsupported and not about_requirement,
+        "only a requirement can have the verdict unsupported",
+    )
     by_chance = item.chance and item.kind is not DeviationKind.TEST
-    yield by_chance, "only a test fails by chance"
-    yield saying and "\n" in item.id, "a saying is within one line"
+    yield by_chance, "only a test can have chance"
+    yield saying and "\n" in item.id, "an error pattern is one line"
     unspecific = all(len("".join(part.split())) < _SHORTEST for part in item.id.split(ANYTHING))
     yield (
         saying and unspecific,
-        f"the saying is too general; quote {_SHORTEST} characters, without blanks and "
-        f"{ANYTHING}, of a message that only one defect prints",
+        f"the error pattern is too general; quote at least {_SHORTEST} characters, not counting "
+        f"blanks and {ANYTHING}, of a message that only one defect prints",
     )
     yield (
         saying and item.at_most < 1,
-        "at_most has to be the number of tests of a run that it may excuse, from 1",
+        "at_most must be the number of tests that the pattern may excuse in a run, from 1",
     )
-    yield limited and not saying, "only a saying has at_most"
+    yield limited and not saying, "only an error pattern (saying) can have at_most"
     web = not item.link or address(item.link)
-    yield not web, f"link is no address of the web: {item.link!r}"
+    yield not web, f"link is not a web address: {item.link!r}"
 
 
 def _check_once(found: Iterable[Deviation]) -> None:
-    """Refuse duplicate entries; a message pattern may occur once with each verdict.
+    """Refuse duplicate entries; an error pattern may occur once with each verdict.
 
     The gate finds entries whose versions overlap: it knows the version of the run.
     """
@@ -215,7 +225,7 @@ def _check_once(found: Iterable[Deviation]) -> None:
         first = numbers.setdefault(about, number)
         if first != number:
             raise BadExpectations(
-                f"deviation {number} ({item}): deviation {first} lists it already"
+                f"deviation {number} ({item}): it repeats deviation {first}; remove one"
             )
 
 
@@ -225,9 +235,7 @@ def read(path: Path) -> tuple[tuple[Deviation, ...], str]:
         text = path.read_text(encoding="utf-8")
         return loads(text), text
     except FileNotFoundError as error:
-        raise BadExpectations(
-            f"{path}: there is no such file; --write-expect writes one"
-        ) from error
+        raise BadExpectations(f"{path}: no such file; --write-expect creates one") from error
     except OSError as error:
         raise BadExpectations(f"{path}: {error.strerror or error}") from error
     except (UnicodeDecodeError, BadExpectations) as error:
@@ -268,9 +276,9 @@ def uncovered_version(runtime: str, version: str | None, folder: Path) -> str:
     if not known or any(SpecifierSet(item).contains(own, prereleases=True) for item in known):
         return ""
     return (
-        f"{name} {version} has no list of known deviations: the suites' list is for versions "
-        f"{' and '.join(known)}; a failure may be an undeclared choice of this version "
-        f"(`netmodes vendors {runtime}`, docs/adapters.md)"
+        f"{name} {version} has no list of known deviations: the list is for versions "
+        f"{' and '.join(known)}. A failure may be a documented choice of this version that its "
+        f"dialect lacks: see `netmodes vendors {runtime}` and docs/adapters.md"
     )
 
 
@@ -307,7 +315,7 @@ class _Comparison:
     def _list(self, item: Deviation) -> None:
         """Register a deviation; raise if it is listed twice.
 
-        A message pattern may be listed once with each verdict.
+        An error pattern may be listed once with each verdict.
         """
         if item.kind is DeviationKind.SAYING:
             known = self.sayings.setdefault((item.id, item.verdict), item)
@@ -357,7 +365,7 @@ class _Comparison:
         return found is not None and found.verdict is self.without[id_]
 
     def _saying_of(self, test: TestResult) -> Deviation | None:
-        """Return the message pattern that explains all failures of a test.
+        """Return the error pattern that explains all failures of a test.
 
         A test that is listed itself has none.
         """
@@ -486,8 +494,8 @@ def updated(
     """Return the deviations of this report, as `--write-expect` writes them.
 
     Reasons, links and version ranges stay. Fixed and missing items go. Deviations of other runtimes
-    and versions, and those not observed in this run, stay as they are. Message patterns stay as
-    well: people decide how many tests of a run they may excuse.
+    and versions, and those not observed in this run, stay as they are. Error patterns stay as
+    well: their author decides how many tests of a run they may excuse.
     """
     both = _Comparison(report, deviations, gone)
     sayings = [item for item in deviations if item.kind is DeviationKind.SAYING]
@@ -513,13 +521,13 @@ def updated(
 
 
 def summary_lines(result: GateResult, report: Report) -> list[str]:
-    """Return the result in six lines, and another one per further message pattern."""
-    verdict = "as expected" if result.ok else "NOT AS EXPECTED"
-    if not report.complete:
-        verdict += ", the run is partial"
+    """Return the result in six lines, and a line for each further error pattern."""
+    verdict = "passed" if result.ok else "FAILED"
+    partial = "" if report.complete else "; the run is partial"
     return [
-        f"gate: {_about(report)} is {verdict} by {result.file}, {result.entries} known deviations",
-        _items_line("new failures", result.new, "look into them, or list them"),
+        f"gate {verdict}: {_about(report)}, compared with {result.file} "
+        f"({result.entries} known deviations){partial}",
+        _items_line("new failures", result.new, "fix them, or list them"),
         _items_line("not supported", result.unsupported, "declare the feature, or list them"),
         _items_line("fixed", result.fixed, "remove these entries"),
         _items_line("gone", result.gone, "remove these entries"),
@@ -529,7 +537,8 @@ def summary_lines(result: GateResult, report: Report) -> list[str]:
 
 def _excused_line(item: Excused) -> str:
     bound = "MORE THAN" if item.too_many else "at most"
-    why = f'{item.verdict}, {bound} {item.at_most} by the saying "{item.saying}": {item.reason}'
+    limit = f"{item.verdict}, {bound} {item.at_most}"
+    why = f'{limit} by the error pattern "{item.saying}": {item.reason}'
     return _items_line("excused", item.tests, why)
 
 

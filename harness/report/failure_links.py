@@ -37,7 +37,7 @@ def evidence_files(directory: Path) -> tuple[str, ...]:
 def links(failure: Failure) -> tuple[tuple[str, str], ...]:
     """Return name and path, from the report's folder, of each evidence file of a failure.
 
-    A report may come from elsewhere and name any file: others than evidence files are left out.
+    A report may come from elsewhere and name any file; only evidence files are returned.
     """
     found = folder(failure.evidence)
     if found is None:
@@ -61,7 +61,7 @@ def index(report: Report, directory: str) -> str:
     lines = list(_lines(report, directory))
     if not lines:
         return ""
-    head = f"# What failed, and what is known of it: {markdown(report.implementation.name)}\n\n"
+    head = f"# Failures and their evidence: {markdown(report.implementation.name)}\n\n"
     return head + "".join(f"{line}\n" for line in lines)
 
 
@@ -137,6 +137,6 @@ def command(test: str, conditions: RerunOptions) -> str:
 def _option(option: str, value: str) -> list[str]:
     """Return option and value as one word.
 
-    Pytest takes a path after a blank for a place of tests.
+    Pytest takes a path after a blank as a path of tests.
     """
     return [f"--{option}={value}"] if os.sep in value else [f"--{option}", value]

@@ -1,4 +1,4 @@
-"""Judge a report: from tests to requirements to counts (pure)."""
+"""Verdicts of requirements from the verdicts of tests, and their counts (pure)."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def matrix(title: str, cells: Sequence[CellResult], stage: Stage | None) -> Matr
 
 
 def concluded(report: Report) -> Report:
-    """Return `report` with requirements judged and everything counted anew from its tests."""
+    """Return `report` with requirements judged and all counts computed from its tests."""
     requirements = judged(report.requirements, report.tests)
     core, extended = (
         counts(item.verdict for item in requirements if item.profile is name)

@@ -48,7 +48,8 @@ _MUST_AGREE: Final[Mapping[str, Callable[[Report], object]]] = {
 _HELD: Final[Mapping[str, Callable[[Report], object]]] = {
     "the expectation file": lambda report: report.selection.expectations
 }
-"""Fields that an earlier version's report lacks. The profile decides which examples are drawn."""
+"""Fields that a report of an earlier version lacks. With an expectation file, the property suites
+draw the same examples in every run."""
 
 
 def merge(reports: Sequence[Report]) -> Report:
@@ -58,14 +59,14 @@ def merge(reports: Sequence[Report]) -> Report:
     one run. Kernels may differ: the report names all of them.
     """
     if not reports:
-        raise Unmergeable("there is nothing to merge")
+        raise Unmergeable("there are no reports to merge")
     _check(reports, _MUST_AGREE)
     _check([report for report in reports if report.selection.collected or report.complete], _FOUND)
     _check([report for report in reports if report.selection.expectations], _HELD)
     first = reports[0]
     numbers = [report.shard.number if report.shard else None for report in reports]
     if None in numbers:
-        raise Unmergeable("one of them is no shard: run its tests with --shard k/n")
+        raise Unmergeable("one report is not of a shard: run its tests with --shard K/N")
     if twice := {number for number in numbers if numbers.count(number) > 1}:
         raise Unmergeable(
             f"shard {', '.join(map(str, sorted(filter(None, twice))))} was given twice"
@@ -99,7 +100,7 @@ def _check(reports: Sequence[Report], agree: Mapping[str, Callable[[Report], obj
         for other in reports[1:]:
             if value(reports[0]) != value(other):
                 raise Unmergeable(
-                    f"they differ in {what}: {value(reports[0])!r} and {value(other)!r}"
+                    f"the shards differ in {what}: {value(reports[0])!r} and {value(other)!r}"
                 )
 
 
@@ -115,8 +116,8 @@ def _implementation(parts: Sequence[Report]) -> Implementation:
     for other in started[1:]:
         if other != started[0]:
             raise Unmergeable(
-                f"they differ in what the runtime says of itself: version {started[0].version!r} "
-                f"and {other.version!r}, or its features or dialect"
+                f"the shards differ in the runtime's version ({started[0].version!r} and "
+                f"{other.version!r}), features or dialect"
             )
     return started[0] if started else parts[0].implementation
 
@@ -154,7 +155,7 @@ def _tests(parts: Sequence[Report]) -> tuple[TestResult, ...]:
     for report in parts:
         for test in report.tests:
             if test.id in found:
-                raise Unmergeable(f"two of them have run {test.id}: they are no parts of one run")
+                raise Unmergeable(f"two shards ran {test.id}: they are not parts of one run")
             found[test.id] = test
     return tuple(found[id_] for id_ in sorted(found))
 
@@ -183,7 +184,7 @@ def parse(text: str) -> Shard:
     """Return the shard of `2/5`. Raises `BadShard`."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", text, re.ASCII)
     if not found or int(found[1]) > int(found[2]):
-        raise BadShard(f"--shard {text!r}: give k/n with k from 1 to n, such as 2/5")
+        raise BadShard(f"--shard {text!r}: give K/N with K from 1 to N, for example 2/5")
     return Shard(number=int(found[1]), of=int(found[2]))
 
 

@@ -41,7 +41,7 @@ RUNTIME_OUTPUT: Final = "netmodes_said"
 
 
 class NodeIds:
-    """Node ids for reports: those of the suites are the same wherever they are installed."""
+    """Node ids for reports. Ids of the suites do not depend on the place of installation."""
 
     def __init__(self, root: Path, suites: Path) -> None:
         self._root, self._suites = root, suites.resolve()
@@ -140,7 +140,7 @@ class Recorder:
     """Matrices by title in the order of their first record, and data for the report.
 
     `test` is the node id of the current test, `runtime` the runtime's description of itself.
-    `stages` has the plan that is up by title, `collected` the collected node ids, and `elsewhere`
+    `stages` has the live plan by title, `collected` the collected node ids, and `elsewhere`
     the node ids of other shards.
     """
 

@@ -1,7 +1,7 @@
 """Sanitising of foreign text: names, output and logs come from the runtime under test.
 
-Reports are read in terminals, browsers and issue trackers. Visible characters stay; anything else
-that a program might act upon is written as an escape.
+Terminals, browsers and issue trackers show reports. Visible characters stay; every other character
+that a program might act upon becomes an escape.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _STRUCTURE: Final = re.compile(r"[\\`*_{}\[\]<>#+!|~@&$=^]|:(?=\S)|(?<=www)\.", 
 
 
 def line(text: str) -> str:
-    """Return `text` on one line; whatever is no visible character or blank is escaped."""
+    """Return `text` on one line, with every character escaped that is not visible or blank."""
     return printable(_COLOUR.sub("", text))
 
 
 def plain(text: str) -> str:
-    """Return `text` with line breaks and tabs, without colours, every other control escaped."""
+    """Return `text` without colours; line breaks and tabs stay, other controls are escaped."""
     text = _COLOUR.sub("", text).replace("\r\n", "\n").expandtabs(8)
     return "\n".join(map(printable, text.split("\n")))
 

@@ -105,7 +105,7 @@ class ReportLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementResult:
-    """A row of the catalogue and its verdict."""
+    """A requirement of the catalogue and its verdict."""
 
     id: str
     level: str
@@ -153,7 +153,7 @@ class TestResult:
     `seconds` includes set-up and tear-down.
     """
 
-    __test__ = False  # tells pytest that the class is no test
+    __test__ = False  # keeps pytest from collecting the class
 
     id: str
     verdict: Verdict
@@ -339,11 +339,11 @@ _LISTS = frozenset({"requirements", "tests", "matrices", "cells"})
 
 
 class BadReport(ValueError):
-    """A file is no report, or has an unknown version; the message says which."""
+    """A file is not a report, or has an unknown version; the message says which."""
 
 
 def dumps(report: Report) -> str:
-    """Return the report as JSON: empty fields are left out; each test, row and cell is a line."""
+    """Return the report as JSON: empty fields are left out; each record is one line."""
     return _pretty(_lean(msgspec.to_builtins(report, order="deterministic"))) + "\n"
 
 
@@ -358,10 +358,12 @@ def loads(text: str | bytes) -> Report:
         head = msgspec.json.decode(text, type=dict[str, Any])
         found = head.get("version")
         if found != VERSION:
-            raise BadReport(f"it is of version {found!r}; this program reads version {VERSION}")
+            raise BadReport(
+                f"the report has version {found!r}; this program reads version {VERSION}"
+            )
         return msgspec.convert(head, type=Report)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadReport(f"it is no report: {error}") from error
+        raise BadReport(f"not a report: {error}") from error
 
 
 def load(path: Path) -> Report:

@@ -25,7 +25,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def as_partial(report: Report, why: str) -> Report:
-    """Return `report`, partial for another reason."""
+    """Return `report` with another reason why it is partial."""
     return dataclasses.replace(report, partial=(*report.partial, why), exit=report.exit or 1)
 
 
@@ -47,7 +47,7 @@ def write(report: Report, directory: Path) -> None:
             replace(directory / EVIDENCE / INDEX, index)
         replace(directory / schema.NAME, schema.dumps(report))
     except OSError:
-        _remove_others(directory)  # they do not say that the report is partial
+        _remove_others(directory)  # these files cannot say that the report is partial
         raise
 
 
@@ -55,7 +55,7 @@ def begin(report: Report, directory: Path) -> None:
     """Replace an earlier report by `report`, of a run that has just begun.
 
     A run that is killed leaves this report, and not the success of an earlier run. Raises `OSError`
-    if the disk has no room even without the earlier report.
+    if the disk has no space even without the earlier report.
     """
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -95,7 +95,7 @@ def remove_evidence(directory: Path, *, before: float) -> None:
 def relocated(report: Report, own: Path, folder: Path) -> Report:
     """Return `report` from the folder `own` for a page in `folder`.
 
-    The evidence paths become relative to `folder`, or are dropped if they would lead upwards.
+    The evidence paths become relative to `folder`, or are dropped if they lead outside of it.
     """
     try:
         way = own.resolve().relative_to(folder.resolve())
@@ -132,10 +132,10 @@ def bring_evidence(report: Report, own: Path, target: Path) -> Report:
         try:
             shutil.copytree(own / found, target / found, symlinks=True, dirs_exist_ok=True)
         except OSError as error:
-            shutil.rmtree(target / found, ignore_errors=True)  # the report needs the room
+            shutil.rmtree(target / found, ignore_errors=True)  # the report needs the space
             # `shutil.Error` lists source, target and reason; the first reason is enough.
             why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
-            words = f"is in {own / found}, for it could not be copied: {why}"
+            words = f"is in {own / found}: it could not be copied ({why})"
             sections = (*failure.sections, Section(title=EVIDENCE, text=plain(words)))
             return dataclasses.replace(failure, evidence=None, files=(), sections=sections)
         return failure
@@ -185,8 +185,8 @@ def check_writable(path: Path) -> None:
     """
     try:
         there = path.exists()
-        if there and not path.is_file():  # a device would be replaced, and a pipe waited for
-            raise BadExpectations(f"{path}: it is no file")
+        if there and not path.is_file():  # replacing a device or reading a pipe would be wrong
+            raise BadExpectations(f"{path}: not a regular file")
         make_folder(path.parent)
     except OSError as error:
         raise BadExpectations(f"{path}: {error.strerror or error}") from error
@@ -195,8 +195,8 @@ def check_writable(path: Path) -> None:
 
 
 def make_folder(directory: Path) -> None:
-    """Make a folder and check that it has room for a file. Raises `OSError`."""
-    with contextlib.suppress(FileExistsError):  # no folder: the file below fails
+    """Make a folder and check that its disk has space for a file. Raises `OSError`."""
+    with contextlib.suppress(FileExistsError):  # if it is not a folder, the file below fails
         directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
         file.write(b"room")

@@ -1,8 +1,8 @@
-"""The run's cgroup below the caller's cgroup: made, cleaned and removed from outside.
+"""The run's cgroup below the caller's cgroup, made and removed from outside the sandbox.
 
-Only version 2 (Documentation/admin-guide/cgroup-v2.rst). Whether a subtree can be
-made depends on who owns the caller's cgroup: root may, an ordinary user may in a
-scope that systemd delegated. No function here raises for lack of permission.
+Supports only version 2 (Documentation/admin-guide/cgroup-v2.rst). Root can make a
+subtree; an ordinary user can in a scope that systemd delegated. No function here
+raises for lack of permission.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def own() -> Path | None:
 def create() -> Path | None:
     """Make a cgroup for this process's run; return `None` if that is impossible.
 
-    Removes cgroups that killed runs have left beside it: empty ones, named after a
-    process that is gone.
+    Remove the cgroups of killed runs beside it: empty cgroups, named after a process
+    that is gone.
     """
     parent = own()
     for stale in parent.glob(f"{_PREFIX}*") if parent else ():

@@ -1,9 +1,9 @@
-"""Checks of this machine for live tests, made by trying, with a remedy for each failure.
+"""Checks whether this machine can run live tests, with a remedy for each failure.
 
 A sysctl shows the configuration, not the capability: AppArmor permits a new user
 namespace and then denies every operation in it, and a container runtime filters
-system calls. Every check therefore tries the operation itself, in a sandbox, in a
-network namespace that ends with the check.
+system calls. Every check therefore tries the operation itself, in a network
+namespace that exists only during the check.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _cgroup() -> None:
 def _subordinate_ids() -> None:
     spans = [int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()]
     if sum(spans) < 1 << 16:
-        raise OSError(errno.EPERM, f"{sum(spans)} user id inside, not 65536")
+        raise OSError(errno.EPERM, f"the user namespace maps {sum(spans)} user id, not 65536")
 
 
 def _tun() -> None:
@@ -135,12 +135,11 @@ def _kind(kind: str, data: bytes = b"", *, below: bool = False) -> None:
 
 
 def _module(*names: str) -> str:
-    return f"Load it as root: modprobe {' '.join(names)}; or boot a kernel that has it"
+    return f"Run as root: modprobe {' '.join(names)}; or boot a kernel with {', '.join(names)}"
 
 
 _IN_CONTAINER = (
-    "In a container give it more room (docker run --privileged); "
-    "in a virtual machine all of it works"
+    "In a container, give it more privileges (docker run --privileged), or use a virtual machine"
 )
 
 CHECKS = (
@@ -149,7 +148,7 @@ CHECKS = (
     Check(
         "IPv6",
         partial(_link, rtnetlink.add_address(1, IPv6Interface("2001:db8::1/64"))),
-        "Boot without ipv6.disable=1, or load it as root: modprobe ipv6",
+        "Boot without ipv6.disable=1, or run as root: modprobe ipv6",
     ),
     Check(
         "nft masquerade",
@@ -162,25 +161,25 @@ CHECKS = (
         partial(_rule, "filter", "forward", nftables.ct_state("established"), nftables.reject()),
         _module("nft_ct", "nft_reject_inet"),
     ),
-    Check("overlay mount", _overlay, f"{_module('overlay')}, 5.11 or newer"),
-    # Closing one waits for the kernel's grace period: 10 ms.
+    Check("overlay mount", _overlay, f"{_module('overlay')}; without root, Linux 5.11 or newer"),
+    # Closing it waits for an RCU grace period: 10 ms.
     Check("packet socket", _packet_socket, _module("af_packet"), slow=True),
     Check(
         "raw ICMP socket",
         partial(_raw_socket, (socket.AF_INET, 1), (socket.AF_INET6, 58)),
         _IN_CONTAINER,
     ),
-    Check("setns by pidfd", _pidfd, "Boot a kernel of 5.8 or newer"),
+    Check("setns by pidfd", _pidfd, "Boot Linux 5.8 or newer"),
     Check(
         "own cgroup",
         _cgroup,
-        "Run as root, or in a delegated scope: systemd-run --user --scope -p Delegate=yes …",
+        "Run as root, or in a delegated scope: systemd-run --user --scope -p Delegate=yes COMMAND",
         required=False,
     ),
     Check(
         "subordinate ids",
         _subordinate_ids,
-        "Install newuidmap (Debian: uidmap) and give the user a range in /etc/subuid, /etc/subgid",
+        "Install newuidmap (Debian: uidmap), and add a range to /etc/subuid and /etc/subgid",
         required=False,
     ),
     Check("dummy", partial(_kind, "dummy"), _module("dummy"), required=False),
@@ -197,14 +196,14 @@ CHECKS = (
     Check(
         "tun",
         _tun,
-        "As root: modprobe tun, chmod 666 /dev/net/tun; in a container: --device /dev/net/tun",
+        "Run as root: modprobe tun; chmod 666 /dev/net/tun. In a container: --device /dev/net/tun",
         required=False,
     ),
 )
 
 
 def examine(checks: tuple[Check, ...] = CHECKS) -> list[Finding]:
-    """Try each of `checks`. The caller must be in a sandbox; it is left as it was.
+    """Try each of `checks` and leave the sandbox unchanged. The caller must be in a sandbox.
 
     Raises `SandboxError` outside.
     """
@@ -230,11 +229,11 @@ def _try(check: Check) -> Finding:
     return Finding(check.name, check.required, ok=True)
 
 
-# --- the way in ------------------------------------------------------------
+# --- steps into the sandbox ------------------------------------------------------------
 
 
 _KINDS: Final = {"mount namespace": "mnt", "network namespace": "net"}
-"""Steps into the sandbox whose namespace kind has another name in the kernel."""
+"""The kernel's names of namespaces that the steps into the sandbox name differently."""
 
 
 def refusal(error: sandbox.SandboxError) -> Finding:
@@ -242,7 +241,7 @@ def refusal(error: sandbox.SandboxError) -> Finding:
     if error.errno == errno.ENOSPC:
         kind = _KINDS.get(error.step, error.step.partition(" ")[0].lower())
         limit = f"user.max_{kind}_namespaces"
-        remedy = f"Raise the limit {limit} (sysctl, as root), or end what uses it up"
+        remedy = f"Raise the limit {limit} (sysctl, as root), or end processes that use namespaces"
     elif error.errno == errno.EINVAL:
         remedy = "Boot a kernel with CONFIG_USER_NS, CONFIG_PID_NS and CONFIG_NET_NS"
     else:
@@ -251,16 +250,16 @@ def refusal(error: sandbox.SandboxError) -> Finding:
 
 
 def access_remedy() -> str:
-    """Return the likely reason for a refused permission, and its remedy."""
+    """Return the likely reason for a denied permission, and its remedy."""
     switches = {
         "kernel/apparmor_restrict_unprivileged_userns": (
             "1",
-            "AppArmor takes the rights of user namespaces away (Ubuntu 23.10 and newer): run as "
-            "root, or: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+            "AppArmor restricts user namespaces (Ubuntu 23.10 and newer): run as root, or: "
+            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
         ),
         "kernel/unprivileged_userns_clone": (
             "0",
-            "User namespaces are switched off for users: run as root, or: "
+            "Users cannot make user namespaces: run as root, or: "
             "sysctl -w kernel.unprivileged_userns_clone=1",
         ),
     }
@@ -268,13 +267,13 @@ def access_remedy() -> str:
         with suppress(OSError):
             if Path("/proc/sys", name).read_text().strip() == bad and os.geteuid():
                 return remedy
-    return f"Run as root or as a user who may make user namespaces. {_IN_CONTAINER}"
+    return f"Run as root, or as a user that can make user namespaces. {_IN_CONTAINER}"
 
 
 def diagnose() -> list[Finding]:
     """Return the findings for each step into a sandbox, then for each check inside it.
 
-    The list ends with a refused step: later steps and checks are then impossible.
+    A refused step ends the list: later steps and checks are then impossible.
     """
     reader, writer = os.pipe()
 
@@ -290,7 +289,7 @@ def diagnose() -> list[Finding]:
             reached = steps[: steps.index(error.step)] if error.step in steps else ()
             return [*_passed(reached), refusal(error)]
         if code != 0:
-            raise RuntimeError(f"the checks ended with {code}: see their output above")
+            raise RuntimeError(f"the checks ended with exit code {code}; their output is above")
         mine.close()
         return [*_passed(sandbox.STEPS), *(Finding(**fields) for fields in json.load(answers))]
 

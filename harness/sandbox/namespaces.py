@@ -1,8 +1,8 @@
 """Parts of a sandbox: namespaces, and the mounts that belong to them.
 
-The network namespace is a *void*: `lo`, down, and nothing else. Everything here
-runs in the init of a sandbox, which is pid 1 already and does not live in the
-caller's mount namespace any more once `furnish` has begun.
+The network namespace has only `lo`, which is down. The functions run in the init of a
+sandbox, which is pid 1 already. After the first step of `furnish`, init has left the
+caller's mount namespace.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from linux import syscalls as sys_
 
 MARK = Path("/run/netmodes/sandbox")
-"""File on the private `/run`: it exists inside a sandbox and cannot exist outside."""
+"""File on the private `/run`: it exists only inside a sandbox."""
 
 _NAMESPACES = {
     "mount namespace": sys_.CLONE_NEWNS,

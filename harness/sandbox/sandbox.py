@@ -1,19 +1,19 @@
 """Private namespaces for a whole run, so that the run changes nothing outside.
 
-The caller forks. Outside stays a *waiter* that passes signals in and the exit
-status out. Inside, pid 1 is a small init that reaps orphans, and pid 2 is the
-caller, going on where it was: the same process image, nothing re-executed.
+The caller forks. The *waiter* stays outside and passes signals in and the exit
+status out. Inside, pid 1 is a small init that reaps orphans. Pid 2 is the caller,
+which continues as the same process image, without execve(2).
 
 ```
-    waiter ── (stepping stone: new user and pid namespace, gone at once)
+    waiter ── (stepping stone: makes user and pid namespace, then exits)
       └── init, pid 1: the other namespaces, /proc, /sys, /run
             └── the caller, pid 2
 ```
 
-A socket pair joins waiter and init. Init exits when the socket says that the waiter
-is gone, for any reason. When init exits the kernel ends every process inside, and
-with them every namespace, mount, link and rule. The network namespace inside is a
-void: `lo`, down. The reasons are in `docs/decisions/0001-fork-in-the-controller.md`.
+A socket pair connects waiter and init. Init exits when the socket shows that the
+waiter is gone. When init exits, the kernel ends every process inside, and with them
+every namespace, mount, link and rule. The network namespace inside has only `lo`,
+which is down. The reasons are in `docs/decisions/0001-fork-in-the-controller.md`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ from linux import syscalls as sys_
 __all__ = ["STEPS", "SandboxError", "Waiter", "enter", "inside", "require", "run"]
 
 OUTSIDE = "NETMODES_OUTSIDE"
-"""Variable with the waiter's pid as seen outside, and the number of the user namespace there:
-for processes that enter the sandbox."""
+"""Environment variable with the waiter's pid and the inode of its user namespace, as seen outside.
+
+Processes that enter the sandbox need both."""
 
 _RELAYED = frozenset(
     {
@@ -57,14 +58,14 @@ _RELAYED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """Handle of the caller inside on the waiter outside."""
+    """Connection from the caller inside to the waiter outside."""
 
     _channel: socket.socket
 
     def take_terminal_back(self) -> None:
         """Wait until the caller's process group is in the terminal's foreground again.
 
-        A shell inside had put its own group there. The caller's group has a number only outside.
+        A shell inside had put its own group there. The caller's group has an id only outside.
         """
         self._channel.send(b"!")
         self._channel.recv(1)
@@ -84,18 +85,18 @@ def require() -> None:
         raise SandboxError(
             "sandbox",
             errno.EPERM,
-            "this would change the machine itself. Live tests need Linux and the sandbox: "
-            "run without --sandbox=never, and see `netmodes doctor`",
+            "this would change the machine itself. Leave out --sandbox=never, and run "
+            "`netmodes doctor` to check the machine",
         )
 
 
 def enter() -> Waiter:
     """Continue inside a new sandbox; the calling process stays outside as its waiter.
 
-    Returns inside, as pid 2, with everything the caller had. Outside it never
-    returns: the waiter ends as the caller inside ended, by the same exit code or
-    the same signal. Call it from the main thread. Raises `SandboxError`, in the
-    calling process and with nothing changed, where the machine refuses.
+    Returns inside, as pid 2, with the memory and descriptors of the caller. Never
+    returns outside: the waiter ends with the exit code or signal of the caller
+    inside. Call it from the main thread. Raises `SandboxError` in the calling
+    process, with nothing changed, if the machine refuses.
     """
     waiter = f"{os.getpid()} {os.stat('/proc/self/ns/user').st_ino}"
     status = _fork_into_sandbox()
@@ -108,8 +109,8 @@ def enter() -> Waiter:
 def run(function: Callable[[], int]) -> int:
     """Call `function` inside a new sandbox and return its exit code.
 
-    The code is what `function` returned, 1 after an exception (its traceback goes
-    to standard error), and -N when signal N ended it. Raises as `enter` does.
+    The code is the result of `function`, 1 after an exception (its traceback goes
+    to standard error), and -N if signal N ended it. Raises the errors of `enter`.
     """
     status = _fork_into_sandbox()
     if isinstance(status, Waiter):
@@ -118,7 +119,7 @@ def run(function: Callable[[], int]) -> int:
 
 
 def _fork_into_sandbox() -> int | Waiter:
-    """Return the waiter if inside; outside, the wait status of the caller inside at its end."""
+    """Return the waiter inside; outside, return the final wait status of the caller inside."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # a copied buffer would be written twice
     ids = None if namespaces.privileged() else namespaces.Ids.of_caller()
@@ -164,7 +165,10 @@ def _fork() -> int:
 
 def _see_in(stone: int, channel: socket.socket, ids: namespaces.Ids | None) -> int:
     """Map ids for the new processes; return the pid of init, as seen outside, once it is ready."""
-    child, failure = stone, ["failed", "sandbox", str(errno.ECHILD), "it ended before it was ready"]
+    child, failure = (
+        stone,
+        ["failed", "sandbox", str(errno.ECHILD), "a process ended before the sandbox was ready"],
+    )
     while message := channel.recv(4096):
         match message.decode().split("\0"):
             case ["map"] if ids is not None:
@@ -197,7 +201,7 @@ def _wait(
     """Pass signals in and serve requests until init is gone; return the status it reported."""
 
     def relay(number: int, _frame: object) -> None:
-        with contextlib.suppress(OSError):  # init exits just now
+        with contextlib.suppress(OSError):  # init has just exited
             channel.send(bytes([number]))
 
     handlers = {number: signal.signal(number, relay) for number in _RELAYED}
@@ -217,10 +221,10 @@ def _wait(
 
 
 def _take_terminal_back() -> None:
-    """Return to the terminal's foreground after a shell inside has died there.
+    """Return to the terminal's foreground after a shell inside has ended there.
 
-    The shell made its own group the foreground group and could not undo it: seen from
-    inside, the previous group has no number.
+    The shell made its own group the foreground group and could not undo it: inside, the
+    previous group has no id.
     """
     with contextlib.suppress(OSError), open("/dev/tty", "rb", buffering=0) as terminal:
         try:
@@ -243,7 +247,7 @@ def _end_like(status: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status))
 
 
-# --- on the way in ---------------------------------------------------------
+# --- from outside to inside ---------------------------------------------------------
 
 
 def _descend(channel: socket.socket, ids: namespaces.Ids | None, group: Path | None) -> None:

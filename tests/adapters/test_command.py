@@ -84,7 +84,7 @@ def test_dialect_of_a_description_precedes_the_table(
     assert main.main(["vendors", str(path)]) == 0
     told = capsys.readouterr().out
     assert "    direct_routing = drop\n" in told
-    assert told.endswith("  Its description says:\n    mac = stable\n")
+    assert told.endswith("  from its description file:\n    mac = stable\n")
     assert told.count("\n    mac = ") == 1
 
 

@@ -126,7 +126,7 @@ def test_interrupt_keeps_the_finished_runs(tmp_path: Path) -> None:
         os.killpg(watched.process.pid, signal.SIGINT)
         assert watched.end() == 130
     table = tmp_path / "out" / TABLE
-    assert f"netmodes compare: interrupted, {table} has the runs before\n" in watched.output
+    assert f"netmodes compare: interrupted; {table} has the earlier runs\n" in watched.output
     assert "Traceback" not in watched.output
     assert "| NONE-1 | MUST | pass |" in table.read_text()
 
@@ -144,7 +144,7 @@ def test_runs_are_compared_with_expectation_files(tmp_path: Path) -> None:
     written.write_text("")
     done = compare(tmp_path, lesser, more=["--expect", str(known)])
     assert done.returncode == 1
-    assert f"not as in {written}" in done.stdout
+    assert f"differs from {written}" in done.stdout
     written.unlink()
     done = compare(tmp_path, lesser, more=["--expect", str(known)])
     assert (done.returncode, done.stdout) == (2, "")
@@ -176,7 +176,7 @@ def test_unwritten_expectations_are_reported(tmp_path: Path) -> None:
     written.write_text(OVERLAPPING.format(lesser))
     done = compare(tmp_path, lesser, more=["--write-expect", str(known)])
     assert done.returncode == 1
-    assert f"{written} was not written: {tmp_path}/out/" in done.stdout
+    assert f"{written} was not written; the reason is in {tmp_path}/out/" in done.stdout
     assert written.read_text() == OVERLAPPING.format(lesser)
 
 
@@ -213,8 +213,8 @@ def test_bad_tests_and_workers_are_refused_at_the_start(tmp_path: Path) -> None:
     done = compare(tmp_path, "mydocker", more=[*more, "-n", "banana"])
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        f"netmodes compare: --tests {absent}::test_it: there is no such file or folder",
-        "netmodes compare: -n banana: give a number, auto or logical",
+        f"netmodes compare: --tests {absent}::test_it: no such file or folder",
+        "netmodes compare: -n banana: invalid number of workers; give a number, auto or logical",
     ]
     assert not (tmp_path / "out").exists()
 

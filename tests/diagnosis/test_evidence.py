@@ -178,7 +178,7 @@ def test_rerun_command_repeats_the_run(
     run(*options, "-k", "broken", body=ORDINARY)
     assert (evidence_of(pytester, "test_broken") / "again.txt").read_text() == f"pytest {command}\n"
     page = (pytester.path / "report" / "index.html").read_text()
-    assert f"Run it again: <code>pytest {command}</code>" in page
+    assert f"Run the test again: <code>pytest {command}</code>" in page
     probe = schema.load(pytester.path / "report").environment.get("probe")
     assert probe == ("exec" if options == KNOWN else None)
 

@@ -43,12 +43,12 @@ def test_kept_world_can_be_entered(project: Path) -> None:
     Ctrl-C ends the failed run.
     """
     with Watched([*PYTEST, "--keep"], env=environment()) as kept:
-        text = kept.expect("The run waits here")
+        text = kept.expect("The world is kept.")
         assert r"said \x1b]0;owned\x07" in text
         assert "\x1b]" not in text
-        kept.expect("as the same user:\n")
+        kept.expect("as the same user, run:\n")
         enter = kept.expect(" -m -p -n\n").strip()
-        kept.expect("and in there:\n")
+        kept.expect("Then enter a namespace:\n")
         host = kept.expect(" -i -p\n").split("host", 1)[1].strip()
         kept.expect("  web ")
         container = kept.expect("\n").strip()
@@ -98,7 +98,7 @@ def test_each_pause_opens_a_shell_in_its_own_scene(project: Path) -> None:
     (project / "test_it.py").write_text(TWICE)
     argv = [*PYTEST, "--pause-on-fail"]
     with Watched(argv, terminal=True, env=environment(SHELL="/bin/sh")) as paused:
-        assert "\x1b]" not in paused.expect("A shell on the host of the failed test")
+        assert "\x1b]" not in paused.expect("This is a shell on the host of the failed test")
         paused.expect("lab:host ")
         paused.type("exit\n")
         paused.expect("AssertionError: ")
@@ -114,9 +114,9 @@ def test_each_pause_opens_a_shell_in_its_own_scene(project: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-n", "2", "--keep"], "--keep is about one world: run without -n"),
-        (["-n", "2", "--pause-on-fail"], "--pause-on-fail is about one world: run without -n"),
-        (["--pause-on-fail"], "--pause-on-fail opens a shell: it needs a terminal. See --keep"),
+        (["-n", "2", "--keep"], "--keep keeps one world: run without -n"),
+        (["-n", "2", "--pause-on-fail"], "--pause-on-fail keeps one world: run without -n"),
+        (["--pause-on-fail"], "--pause-on-fail needs a terminal; without one, use --keep"),
     ],
 )
 def test_keep_is_refused_with_workers_and_pause_without_terminal(

@@ -87,7 +87,7 @@ def test_story_names_a_missing_route_of_the_host(host: NetnsView, diagnosed: Dia
     """The story names a missing route of the host, which the request reaches."""
     with no_default_route(host, ip_address("198.51.100.1")):
         autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
-    assert "the request was last seen at host/docker0 and ended in host" in autopsy.lines
+    assert "the request was last seen at host/docker0 and was lost in host" in autopsy.lines
     assert "host has no route to 203.0.113.10" in autopsy.lines
 
 
@@ -98,7 +98,7 @@ def test_story_names_a_silent_neighbour(
     """The story names a silent neighbour: the solicitation leaves the host without reply."""
     with route(host, "198.51.100.222"):
         autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
-    assert "no neighbour answered for 198.51.100.222, asked for at host/eth0" in story_text(autopsy)
+    assert "no neighbour replied for 198.51.100.222, solicited at host/eth0" in story_text(autopsy)
     assert "r1/eth0" in story_text(autopsy)  # the kernel may add a drop reason
 
 

@@ -103,7 +103,7 @@ def test_story_names_a_rule_that_drops_arp(  # noqa: PLR0917 # pytest passes by 
     rule(cast.netns(place), hook, nftables.verdict("drop"), family=family)
     autopsy = diagnosed(CONTAINER01, CONTAINER02, "udp")
     assert f"dropped in {place}, table {family} built, chain {hook}, {SECOND}" in autopsy.lines
-    assert f"no neighbour answered for {address}, asked for at {CONTAINER01}/eth0" in story_text(
+    assert f"no neighbour replied for {address}, solicited at {CONTAINER01}/eth0" in story_text(
         autopsy
     )
 
@@ -117,7 +117,7 @@ def test_story_distinguishes_reject_from_drop(
     autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert autopsy.observed is not None
     assert autopsy.observed.outcome is Outcome.REJECTED
-    assert "refusal (admin-prohibited)" in story_text(autopsy)
+    assert "reject (admin-prohibited)" in story_text(autopsy)
     assert f"rejected in host, table inet built, chain forward, {SECOND}" in autopsy.lines
 
 
@@ -129,7 +129,7 @@ def test_story_distinguishes_lost_reply_from_lost_request(
     rule(host, "forward", nftables.iifname("eth0"), nftables.verdict("drop"))
     autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert f"dropped in host, table inet built, chain forward, {SECOND}" in autopsy.lines
-    assert f"the reply was seen at host/eth0, never at {CONTAINER01}" in autopsy.lines
+    assert f"the reply was last seen at host/eth0 and never reached {CONTAINER01}" in autopsy.lines
 
 
 def test_story_names_the_dnat(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
@@ -144,7 +144,7 @@ def test_story_names_the_dnat(host: NetnsView, rule: Put, diagnosed: Diagnose) -
         kind="nat",
     )
     autopsy = diagnosed(CONTAINER01, INTERNET, "icmp")
-    assert f"answered by the wrong peer: {NS1}, where {INTERNET} was meant" in story_text(autopsy)
+    assert f"the reply came from the wrong peer: {NS1} instead of {INTERNET}" in story_text(autopsy)
     assert "destination rewritten in host: 203.0.113.10 → 192.168.2.10" in autopsy.lines
 
 
@@ -154,10 +154,10 @@ def test_story_of_unwanted_arrival_has_its_path(cast: Scene) -> None:
     with Replay(cast, [cell]) as examination:
         autopsy = examination.of(cell, Promise(Outcome.DROPPED, requirement="NET-2"))
     assert (
-        f"it should not have arrived, and came by {CONTAINER01} → host → {CONTAINER02}"
+        f"the request arrived, against the promise, by {CONTAINER01} → host → {CONTAINER02}"
         in story_text(autopsy)
     )
-    assert f"in the host by host/{host_end_of(cast, CONTAINER01).name}" in story_text(autopsy)
+    assert f"through host/{host_end_of(cast, CONTAINER01).name}" in story_text(autopsy)
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
@@ -170,7 +170,7 @@ def test_story_names_a_missing_masquerade(
     """
     rule(host, "prerouting", nftables.iifname("docker0"), [NOTRACK], priority=-290)
     address = diagnosed(CONTAINER01, INTERNET, protocol)
-    assert "masquerade did not apply: source stayed 172.17.0." in story_text(address)
+    assert "the host did not masquerade the source 172.17.0." in story_text(address)
 
 
 def test_story_names_a_rule_against_neighbour_discovery(
@@ -187,4 +187,4 @@ def test_story_names_a_rule_against_neighbour_discovery(
     )
     autopsy = diagnosed(HOST, NS1, "udp", 6)
     assert f"dropped in ns1, table inet built, chain input, {SECOND}" in autopsy.lines
-    assert "no neighbour answered for fd00:2::10" in story_text(autopsy)
+    assert "no neighbour replied for fd00:2::10" in story_text(autopsy)

@@ -88,7 +88,7 @@ def test_refused_sandbox_is_explained() -> None:
     """The lab explains a refused sandbox by the finding of the doctor."""
     done = run(confined(LAB, limits={"net": 0}))
     assert done.returncode == 1
-    assert done.stderr.startswith("netmodes lab: no sandbox to put the lab in. network namespace: ")
+    assert done.stderr.startswith("netmodes lab: cannot make the sandbox: network namespace: ")
     assert "No space left on device. Raise the limit user." in done.stderr
 
 
@@ -96,7 +96,7 @@ def test_refused_world_is_one_line() -> None:
     """A world that is refused in an existing sandbox is an error of one line."""
     done = run(confined(LAB, limits={"net": 1}))
     assert done.returncode == 1
-    assert done.stderr.startswith("netmodes lab: the machine refused a part of the lab (see ")
+    assert done.stderr.startswith("netmodes lab: the machine refused an operation: ")
     assert done.stderr.count("\n") == 1
 
 
@@ -134,7 +134,7 @@ def test_malformed_plan_is_refused(tmp_path: Path) -> None:
     file.write_text("[[container]]\nname = 'a'\nmode = 'x'")
     done = run([*LAB, "--plan", str(file)])
     assert done.returncode == 2
-    assert "plan.toml: container 'a': there is no mode 'x'" in done.stderr
+    assert "plan.toml: container 'a': unknown mode 'x'" in done.stderr
     absent = run([*LAB, "--plan", str(tmp_path / "absent")])
     assert (absent.returncode, absent.stderr.count("absent")) == (2, 1)
 
@@ -147,7 +147,7 @@ def test_plan_with_unclaimed_features_is_refused(tmp_path: Path) -> None:
     file.write_text(PLAN)
     done = run([*LAB, "--runtime", str(runtime), "--plan", str(file), "--", "true"])
     assert done.returncode == 2
-    assert done.stderr.startswith("netmodes lab: the plan asks for more than there is: ")
+    assert done.stderr.startswith("netmodes lab: the runtime cannot start the plan: ")
     assert "does not declare dns, networks, none;" in done.stderr, done.stderr
 
 

@@ -245,25 +245,25 @@ def test_each_dialect_field_changes_only_its_own_promises(
 SHARED = "it shares container01's namespace"
 THERE = "container05-container has container01's addresses"
 REASONS = """
-lan1 → self/4                               delivered without leaving its namespace
-lan1 → loopback/4                           every namespace answers itself on lo
+lan1 → self/4                               the packet stays in its namespace
+lan1 → loopback/4                           lo replies within its own namespace
 lan1 → lan2/4                               no router between
 attacker → ns1/4                            one router between
-lan1 → ns1/4                                one router between, behind the host's address
+lan1 → ns1/4                                one router between, masqueraded
 host → internet/4                           3 routers between
-lan1 → internet/4                           4 routers between, behind the host's address
+lan1 → internet/4                           4 routers between, masqueraded
 ns1 → internet/6                            4 routers between
 deaf1 → lan1/6                              its network has no IPv6
 vault1 → lan1/4                             an internal network has no default route
-vault1 → www.example.com/4                  no resolver outside is asked for an internal network
-lan1 → vault1/4                             nothing is forwarded into an internal network
+vault1 → www.example.com/4                  the runtime forwards no DNS query of an internal network
+lan1 → vault1/4                             the host forwards no packet into an internal network
 lan1 → deaf1/4                              they are on different networks
 deaf1 → deaf2/4                             inter-container communication is off on this network
 ns1 → lan1/4                                direct routing to unpublished containers is dropped
 host1 → lan1/4                              it is the host: no router between
 lan1 → host1/4                              host1 is the host: no router between
-container06-none → container01/4            there is no route at all
-container06-none → www.example.com/4        no resolver is reachable over lo alone
+container06-none → container01/4            its namespace has no route
+container06-none → www.example.com/4        a namespace with only lo reaches no resolver
 container05-container → container02/4       it shares container01's namespace: no router between
 ns1 → container05-container/4               direct routing to unpublished containers is dropped
 """
@@ -278,11 +278,11 @@ LESS = Dialect(
 """Dialect in which everything is missing that a dialect can declare to be missing."""
 REASONS_OF_LESS = """
 ns1 → lan1/4                              direct routing to unpublished containers is rejected
-lan1 → www.example.com/4                  the resolver of a network is declared to be out of reach
-ns1 → internet/6                          the host is declared to forward IPv6 no more
-deaf1 → loopback/6                        lo is declared not to have it
-container06-none → loopback/4             lo is declared not to have it
-container07-attached → www.example.com/4  a container in mode none is declared to know no resolver
+lan1 → www.example.com/4                  the runtime declares the resolver of a network unreachable
+ns1 → internet/6                          the runtime declares that the host stops forwarding IPv6
+deaf1 → loopback/6                        the runtime declares that lo lacks this address
+container06-none → loopback/4             the runtime declares that lo lacks this address
+container07-attached → www.example.com/4  the runtime declares no resolver for mode none
 """
 
 

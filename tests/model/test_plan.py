@@ -90,7 +90,7 @@ def test_networks_of_container_begin_with_network_of_its_mode() -> None:
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_reserved_container_name_is_refused(name: str) -> None:
     """A container cannot have a name that cells use for another participant."""
-    with pytest.raises(PlanError, match="means something else in a cell"):
+    with pytest.raises(PlanError, match="is reserved for a cell"):
         Plan(containers=(ContainerSpec(name),))
 
 

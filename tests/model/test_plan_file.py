@@ -102,18 +102,24 @@ NET = "[[network]]\nname = 'a'\n"
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[[network]\n", "this is no TOML: Expected ']]' at the end of an array declaration "),
+        ("[[network]\n", "the plan is not TOML: Expected ']]' at the end of an array declaration "),
         ("zzz = 1", "the plan has an unknown key 'zzz'; known: network, container"),
-        ("[[netwerk]]", "the plan has an unknown key 'netwerk': 'network' is meant, perhaps"),
-        ("[network]\nname = 'a'", "a network is written as [[network]]"),
-        ("container = ['a']", "a container is written as [[container]]"),
-        ("[[container]]\nmode = 'host'", "a container without a name: every container needs one"),
+        ("[[netwerk]]", "the plan has an unknown key 'netwerk'; did you mean 'network'?"),
+        ("[network]\nname = 'a'", "write each network under [[network]]"),
+        ("container = ['a']", "write each container under [[container]]"),
+        (
+            "[[container]]\nmode = 'host'",
+            "a container without a name: every container needs a name",
+        ),
         (
             "[[network]]\nzzz = 1",
             "a network without a name has an unknown key 'zzz'; known: name, ",
         ),
         (NET + "zzz = 1", "network 'a' has an unknown key 'zzz'; known: name, "),
-        (A + "hostnam = 'a'", "container 'a' has an unknown key 'hostnam': 'hostname' is meant, "),
+        (
+            A + "hostnam = 'a'",
+            "container 'a' has an unknown key 'hostnam'; did you mean 'hostname'?",
+        ),
         ("[[container]]\nname = 1", "container 1: name: Expected `str`, got `int`"),
         (NET + "subnet = '10.0.0.1/33'", "network 'a': subnet: '33' is not a valid netmask"),
         (NET + "gateway6 = 4", "network 'a': gateway6: At least 3 parts expected in '4'"),
@@ -122,7 +128,7 @@ NET = "[[network]]\nname = 'a'\n"
         (A + "aliases = 'www'", "container 'a': aliases: Expected `array`, got `str`"),
         (A + "aliases = [1]", "container 'a': aliases: Expected `str`, got `int` - at `$[0]`"),
         (A + "dns = ['9.9']", "container 'a': '9.9' does not appear to be an IPv4 or IPv6 address"),
-        (A + "ports = ['80']", "container 'a': '80' is no port; write "),
+        (A + "ports = ['80']", "container 'a': '80' is not a port mapping; write "),
         (A + "mode = 'network:lan'", "container 'a' is on unknown network 'lan'"),
         (A + "mode = 'network:a:b'", "container 'a' is on unknown network 'a:b'"),
         (NET + NET, "network name 'a' is taken"),
@@ -160,8 +166,8 @@ def test_plan_file_writes_each_mode_as_one_word() -> None:
 def test_plan_file_refuses_unknown_mode_with_list_of_modes(mode: str) -> None:
     """An unknown mode is refused; a valid one has the right kind, a colon and a name."""
     said = (
-        f"container 'a': there is no mode '{mode}'; "
-        "there are bridge, host, none, network:NAME, container:NAME, attached:NETWORK"
+        f"container 'a': unknown mode '{mode}'; "
+        "the modes are bridge, host, none, network:NAME, container:NAME, attached:NETWORK"
     )
     with pytest.raises(PlanError, match=f"^{re.escape(said)}$"):
         written(mode)
@@ -208,7 +214,10 @@ def test_plan_file_refuses_invalid_port_with_expected_format(text: str) -> None:
 
     Invalid are ports out of range, unequal ranges, names and other protocols.
     """
-    said = f"container 'a': '{text}' is no port; write [ADDRESS:]HOST:OWN[/tcp|udp|sctp]"
+    said = (
+        f"container 'a': '{text}' is not a port mapping; "
+        "write [ADDRESS:]HOST:CONTAINER[/tcp|udp|sctp]"
+    )
     with pytest.raises(PlanError, match=f"^{re.escape(said)}$"):
         published(text)
 
@@ -220,7 +229,7 @@ def test_invalid_or_missing_plan_file_is_named(tmp_path: Path) -> None:
     assert plan_file.read(path) == Plan(containers=(ContainerSpec("a"),))
     for wrong in (b"[[network]", b"\xff"):
         path.write_bytes(wrong)
-        with pytest.raises(PlanError, match=f"^{re.escape(str(path))}: .*(no TOML|invalid start)"):
+        with pytest.raises(PlanError, match=f"^{re.escape(str(path))}: .*(not TOML|invalid start)"):
             plan_file.read(path)
     with pytest.raises(PlanError, match=r"nosuch\.toml: No such file or directory"):
         plan_file.read(tmp_path / "nosuch.toml")

@@ -202,8 +202,8 @@ def reason_of(plan: Plan, dialect: Dialect, cell: Cell) -> str:
         (PASTA, "one", "other", "one has that address too"),
         (PASTA, "one", "host", "one has that address too"),
         (PASTA, "ns1", "one", "host has that address too"),
-        (PASTA, "one", "internet", "pasta sends the request anew, from the host"),
-        (SLIRP, "one", "ns1", "slirp4netns sends the request anew, from the host"),
+        (PASTA, "one", "internet", "pasta sends the request again from the host"),
+        (SLIRP, "one", "ns1", "slirp4netns sends the request again from the host"),
         (SLIRP, "host", "one", "no route leads to a tap"),
     ],
 )
@@ -221,7 +221,7 @@ def test_reason_of_a_missing_route_names_the_declaration() -> None:
     )
     dialect = Dialect(bridges="pasta", beyond6="unreachable")
     cell = Cell("a", "internet", Protocol.TCP, 6)
-    assert reason_of(plan, dialect, cell) == "IPv6 is declared to end where the bridges are"
+    assert reason_of(plan, dialect, cell) == "the runtime declares no IPv6 route beyond the bridges"
 
 
 def test_container_with_a_tap_reaches_its_other_network_too() -> None:

@@ -96,14 +96,26 @@ def test_expectation_has_subject_reason_and_verdict(text: str, expected: Deviati
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[[deviation]", "it is not TOML: Expected "),
+        ("[[deviation]", "the file is not TOML: Expected "),
         ("[deviation]", "write each entry under [[deviation]], in double brackets"),
-        ("[[deviations]]", "unknown tables ['deviations']; there is only [[deviation]]"),
-        (ENTRY + ENTRY + "link = 3", "it is not TOML: "),
-        (ENTRY + ENTRY + "cell = 3", "deviation 2: name one requirement, test, cell or saying"),
-        (ENTRY.replace("test =", "#"), "deviation 1: name one requirement, test, cell or saying"),
-        (SAYING + 'test = "f::t"', "deviation 1: name one requirement, test, cell or saying"),
-        (ENTRY + 'reasons = "x"', "deviation 1: unknown keys ['reasons']; known are ['at_most', "),
+        ("[[deviations]]", "unknown tables ['deviations']; the only table is [[deviation]]"),
+        (ENTRY + ENTRY + "link = 3", "the file is not TOML: "),
+        (
+            ENTRY + ENTRY + "cell = 3",
+            "deviation 2: give exactly one of requirement, test, cell and saying",
+        ),
+        (
+            ENTRY.replace("test =", "#"),
+            "deviation 1: give exactly one of requirement, test, cell and saying",
+        ),
+        (
+            SAYING + 'test = "f::t"',
+            "deviation 1: give exactly one of requirement, test, cell and saying",
+        ),
+        (
+            ENTRY + 'reasons = "x"',
+            "deviation 1: unknown keys ['reasons']; the keys are ['at_most', ",
+        ),
     ],
 )
 def test_expectation_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
@@ -115,22 +127,42 @@ def test_expectation_mistake_is_named_with_its_entry(text: str, complaint: str) 
 @pytest.mark.parametrize(
     ("entry", "old", "new", "complaint"),
     [
-        (ENTRY, "reason =", "#", "it has no reason"),
-        (ENTRY, "runtime =", "#", "it has no runtime"),
-        (ENTRY, '"docker"', '" "', "it has no runtime"),
+        (ENTRY, "reason =", "#", "reason is missing"),
+        (ENTRY, "runtime =", "#", "runtime is missing"),
+        (ENTRY, '"docker"', '" "', "runtime is missing"),
         (ENTRY, '"docker"', "3", "Expected `str`, got `int` - at `$.runtime`"),
-        (ENTRY, ">=26,<28", "26 to 28", "versions: Invalid specifier: '26 to 28'; write such as "),
-        (ENTRY, "https:", "file:", "link is no address of the web: 'file://github.com/"),
+        (
+            ENTRY,
+            ">=26,<28",
+            "26 to 28",
+            "versions: Invalid specifier: '26 to 28'; write for example ",
+        ),
+        (ENTRY, "https:", "file:", "link is not a web address: 'file://github.com/"),
         (ENTRY, "link", "verdict", "Invalid enum value 'https://github.com/"),
-        (ENTRY, "[[d", 'verdict = "kept"', "verdict 'kept' is none of broken, error, unsupported"),
-        (ENTRY, "[[d", 'verdict = "unsupported"', "only a requirement can be unsupported"),
+        (
+            ENTRY,
+            "[[d",
+            'verdict = "kept"',
+            "verdict 'kept' is not one of broken, error, unsupported",
+        ),
+        (
+            ENTRY,
+            "[[d",
+            'verdict = "unsupported"',
+            "only a requirement can have the verdict unsupported",
+        ),
         (ENTRY, "[[d", 'chance = "rare"', "Expected `bool`, got `str` - at `$.chance`"),
-        (ENTRY, "[[d", "at_most = 3", "only a saying has at_most"),
-        (SAYING, "failed", "\\n", "a saying is within one line"),
-        (SAYING, "[[d", 'verdict = "unsupported"', "only a requirement can be unsupported"),
-        (SAYING, "[[d", "chance = true", "only a test fails by chance"),
-        (SAYING, "at_most", "#", "at_most has to be the number of tests of a run that it "),
-        (SAYING, "= 3", "= 0", "at_most has to be the number of tests of a run that it "),
+        (ENTRY, "[[d", "at_most = 3", "only an error pattern (saying) can have at_most"),
+        (SAYING, "failed", "\\n", "an error pattern is one line"),
+        (
+            SAYING,
+            "[[d",
+            'verdict = "unsupported"',
+            "only a requirement can have the verdict unsupported",
+        ),
+        (SAYING, "[[d", "chance = true", "only a test can have chance"),
+        (SAYING, "at_most", "#", "at_most must be the number of tests that the pattern "),
+        (SAYING, "= 3", "= 0", "at_most must be the number of tests that the pattern "),
         (SAYING, "= 3", "= true", "Expected `int`, got `bool` - at `$.at_most`"),
     ],
 )
@@ -161,7 +193,7 @@ def test_expectation_mistake_is_named_with_its_subject(
 )
 def test_unspecific_message_pattern_is_refused(words: str) -> None:
     """A message pattern without enough words of the defect in one piece is refused."""
-    said = f"deviation 1 (saying {words}): the saying is too general; quote 20 characters, "
+    said = f"deviation 1 (saying {words}): the error pattern is too general; quote at least 20 "
     with pytest.raises(BadExpectations, match=f"^{re.escape(said)}"):
         expectations.loads(
             SAYING.replace("failed to bind udp listener on [fd…]:53: IO error", words)
@@ -180,7 +212,7 @@ def test_duplicate_expectation_is_refused(entry: str, again: str) -> None:
     """A second entry about the same item is refused, whatever its other fields."""
     other = ENTRY.replace("test_it", "test_other")
     (about, _) = expectations.loads(entry + other)
-    said = f"deviation 3 ({about}): deviation 1 lists it already"
+    said = f"deviation 3 ({about}): it repeats deviation 1; remove one"
     with pytest.raises(BadExpectations, match=f"^{re.escape(said)}$"):
         expectations.loads(entry + other + again)
 
@@ -338,9 +370,9 @@ def test_range_needs_a_known_version(version: str | None) -> None:
     (entry,) = expectations.loads(ENTRY)
     assert as_version(version) is None
     said = (
-        "test suites/ports/test_reachability.py::test_it: it is about versions >=26,<28, and the "
-        f"version of docker in this run is {version!r}; run a test that starts the runtime, or "
-        "leave `versions` out"
+        "test suites/ports/test_reachability.py::test_it: the entry is for versions >=26,<28, but "
+        f"the run does not know the version of docker ({version!r}); run a test that starts the "
+        "runtime, or remove `versions`"
     )
     with pytest.raises(BadExpectations, match=f"^{re.escape(said)}$"):
         entry.concerns("docker", version)
@@ -367,9 +399,9 @@ def test_expectation_file_is_read_with_its_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "there is no such file; --write-expect writes one"),
+        (None, "no such file; --write-expect creates one"),
         (b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
-        (b"[[deviation]]", "deviation 1: name one requirement"),
+        (b"[[deviation]]", "deviation 1: give exactly one"),
     ],
 )
 def test_unreadable_expectation_file_is_named(

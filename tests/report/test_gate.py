@@ -165,9 +165,9 @@ def test_gate_prints_six_lines() -> None:
     fixed, lost = listed(REQUIREMENT, "HOST-1"), listed(REQUIREMENT, "BR-999")
     kept = made.report(*run.tests, made.result(PEERS, requirements=["HOST-1"]))
     assert expectations.summary_lines(compared(kept, fixed, lost), kept) == [
-        "gate: acme 1.2 is NOT AS EXPECTED by acme.toml, 2 known deviations",
+        "gate FAILED: acme 1.2, compared with acme.toml (2 known deviations)",
         "  new failures       5: f.py::test_0 (broken: BR-4), f.py::test_1 (broken: BR-4), "
-        "f.py::test_2 (broken: BR-4) and 2 more (look into them, or list them)",
+        "f.py::test_2 (broken: BR-4) and 2 more (fix them, or list them)",
         "  not supported      1: DNS-1 (declare the feature, or list them)",
         "  fixed              1: requirement HOST-1 (remove these entries)",
         "  gone               1: requirement BR-999: there is no such requirement "
@@ -180,7 +180,7 @@ def test_gate_prints_as_expected() -> None:
     """The gate prints that a run is as expected, and names an unknown version as such."""
     unknown = made.report(made.result(PEERS), version=None)
     assert expectations.summary_lines(compared(unknown), unknown) == [
-        "gate: acme (version unknown) is as expected by acme.toml, 0 known deviations",
+        "gate passed: acme (version unknown), compared with acme.toml (0 known deviations)",
         "  new failures    none",
         "  not supported   none",
         "  fixed           none",
@@ -195,11 +195,11 @@ def test_gate_prints_that_the_run_is_partial() -> None:
     run = made.report(*tests, partial=("interrupted",))
     verdict, new, *_ = expectations.summary_lines(compared(run), run)
     assert verdict == (
-        "gate: acme 1.2 is NOT AS EXPECTED, the run is partial by acme.toml, 0 known deviations"
+        "gate FAILED: acme 1.2, compared with acme.toml (0 known deviations); the run is partial"
     )
     assert new == (
         "  new failures       3: f.py::test_0 (broken), f.py::test_1 (broken), "
-        "f.py::test_2 (broken) (look into them, or list them)"
+        "f.py::test_2 (broken) (fix them, or list them)"
     )
 
 

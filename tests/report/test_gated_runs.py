@@ -25,7 +25,7 @@ from tests.report.projects import (
 @pytest.mark.parametrize(
     ("tests", "expected", "told"),
     [
-        (RED, EXPECTED + FAILING, "gate: acme * is as expected by expect.toml*"),
+        (RED, EXPECTED + FAILING, "gate passed: acme *, compared with expect.toml*"),
         (RED, EXPECTED, "  new failures*1: test_it.py::test_broken (broken: BR-2, BR-4)*"),
         (GREEN, FAILING, "  gone*1: test test_it.py::test_broken*"),
     ],
@@ -34,7 +34,7 @@ def test_gate_decides_the_exit_status(
     project: pytest.Pytester, tests: str, expected: str, told: str
 ) -> None:
     """A run with listed failures exits with 0, and one with untrue entries fails."""
-    status = 0 if told.startswith("gate: ") else 1
+    status = 0 if told.startswith("gate passed: ") else 1
     project.makepyfile(test_it=tests)
     (project.path / "expect.toml").write_text(expected)
     result = run(project, "--expect=expect.toml")
@@ -63,7 +63,9 @@ def test_run_meets_the_expectation_file_of_an_equal_run(
     assert [*path.parent.iterdir()] == [path]
 
 
-EXCUSED = '(error, at most 3 by the saying "failed to bind a listener on *": bound too early)'
+EXCUSED = (
+    '(error, at most 3 by the error pattern "failed to bind a listener on *": bound too early)'
+)
 
 
 @WORKERS
@@ -81,7 +83,7 @@ def test_known_refusal_excuses_every_affected_test(
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
-            "gate: acme * is as expected by expect.toml, 1 known deviations",
+            "gate passed: acme *, compared with expect.toml (1 known deviations)",
             f"  excused * 2: test_it.py::test_shared, test_it.py::test_shared_too {EXCUSED}",
         ]
     )
@@ -150,24 +152,24 @@ def test_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None
     (project.path / "expect.toml").write_text('[[deviation]]\nruntime = "acme"')
     result = run(project, "--expect=expect.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --expect *deviation 1: name one requirement*"])
+    result.stderr.fnmatch_lines(["ERROR: --expect *deviation 1: give exactly one of requirement*"])
     result = run(project, "--expect=absent.toml")
-    result.stderr.fnmatch_lines(["ERROR: --expect *no such file; --write-expect writes one"])
+    result.stderr.fnmatch_lines(["ERROR: --expect *no such file; --write-expect creates one"])
     (project.path / "twice.toml").write_text(EXPECTED + FAILING + EXPECTED)
     result = run(project, "--expect=twice.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        ["ERROR: --expect *twice.toml: deviation 3 (requirement HOST-1): deviation 1 lists it*"]
+        ["ERROR: --expect *twice.toml: deviation 3 (requirement HOST-1): it repeats deviation 1*"]
     )
 
 
 @pytest.mark.parametrize(
     ("place", "why"),
     [
-        ("bad.toml", "it is not TOML: *"),
-        ("twice.toml", "deviation 2 (requirement HOST-1): deviation 1 lists it already"),
-        ("folder", "it is no file"),
-        ("pipe", "it is no file"),
+        ("bad.toml", "the file is not TOML: *"),
+        ("twice.toml", "deviation 2 (requirement HOST-1): it repeats deviation 1; remove one"),
+        ("folder", "not a regular file"),
+        ("pipe", "not a regular file"),
         ("bad.toml/below.toml", "Not a directory"),
     ],
 )
@@ -195,7 +197,7 @@ def test_expectation_file_spoilt_during_the_run_is_named(project: pytest.Pyteste
     project.makepyfile(test_it=f"from pathlib import Path\n{GREEN}\n{spoils}")
     result = run(project, "--write-expect=e.toml")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines([f"gate: {project.path}/e.toml: it is not TOML: *"])
+    result.stdout.fnmatch_lines([f"gate: {project.path}/e.toml: the file is not TOML: *"])
 
 
 def test_version_without_a_list_is_in_the_summary(

@@ -121,7 +121,7 @@ def _second(**more: object) -> tuple[Report, Report]:
     ("other", "complaint"),
     [
         ({"implementation": Implementation(name="other", version="1.2")}, "the runtime"),
-        ({"implementation": Implementation(name="acme", version="1.3")}, "version '1.2' and '1.3'"),
+        ({"implementation": Implementation(name="acme", version="1.3")}, "'1.2' and '1.3'"),
         ({"generator": "netmodes 9"}, "netmodes"),
         ({"selection": Selection(collected=1, tests="u", catalogue="c")}, "the tests"),
         ({"selection": Selection(collected=1, tests="t", catalogue="d")}, "the catalogue"),
@@ -141,7 +141,7 @@ def _second(**more: object) -> tuple[Report, Report]:
         ({"environment": {**made.BROKEN.environment, "fault": "x"}}, "the fault"),
         ({"environment": {**made.BROKEN.environment, "probe": "exec"}}, "the probe"),
         ({"environment": {"user": "root", "machine": "x86_64"}}, "the user"),
-        ({"tests": (made.result(PEERS),)}, "no parts of one run"),
+        ({"tests": (made.result(PEERS),)}, "not parts of one run"),
     ],
 )
 def test_shards_of_different_runs_are_refused(other: dict[str, object], complaint: str) -> None:
@@ -175,7 +175,7 @@ def test_whole_runs_are_not_merged() -> None:
     """Reports of whole runs are refused: they can only be compared."""
     with pytest.raises(Unmergeable, match="--shard"):
         merge([made.BROKEN])
-    with pytest.raises(Unmergeable, match="nothing to merge"):
+    with pytest.raises(Unmergeable, match="no reports to merge"):
         merge([])
 
 
@@ -204,7 +204,7 @@ def test_diff_lists_changed_verdicts() -> None:
         "runtime version: 1.2, now 1.3",
         "requirement BR-4: kept, now broken",
         f"test {PEERS}: kept, now broken",
-        f"test {ELSEWHERE}: kept, now not there",
-        f"test {OUTSIDE}: not there, now kept",
+        f"test {ELSEWHERE}: kept, now absent",
+        f"test {OUTSIDE}: absent, now kept",
         "cell the cast: a → b icmp/4: kept, now broken",
     ]

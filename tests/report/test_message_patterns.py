@@ -152,10 +152,10 @@ def test_at_most_limits_the_excused_tests() -> None:
     assert not result.ok
     assert (len(result.known), result.new) == (4, ())
     verdict, *_, excused = expectations.summary_lines(result, report)
-    assert verdict.startswith("gate: acme 1.2 is NOT AS EXPECTED by ")
+    assert verdict.startswith("gate FAILED: acme 1.2, compared with ")
     assert excused == (
         "  excused            4: f.py::test_0, f.py::test_1, f.py::test_2 and 1 more "
-        f'(broken, MORE THAN 3 by the saying "{TENTATIVE}": bound too early)'
+        f'(broken, MORE THAN 3 by the error pattern "{TENTATIVE}": bound too early)'
     )
 
 
@@ -165,9 +165,9 @@ def test_each_message_pattern_has_its_line() -> None:
     other = pattern(id="a message that no test of this run has")
     result = compared(report, pattern(), other, pattern(verdict=Verdict.ERROR, at_most=9))
     assert expectations.summary_lines(result, report)[5:] == [
-        f'  excused            1: {PEERS} (broken, at most 3 by the saying "{TENTATIVE}": '
+        f'  excused            1: {PEERS} (broken, at most 3 by the error pattern "{TENTATIVE}": '
         "bound too early)",
-        f'  excused            1: {OUTSIDE} (error, at most 9 by the saying "{TENTATIVE}": '
+        f'  excused            1: {OUTSIDE} (error, at most 9 by the error pattern "{TENTATIVE}": '
         "bound too early)",
     ]
 

@@ -227,7 +227,7 @@ def test_several_runtimes_are_compared(shown: Shown) -> None:
     expect(page.get_by_role("tabpanel")).to_contain_text("Does not conform")
     page.get_by_role("tab", name="acme 1.2").press("ArrowRight")
     expect(page.get_by_role("tabpanel")).to_contain_text("Conforms")
-    page.locator(".filters").get_by_text("where they differ").click()
+    page.locator(".filters").get_by_text("different verdicts").click()
     row = page.locator("#req-BR-4")
     expect(row.locator(".badges")).to_contain_text("acme 1.2: broken")
     expect(row.locator(".badges")).to_contain_text("other 3: kept")

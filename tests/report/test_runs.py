@@ -244,7 +244,7 @@ def test_killed_run_leaves_no_earlier_success(project: pytest.Pytester) -> None:
         watched.expect("waiting")
         watched.process.kill()
         watched.end()
-    assert last_report(project).partial == ("the run has not come to its end",)
+    assert last_report(project).partial == ("the run did not finish",)
     assert not (project.path / "report" / "index.html").exists()
 
 

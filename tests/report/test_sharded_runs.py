@@ -95,7 +95,7 @@ def test_merge_applies_the_gate(project: pytest.Pytester, netmodes: Netmodes) ->
     (project.path / "expect.toml").write_text(EXPECTED)
     status, told, _ = netmodes(*merge)
     assert status == 1
-    assert "NOT AS EXPECTED" in told
+    assert "gate FAILED" in told
     removed = FAILING.replace("test_it", "test_removed")
     (project.path / "expect.toml").write_text(listed + removed)
     status, told, _ = netmodes(*merge)
@@ -130,7 +130,7 @@ def test_merge_refuses_shards_of_different_runs(
     parts = [sharded(project, "1/2"), sharded(project, "2/2", "-k", "kept")]
     status, _, complaint = netmodes("merge", *parts, "--output", "joint")
     assert status == 2
-    assert "they differ in the tests that were found" in complaint
+    assert "the shards differ in the tests that were found" in complaint
     assert not (project.path / "joint").exists()
 
 
@@ -147,7 +147,7 @@ def test_merge_refuses_different_expectations(project: pytest.Pytester, netmodes
         sharded(project, "2/2", *other)
         status, _, complaint = netmodes(*merge)
         assert status == 2
-        assert "they differ in the expectation file" in complaint
+        assert "the shards differ in the expectation file" in complaint
 
 
 @WORKERS
@@ -206,20 +206,20 @@ def test_diff_prints_changes(project: pytest.Pytester, netmodes: Netmodes) -> No
     status, told, _ = netmodes("diff", "old/report.json", "new")
     assert status == 1
     assert "BR-2: untested, now broken" in told
-    assert "test_it.py::test_broken: not there, now broken" in told
+    assert "test_it.py::test_broken: absent, now broken" in told
     status, _, complaint = netmodes("diff", "old", "test_it.py")
     assert status == 2
-    assert "test_it.py: it is no report" in complaint
+    assert "test_it.py: not a report" in complaint
 
 
 def test_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
     """A shard that does not exist, or times without a shard, are a usage error."""
     project.makepyfile(test_it=GREEN)
     for options, why in (
-        (["--shard=3/2"], "--shard '3/2': give k/n *"),
-        (["--shard-by=x"], "--shard-by says how to divide a run: give --shard too"),
+        (["--shard=3/2"], "--shard '3/2': give K/N *"),
+        (["--shard-by=x"], "--shard-by needs --shard: it balances shards"),
         (["--shard=1/2", "--shard-by=absent"], "--shard-by absent: *No such file or directory: *"),
-        (["--shard=1/2", "--shard-by=test_it.py"], "--shard-by test_it.py: *it is no report: *"),
+        (["--shard=1/2", "--shard-by=test_it.py"], "--shard-by test_it.py: *not a report: *"),
     ):
         result = run(project, *options)
         assert result.ret == pytest.ExitCode.USAGE_ERROR

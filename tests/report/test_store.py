@@ -43,8 +43,8 @@ def test_json_has_a_line_per_record() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "no report"),
-        ("[]", "no report"),
+        ("", "not a report"),
+        ("[]", "not a report"),
         ('{"version": 2}', "version 2; this program reads version 1"),
         ('{"version": 1}', "implementation"),
         ('{"version": 1, "implementation": {"name": 3}}', "$.implementation.name"),
@@ -91,9 +91,9 @@ def test_new_run_removes_the_earlier_report(tmp_path: Path) -> None:
     store.write(made.report(made.result()), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {*store.NAMES}
     (tmp_path / "mine.txt").write_text("not the report's")
-    store.begin(made.report(partial=("the run has not come to its end",)), tmp_path)
+    store.begin(made.report(partial=("the run did not finish",)), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {json_file.NAME, "mine.txt"}
-    assert json_file.load(tmp_path).partial == ("the run has not come to its end",)
+    assert json_file.load(tmp_path).partial == ("the run did not finish",)
 
 
 def test_failed_write_of_a_report_keeps_the_old_file(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_uncopied_evidence_is_named_in_the_failure(tmp_path: Path) -> None:
     brought = store.bring_evidence(made.BROKEN, own, place)
     (failure,) = brought.tests[0].failures
     assert (failure.evidence, failure.files) == (None, ())
-    said = f"is in {own}/evidence/peers, for it could not be copied: Not a directory"
+    said = f"is in {own}/evidence/peers: it could not be copied (Not a directory)"
     assert (failure.sections[-1].title, failure.sections[-1].text) == ("evidence", said)
     assert store.bring_evidence(made.BROKEN, tmp_path, place) == made.BROKEN
 
@@ -173,7 +173,7 @@ def test_partly_copied_evidence_is_removed(tmp_path: Path) -> None:
     finally:
         syscalls.umount(str(place))
     (failure,) = brought.tests[0].failures
-    assert "could not be copied: [Errno 28] No space left" in failure.sections[-1].text
+    assert "could not be copied ([Errno 28] No space left" in failure.sections[-1].text
 
 
 def test_report_without_evidence_names_is_read() -> None:

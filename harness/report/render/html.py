@@ -97,7 +97,7 @@ def _data(reports: Sequence[Report]) -> Markup:
     text = json.dumps(matrices, separators=(",", ":"))
     for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
-    return Markup(text)  # noqa: S704 # there is nothing left that HTML gives a meaning to
+    return Markup(text)  # noqa: S704 # no character left has a meaning in HTML
 
 
 # --- one report ----------------------------------------------------------------
@@ -195,7 +195,7 @@ class _Panel:
         return failure_links.command(test.id, failure_links.report_conditions(self.report))
 
 
-# --- several beside each other ---------------------------------------------------
+# --- several reports ---------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

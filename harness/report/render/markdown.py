@@ -57,11 +57,11 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _gate(report)
     failing = [item for item in report.requirements if item.verdict in _FAILING]
     if failing:
-        yield "\n### Requirements that were not kept\n"
+        yield "\n### Requirements not kept\n"
         yield from map(_requirement, failing)
     tests = [test for test in report.tests if test.verdict in _FAILING]
     if tests:
-        yield "\n### Tests that failed\n"
+        yield "\n### Failed tests\n"
         yield from _tests(tests)
     unsupported = [item for item in report.requirements if item.verdict is Verdict.UNSUPPORTED]
     if unsupported:
@@ -73,7 +73,7 @@ def verdict(report: Report) -> str:
     """Return the verdict of the report as a sentence."""
     match report.conforms:
         case True:
-            return "Conforms: every core requirement is kept and none is broken"
+            return "Conforms: every core requirement is kept and no other is broken"
         case False:
             core, rest = report.totals.core, report.totals.extended
             wrong = core.broken + core.error + rest.broken + rest.error
@@ -81,7 +81,7 @@ def verdict(report: Report) -> str:
                 return f"Does not conform: {wrong} requirement{'s' * (wrong != 1)} not kept"
             return f"Does not conform: {core.unsupported} core requirements are not supported"
         case None:
-            return "No failure in what was tested; some core requirements were not tested"
+            return "No tested requirement failed; some core requirements were not tested"
 
 
 def _table(report: Report) -> Iterator[str]:
@@ -104,10 +104,10 @@ def _table(report: Report) -> Iterator[str]:
 def _gate(report: Report) -> Iterator[str]:
     gate = report.gate
     assert gate is not None
-    yield f"\n### Gate: {'as expected' if gate.ok else 'not as expected'}\n"
+    yield f"\n### Gate: {'passed' if gate.ok else 'failed'}\n"
     for title, names in (
         ("New failures", gate.new),
-        ("Not supported any more", gate.unsupported),
+        ("Not supported, and not listed", gate.unsupported),
         ("Fixed: remove the entry", gate.fixed),
         ("Gone: remove the entry", gate.gone),
     ):
@@ -117,7 +117,7 @@ def _gate(report: Report) -> Iterator[str]:
         link = f" ([more](<{item.link}>))" if address(item.link) else ""
         yield (
             f"- Excused: {item.count} {item.verdict}, {bound} {item.at_most} "
-            f"({', '.join(map(markdown, item.tests))}), by the saying "
+            f"({', '.join(map(markdown, item.tests))}), by the error pattern "
             f"“{markdown(item.saying)}”: {markdown(item.reason)}{link}"
         )
     if gate.ok:

@@ -24,7 +24,7 @@ _SYMBOLS = {
 _NO_CELL, _WRONG, _NEVER_PROBED = "·", "!", "∅"
 _LEGEND = (
     "✓ reply (TTL)  ✗ dropped  — no route  ? no name  ⊘ rejected  ≠ wrong peer",
-    "! not as promised, and what came instead      ∅ never probed  · no such address",
+    "! not as promised, with the observed outcome  ∅ never probed  · no such address",
 )
 _NAME_WIDTH = 22
 

@@ -5,7 +5,7 @@ attacker ───── LAN ─────┬───── r1 ─ r2 ─ r3 
 ┌ host ─────────────────┴──────────────────────────────────┐
 │ (containers in the host's namespace)                     │
 │ ══ docker0 ══════════   ══ br0 ══════                    │
-│  [c1 + joiner]  [c2]     [ns1] [ns2]     [without network]│
+│  [c1 + joined]  [c2]     [ns1] [ns2]     [without network]│
 └──────────────────────────────────────────────────────────┘
 ```
 """
@@ -25,14 +25,14 @@ _LEAF_WIDTH, _LEAF_HEIGHT, _JOINER = 160, 62, 34
 _LAN, _HOST_TOP = 62, 128
 _BAR, _BAR_TO_LEAF = 30, 26
 _JOINERS: Final = 3
-"""Maximal number of joiners that are drawn in a container's box."""
+"""Maximal number of joining containers that are drawn in a container's box."""
 
 Kind = Literal["outside", "host", "shared", "container", "joiner", "bystander", "bridge", "alone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A labelled box, placed at 0, 0 at first. `name` is the name in cells."""
+    """A labelled box, at 0, 0 until it is placed. `name` is the name in cells."""
 
     name: str
     kind: Kind
@@ -61,7 +61,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """The whole drawing; a box on top of another comes later."""
+    """The whole drawing; a later box covers an earlier one."""
 
     width: int
     height: int

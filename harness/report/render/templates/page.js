@@ -9,7 +9,7 @@
     return made;
   };
 
-  // --- light and dark: the system's choice until the reader makes another
+  // --- light and dark: the system's setting until the reader chooses
   const root = document.documentElement;
   document.getElementById("theme").addEventListener("click", () => {
     const dark = root.dataset.theme
@@ -39,7 +39,7 @@
     });
   });
 
-  // --- links within the page: to what may be folded, filtered away, or in another panel
+  // --- links within the page: the target may be folded, filtered out, or in another panel
   const reveal = (hash) => {
     const target = hash.length > 1 && document.getElementById(decodeURIComponent(hash.slice(1)));
     if (!target) return;
@@ -70,7 +70,7 @@
     }
   });
 
-  // --- a word beside the pointer, or beside what has the focus
+  // --- tooltip beside the pointer, or beside the focused element
   const tip = document.getElementById("tip");
   const told = (element) => element.dataset.tip || element.getAttribute("aria-label");
   let shown = null;
@@ -93,15 +93,15 @@
     });
     document.addEventListener(end, hide);
   }
-  // What is scrolled away from the pointer is left; what is scrolled under it keeps its word.
+  // Scrolling hides the tooltip unless the element stays under the pointer.
   const follow = () => { if (shown?.matches(":hover, :focus")) show(shown); else hide(); };
   addEventListener("scroll", follow, { passive: true, capture: true });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
-  // --- a cell, and all about it
+  // --- dialog with the details of a cell
   const dialog = document.getElementById("cell");
   const inWords = (entry) => {
-    if (!entry) return "nothing";
+    if (!entry) return "no promise";
     const code = entry.code || (entry.codes || []).join(" or ");
     const parts = [code ? `${entry.outcome} (${code})` : entry.outcome];
     if (entry.ttl != null) parts.push(`TTL ${entry.ttl}`);
@@ -147,7 +147,7 @@
   };
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
-  // --- the heat map: arrow keys move as the eye does
+  // --- heat map: arrow keys move from cell to cell
   all("section.matrix").forEach((section) => {
     const panel = section.closest(".panel");
     const number = Number(panel.id.slice("panel-".length));
@@ -202,7 +202,7 @@
       if (grid[row]?.[column]) go(grid[row][column]);
     });
 
-    // --- the drawing: from one, to everybody
+    // --- drawing: arcs from the chosen source to its targets
     const svg = section.querySelector(".world svg");
     if (!svg) return;
     const boxes = all(".box", svg);
@@ -260,7 +260,7 @@
     if (start) from(start);
   });
 
-  // --- requirements: found by word and by verdict
+  // --- requirements: search by word and by verdict
   const search = document.getElementById("search");
   const form = document.querySelector(".filters");
   const rows = all(".req");
