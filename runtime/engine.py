@@ -79,8 +79,8 @@ class Engine:
         if os.geteuid() != 0:
             raise UnsupportedError(
                 "use mydocker",
-                "you are not root here",
-                "containers need namespaces, and those need root, at least in a user namespace",
+                "the caller is not root",
+                "only root can create namespaces, at least root of a user namespace",
                 "`netmodes lab`, or `MYDOCKER_ROOT=~/.mydocker unshare -r -n -m mydocker …`",
             )
         require_free("use mydocker")
@@ -195,7 +195,7 @@ class Engine:
         with self._life.held(reference) as found:
             if found.running and found.config.auto_remove:
                 asked = f"restart container {found.name!r}"
-                raise ConflictError(asked, "it is removed once it has ended (--rm)")
+                raise ConflictError(asked, "the container is removed when it stops (--rm)")
         self.stop(found.id, timeout=timeout)
         return self.start(found.id)
 
@@ -210,7 +210,9 @@ class Engine:
         """Thaw a paused container."""
         with self._life.held(reference) as found:
             if not found.state.paused:
-                raise ConflictError(f"unpause container {found.name!r}", "it is not paused")
+                raise ConflictError(
+                    f"unpause container {found.name!r}", "the container is not paused"
+                )
             return self._life.unpause(found)
 
     def top(self, reference: str) -> list[Process]:
@@ -236,7 +238,9 @@ class Engine:
         finally:
             self._life.sweep(check=False)  # an exit code that is known is not lost
         if found.state.exit_code is None:
-            raise ConflictError(f"wait for container {found.name!r}", "it was never started")
+            raise ConflictError(
+                f"wait for container {found.name!r}", "the container was never started"
+            )
         return found.state.exit_code
 
     def remove(self, *references: str, force: bool = False) -> None:
@@ -275,7 +279,7 @@ class Engine:
         def begin(own: Stdio) -> RunningExec:
             return self.spawn(reference, argv, stdio=own, env=env, workdir=workdir, user=user)
 
-        with room_for(f"execute in container {reference!r}"):
+        with room_for(f"execute a command in container {reference!r}"):
             return execution.completed(begin, timeout)
 
     def spawn(
@@ -293,15 +297,17 @@ class Engine:
 
         Environment, directory and user default to those of the container.
         """
-        asked = f"execute in container {reference!r}"
+        asked = f"execute a command in container {reference!r}"
         if not argv:
-            raise InvalidError(asked, "there is no command")
+            raise InvalidError(asked, "no command was given")
         found = self.inspect(reference)
-        refuse_stopped("execute in", found)
-        refuse_paused("execute in", found)
+        refuse_stopped("execute a command in", found)
+        refuse_paused("execute a command in", found)
         handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is None:
-            raise ConflictError(f"execute in container {found.name!r}", "it just stopped")
+            raise ConflictError(
+                f"execute a command in container {found.name!r}", "the container has just stopped"
+            )
         config = found.config
         command = Command(
             list(argv),
@@ -312,7 +318,9 @@ class Engine:
             },
             workdir or config.workdir,
             user or config.user,
-            capabilities(f"execute in container {found.name!r}", config.cap_add, config.cap_drop),
+            capabilities(
+                f"execute a command in container {found.name!r}", config.cap_add, config.cap_drop
+            ),
         )
         try:
             with room_for(asked):

@@ -37,7 +37,7 @@ NetworkKind = Literal["bridge", "host", "none", "container"]
 DEFAULT_NETWORK = "bridge"
 NETWORK_MODES: Final = "bridge, none, host, container:<name or id>, or the name of a network"
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-NAME_RULE: Final = "at most 128 letters and digits, and after the first also '_', '.' and '-'"
+NAME_RULE: Final = "at most 128 letters, digits, '_', '.' and '-', beginning with a letter or digit"
 
 
 class NetworkMode(NamedTuple):
@@ -58,9 +58,7 @@ class NetworkMode(NamedTuple):
             return cls("container", rest)
         if NAME.fullmatch(text):
             return cls("bridge", text)
-        raise InvalidError(
-            f"use the network mode {text!r}", "there is no such mode", remedy=NETWORK_MODES
-        )
+        raise InvalidError(f"use the network mode {text!r}", "no such mode", remedy=NETWORK_MODES)
 
 
 class NetworkConfig(NamedTuple):

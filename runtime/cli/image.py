@@ -32,9 +32,13 @@ _STDIO: Final = "-"
 _IMAGE: Final = option("image", metavar="IMAGE", help=REFERENCE)
 _IMAGES: Final = option("images", nargs="+", metavar="IMAGE", help=REFERENCE)
 _OUTPUT: Final = option(
-    "-o", "--output", default=_STDIO, metavar="FILE", help="default: standard output"
+    "-o",
+    "--output",
+    default=_STDIO,
+    metavar="FILE",
+    help="write to FILE (default: standard output)",
 )
-_MESSAGE: Final = option("-m", "--message", default="", help="comment in the image's history")
+_MESSAGE: Final = option("-m", "--message", default="", help="message in the image's history")
 _CHANGE: Final = repeated(
     *("-c", "--change"),
     metavar="LINE",
@@ -46,7 +50,7 @@ _NAME: Final = option(
     nargs="?",
     default="",
     metavar="NAME",
-    help="REPOSITORY[:TAG]; default: an image without a name",
+    help="name of the new image: REPOSITORY[:TAG] (default: none)",
 )
 
 
@@ -63,7 +67,7 @@ _NAME: Final = option(
         nargs="?",
         default="",
         metavar="REPOSITORY[:TAG]",
-        help="list only images of this name",
+        help="list only images with this name",
     ),
 )
 def images(engine: Engine, arguments: argparse.Namespace) -> int:
@@ -87,7 +91,13 @@ def images(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command(
     "load",
-    option("-i", "--input", default=_STDIO, metavar="FILE", help="default: standard input"),
+    option(
+        "-i",
+        "--input",
+        default=_STDIO,
+        metavar="FILE",
+        help="read from FILE (default: standard input)",
+    ),
     flag("-q", "--quiet", help="do not print the loaded images"),
 )
 def load(engine: Engine, arguments: argparse.Namespace) -> int:
@@ -121,7 +131,11 @@ def save(engine: Engine, arguments: argparse.Namespace) -> int:
 @command(
     "import",
     _MESSAGE,
-    option("file", metavar="FILE|-", help="plain or compressed by gzip"),
+    option(
+        "file",
+        metavar="FILE|-",
+        help="tar archive, plain or compressed with gzip; - is standard input",
+    ),
     _CHANGE,
     _NAME,
 )
@@ -144,7 +158,7 @@ def import_(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command(
     "commit",
-    option("-a", "--author", default="", help="author in the image's configuration"),
+    option("-a", "--author", default="", help="author of the image"),
     _MESSAGE,
     CONTAINER,
     _CHANGE,
@@ -166,7 +180,7 @@ def commit(engine: Engine, arguments: argparse.Namespace) -> int:
 @command(
     "tag",
     _IMAGE,
-    option("name", metavar="NAME", help="REPOSITORY[:TAG]; an existing tag of that name is moved"),
+    option("name", metavar="NAME", help="new name: REPOSITORY[:TAG]; replaces an existing tag"),
 )
 def tag(engine: Engine, arguments: argparse.Namespace) -> int:
     """Add a name to an image."""
@@ -176,7 +190,7 @@ def tag(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command(
     "rmi",
-    flag("-f", "--force", help="remove all names, also of an image that containers use"),
+    flag("-f", "--force", help="remove all names of an image, even if containers use it"),
     _IMAGES,
 )
 def rmi(engine: Engine, arguments: argparse.Namespace) -> int:
@@ -217,8 +231,8 @@ def export(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command(
     "cp",
-    flag("-a", "--archive", help="keep owners; default: files are root's"),
-    flag("-L", "--follow-link", help="copy the target of a symbolic link"),
+    flag("-a", "--archive", help="keep owners (default: root owns the files)"),
+    flag("-L", "--follow-link", help="follow a symbolic link in SOURCE"),
     option("source", metavar="SOURCE", help="CONTAINER:PATH, PATH or -"),
     option("target", metavar="TARGET", help="CONTAINER:PATH, PATH or -"),
 )
@@ -245,7 +259,7 @@ def cp(engine: Engine, arguments: argparse.Namespace) -> int:
         case _:
             raise InvalidError(
                 f"copy {arguments.source} to {arguments.target}",
-                "one of the two must be in a container, the other must not",
+                "exactly one of source and target must be CONTAINER:PATH",
                 remedy="mydocker cp web:/etc/hosts .",
             )
     return 0

@@ -178,7 +178,9 @@ class Cgroups:
                     os.makedirs(path, exist_ok=True)
                     os.close(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
                 except OSError as error:
-                    happened = f"the controller {controller!r} is not ours to use: {error.strerror}"
+                    happened = (
+                        f"the cgroup controller {controller!r} is not writable: {error.strerror}"
+                    )
                     if not os.path.isdir(path):
                         write_json(self._record, known)
                 else:
@@ -186,8 +188,8 @@ class Cgroups:
         raise UnsupportedError(
             asked,
             happened,
-            "cgroups belong to the host's root, or to a unit that systemd delegates",
-            "do without, or as an ordinary user: systemd-run --user --scope -p Delegate=yes …",
+            "only the host's root may write cgroups, or a user in a systemd unit with Delegate=yes",
+            "systemd-run --user --scope -p Delegate=yes …, or leave the option out",
         )
 
 
@@ -211,7 +213,7 @@ def _until(what: str) -> Iterator[None]:
     while time.monotonic() < deadline:
         yield
         os.sched_yield()
-    raise UnsupportedError(what, f"the kernel has not done it within {_BOUND:.0f} s")
+    raise UnsupportedError(what, f"the kernel did not finish within {_BOUND:.0f} s")
 
 
 def _lines(path: str) -> list[str]:

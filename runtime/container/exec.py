@@ -111,10 +111,12 @@ def _enter(handle: int) -> None:
     try:
         setns(handle, _EVERY_NAMESPACE)
     except ProcessLookupError:
-        raise ConflictError("enter the container", "it just stopped") from None
+        raise ConflictError("enter the container", "the container has just stopped") from None
     inside = os.stat("/")
     if (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino):
-        raise UnsupportedError("enter the container", "its root is the host's own")
+        raise UnsupportedError(
+            "enter the container", "its root directory is the host's root directory"
+        )
 
 
 def _start_command(command: Command, stdio: Stdio, *, report: int, console: int) -> NoReturn:

@@ -86,7 +86,9 @@ class Lifecycle:
             return ContainerRecord(self.store.config(identity), self.store.state(identity))
         except FileNotFoundError:
             raise NotFoundError(
-                f"find container {reference!r}", "it was just removed", remedy="mydocker ps -a"
+                f"find container {reference!r}",
+                "the container has just been removed",
+                remedy="mydocker ps -a",
             ) from None
 
     def all(self) -> list[ContainerRecord]:
@@ -107,7 +109,9 @@ class Lifecycle:
         identity = self.store.resolve(reference)
         lock = self.store.lock_container(identity)
         if lock is None:
-            raise NotFoundError(f"find container {reference!r}", "it was just removed")
+            raise NotFoundError(
+                f"find container {reference!r}", "the container has just been removed"
+            )
         try:
             with room_for(asked):
                 yield self._settled(self.get(identity))
@@ -148,7 +152,7 @@ class Lifecycle:
         state = found.state
         if state.status == "removing":
             self._delete(found)
-            raise NotFoundError(f"find container {found.name!r}", "it was being removed")
+            raise NotFoundError(f"find container {found.name!r}", "the container is being removed")
         if state.status == "starting":
             # The call that started it was killed: undo what that call began.
             if state.pid and process_born(state.pid) == state.born:
@@ -159,7 +163,9 @@ class Lifecycle:
         if state.status == "running" and process_born(state.pid) != state.born:
             ended = self._ended(found)
             if found.config.auto_remove:
-                raise NotFoundError(f"find container {found.name!r}", "it ended and was removed")
+                raise NotFoundError(
+                    f"find container {found.name!r}", "the container stopped and was removed"
+                )
             return ended
         if state.changing:  # the call that changed the networks was killed
             return self.networking.repair(found)
@@ -271,7 +277,7 @@ class Lifecycle:
         return self._ended(found)
 
     def kill(self, found: ContainerRecord, number: int) -> None:
-        """Send a signal to a running container; SIGKILL kills all of it, also if it is paused."""
+        """Send a signal to a running container; SIGKILL works on a paused one too."""
         handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is not None:
             with suppress(ProcessLookupError):  # it just ended
@@ -314,8 +320,8 @@ class Lifecycle:
                     if found.running:
                         raise ConflictError(
                             f"remove container {found.name!r}",
-                            "it is running",
-                            remedy=f"`mydocker stop {found.name}` before, or `mydocker rm -f`",
+                            "the container is running",
+                            remedy=f"`mydocker stop {found.name}` first, or `mydocker rm -f`",
                         )
                 self.remove(*doomed)
 
@@ -341,7 +347,7 @@ def refuse_stopped(verb: str, found: ContainerRecord) -> None:
     if not found.running:
         raise ConflictError(
             f"{verb} container {found.name!r}",
-            f"it is not running ({found.state.status})",
+            f"the container is not running ({found.state.status})",
             remedy=f"mydocker start {found.name}",
         )
 
@@ -351,7 +357,7 @@ def refuse_paused(verb: str, found: ContainerRecord) -> None:
     if found.state.paused:
         raise ConflictError(
             f"{verb} container {found.name!r}",
-            "it is paused",
+            "the container is paused",
             remedy=f"mydocker unpause {found.name}",
         )
 
@@ -450,11 +456,11 @@ def refuse_lost(found: ContainerRecord, lost: int) -> None:
     except BlockingIOError:
         return
     if report:
-        kept = " until it ends (--rm)" if found.config.auto_remove else ""
+        kept = " until the container stops (--rm)" if found.config.auto_remove else ""
         raise output_lost(
-            f"pass on the {report[0].decode()} of container {found.name!r}",
+            f"show the {report[0].decode()} of container {found.name!r}",
             int(report[1]),
-            f"`mydocker logs -f {found.name}`, which has all of it{kept}",
+            f"`mydocker logs -f {found.name}`, which shows all output{kept}",
         )
 
 

@@ -170,7 +170,7 @@ class ContainerNetworking:
         asked = f"connect container {found.name!r} to network {connection.network!r}"
         _refuse_without_own_network(asked, found)
         if any(item.network == connection.network for item in found.connections):
-            raise ConflictError(asked, "it is connected to it already")
+            raise ConflictError(asked, "the container is already connected to the network")
         connections = (*found.connections, connection)
         if not found.running:
             return self._written(found, found.state._replace(connections=connections))
@@ -199,7 +199,9 @@ class ContainerNetworking:
         _refuse_without_own_network(asked, found)
         connections = tuple(item for item in found.connections if item.network != name)
         if len(connections) == len(found.connections):
-            raise NotFoundError(asked, "it is not connected to it", remedy="mydocker inspect")
+            raise NotFoundError(
+                asked, "the container is not connected to the network", remedy="mydocker inspect"
+            )
         state = found.state._replace(connections=connections)
         gone = [item for item in state.endpoints if item.network == name]
         if not gone:
@@ -225,7 +227,7 @@ class ContainerNetworking:
             raise UnsupportedError(
                 f"set up the network of container {found.name!r}",
                 str(failure.strerror),
-                "a process inside has changed its interfaces, or taken its ports",
+                "a process in the container has changed its interfaces or uses its ports",
                 f"mydocker restart {found.name}",
             ) from failure
         return written
@@ -350,9 +352,9 @@ class ContainerNetworking:
         if not versions:
             raise InvalidError(
                 asked,
-                "publish cannot go with its networks",
-                "none of them leads out by a bridge: they are internal, or macvlans",
-                "mydocker network create, without --internal",
+                "its networks cannot publish ports",
+                "all of them are internal or macvlan networks",
+                "connect the container to a bridge network without --internal",
             )
         return ports.reserve(asked, wanted, versions)
 
@@ -419,7 +421,7 @@ class ContainerNetworking:
         try:
             netns = _namespace(joined)
         except FileNotFoundError:
-            raise NotFoundError(asked, f"container {joined.name} just stopped") from None
+            raise NotFoundError(asked, f"container {joined.name} has just stopped") from None
         home = joined
         while (mode := home.config.mode).kind == "container":
             home = self._find(mode.name)
@@ -506,7 +508,9 @@ def _held(found: ContainerRecord, number: int) -> int:
     """Return a duplicate of a descriptor that the container's pid 1 holds."""
     handle = proc.pidfd(found.state.pid, found.state.born)
     if handle is None:
-        raise ConflictError(f"change the network of container {found.name!r}", "it just stopped")
+        raise ConflictError(
+            f"change the network of container {found.name!r}", "the container has just stopped"
+        )
     try:
         return pidfd_getfd(handle, number)
     finally:
@@ -517,7 +521,7 @@ def _refuse_without_own_network(asked: str, found: ContainerRecord) -> None:
     if found.config.mode.kind != "bridge":
         raise InvalidError(
             asked,
-            f"its network mode is {found.config.network}",
-            "only a container with a network of its own can be on several",
-            "start it with --net and the name of a network",
+            f"the container has network mode {found.config.network}",
+            "only a container on a bridge or macvlan network can be connected to further networks",
+            "create the container with --network and the name of a network",
         )

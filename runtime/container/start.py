@@ -136,7 +136,7 @@ def _kept(
     if connected.reserved is None:
         return (), -1
     if len(held) != len(connected.reserved.descriptors):
-        raise UnsupportedError("start the container", "its first process died at once")
+        raise UnsupportedError("start the container", "its pid 1 died at once")
     return connected.reserved.kept_as(held)
 
 
@@ -171,8 +171,8 @@ def end(*pids: int) -> None:
             if not ended_within(handle, _END_BOUND):
                 raise UnsupportedError(
                     f"end process {pid}",
-                    f"it is still there {_END_BOUND // 1000} s after SIGKILL",
-                    "it waits for a device or a network file system",
+                    f"the process still exists {_END_BOUND // 1000} s after SIGKILL",
+                    "it waits for a device or a network file system in the kernel",
                 )
 
 

@@ -65,7 +65,7 @@ class Volumes:
             )
         except FileNotFoundError:
             raise NotFoundError(
-                f"find volume {name!r}", "there is no such volume", remedy="mydocker volume ls"
+                f"find volume {name!r}", "no such volume", remedy="mydocker volume ls"
             ) from None
 
     def all(self) -> list[Volume]:
@@ -86,7 +86,7 @@ class Volumes:
             if users:
                 raise ConflictError(
                     f"remove volume {name!r}",
-                    f"{', '.join(users)} would miss it",
+                    f"the volume is in use by {', '.join(users)}",
                     remedy=f"mydocker rm {users[0]}",
                 )
             self._delete(name)

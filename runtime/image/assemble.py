@@ -174,7 +174,7 @@ def _add_programs(root: str, required: Sequence[str], optional: Sequence[str]) -
             raise UnsupportedError(
                 "assemble the base image",
                 f"this machine has no program {name!r} in {':'.join(_DIRECTORIES)}",
-                remedy="install busybox-static",
+                remedy="install the package busybox-static",
             )
     for path, names in programs.items():
         _copy(path, root, f"/bin/{names[0]}")

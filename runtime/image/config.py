@@ -15,8 +15,8 @@ _PART: Final = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
 _REPOSITORY: Final = rf"(?=.{{1,255}}$)(?:{_HOST}/)?{_PART}(?:/{_PART})*"
 _IMPLIED: Final = r"^(?:(?:index\.)?docker\.io/)?(?:library/(?=[^/]+$))?"
-_DAMAGED: Final = "the archive is damaged, or was made to do harm"
-FETCH_AGAIN: Final = "get it again from where it came from"
+_DAMAGED: Final = "the archive is damaged or malicious"
+FETCH_AGAIN: Final = "download the archive again"
 
 
 class InvalidArchive(Exception):
@@ -78,7 +78,7 @@ def parse_reference(text: str) -> str:
         raise InvalidError(
             f"name an image {text!r}",
             "the name is malformed",
-            remedy="small letters and digits, then :TAG, as in example/web:1.2",
+            remedy="lower-case letters and digits, then :TAG, such as example/web:1.2",
         )
     return f"{re.sub(_IMPLIED, '', repository) or repository}:{tag}"
 

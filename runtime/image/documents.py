@@ -151,14 +151,14 @@ def parse_config(raw: bytes) -> ImageConfig:
     found = parse(raw, _Configuration, "its configuration")
     if found.os not in ("linux", ""):
         raise InvalidArchive(
-            f"it is an image for {found.os}",
+            f"the image is for {found.os}",
             cause="containers share the host's kernel, which is Linux",
-            remedy="get the linux variant of it",
+            remedy="download the linux variant of the image",
         )
     try:
         created = found.created.astimezone(UTC).replace(tzinfo=None)
     except OverflowError as error:
-        raise InvalidArchive(f"its time is out of range ({error})") from None
+        raise InvalidArchive(f"its creation time is out of range ({error})") from None
     config = found.config
     return ImageConfig(
         identity=sha256(raw),
@@ -234,7 +234,7 @@ def _change(instruction: str, text: str, config: Mapping[str, Any]) -> dict[str,
         case "EXPOSE":
             ports = text.split()
             if not ports or not all(re.fullmatch(_PORT, port) for port in ports):
-                raise ValueError("a port is 80, 53/udp or 8000-8010")
+                raise ValueError("a port is written as 80, 53/udp or 8000-8010")
             named: dict[str, Any] = {port if "/" in port else f"{port}/tcp": {} for port in ports}
             changed["ExposedPorts"] = (config.get("ExposedPorts") or {}) | named
         case "WORKDIR":
@@ -246,7 +246,7 @@ def _change(instruction: str, text: str, config: Mapping[str, Any]) -> dict[str,
         case "STOPSIGNAL":
             changed["StopSignal"] = text
         case _:
-            raise ValueError(f"there is no such instruction, only {INSTRUCTIONS}")
+            raise ValueError(f"unknown instruction; the known ones are {INSTRUCTIONS}")
     return changed
 
 
@@ -256,7 +256,7 @@ def _command(text: str) -> list[str]:
         return ["/bin/sh", "-c", text] if text else []
     found = json.loads(text)
     if not all(isinstance(item, str) for item in found):
-        raise ValueError("it is not a list of strings")
+        raise ValueError("the value is not a list of strings")
     return list(found)
 
 
@@ -266,5 +266,5 @@ def _pairs(text: str) -> dict[str, str]:
     if words and "=" not in words[0]:
         words = [f"{words[0]}={' '.join(words[1:])}"]
     if not words or any(not word.partition("=")[0] or "=" not in word for word in words):
-        raise ValueError("it is not KEY=VALUE")
+        raise ValueError("the value is not KEY=VALUE")
     return dict(word.split("=", 1) for word in words)

@@ -42,9 +42,9 @@ NO_NAME: Final = "<none>:<none>"
 _CAUSES: Final = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EOPNOTSUPP: "the file system cannot keep the attributes that layers need"
-    " (a tmpfs can from Linux 6.6 on)",
-    errno.EPERM: "this user may not make such files",
+    errno.EOPNOTSUPP: "the file system does not support the extended attributes of layers"
+    " (tmpfs does since Linux 6.6)",
+    errno.EPERM: "this user may not create such files",
 }
 
 
@@ -57,7 +57,7 @@ class RemovedImages(NamedTuple):
 
 
 @contextmanager
-def user_errors(asked: str, *, kept: str = "nothing of it was kept") -> Iterator[None]:
+def user_errors(asked: str, *, kept: str = "nothing was stored") -> Iterator[None]:
     """Turn `InvalidArchive` and `OSError` of the body into errors that tell what to do."""
     try:
         yield
@@ -222,7 +222,7 @@ class Images:
 
     def _publish(self, scratch: str, config: ImageConfig, names: Sequence[str]) -> str:
         if self._store.publish(scratch, [NamedImage(config, tuple(names))]):
-            raise NotFoundError("make an image", "the image it is built on was removed meanwhile")
+            raise NotFoundError("create an image", "its base image has just been removed")
         return config.identity
 
     # --- removing ------------------------------------------------------------
@@ -240,9 +240,9 @@ class Images:
             if identity is None:
                 raise InvalidError(
                     asked,
-                    f"{self.get(reference).name} is put together from this machine's own programs",
-                    remedy="delete the directory that MYDOCKER_IMAGE_CACHE names,"
-                    " else ~/.cache/mydocker",
+                    f"{self.get(reference).name} is assembled from this machine's programs",
+                    remedy="delete the directory in MYDOCKER_IMAGE_CACHE,"
+                    " by default ~/.cache/mydocker",
                 )
             every, by_name = index.names_of(identity), index.named(reference)
             names = [by_name] if by_name is not None else every
@@ -250,16 +250,16 @@ class Images:
             if by_name is None and len(repositories) > 1 and not force:
                 raise ConflictError(
                     asked,
-                    f"it is called {' and '.join(every)}",
-                    remedy="remove it by name, or `mydocker rmi -f`",
+                    f"the image has several names: {', '.join(every)}",
+                    remedy="remove each name, or use `mydocker rmi -f`",
                 )
             last = len(names) == len(every)
             users = self._users(identity) if last else []
             if users and not force:
                 raise ConflictError(
                     asked,
-                    f"container {users[0]!r} uses it",
-                    remedy=f"`mydocker rm {users[0]}` before",
+                    f"container {users[0]!r} uses the image",
+                    remedy=f"`mydocker rm {users[0]}` first",
                 )
             for name in names:
                 del index.names[name]

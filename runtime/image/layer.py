@@ -70,7 +70,7 @@ def build(
     for found, wanted in ((layer.digest, digest), (layer.diff_id, diff_id)):
         if wanted and found != wanted:
             raise InvalidArchive(
-                f"a layer has the digest sha256:{found}, and should have sha256:{wanted}"
+                f"a layer has the digest sha256:{found}, instead of sha256:{wanted}"
             )
     write_json(f"{directory}/layer.json", layer._asdict())
     return layer
@@ -99,8 +99,8 @@ class Budget:
         if self._left < 0:
             raise InvalidArchive(
                 f"it unpacks to more than {self._most} bytes",
-                cause=f"a bomb, or too little free space (nine tenths of it may be used, and"
-                f" never more than {MOST_BYTES >> 30} GiB)",
+                cause="the archive is malicious, or too little space is free (the limit is nine"
+                f" tenths of it, and at most {MOST_BYTES >> 30} GiB)",
                 remedy="point MYDOCKER_ROOT at a larger disk if you trust the archive",
             )
 
@@ -149,7 +149,7 @@ def is_gzip(source: io.BufferedReader[Any]) -> bool:
         if head.startswith(magic):
             raise InvalidArchive(
                 f"it is compressed by {program}",
-                cause="mydocker unpacks gzip only",
-                remedy=f"unpack it before: {program} -d",
+                cause="mydocker unpacks only gzip",
+                remedy=f"decompress the layer first with `{program} -d`",
             )
     return head.startswith(_GZIP)

@@ -81,9 +81,9 @@ class Index(NamedTuple):
         if len(found) > 1:
             some = ", ".join(item[:12] for item in found[:5])
             raise NotFoundError(
-                f"use the image {reference!r}",
-                f"{len(found)} ids start so: {some}",
-                remedy="more digits, or the name",
+                f"find image {reference!r}",
+                f"{len(found)} IDs have this prefix: {some}",
+                remedy="more digits of the ID, or the name",
             )
         return found[0] if found else None
 
@@ -125,9 +125,7 @@ class ImageStore:
             return base_image(self.cache)
         if digits and (found := base_image(self.cache)).id.startswith(digits):
             return found
-        raise NotFoundError(
-            f"use the image {reference!r}", "there is no such image", remedy="mydocker images"
-        )
+        raise NotFoundError(f"find image {reference!r}", "no such image", remedy="mydocker images")
 
     @contextmanager
     def pinned(self, reference: str) -> Iterator[Image]:

@@ -27,10 +27,10 @@ _BASE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW_FILE: Final = _BASE | os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _DIRECTORY: Final = _BASE | os.O_RDONLY | os.O_DIRECTORY
 _PATH_ERRORS: Final = {
-    errno.EXDEV: "lies below a link that leads out",
-    errno.ELOOP: "lies below links that go in a circle",
+    errno.EXDEV: "is below a symbolic link that leads out of the archive",
+    errno.ELOOP: "is below symbolic links that form a loop",
     errno.ENAMETOOLONG: "is too long for a file system",
-    errno.ENOTDIR: "lies below something that is no directory",
+    errno.ENOTDIR: "is below a file that is not a directory",
 }
 
 
@@ -80,7 +80,7 @@ class Tree:
         """Make one entry; it replaces an earlier one of that name."""
         if not entry.path:
             if entry.kind != "directory":
-                raise InvalidArchive(f"the top of it is a {entry.kind}")
+                raise InvalidArchive(f"its top is a {entry.kind}, not a directory")
             self._set_directory_metadata(".", self._top, entry)
             return
         directory, _, name = entry.path.rpartition("/")
@@ -124,7 +124,7 @@ class Tree:
             os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
             if not is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
-                raise InvalidArchive(f"{path!r} is in the place of a directory") from None
+                raise InvalidArchive(f"{path!r} would replace a directory") from None
             os.unlink(name, dir_fd=parent)
             os.mkdir(name, 0o755, dir_fd=parent)
             self._make_opaque(parent, name)
@@ -138,7 +138,7 @@ class Tree:
             try:
                 os.unlink(name, dir_fd=parent)
             except IsADirectoryError:
-                raise InvalidArchive(f"{entry.path!r} is in the place of a directory") from None
+                raise InvalidArchive(f"{entry.path!r} would replace a directory") from None
             self._make(parent, name, entry, data)
 
     def _make(self, parent: int, name: str, entry: TarEntry, data: Iterable[bytes]) -> None:
@@ -211,14 +211,16 @@ class Tree:
     def _erase(self, parent: int, name: str, path: str) -> None:
         if name == whiteout.OPAQUE:
             if path == name:
-                raise InvalidArchive("it hides everything below it, which an overlay cannot")
+                raise InvalidArchive(
+                    "its opaque whiteout is at the top, which overlayfs does not support"
+                )
             self._make_opaque(parent, ".")
             return
         if name.startswith(whiteout.RESERVED):
             return
         gone = name.removeprefix(whiteout.PREFIX)
         if gone in ("", ".", ".."):
-            raise InvalidArchive(f"the whiteout {path!r} is of no name")
+            raise InvalidArchive(f"the whiteout {path!r} names no file")
         try:
             found = os.stat(gone, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:

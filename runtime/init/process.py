@@ -212,9 +212,9 @@ def _leaves_mount(path: bytes) -> bool:
 def _magic_link_error(name: str, path: str) -> CommandError:
     return CommandError(
         f"execute {name!r} in the container",
-        f"{path} leads through a link of /proc to a file of the process that executes it",
-        "that would be the host's own interpreter, which runs mydocker",
-        "a path of the image's own",
+        f"{path} leads through a link in /proc to a file of the executing process",
+        "the file would be the host's Python interpreter, which runs mydocker",
+        "a path in the image",
     )
 
 
@@ -225,7 +225,7 @@ def _explained(name: str, error: OSError | None) -> MydockerError:
     if error is None or isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return CommandNotFoundError(
             asked,
-            "there is no such command in the image",
-            remedy="`mydocker run --rm IMAGE ls /bin` shows what there is",
+            "no such command in the image",
+            remedy="`mydocker run --rm IMAGE ls /bin` to list the commands",
         )
     return CommandError(asked, str(error.strerror))

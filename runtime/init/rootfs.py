@@ -96,16 +96,16 @@ def mount_layers(layers: tuple[str, ...], mountpoint: str, own: str = "") -> Non
         mount("overlay", mountpoint, "overlay", MS_NODEV, options)
     except OSError as error:
         cause = {
-            errno.EINVAL: f"{mountpoint} lies on an overlay itself, or on a file system"
+            errno.EINVAL: f"{mountpoint} is on an overlay itself, or on a file system"
             " that cannot be an upper layer",
-            errno.ENODEV: "the kernel has no overlay file system",
-            errno.EPERM: "this kernel does not let user namespaces mount overlays (before 5.11)",
+            errno.ENODEV: "the kernel has no overlayfs",
+            errno.EPERM: "user namespaces can mount overlayfs only since Linux 5.11",
         }.get(error.errno or 0, "")
         raise UnsupportedError(
             "mount the container's file system",
             str(error.strerror),
             cause,
-            "point MYDOCKER_ROOT at a directory on a tmpfs, ext4 or xfs; netmodes doctor",
+            "point MYDOCKER_ROOT at a directory on tmpfs, ext4 or xfs; see `netmodes doctor`",
         ) from error
     finally:
         for fd in lower:
@@ -157,7 +157,7 @@ def _refuse_host_root(outside: os.stat_result) -> None:
     with open("/proc/self/mountinfo", "rb", buffering=0) as file:
         roots = sum(line.split()[4] == b"/" for line in file.read().splitlines())
     if roots != 1 or (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino):
-        raise UnsupportedError("leave the host's file system", "it is still in reach")
+        raise UnsupportedError("leave the host's file system", "the old root is still reachable")
 
 
 def _put(tree: int, target: str) -> None:
@@ -177,8 +177,8 @@ def _mount_proc() -> None:
         raise UnsupportedError(
             "mount /proc in the container",
             str(error.strerror),
-            "the /proc outside is partly hidden, as inside another container",
-            "run the outer container with --security-opt systempaths=unconfined",
+            "the outer /proc is partly masked, as inside another container",
+            "start the outer container with --security-opt systempaths=unconfined",
         ) from error
 
 
@@ -245,13 +245,13 @@ def parse_bind(asked: str, text: str) -> Bind:
     bind = Bind(source, os.path.normpath(target) if target else "", mode == "ro")
     wrong = ""
     if not source or not target or len(rest) > 2 or mode not in ("", "ro", "rw"):
-        wrong = "is not source:target[:ro]"
+        wrong = "is not SOURCE:TARGET[:ro]"
     elif not target.startswith("/"):
         wrong = f"has the target {target!r}, which is not absolute"
     elif _forbidden(bind.target):
-        wrong = f"cannot be: {bind.target} is the container's own"
+        wrong = f"would cover {bind.target}, which mydocker mounts itself"
     elif bind.volume and not NAME.fullmatch(source):
-        wrong = f"names a volume {source!r}, which is malformed"
+        wrong = f"has the malformed volume name {source!r}"
     elif not bind.volume and not source.startswith("/"):
         wrong = f"has the source {source!r}, which is not absolute"
     if wrong:
@@ -297,12 +297,12 @@ def attach_binds(taken: Iterable[DetachedMount]) -> None:
         asked = f"mount something at {target}"
         path = os.path.realpath(target)
         if _forbidden(path):
-            raise InvalidError(asked, f"in this image it leads to {path}")
+            raise InvalidError(asked, f"in this image the path leads to {path}")
         try:
             _make_mount_point(path, directory=directory)
             if os.path.isdir(path) != directory:
                 kinds = ("a file", "a directory") if directory else ("a directory", "a file")
-                raise InvalidError(asked, "it is {}, and the source is {}".format(*kinds))
+                raise InvalidError(asked, "the target is {}, but the source is {}".format(*kinds))
             move_mount(tree, path)
         except OSError as error:
             raise InvalidError(asked, str(os.strerror(error.errno or 0))) from error

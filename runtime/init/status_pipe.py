@@ -66,7 +66,7 @@ class InitReport:
         while not self._pid:
             message = self._next()
             if message is None:
-                raise UnsupportedError("start the container", "its first process died at once")
+                raise UnsupportedError("start the container", "its pid 1 died at once")
             self._handle(message)
         return self._pid
 
@@ -112,9 +112,9 @@ def receive_descriptors(channel: int) -> tuple[bytes, list[int]]:
             return b"", []
     if flags & socket.MSG_CTRUNC:
         raise UnsupportedError(
-            "take what is handed over",
-            "there are more descriptors than a process may have here",
-            remedy="ulimit -n",
+            "receive file descriptors",
+            "the process has reached its limit of open files",
+            remedy="`ulimit -n` with a higher number",
         )
     return word, found
 

@@ -131,4 +131,4 @@ def _show(stdout: int, data: bytes) -> None:
         while data:
             data = data[os.write(stdout, data) :]
     except OSError as error:
-        raise output_lost("show what is written to the terminal", error.errno or 0) from error
+        raise output_lost("show the output of the terminal", error.errno or 0) from error

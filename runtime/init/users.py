@@ -34,7 +34,7 @@ def find(text: str) -> User:
     known = next((line for line in _lines("/etc/passwd", 7) if user in (line[0], line[2])), None)
     if known is None and not user.isdigit():
         raise InvalidError(
-            f"run as the user {user!r}", "the image's /etc/passwd has no such user", remedy="-u UID"
+            f"run as the user {user!r}", "no such user in the image's /etc/passwd", remedy="-u UID"
         )
     uid = int(known[2] if known else user)
     groups = _lines("/etc/group", 4)
@@ -53,7 +53,9 @@ def find(text: str) -> User:
 def _check_id(what: str, number: int) -> None:
     if number > _HIGHEST:
         raise InvalidError(
-            f"run as the {what} {number}", "the kernel has no such id", f"the highest is {_HIGHEST}"
+            f"run as the {what} {number}",
+            "the ID is too high for the kernel",
+            f"the highest is {_HIGHEST}",
         )
 
 
@@ -62,7 +64,7 @@ def _group(text: str, groups: list[list[str]]) -> int:
         if text in (line[0], line[2]):
             return int(line[2])
     if not text.isdigit():
-        raise InvalidError(f"run as the group {text!r}", "the image's /etc/group has no such group")
+        raise InvalidError(f"run as the group {text!r}", "no such group in the image's /etc/group")
     return int(text)
 
 
@@ -99,7 +101,6 @@ def become(user: User, *, streams: tuple[int, ...]) -> None:
         raise UnsupportedError(
             f"run as uid {user.uid}, gid {user.gid}",
             str(error.strerror),
-            "this user namespace does not have these ids, as for an ordinary user without"
-            " subordinate ids (/etc/subuid)",
-            "-u 0 runs the command as root of the container",
+            "the user namespace does not map these IDs, for lack of subordinate IDs (/etc/subuid)",
+            "-u 0, which runs the command as root of the container",
         ) from error

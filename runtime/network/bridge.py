@@ -56,9 +56,9 @@ def find(host: Netlink, network: NetworkConfig) -> rtnetlink_dump.Link | None:
     if link is not None and not _is_ours(link, network):
         raise ConflictError(
             f"use the bridge {network.bridge}",
-            f"there is an interface of that name that mydocker did not make (MAC {link.mac})",
-            "another container runtime lives in this network namespace",
-            "run mydocker in a namespace of its own: netmodes lab",
+            f"mydocker did not create the interface of this name (MAC {link.mac})",
+            "another container runtime uses this network namespace",
+            "run mydocker in a separate network namespace, such as that of `netmodes lab`",
         )
     return link
 
@@ -93,7 +93,7 @@ def make(network: NetworkConfig) -> None:
             )
             await_local(host, (gateway.ip for gateway in network.gateways))
     except NetlinkError as error:
-        raise refused(f"make the bridge {network.bridge}", error) from error
+        raise refused(f"create the bridge {network.bridge}", error) from error
 
 
 def remove(network: NetworkConfig) -> None:
@@ -111,7 +111,7 @@ def refused(asked: str, error: NetlinkError) -> UnsupportedError:
     if error.errno in (errno.EPERM, errno.EACCES):
         cause, remedy = "no CAP_NET_ADMIN in this network namespace", "netmodes lab"
     elif error.errno in (errno.EOPNOTSUPP, errno.ENOENT, errno.EAFNOSUPPORT):
-        cause, remedy = "the kernel was built without it", "netmodes doctor"
+        cause, remedy = "the kernel was built without the feature", "netmodes doctor"
     else:
         cause, remedy = "", ""
     return UnsupportedError(asked, str(error.strerror), cause, remedy)
@@ -135,7 +135,7 @@ def set_ipv6(interface: str, *, on: bool) -> None:
     except FileNotFoundError:
         if on:
             raise UnsupportedError(
-                "make an IPv6 network", "this kernel has no IPv6", remedy="leave out --ipv6"
+                "create an IPv6 network", "this kernel has no IPv6", remedy="leave out --ipv6"
             ) from None
 
 

@@ -46,7 +46,7 @@ def free_number(asked: str, netns: NetNS) -> int:
     for number in range(ENDS):
         if f"eth{number}" not in taken:
             return number
-    raise ConflictError(asked, f"it is on {ENDS} networks already")
+    raise ConflictError(asked, f"the container is already on {ENDS} networks, the maximum")
 
 
 def endpoint(
@@ -138,10 +138,10 @@ def _ipv6_disabled(netns: NetNS, added: Sequence[NewEndpoint]) -> UnsupportedErr
             key = f"net.ipv6.conf.{record.interface}.disable_ipv6"
             if network.subnet6 and sysctl.read(key) == "1":
                 return UnsupportedError(
-                    f"give {record.interface} the address {record.address6}",
-                    "IPv6 is switched off in this container",
+                    f"assign {record.address6} to {record.interface}",
+                    "IPv6 is disabled in the container",
                     f"{key} is 1, as net.ipv6.conf.default.disable_ipv6 was",
-                    f"switch it on inside, or a network without IPv6 in place of {network.name}",
+                    f"enable IPv6 inside, or use a network without IPv6 instead of {network.name}",
                 )
     return None
 
@@ -158,7 +158,9 @@ def _add_link(netns: NetNS, host: Netlink, inside: Netlink, added: NewEndpoint) 
         else:
             bridge.add_pair(host, netns, network, record, master=master.ifindex)
     except NetlinkError as error:
-        raise bridge.refused(f"plug {record.interface} into {network.name}", error) from error
+        raise bridge.refused(
+            f"attach {record.interface} to network {network.name}", error
+        ) from error
 
 
 def unplug(netns: NetNS, interface: str) -> None:

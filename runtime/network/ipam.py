@@ -45,15 +45,13 @@ def pick(
     """
     allowed = host_numbers(subnet)
     if requested is not None:
-        asked = f"give a container the address {requested}"
+        asked = f"assign the address {requested}"
         if requested not in subnet:
-            raise InvalidError(asked, f"it is not in the subnet {subnet}")
+            raise InvalidError(asked, f"the address is not in the subnet {subnet}")
         if int(requested) not in allowed:
-            raise InvalidError(
-                asked, f"it is the network's own address or the broadcast of {subnet}"
-            )
+            raise InvalidError(asked, f"it is the network or broadcast address of {subnet}")
         if str(requested) in taken:
-            raise ConflictError(asked, "it is taken", remedy="mydocker network inspect")
+            raise ConflictError(asked, "the address is in use", remedy="mydocker network inspect")
         return requested
     if within is not None:
         first, last = int(within.network_address), int(within.broadcast_address)
@@ -64,7 +62,7 @@ def pick(
             return type(subnet.network_address)(number)
     raise ConflictError(
         f"find a free address in {within or subnet}",
-        "every address is taken",
+        "every address is in use",
         remedy="remove a container, or use a network with a larger subnet",
     )
 
@@ -127,9 +125,9 @@ class Leases:
         taken |= {address_of(item) for item in leases if item.startswith(_OWN_MACS)}
         taken.discard("")
         if mac and (mac in leases or address_of(mac) in taken):
-            raise ConflictError(f"give a container the MAC {mac}", "it is taken")
+            raise ConflictError(f"assign the MAC address {mac}", "the address is in use")
         if ip6 and not network.subnet6:
-            raise InvalidError(f"give a container the address {ip6}", "the network has no IPv6")
+            raise InvalidError(f"assign the address {ip6}", "the network has no IPv6")
         within = ip_network(network.ip_range) if network.ip_range else None
         given: list[Address] = []
         for subnet in network.subnets:

@@ -28,7 +28,7 @@ def parent(asked: str, name: str) -> rtnetlink_dump.Link:
     with Netlink() as host:
         found = find_link(host, name)
     if found is None:
-        raise NotFoundError(asked, f"there is no interface {name} on this host", remedy="ip link")
+        raise NotFoundError(asked, f"no such interface on this host: {name}", remedy="ip link")
     return found
 
 
@@ -36,7 +36,7 @@ def add(
     host: Netlink, netns: NetNS, inside: Netlink, network: NetworkConfig, endpoint: EndpointRecord
 ) -> None:
     """Create the container's link, inside its netns and still down."""
-    index = parent(f"join network {network.name!r}", network.parent).ifindex
+    index = parent(f"connect to network {network.name!r}", network.parent).ifindex
     link = rtnetlink.add_link(
         "macvlan",
         endpoint.interface,
