@@ -164,8 +164,8 @@ def _moment(name: str, function: Callable[..., Any]) -> Moment:
         return Moment(name)
     except ValueError:
         raise FaultError(
-            f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}: there is no "
-            f"moment {name!r}; there are: {', '.join(Moment)}"
+            f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}: unknown "
+            f"moment {name!r}; the known ones are {', '.join(Moment)}"
         ) from None
 
 
@@ -173,18 +173,20 @@ def _check(found: Fault) -> None:
     complaint = ""
     wanted = 2 if found.around else 1
     if not _ID.fullmatch(found.id):
-        complaint = "an id is lower-case words with hyphens between them"
+        complaint = "a fault id consists of lower-case words and hyphens"
     elif not found.violates:
-        complaint = "it violates no requirement: name at least one in violates=(…)"
+        complaint = "the fault violates no requirement; name at least one in violates=(…)"
     elif bool(found.moments) == bool(found.around):
-        complaint = "give either the moment at which it acts or the verb that it wraps (around)"
+        complaint = "give either `moment`, when it acts, or `around`, the verb that it wraps"
     elif unknown := sorted(set(found.around) - VERBS):
         known = ", ".join(sorted(VERBS))
-        complaint = f"an adapter has no verb {', '.join(unknown)}; it has: {known}"
+        complaint = f"adapters have no verb {', '.join(unknown)}; the verbs are {known}"
     elif not found.about:
-        complaint = "say in its docstring what it does"
+        complaint = "the function has no docstring, which is the fault's title"
     elif len(inspect.signature(found.function).parameters) != wanted:
-        complaint = f"it must take {'a site and a verb' if found.around else 'a site'}, no more"
+        complaint = (
+            f"the function must take only {'a site and a verb' if found.around else 'a site'}"
+        )
     if complaint:
         raise FaultError(f"{found.where}: fault {found.id!r}: {complaint}")
 
@@ -222,7 +224,7 @@ def collect(modules: Iterable[ModuleType], requirements: Catalogue) -> FaultCata
         for item in (fault for top in declared for fault in (*reversed(top.stacked), top)):
             other = found.setdefault(item.id, item)
             if other is not item:
-                raise FaultError(f"{item.where}: fault {item.id!r}: {other.where} has that id too")
+                raise FaultError(f"{item.where}: fault {item.id!r}: {other.where} has the same id")
             _check_requirements(item, requirements)
     return FaultCatalogue(tuple(found.values()))
 
@@ -276,7 +278,7 @@ class AdapterCall:
         if unknown := changed.keys() - self.arguments.keys():
             raise TypeError(
                 f"{self.called} has no argument {', '.join(sorted(unknown))}; "
-                f"it has: {', '.join(self.arguments)}"
+                f"its arguments are {', '.join(self.arguments)}"
             )
         return self._do(**{**self.arguments, **changed})
 

@@ -71,7 +71,7 @@ class FaultContext:
     @property
     def inside(self) -> NetnsEditor:
         """The container's network namespace; in mode host the host's own."""
-        assert self.facts is not None, f"there is no container at the moment {self.moment}"
+        assert self.facts is not None, f"no container exists at the moment {self.moment}"
         return NetnsEditor(NetnsView(self.name, partial(self.world_host.netns_of, self.facts.pid)))
 
     @property
@@ -153,7 +153,7 @@ class FaultContext:
     def path(self, inner: str, container: ContainerInfo | None = None) -> str:
         """Return the path of a container's file, below /proc/PID/root."""
         facts = container or self.facts
-        assert facts is not None, f"there is no container at the moment {self.moment}"
+        assert facts is not None, f"no container exists at the moment {self.moment}"
         return f"{self.world_host.proc}/{facts.pid}/root{inner}"
 
     def read(self, inner: str) -> str:

@@ -208,14 +208,14 @@ def _end(fd: int, pid: int) -> int:
 
 def _read_outcomes(trial: Trial, said: bytes, code: int) -> None:
     trial.seconds = time.monotonic() - trial.began
-    trial.died = f"its trial did not come to its end: {_end_reason(code, trial.seconds)}"
+    trial.died = f"the trial did not finish: {_end_reason(code, trial.seconds)}"
     *lines, _ = said.decode().split("\n")  # an incomplete last line is ignored
     for line in lines:
         told = json.loads(line)
         if "acted" in told:
             trial.acted, trial.died = told["acted"], ""
         elif "raised" in told:
-            trial.died = f"its trial did not come to its end: {told['raised']} was raised"
+            trial.died = f"the trial did not finish: it raised {told['raised']}"
         else:
             told = {key: tuple(val) if isinstance(val, list) else val for key, val in told.items()}
             trial.outcomes.append(PhaseOutcome(**told))

@@ -121,7 +121,7 @@ def judge(
     elif missed and not set(missed) & set(claimed):
         fate, said = Result.UNSUPPORTED, f"the runtime does not claim {', '.join(missed)}"
     elif missed:
-        why = "it never acted" if not acted else "no test of it failed"
+        why = "the fault never acted" if not acted else "no test of it failed"
         fate, said = Result.SURVIVED, f"{', '.join(missed)}: {why}"
     elif astray:
         fate, said = Result.STRAY, astray[0]

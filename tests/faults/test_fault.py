@@ -29,10 +29,14 @@ WRONG: dict[str, tuple[dict[str, Any], Callable[..., Any], str]] = {
     "violates": ({"violates": (), "moment": "host-ready"}, acts, "violates no requirement"),
     "neither": ({}, acts, "either the moment"),
     "both": ({"moment": "host-ready", "around": "run"}, wraps, "either the moment"),
-    "moment": ({"moment": "by-and-by"}, acts, "no moment 'by-and-by'; there are: host-ready"),
-    "verb": ({"around": ("run", "pause")}, wraps, "no verb pause; it has: connect, crash, "),
+    "moment": (
+        {"moment": "by-and-by"},
+        acts,
+        "unknown moment 'by-and-by'; the known ones are host-ready",
+    ),
+    "verb": ({"around": ("run", "pause")}, wraps, "no verb pause; the verbs are connect, crash, "),
     "docstring": ({"moment": "host-ready"}, silent, "say in its docstring"),
-    "arguments": ({"moment": "host-ready"}, wraps, "must take a site, no more"),
+    "arguments": ({"moment": "host-ready"}, wraps, "must take only a site"),
     "around": ({"around": "run"}, acts, "must take a site and a verb"),
 }
 

@@ -115,4 +115,4 @@ def test_surviving_fault_says_whether_it_acted() -> None:
         judge(harmless(), [outcome()], tested=known, claimed=known, acted=acted).said
         for acted in (0, 1)
     ]
-    assert told == ["AB-1: it never acted", "AB-1: no test of it failed"]
+    assert told == ["AB-1: the fault never acted", "AB-1: no test of it failed"]
