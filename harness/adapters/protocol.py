@@ -156,7 +156,9 @@ class Adapter(Protocol):
         Its standard input and output are those of the command inside, without a terminal;
         it may do there whatever the runtime lets such a command do at most.
         """
-        raise RuntimeRefused(f"exec in {name}: {' '.join(argv)}", "this adapter cannot")
+        raise RuntimeRefused(
+            f"exec in {name}: {' '.join(argv)}", "this adapter does not support it"
+        )
 
     def stop_container(self, name: str) -> None:
         """Stop a running container; it can be started again."""

@@ -115,8 +115,8 @@ def test_inspect_cache_ends_with_the_container(scene: Scene) -> None:
     ("trick", "words"),
     [
         ('[ "$1" = inspect ] && kill -SEGV $$', "it was ended by signal 11"),
-        ('[ "$1" = inspect ] && echo hello && exit 0', "it printed what is no JSON"),
-        ('[ "$1" = inspect ] && exit 3', "it exited with 3 and said nothing"),
+        ('[ "$1" = inspect ] && echo hello && exit 0', "its output is not JSON"),
+        ('[ "$1" = inspect ] && exit 3', "it exited with 3 without a message"),
         ('[ "$1" = inspect ] && echo "panic: oh" >&2 && exit 2', "it crashed"),
     ],
     ids=["crash", "garbage", "silence", "panic"],

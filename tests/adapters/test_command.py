@@ -65,7 +65,7 @@ def test_vendors_shows_a_description(capsys: pytest.CaptureFixture[str], tmp_pat
     """Missing programs are listed."""
     assert main.main(["vendors", describe(tmp_path, command="acmectl-7")]) == 0
     told = capsys.readouterr().out
-    assert "not installed: there is no acmectl-7" in told
+    assert "not installed: acmectl-7 not found" in told
     assert "joined_survives = loopback-only" in told
 
 
@@ -89,7 +89,7 @@ def test_vendors_names_an_unknown_adapter(capsys: pytest.CaptureFixture[str]) ->
     """The other adapters are shown, and the exit code is 2."""
     assert main.main(["vendors", "dokcer", "mydocker"]) == 2
     told = capsys.readouterr().out
-    assert "no adapter is called 'dokcer'; there are: bwrap, " in told
+    assert "unknown adapter 'dokcer'; the known ones are bwrap, " in told
     assert "mydocker 0" in told
 
 

@@ -63,8 +63,8 @@ def test_finding_mydocker_imports_no_other_driver() -> None:
 @pytest.mark.parametrize(
     ("features", "words"),
     [
-        ('frozenset({"bridg", "host"})', "claims 'bridg': there is no such feature; there are: br"),
-        ('"bridge"', "has 'bridge' for its features: a set of them is wanted"),
+        ('frozenset({"bridg", "host"})', "claims the unknown feature 'bridg'; known: br"),
+        ('"bridge"', "has the features 'bridge', which is not a set of features"),
         ("property(lambda self: frozenset())", "has <property .*: a set of them is wanted"),
     ],
     ids=["misspelt", "text", "property"],

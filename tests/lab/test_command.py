@@ -68,7 +68,7 @@ def test_unknown_runtime_is_refused_with_the_known() -> None:
     """Nothing is put up."""
     done = run([*LAB, "--runtime", "nosuch"])
     assert done.returncode == 2
-    assert "no adapter is called 'nosuch'" in done.stderr
+    assert "unknown adapter 'nosuch'" in done.stderr
     assert "mydocker" in done.stderr
 
 

@@ -120,7 +120,7 @@ class BareFactory:
         Raises `ValueError` if the programs depend on libraries of their own version.
         """
         if not self.relocatable:
-            raise ValueError("they need libraries of their own version")
+            raise ValueError("CNI plugins need libraries of their own version")
         wiring: Any = replace(self.wiring, prefix=prefix)  # type: ignore[type-var] # a dataclass
         found = programs.found_in(prefix, self.required)
         daemons = tuple(item.resolved(found) for item in self.daemons)
@@ -149,8 +149,8 @@ class BareFactory:
         """Return why the installed runtime cannot run in this sandbox, or an empty text."""
         if self.for_root and in_user_namespace():
             return (
-                f"{self.command[0]} does not run in a user namespace, and an ordinary user's "
-                "sandbox is one: run as root"
+                f"{self.command[0]} does not run in a user namespace, which an ordinary user's "
+                "sandbox is; run as root"
             )
         return rootless.cgroup_obstacle(self.command[0]) if self.cgroups else ""
 
@@ -205,8 +205,8 @@ class BareAdapter:
         self.version = factory.version
         if not self.version:
             raise RuntimeBroken(
-                f"{' '.join((factory.command[0], *factory.version_options))} prints no version: "
-                "see whether it can be executed here"
+                f"{' '.join((factory.command[0], *factory.version_options))} printed no version; "
+                "check that the program runs on this machine"
             )
         self.dialect = self._daemons.allow_restarts(factory.dialect)
 
@@ -225,7 +225,7 @@ class BareAdapter:
         lines = [f"{request}: {why}"]
         ended = self._daemons.ended
         if ended:
-            lines.append("Its daemon has ended; it is started anew.")
+            lines.append("Its daemon has ended and is restarted.")
         lines += self._daemons.hints(self._factory.called or self.name)
         if ended:
             self._start_daemons()
@@ -269,11 +269,13 @@ class BareAdapter:
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
         """Refuse: a bare runtime's container is connected before it starts."""
-        raise RuntimeRefused(f"connect {name} to {network} as {aliases}", "not with a bare runtime")
+        raise RuntimeRefused(
+            f"connect {name} to {network} as {aliases}", "a bare runtime cannot do this"
+        )
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
         """Refuse: a bare runtime's container is connected before it starts."""
-        raise RuntimeRefused(f"disconnect {name} from {network}", "not with a bare runtime")
+        raise RuntimeRefused(f"disconnect {name} from {network}", "a bare runtime cannot do this")
 
     # --- containers
 

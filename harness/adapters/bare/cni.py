@@ -191,7 +191,7 @@ def _answer(output: str, what: str) -> dict[str, Any]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise CniBroken(f"CNI plugin {what} printed no JSON object, but {output[:200]!r}")
+        raise CniBroken(f"CNI plugin {what} printed {output[:200]!r} instead of a JSON object")
     return answer
 
 
@@ -319,7 +319,7 @@ def _call(
     except (ValueError, TypeError, KeyError, AttributeError):
         output = (done.stdout + done.stderr).strip()
         raise CniBroken(
-            f"CNI plugin {what} exited with {done.returncode} and no error of the "
-            f"specification's; its input was {text}, its output {output[-2000:]!r}"
+            f"CNI plugin {what} exited with {done.returncode} without an error as in "
+            f"the CNI specification; input: {text}, output: {output[-2000:]!r}"
         ) from None
     raise CniError(f"CNI plugin {what}: {words}")

@@ -70,7 +70,7 @@ class CniBackend:
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
         """Choose subnets and try the network out, which creates the bridge."""
-        networks.save(networks.completed(spec, "there is no CNI plugin for"))
+        networks.save(networks.completed(spec, "no CNI plugin supports"))
         try:
             self._try_out(spec.name)
         except BaseException:
@@ -97,9 +97,7 @@ class CniBackend:
         else:
             given = {"publish": spec.ports, "mac": spec.mac, "ip": spec.ip or spec.ip6}
             for option in (name for name, value in given.items() if value):
-                raise ProgramRefused(
-                    f"{option}: there is no CNI network in mode {spec.mode} to ask for it"
-                )
+                raise ProgramRefused(f"{option}: mode {spec.mode} has no CNI network")
         return replace(spec, ports=tuple(_settled(port) for port in spec.ports))
 
     def wire(self, record: BareRecord) -> WiredNetns:

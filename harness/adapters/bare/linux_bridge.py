@@ -79,7 +79,7 @@ class LinuxBridge:
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
         """Create a network: another bridge."""
-        spec = networks.completed(spec, "a bridge alone is not")
+        spec = networks.completed(spec, "a Linux bridge does not support")
         self._make(spec)
         networks.save(spec)
         return self.facts(spec.name)
@@ -135,7 +135,7 @@ class LinuxBridge:
         if not isinstance(spec.mode, Bridge):
             given |= {"mac": spec.mac, "ip": spec.ip or spec.ip6}
         for option in (name for name, value in given.items() if value):
-            raise ProgramRefused(f"{option}: there is no such option in mode {spec.mode}")
+            raise ProgramRefused(f"{option}: mode {spec.mode} does not support the option")
         return spec
 
     def wire(self, record: BareRecord) -> WiredNetns:

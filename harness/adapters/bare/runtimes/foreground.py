@@ -43,7 +43,7 @@ def start(argv: Sequence[str], request: StartRequest, environment: Mapping[str, 
             output = request.log.read_text(encoding="utf-8", errors="replace").strip()
             raise failure(shlex.join(argv), "ended at once", output)
         select.select([], [], [], _AGAIN)
-    raise ProgramBroken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")
+    raise ProgramBroken(f"{shlex.join(argv)} started no process within {BOUND:g} s")
 
 
 def forget(home: Path) -> None:
