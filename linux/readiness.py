@@ -81,7 +81,7 @@ def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afr
             with contextlib.suppress(NetlinkError):  # removed meanwhile
                 rtnetlink_dump.link(netlink, name)  # makes the kernel catch up
     if late:
-        return f"link {late[0]} has a carrier and does not carry yet"
+        return f"link {late[0]} has a carrier but does not forward frames yet"
     for link in by_index.values():
         port = link.carrier and link.master in by_index and link.port_state is not None
         if port and link.port_state != rtnetlink.BR_STATE_FORWARDING:
@@ -100,7 +100,7 @@ def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afr
         # Once it is, it has also joined its solicited-node group: a solicitation before that
         # is repeated only a second later.
         if address.version == 6 and address.ip not in local:
-            return f"address {address} of {of.name} takes no packets yet"
+            return f"address {address} of {of.name} accepts no packets yet"
     return ""
 
 
@@ -128,7 +128,9 @@ def await_carrier(netlink: Netlink, names: Iterable[str], *, bound: float = BOUN
     for name in names:
         while not rtnetlink_dump.link(netlink, name).running:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"link {name} has no carrier after {bound} s: is its peer up?")
+                raise TimeoutError(
+                    f"link {name} has no carrier after {bound} s; check that its peer is up"
+                )
             os.sched_yield()
 
 
@@ -141,5 +143,7 @@ def await_local(netlink: Netlink, addresses: Iterable[Address], *, bound: float 
     for address in addresses:
         while address.version == 6 and not rtnetlink_dump.route_to(netlink, address).local:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{address} takes no packets after {bound} s: is it there?")
+                raise TimeoutError(
+                    f"{address} accepts no packets after {bound} s; check that it is assigned"
+                )
             os.sched_yield()

@@ -114,7 +114,7 @@ def observe(
                 forget_unresolved(inside)
         if rtnetlink_dump.neighbour_overflows(netlink) != overflows:
             raise NeighbourTableFull(
-                "the kernel's neighbour table overflowed while probing, so silence proves nothing; "
+                "the kernel's neighbour table overflowed, so a missing reply proves nothing; "
                 "raise net.ipv4.neigh.default.gc_thresh3 or probe fewer containers at a time"
             )
     return found
@@ -207,7 +207,7 @@ class _Exchange:
                     self._watch(stream, partial(self._on_greeting, index))
         except BlockingIOError as error:
             raise SendQueueFull(
-                f"{request.cell} cannot be probed: too many packets of its source wait for "
+                f"cannot probe {request.cell}: too many packets of its source wait for "
                 "neighbours that do not answer; probe fewer containers at a time"
             ) from error
         except OSError as error:
@@ -332,7 +332,7 @@ class _Exchange:
             request = self._requests[index]
             by_udp = request.cell.protocol is Protocol.UDP and request.source == own.netns
             if by_udp and request.address == datagram.source:
-                self.results.impostor(index, f"a reply came that is {datagram.data[:40]!r}")
+                self.results.impostor(index, f"the reply was {datagram.data[:40]!r}")
 
     def _on_connection(self, own: ProbeSockets, family: Family) -> None:
         """Witness a connection: send at once the number of this witness and the peer it saw."""
@@ -372,7 +372,7 @@ class _Exchange:
             self._replied(index, request.address, None)
         else:
             self.results.impostor(
-                index, f"the connection was accepted, then came {greeting[:40]!r}"
+                index, f"the connection was accepted, and its greeting was {greeting[:40]!r}"
             )
         self._handlers.pop(stream.fileno(), None)
         self._epoll.unregister(stream.fileno())

@@ -109,7 +109,7 @@ class Quiet:
             raise NeverQuiet(
                 f"the world is still busy after {self._bound} s, at "
                 f"{', '.join(sorted(busy)[:4]) or 'neighbours with a proxied address'}: "
-                "something in it sends without end; look with `netmodes lab`"
+                "some process keeps sending; find it with `netmodes lab`"
             )
         self._last, self._moved = now, not still
         return still
@@ -190,7 +190,7 @@ def _in_time(call: Callable[[], object]) -> None:
     except TimeoutError as error:
         raise ControlLost(
             f"a control packet took more than {CONTROL_BOUND} s; "
-            "this machine is too busy for a verdict, run again with fewer workers"
+            "this machine is too busy for a verdict; run with fewer workers"
         ) from error
 
 
@@ -253,7 +253,7 @@ def await_silence(
             deadline = time.monotonic() + seconds
         if deadline > bound:
             raise NeverQuiet(
-                f"answers still come {QUIET_BOUND:g} s after the kernel has come to rest: "
+                f"replies still arrive {QUIET_BOUND:g} s after the kernel is idle: "
                 "this machine is too busy for a verdict; run with fewer workers"
             )
 

@@ -129,7 +129,7 @@ class ProbeResults:
         """Note that a witness has received the request. A second witness is an impostor."""
         before = self._received.setdefault(index, seen)
         if before.witness != seen.witness:
-            detail = f"net:[{before.witness.id[1]}] and net:[{seen.witness.id[1]}] both saw it"
+            detail = f"net:[{before.witness.id[1]}] and net:[{seen.witness.id[1]}] both received it"
             self._decided[index] = Observation(Outcome.WRONG_PEER, detail=detail)
             self.open.discard(index)
         if index in self._replies:
@@ -159,7 +159,9 @@ class ProbeResults:
             seen = Observation(Outcome.REJECTED, code="local-policy", detail=word)
         elif late and number == errno.EHOSTUNREACH:
             # Not news in a quiet world: no neighbour replies for the next hop.
-            seen = Observation(Outcome.DROPPED, detail="no neighbour answered for the next hop")
+            seen = Observation(
+                Outcome.DROPPED, detail="the next hop did not resolve to a MAC address"
+            )
         elif number in NO_ROUTE:
             seen = Observation(Outcome.NO_ROUTE, detail=word)
         else:
@@ -190,14 +192,14 @@ class ProbeResults:
             outcome = Outcome.DROPPED
             detail = "the request reached no witness"
             if received:
-                detail = f"the request arrived at {arrival}, no answer came back"
+                detail = f"the request arrived at {arrival}, no reply came back"
         else:
             if received is None:
-                detail = f"{reply.source} answered, but no witness saw the request"
+                detail = f"{reply.source} replied, but no witness received the request"
             elif received.witness != request.target:
-                detail = f"{arrival} answered instead"
+                detail = f"{arrival} replied instead"
             elif reply.source != request.address:
-                detail = f"the answer came from {reply.source}, not from {request.address}"
+                detail = f"the reply came from {reply.source}, not from {request.address}"
             outcome = Outcome.WRONG_PEER if detail else Outcome.REPLY
         return Observation(
             outcome,

@@ -101,7 +101,7 @@ class AgentClient:
                 while data:
                     data = data[os.write(self._writing, data) :]
             except OSError as error:
-                raise self._lost("does not listen any more") from error
+                raise self._lost("no longer listens") from error
             results = self._answer(number)
             self.slowest = max(self.slowest, time.perf_counter() - began)
         return [_unpacked(result) for result in results]
@@ -181,7 +181,7 @@ class AgentClient:
                 if answer[0] == number:
                     return answer[1]
         except queue.Empty:
-            raise self._lost(f"has not answered for {ANSWER_BOUND:g} s") from None
+            raise self._lost(f"did not reply within {ANSWER_BOUND:g} s") from None
         self._answers.put(None)
         raise self._lost("has ended")
 
@@ -190,8 +190,8 @@ class AgentClient:
         with contextlib.suppress(OSError):
             output = self._log.read_text("utf-8", errors="replace").strip()[-2000:]
         return AgentLost(
-            f"the probe's agent in container {self.name} {how}; its output is {output!r}. "
-            "It is started through the runtime's exec, and runs on the Python of the test image"
+            f"the probe agent in container {self.name} {how}; its output is {output!r}. "
+            "It runs by the runtime's exec, with the Python of the test image"
         )
 
 
@@ -252,7 +252,7 @@ class UserspaceStack(Exception):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"container {name} has a network stack of its own, which the host's kernel neither "
+            f"container {name} has a user-space network stack, which the host's kernel neither "
             "shows nor changes"
         )
         self.name = name

@@ -197,7 +197,7 @@ def open_sockets(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[ProbeSoc
                 raise
         else:
             return found
-    raise PortsTaken(f"ports {tried} are each in use in one of {len(spaces)} namespaces")
+    raise PortsTaken(f"each of the ports {tried} is in use in one of {len(spaces)} namespaces")
 
 
 # --- sockets -----------------------------------------------------------------

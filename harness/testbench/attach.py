@@ -48,7 +48,7 @@ def attach(
 
     by_kernel(space)
     if network.interface is None:
-        raise ValueError(f"network {network.name} has no bridge in the host to attach to")
+        raise ValueError(f"network {network.name} has no bridge in the host")
     end = host_end(name)
     own = [last_address(gateway, taken) for gateway in network.gateways]
     with iproute(host) as ip:
@@ -144,4 +144,4 @@ def last_address(gateway: Interface, taken: Collection[Address] = ()) -> Interfa
         found = kind((int(network.network_address) + number, network.prefixlen))
         if found.ip not in taken and found.ip != gateway.ip:
             return found
-    raise ValueError(f"every address of {network} is taken")
+    raise ValueError(f"every address of {network} is in use")

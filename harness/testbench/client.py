@@ -140,7 +140,7 @@ class Client:
                 return data
         raise TimeoutError(
             f"{self._protocol} from {self._caller.name} to {self._to} port {self._port}: "
-            f"no answer within {BOUND} s, "
+            f"no reply within {BOUND} s, "
             f"and {self.error() or 'no error'}"
         )
 

@@ -72,4 +72,4 @@ def _outcome(answer: Channel) -> Any:
         try:
             return pickle.loads(answer.receive()[1])  # noqa: S301 # from our own child
         except EOFError:
-            return ChildProcessError("a job ended without an answer")
+            return ChildProcessError("a job ended without a result")

@@ -61,7 +61,9 @@ class Container:
                     return space
         facts = self.facts()
         if not facts.running:
-            raise ProcessLookupError(f"container {self.name} is not running: it has no namespace")
+            raise ProcessLookupError(
+                f"container {self.name} is not running, so it has no namespace"
+            )
         space = self._scene.world.host.netns_of(facts.pid)
         with contextlib.suppress(OSError):
             self._pid_1 = facts.pid, self._start_time(facts.pid)

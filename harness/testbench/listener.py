@@ -142,7 +142,7 @@ class Listener:
                 raise
         raise TimeoutError(
             f"{self.transport} from {caller.name} to {target} port {port or self.port} was neither "
-            f"delivered nor refused within {BOUND} s: something on the way drops or diverts it"
+            f"delivered nor refused within {BOUND} s; something on the path drops or diverts it"
         )
 
     def delivered(
@@ -203,7 +203,7 @@ class Listener:
     def receive(self) -> tuple[bytes, End]:
         """Return the next datagram and its sender; `TimeoutError` when none arrives."""
         if not select.select([self._socket], [], [], BOUND)[0]:
-            raise TimeoutError(f"nothing came to port {self.port} within {BOUND} s")
+            raise TimeoutError(f"nothing arrived at port {self.port} within {BOUND} s")
         data, sender = self._socket.recvfrom(1 << 16)
         return data, _end(sender)
 
@@ -223,7 +223,7 @@ class Listener:
     ) -> None:
         """Send a reply; the caller's socket receives only from the called address."""
         ends = f"from {_end(client.getsockname())} to {_end(client.getpeername())}"
-        instead = f"within {BOUND} s"
+        instead = f"no reply within {BOUND} s"
         try:
             if self.transport == "udp":
                 self.send(caller, payload)
@@ -233,12 +233,12 @@ class Listener:
                 came = client.recv(1024)
                 if came == payload:
                     return
-                instead = f"but {came!r}" if came else "before it was closed"
+                instead = repr(came) if came else "no reply before the connection closed"
         except OSError as error:
-            instead = f"before it was closed ({error.strerror})"
+            instead = f"no reply before the connection closed ({error.strerror})"
         raise TimeoutError(
             f"{self.transport} {ends} was delivered as from {caller}, "
-            f"but no reply came back from there {instead}"
+            f"but the client received {instead}"
         )
 
     def close(self) -> None:

@@ -132,7 +132,7 @@ def inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         os.close(reading)
         os.waitpid(child, 0)
     if not answer:
-        raise RuntimeError(f"{function.__name__}{args} in process {pid} ended without an answer")
+        raise RuntimeError(f"{function.__name__}{args} in process {pid} ended without a result")
     fine, value = pickle.loads(answer)  # noqa: S301 # from our own child
     if not fine:
         raise RuntimeError(f"{function.__name__}{args} in process {pid} failed: {value}")

@@ -184,7 +184,7 @@ def until(
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"in {view.name}, still not after {bound} s: {what}")
+                raise TimeoutError(f"{what}: not yet true in {view.name} after {bound} s")
             if select.select([monitor], [], [], min(left, _INTERVAL))[0]:
                 with contextlib.suppress(OSError):  # an overrun, ENOBUFS, is news as well
                     monitor.recv(1 << 16)

@@ -78,5 +78,5 @@ def replayable(plan: Callable[[], Plan], directory: Path, name: str) -> Iterator
 
         path = directory / f"{name}.toml"
         path.write_text(plan_file.dumps(plan()), encoding="utf-8")
-        error.add_note(f"to play with what was built: netmodes lab --plan {path}")
+        error.add_note(f"to explore this scene, run: netmodes lab --plan {path}")
         raise

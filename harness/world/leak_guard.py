@@ -66,15 +66,15 @@ class Violation(Exception):
 def _described(found: Mapping[str, Sequence[str]], bound: float) -> Iterator[str]:
     heads = {
         LEFT_BEHIND: f"left behind, and still there after {bound:g} s:",
-        BYSTANDER: f"not what it was, and not back after {bound:g} s:",
+        BYSTANDER: f"changed, and not restored after {bound:g} s:",
     }
     for requirement, lines in found.items():
         yield f"{requirement}: {heads[requirement]}"
         yield from (f"  {line}" for line in lines[:_MOST])
         if len(lines) > _MOST:
             yield f"  … and {len(lines) - _MOST} more"
-    yield "Look into the world of one test with `netmodes lab`; what a runtime is documented"
-    yield "to leave is declared as `residue` in its dialect."
+    yield "To look around, run `netmodes lab`. If the runtime documents that it leaves these,"
+    yield "declare them as `residue` in its dialect."
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +326,7 @@ class LeakGuard:
                     yield (
                         f"{HOST}: flow from {first.source} port {first.source_port} to "
                         f"{first.destination} port {first.destination_port} (protocol "
-                        f"{first.protocol}): nobody has {dead[0]} any more"
+                        f"{first.protocol}): no interface has {dead[0]} any more"
                     )
 
     def _dead(self, flow: Flow, alive: set[Address]) -> list[Address]:

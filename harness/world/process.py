@@ -70,8 +70,8 @@ def run(
                 raise OutputTooLong(f"{shlex.join(argv)} {error}, and was killed") from None
             output = (error.output or b"") + (error.stderr or b"")
             raise TimeoutError(
-                f"{shlex.join(argv)} did not end within {timeout} s, or left something behind that "
-                f"holds its output, and was killed; it said: "
+                f"{shlex.join(argv)} did not end within {timeout} s, or left a process behind that "
+                f"holds its output, and was killed; its output was "
                 f"{output.decode(errors='replace')[-_SHOWN:]!r}"
             ) from None
     return CompletedCommand(

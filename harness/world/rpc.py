@@ -75,7 +75,7 @@ class Channel:
         came within `patience` seconds.
         """
         if not self._ready.poll(None if patience is None else patience * 1000):
-            raise TimeoutError("no message in time")
+            raise TimeoutError("no message arrived in time")
         try:
             message, files, _, _ = self._take()
         except ConnectionResetError:  # gone with messages unread; its own can still be read

@@ -148,7 +148,7 @@ class Services:
 
     def _ask(self, since: int | None) -> tuple[int, list[ServiceVisit | ServiceQuery]]:
         if not self.pid:
-            raise ServicesDied("the services have been stopped, or ended: there is no record")
+            raise ServicesDied("the services have ended, so there is no record")
         self._asks += 1
         try:
             answer = self._control.ask(self._asks, pickle.dumps(since), PATIENCE)
@@ -221,7 +221,7 @@ def _open(
         raise OSError(
             error.errno,
             f"cannot serve {transport} port {port} of {address} in {namespace}: {error.strerror}. "
-            "The address must be on an interface there, not tentative, and the port free",
+            "The address must be on an interface there and not tentative, and the port free",
         ) from error
     return opened
 

@@ -163,7 +163,7 @@ def test_address_without_local_route_is_named(ends6: Pair) -> None:
     await_ready([other])
     with Netlink(other) as netlink:
         netlink.send([_local_route(rtnetlink.RTM_DELROUTE, 0)])
-        with pytest.raises(NeverReady, match=r"address .* of eth0 takes no packets yet after"):
+        with pytest.raises(NeverReady, match=r"address .* of eth0 accepts no packets yet after"):
             await_ready([other], bound=0.05)
 
 

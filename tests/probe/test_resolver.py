@@ -178,9 +178,9 @@ def test_equal_dns_queries_are_built_and_parsed_once(
         (answer(), 4, f"{FIRST} answered no address"),
         (NXDOMAIN, 4, f"{FIRST} answered NXDOMAIN"),
         (FAILS, 4, f"{FIRST} answered SERVFAIL"),
-        (another, 4, f"{FIRST} answered another question"),
-        (b"\xff" * 20, 4, f"{FIRST} sent something that is no DNS message: .+"),
-        (b"", 4, f"{FIRST} sent something that is no DNS message: .+"),
+        (another, 4, f"{FIRST} replied to another query"),
+        (b"\xff" * 20, 4, f"{FIRST} sent a malformed DNS message: .+"),
+        (b"", 4, f"{FIRST} sent a malformed DNS message: .+"),
     ],
 )
 def test_dns_reply_gives_an_address_or_a_reason(
@@ -202,7 +202,7 @@ def test_dns_reply_gives_an_address_or_a_reason(
     [
         ("198.51.100.1", "198.51.100.1 cannot be queried: Network is unreachable"),
         (FIRST, f"{FIRST} cannot be reached: Connection refused"),
-        ("192.0.2.99", "192.0.2.99 did not answer within 0.1 s"),
+        ("192.0.2.99", "192.0.2.99 did not reply within 0.1 s"),
     ],
 )
 def test_unreachable_resolver_is_named(
@@ -260,7 +260,7 @@ def test_dns_reply_with_id_of_another_query_is_refused(ends: tuple[NetNS, NetNS]
     with resolvers(ends[1], {FIRST: first, SECOND: confused}):
         found = resolve([Lookup(ends[0], conf(server), NAME, 4) for server in (FIRST, SECOND)])
     assert found[0].address is not None
-    assert found[1] == Resolved(None, f"{SECOND} answered another question")
+    assert found[1] == Resolved(None, f"{SECOND} replied to another query")
 
 
 def test_lookup_of_invalid_name_without_resolver_names_missing_resolver(

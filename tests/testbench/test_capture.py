@@ -223,7 +223,7 @@ def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
 def test_unknown_interface_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
     """An expectation of nothing at an interface without a tap fails."""
     with Capture([*taps, everywhere]) as wire:
-        with pytest.raises(ValueError, match="nothing is captured at 'eth0', only at far/eth0, n"):
+        with pytest.raises(ValueError, match="no tap captures at 'eth0', only at far/eth0, n"):
             wire.expect_none(IP(), at="eth0")
         wire.expect_none(UDP(), at="near/lo")
 

@@ -149,8 +149,8 @@ def between(
     ("how", "message"),
     [
         ("open", r"no reply came back from there within 0\.3 s"),
-        ("closed", "before it was closed"),
-        ("reset", "before it was closed"),
+        ("closed", "before the connection closed"),
+        ("reset", "before the connection closed"),
     ],
 )
 def test_connection_without_a_reply_is_not_answered(

@@ -61,7 +61,7 @@ class Tap:
             raise OSError(
                 error.errno,
                 f"cannot capture at {self.where}: {error.strerror}. The interface must be there "
-                "already, and capturing takes CAP_NET_RAW in its namespace",
+                "already, and the caller needs CAP_NET_RAW in its namespace",
             ) from error
 
     def begin(self) -> None:
@@ -117,8 +117,8 @@ class Capture:
     def __enter__(self) -> Self:
         if taken := [tap.where for tap in self._taps if tap.taken]:
             raise RuntimeError(
-                f"another capture is going on at {', '.join(taken)}, and each would take frames "
-                "from the other. Open a tap of its own for this one"
+                f"another capture is active at {', '.join(taken)}, and each would take frames "
+                "from the other. Open a separate tap for this one"
             )
         for tap in self._taps:
             tap.taken = True
@@ -145,7 +145,7 @@ class Capture:
         if self._lost:
             where_lost = ", ".join(f"{count} at {where}" for where, count in self._lost.items())
             raise CaptureLost(
-                f"frames came faster than they were collected: lost {where_lost}. Call drain() "
+                f"frames arrived faster than they were collected: lost {where_lost}. Call drain() "
                 f"in between, or give the tap more slots (of {SLOT} bytes each)"
             )
 
@@ -153,7 +153,7 @@ class Capture:
         """Return everything captured so far. `ValueError` when no tap is `at` that interface."""
         if at and not any(tap.covers(at) for tap in self._taps):
             taps = ", ".join(tap.where for tap in self._taps)
-            raise ValueError(f"nothing is captured at {at!r}, only at {taps}")
+            raise ValueError(f"no tap captures at {at!r}, only at {taps}")
         self.drain()
         return tuple(frame for frame in self._frames if at in ("", frame.where))
 
@@ -186,7 +186,7 @@ class Capture:
         expect.one_each(self.frames(at=at), template, to=to)
 
     def expect_none(self, *templates: Packet, at: str = "") -> None:
-        """Assert that no frame is like any of the templates; list those that are."""
+        """Assert that no frame matches any of the templates."""
         from harness.testbench.packets import expect
 
         expect.none(self.frames(at=at), *templates)

@@ -30,20 +30,20 @@ def one(frames: Sequence[Frame], template: Packet) -> Frame:
     """Return the one frame like `template`; `AssertionError` unless there is exactly one."""
     found = like(template, frames)
     if not found:
-        raise AssertionError(f"no frame is like {describe(template)}; {_nearest(frames, template)}")
+        raise AssertionError(f"no frame matches {describe(template)}; {_nearest(frames, template)}")
     if len(found) > 1:
         raise AssertionError(
-            f"{len(found)} frames are like {describe(template)}, not one:{_listed(found)}"
+            f"{len(found)} frames match {describe(template)}, not one:{_listed(found)}"
         )
     return found[0]
 
 
 def one_each(frames: Sequence[Frame], template: Packet, *, to: Packet) -> None:
-    """Assert at least one frame like `template`, and no more than there are like `to`."""
+    """Assert that at least one frame matches `template`, and no more than match `to`."""
     found, sent = like(template, frames), like(to, frames)
     if len(found) > max(1, len(sent)):
         raise AssertionError(
-            f"{len(found)} frames are like {describe(template)}, though {len(sent)} were sent:"
+            f"{len(found)} frames match {describe(template)}, but {len(sent)} were sent:"
             f"{_listed(found)}"
         )
     if not found:
@@ -51,11 +51,11 @@ def one_each(frames: Sequence[Frame], template: Packet, *, to: Packet) -> None:
 
 
 def none(frames: Sequence[Frame], *templates: Packet) -> None:
-    """Assert that no frame is like any of the templates; list those that are."""
+    """Assert that no frame matches any of the templates."""
     for template in templates:
         if found := like(template, frames):
             raise AssertionError(
-                f"no frame must be like {describe(template)}, yet {len(found)} are:{_listed(found)}"
+                f"{len(found)} frames match {describe(template)}, and none should:{_listed(found)}"
             )
 
 
@@ -69,13 +69,13 @@ def only(frames: Sequence[Frame], *templates: Packet) -> None:
     for template, matched in zip(templates, found, strict=True):
         if not matched:
             raise AssertionError(
-                f"no frame is like {describe(template)}; {_nearest(frames, template)}"
+                f"no frame matches {describe(template)}; {_nearest(frames, template)}"
             )
     known = {id(frame) for matched in found for frame in matched}
     others = [frame for frame in frames if id(frame) not in known and not _housekeeping(frame)]
     if others:
         wanted = " or ".join(describe(template) for template in templates)
-        raise AssertionError(f"besides {wanted} there were {len(others)} others:{_listed(others)}")
+        raise AssertionError(f"{len(others)} frames do not match {wanted}:{_listed(others)}")
 
 
 def _differences(template: Packet, frame: Frame) -> tuple[PacketDifference, ...]:
@@ -97,7 +97,7 @@ def _layers(frame: Frame) -> Iterable[Packet]:
 
 def _nearest(frames: Sequence[Frame], template: Packet) -> str:
     if not frames:
-        return "nothing at all was captured"
+        return "no frame was captured"
     ranked = sorted(
         ((_differences(template, frame), frame) for frame in frames),
         key=lambda pair: distance(pair[0]),
@@ -106,7 +106,7 @@ def _nearest(frames: Sequence[Frame], template: Packet) -> str:
         f"\n  {frame}" + "".join(f"\n      {difference}" for difference in found)
         for found, frame in ranked[:SHOWN]
     ]
-    return f"of {len(frames)} captured these come nearest:{''.join(lines)}"
+    return f"the nearest of {len(frames)} captured:{''.join(lines)}"
 
 
 def _listed(frames: Sequence[Frame]) -> str:
@@ -128,7 +128,7 @@ class PacketDifference:
 
     def __str__(self) -> str:
         if not self.field:
-            return f"there is no {self.layer} there"
+            return f"the frame has no {self.layer} layer"
         return f"{self.layer}.{self.field} is {self.found}, not {self.wanted}"
 
 
