@@ -143,7 +143,7 @@ def _load(name: str) -> AdapterFactory:
 
 
 def _loaded(point: EntryPoint) -> AdapterFactory:
-    """Import an adapter of another package; raise `DoesNotLoad` for whatever is wrong with it."""
+    """Import an adapter of another package; raise `DoesNotLoad` for any failure."""
     try:
         found = point.load()
     except Exception as error:
@@ -162,7 +162,7 @@ def _loaded(point: EntryPoint) -> AdapterFactory:
 
 
 def _misclaimed(claimed: object) -> str:
-    """Return what is wrong with an adapter's `features`, or an empty text.
+    """Return the mistake in an adapter's `features`, or an empty text.
 
     A misspelt feature would silently skip every requirement that needs the feature.
     """

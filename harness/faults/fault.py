@@ -1,4 +1,4 @@
-"""Faults: how they are declared and found.
+"""Faults: their declaration, and their collection from modules.
 
 `@fault(…)` turns a function into a `Fault`. The faults of a module are the `Fault`s among its
 names: importing a module registers nothing.
@@ -27,7 +27,7 @@ class Moment(StrEnum):
     """The moments at which a fault acts: before or after a verb of the adapter."""
 
     HOST_READY = "host-ready"
-    """The runtime has been started; there is no container yet."""
+    """The runtime has been started; no container exists yet."""
     NETWORK_CREATED = "network-created"
     """A user-defined network was created; the default one exists when the host is ready."""
     BEFORE_NETWORK_REMOVED = "before-network-removed"
@@ -81,8 +81,8 @@ class Fault:
     """A deliberate sabotage and the requirements that it violates.
 
     A fault acts at `moments`, or in place of an adapter's verb (`around`), never both. A test of
-    every requirement in `violates` must fail. With `narrow` no test of any other requirement may
-    fail, except those of `also`. `history` names bugs of real runtimes that the fault replays.
+    every requirement in `violates` must fail. With `narrow`, no test of any other requirement may
+    fail, except those of `also`. `history` names bugs of real runtimes that the fault reproduces.
     With `errors` a failing fixture counts as caught. `where` is `file:line`.
     """
 
@@ -126,10 +126,10 @@ def fault(
 ) -> Callable[[Callable[..., Any] | Fault], Fault]:
     """Make a fault of a function: `@fault(violates="BR-7", moment="container-started")`.
 
-    The id is by default the function's name with hyphens. With `moment` the function is called
-    with a `FaultContext` at that moment, or at each of several. With `around` it is called with a
+    The default id is the function's name with hyphens. With `moment` the function is called with
+    a `FaultContext` at that moment, or at each of several. With `around` it is called with a
     `FaultContext` and an `AdapterCall` in place of the adapter's verb of that name. Raises
-    `FaultError` for a declaration that makes no sense.
+    `FaultError` for an invalid declaration.
 
     Several `@fault` on one function are several faults, each with its own id and moments.
     """

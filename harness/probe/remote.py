@@ -38,9 +38,9 @@ COMMAND: Final = ("/usr/bin/python3", "-I", "-S", "-c", SOURCE.read_text("utf-8"
 `runtime.image.assemble` puts the interpreter into the image.
 """
 ANSWER_BOUND: Final = 30.0
-"""Seconds that an agent may take to answer. It usually takes less than a millisecond."""
+"""Bound on an agent's reply, in seconds. It usually takes less than a millisecond."""
 ENDING_BOUND: Final = 5.0
-"""Seconds that an agent and the exec that started it may take to end after the request to."""
+"""Bound on the end of an agent and of the exec that started it, after the request, in seconds."""
 _CHUNK: Final = 1 << 20
 
 
@@ -75,13 +75,13 @@ class AgentClient:
         self._answers: queue.SimpleQueue[tuple[int, list[Any]] | None] = queue.SimpleQueue()
         self._watched: dict[int, int] = {}
         self.gone = False
-        """Whether the agent has ended."""
+        """True if the agent has ended."""
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._listen, name=f"agent of {name}", daemon=True)
         self._thread.start()
         self._dismissed = 0.0
         self.slowest = 0.0
-        """Seconds of the slowest answer so far."""
+        """Time of the slowest reply so far, in seconds."""
 
     @cached_property
     def netns(self) -> str:
@@ -107,7 +107,7 @@ class AgentClient:
         return [_unpacked(result) for result in results]
 
     def sync(self) -> None:
-        """Wait until everything that had reached its sockets before is known here."""
+        """Wait until the agent has reported everything that had reached its sockets before."""
         self.do(["sync"])
 
     def watch(self, handle: int) -> int:
@@ -213,7 +213,7 @@ class AgentNetNS(NetNS):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Run the body inside; `UserspaceStack` when that would be beside the point."""
+        """Run the body inside; `UserspaceStack` when the container has a user-mode stack."""
         by_kernel(self)
         with super().entered():
             yield
@@ -245,9 +245,9 @@ def by_kernel(space: NetNS) -> NetNS:
 
 
 class UserspaceStack(Exception):
-    """The host kernel is asked about a container that has its own network stack.
+    """A query to the host's kernel about a container that has a user-mode network stack.
 
-    No verdict about the runtime: the test is *unsupported* (`harness.plugin.leaks`).
+    The test has no verdict about the runtime and is *unsupported* (`harness.plugin.leaks`).
     """
 
     def __init__(self, name: str) -> None:
@@ -328,7 +328,7 @@ class RemoteSocket:
             raise TimeoutError("timed out")
 
     def __getattr__(self, name: str) -> Any:
-        """Have the agent call a method of the socket that needs no waiting, such as `bind`."""
+        """Call a method of the socket that does not wait, such as `bind`, through the agent."""
         if name not in SOCKET_METHODS:
             raise AttributeError(name)
         return partial(self._do, name)

@@ -29,7 +29,7 @@ from harness.probe.sockets import ADDRESS_FAMILIES
 from linux.netns import NetNS
 
 ANSWER_BOUND: Final = 2.0
-"""Seconds that a resolver may take. The world's resolver takes a millisecond."""
+"""Bound on a resolver's reply, in seconds. The world's resolver takes a millisecond."""
 
 _TYPES: Final = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 _PORT: Final = 53

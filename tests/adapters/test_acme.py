@@ -131,7 +131,7 @@ def test_crash_is_an_error_with_command_and_output(
     told = str(raised.value)
     assert told.startswith("inspect web: ")
     assert words in told
-    assert f"It was {tmp_path}/acmectl inspect web" in told
+    assert f"The command was {tmp_path}/acmectl inspect web" in told
     assert f"`netmodes lab --runtime {tmp_path}/acme.toml` gives a shell" in told
 
 

@@ -112,7 +112,7 @@ def test_podman_network_inspect_is_parsed() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("hello", "no JSON"),
+        ("hello", "not JSON"),
         ("[]", "not a list of one object"),
         ("7", "not a list of one object"),
         ("[{}]", "not the description of a container: 'State' is missing"),

@@ -58,8 +58,8 @@ def test_at_sign_in_a_path_belongs_to_the_path(tmp_path: Path) -> None:
             "does not load: ModuleNotFoundError: No module named 'no_such_module'",
         ),
         ("pathlib:Acme", "does not load: AttributeError: .*Acme"),
-        ("pathlib:Path", "an adapter's class is wanted, which has `features`"),
-        ("math:pi", "is 3.14.*: an adapter's class is wanted"),
+        ("pathlib:Path", "not an adapter class with `features`"),
+        ("math:pi", "is 3.14.*, not an adapter class"),
     ],
 )
 def test_broken_entry_point_is_named_and_hides_no_other(
@@ -121,9 +121,9 @@ def test_bare_runtime_and_cni_plugins_come_from_the_prefix_first(
     [
         ("runc@{empty}", "{empty} contains none of .*runc"),
         ("docker@{empty}", "{empty} contains none of .*runc"),
-        ("docker@", "there is no folder ''"),
-        ("docker@relative", "there is no folder 'relative'"),
-        ("docker@/no/such/folder", "there is no folder"),
+        ("docker@", "no folder ''"),
+        ("docker@relative", "no folder 'relative'"),
+        ("docker@/no/such/folder", "no folder"),
         ("lxc@{empty}", "CNI plugins need libraries of their own version"),
         ("nspawn@{empty}", "CNI plugins need libraries of their own version"),
         ("mydocker@/", "does not support programs from another folder: it has no programs"),
@@ -186,7 +186,7 @@ def test_runtime_that_needs_cgroups_is_refused_without_delegation(
     """Runtimes without cgroups are accepted."""
     monkeypatch.setattr("harness.adapters.support.rootless.in_user_namespace", lambda: True)
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: False)
-    assert "makes cgroups, and none is delegated" in registry.obstacle(registry.load(name))
+    assert "creates cgroups, but none is delegated" in registry.obstacle(registry.load(name))
     others = ("bwrap", "containerd", "docker-runsc", "lxc", "mydocker-cli", "runsc")
     assert {registry.obstacle(registry.load(other)) for other in others} == {""}
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: True)

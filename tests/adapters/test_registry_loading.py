@@ -65,7 +65,7 @@ def test_finding_mydocker_imports_no_other_driver() -> None:
     [
         ('frozenset({"bridg", "host"})', "claims the unknown feature 'bridg'; known: br"),
         ('"bridge"', "has the features 'bridge', which is not a set of features"),
-        ("property(lambda self: frozenset())", "has <property .*: a set of them is wanted"),
+        ("property(lambda self: frozenset())", "has the features <property .*, which is not a set"),
     ],
     ids=["misspelt", "text", "property"],
 )

@@ -79,7 +79,7 @@ def test_idle_runsc_container_uses_no_cpu(pod: Scene) -> None:
 
 
 def test_runsc_joiner_ends_with_the_joined_container(pod: Scene) -> None:
-    """A joiner is another container of the sandbox and can end alone."""
+    """A joining container is another container of the sandbox and can end alone."""
     assert pod["joiner"].net.address(4) == pod["home"].net.address(4)
     pod["joiner"].stop()
     assert pod["home"].net.address(4)

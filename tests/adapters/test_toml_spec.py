@@ -74,7 +74,7 @@ def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[runtime", "acme.toml is no TOML"),
+        ("[runtime", "acme.toml is not valid TOML"),
         ("[runtme]", "unknown table: 'runtme'; the known ones are runtime, words, daemon, dialect"),
         ("[runtime]", r"\[runtime\] needs 'command', or `like` to inherit it from"),
         ('[runtime]\nlike = "docker newest"', "like has the invalid version 'newest'"),
@@ -103,7 +103,7 @@ def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
         (SMALL + '[words]\nrun = "run -d"', r"\[words\] run is 'run -d': Expected `array`"),
         (SMALL + '[[daemon]]\ncommand = []\nsocket = "/s"', r"\[\[daemon\]\] command is \[\]: Ex"),
         (SMALL + '[[daemon]]\ncommand = ["acmed"]', r"\[\[daemon\]\] needs 'socket'"),
-        (SMALL + '[daemon]\ncommand = ["acmed"]', "an array of tables: two brackets"),
+        (SMALL + '[daemon]\ncommand = ["acmed"]', "two brackets: it is an array of tables"),
         (SMALL + '[dialect]\nmac = "drawn"', r"\[dialect\] mac is 'drawn': .*; .*: .*random"),
     ],
 )

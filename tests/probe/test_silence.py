@@ -189,7 +189,7 @@ def test_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         requests = [
             probe(one, f"10.0.1.{1 + number}", other, Protocol.UDP, number) for number in range(30)
         ]
-        with pytest.raises(SendQueueFull, match=r"source → target-\d+ udp/4 cannot be probed"):
+        with pytest.raises(SendQueueFull, match=r"cannot probe source → target-\d+ udp/4"):
             observe_all(requests)
 
 

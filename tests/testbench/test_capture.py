@@ -211,7 +211,7 @@ def test_drained_capture_loses_nothing(small: Tap, sock: socket.socket) -> None:
 
 def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
     """Two captures at one tap would take frames from each other; a failed body frees the taps."""
-    taken = r"going on at far/eth0, near/eth0"
+    taken = r"active at far/eth0, near/eth0"
     with Capture(taps), pytest.raises(RuntimeError, match=taken), Capture(taps):
         pass
     with pytest.raises(ZeroDivisionError), Capture(taps):

@@ -51,7 +51,7 @@ def test_one_names_the_nearest_frame_and_its_difference() -> None:
     )
     assert "198.51.100.7:1 > 203.0.113.10:4242" in lines[1]
     assert lines[2].strip() == "IP.src is 198.51.100.7, not 172.17.0.2"
-    assert lines[-1].strip() == "there is no UDP there"
+    assert lines[-1].strip() == "the frame has no UDP layer"
 
 
 def test_one_rejects_two_frames() -> None:
@@ -87,7 +87,7 @@ def test_none_lists_matching_frames() -> None:
 
 def test_long_list_is_truncated_and_counted() -> None:
     """The number of frames is complete, the list has six; of the nearest too."""
-    with pytest.raises(AssertionError, match=r"yet 20 are:(?s:.*)… and 14 more$") as failure:
+    with pytest.raises(AssertionError, match=r"and none should:(?s:.*)… and 14 more$") as failure:
         expect.none([REQUEST] * 20, UDP())
     assert str(failure.value).count("internet/eth0") == 6
     with pytest.raises(AssertionError) as failure:

@@ -148,7 +148,7 @@ def between(
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("open", r"no reply came back from there within 0\.3 s"),
+        ("open", r"received no reply within 0\.3 s"),
         ("closed", "before the connection closed"),
         ("reset", "before the connection closed"),
     ],
@@ -221,7 +221,7 @@ def test_reply_from_another_address_is_not_an_answer(
             answer(listener, *given)
 
         monkeypatch.setattr(Listener, "_answer", impatient)
-        with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* no reply came back"):
+        with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* received no reply"):
             listener.reached_from(other, at=second, answered=True)
 
 

@@ -1,7 +1,7 @@
 """Engine around a bare runtime: prepares roots, connects network namespaces and keeps records.
 
-It runs inside the host. Everything that is needed to undo a step is on disk before the step, so
-that the next `begin` cleans up after a killed start.
+It runs inside the host. Each step first writes to disk all that is needed to undo it, so that the
+next `begin` cleans up after a killed start.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class BareEngine:
         return record
 
     def _clear(self, name: str) -> None:
-        """Remove everything of a container; unmount even if a plugin fails."""
+        """Remove all resources of a container; unmount even if a plugin fails."""
         home = store.bundle(name)
         try:
             with contextlib.suppress(ProgramRefused, EOFError):

@@ -38,7 +38,7 @@ class BareRecord:
     """The networks that it is or may be connected to, `eth0` first."""
     ports: tuple[Publish, ...] = field(default=())
     serial: str = field(default_factory=lambda: secrets.token_hex(6))
-    """Distinguishes the container from others of the same name."""
+    """Value that distinguishes the container from others of the same name."""
 
     @property
     def alive(self) -> bool:

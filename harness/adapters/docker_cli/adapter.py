@@ -1,8 +1,8 @@
 """Adapter for any Docker-compatible command line, from a description of it (`CliSpec`).
 
-A command that exits with an error and a message has *refused*. A command that dies of a signal,
-exceeds its time limit, prints nothing or prints garbage is *broken*: an error of the run with
-the command, its output and the daemon's log.
+A command that exits with an error and a message has *refused*. A command is *broken* if a signal
+ends it, or if it exceeds its time limit, prints nothing or prints garbage. That is an error of
+the run, with the command, its output and the daemon's log.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class CliAdapter:
         if known := self._cache.networks.get(name):
             return known
         if name == DEFAULT_NETWORK and self.dialect.default_network != "bridge":
-            # A tap of each container's own: nothing that could be inspected, or shared.
+            # Each container has its own tap, which can be neither inspected nor shared.
             return NetworkInfo(name, self._spec.default_network, None)
         own = arguments.network_name(self._spec, name)
         request = f"inspect network {name}"
@@ -218,7 +218,7 @@ class CliAdapter:
         done = self._command(request, words, timeout=timeout)
         if done.returncode and done.returncode not in _NOT_EXECUTABLE:
             self._cache.containers.pop(name, None)
-            running = self.inspect(name).running  # refused when there is no such container
+            running = self.inspect(name).running  # refused for an unknown container
             if not running and done.stderr.strip():
                 raise RuntimeRefused(request, done.stderr.strip())
         return replace(done, argv=tuple(argv))
@@ -240,7 +240,7 @@ class CliAdapter:
         return self.inspect(name)
 
     def remove(self, *names: str) -> None:
-        """Call `rm -f`, many in one command, joiners before the joined containers."""
+        """Call `rm -f`, many in one command, joining containers before the joined ones."""
         for name in names:
             self._cache.containers.pop(name, None)
         for some in self._cache.joiners_first(names):
@@ -248,7 +248,7 @@ class CliAdapter:
             self._run_checked(f"remove {', '.join(some)}", *self._words.remove, *own)
 
     def prune(self) -> None:
-        """Remove every container, and every network that is not the runtime's own."""
+        """Remove every container, and every network except the runtime's own."""
         self._cache.forget()
         before: list[str] = []
         while found := self._run_checked("list containers", *self._words.containers).stdout.split():

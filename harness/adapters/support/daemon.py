@@ -95,7 +95,7 @@ class Daemons:
         return f"The end of its log, {log}:\n{text}"
 
     def allow_restarts(self, dialect: Dialect) -> Dialect:
-        """Return a dialect that allows for restarted daemons: other processes in the host."""
+        """Return a dialect that allows for restarted daemons, with new processes in the host."""
         if not self.specs:
             return dialect
         own = glob.escape(self.host.call(os.readlink, "/proc/self/ns/net"))

@@ -1,8 +1,8 @@
 """The image of all runtimes' test containers: mydocker's `base`, as an archive.
 
 mydocker assembles it from files of this machine and saves it in the format of `docker load`
-(https://github.com/moby/docker-image-spec/blob/main/spec.md). So nothing is pulled, and all
-runtimes are compared on the same files.
+(https://github.com/moby/docker-image-spec/blob/main/spec.md). Nothing is pulled, and all runtimes
+are compared on the same files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Programs that run to their end, with refusals told apart from crashes."""
+"""Programs that run to their end; refusals are distinguished from crashes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ProgramRefused(Exception):
 
 
 class ProgramBroken(Exception):
-    """A runtime crashed, hung or did not do what it reported."""
+    """A runtime crashed, hung, or did not do what it reported."""
 
 
 class ProgramSilent(ProgramBroken):
@@ -58,7 +58,7 @@ class Program:
         return self._ended(words, subprocess.PIPE)
 
     def run_checked(self, *words: str, log: Path) -> None:
-        """Run a command that must succeed; processes that it starts go on writing to `log`.
+        """Run a command that must succeed; processes that it starts keep writing to `log`.
 
         Raises `ProgramRefused` with its output if it fails, `ProgramBroken` if it fails without
         output or crashes.

@@ -24,7 +24,7 @@ SUBORDINATE: Final = range(10_000, 65_536)
 HOME: Final = "/run/netmodes/user"
 """Home, runtime directory and programs, in the host."""
 PROGRAMS: Final = ("newuidmap", "newgidmap", "setpriv")
-"""The programs that are needed to become an ordinary user."""
+"""Programs that switch to an ordinary user."""
 
 RUN: Final = f"{HOME}/run"
 """The directory of the user's sockets and pid files: XDG_RUNTIME_DIR."""
@@ -124,7 +124,7 @@ def create_user() -> None:
         shutil.copyfile(found, f"{_BIN}/{program}")
         os.chmod(f"{_BIN}/{program}", 0o4755)  # noqa: S103 # its usual mode
     _open_tun()
-    mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: mounts propagate inside
+    mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: mounts propagate into the host
 
 
 def chown_home() -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 
 class TableError(ValueError):
-    """A table is malformed; the message names table, key and value, and what is wanted."""
+    """A table is malformed; the message names table, key and value, and the expected type."""
 
 
 def convert(table: object, kinds: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from scapy.packet import Packet, Raw
 from harness.testbench.packets.packet_ring import Frame
 
 SHOWN: Final = 6
-"""Number of frames that a failure shows."""
+"""Number of frames that a failure message shows."""
 
 _HOUSEKEEPING: Final = ("ARP", "ICMPv6ND_", "ICMPv6ML")
 _IGMP: Final = 2  # the protocol number; scapy has it only in a contribution
@@ -27,7 +27,7 @@ def like(template: Packet, frames: Iterable[Frame]) -> list[Frame]:
 
 
 def one(frames: Sequence[Frame], template: Packet) -> Frame:
-    """Return the one frame like `template`; `AssertionError` unless there is exactly one."""
+    """Return the frame that matches `template`; `AssertionError` unless there is exactly one."""
     found = like(template, frames)
     if not found:
         raise AssertionError(f"no frame matches {describe(template)}; {_nearest(frames, template)}")
@@ -60,10 +60,10 @@ def none(frames: Sequence[Frame], *templates: Packet) -> None:
 
 
 def only(frames: Sequence[Frame], *templates: Packet) -> None:
-    """Assert that each template is met by a frame, and each frame is like one of them.
+    """Assert that each template matches a frame, and each frame matches a template.
 
-    Housekeeping of links, that is ARP, neighbour discovery and multicast reports (IGMP, MLD), comes
-    at any time and is allowed.
+    Housekeeping of links arrives at any time and is ignored: ARP, neighbour discovery and
+    multicast reports (IGMP, MLD).
     """
     found = [like(template, frames) for template in templates]
     for template, matched in zip(templates, found, strict=True):
@@ -135,14 +135,14 @@ class PacketDifference:
 def differences(
     template: Packet, packet: Packet, *, unfinished_checksum: bool = False
 ) -> tuple[PacketDifference, ...]:
-    """Return how `packet` differs from `template` where it differs least; empty if not at all.
+    """Return the smallest difference between `packet` and `template`; empty if it matches.
 
     With `unfinished_checksum` the checksums above IP are not compared: a network card would have
     filled them in.
     """
     wanted = list(template.iterpayloads())
     present = list(packet.iterpayloads())
-    # A template begins with a layer of exactly that kind: a quoted IPerror is no IP.
+    # A template begins with a layer of exactly that kind: a quoted IPerror is not an IP layer.
     starts = [n for n, layer in enumerate(present) if type(layer) is type(wanted[0])] or [0]
     found = (
         tuple(_compare(wanted, present[start:], unfinished_checksum=unfinished_checksum))
@@ -152,7 +152,7 @@ def differences(
 
 
 def distance(found: Sequence[PacketDifference]) -> tuple[int, int]:
-    """Return how far off a packet is: missing layers count more than fields."""
+    """Return a packet's distance from the template; missing layers count more than fields."""
     return sum(not difference.field for difference in found), len(found)
 
 
@@ -171,7 +171,7 @@ def _compare(
     for layer, other in zip_longest(wanted, present[: len(wanted)]):
         kind = type(layer)
         if kind is Raw:
-            # However scapy dissects a payload, a template of bytes compares bytes.
+            # A template of bytes compares bytes, however scapy dissects a payload.
             load = b"" if other is None else other.load if type(other) is Raw else bytes(other)
             if load != layer.load:
                 yield PacketDifference("Raw", "load", layer.load, load)

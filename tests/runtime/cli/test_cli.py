@@ -106,7 +106,7 @@ def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
         (["run", "base", "/etc/passwd"], 126, "Permission denied"),
         (["run", "nope", "true"], 125, "no such image"),
         (["run", "--net", "container:nope", "base", "true"], 125, "'nope'"),
-        (["run", "--net", "a", "--network", "b", "base", "true"], 125, "begins on one network"),
+        (["run", "--net", "a", "--network", "b", "base", "true"], 125, "has exactly one network"),
         (["run", "--net", "a:b", "base", "true"], 125, "container:<name or id>"),
         (["run", "--sysctl", "x", "base", "true"], 125, "KEY=VALUE"),
         (["run", "base"], 125, "no command"),
@@ -345,7 +345,7 @@ def test_state_on_overlay_is_refused(engine: Engine, root: Path) -> None:
     mount("overlay", f"{root}/merged", "overlay", 0, options)
     try:
         inner = Engine(root / "merged")
-        with pytest.raises(UnsupportedError, match="lies on an overlay itself"):
+        with pytest.raises(UnsupportedError, match="is on an overlay itself"):
             inner.run("base", ["true"], network="none")
     finally:
         until(lambda: not inner.containers(), "it is removed")

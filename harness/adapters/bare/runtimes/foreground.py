@@ -1,7 +1,7 @@
 """Runtimes that stay in the foreground while their container runs: daemons, entered by nsenter.
 
-Such a runtime only starts containers, and reports no pid: the container is the child that is
-the first process of a pid namespace and has executed another program.
+Such a runtime only starts containers and reports no pid. The container is the child that is the
+first process of a pid namespace and has executed another program.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def start(argv: Sequence[str], request: StartRequest, environment: Mapping[str, 
 
 
 def forget(home: Path) -> None:
-    """Wait for the end of a container's runtime; kill one whose container lives.
+    """Wait for the end of a container's runtime; kill a runtime whose container still runs.
 
     The runtime is found by the container's directory in its arguments, because a start that was
-    killed half-way has left no record of it.
+    killed half-way has left no record.
     """
     for monitor in _started_for(home):
         with contextlib.suppress(ProcessLookupError):

@@ -56,7 +56,7 @@ class Nspawn:
         foreground.forget(home)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
-        """Return nsenter(1): machinectl needs machined, which does not run."""
+        """Return nsenter(1), because machinectl needs machined, which does not run."""
         return foreground.nsenter_command(pid)
 
 
