@@ -155,7 +155,7 @@ class ContainerConfig(NamedTuple):
     aliases: list[str] = []  # noqa: RUF012
     sysctls: dict[str, str] = {}  # noqa: RUF012
     publish: list[str] = []  # noqa: RUF012
-    """Ports as the user wrote them, see `runtime.network.ports`."""
+    """Ports in the user's notation, see `runtime.network.ports`."""
     publish_all: bool = False
     dns: list[str] = []  # noqa: RUF012
     add_hosts: list[str] = []  # noqa: RUF012
@@ -163,9 +163,9 @@ class ContainerConfig(NamedTuple):
     auto_remove: bool = False
     created: str = ""
     image_id: str = ""
-    """Id of the image that `image` named at creation."""
+    """ID of the image that `image` named at creation."""
     entrypoint: list[str] = []  # noqa: RUF012
-    """The part of `command`, at its beginning, that is the entrypoint."""
+    """The first words of `command`, which are the entrypoint."""
     user: str = ""
     exposed: list[str] = []  # noqa: RUF012
     labels: dict[str, str] = {}  # noqa: RUF012
@@ -195,8 +195,8 @@ class ContainerConfig(NamedTuple):
 class ContainerState(NamedTuple):
     """Current state of a container.
 
-    `pid` is its pid 1 in the host's pid namespace and `born` the start time of that process
-    in clock ticks since boot: together they identify one process for good.
+    `pid` is its pid 1 in the host's pid namespace and `born` the start time of that process in
+    clock ticks since boot. Together they identify one process uniquely.
     """
 
     status: Status = "created"
@@ -208,9 +208,9 @@ class ContainerState(NamedTuple):
     error: str = ""
     endpoints: tuple[EndpointRecord, ...] = ()
     connections: tuple[Connection, ...] | None = None
-    """Networks that the container is connected to; `None`: the one it was created for."""
+    """Networks that the container is connected to; `None` means the network at its creation."""
     changing: str = ""
-    """Interface that is being added or removed at this moment."""
+    """Interface that is being added or removed."""
     ports: tuple[Publication, ...] = ()
     rules: int = -1
     """Number of the descriptor in pid 1 that owns the rules of the published ports."""
@@ -224,7 +224,7 @@ class ContainerRecord(NamedTuple):
     config: ContainerConfig
     state: ContainerState
     console: int = -1
-    """Master of its terminal, for a caller that has just started it attached to a terminal."""
+    """Master of its terminal, for a caller that has just started the container with a terminal."""
 
     @property
     def id(self) -> str:

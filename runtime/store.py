@@ -57,7 +57,7 @@ _SHORT: Final = 12
 
 
 _BLOCK: Final = 512
-"""Unit of `st_blocks` in bytes, whatever the block size of the file system: stat(2)."""
+"""Unit of `st_blocks` in bytes, regardless of the file system's block size: stat(2)."""
 _CAUSES: Final = {
     errno.EACCES: "a directory of the path belongs to another user",
     errno.EPERM: "a directory of the path belongs to another user",
@@ -77,7 +77,7 @@ def now() -> str:
 
 
 def new_id() -> str:
-    """Return 64 random hexadecimal digits, of which the first twelve are no decimal number.
+    """Return 64 random hexadecimal digits; the first twelve are not a decimal number.
 
     The first twelve become the hostname. The C library takes a name that consists of decimal
     digits for a malformed address: it reads no hosts file and sends no DNS query (moby#3869).
@@ -90,8 +90,8 @@ def new_id() -> str:
 def write_json(path: str, data: Any) -> None:
     """Replace a file in one step: readers see the old content or the new, never a part.
 
-    On a full disk the new content overwrites the old in place, if it needs no more blocks.
-    The caller holds the lock that the file belongs to.
+    On a full disk the new content overwrites the old in place, if it needs no additional blocks.
+    The caller holds the lock of the file.
     """
     scratch, content = f"{path}.new", json.dumps(data).encode()
     try:

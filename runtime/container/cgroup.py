@@ -1,10 +1,9 @@
 """Resource limits and pauses by cgroups: version 2, or version 1 if the host has no other.
 
-A container gets a cgroup only if an option needs one, because moving into one costs
-milliseconds. The cgroup is made in the caller's own cgroup, else in the parent of that, else at
-the top: the first of them in which the kernel lets the caller make one. Every directory is
-recorded before it is made, so that the call after a killed call knows the directories to remove
-(Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/).
+A container gets a cgroup only if an option needs one, because moving into one costs milliseconds.
+The cgroup is created in the caller's cgroup, in its parent or at the top: the first of these in
+which the kernel allows it. Every directory is recorded before it is created, so that the call
+after a killed call can remove it (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/).
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from runtime.errors import UnsupportedError
 from runtime.store import read_json, write_json
 
 _PERIOD: Final = 100_000
-"""Microseconds over which CPU time is counted, as with Docker."""
+"""Period over which CPU time is counted, in microseconds, as with Docker."""
 _BOUND: Final = 10.0
-"""Seconds that the kernel may take to freeze a cgroup, or to report that it is empty."""
+"""Bound on freezing a cgroup, and on the report that it is empty, in seconds."""
 
 
 class Limits(NamedTuple):
@@ -67,7 +66,7 @@ class Hierarchy(NamedTuple):
 
     @property
     def parents(self) -> list[str]:
-        """Directories in which a cgroup could be made, the caller's own cgroup first."""
+        """Directories in which a cgroup could be created, the caller's own cgroup first."""
         own = f"{self.top}/{self.own.strip('/')}".rstrip("/")
         paths = [own, os.path.dirname(own) if own != self.top else own, self.top]
         return [path for path in dict.fromkeys(paths) if os.path.isdir(path)]
@@ -162,7 +161,7 @@ class Cgroups:
         return found
 
     def _make(self, controller: str, asked: str) -> tuple[str, int]:
-        """Make a cgroup with that controller; return it and the version of its hierarchy."""
+        """Create a cgroup with that controller; return it and the version of its hierarchy."""
         happened = f"no cgroup hierarchy with the controller {controller!r} is mounted"
         for hierarchy in hierarchies():
             if controller not in hierarchy.controllers:

@@ -66,7 +66,7 @@ class ContainerTrees:
                 )
             with closing(handle):
                 root = _running_root(handle, whole=whole)
-        with closing(root):  # it stays the same when the container stops, starts or is removed
+        with closing(root):  # the same when the container stops, starts or is removed
             yield root
 
     def _rootfs(self, found: ContainerRecord) -> Rootfs:
@@ -104,7 +104,7 @@ class ContainerTrees:
         comment: str = "",
         lines: Sequence[str] = (),
     ) -> str:
-        """Make an image of a container's current files; return its id.
+        """Create an image of a container's current files; return its id.
 
         The container's configuration becomes the image's default, changed by `lines` of a
         Dockerfile. A running container keeps running.
@@ -183,7 +183,7 @@ class ContainerTrees:
 
 
 def _copied(asked: str) -> AbstractContextManager[None]:
-    """Turn errors of a copy, whose files are written one by one, into `MydockerError`."""
+    """Turn errors of a copy into `MydockerError`; files copied before the error stay."""
     return user_errors(asked, kept="the files before it have been copied")
 
 
@@ -276,7 +276,7 @@ _CONTENT: Final = ("", ".", "..")
 
 
 class CopyEnd(NamedTuple):
-    """One end of a copy: a path below an open root directory, and what the user called it."""
+    """One end of a copy: a path below an open root directory, and the name that the user gave."""
 
     root: int
     path: str
@@ -366,7 +366,7 @@ def _parent(target: CopyEnd, asked: str) -> tuple[int, str]:
 def _running_root(handle: int, *, whole: bool) -> int:
     """Return the root of the container whose pid 1 a pidfd refers to.
 
-    With `whole` include its mounts, such as volumes and /proc; without, return the bare file
+    With `whole` include its mounts, such as volumes and /proc; without it return the bare file
     system.
     """
 
@@ -380,7 +380,7 @@ def _running_root(handle: int, *, whole: bool) -> int:
 def _mounted_root(parts: Rootfs, *, changes: bool = True) -> int:
     """Return the root of a stopped container, or of its image without the container's `changes`.
 
-    Hold the container's lock as long as it is open.
+    Hold the container's lock as long as the root is open.
     """
 
     def take() -> int:

@@ -44,7 +44,7 @@ CONTRADICTIONS: Final[dict[NetworkKind, tuple[str, ...]]] = {
         *("publish", "mac", "ip", "ip6", "hostname", "dns", "add-host", "alias", "net sysctl"),
     ),
 }
-"""Options that each mode refuses, by name; each of them needs the container's own network."""
+"""Options that each mode refuses, by name; each needs a separate network namespace."""
 
 
 class ContainerOptions(TypedDict, total=False):
@@ -212,7 +212,7 @@ def _exposed_ports(asked: str, options: ContainerOptions, defaults: ImageDefault
     """Check published ports, and return exposed ones: the image's and those of `expose`."""
     publish, expose = options.get("publish", ()), options.get("expose", ())
     if publish or expose:
-        from runtime.network import ports  # imports nftables, which few containers need
+        from runtime.network import ports  # this module imports nftables, which few containers need
 
         for text in publish:
             ports.parse(asked, text)
@@ -247,7 +247,7 @@ def _limits(asked: str, options: ContainerOptions) -> tuple[int, int, int]:
 
 
 def _refuse_contradictions(mode: NetworkMode, asked: str, options: ContainerOptions) -> None:
-    """Raise `InvalidError` with the options, by CLI name, that the network mode contradicts."""
+    """Raise `InvalidError` with the options, by CLI name, that contradict the network mode."""
     given = {
         "publish": options.get("publish") or options.get("publish_all"),
         "mac": options.get("mac"),
@@ -309,7 +309,7 @@ def _environment(
 ) -> list[str]:
     env = {"PATH": _PATH, "HOSTNAME": hostname}
     if not options.get("user") and not defaults.user:
-        env["HOME"] = "/root"  # another user's is read from the image's files at start
+        env["HOME"] = "/root"  # other homes are read from the image's files
     if options.get("tty"):
         env["TERM"] = "xterm"
     env |= dict(entry.split("=", 1) for entry in defaults.env)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _DAEMON: Final = "runtime.daemon.daemon:run"
 _BOUND: Final = 10.0
-"""Seconds that the daemon may take to reply before another one is started in its place."""
+"""Bound on the daemon's reply before another daemon is started in its place, in seconds."""
 
 
 class DaemonClient:
@@ -46,7 +46,7 @@ class DaemonClient:
         new daemon has started. An earlier service of the same container is replaced; there is
         none if the container `began` just now.
         """
-        # Imports nftables, which most calls do not need.
+        # This module imports nftables, which most calls do not need.
         from runtime.daemon.dns_socket import open_dns_sockets
 
         sockets = open_dns_sockets(netns, first=began) if netns is not None else None

@@ -120,9 +120,9 @@ class Archive:
         return _Section(self._fd, entry.offset, entry.size)
 
     def images(self) -> tuple[list[NamedImage], dict[str, Blob]]:
-        """Return all images, and their layers by diff id.
+        """Return all images, and their layers by diff ID.
 
-        Of a multi-platform image the variant for this machine is taken.
+        From a multi-platform image, take the variant for this machine.
         """
         if "manifest.json" in self._entries:
             listed = list(self._docker_images())
@@ -170,7 +170,7 @@ class Archive:
     def _manifest(self, descriptor: Descriptor) -> Manifest:
         """Follow a descriptor to its manifest, through indexes of one per platform.
 
-        Digests lead from one to the next, so indexes cannot go in a circle.
+        Each reference is a digest, so indexes cannot form a loop.
         """
         while True:
             raw = self._document(Blob.of(descriptor))
@@ -241,9 +241,9 @@ def opened(file: io.RawIOBase, scratch: str, budget: Budget) -> Iterator[Archive
 
 
 def save(images: Sequence[NamedImage], directories: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield the pieces of an archive; `directories` holds the layers by diff id.
+    """Yield the pieces of an archive; `directories` contains the layers by diff ID.
 
-    `InvalidArchive` when a layer on disk has changed since it was made.
+    `InvalidArchive` when a layer on disk has changed since its creation.
     """
     known = {diff_id: layers.read(path) for diff_id, path in directories.items()}
     yield _directory("blobs") + _directory("blobs/sha256")

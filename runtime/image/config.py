@@ -70,8 +70,8 @@ class ImageConfig(NamedTuple):
 def parse_reference(text: str) -> str:
     """Return an image name in its stored form, `[registry/]repository:tag`.
 
-    The grammar is that of distribution/reference. Docker's own registry is left
-    out: `docker.io/library/alpine:latest` is stored as `alpine:latest`. Raises `InvalidError`.
+    The grammar is that of distribution/reference. Docker's registry is left out:
+    `docker.io/library/alpine:latest` is stored as `alpine:latest`. Raises `InvalidError`.
     """
     repository, tag = split_reference(text)
     if not re.fullmatch(_REPOSITORY, repository) or not re.fullmatch(_TAG, tag):
@@ -84,7 +84,7 @@ def parse_reference(text: str) -> str:
 
 
 def qualified_reference(name: str) -> str:
-    """Return a stored name with its registry, as other tools want it."""
+    """Return a stored name with its registry, as other tools expect it."""
     first, slash, _ = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return name
@@ -105,6 +105,6 @@ def with_tag(text: str) -> str:
 
 
 def id_prefix(text: str) -> str:
-    """Return the hexadecimal digits of an id or of its beginning; `""` for anything else."""
+    """Return the hexadecimal digits of an ID or of its beginning; `""` for any other text."""
     digits = text.removeprefix("sha256:")
     return digits if re.fullmatch(r"[0-9a-f]{1,64}", digits) else ""

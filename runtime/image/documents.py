@@ -1,8 +1,8 @@
 """JSON documents of images: configurations, and the manifests and indexes of archives.
 
-A configuration is the document whose SHA-256 is the image's id ("OCI Image Configuration" of
-the OCI image specification, which Docker shares). Its bytes are kept unchanged. In a document
-from outside a field that is `null` counts as missing, as in Go's encoding/json.
+A configuration is the document whose SHA-256 is the image's ID ("OCI Image Configuration" of the
+OCI image specification, which Docker shares). Its bytes are kept unchanged. In a foreign document
+a field that is `null` counts as missing, as in Go's encoding/json.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def sha256(raw: bytes) -> str:
 
 
 def encode(data: Any) -> bytes:
-    """Encode JSON, the same for the same data."""
+    """Encode JSON; equal data gives equal bytes."""
     return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -186,7 +186,7 @@ def compose(
     author: str = "",
     history: Sequence[Mapping[str, Any]] = (),
 ) -> ImageConfig:
-    """Make a configuration for this machine; `config` is the part about containers."""
+    """Create a configuration for this machine; `config` is the part about containers."""
     made: dict[str, Any] = {
         "architecture": architecture(),
         "os": "linux",
@@ -225,7 +225,7 @@ def _change(instruction: str, text: str, config: Mapping[str, Any]) -> dict[str,
             changed["Cmd"] = _command(text)
         case "ENTRYPOINT":
             changed["Entrypoint"] = _command(text)
-            changed["Cmd"] = []  # it was meant for another entrypoint
+            changed["Cmd"] = []  # it belonged to another entrypoint
         case "ENV":
             before = dict(item.split("=", 1) for item in config.get("Env") or [])
             changed["Env"] = [f"{key}={value}" for key, value in (before | _pairs(text)).items()]

@@ -24,9 +24,9 @@ from runtime.image.whiteout import is_whiteout
 BLOCK: Final = 512
 CHUNK: Final = 1 << 20
 MAX_DEPTH: Final = 256
-"""Limit on nested directories: more is taken for a bomb."""
+"""Limit on nested directories: a deeper archive is treated as a bomb."""
 MAX_ENTRIES: Final = 1_000_000
-"""Limit on the entries of one archive: more is taken for a bomb."""
+"""Limit on the entries of one archive: a larger one is treated as a bomb."""
 END: Final = bytes(2 * BLOCK)
 """Mark at the end of a complete tar."""
 
@@ -97,7 +97,7 @@ def closing(fd: int) -> Iterator[int]:
 
 
 def same_file(fd: int) -> str:
-    """Return a path of an open file, for the calls that refuse O_PATH descriptors: proc(5)."""
+    """Return a path of an open file, for calls that refuse O_PATH descriptors: proc(5)."""
     return f"/proc/self/fd/{fd}"
 
 
@@ -226,7 +226,7 @@ class TarReader:
         elif kind == "symlink" and (not target or "\0" in target or len(target) > _MAX_PATH):
             raise InvalidArchive(f"the link {path!r} has an empty or malformed target")
         size = _number(extended, "size", info.size, _MAX_SIZE)
-        if kind != "file":  # also if its header says otherwise
+        if kind != "file":  # even if its header has another size
             size = 0
         self._expect(size)
         return TarEntry(
@@ -302,9 +302,10 @@ def pack(
 ) -> Iterator[bytes]:
     """Yield the pieces of a tar of a file or directory, open or at a path, under `name`.
 
-    A directory without a name is packed as `.`, its content below it. With `layer` overlayfs
+    A directory without a name is packed as `.`, with its content below it. With `layer` overlayfs
     whiteouts become those of a layer. `owner` replaces all owners. Raises `InvalidArchive` for
-    what `TarReader` and `extract` refuse: devices, reserved names, too many nested directories.
+    files that `TarReader` and `extract` refuse: devices, reserved names, too many nested
+    directories.
     """
     fd = os.dup(top) if isinstance(top, int) else os.open(top, os.O_PATH | os.O_CLOEXEC)
     yield from _Packer(layer=layer, owner=owner).entry(fd, name)

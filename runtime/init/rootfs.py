@@ -1,6 +1,6 @@
 """Root file system of a container: an overlay, and the kernel's file systems in it.
 
-`enter` runs in the container's future pid 1, in its own mount namespace. All its mounts end
+`enter` runs in the container's future pid 1, in a separate mount namespace. All its mounts end
 with that namespace. Host files are opened as detached mounts first and attached after
 pivot_root(2), when paths are resolved inside the new root and no symbolic link of the image can
 lead out.
@@ -82,17 +82,17 @@ def mount_layers(layers: tuple[str, ...], mountpoint: str, own: str = "") -> Non
 
     A read-only overlay needs at least two layers.
     """
-    # By descriptor: all options together must fit into one page, however long the layers'
-    # paths are. Without redirects and metacopy, files in the upper layer are whole, as `diff`
-    # and `commit` read them.
+    # Pass layers by descriptor: all options together must fit into one page, regardless of the
+    # length of the layers' paths. Without redirects and metacopy, files in the upper layer are
+    # complete, as `diff` and `commit` read them.
     lower = [os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for layer in layers]
     options = f"lowerdir={':'.join(f'/proc/self/fd/{fd}' for fd in lower)}{own}"
     options += ",redirect_dir=nofollow,metacopy=off"
     if in_user_namespace():
-        options += ",userxattr"  # trusted.* attributes are for the host's root (overlayfs.rst)
+        options += ",userxattr"  # only the host's root may use trusted.* attributes (overlayfs.rst)
     try:
-        # nodev: the container cannot open a device node that it makes. The only devices that it
-        # can open are those in /dev, which are mounts of their own.
+        # nodev: the container cannot open a device node that it creates. It can open only the
+        # devices in /dev, which are separate mounts.
         mount("overlay", mountpoint, "overlay", MS_NODEV, options)
     except OSError as error:
         cause = {
@@ -113,14 +113,14 @@ def mount_layers(layers: tuple[str, ...], mountpoint: str, own: str = "") -> Non
 
 
 def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
-    """Build the root file system and pivot into it; the host's file system is out of reach then.
+    """Build the root file system and pivot into it; the host's file system is then out of reach.
 
-    With `read_only` single files are mounted read-only; `lock` does the rest.
+    With `read_only` single files are mounted read-only; `lock` makes the rest read-only.
     """
     outside = os.stat("/")
     mount("", "/", flags=MS_REC | MS_PRIVATE)
     devices = [open_tree(f"/dev/{name}") for name in _DEVICES]
-    for tree in devices:  # they accept writes all the same; mode and owner cannot be changed
+    for tree in devices:  # devices still accept writes; mode and owner cannot be changed
         restrict_tree(tree, MOUNT_ATTR_RDONLY)
     files = [(open_tree(source), target) for source, target in rootfs.files]
     for tree, _ in files if read_only else ():

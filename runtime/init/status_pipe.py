@@ -1,8 +1,8 @@
 """Messages between a caller and the processes that it forks.
 
-By a pipe a process reports to its parent until it executes the command. A line of JSON has a
-pid, numbers of descriptors, or an error in words. The exec closes the pipe: an end without an
-error means that the command is being executed. Descriptors are sent over Unix sockets.
+A process reports to its parent by a pipe until it executes the command. A line of JSON has a pid,
+numbers of descriptors, or an error in words. The exec closes the pipe: an end without an error
+means that the command is being executed. Descriptors are sent over Unix sockets.
 """
 
 from __future__ import annotations

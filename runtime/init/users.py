@@ -1,7 +1,7 @@
-"""User of a command, as looked up in the container's own files.
+"""User of a command, as looked up in the container's files.
 
-Everything here runs inside the container's root, in a process that is about to
-become the command; /etc/passwd and /etc/group are the image's and may be anything.
+All code here runs inside the container's root, in a process that is about to become the command;
+/etc/passwd and /etc/group belong to the image and may have any content.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 from runtime.errors import InvalidError, UnsupportedError
 
 _HIGHEST: Final = (1 << 32) - 2
-"""Highest id; the id after it means "unchanged" to the kernel."""
+"""Highest ID; the next one means "unchanged" to the kernel."""
 _MOST: Final = 1 << 20
-"""Bytes of passwd or group that are read at most."""
+"""Maximum number of bytes that are read of passwd or group."""
 
 
 class User(NamedTuple):
@@ -85,9 +85,9 @@ def _lines(path: str, fields: int) -> list[list[str]]:
 
 
 def become(user: User, *, streams: tuple[int, ...]) -> None:
-    """Change to a user for good; first give the user its own streams.
+    """Change to a user for good, after giving the user its streams.
 
-    `streams` are pipes and terminals that were made for the command.
+    `streams` are pipes and terminals that were created for the command.
     """
     if user.uid == user.gid == 0:
         return  # nothing to change; a user namespace may not even allow to set groups

@@ -70,7 +70,7 @@ def _scratch(network: NetworkConfig) -> str:
 def make(network: NetworkConfig) -> None:
     """Create the bridge if it is missing; `ConflictError` as for `find`.
 
-    It gets its name last, so that a bridge of that name is complete.
+    The bridge gets its name last, so that a bridge with that name is complete.
     """
     scratch = _scratch(network)
     try:
@@ -84,8 +84,9 @@ def make(network: NetworkConfig) -> None:
             sysctl.write(f"net.ipv4.conf.{scratch}.arp_ignore", _NOT_THE_LOOPBACK)
             host.send(
                 [
-                    # The kernel notifies br_netfilter only of a change; otherwise it would take
-                    # the MTU for 1500 and drop packets that arrived in larger fragments.
+                    # The kernel notifies br_netfilter only of a change. Otherwise br_netfilter
+                    # would assume an MTU of 1500 and drop packets that arrived in larger
+                    # fragments.
                     rtnetlink.set_link(index, mtu=network.mtu),
                     *(rtnetlink.add_address(index, gateway) for gateway in network.gateways),
                     rtnetlink.set_link(index, name=network.bridge, up=True),
@@ -97,7 +98,7 @@ def make(network: NetworkConfig) -> None:
 
 
 def remove(network: NetworkConfig) -> None:
-    """Remove the bridge, if it is there and mydocker's, and the remains of a killed `make`."""
+    """Remove the bridge, if it exists and is mydocker's, and the remains of a killed `make`."""
     names = [_scratch(network)]
     with Netlink() as host:
         link = find_link(host, network.bridge)
@@ -118,12 +119,12 @@ def refused(asked: str, error: NetlinkError) -> UnsupportedError:
 
 
 def set_ipv6(interface: str, *, on: bool) -> None:
-    """Switch IPv6 off, or on without accepting router advertisements from containers.
+    """Disable IPv6, or enable it without accepting router advertisements from containers.
 
-    For an interface of the netns that the caller is in.
+    This applies to an interface of the netns that the caller is in.
 
-    Duplicate address detection is off too: mydocker gives each address out once, and a bridge
-    whose link-local address is still tentative forwards nothing for a second or two.
+    Duplicate address detection is off too: mydocker assigns each address once, and a bridge whose
+    link-local address is still tentative forwards nothing for a second or two.
     """
     name = f"net.ipv6.conf.{interface}"
     try:
@@ -145,7 +146,7 @@ def set_ipv6(interface: str, *, on: bool) -> None:
 def add_pair(
     host: Netlink, netns: NetNS, network: NetworkConfig, endpoint: EndpointRecord, *, master: int
 ) -> None:
-    """Create a container's veth pair: its peer inside and still down, its host end a port.
+    """Create a container's veth pair: its peer inside and still down, its host end a bridge port.
 
     `master` is the bridge's index.
     """

@@ -41,7 +41,7 @@ class NetworkOptions(TypedDict, total=False):
 
 
 def check(asked: str, name: str, options: NetworkOptions) -> None:
-    """Raise `InvalidError` for options that are wrong in themselves."""
+    """Raise `InvalidError` for options that are invalid on their own."""
     if not NAME.fullmatch(name) or name in RESERVED:
         raise InvalidError(asked, "the name is malformed or reserved", remedy=NAME_RULE)
     if "mtu" in options:
@@ -80,8 +80,8 @@ def design(
 ) -> NetworkConfig:
     """Return the network; `ConflictError` if it overlaps, `InvalidError` if it is malformed.
 
-    Options that are left out are chosen: a private IPv4 subnet that overlaps nothing, a ULA
-    prefix drawn from the id, the first address as gateway.
+    Missing options are chosen: a private IPv4 subnet that overlaps no other, a ULA prefix drawn
+    from the ID, the first address as gateway.
     """
     subnet, subnet6 = options.get("subnet", ""), options.get("subnet6", "")
     ip_range = options.get("ip_range", "")
@@ -136,7 +136,7 @@ _EXAMPLES: Final = {4: "10.20.0.0/24", 6: "fd00:20::/64"}
 
 
 def parse(asked: str, text: str, version: int) -> Network:
-    """Parse a subnet as the user wrote it; `InvalidError` names the mistake."""
+    """Parse a subnet in the user's notation; `InvalidError` names the mistake."""
     try:
         subnet = ip_network(text)
     except ValueError as error:

@@ -83,7 +83,7 @@ class Networks:
         return self.default() if reference == DEFAULT_NETWORK else self.get(reference)
 
     def by_mode(self, name: str) -> NetworkConfig:
-        """Return the network of a mode as `named`; the `NotFoundError` names the modes too."""
+        """Return the network of a mode as `named`; the `NotFoundError` also lists the modes."""
         try:
             return self.named(name)
         except NotFoundError as error:
@@ -106,7 +106,7 @@ class Networks:
     # --- changing ----------------------------------------------------------
 
     def create(self, name: str, options: NetworkOptions) -> NetworkConfig:
-        """Create a network and bring it up; options that are left out are chosen."""
+        """Create a network and bring it up; missing options are chosen."""
         asked = f"create network {name!r}"
         check(asked, name, options)
         on_parent = options.get("driver") == "macvlan"
@@ -114,7 +114,7 @@ class Networks:
             options = {"mtu": macvlan.parent(asked, options["parent"]).mtu, **options}
         with room_for(asked), self._store.locked():
             self._repair()
-            # The default network counts as existing, also before its first use.
+            # The default network counts as existing even before its first use.
             if name == DEFAULT_NETWORK or os.path.exists(self._directory(name)):
                 raise ConflictError(asked, "a network of this name already exists")
             # Containers on a macvlan share the subnet of the parent's own network.
