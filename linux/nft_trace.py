@@ -113,9 +113,7 @@ class Tracer:
         with ExitStack() as stack:
             stack.callback(self._events.close)
             self._events.join(_GROUP)
-            self._nft = stack.enter_context(
-                Nft(netns)
-            )  # the tracer removes its tables when it closes
+            self._nft = stack.enter_context(Nft(netns))  # its close removes the tables
             for family in _HOOKS:
                 self._nft.apply(list(self._requests(Table(family, name), flows)))
             self._resources = stack.pop_all()

@@ -132,7 +132,7 @@ def refused(asked: str, error: OSError) -> UnsupportedError:
         errno.EACCES: "namespaces and mounts need CAP_SYS_ADMIN and CAP_NET_ADMIN here",
         errno.ENOSPC: "a limit on namespaces in /proc/sys/user is reached, or a disk is full",
     }.get(error.errno or 0, "")
-    remedy = "run `netmodes doctor` to see what this machine supports"
+    remedy = "`netmodes doctor`, which shows what this machine supports"
     if is_full(error):
         remedy += ", and `df` for the free disk space"
     return UnsupportedError(asked, _reason(error), cause, remedy)

@@ -67,7 +67,7 @@ _CAUSES: Final = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk is full",
 }
-"""Reasons that a directory cannot be made, by the kernel's error."""
+"""Reasons why a directory cannot be created, by the kernel's error."""
 
 
 def now() -> str:

@@ -1,7 +1,7 @@
 """Sockets inside a container, opened by an agent there and used like local sockets.
 
 The agent (`harness.probe.agent`) is started once per container through the runtime's own
-exec. Requests and answers go over its standard input and output, never over the tested network.
+exec. Requests and replies go over its standard input and output, never over the tested network.
 `AgentNetNS` is a handle on a container's netns that opens its sockets through the agent. Code
 that uses sockets of a netns works with these sockets unchanged.
 """
@@ -45,7 +45,7 @@ _CHUNK: Final = 1 << 20
 
 
 class AgentLost(Exception):
-    """An agent has ended or does not answer; the message quotes its log.
+    """An agent has ended or does not reply; the message quotes its log.
 
     Not an `OSError`, because an `OSError` describes the tested network.
     """

@@ -37,7 +37,7 @@ class Container:
         self.net = NetnsView(name, self.inside if own_stack else self._open)
         """View of its network namespace, or of its user-space network stack."""
         self.own_stack = own_stack
-        """True if it has a user-space network stack, and so a kernel of its own."""
+        """True if it has a user-space network stack, and so a separate kernel."""
         self._agent: AgentClient | None = None
         self._agents_pid = 0
         self._pid_1: tuple[int, int] | None = None

@@ -70,7 +70,7 @@ def stop(engine: Engine, arguments: argparse.Namespace) -> int:
     """Stop containers with SIGTERM, then SIGKILL."""
     begun: dict[str, Stopping] = {}
     seconds = arguments.time
-    for item in arguments.containers:  # all are signalled before the first is waited for
+    for item in arguments.containers:  # signal all of them before waiting for the first
         with suppress(MydockerError):  # reported below
             begun[item] = engine.stopping(item, timeout=seconds)
     return for_each(
@@ -257,7 +257,7 @@ def _container_or_image(engine: Engine, reference: str) -> dict[str, Any]:
 def logs(engine: Engine, arguments: argparse.Namespace) -> int:
     """Print the output of a container.
 
-    Its standard error is printed to standard error.
+    The container's standard error goes to standard error.
     """
     tail = None if arguments.tail == "all" else _count(arguments.tail)
     since = log_time(arguments.since) if arguments.since else ""

@@ -104,7 +104,7 @@ def load(engine: Engine, arguments: argparse.Namespace) -> int:
     """Load the images of an archive.
 
     Reads archives of `docker save`, `podman save`, `skopeo copy` and `mydocker save`: in Docker's
-    or OCI's layout, plain or compressed by gzip. Every digest is checked, and an archive
+    or OCI's layout, plain or compressed with gzip. Every digest is checked, and an archive
     with any error changes nothing.
     """
     with _read(arguments.input) as (file, shown):
@@ -142,7 +142,7 @@ def save(engine: Engine, arguments: argparse.Namespace) -> int:
 def import_(engine: Engine, arguments: argparse.Namespace) -> int:
     """Create an image from a tar of a root file system.
 
-    Files of owners that this user namespace does not have become root's. Devices are refused.
+    Files with an owner outside the user namespace become root's. Devices are refused.
     """
     with _read(arguments.file) as (file, shown):
         identity = engine.images.import_root(
@@ -194,7 +194,7 @@ def tag(engine: Engine, arguments: argparse.Namespace) -> int:
     _IMAGES,
 )
 def rmi(engine: Engine, arguments: argparse.Namespace) -> int:
-    """Remove images, or one of their names."""
+    """Remove names of images, and images whose last name is removed."""
     return for_each(arguments.images, lambda item: _removed(engine, item, arguments.force))
 
 
@@ -212,7 +212,7 @@ def _removed(engine: Engine, reference: str, force: bool) -> str:  # noqa: FBT00
 def diff(engine: Engine, arguments: argparse.Namespace) -> int:
     """List the changes to a container's files.
 
-    Prints one path per line, behind A for added, C for changed or D for deleted.
+    Prints one path per line after A (added), C (changed) or D (deleted).
     """
     for change in engine.inside.diff(arguments.container):
         sys.stdout.buffer.write(os.fsencode(f"{change.kind} {change.path}\n"))
@@ -223,7 +223,7 @@ def diff(engine: Engine, arguments: argparse.Namespace) -> int:
 def export(engine: Engine, arguments: argparse.Namespace) -> int:
     """Export a container's files as a tar.
 
-    Mounts, such as volumes, are left out.
+    Mounts such as volumes are left out.
     """
     _write(engine.inside.export(arguments.container), arguments.output)
     return 0
@@ -239,10 +239,10 @@ def export(engine: Engine, arguments: argparse.Namespace) -> int:
 def cp(engine: Engine, arguments: argparse.Namespace) -> int:
     """Copy files into a container or out of it.
 
-    One of the two is CONTAINER:PATH, the other a path of the host, or - for a tar. In an
-    existing directory the copy keeps its name, but a source that ends in /. is copied
-    without its own directory. Symbolic links never lead out of the container. Volumes are
-    visible while the container runs.
+    Either SOURCE or TARGET is CONTAINER:PATH, the other is a path of the host, or - for a
+    tar. In an existing target directory the copy keeps its name. If SOURCE ends in /., only
+    the content of the directory is copied. Symbolic links never lead out of the container.
+    Volumes are visible while the container runs.
     """
     source, target = _container_path(arguments.source), _container_path(arguments.target)
     follow, archive = arguments.follow_link, arguments.archive

@@ -169,7 +169,6 @@ def disconnect(engine: Engine, arguments: argparse.Namespace) -> int:
 NETWORK: Final = Group(
     "network",
     "manage networks",
-    "Networks that containers are connected to. Containers on the same user-defined network "
-    "resolve each other's names.",
+    "Manage networks. Containers on the same user-defined network resolve each other's names.",
     (create, ls, rm, inspect, prune, connect, disconnect),
 )

@@ -49,13 +49,16 @@ _ENVIRONMENT: Final = (
     ),
 )
 _WORKDIR: Final = option(
-    "-w", "--workdir", default="", help="working directory of the command (default: the image's)"
+    "-w",
+    "--workdir",
+    default="",
+    help="working directory of the command (default: that of the image or container)",
 )
 _USER: Final = option(
     *("-u", "--user"),
     default="",
     metavar="USER[:GROUP]",
-    help="name or ID of the user in the container (default: the image's user)",
+    help="name or ID of the user in the container (default: that of the image or container)",
 )
 _CREATION: Final = (
     # Destinations are the keys of `ContainerOptions`; `_options` converts the others.

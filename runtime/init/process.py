@@ -1,7 +1,7 @@
 """Execution of a command in the namespaces that the caller is already in.
 
 A fork copies the page tables of its caller, and later each page that one of the two writes to.
-posix_spawn(3) does not: the child borrows the caller's memory until it executes. posix_spawn(3)
+With posix_spawn(3), the child borrows the caller's memory until it executes. posix_spawn(3)
 can begin a session and set the standard streams, which is enough for most containers. Other
 settings (a terminal, another user, other capabilities) need a forked child, which applies them
 step by step before it executes.

@@ -1,7 +1,7 @@
 """Published ports, `-p [address:][host port:]port[/protocol]`: parse, reserve, redirect (DNAT).
 
-As in Docker (https://docs.docker.com/engine/network/port-publishing/): without an address on
-every address of the host, without a host port on a free one. Ranges (`8000-8009:80-89`) map port
+As in Docker (https://docs.docker.com/engine/network/port-publishing/), a port without an address
+is published on every address of the host, one without a host port on a free port. Ranges (`8000-8009:80-89`) map port
 by port; a range of host ports for a single port leaves the choice. IPv6 addresses are in
 brackets.
 
@@ -394,7 +394,7 @@ def _to_host(item: Publication, hook: Hook) -> list[Expression]:
     """Match the host addresses that a hook redirects; empty if it redirects none."""
     address = ip_address(item.address)
     if not address.is_unspecified:
-        # Only the host may use the loopback, whatever is on the wire; ::1 is relayed.
+        # Only the host may use the loopback, even if such packets arrive; ::1 is relayed.
         here = hook == "output" and address.version == 4
         return daddr(ip_network(address)) if here or not address.is_loopback else []
     every = [*family(address.version), *to_local()]

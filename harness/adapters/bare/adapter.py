@@ -75,7 +75,7 @@ _PLUGINS: Final = "CNI's plugins"
 _AT_ONCE: Final = 8
 """Number of containers that are removed at the same time."""
 _ABSENT: Final = re.compile(r"executable file|no such file|not found", re.I)
-"""Runtimes' messages about a missing command, whatever the exit code."""
+"""Runtimes' messages about a missing command; the exit code varies."""
 _NOT_THERE: Final = 127
 
 

@@ -67,7 +67,7 @@ KEYS: Final = tuple(_TABLES["runtime"])
 
 
 class DescriptionError(ValueError):
-    """A description is unreadable; the message names file, table, key and what is wanted."""
+    """A description is unreadable; the message names file, table, key and expected value."""
 
 
 def load(path: str) -> CliSpec:

@@ -54,7 +54,7 @@ class Program:
     path: str
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, whatever its exit code; raise `ProgramBroken` if it hangs."""
+        """Run a command to its end, with any exit code; raise `ProgramBroken` if it hangs."""
         return self._ended(words, subprocess.PIPE)
 
     def run_checked(self, *words: str, log: Path) -> None:

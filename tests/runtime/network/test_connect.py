@@ -286,7 +286,7 @@ REFUSED: dict[str, tuple[Callable[[Engine], object], type[MydockerError], str]] 
     "address taken": (
         lambda e: e.network_connect("lan", "web", ip="10.9.0.1"),
         ConflictError,
-        "taken",
+        "in use",
     ),
     "no IPv6 there": (
         lambda e: e.network_connect("dmz", "web", ip6="fd00::5"),
