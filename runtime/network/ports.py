@@ -1,11 +1,11 @@
 """Published ports, `-p [address:][host port:]port[/protocol]`: parse, reserve, redirect (DNAT).
 
 As in Docker (https://docs.docker.com/engine/network/port-publishing/), a port without an address
-is published on every address of the host, one without a host port on a free port. Ranges (`8000-8009:80-89`) map port
-by port; a range of host ports for a single port leaves the choice. IPv6 addresses are in
-brackets.
+is published on every address of the host, one without a host port on a free port. Ranges
+(`8000-8009:80-89`) map port by port; a range of host ports for a single container port means any
+free one of them. IPv6 addresses are in brackets.
 
-A reserved port is a bound socket. Its DNAT rules are in a table of the container's own, which
+A reserved port is a bound socket. Its DNAT rules are in a separate table for the container, which
 lives as long as the sockets that pid 1 keeps open. `runtime.network.firewall` has the rules of
 the networks.
 """
