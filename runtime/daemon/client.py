@@ -58,8 +58,8 @@ class DaemonClient:
                 raise UnsupportedError(
                     f"relay ports of container {identity[:12]}",
                     f"it publishes {len(relays)} ports on the IPv6 loopback address",
-                    f"the DNS daemon takes {MAX_DESCRIPTORS} descriptors at a time, "
-                    "counting those of both ends",
+                    f"the DNS daemon accepts {MAX_DESCRIPTORS} descriptors at a time, "
+                    "some of them for other purposes",
                     "publish on another address, such as 0.0.0.0:8000-8299:80-379",
                 )
             targets = [(item.address, item.port) for item in relays]

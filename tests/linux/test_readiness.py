@@ -44,7 +44,7 @@ def test_await_carrier_names_a_link_whose_peer_is_down(space: NetNS) -> None:
     """The message says what to check."""
     with Netlink(space) as netlink:
         add_veth(netlink, far=False)
-        with pytest.raises(TimeoutError, match=r"near has no carrier .* is its peer up"):
+        with pytest.raises(TimeoutError, match=r"near has no carrier .* check that its peer is up"):
             await_carrier(netlink, ["near"], bound=0.05)
 
 
@@ -63,7 +63,9 @@ def test_await_local_names_a_missing_ipv6_address(space: NetNS) -> None:
     """An IPv4 address would receive at once and is not checked."""
     with Netlink(space) as netlink:
         await_local(netlink, [ip_address("192.0.2.1")], bound=0)
-        with pytest.raises(TimeoutError, match=r"fd00::1 takes no packets .* is it there"):
+        with pytest.raises(
+            TimeoutError, match=r"fd00::1 accepts no packets .* check that it is assigned"
+        ):
             await_local(netlink, [ip_address("fd00::1")], bound=0.05)
 
 
