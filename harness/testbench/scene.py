@@ -222,7 +222,9 @@ class Scene:
         except RuntimeRefused as refused:
             return refused
         self.runtime.remove(name)
-        raise AssertionError(f"{name} started in mode {mode} with {options}: {facts}")
+        raise AssertionError(
+            f"{name} started in mode {mode} with {options}, which the runtime must refuse: {facts}"
+        )
 
     def _check(self, *asked: Feature) -> None:
         features.check(self.runtime.name, self.runtime.features, *asked)

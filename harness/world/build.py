@@ -39,14 +39,13 @@ expires.
 """
 
 DAD: Final = "net.ipv6.conf.default.accept_dad"
-"""Value of accept_dad for links that are created later; the world's own links skip DAD.
+"""Sysctl of duplicate address detection on links created later; the world's links skip it.
 
 A forwarder whose link-local address is still tentative resolves no neighbour for a second or two.
-Links that the runtime creates later in the host have duplicate address detection, as on any
-machine.
+Links that the runtime creates in the host have the detection, as on any machine.
 """
 UNLIMITED: Final[dict[str, str | int]] = {"net.ipv4.icmp_ratemask": 0, "net.ipv6.icmp.ratemask": ""}
-"""Sysctl values without a rate limit for ICMP errors.
+"""Sysctls that remove the rate limits for ICMP errors.
 
 A matrix sends many probes a second, and each needs its error. The mask exempts every kind of
 error: besides the rate for each destination (icmp_ratelimit) there is one for all destinations

@@ -193,7 +193,7 @@ class ContainerNetworking:
     def disconnect(self, found: ContainerRecord, reference: str) -> ContainerRecord:
         """Disconnect a container from a network; `NotFoundError` if it is not connected."""
         own = {item.network for item in found.connections}
-        # A network that was removed meanwhile is found by its name in the record.
+        # Look in the record first: the network may have been removed meanwhile.
         name = reference if reference in own else self.networks.named(reference).name
         asked = f"disconnect container {found.name!r} from network {name!r}"
         _refuse_without_own_network(asked, found)
@@ -409,7 +409,7 @@ class ContainerNetworking:
     # --- container: mode and /etc files ----------------------------------------
 
     def _join(self, config: ContainerConfig, reference: str) -> NetNS:
-        """Return the netns of another running container, and share its resolv.conf."""
+        """Return the netns of a running container, even a joining one; share its resolv.conf."""
         asked = f"join the network of container {reference[:12]!r}"
         joined = self._find(reference)
         if not joined.running:

@@ -107,7 +107,7 @@ class Tree:
 
     def _reach(self, path: str) -> int:
         """Open a directory; create it if it is missing."""
-        with suppress(FileNotFoundError, NotADirectoryError):  # the name may be a whiteout
+        with suppress(FileNotFoundError, NotADirectoryError):  # the latter for a whiteout
             return self._descend(path)
         above, _, name = path.rpartition("/")
         with closing(self._reach(above)) as parent:
