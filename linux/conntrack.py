@@ -1,11 +1,11 @@
 """Connection tracking through ctnetlink: list, watch and delete flows.
 
-Only the first packet of a flow traverses the nat rules, and their decision holds for
-the life of the flow. So after a change of rules the flows are deleted that the new
-rules would translate otherwise. Source: linux/netfilter/nfnetlink_conntrack.h.
+Only the first packet of a flow traverses the nat rules, and their decision is valid for the life
+of the flow. After a change of rules, the flows that the new rules would translate differently are
+therefore deleted. Source: linux/netfilter/nfnetlink_conntrack.h.
 
-By hand, because the runtime deletes flows at every start and stop with published ports, and
-the guard reads them around every test: pyroute2 decodes every attribute of every flow.
+pyroute2 is not used because it decodes every attribute of every flow. The runtime deletes flows
+at every start and stop with published ports, and the leak guard reads them around every test.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Flow(NamedTuple):
     original: FlowTuple
     reply: FlowTuple
     handle: bytes
-    """The flow as a request names it: tuple, zone and id."""
+    """The flow as a request identifies it: tuple, zone and ID."""
 
     @property
     def addresses(self) -> set[Address]:
@@ -89,13 +89,13 @@ class Conntrack:
         self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER)
 
     def count(self) -> int:
-        """Return the number of flows, which costs little."""
+        """Return the number of flows, which is a cheap query."""
         request = Request(_SUBSYSTEM << 8 | _GET_STATS, 0, bytes(4), "count flows")
         (answer,) = self._netlink.ask(request)
         return int.from_bytes(dict(attributes(answer, 4))[_ENTRIES], "big")
 
     def all(self) -> list[Flow]:
-        """Return every flow of both families; the kernel walks its whole table: milliseconds."""
+        """Return every flow of both families; the kernel walks its whole table for milliseconds."""
         return [read_flow(answer) for answer in self.raw()]
 
     def marked(self, *marks: bytes) -> list[Flow]:
@@ -132,7 +132,7 @@ class Conntrack:
         return read_flow(answer).handle == flow.handle
 
     def forget(self, flows: Iterable[Flow]) -> None:
-        """Delete flows; their next packet is a first one again."""
+        """Delete flows; their next packet counts as a first one again."""
         self._netlink.send(
             [
                 Request(_SUBSYSTEM << 8 | _DELETE, 0, flow.handle, f"forget {flow.original}")
@@ -153,7 +153,7 @@ class Conntrack:
 
 
 def read_flow(answer: bytes) -> Flow:
-    """Decode a flow of an answer or a notification."""
+    """Decode a flow of a reply or a notification."""
     found = dict(attributes(answer, 4))
     original, reply = _ends(found[_ORIGINAL]), _ends(found[_REPLY])
     head = struct.pack(">BBH", address_family(original.source.version), 0, 0)
@@ -181,26 +181,28 @@ _NEW, _DESTROYED = 1 << 8, 1 << 8 | 2
 """IPCTNL_MSG_CT_NEW and IPCTNL_MSG_CT_DELETE of the subsystem."""
 _FLOWWATCH_ID: Final = 12
 _FEW: Final = 256
-"""Flows that can be looked up one by one in the time of a dump."""
+"""Number of flows that can be looked up one by one in the time of a dump."""
 _EVENTS: Final = "net.netfilter.nf_conntrack_events"
 
 
 class FlowWatch:
     """A cache of a namespace's flows, updated by notifications.
 
-    Close it, or use it as a context manager. Threads may share it; a forked child must not use it.
+    Close it, or use it as a context manager. Threads may share it; a forked child must not use
+    it.
 
-    The notifications are incomplete. The end of a flow that is older than the watch is not
-    announced, nor is the begin of a flow whose first packet a bridge floods to its own host
-    (br_nf_local_in in br_netfilter_hooks.c confirms it without an event). So the cache is compared
-    with the number of flows. If they differ, or if notifications were lost, all flows are dumped.
+    The notifications are incomplete. The kernel does not announce the end of a flow that is older
+    than the watch, nor the begin of a flow whose first packet a bridge floods to its own host
+    (br_nf_local_in in br_netfilter_hooks.c confirms it without an event). The cache is therefore
+    compared with the number of flows. If they differ, or if notifications were lost, all flows
+    are dumped.
     """
 
     def __init__(self, netns: NetNS) -> None:
-        import threading  # commands that only forget flows do not need it
+        import threading  # commands that only delete flows do not need it
 
         self._known: dict[bytes, bytes] | None = None
-        """Flows by id; `None` when a dump is needed."""
+        """Flows by ID; `None` when a dump is needed."""
 
         self._lock = threading.Lock()
         with contextlib.ExitStack() as stack:
@@ -212,7 +214,7 @@ class FlowWatch:
                 self._netlink.join(_ENDED_FLOWS)
                 self._known = self._dump()
             self._unannounced = set(self._known or ())
-            """Ids of flows whose begin was not announced; their end may not be either."""
+            """IDs of flows whose begin was not announced; their end may not be announced either."""
             self._resources = stack.pop_all()
 
     def marked(self, *marks: bytes) -> list[Flow]:
@@ -237,7 +239,7 @@ class FlowWatch:
 
     def _complete(self) -> dict[bytes, bytes] | None:
         """Return the cache if it is complete."""
-        for _ in range(2):  # the second pass knows of flows that ended during the first
+        for _ in range(2):  # the second pass includes flows that ended during the first
             self._update()
             known = self._known
             if known is None or len(self._unannounced) > _FEW:
@@ -269,7 +271,7 @@ class FlowWatch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._known = None  # some were lost, so the rest is of no use
+                self._known = None  # notifications were lost, so the rest is of no use
         if self._known is None:
             return True
         for kind, body in events:

@@ -1,11 +1,10 @@
 """Netlink sockets that send many requests in one system call.
 
-The kernel handles the messages of one `sendmsg` in order and reports each that
-fails. So a whole batch costs two system calls, and an error still names the
-request that failed, with the kernel's own explanation (extended acknowledgements,
-netlink(7)).
+The kernel handles the messages of one `sendmsg` in order and reports each one that fails. A whole
+batch therefore costs two system calls, and an error still names the failed request, with the
+kernel's explanation (extended acknowledgements, netlink(7)).
 
-By hand, because pyroute2 waits for the answer to each request, and its import costs
+pyroute2 is not used because it waits for the reply to each request, and because its import costs
 more than starting a container.
 """
 
@@ -50,13 +49,15 @@ _TYPE_MASK: Final = 0x3FFF
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTR: Final = struct.Struct("=HH")
 _RECEIVE: Final = 1 << 16
-"""Receive buffer: larger than the kernel's largest message, 32 KiB (netlink_dump in af_netlink.c),
-and small enough that malloc(3) does not map and unmap memory for each receive.
+"""Size of the receive buffer.
+
+It is larger than the kernel's largest message, 32 KiB (netlink_dump in af_netlink.c), and small
+enough that malloc(3) does not map and unmap memory for each receive.
 """
 _FEW: Final = 64
-"""Requests whose errors fit the default receive buffer."""
+"""Number of requests whose errors fit the default receive buffer."""
 _SHORT: Final = 1 << 16
-"""Bytes that fit the default send buffer."""
+"""Number of bytes that fit the default send buffer."""
 _LARGE: Final = 4 << 20
 
 
@@ -124,7 +125,7 @@ def attributes(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the attributes of a message body from `offset` on, as (type, payload).
 
-    With `only` those of some types: a link has fifty, and each is a copy.
+    With `only`, yield those of some types: a link has fifty, and each is a copy.
     """
     unpack, end = _ATTR.unpack_from, len(data)
     while offset + 4 <= end:
@@ -140,7 +141,7 @@ def attributes(
 class Netlink:
     """A netlink socket inside one namespace.
 
-    Opened in `netns` (the caller's own when `None`) and usable from any other. With `fd`
+    It is opened in `netns` (the caller's own when `None`) and usable from any other. With `fd`
     the object takes over an open socket.
     """
 
@@ -163,7 +164,7 @@ class Netlink:
             try:
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
             except OSError as error:
-                if error.errno != errno.ENOPROTOOPT:  # other network stacks (gVisor) have none
+                if error.errno != errno.ENOPROTOOPT:  # user-space network stacks (gVisor) have none
                     self._socket.close()
                     raise
         self._sequence = 0
@@ -173,7 +174,7 @@ class Netlink:
         """Send a batch and wait until it is carried out.
 
         All requests are tried; then the first failure is raised as `NetlinkError`. With
-        `missing_ok` a missing object (ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL) is no failure.
+        `missing_ok` a missing object (ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL) is not a failure.
         """
         batch = list(requests)
         if not batch:
@@ -185,8 +186,8 @@ class Netlink:
     def send_transaction(self, requests: Sequence[Request]) -> None:
         """Send an nfnetlink transaction: begin marker, requests, commit marker.
 
-        The kernel answers a marker only when it refuses the transaction as a whole.
-        The first failure is raised, and then nothing has changed.
+        The kernel replies to a marker only when it refuses the transaction as a whole. The first
+        failure is raised; nothing has then changed.
         """
         begin, *inner, commit = range(len(requests))
         if not inner:
@@ -197,11 +198,11 @@ class Netlink:
     def _transact(
         self, batch: Sequence[Request], *, answered: int, final: Collection[int] = ()
     ) -> list[NetlinkError]:
-        """Send a batch and collect its errors, up to the answer to one request.
+        """Send a batch and collect its errors, up to the reply to one request.
 
-        Errors come without ACK flags and in order. So one acknowledgement shows that there
-        are no more, and a batch of any length fits the receive buffer. An error of a
-        request in `final` is the last one, too.
+        Errors arrive without ACK flags and in order. One acknowledgement therefore shows that
+        there are no further errors, and a batch of any length fits the receive buffer. An error
+        of a request in `final` is also the last one.
         """
         first = self._sequence + 1
         self._sequence += len(batch)
@@ -224,9 +225,9 @@ class Netlink:
                     return errors
 
     def get(self, requests: Sequence[Request]) -> list[bytes]:
-        """Send several queries at once, each with one answer, and return the bodies in order.
+        """Send several queries at once, each with one reply, and return the bodies in order.
 
-        `NetlinkError` for the first query that fails.
+        Raises `NetlinkError` for the first query that fails.
         """
         if not requests:
             return []
@@ -247,10 +248,10 @@ class Netlink:
         return answers
 
     def ask(self, request: Request) -> list[bytes]:
-        """Send one query and return the bodies of all answers, in order.
+        """Send one query and return the bodies of all replies, in order.
 
-        A dump that a change has interrupted (NLM_F_DUMP_INTR) is repeated, so that the
-        result is one consistent state.
+        A dump that a change has interrupted (NLM_F_DUMP_INTR) is repeated, so that the result is
+        one consistent state.
         """
         acknowledge = 0 if request.flags & NLM_F_DUMP else NLM_F_ACK
         while True:
@@ -306,7 +307,7 @@ class Netlink:
             self._socket.setblocking(True)
 
     def _make_room(self) -> None:
-        """Enlarge the buffers for long batches and their answers."""
+        """Enlarge the buffers for long batches and their replies."""
         if not self._roomy:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LARGE)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
@@ -338,7 +339,7 @@ def _message(request: Request, sequence: int, flags: int) -> bytes:
 
 
 def _error(request: Request, flags: int, body: bytes) -> NetlinkError | None:
-    """Return the error in the body of an answer; `None` for an acknowledgement."""
+    """Return the error in the body of a reply; `None` for an acknowledgement."""
     code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
     if not code:
         return None

@@ -1,11 +1,11 @@
-"""Handles on network namespaces (make, find, enter, compare), and their sysctls.
+"""Handles on network namespaces (create, find, enter, compare), and their sysctls.
 
-A handle is an open file descriptor, so the namespace lives at least as long as
-the handle, whatever becomes of its processes. Entering moves the calling
-*thread* only; a socket stays in the namespace in which it was opened, so one
-process can hold sockets in a thousand namespaces. By hand, because
-`pyroute2.NetNS` is a netlink socket in a namespace and not a handle on it, and pyroute2 has
-no sysctls.
+A handle is an open file descriptor, so the namespace lives at least as long as the handle, even
+without processes. Entering moves only the calling *thread*. A socket stays in the namespace in
+which it was opened, so one process can hold sockets in a thousand namespaces.
+
+pyroute2 is not used: its `NetNS` is a netlink socket in a namespace and not a handle on it, and
+it has no sysctls.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class NetNS:
 
     @classmethod
     def new(cls) -> Self:
-        """Make a namespace; the caller stays in its own."""
+        """Create a namespace; the caller stays in its own."""
         home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             unshare(CLONE_NEWNET)
@@ -73,7 +73,7 @@ class NetNS:
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """Open a socket, which belongs to this namespace until it is closed."""
-        import socket  # takes milliseconds, and most handles open none
+        import socket  # importing it takes milliseconds, and most handles open no socket
 
         with self.entered():
             return socket.socket(family, kind, protocol)
@@ -107,9 +107,9 @@ def sysctl_path(key: str) -> str:
 
 
 def write_sysctls(netns: NetNS, values: Mapping[str, str | int]) -> None:
-    """Set sysctls such as `net.ipv4.ip_forward`; `OSError` names the one that was refused.
+    """Set sysctls such as `net.ipv4.ip_forward`; `OSError` names the refused one.
 
-    An empty value empties a list or a mask.
+    An empty value clears a list or a mask.
     """
     with netns.entered():
         for key, value in values.items():

@@ -1,12 +1,12 @@
 """Traces of single packets through nftables: `nft monitor trace`, in Python.
 
-A `Tracer` adds a table to a namespace, first at prerouting and output, whose rules mark
-matching packets with `meta nftrace`. The kernel then reports each rule and each policy
-that such a packet traverses to a netlink group. The mark stays on the packet until it
-leaves the namespace. Rules of the older iptables (not iptables-nft) are not reported.
+A `Tracer` adds a table to a namespace, first at prerouting and output, whose rules mark matching
+packets with `meta nftrace`. The kernel then reports to a netlink group each rule and each policy
+that such a packet traverses. The mark stays on the packet until it leaves the namespace. Rules of
+legacy iptables (not iptables-nft) are not reported.
 
-Source: linux/netfilter/nf_tables.h (NFTA_TRACE_…), nft(8) "meta nftrace". By hand, because
-pyroute2 has neither traces nor owned tables.
+Source: linux/netfilter/nf_tables.h (NFTA_TRACE_…), nft(8) "meta nftrace". pyroute2 is not used
+because it has neither traces nor owned tables.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Tracer:
         with ExitStack() as stack:
             stack.callback(self._events.close)
             self._events.join(_GROUP)
-            self._nft = stack.enter_context(Nft(netns))  # removes its tables when it closes
+            self._nft = stack.enter_context(Nft(netns))  # its close removes the tables
             for family in _HOOKS:
                 self._nft.apply(list(self._requests(Table(family, name), flows)))
             self._resources = stack.pop_all()

@@ -1,12 +1,12 @@
 """nftables through netlink: tables, chains and rules, without the `nft` binary.
 
-A change is one transaction, all of it or nothing (nfnetlink batch). A rule is a list
-of expressions made by the small functions below, each named after the words of `nft`.
-`comment` goes into the rule's user data, where `nft list ruleset` shows it and
-`rules()` reads it (linux/netfilter/nf_tables.h).
+A change is one transaction, applied completely or not at all (nfnetlink batch). A rule is a list
+of expressions made by the small functions below, each named after the words of `nft`. `comment`
+goes into the rule's user data, where `nft list ruleset` shows it and `rules()` reads it
+(linux/netfilter/nf_tables.h).
 
-By hand, because the runtime writes rules at every start on a bridge, faster than pyroute2
-is imported, and because pyroute2 has no owned tables.
+pyroute2 is not used because it has no owned tables, and because the runtime writes rules at every
+start on a bridge, in less time than the import of pyroute2.
 """
 
 from __future__ import annotations
@@ -282,11 +282,11 @@ def _request(kind: int, flags: int, body: bytes, what: str) -> Request:
 
 
 def add_table(table: Table, *, owned: bool = False) -> Request:
-    """Make a table; an existing one stays as it is.
+    """Create a table; an existing one stays as it is.
 
-    An `owned` table belongs to the socket that sends the request: no other socket can
-    change it, also not by a flush of the ruleset, and the kernel removes it when the last
-    process closes the socket. Linux 5.12 and later.
+    An `owned` table belongs to the socket that sends the request: no other socket can change it,
+    not even by a flush of the ruleset, and the kernel removes it when the last process closes the
+    socket. Linux 5.12 and later.
     """
     data = _body(table, text(1, table.name), be32(2, _OWNED if owned else 0))
     return _request(_NEWTABLE, NLM_F_CREATE, data, f"add table {table.name}")
@@ -311,7 +311,7 @@ def add_chain(
     kind: Literal["filter", "nat", "route"] = "filter",
     policy: Literal["accept", "drop"] = "accept",
 ) -> Request:
-    """Make a chain; with a `hook` it is a base chain of that `priority` (lower is earlier)."""
+    """Create a chain; with a `hook` it is a base chain of that `priority` (lower is earlier)."""
     data = [text(1, table.name), text(3, name)]
     if hook is not None:
         data.append(nest(4, be32(1, _HOOKS[hook]), be32(2, priority)))
@@ -351,7 +351,7 @@ class Nft:
         return self._netlink.fileno()
 
     def apply(self, requests: Sequence[Request]) -> None:
-        """Carry out all requests in one transaction, or none and raise `NetlinkError`."""
+        """Apply all requests in one transaction, or apply none and raise `NetlinkError`."""
         marker = struct.pack(">BBH", 0, 0, _SUBSYSTEM)
         begin = Request(_BATCH_BEGIN, 0, marker, "begin nft transaction")
         end = Request(_BATCH_END, 0, marker, "commit nft transaction")

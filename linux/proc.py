@@ -1,6 +1,6 @@
 """Processes and files of /proc: stat fields, pidfds, small files, watches on files.
 
-By hand, because pyroute2 has no part of it.
+pyroute2 has no functions for these.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ def process_born(pid: int) -> int:
 class ProcessStat(NamedTuple):
     """Fields of a process in `/proc/PID/stat`: proc_pid_stat(5).
 
-    `ended` is true of a zombie. `terminal` is a device number, `flags` are PF_… of linux/sched.h,
-    `faults` the minor page faults, `pending` the pending signals as a bit set. `ticks` (processor
-    time) and `born` (start since boot) are in clock ticks; `born` tells processes of one pid
-    apart. `arguments` are begin and end of the command line in memory; zeros without permission.
+    `ended` is true for a zombie. `terminal` is a device number, `flags` are PF_… of
+    linux/sched.h, `faults` the minor page faults, `pending` the pending signals as a bit set.
+    `ticks` (processor time) and `born` (start since boot) are in clock ticks; `born`
+    distinguishes processes with the same pid. `arguments` are begin and end of the command line
+    in memory; zeros without permission.
     """
 
     command: bytes
@@ -81,9 +82,9 @@ class ProcessStat(NamedTuple):
 
 
 def born(process: str) -> int:
-    """Return when a process started; 0 when it has ended, also when it is a zombie.
+    """Return when a process started; 0 when it has ended, even as a zombie.
 
-    A process that may not be read has another user's pid by now, so it is 0 too.
+    A process that may not be read belongs to another user, so its pid was reused: 0 too.
     """
     try:
         found = ProcessStat.of(process)

@@ -1,16 +1,17 @@
 """Waiting until links carry packets and addresses receive them.
 
-A veth end that is brought up before its peer gets its queue from a kernel worker
-(link watch) after the peer is up, up to a second later on a busy machine, and drops
-all packets until then. A query for that one link makes the kernel catch up at once,
-since Linux 6.8; a dump of all links does not.
+A veth end that is brought up before its peer gets its queue from a kernel worker (link watch)
+after the peer is up, on a busy machine up to a second later. Until then it drops all packets.
+Since Linux 6.8 a query for that one link makes the kernel catch up at once; a dump of all links
+does not.
 
-An added IPv6 address gets its route in the table `local` from another worker
-(addrconf_dad_work in net/ipv6/addrconf.c), also without duplicate address detection. Until
-then, tens of milliseconds on a busy machine, bind(2) and sending work, and packets to the
-address are dropped (Ip6InAddrErrors). Nothing makes the kernel catch up.
+An added IPv6 address gets its route in the table `local` from another worker (addrconf_dad_work
+in net/ipv6/addrconf.c), even without duplicate address detection. That takes tens of milliseconds
+on a busy machine. Until then bind(2) and sending work, but packets to the address are dropped
+(Ip6InAddrErrors). No query makes the kernel catch up.
 
-By hand, because `mydocker run` waits here, in less time than the import of pyroute2 takes.
+pyroute2 is not used because `mydocker run` waits here, in less time than the import of pyroute2
+takes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from linux.rtnetlink import Address
 from linux.rtnetlink_dump import Links
 
 READY_BOUND: Final = 5.0
-"""Seconds that duplicate address detection and bridge ports may take (RFC 4862: 1 to 2)."""
+"""Bound on duplicate address detection and bridge ports, in seconds (RFC 4862: 1 to 2)."""
 
 _GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x400
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE."""
@@ -45,9 +46,9 @@ def await_ready(
 ) -> Links:
     """Wait until links carry packets, addresses are usable, and bridge ports forward.
 
-    Checks the addresses of links with a carrier and a global IPv6 address: the other links
-    do not use IPv6. Sleeps on the kernel's notifications. Returns the links that are up.
-    With `afresh` unresolved neighbour entries are removed, so that their resolution starts
+    The function checks the addresses of links with a carrier and a global IPv6 address; the other
+    links do not use IPv6. It sleeps on the kernel's notifications and returns the links that are
+    up. With `afresh` unresolved neighbour entries are removed, so that their resolution starts
     again. Raises `NeverReady` after `bound` seconds.
     """
     deadline = time.monotonic() + bound
@@ -81,7 +82,7 @@ def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afr
             with contextlib.suppress(NetlinkError):  # removed meanwhile
                 rtnetlink_dump.link(netlink, name)  # makes the kernel catch up
     if late:
-        return f"link {late[0]} has a carrier and does not carry yet"
+        return f"link {late[0]} has a carrier but does not forward frames yet"
     for link in by_index.values():
         port = link.carrier and link.master in by_index and link.port_state is not None
         if port and link.port_state != rtnetlink.BR_STATE_FORWARDING:
@@ -97,10 +98,10 @@ def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afr
             continue
         if item.tentative:
             return f"address {address} of {of.name} is still tentative"
-        # Once it is, it has also joined its solicited-node group: a solicitation before that
-        # is repeated only a second later.
+        # The address has then also joined its solicited-node group. A solicitation before that is
+        # repeated only a second later.
         if address.version == 6 and address.ip not in local:
-            return f"address {address} of {of.name} takes no packets yet"
+            return f"address {address} of {of.name} accepts no packets yet"
     return ""
 
 
@@ -119,7 +120,7 @@ def unresolved_neighbours(netlink: Netlink) -> list[rtnetlink_dump.Neighbour]:
 
 
 BOUND: Final = 5.0
-"""Seconds after which a wait fails. It takes microseconds."""
+"""Time after which a wait fails, in seconds. Success takes microseconds."""
 
 
 def await_carrier(netlink: Netlink, names: Iterable[str], *, bound: float = BOUND) -> None:
@@ -128,7 +129,9 @@ def await_carrier(netlink: Netlink, names: Iterable[str], *, bound: float = BOUN
     for name in names:
         while not rtnetlink_dump.link(netlink, name).running:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"link {name} has no carrier after {bound} s: is its peer up?")
+                raise TimeoutError(
+                    f"link {name} has no carrier after {bound} s; check that its peer is up"
+                )
             os.sched_yield()
 
 
@@ -141,5 +144,7 @@ def await_local(netlink: Netlink, addresses: Iterable[Address], *, bound: float 
     for address in addresses:
         while address.version == 6 and not rtnetlink_dump.route_to(netlink, address).local:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{address} takes no packets after {bound} s: is it there?")
+                raise TimeoutError(
+                    f"{address} accepts no packets after {bound} s; check that it is assigned"
+                )
             os.sched_yield()

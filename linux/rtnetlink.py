@@ -1,11 +1,10 @@
 """Requests of rtnetlink(7) that change links, addresses, routes and neighbours.
 
-Each function returns a `Request` for `Netlink.send`. The caller may choose the
-interface index of a new link, so that all requests about it fit one batch.
-`linux.rtnetlink_dump` reads the results.
+Each function returns a `Request` for `Netlink.send`. The caller may choose the interface index of
+a new link, so that all requests about it fit one batch. `linux.rtnetlink_dump` reads the results.
 
-By hand, so that a container's wiring and a world are a few batches: through pyroute2 a
-world takes four times as long.
+pyroute2 is not used so that the network of a container or a world takes a few batches: through
+pyroute2 a world takes four times as long.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ RTPROT_STATIC: Final = 4
 
 
 def mac_bytes(mac: str) -> bytes:
-    """Return the six bytes of `02:42:…`; `ValueError` for anything else."""
+    """Return the six bytes of `02:42:…`; `ValueError` for any other text."""
     octets = bytes.fromhex(mac.replace(":", ""))
     if len(octets) != 6:
         raise ValueError(f"{mac!r} is not a MAC address")
@@ -149,7 +148,7 @@ def _new_link(
 
 
 def add_bridge(name: str, /, **options: Unpack[LinkOptions]) -> Request:
-    """Make a bridge without spanning tree, whose ports forward at once; up by default."""
+    """Create a bridge without spanning tree, whose ports forward at once; up by default."""
     data = u32(IFLA_BR_STP_STATE, 0) + u32(IFLA_BR_FORWARD_DELAY, 0)
     return _new_link(f"add bridge {name}", "bridge", data, {"up": True, **options, "name": name})
 
@@ -164,11 +163,11 @@ def add_veth(
     peer_mac: str | None = None,
     **options: Unpack[LinkOptions],
 ) -> Request:
-    """Make a veth pair in one message: both ends placed and named, the near end up.
+    """Create a veth pair in one message: both ends placed and named, the near end up.
 
-    The peer cannot be brought up here: the kernel opens it before the two ends
-    are connected (ENOTCONN), so that takes a request in its own namespace.
-    The same holds for its master.
+    The peer cannot be brought up in this message: the kernel opens it before the two ends are
+    connected (ENOTCONN), so this takes a request in the peer's namespace. The same applies to its
+    master.
     """
     mtu = options.get("mtu")
     far = link_body(index=peer_index, name=peer, mtu=mtu, mac=peer_mac, netns=peer_netns)
@@ -186,13 +185,13 @@ def add_link(
     data: bytes = b"",
     **options: Unpack[LinkOptions],
 ) -> Request:
-    """Make a link of any kind (`dummy`, `macvlan`, …); `data` are attributes of the kind."""
+    """Create a link of any kind (`dummy`, `macvlan`, …); `data` are attributes of the kind."""
     more = u32(IFLA_LINK, parent) if parent is not None else b""
     return _new_link(f"add {kind} link {name}", kind, data, {**options, "name": name}, more)
 
 
 def set_link(index: int, /, **options: Unpack[LinkOptions]) -> Request:
-    """Change a link: by its name if `index` is 0, else that is its new name."""
+    """Change a link, found by its name if `index` is 0; otherwise the name is its new name."""
     options["index"] = index
     what = f"change link {options.get('name') or index}"
     return Request(RTM_NEWLINK, 0, link_body(**options), what)
@@ -213,7 +212,7 @@ def no_link_local(name: str) -> Request:
 
 
 def hairpin_port(index: int, *, on: bool = True) -> Request:
-    """Let a bridge port send frames back through the port they came from."""
+    """Let a bridge port send frames back through the port from which they came."""
     body = LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
     body += nest(IFLA_PROTINFO, u8(IFLA_BRPORT_MODE, on))
     return Request(RTM_SETLINK, 0, body, f"hairpin on bridge port {index}")
@@ -332,7 +331,7 @@ def add_neighbour(index: int, address: Address, mac: str) -> Request:
 
 
 def add_proxy(index: int, address: Address) -> Request:
-    """Answer ARP or NDP on a link for an address of another link (ip-neighbour(8), proxy)."""
+    """Reply to ARP or NDP on a link for an address of another link (ip-neighbour(8), proxy)."""
     body = NEIGH.pack(address_family(address.version), index, 0, NTF_PROXY, 0) + attr(
         NDA_DST, address.packed
     )

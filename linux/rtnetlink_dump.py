@@ -1,9 +1,10 @@
 """Queries of rtnetlink(7): links, addresses, routes, neighbours, route lookups.
 
-Each dump becomes small named tuples. `linux.rtnetlink` has the requests that change
-them. By hand, because the guard dumps three namespaces around every test and
-`probe.quiescence` all of them around every matrix: a dump through pyroute2 takes ten times
-as long.
+Each dump becomes small named tuples. `linux.rtnetlink` has the requests that change them.
+
+pyroute2 is not used because the leak guard dumps three namespaces around every test and
+`probe.quiescence` all of them around every matrix: a dump through pyroute2 takes ten times as
+long.
 """
 
 from __future__ import annotations
@@ -208,17 +209,17 @@ def routes_request(family: int, kind: int = 0) -> Request:
 
 
 def dump_family(netlink: Netlink, request: Request) -> list[bytes]:
-    """Return the answers to a dump of one family.
+    """Return the replies to a dump of one family.
 
     For a dump of all families the kernel takes the lock of all links (RTNL), which the removal of
-    a bridge holds for long; for IPv4 or IPv6 alone it does not (Linux 6.10). A kernel without
-    IPv6 answers a dump of IPv6 with all families, so other families are filtered out.
+    a bridge holds for a long time; for IPv4 or IPv6 alone it does not (Linux 6.10). A kernel
+    without IPv6 replies to a dump of IPv6 with all families, so other families are filtered out.
     """
     return [answer for answer in netlink.ask(request) if answer[0] == request.body[0]]
 
 
 def read_address(message: bytes) -> LinkAddress:
-    """Decode an address from the body of an answer or a notification."""
+    """Decode an address from the body of a reply or a notification."""
     _, prefix, flags, _, owner = rtnetlink.ADDR.unpack_from(message)
     fields = dict(attributes(message, rtnetlink.ADDR.size))
     packed = fields.get(rtnetlink.IFA_LOCAL) or fields[rtnetlink.IFA_ADDRESS]
@@ -245,8 +246,8 @@ def routes(
 ) -> list[Route]:
     """Return the routes of one table, both families.
 
-    Without the multicast and link-local routes that IPv6 has on every link. Unicast routes
-    only, or of every kind: blackhole and prohibit too.
+    The multicast and link-local routes that IPv6 has on every link are left out. Returns only
+    unicast routes, or routes of every kind: blackhole and prohibit too.
     """
     found = []
     for family in FAMILIES:
@@ -324,7 +325,7 @@ def neighbour_overflows(netlink: Netlink) -> int:
 
 
 def proxied_requests(netlink: Netlink) -> set[int]:
-    """Return the IP versions with a queued neighbour request that a proxy is to answer.
+    """Return the IP versions with a queued neighbour request that a proxy will reply to.
 
     Each version has one queue for all namespaces.
     """
@@ -349,7 +350,7 @@ REFUSALS: Final = {
 class RouteLookup(NamedTuple):
     """Result of a route lookup: `local`, or through link number `oif` to neighbour `via`.
 
-    `refused` is the reason when there is no route; then the other fields mean nothing.
+    `refused` is the reason when there is no route; the other fields are then meaningless.
     """
 
     refused: str = ""
@@ -363,7 +364,7 @@ def route_to(
 ) -> RouteLookup:
     """Look up the route of a packet that the namespace sends, or that arrived through `iif`.
 
-    Raises `NetlinkError` when the query itself is invalid: no such link.
+    Raises `NetlinkError` when the query itself is invalid, such as one for an unknown link.
     """
     family = rtnetlink.address_family(to.version)
     bits = to.max_prefixlen
@@ -411,7 +412,7 @@ class LinkWatch:
         self._found: list[Link] | None = None
         with contextlib.ExitStack() as stack:
             self._queries = stack.enter_context(Netlink(netns))
-            # A second socket: notifications amid an answer would be lost.
+            # A second socket, because notifications in the middle of a reply would be lost.
             self._events = stack.enter_context(Netlink(netns))
             self._events.join(_LINKS)
             self._resources = stack.pop_all()

@@ -1,9 +1,11 @@
-"""System calls that Python 3.11 lacks, each with the reason beside it.
+"""System calls that Python 3.11 lacks, each with the reason.
 
-`os.unshare` and `os.setns` exist from Python 3.12; this module replaces them on every version,
-so that there is one way of doing it. Functions are named after their system calls (section 2 of
-the manual), and raise `OSError` with the errno, the name of the call and its arguments. By hand,
-because pyroute2 wraps few of these calls, and its import costs more than starting a container.
+`os.unshare` and `os.setns` exist from Python 3.12; this module replaces them on every version, so
+that there is only one implementation. Functions are named after their system calls (section 2 of
+the manual), and raise `OSError` with the errno, the name of the call and its arguments.
+
+pyroute2 is not used because it wraps few of these calls, and its import costs more than starting
+a container.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 
 libc = ctypes.CDLL(None, use_errno=True)
-# With argument types ctypes converts arguments in half the time.
+# With argument types, ctypes converts arguments in half the time.
 _mount, _prctl = libc.mount, libc.prctl
 _mount.argtypes = (ctypes.c_char_p,) * 3 + (ctypes.c_ulong, ctypes.c_char_p)
 _prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
@@ -95,7 +97,7 @@ def setns(fd: int, flags: int = 0) -> None:
 def sethostname(name: str) -> None:
     """Set the hostname of the caller's UTS namespace.
 
-    Python has it in `socket` only, whose import takes milliseconds.
+    Python has this call only in `socket`, whose import takes milliseconds.
     """
     raw = os.fsencode(name)
     check(libc.sethostname(raw, ctypes.c_size_t(len(raw))), f"sethostname({name})")
@@ -132,10 +134,10 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def openat2(directory: int, path: str | bytes, flags: int, *, resolve: int, mode: int = 0) -> int:
     """Open `path` below an open directory, close-on-exec.
 
-    A check of a path before it is opened is a race against processes that can change a
-    link in between. Here the kernel refuses (RESOLVE_BENEATH: EXDEV) or clamps
-    (RESOLVE_IN_ROOT) every step that leads out. Neither Python nor glibc has it.
-    EAGAIN means that a directory was renamed while a `..` was resolved.
+    A check of a path before it is opened is a race against processes that can change a link in
+    between. Here the kernel refuses (RESOLVE_BENEATH: EXDEV) or clamps (RESOLVE_IN_ROOT) every
+    step that leads out. Neither Python nor glibc has the call. EAGAIN means that a directory was
+    renamed while a `..` was resolved.
     """
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve | RESOLVE_NO_MAGICLINKS)
     raw = os.fsencode(path)
@@ -237,7 +239,7 @@ _EVERY_ID: Final = [b"0", b"0", b"4294967295"]
 
 
 def in_user_namespace() -> bool:
-    """Return True if the caller's ids are mapped: root here is another user outside.
+    """Return True if the caller's IDs are mapped: root here is another user outside.
 
     False where the kernel has no user namespaces.
     """

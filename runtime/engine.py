@@ -61,11 +61,11 @@ DEFAULT_ROOT: Final = "/run/mydocker"
 class Engine:
     """A minimal container runtime.
 
-    `root` is the state directory: $MYDOCKER_ROOT, else /run/mydocker. It must be on a
-    file system that supports an overlay's upper layer (tmpfs, ext4, xfs), not on an
-    overlay. A caller that removes many containers passes the `flows` of its network
-    namespace; `flows` belong to one process and not to its forks. A large caller that starts
-    many containers passes the `spawn` of a `ForkServer`. Errors are `MydockerError`s.
+    `root` is the state directory: $MYDOCKER_ROOT, else /run/mydocker. It must be on a file system
+    that supports an overlay's upper layer (tmpfs, ext4, xfs), not on an overlay. A caller that
+    removes many containers passes the `flows` of its network namespace; `flows` belong to one
+    process and not to its forks. A large process that starts many containers passes the `spawn`
+    of a `ForkServer`. Errors are `MydockerError`s.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Engine:
         if os.geteuid() != 0:
             raise UnsupportedError(
                 "use mydocker",
-                "you are not root here",
-                "containers need namespaces, and those need root, at least in a user namespace",
+                "the caller is not root",
+                "only root can create namespaces, at least root of a user namespace",
                 "`netmodes lab`, or `MYDOCKER_ROOT=~/.mydocker unshare -r -n -m mydocker …`",
             )
         require_free("use mydocker")
@@ -121,8 +121,8 @@ class Engine:
         """Create and start a container.
 
         Return when its network is set up and its command is being executed. With `stdio` the
-        command is connected to these descriptors of the caller; without, its output goes to the
-        log. Pid 1 writes to the pipe `lost` when one of them takes no more output
+        command is connected to these descriptors of the caller; without it, output goes to the
+        log. Pid 1 writes to the pipe `lost` when one of the descriptors accepts no more output
         (`runtime.container.lifecycle`). After an error nothing is left.
         """
         begun = ContainerState("starting")
@@ -155,7 +155,7 @@ class Engine:
         self._life.sweep()
         mode = NetworkMode.parse(options.get("network", DEFAULT_NETWORK))
         if mode.kind == "container":
-            # Stored as an id, which stays right if the name is given to another container.
+            # Stored as an ID, which stays correct if another container gets the name.
             options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
         elif mode.kind == "bridge" and not (
             mode.name == DEFAULT_NETWORK and self._store.has_network(mode.name)
@@ -176,16 +176,16 @@ class Engine:
     def stop(self, reference: str, *, timeout: float = 10) -> ContainerRecord:
         """Send the stop signal (the image's, else SIGTERM), and after `timeout` seconds SIGKILL.
 
-        Return when all processes are gone. A container that does not run is left as it is.
+        Return when all processes have ended. A container that is not running is left as it is.
         """
         return self.stopping(reference, timeout=timeout).finish()
 
     def stopping(self, reference: str, *, timeout: float = 10) -> Stopping:
-        """Send only the stop signal; `finish` does the rest. So several can wait in parallel."""
+        """Send only the stop signal; `finish` waits for the end, for several in parallel."""
         return Stopping(self._life, reference, timeout=timeout)
 
     def kill(self, reference: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal to a running container's command; SIGKILL takes the whole container."""
+        """Send a signal to a running container's command; SIGKILL ends the whole container."""
         with self._life.held(reference) as found:
             refuse_stopped("signal", found)
             self._life.kill(found, number)
@@ -195,7 +195,7 @@ class Engine:
         with self._life.held(reference) as found:
             if found.running and found.config.auto_remove:
                 asked = f"restart container {found.name!r}"
-                raise ConflictError(asked, "it is removed once it has ended (--rm)")
+                raise ConflictError(asked, "the container is removed when it stops (--rm)")
         self.stop(found.id, timeout=timeout)
         return self.start(found.id)
 
@@ -210,7 +210,9 @@ class Engine:
         """Thaw a paused container."""
         with self._life.held(reference) as found:
             if not found.state.paused:
-                raise ConflictError(f"unpause container {found.name!r}", "it is not paused")
+                raise ConflictError(
+                    f"unpause container {found.name!r}", "the container is not paused"
+                )
             return self._life.unpause(found)
 
     def top(self, reference: str) -> list[Process]:
@@ -224,8 +226,8 @@ class Engine:
     def wait(self, reference: str, *, lost: int = -1) -> int:
         """Wait until a container has ended; return its exit code.
 
-        Raise `OutputError` as soon as the pipe whose other end was the `lost` of `run` reports a
-        lost stream.
+        Raise `OutputError` as soon as pid 1 reports a lost stream by the pipe of the argument
+        `lost` of `run`.
         """
         require_free(f"wait for container {reference!r}")
         found = self._life.get(reference)
@@ -234,9 +236,11 @@ class Engine:
                 return lifecycle.exit_code(found, self._store.directory(found.id), lost=lost)
             lifecycle.refuse_lost(found, lost)
         finally:
-            self._life.sweep(check=False)  # an exit code that is known is not lost
+            self._life.sweep(check=False)  # a known exit code is not lost
         if found.state.exit_code is None:
-            raise ConflictError(f"wait for container {found.name!r}", "it was never started")
+            raise ConflictError(
+                f"wait for container {found.name!r}", "the container was never started"
+            )
         return found.state.exit_code
 
     def remove(self, *references: str, force: bool = False) -> None:
@@ -248,7 +252,7 @@ class Engine:
         self._life.discard(references, force=force)
 
     def inspect(self, reference: str) -> ContainerRecord:
-        """Return one container, by name, id or unique prefix."""
+        """Return one container, by name, ID or unique prefix."""
         self._life.sweep()
         return self._life.get(reference)
 
@@ -275,7 +279,7 @@ class Engine:
         def begin(own: Stdio) -> RunningExec:
             return self.spawn(reference, argv, stdio=own, env=env, workdir=workdir, user=user)
 
-        with room_for(f"execute in container {reference!r}"):
+        with room_for(f"execute a command in container {reference!r}"):
             return execution.completed(begin, timeout)
 
     def spawn(
@@ -293,15 +297,17 @@ class Engine:
 
         Environment, directory and user default to those of the container.
         """
-        asked = f"execute in container {reference!r}"
+        asked = f"execute a command in container {reference!r}"
         if not argv:
-            raise InvalidError(asked, "there is no command")
+            raise InvalidError(asked, "no command was given")
         found = self.inspect(reference)
-        refuse_stopped("execute in", found)
-        refuse_paused("execute in", found)
+        refuse_stopped("execute a command in", found)
+        refuse_paused("execute a command in", found)
         handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is None:
-            raise ConflictError(f"execute in container {found.name!r}", "it just stopped")
+            raise ConflictError(
+                f"execute a command in container {found.name!r}", "the container has just stopped"
+            )
         config = found.config
         command = Command(
             list(argv),
@@ -312,7 +318,9 @@ class Engine:
             },
             workdir or config.workdir,
             user or config.user,
-            capabilities(f"execute in container {found.name!r}", config.cap_add, config.cap_drop),
+            capabilities(
+                f"execute a command in container {found.name!r}", config.cap_add, config.cap_drop
+            ),
         )
         try:
             with room_for(asked):
@@ -401,8 +409,8 @@ class Engine:
     def repair(self) -> None:
         """Bring the kernel in line with the records.
 
-        For use after nft rules were flushed, a bridge was taken down or forwarding was turned
-        off: running containers get their network back.
+        Use it after nft rules were flushed, a bridge was taken down or forwarding was turned off:
+        running containers get their network back.
         """
         from runtime.network import bridge
 

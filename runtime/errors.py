@@ -1,6 +1,6 @@
 """Errors that mydocker raises.
 
-Every error names the request, the event, the likely cause and the next step.
+An error's text is `cannot <asked>: <happened>`, then the likely cause and what to try.
 `exit_code` is the exit code of `mydocker run`, the same as Docker's: 125 for an error of
 the runtime itself, 126 for a command that cannot be executed, 127 for a command that does
 not exist. For errors with 125 every other command exits with 1.
@@ -16,7 +16,10 @@ from typing import Final
 
 
 class MydockerError(Exception):
-    """mydocker did not carry out the request, and left nothing half-done behind."""
+    """A request failed. Nothing half-done is left behind.
+
+    `asked` is the request as a verb phrase, which the text continues after "cannot".
+    """
 
     exit_code = 125
 
@@ -26,7 +29,7 @@ class MydockerError(Exception):
         self.asked, self.happened, self.cause, self.remedy = asked, happened, cause, remedy
 
     def __str__(self) -> str:
-        lines = [f"{self.asked}: {self.happened}"]
+        lines = [f"cannot {self.asked}: {self.happened}"]
         if self.cause:
             lines.append(f"likely cause: {self.cause}")
         if self.remedy:
@@ -35,7 +38,7 @@ class MydockerError(Exception):
 
 
 class NotFoundError(MydockerError):
-    """The container, network or image does not exist, or a prefix fits several."""
+    """The container, network, image or volume does not exist, or a prefix matches several."""
 
 
 class ConflictError(MydockerError):
@@ -43,34 +46,37 @@ class ConflictError(MydockerError):
 
 
 class InvalidError(MydockerError):
-    """The request contradicts itself or is malformed."""
+    """The request is malformed or contradicts itself."""
 
 
 class UnsupportedError(MydockerError):
-    """The kernel, or the caller's privileges, do not allow the request."""
+    """The kernel or the caller's privileges do not allow the request."""
 
 
 class NoRoomError(UnsupportedError):
-    """The disk is full, and the request needs room."""
+    """The disk is full."""
 
 
 class ExhaustedError(UnsupportedError):
-    """The process or the whole host has no file descriptor left."""
+    """The process or the machine has no free file descriptor."""
 
 
 def is_exhausted(error: OSError) -> bool:
-    """Return True if the error means that no descriptor is left."""
+    """Return True if the error means that no file descriptor is free."""
     return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def exhausted(asked: str, error: OSError) -> ExhaustedError:
-    """Return the error to raise when no descriptor is left."""
+    """Return the error to raise when no file descriptor is free."""
     if error.errno == errno.ENFILE:
-        cause, remedy = "it is the machine's own limit", "sysctl fs.file-max"
+        cause, remedy = (
+            "the machine has reached its own limit of open files",
+            "raise `sysctl fs.file-max`",
+        )
     else:
         most = os.sysconf("SC_OPEN_MAX")
-        cause = f"a process may have {most} open at a time here"
-        remedy = "`ulimit -n` with more; `ulimit -Hn` shows the highest value"
+        cause = f"a process may have at most {most} open files here"
+        remedy = "`ulimit -n` with a higher number; `ulimit -Hn` shows the maximum"
     return ExhaustedError(asked, _reason(error), cause, remedy)
 
 
@@ -85,13 +91,13 @@ def no_room(asked: str, error: OSError) -> NoRoomError:
         asked,
         _reason(error),
         "the disk with mydocker's state is full",
-        "`mydocker rm`, `rmi` or `volume rm`, which need no room, or a larger disk: MYDOCKER_ROOT",
+        "`mydocker rm`, `rmi` or `volume rm`, or point MYDOCKER_ROOT at a larger disk",
     )
 
 
 @contextmanager
 def room_for(asked: str) -> Iterator[None]:
-    """Raise `NoRoomError` on a full disk and `ExhaustedError` without a free descriptor."""
+    """Raise `NoRoomError` on a full disk, `ExhaustedError` if no file descriptor is free."""
     try:
         yield
     except OSError as error:
@@ -104,7 +110,7 @@ def room_for(asked: str) -> Iterator[None]:
 
 @contextmanager
 def room_or_not() -> Iterator[None]:
-    """Ignore an error of the body that means a full disk."""
+    """Ignore an error of the body that means a full disk or quota."""
     try:
         yield
     except OSError as error:
@@ -126,9 +132,9 @@ def refused(asked: str, error: OSError) -> UnsupportedError:
         errno.EACCES: "namespaces and mounts need CAP_SYS_ADMIN and CAP_NET_ADMIN here",
         errno.ENOSPC: "a limit on namespaces in /proc/sys/user is reached, or a disk is full",
     }.get(error.errno or 0, "")
-    remedy = "`netmodes doctor` shows what this machine supports"
+    remedy = "`netmodes doctor`, which shows what this machine supports"
     if is_full(error):
-        remedy += ", and `df` the free disk space"
+        remedy += ", and `df` for the free disk space"
     return UnsupportedError(asked, _reason(error), cause, remedy)
 
 
@@ -141,9 +147,9 @@ class OutputError(MydockerError):
 def output_lost(asked: str, number: int, remedy: str = "") -> OutputError:
     """Return the error for output that cannot be written to the caller, by its errno."""
     cause = {
-        errno.EPIPE: "its reader has exited",
-        errno.ENOSPC: "the disk that it is written to is full",
-        errno.EDQUOT: "the disk that it is written to is full",
+        errno.EPIPE: "the process that read the output has exited",
+        errno.ENOSPC: "the disk with the output file is full",
+        errno.EDQUOT: "the disk with the output file is full",
     }.get(number, "")
     return OutputError(asked, os.strerror(number), cause, remedy)
 
@@ -161,18 +167,18 @@ class CommandNotFoundError(CommandError):
 
 
 REQUIRED_DESCRIPTORS: Final = 32
-"""More than any call has open at a time, except for a container's published ports."""
+"""More descriptors than any call opens at a time, not counting published ports."""
 
 
 def require_free(asked: str) -> None:
     """Raise `ExhaustedError` if fewer than `REQUIRED_DESCRIPTORS` descriptors are free.
 
-    A call that changes something fails before its first step then, and not in the middle of
-    cleaning up after a failure.
+    A call that changes something then fails before its first step, not in the middle of a
+    cleanup.
     """
     if 0 < _count_open() <= os.sysconf("SC_OPEN_MAX") - REQUIRED_DESCRIPTORS:
         return
-    opened: list[int] = []  # or some of the open descriptors have numbers above the limit
+    opened: list[int] = []  # some open descriptors may have numbers above the limit: try it
     try:
         opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         opened.extend(os.dup(opened[0]) for _ in range(REQUIRED_DESCRIPTORS - 1))
@@ -184,7 +190,7 @@ def require_free(asked: str) -> None:
 
 
 def _count_open() -> int:
-    """Return the number of open descriptors; 0 where the kernel does not tell (before 6.2)."""
+    """Return the number of open descriptors; 0 before Linux 6.2, which does not report it."""
     try:
         return os.stat("/proc/self/fd").st_size
     except OSError:

@@ -37,7 +37,7 @@ NetworkKind = Literal["bridge", "host", "none", "container"]
 DEFAULT_NETWORK = "bridge"
 NETWORK_MODES: Final = "bridge, none, host, container:<name or id>, or the name of a network"
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-NAME_RULE: Final = "at most 128 letters and digits, and after the first also '_', '.' and '-'"
+NAME_RULE: Final = "at most 128 letters, digits, '_', '.' and '-', beginning with a letter or digit"
 
 
 class NetworkMode(NamedTuple):
@@ -58,9 +58,7 @@ class NetworkMode(NamedTuple):
             return cls("container", rest)
         if NAME.fullmatch(text):
             return cls("bridge", text)
-        raise InvalidError(
-            f"use the network mode {text!r}", "there is no such mode", remedy=NETWORK_MODES
-        )
+        raise InvalidError(f"use the network mode {text!r}", "no such mode", remedy=NETWORK_MODES)
 
 
 class NetworkConfig(NamedTuple):
@@ -157,7 +155,7 @@ class ContainerConfig(NamedTuple):
     aliases: list[str] = []  # noqa: RUF012
     sysctls: dict[str, str] = {}  # noqa: RUF012
     publish: list[str] = []  # noqa: RUF012
-    """Ports as the user wrote them, see `runtime.network.ports`."""
+    """Ports in the user's notation, see `runtime.network.ports`."""
     publish_all: bool = False
     dns: list[str] = []  # noqa: RUF012
     add_hosts: list[str] = []  # noqa: RUF012
@@ -165,9 +163,9 @@ class ContainerConfig(NamedTuple):
     auto_remove: bool = False
     created: str = ""
     image_id: str = ""
-    """Id of the image that `image` named at creation."""
+    """ID of the image that `image` named at creation."""
     entrypoint: list[str] = []  # noqa: RUF012
-    """The part of `command`, at its beginning, that is the entrypoint."""
+    """The first words of `command`, which are the entrypoint."""
     user: str = ""
     exposed: list[str] = []  # noqa: RUF012
     labels: dict[str, str] = {}  # noqa: RUF012
@@ -197,8 +195,8 @@ class ContainerConfig(NamedTuple):
 class ContainerState(NamedTuple):
     """Current state of a container.
 
-    `pid` is its pid 1 in the host's pid namespace and `born` the start time of that process
-    in clock ticks since boot: together they identify one process for good.
+    `pid` is its pid 1 in the host's pid namespace and `born` the start time of that process in
+    clock ticks since boot. Together they identify one process uniquely.
     """
 
     status: Status = "created"
@@ -210,9 +208,9 @@ class ContainerState(NamedTuple):
     error: str = ""
     endpoints: tuple[EndpointRecord, ...] = ()
     connections: tuple[Connection, ...] | None = None
-    """Networks that the container is connected to; `None`: the one it was created for."""
+    """Networks that the container is connected to; `None` means the network at its creation."""
     changing: str = ""
-    """Interface that is being added or removed at this moment."""
+    """Interface that is being added or removed."""
     ports: tuple[Publication, ...] = ()
     rules: int = -1
     """Number of the descriptor in pid 1 that owns the rules of the published ports."""
@@ -226,7 +224,7 @@ class ContainerRecord(NamedTuple):
     config: ContainerConfig
     state: ContainerState
     console: int = -1
-    """Master of its terminal, for a caller that has just started it attached to a terminal."""
+    """Master of its terminal, for a caller that has just started the container with a terminal."""
 
     @property
     def id(self) -> str:

@@ -57,17 +57,17 @@ _SHORT: Final = 12
 
 
 _BLOCK: Final = 512
-"""Unit of `st_blocks` in bytes, whatever the block size of the file system: stat(2)."""
+"""Unit of `st_blocks` in bytes, regardless of the file system's block size: stat(2)."""
 _CAUSES: Final = {
     errno.EACCES: "a directory of the path belongs to another user",
     errno.EPERM: "a directory of the path belongs to another user",
     errno.EROFS: "the file system is read-only",
-    errno.ENOTDIR: "a part of the path is a file",
-    errno.EEXIST: "a part of the path is a file",
+    errno.ENOTDIR: "a component of the path is a file",
+    errno.EEXIST: "a component of the path is a file",
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk is full",
 }
-"""Reasons that a directory cannot be made, by the kernel's error."""
+"""Reasons why a directory cannot be created, by the kernel's error."""
 
 
 def now() -> str:
@@ -77,7 +77,7 @@ def now() -> str:
 
 
 def new_id() -> str:
-    """Return 64 random hexadecimal digits, of which the first twelve are no decimal number.
+    """Return 64 random hexadecimal digits; the first twelve are not a decimal number.
 
     The first twelve become the hostname. The C library takes a name that consists of decimal
     digits for a malformed address: it reads no hosts file and sends no DNS query (moby#3869).
@@ -90,8 +90,8 @@ def new_id() -> str:
 def write_json(path: str, data: Any) -> None:
     """Replace a file in one step: readers see the old content or the new, never a part.
 
-    On a full disk the new content overwrites the old in place, if it needs no more blocks.
-    The caller holds the lock that the file belongs to.
+    On a full disk the new content overwrites the old in place, if it needs no additional blocks.
+    The caller holds the lock of the file.
     """
     scratch, content = f"{path}.new", json.dumps(data).encode()
     try:
@@ -188,9 +188,9 @@ class Store:
         except OSError as error:
             raise UnsupportedError(
                 f"use {self.root} for mydocker's state",
-                f"it cannot be made: {error.strerror}",
+                f"creating the directory failed: {error.strerror}",
                 _CAUSES.get(error.errno or 0, ""),
-                "point MYDOCKER_ROOT at a directory of your own",
+                "point MYDOCKER_ROOT at a directory that you own",
             ) from error
 
     @contextmanager
@@ -257,7 +257,7 @@ class Store:
             if os.path.exists(f"{self.directory(owner)}/state.json"):
                 raise ConflictError(
                     f"name a container {config.name!r}",
-                    f"container {owner[:12]} has that name",
+                    f"container {owner[:12]} already has this name",
                     remedy=f"`mydocker rm -f {config.name}`, or another name",
                 ) from None
             os.unlink(link)  # left by a creator that was killed
@@ -305,11 +305,11 @@ class Store:
             some = ", ".join(item[:12] for item in found[:5])
             raise NotFoundError(
                 f"find container {reference!r}",
-                f"{len(found)} ids start so: {some}",
-                remedy="more digits, or the name",
+                f"{len(found)} IDs have this prefix: {some}",
+                remedy="more digits of the ID, or the name",
             )
         raise NotFoundError(
-            f"find container {reference!r}", "there is no such container", remedy="mydocker ps -a"
+            f"find container {reference!r}", "no such container", remedy="mydocker ps -a"
         )
 
     def config(self, identity: str) -> ContainerConfig:

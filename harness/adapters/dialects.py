@@ -1,8 +1,8 @@
 """Documented choices of the runtimes by version, read from `dialects.toml`.
 
-A dialect is composed of the entries of a runtime that apply to a version, in their order in the
-table. A later entry replaces what an earlier one says, but the patterns of `residue` and
-`fleeting` add up. Each entry has its source, so that a difference can be looked up.
+A dialect is composed of the entries of a runtime that apply to a version, in table order. A later
+entry replaces the values of an earlier one, but the patterns of `residue` and `fleeting` add up.
+Each entry has its source, so that a difference can be looked up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """mydocker, the embedded runtime, driven as a library inside the host.
 
-Every verb is one call into the host, where an `Engine` is made for it: the engine keeps all of
-its state on disk.
+Every verb is one call into the host, with a new `Engine`: the engine keeps all its state on disk.
 """
 
 from __future__ import annotations
@@ -124,7 +123,7 @@ class MydockerAdapter:
         return _facts(self._call(request, Engine.network_disconnect, network, name))
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
-        """Call `mydocker exec`; a command that is not there exits with 127, as in a shell."""
+        """Call `mydocker exec`; a missing command exits with 127, as in a shell."""
         return self._call(f"exec in {name}", _exec, name, tuple(argv), timeout)
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
@@ -155,7 +154,7 @@ class MydockerAdapter:
         self._call(f"crash {spec.name}", _crash, command, _container_options(spec), after)
 
     def prune(self) -> None:
-        """Remove every container and every network but the default one."""
+        """Remove every container and every network except the default one."""
         self._call("prune", _prune)
 
 
@@ -232,7 +231,7 @@ def _facts(container: ContainerRecord) -> ContainerInfo:
 
 
 _engines: Final[dict[int, tuple[Engine, ForkServer]]] = {}
-"""Engines that watch flows, by process id: a fork must not use its parent's."""
+"""Engines that watch flows, by process id: a fork must not use its parent's engine."""
 
 
 def _with_engine(

@@ -1,7 +1,7 @@
 """The protocol of adapters, the classes that drive one runtime inside a host.
 
 An adapter does all its work inside the namespaces of its `HostHandle`, including the runtime's
-daemon. Each world has its own adapter.
+daemon. Each world has a separate adapter.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class HostHandle(Protocol):
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a picklable function inside the host's namespaces and return its result.
 
-        An exception it raises is raised here.
+        An exception in the function is raised in the caller.
         """
 
 
@@ -153,10 +153,12 @@ class Adapter(Protocol):
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
         """Return the command line that runs a command in a container, for the exec probe.
 
-        Its standard input and output are those of the command inside, without a terminal;
-        it may do there whatever the runtime lets such a command do at most.
+        Its standard input and output are those of the command inside, without a terminal. The
+        command has all capabilities that the runtime can grant.
         """
-        raise RuntimeRefused(f"exec in {name}: {' '.join(argv)}", "this adapter cannot")
+        raise RuntimeRefused(
+            f"exec in {name}: {' '.join(argv)}", "this adapter does not support it"
+        )
 
     def stop_container(self, name: str) -> None:
         """Stop a running container; it can be started again."""
@@ -173,12 +175,12 @@ class Adapter(Protocol):
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
         """Begin to start a container and kill the runtime `after` seconds later, with SIGKILL.
 
-        Of a runtime without a daemon that is the process which starts the container.
-        Returns when it is dead; `start` brings it up again.
+        Without a daemon, the killed process is the one that starts the container. Returns when it
+        is dead; `start` starts the runtime again.
         """
 
     def prune(self) -> None:
-        """Remove every container, and every network but the runtime's own."""
+        """Remove every container, and every network except the runtime's own."""
 
 
 class AdapterFactory(Protocol):

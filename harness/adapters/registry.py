@@ -107,10 +107,8 @@ def missing_message(absent: list[str]) -> str:
     """Return a message about `missing` programs; a path may exist and not be executable."""
     inert = [name for name in absent if "/" in name and os.path.exists(name)]
     gone = [name for name in absent if name not in inert]
-    blocked = [f"{name} is there, and cannot be executed" for name in inert]
-    return "; ".join(
-        [*([f"not installed: there is no {', '.join(gone)}"] if gone else []), *blocked]
-    )
+    blocked = [f"{name} exists but is not executable" for name in inert]
+    return "; ".join([*([f"not installed: {', '.join(gone)} not found"] if gone else []), *blocked])
 
 
 def obstacle(factory: AdapterFactory) -> str:
@@ -139,13 +137,13 @@ def _load(name: str) -> AdapterFactory:
     if name in _BUILT_IN:
         return cast("AdapterFactory", EntryPoint(name, _BUILT_IN[name], GROUP).load())
     raise UnknownRuntime(
-        f"no adapter is called {name!r}; there are: {', '.join(names())}, "
-        "and any file acme.toml that describes a Docker-shaped command line"
+        f"unknown adapter {name!r}; the known ones are {', '.join(names())} "
+        "and any TOML file that describes a Docker-like command line, such as acme.toml"
     )
 
 
 def _loaded(point: EntryPoint) -> AdapterFactory:
-    """Import an adapter of another package; raise `DoesNotLoad` for whatever is wrong with it."""
+    """Import an adapter of another package; raise `DoesNotLoad` for any failure."""
     try:
         found = point.load()
     except Exception as error:
@@ -155,8 +153,8 @@ def _loaded(point: EntryPoint) -> AdapterFactory:
         ) from error
     if not (hasattr(found, "features") and callable(found)):
         raise DoesNotLoad(
-            f"{point.name!r}, which is {point.value}, is {found!r}: an adapter's class is wanted, "
-            "which has `features`, or a CliSpec"
+            f"{point.name!r}, which is {point.value}, is {found!r}, not an adapter class "
+            "with `features` or a CliSpec"
         )
     if why := _misclaimed(found.features):
         raise DoesNotLoad(f"{point.name!r}, which is {point.value}, {why}")
@@ -164,44 +162,44 @@ def _loaded(point: EntryPoint) -> AdapterFactory:
 
 
 def _misclaimed(claimed: object) -> str:
-    """Return what is wrong with an adapter's `features`, or an empty text.
+    """Return the mistake in an adapter's `features`, or an empty text.
 
     A misspelt feature would silently skip every requirement that needs the feature.
     """
     from harness.model.features import Feature
 
     if not isinstance(claimed, Set):
-        return f"has {claimed!r} for its features: a set of them is wanted"
+        return f"has the features {claimed!r}, which is not a set of features"
     unknown = sorted(repr(word) for word in claimed if word not in set(Feature))
     if not unknown:
         return ""
-    return f"claims {', '.join(unknown)}: there is no such feature; there are: {', '.join(Feature)}"
+    return f"claims the unknown feature {', '.join(unknown)}; known: {', '.join(Feature)}"
 
 
 def _from_prefix(name: str, factory: Any, prefix: str) -> AdapterFactory:
-    refused = f"{name!r}: its programs cannot be taken from another folder"
+    refused = f"{name!r} does not support programs from another folder"
     if not hasattr(factory, "with_prefix"):
-        raise UnknownRuntime(f"{refused}: it has none")
+        raise UnknownRuntime(f"{refused}: it has no programs")
     try:
         found = factory.with_prefix(prefix)
     except ValueError as error:
         raise UnknownRuntime(f"{refused}: {error}") from None
     if not os.path.isdir(prefix) or not os.path.isabs(prefix):
         raise UnknownRuntime(
-            f"{name!r}: there is no folder {prefix!r}; an absolute path is wanted, as in "
-            "docker@/opt/docker-28, of what `dpkg -x PACKAGE.deb FOLDER` unpacks"
+            f"{name!r}: no folder {prefix!r}. Give an absolute path, such as "
+            "docker@/opt/docker-28, to what `dpkg -x PACKAGE.deb FOLDER` has unpacked"
         )
     if not found.from_prefix():
         raise UnknownRuntime(
-            f"{name!r}: {prefix} has none of {', '.join(factory.required)}, neither in itself "
-            f"nor in usr/bin and the like: what is installed would be tried"
+            f"{name!r}: {prefix} contains none of {', '.join(factory.required)}, neither itself "
+            f"nor in usr/bin or similar, so the installed programs would be tested"
         )
     return cast("AdapterFactory", found)
 
 
 def _remedy(factory: AdapterFactory) -> str:
     if prefix := _prefix(factory):
-        return f"They are looked for in {prefix} and on the PATH"
+        return f"netmodes searches {prefix} and the PATH"
     if install := how_to_install(factory):
         return f"Try: {install}"
     return "`netmodes vendors` lists the runtimes"

@@ -1,7 +1,7 @@
 """A runtime with one fault: an adapter that delegates, and calls the fault at its moments.
 
 It wraps any adapter. The healthy runtime does all the work; the fault acts before or after a
-verb, or wraps it.
+verb, or wraps the verb.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.world.process import CompletedCommand, ExecCommand
 
 
 class FaultFailed(Exception):
-    """The fault itself failed: a verdict neither on the runtime nor on the suites."""
+    """The fault itself failed, so there is no verdict on the runtime or on the suites."""
 
 
 class FaultyAdapter:
@@ -248,7 +248,7 @@ class FaultyFactory:
 
     @property
     def features(self) -> frozenset[Feature]:
-        """The features of the healthy runtime, which the sabotaged one claims too."""
+        """Features of the healthy runtime, which the faulty one claims too."""
         return self.healthy.features
 
     def __call__(self, host: HostHandle, /) -> FaultyAdapter:

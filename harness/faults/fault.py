@@ -1,4 +1,4 @@
-"""Faults: how they are declared and found.
+"""Faults: their declaration, and their collection from modules.
 
 `@fault(…)` turns a function into a `Fault`. The faults of a module are the `Fault`s among its
 names: importing a module registers nothing.
@@ -27,7 +27,7 @@ class Moment(StrEnum):
     """The moments at which a fault acts: before or after a verb of the adapter."""
 
     HOST_READY = "host-ready"
-    """The runtime has been started; there is no container yet."""
+    """The runtime has been started; no container exists yet."""
     NETWORK_CREATED = "network-created"
     """A user-defined network was created; the default one exists when the host is ready."""
     BEFORE_NETWORK_REMOVED = "before-network-removed"
@@ -81,8 +81,8 @@ class Fault:
     """A deliberate sabotage and the requirements that it violates.
 
     A fault acts at `moments`, or in place of an adapter's verb (`around`), never both. A test of
-    every requirement in `violates` must fail. With `narrow` no test of any other requirement may
-    fail, except those of `also`. `history` names bugs of real runtimes that the fault replays.
+    every requirement in `violates` must fail. With `narrow`, no test of any other requirement may
+    fail, except those of `also`. `history` names bugs of real runtimes that the fault reproduces.
     With `errors` a failing fixture counts as caught. `where` is `file:line`.
     """
 
@@ -126,10 +126,10 @@ def fault(
 ) -> Callable[[Callable[..., Any] | Fault], Fault]:
     """Make a fault of a function: `@fault(violates="BR-7", moment="container-started")`.
 
-    The id is by default the function's name with hyphens. With `moment` the function is called
-    with a `FaultContext` at that moment, or at each of several. With `around` it is called with a
+    The default id is the function's name with hyphens. With `moment` the function is called with
+    a `FaultContext` at that moment, or at each of several. With `around` it is called with a
     `FaultContext` and an `AdapterCall` in place of the adapter's verb of that name. Raises
-    `FaultError` for a declaration that makes no sense.
+    `FaultError` for an invalid declaration.
 
     Several `@fault` on one function are several faults, each with its own id and moments.
     """
@@ -164,8 +164,8 @@ def _moment(name: str, function: Callable[..., Any]) -> Moment:
         return Moment(name)
     except ValueError:
         raise FaultError(
-            f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}: there is no "
-            f"moment {name!r}; there are: {', '.join(Moment)}"
+            f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}: unknown "
+            f"moment {name!r}; the known ones are {', '.join(Moment)}"
         ) from None
 
 
@@ -173,18 +173,20 @@ def _check(found: Fault) -> None:
     complaint = ""
     wanted = 2 if found.around else 1
     if not _ID.fullmatch(found.id):
-        complaint = "an id is lower-case words with hyphens between them"
+        complaint = "a fault id consists of lower-case words and hyphens"
     elif not found.violates:
-        complaint = "it violates no requirement: name at least one in violates=(…)"
+        complaint = "the fault violates no requirement; name at least one in violates=(…)"
     elif bool(found.moments) == bool(found.around):
-        complaint = "give either the moment at which it acts or the verb that it wraps (around)"
+        complaint = "give either `moment`, when it acts, or `around`, the verb that it wraps"
     elif unknown := sorted(set(found.around) - VERBS):
         known = ", ".join(sorted(VERBS))
-        complaint = f"an adapter has no verb {', '.join(unknown)}; it has: {known}"
+        complaint = f"adapters have no verb {', '.join(unknown)}; the verbs are {known}"
     elif not found.about:
-        complaint = "say in its docstring what it does"
+        complaint = "the function has no docstring, which is the fault's title"
     elif len(inspect.signature(found.function).parameters) != wanted:
-        complaint = f"it must take {'a site and a verb' if found.around else 'a site'}, no more"
+        complaint = (
+            f"the function must take only {'a site and a verb' if found.around else 'a site'}"
+        )
     if complaint:
         raise FaultError(f"{found.where}: fault {found.id!r}: {complaint}")
 
@@ -222,7 +224,7 @@ def collect(modules: Iterable[ModuleType], requirements: Catalogue) -> FaultCata
         for item in (fault for top in declared for fault in (*reversed(top.stacked), top)):
             other = found.setdefault(item.id, item)
             if other is not item:
-                raise FaultError(f"{item.where}: fault {item.id!r}: {other.where} has that id too")
+                raise FaultError(f"{item.where}: fault {item.id!r}: {other.where} has the same id")
             _check_requirements(item, requirements)
     return FaultCatalogue(tuple(found.values()))
 
@@ -276,7 +278,7 @@ class AdapterCall:
         if unknown := changed.keys() - self.arguments.keys():
             raise TypeError(
                 f"{self.called} has no argument {', '.join(sorted(unknown))}; "
-                f"it has: {', '.join(self.arguments)}"
+                f"its arguments are {', '.join(self.arguments)}"
             )
         return self._do(**{**self.arguments, **changed})
 

@@ -68,7 +68,7 @@ def new_bridges(site: FaultContext) -> Iterator[str]:
 
 
 def joined_container(site: FaultContext) -> ContainerInfo | None:
-    """Return the container that a joiner has joined, while it runs."""
+    """Return the container that this one has joined, while the joined container runs."""
     home = site.mode.container if isinstance(site.mode, Joined) else ""
     return site.other_containers().get(home)
 
@@ -152,7 +152,7 @@ def leave_link(site: FaultContext) -> None:
 
 
 def restart_without_network(site: FaultContext, verb: AdapterCall, mode: type[Mode]) -> object:
-    """Restart a container; one of this mode is replaced by a container in mode none."""
+    """Restart a container; replace one of this mode by a container in mode none."""
     spec = site.specs[verb.name]
     if not isinstance(spec.mode, mode):
         return verb()

@@ -48,7 +48,7 @@ class FaultContext:
     `memory` persists between the calls of a fault in one host. `runtime` is the healthy adapter.
     `spec` is the specification of the container, `facts` the runtime's report about it, and
     `network` the runtime's report about the network that the moment concerns. Each is `None` if
-    there is none, or none any more.
+    it does not exist.
     """
 
     moment: str
@@ -70,8 +70,8 @@ class FaultContext:
 
     @property
     def inside(self) -> NetnsEditor:
-        """The container's network namespace; in mode host the host's own."""
-        assert self.facts is not None, f"there is no container at the moment {self.moment}"
+        """Network namespace of the container; in mode host that of the host."""
+        assert self.facts is not None, f"no container exists at the moment {self.moment}"
         return NetnsEditor(NetnsView(self.name, partial(self.world_host.netns_of, self.facts.pid)))
 
     @property
@@ -81,7 +81,7 @@ class FaultContext:
 
     @property
     def is_bridged(self) -> bool:
-        """Whether the requested mode is a bridge network."""
+        """True if the requested mode is a bridge network."""
         return isinstance(self.mode, Bridge)
 
     def plugs(self) -> Iterator[FaultLink]:
@@ -116,7 +116,7 @@ class FaultContext:
 
     @property
     def is_internal(self) -> bool:
-        """Whether the network that the moment concerns was created as internal."""
+        """True if the network that the moment concerns was created as internal."""
         return self.network is not None and self.network.name in self.memory.get("internal", ())
 
     def bridges(self) -> list[str]:
@@ -126,7 +126,7 @@ class FaultContext:
         for name in names:
             try:
                 facts = self.runtime.network_facts(name)
-            except RuntimeRefused:  # it has been removed
+            except RuntimeRefused:  # the network has been removed
                 continue
             if facts.interface:
                 found.append(facts.interface)
@@ -153,7 +153,7 @@ class FaultContext:
     def path(self, inner: str, container: ContainerInfo | None = None) -> str:
         """Return the path of a container's file, below /proc/PID/root."""
         facts = container or self.facts
-        assert facts is not None, f"there is no container at the moment {self.moment}"
+        assert facts is not None, f"no container exists at the moment {self.moment}"
         return f"{self.world_host.proc}/{facts.pid}/root{inner}"
 
     def read(self, inner: str) -> str:
@@ -203,8 +203,10 @@ def _read(path: str) -> str:
 
 
 TABLE: Final = nftables.Table("inet", "sabotage")
-"""The table of the rules that `NetnsEditor.rule` adds. It may stay: the fault is the effect of
-the rules."""
+"""Table of the rules that `NetnsEditor.rule` adds.
+
+It may stay: the fault is the effect of the rules.
+"""
 BRIDGE_TABLE: Final = nftables.Table("bridge", "sabotage")
 RESIDUE: Final = ("nft table * sabotage", "nft chain * sabotage *", "nft rule * sabotage *")
 """Patterns, as in `Dialect.residue`, of the tables that a fault leaves in the host."""
@@ -258,7 +260,7 @@ class NetnsEditor:
             raise OSError(error.errno, f"{request}: {error.strerror}") from error
 
     def ensure(self, what: str, command: str, /, *arguments: Any, **named: Any) -> None:
-        """Call `ip`, but ignore an object that exists, or is gone, already."""
+        """Call `ip`, but ignore an object that already exists or is already gone."""
         try:
             self.ip(what, command, *arguments, **named)
         except OSError as error:
@@ -304,7 +306,7 @@ class NetnsEditor:
         nat: bool = False,
         bridge: bool = False,
     ) -> None:
-        """Add a rule to the fault's own table, by default with an earlier priority than others.
+        """Add a rule to the fault's own table; by default it takes precedence over other tables.
 
         `parts` are expressions of `linux.nftables`, matches first. With `nat` the chain may
         translate addresses; with `bridge` the rule sees frames between bridge ports.
@@ -342,7 +344,7 @@ class NetnsEditor:
         return self.place.socket(family, kind, protocol)
 
     def respond(self, link: str, answer: Answer) -> None:
-        """Answer the frames that arrive on an interface until the interface is gone.
+        """Reply to the frames that arrive on an interface until the interface is gone.
 
         Use it in the host: a socket inside a container keeps its namespace alive.
         """

@@ -1,7 +1,7 @@
 """Trials of many faults in one pytest session: tests are collected once, each trial is a fork.
 
-A fork builds its own world, as a worker does, and runs only the tests that are to catch its
-fault, until they have. So a fault costs a world and a few tests, not a pytest run.
+A fork builds its own world, as a worker does, and runs only the tests that should catch its
+fault, until they do. A fault therefore costs a world and a few tests, not a pytest run.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from harness.faults.verdicts import FaultVerdict, PhaseOutcome, judge, kills
 from harness.world.host import quiet_fork
 
 BOUND: Final = 240.0
-"""Time limit of one fork, in seconds; one or two are usual."""
+"""Time limit of one fork, in seconds; a fork usually takes one or two."""
 NEIGHBOURS: Final = 8
 """The number of nearby requirements that must hold for a narrow fault."""
 
 OnVerdict = Callable[[FaultVerdict], None]
 OnStart = Callable[[Fault | None], None]
-"""Callback with the fault that is tried next, `None` for the healthy runtime."""
+"""Callback with the fault that is tried next; `None` is the healthy runtime."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """A fork: its tests, and its outcomes so far. Without a fault it is the control."""
+    """A fork: its tests, and its outcomes so far. A fork without a fault is the control."""
 
     fault: Fault | None
     victims: list[pytest.Item]
@@ -45,7 +45,7 @@ class Trial:
     began: float = 0.0
     seconds: float = 0.0
     died: str = ""
-    """How the fork ended, if it ended early."""
+    """Reason for an early end of the fork."""
 
 
 class Trials:
@@ -75,7 +75,7 @@ class Trials:
                 verdict = self._verdict(done, tests)
                 self.verdicts.append(verdict)
                 self._on_verdict(verdict)
-        # A control that ended late may take a killer away.
+        # A control that ended late may show that a test fails without any fault.
         self.verdicts = [self._verdict(done, tests) for done in trials]
 
     def _learn(self, done: Trial) -> None:
@@ -208,14 +208,14 @@ def _end(fd: int, pid: int) -> int:
 
 def _read_outcomes(trial: Trial, said: bytes, code: int) -> None:
     trial.seconds = time.monotonic() - trial.began
-    trial.died = f"its trial did not come to its end: {_end_reason(code, trial.seconds)}"
+    trial.died = f"the trial did not finish: {_end_reason(code, trial.seconds)}"
     *lines, _ = said.decode().split("\n")  # an incomplete last line is ignored
     for line in lines:
         told = json.loads(line)
         if "acted" in told:
             trial.acted, trial.died = told["acted"], ""
         elif "raised" in told:
-            trial.died = f"its trial did not come to its end: {told['raised']} was raised"
+            trial.died = f"the trial did not finish: it raised {told['raised']}"
         else:
             told = {key: tuple(val) if isinstance(val, list) else val for key, val in told.items()}
             trial.outcomes.append(PhaseOutcome(**told))
@@ -251,7 +251,7 @@ def _try(session: pytest.Session, trial: Trial, write: int) -> NoReturn:
         if trial.fault is not None:
             session.config.stash[FAULT] = trial.fault
         _run(session, trial, witness)
-        with contextlib.suppress(BaseException):  # tests have reported such a failure
+        with contextlib.suppress(BaseException):  # the tests have reported such a failure
             session._setupstate.teardown_exact(None)
         made = session.config.stash.get(SABOTAGED, [])
         witness.send(acted=sum(adapter.acted for adapter in made))

@@ -11,7 +11,7 @@ from harness.faults.fault import Fault
 from harness.model.requirements import Catalogue, Requirement
 
 CRASHES: Final = frozenset({"RuntimeBroken", "HostDied", "MemoryError", "PytestTimeout"})
-"""Exceptions that are no verdict on the runtime under test."""
+"""Exceptions that are not a verdict on the runtime under test."""
 FAULT_FAILED: Final = "FaultFailed"
 
 
@@ -75,7 +75,7 @@ def kills(fault: Fault, outcome: PhaseOutcome) -> set[str]:
 
 
 def strays(fault: Fault, outcomes: Iterable[PhaseOutcome]) -> tuple[str, ...]:
-    """Return the failures that a narrow fault does not name: requirement and test."""
+    """Return the failures that a narrow fault does not name, each as requirement and test."""
     named = {*fault.violates, *fault.also}
     found = []
     for outcome in outcomes:
@@ -121,7 +121,7 @@ def judge(
     elif missed and not set(missed) & set(claimed):
         fate, said = Result.UNSUPPORTED, f"the runtime does not claim {', '.join(missed)}"
     elif missed:
-        why = "it never acted" if not acted else "no test of it failed"
+        why = "the fault never acted" if not acted else "no test of it failed"
         fate, said = Result.SURVIVED, f"{', '.join(missed)}: {why}"
     elif astray:
         fate, said = Result.STRAY, astray[0]
@@ -148,11 +148,11 @@ class CoverageRow:
     tests: int
     faults: tuple[Fault, ...]
     unreplayed: tuple[str, ...]
-    """Bugs of real runtimes that the requirement lists and no fault replays."""
+    """Bugs of real runtimes that the requirement lists and no fault reproduces."""
 
     @property
     def holes(self) -> tuple[str, ...]:
-        """The missing sides, in words."""
+        """Missing tests and faults, in words."""
         found = [] if self.tests else ["no test"]
         found += [] if self.faults else ["no fault"]
         found += [f"{name} is not replayed" for name in self.unreplayed]

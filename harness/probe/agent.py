@@ -67,7 +67,7 @@ class Agent:
                 self._write(number, done, self._poll(0))
 
     def _poll(self, timeout: float) -> list[int]:
-        """Return the handles of ready sockets; set `_requested` if a request has come."""
+        """Return the handles of ready sockets; set `_requested` if a request has arrived."""
         found = [number for number, _ in self._epoll.poll(timeout)]
         self._requested = self._reading in found
         return [self._handles[number] for number in found if number in self._handles]

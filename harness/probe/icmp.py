@@ -16,7 +16,7 @@ ECHO_REPLY: Final[dict[Family, int]] = {4: 0, 6: 129}
 ERRORS: Final[dict[Family, tuple[int, ...]]] = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 HEADER: Final = 8
 HOST_UNREACHABLE: Final = "host-unreachable"
-"""No host on the network of the address answers for it."""
+"""No host on the network of the address replies for it."""
 
 _NAMES: Final[dict[Family, dict[tuple[int, int], str]]] = {
     4: {

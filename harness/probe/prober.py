@@ -1,9 +1,9 @@
 """Prober: sends the requests of all cells at once and gathers the replies from one epoll.
 
-It opens sockets inside the namespaces through setns and uses them from here, so a matrix
-needs one process and no command; or an agent opens them (`remote`). A positive answer names
-the witness and the sender that it saw (`reception` decides). A negative one is final when the
-world is quiet (`quiescence`).
+It opens sockets inside the namespaces through setns and uses them from its own process, so a
+matrix needs one process and no command. Where setns does not help, an agent opens them
+(`remote`). A positive result names the witness and the sender that the witness saw (`reception`
+decides). A negative result is final when the world is quiet (`quiescence`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _OWN_PORTS: Final = range(24576, 24576 + SLICE)
 """Source ports of agents: below the ephemeral range, so that no other socket has them."""
 _PUMP_EVERY: Final = 32
 _DELAYED_PAUSE: Final = 0.002
-"""Seconds to receive answers while a kernel timer delays one."""
+"""Time to receive replies while a kernel timer delays one, in seconds."""
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """Errors from the limits of this process, not from the network."""
 _EVENTS: Final = 512
@@ -83,12 +83,13 @@ def observe(
 ) -> dict[Cell, Observation]:
     """Send every request and return the observation of each cell.
 
-    `control` and `watched` are as in `quiescence.Quiet`; `namer` names the owner of
-    an address, so that `seen_from` is a name. `witnesses` are further namespaces that may
-    reply because they have an address of a target too. `patience` is a further
-    wait in seconds for runtimes whose datapath runs in user space. Raises `PortsTaken`,
-    `NeverReady`, `NeverQuiet`, `ControlLost`, `NeighbourTableFull` or `SendQueueFull`
-    when the harness, not the runtime, is in trouble.
+    `control` and `watched` are as in `quiescence.Quiet`. `namer` names the owner of an address,
+    so that `seen_from` is a name. `witnesses` are further namespaces that may reply because they
+    share an address with a target. `patience` is an additional wait in seconds for runtimes whose
+    datapath runs in user space.
+
+    Raises `PortsTaken`, `NeverReady`, `NeverQuiet`, `ControlLost`, `NeighbourTableFull` or
+    `SendQueueFull` when the harness, not the runtime, has failed.
     """
     ends = (item for request in requests for item in (request.source, request.target))
     spaces = list({opener(item): item for item in (*witnesses, *ends)}.values())
@@ -114,7 +115,7 @@ def observe(
                 forget_unresolved(inside)
         if rtnetlink_dump.neighbour_overflows(netlink) != overflows:
             raise NeighbourTableFull(
-                "the kernel's neighbour table overflowed while probing, so silence proves nothing; "
+                "the kernel's neighbour table overflowed, so a missing reply proves nothing; "
                 "raise net.ipv4.neigh.default.gc_thresh3 or probe fewer containers at a time"
             )
     return found
@@ -207,7 +208,7 @@ class _Exchange:
                     self._watch(stream, partial(self._on_greeting, index))
         except BlockingIOError as error:
             raise SendQueueFull(
-                f"{request.cell} cannot be probed: too many packets of its source wait for "
+                f"cannot probe {request.cell}: too many packets of its source wait for "
                 "neighbours that do not answer; probe fewer containers at a time"
             ) from error
         except OSError as error:
@@ -287,13 +288,13 @@ class _Exchange:
             self._on_error(quoted[1], SocketError(0, b"", code, offender))
 
     def _on_error(self, index: int, error: SocketError) -> None:
-        """Note an error that came after the packet was sent."""
+        """Note an error that arrived after the packet was sent."""
         if error.code == icmp.HOST_UNREACHABLE:
             with Netlink(self._requests[index].source) as netlink:
                 own = {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
             if error.offender in own:
-                # Seconds later the source's own kernel gives up on a silent neighbour. Had the
-                # matrix been faster it would not have been seen: it is silence all the same.
+                # The source's kernel reports an unresolved neighbour only after seconds. A faster
+                # matrix would not have seen the error, so the outcome is the same as silence.
                 error = SocketError(errno.EHOSTUNREACH)
         self.results.failed(index, error.errno, error.code, late=True)
 
@@ -310,7 +311,7 @@ class _Exchange:
                 witness, datagram, reception.pack_reply(self._run, index, own.number, ttl, source)
             )
         while pending_error(witness, family):
-            pass  # the source has closed: its own end reports why
+            pass  # the source has closed; its own end reports the reason
 
     def _on_datagram_reply(self, own: ProbeSockets, family: Family) -> None:
         opened = own.udp[family]
@@ -332,7 +333,7 @@ class _Exchange:
             request = self._requests[index]
             by_udp = request.cell.protocol is Protocol.UDP and request.source == own.netns
             if by_udp and request.address == datagram.source:
-                self.results.impostor(index, f"a reply came that is {datagram.data[:40]!r}")
+                self.results.impostor(index, f"the reply was {datagram.data[:40]!r}")
 
     def _on_connection(self, own: ProbeSockets, family: Family) -> None:
         """Witness a connection: send at once the number of this witness and the peer it saw."""
@@ -342,7 +343,7 @@ class _Exchange:
             except BlockingIOError:
                 return
             except ConnectionAbortedError:
-                continue  # the source has closed: its own end reports why
+                continue  # the source has closed; its own end reports the reason
             self._accepted.append(stream)
             source = plain(sender[0])
             # A client outside the matrix may connect in a family without TCP requests.
@@ -358,8 +359,8 @@ class _Exchange:
         try:
             greeting = stream.recv(reception.REPLY_LENGTH)
         except BlockingIOError:
-            # An ICMP error that came while connect() held the socket: the kernel would
-            # act on it at the first retransmission, a second later.
+            # An ICMP error arrived while connect() held the socket. The kernel would handle it
+            # only at the first retransmission, a second later.
             pending = pending_error(stream, request.cell.family)
             if pending is None or not pending.code:
                 return
@@ -372,7 +373,7 @@ class _Exchange:
             self._replied(index, request.address, None)
         else:
             self.results.impostor(
-                index, f"the connection was accepted, then came {greeting[:40]!r}"
+                index, f"the connection was accepted, and its greeting was {greeting[:40]!r}"
             )
         self._handlers.pop(stream.fileno(), None)
         self._epoll.unregister(stream.fileno())

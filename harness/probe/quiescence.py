@@ -35,9 +35,9 @@ from linux.rtnetlink import Address
 from linux.rtnetlink_dump import Link, Links
 
 CONTROL_BOUND: Final = 5.0
-"""Seconds a control packet may take over `lo`. It takes microseconds."""
+"""Bound on a control packet's way over `lo`, in seconds. It takes microseconds."""
 QUIET_BOUND: Final = 10.0
-"""Seconds after which a world that is still busy is an error."""
+"""Time in seconds after which a world that is still busy is an error."""
 
 _PAGE: Final = 1 << 16
 _ALL_PROTOCOLS: Final = socket.htons(3)
@@ -56,11 +56,11 @@ class ControlLost(Exception):
 
 
 class Quiet:
-    """Detector of packets still in flight in the watched namespaces.
+    """Detector of packets that are still in flight in the watched namespaces.
 
-    `control` is a namespace whose `lo` no test changes. `links` are those of watched
-    namespaces, as far as the caller has them (`await_ready`, `World.links`). A world that is
-    still busy after `bound` seconds is an error.
+    `control` is a namespace whose `lo` no test changes. `links` are those of watched namespaces,
+    as far as the caller knows them (`await_ready`, `World.links`). A world that is still busy
+    after `bound` seconds is an error.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Quiet:
         self._counters = [(space, _open_counters(space)) for space in watched]
         self._proxies = Proxies(control, watched)
         self.delayed = False
-        """Whether the last pass found a delayed neighbour reply (tens of milliseconds or more)."""
+        """True if the last pass found a delayed neighbour reply (tens of milliseconds or more)."""
         self._control = control.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._control.settimeout(CONTROL_BOUND)
         self._control.bind(("127.0.0.1", 0))
@@ -109,7 +109,7 @@ class Quiet:
             raise NeverQuiet(
                 f"the world is still busy after {self._bound} s, at "
                 f"{', '.join(sorted(busy)[:4]) or 'neighbours with a proxied address'}: "
-                "something in it sends without end; look with `netmodes lab`"
+                "some process keeps sending; find it with `netmodes lab`"
             )
         self._last, self._moved = now, not still
         return still
@@ -190,7 +190,7 @@ def _in_time(call: Callable[[], object]) -> None:
     except TimeoutError as error:
         raise ControlLost(
             f"a control packet took more than {CONTROL_BOUND} s; "
-            "this machine is too busy for a verdict, run again with fewer workers"
+            "this machine is too busy for a verdict; run with fewer workers"
         ) from error
 
 
@@ -226,10 +226,10 @@ def _whole(descriptor: int) -> str:
 
 
 PATIENCE: Final = 0.3
-"""Seconds, at least, that a packet may spend in a user-mode stack, which has no counters."""
+"""Minimum time of a packet in a user-mode stack, which has no counters, in seconds."""
 
 _SLOWER: Final = 3
-"""Factor for the slowest answer of the agent there in the same matrix."""
+"""Factor for the slowest reply of the stack's agent in the same matrix."""
 
 
 def agent_patience(spaces: Iterable[NetNS]) -> float:
@@ -241,10 +241,10 @@ def agent_patience(spaces: Iterable[NetNS]) -> float:
 def await_silence(
     seconds: float, unanswered: Callable[[], bool], pump: Callable[[float], bool]
 ) -> None:
-    """Wait until no answer has come for `seconds`, for stacks that cannot be inspected.
+    """Wait until no reply has arrived for `seconds`, for stacks that cannot be inspected.
 
-    `pump` receives for up to the given seconds and returns whether anything has come. Raises
-    `NeverQuiet` when answers keep coming.
+    `pump` receives for up to the given seconds and returns whether anything has arrived. Raises
+    `NeverQuiet` when replies keep arriving.
     """
     bound = time.monotonic() + QUIET_BOUND + seconds
     deadline = time.monotonic() + seconds
@@ -253,7 +253,7 @@ def await_silence(
             deadline = time.monotonic() + seconds
         if deadline > bound:
             raise NeverQuiet(
-                f"answers still come {QUIET_BOUND:g} s after the kernel has come to rest: "
+                f"replies still arrive {QUIET_BOUND:g} s after the kernel is idle: "
                 "this machine is too busy for a verdict; run with fewer workers"
             )
 

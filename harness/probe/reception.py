@@ -1,11 +1,11 @@
 """Decide which netns received each test packet, and so the observation of each cell.
 
 Pure bookkeeping: the prober notes the events of its sockets. A request stays open until both ends
-have reported (a witness has received it and names the sender it saw, the source has a reply) or an
-error has decided it.
+have reported, or an error has decided it. The ends are the witness, which has received the
+request and names the sender that it saw, and the source, which has a reply.
 
-Payloads have a nonce (`run`) that is drawn anew for every matrix: a reply of an earlier matrix, or
-one that another program made up, is never taken for a reply.
+Payloads contain a nonce (`run`), drawn for each matrix, so that a reply of an earlier matrix or
+of another program is never accepted.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class ProbeResults:
         """Note that a witness has received the request. A second witness is an impostor."""
         before = self._received.setdefault(index, seen)
         if before.witness != seen.witness:
-            detail = f"net:[{before.witness.id[1]}] and net:[{seen.witness.id[1]}] both saw it"
+            detail = f"net:[{before.witness.id[1]}] and net:[{seen.witness.id[1]}] both received it"
             self._decided[index] = Observation(Outcome.WRONG_PEER, detail=detail)
             self.open.discard(index)
         if index in self._replies:
@@ -142,13 +142,13 @@ class ProbeResults:
             self.open.discard(index)
 
     def impostor(self, index: int, detail: str) -> None:
-        """Note a reply from something that is not one of the witnesses."""
+        """Note a reply from a socket that is not a witness."""
         self._decide(index, Observation(Outcome.WRONG_PEER, detail=detail))
 
     def failed(self, index: int, number: int, code: str = "", *, late: bool = False) -> None:
         """Note an error: an errno and, if an ICMP error caused it, the name of the ICMP error.
 
-        `late`: it came after the kernel had accepted the packet for sending.
+        `late` is true if the error arrived after the kernel had accepted the packet for sending.
         """
         word = errno.errorcode.get(number, str(number))
         if code:
@@ -158,8 +158,10 @@ class ProbeResults:
         elif number in FORBIDDEN:
             seen = Observation(Outcome.REJECTED, code="local-policy", detail=word)
         elif late and number == errno.EHOSTUNREACH:
-            # Not news in a quiet world: no neighbour replies for the next hop.
-            seen = Observation(Outcome.DROPPED, detail="no neighbour answered for the next hop")
+            # The outcome equals silence in a quiet world: no neighbour replies for the next hop.
+            seen = Observation(
+                Outcome.DROPPED, detail="the next hop did not resolve to a MAC address"
+            )
         elif number in NO_ROUTE:
             seen = Observation(Outcome.NO_ROUTE, detail=word)
         else:
@@ -190,14 +192,14 @@ class ProbeResults:
             outcome = Outcome.DROPPED
             detail = "the request reached no witness"
             if received:
-                detail = f"the request arrived at {arrival}, no answer came back"
+                detail = f"the request arrived at {arrival}, no reply came back"
         else:
             if received is None:
-                detail = f"{reply.source} answered, but no witness saw the request"
+                detail = f"{reply.source} replied, but no witness received the request"
             elif received.witness != request.target:
-                detail = f"{arrival} answered instead"
+                detail = f"{arrival} replied instead"
             elif reply.source != request.address:
-                detail = f"the answer came from {reply.source}, not from {request.address}"
+                detail = f"the reply came from {reply.source}, not from {request.address}"
             outcome = Outcome.WRONG_PEER if detail else Outcome.REPLY
         return Observation(
             outcome,

@@ -1,7 +1,7 @@
 """Sockets inside a container, opened by an agent there and used like local sockets.
 
 The agent (`harness.probe.agent`) is started once per container through the runtime's own
-exec. Requests and answers go over its standard input and output, never over the tested network.
+exec. Requests and replies go over its standard input and output, never over the tested network.
 `AgentNetNS` is a handle on a container's netns that opens its sockets through the agent. Code
 that uses sockets of a netns works with these sockets unchanged.
 """
@@ -38,14 +38,14 @@ COMMAND: Final = ("/usr/bin/python3", "-I", "-S", "-c", SOURCE.read_text("utf-8"
 `runtime.image.assemble` puts the interpreter into the image.
 """
 ANSWER_BOUND: Final = 30.0
-"""Seconds that an agent may take to answer. It usually takes less than a millisecond."""
+"""Bound on an agent's reply, in seconds. It usually takes less than a millisecond."""
 ENDING_BOUND: Final = 5.0
-"""Seconds that an agent and the exec that started it may take to end after the request to."""
+"""Bound on the end of an agent and of the exec that started it, after the request, in seconds."""
 _CHUNK: Final = 1 << 20
 
 
 class AgentLost(Exception):
-    """An agent has ended or does not answer; the message quotes its log.
+    """An agent has ended or does not reply; the message quotes its log.
 
     Not an `OSError`, because an `OSError` describes the tested network.
     """
@@ -75,13 +75,13 @@ class AgentClient:
         self._answers: queue.SimpleQueue[tuple[int, list[Any]] | None] = queue.SimpleQueue()
         self._watched: dict[int, int] = {}
         self.gone = False
-        """Whether the agent has ended."""
+        """True if the agent has ended."""
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._listen, name=f"agent of {name}", daemon=True)
         self._thread.start()
         self._dismissed = 0.0
         self.slowest = 0.0
-        """Seconds of the slowest answer so far."""
+        """Time of the slowest reply so far, in seconds."""
 
     @cached_property
     def netns(self) -> str:
@@ -101,13 +101,13 @@ class AgentClient:
                 while data:
                     data = data[os.write(self._writing, data) :]
             except OSError as error:
-                raise self._lost("does not listen any more") from error
+                raise self._lost("no longer listens") from error
             results = self._answer(number)
             self.slowest = max(self.slowest, time.perf_counter() - began)
         return [_unpacked(result) for result in results]
 
     def sync(self) -> None:
-        """Wait until everything that had reached its sockets before is known here."""
+        """Wait until the agent has reported everything that had reached its sockets before."""
         self.do(["sync"])
 
     def watch(self, handle: int) -> int:
@@ -181,7 +181,7 @@ class AgentClient:
                 if answer[0] == number:
                     return answer[1]
         except queue.Empty:
-            raise self._lost(f"has not answered for {ANSWER_BOUND:g} s") from None
+            raise self._lost(f"did not reply within {ANSWER_BOUND:g} s") from None
         self._answers.put(None)
         raise self._lost("has ended")
 
@@ -190,8 +190,8 @@ class AgentClient:
         with contextlib.suppress(OSError):
             output = self._log.read_text("utf-8", errors="replace").strip()[-2000:]
         return AgentLost(
-            f"the probe's agent in container {self.name} {how}; its output is {output!r}. "
-            "It is started through the runtime's exec, and runs on the Python of the test image"
+            f"the probe agent in container {self.name} {how}; its output is {output!r}. "
+            "It runs by the runtime's exec, with the Python of the test image"
         )
 
 
@@ -213,7 +213,7 @@ class AgentNetNS(NetNS):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Run the body inside; `UserspaceStack` when that would be beside the point."""
+        """Run the body inside; `UserspaceStack` when the container has a user-mode stack."""
         by_kernel(self)
         with super().entered():
             yield
@@ -245,14 +245,14 @@ def by_kernel(space: NetNS) -> NetNS:
 
 
 class UserspaceStack(Exception):
-    """The host kernel is asked about a container that has its own network stack.
+    """A query to the host's kernel about a container that has a user-mode network stack.
 
-    No verdict about the runtime: the test is *unsupported* (`harness.plugin.leaks`).
+    The test has no verdict about the runtime and is *unsupported* (`harness.plugin.leaks`).
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"container {name} has a network stack of its own, which the host's kernel neither "
+            f"container {name} has a user-space network stack, which the host's kernel neither "
             "shows nor changes"
         )
         self.name = name
@@ -328,7 +328,7 @@ class RemoteSocket:
             raise TimeoutError("timed out")
 
     def __getattr__(self, name: str) -> Any:
-        """Have the agent call a method of the socket that needs no waiting, such as `bind`."""
+        """Call a method of the socket that does not wait, such as `bind`, through the agent."""
         if name not in SOCKET_METHODS:
             raise AttributeError(name)
         return partial(self._do, name)

@@ -29,7 +29,7 @@ from harness.probe.sockets import ADDRESS_FAMILIES
 from linux.netns import NetNS
 
 ANSWER_BOUND: Final = 2.0
-"""Seconds that a resolver may take. The world's resolver takes a millisecond."""
+"""Bound on a resolver's reply, in seconds. The world's resolver takes a millisecond."""
 
 _TYPES: Final = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 _PORT: Final = 53
@@ -113,11 +113,11 @@ def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list
                 selector.unregister(query.socket)
         for key in selector.get_map().values():
             query = key.data
-            reason = f"did not answer within {ANSWER_BOUND} s"
+            reason = f"did not reply within {ANSWER_BOUND} s"
             query.answers[query.rank] = _failed(query.server, reason)
     if silent and control is not None and resolve([control])[0].address is None:
         raise WorldSilent(
-            f"no resolver answered within {ANSWER_BOUND} s, nor did the world's own, queried "
+            f"no resolver replied within {ANSWER_BOUND} s, nor did the world's own, queried "
             "from a netns beside it: this machine is too busy for a verdict; run with fewer workers"
         )
     return [_verdict(answers) or _NO_RESOLVER for answers in found]
@@ -185,14 +185,14 @@ def _read(query: _Query, read: Callable[[bytes], dns.message.Message]) -> _Answe
     except OSError as error:
         return _failed(server, f"cannot be reached: {error.strerror}")
     except dns.exception.DNSException as error:
-        return _failed(server, f"sent something that is no DNS message: {error}")
+        return _failed(server, f"sent a malformed DNS message: {error}")
     if words[:_ID] != query.id or not query.message.is_response(answer):
-        return _failed(server, "answered another question")
+        return _failed(server, "replied to another query")
     code = answer.rcode()
     if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-        return _failed(server, f"answered {dns.rcode.to_text(code)}")
+        return _failed(server, f"replied {dns.rcode.to_text(code)}")
     for rrset in answer.answer:
         if rrset.rdtype == query.message.question[0].rdtype:
             return _Answer(Resolved(ip_address(rrset[0].address)), final=True)
     reason = "no address" if code == dns.rcode.NOERROR else dns.rcode.to_text(code)
-    return _Answer(Resolved(None, f"{server} answered {reason}"), final=True)
+    return _Answer(Resolved(None, f"{server} replied {reason}"), final=True)

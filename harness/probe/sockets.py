@@ -1,12 +1,12 @@
 """The probe sockets of a netns: those that send requests, and the witnesses that receive them.
 
-For each family: a raw ICMP socket (sends, and receives echo requests, which the kernel answers
-itself), a UDP socket that sends, a UDP socket and a TCP listener that are witnesses. They are
-opened inside through setns and used from anywhere.
+For each family there are four sockets, opened inside through setns and used from anywhere. A raw
+ICMP socket sends, and receives echo requests, to which the kernel itself replies. A UDP socket
+sends. Another UDP socket and a TCP listener are the witnesses.
 
 A listener reports a connection only after the handshake. A raw TCP socket (raw(7)) gets a copy of
-each SYN that the netns accepts, after its input rules, even when the reply path is blocked. The
-initial sequence number of a SYN identifies its question: 32 bits that differ for each connection
+each SYN that passes the input rules of the netns, even when the reply path is blocked. The
+initial sequence number of a SYN identifies its request: 32 bits that differ for each connection
 (RFC 6528) and that NAT does not change, while NAT may change both ports.
 """
 
@@ -176,9 +176,9 @@ def opener(space: NetNS) -> object:
 def open_sockets(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[ProbeSockets]:
     """Open the probe sockets of each handle; one per netns is a witness, all on the same port.
 
-    The port is the same everywhere, so that a packet that reaches the wrong peer is
-    answered by the witness of that peer and not by its kernel. Takes the first of `ports` that
-    is free in every namespace; raises `PortsTaken` when none is.
+    With the same port everywhere, a packet that reaches the wrong peer gets a reply from that
+    peer's witness and not from its kernel. The port is the first of `ports` that is free in every
+    namespace. Raises `PortsTaken` when none is.
     """
     tried = []
     for port in ports:
@@ -197,7 +197,7 @@ def open_sockets(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[ProbeSoc
                 raise
         else:
             return found
-    raise PortsTaken(f"ports {tried} are each in use in one of {len(spaces)} namespaces")
+    raise PortsTaken(f"each of the ports {tried} is in use in one of {len(spaces)} namespaces")
 
 
 # --- sockets -----------------------------------------------------------------
@@ -280,7 +280,7 @@ def receive(opened: socket.socket, size: int = 2048) -> Datagram | None:
 
 
 def reply(opened: socket.socket, to: Datagram, data: bytes) -> None:
-    """Answer a datagram from the very address it was sent to, as a real server would."""
+    """Reply to a datagram from the address to which it was sent, as a real server would."""
     if to.to is None:
         return
     if to.source.version == 4:
@@ -289,7 +289,7 @@ def reply(opened: socket.socket, to: Datagram, data: bytes) -> None:
     else:
         info = to.to.packed + struct.pack("=i", 0)
         ancillary = [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, info)]
-    with contextlib.suppress(OSError):  # no route back: the source correctly sees silence
+    with contextlib.suppress(OSError):  # no route back: the source correctly receives no reply
         opened.sendmsg([data], ancillary, 0, (spelled(to.source), to.port))
 
 

@@ -1,8 +1,8 @@
-"""The manual attach: what `docs/four-modes.md` does with `ip`, done through pyroute2.
+"""Manual attachment of a container to a bridge, as in `docs/four-modes.md`, by pyroute2.
 
-A veth pair is created, one end as a bridge port of the host, the other as `eth0` in the container's
-netns, where it gets addresses and a default route. The runtime takes no part in it and does not
-know of it.
+`attach` creates a veth pair. One end is a bridge port of the host, the other is `eth0` in the
+container's netns, with addresses and a default route. The runtime is not involved and does not
+know of the pair.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ def attach(
     taken: Collection[Address] = (),
     routed: bool = True,
 ) -> set[Address]:
-    """Give the namespace `space` an `eth0` on the bridge of `network`.
+    """Give the namespace `space` an `eth0` on the bridge of `network`; return its addresses.
 
-    `name` is the container's; the host end's name derives from it. Return the addresses: in each
-    subnet of the network the last usable one that is not `taken`. Without `routed` there is no
-    default route, as on networks without a way out.
+    `name` is the container's name, from which the host end's name derives. The addresses are, in
+    each subnet of the network, the last usable one that is not in `taken`. Without `routed` there
+    is no default route, as on internal networks.
 
-    Raises `UserspaceStack` for a container with a network stack of its own, `ValueError` when the
-    network has no bridge in the host, and `OSError`, with the pair removed again, when the
-    namespace has an `eth0` or a default route already.
+    Raises `UserspaceStack` for a container with a user-space network stack and `ValueError` when
+    the network has no bridge in the host. Raises `OSError` when the namespace already has an
+    `eth0` or a default route; the pair is then removed again.
     """
     from pyroute2.netlink.exceptions import NetlinkError  # slow to import, as in `iproute`
 
     by_kernel(space)
     if network.interface is None:
-        raise ValueError(f"network {network.name} has no bridge in the host to attach to")
+        raise ValueError(f"network {network.name} has no bridge in the host")
     end = host_end(name)
     own = [last_address(gateway, taken) for gateway in network.gateways]
     with iproute(host) as ip:
@@ -91,9 +91,9 @@ def _configure(space: NetNS, own: Iterable[Interface], gateways: Iterable[Interf
 
 
 def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
-    """Undo `attach`: remove the pair, if it still exists, and the host's entries for its addresses.
+    """Undo `attach`: remove the pair, if it exists, and the host's entries for its addresses.
 
-    The runtime does not know of these addresses, so that nothing else would remove them.
+    The runtime does not know of these addresses, so nothing else removes the entries.
     """
     with _gone_already(), iproute(host) as ip:
         ip.link("del", ifname=host_end(name))
@@ -108,7 +108,7 @@ def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
 
 @contextlib.contextmanager
 def _gone_already() -> Iterator[None]:
-    """Ignore that the object to remove has gone already."""
+    """Ignore errors of the body that mean that the object to remove no longer exists."""
     try:
         yield
     except OSError as error:
@@ -124,8 +124,8 @@ def host_end(name: str) -> str:
 def _mac(own: Iterable[Interface]) -> str | None:
     """Return a MAC that derives from the address, so that a reused address keeps its MAC.
 
-    A neighbour that has just learnt another MAC would not accept a new one for a second
-    (`locktime`, arp(7)), and would send to the old one meanwhile.
+    A neighbour that has just learnt another MAC ignores a new one for a second (`locktime`,
+    arp(7)) and keeps sending to the old one.
     """
     for item in own:
         if item.version == 4:
@@ -134,9 +134,9 @@ def _mac(own: Iterable[Interface]) -> str | None:
 
 
 def last_address(gateway: Interface, taken: Collection[Address] = ()) -> Interface:
-    """Return the last usable free address of the gateway's subnet: runtimes count from the first.
+    """Return the last usable free address of the gateway's subnet; `ValueError` without any.
 
-    `ValueError` when all are taken.
+    Runtimes assign addresses from the beginning of the subnet, so the last ones are free.
     """
     network = gateway.network
     kind = type(gateway)
@@ -144,4 +144,4 @@ def last_address(gateway: Interface, taken: Collection[Address] = ()) -> Interfa
         found = kind((int(network.network_address) + number, network.prefixlen))
         if found.ip not in taken and found.ip != gateway.ip:
             return found
-    raise ValueError(f"every address of {network} is taken")
+    raise ValueError(f"every address of {network} is in use")

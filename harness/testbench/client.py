@@ -1,7 +1,8 @@
 """A client socket: sent and received data, and the errors that its kernel reports.
 
-`harness.testbench.listener` tells whether a call arrives. This module tells what became of one
-packet, with the options that show on the wire: TTL, source port, don't fragment.
+`harness.testbench.listener` reports whether a request reaches a listener. This module reports
+what happens to one packet, with options that are visible on the wire: TTL, source port,
+don't-fragment.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from harness.testbench.listener import End
 from harness.testbench.netns_view import NetnsView
 
 BOUND: Final = 3.0
-"""Seconds within which a reply arrives. It takes microseconds."""
+"""Bound on the time until a reply arrives, in seconds. A reply takes microseconds."""
 
 _TTL: Final = {4: 2, 6: 16}  # IP_TTL, IPV6_UNICAST_HOPS
 _MTU_DISCOVER: Final = {4: 10, 6: 23}
@@ -37,15 +38,15 @@ _MTU: Final = {4: 14, 6: 24}
 _DO: Final = 2
 _IPV6_DONTFRAG: Final = 62
 _LONGEST: Final = 1 << 16
-"""Bytes of the longest datagram."""
+"""Maximum length of a datagram, in bytes."""
 
 
 class Client:
-    """A socket in `caller` that is connected to `to`; use it as a context manager.
+    """Context manager of a socket in `caller` that is connected to `to`.
 
-    `port` is the other side's. `own_port` is the source port, or the identifier of echo requests;
-    the kernel chooses a port where it is 0. With `whole` packets must not be fragmented on the way;
-    `UserspaceStack` where only the kernel could guarantee that.
+    `port` is the port of the other side. `own_port` is the source port, or the identifier of echo
+    requests; with 0 the kernel chooses it. With `whole` packets must not be fragmented on the
+    path. Raises `UserspaceStack` where only the kernel could guarantee that.
     """
 
     def __init__(
@@ -110,13 +111,14 @@ class Client:
 
     @property
     def mtu(self) -> int:
-        """The path MTU to the other side that the caller's kernel knows, in bytes."""
+        """The path MTU to the other side in the cache of the caller's kernel, in bytes."""
         return self._socket.getsockopt(IP_LEVELS[self._family], _MTU[self._family])
 
     def send(self, data: bytes = b"") -> None:
         """Send a datagram or an echo request that carries `data`; over TCP send a SYN.
 
-        `OSError` when the caller's kernel refuses to, EMSGSIZE for a too large one.
+        Raises `OSError` when the caller's kernel refuses to send, with EMSGSIZE for a packet that
+        is too large.
         """
         match self._protocol:
             case Protocol.ICMP:
@@ -140,7 +142,7 @@ class Client:
                 return data
         raise TimeoutError(
             f"{self._protocol} from {self._caller.name} to {self._to} port {self._port}: "
-            f"no answer within {BOUND} s, "
+            f"no reply within {BOUND} s, "
             f"and {self.error() or 'no error'}"
         )
 
@@ -160,7 +162,7 @@ class Client:
     def error(self) -> str:
         """Return the error that the caller's kernel has reported so far, by its name in `icmp`.
 
-        `reset` for a connection that the other side refused, empty for none.
+        The name is `reset` for a refused connection and empty without an error.
         """
         while not self._error and (error := pending_error(self._socket, self._family)):
             self._error = error.code
@@ -188,10 +190,11 @@ def round_trip(
     port: int = 0,
     by: End | None = None,
 ) -> tuple[bytes, bytes]:
-    """Send a datagram to `other` and have it sent back; return it as received at either end.
+    """Exchange a datagram with `other` in both directions; return it as received at either end.
 
-    To `port` of the address, or to a port that the kernel chooses. With `by` the caller sends it to
-    that published port instead. `TimeoutError` when it does not arrive.
+    The datagram goes to `port` of the address, or to a port that the kernel chooses. With `by`
+    the caller sends it to that published port instead. Raises `TimeoutError` when it does not
+    arrive.
     """
     with other.socket(ADDRESS_FAMILIES[at.version], socket.SOCK_DGRAM) as answering:
         answering.settimeout(BOUND)

@@ -1,4 +1,4 @@
-"""Concurrent operations of an adapter, each in a process of its own inside the host."""
+"""Concurrent operations of an adapter, each in a separate process inside the host."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 def at_once(host: HostMachine, jobs: Sequence[Callable[[], T]]) -> list[T | RuntimeRefused]:
-    """Run all jobs, released at one moment; return each one's result or refusal.
+    """Run all jobs, released at the same moment; return the result or refusal of each.
 
-    Within a job the host's `call` runs in the job's own process, so that adapters of this host do
-    not queue up. An exception other than a refusal is raised here when all have ended. Results must
-    be picklable.
+    Within a job the host's `call` runs in the job's process, so that calls by adapters of this
+    host do not queue up. An exception other than a refusal is raised when all jobs have ended.
+    Results must be picklable.
     """
     gate, opener = os.pipe()
     answers: list[Channel] = []
@@ -36,7 +36,7 @@ def at_once(host: HostMachine, jobs: Sequence[Callable[[], T]]) -> list[T | Runt
             children.append(child)
     finally:
         os.close(gate)
-        os.close(opener)  # which releases all of them
+        os.close(opener)  # this releases all jobs
     outcomes = [_outcome(answer) for answer in answers]
     for child in children:
         os.waitpid(child, 0)
@@ -49,7 +49,7 @@ def at_once(host: HostMachine, jobs: Sequence[Callable[[], T]]) -> list[T | Runt
 def _enter_and_do(
     host: HostMachine, job: Callable[[], object], gate: int, answer: Channel
 ) -> NoReturn:
-    """Enter the host; only a child is in its pid namespace too."""
+    """Enter the host; only a child of this process is then in its pid namespace too."""
     try:
         host.enter()
         child = os.fork()
@@ -72,4 +72,4 @@ def _outcome(answer: Channel) -> Any:
         try:
             return pickle.loads(answer.receive()[1])  # noqa: S301 # from our own child
         except EOFError:
-            return ChildProcessError("a job ended without an answer")
+            return ChildProcessError("a job ended without a result")

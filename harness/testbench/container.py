@@ -1,4 +1,4 @@
-"""A container of a scene: what the runtime reports, and what is really inside."""
+"""A container of a scene: the runtime's report, and the state inside."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Container:
         """Report of the runtime at the start."""
         own_stack = scene.runtime.dialect.own_stack
         self.net = NetnsView(name, self.inside if own_stack else self._open)
-        """View of its network namespace, or of its own stack."""
+        """View of its network namespace, or of its user-space network stack."""
         self.own_stack = own_stack
-        """True if it has a network stack of its own, and so a kernel."""
+        """True if it has a user-space network stack, and so a separate kernel."""
         self._agent: AgentClient | None = None
         self._agents_pid = 0
         self._pid_1: tuple[int, int] | None = None
         """Pid 1 when the container was created or its namespace last opened, and its start time."""
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             self._pid_1 = facts.pid, self._start_time(facts.pid)
 
     def facts(self) -> ContainerInfo:
@@ -50,7 +50,7 @@ class Container:
         return self._scene.runtime.inspect(self.name)
 
     def _open(self) -> NetNS:
-        # The runtime is queried only when the process that it named has ended: a suite opens a
+        # Query the runtime only when the process that it named has ended: a suite opens a
         # namespace many times, and a query takes time.
         if self._pid_1 is not None:
             pid, start_time = self._pid_1
@@ -61,7 +61,9 @@ class Container:
                     return space
         facts = self.facts()
         if not facts.running:
-            raise ProcessLookupError(f"container {self.name} is not running: it has no namespace")
+            raise ProcessLookupError(
+                f"container {self.name} is not running, so it has no namespace"
+            )
         space = self._scene.world.host.netns_of(facts.pid)
         with contextlib.suppress(OSError):
             self._pid_1 = facts.pid, self._start_time(facts.pid)
@@ -70,9 +72,10 @@ class Container:
     # --- the agent inside
 
     def inside(self) -> AgentNetNS:
-        """Return its network namespace through the agent inside, which opens the sockets there.
+        """Return its network namespace, opened through the agent inside, which opens the sockets.
 
-        The caller closes it; the agent stays. `AgentLost` when the agent cannot be started.
+        The caller closes the namespace; the agent keeps running. Raises `AgentLost` when the
+        agent cannot be started.
         """
         space = self._open()
         try:
@@ -81,7 +84,7 @@ class Container:
             space.close()
 
     def agent(self) -> AgentClient:
-        """Return its agent, started now if it is not running or the container was restarted."""
+        """Return its agent; start it if it is not running or the container was restarted."""
         pid = self._pid_1[0] if self._pid_1 else self.facts().pid
         if self._agent is not None and (self._agent.gone or self._agents_pid != pid):
             self.hang_up()
@@ -101,15 +104,16 @@ class Container:
         return self._agent
 
     def prepare(self) -> None:
-        """Start its agent, if possible: a failure is reported where the agent is needed."""
+        """Start its agent, if possible. A failure is reported when the agent is needed."""
         with contextlib.suppress(RuntimeRefused, ProcessLookupError):
             self._open().close()
             self.agent()
 
     def await_agent(self) -> None:
-        """Wait until the started agent, if there is one, has introduced itself.
+        """Wait until the started agent, if any, has introduced itself.
 
-        `AgentLost` where it hangs; the end of an agent is reported where it is needed.
+        Raises `AgentLost` when the agent hangs. The end of an agent is reported when it is
+        needed.
         """
         if self._agent is not None:
             try:
@@ -119,7 +123,7 @@ class Container:
                     raise
 
     def dismiss(self) -> None:
-        """Ask its agent to end, without waiting: `hang_up` waits."""
+        """Ask its agent to end, without waiting for it; `hang_up` waits."""
         if self._agent is not None:
             self._agent.dismiss()
 
@@ -176,9 +180,10 @@ class Container:
         self._scene.attach(self.name, network)
 
     def stop(self) -> None:
-        """Stop it; it stays in the plan and can be restarted.
+        """Stop it; the container stays in the plan and can be restarted.
 
-        Its agent ends first: podman may refuse to clean up after a container with an exec session.
+        The agent ends first: podman may refuse to clean up after a container with an exec
+        session.
         """
         self.hang_up()
         self._scene.runtime.stop_container(self.name)
@@ -193,7 +198,7 @@ class Container:
 
 
 NAMES: Final = "/run/netns"
-"""Folder of named network namespaces, as ip-netns(8) has it."""
+"""Folder of named network namespaces: ip-netns(8)."""
 
 
 class ContainerSnapshot(NamedTuple):
@@ -204,10 +209,10 @@ class ContainerSnapshot(NamedTuple):
 
 
 def view(container: Container) -> ContainerSnapshot:
-    """Start processes inside through the runtime and return what the kernel shows them.
+    """Start processes inside through the runtime; return namespace and interfaces they see.
 
-    Raises `AssertionError` with their output when they fail, and `UserspaceStack` where
-    another kernel has the namespace.
+    Raises `AssertionError` with their output when they fail, and `UserspaceStack` where another
+    kernel has the namespace.
     """
     with container.net.open() as space:
         by_kernel(space)
@@ -225,9 +230,9 @@ def _output(container: Container, *argv: str) -> str:
 
 @contextlib.contextmanager
 def named(host: HostMachine, container: Container) -> Iterator[NetnsView]:
-    """Give a container's network namespace a name in the host, as `ip netns attach` does.
+    """Name a container's network namespace in the host while the body runs, as `ip netns attach`.
 
-    The pid is the reported one. The view enters the namespace by the name.
+    The namespace is that of the reported pid. The view enters it by the name.
     """
     path = f"{NAMES}/{container.name}"
     host.call(_bind_name, container.facts().pid, path)

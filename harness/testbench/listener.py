@@ -1,7 +1,8 @@
-"""Listeners in namespaces, and calls of them: delivered, refused or dropped.
+"""Listeners in namespaces, and calls to them: delivered, refused or dropped.
 
-A call ends when it is delivered or refused; silence raises an error. The source that a listener saw
-is reported with the caller's own end, so that an address translation shows.
+A call is a connection or a datagram. It ends when it is delivered or refused; without either an
+error is raised. Each call is reported with the source address that the listener saw and with that
+of the caller's socket, so that an address translation shows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Transport = Literal["tcp", "udp"]
 TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
 
 BOUND: Final = 3.0
-"""Seconds within which a call is delivered, answered or refused. It takes microseconds."""
+"""Bound on the time until a call is delivered, replied to or refused, in seconds."""
 
 ANYWHERE: Final[dict[int, Address]] = {4: IPv4Address(0), 6: IPv6Address(0)}
 EVERYBODY: Final = (
@@ -46,8 +47,8 @@ SOCKET_KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _own_ports = itertools.cycle(range(20_000, 32_768))
 """Source ports of callers, below the ephemeral range.
 
-A port that is reused while conntrack still knows its last call is translated to another one if both
-calls reach the same listener.
+When conntrack still knows a port's last call, the kernel translates a reused port to another one
+if both calls reach the same listener.
 """
 _REFUSED: Final = frozenset(
     {
@@ -55,24 +56,24 @@ _REFUSED: Final = frozenset(
         *(errno.EADDRNOTAVAIL, errno.EINVAL),
     }
 )
-"""Refused or reset by the other side, or by the caller's own kernel without a route."""
+"""Refused or reset by the other side, or refused by the caller's kernel without a route."""
 
 End = tuple[Address, int]
 """Address and port."""
 
 
 class Exchange(NamedTuple):
-    """Ends of a call: the caller's own socket's, and the one that the other side saw."""
+    """Source of a call: the end of the caller's socket, and the end that the listener saw."""
 
     own: End
     seen: End
 
 
 class Listener:
-    """A listener in a namespace; on a port that the kernel chooses when `port` is 0.
+    """Context manager of a listener in a namespace; with `port` 0 the kernel chooses the port.
 
-    On `address`, or on every address of `family`. Use it as a context manager. Raises `OSError`
-    (EADDRINUSE) when the port is taken.
+    The listener is bound to `address`, or to every address of `family`. Raises `OSError`
+    (EADDRINUSE) when the port is in use.
     """
 
     def __init__(
@@ -101,11 +102,12 @@ class Listener:
     ) -> Exchange | None:
         """Call the listener from a namespace, at its own address and port or at the given ones.
 
-        Return `None` when the call is refused, or accepted and closed, as a process in user space
-        does that finds no listener inside. `TimeoutError` when the call is neither delivered nor
-        refused; with `answered` also when the reply does not arrive from the called address. A call
-        is recognised by its data: a process in user space may retry an earlier one (rootlessport
-        does, ten times).
+        Return `None` when the call is refused. An accepted connection that is closed without data
+        counts as refused: a user-space relay does that when it finds no listener inside.
+
+        Raises `TimeoutError` when the call is neither delivered nor refused; with `answered` also
+        when the reply does not arrive from the called address. A call is recognised by its data,
+        because a user-space relay may retry an earlier one (rootlessport does, ten times).
         """
         target, nonce = at or self.address, os.urandom(16)
         with contextlib.ExitStack() as stack:
@@ -142,15 +144,15 @@ class Listener:
                 raise
         raise TimeoutError(
             f"{self.transport} from {caller.name} to {target} port {port or self.port} was neither "
-            f"delivered nor refused within {BOUND} s: something on the way drops or diverts it"
+            f"delivered nor refused within {BOUND} s; something on the path drops or diverts it"
         )
 
     def delivered(
         self, calls: Iterable[tuple[NetnsView, Address, int]], quiet: Callable[[], None]
     ) -> list[str]:
-        """Call an address and port from each namespace, all at once; return the delivered ones.
+        """Call an address and port from each namespace, all at once; return the delivered calls.
 
-        Those delivered by the time that `quiet`, the scene's `settle`, returns.
+        Return those that are delivered when `quiet`, the scene's `settle`, returns.
         """
         with contextlib.ExitStack() as stack:
             made: dict[bytes, tuple[str, socket.socket]] = {}
@@ -173,7 +175,7 @@ class Listener:
             open_calls = {nonce: client for nonce, (_, client) in made.items() if connected(client)}
             if not accepted or not open_calls:
                 return []
-            # Only their data identifies connections: a process in user space accepts calls that
+            # Only their data identifies connections: a user-space relay accepts connections that
             # lead elsewhere, and may retry an earlier one (rootlessport does, ten times).
             for nonce, client in open_calls.items():
                 _send_if_connected(client, nonce)
@@ -192,7 +194,7 @@ class Listener:
     def _arrivals(
         self, ready: Collection[object], taken: dict[socket.socket, End]
     ) -> Iterator[tuple[bytes, socket.socket, End]]:
-        """Return data, socket and sender of each arrival; a connection is read once."""
+        """Return data, socket and sender of each arrival; a connection is read only once."""
         if self.transport == "udp":
             with contextlib.suppress(BlockingIOError):
                 data, sender = self._socket.recvfrom(1024)
@@ -203,7 +205,7 @@ class Listener:
     def receive(self) -> tuple[bytes, End]:
         """Return the next datagram and its sender; `TimeoutError` when none arrives."""
         if not select.select([self._socket], [], [], BOUND)[0]:
-            raise TimeoutError(f"nothing came to port {self.port} within {BOUND} s")
+            raise TimeoutError(f"nothing arrived at port {self.port} within {BOUND} s")
         data, sender = self._socket.recvfrom(1 << 16)
         return data, _end(sender)
 
@@ -221,9 +223,9 @@ class Listener:
     def _answer(
         self, client: socket.socket, seen: socket.socket, caller: End, payload: bytes
     ) -> None:
-        """Send a reply; the caller's socket receives only from the called address."""
+        """Send a reply; `TimeoutError` unless the caller receives it from the called address."""
         ends = f"from {_end(client.getsockname())} to {_end(client.getpeername())}"
-        instead = f"within {BOUND} s"
+        instead = f"no reply within {BOUND} s"
         try:
             if self.transport == "udp":
                 self.send(caller, payload)
@@ -233,12 +235,12 @@ class Listener:
                 came = client.recv(1024)
                 if came == payload:
                     return
-                instead = f"but {came!r}" if came else "before it was closed"
+                instead = repr(came) if came else "no reply before the connection closed"
         except OSError as error:
-            instead = f"before it was closed ({error.strerror})"
+            instead = f"no reply before the connection closed ({error.strerror})"
         raise TimeoutError(
             f"{self.transport} {ends} was delivered as from {caller}, "
-            f"but no reply came back from there {instead}"
+            f"but the client received {instead}"
         )
 
     def close(self) -> None:
@@ -264,7 +266,7 @@ def own_port() -> int:
 
 
 def ask_echo_service(caller: NetnsView, address: Address, transport: Transport) -> Exchange:
-    """Have the world's echo service at `address` report the caller; `OSError` on failure."""
+    """Ask the world's echo service at `address` for the caller's address; `OSError` on failure."""
     port = (TCP_PORTS if transport == "tcp" else UDP_PORTS)["echo"]
     with _socket(caller, transport, address) as client:
         client.settimeout(BOUND)
@@ -285,8 +287,8 @@ def ask_echo_service(caller: NetnsView, address: Address, transport: Transport) 
 def broadcast(view: NetnsView, addresses: Iterable[Address], *, port: int, payload: bytes) -> int:
     """Try to send `payload` in a datagram and an echo request, and a SYN, to each of `addresses`.
 
-    `port` is for datagrams and SYNs. The same goes to `EVERYBODY` by every interface of the
-    namespace. Return how many of the attempts the own kernel accepted.
+    `port` is for datagrams and SYNs. The same packets go to `EVERYBODY` by every interface of the
+    namespace. Return the number of attempts that the sending kernel accepted.
     """
     targets = [(address, "") for address in addresses]
     targets += [(address, link) for address in EVERYBODY for link in view.links()]
@@ -305,7 +307,7 @@ def broadcast(view: NetnsView, addresses: Iterable[Address], *, port: int, paylo
                 opened.setblocking(False)
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-                if link:  # send by it even without a route
+                if link:  # send by this interface even without a route
                     opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
                 if kind == socket.SOCK_STREAM:
                     with contextlib.suppress(BlockingIOError):
@@ -331,10 +333,10 @@ def _socket(view: NetnsView, transport: Transport, towards: Address) -> socket.s
 
 
 def _bind_fresh_port(client: socket.socket, towards: Address) -> None:
-    """Bind a port that has not been used lately; the kernel's choice may repeat at once.
+    """Bind a port that has not been used recently; the kernel may choose the same port twice.
 
-    Two calls from one port that are translated to one listener would have equal reply tuples: the
-    kernel then translates the second one's port too (nf_nat_core.c, null bindings).
+    Two calls from one port that are translated to one listener would have equal reply tuples. The
+    kernel then also translates the port of the second one (nf_nat_core.c, null bindings).
     """
     for port in _own_ports:
         try:
@@ -347,10 +349,10 @@ def _bind_fresh_port(client: socket.socket, towards: Address) -> None:
 
 
 def _send_if_connected(client: socket.socket, payload: bytes) -> bool:
-    """Send by a connection, if it is established; errors are left for the caller to query."""
+    """Send by a connection if it is established; leave errors for the caller to query."""
     if not connected(client):
         return False
-    with contextlib.suppress(OSError):  # it is over
+    with contextlib.suppress(OSError):  # the connection has ended
         client.send(payload)
     return True
 

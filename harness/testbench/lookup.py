@@ -1,7 +1,7 @@
 """Name resolution inside a container, by the C library and by the harness itself.
 
-A process of the harness calls the C library in the container's namespaces and root, because an
-image need not have a program that does. Where a container has a kernel of its own the agent inside
+An image need not have a program that calls the C library, so a process of the harness does it in
+the container's namespaces and root. Where a container has a user-space kernel, the agent inside
 calls it. The harness itself queries one resolver and sees the whole response.
 """
 
@@ -41,15 +41,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BOUND: Final = 30.0
-"""Seconds that the C library may take. By itself it gives a resolver five, twice."""
+"""Bound on a call of the C library, in seconds. Its default is five for a resolver, twice."""
 PATIENCE: Final = 5.0
-"""Seconds that one resolver may take to answer the harness. It takes milliseconds."""
+"""Bound on the reply of a resolver to the harness, in seconds. A reply takes milliseconds."""
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
 
 
 class LookupResult(NamedTuple):
-    """Addresses of a name; without any, the reason in the C library's words."""
+    """Addresses of a name; without any, the reason in the words of the C library."""
 
     addresses: frozenset[Address]
     reason: str = ""
@@ -61,7 +61,7 @@ class LookupResult(NamedTuple):
 def look_up(
     host: HostMachine, container: Container, name: str, family: Family | None = None
 ) -> LookupResult:
-    """Return the result of getaddrinfo(3) inside, in both families at once without `family`."""
+    """Return the result of getaddrinfo(3) inside; without `family` for both families at once."""
     if container.own_stack:
         words = name.encode(), int(_address_family(family))
         found, reason = container.agent().do(["resolve", *words])[0]
@@ -85,7 +85,7 @@ def hostname(host: HostMachine, container: Container) -> str:
 
 def by_name(name: str, family: Family | None = None) -> LookupResult:
     """Resolve in the calling process; with `HostMachine.call` the host resolves."""
-    # In bytes: for a text Python would load a codec, in the container's root.
+    # A name in bytes, because Python would load a codec for text, in the container's root.
     try:
         found = socket.getaddrinfo(name.encode(), None, _address_family(family), socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -108,8 +108,8 @@ def _address_family(family: Family | None) -> int:
 def inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in the root, mount, network and UTS namespaces of a process.
 
-    The pid is one of the caller's: `HostMachine.call` this for a container. `TimeoutError` when it
-    takes longer than `BOUND`.
+    The pid is one in the caller's pid namespace: run this by `HostMachine.call` for a container.
+    Raises `TimeoutError` when the call takes longer than `BOUND`.
     """
     reading, writing = os.pipe()
     child = quiet_fork()
@@ -132,7 +132,7 @@ def inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         os.close(reading)
         os.waitpid(child, 0)
     if not answer:
-        raise RuntimeError(f"{function.__name__}{args} in process {pid} ended without an answer")
+        raise RuntimeError(f"{function.__name__}{args} in process {pid} ended without a result")
     fine, value = pickle.loads(answer)  # noqa: S301 # from our own child
     if not fine:
         raise RuntimeError(f"{function.__name__}{args} in process {pid} failed: {value}")
@@ -161,7 +161,8 @@ def query(
 ) -> Message:
     """Return the response of a resolver inside: the first in resolv.conf, or `of`.
 
-    `OSError` when it cannot be reached, `dns.exception.Timeout` when it stays silent.
+    Raises `OSError` when the resolver cannot be reached, and `dns.exception.Timeout` when it does
+    not reply.
     """
     query = dns.message.make_query(name, kind)
     with _to(container, transport, of) as (opened, server):
@@ -174,8 +175,8 @@ def query(
 def query_concurrently(container: Container, name: str, kinds: Sequence[str]) -> list[Message]:
     """Return the responses to several queries about a name, sent before any response.
 
-    From one socket, as the C library queries both families. `dns.exception.Timeout` when one is not
-    answered.
+    All queries use one socket, as the C library queries both families. Raises
+    `dns.exception.Timeout` when one has no reply.
     """
     queries = [dns.message.make_query(name, kind) for kind in kinds]
     with _to(container, "udp") as (opened, _):

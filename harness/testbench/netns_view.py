@@ -1,8 +1,7 @@
 """A network namespace as a test sees it: its state, and sockets inside it.
 
-A view opens its namespace anew for every query and closes it at once. The harness never keeps a
-container's namespace alive: whether it ends with the container is one of the things that are
-tested.
+A view opens its namespace for each query and closes it at once. The harness never keeps a
+container's namespace alive, because tests check whether it ends with the container.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from linux.netns import NetNS
 
 @dataclass(frozen=True, slots=True)
 class NetnsView:
-    """A named network namespace. `open` returns a fresh handle, which the caller closes."""
+    """A named network namespace. `open` returns a new handle, which the caller closes."""
 
     name: str
     open: Callable[[], NetNS]
@@ -53,7 +52,7 @@ class NetnsView:
             return remote.with_cables(found, space) if sockets.has_own_stack(space) else found
 
     def kernel_link(self, link: str) -> rtnetlink_dump.Link:
-        """Return an interface as the host's kernel has it, also for another network stack."""
+        """Return an interface as the host's kernel has it, also for a user-space network stack."""
         with (
             self.open() as space,
             contextlib.ExitStack() as stack,
@@ -64,7 +63,7 @@ class NetnsView:
     def interfaces(self, link: str | None = None) -> list[Interface]:
         """Return every address with its prefix, or those of one link; without link-local ones.
 
-        Those of IPv4 come first, as in the kernel: another stack may have them in any order.
+        IPv4 addresses come first, as from the kernel: a user-space stack may have another order.
         """
         with self.open() as space, Netlink(space) as netlink:
             index = rtnetlink_dump.link(netlink, link).ifindex if link else None
@@ -73,13 +72,14 @@ class NetnsView:
         return sorted(usable, key=lambda item: item.version)
 
     def address(self, family: Family) -> Address | None:
-        """Return the first address that others can use, `None` without one."""
+        """Return the first address that is reachable from other machines, `None` without one."""
         return first_address(self.interfaces(), family)
 
     def routes(self) -> list[rtnetlink_dump.Route]:
-        """Return the routes of the main table, of every kind, both families.
+        """Return the routes of the main table, of every kind and both families.
 
-        Without those that IPv6 has on every link by default.
+        The default IPv6 routes of every link, for link-local and multicast addresses, are left
+        out.
         """
         with self.open() as space, Netlink(space) as netlink:
             found = rtnetlink_dump.routes(netlink, every_kind=True)
@@ -100,13 +100,13 @@ class NetnsView:
     def snapshot(self) -> Snapshot:
         """Return the kernel's state of the namespace, once none of its addresses is tentative.
 
-        `UserspaceStack` where a container has a network stack of its own.
+        Raises `UserspaceStack` where a container has a user-space network stack.
         """
         with self.open() as space:
             return Snapshot.of(by_kernel(space), self.watched())
 
     def tune(self, values: Mapping[str, str | int]) -> None:
-        """Set sysctls under `net.` inside; `OSError` names a refused one."""
+        """Set sysctls under `net.` inside; `OSError` names the refused one."""
         with self.open() as space:
             netns.write_sysctls(space, values)
 
@@ -156,13 +156,13 @@ def view_of(world: World, name: str) -> NetnsView:
 
 
 def first_address(interfaces: Iterable[Interface], family: Family) -> Address | None:
-    """Return the first address of a family that others can use, `None` without one."""
+    """Return the first address of a family that is reachable from other machines, or `None`."""
     own = (item.ip for item in interfaces if item.version == family and not item.ip.is_loopback)
     return next(own, None)
 
 
 BOUND: Final = 5.0
-"""Seconds that the kernel may take to clean up after a namespace."""
+"""Bound on the kernel's cleanup of a namespace, in seconds."""
 
 _INTERVAL: Final = 0.02
 """Seconds between two checks, for conditions without a notification, such as a process's end."""
@@ -173,10 +173,11 @@ _GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 def until(
     view: NetnsView, condition: Callable[[], bool], what: str, *, bound: float = BOUND
 ) -> None:
-    """Return as soon as `condition` holds; rtnetlink notifications trigger the checks.
+    """Return as soon as `condition` is true; rtnetlink notifications trigger the checks.
 
-    It is checked whenever a link, an address or a route of `view` changes, and at intervals.
-    `what` names the condition in the `TimeoutError` that is raised after `bound` seconds.
+    The condition is checked whenever a link, an address or a route of `view` changes, and at
+    intervals. `what` names the condition in the `TimeoutError`, which is raised after `bound`
+    seconds.
     """
     deadline = time.monotonic() + bound
     with view.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as monitor:
@@ -184,24 +185,25 @@ def until(
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"in {view.name}, still not after {bound} s: {what}")
+                raise TimeoutError(f"{what}: not yet true in {view.name} after {bound} s")
             if select.select([monitor], [], [], min(left, _INTERVAL))[0]:
-                with contextlib.suppress(OSError):  # an overrun, ENOBUFS, is news as well
+                with contextlib.suppress(OSError):  # an overrun (ENOBUFS) is a change too
                     monitor.recv(1 << 16)
 
 
 CONNECT_BOUND: Final = 3.0
-"""Seconds that a connect may wait for room in the listener's queue."""
+"""Bound on the wait of a connect for room in the listener's queue, in seconds."""
 
 _SO_ACCEPTCON: Final = 1 << 16
 _PREFIX: Final = b" @"
 
 
 def reachable_abstract_sockets(owner: NetnsView, caller: NetnsView) -> set[str]:
-    """Return the abstract sockets of a netns to which a process in another one can connect.
+    """Return the abstract sockets of a netns to which a process in another netns can connect.
 
-    Those that listen or take datagrams, as the kernel prints them: with `@` for NUL bytes
-    (proc_net_unix). `UserspaceStack` where the caller has abstract sockets of its own.
+    They are the sockets that listen or receive datagrams, named as the kernel prints them, with
+    `@` for NUL bytes (proc_net_unix). Raises `UserspaceStack` where the caller has separate
+    abstract sockets.
     """
     with caller.open() as space:
         by_kernel(space)

@@ -1,9 +1,9 @@
 """Effort of the property suites: `--profile smoke`, `gate` or `explore`.
 
-A profile bounds the number of topologies that are tried and the steps of a history. `gate` draws
-the same examples in every run, and so does every profile in a run with known deviations (an
-expectation file, faults): their verdicts must not change by themselves, and shrinking takes
-minutes. The other runs draw new examples each time, and replay those that failed before.
+A profile limits the number of topologies and the steps of a history. `gate` draws the same
+examples in every run. So does every profile in a run with known deviations (an expectation file,
+faults): their verdicts must not change between runs, and shrinking takes minutes. Other runs draw
+new examples each time and replay those that failed before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Effort(NamedTuple):
-    """Number of examples, and the most steps of each."""
+    """Maximum number of examples, and of steps of each."""
 
     examples: int
     steps: int
@@ -66,7 +66,7 @@ def chosen(config: pytest.Config) -> hypothesis.settings:
 
 @contextmanager
 def replayable(plan: Callable[[], Plan], directory: Path, name: str) -> Iterator[None]:
-    """Write the plan of a failure in the body, so that it can be rebuilt.
+    """Write the plan of a failure in the body to a file, so that it can be rebuilt.
 
     `plan` returns the last live plan, the smallest failing one. The error names the file and the
     command that uses it.
@@ -78,5 +78,5 @@ def replayable(plan: Callable[[], Plan], directory: Path, name: str) -> Iterator
 
         path = directory / f"{name}.toml"
         path.write_text(plan_file.dumps(plan()), encoding="utf-8")
-        error.add_note(f"to play with what was built: netmodes lab --plan {path}")
+        error.add_note(f"to explore this scene, run: netmodes lab --plan {path}")
         raise

@@ -1,7 +1,7 @@
-"""A world, a runtime and a plan: live containers, and the two matrices about them.
+"""A scene: a world, a runtime and a plan, with its live containers and two matrices.
 
-The plan grows as networks and containers are created, so that the promise matches what exists.
-`observed` measures it with real packets.
+The plan grows as networks and containers are created, so that the promised matrix matches the
+live objects. `observed` measures the other matrix with real packets.
 """
 
 from __future__ import annotations
@@ -60,19 +60,19 @@ from linux.netns import NetNS
 from linux.readiness import await_ready
 
 USER_SPACE_PATIENCE = 0.3
-"""Seconds that a packet may spend in a runtime's user-space datapath."""
+"""Bound on the time of a packet in a runtime's user-space datapath, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network of the runtime, as requested and as reported."""
+    """A network of the runtime: the request, and the runtime's report."""
 
     spec: NetworkSpec
     facts: NetworkInfo
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the network."""
         return self.spec.name
 
 
@@ -83,12 +83,14 @@ Record = Callable[[Matrix[Promise], Matrix[Observation]], None]
 class Scene:
     """Live networks and containers; leaving the context removes all that it created.
 
-    `record` is called with every observed matrix. `probe` is how containers are inspected, where
-    the world does not say it: `exec` by an agent inside, as is always the case for runtimes with a
-    network stack of their own. A request that the runtime does not claim raises `Unclaimed`, except
-    for `refusal`. With `claimed_only` such containers of `plan` are left out, and `Unclaimed` is
-    raised when one is asked for by name. The `watchers` are called for every scene that ends with
-    an error, while all of it still exists.
+    `record` is called with every observed matrix. `probe` selects how containers are inspected
+    where the world does not decide it: `exec` uses an agent inside, as for every runtime with a
+    user-space network stack.
+
+    A request that the runtime does not claim raises `Unclaimed`, except in `refusal`. With
+    `claimed_only` such containers of `plan` are left out, and asking for one by name raises
+    `Unclaimed`. The `watchers` are called for every scene that ends with an error, while all its
+    objects still exist.
     """
 
     watchers: ClassVar[list[Callable[[Scene, BaseException], None]]] = []
@@ -115,7 +117,7 @@ class Scene:
         self._networks: dict[str, Network] = {}
         self._by_hand: dict[str, set[Address]] = {}
         self._interrupted: list[Callable[[], None]] = []
-        """Removals of objects whose creation was interrupted: Ctrl-C, a time-out, a crash."""
+        """Removals of objects whose creation was interrupted by Ctrl-C, a time-out or a crash."""
         self.world_netns = {name: view_of(world, name) for name in world.namespaces}
         """Views of the world's own namespaces: host, ns1, ns2, internet, attacker, lan, r1, …."""
         try:
@@ -170,18 +172,18 @@ class Scene:
 
     @contextlib.contextmanager
     def _creating(self, remove: Callable[[str], None], name: str) -> Iterator[None]:
-        """Have the runtime create an object in the body; `remove` removes it after an interrupt."""
+        """Create an object of the runtime in the body; `remove` removes it after an interrupt."""
         try:
             yield
         except RuntimeRefused:
-            raise  # the runtime's own answer: nothing was created
+            raise  # the runtime refused: nothing was created
         except BaseException:
             self._interrupted.append(partial(remove, name))
             raise
 
     def _remove_interrupted(self) -> None:
         while self._interrupted:
-            with contextlib.suppress(RuntimeRefused):  # it was not created
+            with contextlib.suppress(RuntimeRefused):  # the object was not created
                 self._interrupted.pop()()
 
     def _prepare(self, container: Container) -> None:
@@ -220,7 +222,9 @@ class Scene:
         except RuntimeRefused as refused:
             return refused
         self.runtime.remove(name)
-        raise AssertionError(f"{name} started in mode {mode} with {options}: {facts}")
+        raise AssertionError(
+            f"{name} started in mode {mode} with {options}, which the runtime must refuse: {facts}"
+        )
 
     def _check(self, *asked: Feature) -> None:
         features.check(self.runtime.name, self.runtime.features, *asked)
@@ -251,7 +255,7 @@ class Scene:
             self._change(name, mode=Bridge(network))
 
     def disconnect(self, name: str, network: str) -> None:
-        """Disconnect a container, running or not; without a network it has only `lo`."""
+        """Disconnect a container, running or not; without networks it has only `lo`."""
         self._check(Feature.CONNECT)
         self.runtime.disconnect(name, network)
         left = [item for item in self.plan.container(name).networks if item != network]
@@ -280,7 +284,7 @@ class Scene:
         self.forget(*names)
 
     def forget(self, *names: str) -> None:
-        """Drop containers from the plan that were removed elsewhere."""
+        """Drop containers from the plan that were removed outside the scene."""
         self._hang_up(*names)
         for name in names:
             self._containers.pop(name, None)
@@ -304,8 +308,8 @@ class Scene:
     def close(self) -> None:
         """Remove every container and network of this scene.
 
-        All steps are tried. The first failure is raised, because it may cause the others, unless an
-        interrupt came meanwhile.
+        All steps are tried. The first failure is raised, because it may cause the others. An
+        interrupt takes precedence.
         """
         steps: list[Callable[[], object]] = [
             *(
@@ -374,12 +378,12 @@ class Scene:
             await_ready([seen_from_host(space, stack) for space in spaces])
 
     def settle(self) -> None:
-        """Return once no sent packet is under way, to and from containers too."""
+        """Return once no packet is in flight, to and from containers too."""
         with contextlib.ExitStack() as stack:
             watched = list(self.world.namespaces.values())
             spaces: list[NetNS] = []
             for container in self._containers.values():
-                with contextlib.suppress(OSError, RuntimeRefused):  # stopped: it sends nothing
+                with contextlib.suppress(OSError, RuntimeRefused):  # a stopped one is silent
                     space = stack.enter_context(container.net.open())
                     spaces.append(space)
                     watched.append(seen_from_host(space, stack))
@@ -427,7 +431,7 @@ class Scene:
 
 
 def bridges_are_apart(plan: Plan, dialect: Dialect) -> bool:
-    """Return True if the bridges have a netns: with a daemon always, else while it is in use."""
+    """Return True if the bridges have a netns: with a daemon always, else while one is in use."""
     if dialect.bridges == "host":
         return False
     if dialect.default_network == "bridge":
@@ -447,7 +451,7 @@ def open_bridge_netns(plan: Plan, runtime: Adapter, host: HostMachine) -> NetNS:
 def netns_with_shared_addresses(
     plan: Plan, dialect: Dialect, spaces: Mapping[str, NetNS]
 ) -> list[NetNS]:
-    """Return the namespaces that may answer in a container's stead: they share addresses."""
+    """Return the namespaces that share addresses with a container and may reply in its place."""
     found = [spaces[HOST]] if dialect.default_network == "pasta" else []
     return [*found, *([spaces[GATEWAY]] if bridges_are_apart(plan, dialect) else [])]
 
@@ -471,7 +475,7 @@ class AddressBook:
     def of(self, cell: Cell) -> Address | None:
         """Return the address of a cell's target, `None` without one in that family.
 
-        Not for targets by name.
+        Targets by name have no address here.
         """
         if cell.target == LOOPBACK:
             return LOOPBACKS[cell.family]
@@ -481,7 +485,7 @@ class AddressBook:
         return self._address(name, self._network(cell.source, name, cell.family), cell.family)
 
     def _network(self, source: str, target: str, family: Family) -> str:
-        """Return the network on which a source reaches a target with several; `""` for others."""
+        """Return the shared network of a source and a target on several; `""` for others."""
         if target not in self._containers or not self._plan.home(target).also:
             return ""
         _, link = shared_link(self._attachments[source], self._attachments[target], family)
@@ -504,9 +508,10 @@ class AddressBook:
         return next((gateway.ip for gateway in every if gateway.version == family), None)
 
     def namer(self, spaces: Mapping[str, NetNS]) -> Namer:
-        """Return a function that names an address's owner.
+        """Return a function that maps an address to its owner's name.
 
-        A joiner's address belongs to its home, a host-mode container's to the host.
+        The address of a joining container belongs to the joined one, that of a container in mode
+        host to the host.
         """
         owners = self._world.topology.owners()
         for interface in (*self._interfaces(HOST), *self._interfaces(GATEWAY)):
@@ -520,7 +525,7 @@ class AddressBook:
             held = own[spaces[container.name].id] = set()
             for interface in self._interfaces(container.name):
                 held.add(interface.ip)
-                owners.setdefault(interface.ip, container.name)  # pasta's are the host's
+                owners.setdefault(interface.ip, container.name)  # pasta uses the host's addresses
 
         def name(address: Address, witness: NetNS) -> str:
             if address.is_loopback or address in own.get(witness.id, ()):
@@ -536,10 +541,10 @@ def probe_requests(
     addresses: AddressBook,
     resolv_conf: Callable[[str], str],
 ) -> tuple[dict[Cell, Observation], list[ProbeRequest]]:
-    """Return the cells that end before a packet, and the probe requests of the others.
+    """Return observations for the cells that end before a packet, and probe requests for others.
 
-    `spaces` are the namespaces by name; `resolv_conf` returns the resolv.conf of a name. Names are
-    resolved by real queries.
+    `spaces` are the namespaces by name; `resolv_conf` returns the resolv.conf of a name. Names
+    are resolved by real queries.
     """
     ended: dict[Cell, Observation] = {}
     found: list[ProbeRequest] = []

@@ -1,7 +1,7 @@
 """Hypothesis strategy of plans.
 
-A plan drawn here can be built on a live runtime: every choice of address is
-left to it, and `features` excludes what it does not claim.
+A plan drawn here can be built on a live runtime: the runtime chooses every address, and
+`features` excludes modes and options that it does not claim.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def plans(
 ) -> Plan:
     """Draw plans that a runtime with `features` can build, within the given sizes.
 
-    `features` must allow one mode that stands by itself: bridge, host or none.
+    `features` must contain at least one of the modes bridge, host and none.
     """
 
     def perhaps(feature: str) -> bool:

@@ -110,7 +110,7 @@ class Transfer(NamedTuple):
             except ConnectionResetError:
                 return True
         if more:
-            raise ConnectionError("there was more than was sent")
+            raise ConnectionError("more bytes arrived than were sent")
         return False
 
     @contextlib.contextmanager
@@ -142,7 +142,7 @@ def _end_half(ending: socket.socket, other: socket.socket) -> None:
     ending.shutdown(socket.SHUT_WR)
     other.settimeout(BOUND)
     if other.recv(_PIECE):
-        raise ConnectionError("there was more than was sent")
+        raise ConnectionError("more bytes arrived than were sent")
 
 
 def _carry(source: socket.socket, target: socket.socket, size: int) -> StreamDigest:
@@ -158,7 +158,7 @@ def _carry(source: socket.socket, target: socket.socket, size: int) -> StreamDig
         ready, free, _ = select.select([target], [source] if unsent else [], [], max(left, 0))
         if not ready and not free:
             raise TimeoutError(
-                f"of {size} bytes {arrived} arrived within {BOUND} s, from "
+                f"{arrived} of {size} bytes arrived within {BOUND} s, from "
                 f"{source.getsockname()[0]} to {target.getsockname()[0]}"
             )
         if free:
@@ -170,7 +170,9 @@ def _carry(source: socket.socket, target: socket.socket, size: int) -> StreamDig
             except BlockingIOError:  # the agent has announced data that is handed over already
                 continue
             if not piece:
-                raise ConnectionError(f"of {size} bytes {arrived} arrived, then it was closed")
+                raise ConnectionError(
+                    f"{arrived} of {size} bytes arrived before the connection was closed"
+                )
             digest.update(piece)
             arrived += len(piece)
     return StreamDigest(arrived, digest.hexdigest())

@@ -31,18 +31,26 @@ FAR: Final = 3
 SWITCH: Final = 10
 """Index of a bridge: the LAN's, and br0 in the host."""
 DOWNWARD: Final = 100
-"""Routing table of the routers for the private ranges. Only packets from the internet's side, or
-from the router itself, use it. Otherwise a packet of the host to an unused private address would
-loop between host and router until its TTL expires."""
+"""Routing table of the routers for the private ranges.
+
+Only packets from the internet's side, or from the router itself, use the table. Otherwise a
+packet of the host to an unused private address would loop between host and router until its TTL
+expires.
+"""
 
 DAD: Final = "net.ipv6.conf.default.accept_dad"
-"""Duplicate address detection on links created later. The world's own links do without: a
-forwarder whose link-local address is still tentative resolves no neighbour, for a second or
-two. Links that the runtime creates later in the host have it, as on any machine."""
+"""Sysctl of duplicate address detection on links created later; the world's links skip it.
+
+A forwarder whose link-local address is still tentative resolves no neighbour for a second or two.
+Links that the runtime creates in the host have the detection, as on any machine.
+"""
 UNLIMITED: Final[dict[str, str | int]] = {"net.ipv4.icmp_ratemask": 0, "net.ipv6.icmp.ratemask": ""}
-"""No rate limit for ICMP errors: a matrix sends many probes a second, and each needs its error.
-The mask exempts every kind of error, because besides the rate for each destination
-(icmp_ratelimit) there is one for all destinations together, in bursts of fifty."""
+"""Sysctls that remove the rate limits for ICMP errors.
+
+A matrix sends many probes a second, and each needs its error. The mask exempts every kind of
+error: besides the rate for each destination (icmp_ratelimit) there is one for all destinations
+together, in bursts of fifty.
+"""
 ROUTER: Final[dict[str, str | int]] = {
     "net.ipv4.ip_forward": 1,
     "net.ipv6.conf.all.forwarding": 1,
@@ -62,11 +70,11 @@ class World:
     host: HostMachine
     services: Services
     namespaces: dict[str, NetNS]
-    """By name: host, lan, r1 … rN, internet, attacker, ns1, ns2."""
+    """Namespaces by name: host, lan, r1 … rN, internet, attacker, ns1, ns2."""
     probe: Probe = "netns"
-    """How its containers are probed, unless their runtime decides it."""
+    """Method to probe containers, unless their runtime decides it."""
     watched: dict[str, Dumps] = field(default_factory=dict)
-    """Open dumps of the namespaces that are compared again and again."""
+    """Open dumps of the namespaces that are compared repeatedly."""
     _link_watches: dict[NetNS, LinkWatch] = field(default_factory=dict)
     _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -105,7 +113,7 @@ class World:
         self._resources.close()
 
     def links(self) -> dict[NetNS, list[Link]]:
-        """Return the links of each of its namespaces that are up."""
+        """Return the links that are up, for each namespace of the world."""
         for space in self.namespaces.values():
             if space not in self._link_watches:
                 self._link_watches[space] = self._resources.enter_context(LinkWatch(space))
@@ -224,9 +232,9 @@ def _router(number: int, topology: Topology) -> Iterator[Request]:
             yield rtnetlink.add_route(interface.network, via=pick(lower, interface.version).ip)
     if last:
         yield from _addresses(FAR, topology.internet_gateway)
-        # Without a route the kernel answers a few such packets a second and no more
-        # (net.ipv4.route.error_burst, which no namespace can change): sometimes it rejects,
-        # sometimes it drops. A promise needs one outcome: always dropped.
+        # Without a route the kernel sends only a few errors a second (net.ipv4.route.error_burst,
+        # which no namespace can change), so it sometimes rejects and sometimes drops. A promise
+        # needs one outcome, so such packets are always dropped.
         for network in EVERYWHERE:
             yield rtnetlink.add_blackhole(network)
     else:

@@ -1,8 +1,8 @@
 """The names of the world: the zone `example.com` and the reverse of every address.
 
-In the closed world one server knows all names. Its answers are authoritative for every name,
-existent or not (RFC 1034, RFC 2308). Messages are dnspython's. The module does no I/O: wire
-format in, wire format out.
+In the closed world one server knows all names. Its replies are authoritative for every name,
+existent or not (RFC 1034, RFC 2308). Messages are dnspython's. The module does no I/O: it maps
+wire format to wire format.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from dns.rdata import Rdata
 from harness.model.topology import SENTINEL_ZONE, WWW, Address, Topology
 
 UDP_LIMIT: Final = 512
-"""Maximum length of a UDP answer in bytes, whatever the client offers: RFC 1035, 2.3.4.
+"""Maximum length of a UDP reply in bytes, regardless of the client's offer: RFC 1035, 2.3.4.
 
-All answers but those of `BIG` fit."""
+All replies except those for `BIG` fit.
+"""
 TTL: Final = 0
-"""TTL of every answer, in seconds: no cache, so that the server sees every DNS query."""
+"""TTL of every record, in seconds: no cache, so that the server receives every DNS query."""
 BIG: Final = "big.example.com"
-"""Name whose TXT and A answers fit no datagram: TC over UDP, complete over TCP (RFC 7766)."""
+"""Name whose TXT and A records fit no datagram: TC over UDP, complete over TCP (RFC 7766)."""
 BIG_TEXT: Final = tuple(f"{number:03d}" + "x" * 197 for number in range(40))
 BIG_ADDRESSES: Final = tuple(IPv4Address("203.0.113.100") + number for number in range(120))
 """Addresses that no namespace of the world has."""
@@ -47,7 +48,7 @@ _KEPT_OF_QUERY: Final = 0x79  # opcode and RD
 
 
 class DnsQuery(NamedTuple):
-    """One DNS question: the name in lower case without the final dot, the type as `AAAA`."""
+    """The question of a DNS query: the name in lower case without the final dot, type as `AAAA`."""
 
     name: str
     type: str
@@ -75,10 +76,10 @@ class Zone:
         self._anything = self._records[dns.name.from_text(WWW)]
 
     def answer(self, query: bytes, *, udp: bool) -> tuple[bytes | None, DnsQuery | None]:
-        """Return the answer to a DNS query, and the question as far as it could be parsed.
+        """Return the reply to a DNS query, and the question as far as it could be parsed.
 
-        A message that is no query (a response or a fragment) gets no answer. A malformed
-        query gets FORMERR. Over UDP an answer that does not fit is empty and has TC set.
+        A message that is not a query (a response or a fragment) gets no reply. A malformed query
+        gets FORMERR. A UDP reply that does not fit is empty and has TC set.
         """
         if len(query) < _HEADER or query[2] & _RESPONSE:
             return None, None
@@ -112,7 +113,7 @@ class Zone:
         if not wanted:
             apex = self._origin if name.is_subdomain(self._origin) else dns.name.root
             response.authority.append(dns.rrset.from_rdata(apex, TTL, self._soa))
-        # A name above one that exists does exist itself, if only as a branch (RFC 8020).
+        # A name above an existing one exists too, if only as a branch (RFC 8020).
         if not known and not any(other.is_subdomain(name) for other in self._records):
             response.set_rcode(dns.rcode.NXDOMAIN)
 
@@ -126,7 +127,7 @@ def _question(query: dns.message.Message) -> DnsQuery | None:
 
 
 def _names(topology: Topology) -> Iterator[tuple[str, Address]]:
-    """Yield every name below `example.com` with an address of it."""
+    """Yield every name below `example.com` with its address."""
     named = {
         "www": topology.internet,
         "dns": topology.resolver,

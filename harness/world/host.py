@@ -1,12 +1,12 @@
-"""The machine that the runtime runs on: a process with namespaces of its own.
+"""The machine that the runtime runs on: a process with separate namespaces.
 
-`HostMachine.start` forks twice. The first child is pid 1 of a new pid namespace, in new
-mount, net, uts, ipc and cgroup namespaces; it only reaps. The second
-is the *server*: it carries out the requests of `call`, `run` and `spawn`, so that
-runtimes, daemons and library calls all run inside the host. Pid 1 dies with the thread
-that made it, and the kernel then kills every process of the host.
+`HostMachine.start` forks twice. The first child is pid 1 of a new pid namespace, in new mount,
+net, uts, ipc and cgroup namespaces; it only reaps. The second is the *server*: it carries out the
+requests of `call`, `run` and `spawn`, so that runtimes, daemons and library calls all run inside
+the host. Pid 1 dies with the thread that created it, and the kernel then kills every process of
+the host.
 
-Its view of the machine's files is read-only: see `harness.world.host_files`.
+The host's view of the machine's files is read-only: see `harness.world.host_files`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LOG = "/run/netmodes/host.log"
 
 
 class HostDied(Exception):
-    """The host's server is gone; the message names the request."""
+    """The host's server has ended; the message names the request."""
 
 
 class HostMachine:
@@ -94,8 +94,8 @@ class HostMachine:
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a picklable function inside the host; return its result or raise its exception.
 
-        Calls run one after the other. A call that is interrupted here continues in the host,
-        and its result is discarded. Raises `HostDied` if the server does not reply any more.
+        Calls run one after the other. An interrupted call continues in the host, and its result
+        is discarded. Raises `HostDied` if the server no longer replies.
         """
         if self._entered:
             return function(*args, **kwargs)
@@ -161,13 +161,13 @@ class HostMachine:
         return status.st_dev, status.st_ino
 
     def enter(self) -> None:
-        """Move the calling process into the host for good; its children land in the pid namespace.
+        """Move the calling process into the host for good; its children are in the pid namespace.
 
-        For a freshly forked process that is about to execute something, or to `call`: from
-        now on the process itself carries out its calls.
+        For a freshly forked process that is about to execute a program, or to `call`: from now on
+        the process itself carries out its calls.
         """
         if self.cgroup is not None:
-            cgroup.join(self.cgroup)  # else its cgroup namespace would show it as outside
+            cgroup.join(self.cgroup)  # else its cgroup namespace would show the cgroup as outside
         pidfd = os.pidfd_open(self._pid)
         setns(pidfd, NAMESPACES)
         os.close(pidfd)
@@ -184,11 +184,10 @@ class HostMachine:
 
 
 def quiet_fork() -> int:
-    """Fork; only the calling thread goes on in the child, which must not return.
+    """Fork; only the calling thread continues in the child, which must not return.
 
-    Python warns of forking beside other threads because their locks stay locked
-    in the child. The one other thread here is execnet's reader, whose locks the
-    child never takes.
+    Python warns of forking with other threads, because their locks stay locked in the child. The
+    only other thread here is execnet's reader, whose locks the child never takes.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -196,9 +195,10 @@ def quiet_fork() -> int:
 
 
 def detach_from_parent(kept: set[int]) -> None:
-    """Make a fork end with its parent, without the parent's terminal, signals and descriptors.
+    """Make a fork end with its parent, and detach it from the parent's terminal and descriptors.
 
-    All descriptors but those kept are closed; 0, 1 and 2 become /dev/null.
+    Signal handlers are reset. All descriptors except those to keep are closed; 0, 1 and 2 become
+    /dev/null.
     """
     die_with_parent()
     gc.freeze()  # leave the parent's objects alone: their pages stay shared
@@ -283,7 +283,7 @@ def _settle_in(resolver: str, hosts: Mapping[str, str]) -> None:
 
 
 def _serve(channel: Channel) -> NoReturn:
-    """Carry out one request after the other until the channel closes."""
+    """Carry out one request after another until the channel closes."""
     channel.send(0, pickle.dumps((True, None)))
     while True:
         try:

@@ -1,11 +1,10 @@
 """The host's read-only view of the machine's files.
 
-The machine's whole tree is read-only in the host: a runtime that goes wrong, or a
-command that escapes from its container, must not destroy a file. `/run` and
-`/dev/shm` are private and empty. `/tmp` and `/etc` are writable until the world ends: `/tmp` is
-an overlay that shows the machine's files, `/etc` a directory of links to the machine's
-entries, with the world's resolver and names. Only `cache()` outlives the world: adapters
-keep images there from run to run.
+The machine's whole tree is read-only in the host: a faulty runtime, or a command that escapes
+from its container, must not destroy a file. `/run` and `/dev/shm` are private and empty. `/tmp`
+and `/etc` are writable until the world ends: `/tmp` is an overlay that shows the machine's files,
+`/etc` a directory of links to the machine's entries, with the world's resolver and names. Only
+`cache()` outlives the world: adapters keep images there between runs.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """Leak guard: detects resources that a test leaves behind and changes to bystanders.
 
-A guard takes the state of the host, ns1 and ns2 when a test begins and when it has ended.
-A new thing in the host was left behind (LIFE-1). Any other difference in the host, and
-every difference in ns1 and ns2, is a changed bystander (BYS-1). Containers that run
-when a test begins belong to the first state.
+A guard takes the state of the host, ns1 and ns2 when a test begins and when it has ended. A new
+resource in the host was left behind (LIFE-1). Any other difference in the host, and every
+difference in ns1 and ns2, is a changed bystander (BYS-1). Containers that run when a test begins
+belong to the first state.
 
-The kernel tears namespaces down in the background: a difference counts if it is still there
-after `BOUND` seconds, or after `ENDING` if it is declared to end by itself. Learned
-neighbours and flows come and go with traffic; they count if they belong to a container's
-address that no container has any more.
+The kernel destroys namespaces in the background. A difference therefore counts if it still exists
+after `BOUND` seconds, or after `ENDING` if it is declared to end by itself. Learned neighbours
+and flows come and go with traffic; they count if they belong to a removed container's address.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ from linux.netns import NetNS
 from linux.readiness import await_ready
 
 BOUND: Final = 2.0
-"""Seconds that the kernel and a runtime may take to clean up after a container."""
+"""Bound on the cleanup of the kernel and a runtime after a container, in seconds."""
 ENDING: Final = 10.0
-"""Seconds for things declared to end by themselves; the time depends on the machine's load."""
+"""Bound for resources declared to end by themselves, in seconds; it depends on the load."""
 LEFT_BEHIND, BYSTANDER = "LIFE-1", "BYS-1"
 
 _WATCHED: Final = (HOST, NS1, NS2)
@@ -51,12 +50,12 @@ _HEADER: Final = 16
 _WAS_AND_IS: Final = re.compile(r"expressions was (.*), is ((?:(?!, is ).)*)")
 _MOVED: Final = re.compile(r"position was \d+, is \d+")
 _LOOK_AGAIN: Final = 0.005
-"""Seconds between two looks: the kernel does not notify of every change."""
+"""Seconds between two checks: the kernel does not notify of every change."""
 _MOST: Final = 8
 
 
 class Violation(Exception):
-    """A test left or changed something; `broken` names the broken requirements."""
+    """A test left or changed a resource; `broken` names the broken requirements."""
 
     def __init__(self, found: Mapping[str, Sequence[str]], *, bound: float = BOUND) -> None:
         self.broken = tuple(found)
@@ -66,20 +65,20 @@ class Violation(Exception):
 def _described(found: Mapping[str, Sequence[str]], bound: float) -> Iterator[str]:
     heads = {
         LEFT_BEHIND: f"left behind, and still there after {bound:g} s:",
-        BYSTANDER: f"not what it was, and not back after {bound:g} s:",
+        BYSTANDER: f"changed, and not restored after {bound:g} s:",
     }
     for requirement, lines in found.items():
         yield f"{requirement}: {heads[requirement]}"
         yield from (f"  {line}" for line in lines[:_MOST])
         if len(lines) > _MOST:
             yield f"  … and {len(lines) - _MOST} more"
-    yield "Look into the world of one test with `netmodes lab`; what a runtime is documented"
-    yield "to leave is declared as `residue` in its dialect."
+    yield "To look around, run `netmodes lab`. If the runtime documents that it leaves these,"
+    yield "declare them as `residue` in its dialect."
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """State of everything watched, at one moment."""
+    """State of all that is watched, at one moment."""
 
     raws: Mapping[str, Raw]
     outside: HostState
@@ -94,7 +93,7 @@ class LeakGuard:
         self._own: set[Address] = set()
         """Addresses that the host itself has had: gateways of networks."""
         self._met: set[Address] = set()
-        """Addresses of the host's past neighbours with a MAC: all containers that sent a packet."""
+        """Addresses and MACs of the host's past neighbours: all containers that sent a packet."""
         self._had: set[Address] = set()
         self._had_of = (0, 0)
         self._known: set[bytes] = set()
@@ -146,24 +145,23 @@ class LeakGuard:
     def _at_rest(self) -> State:
         """Return the state once no address of the host is tentative: routes depend on addresses.
 
-        Leaves out processes that end just now: they belong to a runtime command that has
-        returned.
+        Leaves out processes that are ending: they belong to a runtime command that has returned.
         """
         await_ready([self._world.namespaces[HOST]])
         found = self.take()
         return State(found.raws, self._surroundings.staying(found.outside))
 
     def forget(self) -> None:
-        """Discard the base after a change that outlives tests: `begin` then takes a new one."""
+        """Discard the base after a change that outlives tests; the next `begin` takes a new one."""
         self._base = None
 
     @contextmanager
     def holding(self, *, bound: float = BOUND) -> Iterator[Callable[[], list[str]]]:
         """Compare the end of the body with its beginning; raise `Violation` as `check` does.
 
-        The yielded function returns the current differences without waiting. A difference
-        counts if it is still there after `bound` seconds, or after `ENDING` if it is declared
-        to end by itself. There is no comparison when the body raises.
+        The yielded function returns the current differences without waiting. A difference counts
+        if it still exists after `bound` seconds, or after `ENDING` if it is declared to end by
+        itself. When the body raises, nothing is compared.
         """
         base = self._at_rest()
         self._drain()
@@ -182,7 +180,7 @@ class LeakGuard:
             self._base = self._checked(base)
 
     def stand_down(self) -> None:
-        """Discard all bases after an interrupt: the current state is then no test's fault."""
+        """Discard all bases after an interrupt: no test is then blamed for the current state."""
         self._base = self._before_shared = None
 
     def share(self) -> None:
@@ -193,7 +191,7 @@ class LeakGuard:
         self.forget()
 
     def unshare(self) -> None:
-        """Note that a shared fixture is gone; after the last one raise `Violation` as `check` does.
+        """Note the end of a shared fixture; after the last one raise `Violation` as `check` does.
 
         Earlier checks would fail wrongly: resources of one fixture may end with another fixture
         in whose scene they are.
@@ -326,11 +324,11 @@ class LeakGuard:
                     yield (
                         f"{HOST}: flow from {first.source} port {first.source_port} to "
                         f"{first.destination} port {first.destination_port} (protocol "
-                        f"{first.protocol}): nobody has {dead[0]} any more"
+                        f"{first.protocol}): no interface has {dead[0]} any more"
                     )
 
     def _dead(self, flow: Flow, alive: set[Address]) -> list[Address]:
-        """Return the addresses of a flow that belonged to containers that are gone."""
+        """Return the addresses of a flow that belonged to removed containers."""
         return [item for item in flow.addresses if self._of_container(item) and item not in alive]
 
     def _flows(self) -> list[Flow]:
@@ -357,7 +355,7 @@ class LeakGuard:
         return self._had
 
     def _of_container(self, address: Address) -> bool:
-        """Return whether a container had it: a neighbour with a private address outside br0."""
+        """Return whether a container had the address: a neighbour's private address outside br0."""
         return (
             address in self._met
             and address not in self._own

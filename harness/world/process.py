@@ -1,4 +1,4 @@
-"""Commands and daemons, started from within the host by its server."""
+"""Commands and daemons that the host's server starts inside the host."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def run(
                 raise OutputTooLong(f"{shlex.join(argv)} {error}, and was killed") from None
             output = (error.output or b"") + (error.stderr or b"")
             raise TimeoutError(
-                f"{shlex.join(argv)} did not end within {timeout} s, or left something behind that "
-                f"holds its output, and was killed; it said: "
+                f"{shlex.join(argv)} did not end within {timeout} s, or left a process behind that "
+                f"holds its output, and was killed; its output was "
                 f"{output.decode(errors='replace')[-_SHOWN:]!r}"
             ) from None
     return CompletedCommand(
@@ -162,7 +162,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 _OUTPUT_LIMIT: Final = 4 << 20
-"""Bytes kept of a command's output and of its error output: no expected output is longer."""
+"""Limit of a command's output and of its error output, in bytes; real output is shorter."""
 _PIECE: Final = 1 << 16
 
 
@@ -223,7 +223,7 @@ def wait_for_end(pid: int, seconds: float) -> None:
 
 
 _KILL: Final = 10.0
-"""Seconds that a killed process may take to end."""
+"""Bound on the end of a killed process, in seconds."""
 
 
 def end(pid: int, grace: float) -> bool:
@@ -259,7 +259,7 @@ def children(pid: int) -> list[int]:
 
 
 def kill_with_children(pid: int) -> None:
-    """Kill a process and all its descendants that are still its own.
+    """Kill a process and all its remaining descendants.
 
     A kill by process group would hit the caller, which is in the same group.
     """

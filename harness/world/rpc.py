@@ -18,13 +18,13 @@ LARGEST: Final = 1 << 15
 """Maximum bytes sent through the socket itself; longer messages go by a file in memory."""
 
 LAST_WORDS: Final = 0
-"""Number of a message that reports how the other end failed; no question uses it."""
+"""Number of a message that reports how the other end failed; no request uses it."""
 
 _NUMBER: Final = struct.Struct("=Q?")
 
 
 class FailedError(Exception):
-    """The other end failed; the message is its last words."""
+    """The other end failed; the message is its error."""
 
 
 class Channel:
@@ -75,7 +75,7 @@ class Channel:
         came within `patience` seconds.
         """
         if not self._ready.poll(None if patience is None else patience * 1000):
-            raise TimeoutError("no message in time")
+            raise TimeoutError("no message arrived in time")
         try:
             message, files, _, _ = self._take()
         except ConnectionResetError:  # gone with messages unread; its own can still be read
@@ -94,7 +94,7 @@ class Channel:
         return socket.recv_fds(self._end, _NUMBER.size + LARGEST, 1)
 
     def ask(self, number: int, question: bytes, patience: float | None = None) -> bytes:
-        """Send a question and return the answer of the same number; skip older answers.
+        """Send a request and return the reply of the same number; skip older replies.
 
         Raises as `send` and `receive` do, and `FailedError` if the other end reports a failure.
         """
@@ -109,7 +109,7 @@ class Channel:
                 return answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Close this end."""
         self._end.close()
 
     def __enter__(self) -> Self:
@@ -120,7 +120,7 @@ class Channel:
 
 
 def _content(file: int) -> bytes:
-    """Return all of a file, by bare descriptor: an interrupted file object prints a warning."""
+    """Return a whole file by its descriptor; an interrupted file object would print a warning."""
     size, parts, got = os.fstat(file).st_size, list[bytes](), 0
     while got < size:
         parts.append(os.pread(file, size - got, got))

@@ -1,10 +1,9 @@
 """Protocols of the world's services: conversations over TCP, single replies over UDP.
 
-A conversation is a generator without a socket: it yields the bytes to send and is
-sent the received bytes. `harness.world.services` runs it on a connection.
+A conversation is a generator without a socket. It yields the bytes to send, and receives the
+received bytes as the result of `yield`. `harness.world.services` runs it on a connection.
 
-A service names its client in one line of JSON:
-`{"you": [address, port], "me": name, …}`.
+A service names its client in one line of JSON: `{"you": [address, port], "me": name, …}`.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ LISTEN: Final = b""
 Dialogue = Generator[bytes, bytes, None]
 """A conversation over TCP: yields bytes to send, or `LISTEN`.
 
-After `LISTEN` it is sent the received bytes, `b""` once the client has finished
-sending. After bytes to send it is sent `b""` as soon as they are on their way.
+`LISTEN` returns the received bytes, `b""` once the client has finished sending. Bytes to send
+return `b""` as soon as they are passed to the kernel.
 """
 
 
@@ -47,7 +46,7 @@ class ServiceClient(NamedTuple):
     note: Callable[[DnsQuery], None]
 
     def line(self, **more: object) -> bytes:
-        """Return the line that tells the client which address the service saw."""
+        """Return the line that reports to the client the address that the service saw."""
         seen = {"you": list(self.address), "me": self.namespace, **more}
         return json.dumps(seen).encode() + b"\n"
 
@@ -98,7 +97,7 @@ def bulk(size: int) -> Generator[bytes, object, None]:
 
 
 def dns_stream(zone: Zone, client: ServiceClient) -> Dialogue:
-    """Answer one query after the other, each behind its length (RFC 7766)."""
+    """Reply to one query after another, each behind its length (RFC 7766)."""
     pending = b""
     while data := (yield LISTEN):
         pending += data
@@ -111,12 +110,12 @@ def dns_stream(zone: Zone, client: ServiceClient) -> Dialogue:
             if question:
                 client.note(question)
             if answer is None:
-                return  # no DNS
+                return  # not DNS
             yield len(answer).to_bytes(_PREFIX, "big") + answer
 
 
 def dns_datagram(zone: Zone, client: ServiceClient, query: bytes) -> bytes | None:
-    """Answer one query."""
+    """Reply to one query."""
     answer, question = zone.answer(query, udp=True)
     if question:
         client.note(question)
@@ -124,7 +123,7 @@ def dns_datagram(zone: Zone, client: ServiceClient, query: bytes) -> bytes | Non
 
 
 def http(client: ServiceClient) -> Dialogue:
-    """Answer one GET or HEAD with the client's address, the Host header and the path."""
+    """Reply to one GET or HEAD with the client's address, the Host header and the path."""
     request = b""
     while b"\r\n\r\n" not in request and len(request) <= _HEAD_LIMIT:
         data = yield LISTEN
@@ -136,7 +135,7 @@ def http(client: ServiceClient) -> Dialogue:
 
 
 class _Page(BaseHTTPRequestHandler):
-    """The standard library's HTTP, over bytes: refusals and malformed requests are its own."""
+    """HTTP of the standard library, over bytes; it also refuses malformed requests."""
 
     def __init__(self, client: ServiceClient, request: bytes) -> None:
         self.client = client
@@ -146,7 +145,7 @@ class _Page(BaseHTTPRequestHandler):
         self.handle_one_request()
 
     def do_GET(self) -> None:
-        """Answer a GET."""
+        """Reply to a GET."""
         body = self.client.line(host=self.headers.get("Host"), path=self.path)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -158,4 +157,4 @@ class _Page(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the standard library's name
 
     def log_message(self, *_: object) -> None:
-        """Log nothing: visits are recorded elsewhere."""
+        """Log nothing: the services record visits."""

@@ -1,11 +1,11 @@
 """Process that serves the internet's services, and those of any other namespace.
 
-The caller opens the sockets inside the namespaces, then forks a process that
-serves them all from one selector. The process records every visit and every
-DNS query, and returns the record on request. It dies with the thread that started it.
+The caller opens the sockets inside the namespaces and forks a process that serves all of them
+from one selector. The process records every visit and every DNS query, and returns the record on
+request. It dies with the thread that started it.
 
-The process answers a request for the record only after it has handled everything that
-reached the sockets earlier: every delivered packet is in the record.
+The process returns the record only after it has handled everything that reached the sockets
+earlier, so every delivered packet is in the record.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from linux.netns import NetNS
 Transport = Literal["tcp", "udp"]
 
 PATIENCE: Final = 5.0
-"""Seconds within which the services must return their record."""
+"""Bound on the return of the services' record, in seconds."""
 
 _PORTS: Final[dict[Transport, dict[str, int]]] = {"tcp": TCP_PORTS, "udp": UDP_PORTS}
 _OWN: Final = frozenset(UDP_PORTS.values())
@@ -57,7 +57,7 @@ _LONGEST: Final = 1 << 16
 
 
 class ServicesDied(Exception):
-    """The services process is gone; the message has its exit and its last output."""
+    """The services process has ended; the message has its exit status and last output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Services:
 
     def __init__(self, pid: int, control: Channel) -> None:
         self.pid = pid
-        """Its pid in the caller's pid namespace; 0 once it is gone."""
+        """Its pid in the caller's pid namespace; 0 once the process has ended."""
         self._control = control
         self._asks = 0
 
@@ -148,7 +148,7 @@ class Services:
 
     def _ask(self, since: int | None) -> tuple[int, list[ServiceVisit | ServiceQuery]]:
         if not self.pid:
-            raise ServicesDied("the services have been stopped, or ended: there is no record")
+            raise ServicesDied("the services have ended, so there is no record")
         self._asks += 1
         try:
             answer = self._control.ask(self._asks, pickle.dumps(since), PATIENCE)
@@ -168,8 +168,8 @@ class Services:
     def stop(self) -> None:
         """End the process; a second call does nothing.
 
-        Raises `ServicesDied` if it had ended by itself: it has then not replied for an
-        unknown time.
+        Raises `ServicesDied` if the process had ended by itself: some requests may then have had
+        no reply.
         """
         if not self.pid:
             return
@@ -179,7 +179,7 @@ class Services:
             raise error
 
     def _end(self, what: str) -> ServicesDied:
-        """Make sure that the process is gone; return the error that describes its end."""
+        """End the process, if it still runs; return the error that describes its end."""
         pid, self.pid = self.pid, 0
         os.kill(pid, signal.SIGKILL)  # a process that has already ended keeps its own status
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -221,7 +221,7 @@ def _open(
         raise OSError(
             error.errno,
             f"cannot serve {transport} port {port} of {address} in {namespace}: {error.strerror}. "
-            "The address must be on an interface there, not tentative, and the port free",
+            "The address must be on an interface there and not tentative, and the port free",
         ) from error
     return opened
 

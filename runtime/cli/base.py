@@ -46,7 +46,7 @@ def flag(*names: str, **settings: Any) -> Option:
     return Option(names, {"action": "store_true", **settings})
 
 
-REFERENCE: Final = "name, ID or the beginning of an ID"
+REFERENCE: Final = "name, ID or unique prefix of an ID"
 CONTAINER: Final = option("container", metavar="CONTAINER", help=REFERENCE)
 CONTAINERS: Final = option("containers", nargs="+", metavar="CONTAINER", help=REFERENCE)
 QUIET: Final = flag("-q", "--quiet", help="print only IDs")
@@ -54,13 +54,13 @@ FORMAT: Final = option(
     *("-f", "--format"),
     default="",
     metavar="TEMPLATE",
-    help="json, or a Go template such as '{{.Name}}'",
+    help="output format: json, or a Go template such as '{{.Name}}'",
 )
 TABLE_FORMAT: Final = option(
     "--format",
     default="",
     metavar="TEMPLATE",
-    help="json, or a Go template; 'table {{.ID}}\\t…' prints columns with headings",
+    help="output format: json, or a Go template; 'table {{.ID}}\\t…' adds column headings",
 )
 
 
@@ -201,7 +201,7 @@ def pairs(name: str, entries: Sequence[str]) -> dict[str, str]:
     for entry in entries:
         key, equals, value = entry.partition("=")
         if not equals:
-            raise InvalidError(f"use {name} {entry}", "it is not KEY=VALUE")
+            raise InvalidError(f"use {name} {entry}", "the value is not KEY=VALUE")
         found[key] = value
     return found
 
@@ -212,6 +212,6 @@ def size(name: str, text: str) -> int:
         return 0
     found = re.fullmatch(_SIZE, text.lower())
     if found is None:
-        raise InvalidError(f"use {name} {text}", "it is no size", remedy=f"{name} 64m")
+        raise InvalidError(f"use {name} {text}", "the value is not a size", remedy=f"{name} 64m")
     power = max(" kmgt".find(found[2] or " "), 0)
     return int(float(found[1]) * 1024**power)

@@ -46,11 +46,17 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1
     if not 0 <= seconds <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, such as 10 or 0.5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 10 or 0.5")
     return seconds
 
 
-_TIME: Final = option("-t", "--time", type=_seconds, default=10, help="seconds before SIGKILL")
+_TIME: Final = option(
+    "-t",
+    "--time",
+    type=_seconds,
+    default=10,
+    help="seconds between SIGTERM and SIGKILL (default: 10)",
+)
 
 
 @command("start", CONTAINERS)
@@ -61,10 +67,10 @@ def start(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command("stop", _TIME, CONTAINERS)
 def stop(engine: Engine, arguments: argparse.Namespace) -> int:
-    """Stop containers by SIGTERM, then SIGKILL."""
+    """Stop containers with SIGTERM, then SIGKILL."""
     begun: dict[str, Stopping] = {}
     seconds = arguments.time
-    for item in arguments.containers:  # all are signalled before the first is waited for
+    for item in arguments.containers:  # signal all of them before waiting for the first
         with suppress(MydockerError):  # reported below
             begun[item] = engine.stopping(item, timeout=seconds)
     return for_each(
@@ -84,7 +90,7 @@ def restart(engine: Engine, arguments: argparse.Namespace) -> int:
 def pause(engine: Engine, arguments: argparse.Namespace) -> int:
     """Suspend all processes in containers.
 
-    Needs a writable cgroup with the freezer.
+    This needs a writable cgroup with the freezer.
     """
     return for_each(arguments.containers, engine.pause)
 
@@ -95,7 +101,11 @@ def unpause(engine: Engine, arguments: argparse.Namespace) -> int:
     return for_each(arguments.containers, engine.unpause)
 
 
-@command("kill", option("-s", "--signal", default="KILL", help="name or number"), CONTAINERS)
+@command(
+    "kill",
+    option("-s", "--signal", default="KILL", help="signal name or number (default: KILL)"),
+    CONTAINERS,
+)
 def kill(engine: Engine, arguments: argparse.Namespace) -> int:
     """Send a signal to containers."""
     from runtime.container.options import signal_number
@@ -106,14 +116,14 @@ def kill(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command("wait", CONTAINERS)
 def wait(engine: Engine, arguments: argparse.Namespace) -> int:
-    """Wait until containers have ended and print their exit codes."""
+    """Wait until containers stop and print their exit codes."""
     return for_each(arguments.containers, engine.wait)
 
 
 @command(
     "rm",
     flag("-f", "--force", help="also remove running containers"),
-    flag("-v", "--volumes", help="accepted for compatibility: named volumes are kept"),
+    flag("-v", "--volumes", help="ignored, for compatibility: named volumes are kept"),
     CONTAINERS,
 )
 def rm(engine: Engine, arguments: argparse.Namespace) -> int:
@@ -126,13 +136,13 @@ def rm(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command(
     "ps",
-    flag("-a", "--all", help="also list containers that do not run"),
+    flag("-a", "--all", help="also list containers that are not running"),
     QUIET,
     flag("--no-trunc", help="print IDs and commands in full"),
     repeated(
         *("-f", "--filter"),
         metavar="KEY=VALUE",
-        help="by id, name, status, exited, network, volume, ancestor or label",
+        help="select by id, name, status, exited, network, volume, ancestor or label",
     ),
     TABLE_FORMAT,
 )
@@ -155,11 +165,15 @@ def _condition(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or key not in _FILTERS:
         keys = ", ".join(_FILTERS)
-        raise InvalidError(f"use --filter {text}", f"it is not KEY=VALUE with a key of: {keys}")
+        raise InvalidError(
+            f"use --filter {text}", f"the filter is not KEY=VALUE with one of these keys: {keys}"
+        )
     if key == "status" and value not in _STATUSES:
-        raise InvalidError(f"use --filter {text}", f"a status is one of: {', '.join(_STATUSES)}")
+        raise InvalidError(
+            f"use --filter {text}", f"the status is not one of: {', '.join(_STATUSES)}"
+        )
     if key == "exited" and not value.isdecimal():
-        raise InvalidError(f"use --filter {text}", f"{value!r} is no exit code")
+        raise InvalidError(f"use --filter {text}", f"{value!r} is not an exit code")
     return key, value
 
 
@@ -223,16 +237,27 @@ def _container_or_image(engine: Engine, reference: str) -> dict[str, Any]:
 
 @command(
     "logs",
-    flag("-f", "--follow", help="continue until the container ends"),
-    flag("-t", "--timestamps", help="print the time of each line"),
-    option("-n", "--tail", default="all", metavar="N", help="print only the last N lines"),
-    option("--since", default="", metavar="TIME", help="10m, 1h30m or 2026-01-31T12:00:00Z"),
+    flag("-f", "--follow", help="print new output until the container stops"),
+    flag("-t", "--timestamps", help="prefix each line with its time"),
+    option(
+        "-n",
+        "--tail",
+        default="all",
+        metavar="N",
+        help="print only the last N lines (default: all)",
+    ),
+    option(
+        "--since",
+        default="",
+        metavar="TIME",
+        help="print only lines since TIME: 10m, 1h30m or 2026-01-31T12:00:00Z",
+    ),
     CONTAINER,
 )
 def logs(engine: Engine, arguments: argparse.Namespace) -> int:
     """Print the output of a container.
 
-    Its standard error is printed to standard error.
+    The container's standard error goes to standard error.
     """
     tail = None if arguments.tail == "all" else _count(arguments.tail)
     since = log_time(arguments.since) if arguments.since else ""
@@ -247,7 +272,9 @@ def logs(engine: Engine, arguments: argparse.Namespace) -> int:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise InvalidError(f"use --tail {text}", "it is no number of lines", remedy="--tail 10")
+        raise InvalidError(
+            f"use --tail {text}", "the value is not a number of lines", remedy="--tail 10"
+        )
     return int(text)
 
 
@@ -291,7 +318,13 @@ def top(engine: Engine, arguments: argparse.Namespace) -> int:
 @command(
     "port",
     CONTAINER,
-    option("port", nargs="?", default="", metavar="PORT[/PROTOCOL]", help="print only this port's"),
+    option(
+        "port",
+        nargs="?",
+        default="",
+        metavar="PORT[/PROTOCOL]",
+        help="print only the mappings of this port",
+    ),
 )
 def port(engine: Engine, arguments: argparse.Namespace) -> int:
     """List the published ports of a container."""
@@ -299,7 +332,7 @@ def port(engine: Engine, arguments: argparse.Namespace) -> int:
     rows = output.port_rows(found.state.ports, arguments.port)
     if arguments.port and not rows:
         raise NotFoundError(
-            f"show port {arguments.port} of container {found.name!r}", "it is not published"
+            f"show port {arguments.port} of container {found.name!r}", "the port is not published"
         )
     for row in rows:
         print_line(row)

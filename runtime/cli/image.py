@@ -32,9 +32,13 @@ _STDIO: Final = "-"
 _IMAGE: Final = option("image", metavar="IMAGE", help=REFERENCE)
 _IMAGES: Final = option("images", nargs="+", metavar="IMAGE", help=REFERENCE)
 _OUTPUT: Final = option(
-    "-o", "--output", default=_STDIO, metavar="FILE", help="default: standard output"
+    "-o",
+    "--output",
+    default=_STDIO,
+    metavar="FILE",
+    help="write to FILE (default: standard output)",
 )
-_MESSAGE: Final = option("-m", "--message", default="", help="comment in the image's history")
+_MESSAGE: Final = option("-m", "--message", default="", help="message in the image's history")
 _CHANGE: Final = repeated(
     *("-c", "--change"),
     metavar="LINE",
@@ -46,7 +50,7 @@ _NAME: Final = option(
     nargs="?",
     default="",
     metavar="NAME",
-    help="REPOSITORY[:TAG]; default: an image without a name",
+    help="name of the new image: REPOSITORY[:TAG] (default: none)",
 )
 
 
@@ -63,7 +67,7 @@ _NAME: Final = option(
         nargs="?",
         default="",
         metavar="REPOSITORY[:TAG]",
-        help="list only images of this name",
+        help="list only images with this name",
     ),
 )
 def images(engine: Engine, arguments: argparse.Namespace) -> int:
@@ -87,14 +91,20 @@ def images(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command(
     "load",
-    option("-i", "--input", default=_STDIO, metavar="FILE", help="default: standard input"),
+    option(
+        "-i",
+        "--input",
+        default=_STDIO,
+        metavar="FILE",
+        help="read from FILE (default: standard input)",
+    ),
     flag("-q", "--quiet", help="do not print the loaded images"),
 )
 def load(engine: Engine, arguments: argparse.Namespace) -> int:
     """Load the images of an archive.
 
     Reads archives of `docker save`, `podman save`, `skopeo copy` and `mydocker save`: in Docker's
-    or OCI's layout, plain or compressed by gzip. Every digest is checked, and an archive
+    or OCI's layout, plain or compressed with gzip. Every digest is checked, and an archive
     with any error changes nothing.
     """
     with _read(arguments.input) as (file, shown):
@@ -121,14 +131,18 @@ def save(engine: Engine, arguments: argparse.Namespace) -> int:
 @command(
     "import",
     _MESSAGE,
-    option("file", metavar="FILE|-", help="plain or compressed by gzip"),
+    option(
+        "file",
+        metavar="FILE|-",
+        help="tar archive, plain or compressed with gzip; - is standard input",
+    ),
     _CHANGE,
     _NAME,
 )
 def import_(engine: Engine, arguments: argparse.Namespace) -> int:
     """Create an image from a tar of a root file system.
 
-    Files of owners that this user namespace does not have become root's. Devices are refused.
+    Files with an owner outside the user namespace become root's. Devices are refused.
     """
     with _read(arguments.file) as (file, shown):
         identity = engine.images.import_root(
@@ -144,7 +158,7 @@ def import_(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command(
     "commit",
-    option("-a", "--author", default="", help="author in the image's configuration"),
+    option("-a", "--author", default="", help="author of the image"),
     _MESSAGE,
     CONTAINER,
     _CHANGE,
@@ -166,7 +180,7 @@ def commit(engine: Engine, arguments: argparse.Namespace) -> int:
 @command(
     "tag",
     _IMAGE,
-    option("name", metavar="NAME", help="REPOSITORY[:TAG]; an existing tag of that name is moved"),
+    option("name", metavar="NAME", help="new name: REPOSITORY[:TAG]; replaces an existing tag"),
 )
 def tag(engine: Engine, arguments: argparse.Namespace) -> int:
     """Add a name to an image."""
@@ -176,11 +190,11 @@ def tag(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command(
     "rmi",
-    flag("-f", "--force", help="remove all names, also of an image that containers use"),
+    flag("-f", "--force", help="remove all names of an image, even if containers use it"),
     _IMAGES,
 )
 def rmi(engine: Engine, arguments: argparse.Namespace) -> int:
-    """Remove images, or one of their names."""
+    """Remove names of images, and images whose last name is removed."""
     return for_each(arguments.images, lambda item: _removed(engine, item, arguments.force))
 
 
@@ -198,7 +212,7 @@ def _removed(engine: Engine, reference: str, force: bool) -> str:  # noqa: FBT00
 def diff(engine: Engine, arguments: argparse.Namespace) -> int:
     """List the changes to a container's files.
 
-    Prints one path per line, behind A for added, C for changed or D for deleted.
+    Prints one path per line after A (added), C (changed) or D (deleted).
     """
     for change in engine.inside.diff(arguments.container):
         sys.stdout.buffer.write(os.fsencode(f"{change.kind} {change.path}\n"))
@@ -209,7 +223,7 @@ def diff(engine: Engine, arguments: argparse.Namespace) -> int:
 def export(engine: Engine, arguments: argparse.Namespace) -> int:
     """Export a container's files as a tar.
 
-    Mounts, such as volumes, are left out.
+    Mounts such as volumes are left out.
     """
     _write(engine.inside.export(arguments.container), arguments.output)
     return 0
@@ -217,18 +231,18 @@ def export(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command(
     "cp",
-    flag("-a", "--archive", help="keep owners; default: files are root's"),
-    flag("-L", "--follow-link", help="copy the target of a symbolic link"),
+    flag("-a", "--archive", help="keep owners (default: root owns the files)"),
+    flag("-L", "--follow-link", help="follow a symbolic link in SOURCE"),
     option("source", metavar="SOURCE", help="CONTAINER:PATH, PATH or -"),
     option("target", metavar="TARGET", help="CONTAINER:PATH, PATH or -"),
 )
 def cp(engine: Engine, arguments: argparse.Namespace) -> int:
     """Copy files into a container or out of it.
 
-    One of the two is CONTAINER:PATH, the other a path of the host, or - for a tar. In an
-    existing directory the copy keeps its name, but a source that ends in /. is copied
-    without its own directory. Symbolic links never lead out of the container. Volumes are
-    visible while the container runs.
+    Either SOURCE or TARGET is CONTAINER:PATH, the other is a path of the host, or - for a
+    tar. In an existing target directory the copy keeps its name. If SOURCE ends in /., only
+    the content of the directory is copied. Symbolic links never lead out of the container.
+    Volumes are visible while the container runs.
     """
     source, target = _container_path(arguments.source), _container_path(arguments.target)
     follow, archive = arguments.follow_link, arguments.archive
@@ -245,7 +259,7 @@ def cp(engine: Engine, arguments: argparse.Namespace) -> int:
         case _:
             raise InvalidError(
                 f"copy {arguments.source} to {arguments.target}",
-                "one of the two must be in a container, the other must not",
+                "exactly one of source and target must be CONTAINER:PATH",
                 remedy="mydocker cp web:/etc/hosts .",
             )
     return 0

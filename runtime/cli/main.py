@@ -1,4 +1,4 @@
-"""The `mydocker` command: Docker's command names and exit codes, one library call for each."""
+"""Main function of the `mydocker` command, which has Docker's command names and exit codes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _exit(code: int) -> NoReturn:
-    """End at once: finalizing the interpreter takes longer than starting a container."""
+    """End the process at once.
+
+    Finalizing the interpreter takes longer than starting a container.
+    """
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -69,7 +72,7 @@ def _run(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        print_error(_explained(f"mydocker {' '.join(words)}", error))
+        print_error(_explained(f"run `mydocker {' '.join(words)}`", error))
         return _exit_code(words[0], MydockerError.exit_code)
     return code
 
@@ -93,8 +96,8 @@ def parser(name: str = "") -> argparse.ArgumentParser:
     """
     top: argparse.ArgumentParser = Parser(
         prog="mydocker",
-        description="A minimal container runtime. Its state is in $MYDOCKER_ROOT, by default "
-        "in /run/mydocker. Needs root, at least in a user namespace.",
+        description="A minimal container runtime. It keeps its state in $MYDOCKER_ROOT (default: "
+        "/run/mydocker) and needs root, at least in a user namespace.",
     )
     top.add_argument("--version", action=_Version)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
@@ -131,7 +134,7 @@ class _Version(argparse.Action):
         try:
             version = metadata.version("netmodes")
         except metadata.PackageNotFoundError:
-            version = "unknown: it is not installed"
+            version = "(unknown version: package netmodes is not installed)"
         print_line(f"mydocker {version}")
         parser.exit()
 
@@ -141,20 +144,23 @@ class _Version(argparse.Action):
 
 @command("reset")
 def _reset(engine: Engine, _: argparse.Namespace) -> int:
-    """Remove all containers, networks, bridges and firewall rules."""
+    """Remove all containers, networks, bridges and firewall rules of mydocker."""
     engine.teardown()
     return 0
 
 
 @command("repair")
 def _repair(engine: Engine, _: argparse.Namespace) -> int:
-    """Restore bridges, firewall rules and forwarding."""
+    """Restore missing bridges, firewall rules and forwarding."""
     engine.repair()
     return 0
 
 
 SYSTEM: Final = Group(
-    "system", "manage mydocker itself", "Everything that mydocker has made.", (_reset, _repair)
+    "system",
+    "manage mydocker itself",
+    "Reset or repair everything that mydocker has created.",
+    (_reset, _repair),
 )
 
 
@@ -177,8 +183,8 @@ def _print_completion(top: argparse.ArgumentParser, arguments: argparse.Namespac
         import shtab  # an extra that only this command needs
     except ImportError as error:
         raise UnsupportedError(
-            f"write completion for {arguments.shell}",
-            "the library shtab is not installed",
+            f"print completion for {arguments.shell}",
+            "the package shtab is not installed",
             remedy="pip install 'netmodes[completion]'",
         ) from error
     print_line(shtab.complete(top, shell=arguments.shell))

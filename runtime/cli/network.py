@@ -31,7 +31,7 @@ _ICC_KEYS: Final = ("icc", "com.docker.network.bridge.enable_icc")
 _NETWORK: Final = option("network", metavar="NETWORK", help=REFERENCE)
 _NETWORKS: Final = option("networks", nargs="+", metavar="NETWORK", help=REFERENCE)
 _FORCE: Final = flag(
-    "-f", "--force", help="accepted for compatibility: there is no confirmation prompt"
+    "-f", "--force", help="ignored, for compatibility: there is no confirmation prompt"
 )
 
 
@@ -41,19 +41,19 @@ _FORCE: Final = flag(
         *("-d", "--driver"),
         default="bridge",
         choices=("bridge", "macvlan"),
-        help="default: bridge",
+        help="network driver (default: bridge)",
     ),
-    repeated("--subnet", help="IPv4 subnet; a second time for IPv6"),
-    repeated("--gateway", help="address of the bridge"),
-    option("--ip-range", default="", help="part of the subnet for container addresses"),
-    flag("--ipv6", help="add an IPv6 subnet"),
-    flag("--internal", help="no route out of the network"),
+    repeated("--subnet", help="IPv4 subnet; repeat for an IPv6 subnet"),
+    repeated("--gateway", help="address of the bridge, the gateway of containers"),
+    option("--ip-range", default="", help="part of the subnet to assign container addresses from"),
+    flag("--ipv6", help="enable IPv6"),
+    flag("--internal", help="do not route packets out of the network"),
     repeated(
         *("-o", "--opt"),
         metavar="KEY=VALUE",
-        help="mtu=BYTES; icc=false isolates its containers from each other; parent=INTERFACE",
+        help="mtu=BYTES, icc=false (isolate containers from each other) or parent=INTERFACE",
     ),
-    option("name", help="name of the network"),
+    option("name", help="name of the new network"),
 )
 def create(engine: Engine, arguments: argparse.Namespace) -> int:
     """Create a network.
@@ -69,7 +69,9 @@ def create(engine: Engine, arguments: argparse.Namespace) -> int:
             key = f"{name}6" if ":" in address else name
             if key in wanted:
                 asked = f"use --{name} {' '.join(getattr(arguments, name))}"
-                raise InvalidError(asked, f"a network has one {name} of each family")
+                raise InvalidError(
+                    asked, f"a network has at most one {name} for each address family"
+                )
             wanted[key] = address
     for key, value in pairs("--opt", arguments.opt).items():
         if key in _MTU_KEYS and value.isdigit():
@@ -80,7 +82,7 @@ def create(engine: Engine, arguments: argparse.Namespace) -> int:
             wanted["parent"] = value
         else:
             asked = f"use --opt {key}={value}"
-            raise InvalidError(asked, "there is no such option or value", remedy="mtu=1400")
+            raise InvalidError(asked, "unknown option or value", remedy="mtu=1400")
     options = cast("NetworkOptions", wanted)
     print_line(engine.network_create(arguments.name, **options).id)
     return 0
@@ -130,7 +132,12 @@ def prune(engine: Engine, _: argparse.Namespace) -> int:
     "connect",
     option("--ip", default="", help="IPv4 address on the network"),
     option("--ip6", default="", help="IPv6 address on the network"),
-    option("--mac-address", dest="mac", default="", help="default: derived from the IP address"),
+    option(
+        "--mac-address",
+        dest="mac",
+        default="",
+        help="MAC address (default: derived from the IP address)",
+    ),
     repeated("--alias", metavar="NAME", help="additional DNS name on the network"),
     _NETWORK,
     CONTAINER,
@@ -162,7 +169,6 @@ def disconnect(engine: Engine, arguments: argparse.Namespace) -> int:
 NETWORK: Final = Group(
     "network",
     "manage networks",
-    "Networks that containers are connected to. Containers on the same user-defined network "
-    "resolve each other's names.",
+    "Manage networks. Containers on the same user-defined network resolve each other's names.",
     (create, ls, rm, inspect, prune, connect, disconnect),
 )

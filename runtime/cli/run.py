@@ -36,28 +36,35 @@ def _host_path(bind: str) -> str:
     return f"{source}{colon}{rest}"
 
 
-_INTERACTIVE: Final = flag("-i", "--interactive", help="pass on standard input")
+_INTERACTIVE: Final = flag("-i", "--interactive", help="pass standard input to the command")
 _TTY: Final = flag("-t", "--tty", help="allocate a terminal")
 _ENVIRONMENT: Final = (
     repeated(
         *("-e", "--env"),
         metavar="KEY=VALUE",
-        help="environment variable; KEY alone takes the caller's value",
+        help="set an environment variable; KEY alone takes the caller's value",
     ),
-    repeated("--env-file", metavar="FILE", help="file of environment variables, one per line"),
+    repeated(
+        "--env-file", metavar="FILE", help="read environment variables from FILE, one per line"
+    ),
 )
-_WORKDIR: Final = option("-w", "--workdir", default="", help="working directory of the command")
+_WORKDIR: Final = option(
+    "-w",
+    "--workdir",
+    default="",
+    help="working directory of the command (default: that of the image or container)",
+)
 _USER: Final = option(
     *("-u", "--user"),
     default="",
     metavar="USER[:GROUP]",
-    help="name or ID from the container's files; default: the image's user",
+    help="name or ID of the user in the container (default: that of the image or container)",
 )
 _CREATION: Final = (
     # Destinations are the keys of `ContainerOptions`; `_options` converts the others.
     _TTY,
-    option("--name", default="", help="container name; default: made from the ID"),
-    flag("--rm", dest="auto_remove", help="remove the container when it has ended"),
+    option("--name", default="", help="container name (default: derived from the ID)"),
+    flag("--rm", dest="auto_remove", help="remove the container when it stops"),
     *_ENVIRONMENT,
     _WORKDIR,
     _USER,
@@ -68,17 +75,22 @@ _CREATION: Final = (
         metavar="PROGRAM",
         help="replace the image's entrypoint and command",
     ),
-    option("--hostname", default="", help="default: the beginning of the ID"),
+    option("--hostname", default="", help="hostname (default: the first 12 digits of the ID)"),
     repeated(
         *("--net", "--network"),
         dest="networks",
         metavar="MODE",
-        help="bridge (the default), none, host, container:<name or id> or a network's name; "
-        "`network connect` adds further networks",
+        help="bridge (default), none, host, container:<name or id> or the name of a network; "
+        "use `network connect` for further networks",
     ),
     option("--ip", default="", help="IPv4 address on the network"),
     option("--ip6", default="", help="IPv6 address on the network"),
-    option("--mac-address", dest="mac", default="", help="default: derived from the IP address"),
+    option(
+        "--mac-address",
+        dest="mac",
+        default="",
+        help="MAC address (default: derived from the IP address)",
+    ),
     repeated(
         "--network-alias",
         dest="aliases",
@@ -88,18 +100,18 @@ _CREATION: Final = (
     repeated(
         *("-p", "--publish"),
         metavar="[ADDRESS:][PORT:]PORT[/PROTOCOL]",
-        help="publish a container port on the host; ranges: 8000-8009:80-89; "
-        "an IPv6 address in brackets; tcp (the default), udp or sctp",
+        help="publish a container port on the host; ranges such as 8000-8009:80-89; "
+        "IPv6 addresses in brackets; tcp (default), udp or sctp",
     ),
     flag("-P", "--publish-all", help="publish all exposed ports on free host ports"),
-    repeated("--expose", metavar="PORT[/PROTOCOL]", help="expose a port, for -P"),
+    repeated("--expose", metavar="PORT[/PROTOCOL]", help="expose a port, which -P then publishes"),
     repeated(
         "--sysctl",
         dest="sysctls",
         metavar="KEY=VALUE",
-        help="sysctl of the container's namespaces; no net.* with --network host",
+        help="set a sysctl in the container's namespaces; net.* only with a network namespace",
     ),
-    repeated("--dns", metavar="ADDRESS", help="address of a DNS server"),
+    repeated("--dns", metavar="ADDRESS", help="address of a DNS server for the container"),
     repeated(
         "--add-host", dest="add_hosts", metavar="NAME:ADDRESS", help="add a line to /etc/hosts"
     ),
@@ -108,21 +120,27 @@ _CREATION: Final = (
         dest="binds",
         type=_host_path,
         metavar="SOURCE:TARGET[:ro]",
-        help="mount a directory or file of the host, or a volume by its name",
+        help="mount a file or directory of the host, or a named volume",
     ),
     flag("--read-only", help="mount the root file system read-only"),
     repeated("--cap-add", metavar="NAME", help="add a capability, or ALL"),
     repeated("--cap-drop", metavar="NAME", help="drop a capability, or ALL"),
-    flag("--init", help="accepted for compatibility: there is always an init process"),
+    flag("--init", help="ignored, for compatibility: there is always an init process"),
     option("-m", "--memory", default="", metavar="SIZE", help="memory limit, such as 64m"),
     option("--cpus", type=float, default=0.0, metavar="N", help="CPU limit, such as 0.5"),
-    option("--pids-limit", type=int, default=0, metavar="N", help="limit of processes and threads"),
-    option("image", help="name or ID"),
+    option(
+        "--pids-limit",
+        type=int,
+        default=0,
+        metavar="N",
+        help="limit of processes and threads, such as 100",
+    ),
+    option("image", help="name or ID of the image"),
     option(
         "command",
         nargs=argparse.REMAINDER,
         metavar="COMMAND …",
-        help="command and arguments; default: the image's",
+        help="command and arguments (default: those of the image)",
     ),
 )
 
@@ -253,9 +271,9 @@ def container_options(arguments: argparse.Namespace) -> ContainerOptions:
     first, *more = arguments.networks or [DEFAULT_NETWORK]
     if more:
         raise InvalidError(
-            f"be on {first} and {', '.join(more)}",
-            "a container begins on one network",
-            remedy=f"`mydocker network connect {more[0]} NAME` afterwards",
+            f"create a container on the networks {first}, {', '.join(more)}",
+            "a new container has exactly one network",
+            remedy=f"`mydocker network connect {more[0]} NAME` once the container exists",
         )
     given: dict[str, Any] = {
         **vars(arguments),
@@ -279,7 +297,7 @@ def _variables(entries: Sequence[str]) -> dict[str, str]:
     for entry in entries:
         key, equals, value = entry.partition("=")
         if not key:
-            raise InvalidError(f"use -e {entry}", "it is not KEY=VALUE")
+            raise InvalidError(f"use -e {entry}", "the value is not KEY=VALUE")
         if equals or key in os.environ:
             found[key] = value if equals else os.environ[key]
     return found

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 _VOLUMES: Final = option("volumes", nargs="+", metavar="VOLUME", help="name of a volume")
 
 
-@command("create", option("name", nargs="?", default="", help="default: a random name"))
+@command(
+    "create", option("name", nargs="?", default="", help="name of the new volume (default: random)")
+)
 def create(engine: Engine, arguments: argparse.Namespace) -> int:
     """Create a volume."""
     print_line(engine.volumes.create(arguments.name or new_id()).name)
@@ -59,7 +61,7 @@ def inspect(engine: Engine, arguments: argparse.Namespace) -> int:
 
 @command("prune")
 def prune(engine: Engine, _: argparse.Namespace) -> int:
-    """Remove the volumes that no container uses."""
+    """Remove all volumes that no container uses."""
     for item in engine.volumes.prune():
         print_line(item.name)
     return 0
@@ -68,6 +70,6 @@ def prune(engine: Engine, _: argparse.Namespace) -> int:
 VOLUME: Final = Group(
     "volume",
     "manage volumes",
-    "Directories that are kept when their containers are removed.",
+    "Manage directories that outlive the containers that mount them.",
     (create, ls, rm, inspect, prune),
 )

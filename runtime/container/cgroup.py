@@ -1,10 +1,9 @@
 """Resource limits and pauses by cgroups: version 2, or version 1 if the host has no other.
 
-A container gets a cgroup only if an option needs one, because moving into one costs
-milliseconds. The cgroup is made in the caller's own cgroup, else in the parent of that, else at
-the top: the first of them in which the kernel lets the caller make one. Every directory is
-recorded before it is made, so that the call after a killed call knows the directories to remove
-(Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/).
+A container gets a cgroup only if an option needs one, because moving into one costs milliseconds.
+The cgroup is created in the caller's cgroup, in its parent or at the top: the first of these in
+which the kernel allows it. Every directory is recorded before it is created, so that the call
+after a killed call can remove it (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/).
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from runtime.errors import UnsupportedError
 from runtime.store import read_json, write_json
 
 _PERIOD: Final = 100_000
-"""Microseconds over which CPU time is counted, as with Docker."""
+"""Period over which CPU time is counted, in microseconds, as with Docker."""
 _BOUND: Final = 10.0
-"""Seconds that the kernel may take to freeze a cgroup, or to report that it is empty."""
+"""Bound on freezing a cgroup, and on the report that it is empty, in seconds."""
 
 
 class Limits(NamedTuple):
@@ -67,7 +66,7 @@ class Hierarchy(NamedTuple):
 
     @property
     def parents(self) -> list[str]:
-        """Directories in which a cgroup could be made, the caller's own cgroup first."""
+        """Directories in which a cgroup could be created, the caller's own cgroup first."""
         own = f"{self.top}/{self.own.strip('/')}".rstrip("/")
         paths = [own, os.path.dirname(own) if own != self.top else own, self.top]
         return [path for path in dict.fromkeys(paths) if os.path.isdir(path)]
@@ -162,7 +161,7 @@ class Cgroups:
         return found
 
     def _make(self, controller: str, asked: str) -> tuple[str, int]:
-        """Make a cgroup with that controller; return it and the version of its hierarchy."""
+        """Create a cgroup with that controller; return it and the version of its hierarchy."""
         happened = f"no cgroup hierarchy with the controller {controller!r} is mounted"
         for hierarchy in hierarchies():
             if controller not in hierarchy.controllers:
@@ -178,7 +177,9 @@ class Cgroups:
                     os.makedirs(path, exist_ok=True)
                     os.close(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
                 except OSError as error:
-                    happened = f"the controller {controller!r} is not ours to use: {error.strerror}"
+                    happened = (
+                        f"the cgroup controller {controller!r} is not writable: {error.strerror}"
+                    )
                     if not os.path.isdir(path):
                         write_json(self._record, known)
                 else:
@@ -186,8 +187,8 @@ class Cgroups:
         raise UnsupportedError(
             asked,
             happened,
-            "cgroups belong to the host's root, or to a unit that systemd delegates",
-            "do without, or as an ordinary user: systemd-run --user --scope -p Delegate=yes …",
+            "only the host's root may write cgroups, or a user in a systemd unit with Delegate=yes",
+            "systemd-run --user --scope -p Delegate=yes …, or leave the option out",
         )
 
 
@@ -211,7 +212,7 @@ def _until(what: str) -> Iterator[None]:
     while time.monotonic() < deadline:
         yield
         os.sched_yield()
-    raise UnsupportedError(what, f"the kernel has not done it within {_BOUND:.0f} s")
+    raise UnsupportedError(what, f"the kernel did not finish within {_BOUND:.0f} s")
 
 
 def _lines(path: str) -> list[str]:

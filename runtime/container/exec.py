@@ -8,8 +8,8 @@ engine ── fork ── porter ── spawn ── command
                   capabilities, waits
 ```
 
-The pid namespace takes effect for children only, hence the second process. The
-porter passes the command's exit code on as its own.
+The pid namespace takes effect only for children, hence the second process. The porter exits
+with the command's exit code.
 """
 
 from __future__ import annotations
@@ -104,17 +104,19 @@ def spawn(handle: int, command: Command, *, tty: bool, stdio: Stdio) -> RunningE
 def _enter(handle: int) -> None:
     """Enter every namespace; refuse to continue in a root that is still the caller's.
 
-    A container whose file system was set up wrongly must not become a way to run
-    commands as root on the host's file system.
+    A container with a wrong root file system must not allow commands to run as root on the
+    host's file system.
     """
     outside = os.stat("/")
     try:
         setns(handle, _EVERY_NAMESPACE)
     except ProcessLookupError:
-        raise ConflictError("enter the container", "it just stopped") from None
+        raise ConflictError("enter the container", "the container has just stopped") from None
     inside = os.stat("/")
     if (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino):
-        raise UnsupportedError("enter the container", "its root is the host's own")
+        raise UnsupportedError(
+            "enter the container", "its root directory is the host's root directory"
+        )
 
 
 def _start_command(command: Command, stdio: Stdio, *, report: int, console: int) -> NoReturn:

@@ -61,10 +61,12 @@ class ContainerTrees:
                 return
             handle = proc.pidfd(found.state.pid, found.state.born)
             if handle is None:
-                raise ConflictError(f"look into container {found.name!r}", "it just stopped")
+                raise ConflictError(
+                    f"read files of container {found.name!r}", "the container has just stopped"
+                )
             with closing(handle):
                 root = _running_root(handle, whole=whole)
-        with closing(root):  # it stays the same when the container stops, starts or is removed
+        with closing(root):  # the same when the container stops, starts or is removed
             yield root
 
     def _rootfs(self, found: ContainerRecord) -> Rootfs:
@@ -75,7 +77,10 @@ class ContainerTrees:
 
     def diff(self, reference: str) -> list[FileChange]:
         """Return every path that a container has added, changed or deleted, parents first."""
-        with self._life.held(reference) as found, user_errors(f"compare {found.name}"):
+        with (
+            self._life.held(reference) as found,
+            user_errors(f"list the changed files of container {found.name!r}"),
+        ):
             parts = self._rootfs(found)
             # An overlay without an upper layer needs two lower layers: add the empty mount point.
             image = parts._replace(layers=(*parts.layers, parts.mountpoint))
@@ -99,7 +104,7 @@ class ContainerTrees:
         comment: str = "",
         lines: Sequence[str] = (),
     ) -> str:
-        """Make an image of a container's current files; return its id.
+        """Create an image of a container's current files; return its id.
 
         The container's configuration becomes the image's default, changed by `lines` of a
         Dockerfile. A running container keeps running.
@@ -173,13 +178,13 @@ class ContainerTrees:
             asked = f"unpack into {shown}"
             with closing(_open(CopyEnd(root, path, shown), asked, follow=True)) as directory:
                 if not stat.S_ISDIR(os.fstat(directory).st_mode):
-                    raise InvalidError(asked, "it is not a directory")
+                    raise InvalidError(asked, "the target is not a directory")
                 _fill(directory, stream, archive=archive)
 
 
 def _copied(asked: str) -> AbstractContextManager[None]:
-    """Turn errors of a copy, whose files are written one by one, into `MydockerError`."""
-    return user_errors(asked, kept="what came before that is there")
+    """Turn errors of a copy into `MydockerError`; files copied before the error stay."""
+    return user_errors(asked, kept="the files before it have been copied")
 
 
 def _host_root() -> int:
@@ -271,7 +276,7 @@ _CONTENT: Final = ("", ".", "..")
 
 
 class CopyEnd(NamedTuple):
-    """One end of a copy: a path below an open root directory, and what the user called it."""
+    """One end of a copy: a path below an open root directory, and the name that the user gave."""
 
     root: int
     path: str
@@ -313,7 +318,7 @@ def _open(side: CopyEnd, asked: str, *, follow: bool) -> int:
     try:
         return openat2(side.root, side.path or "/", flags, resolve=RESOLVE_IN_ROOT)
     except FileNotFoundError:
-        raise NotFoundError(asked, f"there is no {side.shown}") from None
+        raise NotFoundError(asked, f"{side.shown} does not exist") from None
     except NotADirectoryError:
         raise InvalidError(asked, f"{side.shown} is not a directory") from None
 
@@ -324,10 +329,10 @@ def _land(target: CopyEnd, asked: str, *, whole: bool, name: str) -> tuple[int, 
         found = openat2(target.root, target.path, os.O_PATH, resolve=RESOLVE_IN_ROOT)
     except FileNotFoundError:
         if target.path.endswith("/") and not whole:
-            raise NotFoundError(asked, f"there is no directory {target.shown}") from None
+            raise NotFoundError(asked, f"the directory {target.shown} does not exist") from None
         return _parent(target, asked)
     except NotADirectoryError:
-        raise InvalidError(asked, f"{target.shown} lies below a file") from None
+        raise InvalidError(asked, f"a parent of {target.shown} is a file") from None
     status = os.fstat(found)
     if stat.S_ISDIR(status.st_mode):
         return found, name
@@ -348,20 +353,20 @@ def _parent(target: CopyEnd, asked: str) -> tuple[int, str]:
         try:
             directory = openat2(target.root, above or "/", flags, resolve=RESOLVE_IN_ROOT)
         except (FileNotFoundError, NotADirectoryError):
-            raise NotFoundError(asked, f"there is no directory {above or '/'}") from None
+            raise NotFoundError(asked, f"the directory {above or '/'} does not exist") from None
         try:
             link = os.readlink(name, dir_fd=directory)
         except OSError:  # not a symbolic link, or no such file
             return directory, name
         os.close(directory)
         path = link if link.startswith("/") else f"{above}/{link}"
-    raise InvalidArchive(f"{target.shown} is a link that goes in a circle")
+    raise InvalidArchive(f"{target.shown} is a symbolic link that leads to itself")
 
 
 def _running_root(handle: int, *, whole: bool) -> int:
     """Return the root of the container whose pid 1 a pidfd refers to.
 
-    With `whole` include its mounts, such as volumes and /proc; without, return the bare file
+    With `whole` include its mounts, such as volumes and /proc; without it return the bare file
     system.
     """
 
@@ -375,7 +380,7 @@ def _running_root(handle: int, *, whole: bool) -> int:
 def _mounted_root(parts: Rootfs, *, changes: bool = True) -> int:
     """Return the root of a stopped container, or of its image without the container's `changes`.
 
-    Hold the container's lock as long as it is open.
+    Hold the container's lock as long as the root is open.
     """
 
     def take() -> int:
@@ -411,5 +416,5 @@ def _taken(take: Callable[[], int], keep: set[int]) -> int:
             collect(pid)
         root = terminal.receive(near)
     if root < 0:
-        raise ConflictError("look into the container", "it just stopped")
+        raise ConflictError("read files of the container", "the container has just stopped")
     return root

@@ -1,8 +1,8 @@
 """Life cycle of a container: start, stop, remove, repair.
 
-A call that starts, stops or removes a container holds its lock meanwhile. No daemon
-manages containers. Every call first runs `sweep`, which finds containers that ended by themselves
-or whose start was killed, and repairs their records and networks.
+A call that starts, stops or removes a container holds its lock meanwhile. No daemon manages
+containers. Every call first runs `sweep`, which finds containers that ended by themselves or
+whose start was killed, and repairs their records and networks.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _AT_ONCE = 128
 
 
 class Lifecycle:
-    """Start and end of the containers of one store."""
+    """Start and stop of the containers of one store."""
 
     def __init__(
         self, store: Store, flows: FlowWatch | None = None, spawn: Spawn = fork_here
@@ -80,13 +80,15 @@ class Lifecycle:
     # --- looking -----------------------------------------------------------
 
     def get(self, reference: str) -> ContainerRecord:
-        """Return a container by name, id or unique prefix; raise `NotFoundError` if none fits."""
+        """Return a container by name, ID or unique prefix; `NotFoundError` if none matches."""
         identity = self.store.resolve(reference)
         try:
             return ContainerRecord(self.store.config(identity), self.store.state(identity))
         except FileNotFoundError:
             raise NotFoundError(
-                f"find container {reference!r}", "it was just removed", remedy="mydocker ps -a"
+                f"find container {reference!r}",
+                "the container has just been removed",
+                remedy="mydocker ps -a",
             ) from None
 
     def all(self) -> list[ContainerRecord]:
@@ -107,7 +109,9 @@ class Lifecycle:
         identity = self.store.resolve(reference)
         lock = self.store.lock_container(identity)
         if lock is None:
-            raise NotFoundError(f"find container {reference!r}", "it was just removed")
+            raise NotFoundError(
+                f"find container {reference!r}", "the container has just been removed"
+            )
         try:
             with room_for(asked):
                 yield self._settled(self.get(identity))
@@ -117,12 +121,12 @@ class Lifecycle:
     # --- sweep -------------------------------------------------------------
 
     def sweep(self, *, check: bool = True) -> None:
-        """Record containers that ended by themselves and undo the rest of killed calls."""
+        """Record containers that ended by themselves and undo the effects of killed calls."""
         if check:
             require_free("use mydocker")
         with room_for("use mydocker"):
             if os.path.exists(self.store.daemon_socket):
-                from runtime.daemon.client import DaemonClient  # without the rest of networking
+                from runtime.daemon.client import DaemonClient  # not all of networking
 
                 with room_or_not():
                     DaemonClient(self.store).revive()
@@ -148,9 +152,9 @@ class Lifecycle:
         state = found.state
         if state.status == "removing":
             self._delete(found)
-            raise NotFoundError(f"find container {found.name!r}", "it was being removed")
+            raise NotFoundError(f"find container {found.name!r}", "the container is being removed")
         if state.status == "starting":
-            # The call that started it was killed: undo what that call began.
+            # The call that started the container was killed: undo its steps.
             if state.pid and process_born(state.pid) == state.born:
                 start.end(state.pid)
             self._release(found)
@@ -159,7 +163,9 @@ class Lifecycle:
         if state.status == "running" and process_born(state.pid) != state.born:
             ended = self._ended(found)
             if found.config.auto_remove:
-                raise NotFoundError(f"find container {found.name!r}", "it ended and was removed")
+                raise NotFoundError(
+                    f"find container {found.name!r}", "the container stopped and was removed"
+                )
             return ended
         if state.changing:  # the call that changed the networks was killed
             return self.networking.repair(found)
@@ -213,7 +219,7 @@ class Lifecycle:
         lost: int = -1,
         image: Image | None = None,
     ) -> ContainerRecord:
-        """Start a container whose lock is held; after an error it is as it was before.
+        """Start a container whose lock is held; after an error the container is as before.
 
         `image` is the container's image, if the caller has just looked it up.
         """
@@ -266,15 +272,15 @@ class Lifecycle:
     # --- ending ------------------------------------------------------------
 
     def end(self, found: ContainerRecord) -> ContainerRecord:
-        """Kill a running container whose lock is held, and bring its record in order."""
+        """Kill a running container whose lock is held, and update its record."""
         start.end(found.state.pid)
         return self._ended(found)
 
     def kill(self, found: ContainerRecord, number: int) -> None:
-        """Send a signal to a running container; SIGKILL kills all of it, also if it is paused."""
+        """Send a signal to a running container; SIGKILL works on a paused one too."""
         handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is not None:
-            with suppress(ProcessLookupError):  # it just ended
+            with suppress(ProcessLookupError):  # the container has just ended
                 signal.pidfd_send_signal(handle, number)
             os.close(handle)
         if found.state.paused and number == signal.SIGKILL:
@@ -284,7 +290,7 @@ class Lifecycle:
 
     def pause(self, found: ContainerRecord) -> ContainerRecord:
         """Freeze a running container; raise `UnsupportedError` if no cgroup can do it."""
-        # Written first: the call after a killed call then knows the container to thaw.
+        # Record the freeze first: the call after a killed call then knows the container to thaw.
         paused = self._written(found, found.state._replace(paused=True))
         try:
             self._cgroups(found).freeze(found.state.pid)
@@ -301,7 +307,7 @@ class Lifecycle:
 
     def discard(self, references: Iterable[str], *, force: bool) -> None:
         """Remove containers in batches; with `force` running ones too."""
-        require_free("remove containers")  # once: the locks below are kept together
+        require_free("remove containers")  # once: the locks below are held together
         ids = sorted({self.store.resolve(reference) for reference in references})
         # Sorted: calls that hold several locks take them in the same order.
         for begin in range(0, len(ids), _AT_ONCE):
@@ -314,8 +320,8 @@ class Lifecycle:
                     if found.running:
                         raise ConflictError(
                             f"remove container {found.name!r}",
-                            "it is running",
-                            remedy=f"`mydocker stop {found.name}` before, or `mydocker rm -f`",
+                            "the container is running",
+                            remedy=f"`mydocker stop {found.name}` first, or `mydocker rm -f`",
                         )
                 self.remove(*doomed)
 
@@ -341,7 +347,7 @@ def refuse_stopped(verb: str, found: ContainerRecord) -> None:
     if not found.running:
         raise ConflictError(
             f"{verb} container {found.name!r}",
-            f"it is not running ({found.state.status})",
+            f"the container is not running ({found.state.status})",
             remedy=f"mydocker start {found.name}",
         )
 
@@ -351,16 +357,16 @@ def refuse_paused(verb: str, found: ContainerRecord) -> None:
     if found.state.paused:
         raise ConflictError(
             f"{verb} container {found.name!r}",
-            "it is paused",
+            "the container is paused",
             remedy=f"mydocker unpause {found.name}",
         )
 
 
 class Stopping:
-    """A container that was sent its stop signal and has `timeout` seconds from then on to end.
+    """A container that got its stop signal and then has `timeout` seconds to end.
 
-    A container that does not run is left as it is. No lock is held meanwhile: other calls may kill
-    or remove the container.
+    A container that is not running is left as it is. No lock is held meanwhile: other calls may
+    kill or remove the container.
     """
 
     def __init__(self, life: Lifecycle, reference: str, *, timeout: float) -> None:
@@ -403,7 +409,7 @@ def _stop_signal(found: ContainerRecord) -> int:
 
 
 KILLED: Final = 137
-"""The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
+"""Exit code of a container whose pid 1 was killed: 128 plus SIGKILL."""
 _MOST: Final = 4096
 """Size of a read in bytes; the messages about both streams are shorter."""
 
@@ -415,7 +421,7 @@ def exit_code(found: ContainerRecord, directory: str, *, lost: int = -1) -> int:
     (`supervise.OutputStream`), or -1. Raise `OutputError` at once for such a report, also if the
     container has ended meanwhile.
     """
-    # Opened first: with auto_remove any other call may remove the record after the end.
+    # Open the record first: with auto_remove any other call may remove it after the end.
     with open(f"{directory}/exit", "rb") as record:
         handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is not None:
@@ -437,7 +443,7 @@ def _wait_for_end_or_report(handle: int, lost: int) -> None:
         events = dict(poll.poll())
         if handle in events or events.get(lost, 0) & select.POLLIN:
             return
-        poll.unregister(lost)  # pid 1 has closed it, and is about to end
+        poll.unregister(lost)  # pid 1 has closed the pipe and is about to end
 
 
 def refuse_lost(found: ContainerRecord, lost: int) -> None:
@@ -450,16 +456,16 @@ def refuse_lost(found: ContainerRecord, lost: int) -> None:
     except BlockingIOError:
         return
     if report:
-        kept = " until it ends (--rm)" if found.config.auto_remove else ""
+        kept = " until the container stops (--rm)" if found.config.auto_remove else ""
         raise output_lost(
-            f"pass on the {report[0].decode()} of container {found.name!r}",
+            f"show the {report[0].decode()} of container {found.name!r}",
             int(report[1]),
-            f"`mydocker logs -f {found.name}`, which has all of it{kept}",
+            f"`mydocker logs -f {found.name}`, which shows all output{kept}",
         )
 
 
 class _Seen(NamedTuple):
-    """A state as it was read, and the stamp that shows if its file is still the same."""
+    """A state as read from its file, and the stamp that shows whether the file has changed."""
 
     stamp: tuple[int, int]
     state: ContainerState
@@ -468,12 +474,12 @@ class _Seen(NamedTuple):
 class StateCache:
     """Cache of the containers' states in one process, one file each.
 
-    A state file is either replaced when it changes, or rewritten in place with a new time. So
-    the same inode with the same time has the same content, and is not read again.
+    A state file is either replaced when it changes, or rewritten in place with a new time. The
+    same inode with the same time therefore has the same content, and is not read again.
 
-    A container found running a second time is watched by a pidfd (pidfd_open(2)). As long as
-    it lives and no call changes its networks, its files are not read at all. So the cost of a
-    call does not grow with the number of running containers, except for the list of their ids.
+    A container found running a second time is watched by a pidfd (pidfd_open(2)). While it lives
+    and no call changes its networks, its files are not read at all. The cost of a call therefore
+    does not grow with the number of running containers, except for the list of their IDs.
     """
 
     def __init__(self, store: Store) -> None:
@@ -485,7 +491,7 @@ class StateCache:
         self._most = os.sysconf("SC_OPEN_MAX") // 2
 
     def unsettled(self) -> Iterator[str]:
-        """Yield the ids of containers that differ from their record or have an unfinished one."""
+        """Yield the IDs of containers whose record is outdated or unfinished."""
         ids = self._store.ids()
         changing = set(os.listdir(self._store.changing))
         self._drop(ids)
@@ -507,7 +513,7 @@ class StateCache:
 
     def _look(self, identity: str, known: _Seen | None) -> _Seen | None:
         try:
-            # The stamp is taken before the read: at worst a newer state gets an older stamp.
+            # Take the stamp before the read: at worst a newer state gets an older stamp.
             status = os.stat(f"{self._store.directory(identity)}/state.json")
             stamp = (status.st_ino, status.st_mtime_ns)
             if known is not None and known.stamp == stamp:

@@ -48,7 +48,7 @@ def read(
 ) -> Iterator[LogEntry]:
     """Yield every entry so far; with `follow` also later ones, until the container ends.
 
-    Of the entries so far yield only the last `tail`, and none older than `since`.
+    Of the entries so far, yield only the last `tail`, and none older than `since`.
     """
     path = f"{directory}/log"
     if not os.path.exists(path):
@@ -61,7 +61,7 @@ def read(
             poll.register(handle, select.POLLIN)
         try:
             while True:
-                # Checked before reading: entries written until then are read below.
+                # Check the end before reading: entries written until then are read below.
                 ended = handle is None or proc.ended_within(handle, 0)
                 # Keep only the last ones while reading: a log may be larger than the memory.
                 entries = (item for item in _entries(file) if item.time >= since)

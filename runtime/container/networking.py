@@ -1,7 +1,7 @@
 """The network of a container: its namespace, endpoints, published ports and /etc files.
 
 Most modes need little of it. Modules that only bridge networks need are imported where they are
-used: at a start that is while the child builds the file system.
+used. During a start, the child builds the file system meanwhile.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ConnectedContainer(NamedTuple):
 
 
 class ContainerNetworking:
-    """Connects the containers of one store to their networks.
+    """Connections of the containers of one store to their networks.
 
     `find` returns a container by its reference. The lock of each container must be held.
     """
@@ -150,7 +150,7 @@ class ContainerNetworking:
         self._register(found, netns, relays, first=True)
 
     def release(self, *ended: ContainerRecord) -> None:
-        """Give back leases, links and rules of containers on bridge networks that have ended."""
+        """Release leases, links and rules of stopped containers on bridge networks."""
         for found in ended:
             self._daemon.forget(found.id)
         self.networks.release(*(found.id for found in ended))
@@ -165,12 +165,12 @@ class ContainerNetworking:
     def connect(self, found: ContainerRecord, connection: Connection) -> ContainerRecord:
         """Connect a container to a network: now if it runs, else at its next start.
 
-        After an error it is as it was before, or as the error says.
+        After an error the container is as before, unless the error says otherwise.
         """
         asked = f"connect container {found.name!r} to network {connection.network!r}"
         _refuse_without_own_network(asked, found)
         if any(item.network == connection.network for item in found.connections):
-            raise ConflictError(asked, "it is connected to it already")
+            raise ConflictError(asked, "the container is already connected to the network")
         connections = (*found.connections, connection)
         if not found.running:
             return self._written(found, found.state._replace(connections=connections))
@@ -191,15 +191,17 @@ class ContainerNetworking:
         return self._apply(self._written(found, after))
 
     def disconnect(self, found: ContainerRecord, reference: str) -> ContainerRecord:
-        """Disconnect a container from a network; `NotFoundError` if it is not connected to it."""
+        """Disconnect a container from a network; `NotFoundError` if it is not connected."""
         own = {item.network for item in found.connections}
-        # A network that was removed meanwhile is left by its name.
+        # Look in the record first: the network may have been removed meanwhile.
         name = reference if reference in own else self.networks.named(reference).name
         asked = f"disconnect container {found.name!r} from network {name!r}"
         _refuse_without_own_network(asked, found)
         connections = tuple(item for item in found.connections if item.network != name)
         if len(connections) == len(found.connections):
-            raise NotFoundError(asked, "it is not connected to it", remedy="mydocker inspect")
+            raise NotFoundError(
+                asked, "the container is not connected to the network", remedy="mydocker inspect"
+            )
         state = found.state._replace(connections=connections)
         gone = [item for item in state.endpoints if item.network == name]
         if not gone:
@@ -211,21 +213,21 @@ class ContainerNetworking:
     def repair(self, found: ContainerRecord) -> ContainerRecord:
         """Bring the network of a container in line with its record after a killed call.
 
-        A failure inside the container is ignored: it must not keep other calls from their work.
+        A failure inside the container is ignored, because it must not make other calls fail.
         """
         return self._settle(found)[0]
 
     def _apply(self, found: ContainerRecord) -> ContainerRecord:
         """Bring the network of a running container in line with its record.
 
-        `UnsupportedError` at the end if a process inside the container was in the way.
+        Raises `UnsupportedError` at the end if a process inside the container made a step fail.
         """
         written, failure = self._settle(found)
         if failure is not None:
             raise UnsupportedError(
                 f"set up the network of container {found.name!r}",
                 str(failure.strerror),
-                "a process inside has changed its interfaces, or taken its ports",
+                "a process in the container has changed its interfaces or uses its ports",
                 f"mydocker restart {found.name}",
             ) from failure
         return written
@@ -233,9 +235,9 @@ class ContainerNetworking:
     def _settle(
         self, found: ContainerRecord, *, register: bool = True
     ) -> tuple[ContainerRecord, OSError | None]:
-        """Return the record as written at last, and the error of the steps inside, if any.
+        """Return the last written record, and the error of the steps inside, if any.
 
-        With `register` false the daemon keeps its sockets, since the endpoints are as before.
+        With `register` false the daemon keeps its sockets, since the endpoints are unchanged.
         """
         from runtime.network import endpoint
 
@@ -244,7 +246,7 @@ class ContainerNetworking:
             try:
                 if found.state.changing not in {item.interface for item in endpoints}:
                     endpoint.unplug(netns, found.state.changing)
-            except OSError as error:  # another interface has the name by now
+            except OSError as error:  # another interface has the name now
                 failure = error
             self.networks.release(
                 found.id,
@@ -261,7 +263,7 @@ class ContainerNetworking:
         return self._written(found, found.state._replace(changing="")), failure
 
     def _redirect(self, found: ContainerRecord, netns: NetNS, *, register: bool) -> None:
-        """Set default routes, published ports and DNS listeners by the endpoints there are now."""
+        """Set default routes, published ports and DNS listeners for the current endpoints."""
         from linux.nftables import Nft
         from runtime.daemon.dns_socket import remove_redirection
         from runtime.network import endpoint, ports
@@ -301,7 +303,7 @@ class ContainerNetworking:
         *,
         first: bool = False,
     ) -> tuple[EndpointRecord, ...]:
-        """Attach a netns to networks, by the `eth<number>` that goes with each connection."""
+        """Attach a netns to networks; each connection has its `eth<number>`."""
         from linux.netlink import Netlink
         from runtime.network import endpoint
 
@@ -316,7 +318,7 @@ class ContainerNetworking:
     def _new_endpoint(
         self, host: Netlink, config: ContainerConfig, connection: Connection, number: int
     ) -> NewEndpoint:
-        """Make sure that the network is up, and lease the container's addresses on it."""
+        """Ensure that the network is up, and lease the container's addresses on it."""
         from runtime.network import endpoint
         from runtime.network.ipam import names_of
 
@@ -330,8 +332,8 @@ class ContainerNetworking:
     def _reserve(self, found: ContainerRecord) -> ReservedPorts | None:
         """Reserve the host ports that a container publishes.
 
-        They lead to the container by the network of its default route. A container on no network
-        gets none.
+        They are forwarded to the container through the network of its default route. A container
+        without networks gets none.
         """
         from runtime.network import endpoint, ports
 
@@ -350,9 +352,9 @@ class ContainerNetworking:
         if not versions:
             raise InvalidError(
                 asked,
-                "publish cannot go with its networks",
-                "none of them leads out by a bridge: they are internal, or macvlans",
-                "mydocker network create, without --internal",
+                "its networks cannot publish ports",
+                "all of them are internal or macvlan networks",
+                "connect the container to a bridge network without --internal",
             )
         return ports.reserve(asked, wanted, versions)
 
@@ -407,7 +409,7 @@ class ContainerNetworking:
     # --- container: mode and /etc files ----------------------------------------
 
     def _join(self, config: ContainerConfig, reference: str) -> NetNS:
-        """Return the netns of another running container, also a joiner's; share its resolv.conf."""
+        """Return the netns of a running container, even a joining one; share its resolv.conf."""
         asked = f"join the network of container {reference[:12]!r}"
         joined = self._find(reference)
         if not joined.running:
@@ -419,7 +421,7 @@ class ContainerNetworking:
         try:
             netns = _namespace(joined)
         except FileNotFoundError:
-            raise NotFoundError(asked, f"container {joined.name} just stopped") from None
+            raise NotFoundError(asked, f"container {joined.name} has just stopped") from None
         home = joined
         while (mode := home.config.mode).kind == "container":
             home = self._find(mode.name)
@@ -433,12 +435,12 @@ class ContainerNetworking:
         return netns
 
     def _rewrite_files(self, found: ContainerRecord) -> None:
-        """Rewrite the files of a running container, and the hosts files of its joiners."""
+        """Rewrite the files of a running container and the hosts files of joining containers."""
         endpoints = found.state.endpoints
         self._write_own_files(found.config, endpoints, endpoints)
         for joiner in self._joiners(found):
             names = [found.config.hostname, joiner.hostname]
-            with suppress(FileNotFoundError):  # its lock is not held: it has just been removed
+            with suppress(FileNotFoundError):  # just removed: its lock is not held
                 self._write_hosts(joiner, etc_files.hosts(names, endpoints))
 
     def _joiners(self, found: ContainerRecord) -> Iterator[ContainerConfig]:
@@ -461,7 +463,7 @@ class ContainerNetworking:
         endpoints: Sequence[EndpointRecord],
         networks: Sequence[EndpointRecord | Connection],
     ) -> None:
-        """Write hosts, hostname and resolv.conf of a container with a netns of its own."""
+        """Write hosts, hostname and resolv.conf of a container with a separate netns."""
         if resolves_names(networks):
             resolv_conf = etc_files.through_resolver(etc_files.read_or_nothing("/etc/resolv.conf"))
         else:
@@ -506,7 +508,9 @@ def _held(found: ContainerRecord, number: int) -> int:
     """Return a duplicate of a descriptor that the container's pid 1 holds."""
     handle = proc.pidfd(found.state.pid, found.state.born)
     if handle is None:
-        raise ConflictError(f"change the network of container {found.name!r}", "it just stopped")
+        raise ConflictError(
+            f"change the network of container {found.name!r}", "the container has just stopped"
+        )
     try:
         return pidfd_getfd(handle, number)
     finally:
@@ -517,7 +521,7 @@ def _refuse_without_own_network(asked: str, found: ContainerRecord) -> None:
     if found.config.mode.kind != "bridge":
         raise InvalidError(
             asked,
-            f"its network mode is {found.config.network}",
-            "only a container with a network of its own can be on several",
-            "start it with --net and the name of a network",
+            f"the container has network mode {found.config.network}",
+            "only a container on a bridge or macvlan network can be connected to further networks",
+            "create the container with --network and the name of a network",
         )

@@ -44,7 +44,7 @@ CONTRADICTIONS: Final[dict[NetworkKind, tuple[str, ...]]] = {
         *("publish", "mac", "ip", "ip6", "hostname", "dns", "add-host", "alias", "net sysctl"),
     ),
 }
-"""Options that each mode refuses, by name; each of them needs the container's own network."""
+"""Options that each mode refuses, by name; each needs a separate network namespace."""
 
 
 class ContainerOptions(TypedDict, total=False):
@@ -179,14 +179,14 @@ def _check_options(asked: str, options: ContainerOptions, workdir: str, hostname
         host, _, address = entry.partition(":")
         if not host or not address:
             raise InvalidError(
-                asked, f"--add-host {entry!r} is not name:address", remedy="db:192.0.2.7, say"
+                asked, f"--add-host {entry!r} is not NAME:ADDRESS", remedy="--add-host db:192.0.2.7"
             )
         _check_address(asked, "add-host", address)
     for key in options.get("sysctls", {}):
         if not re.fullmatch(_SYSCTL, key) or not key.startswith(_NAMESPACED):
             raise InvalidError(
                 asked,
-                f"the sysctl {key!r} does not belong to a namespace",
+                f"the sysctl {key!r} is not separate for each namespace",
                 remedy=", ".join(f"{prefix}…" for prefix in _NAMESPACED),
             )
     capabilities(asked, options.get("cap_add", ()), options.get("cap_drop", ()))
@@ -200,7 +200,11 @@ def _command(
     entrypoint = list(options["entrypoint"]) if given else defaults.entrypoint
     arguments = list(command) or ([] if given else defaults.command)
     if not entrypoint and not arguments:
-        raise InvalidError(asked, "there is no command to execute", remedy="run IMAGE COMMAND")
+        raise InvalidError(
+            asked,
+            "no command was given, and the image has none",
+            remedy="mydocker run IMAGE COMMAND",
+        )
     return entrypoint, [*entrypoint, *arguments]
 
 
@@ -208,7 +212,7 @@ def _exposed_ports(asked: str, options: ContainerOptions, defaults: ImageDefault
     """Check published ports, and return exposed ones: the image's and those of `expose`."""
     publish, expose = options.get("publish", ()), options.get("expose", ())
     if publish or expose:
-        from runtime.network import ports  # imports nftables, which few containers need
+        from runtime.network import ports  # this module imports nftables, which few containers need
 
         for text in publish:
             ports.parse(asked, text)
@@ -219,7 +223,7 @@ def _exposed_ports(asked: str, options: ContainerOptions, defaults: ImageDefault
 def _binds(asked: str, options: ContainerOptions) -> list[str]:
     found = [parse_bind(asked, text) for text in options.get("binds", ())]
     if len({item.target for item in found}) < len(found):
-        raise InvalidError(asked, "-v names one place in the container twice")
+        raise InvalidError(asked, "-v mounts two sources at the same path")
     return [str(item) for item in found]
 
 
@@ -227,19 +231,23 @@ def _limits(asked: str, options: ContainerOptions) -> tuple[int, int, int]:
     memory, pids = options.get("memory", 0), options.get("pids_limit", 0)
     wanted = options.get("cpus", 0)
     if not 0 <= wanted <= _MAX_CPUS:  # NaN fails the comparison too
-        raise InvalidError(asked, f"{wanted:g} processors cannot be had", remedy="--cpus 1.5, say")
+        raise InvalidError(
+            asked, f"--cpus {wanted:g} is not a possible number of processors", remedy="--cpus 1.5"
+        )
     cpus = round(wanted * 1_000_000_000)
     if memory and memory < _MIN_MEMORY:
-        raise InvalidError(asked, f"with {memory} bytes of memory nothing can start", remedy="6m")
+        raise InvalidError(
+            asked, f"{memory} bytes of memory are too few to start a command", remedy="--memory 6m"
+        )
     if cpus and cpus < _MIN_NANO_CPUS:
-        raise InvalidError(asked, "the kernel gives out no less than 0.01 of a processor")
+        raise InvalidError(asked, "--cpus is below 0.01, the kernel's minimum")
     if pids < 0 or 0 < pids < _MIN_PIDS:
-        raise InvalidError(asked, f"{pids} processes are not enough for pid 1 and a command")
+        raise InvalidError(asked, f"--pids-limit {pids} is too low for pid 1 and a command")
     return memory, cpus, pids
 
 
 def _refuse_contradictions(mode: NetworkMode, asked: str, options: ContainerOptions) -> None:
-    """Raise `InvalidError` with the options, by CLI name, that the network mode contradicts."""
+    """Raise `InvalidError` with the options, by CLI name, that contradict the network mode."""
     given = {
         "publish": options.get("publish") or options.get("publish_all"),
         "mac": options.get("mac"),
@@ -256,8 +264,8 @@ def _refuse_contradictions(mode: NetworkMode, asked: str, options: ContainerOpti
         shown = f"container:{mode.name}" if mode.kind == "container" else mode.kind
         raise InvalidError(
             asked,
-            f"{', '.join(wrong)} cannot go with network mode {shown}",
-            "the option needs a network of the container's own",
+            f"{', '.join(wrong)} cannot be used with network mode {shown}",
+            "the container has no network namespace and address of its own in this mode",
             "leave the option out, or use a bridge network",
         )
 
@@ -276,10 +284,10 @@ def connection(
     _check_address(asked, "ip6", ip6, 6)
     mac = mac.lower().replace("-", ":")
     if mac and (not is_mac(mac) or int(mac[:2], 16) & 1):
-        raise InvalidError(asked, f"{mac!r} is no unicast MAC address like 02:42:ac:11:00:05")
+        raise InvalidError(asked, f"{mac!r} is not a unicast MAC address such as 02:42:ac:11:00:05")
     if aliases and network == DEFAULT_NETWORK:
         raise InvalidError(
-            asked, "an alias cannot go with the default network", remedy="mydocker network create"
+            asked, "the default network has no DNS aliases", remedy="mydocker network create"
         )
     for alias in aliases:
         if not NAME.fullmatch(alias):
@@ -301,7 +309,7 @@ def _environment(
 ) -> list[str]:
     env = {"PATH": _PATH, "HOSTNAME": hostname}
     if not options.get("user") and not defaults.user:
-        env["HOME"] = "/root"  # another user's is read from the image's files at start
+        env["HOME"] = "/root"  # other homes are read from the image's files
     if options.get("tty"):
         env["TERM"] = "xterm"
     env |= dict(entry.split("=", 1) for entry in defaults.env)
@@ -320,7 +328,7 @@ def signal_number(asked: str, text: str) -> int:
     name = text.upper().removeprefix("SIG")
     number = _number(name)
     if number not in signal.valid_signals():
-        raise InvalidError(asked, f"there is no signal {text!r}", remedy="kill -l")
+        raise InvalidError(asked, f"unknown signal {text!r}", remedy="kill -l")
     return number
 
 

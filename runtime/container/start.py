@@ -1,7 +1,7 @@
 """Start and end of a container, seen from the caller.
 
-The two sides of a start run in parallel: the child builds the file system while the
-caller sets up the network. The child waits for `GO` before it runs the command.
+The two sides of a start run in parallel: the child builds the file system while the caller sets
+up the network. The child waits for `GO` before it runs the command.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # most starts do not need these imports
 
 _CHILD = "runtime.init.init:child"
 _END_BOUND = 30_000
-"""Milliseconds that a killed container may take to end before that is an error."""
+"""Bound on the end of a killed container, in milliseconds."""
 
 
 class StartedContainer(NamedTuple):
@@ -62,9 +62,9 @@ def start(
 
     `netns` is its network namespace (`None`: the host's), which `networking` sets up while the
     child builds the file system. `on_pid` is called with pid, start time and endpoints before the
-    command may run, so that they are written down in time. Reserved host ports pass to pid 1 after
-    that: a caller that is killed earlier keeps no port. After an error no process is left; the
-    caller releases the network.
+    command may run, so that they are recorded in time. Reserved host ports pass to pid 1 only
+    after that, so a caller that is killed earlier keeps no port. After an error no process is
+    left; the caller releases the network.
     """
     config = found.config
     with Descriptors() as open_here:
@@ -74,7 +74,7 @@ def start(
         if config.tty and stdio is not None:
             console, far_console = open_here.socketpair()
         exit_record = open_here.file(f"{directory}/exit", os.O_WRONLY | os.O_CREAT)
-        os.pwrite(exit_record, UNWRITTEN, 0)  # pid 1 finds disk space for its exit code
+        os.pwrite(exit_record, UNWRITTEN, 0)  # pid 1 finds disk space for its exit code here
         launch = InitSpec(
             rootfs=rootfs(directory, layers, binds=binds),
             hostname=config.hostname,
@@ -108,7 +108,7 @@ def start(
             pid = reader.pid()
             born = process_born(pid)
             on_pid(pid, born, connected)
-            with suppress(BrokenPipeError):  # the child has exited, and reports why
+            with suppress(BrokenPipeError):  # the child has exited and reports the reason
                 if connected.reserved is not None:
                     status_pipe.send_descriptors(go, connected.reserved.descriptors)
                 os.write(go, init.GO)
@@ -118,7 +118,7 @@ def start(
             open_here.close(go)  # a child that still waits for it exits
             if pid := reader.pid_or_zero():
                 end(pid)
-            if isinstance(error, ProcessLookupError):  # the child has exited, and reports why
+            if isinstance(error, ProcessLookupError):  # the child has exited and reports the reason
                 reader.end()
             raise
         finally:
@@ -136,7 +136,7 @@ def _kept(
     if connected.reserved is None:
         return (), -1
     if len(held) != len(connected.reserved.descriptors):
-        raise UnsupportedError("start the container", "its first process died at once")
+        raise UnsupportedError("start the container", "its pid 1 died at once")
     return connected.reserved.kept_as(held)
 
 
@@ -147,7 +147,8 @@ def rootfs(directory: str, layers: tuple[str, ...], *, binds: Sequence[Bind] = (
             os.mkdir(f"{directory}/{name}", mode=0o755)
         except FileExistsError:
             continue
-        # This directory becomes "/": every user inside must be able to enter, whatever the umask.
+        # This directory becomes "/": every user inside must be able to enter, regardless of the
+        # umask.
         os.chmod(f"{directory}/{name}", 0o755)  # noqa: S103
     return Rootfs(
         layers=layers,
@@ -171,8 +172,8 @@ def end(*pids: int) -> None:
             if not ended_within(handle, _END_BOUND):
                 raise UnsupportedError(
                     f"end process {pid}",
-                    f"it is still there {_END_BOUND // 1000} s after SIGKILL",
-                    "it waits for a device or a network file system",
+                    f"the process still exists {_END_BOUND // 1000} s after SIGKILL",
+                    "it waits for a device or a network file system in the kernel",
                 )
 
 
@@ -212,7 +213,7 @@ class Descriptors:
         return self.keep(os.open(path, flags | os.O_CLOEXEC, 0o600))
 
     def close(self, fd: int) -> None:
-        """Close one of them now; do nothing if it is closed already."""
+        """Close one of them now; do nothing if it is already closed."""
         if fd in self._open:
             self._open.remove(fd)
             os.close(fd)

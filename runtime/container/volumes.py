@@ -34,20 +34,21 @@ class Volumes:
         self._root = f"{store.root}/volumes"
 
     def create(self, name: str) -> Volume:
-        """Make a volume; leave an existing one as it is."""
+        """Create a volume; leave an existing one as it is."""
         if not NAME.fullmatch(name):
             raise InvalidError(f"name a volume {name!r}", "the name is malformed", remedy=NAME_RULE)
         with room_for(f"create volume {name!r}"), self._store.locked():
             if not os.path.exists(f"{self._root}/{name}/config.json"):
                 os.makedirs(self._root, mode=0o700, exist_ok=True)
                 os.makedirs(f"{self._root}/{name}/data", exist_ok=True)
-                # Every user in a container must be able to enter, whatever the caller's umask.
+                # Every user in a container must be able to enter, regardless of the caller's
+                # umask.
                 os.chmod(f"{self._root}/{name}/data", 0o755)  # noqa: S103
                 write_json(f"{self._root}/{name}/config.json", {"created": now()})
         return self.inspect(name)
 
     def sources(self, binds: Iterable[str]) -> list[Bind]:
-        """Return a container's mounts with host paths for all of them; make its volumes."""
+        """Return a container's mounts with host paths for all of them; create its volumes."""
         found = [parse_bind("mount a volume", text) for text in binds]
         return [
             item._replace(source=self.create(item.source).directory) if item.volume else item
@@ -65,7 +66,7 @@ class Volumes:
             )
         except FileNotFoundError:
             raise NotFoundError(
-                f"find volume {name!r}", "there is no such volume", remedy="mydocker volume ls"
+                f"find volume {name!r}", "no such volume", remedy="mydocker volume ls"
             ) from None
 
     def all(self) -> list[Volume]:
@@ -75,7 +76,7 @@ class Volumes:
             try:
                 found.append(self.inspect(name))
             except NotFoundError:
-                continue  # partly made or removed by a killed call
+                continue  # partly created or removed by a killed call
         return found
 
     def remove(self, name: str) -> None:
@@ -86,7 +87,7 @@ class Volumes:
             if users:
                 raise ConflictError(
                     f"remove volume {name!r}",
-                    f"{', '.join(users)} would miss it",
+                    f"the volume is in use by {', '.join(users)}",
                     remedy=f"mydocker rm {users[0]}",
                 )
             self._delete(name)

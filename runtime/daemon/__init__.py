@@ -1,3 +1,3 @@
-"""The one helper process: DNS for user-defined networks, relay for ports on ::1."""
+"""The only daemon: DNS for user-defined networks, and a relay for ports on ::1."""
 
 __all__ = ["client", "daemon", "dns_socket"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _DAEMON: Final = "runtime.daemon.daemon:run"
 _BOUND: Final = 10.0
-"""Seconds that the daemon may take to reply before another one is started in its place."""
+"""Bound on the daemon's reply before another daemon is started in its place, in seconds."""
 
 
 class DaemonClient:
@@ -46,7 +46,7 @@ class DaemonClient:
         new daemon has started. An earlier service of the same container is replaced; there is
         none if the container `began` just now.
         """
-        # Imports nftables, which most calls do not need.
+        # This module imports nftables, which most calls do not need.
         from runtime.daemon.dns_socket import open_dns_sockets
 
         sockets = open_dns_sockets(netns, first=began) if netns is not None else None
@@ -57,10 +57,10 @@ class DaemonClient:
             if len(own) > MAX_DESCRIPTORS:
                 raise UnsupportedError(
                     f"relay ports of container {identity[:12]}",
-                    f"there are {len(relays)} on the IPv6 loopback address",
-                    f"the DNS daemon takes {MAX_DESCRIPTORS} descriptors at a time, "
-                    "some for other ends",
-                    "publish on other addresses, such as 0.0.0.0:8000-8299:80-379",
+                    f"it publishes {len(relays)} ports on the IPv6 loopback address",
+                    f"the DNS daemon accepts {MAX_DESCRIPTORS} descriptors at a time, "
+                    "some of them for other purposes",
+                    "publish on another address, such as 0.0.0.0:8000-8299:80-379",
                 )
             targets = [(item.address, item.port) for item in relays]
             request = {"serve": identity, "relays": targets, "names": sockets is not None}
@@ -72,10 +72,10 @@ class DaemonClient:
                     raise TimeoutError
         except TimeoutError:
             raise UnsupportedError(
-                f"answer names and relay ports for container {identity[:12]}",
-                f"the DNS daemon has not replied for {_BOUND:.0f} s",
-                "it was stopped, or this machine is overloaded",
-                f"{self._store.root}/{LOG}; kill it: the next call starts another",
+                f"resolve names and relay ports for container {identity[:12]}",
+                f"the DNS daemon did not reply within {_BOUND:.0f} s",
+                "the daemon is stopped, or the machine is overloaded",
+                f"kill the daemon: the next call starts another (log: {self._store.root}/{LOG})",
             ) from None
         finally:
             for opened in sockets or ():

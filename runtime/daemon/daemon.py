@@ -55,7 +55,7 @@ class Daemon:
         with suppress(FileNotFoundError):  # first: later the path may be the next daemon's
             if not os.path.getsize(f"{self._store.root}/{LOG}"):
                 os.unlink(f"{self._store.root}/{LOG}")
-        # From now on clients cannot find it; connections that wait are closed.
+        # From now on clients cannot find the daemon; waiting connections are closed.
         with suppress(FileNotFoundError):
             os.unlink(self._store.daemon_socket)
         os._exit(0)
@@ -81,7 +81,7 @@ class Daemon:
         return True
 
     def _accept_later(self) -> None:
-        """Leave new clients in the queue for a while, instead of retrying without pause."""
+        """Leave new clients in the queue for a while, instead of retrying in a busy loop."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._listening)
         loop.call_later(AGAIN, loop.add_reader, self._listening, self._accept)
@@ -102,7 +102,7 @@ class Daemon:
                 return  # a client whose connection is closed turns to the next daemon
             request = json.loads(message)
             if identity := request.get("serve"):
-                with suppress(ProcessLookupError):  # it has ended meanwhile
+                with suppress(ProcessLookupError):  # the container has ended meanwhile
                     self._serve(identity, request["relays"], fds, names=request["names"])
             elif identity := request.get("forget"):
                 self._release(identity)
@@ -170,8 +170,8 @@ class Daemon:
     def _adopt(self) -> None:
         """Serve the containers that a killed daemon has served.
 
-        Skip a container in which no socket can be bound, for example because its processes have
-        bound every port; serve the others.
+        A container in which no socket can be bound is skipped, for example because its processes
+        have bound every port.
         """
         for identity in self._store.ids():
             try:
@@ -179,9 +179,9 @@ class Daemon:
                 if found.running and identity not in self._served:
                     self._adopt_one(found)
             except (FileNotFoundError, ProcessLookupError):
-                continue  # it has ended meanwhile
+                continue  # the container has ended meanwhile
             except OSError as error:
-                sys.stderr.write(f"container {identity[:12]}: {error}\n")  # into the log
+                sys.stderr.write(f"container {identity[:12]}: {error}\n")  # this goes to the log
 
     def _adopt_one(self, found: ContainerRecord) -> None:
         state = found.state
@@ -205,7 +205,7 @@ class Daemon:
 def run(root: str, listening: int, log: int, begins: int) -> NoReturn:
     """Run the daemon detached from its parent, in a process that was just forked.
 
-    The pipe `begins` is closed when the daemon is the only process left.
+    The pipe `begins` is closed when the daemon is the only remaining process.
     """
     try:
         nothing = os.open(os.devnull, os.O_RDWR)

@@ -1,7 +1,7 @@
 """DNS replies for the names of peers on a container's networks.
 
-Each DNS query reads the files anew, and files are replaced as a whole. So a reply is as recent as
-the last mydocker call, and there is no cache to invalidate.
+Each DNS query reads the files again, and files are replaced as a whole. A reply is therefore as
+recent as the last mydocker call, and there is no cache to invalidate.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class DnsNames:
         """Return the resolvers to forward to; none if all of the container's networks are internal.
 
         Resolvers that the user named are queried from the container's netns, so that forwarding
-        reaches nothing that the container itself may not reach.
+        reaches only addresses that the container itself may reach.
         """
         asked_for = self._store.config(identity).dns
         if asked_for:
@@ -112,7 +112,7 @@ class DnsNames:
         """Reply without an address if a peer's name has one of the host's search domains appended.
 
         The C library sends such a query if the peer has no address of the queried family. The
-        query must not reach a resolver outside, which could answer in the peer's place.
+        query must not reach an outside resolver, which could reply in the peer's place.
         """
         question = query.question[0]
         version = _VERSIONS.get(question.rdtype)
@@ -154,10 +154,10 @@ def _addresses(networks: dict[str, dict[str, Member]], name: dns.name.Name) -> I
 
 
 def read(wire: bytes) -> Message | None:
-    """Parse a query with one question; `None` for anything else, which gets no reply.
+    """Parse a query with one question; `None` for any other message, which gets no reply.
 
-    Of the other records only EDNS's counts, and only for the size limit of the reply. Parsing
-    thousands of records takes a minute, in which no other query is answered.
+    Of the other records only EDNS's is used, and only for the size limit of the reply. Parsing
+    thousands of records takes a minute, in which no other query gets a reply.
     """
     try:
         parser = dns.wire.Parser(wire)
@@ -178,7 +178,7 @@ def read(wire: bytes) -> Message | None:
 
 
 def unknown(query: Message) -> Message:
-    """Reply NXDOMAIN: for a container that has no resolver besides its peers' names."""
+    """Reply NXDOMAIN, for a container that has only its peers' names and no further resolver."""
     response = _filled(query, [])
     response.set_rcode(dns.rcode.NXDOMAIN)
     return response
@@ -192,7 +192,7 @@ def failed(query: Message) -> Message:
 
 
 def fitted(answer: Message, room: int) -> bytes:
-    """Encode a reply in at most `room` bytes, truncated with TC set if need be (RFC 2181, 9)."""
+    """Encode a reply in at most `room` bytes, truncated with TC set if necessary (RFC 2181, 9)."""
     with suppress(dns.exception.TooBig):
         return answer.to_wire(max_size=room)
     (whole,) = answer.answer

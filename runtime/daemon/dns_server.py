@@ -1,7 +1,7 @@
-"""The resolver of one container: receive its DNS queries, answer or forward them.
+"""The resolver of one container: receive its DNS queries, and reply or forward them.
 
-Queries about peers are answered at once, whatever else is pending. Forwarded queries and
-connections have a limit each.
+Queries about peers get a reply at once, regardless of pending queries. Forwarded queries and
+connections each have a limit.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from runtime.daemon.tasks import Work, accept
 
 _LONGEST: Final = 1 << 16
 _PLAIN_LIMIT: Final = 512
-"""Largest reply over UDP in bytes, unless the query allows more (RFC 1035, RFC 6891)."""
+"""Maximum length of a UDP reply, unless the query allows more (RFC 1035, RFC 6891)."""
 _FORWARDED: Final = 256
-"""Most queries of one container that are forwarded at a time."""
+"""Maximum number of one container's queries that are forwarded at a time."""
 _CONNECTIONS: Final = 256
-"""Most connections of one container."""
+"""Maximum number of connections of one container."""
 
 Ask = Callable[[], Awaitable[bytes | None]]
 
@@ -85,8 +85,8 @@ class Resolver:
     async def _take(
         self, transport: Transport, wire: bytes, send: Send
     ) -> asyncio.Task[None] | None:
-        """Answer a query at once, or return the task that forwards it."""
-        async with self._turn:  # one query after the other, on any number of connections
+        """Reply to a query at once, or return the task that forwards it."""
+        async with self._turn:  # one query after another, on all connections
             await asyncio.sleep(0)  # other containers get their turn, however fast this one queries
             query = dns_names.read(wire)
             if query is None:
@@ -144,7 +144,7 @@ _IDLE: Final = 10.0
 Send = Callable[[bytes], Awaitable[None]]
 """Send one reply to the client of the query."""
 Take = Callable[[bytes, Send], Awaitable[asyncio.Task[None] | None]]
-"""Answer a query: already on return, or by a task that is still running."""
+"""Reply to a query: on return, or later by a task."""
 
 
 class Connection:
@@ -192,7 +192,8 @@ class Connection:
             async with asyncio.timeout(_IDLE):
                 await self._stream.send(answer)
         except TimeoutError:
-            # Part of it may have been sent: the client could not parse anything after that.
+            # Part of the reply may have been sent: the client could not parse any data after
+            # that.
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
             raise
@@ -239,11 +240,11 @@ class Stream:
 
 
 PATIENCE: Final = 2.0
-"""Seconds that one resolver may take: a client repeats its query after five."""
+"""Time limit for one resolver, in seconds: a client repeats its query after five."""
 _DNS: Final = 53
 _RCODE: Final = 0x0F
 _GIVES_UP: Final = frozenset({2, 4, 5})
-"""SERVFAIL, NOTIMP, REFUSED: another resolver may have an answer (RFC 1035, 4.1.1)."""
+"""SERVFAIL, NOTIMP, REFUSED: another resolver may have a reply (RFC 1035, 4.1.1)."""
 
 Transport = Literal["udp", "tcp"]
 Open = Callable[[socket.AddressFamily, socket.SocketKind], AbstractContextManager[socket.socket]]

@@ -132,11 +132,11 @@ async def _pour(source: socket.socket, sink: socket.socket) -> None:
 _SHARE: Final = 4
 """Relays have at most this fraction (one in so many) of the daemon's descriptors."""
 _MOST: Final = 2048
-"""Most descriptors for one container, however many there are: each costs memory too."""
+"""Maximum descriptors for one container, in any case: each costs memory too."""
 CONNECTION: Final = 2
 """Descriptors of a connection: the client's end and the container's.
 
-Each container may have at least as many, or no connection would ever get through.
+Each container may have at least this many, or no connection could ever be relayed.
 """
 
 
@@ -154,7 +154,7 @@ class RelayQuota:
         return made
 
     def limit(self) -> int:
-        """Return the most descriptors that one container may have.
+        """Return the maximum number of descriptors that one container may have.
 
         A container that has more, because there were fewer containers before, keeps them open.
         """
@@ -167,7 +167,7 @@ class RelayQuota:
         self.wake()
 
     async def changed(self) -> None:
-        """Wait until descriptors have been given back."""
+        """Wait until descriptors have been released."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(woken)
         await woken
@@ -188,22 +188,22 @@ class ContainerQuota:
         self._taken = 0
 
     def take_now(self, count: int) -> bool:
-        """Take this many descriptors; false if the quota has no room for them."""
+        """Reserve this many descriptors; return false if the quota has no room for them."""
         if self._taken + count > self._quota.limit():
             return False
         self._taken += count
         return True
 
     async def take(self, count: int) -> None:
-        """Take this many descriptors, waiting until the quota has room for them."""
+        """Reserve this many descriptors; wait until the quota has room for them."""
         while not self.take_now(count):
             await self._quota.changed()
 
     def give(self, count: int) -> None:
-        """Give this many descriptors back."""
+        """Release this many descriptors."""
         self._taken -= count
         self._quota.wake()
 
     def close(self) -> None:
-        """Give up the quota."""
+        """Release the quota."""
         self._quota.leave(self)

@@ -111,7 +111,7 @@ class Archive:
             if entry.kind == "directory":
                 continue
             if entry.path in self._entries:
-                raise InvalidArchive(f"it has {entry.path!r} twice")
+                raise InvalidArchive(f"it contains {entry.path!r} twice")
             self._entries[entry.path] = entry
 
     def section(self, name: str) -> Readable:
@@ -120,9 +120,9 @@ class Archive:
         return _Section(self._fd, entry.offset, entry.size)
 
     def images(self) -> tuple[list[NamedImage], dict[str, Blob]]:
-        """Return all images, and their layers by diff id.
+        """Return all images, and their layers by diff ID.
 
-        Of a multi-platform image the variant for this machine is taken.
+        From a multi-platform image, take the variant for this machine.
         """
         if "manifest.json" in self._entries:
             listed = list(self._docker_images())
@@ -131,23 +131,26 @@ class Archive:
         else:
             raise InvalidArchive(
                 "it is an archive of files, not of images",
-                cause="it has neither manifest.json nor index.json",
-                remedy="`mydocker import` makes an image of a root file system",
+                cause="it contains neither manifest.json nor index.json",
+                remedy="`mydocker import`, which creates an image from a root file system",
             )
         if not listed:
-            raise InvalidArchive("there is no image in it")
+            raise InvalidArchive("it contains no image")
         images: list[NamedImage] = []
         blobs: dict[str, Blob] = {}
         for item in listed:
             config = parse_config(self._document(item.config))
             if len(item.layers) != len(config.layers):
                 raise InvalidArchive(
-                    f"it has {len(item.layers)} layers; its configuration says {len(config.layers)}"
+                    f"it has {len(item.layers)} layers, but its configuration"
+                    f" lists {len(config.layers)}"
                 )
             try:
                 names = tuple(map(parse_reference, item.names))
             except InvalidError as error:
-                raise InvalidArchive(f"it has an image of an invalid name: {error.asked}") from None
+                raise InvalidArchive(
+                    f"it contains an image with an invalid name: {error.asked}"
+                ) from None
             images.append(NamedImage(config, names))
             blobs.update(zip(config.layers, item.layers, strict=True))
         return images, blobs
@@ -167,7 +170,7 @@ class Archive:
     def _manifest(self, descriptor: Descriptor) -> Manifest:
         """Follow a descriptor to its manifest, through indexes of one per platform.
 
-        Digests lead from one to the next, so indexes cannot go in a circle.
+        Each reference is a digest, so indexes cannot form a loop.
         """
         while True:
             raw = self._document(Blob.of(descriptor))
@@ -178,16 +181,18 @@ class Archive:
             wanted = f"linux/{architecture()}"
             if wanted not in offered:
                 raise InvalidArchive(
-                    f"it has no image for {wanted}",
-                    cause=f"it was made for {', '.join(sorted(offered)) or 'nothing'}",
-                    remedy="get the variant for this machine",
+                    f"it contains no image for {wanted}",
+                    cause=f"its images are for {', '.join(sorted(offered)) or 'no platform'}",
+                    remedy="download the image for this machine's platform",
                 )
             descriptor = offered[wanted]
 
     def _document(self, blob: Blob) -> bytes:
         entry = self._find(blob.name)
         if entry.size > _MAX_JSON:
-            raise InvalidArchive(f"its {blob.name!r} has {entry.size} bytes, too many for JSON")
+            raise InvalidArchive(
+                f"its {blob.name!r} has {entry.size} bytes, which is too long for a JSON document"
+            )
         raw = _Section(self._fd, entry.offset, entry.size).read(entry.size)
         if blob.digest and sha256(raw) != blob.digest:
             raise InvalidArchive(f"its {blob.name!r} has another digest: sha256:{sha256(raw)}")
@@ -198,7 +203,7 @@ class Archive:
         for _ in range(_MAX_LINKS):
             entry = self._entries.get(path)
             if entry is None:
-                raise InvalidArchive(f"it does not have {path!r}, which it names")
+                raise InvalidArchive(f"it refers to {path!r}, which it does not contain")
             if entry.kind == "file":
                 return entry
             if entry.kind == "link":
@@ -236,9 +241,9 @@ def opened(file: io.RawIOBase, scratch: str, budget: Budget) -> Iterator[Archive
 
 
 def save(images: Sequence[NamedImage], directories: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield the pieces of an archive; `directories` holds the layers by diff id.
+    """Yield the pieces of an archive; `directories` contains the layers by diff ID.
 
-    `InvalidArchive` when a layer on disk has changed since it was made.
+    `InvalidArchive` when a layer on disk has changed since its creation.
     """
     known = {diff_id: layers.read(path) for diff_id, path in directories.items()}
     yield _directory("blobs") + _directory("blobs/sha256")
@@ -292,7 +297,7 @@ def _stored(layer: Layer, directory: str) -> Iterator[bytes]:
             yield data
     if found.hexdigest() != layer.digest:
         raise InvalidArchive(
-            f"the layer {layer.diff_id[:12]} on disk is not what was loaded",
+            f"the layer {layer.diff_id[:12]} on disk differs from the one that was loaded",
             cause="a file of the state directory was changed or damaged",
             remedy="remove the image and load it again",
         )

@@ -1,8 +1,8 @@
-"""Assembly of the image `base` from this machine's own programs.
+"""Assembly of the image `base` from programs of this machine.
 
-The programs are the applets of a static busybox where the machine has one, else some of
-the host's own, with the libraries that their loader names. A Python comes along for the
-harness's probe: the interpreter that runs mydocker, with the modules that it loads itself.
+The programs are the applets of a static busybox if the machine has one, else some of the host's
+programs with the libraries that their loader lists. The image also has a Python for the harness's
+probe: the interpreter that runs mydocker, with the modules that it loads itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _OPTIONAL: Final = (
 )
 _PT_INTERP: Final = 3
 _GRACE: Final = 30 * 24 * 3600
-"""Seconds for which a replaced layer of `base` is kept for the containers on it."""
+"""Time for which a replaced layer of `base` is kept for the containers on it, in seconds."""
 _LIBRARY: Final = f"/usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
 """Module path of an interpreter at `PYTHON`: https://docs.python.org/3/library/sys_path_init.html."""
 _LIST_MODULES: Final = """
@@ -53,9 +53,9 @@ print(json.dumps([(name, path) for name, path in files if path and name != "__ma
 
 
 def assemble(cache: str) -> Image:
-    """Make `base` anew in the cache directory, whose lock must be held."""
-    # tempfile draws the same names in every fork that has its parent's pid, as forks into
-    # new pid namespaces have.
+    """Create `base` in the cache directory, whose lock must be held."""
+    # tempfile draws the same names in every fork with the same pid as its parent, such as forks
+    # into new pid namespaces.
     scratch = tempfile.mkdtemp(prefix=f"new-{secrets.token_hex(4)}", dir=cache)
     try:
         busybox = _find("busybox")
@@ -174,7 +174,7 @@ def _add_programs(root: str, required: Sequence[str], optional: Sequence[str]) -
             raise UnsupportedError(
                 "assemble the base image",
                 f"this machine has no program {name!r} in {':'.join(_DIRECTORIES)}",
-                remedy="install busybox-static",
+                remedy="install the package busybox-static",
             )
     for path, names in programs.items():
         _copy(path, root, f"/bin/{names[0]}")
@@ -184,7 +184,7 @@ def _add_programs(root: str, required: Sequence[str], optional: Sequence[str]) -
 
 
 def _add_libraries(root: str, programs: Iterable[str]) -> list[str]:
-    """Copy the shared objects that the programs' own loaders list, and the loaders."""
+    """Copy the shared objects that the programs' loaders list, and the loaders."""
     found: dict[str, None] = {}
     for program in programs:
         loader = interpreter(program)
@@ -245,13 +245,13 @@ def _add_python(root: str) -> list[str]:
         if ".so" in os.path.basename(path):
             shared.append(path)
             _copy(path, root, f"{_LIBRARY}/lib-dynload/{os.path.basename(path)}")
-        elif name != "os.path":  # the module is listed under its own name as well
+        elif name != "os.path":  # the module is also listed under its own name
             _compile(name, path, root)
     return [own, os.path.dirname(os.__file__), *shared, *_add_libraries(root, [own, *shared])]
 
 
 def _compile(name: str, path: str, root: str) -> None:
-    """Compile a module without its source, so that nothing is checked at its import."""
+    """Compile a module without its source, so that its import checks nothing."""
     relative = name.replace(".", "/")
     if os.path.basename(path) == "__init__.py":
         relative += "/__init__"

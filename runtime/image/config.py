@@ -15,8 +15,8 @@ _PART: Final = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
 _REPOSITORY: Final = rf"(?=.{{1,255}}$)(?:{_HOST}/)?{_PART}(?:/{_PART})*"
 _IMPLIED: Final = r"^(?:(?:index\.)?docker\.io/)?(?:library/(?=[^/]+$))?"
-_DAMAGED: Final = "the archive is damaged, or was made to do harm"
-FETCH_AGAIN: Final = "get it again from where it came from"
+_DAMAGED: Final = "the archive is damaged or malicious"
+FETCH_AGAIN: Final = "download the archive again"
 
 
 class InvalidArchive(Exception):
@@ -70,21 +70,21 @@ class ImageConfig(NamedTuple):
 def parse_reference(text: str) -> str:
     """Return an image name in its stored form, `[registry/]repository:tag`.
 
-    The grammar is that of distribution/reference. Docker's own registry is left
-    out: `docker.io/library/alpine:latest` is stored as `alpine:latest`. Raises `InvalidError`.
+    The grammar is that of distribution/reference. Docker's registry is left out:
+    `docker.io/library/alpine:latest` is stored as `alpine:latest`. Raises `InvalidError`.
     """
     repository, tag = split_reference(text)
     if not re.fullmatch(_REPOSITORY, repository) or not re.fullmatch(_TAG, tag):
         raise InvalidError(
             f"name an image {text!r}",
             "the name is malformed",
-            remedy="small letters and digits, then :TAG, as in example/web:1.2",
+            remedy="lower-case letters and digits, then :TAG, such as example/web:1.2",
         )
     return f"{re.sub(_IMPLIED, '', repository) or repository}:{tag}"
 
 
 def qualified_reference(name: str) -> str:
-    """Return a stored name with its registry, as other tools want it."""
+    """Return a stored name with its registry, as other tools expect it."""
     first, slash, _ = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return name
@@ -105,6 +105,6 @@ def with_tag(text: str) -> str:
 
 
 def id_prefix(text: str) -> str:
-    """Return the hexadecimal digits of an id or of its beginning; `""` for anything else."""
+    """Return the hexadecimal digits of an ID or of its beginning; `""` for any other text."""
     digits = text.removeprefix("sha256:")
     return digits if re.fullmatch(r"[0-9a-f]{1,64}", digits) else ""

@@ -1,8 +1,8 @@
 """JSON documents of images: configurations, and the manifests and indexes of archives.
 
-A configuration is the document whose SHA-256 is the image's id ("OCI Image Configuration" of
-the OCI image specification, which Docker shares). Its bytes are kept unchanged. In a document
-from outside a field that is `null` counts as missing, as in Go's encoding/json.
+A configuration is the document whose SHA-256 is the image's ID ("OCI Image Configuration" of the
+OCI image specification, which Docker shares). Its bytes are kept unchanged. In a foreign document
+a field that is `null` counts as missing, as in Go's encoding/json.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def sha256(raw: bytes) -> str:
 
 
 def encode(data: Any) -> bytes:
-    """Encode JSON, the same for the same data."""
+    """Encode JSON; equal data gives equal bytes."""
     return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -151,14 +151,14 @@ def parse_config(raw: bytes) -> ImageConfig:
     found = parse(raw, _Configuration, "its configuration")
     if found.os not in ("linux", ""):
         raise InvalidArchive(
-            f"it is an image for {found.os}",
+            f"the image is for {found.os}",
             cause="containers share the host's kernel, which is Linux",
-            remedy="get the linux variant of it",
+            remedy="download the linux variant of the image",
         )
     try:
         created = found.created.astimezone(UTC).replace(tzinfo=None)
     except OverflowError as error:
-        raise InvalidArchive(f"its time is out of range ({error})") from None
+        raise InvalidArchive(f"its creation time is out of range ({error})") from None
     config = found.config
     return ImageConfig(
         identity=sha256(raw),
@@ -186,7 +186,7 @@ def compose(
     author: str = "",
     history: Sequence[Mapping[str, Any]] = (),
 ) -> ImageConfig:
-    """Make a configuration for this machine; `config` is the part about containers."""
+    """Create a configuration for this machine; `config` is the part about containers."""
     made: dict[str, Any] = {
         "architecture": architecture(),
         "os": "linux",
@@ -225,7 +225,7 @@ def _change(instruction: str, text: str, config: Mapping[str, Any]) -> dict[str,
             changed["Cmd"] = _command(text)
         case "ENTRYPOINT":
             changed["Entrypoint"] = _command(text)
-            changed["Cmd"] = []  # it was meant for another entrypoint
+            changed["Cmd"] = []  # it belonged to another entrypoint
         case "ENV":
             before = dict(item.split("=", 1) for item in config.get("Env") or [])
             changed["Env"] = [f"{key}={value}" for key, value in (before | _pairs(text)).items()]
@@ -234,7 +234,7 @@ def _change(instruction: str, text: str, config: Mapping[str, Any]) -> dict[str,
         case "EXPOSE":
             ports = text.split()
             if not ports or not all(re.fullmatch(_PORT, port) for port in ports):
-                raise ValueError("a port is 80, 53/udp or 8000-8010")
+                raise ValueError("a port is written as 80, 53/udp or 8000-8010")
             named: dict[str, Any] = {port if "/" in port else f"{port}/tcp": {} for port in ports}
             changed["ExposedPorts"] = (config.get("ExposedPorts") or {}) | named
         case "WORKDIR":
@@ -246,7 +246,7 @@ def _change(instruction: str, text: str, config: Mapping[str, Any]) -> dict[str,
         case "STOPSIGNAL":
             changed["StopSignal"] = text
         case _:
-            raise ValueError(f"there is no such instruction, only {INSTRUCTIONS}")
+            raise ValueError(f"unknown instruction; the known ones are {INSTRUCTIONS}")
     return changed
 
 
@@ -256,7 +256,7 @@ def _command(text: str) -> list[str]:
         return ["/bin/sh", "-c", text] if text else []
     found = json.loads(text)
     if not all(isinstance(item, str) for item in found):
-        raise ValueError("it is not a list of strings")
+        raise ValueError("the value is not a list of strings")
     return list(found)
 
 
@@ -266,5 +266,5 @@ def _pairs(text: str) -> dict[str, str]:
     if words and "=" not in words[0]:
         words = [f"{words[0]}={' '.join(words[1:])}"]
     if not words or any(not word.partition("=")[0] or "=" not in word for word in words):
-        raise ValueError("it is not KEY=VALUE")
+        raise ValueError("the value is not KEY=VALUE")
     return dict(word.split("=", 1) for word in words)

@@ -1,7 +1,7 @@
 """Operations on images: load, import, commit, tag, save, list and remove.
 
-A new image is made in a scratch directory of the store and published in one
-step at the end; after an error, or a SIGKILL, nothing of it is left.
+A new image is created in a scratch directory of the store and published in one step at the end.
+After an error or a SIGKILL, nothing of it is left.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ NO_NAME: Final = "<none>:<none>"
 _CAUSES: Final = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EOPNOTSUPP: "the file system cannot keep the attributes that layers need"
-    " (a tmpfs can from Linux 6.6 on)",
-    errno.EPERM: "this user may not make such files",
+    errno.EOPNOTSUPP: "the file system does not support the extended attributes of layers"
+    " (tmpfs does since Linux 6.6)",
+    errno.EPERM: "this user may not create such files",
 }
 
 
@@ -57,8 +57,8 @@ class RemovedImages(NamedTuple):
 
 
 @contextmanager
-def user_errors(asked: str, *, kept: str = "nothing of it was kept") -> Iterator[None]:
-    """Turn `InvalidArchive` and `OSError` of the body into errors that tell what to do."""
+def user_errors(asked: str, *, kept: str = "nothing was stored") -> Iterator[None]:
+    """Turn `InvalidArchive` and `OSError` of the body into errors that the user can act on."""
     try:
         yield
     except InvalidArchive as error:
@@ -76,7 +76,7 @@ def user_errors(asked: str, *, kept: str = "nothing of it was kept") -> Iterator
 
 
 class Images:
-    """The images of a store; `containers` are those that may use them."""
+    """The images of a store; `containers` are the containers that may use them."""
 
     def __init__(self, store: ImageStore, containers: Store) -> None:
         self._store, self._containers = store, containers
@@ -84,7 +84,7 @@ class Images:
     # --- lookup --------------------------------------------------------------
 
     def get(self, reference: str) -> Image:
-        """Return the image of that name or beginning of an id; `NotFoundError` otherwise."""
+        """Return the image with that name or ID prefix; `NotFoundError` otherwise."""
         return self._store.get(reference)
 
     def all(self) -> list[Image]:
@@ -113,9 +113,9 @@ class Images:
     # --- making --------------------------------------------------------------
 
     def load(self, file: io.RawIOBase, *, shown: str = "the archive") -> list[NamedImage]:
-        """Load all images of an archive: Docker's or OCI's layout, plain or compressed by gzip.
+        """Load all images of an archive: Docker's or OCI's layout, plain or compressed with gzip.
 
-        `InvalidError` when any part is invalid; then nothing has changed.
+        `InvalidError` when any part is invalid; the store is then unchanged.
         """
         with user_errors(f"load {shown}"), self._store.scratch() as scratch:
             budget = Budget.of_disk(scratch)
@@ -143,7 +143,7 @@ class Images:
         comment: str = "",
         changes: Sequence[str] = (),
     ) -> str:
-        """Make an image of the tar of a root file system, and return its id.
+        """Create an image from the tar of a root file system, and return its ID.
 
         `changes` are Dockerfile instructions: `documents.INSTRUCTIONS`. Errors as for `load`.
         """
@@ -164,7 +164,7 @@ class Images:
         author: str = "",
         comment: str = "",
     ) -> str:
-        """Make an image of an image and a container's upper directory, and return its id."""
+        """Create an image from an image and a container's upper directory, and return its ID."""
         names = [parse_reference(name)] if name else []
         asked = f"commit to {name or 'an image'}"
         with user_errors(asked), self._store.scratch() as scratch:
@@ -189,7 +189,7 @@ class Images:
     def save(self, wanted: Sequence[str]) -> Iterator[bytes]:
         """Yield the pieces of an archive of images.
 
-        An image that is named by its id is saved without a name.
+        An image that is requested by its ID is saved without a name.
         """
         with user_errors(f"save {' '.join(wanted)}"):
             names: dict[str, list[str]] = {}
@@ -214,7 +214,7 @@ class Images:
                 yield from archive.save(images, directories)
 
     def _add_base(self, scratch: str, config: ImageConfig) -> None:
-        """Make `base` a layer in `scratch` where the store does not have it."""
+        """Create `base` as a layer in `scratch` if the store does not have it."""
         if self._store.missing(config.layers):
             own = base_image(self._store.cache)
             if own.id == config.identity:
@@ -222,7 +222,7 @@ class Images:
 
     def _publish(self, scratch: str, config: ImageConfig, names: Sequence[str]) -> str:
         if self._store.publish(scratch, [NamedImage(config, tuple(names))]):
-            raise NotFoundError("make an image", "the image it is built on was removed meanwhile")
+            raise NotFoundError("create an image", "its base image has just been removed")
         return config.identity
 
     # --- removing ------------------------------------------------------------
@@ -230,8 +230,8 @@ class Images:
     def remove(self, reference: str, *, force: bool = False) -> RemovedImages:
         """Remove a name, and with the last name the image.
 
-        `ConflictError` names the container that uses it. With `force` the image loses
-        its names all the same, and stays without one.
+        `ConflictError` names the container that uses it. With `force` the image then loses its
+        names, and stays without one.
         """
         asked = f"remove the image {reference!r}"
         with self._store.locked():
@@ -240,9 +240,9 @@ class Images:
             if identity is None:
                 raise InvalidError(
                     asked,
-                    f"{self.get(reference).name} is put together from this machine's own programs",
-                    remedy="delete the directory that MYDOCKER_IMAGE_CACHE names,"
-                    " else ~/.cache/mydocker",
+                    f"{self.get(reference).name} is assembled from this machine's programs",
+                    remedy="delete the directory in MYDOCKER_IMAGE_CACHE,"
+                    " by default ~/.cache/mydocker",
                 )
             every, by_name = index.names_of(identity), index.named(reference)
             names = [by_name] if by_name is not None else every
@@ -250,16 +250,16 @@ class Images:
             if by_name is None and len(repositories) > 1 and not force:
                 raise ConflictError(
                     asked,
-                    f"it is called {' and '.join(every)}",
-                    remedy="remove it by name, or `mydocker rmi -f`",
+                    f"the image has several names: {', '.join(every)}",
+                    remedy="remove each name, or use `mydocker rmi -f`",
                 )
             last = len(names) == len(every)
             users = self._users(identity) if last else []
             if users and not force:
                 raise ConflictError(
                     asked,
-                    f"container {users[0]!r} uses it",
-                    remedy=f"`mydocker rm {users[0]}` before",
+                    f"container {users[0]!r} uses the image",
+                    remedy=f"`mydocker rm {users[0]}` first",
                 )
             for name in names:
                 del index.names[name]
@@ -272,7 +272,7 @@ class Images:
             return RemovedImages(names, [identity] if removed else [], layers)
 
     def _users(self, identity: str) -> list[str]:
-        """Return the names of the containers that were made from an image."""
+        """Return the names of the containers that were created from an image."""
         found = []
         for item in self._containers.ids():
             try:
@@ -285,12 +285,12 @@ class Images:
 
 
 def _add_tree(scratch: str, path: str) -> str:
-    """Make a layer of a directory, and return its diff id."""
+    """Create a layer from a directory, and return its diff ID."""
     return _add_layer(scratch, Chunks(pack(path, layer=True)), Budget.of_disk(scratch))
 
 
 def _add_layer(scratch: str, source: Readable, budget: Budget) -> str:
-    """Make a layer of unknown digest, and return its diff id."""
+    """Create a layer of unknown digest, and return its diff ID."""
     directory = f"{scratch}/new-{len(os.listdir(scratch))}"
     made = layer.build(directory, source, budget)
     if not os.path.isdir(f"{scratch}/{made.diff_id}"):

@@ -23,7 +23,7 @@ from runtime.image.unpack import extract
 from runtime.store import read_json, write_json
 
 MOST_BYTES: Final = 64 << 30
-"""Limit on the bytes of an archive for any size of the disk: more is taken for a bomb."""
+"""Limit on the bytes of an archive, for any disk size: a larger one is treated as a bomb."""
 
 _GZIP: Final = b"\x1f\x8b"
 _OTHERS: Final = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -47,10 +47,10 @@ class Layer(NamedTuple):
 def build(
     directory: str, source: Readable, budget: Budget, *, diff_id: str = "", digest: str = ""
 ) -> Layer:
-    """Make a layer from a tar, in a directory that does not exist yet.
+    """Create a layer from a tar, in a directory that does not exist yet.
 
-    `InvalidArchive` when the tar is invalid, exceeds the budget, or does not have
-    the given digests. The caller removes what was made until then.
+    `InvalidArchive` when the tar is invalid, exceeds the budget, or does not have the given
+    digests. The caller then removes the incomplete layer.
     """
     tree = f"{directory}/tree"
     os.mkdir(directory, 0o700)
@@ -64,13 +64,13 @@ def build(
         buffered = io.BufferedReader(plain, CHUNK)
         with closing(os.open(tree, os.O_PATH | os.O_CLOEXEC)) as top:
             size = extract(buffered, top, layer=True)
-        while buffered.read(CHUNK):  # the digest covers what follows the last entry
+        while buffered.read(CHUNK):  # the digest covers the bytes after the last entry too
             pass
     layer = Layer(plain.digest, stored.digest, stored.size, compressed, size)
     for found, wanted in ((layer.digest, digest), (layer.diff_id, diff_id)):
         if wanted and found != wanted:
             raise InvalidArchive(
-                f"a layer has the digest sha256:{found}, and should have sha256:{wanted}"
+                f"a layer has the digest sha256:{found}, instead of sha256:{wanted}"
             )
     write_json(f"{directory}/layer.json", layer._asdict())
     return layer
@@ -82,7 +82,7 @@ def read(directory: str) -> Layer:
 
 
 class Budget:
-    """Limit on the bytes that may still be written; beyond it is `InvalidArchive`."""
+    """Limit on the bytes that may still be written; exceeding it raises `InvalidArchive`."""
 
     def __init__(self, most: int) -> None:
         self._left = self._most = most
@@ -99,14 +99,14 @@ class Budget:
         if self._left < 0:
             raise InvalidArchive(
                 f"it unpacks to more than {self._most} bytes",
-                cause=f"a bomb, or too little free space (nine tenths of it may be used, and"
-                f" never more than {MOST_BYTES >> 30} GiB)",
+                cause="the archive is malicious, or too little space is free (the limit is nine"
+                f" tenths of it, and at most {MOST_BYTES >> 30} GiB)",
                 remedy="point MYDOCKER_ROOT at a larger disk if you trust the archive",
             )
 
 
 class HashingReader(io.RawIOBase):
-    """A stream that counts and hashes the bytes it passes on.
+    """A stream that counts and hashes the bytes that it passes on.
 
     Each byte counts against the budget and is given to `copy`, if there is one.
     """
@@ -149,7 +149,7 @@ def is_gzip(source: io.BufferedReader[Any]) -> bool:
         if head.startswith(magic):
             raise InvalidArchive(
                 f"it is compressed by {program}",
-                cause="mydocker unpacks gzip only",
-                remedy=f"unpack it before: {program} -d",
+                cause="mydocker unpacks only gzip",
+                remedy=f"decompress the layer first with `{program} -d`",
             )
     return head.startswith(_GZIP)

@@ -70,9 +70,9 @@ class Index(NamedTuple):
         return longer if longer in self.names else None
 
     def find(self, reference: str) -> str | None:
-        """Return the id of the image with that name or beginning of an id, if there is one.
+        """Return the ID of the image with that name or ID prefix, if there is one.
 
-        `NotFoundError` when the beginning fits several ids.
+        `NotFoundError` when several IDs have the prefix.
         """
         if (name := self.named(reference)) is not None:
             return self.names[name]
@@ -81,9 +81,9 @@ class Index(NamedTuple):
         if len(found) > 1:
             some = ", ".join(item[:12] for item in found[:5])
             raise NotFoundError(
-                f"use the image {reference!r}",
-                f"{len(found)} ids start so: {some}",
-                remedy="more digits, or the name",
+                f"find image {reference!r}",
+                f"{len(found)} IDs have this prefix: {some}",
+                remedy="more digits of the ID, or the name",
             )
         return found[0] if found else None
 
@@ -115,7 +115,7 @@ class ImageStore:
     # --- lookup --------------------------------------------------------------
 
     def get(self, reference: str) -> Image:
-        """Return the image of that name or beginning of an id; `NotFoundError` otherwise."""
+        """Return the image with that name or ID prefix; `NotFoundError` otherwise."""
         index = self.index()
         identity = index.find(reference)
         if identity is not None:
@@ -125,9 +125,7 @@ class ImageStore:
             return base_image(self.cache)
         if digits and (found := base_image(self.cache)).id.startswith(digits):
             return found
-        raise NotFoundError(
-            f"use the image {reference!r}", "there is no such image", remedy="mydocker images"
-        )
+        raise NotFoundError(f"find image {reference!r}", "no such image", remedy="mydocker images")
 
     @contextmanager
     def pinned(self, reference: str) -> Iterator[Image]:
@@ -139,18 +137,19 @@ class ImageStore:
                 yield self.get(reference)
 
     def of(self, config: ContainerConfig) -> Image:
-        """Return the image that a container was made from, also when its name has moved."""
+        """Return the image that a container was created from, even when its name has moved."""
         index = self.index()
         if config.image_id in index.images:
             return self.image(index, config.image_id, config.image)
-        # Images that containers use stay in the index: this one is `base`, which changes with
+        # Images that containers use stay in the index, so this one is `base`, which changes with
         # the machine.
         return base_image(self.cache)
 
     def image(self, index: Index, identity: str, name: str) -> Image:
         """Return an image of the index under one of its names."""
         known = index.images[identity]
-        # overlayfs refuses a layer that is listed twice; the upper one hides all of the lower
+        # overlayfs refuses a layer that is listed twice; the upper one hides the lower one
+        # completely
         layers = [f"{self.layer(item)}/tree" for item in reversed(known.layers)]
         stack = (*dict.fromkeys(layers), f"{self.path}/empty")
         return Image(name, stack, known.size, known.created, identity, known.defaults)
@@ -202,9 +201,9 @@ class ImageStore:
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
-        """Make a directory on the library's file system, which is removed after the body.
+        """Create a directory on the library's file system, which is removed after the body.
 
-        It is locked as long as its maker is alive.
+        It is locked as long as its creator is alive.
         """
         with self.locked():
             made = self._make_scratch()
@@ -217,7 +216,7 @@ class ImageStore:
             lock.release()
 
     def _make_scratch(self) -> str:
-        """Make a directory. Until it is locked, the library's lock must be held."""
+        """Create a directory. Until it is locked, the library's lock must be held."""
         made = f"{self.path}/scratch/{os.urandom(8).hex()}"
         os.mkdir(made, 0o700)
         return made
@@ -225,8 +224,8 @@ class ImageStore:
     def publish(self, scratch: str, images: Sequence[NamedImage]) -> list[str]:
         """List images in the index, all at once, whose layers are on disk or in `scratch`.
 
-        Returns the layers that are in neither, because the last other image with
-        them was removed meanwhile; then nothing is published.
+        Returns the layers that are in neither, because the last other image with them was removed
+        meanwhile; nothing is then published.
         """
         with self.locked():
             missing = self.missing(layer for image in images for layer in image.config.layers)

@@ -24,9 +24,9 @@ from runtime.image.whiteout import is_whiteout
 BLOCK: Final = 512
 CHUNK: Final = 1 << 20
 MAX_DEPTH: Final = 256
-"""Limit on nested directories: more is taken for a bomb."""
+"""Limit on nested directories: a deeper archive is treated as a bomb."""
 MAX_ENTRIES: Final = 1_000_000
-"""Limit on the entries of one archive: more is taken for a bomb."""
+"""Limit on the entries of one archive: a larger one is treated as a bomb."""
 END: Final = bytes(2 * BLOCK)
 """Mark at the end of a complete tar."""
 
@@ -97,7 +97,7 @@ def closing(fd: int) -> Iterator[int]:
 
 
 def same_file(fd: int) -> str:
-    """Return a path of an open file, for the calls that refuse O_PATH descriptors: proc(5)."""
+    """Return a path of an open file, for calls that refuse O_PATH descriptors: proc(5)."""
     return f"/proc/self/fd/{fd}"
 
 
@@ -113,9 +113,9 @@ def clean(path: str, what: str) -> str:
     if ".." in parts:
         raise InvalidArchive(f"{what} {shown} leads out of the archive")
     if "\0" in path:
-        raise InvalidArchive(f"{what} {shown} has a zero byte in it")
+        raise InvalidArchive(f"{what} {shown} contains a zero byte")
     if len(parts) > MAX_DEPTH:
-        raise InvalidArchive(f"{what} {shown} lies {len(parts)} directories deep")
+        raise InvalidArchive(f"{what} {shown} is {len(parts)} directories deep")
     lengths = [len(part.encode(errors="surrogateescape")) for part in parts]
     if sum(lengths) + len(parts) > _MAX_PATH or max(lengths, default=0) > _MAX_NAME:
         raise InvalidArchive(f"{what} {shown} is too long for a file system")
@@ -178,7 +178,7 @@ class TarReader:
         while size:
             data = self._source.read(size)
             if not data:
-                raise InvalidArchive("it ends without the mark that a complete tar ends with")
+                raise InvalidArchive("it has no end-of-archive marker")
             parts.append(data)
             size -= len(data)
             self._offset += len(data)
@@ -197,7 +197,7 @@ class TarReader:
         except (tarfile.HeaderError, ValueError) as error:
             raise InvalidArchive(f"its header at byte {where} is damaged ({error})") from None
         if not 0 <= info.size <= _MAX_SIZE:
-            raise InvalidArchive(f"an entry says that it has {info.size} bytes")
+            raise InvalidArchive(f"an entry has an impossible size of {info.size} bytes")
         self._expect(info.size)
         return info
 
@@ -207,7 +207,7 @@ class TarReader:
     def _extension(self, info: tarfile.TarInfo) -> bytes:
         self._held += info.size
         if self._held > _MAX_EXTENSION:
-            raise InvalidArchive(f"extended headers before one entry come to {self._held} bytes")
+            raise InvalidArchive(f"the extended headers of one entry have {self._held} bytes")
         return b"".join(self.data())
 
     def _entry(self, info: tarfile.TarInfo, extended: dict[str, bytes]) -> TarEntry:
@@ -216,17 +216,17 @@ class TarReader:
             raise InvalidArchive(f"{name!r} is {what}")
         kind = _KINDS.get(info.type)
         if kind is None:
-            raise InvalidArchive(f"{name!r} is of a kind that tar does not know ({info.type!r})")
+            raise InvalidArchive(f"{name!r} is of an unknown type ({info.type!r})")
         if any(key.startswith("GNU.sparse.") for key in extended):
             raise InvalidArchive(f"{name!r} is a sparse file")
         path = clean(name, "the path")
         target = _text(extended.get("linkpath")) or info.linkname
         if kind == "link":
-            target = clean(target, f"{path!r} is linked to what it should not: the path")
+            target = clean(target, f"{path!r} has a bad link target: the path")
         elif kind == "symlink" and (not target or "\0" in target or len(target) > _MAX_PATH):
-            raise InvalidArchive(f"the link {path!r} has no target that could be")
+            raise InvalidArchive(f"the link {path!r} has an empty or malformed target")
         size = _number(extended, "size", info.size, _MAX_SIZE)
-        if kind != "file":  # also if its header says otherwise
+        if kind != "file":  # even if its header has another size
             size = 0
         self._expect(size)
         return TarEntry(
@@ -257,7 +257,7 @@ def _records(data: bytes) -> dict[str, bytes]:
         end = position + int(digits) if space > 0 and digits.isdigit() else 0
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not position < end <= len(data) or data[end - 1 : end] != b"\n" or not equals:
-            raise InvalidArchive("an extended header is damaged")
+            raise InvalidArchive("an extended header is malformed")
         found[_text(key)] = value
         position = end
     return found
@@ -268,7 +268,7 @@ def _number(extended: dict[str, bytes], key: str, plain: int, most: int) -> int:
     if raw is not None:
         plain = int(raw) if raw.isdigit() and len(raw) < 20 else -1
     if not 0 <= plain <= most:
-        raise InvalidArchive(f"an entry's {key} cannot be: {raw or plain!r}")
+        raise InvalidArchive(f"an entry has an invalid {key}: {raw or plain!r}")
     return plain
 
 
@@ -278,7 +278,7 @@ def _time(raw: bytes | None, plain: int) -> int:
     if raw is not None:
         found = _DECIMAL.fullmatch(raw)
         if found is None:
-            raise InvalidArchive(f"an entry's mtime cannot be: {raw[:40]!r}")
+            raise InvalidArchive(f"an entry has an invalid mtime: {raw[:40]!r}")
         seconds = int(found[1])
         fraction = int((found[2] or b"0").ljust(9, b"0"))
     return min(max(seconds, 0), (1 << 33) - 1) * 1_000_000_000 + fraction
@@ -302,9 +302,10 @@ def pack(
 ) -> Iterator[bytes]:
     """Yield the pieces of a tar of a file or directory, open or at a path, under `name`.
 
-    A directory without a name is packed as `.`, its content below it. With `layer` overlayfs
+    A directory without a name is packed as `.`, with its content below it. With `layer` overlayfs
     whiteouts become those of a layer. `owner` replaces all owners. Raises `InvalidArchive` for
-    what `TarReader` and `extract` refuse: devices, reserved names, too many nested directories.
+    files that `TarReader` and `extract` refuse: devices, reserved names, too many nested
+    directories.
     """
     fd = os.dup(top) if isinstance(top, int) else os.open(top, os.O_PATH | os.O_CLOEXEC)
     yield from _Packer(layer=layer, owner=owner).entry(fd, name)
@@ -372,9 +373,9 @@ class _Packer:
                     yield _marker(directory, whiteout.PREFIX + name)
                 case _:
                     raise InvalidArchive(
-                        f"/{path} is a device, which no archive of ours has",
+                        f"/{path} is a device, which mydocker does not archive",
                         cause="",
-                        remedy="leave out the directory that it is in",
+                        remedy="leave out its directory",
                     )
 
     def _directory(self, fd: int, path: str) -> Iterator[bytes]:
@@ -386,9 +387,9 @@ class _Packer:
                 inner = f"{path}/{name}" if path else name
                 if self._mark and name.startswith(whiteout.PREFIX):
                     raise InvalidArchive(
-                        f"/{inner} has a name that images use to remove files",
+                        f"/{inner} has the name of a whiteout, by which images delete files",
                         cause="",
-                        remedy="give it another name, or use `mydocker export`",
+                        remedy="rename the file, or use `mydocker export`",
                     )
                 try:
                     found = os.open(name, _OPEN_ENTRY, dir_fd=readable)

@@ -1,9 +1,9 @@
 """Unpacking of tar entries into a directory, confined to it by the kernel.
 
-Each parent directory is opened beneath the top (openat2(2) with RESOLVE_BENEATH),
-and an entry is made in it by its last name alone. So no link leads out, whether it
-was there before, came earlier in the archive, or is made at this moment by another
-process (docs/decisions/0005-images-are-hostile-input.md).
+Each parent directory is opened beneath the top (openat2(2) with RESOLVE_BENEATH), and an entry is
+created in it by its last name alone. No link can therefore lead out, whether it existed before,
+came earlier in the archive, or is created meanwhile by another process
+(docs/decisions/0005-images-are-hostile-input.md).
 
 In a layer the names of `runtime.image.whiteout` remove files instead.
 """
@@ -27,15 +27,15 @@ _BASE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW_FILE: Final = _BASE | os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _DIRECTORY: Final = _BASE | os.O_RDONLY | os.O_DIRECTORY
 _PATH_ERRORS: Final = {
-    errno.EXDEV: "lies below a link that leads out",
-    errno.ELOOP: "lies below links that go in a circle",
+    errno.EXDEV: "is below a symbolic link that leads out of the archive",
+    errno.ELOOP: "is below symbolic links that form a loop",
     errno.ENAMETOOLONG: "is too long for a file system",
-    errno.ENOTDIR: "lies below something that is no directory",
+    errno.ENOTDIR: "is below a file that is not a directory",
 }
 
 
 IdRanges = tuple[tuple[int, int], ...]
-"""Ids of a user namespace as (first, count): user_namespaces(7)."""
+"""IDs of a user namespace as (first, count): user_namespaces(7)."""
 
 
 def _id_ranges(name: str) -> IdRanges:
@@ -44,7 +44,7 @@ def _id_ranges(name: str) -> IdRanges:
 
 
 def _mapped(number: int, ranges: IdRanges) -> int:
-    """Return the id, or root's where the user namespace does not map it."""
+    """Return the ID, or root's where the user namespace does not map it."""
     return number if any(0 <= number - first < count for first, count in ranges) else 0
 
 
@@ -53,9 +53,9 @@ def extract(
 ) -> int:
     """Unpack a tar into the open directory `top`, and return the sum of the files' sizes.
 
-    With `layer` whiteouts are translated. Without, they are files like others, and `top` itself
-    is not changed. `owner` replaces all owners. Raises `InvalidArchive`, and `OSError` for the
-    disk's errors.
+    With `layer` whiteouts are translated. Without it they are ordinary files, and `top` itself is
+    not changed. `owner` replaces all owners. Raises `InvalidArchive`, and `OSError` for errors of
+    the disk.
     """
     tree = Tree(top, layer=layer, owner=owner)
     reader, size = TarReader(source), 0
@@ -77,10 +77,10 @@ class Tree:
         self._times: dict[str, int] = {}
 
     def add(self, entry: TarEntry, data: Iterable[bytes]) -> None:
-        """Make one entry; it replaces an earlier one of that name."""
+        """Create one entry; it replaces an earlier one with the same name."""
         if not entry.path:
             if entry.kind != "directory":
-                raise InvalidArchive(f"the top of it is a {entry.kind}")
+                raise InvalidArchive(f"its top is a {entry.kind}, not a directory")
             self._set_directory_metadata(".", self._top, entry)
             return
         directory, _, name = entry.path.rpartition("/")
@@ -98,7 +98,7 @@ class Tree:
             raise InvalidArchive(f"{entry.path!r} {_PATH_ERRORS[error.errno]}") from None
 
     def finish(self) -> None:
-        """Set the directories' times, which each entry made in them has changed."""
+        """Set the directories' times, which each entry created in them has changed."""
         for path, moment in self._times.items():
             with closing(self._descend(path)) as fd:
                 os.utime(same_file(fd), ns=(moment, moment))
@@ -106,8 +106,8 @@ class Tree:
     # --- directories ---------------------------------------------------------
 
     def _reach(self, path: str) -> int:
-        """Open a directory, made if it is missing."""
-        with suppress(FileNotFoundError, NotADirectoryError):  # the latter for a whiteout, perhaps
+        """Open a directory; create it if it is missing."""
+        with suppress(FileNotFoundError, NotADirectoryError):  # the latter for a whiteout
             return self._descend(path)
         above, _, name = path.rpartition("/")
         with closing(self._reach(above)) as parent:
@@ -119,12 +119,12 @@ class Tree:
         return openat2(self._top, path or ".", flags, resolve=RESOLVE_BENEATH)
 
     def _mkdir(self, parent: int, name: str, path: str) -> None:
-        """Make a directory; it replaces a whiteout of its name."""
+        """Create a directory; it replaces a whiteout of its name."""
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
             if not is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
-                raise InvalidArchive(f"{path!r} is in the place of a directory") from None
+                raise InvalidArchive(f"{path!r} would replace a directory") from None
             os.unlink(name, dir_fd=parent)
             os.mkdir(name, 0o755, dir_fd=parent)
             self._make_opaque(parent, name)
@@ -138,7 +138,7 @@ class Tree:
             try:
                 os.unlink(name, dir_fd=parent)
             except IsADirectoryError:
-                raise InvalidArchive(f"{entry.path!r} is in the place of a directory") from None
+                raise InvalidArchive(f"{entry.path!r} would replace a directory") from None
             self._make(parent, name, entry, data)
 
     def _make(self, parent: int, name: str, entry: TarEntry, data: Iterable[bytes]) -> None:
@@ -211,14 +211,16 @@ class Tree:
     def _erase(self, parent: int, name: str, path: str) -> None:
         if name == whiteout.OPAQUE:
             if path == name:
-                raise InvalidArchive("it hides everything below it, which an overlay cannot")
+                raise InvalidArchive(
+                    "its opaque whiteout is at the top, which overlayfs does not support"
+                )
             self._make_opaque(parent, ".")
             return
         if name.startswith(whiteout.RESERVED):
             return
         gone = name.removeprefix(whiteout.PREFIX)
         if gone in ("", ".", ".."):
-            raise InvalidArchive(f"the whiteout {path!r} is of no name")
+            raise InvalidArchive(f"the whiteout {path!r} names no file")
         try:
             found = os.stat(gone, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:

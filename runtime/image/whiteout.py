@@ -1,11 +1,11 @@
 """Whiteouts: marks of a layer for files of the layers below that are removed.
 
-In a tar an empty file `.wh.NAME` removes NAME, and `.wh..wh..opq` removes
-everything in its directory (OCI image specification, "Image Layer Filesystem
-Changeset"). On disk overlayfs wants a character device 0:0 called NAME, and an
-extended attribute of the directory (Documentation/filesystems/overlayfs.rst).
-Both can be made in a user namespace: the device since Linux 5.8, and `user.*`
-attributes stand in for the `trusted.*` ones that only the host's root may set.
+In a tar an empty file `.wh.NAME` removes NAME, and `.wh..wh..opq` removes everything in its
+directory (OCI image specification, "Image Layer Filesystem Changeset"). On disk overlayfs needs a
+character device 0:0 called NAME, or an extended attribute of the directory
+(Documentation/filesystems/overlayfs.rst). Both can be created in a user namespace: the device
+since Linux 5.8, and `user.*` attributes replace the `trusted.*` ones that only the host's root
+may set.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_whiteout(status: os.stat_result) -> bool:
 
 
 def make(directory: int, name: str) -> None:
-    """Make a whiteout of `name` in an open directory."""
+    """Create a whiteout of `name` in an open directory."""
     os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
 
 
@@ -51,7 +51,7 @@ def is_opaque(directory: int, mark: str) -> bool:
 def make_opaque(directory: int, mark: str) -> None:
     """Hide everything below an open directory.
 
-    Whiteouts in it are removed: they hide nothing any more, and overlayfs would list them.
+    Whiteouts in it are removed: they have no effect any more, and overlayfs would list them.
     """
     os.setxattr(directory, mark, b"y")
     with os.scandir(directory) as found:

@@ -1,12 +1,12 @@
 """Fork server: a small process that forks the first processes of containers and the DNS daemon.
 
-A fork copies the page tables of its parent, and a start forks three times. That takes 3.8 ms a time
+A fork copies the page tables of its parent, and a start forks three times. One fork takes 3.8 ms
 in a pytest worker's host (77 MB) and 0.7 ms here. A library caller that starts many containers
 passes a server to its `Engine`; the `mydocker` command is small itself and forks.
 
-Containers start in the server's namespaces, which are those of the process that began it, and
-outlive it. The server's interpreter runs from a read-only mount of its own, so that no container
-can change the file through /proc (CVE-2019-5736). The server ends with its callers: by the end of
+Containers start in the server's namespaces, which are those of the process that started it, and
+outlive it. The server's interpreter runs from a separate read-only mount, so that no container
+can change the file through /proc (CVE-2019-5736). The server ends when its callers have closed
 their socket.
 """
 
@@ -34,7 +34,7 @@ Return the pid of the child that the caller has to wait for, or 0. The function 
 """
 
 LARGEST_REQUEST: Final = 1 << 17
-"""Bytes of a request, below the kernel's limit for a message (net.core.wmem_default)."""
+"""Maximum length of a request in bytes, below the kernel's limit (net.core.wmem_default)."""
 _PROGRAM: Final = (
     "import os, sys; os.close({program}); sys.path[:] = {path!r}\n"
     "from runtime.init.fork_server import serve; serve({fd})"

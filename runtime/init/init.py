@@ -53,7 +53,7 @@ GO: Final = b"1"
 """Byte that the engine writes to `go` when the command may run."""
 
 NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP
-"""Namespaces that every container gets; the caller makes the network namespace."""
+"""Namespaces that every container gets; the caller creates the network namespace."""
 
 
 class InitSpec(NamedTuple):
@@ -101,9 +101,9 @@ def child(launch: InitSpec) -> NoReturn:
 def fork() -> int:
     """Fork (fork(2)) without Python's warning about a caller with several threads.
 
-    The warning is of locks that another thread holds at that moment. Children need none of those:
-    if the caller has other threads, it imports before the fork what the child needs. They end in
-    exec or _exit.
+    The warning is about locks that another thread holds at that moment. Children need none of
+    those locks: if the caller has other threads, it imports the modules that the child needs
+    before the fork. Children end in exec or _exit.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -230,7 +230,7 @@ def _connect(launch: InitSpec) -> tuple[list[OutputStream], Stdio]:
 def set_title(title: bytes) -> None:
     """Set the title of this process and of its forks.
 
-    It overwrites the caller's command line, which the container could read otherwise.
+    The title overwrites the caller's command line, which the container could otherwise read.
     """
     start, end = ProcessStat.of("/proc/self").arguments
     if size := end - start:

@@ -1,14 +1,14 @@
 """Execution of a command in the namespaces that the caller is already in.
 
-A fork copies the page tables of its caller, and then page by page each page that one of the
-two writes to. posix_spawn(3) does not: the child borrows the caller's memory until it executes.
-posix_spawn(3) can begin a session and set the standard streams, which is enough for most
-containers. Other settings (a terminal, another user, other capabilities) need a forked child,
-which applies them step by step before it executes.
+A fork copies the page tables of its caller, and later each page that one of the two writes to.
+With posix_spawn(3), the child borrows the caller's memory until it executes. posix_spawn(3)
+can begin a session and set the standard streams, which is enough for most containers. Other
+settings (a terminal, another user, other capabilities) need a forked child, which applies them
+step by step before it executes.
 
-In both cases the process is still the runtime's own interpreter when the kernel looks up the
-command, and `/proc/self/exe` leads to that interpreter, a file of the host. So a command that is
-found through a magic link of proc(5) is refused (CVE-2019-5736).
+In both cases the process is still the runtime's interpreter when the kernel looks up the command,
+and `/proc/self/exe` leads to that interpreter, a file of the host. A command that is found
+through a magic link of proc(5) is therefore refused (CVE-2019-5736).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from runtime.errors import (
 from runtime.init import security, status_pipe, terminal, users
 
 _DEEPEST: Final = 6
-"""Most files of a command: itself, and a chain of interpreters (`exec_binprm`, fs/exec.c)."""
+"""Maximum number of files of a command and its interpreters (`exec_binprm`, fs/exec.c)."""
 _FIRST_LINE: Final = 256
-"""Bytes of the first line that the kernel reads (BINPRM_BUF_SIZE)."""
+"""Length of the first line that the kernel reads, in bytes (BINPRM_BUF_SIZE)."""
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 """Open without waiting or taking a controlling terminal: the file may be a pipe or a terminal."""
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -64,7 +64,7 @@ class Command(NamedTuple):
 def begin(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...], report: int) -> int:
     """Start a child that executes the command; return its pid.
 
-    `own` are the streams that were made for the command and that its user may open again. An
+    `own` are the streams that were created for the command and that its user may open again. An
     error before the execution is raised, or written to `report`, which stays open in the child
     until then.
     """
@@ -212,9 +212,9 @@ def _leaves_mount(path: bytes) -> bool:
 def _magic_link_error(name: str, path: str) -> CommandError:
     return CommandError(
         f"execute {name!r} in the container",
-        f"{path} leads through a link of /proc to a file of the process that executes it",
-        "that would be the host's own interpreter, which runs mydocker",
-        "a path of the image's own",
+        f"{path} leads through a link in /proc to a file of the executing process",
+        "the file would be the host's Python interpreter, which runs mydocker",
+        "a path in the image",
     )
 
 
@@ -225,7 +225,7 @@ def _explained(name: str, error: OSError | None) -> MydockerError:
     if error is None or isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return CommandNotFoundError(
             asked,
-            "there is no such command in the image",
-            remedy="`mydocker run --rm IMAGE ls /bin` shows what there is",
+            "no such command in the image",
+            remedy="`mydocker run --rm IMAGE ls /bin` to list the commands",
         )
     return CommandError(asked, str(error.strerror))

@@ -1,6 +1,6 @@
 """Root file system of a container: an overlay, and the kernel's file systems in it.
 
-`enter` runs in the container's future pid 1, in its own mount namespace. All its mounts end
+`enter` runs in the container's future pid 1, in a separate mount namespace. All its mounts end
 with that namespace. Host files are opened as detached mounts first and attached after
 pivot_root(2), when paths are resolved inside the new root and no symbolic link of the image can
 lead out.
@@ -82,30 +82,30 @@ def mount_layers(layers: tuple[str, ...], mountpoint: str, own: str = "") -> Non
 
     A read-only overlay needs at least two layers.
     """
-    # By descriptor: all options together must fit into one page, however long the layers'
-    # paths are. Without redirects and metacopy, files in the upper layer are whole, as `diff`
-    # and `commit` read them.
+    # Pass layers by descriptor: all options together must fit into one page, regardless of the
+    # length of the layers' paths. Without redirects and metacopy, files in the upper layer are
+    # complete, as `diff` and `commit` read them.
     lower = [os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for layer in layers]
     options = f"lowerdir={':'.join(f'/proc/self/fd/{fd}' for fd in lower)}{own}"
     options += ",redirect_dir=nofollow,metacopy=off"
     if in_user_namespace():
-        options += ",userxattr"  # trusted.* attributes are for the host's root (overlayfs.rst)
+        options += ",userxattr"  # only the host's root may use trusted.* attributes (overlayfs.rst)
     try:
-        # nodev: the container cannot open a device node that it makes. The only devices that it
-        # can open are those in /dev, which are mounts of their own.
+        # nodev: the container cannot open a device node that it creates. It can open only the
+        # devices in /dev, which are separate mounts.
         mount("overlay", mountpoint, "overlay", MS_NODEV, options)
     except OSError as error:
         cause = {
-            errno.EINVAL: f"{mountpoint} lies on an overlay itself, or on a file system"
+            errno.EINVAL: f"{mountpoint} is on an overlay itself, or on a file system"
             " that cannot be an upper layer",
-            errno.ENODEV: "the kernel has no overlay file system",
-            errno.EPERM: "this kernel does not let user namespaces mount overlays (before 5.11)",
+            errno.ENODEV: "the kernel has no overlayfs",
+            errno.EPERM: "user namespaces can mount overlayfs only since Linux 5.11",
         }.get(error.errno or 0, "")
         raise UnsupportedError(
             "mount the container's file system",
             str(error.strerror),
             cause,
-            "point MYDOCKER_ROOT at a directory on a tmpfs, ext4 or xfs; netmodes doctor",
+            "point MYDOCKER_ROOT at a directory on tmpfs, ext4 or xfs; see `netmodes doctor`",
         ) from error
     finally:
         for fd in lower:
@@ -113,14 +113,14 @@ def mount_layers(layers: tuple[str, ...], mountpoint: str, own: str = "") -> Non
 
 
 def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
-    """Build the root file system and pivot into it; the host's file system is out of reach then.
+    """Build the root file system and pivot into it; the host's file system is then out of reach.
 
-    With `read_only` single files are mounted read-only; `lock` does the rest.
+    With `read_only` single files are mounted read-only; `lock` makes the rest read-only.
     """
     outside = os.stat("/")
     mount("", "/", flags=MS_REC | MS_PRIVATE)
     devices = [open_tree(f"/dev/{name}") for name in _DEVICES]
-    for tree in devices:  # they accept writes all the same; mode and owner cannot be changed
+    for tree in devices:  # devices still accept writes; mode and owner cannot be changed
         restrict_tree(tree, MOUNT_ATTR_RDONLY)
     files = [(open_tree(source), target) for source, target in rootfs.files]
     for tree, _ in files if read_only else ():
@@ -157,7 +157,7 @@ def _refuse_host_root(outside: os.stat_result) -> None:
     with open("/proc/self/mountinfo", "rb", buffering=0) as file:
         roots = sum(line.split()[4] == b"/" for line in file.read().splitlines())
     if roots != 1 or (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino):
-        raise UnsupportedError("leave the host's file system", "it is still in reach")
+        raise UnsupportedError("leave the host's file system", "the old root is still reachable")
 
 
 def _put(tree: int, target: str) -> None:
@@ -177,8 +177,8 @@ def _mount_proc() -> None:
         raise UnsupportedError(
             "mount /proc in the container",
             str(error.strerror),
-            "the /proc outside is partly hidden, as inside another container",
-            "run the outer container with --security-opt systempaths=unconfined",
+            "the outer /proc is partly masked, as inside another container",
+            "start the outer container with --security-opt systempaths=unconfined",
         ) from error
 
 
@@ -245,13 +245,13 @@ def parse_bind(asked: str, text: str) -> Bind:
     bind = Bind(source, os.path.normpath(target) if target else "", mode == "ro")
     wrong = ""
     if not source or not target or len(rest) > 2 or mode not in ("", "ro", "rw"):
-        wrong = "is not source:target[:ro]"
+        wrong = "is not SOURCE:TARGET[:ro]"
     elif not target.startswith("/"):
         wrong = f"has the target {target!r}, which is not absolute"
     elif _forbidden(bind.target):
-        wrong = f"cannot be: {bind.target} is the container's own"
+        wrong = f"would cover {bind.target}, which mydocker mounts itself"
     elif bind.volume and not NAME.fullmatch(source):
-        wrong = f"names a volume {source!r}, which is malformed"
+        wrong = f"has the malformed volume name {source!r}"
     elif not bind.volume and not source.startswith("/"):
         wrong = f"has the source {source!r}, which is not absolute"
     if wrong:
@@ -297,12 +297,12 @@ def attach_binds(taken: Iterable[DetachedMount]) -> None:
         asked = f"mount something at {target}"
         path = os.path.realpath(target)
         if _forbidden(path):
-            raise InvalidError(asked, f"in this image it leads to {path}")
+            raise InvalidError(asked, f"in this image the path leads to {path}")
         try:
             _make_mount_point(path, directory=directory)
             if os.path.isdir(path) != directory:
                 kinds = ("a file", "a directory") if directory else ("a directory", "a file")
-                raise InvalidError(asked, "it is {}, and the source is {}".format(*kinds))
+                raise InvalidError(asked, "the target is {}, but the source is {}".format(*kinds))
             move_mount(tree, path)
         except OSError as error:
             raise InvalidError(asked, str(os.strerror(error.errno or 0))) from error

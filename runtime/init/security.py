@@ -92,7 +92,7 @@ def _bits(asked: str, name: str) -> int:
     if plain == "all":
         return _ALL
     if plain not in _NAMES:
-        raise InvalidError(asked, f"there is no capability {name!r}", remedy="man 7 capabilities")
+        raise InvalidError(asked, f"unknown capability {name!r}", remedy="man 7 capabilities")
     return 1 << _NAMES.index(plain)
 
 

@@ -1,8 +1,8 @@
 """Messages between a caller and the processes that it forks.
 
-By a pipe a process reports to its parent until it executes the command. A line of JSON has a
-pid, numbers of descriptors, or an error in words. The exec closes the pipe: an end without an
-error means that the command is being executed. Descriptors are sent over Unix sockets.
+A process reports to its parent by a pipe until it executes the command. A line of JSON has a pid,
+numbers of descriptors, or an error in words. The exec closes the pipe: an end without an error
+means that the command is being executed. Descriptors are sent over Unix sockets.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class InitReport:
         while not self._pid:
             message = self._next()
             if message is None:
-                raise UnsupportedError("start the container", "its first process died at once")
+                raise UnsupportedError("start the container", "its pid 1 died at once")
             self._handle(message)
         return self._pid
 
@@ -112,9 +112,9 @@ def receive_descriptors(channel: int) -> tuple[bytes, list[int]]:
             return b"", []
     if flags & socket.MSG_CTRUNC:
         raise UnsupportedError(
-            "take what is handed over",
-            "there are more descriptors than a process may have here",
-            remedy="ulimit -n",
+            "receive file descriptors",
+            "the process has reached its limit of open files",
+            remedy="`ulimit -n` with a higher number",
         )
     return word, found
 

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 from runtime.store import now
 
 _CHUNK: Final = 4096
-"""Bytes that a pipe takes at most without blocking once poll(2) reports room (PIPE_BUF)."""
+"""Maximum bytes that a pipe takes without blocking once poll(2) reports room (PIPE_BUF)."""
 _LINE: Final = 16384
 """A longer line is split in the log, as Docker does."""
 UNWRITTEN: Final = b" " * 48
@@ -32,7 +32,7 @@ def entry(stream: str, data: bytes) -> bytes:
 
 
 def append(log: int, line: bytes) -> None:
-    """Append a line to a log, all of it or nothing: drop the line if the disk is full.
+    """Append a complete line to a log, or drop the line if the disk is full.
 
     A full disk does not end a container.
     """
@@ -47,9 +47,9 @@ def append(log: int, line: bytes) -> None:
 class OutputStream:
     """One output stream of the command: its source, and the caller's copy of it.
 
-    `copy` is -1 if the caller wants none. A copy without a reader blocks the stream, as a full
-    pipe would. A copy that cannot be written is closed and reported on the pipe `lost`. The reader
-    of `lost` then exits, so the copies of the `peers` are closed too.
+    `copy` is -1 if the caller wants no copy. A copy without a reader blocks the stream, as a full
+    pipe would. A copy that cannot be written is closed and reported on the pipe `lost`. The
+    reader of `lost` then exits, so the copies of the `peers` are closed too.
     """
 
     def __init__(self, name: str, source: int, copy: int, lost: int = -1) -> None:
@@ -82,10 +82,10 @@ class OutputStream:
         return True
 
     def _write(self, *, within: int | None = None) -> None:
-        """Write pending data to the copy, once it has room, within so many milliseconds.
+        """Write pending data to the copy, once it has room, within this many milliseconds.
 
-        The room may be gone again: both streams may lead to one pipe. Signals are forwarded while a
-        slow reader is waited for.
+        The room may be gone again: both streams may lead to one pipe. While a slow reader is
+        awaited, signals are still forwarded.
         """
         poll = select.poll()
         poll.register(self.copy, select.POLLOUT)
@@ -95,7 +95,7 @@ class OutputStream:
             written = os.write(self.copy, self._pending)
         except BlockingIOError:  # the caller has set the copy to non-blocking
             return
-        except OSError as error:  # its reader has exited (no SIGPIPE in a pid 1), or a disk is full
+        except OSError as error:  # its reader has exited (pid 1 ignores SIGPIPE), or a disk is full
             for stream in self.peers:
                 stream._close_copy()
             self._report(error.errno or 0)
@@ -139,7 +139,7 @@ class OutputStream:
 def hold_signals() -> None:
     """Block signals until `supervise` can forward them.
 
-    Before that a pid 1 loses them: the kernel drops signals for which pid 1 has no handler.
+    Without this they would be lost: the kernel drops signals for which pid 1 has no handler.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
 

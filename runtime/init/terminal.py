@@ -65,8 +65,8 @@ def relay(
 ) -> None:
     """Relay bytes both ways until the container's side of the terminal closes.
 
-    Follow the caller's window size. Give the output also to `record`. Raise `OutputError` when
-    `stdout` takes no more.
+    Window size changes of the caller are passed on. The output also goes to `record`. Raise
+    `OutputError` when `stdout` accepts no more output.
     """
     copy_size(stdin, master)
     before = signal.signal(signal.SIGWINCH, lambda *_: copy_size(stdin, master))
@@ -95,7 +95,7 @@ def relay(
 class _Input:
     """Typed input that the program has not read yet; meanwhile only output is relayed.
 
-    A program may read no more input before its output is taken.
+    A program may read no further input before its output has been read.
     """
 
     def __init__(self, stdin: int, master: int) -> None:
@@ -131,4 +131,4 @@ def _show(stdout: int, data: bytes) -> None:
         while data:
             data = data[os.write(stdout, data) :]
     except OSError as error:
-        raise output_lost("show what is written to the terminal", error.errno or 0) from error
+        raise output_lost("show the output of the terminal", error.errno or 0) from error

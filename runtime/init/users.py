@@ -1,7 +1,7 @@
-"""User of a command, as looked up in the container's own files.
+"""User of a command, as looked up in the container's files.
 
-Everything here runs inside the container's root, in a process that is about to
-become the command; /etc/passwd and /etc/group are the image's and may be anything.
+All code here runs inside the container's root, in a process that is about to become the command;
+/etc/passwd and /etc/group belong to the image and may have any content.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 from runtime.errors import InvalidError, UnsupportedError
 
 _HIGHEST: Final = (1 << 32) - 2
-"""Highest id; the id after it means "unchanged" to the kernel."""
+"""Highest ID; the next one means "unchanged" to the kernel."""
 _MOST: Final = 1 << 20
-"""Bytes of passwd or group that are read at most."""
+"""Maximum number of bytes that are read of passwd or group."""
 
 
 class User(NamedTuple):
@@ -34,7 +34,7 @@ def find(text: str) -> User:
     known = next((line for line in _lines("/etc/passwd", 7) if user in (line[0], line[2])), None)
     if known is None and not user.isdigit():
         raise InvalidError(
-            f"run as the user {user!r}", "the image's /etc/passwd has no such user", remedy="-u UID"
+            f"run as the user {user!r}", "no such user in the image's /etc/passwd", remedy="-u UID"
         )
     uid = int(known[2] if known else user)
     groups = _lines("/etc/group", 4)
@@ -53,7 +53,9 @@ def find(text: str) -> User:
 def _check_id(what: str, number: int) -> None:
     if number > _HIGHEST:
         raise InvalidError(
-            f"run as the {what} {number}", "the kernel has no such id", f"the highest is {_HIGHEST}"
+            f"run as the {what} {number}",
+            "the ID is too high for the kernel",
+            f"the highest is {_HIGHEST}",
         )
 
 
@@ -62,7 +64,7 @@ def _group(text: str, groups: list[list[str]]) -> int:
         if text in (line[0], line[2]):
             return int(line[2])
     if not text.isdigit():
-        raise InvalidError(f"run as the group {text!r}", "the image's /etc/group has no such group")
+        raise InvalidError(f"run as the group {text!r}", "no such group in the image's /etc/group")
     return int(text)
 
 
@@ -83,9 +85,9 @@ def _lines(path: str, fields: int) -> list[list[str]]:
 
 
 def become(user: User, *, streams: tuple[int, ...]) -> None:
-    """Change to a user for good; first give the user its own streams.
+    """Change to a user for good, after giving the user its streams.
 
-    `streams` are pipes and terminals that were made for the command.
+    `streams` are pipes and terminals that were created for the command.
     """
     if user.uid == user.gid == 0:
         return  # nothing to change; a user namespace may not even allow to set groups
@@ -99,7 +101,6 @@ def become(user: User, *, streams: tuple[int, ...]) -> None:
         raise UnsupportedError(
             f"run as uid {user.uid}, gid {user.gid}",
             str(error.strerror),
-            "this user namespace does not have these ids, as for an ordinary user without"
-            " subordinate ids (/etc/subuid)",
-            "-u 0 runs the command as root of the container",
+            "the user namespace does not map these IDs, for lack of subordinate IDs (/etc/subuid)",
+            "-u 0, which runs the command as root of the container",
         ) from error

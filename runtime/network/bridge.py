@@ -56,9 +56,9 @@ def find(host: Netlink, network: NetworkConfig) -> rtnetlink_dump.Link | None:
     if link is not None and not _is_ours(link, network):
         raise ConflictError(
             f"use the bridge {network.bridge}",
-            f"there is an interface of that name that mydocker did not make (MAC {link.mac})",
-            "another container runtime lives in this network namespace",
-            "run mydocker in a namespace of its own: netmodes lab",
+            f"mydocker did not create the interface of this name (MAC {link.mac})",
+            "another container runtime uses this network namespace",
+            "run mydocker in a separate network namespace, such as that of `netmodes lab`",
         )
     return link
 
@@ -70,7 +70,7 @@ def _scratch(network: NetworkConfig) -> str:
 def make(network: NetworkConfig) -> None:
     """Create the bridge if it is missing; `ConflictError` as for `find`.
 
-    It gets its name last, so that a bridge of that name is complete.
+    The bridge gets its name last, so that a bridge with that name is complete.
     """
     scratch = _scratch(network)
     try:
@@ -84,8 +84,9 @@ def make(network: NetworkConfig) -> None:
             sysctl.write(f"net.ipv4.conf.{scratch}.arp_ignore", _NOT_THE_LOOPBACK)
             host.send(
                 [
-                    # The kernel notifies br_netfilter only of a change; otherwise it would take
-                    # the MTU for 1500 and drop packets that arrived in larger fragments.
+                    # The kernel notifies br_netfilter only of a change. Otherwise br_netfilter
+                    # would assume an MTU of 1500 and drop packets that arrived in larger
+                    # fragments.
                     rtnetlink.set_link(index, mtu=network.mtu),
                     *(rtnetlink.add_address(index, gateway) for gateway in network.gateways),
                     rtnetlink.set_link(index, name=network.bridge, up=True),
@@ -93,11 +94,11 @@ def make(network: NetworkConfig) -> None:
             )
             await_local(host, (gateway.ip for gateway in network.gateways))
     except NetlinkError as error:
-        raise refused(f"make the bridge {network.bridge}", error) from error
+        raise refused(f"create the bridge {network.bridge}", error) from error
 
 
 def remove(network: NetworkConfig) -> None:
-    """Remove the bridge, if it is there and mydocker's, and the remains of a killed `make`."""
+    """Remove the bridge, if it exists and is mydocker's, and the remains of a killed `make`."""
     names = [_scratch(network)]
     with Netlink() as host:
         link = find_link(host, network.bridge)
@@ -111,19 +112,19 @@ def refused(asked: str, error: NetlinkError) -> UnsupportedError:
     if error.errno in (errno.EPERM, errno.EACCES):
         cause, remedy = "no CAP_NET_ADMIN in this network namespace", "netmodes lab"
     elif error.errno in (errno.EOPNOTSUPP, errno.ENOENT, errno.EAFNOSUPPORT):
-        cause, remedy = "the kernel was built without it", "netmodes doctor"
+        cause, remedy = "the kernel was built without the feature", "netmodes doctor"
     else:
         cause, remedy = "", ""
     return UnsupportedError(asked, str(error.strerror), cause, remedy)
 
 
 def set_ipv6(interface: str, *, on: bool) -> None:
-    """Switch IPv6 off, or on without accepting router advertisements from containers.
+    """Disable IPv6, or enable it without accepting router advertisements from containers.
 
-    For an interface of the netns that the caller is in.
+    This applies to an interface of the netns that the caller is in.
 
-    Duplicate address detection is off too: mydocker gives each address out once, and a bridge
-    whose link-local address is still tentative forwards nothing for a second or two.
+    Duplicate address detection is off too: mydocker assigns each address once, and a bridge whose
+    link-local address is still tentative forwards nothing for a second or two.
     """
     name = f"net.ipv6.conf.{interface}"
     try:
@@ -135,7 +136,7 @@ def set_ipv6(interface: str, *, on: bool) -> None:
     except FileNotFoundError:
         if on:
             raise UnsupportedError(
-                "make an IPv6 network", "this kernel has no IPv6", remedy="leave out --ipv6"
+                "create an IPv6 network", "this kernel has no IPv6", remedy="leave out --ipv6"
             ) from None
 
 
@@ -145,7 +146,7 @@ def set_ipv6(interface: str, *, on: bool) -> None:
 def add_pair(
     host: Netlink, netns: NetNS, network: NetworkConfig, endpoint: EndpointRecord, *, master: int
 ) -> None:
-    """Create a container's veth pair: its peer inside and still down, its host end a port.
+    """Create a container's veth pair: its peer inside and still down, its host end a bridge port.
 
     `master` is the bridge's index.
     """

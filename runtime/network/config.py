@@ -41,28 +41,30 @@ class NetworkOptions(TypedDict, total=False):
 
 
 def check(asked: str, name: str, options: NetworkOptions) -> None:
-    """Raise `InvalidError` for options that are wrong in themselves."""
+    """Raise `InvalidError` for options that are invalid on their own."""
     if not NAME.fullmatch(name) or name in RESERVED:
         raise InvalidError(asked, "the name is malformed or reserved", remedy=NAME_RULE)
     if "mtu" in options:
         ipv6 = options.get("ipv6", False) or options.get("subnet6", "")
         lowest, mtu = IPV6_MIN_MTU if ipv6 else _MIN_MTU, options["mtu"]
         if not lowest <= mtu <= _MAX_MTU:
-            raise InvalidError(asked, f"an MTU of {mtu} is not within {lowest} and {_MAX_MTU}")
+            raise InvalidError(asked, f"the MTU {mtu} is not between {lowest} and {_MAX_MTU}")
     driver = options.get("driver", "bridge")
     if driver not in ("bridge", "macvlan"):
-        raise InvalidError(asked, f"there is no driver {driver!r}", remedy="bridge, macvlan")
+        raise InvalidError(asked, f"unknown driver {driver!r}", remedy="bridge or macvlan")
     if driver == "macvlan":
         if not options.get("parent") or not options.get("subnet"):
             raise InvalidError(
                 asked,
-                "a macvlan needs a parent interface and the subnet of the network it is on",
+                "a macvlan network needs a parent interface and its subnet",
                 remedy="--opt parent=eth0 --subnet 192.0.2.0/24 --gateway 192.0.2.1",
             )
         if not options.get("icc", True):
-            raise InvalidError(asked, "icc=false needs a bridge")
+            raise InvalidError(asked, "icc=false needs the driver bridge")
     elif options.get("parent"):
-        raise InvalidError(asked, "a bridge has no parent", remedy="--driver macvlan")
+        raise InvalidError(
+            asked, "a bridge network has no parent interface", remedy="--driver macvlan"
+        )
 
 
 _WITHIN: Final = {
@@ -78,8 +80,8 @@ def design(
 ) -> NetworkConfig:
     """Return the network; `ConflictError` if it overlaps, `InvalidError` if it is malformed.
 
-    Options that are left out are chosen: a private IPv4 subnet that overlaps nothing, a ULA
-    prefix drawn from the id, the first address as gateway.
+    Missing options are chosen: a private IPv4 subnet that overlaps no other, a ULA prefix drawn
+    from the ID, the first address as gateway.
     """
     subnet, subnet6 = options.get("subnet", ""), options.get("subnet6", "")
     ip_range = options.get("ip_range", "")
@@ -88,9 +90,7 @@ def design(
         wanted6 = ula(identity)
     for option, (whole, meaning) in _WITHIN.items():
         if options.get(option, "") and not options.get(whole, ""):
-            raise InvalidError(
-                asked, f"{meaning} was asked for, and no subnet for it", remedy="give --subnet too"
-            )
+            raise InvalidError(asked, f"{meaning} needs a subnet", remedy="add --subnet")
     chosen: Network = parse(asked, subnet, 4) if subnet else free(asked, used)
     for item in (chosen, wanted6):
         refuse_overlap(asked, item, used)
@@ -136,7 +136,7 @@ _EXAMPLES: Final = {4: "10.20.0.0/24", 6: "fd00:20::/64"}
 
 
 def parse(asked: str, text: str, version: int) -> Network:
-    """Parse a subnet as the user wrote it; `InvalidError` names the mistake."""
+    """Parse a subnet in the user's notation; `InvalidError` names the mistake."""
     try:
         subnet = ip_network(text)
     except ValueError as error:
@@ -149,8 +149,8 @@ def parse(asked: str, text: str, version: int) -> Network:
         if subnet.version == other.version and subnet.overlaps(other):
             raise InvalidError(
                 asked,
-                f"containers cannot have the addresses of {text}",
-                f"those of {other} are {use}",
+                f"the subnet {text} overlaps reserved addresses",
+                f"addresses in {other} are {use}",
                 f"a subnet such as {_EXAMPLES[version]}",
             )
     return subnet
@@ -165,7 +165,7 @@ def gateway_of(asked: str, subnet: Network, text: str) -> Address:
     except ValueError as error:
         raise InvalidError(asked, f"the gateway is malformed: {error}") from None
     if gateway not in subnet or int(gateway) not in host_numbers(subnet):
-        raise InvalidError(asked, f"the gateway {text} is no host address of {subnet}")
+        raise InvalidError(asked, f"the gateway {text} is not a host address of {subnet}")
     return gateway
 
 
@@ -184,8 +184,8 @@ def refuse_overlap(asked: str, subnet: Network | None, used: list[Network]) -> N
             raise ConflictError(
                 asked,
                 f"its subnet {subnet} overlaps {other}",
-                "another network or a route of this host uses it",
-                "choose another --subnet, or see `ip route` and `mydocker network ls`",
+                "another network or a route of this host uses the subnet",
+                "choose another --subnet; `ip route` and `mydocker network ls` show those in use",
             )
 
 
@@ -198,7 +198,9 @@ def free(asked: str, used: list[Network]) -> IPv4Network:
     ):
         if not any(subnet.overlaps(other) for other in [*reserved, *used] if other.version == 4):
             return subnet
-    raise ConflictError(asked, "every private subnet is in use", remedy="give one with --subnet")
+    raise ConflictError(
+        asked, "every private subnet is in use", remedy="choose a subnet with --subnet"
+    )
 
 
 def ula(identity: str) -> IPv6Network:

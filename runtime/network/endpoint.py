@@ -1,4 +1,4 @@
-"""Connect a container to a network and disconnect it, whatever the network's driver.
+"""Connect a container to a network and disconnect it, with any network driver.
 
 One netlink batch creates the link, with its end already inside the container's netns. A second
 batch inside brings the link up with its addresses and, for a new netns, the default routes.
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from linux.conntrack import FlowWatch
 
 ENDS: Final = 16
-"""Most networks of one container."""
+"""Maximum number of networks of one container."""
 
 
 def veth_name(identity: str, number: int) -> str:
     """Return the name of the host end of a container's `eth<number>`.
 
-    It derives from the id, so that the remains of a killed start can be found again.
+    It derives from the ID, so that the remains of a killed start can be found.
     """
     return f"veth{identity[:10]}{number:x}"
 
@@ -46,7 +46,7 @@ def free_number(asked: str, netns: NetNS) -> int:
     for number in range(ENDS):
         if f"eth{number}" not in taken:
             return number
-    raise ConflictError(asked, f"it is on {ENDS} networks already")
+    raise ConflictError(asked, f"the container is already on {ENDS} networks, the maximum")
 
 
 def endpoint(
@@ -91,7 +91,7 @@ def attach(
     *,
     first: bool = False,
 ) -> None:
-    """Make the endpoints of a netns and bring `lo` up; they are usable on return.
+    """Create the endpoints of a netns and bring `lo` up; they are usable on return.
 
     `host` and `inside` are sockets in the host's netns and in `netns`. With `first` the netns is
     new and gets its default routes; those of a running container are set by `settle`.
@@ -123,7 +123,7 @@ def attach(
             bridge.wait_until_forwarding(host, item.bridge, item.record)
             if item.record.address6:  # without a carrier there is no route to ff02::1 yet
                 await_carrier(inside, [item.record.interface])
-    # The addresses must be reachable as soon as a caller learns them.
+    # The addresses must be reachable as soon as a caller gets them.
     await_local(inside, (item.ip for own in addresses.values() for item in own))
     with netns.entered():
         for record in records:
@@ -132,16 +132,16 @@ def attach(
 
 
 def _ipv6_disabled(netns: NetNS, added: Sequence[NewEndpoint]) -> UnsupportedError | None:
-    """Return an error if the container itself has switched IPv6 off on one of its interfaces."""
+    """Return an error if the container itself has disabled IPv6 on one of its interfaces."""
     with netns.entered():
         for network, record, _ in added:
             key = f"net.ipv6.conf.{record.interface}.disable_ipv6"
             if network.subnet6 and sysctl.read(key) == "1":
                 return UnsupportedError(
-                    f"give {record.interface} the address {record.address6}",
-                    "IPv6 is switched off in this container",
+                    f"assign {record.address6} to {record.interface}",
+                    "IPv6 is disabled in the container",
                     f"{key} is 1, as net.ipv6.conf.default.disable_ipv6 was",
-                    f"switch it on inside, or a network without IPv6 in place of {network.name}",
+                    f"enable IPv6 inside, or use a network without IPv6 instead of {network.name}",
                 )
     return None
 
@@ -158,20 +158,22 @@ def _add_link(netns: NetNS, host: Netlink, inside: Netlink, added: NewEndpoint) 
         else:
             bridge.add_pair(host, netns, network, record, master=master.ifindex)
     except NetlinkError as error:
-        raise bridge.refused(f"plug {record.interface} into {network.name}", error) from error
+        raise bridge.refused(
+            f"attach {record.interface} to network {network.name}", error
+        ) from error
 
 
 def unplug(netns: NetNS, interface: str) -> None:
-    """Delete a running container's link; a missing link is no failure."""
+    """Delete a running container's link; ignore a missing one."""
     with Netlink(netns) as inside:
         inside.send([rtnetlink.del_link(interface)], missing_ok=True)
 
 
 def detach(*identities: str, keep: Collection[str] = ()) -> None:
-    """Remove every veth end of these containers but those to `keep`, even unknown ones.
+    """Remove every veth end of these containers except those to `keep`, even unknown ones.
 
-    Several in one step: before a link is gone the kernel waits for an RCU grace period, as long
-    for one link as for a thousand.
+    Several are removed in one step: before a link is gone the kernel waits for an RCU grace
+    period, as long for one link as for a thousand.
     """
     ends = {veth_name(identity, number) for identity in identities for number in range(ENDS)}
     with Netlink() as host:
@@ -179,7 +181,7 @@ def detach(*identities: str, keep: Collection[str] = ()) -> None:
             host.send([rtnetlink.del_link(name) for name in ends.difference(keep)], missing_ok=True)
             return
         there = ends.intersection(link.name for link in rtnetlink_dump.links(host)).difference(keep)
-        group = int.from_bytes(os.urandom(4)) >> 1 | 1  # signed, and 0 is the default group
+        group = int.from_bytes(os.urandom(4)) >> 1 | 1  # signed; 0 is the default group
         host.send(
             [rtnetlink.set_link(0, name=name, group=group) for name in there], missing_ok=True
         )
@@ -189,7 +191,7 @@ def detach(*identities: str, keep: Collection[str] = ()) -> None:
 _ALL_NODES: Final = "ff02::1"
 _ADVERTISEMENT: Final = struct.Struct("!BBHI16sBB6s")
 _HOP_LIMIT: Final = 255
-"""Required hop limit of an advertisement: it has passed no router (RFC 4861 section 7.1.2)."""
+"""Required hop limit of an advertisement: no router has forwarded it (RFC 4861 section 7.1.2)."""
 _TYPE, _OVERRIDE, _TARGET_LINK_LAYER = 136, 0x20000000, 2
 
 
@@ -225,7 +227,7 @@ def _advertise(address: IPv6Address, index: int, mac: str) -> None:
 
 
 def leading(networks: Sequence[NetworkConfig], version: Literal[4, 6]) -> NetworkConfig | None:
-    """Return the network of a container's default route; `None` if all of these are internal."""
+    """Return the network of a container's default route; `None` if all of them are internal."""
     ways = [item for item in networks if not item.internal and (version == 4 or item.subnet6)]
     return min(ways, key=lambda item: item.name, default=None)
 

@@ -1,7 +1,7 @@
 """The three network files: /etc/hosts, /etc/hostname, /etc/resolv.conf.
 
-They lie in the container's state directory and are bind-mounted over the image's, so that the
-host can change them while the container runs.
+They are in the container's state directory and are bind-mounted over the image's files, so that
+the host can change them while the container runs.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ff02::2\tip6-allrouters
 RESOLVER: Final = "127.0.0.11"
 """Address of the resolver for containers on user-defined networks, the same as Docker's."""
 _BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
-"""File in which systemd-resolved lists the resolvers behind its own stub on 127.0.0.53."""
+"""File in which systemd-resolved lists the resolvers behind its stub on 127.0.0.53."""
 
 
 def hosts(names: list[str], endpoints: Sequence[EndpointRecord]) -> str:
-    """Return `localhost`, and the container's own names at each of its addresses."""
+    """Return `localhost`, and the container's names at each of its addresses."""
     lines = [
         f"{address.split('/')[0]}\t{' '.join(names)}\n"
         for endpoint in endpoints
@@ -52,8 +52,8 @@ def servers(addresses: Sequence[str]) -> str:
 def resolv_conf(host: str, behind_stub: str) -> str:
     """Return the host's resolv.conf without resolvers on the host's loopback.
 
-    A container with its own netns cannot reach 127.0.0.53. If the host has only such resolvers,
-    take those behind the stub instead.
+    A container with a separate netns cannot reach 127.0.0.53. If the host has only such
+    resolvers, return those behind the stub instead.
     """
     for text in (host, behind_stub, host):
         kept = [line for line in text.splitlines() if not _names_loopback(line)]
@@ -65,8 +65,8 @@ def resolv_conf(host: str, behind_stub: str) -> str:
 def through_resolver(host: str) -> str:
     """Return the host's resolv.conf with mydocker's resolver in place of the host's.
 
-    With `ndots:0` a client queries a name without a dot as it is, and under the search domains
-    only if the name does not exist: a peer's name must not be looked up outside.
+    With `ndots:0` a client queries a name without a dot unchanged, and under the search domains
+    only if the name does not exist: no outside resolver must receive a peer's name.
     """
     kept, options = [], ["ndots:0"]
     for line in host.splitlines():
@@ -114,7 +114,7 @@ def searched() -> list[str]:
 
 
 def own_resolv_conf() -> str:
-    """Return the resolv.conf of a container with its own netns."""
+    """Return the resolv.conf of a container with a separate netns."""
     return resolv_conf(read_or_nothing("/etc/resolv.conf"), read_or_nothing(_BEHIND_STUB))
 
 
@@ -122,4 +122,4 @@ def write(directory: str, name: str, text: str) -> None:
     """Write one of the files in place (a bind mount follows the inode), readable by all."""
     path = f"{directory}/{name}"
     proc.write(path, text.encode(), mode=0o644)
-    os.chmod(path, 0o644)  # whatever the caller's umask
+    os.chmod(path, 0o644)  # regardless of the caller's umask

@@ -1,8 +1,8 @@
 """nft rules of the networks: isolation and masquerade. DNAT of ports is in `ports`.
 
-All rules are in mydocker's own table `inet mydocker`, which one transaction replaces as a whole.
-Rules match mydocker's bridges only and the chains accept the rest, so that foreign traffic,
-tables and FORWARD policies stay untouched. Each rule's comment names its network.
+All rules are in the table `inet mydocker`, which one transaction replaces as a whole. Rules match
+only mydocker's bridges and the chains accept all other packets, so that foreign traffic, tables
+and FORWARD policies stay untouched. Each rule's comment names its network.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _leaving(network: NetworkConfig) -> list[Request]:
     for subnet in network.subnets:
         forged = saddr(subnet, is_not=True)
         rules.append(_rule(_FORWARD, network, "forged source", iifname(bridge), forged, drop))
-    # A packet of no flow is never translated: it would leave with the container's address.
+    # A packet without a flow is never translated: it would leave with the container's address.
     stray = ct_state("invalid")
     rules.append(_rule(_FORWARD, network, "part of no flow", iifname(bridge), stray, drop))
     if not network.subnet6:
@@ -73,7 +73,7 @@ def _leaving(network: NetworkConfig) -> list[Request]:
 
 
 def _entering(network: NetworkConfig) -> list[Request]:
-    """Return the rules for packets to containers: replies and redirected connections pass."""
+    """Return the rules for packets to containers: only replies and redirected connections pass."""
     to = oifname(network.bridge)
     accept = verdict("accept")
     answers = ct_state("established", "related")
@@ -85,7 +85,7 @@ def _entering(network: NetworkConfig) -> list[Request]:
 
 
 def ruleset(networks: Sequence[NetworkConfig]) -> list[Request]:
-    """Return the whole table, as one transaction that replaces the present one."""
+    """Return the whole table, as one transaction that replaces the current one."""
     requests = [
         add_table(TABLE),
         del_table(TABLE),
@@ -121,12 +121,12 @@ def _translated(network: NetworkConfig) -> Iterator[Request]:
 
 
 def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
-    """Yield the rules for 127.0.0.1: from the host to the bridge, nothing the other way."""
+    """Yield the rules for 127.0.0.1: only from the host to the bridge."""
     yield loopback_guard(TABLE, network.bridge, f"{network.name}: loopback")
     called, to = saddr(LOOPBACK), oifname(network.bridge)
     yield _rule(_POSTROUTING, network, "from 127.0.0.1", called, to, masquerade())
-    # A hairpin leaves by its incoming link. A router would redirect the
-    # sender (ICMP redirect) past the translation.
+    # A hairpin packet leaves by its incoming link. A router would redirect the sender (ICMP
+    # redirect) past the translation.
     for version, protocol, number in ((4, "icmp", 5), (6, "icmpv6", 137)):
         redirect = [*family(version), *l4proto(protocol), *icmp_type(number)]
         yield _rule(_OUTPUT, network, "no redirects", to, redirect, verdict("drop"))
@@ -150,7 +150,7 @@ def applied(networks: Sequence[NetworkConfig]) -> Iterator[None]:
 
 
 def present() -> bool:
-    """Return whether the table is there; it is then complete, as it only changes as a whole."""
+    """Return whether the table exists; it is then complete, as it only changes as a whole."""
     with Nft() as nft:
         return TABLE in nft.tables()
 

@@ -23,8 +23,8 @@ _OWN_MACS: Final = "02:42:"
 def host_numbers(subnet: Network) -> range:
     """Return the addresses that a container may have, as integers.
 
-    Without the network address (in IPv6 the subnet-router anycast, RFC 4291) and the broadcast
-    address.
+    The network address (in IPv6 the subnet-router anycast, RFC 4291) and the broadcast address
+    are excluded.
     """
     last = int(subnet.broadcast_address)
     return range(int(subnet.network_address) + 1, last if subnet.version == 4 else last + 1)
@@ -39,21 +39,19 @@ def pick(
 ) -> Address:
     """Return a free address of `subnet`, from the part `within` it, or the requested one.
 
-    `taken` holds addresses as text, the gateway's among them. `ConflictError` if the request is
-    taken or no address is left, `InvalidError` if it lies outside or is the network or broadcast
+    `taken` contains addresses as text, including the gateway's. `ConflictError` if the request is
+    in use or no address is free, `InvalidError` if it is outside or the network or broadcast
     address.
     """
     allowed = host_numbers(subnet)
     if requested is not None:
-        asked = f"give a container the address {requested}"
+        asked = f"assign the address {requested}"
         if requested not in subnet:
-            raise InvalidError(asked, f"it is not in the subnet {subnet}")
+            raise InvalidError(asked, f"the address is not in the subnet {subnet}")
         if int(requested) not in allowed:
-            raise InvalidError(
-                asked, f"it is the network's own address or the broadcast of {subnet}"
-            )
+            raise InvalidError(asked, f"it is the network or broadcast address of {subnet}")
         if str(requested) in taken:
-            raise ConflictError(asked, "it is taken", remedy="mydocker network inspect")
+            raise ConflictError(asked, "the address is in use", remedy="mydocker network inspect")
         return requested
     if within is not None:
         first, last = int(within.network_address), int(within.broadcast_address)
@@ -64,12 +62,12 @@ def pick(
             return type(subnet.network_address)(number)
     raise ConflictError(
         f"find a free address in {within or subnet}",
-        "every address is taken",
+        "every address is in use",
         remedy="remove a container, or use a network with a larger subnet",
     )
 
 
-# Each start walks a full subnet: work on numbers, and format no address needlessly.
+# Each start walks a full subnet: compare numbers, and format no address needlessly.
 _TEXT: Final[dict[int, Callable[[int], str]]] = {
     4: lambda number: socket.inet_ntoa(number.to_bytes(4, "big")),
     6: lambda number: str(IPv6Address(number)),
@@ -82,7 +80,7 @@ def mac_of(address: Address) -> str:
 
 
 def address_of(mac: str) -> str:
-    """Return the IPv4 address that a MAC derives from; `""` if it is no such MAC."""
+    """Return the IPv4 address from which a MAC derives; `""` for any other MAC."""
     if not mac.startswith(_OWN_MACS):
         return ""
     return str(IPv4Address(bytes.fromhex(mac[6:].replace(":", ""))))
@@ -97,7 +95,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _keep(path: str, entries: Mapping[str, object], kept: Mapping[str, object]) -> None:
-    """Write the kept ones of a file's entries; without any there is no file."""
+    """Write the entries of a file to keep; without entries the file is removed."""
     if not kept and entries:
         os.unlink(path)
     elif len(kept) < len(entries):
@@ -127,9 +125,9 @@ class Leases:
         taken |= {address_of(item) for item in leases if item.startswith(_OWN_MACS)}
         taken.discard("")
         if mac and (mac in leases or address_of(mac) in taken):
-            raise ConflictError(f"give a container the MAC {mac}", "it is taken")
+            raise ConflictError(f"assign the MAC address {mac}", "the address is in use")
         if ip6 and not network.subnet6:
-            raise InvalidError(f"give a container the address {ip6}", "the network has no IPv6")
+            raise InvalidError(f"assign the address {ip6}", "the network has no IPv6")
         within = ip_network(network.ip_range) if network.ip_range else None
         given: list[Address] = []
         for subnet in network.subnets:

@@ -1,8 +1,8 @@
 """Driver macvlan: a container's link on an interface of the host.
 
-The container is a host on the parent's network, with its own MAC and address there. This host
-takes no part in its traffic, and the two do not reach each other over it (kernel: macvlan in
-bridge mode).
+The container is a machine on the parent's network, with its own MAC and address there. The host
+takes no part in its traffic, and the two cannot reach each other over the parent (kernel: macvlan
+in bridge mode).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from runtime.records import EndpointRecord, NetworkConfig
 
 _MODE_BRIDGE: Final = 4
 _BOUND, _AGAIN = 2.0, 0.005
-"""Seconds for the kernel to release a MAC: there is no notification of it."""
+"""Bound on the kernel's release of a MAC, in seconds: the kernel does not notify of it."""
 
 
 def parent(asked: str, name: str) -> rtnetlink_dump.Link:
-    """Return the parent interface; `NotFoundError` if the host has none of that name."""
+    """Return the parent interface; `NotFoundError` if the host has no interface of that name."""
     with Netlink() as host:
         found = find_link(host, name)
     if found is None:
-        raise NotFoundError(asked, f"there is no interface {name} on this host", remedy="ip link")
+        raise NotFoundError(asked, f"no such interface on this host: {name}", remedy="ip link")
     return found
 
 
@@ -36,7 +36,7 @@ def add(
     host: Netlink, netns: NetNS, inside: Netlink, network: NetworkConfig, endpoint: EndpointRecord
 ) -> None:
     """Create the container's link, inside its netns and still down."""
-    index = parent(f"join network {network.name!r}", network.parent).ifindex
+    index = parent(f"connect to network {network.name!r}", network.parent).ifindex
     link = rtnetlink.add_link(
         "macvlan",
         endpoint.interface,
@@ -53,9 +53,9 @@ def add(
 def bring_up(inside: Netlink, index: int) -> None:
     """Bring the container's link up.
 
-    The kernel refuses while another link on the same parent has its MAC: for example the link of
-    the same container before its restart, whose netns the kernel tears down asynchronously. Wait
-    for that.
+    The kernel refuses while another link on the same parent has its MAC. That may be the link of
+    the same container before its restart, whose netns the kernel destroys asynchronously. The
+    function waits for its end.
     """
     deadline = time.monotonic() + _BOUND
     while True:

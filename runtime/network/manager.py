@@ -75,7 +75,7 @@ class Networks:
         found = [network for network in networks if reference and network.id in fitting]
         if len(found) == 1:
             return found[0]
-        happened = f"{len(found)} ids start so" if found else "there is no such network"
+        happened = f"{len(found)} IDs have this prefix" if found else "no such network"
         raise NotFoundError(f"find network {reference!r}", happened, remedy="mydocker network ls")
 
     def named(self, reference: str) -> NetworkConfig:
@@ -83,15 +83,15 @@ class Networks:
         return self.default() if reference == DEFAULT_NETWORK else self.get(reference)
 
     def by_mode(self, name: str) -> NetworkConfig:
-        """Return the network of a mode as `named`; the `NotFoundError` names the modes too."""
+        """Return the network of a mode as `named`; the `NotFoundError` also lists the modes."""
         try:
             return self.named(name)
         except NotFoundError as error:
-            if "ids start so" in error.happened:
+            if "IDs have this prefix" in error.happened:
                 raise
             raise NotFoundError(
                 f"use the network mode {name!r}",
-                "there is no such mode, and no network of that name",
+                "no such mode or network",
                 remedy=f"{NETWORK_MODES}; `mydocker network ls`",
             ) from None
 
@@ -106,7 +106,7 @@ class Networks:
     # --- changing ----------------------------------------------------------
 
     def create(self, name: str, options: NetworkOptions) -> NetworkConfig:
-        """Create a network and bring it up; options that are left out are chosen."""
+        """Create a network and bring it up; missing options are chosen."""
         asked = f"create network {name!r}"
         check(asked, name, options)
         on_parent = options.get("driver") == "macvlan"
@@ -114,9 +114,9 @@ class Networks:
             options = {"mtu": macvlan.parent(asked, options["parent"]).mtu, **options}
         with room_for(asked), self._store.locked():
             self._repair()
-            # The default network counts as existing, also before its first use.
+            # The default network counts as existing even before its first use.
             if name == DEFAULT_NETWORK or os.path.exists(self._directory(name)):
-                raise ConflictError(asked, "a network of that name exists")
+                raise ConflictError(asked, "a network of this name already exists")
             # Containers on a macvlan share the subnet of the parent's own network.
             used = [*self._used(), *([] if on_parent else _routed())]
             return self._make(design(asked, name, options, identity=new_id(), used=used))
@@ -127,7 +127,7 @@ class Networks:
             network = self._read(DEFAULT_NETWORK)
             if network.ready:
                 return network
-        with room_for("make the default network"), self._store.locked():
+        with room_for("create the default network"), self._store.locked():
             self._repair()
             if os.path.exists(self._directory(DEFAULT_NETWORK)):
                 return self._read(DEFAULT_NETWORK)
@@ -143,7 +143,7 @@ class Networks:
                 left = bridge.find(host, network)
             if left is None:  # else left by a mydocker whose state was deleted
                 subnet, used = ip_network(config.DEFAULT), [*self._used(), *_routed()]
-                config.refuse_overlap("make the default network", subnet, used)
+                config.refuse_overlap("create the default network", subnet, used)
             return self._make(network)
 
     def _make(self, network: NetworkConfig) -> NetworkConfig:
@@ -213,7 +213,9 @@ class Networks:
         asked = f"remove network {reference!r}"
         if reference == DEFAULT_NETWORK or reference in RESERVED:
             raise ConflictError(
-                asked, "it is predefined", remedy="`mydocker system reset` removes everything"
+                asked,
+                "the network is predefined",
+                remedy="`mydocker system reset`, which removes everything",
             )
         with self._store.locked():
             self._repair()
@@ -222,7 +224,7 @@ class Networks:
             if users:
                 raise ConflictError(
                     asked,
-                    f"containers are on it: {', '.join(users)}",
+                    f"containers are connected to it: {', '.join(users)}",
                     remedy="mydocker rm -f " + " ".join(users),
                 )
             self._unmake(network)
@@ -284,7 +286,9 @@ class Networks:
         with self._store.locked():
             directory = self._directory(network.name)
             if not os.path.exists(directory):
-                raise NotFoundError(f"join network {network.name!r}", "it was just removed")
+                raise NotFoundError(
+                    f"connect to network {network.name!r}", "the network has just been removed"
+                )
             given = Leases(directory).take(
                 network, owner, ip=connection.ip, ip6=connection.ip6, mac=connection.mac
             )

@@ -1,11 +1,11 @@
 """Published ports, `-p [address:][host port:]port[/protocol]`: parse, reserve, redirect (DNAT).
 
-As in Docker (https://docs.docker.com/engine/network/port-publishing/): without an address on
-every address of the host, without a host port on a free one. Ranges (`8000-8009:80-89`) map port
-by port; a range of host ports for a single port leaves the choice. IPv6 addresses are in
-brackets.
+As in Docker (https://docs.docker.com/engine/network/port-publishing/), a port without an address
+is published on every address of the host, one without a host port on a free port. Ranges
+(`8000-8009:80-89`) map port by port; a range of host ports for a single container port means any
+free one of them. IPv6 addresses are in brackets.
 
-A reserved port is a bound socket. Its DNAT rules are in a table of the container's own, which
+A reserved port is a bound socket. Its DNAT rules are in a separate table for the container, which
 lives as long as the sockets that pid 1 keeps open. `runtime.network.firewall` has the rules of
 the networks.
 """
@@ -86,11 +86,13 @@ def parse(asked: str, text: str) -> list[PortRequest]:
     written, slash, protocol = text.partition("/")
     protocol = protocol.lower()
     if (protocol if slash else "tcp") not in PROTOCOLS:
-        raise InvalidError(asked, f"there is no protocol {protocol!r}", remedy="tcp, udp, sctp")
+        raise InvalidError(asked, f"unknown protocol {protocol!r}", remedy="tcp, udp or sctp")
     six, bracket, rest = written[1:].partition("]:") if written[:1] == "[" else ("", "", written)
     parts = rest.split(":")
     if len(parts) > (2 if bracket else 3) or (written[:1] == "[") != bool(bracket):
-        raise InvalidError(asked, "it is malformed", remedy="-p [ADDRESS:][HOST PORT:]PORT[/udp]")
+        raise InvalidError(
+            asked, "the port mapping is malformed", remedy="-p [ADDRESS:][HOST PORT:]PORT[/udp]"
+        )
     four = parts[0] if len(parts) == 3 else ""
     host = parts[-2] if len(parts) > 1 else ""
     return list(
@@ -137,7 +139,7 @@ def _range(asked: str, text: str) -> range:
     found = re.fullmatch(_RANGE, text, re.ASCII)
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not 1 <= first <= last <= _LAST:
-        raise InvalidError(asked, f"{text!r} is no port or range of ports from 1 to {_LAST}")
+        raise InvalidError(asked, f"{text!r} is not a port or range of ports from 1 to {_LAST}")
     return range(first, last + 1)
 
 
@@ -236,8 +238,8 @@ def _addresses(asked: str, wanted: PortRequest, versions: Sequence[Literal[4, 6]
     if ip_address(wanted.address).version not in versions:
         raise InvalidError(
             f"{asked}: publish on {wanted.address}",
-            f"the container has no IPv{ip_address(wanted.address).version} address to lead to",
-            "its networks are of the other family",
+            f"the container has no IPv{ip_address(wanted.address).version} address",
+            "its networks do not have this address family",
             "mydocker network create --ipv6",
         )
     return [wanted.address]
@@ -270,7 +272,7 @@ def _one(
 
 
 def _bind(asked: str, wanted: PortRequest, address: str, port: int) -> socket.socket:
-    asked = f"{asked}: publish port {port or 'of choice'}/{wanted.protocol} on {address}"
+    asked = f"{asked}: publish port {port or 'chosen by the kernel'}/{wanted.protocol} on {address}"
     family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
     try:
         opened = socket.socket(family, *_KINDS[wanted.protocol])
@@ -278,7 +280,7 @@ def _bind(asked: str, wanted: PortRequest, address: str, port: int) -> socket.so
         if is_exhausted(error):
             raise exhausted(asked, error) from error
         raise UnsupportedError(
-            asked, str(error.strerror), f"this kernel does not speak {wanted.protocol}"
+            asked, str(error.strerror), f"the kernel does not support {wanted.protocol}"
         ) from error
     try:
         if family == socket.AF_INET6:
@@ -327,11 +329,11 @@ def _refusal(asked: str, error: OSError) -> MydockerError:
             return ConflictError(
                 asked,
                 "the port is in use",
-                "another container, or a program of this host, has it",
-                "`mydocker ps`, `ss -lntup`, or another port",
+                "another container or a program of the host uses the port",
+                "another port; `mydocker ps` and `ss -lntup` show the ports in use",
             )
         case errno.EADDRNOTAVAIL:
-            return InvalidError(asked, "the host has no such address", remedy="ip address")
+            return InvalidError(asked, "the host does not have this address", remedy="ip address")
         case errno.EACCES:
             return UnsupportedError(
                 asked, "permission denied", "ports below 1024 need CAP_NET_BIND_SERVICE"
@@ -392,7 +394,7 @@ def _to_host(item: Publication, hook: Hook) -> list[Expression]:
     """Match the host addresses that a hook redirects; empty if it redirects none."""
     address = ip_address(item.address)
     if not address.is_unspecified:
-        # Only the host may use the loopback, whatever is on the wire; ::1 is relayed.
+        # Only the host may use the loopback, even if such packets arrive; ::1 is relayed.
         here = hook == "output" and address.version == 4
         return daddr(ip_network(address)) if here or not address.is_loopback else []
     every = [*family(address.version), *to_local()]

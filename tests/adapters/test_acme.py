@@ -124,8 +124,8 @@ def test_inspect_cache_ends_with_the_container(scene: Scene) -> None:
     ("trick", "words"),
     [
         ('[ "$1" = inspect ] && kill -SEGV $$', "it was ended by signal 11"),
-        ('[ "$1" = inspect ] && echo hello && exit 0', "it printed what is no JSON"),
-        ('[ "$1" = inspect ] && exit 3', "it exited with 3 and said nothing"),
+        ('[ "$1" = inspect ] && echo hello && exit 0', "its output is not JSON"),
+        ('[ "$1" = inspect ] && exit 3', "it exited with 3 without a message"),
         ('[ "$1" = inspect ] && echo "panic: oh" >&2 && exit 2', "it crashed"),
     ],
     ids=["crash", "garbage", "silence", "panic"],
@@ -140,7 +140,7 @@ def test_crash_is_an_error_with_command_and_output(
     told = str(raised.value)
     assert told.startswith("inspect web: ")
     assert words in told
-    assert f"It was {tmp_path}/acmectl inspect web" in told
+    assert f"The command was {tmp_path}/acmectl inspect web" in told
     assert f"`netmodes lab --runtime {tmp_path}/acme.toml` gives a shell" in told
 
 

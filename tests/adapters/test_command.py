@@ -68,7 +68,7 @@ def test_vendors_shows_a_description(capsys: pytest.CaptureFixture[str], tmp_pat
     """`netmodes vendors FILE` shows a description and its missing programs."""
     assert main.main(["vendors", describe(tmp_path, command="acmectl-7")]) == 0
     told = capsys.readouterr().out
-    assert "not installed: there is no acmectl-7" in told
+    assert "not installed: acmectl-7 not found" in told
     assert "joined_survives = loopback-only" in told
 
 
@@ -92,7 +92,7 @@ def test_vendors_names_an_unknown_adapter(capsys: pytest.CaptureFixture[str]) ->
     """The command names an unknown adapter, shows the others and exits with 2."""
     assert main.main(["vendors", "dokcer", "mydocker"]) == 2
     told = capsys.readouterr().out
-    assert "no adapter is called 'dokcer'; there are: bwrap, " in told
+    assert "unknown adapter 'dokcer'; the known ones are bwrap, " in told
     assert "mydocker 0" in told
 
 

@@ -85,12 +85,12 @@ def test_unknown_runtime_has_the_default_dialect() -> None:
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        ({"mack": "random"}, r"no key of \[dialect\] called 'mack'; there are: .*mac, "),
-        ({"mac": "drawn"}, "mac is 'drawn': .*; there are: from-address, random, stable"),
+        ({"mack": "random"}, r"unknown key of \[dialect\]: 'mack'; the known ones are .*mac, "),
+        ({"mac": "drawn"}, "mac is 'drawn': .*; possible values: from-address, random, stable"),
         ({"none_loopback": "yes"}, "none_loopback is 'yes': Expected `bool`, got `str`"),
         ({"joined_refuses": ["publish", 7]}, r"joined_refuses is .*got `int` - at `\$\[1\]`"),
         ({"bridge_address": "172.17.0.300/16"}, "bridge_address is '172.17.0.300/16': Octet 300"),
-        ({"mtu": "large"}, "mtu is 'large': .*; there are: inherit"),
+        ({"mtu": "large"}, "mtu is 'large': .*; possible values: inherit"),
     ],
 )
 def test_invalid_choice_is_refused(choices: dict[str, Any], words: str) -> None:

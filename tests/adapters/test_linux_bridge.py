@@ -54,7 +54,7 @@ def test_network_is_a_bridge_and_is_removed_completely(world: World) -> None:
     ("spec", "said"),
     [
         (NetworkSpec("x", subnet=IPv4Network("198.51.100.0/25")), "overlaps 198.51.100.0/24"),
-        (NetworkSpec("x", internal=True), "a bridge alone is not internal"),
+        (NetworkSpec("x", internal=True), "a Linux bridge does not support internal"),
         (NetworkSpec("x", mtu=70000), "network x: "),
     ],
 )

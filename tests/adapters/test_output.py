@@ -121,19 +121,19 @@ def test_podman_network_inspect_is_parsed() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("hello", "no JSON"),
-        ("[]", "no list of one object"),
-        ("7", "no list of one object"),
-        ("[{}]", "no description of a container: there is no 'State'"),
+        ("hello", "not JSON"),
+        ("[]", "not a list of one object"),
+        ("7", "not a list of one object"),
+        ("[{}]", "not the description of a container: 'State' is missing"),
         (
             '[{"Id": 1, "Name": "n", "State": {"Running": true, "Pid": "x"}}]',
-            "no description of a container: ValueError: ",
+            "not the description of a container: ValueError: ",
         ),
         (
             inspected(Networks={"lan": {**ENDPOINT, "IPAddress": "elsewhere"}}),
-            "no description of a container: A",
+            "not the description of a container: A",
         ),
-        (inspected(Ports={"80/tcp": [{"HostPort": ""}]}), "no description of a container: V"),
+        (inspected(Ports={"80/tcp": [{"HostPort": ""}]}), "not the description of a container: V"),
     ],
 )
 def test_unexpected_output_is_an_error_with_the_reason(text: str, words: str) -> None:

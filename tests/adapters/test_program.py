@@ -39,9 +39,21 @@ def test_arguments_follow_global_options(tmp_path: Path) -> None:
     [
         ("echo no such thing >&2; exit 7", ProgramRefused, "^no such thing$"),
         ("exit 7", ProgramBroken, "acme --global start exited with 7"),
-        ("echo half; kill -9 $$", ProgramBroken, "start was ended by signal 9; it said 'half'"),
-        ("echo so; echo 'panic: oh'; exit 2", ProgramBroken, r"start crashed; it said .*panic: oh"),
-        ("echo 'fatal error: oh'; exit 2", ProgramBroken, "start crashed; it said 'fatal error"),
+        (
+            "echo half; kill -9 $$",
+            ProgramBroken,
+            "start was ended by signal 9; its output is 'half'",
+        ),
+        (
+            "echo so; echo 'panic: oh'; exit 2",
+            ProgramBroken,
+            r"start crashed with the output .*panic: oh",
+        ),
+        (
+            "echo 'fatal error: oh'; exit 2",
+            ProgramBroken,
+            "start crashed with the output 'fatal error",
+        ),
     ],
 )
 def test_failed_program_is_refused_or_broken(
@@ -87,10 +99,10 @@ def test_non_executable_program_is_reported(tmp_path: Path) -> None:
 def test_invalid_pid_file_is_reported(tmp_path: Path, said: str) -> None:
     """An invalid pid file, also an empty or missing one, is reported."""
     path = tmp_path / "pid"
-    with pytest.raises(ProgramBroken, match=r"there is no pid in .*pid, but ''"):
+    with pytest.raises(ProgramBroken, match=r"pid contains '' instead of a pid"):
         read_pid(path)
     path.write_text(f"{said}\n")
-    with pytest.raises(ProgramBroken, match=f"pid, but '{said}'"):
+    with pytest.raises(ProgramBroken, match=f"pid contains '{said}' instead"):
         read_pid(path)
     path.write_text("17\n")
     assert read_pid(path) == 17

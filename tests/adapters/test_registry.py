@@ -33,7 +33,7 @@ def test_error_of_a_missing_runtime_names_the_package(
     with pytest.raises(NotInstalled) as raised:
         registry.find("podman")
     told = str(raised.value)
-    assert told.startswith("not installed: there is no podman, crun, conmon. Try: apt-get install ")
+    assert told.startswith("not installed: podman, crun, conmon not found. Try: apt-get install ")
     assert "\n" not in told
 
 
@@ -58,8 +58,8 @@ def test_at_sign_in_a_path_belongs_to_the_path(tmp_path: Path) -> None:
             "does not load: ModuleNotFoundError: No module named 'no_such_module'",
         ),
         ("pathlib:Acme", "does not load: AttributeError: .*Acme"),
-        ("pathlib:Path", "an adapter's class is wanted, which has `features`"),
-        ("math:pi", "is 3.14.*: an adapter's class is wanted"),
+        ("pathlib:Path", "not an adapter class with `features`"),
+        ("math:pi", "is 3.14.*, not an adapter class"),
     ],
 )
 def test_broken_entry_point_is_named_and_hides_no_other(
@@ -85,7 +85,7 @@ def test_non_executable_command_of_a_description_is_named(
     """The error says that a description's command exists but is not executable."""
     (tmp_path / "notes").write_text("no program\n")
     path = describe(tmp_path, command=f"{tmp_path}/notes")
-    told = f"{tmp_path}/notes is there, and cannot be executed"
+    told = f"{tmp_path}/notes exists but is not executable"
     with pytest.raises(NotInstalled, match=f"^{told}\\. `netmodes vendors` lists"):
         registry.find(path)
     assert main.main(["vendors", path]) == 0
@@ -95,7 +95,7 @@ def test_non_executable_command_of_a_description_is_named(
 def test_invalid_description_is_an_unknown_runtime(tmp_path: Path) -> None:
     """An invalid description is an unknown runtime, and the message has the error."""
     (tmp_path / "acme.toml").write_text("[runtme]")
-    with pytest.raises(UnknownRuntime, match="no table called 'runtme'"):
+    with pytest.raises(UnknownRuntime, match="unknown table: 'runtme'"):
         registry.find(str(tmp_path / "acme.toml"))
 
 
@@ -119,14 +119,14 @@ def test_bare_runtime_and_cni_plugins_come_from_the_prefix_first(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("runc@{empty}", "{empty} has none of .*runc"),
-        ("docker@{empty}", "{empty} has none of .*runc"),
-        ("docker@", "there is no folder ''"),
-        ("docker@relative", "there is no folder 'relative'"),
-        ("docker@/no/such/folder", "there is no folder"),
-        ("lxc@{empty}", "they need libraries of their own version"),
-        ("nspawn@{empty}", "they need libraries of their own version"),
-        ("mydocker@/", "cannot be taken from another folder: it has none"),
+        ("runc@{empty}", "{empty} contains none of .*runc"),
+        ("docker@{empty}", "{empty} contains none of .*runc"),
+        ("docker@", "no folder ''"),
+        ("docker@relative", "no folder 'relative'"),
+        ("docker@/no/such/folder", "no folder"),
+        ("lxc@{empty}", "CNI plugins need libraries of their own version"),
+        ("nspawn@{empty}", "CNI plugins need libraries of their own version"),
+        ("mydocker@/", "does not support programs from another folder: it has no programs"),
     ],
 )
 def test_unusable_prefix_is_refused(name: str, words: str, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_runtime_that_needs_cgroups_is_refused_without_delegation(
     """A runtime that needs cgroups is refused without delegation; others are accepted."""
     monkeypatch.setattr("harness.adapters.support.rootless.in_user_namespace", lambda: True)
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: False)
-    assert "makes cgroups, and none is delegated" in registry.obstacle(registry.load(name))
+    assert "creates cgroups, but none is delegated" in registry.obstacle(registry.load(name))
     others = ("bwrap", "containerd", "docker-runsc", "lxc", "mydocker-cli", "runsc")
     assert {registry.obstacle(registry.load(other)) for other in others} == {""}
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: True)

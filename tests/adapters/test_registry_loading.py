@@ -66,9 +66,9 @@ def test_finding_mydocker_imports_no_other_driver() -> None:
 @pytest.mark.parametrize(
     ("features", "words"),
     [
-        ('frozenset({"bridg", "host"})', "claims 'bridg': there is no such feature; there are: br"),
-        ('"bridge"', "has 'bridge' for its features: a set of them is wanted"),
-        ("property(lambda self: frozenset())", "has <property .*: a set of them is wanted"),
+        ('frozenset({"bridg", "host"})', "claims the unknown feature 'bridg'; known: br"),
+        ('"bridge"', "has the features 'bridge', which is not a set of features"),
+        ("property(lambda self: frozenset())", "has the features <property .*, which is not a set"),
     ],
     ids=["misspelt", "text", "property"],
 )

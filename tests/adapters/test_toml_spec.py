@@ -83,27 +83,36 @@ def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[runtime", "acme.toml is no TOML"),
-        ("[runtme]", "no table called 'runtme'; there are: runtime, words, daemon, dialect"),
-        ("[runtime]", r"\[runtime\] needs 'command', or `like` to take it from"),
-        ('[runtime]\nlike = "docker newest"', "like has no version 'newest': it is one"),
-        ('[runtime]\nlike = "dokcer"', "like = 'dokcer': it is one of docker, podman, myd"),
+        ("[runtime", "acme.toml is not valid TOML"),
+        ("[runtme]", "unknown table: 'runtme'; the known ones are runtime, words, daemon, dialect"),
+        ("[runtime]", r"\[runtime\] needs 'command', or `like` to inherit it from"),
+        ('[runtime]\nlike = "docker newest"', "like has the invalid version 'newest'"),
+        ('[runtime]\nlike = "dokcer"', "like = 'dokcer' is not one of docker, podman, myd"),
         (
             SMALL.replace('"bridge", "none"', ""),
             r"features is \[\]: .*length >= 1; .* bridge, host",
         ),
-        (SMALL.replace("none", "nothing"), "features is .*'nothing' .*; there are: bridge, host"),
-        (SMALL + 'feature = ["dns"]', r"no key of \[runtime\] called 'feature'; there are: .*fe"),
-        (SMALL + 'idle = [""]', r"\[runtime\] idle is .*: the first word is empty"),
+        (
+            SMALL.replace("none", "nothing"),
+            "features is .*'nothing' .*; possible values: bridge, host",
+        ),
+        (
+            SMALL + 'feature = ["dns"]',
+            r"unknown key of \[runtime\]: 'feature'; the known ones are .*fe",
+        ),
+        (SMALL + 'idle = [""]', r"\[runtime\] idle is .*, whose first word is empty"),
         (SMALL + "timeout = 0", r"\[runtime\] timeout is 0: Expected `int` >= 1"),
         (SMALL + 'scratch = ["var/lib"]', r"\[runtime\] scratch is \['var/lib'\]: .*matching"),
         (SMALL + 'files = { "etc/acme" = "" }', r"\[runtime\] files is .*matching regex"),
         (SMALL + 'env = "HOME=/"', r"env is 'HOME=/': Expected `object`, got `str`"),
-        (SMALL + '[words]\nrm = ["rm"]', r"no key of \[words\] called 'rm'; there are: .*remove"),
+        (
+            SMALL + '[words]\nrm = ["rm"]',
+            r"unknown key of \[words\]: 'rm'; the known ones are .*remove",
+        ),
         (SMALL + '[words]\nrun = "run -d"', r"\[words\] run is 'run -d': Expected `array`"),
         (SMALL + '[[daemon]]\ncommand = []\nsocket = "/s"', r"\[\[daemon\]\] command is \[\]: Ex"),
         (SMALL + '[[daemon]]\ncommand = ["acmed"]', r"\[\[daemon\]\] needs 'socket'"),
-        (SMALL + '[daemon]\ncommand = ["acmed"]', "an array of tables: two brackets"),
+        (SMALL + '[daemon]\ncommand = ["acmed"]', "two brackets: it is an array of tables"),
         (SMALL + '[dialect]\nmac = "drawn"', r"\[dialect\] mac is 'drawn': .*; .*: .*random"),
     ],
 )
@@ -116,5 +125,5 @@ def test_invalid_description_is_reported(tmp_path: Path, text: str, words: str) 
 
 def test_missing_description_file_is_named() -> None:
     """The error for a missing description has its path and the system's reason."""
-    with pytest.raises(DescriptionError, match=r"/nowhere/acme.toml cannot be read: No such file"):
+    with pytest.raises(DescriptionError, match=r"cannot read /nowhere/acme.toml: No such file"):
         toml_spec.load("/nowhere/acme.toml")

@@ -201,8 +201,8 @@ def test_unknown_runtimes_are_refused_at_the_start(tmp_path: Path) -> None:
     absent = acme(tmp_path, ACME.replace(sys.executable, "acmectl-7"))
     done = compare(tmp_path, "mydocker", absent, "unknown")
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"netmodes compare: {absent}: not installed: there is no acmectl-7" in done.stderr
-    assert "netmodes compare: unknown: no adapter is called 'unknown'" in done.stderr
+    assert f"netmodes compare: {absent}: not installed: acmectl-7 not found" in done.stderr
+    assert "netmodes compare: unknown: unknown adapter 'unknown'" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

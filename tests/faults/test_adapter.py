@@ -117,7 +117,9 @@ def test_fault_can_change_or_skip_a_verb(sabotage: Callable[[Any], Scene]) -> No
         if verb.called == "run":
             changed = ContainerSpec(verb.spec.name, Nothing())
             assert verb.arguments == {"spec": verb.spec}
-            with pytest.raises(TypeError, match="run has no argument speck; it has: spec"):
+            with pytest.raises(
+                TypeError, match="run has no argument speck; its arguments are spec"
+            ):
                 verb(speck=changed)
             with pytest.raises(AttributeError, match="run has no argument speck"):
                 _ = verb.speck

@@ -27,13 +27,17 @@ def silent(site: FaultContext) -> None:  # noqa: D103 # that is what it is for
 WRONG: dict[str, tuple[dict[str, Any], Callable[..., Any], str]] = {
     "id": ({"id_": "Bad Id", "moment": "host-ready"}, acts, "lower-case words"),
     "violates": ({"violates": (), "moment": "host-ready"}, acts, "violates no requirement"),
-    "neither": ({}, acts, "either the moment"),
-    "both": ({"moment": "host-ready", "around": "run"}, wraps, "either the moment"),
-    "moment": ({"moment": "by-and-by"}, acts, "no moment 'by-and-by'; there are: host-ready"),
-    "verb": ({"around": ("run", "pause")}, wraps, "no verb pause; it has: connect, crash, "),
-    "docstring": ({"moment": "host-ready"}, silent, "say in its docstring"),
-    "arguments": ({"moment": "host-ready"}, wraps, "must take a site, no more"),
-    "around": ({"around": "run"}, acts, "must take a site and a verb"),
+    "neither": ({}, acts, "either `moment`"),
+    "both": ({"moment": "host-ready", "around": "run"}, wraps, "either `moment`"),
+    "moment": (
+        {"moment": "by-and-by"},
+        acts,
+        "unknown moment 'by-and-by'; the known ones are host-ready",
+    ),
+    "verb": ({"around": ("run", "pause")}, wraps, "no verb pause; the verbs are connect, crash, "),
+    "docstring": ({"moment": "host-ready"}, silent, "the function has no docstring"),
+    "arguments": ({"moment": "host-ready"}, wraps, "must take only a site"),
+    "around": ({"around": "run"}, acts, "must take only a site and a verb"),
 }
 
 

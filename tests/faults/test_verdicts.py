@@ -121,4 +121,4 @@ def test_verdict_on_surviving_fault_has_its_activity() -> None:
         judge(harmless(), [outcome()], tested=known, claimed=known, acted=acted).said
         for acted in (0, 1)
     ]
-    assert told == ["AB-1: it never acted", "AB-1: no test of it failed"]
+    assert told == ["AB-1: the fault never acted", "AB-1: no test of it failed"]

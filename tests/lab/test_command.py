@@ -71,7 +71,7 @@ def test_unknown_runtime_is_refused_with_the_known() -> None:
     """The error for an unknown runtime lists the known ones, and nothing is started."""
     done = run([*LAB, "--runtime", "nosuch"])
     assert done.returncode == 2
-    assert "no adapter is called 'nosuch'" in done.stderr
+    assert "unknown adapter 'nosuch'" in done.stderr
     assert "mydocker" in done.stderr
 
 

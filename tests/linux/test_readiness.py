@@ -50,7 +50,7 @@ def test_await_carrier_names_a_link_with_peer_down(space: NetNS) -> None:
     """
     with Netlink(space) as netlink:
         add_veth(netlink, far=False)
-        with pytest.raises(TimeoutError, match=r"near has no carrier .* is its peer up"):
+        with pytest.raises(TimeoutError, match=r"near has no carrier .* check that its peer is up"):
             await_carrier(netlink, ["near"], bound=0.05)
 
 
@@ -75,7 +75,9 @@ def test_await_local_names_a_missing_ipv6_address(space: NetNS) -> None:
     """
     with Netlink(space) as netlink:
         await_local(netlink, [ip_address("192.0.2.1")], bound=0)
-        with pytest.raises(TimeoutError, match=r"fd00::1 takes no packets .* is it there"):
+        with pytest.raises(
+            TimeoutError, match=r"fd00::1 accepts no packets .* check that it is assigned"
+        ):
             await_local(netlink, [ip_address("fd00::1")], bound=0.05)
 
 
@@ -178,7 +180,7 @@ def test_address_without_local_route_is_named(ends6: Pair) -> None:
     await_ready([other])
     with Netlink(other) as netlink:
         netlink.send([_local_route(rtnetlink.RTM_DELROUTE, 0)])
-        with pytest.raises(NeverReady, match=r"address .* of eth0 takes no packets yet after"):
+        with pytest.raises(NeverReady, match=r"address .* of eth0 accepts no packets yet after"):
             await_ready([other], bound=0.05)
 
 

@@ -189,7 +189,7 @@ def test_hanging_exec_times_out_and_leaves_no_process(monkeypatch: pytest.Monkey
         runtime.start()
         with guarded(world, runtime.dialect):
             began = time.monotonic()
-            with pytest.raises(AgentLost, match=r"has not answered for 1 s(.|\n)*no answer from"):
+            with pytest.raises(AgentLost, match=r"did not reply within 1 s(.|\n)*no answer from"):
                 Scene(world, runtime, CAST, probe="exec")
             assert time.monotonic() - began < GIVEN_UP
         runtime.stop()

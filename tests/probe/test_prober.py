@@ -137,16 +137,16 @@ class WrongPeer(NamedTuple):
 
 
 WRONG_PEERS = {
-    "another witness, icmp": WrongPeer(Protocol.ICMP, NS2, None, 0, "net:[{}] answered instead"),
-    "another witness, udp": WrongPeer(Protocol.UDP, NS2, None, 0, "net:[{}] answered instead"),
-    "another witness, tcp": WrongPeer(Protocol.TCP, NS2, None, 0, "net:[{}] answered instead"),
+    "another witness, icmp": WrongPeer(Protocol.ICMP, NS2, None, 0, "net:[{}] replied instead"),
+    "another witness, udp": WrongPeer(Protocol.UDP, NS2, None, 0, "net:[{}] replied instead"),
+    "another witness, tcp": WrongPeer(Protocol.TCP, NS2, None, 0, "net:[{}] replied instead"),
     "no witness": WrongPeer(
-        Protocol.ICMP, "lan_gateway", None, 0, "{} answered, but no witness saw the request"
+        Protocol.ICMP, "lan_gateway", None, 0, "{} replied, but no witness received the request"
     ),
     "tcp echo": WrongPeer(
-        Protocol.TCP, INTERNET, 7, 5.0, "the connection was accepted, then came b'{{"
+        Protocol.TCP, INTERNET, 7, 5.0, "the connection was accepted, and its greeting was b'{{"
     ),
-    "udp echo": WrongPeer(Protocol.UDP, INTERNET, 7, 5.0, "a reply came that is b'{{"),
+    "udp echo": WrongPeer(Protocol.UDP, INTERNET, 7, 5.0, "the reply was b'{{"),
     "discard": WrongPeer(
         Protocol.TCP, INTERNET, 9, 0, "a process accepted the connection and sent nothing"
     ),
@@ -279,7 +279,7 @@ def test_lost_reply_is_dropped_with_sender_and_ttl_of_the_request(
     seen = one(world, NS1, INTERNET, protocol, family)
     assert seen == Observation(Outcome.DROPPED, seen_ttl=60, seen_from=NS1)
     internet = world.namespaces[INTERNET].id[1]
-    assert seen.detail == f"the request arrived at net:[{internet}], no answer came back"
+    assert seen.detail == f"the request arrived at net:[{internet}], no reply came back"
 
 
 LEAKS = {

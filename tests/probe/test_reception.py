@@ -128,7 +128,7 @@ def test_reply_from_another_address_is_a_wrong_peer(
     results.replied(0, REPLY._replace(source=OTHER))
     seen = observation(results)
     assert seen.outcome is Outcome.WRONG_PEER
-    assert seen.detail == "the answer came from 192.0.2.3, not from 192.0.2.2"
+    assert seen.detail == "the reply came from 192.0.2.3, not from 192.0.2.2"
 
 
 def test_request_seen_by_two_witnesses_is_a_wrong_peer(

@@ -178,13 +178,13 @@ def test_equal_dns_queries_are_built_and_parsed_once(
         (GOOD, 4, "203.0.113.10"),
         (answer(f"{NAME}. AAAA 2001:db8:1::10"), 6, "2001:db8:1::10"),
         (answer(f"{NAME}. CNAME other.", "other. A 203.0.113.10"), 4, "203.0.113.10"),
-        (answer(f"{NAME}. AAAA 2001:db8:1::10"), 4, f"{FIRST} answered no address"),
-        (answer(), 4, f"{FIRST} answered no address"),
-        (NXDOMAIN, 4, f"{FIRST} answered NXDOMAIN"),
-        (FAILS, 4, f"{FIRST} answered SERVFAIL"),
-        (another, 4, f"{FIRST} answered another question"),
-        (b"\xff" * 20, 4, f"{FIRST} sent something that is no DNS message: .+"),
-        (b"", 4, f"{FIRST} sent something that is no DNS message: .+"),
+        (answer(f"{NAME}. AAAA 2001:db8:1::10"), 4, f"{FIRST} replied no address"),
+        (answer(), 4, f"{FIRST} replied no address"),
+        (NXDOMAIN, 4, f"{FIRST} replied NXDOMAIN"),
+        (FAILS, 4, f"{FIRST} replied SERVFAIL"),
+        (another, 4, f"{FIRST} replied to another query"),
+        (b"\xff" * 20, 4, f"{FIRST} sent a malformed DNS message: .+"),
+        (b"", 4, f"{FIRST} sent a malformed DNS message: .+"),
     ],
 )
 def test_dns_reply_gives_an_address_or_a_reason(
@@ -206,7 +206,7 @@ def test_dns_reply_gives_an_address_or_a_reason(
     [
         ("198.51.100.1", "198.51.100.1 cannot be queried: Network is unreachable"),
         (FIRST, f"{FIRST} cannot be reached: Connection refused"),
-        ("192.0.2.99", "192.0.2.99 did not answer within 0.1 s"),
+        ("192.0.2.99", "192.0.2.99 did not reply within 0.1 s"),
     ],
 )
 def test_unreachable_resolver_is_named(
@@ -228,8 +228,8 @@ def test_unreachable_resolver_is_named(
         ([FIRST, SECOND], {FIRST: GOOD, SECOND: None}, "203.0.113.10"),
         ([FIRST, SIXTH], {FIRST: FAILS, SIXTH: OTHER}, "203.0.113.77"),
         (["198.51.100.1", SECOND], {SECOND: OTHER}, "203.0.113.77"),
-        ([FIRST, SECOND], {FIRST: NXDOMAIN, SECOND: GOOD}, f"{FIRST} answered NXDOMAIN"),
-        ([FIRST, SECOND], {FIRST: FAILS, SECOND: REFUSED}, f"{SECOND} answered REFUSED"),
+        ([FIRST, SECOND], {FIRST: NXDOMAIN, SECOND: GOOD}, f"{FIRST} replied NXDOMAIN"),
+        ([FIRST, SECOND], {FIRST: FAILS, SECOND: REFUSED}, f"{SECOND} replied REFUSED"),
     ],
 )
 def test_first_resolver_that_replies_counts(
@@ -268,7 +268,7 @@ def test_dns_reply_with_id_of_another_query_is_refused(ends: tuple[NetNS, NetNS]
     with resolvers(ends[1], {FIRST: first, SECOND: confused}):
         found = resolve([Lookup(ends[0], conf(server), NAME, 4) for server in (FIRST, SECOND)])
     assert found[0].address is not None
-    assert found[1] == Resolved(None, f"{SECOND} answered another question")
+    assert found[1] == Resolved(None, f"{SECOND} replied to another query")
 
 
 def test_lookup_of_invalid_name_without_resolver_names_missing_resolver(

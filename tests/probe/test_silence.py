@@ -94,7 +94,7 @@ def test_request_to_missing_neighbour_is_dropped() -> None:
             assert list(rtnetlink_dump.neighbours(netlink, state=rtnetlink.NUD_INCOMPLETE)) == []
         later = observe_all(requests, patience=PATIENCE)
     assert later == [Observation(Outcome.DROPPED)] * 6
-    assert {seen.detail for seen in later} == {"no neighbour answered for the next hop"}
+    assert {seen.detail for seen in later} == {"the next hop did not resolve to a MAC address"}
 
 
 def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> None:
@@ -148,7 +148,7 @@ def test_prober_waits_for_delayed_anycast_neighbour(star: Star) -> None:
     """The prober waits for an anycast owner's delayed reply (RFC 4861, 7.2.7)."""
     requests = [probe(star.client, "2001:db8::", star.router)]
     (seen,) = observe_all(requests, through=star.namespaces)
-    assert seen.detail == f"the answer came from {ROUTER[6][0]}, not from 2001:db8::"
+    assert seen.detail == f"the reply came from {ROUTER[6][0]}, not from 2001:db8::"
 
 
 @EACH
@@ -189,7 +189,7 @@ def test_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         requests = [
             probe(one, f"10.0.1.{1 + number}", other, Protocol.UDP, number) for number in range(30)
         ]
-        with pytest.raises(SendQueueFull, match=r"source → target-\d+ udp/4 cannot be probed"):
+        with pytest.raises(SendQueueFull, match=r"cannot probe source → target-\d+ udp/4"):
             observe_all(requests)
 
 

@@ -68,7 +68,9 @@ def test_port_in_use_in_one_namespace_is_skipped_in_all(
         assert [own.number for own in opened] == [0, 1]
         for own in opened:
             own.close()
-        with pytest.raises(PortsTaken, match=rf"ports \[{PORT}\] are each in use in one of 2"):
+        with pytest.raises(
+            PortsTaken, match=rf"each of the ports \[{PORT}\] is in use in one of 2"
+        ):
             open_sockets(ends, [PORT])
 
 

@@ -152,6 +152,6 @@ def test_command_with_low_descriptor_limit_names_the_remedy(
         timeout=30,
     )
     assert (done.returncode, done.stdout) == (125 if words[0] == "run" else 1, "")
-    assert done.stderr.startswith("mydocker: use mydocker: Too many open files\n")
+    assert done.stderr.startswith("mydocker: cannot use mydocker: Too many open files\n")
     assert "try: `ulimit -n`" in done.stderr
     assert os.listdir(root) == []

@@ -79,10 +79,10 @@ def test_whole_id_precedes_an_equal_name(store: Store) -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("ab", r"2 ids start so: ab1111111111, ab2222222222"),
-        ("f", "there is no such container"),
-        ("", "there is no such container"),
-        ("../etc", "there is no such container"),
+        ("ab", r"2 IDs have this prefix: ab1111111111, ab2222222222"),
+        ("f", "no such container"),
+        ("", "no such container"),
+        ("../etc", "no such container"),
     ],
 )
 def test_ambiguous_or_unknown_container_reference_is_refused(

@@ -223,7 +223,7 @@ def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
 
     Two captures at one tap would take frames from each other.
     """
-    taken = r"going on at far/eth0, near/eth0"
+    taken = r"active at far/eth0, near/eth0"
     with Capture(taps), pytest.raises(RuntimeError, match=taken), Capture(taps):
         pass
     with pytest.raises(ZeroDivisionError), Capture(taps):
@@ -235,7 +235,7 @@ def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
 def test_expectation_at_unknown_interface_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
     """An expectation at an interface without a tap fails, also that of no packet."""
     with Capture([*taps, everywhere]) as wire:
-        with pytest.raises(ValueError, match="nothing is captured at 'eth0', only at far/eth0, n"):
+        with pytest.raises(ValueError, match="no tap captures at 'eth0', only at far/eth0, n"):
             wire.expect_none(IP(), at="eth0")
         wire.expect_none(UDP(), at="near/lo")
 

@@ -47,16 +47,16 @@ def test_expect_one_names_the_nearest_frame_and_its_difference() -> None:
         expect.one([ERROR, REPLY, REQUEST], IP(src="172.17.0.2") / UDP(dport=4242))
     lines = str(failure.value).splitlines()
     assert lines[0] == (
-        "no frame is like IP(src=172.17.0.2) / UDP(dport=4242); of 3 captured these come nearest:"
+        "no frame matches IP(src=172.17.0.2) / UDP(dport=4242); the nearest of 3 captured:"
     )
     assert "198.51.100.7:1 > 203.0.113.10:4242" in lines[1]
     assert lines[2].strip() == "IP.src is 198.51.100.7, not 172.17.0.2"
-    assert lines[-1].strip() == "there is no UDP there"
+    assert lines[-1].strip() == "the frame has no UDP layer"
 
 
 def test_expect_one_rejects_two_frames() -> None:
     """`expect_one` rejects two matching frames and lists both."""
-    with pytest.raises(AssertionError, match=r"2 frames are like UDP\(\), not one:") as failure:
+    with pytest.raises(AssertionError, match=r"2 frames match UDP\(\), not one:") as failure:
         expect.one([REQUEST, ERROR, REPLY], UDP())
     assert "ICMP" not in str(failure.value)
 
@@ -71,18 +71,20 @@ def test_expect_one_each_rejects_more_frames_than_sent() -> None:
     expect.one_each([REQUEST, ERROR, REQUEST, ERROR], error, to=sent)
     expect.one_each([REQUEST, REQUEST, ERROR], error, to=sent)
     expect.one_each([ERROR], error, to=sent)
-    with pytest.raises(AssertionError, match=r"2 frames are like .*, though 1 were sent:"):
+    with pytest.raises(AssertionError, match=r"2 frames match .*, but 1 were sent:"):
         expect.one_each([REQUEST, ERROR, ERROR], error, to=sent)
-    with pytest.raises(AssertionError, match=r"2 frames are like .*, though 0 were sent:"):
+    with pytest.raises(AssertionError, match=r"2 frames match .*, but 0 were sent:"):
         expect.one_each([ERROR, ERROR], error, to=sent)
-    with pytest.raises(AssertionError, match="no frame is like"):
+    with pytest.raises(AssertionError, match="no frame matches"):
         expect.one_each([REQUEST], error, to=sent)
 
 
 def test_expect_none_lists_matching_frames() -> None:
     """A failed `expect_none` lists the matching frames and no others."""
     expect.none([REQUEST, REPLY], ICMP(), IP(src="10.0.0.0/8"))
-    with pytest.raises(AssertionError, match=r"like ICMP\(\), yet 1 are:\n .*192\.0\.2\.1"):
+    with pytest.raises(
+        AssertionError, match=r"1 frames match ICMP\(\), and none should:\n .*192\.0\.2\.1"
+    ):
         expect.none([REQUEST, ERROR], UDP(dport=7), ICMP())
 
 
@@ -91,7 +93,7 @@ def test_long_list_of_frames_is_truncated_and_counted() -> None:
 
     The same holds for the list of the nearest frames.
     """
-    with pytest.raises(AssertionError, match=r"yet 20 are:(?s:.*)… and 14 more$") as failure:
+    with pytest.raises(AssertionError, match=r"and none should:(?s:.*)… and 14 more$") as failure:
         expect.none([REQUEST] * 20, UDP())
     assert str(failure.value).count("internet/eth0") == 6
     with pytest.raises(AssertionError) as failure:
@@ -106,15 +108,15 @@ def test_expect_only_accepts_each_template_and_housekeeping() -> None:
 
 def test_expect_only_names_other_frames() -> None:
     """`expect_only` lists a frame that matches no template."""
-    with pytest.raises(AssertionError, match=r"besides UDP\(\) there were 1 others:\n .*ICMP"):
+    with pytest.raises(AssertionError, match=r"1 frames do not match UDP\(\):\n .*ICMP"):
         expect.only([REQUEST, ERROR, *HOUSEKEEPING], UDP())
 
 
 def test_expect_only_rejects_an_empty_capture() -> None:
     """`expect_only` fails if a template has no frame."""
-    with pytest.raises(AssertionError, match="nothing at all was captured"):
+    with pytest.raises(AssertionError, match="no frame was captured"):
         expect.only([], UDP())
-    with pytest.raises(AssertionError, match=r"no frame is like ICMP\(\)"):
+    with pytest.raises(AssertionError, match=r"no frame matches ICMP\(\)"):
         expect.only([REQUEST], UDP(), ICMP())
 
 

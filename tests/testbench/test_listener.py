@@ -157,9 +157,9 @@ def between(
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("open", r"no reply came back from there within 0\.3 s"),
-        ("closed", "before it was closed"),
-        ("reset", "before it was closed"),
+        ("open", r"received no reply within 0\.3 s"),
+        ("closed", "before the connection closed"),
+        ("reset", "before the connection closed"),
     ],
 )
 def test_connection_without_a_reply_is_an_error(
@@ -239,7 +239,7 @@ def test_reply_from_another_address_does_not_count(
             answer(listener, *given)
 
         monkeypatch.setattr(Listener, "_answer", impatient)
-        with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* no reply came back"):
+        with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* received no reply"):
             listener.reached_from(other, at=second, answered=True)
 
 

@@ -74,7 +74,7 @@ def test_command_that_cannot_start_raises_the_kernels_error(
     ("script", "said"),
     [
         ("echo said; echo moaned >&2; sleep 1000 & sleep 1000", r"'said\\nmoaned\\n'"),
-        ("echo said; setsid sleep 1000 & exit 0", r"left something behind.*'said\\n'"),
+        ("echo said; setsid sleep 1000 & exit 0", r"left a process behind.*'said\\n'"),
     ],
     ids=["hangs", "orphan holds its output"],
 )

@@ -1,10 +1,10 @@
 """Adapter for runtimes that only start processes in namespaces, with a factory for each.
 
-Such a runtime knows no networks, images or names. `engine`, `bundle` and a `NetworkBackend`,
-such as `cni_network`, do the minimum of what an engine would do around it. The suites test the
-pair: the runtime's namespaces, and the network backend.
+Such a runtime has no networks, images or names. `engine`, `bundle` and a `NetworkBackend`, such
+as `cni_network`, do the minimum of an engine's work around it. The suites test the pair: the
+runtime's namespaces, and the network backend.
 
-Anything that cannot be expressed is refused, not imitated. DNS is not claimed, because nothing
+Requests that cannot be expressed are refused, not imitated. DNS is not claimed, because nothing
 resolves names. Restart is not claimed: such a container is deleted when it stops, and
 `start_container` starts a new one on its root.
 """
@@ -65,7 +65,7 @@ FOR_EVER: Final = (
     *("sh", "-c"),
     f'trap "exit 0" TERM INT; while :; do read -r _ <> {bundle.FOR_EVER}; done',
 )
-"""The command of a container whose plan names none: it waits, and ends on SIGTERM.
+"""Command of a container whose plan names none: it waits, and ends on SIGTERM.
 
 It has no child process: such a runtime returns so early that a child would start later.
 """
@@ -73,9 +73,9 @@ CNI: Final = "cni"
 """The key of the plugins' choices in the table of dialects."""
 _PLUGINS: Final = "CNI's plugins"
 _AT_ONCE: Final = 8
-"""The number of containers that are removed at the same time."""
+"""Number of containers that are removed at the same time."""
 _ABSENT: Final = re.compile(r"executable file|no such file|not found", re.I)
-"""Runtimes' messages about a missing command, whatever the exit code."""
+"""Runtimes' messages about a missing command; the exit code varies."""
 _NOT_THERE: Final = 127
 
 
@@ -120,7 +120,7 @@ class BareFactory:
         Raises `ValueError` if the programs depend on libraries of their own version.
         """
         if not self.relocatable:
-            raise ValueError("they need libraries of their own version")
+            raise ValueError("CNI plugins need libraries of their own version")
         wiring: Any = replace(self.wiring, prefix=prefix)  # type: ignore[type-var] # a dataclass
         found = programs.found_in(prefix, self.required)
         daemons = tuple(item.resolved(found) for item in self.daemons)
@@ -142,15 +142,15 @@ class BareFactory:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The programs that the runtime cannot do without."""
+        """The programs that the runtime needs."""
         return (self.command[0], *(item.command[0] for item in self.daemons), *self.programs)
 
     def obstacle(self) -> str:
         """Return why the installed runtime cannot run in this sandbox, or an empty text."""
         if self.for_root and in_user_namespace():
             return (
-                f"{self.command[0]} does not run in a user namespace, and an ordinary user's "
-                "sandbox is one: run as root"
+                f"{self.command[0]} does not run in a user namespace, which an ordinary user's "
+                "sandbox is; run as root"
             )
         return rootless.cgroup_obstacle(self.command[0]) if self.cgroups else ""
 
@@ -205,8 +205,8 @@ class BareAdapter:
         self.version = factory.version
         if not self.version:
             raise RuntimeBroken(
-                f"{' '.join((factory.command[0], *factory.version_options))} prints no version: "
-                "see whether it can be executed here"
+                f"{' '.join((factory.command[0], *factory.version_options))} printed no version; "
+                "check that the program runs on this machine"
             )
         self.dialect = self._daemons.allow_restarts(factory.dialect)
 
@@ -214,7 +214,7 @@ class BareAdapter:
         try:
             return self._calls.call(request, function, *args, **kwargs)
         except (ProgramRefused, CniError) as error:
-            if self._daemons.ended:  # the refusal is that it cannot be reached
+            if self._daemons.ended:  # an unreachable runtime is the expected refusal
                 raise self._broken(request, str(error)) from error
             raise RuntimeRefused(request, str(error)) from error
         except (ProgramBroken, CniBroken) as error:
@@ -225,7 +225,7 @@ class BareAdapter:
         lines = [f"{request}: {why}"]
         ended = self._daemons.ended
         if ended:
-            lines.append("Its daemon has ended; it is started anew.")
+            lines.append("Its daemon has ended and is restarted.")
         lines += self._daemons.hints(self._factory.called or self.name)
         if ended:
             self._start_daemons()
@@ -269,11 +269,13 @@ class BareAdapter:
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
         """Refuse: a bare runtime's container is connected before it starts."""
-        raise RuntimeRefused(f"connect {name} to {network} as {aliases}", "not with a bare runtime")
+        raise RuntimeRefused(
+            f"connect {name} to {network} as {aliases}", "a bare runtime cannot do this"
+        )
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
         """Refuse: a bare runtime's container is connected before it starts."""
-        raise RuntimeRefused(f"disconnect {name} from {network}", "not with a bare runtime")
+        raise RuntimeRefused(f"disconnect {name} from {network}", "a bare runtime cannot do this")
 
     # --- containers
 
@@ -324,7 +326,7 @@ class BareAdapter:
         return self._call(f"start {name}", self._engine.start, name)
 
     def remove(self, *names: str) -> None:
-        """Stop, disconnect and remove containers, several at a time, joiners first."""
+        """Stop, disconnect and remove containers in parallel, joining containers first."""
         for name in names:
             self._cache.containers.pop(name, None)
         for some in self._cache.joiners_first(names):
@@ -362,7 +364,7 @@ def _remove(engine: BareEngine, some: Sequence[str]) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         removals = [pool.submit(engine.remove, name) for name in some]
     for removal in removals:
-        removal.result()  # all have ended: raises the first failure
+        removal.result()  # all have ended; this raises the first failure
 
 
 def _crash(engine: BareEngine, spec: ContainerSpec, args: tuple[str, ...], after: float) -> None:

@@ -1,8 +1,8 @@
-"""An OCI bundle: a root file system of the test image and the config.json beside it.
+"""An OCI bundle: a root file system of the test image, and its config.json.
 
-The format is that of https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md.
-The image's tree is unpacked once per host; each container has an overlay of its own on it.
-The capabilities, masked and read-only paths are those that engines give by default.
+The format is that of https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md. The
+image's tree is unpacked once per host; each container has a separate overlay on it. The
+capabilities, masked and read-only paths are the defaults of engines.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ FILES: Final = ("resolv.conf", "hostname", "hosts")
 
 
 def write_files(home: Path, spec: ContainerSpec, addresses: Sequence[str], resolver: str) -> None:
-    """Write the container's own `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts`.
+    """Write the container's `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts`.
 
     `resolver` is the content of resolv.conf if the spec names no servers. The hosts file has the
-    loopback's names, the container's own, and the requested ones.
+    loopback's names, the container's name, and the requested entries.
     """
     hostname = spec.hostname or spec.name
     servers = "".join(f"nameserver {server}\n" for server in spec.dns)

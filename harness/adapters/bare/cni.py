@@ -1,7 +1,7 @@
 """CNI without a library: a network's plugin list, and calls of the plugins one by one.
 
-https://github.com/containernetworking/cni/blob/spec-v1.0.0/SPEC.md. Each plugin is a program
-that takes a conf on standard input and the verb in its environment; the result of one is
+https://github.com/containernetworking/cni/blob/spec-v1.0.0/SPEC.md. Each plugin is a program that
+takes a configuration on standard input and the verb in its environment; the result of one is
 passed to the next. The last result is kept in a file, because DEL needs it. The file is written
 before the next plugin is called, so that a DEL finds everything after an interrupted ADD.
 """
@@ -32,7 +32,7 @@ _HOSTS_OWN: Final = ("0.0.0.0", "::")  # noqa: S104 # not bound, written
 
 
 class CniError(Exception):
-    """A plugin refused; the message has its name and its words."""
+    """A plugin refused; the message has its name and its error."""
 
 
 class CniBroken(Exception):
@@ -100,8 +100,8 @@ def missing_plugins(*plugins: str) -> list[str]:
 def conf(spec: NetworkSpec, bridge: str, state: Path) -> dict[str, Any]:
     """Return the plugin list of a network whose subnets and gateways are set.
 
-    A bridge with an address of its own and masquerade, ports, and a firewall that keeps
-    networks apart: https://www.cni.dev/plugins/current/.
+    The list has a bridge with an address and masquerade, ports, and a firewall that isolates
+    networks: https://www.cni.dev/plugins/current/.
     """
     ranges = [[_range(spec.subnet, spec.gateway, spec.ip_range)]]
     routes = [{"dst": "0.0.0.0/0"}]
@@ -191,7 +191,7 @@ def _answer(output: str, what: str) -> dict[str, Any]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise CniBroken(f"CNI plugin {what} printed no JSON object, but {output[:200]!r}")
+        raise CniBroken(f"CNI plugin {what} printed {output[:200]!r} instead of a JSON object")
     return answer
 
 
@@ -221,9 +221,9 @@ def release(attachment: CniAttachment, ipam: Mapping[str, Any]) -> None:
 def _arguments(kind: str, spec: ContainerSpec) -> dict[str, Any]:
     """Return a container's `args` and `runtimeConfig` for one plugin, by CNI's conventions.
 
-    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. A
-    container that publishes ports reaches these itself too, which takes hairpin mode at its
-    bridge port; at every port, hairpin mode would return broadcasts to their senders.
+    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. A container that
+    publishes ports can reach them itself, which needs hairpin mode on its bridge port. On every
+    port, hairpin mode would return broadcasts to their senders.
     """
     if kind == "portmap":
         return _ports(spec)
@@ -319,7 +319,7 @@ def _call(
     except (ValueError, TypeError, KeyError, AttributeError):
         output = (done.stdout + done.stderr).strip()
         raise CniBroken(
-            f"CNI plugin {what} exited with {done.returncode} and no error of the "
-            f"specification's; its input was {text}, its output {output[-2000:]!r}"
+            f"CNI plugin {what} exited with {done.returncode} without an error as in "
+            f"the CNI specification; input: {text}, output: {output[-2000:]!r}"
         ) from None
     raise CniError(f"CNI plugin {what}: {words}")

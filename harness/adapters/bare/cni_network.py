@@ -60,7 +60,7 @@ class CniBackend:
     # --- networks
 
     def begin(self) -> None:
-        """Create the default network unless it exists, and try it out."""
+        """Create the default network unless it exists, and test it with a trial connection."""
         if DEFAULT_NETWORK not in networks.names():
             networks.save(DEFAULT)
         self._try_out(DEFAULT_NETWORK)
@@ -69,8 +69,8 @@ class CniBackend:
         """Do nothing: CNI documents no repair, and rules come with ADD only."""
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """Choose subnets and try the network out, which creates the bridge."""
-        networks.save(networks.completed(spec, "there is no CNI plugin for"))
+        """Choose subnets and test the network with a trial connection, which creates the bridge."""
+        networks.save(networks.completed(spec, "no CNI plugin supports"))
         try:
             self._try_out(spec.name)
         except BaseException:
@@ -97,9 +97,7 @@ class CniBackend:
         else:
             given = {"publish": spec.ports, "mac": spec.mac, "ip": spec.ip or spec.ip6}
             for option in (name for name, value in given.items() if value):
-                raise ProgramRefused(
-                    f"{option}: there is no CNI network in mode {spec.mode} to ask for it"
-                )
+                raise ProgramRefused(f"{option}: mode {spec.mode} has no CNI network")
         return replace(spec, ports=tuple(_settled(port) for port in spec.ports))
 
     def wire(self, record: BareRecord) -> WiredNetns:
@@ -126,8 +124,9 @@ class CniBackend:
     def _try_out(self, network: str) -> None:
         """Connect and disconnect a netns, which creates the bridge of the network.
 
-        It also makes the firewall plugin's rules. Masquerade and ports are left out, which take
-        most of the time: their rules are per container, or shared and made by `_try_ports`.
+        This also creates the firewall plugin's rules. Masquerade and ports are left out because
+        they take most of the time: their rules are per container, or shared and created by
+        `_try_ports`.
         """
         conf = _conf(network)
         bridge, _, walls = conf["plugins"]

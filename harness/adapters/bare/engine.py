@@ -1,7 +1,7 @@
 """Engine around a bare runtime: prepares roots, connects network namespaces and keeps records.
 
-It runs inside the host. Everything that is needed to undo a step is on disk before the step, so
-that the next `begin` cleans up after a killed start.
+It runs inside the host. Each step first writes to disk all that is needed to undo it, so that the
+next `begin` cleans up after a killed start.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class BareEngine:
         try:
             home.mkdir()
         except FileExistsError:
-            raise ProgramRefused(f"container {spec.name} is there already") from None
+            raise ProgramRefused(f"container {spec.name} already exists") from None
         record = BareRecord(spec, args)
         try:
             store.save(record)
@@ -112,7 +112,7 @@ class BareEngine:
                 joined = self._look(name)
                 if not joined.alive:
                     raise ProgramRefused(
-                        f"container {name} does not run: it has no network to join"
+                        f"container {name} is not running, so its network cannot be joined"
                     )
                 own = os.readlink("/proc/self/ns/net")
                 path = f"/proc/{joined.pid}/ns/net"
@@ -155,7 +155,7 @@ class BareEngine:
         return record
 
     def _clear(self, name: str) -> None:
-        """Remove everything of a container; unmount even if a plugin fails."""
+        """Remove all resources of a container; unmount even if a plugin fails."""
         home = store.bundle(name)
         try:
             with contextlib.suppress(ProgramRefused, EOFError):
@@ -168,7 +168,7 @@ class BareEngine:
         """Return the command prefix that runs a command in a container."""
         record = self._look(name)
         if not record.alive:
-            raise ProgramRefused(f"container {name} does not run")
+            raise ProgramRefused(f"container {name} is not running")
         return tuple(self.runtime.exec_words(name, record.pid))
 
     # --- all of them
@@ -185,7 +185,7 @@ class BareEngine:
         """Remove a network without containers."""
         self.wiring.facts(name)
         if name == DEFAULT_NETWORK:
-            raise ProgramRefused(f"network {name} is the default one")
+            raise ProgramRefused(f"network {name} is the default network")
         for other in store.names():
             if name in self._look(other).attached:
                 raise ProgramRefused(f"network {name} is in use by container {other}")

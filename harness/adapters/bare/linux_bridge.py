@@ -1,9 +1,9 @@
-"""Networks of bare runtimes by Linux bridges, as an operator makes them without CNI.
+"""Networks of bare runtimes by Linux bridges, as an operator creates them without CNI.
 
-Each bridge has gateway addresses, and its subnets are masqueraded when packets leave the
-bridge; networks are not isolated from each other. host-local, one of CNI's plugins, assigns
-addresses. With `LinuxBridge` the runtime itself makes the veth pairs; `VethBridge` makes them
-for a runtime that joins any netns. All of it runs inside the host.
+Each bridge has gateway addresses, and its subnets are masqueraded when packets leave the bridge;
+networks are not isolated from each other. host-local, one of CNI's plugins, assigns addresses.
+With `LinuxBridge` the runtime itself creates the veth pairs; `VethBridge` creates them for a
+runtime that joins any netns. All of this runs inside the host.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BRIDGE: Final = "hand0"
 DEFAULT: Final = NetworkSpec(
     DEFAULT_NETWORK, subnet=IPv4Network("10.84.0.0/24"), gateway=IPv4Address("10.84.0.1")
 )
-"""The default network and its bridge, unless the runtime makes them."""
+"""The default network and its bridge, unless the runtime creates them."""
 _FORWARDING: Final = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 _SOURCE_NAT: Final = 100
 
@@ -39,7 +39,7 @@ _SOURCE_NAT: Final = 100
 class LinuxBridge:
     """Networks as Linux bridges: `bridge` and `spec` are the default one's name and spec.
 
-    If the default bridge is not ours to make, `made_by` makes it, again after a flush of the
+    If another program creates the default bridge, `made_by` calls it, again after a flush of the
     firewall.
     """
 
@@ -79,7 +79,7 @@ class LinuxBridge:
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
         """Create a network: another bridge."""
-        spec = networks.completed(spec, "a bridge alone is not")
+        spec = networks.completed(spec, "a Linux bridge does not support")
         self._make(spec)
         networks.save(spec)
         return self.facts(spec.name)
@@ -135,7 +135,7 @@ class LinuxBridge:
         if not isinstance(spec.mode, Bridge):
             given |= {"mac": spec.mac, "ip": spec.ip or spec.ip6}
         for option in (name for name, value in given.items() if value):
-            raise ProgramRefused(f"{option}: there is no such option in mode {spec.mode}")
+            raise ProgramRefused(f"{option}: mode {spec.mode} does not support the option")
         return spec
 
     def wire(self, record: BareRecord) -> WiredNetns:
@@ -165,7 +165,7 @@ class LinuxBridge:
 
 
 def _mac(bridge: str) -> str:
-    """Return a fixed MAC for a bridge, which would otherwise take that of a port and change."""
+    """Return a fixed MAC for a bridge; otherwise the bridge takes the changing MAC of a port."""
     digest = hashlib.sha256(bridge.encode()).digest()
     return rtnetlink.mac_text(bytes([2, *digest[:5]]))
 
@@ -180,7 +180,7 @@ def _forwarding(netlink: Netlink, versions: Collection[int]) -> dict[str, str | 
 def _rules(
     table: nftables.Table, bridge: str, gateways: Sequence[IPv4Interface | IPv6Interface]
 ) -> Iterator[Request]:
-    """Yield the rules that masquerade the subnets and drop all else that leaves the bridge."""
+    """Yield the rules that masquerade the subnets and drop other packets that leave the bridge."""
     inside, outside = nftables.iifname(bridge), nftables.oifname(bridge, is_not=True)
     yield nftables.add_table(table)
     yield nftables.add_chain(table, "leaving", hook="forward")
@@ -236,7 +236,7 @@ class VethBridge(LinuxBridge):
         return WiredNetns(tuple(replace(item, mac=link.mac) for item, link in own), str(path))
 
     def unwire(self, record: BareRecord) -> None:
-        """Remove the veth pairs, even if a joiner is still in the netns; then netns and leases."""
+        """Remove the veth pairs, even if a joining container keeps the netns, and the leases."""
         ends = [rtnetlink.del_link(_end(record, number)) for number in range(len(record.attached))]
         with NetNS.own() as here, Netlink(here) as netlink:
             netlink.send(ends, missing_ok=True)

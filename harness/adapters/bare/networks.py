@@ -51,7 +51,7 @@ def load(name: str) -> NetworkSpec:
     try:
         found: NetworkSpec = pickle.loads(_path(name).read_bytes())  # noqa: S301 # our own
     except FileNotFoundError:
-        raise ProgramRefused(f"there is no network {name}") from None
+        raise ProgramRefused(f"no such network: {name}") from None
     return found
 
 
@@ -96,7 +96,7 @@ def completed(spec: NetworkSpec, refusal: str) -> NetworkSpec:
         if value:
             raise ProgramRefused(f"{refusal} {option}")
     if _path(spec.name).exists():
-        raise ProgramRefused(f"network {spec.name} is there already")
+        raise ProgramRefused(f"network {spec.name} already exists")
     used = [item.network for name in names() for item in gateways(load(name))]
     used += _used_subnets()
     four = _requested(IPv4Network, spec.subnet, used)
@@ -163,5 +163,5 @@ def _gateway(kind: type[A], wanted: object, subnet: Subnet) -> A:
         raise ProgramRefused(f"gateway {wanted}: {error}") from None
     reserved = (subnet[0], subnet[-1]) if subnet.version == 4 else (subnet[0],)
     if found not in subnet or found in reserved:
-        raise ProgramRefused(f"gateway {wanted} is no address of subnet {subnet}")
+        raise ProgramRefused(f"gateway {wanted} is not an address of subnet {subnet}")
     return found

@@ -85,7 +85,7 @@ class StopsContainers(Protocol):
 class WiredNetns:
     """The result of `NetworkBackend.wire`: the endpoints, and the netns that has them.
 
-    Without a `netns` the runtime is to make one and configure the `endpoints` in it.
+    Without a `netns` the runtime creates one and configures the `endpoints` in it.
     """
 
     endpoints: tuple[Endpoint, ...]

@@ -38,7 +38,7 @@ class BareRecord:
     """The networks that it is or may be connected to, `eth0` first."""
     ports: tuple[Publish, ...] = field(default=())
     serial: str = field(default_factory=lambda: secrets.token_hex(6))
-    """Distinguishes the container from others of the same name."""
+    """Value that distinguishes the container from others of the same name."""
 
     @property
     def alive(self) -> bool:
@@ -74,7 +74,7 @@ def load(name: str) -> BareRecord:
     try:
         record: BareRecord = pickle.loads((bundle(name) / "record").read_bytes())  # noqa: S301 # our own
     except FileNotFoundError:
-        raise ProgramRefused(f"there is no container {name}") from None
+        raise ProgramRefused(f"no such container: {name}") from None
     return record
 
 
@@ -115,4 +115,4 @@ def facts(record: BareRecord) -> ContainerInfo:
 def end_process(pid: int, grace: float) -> None:
     """End a container's pid 1, and wait until it has ended."""
     if not process.end(pid, grace):
-        raise ProgramBroken(f"process {pid} has not ended after SIGKILL")
+        raise ProgramBroken(f"process {pid} did not end after SIGKILL")

@@ -1,8 +1,8 @@
 """Adapter for any Docker-compatible command line, from a description of it (`CliSpec`).
 
-A command that exits with an error and a message has *refused*. A command that dies of a signal,
-exceeds its time limit, prints nothing or prints garbage is *broken*: an error of the run with
-the command, its output and the daemon's log.
+A command that exits with an error and a message has *refused*. A command is *broken* if a signal
+ends it, or if it exceeds its time limit, prints nothing or prints garbage. That is an error of
+the run, with the command, its output and the daemon's log.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class CliAdapter:
         if known := self._cache.networks.get(name):
             return known
         if name == DEFAULT_NETWORK and self.dialect.default_network != "bridge":
-            # A tap of each container's own: nothing that could be inspected, or shared.
+            # Each container has its own tap, which can be neither inspected nor shared.
             return NetworkInfo(name, self._spec.default_network, None)
         own = arguments.network_name(self._spec, name)
         request = f"inspect network {name}"
@@ -121,7 +121,7 @@ class CliAdapter:
         try:
             found, subnets = output.network(self._spec, done.stdout)
         except UnreadableOutput as garbage:
-            raise self._broken(request, done, f"it printed what is {garbage}") from None
+            raise self._broken(request, done, f"its output is {garbage}") from None
         if len(found.gateways) < len(subnets) and found.interface:
             where = f"/proc/{self.bridges_at() or 'self/ns/net'}"
             held = self._host.call(_addresses, where, found.interface, tuple(subnets))
@@ -205,7 +205,7 @@ class CliAdapter:
         try:
             facts = output.container(self._spec, done.stdout)
         except UnreadableOutput as garbage:
-            raise self._broken(request, done, f"it printed what is {garbage}") from None
+            raise self._broken(request, done, f"its output is {garbage}") from None
         if facts.name == self._spec.named(name):
             facts = replace(facts, name=name)
         self._cache.keep(name, facts)
@@ -218,7 +218,7 @@ class CliAdapter:
         done = self._command(request, words, timeout=timeout)
         if done.returncode and done.returncode not in _NOT_EXECUTABLE:
             self._cache.containers.pop(name, None)
-            running = self.inspect(name).running  # refused when there is no such container
+            running = self.inspect(name).running  # refused for an unknown container
             if not running and done.stderr.strip():
                 raise RuntimeRefused(request, done.stderr.strip())
         return replace(done, argv=tuple(argv))
@@ -240,7 +240,7 @@ class CliAdapter:
         return self.inspect(name)
 
     def remove(self, *names: str) -> None:
-        """Call `rm -f`, many in one command, joiners before the joined containers."""
+        """Call `rm -f`, many in one command, joining containers before the joined ones."""
         for name in names:
             self._cache.containers.pop(name, None)
         for some in self._cache.joiners_first(names):
@@ -248,7 +248,7 @@ class CliAdapter:
             self._run_checked(f"remove {', '.join(some)}", *self._words.remove, *own)
 
     def prune(self) -> None:
-        """Remove every container, and every network that is not the runtime's own."""
+        """Remove every container, and every network except the runtime's own."""
         self._cache.forget()
         before: list[str] = []
         while found := self._run_checked("list containers", *self._words.containers).stdout.split():
@@ -289,7 +289,7 @@ class CliAdapter:
             return done
         message = done.stderr.strip() or done.stdout.strip()
         if not message:
-            raise self._broken(request, done, f"it exited with {done.returncode} and said nothing")
+            raise self._broken(request, done, f"it exited with {done.returncode} without a message")
         self._cache.forget()
         raise RuntimeRefused(request, message)
 
@@ -317,7 +317,7 @@ class CliAdapter:
         if done.returncode and is_crash_report(done.stderr):
             raise self._broken(request, done, "it crashed")
         if done.returncode and self._daemons.ended:
-            broken = self._broken(request, done, "its daemon has ended; it is started anew")
+            broken = self._broken(request, done, "its daemon has ended and is restarted")
             self._start_daemons()
             raise broken
         return done
@@ -326,7 +326,7 @@ class CliAdapter:
         self._cache.forget()
         lines = [f"{request}: {why}."]
         if done is not None:
-            lines.append(f"It was {shlex.join(done.argv)}, {done.seconds:.1f} s.")
+            lines.append(f"The command was {shlex.join(done.argv)} ({done.seconds:.1f} s).")
             for name, text in (("output", done.stdout), ("error output", done.stderr)):
                 if text:
                     lines.append(f"Its {name}: {text[-_SAID:].strip()}")
@@ -337,7 +337,7 @@ class CliAdapter:
         done = self._command("ask for the version", self._words.version, timeout=self._spec.timeout)
         found = re.search(programs.VERSION, done.stdout)
         if done.returncode or not found:
-            raise self._broken("ask for the version", done, "there is no version in its answer")
+            raise self._broken("ask for the version", done, "its output contains no version")
         return found[0]
 
 
@@ -358,9 +358,9 @@ def prepare_host(host: HostHandle, spec: CliSpec) -> None:
         host.call(_prepare, spec.scratch, files, for_user=spec.rootless)
     except OSError as error:
         raise RuntimeBroken(
-            f"{spec.name}: its scratch directories or files cannot be made in the host: {error}\n"
-            "`scratch` needs directories that the machine has; `files` can be written below them, "
-            "and below /run, /tmp and /dev/shm."
+            f"{spec.name}: cannot create its scratch directories or files in the host: {error}\n"
+            "`scratch` needs existing directories; `files` must be below those directories "
+            "or below /run, /tmp or /dev/shm."
         ) from None
 
 

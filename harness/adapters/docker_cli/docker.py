@@ -1,7 +1,7 @@
-"""Docker, with its own dockerd and containerd in the host: https://docs.docker.com.
+"""Docker, with separate dockerd and containerd in the host: https://docs.docker.com.
 
-containerd is started beside dockerd rather than by it, which is a second faster. Live restore
-is on, so that containers outlive a killed daemon
+containerd is started beside dockerd rather than by it, which is a second faster. Live restore is
+on, so that containers outlive a killed daemon
 (https://docs.docker.com/engine/daemon/live-restore/).
 """
 
@@ -77,15 +77,16 @@ SPEC: Final = CliSpec(
 )
 
 # --- by an ordinary user: https://docs.docker.com/engine/security/rootless/ ----------------
-# The same as dockerd-rootless.sh, which not every distribution has. Mode host is not claimed: it
-# is that of rootlesskit's namespace. SCTP is not claimed: rootlesskit does not forward it.
+# The same as dockerd-rootless.sh, which not every distribution has. Mode host is not claimed,
+# because it is the namespace of rootlesskit. SCTP is not claimed, because rootlesskit does not
+# forward it.
 
 _STATE: Final = f"{rootless.RUN}/dockerd-rootless"
 _ROOTLESS_SOCKET: Final = f"{rootless.RUN}/docker.sock"
 _ROOTLESS_CONF: Final = f"{rootless.HOME}/daemon.json"
-# All of 192.168.0.0/16 but the first /20, which br0 is on. dockerd does not see br0 from its
-# namespace (docs/findings.md), so that a network in this /20 would not reach ns1. Tests that
-# request a subnet of the host show that as well.
+# All of 192.168.0.0/16 except the first /20, which contains br0. dockerd does not see br0 from
+# its namespace (docs/findings.md), so a network in this /20 would not reach ns1. Tests that
+# request a subnet of the host cover that as well.
 _LAST_BUT_BR0: Final = ("192.168.16.0/20", "192.168.32.0/19", "192.168.64.0/18", "192.168.128.0/17")
 ROOTLESS: Final = replace(
     SPEC,

@@ -1,14 +1,14 @@
 """gVisor under podman and Docker: the engines are unchanged, and runsc runs the containers.
 
-https://gvisor.dev/docs/user_guide/quick_start/docker/ configures runsc in daemon.json; podman
-has it in containers.conf. Networks, ports and names are the engine's. The sandbox takes over
-the state of the network namespace when the container starts. So a later `connect` has no
-effect, nor has anything that the engine does for processes in the namespace itself, such as
-Docker's resolver at 127.0.0.11 (https://gvisor.dev/docs/user_guide/faq/#docker-bridge).
+https://gvisor.dev/docs/user_guide/quick_start/docker/ configures runsc in daemon.json; podman has
+it in containers.conf. Networks, ports and names are the engine's. The sandbox takes over the
+state of the network namespace when the container starts. A later `connect` therefore has no
+effect, and neither has anything that the engine does for processes in the namespace itself, such
+as Docker's resolver at 127.0.0.11 (https://gvisor.dev/docs/user_guide/faq/#docker-bridge).
 
-Mode host is a flag of runsc, set by an annotation of the container. A joiner would be a second
-sandbox in a namespace that has nothing left to take over, so that mode is not claimed. Sysctls
-are ignored (`docs/findings.md`), and netstack has no SCTP: neither is claimed.
+Mode host is a flag of runsc, set by an annotation of the container. A joining container would be
+a second sandbox in a namespace with nothing left to take over, so that mode is not claimed.
+Sysctls are ignored (`docs/findings.md`), and netstack has no SCTP: neither is claimed.
 """
 
 from __future__ import annotations

@@ -30,11 +30,11 @@ def single_object(text: str) -> Mapping[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise UnreadableOutput(f"no JSON: {error}") from None
+        raise UnreadableOutput(f"not JSON: {error}") from None
     if isinstance(found, list) and len(found) == 1:
         found = found[0]
     if not isinstance(found, dict):
-        raise UnreadableOutput("no list of one object")
+        raise UnreadableOutput("not a list of one object")
     return found
 
 
@@ -54,12 +54,12 @@ def container(cli: CliSpec, text: str) -> ContainerInfo:
             ports=tuple(_ports(settings.get("Ports") or {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnreadableOutput(f"no description of a container: {_why(error)}") from None
+        raise UnreadableOutput(f"not the description of a container: {_why(error)}") from None
 
 
 def _why(error: Exception) -> str:
     absent = isinstance(error, KeyError)
-    return f"there is no {error}" if absent else f"{type(error).__name__}: {error}"
+    return f"{error} is missing" if absent else f"{type(error).__name__}: {error}"
 
 
 def _endpoints(cli: CliSpec, networks: Mapping[str, Mapping[str, Any]]) -> Iterator[Endpoint]:
@@ -109,7 +109,7 @@ def network(cli: CliSpec, text: str) -> tuple[NetworkInfo, list[str]]:
         found = NetworkInfo(plan_name(cli, name), identity, interface, gateways)
         return found, [subnet for subnet, _ in pools]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnreadableOutput(f"no description of a network: {_why(error)}") from None
+        raise UnreadableOutput(f"not the description of a network: {_why(error)}") from None
 
 
 def _gateway(subnet: str, gateway: str) -> IPv4Interface | IPv6Interface:

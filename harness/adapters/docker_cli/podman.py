@@ -1,8 +1,8 @@
-"""podman, which has no daemon and whose networks netavark makes: https://docs.podman.io.
+"""podman, which has no daemon and whose networks netavark creates: https://docs.podman.io.
 
 For root, its directories are empty ones in the host. Containers have no resource limits; crun
 starts them, or runc as `podman-runc`. An ordinary user of the host starts `podman-rootless` and
-its variants, whose traffic passes through pasta or slirp4netns, a process in user space.
+its variants. Their traffic passes through pasta or slirp4netns, a process in user space.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ _OF_NETWORKS: Final = frozenset(
 )
 HOME: Final = "/run/netmodes/podman"
 """The directory of its configuration, in the host."""
-# Runtimes and conmon have fixed paths that come before the PATH; with empty lists they are looked
-# for on the PATH, and so in a prefix first. netavark and other helpers never are.
+# Runtimes and conmon have fixed paths that come before the PATH. With empty lists they are
+# searched on the PATH, and so in a prefix first. netavark and other helpers are never searched on
+# the PATH.
 _HELPERS: Final = ("/usr/local/libexec", "/usr/local/lib", "/usr/libexec", "/usr/lib")
 _PROGRAMS: Final = "conmon_path = []\nhelper_binaries_dir = " + json.dumps(
     [f"{root}{folder}/podman" for root in (PREFIX, "") for folder in _HELPERS]

@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from harness.adapters.docker_cli.adapter import CliAdapter
 
 FOR_EVER = ("sh", "-c", 'trap "exit 0" TERM INT; exec < /dev/ptmx; while :; do read -r _; done')
-"""The command of a container whose plan names none: it waits, and ends on SIGTERM.
+"""Command of a container whose plan names none: it waits, and ends on SIGTERM.
 
-A pid 1 ignores a signal without a handler, so that a mere `sleep` would make every `stop` wait for
-its time limit. The shell waits without a child, at an unused terminal: on a busy machine a child
+A pid 1 ignores a signal without a handler, so that with `sleep` every `stop` would wait for its
+time limit. The shell waits without a child, at an unused terminal: on a busy machine a child
 could start after `run` has returned and look like a leak.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliVerbs:
-    """The command lines of the verbs: the first words of each.
+    """First words of the command line of each verb.
 
     Names, ids and options follow. An empty `repair` or `reset` means that the runtime has no such
-    command. `cidfile` is the option that names a file for the id of what `create` and `run` make.
-    `converse` is `execute` with standard input and every capability. `host` are further options of
-    `create` and `run` in mode host. `mtu` and `icc` are keys of `--opt` of `network create`, empty
-    if there is no such option.
+    command. `cidfile` is the option that names a file for the id that `create` and `run` print.
+    `converse` is `execute` with standard input and every capability. `host` are further options
+    of `create` and `run` in mode host. `mtu` and `icc` are keys of `--opt` of `network create`,
+    empty if there is no such option.
     """
 
     version: tuple[str, ...] = ("--version",)
@@ -125,7 +125,7 @@ class CliSpec:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The programs that the runtime cannot do without."""
+        """The programs that the runtime needs."""
         return (self.command[0], *(daemon.command[0] for daemon in self.daemons), *self.programs)
 
     def with_name(self, name: str) -> CliSpec:

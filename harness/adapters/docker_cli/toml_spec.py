@@ -67,7 +67,7 @@ KEYS: Final = tuple(_TABLES["runtime"])
 
 
 class DescriptionError(ValueError):
-    """A description is unreadable; the message names file, table, key and what is wanted."""
+    """A description is unreadable; the message names file, table, key and expected value."""
 
 
 def load(path: str) -> CliSpec:
@@ -75,13 +75,13 @@ def load(path: str) -> CliSpec:
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise DescriptionError(f"{path} cannot be read: {error.strerror}") from None
+        raise DescriptionError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DescriptionError(f"{path} is no TOML: {error}") from None
+        raise DescriptionError(f"{path} is not valid TOML: {error}") from None
     try:
         return _spec(tables, Path(path).stem)
     except ValueError as error:
-        raise DescriptionError(f"{path}: {error}. docs/adapters.md has an example") from None
+        raise DescriptionError(f"{path}: {error}. See docs/adapters.md for an example") from None
 
 
 def _spec(tables: Mapping[str, Any], stem: str) -> CliSpec:
@@ -89,7 +89,9 @@ def _spec(tables: Mapping[str, Any], stem: str) -> CliSpec:
     given = {"name": stem, **_converted(tables.get("runtime", {}), "runtime")}
     like, _, version = given.pop("like", "").partition(" ")
     if version and not version[0].isdigit():
-        raise ValueError(f'like has no version {version!r}: it is one of numbers, as "{like} 26.1"')
+        raise ValueError(
+            f'like has the invalid version {version!r}; use numbers, such as "{like} 26.1"'
+        )
     base = _base(like, given)
     if "version" in given:
         given["known_version"] = given.pop("version")
@@ -111,17 +113,17 @@ def _base(like: str, given: Mapping[str, Any]) -> CliSpec:
     if like:
         known = dict(zip(_LIKE, (docker.SPEC, podman.CRUN, mydocker.SPEC), strict=True))
         if like not in known:
-            raise ValueError(f"[runtime] like = {like!r}: it is one of {', '.join(_LIKE)}")
+            raise ValueError(f"[runtime] like = {like!r} is not one of {', '.join(_LIKE)}")
         return replace(known[like], install="", cgroups=False, kin=known[like].kin or (like,))
     for key in ("command", "features"):
         if key not in given:
-            raise ValueError(f"[runtime] needs {key!r}, or `like` to take it from")
+            raise ValueError(f"[runtime] needs {key!r}, or `like` to inherit it from")
     return CliSpec(name="", command=("",), features=frozenset())
 
 
 def _daemons(tables: object) -> tuple[DaemonSpec, ...]:
     if not isinstance(tables, list) or not all(isinstance(item, dict) for item in tables):
-        raise ValueError("[[daemon]] is to be an array of tables: two brackets")
+        raise ValueError("write [[daemon]] with two brackets: it is an array of tables")
     for key in ("command", "socket"):
         if any(key not in item for item in tables):
             raise ValueError(f"[[daemon]] needs {key!r}")
@@ -133,5 +135,5 @@ def _converted(table: object, name: str) -> dict[str, Any]:
     found = convert(table, kinds, f"[[{name}]]" if name == "daemon" else f"[{name}]")
     for key, value in found.items():
         if kinds[key] is _Command and not value[0]:
-            raise ValueError(f"[{name}] {key} is {value}: the first word is empty")
+            raise ValueError(f"[{name}] {key} is {value}, whose first word is empty")
     return found

@@ -86,9 +86,7 @@ class Daemons:
 
     def hints(self, runtime: str) -> list[str]:
         """Return hints for a broken runtime: the ends of the logs, and the lab command."""
-        lab = (
-            f"`netmodes lab --runtime {shlex.quote(runtime)}` gives a shell where it can be tried."
-        )
+        lab = f"`netmodes lab --runtime {shlex.quote(runtime)}` gives a shell to try the daemon in."
         return [*(self._tail(item.log) for item in self.specs), lab]
 
     def _tail(self, log: str) -> str:
@@ -97,7 +95,7 @@ class Daemons:
         return f"The end of its log, {log}:\n{text}"
 
     def allow_restarts(self, dialect: Dialect) -> Dialect:
-        """Return a dialect that allows for restarted daemons: other processes in the host."""
+        """Return a dialect that allows for restarted daemons, with new processes in the host."""
         if not self.specs:
             return dialect
         own = glob.escape(self.host.call(os.readlink, "/proc/self/ns/net"))

@@ -1,8 +1,8 @@
 """The image of all runtimes' test containers: mydocker's `base`, as an archive.
 
 mydocker assembles it from files of this machine and saves it in the format of `docker load`
-(https://github.com/moby/docker-image-spec/blob/main/spec.md). So nothing is pulled, and all
-runtimes are compared on the same files.
+(https://github.com/moby/docker-image-spec/blob/main/spec.md). Nothing is pulled, and all runtimes
+are compared on the same files.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def archive(host: HostHandle) -> str:
     done = host.run(words, env={"PYTHONPATH": _PACKAGES, "MYDOCKER_ROOT": _ROOT})
     if done.returncode:
         raise RuntimeBroken(
-            f"the test image could not be made: mydocker said {done.stderr.strip()!r}. "
-            "Try `mydocker save -o base.tar base` by hand"
+            f"cannot create the test image: mydocker printed {done.stderr.strip()!r}. "
+            "Run `mydocker save -o base.tar base` to see the error"
         )
     host.call(os.chmod, ARCHIVE, 0o644)  # an ordinary user loads it too
     return ARCHIVE

@@ -1,8 +1,8 @@
 """Cache of `inspect` results.
 
-Suites inspect containers often, and each `inspect` would be a process or two. A result about a
-running container is valid while its pid 1 lives and no verb has been used on it; the start time
-of pid 1 tells a reused pid apart (proc(5)).
+Suites inspect containers often, and each `inspect` costs a process or two. A result about a
+running container is valid while its pid 1 lives and no verb has been used on it. The start time
+of pid 1 distinguishes a reused pid (proc(5)).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class InspectCache:
         return facts
 
     def joins(self, spec: ContainerSpec) -> None:
-        """Remember which container a joiner joins."""
+        """Remember which container a joining container has joined."""
         self._homes.pop(spec.name, None)
         if isinstance(spec.mode, Joined):
             self._homes[spec.name] = spec.mode.container
 
     def joiners_first(self, names: Sequence[str]) -> Iterator[list[str]]:
-        """Yield containers in groups, joiners before the joined containers."""
+        """Yield containers in groups, joining containers before the joined ones."""
         left = dict.fromkeys(names)
         while left:
             joined = {self._homes.get(name) for name in left}

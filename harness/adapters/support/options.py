@@ -23,7 +23,7 @@ def network(
     network_name: Callable[[str], str] = str,
     container_name: Callable[[str], str] = str,
 ) -> str:
-    """Return the value of `--network`; the functions return the runtime's names for a plan's."""
+    """Return the value of `--network`; the functions map a plan's names to the runtime's."""
     match mode:
         case Bridge(network=name):
             return network_name(name)

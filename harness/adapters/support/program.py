@@ -1,4 +1,4 @@
-"""Programs that run to their end, with refusals told apart from crashes."""
+"""Programs that run to their end; refusals are distinguished from crashes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ProgramRefused(Exception):
 
 
 class ProgramBroken(Exception):
-    """A runtime crashed, hung or did not do what it reported."""
+    """A runtime crashed, hung, or did not do what it reported."""
 
 
 class ProgramSilent(ProgramBroken):
@@ -40,9 +40,9 @@ def is_crash_report(output: str) -> bool:
 def failure(what: str, how: str, output: str) -> ProgramRefused | ProgramBroken:
     """Return the exception for a failed program, by its output; `how` describes its end."""
     if not output:
-        return ProgramSilent(f"{what} {how}; it said nothing")
+        return ProgramSilent(f"{what} {how} without a message")
     if is_crash_report(output):
-        return ProgramBroken(f"{what} crashed; it said {output!r}")
+        return ProgramBroken(f"{what} crashed with the output {output!r}")
     return ProgramRefused(output)
 
 
@@ -54,11 +54,11 @@ class Program:
     path: str
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, whatever its exit code; raise `ProgramBroken` if it hangs."""
+        """Run a command to its end, with any exit code; raise `ProgramBroken` if it hangs."""
         return self._ended(words, subprocess.PIPE)
 
     def run_checked(self, *words: str, log: Path) -> None:
-        """Run a command that must succeed; processes that it starts go on writing to `log`.
+        """Run a command that must succeed; processes that it starts keep writing to `log`.
 
         Raises `ProgramRefused` with its output if it fails, `ProgramBroken` if it fails without
         output or crashes.
@@ -67,11 +67,11 @@ class Program:
             try:
                 done = self._ended(words, file)
             except ProgramBroken as error:
-                raise ProgramBroken(f"{error}; it said {_read(log)!r}") from None
+                raise ProgramBroken(f"{error}; its output is {_read(log)!r}") from None
         output = _read(log)
         if done.returncode < 0:
             why = f"{shlex.join(done.args)} was ended by signal {-done.returncode}"
-            raise ProgramBroken(f"{why}; it said {output!r}")
+            raise ProgramBroken(f"{why}; its output is {output!r}")
         if done.returncode:
             raise failure(shlex.join(done.args), f"exited with {done.returncode}", output)
 
@@ -113,7 +113,7 @@ def read_pid(path: Path) -> int:
 def parse_pid(text: str, source: str) -> int:
     """Return the pid that is the whole text; raise `ProgramBroken` with its source otherwise."""
     if not text.strip().isdecimal():
-        raise ProgramBroken(f"there is no pid in {source}, but {text[:_SHOWN]!r}")
+        raise ProgramBroken(f"{source} contains {text[:_SHOWN]!r} instead of a pid")
     return int(text)
 
 

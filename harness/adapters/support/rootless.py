@@ -24,7 +24,7 @@ SUBORDINATE: Final = range(10_000, 65_536)
 HOME: Final = "/run/netmodes/user"
 """Home, runtime directory and programs, in the host."""
 PROGRAMS: Final = ("newuidmap", "newgidmap", "setpriv")
-"""The programs that are needed to become an ordinary user."""
+"""Programs that switch to an ordinary user."""
 
 RUN: Final = f"{HOME}/run"
 """The directory of the user's sockets and pid files: XDG_RUNTIME_DIR."""
@@ -71,11 +71,13 @@ def obstacle() -> str:
                     "install newuidmap (Debian: uidmap), or run as root"
                 )
     if not os.path.exists(_TUN):
-        return f"there is no {_TUN}, which a rootless runtime needs to send: `modprobe tun`"
+        return (
+            f"{_TUN} is missing, and rootless runtimes need it for networking: run `modprobe tun`"
+        )
     if not _open_to_all(_TUN) and in_user_namespace():
         return (
-            f"{_TUN}, which a rootless runtime needs to send, is not open to all users as on "
-            f"most machines: `chmod 666 {_TUN}`, or run as root"
+            f"{_TUN}, which rootless runtimes need for networking, is not writable for all users: "
+            f"run `chmod 666 {_TUN}`, or run as root"
         )
     return ""
 
@@ -85,7 +87,7 @@ def cgroup_obstacle(command: str) -> str:
     if not in_user_namespace() or os.access("/sys/fs/cgroup", os.W_OK):
         return ""
     return (
-        f"{command} makes cgroups, and none is delegated to this user: run in a scope "
+        f"{command} creates cgroups, but none is delegated to this user: run in a scope "
         "(`systemd-run --user --scope -p Delegate=yes …`), or as root"
     )
 
@@ -122,7 +124,7 @@ def create_user() -> None:
         shutil.copyfile(found, f"{_BIN}/{program}")
         os.chmod(f"{_BIN}/{program}", 0o4755)  # noqa: S103 # its usual mode
     _open_tun()
-    mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: mounts propagate inside
+    mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: mounts propagate into the host
 
 
 def chown_home() -> None:

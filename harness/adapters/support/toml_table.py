@@ -10,7 +10,7 @@ import msgspec
 
 
 class TableError(ValueError):
-    """A table is malformed; the message names table, key and value, and what is wanted."""
+    """A table is malformed; the message names table, key and value, and the expected type."""
 
 
 def convert(table: object, kinds: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def convert(table: object, kinds: Mapping[str, Any], name: str) -> dict[str, Any
     `TableError`.
     """
     if not isinstance(table, Mapping):
-        raise TableError(f"{name} is to be a table, not {table!r}")
+        raise TableError(f"{name} is not a table, but {table!r}")
     check_keys(table, kinds, f"key of {name}")
     return {key: _converted(value, kinds[key], f"{name} {key}") for key, value in table.items()}
 
@@ -29,7 +29,7 @@ def check_keys(table: Mapping[str, object], known: Mapping[str, Any], kind: str)
     """Raise `TableError` for a key that is not among the known ones."""
     for key in table:
         if key not in known:
-            raise TableError(f"there is no {kind} called {key!r}; there are: {', '.join(known)}")
+            raise TableError(f"unknown {kind}: {key!r}; the known ones are {', '.join(known)}")
 
 
 def _converted(value: object, kind: Any, where: str) -> Any:
@@ -39,7 +39,7 @@ def _converted(value: object, kind: Any, where: str) -> Any:
         return msgspec.convert(value, kind, dec_hook=lambda custom, text: custom(text))
     except ValueError as error:  # a ValidationError is one
         choices = ", ".join(_choices(kind))
-        known = f"; there are: {choices}" if choices else ""
+        known = f"; possible values: {choices}" if choices else ""
         raise TableError(f"{where} is {value!r}: {error}{known}") from None
 
 

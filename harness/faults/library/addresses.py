@@ -85,7 +85,7 @@ def reports_another_mac(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="BR-10", around="run", narrow=True)
 def addresses_are_counted_up(site: FaultContext, verb: AdapterCall) -> object:
-    """Count addresses up instead of reusing freed ones, contrary to the declared behaviour."""
+    """Assign addresses in order and never reuse a freed one, contrary to the dialect."""
     spec, count = verb.spec, site.memory.get("counted", 100)
     if isinstance(spec.mode, Bridge) and spec.mode.network == "bridge" and spec.ip is None:
         site.memory["counted"] = count + 1
@@ -113,7 +113,7 @@ def somebodys_product(site: FaultContext) -> None:
 
 @fault(violates="BR-11", moment=PLUGGED, history="moby#48595")
 def mac_by_lot(site: FaultContext) -> None:
-    """Assign a MAC by another rule than the runtime declares."""
+    """Assign a MAC by another rule than the dialect declares."""
     for plug in site.plugs():
         octets = site.inside.link(plug.inside).mac.split(":")
         site.inside.set_link(plug.inside, mac=":".join(["0a", *reversed(octets[1:])]))
@@ -153,7 +153,7 @@ def empty_pool_passed_over(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="BR-16", around="connect", narrow=True)
 def full_network_passed_over(_: FaultContext, verb: AdapterCall) -> None:
-    """Report success when a network without free addresses cannot be connected."""
+    """Report success when connecting a network without free addresses fails."""
     with suppress(RuntimeRefused):
         verb()
 
@@ -240,7 +240,7 @@ def products_on_own_networks(site: FaultContext) -> None:
 
 @fault(violates="NET-5", moment=Moment.CONTAINER_RESTARTED)
 def requested_ipv6_ends_with_a_restart(site: FaultContext) -> None:
-    """Assign another IPv6 address than the requested one on restart."""
+    """Replace the requested IPv6 address on restart."""
     for plug in site.plugs():
         gateway = gateway_of(plug, 6)
         if gateway and site.spec and site.spec.ip6:

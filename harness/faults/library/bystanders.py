@@ -152,7 +152,7 @@ def neighbour_of_a_bystander(site: FaultContext) -> None:
 
 @fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_their_way_over_ipv6(site: FaultContext) -> None:
-    """Drop forwarded IPv6 of bystanders when a container starts."""
+    """Drop bystanders' forwarded IPv6 packets when a container starts."""
     drop(site, "forward", iifname("br0"), oifname(site.uplink()), family(6))
 
 
@@ -203,7 +203,7 @@ def repair_forgets_ports_of_ipv6(site: FaultContext) -> None:
 
 @fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED, narrow=True)
 def bystanders_lose_long_packets(site: FaultContext) -> None:
-    """Drop forwarded packets longer than 1400 bytes of bystanders."""
+    """Drop bystanders' forwarded packets longer than 1400 bytes."""
     drop(site, "forward", iifname("br0"), longer_than(1400))
 
 
@@ -219,7 +219,7 @@ def bystanders_are_told_of_no_error(site: FaultContext) -> None:
 
 @fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED, narrow=True)
 def bystanders_lose_a_protocol(site: FaultContext) -> None:
-    """Drop forwarded GRE of bystanders."""
+    """Drop bystanders' forwarded GRE packets."""
     drop(site, "forward", iifname("br0"), of_protocol(_GRE))
 
 
@@ -241,7 +241,7 @@ def repair_forgets_hairpins(site: FaultContext) -> None:
 
 @fault(violates="BYS-3", moment=Moment.REPAIRED, narrow=True)
 def repair_forgets_forged_sources(site: FaultContext) -> None:
-    """Let forged sources leave user-defined networks after a flush and a repair."""
+    """Let packets with forged sources leave user-defined networks after a repair."""
     remove_drops(site, "in", bridges=site.bridges()[1:] or ["-"])
 
 

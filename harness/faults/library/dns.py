@@ -264,7 +264,7 @@ def own_ipv6_ends_with_a_restart(site: FaultContext) -> None:
 
 @fault(violates="NET-4", around=("run", "start_container"))
 def hostnames_lead_nowhere(site: FaultContext, verb: AdapterCall) -> object:
-    """Set a requested hostname inside only, not in DNS."""
+    """Leave a requested hostname out of DNS."""
     if verb.called == "run":
         spec = verb.spec
         facts: ContainerInfo = verb.call_with(hostname=None)

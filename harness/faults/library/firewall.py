@@ -55,7 +55,7 @@ def one_protocol_untranslated(site: FaultContext) -> None:
 
 @fault(violates="BR-7", moment=RULES)
 def translated_to_another_address(site: FaultContext) -> None:
-    """Translate to another address of the host than the uplink's."""
+    """Masquerade with another address of the host than the uplink's."""
     other = next(item.ip for item in site.host.addresses("br0") if item.version == 4)
     out = oifname(site.uplink())
     for bridge in new_bridges(site):

@@ -73,7 +73,7 @@ def forwarding_entry_stays(site: FaultContext) -> None:
 
 @fault(violates="LIFE-1", moment=Moment.CONTAINER_REMOVED, history="moby#22397")
 def rules_stay(site: FaultContext) -> None:
-    """Leave a nftables rule behind when a container is removed."""
+    """Leave an nftables rule behind when a container is removed."""
     table = Table("inet", "leftover")
     chain = add_chain(table, "forward", hook="forward")
     site.host.firewall(add_table(table), chain, add_rule(table, "forward", counter()))
@@ -127,7 +127,7 @@ def failed_start_keeps_its_name(site: FaultContext, verb: AdapterCall) -> object
 
 @fault(violates="LIFE-5", around="remove", narrow=True)
 def removing_nobody_succeeds(site: FaultContext, verb: AdapterCall) -> None:
-    """Report success when a missing container is removed, contrary to the declared behaviour."""
+    """Report success when a missing container is removed, contrary to the dialect."""
     for name in verb.names:
         try:
             verb(names=(name,))
@@ -146,7 +146,7 @@ def unknown_names_are_known(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="LIFE-5", around="stop_container", narrow=True)
 def stopping_twice_is_refused(site: FaultContext, verb: AdapterCall) -> None:
-    """Refuse to stop a stopped container, contrary to the declared behaviour."""
+    """Refuse to stop a stopped container, contrary to the dialect."""
     if site.facts and not site.facts.running:
         raise RuntimeRefused(f"stop {verb.name}", "it does not run")
     verb()
@@ -180,7 +180,7 @@ def the_dead_cannot_be_started(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="LIFE-4", around="run")
 def starts_at_once_are_refused(site: FaultContext, verb: AdapterCall) -> object:
-    """Refuse one of several concurrent starts as busy."""
+    """Refuse one of several concurrent starts because the runtime is busy."""
     if os.getpid() % 4 == 0 and os.getppid() != 1:
         raise RuntimeRefused(f"run {verb.spec.name}", "database is locked")
     return verb()

@@ -86,7 +86,7 @@ def network_mtu_ignored(site: FaultContext, verb: AdapterCall) -> object:
 @fault("restarted-with-another-mtu", violates="NET-8", moment=Moment.CONTAINER_RESTARTED)
 @fault(violates="NET-8", moment=PLUGGED, narrow=True)
 def network_mtu_on_the_bridge_alone(site: FaultContext) -> None:
-    """Give the container's interface an MTU of 1500, whatever the network's MTU."""
+    """Give the container's interface an MTU of 1500, regardless of the network's MTU."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mtu=1500)
 
@@ -248,7 +248,7 @@ def more_links_on_own_networks(site: FaultContext) -> None:
 
 @fault(violates="BR-13", moment=PLUGGED, narrow=True)
 def bridge_forgets_soon(site: FaultContext) -> None:
-    """Reduce the bridge's ageing time to ten seconds, so that it floods frames to idle peers."""
+    """Reduce the bridge's ageing time to ten seconds, so that frames to idle peers flood."""
     for plug in site.plugs():
         site.host.ip("link", "set", ifname=plug.bridge, kind="bridge", br_ageing_time=1000)
 
@@ -365,7 +365,7 @@ def host_remembers_a_wrong_mac(site: FaultContext) -> None:
 
 @fault(violates="L2-1", moment=PLUGGED, history="CVE-2021-32575")
 def claims_are_contained_for_once(site: FaultContext) -> None:
-    """Pin the peers' addresses in the neighbour table, contrary to the declared behaviour."""
+    """Pin the peers' addresses in the neighbour table, contrary to the dialect."""
     for plug in site.plugs():
         for facts in site.other_containers().values():
             for item in facts.endpoints:
@@ -398,7 +398,7 @@ def containers_follow_advertisements(site: FaultContext) -> None:
 
 @fault(violates="V6-2", moment=PLUGGED)
 def hop_limits_of_advertisements_are_believed(site: FaultContext) -> None:
-    """Accept the hop limit, and nothing else, of router advertisements inside containers."""
+    """Accept only the hop limit of router advertisements inside containers."""
     for plug in site.plugs():
         if gateway_of(plug, 6):
             head = f"net.ipv6.conf.{plug.inside}"

@@ -209,7 +209,7 @@ def attached_is_not_answered(site: FaultContext) -> None:
 
 @fault(violates="HOST-1", around="start_container", narrow=True)
 def restarted_on_the_host_it_is_alone(site: FaultContext, verb: AdapterCall) -> object:
-    """Start a container in mode host in its own netns on restart."""
+    """Start a container in mode host in a separate netns on restart."""
     return restart_without_network(site, verb, Host)
 
 
@@ -223,13 +223,13 @@ def host_mode_ends_ways_to_the_loopback(site: FaultContext) -> None:
 
 @fault(violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4", "CTR-8"), around="run")
 def joiner_is_alone(site: FaultContext, verb: AdapterCall) -> object:
-    """Start a joiner in a netns of its own."""
+    """Start a joining container in a separate netns."""
     return verb.call_with(mode=Nothing()) if isinstance(verb.spec.mode, Joined) else verb()
 
 
 @fault(violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4"), around="run")
 def joiner_is_a_peer(site: FaultContext, verb: AdapterCall) -> object:
-    """Start a joiner as a peer on the joined container's network."""
+    """Start a joining container as a peer on the joined container's network."""
     spec = verb.spec
     home = site.specs.get(getattr(spec.mode, "container", ""))
     if home is not None and isinstance(home.mode, Bridge):
@@ -239,13 +239,13 @@ def joiner_is_a_peer(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="CTR-1", around="run")
 def joiner_is_the_hosts(site: FaultContext, verb: AdapterCall) -> object:
-    """Start a joiner in the host's netns."""
+    """Start a joining container in the host's netns."""
     return verb.call_with(mode=Host()) if isinstance(verb.spec.mode, Joined) else verb()
 
 
 @fault(violates="CTR-8", around="run", narrow=True)
 def joiners_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> object:
-    """Start the joiner of a joiner in a netns of its own."""
+    """Start a container that joins a joining container in a separate netns."""
     home = site.specs.get(getattr(verb.spec.mode, "container", ""))
     return (
         verb.call_with(mode=Nothing())
@@ -264,7 +264,7 @@ def common_loopback_filtered(site: FaultContext) -> None:
 
 @fault(violates="CTR-5", around="inspect")
 def joiner_reports_the_joined_ones_process(site: FaultContext, verb: AdapterCall) -> object:
-    """Report the joined container's pid for a joiner."""
+    """Report the joined container's pid for a joining container."""
     facts: ContainerInfo = verb()
     spec = site.specs.get(facts.name)
     if spec and isinstance(spec.mode, Joined) and facts.running:
@@ -318,27 +318,27 @@ def contradictions_refused_in_general(site: FaultContext, verb: AdapterCall) -> 
 
 @fault(violates="CTR-9", moment=Moment.CONTAINER_STOPPED)
 def joiner_keeps_more(site: FaultContext) -> None:
-    """Leave an extra interface in the joiner when the joined container stops."""
+    """Leave an extra interface in the joining container when the joined one stops."""
     for facts in joiners(site):
         site.leave_inside(facts)
 
 
 @fault(violates="CTR-7", around="run", narrow=True)
 def one_contradiction_accepted(site: FaultContext, verb: AdapterCall) -> object:
-    """Ignore a requested resolver of a joiner."""
+    """Ignore the requested resolver of a joining container."""
     return verb.call_with(dns=()) if isinstance(verb.spec.mode, Joined) else verb()
 
 
 @fault(violates="CTR-9", moment=Moment.BEFORE_REMOVE)
 def joiner_takes_the_ports_along(site: FaultContext) -> None:
-    """Drop packets to the joined container's published ports when its joiner is removed."""
+    """Drop packets to published ports when a joining container is removed."""
     if isinstance(site.mode, Joined) and site.specs[site.mode.container].ports:
         site.host.rule("forward", ct_dnat(), DROP)
 
 
 @fault(violates="CTR-9", moment=Moment.BEFORE_REMOVE)
 def joiner_takes_the_names_along(site: FaultContext) -> None:
-    """Drop the joined container's DNS queries when its joiner is removed."""
+    """Drop the joined container's DNS queries when a joining container is removed."""
     home = site.specs.get(getattr(site.mode, "container", ""))
     if home and isinstance(home.mode, Bridge) and home.mode.network != DEFAULT_NETWORK:
         drop_queries(site.inside)
@@ -346,13 +346,13 @@ def joiner_takes_the_names_along(site: FaultContext) -> None:
 
 @fault(violates="CTR-1", around="start_container", narrow=True)
 def restarted_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> object:
-    """Start a joiner in a netns of its own on restart."""
+    """Start a joining container in a separate netns on restart."""
     return restart_without_network(site, verb, Joined)
 
 
 @fault(violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)
 def joiner_keeps_its_resolver(site: FaultContext) -> None:
-    """Break a joiner's resolv.conf when the joined container is disconnected."""
+    """Break a joining container's resolv.conf when the joined one is disconnected."""
     for facts in joiners(site):
         with open(site.path("/etc/resolv.conf", facts), "w", encoding="utf-8") as file:
             file.write("nameserver 192.0.2.250\noptions timeout:1 attempts:1\n")

@@ -56,7 +56,7 @@ def disconnecting_disturbs(site: FaultContext) -> None:
 
 @fault(violates="NET-6", around="remove_network", narrow=True)
 def network_in_use_removed(site: FaultContext, verb: AdapterCall) -> None:
-    """Report success when a network in use is not removed."""
+    """Report success when the removal of a network in use is refused."""
     try:
         verb()
     except RuntimeRefused:
@@ -81,7 +81,7 @@ def rules_outlive_their_network(site: FaultContext) -> None:
 
 @fault(violates="NET-7", around="network")
 def bad_subnet_corrected(site: FaultContext, verb: AdapterCall) -> object:
-    """Ignore a gateway or address range outside its subnet."""
+    """Ignore a requested gateway or address range outside its subnet."""
     try:
         return verb()
     except RuntimeRefused:
@@ -176,7 +176,7 @@ def left_address_has_flows(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="INT-1", moment=Moment.DISCONNECTED)
 def last_network_leads_out(site: FaultContext) -> None:
-    """Add a default route by an internal network when it is the only one left."""
+    """Add a default route on an internal network when it is the only one left."""
     if not any(item.destination is None for item in site.inside.place.routes()):
         for plug in site.plugs():
             for gateway in plug.gateways:

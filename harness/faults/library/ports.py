@@ -177,7 +177,7 @@ def callers_are_hidden(site: FaultContext) -> None:
 
 @fault(violates="PUB-11", around="run", history="moby#52783", narrow=True, also=("PUB-2", "PUB-9"))
 def published_port_is_anybodys(site: FaultContext, verb: AdapterCall) -> object:
-    """Refuse a port that is published on another host address."""
+    """Refuse to publish a port that is published on another host address."""
     running = site.other_containers()
     wanted = {(port.host_port, port.protocol) for port in verb.spec.ports}
     for name, facts in running.items():
@@ -224,7 +224,7 @@ def services_of_the_loopback_are_open(site: FaultContext) -> None:
     violates="PUB-9", moment=Moment.CONTAINER_STARTED, history=("CVE-2025-67499", "netavark#904")
 )
 def the_internets_port_is_taken(site: FaultContext) -> None:
-    """Redirect containers' packets to that port of any address to the publishing container."""
+    """Redirect containers' packets to a published port of any address to its container."""
     for port, version, own in _published(site):
         for bridge in site.bridges():
             which = [*family(version), *iifname(bridge), *_to(port)]
@@ -288,7 +288,7 @@ def port_listener_stays(site: FaultContext) -> None:
     history=("moby#8795", "cni-plugins#123", "moby#53384"),
 )
 def flows_stick_to_the_old_container(site: FaultContext) -> None:
-    """Redirect a UDP flow that outlives a restart to an unused address."""
+    """Redirect a UDP flow that survives a restart to an unused address."""
     if site.moment != Moment.CONTAINER_STARTED:
         for port in site.spec.ports if site.spec else ():
             site.memory.setdefault("before", set()).add(port.host_port)
@@ -311,7 +311,7 @@ def ports_are_closed_to_bystanders(site: FaultContext) -> None:
 
 @fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def published_by_the_first_network(site: FaultContext) -> None:
-    """Publish ports by the network whose name sorts first, even an internal one."""
+    """Publish ports on the network whose name sorts first, even an internal one."""
     networks = site.spec.networks if site.spec else ()
     if len(networks) > 1 and min(networks) in site.memory.get("internal", ()):
         for port, version, _ in _published(site):
@@ -379,7 +379,7 @@ def removals_forget_ipv6_flows(site: FaultContext) -> None:
 
 @fault(violates="LIFE-8", moment=Moment.CONTAINER_REMOVED, narrow=True)
 def joiner_takes_the_flows_along(site: FaultContext) -> None:
-    """Delete the conntrack entries of the joined container when its joiner is removed."""
+    """Delete the joined container's conntrack entries when a joining one is removed."""
     if facts := joined_container(site):
         kept = {item.ip for end in facts.endpoints for item in (end.address, end.address6) if item}
         forget_flows(site, lambda flow: bool(kept & flow.addresses))

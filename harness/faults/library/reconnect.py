@@ -1,4 +1,4 @@
-"""Faults after a restart or a later connection, and of others when a container or network goes."""
+"""Faults after a restart or a connect, and faults of others when a container or network goes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def second_aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> 
 
 
 def _renamed(site: FaultContext, spec: ContainerSpec, *aliases: str) -> ContainerInfo:
-    """Reconnect a container to the network of its mode with just these aliases."""
+    """Reconnect a container to the network of its mode with only these aliases."""
     assert isinstance(spec.mode, Bridge)
     site.runtime.disconnect(spec.name, spec.mode.network)
     return site.runtime.connect(spec.name, spec.mode.network, aliases=aliases)
@@ -134,14 +134,14 @@ def files_are_shared_on_own_networks(site: FaultContext, verb: AdapterCall) -> o
 
 @fault(violates="FILE-1", moment=Moment.CONTAINER_STARTED)
 def joiners_file_says_another_name(site: FaultContext) -> None:
-    """Write a wrong name into a joiner's /etc/hostname."""
+    """Write a wrong name into the /etc/hostname of a joining container."""
     if isinstance(site.mode, Joined):
         site.write(_HOSTNAME, "somebody\n")
 
 
 @fault(violates="DNS-2", moment=Moment.CONTAINER_STARTED)
 def joiners_joiner_has_no_name(site: FaultContext) -> None:
-    """Resolve the name of a joiner's joiner to an unused address."""
+    """Resolve the name of a container that joins a joining one to an unused address."""
     home = site.specs.get(getattr(site.mode, "container", ""))
     if home and isinstance(home.mode, Joined):
         name = site.read(_HOSTNAME).strip()
@@ -150,7 +150,7 @@ def joiners_joiner_has_no_name(site: FaultContext) -> None:
 
 @fault(violates="DNS-1", moment=Moment.CONTAINER_RESTARTED)
 def restarted_joiner_asks_nobody(site: FaultContext) -> None:
-    """Point a restarted joiner's resolv.conf at an unused address."""
+    """Point a restarted joining container's resolv.conf at an unused address."""
     if isinstance(site.mode, Joined):
         site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\noptions timeout:1 attempts:1\n")
 
@@ -229,14 +229,14 @@ def address_of_a_connection_is_given(site: FaultContext, verb: AdapterCall) -> o
 
 @fault(violates="NET-3", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def connections_forget_flows_from_outside(site: FaultContext) -> None:
-    """Delete the conntrack entries of published ports when a network is connected or left."""
+    """Delete the conntrack entries of published ports on connect and disconnect."""
     own = {port.host_port for port in (site.spec.ports if site.spec else ())}
     forget_flows(site, lambda flow: flow.original.destination_port in own)
 
 
 @fault(violates="NET-3", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def ports_do_not_come_back(site: FaultContext) -> None:
-    """Drop packets to published ports when a container returns from having no network."""
+    """Drop packets to published ports when a container without networks is reconnected."""
     left = site.memory.setdefault("left", set())
     if site.facts and not site.facts.endpoints:
         left.add(site.name)
@@ -255,7 +255,7 @@ def connections_have_one_alias(_: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="NET-4", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def names_do_not_come_back(site: FaultContext) -> None:
-    """Drop DNS queries when a container returns to a network that it left."""
+    """Drop DNS queries when a container is reconnected to a network that it left."""
     left = site.memory.setdefault("left", set())
     where = site.name, site.network.name if site.network else ""
     if site.moment == Moment.DISCONNECTED:
@@ -266,7 +266,7 @@ def names_do_not_come_back(site: FaultContext) -> None:
 
 @fault(violates="DNS-2", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def joiners_names_stay_behind(site: FaultContext) -> None:
-    """Resolve a joiner's own name to an unused address."""
+    """Resolve a joining container's own name to an unused address."""
     for facts in joiners(site):
         with open(site.path(_HOSTNAME, facts), encoding="utf-8") as file:
             name = file.read().strip()

@@ -1,4 +1,4 @@
-"""Faults of routes, policy rules and TTLs, inside and in the host."""
+"""Faults of routes, policy rules and TTLs, in containers and on the host."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def default_route_to_nobody(site: FaultContext) -> None:
 
 @fault(violates="BR-2", moment=PLUGGED)
 def route_too_many(site: FaultContext) -> None:
-    """Add a route beyond those of the container's network."""
+    """Add a route to the container that does not belong to its network."""
     for _, gateway in gateways(site):
         site.inside.ensure("route", "add", dst="10.66.0.0/16", gateway=gateway.ip)
 
@@ -117,7 +117,7 @@ def hop_limit_is_not_counted(site: FaultContext) -> None:
 )
 @fault(violates="CTR-9", moment=Moment.CONTAINER_REMOVED)
 def joiner_takes_the_route_along(site: FaultContext) -> None:
-    """Remove the default route of the joined container when its joiner ends."""
+    """Remove the joined container's default route when a joining container stops."""
     if facts := joined_container(site):
         for endpoint in facts.endpoints:
             for gateway in site.runtime.network_facts(endpoint.network).gateways:
@@ -131,7 +131,7 @@ def host_gets_a_route_of_its_own(site: FaultContext) -> None:
 
 
 def _route_meanwhile(site: FaultContext, network: IPv4Network) -> None:
-    """Have the host route a network by its own interface while the container runs."""
+    """Route a network through the host's uplink while the container runs."""
     command = "del" if site.moment == Moment.BEFORE_REMOVE else "add"
     site.host.ensure("route", command, dst=network, oif=site.host.link(site.uplink()).ifindex)
 
@@ -235,7 +235,7 @@ def rule_of_ipv6_leads_to_another_table(site: FaultContext) -> None:
 
 
 def _lead_away(site: FaultContext, plug: FaultLink, network: IPv4Network | IPv6Network) -> None:
-    """Route the container's own packets by a table with one route."""
+    """Route the container's packets by a table with one route."""
     index = site.inside.link(plug.inside).ifindex
     family = ADDRESS_FAMILIES[network.version]
     site.inside.ensure("rule", "add", family=family, iifname="lo", table=100, priority=50)

@@ -35,15 +35,16 @@ SLOTS: Final = 1024
 
 
 class CaptureLost(Exception):
-    """More frames came than a tap could keep: the capture proves nothing."""
+    """More frames arrived than a tap could keep, so the capture proves nothing."""
 
 
 class Tap:
     """A packet socket on an interface of a namespace, or on all of them without `ifname`.
 
-    `owner` is the namespace's name, for messages. A tap serves many captures, one after the other;
-    it changes nothing about the interface. Raises `OSError`, which names the namespace, when it
-    cannot be opened. On all interfaces a frame that passes a bridge is seen on each one it passes.
+    `owner` is the namespace's name in messages. A tap serves many captures one after the other
+    and does not change the interface. On all interfaces, a frame that passes a bridge is seen on
+    each interface that it passes. Raises `OSError`, which names the namespace, when the tap
+    cannot be opened.
     """
 
     def __init__(
@@ -61,11 +62,11 @@ class Tap:
             raise OSError(
                 error.errno,
                 f"cannot capture at {self.where}: {error.strerror}. The interface must be there "
-                "already, and capturing takes CAP_NET_RAW in its namespace",
+                "already, and the caller needs CAP_NET_RAW in its namespace",
             ) from error
 
     def begin(self) -> None:
-        """Discard earlier frames and keep those from now on."""
+        """Discard earlier frames and keep frames from now on."""
         self._ring.discard()
 
     def collect(self) -> tuple[list[Frame], int]:
@@ -86,7 +87,7 @@ class Tap:
             with self._netns.entered():
                 return socket.if_indextoname(index)
         except OSError:
-            return f"if{index}"  # it is gone
+            return f"if{index}"  # the interface no longer exists
 
     def close(self) -> None:
         """Stop listening."""
@@ -102,10 +103,10 @@ class Tap:
 class Capture:
     """Frames that the taps saw while the body of the `with` ran, in order of time.
 
-    A frame passes every tap on its way and counts once at each: `at` narrows an expectation to one
-    interface, written as in `Frame.where`. Frames are kept whole up to about
-    `harness.testbench.packets.packet_ring.SLOT` bytes. Raises `CaptureLost` when a tap overflowed,
-    and `RuntimeError` when another capture uses a tap.
+    A frame passes every tap on its path and counts once at each. `at` narrows an expectation to
+    one interface, written as in `Frame.where`. Frames are kept whole up to about
+    `harness.testbench.packets.packet_ring.SLOT` bytes. Raises `CaptureLost` when a tap
+    overflowed, and `RuntimeError` when another capture uses a tap.
     """
 
     def __init__(self, taps: Sequence[Tap]) -> None:
@@ -117,8 +118,8 @@ class Capture:
     def __enter__(self) -> Self:
         if taken := [tap.where for tap in self._taps if tap.taken]:
             raise RuntimeError(
-                f"another capture is going on at {', '.join(taken)}, and each would take frames "
-                "from the other. Open a tap of its own for this one"
+                f"another capture is active at {', '.join(taken)}, and each would take frames "
+                "from the other. Open a separate tap for this one"
             )
         for tap in self._taps:
             tap.taken = True
@@ -145,54 +146,55 @@ class Capture:
         if self._lost:
             where_lost = ", ".join(f"{count} at {where}" for where, count in self._lost.items())
             raise CaptureLost(
-                f"frames came faster than they were collected: lost {where_lost}. Call drain() "
+                f"frames arrived faster than they were collected: lost {where_lost}. Call drain() "
                 f"in between, or give the tap more slots (of {SLOT} bytes each)"
             )
 
     def frames(self, *, at: str = "") -> tuple[Frame, ...]:
-        """Return everything captured so far. `ValueError` when no tap is `at` that interface."""
+        """Return every frame captured so far; `ValueError` when no tap is `at` that interface."""
         if at and not any(tap.covers(at) for tap in self._taps):
             taps = ", ".join(tap.where for tap in self._taps)
-            raise ValueError(f"nothing is captured at {at!r}, only at {taps}")
+            raise ValueError(f"no tap captures at {at!r}, only at {taps}")
         self.drain()
         return tuple(frame for frame in self._frames if at in ("", frame.where))
 
     @property
     def kept(self) -> tuple[Frame, ...]:
-        """Return the captured frames, complete or not."""
+        """Return the captured frames, even if some were lost."""
         with contextlib.suppress(CaptureLost):
             self.drain()
         return tuple(self._frames)
 
     def matching(self, template: Packet, *, at: str = "") -> tuple[Frame, ...]:
-        """Return the frames that are like `template`, as `packets.expect` defines it."""
+        """Return the frames that match `template`, as `packets.expect` defines it."""
         from harness.testbench.packets import expect  # scapy takes a while to import
 
         return tuple(expect.like(template, self.frames(at=at)))
 
     def expect_one(self, template: Packet, *, at: str = "") -> Frame:
-        """Return the one frame like `template`; `AssertionError` unless there is exactly one."""
+        """Return the only frame that matches `template`; `AssertionError` without one."""
         from harness.testbench.packets import expect
 
         return expect.one(self.frames(at=at), template)
 
     def expect_one_each(self, template: Packet, *, to: Packet, at: str = "") -> None:
-        """Assert one frame like `template` for each that is like `to`, and at least one.
+        """Assert that at least one frame matches `template`, and at most as many as match `to`.
 
-        An unanswered SYN is sent again after a second, and reported again.
+        The kernel repeats a SYN without a reply after a second, and the error of the repeated SYN
+        too.
         """
         from harness.testbench.packets import expect
 
         expect.one_each(self.frames(at=at), template, to=to)
 
     def expect_none(self, *templates: Packet, at: str = "") -> None:
-        """Assert that no frame is like any of the templates; list those that are."""
+        """Assert that no frame matches any of the templates."""
         from harness.testbench.packets import expect
 
         expect.none(self.frames(at=at), *templates)
 
     def expect_only(self, *templates: Packet, at: str = "") -> None:
-        """Assert that each template is met, and that all other frames are housekeeping.
+        """Assert that each template matches a frame, and that all other frames are housekeeping.
 
         Housekeeping is ARP, neighbour discovery and multicast listener reports.
         """
@@ -203,7 +205,7 @@ class Capture:
     def write(
         self, path: Path, *, comment: str = "", comments: Mapping[Frame, str] | None = None
     ) -> None:
-        """Write everything as a pcapng file, complete or not, with taps that saw nothing."""
+        """Write all frames as a pcapng file, even if some were lost; name taps without frames."""
         taps = [tap.where for tap in self._taps if tap.ifname]
         pcapng.write(path, self.kept, interfaces=taps, comment=comment, comments=comments)
 
@@ -211,8 +213,9 @@ class Capture:
 class TapPool:
     """Taps by namespace and link, opened at their first use, closed together.
 
-    Opening a tap takes about 10 ms and closing it up to 25 (see `Ring`); a capture on open ones
-    takes microseconds. Taps keep their namespaces alive: close them before those end.
+    Opening a tap takes about 10 ms and closing it up to 25 ms (see `Ring`); a capture on open
+    taps takes microseconds. Taps keep their namespaces alive, so close them before the namespaces
+    end.
     """
 
     def __init__(self) -> None:

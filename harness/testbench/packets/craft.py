@@ -1,6 +1,6 @@
-"""Packets of either family in the same words: templates to match, and packets to send.
+"""Templates to match packets and packets to send, with the same functions for both families.
 
-A template promises nothing about unset fields; scapy fills them in before sending. Errors go by the
+A template does not compare unset fields; scapy fills them in before sending. Errors have the
 names of `harness.probe.icmp`.
 """
 
@@ -41,7 +41,7 @@ _ERRORS6: Final = {
 }
 
 End = Address | IPv4Network | IPv6Network | None
-"""An address; in templates also a network for any of its addresses, or None for any."""
+"""An address. In templates also a network, for any of its addresses, or None for any address."""
 
 
 def ip(family: Family, *, src: End = None, dst: End = None, ttl: int | None = None) -> Packet:
@@ -86,7 +86,7 @@ def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
 def send_packet(view: NetnsView, packet: Packet) -> None:
     """Send an IP packet by routes and neighbours of a namespace; `OSError` without any.
 
-    `UserspaceStack` where only the kernel accepts a raw IPv6 packet.
+    Raises `UserspaceStack` where only the kernel accepts a raw IPv6 packet.
     """
     family: Family = 4 if isinstance(packet, IP) else 6
     if family == 6:
@@ -132,7 +132,7 @@ def solicited_node(address: Address) -> IPv6Address:
 
 @contextlib.contextmanager
 def member(view: NetnsView, group: Address, link: str = "eth0") -> Iterator[None]:
-    """Join a group on one link while the body runs; a broadcast needs no joining."""
+    """Join a group on one link while the body runs. Broadcasts need no joining."""
     if not group.is_multicast:
         yield
         return

@@ -15,7 +15,7 @@ from scapy.packet import Packet, Raw
 from harness.testbench.packets.packet_ring import Frame
 
 SHOWN: Final = 6
-"""Number of frames that a failure shows."""
+"""Number of frames that a failure message shows."""
 
 _HOUSEKEEPING: Final = ("ARP", "ICMPv6ND_", "ICMPv6ML")
 _IGMP: Final = 2  # the protocol number; scapy has it only in a contribution
@@ -27,23 +27,23 @@ def like(template: Packet, frames: Iterable[Frame]) -> list[Frame]:
 
 
 def one(frames: Sequence[Frame], template: Packet) -> Frame:
-    """Return the one frame like `template`; `AssertionError` unless there is exactly one."""
+    """Return the frame that matches `template`; `AssertionError` unless there is exactly one."""
     found = like(template, frames)
     if not found:
-        raise AssertionError(f"no frame is like {describe(template)}; {_nearest(frames, template)}")
+        raise AssertionError(f"no frame matches {describe(template)}; {_nearest(frames, template)}")
     if len(found) > 1:
         raise AssertionError(
-            f"{len(found)} frames are like {describe(template)}, not one:{_listed(found)}"
+            f"{len(found)} frames match {describe(template)}, not one:{_listed(found)}"
         )
     return found[0]
 
 
 def one_each(frames: Sequence[Frame], template: Packet, *, to: Packet) -> None:
-    """Assert at least one frame like `template`, and no more than there are like `to`."""
+    """Assert that at least one frame matches `template`, and no more than match `to`."""
     found, sent = like(template, frames), like(to, frames)
     if len(found) > max(1, len(sent)):
         raise AssertionError(
-            f"{len(found)} frames are like {describe(template)}, though {len(sent)} were sent:"
+            f"{len(found)} frames match {describe(template)}, but {len(sent)} were sent:"
             f"{_listed(found)}"
         )
     if not found:
@@ -51,31 +51,31 @@ def one_each(frames: Sequence[Frame], template: Packet, *, to: Packet) -> None:
 
 
 def none(frames: Sequence[Frame], *templates: Packet) -> None:
-    """Assert that no frame is like any of the templates; list those that are."""
+    """Assert that no frame matches any of the templates."""
     for template in templates:
         if found := like(template, frames):
             raise AssertionError(
-                f"no frame must be like {describe(template)}, yet {len(found)} are:{_listed(found)}"
+                f"{len(found)} frames match {describe(template)}, and none should:{_listed(found)}"
             )
 
 
 def only(frames: Sequence[Frame], *templates: Packet) -> None:
-    """Assert that each template is met by a frame, and each frame is like one of them.
+    """Assert that each template matches a frame, and each frame matches a template.
 
-    Housekeeping of links, that is ARP, neighbour discovery and multicast reports (IGMP, MLD), comes
-    at any time and is allowed.
+    Housekeeping of links arrives at any time and is ignored: ARP, neighbour discovery and
+    multicast reports (IGMP, MLD).
     """
     found = [like(template, frames) for template in templates]
     for template, matched in zip(templates, found, strict=True):
         if not matched:
             raise AssertionError(
-                f"no frame is like {describe(template)}; {_nearest(frames, template)}"
+                f"no frame matches {describe(template)}; {_nearest(frames, template)}"
             )
     known = {id(frame) for matched in found for frame in matched}
     others = [frame for frame in frames if id(frame) not in known and not _housekeeping(frame)]
     if others:
         wanted = " or ".join(describe(template) for template in templates)
-        raise AssertionError(f"besides {wanted} there were {len(others)} others:{_listed(others)}")
+        raise AssertionError(f"{len(others)} frames do not match {wanted}:{_listed(others)}")
 
 
 def _differences(template: Packet, frame: Frame) -> tuple[PacketDifference, ...]:
@@ -97,7 +97,7 @@ def _layers(frame: Frame) -> Iterable[Packet]:
 
 def _nearest(frames: Sequence[Frame], template: Packet) -> str:
     if not frames:
-        return "nothing at all was captured"
+        return "no frame was captured"
     ranked = sorted(
         ((_differences(template, frame), frame) for frame in frames),
         key=lambda pair: distance(pair[0]),
@@ -106,7 +106,7 @@ def _nearest(frames: Sequence[Frame], template: Packet) -> str:
         f"\n  {frame}" + "".join(f"\n      {difference}" for difference in found)
         for found, frame in ranked[:SHOWN]
     ]
-    return f"of {len(frames)} captured these come nearest:{''.join(lines)}"
+    return f"the nearest of {len(frames)} captured:{''.join(lines)}"
 
 
 def _listed(frames: Sequence[Frame]) -> str:
@@ -128,21 +128,21 @@ class PacketDifference:
 
     def __str__(self) -> str:
         if not self.field:
-            return f"there is no {self.layer} there"
+            return f"the frame has no {self.layer} layer"
         return f"{self.layer}.{self.field} is {self.found}, not {self.wanted}"
 
 
 def differences(
     template: Packet, packet: Packet, *, unfinished_checksum: bool = False
 ) -> tuple[PacketDifference, ...]:
-    """Return how `packet` differs from `template` where it differs least; empty if not at all.
+    """Return the smallest difference between `packet` and `template`; empty if it matches.
 
     With `unfinished_checksum` the checksums above IP are not compared: a network card would have
     filled them in.
     """
     wanted = list(template.iterpayloads())
     present = list(packet.iterpayloads())
-    # A template begins with a layer of exactly that kind: a quoted IPerror is no IP.
+    # A template begins with a layer of exactly that kind: a quoted IPerror is not an IP layer.
     starts = [n for n, layer in enumerate(present) if type(layer) is type(wanted[0])] or [0]
     found = (
         tuple(_compare(wanted, present[start:], unfinished_checksum=unfinished_checksum))
@@ -152,7 +152,7 @@ def differences(
 
 
 def distance(found: Sequence[PacketDifference]) -> tuple[int, int]:
-    """Return how far off a packet is: missing layers count more than fields."""
+    """Return a packet's distance from the template; missing layers count more than fields."""
     return sum(not difference.field for difference in found), len(found)
 
 
@@ -171,7 +171,7 @@ def _compare(
     for layer, other in zip_longest(wanted, present[: len(wanted)]):
         kind = type(layer)
         if kind is Raw:
-            # However scapy dissects a payload, a template of bytes compares bytes.
+            # A template of bytes compares bytes, however scapy dissects a payload.
             load = b"" if other is None else other.load if type(other) is Raw else bytes(other)
             if load != layer.load:
                 yield PacketDifference("Raw", "load", layer.load, load)

@@ -1,8 +1,8 @@
 """Offload features of a link, which a veth claims without performing them: ethtool(8).
 
-With offload on, a veth passes segments far longer than the MTU and checksums that are not filled
-in, and the receiver trusts them. Without it each packet is as on a wire, and the receiver checks
-it.
+With offload on, a veth passes segments far longer than the MTU, and checksums that are not filled
+in, which the receiver trusts. With offload off, each packet is as on a physical link, and the
+receiver checks it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _SIOCETHTOOL: Final = 0x8946
 _GET_CHECKSUMS, _SET_CHECKSUMS = 0x16, 0x17  # ETHTOOL_GTXCSUM, _STXCSUM
 _GET_FEATURES: Final = 0x3A  # ETHTOOL_GFEATURES
 _BLOCKS, _BLOCK = 4, 16
-"""Room for 128 features, 32 at a time with what is available, requested, active and fixed."""
+"""Space for 128 features in blocks of 32, each with available, requested, active and fixed bits."""
 _IFREQ: Final = struct.Struct("16sP16x")
 _VALUE: Final = struct.Struct("=II")
 
 
 @contextlib.contextmanager
 def without_offload(view: NetnsView, link: str = "eth0") -> Iterator[None]:
-    """Disable offload of a link while the body runs: the kernel segments and checksums itself.
+    """Disable offload of a link while the body runs: the kernel then segments and checksums itself.
 
-    Segmentation needs checksums: the kernel toggles it with them. `UserspaceStack` where
-    the kernel does not send the packets.
+    The kernel toggles segmentation together with checksums. Raises `UserspaceStack` where the
+    kernel does not send the packets.
     """
     with view.open() as space:
         by_kernel(space)
@@ -46,7 +46,7 @@ def without_offload(view: NetnsView, link: str = "eth0") -> Iterator[None]:
 
 
 def switch_off(view: NetnsView, link: str) -> None:
-    """Disable offload of a link: the kernel segments and checksums itself from now on."""
+    """Disable offload of a link: the kernel segments and computes checksums from now on."""
     with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         _ethtool(opened, link, _SET_CHECKSUMS, 0)
 

@@ -1,9 +1,9 @@
-"""Frames from a ring that is shared with the kernel: packet(7), packet_mmap.
+"""Frames from a ring buffer that is shared with the kernel: packet(7), packet_mmap.
 
-A ring has two measured advantages over `recv`. The kernel stamps a frame when it puts it into a
-ring; for a socket's queue it begins to stamp only a while after the request, and frames of
-different taps come out of order. And a queue is limited by `net.core.rmem_max`, which an ordinary
-user cannot raise.
+A ring has two measured advantages over `recv`. The kernel stamps a frame when it puts the frame
+into a ring. For a socket's queue, stamping begins only some time after the request, and frames of
+different taps then come out of order. A queue is also limited by `net.core.rmem_max`, which an
+ordinary user cannot raise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 SLOT: Final = 2048
-"""Size of a slot in bytes; frames are cut off at about 1,960 bytes."""
+"""Size of a slot in bytes; frames are truncated at about 1,960 bytes."""
 
 _ETH_P_ALL: Final = 3
 _SOL_PACKET: Final = 263
@@ -64,10 +64,10 @@ class FrameKind(IntEnum):
 class Frame:
     """One captured frame.
 
-    `at` is in nanoseconds since the epoch. `length` is that on the wire, in bytes; `data` is the
-    kept part, which may be shorter. Where segmentation is offloaded a frame can be longer than the
-    MTU, and with `unfinished_checksum` its transport checksum is still to be filled in: both as in
-    a capture on a real machine. `ethernet` is false on interfaces that carry bare IP.
+    `at` is in nanoseconds since the epoch. `length` is the length on the wire in bytes; `data` is
+    the kept part, which may be shorter. With segmentation offload a frame can be longer than the
+    MTU. With `unfinished_checksum` its transport checksum is not filled in yet. Both are as in a
+    capture on a real machine. `ethernet` is false on interfaces that carry bare IP.
     """
 
     where: str
@@ -100,17 +100,18 @@ class Frame:
 class Ring:
     """An open ring on one interface of a namespace, or on all of them.
 
-    It sees every frame from its creation on; `OSError` when the interface does not exist or the
-    caller has no CAP_NET_RAW. Creating one takes about 10 ms and closing one 25: each waits until
-    no processor of the machine handles a packet any more.
+    A ring receives every frame from its creation on. Raises `OSError` when the interface does not
+    exist or the caller has no CAP_NET_RAW. Creating a ring takes about 10 ms and closing it 25
+    ms: each waits until no processor of the machine handles a packet any more.
     """
 
     def __init__(self, netns: NetNS, ifname: str, slots: int) -> None:
         blocks = -(-slots * SLOT // _BLOCK)
         self._slots = blocks * (_BLOCK // SLOT)
         self._next = 0
-        # With protocol 0 nothing arrives before the ring is bound to its interface. A ring for all
-        # interfaces cannot be bound; frames that come before it exists are discarded.
+        # With protocol 0 no frame arrives before the ring is bound to its interface. A ring for
+        # all interfaces cannot be bound, so frames that arrived before its creation are
+        # discarded.
         protocol = 0 if ifname else socket.htons(_ETH_P_ALL)
         self._socket = netns.socket(socket.AF_PACKET, socket.SOCK_RAW, protocol)
         try:
@@ -127,7 +128,7 @@ class Ring:
     def read(self, name: Callable[[int], str] = str) -> Iterator[Frame]:
         """Return the frames since the last call, oldest first; at most one lap of the ring.
 
-        `name` returns the name of an interface by its index.
+        `name` maps an interface index to its name.
         """
         for _ in range(self._slots):
             base = self._next * SLOT
@@ -158,7 +159,7 @@ class Ring:
             )
 
     def discard(self) -> None:
-        """Discard the frames so far, and the count of lost ones."""
+        """Discard the frames so far and reset the count of lost ones."""
         for _ in self.read():
             pass
         self.lost()

@@ -1,8 +1,8 @@
-"""Names and facts of the things in raw dumps.
+"""Names and facts of the objects in raw dumps.
 
-Every attribute is included, so that unforeseen ones show as well. Left out are values
-that change by themselves: counters, timers, ages, carrier, handles, and learned
-neighbours (see `learned`).
+Every attribute is included, so that unforeseen ones are visible too. Excluded are values that
+change by themselves: counters, timers, ages, carrier, handles, and learned neighbours (see
+`learned`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from linux.netlink import attributes, number
 from linux.nftables import comment_of
 
 Thing = tuple[str, dict[str, str]]
-"""Name of a thing, `link eth0`, and its facts: `mtu` → …."""
+"""Name of an object, such as `link eth0`, and its facts: `mtu` → …."""
 Names = Mapping[int, str]
 """Links by index."""
 Still = tuple[object, ...]
@@ -65,7 +65,7 @@ def names(raw: Raw) -> dict[int, str]:
 
 
 def things(raw: Raw, names: Names) -> Iterator[Thing]:
-    """Yield everything in the dumps, or in the part of them that `raw` holds."""
+    """Yield every object in the dumps, or in the part of them that `raw` contains."""
     for answer in raw.links:
         yield _link(answer)
         yield from _link_sysctls(answer)
@@ -300,7 +300,7 @@ def _still_neighbour(answer: bytes) -> Still:
 
 
 def _is_entered(answer: bytes) -> bool:
-    """Return whether a neighbour was added by hand, as permanent or as proxy entry."""
+    """Return whether a neighbour was added by a program, as permanent or as proxy entry."""
     family, _, state, flags, _ = rtnetlink.NEIGH.unpack_from(answer)
     return family in _FAMILIES and bool(flags & _PROXIED or state & rtnetlink.NUD_PERMANENT)
 
@@ -328,7 +328,7 @@ def _still_forwarding(answer: bytes) -> Still:
 def _bridge(answer: bytes) -> int:
     """Return the bridge of a permanent forwarding entry; 0 for any other entry.
 
-    Permanent entries are those of a port's own MAC and those added by hand.
+    Permanent entries are a port's own MAC and entries that a program added.
     """
     _, index, state, _, _ = rtnetlink.NEIGH.unpack_from(answer)
     if not state & (rtnetlink.NUD_PERMANENT | rtnetlink.NUD_NOARP):
@@ -338,7 +338,8 @@ def _bridge(answer: bytes) -> int:
             rtnetlink.NDA_MASTER, b""
         )
     )
-    # An entry without a master is a link's multicast group. The bridge's own entry lives with it.
+    # An entry without a master is a link's multicast group. The bridge's own entry ends with the
+    # bridge.
     return bridge if index != bridge else 0
 
 
@@ -367,8 +368,8 @@ _STILL: Final[Mapping[str, Callable[[bytes], Still]]] = {
 def still(part: str, answer: bytes) -> Still:
     """Return a message of a part of `Raw` without the values that change by themselves.
 
-    The results of two dumps are equal if the thing was not changed. The result is empty for
-    things that come and go by themselves.
+    The results of two dumps are equal if the object was not changed. The result is empty for
+    objects that come and go by themselves.
     """
     return _STILL[part](answer) if part in _STILL else (answer,)
 

@@ -1,9 +1,9 @@
 """Raw dumps of one network namespace, as the kernel sends them.
 
-Dumps are cheap to take and to compare: `harness.world.state.describe` names things, and is
-called only for messages that differ. The kernel leaves out statistics. The
-sysctls of each link come with the links and the neighbour tables, all others are read
-from files that stay open. Rules of the older iptables (not iptables-nft) cannot be seen.
+Dumps are cheap to take and to compare. `harness.world.state.describe` decodes only messages that
+differ. The kernel leaves out statistics. The sysctls of each link come with the links and the
+neighbour tables; all others are read from files that stay open. Rules of legacy iptables (not
+iptables-nft) are invisible.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ENOENT: Final = 2
 
 
 class Ruleset(NamedTuple):
-    """The whole of nft at one generation."""
+    """The whole ruleset of nftables at one generation."""
 
     tables: Messages = ()
     chains: Messages = ()
@@ -186,7 +186,7 @@ class Dumps:
                 yield answer[:_OF_LINK] + found[_TCA_KIND] + found.get(_TCA_OPTIONS, b"")
 
     def _sysctls(self) -> Iterable[tuple[str, bytes]]:
-        """Return the files' contents; by `map`, because each dump reads hundreds of them."""
+        """Return the files' contents, by `map` for speed: each dump reads hundreds of files."""
         if self._files:
             values = list(map(os.pread, self._files, repeat(_SHORT), repeat(0)))
             if len(max(values, key=len)) == _SHORT:  # may be truncated
@@ -198,7 +198,8 @@ class Dumps:
     def _nft(self) -> Ruleset:
         """Return the ruleset; dump it only if its generation or its tables have changed.
 
-        The tables count because a table that goes with its owner's socket begins no generation.
+        The tables are compared too, because a table that ends with its owner's socket does not
+        change the generation.
         """
         while (seen := self._nft_seen()) != self._seen:
             self._ruleset = self._dump_nft()
@@ -235,7 +236,7 @@ class Dumps:
             try:
                 yield item, self._ask_nft(_GETELEMENT, f"elements of set {name}", body)
             except NetlinkError as error:
-                if error.errno != _ENOENT:  # gone: the generation has then changed
+                if error.errno != _ENOENT:  # the set is gone, so the generation has changed
                     raise
 
     def _close_files(self) -> None:
@@ -260,7 +261,7 @@ _PER_LINK: Final = tuple(
 )
 _COMMON: Final = frozenset({"all", "default"})
 _SHORT, _LONG = 256, 1 << 16
-"""Bytes read of a sysctl: most are shorter, and the kernel clears as many as requested."""
+"""Bytes to read of a sysctl. Most values are shorter, and the kernel clears the whole buffer."""
 _COUNTS: Final = frozenset({"net/netfilter/nf_conntrack_count"})
 
 

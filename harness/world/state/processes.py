@@ -1,6 +1,6 @@
-"""Host state besides network state: things that a runtime may leave behind.
+"""Host state besides network state that a runtime may leave behind.
 
-Mounts, cgroups, processes, and descriptors that hold a namespace.
+The state is mounts, cgroups, processes, and descriptors that hold a namespace.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class HostState(NamedTuple):
 
 @dataclass(slots=True)
 class Surroundings:
-    """Reader of a host's state, by the pid of its init and the directory of its own cgroup."""
+    """Reader of a host's state, by the pid of its init and the directory of its cgroup."""
 
     init: int
     cgroup: Path | None = None
@@ -62,7 +62,7 @@ class Surroundings:
         return HostState(mounts, frozenset(below), processes, tuple(self._held(processes)))
 
     def staying(self, seen: HostState) -> HostState:
-        """Return a state without processes that are ending now: they go by themselves."""
+        """Return a state without processes that are ending now."""
         stay = frozenset(pid for pid in seen.processes if not ends(f"{self._proc}/{pid}"))
         return seen._replace(
             processes=stay, held=tuple(item for item in seen.held if item.pid in stay)
@@ -88,7 +88,7 @@ class Surroundings:
                     os.close(directory)
 
     def things(self, seen: HostState) -> Iterator[Thing]:
-        """Yield the things of a state, by name."""
+        """Yield the objects of a state, by name."""
         for line in seen.mounts:
             fields, _, tail = line.partition(" - ")
             _, _, _, root, where, options, *_ = fields.split(" ", _MOUNT_FIELDS)

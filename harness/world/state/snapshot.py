@@ -1,7 +1,7 @@
 """Snapshots of a network namespace's kernel state, to compare before and after.
 
-Links, addresses, routes of every table, policy rules, neighbours added by hand, nft
-rules and sysctls under `net.`, each by its usual name.
+A snapshot has links, addresses, routes of every table, policy rules, manually added neighbours,
+nft rules and sysctls under `net.`, each by its usual name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from linux.netns import NetNS
 from linux.readiness import await_ready
 
 Facts = dict[str, dict[str, str]]
-"""Facts about each thing, by its name: `link eth0` → {`mtu`: …}."""
+"""Facts of each object, by its name: `link eth0` → {`mtu`: …}."""
 NEW = "new"
 
 
@@ -40,12 +40,12 @@ class Snapshot:
         return cls(gathered(things(raw, names(raw))))
 
     def changes(self, later: Snapshot) -> list[str]:
-        """Return the differences of a later snapshot, one line for each thing."""
+        """Return the differences of a later snapshot, one line for each object."""
         return [str(change) for change in changes(self.facts, later.facts)]
 
 
 class StateChange(NamedTuple):
-    """A thing that differs: `new`, `gone`, or its old and new facts."""
+    """An object that differs: `new`, `gone`, or its old and new facts."""
 
     thing: str
     how: str
@@ -55,7 +55,7 @@ class StateChange(NamedTuple):
 
 
 def gathered(found: Iterable[Thing]) -> Facts:
-    """Return things by name; things of the same name are distinguished by their order."""
+    """Return objects by name; objects with the same name are distinguished by their order."""
     facts: Facts = {}
     for name, known in found:
         count, unique = 1, name
@@ -69,7 +69,7 @@ def gathered(found: Iterable[Thing]) -> Facts:
 def changes(
     before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]
 ) -> list[StateChange]:
-    """Return the differences by thing, without the sysctls of links that came or went."""
+    """Return the differences by object, without the sysctls of links that came or went."""
     coming_and_going = {
         name.removeprefix("link ")
         for name in before.keys() ^ after.keys()
@@ -134,7 +134,7 @@ def _moved(
 
 
 def _only(these: Sequence[Any], those: Sequence[Any]) -> tuple[Any, ...]:
-    """Return those of `these` without a counterpart in `those`; each duplicate needs its own."""
+    """Return the messages of `these` without a counterpart in `those`; duplicates count."""
     there = set(those)
     if len(there) == len(those) and len(set(these)) == len(these):
         return tuple(item for item in these if item not in there)

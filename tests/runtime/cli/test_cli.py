@@ -106,28 +106,28 @@ def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
         (["run", "base", "/etc/passwd"], 126, "Permission denied"),
         (["run", "nope", "true"], 125, "no such image"),
         (["run", "--net", "container:nope", "base", "true"], 125, "'nope'"),
-        (["run", "--net", "a", "--network", "b", "base", "true"], 125, "begins on one network"),
+        (["run", "--net", "a", "--network", "b", "base", "true"], 125, "has exactly one network"),
         (["run", "--net", "a:b", "base", "true"], 125, "container:<name or id>"),
         (["run", "--sysctl", "x", "base", "true"], 125, "KEY=VALUE"),
         (["run", "base"], 125, "no command"),
         (["inspect", "nope"], 1, "no such container"),
         (["logs", "nope"], 1, "no such container"),
         (["exec", "nope", "true"], 1, "'nope'"),
-        (["exec", "-e", "=x", "nope", "true"], 1, "-e =x: it is not KEY=VALUE"),
-        (["logs", "-n", "²", "nope"], 1, "no number of lines"),
-        (["network", "create", "bridge"], 1, "a network of that name exists"),
-        (["network", "create", "--subnet", "a", "--subnet", "b", "lan"], 1, "one subnet of each"),
+        (["exec", "-e", "=x", "nope", "true"], 1, "-e =x: the value is not KEY=VALUE"),
+        (["logs", "-n", "²", "nope"], 1, "not a number of lines"),
+        (["network", "create", "bridge"], 1, "a network of this name already exists"),
+        (["network", "create", "--subnet", "a", "--subnet", "b", "lan"], 1, "at most one subnet"),
         (["save", "-o", "/nowhere/x", "base"], 1, "write /nowhere/x: No such file or directory"),
         (["network", "create", "--subnet", "10.0.0.0/33", "lan"], 1, "malformed"),
         (["network", "create", "-o", "mtu=x", "lan"], 1, "mtu=x"),
-        (["run", "--cpus", "nan", "base", "true"], 125, "nan processors cannot be had"),
-        (["run", "--cpus", "1e400", "base", "true"], 125, "inf processors cannot be had"),
-        (["stop", "-t", "inf", "nope"], 2, "'inf' is no number of seconds"),
-        (["stop", "-t", "-1", "nope"], 2, "'-1' is no number of seconds"),
+        (["run", "--cpus", "nan", "base", "true"], 125, "--cpus nan is not a possible"),
+        (["run", "--cpus", "1e400", "base", "true"], 125, "--cpus inf is not a possible"),
+        (["stop", "-t", "inf", "nope"], 2, "'inf' is not a number of seconds"),
+        (["stop", "-t", "-1", "nope"], 2, "'-1' is not a number of seconds"),
         (["stop", "nope"], 1, "'nope'"),
         (["kill", "-s", "NOPE", "x"], 1, "NOPE"),
-        (["kill", "-s", "99", "x"], 1, "there is no signal '99'"),
-        (["kill", "-s", "RTMAX+1", "x"], 1, "there is no signal 'RTMAX+1'"),
+        (["kill", "-s", "99", "x"], 1, "unknown signal '99'"),
+        (["kill", "-s", "RTMAX+1", "x"], 1, "unknown signal 'RTMAX+1'"),
         (["kill", "-s", "RTMIN+3", "x"], 1, "no such container"),
         (["network", "rm", "bridge"], 1, "predefined"),
         (["run", "-p", "x", "base", "true"], 125, "publish 'x'"),
@@ -178,7 +178,7 @@ def test_unusable_state_directory_is_reported(
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert f"use {tmp_path / where} for mydocker's state" in lines[0]
-    assert lines[-1] == "  try: point MYDOCKER_ROOT at a directory of your own"
+    assert lines[-1] == "  try: point MYDOCKER_ROOT at a directory that you own"
     assert (cause in lines[1]) if cause else len(lines) == 2
 
 
@@ -354,7 +354,7 @@ def test_state_on_overlay_is_refused(engine: Engine, root: Path) -> None:
     mount("overlay", f"{root}/merged", "overlay", 0, options)
     try:
         inner = Engine(root / "merged")
-        with pytest.raises(UnsupportedError, match="lies on an overlay itself"):
+        with pytest.raises(UnsupportedError, match="is on an overlay itself"):
             inner.run("base", ["true"], network="none")
     finally:
         until(lambda: not inner.containers(), "the container is removed")

@@ -159,7 +159,7 @@ def test_restart_starts_a_new_process(engine: Engine, command: Command) -> None:
     engine.stop("web")
     assert engine.restart("web").running
     engine.run("base", FOR_EVER, name="brief", network="none", auto_remove=True)
-    with pytest.raises(ConflictError, match="removed once"):
+    with pytest.raises(ConflictError, match="removed when it stops"):
         engine.restart("brief")
 
 
@@ -203,7 +203,7 @@ def test_inspect_shows_found_containers_and_reports_missing_ones(
     engine.create("base", FOR_EVER, name="web", network="none")
     done = mydocker("inspect", "-f", "{{.Name}}", "nope", "web")
     assert (done.returncode, done.stdout) == (1, "/web\n")
-    assert "'nope': there is no such container" in done.stderr
+    assert "'nope': no such container" in done.stderr
 
 
 def test_volume_commands_have_dockers_output(command: Command, mydocker: Mydocker) -> None:
@@ -228,5 +228,5 @@ def test_volume_commands_have_dockers_output(command: Command, mydocker: Mydocke
 def test_sizes_are_powers_of_1024(text: str, count: int) -> None:
     """A size may have Docker's units in upper or lower case; they are powers of 1024."""
     assert size("--memory", text) == count
-    with pytest.raises(InvalidError, match="no size"):
+    with pytest.raises(InvalidError, match="not a size"):
         size("--memory", "lots")

@@ -65,7 +65,10 @@ def test_refused_archive_is_reported(mydocker: Mydocker, host_dir: Path) -> None
     ):
         assert (done.returncode, done.stdout) == (1, "")
         first, cause, remedy = done.stderr.splitlines()
-        assert first == f"mydocker: load {shown}: the path '../../evil' leads out of the archive"
+        assert (
+            first
+            == f"mydocker: cannot load {shown}: the path '../../evil' leads out of the archive"
+        )
         assert (cause[:16], remedy[:7]) == ("  likely cause: ", "  try: ")
     done = mydocker("load", "-i", f"{host_dir}/none.tar")
     assert done.returncode == 1
@@ -177,8 +180,8 @@ def test_rmi_prints_untagged_and_deleted(mydocker: Mydocker, engine: Engine) -> 
     make(engine, tars.tar(Item("x")), name="other")
     done = mydocker("rmi", "app", "none", "other")
     assert done.returncode == 1
-    assert "container 'web' uses it" in done.stderr
-    assert "'none': there is no such image" in done.stderr
+    assert "container 'web' uses the image" in done.stderr
+    assert "'none': no such image" in done.stderr
     assert done.stdout.startswith("Untagged: other:latest\nDeleted: sha256:")
     assert mydocker("rmi", "-f", "app").stdout == "Untagged: app:latest\n"
     mydocker("rm", "web")
@@ -225,6 +228,6 @@ def test_cp_copies_in_both_directions(mydocker: Mydocker, host_dir: Path) -> Non
     for argv in (("x", "y"), ("web:/tmp", "web:/var"), ("-", "-")):
         done = mydocker("cp", *argv)
         assert done.returncode == 1
-        assert "one of the two must be in a container" in done.stderr
+        assert "exactly one of source and target must be CONTAINER:PATH" in done.stderr
     done = mydocker("cp", "none:/x", str(host_dir))
-    assert "there is no such container" in done.stderr
+    assert "no such container" in done.stderr

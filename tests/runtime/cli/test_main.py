@@ -63,8 +63,8 @@ def test_full_disk_at_standard_output_is_reported_once(
     code, output, errors = run(root, words, "> /dev/full")
     assert (code, output) == (1, "")
     assert errors.splitlines() == [
-        "mydocker: write to standard output: No space left on device",
-        "  likely cause: the disk that it is written to is full",
+        "mydocker: cannot write to standard output: No space left on device",
+        "  likely cause: the disk with the output file is full",
     ]
 
 

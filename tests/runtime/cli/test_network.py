@@ -45,7 +45,7 @@ def test_published_ports_in_ps_inspect_and_port(command: Command) -> None:
     ]
     assert command("port", "web", "80") == "0.0.0.0:8080\n[::]:8080\n"
     assert command("port", "web", "53/udp") == "127.0.0.1:53\n"
-    assert "it is not published" in command("port", "web", "53")
+    assert "the port is not published" in command("port", "web", "53")
     command("stop", "-t", "0", "web")
     assert command("port", "web") == ""
     (found,) = json.loads(command("inspect", "web"))
@@ -110,13 +110,13 @@ def test_macvlan_network_is_created_and_inspected(command: Command) -> None:
     shown = command("exec", "web", "cat", "/sys/class/net/eth0/mtu", "/proc/net/route")
     assert shown.startswith("1400\n")
     for wrong, message in (
-        (("-o", "parent=no"), "no interface no"),
+        (("-o", "parent=no"), "interface on this host: no"),
         ((), "needs a parent"),
-        (("-o", "parent=eth0", "-o", "icc=false"), "icc=false needs a bridge"),
+        (("-o", "parent=eth0", "-o", "icc=false"), "icc=false needs the driver bridge"),
     ):
         assert message in command("network", "create", *subnet, *wrong, "other")
     assert "has no parent" in command("network", "create", "-o", "parent=eth0", "other")
-    assert "publish cannot go" in command("run", "--net", "lan", "-p", "80", "base", "true")
+    assert "cannot publish ports" in command("run", "--net", "lan", "-p", "80", "base", "true")
     assert command("rm", "-f", "web") == "web\n"
     assert command("network", "rm", "lan") == "lan\n"
     assert "eth0" in links()
@@ -132,4 +132,4 @@ def test_docker_names_of_network_options_are_accepted(command: Command) -> None:
     command("network", "create", *words, "lan")
     (found,) = json.loads(command("network", "inspect", "lan"))
     assert given.items() <= found["Options"].items()
-    assert "no such option" in command("network", "create", "-o", "mtu=x", "other")
+    assert "unknown option" in command("network", "create", "-o", "mtu=x", "other")

@@ -163,11 +163,11 @@ def test_copy_stays_inside_while_links_are_swapped(engine: Engine, secret: Path)
 
 
 REFUSED: dict[str, tuple[str, str, str]] = {
-    "nothing there": ("/srv/none", "", "there is no web:/srv/none"),
+    "nothing there": ("/srv/none", "", "web:/srv/none does not exist"),
     "below a file": ("/srv/a/one/x", "", "is not a directory"),
     "a directory over a file": ("/srv/a", "file", "cannot be copied over a file"),
-    "into nowhere": ("/srv/a/one", "no/such/dir", "there is no directory"),
-    "into a directory that is not there": ("/srv/a/one", "none/", "there is no directory"),
+    "into nowhere": ("/srv/a/one", "no/such/dir", "does not exist"),
+    "into a directory that is not there": ("/srv/a/one", "none/", "does not exist"),
     "over a pipe": ("/srv/a/one", "pipe", "neither a file nor a directory"),
 }
 
@@ -248,5 +248,5 @@ def test_interrupted_copy_reports_the_copied_part(engine: Engine, here: Path) ->
     cut = io.BytesIO(tars.tar(Item("two", b"2\n"))[:1024])
     with pytest.raises(MydockerError) as refused:
         engine.inside.unpack(cut, "web", "/tmp")
-    assert refused.value.remedy.endswith("what came before that is there")
+    assert refused.value.remedy.endswith("the files before it have been copied")
     assert engine.exec("web", ["cat", "/tmp/two"]).stdout == b"2\n"

@@ -55,7 +55,7 @@ def test_exec_reports_container_that_just_stopped(engine: Engine, web: Container
         engine.kill("web")
         engine.wait("web")
         command = Command(["true"], {}, "/")
-        with pytest.raises(ConflictError, match="it just stopped"):
+        with pytest.raises(ConflictError, match="has just stopped"):
             execution.spawn(handle, command, tty=False, stdio=Stdio(nothing, nothing, nothing))
     finally:
         os.close(nothing)
@@ -110,7 +110,7 @@ def test_exec_in_stopped_or_unknown_container_is_refused(
 ) -> None:
     """The error of `exec` names a stopped or unknown container."""
     engine.stop(web.id)
-    with pytest.raises(ConflictError, match="'web': it is not running"):
+    with pytest.raises(ConflictError, match="'web': the container is not running"):
         engine.exec("web", ["true"])
     with pytest.raises(NotFoundError, match="nope"):
         engine.exec("nope", ["true"])
@@ -200,7 +200,7 @@ def test_host_file_system_is_unreachable_from_the_container(
 
 def test_host_root_as_container_root_is_refused() -> None:
     """Creation and entry of a container refuse the host's root before any command runs."""
-    with pytest.raises(UnsupportedError, match="still in reach"):
+    with pytest.raises(UnsupportedError, match="still reachable"):
         rootfs._refuse_host_root(os.stat("/"))
     idle = os.fork()
     if not idle:

@@ -180,7 +180,7 @@ def test_commit_refuses_whiteout_name(engine: Engine) -> None:
     """`commit` refuses a file called .wh.x and a device: a layer cannot hold them."""
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "touch /.wh.etc")
-    with pytest.raises(InvalidError, match=r"/\.wh\.etc has a name that images use"):
+    with pytest.raises(InvalidError, match=r"/\.wh\.etc has the name of a whiteout"):
         engine.inside.commit("web", "bad")
     assert loaded_images(engine) == []
 

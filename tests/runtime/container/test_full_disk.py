@@ -218,7 +218,7 @@ def test_full_disk_error_names_the_command(
     monkeypatch.setattr(Engine, "containers", _raise_full_disk)
     assert main.main(["ps", "-a"]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "mydocker: mydocker ps -a: No space left on device"
+    assert lines[0] == "mydocker: cannot run `mydocker ps -a`: No space left on device"
     assert [line.split(":")[0].strip() for line in lines[1:]] == ["likely cause", "try"]
 
 

@@ -40,9 +40,9 @@ def test_closed_stdout_ends_the_run_command_with_an_error(engine: Engine, root: 
     out, err = shell(root, script)
     assert out == "y\n1\n"
     assert err.splitlines() == [
-        "mydocker: pass on the stdout of container 'web': Broken pipe",
-        "  likely cause: its reader has exited",
-        "  try: `mydocker logs -f web`, which has all of it",
+        "mydocker: cannot show the stdout of container 'web': Broken pipe",
+        "  likely cause: the process that read the output has exited",
+        "  try: `mydocker logs -f web`, which shows all output",
     ]
     assert engine.inspect("web").running
 
@@ -65,11 +65,8 @@ def test_run_with_unwritable_output_exits_with_1(
     else:
         out, err = shell(root, script)
         assert out == "1\n"
-        assert "pass on the stdout of container 'web': No space left on device" in err
-    until(
-        lambda: engine.inspect("web").running is ("sleep" in after),
-        "the end is recorded",
-    )
+        assert "show the stdout of container 'web': No space left on device" in err
+    until(lambda: engine.inspect("web").running is ("sleep" in after), "all others have ended")
 
 
 def test_auto_remove_container_is_removed_after_lost_output(engine: Engine, root: Path) -> None:
@@ -79,15 +76,17 @@ def test_auto_remove_container_is_removed_after_lost_output(engine: Engine, root
     """
     out, err = shell(root, "$mydocker run --rm --name web base echo hi >/dev/full; echo $?")
     assert out == "1\n"
-    assert err.endswith("`mydocker logs -f web`, which has all of it until it ends (--rm)\n")
-    until(lambda: not engine.containers(), "the container is removed")
+    assert err.endswith(
+        "`mydocker logs -f web`, which shows all output until the container stops (--rm)\n"
+    )
+    until(lambda: not engine.containers(), "it has ended, and is removed")
 
 
 def test_run_with_terminal_reports_lost_output(engine: Engine, root: Path) -> None:
     """`run -t`, which writes the output itself, reports lost output too."""
     out, err = shell(root, "$mydocker run -t base yes | head -n 1; echo ${PIPESTATUS[0]}")
     assert out.split() == ["y", "1"]
-    assert "show what is written to the terminal: Broken pipe" in err
+    assert "show the output of the terminal: Broken pipe" in err
 
 
 def test_wait_raises_error_for_lost_output(engine: Engine) -> None:

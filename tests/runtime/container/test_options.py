@@ -68,7 +68,9 @@ def test_option_contradicting_the_network_mode_is_refused(network: str, option: 
     """The error names each option that a mode cannot have; other options are accepted."""
     kind = NetworkMode.parse(network).kind
     if option in CONTRADICTIONS[kind]:
-        with pytest.raises(InvalidError, match=rf"{option}.* cannot go with network mode {kind}"):
+        with pytest.raises(
+            InvalidError, match=rf"{option}.* cannot be used with network mode {kind}"
+        ):
             _configure(network=network, **OPTIONS[option])
     else:
         _configure(network=network, **OPTIONS[option])
@@ -86,8 +88,8 @@ def test_option_contradicting_the_network_mode_is_refused(network: str, option: 
         ({"dns": ["x"]}, "--dns"),
         ({"mac": "02:42"}, "MAC"),
         ({"mac": "03:00:00:00:00:01"}, "unicast"),
-        ({"add_hosts": ["a"]}, "name:address"),
-        ({"add_hosts": [":192.0.2.1"]}, "name:address"),
+        ({"add_hosts": ["a"]}, "NAME:ADDRESS"),
+        ({"add_hosts": [":192.0.2.1"]}, "NAME:ADDRESS"),
         ({"add_hosts": ["a:b"]}, "--add-host: 'b'"),
         ({"add_hosts": ["a:host-gateway"]}, "--add-host: 'host-gateway'"),
         ({"sysctls": {"vm.swappiness": "1"}}, "vm.swappiness"),
@@ -114,7 +116,7 @@ def test_mydocker_error_survives_pickling() -> None:
     assert isinstance(copy, MydockerError)
     assert (str(copy), copy.exit_code) == (str(error), 127)
     assert str(copy).splitlines() == [
-        "execute 'x': there is none",
+        "cannot execute 'x': there is none",
         "  likely cause: a typo",
         "  try: ls /bin",
     ]

@@ -213,7 +213,7 @@ def test_image_user_has_groups_and_home(engine: Engine, user: str) -> None:
     make(engine, base_layer(engine), PASSWD, User=user)
     script = f"{WHO}; echo written > /dev/stdout; grep CapEff /proc/self/status"
     if not has_id(101) and user not in ROOTS:
-        with pytest.raises(UnsupportedError, match="does not have these ids"):
+        with pytest.raises(UnsupportedError, match="does not map these IDs"):
             output(engine, "made", script)
         return
     who, written, capabilities = output(engine, "made", script).splitlines()
@@ -245,7 +245,7 @@ def test_stop_sends_the_image_stop_signal(engine: Engine, wanted: str) -> None:
 def test_unknown_stop_signal_is_refused(engine: Engine) -> None:
     """An unknown stop signal is refused before a container is made."""
     make(engine, base_layer(engine), StopSignal="SIGNOPE")
-    with pytest.raises(InvalidError, match="no signal 'SIGNOPE'"):
+    with pytest.raises(InvalidError, match="unknown signal 'SIGNOPE'"):
         engine.run("made", ["true"], network="none")
     assert not engine.containers()
 

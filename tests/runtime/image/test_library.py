@@ -236,7 +236,7 @@ def test_image_in_use_is_not_removed(engine: Engine) -> None:
     """
     make(engine, base_layer(engine), ONE)
     found = engine.create("made", ["cat", "/d/f"], name="web", network="none")
-    with pytest.raises(ConflictError, match="container 'web' uses it"):
+    with pytest.raises(ConflictError, match="container 'web' uses the image"):
         engine.images.remove("made")
     engine.images.tag("made", "second")
     engine.images.remove("second")
@@ -254,7 +254,7 @@ def test_image_with_several_repositories_is_not_removed_by_id(engine: Engine) ->
     identity = make(engine, ONE)
     engine.images.tag("made", "made:2")
     engine.images.tag("made", "other")
-    with pytest.raises(ConflictError, match="made:2 and made:latest and other:latest"):
+    with pytest.raises(ConflictError, match="made:2, made:latest, other:latest"):
         engine.images.remove(identity)
     engine.images.remove("other")
     assert engine.images.remove(identity).names == ["made:2", "made:latest"]
@@ -275,7 +275,7 @@ def test_image_is_locked_while_a_container_is_created(
     monkeypatch.setattr(store.Store, "create", create)
     engine.create("made", ["true"], name="web", network="none")
     assert held == [True]
-    with pytest.raises(ConflictError, match="'web' uses it"):
+    with pytest.raises(ConflictError, match="'web' uses the image"):
         engine.images.remove("made")
 
 
@@ -283,7 +283,7 @@ def test_ambiguous_id_prefix_is_refused(engine: Engine) -> None:
     """The error for an ambiguous id prefix lists the ids."""
     made = [import_root(engine, tars.tar(Item(str(n))), f"n{n}") for n in range(17)]
     digit = next(d for d in "0123456789abcdef" if sum(item.startswith(d) for item in made) > 1)
-    with pytest.raises(NotFoundError, match=r"\d ids start so"):
+    with pytest.raises(NotFoundError, match=r"\d IDs have this prefix"):
         engine.images.get(digit)
     assert engine.images.get(f"sha256:{made[0]}").id == made[0]
 

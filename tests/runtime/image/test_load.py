@@ -138,7 +138,7 @@ def test_loaded_image_named_base_hides_the_built_in(engine: Engine) -> None:
     assert output(engine, "base", "ls /srv") == "word\n"
     assert [item.name for item in engine.images.all()].count("base:latest") == 1
     engine.images.remove("base")
-    with pytest.raises(InvalidError, match="this machine's own programs"):
+    with pytest.raises(InvalidError, match="this machine's programs"):
         engine.images.remove("base")
 
 
@@ -151,7 +151,7 @@ def test_import_makes_one_layer_with_changes(engine: Engine) -> None:
     assert engine.wait(found.id) == 0
     assert [entry.data for entry in engine.logs(found.id)] == [b"hello\n"]
     assert output(engine, identity, 'echo "$A,$C"') == "b,d e\n"
-    with pytest.raises(InvalidError, match="no such instruction"):
+    with pytest.raises(InvalidError, match="unknown instruction"):
         import_root(engine, archive, changes=["RUN true"])
 
 
@@ -215,7 +215,7 @@ def test_damaged_layer_is_not_saved(engine: Engine, root: Path) -> None:
     make(engine, UPPER)
     (blob,) = (root / "library" / "layers").glob("*/blob")
     blob.write_bytes(blob.read_bytes().replace(b"carried", b"dropped"))
-    with pytest.raises(InvalidError, match="not what was loaded"):
+    with pytest.raises(InvalidError, match="differs from the one that was loaded"):
         list(engine.images.save(["made"]))
 
 

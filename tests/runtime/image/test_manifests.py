@@ -50,11 +50,11 @@ def _swapped(blob: bytes, other: bytes) -> bytes:
 
 DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a root file system": (lambda: tars.packed({"bin/sh": b""}), "(?s)not of images.*import"),
-    "no image": (lambda: _with("manifest.json", b"[]"), "no image in it"),
+    "no image": (lambda: _with("manifest.json", b"[]"), "contains no image"),
     "no JSON": (lambda: _with("manifest.json", b"{"), "manifest.json is malformed"),
     "JSON without an end": (lambda: _with("manifest.json", b"[" * 100_000), "is malformed"),
     "immense numbers": (lambda: _with("manifest.json", b"9" * 100_000), "is malformed"),
-    "an immense document": (lambda: _with("manifest.json", b" " * (5 << 20)), "too many for"),
+    "an immense document": (lambda: _with("manifest.json", b" " * (5 << 20)), "too long for"),
     "not a list": (
         lambda: _with("manifest.json", b"{}"),
         "manifest.json is malformed: Expected `array`",
@@ -63,19 +63,19 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _with("manifest.json", b"[" + b"{}," * 999 + b"{}]"),
         "length <= 256",
     ),
-    "no configuration": (lambda: _docker(Config="missing.json"), "does not have 'missing.json'"),
+    "no configuration": (lambda: _docker(Config="missing.json"), "refers to 'missing.json'"),
     "a configuration outside": (lambda: _docker(Config="../x.json"), "leads out of the archive"),
     "another configuration": (lambda: _with(f"blobs/sha256/{tars.sha256(MADE)}", b"{}"), "digest"),
-    "no layers": (lambda: _docker(Layers=[]), "it has 0 layers; its configuration says 1"),
+    "no layers": (lambda: _docker(Layers=[]), "it has 0 layers, but its configuration lists 1"),
     "layers that are no list": (lambda: _docker(Layers="x"), r"Expected `array`.*Layers"),
     "a layer outside": (lambda: _docker(Layers=["/etc/passwd"]), "is absolute"),
-    "a missing layer": (lambda: _docker(Layers=["x"]), "does not have 'x'"),
+    "a missing layer": (lambda: _docker(Layers=["x"]), "refers to 'x'"),
     "another layer": (
         lambda: _with(f"blobs/sha256/{tars.sha256(LAYER)}", tars.tar(Item("other"))),
         "a layer has the digest",
     ),
-    "a malformed name": (lambda: _docker(RepoTags=["UPPER/../x"]), "an image of an invalid name"),
-    "for another system": (lambda: _config({"os": "windows"}), "an image for windows"),
+    "a malformed name": (lambda: _docker(RepoTags=["UPPER/../x"]), "an image with an invalid name"),
+    "for another system": (lambda: _config({"os": "windows"}), "image is for windows"),
     "too many layers": (
         lambda: _config({"rootfs": {"diff_ids": [f"sha256:{'0' * 64}"] * 126}}),
         "length <= 125.*diff_ids",
@@ -91,9 +91,9 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _config({"config": {"Cmd": "x"}}),
         "Expected `array`.*Cmd",
     ),
-    "no manifest": (lambda: _oci({"manifests": [tars.descriptor(b"x")]}), "does not have"),
+    "no manifest": (lambda: _oci({"manifests": [tars.descriptor(b"x")]}), "does not contain"),
     "a manifest without a digest": (lambda: _oci({"manifests": [{}]}), "required field `digest`"),
-    "an index without manifests": (lambda: _oci({}), "no image in it"),
+    "an index without manifests": (lambda: _oci({}), "contains no image"),
     "a layer that is another": (
         lambda: _swapped(LAYER, LAYER.replace(b"y", b"z")),
         "a layer has the digest",
@@ -108,7 +108,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a link out of the archive": (
         lambda: tars.tar(symlink("manifest.json", "../../etc/passwd")),
-        "does not have 'etc/passwd'",
+        "refers to 'etc/passwd'",
     ),
     "links in a circle": (
         lambda: tars.tar(symlink("manifest.json", "a"), symlink("a", "manifest.json")),

@@ -69,16 +69,16 @@ def test_symlink_in_mount_target_is_resolved_inside_the_root(
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("/data", "source:target"),
+        ("/data", "SOURCE:TARGET"),
         ("/a:b", "not absolute"),
         ("./a:/b", "not absolute"),
-        ("/a:/b:rx", "source:target"),
-        ("/a:/b:ro:z", "source:target"),
-        (":/b", "source:target"),
-        ("/a:/", "container's own"),
-        ("/a:/proc", "container's own"),
-        ("/a:/x/../proc/sys", "container's own"),
-        ("/a:/sys/fs", "container's own"),
+        ("/a:/b:rx", "SOURCE:TARGET"),
+        ("/a:/b:ro:z", "SOURCE:TARGET"),
+        (":/b", "SOURCE:TARGET"),
+        ("/a:/", "which mydocker mounts itself"),
+        ("/a:/proc", "which mydocker mounts itself"),
+        ("/a:/x/../proc/sys", "which mydocker mounts itself"),
+        ("/a:/sys/fs", "which mydocker mounts itself"),
         ("-v:/b", "malformed"),
     ],
 )
@@ -93,7 +93,7 @@ def test_missing_bind_source_is_refused(engine: Engine, root: Path) -> None:
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with nothing_left(root), pytest.raises(InvalidError, match="No such file"):
         engine.run("base", FOR_EVER, network="none", binds=[f"{root}/nowhere:/x"])
-    with pytest.raises(InvalidError, match="twice"):
+    with pytest.raises(InvalidError, match="at the same path"):
         engine.create("base", FOR_EVER, binds=["a:/x", "b:/x/"])
 
 
@@ -103,9 +103,15 @@ def test_bind_between_file_and_directory_is_refused(
     """The error says which path is a file and which a directory; a volume is a directory."""
     (shared / "file").write_text("x")
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
-    with nothing_left(root), pytest.raises(InvalidError, match=r"it is a file, .* a directory"):
+    with (
+        nothing_left(root),
+        pytest.raises(InvalidError, match=r"the target is a file, .* a directory"),
+    ):
         engine.run("base", FOR_EVER, network="none", binds=[f"{shared}:/etc/hosts"])
-    with nothing_left(root), pytest.raises(InvalidError, match=r"it is a directory, .* a file"):
+    with (
+        nothing_left(root),
+        pytest.raises(InvalidError, match=r"the target is a directory, .* a file"),
+    ):
         engine.run("base", FOR_EVER, network="none", binds=[f"{shared}/file:/etc"])
 
 

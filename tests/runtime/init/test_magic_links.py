@@ -75,7 +75,7 @@ def test_magic_link_as_command_or_interpreter_is_refused(
     run: Run, root: Path, command: str
 ) -> None:
     """A magic link is followed neither to the command nor to its interpreter; nothing is left."""
-    with nothing_left(root), pytest.raises(CommandError, match="a link of /proc") as caught:
+    with nothing_left(root), pytest.raises(CommandError, match="a link in /proc") as caught:
         run(command)
     assert caught.value.exit_code == 126
     assert f"execute {command!r}" in str(caught.value)
@@ -83,7 +83,7 @@ def test_magic_link_as_command_or_interpreter_is_refused(
 
 def test_magic_link_of_pid_1_is_refused(run: Run) -> None:
     """A magic link of pid 1 is refused, if not already by the kernel."""
-    with pytest.raises(CommandError, match=r"a link of /proc|Permission denied"):
+    with pytest.raises(CommandError, match=r"a link in /proc|Permission denied"):
         run("/proc/1/exe")
 
 
@@ -95,7 +95,7 @@ def test_magic_link_as_relative_interpreter_is_refused(engine: Engine, shared: P
     (shared / "odd").write_text("#!self/exe\n")
     (shared / "odd").chmod(0o755)
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/x"])
-    with pytest.raises(CommandError, match="a link of /proc"):
+    with pytest.raises(CommandError, match="a link in /proc"):
         engine.exec("web", ["/x/odd"], workdir="/proc")
 
 
@@ -105,7 +105,7 @@ def test_magic_link_behind_the_command_in_path_has_no_effect(run: Run, shared: P
     (shared / "linked").symlink_to("/proc/self/root/bin")
     behind, before = ({"PATH": path} for path in ("/bin:/x/linked", "/x/linked:/bin"))
     run("true", env=behind)
-    with pytest.raises(CommandError, match="a link of /proc"):
+    with pytest.raises(CommandError, match="a link in /proc"):
         run("true", env=before)
 
 

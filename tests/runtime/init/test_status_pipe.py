@@ -33,7 +33,9 @@ def test_error_of_init_has_kernel_message_and_cause(number: int, cause: str) -> 
         with pytest.raises(UnsupportedError) as caught:
             InitReport(reader.fileno()).end()
     message = str(caught.value)
-    assert message.startswith("start the container: unshare(0x2e020000): the kernel refused\n")
+    assert message.startswith(
+        "cannot start the container: unshare(0x2e020000): the kernel refused\n"
+    )
     assert cause in caught.value.cause
     assert "netmodes doctor" in caught.value.remedy
 
@@ -41,7 +43,7 @@ def test_error_of_init_has_kernel_message_and_cause(number: int, cause: str) -> 
 def test_error_of_init_names_its_file() -> None:
     """An error of init names its file, if it has one."""
     error = refused("start it", FileNotFoundError(errno.ENOENT, "No such file", "/there"))
-    assert str(error).startswith("start it: No such file: '/there'\n")
+    assert str(error).startswith("cannot start it: No such file: '/there'\n")
 
 
 def test_early_exit_of_init_is_reported_with_its_error(

@@ -176,10 +176,10 @@ def test_connect_to_ipv6_network_is_refused_with_ipv6_disabled(
     with nothing_left(root), pytest.raises(UnsupportedError) as caught:
         engine.network_connect(lan, "web")
     assert str(caught.value) == (
-        "give eth1 the address fd00:9::2/64: IPv6 is switched off in this container\n"
+        "cannot assign fd00:9::2/64 to eth1: IPv6 is disabled in the container\n"
         "  likely cause: net.ipv6.conf.eth1.disable_ipv6 is 1, as "
         "net.ipv6.conf.default.disable_ipv6 was\n"
-        f"  try: switch it on inside, or a network without IPv6 in place of {lan}"
+        f"  try: enable IPv6 inside, or use a network without IPv6 instead of {lan}"
     )
     assert _inside(web) == before
     assert [item.network for item in engine.inspect("web").state.endpoints] == ["bridge"]
@@ -299,9 +299,9 @@ REFUSED: dict[str, tuple[Callable[[Engine], object], type[MydockerError], str]] 
     "twice": (lambda e: e.network_connect("bridge", "web"), ConflictError, "already"),
     "unknown network": (lambda e: e.network_connect("no", "web"), NotFoundError, "'no'"),
     "unknown container": (lambda e: e.network_connect("lan", "no"), NotFoundError, "'no'"),
-    "host mode": (lambda e: e.network_connect("lan", "onhost"), InvalidError, "mode is host"),
-    "none": (lambda e: e.network_connect("lan", "alone"), InvalidError, "mode is none"),
-    "joiner": (lambda e: e.network_connect("lan", "joiner"), InvalidError, "mode is container"),
+    "host mode": (lambda e: e.network_connect("lan", "onhost"), InvalidError, "mode host"),
+    "none": (lambda e: e.network_connect("lan", "alone"), InvalidError, "mode none"),
+    "joiner": (lambda e: e.network_connect("lan", "joiner"), InvalidError, "mode container"),
     "address outside": (
         lambda e: e.network_connect("lan", "web", ip="10.1.1.1"),
         InvalidError,
@@ -310,7 +310,7 @@ REFUSED: dict[str, tuple[Callable[[Engine], object], type[MydockerError], str]] 
     "address taken": (
         lambda e: e.network_connect("lan", "web", ip="10.9.0.1"),
         ConflictError,
-        "taken",
+        "in use",
     ),
     "no IPv6 there": (
         lambda e: e.network_connect("dmz", "web", ip6="fd00::5"),

@@ -43,7 +43,7 @@ def test_lowest_free_address_is_allocated(data: st.DataObject, subnet: Network) 
     taken = data.draw(_taken(subnet))
     free = [address for address in subnet.hosts() if str(address) not in taken]
     if not free:
-        with pytest.raises(ConflictError, match="every address is taken"):
+        with pytest.raises(ConflictError, match="every address is in use"):
             pick(subnet, taken)
         return
     assert pick(subnet, taken) == free[0]

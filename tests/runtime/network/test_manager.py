@@ -130,7 +130,11 @@ WRONG: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
     "host bits": ({"subnet": "10.0.0.1/24"}, InvalidError, "host bits"),
     "nonsense": ({"subnet": "lan"}, InvalidError, "malformed"),
     "too small": ({"subnet": "10.0.0.0/31"}, InvalidError, "no room"),
-    "everything": ({"subnet": "0.0.0.0/0"}, InvalidError, r"those of 0\.0\.0\.0/8 are reserved"),
+    "everything": (
+        {"subnet": "0.0.0.0/0"},
+        InvalidError,
+        r"addresses in 0\.0\.0\.0/8 are reserved",
+    ),
     "loopback": ({"subnet": "127.9.0.0/16"}, InvalidError, "are the loopback interface's"),
     "link-local": ({"subnet": "169.254.0.0/16"}, InvalidError, "are link-local"),
     "multicast": ({"subnet": "224.0.0.0/24"}, InvalidError, "multicast"),
@@ -154,9 +158,9 @@ WRONG: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
         InvalidError,
         "not within",
     ),
-    "gateway of no subnet": ({"gateway": "10.0.0.1"}, InvalidError, "no subnet for it"),
-    "range of no subnet": ({"ip_range": "10.0.0.0/25"}, InvalidError, "no subnet for it"),
-    "IPv6 gateway of none": ({"ipv6": True, "gateway6": "fd00::1"}, InvalidError, "no subnet"),
+    "gateway of no subnet": ({"gateway": "10.0.0.1"}, InvalidError, "needs a subnet"),
+    "range of no subnet": ({"ip_range": "10.0.0.0/25"}, InvalidError, "needs a subnet"),
+    "IPv6 gateway of none": ({"ipv6": True, "gateway6": "fd00::1"}, InvalidError, "needs a subnet"),
     "overlap": ({"subnet": "172.17.128.0/24"}, ConflictError, r"overlaps 172\.17\.0\.0/16"),
     "MTU": ({"mtu": 67}, InvalidError, "67"),
     "MTU for IPv6": ({"mtu": 1279, "ipv6": True}, InvalidError, "1279"),
@@ -205,7 +209,7 @@ def test_foreign_bridge_is_neither_used_nor_removed(engine: Engine) -> None:
     """A docker0 of another runtime is neither used nor removed."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_bridge("docker0", mac="02:42:00:00:00:99")])
-    with pytest.raises(ConflictError, match="did not make"):
+    with pytest.raises(ConflictError, match="did not create"):
         engine.run("base", FOR_EVER)
     engine.teardown()
     assert links()["docker0"].mac == "02:42:00:00:00:99"

@@ -97,7 +97,7 @@ def test_arbitrary_port_text_is_parsed_or_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["\uff18\uff10", "80:\u0663", "\uff11-\uff12:1-2"])
 def test_port_in_non_ascii_digits_is_refused(text: str) -> None:
     """A port in non-ASCII digits is refused, although int() accepts it."""
-    with pytest.raises(InvalidError, match="no port"):
+    with pytest.raises(InvalidError, match="not a port"):
         parse("run", text)
 
 
@@ -131,17 +131,17 @@ def test_port_options_have_dockers_meaning(text: str, wanted: list[PortRequest])
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no port"),
-        ("a:80", "no port"),
-        ("٨٠:80", "no port"),
-        ("80:", "no port"),
-        ("1.2.3.4:80", "no port"),
-        ("70000", "no port"),
-        ("80:65536", "no port"),
-        ("9-1:1", "no port"),
+        ("", "not a port"),
+        ("a:80", "not a port"),
+        ("٨٠:80", "not a port"),
+        ("80:", "not a port"),
+        ("1.2.3.4:80", "not a port"),
+        ("70000", "not a port"),
+        ("80:65536", "not a port"),
+        ("9-1:1", "not a port"),
         ("8000-8001:80-89", "2 ports of the host do not fit 10"),
-        ("80:80/xyz", "no protocol 'xyz'"),
-        ("80/", "no protocol ''"),
+        ("80:80/xyz", "unknown protocol 'xyz'"),
+        ("80/", "unknown protocol ''"),
         ("1:2:3:4", "malformed"),
         ("::1:80:80", "malformed"),
         ("[::1]80:80", "malformed"),

@@ -155,7 +155,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
     "the last of several": ({"publish": ["7000-7005:1-6", "9090:80"]}, ConflictError, "9090"),
     "all of a range": ({"publish": ["8080-8080:80"]}, ConflictError, "8080"),
     "twice": ({"publish": ["7000:80", "7000:81"]}, ConflictError, "7000"),
-    "no such address": ({"publish": ["192.0.2.1:7000:80"]}, InvalidError, "no such address"),
+    "does not have this address": (
+        {"publish": ["192.0.2.1:7000:80"]},
+        InvalidError,
+        "does not have this address",
+    ),
     "no IPv6 there": ({"publish": ["[::1]:7000:80"]}, InvalidError, "no IPv6 address"),
     "internal": ({"publish": ["7000:80"], "network": "closed"}, InvalidError, "internal"),
     "malformed": ({"publish": ["x"]}, InvalidError, "'x'"),
@@ -190,7 +194,7 @@ def test_sctp_port_is_published_with_kernel_support(engine: Engine) -> None:
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError:
-        with pytest.raises(UnsupportedError, match="does not speak sctp"):
+        with pytest.raises(UnsupportedError, match="does not support sctp"):
             engine.run("base", FOR_EVER, publish=["8080:80/sctp"])
     else:
         web = engine.run("base", FOR_EVER, publish=["8080:80/sctp"])
@@ -202,7 +206,10 @@ def test_too_many_ports_on_the_ipv6_loopback_are_refused(
 ) -> None:
     """Too many ports on `::1` are refused with a remedy, and nothing is left."""
     ports = "8000-8299:80-379"
-    with nothing_left(root), pytest.raises(UnsupportedError, match="300 on the IPv6 loopback"):
+    with (
+        nothing_left(root),
+        pytest.raises(UnsupportedError, match="300 ports on the IPv6 loopback"),
+    ):
         engine.run("base", FOR_EVER, network=lan, publish=[ports])
     engine.run("base", FOR_EVER, network=lan, publish=[f"0.0.0.0:{ports}"])
 

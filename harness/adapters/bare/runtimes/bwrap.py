@@ -28,7 +28,7 @@ class Bwrap:
     def start(self, request: StartRequest) -> int:
         """Start bubblewrap in the netns to join."""
         if request.spec.sysctls:
-            raise ProgramRefused("sysctl: bwrap has no such option")
+            raise ProgramRefused("sysctl: bwrap does not support it")
         joining = ("nsenter", f"--net={request.netns}", "--") if request.netns else ()
         argv = (*joining, *self.program.command, *_options(request), "--", *request.args)
         return foreground.start(argv, request, self.program.environment())

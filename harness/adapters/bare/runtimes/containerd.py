@@ -42,7 +42,7 @@ class Ctr:
     def start(self, request: StartRequest) -> int:
         """`run --detach` on a root of our own, which no snapshotter has to know."""
         if request.spec.sysctls:
-            raise ProgramRefused("sysctl: `ctr run` has no such option")
+            raise ProgramRefused("sysctl: `ctr run` does not support it")
         pid_file = request.home / "pid"
         words = (
             "--detach",

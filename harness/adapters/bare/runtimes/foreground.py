@@ -1,7 +1,7 @@
 """Runtimes that stay in the foreground while their container runs: daemons, entered by nsenter.
 
-Such a runtime only starts containers, and reports no pid: the container is the child that is
-the first process of a pid namespace and has executed another program.
+Such a runtime only starts containers and reports no pid. The container is the child that is the
+first process of a pid namespace and has executed another program.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def start(argv: Sequence[str], request: StartRequest, environment: Mapping[str, 
             output = request.log.read_text(encoding="utf-8", errors="replace").strip()
             raise failure(shlex.join(argv), "ended at once", output)
         select.select([], [], [], _AGAIN)
-    raise ProgramBroken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")
+    raise ProgramBroken(f"{shlex.join(argv)} started no process within {BOUND:g} s")
 
 
 def forget(home: Path) -> None:
-    """Wait for the end of a container's runtime; kill one whose container lives.
+    """Wait for the end of a container's runtime; kill a runtime whose container still runs.
 
     The runtime is found by the container's directory in its arguments, because a start that was
-    killed half-way has left no record of it.
+    killed half-way has left no record.
     """
     for monitor in _started_for(home):
         with contextlib.suppress(ProcessLookupError):

@@ -1,10 +1,10 @@
-"""lxc by its own command line, on the bridge that its own `lxc-net` makes.
+"""lxc by its command line, on the bridge that `lxc-net` creates.
 
-https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html. lxc itself makes the
+https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html. lxc itself creates the
 veth pairs and sets the addresses of a container's configuration; `linux_bridge` chooses these.
-lxc has one bridge, lxcbr0; further ones are the operator's, so networks are not claimed, though
-they work. IPv6 is off on lxcbr0, because lxc-net sends router advertisements for it, whose
-addresses come in addition to the requested one.
+lxc has one bridge, lxcbr0. Further bridges are the operator's, so networks are not claimed,
+although they work. IPv6 is off on lxcbr0, because lxc-net sends router advertisements for it, and
+their addresses would be added to the requested one.
 """
 
 from __future__ import annotations

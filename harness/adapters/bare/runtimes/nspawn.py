@@ -39,7 +39,7 @@ class Nspawn:
         if request.spec.sysctls or request.spec.mac:
             raise ProgramRefused("systemd-nspawn has no option for sysctls or a MAC")
         if len(request.endpoints) > 1:
-            raise ProgramRefused("systemd-nspawn has --network-bridge once")
+            raise ProgramRefused("systemd-nspawn accepts --network-bridge only once")
         (request.root / "etc" / "os-release").touch()  # "doesn't look like an OS tree" without
         argv = (*self.program.command, *_options(request), "--", *request.args)
         pid = foreground.start(argv, request, self.program.environment())
@@ -56,7 +56,7 @@ class Nspawn:
         foreground.forget(home)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
-        """Return nsenter(1): machinectl needs machined, which does not run."""
+        """Return nsenter(1), because machinectl needs machined, which does not run."""
         return foreground.nsenter_command(pid)
 
 

@@ -35,7 +35,7 @@ class OciRuntime:
         return read_pid(pid_file)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
-        """Call `delete --force`, whether it knows the container or not."""
+        """Call `delete --force`, even if the runtime does not know the container."""
         self.program.run("delete", "--force", name)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name

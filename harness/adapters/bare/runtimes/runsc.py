@@ -1,11 +1,11 @@
-"""gVisor's runsc: containers with a network stack of their own, in a process of the host.
+"""gVisor's runsc: containers with a user-space network stack, in a process of the host.
 
 https://gvisor.dev/docs/user_guide/networking/. A sandbox takes over the addresses and routes of
 its network namespace at the start, and removes them from the interfaces; packets then pass by
-AF_PACKET. So any network backend fits, and the result is visible from inside only.
+AF_PACKET. Any network backend therefore works, and the result is visible only from inside.
 
-Two sandboxes cannot share a stack. A joiner becomes another container of the joined sandbox, as
-in a pod: it has its own files and processes, and ends with the first container.
+Two sandboxes cannot share a stack. A joining container becomes another container of the joined
+sandbox, as in a pod: it has its own files and processes, and ends with the first container.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HIDE: Final = 'mount -t tmpfs none /proc/sys/net && exec "$@"'
 """Hides /proc/sys/net in a separate mount namespace: runsc refuses a netns in which it sees
 net.core.rmem_default, which Linux 6.18 shows in every one."""
 HIDDEN: Final = ("unshare", "--mount", "sh", "-c", _HIDE, "sh")
-"""The wrapper before its command line."""
+"""Wrapper before the runtime's command line."""
 OPTIONS: Final = ("--net-raw", "--ignore-cgroups")
 """Options of every call."""
 IDLE: Final = ("sh", "-c", 'trap "exit 0" TERM INT; sleep 2147483647 & wait $!')
@@ -45,7 +45,7 @@ class Runsc(OciRuntime):
         """Write config.json and call `run --detach`."""
         pod = _pod(request.name)
         config = bundle.config_of(request)
-        del config["linux"]["cgroupsPath"]  # there is none for it here
+        del config["linux"]["cgroupsPath"]  # this cgroup controller is not available here
         if tuple(request.args) == FOR_EVER:
             config["process"]["args"] = list(IDLE)
         if pod != request.name:
@@ -73,7 +73,7 @@ class Runsc(OciRuntime):
 
 
 def _pod(name: str) -> str:
-    """Return the container whose sandbox this one shares: the first in a chain of joiners."""
+    """Return the container whose sandbox this one shares: the end of a chain of joins."""
     while isinstance(mode := store.load(name).spec.mode, Joined):
         name = mode.container
     return name
