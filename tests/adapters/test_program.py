@@ -88,7 +88,7 @@ def test_program_with_endless_output_is_killed(tmp_path: Path) -> None:
 
 
 def test_non_executable_program_is_reported(tmp_path: Path) -> None:
-    """The error for a non-executable program has the kernel's reason."""
+    """The error for a runtime's non-executable program has the kernel's reason."""
     program = shell(tmp_path, "")
     (tmp_path / "acme").write_text("\0")
     with pytest.raises(ProgramBroken, match=r"^acme cannot be executed: .*Exec format error"):

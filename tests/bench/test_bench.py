@@ -51,7 +51,7 @@ def test_small_bench_has_a_figure_per_contestant(name: str, tmp_path: Path) -> N
 
 
 def test_unknown_bench_is_refused_by_name() -> None:
-    """The error names the unknown bench."""
+    """The error for an unknown bench has its name."""
     done = bench("--small", "speed")
     assert done.returncode == 2
     assert "no such bench: speed" in done.stderr

@@ -86,7 +86,7 @@ def test_merged_tests_have_one_entry(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_rename_tests_refuses_an_invalid_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error for an invalid file names it, and the file stays as it is."""
+    """The error of `rename-tests` names an invalid file, which stays unchanged."""
     path = tmp_path / "acme.toml"
     path.write_text("[[deviation]]\n")
     assert main.main(["rename-tests", str(path)]) == 2

@@ -70,7 +70,7 @@ def test_story_names_the_dropping_rule(  # noqa: PLR0917 # pytest passes by name
 
 
 def test_story_without_rule_is_as_promised(diagnosed: Diagnose) -> None:
-    """Without a rule the packet arrives at its target, as promised.
+    """Without a dropping rule the story says that the packet arrives at its target.
 
     This is the positive control of the other tests.
     """

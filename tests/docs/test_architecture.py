@@ -85,7 +85,7 @@ def test_other_folders_import_public_modules_only() -> None:
 
 
 def test_architecture_paths_name_existing_modules() -> None:
-    """Each of the four paths names existing modules, at most eight."""
+    """Each path of ARCHITECTURE.md names existing modules, at most eight."""
     paths = TEXT.partition("## Four paths")[2].partition("## Glossary")[0].split("\n**")[1:]
     assert len(paths) == 4
     for path in paths:

@@ -39,7 +39,7 @@ def test_expected_deviation_has_a_reason_and_versions(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_expected_deviation_names_an_existing_test(file: Path) -> None:
-    """Each entry names an existing test, and the file is sorted, as by `--write-expect`."""
+    """Each expected deviation names an existing test; the file is sorted."""
     found = expectations.loads(file.read_text())
     assert expectations.dumps(found) == file.read_text()
     for item in found:

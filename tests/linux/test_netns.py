@@ -202,7 +202,7 @@ def test_sysctl_reads_as_written(space: NetNS, key: str, value: str) -> None:
 
 
 def test_refused_sysctl_is_named(space: NetNS) -> None:
-    """The error names a sysctl that is unknown, or whose value the kernel refuses."""
+    """The error of a sysctl names a key that is unknown, or whose value the kernel refuses."""
     with pytest.raises(FileNotFoundError, match=r"net/ipv4/nothing"):
         netns.read_sysctls(space, [FORWARD, "net.ipv4.nothing"])
     with pytest.raises(FileNotFoundError, match=r"net\.ipv4\.nothing = 1: No such file"):

@@ -175,7 +175,10 @@ def _local_route(kind: int, flags: int) -> Request:
 
 
 def test_address_without_local_route_is_named(ends6: Pair) -> None:
-    """The error names an address without a local route: the kernel discards its packets."""
+    """The error of a wait names an address without a local route.
+
+    The kernel discards packets to such an address.
+    """
     _, other = ends6
     await_ready([other])
     with Netlink(other) as netlink:
@@ -267,7 +270,7 @@ def test_link_local_address_alone_is_not_awaited(bare: Pair) -> None:
 
 
 def test_bridge_port_that_does_not_forward_is_named() -> None:
-    """The error names a bridge port that does not forward.
+    """The error of a wait names a bridge port that does not forward.
 
     A bridge with a spanning tree lets its ports listen and learn for seconds first.
     """

@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[Callable[[], object], int, str]] = {
 
 @pytest.mark.parametrize("call", REFUSED)
 def test_error_names_call_and_arguments(call: str) -> None:
-    """The error has the errno, the call with its arguments, and the kernel's words."""
+    """The error of a system call has errno, arguments and the kernel's words."""
     ask, number, words = REFUSED[call]
     with (
         ThreadPoolExecutor(1) as executor,

@@ -88,7 +88,7 @@ def test_default_network_of_another_kind_requires_no_bridge_feature(
 
 
 def test_check_lists_all_unclaimed_features() -> None:
-    """The error names every unclaimed feature and no claimed one."""
+    """The error of a check of features names every unclaimed feature and no claimed one."""
     check("acme", {Feature.BRIDGE}, Feature.BRIDGE)
     with pytest.raises(Unclaimed, match=r"acme does not declare ipv6, networks$"):
         check("acme", {Feature.BRIDGE}, Feature.NETWORKS, Feature.IPV6, Feature.BRIDGE)

@@ -334,7 +334,7 @@ def test_seventh_explanation_entry_is_only_counted() -> None:
 
 
 def test_last_line_of_explanation_names_sources_of_hidden_cells() -> None:
-    """The last line names each source of hidden cells once, in order, escaped.
+    """The last line of an explanation names each source of hidden cells once, in order.
 
     Control characters of names are escaped.
     """

@@ -121,7 +121,7 @@ def test_requirement_is_found_by_its_id() -> None:
     ],
 )
 def test_unknown_requirement_id_suggests_similar_id(id_: str, hint: str) -> None:
-    """The error for an unknown id suggests a similar id or the command that lists all."""
+    """The error for an unknown requirement id suggests a similar id, or the list command."""
     text = GOOD
     for name in ("BR-2", "BR-4", "NONE-4", "NET-2", "DNS-1", "LIFE-1"):
         text += GOOD[GOOD.index("[[section.requirement]]") :].replace("BR-1", name)

@@ -96,7 +96,7 @@ def test_owner_of_the_bridge_address_is_the_host() -> None:
 
 
 def test_pick_of_missing_family_lists_the_candidates() -> None:
-    """The error for a missing family lists the addresses."""
+    """The error for an address of a missing family lists the addresses of other families."""
     (four, six) = Topology().host
     assert pick((four, six), 6) == six
     with pytest.raises(LookupError, match=r"no IPv6 address among .*198\.51\.100\.7"):

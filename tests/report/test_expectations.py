@@ -119,7 +119,7 @@ def test_expectation_has_subject_reason_and_verdict(text: str, expected: Deviati
     ],
 )
 def test_expectation_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
-    """The error for a mistake in an entry names the entry and the correction."""
+    """The error for a mistake in an expectation names the entry and the correction."""
     with pytest.raises(BadExpectations, match=f"^{re.escape(complaint)}"):
         expectations.loads(text)
 
@@ -169,7 +169,7 @@ def test_expectation_mistake_is_named_with_its_entry(text: str, complaint: str) 
 def test_expectation_mistake_is_named_with_its_subject(
     entry: str, old: str, new: str, complaint: str
 ) -> None:
-    """The error for a mistake has the entry's number, its subject and the key.
+    """The error for a mistake in an expectation has its number, its subject and the key.
 
     `[[d` puts a key at the end.
     """
@@ -407,7 +407,7 @@ def test_expectation_file_is_read_with_its_text(tmp_path: Path) -> None:
 def test_unreadable_expectation_file_is_named(
     tmp_path: Path, content: bytes | None, message: str
 ) -> None:
-    """The error for an unreadable file begins with the path."""
+    """The error for an unreadable expectation file begins with the path."""
     path = tmp_path / "expect.toml"
     if content is not None:
         path.write_bytes(content)
@@ -417,7 +417,7 @@ def test_unreadable_expectation_file_is_named(
 
 
 def test_folder_in_place_of_an_expectation_file_is_named(tmp_path: Path) -> None:
-    """The error for a folder in place of a file is the kernel's, with the path."""
+    """The error for a folder in place of an expectation file is the kernel's, with the path."""
     with pytest.raises(BadExpectations, match=f"^{tmp_path}: Is a directory$"):
         expectations.read(tmp_path)
 

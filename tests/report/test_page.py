@@ -282,7 +282,7 @@ _FAINTEST = """() => {
 
 
 def test_controls_of_the_page_have_accessible_names(shown: Shown) -> None:
-    """Each control has a name that a screen reader announces."""
+    """Each control of the page has a name that a screen reader announces."""
     page = shown(made.BROKEN, GREEN)
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("a[href], button, input, summary, [role=button]")]

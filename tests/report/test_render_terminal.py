@@ -70,7 +70,7 @@ def test_matrix_table_without_observations_shows_the_promise() -> None:
 
 
 def test_matrix_table_counts_wrong_cells() -> None:
-    """The last line of the table has the number of wrong cells."""
+    """The last line of the matrix table has the number of wrong cells."""
     seen = changed(keeping(PROMISED), source="container01", target="ns1", family=4)
     assert (
         render(PROMISED, seen).splitlines()[-1]
@@ -79,7 +79,7 @@ def test_matrix_table_counts_wrong_cells() -> None:
 
 
 def test_matrix_colour_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the option for colour the table has no escape sequence.
+    """Without the option for colour the matrix has no escape sequence.
 
     Environment variables have no effect.
     """

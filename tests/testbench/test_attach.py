@@ -99,7 +99,7 @@ def _attach_and_detach(host: NetNS, inside: NetNS) -> None:
 
 
 def test_network_without_bridge_is_refused(host: NetNS, inside: NetNS) -> None:
-    """The error for a network without a bridge says that the host has no such bridge."""
+    """An attach to a network without a bridge is refused: the host has no such bridge."""
     with pytest.raises(ValueError, match="network net has no bridge in the host"):
         attach(host, inside, NetworkInfo("net", "id", None, GATEWAYS), "alone")
 
@@ -147,9 +147,6 @@ def test_host_end_names_are_distinct() -> None:
     ],
 )
 def test_last_usable_address_is_inside_the_subnet(gateway: str, last: str) -> None:
-    """The last usable address is in the subnet and keeps the prefix.
-
-    It is not the broadcast address.
-    """
+    """The last usable address is in the subnet, keeps the prefix and is no broadcast address."""
     own: Interface = ip_interface(gateway)
     assert str(last_address(own)) == last

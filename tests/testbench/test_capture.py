@@ -241,7 +241,7 @@ def test_expectation_at_unknown_interface_is_an_error(taps: list[Tap], everywher
 
 
 def test_capture_names_an_unknown_interface(ends: tuple[NetNS, NetNS]) -> None:
-    """The error for an unknown interface names interface and namespace.
+    """The error of a capture at an unknown interface names interface and namespace.
 
     No socket stays open.
     """

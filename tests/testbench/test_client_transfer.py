@@ -86,7 +86,7 @@ def test_client_message_gets_a_reply(
 def test_client_reports_a_refused_message(
     ends: Ends, family: Family, protocol: Protocol, error: str
 ) -> None:
-    """The error of a refused message has its name, on every query."""
+    """The client's error for a refused message has its name, on every query."""
     with Client(ends[0], protocol, FAR_ADDRESS[family], port=CLOSED) as call:
         call.send(b"anybody?")
         settle(ends)
@@ -106,7 +106,7 @@ def test_unfragmentable_message_beyond_mtu_is_refused(ends: Ends, family: Family
 def test_client_message_without_reply_is_an_error(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error for silence names the target, and says that no error arrived either."""
+    """The client's error for silence names the target, and says that no error arrived."""
     monkeypatch.setattr("harness.testbench.client.BOUND", 0.01)
     with (
         Client(ends[0], Protocol.UDP, FAR_ADDRESS[4], port=ECHO) as call,
@@ -143,7 +143,7 @@ def test_reset_differs_from_end_of_stream(
 
 
 def test_without_offload_packets_are_as_on_a_wire(ends: Ends, wires: TapPool) -> None:
-    """Without offload, segments have at most the MTU and finished checksums.
+    """Without offload, captured segments have at most the MTU and finished checksums.
 
     Afterwards offload is restored.
     """

@@ -106,7 +106,7 @@ def test_source_ports_are_not_reused(ends: Ends, transport: Transport, family: i
 def test_dropped_call_is_not_a_refusal(
     ends: Ends, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error of a dropped call is silence, not a refusal, and names client and target."""
+    """A dropped call raises an error for silence that names client and target."""
     one, other = ends
     monkeypatch.setattr(traffic, "BOUND", 0.1)
     with one.open() as space:

@@ -79,7 +79,7 @@ def test_child_without_a_result_is_reported(host: HostMachine) -> None:
 def test_timeout_in_another_root_names_the_function(
     host: HostMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error for a timeout names the function and the bound."""
+    """The error for a timeout in another root names the function and the bound."""
     monkeypatch.setattr(lookup, "BOUND", 0.05)
     with pytest.raises(TimeoutError, match="hangs"):
         inside(host.pid, hangs)

@@ -83,7 +83,7 @@ DATA = {"A": {"b": [1, 2]}, "N": None, "T": True, "L": {"k.x": "v"}, "S": "text"
     ],
 )
 def test_inspect_template_is_filled(text: str, filled: str) -> None:
-    """A template may use the common part of Go's template language."""
+    """A template of `inspect` may use the common part of Go's template language."""
     assert output.render(text, DATA) == filled
 
 
@@ -103,7 +103,7 @@ def test_inspect_template_is_filled(text: str, filled: str) -> None:
     ],
 )
 def test_invalid_inspect_template_is_refused(text: str, why: str) -> None:
-    """The error for a template names the existing fields or the unsupported expression."""
+    """The error for an invalid template names the existing fields or the bad expression."""
     with pytest.raises(InvalidError, match=re.escape(why)):
         output.render(text, DATA)
 

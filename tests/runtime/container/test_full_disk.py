@@ -213,7 +213,10 @@ def test_operation_on_a_full_disk_fails_with_a_remedy(
 def test_full_disk_error_names_the_command(
     small: Path, host: NetNS, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error names the command, also without a container, network or volume."""
+    """The error for a full disk names the command, also if no object is involved.
+
+    Objects are containers, networks and volumes.
+    """
     monkeypatch.setenv("MYDOCKER_ROOT", str(small))
     monkeypatch.setattr(Engine, "containers", _raise_full_disk)
     assert main.main(["ps", "-a"]) == 1

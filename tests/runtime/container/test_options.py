@@ -65,7 +65,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("network", ["none", "host", "container:web"])
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_contradicting_the_network_mode_is_refused(network: str, option: str) -> None:
-    """The error names each option that a mode cannot have; other options are accepted."""
+    """The error names each option that the network mode forbids; others are accepted."""
     kind = NetworkMode.parse(network).kind
     if option in CONTRADICTIONS[kind]:
         with pytest.raises(

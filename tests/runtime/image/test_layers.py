@@ -110,7 +110,7 @@ def test_unmapped_owner_becomes_root(engine: Engine) -> None:
 
 
 def test_last_entry_of_a_name_wins(engine: Engine) -> None:
-    """The last entry of a name wins; a repeated directory keeps its content."""
+    """The last entry of a name in a layer wins; a repeated directory keeps its content."""
     layer = tars.tar(
         directory("d", 0o700), Item("d/f", b"first"), directory("d", 0o755), Item("d/f", b"last")
     )

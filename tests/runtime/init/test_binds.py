@@ -100,7 +100,10 @@ def test_missing_bind_source_is_refused(engine: Engine, root: Path) -> None:
 def test_bind_between_file_and_directory_is_refused(
     engine: Engine, shared: Path, root: Path
 ) -> None:
-    """The error says which path is a file and which a directory; a volume is a directory."""
+    """A bind mount between a file and a directory is refused.
+
+    The error says which path is a file and which a directory; a volume is a directory.
+    """
     (shared / "file").write_text("x")
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with (

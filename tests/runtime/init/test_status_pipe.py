@@ -49,7 +49,7 @@ def test_error_of_init_names_its_file() -> None:
 def test_early_exit_of_init_is_reported_with_its_error(
     engine: Engine, lan: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error is the one that pid 1 reported before its early exit, and not ESRCH."""
+    """The error of a start is the one that pid 1 reported before its early exit, not ESRCH."""
     register = ContainerNetworking.register
 
     def late(networking: ContainerNetworking, found: ContainerRecord, netns: NetNS) -> None:
