@@ -1,15 +1,16 @@
 """Quiescence: when silence is final.
 
 The world is closed and lives in one kernel: each packet is delivered or dropped within
-microseconds, synchronously or from a per-CPU backlog queue. So no packet is in flight any more when
+microseconds, synchronously or from a per-CPU backlog queue. No packet is in flight any more when
+both of these are true:
 
-1. a control packet has gone through the backlog of *every* CPU and come back, and a broadcast
-   through the queue of each parent of macvlan links (`Control`), and
-2. the packet counters of every watched interface stood still across such a pass: they
-   count a packet that moves on by a hop and would be queued again behind the control.
+1. A control packet has gone through the backlog of *every* CPU and come back, and a broadcast
+   through the queue of each parent of macvlan links (`Control`).
+2. The packet counters of every watched interface stood still across such a pass. They count a
+   packet that moves on by a hop and would be queued again behind the control packet.
 
-An ARP or NDP request has been delivered to everyone by then. The kernel delays its replies for
-proxied addresses but lists such requests, so they are waited for (`Proxies`).
+Every ARP or NDP request has been delivered by then. The kernel delays its replies for proxied
+addresses but lists such requests, so they are waited for (`Proxies`).
 """
 
 from __future__ import annotations
