@@ -152,5 +152,8 @@ def test_lost_notifications_trigger_a_check() -> None:
 
 def test_unmet_condition_of_a_wait_is_named() -> None:
     """The error for a condition that is unmet at the bound names it."""
-    with NetNS.new() as space, pytest.raises(TimeoutError, match=r"in somewhere, .*: pigs fly"):
+    with (
+        NetNS.new() as space,
+        pytest.raises(TimeoutError, match=r"pigs fly: not yet true in somewhere"),
+    ):
         until(fixed("somewhere", space), lambda: False, "pigs fly", bound=0.05)
