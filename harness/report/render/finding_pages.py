@@ -1,4 +1,4 @@
-"""The pages of the findings: one that lists all of them, and one for each."""
+"""The Markdown pages about findings: one page that lists all findings, and one page for each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def link_text(link: str) -> str:
 
 
 def anchor(heading: str) -> str:
-    """Return the anchor that GitHub gives to a heading."""
+    """Return the anchor that GitHub gives to a Markdown heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
