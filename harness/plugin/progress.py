@@ -1,8 +1,10 @@
-"""Progress of the property suites: a bar for each test of many examples, below pytest's output.
+"""Progress bars below pytest's output, one for each test of the property suites.
 
-In a run with a long profile, the process that has the terminal draws the bars. Workers report
-through a socket that a thread reads. Tests in that process report directly: they make namespaces
-and fork, so that no thread may run beside them.
+A property test tries many examples.
+
+If a run has a long profile, the process that has the terminal draws the bars. Workers report
+through a socket, which a thread of that process reads. Tests in the drawing process itself report
+without a thread: they make namespaces and fork, so that no thread may run beside them.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _PERIOD: Final = 300.0
 
 
 class Bar(NamedTuple):
-    """The progress of a test in examples. An empty text is the end of the test."""
+    """The progress of one test, counted in examples. An empty text marks the end of the test."""
 
     test: str
     text: str = ""
@@ -50,7 +52,10 @@ SHOWN: Final = pytest.StashKey[Report]()
 
 
 class Steps:
-    """Counts examples and states of one test, and reports each; `steps` is 0 if there are none."""
+    """Counter of the examples and states of one test; it reports each example and each state.
+
+    `steps` is the maximal number of steps of an example, 0 if examples have no steps.
+    """
 
     def __init__(self, report: Report, test: str, *, examples: int, steps: int = 0) -> None:
         self._report, self._test, self._examples, self._steps = report, test, examples, steps
@@ -58,13 +63,13 @@ class Steps:
         self._step = -1
 
     def example(self) -> None:
-        """Begin the next example."""
+        """Count the next example."""
         self._example += 1
         self._step = -1
         self._tell(0)
 
     def state(self) -> None:
-        """Report that a state is checked; the first state comes before any step."""
+        """Count and report the check of a state; the first state comes before any step."""
         self._step += 1
         self._tell(self._step)
 
@@ -83,9 +88,9 @@ class Steps:
 def progress_of(
     config: pytest.Config, test: str, settings: hypothesis.settings, *, steps: bool = False
 ) -> Iterator[Steps]:
-    """Yield the counter for a test that tries as many examples as `settings` say.
+    """Yield the counter for a test that tries as many examples as `settings` allow.
 
-    `steps` is true if an example has steps.
+    `steps` is true if each example is a sequence of steps.
     """
     most = settings.stateful_step_count if steps else 0
     with _reporter(config) as report:
@@ -114,7 +119,7 @@ def _reporter(config: pytest.Config) -> Iterator[Report]:
 
 
 def register(config: pytest.Config) -> None:
-    """Show the bars if standard output is a terminal that can move its cursor."""
+    """Register the bars if standard output is a terminal that can move its cursor."""
     from rich.console import Console  # slow to load, and needed in few runs
 
     console = Console()
@@ -123,7 +128,7 @@ def register(config: pytest.Config) -> None:
 
 
 class ProgressBars:
-    """The plugin that draws the bars, and erases them while pytest writes."""
+    """The plugin that draws the bars, and erases them before pytest writes."""
 
     def __init__(self, config: pytest.Config, width: int, height: int) -> None:
         from rich.console import Console
@@ -165,7 +170,7 @@ class ProgressBars:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Pass the name of the socket to a worker."""
+        """Pass the name of the socket to a worker of pytest-xdist."""
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.bind(f"\0netmodes-{secrets.token_hex(8)}")
@@ -178,7 +183,7 @@ class ProgressBars:
             self.report(Bar(*json.loads(received)))
 
     def _show(self) -> None:
-        """Draw the bars on the lines below the one that pytest writes on."""
+        """Draw the bars on the lines below pytest's current line."""
         from rich.console import ConsoleDimensions
         from rich.live import Live
 

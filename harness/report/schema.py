@@ -69,7 +69,7 @@ class Implementation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Shard `number` of `of` shards; `by` is the digest of the durations file, empty without one."""
+    """Shard `number` of `of` shards; `by` is a digest of the durations file, empty without one."""
 
     number: int
     of: int
