@@ -1,4 +1,4 @@
-"""Replay of a wrong cell, with captures and traces in every namespace on its path."""
+"""Replay of a wrong cell, with captures and traces in the namespaces on its path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_NAMESPACES: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The result of a replay: the story and its sources."""
+    """The result of a replay: the explanation, and the recorded data that it is based on."""
 
     cell: Cell
     lines: tuple[str, ...]
@@ -38,10 +38,10 @@ class Diagnosis:
 
 
 class Replay:
-    """Captures and tracers in a scene's namespaces, for any number of cells.
+    """Context manager that replays cells, with captures and tracers in a scene's namespaces.
 
-    Use it as a context manager. Raises `OSError` if the kernel refuses, and the errors of a closed
-    `Scene`.
+    A scene is the networks and containers of a test. Raises `OSError` if the kernel refuses, and
+    the errors of a closed `Scene`.
     """
 
     def __init__(self, scene: Scene, cells: Iterable[Cell]) -> None:
@@ -62,14 +62,14 @@ class Replay:
             self._resources = stack.pop_all()
 
     def _wanted(self, cells: Iterable[Cell]) -> list[str]:
-        """Return the namespaces to capture: the world's, both ends, then all others."""
+        """Return the namespaces to capture: the world's, both ends of the cells, then all others."""
         ends = [name for cell in cells for name in (cell.source, witness(cell))]
         containers = [item.name for item in self._scene.plan.containers]
         names = dict.fromkeys([*self._scene.world.namespaces, *ends, *containers])
         return list(names)[: max(MOST_NAMESPACES, len(self._scene.world.namespaces) + len(ends))]
 
     def _peer_owners(self) -> dict[str, str]:
-        """Return the owner of the other end of each link of the host."""
+        """Return, for each veth link of the host, the namespace that has the other end."""
         ports = [link for link in self._links(HOST).values() if link.kind == "veth"]
         return {
             f"{HOST}/{port.name}": name
@@ -145,11 +145,11 @@ class Replay:
         return replace(trace, causes=tuple(dict.fromkeys(reasons)))
 
     def _ports(self) -> dict[str, str]:
-        """Return the host's end of each veth pair by its owner."""
+        """Return, for each namespace, the host's end of its veth pair."""
         return {owner: port for port, owner in self._behind.items()}
 
     def _unanswered(self, trace: ProbeTrace, reasons: list[str]) -> list[str]:
-        """Return the owner of an unanswered address, and why it does not answer."""
+        """Return a line for each owner of an unanswered address: why it did not reply."""
         ports, links = self._ports(), self._links(HOST)
         found = []
         for hop in packet_path.unanswered(trace.sightings):
@@ -161,7 +161,7 @@ class Replay:
         return found
 
     def _unseen(self, trace: ProbeTrace, loss: LossPoint) -> PacketHeader | None:
-        """Return the header of the lost packet if no interface has seen it."""
+        """Return the header that the lost packet must have had, if no interface has seen it."""
         if loss.role is Role.REPLY:
             requests = trace.trail(Role.REQUEST)
             if not requests:
@@ -179,7 +179,10 @@ class Replay:
 
 
 def _comments(seen: Iterable[Sighting], lines: Iterable[str]) -> dict[int, str]:
-    """Return comments for frames: the first and last of each kind, and the story at the last."""
+    """Return comments for frames by index.
+
+    The first and the last frame of each role have a comment. The last of them has the explanation.
+    """
     by_role: dict[Role, list[Sighting]] = {}
     for item in seen:
         by_role.setdefault(item.seen.role, []).append(item)
@@ -202,7 +205,10 @@ _THREADS: Final = 16
 
 @contextlib.contextmanager
 def _taps(spaces: Mapping[str, NetNS]) -> Iterator[list[Tap]]:
-    """Yield a tap in each namespace; opening and closing take milliseconds each."""
+    """Yield a packet tap in each namespace.
+
+    Taps are opened and closed in parallel, because each opening and closing takes milliseconds.
+    """
     with ThreadPoolExecutor(_THREADS) as pool:
         opening = [
             pool.submit(Tap, space, "", owner=name, slots=_SLOTS) for name, space in spaces.items()
