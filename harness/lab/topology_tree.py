@@ -22,7 +22,7 @@ _NAMES: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class ContainerView:
-    """A container: its mode, and the addresses seen in its namespace."""
+    """A container with its mode and the addresses in its namespace."""
 
     name: str
     mode: Mode
@@ -32,7 +32,7 @@ class ContainerView:
 def draw(
     topology: Topology, bridge: NetworkInfo | None, containers: Sequence[ContainerView]
 ) -> Tree:
-    """Return the tree. `bridge` is the default network, `None` if it has no container."""
+    """Return the tree as text. `bridge` is the default network, `None` if no container is on it."""
     top = Tree(
         f"{_name('internet')} {_ips(topology.internet)}  {_dim(WWW)}\n"
         f"         {_ips(topology.resolver)}  {_dim('the name server')}"
