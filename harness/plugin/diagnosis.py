@@ -35,7 +35,7 @@ NAME: Final = "netmodes-evidence"
 
 
 def register(config: pytest.Config, recorder: Recorder, directory: Path | None) -> None:
-    """Register the plugin, given the report's folder. Raises `pytest.UsageError` for bad options."""
+    """Register the plugin for the report's folder. Raises `pytest.UsageError` for bad options."""
     requested = [name for name in ("keep", "pause_on_fail") if config.getoption(name)]
     for name in requested:
         option = f"--{name.replace('_', '-')}"

@@ -109,7 +109,7 @@ def pytest_runtest_makereport(
 
     - If the runtime refuses a removal after the test, that is a leak as well.
     - If the runtime crashed, hung or returned garbage, the test has an error, whatever it checks.
-      What the runtime left behind is then an error too.
+      Leftovers of the runtime are then errors too.
     - If the adapter does not declare a feature that the test needs, the test is unsupported. So is
       the inspection of a container with a network stack in user space.
     """
