@@ -59,7 +59,7 @@ EVIDENCE = "evidence"
 FILES = "netmodes_evidence"
 """The attribute of a test's report that names the files in that folder."""
 _LONGEST = 20_000
-"""Maximal length of a text in the report; a longer text loses its middle."""
+"""Maximal length of a text in the report, in characters; a longer text loses its middle."""
 
 
 class Collected:

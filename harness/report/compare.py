@@ -117,7 +117,7 @@ def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
 
 
 def as_markdown(columns: Sequence[Column]) -> str:
-    """Return the table of tested requirements, after the counts of each runtime."""
+    """Return Markdown: the counts of each runtime, then the table of tested requirements."""
     return "\n".join(_lines(columns)) + "\n"
 
 

@@ -45,15 +45,15 @@ from harness.report.schema import (
 UNEXPLAINED = "not looked into yet"
 """The reason that `--write-expect` writes for a new entry."""
 ANYTHING = "…"
-"""The placeholder in an error pattern: any text within a line."""
+"""The placeholder in an error pattern, which stands for any text within a line."""
 FAILING = frozenset({Verdict.BROKEN, Verdict.ERROR})
 _SHORTEST = 20
 """Minimal length of a piece of an error pattern, not counting blanks."""
 _SHOWN = 3
-"""Number of items of a kind that the summary names."""
+"""Number of items that a line of the summary names."""
 
 Gone = Callable[[str], bool]
-"""Whether a test, by its node id, no longer exists."""
+"""A function that returns whether the test with a node id no longer exists."""
 
 
 class BadExpectations(ValueError):
@@ -337,8 +337,8 @@ class _Comparison:
     def whole(self) -> bool:
         """Whether every existing test has run to its end.
 
-        Only then does a cell that is missing from the report no longer exist. A test that an error
-        pattern excuses may have ended before it observed its cells.
+        Only in such a run does a cell's absence from the report mean that the cell no longer
+        exists. A test that an error pattern excuses may have ended before it observed its cells.
         """
         report = self.report
         asked_for_all = report.complete and not report.selection.narrowed and not report.shard
@@ -527,7 +527,7 @@ def updated(
 
 
 def summary_lines(result: GateResult, report: Report) -> list[str]:
-    """Return the result of the gate in six lines, and a line for each further error pattern."""
+    """Return the gate's result in six lines; error patterns after the first add a line each."""
     verdict = "passed" if result.ok else "FAILED"
     partial = "" if report.complete else "; the run is partial"
     return [

@@ -84,7 +84,7 @@ class RuntimeGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class FindingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The content of one file of findings."""
+    """The runtimes and the findings in one file of findings."""
 
     runtime: RuntimeGroup
     finding: tuple[Finding, ...]

@@ -59,7 +59,7 @@ def judged(
 def own_verdict(test: TestResult) -> Verdict:
     """Return the verdict of a test about its own requirements.
 
-    If a test only broke other requirements, by a leak, its own requirements are kept.
+    If a test leaked but its set-up and its body passed, its own requirements are kept.
     """
     whens = {failure.when for failure in test.failures}
     if test.verdict is not Verdict.BROKEN or not test.breaks or whens & {"call", "crash"}:
@@ -68,7 +68,7 @@ def own_verdict(test: TestResult) -> Verdict:
 
 
 def counts(verdicts: Iterable[Verdict]) -> Counts:
-    """Return the number of each verdict."""
+    """Return the number of occurrences of each verdict."""
     tally = Counter(verdicts)
     return Counts(total=tally.total(), **{str(verdict): tally[verdict] for verdict in Verdict})
 

@@ -34,7 +34,7 @@ from harness.report.schema import Implementation, Stage, StagedContainer, Staged
 from harness.testbench.scene import Scene
 
 NODE_ID: Final = "netmodes_id"
-"""The attribute of a test's report that has its id by `NodeIds`."""
+"""The attribute of a test's report that has the node id from `NodeIds`."""
 
 RUNTIME_OUTPUT: Final = "netmodes_said"
 """The attribute of a failed test's report that has the runtime's output."""
@@ -69,7 +69,7 @@ class NodeIds:
 
 
 UNSUPPORTED = "unsupported: "
-"""Prefix of the reason of a skip for a feature that the runtime does not declare."""
+"""Prefix of the reason why a test is skipped if the adapter does not declare a feature."""
 
 PROPERTY = "requirement"
 

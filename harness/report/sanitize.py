@@ -35,7 +35,10 @@ def plain(text: str) -> str:
 
 
 def address(url: str | None) -> str | None:
-    """Return `url` if it is a web address, else `None`, as for a script or a local file."""
+    """Return `url` if it is an http or https address, else `None`.
+
+    The result is `None` for a script or for a local file.
+    """
     return url if url and _ADDRESS.fullmatch(url) else None
 
 

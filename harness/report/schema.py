@@ -24,10 +24,10 @@ VERSION: Final = 1
 
 
 class Verdict(StrEnum):
-    """Verdict about a requirement or one of its tests, in ascending order of severity.
+    """Verdict about a requirement or about a test; the members are in ascending order of severity.
 
-    `UNTESTED` applies to requirements only. `SKIPPED` applies to tests only, and not to missing
-    features.
+    Only a requirement can be `UNTESTED`. Only a test can be `SKIPPED`. A test that lacks a feature
+    is `UNSUPPORTED` instead.
     """
 
     UNTESTED = "untested"
@@ -101,7 +101,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportLink:
-    """A reference by name. Without a `url` its text was never published on the web."""
+    """A reference to a document; `url` is `None` for a document that is not on the web."""
 
     name: str
     url: str | None = None
@@ -262,7 +262,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Counts of verdicts of tests and of requirements, by profile, and of the cells of matrices."""
+    """Counts of tests by verdict, of requirements by profile and verdict, and of cells."""
 
     tests: Counts = Counts()
     core: Counts = Counts()

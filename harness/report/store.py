@@ -75,7 +75,7 @@ def _remove_others(directory: Path) -> None:
 
 
 def remove_evidence(directory: Path, *, before: float) -> None:
-    """Remove the evidence of runs that ended before the time `before`. Raises `OSError`.
+    """Remove the evidence that earlier runs wrote before the time `before`. Raises `OSError`.
 
     Only evidence files are removed; a folder with other files stays.
     """

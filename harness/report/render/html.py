@@ -28,7 +28,7 @@ from harness.report.schema import (
 )
 
 _SLOWEST = 12
-"""Number of tests whose time is shown."""
+"""Number of slowest tests whose durations are shown."""
 _FIRST_FAILURES = 7
 """Number of failures that are unfolded."""
 
@@ -203,7 +203,7 @@ class _Panel:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A requirement with its result in each report; the result is `None` if a report lacks it."""
+    """A requirement with its result in each report; `None` for a report without the requirement."""
 
     requirement: RequirementResult
     results: tuple[RequirementResult | None, ...]

@@ -75,7 +75,7 @@ def _property(parent: Xml.Element, name: str, value: str) -> None:
 
 
 def _text(text: str) -> str:
-    """Return `text` with every character replaced that XML forbids.
+    """Return `text` with all characters replaced that XML forbids.
 
     ElementTree escapes markup, but lets control characters pass.
     """

@@ -15,7 +15,7 @@ from harness.report.schema import Counts, Report, RequirementResult, TestResult,
 _SHOWN = 20
 """Number of failures that are shown."""
 _LONGEST = 4_000
-"""Maximal length of a failure. GitHub accepts a mebibyte per step summary."""
+"""Maximal length of a failure in characters. GitHub accepts a mebibyte per step summary."""
 _FAILING = (Verdict.BROKEN, Verdict.ERROR)
 
 

@@ -38,9 +38,9 @@ def render(
 ) -> str:
     """Return a table for each source, with a row per target and a column per channel.
 
-    A square shows the observation, marked if it differs from the promise. Without `observed` it
-    shows the promise. The table is at most `width` characters wide (at least 50). Symbols carry all
-    information without colour.
+    An entry of the table shows the observation of a cell, marked if it differs from the promise.
+    Without `observed` the entry shows the promise. The tables are at most `width` characters wide
+    (at least 50). Symbols carry all information without colour.
     """
     cells = dict.fromkeys([*promised, *(observed or ())])
     if observed is None:

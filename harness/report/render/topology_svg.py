@@ -32,7 +32,7 @@ Kind = Literal["outside", "host", "shared", "container", "joiner", "bystander", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A labelled box, at 0, 0 until it is placed. `name` is the name that cells use for it."""
+    """A labelled box, at 0, 0 until the layout places it. Cells use its `name`."""
 
     name: str
     kind: Kind
@@ -72,7 +72,7 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """The boxes of a bridge and of the containers on it, at 0, 0 until the group is placed."""
+    """A bridge and the containers on it, at 0, 0 until the layout places the group."""
 
     boxes: tuple[Box, ...]
     lines: tuple[Line, ...]
@@ -210,7 +210,7 @@ def _joiners(boxes: Iterable[Box], stage: Stage) -> Iterator[Box]:
 
 
 def _group(bar: Box | None, leaves: Sequence[Box]) -> _Group:
-    """Return a bridge with rows of its containers below it; a row is no wider than the host."""
+    """Return a bridge with rows of its containers below it, no wider than the host's box."""
     per_row = (WIDTH - 4 * _MARGIN + _GAP) // (_LEAF_WIDTH + _GAP)
     columns = min(max(len(leaves), 1), per_row)
     width = max(columns * (_LEAF_WIDTH + _GAP) - _GAP, 180 if bar else 0)
