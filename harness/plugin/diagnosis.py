@@ -70,7 +70,7 @@ def _on_a_terminal(config: pytest.Config) -> bool:
 
 
 class Evidence:
-    """The plugin that diagnoses a failed test while its networks and containers still exist.
+    """The plugin that diagnoses a failed test while the test's scene still exists.
 
     A scene is the networks and containers of a test.
     """
@@ -290,7 +290,7 @@ def _paths(world: World, scene: Scene | None) -> Iterator[tuple[str, str]]:
 
 
 def _open_shell(world: World, scene: Scene | None) -> int:
-    """Open the lab's shell in the world, leave the world unchanged, and return the exit status."""
+    """Open the lab's shell in the world as the test left it; return the shell's exit status."""
     from harness.lab import shell, terminal  # on request only
 
     spaces: dict[str, NetNS] = dict(world.namespaces)

@@ -1,10 +1,9 @@
-"""Progress bars below pytest's output, one for each test of the property suites.
+"""Progress bars below pytest's output, one for each running test of the property suites.
 
-A property test tries many examples.
-
-If a run has a long profile, the process that has the terminal draws the bars. Workers report
-through a socket, which a thread of that process reads. Tests in the drawing process itself report
-without a thread: they make namespaces and fork, so that no thread may run beside them.
+A property test tries many examples. In a run with a long profile, the process that has the terminal
+draws the bars. Workers report through a socket, which a thread of that process reads. Tests in that
+process itself report without a thread: they make namespaces and fork, so that no thread may run
+beside them.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ WORKER_INPUT: Final = "netmodes_steps"
 A worker on another machine finds no such socket and reports nothing.
 """
 _SECONDS: Final = 1.0
-"""Time that the last report of a test may wait for the reader; all other reports may be lost."""
+"""Seconds that a test's last report may wait for the reader; other reports may be lost."""
 _PERIOD: Final = 300.0
 """Seconds from which the time left is estimated: examples differ much in duration."""
 
@@ -48,7 +47,7 @@ class Bar(NamedTuple):
 
 Report = Callable[[Bar], None]
 SHOWN: Final = pytest.StashKey[Report]()
-"""Draws a report, where the tests run in the process that has the terminal."""
+"""Key of the function that draws a report, in the process that has the terminal."""
 
 
 class Steps:

@@ -108,8 +108,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_keyboard_interrupt() -> None:
     """Ignore unclosed sockets, so that an interrupted run keeps its own exit code and message.
 
-    A run is interrupted by Ctrl-C or in the debugger. An interrupted test does not close its
-    sockets. If warnings are errors, each open socket would end the run with a traceback.
+    Ctrl-C and the debugger interrupt a run. An interrupted test does not close its sockets. If
+    warnings are errors, each open socket would end the run with a traceback.
     """
     warnings.filterwarnings("ignore", category=pytest.PytestUnraisableExceptionWarning)
 

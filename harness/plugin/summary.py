@@ -91,7 +91,7 @@ class Summary:
         return [row for row in self._catalogue if self._verdicts.get(row.id) is verdict]
 
     def _unsupported(self) -> dict[str, list[str]]:
-        """Return the ids of the unsupported requirements, grouped by the missing feature."""
+        """Return the ids of unsupported requirements by the feature that they lack."""
         found: dict[str, list[str]] = {}
         for row in self._rows(Verdict.UNSUPPORTED):
             found.setdefault(self._lacking[row.id], []).append(row.id)

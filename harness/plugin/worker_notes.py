@@ -1,7 +1,7 @@
-"""Records made in the processes that run tests.
+"""Plugins for processes that run tests: records of the tests, and selection of a shard's tests.
 
-They are the collected tests, the current test, and the runtime's output in failures. Conformance
-runs register these plugins in every process that runs tests itself.
+The records are the collected tests, the current test, and the runtime's output in failures.
+Conformance runs register the plugins in every process that runs tests itself.
 """
 
 from __future__ import annotations
