@@ -1,7 +1,7 @@
-"""`netmodes faults` and `netmodes triangle`: check that tests detect faults.
+"""`netmodes faults` and `netmodes triangle`: check whether tests detect faults of a runtime.
 
-A fault is a deliberate error of the runtime. The triangle is the table of requirements with the
-tests and the faults of each.
+A fault is an error that netmodes injects into the runtime. The triangle is the table of
+requirements, with the tests and the faults of each.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Renamed(NamedTuple):
     tests: Mapping[str, str]
     """Present node ids of single tests, by former ones."""
     parameters: Mapping[str, Mapping[str, str]]
-    """Present parameters by former ones, for each beginning of a present node id."""
+    """Present parameters by former ones, for tests whose present node id begins with the key."""
 
     @classmethod
     def of_suites(cls) -> Self:
