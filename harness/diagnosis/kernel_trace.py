@@ -21,11 +21,11 @@ from linux.nft_trace import Tracer, TraceStep, port_from
 from linux.nftables import Expression, Nft, Table, transport
 
 TABLE: Final = "netmodes-autopsy"
-"""The nft table of the tracers, present only while a probe is replayed; the mark in tracefs."""
+"""The nft table of the tracers, present only during a replay, and the tracefs marker."""
 _ICMP_HEADER: Final = 8
 _FINAL: Final = frozenset({"drop", "stolen", "queue"})
 _ICMP_ERRORS: Final = {"icmp": (3, 11, 12), "icmpv6": (1, 2, 3, 4, 135, 136)}
-"""Errors, and for ICMPv6 neighbour discovery."""
+"""ICMP types of errors; for ICMPv6 also those of neighbour discovery."""
 
 
 def _flows() -> Iterator[list[Expression]]:

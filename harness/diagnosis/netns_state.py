@@ -40,8 +40,8 @@ _NFT_BOUND: Final = 5
 def state(space: NetNS) -> Data:
     """Return links, addresses, routes, rules, neighbours, nft rules and flows of a namespace.
 
-    `nft` lists the nft rules by table, chain, handle and comment. `ruleset` is the output of the
-    program nft, if the machine has it. Raises `OSError`.
+    The key `nft` always has the nft rules by table, chain, handle and comment. The key `ruleset`
+    has the output of the program nft, if the machine has the program. Raises `OSError`.
     """
     found = _rtnetlink(space)
     with Nft(space) as opened:

@@ -20,7 +20,7 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 
 MOST_NAMESPACES: Final = 24
-"""Maximal number of captured namespaces: world, both ends, then others."""
+"""Maximal number of captured namespaces, unless the world and the cells need more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Replay:
     def __init__(self, scene: Scene, cells: Iterable[Cell]) -> None:
         self._scene = scene
         self.spaces: dict[str, NetNS] = {}
-        """The captured namespaces by their owner; a container that joins another owns none."""
+        """The captured namespaces by their owner; a container that joins a namespace owns none."""
         self._owners: dict[str, str] = {}
         owners: dict[tuple[int, int], str] = {}
         with contextlib.ExitStack() as stack:
@@ -62,7 +62,10 @@ class Replay:
             self._resources = stack.pop_all()
 
     def _wanted(self, cells: Iterable[Cell]) -> list[str]:
-        """Return the namespaces to capture: the world's, both ends of the cells, then all others."""
+        """Return the namespaces to capture, at most `MOST_NAMESPACES` unless the cells need more.
+
+        The world's namespaces come first, then those at both ends of the cells, then all others.
+        """
         ends = [name for cell in cells for name in (cell.source, witness(cell))]
         containers = [item.name for item in self._scene.plan.containers]
         names = dict.fromkeys([*self._scene.world.namespaces, *ends, *containers])
@@ -101,7 +104,7 @@ class Replay:
             verdicts = tracing.verdicts(names=dns)
         frames = wire.kept
         seen = probe_frames.sightings(frames, names=dns)
-        # The story omits the probe's control query to that resolver.
+        # The explanation omits the probe's control query to that resolver.
         seen = tuple(item for item in seen if item.where != f"{INTERNET}/lo" or not names)
         trace = ProbeTrace(
             cell=cell,
@@ -181,7 +184,8 @@ class Replay:
 def _comments(seen: Iterable[Sighting], lines: Iterable[str]) -> dict[int, str]:
     """Return comments for frames by index.
 
-    The first and the last frame of each role have a comment. The last of them has the explanation.
+    The first and the last frame of the request, of the reply and of the reject have a comment. The
+    comment at the last of these frames includes the explanation.
     """
     by_role: dict[Role, list[Sighting]] = {}
     for item in seen:

@@ -26,7 +26,7 @@ _ARRIVAL = frozenset({Outcome.REPLY, Outcome.NO_NAME})
 
 
 def story(trace: ProbeTrace) -> list[str]:
-    """Return the explanation: the lines about the path, then those about place and cause of the loss."""
+    """Return the explanation line by line: first the path, then place and cause of the loss."""
     now, promise = trace.observed, trace.promise
     if promise is not None and promise.admits(now):
         return [f"the replay was as promised: {now}", *_trails(trace)]
