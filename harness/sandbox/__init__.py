@@ -1,3 +1,3 @@
-"""The sandbox, that is, private namespaces for a whole run, and checks of the machine."""
+"""The sandbox, a set of private namespaces for a whole run, and the checks of the machine."""
 
 __all__ = ["cgroup", "doctor", "namespaces", "sandbox"]

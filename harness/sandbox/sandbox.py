@@ -256,7 +256,10 @@ def _end_like(status: int) -> NoReturn:
 
 
 def _descend(channel: socket.socket, ids: namespaces.Ids | None, group: Path | None) -> None:
-    """Fork from the stepping stone over init to pid 2; return only in pid 2."""
+    """Become pid 2 of the sandbox: the stepping stone forks init, and init forks pid 2.
+
+    Only pid 2 returns from this function.
+    """
     try:
         own_cgroup = group is not None and cgroup.join(group)
         if ids is not None:
