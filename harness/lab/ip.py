@@ -343,7 +343,7 @@ def _route_lines(ip: IPRoute, family: Family) -> Iterator[str]:
 
 
 class UsageError(Exception):
-    """The command line is malformed; the message names the wrong or missing word."""
+    """The command line is malformed; the message names the word that is wrong or missing."""
 
 
 class Arguments:

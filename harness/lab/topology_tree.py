@@ -14,7 +14,7 @@ from harness.model.plan import Attached, Bridge, Host, Joined, Mode, Nothing
 from harness.model.topology import WWW, Interface, Topology
 
 _MANY: Final = 6
-"""Length from which a chain of routers is abbreviated."""
+"""Greatest number of routers in a chain that is printed in full."""
 _INDENT: Final = 4
 _NAMES: Final = 30
 """Column of a container's details, counted from the host's branch."""
