@@ -1,4 +1,4 @@
-"""A pytest plugin that checks whether a container runtime networks as it promises."""
+"""A pytest plugin that checks whether a container runtime keeps its promises about networking."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ __version__ = "0.1.0"
 
 
 def moved(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
-    """Return a module's `__getattr__` for names that have moved; each maps to `module:name`.
+    """Return a module's `__getattr__` for names that have moved to other modules.
 
-    The old import works for one release, with a `DeprecationWarning` that names the new one.
+    `names` maps each former name to `module:name`. The old import works for one release, with a
+    `DeprecationWarning` that names the new import.
     """
 
     def find(name: str) -> object:

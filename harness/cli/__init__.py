@@ -1,3 +1,3 @@
-"""The `netmodes` command: one module per group of subcommands."""
+"""The `netmodes` command, with one module per group of subcommands."""
 
 __all__ = []

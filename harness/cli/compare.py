@@ -1,4 +1,4 @@
-"""`netmodes compare`: run the same suites on several runtimes, one run each."""
+"""`netmodes compare`: run the same suites on several runtimes, one runtime after the other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LAST: Final = 3
 
 
 def add(commands: Any) -> None:
-    """Add the command to a parser's subcommands."""
+    """Add `netmodes compare` to the subcommands of a parser."""
     about = "run the suites on several runtimes, and write one table of the results"
     parser = commands.add_parser("compare", help=about, description=about)
     parser.add_argument(
@@ -77,10 +77,11 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the suites on each runtime, and write the table.
+    """Run the suites on each runtime and write the table; return the exit code.
 
     Return 0 if every run is complete and as expected, 1 if not or if the disk is full, 2 for bad
-    arguments, 130 after an interrupt. The table of the earlier runs remains after an interrupt.
+    arguments, and 130 after an interrupt. After an interrupt, the table of the earlier runs
+    remains.
     """
     names = list(dict.fromkeys(arguments.runtimes)) or _installed()
     if problems := list(_mistakes(names, arguments)) or list(_unwritable(names, arguments)):
@@ -142,7 +143,7 @@ def _obstacle(name: str, expected: Path | None = None) -> str:
 
 
 def _mistakes(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
-    """Yield a sentence for each mistake in the arguments."""
+    """Yield a sentence for each mistake in the command's arguments."""
     for name in names:
         if why := _obstacle(name, options.expect):
             yield f"{name}: {why}"
@@ -154,7 +155,7 @@ def _mistakes(names: Sequence[str], options: argparse.Namespace) -> Iterator[str
 
 
 def _unwritable(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
-    """Make the folders, and yield a sentence for each file or folder that cannot be written."""
+    """Make the output folders. Yield a sentence for each file or folder that is not writable."""
     for option, folder in (("--output", options.output), ("--write-expect", options.write_expect)):
         try:
             if folder is not None:
@@ -181,7 +182,7 @@ def _file_name(runtime: str) -> str:
 
 
 def _run_one(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Column:
-    """Run pytest on one runtime; return its report, or the reason why it wrote no report."""
+    """Run pytest on one runtime; return its report, or the reason why there is no report."""
     home = (options.output / _file_name(name)).absolute()
     home.mkdir(parents=True, exist_ok=True)
     (home / schema.NAME).unlink(missing_ok=True)
@@ -212,7 +213,7 @@ def _run_one(name: str, options: argparse.Namespace, tests: Sequence[str]) -> Co
 
 
 def _inode(file: Path | None) -> int | None:
-    """Return the inode of a file, which changes when the file is replaced."""
+    """Return the inode of a file; a different inode shows that the file was replaced."""
     try:
         return file.stat().st_ino if file else None
     except OSError:
@@ -243,7 +244,7 @@ def _last_lines(output: str) -> str:
 
 
 def _write(columns: Sequence[Column], output: Path) -> None:
-    """Write the table after each run, so that an interrupt loses only the current run."""
+    """Write the table after each run: an interrupt then loses only the current run."""
     store.replace(output / TABLE, as_markdown(columns))
     store.replace(output / DATA, as_json(columns))
     if reports := [column.report for column in columns if column.report is not None]:

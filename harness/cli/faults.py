@@ -1,4 +1,8 @@
-"""`netmodes faults` and `netmodes triangle`."""
+"""`netmodes faults` and `netmodes triangle`: check whether tests detect faults of a runtime.
+
+A fault is an error that netmodes injects into the runtime. The triangle is the table of
+requirements, with the tests and the faults of each.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ _ABOUT: Final = "sabotage the runtime with each fault, and check that the suites
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the commands to the parser."""
+    """Add `netmodes faults` and `netmodes triangle` to the parser."""
     parser = commands.add_parser("faults", help=_ABOUT, description=_ABOUT)
     parser.add_argument("ids", nargs="*", metavar="ID", help="fault to try (default: all)")
     parser.add_argument(
@@ -59,12 +63,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def catalogue() -> Catalogue:
-    """Return the requirements of the suites."""
+    """Return the requirement catalogue of the suites."""
     return requirements.load(importlib.resources.files(SUITES.name) / "requirements.toml")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Try the faults; return 0 if each is caught, 1 if one is not, 2 for bad arguments."""
+    """Try the faults; return 0 if tests catch all of them, 1 if not, 2 for bad arguments."""
     rows = catalogue()
     if arguments.list:
         return _list(rows, arguments.modules)
@@ -82,14 +86,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def triangle(arguments: argparse.Namespace) -> int:
-    """Print the table; return 0 if nothing is missing, 1 if something is, 2 for bad arguments."""
+    """Print the tests and faults of each requirement; return the exit code.
+
+    Return 0 if every requirement has both, 1 if one lacks a test or a fault, 2 for bad arguments.
+    """
     return _pytest(arguments, "-p", "harness.plugin.fault_trials", "--triangle", "--collect-only")
 
 
 def _pytest(arguments: argparse.Namespace, *options: str) -> int:
-    """Return the exit code of a new pytest process.
+    """Run pytest in a new process and return its exit code.
 
-    Pytest rewrites the assertions only of modules that are not loaded yet.
+    A new process is needed because pytest rewrites assertions only in modules that are not loaded
+    yet.
     """
     argv = [sys.executable, "-m", "pytest", *(arguments.tests or [str(SUITES)]), "-qq"]
     argv += ["--no-header", "-p", "no:xdist", "-p", "harness.plugin", "--no-evidence"]

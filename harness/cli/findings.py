@@ -1,4 +1,4 @@
-"""`netmodes findings`: the known violations of requirements in runtimes."""
+"""`netmodes findings`: print or write the known violations of requirements by runtimes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.report.render import finding_pages
 
 
 def add(commands: Any) -> None:
-    """Add the command to a parser's subcommands."""
+    """Add `netmodes findings` to the subcommands of a parser."""
     about = "list the known violations of requirements in runtimes, or write their pages"
     parser = commands.add_parser("findings", help=about, description=about)
     parser.add_argument("--runtime", metavar="NAME", help="list the findings of this runtime only")

@@ -1,4 +1,4 @@
-"""The command `netmodes`: all subcommands, and their common errors."""
+"""The command `netmodes`: its subcommands, and the errors that all subcommands share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.E
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; 2 for bad usage, as argparse does."""
+    """Run a command and return its exit code, which is 2 for bad usage, as in argparse."""
     words = list(sys.argv[1:] if argv is None else argv)
     _replace_unencodable()
     if words[:1] == ["ping"]:
@@ -67,14 +67,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _replace_unencodable() -> None:
-    """Replace characters that the encoding of a stream lacks."""
+    """Make standard output and standard error replace characters that their encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def _discard_output() -> None:
-    """Redirect standard output to /dev/null: Python flushes it at exit, and would fail again."""
+    """Redirect standard output to /dev/null after a failed write.
+
+    Python flushes standard output at exit, and that would fail again.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -134,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    """Print all findings; return 1 if a required one is missing."""
+    """Print the result of every check; return 1 if a required capability is missing."""
     findings = doctor.diagnose()
     if arguments.json:
         json.dump([asdict(finding) for finding in findings], sys.stdout, indent=2)
@@ -145,7 +148,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _lab(arguments: argparse.Namespace) -> int:
-    """Run the lab; return 2 for bad arguments."""
+    """Run the lab and return its exit code, which is 2 for bad arguments."""
     # This loads the whole harness, which other commands do not need.
     from harness.lab import session
     from harness.model import plan_file
@@ -180,7 +183,7 @@ def _print_findings(findings: Sequence[doctor.Finding]) -> None:
 
 
 def _requirements(arguments: argparse.Namespace) -> int:
-    """Print all requirements, or the given ones in full; return 2 for an unknown id."""
+    """Print a list of all requirements, or the given ones in full; return 2 for an unknown id."""
     catalogue = requirements.load(importlib.resources.files("suites") / "requirements.toml")
     try:
         shown = [catalogue[id_] for id_ in arguments.ids]

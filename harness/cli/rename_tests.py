@@ -1,4 +1,4 @@
-"""The command `netmodes rename-tests`: update test names in older expectation files."""
+"""The command `netmodes rename-tests`: update old test names in expectation files."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _BAD = 2
 
 
 class Renamed(NamedTuple):
-    """Former node ids and parameters of tests, and the present ones."""
+    """The present node ids and parameters of renamed tests, by their former ones."""
 
     functions: Mapping[str, str]
     """Present node ids of test functions, by former ones."""
     tests: Mapping[str, str]
     """Present node ids of single tests, by former ones."""
     parameters: Mapping[str, Mapping[str, str]]
-    """Present parameters by former ones, for each beginning of a present node id."""
+    """Present parameters by former ones, for tests whose present node id begins with the key."""
 
     @classmethod
     def of_suites(cls) -> Self:
-        """Read `renamed.toml` of the installed suites."""
+        """Return the renamed tests listed in `renamed.toml` of the installed suites."""
         text = (importlib.resources.files("suites") / "renamed.toml").read_text(encoding="utf-8")
         return cls(**tomllib.loads(text))
 
     def present(self, node_id: str) -> str:
-        """Return the present node id of a test, or `node_id` itself if it is unknown."""
+        """Return the present node id of a test, or `node_id` itself if the test was not renamed."""
         if node_id in self.tests:
             return self.tests[node_id]
         function, bracket, parameters = node_id.partition("[")
@@ -52,7 +52,10 @@ class Renamed(NamedTuple):
         return f"{function}[{present}]"
 
     def convert(self, deviations: Iterable[Deviation]) -> list[Deviation]:
-        """Return the deviations with present node ids; if tests were merged, the first is kept."""
+        """Return the deviations with present node ids.
+
+        If several tests were merged into one, only the first of their deviations is kept.
+        """
         found: dict[tuple[str, str, str, str], Deviation] = {}
         kept: list[Deviation] = []
         for item in deviations:
@@ -65,7 +68,7 @@ class Renamed(NamedTuple):
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add the command, which needs no Linux."""
+    """Add `netmodes rename-tests`, which runs on any operating system."""
     about = "update the test names in expectation files of an earlier release"
     parser = commands.add_parser("rename-tests", help=about, description=about)
     parser.add_argument(
@@ -75,7 +78,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _rename(arguments: argparse.Namespace) -> int:
-    """Rewrite the files, sorted as by `--write-expect`; return 2 if a file cannot be read."""
+    """Rewrite the files, sorted as `--write-expect` does; return 2 if a file cannot be read."""
     renamed = Renamed.of_suites()
     for path in arguments.files:
         try:

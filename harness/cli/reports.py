@@ -1,4 +1,4 @@
-"""`netmodes merge`, `netmodes diff` and `netmodes report`."""
+"""`netmodes merge`, `netmodes diff` and `netmodes report`, which read reports of earlier runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _JUDGED = (0, 1)
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add the three commands; none of them needs Linux."""
+    """Add the three commands, which run on any operating system."""
     about = "merge the reports of one run's shards into one report"
     join = commands.add_parser("merge", help=about, description=about)
     join.add_argument(
@@ -62,9 +62,10 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    """Write the joint report; return 1 if it is partial, a shard failed, or the gate failed.
+    """Write the merged report and return the exit code.
 
-    Return 5 if no shard had a test, as pytest does.
+    Return 1 if the report is partial, a shard failed, or the gate failed. Return 5 if no shard had
+    a test, as pytest does.
     """
     try:
         whole = merge([schema.load(path) for path in arguments.reports])
@@ -105,7 +106,7 @@ def _gated(whole: Report, path: Path) -> tuple[Report, int]:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    """Print the changes; return 1 if there are any."""
+    """Print the differences between two reports; return 1 if there are any."""
     try:
         found = compare.changes(schema.load(arguments.old), schema.load(arguments.new))
     except (BadReport, OSError) as error:
@@ -116,7 +117,7 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 
 def _page(arguments: argparse.Namespace) -> int:
-    """Write the page."""
+    """Write the HTML page of one or several reports."""
     try:
         place = arguments.output.parent
         reports = [
@@ -129,7 +130,7 @@ def _page(arguments: argparse.Namespace) -> int:
 
 
 def _folder(report: Path) -> Path:
-    """Return the folder of a report that is named by file or folder."""
+    """Return the folder of a report; a user names a report by its file or by its folder."""
     return report if report.is_dir() else report.parent
 
 

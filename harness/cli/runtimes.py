@@ -1,4 +1,4 @@
-"""`netmodes vendors`: the runtimes that can be tested, and their documented differences."""
+"""`netmodes vendors`: list the runtimes that can be tested, with their documented differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATTERNS: Final = frozenset({"residue", "made_by_start", "fleeting"})
 
 
 def add(commands: Any) -> None:
-    """Add the command to a parser's subcommands."""
+    """Add `netmodes vendors` to the subcommands of a parser."""
     about = "list the runtimes that can be tested, with versions, features and dialects"
     parser = commands.add_parser("vendors", help=about, description=about)
     parser.add_argument(
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the list, or the given runtimes in full; return 2 for an unknown one."""
+    """Print a list of all runtimes, or the given ones in full; return 2 for an unknown one."""
     console = Console(highlight=False)
     failed = 0
     if not arguments.names:
@@ -71,7 +71,7 @@ def _overview() -> Table:
 
 
 def _claims(factory: AdapterFactory) -> str:
-    """Return the claimed features, or those not claimed if that is shorter."""
+    """Return the features that the adapter declares, or "all but" the undeclared ones."""
     lacking = [feature for feature in Feature if feature not in factory.features]
     if not lacking:
         return "everything"
@@ -114,7 +114,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
 
 
 def _entries(factory: AdapterFactory, version: str) -> list[dialects.DocumentedChoice]:
-    """Return the entries of the dialect table about the runtime."""
+    """Return the entries about the runtime in the table of documented dialects."""
     spec = _spec(factory)
     if spec:
         return dialects.entries(*spec.table_entries(version))
@@ -129,7 +129,7 @@ def _as_text(value: object) -> str:
 
 
 def version_of(factory: AdapterFactory) -> str:
-    """Return the version of an installed runtime, or `""`."""
+    """Return the version of an installed runtime, or `""` if the version is unknown."""
     version = getattr(factory, "version", "")
     return version if isinstance(version, str) else ""  # a class has a property here
 

@@ -1,3 +1,3 @@
-"""Explain a failed cell: replay it with captures and traces, and write the evidence."""
+"""Diagnosis of a failed cell: replay with captures and traces, explanation and evidence."""
 
 __all__ = ["evidence", "replay"]

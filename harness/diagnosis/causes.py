@@ -1,6 +1,7 @@
-"""Causes of a lost packet in the state of the namespace where it was lost.
+"""Causes of a lost packet, found in the state of the network namespace that lost it.
 
-Read after the replay, mostly by the kernel's own route lookup (`linux.rtnetlink_dump`).
+The state is read after the replay, mostly by the kernel's own route lookup
+(`linux.rtnetlink_dump`).
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ def causes(
     trail: Sequence[Sighting],
     far: str = "",
 ) -> list[str]:
-    """Return the causes why `packet` went no further than `last`, the likeliest first.
+    """Return the reasons why `packet` went no further than `last`, the likeliest first.
 
-    `last` is `None` if no interface has seen the packet. `trail` has all sightings. `far` is the
-    other end of the namespace's veth pair on the host, as `host/veth1`. The result is empty if the
-    state of the namespace gives no reason.
+    - `last`: the last sighting, `None` if no interface has seen the packet.
+    - `trail`: all sightings of the probe's packets.
+    - `far`: the host's end of the namespace's veth pair, such as `host/veth1`.
+
+    The result is empty if the state of the namespace shows no cause.
     """
     with Netlink(space) as netlink:
         links = {link.name: link for link in rtnetlink_dump.links(netlink)}
@@ -53,7 +56,7 @@ def causes(
 
 
 def _translated(space: NetNS, packet: PacketHeader) -> PacketHeader:
-    """Return the packet as the kernel routes it: after the address translation of its flow."""
+    """Return the packet with its destination after NAT, which the kernel looks up in the routes."""
     names = {4: packet.protocol, 6: packet.protocol.replace("icmp", "icmpv6")}
     number = PROTOCOLS.get(names[packet.source.version])
     mine = (packet.source, packet.destination, packet.source_port, packet.destination_port)
@@ -75,11 +78,10 @@ def silence_causes(
     *,
     port: rtnetlink_dump.Link | None = None,
 ) -> list[str]:
-    """Return why the owner of an address did not reply to a neighbour solicitation.
+    """Return why the owner of the address `hop` did not reply to a neighbour solicitation.
 
-    The result is empty if the namespace does not own the address.
-
-    `port` is the host's end of the veth pair.
+    The result is empty if `namespace` does not own the address. `port` is the host's end of the
+    namespace's veth pair.
     """
     with Netlink(space) as netlink:
         own = [item for item in rtnetlink_dump.addresses(netlink) if item.address.ip == hop]
@@ -99,7 +101,10 @@ def silence_causes(
 
 
 def _discovery(trail: Sequence[Sighting], namespace: str, hop: Address) -> set[tuple[Role, bool]]:
-    """Return the packets about `hop` that `namespace` saw: role, and whether it sent them."""
+    """Return the neighbour discovery packets about `hop` that `namespace` sent or received.
+
+    Each item is the role of a packet, and whether `namespace` sent it.
+    """
     return {
         (item.seen.role, item.outgoing)
         for item in trail
@@ -108,7 +113,7 @@ def _discovery(trail: Sequence[Sighting], namespace: str, hop: Address) -> set[t
 
 
 def _undelivered(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str:
-    """Return why a neighbour solicitation does not arrive at a link; `port` is its other end."""
+    """Return why a neighbour solicitation does not arrive at `link`, whose veth peer is `port`."""
     end = f"its other end{f', host/{port.name},' if port else ''}"
     if not link.up:
         return "is down"
@@ -122,9 +127,10 @@ def _undelivered(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) ->
 
 
 def duplicates(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]:
-    """Return the addresses and MACs that several of these namespaces have, and must be unique.
+    """Return a line for each address or MAC that should be unique and occurs in several namespaces.
 
-    Only addresses of packets in the trail count, and MACs of namespaces on it.
+    Only addresses of packets in `trail` count, and only MACs of namespaces that these packets
+    crossed.
     """
     seen = {address for item in trail for address in (item.seen.source, item.seen.destination)}
     near = {item.namespace for item in trail}
@@ -148,7 +154,7 @@ def duplicates(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Inspection:
-    """One inspection of a namespace."""
+    """The state of one network namespace, with methods that find the cause of a loss in it."""
 
     namespace: str
     space: NetNS
@@ -167,7 +173,7 @@ class _Inspection:
     # --- places of the loss
 
     def leaving(self, packet: PacketHeader) -> Iterator[str]:
-        """Return why the packet never left its own namespace."""
+        """Yield the reasons why the packet never left the namespace of its sender."""
         found = route_to(self.netlink, packet.destination)
         if found.refused:
             yield from self._no_route(found, packet.destination)
@@ -175,7 +181,7 @@ class _Inspection:
         yield from self._next_hop(found, packet.destination)
 
     def within(self, packet: PacketHeader, link: rtnetlink_dump.Link | None) -> Iterator[str]:
-        """Return why the packet entered the namespace and went no further."""
+        """Yield the reasons why a packet that entered through `link` went no further."""
         if link is None:
             yield f"the link no longer exists in {self.namespace}"
             return
@@ -200,7 +206,7 @@ class _Inspection:
             yield from self._next_hop(found, packet.destination)
 
     def beyond(self, last: Sighting, link: rtnetlink_dump.Link | None) -> Iterator[str]:
-        """Return why the packet left through a link and was not seen behind it."""
+        """Yield the reasons why a packet that left through `link` did not arrive anywhere."""
         if link is None:
             return
         if not link.up:
@@ -249,7 +255,7 @@ class _Inspection:
     def _filters(self, source: Address, entered: rtnetlink_dump.Link) -> bool:
         """Return whether the reverse path filter drops a packet from `source`.
 
-        ip-sysctl, `rp_filter`: 1 is strict, 2 is loose.
+        The sysctl `rp_filter` (ip-sysctl) is 1 for strict and 2 for loose filtering.
         """
         keys = [f"net.ipv4.conf.{name}.rp_filter" for name in ("all", entered.name)]
         filtering = max(map(int, netns.read_sysctls(self.space, keys).values()))

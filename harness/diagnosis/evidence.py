@@ -1,11 +1,12 @@
 """The evidence folder of a failed test.
 
-story.txt        promise, observation, and the place and cause of each loss
-capture.pcapng   all captured frames, one interface for each, with comments
-state/NAME.json  links, addresses, routes, rules, neighbours, nft, flows: `ip -j` shaped
-commands.txt     commands to the runtime with time and output, if the adapter logs them
-plan.toml        the plan; `netmodes lab --plan plan.toml` builds it
-again.txt        the command that runs the test again
+- `story.txt`: promise, observation, and the place and cause of each loss.
+- `capture.pcapng`: all captured frames with comments; each link is a capture interface.
+- `state/NAME.json`: a namespace's links, addresses, routes, rules, neighbours, nft rules and flows,
+  in the format of `ip -j`.
+- `commands.txt`: commands to the runtime with time and output, if the adapter logs them.
+- `plan.toml`: the plan; `netmodes lab --plan plan.toml` builds its networks and containers.
+- `again.txt`: the command that runs the test again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.,=()\[\]-]+")
 
 
 def folder_name(test: str) -> str:
-    """Return a folder name for a test id: safe, short and unique."""
+    """Return a short and unique name, without special characters, for a test's evidence folder."""
     name = _UNSAFE.sub("-", test.replace("::", ".").replace("/", "-"))[:_LONGEST_NAME]
     digest = hashlib.sha256(test.encode(errors="replace")).hexdigest()[:6]
     return "-".join(filter(None, (name.replace("..", ".").strip("-."), digest)))
@@ -53,9 +54,10 @@ def write(
     spaces: Mapping[str, NetNS] | None = None,
     interfaces: Sequence[str] = (),
 ) -> None:
-    """Write everything to a new folder. Raises `OSError`.
+    """Write all evidence of a failed test to the new folder `where`. Raises `OSError`.
 
-    `interfaces` are the captured ones; `spaces` are open already.
+    A scene is the networks and containers of a test. `autopsies` are the diagnoses of its wrong
+    cells. `interfaces` are the captured interfaces. `spaces` are namespaces that are open already.
     """
     where.mkdir(parents=True, exist_ok=True)
     (where / AGAIN).write_text(f"{again}\n", encoding="utf-8")
@@ -135,7 +137,7 @@ BOUND: Final = 0.8
 
 
 def scene_of(*matrices: AnyMatrix) -> Scene | None:
-    """Return the scene in which one of the matrices was observed."""
+    """Return the scene in which one of the matrices was observed, or `None`."""
     for matrix in matrices:
         if isinstance(matrix.origin, Scene):
             return matrix.origin
@@ -149,9 +151,9 @@ def stories(
     again: str,
     where: Callable[[], Path | None],
 ) -> dict[Cell, Sequence[str]]:
-    """Replay each shown cell and return its story; write the evidence to `where` as well.
+    """Replay each shown cell and return its explanation; write the evidence to `where` as well.
 
-    Never raises: an error of the diagnosis becomes a line of the story.
+    Never raises: an error of the diagnosis becomes a line of the explanation.
     """
     lines: dict[Cell, Sequence[str]] = {}
     done: list[Diagnosis] = []

@@ -1,4 +1,4 @@
-"""The kernel's records of the probe's packets: nft traces, and drop reasons from tracefs."""
+"""The kernel's records about the probe's packets: nft traces, and drop reasons from tracefs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from linux.nft_trace import Tracer, TraceStep, port_from
 from linux.nftables import Expression, Nft, Table, transport
 
 TABLE: Final = "netmodes-autopsy"
-"""The nft table of the tracers, present only while a probe is replayed; the mark in tracefs."""
+"""The nft table of the tracers, present only during a replay, and the tracefs marker."""
 _ICMP_HEADER: Final = 8
 _FINAL: Final = frozenset({"drop", "stolen", "queue"})
 _ICMP_ERRORS: Final = {"icmp": (3, 11, 12), "icmpv6": (1, 2, 3, 4, 135, 136)}
-"""Errors, and for ICMPv6 neighbour discovery."""
+"""ICMP types of errors; for ICMPv6 also those of neighbour discovery."""
 
 
 def _flows() -> Iterator[list[Expression]]:
@@ -40,7 +40,7 @@ def _flows() -> Iterator[list[Expression]]:
 
 
 class Tracing:
-    """Tracers in several distinct namespaces; a context manager."""
+    """Context manager that runs an nft tracer in each of several distinct network namespaces."""
 
     def __init__(self, spaces: Mapping[str, NetNS]) -> None:
         self._spaces = spaces
@@ -53,7 +53,7 @@ class Tracing:
             self._resources = stack.pop_all()
 
     def verdicts(self, *, names: bool = False) -> list[NftVerdict]:
-        """Return the verdicts that ended packets; with `names`, also those of DNS packets."""
+        """Return the nft verdicts that ended packets; with `names`, also those on DNS packets."""
         found = []
         for namespace, tracer in self._tracers.items():
             heads: dict[int, bytes] = {}
@@ -127,7 +127,7 @@ UNINFORMATIVE: Final = frozenset(
 
 
 class DropReasons:
-    """Reader of the kernel's drop reasons; a context manager.
+    """Context manager that reads the kernel's drop reasons.
 
     Without access to tracefs it reads nothing.
     """
@@ -155,7 +155,7 @@ class DropReasons:
         self._write("events/skb/kfree_skb/enable", "1")
 
     def _remove_stale(self) -> None:
-        """Remove instances of killed runs; an instance in use cannot be removed."""
+        """Remove tracing instances of killed runs; the kernel keeps an instance in use."""
         opened = os.open(
             "instances", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root
         )
@@ -186,7 +186,10 @@ class DropReasons:
         return read.decode(errors="replace")
 
     def read(self) -> list[str]:
-        """Return the drops since the last call, each reason and function once, in order."""
+        """Return a line for each kind of packet drop since the last `read`, in order.
+
+        A kind is the reason for the drop and the kernel function that dropped the packet.
+        """
         if self._pipe < 0:
             return []
         found = [
@@ -197,7 +200,7 @@ class DropReasons:
         return list(dict.fromkeys(found))
 
     def _close(self) -> None:
-        """Stop reading, and remove the instance."""
+        """Stop reading, and remove the tracing instance."""
         if self._pipe >= 0:
             with contextlib.suppress(OSError):
                 self._write("events/skb/kfree_skb/enable", "0")
@@ -216,7 +219,7 @@ class DropReasons:
 
 
 def _tracefs() -> int:
-    """Return tracefs as a directory without a path. Raises `OSError` if it is not available."""
+    """Return a descriptor of the root of tracefs. Raises `OSError` if there is no access."""
     with tempfile.TemporaryDirectory(dir="/run", prefix="netmodes-tracefs-") as directory:
         syscalls.mount("tracefs", directory, "tracefs", syscalls.MS_NOSUID | syscalls.MS_NODEV)
         try:

@@ -1,7 +1,7 @@
-"""The state of one network namespace as plain data, shaped as `ip -j` prints it (ip(8)).
+"""The state of one network namespace as plain data, in the JSON format of `ip -j` (ip(8)).
 
-Links, addresses, routes, rules and neighbours are read through pyroute2, which shares no
-code with the runtime under test.
+Links, addresses, routes, rules and neighbours are read through pyroute2, which shares no code with
+the runtime under test.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _NFT_BOUND: Final = 5
 def state(space: NetNS) -> Data:
     """Return links, addresses, routes, rules, neighbours, nft rules and flows of a namespace.
 
-    `ruleset` is the output of `nft` where that program exists; `nft` lists the rules
-    by table, chain, handle and comment in any case. Raises `OSError`.
+    The key `nft` always has the nft rules by table, chain, handle and comment. The key `ruleset`
+    has the output of the program nft, if the machine has the program. Raises `OSError`.
     """
     found = _rtnetlink(space)
     with Nft(space) as opened:

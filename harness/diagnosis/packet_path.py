@@ -1,4 +1,7 @@
-"""The path of a replayed probe: the sightings of its packets, and the place of a loss (pure)."""
+"""The path of a replayed probe: sightings of its packets, and the place of a loss (pure).
+
+A sighting is a packet that was captured at an interface.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from harness.model.topology import Address
 
 
 class Role(StrEnum):
-    """Role of a frame in the probe."""
+    """Role of a captured frame in the probe."""
 
     REQUEST = "request"
     REPLY = "reply"
@@ -23,9 +26,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PacketHeader:
-    """Header fields of a packet. For neighbour discovery `destination` is the target.
+    """Header fields of a packet.
 
-    `code` names an ICMP error. Ports are 0 if the protocol has none.
+    For neighbour discovery, `destination` is the address that is asked for. `code` names an ICMP
+    error. Ports are 0 if the protocol has none.
     """
 
     role: Role
@@ -40,7 +44,7 @@ class PacketHeader:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A packet of the probe at an interface; `number` is the frame's number in the capture."""
+    """A packet of the probe, captured at an interface; `number` is the index of its frame."""
 
     number: int
     namespace: str
@@ -50,15 +54,16 @@ class Sighting:
 
     @property
     def where(self) -> str:
-        """Namespace and interface: `host/docker0`."""
+        """Namespace and interface of the sighting, such as `host/docker0`."""
         return f"{self.namespace}/{self.link}"
 
 
 @dataclass(frozen=True, slots=True)
 class NftVerdict:
-    """The nftables verdict that ended a packet: chain, rule (`number` counts from 1), role.
+    """The nftables verdict that ended a packet, with the chain and the rule that issued it.
 
-    Without a `number` the chain's policy decided. With `rejects` the rule sends a reject.
+    `number` is the rule's place in the chain, counted from 1. Without a `number` the chain's policy
+    decided. `rejects` is true if the rule sends a reject. `seen` is the header of the packet.
     """
 
     namespace: str
@@ -72,7 +77,7 @@ class NftVerdict:
 
     @property
     def rule(self) -> str:
-        """The rule in words: `table inet x, chain forward, rule 3 (handle 7)`."""
+        """The rule in words, such as `table inet x, chain forward, rule 3 (handle 7)`."""
         by = f"rule {self.number} (handle {self.handle})" if self.number else "its policy"
         if not self.number and self.handle:
             by = f"a rule (handle {self.handle})"
@@ -82,12 +87,13 @@ class NftVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTrace:
-    """The data about a replayed probe.
+    """Everything that was recorded about a replayed probe.
 
-    - `source` and `witness`: the namespaces where it begins and where it should end.
-    - `behind`: the owner of the other end of each link of the host.
-    - `inodes`: the owner of each namespace number.
-    - `reasons`: the kernel's drop reasons. `causes`: reasons in the state of the last namespace.
+    - `source` and `witness`: the namespaces that send the request and that should receive it.
+    - `behind`: for each link of the host, the namespace that has the other end.
+    - `inodes`: for each inode of a network namespace, the owner of the namespace.
+    - `reasons`: the kernel's drop reasons.
+    - `causes`: reasons found in the state of the namespace that lost the packet.
     """
 
     cell: Cell
@@ -103,7 +109,7 @@ class ProbeTrace:
     inodes: Mapping[int, str] = field(default_factory=dict)
 
     def trail(self, *roles: Role) -> list[Sighting]:
-        """Return the sightings in one of these roles, in order."""
+        """Return the sightings of packets in one of these roles, in order."""
         return [item for item in self.sightings if item.seen.role in roles]
 
     @property
@@ -117,7 +123,7 @@ class ProbeTrace:
 
 @dataclass(frozen=True, slots=True)
 class LossPoint:
-    """The point at which request or reply was lost: namespace and last sighting, if any."""
+    """The namespace in which the request or the reply was lost, and its last sighting, if any."""
 
     role: Role
     namespace: str
@@ -125,7 +131,7 @@ class LossPoint:
 
 
 def loss_point(trace: ProbeTrace) -> LossPoint | None:
-    """Return the place where request or reply was lost, or `None` if the probe was complete."""
+    """Return the place where the request or the reply was lost, or `None` if both arrived."""
     if trace.observed.outcome in (Outcome.REPLY, Outcome.WRONG_PEER):
         return None
     if trace.arrived:
@@ -137,7 +143,10 @@ def loss_point(trace: ProbeTrace) -> LossPoint | None:
 
 
 def _furthest_request(trace: ProbeTrace) -> Sighting | None:
-    """Return the last sighting, without copies that a bridge flooded to other ports."""
+    """Return the last sighting of the request.
+
+    Copies that a bridge flooded to other ports do not count.
+    """
     requests = trace.trail(Role.REQUEST)
     for item in reversed(requests):
         if not item.outgoing or trace.behind.get(item.where) in (None, trace.witness):
@@ -146,7 +155,7 @@ def _furthest_request(trace: ProbeTrace) -> Sighting | None:
 
 
 def unanswered(trail: Iterable[Sighting]) -> list[Address]:
-    """Return the neighbours whose advertisement did not reach the soliciting interface."""
+    """Return the solicited addresses whose advertisement did not reach the soliciting namespace."""
     solicited: dict[tuple[str, Address], None] = {}
     advertised: set[tuple[str, Address]] = set()
     for item in trail:

@@ -1,7 +1,7 @@
-"""Recognition of a probe's packets in captured frames.
+"""Recognition of a probe's packets among captured frames.
 
-The module parses the headers itself: the import of scapy takes longer than a whole diagnosis may
-last, and only a few fields of five protocols matter.
+The module parses the headers itself. Only a few fields of five protocols matter, and the import of
+scapy takes longer than a whole diagnosis may last.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ _DNS: Final = 53
 
 
 def sightings(frames: Iterable[Frame], *, names: bool = False) -> tuple[Sighting, ...]:
-    """Return the frames that belong to the probe, in order; with `names` DNS is the probe.
+    """Return the frames that belong to the probe, in order.
 
-    An error before the first request concerns an earlier probe and is left out.
+    With `names`, the DNS packets are the probe. An ICMP error or RST before the first request
+    concerns an earlier probe and is left out.
     """
     found: list[Sighting] = []
     begun = False
@@ -47,7 +48,7 @@ def sightings(frames: Iterable[Frame], *, names: bool = False) -> tuple[Sighting
 
 
 def of_frame(data: bytes, *, ethernet: bool = True, names: bool = False) -> PacketHeader | None:
-    """Return the role of a frame, `None` if it does not belong to the probe."""
+    """Return the header of a frame's packet, `None` if the frame does not belong to the probe."""
     try:
         if not ethernet:
             return of_packet(data, names=names)
@@ -74,7 +75,10 @@ def _arp(data: bytes) -> PacketHeader | None:
 
 
 def of_packet(data: bytes, *, names: bool = False) -> PacketHeader | None:
-    """Return the role of a packet that begins with its IP header, or is ARP."""
+    """Return the header of a packet, `None` if the packet does not belong to the probe.
+
+    `data` begins with the IP header or is an ARP packet.
+    """
     if data[:4] == _ARP_OF_IPV4:
         return _arp(data)
     source: Address

@@ -1,4 +1,4 @@
-"""Replay of a wrong cell, with captures and traces in every namespace on its path."""
+"""Replay of a wrong cell, with captures and traces in the namespaces on its path."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 
 MOST_NAMESPACES: Final = 24
-"""Maximal number of captured namespaces: world, both ends, then others."""
+"""Maximal number of captured namespaces, unless the world and the cells need more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The result of a replay: the story and its sources."""
+    """The result of a replay: the explanation, and the recorded data that it is based on."""
 
     cell: Cell
     lines: tuple[str, ...]
@@ -38,16 +38,16 @@ class Diagnosis:
 
 
 class Replay:
-    """Captures and tracers in a scene's namespaces, for any number of cells.
+    """Context manager that replays cells, with captures and tracers in a scene's namespaces.
 
-    Use it as a context manager. Raises `OSError` if the kernel refuses, and the errors of a closed
-    `Scene`.
+    A scene is the networks and containers of a test. Raises `OSError` if the kernel refuses, and
+    the errors of a closed `Scene`.
     """
 
     def __init__(self, scene: Scene, cells: Iterable[Cell]) -> None:
         self._scene = scene
         self.spaces: dict[str, NetNS] = {}
-        """The captured namespaces by their owner; a container that joins another owns none."""
+        """The captured namespaces by their owner; a container that joins a namespace owns none."""
         self._owners: dict[str, str] = {}
         owners: dict[tuple[int, int], str] = {}
         with contextlib.ExitStack() as stack:
@@ -62,14 +62,17 @@ class Replay:
             self._resources = stack.pop_all()
 
     def _wanted(self, cells: Iterable[Cell]) -> list[str]:
-        """Return the namespaces to capture: the world's, both ends, then all others."""
+        """Return the namespaces to capture, at most `MOST_NAMESPACES` unless the cells need more.
+
+        The world's namespaces come first, then those at both ends of the cells, then all others.
+        """
         ends = [name for cell in cells for name in (cell.source, witness(cell))]
         containers = [item.name for item in self._scene.plan.containers]
         names = dict.fromkeys([*self._scene.world.namespaces, *ends, *containers])
         return list(names)[: max(MOST_NAMESPACES, len(self._scene.world.namespaces) + len(ends))]
 
     def _peer_owners(self) -> dict[str, str]:
-        """Return the owner of the other end of each link of the host."""
+        """Return, for each veth link of the host, the namespace that has the other end."""
         ports = [link for link in self._links(HOST).values() if link.kind == "veth"]
         return {
             f"{HOST}/{port.name}": name
@@ -101,7 +104,7 @@ class Replay:
             verdicts = tracing.verdicts(names=dns)
         frames = wire.kept
         seen = probe_frames.sightings(frames, names=dns)
-        # The story omits the probe's control query to that resolver.
+        # The explanation omits the probe's control query to that resolver.
         seen = tuple(item for item in seen if item.where != f"{INTERNET}/lo" or not names)
         trace = ProbeTrace(
             cell=cell,
@@ -145,11 +148,11 @@ class Replay:
         return replace(trace, causes=tuple(dict.fromkeys(reasons)))
 
     def _ports(self) -> dict[str, str]:
-        """Return the host's end of each veth pair by its owner."""
+        """Return, for each namespace, the host's end of its veth pair."""
         return {owner: port for port, owner in self._behind.items()}
 
     def _unanswered(self, trace: ProbeTrace, reasons: list[str]) -> list[str]:
-        """Return the owner of an unanswered address, and why it does not answer."""
+        """Return a line for each owner of an unanswered address: why it did not reply."""
         ports, links = self._ports(), self._links(HOST)
         found = []
         for hop in packet_path.unanswered(trace.sightings):
@@ -161,7 +164,7 @@ class Replay:
         return found
 
     def _unseen(self, trace: ProbeTrace, loss: LossPoint) -> PacketHeader | None:
-        """Return the header of the lost packet if no interface has seen it."""
+        """Return the header that the lost packet must have had, if no interface has seen it."""
         if loss.role is Role.REPLY:
             requests = trace.trail(Role.REQUEST)
             if not requests:
@@ -179,7 +182,11 @@ class Replay:
 
 
 def _comments(seen: Iterable[Sighting], lines: Iterable[str]) -> dict[int, str]:
-    """Return comments for frames: the first and last of each kind, and the story at the last."""
+    """Return comments for frames by index.
+
+    The first and the last frame of the request, of the reply and of the reject have a comment. The
+    comment at the last of these frames includes the explanation.
+    """
     by_role: dict[Role, list[Sighting]] = {}
     for item in seen:
         by_role.setdefault(item.seen.role, []).append(item)
@@ -202,7 +209,10 @@ _THREADS: Final = 16
 
 @contextlib.contextmanager
 def _taps(spaces: Mapping[str, NetNS]) -> Iterator[list[Tap]]:
-    """Yield a tap in each namespace; opening and closing take milliseconds each."""
+    """Yield a packet tap in each namespace.
+
+    Taps are opened and closed in parallel, because each opening and closing takes milliseconds.
+    """
     with ThreadPoolExecutor(_THREADS) as pool:
         opening = [
             pool.submit(Tap, space, "", owner=name, slots=_SLOTS) for name, space in spaces.items()

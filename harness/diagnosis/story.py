@@ -1,4 +1,4 @@
-"""The story of a replayed probe: a few lines of text from sightings and verdicts (pure)."""
+"""The explanation of a replayed probe in a few lines, from sightings and verdicts (pure)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ARRIVAL = frozenset({Outcome.REPLY, Outcome.NO_NAME})
 
 
 def story(trace: ProbeTrace) -> list[str]:
-    """Return the lines: first the path, then the place and the cause of the loss."""
+    """Return the explanation line by line: first the path, then place and cause of the loss."""
     now, promise = trace.observed, trace.promise
     if promise is not None and promise.admits(now):
         return [f"the replay was as promised: {now}", *_trails(trace)]
@@ -52,7 +52,7 @@ def _trails(trace: ProbeTrace) -> Iterator[str]:
 
 
 def _path(trail: Sequence[Sighting], trace: ProbeTrace) -> str:
-    """Return the path of a packet.
+    """Return the path of a packet as text.
 
     Example: `172.17.0.2 → 203.0.113.10 udp: container01/eth0 (ttl 64), host/docker0; then …`.
     """
@@ -73,7 +73,7 @@ def _path(trail: Sequence[Sighting], trace: ProbeTrace) -> str:
 
 
 def _shortened(items: list[str]) -> list[str]:
-    """Return beginning and end of a long path, such as that of a packet in a loop."""
+    """Return the beginning and the end of a long path, such as the path of a packet in a loop."""
     if len(items) <= _MOST:
         return items
     half = _MOST // 2
@@ -81,7 +81,10 @@ def _shortened(items: list[str]) -> list[str]:
 
 
 def _location(item: Sighting, *, final: bool) -> str:
-    """Return the namespace of a sighting; for the world's switch and routers the name is enough."""
+    """Return namespace and interface of a sighting.
+
+    The namespace alone is enough for the world's switch and routers, unless the path ends there.
+    """
     return item.namespace if _IN_BETWEEN.fullmatch(item.namespace) and not final else item.where
 
 
@@ -161,7 +164,7 @@ def _seen_as_another(trace: ProbeTrace) -> Iterator[str]:
 
 
 def _rewritten(trace: ProbeTrace, role: Role) -> Iterator[str]:
-    """Return a line for each namespace that changed an address or a port."""
+    """Yield a line for each namespace that rewrote an address or a port of the packet."""
     known: set[str] = set()
     for before, after in itertools.pairwise(trace.trail(role)):
         for side in ("source", "destination"):
@@ -180,7 +183,7 @@ def _socket(seen: PacketHeader, side: str) -> str:
 
 
 def _ttl_changes(trail: Sequence[Sighting]) -> Iterator[str]:
-    """Return a clause for each namespace that decremented or rewrote the TTL."""
+    """Yield a clause for each namespace that decremented or rewrote the TTL."""
     if trail and trail[0].seen.ttl not in (None, START_TTL):
         yield f"sent with {trail[0].seen.ttl} by {trail[0].namespace}"
     for before, after in itertools.pairwise(trail):
@@ -234,7 +237,7 @@ def _lost(trace: ProbeTrace, found: LossPoint) -> Iterator[str]:
 
 
 def _astray(trace: ProbeTrace, found: LossPoint) -> Iterator[str]:
-    """Return a line if the host routed a packet between its own containers to the LAN."""
+    """Yield a line if the host sent a packet between its own containers out to the LAN."""
     outside = {INTERNET, ATTACKER}
     beyond = found.namespace in outside or _IN_BETWEEN.fullmatch(found.namespace)
     if not beyond or outside & {trace.source, trace.witness}:
@@ -246,7 +249,7 @@ def _astray(trace: ProbeTrace, found: LossPoint) -> Iterator[str]:
 
 
 def _stopped(trace: ProbeTrace, found: LossPoint, roles: Collection[Role]) -> Iterator[str]:
-    """Return the rules that dropped a packet in one of these roles."""
+    """Yield a line for each rule that dropped or rejected a packet in one of these roles."""
     lines = []
     for verdict in trace.verdicts:
         role = verdict.seen.role if verdict.seen is not None else found.role
@@ -267,7 +270,7 @@ def _refuser(trace: ProbeTrace) -> Iterator[str]:
 
 
 def _untranslated(trace: ProbeTrace) -> Iterator[str]:
-    """Return a line if no reply can arrive because the request kept a private source address."""
+    """Yield a line if the request kept its private source address, so that no reply can arrive."""
     promise = trace.promise
     if promise is None or promise.seen_from != HOST or trace.source == HOST:
         return

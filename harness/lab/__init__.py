@@ -1,3 +1,3 @@
-"""`netmodes lab`: a shell on the world's host, with a runtime and its containers running."""
+"""`netmodes lab`: a shell on the host of a world in which a runtime and its containers run."""
 
 __all__ = ["ping", "session", "shell", "terminal"]

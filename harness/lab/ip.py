@@ -1,8 +1,8 @@
-"""A small ip(8) for machines without iproute2.
+"""A small replacement for ip(8) on machines without iproute2.
 
-The grammar is that of iproute2, so the same commands work there. The output is
-iproute2's brief form (`ip -br`), line for line, with or without `-br`. A test runs
-`docs/four-modes.md` with both programs, and the outputs must be equal.
+It has the grammar of iproute2, so the same commands work. Its output is iproute2's brief form (`ip
+-br`), line for line, with or without `-br`. A test runs the commands of `docs/four-modes.md` with
+both programs, and the outputs must be equal.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ IPRoute = Any
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; return 1 for a malformed command line, 2 if the kernel refuses."""
+    """Run one `ip` command; return 1 for a malformed command line, 2 if the kernel refuses."""
     if not sandbox.inside():
         sys.stderr.write(_OUTSIDE)
         return 1
@@ -118,7 +118,7 @@ def _netns(words: Arguments) -> int:
 
 @contextlib.contextmanager
 def _request(what: str) -> Iterator[None]:
-    """Raise the kernel's refusal as an `OSError` that names the request."""
+    """Convert the kernel's refusal in the body to an `OSError` that names the request."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
@@ -163,7 +163,7 @@ def _link(ip: IPRoute, words: Arguments) -> list[str]:
 
 
 def _selected(ip: IPRoute, links: list[Any], words: Arguments) -> list[Any]:
-    """Select the links that a `show` command asks for."""
+    """Return the links that a `show` command selects."""
     while words:
         if words.skip("master"):
             bridge = _index(ip, words)
@@ -190,7 +190,7 @@ def _add_link(ip: IPRoute, words: Arguments) -> None:
 
 
 def _set_link(ip: IPRoute, words: Arguments) -> None:
-    """Change a link in one message: the kernel moves the link first, then renames it."""
+    """Change a link in one netlink message: the kernel moves the link first, then renames it."""
     index = _index(ip, words)
     changes: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
@@ -224,7 +224,7 @@ def _namespace(word: str) -> NetNS:
 
 
 def _line(link: Any, links: list[Any], text: str) -> str:
-    """Return a link's name with its parent or peer (`eth0@if5`), its state, and `text`."""
+    """Return a line about a link: name with parent or peer (`eth0@if5`), state, and `text`."""
     name, below = link.get("ifname"), link.get("link")
     if below:
         here = [item.get("ifname") for item in links if item["index"] == below]
@@ -270,7 +270,7 @@ def _address(ip: IPRoute, words: Arguments, family: Family | None) -> list[str]:
 def _address_lines(
     ip: IPRoute, selected: list[Any], links: list[Any], family: Family | None
 ) -> Iterator[str]:
-    """Yield lines of `ip -br addr`: all links, or those with addresses of `family`."""
+    """Yield the lines of `ip -br addr`: for all links, or for links with addresses of `family`."""
     found = list(ip.get_addr())
     for link in selected:
         texts = [
@@ -316,7 +316,7 @@ def _route(ip: IPRoute, words: Arguments, family: Family | None) -> list[str]:
 
 
 def _route_lines(ip: IPRoute, family: Family) -> Iterator[str]:
-    """Yield the main table as `ip route` prints it."""
+    """Yield the lines of the main routing table, as `ip route` prints them."""
     names = {link["index"]: link.get("ifname") for link in ip.get_links()}
     for route in ip.get_routes(family=_FAMILIES[family], table=_MAIN_TABLE):
         if route["type"] not in _KINDS:
@@ -343,11 +343,11 @@ def _route_lines(ip: IPRoute, family: Family) -> Iterator[str]:
 
 
 class UsageError(Exception):
-    """The command line is malformed; the message says where."""
+    """The command line is malformed; the message names the word that is wrong or missing."""
 
 
 class Arguments:
-    """The remaining words of a command line."""
+    """The words of a command line that are still to be parsed."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = list(words)
@@ -356,25 +356,25 @@ class Arguments:
         return bool(self._words)
 
     def take(self, what: str) -> str:
-        """Return the next word. Raises `UsageError`, which names `what` is missing."""
+        """Return the next word. Raises `UsageError`, which says that `what` is missing."""
         if not self._words:
             raise UsageError(f"{what} is missing")
         return self._words.pop(0)
 
     def rest(self) -> list[str]:
-        """Return all remaining words."""
+        """Return all remaining words of the command line."""
         left, self._words = self._words, []
         return left
 
     def skip(self, *words: str) -> bool:
-        """Skip the next word if it is one of `words`, and return whether it was."""
+        """Skip the next word if it is one of `words`; return whether it was skipped."""
         if self._words and self._words[0] in words:
             del self._words[0]
             return True
         return False
 
     def choice(self, what: str, *, among: Sequence[str], default: str = "") -> str:
-        """Return the first of `among` that the next word abbreviates, as in iproute2.
+        """Return the first item of `among` that the next word abbreviates, as iproute2 does.
 
         Raises `UsageError` if there is none.
         """
@@ -387,7 +387,7 @@ class Arguments:
         raise UsageError(f"{what} {word!r} is not one of: {', '.join(among)}")
 
     def pairs(self, *keys: str) -> dict[str, str]:
-        """Read `key value` pairs to the end. Raises `UsageError` for another key."""
+        """Return the remaining `key value` pairs. Raises `UsageError` for an unknown key."""
         found = {}
         while self._words:
             key = self.take("a key")

@@ -1,6 +1,6 @@
-"""`netmodes ping HOST…`: one echo request to each host, and the TTL of the reply.
+"""`netmodes ping HOST…`: send one echo request to each host and print the TTL of the reply.
 
-For the lab, on machines without ping(8). Needs only a raw socket.
+The command is for the lab on machines without ping(8). It needs only a raw socket.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OUTSIDE: Final = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Ping every host; return 0 if all replied, 1 if one did not, 2 for bad usage."""
+    """Ping every host; return 0 if all hosts replied, 1 if one did not, 2 for bad usage."""
     arguments = _parser().parse_args(argv)
     if not sandbox.inside():
         sys.stderr.write(_OUTSIDE)
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _ping(
     host: str, sequence: int, *, family: Family | None, ttl: int | None, within: float
 ) -> tuple[bool, str]:
-    """Return whether `host` replied within `within` seconds, and a line about it."""
+    """Return whether `host` replied within `within` seconds, and a line of text about the reply."""
     wanted = {4: socket.AF_INET, 6: socket.AF_INET6, None: socket.AF_UNSPEC}[family]
     try:
         found = socket.getaddrinfo(host, None, wanted, socket.SOCK_RAW)
@@ -106,7 +106,10 @@ def _ping(
 
 
 def _request_of(family: Family, message: icmp.Message) -> tuple[int, int] | None:
-    """Return identifier and sequence of the request that a reply or an ICMP error is about."""
+    """Return identifier and sequence number of the echo request that a packet answers.
+
+    The packet is an echo reply or an ICMP error.
+    """
     if message.kind == icmp.ECHO_REPLY[family]:
         return message.identifier, message.sequence
     if message.kind in icmp.ERRORS[family]:

@@ -1,4 +1,4 @@
-"""The session of a lab: build it, run the shell, remove everything."""
+"""The session of a lab: build the world, run the shell, remove everything."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _AS_USER: Final = "as-user"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabOptions:
-    """The options of the lab. Without a `command` it runs a shell."""
+    """The options of the lab. Without a `command` the lab runs a shell."""
 
     runtime: str = "mydocker"
     topology: Topology = Topology()
@@ -49,7 +49,7 @@ class LabOptions:
 def run(options: LabOptions) -> int:
     """Build the lab, run the shell or the command, and return its exit status.
 
-    Return 1 or 2, with the reason on standard error, if the lab cannot be built.
+    If the lab cannot be built, print the reason to standard error and return 1 or 2.
     """
     try:
         factory = registry.find(options.runtime)
@@ -73,7 +73,7 @@ def _fail(message: str, *, code: int = 1) -> int:
 
 
 def _in_sandbox(options: LabOptions, factory: AdapterFactory) -> int:
-    """Build the lab, unless the runtime has an obstacle that exists only in a sandbox."""
+    """Build the lab; if the runtime cannot run in this sandbox, print the reason and return 2."""
     reason = registry.obstacle(factory)
     return _fail(reason, code=2) if reason else _put_up(options, factory)
 
@@ -122,7 +122,7 @@ def _with_runtime(options: LabOptions, world: World, factory: AdapterFactory) ->
 def user_command(factory: AdapterFactory) -> str:
     """Return the command of a Docker-like runtime as users type it; `""` for other runtimes.
 
-    The command of a rootless runtime runs as its user.
+    The command of a rootless runtime begins with the script that runs it as its user.
     """
     if isinstance(factory, CliSpec):
         program, *words = factory.command
@@ -134,7 +134,7 @@ def user_command(factory: AdapterFactory) -> str:
 
 
 def scripts_for(factory: AdapterFactory) -> dict[str, str]:
-    """Return the scripts that call a rootless runtime as its user on the host."""
+    """Return the scripts that run a rootless runtime's commands as its user on the host."""
     if not isinstance(factory, CliSpec) or not factory.rootless:
         return {}
     own = (f"{key}={value}" for key, value in adapter.environment(factory).items())
@@ -143,7 +143,7 @@ def scripts_for(factory: AdapterFactory) -> dict[str, str]:
 
 
 def _draw(scene: Scene, command: str) -> str:
-    """Return the topology and some commands to try as text, with colours for a terminal."""
+    """Return a text with the topology and some commands to try, in colours if possible."""
     containers = [
         topology_tree.ContainerView(
             container.name,

@@ -1,6 +1,6 @@
-"""Files for a shell in the lab: names of namespaces, programs, a prompt.
+"""Files for a shell in the lab: names of namespaces, programs, and the prompt.
 
-The files are on the host's private /run and disappear with it.
+The files are in the host's private /run and disappear together with it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def install(
     outer: Mapping[str, str],
     scripts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write all files. The caller is in all of the host's namespaces.
+    """Write all files for the shell.
 
-    `outer` is the base of the lab's environment, `scripts` are further programs.
+    The caller must be in all of the host's namespaces. `outer` is the environment on which the
+    lab's environment is based. `scripts` are additional programs.
     """
     NAMES.mkdir(exist_ok=True)  # podman keeps its names there too
     for name, space in spaces.items():
@@ -64,9 +65,9 @@ def install(
 
 
 def remove_names(names: Iterable[str]) -> None:
-    """Remove the names of namespaces, which would keep the namespaces alive.
+    """Remove the names of namespaces, because a name keeps its namespace alive.
 
-    The caller is in the same namespaces as for `install`.
+    The caller must be in all of the host's namespaces.
     """
     for name in names:
         handle = NAMES / name
@@ -76,12 +77,12 @@ def remove_names(names: Iterable[str]) -> None:
 
 
 def outer_environment(runtime: Adapter | None) -> dict[str, str]:
-    """Return this process's environment, with the variables that the runtime's commands need."""
+    """Return this process's environment and the variables that the runtime's commands need."""
     return {**os.environ, **getattr(runtime, "environment", {})}
 
 
 def environment(outer: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the lab."""
+    """Return the environment of the lab's shell."""
     own = {"PATH": _path(outer), "ENV": str(RC), "XDG_CACHE_HOME": cache()}
     return {**outer, **own, NAMESPACE: "host"}
 
@@ -94,7 +95,7 @@ def _path(outer: Mapping[str, str]) -> str:
 
 
 def _launcher(name: str, module: str) -> str:
-    """Return a script that runs this code, installed or not, from any directory."""
+    """Return a script that runs this program from any directory, whether it is installed or not."""
     root = str(Path(__file__).parents[2])
     source = (
         f"import sys; sys.argv[0] = {name!r}; sys.path.insert(0, {root!r}); "
@@ -106,7 +107,7 @@ def _launcher(name: str, module: str) -> str:
 def _shellrc(outer: Mapping[str, str]) -> str:
     """Return the startup file of an interactive bash or sh: the user's settings, then the lab's.
 
-    The lab has its own history file, so the user's history does not change.
+    The lab has a history file of its own, so that the user's history does not change.
     """
     return f"""\
 if [ "${{BASH_VERSION:-}}" ] && [ -r ~/.bashrc ]; then . ~/.bashrc; fi
@@ -127,7 +128,7 @@ USAGE: Final = "usage: inside NAME [COMMAND…]    (default command: a shell)"
 
 
 def shell(environment: Mapping[str, str]) -> list[str]:
-    """Return the command line of an interactive shell: the user's, or sh."""
+    """Return the command line of an interactive shell: the user's shell, or sh."""
     path = environment.get("SHELL", "")
     if not os.access(path, os.X_OK):
         return ["/bin/sh"]
@@ -135,7 +136,7 @@ def shell(environment: Mapping[str, str]) -> list[str]:
 
 
 def names() -> list[str]:
-    """Return the names of the namespaces."""
+    """Return the names of the lab's namespaces."""
     return sorted(os.listdir(NAMES)) if NAMES.is_dir() else []
 
 
@@ -151,7 +152,7 @@ def enter(name: str) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Execute the command; return an exit code, as a shell does, only if that fails."""
+    """Execute a command in a namespace of the lab; return a shell's exit code if that fails."""
     if not argv or argv[0] in ("-h", "--help"):
         sys.stderr.write(f"{USAGE}\nnames: {' '.join(names())}\n")
         return 2

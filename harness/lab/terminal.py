@@ -1,9 +1,9 @@
 """Run a shell on the host with job control, as if the caller's shell had started it.
 
-An interactive shell gets its own process group in the terminal's foreground *before* it starts: in
-its pid namespace the group of the caller has id 0, which no shell can use. A process of the
-caller's group gives it the foreground, so that a lab in the background waits for `fg` as any job
-does. When the shell stops (`suspend`), the whole group stops, and the outer shell continues.
+An interactive shell gets its own process group in the terminal's foreground *before* it starts. In
+its pid namespace the caller's group has id 0, which no shell can use. A process of the caller's
+group gives it the foreground, so that a lab in the background waits for `fg` as any job does. When
+the shell stops itself (`suspend`), the caller's whole group stops, and the outer shell continues.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def has_job_control() -> bool:
 
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
-    """Restore the terminal's settings after the body: a killed shell leaves its own."""
+    """Restore the terminal's settings after the body: a killed shell leaves them changed."""
     if not has_job_control():
         yield
         return
@@ -55,11 +55,11 @@ def run(
     prepare: Callable[[], None],
     interactive: bool,
 ) -> int:
-    """Run `argv` in all namespaces of `host`; return its exit code, 128+N after signal N.
+    """Run `argv` in all namespaces of `host`; return its exit code, or 128+N after signal N.
 
-    `prepare` is called there first. The working directory stays the caller's if the host has it.
-    Return 127 or 126, after a line on standard error, if there is no such program or it cannot be
-    executed.
+    `prepare` is called there first. The working directory is the caller's if it exists on the host.
+    If there is no such program, or it cannot be executed, print a line to standard error and return
+    127 or 126.
     """
     with _without_keyboard_signals():
         supervisor = quiet_fork()
@@ -71,7 +71,7 @@ def run(
 
 @contextlib.contextmanager
 def _without_keyboard_signals() -> Iterator[None]:
-    """Leave SIGINT and SIGQUIT of the keyboard to the running program, as a shell does."""
+    """Ignore SIGINT and SIGQUIT while a program runs: the keyboard sends them to the program."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _KEYS}
     try:
         yield
@@ -93,7 +93,7 @@ def _supervise(
     *,
     interactive: bool,
 ) -> NoReturn:
-    """Start the program on the host, wait for it, and exit with its status."""
+    """Start the program on the host, wait for its end, and exit with its status."""
     code = 1
     try:
         directory = os.getcwd()

@@ -14,7 +14,7 @@ from harness.model.plan import Attached, Bridge, Host, Joined, Mode, Nothing
 from harness.model.topology import WWW, Interface, Topology
 
 _MANY: Final = 6
-"""Length from which a chain of routers is abbreviated."""
+"""Greatest number of routers in a chain that is printed in full."""
 _INDENT: Final = 4
 _NAMES: Final = 30
 """Column of a container's details, counted from the host's branch."""
@@ -22,7 +22,7 @@ _NAMES: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class ContainerView:
-    """A container: its mode, and the addresses seen in its namespace."""
+    """A container with its mode and the addresses in its namespace."""
 
     name: str
     mode: Mode
@@ -32,7 +32,7 @@ class ContainerView:
 def draw(
     topology: Topology, bridge: NetworkInfo | None, containers: Sequence[ContainerView]
 ) -> Tree:
-    """Return the tree. `bridge` is the default network, `None` if it has no container."""
+    """Return the tree as text. `bridge` is the default network, `None` if no container is on it."""
     top = Tree(
         f"{_name('internet')} {_ips(topology.internet)}  {_dim(WWW)}\n"
         f"         {_ips(topology.resolver)}  {_dim('the name server')}"

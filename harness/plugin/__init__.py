@@ -1,8 +1,9 @@
 """The pytest plugin of netmodes: hooks, options and fixtures of a conformance run.
 
-Once installed, the plugin is loaded in every pytest run of its environment. It does nothing and
-imports almost nothing unless the run is a conformance run: the ini option `netmodes` is set, the
-command line names a runtime, or it names the suites of netmodes.
+Once netmodes is installed, every pytest run of its environment loads the plugin. The plugin does
+nothing and imports almost nothing unless the run is a conformance run. A run is a conformance run
+if the ini option `netmodes` is set, or if the command line names a runtime or the suites of
+netmodes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _INFORMATIONAL = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of a conformance run."""
+    """Add the options of a conformance run to pytest's command line."""
     options.add(parser)
 
 
@@ -82,10 +83,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(specname="pytest_cmdline_main", tryfirst=True)
 def pytest_join_path_options(config: pytest.Config) -> int | None:
-    """Keep pytest from taking the value of an option such as `--report DIR` as a path of tests.
+    """Keep pytest from taking the value of an option such as `--report DIR` for the path of tests.
 
-    Workers parse the command line again, when the folder may exist. If the folder exists at the
-    start, the run begins again here, and pytest looks for its settings in the right place.
+    If the folder exists when the run starts, this hook starts pytest anew with joined options.
+    Pytest then looks for its settings in the right place. If the run makes the folder,
+    pytest-xdist's workers would be misled when they parse the command line again, so the stored
+    command line is joined too.
     """
     given = config.invocation_params
     words = options.joined_arguments(config)
@@ -102,10 +105,10 @@ def pytest_join_path_options(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    """Move the whole run into a sandbox, before any worker is started.
+    """Move the whole run into a sandbox before any worker is started.
 
-    On a machine that cannot run live tests, the run ends here with an error that has the reason
-    and the remedy.
+    On a machine that cannot run live tests, the run ends here. The error has the reason and the
+    remedy.
     """
     if options.is_misled(config):
         return (yield)
@@ -129,7 +132,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 
 def _workers(config: pytest.Config) -> tuple[bool, bool]:
-    """Return whether pytest-xdist is asked for workers on this machine, and on other machines."""
+    """Return whether tests run on this machine, and whether on other machines."""
     specs = config.getoption("tx", default=None)
     if not specs or hasattr(config, "workerinput") or config.getoption("numprocesses"):
         return True, False

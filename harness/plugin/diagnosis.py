@@ -1,7 +1,7 @@
-"""Diagnosis of failed tests, and `--keep` and `--pause-on-fail`, which keep the world.
+"""Plugin that diagnoses failed tests and, for `--keep` and `--pause-on-fail`, keeps their world.
 
-Registered in conformance runs. While all tests pass, the cost is a few attribute look-ups:
-`harness.diagnosis` is imported at the first failure.
+Only conformance runs register the plugin. While all tests pass, the cost is a few attribute
+look-ups: `harness.diagnosis` is imported at the first failure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAME: Final = "netmodes-evidence"
 
 
 def register(config: pytest.Config, recorder: Recorder, directory: Path | None) -> None:
-    """Register the plugin, with the report's folder. Raises `pytest.UsageError` for bad options."""
+    """Register the plugin for the report's folder. Raises `pytest.UsageError` for bad options."""
     requested = [name for name in ("keep", "pause_on_fail") if config.getoption(name)]
     for name in requested:
         option = f"--{name.replace('_', '-')}"
@@ -50,7 +50,7 @@ def register(config: pytest.Config, recorder: Recorder, directory: Path | None) 
 
 @contextlib.contextmanager
 def _uncaptured(config: pytest.Config) -> Generator[None]:
-    """Leave standard input and output to the caller while the body runs."""
+    """Suspend pytest's capture of standard input and output while the body runs."""
     capture = config.pluginmanager.get_plugin("capturemanager")
     if capture is None:
         yield
@@ -70,7 +70,10 @@ def _on_a_terminal(config: pytest.Config) -> bool:
 
 
 class Evidence:
-    """The plugin that diagnoses failures while their scene is live."""
+    """The plugin that diagnoses a failed test while the test's scene still exists.
+
+    A scene is the networks and containers of a test.
+    """
 
     def __init__(self, config: pytest.Config, recorder: Recorder, directory: Path | None) -> None:
         self._config, self._recorder, self._directory = config, recorder, directory
@@ -81,12 +84,12 @@ class Evidence:
         Scene.watchers.append(self._left)
 
     def pytest_unconfigure(self) -> None:
-        """Stop watching scenes."""
+        """Stop watching for scenes that end with an error."""
         Scene.watchers.remove(self._left)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Note the current test."""
+        """Remember the current test."""
         self._item, self._written, self._unwritten = item, None, ""
 
     # --- a matrix with wrong cells
@@ -94,7 +97,7 @@ class Evidence:
     def tell(
         self, left: AnyMatrix, right: AnyMatrix, shown: Sequence[Difference]
     ) -> Mapping[Cell, Sequence[str]]:
-        """Return the stories of the cells that an assertion shows."""
+        """Return the explanation of each wrong cell that an assertion shows."""
         if self._config.getoption("no_evidence") or _is_shrinking():
             return {}
         from harness.diagnosis import evidence  # at a failure only
@@ -108,7 +111,7 @@ class Evidence:
         return text
 
     def _folder(self) -> Path | None:
-        """Return the folder for this test's evidence, or `None` without a report."""
+        """Return the folder for this test's evidence, or `None` if the run writes no report."""
         item = self._item
         if item is None or self._directory is None:
             return None
@@ -135,7 +138,10 @@ class Evidence:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Write the evidence, name it in the report, and keep the world if requested."""
+        """Write the evidence of a failed test, add its path to the report, and keep the world.
+
+        The world is kept only if `--keep` or `--pause-on-fail` is given.
+        """
         report = yield
         if report.failed and call.when != "teardown":
             if (scene := _scene_of(item)) is not None:
@@ -151,12 +157,12 @@ class Evidence:
         return report
 
     def _left(self, scene: Scene, error: BaseException) -> None:
-        """Write the evidence of a scene that ends with an error and is not a fixture."""
+        """Write the evidence of a scene that is not a fixture and that ended with an error."""
         if isinstance(error, Exception | pytest.fail.Exception) and not _is_shrinking():
             self._write_down(scene)
 
     def _take_back(self) -> None:
-        """Remove the evidence of a test that passed after all."""
+        """Remove evidence that was written during a test if the test then passes."""
         if self._written is not None and self._directory is not None:
             shutil.rmtree(self._directory / self._written, ignore_errors=True)
         self._written, self._unwritten = None, ""
@@ -170,7 +176,7 @@ class Evidence:
         setattr(report, FILES, list(evidence_files(self._directory / written)))
 
     def _write_down(self, scene: Scene) -> None:
-        """Write the evidence of the scene, once per test: for its first failure."""
+        """Write the evidence of the scene, only for the first failure of a test."""
         done = self._written is not None or self._unwritten
         if done or self._config.getoption("no_evidence") or (folder := self._folder()) is None:
             return
@@ -213,7 +219,7 @@ class Evidence:
 
     @contextlib.contextmanager
     def _at_the_terminal(self, item: pytest.Item) -> Generator[None]:
-        """Give the body the terminal, and stop the timeout of the test."""
+        """Give the terminal to the body of the `with`, and stop the timeout of the test."""
         with contextlib.suppress(AttributeError):  # pytest-timeout's, where it is installed
             item.ihook.pytest_timeout_cancel_timer(item=item)
         with _uncaptured(self._config):
@@ -221,12 +227,12 @@ class Evidence:
 
 
 def _failure_text(item: pytest.Item, report: pytest.TestReport) -> str:
-    """Return the failure for the terminal, without control characters."""
+    """Return the text of a failure for the terminal, without control characters."""
     return f"\n{plain(report.longreprtext)}\n\n{line(item.nodeid)} failed.\n"
 
 
 def _scene_of(item: pytest.Item) -> Scene | None:
-    """Return the innermost fixture of the test that is a scene or has a `scene`."""
+    """Return the scene of a test from its fixtures: the last fixture that is or has a scene."""
     for value in reversed(getattr(item, "funcargs", {}).values()):
         for found in (value, getattr(value, "scene", None)):
             if isinstance(found, Scene):
@@ -243,7 +249,7 @@ def _world_of(item: pytest.Item) -> World | None:
 
 
 def _is_shrinking() -> bool:
-    """Return whether hypothesis is shrinking a failure, and reports it later."""
+    """Return whether hypothesis is still shrinking a failure; it raises the final failure later."""
     if "hypothesis" not in sys.modules:
         return False
     from hypothesis import control
@@ -256,7 +262,7 @@ def _is_shrinking() -> bool:
 
 
 def _instructions(world: World | None, scene: Scene | None) -> str:
-    """Return the commands that enter the world from another terminal; Ctrl-C ends the run."""
+    """Return instructions: how to enter the kept world from another terminal and to end the run."""
     lines = ["The world is kept. Press Ctrl-C to remove it and to end the run."]
     waiter, _, users = os.environ.get(sandbox.OUTSIDE, "").partition(" ")
     if not waiter or world is None:
@@ -284,7 +290,7 @@ def _paths(world: World, scene: Scene | None) -> Iterator[tuple[str, str]]:
 
 
 def _open_shell(world: World, scene: Scene | None) -> int:
-    """Run the lab's shell in the world as it is; return its exit status."""
+    """Open the lab's shell in the world as the test left it; return the shell's exit status."""
     from harness.lab import shell, terminal  # on request only
 
     spaces: dict[str, NetNS] = dict(world.namespaces)

@@ -1,7 +1,8 @@
 """The pytest plugin behind `netmodes faults` and `netmodes triangle`.
 
-It collects the tests as usual. Then it tries the faults with these tests. With `--triangle` it
-prints the tests and faults of each requirement, and runs no test.
+The plugin collects the tests as usual. Then it tries each selected fault: it injects the fault and
+checks that a test fails. With `--triangle` it runs no test, and prints the tests and the faults of
+each requirement.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the plugin for trials, or for the table of coverage."""
+    """Register the plugin that tries faults, or with `--triangle` the one that prints the table."""
     plugin = CoverageTable() if config.getoption("triangle") else FaultTrials()
     config.pluginmanager.register(plugin, "netmodes-faults")
 
@@ -61,7 +62,10 @@ def _console() -> Console:
 
 
 class CoverageTable:
-    """Print the tests and faults of each requirement; exit with 1 if a requirement has none."""
+    """Plugin that prints the tests and the faults of each requirement.
+
+    The exit code is 1 if a requirement has no test or no fault.
+    """
 
     def __init__(self) -> None:
         self._exit = 0
@@ -102,14 +106,14 @@ def _coverage(table: list[CoverageRow]) -> Table:
 
 
 class FaultTrials:
-    """Try the selected faults; exit with 1 unless every fault was caught."""
+    """Plugin that tries the selected faults; the exit code is 1 unless tests catch every fault."""
 
     def __init__(self) -> None:
         self._failed = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Try the faults, several at once, and print the result of each."""
+        """Try the faults, several of them in parallel, and print the result of each."""
         if session.testsfailed:
             raise session.Interrupted("the tests cannot be collected")
         config = session.config
@@ -142,7 +146,7 @@ class FaultTrials:
 
 
 class _Display:
-    """A progress bar with the current fault and the time left; a table at the end."""
+    """A progress bar with the current fault and the time left, and a final table of results."""
 
     def __init__(self, total: int) -> None:
         self._console = _console()
@@ -159,13 +163,13 @@ class _Display:
         self._task = self._progress.add_task("faults", total=total)
 
     def begin(self, fault: Fault | None) -> None:
-        """Show the fault that is tried; `None` is the healthy runtime."""
+        """Show the fault that is now tried; `None` stands for the runtime without a fault."""
         self._progress.start()
         now = "the healthy runtime" if fault is None else fault.id
         self._progress.update(self._task, description=_escaped(now), refresh=True)
 
     def result(self, verdict: FaultVerdict) -> None:
-        """Advance the bar, and print a result other than "caught"."""
+        """Advance the bar, and print the result unless it is "caught"."""
         if verdict.fate is not Result.CAUGHT:
             colour = _COLOURS[verdict.fate]
             words = f"[{colour}]{verdict.fate}[/] {verdict.fault.id}: {_escaped(verdict.said)}"
@@ -173,7 +177,7 @@ class _Display:
         self._progress.update(self._task, advance=1, refresh=True)
 
     def stop(self) -> None:
-        """Remove the bar."""
+        """Remove the bar from the terminal."""
         self._progress.stop()
 
     def sum_up(self, trials: Trials) -> bool:

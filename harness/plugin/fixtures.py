@@ -1,7 +1,8 @@
 """Fixtures of a conformance run.
 
-A worker builds one world and starts one runtime in it. Each test has its own `scene`, or shares
-`cast` with the other tests of its module if it changes nothing.
+A worker process builds one world and starts one runtime in it. A scene is the networks and
+containers of a test. Each test has its own `scene`. Tests of a module that change nothing share the
+scene `cast`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ RuntimeStarter = Callable[[World], AbstractContextManager[Adapter]]
 
 @pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Yield the world of this worker: host, LAN, routers, internet, ns1, ns2."""
+    """Yield this worker's world: the namespaces of host, LAN, routers, internet, ns1 and ns2."""
     if not sandbox.inside():
         pytest.fail(
             "a world needs the sandbox, and this run is outside of it: leave out --sandbox=never, "
@@ -44,9 +45,9 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @pytest.fixture(scope="session")
 def start_runtime(request: pytest.FixtureRequest) -> RuntimeStarter:
-    """Return a context manager that runs the runtime under test in another world.
+    """Return a function that runs the runtime under test in another world, as a context manager.
 
-    A leak or a change in that world is a violation, as in the shared world.
+    A leak or a change in that world is a violation, as it is in the shared world.
     """
     factory = selection.factory(request.config)
 
@@ -74,7 +75,7 @@ def _running(factory: AdapterFactory, world: World) -> Iterator[Adapter]:
 
 @pytest.fixture(scope="session")
 def runtime(world: World, request: pytest.FixtureRequest) -> Iterator[Adapter]:
-    """Yield the runtime under test, running on the world's host."""
+    """Yield the runtime under test, which runs on the world's host."""
     with _running(selection.factory(request.config), world) as adapter:
         request.config.stash[RECORDER].runtime = describe_runtime(adapter)
         yield adapter
@@ -89,7 +90,10 @@ def scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Yield the reference plan, one container in each mode, shared by a module: read-only."""
+    """Yield the scene of the reference plan, which has one container in each mode.
+
+    The tests of a module share the scene and must not change it.
+    """
     recorder, title = request.config.stash[RECORDER], "the cast"
     with Scene(
         world, runtime, CAST, claimed_only=True, record=partial(recorder.add, title)
@@ -100,7 +104,10 @@ def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iter
 
 @pytest.fixture(scope="module")
 def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Yield the reference plan after a manual attach to `container06-none`: read-only."""
+    """Yield the reference plan's scene, with a veth pair attached to `container06-none` by hand.
+
+    The tests of a module share the scene and must not change it.
+    """
     recorder, title = request.config.stash[RECORDER], f"{ALONE}, attached by hand"
     with Scene(
         world, runtime, CAST, claimed_only=True, record=partial(recorder.add, title)
@@ -124,6 +131,6 @@ def internet(world: World) -> NetnsView:
 
 @pytest.fixture(scope="session")
 def wires(world: World) -> Iterator[TapPool]:  # noqa: ARG001 # closed before the world is
-    """Yield packet taps in the world's namespaces, opened once and shared by all tests."""
+    """Yield the packet taps in the world's namespaces; each is opened once, for all tests."""
     with TapPool() as opened:
         yield opened

@@ -1,7 +1,7 @@
-"""The leak guard: each test's world is compared with its state before the test.
+"""The leak guard: it compares the world after each test with its state before the test.
 
-Registered in conformance runs only. A violation is an error in the teardown of the test. It counts
-against LIFE-1 or BYS-1, whatever requirement the test checks.
+Only conformance runs register this module. A violation is an error in the teardown of the test. It
+counts against LIFE-1 or BYS-1, whatever requirement the test checks.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _SHARED: Final = frozenset({"module", "class", "package"})
 
 @pytest.fixture(autouse=True)
 def _leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Guard a test.
+    """Compare the world before and after a test.
 
-    The guard begins after shared fixtures are set up, and checks after the test's own fixtures end.
+    The guard begins after shared fixtures are set up. It checks after the test's own fixtures end.
     """
     guard = request.config.stash.get(GUARD, None)
     if guard is None or "world" not in request.fixturenames:
@@ -50,13 +50,13 @@ def guard(
     world: World,  # noqa: ARG001 # the guard watches it
     request: pytest.FixtureRequest,
 ) -> LeakGuard:
-    """Return the guard of this worker's world, for a test that checks the world in its body."""
+    """Return the guard of this worker's world, for a test whose body checks the world."""
     return request.config.stash[GUARD]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Stop the guard after an interrupt: a container may be half started."""
+    """Stop the guard after an interrupt, because a container may be only partly started."""
     try:
         return (yield)
     except BaseException:
@@ -70,7 +70,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """Guard the session's world, also against leftovers of fixtures that modules share."""
+    """Guard the session's world, also against leftovers of fixtures that a module shares."""
     if request.config.getoption("setupplan"):  # prints the fixtures and makes none
         return (yield)
     stash = request.config.stash
@@ -105,13 +105,13 @@ def pytest_runtest_makereport(
     item: pytest.Item,
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Count a violation against the requirements that it breaks, and no other.
+    """Count a violation only against the requirements that it breaks.
 
-    - A removal that the runtime refuses after the test is a leak as well.
-    - A runtime that crashed, hung or returned garbage is an error, whatever the test checks. Its
-      leftovers are then errors too.
-    - A feature that the runtime does not claim is unsupported. So is an inspection of a container
-      with a network stack in user space.
+    - If the runtime refuses a removal after the test, that is a leak as well.
+    - If the runtime crashed, hung or returned garbage, the test has an error, whatever it checks.
+      Leftovers of the runtime are then errors too.
+    - If the adapter does not declare a feature that the test needs, the test is unsupported. So is
+      the inspection of a container with a network stack in user space.
     """
     why = ""
     if call.excinfo is not None and isinstance(call.excinfo.value, (UserspaceStack, Unclaimed)):
@@ -140,10 +140,10 @@ def pytest_runtest_makereport(
 
 
 def _is_breakdown(config: pytest.Config, error: pytest.ExceptionInfo[BaseException]) -> bool:
-    """Return whether a runtime broke down or a test timed out.
+    """Return whether the runtime broke down or the test timed out.
 
-    An exception of an adapter other than `RuntimeRefused` counts too: the adapter cannot read the
-    runtime's output, or has a bug.
+    An exception of an adapter other than `RuntimeRefused` counts as a breakdown: the adapter cannot
+    read the runtime's output, or has a bug.
     """
     match error.value:
         case RuntimeRefused():
@@ -158,14 +158,14 @@ def _is_breakdown(config: pytest.Config, error: pytest.ExceptionInfo[BaseExcepti
 
 
 def _lacking(config: pytest.Config, error: UserspaceStack | Unclaimed) -> str:
-    """Return the reason for "unsupported", with the runtime named as on the command line."""
+    """Return the reason for "unsupported"; it names the runtime as the command line does."""
     if isinstance(error, Unclaimed):
         return sentence(runtime_name(config), error.lacking)
     return str(error)
 
 
 def _broken(error: BaseException, *, over: bool) -> Iterator[str]:
-    """Yield the requirements that an error breaks, whatever its test checks."""
+    """Yield the requirements that an error breaks, whatever requirement the test checks."""
     if isinstance(error, Violation):
         yield from error.broken
     elif isinstance(error, RuntimeRefused) and over:

@@ -1,6 +1,6 @@
-"""All options of a conformance run.
+"""All command-line options of a conformance run.
 
-Every pytest run where netmodes is installed imports this module, so it imports almost nothing.
+Every pytest run imports this module if netmodes is installed, so the module imports almost nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PATHS: Final = ("--runtime", "--report", "--expect", "--write-expect", "--shard
 
 
 def add(parser: pytest.Parser) -> None:
-    """Add the options, and the ini option `netmodes`."""
+    """Add the command-line options, and the ini option `netmodes`."""
     group = parser.getgroup("netmodes", "container network modes")
     group.addoption(
         "--runtime",
@@ -68,7 +68,7 @@ def add(parser: pytest.Parser) -> None:
 
 
 def non_default(config: pytest.Config, name: str) -> str | None:
-    """Return the value of `probe` or `profile`, or `None` if it is the default."""
+    """Return the value of the option `probe` or `profile`, or `None` if it is the default value."""
     value: str = config.getoption(name)
     return None if value == profiles.RUN_DEFAULTS[name] else value
 
@@ -133,7 +133,7 @@ def _add_evidence(group: pytest.OptionGroup) -> None:
 
 
 def joined_arguments(config: pytest.Config) -> tuple[str, ...]:
-    """Return the command line with options such as `--report DIR` as `--report=DIR`."""
+    """Return the command line with options such as `--report DIR` written as `--report=DIR`."""
     words: list[str] = []
     for word in map(str, config.invocation_params.args):
         if words and words[-1] in _PATHS:
@@ -144,11 +144,11 @@ def joined_arguments(config: pytest.Config) -> tuple[str, ...]:
 
 
 def is_misled(config: pytest.Config) -> bool:
-    """Return whether pytest took the value of an option for the path of tests.
+    """Return whether pytest took the value of an option, such as `--report DIR`, for a test path.
 
-    Pytest looks for its root directory and settings before it knows the options of plugins. It
-    takes any word without a leading dash that is an existing path as a path of tests. It uses the
-    settings found from there up (`determine_setup` in _pytest/config/findpaths.py).
+    Pytest looks for its root directory and its settings before it knows the options of plugins. It
+    then takes any word without a leading dash for a path of tests if such a path exists. It
+    searches for settings from there upwards (`determine_setup` in _pytest/config/findpaths.py).
     """
     own = config.invocation_params.dir
     if config.inipath is not None and own.is_relative_to(config.inipath.parent):

@@ -1,8 +1,9 @@
-"""Progress of the property suites: a bar for each test of many examples, below pytest's output.
+"""Progress bars below pytest's output, one for each running test of the property suites.
 
-In a run with a long profile, the process that has the terminal draws the bars. Workers report
-through a socket that a thread reads. Tests in that process report directly: they make namespaces
-and fork, so that no thread may run beside them.
+A property test tries many examples. In a run with a long profile, the process that has the terminal
+draws the bars. Workers report through a socket, which a thread of that process reads. Tests in that
+process itself report without a thread: they make namespaces and fork, so that no thread may run
+beside them.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ WORKER_INPUT: Final = "netmodes_steps"
 A worker on another machine finds no such socket and reports nothing.
 """
 _SECONDS: Final = 1.0
-"""Time that the last report of a test may wait for the reader; all other reports may be lost."""
+"""Seconds that a test's last report may wait for the reader; other reports may be lost."""
 _PERIOD: Final = 300.0
 """Seconds from which the time left is estimated: examples differ much in duration."""
 
 
 class Bar(NamedTuple):
-    """The progress of a test in examples. An empty text is the end of the test."""
+    """The progress of one test, counted in examples. An empty text marks the end of the test."""
 
     test: str
     text: str = ""
@@ -46,11 +47,14 @@ class Bar(NamedTuple):
 
 Report = Callable[[Bar], None]
 SHOWN: Final = pytest.StashKey[Report]()
-"""Draws a report, where the tests run in the process that has the terminal."""
+"""Key of the function that draws a report, in the process that has the terminal."""
 
 
 class Steps:
-    """Counts examples and states of one test, and reports each; `steps` is 0 if there are none."""
+    """Counter of the examples and states of one test; it reports each example and each state.
+
+    `steps` is the maximal number of steps of an example, 0 if examples have no steps.
+    """
 
     def __init__(self, report: Report, test: str, *, examples: int, steps: int = 0) -> None:
         self._report, self._test, self._examples, self._steps = report, test, examples, steps
@@ -58,13 +62,13 @@ class Steps:
         self._step = -1
 
     def example(self) -> None:
-        """Begin the next example."""
+        """Count the next example."""
         self._example += 1
         self._step = -1
         self._tell(0)
 
     def state(self) -> None:
-        """Report that a state is checked; the first state comes before any step."""
+        """Count and report the check of a state; the first state comes before any step."""
         self._step += 1
         self._tell(self._step)
 
@@ -83,9 +87,9 @@ class Steps:
 def progress_of(
     config: pytest.Config, test: str, settings: hypothesis.settings, *, steps: bool = False
 ) -> Iterator[Steps]:
-    """Yield the counter for a test that tries as many examples as `settings` say.
+    """Yield the counter for a test that tries as many examples as `settings` allow.
 
-    `steps` is true if an example has steps.
+    `steps` is true if each example is a sequence of steps.
     """
     most = settings.stateful_step_count if steps else 0
     with _reporter(config) as report:
@@ -114,7 +118,7 @@ def _reporter(config: pytest.Config) -> Iterator[Report]:
 
 
 def register(config: pytest.Config) -> None:
-    """Show the bars if standard output is a terminal that can move its cursor."""
+    """Register the bars if standard output is a terminal that can move its cursor."""
     from rich.console import Console  # slow to load, and needed in few runs
 
     console = Console()
@@ -123,7 +127,7 @@ def register(config: pytest.Config) -> None:
 
 
 class ProgressBars:
-    """The plugin that draws the bars, and erases them while pytest writes."""
+    """The plugin that draws the bars, and erases them before pytest writes."""
 
     def __init__(self, config: pytest.Config, width: int, height: int) -> None:
         from rich.console import Console
@@ -165,7 +169,7 @@ class ProgressBars:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Pass the name of the socket to a worker."""
+        """Pass the name of the socket to a worker of pytest-xdist."""
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.bind(f"\0netmodes-{secrets.token_hex(8)}")
@@ -178,7 +182,7 @@ class ProgressBars:
             self.report(Bar(*json.loads(received)))
 
     def _show(self) -> None:
-        """Draw the bars on the lines below the one that pytest writes on."""
+        """Draw the bars on the lines below pytest's current line."""
         from rich.console import ConsoleDimensions
         from rich.live import Live
 

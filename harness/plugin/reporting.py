@@ -1,4 +1,4 @@
-"""The report of a run: its options, and the plugin that collects, gates and writes it."""
+"""The plugin that collects, compares and writes the report of a run, and its options."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from linux.syscalls import in_user_namespace
 
 
 class Reporter:
-    """Plugin of the controlling process: collects results, applies the gate, writes the report.
+    """Plugin of the controlling process that collects results, gates and writes the report.
 
     Raises `pytest.UsageError` if an expectation file cannot be read, or could not be written at the
     end of the run.
@@ -74,13 +74,13 @@ class Reporter:
     # --- during the run
 
     def pytest_sessionstart(self) -> None:
-        """Replace an earlier report by a partial one."""
+        """Replace an earlier report in the folder by a partial report of this run."""
         if self._asked:
             self._announce()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remove control characters from runtime output, and collect the result."""
+        """Escape control characters in the output of the runtime, and collect the result."""
         if report.longrepr is not None or report.sections:
             sanitize_report(report)
         self._tests.add(report)
@@ -91,25 +91,25 @@ class Reporter:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note a file that cannot be collected."""
+        """Record that a file cannot be collected, so that the report is partial."""
         if report.failed:
             sanitize_report(report)
             self._trouble(f"{report.nodeid} could not be collected")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object, error: object | None) -> None:
-        """Note a worker that was killed: its records are lost."""
+        """Record that a worker was killed: the report is partial, because its records are lost."""
         if error:
             name = getattr(getattr(node, "gateway", None), "id", "a worker")
             lines = plain(str(error)).strip().splitlines()
             self._trouble(f"worker {name} ended early: {lines[-1] if lines else 'killed'}")
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Note an interrupt."""
+        """Record an interrupt, so that the report is partial."""
         self._trouble(f"interrupted: {excinfo.typename} {plain(str(excinfo.value))}".strip())
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Note an internal error."""
+        """Record an internal error of pytest, so that the report is partial."""
         self._trouble(f"internal error: {excinfo.exconly()}")
 
     def _trouble(self, words: str) -> None:
@@ -129,7 +129,7 @@ class Reporter:
     # --- at the end
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Write the report; the exit status follows the gate and the disk."""
+        """Write the report; a failed gate or a failed write changes the exit status of the run."""
         if not self._announced and not self._asked:
             return
         status = int(exitstatus)
@@ -237,7 +237,8 @@ class Reporter:
     def _gone(self, node_id: str) -> bool:
         """Return whether a test no longer exists: neither the test nor its file was found.
 
-        If the command line names tests, the other tests of their files are unknown.
+        If the command line names single tests, a test is gone only if its file does not exist: the
+        other tests of the file are not known.
         """
         known = {id_ for ids in self._recorder.collected.values() for id_ in ids}
         if not known or node_id in known:
@@ -263,14 +264,14 @@ class Reporter:
             self._failed = True
 
     def _put(self, report: Report, folder: Path) -> None:
-        """Write the report to a folder, with its evidence."""
+        """Write the report and its evidence to a folder."""
         first = directory(self._config)  # workers write it there, also if the report is elsewhere
         if first is not None and folder != first:
             report = store.bring_evidence(report, first, folder)
         store.write(report, folder)
 
     def _cannot_write(self, error: OSError, report: Report) -> None:
-        """Write a partial report to a fresh folder instead, and print where it is."""
+        """Write a partial report to a new temporary folder instead, and print its path."""
         if self._failed:
             return
         self._failed = True
@@ -292,7 +293,7 @@ class Reporter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the path of the report, and the result of the gate."""
+        """Print the path of the report and the result of the gate."""
         if self._words:
             terminalreporter.section(f"{line(self._runtime)}: report")
         for words in self._words:
@@ -300,7 +301,7 @@ class Reporter:
         self._words = []
 
     def pytest_unconfigure(self) -> None:
-        """Print the messages if an interrupt prevented the summary."""
+        """Print the path and the result of the gate if an interrupt prevented pytest's summary."""
         for words in self._words:
             sys.stderr.write(words[1:] + "\n")
 
@@ -309,7 +310,7 @@ class Reporter:
 
 
 def directory(config: pytest.Config) -> Path | None:
-    """Return the folder of the report, `None` for no report. Raises `pytest.UsageError`."""
+    """Return the report's folder, or `None` if no report is written. Raises `pytest.UsageError`."""
     report = config.getoption("report")
     if config.getoption("no_report"):
         if report:
@@ -325,7 +326,7 @@ def directory(config: pytest.Config) -> Path | None:
 def register(
     config: pytest.Config, *, runtime: str, catalogue: Catalogue, recorder: Recorder, suites: Path
 ) -> None:
-    """Register the plugins for notes, shards and report. Raises `pytest.UsageError`."""
+    """Register the plugins for records, shards and the report. Raises `pytest.UsageError`."""
     node_ids = NodeIds(config.rootpath, suites)
     if config.getoption("dist", default="no") == "no":  # this process runs tests itself
         config.pluginmanager.register(WorkerNotes(recorder, node_ids), "netmodes-notes")
@@ -358,7 +359,7 @@ def _as_usage_error(option: str) -> Iterator[None]:
 
 
 def _sharding(config: pytest.Config) -> tuple[Shard | None, dict[str, float]]:
-    """Return the shard of `--shard`, and the seconds of each test by `--shard-by`."""
+    """Return the shard that `--shard` names, and the duration of each test from `--shard-by`."""
     shard, by = config.getoption("shard"), config.getoption("shard_by")
     if shard is None:
         if by is not None:
@@ -384,7 +385,7 @@ def _digest(text: str) -> str:
 
 
 def _narrowed(config: pytest.Config, suites: Path) -> bool:
-    """Return whether the command line names only a part of the suites."""
+    """Return whether the command line selects only a part of the suites."""
     if config.args_source != pytest.Config.ArgsSource.ARGS:
         return False
     for argument in config.args:

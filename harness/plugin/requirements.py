@@ -1,6 +1,6 @@
-"""Hooks of a conformance run: requirements, feature checks, evidence.
+"""Hooks of a conformance run that load the requirements, check features and explain failed cells.
 
-Registered in conformance runs only; no other run imports this module.
+Only conformance runs register this module; no other run imports it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _GARBAGE: Final = 20_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load catalogue and adapter, and register the other plugins. Raises `pytest.UsageError`."""
+    """Load the catalogue and the adapter, and register the other plugins of a conformance run.
+
+    Raises `pytest.UsageError`.
+    """
     config.stash[RECORDER] = Recorder()
     try:
         config.stash[FEATURES] = registry.find(runtime_name(config)).features
@@ -81,9 +84,9 @@ def _unload_hypothesis(config: pytest.Config) -> None:
 
 
 def known_faults(config: pytest.Config) -> FaultCatalogue:
-    """Return every fault of the harness and of the plugins of this run.
+    """Return every fault that the harness or a pytest plugin of this run declares.
 
-    Raises `FaultError` for a wrong declaration.
+    Raises `FaultError` for an invalid declaration.
     """
     from harness.faults.fault import discover  # few runs need it
 
@@ -91,7 +94,7 @@ def known_faults(config: pytest.Config) -> FaultCatalogue:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Return the header: runtime, sandbox, kernel, fault."""
+    """Return the header of the run: runtime, sandbox, kernel and, if one is injected, the fault."""
     where = "private namespaces" if sandbox.inside() else "none"
     fault = config.stash.get(FAULT, None)
     name = runtime_name(config)
@@ -103,20 +106,20 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_keyboard_interrupt() -> None:
-    """Keep the exit code and message of a run that ends by Ctrl-C or in the debugger.
+    """Ignore unclosed sockets, so that an interrupted run keeps its own exit code and message.
 
-    An interrupted test does not close its sockets. If warnings are errors, each open socket would
-    end the run with a traceback.
+    Ctrl-C and the debugger interrupt a run. An interrupted test does not close its sockets. If
+    warnings are errors, each open socket would end the run with a traceback.
     """
     warnings.filterwarnings("ignore", category=pytest.PytestUnraisableExceptionWarning)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Collect garbage less often, and exclude the collected tests: they stay until the end.
+    """Collect garbage less often, and exclude the tests, which stay until the end of the run.
 
-    A full collection takes a second of four workers' processor time, and dirties its pages in every
-    forked process.
+    With four workers, a full collection takes a second of processor time. It also dirties memory
+    pages of the tests in every forked process.
     """
     gc.freeze()
     gc.set_threshold(_GARBAGE)
@@ -124,7 +127,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Send the records of this worker to the controller."""
+    """Send the records of this worker process to the controlling process."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["netmodes"] = session.config.stash[RECORDER].dump()
 
@@ -133,7 +136,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Refuse a requirement that is not in the catalogue when its test is collected."""
+    """Refuse to collect a test whose requirement is not in the catalogue."""
     try:
         _required(metafunc.config, metafunc.definition)
     except UnknownRequirement as error:
@@ -141,10 +144,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add each test's requirements to its reports; skip tests whose features are not claimed.
+    """Add each test's requirements to its reports, and skip tests that need an undeclared feature.
 
-    Those are the features that the requirements need. The scene checks the features that a plan
-    needs (`harness.model.features`).
+    This hook checks the features that the requirements of a test need. The scene of the test checks
+    the features that its plan needs (`harness.model.features`).
     """
     if wanted := set(config.getoption("requirement")):
         unwanted = [
@@ -164,7 +167,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _required(config: pytest.Config, node: pytest.Item) -> list[Requirement]:
-    """Return the requirements of a test, each once. Raises `UnknownRequirement`."""
+    """Return the requirements of a test without repetitions. Raises `UnknownRequirement`."""
     ids = dict.fromkeys(id_ for mark in node.iter_markers("requirement") for id_ in mark.args)
     return [config.stash[CATALOGUE][id_] for id_ in ids]
 
@@ -178,7 +181,7 @@ def _lacking(config: pytest.Config, required: list[Requirement]) -> frozenset[st
 def pytest_assertrepr_compare(
     config: pytest.Config, op: str, left: object, right: object
 ) -> list[str] | None:
-    """Explain an unequal matrix: list the wrong cells and their stories."""
+    """Explain why two matrices are unequal: list the wrong cells, each with its explanation."""
     if op == "==" and isinstance(left, Matrix) and isinstance(right, Matrix):
         evidence = config.pluginmanager.get_plugin(diagnosis.NAME)
         if evidence is None:

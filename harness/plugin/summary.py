@@ -1,4 +1,4 @@
-"""The summary at the end of a run: requirements, and the matrix as a table."""
+"""The summary in the terminal at the end of a run: requirements, and matrices as tables."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ class Summary:
     def pytest_report_teststatus(
         self, report: pytest.CollectReport | pytest.TestReport
     ) -> tuple[str, str, str] | None:
-        """Report a breakdown of the runtime as an error, and a leak as a failure.
+        """Show a breakdown of the runtime as an error, and a leak as a failure.
 
-        Pytest decides by the phase: an exception in a test's body is a failure, any other an error.
+        Without this hook pytest decides by the phase: an exception in a test's body is a failure,
+        an exception in set-up or tear-down an error.
         """
         if not (isinstance(report, pytest.TestReport) and report.failed):
             return None
@@ -37,7 +38,7 @@ class Summary:
         return ("failed", "F", "FAILED") if broken else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a report for each requirement of its test."""
+        """Count the result of a test for each of its requirements."""
         verdict = judge(report)
         if verdict is None:
             return
@@ -52,7 +53,7 @@ class Summary:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
-        """Take over the records of a worker."""
+        """Load the records of a worker that ends."""
         output: dict[str, str] = getattr(node, "workeroutput", {})
         if "netmodes" in output:
             self._recorder.load(output["netmodes"])
@@ -60,7 +61,7 @@ class Summary:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
-        """Print the broken requirements, the counts, and the matrices."""
+        """Print the matrices, the broken requirements, and the counts of verdicts."""
         if not self._verdicts:
             return
         from harness.report.render.terminal import render  # rich is slow to load
@@ -90,7 +91,7 @@ class Summary:
         return [row for row in self._catalogue if self._verdicts.get(row.id) is verdict]
 
     def _unsupported(self) -> dict[str, list[str]]:
-        """Return the unsupported requirements by the missing feature."""
+        """Return the ids of unsupported requirements by the feature that they lack."""
         found: dict[str, list[str]] = {}
         for row in self._rows(Verdict.UNSUPPORTED):
             found.setdefault(self._lacking[row.id], []).append(row.id)

@@ -1,6 +1,7 @@
-"""Notes of the processes that run tests: collected tests, current test, runtime output of failures.
+"""Plugins for processes that run tests: records of the tests, and selection of a shard's tests.
 
-Registered in conformance runs, in every process that runs tests itself.
+The records are the collected tests, the current test, and the runtime's output in failures.
+Conformance runs register the plugins in every process that runs tests itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from harness.report.schema import Shard
 
 
 class WorkerNotes:
-    """The plugin that takes the notes."""
+    """The plugin that records the collected tests, the current test and the runtime's output."""
 
     def __init__(self, recorder: Recorder, node_ids: NodeIds) -> None:
         self._recorder, self._node_ids = recorder, node_ids
@@ -26,7 +27,7 @@ class WorkerNotes:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Attach node id and runtime output to each report; xdist passes attributes on."""
+        """Attach node id and runtime output to each report; xdist sends such attributes on."""
         report = yield
         setattr(report, NODE_ID, self._node_ids.of(item))
         if report.failed and call.excinfo is not None:
@@ -34,22 +35,22 @@ class WorkerNotes:
         return report
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Note deselected tests."""
+        """Record the deselected tests."""
         self._deselected += [self._node_ids.of(item) for item in items]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note selected tests."""
+        """Record the selected tests."""
         if session.items or self._deselected:
             kept = [self._node_ids.of(item) for item in session.items]
             self._recorder.note_collected(kept, self._deselected)
 
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
-        """Note the current test."""
+        """Record the node id of the current test."""
         self._recorder.test = self._node_ids(nodeid, location[0])
 
 
 class Sharding:
-    """The plugin that deselects the tests of other shards."""
+    """The plugin that deselects the tests of other shards of the run."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Sharding:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Keep this shard's part of the tests that all other selections have left."""
+        """Select this shard's part of the tests, after all other selections."""
         ids = {item: self._node_ids.of(item) for item in items}
         parts = merge.assign(ids.values(), self._shard.of, self._seconds)
         elsewhere = [item for item in items if parts[ids[item]] != self._shard.number]
@@ -76,10 +77,10 @@ class Sharding:
 
 
 def runtime_output(error: BaseException) -> tuple[str, ...]:
-    """Return the output of the runtime for each refusal that an error consists of.
+    """Return the output of the runtime for each `RuntimeRefused` that an error consists of.
 
-    Return nothing if the error consists of other exceptions too. Members of a group, causes and
-    contexts count.
+    Return nothing if the error includes any other exception. An error includes its causes, its
+    contexts and, if it is a group, the exceptions of the group.
     """
     words = [_output(part) for part in _chained(error, set())]
     return tuple(dict.fromkeys(filter(None, words))) if all(words) else ()
@@ -90,7 +91,7 @@ def _output(error: BaseException) -> str:
 
 
 def _chained(error: BaseException, met: set[int]) -> Iterator[BaseException]:
-    """Yield every exception that a traceback of this one would show."""
+    """Yield every exception that the traceback of `error` would show."""
     if id(error) in met:
         return
     met.add(id(error))

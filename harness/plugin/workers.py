@@ -1,4 +1,4 @@
-"""Number of workers, and workers on other machines."""
+"""Number of pytest-xdist workers, and the command that starts workers on other machines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Final, NoReturn
 
 
 def default_number() -> int:
-    """Return two workers per processor.
+    """Return the default number of workers: two for each available processor.
 
     A test waits half of its time for the kernel, which frees a link, a namespace or a rule only
-    after an RCU grace period. This holds for every runtime, although twice as many daemons run.
+    after an RCU grace period. Two workers per processor suit every runtime, although twice as many
+    daemons run.
     """
     return 2 * len(os.sched_getaffinity(0))
 
@@ -25,9 +26,10 @@ _OVER_A_NETWORK: Final = frozenset({"ssh", "vagrant_ssh", "socket"})
 
 
 def gateways(specs: Iterable[str], proxies: Iterable[str] = ()) -> tuple[bool, bool]:
-    """Return whether pytest-xdist's `--tx` (and `--px`) specs name workers here, and elsewhere.
+    """Return whether pytest-xdist's `--tx` specs name workers on this, and on other machines.
 
-    A worker that is reached `via` another gateway is on the machine of that gateway.
+    A worker that is reached `via` another gateway, named by `--px`, is on the machine of that
+    gateway.
     """
     elsewhere = {id_ for spec in proxies if (id_ := _via(spec, "id")) and _is_remote(spec)}
     remote = [_is_remote(spec) or _via(spec, "via") in elsewhere for spec in specs]
@@ -48,7 +50,7 @@ def _via(spec: str, key: str) -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Execute Python in a new sandbox with these arguments; return 1 if that fails."""
+    """Execute Python with these arguments in a new sandbox; return 1 if that fails."""
     from harness.sandbox import doctor, sandbox
 
     try:

@@ -1,4 +1,4 @@
-"""The report of a run, its gate and its files. No pytest hooks."""
+"""The report of a run, the gate that checks it, and the files written from it. No pytest hooks."""
 
 __all__ = [
     "build",

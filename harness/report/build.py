@@ -1,4 +1,4 @@
-"""Build the report of a run from pytest's reports and the records of workers."""
+"""Build the report of a run from pytest's reports and the records of the worker processes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ EVIDENCE = "evidence"
 FILES = "netmodes_evidence"
 """The attribute of a test's report that names the files in that folder."""
 _LONGEST = 20_000
-"""Maximal length of a text in the report; a longer text loses its middle."""
+"""Maximal length of a text in the report, in characters; a longer text loses its middle."""
 
 
 class Collected:
@@ -70,7 +70,7 @@ class Collected:
         self._tests: dict[str, TestResult] = {}
 
     def add(self, report: pytest.TestReport) -> None:
-        """Add a phase of a test."""
+        """Add pytest's report of one phase of a test: set-up, call or tear-down."""
         # The worker knows the id: on another machine the files may be elsewhere.
         id_ = getattr(report, NODE_ID, None) or self._node_ids(report.nodeid, report.location[0])
         before = self._tests.get(id_) or TestResult(id=line(id_), verdict=Verdict.UNTESTED)
@@ -95,7 +95,7 @@ class Collected:
         )
 
     def tests(self) -> tuple[TestResult, ...]:
-        """Return all tests that ended, in the order of their names."""
+        """Return the results of all tests that ended, sorted by node id."""
         return tuple(
             self._tests[id_]
             for id_ in sorted(self._tests)
@@ -147,7 +147,7 @@ def shortened(text: str) -> str:
 
 
 def rows(catalogue: Catalogue) -> tuple[RequirementResult, ...]:
-    """Return the requirements of the catalogue, without verdicts."""
+    """Return the requirements of the catalogue as rows of the report, still without verdicts."""
     return tuple(
         RequirementResult(
             id=item.id,
@@ -169,17 +169,17 @@ def _links(references: Iterable[Reference]) -> tuple[ReportLink, ...]:
 
 
 def digest(words: Iterable[str]) -> str:
-    """Return a digest of a list of words."""
+    """Return a short SHA-256 digest of a sequence of words."""
     return hashlib.sha256("\0".join(words).encode(errors="replace")).hexdigest()[:16]
 
 
 def catalogue_digest(catalogue: Catalogue) -> str:
-    """Return a digest of the catalogue."""
+    """Return a digest of the ids, levels and statements of the catalogue's requirements."""
     return digest(f"{item.id} {item.level} {item.statement}" for item in catalogue)
 
 
 def matrices(recorder: Recorder) -> tuple[MatrixResult, ...]:
-    """Return the recorded matrices, the largest first, each with its cells in a fixed order."""
+    """Return the recorded matrices, the largest first; the cells of each are in a fixed order."""
     found = []
     for title, cells in recorder.cells():
         stage = recorder.stages.get(title)
@@ -190,7 +190,11 @@ def matrices(recorder: Recorder) -> tuple[MatrixResult, ...]:
 
 
 def _order(stage: Stage | None) -> Callable[[CellResult], Any]:
-    """Return the sort key of cells: containers in the order of their start, then the world."""
+    """Return the sort key of cells.
+
+    The key puts containers first, in the order of their start, and the world's namespaces after
+    them.
+    """
     containers = [item.name for item in stage.containers] if stage else []
     sources = [*containers, *OUTSIDERS]
     targets = [SELF, LOOPBACK, *containers, GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0]
@@ -232,7 +236,7 @@ def _cell(cell: Cell, seen: Seen) -> CellResult:
 
 
 def environment() -> dict[str, str]:
-    """Return the versions that the run depended on, and nothing that identifies the machine."""
+    """Return the versions of kernel, Python and packages; nothing here identifies the machine."""
     return {
         "kernel": platform.release(),
         "machine": platform.machine(),
@@ -245,7 +249,7 @@ def environment() -> dict[str, str]:
 def report(
     *, runtime: str, catalogue: Catalogue, recorder: Recorder, tests: Collected, **more: Any
 ) -> Report:
-    """Return the whole report; `more` are its other fields."""
+    """Return the whole report; `more` has the fields of `Report` that no other argument gives."""
     return concluded(
         Report(
             generator=f"netmodes {__version__}",

@@ -1,4 +1,4 @@
-"""Comparison of reports: `netmodes diff`, and the table of `netmodes compare` (pure)."""
+"""Comparison of reports, for `netmodes diff` and for the table of `netmodes compare` (pure)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _MISSING: Final = "absent"
 
 
 def changes(old: Report, new: Report) -> list[str]:
-    """Return every difference in runtime, version, dialect, requirements, tests and cells."""
+    """Return a line for each difference between two reports.
+
+    Compared are runtime, version, dialect, requirements, tests and cells.
+    """
     return [
         f"{kind:12} {id_}: {before.get(id_, _MISSING)}, now {after.get(id_, _MISSING)}"
         for (kind, before), (_, after) in zip(_compared(old), _compared(new), strict=True)
@@ -25,7 +28,7 @@ def changes(old: Report, new: Report) -> list[str]:
 
 
 def _compared(report: Report) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Yield each kind of item, with the items of a report and their values."""
+    """Yield each kind of compared item, with the value of each item in the report by its id."""
     runtime = report.implementation
     dialect = {f"dialect {name}": value for name, value in runtime.dialect.items()}
     yield "runtime", {"name": runtime.name, "version": str(runtime.version), **dialect}
@@ -51,9 +54,10 @@ WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A runtime under the name that the user gave, and its report, or `None` if it did not run.
+    """A column of the table: a runtime under the user's name for it, and its report.
 
-    `note` has the reason why the runtime did not run, or why the report is partial.
+    `report` is `None` if the runtime did not run. `note` has the reason for that, or the reason why
+    the report is partial.
     """
 
     name: str
@@ -62,19 +66,19 @@ class Column:
 
     @property
     def title(self) -> str:
-        """Name, and version if known."""
+        """Name of the runtime, and its version if known."""
         version = self.report.implementation.version if self.report else None
         return f"{self.name} {version or ''}".rstrip()
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """The word for each requirement."""
+        """The word of the table for each requirement, by id: `pass`, `fail` and so on."""
         rows = self.report.requirements if self.report else ()
         return {row.id: WORDS[row.verdict] for row in rows}
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of requirements by word."""
+        """The number of requirements with each word."""
         found = Counter(self.verdicts.values())
         return {word: found[word] for word in WORDS.values()}
 
@@ -88,7 +92,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """A requirement and its verdict by runtime; `-` if the report does not have it."""
+    """A requirement and its verdict for each runtime; `-` if a report lacks the requirement."""
 
     id: str
     level: str
@@ -97,7 +101,7 @@ class ComparisonRow:
 
 
 def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
-    """Return every requirement of the reports, in the catalogue's order."""
+    """Return a row for each requirement of the reports, in the order of the catalogue."""
     reports = [column.report for column in columns if column.report]
     found = {row.id: row for report in reports for row in report.requirements}
     verdicts = {column.name: column.verdicts for column in columns}
@@ -113,7 +117,7 @@ def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
 
 
 def as_markdown(columns: Sequence[Column]) -> str:
-    """Return the table of tested requirements, after the counts of each runtime."""
+    """Return Markdown: the counts of each runtime, then the table of tested requirements."""
     return "\n".join(_lines(columns)) + "\n"
 
 
@@ -138,7 +142,7 @@ def _lines(columns: Sequence[Column]) -> Iterator[str]:
 
 
 def as_json(columns: Sequence[Column]) -> str:
-    """Return the table as JSON, with untested requirements."""
+    """Return the table as JSON, including untested requirements."""
     runtimes: list[dict[str, Any]] = []
     for column in columns:
         runtimes.append({"name": column.name, "note": column.note})

@@ -1,4 +1,4 @@
-"""The expectation file and the gate: known deviations, and a report compared with them (pure).
+"""Expectation files, which list known deviations, and the gate, which compares reports with them.
 
 ```toml
 [[deviation]]
@@ -10,8 +10,9 @@ reason = "other hosts' IPv6 traffic is dropped by the FORWARD policy"
 link = "https://github.com/moby/moby/issues/48365"
 ```
 
-The gate is strict in both directions: every failure must be listed, and every listed failure must
-still occur, unless the entry says `chance`. `docs/gate.md` describes both for users.
+The gate is strict in both directions. Every failure must be listed. Every listed failure must still
+occur, unless its entry says `chance`. `docs/gate.md` describes expectation files and the gate for
+users. Only `read` and `uncovered_version` read files; all other functions are pure.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ from harness.report.schema import (
 UNEXPLAINED = "not looked into yet"
 """The reason that `--write-expect` writes for a new entry."""
 ANYTHING = "…"
-"""The placeholder in an error pattern: any text within a line."""
+"""The placeholder in an error pattern, which stands for any text within a line."""
 FAILING = frozenset({Verdict.BROKEN, Verdict.ERROR})
 _SHORTEST = 20
 """Minimal length of a piece of an error pattern, not counting blanks."""
 _SHOWN = 3
-"""Number of items of a kind that the summary names."""
+"""Number of items that a line of the summary names."""
 
 Gone = Callable[[str], bool]
-"""Whether a test, by its node id, no longer exists."""
+"""A function that returns whether the test with a node id no longer exists."""
 
 
 class BadExpectations(ValueError):
@@ -60,7 +61,7 @@ class BadExpectations(ValueError):
 
 
 class DeviationKind(StrEnum):
-    """Kind of item that a deviation concerns."""
+    """Kind of item that a deviation is about: a requirement, a test, a cell or an error pattern."""
 
     REQUIREMENT = "requirement"
     TEST = "test"
@@ -73,7 +74,7 @@ class Deviation:
     """A known deviation in some versions of a runtime.
 
     - `id`: a requirement id, a node id, a cell as `title: source → target icmp/4`, or an error
-      pattern (saying).
+      pattern (key `saying` in the file).
     - `versions`: a PEP 440 specifier set, empty for all versions.
     - `chance`: the test fails in some runs and passes in others.
     - `at_most`: the number of tests that an error pattern may excuse in a run.
@@ -91,7 +92,7 @@ class Deviation:
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """Sort key in the file."""
+        """Sort key of the entry in the file."""
         return self.runtime, self.kind, self.id, self.versions, self.verdict
 
     def __str__(self) -> str:
@@ -100,7 +101,7 @@ class Deviation:
     def concerns(self, runtime: str, version: str | None) -> bool:
         """Return whether the deviation is about this runtime in this version.
 
-        Raises `BadExpectations` if that depends on the version and the version is unknown.
+        Raises `BadExpectations` if the answer depends on the version and the version is unknown.
         """
         if self.runtime != runtime:
             return False
@@ -125,7 +126,7 @@ _KEYS = {*map(str, DeviationKind), *(item.name for item in fields(Deviation))} -
 
 
 def as_version(text: str | None) -> Version | None:
-    """Return a runtime's version for comparison, or `None` if there is none.
+    """Return a runtime's version in comparable form, or `None` if there is none.
 
     A version that is not PEP 440 (`1.2~rc1-3`) counts by its leading numbers.
     """
@@ -182,7 +183,7 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
 
 
 def _mistakes(item: Deviation, *, limited: bool) -> Iterator[tuple[bool, str]]:
-    """Yield each rule about the fields of an entry: whether it is violated, and a sentence."""
+    """Yield, for each rule about the fields of an entry, whether it is violated, and a message."""
     saying = item.kind is DeviationKind.SAYING
     verdicts = (*sorted(FAILING), Verdict.UNSUPPORTED)
     yield (
@@ -216,7 +217,7 @@ def _mistakes(item: Deviation, *, limited: bool) -> Iterator[tuple[bool, str]]:
 def _check_once(found: Iterable[Deviation]) -> None:
     """Refuse duplicate entries; an error pattern may occur once with each verdict.
 
-    The gate finds entries whose versions overlap: it knows the version of the run.
+    Two entries with overlapping versions are left to the gate, which knows the version of the run.
     """
     numbers: dict[object, int] = {}
     for number, item in enumerate(found, 1):
@@ -230,7 +231,10 @@ def _check_once(found: Iterable[Deviation]) -> None:
 
 
 def read(path: Path) -> tuple[tuple[Deviation, ...], str]:
-    """Return deviations and text of an expectation file. Raises `BadExpectations` with its name."""
+    """Return the deviations in an expectation file, and its text.
+
+    Raises `BadExpectations`, whose message begins with the path of the file.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         return loads(text), text
@@ -243,7 +247,7 @@ def read(path: Path) -> tuple[tuple[Deviation, ...], str]:
 
 
 def dumps(deviations: Iterable[Deviation]) -> str:
-    """Return the text of an expectation file, sorted: equal deviations give equal text."""
+    """Return the text of an expectation file. Entries are sorted: equal ones give equal text."""
     entries = []
     for item in sorted(deviations, key=lambda item: item.key):
         entry = {
@@ -262,10 +266,10 @@ def dumps(deviations: Iterable[Deviation]) -> str:
 
 
 def uncovered_version(runtime: str, version: str | None, folder: Path) -> str:
-    """Return a sentence if the suites' expectation file covers no such version; else `""`.
+    """Return a warning if the suites' expectation file has no entries for this version, else `""`.
 
-    `folder` has the suites' own expectation files. The result is empty if the runtime has none, if
-    the file names no versions, and for a runtime that the user has described.
+    `folder` has the suites' own expectation files. Return `""` also if the runtime has no such
+    file, if the file names no versions, or if the runtime is described in a user's TOML file.
     """
     name, _, _ = dialect.split_runtime_name(runtime)
     own, file = as_version(version), folder / f"{name}.toml"
@@ -286,7 +290,7 @@ def uncovered_version(runtime: str, version: str | None, folder: Path) -> str:
 
 
 class _Comparison:
-    """A report and the deviations that concern its runtime and version."""
+    """Comparison of a report with the deviations that concern its runtime and version."""
 
     def __init__(self, report: Report, deviations: Sequence[Deviation], gone: Gone) -> None:
         self.report, self.gone = report, gone
@@ -313,7 +317,7 @@ class _Comparison:
         """Verdicts of the requirements without the excused tests."""
 
     def _list(self, item: Deviation) -> None:
-        """Register a deviation; raise if it is listed twice.
+        """Register a deviation; raise `BadExpectations` if it is listed twice.
 
         An error pattern may be listed once with each verdict.
         """
@@ -331,9 +335,10 @@ class _Comparison:
 
     @property
     def whole(self) -> bool:
-        """Whether every existing test has run, so that a missing cell does not exist.
+        """Whether every existing test has run to its end.
 
-        An excused test may have ended before it observed its cells.
+        Only in such a run does a cell's absence from the report mean that the cell no longer
+        exists. A test that an error pattern excuses may have ended before it observed its cells.
         """
         report = self.report
         asked_for_all = report.complete and not report.selection.narrowed and not report.shard
@@ -367,7 +372,7 @@ class _Comparison:
     def _saying_of(self, test: TestResult) -> Deviation | None:
         """Return the error pattern that explains all failures of a test.
 
-        A test that is listed itself has none.
+        Return `None` for a test that has an entry of its own.
         """
         own = self.listed.get((DeviationKind.TEST, test.id))
         if (own and own.verdict is test.verdict) or test.id in self.wrong:
@@ -378,7 +383,7 @@ class _Comparison:
         return None
 
     def unsupported(self) -> Iterator[RequirementResult]:
-        """Return requirements that are unsupported and not listed so."""
+        """Return the unsupported requirements that the file does not list as unsupported."""
         for item in self.report.requirements:
             listed = self.listed.get((DeviationKind.REQUIREMENT, item.id))
             known = listed is not None and listed.verdict is Verdict.UNSUPPORTED
@@ -386,7 +391,7 @@ class _Comparison:
                 yield item
 
     def stale(self, item: Deviation) -> tuple[bool, str]:
-        """Return whether a deviation is fixed, or the reason why its item does not exist."""
+        """Return whether a deviation is fixed, or the reason why its item cannot be compared."""
         match item.kind:
             case DeviationKind.TEST:
                 return self._stale_test(item)
@@ -428,7 +433,7 @@ def _matches_every_failure(test: TestResult, item: Deviation) -> bool:
 
 
 def _broken_by(test: TestResult) -> tuple[str, ...]:
-    """Return the requirements that a failing test breaks."""
+    """Return the requirements that a failing test breaks: its own, and those broken by a leak."""
     own = test.requirements if own_verdict(test) in FAILING else ()
     return tuple(dict.fromkeys((*own, *test.breaks)))
 
@@ -436,9 +441,10 @@ def _broken_by(test: TestResult) -> tuple[str, ...]:
 def compare(
     report: Report, deviations: Sequence[Deviation], *, file: str, gone: Gone
 ) -> GateResult:
-    """Compare the report with the listed deviations.
+    """Compare the report with the listed deviations and return the result of the gate.
 
-    Raises `BadExpectations` if the list contradicts itself, or depends on an unknown version.
+    Raises `BadExpectations` if the list contradicts itself, or if the result depends on the
+    runtime's version and the version is unknown.
     """
     both = _Comparison(report, deviations, gone)
     new: list[str] = []
@@ -493,9 +499,9 @@ def updated(
 ) -> tuple[Deviation, ...]:
     """Return the deviations of this report, as `--write-expect` writes them.
 
-    Reasons, links and version ranges stay. Fixed and missing items go. Deviations of other runtimes
-    and versions, and those not observed in this run, stay as they are. Error patterns stay as
-    well: their author decides how many tests of a run they may excuse.
+    Reasons, links and version ranges of entries stay. Entries about fixed or missing items go.
+    Entries for other runtimes or versions, or for items not observed in this run, stay as they are.
+    Error patterns stay as well: their author decides how many tests of a run they may excuse.
     """
     both = _Comparison(report, deviations, gone)
     sayings = [item for item in deviations if item.kind is DeviationKind.SAYING]
@@ -521,7 +527,7 @@ def updated(
 
 
 def summary_lines(result: GateResult, report: Report) -> list[str]:
-    """Return the result in six lines, and a line for each further error pattern."""
+    """Return the gate's result in six lines; error patterns after the first add a line each."""
     verdict = "passed" if result.ok else "FAILED"
     partial = "" if report.complete else "; the run is partial"
     return [

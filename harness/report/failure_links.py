@@ -1,4 +1,4 @@
-"""Links from a failure: the files of its evidence, and the command that runs its test again."""
+"""Links from a failure to its evidence files, and the command that runs the failed test again."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def evidence_files(directory: Path) -> tuple[str, ...]:
 
 
 def links(failure: Failure) -> tuple[tuple[str, str], ...]:
-    """Return name and path, from the report's folder, of each evidence file of a failure.
+    """Return the name of each evidence file of a failure, and its path in the report's folder.
 
-    A report may come from elsewhere and name any file; only evidence files are returned.
+    A report from another machine may list files of any name; only evidence files are returned.
     """
     found = folder(failure.evidence)
     if found is None:
@@ -47,16 +47,16 @@ def links(failure: Failure) -> tuple[tuple[str, str], ...]:
 
 
 def index_path(report: Report) -> str | None:
-    """Return the path of the index of the evidence, or `None` without evidence."""
+    """Return the path of the index of the evidence, or `None` if no failure has evidence."""
     folders = (folder(failure.evidence) for test in report.tests for failure in test.failures)
     found = next(filter(None, folders), None)
     return found and posixpath.join(posixpath.dirname(found), INDEX)
 
 
 def index(report: Report, directory: str) -> str:
-    """Return the Markdown index for a file in `directory`; `""` without evidence.
+    """Return the index of the evidence in Markdown; `""` if no failure has evidence.
 
-    `directory` is relative to the report's folder.
+    The links fit a file in `directory`, which is relative to the report's folder.
     """
     lines = list(_lines(report, directory))
     if not lines:
@@ -89,9 +89,10 @@ _OPTIONS: Final = ("fault", "probe", "profile", "hypothesis_profile", "hypothesi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerunOptions:
-    """The conditions of a run that influence the outcome of a test.
+    """The options of a run that influence the outcome of a test.
 
-    `options` are by name and may include defaults. `pyargs`: the suites were run as installed.
+    `options` has values by option name, and may include defaults. `pyargs` is true if the command
+    line named the installed suites by module.
     """
 
     runtime: str
@@ -100,7 +101,7 @@ class RerunOptions:
 
 
 def run_conditions(config: pytest.Config, runtime: str) -> RerunOptions:
-    """Return the conditions of this run, from its command line."""
+    """Return the options of this run that influence its tests, read from its command line."""
     return RerunOptions(
         runtime=runtime,
         options={name: config.getoption(name, default=None) for name in _OPTIONS},
@@ -109,7 +110,7 @@ def run_conditions(config: pytest.Config, runtime: str) -> RerunOptions:
 
 
 def report_conditions(report: Report) -> RerunOptions:
-    """Return the conditions of the run of a report."""
+    """Return the options, as recorded in a report, that influenced the tests of its run."""
     seeds = {name.replace(" ", "_"): value for name, value in report.seeds.items()}
     held = {"expect": report.gate.file} if report.gate else {}
     return RerunOptions(
@@ -135,8 +136,8 @@ def command(test: str, conditions: RerunOptions) -> str:
 
 
 def _option(option: str, value: str) -> list[str]:
-    """Return option and value as one word.
+    """Return an option with its value as words: `--option value`, or `--option=value` for a path.
 
-    Pytest takes a path after a blank as a path of tests.
+    Pytest would take a path that is a separate word for the path of tests.
     """
     return [f"--{option}={value}"] if os.sep in value else [f"--{option}", value]

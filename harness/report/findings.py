@@ -1,6 +1,6 @@
 """Findings: violations of requirements that the suites have shown in runtimes.
 
-`suites/findings/*.toml` has them as data, one file for each group of runtimes:
+The files `suites/findings/*.toml` store the findings, one file for each group of runtimes:
 
 ```toml
 [runtime]
@@ -13,7 +13,8 @@ runtime = ["podman", "podman-runc"]
 ...
 ```
 
-Texts are Markdown. A relative link in `about` starts in `docs/`, in a finding in `docs/findings/`.
+All texts are Markdown. A relative link in `about` starts in `docs/`. A relative link in a finding
+starts in `docs/findings/`.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ class BadFindings(ValueError):
 class Kind(StrEnum):
     """Kind of a finding: the authority that promises the opposite of the observed behaviour.
 
-    - `DEFECT`: the runtime itself, a standard or the kernel.
-    - `DIFFERENCE`: only a requirement of the suites.
-    - `DOCUMENTED_RISK`: the runtime's documentation or its maintainers describe the behaviour.
+    - `DEFECT`: the runtime itself, a standard or the kernel promises it.
+    - `DIFFERENCE`: only a requirement of the suites promises it.
+    - `DOCUMENTED_RISK`: the runtime's documentation or its maintainers describe the observed
+      behaviour.
     """
 
     DEFECT = "defect"
@@ -54,8 +56,9 @@ class Kind(StrEnum):
 class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A violation of requirements in a version of a runtime.
 
-    `runtime` are names for `--runtime`. `conditions` is empty if the default configuration shows
-    the violation, `upstream` if no report is known, `tests` if no test covers it.
+    `runtime` has the names for `--runtime`. These fields may be empty: `conditions` if the default
+    configuration shows the violation, `upstream` if no bug report is known, `tests` if no test
+    covers the violation.
     """
 
     id: str
@@ -74,21 +77,21 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class RuntimeGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A group of runtimes with its heading, and with what its findings have in common."""
+    """A group of runtimes: its heading, and a text about all findings of the group."""
 
     title: str
     about: str
 
 
 class FindingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The content of one file of findings."""
+    """The runtimes and the findings in one file of findings."""
 
     runtime: RuntimeGroup
     finding: tuple[Finding, ...]
 
 
 def load(folder: Traversable, catalogue: Catalogue) -> tuple[FindingsFile, ...]:
-    """Return the content of the TOML files of a folder, by name. Raises `BadFindings`."""
+    """Return the content of each TOML file in a folder, by file name. Raises `BadFindings`."""
     found: list[FindingsFile] = []
     files: dict[str, str] = {}
     paths = [path for path in folder.iterdir() if path.name.endswith(".toml")]
@@ -106,7 +109,7 @@ def load(folder: Traversable, catalogue: Catalogue) -> tuple[FindingsFile, ...]:
 
 
 def parse(text: str, catalogue: Catalogue) -> FindingsFile:
-    """Return the content of the text of one file. Raises `BadFindings`."""
+    """Return the content of one file of findings from its text. Raises `BadFindings`."""
     try:
         document: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,4 +1,4 @@
-"""Verdicts of requirements from the verdicts of tests, and their counts (pure)."""
+"""Verdicts of requirements, derived from the verdicts of tests, and counts of verdicts (pure)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASE_MODES = frozenset({"bridge", "host", "none", "container"})
 
 
 def profile(level: str, features: Iterable[str]) -> Profile:
-    """Return the profile of a requirement."""
+    """Return the profile of a requirement with this level and these features: core or extended."""
     core = level == "MUST" and BASE_MODES.issuperset(features)
     return Profile.CORE if core else Profile.EXTENDED
 
@@ -33,7 +33,7 @@ def profile(level: str, features: Iterable[str]) -> Profile:
 def judged(
     requirements: Sequence[RequirementResult], tests: Sequence[TestResult]
 ) -> tuple[RequirementResult, ...]:
-    """Return the requirements with their tests, each with the most severe verdict of them."""
+    """Return the requirements with their tests; each has the most severe verdict of its tests."""
     found: dict[str, list[tuple[str, Verdict]]] = {}
     for test in tests:
         verdict = own_verdict(test)
@@ -59,7 +59,7 @@ def judged(
 def own_verdict(test: TestResult) -> Verdict:
     """Return the verdict of a test about its own requirements.
 
-    A test that only broke other requirements, by a leak, has kept its own.
+    If a test leaked but its set-up and its body passed, its own requirements are kept.
     """
     whens = {failure.when for failure in test.failures}
     if test.verdict is not Verdict.BROKEN or not test.breaks or whens & {"call", "crash"}:
@@ -68,19 +68,19 @@ def own_verdict(test: TestResult) -> Verdict:
 
 
 def counts(verdicts: Iterable[Verdict]) -> Counts:
-    """Return the number of each verdict."""
+    """Return the number of occurrences of each verdict."""
     tally = Counter(verdicts)
     return Counts(total=tally.total(), **{str(verdict): tally[verdict] for verdict in Verdict})
 
 
 def matrix(title: str, cells: Sequence[CellResult], stage: Stage | None) -> MatrixResult:
-    """Return a matrix of these cells, with its counts."""
+    """Return the matrix with this title and these cells, and with the counts of its cells."""
     counted = CellCounts(cells=len(cells), wrong=sum(not cell.kept for cell in cells))
     return MatrixResult(title=title, counts=counted, cells=tuple(cells), stage=stage)
 
 
 def concluded(report: Report) -> Report:
-    """Return `report` with requirements judged and all counts computed from its tests."""
+    """Return `report` with the verdicts of requirements and all counts computed from its tests."""
     requirements = judged(report.requirements, report.tests)
     core, extended = (
         counts(item.verdict for item in requirements if item.profile is name)

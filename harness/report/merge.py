@@ -24,7 +24,7 @@ _NO_TESTS: Final = 5
 
 
 class Unmergeable(ValueError):
-    """The reports are not parts of one run; the message names the difference."""
+    """The reports are not shards of one run; the message names the difference."""
 
 
 _FOUND: Final[Mapping[str, Callable[[Report], object]]] = {
@@ -55,8 +55,9 @@ draw the same examples in every run."""
 def merge(reports: Sequence[Report]) -> Report:
     """Return the report of the whole run from the `reports` of its shards.
 
-    It is partial if a shard is partial or missing. Raises `Unmergeable` if the shards are not of
-    one run. Kernels may differ: the report names all of them.
+    The merged report is partial if a shard is partial or missing. Raises `Unmergeable` if the
+    shards are not of one run. The shards may have run on different kernels: the report names all of
+    them.
     """
     if not reports:
         raise Unmergeable("there are no reports to merge")
@@ -105,13 +106,13 @@ def _check(reports: Sequence[Report], agree: Mapping[str, Callable[[Report], obj
 
 
 def _exit(parts: Sequence[Report]) -> int:
-    """Return the worst exit status; "no tests" only if no shard had tests."""
+    """Return the worst exit status of the shards; "no tests" only if no shard had tests."""
     statuses = [report.exit for report in parts if report.exit != _NO_TESTS]
     return max(statuses, default=_NO_TESTS)
 
 
 def _implementation(parts: Sequence[Report]) -> Implementation:
-    """Return the description of the runtime from a shard that started it."""
+    """Return the runtime's description of itself, from a shard that started the runtime."""
     started = [report.implementation for report in parts if report.implementation.version]
     for other in started[1:]:
         if other != started[0]:
@@ -138,7 +139,7 @@ def _partial(parts: Sequence[Report]) -> list[str]:
 
 
 def _environment(parts: Sequence[Report]) -> dict[str, str]:
-    """Return the environment; different values are joined."""
+    """Return the environment of the shards; values that differ are listed with commas."""
     names = dict.fromkeys(name for report in parts for name in report.environment)
     return {
         name: ", ".join(
@@ -161,7 +162,7 @@ def _tests(parts: Sequence[Report]) -> tuple[TestResult, ...]:
 
 
 def _matrices(parts: Sequence[Report]) -> tuple[MatrixResult, ...]:
-    """Return the matrices with every cell once; a cell that is wrong in a shard is wrong."""
+    """Return the merged matrices, every cell once; a cell that is wrong in any shard is wrong."""
     stages = {item.title: item.stage for report in reversed(parts) for item in report.matrices}
     cells: dict[str, dict[object, CellResult]] = {}
     for report in parts:
@@ -177,11 +178,11 @@ def _matrices(parts: Sequence[Report]) -> tuple[MatrixResult, ...]:
 
 
 class BadShard(ValueError):
-    """The value of `--shard` is malformed; the message shows the right form."""
+    """The value of `--shard` is malformed; the message shows an example."""
 
 
 def parse(text: str) -> Shard:
-    """Return the shard of `2/5`. Raises `BadShard`."""
+    """Return the shard that a text such as `2/5` names. Raises `BadShard`."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", text, re.ASCII)
     if not found or int(found[1]) > int(found[2]):
         raise BadShard(f"--shard {text!r}: give K/N with K from 1 to N, for example 2/5")
@@ -189,17 +190,17 @@ def parse(text: str) -> Shard:
 
 
 def file_of(node_id: str) -> str:
-    """Return the file of a test."""
+    """Return the file of a test, given by its node id."""
     return node_id.partition("::")[0]
 
 
 def assign(node_ids: Iterable[str], of: int, seconds: Mapping[str, float]) -> dict[str, int]:
-    """Return the shard of every test, counted from 1, by node id.
+    """Return the number of the shard, counted from 1, of every test by node id.
 
-    With `seconds`, the durations of an earlier run, the longest file goes first, each to the shard
-    with the least work so far. An unknown test counts as the median. Without `seconds` a hash of
-    the file's name decides. The result does not depend on the machine or on the order of
-    `node_ids`.
+    All tests of a file are in one shard. `seconds` has the durations of an earlier run. With them,
+    the files are assigned in descending order of duration, each to the shard with the least work so
+    far. A test without a duration counts as the median. Without any durations, a hash of the file's
+    name decides. The result does not depend on the machine or on the order of `node_ids`.
     """
     tests = list(node_ids)
     files: dict[str, float] = {}

@@ -1,6 +1,6 @@
-"""Records of a run for summary and report, and their transport between processes.
+"""Records of a run, for summary and report, and their transfer from worker processes.
 
-Workers send plain data: JSON in their `workeroutput`.
+A worker sends its records as JSON in pytest-xdist's `workeroutput`.
 """
 
 from __future__ import annotations
@@ -34,24 +34,25 @@ from harness.report.schema import Implementation, Stage, StagedContainer, Staged
 from harness.testbench.scene import Scene
 
 NODE_ID: Final = "netmodes_id"
-"""The attribute of a test's report that has its id by `NodeIds`."""
+"""The attribute of a test's report that has the node id from `NodeIds`."""
 
 RUNTIME_OUTPUT: Final = "netmodes_said"
 """The attribute of a failed test's report that has the runtime's output."""
 
 
 class NodeIds:
-    """Node ids for reports. Ids of the suites do not depend on the place of installation."""
+    """Node ids for reports: those of the suites do not depend on the place of installation."""
 
     def __init__(self, root: Path, suites: Path) -> None:
         self._root, self._suites = root, suites.resolve()
         self._files: dict[str, str | None] = {}
 
     def __call__(self, node_id: str, file: str) -> str:
-        """Return `node_id` with its file relative to the suites' folder, if it is in there.
+        """Return the report's node id of a test; `node_id` is pytest's.
 
-        `file` is the path in pytest's location, relative to the root directory. pytest's own id of
-        an installed test begins with the path on the command line.
+        The path of a file of the suites becomes relative to the parent of the suites' folder.
+        `file` is the path in pytest's location, relative to pytest's root directory. pytest's own
+        id of an installed test begins with the path on the command line.
         """
         if file not in self._files:
             path = (self._root / file).resolve()
@@ -63,12 +64,12 @@ class NodeIds:
         return node_id if shown is None else f"{shown}{colons}{test}"
 
     def of(self, item: pytest.Item) -> str:
-        """Return the node id of an item."""
+        """Return the report's node id of a pytest item."""
         return self(item.nodeid, item.location[0])
 
 
 UNSUPPORTED = "unsupported: "
-"""Prefix of the reason of a skip for a feature that the runtime does not declare."""
+"""Prefix of the reason why a test is skipped if the adapter does not declare a feature."""
 
 PROPERTY = "requirement"
 
@@ -82,7 +83,7 @@ def properties(ids: Iterable[str]) -> list[tuple[str, object]]:
 
 
 def breaks(ids: Iterable[str]) -> list[tuple[str, object]]:
-    """Return the properties of requirements that a report breaks, whatever its test checks."""
+    """Return the properties that name requirements broken in a report, whatever its test checks."""
     return [(BREAKS, id_) for id_ in ids]
 
 
@@ -91,7 +92,7 @@ TROUBLE = "trouble"
 
 
 def judge(report: pytest.TestReport) -> Verdict | None:
-    """Return the verdict of a report about its requirements; `None` if it has none."""
+    """Return the verdict of a phase's report about the test's requirements, `None` without one."""
     if report.failed:
         own = report.when == "call" and (TROUBLE, True) not in report.user_properties
         return Verdict.BROKEN if own else Verdict.ERROR
@@ -101,7 +102,7 @@ def judge(report: pytest.TestReport) -> Verdict | None:
 
 
 def lacking_feature(report: pytest.TestReport) -> str:
-    """Return the feature that the test lacked, or an empty text."""
+    """Return the reason for "unsupported", which names the feature; `""` for other results."""
     match report.longrepr:
         case (_, _, str(reason)):
             return reason.partition(UNSUPPORTED)[2]
@@ -114,7 +115,7 @@ RECORDER = pytest.StashKey["Recorder"]()
 
 
 class Seen(NamedTuple):
-    """Promise and observation of a cell, and the test that observed it."""
+    """The promise for a cell, the observation of it, and the test that observed it."""
 
     promised: Promise
     observed: Observation | None
@@ -122,13 +123,13 @@ class Seen(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether the cell was observed, and as promised."""
+        """Whether the cell was observed, and the observation was as promised."""
         return self.observed is not None and self.promised.admits(self.observed)
 
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """The records of a worker."""
+    """The records of one worker process."""
 
     cells: list[tuple[str, Cell, Seen]]
     runtime: Implementation | None
@@ -137,11 +138,12 @@ class _Records:
 
 
 class Recorder:
-    """Matrices by title in the order of their first record, and data for the report.
+    """Recorder of matrices, and of other data for the report.
 
-    `test` is the node id of the current test, `runtime` the runtime's description of itself.
-    `stages` has the live plan by title, `collected` the collected node ids, and `elsewhere`
-    the node ids of other shards.
+    Matrices are recorded by title. `test` is the node id of the current test, `runtime` the
+    runtime's description of itself. `stages` has the plan of each matrix by title, with its actual
+    addresses. `collected` has the collected node ids, and `elsewhere` the node ids of other shards'
+    tests.
     """
 
     def __init__(self) -> None:
@@ -153,10 +155,10 @@ class Recorder:
         self.elsewhere: list[str] = []
 
     def add(self, title: str, promised: Matrix[Promise], observed: Matrix[Observation]) -> None:
-        """Record promise and observation.
+        """Record the promised and the observed matrix under a title.
 
-        A repeated cell replaces the earlier record, unless that one was wrong: a failure must stay
-        visible.
+        A repeated cell replaces its earlier record, unless the earlier observation was wrong: a
+        failure must stay visible.
         """
         for cell, promise in promised.items():
             self._keep(title, cell, Seen(promise, observed.get(cell), self.test))
@@ -168,7 +170,7 @@ class Recorder:
             cells[cell] = seen
 
     def matrices(self) -> dict[str, tuple[Matrix[Promise], Matrix[Observation]]]:
-        """Return promised and observed matrix by title."""
+        """Return the promised and the observed matrix of each title."""
         return {
             title: (
                 Matrix({cell: seen.promised for cell, seen in cells.items()}),
@@ -178,22 +180,22 @@ class Recorder:
         }
 
     def cells(self) -> Iterator[tuple[str, Mapping[Cell, Seen]]]:
-        """Return every title with its cells."""
+        """Yield each title with its recorded cells."""
         yield from self._cells.items()
 
     def set_stage(self, title: str, describe: Callable[[], Stage]) -> None:
-        """Record the plan behind the matrix of that title; `describe` is called once."""
+        """Record the plan behind the matrix of that title; `describe` is called once per title."""
         if title not in self.stages:
             self.stages[title] = describe()
 
     def dump(self) -> str:
-        """Return everything as JSON for `load` in another process."""
+        """Return all records as JSON, for `load` in another process."""
         rows = [(title, *row) for title, cells in self.cells() for row in cells.items()]
         records = _Records(rows, self.runtime, self.stages, self.collected)
         return json.dumps(msgspec.to_builtins(records))  # escapes surrogates, as msgspec does not
 
     def load(self, text: str) -> None:
-        """Add the records of another recorder."""
+        """Add the records that another recorder's `dump` returned."""
         records = msgspec.convert(json.loads(text), _Records)
         for row in records.cells:
             self._keep(*row)
@@ -202,7 +204,7 @@ class Recorder:
         self.collected = self.collected or records.collected
 
     def note_collected(self, kept: Iterable[str], deselected: Iterable[str]) -> None:
-        """Record the collected tests."""
+        """Record the node ids of the collected tests: the selected and the deselected ones."""
         others = set(self.elsewhere)
         self.collected = {
             "kept": list(kept),
@@ -212,7 +214,10 @@ class Recorder:
 
 
 def describe_stage(scene: Scene) -> Stage:
-    """Return the scene's networks and containers with their actual addresses."""
+    """Return networks and containers of a scene with their actual addresses.
+
+    A scene is the networks and containers of a test.
+    """
     plan, topology = scene.plan, scene.world.topology
     world = {
         HOST: topology.host,
@@ -258,7 +263,7 @@ def _words(interfaces: Iterable[Interface]) -> tuple[str, ...]:
 
 
 def describe_runtime(runtime: Adapter) -> Implementation:
-    """Return the runtime's description of itself."""
+    """Return the runtime's name, version, features and dialect, as its adapter gives them."""
     dialect = runtime.dialect
     return Implementation(
         name=line(runtime.name),

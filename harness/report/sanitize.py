@@ -1,7 +1,7 @@
-"""Sanitising of foreign text: names, output and logs come from the runtime under test.
+"""Sanitising of foreign text: names, output and logs that come from the runtime under test.
 
-Terminals, browsers and issue trackers show reports. Visible characters stay; every other character
-that a program might act upon becomes an escape.
+Reports appear in terminals, browsers and issue trackers. Visible characters stay. Every other
+character is escaped if one of these programs might act upon it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,29 @@ _STRUCTURE: Final = re.compile(r"[\\`*_{}\[\]<>#+!|~@&$=^]|:(?=\S)|(?<=www)\.", 
 
 
 def line(text: str) -> str:
-    """Return `text` on one line, with every character escaped that is not visible or blank."""
+    """Return `text` on one line; characters that are neither visible nor blank are escaped."""
     return printable(_COLOUR.sub("", text))
 
 
 def plain(text: str) -> str:
-    """Return `text` without colours; line breaks and tabs stay, other controls are escaped."""
+    """Return `text` without colours, with control characters escaped.
+
+    Line breaks stay, and tabs become blanks.
+    """
     text = _COLOUR.sub("", text).replace("\r\n", "\n").expandtabs(8)
     return "\n".join(map(printable, text.split("\n")))
 
 
 def address(url: str | None) -> str | None:
-    """Return `url` if it is a web address, else `None`: no script, no local file."""
+    """Return `url` if it is an http or https address, else `None`.
+
+    The result is `None` for a script or for a local file.
+    """
     return url if url and _ADDRESS.fullmatch(url) else None
 
 
 def folder(path: str | None) -> str | None:
-    """Return `path` if it leads down from the report's folder, else `None`."""
+    """Return `path` if it is below the report's folder, else `None`."""
     if not path or not _PATH.fullmatch(path):
         return None
     parts = path.rstrip("/").split("/")
@@ -47,13 +53,14 @@ def folder(path: str | None) -> str | None:
 def markdown(text: str) -> str:
     """Return `text` escaped for a place within a line of Markdown.
 
-    CommonMark: a character reference stands for a character, never for structure.
+    Special characters become character references. In CommonMark a reference stands for the
+    character itself and never for markup.
     """
     return _STRUCTURE.sub(lambda found: f"&#{ord(found[0])};", line(text)).replace("\n", " ")
 
 
 def sanitize_report(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Escape every control character in the visible parts of a report, in place."""
+    """Escape every control character in the visible parts of a pytest report, in place."""
     report.sections = [(plain(title), plain(text)) for title, text in report.sections]
     shown: Any = report.longrepr
     if isinstance(shown, str):

@@ -1,8 +1,10 @@
 """The schema of `report.json`, version 1 (pure).
 
-`docs/report.md` describes it for users. A field may be added within a version. Renaming or removing
-a field, or changing its meaning, needs a new version. Every text is plain:
-`harness.report.sanitize` has removed everything that a terminal or a page might act upon.
+`docs/report.md` describes the file for users. A field may be added without a new version. Renaming
+or removing a field, or changing its meaning, needs a new version.
+
+Every text is plain: `harness.report.sanitize` has escaped everything that a terminal or a web page
+might act upon.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ VERSION: Final = 1
 
 
 class Verdict(StrEnum):
-    """Verdict about a requirement or one of its tests, in ascending order of severity.
+    """Verdict about a requirement or about a test; the members are in ascending order of severity.
 
-    `UNTESTED` applies to requirements only. `SKIPPED` applies to tests only, and not to missing
-    features.
+    Only a requirement can be `UNTESTED`. Only a test can be `SKIPPED`. A test that lacks a feature
+    is `UNSUPPORTED` instead.
     """
 
     UNTESTED = "untested"
@@ -37,7 +39,7 @@ class Verdict(StrEnum):
 
     @property
     def weight(self) -> int:
-        """Severity."""
+        """Severity of the verdict as a number; a higher number is more severe."""
         return _WEIGHT[self]
 
 
@@ -45,10 +47,10 @@ _WEIGHT = {verdict: weight for weight, verdict in enumerate(Verdict)}
 
 
 class Profile(StrEnum):
-    """Group of a requirement; each is counted apart.
+    """Group of a requirement, core or extended; each group has its own counts.
 
-    Core requirements are MUST and need no more than the modes bridge, host, none and container. A
-    runtime that does not support all of them does not conform.
+    Core requirements are those of level MUST that need no feature but the modes bridge, host, none
+    and container. A runtime that does not support all core requirements does not conform.
     """
 
     CORE = "core"
@@ -57,7 +59,7 @@ class Profile(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Implementation:
-    """The runtime under test. Without a version it was never started."""
+    """The runtime under test. It has no version if the run never started it."""
 
     name: str
     version: str | None = None
@@ -67,7 +69,7 @@ class Implementation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Shard `number` of `of`; `by` is the digest of the durations file, empty without one."""
+    """Shard `number` of `of` shards; `by` is a digest of the durations file, empty without one."""
 
     number: int
     of: int
@@ -76,13 +78,15 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The selection of tests.
+    """The selection of tests for a run.
 
-    - `collected` counts all tests, `deselected` those excluded by `-k`, `-m` and the like.
-    - `catalogue` and `tests` are digests of everything to choose from.
+    - `arguments`: the paths, modules and node ids on the command line.
     - `pyargs`: the arguments name modules.
-    - `expectations` is a digest of the file of `--expect`, `none` without one; absent in older
-      reports.
+    - `collected` counts all tests, `deselected` those excluded by `-k`, `-m` and the like.
+    - `narrowed`: the run is limited to a part of the suites.
+    - `catalogue` and `tests` are digests of all requirements and of all tests to select from.
+    - `expectations` is a digest of the file of `--expect`, or `none` without a file. Older reports
+      lack it.
     """
 
     arguments: tuple[str, ...] = ()
@@ -97,7 +101,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportLink:
-    """A reference; without a `url` it was never published."""
+    """A reference to a document; `url` is `None` for a document that is not on the web."""
 
     name: str
     url: str | None = None
@@ -122,7 +126,7 @@ class RequirementResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Captured output of a test."""
+    """A section of a test's captured output."""
 
     title: str = ""
     text: str = ""
@@ -133,8 +137,9 @@ class Failure:
     """A failure of a test.
 
     `when` is `setup`, `call`, `teardown` or `crash`. `message` is the first part of `text`. `said`
-    is the runtime's output if the failure consists of refusals only. `evidence` is a folder,
-    relative to the report's, and `files` its contents.
+    is the runtime's output if the runtime refused a request and nothing else failed. `evidence` is
+    the path of the evidence folder, relative to the report's folder, and `files` lists its
+    contents.
     """
 
     when: str
@@ -148,9 +153,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestResult:
-    """A test. `breaks` are requirements that it broke besides its own.
+    """The result of a test.
 
-    `seconds` includes set-up and tear-down.
+    `breaks` has the requirements that the test broke besides its own. `seconds` includes set-up and
+    tear-down.
     """
 
     __test__ = False  # keeps pytest from collecting the class
@@ -166,7 +172,10 @@ class TestResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
-    """A cell. Without `observed` it was never probed; `test` is the test that probed it."""
+    """The result of a cell. Without `observed` the cell was never probed.
+
+    `test` is the test that probed the cell.
+    """
 
     source: str
     target: str
@@ -195,7 +204,10 @@ class StagedNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedContainer:
-    """A container with its actual addresses; `joined` is the owner of its namespace."""
+    """A container with its actual addresses.
+
+    `joined` is the container whose namespace it joined, if any.
+    """
 
     name: str
     mode: str
@@ -206,7 +218,10 @@ class StagedContainer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """The plan behind a matrix. `world` has the addresses of the rest."""
+    """The plan behind a matrix, with actual addresses.
+
+    `world` has the addresses of everything that is not a container or one of its networks.
+    """
 
     routers: int = 0
     world: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -216,7 +231,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellCounts:
-    """The number of cells, and of cells that are not as promised."""
+    """The number of all cells, and the number of cells that are not as promised."""
 
     cells: int = 0
     wrong: int = 0
@@ -224,7 +239,7 @@ class CellCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixResult:
-    """A matrix under a title."""
+    """A matrix with its title, its counts and the plan behind it."""
 
     title: str
     counts: CellCounts
@@ -234,7 +249,7 @@ class MatrixResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """The number of each verdict, and of all."""
+    """The number of items with each verdict, and their total number."""
 
     total: int = 0
     kept: int = 0
@@ -247,7 +262,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Counts of tests, of requirements by profile, of cells of all matrices."""
+    """Counts of tests by verdict, of requirements by profile and verdict, and of cells."""
 
     tests: Counts = Counts()
     core: Counts = Counts()
@@ -258,7 +273,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excused:
-    """The `count` tests that failed with a known runtime message, and the entry that lists it."""
+    """The `count` tests that failed with a known runtime message, and the entry about it."""
 
     saying: str
     verdict: Verdict
@@ -270,15 +285,15 @@ class Excused:
 
     @property
     def too_many(self) -> bool:
-        """Whether they exceed the entry's limit."""
+        """Whether more tests failed with the message than the entry allows."""
         return self.count > self.at_most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """The comparison with an expectation file, as lists of items.
+    """The result of the gate: lists of items by the outcome of the comparison.
 
-    The tests of `excused` are among the `known`.
+    The tests of `excused` are in `known` as well.
     """
 
     file: str
@@ -294,9 +309,10 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The whole report. `partial` has the reasons why it is incomplete.
+    """The whole report.
 
-    `started` is ISO 8601 in UTC, `exit` the exit status of the run.
+    `partial` has the reasons why the report is incomplete. `started` is an ISO 8601 time in UTC.
+    `exit` is the exit status of the run.
     """
 
     version: int = VERSION
@@ -318,14 +334,14 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether the report covers everything that was asked for."""
+        """Whether the run tested everything that it was asked to test."""
         return not self.partial
 
     @property
     def conforms(self) -> bool | None:
-        """Whether every core requirement is kept and no other is broken.
+        """Whether every core requirement is kept and no other requirement is broken.
 
-        `None` if nothing is broken and core requirements are untested.
+        `None` if nothing is broken, and core requirements are untested or the report is partial.
         """
         core, rest = self.totals.core, self.totals.extended
         if core.broken or core.error or core.unsupported or rest.broken or rest.error:
@@ -339,16 +355,16 @@ _LISTS = frozenset({"requirements", "tests", "matrices", "cells"})
 
 
 class BadReport(ValueError):
-    """A file is not a report, or has an unknown version; the message says which."""
+    """A file is not a report, or its version of the schema is unknown; the message says which."""
 
 
 def dumps(report: Report) -> str:
-    """Return the report as JSON: empty fields are left out; each record is one line."""
+    """Return the report as JSON: empty fields are left out, and each record is one line."""
     return _pretty(_lean(msgspec.to_builtins(report, order="deterministic"))) + "\n"
 
 
 def plain(report: Report) -> dict[str, Any]:
-    """Return the report as plain data."""
+    """Return the report as builtin types, such as dicts and lists."""
     return json.loads(dumps(report))  # type: ignore[no-any-return]
 
 
@@ -367,7 +383,7 @@ def loads(text: str | bytes) -> Report:
 
 
 def load(path: Path) -> Report:
-    """Return the report in a file, or in the folder of a run.
+    """Return the report in a file, or in a folder that has a `report.json`.
 
     Raises `BadReport`, and `OSError` if there is none.
     """

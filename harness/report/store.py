@@ -1,4 +1,4 @@
-"""The files of a report; each is written completely or not at all."""
+"""The files of a report; each file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def as_partial(report: Report, why: str) -> Report:
-    """Return `report` with another reason why it is partial."""
+    """Return `report` as partial, with `why` added to its reasons."""
     return dataclasses.replace(report, partial=(*report.partial, why), exit=report.exit or 1)
 
 
 def write(report: Report, directory: Path) -> None:
     """Write all files of the report. Raises `OSError`.
 
-    `report.json` comes first and says that the report is partial until all other files are written.
+    `report.json` is written first and marks the report as partial. The final `report.json` replaces
+    it after all other files.
     """
     unfinished = as_partial(report, UNFINISHED)
     directory.mkdir(parents=True, exist_ok=True)
@@ -52,10 +53,10 @@ def write(report: Report, directory: Path) -> None:
 
 
 def begin(report: Report, directory: Path) -> None:
-    """Replace an earlier report by `report`, of a run that has just begun.
+    """Replace an earlier report by `report`, the report of a run that has just begun.
 
-    A run that is killed leaves this report, and not the success of an earlier run. Raises `OSError`
-    if the disk has no space even without the earlier report.
+    If the run is killed, this report remains, not the report of an earlier successful run. Raises
+    `OSError` if the disk has no space even without the earlier report.
     """
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -74,7 +75,7 @@ def _remove_others(directory: Path) -> None:
 
 
 def remove_evidence(directory: Path, *, before: float) -> None:
-    """Remove the evidence of earlier runs, from before a time. Raises `OSError`.
+    """Remove the evidence that earlier runs wrote before the time `before`. Raises `OSError`.
 
     Only evidence files are removed; a folder with other files stays.
     """
@@ -93,9 +94,9 @@ def remove_evidence(directory: Path, *, before: float) -> None:
 
 
 def relocated(report: Report, own: Path, folder: Path) -> Report:
-    """Return `report` from the folder `own` for a page in `folder`.
+    """Return the report of the folder `own` with its evidence paths changed for a page in `folder`.
 
-    The evidence paths become relative to `folder`, or are dropped if they lead outside of it.
+    The paths become relative to `folder`. Paths that lead out of `folder` are dropped.
     """
     try:
         way = own.resolve().relative_to(folder.resolve())
@@ -111,7 +112,7 @@ def relocated(report: Report, own: Path, folder: Path) -> Report:
 
 
 def copy_evidence(own: Path, directory: Path) -> None:
-    """Copy the evidence of the report in `own` to `directory`. Raises `OSError`."""
+    """Copy the evidence of the report in the folder `own` to `directory`. Raises `OSError`."""
     source, target = own / EVIDENCE, directory / EVIDENCE
     if source.is_dir() and source.resolve() != target.resolve():
         shutil.copytree(
@@ -120,9 +121,9 @@ def copy_evidence(own: Path, directory: Path) -> None:
 
 
 def bring_evidence(report: Report, own: Path, target: Path) -> Report:
-    """Copy the evidence from the folder `own` to `target`, and return `report` for `target`.
+    """Copy the evidence from `own` to `target`, and return the report for the folder `target`.
 
-    A failure whose evidence cannot be copied names the original folder.
+    If the evidence of a failure cannot be copied, the failure names its original folder.
     """
 
     def brought(failure: Failure) -> Failure:
@@ -157,14 +158,14 @@ def write_page(reports: Sequence[Report], file: Path) -> None:
 
 
 def append_step_summary(report: Report) -> None:
-    """Append the summary to GitHub's step summary, if there is one. Raises `OSError`."""
+    """Append the summary to the step summary of GitHub Actions, if any. Raises `OSError`."""
     if path := os.environ.get(STEP_SUMMARY):
         with open(path, "a", encoding="utf-8") as file:
             file.write(markdown.render(report))
 
 
 def replace(path: Path, text: str) -> None:
-    """Replace a file atomically. Raises `OSError`."""
+    """Replace the content of a file atomically. Raises `OSError`."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(draft, "w", encoding="utf-8") as file:
@@ -181,7 +182,8 @@ def replace(path: Path, text: str) -> None:
 def check_writable(path: Path) -> None:
     """Check that an expectation file can be written, and make its folder.
 
-    Raises `BadExpectations`, with its name. An existing file is read.
+    The file is read if it exists. Raises `BadExpectations`, whose message begins with the path of
+    the file.
     """
     try:
         there = path.exists()
@@ -195,7 +197,7 @@ def check_writable(path: Path) -> None:
 
 
 def make_folder(directory: Path) -> None:
-    """Make a folder and check that its disk has space for a file. Raises `OSError`."""
+    """Make a folder, and check that its disk has space for a file. Raises `OSError`."""
     with contextlib.suppress(FileExistsError):  # if it is not a folder, the file below fails
         directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:

@@ -1,3 +1,3 @@
-"""The private namespaces of a whole run, and the checks of the machine."""
+"""The sandbox, a set of private namespaces for a whole run, and the checks of the machine."""
 
 __all__ = ["cgroup", "doctor", "namespaces", "sandbox"]

@@ -1,8 +1,8 @@
-"""The run's cgroup below the caller's cgroup, made and removed from outside the sandbox.
+"""The cgroup of a run, a child of the caller's cgroup; made and removed outside the sandbox.
 
-Supports only version 2 (Documentation/admin-guide/cgroup-v2.rst). Root can make a
-subtree; an ordinary user can in a scope that systemd delegated. No function here
-raises for lack of permission.
+Only cgroup version 2 is supported (Documentation/admin-guide/cgroup-v2.rst). Root can make a child
+cgroup. An ordinary user can make one in a scope that systemd delegated. No function here raises for
+lack of permission.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PREFIX = "netmodes-"
 
 
 def own() -> Path | None:
-    """Return the directory of the caller's cgroup, or `None` without a version 2 hierarchy."""
+    """Return the directory of the caller's cgroup, or `None` if there is no version 2 hierarchy."""
     member = next(
         (line[3:] for line in _lines("/proc/self/cgroup") if line.startswith("0::")), None
     )
@@ -32,8 +32,8 @@ def own() -> Path | None:
 def create() -> Path | None:
     """Make a cgroup for this process's run; return `None` if that is impossible.
 
-    Remove the cgroups of killed runs beside it: empty cgroups, named after a process
-    that is gone.
+    Also remove the cgroups of killed runs in the same directory. These are empty cgroups named
+    after a process that no longer exists.
     """
     parent = own()
     for stale in parent.glob(f"{_PREFIX}*") if parent else ():
@@ -43,7 +43,7 @@ def create() -> Path | None:
 
 
 def below(name: str) -> Path | None:
-    """Make a cgroup of that name below the caller's; return `None` if that is impossible."""
+    """Make the cgroup `name` below the caller's cgroup; return `None` if that is impossible."""
     parent = own()
     if parent is None:
         return None
@@ -65,7 +65,7 @@ def join(cgroup: Path) -> bool:
 
 
 def remove(cgroup: Path) -> None:
-    """Remove `cgroup` and those below it, except cgroups that still have processes."""
+    """Remove `cgroup` and all cgroups below it, except those that still have processes."""
     for directory, _, _ in os.walk(cgroup, topdown=False):
         try:
             os.rmdir(directory)

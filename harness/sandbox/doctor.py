@@ -1,9 +1,8 @@
-"""Checks whether this machine can run live tests, with a remedy for each failure.
+"""Checks whether this machine can run live tests, each with a remedy for its failure.
 
-A sysctl shows the configuration, not the capability: AppArmor permits a new user
-namespace and then denies every operation in it, and a container runtime filters
-system calls. Every check therefore tries the operation itself, in a network
-namespace that exists only during the check.
+A sysctl shows the configuration, not the capability. AppArmor permits a new user namespace and then
+denies every operation in it. A container runtime filters system calls. Every check therefore tries
+the operation itself, in a network namespace that exists only during the check.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from linux.netns import NetNS
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Result of one check. `remedy` is empty if it is `ok`."""
+    """Result of one check. `remedy` is empty if the check succeeded."""
 
     name: str
     required: bool
@@ -44,7 +43,7 @@ class Finding:
 
 
 class Check(NamedTuple):
-    """One operation to try. `attempt` raises `OSError` if the machine refuses it."""
+    """A check that tries one operation. `attempt` raises `OSError` if the machine refuses it."""
 
     name: str
     attempt: Callable[[], None]
@@ -126,7 +125,7 @@ def _tun() -> None:
 
 
 def _kind(kind: str, data: bytes = b"", *, below: bool = False) -> None:
-    """Make a link of `kind`, on top of another link if it needs one."""
+    """Make a link of type `kind`, on top of another link if the type needs one."""
     parent = socket.if_nametoindex("bridge") if below else None
     _link(rtnetlink.add_link(kind, kind, parent=parent, data=data))
 
@@ -203,9 +202,9 @@ CHECKS = (
 
 
 def examine(checks: tuple[Check, ...] = CHECKS) -> list[Finding]:
-    """Try each of `checks` and leave the sandbox unchanged. The caller must be in a sandbox.
+    """Run each of `checks` and return the results; the sandbox stays unchanged.
 
-    Raises `SandboxError` outside.
+    The caller must be in a sandbox. Raises `SandboxError` outside a sandbox.
     """
     sandbox.require()
     with NetNS.new() as bench, bench.entered():
@@ -213,7 +212,10 @@ def examine(checks: tuple[Check, ...] = CHECKS) -> list[Finding]:
 
 
 def essentials() -> list[Finding]:
-    """Return the failed required checks, without the slow ones: takes a few milliseconds."""
+    """Return the results of failed required checks.
+
+    Slow checks are left out: the others take a few milliseconds.
+    """
     found = examine(tuple(check for check in CHECKS if check.required and not check.slow))
     return [finding for finding in found if not finding.ok]
 
@@ -237,7 +239,7 @@ _KINDS: Final = {"mount namespace": "mnt", "network namespace": "net"}
 
 
 def refusal(error: sandbox.SandboxError) -> Finding:
-    """Return the finding for a refused step into the sandbox, with its remedy."""
+    """Return the finding, with a remedy, for a step into the sandbox that the machine refused."""
     if error.errno == errno.ENOSPC:
         kind = _KINDS.get(error.step, error.step.partition(" ")[0].lower())
         limit = f"user.max_{kind}_namespaces"
@@ -250,7 +252,7 @@ def refusal(error: sandbox.SandboxError) -> Finding:
 
 
 def access_remedy() -> str:
-    """Return the likely reason for a denied permission, and its remedy."""
+    """Return the likely reason why permission was denied, and the remedy."""
     switches = {
         "kernel/apparmor_restrict_unprivileged_userns": (
             "1",
@@ -273,7 +275,7 @@ def access_remedy() -> str:
 def diagnose() -> list[Finding]:
     """Return the findings for each step into a sandbox, then for each check inside it.
 
-    A refused step ends the list: later steps and checks are then impossible.
+    The list ends at a refused step, because later steps and checks are then impossible.
     """
     reader, writer = os.pipe()
 

@@ -1,8 +1,8 @@
-"""Parts of a sandbox: namespaces, and the mounts that belong to them.
+"""Parts of a sandbox: its namespaces, and the mounts that belong to them.
 
-The network namespace has only `lo`, which is down. The functions run in the init of a
-sandbox, which is pid 1 already. After the first step of `furnish`, init has left the
-caller's mount namespace.
+The sandbox's network namespace has only `lo`, which is down. The functions run in the sandbox's
+init, which already has pid 1. After its first step, `furnish` has left the caller's mount
+namespace.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _PLAIN = sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC
 class SandboxError(Exception):
     """The machine refused a step on the way into the sandbox.
 
-    `step` names the step, `errno` and the message are the kernel's. No resources remain.
+    `step` names the step. `errno` and the message come from the kernel. No resources remain.
     """
 
     def __init__(self, step: str, number: int, reason: str) -> None:
@@ -56,7 +56,7 @@ class SandboxError(Exception):
 
 @contextlib.contextmanager
 def step(name: str) -> Iterator[None]:
-    """Convert an `OSError` of the body to a `SandboxError` of this step."""
+    """Convert an `OSError` of the body to a `SandboxError` that names this step."""
     try:
         yield
     except OSError as error:
@@ -64,7 +64,7 @@ def step(name: str) -> Iterator[None]:
 
 
 def furnish(*, own_cgroup: bool) -> None:
-    """Make the remaining namespaces, and the mounts that belong to them."""
+    """Make all namespaces of the sandbox except user and pid, and mount their file systems."""
     for name, flag in _NAMESPACES.items():
         with step(name):
             sys_.unshare(flag)
@@ -86,7 +86,7 @@ def furnish(*, own_cgroup: bool) -> None:
 
 
 def _cover_run() -> None:
-    """Mount a tmpfs over /run, with only the links and the paths that this program needs."""
+    """Mount a tmpfs over /run; keep only symbolic links and the paths that this program needs."""
     cwd = Path.cwd()
     needed = (cwd, Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve())
     kept = {Path(*path.parts[:3]) for path in needed if Path("/run") in path.parents}
@@ -107,14 +107,14 @@ _CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_SYS_ADMIN = 12, 13, 21
 
 
 def privileged() -> bool:
-    """Return whether the caller can make all other namespaces without a user namespace."""
+    """Return whether the caller can make the sandbox's namespaces without a user namespace."""
     held = sys_.capget()
     return all(held >> bit & 1 for bit in (_CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_SYS_ADMIN))
 
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """A caller to be mapped to root."""
+    """The uid, gid and name of a caller who is to be mapped to root."""
 
     uid: int
     gid: int
@@ -122,7 +122,7 @@ class Ids:
 
     @classmethod
     def of_caller(cls) -> Ids:
-        """Return the ids of this process; a uid without a name has its number as name."""
+        """Return uid, gid and user name of this process; a uid without a name is called `uidN`."""
         uid = os.geteuid()
         try:
             name = pwd.getpwuid(uid).pw_name
@@ -131,9 +131,9 @@ class Ids:
         return cls(uid, os.getegid(), name)
 
     def write(self, pid: int) -> None:
-        """Write the maps of `pid`, which has just made its user namespace.
+        """Write the uid map and the gid map of process `pid`, which has made its user namespace.
 
-        Raises `OSError` if the kernel refuses even the map of one id.
+        Raises `OSError` if the kernel refuses even the map of a single id.
         """
         if not self._write_range(pid, "newuidmap", "/etc/subuid", self.uid):
             Path(f"/proc/{pid}/uid_map").write_text(f"0 {self.uid} 1\n")
@@ -143,7 +143,7 @@ class Ids:
             Path(f"/proc/{pid}/gid_map").write_text(f"0 {self.gid} 1\n")
 
     def _write_range(self, pid: int, tool: str, table: str, own: int) -> bool:
-        """Map root and the subordinate range; return whether that succeeded."""
+        """Map root and the caller's range of subordinate ids; return whether that succeeded."""
         found = shutil.which(tool)
         subordinate = _subordinate(table, self.name, self.uid)
         if found is None or subordinate is None:
@@ -154,7 +154,7 @@ class Ids:
 
 
 def _subordinate(table: str, name: str, uid: int) -> tuple[int, int] | None:
-    """Return first id and length of the first range that `table` grants: subuid(5)."""
+    """Return first id and length of the first range that `table` grants to the user: subuid(5)."""
     try:
         lines = Path(table).read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,19 +1,20 @@
-"""Private namespaces for a whole run, so that the run changes nothing outside.
+"""Private namespaces for a whole run, so that the run changes nothing on the machine.
 
-The caller forks. The *waiter* stays outside and passes signals in and the exit
-status out. Inside, pid 1 is a small init that reaps orphans. Pid 2 is the caller,
-which continues as the same process image, without execve(2).
+The caller is the process that enters the sandbox. It forks. The *waiter* stays outside; it passes
+signals in and the exit status out. Inside, pid 1 is a small init that reaps orphans. Pid 2 is the
+caller, which continues as the same process image, without execve(2).
 
 ```
-    waiter ── (stepping stone: makes user and pid namespace, then exits)
-      └── init, pid 1: the other namespaces, /proc, /sys, /run
-            └── the caller, pid 2
+waiter ── (stepping stone: makes user and pid namespace, then exits)
+              └── init, pid 1: the other namespaces, /proc, /sys, /run
+                    └── the caller, pid 2
 ```
 
-A socket pair connects waiter and init. Init exits when the socket shows that the
-waiter is gone. When init exits, the kernel ends every process inside, and with them
-every namespace, mount, link and rule. The network namespace inside has only `lo`,
-which is down. The reasons are in `docs/decisions/0001-fork-in-the-controller.md`.
+A socket pair connects waiter and init. Init exits when the socket shows that the waiter is gone.
+When init exits, the kernel ends every process inside, and with them every namespace, mount, link
+and rule. The sandbox's network namespace has only `lo`, which is down.
+
+The reasons for this design are in `docs/decisions/0001-fork-in-the-controller.md`.
 """
 
 from __future__ import annotations
@@ -58,28 +59,28 @@ _RELAYED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """Connection from the caller inside to the waiter outside."""
+    """Request channel from the caller inside the sandbox to the waiter outside."""
 
     _channel: socket.socket
 
     def take_terminal_back(self) -> None:
-        """Wait until the caller's process group is in the terminal's foreground again.
+        """Let the waiter put the caller's process group into the terminal's foreground, and wait.
 
-        A shell inside had put its own group there. The caller's group has an id only outside.
+        A shell inside had put its own group there. Only outside does the caller's group have an id.
         """
         self._channel.send(b"!")
         self._channel.recv(1)
 
 
 def inside() -> bool:
-    """Return whether the caller is in a sandbox already, its own or an outer one."""
+    """Return whether the caller is in a sandbox, which an outer process may have made."""
     return namespaces.MARK.exists()
 
 
 def require() -> None:
     """Raise `SandboxError` unless the caller is in a sandbox.
 
-    Call it before any change of links, routes or mounts.
+    Use this check before any change of links, routes or mounts.
     """
     if not inside():
         raise SandboxError(
@@ -91,12 +92,12 @@ def require() -> None:
 
 
 def enter() -> Waiter:
-    """Continue inside a new sandbox; the calling process stays outside as its waiter.
+    """Continue inside a new sandbox; the calling process stays outside as the waiter.
 
-    Returns inside, as pid 2, with the memory and descriptors of the caller. Never
-    returns outside: the waiter ends with the exit code or signal of the caller
-    inside. Call it from the main thread. Raises `SandboxError` in the calling
-    process, with nothing changed, if the machine refuses.
+    The function returns only inside, as pid 2, with the caller's memory and file descriptors.
+    Outside it never returns: the waiter ends with the exit code or signal of the process inside.
+    Call it from the main thread. If the machine refuses, it raises `SandboxError` in the calling
+    process, with nothing changed.
     """
     waiter = f"{os.getpid()} {os.stat('/proc/self/ns/user').st_ino}"
     status = _fork_into_sandbox()
@@ -109,8 +110,8 @@ def enter() -> Waiter:
 def run(function: Callable[[], int]) -> int:
     """Call `function` inside a new sandbox and return its exit code.
 
-    The code is the result of `function`, 1 after an exception (its traceback goes
-    to standard error), and -N if signal N ended it. Raises the errors of `enter`.
+    The exit code is the result of `function`, 1 if it raises an exception, or -N if signal N ends
+    it. The traceback of an exception goes to standard error. Raises the errors of `enter`.
     """
     status = _fork_into_sandbox()
     if isinstance(status, Waiter):
@@ -119,7 +120,11 @@ def run(function: Callable[[], int]) -> int:
 
 
 def _fork_into_sandbox() -> int | Waiter:
-    """Return the waiter inside; outside, return the final wait status of the caller inside."""
+    """Fork into a new sandbox.
+
+    Inside, return the `Waiter`. Outside, return the wait status of the process inside, after its
+    end.
+    """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # a copied buffer would be written twice
     ids = None if namespaces.privileged() else namespaces.Ids.of_caller()
@@ -164,7 +169,7 @@ def _fork() -> int:
 
 
 def _see_in(stone: int, channel: socket.socket, ids: namespaces.Ids | None) -> int:
-    """Map ids for the new processes; return the pid of init, as seen outside, once it is ready."""
+    """Map the ids of the new processes and wait for init; return its pid, as seen outside."""
     child, failure = (
         stone,
         ["failed", "sandbox", str(errno.ECHILD), "a process ended before the sandbox was ready"],
@@ -198,7 +203,7 @@ def _wait(
     served: socket.socket,
     was_blocked: set[int | signal.Signals],
 ) -> int:
-    """Pass signals in and serve requests until init is gone; return the status it reported."""
+    """Pass signals in and serve requests until init ends; return the status that init reported."""
 
     def relay(number: int, _frame: object) -> None:
         with contextlib.suppress(OSError):  # init has just exited
@@ -221,10 +226,10 @@ def _wait(
 
 
 def _take_terminal_back() -> None:
-    """Return to the terminal's foreground after a shell inside has ended there.
+    """Put the waiter's process group into the terminal's foreground after a shell inside ended.
 
-    The shell made its own group the foreground group and could not undo it: inside, the
-    previous group has no id.
+    The shell made its own group the foreground group. It could not restore the previous group,
+    which has no id inside the sandbox.
     """
     with contextlib.suppress(OSError), open("/dev/tty", "rb", buffering=0) as terminal:
         try:
@@ -236,7 +241,7 @@ def _take_terminal_back() -> None:
 
 
 def _end_like(status: int) -> NoReturn:
-    """End this process in the way that `status` describes; flush no buffers."""
+    """End this process with the exit code or the signal in `status`; flush no buffers."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the other process has dumped core
@@ -251,7 +256,10 @@ def _end_like(status: int) -> NoReturn:
 
 
 def _descend(channel: socket.socket, ids: namespaces.Ids | None, group: Path | None) -> None:
-    """Go from the stepping stone to pid 2; return only in pid 2."""
+    """Become pid 2 of the sandbox: the stepping stone forks init, and init forks pid 2.
+
+    Only pid 2 returns from this function.
+    """
     try:
         own_cgroup = group is not None and cgroup.join(group)
         if ids is not None:
@@ -293,7 +301,7 @@ def _await_answer(channel: socket.socket) -> None:
 
 
 def _be_init(child: int, channel: socket.socket) -> NoReturn:
-    """Run as pid 1: reap orphans, pass signals on, exit when the waiter or the child is gone."""
+    """Run as pid 1: reap orphans, pass signals on, and exit when the waiter or the child ends."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGCHLD})
     woken, wake = os.pipe()
     os.set_blocking(woken, False)

@@ -1,4 +1,4 @@
-"""The HTML page: a self-contained file drawn from reports only."""
+"""The HTML page of reports: one file that loads nothing else, made from the reports alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from harness.report.schema import (
 )
 
 _SLOWEST = 12
-"""Number of tests whose time is shown."""
+"""Number of slowest tests whose durations are shown."""
 _FIRST_FAILURES = 7
 """Number of failures that are unfolded."""
 
@@ -58,7 +58,7 @@ def render(reports: Sequence[Report]) -> str:
 
 
 def environment_of(loader: jinja2.BaseLoader) -> jinja2.Environment:
-    """Return the template environment: foreign text is escaped, a missing name is an error."""
+    """Return the Jinja environment: it escapes foreign text, and an undefined name is an error."""
     return jinja2.Environment(
         loader=loader,
         autoescape=True,
@@ -82,17 +82,20 @@ def _templates() -> jinja2.Environment:
 
 
 def resource(name: str) -> str:
-    """Return the text of a file beside the templates."""
+    """Return the text of a file in the folder of templates."""
     return (files("harness.report.render") / "templates" / name).read_text(encoding="utf-8")
 
 
 def digest(text: str) -> str:
-    """Return the hash that allows an inline script or style in a Content-Security-Policy."""
+    """Return the hash by which a Content-Security-Policy allows this inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _data(reports: Sequence[Report]) -> Markup:
-    """Return the cells for the script, as JSON that cannot end its element."""
+    """Return the matrices of the reports as JSON for the page's script.
+
+    The JSON is escaped so that no text in it can close the `<script>` element.
+    """
     matrices = [schema.plain(report).get("matrices", []) for report in reports]
     text = json.dumps(matrices, separators=(",", ":"))
     for char in "<>&":
@@ -105,14 +108,14 @@ def _data(reports: Sequence[Report]) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """A square of the heat map: a cell and its index among the matrix's cells."""
+    """A square of the heat map: a cell, and its index among the cells of the matrix."""
 
     number: int
     cell: CellResult
 
     @property
     def kind(self) -> str:
-        """Class of the colour."""
+        """CSS class for the square's colour."""
         if not self.cell.kept:
             return "wrong" if self.cell.observed else "unseen"
         assert self.cell.observed
@@ -120,7 +123,7 @@ class _Slot:
 
     @property
     def description(self) -> str:
-        """Description in one line."""
+        """Description of the cell in one line."""
         cell = self.cell
         seen = str(cell.observed) if cell.observed else "never probed"
         promised = f"promised {cell.promised}" if cell.promised else "not promised"
@@ -129,7 +132,7 @@ class _Slot:
 
 
 class _Heat:
-    """A matrix as rows of sources and columns of targets."""
+    """The heat map of a matrix: a row for each source and a column for each target."""
 
     def __init__(self, matrix: MatrixResult) -> None:
         self.matrix = matrix
@@ -143,13 +146,13 @@ class _Heat:
         self.drawing = topology_svg.draw(matrix.stage) if matrix.stage else None
 
     def slots(self, source: str, target: str) -> Iterator[_Slot | None]:
-        """Return the squares of a pair: protocols across, families down."""
+        """Yield the squares for a source and a target: for each family, one square per protocol."""
         for family in FAMILIES:
             for protocol in PROTOCOLS:
                 yield self._slots.get((source, target, protocol, family))
 
     def any(self, source: str, target: str) -> bool:
-        """Return whether a pair has a square."""
+        """Return whether the matrix has a cell for this source and target."""
         return any(self.slots(source, target))
 
 
@@ -174,20 +177,20 @@ class _Panel:
 
     @property
     def name(self) -> str:
-        """The runtime and its version."""
+        """The name of the runtime, and its version if known."""
         runtime = self.report.implementation
         return line(f"{runtime.name} {runtime.version or ''}").strip()
 
     @property
     def tone(self) -> str:
-        """Class of the verdict's colour."""
+        """CSS class for the colour of the report's verdict."""
         if not self.report.complete:
             return "open"
         return {True: "good", False: "bad", None: "open"}[self.report.conforms]
 
     @property
     def longest(self) -> float:
-        """Seconds of the slowest test."""
+        """Duration of the slowest test in seconds."""
         return max((test.seconds for test in self.slowest), default=0.0)
 
     def command(self, test: TestResult) -> str:
@@ -200,24 +203,24 @@ class _Panel:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A requirement with its result in each report, `None` if unknown."""
+    """A requirement with its result in each report; `None` for a report without the requirement."""
 
     requirement: RequirementResult
     results: tuple[RequirementResult | None, ...]
 
     @property
     def verdicts(self) -> list[str]:
-        """The verdicts, each once."""
+        """The verdicts of the reports about the requirement, without repetitions."""
         return list(dict.fromkeys(str(item.verdict) for item in self.results if item))
 
     @property
     def worst(self) -> Verdict:
-        """The most severe verdict."""
+        """The most severe verdict of the reports about the requirement."""
         return max((item.verdict for item in self.results if item), key=lambda item: item.weight)
 
     @property
     def words(self) -> str:
-        """The text that a search looks in."""
+        """The lower-case text that the page's search box matches."""
         row = self.requirement
         links = " ".join(link.name for link in (*row.sources, *row.history))
         return line(f"{row.id} {row.level} {row.section} {row.statement} {links}").lower()

@@ -1,7 +1,8 @@
-"""JUnit XML: a case per test, with the requirement ids as properties.
+"""The report as JUnit XML: a case per test, with the requirement ids as properties.
 
-`pytest --junitxml` writes the same properties, but not from reports: `netmodes merge` joins shards
-without running pytest, and the text of a report is sanitised.
+`pytest --junitxml` writes the same properties, but not from reports. This module is needed for two
+reasons: `netmodes merge` joins reports of shards without running pytest, and the texts of a report
+are sanitised.
 """
 
 from __future__ import annotations
@@ -74,5 +75,8 @@ def _property(parent: Xml.Element, name: str, value: str) -> None:
 
 
 def _text(text: str) -> str:
-    """Return text that XML can hold: ElementTree escapes markup, but passes control characters."""
+    """Return `text` with all characters replaced that XML forbids.
+
+    ElementTree escapes markup, but lets control characters pass.
+    """
     return _NO_XML.sub("�", plain(text))

@@ -1,4 +1,4 @@
-"""The summary in Markdown, for a pull request or a job's page, and the badge.
+"""The report's summary in Markdown, for a pull request or the page of a CI job, and its badge.
 
 https://shields.io/badges/endpoint-badge defines the JSON of the badge.
 """
@@ -15,7 +15,7 @@ from harness.report.schema import Counts, Report, RequirementResult, TestResult,
 _SHOWN = 20
 """Number of failures that are shown."""
 _LONGEST = 4_000
-"""Maximal length of a failure. GitHub accepts a mebibyte per step summary."""
+"""Maximal length of a failure in characters. GitHub accepts a mebibyte per step summary."""
 _FAILING = (Verdict.BROKEN, Verdict.ERROR)
 
 
@@ -25,7 +25,7 @@ def render(report: Report) -> str:
 
 
 def badge(report: Report) -> str:
-    """Return the JSON of the badge: how much of the core is kept."""
+    """Return the JSON of the badge, which shows the number of core requirements that are kept."""
     core = report.totals.core
     tested = core.total - core.untested
     message = f"{core.kept}/{tested} core"

@@ -1,4 +1,4 @@
-"""A matrix as a table for the terminal."""
+"""The table of a matrix for the terminal."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def render(
     width: int = 100,
     colour: bool = False,
 ) -> str:
-    """Return a block per source, with a row per target and a column per channel.
+    """Return a table for each source, with a row per target and a column per channel.
 
-    Shows the observation, marked where it differs from the promise; without `observed`, the
-    promise. The table is at most `width` columns wide (at least 50). Symbols carry all information
-    without colour.
+    An entry of the table shows the observation of a cell, marked if it differs from the promise.
+    Without `observed` the entry shows the promise. The tables are at most `width` characters wide
+    (at least 50). Symbols carry all information without colour.
     """
     cells = dict.fromkeys([*promised, *(observed or ())])
     if observed is None:
@@ -73,7 +73,7 @@ def _block(
     promised: Matrix[Promise],
     observed: Matrix[Observation] | None,
 ) -> Table:
-    """Return the table of one source."""
+    """Return the table for one source."""
     channels = [
         (protocol, family)
         for protocol in PROTOCOLS
@@ -95,7 +95,7 @@ def _block(
 def _mark(
     cell: Cell, promised: Matrix[Promise], observed: Matrix[Observation] | None
 ) -> tuple[str, str]:
-    """Return symbol and colour of a cell."""
+    """Return the symbol and the colour of a cell."""
     promise = promised.get(cell)
     seen: Entry | None = promise if observed is None else observed.get(cell)
     if seen is None:

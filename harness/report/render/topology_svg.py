@@ -1,4 +1,4 @@
-"""Layout of the drawing of a world (pure): boxes and lines on a grid.
+"""Layout of the SVG drawing of a world: coordinates of labelled boxes and of lines (pure).
 
 ```
 attacker ───── LAN ─────┬───── r1 ─ r2 ─ r3 ───── internet
@@ -32,7 +32,7 @@ Kind = Literal["outside", "host", "shared", "container", "joiner", "bystander", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A labelled box, at 0, 0 until it is placed. `name` is the name in cells."""
+    """A labelled box, at 0, 0 until the layout places it. Cells use its `name`."""
 
     name: str
     kind: Kind
@@ -45,13 +45,13 @@ class Box:
 
     @property
     def middle(self) -> int:
-        """Horizontal centre, where lines end."""
+        """Horizontal centre of the box, where its lines end."""
         return self.x + self.width // 2
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A link."""
+    """A link between two boxes."""
 
     x1: int
     y1: int
@@ -61,7 +61,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """The whole drawing; a later box covers an earlier one."""
+    """The complete drawing. Boxes are drawn in order: a later box covers an earlier one."""
 
     width: int
     height: int
@@ -72,7 +72,7 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A bridge and its ports, placed at 0, 0."""
+    """A bridge and the containers on it, at 0, 0 until the layout places the group."""
 
     boxes: tuple[Box, ...]
     lines: tuple[Line, ...]
@@ -86,7 +86,7 @@ class _Group:
 
 
 def draw(stage: Stage) -> Drawing:
-    """Return the drawing of a world with its containers."""
+    """Return the drawing of a world with the containers in it."""
     sharing = [item for item in stage.containers if item.mode == HOST]
     groups = _placed(_groups(stage), _HOST_TOP + (100 if sharing else 58))
     inside = [box for group in groups for box in group.boxes]
@@ -113,7 +113,7 @@ def draw(stage: Stage) -> Drawing:
 
 
 def _outside(stage: Stage) -> tuple[list[Box], list[Line], list[tuple[int, int, str]]]:
-    """Return attacker, LAN, routers and internet."""
+    """Return the boxes, links and routers outside the host: attacker, LAN, internet."""
     side = 190
     right = WIDTH - _MARGIN - side
     boxes = [
@@ -142,7 +142,7 @@ def _outside(stage: Stage) -> tuple[list[Box], list[Line], list[tuple[int, int, 
 
 
 def _shared(sharing: Sequence[StagedContainer]) -> Iterator[Box]:
-    """Yield the containers in the host's namespace."""
+    """Yield a box for each container in the host's network namespace."""
     width = _LEAF_WIDTH + 30
     for number, item in enumerate(sharing[:4]):
         x, y = 2 * _MARGIN + number * (width + _GAP), _HOST_TOP + 46
@@ -181,7 +181,7 @@ def _bar(network: StagedNetwork) -> Box:
 
 
 def _leaf(item: StagedContainer, containers: Iterable[StagedContainer]) -> Box:
-    """Return a container, with room for the boxes of containers that join it."""
+    """Return the box of a container, with room for boxes of containers that join its namespace."""
     joiners = [other for other in containers if other.joined == item.name][:_JOINERS]
     also = tuple(f"also on {name}" for name in item.networks[1:2])
     notes = (*item.addresses[: 1 if also or item.mode == "none+veth" else 2], *also)
@@ -197,7 +197,7 @@ def _leaf(item: StagedContainer, containers: Iterable[StagedContainer]) -> Box:
 
 
 def _joiners(boxes: Iterable[Box], stage: Stage) -> Iterator[Box]:
-    """Yield the boxes of the containers that join another's namespace."""
+    """Yield a box for each container that joins another container's namespace."""
     for home in boxes:
         inside = [item.name for item in stage.containers if item.joined == home.name]
         if home.kind in ("container", "alone"):
@@ -210,7 +210,7 @@ def _joiners(boxes: Iterable[Box], stage: Stage) -> Iterator[Box]:
 
 
 def _group(bar: Box | None, leaves: Sequence[Box]) -> _Group:
-    """Return boxes side by side below their bridge, wrapped to the width of the host's box."""
+    """Return a bridge with rows of its containers below it, no wider than the host's box."""
     per_row = (WIDTH - 4 * _MARGIN + _GAP) // (_LEAF_WIDTH + _GAP)
     columns = min(max(len(leaves), 1), per_row)
     width = max(columns * (_LEAF_WIDTH + _GAP) - _GAP, 180 if bar else 0)
@@ -227,7 +227,7 @@ def _group(bar: Box | None, leaves: Sequence[Box]) -> _Group:
 
 
 def _placed(groups: Iterable[_Group], top: int) -> list[_Group]:
-    """Return boxes side by side, in as many rows as needed."""
+    """Return the groups placed side by side, in as many rows as needed, the first row at `top`."""
     left, right = 2 * _MARGIN, WIDTH - 2 * _MARGIN
     x, y, tallest = left, top, 0
     placed = []
