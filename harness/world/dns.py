@@ -1,8 +1,8 @@
-"""The names of the world: the zone `example.com` and the reverse of every address.
+"""DNS zones of the world: `example.com`, and the reverse zones of all addresses.
 
-In the closed world one server knows all names. Its replies are authoritative for every name,
-existent or not (RFC 1034, RFC 2308). Messages are dnspython's. The module does no I/O: it maps
-wire format to wire format.
+One server in the closed world knows all names. Its replies are authoritative for every name,
+whether the name exists or not (RFC 1034, RFC 2308). The module does no I/O: it maps a query's bytes
+to those of the reply. dnspython parses and builds the messages.
 """
 
 from __future__ import annotations
@@ -48,14 +48,17 @@ _KEPT_OF_QUERY: Final = 0x79  # opcode and RD
 
 
 class DnsQuery(NamedTuple):
-    """The question of a DNS query: the name in lower case without the final dot, type as `AAAA`."""
+    """The question of a DNS query.
+
+    `name` is in lower case without the final dot, `type` is a name such as `AAAA`.
+    """
 
     name: str
     type: str
 
 
 class Zone:
-    """Zone data of the world's name server for one topology."""
+    """Zone data of the world's DNS server, for one topology."""
 
     def __init__(self, topology: Topology) -> None:
         self._origin = dns.name.from_text(_ORIGIN)
@@ -76,10 +79,10 @@ class Zone:
         self._anything = self._records[dns.name.from_text(WWW)]
 
     def answer(self, query: bytes, *, udp: bool) -> tuple[bytes | None, DnsQuery | None]:
-        """Return the reply to a DNS query, and the question as far as it could be parsed.
+        """Return the reply to a DNS query, and the query's question if it could be parsed.
 
         A message that is not a query (a response or a fragment) gets no reply. A malformed query
-        gets FORMERR. A UDP reply that does not fit is empty and has TC set.
+        gets FORMERR. A reply that is too long for UDP is empty and has the TC bit set.
         """
         if len(query) < _HEADER or query[2] & _RESPONSE:
             return None, None
@@ -127,7 +130,7 @@ def _question(query: dns.message.Message) -> DnsQuery | None:
 
 
 def _names(topology: Topology) -> Iterator[tuple[str, Address]]:
-    """Yield every name below `example.com` with its address."""
+    """Yield the first label of each name below `example.com`, with its address."""
     named = {
         "www": topology.internet,
         "dns": topology.resolver,
