@@ -54,7 +54,8 @@ class Dialect:
     """MTU of a network without an MTU option (BR-12): a number of bytes, or `inherit` for the
     uplink's MTU."""
     address_reuse: Literal["lowest", "next"] = "lowest"
-    """Whether a new container gets the lowest free address, or the next one (BR-10)."""
+    """Whether a new container gets the lowest free address, or the one after the last address that
+    was assigned (BR-10)."""
     none_loopback: bool = True
     """Whether `lo` is up in mode none (NONE-2, NONE-4)."""
     none_loopback6: bool = True
@@ -80,7 +81,7 @@ class Dialect:
     """Network of a joining container once the joined container has stopped (CTR-9); with `ends`
     the joining container stops too."""
     direct_routing: Literal["drop", "reject", "accept"] = "drop"
-    """Treatment of a packet from outside to an unpublished container's address (BR-9)."""
+    """Treatment of a packet from outside to a container's address and unpublished port (BR-9)."""
     direct_routing6: Literal["drop", "reject", "accept"] | None = None
     """`direct_routing` for IPv6 (BR-9, V6-1); `None`: as for IPv4."""
     isolation: Literal["networks", "none"] = "networks"

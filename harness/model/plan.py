@@ -158,7 +158,7 @@ class ContainerSpec:
     def networks(self) -> tuple[str, ...]:
         """The networks that the container is on, beginning with the network of its mode.
 
-        A joining container has none: it is in the netns of the joined container.
+        A container in mode host, none or container has none.
         """
         own = (self.mode.network,) if isinstance(self.mode, Bridge | Attached) else ()
         return (*own, *self.also)

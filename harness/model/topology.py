@@ -1,8 +1,8 @@
-"""The world as data: its namespaces, their addresses, and the routers between them.
+"""Topology of the world: its namespaces, their addresses, and the routers between them.
 
-LAN, links and internet use only documentation ranges (RFC 5737, RFC 3849), so that
-a mistake never sends a packet to a real host. The network behind `br0` belongs to
-the host and uses private ranges (RFC 1918, RFC 4193).
+The LAN, the links between routers and the internet use only documentation ranges (RFC 5737,
+RFC 3849), so that a mistake never sends a packet to a real host. The network behind `br0`
+belongs to the host and uses private ranges (RFC 1918, RFC 4193).
 
 ```
                      internet  203.0.113.10 (www.example.com), 203.0.113.53 (DNS)

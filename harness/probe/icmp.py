@@ -16,7 +16,7 @@ ECHO_REPLY: Final[dict[Family, int]] = {4: 0, 6: 129}
 ERRORS: Final[dict[Family, tuple[int, ...]]] = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 HEADER: Final = 8
 HOST_UNREACHABLE: Final = "host-unreachable"
-"""No host on the network of the address replies for it."""
+"""Name of the error when no host on the link replies to ARP or NDP for the address."""
 
 _NAMES: Final[dict[Family, dict[tuple[int, int], str]]] = {
     4: {

@@ -53,7 +53,7 @@ from linux.netns import NetNS
 from linux.readiness import await_ready, forget_unresolved
 
 SLICE: Final = 8192
-"""Requests in flight at once. Fewer than the 65,536 values of an ICMP sequence number."""
+"""Number of requests in flight at once; an ICMP sequence number has only 65,536 values."""
 
 _PORTS: Final = range(61000, 65536)
 """Ports of the witnesses: above the kernel's range of ephemeral ports."""
@@ -61,7 +61,7 @@ _OWN_PORTS: Final = range(24576, 24576 + SLICE)
 """Source ports of agents: below the ephemeral range, so that no other socket has them."""
 _PUMP_EVERY: Final = 32
 _DELAYED_PAUSE: Final = 0.002
-"""Time to receive replies while a kernel timer delays one, in seconds."""
+"""Time in seconds to wait for replies while the kernel delays a neighbour reply."""
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """Errors from the limits of this process, not from the network."""
 _EVENTS: Final = 512

@@ -37,9 +37,9 @@ from linux.rtnetlink import Address
 from linux.rtnetlink_dump import Link, Links
 
 CONTROL_BOUND: Final = 5.0
-"""Bound on a control packet's way over `lo`, in seconds. It takes microseconds."""
+"""Time in seconds that a control packet has to come back over `lo`. It needs microseconds."""
 QUIET_BOUND: Final = 10.0
-"""Time in seconds after which a world that is still busy is an error."""
+"""Time in seconds after which packets that are still in flight are an error."""
 
 _PAGE: Final = 1 << 16
 _ALL_PROTOCOLS: Final = socket.htons(3)
@@ -238,14 +238,14 @@ def _whole(descriptor: int) -> str:
 
 
 PATIENCE: Final = 0.3
-"""Minimum time of a packet in a user-mode stack, which has no counters, in seconds."""
+"""Minimum time of a packet in a user-space stack, which has no counters, in seconds."""
 
 _SLOWER: Final = 3
-"""Factor for the slowest reply of the stack's agent in the same matrix."""
+"""Minimum wait as a multiple of the agent's slowest reply in the same matrix."""
 
 
 def agent_patience(spaces: Iterable[NetNS]) -> float:
-    """Return how long to wait for replies of containers with a user-mode network stack, in seconds.
+    """Return how long to wait for replies of user-space network stacks, in seconds.
 
     The result is 0 if none of the namespaces has such a stack.
     """

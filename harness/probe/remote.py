@@ -41,7 +41,7 @@ COMMAND: Final = ("/usr/bin/python3", "-I", "-S", "-c", SOURCE.read_text("utf-8"
 ANSWER_BOUND: Final = 30.0
 """Bound on an agent's reply, in seconds. It usually takes less than a millisecond."""
 ENDING_BOUND: Final = 5.0
-"""Bound on the end of an agent and of the exec that started it, after the request, in seconds."""
+"""Time in seconds that an agent and the exec that started it have to end."""
 _CHUNK: Final = 1 << 20
 
 
@@ -199,7 +199,7 @@ class AgentClient:
 class AgentNetNS(NetNS):
     """A container's netns, whose sockets the agent opens; `fd` is a descriptor of the netns.
 
-    With `own_stack` the container has a user-mode network stack. The netns on the host then does
+    With `own_stack` the container has a user-space network stack. The netns on the host then does
     not show the container's network state, and setns does not reach it. Without `own_stack` the id
     is that of the netns that the agent reports. It differs from `fd` if exec enters another netns.
     """
@@ -214,7 +214,7 @@ class AgentNetNS(NetNS):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Run the body inside the netns; raise `UserspaceStack` if it has a user-mode stack."""
+        """Run the body inside the netns; raise `UserspaceStack` if it has a user-space stack."""
         by_kernel(self)
         with super().entered():
             yield
@@ -246,7 +246,7 @@ def by_kernel(space: NetNS) -> NetNS:
 
 
 class UserspaceStack(Exception):
-    """A test asks the host's kernel about a container that has a user-mode network stack.
+    """A test asks the host's kernel about a container that has a user-space network stack.
 
     The test is then *unsupported*: it has no verdict about the runtime (`harness.plugin.leaks`).
     """
@@ -442,7 +442,7 @@ def with_cables(
 def of_main_table(routes: Sequence[rtnetlink_dump.Route]) -> list[rtnetlink_dump.Route]:
     """Return those of the routes that Linux would have in its main table.
 
-    A user-mode stack also lists the routes of `lo`, which Linux has in another table.
+    A user-space stack also lists the routes of `lo`, which Linux has in another table.
     """
     return [
         route for route in routes if route.oif != rtnetlink.LO and _version(route) == route.family

@@ -38,7 +38,7 @@ def seen_from_host(space: NetNS, stack: contextlib.ExitStack) -> NetNS:
 
 
 def has_own_stack(space: NetNS) -> TypeGuard[AgentNetNS]:
-    """Return whether the handle is on a container with a user-mode network stack."""
+    """Return whether the handle is on a container with a user-space network stack."""
     return isinstance(space, AgentNetNS) and space.own_stack
 
 

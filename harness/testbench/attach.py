@@ -40,7 +40,7 @@ def attach(
     `name` is the container's name, from which the name of the veth's host end is derived. Without
     `routed` there is no default route, as on internal networks.
 
-    Raises `UserspaceStack` for a container with a user-mode network stack, and `ValueError` if the
+    Raises `UserspaceStack` for a container with a user-space network stack, and `ValueError` if the
     network has no bridge in the host. Raises `OSError` if the namespace already has an `eth0` or a
     default route; the veth pair is then removed again.
     """

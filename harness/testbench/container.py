@@ -32,16 +32,16 @@ class Container:
         self._scene = scene
         self.name = name
         self.started = facts
-        """Report of the runtime at the start."""
+        """The runtime's report on the container when it started."""
         own_stack = scene.runtime.dialect.own_stack
         self.net = NetnsView(name, self.inside if own_stack else self._open)
-        """View of its network namespace, or of its user-space network stack."""
+        """View of the container's network namespace, or of its user-space network stack."""
         self.own_stack = own_stack
-        """True if it has a user-space network stack, and so a separate kernel."""
+        """True if the container has a user-space network stack, and so a separate kernel."""
         self._agent: AgentClient | None = None
         self._agents_pid = 0
         self._pid_1: tuple[int, int] | None = None
-        """Pid 1 when the container was created or its namespace last opened, and its start time."""
+        """Host pid and start time of the container's pid 1, when its netns was last opened."""
         with contextlib.suppress(OSError):  # the process has ended
             self._pid_1 = facts.pid, self._start_time(facts.pid)
 

@@ -52,7 +52,7 @@ class NetnsView:
             return remote.with_cables(found, space) if sockets.has_own_stack(space) else found
 
     def kernel_link(self, link: str) -> rtnetlink_dump.Link:
-        """Return an interface as the host's kernel sees it, even with a user-mode network stack."""
+        """Return an interface as the host's kernel, not a user-space network stack, reports it."""
         with (
             self.open() as space,
             contextlib.ExitStack() as stack,
@@ -63,7 +63,7 @@ class NetnsView:
     def interfaces(self, link: str | None = None) -> list[Interface]:
         """Return all addresses with their prefixes, or those of one link, except link-local ones.
 
-        IPv4 addresses come first, as the kernel lists them; a user-mode stack may have another
+        IPv4 addresses come first, as the kernel lists them; a user-space stack may have another
         order.
         """
         with self.open() as space, Netlink(space) as netlink:
@@ -104,7 +104,7 @@ class NetnsView:
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the namespace's kernel state once no address is tentative.
 
-        Raises `UserspaceStack` for a container with a user-mode network stack.
+        Raises `UserspaceStack` for a container with a user-space network stack.
         """
         with self.open() as space:
             return Snapshot.of(by_kernel(space), self.watched())

@@ -84,7 +84,7 @@ class Scene:
     """The networks and containers of a test; leaving the context removes all that it created.
 
     `record` is called with every observed matrix. `probe` selects how containers are probed: with
-    `exec` by an agent inside, as for every runtime with a user-mode network stack. Without `probe`
+    `exec` by an agent inside, as for every runtime with a user-space network stack. Without `probe`
     the world decides.
 
     A request for a feature that the runtime does not claim raises `Unclaimed`, except in `refusal`.

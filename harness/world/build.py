@@ -26,11 +26,11 @@ from linux.readiness import await_ready
 from linux.rtnetlink_dump import Link, LinkWatch
 
 NEAR: Final = 2
-"""Index of `eth0`, towards the LAN."""
+"""Interface index of `eth0`, on the LAN's side."""
 FAR: Final = 3
-"""Index of `eth1`, towards the internet."""
+"""Interface index of `eth1`, on the internet's side."""
 SWITCH: Final = 10
-"""Index of a bridge: the LAN's, and br0 in the host."""
+"""Interface index of a bridge: the LAN's, and br0 in the host."""
 DOWNWARD: Final = 100
 """Routing table of the routers for the private ranges.
 
@@ -58,7 +58,7 @@ ROUTER: Final[dict[str, str | int]] = {
 }
 
 Probe = Literal["netns", "exec"]
-"""How containers are probed: by sockets opened in their namespaces, or by an agent inside."""
+"""Method to probe containers: sockets opened in their namespaces, or an agent inside."""
 
 EVERYWHERE: Final = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
@@ -114,7 +114,7 @@ class World:
         self._resources.close()
 
     def links(self) -> dict[NetNS, list[Link]]:
-        """Return the links of each namespace of the world that are up."""
+        """Return for each namespace of the world those of its links that are up."""
         for space in self.namespaces.values():
             if space not in self._link_watches:
                 self._link_watches[space] = self._resources.enter_context(LinkWatch(space))

@@ -33,9 +33,12 @@ UDP_LIMIT: Final = 512
 All replies except those for `BIG` fit.
 """
 TTL: Final = 0
-"""TTL of every record, in seconds: no cache, so that the server receives every DNS query."""
+"""TTL of every record, in seconds: no resolver caches it, so the server gets every query."""
 BIG: Final = "big.example.com"
-"""Name whose TXT and A records fit no datagram: TC over UDP, complete over TCP (RFC 7766)."""
+"""Name whose TXT and A records are too large for a datagram.
+
+The reply over UDP has the TC bit set, the reply over TCP is complete (RFC 7766).
+"""
 BIG_TEXT: Final = tuple(f"{number:03d}" + "x" * 197 for number in range(40))
 BIG_ADDRESSES: Final = tuple(IPv4Address("203.0.113.100") + number for number in range(120))
 """Addresses that no namespace of the world has."""

@@ -39,9 +39,9 @@ from linux.netns import NetNS
 from linux.readiness import await_ready
 
 BOUND: Final = 2.0
-"""Bound on the cleanup of the kernel and a runtime after a container, in seconds."""
+"""Time in seconds that the kernel and a runtime have to clean up after a container."""
 ENDING: Final = 10.0
-"""Bound for resources declared to end by themselves, in seconds; it depends on the load."""
+"""Time in seconds that resources which are declared to end by themselves have to end."""
 LEFT_BEHIND, BYSTANDER = "LIFE-1", "BYS-1"
 
 _WATCHED: Final = (HOST, NS1, NS2)
@@ -92,7 +92,7 @@ class LeakGuard:
         self._world = world
         self._br0 = [item.network for item in world.topology.br0]
         self._own: set[Address] = set()
-        """Addresses that the host itself has had: gateways of networks."""
+        """Addresses that the host itself has had, such as the gateways of networks."""
         self._met: set[Address] = set()
         """Addresses and MACs of the host's past neighbours: all containers that sent a packet."""
         self._had: set[Address] = set()

@@ -15,7 +15,7 @@ import time
 from typing import Final, Self
 
 LARGEST: Final = 1 << 15
-"""Maximum bytes sent through the socket itself; longer messages go by a file in memory."""
+"""Largest message in bytes that the socket carries; a longer one is passed as a file in memory."""
 
 LAST_WORDS: Final = 0
 """Number of a message that reports how the other end failed; no request uses it."""

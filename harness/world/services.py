@@ -46,7 +46,7 @@ from linux.netns import NetNS
 Transport = Literal["tcp", "udp"]
 
 PATIENCE: Final = 5.0
-"""Bound on the return of the services' record, in seconds."""
+"""Time in seconds within which the services process must return its record."""
 
 _PORTS: Final[dict[Transport, dict[str, int]]] = {"tcp": TCP_PORTS, "udp": UDP_PORTS}
 _OWN: Final = frozenset(UDP_PORTS.values())
@@ -105,7 +105,7 @@ class Services:
 
     def __init__(self, pid: int, control: Channel) -> None:
         self.pid = pid
-        """Its pid in the caller's pid namespace; 0 once the process has ended."""
+        """Pid of the services process in the caller's pid namespace; 0 once it has ended."""
         self._control = control
         self._asks = 0
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from harness.testbench.netns_view import NetnsView
 
 SLOTS: Final = 1024
-"""Frames that a tap keeps until they are collected."""
+"""Number of frames that a tap stores until they are collected."""
 
 
 class CaptureLost(Exception):

@@ -41,7 +41,7 @@ _ERRORS6: Final = {
 }
 
 End = Address | IPv4Network | IPv6Network | None
-"""An address. In templates also a network, for any of its addresses, or None for any address."""
+"""An address; a template also accepts a network (any of its addresses) or None (any address)."""
 
 
 def ip(family: Family, *, src: End = None, dst: End = None, ttl: int | None = None) -> Packet:
@@ -89,8 +89,8 @@ def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
 def send_packet(view: NetnsView, packet: Packet) -> None:
     """Send an IP packet by the routes of a namespace; raise `OSError` if none leads to its target.
 
-    Raises `UserspaceStack` for an IPv6 packet if the namespace has a user-mode network stack, which
-    accepts no raw IPv6 packet.
+    Raises `UserspaceStack` for an IPv6 packet if the namespace has a user-space network stack:
+    such a stack accepts no raw IPv6 packet.
     """
     family: Family = 4 if isinstance(packet, IP) else 6
     if family == 6:

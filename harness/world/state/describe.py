@@ -24,7 +24,7 @@ from linux.nftables import comment_of
 Thing = tuple[str, dict[str, str]]
 """Name of an object, such as `link eth0`, and its facts: `mtu` → …."""
 Names = Mapping[int, str]
-"""Links by index."""
+"""Names of links by interface index."""
 Still = tuple[object, ...]
 
 _LABELS: Final = {
@@ -376,7 +376,7 @@ def still(part: str, answer: bytes) -> Still:
 
 _NFTFACTS_FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _COUNTING: Final = frozenset({"counter", "quota", "last", "connlimit"})
-"""Expressions whose data moves with packets."""
+"""nft expressions whose data changes with every packet."""
 _EXPRESSIONS: Final = 4
 _LEFT_OUT: Final = {
     "table": frozenset({3, 4}),  # use, handle

@@ -54,7 +54,7 @@ class Ruleset(NamedTuple):
     rules: Messages = ()
     sets: Messages = ()
     elements: tuple[tuple[bytes, Messages], ...] = ()
-    """Each set with its elements; not of sets that packets fill."""
+    """Each set with its elements, except the sets that packets fill."""
     objects: Messages = ()
     flowtables: Messages = ()
 
@@ -106,7 +106,7 @@ _DISCIPLINES: Final = Request(38, NLM_F_DUMP, bytes(20), "list queueing discipli
 """RTM_GETQDISC (linux/pkt_sched.h)."""
 _DISCIPLINE: Final = 20
 _OF_LINK: Final = 16
-"""Length of a discipline's header, and of the part before its use count."""
+"""Length in bytes of a discipline's header, and of the part before its use count."""
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 
 
@@ -272,7 +272,7 @@ _COUNTS: Final = frozenset({"net/netfilter/nf_conntrack_count"})
 
 
 _LOW: Final = 1024
-"""Limit of the descriptors that select(2) accepts; lower ones are left to other users."""
+"""Limit of the descriptors that select(2) accepts; lower ones are left to other code."""
 _MOST: Final = 8192
 
 

@@ -36,7 +36,7 @@ class HostState(NamedTuple):
     """Mounts, cgroups, processes and held namespaces of the host, at one moment."""
 
     mounts: tuple[str, ...] = ()
-    """Lines of mountinfo."""
+    """Lines of the host's mountinfo: proc_pid_mountinfo(5)."""
     cgroups: frozenset[str] = frozenset()
     processes: frozenset[int] = frozenset()
     held: tuple[HeldNamespace, ...] = ()
