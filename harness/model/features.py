@@ -120,7 +120,7 @@ def has_default_network(claimed: Collection[Feature]) -> bool:
 def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
     """Return the features that a container needs, beginning with the feature of its mode.
 
-    For the network of a container in mode bridge, only the default network counts here. The
+    A container on the default network needs `BRIDGE` if the runtime has no such network. The
     features of user-defined networks come from `of_network`.
     """
     if mode := _MODES.get(type(spec.mode)):

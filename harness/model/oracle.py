@@ -459,7 +459,7 @@ def _kept_out(world: _World, cell: Cell, source: Attachment, target: Attachment)
 def _cut_off(
     dialect: Dialect, cell: Cell, source: Attachment, target: Attachment
 ) -> Promise | None:
-    """Promise a drop of the IPv6 packets that the host forwards to or from br0, if declared."""
+    """Promise a drop of IPv6 packets forwarded to or from br0, if the dialect declares it."""
     forwarded = source.network is None and target.name != HOST
     if cell.family == 4 or dialect.router6 == "kept" or not forwarded:
         return None
@@ -473,9 +473,9 @@ def _cut_off(
 
 
 def _direct_routing(dialect: Dialect, family: Family) -> Promise | None:
-    """Promise the declared outcome for a packet from outside to a container's own address.
+    """Promise the declared outcome for a packet from outside that is addressed to a container.
 
-    The port is not published there.
+    The packet goes to the container's own address and to an unpublished port.
     """
     match dialect.direct(family):
         case "accept":

@@ -1,4 +1,4 @@
-"""Plans as TOML files, which users can read and edit, and `netmodes lab` builds.
+"""Plans as TOML files: users can read and edit them, and `netmodes lab` builds them.
 
 ```toml
 [[network]]

@@ -36,7 +36,7 @@ _CHUNK = 1 << 16
 
 
 class Agent:
-    """Server of the agent's requests, which it reads line by line from its input."""
+    """Server in the agent: reads requests line by line from the input and carries them out."""
 
     def __init__(self, reading: int, writing: int) -> None:
         self._reading, self._writing = reading, writing
@@ -183,7 +183,7 @@ class Agent:
 
 
 def packed(value: Any) -> Any:
-    """Return the value as types that JSON has."""
+    """Return the value in a form that JSON can represent."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"b": base64.b64encode(value).decode()}
     if isinstance(value, (tuple, list)):

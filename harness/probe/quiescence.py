@@ -7,7 +7,7 @@ when both of these are true:
 1. A control packet has gone through the backlog of *every* CPU and come back. A broadcast has gone
    through the queue of each parent of macvlan links (`Control`).
 2. No packet counter of a watched interface has changed between two such passes. A packet that
-   passes another interface would be counted there, and queued again behind the control packet.
+   moves on by a hop is queued again behind the control packet, but changes a counter.
 
 Every ARP or NDP request has been delivered by then. For proxied addresses the kernel delays its
 replies to such requests. It lists the delayed requests, so the harness waits for these replies
@@ -274,7 +274,7 @@ def await_silence(
 
 
 class Proxies:
-    """Detector of replies to neighbour requests that the kernel delays (proxy ARP, proxy NDP).
+    """Detector of neighbour replies that the kernel delays: those of proxy ARP and proxy NDP.
 
     `control` is any namespace. `spaces` are the namespaces that may wait for such a reply or send
     it. The kernel keeps one queue for all namespaces of the machine. A queued request therefore
@@ -339,9 +339,9 @@ Port = tuple[NetNS, str]
 
 
 class ParentPath(NamedTuple):
-    """Path of a broadcast through a veth whose one end is the parent of macvlan links.
+    """Path of a broadcast through a veth pair; one end is the parent of macvlan links.
 
-    The path leads from the other end of the veth to one of the macvlan links. `passed` are the
+    The path leads from the other end of the veth pair to one of the macvlan links. `passed` are the
     interfaces that a broadcast on the path passes.
     """
 

@@ -293,7 +293,7 @@ class RemoteSocket:
     # --- waiting
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while this socket has data, only for polling."""
+        """Return a descriptor, only for polling, that is readable while this socket has data."""
         if self._descriptor < 0:
             self._descriptor = self._agent.watch(self._handle)
         return self._descriptor

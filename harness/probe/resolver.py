@@ -76,9 +76,9 @@ class WorldSilent(Exception):
 def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list[Resolved]:
     """Look up all names at the same time; return a result for each lookup, in order.
 
-    All resolvers of a lookup are queried at once. The first one in the list that replies without an
-    error decides. A resolver that does not reply counts as failed only if `control` gets a reply
-    afterwards. `control` is a lookup that must succeed. If it fails, `WorldSilent` is raised.
+    All resolvers of a lookup are queried at once. The first one in the list that neither fails nor
+    stays silent decides. A resolver that stays silent counts as failed only if `control` gets a
+    reply afterwards. `control` is a lookup that must succeed; if it fails, `WorldSilent` is raised.
     """
     silent = False
     found: list[list[_Answer | None]] = []

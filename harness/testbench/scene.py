@@ -172,7 +172,7 @@ class Scene:
 
     @contextlib.contextmanager
     def _creating(self, remove: Callable[[str], None], name: str) -> Iterator[None]:
-        """Create an object of the runtime in the body; if this is interrupted, `close` removes it.
+        """Create an object of the runtime in the body; `close` removes it after an interrupt.
 
         `remove` is the function that removes an object by its name.
         """
@@ -440,9 +440,9 @@ class Scene:
 
 
 def bridges_are_apart(plan: Plan, dialect: Dialect) -> bool:
-    """Return True if the bridges have a netns of their own, other than the host's.
+    """Return True if the bridges are in a netns other than the host's.
 
-    If the runtime has a daemon, this netns always exists, else while a bridge is in use.
+    With a daemon this netns always exists; without one it exists while a bridge is in use.
     """
     if dialect.bridges == "host":
         return False
@@ -463,7 +463,7 @@ def open_bridge_netns(plan: Plan, runtime: Adapter, host: HostMachine) -> NetNS:
 def netns_with_shared_addresses(
     plan: Plan, dialect: Dialect, spaces: Mapping[str, NetNS]
 ) -> list[NetNS]:
-    """Return the namespaces that have an address of a container too, and may reply instead."""
+    """Return the namespaces that share addresses with a container and may reply in its place."""
     found = [spaces[HOST]] if dialect.default_network == "pasta" else []
     return [*found, *([spaces[GATEWAY]] if bridges_are_apart(plan, dialect) else [])]
 

@@ -186,7 +186,7 @@ class LeakGuard:
             self._base = self._checked(base)
 
     def stand_down(self) -> None:
-        """Discard all recorded states after an interrupt, so that no test gets blamed for it."""
+        """Discard all recorded states after an interrupt: no test is then blamed for leftovers."""
         self._base = self._before_shared = None
 
     def share(self) -> None:
@@ -286,7 +286,7 @@ class LeakGuard:
         return found
 
     def _in_order(self, changes: Sequence[StateChange]) -> Iterator[StateChange]:
-        """Yield the changes, without chains of the runtime whose rules have only moved."""
+        """Yield the changes, without rules of the runtime's chains that only changed positions."""
         chains: dict[str, list[StateChange]] = {}
         for change in changes:
             table = next((item for item in self._tables if change.thing.startswith(item)), None)

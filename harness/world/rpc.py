@@ -2,7 +2,8 @@
 
 The caller may be interrupted at any instruction, by Ctrl-C or by a test's timeout. A message is
 taken from the kernel by one system call, so an interrupt loses either a whole message or none. The
-number tells which message is received next. A byte stream would lose its position instead.
+number of the next message shows to which request it belongs. A byte stream would lose its position
+instead.
 """
 
 from __future__ import annotations

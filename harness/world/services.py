@@ -136,18 +136,24 @@ class Services:
             return cls(pid, here)
 
     def queries(self, since: int = 0) -> list[ServiceQuery]:
-        """Return the DNS queries since `since`, a `mark`, in the order of arrival."""
+        """Return the DNS queries after a point of the record, in the order of arrival.
+
+        `since` is a point that `mark` has returned.
+        """
         return [event for event in self._ask(since)[1] if isinstance(event, ServiceQuery)]
 
     def visits(self, since: int = 0) -> list[ServiceVisit]:
-        """Return the connections and datagrams since `since`, a `mark`, in the order of arrival.
+        """Return the connections and datagrams after a point of the record, in order of arrival.
 
-        Those to the DNS service are included.
+        Those to the DNS service are included. `since` is a point that `mark` has returned.
         """
         return [event for event in self._ask(since)[1] if isinstance(event, ServiceVisit)]
 
     def mark(self) -> int:
-        """Return the length of the record once everything that reached the sockets is in it."""
+        """Return the point that the record has reached.
+
+        Everything that has already reached the sockets comes before this point.
+        """
         return self._ask(None)[0]
 
     def _ask(self, since: int | None) -> tuple[int, list[ServiceVisit | ServiceQuery]]:

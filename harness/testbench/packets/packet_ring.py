@@ -1,9 +1,9 @@
 """Frames from a ring buffer that the kernel and this process share: packet(7), packet_mmap.
 
-A ring has two measured advantages over `recv`. First, the kernel stamps a frame when it puts the
-frame into a ring. In a socket's queue, timestamps begin only some time after the request, and
-frames of different taps then come out of order. Second, a queue is limited by `net.core.rmem_max`,
-which an ordinary user cannot raise.
+A ring has two measured advantages over `recv`. First, the kernel stamps each frame when it puts the
+frame into a ring. For a socket's queue, it starts to stamp frames only some time after the request.
+The frames of different taps then come out of order. Second, a queue is limited by
+`net.core.rmem_max`, which an ordinary user cannot raise.
 """
 
 from __future__ import annotations

@@ -251,7 +251,7 @@ class Dumps:
         self._files.clear()
 
     def close(self) -> None:
-        """Close everything."""
+        """Close all sockets and files."""
         self._resources.close()
 
     def __enter__(self) -> Self:
