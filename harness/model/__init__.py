@@ -1,4 +1,4 @@
-"""Plans, matrices, dialects, requirements and the oracle: pure data and rules, without I/O."""
+"""Data model of the harness and the rules of the oracle: no module here does I/O."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The documented choices in which runtimes may differ.
 
-A runtime declares its dialect, and the suites check the runtime against it. Each field
-states its meaning and the requirements that depend on it. Defaults are mydocker's.
+A runtime's adapter declares the runtime's dialect, and the suites check the runtime against it.
+Each field states its meaning and the requirements that depend on it. The default values are those
+of the runtime mydocker.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ DESCRIPTION_SUFFIX: Final = ".toml"
 
 
 def split_runtime_name(name: str) -> tuple[str, str, str]:
-    """Split into an adapter's name or a file's path, which may contain an `@`, and a prefix."""
+    """Split `name` at its `@` into the adapter's name, the `@`, and the prefix after it.
+
+    The path of a TOML file may stand in place of the adapter's name, and may itself contain an `@`.
+    Without a prefix the last two strings are empty.
+    """
     path, at, prefix = name.rpartition(f"{DESCRIPTION_SUFFIX}@")
     if name.endswith(DESCRIPTION_SUFFIX):
         return name, "", ""
@@ -43,11 +48,14 @@ class Dialect:
     bridge_address6: IPv6Interface | None = None
     """IPv6 address of the default bridge; `None`: the default network has no IPv6 (V6-3)."""
     mac: Literal["from-address", "random", "stable"] = "from-address"
-    """Origin of a MAC (BR-11): 02:42 and the IPv4 address, random, or derived from the name."""
+    """Origin of a container's MAC (BR-11): 02:42 followed by the IPv4 address, a random MAC, or one
+    derived from the container's name."""
     mtu: int | Literal["inherit"] = 1500
-    """MTU of a network without an MTU option (BR-12), in bytes, or the uplink's."""
+    """MTU of a network without an MTU option (BR-12): a number of bytes, or `inherit` for the
+    uplink's MTU."""
     address_reuse: Literal["lowest", "next"] = "lowest"
-    """Whether a new container gets the lowest free address, or the next one (BR-10)."""
+    """Whether a new container gets the lowest free address, or the one after the last address that
+    was assigned (BR-10)."""
     none_loopback: bool = True
     """Whether `lo` is up in mode none (NONE-2, NONE-4)."""
     none_loopback6: bool = True
@@ -66,16 +74,16 @@ class Dialect:
     joined_refuses: frozenset[str] = frozenset(
         {"publish", "mac", "ip", "hostname", "dns", "add-host"}
     )
-    """Options that are refused, by name, with container:<id> (CTR-7)."""
+    """Names of the options that the runtime refuses in mode container:<id> (CTR-7)."""
     joining_stopped: Literal["refused", "starts-it"] = "refused"
     """Result of joining a container that does not run (CTR-6)."""
     joined_survives: Literal["loopback-only", "keeps-network", "refused", "ends"] = "keeps-network"
     """Network of a joining container once the joined container has stopped (CTR-9); with `ends`
     the joining container stops too."""
     direct_routing: Literal["drop", "reject", "accept"] = "drop"
-    """Treatment of a packet from outside to an unpublished container's address (BR-9)."""
+    """Treatment of a packet from outside to a container's address and unpublished port (BR-9)."""
     direct_routing6: Literal["drop", "reject", "accept"] | None = None
-    """The same for IPv6 (BR-9, V6-1), if it differs from IPv4."""
+    """`direct_routing` for IPv6 (BR-9, V6-1); `None`: as for IPv4."""
     isolation: Literal["networks", "none"] = "networks"
     """Isolation between networks (NET-2). With `networks`, another network's gateway address is
     reachable, as an address of the host, but its containers are not; with `none`, they are."""
@@ -127,7 +135,7 @@ class Dialect:
     """Whether a container that claims a peer's or the gateway's address, by ARP or neighbour
     discovery, receives the packets that its peers send there (L2-1): with `open` it does."""
     spoofing6: Literal["open", "contained"] | None = None
-    """The same for IPv6, if it differs from IPv4."""
+    """`spoofing` for IPv6; `None`: as for IPv4."""
     removing_absent: Literal["refused", "ignored"] = "refused"
     """Result of removing a container that does not exist, or no longer exists (LIFE-5)."""
     stopping_stopped: Literal["refused", "ignored"] = "ignored"
@@ -183,11 +191,11 @@ class Dialect:
     """Whether containers have their own network stack (gVisor, VMs): only exec probes see it."""
 
     def direct(self, family: Literal[4, 6]) -> Literal["drop", "reject", "accept"]:
-        """Return `direct_routing` of one family."""
+        """Return the value of `direct_routing` for one address family."""
         return (self.direct_routing6 if family == 6 else None) or self.direct_routing
 
     def claims(self, family: Literal[4, 6]) -> Literal["open", "contained"]:
-        """Return `spoofing` of one family."""
+        """Return the value of `spoofing` for one address family."""
         return (self.spoofing6 if family == 6 else None) or self.spoofing
 
     fleeting: tuple[str, ...] = ()

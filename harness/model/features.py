@@ -1,7 +1,8 @@
-"""Features that networks, containers and plans need, compared with the runtime's claims (pure).
+"""Features that networks, containers and plans need, compared with those that a runtime declares.
 
-A scene that needs an unclaimed feature raises `Unclaimed`. The test is then *unsupported*, which
-is not a verdict on the runtime.
+The adapter of a runtime declares (claims) the features that the runtime has. A test that needs an
+unclaimed feature raises `Unclaimed`. The test is then *unsupported*, which is not a verdict on the
+runtime. The module does no I/O.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from harness.model.plan import (
 
 
 class Feature(StrEnum):
-    """A feature that a runtime may claim; an unclaimed one is *unsupported*, never failed."""
+    """A feature that a runtime may declare (claim).
+
+    A test that needs an unclaimed feature is *unsupported*; it never counts as failed.
+    """
 
     BRIDGE = "bridge"
     HOST = "host"
@@ -60,7 +64,10 @@ _OF_NETWORK: Final[dict[Feature, Callable[[NetworkSpec], object]]] = {
 
 
 def _published(spec: ContainerSpec) -> tuple[Publish, ...]:
-    """Return the published ports; other modes than bridge discard or refuse them."""
+    """Return the published ports of a container in mode bridge, none in other modes.
+
+    In other modes the runtime ignores or refuses published ports.
+    """
     return spec.ports if isinstance(spec.mode, Bridge) else ()
 
 
@@ -76,7 +83,7 @@ _OF_CONTAINER: Final[dict[Feature, Callable[[ContainerSpec], object]]] = {
 
 
 def sentence(runtime: str, lacking: Collection[str]) -> str:
-    """Return the sentence that names the features a runtime does not claim."""
+    """Return the message that names the features that a runtime does not declare."""
     return f"{runtime} does not declare {', '.join(sorted(lacking))}"
 
 
@@ -95,24 +102,26 @@ def check(runtime: str, claimed: Collection[Feature], *asked: Feature) -> None:
 
 
 def of_network(spec: NetworkSpec) -> Iterator[Feature]:
-    """Return the features that a network needs; a plain one needs `NETWORKS`."""
+    """Return the features that a network needs, or `NETWORKS` if it has no special option."""
     kinds = [feature for feature, asks in _OF_NETWORK.items() if asks(spec)]
     return iter(kinds or [Feature.NETWORKS])
 
 
 def has_default_network(claimed: Collection[Feature]) -> bool:
-    """Return whether a container without a named network is on a default network.
+    """Return whether a container that names no network is on a default network.
 
-    A tap of the container counts as a network. A runtime that claims `networks` has a default
-    network among them. The feature `bridge` is a default network whose bridge is in the host.
+    A runtime that claims `bridge` has a default bridge in the host's netns. One of the networks of
+    a runtime that claims `networks` is the default. With `user-mode` the container's tap counts as
+    its default network.
     """
     return not {Feature.BRIDGE, Feature.NETWORKS, Feature.USER_MODE}.isdisjoint(claimed)
 
 
 def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
-    """Return the features that a container needs, its mode's first.
+    """Return the features that a container needs, beginning with the feature of its mode.
 
-    Only the default network counts; other networks need their own features.
+    A container on the default network needs `BRIDGE` if the runtime has no such network. The
+    features of user-defined networks come from `of_network`.
     """
     if mode := _MODES.get(type(spec.mode)):
         yield mode
@@ -130,9 +139,9 @@ def of_plan(plan: Plan, claimed: Collection[Feature]) -> Iterator[Feature]:
 
 
 def absent(plan: Plan, claimed: Collection[Feature]) -> dict[str, frozenset[Feature]]:
-    """Return the containers of a plan that the runtime cannot run, with the unclaimed features.
+    """Return the containers of a plan that the runtime cannot run, each with the features it lacks.
 
-    A joining container lacks the features that the joined container lacks.
+    A joining container also lacks the features that the joined container lacks.
     """
     found: dict[str, frozenset[Feature]] = {}
     for spec in plan.containers:

@@ -1,4 +1,4 @@
-"""The matrix: promises or observations, cell by cell, and the comparison of the two."""
+"""Matrices of promises or observations with an entry for each cell, and their comparison."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class MatrixConflict(ValueError):
 class Matrix(Mapping[Cell, E]):
     """An immutable mapping from `Cell` to `Promise`, or to `Observation`.
 
-    An observed and a promised matrix are equal if they have the same cells and every
-    promise admits its observation. Two promised, or two observed, matrices are equal if
-    their entries are. The order of cells has no effect on comparisons.
+    An observed and a promised matrix are equal if they have the same cells and every promise admits
+    its observation. Two promised matrices, or two observed ones, are equal if their entries are.
+    The order of cells has no effect on comparisons.
 
-    `origin` is the scene of the observations, for callers that probe again. Comparisons
-    ignore it.
+    `origin` is the scene in which the observations were made, so that a caller can probe its cells
+    again. Comparisons ignore `origin`.
     """
 
     __slots__ = ("_entries", "origin")
@@ -63,7 +63,7 @@ class Matrix(Mapping[Cell, E]):
         protocol: Protocol | None = None,
         family: Family | None = None,
     ) -> Matrix[E]:
-        """Return the cells that have all of the given properties."""
+        """Return a matrix of the cells that have all of the given properties."""
         return Matrix(
             (
                 (cell, entry)
@@ -77,13 +77,16 @@ class Matrix(Mapping[Cell, E]):
         )
 
     def restrict(self, cells: Iterable[Cell]) -> Matrix[E]:
-        """Return the entries for `cells` that this matrix has, in its own order."""
+        """Return a matrix of those `cells` that this matrix has, in the order of this matrix."""
         wanted = frozenset(cells)
         kept = ((cell, entry) for cell, entry in self.items() if cell in wanted)
         return Matrix(kept, origin=self.origin)
 
     def merge(self, other: Matrix[E]) -> Matrix[E]:
-        """Return the cells of both; raise `MatrixConflict` if two entries for one cell differ."""
+        """Return a matrix with the cells of both matrices.
+
+        Raises `MatrixConflict` if they have different entries for one cell.
+        """
         for cell, entry in other.items():
             if self.get(cell, entry) != entry:
                 raise MatrixConflict(f"{cell}: {self[cell]} here, {entry} there")
@@ -92,7 +95,7 @@ class Matrix(Mapping[Cell, E]):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One wrong cell, with the entry of each matrix or `None`."""
+    """A cell in which two matrices differ, with its entry in each, or `None` without one."""
 
     cell: Cell
     left: Entry | None
@@ -100,12 +103,12 @@ class Difference:
 
     @property
     def promise(self) -> Promise | None:
-        """The promise, or `None` if there is none."""
+        """The cell's promise, or `None` if neither matrix has one."""
         return next((e for e in (self.left, self.right) if isinstance(e, Promise)), None)
 
     @property
     def observation(self) -> Observation | None:
-        """The observation, or `None` if there is none."""
+        """The cell's observation, or `None` if neither matrix has one."""
         return next((e for e in (self.left, self.right) if isinstance(e, Observation)), None)
 
 
@@ -113,9 +116,10 @@ AnyMatrix = Matrix[Promise] | Matrix[Observation]
 
 
 def diff(left: AnyMatrix, right: AnyMatrix) -> tuple[Difference, ...]:
-    """Return the wrong cells in the order of the promised matrix, or of `left`.
+    """Return the cells in which the two matrices differ.
 
-    Cells of the other matrix alone come last.
+    Their order is that of the promised matrix, or of `left` if the two are of one kind. Cells that
+    exist only in the other matrix come last.
     """
     first, second = (right, left) if _promises(right) else (left, right)
     return tuple(
@@ -130,7 +134,11 @@ def _promises(matrix: AnyMatrix) -> bool:
 
 
 def agree(left: Entry | None, right: Entry | None) -> bool:
-    """Return whether a promise admits an observation, or whether entries of one kind are equal."""
+    """Return whether two entries of a cell agree.
+
+    A promise and an observation agree if the promise admits the observation. Two promises, or two
+    observations, agree if they are equal.
+    """
     match left, right:
         case (Promise() as promise, Observation() as seen):
             return promise.admits(seen)
@@ -154,10 +162,12 @@ def explain(
 ) -> list[str]:
     """Return lines for an assertion message that explain why two matrices differ.
 
-    The result is empty if they do not differ. Each entry is one pair of source and target that
-    failed in one way, with both matrices' entries, the requirement and its reason. The first
-    lines give the properties that the wrong cells share. At most `limit` entries follow, then
-    the number of cells left out. `tell` is called once with the cells that are shown.
+    The result is empty if they do not differ. The first lines give the properties that the wrong
+    cells share. At most `limit` entries follow, then the number of cells left out.
+
+    An entry covers the cells of one source and one target that failed in the same way. It shows the
+    promise and the observation, the requirement and the reason. `tell` returns further lines about
+    the cells that are shown, and is called only once, with all of these cells.
     """
     wrong = diff(left, right)
     if not wrong:
@@ -188,7 +198,10 @@ def printable(text: str) -> str:
 
 
 def _likeness(difference: Difference) -> object:
-    """Return the key that the differences of one entry share; correct TTLs are left out."""
+    """Return a key that is equal for cells that failed in the same way.
+
+    The key does not contain correct TTLs.
+    """
     promise, seen = difference.promise, difference.observation
     if promise is None or seen is None:
         return difference.left, difference.right
@@ -202,7 +215,7 @@ def _likeness(difference: Difference) -> object:
 
 
 def _patterns(wrong: Sequence[Difference], cells: Collection[Cell]) -> Iterator[str]:
-    """Yield the properties of all wrong cells, and the properties whose cells are all wrong."""
+    """Yield the properties that all wrong cells share, and those for which every cell is wrong."""
     if len(wrong) in (1, len(cells)):
         return
     shared, lost = [], []
@@ -253,7 +266,10 @@ def _shown_ttl(difference: Difference) -> int:
 
 
 def _channels(cells: Sequence[Cell]) -> str:
-    """Return `icmp, udp over IPv4 and IPv6` if the cells are complete, else `icmp/4, udp/6`."""
+    """Return protocols and address families as text, such as `icmp, udp over IPv4 and IPv6`.
+
+    If not every protocol occurs with every family, list the pairs instead: `icmp/4, udp/6`.
+    """
     protocols = dict.fromkeys(cell.protocol for cell in cells)
     families = dict.fromkeys(cell.family for cell in cells)
     if len(cells) < len(protocols) * len(families):

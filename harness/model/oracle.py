@@ -1,13 +1,13 @@
-"""The oracle: the promised matrix of a plan, by topology and dialect.
+"""The oracle: computes the promised matrix of a plan from the topology and the dialect.
 
-The first rule of `_promise` that applies decides a cell; `_credited` names its requirement. The
-rules take `harness.model.topology` as given: the world forwards, the routers and the attacker
-route private ranges towards the host, and every address of the host replies to every source that
-can reach the host (Linux's weak host model).
+Each cell is decided by the first rule of `_promise` that applies, and `_credited` assigns its
+requirement. The rules take `harness.model.topology` as given: the world forwards, and the routers
+and the attacker route private ranges towards the host. Every address of the host replies to every
+source that can reach the host (Linux's weak host model).
 
-A container can be on several networks. Two containers that share a network use it. Otherwise a
-packet leaves by the network of the sender's default route, and its destination is the target's
-address on the first of the target's networks.
+A container can be on several networks. Two containers on a shared network use that network.
+Otherwise a packet leaves by the network of the sender's default route. Its destination is the
+target's address on the first of the target's networks.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ LAN: Final = "the LAN"
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One link of a network namespace of the world.
+    """The connection of a network namespace to one link of the world.
 
-    `name` is the owner of the link's addresses. `link` is `None` for a container
-    without a link; the host is on every link except the internet's. `network` is the
-    runtime's network if the container is on one.
+    `name` is the owner of the addresses on the link. `link` is `None` for a container with no link
+    other than `lo`. The host is on every link except the internet's. `network` is the runtime's
+    network, for a container that is on one.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Attachment:
     families: tuple[Family, ...] = FAMILIES
     network: NetworkSpec | None = None
     tap: str = ""
-    """User-space process (`pasta`, …) behind the container's tap; empty if it has a network."""
+    """User-space process (`pasta`, …) behind the container's tap; empty without a tap."""
 
     @property
     def internal(self) -> bool:
@@ -75,7 +75,7 @@ class Attachment:
 
 
 Attachments = Mapping[str, tuple[Attachment, ...]]
-"""Attachments by name. The host and each namespace outside it have one."""
+"""Attachments by the name of the container or namespace."""
 
 _AT_HOST: Final = Attachment(HOST, LAN)
 _OUTSIDE: Final = (
@@ -88,9 +88,10 @@ _OUTSIDE: Final = (
 
 
 def attachments_of(plan: Plan, dialect: Dialect) -> Attachments:
-    """Return all attachments of a plan; a joining container has those of the joined one.
+    """Return the attachments of each container of a plan and of each namespace of the world.
 
-    Raises `PlanError` if a subnet lies outside the ranges that the world routes.
+    A joining container has the attachments of the joined container. Raises `PlanError` if a subnet
+    lies outside the ranges that the world routes.
     """
     found: dict[str, tuple[Attachment, ...]] = {item.name: (item,) for item in _OUTSIDE}
     for container in plan.containers:
@@ -136,7 +137,10 @@ def _check_routed(network: NetworkSpec) -> None:
 def shared_link(
     sources: Sequence[Attachment], targets: Sequence[Attachment], family: Family
 ) -> tuple[Attachment, Attachment]:
-    """Return the links that a source and a target use over a family."""
+    """Return the link by which a source sends, and the target's link whose address is used.
+
+    Both are the same link if source and target share one. `family` is the address family.
+    """
     if sources == targets:
         own = _first(targets, family)
         return own, own
@@ -153,7 +157,7 @@ def _first(links: Sequence[Attachment], family: Family) -> Attachment:
 
 
 def _way_out(links: Sequence[Attachment], family: Family) -> Attachment:
-    """Return the link of the default route, which leads to the host."""
+    """Return the link of the default route to the host; internal networks have no such route."""
     leading = [item for item in links if not item.internal] or list(links)
     return _first(leading, family)
 
@@ -163,12 +167,12 @@ def promised(
 ) -> Matrix[Promise]:
     """Return the promises for all cells of `plan`, or for the valid ones among `cells`.
 
-    An address that does not exist (the IPv6 address of a container on an IPv4
-    network, the gateway of a container without a network) has no cell. An existing
-    target that cannot be reached has one.
+    A target address that does not exist has no cell: for example, the IPv6 address of a container
+    on an IPv4 network, or the gateway of a container without a network. A target that exists but
+    cannot be reached has a cell.
 
-    Raises `PlanError` if `cells` names a container that is not in the plan, or if a
-    subnet lies outside the routed ranges (`topology.PRIVATE`).
+    Raises `PlanError` if `cells` names a container that is not in the plan, or if a subnet lies
+    outside the routed ranges (`topology.PRIVATE`).
     """
     modes = {container.name: container.mode for container in plan.containers}
     world = _World(dialect, topology, attachments_of(plan, dialect), modes)
@@ -192,7 +196,10 @@ class _World:
     """Mode of each container, by name: a large matrix needs it in every cell."""
 
     def home_mode(self, name: str) -> model.Mode | None:
-        """Return the mode of the container that owns the netns of `name`, or `None`."""
+        """Return the mode of the container that owns the netns of `name`, or `None`.
+
+        A namespace that is no container's has no mode.
+        """
         mode = self.modes.get(name)
         while isinstance(mode, Joined):
             mode = self.modes[mode.container]
@@ -211,14 +218,20 @@ class _World:
                 return self.attachments[name]
 
     def asking(self, cell: Cell) -> tuple[Attachment, ...]:
-        """Return the attachments of the cell's source; for its gateway, those of the family."""
+        """Return the attachments of the cell's source.
+
+        If the target is the source's gateway, return only those of the cell's address family.
+        """
         own = self.attachments[cell.source]
         if cell.target == GATEWAY:
             own = tuple(item for item in own if cell.family in item.families) or own
         return own
 
     def has(self, cell: Cell) -> bool:
-        """Return whether the address that the cell asks about exists."""
+        """Return whether the cell exists: the target has an address of the cell's family.
+
+        Raises `PlanError` if the source or the target is unknown.
+        """
         source = cell.source in self.modes or cell.source in OUTSIDERS
         target = cell.target in self.modes or cell.target in _TARGETS
         if not (source and target):
@@ -231,7 +244,7 @@ class _World:
         return any(cell.family in item.families for item in self.targeted(cell))
 
     def routers_between(self, one: Attachment, other: Attachment) -> int:
-        """Return the number of routers, with the host, that decrement the TTL on the way."""
+        """Return the number of hops that decrement the TTL, the host among them if it forwards."""
         if _on_one_link(one, other):
             return 0
         if INTERNET not in (one.name, other.name):
@@ -261,7 +274,7 @@ def _promise(world: _World, cell: Cell) -> Promise:
 
 
 def _loopback(world: _World, cell: Cell, source: Attachment) -> Promise | None:
-    """Promise a reply from 127.0.0.1 and ::1 if `lo` is up and has the address."""
+    """Promise that a source reaches its own 127.0.0.1 or ::1 if `lo` is up and has the address."""
     if cell.target != LOOPBACK:
         return None
     dialect = world.dialect
@@ -287,9 +300,9 @@ def _loopback(world: _World, cell: Cell, source: Attachment) -> Promise | None:
 
 
 def _no_name(world: _World, cell: Cell, source: Attachment) -> Promise | None:
-    """Promise that no name resolves if the source reaches no resolver.
+    """Promise that a name does not resolve if the source reaches no resolver.
 
-    The runtime forwards no DNS query of an internal network. Docker once forwarded them
+    The runtime must not forward DNS queries from an internal network, as Docker once did
     (CVE-2024-29018).
     """
     if cell.target != BY_NAME:
@@ -342,13 +355,16 @@ def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | N
 
 
 def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """Promise the outcome if a user-space process is behind one end, or different ones are.
+    """Promise the outcome if a user-space process is between source and target.
 
-    The process sends the requests of a tap again from a socket of the host, so targets see the
-    host's address. No route leads to a tap. A packet for pasta's address, which is the host's,
-    ends at the nearest owner of that address; one for slirp4netns' address ends there too, or on
-    the route of private addresses. Over IPv6 slirp4netns advertises a prefix, from which each
-    container derives its own address.
+    The process (pasta or slirp4netns) is behind the source, the target, or each of them. The
+    process sends each request of its tap again from a socket of the host. Targets therefore see the
+    host's address. No route leads to a tap.
+
+    pasta gives its tap the host's address, so a packet for this address ends at its nearest owner.
+    A packet for the address of slirp4netns' tap also ends there, or at the route of private ranges.
+    Over IPv6 slirp4netns advertises a prefix, from which each container derives its own address.
+
     https://passt.top/passt/about/, https://github.com/rootless-containers/slirp4netns
     """
     dialect = world.dialect
@@ -380,7 +396,10 @@ def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -
 
 
 def _nowhere() -> Promise:
-    """Promise a rate-limited reject by the netns with the bridges, which has no IPv6 route."""
+    """Promise a reject with a rate-limited ICMPv6 error.
+
+    It comes from the netns that contains the bridges, which has no IPv6 route to the outside.
+    """
     return Promise(
         Outcome.REJECTED,
         codes=frozenset({"net-unreachable"}),
@@ -391,14 +410,17 @@ def _nowhere() -> Promise:
 
 
 def _tap(dialect: Dialect, end: Attachment) -> str:
-    """Return the tap of an attachment: its own, or that of the netns with the bridges."""
+    """Return the user-space process behind an attachment, or an empty string if there is none.
+
+    It is behind the container's own tap, or behind that of the netns that contains the bridges.
+    """
     if end.network and dialect.bridges != "host":
         return dialect.bridges
     return end.tap
 
 
 def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) -> Promise:
-    """Promise a reply from a nearer owner of the same address."""
+    """Promise a reply from another owner of the target's address that is nearer to the source."""
     return Promise(
         Outcome.WRONG_PEER,
         ttl=START_TTL - routers,
@@ -409,10 +431,11 @@ def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) 
 
 
 def _kept_out(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """Promise a drop or reject of packets from other networks, outsiders and isolated peers.
+    """Promise a drop or reject of packets that the runtime's rules keep from a container.
 
-    By default the runtime's rules drop no packet from the host, and none to a target that is not
-    a container.
+    They come from other networks, from outside the host, or from peers on a network without
+    inter-container communication. By default the rules drop no packet that the host sends, and none
+    whose target is not a container.
     """
     if source == target or source.name == HOST:
         return None
@@ -436,7 +459,7 @@ def _kept_out(world: _World, cell: Cell, source: Attachment, target: Attachment)
 def _cut_off(
     dialect: Dialect, cell: Cell, source: Attachment, target: Attachment
 ) -> Promise | None:
-    """Promise a drop of forwarded IPv6 packets to or from br0 if the runtime declares it."""
+    """Promise a drop of IPv6 packets forwarded to or from br0, if the dialect declares it."""
     forwarded = source.network is None and target.name != HOST
     if cell.family == 4 or dialect.router6 == "kept" or not forwarded:
         return None
@@ -450,7 +473,10 @@ def _cut_off(
 
 
 def _direct_routing(dialect: Dialect, family: Family) -> Promise | None:
-    """Promise the declared outcome for an outsider's packet to an unpublished container."""
+    """Promise the declared outcome for a packet from outside that is addressed to a container.
+
+    The packet goes to the container's own address and to an unpublished port.
+    """
     match dialect.direct(family):
         case "accept":
             return None
@@ -464,7 +490,7 @@ def _direct_routing(dialect: Dialect, family: Family) -> Promise | None:
 
 
 def _reply(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise:
-    """Promise a reply with the TTL that the routers leave, to the sender that the target sees."""
+    """Promise a reply, with the TTL after all routers and the sender that the target sees."""
     routers = world.routers_between(source, target)
     sender = _sender(world, cell, source, target)
     requirement = _relation(cell, source, target)
@@ -482,10 +508,10 @@ def _reply(world: _World, cell: Cell, source: Attachment, target: Attachment) ->
 
 
 def _sender(world: _World, cell: Cell, source: Attachment, target: Attachment) -> str:
-    """Return the sender that the target sees: packets that leave a bridge are masqueraded.
+    """Return the name of the sender that the target sees: the host if the packet is masqueraded.
 
-    Packets to the internet always are. Packets to other networks behind the host, and packets
-    of containers attached by hand, are masqueraded as declared.
+    Packets that leave a bridge for the internet are always masqueraded. For packets to other
+    networks behind the host, and for packets from containers attached by hand, the dialect decides.
     """
     dialect = world.dialect
     leaves = source.network is not None and not _on_one_link(source, target)
@@ -496,7 +522,7 @@ def _sender(world: _World, cell: Cell, source: Attachment, target: Attachment) -
 
 
 def _relation(cell: Cell, source: Attachment, target: Attachment) -> str:
-    """Return the requirement for traffic between this source and this target."""
+    """Return the id of the requirement for traffic between this source and this target."""
     if source == target:
         return _within(source)
     if source.network is None:
@@ -511,14 +537,17 @@ def _relation(cell: Cell, source: Attachment, target: Attachment) -> str:
 
 
 def _within(own: Attachment) -> str:
-    """Return the requirement for a source that reaches itself."""
+    """Return the id of the requirement for a source that sends to itself."""
     if own.tap:
         return "UM-1"
     return "BR-1" if own.network else "BYS-1"
 
 
 def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:
-    """Return the promise with its requirement: by the source's mode, the target's, then IPv6."""
+    """Return the promise with the requirement that applies to it.
+
+    The mode of the source decides, then the mode of the target, then IPv6.
+    """
     requirement, why = promise.requirement, promise.why
     bridged = requirement.startswith("BR-")
     match world.modes.get(cell.source), world.modes.get(cell.target):
@@ -538,7 +567,7 @@ def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:
 
 
 class Promises:
-    """Cache of one scene's promises: the oracle is pure, equal arguments give equal results."""
+    """Cache of the promises of one scene: the oracle returns equal results for equal arguments."""
 
     def __init__(self) -> None:
         self._last: tuple[object, Matrix[Promise]] | None = None
@@ -550,7 +579,7 @@ class Promises:
         topology: Topology,
         cells: Collection[Cell] | None = None,
     ) -> Matrix[Promise]:
-        """Return the same as `oracle.promised`."""
+        """Return the promises as `oracle.promised` does."""
         asked = None if cells is None else tuple(cells)
         given = plan, dialect, topology, asked
         if self._last is None or self._last[0] != given:

@@ -1,7 +1,7 @@
-"""Data classes for networks, containers, plans, cells, promises and observations (pure).
+"""Data classes for networks, containers, plans, cells, promises and observations.
 
-The module opens no socket and no file, so that any machine can draw, compare and
-shrink a plan. All classes are frozen; equal plans are interchangeable.
+The module opens no socket and no file, so plans can be drawn, compared and shrunk on any machine.
+All classes are frozen; equal plans are interchangeable.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PROTOCOLS: tuple[Protocol, ...] = (Protocol.ICMP, Protocol.UDP, Protocol.TCP)
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A private network namespace with one veth pair into the bridge of `network`."""
+    """Mode bridge: a private network namespace with a veth pair to the bridge of `network`."""
 
     network: str = DEFAULT_NETWORK
 
@@ -52,7 +52,7 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The host's own network namespace."""
+    """Mode host: the host's own network namespace."""
 
     def __str__(self) -> str:
         return "host"
@@ -60,7 +60,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """A private network namespace with only `lo`: `--net none`."""
+    """Mode none: a private network namespace with only `lo` (`--net none`)."""
 
     def __str__(self) -> str:
         return "none"
@@ -68,7 +68,7 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The network namespace of another container: `--net container:<id>`."""
+    """Mode container: the network namespace of another container (`--net container:<id>`)."""
 
     container: str
 
@@ -78,7 +78,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """Mode `none`, then a veth pair attached by hand to the bridge of `network`."""
+    """Mode none with a veth pair that is attached by hand to the bridge of `network`."""
 
     network: str = DEFAULT_NETWORK
 
@@ -94,9 +94,10 @@ Mode = Bridge | Host | Nothing | Joined | Attached
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """A user-defined bridge network. `None` leaves the choice to the runtime.
+    """A user-defined bridge network; the runtime chooses each value that is `None`.
 
-    `mtu` is in bytes. `ipv6` requests an IPv6 subnet even if `subnet6` is `None`.
+    `mtu` is in bytes. `ipv6` requests an IPv6 subnet even if `subnet6` is `None`. With `icc` false
+    the network's containers cannot reach each other.
     """
 
     name: str
@@ -112,7 +113,7 @@ class NetworkSpec:
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """The address families of its containers."""
+        """The address families that containers on the network get."""
         return (4, 6) if self.ipv6 or self.subnet6 else (4,)
 
 
@@ -133,10 +134,10 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One container of a plan. `None` leaves the choice to the runtime.
+    """One container of a plan; the runtime chooses each value that is `None`.
 
-    `also` lists further networks besides the one of its mode, a `Bridge`. `dns` lists its
-    resolvers, `hosts` the names and addresses for its `/etc/hosts`.
+    `also` lists networks besides the network of the container's mode, which must be `Bridge`. `dns`
+    lists the container's resolvers, `hosts` the names and addresses for its `/etc/hosts`.
     """
 
     name: str
@@ -155,18 +156,21 @@ class ContainerSpec:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """The networks that the container itself is on, the one of its mode first."""
+        """The networks that the container is on, beginning with the network of its mode.
+
+        A container in mode host, none or container has none.
+        """
         own = (self.mode.network,) if isinstance(self.mode, Bridge | Attached) else ()
         return (*own, *self.also)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Networks and containers to build, in the order in which they are built.
+    """Networks and containers to build, in this order.
 
-    The default network need not be listed. Raises `PlanError` if a name is malformed,
-    taken or `RESERVED`, or if a mode names a network or container that is not built
-    before.
+    The default network need not be listed. Raises `PlanError` if a name is malformed, already taken
+    or in `RESERVED`. Raises it too if a mode names an unknown network, or a container that does not
+    come earlier in the plan.
     """
 
     networks: tuple[NetworkSpec, ...] = ()
@@ -193,23 +197,23 @@ class Plan:
         return {item.name: item for item in self.containers}[name]
 
     def network(self, name: str) -> NetworkSpec:
-        """Return the network called `name`; the default one needs no entry."""
+        """Return the network called `name`; the default network needs no entry in the plan."""
         known = {item.name: item for item in (NetworkSpec(DEFAULT_NETWORK), *self.networks)}
         return known[name]
 
     def home(self, name: str) -> ContainerSpec:
-        """Return the owner of the netns of `name`: the container itself or the joined one."""
+        """Return the container that owns the netns of `name`: itself, or the one that it joins."""
         container = self.container(name)
         while isinstance(container.mode, Joined):
             container = self.container(container.mode.container)
         return container
 
     def with_container(self, container: ContainerSpec) -> Plan:
-        """Return this plan with another container."""
+        """Return a copy of this plan with `container` added."""
         return replace(self, containers=(*self.containers, container))
 
     def with_network(self, network: NetworkSpec) -> Plan:
-        """Return this plan with another network."""
+        """Return a copy of this plan with `network` added."""
         return replace(self, networks=(*self.networks, network))
 
 
@@ -258,8 +262,8 @@ RESERVED = frozenset({*OUTSIDERS, SELF, LOOPBACK, GATEWAY, BY_NAME, BR0})
 class Cell:
     """One cell of the matrix: whether `source` reaches `target` by `protocol` over `family`.
 
-    Source and target are names: a container's, one of `OUTSIDERS`, or (targets
-    only) `self`, `loopback`, `gateway`, `br0`, `www.example.com`.
+    Source and target are names of containers or of `OUTSIDERS`. A target may also be `self`,
+    `loopback`, `gateway`, `br0` or `www.example.com`.
     """
 
     source: str
@@ -286,12 +290,11 @@ class Outcome(StrEnum):
 class Observation:
     """Result of one probe.
 
-    `code` names the reject (`rst`, `port-unreachable`, `admin-prohibited`, …).
-    `ttl` is the TTL or hop limit of the reply at the source, `None` if the socket does not
-    show it (TCP shows only the request's). `seen_ttl` and `seen_from` are the TTL and the
-    sender of the request as the *target* saw them; `seen_from` is a name if the address
-    belongs to a container or namespace of the world, else the address.
-    `rtt` is in seconds and takes no part in comparisons.
+    `code` names the reject (`rst`, `port-unreachable`, `admin-prohibited`, …). `ttl` is the TTL or
+    hop limit of the reply at the source; `None` if the socket does not show it. TCP shows only the
+    TTL of the request. `seen_ttl` and `seen_from` are the TTL and the sender of the request as the
+    *target* saw them. `seen_from` is a name if the address belongs to a container or a namespace of
+    the world, else the address. `rtt` is the round-trip time in seconds; comparisons ignore it.
     """
 
     outcome: Outcome
@@ -310,16 +313,17 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """The promised result of a cell. A field that is `None` or empty allows any value.
+    """The promised result of a cell; a field that is `None` or empty allows any value.
 
-    `ttl` is the TTL of both request and reply. `seen_ttl` is the TTL of the request alone,
-    for a user-space process that replies with new packets.
+    `ttl` is the TTL of both request and reply. `seen_ttl` is the TTL of the request alone; it is
+    set if a user-space process replies with new packets.
 
-    `limited` marks a reject by a kernel whose ICMP errors are rate-limited
-    (`net.ipv6.icmp.ratelimit`: six for one source, then one a second). A drop keeps it too.
+    `limited` marks a reject by a kernel whose ICMP errors are rate-limited. The limit is six errors
+    for one source, then one a second (`net.ipv6.icmp.ratelimit`). A drop therefore also keeps a
+    limited promise.
 
-    `requirement` is the id of the requirement that makes the promise, `why` one clause for
-    the failure message.
+    `requirement` is the id of the requirement that makes the promise. `why` is the reason, a clause
+    for the failure message.
     """
 
     outcome: Outcome
@@ -332,11 +336,11 @@ class Promise:
     why: str = ""
 
     def admits(self, seen: Observation) -> bool:
-        """Return whether `seen` keeps this promise.
+        """Return whether the observation `seen` keeps this promise.
 
-        A promise of no reply promises that no request *arrives*: a request that the target saw
-        breaks the promise, even if the reply was lost. `WRONG_PEER` is promised if the address
-        has another owner too.
+        A promise without a reply promises that no request *arrives*. If the target saw the request,
+        the promise is broken, even if the reply was lost. `WRONG_PEER` is the promised outcome if
+        another owner of the target's address replies.
         """
         silence = self.limited and seen.outcome is Outcome.DROPPED
         if not silence and (
@@ -373,7 +377,7 @@ def cells(
     protocols: tuple[Protocol, ...] = PROTOCOLS,
     families: tuple[Family, ...] = FAMILIES,
 ) -> Iterator[Cell]:
-    """Yield every combination, source by source."""
+    """Yield a cell for every combination, source by source."""
     for source in sources:
         for target in targets:
             for protocol in protocols:

@@ -1,4 +1,4 @@
-"""Plans as TOML files, which users can read and edit, and `netmodes lab` builds.
+"""Plans as TOML files: users can read and edit them, and `netmodes lab` builds them.
 
 ```toml
 [[network]]
@@ -54,7 +54,7 @@ _MODES: Final = "bridge, host, none, network:NAME, container:NAME, attached:NETW
 
 
 def dumps(plan: Plan) -> str:
-    """Return the plan as TOML, without fields that have their default value."""
+    """Return the plan as TOML text; fields that have their default value are left out."""
     entries = {
         "network": [_written(item) for item in plan.networks],
         "container": [_written(item) for item in plan.containers],
@@ -78,7 +78,7 @@ def loads(text: str) -> Plan:
 
 
 def read(path: Path) -> Plan:
-    """Return the plan in a file; a `PlanError` names the file too."""
+    """Read a plan from a file; a `PlanError` also names the file."""
     try:
         return loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -224,7 +224,7 @@ def _port(text: str) -> Publish:
 
 
 def _range(text: str) -> tuple[int, int]:
-    """Return the first port and the number of ports."""
+    """Parse a port or a range of ports; return the first port and the number of ports."""
     first, dash, last = text.partition("-")
     low, high = int(first), int(last) if dash else int(first)
     if not 0 <= low <= high <= 65535:

@@ -1,4 +1,4 @@
-"""The catalogue of requirements for a runtime, each with its id, level and sources."""
+"""The catalogue of requirements for runtimes: each has an id, a level and its sources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CatalogueError(ValueError):
 
 
 class UnknownRequirement(LookupError):
-    """No requirement has this id; the message names the nearest that exist."""
+    """No requirement has this id; the message suggests similar ids."""
 
 
 class Level(StrEnum):
@@ -36,9 +36,9 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Source of a requirement, or of a past bug.
+    """Source of a requirement, or of a past bug of a runtime.
 
-    `url` is `None` for an unpublished source.
+    `url` is `None` if the source is not published.
     """
 
     name: str
@@ -52,10 +52,9 @@ class Reference:
 class Requirement:
     """One sentence that a runtime satisfies or violates.
 
-    `history` are bugs of real runtimes that the requirement's tests catch.
-    `dialect` are the fields of `Dialect` on which the exact promise depends.
-    `features` are the values of `adapters.protocol.Feature` that a runtime must
-    claim for the requirement to apply to it.
+    `history` lists bugs of real runtimes that the requirement's tests detect. `dialect` lists the
+    fields of `Dialect` on which the exact promise depends. `features` lists the features that a
+    runtime must declare for the requirement to apply (values of `adapters.protocol.Feature`).
     """
 
     id: str
@@ -95,7 +94,10 @@ class Catalogue:
 
 
 def load(path: Traversable) -> Catalogue:
-    """Return the catalogue in a file, a `Path` or a package resource; raise as `parse` does."""
+    """Read the catalogue from a file (a `Path` or a package resource).
+
+    Raises the errors of `parse`.
+    """
     return parse(path.read_text(encoding="utf-8"))
 
 
@@ -120,7 +122,7 @@ def parse(text: str) -> Catalogue:
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True):
-    """A requirement as it is in the file."""
+    """A requirement as the catalogue's file has it."""
 
     id: str
     level: Level
@@ -158,7 +160,10 @@ def _requirement(raw: Mapping[str, Any], section: str, links: Mapping[str, str])
 
 
 def _reference(id_: str, name: str, links: Mapping[str, str]) -> Reference:
-    """Resolve a short name by the table `links`: an exact name, or a pattern with `{}`."""
+    """Return the reference that the table `links` has for a short name of a source.
+
+    A key of `links` is the exact name, or a pattern with `{}`.
+    """
     if name in links:
         return Reference(name, links[name] or None)
     for pattern, url in links.items():

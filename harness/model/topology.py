@@ -1,8 +1,8 @@
-"""The world as data: its namespaces, their addresses, and the routers between them.
+"""Topology of the world: its namespaces, their addresses, and the routers between them.
 
-LAN, links and internet use only documentation ranges (RFC 5737, RFC 3849), so that
-a mistake never sends a packet to a real host. The network behind `br0` belongs to
-the host and uses private ranges (RFC 1918, RFC 4193).
+The LAN, the links between routers and the internet use only documentation ranges (RFC 5737,
+RFC 3849), so that a mistake never sends a packet to a real host. The network behind `br0`
+belongs to the host and uses private ranges (RFC 1918, RFC 4193).
 
 ```
                      internet  203.0.113.10 (www.example.com), 203.0.113.53 (DNS)
@@ -39,7 +39,7 @@ START_TTL = 64
 
 WWW = "www.example.com"
 SENTINEL_ZONE = "sentinel.example.com"
-"""Zone in which every name has the internet's address; its queries are recorded with client."""
+"""Zone in which every name has the internet's address; the DNS server records client and query."""
 
 PRIVATE: tuple[Network, ...] = (
     IPv4Network("10.0.0.0/8"),
@@ -56,11 +56,11 @@ only the runtime's rules stop it there.
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The shape of one world. Every address is an interface: address and prefix.
+    """The shape of one world: number of routers, addresses and MTU.
 
-    `routers` is the length of the chain between the LAN and the internet, at
-    least 1. `narrow_mtu`, in bytes, narrows the link between the first two
-    routers (or the first router and the internet).
+    Every address is an interface address, with its prefix length. `routers` is the number of
+    routers in the chain between the LAN and the internet, at least 1. `narrow_mtu` is the MTU in
+    bytes of the link between the first two routers, or between a single router and the internet.
     """
 
     routers: int = 3
@@ -100,7 +100,7 @@ class Topology:
             raise ValueError(f"a world has 1 to 30 routers, not {self.routers}")
 
     def link(self, number: int) -> tuple[tuple[Interface, ...], tuple[Interface, ...]]:
-        """Return the addresses of the link from router `number` to the next, LAN side first.
+        """Return the addresses of the link between router `number` and the next, LAN side first.
 
         `number` counts from 1. The ranges are 192.0.2.0/24 and 2001:db8:2::/48.
         """
@@ -111,7 +111,7 @@ class Topology:
         )
 
     def owners(self) -> dict[Address, str]:
-        """Return the owner of each address, for the world's own names only."""
+        """Return the owner's name for each address that belongs to a namespace of the world."""
         named = {
             "host": (*self.host, *self.br0),
             "attacker": self.attacker,

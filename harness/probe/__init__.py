@@ -1,3 +1,3 @@
-"""Probes that observe the outcome of each cell of a matrix."""
+"""Probes that observe the outcome of each cell of the matrix with real packets."""
 
 __all__ = ["icmp", "prober", "quiescence", "reception", "remote", "resolver", "sockets"]

@@ -1,13 +1,14 @@
-"""Agent in a container: opens sockets there and uses them on request from outside.
+"""Agent that runs in a container, opens sockets there, and uses them on request from outside.
 
-The interpreter of the test image executes this file without the rest of this project: only
-the standard library is available. A request is a line of JSON, `[number, [[verb, arguments…],
-…]]`. An answer is a line `[number, [result, …], [handles without data], [handles with data]]`.
-The number 0 marks an answer without a request. Bytes are sent as `{"b": base64}`, a kernel error
-as `{"e": errno}`.
+The interpreter of the test image executes this file without the rest of this project: only the
+standard library is available.
 
-Every socket is non-blocking. The agent reports a watched socket once, when it has data or an
-error, and watches it again as soon as everything has been read.
+A request is a line of JSON, `[number, [[verb, arguments…], …]]`. A reply is a line `[number,
+[result, …], [handles without data], [handles with data]]`. The number 0 marks a line that is not a
+reply to a request. Bytes are sent as `{"b": base64}`, a kernel error as `{"e": errno}`.
+
+Every socket is non-blocking. The agent reports a watched socket once, when it has data or an error.
+It watches the socket again as soon as all data has been read.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _CHUNK = 1 << 16
 
 
 class Agent:
-    """Server of the requests on its input, line by line, until the input ends."""
+    """Server in the agent: reads requests line by line from the input and carries them out."""
 
     def __init__(self, reading: int, writing: int) -> None:
         self._reading, self._writing = reading, writing
@@ -48,7 +49,7 @@ class Agent:
         self._epoll.register(reading, select.EPOLLIN)
 
     def serve(self) -> None:
-        """Report the netns of the agent, then serve requests until the input ends."""
+        """Report the network namespace of the agent, then serve requests until the input ends."""
         self._write(0, [os.readlink("/proc/self/ns/net")], [])
         pending = b""
         while True:
@@ -67,7 +68,7 @@ class Agent:
                 self._write(number, done, self._poll(0))
 
     def _poll(self, timeout: float) -> list[int]:
-        """Return the handles of ready sockets; set `_requested` if a request has arrived."""
+        """Return the handles of the ready sockets; set `_requested` if a request has arrived."""
         found = [number for number, _ in self._epoll.poll(timeout)]
         self._requested = self._reading in found
         return [self._handles[number] for number in found if number in self._handles]
@@ -97,7 +98,7 @@ class Agent:
         return self._last
 
     def _read(self, handle: int, call: Any) -> Any:
-        """Read from a socket. Watch it again when it has no more data for now."""
+        """Read from a socket, and watch the socket again once it has no more data."""
         try:
             found = call()
         except BlockingIOError:
@@ -118,7 +119,7 @@ class Agent:
     # --- verbs of a request
 
     def _do_sync(self) -> None:
-        """Do nothing. The answer reports the sockets that became ready before."""
+        """Do nothing: the reply reports the sockets that have become ready since the last reply."""
 
     def _do_open(self, family: int, kind: int, protocol: int) -> int:
         return self._keep(socket.socket(family, kind, protocol))
@@ -136,7 +137,7 @@ class Agent:
             self._epoll.register(number, self._watch)
 
     def _do_wait(self, handle: int, seconds: float | None) -> bool:
-        """Return whether a socket becomes writable in time. The agent blocks meanwhile."""
+        """Return whether a socket becomes writable in time; the agent only waits meanwhile."""
         poll = select.poll()
         poll.register(self._sockets[handle], select.POLLOUT)
         return bool(poll.poll(None if seconds is None else seconds * 1000))
@@ -164,7 +165,7 @@ class Agent:
         return os.stat(path).st_mode
 
     def _do_resolve(self, name: bytes, family: int) -> tuple[list[str], str]:
-        """Return the addresses of a name, or the C library's error message."""
+        """Return the addresses of a name, and the C library's error message if there are none."""
         try:
             found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
         except socket.gaierror as error:
@@ -182,7 +183,7 @@ class Agent:
 
 
 def packed(value: Any) -> Any:
-    """Return a value for JSON."""
+    """Return the value in a form that JSON can represent."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"b": base64.b64encode(value).decode()}
     if isinstance(value, (tuple, list)):
@@ -191,7 +192,10 @@ def packed(value: Any) -> Any:
 
 
 def _unpacked(value: Any) -> Any:
-    """Decode a value from JSON. Lists become tuples, because socket addresses are tuples."""
+    """Return a value from JSON with its bytes decoded.
+
+    Lists become tuples, because socket addresses are tuples.
+    """
     if isinstance(value, dict):
         return base64.b64decode(value["b"])
     if isinstance(value, list):

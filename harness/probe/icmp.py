@@ -1,7 +1,7 @@
-"""ICMP for the prober: echo requests, replies, and the names of errors.
+"""ICMP messages for the prober: echo requests and replies, and the names of errors.
 
-Pure. IPv4 packets arrive from a raw socket with their IP header (raw(7)), IPv6
-ones without (ipv6(7)).
+The functions do no I/O. A raw socket receives IPv4 packets with their IP header (raw(7)), but IPv6
+packets without it (ipv6(7)).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ECHO_REPLY: Final[dict[Family, int]] = {4: 0, 6: 129}
 ERRORS: Final[dict[Family, tuple[int, ...]]] = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 HEADER: Final = 8
 HOST_UNREACHABLE: Final = "host-unreachable"
-"""No host on the network of the address replies for it."""
+"""Name of the error when no host on the link replies to ARP or NDP for the address."""
 
 _NAMES: Final[dict[Family, dict[tuple[int, int], str]]] = {
     4: {
@@ -45,7 +45,10 @@ _NAMES: Final[dict[Family, dict[tuple[int, int], str]]] = {
 
 
 class Message(NamedTuple):
-    """An ICMP message as it arrived. `ttl` is `None` for IPv6, which has it in ancillary data."""
+    """A received ICMP message.
+
+    `ttl` is `None` for IPv6, whose hop limit comes as ancillary data of the socket.
+    """
 
     kind: int
     code: int
@@ -56,17 +59,17 @@ class Message(NamedTuple):
 
 
 def name(family: Family, kind: int, code: int) -> str:
-    """Return the name of an error, `icmp-<type>-<code>` if it has none here."""
+    """Return the name of an ICMP error, or `icmp-<type>-<code>` for one without a name here."""
     return _NAMES[family].get((kind, code), f"icmp-{kind}-{code}")
 
 
 def numbers(family: Family, called: str) -> tuple[int, int]:
-    """Return type and code of the error with this name. Raise `KeyError` when there is none."""
+    """Return type and code of the ICMP error with this name; raise `KeyError` if there is none."""
     return {name: pair for pair, name in _NAMES[family].items()}[called]
 
 
 def checksum(data: bytes) -> int:
-    """Return the Internet checksum (RFC 1071)."""
+    """Return the Internet checksum of `data` (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1]))
     if len(data) & 1:
         total += data[-1] << 8
@@ -76,7 +79,7 @@ def checksum(data: bytes) -> int:
 
 
 def echo_request(family: Family, identifier: int, sequence: int, payload: bytes) -> bytes:
-    """Return an echo request. For IPv6 the kernel fills in the checksum (ipv6(7))."""
+    """Return the bytes of an echo request; for IPv6 the kernel fills in the checksum (ipv6(7))."""
     kind = ECHO_REQUEST[family]
     head = struct.pack("!BBHHH", kind, 0, 0, identifier, sequence)
     if family == 4:
@@ -85,7 +88,7 @@ def echo_request(family: Family, identifier: int, sequence: int, payload: bytes)
 
 
 def parse(family: Family, packet: bytes) -> Message | None:
-    """Parse a packet from a raw socket; return `None` when it is too short."""
+    """Parse a packet from a raw socket; return `None` if the packet is too short."""
     start, ttl = 0, None
     if family == 4:
         if len(packet) < 20:
@@ -98,7 +101,7 @@ def parse(family: Family, packet: bytes) -> Message | None:
 
 
 def quoted_echo(family: Family, payload: bytes) -> tuple[int, int] | None:
-    """Return identifier and sequence of the echo request that an ICMP error quotes."""
+    """Return identifier and sequence number of the echo request that an ICMP error quotes."""
     start = max(20, (payload[0] & 0xF) * 4) if family == 4 and payload else 40
     if len(payload) < start + HEADER:
         return None

@@ -1,9 +1,12 @@
-"""Prober: sends the requests of all cells at once and gathers the replies from one epoll.
+"""Prober: sends the requests of all cells at once and collects the replies through one epoll.
 
-It opens sockets inside the namespaces through setns and uses them from its own process, so a
-matrix needs one process and no command. Where setns does not help, an agent opens them
-(`remote`). A positive result names the witness and the sender that the witness saw (`reception`
-decides). A negative result is final when the world is quiet (`quiescence`).
+The prober opens sockets inside the namespaces through setns and uses them from its own process. A
+whole matrix therefore needs only one process, and runs no commands. For namespaces that setns
+cannot enter, an agent opens the sockets (`remote`).
+
+A positive result needs a witness, a socket of the harness that received the request. The result
+names the witness and the sender that the witness saw (`reception` decides). A negative result is
+final once no packet is in flight (`quiescence`).
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ from linux.netns import NetNS
 from linux.readiness import await_ready, forget_unresolved
 
 SLICE: Final = 8192
-"""Requests in flight at once. Fewer than the 65,536 values of an ICMP sequence number."""
+"""Number of requests in flight at once; an ICMP sequence number has only 65,536 values."""
 
 _PORTS: Final = range(61000, 65536)
 """Ports of the witnesses: above the kernel's range of ephemeral ports."""
@@ -58,18 +61,18 @@ _OWN_PORTS: Final = range(24576, 24576 + SLICE)
 """Source ports of agents: below the ephemeral range, so that no other socket has them."""
 _PUMP_EVERY: Final = 32
 _DELAYED_PAUSE: Final = 0.002
-"""Time to receive replies while a kernel timer delays one, in seconds."""
+"""Time in seconds to wait for replies while the kernel delays a neighbour reply."""
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """Errors from the limits of this process, not from the network."""
 _EVENTS: Final = 512
 
 
 class NeighbourTableFull(Exception):
-    """The kernel's neighbour table overflowed; packets may have been lost only because of that."""
+    """The kernel's neighbour table overflowed, which alone may explain missing replies."""
 
 
 class SendQueueFull(Exception):
-    """The send queue of a socket is full with packets for neighbours that do not reply."""
+    """A socket cannot send: packets for neighbours that do not reply fill its send queue."""
 
 
 def observe(
@@ -83,13 +86,13 @@ def observe(
 ) -> dict[Cell, Observation]:
     """Send every request and return the observation of each cell.
 
-    `control` and `watched` are as in `quiescence.Quiet`. `namer` names the owner of an address,
-    so that `seen_from` is a name. `witnesses` are further namespaces that may reply because they
-    share an address with a target. `patience` is an additional wait in seconds for runtimes whose
-    datapath runs in user space.
+    `control` and `watched` are as in `quiescence.Quiet`. `namer` returns the name of an address's
+    owner, for `seen_from`. `witnesses` are further namespaces that may reply because they share an
+    address with a target. `patience` is an additional wait in seconds, for runtimes whose datapath
+    runs in user space.
 
     Raises `PortsTaken`, `NeverReady`, `NeverQuiet`, `ControlLost`, `NeighbourTableFull` or
-    `SendQueueFull` when the harness, not the runtime, has failed.
+    `SendQueueFull` if the harness, not the runtime, has failed.
     """
     ends = (item for request in requests for item in (request.source, request.target))
     spaces = list({opener(item): item for item in (*witnesses, *ends)}.values())
@@ -122,7 +125,7 @@ def observe(
 
 
 class _Exchange:
-    """A slice of requests in flight."""
+    """A group of requests that are in flight at the same time."""
 
     def __init__(self, requests: Sequence[ProbeRequest], opened: Sequence[ProbeSockets]) -> None:
         self.results = ProbeResults(requests)
@@ -176,7 +179,7 @@ class _Exchange:
     # --- sending
 
     def send(self) -> None:
-        """Send every request, source by source, and receive replies meanwhile."""
+        """Send every request, source by source; receive replies in between."""
         numbers = [self._number_of[opener(request.source)] for request in self._requests]
         order = sorted(range(len(numbers)), key=numbers.__getitem__)
         for number, indexes in itertools.groupby(order, key=numbers.__getitem__):
@@ -229,7 +232,7 @@ class _Exchange:
     # --- gathering
 
     def gather(self, silence: Quiet, patience: float) -> None:
-        """Receive replies until every request has one or the world is quiet."""
+        """Receive replies until every request has one or no packet is in flight any more."""
         with silence as quiet:
             self._pump()
             while self.results.open:
@@ -247,13 +250,13 @@ class _Exchange:
             self.results.received(index, RequestSeen(space, syn.source, syn.ttl))
 
     def _pump_agents(self) -> bool:
-        """Synchronise with the agents; return whether events have arrived."""
+        """Wait until the agents have reported all events; return whether there were any."""
         for agent in self._agents:
             agent.sync()
         return bool(self._agents) and self._pump()
 
     def _pump(self, wait: float = 0.0) -> bool:
-        """Handle all events; return whether there were any."""
+        """Handle the events of all sockets; return whether there were any."""
         any_event = False
         while events := self._epoll.poll(wait, _EVENTS):
             any_event, wait = True, 0.0
@@ -288,7 +291,7 @@ class _Exchange:
             self._on_error(quoted[1], SocketError(0, b"", code, offender))
 
     def _on_error(self, index: int, error: SocketError) -> None:
-        """Note an error that arrived after the packet was sent."""
+        """Record an error that arrived after the kernel had accepted the packet for sending."""
         if error.code == icmp.HOST_UNREACHABLE:
             with Netlink(self._requests[index].source) as netlink:
                 own = {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
@@ -299,7 +302,7 @@ class _Exchange:
         self.results.failed(index, error.errno, error.code, late=True)
 
     def _on_datagram(self, own: ProbeSockets, family: Family) -> None:
-        """Reply with the number of this witness and the sender it saw."""
+        """Reply to a request with the number of this witness and the sender that it saw."""
         witness = own.udp_witness[family]
         while datagram := receive(witness):
             index = reception.read_request(datagram.data, self._run)
@@ -328,7 +331,10 @@ class _Exchange:
                 self._on_error(index, error)
 
     def _on_stray(self, own: ProbeSockets, datagram: Datagram) -> None:
-        """Note an impostor: a reply for the address of a request that is not from a witness."""
+        """Record an impostor: a reply that is not from a witness.
+
+        It comes from the address to which a request was sent.
+        """
         for index in tuple(self.results.open):
             request = self._requests[index]
             by_udp = request.cell.protocol is Protocol.UDP and request.source == own.netns
@@ -336,7 +342,7 @@ class _Exchange:
                 self.results.impostor(index, f"the reply was {datagram.data[:40]!r}")
 
     def _on_connection(self, own: ProbeSockets, family: Family) -> None:
-        """Witness a connection: send at once the number of this witness and the peer it saw."""
+        """Accept a connection; send at once the number of this witness and the peer that it saw."""
         while True:
             try:
                 stream, sender = own.listener[family].accept()
@@ -387,5 +393,5 @@ class _Exchange:
         self.results.replied(index, ReplySeen(rtt, source, ttl))
 
     def _sent_from(self, own: ProbeSockets, index: int) -> bool:
-        """Return whether the request was sent there. A stray reply elsewhere does not count."""
+        """Return whether `own` sent the request; a stray reply to another netns does not count."""
         return index < len(self._requests) and self._requests[index].source == own.netns

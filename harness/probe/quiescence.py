@@ -1,16 +1,17 @@
-"""Quiescence: when silence is final.
+"""Quiescence: decides when a missing reply is final, because no packet is in flight any more.
 
-The world is closed and lives in one kernel: each packet is delivered or dropped within
-microseconds, synchronously or from a per-CPU backlog queue. No packet is in flight any more when
-both of these are true:
+The world is closed and lives in one kernel. Each packet is delivered or dropped within
+microseconds, either synchronously or from a per-CPU backlog queue. No packet is in flight any more
+when both of these are true:
 
-1. A control packet has gone through the backlog of *every* CPU and come back, and a broadcast
+1. A control packet has gone through the backlog of *every* CPU and come back. A broadcast has gone
    through the queue of each parent of macvlan links (`Control`).
-2. The packet counters of every watched interface stood still across such a pass. They count a
-   packet that moves on by a hop and would be queued again behind the control packet.
+2. No packet counter of a watched interface has changed between two such passes. A packet that
+   moves on by a hop is queued again behind the control packet, but changes a counter.
 
-Every ARP or NDP request has been delivered by then. The kernel delays its replies for proxied
-addresses but lists such requests, so they are waited for (`Proxies`).
+Every ARP or NDP request has been delivered by then. For proxied addresses the kernel delays its
+replies to such requests. It lists the delayed requests, so the harness waits for these replies
+(`Proxies`).
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from linux.rtnetlink import Address
 from linux.rtnetlink_dump import Link, Links
 
 CONTROL_BOUND: Final = 5.0
-"""Bound on a control packet's way over `lo`, in seconds. It takes microseconds."""
+"""Time in seconds that a control packet has to come back over `lo`. It needs microseconds."""
 QUIET_BOUND: Final = 10.0
-"""Time in seconds after which a world that is still busy is an error."""
+"""Time in seconds after which packets that are still in flight are an error."""
 
 _PAGE: Final = 1 << 16
 _ALL_PROTOCOLS: Final = socket.htons(3)
@@ -49,19 +50,19 @@ Counters = tuple[NetNS, str, str]
 
 
 class NeverQuiet(Exception):
-    """The world does not become quiet; the message names the busy interfaces."""
+    """Packets stay in flight in the world; the message names the busy interfaces."""
 
 
 class ControlLost(Exception):
-    """A control packet did not come back: the machine is too busy for a verdict."""
+    """A control packet did not come back in time: the machine is too busy for a verdict."""
 
 
 class Quiet:
     """Detector of packets that are still in flight in the watched namespaces.
 
-    `control` is a namespace whose `lo` no test changes. `links` are those of watched namespaces,
-    as far as the caller knows them (`await_ready`, `World.links`). A world that is still busy
-    after `bound` seconds is an error.
+    `control` is a namespace whose `lo` no test changes. `links` are links of watched namespaces
+    that the caller already knows (`await_ready`, `World.links`). If packets are still in flight
+    after `bound` seconds, this is an error.
     """
 
     def __init__(
@@ -90,9 +91,9 @@ class Quiet:
         self._deadline = time.monotonic() + bound
 
     def reached(self) -> bool:
-        """Make one pass; return whether no counter has moved since the pass before.
+        """Make one pass; return whether all counters are as in the previous pass.
 
-        Raises `NeverQuiet` when the world stays busy beyond the bound, and `ControlLost`.
+        Raises `ControlLost`, and `NeverQuiet` if packets are still in flight after the bound.
         """
         if self._last is not None:  # the first pass has no counters to compare with
             # After this flush, a counted neighbour request is in the state "waiting for a reply".
@@ -116,15 +117,16 @@ class Quiet:
         return still
 
     def wait(self) -> None:
-        """Wait until the world is quiet. Raises as `reached`."""
+        """Wait until no packet is in flight; raise the errors of `reached`."""
         while not self.reached():
             pass
 
     def wait_for_user_space(self, seconds: float, at: NetNS) -> None:
-        """Wait until no counter has moved for `seconds`: part of the path is a user-space process.
+        """Wait until all counters have been constant for `seconds`.
 
-        The process cannot be inspected. So the wait lasts until a packet passes `at` or the time is
-        over, and the counters decide. Raises as `reached`.
+        This is for a path that leads through a user-space process, which cannot be inspected. The
+        method compares the counters whenever a packet passes `at`, and at the end of the time.
+        Raises the errors of `reached`.
         """
         with (
             at.socket(socket.AF_PACKET, socket.SOCK_RAW, _ALL_PROTOCOLS) as listener,
@@ -140,7 +142,10 @@ class Quiet:
                 poll.poll(max(until - time.monotonic(), 0.0))
 
     def _past_queues(self, before: list[Counters]) -> tuple[list[Counters], bool]:
-        """Drain the queues; return the counters, and whether only control packets moved them."""
+        """Send a broadcast through the queues of all macvlan parents.
+
+        Returns the counters, and whether they counted only these broadcasts.
+        """
         moved: Counter[Port] = Counter()
         for queue in self._queues:
             _in_time(queue)
@@ -150,7 +155,7 @@ class Quiet:
         return now, _packets(now) == _packets(before) + moved
 
     def _counted(self) -> list[Counters]:
-        """Return the counters of each interface except `lo`, namespace by namespace."""
+        """Return the counters of each interface except `lo`, ordered by namespace."""
         found: list[Counters] = []
         for space, descriptor in self._counters:
             for line in _whole(descriptor).splitlines()[2:]:
@@ -169,7 +174,7 @@ class Quiet:
             os.sched_setaffinity(0, self._processors)
 
     def close(self) -> None:
-        """Close the control socket and everything else that is open."""
+        """Close all sockets and files."""
         self._control.close()
         self._proxies.close()
         for queue in self._queues:
@@ -185,7 +190,7 @@ class Quiet:
 
 
 def _in_time(call: Callable[[], object]) -> None:
-    """Run a call on a control packet. Raise `ControlLost` when it times out."""
+    """Call a function that waits for a control packet; raise `ControlLost` if it times out."""
     try:
         call()
     except TimeoutError as error:
@@ -196,7 +201,10 @@ def _in_time(call: Callable[[], object]) -> None:
 
 
 def _packets(counted: list[Counters]) -> Counter[Port]:
-    """Return the packets that each interface has sent and received (proc_net(5), `dev`)."""
+    """Return the number of packets that each interface has sent and received.
+
+    The counters have the format of `dev` in proc_net(5).
+    """
     found: Counter[Port] = Counter()
     for space, name, numbers in counted:
         fields = numbers.split()
@@ -213,13 +221,16 @@ def _links(spaces: Sequence[NetNS]) -> Links:
 
 
 def _open_counters(space: NetNS) -> int:
-    """Open the file with the counters of a netns. It keeps showing the netns it was opened in."""
+    """Open the file with the counters of a netns.
+
+    The file shows this netns also when it is read from another one.
+    """
     with space.entered():
         return os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _whole(descriptor: int) -> str:
-    """Read a file of proc(5) again from its beginning."""
+    """Return the whole contents of an open file of proc(5)."""
     read = b""
     while more := os.pread(descriptor, _PAGE, len(read)):
         read += more
@@ -227,14 +238,17 @@ def _whole(descriptor: int) -> str:
 
 
 PATIENCE: Final = 0.3
-"""Minimum time of a packet in a user-mode stack, which has no counters, in seconds."""
+"""Minimum time of a packet in a user-space stack, which has no counters, in seconds."""
 
 _SLOWER: Final = 3
-"""Factor for the slowest reply of the stack's agent in the same matrix."""
+"""Minimum wait as a multiple of the agent's slowest reply in the same matrix."""
 
 
 def agent_patience(spaces: Iterable[NetNS]) -> float:
-    """Return the seconds of silence in these namespaces after which silence is final."""
+    """Return how long to wait for replies of user-space network stacks, in seconds.
+
+    The result is 0 if none of the namespaces has such a stack.
+    """
     agents = [space.agent for space in spaces if has_own_stack(space)]
     return max(PATIENCE, *(_SLOWER * agent.slowest for agent in agents)) if agents else 0.0
 
@@ -242,10 +256,10 @@ def agent_patience(spaces: Iterable[NetNS]) -> float:
 def await_silence(
     seconds: float, unanswered: Callable[[], bool], pump: Callable[[float], bool]
 ) -> None:
-    """Wait until no reply has arrived for `seconds`, for stacks that cannot be inspected.
+    """Wait until no reply has arrived for `seconds`, for network stacks that cannot be inspected.
 
-    `pump` receives for up to the given seconds and returns whether anything has arrived. Raises
-    `NeverQuiet` when replies keep arriving.
+    `unanswered` returns whether a reply is still missing. `pump` receives for up to the given
+    seconds and returns whether anything has arrived. Raises `NeverQuiet` if replies keep arriving.
     """
     bound = time.monotonic() + QUIET_BOUND + seconds
     deadline = time.monotonic() + seconds
@@ -260,11 +274,12 @@ def await_silence(
 
 
 class Proxies:
-    """Detector of proxied neighbour replies (proxy ARP, proxy NDP) that the kernel delays.
+    """Detector of neighbour replies that the kernel delays: those of proxy ARP and proxy NDP.
 
-    `control` is any namespace; `spaces` are those that may wait or reply. The kernel keeps
-    one queue for all namespaces of the machine. An entry of other namespaces counts only while
-    one of `spaces` waits for an address that one of them proxies, three seconds at most.
+    `control` is any namespace. `spaces` are the namespaces that may wait for such a reply or send
+    it. The kernel keeps one queue for all namespaces of the machine. A queued request therefore
+    counts only if one of `spaces` waits for an address for which one of them is the proxy. Such a
+    wait ends after at most three seconds.
     """
 
     def __init__(self, control: NetNS, spaces: Sequence[NetNS]) -> None:
@@ -274,7 +289,7 @@ class Proxies:
         self._answers_any = False
 
     def hold(self) -> bool:
-        """Return whether the kernel delays a reply now."""
+        """Return whether the kernel is delaying a reply to a neighbour request now."""
         versions = rtnetlink_dump.proxied_requests(self._netlink)
         return bool(versions) and any(self._waits(space, versions) for space in self._spaces)
 
@@ -300,13 +315,16 @@ class Proxies:
 
 
 def _anycast() -> set[Address]:
-    """Return the anycast addresses of the netns that the caller is in."""
+    """Return the IPv6 anycast addresses of the caller's network namespace."""
     with open("/proc/thread-self/net/anycast6", encoding="ascii") as file:
         return {ip_address(bytes.fromhex(line.split()[2])) for line in file}
 
 
 def _proxies_arp() -> bool:
-    """Return whether the netns does proxy ARP for addresses that it routes, on any link."""
+    """Return whether proxy ARP is on for any link of the caller's network namespace.
+
+    A proxy replies for all addresses to which it has a route.
+    """
     switches = glob.iglob("/proc/sys/net/ipv4/conf/*/proxy_arp*")
     return any(Path(switch).read_text("ascii").strip() != "0" for switch in switches)
 
@@ -321,9 +339,10 @@ Port = tuple[NetNS, str]
 
 
 class ParentPath(NamedTuple):
-    """Path from the peer of a parent's veth to one of its macvlan links.
+    """Path of a broadcast through a veth pair; one end is the parent of macvlan links.
 
-    `passed` are the interfaces that a broadcast on the path passes.
+    The path leads from the other end of the veth pair to one of the macvlan links. `passed` are the
+    interfaces that a broadcast on the path passes.
     """
 
     source: Port
@@ -332,7 +351,10 @@ class ParentPath(NamedTuple):
 
 
 class Control:
-    """A broadcast through the queue of one macvlan parent. `TimeoutError` when it gets lost."""
+    """Sender of a broadcast through the queue of one macvlan parent.
+
+    A lost broadcast raises `TimeoutError`.
+    """
 
     def __init__(self, path: ParentPath, *, bound: float) -> None:
         self.passed = path.passed
@@ -341,7 +363,7 @@ class Control:
         self._sink.settimeout(bound)
 
     def __call__(self) -> None:
-        """Send the broadcast and wait until it has arrived."""
+        """Send the broadcast and wait until it has arrived at the macvlan link."""
         frame = _HEADER + os.urandom(46)
         self._source.send(frame)
         while self._sink.recv(len(frame)) != frame:
@@ -354,7 +376,10 @@ class Control:
 
 
 def macvlan_paths(links: Links) -> Iterator[ParentPath]:
-    """Yield a path through the queue of each macvlan parent that is a veth with its peer here."""
+    """Yield a path through the queue of each parent of macvlan links.
+
+    The parent is one end of a veth whose other end is in a namespace of `links`.
+    """
     children: dict[tuple[NetNS, int], list[Port]] = {}
     for space, found in links.items():
         for link in found:
@@ -378,7 +403,7 @@ def _link(links: Links, space: NetNS, index: int) -> Link | None:
 
 
 def _namespace(space: NetNS, nsid: int | None, links: Links) -> NetNS | None:
-    """Return the netns that has this nsid in `space`; `space` itself without a nsid."""
+    """Return the netns that has the id `nsid` in `space`, or `space` itself if `nsid` is `None`."""
     if nsid is None:
         return space
     with Netlink(space) as netlink:

@@ -1,11 +1,11 @@
-"""Decide which netns received each test packet, and so the observation of each cell.
+"""Decide which netns received each test packet, and from this the observation of each cell.
 
-Pure bookkeeping: the prober notes the events of its sockets. A request stays open until both ends
-have reported, or an error has decided it. The ends are the witness, which has received the
-request and names the sender that it saw, and the source, which has a reply.
+The module does no I/O: the prober records the events of its sockets here. Each request has two
+ends. The witness has received the request and names the sender that it saw. The source has received
+the reply. A request stays open until both ends have reported, or until an error decides it.
 
-Payloads contain a nonce (`run`), drawn for each matrix, so that a reply of an earlier matrix or
-of another program is never accepted.
+Payloads contain a nonce (`run`) that is drawn for each matrix. A reply that belongs to an earlier
+matrix, or that another program sent, is therefore never accepted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REPLY_LENGTH: Final = _REPLY.size
 
 
 class WitnessReply(NamedTuple):
-    """The reply of a witness: its number, the TTL and the peer address that it saw."""
+    """The reply of a witness: its number, and the sender and TTL that it saw."""
 
     number: int
     witness: int
@@ -41,12 +41,12 @@ class WitnessReply(NamedTuple):
 
 
 def pack_request(run: bytes, index: int) -> bytes:
-    """Return the payload of request number `index`."""
+    """Return the payload of the request that has this index."""
     return _REQUEST.pack(MAGIC, b"Q", run, index)
 
 
 def read_request(payload: bytes, run: bytes) -> int | None:
-    """Return the index in a payload, `None` if the payload is not of this run."""
+    """Return the index of the request in a payload, or `None` if the payload is not of this run."""
     if len(payload) < _REQUEST.size:
         return None
     magic, kind, its_run, index = _REQUEST.unpack_from(payload)
@@ -54,13 +54,13 @@ def read_request(payload: bytes, run: bytes) -> int | None:
 
 
 def pack_reply(run: bytes, index: int, witness: int, ttl: int | None, seen: Address) -> bytes:
-    """Return the reply that a witness sends. An unknown TTL is sent as 0."""
+    """Return the payload of a witness's reply; an unknown TTL is sent as 0."""
     packed = seen.packed
     return _REPLY.pack(MAGIC, b"A", run, index, witness, ttl or 0, len(packed), packed)
 
 
 def read_reply(payload: bytes, run: bytes) -> WitnessReply | None:
-    """Parse a reply; return `None` if it is not of this run."""
+    """Parse a witness's reply; return `None` if the payload is not of this run."""
     if len(payload) != _REPLY.size:
         return None
     magic, kind, its_run, index, witness, ttl, length, packed = _REPLY.unpack(payload)
@@ -86,7 +86,7 @@ FORBIDDEN: Final = frozenset({errno.EPERM, errno.EACCES})
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """A probe: its source netns, its address, and the netns that should reply."""
+    """A probe to send: source netns, destination address, and the netns that should reply."""
 
     cell: Cell
     source: NetNS
@@ -95,7 +95,7 @@ class ProbeRequest:
 
 
 class RequestSeen(NamedTuple):
-    """A request as a witness saw it: its netns, the address and the TTL of the sender."""
+    """A request as a witness saw it: the netns of the witness, and the sender's address and TTL."""
 
     witness: NetNS
     seen: Address
@@ -103,7 +103,7 @@ class RequestSeen(NamedTuple):
 
 
 class ReplySeen(NamedTuple):
-    """A reply as the source saw it: round trip in seconds, its address and its TTL."""
+    """A reply as the source saw it: round-trip time in seconds, and the sender and its TTL."""
 
     rtt: float
     source: Address
@@ -115,7 +115,7 @@ Namer = Callable[[Address, NetNS], str]
 
 
 class ProbeResults:
-    """Results of a slice of requests, by index."""
+    """Results of a group of requests, by the index of the request."""
 
     def __init__(self, requests: Sequence[ProbeRequest]) -> None:
         self.requests = requests
@@ -126,7 +126,7 @@ class ProbeResults:
         self._decided: dict[int, Observation] = {}
 
     def received(self, index: int, seen: RequestSeen) -> None:
-        """Note that a witness has received the request. A second witness is an impostor."""
+        """Record that a witness has received the request; a second witness is a wrong peer."""
         before = self._received.setdefault(index, seen)
         if before.witness != seen.witness:
             detail = f"net:[{before.witness.id[1]}] and net:[{seen.witness.id[1]}] both received it"
@@ -136,18 +136,19 @@ class ProbeResults:
             self.open.discard(index)
 
     def replied(self, index: int, reply: ReplySeen) -> None:
-        """Note the reply that the source has received."""
+        """Record the reply that the source has received."""
         self._replies[index] = reply
         if index in self._received:
             self.open.discard(index)
 
     def impostor(self, index: int, detail: str) -> None:
-        """Note a reply from a socket that is not a witness."""
+        """Record a reply from a socket that is not a witness."""
         self._decide(index, Observation(Outcome.WRONG_PEER, detail=detail))
 
     def failed(self, index: int, number: int, code: str = "", *, late: bool = False) -> None:
-        """Note an error: an errno and, if an ICMP error caused it, the name of the ICMP error.
+        """Record an error of a request.
 
+        `number` is an errno. `code` is the name of the ICMP error, if an ICMP error was the cause.
         `late` is true if the error arrived after the kernel had accepted the packet for sending.
         """
         word = errno.errorcode.get(number, str(number))
@@ -174,13 +175,13 @@ class ProbeResults:
             self.open.discard(index)
 
     def unanswered_ends(self) -> set[NetNS]:
-        """Return both ends of all open requests: packets may still be in flight there."""
+        """Return source and target of all open requests: packets may still be in flight there."""
         return {
             end for i in self.open for end in (self.requests[i].source, self.requests[i].target)
         }
 
     def observations(self, namer: Namer) -> Iterator[tuple[Cell, Observation]]:
-        """Yield the observation of each cell; silence counts as dropped."""
+        """Yield the observation of each cell; a request without any reply counts as dropped."""
         for index, request in enumerate(self.requests):
             yield request.cell, self._decided.get(index) or self._observation(index, namer)
 

@@ -1,9 +1,10 @@
 """Sockets inside a container, opened by an agent there and used like local sockets.
 
-The agent (`harness.probe.agent`) is started once per container through the runtime's own
-exec. Requests and replies go over its standard input and output, never over the tested network.
-`AgentNetNS` is a handle on a container's netns that opens its sockets through the agent. Code
-that uses sockets of a netns works with these sockets unchanged.
+The agent (`harness.probe.agent`) is started once per container through the runtime's own exec.
+Requests and replies go over the agent's standard input and output, never over the tested network.
+
+`AgentNetNS` is a handle on a container's netns that opens its sockets through the agent. Code that
+uses the sockets of a netns works unchanged with these sockets.
 """
 
 from __future__ import annotations
@@ -40,24 +41,24 @@ COMMAND: Final = ("/usr/bin/python3", "-I", "-S", "-c", SOURCE.read_text("utf-8"
 ANSWER_BOUND: Final = 30.0
 """Bound on an agent's reply, in seconds. It usually takes less than a millisecond."""
 ENDING_BOUND: Final = 5.0
-"""Bound on the end of an agent and of the exec that started it, after the request, in seconds."""
+"""Time in seconds that an agent and the exec that started it have to end."""
 _CHUNK: Final = 1 << 20
 
 
 class AgentLost(Exception):
-    """An agent has ended or does not reply; the message quotes its log.
+    """An agent has ended or does not reply; the message quotes the agent's log.
 
-    Not an `OSError`, because an `OSError` describes the tested network.
+    This is not an `OSError`, because an `OSError` describes the tested network.
     """
 
 
 class AgentClient:
-    """Client of an agent. Closing the client ends the agent.
+    """Client of an agent; closing the client ends the agent.
 
-    `reading` and `writing` are descriptors of the agent's output and input; the client owns
-    them. `log` is the file with its standard error. The agent may still be starting: the first
-    request waits, and raises `AgentLost` when the agent does not introduce itself. `kill` is
-    called when the agent does not end after its input has ended.
+    `reading` and `writing` are descriptors of the agent's output and input, which the client owns.
+    `log` is the file with the agent's standard error. The agent may still be starting: the first
+    request waits for it, and raises `AgentLost` if the agent does not report its netns. `kill` is
+    called if the agent does not end after its input has ended.
     """
 
     def __init__(
@@ -85,12 +86,12 @@ class AgentClient:
 
     @cached_property
     def netns(self) -> str:
-        """The netns of the agent as its own kernel names it: `net:[4026531840]`."""
+        """The agent's network namespace as the kernel inside names it: `net:[4026531840]`."""
         (name,) = self._answer(0)
         return str(name)
 
     def do(self, *requests: Sequence[Any]) -> list[Any]:
-        """Carry out several requests; return the results or raise the first `OSError`."""
+        """Send several requests; return their results, or raise the first `OSError` among them."""
         self.netns  # noqa: B018 # wait until it has introduced itself
         with self._lock:
             number = next(self._numbers)
@@ -107,18 +108,18 @@ class AgentClient:
         return [_unpacked(result) for result in results]
 
     def sync(self) -> None:
-        """Wait until the agent has reported everything that had reached its sockets before."""
+        """Wait until the agent has reported all data that had already reached its sockets."""
         self.do(["sync"])
 
     def watch(self, handle: int) -> int:
-        """Return a descriptor that is readable while a socket has data."""
+        """Return a descriptor that is readable while the agent's socket has data."""
         descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._watched[handle] = descriptor
         self.do(["watch", handle])
         return descriptor
 
     def forget(self, handle: int) -> None:
-        """Close a socket."""
+        """Close a socket of the agent."""
         descriptor = self._watched.pop(handle, None)
         if not self.gone:
             with contextlib.suppress(AgentLost):
@@ -127,7 +128,7 @@ class AgentClient:
             os.close(descriptor)
 
     def dismiss(self) -> None:
-        """Ask the agent to end, without waiting for it."""
+        """Close the agent's input, so that the agent ends; do not wait for the end."""
         if self._writing >= 0:
             os.close(self._writing)
             self._writing = -1
@@ -196,11 +197,11 @@ class AgentClient:
 
 
 class AgentNetNS(NetNS):
-    """A container's netns, by the descriptor `fd`, whose sockets the agent opens.
+    """A container's netns, whose sockets the agent opens; `fd` is a descriptor of the netns.
 
-    With `own_stack` the container has a user-mode network stack: the netns on the host does not
-    show the container's network state, and setns does not reach it. Otherwise the id is the netns
-    that the agent reports, which differs from `fd` when exec enters another netns.
+    With `own_stack` the container has a user-space network stack. The netns on the host then does
+    not show the container's network state, and setns does not reach it. Without `own_stack` the id
+    is that of the netns that the agent reports. It differs from `fd` if exec enters another netns.
     """
 
     __slots__ = ("agent", "own_stack")
@@ -213,20 +214,20 @@ class AgentNetNS(NetNS):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Run the body inside; `UserspaceStack` when the container has a user-mode stack."""
+        """Run the body inside the netns; raise `UserspaceStack` if it has a user-space stack."""
         by_kernel(self)
         with super().entered():
             yield
 
     def outside(self) -> NetNS:
-        """Return a plain handle on the netns as the host sees it; the caller closes it."""
+        """Return a plain handle on the host's netns of the container; the caller closes it."""
         return NetNS(os.dup(self.fd))
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """Open a socket inside the container that is used like a local one.
+        """Open a socket inside the container, which is used like a local one.
 
-        With `own_stack` a packet socket (AF_PACKET) opens in the netns on the host: the stack of
-        the container sends and receives its packets there.
+        With `own_stack` a packet socket (AF_PACKET) is opened in the netns that the host has for
+        the container. The container's stack sends and receives its packets there.
         """
         if self.own_stack and family == socket.AF_PACKET:
             with self.outside() as space:
@@ -235,9 +236,9 @@ class AgentNetNS(NetNS):
 
 
 def by_kernel(space: NetNS) -> NetNS:
-    """Return the netns if the host kernel holds its network state.
+    """Return the handle `space` if the host's kernel has the network state of that netns.
 
-    Raise `UserspaceStack` when the container has its own stack.
+    Raises `UserspaceStack` if the container has its own network stack.
     """
     if isinstance(space, AgentNetNS) and space.own_stack:
         raise UserspaceStack(space.agent.name)
@@ -245,9 +246,9 @@ def by_kernel(space: NetNS) -> NetNS:
 
 
 class UserspaceStack(Exception):
-    """A query to the host's kernel about a container that has a user-mode network stack.
+    """A test asks the host's kernel about a container that has a user-space network stack.
 
-    The test has no verdict about the runtime and is *unsupported* (`harness.plugin.leaks`).
+    The test is then *unsupported*: it has no verdict about the runtime (`harness.plugin.leaks`).
     """
 
     def __init__(self, name: str) -> None:
@@ -272,9 +273,9 @@ def _unpacked(value: Any) -> Any:
 
 
 class RemoteSocket:
-    """Socket in a container with the part of `socket.socket` that this project uses.
+    """Socket in a container, with those parts of `socket.socket` that this project uses.
 
-    Only one thread may use it.
+    Only one thread may use the socket.
     """
 
     def __init__(
@@ -292,7 +293,7 @@ class RemoteSocket:
     # --- waiting
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while this socket is. It has no other use."""
+        """Return a descriptor, only for polling, that is readable while this socket has data."""
         if self._descriptor < 0:
             self._descriptor = self._agent.watch(self._handle)
         return self._descriptor
@@ -328,7 +329,7 @@ class RemoteSocket:
             raise TimeoutError("timed out")
 
     def __getattr__(self, name: str) -> Any:
-        """Call a method of the socket that does not wait, such as `bind`, through the agent."""
+        """Return a method of the agent's socket that does not wait, such as `bind`."""
         if name not in SOCKET_METHODS:
             raise AttributeError(name)
         return partial(self._do, name)
@@ -372,7 +373,7 @@ class RemoteSocket:
             left = left[self.send(bytes(left[:_CHUNK]), flags) :]
 
     def sendto(self, data: bytes, *where: Any) -> int:
-        """As `socket.socket.sendto`, with flags or without."""
+        """As `socket.socket.sendto`; the flags are optional."""
         *flags, address = where
         return self.sendmsg([data], (), flags[0] if flags else 0, address)
 
@@ -388,7 +389,7 @@ class RemoteSocket:
         return sent
 
     def recvmsg(self, size: int, ancillary: int = 0, flags: int = 0) -> Any:
-        """As `socket.socket.recvmsg`; never wait for the error queue."""
+        """As `socket.socket.recvmsg`, but with `MSG_ERRQUEUE` never wait."""
         if flags & socket.MSG_ERRQUEUE:
             return self._do("recvmsg", size, ancillary, flags)
         return self._reading("recvmsg", size, ancillary, flags)
@@ -425,7 +426,7 @@ def _readable(descriptor: int, within: float | None = 0.0) -> bool:
 def with_cables(
     links: Mapping[str, rtnetlink_dump.Link], space: AgentNetNS
 ) -> dict[str, rtnetlink_dump.Link]:
-    """Return its links with kind, carrier and peer as the host sees them."""
+    """Return the links with kind, carrier and peer as the host's kernel reports them."""
     with space.outside() as outside, Netlink(outside) as netlink:
         cables = {link.name: link for link in rtnetlink_dump.links(netlink)}
     return {
@@ -439,9 +440,9 @@ def with_cables(
 
 
 def of_main_table(routes: Sequence[rtnetlink_dump.Route]) -> list[rtnetlink_dump.Route]:
-    """Return the routes that Linux has in its main table.
+    """Return those of the routes that Linux would have in its main table.
 
-    Linux has the routes of `lo` in another table.
+    A user-space stack also lists the routes of `lo`, which Linux has in another table.
     """
     return [
         route for route in routes if route.oif != rtnetlink.LO and _version(route) == route.family
@@ -456,6 +457,6 @@ def _version(route: rtnetlink_dump.Route) -> int:
 
 
 def sysctl(space: AgentNetNS, key: str) -> str:
-    """Return a sysctl as a process inside reads it."""
+    """Return the value of a sysctl, as a process inside the container reads it."""
     content: bytes = space.agent.do(["load", sysctl_path(key)])[0]
     return " ".join(content.decode().split())

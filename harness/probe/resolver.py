@@ -1,8 +1,8 @@
 """DNS queries from inside a netns, to the resolvers in its resolv.conf.
 
-All queries go out at once, each over a socket of its own netns; dnspython builds and
-parses the messages. A resolver is a process and not the kernel, so silence is bounded
-by time here, and only here.
+All queries are sent at the same time, each from a socket in the netns. dnspython builds and parses
+the messages. A resolver is a process, so its silence becomes final only after a time limit. For all
+other probes the kernel's counters decide.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MAX_NAMESERVERS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """A name to look up from inside a netns with its `resolv.conf`."""
+    """A name to look up from inside the netns `space`, with the resolvers of its resolv.conf."""
 
     space: NetNS
     resolv_conf: str
@@ -52,14 +52,14 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Address of a name, or `None` and the reason why there is none."""
+    """Address of a name, or `None` and the reason why the lookup found no address."""
 
     address: Address | None
     reason: str = ""
 
 
 def nameservers(resolv_conf: str) -> list[Address]:
-    """Return the resolvers in a resolv.conf(5), in order; skip entries that are no address."""
+    """Return the resolvers in a resolv.conf(5), in order; skip entries that are not addresses."""
     found: list[Address] = []
     for line in resolv_conf.splitlines():
         match line.split():
@@ -70,15 +70,15 @@ def nameservers(resolv_conf: str) -> list[Address]:
 
 
 class WorldSilent(Exception):
-    """The world's own resolver does not reply either, so there is no verdict about names."""
+    """The world's own resolver does not reply either, so there is no verdict about the lookups."""
 
 
 def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list[Resolved]:
-    """Look up all names at once; return a result for each lookup, in order.
+    """Look up all names at the same time; return a result for each lookup, in order.
 
-    All resolvers are queried at the same time. They count in the order in which they are
-    listed: the next one only when one fails or is silent. Silence counts only if `control`,
-    a lookup that must succeed, gets a reply afterwards; else `WorldSilent` is raised.
+    All resolvers of a lookup are queried at once. The first one in the list that neither fails nor
+    stays silent decides. A resolver that stays silent counts as failed only if `control` gets a
+    reply afterwards. `control` is a lookup that must succeed; if it fails, `WorldSilent` is raised.
     """
     silent = False
     found: list[list[_Answer | None]] = []
@@ -124,7 +124,7 @@ def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list
 
 
 class _Query(NamedTuple):
-    """A DNS query in flight and the list that receives its result."""
+    """A DNS query in flight, and the list that receives its result."""
 
     socket: socket.socket
     server: Address
@@ -135,7 +135,7 @@ class _Query(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """Result from one resolver; if it is not `final`, the next resolver counts."""
+    """Result from one resolver; if it is not `final`, the result of the next resolver counts."""
 
     result: Resolved
     final: bool
@@ -149,7 +149,7 @@ def _failed(server: Address, reason: str) -> _Answer:
 
 
 def _verdict(answers: Sequence[_Answer | None]) -> Resolved | None:
-    """Return the result from the resolvers of a netns; `None` while it depends on a silent one."""
+    """Return the result of a lookup, or `None` while it depends on a resolver without a reply."""
     result = _NO_RESOLVER
     for answer in answers:
         if answer is None:

@@ -1,13 +1,16 @@
-"""The probe sockets of a netns: those that send requests, and the witnesses that receive them.
+"""The probe sockets of a netns: senders of requests, and the witnesses that receive them.
 
-For each family there are four sockets, opened inside through setns and used from anywhere. A raw
-ICMP socket sends, and receives echo requests, to which the kernel itself replies. A UDP socket
-sends. Another UDP socket and a TCP listener are the witnesses.
+For each family there are four sockets. They are opened inside the netns through setns and can then
+be used from outside:
 
-A listener reports a connection only after the handshake. A raw TCP socket (raw(7)) gets a copy of
-each SYN that passes the input rules of the netns, even when the reply path is blocked. The
-initial sequence number of a SYN identifies its request: 32 bits that differ for each connection
-(RFC 6528) and that NAT does not change, while NAT may change both ports.
+- a raw ICMP socket sends and receives echo requests, to which the kernel itself replies;
+- a UDP socket sends datagrams;
+- another UDP socket and a TCP listener are the witnesses.
+
+A listener reports a connection only after the handshake. A raw TCP socket (raw(7)) therefore gets a
+copy of each SYN that passes the input rules of the netns. It gets the SYN even if the reply path is
+blocked. The initial sequence number of a SYN identifies its request. These 32 bits differ for each
+connection (RFC 6528), and NAT does not change them, while NAT may change both ports.
 """
 
 from __future__ import annotations
@@ -30,12 +33,12 @@ from linux.netns import NetNS
 
 
 def seen_from_host(space: NetNS, stack: contextlib.ExitStack) -> NetNS:
-    """Return a handle on the netns as the host sees it; `stack` closes a new handle."""
+    """Return a handle on the netns that the host has for `space`; `stack` closes a new handle."""
     return stack.enter_context(space.outside()) if isinstance(space, AgentNetNS) else space
 
 
 def has_own_stack(space: NetNS) -> TypeGuard[AgentNetNS]:
-    """Return whether the handle is of a container with its own network stack."""
+    """Return whether the handle is on a container with a user-space network stack."""
     return isinstance(space, AgentNetNS) and space.own_stack
 
 
@@ -60,11 +63,11 @@ IP_LEVELS: Final[dict[int, int]] = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6
 
 
 class PortsTaken(Exception):
-    """No port is free in every namespace of the matrix."""
+    """None of the tried ports is free in every namespace of the matrix."""
 
 
 class Datagram(NamedTuple):
-    """A received datagram with its ancillary data."""
+    """A received datagram with its sender, its TTL and its destination address."""
 
     data: bytes
     source: Address
@@ -74,9 +77,9 @@ class Datagram(NamedTuple):
 
 
 class SocketError(NamedTuple):
-    """An entry of a socket's error queue: errno and the payload of the failed packet.
+    """An entry of a socket's error queue: an errno, and the payload of the packet that failed.
 
-    If an ICMP error was the cause: its name and its sender.
+    If an ICMP error was the cause, `code` is the name of the error and `offender` is its sender.
     """
 
     errno: int
@@ -91,7 +94,10 @@ Make = Callable[[int, int, int], socket.socket]
 
 @contextlib.contextmanager
 def sockets_of(space: NetNS) -> Iterator[Make]:
-    """Yield a function that opens sockets in the netns while the body runs: one setns per batch."""
+    """Yield a function that opens sockets in the netns, for use in the body of the `with`.
+
+    A whole batch of sockets thus needs only one setns.
+    """
     if isinstance(space, AgentNetNS):
         yield space.socket
     else:
@@ -100,9 +106,9 @@ def sockets_of(space: NetNS) -> Iterator[Make]:
 
 
 class ProbeSockets:
-    """All probe sockets of a netns. `number` identifies the witness in replies.
+    """All probe sockets of a handle on a netns; `number` identifies the handle in replies.
 
-    A netns may have several, one for each source; only one of them is a `witness`.
+    A netns may have several such sets, one for each source in it. Only one of them is a `witness`.
     """
 
     def __init__(self, netns: NetNS, number: int, port: int, *, witness: bool = True) -> None:
@@ -138,10 +144,11 @@ class ProbeSockets:
     def connecting(
         self, family: Family, make: Make = socket.socket, port: int = 0
     ) -> socket.socket:
-        """Open a TCP socket of this netns with `make`, which comes from `sockets_of`.
+        """Open a TCP socket in this netns with `make`, a function from `sockets_of`.
 
-        A socket of an agent gets `port`, which no other socket has, because the sequence number of
-        its SYN may be unknown. If `port` is in use inside, the socket gets any free port.
+        The sequence number of a SYN may be unknown if an agent opens the socket. Such a socket is
+        bound to `port`, which no other socket has. If `port` is in use inside, the kernel chooses
+        another.
         """
         stream = _new(family, socket.SOCK_STREAM, 0, make)
         stream.setblocking(False)
@@ -153,7 +160,7 @@ class ProbeSockets:
         return stream
 
     def sockets(self) -> Iterable[socket.socket]:
-        """Yield every open socket."""
+        """Yield all sockets that are open."""
         for group in (self.raw, self.udp, self.udp_witness, self.listener):
             yield from group.values()
 
@@ -164,21 +171,21 @@ class ProbeSockets:
 
 
 def anywhere(family: Family) -> str:
-    """Return the wildcard address."""
+    """Return the wildcard address of the family."""
     return "0.0.0.0" if family == 4 else "::"  # noqa: S104 # inside the namespace
 
 
 def opener(space: NetNS) -> object:
-    """Return a key that is equal for two handles that open the same sockets."""
+    """Return a key that is equal for handles that open their sockets in the same network stack."""
     return space.agent if isinstance(space, AgentNetNS) else space.id
 
 
 def open_sockets(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[ProbeSockets]:
-    """Open the probe sockets of each handle; one per netns is a witness, all on the same port.
+    """Open the probe sockets of each handle; one set of sockets per netns is the witness.
 
-    With the same port everywhere, a packet that reaches the wrong peer gets a reply from that
-    peer's witness and not from its kernel. The port is the first of `ports` that is free in every
-    namespace. Raises `PortsTaken` when none is.
+    All witnesses use the same port. A packet that reaches the wrong peer therefore gets a reply
+    from that peer's witness, not from its kernel. The port is the first of `ports` that is free in
+    every namespace. Raises `PortsTaken` if none is.
     """
     tried = []
     for port in ports:
@@ -222,7 +229,7 @@ def _enlarge_buffers(opened: socket.socket) -> None:
 
 
 def raw_socket(family: Family, protocol: int, make: Make) -> socket.socket:
-    """Open a raw socket with buffers for the packets of a whole slice."""
+    """Open a raw socket with buffers for all packets that are in flight at the same time."""
     opened = _new(family, socket.SOCK_RAW, protocol, make)
     if family == 6:
         opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
@@ -260,7 +267,7 @@ def _udp(family: Family, make: Make) -> socket.socket:
 
 
 def receive(opened: socket.socket, size: int = 2048) -> Datagram | None:
-    """Return the next datagram, cut at `size` bytes; `None` without one or after an error."""
+    """Return the next datagram, cut at `size` bytes; `None` if there is none, or on an error."""
     try:
         data, ancillary, _, sender = opened.recvmsg(size, _ANCILLARY)
     except BlockingIOError:
@@ -294,7 +301,7 @@ def reply(opened: socket.socket, to: Datagram, data: bytes) -> None:
 
 
 def pending_error(opened: socket.socket, family: Family) -> SocketError | None:
-    """Return the next entry of the error queue; `None` when it is empty."""
+    """Return the next entry of the socket's error queue, or `None` if the queue is empty."""
     try:
         data, ancillary, _, _ = opened.recvmsg(2048, _ANCILLARY, socket.MSG_ERRQUEUE)
     except OSError:
@@ -324,7 +331,10 @@ _MANY = 4096
 
 @lru_cache(maxsize=_MANY)
 def plain(text: str) -> Address:
-    """Return the address in a socket's text without its scope; IPv4-mapped IPv6 becomes IPv4."""
+    """Return the address that a socket has reported as text.
+
+    The scope id is removed, and an IPv4-mapped IPv6 address becomes an IPv4 address.
+    """
     address = ip_address(text.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
@@ -332,13 +342,16 @@ def plain(text: str) -> Address:
 
 @lru_cache(maxsize=_MANY)
 def spelled(address: Address) -> str:
-    """Return an address as the text that a socket expects."""
+    """Return an address as text, in the form that a socket expects."""
     return str(address)
 
 
 @lru_cache(maxsize=_MANY)
 def unpacked(packed: bytes) -> Address:
-    """Return the address in 4 or 16 bytes, network order. Raise `ValueError` for other lengths."""
+    """Return the address that 4 or 16 bytes encode in network order.
+
+    Raises `ValueError` for any other number of bytes.
+    """
     return ip_address(packed)
 
 
@@ -359,7 +372,7 @@ _FILTERS: Final[dict[Family, tuple[tuple[int, int, int, int], ...]]] = {
 
 
 class Syn(NamedTuple):
-    """A SYN as it arrived: its sequence number, sender and TTL."""
+    """A received SYN: its sequence number, sender and TTL."""
 
     sequence: int
     source: Address
@@ -368,7 +381,7 @@ class Syn(NamedTuple):
 
 
 class SynListener:
-    """Raw socket that receives the SYNs arriving in a netns, and their store."""
+    """Raw socket that receives and stores the SYNs that arrive in a netns."""
 
     def __init__(self, space: NetNS, family: Family, make: Make) -> None:
         self.space, self._family = space, family
@@ -392,7 +405,7 @@ class SynListener:
         return self._received
 
     def ttl(self, source: Address, port: int) -> int | None:
-        """Return the TTL of the last SYN from this address and port, `None` without one."""
+        """Return the TTL of the last SYN from this address and port, or `None` if there is none."""
         syns = (
             syn for syn in reversed(self.received()) if (syn.source, syn.port) == (source, port)
         )
@@ -406,11 +419,11 @@ class SynListener:
 def received_syns(
     listeners: Iterable[SynListener], connecting: Mapping[int, socket.socket]
 ) -> Iterator[tuple[int, NetNS, Syn]]:
-    """Yield the SYNs of connecting sockets that have arrived: number, netns of arrival and SYN.
+    """Yield each SYN that arrived, with the number of the request and the netns of arrival.
 
-    They are identified by sequence number. If the source stack does not report it, or repair mode
-    is not permitted (TCP_REPAIR), they are identified by their port, which no other socket has.
-    NAT may change the port, and then they are not found.
+    A SYN is identified by its sequence number. If the source's stack does not report that number,
+    or does not permit repair mode (TCP_REPAIR), the SYN is identified by its source port. No other
+    socket has this port. If NAT has changed the port, the SYN is not found.
     """
     by_sequence: dict[int, int] = {}
     by_port: dict[int, int | None] = {}
@@ -428,10 +441,10 @@ def received_syns(
 
 
 def _initial_sequence(connecting: socket.socket) -> int:
-    """Return the sequence number of the unanswered SYN that a socket has sent.
+    """Return the sequence number of the SYN that a connecting socket has sent.
 
-    Only a socket in repair mode reports it (TCP_REPAIR, linux/tcp.h), which needs CAP_NET_ADMIN in
-    the socket's netns. The function leaves repair mode at once.
+    Only a socket in repair mode reports it (TCP_REPAIR, linux/tcp.h). Repair mode needs
+    CAP_NET_ADMIN in the socket's netns; the function leaves this mode at once.
     """
     tcp = socket.IPPROTO_TCP
     connecting.setsockopt(tcp, _TCP_REPAIR, 1)

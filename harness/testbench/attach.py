@@ -1,8 +1,8 @@
-"""Manual attachment of a container to a bridge, as in `docs/four-modes.md`, by pyroute2.
+"""Attach a container to a bridge by hand, as `docs/four-modes.md` explains, with pyroute2.
 
-`attach` creates a veth pair. One end is a bridge port of the host, the other is `eth0` in the
-container's netns, with addresses and a default route. The runtime is not involved and does not
-know of the pair.
+`attach` creates a veth pair. One end is a bridge port of the host. The other is `eth0` in the
+container's netns, with addresses and a default route. The runtime is not involved and does not know
+of the veth pair.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def attach(
     taken: Collection[Address] = (),
     routed: bool = True,
 ) -> set[Address]:
-    """Give the namespace `space` an `eth0` on the bridge of `network`; return its addresses.
+    """Create an `eth0` in the namespace `space` on the bridge of `network`; return its addresses.
 
-    `name` is the container's name, from which the host end's name derives. The addresses are, in
-    each subnet of the network, the last usable one that is not in `taken`. Without `routed` there
-    is no default route, as on internal networks.
+    In each subnet of the network, `eth0` gets the last usable address that is not in `taken`.
+    `name` is the container's name, from which the name of the veth's host end is derived. Without
+    `routed` there is no default route, as on internal networks.
 
-    Raises `UserspaceStack` for a container with a user-space network stack and `ValueError` when
-    the network has no bridge in the host. Raises `OSError` when the namespace already has an
-    `eth0` or a default route; the pair is then removed again.
+    Raises `UserspaceStack` for a container with a user-space network stack, and `ValueError` if the
+    network has no bridge in the host. Raises `OSError` if the namespace already has an `eth0` or a
+    default route; the veth pair is then removed again.
     """
     from pyroute2.netlink.exceptions import NetlinkError  # slow to import, as in `iproute`
 
@@ -91,9 +91,10 @@ def _configure(space: NetNS, own: Iterable[Interface], gateways: Iterable[Interf
 
 
 def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
-    """Undo `attach`: remove the pair, if it exists, and the host's entries for its addresses.
+    """Undo `attach`: remove the veth pair, and the host's neighbours and flows of its addresses.
 
-    The runtime does not know of these addresses, so nothing else removes the entries.
+    The runtime does not know of these addresses, so nothing else removes these entries. A veth pair
+    that no longer exists is no error.
     """
     with _gone_already(), iproute(host) as ip:
         ip.link("del", ifname=host_end(name))
@@ -108,7 +109,7 @@ def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
 
 @contextlib.contextmanager
 def _gone_already() -> Iterator[None]:
-    """Ignore errors of the body that mean that the object to remove no longer exists."""
+    """Suppress errors of the body that mean that the object to remove no longer exists."""
     try:
         yield
     except OSError as error:
@@ -117,15 +118,15 @@ def _gone_already() -> Iterator[None]:
 
 
 def host_end(name: str) -> str:
-    """Return the host end's interface name: at most 15 characters, made unique by a digest."""
+    """Return the name of the veth's host end; a digest makes it unique within 15 characters."""
     return f"hand{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _mac(own: Iterable[Interface]) -> str | None:
-    """Return a MAC that derives from the address, so that a reused address keeps its MAC.
+    """Return a MAC derived from the IPv4 address, so that a reused address keeps its MAC.
 
-    A neighbour that has just learnt another MAC ignores a new one for a second (`locktime`,
-    arp(7)) and keeps sending to the old one.
+    A neighbour that has just learned one MAC ignores another MAC for a second (`locktime`, arp(7)),
+    and keeps sending to the first.
     """
     for item in own:
         if item.version == 4:
@@ -134,7 +135,7 @@ def _mac(own: Iterable[Interface]) -> str | None:
 
 
 def last_address(gateway: Interface, taken: Collection[Address] = ()) -> Interface:
-    """Return the last usable free address of the gateway's subnet; `ValueError` without any.
+    """Return the last usable free address of the gateway's subnet; raise `ValueError` if none is.
 
     Runtimes assign addresses from the beginning of the subnet, so the last ones are free.
     """

@@ -1,8 +1,8 @@
-"""A client socket: sent and received data, and the errors that its kernel reports.
+"""A client socket that shows what happens to single packets.
 
-`harness.testbench.listener` reports whether a request reaches a listener. This module reports
-what happens to one packet, with options that are visible on the wire: TTL, source port,
-don't-fragment.
+It returns received data, and the errors that its kernel reports. `harness.testbench.listener` shows
+whether a request reaches a listener. A client also sets options that are visible on the wire: TTL,
+source port and don't-fragment.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _LONGEST: Final = 1 << 16
 
 
 class Client:
-    """Context manager of a socket in `caller` that is connected to `to`.
+    """Context manager of a socket in `caller` that is connected to the address `to`.
 
-    `port` is the port of the other side. `own_port` is the source port, or the identifier of echo
-    requests; with 0 the kernel chooses it. With `whole` packets must not be fragmented on the
-    path. Raises `UserspaceStack` where only the kernel could guarantee that.
+    `port` is the destination port. `own_port` is the source port, or the identifier of echo
+    requests; with 0 the kernel chooses a source port. With `whole` no packet may be fragmented on
+    the path. Raises `UserspaceStack` if only the host's kernel could guarantee this.
     """
 
     def __init__(
@@ -111,14 +111,14 @@ class Client:
 
     @property
     def mtu(self) -> int:
-        """The path MTU to the other side in the cache of the caller's kernel, in bytes."""
+        """The path MTU to the destination in bytes, as the caller's kernel has cached it."""
         return self._socket.getsockopt(IP_LEVELS[self._family], _MTU[self._family])
 
     def send(self, data: bytes = b"") -> None:
-        """Send a datagram or an echo request that carries `data`; over TCP send a SYN.
+        """Send a datagram or an echo request with `data`; over TCP send a SYN.
 
-        Raises `OSError` when the caller's kernel refuses to send, with EMSGSIZE for a packet that
-        is too large.
+        Raises `OSError` if the caller's kernel refuses to send; the errno is EMSGSIZE for a packet
+        that is too large.
         """
         match self._protocol:
             case Protocol.ICMP:
@@ -133,7 +133,10 @@ class Client:
                     raise OSError(code, f"connect to {self._to} port {self._port} failed at once")
 
     def receive(self) -> bytes:
-        """Return the next datagram, echo reply or part of a stream; `TimeoutError` without one."""
+        """Return the next datagram, echo reply or part of a stream; wait for it up to `BOUND`.
+
+        Raises `TimeoutError` if none arrives.
+        """
         deadline = time.monotonic() + BOUND
         while (left := deadline - time.monotonic()) > 0:
             select.select([self._socket], [], [], left)
@@ -147,7 +150,7 @@ class Client:
         )
 
     def receive_nowait(self) -> bytes | None:
-        """Return the next datagram, echo reply or part of a stream, if one has arrived."""
+        """Return the next datagram, echo reply or part of a stream; `None` if none has arrived."""
         if self._protocol is not Protocol.ICMP:
             try:
                 return self._socket.recv(_LONGEST)
@@ -160,9 +163,10 @@ class Client:
         return message.payload if message.identifier == self._own_port else None
 
     def error(self) -> str:
-        """Return the error that the caller's kernel has reported so far, by its name in `icmp`.
+        """Return the name of the error that the caller's kernel has reported so far.
 
-        The name is `reset` for a refused connection and empty without an error.
+        Names of ICMP errors are those of `harness.probe.icmp`. The name is `reset` for a refused
+        connection, and empty if there is no error.
         """
         while not self._error and (error := pending_error(self._socket, self._family)):
             self._error = error.code
@@ -190,11 +194,10 @@ def round_trip(
     port: int = 0,
     by: End | None = None,
 ) -> tuple[bytes, bytes]:
-    """Exchange a datagram with `other` in both directions; return it as received at either end.
+    """Send a datagram to `other`, which sends it back; return it as received at each end.
 
-    The datagram goes to `port` of the address, or to a port that the kernel chooses. With `by`
-    the caller sends it to that published port instead. Raises `TimeoutError` when it does not
-    arrive.
+    The datagram goes to the address `at` and to `port`, or to a port that the kernel chooses. With
+    `by` it goes to that published port instead. Raises `TimeoutError` if it does not arrive.
     """
     with other.socket(ADDRESS_FAMILIES[at.version], socket.SOCK_DGRAM) as answering:
         answering.settimeout(BOUND)

@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 def at_once(host: HostMachine, jobs: Sequence[Callable[[], T]]) -> list[T | RuntimeRefused]:
-    """Run all jobs, released at the same moment; return the result or refusal of each.
+    """Run several jobs at the same time; return the result or refusal of each.
 
-    Within a job the host's `call` runs in the job's process, so that calls by adapters of this
-    host do not queue up. An exception other than a refusal is raised when all jobs have ended.
-    Results must be picklable.
+    All jobs start at the same moment. Within a job the host's method `call` runs in the job's own
+    process, so the jobs do not wait for each other. An exception other than a refusal is raised
+    when all jobs have ended. Results must be picklable.
     """
     gate, opener = os.pipe()
     answers: list[Channel] = []
@@ -49,7 +49,7 @@ def at_once(host: HostMachine, jobs: Sequence[Callable[[], T]]) -> list[T | Runt
 def _enter_and_do(
     host: HostMachine, job: Callable[[], object], gate: int, answer: Channel
 ) -> NoReturn:
-    """Enter the host; only a child of this process is then in its pid namespace too."""
+    """Enter the host and run the job in a child process: only a child is in its pid namespace."""
     try:
         host.enter()
         child = os.fork()

@@ -1,4 +1,4 @@
-"""A container of a scene: the runtime's report, and the state inside."""
+"""A container of a scene: the runtime's report on it, and its state as seen from inside."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 
 
 class Container:
-    """A container of the scene."""
+    """A container of a scene, the networks and containers of a test."""
 
     def __init__(self, scene: Scene, name: str, facts: ContainerInfo) -> None:
         self._scene = scene
         self.name = name
         self.started = facts
-        """Report of the runtime at the start."""
+        """The runtime's report on the container when it started."""
         own_stack = scene.runtime.dialect.own_stack
         self.net = NetnsView(name, self.inside if own_stack else self._open)
-        """View of its network namespace, or of its user-space network stack."""
+        """View of the container's network namespace, or of its user-space network stack."""
         self.own_stack = own_stack
-        """True if it has a user-space network stack, and so a separate kernel."""
+        """True if the container has a user-space network stack, and so a separate kernel."""
         self._agent: AgentClient | None = None
         self._agents_pid = 0
         self._pid_1: tuple[int, int] | None = None
-        """Pid 1 when the container was created or its namespace last opened, and its start time."""
+        """Host pid and start time of the container's pid 1, when its netns was last opened."""
         with contextlib.suppress(OSError):  # the process has ended
             self._pid_1 = facts.pid, self._start_time(facts.pid)
 
     def facts(self) -> ContainerInfo:
-        """Return what the runtime reports now."""
+        """Return the runtime's current report on the container."""
         return self._scene.runtime.inspect(self.name)
 
     def _open(self) -> NetNS:
@@ -72,10 +72,10 @@ class Container:
     # --- the agent inside
 
     def inside(self) -> AgentNetNS:
-        """Return its network namespace, opened through the agent inside, which opens the sockets.
+        """Return a handle on the container's netns whose sockets the agent inside opens.
 
-        The caller closes the namespace; the agent keeps running. Raises `AgentLost` when the
-        agent cannot be started.
+        The caller closes the handle; the agent keeps running. Raises `AgentLost` if the agent
+        cannot be started.
         """
         space = self._open()
         try:
@@ -84,7 +84,7 @@ class Container:
             space.close()
 
     def agent(self) -> AgentClient:
-        """Return its agent; start it if it is not running or the container was restarted."""
+        """Return the container's agent; start it if none runs or the container was restarted."""
         pid = self._pid_1[0] if self._pid_1 else self.facts().pid
         if self._agent is not None and (self._agent.gone or self._agents_pid != pid):
             self.hang_up()
@@ -104,16 +104,16 @@ class Container:
         return self._agent
 
     def prepare(self) -> None:
-        """Start its agent, if possible. A failure is reported when the agent is needed."""
+        """Start the container's agent, if possible; a failure is reported at its first use."""
         with contextlib.suppress(RuntimeRefused, ProcessLookupError):
             self._open().close()
             self.agent()
 
     def await_agent(self) -> None:
-        """Wait until the started agent, if any, has introduced itself.
+        """Wait until the container's agent, if one was started, has reported its netns.
 
-        Raises `AgentLost` when the agent hangs. The end of an agent is reported when it is
-        needed.
+        Raises `AgentLost` if the agent does not reply. An agent that has ended is reported at its
+        next use.
         """
         if self._agent is not None:
             try:
@@ -123,12 +123,12 @@ class Container:
                     raise
 
     def dismiss(self) -> None:
-        """Ask its agent to end, without waiting for it; `hang_up` waits."""
+        """Ask the container's agent to end, without waiting for it; `hang_up` waits."""
         if self._agent is not None:
             self._agent.dismiss()
 
     def hang_up(self) -> None:
-        """End its agent."""
+        """End the container's agent."""
         if self._agent is not None:
             self._agent.close()
             self._agent = None
@@ -140,14 +140,17 @@ class Container:
         return ProcessStat.of(self._proc(pid)).born
 
     def endpoint(self, network: str = DEFAULT_NETWORK) -> Endpoint:
-        """Return its endpoint on a network, as reported; `KeyError` when it is not on it."""
+        """Return the container's endpoint on a network, as the runtime reports it.
+
+        Raises `KeyError` if the container is not on the network.
+        """
         for endpoint in self.facts().endpoints:
             if endpoint.network == network:
                 return endpoint
         raise KeyError(f"container {self.name} is not on network {network}")
 
     def exec(self, *argv: str, timeout: float = 30) -> CompletedCommand:
-        """Run a command inside, through the runtime."""
+        """Run a command inside the container through the runtime's exec."""
         return self._scene.runtime.exec(self.name, argv, timeout=timeout)
 
     def read(self, path: str) -> str:
@@ -159,16 +162,16 @@ class Container:
             return file.read().decode(errors="replace")
 
     def mode(self, path: str) -> int:
-        """Return type and permissions of a file as a process inside sees it: inode(7)."""
+        """Return type and permissions of a file, as a process inside sees them: inode(7)."""
         if self.own_stack:
             mode: int = self.agent().do(["mode", path])[0]
             return mode
         return os.stat(f"{self._proc(self.facts().pid)}/root{path}").st_mode
 
     def namespace(self, kind: str) -> tuple[int, int]:
-        """Return device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup.
+        """Return device and inode of one of the container's namespaces: pid, mnt, uts, ipc, cgroup.
 
-        `UserspaceStack` where they are not the kernel's.
+        Raises `UserspaceStack` if the container has its own kernel.
         """
         with self.net.open() as space:
             by_kernel(space)
@@ -176,24 +179,27 @@ class Container:
         return status.st_dev, status.st_ino
 
     def attach(self, network: str = DEFAULT_NETWORK) -> None:
-        """Attach it manually as `eth0` with addresses and routes; mode none only."""
+        """Attach the container by hand to a network: create an `eth0` with addresses and routes.
+
+        The container must be in mode none.
+        """
         self._scene.attach(self.name, network)
 
     def stop(self) -> None:
-        """Stop it; the container stays in the plan and can be restarted.
+        """Stop the container, which stays in the plan and can be restarted.
 
-        The agent ends first: podman may refuse to clean up after a container with an exec
+        Its agent ends first: podman may refuse to clean up after a container that has an exec
         session.
         """
         self.hang_up()
         self._scene.runtime.stop_container(self.name)
 
     def start(self) -> None:
-        """Start it again; a manual attachment is gone."""
+        """Start the stopped container again; it comes back without its manual attachment."""
         self._scene.start(self.name)
 
     def remove(self) -> None:
-        """Remove it, from the plan too."""
+        """Remove the container, also from the plan."""
         self._scene.remove(self.name)
 
 
@@ -202,17 +208,17 @@ NAMES: Final = "/run/netns"
 
 
 class ContainerSnapshot(NamedTuple):
-    """Network namespace (inode) and interfaces that a process inside sees."""
+    """Network namespace (its inode) and interfaces, as a process inside a container sees them."""
 
     netns: int
     interfaces: frozenset[str]
 
 
 def view(container: Container) -> ContainerSnapshot:
-    """Start processes inside through the runtime; return namespace and interfaces they see.
+    """Return the network namespace and interfaces that processes inside a container see.
 
-    Raises `AssertionError` with their output when they fail, and `UserspaceStack` where another
-    kernel has the namespace.
+    The runtime starts these processes. If they fail, raises `AssertionError` with their output.
+    Raises `UserspaceStack` for a container with its own kernel.
     """
     with container.net.open() as space:
         by_kernel(space)
@@ -232,7 +238,8 @@ def _output(container: Container, *argv: str) -> str:
 def named(host: HostMachine, container: Container) -> Iterator[NetnsView]:
     """Name a container's network namespace in the host while the body runs, as `ip netns attach`.
 
-    The namespace is that of the reported pid. The view enters it by the name.
+    The namespace is that of the pid that the runtime reports. The yielded view opens it by its
+    name.
     """
     path = f"{NAMES}/{container.name}"
     host.call(_bind_name, container.facts().pid, path)

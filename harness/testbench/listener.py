@@ -1,8 +1,8 @@
-"""Listeners in namespaces, and calls to them: delivered, refused or dropped.
+"""Listeners in namespaces, and requests to them, which are delivered, refused or lost.
 
-A call is a connection or a datagram. It ends when it is delivered or refused; without either an
-error is raised. Each call is reported with the source address that the listener saw and with that
-of the caller's socket, so that an address translation shows.
+A request is a TCP connection or a UDP datagram. A request that is neither delivered nor refused
+raises an error. For a delivered request the caller gets two source addresses: that of the client's
+socket, and that which the listener saw. The two differ if the address was translated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Transport = Literal["tcp", "udp"]
 TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
 
 BOUND: Final = 3.0
-"""Bound on the time until a call is delivered, replied to or refused, in seconds."""
+"""Bound on the time until a request is delivered, replied to or refused, in seconds."""
 
 ANYWHERE: Final[dict[int, Address]] = {4: IPv4Address(0), 6: IPv6Address(0)}
 EVERYBODY: Final = (
@@ -45,10 +45,10 @@ _SOON: Final = 0.001
 
 SOCKET_KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _own_ports = itertools.cycle(range(20_000, 32_768))
-"""Source ports of callers, below the ephemeral range.
+"""Source ports of clients, below the ephemeral range.
 
-When conntrack still knows a port's last call, the kernel translates a reused port to another one
-if both calls reach the same listener.
+While conntrack still has the last flow of a port, the kernel translates a reused port to another
+one if both requests reach the same listener.
 """
 _REFUSED: Final = frozenset(
     {
@@ -56,14 +56,14 @@ _REFUSED: Final = frozenset(
         *(errno.EADDRNOTAVAIL, errno.EINVAL),
     }
 )
-"""Refused or reset by the other side, or refused by the caller's kernel without a route."""
+"""Errors of a request that the other side refused or reset, or that the client's kernel refused."""
 
 End = tuple[Address, int]
 """Address and port."""
 
 
 class Exchange(NamedTuple):
-    """Source of a call: the end of the caller's socket, and the end that the listener saw."""
+    """Source of a request: `own` at the client's socket, `seen` as the listener saw it."""
 
     own: End
     seen: End
@@ -72,8 +72,8 @@ class Exchange(NamedTuple):
 class Listener:
     """Context manager of a listener in a namespace; with `port` 0 the kernel chooses the port.
 
-    The listener is bound to `address`, or to every address of `family`. Raises `OSError`
-    (EADDRINUSE) when the port is in use.
+    The listener is bound to `address`, or to all addresses of `family`. Raises `OSError`
+    (EADDRINUSE) if the port is in use.
     """
 
     def __init__(
@@ -100,14 +100,16 @@ class Listener:
     def reached_from(
         self, caller: NetnsView, *, at: Address | None = None, port: int = 0, answered: bool = False
     ) -> Exchange | None:
-        """Call the listener from a namespace, at its own address and port or at the given ones.
+        """Send a request to the listener from a namespace; return the source, `None` if refused.
 
-        Return `None` when the call is refused. An accepted connection that is closed without data
-        counts as refused: a user-space relay does that when it finds no listener inside.
+        The request goes to `at` and `port`, or to the listener's own address and port. An accepted
+        connection that is closed without data counts as refused: a user-space relay does this if it
+        finds no listener inside.
 
-        Raises `TimeoutError` when the call is neither delivered nor refused; with `answered` also
-        when the reply does not arrive from the called address. A call is recognised by its data,
-        because a user-space relay may retry an earlier one (rootlessport does, ten times).
+        Raises `TimeoutError` if the request is neither delivered nor refused. With `answered` it is
+        also raised if the reply does not come from the address to which the request was sent. A
+        request is recognised by its data, because a user-space relay may retry an earlier one
+        (rootlessport retries ten times).
         """
         target, nonce = at or self.address, os.urandom(16)
         with contextlib.ExitStack() as stack:
@@ -150,9 +152,10 @@ class Listener:
     def delivered(
         self, calls: Iterable[tuple[NetnsView, Address, int]], quiet: Callable[[], None]
     ) -> list[str]:
-        """Call an address and port from each namespace, all at once; return the delivered calls.
+        """Send several requests at the same time; return the delivered ones as text.
 
-        Return those that are delivered when `quiet`, the scene's `settle`, returns.
+        Each item of `calls` is a source namespace, an address and a port. A request is delivered if
+        it has arrived when `quiet`, the scene's method `settle`, returns.
         """
         with contextlib.ExitStack() as stack:
             made: dict[bytes, tuple[str, socket.socket]] = {}
@@ -194,7 +197,7 @@ class Listener:
     def _arrivals(
         self, ready: Collection[object], taken: dict[socket.socket, End]
     ) -> Iterator[tuple[bytes, socket.socket, End]]:
-        """Return data, socket and sender of each arrival; a connection is read only once."""
+        """Yield data, socket and sender of each arrival; each connection is read only once."""
         if self.transport == "udp":
             with contextlib.suppress(BlockingIOError):
                 data, sender = self._socket.recvfrom(1024)
@@ -203,27 +206,30 @@ class Listener:
             yield _received(connection), connection, taken.pop(connection)
 
     def receive(self) -> tuple[bytes, End]:
-        """Return the next datagram and its sender; `TimeoutError` when none arrives."""
+        """Return the next datagram and its sender; raise `TimeoutError` if none arrives."""
         if not select.select([self._socket], [], [], BOUND)[0]:
             raise TimeoutError(f"nothing arrived at port {self.port} within {BOUND} s")
         data, sender = self._socket.recvfrom(1 << 16)
         return data, _end(sender)
 
     def pending(self) -> Iterator[tuple[bytes, End]]:
-        """Return every datagram that has arrived, and its sender."""
+        """Yield every datagram that has arrived so far, with its sender."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 data, sender = self._socket.recvfrom(1 << 16)
                 yield data, _end(sender)
 
     def send(self, end: End, data: bytes) -> None:
-        """Send a datagram from the listener's own port."""
+        """Send a datagram to `end` from the listener's own port."""
         self._socket.sendto(data, (str(end[0]), end[1]))
 
     def _answer(
         self, client: socket.socket, seen: socket.socket, caller: End, payload: bytes
     ) -> None:
-        """Send a reply; `TimeoutError` unless the caller receives it from the called address."""
+        """Send a reply to a request.
+
+        Raises `TimeoutError` unless the client receives the reply from the address that it sent to.
+        """
         ends = f"from {_end(client.getsockname())} to {_end(client.getpeername())}"
         instead = f"no reply within {BOUND} s"
         try:
@@ -255,18 +261,21 @@ class Listener:
 
 
 def free_port(view: NetnsView, transport: Transport) -> int:
-    """Return a port without a listener in a namespace."""
+    """Return a port that is free in a namespace."""
     with Listener(view, transport) as listener:
         return listener.port
 
 
 def own_port() -> int:
-    """Return a source port for crafted packets that no call has used lately."""
+    """Return a source port for crafted packets that no request has used lately."""
     return next(_own_ports)
 
 
 def ask_echo_service(caller: NetnsView, address: Address, transport: Transport) -> Exchange:
-    """Ask the world's echo service at `address` for the caller's address; `OSError` on failure."""
+    """Ask the world's echo service at `address` which source address it sees.
+
+    Raises `OSError` if the service cannot be reached.
+    """
     port = (TCP_PORTS if transport == "tcp" else UDP_PORTS)["echo"]
     with _socket(caller, transport, address) as client:
         client.settimeout(BOUND)
@@ -285,10 +294,11 @@ def ask_echo_service(caller: NetnsView, address: Address, transport: Transport) 
 
 
 def broadcast(view: NetnsView, addresses: Iterable[Address], *, port: int, payload: bytes) -> int:
-    """Try to send `payload` in a datagram and an echo request, and a SYN, to each of `addresses`.
+    """Try to send a datagram, an echo request and a SYN to each of `addresses`.
 
-    `port` is for datagrams and SYNs. The same packets go to `EVERYBODY` by every interface of the
-    namespace. Return the number of attempts that the sending kernel accepted.
+    The datagram and the echo request carry `payload`; `port` is for datagrams and SYNs. The same
+    packets also go to `EVERYBODY` through every interface of the namespace. Returns the number of
+    packets that the sending kernel accepted.
     """
     targets = [(address, "") for address in addresses]
     targets += [(address, link) for address in EVERYBODY for link in view.links()]
@@ -322,7 +332,7 @@ def broadcast(view: NetnsView, addresses: Iterable[Address], *, port: int, paylo
 
 
 def _socket(view: NetnsView, transport: Transport, towards: Address) -> socket.socket:
-    """Return a non-blocking socket of the family of `towards`."""
+    """Return a non-blocking socket of the address family of `towards`."""
     opened = view.socket(ADDRESS_FAMILIES[towards.version], SOCKET_KINDS[transport])
     opened.setblocking(False)
     if towards.version == 6:
@@ -333,10 +343,11 @@ def _socket(view: NetnsView, transport: Transport, towards: Address) -> socket.s
 
 
 def _bind_fresh_port(client: socket.socket, towards: Address) -> None:
-    """Bind a port that has not been used recently; the kernel may choose the same port twice.
+    """Bind a source port that was not used recently; the kernel might choose the same port twice.
 
-    Two calls from one port that are translated to one listener would have equal reply tuples. The
-    kernel then also translates the port of the second one (nf_nat_core.c, null bindings).
+    Two requests from one port to two addresses that NAT maps to one listener would have equal reply
+    tuples. The kernel then also translates the source port of the second request (nf_nat_core.c,
+    null bindings).
     """
     for port in _own_ports:
         try:
@@ -349,7 +360,7 @@ def _bind_fresh_port(client: socket.socket, towards: Address) -> None:
 
 
 def _send_if_connected(client: socket.socket, payload: bytes) -> bool:
-    """Send by a connection if it is established; leave errors for the caller to query."""
+    """Send if the connection is established; leave errors for the caller to query."""
     if not connected(client):
         return False
     with contextlib.suppress(OSError):  # the connection has ended
@@ -358,7 +369,7 @@ def _send_if_connected(client: socket.socket, payload: bytes) -> bool:
 
 
 def _is_closed(client: socket.socket) -> bool:
-    """Return True if a connection was established, and has ended without data."""
+    """Return True if a connection was established and then closed without any data."""
     try:
         return client.recv(1) == b""
     except BlockingIOError:
@@ -368,7 +379,7 @@ def _is_closed(client: socket.socket) -> bool:
 
 
 def _received(connection: socket.socket) -> bytes:
-    """Return what has arrived by a connection so far."""
+    """Return the data that has arrived on a connection so far."""
     with contextlib.suppress(OSError):
         return connection.recv(1024)
     return b""

@@ -1,8 +1,9 @@
-"""Name resolution inside a container, by the C library and by the harness itself.
+"""Name resolution inside a container, by the C library and by DNS queries of the harness.
 
-An image need not have a program that calls the C library, so a process of the harness does it in
-the container's namespaces and root. Where a container has a user-space kernel, the agent inside
-calls it. The harness itself queries one resolver and sees the whole response.
+An image need not have a program that calls the C library. A process of the harness therefore enters
+the container's namespaces and root, and calls the C library there. In a container with a user-space
+kernel the agent calls it. DNS queries of the harness go to one resolver and return its whole
+response.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ RESOLV_CONF: Final = "/etc/resolv.conf"
 
 
 class LookupResult(NamedTuple):
-    """Addresses of a name; without any, the reason in the words of the C library."""
+    """Addresses of a name; if there are none, the C library's error message."""
 
     addresses: frozenset[Address]
     reason: str = ""
@@ -61,7 +62,10 @@ class LookupResult(NamedTuple):
 def look_up(
     host: HostMachine, container: Container, name: str, family: Family | None = None
 ) -> LookupResult:
-    """Return the result of getaddrinfo(3) inside; without `family` for both families at once."""
+    """Return the result of getaddrinfo(3) inside a container.
+
+    Without `family` one call resolves both address families.
+    """
     if container.own_stack:
         words = name.encode(), int(_address_family(family))
         found, reason = container.agent().do(["resolve", *words])[0]
@@ -70,21 +74,21 @@ def look_up(
 
 
 def name_of(host: HostMachine, container: Container, address: Address) -> str:
-    """Return the result of getnameinfo(3) inside; empty when the address has no name."""
+    """Return the result of getnameinfo(3) inside a container; empty if the address has no name."""
     if container.own_stack:
         return str(container.agent().do(["reverse", str(address)])[0])
     return host.call(inside, container.facts().pid, by_address, str(address))
 
 
 def hostname(host: HostMachine, container: Container) -> str:
-    """Return the result of gethostname(2) inside."""
+    """Return the result of gethostname(2) inside a container."""
     if container.own_stack:
         return str(container.agent().do(["hostname"])[0])
     return host.call(inside, container.facts().pid, socket.gethostname)
 
 
 def by_name(name: str, family: Family | None = None) -> LookupResult:
-    """Resolve in the calling process; with `HostMachine.call` the host resolves."""
+    """Resolve a name in the calling process; use `HostMachine.call` to resolve it in the host."""
     # A name in bytes, because Python would load a codec for text, in the container's root.
     try:
         found = socket.getaddrinfo(name.encode(), None, _address_family(family), socket.SOCK_STREAM)
@@ -94,7 +98,7 @@ def by_name(name: str, family: Family | None = None) -> LookupResult:
 
 
 def by_address(address: str) -> str:
-    """Return the name of an address, resolved in the calling process."""
+    """Return the name of an address, resolved in the calling process; empty if it has none."""
     try:
         return socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
     except socket.gaierror:
@@ -108,8 +112,8 @@ def _address_family(family: Family | None) -> int:
 def inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in the root, mount, network and UTS namespaces of a process.
 
-    The pid is one in the caller's pid namespace: run this by `HostMachine.call` for a container.
-    Raises `TimeoutError` when the call takes longer than `BOUND`.
+    `pid` is the pid in the caller's pid namespace; for a container, run this function through
+    `HostMachine.call`. Raises `TimeoutError` if the function takes longer than `BOUND`.
     """
     reading, writing = os.pipe()
     child = quiet_fork()
@@ -159,10 +163,10 @@ def query(
     transport: Transport = "udp",
     of: Address | None = None,
 ) -> Message:
-    """Return the response of a resolver inside: the first in resolv.conf, or `of`.
+    """Send a DNS query from inside a container; return the response.
 
-    Raises `OSError` when the resolver cannot be reached, and `dns.exception.Timeout` when it does
-    not reply.
+    The query goes to the first resolver in resolv.conf, or to `of`. Raises `OSError` if the
+    resolver cannot be reached, and `dns.exception.Timeout` if it does not reply.
     """
     query = dns.message.make_query(name, kind)
     with _to(container, transport, of) as (opened, server):
@@ -173,10 +177,10 @@ def query(
 
 
 def query_concurrently(container: Container, name: str, kinds: Sequence[str]) -> list[Message]:
-    """Return the responses to several queries about a name, sent before any response.
+    """Send several queries about a name before reading a response; return the responses.
 
-    All queries use one socket, as the C library queries both families. Raises
-    `dns.exception.Timeout` when one has no reply.
+    All queries use one socket, as those of the C library for both address families do. Raises
+    `dns.exception.Timeout` if a query gets no response.
     """
     queries = [dns.message.make_query(name, kind) for kind in kinds]
     with _to(container, "udp") as (opened, _):
@@ -190,7 +194,7 @@ def query_concurrently(container: Container, name: str, kinds: Sequence[str]) ->
 
 
 def abandon_queries(container: Container, name: str, *, questions: int) -> None:
-    """Send queries over one connection and close it without waiting for a response."""
+    """Send queries over one TCP connection, and close it without waiting for a response."""
     query = dns.message.make_query(name, "A").to_wire()
     with _to(container, "tcp") as (opened, _):
         opened.sendall((len(query).to_bytes(2, "big") + query) * questions)
@@ -200,7 +204,7 @@ def abandon_queries(container: Container, name: str, *, questions: int) -> None:
 def _to(
     container: Container, transport: Transport, of: Address | None = None
 ) -> Iterator[tuple[socket.socket, str]]:
-    """Connect a socket to a resolver, so that a refusal is reported at once."""
+    """Yield a socket that is connected to a resolver, so that a refusal is reported at once."""
     server = of or nameservers(container.read(RESOLV_CONF))[0]
     family = ADDRESS_FAMILIES[server.version]
     with container.net.socket(family, SOCKET_KINDS[transport]) as opened:
@@ -210,12 +214,12 @@ def _to(
 
 
 def values(answer: Message) -> set[str]:
-    """Return the values of a response, as text."""
+    """Return the records of a DNS response, as text."""
     return {rdata.to_text() for rrset in answer.answer for rdata in rrset}
 
 
 def rcode(answer: Message) -> str:
-    """Return the response code, by name."""
+    """Return the name of a DNS response's code, such as `NXDOMAIN`."""
     return dns.rcode.to_text(answer.rcode())
 
 
@@ -224,7 +228,7 @@ def rcode(answer: Message) -> str:
 
 @contextmanager
 def host_file(host: HostMachine, text: str, path: str = RESOLV_CONF) -> Iterator[None]:
-    """Replace the text of a file of the host while the body runs."""
+    """Replace the text of one of the host's files while the body runs."""
     before = host.call(_replace, path, text)
     try:
         yield
@@ -233,7 +237,7 @@ def host_file(host: HostMachine, text: str, path: str = RESOLV_CONF) -> Iterator
 
 
 def _replace(path: str, text: str | None) -> str | None:
-    """Write a file, or remove it where `text` is `None`; return its former text."""
+    """Write a file, or remove it if `text` is `None`; return its former text."""
     before: str | None = None
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """A network namespace as a test sees it: its state, and sockets inside it.
 
-A view opens its namespace for each query and closes it at once. The harness never keeps a
-container's namespace alive, because tests check whether it ends with the container.
+A view opens the namespace for each query and closes it at once. The harness never keeps a
+container's namespace alive, because tests check whether the namespace ends with its container.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from linux.netns import NetNS
 
 @dataclass(frozen=True, slots=True)
 class NetnsView:
-    """A named network namespace. `open` returns a new handle, which the caller closes."""
+    """View of a network namespace by name; `open` returns a new handle, which the caller closes."""
 
     name: str
     open: Callable[[], NetNS]
@@ -41,7 +41,7 @@ class NetnsView:
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Device and inode of the namespace: equal for two views of the same one."""
+        """Device and inode of the namespace, which are equal for two views of one namespace."""
         with self.open() as space:
             return space.id
 
@@ -52,7 +52,7 @@ class NetnsView:
             return remote.with_cables(found, space) if sockets.has_own_stack(space) else found
 
     def kernel_link(self, link: str) -> rtnetlink_dump.Link:
-        """Return an interface as the host's kernel has it, also for a user-space network stack."""
+        """Return an interface as the host's kernel, not a user-space network stack, reports it."""
         with (
             self.open() as space,
             contextlib.ExitStack() as stack,
@@ -61,9 +61,10 @@ class NetnsView:
             return rtnetlink_dump.link(netlink, link)
 
     def interfaces(self, link: str | None = None) -> list[Interface]:
-        """Return every address with its prefix, or those of one link; without link-local ones.
+        """Return all addresses with their prefixes, or those of one link, except link-local ones.
 
-        IPv4 addresses come first, as from the kernel: a user-space stack may have another order.
+        IPv4 addresses come first, as the kernel lists them; a user-space stack may have another
+        order.
         """
         with self.open() as space, Netlink(space) as netlink:
             index = rtnetlink_dump.link(netlink, link).ifindex if link else None
@@ -72,52 +73,58 @@ class NetnsView:
         return sorted(usable, key=lambda item: item.version)
 
     def address(self, family: Family) -> Address | None:
-        """Return the first address that is reachable from other machines, `None` without one."""
+        """Return the first address of a family that is not a loopback address, or `None`."""
         return first_address(self.interfaces(), family)
 
     def routes(self) -> list[rtnetlink_dump.Route]:
-        """Return the routes of the main table, of every kind and both families.
+        """Return the main table's routes of every kind, for IPv4 and IPv6.
 
-        The default IPv6 routes of every link, for link-local and multicast addresses, are left
-        out.
+        The IPv6 routes that every link has by default are left out: those for link-local and
+        multicast addresses.
         """
         with self.open() as space, Netlink(space) as netlink:
             found = rtnetlink_dump.routes(netlink, every_kind=True)
             return remote.of_main_table(found) if sockets.has_own_stack(space) else found
 
     def neighbours(self) -> list[rtnetlink_dump.Neighbour]:
-        """Return every neighbour entry, both families."""
+        """Return every neighbour entry, for IPv4 and IPv6."""
         with self.open() as space, Netlink(by_kernel(space)) as netlink:
             return list(rtnetlink_dump.neighbours(netlink))
 
     def sysctl(self, key: str) -> str:
-        """Return one value under `net.`; `FileNotFoundError` for an unknown key."""
+        """Return the value of a sysctl under `net.`.
+
+        Raises `FileNotFoundError` for an unknown key.
+        """
         with self.open() as space:
             if sockets.has_own_stack(space):
                 return remote.sysctl(space, key)
             return netns.read_sysctls(space, [key])[key]
 
     def snapshot(self) -> Snapshot:
-        """Return the kernel's state of the namespace, once none of its addresses is tentative.
+        """Return a snapshot of the namespace's kernel state once no address is tentative.
 
-        Raises `UserspaceStack` where a container has a user-space network stack.
+        Raises `UserspaceStack` for a container with a user-space network stack.
         """
         with self.open() as space:
             return Snapshot.of(by_kernel(space), self.watched())
 
     def tune(self, values: Mapping[str, str | int]) -> None:
-        """Set sysctls under `net.` inside; `OSError` names the refused one."""
+        """Set sysctls under `net.` in the namespace; an `OSError` names a refused one."""
         with self.open() as space:
             netns.write_sysctls(space, values)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """Open a socket inside; it keeps the namespace alive until closed."""
+        """Open a socket in the namespace; an open socket keeps the namespace alive."""
         with self.open() as space:
             return space.socket(family, kind, protocol)
 
     @contextmanager
     def capture(self, link: str = "") -> Iterator[Capture]:
-        """Capture every frame that passes one interface, or all of them, while the body runs."""
+        """Capture every frame that passes one interface while the body runs.
+
+        Without `link` the frames of all interfaces are captured.
+        """
         with (
             self.open() as space,
             contextlib.ExitStack() as stack,
@@ -128,7 +135,7 @@ class NetnsView:
 
 
 def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda: None) -> NetnsView:
-    """Return a view of a namespace that the caller keeps open, such as the world's own."""
+    """Return a view of a namespace that the caller keeps open, such as one of the world."""
     return NetnsView(name, lambda: NetNS(os.dup(space.fd)), watched)
 
 
@@ -136,7 +143,7 @@ def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda:
 def iproute(space: NetNS) -> Iterator[Any]:
     """Open pyroute2's `IPRoute`, which has no type hints, in a namespace.
 
-    `OSError` when the kernel refuses a request.
+    A request that the kernel refuses raises `OSError`.
     """
     from pyroute2 import IPRoute  # takes a tenth of a second to import
     from pyroute2.netlink.exceptions import NetlinkError
@@ -151,12 +158,12 @@ def iproute(space: NetNS) -> Iterator[Any]:
 
 
 def view_of(world: World, name: str) -> NetnsView:
-    """Return the view of one of the world's own namespaces, such as `HOST` or `INTERNET`."""
+    """Return a view of a namespace of the world, such as `HOST` or `INTERNET`."""
     return fixed(name, world.namespaces[name], lambda: world.watched.get(name))
 
 
 def first_address(interfaces: Iterable[Interface], family: Family) -> Address | None:
-    """Return the first address of a family that is reachable from other machines, or `None`."""
+    """Return the first address of a family that is not a loopback address, or `None`."""
     own = (item.ip for item in interfaces if item.version == family and not item.ip.is_loopback)
     return next(own, None)
 
@@ -173,11 +180,10 @@ _GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 def until(
     view: NetnsView, condition: Callable[[], bool], what: str, *, bound: float = BOUND
 ) -> None:
-    """Return as soon as `condition` is true; rtnetlink notifications trigger the checks.
+    """Wait until `condition` is true; raise `TimeoutError` after `bound` seconds.
 
-    The condition is checked whenever a link, an address or a route of `view` changes, and at
-    intervals. `what` names the condition in the `TimeoutError`, which is raised after `bound`
-    seconds.
+    The condition is checked whenever a link, an address or a route of `view` changes (rtnetlink),
+    and at intervals. `what` names the condition in the error.
     """
     deadline = time.monotonic() + bound
     with view.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as monitor:
@@ -201,9 +207,9 @@ _PREFIX: Final = b" @"
 def reachable_abstract_sockets(owner: NetnsView, caller: NetnsView) -> set[str]:
     """Return the abstract sockets of a netns to which a process in another netns can connect.
 
-    They are the sockets that listen or receive datagrams, named as the kernel prints them, with
-    `@` for NUL bytes (proc_net_unix). Raises `UserspaceStack` where the caller has separate
-    abstract sockets.
+    These are sockets that listen or receive datagrams. They are named as the kernel prints them,
+    with `@` for NUL bytes (proc_net_unix). Raises `UserspaceStack` if the caller has a separate
+    kernel with its own abstract sockets.
     """
     with caller.open() as space:
         by_kernel(space)

@@ -1,9 +1,9 @@
-"""Effort of the property suites: `--profile smoke`, `gate` or `explore`.
+"""Profiles that set the effort of the property suites: `--profile smoke`, `gate` or `explore`.
 
-A profile limits the number of topologies and the steps of a history. `gate` draws the same
-examples in every run. So does every profile in a run with known deviations (an expectation file,
-faults): their verdicts must not change between runs, and shrinking takes minutes. Other runs draw
-new examples each time and replay those that failed before.
+A profile limits the number of topologies, and the number of steps in each history. `gate` draws the
+same examples in every run. Other profiles do so only in a run with known deviations (an expectation
+file, faults): their verdicts must not change between runs, and shrinking takes minutes. Otherwise
+each run draws new examples, and replays those that failed before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Effort(NamedTuple):
-    """Maximum number of examples, and of steps of each."""
+    """Maximum number of examples, and of steps in each example.
+
+    If `derandomized` is true, every run draws the same examples.
+    """
 
     examples: int
     steps: int
@@ -42,7 +45,7 @@ RUN_DEFAULTS: Final[Mapping[str, str]] = {"probe": "netns", "profile": DEFAULT}
 
 
 def chosen(config: pytest.Config) -> hypothesis.settings:
-    """Return the settings of the profile of this run."""
+    """Return Hypothesis settings for the profile that this run has chosen."""
     import hypothesis  # slow to import, and few tests draw anything
 
     effort = PROFILES[config.getoption("profile")]
@@ -66,10 +69,10 @@ def chosen(config: pytest.Config) -> hypothesis.settings:
 
 @contextmanager
 def replayable(plan: Callable[[], Plan], directory: Path, name: str) -> Iterator[None]:
-    """Write the plan of a failure in the body to a file, so that it can be rebuilt.
+    """Write the plan to a file if the body fails, so that the failure can be rebuilt.
 
-    `plan` returns the last live plan, the smallest failing one. The error names the file and the
-    command that uses it.
+    `plan` returns the last plan that was live, which is the smallest that fails. The error names
+    the file, and the command that builds the plan.
     """
     try:
         yield

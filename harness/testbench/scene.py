@@ -1,7 +1,7 @@
-"""A scene: a world, a runtime and a plan, with its live containers and two matrices.
+"""A scene: the networks and containers of a test, in a world, created by a runtime.
 
-The plan grows as networks and containers are created, so that the promised matrix matches the
-live objects. `observed` measures the other matrix with real packets.
+The scene's plan grows as networks and containers are created. The promised matrix therefore
+describes the live objects. `observed` measures the observed matrix with real packets.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ USER_SPACE_PATIENCE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network of the runtime: the request, and the runtime's report."""
+    """A network of the runtime: its specification, and the runtime's report on it."""
 
     spec: NetworkSpec
     facts: NetworkInfo
@@ -81,14 +81,14 @@ Record = Callable[[Matrix[Promise], Matrix[Observation]], None]
 
 
 class Scene:
-    """Live networks and containers; leaving the context removes all that it created.
+    """The networks and containers of a test; leaving the context removes all that it created.
 
-    `record` is called with every observed matrix. `probe` selects how containers are inspected
-    where the world does not decide it: `exec` uses an agent inside, as for every runtime with a
-    user-space network stack.
+    `record` is called with every observed matrix. `probe` selects how containers are probed: with
+    `exec` by an agent inside, as for every runtime with a user-space network stack. Without `probe`
+    the world decides.
 
-    A request that the runtime does not claim raises `Unclaimed`, except in `refusal`. With
-    `claimed_only` such containers of `plan` are left out, and asking for one by name raises
+    A request for a feature that the runtime does not claim raises `Unclaimed`, except in `refusal`.
+    With `claimed_only` such containers of `plan` are left out, and a later use of their name raises
     `Unclaimed`. The `watchers` are called for every scene that ends with an error, while all its
     objects still exist.
     """
@@ -134,7 +134,7 @@ class Scene:
     # --- building
 
     def network(self, name: str, **options: Any) -> Network:
-        """Create a network; options as in `NetworkSpec`."""
+        """Create a network; `options` are the fields of `NetworkSpec`."""
         return self._network(NetworkSpec(name, **options))
 
     def _network(self, spec: NetworkSpec) -> Network:
@@ -147,7 +147,7 @@ class Scene:
         return made
 
     def container(self, name: str, mode: Mode | None = None, **options: Any) -> Container:
-        """Start a container; options as in `ContainerSpec`."""
+        """Start a container; `options` are the fields of `ContainerSpec`."""
         made = self._container(ContainerSpec(name, mode or Bridge(), **options))
         self._await_agents(name)
         return made
@@ -172,7 +172,10 @@ class Scene:
 
     @contextlib.contextmanager
     def _creating(self, remove: Callable[[str], None], name: str) -> Iterator[None]:
-        """Create an object of the runtime in the body; `remove` removes it after an interrupt."""
+        """Create an object of the runtime in the body; `close` removes it after an interrupt.
+
+        `remove` is the function that removes an object by its name.
+        """
         try:
             yield
         except RuntimeRefused:
@@ -195,7 +198,7 @@ class Scene:
             self._containers[name].await_agent()
 
     def adopt(self, spec: ContainerSpec, facts: ContainerInfo) -> Container:
-        """Adopt a container that was started elsewhere."""
+        """Add a container to the scene that was started outside it."""
         self.plan = self.plan.with_container(spec)
         made = self._containers[spec.name] = Container(self, spec.name, facts)
         self._prepare(made)
@@ -203,7 +206,7 @@ class Scene:
         return made
 
     def containers(self, **modes: Mode | Network) -> None:
-        """Start several containers by name: each in a mode or on a network."""
+        """Start several containers; each keyword is a name, its value a mode or a network."""
         for name, mode in modes.items():
             self.container(name, Bridge(mode.name) if isinstance(mode, Network) else mode)
 
@@ -213,9 +216,9 @@ class Scene:
         return self._containers[name]
 
     def refusal(self, name: str, mode: Mode, **options: Any) -> RuntimeRefused:
-        """Return the runtime's refusal to start such a container; options as in `ContainerSpec`.
+        """Return the runtime's refusal to start a container; raise `AssertionError` if it starts.
 
-        The plan is not consulted. `AssertionError` when the container starts.
+        `options` are the fields of `ContainerSpec`. The plan is not consulted.
         """
         try:
             facts = self._run(ContainerSpec(name, mode, **options))
@@ -230,7 +233,7 @@ class Scene:
         features.check(self.runtime.name, self.runtime.features, *asked)
 
     def attach(self, name: str, network: str = DEFAULT_NETWORK) -> None:
-        """Attach a `none` container manually to the bridge of `network`."""
+        """Attach a container in mode none by hand to the bridge of `network`."""
         with self[name].net.open() as space:
             facts = self.runtime.network_facts(network)
             others = (own for other, own in self._by_hand.items() if other != name)
@@ -245,7 +248,7 @@ class Scene:
         self._change(name, mode=Attached(network))
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> None:
-        """Connect a container, running or not, to another network."""
+        """Connect a container, running or stopped, to another network."""
         self._check(Feature.CONNECT)
         self.runtime.connect(name, network, aliases=aliases)
         spec = self.plan.container(name)
@@ -255,7 +258,10 @@ class Scene:
             self._change(name, mode=Bridge(network))
 
     def disconnect(self, name: str, network: str) -> None:
-        """Disconnect a container, running or not; without networks it has only `lo`."""
+        """Disconnect a container, running or stopped, from a network.
+
+        A container that is on no network has only `lo`.
+        """
         self._check(Feature.CONNECT)
         self.runtime.disconnect(name, network)
         left = [item for item in self.plan.container(name).networks if item != network]
@@ -263,7 +269,7 @@ class Scene:
         self._change(name, mode=mode, also=tuple(left[1:]))
 
     def start(self, name: str) -> None:
-        """Restart a stopped container; a manual attachment is gone."""
+        """Start a stopped container again; it comes back without its manual attachment."""
         self._check(Feature.RESTART)
         self.runtime.start_container(name)
         self._prepare(self._containers[name])
@@ -278,13 +284,13 @@ class Scene:
         self.plan = replace(self.plan, containers=containers)
 
     def remove(self, *names: str) -> None:
-        """Remove containers."""
+        """Remove containers, also from the plan."""
         self._hang_up(*names)
         self.runtime.remove(*names)
         self.forget(*names)
 
     def forget(self, *names: str) -> None:
-        """Drop containers from the plan that were removed outside the scene."""
+        """Remove containers from the plan that no longer exist."""
         self._hang_up(*names)
         for name in names:
             self._containers.pop(name, None)
@@ -299,7 +305,7 @@ class Scene:
             container.hang_up()
 
     def remove_network(self, name: str) -> None:
-        """Remove a network."""
+        """Remove a network, also from the plan."""
         self.runtime.remove_network(name)
         del self._networks[name]
         left = tuple(item for item in self.plan.networks if item.name != name)
@@ -308,8 +314,8 @@ class Scene:
     def close(self) -> None:
         """Remove every container and network of this scene.
 
-        All steps are tried. The first failure is raised, because it may cause the others. An
-        interrupt takes precedence.
+        All removals are tried, even if one fails. The first failure is raised, because it may cause
+        the others. An interrupt takes precedence.
         """
         steps: list[Callable[[], object]] = [
             *(
@@ -346,7 +352,7 @@ class Scene:
         return self._promises.of(self.plan, self.runtime.dialect, self.world.topology, cells)
 
     def observed(self, cells: Collection[Cell] | None = None) -> Matrix[Observation]:
-        """Return the outcome of real packets, in every promised cell or those of `cells`."""
+        """Return the outcome of real packets, for every promised cell or for `cells` among them."""
         promised = self.promised(cells)
         cells = list(promised)
         with contextlib.ExitStack() as stack:
@@ -371,14 +377,14 @@ class Scene:
         return observed
 
     def ready(self) -> None:
-        """Return once every address of the host and of containers is usable and resolvable."""
+        """Wait until every address of the host and of the containers is usable and resolvable."""
         with contextlib.ExitStack() as stack:
             names = (HOST, *self._containers)
             spaces = [stack.enter_context(self.netns(name).open()) for name in names]
             await_ready([seen_from_host(space, stack) for space in spaces])
 
     def settle(self) -> None:
-        """Return once no packet is in flight, to and from containers too."""
+        """Wait until no packet is in flight, in the world or in a container."""
         with contextlib.ExitStack() as stack:
             watched = list(self.world.namespaces.values())
             spaces: list[NetNS] = []
@@ -398,12 +404,15 @@ class Scene:
                 quiet.wait()
 
     def _space(self, name: str) -> NetNS:
-        """Open the netns in which a row's probes are sent and received; the caller closes it."""
+        """Open the netns that sends the probes of a source and receives those to it.
+
+        The caller closes the netns.
+        """
         container = self._containers.get(name) if self._by_exec else None
         return container.inside() if container else self.netns(name).open()
 
     def netns(self, name: str) -> NetnsView:
-        """Return the view of a container, of a namespace of the world, or of the bridges."""
+        """Return a view of the netns of a container, a namespace of the world, or the bridges."""
         container = self._containers.get(name)
         if name == GATEWAY:
             return NetnsView(
@@ -412,7 +421,7 @@ class Scene:
         return container.net if container else self.world_netns[name]
 
     def address(self, cell: Cell) -> Address | None:
-        """Return the address of a cell's target, `None` without one in that family."""
+        """Return the address of a cell's target, or `None` if it has none of the cell's family."""
         return self._addresses().of(cell)
 
     def _addresses(self) -> AddressBook:
@@ -431,7 +440,10 @@ class Scene:
 
 
 def bridges_are_apart(plan: Plan, dialect: Dialect) -> bool:
-    """Return True if the bridges have a netns: with a daemon always, else while one is in use."""
+    """Return True if the bridges are in a netns other than the host's.
+
+    With a daemon this netns always exists; without one it exists while a bridge is in use.
+    """
     if dialect.bridges == "host":
         return False
     if dialect.default_network == "bridge":
@@ -441,7 +453,7 @@ def bridges_are_apart(plan: Plan, dialect: Dialect) -> bool:
 
 
 def open_bridge_netns(plan: Plan, runtime: Adapter, host: HostMachine) -> NetNS:
-    """Open the namespace of the bridges, which the caller closes."""
+    """Open the network namespace that contains the bridges; the caller closes it."""
     if not bridges_are_apart(plan, runtime.dialect):
         return NetNS.at(f"{host.proc}/1/ns/net")
     path = runtime.bridges_at()  # type: ignore[attr-defined] # as its dialect declares bridges
@@ -460,7 +472,7 @@ LOOPBACKS: dict[Family, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address(
 
 
 class AddressBook:
-    """Cache of the addresses in a scene at one moment. `netns` returns a view by name."""
+    """Cache of all addresses in a scene at one moment; `netns` returns a view by its name."""
 
     def __init__(
         self, plan: Plan, runtime: Adapter, world: World, netns: Callable[[str], NetnsView]
@@ -473,9 +485,9 @@ class AddressBook:
         self._address = cache(self._look_up)
 
     def of(self, cell: Cell) -> Address | None:
-        """Return the address of a cell's target, `None` without one in that family.
+        """Return the address of a cell's target, or `None` if it has none of the cell's family.
 
-        Targets by name have no address here.
+        Targets that are DNS names have no address here.
         """
         if cell.target == LOOPBACK:
             return LOOPBACKS[cell.family]
@@ -485,7 +497,7 @@ class AddressBook:
         return self._address(name, self._network(cell.source, name, cell.family), cell.family)
 
     def _network(self, source: str, target: str, family: Family) -> str:
-        """Return the shared network of a source and a target on several; `""` for others."""
+        """Return the network whose address is used for a target on several networks, else `""`."""
         if target not in self._containers or not self._plan.home(target).also:
             return ""
         _, link = shared_link(self._attachments[source], self._attachments[target], family)
@@ -510,8 +522,8 @@ class AddressBook:
     def namer(self, spaces: Mapping[str, NetNS]) -> Namer:
         """Return a function that maps an address to its owner's name.
 
-        The address of a joining container belongs to the joined one, that of a container in mode
-        host to the host.
+        An address of a joining container belongs to the joined container. An address of a container
+        in mode host belongs to the host.
         """
         owners = self._world.topology.owners()
         for interface in (*self._interfaces(HOST), *self._interfaces(GATEWAY)):
@@ -541,10 +553,11 @@ def probe_requests(
     addresses: AddressBook,
     resolv_conf: Callable[[str], str],
 ) -> tuple[dict[Cell, Observation], list[ProbeRequest]]:
-    """Return observations for the cells that end before a packet, and probe requests for others.
+    """Return observations for the cells that need no packet, and probe requests for the others.
 
-    `spaces` are the namespaces by name; `resolv_conf` returns the resolv.conf of a name. Names
-    are resolved by real queries.
+    A cell needs no packet if its name does not resolve or its target has no address. `spaces` are
+    the namespaces by name; `resolv_conf` returns the resolv.conf that belongs to a name. Names are
+    resolved by real DNS queries.
     """
     ended: dict[Cell, Observation] = {}
     found: list[ProbeRequest] = []
@@ -578,6 +591,6 @@ def _look_up(
 
 
 def witness(cell: Cell) -> str:
-    """Return the name of the namespace that must answer."""
+    """Return the name of the namespace whose witness must reply to the probe of a cell."""
     special = {SELF: cell.source, LOOPBACK: cell.source, BR0: HOST, BY_NAME: INTERNET}
     return special.get(cell.target, cell.target)

@@ -1,7 +1,7 @@
-"""Hypothesis strategy of plans.
+"""Hypothesis strategy that draws plans which a live runtime can build.
 
-A plan drawn here can be built on a live runtime: the runtime chooses every address, and
-`features` excludes modes and options that it does not claim.
+The plans leave the choice of every address to the runtime. They have only modes and options whose
+feature is in `features`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def plans(
     max_containers: int = 5,
     features: Collection[str] = EVERYTHING,
 ) -> Plan:
-    """Draw plans that a runtime with `features` can build, within the given sizes.
+    """Draw plans within the given sizes that a runtime with `features` can build.
 
     `features` must contain at least one of the modes bridge, host and none.
     """
@@ -68,9 +68,10 @@ def _networks(plan: Plan) -> list[str]:
 
 
 def modes(plan: Plan, features: Collection[str]) -> list[Mode]:
-    """Return the modes that the next container of `plan` can have, the plainest first.
+    """Return the modes that the next container of `plan` can have, the simplest first.
 
-    A manual attachment needs a network in use: some runtimes create a bridge only then.
+    A network can be attached by hand only if a container uses it already, because some runtimes
+    create a bridge only then.
     """
     networks = _networks(plan)
     lived_on = {name for container in plan.containers for name in container.networks}

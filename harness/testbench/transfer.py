@@ -1,4 +1,4 @@
-"""Large transfers over one TCP connection, and their integrity."""
+"""Large transfers over a TCP connection, with a check that the data arrives unchanged."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _PIECE: Final = 1 << 18
 
 
 class StreamDigest(NamedTuple):
-    """Identity of data: its size in bytes and its SHA-256."""
+    """Digest of transferred data: its size in bytes and its SHA-256."""
 
     size: int
     sha256: str
 
 
 def expected(size: int) -> StreamDigest:
-    """Return the digest of the `size` bytes that `upload` and `download` send."""
+    """Return the digest of the first `size` bytes that `upload` and `download` send."""
     digest = hashlib.sha256()
     for piece in service_protocols.bulk(size):
         digest.update(piece)
@@ -38,11 +38,11 @@ def expected(size: int) -> StreamDigest:
 
 
 class Transfer(NamedTuple):
-    """Ends of a TCP connection that each method makes: `caller` connects to `at` of `server`.
+    """Transfers over TCP connections from `caller` to the address `at` of `server`.
 
-    On `port`, or on one that the kernel chooses. With `by` the caller connects to that published
-    port instead. The methods raise `TimeoutError`, which reports the progress, when an end does not
-    see what it should within `BOUND`.
+    Each method opens a new connection to `port`, or to a port that the kernel chooses. With `by`
+    the caller connects to that published port instead. The methods raise `TimeoutError` if the data
+    or the end of the stream does not arrive within `BOUND`. The error tells the progress.
     """
 
     caller: NetnsView
@@ -52,19 +52,19 @@ class Transfer(NamedTuple):
     by: End | None = None
 
     def upload(self, size: int) -> StreamDigest:
-        """Have the caller send `size` bytes, and return what arrives at the server."""
+        """Send `size` bytes from the caller; return the digest of what arrives at the server."""
         with self._connection() as (near, far):
             return _carry(near, far, size)
 
     def download(self, size: int) -> StreamDigest:
-        """Have the server send `size` bytes, and return what arrives at the caller."""
+        """Send `size` bytes from the server; return the digest of what arrives at the caller."""
         with self._connection() as (near, far):
             return _carry(far, near, size)
 
     def half_closed(self, size: int) -> tuple[StreamDigest, StreamDigest]:
-        """Transfer in both directions one after the other, each ended by a half-close.
+        """Send `size` bytes from each end in turn, the caller first; each ends with a half-close.
 
-        Return what arrives at the server, and then at the caller.
+        Returns the digest of what arrives at the server, and of what arrives at the caller.
         """
         with self._connection() as (near, far):
             there = _carry(near, far, size)
@@ -74,9 +74,9 @@ class Transfer(NamedTuple):
             return there, back
 
     def abort_while_sending(self, *, by_caller: bool) -> bool:
-        """Reset the connection while the other side sends; return True if that one sees the reset.
+        """Reset the connection at one end while the other end sends.
 
-        The caller resets, or the server.
+        Returns True if the sender sees the reset. `by_caller` selects the end that resets.
         """
         with self._connection() as (near, far):
             resetting, sending = (near, far) if by_caller else (far, near)
@@ -96,9 +96,10 @@ class Transfer(NamedTuple):
         return False
 
     def reset_after_delivery(self, *, by_caller: bool) -> bool:
-        """Reset the connection after all data has arrived; return True if the other side sees it.
+        """Reset the connection at one end after all data has arrived at the other end.
 
-        False if it sees an end of stream instead. The caller resets, or the server.
+        Returns True if the other end sees the reset, False if it sees an end of stream. `by_caller`
+        selects the end that resets.
         """
         with self._connection() as (near, far):
             resetting, receiving = (near, far) if by_caller else (far, near)
@@ -132,13 +133,13 @@ class Transfer(NamedTuple):
 
 
 def _reset(opened: socket.socket) -> None:
-    """Reset the connection: no end of stream is sent."""
+    """Reset the connection: send a RST instead of a FIN."""
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     opened.close()
 
 
 def _end_half(ending: socket.socket, other: socket.socket) -> None:
-    """Half-close; the other side must see the end of stream and no further data."""
+    """Shut down one direction; the other end must see the end of stream, and no more data."""
     ending.shutdown(socket.SHUT_WR)
     other.settimeout(BOUND)
     if other.recv(_PIECE):
@@ -146,7 +147,7 @@ def _end_half(ending: socket.socket, other: socket.socket) -> None:
 
 
 def _carry(source: socket.socket, target: socket.socket, size: int) -> StreamDigest:
-    """Pass the data through both sockets at once: neither buffers all of it."""
+    """Send and receive at the same time, because the sockets cannot buffer all data."""
     for opened in (source, target):
         opened.setblocking(False)
     pieces = service_protocols.bulk(size)

@@ -1,4 +1,7 @@
-"""The closed world: namespaces and links, the host in the middle, and the services that reply."""
+"""The closed world of a test: its network namespaces, the links between them, and its services.
+
+The namespace `host`, in which the runtime runs, is in the middle.
+"""
 
 __all__ = [
     "build",

@@ -1,7 +1,8 @@
-"""Builder of the world: from a topology to namespaces, links, addresses and routes.
+"""Build the world from a topology: create namespaces, links, addresses and routes.
 
-Every namespace gets one netlink batch, and a single batch creates all veth pairs.
-Within a router `eth0` looks towards the LAN and `eth1` towards the internet.
+Each namespace gets its configuration in one netlink batch, and a single batch creates all veth
+pairs. In a router, `eth0` is the interface on the LAN's side, `eth1` the one on the internet's
+side.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from linux.readiness import await_ready
 from linux.rtnetlink_dump import Link, LinkWatch
 
 NEAR: Final = 2
-"""Index of `eth0`, towards the LAN."""
+"""Interface index of `eth0`, on the LAN's side."""
 FAR: Final = 3
-"""Index of `eth1`, towards the internet."""
+"""Interface index of `eth1`, on the internet's side."""
 SWITCH: Final = 10
-"""Index of a bridge: the LAN's, and br0 in the host."""
+"""Interface index of a bridge: the LAN's, and br0 in the host."""
 DOWNWARD: Final = 100
 """Routing table of the routers for the private ranges.
 
@@ -57,14 +58,14 @@ ROUTER: Final[dict[str, str | int]] = {
 }
 
 Probe = Literal["netns", "exec"]
-"""How containers are probed: by sockets opened in their namespaces, or by an agent inside."""
+"""Method to probe containers: sockets opened in their namespaces, or an agent inside."""
 
 EVERYWHERE: Final = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
 @dataclass(slots=True)
 class World:
-    """A built world. Use it as a context manager, or `close` it."""
+    """A running world. Use it as a context manager, or `close` it."""
 
     topology: Topology
     host: HostMachine
@@ -80,7 +81,7 @@ class World:
 
     @classmethod
     def build(cls, topology: Topology | None = None) -> Self:
-        """Build namespaces, links and services; an `OSError` names the refused step."""
+        """Build namespaces, links and services; an `OSError` names the step that failed."""
         topology = topology or Topology()
         with contextlib.ExitStack() as stack:
             host = HostMachine.start(
@@ -109,11 +110,11 @@ class World:
             return cls(topology, host, services, spaces, _resources=stack.pop_all())
 
     def close(self) -> None:
-        """End the host and the services and release every namespace."""
+        """End the host and the services, and close the handles on the namespaces."""
         self._resources.close()
 
     def links(self) -> dict[NetNS, list[Link]]:
-        """Return the links that are up, for each namespace of the world."""
+        """Return for each namespace of the world those of its links that are up."""
         for space in self.namespaces.values():
             if space not in self._link_watches:
                 self._link_watches[space] = self._resources.enter_context(LinkWatch(space))
@@ -123,7 +124,10 @@ class World:
         }
 
     def address(self, name: str, family: int) -> Address:
-        """Return the address of a namespace of the world: host, internet, ns1, …."""
+        """Return the address that a namespace of the world has in one address family.
+
+        `name` is that of the namespace: host, internet, ns1, ….
+        """
         interfaces: tuple[Interface, ...] = getattr(self.topology, name)
         return next(item.ip for item in interfaces if item.version == family)
 
@@ -135,7 +139,7 @@ class World:
 
 
 def routers(topology: Topology) -> list[str]:
-    """Return the names of the routers, from the LAN on."""
+    """Return the names of the routers, beginning with the one on the LAN."""
     return [f"r{number}" for number in range(1, topology.routers + 1)]
 
 
@@ -154,7 +158,10 @@ def _wire(topology: Topology, spaces: dict[str, NetNS]) -> None:
 
 
 def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
-    """Yield every bridge port and every link between routers, made from the LAN's namespace."""
+    """Yield the requests that create all links of the world, for one netlink socket in the LAN.
+
+    They are the ports of the bridges, and the links between routers.
+    """
     chain = routers(topology)
     yield rtnetlink.add_bridge("lan0", index=SWITCH)
     for port, name in enumerate((HOST, chain[0], ATTACKER), 20):
@@ -175,7 +182,7 @@ def _cable(
     master: int | None = None,
     mtu: int | None = None,
 ) -> Request:
-    """Return the request for a veth pair whose other end is `eth0` of a namespace."""
+    """Return the request for a veth pair; one end is `name`, the other is `eth0` in `peer`."""
     return rtnetlink.add_veth(
         *(name, "eth0"),
         netns=netns,
@@ -188,7 +195,7 @@ def _cable(
 
 
 def _inside(name: str, topology: Topology) -> Iterator[Request]:
-    """Yield the whole configuration of a namespace, for one batch."""
+    """Yield the requests that configure one namespace, for a single netlink batch."""
     yield rtnetlink.set_link(rtnetlink.LO, up=True)
     if name != "lan":
         yield rtnetlink.set_link(NEAR, up=True)

@@ -1,8 +1,8 @@
-"""The names of the world: the zone `example.com` and the reverse of every address.
+"""DNS zones of the world: `example.com`, and the reverse zones of all addresses.
 
-In the closed world one server knows all names. Its replies are authoritative for every name,
-existent or not (RFC 1034, RFC 2308). Messages are dnspython's. The module does no I/O: it maps
-wire format to wire format.
+One server in the closed world knows all names. Its replies are authoritative for every name,
+whether the name exists or not (RFC 1034, RFC 2308). The module does no I/O: it maps a query's bytes
+to those of the reply. dnspython parses and builds the messages.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ UDP_LIMIT: Final = 512
 All replies except those for `BIG` fit.
 """
 TTL: Final = 0
-"""TTL of every record, in seconds: no cache, so that the server receives every DNS query."""
+"""TTL of every record, in seconds: no resolver caches it, so the server gets every query."""
 BIG: Final = "big.example.com"
-"""Name whose TXT and A records fit no datagram: TC over UDP, complete over TCP (RFC 7766)."""
+"""Name whose TXT and A records are too large for a datagram.
+
+The reply over UDP has the TC bit set, the reply over TCP is complete (RFC 7766).
+"""
 BIG_TEXT: Final = tuple(f"{number:03d}" + "x" * 197 for number in range(40))
 BIG_ADDRESSES: Final = tuple(IPv4Address("203.0.113.100") + number for number in range(120))
 """Addresses that no namespace of the world has."""
@@ -48,14 +51,17 @@ _KEPT_OF_QUERY: Final = 0x79  # opcode and RD
 
 
 class DnsQuery(NamedTuple):
-    """The question of a DNS query: the name in lower case without the final dot, type as `AAAA`."""
+    """The question of a DNS query.
+
+    `name` is in lower case without the final dot, `type` is a name such as `AAAA`.
+    """
 
     name: str
     type: str
 
 
 class Zone:
-    """Zone data of the world's name server for one topology."""
+    """Zone data of the world's DNS server, for one topology."""
 
     def __init__(self, topology: Topology) -> None:
         self._origin = dns.name.from_text(_ORIGIN)
@@ -76,10 +82,10 @@ class Zone:
         self._anything = self._records[dns.name.from_text(WWW)]
 
     def answer(self, query: bytes, *, udp: bool) -> tuple[bytes | None, DnsQuery | None]:
-        """Return the reply to a DNS query, and the question as far as it could be parsed.
+        """Return the reply to a DNS query, and the query's question if it could be parsed.
 
         A message that is not a query (a response or a fragment) gets no reply. A malformed query
-        gets FORMERR. A UDP reply that does not fit is empty and has TC set.
+        gets FORMERR. A reply that is too long for UDP is empty and has the TC bit set.
         """
         if len(query) < _HEADER or query[2] & _RESPONSE:
             return None, None
@@ -127,7 +133,7 @@ def _question(query: dns.message.Message) -> DnsQuery | None:
 
 
 def _names(topology: Topology) -> Iterator[tuple[str, Address]]:
-    """Yield every name below `example.com` with its address."""
+    """Yield the first label of each name below `example.com`, with its address."""
     named = {
         "www": topology.internet,
         "dns": topology.resolver,

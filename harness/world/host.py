@@ -1,12 +1,12 @@
-"""The machine that the runtime runs on: a process with separate namespaces.
+"""The host, the machine on which the runtime runs: a process tree in separate namespaces.
 
-`HostMachine.start` forks twice. The first child is pid 1 of a new pid namespace, in new mount,
-net, uts, ipc and cgroup namespaces; it only reaps. The second is the *server*: it carries out the
-requests of `call`, `run` and `spawn`, so that runtimes, daemons and library calls all run inside
-the host. Pid 1 dies with the thread that created it, and the kernel then kills every process of
-the host.
+`HostMachine.start` forks twice. The first child is pid 1 of a new pid namespace. It also has new
+mount, net, uts, ipc and cgroup namespaces, and only reaps processes. The second child is the
+*server*. It carries out the requests of the methods `call`, `run` and `spawn`, so that runtimes,
+daemons and library functions all run inside the host.
 
-The host's view of the machine's files is read-only: see `harness.world.host_files`.
+Pid 1 ends with the thread that created it. The kernel then kills every process of the host. The
+host's view of the machine's files is read-only: see `harness.world.host_files`.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ LOG = "/run/netmodes/host.log"
 
 
 class HostDied(Exception):
-    """The host's server has ended; the message names the request."""
+    """The host's server has ended; the message names the function that it was running."""
 
 
 class HostMachine:
-    """A running host. Implements `harness.adapters.protocol.HostHandle`."""
+    """A running host; it implements `harness.adapters.protocol.HostHandle`."""
 
     def __init__(self, pid: int, channel: Channel, group: Path | None) -> None:
         self._pid = pid
@@ -69,9 +69,10 @@ class HostMachine:
 
     @classmethod
     def start(cls, *, resolver: str, hosts: Mapping[str, str]) -> Self:
-        """Fork a host. `resolver` goes into its resolv.conf, `hosts` (address → names) into hosts.
+        """Fork the processes of a host.
 
-        Raises the error from inside: `OSError` if the kernel refuses a namespace or a mount.
+        `resolver` goes into the host's resolv.conf, `hosts` (address → names) into its /etc/hosts.
+        Raises the error of the child: `OSError` if the kernel refuses a namespace or a mount.
         """
         channel, there = Channel.pair()
         group = cgroup.below(f"host-{os.getpid()}-{channel.fileno()}")
@@ -94,8 +95,9 @@ class HostMachine:
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a picklable function inside the host; return its result or raise its exception.
 
-        Calls run one after the other. An interrupted call continues in the host, and its result
-        is discarded. Raises `HostDied` if the server no longer replies.
+        The server runs one function at a time. If the caller is interrupted, the function still
+        runs to its end in the host, and the result is discarded. Raises `HostDied` if the server no
+        longer replies.
         """
         if self._entered:
             return function(*args, **kwargs)
@@ -118,20 +120,24 @@ class HostMachine:
         env: Mapping[str, str] | None = None,
         timeout: float = 30,
     ) -> CompletedCommand:
-        """Run a command inside the host; kill it after `timeout` s and raise `TimeoutError`."""
+        """Run a command inside the host; after `timeout` seconds kill it, raise `TimeoutError`."""
         return self.call(process.run, tuple(argv), stdin, dict(env or {}), timeout)
 
     def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
-        """Start a daemon inside the host, with output to the file `log`; return its pid there."""
+        """Start a daemon inside the host; return its pid in the host.
+
+        The daemon's output goes to the file `log`.
+        """
         return self.call(process.spawn, tuple(argv), log, dict(env or {}))
 
     def talk(
         self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None
     ) -> tuple[int, int, int]:
-        """Start a command inside the host; return its pid there and output and input descriptors.
+        """Start a command inside the host, connected to the caller by pipes.
 
-        To end a command that reads its input, close the input. Standard error goes to the
-        file `log` in the host.
+        Returns the command's pid in the host, the descriptor to read its output, and the one to
+        write its input. A command that reads its input ends when the caller closes the latter.
+        Standard error goes to the file `log` in the host.
         """
         pid, server, ours, theirs = self.call(process.talk, tuple(argv), log, dict(env or {}))
         opened: list[int] = []
@@ -148,11 +154,11 @@ class HostMachine:
 
     @property
     def proc(self) -> str:
-        """The host's /proc as the caller sees it: from outside, or after `enter`."""
+        """Path of the host's /proc as the caller sees it, from outside or after `enter`."""
         return "/proc" if self._entered else f"/proc/{self._pid}/root/proc"
 
     def netns_of(self, pid: int) -> NetNS:
-        """Return a handle on the network namespace of a process, by its pid in the host."""
+        """Return a handle on the network namespace of a process; `pid` is its pid in the host."""
         return NetNS.at(f"{self.proc}/{pid}/ns/net")
 
     def namespace(self, kind: str) -> tuple[int, int]:
@@ -161,10 +167,10 @@ class HostMachine:
         return status.st_dev, status.st_ino
 
     def enter(self) -> None:
-        """Move the calling process into the host for good; its children are in the pid namespace.
+        """Move the calling process into the host for good; its later children get pids in the host.
 
-        For a freshly forked process that is about to execute a program, or to `call`: from now on
-        the process itself carries out its calls.
+        The caller is a freshly forked process that is about to execute a program or to use `call`.
+        From now on `call` runs functions in the calling process itself.
         """
         if self.cgroup is not None:
             cgroup.join(self.cgroup)  # else its cgroup namespace would show the cgroup as outside
@@ -175,7 +181,7 @@ class HostMachine:
         self._entered = True
 
     def stop(self) -> None:
-        """End pid 1, and with it every process of the host; a second call does nothing."""
+        """End pid 1, and with it every process of the host; a second `stop` does nothing."""
         if self._pid:
             self._channel.close()
             self.netns.close()
@@ -184,10 +190,11 @@ class HostMachine:
 
 
 def quiet_fork() -> int:
-    """Fork; only the calling thread continues in the child, which must not return.
+    """Fork without Python's warning about other threads; the child must not return.
 
-    Python warns of forking with other threads, because their locks stay locked in the child. The
-    only other thread here is execnet's reader, whose locks the child never takes.
+    Only the calling thread continues in the child. Python warns because locks that other threads
+    hold stay locked there. The only other thread here is execnet's reader, and the child never
+    takes its locks.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -195,10 +202,10 @@ def quiet_fork() -> int:
 
 
 def detach_from_parent(kept: set[int]) -> None:
-    """Make a fork end with its parent, and detach it from the parent's terminal and descriptors.
+    """Detach a forked child from its parent's terminal, signal handlers and descriptors.
 
-    Signal handlers are reset. All descriptors except those to keep are closed; 0, 1 and 2 become
-    /dev/null.
+    The child ends when its parent ends. All descriptors are closed except those in `kept`; 0, 1 and
+    2 become /dev/null.
     """
     die_with_parent()
     gc.freeze()  # leave the parent's objects alone: their pages stay shared
@@ -246,7 +253,7 @@ def _end(pid: int, group: Path | None) -> None:
 def _be_init(
     there: Channel, group: Path | None, resolver: str, hosts: Mapping[str, str]
 ) -> NoReturn:
-    """Run as pid 1 of the host: set it up, start the server, reap until the server ends."""
+    """Run as pid 1 of the host: set it up, start the server, and reap until the server ends."""
     try:
         detach_from_parent({there.fileno()})
         channel = Channel.at(there.detach())
@@ -283,7 +290,7 @@ def _settle_in(resolver: str, hosts: Mapping[str, str]) -> None:
 
 
 def _serve(channel: Channel) -> NoReturn:
-    """Carry out one request after another until the channel closes."""
+    """Carry out the requests from a channel, one after the other, until the channel closes."""
     channel.send(0, pickle.dumps((True, None)))
     while True:
         try:
@@ -299,7 +306,10 @@ def _serve(channel: Channel) -> NoReturn:
 
 
 def _portable(error: BaseException) -> Exception:
-    """Return the error with a note of its traceback; as `RuntimeError` if it cannot be pickled."""
+    """Return the exception with its traceback as a note.
+
+    An exception that cannot be pickled becomes a `RuntimeError` with its text.
+    """
     note = f"raised inside the host:\n{''.join(traceback.format_exception(error))}"
     portable: Exception = RuntimeError(f"{type(error).__name__}: {error}")
     with contextlib.suppress(Exception):

@@ -1,10 +1,11 @@
-"""The host's read-only view of the machine's files.
+"""The host's view of the machine's files: read-only, except for a few private directories.
 
-The machine's whole tree is read-only in the host: a faulty runtime, or a command that escapes
-from its container, must not destroy a file. `/run` and `/dev/shm` are private and empty. `/tmp`
-and `/etc` are writable until the world ends: `/tmp` is an overlay that shows the machine's files,
-`/etc` a directory of links to the machine's entries, with the world's resolver and names. Only
-`cache()` outlives the world: adapters keep images there between runs.
+A faulty runtime, or a command that escapes from its container, must not destroy a file. So the
+machine's whole tree is read-only in the host. `/run` and `/dev/shm` are private and empty. `/tmp`
+and `/etc` can be written, and lose their changes when the world ends. `/tmp` is an overlay on the
+machine's files. `/etc` has links to the machine's entries, and the world's resolver and names.
+
+Only the directory `cache()` is kept when the world ends. Adapters store images there.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ _QUIET: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
 def cache() -> str:
-    """Return the lasting directory: `netmodes` in the user's cache ($XDG_CACHE_HOME, ~/.cache)."""
+    """Return the directory that is kept between runs: `netmodes` in the user's cache directory.
+
+    The user's cache directory is $XDG_CACHE_HOME or ~/.cache.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return home if os.path.basename(home) == "netmodes" else os.path.join(home, "netmodes")
 
 
 def furnish(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
-    """Make the mounts of a host. The caller is alone in a new mount and network namespace.
+    """Make the mounts of a host, in a new mount and network namespace that only the caller uses.
 
     An `OSError` names the mount that the kernel refused.
     """
@@ -63,7 +67,7 @@ def furnish(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
 
 
 def _protect() -> None:
-    """Make all mounts read-only except devices and the cache, which are moved aside first."""
+    """Make all mounts read-only, except for devices and the cache, which are moved away first."""
     kept = [("/dev", open_tree("/dev", recursive=True))]
     with contextlib.suppress(OSError):  # a cache is impossible: keep nothing
         os.makedirs(cache(), mode=0o700, exist_ok=True)
@@ -90,11 +94,10 @@ def _own_tmp() -> None:
 
 
 def _own_sysfs() -> None:
-    """Make /sys show this network namespace, and its cgroups if the machine permits it.
+    """Mount a sysfs at /sys that shows this network namespace, and its cgroups if possible.
 
-    If a container engine masks parts of /sys, the kernel refuses a new sysfs in a
-    user namespace. The machine's view then stays, and only /sys/class/net in the
-    host shows the machine's links instead of its own.
+    If a container engine masks parts of /sys, the kernel refuses a new sysfs in a user namespace.
+    The machine's sysfs then stays, and /sys/class/net in the host lists the machine's links.
     """
     with contextlib.suppress(OSError):
         mount("sysfs", "/sys", "sysfs", _QUIET)

@@ -1,13 +1,14 @@
-"""Leak guard: detects resources that a test leaves behind and changes to bystanders.
+"""Leak guard: detects resources that a test leaves behind, and changes to unrelated state.
 
-A guard takes the state of the host, ns1 and ns2 when a test begins and when it has ended. A new
+A guard records the state of the namespaces `host`, `ns1` and `ns2` before and after a test. A new
 resource in the host was left behind (LIFE-1). Any other difference in the host, and every
 difference in ns1 and ns2, is a changed bystander (BYS-1). Containers that run when a test begins
-belong to the first state.
+belong to the state before it.
 
-The kernel destroys namespaces in the background. A difference therefore counts if it still exists
-after `BOUND` seconds, or after `ENDING` if it is declared to end by itself. Learned neighbours
-and flows come and go with traffic; they count if they belong to a removed container's address.
+The kernel destroys namespaces in the background. A difference therefore counts only if it still
+exists after `BOUND` seconds, or after `ENDING` seconds if the dialect declares that it ends by
+itself. Learned neighbours and conntrack flows come and go with traffic. They count only if they
+belong to the address of a removed container.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from linux.netns import NetNS
 from linux.readiness import await_ready
 
 BOUND: Final = 2.0
-"""Bound on the cleanup of the kernel and a runtime after a container, in seconds."""
+"""Time in seconds that the kernel and a runtime have to clean up after a container."""
 ENDING: Final = 10.0
-"""Bound for resources declared to end by themselves, in seconds; it depends on the load."""
+"""Time in seconds that resources which are declared to end by themselves have to end."""
 LEFT_BEHIND, BYSTANDER = "LIFE-1", "BYS-1"
 
 _WATCHED: Final = (HOST, NS1, NS2)
@@ -55,7 +56,7 @@ _MOST: Final = 8
 
 
 class Violation(Exception):
-    """A test left or changed a resource; `broken` names the broken requirements."""
+    """A test left a resource behind or changed one; `broken` has the requirements' ids."""
 
     def __init__(self, found: Mapping[str, Sequence[str]], *, bound: float = BOUND) -> None:
         self.broken = tuple(found)
@@ -78,20 +79,20 @@ def _described(found: Mapping[str, Sequence[str]], bound: float) -> Iterator[str
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """State of all that is watched, at one moment."""
+    """State of everything that a guard watches, at one moment."""
 
     raws: Mapping[str, Raw]
     outside: HostState
 
 
 class LeakGuard:
-    """Guard of one world. Use it as a context manager, or `close` it."""
+    """Leak guard of one world. Use it as a context manager, or `close` it."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._br0 = [item.network for item in world.topology.br0]
         self._own: set[Address] = set()
-        """Addresses that the host itself has had: gateways of networks."""
+        """Addresses that the host itself has had, such as the gateways of networks."""
         self._met: set[Address] = set()
         """Addresses and MACs of the host's past neighbours: all containers that sent a packet."""
         self._had: set[Address] = set()
@@ -124,7 +125,7 @@ class LeakGuard:
             self._resources = stack.pop_all()
 
     def allow(self, dialect: Dialect) -> None:
-        """Allow the runtime under test to leave its documented residue from now on."""
+        """Ignore from now on the resources that the dialect documents as left by the runtime."""
         self._residue, self._fleeting = dialect.residue, dialect.fleeting
         self._tables = tuple(f"nft rule {table} " for table in dialect.tables)
         self._traces_count = dialect.traces == "forgotten"
@@ -132,12 +133,12 @@ class LeakGuard:
     # --- looking ---------------------------------------------------------------
 
     def take(self) -> State:
-        """Return the current state."""
+        """Return the current state of everything that the guard watches."""
         raws = {name: dumps.take() for name, dumps in self._dumps.items()}
         return State(raws, self._surroundings.take())
 
     def begin(self) -> None:
-        """Take the current state as the base of later comparisons."""
+        """Record the current state as the base of later comparisons, if there is no base yet."""
         if self._base is None:
             self._drain()
             self._base = self._at_rest()
@@ -145,23 +146,28 @@ class LeakGuard:
     def _at_rest(self) -> State:
         """Return the state once no address of the host is tentative: routes depend on addresses.
 
-        Leaves out processes that are ending: they belong to a runtime command that has returned.
+        The state leaves out processes that are ending: they belong to a runtime command that has
+        returned.
         """
         await_ready([self._world.namespaces[HOST]])
         found = self.take()
         return State(found.raws, self._surroundings.staying(found.outside))
 
     def forget(self) -> None:
-        """Discard the base after a change that outlives tests; the next `begin` takes a new one."""
+        """Discard the base because a change is about to stay after the test.
+
+        The next `begin` records a new base.
+        """
         self._base = None
 
     @contextmanager
     def holding(self, *, bound: float = BOUND) -> Iterator[Callable[[], list[str]]]:
-        """Compare the end of the body with its beginning; raise `Violation` as `check` does.
+        """Compare the states before and after the body; raise `Violation` as `check` does.
 
-        The yielded function returns the current differences without waiting. A difference counts
-        if it still exists after `bound` seconds, or after `ENDING` if it is declared to end by
-        itself. When the body raises, nothing is compared.
+        The context manager yields a function that returns the current differences without waiting.
+        A difference counts only if it still exists after `bound` seconds, or after `ENDING` seconds
+        if the dialect declares that it ends by itself. If the body raises an exception, nothing is
+        compared.
         """
         base = self._at_rest()
         self._drain()
@@ -174,27 +180,27 @@ class LeakGuard:
         self._checked(base, bound)
 
     def check(self) -> None:
-        """Raise `Violation` if the state differs from that at `begin`."""
+        """Raise `Violation` if the current state differs from the base that `begin` recorded."""
         base, self._base = self._base, None
         if base is not None:
             self._base = self._checked(base)
 
     def stand_down(self) -> None:
-        """Discard all bases after an interrupt: no test is then blamed for the current state."""
+        """Discard all recorded states after an interrupt: no test is then blamed for leftovers."""
         self._base = self._before_shared = None
 
     def share(self) -> None:
-        """Remember the state before a shared fixture is made, for `unshare` to compare with."""
+        """Record the state before a shared fixture is set up; `unshare` compares with it."""
         if not self._shared:
             self._before_shared = self._at_rest() if self._base is None else self._base
         self._shared += 1
         self.forget()
 
     def unshare(self) -> None:
-        """Note the end of a shared fixture; after the last one raise `Violation` as `check` does.
+        """Note the end of a shared fixture; after the last one, raise `Violation` as `check` does.
 
-        Earlier checks would fail wrongly: resources of one fixture may end with another fixture
-        in whose scene they are.
+        An earlier check would fail wrongly, because some resources of a fixture end only with
+        another fixture, whose scene they belong to.
         """
         self.forget()
         self._shared -= 1
@@ -202,7 +208,7 @@ class LeakGuard:
             self._base = self._checked(self._before_shared)
 
     def outlive(self) -> None:
-        """Discard the state before shared fixtures: a new resource is about to outlive them."""
+        """Discard the state before the shared fixtures: a new resource is about to outlive them."""
         self._before_shared = None
 
     def _checked(self, base: State, bound: float = BOUND) -> State:
@@ -215,7 +221,10 @@ class LeakGuard:
         return now
 
     def _settled(self, base: State, bound: float) -> tuple[State, dict[str, list[str]]]:
-        """Wait for a state without differences or the deadline; return state and differences."""
+        """Wait until nothing differs from `base`, at most until the deadline.
+
+        Returns the last state and the differences.
+        """
         last, deadline = (time.monotonic() + most for most in (max(bound, ENDING), bound))
         now = self.take()
         links_gone = self._drain()
@@ -238,7 +247,10 @@ class LeakGuard:
         return all(any(fnmatchcase(line, pattern) for pattern in ending) for line in lines)
 
     def _drain(self) -> bool:
-        """Return whether links have left the host since the last call; record new addresses."""
+        """Read pending rtnetlink messages; return whether a link has disappeared from the host.
+
+        The addresses in the messages are recorded.
+        """
         gone = False
         while True:
             try:
@@ -274,7 +286,7 @@ class LeakGuard:
         return found
 
     def _in_order(self, changes: Sequence[StateChange]) -> Iterator[StateChange]:
-        """Yield changes, except of the runtime's own chains whose rules only changed positions."""
+        """Yield the changes, without rules of the runtime's chains that only changed positions."""
         chains: dict[str, list[StateChange]] = {}
         for change in changes:
             table = next((item for item in self._tables if change.thing.startswith(item)), None)
@@ -299,7 +311,7 @@ class LeakGuard:
         found.setdefault(requirement, []).append(f"{name}: {change}")
 
     def _traces(self, base: State, now: State, *, links_gone: bool) -> Iterator[str]:
-        """Yield neighbours and flows of addresses that containers had."""
+        """Yield a line for each neighbour and conntrack flow of a removed container's address."""
         neighbours = {
             (name, item)
             for name in _WATCHED
@@ -332,7 +344,7 @@ class LeakGuard:
         return [item for item in flow.addresses if self._of_container(item) and item not in alive]
 
     def _flows(self) -> list[Flow]:
-        """Return the flows of addresses that a container had, except those already reported."""
+        """Return the conntrack flows of containers' addresses, except those reported before."""
         with Conntrack(self._world.namespaces[HOST]) as conntrack:
             return self._counted(conntrack.marked(*self._marks()))
 
@@ -340,14 +352,17 @@ class LeakGuard:
         return [item.packed for item in self._of_containers()]
 
     def _counted(self, found: Iterable[Flow]) -> list[Flow]:
-        """Return the flows of containers' addresses, except reported and multicast ones."""
+        """Return the flows of containers' addresses, except multicast and reported flows."""
         had = self._of_containers()
         new = (flow for flow in found if flow.handle not in self._known)
         theirs = (flow for flow in new if not had.isdisjoint(flow.addresses))
         return [flow for flow in theirs if not flow.original.destination.is_multicast]
 
     def _of_containers(self) -> set[Address]:
-        """Return every address that a container had; both sets that it depends on only grow."""
+        """Return every address that a container has had.
+
+        The result is cached: both sets on which it depends only grow.
+        """
         sizes = len(self._met), len(self._own)
         if sizes != self._had_of:
             self._had = {item for item in self._met if self._of_container(item)}
@@ -355,7 +370,11 @@ class LeakGuard:
         return self._had
 
     def _of_container(self, address: Address) -> bool:
-        """Return whether a container had the address: a neighbour's private address outside br0."""
+        """Return whether a container has had the address.
+
+        Such an address is private, was a neighbour of the host, and is neither the host's own nor
+        in br0's subnet.
+        """
         return (
             address in self._met
             and address not in self._own
@@ -364,7 +383,7 @@ class LeakGuard:
         )
 
     def _alive(self, processes: Iterable[int]) -> set[Address]:
-        """Return every address in the network namespaces of these processes and of the world."""
+        """Return every address in use in the world, or in the netns of one of these processes."""
         found: set[Address] = set()
         with contextlib.ExitStack() as stack:
             spaces: set[NetNS] = set(self._world.namespaces.values())
@@ -377,7 +396,7 @@ class LeakGuard:
         return found
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, and close all sockets and files."""
         self._resources.close()
 
     def __enter__(self) -> Self:
@@ -389,7 +408,7 @@ class LeakGuard:
 
 @contextmanager
 def guarded(world: World, dialect: Dialect) -> Iterator[Callable[[], list[str]]]:
-    """Run `LeakGuard.holding` with a new guard on a private world."""
+    """Run `LeakGuard.holding` with a new guard, for a world that only the caller uses."""
     with LeakGuard(world) as guard:
         guard.allow(dialect)
         with guard.holding() as different:

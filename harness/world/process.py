@@ -1,4 +1,4 @@
-"""Commands and daemons that the host's server starts inside the host."""
+"""Start and end commands and daemons inside the host; the host's server runs these functions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from typing import Final
 
 
 class OutputTooLong(OSError):
-    """A command printed too much and was killed; the message has the start of the output."""
+    """A command printed too much and was killed; the message quotes the beginning of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletedCommand:
-    """A finished command. `seconds` is wall time, `at` the start as given by `time.time`."""
+    """Result of a finished command.
+
+    `seconds` is the time it took. `at` is the time of its start, in seconds since the epoch.
+    """
 
     argv: tuple[str, ...]
     returncode: int
@@ -35,7 +38,7 @@ class CompletedCommand:
 
 @dataclass(frozen=True, slots=True)
 class ExecCommand:
-    """A command line to run in the host, with additions to its environment."""
+    """Command line to run in the host, and variables to add to its environment."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -47,11 +50,11 @@ _SHOWN = 2000
 def run(
     argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: float
 ) -> CompletedCommand:
-    """Run a command to the end of its output.
+    """Run a command and return its output.
 
-    After `timeout` seconds its whole process group is killed, and the `TimeoutError` contains
-    the output so far. Processes that have left the group are not awaited. A command that
-    prints without end is killed in the same way, with `OutputTooLong`.
+    After `timeout` seconds its whole process group is killed, and a `TimeoutError` quotes the
+    output so far. Processes that have left the group are not awaited. A command that prints without
+    end is killed in the same way and raises `OutputTooLong`.
     """
     at, began = time.time(), time.perf_counter()
     with subprocess.Popen(
@@ -89,8 +92,8 @@ def spawn(
 ) -> int:
     """Start a daemon as a child of the host's init, which reaps it; return its pid in the host.
 
-    Without descriptors its input is empty and its output goes to the log. Errors of the
-    start are raised here.
+    Without `stdin` and `stdout` the daemon's input is empty and its output goes to the log. Raises
+    the error if the program cannot be started.
     """
     read, write = os.pipe()
     middle = os.fork()
@@ -109,9 +112,10 @@ def spawn(
 
 
 def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, int, int, int]:
-    """Start a command as `spawn` does, with pipes; return its pid, ours and our ends of the pipes.
+    """Start a command as `spawn` does, with pipes for its input and output.
 
-    The first end is for writing its input, the second for reading its output.
+    Returns the command's pid, the pid of this process, and this process's ends of the pipes. The
+    first end writes the command's input, the second reads its output.
     """
     its_input, ours = os.pipe()
     theirs, its_output = os.pipe()
@@ -128,7 +132,7 @@ def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, in
 
 
 def kill(pid: int) -> None:
-    """Kill a process that was started here, and its process group."""
+    """Kill the process group of a process that this module started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
@@ -169,10 +173,10 @@ _PIECE: Final = 1 << 16
 def read_output(
     process: subprocess.Popen[bytes], stdin: bytes, seconds: float
 ) -> tuple[bytes, bytes]:
-    """Return the output of a process until its end, as its method `communicate` does.
+    """Return all output of a process, as `subprocess.Popen.communicate` does.
 
-    Raises `OutputTooLong` after too much output, and after `seconds` `TimeoutExpired` with the
-    output so far. The process still runs then.
+    Raises `OutputTooLong` after too much output. Raises `TimeoutExpired` with the output so far
+    after `seconds`. The process still runs in both cases.
     """
     output, errors = bytearray(), bytearray()
     ends = time.monotonic() + seconds
@@ -198,7 +202,7 @@ def read_output(
 
 
 def _read_into(text: bytearray, pipe: int) -> int:
-    """Read the available bytes; return their number, 0 at the end of the file."""
+    """Append the available bytes; return their number, which is 0 at the end of the file."""
     piece = os.read(pipe, _PIECE)
     text += piece
     if len(text) > _OUTPUT_LIMIT:
@@ -209,7 +213,7 @@ def _read_into(text: bytearray, pipe: int) -> int:
 
 
 def _write(pipe: int, data: bytes) -> int:
-    """Write as many bytes as fit; if the reader has gone, treat all as written."""
+    """Write as many bytes as the pipe takes; if its reader is gone, count all as written."""
     try:
         return os.write(pipe, data[: select.PIPE_BUF])
     except BrokenPipeError:
@@ -217,7 +221,7 @@ def _write(pipe: int, data: bytes) -> int:
 
 
 def wait_for_end(pid: int, seconds: float) -> None:
-    """Wait up to `seconds` for the end of a process; one that does not exist has ended."""
+    """Wait up to `seconds` for a process to end; return at once if it does not exist."""
     with contextlib.suppress(ProcessLookupError), _pidfd(pid) as handle:
         select.select([handle], [], [], seconds)
 
@@ -227,9 +231,10 @@ _KILL: Final = 10.0
 
 
 def end(pid: int, grace: float) -> bool:
-    """End a process: SIGTERM, and SIGKILL after `grace` seconds, at once without any.
+    """Send a process SIGTERM, and SIGKILL if it still runs after `grace` seconds.
 
-    Return whether it has ended within 10 seconds after SIGKILL.
+    With a `grace` of 0 only SIGKILL is sent. Returns whether the process has ended, within 10
+    seconds after SIGKILL.
     """
     with contextlib.suppress(ProcessLookupError), _pidfd(pid) as handle:
         for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL)):
@@ -251,7 +256,7 @@ def _pidfd(pid: int) -> Iterator[int]:
 
 
 def children(pid: int) -> list[int]:
-    """Return the child processes of a process that it has not reaped yet."""
+    """Return the pids of a process's children, including those that it has not reaped yet."""
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
         return [int(item) for item in text.split()]
@@ -259,9 +264,9 @@ def children(pid: int) -> list[int]:
 
 
 def kill_with_children(pid: int) -> None:
-    """Kill a process and all its remaining descendants.
+    """Kill a process and all its descendants one by one.
 
-    A kill by process group would hit the caller, which is in the same group.
+    Killing the process group would also kill the caller, which is in the same group.
     """
     below = children(pid)
     with contextlib.suppress(ProcessLookupError):
@@ -271,7 +276,7 @@ def kill_with_children(pid: int) -> None:
 
 
 def killed_after(seconds: float, work: Callable[[], object], *, group: bool = False) -> None:
-    """Do the work in a child process, which is killed if it takes longer than `seconds`.
+    """Call `work` in a child process, and kill the child after `seconds`.
 
     With `group` the commands that the child has started are killed too.
     """

@@ -1,8 +1,9 @@
-"""Numbered messages between two processes, whole or not at all.
+"""Numbered messages between two processes, each received as a whole or not at all.
 
-The caller may be interrupted at any instruction, by Ctrl-C or a test's time-out. One system
-call takes a message from the kernel, so an interrupt loses a whole message or none, and the
-number identifies the next one. A stream would lose its position.
+The caller may be interrupted at any instruction, by Ctrl-C or by a test's timeout. A message is
+taken from the kernel by one system call, so an interrupt loses either a whole message or none. The
+number of the next message shows to which request it belongs. A byte stream would lose its position
+instead.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from typing import Final, Self
 
 LARGEST: Final = 1 << 15
-"""Maximum bytes sent through the socket itself; longer messages go by a file in memory."""
+"""Largest message in bytes that the socket carries; a longer one is passed as a file in memory."""
 
 LAST_WORDS: Final = 0
 """Number of a message that reports how the other end failed; no request uses it."""
@@ -24,11 +25,14 @@ _NUMBER: Final = struct.Struct("=Q?")
 
 
 class FailedError(Exception):
-    """The other end failed; the message is its error."""
+    """The process at the other end failed; the message is its error."""
 
 
 class Channel:
-    """One end of a channel. Messages are bytes with a number; both ends may send at any time."""
+    """One end of a channel between two processes.
+
+    A message is a number and bytes. Both ends may send at any time.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -37,25 +41,25 @@ class Channel:
 
     @classmethod
     def pair(cls) -> tuple[Self, Self]:
-        """Return both ends of a new channel."""
+        """Return the two ends of a new channel."""
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(here), cls(there)
 
     @classmethod
     def at(cls, fd: int) -> Self:
-        """Return the end with descriptor `fd`, which it takes over."""
+        """Return the end of a channel that has the descriptor `fd`, and own that descriptor."""
         return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd))
 
     def fileno(self) -> int:
-        """Return the descriptor, readable when a message waits or the other end has gone."""
+        """Return a descriptor that is readable when a message waits or the other end is closed."""
         return self._end.fileno()
 
     def detach(self) -> int:
-        """Return the descriptor and give it up; this end is then unusable."""
+        """Return the descriptor, which the caller then owns; this object is unusable afterwards."""
         return self._end.detach()
 
     def send(self, number: int, message: bytes) -> None:
-        """Send a message. Raises `OSError` when the other end has gone."""
+        """Send a message; raise `OSError` if the other end is closed."""
         if len(message) <= LARGEST:
             self._end.send(_NUMBER.pack(number, False) + message, socket.MSG_NOSIGNAL)
             return
@@ -69,10 +73,10 @@ class Channel:
             os.close(file)
 
     def receive(self, patience: float | None = None) -> tuple[int, bytes]:
-        """Return the next message and its number.
+        """Return the number of the next message, and the message.
 
-        Raises `EOFError` if the other end has gone, and `TimeoutError` if no message
-        came within `patience` seconds.
+        Raises `EOFError` if the other end is closed, and `TimeoutError` if no message comes within
+        `patience` seconds.
         """
         if not self._ready.poll(None if patience is None else patience * 1000):
             raise TimeoutError("no message arrived in time")
@@ -94,9 +98,10 @@ class Channel:
         return socket.recv_fds(self._end, _NUMBER.size + LARGEST, 1)
 
     def ask(self, number: int, question: bytes, patience: float | None = None) -> bytes:
-        """Send a request and return the reply of the same number; skip older replies.
+        """Send a request and return the reply with the same number; discard older replies.
 
-        Raises as `send` and `receive` do, and `FailedError` if the other end reports a failure.
+        Raises the errors of `send` and `receive`, and `FailedError` if the other end reports a
+        failure.
         """
         until = None if patience is None else time.monotonic() + patience
         self.send(number, question)
@@ -120,7 +125,10 @@ class Channel:
 
 
 def _content(file: int) -> bytes:
-    """Return a whole file by its descriptor; an interrupted file object would print a warning."""
+    """Return the contents of an open file by its descriptor.
+
+    A file object is not used, because Python prints a warning if an interrupt leaves it open.
+    """
     size, parts, got = os.fstat(file).st_size, list[bytes](), 0
     while got < size:
         parts.append(os.pread(file, size - got, got))

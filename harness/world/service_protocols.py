@@ -1,9 +1,8 @@
-"""Protocols of the world's services: conversations over TCP, single replies over UDP.
+"""Protocols of the world's services: dialogues over TCP, single replies over UDP.
 
-A conversation is a generator without a socket. It yields the bytes to send, and receives the
-received bytes as the result of `yield`. `harness.world.services` runs it on a connection.
-
-A service names its client in one line of JSON: `{"you": [address, port], "me": name, …}`.
+A dialogue is a generator that uses no socket. It yields bytes to send; the value of each `yield` is
+the bytes that were received. `harness.world.services` runs the generator on a TCP connection. A
+service reports the client's address in one line of JSON: `{"you": [address, port], "me": name, …}`.
 """
 
 from __future__ import annotations
@@ -39,14 +38,18 @@ return `b""` as soon as they are passed to the kernel.
 
 
 class ServiceClient(NamedTuple):
-    """Client of a service: address and port, the namespace, and the recorder of DNS queries."""
+    """Client of a service, as the service sees it.
+
+    `address` is its address and port, `namespace` the service's namespace. `note` records a DNS
+    query.
+    """
 
     address: tuple[str, int]
     namespace: str
     note: Callable[[DnsQuery], None]
 
     def line(self, **more: object) -> bytes:
-        """Return the line that reports to the client the address that the service saw."""
+        """Return the line of JSON that tells the client the address that the service saw."""
         seen = {"you": list(self.address), "me": self.namespace, **more}
         return json.dumps(seen).encode() + b"\n"
 
@@ -59,12 +62,15 @@ def echo(client: ServiceClient) -> Dialogue:
 
 
 def echo_datagram(client: ServiceClient, data: bytes) -> bytes:
-    """Reply with the client, the datagram's size and its first `ECHOED` bytes as latin-1."""
+    """Reply with the client's address, the datagram's size and its first `ECHOED` bytes.
+
+    The bytes are decoded as latin-1.
+    """
     return client.line(size=len(data), data=data[:ECHOED].decode("latin-1"))
 
 
 def discard(client: ServiceClient) -> Dialogue:
-    """Read all bytes (RFC 863), then send their size and SHA-256."""
+    """Read and discard all bytes (RFC 863), then send their number and SHA-256."""
     digest, size = hashlib.sha256(), 0
     while data := (yield LISTEN):
         digest.update(data)
@@ -73,7 +79,7 @@ def discard(client: ServiceClient) -> Dialogue:
 
 
 def chargen(_: ServiceClient) -> Dialogue:
-    """Send as many bytes of `bulk` as the first line requests, in decimal."""
+    """Send the first N bytes of `bulk`; the client's first line is N in decimal."""
     requested = b""
     while b"\n" not in requested and len(requested) <= 20:
         data = yield LISTEN
@@ -88,16 +94,16 @@ def chargen(_: ServiceClient) -> Dialogue:
 
 
 def bulk(size: int) -> Generator[bytes, object, None]:
-    """Yield `size` bytes in chunks, the same every time; no two chunks are equal.
+    """Yield `size` bytes in chunks: always the same bytes, and no two chunks equal.
 
-    A lost, doubled or misplaced segment therefore changes the checksum of the whole.
+    A lost, duplicated or misplaced segment therefore changes the checksum of the transfer.
     """
     for number, start in enumerate(range(0, size, _CHUNK)):
         yield (number.to_bytes(8, "big") + _FILL)[: size - start]
 
 
 def dns_stream(zone: Zone, client: ServiceClient) -> Dialogue:
-    """Reply to one query after another, each behind its length (RFC 7766)."""
+    """Reply to DNS queries over TCP; each message follows its length (RFC 7766)."""
     pending = b""
     while data := (yield LISTEN):
         pending += data
@@ -115,7 +121,7 @@ def dns_stream(zone: Zone, client: ServiceClient) -> Dialogue:
 
 
 def dns_datagram(zone: Zone, client: ServiceClient, query: bytes) -> bytes | None:
-    """Reply to one query."""
+    """Reply to one DNS query over UDP."""
     answer, question = zone.answer(query, udp=True)
     if question:
         client.note(question)
@@ -123,7 +129,7 @@ def dns_datagram(zone: Zone, client: ServiceClient, query: bytes) -> bytes | Non
 
 
 def http(client: ServiceClient) -> Dialogue:
-    """Reply to one GET or HEAD with the client's address, the Host header and the path."""
+    """Reply to one GET or HEAD request with the client's address, the Host header and the path."""
     request = b""
     while b"\r\n\r\n" not in request and len(request) <= _HEAD_LIMIT:
         data = yield LISTEN
@@ -135,7 +141,10 @@ def http(client: ServiceClient) -> Dialogue:
 
 
 class _Page(BaseHTTPRequestHandler):
-    """HTTP of the standard library, over bytes; it also refuses malformed requests."""
+    """The standard library's HTTP server, used on bytes in memory.
+
+    It rejects malformed requests by itself.
+    """
 
     def __init__(self, client: ServiceClient, request: bytes) -> None:
         self.client = client
@@ -157,4 +166,4 @@ class _Page(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the standard library's name
 
     def log_message(self, *_: object) -> None:
-        """Log nothing: the services record visits."""
+        """Log nothing: the services record each visit already."""

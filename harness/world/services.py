@@ -1,11 +1,11 @@
-"""Process that serves the internet's services, and those of any other namespace.
+"""Process that runs the services of the internet, and of any other namespace.
 
-The caller opens the sockets inside the namespaces and forks a process that serves all of them
-from one selector. The process records every visit and every DNS query, and returns the record on
-request. It dies with the thread that started it.
+The caller opens the sockets inside the namespaces and forks one process, which serves all of them.
+The process records every visit and every DNS query, and returns the record on request. It ends with
+the thread that started it.
 
-The process returns the record only after it has handled everything that reached the sockets
-earlier, so every delivered packet is in the record.
+Before the process returns the record, it handles everything that has reached the sockets. The
+record therefore contains every delivered packet.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from linux.netns import NetNS
 Transport = Literal["tcp", "udp"]
 
 PATIENCE: Final = 5.0
-"""Bound on the return of the services' record, in seconds."""
+"""Time in seconds within which the services process must return its record."""
 
 _PORTS: Final[dict[Transport, dict[str, int]]] = {"tcp": TCP_PORTS, "udp": UDP_PORTS}
 _OWN: Final = frozenset(UDP_PORTS.values())
@@ -57,15 +57,15 @@ _LONGEST: Final = 1 << 16
 
 
 class ServicesDied(Exception):
-    """The services process has ended; the message has its exit status and last output."""
+    """The services process has ended; the message has its exit status and the end of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceVisit:
-    """One TCP connection or one datagram that reached a service.
+    """A TCP connection or a datagram that reached a service.
 
-    `at` is in seconds since the epoch, `namespace` the namespace's name, `client` the
-    address and port that the service saw, `address` the one that was visited.
+    `at` is in seconds since the epoch, `namespace` is the name of the service's namespace. `client`
+    is the address and port that the service saw, `address` the service's own address.
     """
 
     at: float
@@ -78,7 +78,11 @@ class ServiceVisit:
 
 @dataclass(frozen=True, slots=True)
 class ServiceQuery:
-    """One DNS query. `name` is in lower case without the final dot, `type` as `AAAA`."""
+    """A DNS query that reached the DNS service.
+
+    `name` is in lower case without the final dot, `type` is a name such as `AAAA`. The other fields
+    are as in `ServiceVisit`.
+    """
 
     at: float
     namespace: str
@@ -101,7 +105,7 @@ class Services:
 
     def __init__(self, pid: int, control: Channel) -> None:
         self.pid = pid
-        """Its pid in the caller's pid namespace; 0 once the process has ended."""
+        """Pid of the services process in the caller's pid namespace; 0 once it has ended."""
         self._control = control
         self._asks = 0
 
@@ -112,11 +116,11 @@ class Services:
         *,
         topology: Topology | None = None,
     ) -> Self:
-        """Start all services on every address of every namespace.
+        """Start all services on the given addresses of each namespace.
 
-        Packets that arrive before the process runs wait in its sockets. The DNS names
-        are those of `topology`. Raises `OSError`, which names the socket, if an
-        address cannot be served.
+        Packets that arrive before the process runs wait in its sockets. The names that the DNS
+        service knows are those of `topology`. Raises `OSError`, which names the socket, if a socket
+        cannot be opened.
         """
         parent = os.getpid()
         with contextlib.ExitStack() as stack:
@@ -132,18 +136,24 @@ class Services:
             return cls(pid, here)
 
     def queries(self, since: int = 0) -> list[ServiceQuery]:
-        """Return every DNS query since a `mark`, in the order of arrival."""
+        """Return the DNS queries after a point of the record, in the order of arrival.
+
+        `since` is a point that `mark` has returned.
+        """
         return [event for event in self._ask(since)[1] if isinstance(event, ServiceQuery)]
 
     def visits(self, since: int = 0) -> list[ServiceVisit]:
-        """Return every connection and datagram since a `mark`, in the order of arrival.
+        """Return the connections and datagrams after a point of the record, in order of arrival.
 
-        Those to the DNS server are included.
+        Those to the DNS service are included. `since` is a point that `mark` has returned.
         """
         return [event for event in self._ask(since)[1] if isinstance(event, ServiceVisit)]
 
     def mark(self) -> int:
-        """Return a point in the record, after everything that has reached the sockets."""
+        """Return the point that the record has reached.
+
+        Everything that has already reached the sockets comes before this point.
+        """
         return self._ask(None)[0]
 
     def _ask(self, since: int | None) -> tuple[int, list[ServiceVisit | ServiceQuery]]:
@@ -166,10 +176,10 @@ class Services:
         return length, record
 
     def stop(self) -> None:
-        """End the process; a second call does nothing.
+        """End the services process; does nothing if the process has been stopped.
 
-        Raises `ServicesDied` if the process had ended by itself: some requests may then have had
-        no reply.
+        Raises `ServicesDied` if the process had ended by itself: some requests may then have had no
+        reply.
         """
         if not self.pid:
             return
@@ -179,7 +189,7 @@ class Services:
             raise error
 
     def _end(self, what: str) -> ServicesDied:
-        """End the process, if it still runs; return the error that describes its end."""
+        """End the services process if it still runs; return the error that describes its end."""
         pid, self.pid = self.pid, 0
         os.kill(pid, signal.SIGKILL)  # a process that has already ended keeps its own status
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -247,7 +257,7 @@ def _be_services(
 
 
 class _Server:
-    """All open sockets, and the record."""
+    """Server in the services process: all open sockets, and the record of visits and queries."""
 
     def __init__(self, control: Channel, listeners: Sequence[_Listener], zone: Zone) -> None:
         self._streams: dict[str, Callable[[ServiceClient], Dialogue]] = {
@@ -273,7 +283,7 @@ class _Server:
             )
 
     def run(self) -> None:
-        """Serve until the control channel closes."""
+        """Serve clients and requests for the record until the control channel closes."""
         while True:
             self._round()
             if self._requests:
@@ -285,7 +295,7 @@ class _Server:
                 self._requests.clear()
 
     def _round(self, timeout: float | None = None) -> bool:
-        """Handle all ready sockets; return whether any input had arrived."""
+        """Handle all ready sockets; return whether any of them had input."""
         ready = self._selector.select(timeout)
         for key, _ in ready:
             # Readiness is only a hint: see select(2) and accept(2).
@@ -301,7 +311,7 @@ class _Server:
         self._requests.append((number, pickle.loads(since)))  # noqa: S301 # from our own parent
 
     def _note_visit(self, listener: _Listener, client: tuple[str, int]) -> ServiceClient:
-        """Record a visit."""
+        """Record a visit; return the client for the service."""
         where = (listener.namespace, listener.transport, client)
         self._record.append(ServiceVisit(time.time(), *where, listener.service, listener.address))
 
@@ -328,7 +338,7 @@ class _Server:
 
 
 class _Conversation:
-    """One TCP connection and its dialogue."""
+    """One TCP connection and the dialogue that runs on it."""
 
     def __init__(
         self, selector: selectors.BaseSelector, connected: socket.socket, dialogue: Dialogue

@@ -1,6 +1,6 @@
-"""Captures: taps in any namespaces, and expectations about the frames that passed them.
+"""Captures of frames by taps in any namespaces, and expectations about the frames.
 
-Every tap listens before the body of the `with` runs. Expectations are stated in it or after it:
+All taps listen before the body of the `with` runs. State expectations in the body or after it:
 
 ```python
 with Tap(internet, "eth0", owner="internet") as tap:
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from harness.testbench.netns_view import NetnsView
 
 SLOTS: Final = 1024
-"""Frames that a tap keeps until they are collected."""
+"""Number of frames that a tap stores until they are collected."""
 
 
 class CaptureLost(Exception):
-    """More frames arrived than a tap could keep, so the capture proves nothing."""
+    """More frames arrived than a tap could store, so the capture proves nothing."""
 
 
 class Tap:
-    """A packet socket on an interface of a namespace, or on all of them without `ifname`.
+    """A packet socket on one interface of a namespace, or without `ifname` on all of them.
 
-    `owner` is the namespace's name in messages. A tap serves many captures one after the other
-    and does not change the interface. On all interfaces, a frame that passes a bridge is seen on
-    each interface that it passes. Raises `OSError`, which names the namespace, when the tap
-    cannot be opened.
+    `owner` is the namespace's name in messages. A tap can serve several captures, one after the
+    other, and does not change the interface. A tap on all interfaces sees a frame once at each
+    interface that the frame passes, for example at two ports of a bridge. Raises `OSError`, which
+    names the namespace, if the tap cannot be opened.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class Tap:
         self._ring.discard()
 
     def collect(self) -> tuple[list[Frame], int]:
-        """Return the frames since the last call, and the number of lost ones."""
+        """Return the frames since the last call of this method, and the number of lost frames."""
         name = cache(lambda index: self._name(self.ifname or self._look_up(index)))
         frames = list(self._ring.read(name))
         return frames, self._ring.lost()
 
     def covers(self, where: str) -> bool:
-        """Return True if the tap covers the interface called `where`."""
+        """Return True if the tap covers the interface that `where` names."""
         return where == self.where or (not self.ifname and where.startswith(self._name("")))
 
     def _name(self, ifname: str) -> str:
@@ -90,7 +90,7 @@ class Tap:
             return f"if{index}"  # the interface no longer exists
 
     def close(self) -> None:
-        """Stop listening."""
+        """Close the packet socket."""
         self._ring.close()
 
     def __enter__(self) -> Self:
@@ -101,12 +101,12 @@ class Tap:
 
 
 class Capture:
-    """Frames that the taps saw while the body of the `with` ran, in order of time.
+    """Frames that the taps saw while the body of the `with` ran, ordered by time.
 
-    A frame passes every tap on its path and counts once at each. `at` narrows an expectation to
-    one interface, written as in `Frame.where`. Frames are kept whole up to about
-    `harness.testbench.packets.packet_ring.SLOT` bytes. Raises `CaptureLost` when a tap
-    overflowed, and `RuntimeError` when another capture uses a tap.
+    A frame counts once at each tap on its path. The argument `at` of the methods restricts them to
+    one interface, named as in `Frame.where`. Frames are stored whole up to about
+    `harness.testbench.packets.packet_ring.SLOT` bytes. Raises `CaptureLost` if a tap overflowed,
+    and `RuntimeError` if another capture is using one of the taps.
     """
 
     def __init__(self, taps: Sequence[Tap]) -> None:
@@ -136,7 +136,7 @@ class Capture:
                 tap.taken = False
 
     def drain(self) -> None:
-        """Collect what the taps have seen so far, without waiting for more."""
+        """Collect the frames that the taps have seen so far, without waiting for more."""
         for tap in self._taps if self._running else ():
             frames, lost = tap.collect()
             self._frames += frames
@@ -151,7 +151,10 @@ class Capture:
             )
 
     def frames(self, *, at: str = "") -> tuple[Frame, ...]:
-        """Return every frame captured so far; `ValueError` when no tap is `at` that interface."""
+        """Return all frames captured so far, or those at one interface.
+
+        Raises `ValueError` if no tap covers the interface `at`.
+        """
         if at and not any(tap.covers(at) for tap in self._taps):
             taps = ", ".join(tap.where for tap in self._taps)
             raise ValueError(f"no tap captures at {at!r}, only at {taps}")
@@ -160,7 +163,7 @@ class Capture:
 
     @property
     def kept(self) -> tuple[Frame, ...]:
-        """Return the captured frames, even if some were lost."""
+        """The captured frames, even if others were lost."""
         with contextlib.suppress(CaptureLost):
             self.drain()
         return tuple(self._frames)
@@ -172,16 +175,19 @@ class Capture:
         return tuple(expect.like(template, self.frames(at=at)))
 
     def expect_one(self, template: Packet, *, at: str = "") -> Frame:
-        """Return the only frame that matches `template`; `AssertionError` without one."""
+        """Return the frame that matches `template`.
+
+        Raises `AssertionError` unless exactly one frame matches.
+        """
         from harness.testbench.packets import expect
 
         return expect.one(self.frames(at=at), template)
 
     def expect_one_each(self, template: Packet, *, to: Packet, at: str = "") -> None:
-        """Assert that at least one frame matches `template`, and at most as many as match `to`.
+        """Assert that at least one frame matches `template`, but no more than match `to`.
 
-        The kernel repeats a SYN without a reply after a second, and the error of the repeated SYN
-        too.
+        `to` matches the requests to which the frames reply. The kernel may repeat a SYN after a
+        second, and then also the error that replies to the SYN.
         """
         from harness.testbench.packets import expect
 
@@ -194,9 +200,10 @@ class Capture:
         expect.none(self.frames(at=at), *templates)
 
     def expect_only(self, *templates: Packet, at: str = "") -> None:
-        """Assert that each template matches a frame, and that all other frames are housekeeping.
+        """Assert that each template matches a frame, and that no other frame was captured.
 
-        Housekeeping is ARP, neighbour discovery and multicast listener reports.
+        Housekeeping of the link is ignored: ARP, neighbour discovery and multicast reports (IGMP,
+        MLD).
         """
         from harness.testbench.packets import expect
 
@@ -205,17 +212,19 @@ class Capture:
     def write(
         self, path: Path, *, comment: str = "", comments: Mapping[Frame, str] | None = None
     ) -> None:
-        """Write all frames as a pcapng file, even if some were lost; name taps without frames."""
+        """Write all captured frames as a pcapng file, even if others were lost.
+
+        The file also names the interfaces at which no frame was captured.
+        """
         taps = [tap.where for tap in self._taps if tap.ifname]
         pcapng.write(path, self.kept, interfaces=taps, comment=comment, comments=comments)
 
 
 class TapPool:
-    """Taps by namespace and link, opened at their first use, closed together.
+    """Taps by namespace and link, opened at their first use and closed together.
 
-    Opening a tap takes about 10 ms and closing it up to 25 ms (see `Ring`); a capture on open
-    taps takes microseconds. Taps keep their namespaces alive, so close them before the namespaces
-    end.
+    Opening a tap takes about 10 ms and closing it up to 25 ms (see `Ring`). A capture on open taps
+    takes microseconds. Taps keep their namespaces alive, so close them before the namespaces end.
     """
 
     def __init__(self) -> None:
@@ -223,7 +232,7 @@ class TapPool:
         self._resources = contextlib.ExitStack()
 
     def tap(self, view: NetnsView, link: str = "eth0") -> Tap:
-        """Return the tap on a link of a namespace, on all of its links when `link` is empty."""
+        """Return the tap on a link of a namespace, or on all of its links if `link` is empty."""
         key = (view.identity, link)
         if key not in self._taps:
             space = self._resources.enter_context(view.open())
@@ -233,12 +242,12 @@ class TapPool:
 
     @contextlib.contextmanager
     def capture(self, *views: NetnsView, link: str = "eth0") -> Iterator[Capture]:
-        """Capture every frame that passes these links while the body runs."""
+        """Capture every frame that passes `link` in one of the namespaces while the body runs."""
         with Capture([self.tap(view, link) for view in views]) as wire:
             yield wire
 
     def close(self) -> None:
-        """Stop listening everywhere."""
+        """Close all taps and their namespaces."""
         self._taps.clear()
         self._resources.close()
 

@@ -1,7 +1,7 @@
-"""Templates to match packets and packets to send, with the same functions for both families.
+"""Templates that match packets, and packets to send, made by the same functions.
 
-A template does not compare unset fields; scapy fills them in before sending. Errors have the
-names of `harness.probe.icmp`.
+The functions cover IPv4 and IPv6. A template does not compare unset fields; scapy fills them in
+before sending. ICMP errors have the names of `harness.probe.icmp`.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _ERRORS6: Final = {
 }
 
 End = Address | IPv4Network | IPv6Network | None
-"""An address. In templates also a network, for any of its addresses, or None for any address."""
+"""An address; a template also accepts a network (any of its addresses) or None (any address)."""
 
 
 def ip(family: Family, *, src: End = None, dst: End = None, ttl: int | None = None) -> Packet:
-    """Return an IPv4 or IPv6 header; `ttl` is the hop limit too."""
+    """Return an IPv4 or IPv6 header; for IPv6 `ttl` is the hop limit."""
     fields: dict[str, Any] = {
         name: end if isinstance(end, IPv4Network | IPv6Network) else str(end)
         for name, end in (("src", src), ("dst", dst))
@@ -57,7 +57,7 @@ def ip(family: Family, *, src: End = None, dst: End = None, ttl: int | None = No
 
 
 def fragment(family: Family, *, src: End = None, dst: End = None) -> Packet:
-    """Return a template of every fragment of a datagram but the last."""
+    """Return a template that matches every fragment of a datagram except the last."""
     head = ip(family, src=src, dst=dst)
     if family == 6:
         return head / IPv6ExtHdrFragment(m=1)
@@ -66,7 +66,10 @@ def fragment(family: Family, *, src: End = None, dst: End = None) -> Packet:
 
 
 def request(family: Family, protocol: Protocol, *, sport: int, dport: int) -> Packet:
-    """Return a first packet: an echo request with the identifier `sport`, a datagram, a SYN."""
+    """Return the first packet of an exchange: an echo request, a datagram or a SYN.
+
+    For an echo request `sport` is the identifier.
+    """
     if protocol is Protocol.UDP:
         return UDP(sport=sport, dport=dport)
     if protocol is Protocol.TCP:
@@ -75,7 +78,7 @@ def request(family: Family, protocol: Protocol, *, sport: int, dport: int) -> Pa
 
 
 def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
-    """Return an ICMP error by its name, such as `ttl-exceeded`; the quoted packet follows it."""
+    """Return the header of an ICMP error such as `ttl-exceeded`; append the quoted packet to it."""
     kind, code = icmp.numbers(family, name)
     fields: dict[str, Any] = {"code": code}
     if mtu is not None:
@@ -84,9 +87,10 @@ def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
 
 
 def send_packet(view: NetnsView, packet: Packet) -> None:
-    """Send an IP packet by routes and neighbours of a namespace; `OSError` without any.
+    """Send an IP packet by the routes of a namespace; raise `OSError` if none leads to its target.
 
-    Raises `UserspaceStack` where only the kernel accepts a raw IPv6 packet.
+    Raises `UserspaceStack` for an IPv6 packet if the namespace has a user-space network stack:
+    such a stack accepts no raw IPv6 packet.
     """
     family: Family = 4 if isinstance(packet, IP) else 6
     if family == 6:
@@ -97,7 +101,7 @@ def send_packet(view: NetnsView, packet: Packet) -> None:
 
 
 def send_frame(view: NetnsView, *frames: Packet, link: str = "eth0") -> None:
-    """Send frames unchanged by one link of a view."""
+    """Send frames unchanged through one link of a namespace."""
     with view.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
         opened.bind((link, 0))
         for frame in frames:
@@ -116,7 +120,7 @@ _IP_ADD_MEMBERSHIP: Final = 35
 
 
 def mac_of(group: Address) -> str:
-    """Return the MAC of a group (RFC 1112, RFC 2464), or the broadcast MAC."""
+    """Return the MAC of a multicast group (RFC 1112, RFC 2464), or the broadcast MAC."""
     if group.version == 6:
         return mac_text(b"\x33\x33" + group.packed[-4:])
     if group.is_multicast:
@@ -126,13 +130,13 @@ def mac_of(group: Address) -> str:
 
 
 def solicited_node(address: Address) -> IPv6Address:
-    """Return the solicited-node group of an address (RFC 4291 2.7.1)."""
+    """Return the solicited-node multicast address of an IPv6 address (RFC 4291 2.7.1)."""
     return IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(address) & 0xFFFFFF)
 
 
 @contextlib.contextmanager
 def member(view: NetnsView, group: Address, link: str = "eth0") -> Iterator[None]:
-    """Join a group on one link while the body runs. Broadcasts need no joining."""
+    """Join a multicast group on one link while the body runs; for broadcasts do nothing."""
     if not group.is_multicast:
         yield
         return

@@ -22,12 +22,12 @@ _IGMP: Final = 2  # the protocol number; scapy has it only in a contribution
 
 
 def like(template: Packet, frames: Iterable[Frame]) -> list[Frame]:
-    """Return the frames that `template` describes."""
+    """Return the frames that match `template`."""
     return [frame for frame in frames if not _differences(template, frame)]
 
 
 def one(frames: Sequence[Frame], template: Packet) -> Frame:
-    """Return the frame that matches `template`; `AssertionError` unless there is exactly one."""
+    """Return the frame that matches `template`; raise `AssertionError` unless exactly one does."""
     found = like(template, frames)
     if not found:
         raise AssertionError(f"no frame matches {describe(template)}; {_nearest(frames, template)}")
@@ -39,7 +39,7 @@ def one(frames: Sequence[Frame], template: Packet) -> Frame:
 
 
 def one_each(frames: Sequence[Frame], template: Packet, *, to: Packet) -> None:
-    """Assert that at least one frame matches `template`, and no more than match `to`."""
+    """Assert that at least one frame matches `template`, but no more than match `to`."""
     found, sent = like(template, frames), like(to, frames)
     if len(found) > max(1, len(sent)):
         raise AssertionError(
@@ -60,9 +60,9 @@ def none(frames: Sequence[Frame], *templates: Packet) -> None:
 
 
 def only(frames: Sequence[Frame], *templates: Packet) -> None:
-    """Assert that each template matches a frame, and each frame matches a template.
+    """Assert that each template matches a frame, and that each frame matches a template.
 
-    Housekeeping of links arrives at any time and is ignored: ARP, neighbour discovery and
+    Housekeeping of the link arrives at any time and is ignored: ARP, neighbour discovery and
     multicast reports (IGMP, MLD).
     """
     found = [like(template, frames) for template in templates]
@@ -119,7 +119,7 @@ _CHECKSUMS: Final = frozenset({"chksum", "cksum"})
 
 @dataclass(frozen=True, slots=True)
 class PacketDifference:
-    """A field that differs from the template; `field` is empty for a missing layer."""
+    """A field that differs between frame and template; `field` is empty if a layer is missing."""
 
     layer: str
     field: str = ""
@@ -135,10 +135,10 @@ class PacketDifference:
 def differences(
     template: Packet, packet: Packet, *, unfinished_checksum: bool = False
 ) -> tuple[PacketDifference, ...]:
-    """Return the smallest difference between `packet` and `template`; empty if it matches.
+    """Return the differences between `packet` and `template`, at the place where they are fewest.
 
-    With `unfinished_checksum` the checksums above IP are not compared: a network card would have
-    filled them in.
+    The result is empty if the packet matches. With `unfinished_checksum` the checksums above IP are
+    not compared: a network card would have filled them in.
     """
     wanted = list(template.iterpayloads())
     present = list(packet.iterpayloads())
@@ -152,12 +152,12 @@ def differences(
 
 
 def distance(found: Sequence[PacketDifference]) -> tuple[int, int]:
-    """Return a packet's distance from the template; missing layers count more than fields."""
+    """Return the weight of the differences: one missing layer weighs more than all fields."""
     return sum(not difference.field for difference in found), len(found)
 
 
 def describe(template: Packet) -> str:
-    """Return a template in scapy's notation: `IP(src=192.0.2.1) / UDP(dport=53)`."""
+    """Return a template as text in scapy's notation: `IP(src=192.0.2.1) / UDP(dport=53)`."""
     layers = []
     for layer in template.iterpayloads():
         fields = ", ".join(f"{name}={value}" for name, value in _promised(layer))
@@ -187,7 +187,10 @@ def _compare(
 
 
 def _promised(layer: Packet) -> Iterator[tuple[str, Any]]:
-    """Return the explicitly set fields: scapy puts copies of mutable defaults beside them."""
+    """Yield the fields of a template layer that were set explicitly.
+
+    scapy puts copies of mutable defaults beside them.
+    """
     untouched = type(layer)().fields
     for name, value in layer.fields.items():
         copied = name in untouched and untouched[name] == value and not _says_something(value)
@@ -196,7 +199,10 @@ def _promised(layer: Packet) -> Iterator[tuple[str, Any]]:
 
 
 def _says_something(value: object) -> bool:
-    """Return True if a default of packets was set explicitly, even to the default's value."""
+    """Return True if a value contains packets with explicitly set fields.
+
+    Such a value was set explicitly, even if it equals the default.
+    """
     items = value if isinstance(value, list) else [value]
     return any(isinstance(item, Packet) and any(_promised(item)) for item in items)
 

@@ -1,8 +1,8 @@
-"""Offload features of a link, which a veth claims without performing them: ethtool(8).
+"""Offload features of a link: ethtool(8). A veth reports them but does not perform them.
 
-With offload on, a veth passes segments far longer than the MTU, and checksums that are not filled
-in, which the receiver trusts. With offload off, each packet is as on a physical link, and the
-receiver checks it.
+With offload on, a veth passes segments far longer than the MTU. It also passes checksums that are
+not filled in, which the receiver trusts. With offload off, each packet is as on a physical link,
+and the receiver checks it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _VALUE: Final = struct.Struct("=II")
 
 @contextlib.contextmanager
 def without_offload(view: NetnsView, link: str = "eth0") -> Iterator[None]:
-    """Disable offload of a link while the body runs: the kernel then segments and checksums itself.
+    """Disable offload of a link while the body runs.
 
-    The kernel toggles segmentation together with checksums. Raises `UserspaceStack` where the
-    kernel does not send the packets.
+    The kernel then segments packets and computes checksums itself; both are switched together.
+    Raises `UserspaceStack` if the host's kernel does not send the packets.
     """
     with view.open() as space:
         by_kernel(space)
@@ -46,13 +46,13 @@ def without_offload(view: NetnsView, link: str = "eth0") -> Iterator[None]:
 
 
 def switch_off(view: NetnsView, link: str) -> None:
-    """Disable offload of a link: the kernel segments and computes checksums from now on."""
+    """Disable offload of a link for good: the kernel segments packets and computes checksums."""
     with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         _ethtool(opened, link, _SET_CHECKSUMS, 0)
 
 
 def features(view: NetnsView, link: str) -> bytes:
-    """Return the available and active features of a link, as bits for comparison."""
+    """Return the kernel's reply on the features of a link, as bits, for comparison only."""
     answer = array.array("B", _VALUE.pack(_GET_FEATURES, _BLOCKS) + bytes(_BLOCKS * _BLOCK))
     address, _ = answer.buffer_info()
     with view.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:

@@ -1,9 +1,9 @@
-"""Frames from a ring buffer that is shared with the kernel: packet(7), packet_mmap.
+"""Frames from a ring buffer that the kernel and this process share: packet(7), packet_mmap.
 
-A ring has two measured advantages over `recv`. The kernel stamps a frame when it puts the frame
-into a ring. For a socket's queue, stamping begins only some time after the request, and frames of
-different taps then come out of order. A queue is also limited by `net.core.rmem_max`, which an
-ordinary user cannot raise.
+A ring has two measured advantages over `recv`. First, the kernel stamps each frame when it puts the
+frame into a ring. For a socket's queue, it starts to stamp frames only some time after the request.
+The frames of different taps then come out of order. Second, a queue is limited by
+`net.core.rmem_max`, which an ordinary user cannot raise.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ WITH_ETHERNET_HEADER: Final = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBA
 
 
 class FrameKind(IntEnum):
-    """Direction of a frame, as the interface saw it: PACKET_… of packet(7)."""
+    """Destination or direction of a frame, as the interface saw it: PACKET_… of packet(7)."""
 
     HOST = 0
     BROADCAST = 1
@@ -64,10 +64,12 @@ class FrameKind(IntEnum):
 class Frame:
     """One captured frame.
 
-    `at` is in nanoseconds since the epoch. `length` is the length on the wire in bytes; `data` is
-    the kept part, which may be shorter. With segmentation offload a frame can be longer than the
-    MTU. With `unfinished_checksum` its transport checksum is not filled in yet. Both are as in a
-    capture on a real machine. `ethernet` is false on interfaces that carry bare IP.
+    `at` is its time in nanoseconds since the epoch. `length` is the length on the wire in bytes;
+    `data` is the stored part, which may be shorter. `ethernet` is false on interfaces that carry
+    bare IP.
+
+    With segmentation offload a frame can be longer than the MTU. With `unfinished_checksum` the
+    transport checksum is not filled in yet. Both also occur in captures on a real machine.
     """
 
     where: str
@@ -85,7 +87,7 @@ class Frame:
 
     @cached_property
     def packet(self) -> Packet:
-        """The frame as scapy dissects it. The first use imports scapy."""
+        """The frame as scapy parses it; the first use imports scapy."""
         from scapy.layers import inet, inet6, l2
 
         if self.ethernet:
@@ -98,11 +100,11 @@ class Frame:
 
 
 class Ring:
-    """An open ring on one interface of a namespace, or on all of them.
+    """An open ring buffer on one interface of a namespace, or on all interfaces.
 
-    A ring receives every frame from its creation on. Raises `OSError` when the interface does not
-    exist or the caller has no CAP_NET_RAW. Creating a ring takes about 10 ms and closing it 25
-    ms: each waits until no processor of the machine handles a packet any more.
+    A ring receives every frame from its creation on. Raises `OSError` if the interface does not
+    exist or the caller has no CAP_NET_RAW. Creating a ring takes about 10 ms and closing it 25 ms.
+    Each of the two waits until no processor of the machine handles a packet any more.
     """
 
     def __init__(self, netns: NetNS, ifname: str, slots: int) -> None:
@@ -126,9 +128,9 @@ class Ring:
             raise
 
     def read(self, name: Callable[[int], str] = str) -> Iterator[Frame]:
-        """Return the frames since the last call, oldest first; at most one lap of the ring.
+        """Yield the frames since the last call of this method, oldest first.
 
-        `name` maps an interface index to its name.
+        At most one lap of the ring is read. `name` maps an interface index to the interface's name.
         """
         for _ in range(self._slots):
             base = self._next * SLOT
@@ -159,17 +161,17 @@ class Ring:
             )
 
     def discard(self) -> None:
-        """Discard the frames so far and reset the count of lost ones."""
+        """Discard all frames so far, and reset the count of lost frames."""
         for _ in self.read():
             pass
         self.lost()
 
     def lost(self) -> int:
-        """Return the number of frames that were lost since the last call."""
+        """Return the number of frames that were lost since the last call of this method."""
         statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
         return int(struct.unpack("=II", statistics)[1])
 
     def close(self) -> None:
-        """Close the ring."""
+        """Unmap the ring buffer and close its socket."""
         self._ring.close()
         self._socket.close()

@@ -1,8 +1,8 @@
-"""Captured frames as a pcapng file, one named interface per tap (draft-ietf-opsawg-pcapng).
+"""Writer of captured frames as a pcapng file, with a named interface for each tap.
 
-scapy's writer begins with an unnamed interface, omits interfaces without frames and truncates
-times to microseconds, about the time of a frame from one tap to the next (scapy 2.8:
-`RawPcapNgWriter.tsresol`).
+The format is draft-ietf-opsawg-pcapng. scapy's writer is not used: it begins with an unnamed
+interface and omits interfaces without frames. It also truncates times to microseconds, about the
+time that a frame takes from one tap to the next (scapy 2.8: `RawPcapNgWriter.tsresol`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def write(
     comment: str = "",
     comments: Mapping[Frame, str] | None = None,
 ) -> None:
-    """Write `frames` in the given order; `interfaces` are named even without frames.
+    """Write `frames` to a pcapng file in the given order, with times in nanoseconds.
 
-    `comment` is about the file, `comments` are about single frames. Times are in nanoseconds.
-    Raises `OSError` when `path` cannot be written.
+    The file names all `interfaces`, even those without frames. `comment` is about the file,
+    `comments` are about single frames. Raises `OSError` if `path` cannot be written.
     """
     section = struct.pack("=IHHq", _BYTE_ORDER, 1, 0, _UNTIL_THE_END)
     blocks = [_block(_SECTION, section, _text(_APPLICATION, "netmodes"), _text(_COMMENT, comment))]

@@ -1,3 +1,3 @@
-"""Kernel and process state of a namespace, taken and compared."""
+"""State of the kernel and the processes of a namespace: recording and comparison."""
 
 __all__ = ["describe", "netlink_dump", "processes", "snapshot"]

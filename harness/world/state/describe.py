@@ -1,8 +1,8 @@
-"""Names and facts of the objects in raw dumps.
+"""Decode raw dumps into named objects and their facts.
 
-Every attribute is included, so that unforeseen ones are visible too. Excluded are values that
-change by themselves: counters, timers, ages, carrier, handles, and learned neighbours (see
-`learned`).
+Every attribute is included, so that even unforeseen attributes are compared. Only values that
+change by themselves are left out: counters, timers, ages, the carrier of a link, and handles. For
+learned neighbours, also left out, see `learned`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from linux.nftables import comment_of
 Thing = tuple[str, dict[str, str]]
 """Name of an object, such as `link eth0`, and its facts: `mtu` → …."""
 Names = Mapping[int, str]
-"""Links by index."""
+"""Names of links by interface index."""
 Still = tuple[object, ...]
 
 _LABELS: Final = {
@@ -60,12 +60,12 @@ _NUD_LEARNED: Final = rtnetlink.NUD_REACHABLE | rtnetlink.NUD_STALE | 0x08 | 0x1
 
 
 def names(raw: Raw) -> dict[int, str]:
-    """Return the link names of a namespace by index."""
+    """Return the names of a namespace's links by interface index."""
     return {rtnetlink.LINK.unpack_from(answer)[2]: _name(answer) for answer in raw.links}
 
 
 def things(raw: Raw, names: Names) -> Iterator[Thing]:
-    """Yield every object in the dumps, or in the part of them that `raw` contains."""
+    """Yield name and facts of every object in `raw`, which may be only a part of a dump."""
     for answer in raw.links:
         yield _link(answer)
         yield from _link_sysctls(answer)
@@ -125,7 +125,7 @@ def _link(answer: bytes) -> Thing:
 
 
 def _kind(info: bytes) -> dict[str, bytes]:
-    """Return the kind of a link, the attributes of the kind, and those of a bridge port."""
+    """Return the kind of a link, the attributes of this kind, and those as a bridge port."""
     found = dict(attributes(info))
     kind = found.get(rtnetlink.IFLA_INFO_KIND, b"").rstrip(b"\0")
     moving = _MOVING_IN_BRIDGE if kind == b"bridge" else frozenset()
@@ -141,7 +141,7 @@ def _kind(info: bytes) -> dict[str, bytes]:
 
 
 def _confs(spec: bytes) -> dict[str, bytes]:
-    """Return a link's sysctls by family, as number arrays: IFLA_INET_CONF, IFLA_INET6_CONF."""
+    """Return a link's IPv4 and IPv6 sysctls as arrays: IFLA_INET_CONF, IFLA_INET6_CONF."""
     found = dict(attributes(spec))
     inet = dict(attributes(found.get(socket.AF_INET, b"")))
     inet6 = dict(attributes(found.get(socket.AF_INET6, b"")))
@@ -208,7 +208,7 @@ _REPORTED: Final = frozenset({_NDTPA_IFINDEX, *_TIMINGS})
 
 
 def _still_timings(answer: bytes) -> Still:
-    """Return a neighbour table's parameters, without counters and the randomized time."""
+    """Return a neighbour table's parameters, without counters and without the randomized time."""
     parameters = dict(attributes(answer, 4, (_NDTA_PARMS,))).get(_NDTA_PARMS, b"")
     return answer[0], *dict(attributes(parameters, 0, _REPORTED)).items()
 
@@ -225,7 +225,7 @@ def _timings(answer: bytes, names: Names) -> Iterator[Thing]:
 
 
 def _discipline(answer: bytes, names: Names) -> Thing:
-    """Return a queueing discipline, or the hook of filters: tc(8)."""
+    """Return name and facts of a queueing discipline, or of the hook of filters: tc(8)."""
     _, index, handle, parent = struct.unpack_from("=4siII", answer)
     kind, _, options = answer[_DISCIPLINE:].partition(b"\0")
     known = {"kind": kind.decode(), "parent": f"{parent:#x}", "options": options.hex()}
@@ -285,7 +285,7 @@ class LearnedNeighbour(NamedTuple):
 
 
 def learned(messages: Messages, names: Names) -> set[LearnedNeighbour]:
-    """Return the learned neighbours, which the kernel adds and removes by itself."""
+    """Return the learned neighbours; the kernel adds and removes them by itself."""
     found = set()
     for answer in messages:
         family, index, state, _, _ = rtnetlink.NEIGH.unpack_from(answer)
@@ -300,7 +300,7 @@ def _still_neighbour(answer: bytes) -> Still:
 
 
 def _is_entered(answer: bytes) -> bool:
-    """Return whether a neighbour was added by a program, as permanent or as proxy entry."""
+    """Return whether a program added the neighbour entry, as a permanent or a proxy entry."""
     family, _, state, flags, _ = rtnetlink.NEIGH.unpack_from(answer)
     return family in _FAMILIES and bool(flags & _PROXIED or state & rtnetlink.NUD_PERMANENT)
 
@@ -326,9 +326,9 @@ def _still_forwarding(answer: bytes) -> Still:
 
 
 def _bridge(answer: bytes) -> int:
-    """Return the bridge of a permanent forwarding entry; 0 for any other entry.
+    """Return the interface index of a permanent forwarding entry's bridge, or 0 for other entries.
 
-    Permanent entries are a port's own MAC and entries that a program added.
+    Permanent entries are a bridge port's own MAC, and entries that a program added.
     """
     _, index, state, _, _ = rtnetlink.NEIGH.unpack_from(answer)
     if not state & (rtnetlink.NUD_PERMANENT | rtnetlink.NUD_NOARP):
@@ -344,7 +344,7 @@ def _bridge(answer: bytes) -> int:
 
 
 def _forwarding(answer: bytes, names: Names) -> Iterator[Thing]:
-    """Yield the permanent forwarding entry of a MAC and its bridge port."""
+    """Yield name and facts of a permanent forwarding entry: its MAC and its bridge port."""
     bridge = _bridge(answer)
     if not bridge:
         return
@@ -366,17 +366,17 @@ _STILL: Final[Mapping[str, Callable[[bytes], Still]]] = {
 
 @lru_cache(maxsize=1024)
 def still(part: str, answer: bytes) -> Still:
-    """Return a message of a part of `Raw` without the values that change by themselves.
+    """Return a message of a dump without the values that change by themselves.
 
-    The results of two dumps are equal if the object was not changed. The result is empty for
-    objects that come and go by themselves.
+    `part` is the field of `Raw`. The results for two dumps are equal if the object was not changed.
+    The result is empty for an object that comes and goes by itself.
     """
     return _STILL[part](answer) if part in _STILL else (answer,)
 
 
 _NFTFACTS_FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _COUNTING: Final = frozenset({"counter", "quota", "last", "connlimit"})
-"""Expressions whose data moves with packets."""
+"""nft expressions whose data changes with every packet."""
 _EXPRESSIONS: Final = 4
 _LEFT_OUT: Final = {
     "table": frozenset({3, 4}),  # use, handle
@@ -389,9 +389,10 @@ _LEFT_OUT: Final = {
 
 
 def ruleset(found: Ruleset) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each table, chain, rule, set, element, object and flowtable by name.
+    """Yield name and facts of each table, chain, rule, set, element, object and flowtable.
 
-    A rule is named by its chain and comment; its position in the chain is one of its facts.
+    The name of a rule consists of its chain and its comment. The rule's position in the chain is a
+    fact.
     """
     yield from _plain("table", found.tables, 1)
     yield from _plain("chain", found.chains, 1, 3)

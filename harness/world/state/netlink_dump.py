@@ -1,9 +1,9 @@
-"""Raw dumps of one network namespace, as the kernel sends them.
+"""Raw dumps of one network namespace: the kernel's netlink messages as they arrive.
 
-Dumps are cheap to take and to compare. `harness.world.state.describe` decodes only messages that
-differ. The kernel leaves out statistics. The sysctls of each link come with the links and the
-neighbour tables; all others are read from files that stay open. Rules of legacy iptables (not
-iptables-nft) are invisible.
+Raw dumps are cheap to take and to compare; `harness.world.state.describe` decodes only the messages
+that differ. They contain no statistics. The sysctls of single links come in the messages about
+links and neighbour tables. All other sysctls are read from files that stay open. Rules of legacy
+iptables (not iptables-nft) do not appear.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ _ENOENT: Final = 2
 
 
 class Ruleset(NamedTuple):
-    """The whole ruleset of nftables at one generation."""
+    """The whole nftables ruleset at one generation."""
 
     tables: Messages = ()
     chains: Messages = ()
     rules: Messages = ()
     sets: Messages = ()
     elements: tuple[tuple[bytes, Messages], ...] = ()
-    """Each set with its elements; not of sets that packets fill."""
+    """Each set with its elements, except the sets that packets fill."""
     objects: Messages = ()
     flowtables: Messages = ()
 
 
 class Raw(NamedTuple):
-    """One namespace at one moment, message by message."""
+    """State of one namespace at one moment, as netlink messages."""
 
     links: Messages = ()
     addresses: Messages = ()
@@ -106,7 +106,7 @@ _DISCIPLINES: Final = Request(38, NLM_F_DUMP, bytes(20), "list queueing discipli
 """RTM_GETQDISC (linux/pkt_sched.h)."""
 _DISCIPLINE: Final = 20
 _OF_LINK: Final = 16
-"""Length of a discipline's header, and of the part before its use count."""
+"""Length in bytes of a discipline's header, and of the part before its use count."""
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 
 
@@ -114,13 +114,16 @@ _NOT_SEEN: Final[tuple[bytes, Messages]] = (b"", ())
 
 
 class Dumps:
-    """Open sockets and files of a namespace, for repeated dumps.
+    """Open sockets and files of a namespace, for taking dumps repeatedly.
 
-    Use it as a context manager, or `close` it: it keeps the namespace alive.
+    Use it as a context manager, or `close` it, because it keeps the namespace alive.
     """
 
     def __init__(self, space: NetNS, *, once: bool = False) -> None:
-        """Open the namespace; with `once` the sysctls are opened only for the dump."""
+        """Open the sockets and sysctls of the namespace.
+
+        With `once` the sysctls are not kept open: `take` opens and closes them.
+        """
         with contextlib.ExitStack() as stack:
             self._route = stack.enter_context(Netlink(space))
             self._netfilter = stack.enter_context(Netlink(space, protocol=NETLINK_NETFILTER))
@@ -134,7 +137,7 @@ class Dumps:
             self._resources = stack.pop_all()
 
     def _open(self) -> None:
-        """Open the sysctls; none stays open where the limit of open files leaves no room."""
+        """Open all sysctls; keep none of them open if the limit on open files is too low."""
         _allow_files()
         with self._space.entered():
             for key, fd, _ in _open_files():
@@ -148,7 +151,7 @@ class Dumps:
                 self._keys.append(key)
 
     def take(self) -> Raw:
-        """Return the current state."""
+        """Return the current state of the namespace."""
         links, rules, neighbours, proxies, forwarding, timings = (
             tuple(self._route.ask(question)) for question in _QUESTIONS
         )
@@ -173,7 +176,7 @@ class Dumps:
         return tuple(chain.from_iterable(answers))
 
     def _disciplines(self) -> Iterator[bytes]:
-        """Return the disciplines with a handle: a link's default discipline has none."""
+        """Yield the queueing disciplines with a handle; a link's default discipline has none."""
         try:
             answers = self._route.ask(_DISCIPLINES)
         except NetlinkError as error:
@@ -186,7 +189,10 @@ class Dumps:
                 yield answer[:_OF_LINK] + found[_TCA_KIND] + found.get(_TCA_OPTIONS, b"")
 
     def _sysctls(self) -> Iterable[tuple[str, bytes]]:
-        """Return the files' contents, by `map` for speed: each dump reads hundreds of files."""
+        """Return key and value of each sysctl.
+
+        The files are read through `map` for speed: each dump reads hundreds of files.
+        """
         if self._files:
             values = list(map(os.pread, self._files, repeat(_SHORT), repeat(0)))
             if len(max(values, key=len)) == _SHORT:  # may be truncated
@@ -196,10 +202,10 @@ class Dumps:
             return [(key, _closed(fd, value)) for key, fd, value in _open_files()]
 
     def _nft(self) -> Ruleset:
-        """Return the ruleset; dump it only if its generation or its tables have changed.
+        """Return the nftables ruleset; dump it only if its generation or its tables have changed.
 
-        The tables are compared too, because a table that ends with its owner's socket does not
-        change the generation.
+        The tables are compared too: the generation does not change when a table is removed with the
+        socket of its owner.
         """
         while (seen := self._nft_seen()) != self._seen:
             self._ruleset = self._dump_nft()
@@ -245,7 +251,7 @@ class Dumps:
         self._files.clear()
 
     def close(self) -> None:
-        """Close everything."""
+        """Close all sockets and files."""
         self._resources.close()
 
     def __enter__(self) -> Self:
@@ -266,12 +272,12 @@ _COUNTS: Final = frozenset({"net/netfilter/nf_conntrack_count"})
 
 
 _LOW: Final = 1024
-"""Limit of the descriptors that select(2) accepts; lower ones are left to other users."""
+"""Limit of the descriptors that select(2) accepts; lower ones are left to other code."""
 _MOST: Final = 8192
 
 
 def _allow_files() -> None:
-    """Raise the limit of open files: a namespace has some five hundred sysctls."""
+    """Raise the limit on open files, because a namespace has about five hundred sysctls."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST if hard == resource.RLIM_INFINITY else min(_MOST, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -284,7 +290,7 @@ def _closed(fd: int, value: bytes) -> bytes:
 
 
 def _out_of_the_way(fd: int) -> int:
-    """Move a file to a high descriptor; raise EMFILE or EINVAL if the limit is too low."""
+    """Move a descriptor to a high number; raise EMFILE or EINVAL if the limit is too low."""
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOW)
     finally:
@@ -294,7 +300,7 @@ def _out_of_the_way(fd: int) -> int:
 def _open_files() -> Iterator[tuple[str, int, bytes]]:
     """Open every sysctl under `net.` of the thread's namespace, except those of single links.
 
-    Yields key, descriptor and value.
+    Yields the key, the descriptor and the value.
     """
     for directory, below, names in os.walk(f"{_ROOT}net"):
         where = directory.removeprefix(_ROOT)

@@ -1,7 +1,4 @@
-"""Host state besides network state that a runtime may leave behind.
-
-The state is mounts, cgroups, processes, and descriptors that hold a namespace.
-"""
+"""Mounts, cgroups, processes and namespace descriptors that a runtime may leave in the host."""
 
 from __future__ import annotations
 
@@ -29,17 +26,17 @@ DESCRIPTOR: Final = "descriptor of "
 
 
 class HeldNamespace(NamedTuple):
-    """A process's descriptor of a namespace."""
+    """A descriptor of a namespace that a process holds open."""
 
     pid: int
     namespace: str
 
 
 class HostState(NamedTuple):
-    """State of the host's surroundings at one moment."""
+    """Mounts, cgroups, processes and held namespaces of the host, at one moment."""
 
     mounts: tuple[str, ...] = ()
-    """Lines of mountinfo."""
+    """Lines of the host's mountinfo: proc_pid_mountinfo(5)."""
     cgroups: frozenset[str] = frozenset()
     processes: frozenset[int] = frozenset()
     held: tuple[HeldNamespace, ...] = ()
@@ -47,14 +44,17 @@ class HostState(NamedTuple):
 
 @dataclass(slots=True)
 class Surroundings:
-    """Reader of a host's state, by the pid of its init and the directory of its cgroup."""
+    """Reader of a host's mounts, cgroups and processes.
+
+    `init` is the pid of the host's init, `cgroup` the directory of the host's cgroup.
+    """
 
     init: int
     cgroup: Path | None = None
     _names: dict[int, str] = field(default_factory=dict)
 
     def take(self) -> HostState:
-        """Return the current state."""
+        """Return the current state of the host."""
         with open(f"/proc/{self.init}/mountinfo", encoding="utf-8", errors="replace") as file:
             mounts = tuple(file)
         below = () if self.cgroup is None else (path for path, _, _ in os.walk(self.cgroup))
@@ -62,7 +62,7 @@ class Surroundings:
         return HostState(mounts, frozenset(below), processes, tuple(self._held(processes)))
 
     def staying(self, seen: HostState) -> HostState:
-        """Return a state without processes that are ending now."""
+        """Return the state `seen` without processes that are ending now."""
         stay = frozenset(pid for pid in seen.processes if not ends(f"{self._proc}/{pid}"))
         return seen._replace(
             processes=stay, held=tuple(item for item in seen.held if item.pid in stay)
@@ -88,7 +88,7 @@ class Surroundings:
                     os.close(directory)
 
     def things(self, seen: HostState) -> Iterator[Thing]:
-        """Yield the objects of a state, by name."""
+        """Yield name and facts of each object of a state."""
         for line in seen.mounts:
             fields, _, tail = line.partition(" - ")
             _, _, _, root, where, options, *_ = fields.split(" ", _MOUNT_FIELDS)
@@ -107,9 +107,10 @@ class Surroundings:
 
 
 def running(proc: str, known: Mapping[int, str]) -> dict[int, str]:
-    """Return the processes in a proc(5) by pid, with the known name or else the current one.
+    """Return the name of each process by its pid, read from the directory `proc` (proc(5)).
 
-    A process that ends between the listing and the read of its name is left out.
+    A process keeps the name that `known` has for it. A process that ends during the read is left
+    out.
     """
     found = {}
     for pid in map(int, filter(str.isdigit, os.listdir(proc))):
@@ -119,7 +120,10 @@ def running(proc: str, known: Mapping[int, str]) -> dict[int, str]:
 
 
 def ends(process: str) -> bool:
-    """Return whether a process, given by its proc(5) directory, has ended, exits or has SIGKILL."""
+    """Return whether a process has ended, is exiting or has a pending SIGKILL.
+
+    `process` is its directory in proc(5).
+    """
     try:
         found = ProcessStat.of(process)
     except OSError:  # the process is gone
@@ -128,7 +132,7 @@ def ends(process: str) -> bool:
 
 
 def _namespaces(directory: int) -> Iterator[str]:
-    """Yield the namespaces among a process's descriptors, by its open `fd` directory."""
+    """Yield the namespaces that a process holds open; `directory` is its open `fd` directory."""
     for number in os.listdir(directory):
         with contextlib.suppress(OSError):  # closed meanwhile
             target = os.readlink(number, dir_fd=directory)
@@ -137,9 +141,9 @@ def _namespaces(directory: int) -> Iterator[str]:
 
 
 def _name(process: str) -> str:
-    """Return the name of a process, by its directory in proc(5).
+    """Return the name of a process; `process` is its directory in proc(5).
 
-    A process that has executed /proc/self/exe has the first word of its command line as name.
+    A process that has executed /proc/self/exe gets the first word of its command line as its name.
     """
     with open(f"{process}/comm", "rb") as file:
         name = file.read().decode(errors="replace").strip()

@@ -1,7 +1,7 @@
-"""Snapshots of a network namespace's kernel state, to compare before and after.
+"""Snapshots of a network namespace's kernel state, for comparison before and after a change.
 
-A snapshot has links, addresses, routes of every table, policy rules, manually added neighbours,
-nft rules and sysctls under `net.`, each by its usual name.
+A snapshot has links, addresses, routes of every table, policy rules, manually added neighbours, nft
+rules and the sysctls under `net.`. Each object has its usual name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Snapshot:
     def of(cls, netns: NetNS, dumps: Dumps | None = None) -> Snapshot:
         """Take a snapshot of a namespace once none of its addresses is tentative.
 
-        `dumps` are its sockets and files, if the caller keeps them open.
+        `dumps` are the open sockets and files of the namespace, if the caller keeps them.
         """
         with contextlib.ExitStack() as stack:
             await_ready([netns])
@@ -40,12 +40,15 @@ class Snapshot:
         return cls(gathered(things(raw, names(raw))))
 
     def changes(self, later: Snapshot) -> list[str]:
-        """Return the differences of a later snapshot, one line for each object."""
+        """Return the differences from this snapshot to a later one, one line for each object."""
         return [str(change) for change in changes(self.facts, later.facts)]
 
 
 class StateChange(NamedTuple):
-    """An object that differs: `new`, `gone`, or its old and new facts."""
+    """An object that differs between two states.
+
+    `how` is `new`, `gone`, or the facts that differ with their old and new values.
+    """
 
     thing: str
     how: str
@@ -55,7 +58,7 @@ class StateChange(NamedTuple):
 
 
 def gathered(found: Iterable[Thing]) -> Facts:
-    """Return objects by name; objects with the same name are distinguished by their order."""
+    """Return the facts of each object by its name; number objects that have the same name."""
     facts: Facts = {}
     for name, known in found:
         count, unique = 1, name
@@ -69,7 +72,7 @@ def gathered(found: Iterable[Thing]) -> Facts:
 def changes(
     before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]
 ) -> list[StateChange]:
-    """Return the differences by object, without the sysctls of links that came or went."""
+    """Return the objects that differ, without the sysctls of links that are new or gone."""
     coming_and_going = {
         name.removeprefix("link ")
         for name in before.keys() ^ after.keys()
@@ -95,7 +98,7 @@ def changes(
 
 
 def differences(before: Raw, after: Raw) -> list[StateChange]:
-    """Return the `changes` between two dumps of a namespace; only differing parts are decoded."""
+    """Return the `changes` between two dumps of a namespace, decoding only differing parts."""
     if before == after:
         return []
     was, now = _unlike(before, after)
@@ -105,7 +108,7 @@ def differences(before: Raw, after: Raw) -> list[StateChange]:
 
 
 def _unlike(before: Raw, after: Raw) -> tuple[Raw, Raw]:
-    """Return the parts of two dumps that differ."""
+    """Return from each of two dumps the parts that differ from the other dump."""
     unlike: tuple[dict[str, Any], dict[str, Any]] = {}, {}
     for part, was, now in zip(Raw._fields, before, after, strict=True):
         if was == now:
@@ -121,7 +124,10 @@ def _unlike(before: Raw, after: Raw) -> tuple[Raw, Raw]:
 def _moved(
     part: str, before: tuple[Any, ...], after: tuple[Any, ...]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the messages in only one of two dumps; counters and timers are ignored."""
+    """Return the messages that only `before` has and those that only `after` has.
+
+    Changes of counters and timers are ignored.
+    """
     was, now = _only(before, after), _only(after, before)
     if not (was or now):
         return was, now
@@ -134,7 +140,7 @@ def _moved(
 
 
 def _only(these: Sequence[Any], those: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the messages of `these` without a counterpart in `those`; duplicates count."""
+    """Return the messages of `these` that are not in `those`, counting duplicates."""
     there = set(those)
     if len(there) == len(those) and len(set(these)) == len(these):
         return tuple(item for item in these if item not in there)
