@@ -18,7 +18,7 @@ from typing import Final
 class MydockerError(Exception):
     """A request failed. Nothing half-done is left behind.
 
-    `asked` is the request as a verb phrase, which the text continues after "cannot".
+    `asked` is the request as a verb phrase, which follows "cannot" in the text.
     """
 
     exit_code = 125
@@ -97,7 +97,10 @@ def no_room(asked: str, error: OSError) -> NoRoomError:
 
 @contextmanager
 def room_for(asked: str) -> Iterator[None]:
-    """Raise `NoRoomError` on a full disk, `ExhaustedError` if no file descriptor is free."""
+    """Turn an `OSError` of the body into `NoRoomError` or `ExhaustedError`.
+
+    `NoRoomError` means a full disk, `ExhaustedError` that no file descriptor is free.
+    """
     try:
         yield
     except OSError as error:

@@ -3,11 +3,11 @@
 ```
 root/lock                         taken for short changes: names, leases, networks
 root/names/<name>                 symbolic link that holds the container's id
-root/containers/<id>/lock         held while a call starts, stops or removes the container
+root/containers/<id>/lock         held while the container is started, stopped or removed
 root/containers/<id>/config.json  written once
 root/containers/<id>/state.json   replaced as a whole; without it there is no container
 root/containers/<id>/exit         written once by the container's pid 1, in space allocated before
-root/daemon.sock                  socket of the DNS daemon, if there ever was one
+root/daemon.sock                  socket of the DNS daemon, removed at its normal exit
 root/changing/<id>                exists while the container may be between two networks
 root/networks/<name>/…            config.json, leases.json
 ```
@@ -148,7 +148,10 @@ class Lock:
 
     @classmethod
     def take(cls, path: str, *, wait: bool = True, create: bool = True) -> Lock | None:
-        """Return the lock of the file or directory at `path`; `None` if taken and not `wait`."""
+        """Take and return the lock of the file or directory at `path`.
+
+        Return `None` if the lock is taken and `wait` is false.
+        """
         flags = os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if create else os.O_RDONLY)
         fd = os.open(path, flags, 0o600)
         try:
@@ -208,7 +211,10 @@ class Store:
         return f"{self.containers}/{identity}"
 
     def lock_container(self, identity: str, *, wait: bool = True) -> Lock | None:
-        """Return the lock of a container; `None` if it is gone, or taken and `wait` is false."""
+        """Return the lock of a container.
+
+        Return `None` if the container is gone, or if the lock is taken and `wait` is false.
+        """
         try:
             return Lock.take(f"{self.directory(identity)}/lock", wait=wait, create=False)
         except FileNotFoundError:
@@ -356,11 +362,11 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory; ignore that it is gone, or that other processes remove it too.
+    """Remove a directory tree; another process may have removed it, or remove it meanwhile.
 
-    A container can make directories so deep that neither a recursion nor a path reaches
-    the end. So each subdirectory is moved up to the top before it is removed. The rest that a
-    killed call leaves can be removed in the same way.
+    A container can make directories so deep that neither a recursion nor a path reaches the end. So
+    each subdirectory is moved up to the top before it is removed. If this call is killed, the next
+    one can remove the rest in the same way.
     """
     try:
         top = os.open(path, _DIRECTORY)

@@ -536,7 +536,7 @@ class StateCache:
         self._poll.register(handle, select.POLLIN)
 
     def _drop(self, ids: list[str]) -> None:
-        """Stop watching those of the containers that have ended or were removed."""
+        """Stop watching each of the containers that has ended or was removed."""
         if not self._watched:
             return
         ended = {handle for handle, _ in self._poll.poll(0)}
@@ -558,7 +558,7 @@ class StateCache:
 
 
 def settled(state: ContainerState) -> bool:
-    """Return True if the record matches the kernel, and no change of it was interrupted."""
+    """Return True if the record matches the kernel, and no change of it was cut short."""
     if state.changing:
         return False
     if state.status == "running":

@@ -168,7 +168,7 @@ class Archive:
             yield _Listed(Blob.of(manifest.config), blobs, [name for name in names if name][:1])
 
     def _manifest(self, descriptor: Descriptor) -> Manifest:
-        """Follow a descriptor to its manifest, through indexes of one per platform.
+        """Follow a descriptor to its manifest, through indexes with one manifest per platform.
 
         Each reference is a digest, so indexes cannot form a loop.
         """

@@ -230,8 +230,8 @@ class Images:
     def remove(self, reference: str, *, force: bool = False) -> RemovedImages:
         """Remove a name, and with the last name the image.
 
-        `ConflictError` names the container that uses it. With `force` the image then loses its
-        names, and stays without one.
+        `ConflictError` names a container that uses the image. With `force` such an image loses its
+        names and is kept without a name.
         """
         asked = f"remove the image {reference!r}"
         with self._store.locked():

@@ -1,8 +1,8 @@
 """Images on disk, the lookup of an image by name or id, and the cache of the image `base`.
 
 ```
-library/lock                 taken for moments: to publish, to name, to remove
-library/index.json           which images there are, and their names
+library/lock                 taken briefly to publish, name or remove images
+library/index.json           the images and their names
 library/configs/<id>         an image's configuration, byte for byte; the id is its SHA-256
 library/layers/<diff id>/    a layer, shared by all images that have it
 library/empty/               mount points, below every image that lacks them
@@ -224,8 +224,8 @@ class ImageStore:
     def publish(self, scratch: str, images: Sequence[NamedImage]) -> list[str]:
         """List images in the index, all at once, whose layers are on disk or in `scratch`.
 
-        Returns the layers that are in neither, because the last other image with them was removed
-        meanwhile; nothing is then published.
+        Return the layers that are in neither; in that case nothing is published. Such a layer was
+        removed meanwhile, with the last other image that had it.
         """
         with self.locked():
             missing = self.missing(layer for image in images for layer in image.config.layers)
@@ -258,13 +258,13 @@ class ImageStore:
         write_json(f"{self.path}/index.json", {"images": images, "names": index.names})
 
     def _make_mount_points(self, scratch: str) -> None:
-        """Make a container's mount points, which then need not be made in its own layer."""
+        """Make the mount points below every image, so that no container makes its own."""
         if not os.path.isdir(f"{self.path}/empty"):
             add_mount_points(f"{scratch}/empty")
             os.rename(f"{scratch}/empty", f"{self.path}/empty")
 
     def _remove_unlisted(self) -> None:
-        """Remove what the index does not list; each layer disappears in one step."""
+        """Remove files that the index does not list; each layer disappears in one step."""
         index = self.index()
         for name in os.listdir(f"{self.path}/configs"):
             if name not in index.images:

@@ -288,7 +288,7 @@ def _time(raw: bytes | None, plain: int) -> int:
 
 
 def header(info: tarfile.TarInfo) -> bytes:
-    """Encode the header of an entry, with an extended one where it is needed."""
+    """Encode the header of an entry, preceded by an extended header where needed."""
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
