@@ -111,7 +111,7 @@ def test_concurrently_created_networks_do_not_overlap(engine: Engine, root: Path
 def test_concurrent_starts_beyond_the_subnet_are_refused(engine: Engine, root: Path) -> None:
     """Concurrent starts beyond the five free addresses of a /29 are refused.
 
-    They leave nothing.
+    A refused start leaves nothing.
     """
     engine.network_create("small", subnet="10.9.0.0/29")
     codes = _at_once([partial(_start, root, network="small")] * 8)

@@ -1,7 +1,7 @@
 """Tests of calls that are killed half-way: the next call repairs the state.
 
-The kill comes at a named step: a forked process replaces a function of mydocker by one that kills
-the process before or after its work.
+The kill comes at a named step. A forked process replaces a function of mydocker by one that kills
+the process before or after the function's work.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ ENDING = steps(
 
 @pytest.mark.parametrize("step", ENDING.values(), ids=list(ENDING))
 def test_killed_removal_is_finished_or_undone(engine: Engine, root: Path, step: Step) -> None:
-    """The next call finishes a killed removal, or the container is unchanged and removable."""
+    """The next call finishes a killed removal, or the container is unchanged and can be removed."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         web = engine.run("base", FOR_EVER, name="web")

@@ -33,7 +33,10 @@ def web(engine: Engine) -> ContainerRecord:
 
 
 def test_exec_returns_output_and_exit_code(engine: Engine, web: ContainerRecord) -> None:
-    """`exec` returns stdout and stderr apart; a killed command returns 128 plus its signal."""
+    """`exec` returns stdout and stderr separately.
+
+    After a killed command it returns 128 plus the signal's number.
+    """
     result = engine.exec(web.id, ["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert result == (7, b"out\n", b"err\n")
     assert engine.exec(web.id, ["sh", "-c", "kill -9 $$"]).exit_code == 137
@@ -71,7 +74,10 @@ def test_exec_enters_every_namespace_of_the_container(engine: Engine, web: Conta
 
 
 def test_exec_has_requested_environment_and_directory(engine: Engine, web: ContainerRecord) -> None:
-    """A command of `exec` has the container's environment with additions, and its directory."""
+    """A command of `exec` has the container's directory and environment.
+
+    The requested variables are added to the environment.
+    """
     result = engine.exec(
         web.id, ["sh", "-c", "echo $COLOUR $SHAPE; pwd"], env={"SHAPE": "round"}, workdir="/tmp"
     )
@@ -149,7 +155,10 @@ def test_default_capabilities_are_dockers(engine: Engine, web: ContainerRecord, 
 
 
 def test_command_has_only_three_file_descriptors(engine: Engine, web: ContainerRecord) -> None:
-    """The command and later `exec` have three descriptors (and `ls` a fourth)."""
+    """The command and later `exec` have the descriptors 0, 1 and 2 only.
+
+    `ls`, which lists them, has a fourth.
+    """
     assert sh(engine, "ls /proc/2/fd").split() == ["0", "1", "2"]
     assert sh(engine, "ls /proc/self/fd").split() == ["0", "1", "2", "3"]
 

@@ -1,4 +1,4 @@
-"""Tests of a full disk: it ends no container, and lists and removal still work."""
+"""Tests of a full disk: containers keep running, and lists and removal still work."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def fill(small: Path) -> None:
     assert not os.statvfs(small).f_bfree
 
 
-def test_container_runs_on_while_a_full_disk_stops_its_log(engine: Engine, small: Path) -> None:
+def test_container_keeps_running_when_a_full_disk_stops_its_log(
+    engine: Engine, small: Path
+) -> None:
     """A container keeps running when a full disk stops its log.
 
     Lines that find no room are lost; later lines are logged once there is room again.
@@ -99,9 +101,9 @@ def test_attached_client_gets_all_output_on_a_full_disk(engine: Engine, small: P
 
 @pytest.mark.parametrize("network", ["bridge", "none"])
 def test_exit_code_is_recorded_on_a_full_disk(engine: Engine, small: Path, network: str) -> None:
-    """The exit code is recorded on a full disk, as its space was allocated at the start.
+    """The exit code and the time of the end are recorded on a full disk.
 
-    The same holds for its time and the record.
+    The space for this record was allocated at the start.
     """
     web = engine.run("base", ["sh", "-c", LISTENING], name="web", network=network)
     until(lambda: any(engine.logs("web")), "the command listens")
@@ -238,7 +240,7 @@ def test_lists_and_removal_work_on_a_full_disk(engine: Engine, small: Path) -> N
 def test_fitting_record_is_replaced_on_a_full_disk(small: Path) -> None:
     """A record that fits into its old blocks is replaced on a full disk.
 
-    A larger one is not, and the old record stays.
+    A larger record is not written, and the old one stays.
     """
     path = str(small / "record.json")
     write_json(path, ["x" * 100])

@@ -1,7 +1,7 @@
 """Tests of many containers, at the same time and one after the other.
 
-The sizes fit a few seconds; `python -m bench.scale` does the same with two hundred containers at
-once, fifty starts at the same moment and a thousand cycles.
+The tests take a few seconds. `python -m bench.scale` makes the same checks with two hundred
+containers at once, fifty starts at the same moment and a thousand cycles.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cache of container states: a call reads only the states that may have changed."""
+"""Tests of the cache of container states: a call reads only states that may have changed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_state_cache_notices_a_killed_container(
 ) -> None:
     """The state cache notices a killed container, although no process records its end.
 
-    A container found running twice is watched and not read again.
+    A container that was found running twice is watched and not read again.
     """
     web = engine.run("base", FOR_EVER, network="none")
     cache = StateCache(Store(str(root)))

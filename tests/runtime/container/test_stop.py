@@ -1,4 +1,4 @@
-"""Tests of stop: signal, timeout, kill; several containers at once."""
+"""Tests of `stop`: the stop signal, the timeout, and several containers at once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_stop_of_a_stopped_container_is_no_error(engine: Engine) -> None:
     assert engine.stop("web") == engine.stop("web")
 
 
-def test_stop_right_after_start_is_not_lost(engine: Engine) -> None:
+def test_stop_signal_right_after_start_is_not_lost(engine: Engine) -> None:
     """The signal of a stop right after the start is not lost.
 
     The signal waits until pid 1 can pass it on, so the stop does not time out.

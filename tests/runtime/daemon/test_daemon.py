@@ -191,7 +191,10 @@ def test_concurrent_starts_share_one_daemon(engine: Engine, lan: str, root: Path
 def _called_on_loopback6(
     web: ContainerRecord, *, kind: socket.SocketKind = socket.SOCK_STREAM
 ) -> str:
-    """Return the client that a listener on port 80 sees when the host connects to `[::1]:8080`."""
+    """Return the client address that a listener sees when the host connects to `[::1]:8080`.
+
+    The listener is in the container, on port 80.
+    """
     with (
         netns(web) as space,
         space.socket(socket.AF_INET6, kind) as ear,
@@ -260,10 +263,10 @@ def _connect_and_read(call: socket.socket) -> None:
         (dns_socket, "open_dns_sockets"),
     ).values(),
 )
-def test_start_after_a_killed_start_has_name_resolution(
+def test_name_resolution_works_after_a_killed_start(
     engine: Engine, root: Path, lan: str, step: Step
 ) -> None:
-    """The start after a start that was killed at any step has name resolution.
+    """A container starts with name resolution after another start was killed at any step.
 
     Nothing of the killed start is left.
     """
@@ -282,12 +285,12 @@ def _starting(engine: Engine) -> bool:
     return any(item.state.status in ("starting", "removing") for item in engine.containers())
 
 
-def test_start_with_a_stopped_daemon_is_an_error(
+def test_start_fails_while_the_daemon_is_suspended(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start fails if the daemon is stopped by a signal, and leaves nothing running.
+    """A start fails while SIGSTOP suspends the daemon, and leaves nothing running.
 
-    The error names the stopped daemon.
+    The error names the DNS daemon.
     """
     engine.run("base", FOR_EVER, network=lan)
     until(lambda: bool(_daemons()), "the daemon runs")
@@ -304,10 +307,10 @@ def test_start_with_a_stopped_daemon_is_an_error(
         engine.network_remove(lan)
 
 
-def test_list_works_with_a_full_daemon_queue(
+def test_containers_are_listed_with_a_full_daemon_queue(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """List works while the daemon's queue of connections is full.
+    """Containers can be listed while the daemon's queue of connections is full.
 
     Other calls wait or get an error.
     """

@@ -1,4 +1,4 @@
-"""Tests of DNS queries for other names than peers', forwarded to resolvers or to none."""
+"""Tests of DNS queries for names of no peer, and of their forwarding to resolvers."""
 
 from __future__ import annotations
 

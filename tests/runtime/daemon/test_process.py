@@ -1,4 +1,4 @@
-"""Tests of the DNS daemon's process: its streams, its directory, its signals."""
+"""Tests of the process of the DNS daemon, which is detached from its caller."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _ALONE, _BESIDE_ANOTHER = _ROOM // 4 // 2, _ROOM // 4 // 2 // 2
 
 @pytest.fixture
 def web(engine: Engine, lan: str) -> ContainerRecord:
-    """Start a container published on `::1`, and another one, with few daemon descriptors."""
+    """Start a container published on `::1`, and another one; limit the daemon's descriptors."""
     for name, port in (("web", 8080), ("db", 8090)):
         publish = [f"[::1]:{port}:80", f"[::1]:{port}:80/udp"]
         engine.run("base", FOR_EVER, name=name, network=lan, publish=publish)

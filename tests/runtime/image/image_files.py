@@ -1,4 +1,4 @@
-"""Helpers that load images into an engine and list its files."""
+"""Helpers that load images into an engine and list the files of the engine."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def scratch() -> Iterator[Path]:
 def test_arbitrary_entries_stay_in_the_layer_directory(entries: list[Item]) -> None:
     """A layer of arbitrary entries writes inside its directory only.
 
-    If the layer is accepted, it packs to a tar that is accepted as the same.
+    An accepted layer can be packed to a tar, which is accepted again with the same content.
     """
     with scratch() as made:
         descriptors = set(os.listdir("/proc/self/fd"))

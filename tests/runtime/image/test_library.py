@@ -176,9 +176,9 @@ def test_concurrent_loads_and_removals_leave_one_image_or_none(
 def test_layer_removed_during_a_load_is_made_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A load makes a layer again that was removed during the load.
+    """A load creates a layer again that was removed during the load.
 
-    The load counted on that layer of another image.
+    The load had relied on that layer, which belonged to another image.
     """
     make(engine, ONE, name="first")
     original = ImageStore.publish
@@ -232,7 +232,7 @@ def test_tagged_base_is_an_ordinary_image(engine: Engine) -> None:
 def test_image_in_use_is_not_removed(engine: Engine) -> None:
     """The error for the removal of an image in use names the container.
 
-    By force the image loses only its name.
+    With `force` the image loses only its name.
     """
     make(engine, base_layer(engine), ONE)
     found = engine.create("made", ["cat", "/d/f"], name="web", network="none")

@@ -84,7 +84,7 @@ def test_variant_for_this_machine_is_loaded(engine: Engine) -> None:
 
 
 def test_archive_without_variant_for_this_machine_is_refused(engine: Engine) -> None:
-    """An archive without a variant for this machine is refused; the error lists them."""
+    """An archive without a variant for this machine is refused; the error lists the variants."""
     with pytest.raises(InvalidError, match=r"no image for linux/\w+\n.*plan9/z80"):
         load(engine, _many_platforms("plan9/z80"))
 
@@ -133,7 +133,7 @@ def test_container_keeps_its_image_when_the_name_moves(engine: Engine) -> None:
 
 
 def test_loaded_image_named_base_hides_the_built_in(engine: Engine) -> None:
-    """A loaded image named `base` hides the built-in one until the loaded one is removed."""
+    """A loaded image named `base` hides the built-in image until the loaded one is removed."""
     make(engine, base_layer(engine), UPPER, name="base")
     assert output(engine, "base", "ls /srv") == "word\n"
     assert [item.name for item in engine.images.all()].count("base:latest") == 1
@@ -220,7 +220,10 @@ def test_damaged_layer_is_not_saved(engine: Engine, root: Path) -> None:
 
 
 def test_unknown_image_is_named_by_every_command(engine: Engine) -> None:
-    """Every command names an unknown image, and the command that lists images."""
+    """The error for an unknown image names the image and the command that lists images.
+
+    This holds for every command.
+    """
     for use in (
         lambda: engine.run("no/such", ["true"]),
         lambda: engine.images.remove("no/such"),

@@ -102,7 +102,7 @@ def test_bind_between_file_and_directory_is_refused(
 ) -> None:
     """A bind mount between a file and a directory is refused.
 
-    The error says which path is a file and which a directory; a volume is a directory.
+    The error says which path is a file and which a directory. A volume counts as a directory.
     """
     (shared / "file").write_text("x")
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)

@@ -1,4 +1,4 @@
-"""Tests of errors of a process before it executes the command: the cause is reported."""
+"""Tests of errors that a container's process reports before it executes the command."""
 
 from __future__ import annotations
 

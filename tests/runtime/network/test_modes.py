@@ -53,7 +53,7 @@ def test_ipv4_network_has_no_ipv6_address(engine: Engine) -> None:
 def test_joined_container_resolves_both_names(engine: Engine) -> None:
     """A joined container resolves both containers' names to the shared address.
 
-    Its resolv.conf is the same.
+    Both containers have the same resolvers.
     """
     engine.run("base", FOR_EVER, name="web", hostname="web", dns=["192.0.2.1"])
     engine.run("base", FOR_EVER, name="one", network="container:web")
