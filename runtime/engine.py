@@ -250,7 +250,7 @@ class Engine:
     def remove(self, *references: str, force: bool = False) -> None:
         """Remove containers; with `force` also running ones, which are killed.
 
-        Removing many at once takes little longer than removing one. If a container cannot be
+        Removing many in one call takes little longer than removing one. If a container cannot be
         removed, those before it may already be gone.
         """
         self._life.discard(references, force=force)

@@ -4,8 +4,8 @@ Version 2 is used, or version 1 if the host has no other. A container gets a cgr
 option needs one, because moving a process into one costs milliseconds.
 
 The cgroup is created in the caller's cgroup, in that cgroup's parent or at the top: the first of
-these in which the kernel allows it. Every directory is recorded before it is created. If this call
-is killed, the next call can therefore remove the directory
+these in which the kernel allows it. Every directory is recorded before it is created. If this
+process is killed, the next mydocker call can therefore remove the directory
 (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/).
 """
 

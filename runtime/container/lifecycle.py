@@ -121,7 +121,7 @@ class Lifecycle:
     # --- sweep -------------------------------------------------------------
 
     def sweep(self, *, check: bool = True) -> None:
-        """Record containers that ended by themselves and undo the effects of killed calls."""
+        """Record containers that ended by themselves; undo the effects of killed mydocker calls."""
         if check:
             require_free("use mydocker")
         with room_for("use mydocker"):
@@ -418,8 +418,8 @@ def exit_code(found: ContainerRecord, directory: str, *, lost: int = -1) -> int:
     """Wait until a running container has ended; return its exit code.
 
     `lost` is the pipe by which pid 1 reports that the caller gets no more output
-    (`supervise.OutputStream`), or -1. Raise `OutputError` at once for such a report, also if the
-    container has ended meanwhile.
+    (`supervise.OutputStream`), or -1. Raise `OutputError` as soon as pid 1 reports this, even if
+    the container has ended meanwhile.
     """
     # Open the record first: with auto_remove any other call may remove it after the end.
     with open(f"{directory}/exit", "rb") as record:

@@ -211,7 +211,7 @@ class ContainerNetworking:
         return self._apply(self._written(found, changing))
 
     def repair(self, found: ContainerRecord) -> ContainerRecord:
-        """Bring the network of a container in line with its record after a killed call.
+        """Bring the network of a container in line with its record after a killed mydocker call.
 
         A failure inside the container is ignored, because it must not make other calls fail.
         """

@@ -1,4 +1,4 @@
-"""Asyncio tasks and their sockets, which end together and at once."""
+"""Asyncio tasks with their sockets, all closed by one method."""
 
 from __future__ import annotations
 

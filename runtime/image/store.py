@@ -222,7 +222,7 @@ class ImageStore:
         return made
 
     def publish(self, scratch: str, images: Sequence[NamedImage]) -> list[str]:
-        """List images in the index, all at once, whose layers are on disk or in `scratch`.
+        """List images in the index, in one step; their layers are on disk or in `scratch`.
 
         Return the layers that are in neither; in that case nothing is published. Such a layer was
         removed meanwhile, with the last other image that had it.

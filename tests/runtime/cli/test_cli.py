@@ -343,7 +343,7 @@ def test_error_without_root_names_alternatives(root: Path, monkeypatch: pytest.M
         Engine(root)
 
 
-def test_state_on_overlay_is_refused(engine: Engine, root: Path) -> None:
+def test_state_directory_on_overlay_is_refused(engine: Engine, root: Path) -> None:
     """A state directory on an overlay is refused, and the error names that cause.
 
     The kernel reports only EINVAL.

@@ -82,7 +82,7 @@ DATA = {"A": {"b": [1, 2]}, "N": None, "T": True, "L": {"k.x": "v"}, "S": "text"
         ("plain", "plain"),
     ],
 )
-def test_inspect_template_is_filled(text: str, filled: str) -> None:
+def test_inspect_template_accepts_common_go_syntax(text: str, filled: str) -> None:
     """A template of `inspect` may use the common part of Go's template language."""
     assert output.render(text, DATA) == filled
 

@@ -204,7 +204,7 @@ def test_killed_pause_can_be_unpaused(engine: Engine, root: Path, step: Step) ->
 
 
 def test_killed_start_with_limits_leaves_no_cgroup(engine: Engine, root: Path) -> None:
-    """The next call ends the processes of the killed start and removes its cgroup."""
+    """The next mydocker call ends the processes of the killed start and removes its cgroup."""
     killed_at(
         (cgroup.Cgroups, "limit", False),
         lambda: Engine(root).run("base", FOR_EVER, name="web", network="none", pids_limit=8),

@@ -58,7 +58,10 @@ def test_fifty_concurrent_starts_get_distinct_addresses(engine: Engine, root: Pa
 
 
 def test_concurrent_starts_and_removals_keep_addresses_unique(engine: Engine, root: Path) -> None:
-    """Addresses stay unique while starts and removals run at once, and nothing is left."""
+    """Addresses stay unique while containers start and are removed in parallel.
+
+    Nothing is left at the end.
+    """
     engine.run("base", FOR_EVER, name="stays")
     with nothing_left(root):
         for number in range(8):
@@ -89,7 +92,7 @@ def test_concurrent_removals_succeed_once(engine: Engine, root: Path) -> None:
 
 
 def test_concurrent_starts_of_a_container_make_one_pid_1(engine: Engine, root: Path) -> None:
-    """All concurrent starts of a container succeed, and it has one pid 1."""
+    """All concurrent starts of a container succeed, and the container has one pid 1."""
     engine.create("base", FOR_EVER, name="web")
     pids = root / "pids"
 
@@ -103,7 +106,7 @@ def test_concurrent_starts_of_a_container_make_one_pid_1(engine: Engine, root: P
 
 
 def test_concurrently_created_networks_do_not_overlap(engine: Engine, root: Path) -> None:
-    """The subnets of networks that are created at once do not overlap."""
+    """The subnets of networks that are created at the same time do not overlap."""
     assert _at_once([partial(_network, root, name) for name in "abcdef"]) == [0] * 6
     assert len({item.subnet for item in engine.networks()}) == 7
 

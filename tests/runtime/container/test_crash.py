@@ -1,4 +1,4 @@
-"""Tests of calls that are killed half-way: the next call repairs the state.
+"""Tests of mydocker calls that are killed half-way: the next call repairs the state.
 
 The kill comes at a named step. A forked process replaces a function of mydocker by one that kills
 the process before or after the function's work.
@@ -71,7 +71,10 @@ ENDING = steps(
 
 @pytest.mark.parametrize("step", ENDING.values(), ids=list(ENDING))
 def test_killed_removal_is_finished_or_undone(engine: Engine, root: Path, step: Step) -> None:
-    """The next call finishes a killed removal, or the container is unchanged and can be removed."""
+    """The next mydocker call finishes a killed removal, or the container can still be removed.
+
+    In the second case the container is unchanged.
+    """
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         web = engine.run("base", FOR_EVER, name="web")

@@ -43,7 +43,7 @@ def test_exec_returns_output_and_exit_code(engine: Engine, web: ContainerRecord)
 
 
 def test_exec_returns_output_beyond_the_pipe_capacity(engine: Engine, web: ContainerRecord) -> None:
-    """`exec` returns output larger than any pipe's capacity, on both streams at once."""
+    """`exec` returns output larger than any pipe's capacity, on both streams at the same time."""
     script = "dd if=/dev/zero bs=1024 count=512 2>/dev/null; dd if=/dev/zero bs=1024 count=256 >&2"
     result = engine.exec(web.id, ["sh", "-c", script])
     assert len(result.stdout) == 512 * 1024
@@ -208,7 +208,10 @@ def test_host_file_system_is_unreachable_from_the_container(
 
 
 def test_host_root_as_container_root_is_refused() -> None:
-    """Creation and entry of a container refuse the host's root before any command runs."""
+    """A container whose root would be the host's root is refused.
+
+    Neither its start nor `exec` runs any command.
+    """
     with pytest.raises(UnsupportedError, match="still reachable"):
         rootfs._refuse_host_root(os.stat("/"))
     idle = os.fork()

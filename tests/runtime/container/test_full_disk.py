@@ -273,8 +273,8 @@ def test_unwritable_optional_record_is_no_failure_on_a_full_disk(
         assert engine.containers() == []
 
 
-def test_state_cache_sees_state_rewritten_in_place(engine: Engine, small: Path) -> None:
-    """The state cache notices a state that was rewritten in place, however soon."""
+def test_state_cache_notices_state_rewritten_in_place(engine: Engine, small: Path) -> None:
+    """The state cache notices a state that is rewritten in place, even right after it was read."""
     made = engine.create("base", FOR_EVER)
     store = Store(str(small))
     cache = StateCache(store)

@@ -145,9 +145,9 @@ def test_wait_returns_the_exit_code_of_the_command(engine: Engine) -> None:
 
 
 def test_auto_remove_container_is_removed_after_its_end(engine: Engine, root: Path) -> None:
-    """The next call removes an auto-remove container after its end.
+    """The next mydocker call removes an auto-remove container after its end.
 
-    The waiting call gets the exit code.
+    The call that waits for the end gets the exit code.
     """
     engine.run("base", FOR_EVER)
     with nothing_left(root):
@@ -182,7 +182,7 @@ def test_removal_of_a_running_container_needs_force(engine: Engine) -> None:
 
 
 def test_pid_1_reaps_orphans(engine: Engine) -> None:
-    """Pid 1 reaps orphaned processes, also many at once.
+    """Pid 1 reaps orphaned processes, even if many exit at the same time.
 
     A zombie keeps its directory in /proc until its parent has read its exit code.
     """

@@ -1,4 +1,4 @@
-"""Tests of lost output, which a command in the foreground reports at once."""
+"""Tests of lost output, which a command in the foreground reports immediately."""
 
 from __future__ import annotations
 

@@ -81,8 +81,11 @@ def test_stop_timeouts_of_several_containers_run_in_parallel(engine: Engine) -> 
     assert 1 <= time.monotonic() - began < len(names)
 
 
-def test_stop_command_signals_all_containers_at_once(engine: Engine, root: Path) -> None:
-    """`stop` also stops the containers behind a slow or missing one, then reports the error."""
+def test_stop_signals_all_containers_before_waiting(engine: Engine, root: Path) -> None:
+    """`stop` signals all containers before it waits for them, also those after a missing one.
+
+    The command then reports the missing container.
+    """
     for name in ("a", "b", "c"):
         _run_ready(engine, STUBBORN, name)
     with subprocess.Popen(

@@ -40,7 +40,7 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
 
 
 def _check_other_containers(engine: Engine) -> None:
-    """Check that list, start and remove work, also for the changed container."""
+    """Check that containers can be listed, started and removed, also the changed container."""
     assert {item.name for item in engine.containers()} >= {"web", "db"}
     other = engine.run("base", FOR_EVER, network="lan")
     assert reply_values(ask(other, "db")) == {"10.9.0.2"}

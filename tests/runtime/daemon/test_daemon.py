@@ -68,7 +68,7 @@ def test_daemon_runs_from_the_first_container_to_the_last(
 
 
 def test_daemon_releases_netns_of_an_exited_container(engine: Engine, lan: str) -> None:
-    """The daemon releases the netns of an exited container without any call."""
+    """The daemon releases the netns of an exited container without any mydocker call."""
     web = engine.run("base", FOR_EVER, network=lan)
     until(lambda: bool(_daemons()), "the daemon runs")
     assert reply_values(ask(web, web.name)) == {"10.9.0.2"}
@@ -105,7 +105,10 @@ def _descriptors(pid: int) -> list[str]:
 
 
 def test_next_call_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
-    """After a killed daemon the next call starts another one for the same containers."""
+    """After the daemon was killed, the next mydocker call starts a new one.
+
+    The new daemon serves the same containers.
+    """
     web = engine.run("base", FOR_EVER, name="web", network=lan, publish=["8080:80"])
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     assert reply_values(ask(web, "db")) == {"10.9.0.3"}
@@ -131,7 +134,7 @@ def _answers(asker: ContainerRecord) -> bool:
 
 
 def test_ipv6_relay_ignores_multicast_from_peers(engine: Engine, lan: str) -> None:
-    """The relay ignores a peer's packet to all nodes on the link, the host among them."""
+    """The relay ignores a peer's packet to `ff02::1`, all nodes on the link, such as the host."""
     web = engine.run("base", FOR_EVER, network=lan, publish=["8080:80/udp"])
     peer = engine.run("base", FOR_EVER, network=lan)
     with (
@@ -156,7 +159,7 @@ def test_ipv6_relay_ignores_multicast_from_peers(engine: Engine, lan: str) -> No
 
 
 def test_next_start_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
-    """After a killed daemon the next start gives all containers name resolution again."""
+    """After the daemon was killed, the next start gives all containers name resolution again."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     until(lambda: bool(_daemons()), "the daemon runs")
     (old,) = _daemons()

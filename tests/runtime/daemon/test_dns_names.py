@@ -62,7 +62,7 @@ def test_ptr_queries_return_container_names(engine: Engine, lan: str) -> None:
         assert rcode(ask(web, reverse, "PTR")) == "NXDOMAIN"
 
 
-def test_query_for_absent_address_family_is_an_empty_reply(engine: Engine) -> None:
+def test_query_for_absent_address_family_gets_an_empty_reply(engine: Engine) -> None:
     """An AAAA query for a peer without IPv6 gets an empty reply: the name exists.
 
     The query is not forwarded.
@@ -115,7 +115,7 @@ def test_program_in_a_container_resolves_peer_names(engine: Engine, lan: str) ->
     assert inside(pid, by_address, "10.9.0.2") == "web.lan"
 
 
-def test_next_query_sees_start_stop_connect_and_disconnect(engine: Engine, lan: str) -> None:
+def test_next_query_reflects_start_stop_connect_and_disconnect(engine: Engine, lan: str) -> None:
     """The DNS query after a start, stop, connect or disconnect gets the new addresses."""
     engine.network_create("dmz", subnet="10.8.0.0/24")
     asker = engine.run("base", FOR_EVER, name="asker", network=lan)

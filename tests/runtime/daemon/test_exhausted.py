@@ -79,7 +79,7 @@ def test_relayed_connection_waits_while_descriptors_are_exhausted(web: Container
 def test_engine_call_waits_while_descriptors_are_exhausted(
     engine: Engine, lan: str, root: Path, web: ContainerRecord
 ) -> None:
-    """A call waits while the daemon has no free descriptor, without a busy loop.
+    """A mydocker call waits while the daemon has no free descriptor, without a busy loop.
 
     A busy loop would write a line into the daemon's log for each attempt.
     """

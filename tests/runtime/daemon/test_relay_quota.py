@@ -44,7 +44,7 @@ class Server:
         self._taken: list[socket.socket] = []
 
     def taken(self) -> list[socket.socket]:
-        """Return the connections so far."""
+        """Return the connections that have arrived so far."""
         with suppress(BlockingIOError):
             while True:
                 self._taken.append(self._stack.enter_context(self.opened.accept()[0]))
@@ -73,7 +73,7 @@ def _call(port: int) -> socket.socket:
 def test_relay_flood_delays_neither_dns_nor_other_containers(
     engine: Engine, web: ContainerRecord
 ) -> None:
-    """DNS queries and other containers are served at once, however many connections wait."""
+    """DNS queries and other containers are served immediately, however many connections wait."""
     db = engine.inspect("db")
     with _served(web) as flooded, _served(db) as other, ExitStack() as stack:
         for _ in range(_ROOM):

@@ -26,7 +26,7 @@ UP = "../" * 12
 
 @pytest.fixture
 def canary(root: Path) -> Iterator[Path]:
-    """Make a directory outside of mydocker's that must not change."""
+    """Make a directory outside of mydocker's directories; no test may change it."""
     made = Path(tempfile.mkdtemp(dir="/run", prefix="canary-"))
     (made / "file").write_text("alive")
     yield made
@@ -213,7 +213,7 @@ def test_archive_beyond_the_byte_budget_is_refused(
 ) -> None:
     """An archive that unpacks beyond the byte budget of all its layers is refused.
 
-    A small compressed layer or archive can unpack to more.
+    A small compressed layer or archive can unpack to more than the budget.
     """
     monkeypatch.setattr(streams, "MOST_BYTES", 1 << 20)
     layers = [gzip.compress(tars.tar(Item(f"f{n}", bytes(size)))) for n, size in enumerate(files)]

@@ -77,7 +77,7 @@ def _many_platforms(*platforms: str) -> bytes:
 
 
 def test_variant_for_this_machine_is_loaded(engine: Engine) -> None:
-    """Of an index of several platforms, as buildx writes, this machine's variant is loaded."""
+    """From an index of several platforms, as buildx writes it, this machine's variant is loaded."""
     own = f"linux/{tars.MACHINES.get(os.uname().machine, os.uname().machine)}"
     (found,) = load(engine, _many_platforms("windows/amd64", "linux/none", own))
     assert engine.images.get(found.identity).defaults.env == ["N=2"]
@@ -132,7 +132,7 @@ def test_container_keeps_its_image_when_the_name_moves(engine: Engine) -> None:
     assert engine.exec(found.id, ["cat", "/srv/word"]).stdout == b"carried over\n"
 
 
-def test_loaded_image_named_base_hides_the_built_in(engine: Engine) -> None:
+def test_loaded_image_named_base_hides_the_built_in_image(engine: Engine) -> None:
     """A loaded image named `base` hides the built-in image until the loaded one is removed."""
     make(engine, base_layer(engine), UPPER, name="base")
     assert output(engine, "base", "ls /srv") == "word\n"

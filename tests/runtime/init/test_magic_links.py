@@ -143,7 +143,7 @@ def test_command_is_not_executed_without_openat2(
 def test_ordinary_symlink_to_a_command_is_followed(run: Run) -> None:
     """An ordinary symbolic link to a command is followed.
 
-    The same holds for any interpreter of the container's own.
+    This also holds for any interpreter in the container.
     """
     for command in ("/x/fine", "fine", "./plain", "plain", "true"):
         run(command)

@@ -453,7 +453,7 @@ CHANGING = steps(
 def test_killed_connect_or_disconnect_is_complete_or_undone(
     engine: Engine, root: Path, lan: str, step: Any
 ) -> None:
-    """After a killed connect or disconnect the next call finds it complete or undone."""
+    """After a killed connect or disconnect, the next mydocker call completes or undoes it."""
     web = engine.run("base", FOR_EVER, name="web")
     engine.network_connect("dmz", "web")
     engine.network_disconnect("dmz", "web")

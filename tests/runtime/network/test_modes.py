@@ -131,7 +131,8 @@ def test_refused_start_names_its_cause_and_leaves_nothing(
 def test_sysctls_are_set_in_the_container_only(engine: Engine) -> None:
     """Sysctls of a container are set in its namespaces only.
 
-    Network sysctls are set from outside the container's file system, ipc ones from inside.
+    Sysctls of the network are set from outside the container's file system, those of IPC from
+    inside.
     """
     wanted = {"net.ipv4.conf.eth0.arp_ignore": "1", "kernel.shmmni": "1234"}
     web = engine.run("base", FOR_EVER, sysctls=wanted)

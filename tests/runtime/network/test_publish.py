@@ -379,10 +379,10 @@ def test_port_of_a_killed_start_is_published_or_free(
 
 @pytest.mark.parametrize("way", ["run", "start"])
 @pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
-def test_port_of_a_killed_start_is_free_for_the_next_call(
+def test_port_of_a_killed_start_is_free_for_the_next_start(
     engine: Engine, lan: str, root: Path, step: Step, way: str
 ) -> None:
-    """The next call waits for the end of a killed start's container, so its port is free.
+    """A start waits for the end of a killed start's container, so that its port is free.
 
     A running container keeps its port.
     """
@@ -416,7 +416,7 @@ MOVING: dict[str, Callable[[Engine], object]] = {
 def test_killed_port_move_is_completed_by_the_next_call(
     engine: Engine, root: Path, step: Step
 ) -> None:
-    """If a call that moves a port is killed, the next call completes the move.
+    """If a mydocker call that moves a port is killed, the next call completes the move.
 
     The port then leads to the address in the container's record.
     """

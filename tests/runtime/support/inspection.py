@@ -123,7 +123,7 @@ def opened(pid: int) -> set[str]:
 
 
 def family(root: Path) -> set[int]:
-    """Return the processes that use the state directory: other workers share this host."""
+    """Return the processes that use the state directory, as other test workers share this host."""
     return {pid for pid in processes() if _uses(pid, str(root))}
 
 
@@ -177,7 +177,10 @@ def everything(root: Path) -> Everything:
 
 
 def mounts(root: Path) -> int:
-    """Return the number of mounts that name `root`: other workers share this mount namespace."""
+    """Return the number of mounts that name `root`.
+
+    Other test workers share this mount namespace.
+    """
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return sum(str(root) in line for line in lines)
 
