@@ -148,7 +148,7 @@ class OutputError(MydockerError):
 
 
 def output_lost(asked: str, number: int, remedy: str = "") -> OutputError:
-    """Return the error for output that cannot be written to the caller, by its errno."""
+    """Return the error for output that cannot be written to the caller, by the write's errno."""
     cause = {
         errno.EPIPE: "the process that read the output has exited",
         errno.ENOSPC: "the disk with the output file is full",

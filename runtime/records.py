@@ -62,10 +62,11 @@ class NetworkMode(NamedTuple):
 
 
 class NetworkConfig(NamedTuple):
-    """A network. Addresses are text, `mtu` in bytes; `""` where there is none.
+    """Configuration of a network.
 
-    `ready` is true once the kernel has all parts of the network. `parent` (driver `macvlan`)
-    is an interface of the host, `bridge` (driver `bridge`) the name of its bridge.
+    Addresses are text, `mtu` is in bytes; `""` means that there is no value. `ready` is true once
+    the kernel has all parts of the network. `parent` (driver `macvlan`) is an interface of the
+    host, `bridge` (driver `bridge`) the name of the network's bridge.
     """
 
     id: str

@@ -287,7 +287,7 @@ class Store:
                 remove_tree(self.directory(identity))
 
     def exists(self, identity: str) -> bool:
-        """Return True if the container exists and is not the rest of a killed creation."""
+        """Return True if the container exists completely, not as the rest of a killed creation."""
         return os.path.exists(f"{self.directory(identity)}/state.json")
 
     def ids(self) -> list[str]:
@@ -295,9 +295,10 @@ class Store:
         return os.listdir(self.containers)
 
     def resolve(self, reference: str) -> str:
-        """Return the id for an id, a name or a unique prefix of an id, in this order.
+        """Return the id of the container with this id, name or unique prefix of an id.
 
-        Raise `NotFoundError` if there is none, or if a prefix fits several.
+        They are tried in this order. Raise `NotFoundError` if there is none, or if a prefix fits
+        several.
         """
         if NAME.fullmatch(reference):
             if len(reference) == _ID_LENGTH and self.exists(reference):

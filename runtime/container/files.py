@@ -288,10 +288,10 @@ class CopyEnd(NamedTuple):
 def _copy(source: CopyEnd, target: CopyEnd, *, follow: bool, archive: bool) -> None:
     """Copy a file or a directory, by the rules of `docker cp`.
 
-    A copy into an existing directory keeps its own name. If the source ends in `/.`, only its
-    content is copied there. Otherwise the last name of the target is the name of the copy. With
-    `follow` a symbolic link stands for its target. With `archive` the owners are kept; without it
-    all files belong to root.
+    A copy into an existing directory keeps the name of the source. If the source ends in `/.`, only
+    its content is copied into that directory. Otherwise the last name of the target is the name of
+    the copy. With `follow` the target of a symbolic link is copied. With `archive` the owners are
+    kept; without it all files belong to root.
     """
     asked = f"copy {source.shown} to {target.shown}"
     with _copied(asked), closing(_open(source, asked, follow=follow)) as found:

@@ -1,8 +1,8 @@
 """Life cycle of a container: start, stop, remove, repair.
 
-A call that starts, stops or removes a container holds its lock meanwhile. No daemon manages
-containers. Every call first runs `sweep`, which finds containers that ended by themselves or
-whose start was killed, and repairs their records and networks.
+A call that starts, stops or removes a container holds the container's lock. No daemon manages
+containers. Every call first runs `sweep`, which finds containers that ended by themselves or whose
+start was killed, and repairs their records and networks.
 """
 
 from __future__ import annotations
@@ -472,14 +472,15 @@ class _Seen(NamedTuple):
 
 
 class StateCache:
-    """Cache of the containers' states in one process, one file each.
+    """Cache of the containers' states in one process; each state is read from one file.
 
-    A state file is either replaced when it changes, or rewritten in place with a new time. The
-    same inode with the same time therefore has the same content, and is not read again.
+    A state file is either replaced when it changes, or rewritten in place with a new time. The same
+    inode with the same time therefore has the same content, and is not read again.
 
-    A container found running a second time is watched by a pidfd (pidfd_open(2)). While it lives
-    and no call changes its networks, its files are not read at all. The cost of a call therefore
-    does not grow with the number of running containers, except for the list of their IDs.
+    A container that is found running a second time is watched by a pidfd (pidfd_open(2)). While the
+    container runs and no call changes its networks, its files are not read at all. The cost of a
+    call therefore does not grow with the number of running containers, except for the list of their
+    IDs.
     """
 
     def __init__(self, store: Store) -> None:

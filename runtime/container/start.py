@@ -179,7 +179,7 @@ def end(*pids: int) -> None:
 
 
 def collect(child: int) -> None:
-    """Wait for a child whose exit code has no meaning."""
+    """Wait for the end of a child process, whose exit code has no meaning."""
     try:
         os.waitpid(child, 0)
     except ChildProcessError:

@@ -72,7 +72,7 @@ class Blob(NamedTuple):
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """Return the file of that name in Docker's layout, which may have the digest in it."""
+        """Return the file of that name in Docker's layout; the name may contain the digest."""
         found = _DIGEST_NAME.fullmatch(name)
         return cls(name, found[1] or found[2] if found else "")
 

@@ -254,7 +254,7 @@ def _add_python(root: str) -> list[str]:
 
 
 def _compile(name: str, path: str, root: str) -> None:
-    """Compile a module without its source, so that its import checks nothing."""
+    """Compile a module to bytecode that is imported without a check of its source."""
     relative = name.replace(".", "/")
     if os.path.basename(path) == "__init__.py":
         relative += "/__init__"

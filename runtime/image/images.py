@@ -290,7 +290,7 @@ def _add_tree(scratch: str, path: str) -> str:
 
 
 def _add_layer(scratch: str, source: Readable, budget: Budget) -> str:
-    """Create a layer of unknown digest, and return its diff ID."""
+    """Create a layer from a tar of unknown digest, and return its diff ID."""
     directory = f"{scratch}/new-{len(os.listdir(scratch))}"
     made = layer.build(directory, source, budget)
     if not os.path.isdir(f"{scratch}/{made.diff_id}"):

@@ -52,7 +52,7 @@ class IndexEntry(NamedTuple):
 
 
 class Index(NamedTuple):
-    """Images by id, and ids by name."""
+    """Index of the library: the images by id, and the ids by image name."""
 
     images: dict[str, IndexEntry]
     names: dict[str, str]
@@ -216,7 +216,10 @@ class ImageStore:
             lock.release()
 
     def _make_scratch(self) -> str:
-        """Create a directory. Until it is locked, the library's lock must be held."""
+        """Create a scratch directory.
+
+        Hold the library's lock until the directory is locked.
+        """
         made = f"{self.path}/scratch/{os.urandom(8).hex()}"
         os.mkdir(made, 0o700)
         return made
@@ -250,7 +253,10 @@ class ImageStore:
         return []
 
     def write(self, index: Index) -> None:
-        """Replace the index; the lock must be held. Unused layers are removed at its release."""
+        """Replace the index; the library's lock must be held.
+
+        Unused layers are removed when the lock is released.
+        """
         images = {
             identity: (*known[:-1], known.defaults._asdict())
             for identity, known in index.images.items()
@@ -347,13 +353,13 @@ def recipe_checksum() -> int:
 
 
 def fingerprint(path: str) -> list[int]:
-    """Return time, size and inode, which change when a file is replaced."""
+    """Return a file's time, size and inode, which change when the file is replaced."""
     status = os.stat(path)
     return [status.st_mtime_ns, status.st_size, status.st_ino]
 
 
 def _cached_base(cache: str) -> Image | None:
-    """Return the cached image; `None` when anything that it was made of has changed."""
+    """Return the cached image; `None` when a file that the image was made of has changed."""
     try:
         made = read_json(f"{cache}/base.json")
         same = all(fingerprint(path) == mark for path, mark in made["from"].items())

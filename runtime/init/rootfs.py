@@ -275,7 +275,7 @@ class DetachedMount(NamedTuple):
 def open_binds(binds: Sequence[Bind]) -> list[DetachedMount]:
     """Open every source, with the mounts below it, for `attach_binds`.
 
-    A device in a source cannot be opened inside. Raise `InvalidError` if a source does not exist.
+    The container cannot open a device in a source. Raise `InvalidError` if a source does not exist.
     """
     found = []
     for source, target, read_only in binds:

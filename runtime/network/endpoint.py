@@ -279,7 +279,10 @@ _IGMP: Final = 2
 
 
 def marked(flows: FlowWatch | None, *marks: bytes) -> list[Flow]:
-    """Return the flows with these marks, from the flow watch if there is one."""
+    """Return the flows whose encoding contains one of the marks (`Conntrack.marked`).
+
+    The flows come from the flow watch, if there is one.
+    """
     if flows is not None:
         return flows.marked(*marks)
     with Conntrack() as conntrack:

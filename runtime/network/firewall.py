@@ -140,7 +140,7 @@ def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
 def applied(networks: Sequence[NetworkConfig]) -> Iterator[None]:
     """Update the kernel's table to match `networks`; without a bridge there is no table.
 
-    The body is for other slow work: closing a socket that has replaced rules takes an RCU grace
+    Use the body for other slow work. Closing a socket that has replaced rules takes an RCU grace
     period, tens of milliseconds after the replacement.
     """
     bridges = [network for network in networks if network.driver == "bridge"]

@@ -88,7 +88,7 @@ def test_whole_id_precedes_an_equal_name(store: Store) -> None:
 def test_ambiguous_or_unknown_container_reference_is_refused(
     store: Store, reference: str, message: str
 ) -> None:
-    """An ambiguous prefix is refused with its matches, and so is an unknown reference.
+    """An ambiguous prefix is refused with its matches, and an unknown reference is refused too.
 
     No reference leads out of the directory.
     """

@@ -171,7 +171,7 @@ def test_version_option_prints_the_version(mydocker: Mydocker) -> None:
 def test_unusable_state_directory_is_reported(
     tmp_path: Path, mydocker: Mydocker, env: dict[str, str], where: str, cause: str
 ) -> None:
-    """The error names an unusable state directory, a remedy, and the cause if it is known."""
+    """The error names an unusable state directory, a remedy, and if possible the cause."""
     (tmp_path / "file").touch()
     env["MYDOCKER_ROOT"] = str(tmp_path / where)
     done = mydocker("ps")

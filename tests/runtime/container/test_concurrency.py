@@ -19,7 +19,7 @@ MANY = 50
 
 
 def _at_once(jobs: Sequence[Callable[[], None]]) -> list[int]:
-    """Run each job in its own process, all released at one moment; return their exit codes."""
+    """Run each job in its own process, all started at the same moment; return their exit codes."""
     gate, opener = os.pipe()
     children = []
     for job in jobs:

@@ -95,7 +95,10 @@ def test_copy_keeps_owners_with_archive(engine: Engine, web: ContainerRecord, he
 def test_copy_follows_symbolic_links_on_request(
     engine: Engine, web: ContainerRecord, here: Path
 ) -> None:
-    """A symbolic link is copied as a link; with -L its target inside the container is copied."""
+    """A symbolic link is copied as a link.
+
+    With -L the file to which it leads in the container is copied.
+    """
     inside(engine, "ln -s /srv/a/one /srv/link; ln -s a /srv/dir")
     engine.inside.copy_out("web", "/srv/link", str(here / "as it is"))
     engine.inside.copy_out("web", "/srv/link", str(here / "followed"), follow=True)

@@ -39,7 +39,10 @@ STARTING = steps(
 
 @pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
 def test_container_of_a_killed_start_can_be_removed(engine: Engine, root: Path, step: Step) -> None:
-    """A container whose start was killed can be started or removed, and nothing is left."""
+    """A container whose start was killed can be started or removed.
+
+    After the removal nothing is left.
+    """
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))

@@ -192,8 +192,8 @@ def test_host_file_system_is_unreachable_from_the_container(
 ) -> None:
     """A container reaches no part of the host's file system, and its files stay inside.
 
-    The test checks from outside first and never deletes files inside: if the root were the
-    host's by mistake, the test must not destroy it.
+    The test never deletes files in the container. If the container's root were the host's by
+    mistake, the test must not destroy the host's files.
     """
     inside, outside = os.stat(f"/proc/{web.state.pid}/root"), os.stat("/")
     assert (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino)

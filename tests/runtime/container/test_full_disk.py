@@ -228,7 +228,7 @@ def test_full_disk_error_names_the_command(
 
 
 def test_lists_and_removal_work_on_a_full_disk(engine: Engine, small: Path) -> None:
-    """Lists and removal work on a full disk, also if there is no default network."""
+    """Containers can be listed and removed on a full disk, even without a default network."""
     made = engine.create("base", FOR_EVER, name="new", network="none")
     with full(small):
         assert engine.networks() == []
@@ -259,7 +259,7 @@ def test_fitting_record_is_replaced_on_a_full_disk(small: Path) -> None:
 def test_unwritable_optional_record_is_no_failure_on_a_full_disk(
     engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call succeeds if it cannot write an optional record.
+    """A mydocker call succeeds if it cannot write an optional record.
 
     The next reader comes to the same result without the record.
     """

@@ -1,4 +1,4 @@
-"""Tests of a container's life cycle, from create to remove; nothing is left."""
+"""Tests of a container's life cycle, from its creation to its removal without remains."""
 
 from __future__ import annotations
 

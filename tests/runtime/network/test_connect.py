@@ -109,10 +109,10 @@ def test_disconnect_removes_interface_lease_and_names(engine: Engine, lan: str, 
     assert engine.network_inspect(lan).ready
 
 
-def test_connect_updates_hosts_file_of_joined_containers(engine: Engine, lan: str) -> None:
-    """After a connect the hosts file of joined containers has both names at each address.
+def test_connect_updates_hosts_file_of_joining_containers(engine: Engine, lan: str) -> None:
+    """After a connect the hosts files of joining containers have both names at each address.
 
-    This also holds for a container that joined a joined container.
+    This includes a container that joins the netns through another joining container.
     """
     web = engine.run("base", FOR_EVER, name="web")
     first = engine.run("base", FOR_EVER, name="first", network="container:web")
@@ -129,12 +129,12 @@ def test_connect_updates_hosts_file_of_joined_containers(engine: Engine, lan: st
             assert {line.partition("\t")[0] for line in lines if line.endswith(names)} == addresses
 
 
-def test_connect_succeeds_while_a_joined_container_is_removed(
+def test_connect_succeeds_while_a_joining_container_is_removed(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connect succeeds while another process removes a joined container.
+    """A connect succeeds while another process removes a joining container.
 
-    The removal comes just before the joined container's files are written.
+    The removal comes just before the files of the joining container are written.
     """
     engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
@@ -150,10 +150,10 @@ def test_connect_succeeds_while_a_joined_container_is_removed(
     assert [item.name for item in engine.containers()] == ["web"]
 
 
-def test_connect_skips_containers_joined_before_a_restart(engine: Engine, lan: str) -> None:
-    """A connect does not update a container that joined before the restart.
+def test_connect_skips_containers_in_the_netns_before_a_restart(engine: Engine, lan: str) -> None:
+    """A connect does not update a joining container that runs since before the restart.
 
-    Such a container is still in the old netns.
+    Such a container is still in the netns that its owner had before the restart.
     """
     engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")

@@ -50,8 +50,8 @@ def test_ipv4_network_has_no_ipv6_address(engine: Engine) -> None:
         assert Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").read_text() == "1\n"
 
 
-def test_joined_container_resolves_both_names(engine: Engine) -> None:
-    """A joined container resolves both containers' names to the shared address.
+def test_joining_container_resolves_both_names(engine: Engine) -> None:
+    """A joining container resolves both containers' names to the shared address.
 
     Both containers have the same resolvers.
     """
@@ -63,8 +63,8 @@ def test_joined_container_resolves_both_names(engine: Engine) -> None:
     assert engine.exec("one", ["cat", "/etc/resolv.conf"]).stdout == b"nameserver 192.0.2.1\n"
 
 
-def test_joined_container_keeps_lo_after_the_owner_stops(engine: Engine) -> None:
-    """A joined container keeps the netns with `lo` after the owner of the netns stops.
+def test_joining_container_keeps_lo_after_the_owner_stops(engine: Engine) -> None:
+    """A joining container keeps the netns with `lo` after the owner of the netns stops.
 
     The veth pair and the address are released.
     """
