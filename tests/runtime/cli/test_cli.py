@@ -54,7 +54,7 @@ def test_detached_run_prints_only_the_id(mydocker: Mydocker) -> None:
     assert mydocker("rm", identity[:8]).stdout == f"{identity[:8]}\n"
 
 
-def test_lists_have_dockers_columns(mydocker: Mydocker) -> None:
+def test_list_commands_print_dockers_columns(mydocker: Mydocker) -> None:
     """`ps`, `images` and `network ls` print Docker's columns; -q prints one ID per line."""
     identity = mydocker("run", "-d", "--name", "web", "base", "sleep", "1000").stdout.strip()
     mydocker("create", "--name", "new", "base", "true")

@@ -230,7 +230,7 @@ def test_volume_commands_have_dockers_output(command: Command, mydocker: Mydocke
 @pytest.mark.parametrize(
     ("text", "count"), [("64m", 64 << 20), ("1.5G", 3 << 29), ("512", 512), ("1kb", 1024), ("", 0)]
 )
-def test_sizes_are_powers_of_1024(text: str, count: int) -> None:
+def test_size_units_are_powers_of_1024(text: str, count: int) -> None:
     """A size may have Docker's units in upper or lower case; they are powers of 1024."""
     assert size("--memory", text) == count
     with pytest.raises(InvalidError, match="not a size"):

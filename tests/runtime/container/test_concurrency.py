@@ -75,14 +75,16 @@ def test_concurrent_starts_and_removals_keep_addresses_unique(engine: Engine, ro
             engine.remove(item.id, force=True)
 
 
-def test_concurrent_creations_with_one_name_succeed_once(engine: Engine, root: Path) -> None:
+def test_one_of_several_concurrent_creations_with_one_name_succeeds(
+    engine: Engine, root: Path
+) -> None:
     """Of several concurrent creations with one name, one succeeds and the others fail."""
     codes = _at_once([partial(_start, root, name="web")] * 6)
     assert sorted(codes) == [0, 2, 2, 2, 2, 2]
     assert [item.name for item in engine.containers()] == ["web"]
 
 
-def test_concurrent_removals_succeed_once(engine: Engine, root: Path) -> None:
+def test_one_of_several_concurrent_removals_succeeds(engine: Engine, root: Path) -> None:
     """Of several concurrent removals of a container, one succeeds and none crashes."""
     engine.run("base", FOR_EVER, name="web")
     codes = _at_once([partial(_remove, root, "web")] * 6)

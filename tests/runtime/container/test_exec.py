@@ -141,7 +141,9 @@ def test_container_cannot_inspect_its_pid_1(engine: Engine, web: ContainerRecord
 
 
 @pytest.mark.parametrize("who", ["2", "self"])
-def test_default_capabilities_are_dockers(engine: Engine, web: ContainerRecord, who: str) -> None:
+def test_default_capabilities_are_those_of_docker(
+    engine: Engine, web: ContainerRecord, who: str
+) -> None:
     """The command and later `exec` have Docker's default capabilities.
 
     The default holds for the permitted, effective and bounding sets.

@@ -227,7 +227,7 @@ def test_full_disk_error_names_the_command(
     assert [line.split(":")[0].strip() for line in lines[1:]] == ["likely cause", "try"]
 
 
-def test_lists_and_removal_work_on_a_full_disk(engine: Engine, small: Path) -> None:
+def test_containers_can_be_listed_and_removed_on_a_full_disk(engine: Engine, small: Path) -> None:
     """Containers can be listed and removed on a full disk, even without a default network."""
     made = engine.create("base", FOR_EVER, name="new", network="none")
     with full(small):
@@ -256,7 +256,7 @@ def test_fitting_record_is_replaced_on_a_full_disk(small: Path) -> None:
     assert os.listdir(small) == ["record.json"]
 
 
-def test_unwritable_optional_record_is_no_failure_on_a_full_disk(
+def test_unwritable_optional_record_causes_no_failure_on_a_full_disk(
     engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mydocker call succeeds if it cannot write an optional record.

@@ -92,7 +92,7 @@ def test_state_cache_notices_a_killed_connect(engine: Engine, root: Path) -> Non
     assert list(cache.unsettled()) == []
 
 
-def test_watch_descriptor_is_closed_with_engine_or_container(engine: Engine, root: Path) -> None:
+def test_watched_pidfd_is_closed_with_engine_or_container(engine: Engine, root: Path) -> None:
     """No pidfd of a watched container outlives the engine or the container."""
     web = engine.run("base", FOR_EVER, network="none")
     gc.collect()  # or descriptors of earlier tests' engines are closed meanwhile

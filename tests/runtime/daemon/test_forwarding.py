@@ -33,7 +33,7 @@ from tests.runtime.daemon.dns_client import (
 from tests.runtime.support.inspection import netns, until
 
 
-def test_foreign_names_are_forwarded_to_the_requested_resolver(engine: Engine, lan: str) -> None:
+def test_names_of_no_peer_are_forwarded_to_the_requested_resolver(engine: Engine, lan: str) -> None:
     """Queries for names of no peer go to the requested resolver over the same transport.
 
     Queries for peers' names are not forwarded.

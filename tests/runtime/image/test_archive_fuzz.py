@@ -152,7 +152,7 @@ def test_damaged_archive_loads_whole_or_not_at_all(data: bytes) -> None:
 
 @fuzz
 @given(st.binary(max_size=2000))
-def test_arbitrary_bytes_are_refused(data: bytes) -> None:
+def test_arbitrary_bytes_are_refused_as_an_archive(data: bytes) -> None:
     """Bytes that are no archive raise only `InvalidArchive`."""
     with scratch() as made, pytest.raises(InvalidArchive):
         layers.build(str(made / "one"), io.BytesIO(data), Budget(1 << 30))

@@ -157,10 +157,10 @@ def test_elf_interpreter_is_found_for_programs_only(tmp_path: Path) -> None:
     assert assemble.interpreter(str(tmp_path / "script")) is None
 
 
-def test_static_busybox_is_the_whole_image(
+def test_programs_of_base_are_links_to_a_static_busybox(
     tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a static busybox, `base` has one file and a link for each of its applets."""
+    """With a static busybox, /bin of `base` has one file and a link for each of its applets."""
     binaries = tmp_path / "machine"
     binaries.mkdir()
     busybox = binaries / "busybox"
@@ -175,7 +175,7 @@ def test_static_busybox_is_the_whole_image(
 # --- cache directory -----------------------------------------------------------------
 
 
-def test_cache_directory_is_the_first_safe_one(
+def test_image_cache_is_in_the_first_safe_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The image cache is in $MYDOCKER_IMAGE_CACHE, the user's cache or mydocker's root.

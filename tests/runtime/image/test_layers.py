@@ -132,7 +132,7 @@ def test_digest_covers_bytes_after_the_end_of_the_tar(
     assert os.listdir(engine.images.get("made").layers[0]) == ["f"]
 
 
-def test_names_may_be_long_and_of_any_bytes(engine: Engine) -> None:
+def test_file_names_may_be_long_and_of_any_bytes(engine: Engine) -> None:
     """A file name may be long and need not be valid UTF-8."""
     name = "/".join(["ü" * 60] * 5) + "/\udcff\udc80"
     layer = tars.tar(Item(name, b"found"))

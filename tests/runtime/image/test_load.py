@@ -41,7 +41,7 @@ def test_archive_of_each_layout_loads(engine: Engine, layout: str, compressed: s
     assert output(engine, found.identity[:12], "ls /srv") == "word\n"
 
 
-def test_layer_may_be_a_link_to_another(engine: Engine) -> None:
+def test_layer_may_be_a_link_to_another_layer(engine: Engine) -> None:
     """A layer in an archive may be a link to another, as Docker wrote repeated layers."""
     files = tars.old_docker([UPPER], tars.config([UPPER]), ["linked"])
     (path,) = (name for name in files if name.endswith("layer.tar"))
@@ -142,7 +142,7 @@ def test_loaded_image_named_base_hides_the_built_in_image(engine: Engine) -> Non
         engine.images.remove("base")
 
 
-def test_import_makes_one_layer_with_changes(engine: Engine) -> None:
+def test_import_makes_an_image_of_one_layer(engine: Engine) -> None:
     """`import` makes an image of one layer, changed by Dockerfile instructions."""
     archive = gzip.compress(base_layer(engine), 1)
     changes = ['CMD ["echo", "hello"]', "ENV A=b 'C=d e'", "EXPOSE 80"]

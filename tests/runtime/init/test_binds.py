@@ -150,8 +150,8 @@ def test_volume_outlives_its_containers(engine: Engine) -> None:
         engine.volumes.inspect("data")
 
 
-def test_volume_is_accessible_for_every_user(engine: Engine) -> None:
-    """A volume is accessible for every user, whatever the caller's umask."""
+def test_volume_is_accessible_to_every_user(engine: Engine) -> None:
+    """A volume is accessible to every user, whatever the caller's umask."""
     engine.run(
         "base",
         FOR_EVER,

@@ -90,7 +90,7 @@ def test_daemon_runs_when_its_start_returns(root: Path, server: ForkServer) -> N
         begun.result(timeout=10)
 
 
-def test_caller_forks_when_the_server_has_ended(root: Path, host: NetNS) -> None:
+def test_caller_forks_when_the_fork_server_has_ended(root: Path, host: NetNS) -> None:
     """After the fork server was killed, containers still start: the caller forks itself."""
     with closing(ForkServer.begin()) as server:
         engine = Engine(root, spawn=server.spawn)
@@ -110,7 +110,7 @@ def test_caller_forks_when_the_request_is_too_large(served: Engine) -> None:
     assert served.wait(made.id) == 0
 
 
-def test_server_ends_with_its_caller(host: NetNS) -> None:
+def test_fork_server_ends_with_its_caller(host: NetNS) -> None:
     """The fork server exits once no process has the other end of its channel."""
     server = ForkServer.begin()
     server.channel.close()

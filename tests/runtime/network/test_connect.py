@@ -150,7 +150,7 @@ def test_connect_succeeds_while_a_joining_container_is_removed(
     assert [item.name for item in engine.containers()] == ["web"]
 
 
-def test_connect_skips_containers_in_the_netns_before_a_restart(engine: Engine, lan: str) -> None:
+def test_connect_skips_joining_containers_of_an_earlier_netns(engine: Engine, lan: str) -> None:
     """A connect does not update a joining container that runs since before the restart.
 
     Such a container is still in the netns that its owner had before the restart.
