@@ -1,4 +1,4 @@
 """mydocker, a minimal container runtime: a library (`runtime.engine`) and a command.
 
-It speaks to the kernel through `linux` and needs no other program.
+The runtime uses the kernel through the package `linux` and needs no other program.
 """

@@ -9,7 +9,7 @@ _THRESHOLD = 100_000
 
 
 def main() -> int:
-    """Run the command of the program's arguments and return its exit code."""
+    """Run the command in `sys.argv` and return its exit code."""
     # Imported modules stay until the end. A collection after every two thousand new objects would
     # search them for garbage, and takes a tenth of a command's time.
     gc.set_threshold(_THRESHOLD)
@@ -22,7 +22,8 @@ def main() -> int:
 def _open_streams() -> None:
     """Open /dev/null for each standard stream that the caller has closed.
 
-    Otherwise the next file to be opened gets its number, and the container reads or writes it.
+    Otherwise the next file that mydocker opens gets the number of that stream, and the container
+    reads or writes the file.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:

@@ -1,4 +1,4 @@
-"""mydocker as a library: one object, one state directory, no daemon that manages containers.
+"""mydocker as a library: an `Engine` for one state directory; no daemon manages containers.
 
 ```python
 engine = Engine()
@@ -62,10 +62,11 @@ class Engine:
     """A minimal container runtime.
 
     `root` is the state directory: $MYDOCKER_ROOT, else /run/mydocker. It must be on a file system
-    that supports an overlay's upper layer (tmpfs, ext4, xfs), not on an overlay. A caller that
-    removes many containers passes the `flows` of its network namespace; `flows` belong to one
-    process and not to its forks. A large process that starts many containers passes the `spawn`
-    of a `ForkServer`. Errors are `MydockerError`s.
+    that supports an overlay's upper layer (tmpfs, ext4, xfs), not on an overlay.
+
+    A caller that removes many containers passes `flows`, a watch on the flows of its netns. `flows`
+    belongs to one process and not to its forks. A large process that starts many containers passes
+    the `spawn` of a `ForkServer`. Errors are `MydockerError`s.
     """
 
     def __init__(
@@ -181,7 +182,10 @@ class Engine:
         return self.stopping(reference, timeout=timeout).finish()
 
     def stopping(self, reference: str, *, timeout: float = 10) -> Stopping:
-        """Send only the stop signal; `finish` waits for the end, for several in parallel."""
+        """Send only the stop signal; `finish` of the result waits for the end.
+
+        Several containers can thus stop in parallel.
+        """
         return Stopping(self._life, reference, timeout=timeout)
 
     def kill(self, reference: str, number: int = signal.SIGKILL) -> None:
@@ -200,7 +204,7 @@ class Engine:
         return self.start(found.id)
 
     def pause(self, reference: str) -> ContainerRecord:
-        """Freeze a running container; raise `UnsupportedError` if its requirements are missing."""
+        """Freeze a running container; raise `UnsupportedError` if the host lacks a requirement."""
         with self._life.held(reference) as found, room_for(f"pause container {found.name!r}"):
             refuse_stopped("pause", found)
             refuse_paused("pause", found)
@@ -226,8 +230,8 @@ class Engine:
     def wait(self, reference: str, *, lost: int = -1) -> int:
         """Wait until a container has ended; return its exit code.
 
-        Raise `OutputError` as soon as pid 1 reports a lost stream by the pipe of the argument
-        `lost` of `run`.
+        Raise `OutputError` as soon as pid 1 reports a lost output stream. `lost` is the pipe that
+        was passed to `run`.
         """
         require_free(f"wait for container {reference!r}")
         found = self._life.get(reference)
@@ -246,7 +250,7 @@ class Engine:
     def remove(self, *references: str, force: bool = False) -> None:
         """Remove containers; with `force` also running ones, which are killed.
 
-        Removing many at once takes little longer than removing one. If a container cannot be
+        Removing many in one call takes little longer than removing one. If a container cannot be
         removed, those before it may already be gone.
         """
         self._life.discard(references, force=force)

@@ -18,7 +18,7 @@ from typing import Final
 class MydockerError(Exception):
     """A request failed. Nothing half-done is left behind.
 
-    `asked` is the request as a verb phrase, which the text continues after "cannot".
+    `asked` is the request as a verb phrase, which follows "cannot" in the text.
     """
 
     exit_code = 125
@@ -97,7 +97,10 @@ def no_room(asked: str, error: OSError) -> NoRoomError:
 
 @contextmanager
 def room_for(asked: str) -> Iterator[None]:
-    """Raise `NoRoomError` on a full disk, `ExhaustedError` if no file descriptor is free."""
+    """Turn an `OSError` of the body into `NoRoomError` or `ExhaustedError`.
+
+    `NoRoomError` means a full disk, `ExhaustedError` that no file descriptor is free.
+    """
     try:
         yield
     except OSError as error:
@@ -145,7 +148,7 @@ class OutputError(MydockerError):
 
 
 def output_lost(asked: str, number: int, remedy: str = "") -> OutputError:
-    """Return the error for output that cannot be written to the caller, by its errno."""
+    """Return the error for output that cannot be written to the caller, by the write's errno."""
     cause = {
         errno.EPIPE: "the process that read the output has exited",
         errno.ENOSPC: "the disk with the output file is full",

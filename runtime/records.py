@@ -62,10 +62,11 @@ class NetworkMode(NamedTuple):
 
 
 class NetworkConfig(NamedTuple):
-    """A network. Addresses are text, `mtu` in bytes; `""` where there is none.
+    """Configuration of a network.
 
-    `ready` is true once the kernel has all parts of the network. `parent` (driver `macvlan`)
-    is an interface of the host, `bridge` (driver `bridge`) the name of its bridge.
+    Addresses are text, `mtu` is in bytes; `""` means that there is no value. `ready` is true once
+    the kernel has all parts of the network. `parent` (driver `macvlan`) is an interface of the
+    host, `bridge` (driver `bridge`) the name of the network's bridge.
     """
 
     id: str
@@ -86,7 +87,7 @@ class NetworkConfig(NamedTuple):
 
     @property
     def gateways(self) -> list[Interface]:
-        """The bridge's own addresses, IPv4 first."""
+        """Addresses of the bridge, which are the gateways of the containers; IPv4 first."""
         found: list[Interface] = [IPv4Interface(f"{self.gateway}/{self.subnet.split('/')[1]}")]
         if self.subnet6:
             found.append(IPv6Interface(f"{self.gateway6}/{self.subnet6.split('/')[1]}"))
@@ -94,12 +95,12 @@ class NetworkConfig(NamedTuple):
 
     @property
     def subnets(self) -> list[Network]:
-        """Its subnets, IPv4 first."""
+        """Subnets of the network, IPv4 first."""
         return [gateway.network for gateway in self.gateways]
 
 
 class Connection(NamedTuple):
-    """A network that a container is connected to, and the requested options; `""` is unset."""
+    """A container's connection to a network, with the requested options; `""` is unset."""
 
     network: str
     ip: str = ""
@@ -127,8 +128,8 @@ class EndpointRecord(NamedTuple):
 class Publication(NamedTuple):
     """A host port that is forwarded to a container port while the container runs.
 
-    `address` is the host's address (`0.0.0.0` and `::` mean all of a family), `fd` the number
-    of the descriptor in pid 1 that keeps the port bound.
+    `address` is the host's address; `0.0.0.0` and `::` mean all addresses of a family. `fd` is the
+    number of the descriptor in pid 1 that keeps the port bound.
     """
 
     protocol: str
@@ -183,12 +184,12 @@ class ContainerConfig(NamedTuple):
 
     @property
     def mode(self) -> NetworkMode:
-        """Its network mode."""
+        """Network mode of the container."""
         return NetworkMode.parse(self.network)
 
     @property
     def publishes(self) -> bool:
-        """True if it publishes ports."""
+        """True if the container publishes ports."""
         return bool(self.publish) or self.publish_all
 
 
@@ -228,7 +229,7 @@ class ContainerRecord(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Id: 64 hexadecimal digits."""
+        """Id of the container: 64 hexadecimal digits."""
         return self.config.id
 
     @property
@@ -238,7 +239,7 @@ class ContainerRecord(NamedTuple):
 
     @property
     def running(self) -> bool:
-        """True if its pid 1 is alive."""
+        """True if the container's pid 1 is alive."""
         return self.state.status == "running"
 
     @property

@@ -3,11 +3,11 @@
 ```
 root/lock                         taken for short changes: names, leases, networks
 root/names/<name>                 symbolic link that holds the container's id
-root/containers/<id>/lock         held while a call starts, stops or removes the container
+root/containers/<id>/lock         held while the container is started, stopped or removed
 root/containers/<id>/config.json  written once
 root/containers/<id>/state.json   replaced as a whole; without it there is no container
 root/containers/<id>/exit         written once by the container's pid 1, in space allocated before
-root/daemon.sock                  socket of the DNS daemon, if there ever was one
+root/daemon.sock                  socket of the DNS daemon, removed at its normal exit
 root/changing/<id>                exists while the container may be between two networks
 root/networks/<name>/…            config.json, leases.json
 ```
@@ -148,7 +148,10 @@ class Lock:
 
     @classmethod
     def take(cls, path: str, *, wait: bool = True, create: bool = True) -> Lock | None:
-        """Return the lock of the file or directory at `path`; `None` if taken and not `wait`."""
+        """Take and return the lock of the file or directory at `path`.
+
+        Return `None` if the lock is taken and `wait` is false.
+        """
         flags = os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if create else os.O_RDONLY)
         fd = os.open(path, flags, 0o600)
         try:
@@ -208,7 +211,10 @@ class Store:
         return f"{self.containers}/{identity}"
 
     def lock_container(self, identity: str, *, wait: bool = True) -> Lock | None:
-        """Return the lock of a container; `None` if it is gone, or taken and `wait` is false."""
+        """Return the lock of a container.
+
+        Return `None` if the container is gone, or if the lock is taken and `wait` is false.
+        """
         try:
             return Lock.take(f"{self.directory(identity)}/lock", wait=wait, create=False)
         except FileNotFoundError:
@@ -281,7 +287,7 @@ class Store:
                 remove_tree(self.directory(identity))
 
     def exists(self, identity: str) -> bool:
-        """Return True if the container exists and is not the rest of a killed creation."""
+        """Return True if the container exists completely, not as the rest of a killed creation."""
         return os.path.exists(f"{self.directory(identity)}/state.json")
 
     def ids(self) -> list[str]:
@@ -289,9 +295,10 @@ class Store:
         return os.listdir(self.containers)
 
     def resolve(self, reference: str) -> str:
-        """Return the id for an id, a name or a unique prefix of an id, in this order.
+        """Return the id of the container with this id, name or unique prefix of an id.
 
-        Raise `NotFoundError` if there is none, or if a prefix fits several.
+        They are tried in this order. Raise `NotFoundError` if there is none, or if a prefix fits
+        several.
         """
         if NAME.fullmatch(reference):
             if len(reference) == _ID_LENGTH and self.exists(reference):
@@ -356,11 +363,11 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory; ignore that it is gone, or that other processes remove it too.
+    """Remove a directory tree; another process may have removed it, or remove it meanwhile.
 
-    A container can make directories so deep that neither a recursion nor a path reaches
-    the end. So each subdirectory is moved up to the top before it is removed. The rest that a
-    killed call leaves can be removed in the same way.
+    A container can make directories so deep that neither a recursion nor a path reaches the end. So
+    each subdirectory is moved up to the top before it is removed. If this call is killed, the next
+    one can remove the rest in the same way.
     """
     try:
         top = os.open(path, _DIRECTORY)

@@ -1,3 +1,3 @@
-"""The `mydocker` command: each command is one function with its options beside it."""
+"""The `mydocker` program: each of its commands is a function, decorated with its options."""
 
 __all__ = ["main"]

@@ -1,7 +1,8 @@
-"""Building blocks of commands: options, parser, output, errors.
+"""Building blocks of commands: options, the parser, output and error messages.
 
-A command is a function behind `@command`, which lists its options. The function's docstring
-is the help: its first line in the list of commands, all of it in the command's own help.
+A command is a function with the decorator `@command`, which lists the options. The function's
+docstring is the help text. The list of commands shows its first line, and `COMMAND --help` all of
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Subparsers = argparse._SubParsersAction
 
 
 class Option(NamedTuple):
-    """One option or positional argument: the parameters of `add_argument`."""
+    """Parameters of `add_argument` for one option or positional argument."""
 
     names: tuple[str, ...]
     settings: dict[str, Any]
@@ -74,7 +75,10 @@ class Command(NamedTuple):
     action: Action
 
     def add_to(self, commands: Subparsers[argparse.ArgumentParser]) -> None:
-        """Add the command's parser; its namespace has `function`, which runs the command."""
+        """Add the command's parser.
+
+        The parsed namespace has the attribute `function`, which runs the command.
+        """
         first, _, rest = self.help.partition("\n")
         made = commands.add_parser(
             self.name,
@@ -114,7 +118,7 @@ def command(name: str, *options: Option) -> Callable[[Action], Command]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser whose help is as wide as the terminal; parsers of subcommands are of this class."""
+    """Parser with help as wide as the terminal; subcommands have parsers of this class too."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_Formatter, **options)
@@ -128,14 +132,18 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Formatter that finds the width itself: argparse imports shutil and all archivers for it."""
+    """Help formatter that finds the terminal's width without shutil.
+
+    argparse imports shutil to find the width, and shutil imports the modules of all archive
+    formats.
+    """
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_columns() - 2)
 
 
 def _columns() -> int:
-    """Return the width by $COLUMNS, else that of the terminal, else 80."""
+    """Return the width of help texts: $COLUMNS, else the width of the terminal, else 80."""
     asked = os.environ.get("COLUMNS", "")
     if asked.isdecimal() and int(asked):
         return int(asked)
@@ -149,7 +157,7 @@ def _columns() -> int:
 
 
 def print_line(text: str) -> None:
-    """Write a line to standard output and flush; `OutputError` if it cannot be written."""
+    """Write a line to standard output and flush; raise `OutputError` if that fails."""
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
@@ -165,7 +173,7 @@ def unwritable(error: OSError) -> OutputError:
 
 
 def print_error(error: Exception) -> None:
-    """Write an error to standard error; an `OSError` without its number."""
+    """Write an error message to standard error; leave out the errno of an `OSError`."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
@@ -174,9 +182,9 @@ def print_error(error: Exception) -> None:
 
 
 def for_each(references: Sequence[str], act: Callable[[str], object]) -> int:
-    """Call `act` for every reference, also after an error; return 1 if one failed.
+    """Call `act` for every reference, also after an error; return 1 if any call failed.
 
-    Prints what `act` returns if it is text or a number, else the reference.
+    Print the result of `act` if the result is text or a number, else the reference.
     """
     code = 0
     for reference in references:
@@ -207,7 +215,7 @@ def pairs(name: str, entries: Sequence[str]) -> dict[str, str]:
 
 
 def size(name: str, text: str) -> int:
-    """Return the bytes of a size as Docker writes it: 64m, 1.5g, 1024; 0 for `""`."""
+    """Return a size in bytes from Docker's notation: 64m, 1.5g, 1024; 0 for `""`."""
     if not text:
         return 0
     found = re.fullmatch(_SIZE, text.lower())

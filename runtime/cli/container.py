@@ -1,4 +1,4 @@
-"""Commands on containers that exist: their life, lists, logs, processes, ports."""
+"""Commands on existing containers: life cycle, lists, logs, processes and ports."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _STATUSES: Final = ("created", "starting", "running", "paused", "exited", "remov
 
 
 def _seconds(text: str) -> float:
-    """Return a timeout in seconds, neither negative nor infinite."""
+    """Parse a timeout in seconds; refuse a negative or infinite one."""
     try:
         seconds = float(text)
     except ValueError:
@@ -178,7 +178,10 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 def _selected(found: ContainerRecord, wanted: Sequence[tuple[str, str]]) -> bool:
-    """Return True if every key has one of its wanted values, and `label` all of them."""
+    """Return True if a container passes the filters `wanted`, which are pairs of key and value.
+
+    Of several values of one key, one has to match; of several labels, all have to match.
+    """
     for key in {key for key, _ in wanted}:
         fits = [_FILTERS[key](found, value) for asked, value in wanted if asked == key]
         if not (all(fits) if key == "label" else any(fits)):
@@ -279,7 +282,10 @@ def _count(text: str) -> int:
 
 
 def log_time(text: str) -> str:
-    """Return a time in the log's format, from seconds since 1970, `10m` ago, or RFC 3339."""
+    """Convert a time to the log's format.
+
+    The time is in seconds since 1970, in RFC 3339, or a duration before now, such as `10m`.
+    """
     from datetime import UTC, datetime, timedelta  # `--since` alone needs it
 
     duration = re.fullmatch(_DURATION, text)

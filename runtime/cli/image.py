@@ -266,7 +266,10 @@ def cp(engine: Engine, arguments: argparse.Namespace) -> int:
 
 
 def _container_path(text: str) -> tuple[str, str] | str:
-    """Return both parts of `CONTAINER:PATH`; a path of the host as it is, also `./one:two`."""
+    """Return container and path of `CONTAINER:PATH`, or a path of the host unchanged.
+
+    A path such as `./one:two` is a path of the host.
+    """
     container, colon, path = text.partition(":")
     if not colon or not container or "/" in container or container.startswith("."):
         return text
@@ -278,7 +281,7 @@ def _container_path(text: str) -> tuple[str, str] | str:
 
 @contextmanager
 def _read(path: str) -> Iterator[tuple[io.RawIOBase, str]]:
-    """Yield a file, or standard input, and the name for messages."""
+    """Open a file or standard input; yield it and its name for messages."""
     if path == _STDIO:
         if os.isatty(0):
             raise InvalidError(

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; without `argv` end the process with it."""
+    """Run one command and return its exit code.
+
+    Without `argv`, run the command in `sys.argv` and end the process with the exit code.
+    """
     if argv is None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a character may be missing in its encoding
@@ -84,15 +87,19 @@ def _explained(asked: str, error: OSError) -> Exception:
 
 
 def _exit_code(name: str, code: int) -> int:
-    """Return Docker's exit code: 125 only for `run`, where 1 may be the command's own."""
+    """Return the exit code as Docker does: 125 becomes 1 for every command except `run`.
+
+    After `run`, the exit code 1 may be that of the container's command.
+    """
     return 1 if code == MydockerError.exit_code and name != "run" else code
 
 
 def parser(name: str = "") -> argparse.ArgumentParser:
-    """Return the parser of `mydocker`; its namespace has `function`, which runs the command.
+    """Return the parser of `mydocker`.
 
-    If `name` is a command, the other commands are left out: making the parsers of all
-    commands takes as long as starting a container.
+    The parsed namespace has the attribute `function`, which runs the command. If `name` is a
+    command, the other commands are left out: making the parsers of all commands takes as long as
+    starting a container.
     """
     top: argparse.ArgumentParser = Parser(
         prog="mydocker",
@@ -109,7 +116,7 @@ def parser(name: str = "") -> argparse.ArgumentParser:
 
 
 def _commands(name: str) -> tuple[Command | Group, ...]:
-    """Return the commands of the modules to search for `name`."""
+    """Return commands that include `name`; import only the modules that are needed to find it."""
     from runtime.cli import run
 
     if name in {item.name for item in run.COMMANDS}:
@@ -123,7 +130,7 @@ def _commands(name: str) -> tuple[Command | Group, ...]:
 
 
 class _Version(argparse.Action):
-    """Option that prints the version; importlib.metadata is imported only for it."""
+    """Option `--version`, which alone imports importlib.metadata."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help="print the version")
@@ -167,7 +174,10 @@ SYSTEM: Final = Group(
 def _add_completion(
     top: argparse.ArgumentParser, commands: Subparsers[argparse.ArgumentParser]
 ) -> None:
-    """Add `completion`, which needs the parser of `mydocker` and neither root nor an engine."""
+    """Add the command `completion`.
+
+    The command needs the parser of `mydocker`, but neither root privilege nor an engine.
+    """
     made = commands.add_parser(
         "completion",
         help="print a completion script for a shell",

@@ -1,4 +1,4 @@
-"""The commands about networks: `network …`."""
+"""The `mydocker network` commands."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Output in Docker's shapes: rows of lists, JSON of `inspect`, Go templates.
+"""Output in Docker's formats: tables, the JSON of `inspect`, and Go templates.
 
-The keys of `inspect` are those of Docker's Engine API v1.4x; keys without a value in
-mydocker are left out.
+The keys of `inspect` are those of Docker's Engine API v1.4x. Keys for which mydocker has no value
+are left out.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def span(since: str) -> str:
 
 
 def ago(since: str) -> str:
-    """Return `span` with "ago"."""
+    """Return the time since an RFC 3339 time as `span` does, with the word "ago"."""
     return f"{span(since)} ago"
 
 
@@ -210,7 +210,11 @@ def listing(
     columns: Iterable[str],
     items: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Print items as these columns, each through a template, or after `table ` both."""
+    """Print items as a table, or each item through a Go template.
+
+    Without a template, the table has the given columns. After the word `table `, the template gives
+    each row of the table.
+    """
     written = template.removeprefix("table ")
     if not template:
         head, *rows = [[item[name] for name in columns] for item in (headings, *items)]
@@ -283,7 +287,10 @@ def addresses(endpoint: EndpointRecord | None) -> dict[str, Any]:
 
 
 def bindings(ports: Iterable[tuple[str, str, str]]) -> dict[str, list[dict[str, str]]]:
-    """Return host sockets by container port, from container port, host address and host port."""
+    """Return the host sockets of each container port.
+
+    Each item of `ports` has a container port, a host address and a host port.
+    """
     found: dict[str, list[dict[str, str]]] = {}
     for port, address, host_port in ports:
         found.setdefault(port, []).append({"HostIp": address, "HostPort": host_port})
@@ -291,7 +298,7 @@ def bindings(ports: Iterable[tuple[str, str, str]]) -> dict[str, list[dict[str, 
 
 
 def requested_ports(publish: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield the ports as requested, for `bindings`."""
+    """Yield the requested port mappings, as input for `bindings`."""
     from runtime.network import ports
 
     for text in publish:
@@ -306,7 +313,10 @@ def port_lines(publications: Sequence[Publication]) -> list[str]:
 
 
 def port_rows(publications: Sequence[Publication], wanted: str = "") -> list[str]:
-    """Return the lines of `mydocker port`; for `wanted` (`80`, `80/udp`) host sockets alone."""
+    """Return the lines of `mydocker port`.
+
+    With `wanted`, a container port such as `80` or `80/udp`, the lines have only its host sockets.
+    """
     if not wanted:
         return [f"{_port(item)} -> {_host_socket(item)}" for item in publications]
     port = wanted if "/" in wanted else f"{wanted}/tcp"
@@ -323,7 +333,7 @@ def _host_socket(item: Publication) -> str:
 
 
 def network(found: NetworkConfig, containers: Sequence[ContainerRecord]) -> dict[str, Any]:
-    """Return the entry of a network in its `inspect`; `containers` are the running ones."""
+    """Return the entry of a network in `network inspect`, with its running `containers`."""
     pools = [{"Subnet": found.subnet, "Gateway": found.gateway, "IPRange": found.ip_range}]
     if found.subnet6:
         pools.append({"Subnet": found.subnet6, "Gateway": found.gateway6})

@@ -1,4 +1,4 @@
-"""The commands that execute something: `run`, `create`, `exec`."""
+"""The commands `run`, `create` and `exec`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FORWARDED: Final = (
 
 
 def _host_path(bind: str) -> str:
-    """Return a bind whose source may be relative (`./…`) with an absolute source."""
+    """Return a bind option; make a relative source (`./…`) absolute."""
     source, colon, rest = bind.partition(":")
     if source.partition("/")[0] in (".", ".."):
         source = os.path.abspath(source)
@@ -228,7 +228,7 @@ COMMANDS: Final = (run, create, execute)
 
 @contextmanager
 def _stdio(*, interactive: bool) -> Iterator[Stdio]:
-    """Yield the caller's own streams; without `interactive` standard input is /dev/null."""
+    """Yield the caller's standard streams; without `interactive` standard input is /dev/null."""
     from runtime.init.process import Stdio
 
     if interactive:
@@ -243,7 +243,7 @@ def _stdio(*, interactive: bool) -> Iterator[Stdio]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block signals in the body, until the process that they are for is known."""
+    """Block signals during the body, which starts the process that will get the signals."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     try:
         yield
@@ -252,7 +252,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _forward_signals(send: Callable[[int], None]) -> None:
-    """Handle signals from now on by `send`."""
+    """Pass each signal to `send` from now on."""
 
     def forward(number: int, _: object) -> None:
         try:
@@ -292,7 +292,10 @@ def _environment(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _variables(entries: Sequence[str]) -> dict[str, str]:
-    """Return variables from `KEY=VALUE`, or `KEY` for the caller's value if it is set."""
+    """Return environment variables from `KEY=VALUE` entries.
+
+    For `KEY` alone, take the caller's value; leave the variable out if the caller does not have it.
+    """
     found = {}
     for entry in entries:
         key, equals, value = entry.partition("=")
@@ -304,7 +307,7 @@ def _variables(entries: Sequence[str]) -> dict[str, str]:
 
 
 def environment_files(paths: Sequence[str]) -> dict[str, str]:
-    """Return the variables in files, one per line; empty lines and `# …` are ignored."""
+    """Return the environment variables in files, one per line; ignore empty lines and `# …`."""
     found: dict[str, str] = {}
     for path in paths:
         try:

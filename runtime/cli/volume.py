@@ -1,4 +1,4 @@
-"""The commands about volumes: `volume …`."""
+"""The `mydocker volume` commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A container seen from outside: options, start, exec, stop, remove, logs, its networking."""
+"""Containers from the caller's side: options, life cycle, exec, logs and networking."""
 
 __all__ = [
     "exec",

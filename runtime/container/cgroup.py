@@ -1,9 +1,12 @@
-"""Resource limits and pauses by cgroups: version 2, or version 1 if the host has no other.
+"""Resource limits and pause of containers by cgroups.
 
-A container gets a cgroup only if an option needs one, because moving into one costs milliseconds.
-The cgroup is created in the caller's cgroup, in its parent or at the top: the first of these in
-which the kernel allows it. Every directory is recorded before it is created, so that the call
-after a killed call can remove it (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/).
+Version 2 is used, or version 1 if the host has no other. A container gets a cgroup only if an
+option needs one, because moving a process into one costs milliseconds.
+
+The cgroup is created in the caller's cgroup, in that cgroup's parent or at the top: the first of
+these in which the kernel allows it. Every directory is recorded before it is created. If this
+process is killed, the next mydocker call can therefore remove the directory
+(Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/).
 """
 
 from __future__ import annotations
@@ -26,14 +29,17 @@ _BOUND: Final = 10.0
 
 
 class Limits(NamedTuple):
-    """Resource limits of a container; 0 is no limit. `memory` in bytes, `cpus` in billionths."""
+    """Resource limits of a container; 0 is no limit.
+
+    `memory` is in bytes, `cpus` in billionths of a CPU.
+    """
 
     memory: int = 0
     cpus: int = 0
     pids: int = 0
 
     def settings(self, version: int) -> dict[str, dict[str, str]]:
-        """Return controller → file → value, for the controllers that are needed."""
+        """Return the values to write, by controller and file, for the needed controllers."""
         found: dict[str, dict[str, str]] = {}
         quota = str(self.cpus * _PERIOD // 1_000_000_000)
         if self.memory and version == 2:
@@ -94,7 +100,10 @@ def hierarchies() -> list[Hierarchy]:
 
 
 class Cgroups:
-    """Cgroups of one container with state directory `directory`; its lock must be held."""
+    """Cgroups of the container with the state directory `directory`.
+
+    Hold the container's lock around each call.
+    """
 
     def __init__(self, directory: str, identity: str) -> None:
         self._record = f"{directory}/cgroups"
@@ -161,7 +170,7 @@ class Cgroups:
         return found
 
     def _make(self, controller: str, asked: str) -> tuple[str, int]:
-        """Create a cgroup with that controller; return it and the version of its hierarchy."""
+        """Create a cgroup with that controller; return its path and its hierarchy's version."""
         happened = f"no cgroup hierarchy with the controller {controller!r} is mounted"
         for hierarchy in hierarchies():
             if controller not in hierarchy.controllers:

@@ -46,8 +46,8 @@ _EVERY_NAMESPACE = (
 class RunningExec(NamedTuple):
     """A command that is being executed in a container.
 
-    `porter` is a child of the caller; its exit code is that of the command. `pid` is the command's
-    pid in the caller's pid namespace, `console` the master of its terminal or -1.
+    `porter` is a child process of the caller and exits with the exit code of the command. `pid` is
+    the command's pid in the caller's pid namespace. `console` is the master of its terminal or -1.
     """
 
     porter: int
@@ -102,10 +102,10 @@ def spawn(handle: int, command: Command, *, tty: bool, stdio: Stdio) -> RunningE
 
 
 def _enter(handle: int) -> None:
-    """Enter every namespace; refuse to continue in a root that is still the caller's.
+    """Enter every namespace of the container; refuse a root that is still the caller's.
 
-    A container with a wrong root file system must not allow commands to run as root on the
-    host's file system.
+    A container with a wrong root file system must not allow commands to run as root on the host's
+    file system.
     """
     outside = os.stat("/")
     try:
@@ -189,7 +189,7 @@ def _captured(
 
 
 def _drain(fd: int, into: bytearray) -> bool:
-    """Read the bytes that are there now; return False at end of file."""
+    """Read the bytes that are available now; return False at end of file."""
     try:
         while data := os.read(fd, 65536):
             into += data

@@ -50,9 +50,10 @@ class ContainerTrees:
 
     @contextmanager
     def _root(self, reference: str, *, whole: bool) -> Iterator[int]:
-        """Open the root directory of a container, which cannot start or be removed meanwhile.
+        """Open the root directory of a container.
 
-        With `whole` include the mounts of a running container, such as its volumes.
+        The container cannot start or be removed during the body. With `whole` include the mounts of
+        a running container, such as its volumes.
         """
         with self._life.held(reference) as found:
             if not found.running:
@@ -192,7 +193,7 @@ def _host_root() -> int:
 
 
 def _absolute(path: str) -> str:
-    """Return the path made absolute, with its end unchanged: a final `/` or `/.` has a meaning."""
+    """Make a path absolute; keep a final `/` or `/.`, which has a meaning in `docker cp`."""
     return path if path.startswith("/") else f"{os.getcwd()}/{path}"
 
 
@@ -207,11 +208,12 @@ class FileChange(NamedTuple):
 
 
 def changes(upper: int, lower: int) -> Iterator[FileChange]:
-    """Yield every path that differs, parents first. Both arguments are open directories.
+    """Yield every path that a container has changed, parents first.
 
-    `upper` is the container's own layer on disk, `lower` its image's files as an
-    overlay shows them. A directory counts as changed when any entry in it is changed.
-    Raise `InvalidArchive` if the paths are deeper than those of an image may be.
+    Both arguments are open directories. `upper` is the container's own layer on disk. `lower`
+    contains the image's files as an overlay shows them. A directory counts as changed when any
+    entry in it is changed. Raise `InvalidArchive` if the paths are deeper than those of an image
+    may be.
     """
     return _Comparison(lower).below(os.dup(upper), "", seen=True)
 
@@ -222,7 +224,7 @@ class _Comparison:
         self._mark = whiteout.attribute()
 
     def below(self, directory: int, path: str, *, seen: bool) -> Iterator[FileChange]:
-        """Compare a directory of the upper layer, and close it at the end.
+        """Compare an open directory of the upper layer with the image, and close it at the end.
 
         `seen` is true if the image has the directory too.
         """
@@ -286,10 +288,10 @@ class CopyEnd(NamedTuple):
 def _copy(source: CopyEnd, target: CopyEnd, *, follow: bool, archive: bool) -> None:
     """Copy a file or a directory, by the rules of `docker cp`.
 
-    A copy into an existing directory keeps its own name. If the source ends in `/.`, only its
-    content is copied there. Otherwise the last name of the target is the name of the copy. With
-    `follow` a symbolic link stands for its target. With `archive` the owners are kept; without it
-    all files belong to root.
+    A copy into an existing directory keeps the name of the source. If the source ends in `/.`, only
+    its content is copied into that directory. Otherwise the last name of the target is the name of
+    the copy. With `follow` the target of a symbolic link is copied. With `archive` the owners are
+    kept; without it all files belong to root.
     """
     asked = f"copy {source.shown} to {target.shown}"
     with _copied(asked), closing(_open(source, asked, follow=follow)) as found:
@@ -345,7 +347,7 @@ def _land(target: CopyEnd, asked: str, *, whole: bool, name: str) -> tuple[int, 
 
 
 def _parent(target: CopyEnd, asked: str) -> tuple[int, str]:
-    """Return the open parent directory of a path's last name, and that name, links resolved."""
+    """Resolve the links of a path; return its open parent directory and its last name."""
     path = target.path.rstrip("/")
     for _ in range(_MAX_LINKS):
         above, _, name = path.rpartition("/")

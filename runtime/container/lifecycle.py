@@ -1,8 +1,8 @@
 """Life cycle of a container: start, stop, remove, repair.
 
-A call that starts, stops or removes a container holds its lock meanwhile. No daemon manages
-containers. Every call first runs `sweep`, which finds containers that ended by themselves or
-whose start was killed, and repairs their records and networks.
+A call that starts, stops or removes a container holds the container's lock. No daemon manages
+containers. Every call first runs `sweep`, which finds containers that ended by themselves or whose
+start was killed, and repairs their records and networks.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Lifecycle:
     # --- sweep -------------------------------------------------------------
 
     def sweep(self, *, check: bool = True) -> None:
-        """Record containers that ended by themselves and undo the effects of killed calls."""
+        """Record containers that ended by themselves; undo the effects of killed mydocker calls."""
         if check:
             require_free("use mydocker")
         with room_for("use mydocker"):
@@ -418,8 +418,8 @@ def exit_code(found: ContainerRecord, directory: str, *, lost: int = -1) -> int:
     """Wait until a running container has ended; return its exit code.
 
     `lost` is the pipe by which pid 1 reports that the caller gets no more output
-    (`supervise.OutputStream`), or -1. Raise `OutputError` at once for such a report, also if the
-    container has ended meanwhile.
+    (`supervise.OutputStream`), or -1. Raise `OutputError` as soon as pid 1 reports this, even if
+    the container has ended meanwhile.
     """
     # Open the record first: with auto_remove any other call may remove it after the end.
     with open(f"{directory}/exit", "rb") as record:
@@ -472,14 +472,15 @@ class _Seen(NamedTuple):
 
 
 class StateCache:
-    """Cache of the containers' states in one process, one file each.
+    """Cache of the containers' states in one process; each state is read from one file.
 
-    A state file is either replaced when it changes, or rewritten in place with a new time. The
-    same inode with the same time therefore has the same content, and is not read again.
+    A state file is either replaced when it changes, or rewritten in place with a new time. The same
+    inode with the same time therefore has the same content, and is not read again.
 
-    A container found running a second time is watched by a pidfd (pidfd_open(2)). While it lives
-    and no call changes its networks, its files are not read at all. The cost of a call therefore
-    does not grow with the number of running containers, except for the list of their IDs.
+    A container that is found running a second time is watched by a pidfd (pidfd_open(2)). While the
+    container runs and no call changes its networks, its files are not read at all. The cost of a
+    call therefore does not grow with the number of running containers, except for the list of their
+    IDs.
     """
 
     def __init__(self, store: Store) -> None:
@@ -536,7 +537,7 @@ class StateCache:
         self._poll.register(handle, select.POLLIN)
 
     def _drop(self, ids: list[str]) -> None:
-        """Stop watching those of the containers that have ended or were removed."""
+        """Stop watching each of the containers that has ended or was removed."""
         if not self._watched:
             return
         ended = {handle for handle, _ in self._poll.poll(0)}
@@ -558,7 +559,7 @@ class StateCache:
 
 
 def settled(state: ContainerState) -> bool:
-    """Return True if the record matches the kernel, and no change of it was interrupted."""
+    """Return True if the record matches the kernel, and no change of it was cut short."""
     if state.changing:
         return False
     if state.status == "running":

@@ -16,7 +16,10 @@ from runtime.records import ContainerState
 
 
 class LogEntry(NamedTuple):
-    """One line, or a part of an overlong line. `time` in RFC 3339, `stream` stdout or stderr."""
+    """One line, or a part of an overlong line.
+
+    `time` is in RFC 3339; `stream` is `stdout` or `stderr`.
+    """
 
     time: str
     stream: str
@@ -46,9 +49,9 @@ def read(
     tail: int | None = None,
     since: str = "",
 ) -> Iterator[LogEntry]:
-    """Yield every entry so far; with `follow` also later ones, until the container ends.
+    """Yield the existing log entries; with `follow` also later ones, until the container ends.
 
-    Of the entries so far, yield only the last `tail`, and none older than `since`.
+    Of the existing entries, yield only the last `tail`, and none older than `since`.
     """
     path = f"{directory}/log"
     if not os.path.exists(path):

@@ -1,7 +1,7 @@
-"""The network of a container: its namespace, endpoints, published ports and /etc files.
+"""Network setup of a container: its netns, endpoints, published ports and /etc files.
 
-Most modes need little of it. Modules that only bridge networks need are imported where they are
-used. During a start, the child builds the file system meanwhile.
+Most network modes need only a small part of it. Modules that only bridge networks need are imported
+where they are used. During a start, the child process builds the file system at the same time.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class ConnectedContainer(NamedTuple):
 
 
 class ContainerNetworking:
-    """Connections of the containers of one store to their networks.
+    """Attachments of the containers of one store to their networks.
 
-    `find` returns a container by its reference. The lock of each container must be held.
+    `find` returns a container by its reference. Hold the lock of each container around the calls.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class ContainerNetworking:
         return self._apply(self._written(found, changing))
 
     def repair(self, found: ContainerRecord) -> ContainerRecord:
-        """Bring the network of a container in line with its record after a killed call.
+        """Bring the network of a container in line with its record after a killed mydocker call.
 
         A failure inside the container is ignored, because it must not make other calls fail.
         """
@@ -235,9 +235,10 @@ class ContainerNetworking:
     def _settle(
         self, found: ContainerRecord, *, register: bool = True
     ) -> tuple[ContainerRecord, OSError | None]:
-        """Return the last written record, and the error of the steps inside, if any.
+        """Bring the kernel in line with the record; return the new record and any error.
 
-        With `register` false the daemon keeps its sockets, since the endpoints are unchanged.
+        The error is that of the last failed step inside the netns. With `register` false the daemon
+        keeps its sockets, since the endpoints are unchanged.
         """
         from runtime.network import endpoint
 
@@ -303,7 +304,7 @@ class ContainerNetworking:
         *,
         first: bool = False,
     ) -> tuple[EndpointRecord, ...]:
-        """Attach a netns to networks; each connection has its `eth<number>`."""
+        """Attach a netns to networks; each attachment gets its interface `eth<number>`."""
         from linux.netlink import Netlink
         from runtime.network import endpoint
 
@@ -390,9 +391,10 @@ class ContainerNetworking:
         *,
         first: bool = False,
     ) -> None:
-        """Register a container with the daemon for DNS and relays, or unregister it if it has none.
+        """Register a container with the daemon, or unregister it.
 
-        With `first` the container is unknown to the daemon.
+        A container that needs neither DNS nor relays is unregistered. With `first` the container is
+        unknown to the daemon.
         """
         names = resolves_names(found.state.endpoints)
         if not names and not relays:
@@ -409,7 +411,10 @@ class ContainerNetworking:
     # --- container: mode and /etc files ----------------------------------------
 
     def _join(self, config: ContainerConfig, reference: str) -> NetNS:
-        """Return the netns of a running container, even a joining one; share its resolv.conf."""
+        """Return the netns of the running container `reference`; share its resolv.conf.
+
+        That container may itself have joined the netns of another one.
+        """
         asked = f"join the network of container {reference[:12]!r}"
         joined = self._find(reference)
         if not joined.running:
@@ -493,7 +498,7 @@ def _bring_lo_up(netns: NetNS) -> None:
 
 
 def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:
-    """Set the requested `net.*` sysctls from inside the namespace."""
+    """Set the requested `net.*` sysctls from inside the netns."""
     wanted = {name: value for name, value in config.sysctls.items() if name.startswith("net.")}
     if wanted:
         with netns.entered():

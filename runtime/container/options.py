@@ -1,4 +1,4 @@
-"""Options of a new container, checked before anything is created; signals by name."""
+"""Options of a new container, checked before anything is created, and names of signals."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def _check_options(asked: str, options: ContainerOptions, workdir: str, hostname
 def _command(
     asked: str, command: Sequence[str], options: ContainerOptions, defaults: ImageDefaults
 ) -> tuple[list[str], list[str]]:
-    """Return the entrypoint and the whole command, which begins with it."""
+    """Return the entrypoint and the whole command, which begins with the entrypoint."""
     given = "entrypoint" in options
     entrypoint = list(options["entrypoint"]) if given else defaults.entrypoint
     arguments = list(command) or ([] if given else defaults.command)
@@ -209,7 +209,7 @@ def _command(
 
 
 def _exposed_ports(asked: str, options: ContainerOptions, defaults: ImageDefaults) -> list[str]:
-    """Check published ports, and return exposed ones: the image's and those of `expose`."""
+    """Check the published ports; return the exposed ports of the image and of `expose`."""
     publish, expose = options.get("publish", ()), options.get("expose", ())
     if publish or expose:
         from runtime.network import ports  # this module imports nftables, which few containers need
@@ -247,7 +247,7 @@ def _limits(asked: str, options: ContainerOptions) -> tuple[int, int, int]:
 
 
 def _refuse_contradictions(mode: NetworkMode, asked: str, options: ContainerOptions) -> None:
-    """Raise `InvalidError` with the options, by CLI name, that contradict the network mode."""
+    """Raise `InvalidError` if options contradict the network mode; name them as the CLI does."""
     given = {
         "publish": options.get("publish") or options.get("publish_all"),
         "mac": options.get("mac"),
@@ -279,7 +279,10 @@ def connection(
     mac: str = "",
     aliases: Sequence[str] = (),
 ) -> Connection:
-    """Return a checked connection to a network; `InvalidError` names the malformed part."""
+    """Check the options of a network connection and return its record.
+
+    `InvalidError` names the malformed part.
+    """
     _check_address(asked, "ip", ip, 4)
     _check_address(asked, "ip6", ip6, 6)
     mac = mac.lower().replace("-", ":")

@@ -15,7 +15,10 @@ _PTS_MAJORS: Final = range(136, 144)
 
 
 class Process(NamedTuple):
-    """One process. `used` is its CPU time and `started` its start since the epoch, in seconds."""
+    """One process of a container.
+
+    `used` is its CPU time in seconds, `started` its start in seconds since the epoch.
+    """
 
     pid: int
     parent: int
@@ -27,7 +30,10 @@ class Process(NamedTuple):
 
 
 def of(pid: int) -> list[int]:
-    """Return the pids in the pid namespace with pid 1 `pid`; one that just ends may be missing."""
+    """Return the pids in the pid namespace whose pid 1 is `pid`.
+
+    A process that is just ending may be missing.
+    """
     try:
         home = os.stat(f"/proc/{pid}/ns/pid").st_ino
     except FileNotFoundError:

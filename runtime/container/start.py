@@ -1,7 +1,7 @@
-"""Start and end of a container, seen from the caller.
+"""Start and end of a container, on the caller's side.
 
-The two sides of a start run in parallel: the child builds the file system while the caller sets
-up the network. The child waits for `GO` before it runs the command.
+During a start, the caller and the child process run in parallel. The child builds the file system
+while the caller sets up the network. The child waits for `GO` before it runs the command.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ _END_BOUND = 30_000
 
 
 class StartedContainer(NamedTuple):
-    """Results of a start: master of the terminal or -1, published ports, descriptor of the rules.
+    """Results of a start: master of the terminal or -1, published ports, owner of the nft rules.
 
-    The descriptors of `ports` and `rules` are numbers in pid 1.
+    `rules` is the descriptor of the nft socket that owns the rules. It and the descriptors of
+    `ports` are numbers in pid 1.
     """
 
     console: int = -1
@@ -178,7 +179,7 @@ def end(*pids: int) -> None:
 
 
 def collect(child: int) -> None:
-    """Wait for a child whose exit code has no meaning."""
+    """Wait for the end of a child process, whose exit code has no meaning."""
     try:
         os.waitpid(child, 0)
     except ChildProcessError:
@@ -213,7 +214,7 @@ class Descriptors:
         return self.keep(os.open(path, flags | os.O_CLOEXEC, 0o600))
 
     def close(self, fd: int) -> None:
-        """Close one of them now; do nothing if it is already closed."""
+        """Close one descriptor now; do nothing if it is already closed."""
         if fd in self._open:
             self._open.remove(fd)
             os.close(fd)

@@ -48,7 +48,7 @@ class Volumes:
         return self.inspect(name)
 
     def sources(self, binds: Iterable[str]) -> list[Bind]:
-        """Return a container's mounts with host paths for all of them; create its volumes."""
+        """Create a container's volumes; return all its mounts with host paths as sources."""
         found = [parse_bind("mount a volume", text) for text in binds]
         return [
             item._replace(source=self.create(item.source).directory) if item.volume else item

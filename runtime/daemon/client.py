@@ -42,9 +42,9 @@ class DaemonClient:
     ) -> None:
         """Serve a container until the process behind `pidfd` ends.
 
-        With `netns` the resolver's sockets are open there on return; replies may come only when a
-        new daemon has started. An earlier service of the same container is replaced; there is
-        none if the container `began` just now.
+        With `netns`, the resolver's sockets are open in that netns on return. DNS replies may have
+        to wait until a new daemon has started. An earlier service of the same container is
+        replaced. With `began` there is none, because the container has just started.
         """
         # This module imports nftables, which most calls do not need.
         from runtime.daemon.dns_socket import open_dns_sockets
@@ -89,13 +89,14 @@ class DaemonClient:
     def revive(self) -> None:
         """Start another daemon if the last one was killed; it finds its containers by itself.
 
-        Its socket exists until it exits normally, which shows that there was a daemon.
+        The daemon removes its socket when it exits normally. A socket without a daemon therefore
+        shows that the last one was killed.
         """
         if not _is_running(self._store):
             self._begin(b"{}", [])
 
     def _begin(self, message: bytes, fds: Sequence[int]) -> bool:
-        """Start a daemon unless one runs and send it the message; false if one runs."""
+        """Start a daemon and send it the message; return false if a daemon already runs."""
         store = self._store
         with store.locked():
             if _is_running(store):
@@ -128,7 +129,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _is_running(store: Store) -> bool:
-    """Return whether a process has the daemon's socket, even if it does not listen yet."""
+    """Return whether a daemon has the socket open, even if it does not listen yet."""
     try:
         opened = _connect(store, wait=False)
     except BlockingIOError:  # the queue of connections is full
@@ -139,7 +140,10 @@ def _is_running(store: Store) -> bool:
 
 
 def _connect(store: Store, *, wait: bool = True) -> socket.socket | None:
-    """Connect to the daemon, `None` if none runs; wait while the queue is full (unix(7))."""
+    """Connect to the daemon; return `None` if no daemon runs.
+
+    Wait while the daemon's queue is full (unix(7)).
+    """
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         # By descriptor, because the path may be longer than a socket address allows (unix(7)).
@@ -168,7 +172,7 @@ def _connect(store: Store, *, wait: bool = True) -> socket.socket | None:
 
 
 def _request(store: Store, message: bytes, fds: Sequence[int]) -> bool:
-    """Send the daemon a message and wait until it is done; false if no daemon runs."""
+    """Send the daemon a request and wait until it is done; return false if no daemon runs."""
     opened = _connect(store)
     if opened is None:
         return False

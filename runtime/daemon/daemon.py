@@ -225,9 +225,10 @@ def run(root: str, listening: int, log: int, begins: int) -> NoReturn:
 
 
 def main(root: str, listening: int) -> None:
-    """Serve the containers of a state directory until none is left; for a process just forked.
+    """Serve the containers of a state directory until none is left.
 
-    `listening` is the descriptor of the socket at which clients connect.
+    Call it in a process that was just forked. `listening` is the descriptor of the socket at which
+    clients connect.
     """
     set_title(TITLE)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a closed connection is an error, not the end

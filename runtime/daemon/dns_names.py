@@ -41,14 +41,17 @@ _VERSIONS: Final = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}
 
 
 class Upstream(NamedTuple):
-    """Resolvers for names of no peer; queried from the container's netns or the host's."""
+    """Resolvers for names that belong to no peer.
+
+    They are queried from the container's netns if `from_inside` is true, else from the host's.
+    """
 
     servers: list[str]
     from_inside: bool
 
 
 class DnsNames:
-    """The names in one store."""
+    """DNS names of the containers in one store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -78,7 +81,7 @@ class DnsNames:
         return Upstream(upstream() if leads_out else [], from_inside=False)
 
     def _owns(self, networks: dict[str, dict[str, Member]], address: Address) -> bool:
-        """Return whether an address lies in one of these networks, in use or not."""
+        """Return whether an address, in use or not, lies in one of these networks."""
         for name in networks:
             config = read_json(f"{self._store.networks}/{name}/config.json")
             for text in (config["subnet"], config["subnet6"]):
@@ -89,7 +92,7 @@ class DnsNames:
     # --- answers -----------------------------------------------------------------
 
     def answer(self, identity: str, query: Message) -> Message | None:
-        """Return the reply from peers' names; `None` if the query is about another name."""
+        """Return the reply from the names of peers; `None` if the query is about another name."""
         question = query.question[0]
         if question.rdclass != dns.rdataclass.IN:
             return None
@@ -156,8 +159,8 @@ def _addresses(networks: dict[str, dict[str, Member]], name: dns.name.Name) -> I
 def read(wire: bytes) -> Message | None:
     """Parse a query with one question; `None` for any other message, which gets no reply.
 
-    Of the other records only EDNS's is used, and only for the size limit of the reply. Parsing
-    thousands of records takes a minute, in which no other query gets a reply.
+    Of the query's other records, only the EDNS record is used, for the size limit of the reply.
+    Parsing thousands of records would take a minute, in which no other query gets a reply.
     """
     try:
         parser = dns.wire.Parser(wire)
@@ -178,7 +181,7 @@ def read(wire: bytes) -> Message | None:
 
 
 def unknown(query: Message) -> Message:
-    """Reply NXDOMAIN, for a container that has only its peers' names and no further resolver."""
+    """Reply NXDOMAIN, for a container without a resolver other than that for its peers' names."""
     response = _filled(query, [])
     response.set_rcode(dns.rcode.NXDOMAIN)
     return response

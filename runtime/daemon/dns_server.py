@@ -1,7 +1,7 @@
 """The resolver of one container: receive its DNS queries, and reply or forward them.
 
-Queries about peers get a reply at once, regardless of pending queries. Forwarded queries and
-connections each have a limit.
+Queries about peers get a reply at once, regardless of pending queries. The numbers of forwarded
+queries and of connections are limited.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ Take = Callable[[bytes, Send], Awaitable[asyncio.Task[None] | None]]
 
 
 class Connection:
-    """One DNS connection, answered until the client closes it or it is idle too long."""
+    """One DNS connection over TCP, served until the client closes it or it is idle too long."""
 
     def __init__(self, opened: socket.socket, take: Take) -> None:
         self._socket, self._take = opened, take
@@ -204,7 +204,7 @@ _CHUNK: Final = 1 << 16
 
 
 class Stream:
-    """One connection, on which a message may arrive in pieces or with others (RFC 7766, 8)."""
+    """DNS messages on a TCP connection, which may split or join messages (RFC 7766, 8)."""
 
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
@@ -212,7 +212,7 @@ class Stream:
         self._sending = asyncio.Lock()
 
     async def receive(self) -> bytes:
-        """Return the next message; `ConnectionError` if the connection ends before one.
+        """Return the next message; `ConnectionError` if the connection ends before its end.
 
         A cancelled call loses nothing: a later call returns the message.
         """
@@ -233,7 +233,7 @@ class Stream:
             await asyncio.get_running_loop().sock_sendall(self._socket, framed)
 
     def _end(self) -> int:
-        """Return the end of the first message, as far as the received bytes determine it."""
+        """Return the end position of the first message, or of its length field if incomplete."""
         if len(self._received) < _LENGTH:
             return _LENGTH
         return _LENGTH + int.from_bytes(self._received[:_LENGTH], "big")
@@ -254,9 +254,10 @@ Open = Callable[[socket.AddressFamily, socket.SocketKind], AbstractContextManage
 async def ask(
     query: bytes, servers: Sequence[str], transport: Transport, opener: Open
 ) -> bytes | None:
-    """Return the first reply with the query's id restored; `None` if there is none.
+    """Query resolvers in turn; return the first reply, or `None`, with the query's own id.
 
-    A reply with an error of `_GIVES_UP` counts only if no other resolver has a better one.
+    A reply with an error code in `_GIVES_UP` is returned only if no other resolver has a better
+    one.
     """
     given_up: bytes | None = None
     # A random id, so that an attacker who spoofs the resolver has to guess it too.

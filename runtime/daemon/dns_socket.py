@@ -48,7 +48,7 @@ class DnsSockets(NamedTuple):
 
 
 def namespace(pidfd: int) -> NetNS:
-    """Return the netns of a process, to be entered; this does not keep it alive: setns(2)."""
+    """Return the netns of a process for setns(2); the result does not keep the netns alive."""
     return NetNS(os.dup(pidfd))
 
 
@@ -72,7 +72,7 @@ def open_dns_sockets(netns: NetNS, *, first: bool = False) -> DnsSockets:
 
 
 def remove_redirection(netns: NetNS) -> None:
-    """Remove the redirection in a netns: queries find no listener, as if there had been none."""
+    """Remove the redirection of DNS queries in a netns; queries then find no listener."""
     with Nft(netns) as nft:
         nft.apply([add_table(TABLE), del_table(TABLE)])
 

@@ -1,10 +1,11 @@
 """Relay of published ports on the IPv6 loopback address to the container.
 
-The kernel cannot redirect these packets: it accepts a packet to `::1` only from `lo`, and the
-same goes for the reply. The sockets are those by which the container's pid 1 reserves the port.
-The container sees the host as the client, by its address on the container's bridge. Beyond the
-quota (`RelayQuota`) a new connection waits until another one ends, and a new UDP session ends
-the one that has been silent longest.
+The kernel cannot redirect these packets: it accepts a packet to `::1`, request or reply, only from
+`lo`. The relay uses the sockets by which the container's pid 1 reserves the port. For the
+container, the client is the host, with its address on the container's bridge.
+
+Beyond the quota (`RelayQuota`) a new connection waits until another one ends, and a new UDP session
+ends the one that has been silent longest.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _FORGOTTEN: Final = 60.0
 
 
 class UdpSession(NamedTuple):
-    """UDP session of one client: the socket inside, and the task that returns the replies."""
+    """UDP session of one client: the socket to the container, and the task that returns replies."""
 
     inside: socket.socket
     replies: asyncio.Task[None]
@@ -34,7 +35,7 @@ class UdpSession(NamedTuple):
 class Relay:
     """Relay from one socket to `target`, until it is closed.
 
-    Its descriptors count against the `part` of its container.
+    The relay's descriptors count against `part`, the quota of its container.
     """
 
     def __init__(self, opened: socket.socket, target: End, part: ContainerQuota) -> None:
@@ -122,7 +123,7 @@ class Relay:
 
 
 async def _pour(source: socket.socket, sink: socket.socket) -> None:
-    """Copy everything from one side to the other, end of stream included."""
+    """Copy all data from one socket to the other, and then the end of the stream."""
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(source, _CHUNK):
         await loop.sock_sendall(sink, data)
@@ -148,7 +149,7 @@ class RelayQuota:
         self._waiting: list[asyncio.Future[None]] = []
 
     def part(self) -> ContainerQuota:
-        """Return a container's quota, the same size for each."""
+        """Return a quota for a container; all containers have quotas of the same size."""
         made = ContainerQuota(self)
         self._parts.add(made)
         return made
@@ -162,7 +163,7 @@ class RelayQuota:
         return max(CONNECTION, min(_MOST, most // _SHARE // max(1, len(self._parts))))
 
     def leave(self, part: ContainerQuota) -> None:
-        """Remove a container's quota; the others share it."""
+        """Remove a container's quota; the other containers share the descriptors."""
         self._parts.discard(part)
         self.wake()
 

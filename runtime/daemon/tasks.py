@@ -1,4 +1,4 @@
-"""Running tasks and their sockets, which end together and at once."""
+"""Asyncio tasks with their sockets, all closed by one method."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.E
 
 
 async def accept(listening: socket.socket) -> socket.socket:
-    """Accept the next connection; without a free descriptor it waits in the queue."""
+    """Accept the next connection; it stays in the queue until a descriptor is free."""
     loop = asyncio.get_running_loop()
     while True:
         try:

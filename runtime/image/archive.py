@@ -72,7 +72,7 @@ class Blob(NamedTuple):
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """Return the file of that name in Docker's layout, which may have the digest in it."""
+        """Return the file of that name in Docker's layout; the name may contain the digest."""
         found = _DIGEST_NAME.fullmatch(name)
         return cls(name, found[1] or found[2] if found else "")
 
@@ -168,7 +168,7 @@ class Archive:
             yield _Listed(Blob.of(manifest.config), blobs, [name for name in names if name][:1])
 
     def _manifest(self, descriptor: Descriptor) -> Manifest:
-        """Follow a descriptor to its manifest, through indexes of one per platform.
+        """Follow a descriptor to its manifest, through indexes with one manifest per platform.
 
         Each reference is a digest, so indexes cannot form a loop.
         """

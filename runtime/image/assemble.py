@@ -97,7 +97,10 @@ def _diff_id(tree: str) -> str:
 
 
 def _remove_replaced(cache: str) -> None:
-    """Remove layers that were replaced a month ago; a container may use a younger one."""
+    """Remove versions of `base` that were replaced over a month ago.
+
+    A container may still use a version that was replaced later.
+    """
     with suppress(OSError, ValueError, KeyError):
         os.utime(f"{cache}/{read_json(f'{cache}/base.json')['layer']}")  # replaced now
     for entry in os.scandir(cache):
@@ -131,7 +134,7 @@ def _add_etc(root: str) -> None:
 
 
 def _copy(source: str, root: str, target: str) -> None:
-    """Copy one file; a second path of the same file becomes a hard link."""
+    """Copy one file; make a hard link if the file was copied before under another path."""
     if os.path.exists(root + target):
         return
     os.makedirs(os.path.dirname(root + target), mode=0o755, exist_ok=True)
@@ -251,7 +254,7 @@ def _add_python(root: str) -> list[str]:
 
 
 def _compile(name: str, path: str, root: str) -> None:
-    """Compile a module without its source, so that its import checks nothing."""
+    """Compile a module to bytecode that is imported without a check of its source."""
     relative = name.replace(".", "/")
     if os.path.basename(path) == "__init__.py":
         relative += "/__init__"

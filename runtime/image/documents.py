@@ -96,7 +96,7 @@ class Index(Struct, frozen=True, rename="camel"):
 
 
 class Manifest(Struct, frozen=True):
-    """The parts of one image."""
+    """The descriptors of an image's configuration and layers."""
 
     config: Descriptor
     layers: Annotated[list[Descriptor], Meta(max_length=MAX_LAYERS)] = []
@@ -113,7 +113,7 @@ def encode(data: Any) -> bytes:
 
 
 def parse(raw: bytes, kind: type[_Document], name: str) -> _Document:
-    """Decode and check a document; `InvalidArchive` has its name and the offending part."""
+    """Decode and check a document; `InvalidArchive` names the document and the invalid part."""
     try:
         return msgspec.convert(_without_null(json.loads(raw)), kind)
     except (ValueError, RecursionError) as error:

@@ -230,8 +230,8 @@ class Images:
     def remove(self, reference: str, *, force: bool = False) -> RemovedImages:
         """Remove a name, and with the last name the image.
 
-        `ConflictError` names the container that uses it. With `force` the image then loses its
-        names, and stays without one.
+        `ConflictError` names a container that uses the image. With `force` such an image loses its
+        names and is kept without a name.
         """
         asked = f"remove the image {reference!r}"
         with self._store.locked():
@@ -290,7 +290,7 @@ def _add_tree(scratch: str, path: str) -> str:
 
 
 def _add_layer(scratch: str, source: Readable, budget: Budget) -> str:
-    """Create a layer of unknown digest, and return its diff ID."""
+    """Create a layer from a tar of unknown digest, and return its diff ID."""
     directory = f"{scratch}/new-{len(os.listdir(scratch))}"
     made = layer.build(directory, source, budget)
     if not os.path.isdir(f"{scratch}/{made.diff_id}"):

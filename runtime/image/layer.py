@@ -1,7 +1,7 @@
 """A layer: its tar as it was received, and the directory unpacked from it.
 
 ```
-blob        the tar, compressed or not, so that `save` returns it bit by bit
+blob        the tar, compressed or not, so that `save` returns it bit for bit
 tree/       its files, a lower directory of overlays
 layer.json  digests and sizes
 ```

@@ -1,8 +1,8 @@
 """Images on disk, the lookup of an image by name or id, and the cache of the image `base`.
 
 ```
-library/lock                 taken for moments: to publish, to name, to remove
-library/index.json           which images there are, and their names
+library/lock                 taken briefly to publish, name or remove images
+library/index.json           the images and their names
 library/configs/<id>         an image's configuration, byte for byte; the id is its SHA-256
 library/layers/<diff id>/    a layer, shared by all images that have it
 library/empty/               mount points, below every image that lacks them
@@ -52,7 +52,7 @@ class IndexEntry(NamedTuple):
 
 
 class Index(NamedTuple):
-    """Images by id, and ids by name."""
+    """Index of the library: the images by id, and the ids by image name."""
 
     images: dict[str, IndexEntry]
     names: dict[str, str]
@@ -216,16 +216,19 @@ class ImageStore:
             lock.release()
 
     def _make_scratch(self) -> str:
-        """Create a directory. Until it is locked, the library's lock must be held."""
+        """Create a scratch directory.
+
+        Hold the library's lock until the directory is locked.
+        """
         made = f"{self.path}/scratch/{os.urandom(8).hex()}"
         os.mkdir(made, 0o700)
         return made
 
     def publish(self, scratch: str, images: Sequence[NamedImage]) -> list[str]:
-        """List images in the index, all at once, whose layers are on disk or in `scratch`.
+        """List images in the index, in one step; their layers are on disk or in `scratch`.
 
-        Returns the layers that are in neither, because the last other image with them was removed
-        meanwhile; nothing is then published.
+        Return the layers that are in neither; in that case nothing is published. Such a layer was
+        removed meanwhile, with the last other image that had it.
         """
         with self.locked():
             missing = self.missing(layer for image in images for layer in image.config.layers)
@@ -250,7 +253,10 @@ class ImageStore:
         return []
 
     def write(self, index: Index) -> None:
-        """Replace the index; the lock must be held. Unused layers are removed at its release."""
+        """Replace the index; the library's lock must be held.
+
+        Unused layers are removed when the lock is released.
+        """
         images = {
             identity: (*known[:-1], known.defaults._asdict())
             for identity, known in index.images.items()
@@ -258,13 +264,13 @@ class ImageStore:
         write_json(f"{self.path}/index.json", {"images": images, "names": index.names})
 
     def _make_mount_points(self, scratch: str) -> None:
-        """Make a container's mount points, which then need not be made in its own layer."""
+        """Make the mount points below every image, so that no container makes its own."""
         if not os.path.isdir(f"{self.path}/empty"):
             add_mount_points(f"{scratch}/empty")
             os.rename(f"{scratch}/empty", f"{self.path}/empty")
 
     def _remove_unlisted(self) -> None:
-        """Remove what the index does not list; each layer disappears in one step."""
+        """Remove files that the index does not list; each layer disappears in one step."""
         index = self.index()
         for name in os.listdir(f"{self.path}/configs"):
             if name not in index.images:
@@ -347,13 +353,13 @@ def recipe_checksum() -> int:
 
 
 def fingerprint(path: str) -> list[int]:
-    """Return time, size and inode, which change when a file is replaced."""
+    """Return a file's time, size and inode, which change when the file is replaced."""
     status = os.stat(path)
     return [status.st_mtime_ns, status.st_size, status.st_ino]
 
 
 def _cached_base(cache: str) -> Image | None:
-    """Return the cached image; `None` when anything that it was made of has changed."""
+    """Return the cached image; `None` when a file that the image was made of has changed."""
     try:
         made = read_json(f"{cache}/base.json")
         same = all(fingerprint(path) == mark for path, mark in made["from"].items())

@@ -1,9 +1,9 @@
 """Tar archives: reading of hostile input, and packing of a directory.
 
-`tarfile` decodes and encodes the 512 bytes of a header; the rest is done here. The
-reader of `tarfile` follows chains of extended headers by recursion, takes them into
-memory however large they claim to be, and takes a damaged header for the end.
-POSIX.1-2024 pax(1) and the GNU tar manual describe the formats.
+`tarfile` decodes and encodes the 512 bytes of a header; the rest is done here. The reader of
+`tarfile` follows chains of extended headers by recursion, and reads them into memory however large
+they claim to be. It takes a damaged header for the end of the archive. POSIX.1-2024 pax(1) and the
+GNU tar manual describe the formats.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def clean(path: str, what: str) -> str:
 class TarReader:
     """Iterator over the entries of a tar, with access to the data of the current one.
 
-    Iterating raises `InvalidArchive` at the first fault: a damaged or missing header, a
-    path that leads out, a device, too many entries.
+    Iterating raises `InvalidArchive` at the first fault: a damaged or missing header, a path that
+    leads out of the archive's top directory, a device, too many entries.
     """
 
     def __init__(self, source: Readable) -> None:
@@ -288,7 +288,7 @@ def _time(raw: bytes | None, plain: int) -> int:
 
 
 def header(info: tarfile.TarInfo) -> bytes:
-    """Encode the header of an entry, with an extended one where it is needed."""
+    """Encode the header of an entry, preceded by an extended header where needed."""
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
@@ -302,10 +302,10 @@ def pack(
 ) -> Iterator[bytes]:
     """Yield the pieces of a tar of a file or directory, open or at a path, under `name`.
 
-    A directory without a name is packed as `.`, with its content below it. With `layer` overlayfs
-    whiteouts become those of a layer. `owner` replaces all owners. Raises `InvalidArchive` for
-    files that `TarReader` and `extract` refuse: devices, reserved names, too many nested
-    directories.
+    A directory without a name is packed as `.`, with its content below it. With `layer`, overlayfs
+    whiteouts become the whiteouts of an image layer. `owner` replaces all owners. Raises
+    `InvalidArchive` for files that `TarReader` and `extract` refuse: devices, reserved names, too
+    many nested directories.
     """
     fd = os.dup(top) if isinstance(top, int) else os.open(top, os.O_PATH | os.O_CLOEXEC)
     yield from _Packer(layer=layer, owner=owner).entry(fd, name)

@@ -44,7 +44,7 @@ def _id_ranges(name: str) -> IdRanges:
 
 
 def _mapped(number: int, ranges: IdRanges) -> int:
-    """Return the ID, or root's where the user namespace does not map it."""
+    """Return the ID, or root's if the user namespace does not map the ID."""
     return number if any(0 <= number - first < count for first, count in ranges) else 0
 
 
@@ -238,5 +238,5 @@ class Tree:
 
 
 def _opened(parent: int, name: str) -> AbstractContextManager[int]:
-    """Open a directory; ENOTDIR or ELOOP for a link of that name."""
+    """Open a directory; fail with ENOTDIR or ELOOP if the name is a symbolic link."""
     return closing(os.open(name, _DIRECTORY, dir_fd=parent))

@@ -1,11 +1,10 @@
-"""Whiteouts: marks of a layer for files of the layers below that are removed.
+"""Whiteouts: entries of a layer that remove files of the layers below.
 
 In a tar an empty file `.wh.NAME` removes NAME, and `.wh..wh..opq` removes everything in its
 directory (OCI image specification, "Image Layer Filesystem Changeset"). On disk overlayfs needs a
 character device 0:0 called NAME, or an extended attribute of the directory
-(Documentation/filesystems/overlayfs.rst). Both can be created in a user namespace: the device
-since Linux 5.8, and `user.*` attributes replace the `trusted.*` ones that only the host's root
-may set.
+(Documentation/filesystems/overlayfs.rst). Both can be created in a user namespace: the device since
+Linux 5.8, and `user.*` attributes replace the `trusted.*` ones that only the host's root may set.
 """
 
 from __future__ import annotations
@@ -39,7 +38,10 @@ def make(directory: int, name: str) -> None:
 
 
 def is_opaque(directory: int, mark: str) -> bool:
-    """Return True if an open directory hides everything below it; `mark` is `attribute()`."""
+    """Return True if an open directory hides the files of lower layers.
+
+    `mark` is the extended attribute that `attribute()` returns.
+    """
     try:
         return os.getxattr(directory, mark) == b"y"
     except OSError as error:
@@ -49,9 +51,10 @@ def is_opaque(directory: int, mark: str) -> bool:
 
 
 def make_opaque(directory: int, mark: str) -> None:
-    """Hide everything below an open directory.
+    """Hide the files of lower layers in an open directory.
 
-    Whiteouts in it are removed: they have no effect any more, and overlayfs would list them.
+    Whiteouts in the directory are removed: they have no effect any more, and overlayfs would list
+    them.
     """
     os.setxattr(directory, mark, b"y")
     with os.scandir(directory) as found:

@@ -1,13 +1,14 @@
 """Fork server: a small process that forks the first processes of containers and the DNS daemon.
 
-A fork copies the page tables of its parent, and a start forks three times. One fork takes 3.8 ms
-in a pytest worker's host (77 MB) and 0.7 ms here. A library caller that starts many containers
-passes a server to its `Engine`; the `mydocker` command is small itself and forks.
+The time of a fork grows with the memory of the parent, and a start forks three times. One fork
+takes 3.8 ms in a pytest worker (77 MB) and 0.7 ms in this server. A library caller that starts many
+containers passes a server to its `Engine`. The `mydocker` command is itself small and needs no
+server.
 
 Containers start in the server's namespaces, which are those of the process that started it, and
-outlive it. The server's interpreter runs from a separate read-only mount, so that no container
-can change the file through /proc (CVE-2019-5736). The server ends when its callers have closed
-their socket.
+outlive the server. The server's interpreter runs from a separate read-only mount, so that no
+container can change the file through /proc (CVE-2019-5736). The server ends when its callers have
+closed their socket.
 """
 
 from __future__ import annotations
@@ -96,7 +97,10 @@ class ForkServer:
         return cls(process, here)
 
     def spawn(self, entry: str, arguments: tuple[Any, ...], keep: Collection[int]) -> int:
-        """Let the server fork (`Spawn`); fork here if the request is too large or it has ended."""
+        """Let the server fork (`Spawn`).
+
+        Fork in this process if the request is too large or the server has ended.
+        """
         import pickle
         import socket
 
@@ -108,7 +112,10 @@ class ForkServer:
         return fork_here(entry, arguments, keep)
 
     def close(self) -> None:
-        """End the server. Forks of the caller may have the channel open, so that it gets no end."""
+        """End the server.
+
+        Closing the channel is not enough: forks of the caller may still have the channel open.
+        """
         self.channel.close()
         self.process.kill()
         self.process.wait()
@@ -141,7 +148,7 @@ def serve(channel: int) -> None:
 
 
 def _renumber(found: list[int], numbers: tuple[int, ...]) -> None:
-    """Give the received descriptors the numbers that they have in the caller, closed by an exec."""
+    """Give received descriptors the numbers that they have in the caller; set close-on-exec."""
     import fcntl
 
     above = max(numbers, default=0) + 1

@@ -101,9 +101,9 @@ def child(launch: InitSpec) -> NoReturn:
 def fork() -> int:
     """Fork (fork(2)) without Python's warning about a caller with several threads.
 
-    The warning is about locks that another thread holds at that moment. Children need none of
-    those locks: if the caller has other threads, it imports the modules that the child needs
-    before the fork. Children end in exec or _exit.
+    The warning is about locks that another thread holds at the time of the fork. The child needs
+    none of those locks: if the caller has other threads, it imports the child's modules before the
+    fork. Children end in exec or _exit.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

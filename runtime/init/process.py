@@ -1,14 +1,14 @@
 """Execution of a command in the namespaces that the caller is already in.
 
-A fork copies the page tables of its caller, and later each page that one of the two writes to.
-With posix_spawn(3), the child borrows the caller's memory until it executes. posix_spawn(3)
-can begin a session and set the standard streams, which is enough for most containers. Other
-settings (a terminal, another user, other capabilities) need a forked child, which applies them
-step by step before it executes.
+The time of a fork grows with the caller's memory: the kernel copies the page tables, and later each
+page that either process writes to. With posix_spawn(3), the child borrows the caller's memory until
+it executes. posix_spawn(3) can begin a session and set the standard streams, which is enough for
+most containers. Other settings (a terminal, another user, other capabilities) need a forked child,
+which applies them step by step before it executes.
 
 In both cases the process is still the runtime's interpreter when the kernel looks up the command,
-and `/proc/self/exe` leads to that interpreter, a file of the host. A command that is found
-through a magic link of proc(5) is therefore refused (CVE-2019-5736).
+and `/proc/self/exe` leads to that interpreter, a file of the host. A command that is found through
+a magic link of proc(5) is therefore refused (CVE-2019-5736).
 """
 
 from __future__ import annotations
@@ -130,14 +130,18 @@ def _spawned(command: Command, stdio: Stdio) -> int:
 
 
 class _UnseenError(Exception):
-    """The check needs a process in the container's pid namespace: others have no `/proc/self`."""
+    """Error of a check that needs a process in the container's pid namespace.
+
+    A process of another pid namespace has no `/proc/self` in the container's /proc.
+    """
 
 
 def _found(name: str, env: dict[str, str], *, sees: bool) -> Iterator[str]:
     """Yield the existing files of the command in PATH.
 
-    Raise `CommandError` for a command that only a magic link leads to. Unless the caller `sees` its
-    own directory in the container's /proc, raise `_UnseenError` where that makes a difference.
+    Raise `CommandError` for a command that only a magic link leads to. `sees` is true if the caller
+    has a directory in the container's /proc. Otherwise raise `_UnseenError` if the result may
+    depend on that directory.
     """
     paths = [name]
     if "/" not in name:
@@ -161,8 +165,9 @@ def _all_found(name: str, env: dict[str, str]) -> tuple[list[str], CommandError 
 def _is_there(name: str, path: str, *, sees: bool) -> bool:
     """Return True if the file exists; no magic link may lead to it or to its interpreters.
 
-    A file that cannot be opened exists: executing it gives the reason. Raise `CommandError` for a
-    file that cannot be checked now or here: execve(2) may wait where this check does not.
+    A file that cannot be opened counts as existing, because executing it reports the reason. Raise
+    `CommandError` for a file that cannot be checked now or here: execve(2) may wait where this
+    check does not.
     """
     part = os.fsencode(path)
     for depth in range(_DEEPEST):

@@ -78,9 +78,10 @@ def mount_overlay(rootfs: Rootfs) -> None:
 
 
 def mount_layers(layers: tuple[str, ...], mountpoint: str, own: str = "") -> None:
-    """Mount layers, uppermost first; read-only without options of the container's `own`.
+    """Mount an overlay of layers, uppermost first.
 
-    A read-only overlay needs at least two layers.
+    `own` has the mount options of the container's own layer. Without them the overlay is read-only
+    and needs at least two layers.
     """
     # Pass layers by descriptor: all options together must fit into one page, regardless of the
     # length of the layers' paths. Without redirects and metacopy, files in the upper layer are
@@ -274,7 +275,7 @@ class DetachedMount(NamedTuple):
 def open_binds(binds: Sequence[Bind]) -> list[DetachedMount]:
     """Open every source, with the mounts below it, for `attach_binds`.
 
-    A device in a source cannot be opened inside. Raise `InvalidError` if a source does not exist.
+    The container cannot open a device in a source. Raise `InvalidError` if a source does not exist.
     """
     found = []
     for source, target, read_only in binds:

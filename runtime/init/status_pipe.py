@@ -99,7 +99,7 @@ def send_descriptors(channel: int, descriptors: Sequence[int]) -> None:
 def receive_descriptors(channel: int) -> tuple[bytes, list[int]]:
     """Receive the next byte and the descriptors that come with it, if any.
 
-    The descriptors get the lowest free numbers. Without a byte the other end is closed.
+    The descriptors get the lowest free numbers. If no byte comes, the other end is closed.
     """
     import socket
 

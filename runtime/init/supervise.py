@@ -48,8 +48,9 @@ class OutputStream:
     """One output stream of the command: its source, and the caller's copy of it.
 
     `copy` is -1 if the caller wants no copy. A copy without a reader blocks the stream, as a full
-    pipe would. A copy that cannot be written is closed and reported on the pipe `lost`. The
-    reader of `lost` then exits, so the copies of the `peers` are closed too.
+    pipe would. A copy that cannot be written is closed and reported on the pipe `lost`. The process
+    that reads `lost` then exits. The copies of the `peers`, which are the streams of the same
+    command, are therefore closed too.
     """
 
     def __init__(self, name: str, source: int, copy: int, lost: int = -1) -> None:
@@ -82,10 +83,10 @@ class OutputStream:
         return True
 
     def _write(self, *, within: int | None = None) -> None:
-        """Write pending data to the copy, once it has room, within this many milliseconds.
+        """Write pending data to the copy, if it takes data `within` this many milliseconds.
 
-        The room may be gone again: both streams may lead to one pipe. While a slow reader is
-        awaited, signals are still forwarded.
+        The write may still find no room, because both streams may lead to one pipe. While the copy
+        has a slow reader, signals are still forwarded.
         """
         poll = select.poll()
         poll.register(self.copy, select.POLLOUT)

@@ -1,4 +1,4 @@
-"""Terminals: the pair in the container, its master in the caller, and the relay between."""
+"""Terminals: the container's terminal, its master in the caller, and the relay of bytes."""
 
 from __future__ import annotations
 
@@ -117,7 +117,10 @@ class _Input:
             self._ended, self._pending = True, b"\x04"  # end of input on a terminal
 
     def write(self) -> None:
-        """Write as much input as the terminal takes; drop it once all processes closed it."""
+        """Write as much input as the terminal takes.
+
+        Drop the input once all processes of the container have closed the terminal.
+        """
         try:
             self._pending = self._pending[os.write(self._master, self._pending) :]
         except BlockingIOError:

@@ -146,9 +146,9 @@ def set_ipv6(interface: str, *, on: bool) -> None:
 def add_pair(
     host: Netlink, netns: NetNS, network: NetworkConfig, endpoint: EndpointRecord, *, master: int
 ) -> None:
-    """Create a container's veth pair: its peer inside and still down, its host end a bridge port.
+    """Create a container's veth pair: the host end is a bridge port, the peer is still down.
 
-    `master` is the bridge's index.
+    The peer is in the container's netns. `master` is the interface index of the bridge.
     """
     pair = [
         rtnetlink.add_veth(
@@ -174,9 +174,10 @@ def _set_port(host: Netlink, network: NetworkConfig, endpoint: EndpointRecord) -
 def wait_until_forwarding(
     host: Netlink, master: rtnetlink_dump.Link, endpoint: EndpointRecord
 ) -> None:
-    """Wait until the kernel has noticed the carrier; before that it drops packets.
+    """Wait until the kernel has noticed the carrier of a new bridge port.
 
-    The carrier event goes through the kernel's link watch work queue and takes microseconds.
+    Before that, the kernel drops packets. The carrier event goes through the kernel's link watch
+    work queue and takes microseconds.
     """
     deadline = time.monotonic() + 5
     names = [endpoint.veth]

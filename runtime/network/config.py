@@ -1,6 +1,6 @@
-"""Network configuration: check the options and choose the rest. Pure.
+"""Network configuration: check the given options and choose the missing ones.
 
-`used` are the subnets of other networks and of the host's routes.
+All functions are pure. `used` are the subnets of other networks and of the host's routes.
 """
 
 from __future__ import annotations
@@ -78,10 +78,11 @@ _WITHIN: Final = {
 def design(
     asked: str, name: str, options: NetworkOptions, *, identity: str, used: list[Network]
 ) -> NetworkConfig:
-    """Return the network; `ConflictError` if it overlaps, `InvalidError` if it is malformed.
+    """Return the configuration of a new network.
 
-    Missing options are chosen: a private IPv4 subnet that overlaps no other, a ULA prefix drawn
-    from the ID, the first address as gateway.
+    `ConflictError` if it overlaps another subnet, `InvalidError` if it is malformed. Missing
+    options are chosen: a private IPv4 subnet that overlaps no other, a ULA prefix drawn from the
+    ID, the first address as gateway.
     """
     subnet, subnet6 = options.get("subnet", ""), options.get("subnet6", "")
     ip_range = options.get("ip_range", "")

@@ -170,10 +170,10 @@ def unplug(netns: NetNS, interface: str) -> None:
 
 
 def detach(*identities: str, keep: Collection[str] = ()) -> None:
-    """Remove every veth end of these containers except those to `keep`, even unknown ones.
+    """Remove every veth end of these containers, recorded or not, except those to `keep`.
 
-    Several are removed in one step: before a link is gone the kernel waits for an RCU grace
-    period, as long for one link as for a thousand.
+    The links of several containers are removed in one step. Before a link is gone, the kernel waits
+    for an RCU grace period, as long for one link as for a thousand.
     """
     ends = {veth_name(identity, number) for identity in identities for number in range(ENDS)}
     with Netlink() as host:
@@ -227,13 +227,13 @@ def _advertise(address: IPv6Address, index: int, mac: str) -> None:
 
 
 def leading(networks: Sequence[NetworkConfig], version: Literal[4, 6]) -> NetworkConfig | None:
-    """Return the network of a container's default route; `None` if all of them are internal."""
+    """Return the network of a container's default route; `None` if no network leads out."""
     ways = [item for item in networks if not item.internal and (version == 4 or item.subnet6)]
     return min(ways, key=lambda item: item.name, default=None)
 
 
 def gateway(endpoint: EndpointRecord, version: Literal[4, 6]) -> str:
-    """Return the gateway of a family, `""` if there is none."""
+    """Return the gateway of an address family, `""` if there is none."""
     return endpoint.gateway if version == 4 else endpoint.gateway6
 
 
@@ -244,7 +244,7 @@ def way_out(endpoints: Sequence[EndpointRecord], version: Literal[4, 6]) -> Endp
 
 
 def first_routes(endpoints: Sequence[EndpointRecord], indexes: Mapping[str, int]) -> list[Request]:
-    """Return the default routes of a netns that has none; `indexes` are of its interfaces."""
+    """Return the default routes for a netns that has none; `indexes` has the interface indexes."""
     found = []
     for version in (4, 6):
         if chosen := way_out(endpoints, version):
@@ -279,7 +279,10 @@ _IGMP: Final = 2
 
 
 def marked(flows: FlowWatch | None, *marks: bytes) -> list[Flow]:
-    """Return flows as `Conntrack.marked`, from the flow watch if there is one."""
+    """Return the flows whose encoding contains one of the marks (`Conntrack.marked`).
+
+    The flows come from the flow watch, if there is one.
+    """
     if flows is not None:
         return flows.marked(*marks)
     with Conntrack() as conntrack:

@@ -45,7 +45,7 @@ def extra_hosts(entries: list[str]) -> str:
 
 
 def servers(addresses: Sequence[str]) -> str:
-    """Return a resolv.conf with these resolvers only; empty without any."""
+    """Return a resolv.conf with only these resolvers; empty text if there are none."""
     return "".join(f"nameserver {address}\n" for address in addresses)
 
 

@@ -50,7 +50,11 @@ def _rule(chain: str, network: NetworkConfig, what: str, *parts: Iterable[Expres
 
 
 def _leaving(network: NetworkConfig) -> list[Request]:
-    """Return the rules for packets from containers: peers by `icc`, no forged source address."""
+    """Return the rules for packets from containers.
+
+    They accept or drop packets to peers as `icc` says, and drop packets with a forged source
+    address.
+    """
     bridge = network.bridge
     peers = verdict("accept" if network.icc else "drop")
     within = [*iifname(bridge), *oifname(bridge)]
@@ -121,7 +125,7 @@ def _translated(network: NetworkConfig) -> Iterator[Request]:
 
 
 def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
-    """Yield the rules for 127.0.0.1: only from the host to the bridge."""
+    """Yield the rules for 127.0.0.1: only the host may use it, and only towards the bridge."""
     yield loopback_guard(TABLE, network.bridge, f"{network.name}: loopback")
     called, to = saddr(LOOPBACK), oifname(network.bridge)
     yield _rule(_POSTROUTING, network, "from 127.0.0.1", called, to, masquerade())
@@ -136,7 +140,7 @@ def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
 def applied(networks: Sequence[NetworkConfig]) -> Iterator[None]:
     """Update the kernel's table to match `networks`; without a bridge there is no table.
 
-    The body is for other slow work: closing a socket that has replaced rules takes an RCU grace
+    Use the body for other slow work. Closing a socket that has replaced rules takes an RCU grace
     period, tens of milliseconds after the replacement.
     """
     bridges = [network for network in networks if network.driver == "bridge"]

@@ -39,9 +39,9 @@ def pick(
 ) -> Address:
     """Return a free address of `subnet`, from the part `within` it, or the requested one.
 
-    `taken` contains addresses as text, including the gateway's. `ConflictError` if the request is
-    in use or no address is free, `InvalidError` if it is outside or the network or broadcast
-    address.
+    `taken` contains addresses as text, including the gateway's. Raise `ConflictError` if the
+    requested address is in use or no address is free. Raise `InvalidError` if the requested address
+    is outside the subnet, or the network or broadcast address.
     """
     allowed = host_numbers(subnet)
     if requested is not None:
@@ -95,7 +95,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _keep(path: str, entries: Mapping[str, object], kept: Mapping[str, object]) -> None:
-    """Write the entries of a file to keep; without entries the file is removed."""
+    """Write the remaining entries to a file; remove the file if there are none."""
     if not kept and entries:
         os.unlink(path)
     elif len(kept) < len(entries):

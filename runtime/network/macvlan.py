@@ -55,7 +55,7 @@ def bring_up(inside: Netlink, index: int) -> None:
 
     The kernel refuses while another link on the same parent has its MAC. That may be the link of
     the same container before its restart, whose netns the kernel destroys asynchronously. The
-    function waits for its end.
+    function waits until that link is gone.
     """
     deadline = time.monotonic() + _BOUND
     while True:

@@ -79,11 +79,14 @@ class Networks:
         raise NotFoundError(f"find network {reference!r}", happened, remedy="mydocker network ls")
 
     def named(self, reference: str) -> NetworkConfig:
-        """Return the network as `get`; create the default network if it does not exist."""
+        """Return a network as `get` does; create the default network if it does not exist."""
         return self.default() if reference == DEFAULT_NETWORK else self.get(reference)
 
     def by_mode(self, name: str) -> NetworkConfig:
-        """Return the network of a mode as `named`; the `NotFoundError` also lists the modes."""
+        """Return the network that a mode names, as `named` does.
+
+        The `NotFoundError` also lists the modes.
+        """
         try:
             return self.named(name)
         except NotFoundError as error:
@@ -160,7 +163,10 @@ class Networks:
         return ready
 
     def _unmake_unfinished(self, network: NetworkConfig) -> None:
-        """Undo an incomplete creation; a caller without the right to change has created nothing."""
+        """Undo an incomplete creation.
+
+        If the caller has no right to change the kernel's links, the creation changed none either.
+        """
         try:
             self._unmake(network)
         except NetlinkError as error:
@@ -281,7 +287,7 @@ class Networks:
         """Lease addresses to a container, lowest free first; its `names` resolve to them.
 
         `NotFoundError` if the network is gone, `ConflictError` if no address is left or the
-        requested one is taken, `InvalidError` if it does not fit.
+        requested one is taken, `InvalidError` if the requested one does not fit the network.
         """
         with self._store.locked():
             directory = self._directory(network.name)
@@ -301,8 +307,8 @@ class Networks:
     ) -> None:
         """Release the leases of containers on every network but those to `keep`.
 
-        Their veth ends are removed first (except for `veths`), and the kernel's entries about
-        their addresses.
+        First remove their veth ends (except `veths`), and the kernel's neighbour entries and flows
+        of their addresses.
         """
         gone = frozenset(owners)
         endpoint.detach(*owners, keep=veths)

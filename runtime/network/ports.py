@@ -70,7 +70,7 @@ _LAST: Final = 65535
 class PortRequest(NamedTuple):
     """One port to publish, on a host port from `low` to `high`; 0 for any free one.
 
-    `address` is the host's, `""` for all of them.
+    `address` is the host's address, `""` for all its addresses.
     """
 
     protocol: Protocol
@@ -352,7 +352,7 @@ _PREFIX: Final = "mydocker-"
 
 
 class PortTarget(NamedTuple):
-    """Target of a family's published ports: the container's address, bridge and bridge port."""
+    """Target of published ports in one address family: container address, bridge, bridge port."""
 
     address: Address
     bridge: str
@@ -363,7 +363,7 @@ Targets = Mapping[Literal[4, 6], PortTarget]
 
 
 def table(identity: str) -> Table:
-    """Return the table of one container."""
+    """Return the nft table of one container."""
     return Table("inet", f"{_PREFIX}{identity[:12]}")
 
 
@@ -391,7 +391,7 @@ def dnat_rules(
 
 
 def _to_host(item: Publication, hook: Hook) -> list[Expression]:
-    """Match the host addresses that a hook redirects; empty if it redirects none."""
+    """Return the match for the host addresses that a hook redirects; empty if it redirects none."""
     address = ip_address(item.address)
     if not address.is_unspecified:
         # Only the host may use the loopback, even if such packets arrive; ::1 is relayed.
@@ -414,7 +414,7 @@ def redirect(
 ) -> None:
     """Redirect published ports to a container from now on, existing flows included.
 
-    `nft` is the socket that owns the table, `flows` as for an `Engine`.
+    `nft` is the socket that owns the table, `flows` the flow watch, if there is one.
     """
     with Netlink() as host:
         for target in targets.values():
@@ -441,7 +441,10 @@ def withdraw(bridges: Iterable[str]) -> None:
 def _is_stale(
     flow: Flow, publications: Iterable[Publication], own: set[Address], targets: Targets
 ) -> bool:
-    """Return whether a flow to a published port has another target: a removed container."""
+    """Return whether a flow to a published port still has another target.
+
+    That target is a removed container.
+    """
     asked = flow.original.destination
     version: Literal[4, 6] = 4 if asked.version == 4 else 6
     if version in targets and flow.reply.source == targets[version].address:

@@ -1,7 +1,7 @@
 """Sysctls of the netns that the calling thread is in.
 
-`/proc/sys/net` shows the netns of the process that opens a file in it, so that writing for
-another netns means entering that first (`NetNS.entered`).
+`/proc/sys/net` shows the netns of the process that opens a file in it. To write a sysctl of another
+netns, the thread has to enter that netns first (`NetNS.entered`).
 """
 
 from __future__ import annotations

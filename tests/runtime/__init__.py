@@ -1,1 +1,1 @@
-"""mydocker, tested on the kernel it runs on."""
+"""Tests of mydocker on the kernel of the host that runs them."""

@@ -99,7 +99,7 @@ def test_call_with_few_free_descriptors_works_or_leaves_nothing(
 
 
 def test_connect_without_descriptors_for_its_ports_is_repaired(engine: Engine) -> None:
-    """The next call repairs a connect that lacked descriptors for its ports.
+    """The next mydocker call repairs a connect that lacked descriptors for its ports.
 
     A connect needs a descriptor for each relayed port.
     """

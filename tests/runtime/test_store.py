@@ -88,7 +88,7 @@ def test_whole_id_precedes_an_equal_name(store: Store) -> None:
 def test_ambiguous_or_unknown_container_reference_is_refused(
     store: Store, reference: str, message: str
 ) -> None:
-    """An ambiguous prefix is refused with its matches, and so is an unknown reference.
+    """An ambiguous prefix is refused with its matches, and an unknown reference is refused too.
 
     No reference leads out of the directory.
     """
@@ -124,7 +124,7 @@ def test_container_name_of_a_killed_creation_is_free(store: Store) -> None:
     assert store.resolve(_create(store, "web")) != "f" * 64
 
 
-def test_state_directory_is_accessible_for_its_owner_only(store: Store) -> None:
+def test_state_directory_is_accessible_to_its_owner_only(store: Store) -> None:
     """No other user of the machine can read the state directory."""
     _create(store, "web")
     directories = [store.containers, store.names, store.networks]

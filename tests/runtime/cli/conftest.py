@@ -25,7 +25,7 @@ Command = Callable[..., str]
 
 @pytest.fixture
 def env(engine: Engine, root: Path) -> dict[str, str]:
-    """Return an environment with the checkout and the state of this test."""
+    """Return environment variables with the checkout's path and this test's state directory."""
     del engine  # its fixture cleans up
     return environment(MYDOCKER_ROOT=str(root))
 

@@ -54,7 +54,7 @@ def test_detached_run_prints_only_the_id(mydocker: Mydocker) -> None:
     assert mydocker("rm", identity[:8]).stdout == f"{identity[:8]}\n"
 
 
-def test_lists_have_dockers_columns(mydocker: Mydocker) -> None:
+def test_list_commands_print_dockers_columns(mydocker: Mydocker) -> None:
     """`ps`, `images` and `network ls` print Docker's columns; -q prints one ID per line."""
     identity = mydocker("run", "-d", "--name", "web", "base", "sleep", "1000").stdout.strip()
     mydocker("create", "--name", "new", "base", "true")
@@ -171,7 +171,7 @@ def test_version_option_prints_the_version(mydocker: Mydocker) -> None:
 def test_unusable_state_directory_is_reported(
     tmp_path: Path, mydocker: Mydocker, env: dict[str, str], where: str, cause: str
 ) -> None:
-    """The error names an unusable state directory, a remedy, and the cause if it is known."""
+    """The error names an unusable state directory, a remedy, and if possible the cause."""
     (tmp_path / "file").touch()
     env["MYDOCKER_ROOT"] = str(tmp_path / where)
     done = mydocker("ps")
@@ -182,8 +182,8 @@ def test_unusable_state_directory_is_reported(
     assert (cause in lines[1]) if cause else len(lines) == 2
 
 
-def test_failed_container_does_not_stop_the_command(mydocker: Mydocker) -> None:
-    """A command processes all other containers if one fails, and exits with 1."""
+def test_command_continues_after_a_failed_container(mydocker: Mydocker) -> None:
+    """A command continues with the other containers if one fails, and exits with 1."""
     mydocker("create", "--name", "a", "base", "true")
     done = mydocker("rm", "nope", "a")
     assert (done.returncode, done.stdout) == (1, "a\n")
@@ -203,9 +203,9 @@ def test_reset_removes_containers_networks_and_default_bridge(mydocker: Mydocker
 def test_signal_is_forwarded_to_the_command(
     env: dict[str, str], mydocker: Mydocker, how: str, number: int
 ) -> None:
-    """The command gets the signals that mydocker gets, and mydocker returns its exit code.
+    """A mydocker process forwards its signals to the command and has the exit code of the command.
 
-    The container keeps running if `exec` started the command.
+    If `exec` started the command, the container keeps running.
     """
     mydocker("run", "-d", "--name", "web", "base", "sleep", "1000")
     script = "trap 'exit 5' INT TERM; echo ready; while :; do sleep 0.01; done"
@@ -217,7 +217,7 @@ def test_signal_is_forwarded_to_the_command(
 
 
 @pytest.mark.parametrize("how", ["run", "exec"])
-def test_terminal_is_controlling_and_follows_the_size(
+def test_terminal_is_controlling_and_has_the_callers_size(
     env: dict[str, str], mydocker: Mydocker, how: str
 ) -> None:
     """`run -t` and `exec -t` give the command a controlling terminal of the caller's size.
@@ -343,7 +343,7 @@ def test_error_without_root_names_alternatives(root: Path, monkeypatch: pytest.M
         Engine(root)
 
 
-def test_state_on_overlay_is_refused(engine: Engine, root: Path) -> None:
+def test_state_directory_on_overlay_is_refused(engine: Engine, root: Path) -> None:
     """A state directory on an overlay is refused, and the error names that cause.
 
     The kernel reports only EINVAL.

@@ -1,4 +1,4 @@
-"""Tests of commands on containers and volumes: filters, templates, logs, top."""
+"""Tests of commands on containers and volumes, such as `ps`, `inspect`, `logs` and `top`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.runtime.conftest import FOR_EVER
 
 
 def test_ps_applies_filters_and_formats(engine: Engine, command: Command) -> None:
-    """`ps` lists containers that match any value of each key and all of the keys."""
+    """`ps` lists containers that match every filter key, by any of the values of that key."""
     engine.run("base", FOR_EVER, name="web-1", network="none")
     engine.run("base", FOR_EVER, name="web-2", network="host")
     engine.create("base", FOR_EVER, name="db", network="none")
@@ -82,7 +82,7 @@ DATA = {"A": {"b": [1, 2]}, "N": None, "T": True, "L": {"k.x": "v"}, "S": "text"
         ("plain", "plain"),
     ],
 )
-def test_inspect_template_is_filled(text: str, filled: str) -> None:
+def test_inspect_template_accepts_common_go_syntax(text: str, filled: str) -> None:
     """A template of `inspect` may use the common part of Go's template language."""
     assert output.render(text, DATA) == filled
 
@@ -109,7 +109,7 @@ def test_invalid_inspect_template_is_refused(text: str, why: str) -> None:
 
 
 def test_logs_are_limited_by_tail_and_since(engine: Engine, command: Command) -> None:
-    """Lines before `tail` or `since` are left out, and `follow` also prints later output."""
+    """`logs` leaves out lines before --tail or --since; with --follow it also prints later ones."""
     found = engine.run("base", ["seq", "100"], name="web", network="none")
     engine.wait(found.id)
     assert command("logs", "--tail", "2", "web") == "99\n100\n"
@@ -127,7 +127,10 @@ def test_logs_are_limited_by_tail_and_since(engine: Engine, command: Command) ->
 
 
 def test_since_accepts_seconds_durations_and_dates() -> None:
-    """`since` converts seconds, durations and dates to UTC times with nanoseconds."""
+    """--since accepts seconds, durations and dates.
+
+    They are converted to UTC times with nanoseconds.
+    """
     assert log_time("0") == "1970-01-01T00:00:00.000000000Z"
     assert log_time("2026-01-31T12:00:00+02:00") == "2026-01-31T10:00:00.000000000Z"
     assert log_time("1h") < log_time("10m30s") < log_time("0.5s")
@@ -163,8 +166,10 @@ def test_restart_starts_a_new_process(engine: Engine, command: Command) -> None:
         engine.restart("brief")
 
 
-def test_env_file_is_read(mydocker: Mydocker, env: dict[str, str], tmp_path: Path) -> None:
-    """An environment file may have comments; a name alone takes the caller's value; -e wins."""
+def test_run_reads_variables_from_env_file(
+    mydocker: Mydocker, env: dict[str, str], tmp_path: Path
+) -> None:
+    """--env-file accepts comments, and takes the caller's value for a name alone; -e wins."""
     path = tmp_path / "env"
     path.write_text("# no\n\nA=1\nB= two words=x \nHERE\nNOWHERE\nC=old\n")
     env["HERE"] = "ours"
@@ -225,7 +230,7 @@ def test_volume_commands_have_dockers_output(command: Command, mydocker: Mydocke
 @pytest.mark.parametrize(
     ("text", "count"), [("64m", 64 << 20), ("1.5G", 3 << 29), ("512", 512), ("1kb", 1024), ("", 0)]
 )
-def test_sizes_are_powers_of_1024(text: str, count: int) -> None:
+def test_size_units_are_powers_of_1024(text: str, count: int) -> None:
     """A size may have Docker's units in upper or lower case; they are powers of 1024."""
     assert size("--memory", text) == count
     with pytest.raises(InvalidError, match="not a size"):

@@ -172,7 +172,7 @@ def test_imported_and_committed_images_run(
 
 
 def test_rmi_prints_untagged_and_deleted(mydocker: Mydocker, engine: Engine) -> None:
-    """`rmi` prints untagged and deleted images, and continues after a refused one."""
+    """`rmi` prints untagged and deleted images, and continues after an image that is in use."""
     identity = make(engine, LAYER, name="app")
     engine.images.tag("app", "app:2")
     assert mydocker("rmi", "app:2").stdout == "Untagged: app:2\n"

@@ -1,4 +1,4 @@
-"""Imports take half of a command's time: each command imports only the modules that it needs."""
+"""Tests of imports, which take half of a command's time: only needed modules are imported."""
 
 from __future__ import annotations
 
@@ -101,18 +101,21 @@ def first(engine: Engine) -> str:
 def test_command_imports_only_needed_modules(
     root: Path, first: str, words: tuple[str, ...], unneeded: set[str]
 ) -> None:
-    """Only `run` imports images and options, and only commands on bridges the network code."""
+    """Only `run` imports the modules for images and options.
+
+    Only commands on bridge networks import the network modules.
+    """
     seen = imported_by(root, *(word.replace("FIRST", first) for word in words))
     assert "runtime.engine" in seen
     assert seen & (NEVER | unneeded) == set()
 
 
-def test_exec_beside_a_daemon_imports_only_its_client(
+def test_exec_imports_only_the_client_of_a_running_daemon(
     root: Path, engine: Engine, first: str
 ) -> None:
-    """`exec` beside a running daemon imports only the daemon's client.
+    """`exec` imports only the daemon's client while the daemon runs.
 
-    The check for a killed daemon needs none of the network code.
+    The check for a killed daemon needs none of the network modules.
     """
     network = engine.network_create("lan").name
     engine.run("base", FOR_EVER, network=network)

@@ -45,7 +45,7 @@ def test_closed_standard_stream_is_replaced_by_dev_null(
 def test_character_missing_in_the_encoding_is_replaced(engine: Engine, root: Path) -> None:
     """A command replaces a character that the output's encoding does not have.
 
-    `ps` shortens long commands with an ellipsis.
+    For example, Latin-1 does not have the ellipsis with which `ps` shortens long commands.
     """
     engine.run("base", ["sleep", "1000000", "a long word", "and another"], network="none")
     code, output, errors = run(root, "ps -a", PYTHONIOENCODING="latin-1")
@@ -68,8 +68,8 @@ def test_full_disk_at_standard_output_is_reported_once(
     ]
 
 
-def test_os_error_is_printed_without_its_number(capsys: pytest.CaptureFixture[str]) -> None:
-    """An error of the operating system is printed with its file and without its number."""
+def test_os_error_is_printed_without_its_errno(capsys: pytest.CaptureFixture[str]) -> None:
+    """An error of the operating system is printed with its file and without its errno."""
     print_error(PermissionError(13, "Permission denied", "/x"))
     print_error(PermissionError(13, "add an address: Permission denied"))
     assert capsys.readouterr().err.splitlines() == [

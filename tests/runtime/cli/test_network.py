@@ -14,7 +14,7 @@ def _web(command: Command, *options: str) -> None:
     assert command("run", "-d", "--name", "web", *options, "base", "sleep", "1000")
 
 
-def test_published_ports_in_ps_inspect_and_port(command: Command) -> None:
+def test_ps_inspect_and_port_show_published_ports(command: Command) -> None:
     """`ps`, `inspect` and `port` show published ports.
 
     `HostConfig` has the requested ports, `NetworkSettings` the actual ones.

@@ -1,7 +1,7 @@
 """Fixtures for tests of container files: a container, and a directory of the host.
 
-Files removed inside have names that exist on no host: if a command ran outside by mistake,
-nothing would be lost.
+Files that tests remove in a container have names that exist on no host. If a command ran on the
+host by mistake, nothing would be lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Limits and pauses take effect, or the error names what is missing and no cgroup is left."""
+"""Tests of resource limits and pause.
+
+They take effect, or the error names the missing requirement and no cgroup is left.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def _cgroups(name: str) -> list[Path]:
 
 
 def _no_cgroup_left() -> bool:
-    """Return True if no cgroup of a container is empty; cgroups of other tests are included."""
+    """Return True if no empty container cgroup is left, by this test or any other."""
     return all(_occupied(path) for path in _cgroups("mydocker-*"))
 
 
@@ -75,7 +78,7 @@ _LIMITS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
 def test_resource_limit_is_in_the_cgroup_or_refused(
     engine: Engine, root: Path, controller: str, options: dict[str, Any], files: dict[str, str]
 ) -> None:
-    """The container's processes are in a cgroup with the limit; it ends with the container."""
+    """A cgroup with the limit contains the container's processes, and ends with the container."""
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
     with nothing_left(root):
         found = _result_or_refusal(
@@ -112,7 +115,7 @@ def test_container_without_limits_has_no_own_cgroup(engine: Engine) -> None:
 
 
 def test_too_small_limit_is_refused(engine: Engine) -> None:
-    """A limit below the need of a start, or below the kernel's minimum, is refused."""
+    """A limit that is too small for a start, or below the kernel's minimum, is refused."""
     for options in ({"memory": 4096}, {"cpus": 0.001}, {"pids_limit": 1}):
         with pytest.raises(InvalidError):
             engine.create("base", FOR_EVER, **options)
@@ -140,7 +143,7 @@ def _counter_increases(root: Path, found: ContainerRecord) -> bool:
 def test_paused_container_runs_no_process(engine: Engine, root: Path) -> None:
     """No process of a paused container runs until unpause.
 
-    Meanwhile the container can be inspected, but not entered.
+    Meanwhile `inspect` works, but `exec` is refused.
     """
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
     until(_counter_path(root, web).exists, "the counter increases")
@@ -201,7 +204,7 @@ def test_killed_pause_can_be_unpaused(engine: Engine, root: Path, step: Step) ->
 
 
 def test_killed_start_with_limits_leaves_no_cgroup(engine: Engine, root: Path) -> None:
-    """The next call ends the processes of the killed start and removes its cgroup."""
+    """The next mydocker call ends the processes of the killed start and removes its cgroup."""
     killed_at(
         (cgroup.Cgroups, "limit", False),
         lambda: Engine(root).run("base", FOR_EVER, name="web", network="none", pids_limit=8),

@@ -19,7 +19,7 @@ MANY = 50
 
 
 def _at_once(jobs: Sequence[Callable[[], None]]) -> list[int]:
-    """Run each job in its own process, all released at one moment; return their exit codes."""
+    """Run each job in its own process, all started at the same moment; return their exit codes."""
     gate, opener = os.pipe()
     children = []
     for job in jobs:
@@ -58,7 +58,10 @@ def test_fifty_concurrent_starts_get_distinct_addresses(engine: Engine, root: Pa
 
 
 def test_concurrent_starts_and_removals_keep_addresses_unique(engine: Engine, root: Path) -> None:
-    """Addresses stay unique while starts and removals run at once, and nothing is left."""
+    """Addresses stay unique while containers start and are removed in parallel.
+
+    Nothing is left at the end.
+    """
     engine.run("base", FOR_EVER, name="stays")
     with nothing_left(root):
         for number in range(8):
@@ -72,14 +75,16 @@ def test_concurrent_starts_and_removals_keep_addresses_unique(engine: Engine, ro
             engine.remove(item.id, force=True)
 
 
-def test_concurrent_creations_with_one_name_succeed_once(engine: Engine, root: Path) -> None:
+def test_one_of_several_concurrent_creations_with_one_name_succeeds(
+    engine: Engine, root: Path
+) -> None:
     """Of several concurrent creations with one name, one succeeds and the others fail."""
     codes = _at_once([partial(_start, root, name="web")] * 6)
     assert sorted(codes) == [0, 2, 2, 2, 2, 2]
     assert [item.name for item in engine.containers()] == ["web"]
 
 
-def test_concurrent_removals_succeed_once(engine: Engine, root: Path) -> None:
+def test_one_of_several_concurrent_removals_succeeds(engine: Engine, root: Path) -> None:
     """Of several concurrent removals of a container, one succeeds and none crashes."""
     engine.run("base", FOR_EVER, name="web")
     codes = _at_once([partial(_remove, root, "web")] * 6)
@@ -89,7 +94,7 @@ def test_concurrent_removals_succeed_once(engine: Engine, root: Path) -> None:
 
 
 def test_concurrent_starts_of_a_container_make_one_pid_1(engine: Engine, root: Path) -> None:
-    """All concurrent starts of a container succeed, and it has one pid 1."""
+    """All concurrent starts of a container succeed, and the container has one pid 1."""
     engine.create("base", FOR_EVER, name="web")
     pids = root / "pids"
 
@@ -103,7 +108,7 @@ def test_concurrent_starts_of_a_container_make_one_pid_1(engine: Engine, root: P
 
 
 def test_concurrently_created_networks_do_not_overlap(engine: Engine, root: Path) -> None:
-    """The subnets of networks that are created at once do not overlap."""
+    """The subnets of networks that are created at the same time do not overlap."""
     assert _at_once([partial(_network, root, name) for name in "abcdef"]) == [0] * 6
     assert len({item.subnet for item in engine.networks()}) == 7
 
@@ -111,7 +116,7 @@ def test_concurrently_created_networks_do_not_overlap(engine: Engine, root: Path
 def test_concurrent_starts_beyond_the_subnet_are_refused(engine: Engine, root: Path) -> None:
     """Concurrent starts beyond the five free addresses of a /29 are refused.
 
-    They leave nothing.
+    A refused start leaves nothing.
     """
     engine.network_create("small", subnet="10.9.0.0/29")
     codes = _at_once([partial(_start, root, network="small")] * 8)

@@ -56,7 +56,10 @@ def test_directory_is_copied_out_of_a_container(
 def test_files_are_copied_into_a_container(
     engine: Engine, web: ContainerRecord, here: Path
 ) -> None:
-    """Copies into a container follow the same rules; a running container sees them at once."""
+    """Files are copied into a container by the rules for copies out of it.
+
+    A running container sees the copied files at once.
+    """
     (here / "d" / "sub").mkdir(parents=True)
     (here / "d" / "sub" / "f").write_text("in\n")
     (here / "program").write_text("#!/bin/sh\necho ran\n")
@@ -92,7 +95,10 @@ def test_copy_keeps_owners_with_archive(engine: Engine, web: ContainerRecord, he
 def test_copy_follows_symbolic_links_on_request(
     engine: Engine, web: ContainerRecord, here: Path
 ) -> None:
-    """A symbolic link is copied as a link; with -L its target inside the container is copied."""
+    """A symbolic link is copied as a link.
+
+    With -L the file to which it leads in the container is copied.
+    """
     inside(engine, "ln -s /srv/a/one /srv/link; ln -s a /srv/dir")
     engine.inside.copy_out("web", "/srv/link", str(here / "as it is"))
     engine.inside.copy_out("web", "/srv/link", str(here / "followed"), follow=True)
@@ -176,7 +182,7 @@ REFUSED: dict[str, tuple[str, str, str]] = {
 def test_impossible_copy_is_refused(
     engine: Engine, web: ContainerRecord, here: Path, what: str
 ) -> None:
-    """The error for an impossible copy names the obstacle, and no file is copied."""
+    """The error for an impossible copy names the reason, and no file is copied."""
     source, target, message = REFUSED[what]
     (here / "file").touch()
     os.mkfifo(here / "pipe")
@@ -236,9 +242,9 @@ def test_stopped_container_is_locked_during_a_copy(engine: Engine) -> None:
 
 
 def test_interrupted_copy_reports_the_copied_part(engine: Engine, here: Path) -> None:
-    """An interrupted copy reports the cause and keeps the files before it.
+    """An interrupted copy reports the cause, and keeps the files that are already copied.
 
-    A device, for example, is not reported as a damaged archive.
+    For a device the error names the device and does not blame a damaged archive.
     """
     engine.run("base", SLEEP, name="web", network="none")
     with pytest.raises(MydockerError) as refused:

@@ -1,7 +1,7 @@
-"""Tests of calls that are killed half-way: the next call repairs the state.
+"""Tests of mydocker calls that are killed half-way: the next call repairs the state.
 
-The kill comes at a named step: a forked process replaces a function of mydocker by one that kills
-the process before or after its work.
+The kill comes at a named step. A forked process replaces a function of mydocker by one that kills
+the process before or after the function's work.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ STARTING = steps(
 
 @pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
 def test_container_of_a_killed_start_can_be_removed(engine: Engine, root: Path, step: Step) -> None:
-    """A container whose start was killed can be started or removed, and nothing is left."""
+    """A container whose start was killed can be started or removed.
+
+    After the removal nothing is left.
+    """
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
@@ -71,7 +74,10 @@ ENDING = steps(
 
 @pytest.mark.parametrize("step", ENDING.values(), ids=list(ENDING))
 def test_killed_removal_is_finished_or_undone(engine: Engine, root: Path, step: Step) -> None:
-    """The next call finishes a killed removal, or the container is unchanged and removable."""
+    """The next mydocker call finishes a killed removal, or the container can still be removed.
+
+    In the second case the container is unchanged.
+    """
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         web = engine.run("base", FOR_EVER, name="web")

@@ -33,14 +33,17 @@ def web(engine: Engine) -> ContainerRecord:
 
 
 def test_exec_returns_output_and_exit_code(engine: Engine, web: ContainerRecord) -> None:
-    """`exec` returns stdout and stderr apart; a killed command returns 128 plus its signal."""
+    """`exec` returns stdout and stderr separately.
+
+    After a killed command it returns 128 plus the signal's number.
+    """
     result = engine.exec(web.id, ["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert result == (7, b"out\n", b"err\n")
     assert engine.exec(web.id, ["sh", "-c", "kill -9 $$"]).exit_code == 137
 
 
 def test_exec_returns_output_beyond_the_pipe_capacity(engine: Engine, web: ContainerRecord) -> None:
-    """`exec` returns output larger than any pipe's capacity, on both streams at once."""
+    """`exec` returns output larger than any pipe's capacity, on both streams at the same time."""
     script = "dd if=/dev/zero bs=1024 count=512 2>/dev/null; dd if=/dev/zero bs=1024 count=256 >&2"
     result = engine.exec(web.id, ["sh", "-c", script])
     assert len(result.stdout) == 512 * 1024
@@ -71,7 +74,10 @@ def test_exec_enters_every_namespace_of_the_container(engine: Engine, web: Conta
 
 
 def test_exec_has_requested_environment_and_directory(engine: Engine, web: ContainerRecord) -> None:
-    """A command of `exec` has the container's environment with additions, and its directory."""
+    """A command of `exec` has the container's directory and environment.
+
+    The requested variables are added to the environment.
+    """
     result = engine.exec(
         web.id, ["sh", "-c", "echo $COLOUR $SHAPE; pwd"], env={"SHAPE": "round"}, workdir="/tmp"
     )
@@ -135,7 +141,9 @@ def test_container_cannot_inspect_its_pid_1(engine: Engine, web: ContainerRecord
 
 
 @pytest.mark.parametrize("who", ["2", "self"])
-def test_default_capabilities_are_dockers(engine: Engine, web: ContainerRecord, who: str) -> None:
+def test_default_capabilities_are_those_of_docker(
+    engine: Engine, web: ContainerRecord, who: str
+) -> None:
     """The command and later `exec` have Docker's default capabilities.
 
     The default holds for the permitted, effective and bounding sets.
@@ -149,7 +157,10 @@ def test_default_capabilities_are_dockers(engine: Engine, web: ContainerRecord, 
 
 
 def test_command_has_only_three_file_descriptors(engine: Engine, web: ContainerRecord) -> None:
-    """The command and later `exec` have three descriptors (and `ls` a fourth)."""
+    """The command and later `exec` have the descriptors 0, 1 and 2 only.
+
+    `ls`, which lists them, has a fourth.
+    """
     assert sh(engine, "ls /proc/2/fd").split() == ["0", "1", "2"]
     assert sh(engine, "ls /proc/self/fd").split() == ["0", "1", "2", "3"]
 
@@ -183,8 +194,8 @@ def test_host_file_system_is_unreachable_from_the_container(
 ) -> None:
     """A container reaches no part of the host's file system, and its files stay inside.
 
-    The test checks from outside first and never deletes files inside: if the root were the
-    host's by mistake, the test must not destroy it.
+    The test never deletes files in the container. If the container's root were the host's by
+    mistake, the test must not destroy the host's files.
     """
     inside, outside = os.stat(f"/proc/{web.state.pid}/root"), os.stat("/")
     assert (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino)
@@ -199,7 +210,10 @@ def test_host_file_system_is_unreachable_from_the_container(
 
 
 def test_host_root_as_container_root_is_refused() -> None:
-    """Creation and entry of a container refuse the host's root before any command runs."""
+    """A container whose root would be the host's root is refused.
+
+    Neither its start nor `exec` runs any command.
+    """
     with pytest.raises(UnsupportedError, match="still reachable"):
         rootfs._refuse_host_root(os.stat("/"))
     idle = os.fork()

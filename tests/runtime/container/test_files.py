@@ -1,7 +1,7 @@
-"""Tests of a container's files from outside: compare, copy both ways, export, commit.
+"""Tests of a container's files from outside: `diff`, `cp`, `export` and `commit`.
 
-Files removed inside have names that exist on no host: if a command ran outside by mistake, nothing
-would be lost.
+Files that tests remove in a container have names that exist on no host. If a command ran on the
+host by mistake, nothing would be lost.
 """
 
 from __future__ import annotations
@@ -232,7 +232,10 @@ def test_export_mounts_do_not_propagate_to_the_host(engine: Engine, here: Path) 
 
 
 def test_commit_refuses_too_deep_directory_tree(engine: Engine) -> None:
-    """`commit` refuses a tree deeper than an image may have; the container is removable."""
+    """`commit` refuses a tree deeper than an image may have.
+
+    The container can still be removed.
+    """
     engine.run("base", SLEEP, name="web", network="none")
     sh(engine, f"mkdir -p /deep/{'d/' * 250}")
     engine.inside.commit("web", "deep")

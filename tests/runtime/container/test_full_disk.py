@@ -1,4 +1,4 @@
-"""Tests of a full disk: it ends no container, and lists and removal still work."""
+"""Tests of a full disk: containers keep running, and lists and removal still work."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def fill(small: Path) -> None:
     assert not os.statvfs(small).f_bfree
 
 
-def test_container_runs_on_while_a_full_disk_stops_its_log(engine: Engine, small: Path) -> None:
+def test_container_keeps_running_when_a_full_disk_stops_its_log(
+    engine: Engine, small: Path
+) -> None:
     """A container keeps running when a full disk stops its log.
 
     Lines that find no room are lost; later lines are logged once there is room again.
@@ -99,9 +101,9 @@ def test_attached_client_gets_all_output_on_a_full_disk(engine: Engine, small: P
 
 @pytest.mark.parametrize("network", ["bridge", "none"])
 def test_exit_code_is_recorded_on_a_full_disk(engine: Engine, small: Path, network: str) -> None:
-    """The exit code is recorded on a full disk, as its space was allocated at the start.
+    """The exit code and the time of the end are recorded on a full disk.
 
-    The same holds for its time and the record.
+    The space for this record was allocated at the start.
     """
     web = engine.run("base", ["sh", "-c", LISTENING], name="web", network=network)
     until(lambda: any(engine.logs("web")), "the command listens")
@@ -225,8 +227,8 @@ def test_full_disk_error_names_the_command(
     assert [line.split(":")[0].strip() for line in lines[1:]] == ["likely cause", "try"]
 
 
-def test_lists_and_removal_work_on_a_full_disk(engine: Engine, small: Path) -> None:
-    """Lists and removal work on a full disk, also if there is no default network."""
+def test_containers_can_be_listed_and_removed_on_a_full_disk(engine: Engine, small: Path) -> None:
+    """Containers can be listed and removed on a full disk, even without a default network."""
     made = engine.create("base", FOR_EVER, name="new", network="none")
     with full(small):
         assert engine.networks() == []
@@ -238,7 +240,7 @@ def test_lists_and_removal_work_on_a_full_disk(engine: Engine, small: Path) -> N
 def test_fitting_record_is_replaced_on_a_full_disk(small: Path) -> None:
     """A record that fits into its old blocks is replaced on a full disk.
 
-    A larger one is not, and the old record stays.
+    A larger record is not written, and the old one stays.
     """
     path = str(small / "record.json")
     write_json(path, ["x" * 100])
@@ -254,10 +256,10 @@ def test_fitting_record_is_replaced_on_a_full_disk(small: Path) -> None:
     assert os.listdir(small) == ["record.json"]
 
 
-def test_unwritable_optional_record_is_no_failure_on_a_full_disk(
+def test_unwritable_optional_record_causes_no_failure_on_a_full_disk(
     engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call succeeds if it cannot write an optional record.
+    """A mydocker call succeeds if it cannot write an optional record.
 
     The next reader comes to the same result without the record.
     """
@@ -271,8 +273,8 @@ def test_unwritable_optional_record_is_no_failure_on_a_full_disk(
         assert engine.containers() == []
 
 
-def test_state_cache_sees_state_rewritten_in_place(engine: Engine, small: Path) -> None:
-    """The state cache notices a state that was rewritten in place, however soon."""
+def test_state_cache_notices_state_rewritten_in_place(engine: Engine, small: Path) -> None:
+    """The state cache notices a state that is rewritten in place, even right after it was read."""
     made = engine.create("base", FOR_EVER)
     store = Store(str(small))
     cache = StateCache(store)

@@ -1,4 +1,4 @@
-"""Tests of a container's life cycle, from create to remove; nothing is left."""
+"""Tests of a container's life cycle, from its creation to its removal without remains."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_failed_start_is_reported_and_leaves_no_container(
 def test_pid_is_reported_after_the_netns_is_entered(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A caller that enters the namespaces of a reported pid is never in the host's."""
+    """A caller that enters the namespaces of a reported pid never enters the host's netns."""
     found: list[str] = []
     original = status_pipe.InitReport.pid
 
@@ -145,9 +145,9 @@ def test_wait_returns_the_exit_code_of_the_command(engine: Engine) -> None:
 
 
 def test_auto_remove_container_is_removed_after_its_end(engine: Engine, root: Path) -> None:
-    """The next call removes an auto-remove container after its end.
+    """The next mydocker call removes an auto-remove container after its end.
 
-    The waiting call gets the exit code.
+    The call that waits for the end gets the exit code.
     """
     engine.run("base", FOR_EVER)
     with nothing_left(root):
@@ -157,10 +157,10 @@ def test_auto_remove_container_is_removed_after_its_end(engine: Engine, root: Pa
         engine.inspect(found.id)
 
 
-def test_container_with_killed_pid_1_is_exited_137(engine: Engine) -> None:
-    """A container whose pid 1 was killed is exited with 137; its address is free again.
+def test_container_with_killed_pid_1_has_exit_code_137(engine: Engine) -> None:
+    """A container whose pid 1 was killed has the status exited and the exit code 137.
 
-    Its veth pair is gone.
+    Its address is free again, and its veth pair is gone.
     """
     web = engine.run("base", FOR_EVER, name="web")
     os.kill(web.state.pid, signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_removal_of_a_running_container_needs_force(engine: Engine) -> None:
 
 
 def test_pid_1_reaps_orphans(engine: Engine) -> None:
-    """Pid 1 reaps orphaned processes, also many at once.
+    """Pid 1 reaps orphaned processes, even if many exit at the same time.
 
     A zombie keeps its directory in /proc until its parent has read its exit code.
     """

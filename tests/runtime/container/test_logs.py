@@ -193,8 +193,11 @@ def _unread_bytes(out: int) -> int:
     return int.from_bytes(fcntl.ioctl(out, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def test_logs_of_unknown_or_never_started_container(engine: Engine) -> None:
-    """A container that never ran has an empty log; an unknown one is an error with its name."""
+def test_container_that_never_ran_has_an_empty_log(engine: Engine) -> None:
+    """A container that never ran has an empty log.
+
+    For an unknown container, the error has the requested name.
+    """
     with pytest.raises(NotFoundError, match="nope"):
         engine.logs("nope")
     engine.create("base", FOR_EVER, name="new")

@@ -1,4 +1,4 @@
-"""Tests of lost output, which a command in the foreground reports at once."""
+"""Tests of lost output, which a command in the foreground reports immediately."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_run_with_unwritable_output_exits_with_1(
 def test_auto_remove_container_is_removed_after_lost_output(engine: Engine, root: Path) -> None:
     """A container with --rm is removed after its output was lost.
 
-    Only the message is left; it promises the logs only until the container ends.
+    Only the message is left. It says that the logs are kept until the container ends.
     """
     out, err = shell(root, "$mydocker run --rm --name web base echo hi >/dev/full; echo $?")
     assert out == "1\n"

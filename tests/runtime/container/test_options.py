@@ -18,7 +18,7 @@ def _configure(**options: Any) -> Any:
     return configure(IDENTITY, "base", ["true"], cast("ContainerOptions", options))
 
 
-def test_container_option_defaults_are_dockers() -> None:
+def test_container_option_defaults_are_those_of_docker() -> None:
     """The defaults are Docker's: the bridge, a hostname from the id, a PATH."""
     config = _configure()
     assert (config.network, config.hostname, config.workdir) == ("bridge", IDENTITY[:12], "/")

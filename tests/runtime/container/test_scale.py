@@ -1,7 +1,7 @@
-"""Tests of many containers, at the same time and one after the other.
+"""Tests of many containers, running together or one after the other.
 
-The sizes fit a few seconds; `python -m bench.scale` does the same with two hundred containers at
-once, fifty starts at the same moment and a thousand cycles.
+The tests take a few seconds. `python -m bench.scale` makes the same checks with two hundred running
+containers, fifty starts at the same moment and a thousand cycles.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_start_cost_is_independent_of_running_containers(
     assert all(cost == costs[3] for cost in costs[3:])
 
 
-def test_links_of_many_containers_are_deleted_at_once(
+def test_links_of_many_containers_are_deleted_in_one_step(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel waits only one grace period to delete the links of many containers."""

@@ -1,4 +1,4 @@
-"""Cache of container states: a call reads only the states that may have changed."""
+"""Tests of the cache of container states: a call reads only states that may have changed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_state_cache_notices_a_killed_container(
 ) -> None:
     """The state cache notices a killed container, although no process records its end.
 
-    A container found running twice is watched and not read again.
+    A container that was found running twice is watched and not read again.
     """
     web = engine.run("base", FOR_EVER, network="none")
     cache = StateCache(Store(str(root)))
@@ -92,8 +92,8 @@ def test_state_cache_notices_a_killed_connect(engine: Engine, root: Path) -> Non
     assert list(cache.unsettled()) == []
 
 
-def test_watch_descriptor_is_closed_with_engine_or_container(engine: Engine, root: Path) -> None:
-    """No watch descriptor outlives the engine or the container."""
+def test_watched_pidfd_is_closed_with_engine_or_container(engine: Engine, root: Path) -> None:
+    """No pidfd of a watched container outlives the engine or the container."""
     web = engine.run("base", FOR_EVER, network="none")
     gc.collect()  # or descriptors of earlier tests' engines are closed meanwhile
     before = len(descriptors())

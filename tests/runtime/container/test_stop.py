@@ -1,4 +1,4 @@
-"""Tests of stop: signal, timeout, kill; several containers at once."""
+"""Tests of `stop`: the stop signal, the timeout, and several containers at once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_stop_of_a_stopped_container_is_no_error(engine: Engine) -> None:
     assert engine.stop("web") == engine.stop("web")
 
 
-def test_stop_right_after_start_is_not_lost(engine: Engine) -> None:
+def test_stop_signal_right_after_start_is_not_lost(engine: Engine) -> None:
     """The signal of a stop right after the start is not lost.
 
     The signal waits until pid 1 can pass it on, so the stop does not time out.
@@ -81,8 +81,11 @@ def test_stop_timeouts_of_several_containers_run_in_parallel(engine: Engine) -> 
     assert 1 <= time.monotonic() - began < len(names)
 
 
-def test_stop_command_signals_all_containers_at_once(engine: Engine, root: Path) -> None:
-    """`stop` also stops the containers behind a slow or missing one, then reports the error."""
+def test_stop_signals_all_containers_before_waiting(engine: Engine, root: Path) -> None:
+    """`stop` signals all containers before it waits for them, also those after a missing one.
+
+    The command then reports the missing container.
+    """
     for name in ("a", "b", "c"):
         _run_ready(engine, STUBBORN, name)
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Client of a container's resolver, and a name server outside that it may query."""
+"""DNS client for a container's resolver, and a name server for its forwarded queries."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ask(
     payload: int = 0,
     patience: float = 10,
 ) -> Message:
-    """Return the reply of a container's resolver to a query from a socket inside."""
+    """Send a query from inside a container; return the reply of the container's resolver."""
     query = dns.message.make_query(name, kind, use_edns=0 if payload else False, payload=payload)
     number = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
     with netns(asker) as space, space.socket(socket.AF_INET, number) as opened:
@@ -47,7 +47,7 @@ def ask(
 
 @contextlib.contextmanager
 def connected_to_resolver(asker: ContainerRecord) -> Iterator[socket.socket]:
-    """Connect to a container's resolver from a socket inside."""
+    """Connect from inside a container to the container's resolver."""
     with netns(asker) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as opened:
         opened.settimeout(10)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -146,7 +146,10 @@ def name_server(
 
 
 def fixed_reply(query: Message, tcp: bool) -> Message:  # noqa: FBT001 - `NameServer` calls it so
-    """Reply with one address for any name; with 200, which only TCP fits, for `big.example`."""
+    """Reply with one address for any name, but with 200 addresses for `big.example`.
+
+    A reply with 200 addresses fits only into TCP.
+    """
     answer = dns.message.make_response(query, recursion_available=True)
     if query.question[0].name.to_text() == "big.example.":
         if not tcp:

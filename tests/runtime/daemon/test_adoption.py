@@ -1,4 +1,4 @@
-"""Tests of a new daemon, which finds the containers to serve in any state."""
+"""Tests of a new daemon that serves the containers of a killed one, whatever their state."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
 
 
 def _check_other_containers(engine: Engine) -> None:
-    """Check that list, start and remove work, also for the changed container."""
+    """Check that containers can be listed, started and removed, also the changed container."""
     assert {item.name for item in engine.containers()} >= {"web", "db"}
     other = engine.run("base", FOR_EVER, network="lan")
     assert reply_values(ask(other, "db")) == {"10.9.0.2"}
@@ -52,9 +52,9 @@ def _check_other_containers(engine: Engine) -> None:
 def test_changed_interfaces_harm_no_other_container(
     engine: Engine, web: ContainerRecord, script: str
 ) -> None:
-    """Networks can be connected to a container that changed its links, or the call fails.
+    """After a container changed its links, a connect or a disconnect succeeds or fails.
 
-    Disconnecting works or fails the same way, and other containers are unharmed.
+    Other containers are unharmed in either case.
     """
     assert engine.exec("web", ["sh", "-c", script]).exit_code == 0
     engine.repair()
@@ -68,7 +68,7 @@ def test_changed_interfaces_harm_no_other_container(
 def test_container_without_free_ports_harms_no_other_container(
     engine: Engine, web: ContainerRecord
 ) -> None:
-    """A container that has bound all its ports, which needs no rights, harms no other.
+    """A container that binds all its ports harms no other; it needs no privilege for this.
 
     The daemon cannot bind a socket in such a container.
     """

@@ -68,7 +68,7 @@ def test_daemon_runs_from_the_first_container_to_the_last(
 
 
 def test_daemon_releases_netns_of_an_exited_container(engine: Engine, lan: str) -> None:
-    """The daemon releases the netns of an exited container without any call."""
+    """The daemon releases the netns of an exited container without any mydocker call."""
     web = engine.run("base", FOR_EVER, network=lan)
     until(lambda: bool(_daemons()), "the daemon runs")
     assert reply_values(ask(web, web.name)) == {"10.9.0.2"}
@@ -105,7 +105,10 @@ def _descriptors(pid: int) -> list[str]:
 
 
 def test_next_call_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
-    """After a killed daemon the next call starts another one for the same containers."""
+    """After the daemon was killed, the next mydocker call starts a new one.
+
+    The new daemon serves the same containers.
+    """
     web = engine.run("base", FOR_EVER, name="web", network=lan, publish=["8080:80"])
     db = engine.run("base", FOR_EVER, name="db", network=lan)
     assert reply_values(ask(web, "db")) == {"10.9.0.3"}
@@ -131,7 +134,7 @@ def _answers(asker: ContainerRecord) -> bool:
 
 
 def test_ipv6_relay_ignores_multicast_from_peers(engine: Engine, lan: str) -> None:
-    """The relay ignores a peer's packet to all nodes on the link, the host among them."""
+    """The relay ignores a peer's packet to `ff02::1`, all nodes on the link, such as the host."""
     web = engine.run("base", FOR_EVER, network=lan, publish=["8080:80/udp"])
     peer = engine.run("base", FOR_EVER, network=lan)
     with (
@@ -156,7 +159,7 @@ def test_ipv6_relay_ignores_multicast_from_peers(engine: Engine, lan: str) -> No
 
 
 def test_next_start_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
-    """After a killed daemon the next start gives all containers name resolution again."""
+    """After the daemon was killed, the next start gives all containers name resolution again."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     until(lambda: bool(_daemons()), "the daemon runs")
     (old,) = _daemons()
@@ -191,7 +194,10 @@ def test_concurrent_starts_share_one_daemon(engine: Engine, lan: str, root: Path
 def _called_on_loopback6(
     web: ContainerRecord, *, kind: socket.SocketKind = socket.SOCK_STREAM
 ) -> str:
-    """Return the client that a listener on port 80 sees when the host connects to `[::1]:8080`."""
+    """Return the client address that a listener sees when the host connects to `[::1]:8080`.
+
+    The listener is in the container, on port 80.
+    """
     with (
         netns(web) as space,
         space.socket(socket.AF_INET6, kind) as ear,
@@ -260,10 +266,10 @@ def _connect_and_read(call: socket.socket) -> None:
         (dns_socket, "open_dns_sockets"),
     ).values(),
 )
-def test_start_after_a_killed_start_has_name_resolution(
+def test_name_resolution_works_after_a_killed_start(
     engine: Engine, root: Path, lan: str, step: Step
 ) -> None:
-    """The start after a start that was killed at any step has name resolution.
+    """A container starts with name resolution after another start was killed at any step.
 
     Nothing of the killed start is left.
     """
@@ -282,12 +288,12 @@ def _starting(engine: Engine) -> bool:
     return any(item.state.status in ("starting", "removing") for item in engine.containers())
 
 
-def test_start_with_a_stopped_daemon_is_an_error(
+def test_start_fails_while_the_daemon_is_suspended(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start fails if the daemon is stopped by a signal, and leaves nothing running.
+    """A start fails while SIGSTOP suspends the daemon, and leaves nothing running.
 
-    The error names the stopped daemon.
+    The error names the DNS daemon.
     """
     engine.run("base", FOR_EVER, network=lan)
     until(lambda: bool(_daemons()), "the daemon runs")
@@ -304,10 +310,10 @@ def test_start_with_a_stopped_daemon_is_an_error(
         engine.network_remove(lan)
 
 
-def test_list_works_with_a_full_daemon_queue(
+def test_containers_are_listed_with_a_full_daemon_queue(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """List works while the daemon's queue of connections is full.
+    """Containers can be listed while the daemon's queue of connections is full.
 
     Other calls wait or get an error.
     """

@@ -62,10 +62,10 @@ def test_ptr_queries_return_container_names(engine: Engine, lan: str) -> None:
         assert rcode(ask(web, reverse, "PTR")) == "NXDOMAIN"
 
 
-def test_query_for_absent_address_family_is_an_empty_reply(engine: Engine) -> None:
+def test_query_for_absent_address_family_gets_an_empty_reply(engine: Engine) -> None:
     """An AAAA query for a peer without IPv6 gets an empty reply: the name exists.
 
-    No query goes outside.
+    The query is not forwarded.
     """
     engine.network_create("four", subnet="10.8.0.0/24")
     web = engine.run("base", FOR_EVER, name="web", network="four")
@@ -115,7 +115,7 @@ def test_program_in_a_container_resolves_peer_names(engine: Engine, lan: str) ->
     assert inside(pid, by_address, "10.9.0.2") == "web.lan"
 
 
-def test_next_query_sees_start_stop_connect_and_disconnect(engine: Engine, lan: str) -> None:
+def test_next_query_reflects_start_stop_connect_and_disconnect(engine: Engine, lan: str) -> None:
     """The DNS query after a start, stop, connect or disconnect gets the new addresses."""
     engine.network_create("dmz", subnet="10.8.0.0/24")
     asker = engine.run("base", FOR_EVER, name="asker", network=lan)
@@ -181,7 +181,10 @@ def test_container_can_bind_port_53_itself(engine: Engine, lan: str) -> None:
 
 
 def test_large_reply_is_truncated_over_udp_and_whole_over_tcp(engine: Engine, lan: str) -> None:
-    """A large reply is whole over TCP; over UDP it has the client's limit and the TC flag."""
+    """A large reply is whole over TCP.
+
+    Over UDP the reply is cut to the client's size limit and has the TC flag.
+    """
     for number in range(30):
         engine.run("base", FOR_EVER, name=f"c{number}", network=lan, aliases=["many"])
     asker = engine.inspect("c0")
@@ -197,7 +200,7 @@ def test_large_reply_is_truncated_over_udp_and_whole_over_tcp(engine: Engine, la
 
 
 def test_malformed_dns_message_gets_no_reply(engine: Engine, lan: str) -> None:
-    """A DNS message that is no query gets no reply, and the next query gets its own."""
+    """A DNS message that is no query gets no reply, but a query after it does."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
     with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.connect((RESOLVER, 53))
@@ -207,7 +210,10 @@ def test_malformed_dns_message_gets_no_reply(engine: Engine, lan: str) -> None:
 
 
 def test_every_dns_query_on_a_tcp_connection_is_answered(engine: Engine, lan: str) -> None:
-    """DNS queries sent over TCP at once or in pieces get replies, also if no other follows."""
+    """Every DNS query on a TCP connection gets a reply, sent with others or in pieces.
+
+    The client may close its side after the last query.
+    """
     web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
     three = ("web", "www", "w3")
     together = encoded_queries(*three)
@@ -222,7 +228,7 @@ def test_every_dns_query_on_a_tcp_connection_is_answered(engine: Engine, lan: st
 
 
 def test_dns_query_split_across_tcp_segments_is_answered(engine: Engine, lan: str) -> None:
-    """A whole DNS query gets its reply at once, a split one when its rest has arrived."""
+    """A whole DNS query gets its reply at once, a split query when its rest has arrived."""
     web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
     together = encoded_queries("web", "www", "w3")
     whole = len(encoded_queries("web"))

@@ -1,4 +1,4 @@
-"""Tests of a daemon without free descriptors: new clients wait, and nothing ends."""
+"""Tests of a daemon without free descriptors: new clients wait, and no service ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def web(engine: Engine, lan: str) -> ContainerRecord:
 
 @contextmanager
 def _no_descriptors_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
-    """Leave the daemon no free descriptors, or `spare` ones."""
+    """Leave the daemon only `spare` free descriptors."""
     (pid,) = processes_titled(b"mydocker-daemon")
     used = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
     free = [number for number in range(max(used) + spare + 2) if number not in used]
@@ -79,7 +79,7 @@ def test_relayed_connection_waits_while_descriptors_are_exhausted(web: Container
 def test_engine_call_waits_while_descriptors_are_exhausted(
     engine: Engine, lan: str, root: Path, web: ContainerRecord
 ) -> None:
-    """A call waits while the daemon has no free descriptor, without a busy loop.
+    """A mydocker call waits while the daemon has no free descriptor, without a busy loop.
 
     A busy loop would write a line into the daemon's log for each attempt.
     """
@@ -91,10 +91,10 @@ def test_engine_call_waits_while_descriptors_are_exhausted(
 
 
 @pytest.mark.parametrize("spare", range(1, 5))
-def test_partly_received_call_leaks_no_descriptor(
+def test_partly_received_request_leaks_no_descriptor(
     engine: Engine, lan: str, web: ContainerRecord, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
-    """The daemon closes the descriptors of a call that arrived only in part.
+    """The daemon closes the descriptors of a request that arrived only in part.
 
     The kernel passes as many descriptors as are free; the others are lost.
     """

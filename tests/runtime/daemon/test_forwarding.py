@@ -1,4 +1,4 @@
-"""Tests of DNS queries for other names than peers', forwarded to resolvers or to none."""
+"""Tests of DNS queries for names of no peer, and of their forwarding to resolvers."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from tests.runtime.daemon.dns_client import (
 from tests.runtime.support.inspection import netns, until
 
 
-def test_foreign_names_are_forwarded_to_the_requested_resolver(engine: Engine, lan: str) -> None:
-    """Queries for foreign names go to the requested resolver over the same transport.
+def test_names_of_no_peer_are_forwarded_to_the_requested_resolver(engine: Engine, lan: str) -> None:
+    """Queries for names of no peer go to the requested resolver over the same transport.
 
     Queries for peers' names are not forwarded.
     """
@@ -103,7 +103,10 @@ def test_internal_network_resolves_only_its_peers(engine: Engine) -> None:
 
 
 def test_every_dns_query_on_a_tcp_connection_is_forwarded(engine: Engine, lan: str) -> None:
-    """All queries sent at once over TCP are forwarded; a peer's name does not wait for them."""
+    """All queries sent together over TCP are forwarded.
+
+    A query for a peer's name does not wait for the replies to them.
+    """
     web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
     outside = [f"{number}.example" for number in range(40)]
     with name_server(fixed_reply), connected_to_resolver(web) as opened:

@@ -1,4 +1,4 @@
-"""Tests of the DNS daemon's process: its streams, its directory, its signals."""
+"""Tests of the process of the DNS daemon, which is detached from its caller."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_daemon_writes_its_own_error_into_the_log(
 ) -> None:
     """The daemon writes its own error into its log, not to its caller's stderr.
 
-    The daemon is a fork of its caller, and never returns into it.
+    The daemon is a fork of its caller, and never returns into the caller's code.
     """
 
     def broken(root: str, listening: int) -> None:

@@ -24,7 +24,7 @@ _ALONE, _BESIDE_ANOTHER = _ROOM // 4 // 2, _ROOM // 4 // 2 // 2
 
 @pytest.fixture
 def web(engine: Engine, lan: str) -> ContainerRecord:
-    """Start a container published on `::1`, and another one, with few daemon descriptors."""
+    """Start a container published on `::1`, and another one; limit the daemon's descriptors."""
     for name, port in (("web", 8080), ("db", 8090)):
         publish = [f"[::1]:{port}:80", f"[::1]:{port}:80/udp"]
         engine.run("base", FOR_EVER, name=name, network=lan, publish=publish)
@@ -44,7 +44,7 @@ class Server:
         self._taken: list[socket.socket] = []
 
     def taken(self) -> list[socket.socket]:
-        """Return the connections so far."""
+        """Return the connections that have arrived so far."""
         with suppress(BlockingIOError):
             while True:
                 self._taken.append(self._stack.enter_context(self.opened.accept()[0]))
@@ -73,7 +73,7 @@ def _call(port: int) -> socket.socket:
 def test_relay_flood_delays_neither_dns_nor_other_containers(
     engine: Engine, web: ContainerRecord
 ) -> None:
-    """DNS queries and other containers are served at once, however many connections wait."""
+    """DNS queries and other containers are served immediately, however many connections wait."""
     db = engine.inspect("db")
     with _served(web) as flooded, _served(db) as other, ExitStack() as stack:
         for _ in range(_ROOM):

@@ -1,4 +1,4 @@
-"""Helpers that load images into an engine and list its files."""
+"""Helpers that load images into an engine and list the files of the engine."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def output(engine: Engine, image: str, script: str) -> str:
 
 
 def on_disk(root: Path) -> set[str]:
-    """List everything below a state directory but the library's fixed parts."""
+    """List all files below a state directory, except the library's fixed parts."""
     library = root / "library"
     fixed = {library / name for name in ("", "lock", "scratch", "layers", "configs")}
     return {str(path.relative_to(root)) for path in root.rglob("*") if path not in fixed}

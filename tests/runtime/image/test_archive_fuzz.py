@@ -85,7 +85,7 @@ def scratch() -> Iterator[Path]:
 def test_arbitrary_entries_stay_in_the_layer_directory(entries: list[Item]) -> None:
     """A layer of arbitrary entries writes inside its directory only.
 
-    If the layer is accepted, it packs to a tar that is accepted as the same.
+    An accepted layer can be packed to a tar, which is accepted again with the same content.
     """
     with scratch() as made:
         descriptors = set(os.listdir("/proc/self/fd"))
@@ -152,7 +152,7 @@ def test_damaged_archive_loads_whole_or_not_at_all(data: bytes) -> None:
 
 @fuzz
 @given(st.binary(max_size=2000))
-def test_arbitrary_bytes_are_refused(data: bytes) -> None:
+def test_arbitrary_bytes_are_refused_as_an_archive(data: bytes) -> None:
     """Bytes that are no archive raise only `InvalidArchive`."""
     with scratch() as made, pytest.raises(InvalidArchive):
         layers.build(str(made / "one"), io.BytesIO(data), Budget(1 << 30))

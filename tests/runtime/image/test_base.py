@@ -99,7 +99,7 @@ def test_damaged_cache_is_replaced(cache: str, damage: Callable[[str], object]) 
 
 
 def test_replaced_layer_is_removed_after_a_month(cache: str) -> None:
-    """A layer is removed a month after its replacement, as a container may run on it."""
+    """A replaced layer is removed after a month; until then a container may run on it."""
     month = 31 * 24 * 3600
 
     def remake() -> str:
@@ -157,10 +157,10 @@ def test_elf_interpreter_is_found_for_programs_only(tmp_path: Path) -> None:
     assert assemble.interpreter(str(tmp_path / "script")) is None
 
 
-def test_static_busybox_is_the_whole_image(
+def test_programs_of_base_are_links_to_a_static_busybox(
     tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a static busybox, `base` has one file and a link for each of its applets."""
+    """With a static busybox, /bin of `base` has one file and a link for each of its applets."""
     binaries = tmp_path / "machine"
     binaries.mkdir()
     busybox = binaries / "busybox"
@@ -175,12 +175,12 @@ def test_static_busybox_is_the_whole_image(
 # --- cache directory -----------------------------------------------------------------
 
 
-def test_cache_directory_is_the_first_safe_one(
+def test_image_cache_is_in_the_first_safe_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The image cache is the variable's directory, else the user's, else in mydocker's root.
+    """The image cache is in $MYDOCKER_IMAGE_CACHE, the user's cache or mydocker's root.
 
-    The user's directory is skipped if another user can write into it.
+    The user's cache is skipped if another user can write into it.
     """
     monkeypatch.setenv("MYDOCKER_IMAGE_CACHE", f"{tmp_path}/cache")
     assert store.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/cache"

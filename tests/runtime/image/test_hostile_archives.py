@@ -26,7 +26,7 @@ UP = "../" * 12
 
 @pytest.fixture
 def canary(root: Path) -> Iterator[Path]:
-    """Make a directory outside of mydocker's that must not change."""
+    """Make a directory outside of mydocker's directories; no test may change it."""
     made = Path(tempfile.mkdtemp(dir="/run", prefix="canary-"))
     (made / "file").write_text("alive")
     yield made
@@ -82,7 +82,7 @@ def test_entry_that_leads_out_is_refused(
 
 
 def test_link_to_outside_is_kept_as_a_link(engine: Engine, canary: Path) -> None:
-    """A link to outside stays a link until an entry of its name replaces it inside."""
+    """A link that leads out is kept as a link, and a later entry of its name replaces it."""
     items = [symlink("out", str(canary)), symlink("file", f"{canary}/file")]
     make(engine, tars.tar(*items, Item("file", b"mine"), directory("out"), Item("out/file")))
     tree = Path(engine.images.get("made").layers[0])
@@ -196,7 +196,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
 def test_damaged_tar_is_refused(
     engine: Engine, root: Path, use: Callable[[Engine, bytes], object], what: str
 ) -> None:
-    """A damaged tar of a root file system is refused, without a digest to show the damage."""
+    """A damaged tar of a root file system is refused, although no digest shows the damage."""
     data, reason = DAMAGED[what]
     with unchanged(root), pytest.raises(InvalidError, match=reason):
         use(engine, data)
@@ -213,7 +213,7 @@ def test_archive_beyond_the_byte_budget_is_refused(
 ) -> None:
     """An archive that unpacks beyond the byte budget of all its layers is refused.
 
-    A small compressed layer or archive can unpack to more.
+    A small compressed layer or archive can unpack to more than the budget.
     """
     monkeypatch.setattr(streams, "MOST_BYTES", 1 << 20)
     layers = [gzip.compress(tars.tar(Item(f"f{n}", bytes(size)))) for n, size in enumerate(files)]

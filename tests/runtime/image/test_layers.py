@@ -110,7 +110,10 @@ def test_unmapped_owner_becomes_root(engine: Engine) -> None:
 
 
 def test_last_entry_of_a_name_wins(engine: Engine) -> None:
-    """The last entry of a name in a layer wins; a repeated directory keeps its content."""
+    """If a layer has several entries of one name, the last one wins.
+
+    A repeated directory keeps its content.
+    """
     layer = tars.tar(
         directory("d", 0o700), Item("d/f", b"first"), directory("d", 0o755), Item("d/f", b"last")
     )
@@ -129,7 +132,7 @@ def test_digest_covers_bytes_after_the_end_of_the_tar(
     assert os.listdir(engine.images.get("made").layers[0]) == ["f"]
 
 
-def test_names_may_be_long_and_of_any_bytes(engine: Engine) -> None:
+def test_file_names_may_be_long_and_of_any_bytes(engine: Engine) -> None:
     """A file name may be long and need not be valid UTF-8."""
     name = "/".join(["ü" * 60] * 5) + "/\udcff\udc80"
     layer = tars.tar(Item(name, b"found"))
@@ -168,16 +171,19 @@ GONE, ONE, TWO = (tars.tar(Item("d/.wh.old")), *(tars.tar(Item("d/old", b)) for 
 
 @pytest.mark.parametrize("layers", [(BELOW, GONE, ONE), (ONE, TWO, ONE)], ids=["removed", "twice"])
 def test_uppermost_layer_with_a_file_wins(engine: Engine, layers: tuple[bytes, ...]) -> None:
-    """The uppermost layer with a file wins, also if a layer between removes the file.
+    """The uppermost layer with a file wins, even if a layer below removes the file.
 
-    The same holds when a layer is repeated (by an empty step).
+    A layer may be repeated, as an empty build step does.
     """
     make(engine, base_layer(engine), *layers)
     assert output(engine, "made", "cat /d/old") == "1"
 
 
 def test_image_without_files_starts(engine: Engine) -> None:
-    """An image without files starts, and missing mount points are not in its layer."""
+    """An image without files starts.
+
+    Mount points that it lacks are not created in the container's layer.
+    """
     made = tars.config([])
     (found,) = load(engine, tars.packed(tars.new_docker([], made, ["nothing"])))
     created = engine.create(found.names[0], ["true"], network="none")
@@ -209,7 +215,7 @@ ROOTS = ("0", "root")
 
 @pytest.mark.parametrize("user", USERS)
 def test_image_user_has_groups_and_home(engine: Engine, user: str) -> None:
-    """The image's user has the groups and home of the image's files, by name or number."""
+    """A user given by name or number has the groups and home that the image's files list."""
     make(engine, base_layer(engine), PASSWD, User=user)
     script = f"{WHO}; echo written > /dev/stdout; grep CapEff /proc/self/status"
     if not has_id(101) and user not in ROOTS:

@@ -58,7 +58,7 @@ def test_killed_load_leaves_the_whole_image_or_none(
 ) -> None:
     """A killed load leaves the whole image or none.
 
-    The next call removes the rest, and the next load works.
+    The next mydocker call removes the rest, and the next load works.
     """
     compressed = gzip.compress(_archive(ONE, TWO))  # so that a copy is written to `scratch`
     killed_at(step, lambda: load(Engine(root), compressed))
@@ -106,7 +106,7 @@ def test_killed_image_removal_is_finished_by_the_next_change(
     assert os.listdir(engine.images.get("another").layers[0]) == ["d"]
 
 
-def test_removal_killed_after_config_is_finished(engine: Engine, root: Path) -> None:
+def test_removal_killed_after_config_removal_is_completed(engine: Engine, root: Path) -> None:
     """A removal that was killed after it removed config.json is finished.
 
     config.json may be the first file that a directory lists.
@@ -164,7 +164,7 @@ def _load_and_remove(root: Path, name: str) -> None:
 def test_concurrent_loads_and_removals_leave_one_image_or_none(
     engine: Engine, root: Path, work: Callable[[Path, str], None]
 ) -> None:
-    """An image that several processes load and remove is there once, or not at all."""
+    """After parallel loads and removals of an image, the image is there once, or not at all."""
     _at_once(*(partial(work, root, f"p{number}") for number in range(4)))
     index = ImageStore(str(root)).index()
     kept = 6 if work is _load_many else 0
@@ -176,9 +176,9 @@ def test_concurrent_loads_and_removals_leave_one_image_or_none(
 def test_layer_removed_during_a_load_is_made_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A load makes a layer again that was removed during the load.
+    """A load creates a layer again that was removed during the load.
 
-    The load counted on that layer of another image.
+    The load had relied on that layer, which belonged to another image.
     """
     make(engine, ONE, name="first")
     original = ImageStore.publish
@@ -232,7 +232,7 @@ def test_tagged_base_is_an_ordinary_image(engine: Engine) -> None:
 def test_image_in_use_is_not_removed(engine: Engine) -> None:
     """The error for the removal of an image in use names the container.
 
-    By force the image loses only its name.
+    With `force` the image loses only its name.
     """
     make(engine, base_layer(engine), ONE)
     found = engine.create("made", ["cat", "/d/f"], name="web", network="none")

@@ -41,7 +41,7 @@ def test_archive_of_each_layout_loads(engine: Engine, layout: str, compressed: s
     assert output(engine, found.identity[:12], "ls /srv") == "word\n"
 
 
-def test_layer_may_be_a_link_to_another(engine: Engine) -> None:
+def test_layer_may_be_a_link_to_another_layer(engine: Engine) -> None:
     """A layer in an archive may be a link to another, as Docker wrote repeated layers."""
     files = tars.old_docker([UPPER], tars.config([UPPER]), ["linked"])
     (path,) = (name for name in files if name.endswith("layer.tar"))
@@ -77,14 +77,14 @@ def _many_platforms(*platforms: str) -> bytes:
 
 
 def test_variant_for_this_machine_is_loaded(engine: Engine) -> None:
-    """Of an index of several platforms, as buildx writes, this machine's variant is loaded."""
+    """From an index of several platforms, as buildx writes it, this machine's variant is loaded."""
     own = f"linux/{tars.MACHINES.get(os.uname().machine, os.uname().machine)}"
     (found,) = load(engine, _many_platforms("windows/amd64", "linux/none", own))
     assert engine.images.get(found.identity).defaults.env == ["N=2"]
 
 
 def test_archive_without_variant_for_this_machine_is_refused(engine: Engine) -> None:
-    """An archive without a variant for this machine is refused; the error lists them."""
+    """An archive without a variant for this machine is refused; the error lists the variants."""
     with pytest.raises(InvalidError, match=r"no image for linux/\w+\n.*plan9/z80"):
         load(engine, _many_platforms("plan9/z80"))
 
@@ -132,8 +132,8 @@ def test_container_keeps_its_image_when_the_name_moves(engine: Engine) -> None:
     assert engine.exec(found.id, ["cat", "/srv/word"]).stdout == b"carried over\n"
 
 
-def test_loaded_image_named_base_hides_the_built_in(engine: Engine) -> None:
-    """A loaded image named `base` hides the built-in one until the loaded one is removed."""
+def test_loaded_image_named_base_hides_the_built_in_image(engine: Engine) -> None:
+    """A loaded image named `base` hides the built-in image until the loaded one is removed."""
     make(engine, base_layer(engine), UPPER, name="base")
     assert output(engine, "base", "ls /srv") == "word\n"
     assert [item.name for item in engine.images.all()].count("base:latest") == 1
@@ -142,7 +142,7 @@ def test_loaded_image_named_base_hides_the_built_in(engine: Engine) -> None:
         engine.images.remove("base")
 
 
-def test_import_makes_one_layer_with_changes(engine: Engine) -> None:
+def test_import_makes_an_image_of_one_layer(engine: Engine) -> None:
     """`import` makes an image of one layer, changed by Dockerfile instructions."""
     archive = gzip.compress(base_layer(engine), 1)
     changes = ['CMD ["echo", "hello"]', "ENV A=b 'C=d e'", "EXPOSE 80"]
@@ -220,7 +220,10 @@ def test_damaged_layer_is_not_saved(engine: Engine, root: Path) -> None:
 
 
 def test_unknown_image_is_named_by_every_command(engine: Engine) -> None:
-    """Every command names an unknown image, and the command that lists images."""
+    """The error for an unknown image names the image and the command that lists images.
+
+    This holds for every command.
+    """
     for use in (
         lambda: engine.run("no/such", ["true"]),
         lambda: engine.images.remove("no/such"),

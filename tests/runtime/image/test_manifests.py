@@ -155,7 +155,7 @@ def test_null_is_a_missing_field_and_an_empty_entry(engine: Engine) -> None:
 
 
 def test_archive_with_one_bad_image_changes_nothing(engine: Engine, root: Path) -> None:
-    """An archive with one bad image loads no image, and earlier images stay."""
+    """An archive with one bad image loads none of its images, and earlier images stay."""
     make(engine, LAYER, name="before")
     bad = tars.tar(Item("../x"))
     both = [

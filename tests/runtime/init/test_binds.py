@@ -102,7 +102,7 @@ def test_bind_between_file_and_directory_is_refused(
 ) -> None:
     """A bind mount between a file and a directory is refused.
 
-    The error says which path is a file and which a directory; a volume is a directory.
+    The error says which path is a file and which a directory. A volume counts as a directory.
     """
     (shared / "file").write_text("x")
     engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
@@ -150,8 +150,8 @@ def test_volume_outlives_its_containers(engine: Engine) -> None:
         engine.volumes.inspect("data")
 
 
-def test_volume_is_accessible_for_every_user(engine: Engine) -> None:
-    """A volume is accessible for every user, whatever the caller's umask."""
+def test_volume_is_accessible_to_every_user(engine: Engine) -> None:
+    """A volume is accessible to every user, whatever the caller's umask."""
     engine.run(
         "base",
         FOR_EVER,

@@ -1,4 +1,4 @@
-"""Tests of the fork server: its children are like the caller's own, and smaller."""
+"""Tests of the fork server, whose children are like the caller's own, but smaller."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def served(root: Path, server: ForkServer) -> Iterator[Engine]:
     made.teardown()
 
 
-def test_container_starts_by_the_server(served: Engine) -> None:
+def test_container_started_by_the_fork_server_runs(served: Engine) -> None:
     """A container started by the fork server runs, logs and reports its exit code."""
     made = served.run("base", ["sh", "-c", "echo hello; exit 3"], network="none")
     assert served.wait(made.id) == 3
@@ -50,14 +50,14 @@ def test_running_command_has_no_descriptor_of_the_start(served: Engine) -> None:
     assert sorted(os.listdir(f"/proc/{below[0]}/fd")) == ["0", "1", "2"]
 
 
-def test_error_of_a_start_comes_through_the_server(served: Engine) -> None:
+def test_start_error_is_raised_in_the_fork_servers_caller(served: Engine) -> None:
     """An error in a container's first process is raised in the fork server's caller."""
     with pytest.raises(CommandNotFoundError):
         served.run("base", ["/nosuch"], network="none")
 
 
 def test_interpreter_of_pid_1_is_on_a_read_only_mount(served: Engine) -> None:
-    """The interpreter's owner cannot change its mode through pid 1's `exe`."""
+    """The owner of the interpreter's file cannot change its mode through pid 1's `exe`."""
     made = served.run("base", FOR_EVER, network="none")
     opened = os.open(f"/proc/{made.state.pid}/exe", os.O_RDONLY)
     try:
@@ -68,7 +68,7 @@ def test_interpreter_of_pid_1_is_on_a_read_only_mount(served: Engine) -> None:
         os.close(opened)
 
 
-def test_daemon_starts_by_the_server(served: Engine) -> None:
+def test_daemon_started_by_the_fork_server_resolves_names(served: Engine) -> None:
     """Containers started by the fork server resolve each other's names."""
     served.network_create("lan")
     served.run("base", FOR_EVER, name="web", network="lan")
@@ -90,8 +90,8 @@ def test_daemon_runs_when_its_start_returns(root: Path, server: ForkServer) -> N
         begun.result(timeout=10)
 
 
-def test_caller_forks_when_the_server_has_ended(root: Path, host: NetNS) -> None:
-    """A killed fork server costs time but no container: the caller forks itself."""
+def test_caller_forks_when_the_fork_server_has_ended(root: Path, host: NetNS) -> None:
+    """After the fork server was killed, containers still start: the caller forks itself."""
     with closing(ForkServer.begin()) as server:
         engine = Engine(root, spawn=server.spawn)
         server.process.kill()
@@ -103,14 +103,14 @@ def test_caller_forks_when_the_server_has_ended(root: Path, host: NetNS) -> None
 
 
 def test_caller_forks_when_the_request_is_too_large(served: Engine) -> None:
-    """A container starts with an environment above the limit of a message to the fork server."""
+    """A container starts with an environment too large for a message to the fork server."""
     size = fork_server.LARGEST_REQUEST // 16
     env = {f"LARGE_{number}": "x" * size for number in range(16)}
     made = served.run("base", ["sh", "-c", "test ${#LARGE_7} = $0", str(size)], env=env)
     assert served.wait(made.id) == 0
 
 
-def test_server_ends_with_its_caller(host: NetNS) -> None:
+def test_fork_server_ends_with_its_caller(host: NetNS) -> None:
     """The fork server exits once no process has the other end of its channel."""
     server = ForkServer.begin()
     server.channel.close()

@@ -99,8 +99,8 @@ def test_magic_link_as_relative_interpreter_is_refused(engine: Engine, shared: P
         engine.exec("web", ["/x/odd"], workdir="/proc")
 
 
-def test_magic_link_behind_the_command_in_path_has_no_effect(run: Run, shared: Path) -> None:
-    """A magic link in PATH is refused before the command, and has no effect behind it."""
+def test_magic_link_after_the_command_in_path_has_no_effect(run: Run, shared: Path) -> None:
+    """A magic link is refused if it precedes the command in PATH, and ignored if it follows."""
     (shared / "linked").unlink()
     (shared / "linked").symlink_to("/proc/self/root/bin")
     behind, before = ({"PATH": path} for path in ("/bin:/x/linked", "/x/linked:/bin"))
@@ -110,7 +110,7 @@ def test_magic_link_behind_the_command_in_path_has_no_effect(run: Run, shared: P
 
 
 def test_command_with_a_file_lease_is_not_executed(run: Run, shared: Path) -> None:
-    """A command's file with a lease is refused (fcntl(2)).
+    """A command whose file has a lease (fcntl(2)) is refused.
 
     execve(2) would wait, then follow the link.
     """
@@ -129,7 +129,7 @@ def test_command_is_not_executed_without_openat2(
 ) -> None:
     """No command is executed if openat2(2) is missing.
 
-    A seccomp filter around mydocker may not know it.
+    A seccomp filter around mydocker may not know this system call.
     """
 
     def unknown(*_: object, **__: object) -> int:
@@ -143,7 +143,7 @@ def test_command_is_not_executed_without_openat2(
 def test_ordinary_symlink_to_a_command_is_followed(run: Run) -> None:
     """An ordinary symbolic link to a command is followed.
 
-    The same holds for any interpreter of the container's own.
+    This also holds for any interpreter in the container.
     """
     for command in ("/x/fine", "fine", "./plain", "plain", "true"):
         run(command)

@@ -95,12 +95,12 @@ def test_net_sysctl_is_refused_with_mode_host(engine: Engine, key: str) -> None:
 @pytest.mark.parametrize(
     "words", [["run", "--rm", "base", "true"], ["network", "create", "lan"]], ids=" ".join
 )
-def test_command_without_cap_net_admin_leaves_no_network(
+def test_missing_cap_net_admin_is_reported_and_leaves_no_network(
     engine: Engine, root: Path, words: list[str]
 ) -> None:
     """Without CAP_NET_ADMIN the error names cause and remedy, and no network is left.
 
-    The error also has the kernel's refusal.
+    The error also has the kernel's message.
     """
 
     def drop_net_admin() -> None:

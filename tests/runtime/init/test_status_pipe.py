@@ -1,4 +1,4 @@
-"""Tests of errors of a process before it executes the command: the cause is reported."""
+"""Tests of errors that a container's process reports before it executes the command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.runtime.support.inspection import nothing_left, until
 def test_error_of_init_has_kernel_message_and_cause(number: int, cause: str) -> None:
     """An error of init has the kernel's message, a cause and a remedy.
 
-    An error of the interpreter would be no help.
+    An error of the Python interpreter would not help the user.
     """
     reading, writing = os.pipe()
     with open(reading) as reader, open(writing, "w") as pipe:

@@ -15,8 +15,8 @@ _MUCH = 1_000_000
 """Bytes: more than the kernel buffers on the way to a terminal and back."""
 
 
-def test_terminal_input_does_not_block_its_output(engine: Engine, root: Path) -> None:
-    """Terminal input and output never wait for each other for ever.
+def test_unread_terminal_input_does_not_block_output(engine: Engine, root: Path) -> None:
+    """Unread terminal input never blocks the program's output.
 
     A program may read no input before its output is taken.
     """

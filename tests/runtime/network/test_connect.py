@@ -1,4 +1,7 @@
-"""Tests of connect and disconnect: containers running or stopped, calls killed half-way."""
+"""Tests of `network connect` and `disconnect` for running and stopped containers.
+
+Some of the calls are killed half-way.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ LAN, DMZ = "10.9.0.0/24", "10.8.0.0/24"
 
 @pytest.fixture
 def lan(engine: Engine) -> str:
-    """Create a network with both families, beside another one that sorts before it."""
+    """Create a network with both address families, and another one whose name sorts first."""
     engine.network_create("lan", subnet=LAN, subnet6="fd00:9::/64")
     engine.network_create("dmz", subnet=DMZ)
     return "lan"
@@ -56,9 +59,9 @@ def _named(container: ContainerRecord, name: str) -> EndpointRecord:
 
 
 def test_connect_adds_an_interface_to_a_running_container(engine: Engine, lan: str) -> None:
-    """A connect adds an interface that is up, with the requested addresses, and announced.
+    """A connect adds an interface that is up and has the requested addresses.
 
-    The interface eth0 is unchanged.
+    The addresses are announced to the network. The interface eth0 is unchanged.
     """
     web = engine.run("base", FOR_EVER, name="web")
     before = _inside(web)
@@ -86,7 +89,7 @@ def test_connect_adds_an_interface_to_a_running_container(engine: Engine, lan: s
 
 
 def test_disconnect_removes_interface_lease_and_names(engine: Engine, lan: str, root: Path) -> None:
-    """A disconnect removes interface, lease, name and the line in /etc/hosts.
+    """A disconnect removes the interface, the lease, the DNS name and the line in /etc/hosts.
 
     The address is free again.
     """
@@ -106,10 +109,10 @@ def test_disconnect_removes_interface_lease_and_names(engine: Engine, lan: str, 
     assert engine.network_inspect(lan).ready
 
 
-def test_connect_updates_hosts_file_of_joined_containers(engine: Engine, lan: str) -> None:
-    """After a connect the hosts file of joined containers has both names at each address.
+def test_connect_updates_hosts_file_of_joining_containers(engine: Engine, lan: str) -> None:
+    """After a connect the hosts files of joining containers have both names at each address.
 
-    This holds over any number of joins.
+    This includes a container that joins the netns through another joining container.
     """
     web = engine.run("base", FOR_EVER, name="web")
     first = engine.run("base", FOR_EVER, name="first", network="container:web")
@@ -126,12 +129,12 @@ def test_connect_updates_hosts_file_of_joined_containers(engine: Engine, lan: st
             assert {line.partition("\t")[0] for line in lines if line.endswith(names)} == addresses
 
 
-def test_connect_succeeds_while_a_joined_container_is_removed(
+def test_connect_succeeds_while_a_joining_container_is_removed(
     engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connect succeeds while another process removes a joined container.
+    """A connect succeeds while another process removes a joining container.
 
-    The removal comes just before the joined container's files are written.
+    The removal comes just before the files of the joining container are written.
     """
     engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
@@ -147,10 +150,10 @@ def test_connect_succeeds_while_a_joined_container_is_removed(
     assert [item.name for item in engine.containers()] == ["web"]
 
 
-def test_connect_skips_containers_joined_before_a_restart(engine: Engine, lan: str) -> None:
-    """A connect does not update a container that joined before the restart.
+def test_connect_skips_joining_containers_of_an_earlier_netns(engine: Engine, lan: str) -> None:
+    """A connect does not update a joining container that runs since before the restart.
 
-    Such a container is still in the old netns.
+    Such a container is still in the netns that its owner had before the restart.
     """
     engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
@@ -204,7 +207,10 @@ def test_default_route_uses_the_first_network_by_name(engine: Engine, lan: str) 
 
 
 def test_stopped_container_can_leave_a_removed_network(engine: Engine, lan: str) -> None:
-    """A stopped container can leave a removed network by its former name, and then starts."""
+    """A stopped container can leave a removed network by the network's former name.
+
+    The container can then be started.
+    """
     engine.run("base", FOR_EVER, name="web")
     engine.network_connect(lan, "web")
     engine.stop("web", timeout=0)
@@ -256,7 +262,7 @@ def test_start_waits_for_the_mac_of_an_ended_macvlan(
 
 
 def test_network_connections_of_a_container_survive_a_stop(engine: Engine, lan: str) -> None:
-    """A container's networks can change while it is stopped; each start connects all in order."""
+    """The networks of a stopped container can change; each start connects all of them in order."""
     web = engine.create("base", FOR_EVER, name="web")
     engine.network_connect(lan, "web", ip="10.9.0.77")
     engine.network_connect("dmz", "web")
@@ -447,7 +453,7 @@ CHANGING = steps(
 def test_killed_connect_or_disconnect_is_complete_or_undone(
     engine: Engine, root: Path, lan: str, step: Any
 ) -> None:
-    """After a killed connect or disconnect the next call finds it complete or undone."""
+    """After a killed connect or disconnect, the next mydocker call completes or undoes it."""
     web = engine.run("base", FOR_EVER, name="web")
     engine.network_connect("dmz", "web")
     engine.network_disconnect("dmz", "web")

@@ -26,7 +26,7 @@ def test_resolv_conf_excludes_resolvers_on_the_host_loopback(
 ) -> None:
     """resolv.conf omits resolvers on the host's loopback, which a container cannot reach.
 
-    It lists the resolvers behind the host's stub instead.
+    Instead, resolv.conf lists the resolvers behind the host's stub.
     """
     assert resolv_conf(host, behind) == expected
 

@@ -1,6 +1,6 @@
 """Tests of removal, which deletes the flows of a container's addresses.
 
-They run with and without a flow watch.
+The tests run with and without a flow watch.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def test_removal_deletes_only_flows_of_its_container(removing: Engine) -> None:
         )
 
 
-def test_new_published_port_deletes_earlier_flows(removing: Engine) -> None:
-    """A new published port deletes earlier flows, so a client's flow is redirected anew."""
+def test_publishing_a_port_deletes_earlier_flows(removing: Engine) -> None:
+    """Publishing a port deletes earlier flows to it, so that a client's flow is redirected."""
     removing.run("base", FOR_EVER)  # this container's network has rules that track flows
     begin_flow("127.0.0.1")
     assert [item.original.destination_port for item in flows("127.0.0.1")] == [PORT]

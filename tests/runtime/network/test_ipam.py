@@ -1,4 +1,4 @@
-"""Tests of address assignment, for any subnet and any number of neighbours."""
+"""Tests of address assignment in any subnet, with any number of addresses in use."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_lowest_free_address_is_allocated(data: st.DataObject, subnet: Network) 
 
 @given(st.data(), subnets)
 def test_requested_address_is_allocated_or_refused(data: st.DataObject, subnet: Network) -> None:
-    """A requested free address of the subnet is allocated; any other is named by the error."""
+    """A requested free address of the subnet is allocated; the error names any other one."""
     taken = data.draw(_taken(subnet))
     wanted = subnet[data.draw(st.integers(0, min(subnet.num_addresses, 40) - 1))]
     if wanted in set(subnet.hosts()) and str(wanted) not in taken:

@@ -68,8 +68,8 @@ def test_gateway_of_a_new_network_accepts_packets_at_once(engine: Engine) -> Non
         engine.network_remove("six")
 
 
-def test_firewall_rules_do_not_depend_on_creation_order(engine: Engine) -> None:
-    """The rules are the same as before after a network's creation and removal."""
+def test_firewall_rules_do_not_depend_on_removed_networks(engine: Engine) -> None:
+    """After a network's creation and removal, the firewall rules are the same as before."""
     for name in ("later", "earlier"):
         engine.network_create(name)
     before = _rules()
@@ -104,7 +104,7 @@ def test_fragments_pass_a_bridge_with_a_large_mtu(engine: Engine) -> None:
 
 
 def test_default_subnets_do_not_overlap(engine: Engine) -> None:
-    """The default subnet of a network overlaps no other network's."""
+    """The default subnet of a network overlaps no subnet of another network."""
     made = [engine.network_create(name, ipv6=True) for name in ("a", "b", "c")]
     found = [
         subnet for item in (*made, engine.network_inspect("bridge")) for subnet in item.subnets
@@ -115,7 +115,7 @@ def test_default_subnets_do_not_overlap(engine: Engine) -> None:
 
 
 def test_subnet_of_a_host_route_is_not_used(engine: Engine) -> None:
-    """A subnet of a host's route is never chosen, and is refused as an option."""
+    """The subnet of a host route is never chosen for a network, and is refused as an option."""
     with Netlink() as netlink:
         netlink.send([rtnetlink.add_bridge("lan0")])
         index = links()["lan0"].ifindex
@@ -187,9 +187,10 @@ def test_reserved_or_invalid_network_name_is_refused(engine: Engine, name: str) 
 
 
 def test_network_in_use_is_not_removed(engine: Engine, root: Path) -> None:
-    """A network in use is not removed; an unused one is, by any prefix of its id.
+    """A network in use is not removed.
 
-    Its bridge, rules and addresses are removed too.
+    An unused network is removed, by any prefix of its id. Its bridge, rules and addresses are
+    removed too.
     """
     engine.network_inspect("bridge")
     with nothing_left(root):
@@ -251,7 +252,7 @@ def test_repair_restores_rules_bridge_and_forwarding(engine: Engine) -> None:
 def test_host_keeps_accepting_router_advertisements(engine: Engine) -> None:
     """The host accepts router advertisements while it forwards IPv6.
 
-    At the end its setting is as before, if that is still possible.
+    After the teardown each interface that still exists has its original setting.
     """
     with Netlink() as netlink:
         for index, name in ((90, "up.90"), (91, "up91"), (92, "aside")):

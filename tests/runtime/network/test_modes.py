@@ -50,10 +50,10 @@ def test_ipv4_network_has_no_ipv6_address(engine: Engine) -> None:
         assert Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").read_text() == "1\n"
 
 
-def test_joined_container_resolves_both_names(engine: Engine) -> None:
-    """A joined container resolves both containers' names to the shared address.
+def test_joining_container_resolves_both_names(engine: Engine) -> None:
+    """A joining container resolves both containers' names to the shared address.
 
-    Its resolv.conf is the same.
+    Both containers have the same resolvers.
     """
     engine.run("base", FOR_EVER, name="web", hostname="web", dns=["192.0.2.1"])
     engine.run("base", FOR_EVER, name="one", network="container:web")
@@ -63,8 +63,8 @@ def test_joined_container_resolves_both_names(engine: Engine) -> None:
     assert engine.exec("one", ["cat", "/etc/resolv.conf"]).stdout == b"nameserver 192.0.2.1\n"
 
 
-def test_joined_container_keeps_lo_after_the_owner_stops(engine: Engine) -> None:
-    """A joined container keeps the netns with `lo` after the owner of the netns stops.
+def test_joining_container_keeps_lo_after_the_owner_stops(engine: Engine) -> None:
+    """A joining container keeps the netns with `lo` after the owner of the netns stops.
 
     The veth pair and the address are released.
     """
@@ -131,7 +131,8 @@ def test_refused_start_names_its_cause_and_leaves_nothing(
 def test_sysctls_are_set_in_the_container_only(engine: Engine) -> None:
     """Sysctls of a container are set in its namespaces only.
 
-    Network sysctls are set from outside the container's file system, ipc ones from inside.
+    Sysctls of the network are set from outside the container's file system, those of IPC from
+    inside.
     """
     wanted = {"net.ipv4.conf.eth0.arp_ignore": "1", "kernel.shmmni": "1234"}
     web = engine.run("base", FOR_EVER, sysctls=wanted)

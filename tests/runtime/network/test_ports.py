@@ -64,8 +64,8 @@ def test_port_without_host_port_accepts_any_host_port(
 
 
 @given(outside=ranges(), inside=st.integers(1, LAST))
-def test_host_port_range_for_one_port_is_a_choice(outside: range, inside: int) -> None:
-    """The host port is any free one of the range if the container port is a single one."""
+def test_one_port_may_have_a_range_of_host_ports(outside: range, inside: int) -> None:
+    """A single container port is published on any free port of its range of host ports."""
     found = parse("run", f"{written(outside)}:{inside}")
     assert found == [PortRequest("tcp", "", outside[0], outside[-1], inside)]
 

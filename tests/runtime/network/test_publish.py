@@ -108,7 +108,7 @@ def test_relayed_connections_do_not_block_a_published_port(engine: Engine) -> No
     web = engine.run("base", ["sh", "-c", serve], network="lan", publish=["8080:80"])
 
     def answered() -> bool:
-        """Return whether the container answers; before it listens, the relay resets."""
+        """Return whether the container answers; until it listens, the relay resets connections."""
         with suppress(ConnectionResetError), socket.create_connection(("::1", 8080)) as client:
             return client.makefile("rb").read() == b"hello\n"  # to the end: the container closes
         return False
@@ -123,7 +123,7 @@ def test_relayed_connections_do_not_block_a_published_port(engine: Engine) -> No
 def test_chosen_host_port_is_free_in_both_families(engine: Engine) -> None:
     """A chosen host port is free in both families and recorded.
 
-    Of a range it is the first free one.
+    From a range, the first free port is chosen.
     """
     engine.network_create("lan", ipv6=True)
     web = engine.run("base", FOR_EVER, network="lan", publish=["80", "8000-8009:81"])
@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=list(REFUSED))
-def test_refused_publish_leaves_nothing(
+def test_refused_published_port_leaves_nothing(
     engine: Engine, root: Path, case: tuple[dict[str, Any], type[MydockerError], str]
 ) -> None:
     """The error for a refused published port names the port or the option.
@@ -190,7 +190,10 @@ def test_refused_publish_leaves_nothing(
 
 
 def test_sctp_port_is_published_with_kernel_support(engine: Engine) -> None:
-    """An SCTP port is published only with kernel support, as no process could listen without."""
+    """An SCTP port is published only if the kernel supports SCTP.
+
+    Without that support no process could listen on the port.
+    """
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError:
@@ -214,8 +217,8 @@ def test_too_many_ports_on_the_ipv6_loopback_are_refused(
     engine.run("base", FOR_EVER, network=lan, publish=[f"0.0.0.0:{ports}"])
 
 
-def test_ports_beyond_one_message_are_published(engine: Engine) -> None:
-    """More published ports than fit into one message are all reserved."""
+def test_published_ports_beyond_one_message_are_reserved(engine: Engine) -> None:
+    """All published ports are reserved, even if one message cannot carry their descriptors."""
     web = engine.run("base", FOR_EVER, publish=["8000-8299:80-379"])
     assert len(web.state.ports) == 300
     for port in range(8000, 8300):
@@ -229,7 +232,10 @@ def test_ports_beyond_one_message_are_published(engine: Engine) -> None:
 
 
 def _called(web: ContainerRecord) -> str:
-    """Return the client that a listener on port 80 sees when the host connects; `""` if none."""
+    """Return the client address that a listener on port 80 sees when the host connects.
+
+    Return `""` if the connection is refused.
+    """
     with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind(("", 80))
         listener.listen()
@@ -246,7 +252,7 @@ def _called(web: ContainerRecord) -> str:
 def test_published_port_stays_reserved_without_a_network(engine: Engine) -> None:
     """A published port stays reserved while its container has no network.
 
-    The port gives no reply until the container is connected again.
+    Connections to the port are refused until the container is connected again.
     """
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     engine.network_disconnect("bridge", web.id)
@@ -257,10 +263,11 @@ def test_published_port_stays_reserved_without_a_network(engine: Engine) -> None
 
 
 def test_forged_frame_does_not_reach_the_host_loopback(engine: Engine) -> None:
-    """A container's forged frame for 127.0.0.1 reaches no service of the host.
+    """A container's forged frame to 127.0.0.1 reaches no service of the host.
 
-    The link has `route_localnet`, for connections from the host. The same frame for the
-    bridge's own address arrives, and without the guards the forged one does too.
+    The bridge has `route_localnet`, for connections from the host to published ports. A frame to
+    the bridge's own address arrives, as a control. Without the guard rules, the forged frame
+    arrives too.
     """
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     bridge = engine.network_inspect("bridge").bridge
@@ -295,9 +302,9 @@ def test_forged_frame_does_not_reach_the_host_loopback(engine: Engine) -> None:
 
 
 def test_route_localnet_is_reset_without_published_ports(engine: Engine) -> None:
-    """`route_localnet` of a bridge is reset after its last published port.
+    """`route_localnet` of a bridge is reset when its last published port is gone.
 
-    Another bridge with published ports keeps it.
+    Another bridge with published ports keeps the setting.
     """
     bridges = [engine.network_create(name).bridge for name in ("lan", "dmz")]
     one = engine.run("base", FOR_EVER, network="lan", publish=["8080:80"])
@@ -372,10 +379,10 @@ def test_port_of_a_killed_start_is_published_or_free(
 
 @pytest.mark.parametrize("way", ["run", "start"])
 @pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
-def test_port_of_a_killed_start_is_free_for_the_next_call(
+def test_port_of_a_killed_start_is_free_for_the_next_start(
     engine: Engine, lan: str, root: Path, step: Step, way: str
 ) -> None:
-    """The next call waits for the end of a killed start's container, so its port is free.
+    """A start waits for the end of a killed start's container, so that its port is free.
 
     A running container keeps its port.
     """
@@ -409,7 +416,10 @@ MOVING: dict[str, Callable[[Engine], object]] = {
 def test_killed_port_move_is_completed_by_the_next_call(
     engine: Engine, root: Path, step: Step
 ) -> None:
-    """The next call redirects the port of a killed move to the address in the record."""
+    """If a mydocker call that moves a port is killed, the next call completes the move.
+
+    The port then leads to the address in the container's record.
+    """
     engine.network_create("aaa", subnet="10.9.0.0/24")
     engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
     for move in MOVING.values():

@@ -61,7 +61,10 @@ class Network(NamedTuple):
 
 
 def network(space: NetNS | None = None) -> Network:
-    """Return links (name, MAC, up), addresses and routes (destination, gateway), no link-local."""
+    """Return links, addresses and routes, without link-local addresses.
+
+    A link is (name, MAC, up), a route (destination, gateway).
+    """
     with Netlink(space) as netlink:
         return Network(
             sorted((link.name, link.mac, link.up) for link in rtnetlink_dump.links(netlink)),
@@ -120,12 +123,12 @@ def opened(pid: int) -> set[str]:
 
 
 def family(root: Path) -> set[int]:
-    """Return the processes that use the state directory: other workers share this host."""
+    """Return the processes that use the state directory, as other test workers share this host."""
     return {pid for pid in processes() if _uses(pid, str(root))}
 
 
 def _uses(pid: int, root: str) -> bool:
-    """Return True if its command line, its mounts or a descriptor names the directory."""
+    """Return True if the process names the directory: in command line, mounts or descriptors."""
     try:
         texts = [Path(f"/proc/{pid}/{name}").read_text() for name in ("cmdline", "mountinfo")]
         if any(root in text for text in texts):
@@ -162,7 +165,7 @@ def _is_kept(descriptor: str) -> bool:
 
 
 def everything(root: Path) -> Everything:
-    """Return the current state; two of these are equal if nothing was left in between."""
+    """Return the state of the host; two equal states mean that nothing was left in between."""
     return Everything(
         network(),
         tables(),
@@ -174,7 +177,10 @@ def everything(root: Path) -> Everything:
 
 
 def mounts(root: Path) -> int:
-    """Return the number of mounts that name `root`: other workers share this mount namespace."""
+    """Return the number of mounts that name `root`.
+
+    Other test workers share this mount namespace.
+    """
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return sum(str(root) in line for line in lines)
 

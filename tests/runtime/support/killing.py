@@ -1,6 +1,6 @@
 """Kill mydocker at a named step, in a forked process.
 
-A function of mydocker kills it, before or after its work.
+A replaced function of mydocker kills the process, before or after the function's work.
 """
 
 from __future__ import annotations
