@@ -148,7 +148,7 @@ def test_runs_are_compared_with_expectation_files(tmp_path: Path) -> None:
     written.unlink()
     done = compare(tmp_path, lesser, more=["--expect", str(known)])
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"--expect {written}: there is no such file" in done.stderr
+    assert f"--expect {written}: no such file" in done.stderr
 
 
 OVERLAPPING = """

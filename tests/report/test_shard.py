@@ -78,5 +78,5 @@ def test_new_file_moves_no_other_without_times() -> None:
 def test_malformed_shard_is_refused(text: str) -> None:
     """The error for a malformed shard shows the right form."""
     assert merge.parse("2/5") == Shard(number=2, of=5)
-    with pytest.raises(BadShard, match="k/n"):
+    with pytest.raises(BadShard, match="K/N"):
         merge.parse(text)
