@@ -1,7 +1,7 @@
-"""Docker, with separate dockerd and containerd in the host: https://docs.docker.com.
+"""Docker, with dockerd and containerd as separate daemons in the host: https://docs.docker.com.
 
-containerd is started beside dockerd rather than by it, which is a second faster. Live restore is
-on, so that containers outlive a killed daemon
+The adapter starts containerd beside dockerd. If dockerd started it, that would take a second
+longer. Live restore is on, so that containers outlive a killed daemon
 (https://docs.docker.com/engine/daemon/live-restore/).
 """
 
@@ -36,7 +36,7 @@ _IPV6: Final = tuple({"base": f"fd00:d0c:0:{number:x}::/64", "size": 64} for num
 
 
 def daemon_conf(last: Sequence[str] = _LAST, **more: object) -> str:
-    """Return the content of daemon.json; `last` are the IPv4 pools after those of 172."""
+    """Return the content of daemon.json; `last` are the address pools after those of 172.x."""
     conf = {
         "live-restore": True,
         "experimental": True,

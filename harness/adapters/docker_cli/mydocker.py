@@ -1,4 +1,4 @@
-"""mydocker by its command line, which `python -m runtime` runs."""
+"""mydocker, driven by its command line `python -m runtime`."""
 
 from __future__ import annotations
 
