@@ -99,12 +99,12 @@ class HostHandle(Protocol):
     ) -> CompletedCommand:
         """Run a command inside the host to its end.
 
-        A command that exceeds its time or output limit is killed; then raises `TimeoutError` or
-        `OutputTooLong`.
+        A command that exceeds its time or output limit is killed. The method then raises
+        `TimeoutError` or `OutputTooLong`.
         """
 
     def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
-        """Start a daemon inside the host; return its pid there. Its output goes to the file `log`."""
+        """Start a daemon inside the host; return its pid there. Its output goes to `log`."""
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a picklable function inside the host's namespaces and return its result.
