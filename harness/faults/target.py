@@ -85,7 +85,7 @@ class FaultContext:
         return isinstance(self.mode, Bridge)
 
     def plugs(self) -> Iterator[FaultLink]:
-        """Yield a link for each network of the running container; none in modes without networks."""
+        """Yield a link for each network of the running container; none in modes without any."""
         if self.facts is None or not self.facts.pid or not self.is_bridged:
             return
         outside = {link.ifindex: link for link in self.host.links().values()}
