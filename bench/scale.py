@@ -2,8 +2,8 @@
 
 The defaults are 200, 50 and 1000.
 
-- CONTAINERS containers run at the same time on one bridge. The bench prints the time of the first and last
-  starts, the memory of a pid 1 and the time of a removal.
+- CONTAINERS containers run at the same time on one bridge. The bench prints the time of the first
+  and last starts, the memory of a pid 1 and the time of a removal.
 - AT_ONCE processes start a container at the same moment. All addresses must differ.
 - CYCLES starts and removals follow one another. Afterwards the kernel's counters must have their
   old values. Only counters that no other process changes are checked; counters of the whole machine

@@ -111,7 +111,6 @@ class LinkOptions(TypedDict, total=False):
 
     `netns` is a descriptor of the namespace to which the link moves. `master` is the index of the
     bridge of which the link becomes a port; 0 removes the link from its bridge.
-
     """
 
     index: int
