@@ -26,7 +26,7 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 
 BAR = 0.95
-"""Lower bound on the share of faults whose place is named."""
+"""Lower bound on the share of located faults."""
 _KINDS = 3
 _RULE = r"in {}, table {} sabotage, chain {}"
 _NO_MASQUERADE = r"the host did not masquerade the source"
@@ -94,7 +94,7 @@ PLACES = {
     "second-default-route": r"promise, by d1 → host|table inet \w+, chain \w+, .*internal",
     "internal-reaches-the-host": r"promise, by d1 → host",
 }
-"""Pattern of the words that name the place of each fault; rules of faults have their own tables."""
+"""Pattern of the words that name the place of each fault; a fault's rules are in its own table."""
 
 
 def main() -> int:

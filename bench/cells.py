@@ -43,9 +43,9 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 
 OF_C = 0.8
-"""Lower bound on the mesh's rate, as a share of the C program's."""
+"""Lower bound on the mesh's rate, as a share of the C program's rate."""
 OF_FPING = 4
-"""Lower bound on the mesh's rate, as a multiple of fping's."""
+"""Lower bound on the mesh's rate, as a multiple of fping's rate."""
 NEGATIVE_BAR = 0.1
 """Bound in seconds on a matrix in which half of the cells have no reply."""
 _SOME = 20

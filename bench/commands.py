@@ -29,7 +29,7 @@ from harness.world.build import World
 
 MODES = ("bridge", "none", "host", "container:first")
 BARS = {"podman": 0.75, "docker": 0.4}
-"""Bounds on mydocker's time, as shares of a rival's."""
+"""Bounds on mydocker's time, as shares of a rival's time."""
 _MYDOCKER = (
     sys.executable,
     "-c",

@@ -16,7 +16,7 @@ from dataclasses import replace
 from bench.timing import Row, alternate, show, timed
 
 BAR = 1.02
-"""Bound on the time of a green run with evidence, relative to one without."""
+"""Bound on the time of a run without failures, with evidence relative to without."""
 _WITH, _WITHOUT = "with report and evidence", "with neither"
 
 

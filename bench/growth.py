@@ -26,7 +26,7 @@ from harness.world.build import World
 SIZES = (10, 30, 100, 300, 1000)
 STARTED, ASKED, REMOVED, KEPT = "started", "full mesh", "removed", "memory of a pid 1"
 BARS = {STARTED: 15.0, ASKED: 60.0, REMOVED: 30.0, KEPT: 2.0}
-"""Bounds for a thousand containers in seconds, for `KEPT` in MB."""
+"""Bounds for a thousand containers, in seconds; the bound for `KEPT` is in MB."""
 _AT = 1000
 
 

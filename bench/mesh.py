@@ -46,13 +46,13 @@ _ALL_ONES: Final = 0xFFFFFFFF
 _AT_ONCE: Final = 64
 """Number of packets that a source sends before it receives replies."""
 _SOURCES: Final = 32
-"""Number of sources after which the prober reads all sockets: each source sent to each socket."""
+"""Number of sources after which the prober reads all sockets; each source sends to all of them."""
 _ROOM: Final = 1 << 21
 
 _ARP: Final = struct.Struct("!6s6sHHHBBH6s4s6s4s")
 _ARP_TYPE, _ARP_REQUEST, _ARP_REPLY = 0x0806, 1, 2
 _FOUND_WITHIN: Final = 0.2
-"""Seconds to wait for an ARP reply; without it the kernel resolves the member."""
+"""Seconds to wait for an ARP reply; without a reply the kernel resolves the member."""
 
 
 class Member(NamedTuple):

@@ -34,7 +34,7 @@ from runtime.engine import Engine
 from runtime.records import ContainerRecord
 
 BAR = 3.0
-"""Bound on a start on a bridge, relative to the C program."""
+"""Bound on the time of a start on a bridge, as a multiple of the C program's time."""
 _C = "C, the same system calls"
 _UNSHARE = ("unshare", "--fork", "--pid", "--net", "--mount", "--uts", "--ipc", "--cgroup", "true")
 
@@ -93,7 +93,7 @@ def _compare(rounds: int, reference: str | None, scratch: str) -> int:
         os.mkdir(room)
         command = [str(reference), layer, room, "1"]
         extra = {"REFERENCE_USERXATTR": "1"} if in_user_namespace() else {}
-        with NetNS.new() as space, space.entered():  # it makes a bridge each time
+        with NetNS.new() as space, space.entered():  # each start makes a bridge
             said = subprocess.run(
                 command, check=True, stdout=subprocess.PIPE, env={**os.environ, **extra}
             )

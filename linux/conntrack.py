@@ -58,7 +58,7 @@ class Flow(NamedTuple):
     original: FlowTuple
     reply: FlowTuple
     handle: bytes
-    """The flow as a request identifies it: tuple, zone and ID."""
+    """The attributes by which a request identifies the flow: tuple, zone and ID."""
 
     @property
     def addresses(self) -> set[Address]:
@@ -215,7 +215,7 @@ class FlowWatch:
                 self._netlink.join(_ENDED_FLOWS)
                 self._known = self._dump()
             self._unannounced = set(self._known or ())
-            """IDs of flows whose begin was not announced; their end may not be announced either."""
+            """IDs of flows that were not announced; their end may not be announced either."""
             self._resources = stack.pop_all()
 
     def marked(self, *marks: bytes) -> list[Flow]:
@@ -250,7 +250,7 @@ class FlowWatch:
             ]:
                 self._remove(name)
             count = self._conntrack.count()
-            # A flow that ended before the count would hide one whose begin was not announced.
+            # A flow that ended before the count would hide a new flow that was not announced.
             if not self._update() and len(known) == count:
                 return known
         return None

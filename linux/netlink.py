@@ -221,7 +221,7 @@ class Netlink:
             for kind, flags, sequence, body in self._messages():
                 index = sequence - first
                 if kind != _NLMSG_ERROR or not 0 <= index < len(batch):
-                    continue  # left by an interrupted call
+                    continue  # left by an interrupted request
                 if error := _error(batch[index], flags, body):
                     errors.append(error)
                 if index == answered or index in final:

@@ -34,7 +34,7 @@ from linux.nftables import (
 )
 
 _EARLIEST: Final = -1000
-"""Priority of the tracer's chains: before raw (-300) and everything before it."""
+"""Priority of the tracer's chains: before raw (-300) and all chains before raw."""
 
 _GROUP: Final = 9  # NFNLGRP_NFTRACE
 _MSG_TRACE: Final = 10 << 8 | 17

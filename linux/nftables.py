@@ -54,7 +54,7 @@ _VERDICTS: Final = {"accept": 1, "drop": 0, "return": -5, "jump": -3}
 PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 _REJECT_RESET, _REJECT_ICMP = 1, 2
 _REJECTIONS: Final[tuple[Rejection, ...]] = get_args(Rejection)
-"""The codes of NFT_REJECT_ICMPX, in order, before the reset."""
+"""The kinds of rejection: the NFT_REJECT_ICMPX codes in order, then the TCP reset."""
 _NAME_LENGTH: Final = 16
 
 

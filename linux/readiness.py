@@ -80,7 +80,7 @@ def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afr
         late = [link.name for link in by_index.values() if link.carrier and not link.running]
         for name in late:
             with contextlib.suppress(NetlinkError):  # removed meanwhile
-                rtnetlink_dump.link(netlink, name)  # makes the kernel catch up
+                rtnetlink_dump.link(netlink, name)  # makes the kernel activate the queue
     if late:
         return f"link {late[0]} has a carrier but does not forward frames yet"
     for link in by_index.values():
@@ -98,8 +98,8 @@ def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afr
             continue
         if item.tentative:
             return f"address {address} of {of.name} is still tentative"
-        # The address has then also joined its solicited-node group. A solicitation before that is
-        # repeated only a second later.
+        # Then the link has also joined the solicited-node group of the address. A solicitation that
+        # is sent before that is lost, and repeated only a second later.
         if address.version == 6 and address.ip not in local:
             return f"address {address} of {of.name} accepts no packets yet"
     return ""

@@ -35,7 +35,7 @@ Links = Mapping[NetNS, Sequence["Link"]]
 
 _IFLA_CARRIER, _IFLA_LINK_NETNSID, _IFLA_EXT_MASK = 33, 37, 29
 _LEAN: Final = u32(_IFLA_EXT_MASK, 8)
-"""RTEXT_FILTER_SKIP_STATS: the statistics take longer than all the rest."""
+"""RTEXT_FILTER_SKIP_STATS: statistics take longer than all other attributes together."""
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _RTM_GETNSID: Final = 90
 _NETNSA_NSID, _NETNSA_FD = 1, 3

@@ -38,8 +38,8 @@ from runtime.network.config import NetworkOptions
 from runtime.records import DEFAULT_NETWORK, ContainerRecord, NetworkConfig
 
 if sys.platform == "linux":
-    # A library call imports modules on demand. Each host would import and compile them, because it
-    # has no byte-code cache. A host is forked from this process, so they are imported here once.
+    # The library imports modules on demand. Each host would import and compile them, because a host
+    # has no bytecode cache. A host is forked from this process, so they are imported here once.
     from runtime.container import lifecycle, networking  # noqa: F401
     from runtime.daemon import client, daemon, dns_socket  # noqa: F401
     from runtime.image import assemble, config, images, store  # noqa: F401
@@ -250,7 +250,7 @@ def _start(engine: Engine) -> None:
         _engines[os.getpid()] = engine, server
     engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
-    engine.containers()  # every call cleans up after a killed one
+    engine.containers()  # every request removes what a killed one has left
 
 
 def _stop(engine: Engine) -> None:

@@ -39,7 +39,7 @@ class FaultyAdapter:
         self._specs: dict[str, ContainerSpec] = {}
         self._memory: dict[str, Any] = {"specs": self._specs, "networks": [], "containers": []}
         self.acted = 0
-        """The number of calls of the fault."""
+        """How often the fault was called."""
         self.name, self.version = runtime.name, runtime.version
         self.features: frozenset[Feature] = runtime.features
         self.dialect = dataclasses.replace(

@@ -29,7 +29,7 @@ class Moment(StrEnum):
     HOST_READY = "host-ready"
     """The runtime has been started; no container exists yet."""
     NETWORK_CREATED = "network-created"
-    """A user-defined network was created; the default one exists when the host is ready."""
+    """A user-defined network was created; the default network exists when the host is ready."""
     BEFORE_NETWORK_REMOVED = "before-network-removed"
     NETWORK_REMOVED = "network-removed"
     BEFORE_CONTAINER = "before-container"

@@ -36,9 +36,9 @@ class FaultLink(NamedTuple):
     outside: str
     """The host's end of the pair, a port of the bridge."""
     addresses: tuple[Interface, ...]
-    """The addresses of the inside, without link-local ones."""
+    """The addresses of the container's interface, without link-local ones."""
     gateways: tuple[Interface, ...]
-    """The host's addresses on the network."""
+    """The host's addresses on the network, which are the gateways of its containers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ def _read(path: str) -> str:
 TABLE: Final = nftables.Table("inet", "sabotage")
 """Table of the rules that `NetnsEditor.rule` adds.
 
-It may stay: the fault is the effect of the rules.
+The table may stay in the host: the fault is what its rules do, not the table.
 """
 BRIDGE_TABLE: Final = nftables.Table("bridge", "sabotage")
 RESIDUE: Final = ("nft table * sabotage", "nft chain * sabotage *", "nft rule * sabotage *")

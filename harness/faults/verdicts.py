@@ -11,7 +11,7 @@ from harness.faults.fault import Fault
 from harness.model.requirements import Catalogue, Requirement
 
 CRASHES: Final = frozenset({"RuntimeBroken", "HostDied", "MemoryError", "PytestTimeout"})
-"""Exceptions that are not a verdict on the runtime under test."""
+"""Names of exceptions that say nothing about the runtime under test."""
 FAULT_FAILED: Final = "FaultFailed"
 
 

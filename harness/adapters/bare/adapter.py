@@ -61,12 +61,12 @@ FEATURES: Final = frozenset(
         Feature.SYSCTL,
     }
 )
-"""The features of CNI's plugins, and of runtimes that can set sysctls."""
+"""The features of a runtime that can set sysctls, on networks of CNI's plugins."""
 FOR_EVER: Final = (
     *("sh", "-c"),
     f'trap "exit 0" TERM INT; while :; do read -r _ <> {bundle.FOR_EVER}; done',
 )
-"""Command of a container whose plan names none: it waits, and ends on SIGTERM.
+"""Command of a container whose plan has no command: it waits, and ends on SIGTERM.
 
 It has no child process: such a runtime returns so early that a child would start later.
 """

@@ -48,9 +48,9 @@ class CniAttachment(NamedTuple):
     interface: str
     netns: str
     folder: Path
-    """The directory of its results: the container's bundle."""
+    """The directory of the CNI results: the container's bundle."""
     prefix: str = ""
-    """The folder in which plugins are looked for first."""
+    """The folder in which plugins are searched first."""
 
     @property
     def kept(self) -> Path:

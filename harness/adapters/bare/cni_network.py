@@ -39,7 +39,7 @@ TRIAL: Final = NetworkSpec(
     subnet6=IPv6Network("2001:db8:74::/64"),
     gateway6=IPv6Address("2001:db8:74::1"),
 )
-"""The network of a trial run, with documentation addresses: RFC 5737 and RFC 3849."""
+"""The network of the trial netns, with documentation addresses: RFC 5737 and RFC 3849."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from linux.netns import NetNS
 
 _FOLDER: Final = HOME / "networks"
 ADDRESSES: Final = _FOLDER / "addresses"
-"""The directory in which host-local notes the assigned addresses."""
+"""The directory in which host-local stores the assigned addresses."""
 POOL: Final = IPv4Network("10.86.0.0/15")
 _POOL6: Final = IPv6Network("fd00:86::/48")
 

@@ -36,7 +36,7 @@ class BareRecord:
     start_time: int = 0
     endpoints: tuple[Endpoint, ...] = ()
     attached: tuple[str, ...] = ()
-    """The networks that it is or may be connected to, `eth0` first."""
+    """The networks to which the container is or may be connected, in the order eth0, eth1, …"""
     ports: tuple[Publish, ...] = field(default=())
     serial: str = field(default_factory=lambda: secrets.token_hex(6))
     """Value that distinguishes the container from others of the same name."""

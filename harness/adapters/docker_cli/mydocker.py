@@ -19,7 +19,7 @@ SPEC: Final = CliSpec(
         converse=("exec", "-i"),
         repair=("system", "repair"),
         reset=("system", "reset"),
-        cidfile="",  # a start that fails leaves nothing
+        cidfile="",  # a failed start leaves no container
         mtu="mtu",
         icc="icc",
     ),

@@ -22,7 +22,7 @@ _OF_NETWORKS: Final = frozenset(
     (Feature.NETWORKS, Feature.INTERNAL, Feature.DNS, Feature.CONNECT, Feature.STATIC_ADDRESS)
 )
 HOME: Final = "/run/netmodes/podman"
-"""The directory of its configuration, in the host."""
+"""The directory of podman's configuration, in the host."""
 # Runtimes and conmon have fixed paths that come before the PATH. With empty lists they are
 # searched on the PATH, and so in a prefix first. netavark and other helpers are never searched on
 # the PATH.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.adapters.docker_cli.adapter import CliAdapter
 
 FOR_EVER = ("sh", "-c", 'trap "exit 0" TERM INT; exec < /dev/ptmx; while :; do read -r _; done')
-"""Command of a container whose plan names none: it waits, and ends on SIGTERM.
+"""Command of a container whose plan has no command: it waits, and ends on SIGTERM.
 
 A pid 1 ignores a signal without a handler, so that with `sleep` every `stop` would wait for its
 time limit. The shell waits without a child, at an unused terminal: on a busy machine a child

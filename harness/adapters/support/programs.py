@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 PREFIX: Final = "{prefix}"
-"""Placeholder, in files of a description, for the folder in which programs are found first."""
+"""Placeholder in a description's files for the folder in which programs are searched first."""
 VERSION: Final = r"\d+(?:\.\d+)+"
 """Pattern of a version number in a program's output."""
 _VERSION_BOUND: Final = 10.0

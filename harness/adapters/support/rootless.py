@@ -20,9 +20,9 @@ from linux.syscalls import MS_BIND, MS_REC, MS_SHARED, in_user_namespace, mount
 NAME: Final = "user"
 UID: Final = 1000
 SUBORDINATE: Final = range(10_000, 65_536)
-"""Ids for containers, within the ids of an ordinary user's own sandbox."""
+"""Subordinate ids for containers; an ordinary user's sandbox has these ids too."""
 HOME: Final = "/run/netmodes/user"
-"""Home, runtime directory and programs, in the host."""
+"""The user's home, with runtime directory and programs, in the host."""
 PROGRAMS: Final = ("newuidmap", "newgidmap", "setpriv")
 """Programs that switch to an ordinary user."""
 

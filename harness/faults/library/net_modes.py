@@ -359,7 +359,7 @@ def joiner_keeps_its_resolver(site: FaultContext) -> None:
 
 
 _UNASKED: Final = 31080
-"""A port inside at which the suites listen."""
+"""A port in the container on which the suites listen."""
 
 
 def _is_behind_a_tap(site: FaultContext) -> bool:

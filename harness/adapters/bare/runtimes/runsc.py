@@ -31,7 +31,7 @@ net.core.rmem_default, which Linux 6.18 shows in every one."""
 HIDDEN: Final = ("unshare", "--mount", "sh", "-c", _HIDE, "sh")
 """Wrapper before the runtime's command line."""
 OPTIONS: Final = ("--net-raw", "--ignore-cgroups")
-"""Options of every call."""
+"""Options of every command."""
 IDLE: Final = ("sh", "-c", 'trap "exit 0" TERM INT; sleep 2147483647 & wait $!')
 """Idle command: under gVisor a shell spins at a fifo of the host or at an unused terminal."""
 _KIND, _POD = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
