@@ -62,7 +62,7 @@ def _of(opened: Nft, table: Table) -> Iterator[DecodedRule]:
 
 
 def _compared(data: bytes) -> str:
-    """Return the interface name of a comparison."""
+    """Return the interface name with which a comparison expression compares."""
     value = dict(attributes(dict(attributes(data)).get(3, b""))).get(1, b"")
     return value.rstrip(b"\0").decode(errors="replace")
 

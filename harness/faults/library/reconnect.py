@@ -38,7 +38,7 @@ _MARK = "# written inside"
 @fault("connected-it-follows-advertisements", violates="V6-2", moment=Moment.CONNECTED)
 @fault(violates="V6-2", moment=Moment.CONTAINER_RESTARTED)
 def restarted_it_follows_advertisements(site: FaultContext) -> None:
-    """Accept router advertisements on interfaces of networks with IPv6."""
+    """Accept router advertisements on the container's interfaces on networks with IPv6."""
     for plug in site.new_plugs():
         if gateway_of(plug, 6):
             for key, value in (("accept_dad", 0), ("accept_ra", 2), ("autoconf", 1)):
