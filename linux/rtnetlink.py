@@ -4,8 +4,8 @@ Each function returns a `Request` for `Netlink.send`. The caller may choose the 
 new link. Then one batch can have all requests about that link. `linux.rtnetlink_dump` reads the
 kernel's state.
 
-pyroute2 is not used because it sends no batches. A few batches create the network of a container or
-a world; with pyroute2 a world takes four times as long.
+pyroute2 is not used because it waits for the reply to each request. Here a few batches create the
+network of a container or a world; with pyroute2 a world takes four times as long.
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ def mac_of_the_bridge(site: FaultContext) -> None:
 
 @fault(violates="BR-18", moment=PLUGGED)
 def answers_for_an_address_on_lo(site: FaultContext) -> None:
-    """Put a bystander's address on the container's loopback, so that it answers ARP requests."""
+    """Answer ARP requests for a bystander's address that was added to the container's loopback."""
     for _ in site.plugs():
         site.inside.add_address("lo", IPv4Interface("192.168.2.10/32"))
 

@@ -2,9 +2,9 @@
 
 https://www.freedesktop.org/software/systemd/man/257/systemd-nspawn.html. systemd-nspawn creates a
 veth pair whose one end is a bridge port. The other end, host0, is down and has no address, because
-systemd-networkd in the container would configure it. The test image has no networkd, so this driver
-configures host0. Duplicate address detection is off, because each address is assigned once.
-systemd-nspawn needs root: it takes a user namespace from systemd-nsresourced, or uses none.
+systemd-networkd in the container would configure it. No networkd runs in the test containers, so
+this driver configures host0. Duplicate address detection is off, because each address is assigned
+once. systemd-nspawn needs root: it takes a user namespace from systemd-nsresourced, or uses none.
 """
 
 from __future__ import annotations
